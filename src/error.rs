@@ -1,0 +1,224 @@
+//! What can go wrong, as types: configuration, the errors of a dispatch, and the errors by which a
+//! backend says that a request of ours was not executed.
+
+use std::{borrow::Cow, error::Error, fmt, sync::Mutex};
+
+use crate::BackendId;
+
+/// The error type that any backend's error is turned into.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A configuration that cannot work: what was wrong, what was expected, what to do.
+///
+/// Everything that can be checked before the first request is checked when it is built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    message: Cow<'static, str>,
+}
+
+impl ConfigError {
+    /// An error with `message`, which should say what was wrong, what was expected and what to do.
+    pub fn new(message: impl Into<Cow<'static, str>>) -> Self {
+        Self { message: message.into() }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for ConfigError {}
+
+/// Why [`StickyService`](crate::StickyService) could not get an answer from a backend.
+///
+/// With [`Propagate`](crate::Propagate) it is the service's error; with the default,
+/// [`Respond`](crate::Respond), it becomes a response. [`status`](Self::status) is the HTTP status
+/// of that response.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StickyError {
+    /// No backend may take the request: the pool is empty, or all are down, draining or disabled.
+    NoBackend,
+    /// The session is pinned to a backend that cannot serve, and the policy is
+    /// [`Failover::Reject`](crate::Failover::Reject).
+    Unavailable {
+        /// The pinned backend.
+        backend: BackendId,
+    },
+    /// The backends that may take the request stayed busy for as long as a request may wait.
+    Busy {
+        /// The backend that was waited for.
+        backend: BackendId,
+    },
+    /// Every candidate refused the request before it was sent; this is what the last one said.
+    NotSent {
+        /// The last backend tried.
+        backend: BackendId,
+        /// Its error.
+        source: BoxError,
+    },
+    /// The backend took the request and failed.
+    Backend {
+        /// The backend.
+        backend: BackendId,
+        /// Its error.
+        source: BoxError,
+    },
+    /// The inner service (the local node or the last resort) failed.
+    Inner {
+        /// Its error.
+        source: BoxError,
+    },
+}
+
+impl StickyError {
+    /// The status that [`Respond`](crate::Respond) answers with: 503 when no backend took the
+    /// request, 504 when one took it and did not answer in time, 502 when it failed otherwise, 500
+    /// when the inner service failed.
+    pub fn status(&self) -> http::StatusCode {
+        match self {
+            Self::NoBackend
+            | Self::Unavailable { .. }
+            | Self::Busy { .. }
+            | Self::NotSent { .. } => http::StatusCode::SERVICE_UNAVAILABLE,
+            Self::Backend { source, .. } if is_timeout(source.as_ref()) => {
+                http::StatusCode::GATEWAY_TIMEOUT
+            }
+            Self::Backend { .. } => http::StatusCode::BAD_GATEWAY,
+            Self::Inner { .. } => http::StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The backend that the error is about, if there is one.
+    pub fn backend(&self) -> Option<&BackendId> {
+        match self {
+            Self::Unavailable { backend }
+            | Self::Busy { backend }
+            | Self::NotSent { backend, .. }
+            | Self::Backend { backend, .. } => Some(backend),
+            Self::NoBackend | Self::Inner { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for StickyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoBackend => f.write_str("no backend may take this request"),
+            Self::Unavailable { backend } => {
+                write!(f, "the session's backend {backend} cannot serve it")
+            }
+            Self::Busy { backend } => write!(f, "backend {backend} stayed busy"),
+            Self::NotSent { backend, source } => {
+                write!(f, "no backend took the request; the last one, {backend}: {source}")
+            }
+            Self::Backend { backend, source } => write!(f, "backend {backend} failed: {source}"),
+            Self::Inner { source } => write!(f, "the inner service failed: {source}"),
+        }
+    }
+}
+
+impl Error for StickyError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::NotSent { source, .. }
+            | Self::Backend { source, .. }
+            | Self::Inner { source } => Some(source.as_ref()),
+            Self::NoBackend | Self::Unavailable { .. } | Self::Busy { .. } => None,
+        }
+    }
+}
+
+/// A backend's error that says: the request was **not sent**, and here it is again, untouched.
+///
+/// A backend returns it (boxed, as its error or anything that converts into a [`BoxError`]) when it
+/// could not connect. The layer then passes the request on to the next candidate without copying
+/// anything. [`Reclaim`](crate::Reclaim) makes such errors out of any HTTP client.
+pub struct NotSent<Req> {
+    // The mutex only makes the error `Sync`, which a boxed error must be, when the request is not.
+    request: Mutex<Option<Req>>,
+    source: BoxError,
+}
+
+/// A backend's error that says: the connection ended before any byte of an answer came. The
+/// request, **which may have been executed**, is given back.
+///
+/// Only a backend that can tell, and whose request can be repeated as it is, returns it: the method
+/// is idempotent (RFC 9110, section 9.2.2) and there is no body. Whether the layer repeats it on
+/// another backend is [its option](crate::StickyLayer::retry_idempotent).
+pub struct Unanswered<Req> {
+    request: Mutex<Option<Req>>,
+    source: BoxError,
+}
+
+macro_rules! request_error {
+    ($name:ident, $what:literal) => {
+        impl<Req> $name<Req> {
+            /// Gives `request` back, because of `source`.
+            pub fn new(request: Req, source: impl Into<BoxError>) -> Self {
+                Self { request: Mutex::new(Some(request)), source: source.into() }
+            }
+
+            /// The request and the cause.
+            pub fn into_parts(self) -> (Option<Req>, BoxError) {
+                let request = self.request.into_inner().unwrap_or_else(|e| e.into_inner());
+                (request, self.source)
+            }
+        }
+
+        impl<Req> fmt::Debug for $name<Req> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name)).field("source", &self.source).finish()
+            }
+        }
+
+        impl<Req> fmt::Display for $name<Req> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($what, ": {}"), self.source)
+            }
+        }
+
+        impl<Req> Error for $name<Req> {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                Some(self.source.as_ref())
+            }
+        }
+    };
+}
+
+request_error!(NotSent, "the request was not sent");
+request_error!(Unanswered, "the connection ended before an answer");
+
+/// A backend's error that says: no answer in time. It becomes 504 instead of 502.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimedOut {
+    what: &'static str,
+}
+
+impl TimedOut {
+    /// A timeout of `what`, for example `"response head"`.
+    pub const fn new(what: &'static str) -> Self {
+        Self { what }
+    }
+}
+
+impl fmt::Display for TimedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} timed out", self.what)
+    }
+}
+
+impl Error for TimedOut {}
+
+fn is_timeout(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<TimedOut>() || error.is::<tokio::time::error::Elapsed>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
