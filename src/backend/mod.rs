@@ -1,0 +1,24 @@
+//! Who can serve: the pool, its immutable snapshot, and what is known about each backend.
+
+mod id;
+mod in_flight;
+mod latency;
+mod pool;
+mod snapshot;
+mod state;
+mod status;
+
+pub use self::{
+    id::BackendId,
+    pool::{Backends, PoolError},
+    state::{Mode, State},
+    status::{BackendStatus, PoolStatus},
+};
+pub(crate) use self::{
+    id::MAX_ID_LEN,
+    in_flight::{InFlight, Waiting},
+    latency::Latency,
+    pool::Pool,
+    snapshot::{Index, Snapshot},
+    state::{BackendState, Gate, Readiness},
+};

@@ -1,0 +1,133 @@
+//! The immutable picture of a pool that a request works on from its first look to its last.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    sync::Arc,
+};
+
+use super::{
+    id,
+    state::{BackendState, Gate, Mode},
+};
+
+/// Who is in the pool, and who of them may take a new session.
+pub(crate) struct Snapshot<S> {
+    pub(crate) members: Arc<Members<S>>,
+    /// May take new sessions: active, with a weight, ready or on trial.
+    pub(crate) ready: Box<[Arc<BackendState>]>,
+    /// The same, but saturated: taken when nobody is ready.
+    pub(crate) busy: Box<[Arc<BackendState>]>,
+}
+
+pub(crate) struct Members<S> {
+    /// `None` stands for the local node, which the layer's inner service serves.
+    pub(crate) services: Vec<Option<S>>,
+    pub(crate) index: Index,
+}
+
+/// The members without their services: what affinities and strategies look at.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Index {
+    states: Vec<Arc<BackendState>>,
+    by_tag: HashMap<u64, u32, BuildHasherDefault<TagHasher>>,
+}
+
+impl<S> Snapshot<S> {
+    pub(crate) fn new(members: Arc<Members<S>>) -> Self {
+        let gather = |gates: &[Gate]| -> Box<[Arc<BackendState>]> {
+            members
+                .index
+                .states
+                .iter()
+                .filter(|state| {
+                    state.mode() == Mode::Active
+                        && state.weight() > 0
+                        && gates.contains(&state.gate())
+                })
+                .cloned()
+                .collect()
+        };
+        let ready = gather(&[Gate::Ready, Gate::Trial]);
+        let busy = gather(&[Gate::Busy]);
+        Self { members, ready, busy }
+    }
+
+    pub(crate) fn index(&self) -> &Index {
+        &self.members.index
+    }
+
+    /// Whether no backend may take a new session.
+    pub(crate) fn nobody_is_up(&self) -> bool {
+        self.ready.is_empty() && self.busy.is_empty()
+    }
+}
+
+impl<S> Default for Members<S> {
+    fn default() -> Self {
+        Self { services: Vec::new(), index: Index::default() }
+    }
+}
+
+impl<S: Clone> Clone for Members<S> {
+    fn clone(&self) -> Self {
+        Self { services: self.services.clone(), index: self.index.clone() }
+    }
+}
+
+impl<S> Members<S> {
+    pub(crate) fn push(&mut self, state: Arc<BackendState>, service: Option<S>) {
+        self.index.by_tag.insert(state.tag, self.services.len() as u32);
+        self.index.states.push(state);
+        self.services.push(service);
+    }
+
+    pub(crate) fn remove(&mut self, position: usize) -> (Arc<BackendState>, Option<S>) {
+        let service = self.services.remove(position);
+        let state = self.index.states.remove(position);
+        self.index.by_tag = (0u32..).zip(&self.index.states).map(|(i, s)| (s.tag, i)).collect();
+        (state, service)
+    }
+}
+
+impl Index {
+    pub(crate) fn states(&self) -> &[Arc<BackendState>] {
+        &self.states
+    }
+
+    #[inline]
+    pub(crate) fn position(&self, tag: u64) -> Option<usize> {
+        self.by_tag.get(&tag).map(|&position| position as usize)
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, tag: u64) -> Option<&Arc<BackendState>> {
+        self.states.get(self.position(tag)?)
+    }
+
+    /// The member whose id is exactly `id`.
+    #[inline]
+    pub(crate) fn by_id(&self, id: &[u8]) -> Option<&Arc<BackendState>> {
+        self.get(id::tag(id)).filter(|state| state.id.as_str().as_bytes() == id)
+    }
+}
+
+/// Tags are hashes already.
+#[derive(Default, Clone)]
+pub(crate) struct TagHasher(u64);
+
+impl Hasher for TagHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, tag: u64) {
+        self.0 = tag;
+    }
+}

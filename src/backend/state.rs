@@ -1,0 +1,271 @@
+//! What is known about one backend, shared by everything that asks or tells.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::Semaphore;
+
+use super::BackendId;
+use crate::health::Passive;
+
+/// Whether a backend can serve, as its health sources see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum State {
+    /// It serves. Unknown at the start counts as ready.
+    Ready,
+    /// It is saturated: it keeps its sessions and gets no new ones while another can take them.
+    Busy,
+    /// It cannot serve.
+    Down,
+}
+
+impl State {
+    /// The word used in logs and interfaces: `ready`, `busy` or `down`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Busy => "busy",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// What the operator wants of a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Mode {
+    /// Serves its sessions and takes new ones.
+    Active,
+    /// Serves its sessions and takes no new ones.
+    Draining,
+    /// Gets no request, as if it were down.
+    Disabled,
+}
+
+impl Mode {
+    /// The word used in logs and interfaces: `active`, `draining` or `disabled`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The health that a request meets, from all sources together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gate {
+    Ready,
+    Busy,
+    /// Half open: the next request is a trial, one at a time.
+    Trial,
+    Down,
+}
+
+/// What the readiness poll saw last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Readiness {
+    #[default]
+    Ready,
+    Busy,
+    Failed,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Sources {
+    pub(crate) readiness: Readiness,
+    pub(crate) passive: Passive,
+}
+
+pub(crate) struct BackendState {
+    pub(crate) id: BackendId,
+    pub(crate) tag: u64,
+    gate: AtomicU8,
+    /// Whether an answer would change what passive detection thinks.
+    suspect: AtomicBool,
+    mode: AtomicU8,
+    weight: AtomicU32,
+    in_flight: AtomicUsize,
+    waiting: AtomicUsize,
+    requests: AtomicU64,
+    limit: ArcSwapOption<Limit>,
+    pub(crate) latency: super::Latency,
+    sources: Mutex<Sources>,
+}
+
+pub(crate) struct Limit {
+    pub(crate) max: usize,
+    pub(crate) slots: Arc<Semaphore>,
+}
+
+impl BackendState {
+    pub(crate) fn new(id: BackendId) -> Self {
+        let tag = id.tag();
+        Self {
+            id,
+            tag,
+            gate: AtomicU8::new(0),
+            suspect: AtomicBool::new(false),
+            mode: AtomicU8::new(0),
+            weight: AtomicU32::new(1),
+            in_flight: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            requests: AtomicU64::new(0),
+            limit: ArcSwapOption::empty(),
+            latency: super::Latency::default(),
+            sources: Mutex::default(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn gate(&self) -> Gate {
+        match self.gate.load(Relaxed) {
+            0 => Gate::Ready,
+            1 => Gate::Busy,
+            2 => Gate::Trial,
+            _ => Gate::Down,
+        }
+    }
+
+    /// Whether an answer from it would be news to passive detection.
+    #[inline]
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspect.load(Relaxed)
+    }
+
+    /// The health shown to people: a backend on trial is not up yet.
+    pub(crate) fn state(&self) -> State {
+        match self.gate() {
+            Gate::Ready => State::Ready,
+            Gate::Busy => State::Busy,
+            Gate::Trial | Gate::Down => State::Down,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn mode(&self) -> Mode {
+        match self.mode.load(Relaxed) {
+            0 => Mode::Active,
+            1 => Mode::Draining,
+            _ => Mode::Disabled,
+        }
+    }
+
+    pub(crate) fn set_mode(&self, mode: Mode) {
+        self.mode.store(mode as u8, Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn weight(&self) -> u32 {
+        self.weight.load(Relaxed)
+    }
+
+    pub(crate) fn set_weight(&self, weight: u32) {
+        self.weight.store(weight, Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.load(Relaxed)
+    }
+
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.load(Relaxed)
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit.load().as_ref().map_or(0, |limit| limit.max)
+    }
+
+    /// The slots of a limited backend; `None` when it has no limit.
+    #[inline]
+    pub(crate) fn slots(&self) -> Option<Arc<Semaphore>> {
+        self.limit.load().as_ref().map(|limit| limit.slots.clone())
+    }
+
+    /// Sets the most requests that may be in flight; 0 for no limit. Requests that are in flight
+    /// at that moment do not count against a new limit.
+    pub(crate) fn set_limit(&self, max: usize) {
+        if max == self.limit() {
+            return;
+        }
+        let max = max.min(Semaphore::MAX_PERMITS);
+        let limit =
+            (max > 0).then(|| Arc::new(Limit { max, slots: Arc::new(Semaphore::new(max)) }));
+        self.limit.store(limit);
+    }
+
+    pub(crate) fn enter(&self) {
+        self.in_flight.fetch_add(1, Relaxed);
+        self.requests.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn leave(&self) {
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// Takes a place in the queue unless `max` are taken.
+    pub(crate) fn start_waiting(&self, max: usize) -> bool {
+        self.waiting.fetch_update(Relaxed, Relaxed, |n| (n < max).then_some(n + 1)).is_ok()
+    }
+
+    pub(crate) fn stop_waiting(&self) {
+        self.waiting.fetch_sub(1, Relaxed);
+    }
+
+    /// Changes what the health sources say, and tells whether that changed the gate.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Sources)) -> Option<(Gate, Gate)> {
+        let mut sources = self.sources();
+        change(&mut sources);
+        let gate = match (sources.readiness, sources.passive.is_ejected()) {
+            (Readiness::Failed, _) | (_, true) => Gate::Down,
+            _ if sources.passive.is_on_trial() => Gate::Trial,
+            (Readiness::Busy, _) => Gate::Busy,
+            (Readiness::Ready, _) => Gate::Ready,
+        };
+        self.suspect.store(!sources.passive.is_quiet(), Relaxed);
+        let before = self.gate();
+        self.gate.store(gate as u8, Relaxed);
+        (before != gate).then_some((before, gate))
+    }
+
+    pub(crate) fn sources(&self) -> MutexGuard<'_, Sources> {
+        self.sources.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for BackendState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backend")
+            .field("id", &self.id)
+            .field("state", &self.state())
+            .field("mode", &self.mode())
+            .field("weight", &self.weight())
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,131 @@
+//! The body of a response: the backend's, and the request counts as in flight until it has ended.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use crate::{BoxError, backend::InFlight};
+
+pin_project! {
+    /// The body of a response of [`StickyService`](crate::StickyService): of a backend (`R`), of the
+    /// inner service (`I`), or a short message of the layer's own.
+    ///
+    /// While it is there, and has not ended, its request counts as in flight on its backend.
+    pub struct StickyBody<R, I = NoBody> {
+        #[pin]
+        source: Source<R, I>,
+        in_flight: Option<InFlight>,
+    }
+}
+
+pin_project! {
+    #[project = SourceProjection]
+    enum Source<R, I> {
+        Backend { #[pin] body: R },
+        Inner { #[pin] body: I },
+        Message { text: Option<Bytes> },
+    }
+}
+
+impl<R, I> StickyBody<R, I> {
+    pub(crate) fn backend(body: R, in_flight: Option<InFlight>) -> Self {
+        Self { source: Source::Backend { body }, in_flight }
+    }
+
+    pub(crate) fn inner(body: I, in_flight: Option<InFlight>) -> Self {
+        Self { source: Source::Inner { body }, in_flight }
+    }
+
+    pub(crate) fn message(text: Bytes) -> Self {
+        let text = (!text.is_empty()).then_some(text);
+        Self { source: Source::Message { text }, in_flight: None }
+    }
+}
+
+impl<R, I> Body for StickyBody<R, I>
+where
+    R: Body<Data = Bytes>,
+    R::Error: Into<BoxError>,
+    I: Body<Data = Bytes>,
+    I::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.project();
+        let frame = match this.source.project() {
+            SourceProjection::Backend { body } => {
+                body.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+            }
+            SourceProjection::Inner { body } => {
+                body.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+            }
+            SourceProjection::Message { text } => {
+                Poll::Ready(text.take().map(|text| Ok(Frame::data(text))))
+            }
+        };
+        if let Poll::Ready(None | Some(Err(_))) = frame {
+            this.in_flight.take();
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Backend { body } => body.is_end_stream(),
+            Source::Inner { body } => body.is_end_stream(),
+            Source::Message { text } => text.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Backend { body } => body.size_hint(),
+            Source::Inner { body } => body.size_hint(),
+            Source::Message { text } => {
+                SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
+            }
+        }
+    }
+}
+
+impl<R, I> fmt::Debug for StickyBody<R, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let source = match &self.source {
+            Source::Backend { .. } => "backend",
+            Source::Inner { .. } => "inner",
+            Source::Message { .. } => "message",
+        };
+        f.debug_struct("StickyBody")
+            .field("source", &source)
+            .field("in_flight", &self.in_flight)
+            .finish()
+    }
+}
+
+/// The body of [`NoInner`](crate::NoInner)'s responses, of which there are none.
+#[derive(Debug)]
+pub enum NoBody {}
+
+impl Body for NoBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match *self {}
+    }
+}

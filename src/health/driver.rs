@@ -1,0 +1,125 @@
+//! The task behind a pool: polls readiness, and ends ejections in time.
+
+use std::{
+    future::poll_fn,
+    sync::{Arc, Weak, atomic::Ordering::AcqRel, atomic::Ordering::Acquire, atomic::Ordering::Release},
+    task::Poll,
+};
+
+use tokio::{
+    runtime::Handle,
+    time::{Instant, timeout_at},
+};
+use tower_service::Service;
+
+use super::Health;
+use crate::backend::{Pool, Readiness};
+
+/// After so many backends a sweep lets other tasks run.
+const SWEEP_CHUNK: usize = 128;
+
+/// Starts the task unless one runs already. Tells whether one runs now: outside of a Tokio runtime
+/// there is none.
+#[inline]
+pub(crate) fn ensure_driven<S, Req>(pool: &Arc<Pool<S>>, health: Health) -> bool
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    Req: 'static,
+{
+    pool.driven.load(Acquire) || start(pool, health)
+}
+
+#[cold]
+fn start<S, Req>(pool: &Arc<Pool<S>>, health: Health) -> bool
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    Req: 'static,
+{
+    let Ok(runtime) = Handle::try_current() else {
+        return false;
+    };
+    if pool.driven.compare_exchange(false, true, AcqRel, Acquire).is_ok() {
+        let driven = Driven(Arc::downgrade(pool));
+        runtime.spawn(drive::<S, Req>(driven, pool.wake.clone(), health));
+    }
+    true
+}
+
+/// The pool, held weakly. Dropped with the task, also when its runtime is shut down while others
+/// still use the pool: then the next request on one of them starts a new task.
+struct Driven<S>(Weak<Pool<S>>);
+
+impl<S> Drop for Driven<S> {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0.upgrade() {
+            pool.driven.store(false, Release);
+        }
+    }
+}
+
+async fn drive<S, Req>(driven: Driven<S>, wake: Arc<tokio::sync::Notify>, health: Health)
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+{
+    let mut next_sweep = Instant::now();
+    loop {
+        let Some(pool) = driven.0.upgrade() else {
+            return;
+        };
+        let now = Instant::now();
+        if now >= next_sweep {
+            sweep::<S, Req>(&pool).await;
+            next_sweep = now + health.readiness_interval;
+        }
+        let due = end_ejections(&pool, Instant::now()).map_or(next_sweep, |at| at.min(next_sweep));
+        drop(pool);
+        // Either the time has come, or something was ejected, or the last handle is gone.
+        let _ = timeout_at(due, wake.notified()).await;
+    }
+}
+
+/// Opens the trial of every backend whose ejection is over; tells when the next one will be.
+fn end_ejections<S>(pool: &Pool<S>, now: Instant) -> Option<Instant> {
+    let snapshot = pool.load();
+    let mut next: Option<Instant> = None;
+    for state in snapshot.index().states().iter().filter(|state| state.is_suspect()) {
+        let until = state.sources().passive.ejected_until();
+        match until {
+            Some(until) if until <= now => {
+                pool.update(state, "the ejection is over", |sources| sources.passive.release(now));
+            }
+            Some(until) => next = Some(next.map_or(until, |next| next.min(until))),
+            None => {}
+        }
+    }
+    next
+}
+
+async fn sweep<S, Req>(pool: &Pool<S>)
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+{
+    let members = pool.load().members.clone();
+    for (position, service) in members.services.iter().enumerate() {
+        if position % SWEEP_CHUNK == SWEEP_CHUNK - 1 {
+            tokio::task::yield_now().await;
+        }
+        let Some(service) = service else {
+            continue;
+        };
+        // The clone lives for one poll: one that is kept would hold a permit, or a place in a queue.
+        let mut probe = service.clone();
+        let polled = poll_fn(|cx| Poll::Ready(probe.poll_ready(cx))).await;
+        drop(probe);
+        let readiness = match polled {
+            Poll::Ready(Ok(())) => Readiness::Ready,
+            Poll::Pending => Readiness::Busy,
+            Poll::Ready(Err(_)) => Readiness::Failed,
+        };
+        let state = &members.index.states()[position];
+        pool.set_readiness(state, readiness);
+        if readiness == Readiness::Failed {
+            pool.rebuild(&state.id);
+        }
+    }
+}

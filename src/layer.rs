@@ -1,0 +1,319 @@
+//! The policy of a sticky service, and its builder.
+
+use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
+
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{
+    BackendId, Backends, Busy, ConfigError, Failover, Health, NoInner, Propagate, Respond,
+    StickyService,
+    affinity::{Affinity, BoundAffinity},
+    clock::{SystemClock, WallClock},
+    health::ensure_driven,
+    strategy::{LeastConnections, Strategy},
+};
+
+/// Keeps each session on the backend that holds it: a policy and a set of backends.
+///
+/// What becomes of the service that the layer wraps is one of three roles:
+///
+/// - **none**: [`into_service`](Self::into_service) makes a service of the backends alone, for a
+///   gateway or a client;
+/// - **the local node**: with [`local`](Self::local) the wrapped service is one of the backends, and
+///   the others are its peers;
+/// - **the last resort**: otherwise the wrapped service answers **only when no backend can take the
+///   request**. See [`last_resort`](Self::last_resort).
+///
+/// The layer spawns nothing and keeps no state per wrapped service, so it may be applied any number
+/// of times, as Axum does for each route and method.
+///
+/// # Example
+///
+/// ```
+/// use axum::{Router, body::Body, response::Response};
+/// use tower_sticky::{Backends, KeyRing, StickyLayer, affinity};
+///
+/// # let node = |name: &'static str| tower::service_fn(move |_: axum::extract::Request| async move {
+/// #     Ok::<_, std::convert::Infallible>(Response::new(Body::from(name)))
+/// # });
+/// // `node` makes any clonable Tower service, for example a `proxy::Upstream`.
+/// let backends = Backends::from_iter([("a", node("a")), ("b", node("b"))]);
+/// let keys = KeyRing::generate()?; // in production KeyRing::from_env("STICKY_KEY")
+/// let sticky = StickyLayer::new(backends.clone(), affinity::Cookie::sealed("SERVER_ID", keys));
+/// let app: Router = Router::new().fallback_service(sticky.into_service());
+/// # Ok::<(), tower_sticky::ConfigError>(())
+/// ```
+pub struct StickyLayer<S, E = Respond> {
+    core: Arc<Core<S>>,
+    on_error: PhantomData<fn() -> E>,
+}
+
+/// What all services of a layer share.
+pub(crate) struct Core<S> {
+    pub(crate) backends: Backends<S>,
+    pub(crate) affinity: Arc<dyn BoundAffinity>,
+    pub(crate) strategy: Arc<dyn Strategy>,
+    pub(crate) clock: Arc<dyn WallClock>,
+    pub(crate) local: Option<BackendId>,
+    pub(crate) options: Options,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    pub(crate) health: Health,
+    pub(crate) unavailable: Failover,
+    pub(crate) busy: Busy,
+    pub(crate) ready_timeout: Duration,
+    pub(crate) max_waiters: usize,
+    pub(crate) retry_after: Duration,
+    pub(crate) retry_idempotent: bool,
+    pub(crate) panic: bool,
+    pub(crate) extensions: bool,
+    pub(crate) wants_latency: bool,
+}
+
+impl<S> StickyLayer<S> {
+    /// A layer over `backends` that recognises sessions by `affinity`. Errors become responses: see
+    /// [`Respond`] and [`propagate_errors`](Self::propagate_errors).
+    ///
+    /// # Panics
+    ///
+    /// When the affinity's configuration cannot work, with the message of the error. For
+    /// configuration that is not known when the program is written, see [`try_new`](Self::try_new).
+    pub fn new(backends: Backends<S>, affinity: impl Affinity) -> Self {
+        match Self::try_new(backends, affinity) {
+            Ok(layer) => layer,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// As [`new`](Self::new), with an error instead of a panic.
+    ///
+    /// # Errors
+    ///
+    /// When the affinity's configuration cannot work: it says what was wrong, and what to do.
+    pub fn try_new(backends: Backends<S>, affinity: impl Affinity) -> Result<Self, ConfigError> {
+        let affinity = affinity.bind(backends.name())?;
+        let core = Core {
+            backends,
+            affinity,
+            strategy: Arc::new(LeastConnections::new()),
+            clock: Arc::new(SystemClock),
+            local: None,
+            options: Options::default(),
+        };
+        Ok(Self { core: Arc::new(core), on_error: PhantomData })
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            health: Health::new(),
+            unavailable: Failover::default(),
+            busy: Busy::default(),
+            ready_timeout: Duration::from_secs(1),
+            max_waiters: 1024,
+            retry_after: Duration::from_secs(1),
+            retry_idempotent: false,
+            panic: false,
+            extensions: true,
+            wants_latency: false,
+        }
+    }
+}
+
+impl<S, E> StickyLayer<S, E> {
+    /// Who takes a new session; default [`LeastConnections`].
+    #[must_use]
+    pub fn strategy(self, strategy: impl Strategy) -> Self {
+        self.with(|core| {
+            core.options.wants_latency = strategy.wants_latency();
+            core.strategy = Arc::new(strategy);
+        })
+    }
+
+    /// How the pool finds out which backends can serve. Of several layers over one pool, the one
+    /// that starts the readiness poll decides.
+    #[must_use]
+    pub fn health(self, health: Health) -> Self {
+        self.with(|core| core.options.health = health)
+    }
+
+    /// What to do with a session whose backend is down, disabled or refuses the connection; default
+    /// [`Failover::Repin`].
+    #[must_use]
+    pub fn on_unavailable(self, failover: Failover) -> Self {
+        self.with(|core| core.options.unavailable = failover)
+    }
+
+    /// What to do with a session whose backend is at its limit, or is not ready yet; default: wait
+    /// 200 ms, then borrow another one.
+    #[must_use]
+    pub fn on_busy(self, busy: Busy) -> Self {
+        self.with(|core| core.options.busy = busy)
+    }
+
+    /// How long a request may wait for a backend to take it, all candidates together; default 1 s.
+    /// No further candidate is tried after that.
+    #[must_use]
+    pub fn ready_timeout(self, timeout: Duration) -> Self {
+        self.with(|core| core.options.ready_timeout = timeout)
+    }
+
+    /// How many requests may wait for one backend; more are refused at once; default 1024.
+    #[must_use]
+    pub fn max_waiters(self, waiters: usize) -> Self {
+        self.with(|core| core.options.max_waiters = waiters)
+    }
+
+    /// What `Retry-After` says on a response with 503, in whole seconds; default 1 s.
+    #[must_use]
+    pub fn retry_after(self, retry_after: Duration) -> Self {
+        self.with(|core| core.options.retry_after = retry_after)
+    }
+
+    /// Whether a request that its backend gives back as [`Unanswered`](crate::Unanswered), because
+    /// the connection ended before any byte of an answer, goes once to another backend; default
+    /// `false`. Only idempotent requests without a body are given back; they may have been executed.
+    #[must_use]
+    pub fn retry_idempotent(self, retry: bool) -> Self {
+        self.with(|core| core.options.retry_idempotent = retry)
+    }
+
+    /// Whether all backends are tried when all are down, instead of failing at once; default
+    /// `false`.
+    #[must_use]
+    pub fn panic_mode(self, panic: bool) -> Self {
+        self.with(|core| core.options.panic = panic)
+    }
+
+    /// Whether the [`Outcome`](crate::Outcome) is put into the extensions of the request, for the
+    /// service that answers it, and of the response; default `true`. It costs each of them at most
+    /// three small allocations; counters and spans have the outcome without.
+    #[must_use]
+    pub fn outcome_extensions(self, extensions: bool) -> Self {
+        self.with(|core| core.options.extensions = extensions)
+    }
+
+    /// The wall clock that dates tokens; default the system's.
+    #[must_use]
+    pub fn clock(self, clock: impl WallClock) -> Self {
+        self.with(|core| core.clock = Arc::new(clock))
+    }
+
+    /// Errors stay errors: the service's error becomes [`StickyError`](crate::StickyError).
+    #[must_use]
+    pub fn propagate_errors(self) -> StickyLayer<S, Propagate> {
+        StickyLayer { core: self.core, on_error: PhantomData }
+    }
+
+    /// A service of the backends alone, without an inner service.
+    pub fn into_service(self) -> StickyService<S, NoInner, E> {
+        StickyService::new(self.core, None)
+    }
+
+    /// A service whose `inner` service is the last resort: it answers **only** when no backend can
+    /// take the request, in place of a 503, for example with a page that says sorry. Such a response
+    /// is not pinned. The same as [`Layer::layer`] without [`local`](Self::local).
+    pub fn last_resort<I>(&self, inner: I) -> StickyService<S, I, E> {
+        self.layer(inner)
+    }
+
+    /// Starts the readiness poll now instead of with the first request, on the current Tokio
+    /// runtime. Tells whether it runs: outside of a runtime it does not.
+    pub fn start<Req>(&self) -> bool
+    where
+        S: Service<Req> + Clone + Send + Sync + 'static,
+        Req: 'static,
+    {
+        ensure_driven::<S, Req>(self.core.backends.pool(), self.core.options.health)
+    }
+
+    /// The pool's handle.
+    pub fn backends(&self) -> &Backends<S> {
+        &self.core.backends
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Core<S>)) -> Self {
+        change(Arc::make_mut(&mut self.core));
+        self
+    }
+}
+
+impl<S: Clone, E> StickyLayer<S, E> {
+    /// Makes the wrapped service the backend `id`: this node is one of the pool's members, and the
+    /// other backends are its peers. Sessions of this node are served here, others are forwarded to
+    /// their node; a request that a peer has forwarded is served here and never forwarded again.
+    ///
+    /// If the pool has a backend `id`, the wrapped service takes its place, so that every node can
+    /// be given the same list; else it is added.
+    ///
+    /// # Panics
+    ///
+    /// When `id` is not a [`BackendId`]; see [`try_local`](Self::try_local).
+    #[must_use]
+    pub fn local(self, id: &str) -> Self {
+        match self.try_local(id) {
+            Ok(layer) => layer,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// As [`local`](Self::local), with an error instead of a panic.
+    ///
+    /// # Errors
+    ///
+    /// When `id` is not a [`BackendId`].
+    pub fn try_local(self, id: &str) -> Result<Self, ConfigError> {
+        let id = BackendId::new(id)?;
+        self.core.backends.insert_local(&id);
+        Ok(self.with(|core| core.local = Some(id)))
+    }
+}
+
+impl<S, I, E> Layer<I> for StickyLayer<S, E> {
+    type Service = StickyService<S, I, E>;
+
+    fn layer(&self, inner: I) -> StickyService<S, I, E> {
+        StickyService::new(self.core.clone(), Some(Arc::new(inner)))
+    }
+}
+
+impl<S, E> Clone for StickyLayer<S, E> {
+    fn clone(&self) -> Self {
+        Self { core: self.core.clone(), on_error: PhantomData }
+    }
+}
+
+impl<S, E> fmt::Debug for StickyLayer<S, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.core.fmt(f)
+    }
+}
+
+impl<S> Clone for Core<S> {
+    fn clone(&self) -> Self {
+        Self {
+            backends: self.backends.clone(),
+            affinity: self.affinity.clone(),
+            strategy: self.strategy.clone(),
+            clock: self.clock.clone(),
+            local: self.local.clone(),
+            options: self.options,
+        }
+    }
+}
+
+impl<S> fmt::Debug for Core<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StickyLayer")
+            .field("backends", &self.backends)
+            .field("affinity", &self.affinity)
+            .field("strategy", &self.strategy)
+            .field("local", &self.local)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}

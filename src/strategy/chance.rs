@@ -1,0 +1,71 @@
+//! Chance, seedable, without a lock.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+/// SplitMix64 (Steele, Lea and Flood, 2014) over a shared counter: every draw takes the next number
+/// of one sequence, whichever thread draws it.
+#[derive(Debug)]
+pub(crate) struct Chance(AtomicU64);
+
+impl Chance {
+    pub(crate) fn new() -> Self {
+        Self::seeded(RandomState::new().hash_one("chance"))
+    }
+
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self(AtomicU64::new(seed))
+    }
+
+    pub(crate) fn next(&self) -> u64 {
+        const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+        mix(self.0.fetch_add(GAMMA, Relaxed).wrapping_add(GAMMA))
+    }
+
+    /// A number below `bound`, which is at least 1 (Lemire's multiplication; the bias is below
+    /// `bound / 2^64`).
+    pub(crate) fn below(&self, bound: usize) -> usize {
+        ((u128::from(self.next()) * bound as u128) >> 64) as usize
+    }
+
+    /// Two different positions below `bound`, which is at least 2.
+    pub(crate) fn two_below(&self, bound: usize) -> (usize, usize) {
+        let first = self.below(bound);
+        let second = self.below(bound - 1);
+        (first, if second >= first { second + 1 } else { second })
+    }
+}
+
+/// The finalizer of SplitMix64: every bit of the result depends on every bit of `x`.
+pub(crate) const fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_splitmix64() {
+        let chance = Chance::seeded(1_234_567);
+        let drawn = [chance.next(), chance.next(), chance.next()];
+        assert_eq!(drawn, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+    }
+
+    #[test]
+    fn draws_stay_below_the_bound_and_reach_all_of_it() {
+        let chance = Chance::seeded(7);
+        let mut seen = [false; 5];
+        for _ in 0..200 {
+            let (a, b) = chance.two_below(5);
+            assert_ne!(a, b);
+            seen[a] = true;
+            seen[b] = true;
+        }
+        assert_eq!(seen, [true; 5]);
+    }
+}

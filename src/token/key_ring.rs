@@ -1,0 +1,289 @@
+//! The keys that seal tokens.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use arc_swap::ArcSwap;
+use base64::{Engine, engine::general_purpose};
+use ring::{
+    aead::{AES_256_GCM, LessSafeKey, UnboundKey},
+    hmac,
+    rand::{SecureRandom, SystemRandom},
+};
+
+use crate::ConfigError;
+
+/// The fewest bytes of a secret.
+const MIN_SECRET: usize = 32;
+
+/// One secret of a [`KeyRing`]: at least 32 bytes that nobody can guess.
+///
+/// # Example
+///
+/// ```
+/// use tower_sticky::Key;
+///
+/// let key = Key::generate()?;
+/// let written = key.to_base64(); // keep it where secrets are kept
+/// let again = Key::from_base64(&written)?;
+/// assert_eq!(format!("{again:?}"), "Key(..)");
+/// # Ok::<(), tower_sticky::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct Key {
+    secret: Arc<[u8]>,
+}
+
+impl Key {
+    /// A new key by chance.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no randomness to give.
+    pub fn generate() -> Result<Self, ConfigError> {
+        let mut secret = [0; MIN_SECRET];
+        SystemRandom::new()
+            .fill(&mut secret)
+            .map_err(|_| ConfigError::new("the system's random number generator failed"))?;
+        Self::from_bytes(secret)
+    }
+
+    /// A key of at least 32 secret bytes.
+    ///
+    /// # Errors
+    ///
+    /// When there are fewer bytes, or all are equal.
+    pub fn from_bytes(secret: impl AsRef<[u8]>) -> Result<Self, ConfigError> {
+        let secret = secret.as_ref();
+        if secret.len() < MIN_SECRET {
+            return Err(ConfigError::new(format!(
+                "a key has {} bytes; use at least {MIN_SECRET} random ones, for example from \
+                 `openssl rand -base64 32`",
+                secret.len()
+            )));
+        }
+        if secret.iter().all(|byte| *byte == secret[0]) {
+            return Err(ConfigError::new(
+                "a key consists of one byte repeated; use random bytes, for example from \
+                 `openssl rand -base64 32`",
+            ));
+        }
+        Ok(Self { secret: secret.into() })
+    }
+
+    /// A key written in base64, standard or URL-safe, with or without padding.
+    ///
+    /// # Errors
+    ///
+    /// When it is not base64, or the key is too short.
+    pub fn from_base64(text: &str) -> Result<Self, ConfigError> {
+        let text = text.trim().trim_end_matches('=');
+        let engine = if text.contains(['-', '_']) {
+            &general_purpose::URL_SAFE_NO_PAD
+        } else {
+            &general_purpose::STANDARD_NO_PAD
+        };
+        // The error of the decoder would quote bytes of the secret.
+        let secret = engine.decode(text).map_err(|_| {
+            ConfigError::new(
+                "a key is not base64; write it as `openssl rand -base64 32` prints it",
+            )
+        })?;
+        Self::from_bytes(secret)
+    }
+
+    /// The key in base64.
+    pub fn to_base64(&self) -> String {
+        general_purpose::STANDARD.encode(&self.secret)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(..)")
+    }
+}
+
+/// The keys that seal and open tokens: the first seals, all open. A handle that is cheap to clone;
+/// keys can be rotated at run time, under traffic, and nobody moves.
+///
+/// To rotate without a session lost: [`set`](Self::set) the new key *behind* the old one on every
+/// gateway, then in front of it, and drop the old one after the longest life of a session. A token
+/// that an older key sealed is honoured and sealed anew under the first.
+///
+/// Tokens are sealed with AES-256-GCM (NIST SP 800-38D) under a key derived from the secret, with a
+/// nonce of 96 random bits. Up to 2^32 tokens under one key keep the chance of a repeated nonce
+/// below 2^-32: rotate when a key has sealed that many.
+///
+/// # Example
+///
+/// ```
+/// use tower_sticky::{Key, KeyRing};
+///
+/// let old = Key::generate()?;
+/// let ring = KeyRing::new([old.clone()])?;
+/// let new = Key::generate()?;
+/// ring.set([new, old])?;
+/// # Ok::<(), tower_sticky::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct KeyRing {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    keys: ArcSwap<Vec<SealingKey>>,
+    random: SystemRandom,
+    /// The minute of the last warning about a key that is not here.
+    warned: AtomicU64,
+}
+
+pub(super) struct SealingKey {
+    /// Names the key in the token: 6 bits, not a secret, not necessarily unique.
+    pub(super) id: u8,
+    pub(super) aead: LessSafeKey,
+}
+
+impl KeyRing {
+    /// A ring of these keys: the first seals, all open.
+    ///
+    /// # Errors
+    ///
+    /// When there is no key.
+    pub fn new(keys: impl IntoIterator<Item = Key>) -> Result<Self, ConfigError> {
+        Ok(Self {
+            inner: Arc::new(Inner {
+                keys: ArcSwap::from_pointee(derive_all(keys)?),
+                random: SystemRandom::new(),
+                warned: AtomicU64::new(0),
+            }),
+        })
+    }
+
+    /// A ring of one key by chance: its tokens do not outlive the process, and no second gateway
+    /// knows them.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no randomness to give.
+    pub fn generate() -> Result<Self, ConfigError> {
+        Self::new([Key::generate()?])
+    }
+
+    /// A ring of the keys in an environment variable: base64, several separated by commas or white
+    /// space, the first seals.
+    ///
+    /// # Errors
+    ///
+    /// When the variable is not set, or what it holds is not keys.
+    pub fn from_env(name: &str) -> Result<Self, ConfigError> {
+        let Ok(value) = std::env::var(name) else {
+            return Err(ConfigError::new(format!(
+                "the environment variable {name} is not set; set it to a key as `openssl rand \
+                 -base64 32` prints it"
+            )));
+        };
+        let keys: Result<Vec<_>, _> = value
+            .split(|c: char| c == ',' || c.is_whitespace())
+            .filter(|part| !part.is_empty())
+            .map(Key::from_base64)
+            .collect();
+        keys.and_then(Self::new).map_err(|error| {
+            ConfigError::new(format!("the environment variable {name}: {error}"))
+        })
+    }
+
+    /// Replaces the keys, for this ring and all its clones.
+    ///
+    /// # Errors
+    ///
+    /// When there is no key; then nothing changes.
+    pub fn set(&self, keys: impl IntoIterator<Item = Key>) -> Result<(), ConfigError> {
+        self.inner.keys.store(Arc::new(derive_all(keys)?));
+        Ok(())
+    }
+
+    pub(super) fn load(&self) -> arc_swap::Guard<Arc<Vec<SealingKey>>> {
+        self.inner.keys.load()
+    }
+
+    pub(super) fn fill_random(&self, bytes: &mut [u8]) -> bool {
+        self.inner.random.fill(bytes).is_ok()
+    }
+
+    /// Warns of a token under a key that is not here, at most once a minute.
+    pub(super) fn warn_unknown_key(&self, id: u8, unix_seconds: u64) {
+        let minute = unix_seconds / 60;
+        if self.inner.warned.swap(minute, Relaxed) != minute {
+            tracing::warn!(
+                key = id,
+                "a token is sealed under a key that is not in the ring; were the keys rotated on \
+                 one gateway only?"
+            );
+        }
+    }
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyRing").field("keys", &self.load().len()).finish_non_exhaustive()
+    }
+}
+
+fn derive_all(keys: impl IntoIterator<Item = Key>) -> Result<Vec<SealingKey>, ConfigError> {
+    let keys: Vec<_> = keys.into_iter().map(|key| derive(&key)).collect::<Result<_, _>>()?;
+    if keys.is_empty() {
+        return Err(ConfigError::new(
+            "a key ring has no key; give it at least one, the first seals and all open",
+        ));
+    }
+    Ok(keys)
+}
+
+/// One secret, several purposes: each has a key of its own (HMAC-SHA-256 as a key derivation
+/// function, NIST SP 800-108).
+fn derive(key: &Key) -> Result<SealingKey, ConfigError> {
+    let secret = hmac::Key::new(hmac::HMAC_SHA256, &key.secret);
+    let aead = hmac::sign(&secret, b"tower-sticky/1/seal");
+    let id = hmac::sign(&secret, b"tower-sticky/1/key-id");
+    let aead = UnboundKey::new(&AES_256_GCM, aead.as_ref())
+        .map_err(|_| ConfigError::new("a key could not be derived"))?;
+    Ok(SealingKey { id: id.as_ref()[0] & 0x3f, aead: LessSafeKey::new(aead) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_checked() {
+        let short = Key::from_bytes([1; 31]).unwrap_err().to_string();
+        assert!(short.contains("31 bytes") && short.contains("32"), "{short}");
+        assert!(Key::from_bytes([7; 32]).is_err(), "one byte repeated is not random");
+        assert!(Key::from_base64("not base64!").is_err());
+        assert!(KeyRing::new([]).is_err());
+        assert!(KeyRing::from_env("TOWER_STICKY_NO_SUCH_VARIABLE").is_err());
+    }
+
+    #[test]
+    fn keys_are_read_in_every_base64() {
+        let bytes: Vec<u8> = (200..=255).collect();
+        for engine in [general_purpose::STANDARD, general_purpose::URL_SAFE] {
+            let key = Key::from_base64(&engine.encode(&bytes)).unwrap();
+            assert_eq!(&*key.secret, bytes);
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let key = Key::from_bytes((0..32).collect::<Vec<u8>>()).unwrap();
+        assert_eq!(format!("{key:?}"), "Key(..)");
+        let ring = KeyRing::new([key]).unwrap();
+        assert_eq!(format!("{ring:?}"), "KeyRing { keys: 1, .. }");
+    }
+}

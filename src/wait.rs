@@ -1,0 +1,140 @@
+//! Waiting for one backend to become ready, for as long as its patience lasts.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::Request;
+use tokio::{
+    sync::{AcquireError, OwnedSemaphorePermit},
+    time::{Sleep, sleep_until},
+};
+use tower_service::Service;
+
+use crate::{
+    BoxError,
+    backend::{BackendState, Waiting},
+    dispatch::{Attempt, Dispatch, Patience, Trial},
+};
+
+/// One clone of a backend's service on its way to being ready; the same clone is called then.
+pub(crate) struct Wait<S> {
+    pub(crate) service: S,
+    pub(crate) attempt: Attempt<S>,
+    slot: Option<OwnedSemaphorePermit>,
+    /// Only there when it really has to wait.
+    queue: Option<Box<Queue>>,
+}
+
+struct Queue {
+    sleep: Pin<Box<Sleep>>,
+    slot: Option<Pin<Box<SlotFuture>>>,
+    _place: Waiting,
+}
+
+type SlotFuture = dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send + Sync;
+
+/// How the wait ended.
+pub(crate) enum Gate {
+    /// The service is ready, and a slot is taken if the backend has a limit.
+    Open(Option<OwnedSemaphorePermit>),
+    /// It was busy for too long, or too many wait already.
+    Busy,
+    /// The service failed, which is final for this clone. The request is untouched.
+    Failed(BoxError),
+}
+
+impl<S> Wait<S> {
+    pub(crate) fn new(
+        service: S,
+        state: Arc<BackendState>,
+        trial: Option<Trial>,
+        patience: Patience,
+    ) -> Self {
+        let attempt = Attempt { state, service: None, trial, patience };
+        Self { service, attempt, slot: None, queue: None }
+    }
+
+    #[inline]
+    pub(crate) fn poll_ready<B>(
+        &mut self,
+        cx: &mut Context<'_>,
+        dispatch: &mut Dispatch<S>,
+    ) -> Poll<Gate>
+    where
+        S: Service<Request<B>>,
+        S::Error: Into<BoxError>,
+    {
+        if self.poll_slot(cx, dispatch).is_ready() {
+            match self.service.poll_ready(cx) {
+                Poll::Ready(Ok(())) => return Poll::Ready(Gate::Open(self.slot.take())),
+                Poll::Ready(Err(error)) => return Poll::Ready(Gate::Failed(error.into())),
+                Poll::Pending => {}
+            }
+        }
+        if self.attempt.patience == Patience::None || !self.enqueue(dispatch) {
+            return Poll::Ready(Gate::Busy);
+        }
+        match &mut self.queue {
+            Some(queue) => queue.sleep.as_mut().poll(cx).map(|()| Gate::Busy),
+            None => Poll::Ready(Gate::Busy),
+        }
+    }
+
+    /// Takes a slot of a backend that has a limit.
+    #[inline]
+    fn poll_slot(&mut self, cx: &mut Context<'_>, dispatch: &mut Dispatch<S>) -> Poll<()> {
+        if self.slot.is_some() {
+            return Poll::Ready(());
+        }
+        if self.queue.is_none() {
+            let Some(slots) = self.attempt.state.slots() else {
+                return Poll::Ready(());
+            };
+            if let Ok(slot) = slots.clone().try_acquire_owned() {
+                self.slot = Some(slot);
+                return Poll::Ready(());
+            }
+            if self.attempt.patience == Patience::None || !self.enqueue(dispatch) {
+                return Poll::Pending;
+            }
+            if let Some(queue) = &mut self.queue {
+                queue.slot = Some(Box::pin(slots.acquire_owned()));
+            }
+        }
+        let Some(Queue { slot: waiting, .. }) = self.queue.as_deref_mut() else {
+            return Poll::Pending;
+        };
+        let Some(acquire) = waiting else {
+            // It waits for the service only: the backend had no limit, or its slot is taken.
+            return Poll::Ready(());
+        };
+        match acquire.as_mut().poll(cx) {
+            Poll::Ready(slot) => {
+                // Slots are never closed; were they, the limit would no longer hold anyone up.
+                self.slot = slot.ok();
+                *waiting = None;
+                Poll::Ready(())
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Takes a place among those that wait, unless there are too many.
+    fn enqueue(&mut self, dispatch: &mut Dispatch<S>) -> bool {
+        if self.queue.is_some() {
+            return true;
+        }
+        let max = dispatch.core().options.max_waiters;
+        let Some(place) = Waiting::start(&self.attempt.state, max) else {
+            return false;
+        };
+        let deadline = dispatch.deadline(self.attempt.patience);
+        let sleep = Box::pin(sleep_until(deadline));
+        self.queue = Some(Box::new(Queue { sleep, slot: None, _place: place }));
+        true
+    }
+}
