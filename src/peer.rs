@@ -34,18 +34,33 @@ struct Inner {
     addr: SocketAddr,
     https: bool,
     trusted: bool,
+    /// What [`Upstream`](crate::proxy::Upstream) tells backends about it, formatted at its first
+    /// request.
+    #[cfg(feature = "proxy")]
+    lines: std::sync::OnceLock<crate::proxy::Lines>,
 }
 
 impl Peer {
     /// A peer at `addr`, over plain http, whose `Forwarded` and `X-Forwarded-*` are not believed.
     pub fn new(addr: SocketAddr) -> Self {
-        Self { inner: Arc::new(Inner { addr, https: false, trusted: false }) }
+        Self {
+            inner: Arc::new(Inner {
+                addr,
+                https: false,
+                trusted: false,
+                #[cfg(feature = "proxy")]
+                lines: std::sync::OnceLock::new(),
+            }),
+        }
     }
 
     /// Whether the connection itself is encrypted; default `false`.
     #[must_use]
     pub fn https(mut self, https: bool) -> Self {
-        Arc::make_mut(&mut self.inner).https = https;
+        let inner = Arc::make_mut(&mut self.inner);
+        inner.https = https;
+        #[cfg(feature = "proxy")]
+        inner.lines.take();
         self
     }
 
@@ -65,6 +80,12 @@ impl Peer {
     /// Whether the peer's `Forwarded` and `X-Forwarded-*` are believed.
     pub fn is_trusted(&self) -> bool {
         self.inner.trusted
+    }
+
+    #[cfg(feature = "proxy")]
+    pub(crate) fn lines(&self) -> &crate::proxy::Lines {
+        let inner = &*self.inner;
+        inner.lines.get_or_init(|| crate::proxy::Lines::new(inner.addr, inner.https))
     }
 
     /// Whether the client used https: the connection is encrypted, or the peer is trusted and says

@@ -1,0 +1,428 @@
+//! `UpstreamFuture`: the way of one request. Connect, send, wait for the head of the answer; and what
+//! to do with the request when that fails.
+
+use std::{
+    error::Error,
+    fmt,
+    future::Future,
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::Bytes;
+use http::{
+    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+};
+use http_body::Body;
+use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
+
+use super::{
+
+    headers::{self, Length},
+    http1::{Answer, Http1},
+    http2::Http2,
+    request_body::{RequestBody, Sending},
+    response_body::UpstreamBody,
+    timer::Timer,
+    tunnel,
+    upstream::Inner,
+};
+use crate::{BoxError, Hold, NotSent, Peer, TimedOut, Unanswered};
+
+/// A connection, of either protocol, during one exchange.
+pub(super) enum Link {
+    Http1(Box<Http1>),
+    Http2(Http2, Timer),
+}
+
+pub(super) type Dial = Pin<Box<dyn Future<Output = Result<Link, BoxError>> + Send>>;
+
+/// Connections that are given up on before a request counts as unsendable: a backend that accepts
+/// and at once closes must not keep a request for ever.
+const MAX_ATTEMPTS: u8 = 3;
+
+/// The future of an [`Upstream`](super::Upstream)'s response head. Dropping it gives the request up
+/// and closes the connection that it went on (HTTP/2: resets the stream).
+#[must_use = "futures do nothing unless polled"]
+pub struct UpstreamFuture<B> {
+    inner: Arc<Inner>,
+    state: State<B>,
+    attempts: u8,
+    /// Set once the request may have been executed: why the answer did not come.
+    unanswered: Option<BoxError>,
+}
+
+enum State<B> {
+    Start(Request<B>),
+    Dialing { dial: Dial, request: Request<B> },
+    Exchange(Exchange<B>),
+    Done,
+}
+
+struct Exchange<B> {
+    link: Link,
+    answer: Answer,
+    kept: Kept<B>,
+    /// Whether the task's waker is registered with the connection.
+    polled: bool,
+    progress: usize,
+}
+
+/// What the backend does not get, or what is needed to have the request back. A connection consumes
+/// the head, so it is cloned: that copies the map, not the values.
+struct Kept<B> {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    headers: HeaderMap,
+    extensions: Extensions,
+    /// The body, when there is nothing in it.
+    body: Option<B>,
+    /// The sending of the body, when there is something in it.
+    sending: Option<Arc<Sending>>,
+    /// What the request wants to upgrade to.
+    upgrade: Option<HeaderValue>,
+}
+
+impl<B> Kept<B> {
+    fn request(self, body: B) -> Request<B> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.version_mut() = self.version;
+        *request.headers_mut() = self.headers;
+        *request.extensions_mut() = self.extensions;
+        request
+    }
+
+    fn is_sent(&self) -> bool {
+        self.sending.as_ref().is_none_or(|sending| sending.is_done())
+    }
+}
+
+impl<B> UpstreamFuture<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    pub(super) fn new(inner: Arc<Inner>, request: Request<B>) -> Self {
+        Self { inner, state: State::Start(request), attempts: 0, unanswered: None }
+    }
+
+    /// Finds a connection for `request`: an idle one, or else a new one.
+    fn start(&mut self, request: Request<B>) -> Result<(), BoxError> {
+        if request.method() == Method::CONNECT {
+            return Err("CONNECT is not forwarded to a backend".into());
+        }
+        let upgrades = self.inner.wants_upgrade(&request).is_some();
+        // An upgrade has a connection of its own: it does not come back, so it is not taken away.
+        match if upgrades { None } else { self.inner.idle() } {
+            Some(link) => self.send(link, request),
+            None => {
+                self.dial(request);
+                Ok(())
+            }
+        }
+    }
+
+    fn dial(&mut self, request: Request<B>) {
+        self.state = State::Dialing { dial: self.inner.clone().dial(), request };
+    }
+
+    /// The connection exists: only now the request is taken apart.
+    fn send(&mut self, mut link: Link, request: Request<B>) -> Result<(), BoxError> {
+        self.attempts += 1;
+        let upgrade = self.inner.wants_upgrade(&request);
+        let (mut parts, body) = request.into_parts();
+        let mut kept = Kept {
+            method: parts.method.clone(),
+            uri: parts.uri.clone(),
+            version: parts.version,
+            headers: parts.headers.clone(),
+            extensions: mem::take(&mut parts.extensions),
+            body: None,
+            sending: None,
+            upgrade,
+        };
+        let length = if body.is_end_stream() {
+            Length::Empty
+        } else {
+            body.size_hint().exact().map_or(Length::Unknown, Length::Exact)
+        };
+        let peer = kept.extensions.get::<Peer>();
+        headers::request(
+            &mut parts,
+            &self.inner.target,
+            self.inner.via.as_ref(),
+            peer,
+            kept.upgrade.as_ref(),
+            length,
+        )?;
+        let body = if length == Length::Empty {
+            kept.body = Some(body);
+            RequestBody::empty()
+        } else {
+            let (body, sending) = RequestBody::new(body);
+            kept.sending = Some(sending);
+            body
+        };
+        let request = Request::from_parts(parts, body);
+        let answer = match &mut link {
+            Link::Http1(connection) => {
+                if kept.upgrade.is_some() {
+                    connection.detach(true);
+                }
+                connection.timer.set(self.inner.response_timeout);
+                connection.send(request)
+            }
+            Link::Http2(connection, _) => connection.send(request),
+        };
+        self.state = State::Exchange(Exchange { link, answer, kept, polled: false, progress: 0 });
+        Ok(())
+    }
+
+    /// No connection came about.
+    fn undialed(&mut self, request: Request<B>, error: BoxError) -> BoxError {
+        match self.unanswered.take() {
+            // It was sent before, on another connection.
+            Some(cause) => Unanswered::new(request, cause).into(),
+            None => NotSent::new(request, error).into(),
+        }
+    }
+
+    /// The exchange failed: either the request goes on a new connection, or there is an error.
+    fn failed(
+        &mut self,
+        exchange: Exchange<B>,
+        mut error: TrySendError<Request<RequestBody>>,
+    ) -> Result<(), BoxError> {
+        let Exchange { link, mut kept, .. } = exchange;
+        let message = error.take_message();
+        let error = error.into_error();
+        let (reused, heard_nothing) = match &link {
+            Link::Http1(connection) => (connection.reused, !connection.heard.bytes()),
+            Link::Http2(connection, _) => {
+                let unprocessed = is_unprocessed(&error);
+                if message.is_some() || unprocessed || connection.has_ended() {
+                    self.inner.http2.forget(connection);
+                }
+                (connection.reused || unprocessed, connection.has_ended())
+            }
+        };
+        let unsent = message.is_some() || is_unprocessed(&error);
+        drop(link);
+
+        let body = match kept.body.take() {
+            Some(body) => Some(body),
+            None => message.and_then(|message| message.into_body().into_untouched()),
+        };
+        let Some(body) = body else {
+            return Err(error.into());
+        };
+        if unsent {
+            let request = kept.request(body);
+            if self.attempts < MAX_ATTEMPTS && reused {
+                self.dial(request);
+                return Ok(());
+            }
+            return Err(self.undialed(request, error.into()));
+        }
+        let repeatable = self.inner.replay_idempotent
+            && kept.method.is_idempotent()
+            && kept.sending.is_none()
+            && kept.upgrade.is_none()
+            && heard_nothing;
+        if !repeatable {
+            return Err(error.into());
+        }
+        let request = kept.request(body);
+        if reused && self.unanswered.is_none() {
+            // It was most likely closed while it was idle: not the backend's word about the request.
+            self.unanswered = Some(error.into());
+            self.dial(request);
+            return Ok(());
+        }
+        Err(Unanswered::new(request, error).into())
+    }
+
+    /// The head of the answer is there.
+    fn answered(
+        &mut self,
+        exchange: Exchange<B>,
+        response: Response<Incoming>,
+    ) -> Result<Response<UpstreamBody>, BoxError> {
+        let Exchange { link, mut kept, .. } = exchange;
+        let (mut parts, incoming) = response.into_parts();
+        headers::response(&mut parts, kept.upgrade.as_ref())?;
+        let backend = parts.extensions.remove::<OnUpgrade>();
+        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            let client = kept.extensions.remove::<OnUpgrade>();
+            let (Some(client), Some(backend)) = (client, backend) else {
+                return Err("an upgrade needs both of its ends".into());
+            };
+            let (hold, end) = Hold::pair();
+            tunnel::join(client, backend, end);
+            parts.extensions.insert(hold);
+        }
+        let body = match link {
+            Link::Http1(connection) if !connection.is_driven_here() => {
+                UpstreamBody::driven(incoming)
+            }
+            Link::Http1(connection) if kept.is_sent() => {
+                UpstreamBody::driving(incoming, connection, self.inner.pool.clone())
+            }
+            Link::Http1(mut connection) => {
+                // The answer is earlier than the end of the request's body. If only the reader of
+                // the answer moved the connection, a client that sends all before it reads would
+                // wait for ever.
+                connection.detach(false);
+                UpstreamBody::driven(incoming)
+            }
+            Link::Http2(..) => UpstreamBody::driven(incoming),
+        };
+        Ok(Response::from_parts(parts, body))
+    }
+}
+
+type Answered = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
+
+impl<B> Exchange<B> {
+    /// The answer; `Ok(None)` when it took too long.
+    fn poll(&mut self, cx: &mut Context<'_>, inner: &Inner) -> Poll<Option<Answered>> {
+        let answer = self.answer.as_mut();
+        match &mut self.link {
+            Link::Http1(connection) if connection.is_driven_here() => {
+                // The answer comes out of the connection, which is polled here, so it needs no waker
+                // of its own. And most often a wake-up means that the answer is there: then the
+                // connection needs none either, or it would wake this task for the body's first
+                // frame, which this task takes anyway.
+                let mut answer = answer;
+                let mut noop = Context::from_waker(Waker::noop());
+                if self.polled {
+                    connection.nudge();
+                    if let Poll::Ready(answered) = answer.as_mut().poll(&mut noop) {
+                        return Poll::Ready(Some(answered));
+                    }
+                }
+                self.polled = true;
+                let over = connection.poll(cx).is_ready();
+                let answered = if over { answer.poll(cx) } else { answer.poll(&mut noop) };
+                if let Poll::Ready(answered) = answered {
+                    return Poll::Ready(Some(answered));
+                }
+            }
+            _ => {
+                if let Poll::Ready(answered) = answer.poll(cx) {
+                    return Poll::Ready(Some(answered));
+                }
+            }
+        }
+        let timer = match &mut self.link {
+            Link::Http1(connection) => &mut connection.timer,
+            Link::Http2(_, timer) => timer,
+        };
+        loop {
+            ready!(timer.poll(cx));
+            // Only silence is too long: a body that is being sent may take its time.
+            let progress = self.kept.sending.as_ref().map_or(0, |sending| sending.progress());
+            if progress == self.progress {
+                return Poll::Ready(None);
+            }
+            self.progress = progress;
+            timer.set(inner.response_timeout);
+        }
+    }
+}
+
+/// Whether the backend said that it has not processed the stream and will not (RFC 9113, section
+/// 8.7).
+fn is_unprocessed(error: &hyper::Error) -> bool {
+    let mut next = error.source();
+    while let Some(source) = next {
+        if let Some(error) = source.downcast_ref::<h2::Error>() {
+            let reason = error.reason();
+            return error.is_remote()
+                && ((error.is_go_away() && reason == Some(h2::Reason::NO_ERROR))
+                    || (error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM)));
+        }
+        next = source.source();
+    }
+    false
+}
+
+impl<B> Future for UpstreamFuture<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Output = Result<Response<UpstreamBody>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        loop {
+            match &mut this.state {
+                State::Start(_) => {
+                    if let State::Start(request) = mem::replace(&mut this.state, State::Done) {
+                        this.start(request)?;
+                    }
+                }
+                State::Dialing { dial, .. } => {
+                    let dialed = ready!(dial.as_mut().poll(cx));
+                    let state = mem::replace(&mut this.state, State::Done);
+                    if let State::Dialing { request, .. } = state {
+                        match dialed {
+                            Ok(link) => this.send(link, request)?,
+                            Err(error) => return Poll::Ready(Err(this.undialed(request, error))),
+                        }
+                    }
+                }
+                State::Exchange(exchange) => {
+                    let answered = ready!(exchange.poll(cx, &this.inner));
+                    let state = mem::replace(&mut this.state, State::Done);
+                    if let State::Exchange(exchange) = state {
+                        match answered {
+                            Some(Ok(response)) => {
+                                return Poll::Ready(this.answered(exchange, response));
+                            }
+                            Some(Err(error)) => this.failed(exchange, error)?,
+                            None => {
+                                return Poll::Ready(Err(TimedOut::new("response head").into()));
+                            }
+                        }
+                    }
+                }
+                // Polled after it was ready.
+                State::Done => return Poll::Pending,
+            }
+        }
+    }
+}
+
+// Nothing in it is pinned: what has to be is boxed.
+impl<B> Unpin for UpstreamFuture<B> {}
+
+impl<B> fmt::Debug for UpstreamFuture<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Start(_) => "start",
+            State::Dialing { .. } => "connecting",
+            State::Exchange(_) => "waiting for the answer",
+            State::Done => "done",
+        };
+        f.debug_struct("UpstreamFuture").field("state", &state).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// What the request wants to upgrade to, if it may: by its headers, its client's connection and
+    /// the protocol of the backend.
+    fn wants_upgrade<B>(&self, request: &Request<B>) -> Option<HeaderValue> {
+        if self.target.protocol != super::target::Protocol::Http1 {
+            return None;
+        }
+        let asked = headers::wants_upgrade(request.version(), request.headers())?;
+        request.extensions().get::<OnUpgrade>().map(|_| asked)
+    }
+}

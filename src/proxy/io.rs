@@ -1,0 +1,101 @@
+//! The socket, with a memory of what has come from it.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+/// What a connection has heard from the backend; shared by the socket, which is inside hyper, and
+/// us.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    bytes: AtomicBool,
+    end: AtomicBool,
+}
+
+impl Heard {
+    /// Forgets the bytes of the last answer.
+    pub(super) fn reset(&self) {
+        self.bytes.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether a byte has come since the last reset.
+    pub(super) fn bytes(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether the connection has ended.
+    pub(super) fn end(&self) -> bool {
+        self.end.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: TcpStream,
+    heard: Arc<Heard>,
+}
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream) -> (Self, Arc<Heard>) {
+        let heard = Arc::new(Heard::default());
+        (Self { stream, heard: heard.clone() }, heard)
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        if result.is_ok() && buf.filled().len() > before {
+            self.heard.bytes.store(true, Ordering::Relaxed);
+        } else {
+            self.heard.end.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(result)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,22 @@
+//! [`Upstream`]: an HTTP/1.1 or HTTP/2 backend over hyper, with what a reverse proxy owes to both of
+//! its sides.
+
+mod forwarded;
+mod future;
+mod headers;
+mod http1;
+mod http2;
+mod io;
+mod pool;
+mod request_body;
+mod response_body;
+mod target;
+mod timer;
+mod tunnel;
+mod upstream;
+
+pub use future::UpstreamFuture;
+pub use response_body::UpstreamBody;
+pub use upstream::Upstream;
+
+pub(crate) use forwarded::Lines;

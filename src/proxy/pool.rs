@@ -1,0 +1,162 @@
+//! Idle HTTP/1.1 connections of one backend, by runtime thread.
+
+use std::{
+    cell::Cell,
+    fmt, mem,
+    sync::{
+        Arc, Mutex, MutexGuard, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::http1::Http1;
+
+/// The number of this thread, as small as possible.
+pub(super) fn thread_slot() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static SLOT: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+    SLOT.with(|slot| {
+        slot.get().unwrap_or_else(|| {
+            let mine = NEXT.fetch_add(1, Ordering::Relaxed);
+            slot.set(Some(mine));
+            mine
+        })
+    })
+}
+
+/// How many shards there are: one per thread that may run at once.
+pub(super) fn shard_count() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The last one in is the first one out: the warmest connection is used, and the others grow old
+/// enough to be closed.
+pub(super) struct Pool {
+    shards: Box<[Shard]>,
+    max_idle: usize,
+    idle_timeout: Duration,
+    /// Whether the task runs that closes what is idle for too long.
+    sweeping: AtomicBool,
+}
+
+/// Apart by a cache line, so that threads do not slow each other down.
+#[repr(align(64))]
+#[derive(Default)]
+struct Shard(Mutex<Vec<Box<Http1>>>);
+
+impl Shard {
+    fn lock(&self) -> MutexGuard<'_, Vec<Box<Http1>>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Pool {
+    pub(super) fn new(max_idle: usize, idle_timeout: Duration) -> Self {
+        Self {
+            shards: (0..shard_count()).map(|_| Shard::default()).collect(),
+            max_idle,
+            idle_timeout,
+            sweeping: AtomicBool::new(false),
+        }
+    }
+
+    /// This thread's shard.
+    pub(super) fn shard(&self) -> usize {
+        thread_slot() % self.shards.len()
+    }
+
+    /// An idle connection that is open as far as can be known.
+    pub(super) fn take(&self) -> Option<Box<Http1>> {
+        let shard = &self.shards[self.shard()];
+        loop {
+            // The lock is not held while a connection is looked at.
+            let mut connection = shard.lock().pop()?;
+            if connection.idle_since.elapsed() >= self.idle_timeout {
+                // All below it are older.
+                let old = mem::take(&mut *shard.lock());
+                drop(old);
+                return None;
+            }
+            if connection.is_usable() {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Keeps `connection` for the next request, if it can serve one.
+    pub(super) fn put(self: &Arc<Self>, mut connection: Box<Http1>) {
+        if self.max_idle == 0 || !connection.is_usable() {
+            return;
+        }
+        connection.idle_since = Instant::now();
+        connection.reused = true;
+        let mut idle = self.shards[connection.shard].lock();
+        if idle.len() < self.max_idle {
+            idle.push(connection);
+            drop(idle);
+            self.sweep_later();
+        }
+    }
+
+    fn sweep_later(self: &Arc<Self>) {
+        if self.sweeping.load(Ordering::Relaxed) || self.sweeping.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // Often enough that nothing is idle for more than one and a half times the timeout.
+        let period = (self.idle_timeout / 2).max(Duration::from_millis(10));
+        let sweeper = Sweeper(Arc::downgrade(self));
+        drop(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(period).await;
+                match sweeper.0.upgrade() {
+                    Some(pool) if pool.sweep() => {}
+                    _ => return,
+                }
+            }
+        }));
+    }
+
+    /// Closes what is closed at the other end or idle for too long. Whether anything is left.
+    fn sweep(&self) -> bool {
+        let mut left = false;
+        for shard in &self.shards {
+            let idle = mem::take(&mut *shard.lock());
+            let mut kept: Vec<_> = idle
+                .into_iter()
+                .filter_map(|mut connection| {
+                    let young = connection.idle_since.elapsed() < self.idle_timeout;
+                    (young && connection.is_usable()).then_some(connection)
+                })
+                .collect();
+            let mut now = shard.lock();
+            // What came back meanwhile is younger.
+            kept.append(&mut now);
+            left |= !kept.is_empty();
+            *now = kept;
+        }
+        left
+    }
+}
+
+/// Lets the next one start, however this one ends: the pool is empty, or its runtime is gone.
+struct Sweeper(Weak<Pool>);
+
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0.upgrade() {
+            pool.sweeping.store(false, Ordering::Release);
+        }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let idle: usize = self.shards.iter().map(|shard| shard.lock().len()).sum();
+        f.debug_struct("Pool").field("idle", &idle).finish_non_exhaustive()
+    }
+}

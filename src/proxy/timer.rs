@@ -1,0 +1,63 @@
+//! A deadline that is moved more often than it is reached.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::time::{Instant, Sleep};
+
+/// Moving the deadline away does not touch the runtime's timers: the sleep runs to where it was set
+/// and only then to where the deadline is by now. A connection that serves a thousand requests in
+/// the time of one timeout registers one timer.
+#[derive(Debug)]
+pub(super) struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    deadline: Instant,
+}
+
+impl Timer {
+    pub(super) fn new(after: Duration) -> Self {
+        let sleep = Box::pin(tokio::time::sleep(after));
+        Self { deadline: sleep.deadline(), sleep }
+    }
+
+    /// Moves the deadline; never to before the one that was set first.
+    pub(super) fn set(&mut self, after: Duration) {
+        let now = Instant::now();
+        // A timeout beyond the clock's range is no timeout.
+        self.deadline = now.checked_add(after).unwrap_or(self.deadline);
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.sleep.as_mut().poll(cx).is_ready() {
+            if self.sleep.deadline() >= self.deadline {
+                return Poll::Ready(());
+            }
+            self.sleep.as_mut().reset(self.deadline);
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_deadline_counts() {
+        let start = Instant::now();
+        let mut timer = Timer::new(Duration::from_secs(10));
+        tokio::time::advance(Duration::from_secs(4)).await;
+        timer.set(Duration::from_secs(10));
+        poll_fn(|cx| timer.poll(cx)).await;
+        assert_eq!(start.elapsed().as_secs(), 14);
+        timer.set(Duration::from_secs(10));
+        poll_fn(|cx| timer.poll(cx)).await;
+        assert_eq!(start.elapsed().as_secs(), 24);
+    }
+}

@@ -1,0 +1,140 @@
+//! An upgraded connection: bytes from one end to the other, both ways, until either is gone.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::pin,
+    sync::atomic::{AtomicU64, Ordering},
+    task::Poll,
+    time::Duration,
+};
+
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::HoldEnd;
+
+/// How long the other direction may be silent after one has ended. A closed socket and a half-closed
+/// one look the same from here, so an end that goes on talking is heard out, and a silent one is not
+/// waited for for ever.
+const AFTER_HALF_CLOSE: Duration = Duration::from_secs(10);
+
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// Joins the ends in a task of their own; `end` is dropped when the tunnel is over.
+pub(super) fn join(client: OnUpgrade, backend: OnUpgrade, end: HoldEnd) {
+    drop(tokio::spawn(async move {
+        let _end = end;
+        // A client that is gone before it read the 101 never upgrades, and its end errs.
+        match (backend.await, client.await) {
+            (Ok(backend), Ok(client)) => {
+                if let Err(error) = run(TokioIo::new(client), TokioIo::new(backend)).await {
+                    tracing::debug!(%error, "an upgraded connection broke");
+                }
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::debug!(%error, "an upgrade did not complete");
+            }
+        }
+    }));
+}
+
+async fn run<C, B>(client: C, backend: B) -> io::Result<()>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let (client_read, client_write) = tokio::io::split(client);
+    let (backend_read, backend_write) = tokio::io::split(backend);
+    let moved = AtomicU64::new(0);
+    let mut up = pin!(pump(client_read, backend_write, &moved));
+    let mut down = pin!(pump(backend_read, client_write, &moved));
+    let (mut up_open, mut down_open) = (true, true);
+    let mut seen = 0;
+    let mut silence = pin!(None);
+    poll_fn(|cx| {
+        if up_open && let Poll::Ready(result) = up.as_mut().poll(cx) {
+            result?;
+            up_open = false;
+        }
+        if down_open && let Poll::Ready(result) = down.as_mut().poll(cx) {
+            result?;
+            down_open = false;
+        }
+        if !up_open && !down_open {
+            return Poll::Ready(Ok(()));
+        }
+        if up_open && down_open {
+            return Poll::Pending;
+        }
+        loop {
+            if silence.is_none() {
+                seen = moved.load(Ordering::Relaxed);
+                silence.set(Some(tokio::time::sleep(AFTER_HALF_CLOSE)));
+            }
+            match silence.as_mut().as_pin_mut().map(|sleep| sleep.poll(cx)) {
+                Some(Poll::Ready(())) if moved.load(Ordering::Relaxed) == seen => {
+                    return Poll::Ready(Ok(()));
+                }
+                Some(Poll::Ready(())) => silence.set(None),
+                Some(Poll::Pending) | None => return Poll::Pending,
+            }
+        }
+    })
+    .await
+}
+
+/// Copies one direction until its end, and passes the end on.
+async fn pump<R, W>(mut from: R, mut to: W, moved: &AtomicU64) -> io::Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        if read == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&buffer[..read]).await?;
+        to.flush().await?;
+        moved.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::duplex, time::Instant};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn both_ways_until_both_have_ended() {
+        let (mut client, ours) = duplex(64);
+        let (theirs, mut backend) = duplex(64);
+        let tunnel = tokio::spawn(run(ours, theirs));
+        client.write_all(b"ping").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut text = String::new();
+        backend.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "ping");
+        backend.write_all(b"pong").await.unwrap();
+        drop(backend);
+        text.clear();
+        client.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "pong", "what comes after a half-close still arrives");
+        tunnel.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_end_is_not_waited_for() {
+        let (client, ours) = duplex(64);
+        let (theirs, _backend) = duplex(64);
+        let start = Instant::now();
+        let tunnel = tokio::spawn(run(ours, theirs));
+        drop(client);
+        tunnel.await.unwrap().unwrap();
+        assert_eq!(start.elapsed(), AFTER_HALF_CLOSE);
+    }
+}

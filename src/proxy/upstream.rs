@@ -1,0 +1,255 @@
+//! `Upstream`: the backend, its options and its service.
+
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use super::{
+    UpstreamBody, UpstreamFuture,
+    forwarded::Via,
+    future::{Dial, Link},
+    http1::{self, Http1},
+    http2::Shared,
+    pool::Pool,
+    target::{Protocol, Target},
+    timer::Timer,
+};
+use crate::{BoxError, ConfigError};
+
+/// An HTTP backend, as a Tower service: forwards requests as a reverse proxy should.
+///
+/// It is a handle; clones share its connections. It is always ready: whether the backend can be
+/// reached shows when a request is sent.
+///
+/// # Errors of a request
+///
+/// - [`NotSent`](crate::NotSent)`<Request<B>>`: no connection (refused, unreachable, or not within
+///   [`connect_timeout`](Self::connect_timeout)). The request is in it, as it came, its body
+///   unpolled.
+/// - [`Unanswered`](crate::Unanswered)`<Request<B>>`: the connection ended before any byte of an
+///   answer, and the request can be repeated as it is; see
+///   [`replay_idempotent`](Self::replay_idempotent).
+/// - [`TimedOut`](crate::TimedOut): no answer within [`response_timeout`](Self::response_timeout).
+/// - Anything else: the backend broke off, or said something that is not HTTP.
+///
+/// # What is changed on the way
+///
+/// Both ways, hop-by-hop fields end here: `Connection` and what it names, `Keep-Alive`,
+/// `Proxy-Connection`, `Proxy-Authenticate`, `Proxy-Authorization`, `TE` (but for `trailers`),
+/// `Transfer-Encoding`, `Upgrade` (RFC 9110, section 7.6.1). A message has one framing field, made
+/// from its real body. Trailers pass (over HTTP/1.1 those that `Trailer` announces).
+///
+/// Requests go in origin form with the client's `Host`, or the authority of an HTTP/2 or absolute
+/// target, which outranks it. `Via` is appended; `Expect` is removed, as our own server has answered
+/// it. From the [`Peer`](crate::Peer) in the request's extensions come `X-Forwarded-For`, `-Proto`,
+/// `-Host` and `Forwarded` (RFC 7239): appended to when the peer is trusted, replaced when it is
+/// not; without a peer they are removed. Variants of these names with underscores are dropped.
+///
+/// An HTTP/1.1 upgrade (WebSocket) gets a connection of its own. The 101 is passed on if it names a
+/// protocol that was asked for, and carries a [`Hold`](crate::Hold) that ends with the tunnel.
+/// `h2c` is never upgraded to, nor is anything on an HTTP/2 backend.
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_sticky::proxy::Upstream;
+///
+/// let backend = Upstream::new("http://10.0.0.1:8080")?
+///     .connect_timeout(Duration::from_millis(500))
+///     .max_idle(64);
+/// # Ok::<(), tower_sticky::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct Upstream {
+    inner: Arc<Inner>,
+}
+
+/// What every request of a backend shares.
+pub(super) struct Inner {
+    pub(super) target: Target,
+    pub(super) via: Option<Via>,
+    pub(super) connect_timeout: Duration,
+    pub(super) response_timeout: Duration,
+    pub(super) replay_idempotent: bool,
+    max_idle: usize,
+    idle_timeout: Duration,
+    pub(super) pool: Arc<Pool>,
+    pub(super) http2: Shared,
+}
+
+impl Upstream {
+    /// The backend at `url`: `http://host:port`, or `http://host` for port 80. A name is looked up
+    /// each time a connection is made.
+    ///
+    /// # Errors
+    ///
+    /// When `url` is not of that form: another scheme (`https` is not built yet), user information,
+    /// a path other than `/`, a query or a fragment.
+    pub fn new(url: &str) -> Result<Self, ConfigError> {
+        Ok(Self::build(Inner {
+            target: Target::parse(url)?,
+            via: Some(Via::formatted("tower-sticky")),
+            connect_timeout: Duration::from_secs(1),
+            response_timeout: Duration::from_secs(60),
+            replay_idempotent: true,
+            max_idle: 512,
+            idle_timeout: Duration::from_secs(30),
+            pool: Arc::new(Pool::new(0, Duration::ZERO)),
+            http2: Shared::new(),
+        }))
+    }
+
+    /// A handle of its own, so that a setter never changes the clones made before it.
+    fn build(mut inner: Inner) -> Self {
+        inner.pool = Arc::new(Pool::new(inner.max_idle, inner.idle_timeout));
+        inner.http2 = Shared::new();
+        Self { inner: Arc::new(inner) }
+    }
+
+    fn with(self, change: impl FnOnce(&mut Inner)) -> Self {
+        let old = &*self.inner;
+        let mut inner = Inner {
+            target: old.target.clone(),
+            via: old.via.clone(),
+            pool: old.pool.clone(),
+            http2: Shared::new(),
+            ..*old
+        };
+        change(&mut inner);
+        Self::build(inner)
+    }
+
+    /// How long connecting may take, name lookup included; default 1 s.
+    #[must_use]
+    pub fn connect_timeout(self, limit: Duration) -> Self {
+        self.with(|inner| inner.connect_timeout = limit)
+    }
+
+    /// How long the backend may be silent until the head of its answer; default 60 s. While the
+    /// request's body is being sent the time starts anew. The answer's body may take any time.
+    #[must_use]
+    pub fn response_timeout(self, limit: Duration) -> Self {
+        self.with(|inner| inner.response_timeout = limit)
+    }
+
+    /// Whether to speak HTTP/2 without TLS, known in advance ("h2c prior knowledge", RFC 9113,
+    /// section 3.3), instead of HTTP/1.1; default `false`. All requests of a runtime thread share
+    /// one connection.
+    #[must_use]
+    pub fn http2(self, http2: bool) -> Self {
+        let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
+        self.with(|inner| inner.target.protocol = protocol)
+    }
+
+    /// How many idle HTTP/1.1 connections are kept **per runtime thread**; default 512. With 0 each
+    /// request has a connection of its own.
+    #[must_use]
+    pub fn max_idle(self, connections: usize) -> Self {
+        self.with(|inner| inner.max_idle = connections)
+    }
+
+    /// How long a connection may be idle before it is closed; default 30 s. It should be shorter
+    /// than the backend's own keep-alive timeout.
+    #[must_use]
+    pub fn idle_timeout(self, limit: Duration) -> Self {
+        self.with(|inner| inner.idle_timeout = limit)
+    }
+
+    /// Whether an idempotent request without a body (RFC 9110, section 9.2.2) may be repeated when
+    /// its connection ended before any byte of an answer; default `true`.
+    ///
+    /// On a connection that had been idle, it is repeated once on a new connection to the same
+    /// backend: most likely the backend closed the old one just before. If that fails too, or the
+    /// connection was new, the error is [`Unanswered`](crate::Unanswered), which carries the
+    /// request.
+    #[must_use]
+    pub fn replay_idempotent(self, replay: bool) -> Self {
+        self.with(|inner| inner.replay_idempotent = replay)
+    }
+
+    /// The name that stands for this proxy in the requests' `Via` field (RFC 9110, section 7.6.3);
+    /// default `tower-sticky`. With `None` no `Via` is sent, against the letter of the RFC; some
+    /// servers do not compress answers to requests that have one.
+    ///
+    /// # Errors
+    ///
+    /// When the name is not a token.
+    pub fn via(self, pseudonym: Option<&str>) -> Result<Self, ConfigError> {
+        let via = pseudonym.map(Via::new).transpose()?;
+        Ok(self.with(|inner| inner.via = via))
+    }
+}
+
+impl Inner {
+    /// A connection that is there already.
+    pub(super) fn idle(&self) -> Option<Link> {
+        match self.target.protocol {
+            Protocol::Http1 => self.pool.take().map(Link::Http1),
+            Protocol::Http2 => {
+                let connection = self.http2.get()?;
+                Some(Link::Http2(connection, Timer::new(self.response_timeout)))
+            }
+        }
+    }
+
+    /// A new connection.
+    pub(super) fn dial(self: Arc<Self>) -> Dial {
+        Box::pin(async move {
+            let (place, limit) = (&self.target.place, self.connect_timeout);
+            match self.target.protocol {
+                Protocol::Http1 => {
+                    let shard = self.pool.shard();
+                    let stream = http1::connect(place, limit).await?;
+                    let connection = Http1::new(stream, shard, self.response_timeout).await?;
+                    Ok(Link::Http1(connection))
+                }
+                Protocol::Http2 => {
+                    let connection = self.http2.dial(place, limit).await?;
+                    Ok(Link::Http2(connection, Timer::new(self.response_timeout)))
+                }
+            }
+        })
+    }
+}
+
+impl<B> Service<Request<B>> for Upstream
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<UpstreamBody>;
+    type Error = BoxError;
+    type Future = UpstreamFuture<B>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> UpstreamFuture<B> {
+        UpstreamFuture::new(self.inner.clone(), request)
+    }
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.inner;
+        f.debug_struct("Upstream")
+            .field("host", &inner.target.host)
+            .field("protocol", &inner.target.protocol)
+            .field("connect_timeout", &inner.connect_timeout)
+            .field("response_timeout", &inner.response_timeout)
+            .field("replay_idempotent", &inner.replay_idempotent)
+            .field("pool", &inner.pool)
+            .field("http2", &inner.http2)
+            .finish()
+    }
+}
