@@ -88,7 +88,11 @@ pub(crate) struct Trial(Arc<BackendState>);
 
 impl Trial {
     fn take(state: &Arc<BackendState>) -> Option<Self> {
-        state.sources().passive.take_trial().then(|| Self(state.clone()))
+        state
+            .sources()
+            .passive
+            .take_trial()
+            .then(|| Self(state.clone()))
     }
 }
 
@@ -107,7 +111,10 @@ impl<S: Clone> Dispatch<S> {
     ) -> (Self, Next<S>) {
         let pool = core.backends.pool();
         let snapshot = pool.load();
-        let look = Look { index: snapshot.index(), clock: &*core.clock };
+        let look = Look {
+            index: snapshot.index(),
+            clock: &*core.clock,
+        };
         let reading = core.affinity.read(&Head::of(request), &look);
         let mut dispatch = Self {
             core: core.clone(),
@@ -135,7 +142,10 @@ impl<S: Clone> Dispatch<S> {
             dispatch.verdict = Verdict::Local;
             dispatch.reason = None;
             if let Some(state) = snapshot.index().get(here.tag()) {
-                return (dispatch, Next::Try(Attempt::new(state.clone(), None, Patience::Last)));
+                return (
+                    dispatch,
+                    Next::Try(Attempt::new(state.clone(), None, Patience::Last)),
+                );
             }
         }
         if let Some(reason) = reading.reason {
@@ -177,16 +187,29 @@ impl<S: Clone> Dispatch<S> {
         }
         self.owed_to = Some(pin.backend);
         self.verdict = Verdict::Pinned;
-        Next::Try(Attempt { state: state.clone(), service, trial, patience: Patience::Pinned })
+        Next::Try(Attempt {
+            state: state.clone(),
+            service,
+            trial,
+            patience: Patience::Pinned,
+        })
     }
 
     /// Chooses a backend for a request without a pin: the way of every new session.
     fn place(&mut self, snapshot: &Snapshot<S>) -> Next<S> {
-        let list = if snapshot.ready.is_empty() { &snapshot.busy } else { &snapshot.ready };
+        let list = if snapshot.ready.is_empty() {
+            &snapshot.busy
+        } else {
+            &snapshot.ready
+        };
         if list.is_empty() {
             return self.next(None);
         }
-        let chosen = self.core.strategy.choose(&Candidates::new(list)).min(list.len() - 1);
+        let chosen = self
+            .core
+            .strategy
+            .choose(&Candidates::new(list))
+            .min(list.len() - 1);
         let state = &list[chosen];
         match self.attempt(snapshot, state) {
             Some(attempt) => Next::Try(attempt),
@@ -198,7 +221,9 @@ impl<S: Clone> Dispatch<S> {
     fn unavailable(&mut self, state: &Arc<BackendState>, reason: Reason) -> Next<S> {
         self.reason = Some(reason);
         match self.core.options.unavailable {
-            Failover::Reject => Next::Fail(StickyError::Unavailable { backend: state.id.clone() }),
+            Failover::Reject => Next::Fail(StickyError::Unavailable {
+                backend: state.id.clone(),
+            }),
             Failover::Repin => self.fail_over(Verdict::Moved, state.tag),
             Failover::Borrow => self.fail_over(Verdict::Borrowed, state.tag),
         }
@@ -247,11 +272,16 @@ impl<S: Clone> Dispatch<S> {
     /// All have been asked: back to the one that was busy, now with all the time that is left.
     fn wait_for(&mut self, snapshot: &Snapshot<S>, parked: Parked) -> Next<S> {
         let Some(attempt) = self.attempt(snapshot, &parked.state) else {
-            return Next::Fail(StickyError::Busy { backend: parked.state.id.clone() });
+            return Next::Fail(StickyError::Busy {
+                backend: parked.state.id.clone(),
+            });
         };
         self.verdict = parked.verdict;
         self.reason = parked.reason;
-        Next::Try(Attempt { patience: Patience::Last, ..attempt })
+        Next::Try(Attempt {
+            patience: Patience::Last,
+            ..attempt
+        })
     }
 
     fn attempt(&self, snapshot: &Snapshot<S>, state: &Arc<BackendState>) -> Option<Attempt<S>> {
@@ -264,14 +294,23 @@ impl<S: Clone> Dispatch<S> {
         if service.is_none() && !self.is_local(state) {
             return None;
         }
-        Some(Attempt { state: state.clone(), service, trial, patience: Patience::None })
+        Some(Attempt {
+            state: state.clone(),
+            service,
+            trial,
+            patience: Patience::None,
+        })
     }
 
     /// The backend did not become ready within the time that it had.
     pub(crate) fn busy(&mut self, attempt: &Attempt<S>, head: &Head<'_>) -> Next<S> {
         self.https = head.is_https();
         let state = &attempt.state;
-        let parked = Parked { state: state.clone(), verdict: self.verdict, reason: self.reason };
+        let parked = Parked {
+            state: state.clone(),
+            verdict: self.verdict,
+            reason: self.reason,
+        };
         match attempt.patience {
             Patience::None => {
                 let next = Some(state.tag);
@@ -282,7 +321,9 @@ impl<S: Clone> Dispatch<S> {
                 self.reason = Some(Reason::Busy);
                 match then {
                     Failover::Reject => {
-                        return Next::Fail(StickyError::Busy { backend: state.id.clone() });
+                        return Next::Fail(StickyError::Busy {
+                            backend: state.id.clone(),
+                        });
                     }
                     Failover::Repin => self.verdict = Verdict::Moved,
                     Failover::Borrow => self.verdict = Verdict::Borrowed,
@@ -294,7 +335,9 @@ impl<S: Clone> Dispatch<S> {
                 if self.has_inner && self.core.local.is_none() {
                     return Next::LastResort;
                 }
-                Next::Fail(StickyError::Busy { backend: state.id.clone() })
+                Next::Fail(StickyError::Busy {
+                    backend: state.id.clone(),
+                })
             }
         }
     }
@@ -325,7 +368,9 @@ impl<S: Clone> Dispatch<S> {
             self.reason = Some(reason);
         }
         if from_pin && self.core.options.unavailable == Failover::Reject {
-            return Next::Fail(StickyError::Unavailable { backend: state.id.clone() });
+            return Next::Fail(StickyError::Unavailable {
+                backend: state.id.clone(),
+            });
         }
         if from_pin {
             self.verdict = match self.core.options.unavailable {
@@ -370,11 +415,16 @@ impl<S> Dispatch<S> {
     /// The one deadline of the whole dispatch; the clock starts with the first wait or failure.
     fn whole_deadline(&mut self) -> Instant {
         let timeout = self.core.options.ready_timeout;
-        *self.deadline.get_or_insert_with(|| Instant::now() + timeout)
+        *self
+            .deadline
+            .get_or_insert_with(|| Instant::now() + timeout)
     }
 
     pub(crate) fn asked(&self) -> Asked {
-        Asked { grpc: self.grpc, retry_after: self.core.options.retry_after }
+        Asked {
+            grpc: self.grpc,
+            retry_after: self.core.options.retry_after,
+        }
     }
 
     fn is_local(&self, state: &BackendState) -> bool {
@@ -390,7 +440,9 @@ impl<S> Dispatch<S> {
             };
         }
         if self.core.options.extensions {
-            request.extensions_mut().insert(self.outcome(Some(&state.id)));
+            request
+                .extensions_mut()
+                .insert(self.outcome(Some(&state.id)));
         }
     }
 
@@ -419,7 +471,13 @@ impl<S> Dispatch<S> {
         };
         if let Some(change) = change {
             let clock = &*self.core.clock;
-            let commit = Commit { change, backend: state, pin: self.pin, https: self.https, clock };
+            let commit = Commit {
+                change,
+                backend: state,
+                pin: self.pin,
+                https: self.https,
+                clock,
+            };
             if self.core.affinity.respond(&commit, headers) {
                 pool.counters.token_issued();
             }
@@ -453,12 +511,20 @@ impl<S> Dispatch<S> {
 
     /// The outcome as it stands.
     pub(crate) fn outcome(&self, backend: Option<&BackendId>) -> Outcome {
-        Outcome { verdict: self.verdict, backend: backend.cloned(), reason: self.reason }
+        Outcome {
+            verdict: self.verdict,
+            backend: backend.cloned(),
+            reason: self.reason,
+        }
     }
 
     fn count(&mut self, backend: Option<&BackendId>) {
         self.counted = true;
-        self.core.backends.pool().counters.count(self.verdict, self.reason);
+        self.core
+            .backends
+            .pool()
+            .counters
+            .count(self.verdict, self.reason);
         if tracing::enabled!(target: "tower_sticky", tracing::Level::ERROR) {
             self.trace(backend);
         }
@@ -489,7 +555,12 @@ impl<S> Drop for Dispatch<S> {
 
 impl<S> Attempt<S> {
     fn new(state: Arc<BackendState>, service: Option<S>, patience: Patience) -> Self {
-        Self { state, service, trial: None, patience }
+        Self {
+            state,
+            service,
+            trial: None,
+            patience,
+        }
     }
 }
 
@@ -503,7 +574,13 @@ impl Sweep {
                 .cloned()
                 .collect();
         }
-        let mut sweep = Self { tried: Vec::new(), ready, busy, parked: None, last: None };
+        let mut sweep = Self {
+            tried: Vec::new(),
+            ready,
+            busy,
+            parked: None,
+            last: None,
+        };
         if let Some(tag) = tried {
             sweep.strike(tag);
         }
@@ -527,13 +604,20 @@ impl Sweep {
     /// The next candidate. A session that is known goes where its rank says, which is the same on
     /// every gateway and for all its parallel requests; others go where the strategy says.
     fn take<S>(&mut self, core: &Core<S>, pin: Option<Pin>) -> Option<Arc<BackendState>> {
-        let list = if self.ready.is_empty() { &mut self.busy } else { &mut self.ready };
+        let list = if self.ready.is_empty() {
+            &mut self.busy
+        } else {
+            &mut self.ready
+        };
         if list.is_empty() {
             return None;
         }
         let chosen = match pin.and_then(|pin| pin.session()) {
             Some(session) => rendezvous(session, list)?,
-            None => core.strategy.choose(&Candidates::new(list)).min(list.len() - 1),
+            None => core
+                .strategy
+                .choose(&Candidates::new(list))
+                .min(list.len() - 1),
         };
         Some(list.remove(chosen))
     }
@@ -542,7 +626,8 @@ impl Sweep {
 /// Tells the strategy how long a backend took, if it wants to know.
 pub(crate) fn observe<S>(core: &Core<S>, state: &BackendState, started: Option<Instant>) {
     if let Some(started) = started {
-        core.strategy.answered(Candidate::new(state), started.elapsed());
+        core.strategy
+            .answered(Candidate::new(state), started.elapsed());
     }
 }
 

@@ -80,13 +80,25 @@ where
         inner: Option<Arc<I>>,
     ) -> Self {
         let step = match next {
-            Next::Try(Attempt { service: Some(service), state, trial, patience }) => Step::Wait {
+            Next::Try(Attempt {
+                service: Some(service),
+                state,
+                trial,
+                patience,
+            }) => Step::Wait {
                 wait: Wait::new(service, state, trial, patience),
                 request: Some(request),
             },
-            next => Step::Begin { next: Some((next, request)) },
+            next => Step::Begin {
+                next: Some((next, request)),
+            },
         };
-        Self { step, dispatch, inner, on_error: PhantomData }
+        Self {
+            step,
+            dispatch,
+            inner,
+            on_error: PhantomData,
+        }
     }
 }
 
@@ -129,15 +141,21 @@ where
                             let state = &wait.attempt.state;
                             dispatch.send(&mut request, state, true);
                             let in_flight = Some(InFlight::new(state.clone(), slot));
-                            let started =
-                                dispatch.core().options.wants_latency.then(Instant::now);
+                            let started = dispatch.core().options.wants_latency.then(Instant::now);
                             let trial = wait.attempt.trial.take();
                             let future = wait.service.call(request);
-                            Step::Call { future, in_flight, trial, started }
+                            Step::Call {
+                                future,
+                                in_flight,
+                                trial,
+                                started,
+                            }
                         }
                         Gate::Busy => {
                             let next = dispatch.busy(&wait.attempt, &Head::of(&request));
-                            Step::Begin { next: Some((next, request)) }
+                            Step::Begin {
+                                next: Some((next, request)),
+                            }
                         }
                         Gate::Failed(source) => {
                             let state = &wait.attempt.state;
@@ -145,12 +163,19 @@ where
                             pool.set_readiness(state, Readiness::Failed);
                             let head = Head::of(&request);
                             let next = dispatch.not_sent(state, Reason::NotReady, source, &head);
-                            Step::Begin { next: Some((next, request)) }
+                            Step::Begin {
+                                next: Some((next, request)),
+                            }
                         }
                     }
                 }
 
-                StepProjection::Call { future, in_flight, trial, started } => {
+                StepProjection::Call {
+                    future,
+                    in_flight,
+                    trial,
+                    started,
+                } => {
                     let result = ready!(future.poll(cx));
                     let Some(in_flight) = in_flight.take() else {
                         return Poll::Pending;
@@ -160,8 +185,8 @@ where
                             observe(dispatch.core(), in_flight.state(), *started);
                             acquit(dispatch, in_flight.state(), trial.take());
                             let response = stamp(dispatch, response, in_flight);
-                            let response = response
-                                .map(|(body, guard)| StickyBody::backend(body, guard));
+                            let response =
+                                response.map(|(body, guard)| StickyBody::backend(body, guard));
                             this.step.set(Step::Done);
                             return Poll::Ready(Ok(response));
                         }
@@ -179,22 +204,29 @@ where
                     }
                 }
 
-                StepProjection::InnerWait { inner, request, in_flight } => {
-                    match ready!(inner.poll_ready(cx)) {
-                        Ok(()) => {
-                            let Some(request) = request.take() else {
-                                return Poll::Pending;
-                            };
-                            let future = inner.call(request);
-                            Step::InnerCall { future, in_flight: in_flight.take() }
-                        }
-                        Err(error) => {
-                            this.step.set(Step::Done);
-                            let error = StickyError::Inner { source: error.into() };
-                            return Poll::Ready(fail::<E, RB, IB, S>(dispatch, error));
+                StepProjection::InnerWait {
+                    inner,
+                    request,
+                    in_flight,
+                } => match ready!(inner.poll_ready(cx)) {
+                    Ok(()) => {
+                        let Some(request) = request.take() else {
+                            return Poll::Pending;
+                        };
+                        let future = inner.call(request);
+                        Step::InnerCall {
+                            future,
+                            in_flight: in_flight.take(),
                         }
                     }
-                }
+                    Err(error) => {
+                        this.step.set(Step::Done);
+                        let error = StickyError::Inner {
+                            source: error.into(),
+                        };
+                        return Poll::Ready(fail::<E, RB, IB, S>(dispatch, error));
+                    }
+                },
 
                 StepProjection::InnerCall { future, in_flight } => {
                     let result = ready!(future.poll(cx));
@@ -203,7 +235,9 @@ where
                     return Poll::Ready(match result {
                         Ok(response) => Ok(inner_answered(dispatch, response, in_flight)),
                         Err(error) => {
-                            let error = StickyError::Inner { source: error.into() };
+                            let error = StickyError::Inner {
+                                source: error.into(),
+                            };
                             fail::<E, RB, IB, S>(dispatch, error)
                         }
                     });
@@ -229,24 +263,45 @@ where
     I: Service<Request<B>> + Clone,
 {
     match (next, inner) {
-        (Next::Try(Attempt { service: Some(service), state, trial, patience }), _) => {
+        (
+            Next::Try(Attempt {
+                service: Some(service),
+                state,
+                trial,
+                patience,
+            }),
+            _,
+        ) => {
             let wait = Wait::new(service, state, trial, patience);
-            Step::Wait { wait, request: Some(request) }
+            Step::Wait {
+                wait,
+                request: Some(request),
+            }
         }
         (Next::Try(Attempt { state, .. }), Some(inner)) => {
             dispatch.send(&mut request, &state, false);
             let in_flight = Some(InFlight::new(state, None));
-            Step::InnerWait { inner: I::clone(inner), request: Some(request), in_flight }
+            Step::InnerWait {
+                inner: I::clone(inner),
+                request: Some(request),
+                in_flight,
+            }
         }
         (Next::LastResort, Some(inner)) => {
             dispatch.send_last_resort(&mut request);
-            Step::InnerWait { inner: I::clone(inner), request: Some(request), in_flight: None }
+            Step::InnerWait {
+                inner: I::clone(inner),
+                request: Some(request),
+                in_flight: None,
+            }
         }
         (Next::Try(_) | Next::LastResort, None) => {
             let next = Some((Next::Fail(StickyError::NoBackend), request));
             Step::Begin { next }
         }
-        (Next::Fail(error), _) => Step::Begin { next: Some((Next::Fail(error), request)) },
+        (Next::Fail(error), _) => Step::Begin {
+            next: Some((Next::Fail(error), request)),
+        },
     }
 }
 
@@ -275,7 +330,9 @@ fn refused<S: Clone, B: 'static>(
             let pool = dispatch.core().backends.pool();
             pool.update(state, "the connection failed", |sources| {
                 let now = Instant::now();
-                sources.passive.failed(health.connect_failures, health.ejection, now);
+                sources
+                    .passive
+                    .failed(health.connect_failures, health.ejection, now);
             });
             pool.wake.notify_one();
             drop(trial);
@@ -285,7 +342,10 @@ fn refused<S: Clone, B: 'static>(
                     let next = dispatch.not_sent(state, Reason::ConnectFailed, source, &head);
                     Ok((next, request))
                 }
-                None => Err(StickyError::NotSent { backend: state.id.clone(), source }),
+                None => Err(StickyError::NotSent {
+                    backend: state.id.clone(),
+                    source,
+                }),
             };
         }
         Err(error) => error,
@@ -304,7 +364,10 @@ fn refused<S: Clone, B: 'static>(
         }
         Err(source) => source,
     };
-    Err(StickyError::Backend { backend: state.id.clone(), source })
+    Err(StickyError::Backend {
+        backend: state.id.clone(),
+        source,
+    })
 }
 
 /// Settles the pin on a backend's response, and decides how long it counts as in flight.

@@ -37,7 +37,11 @@ pub struct StickyService<S, I = NoInner, E = crate::Respond> {
 
 impl<S, I, E> StickyService<S, I, E> {
     pub(crate) fn new(core: Arc<Core<S>>, inner: Option<Arc<I>>) -> Self {
-        Self { core, inner, on_error: PhantomData }
+        Self {
+            core,
+            inner,
+            on_error: PhantomData,
+        }
     }
 
     /// The pool's handle.
@@ -77,13 +81,19 @@ where
 
 impl<S, I, E> Clone for StickyService<S, I, E> {
     fn clone(&self) -> Self {
-        Self { core: self.core.clone(), inner: self.inner.clone(), on_error: PhantomData }
+        Self {
+            core: self.core.clone(),
+            inner: self.inner.clone(),
+            on_error: PhantomData,
+        }
     }
 }
 
 impl<S, I, E> fmt::Debug for StickyService<S, I, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StickyService").field("layer", &self.core).finish_non_exhaustive()
+        f.debug_struct("StickyService")
+            .field("layer", &self.core)
+            .finish_non_exhaustive()
     }
 }
 

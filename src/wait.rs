@@ -54,8 +54,18 @@ impl<S> Wait<S> {
         trial: Option<Trial>,
         patience: Patience,
     ) -> Self {
-        let attempt = Attempt { state, service: None, trial, patience };
-        Self { service, attempt, slot: None, queue: None }
+        let attempt = Attempt {
+            state,
+            service: None,
+            trial,
+            patience,
+        };
+        Self {
+            service,
+            attempt,
+            slot: None,
+            queue: None,
+        }
     }
 
     #[inline]
@@ -134,7 +144,11 @@ impl<S> Wait<S> {
         };
         let deadline = dispatch.deadline(self.attempt.patience);
         let sleep = Box::pin(sleep_until(deadline));
-        self.queue = Some(Box::new(Queue { sleep, slot: None, _place: place }));
+        self.queue = Some(Box::new(Queue {
+            sleep,
+            slot: None,
+            _place: place,
+        }));
         true
     }
 }

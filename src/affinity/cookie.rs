@@ -163,13 +163,20 @@ impl Cookie {
     fn check(&self) -> Result<(), ConfigError> {
         self.attributes.check()?;
         let refuse = |why: &str| {
-            Err(ConfigError::new(format!("the cookie {:?}: {why}", self.attributes.name)))
+            Err(ConfigError::new(format!(
+                "the cookie {:?}: {why}",
+                self.attributes.name
+            )))
         };
         if self.keys.is_none() && (self.idle.is_some() || self.absolute.is_some()) {
-            return refuse("a plain cookie has no dates, so it cannot have timeouts; use a sealed one");
+            return refuse(
+                "a plain cookie has no dates, so it cannot have timeouts; use a sealed one",
+            );
         }
         if self.permanent && self.absolute.is_none() {
-            return refuse("a permanent cookie needs an absolute timeout, which becomes its Max-Age");
+            return refuse(
+                "a permanent cookie needs an absolute timeout, which becomes its Max-Age",
+            );
         }
         for (name, timeout) in [("idle", self.idle), ("absolute", self.absolute)] {
             if timeout.is_some_and(|timeout| timeout < Duration::from_secs(1)) {
@@ -216,7 +223,12 @@ impl BoundAffinity for Bound {
             reading.found = !self.options.forward;
             match self.pin(value, pool) {
                 Ok((pin, refresh)) => {
-                    return Reading { pin: Some(pin), refresh, reason: None, ..reading };
+                    return Reading {
+                        pin: Some(pin),
+                        refresh,
+                        reason: None,
+                        ..reading
+                    };
                 }
                 Err(reason) => reading.reason = reading.reason.or(Some(reason)),
             }
@@ -240,7 +252,10 @@ impl BoundAffinity for Bound {
             return false;
         }
         let Some(field) = self.field(commit) else {
-            tracing::error!(cookie = name, "no token could be made; the session is not pinned");
+            tracing::error!(
+                cookie = name,
+                "no token could be made; the session is not pinned"
+            );
             return false;
         };
         headers.append(SET_COOKIE, field);
@@ -287,17 +302,28 @@ impl Bound {
             return Err(Reason::Malformed);
         }
         let (age, idle) = (now.saturating_sub(issued), now.saturating_sub(seen));
-        if self.options.absolute.is_some_and(|timeout| age >= timeout.as_secs()) {
+        if self
+            .options
+            .absolute
+            .is_some_and(|timeout| age >= timeout.as_secs())
+        {
             return Err(Reason::ExpiredAbsolute);
         }
-        if self.options.idle.is_some_and(|timeout| idle >= timeout.as_secs()) {
+        if self
+            .options
+            .idle
+            .is_some_and(|timeout| idle >= timeout.as_secs())
+        {
             return Err(Reason::ExpiredIdle);
         }
         if pool.index.get(pin.backend).is_none() {
             return Err(Reason::Unknown);
         }
         // A quarter of the idle timeout, rounded up, so that it is never due at once.
-        let due = self.options.idle.is_some_and(|timeout| idle >= timeout.as_secs().div_ceil(4));
+        let due = self
+            .options
+            .idle
+            .is_some_and(|timeout| idle >= timeout.as_secs().div_ceil(4));
         Ok((pin, due || opened.old_key))
     }
 
@@ -305,19 +331,31 @@ impl Bound {
     fn field(&self, commit: &Commit<'_>) -> Option<HeaderValue> {
         let Some(keys) = &self.options.keys else {
             let id = commit.backend.id.as_str().to_owned();
-            return self.options.attributes.header(&self.template, id, None, commit.https);
+            return self
+                .options
+                .attributes
+                .header(&self.template, id, None, commit.https);
         };
         let millis = unix_millis(commit.clock);
         let now = (millis / 1000) as u32;
         let backend = commit.backend.tag;
         let pin = match (commit.change, commit.pin) {
             (Change::Refresh | Change::Keep, Some(pin)) => Pin { seen: now, ..pin },
-            (Change::Move, Some(pin)) => {
-                Pin { backend, seen: now, epoch: (pin.epoch + 1).max(millis), ..pin }
-            }
+            (Change::Move, Some(pin)) => Pin {
+                backend,
+                seen: now,
+                epoch: (pin.epoch + 1).max(millis),
+                ..pin
+            },
             (Change::Assign, _) | (_, None) => {
                 let session = token::new_session(keys);
-                Pin { backend, session, epoch: millis, issued: now, seen: now }
+                Pin {
+                    backend,
+                    session,
+                    epoch: millis,
+                    issued: now,
+                    seen: now,
+                }
             }
         };
         let token = token::seal(keys, &self.context, &pin)?;
@@ -325,7 +363,13 @@ impl Bound {
             let age = Duration::from_secs(u64::from(now.saturating_sub(pin.issued)));
             timeout.saturating_sub(age)
         };
-        let max_age = self.options.absolute.filter(|_| self.options.permanent).map(left);
-        self.options.attributes.header(&self.template, token, max_age, commit.https)
+        let max_age = self
+            .options
+            .absolute
+            .filter(|_| self.options.permanent)
+            .map(left);
+        self.options
+            .attributes
+            .header(&self.template, token, max_age, commit.https)
     }
 }

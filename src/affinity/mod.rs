@@ -70,7 +70,10 @@ pub struct Head<'a> {
 
 impl<'a> Head<'a> {
     pub(crate) fn of<B>(request: &'a Request<B>) -> Self {
-        Self { headers: request.headers(), extensions: request.extensions() }
+        Self {
+            headers: request.headers(),
+            extensions: request.extensions(),
+        }
     }
 
     /// Whether the client used https, by a trusted word.

@@ -139,13 +139,18 @@ mod tests {
     }
 
     fn found(fields: &[&[u8]]) -> Vec<Vec<u8>> {
-        values(&headers(fields), b"sid").map(<[u8]>::to_vec).collect()
+        values(&headers(fields), b"sid")
+            .map(<[u8]>::to_vec)
+            .collect()
     }
 
     fn stripped(fields: &[&[u8]]) -> Vec<Vec<u8>> {
         let mut map = headers(fields);
         remove(&mut map, b"sid");
-        map.get_all(COOKIE).iter().map(|v| v.as_bytes().to_vec()).collect()
+        map.get_all(COOKIE)
+            .iter()
+            .map(|v| v.as_bytes().to_vec())
+            .collect()
     }
 
     #[test]
@@ -165,8 +170,16 @@ mod tests {
             b";;;",
             b"=a",
         ] {
-            assert!(found(&[other]).is_empty(), "{:?}", String::from_utf8_lossy(other));
-            assert_eq!(stripped(&[other]), [other], "nothing of ours, nothing changes");
+            assert!(
+                found(&[other]).is_empty(),
+                "{:?}",
+                String::from_utf8_lossy(other)
+            );
+            assert_eq!(
+                stripped(&[other]),
+                [other],
+                "nothing of ours, nothing changes"
+            );
         }
     }
 
@@ -184,9 +197,17 @@ mod tests {
             (b"sid=", b""),
             (b"x=\xff\xfe; sid=a", b"a"),
         ] {
-            assert_eq!(found(&[field]), [value], "{:?}", String::from_utf8_lossy(field));
+            assert_eq!(
+                found(&[field]),
+                [value],
+                "{:?}",
+                String::from_utf8_lossy(field)
+            );
         }
-        assert_eq!(found(&[b"sid=a; sid=b", b"x=1", b"sid=c"]), [b"a", b"b", b"c"]);
+        assert_eq!(
+            found(&[b"sid=a; sid=b", b"x=1", b"sid=c"]),
+            [b"a", b"b", b"c"]
+        );
     }
 
     #[test]
@@ -198,11 +219,23 @@ mod tests {
             (b"x=1;sid=a;y=\xff;z", b"x=1;y=\xff;z"),
             (b"sid=a;  x = \"1\" ;; sid=b;y", b"x = \"1\" ;;y"),
         ] {
-            assert_eq!(stripped(&[before]), [after], "{:?}", String::from_utf8_lossy(before));
+            assert_eq!(
+                stripped(&[before]),
+                [after],
+                "{:?}",
+                String::from_utf8_lossy(before)
+            );
         }
         for only in [&b"sid=a"[..], b" sid=a ;", b"sid=a; sid=b"] {
-            assert!(stripped(&[only]).is_empty(), "{:?}", String::from_utf8_lossy(only));
+            assert!(
+                stripped(&[only]).is_empty(),
+                "{:?}",
+                String::from_utf8_lossy(only)
+            );
         }
-        assert_eq!(stripped(&[b"sid=a", b"x=1; sid=b", b"y=2"]), [b"x=1", b"y=2"]);
+        assert_eq!(
+            stripped(&[b"sid=a", b"x=1; sid=b", b"y=2"]),
+            [b"x=1", b"y=2"]
+        );
     }
 }

@@ -3,10 +3,7 @@
 use std::{
     error::Error,
     fmt,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
 
 use arc_swap::ArcSwap;
@@ -139,7 +136,10 @@ impl<S> Backends<S> {
             .zip(&members.services)
             .map(|(state, service)| BackendStatus::new(state, service.is_none()))
             .collect();
-        PoolStatus { backends, stats: self.pool.counters.stats() }
+        PoolStatus {
+            backends,
+            stats: self.pool.counters.stats(),
+        }
     }
 
     /// The backends with their status, in the order in which they joined.
@@ -207,10 +207,6 @@ impl<S> Backends<S> {
 
     pub(crate) fn pool(&self) -> &Arc<Pool<S>> {
         &self.pool
-    }
-
-    pub(crate) fn from_pool(pool: Arc<Pool<S>>) -> Self {
-        Self { pool }
     }
 }
 
@@ -360,10 +356,6 @@ impl<S> Pool<S> {
         self.snapshot.load()
     }
 
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
     fn publish(&self, members: Arc<Members<S>>) {
         self.snapshot.store(Arc::new(Snapshot::new(members)));
     }
@@ -438,7 +430,9 @@ impl<T: AsRef<str>, S: Clone> FromIterator<(T, S)> for Backends<S> {
 
 impl<S> Clone for Backends<S> {
     fn clone(&self) -> Self {
-        Self { pool: self.pool.clone() }
+        Self {
+            pool: self.pool.clone(),
+        }
     }
 }
 

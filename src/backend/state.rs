@@ -214,8 +214,12 @@ impl BackendState {
             return;
         }
         let max = max.min(Semaphore::MAX_PERMITS);
-        let limit =
-            (max > 0).then(|| Arc::new(Limit { max, slots: Arc::new(Semaphore::new(max)) }));
+        let limit = (max > 0).then(|| {
+            Arc::new(Limit {
+                max,
+                slots: Arc::new(Semaphore::new(max)),
+            })
+        });
         self.limit.store(limit);
     }
 
@@ -230,7 +234,9 @@ impl BackendState {
 
     /// Takes a place in the queue unless `max` are taken.
     pub(crate) fn start_waiting(&self, max: usize) -> bool {
-        self.waiting.fetch_update(Relaxed, Relaxed, |n| (n < max).then_some(n + 1)).is_ok()
+        self.waiting
+            .fetch_update(Relaxed, Relaxed, |n| (n < max).then_some(n + 1))
+            .is_ok()
     }
 
     pub(crate) fn stop_waiting(&self) {
@@ -254,7 +260,9 @@ impl BackendState {
     }
 
     pub(crate) fn sources(&self) -> MutexGuard<'_, Sources> {
-        self.sources.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.sources
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

@@ -49,7 +49,13 @@ pub(super) struct Socket {
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> (Self, Arc<Heard>) {
         let heard = Arc::new(Heard::default());
-        (Self { stream, heard: heard.clone() }, heard)
+        (
+            Self {
+                stream,
+                heard: heard.clone(),
+            },
+            heard,
+        )
     }
 }
 

@@ -51,7 +51,9 @@ struct Shard(Mutex<Vec<Box<Http1>>>);
 
 impl Shard {
     fn lock(&self) -> MutexGuard<'_, Vec<Box<Http1>>> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.0
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -157,6 +159,8 @@ impl Drop for Sweeper {
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let idle: usize = self.shards.iter().map(|shard| shard.lock().len()).sum();
-        f.debug_struct("Pool").field("idle", &idle).finish_non_exhaustive()
+        f.debug_struct("Pool")
+            .field("idle", &idle)
+            .finish_non_exhaustive()
     }
 }

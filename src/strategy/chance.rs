@@ -53,7 +53,14 @@ mod tests {
     fn it_is_splitmix64() {
         let chance = Chance::seeded(1_234_567);
         let drawn = [chance.next(), chance.next(), chance.next()];
-        assert_eq!(drawn, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+        assert_eq!(
+            drawn,
+            [
+                6_457_827_717_110_365_317,
+                3_203_168_211_198_807_973,
+                9_817_491_932_198_370_423
+            ]
+        );
     }
 
     #[test]

@@ -22,10 +22,13 @@ impl LeastConnections {
 
 impl Strategy for LeastConnections {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
-        let start = self.turn.fetch_add(1, Relaxed) % candidates.len().max(1);
-        let rotated = candidates.iter().enumerate().cycle_from(start, candidates.len());
+        let len = candidates.len().max(1);
+        let start = self.turn.fetch_add(1, Relaxed) % len;
         let mut best: Option<(usize, super::Load)> = None;
-        for (position, candidate) in rotated {
+        for position in (start..len).chain(0..start) {
+            let Some(candidate) = candidates.get(position) else {
+                continue;
+            };
             let load = candidate.load();
             if best.is_none_or(|(_, least)| load.less_than(least)) {
                 best = Some((position, load));
@@ -34,15 +37,6 @@ impl Strategy for LeastConnections {
         best.map_or(0, |(position, _)| position)
     }
 }
-
-trait CycleFrom: Iterator + Clone + Sized {
-    /// `len` items, from `start` on and then from the beginning.
-    fn cycle_from(self, start: usize, len: usize) -> impl Iterator<Item = Self::Item> {
-        self.clone().skip(start).chain(self).take(len)
-    }
-}
-
-impl<I: Iterator + Clone> CycleFrom for I {}
 
 #[cfg(test)]
 mod tests {
@@ -56,9 +50,15 @@ mod tests {
     fn the_least_loaded_per_weight_wins_and_equals_take_turns() {
         let states = states(&[1, 1, 4]);
         let strategy = LeastConnections::new();
-        let held: Vec<_> = (0..2).map(|_| InFlight::new(states[0].clone(), None)).collect();
+        let held: Vec<_> = (0..2)
+            .map(|_| InFlight::new(states[0].clone(), None))
+            .collect();
         let third = InFlight::new(states[1].clone(), None);
-        assert_eq!(shares(&strategy, &states, 9), [0, 0, 9], "weight 4 has nothing to do");
+        assert_eq!(
+            shares(&strategy, &states, 9),
+            [0, 0, 9],
+            "weight 4 has nothing to do"
+        );
         drop((held, third));
         let mut spread = Vec::new();
         let mut got = [0; 3];
@@ -67,7 +67,11 @@ mod tests {
             got[chosen] += 1;
             spread.push(InFlight::new(states[chosen].clone(), None));
         }
-        assert_eq!(got, [10, 10, 40], "sessions that stay fill the backends by weight");
+        assert_eq!(
+            got,
+            [10, 10, 40],
+            "sessions that stay fill the backends by weight"
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod key_ring;
 mod sealed;
 
 pub use self::key_ring::{Key, KeyRing};
-pub(crate) use self::sealed::{Context, Opened, Unusable, new_session, open, seal};
+pub(crate) use self::sealed::{Context, Unusable, new_session, open, seal};
 
 /// What a token says: which backend, and the life of the session so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,13 @@ pub(crate) struct Pin {
 impl Pin {
     /// The pin of a plain token: it says nothing but where.
     pub(crate) const fn plain(backend: u64) -> Self {
-        Self { backend, session: 0, epoch: 0, issued: 0, seen: 0 }
+        Self {
+            backend,
+            session: 0,
+            epoch: 0,
+            issued: 0,
+            seen: 0,
+        }
     }
 
     /// What identifies the session on every gateway, if the token has that.
