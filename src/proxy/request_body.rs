@@ -21,9 +21,9 @@ type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
 /// A body without its type.
 trait Erased: Send {
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled;
-    fn is_end_stream(&self) -> bool;
-    fn size_hint(&self) -> SizeHint;
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled;
+    fn is_end(&self) -> bool;
+    fn hint(&self) -> SizeHint;
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }
 
@@ -32,15 +32,15 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
         Body::poll_frame(self, cx).map(|frame| frame.map(|result| result.map_err(Into::into)))
     }
 
-    fn is_end_stream(&self) -> bool {
+    fn is_end(&self) -> bool {
         Body::is_end_stream(self)
     }
 
-    fn size_hint(&self) -> SizeHint {
+    fn hint(&self) -> SizeHint {
         Body::size_hint(self)
     }
 
@@ -129,7 +129,7 @@ impl Body for RequestBody {
         let Stage::Started(body) = &mut self.stage else {
             return Poll::Ready(None);
         };
-        let polled = body.as_mut().poll_frame(cx);
+        let polled = body.as_mut().poll(cx);
         if polled.is_ready()
             && let Some(sending) = &self.sending
         {
@@ -141,16 +141,16 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match &self.stage {
             Stage::Empty => true,
-            Stage::Untouched(body) => body.is_end_stream(),
-            Stage::Started(body) => body.is_end_stream(),
+            Stage::Untouched(body) => body.is_end(),
+            Stage::Started(body) => body.is_end(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.stage {
             Stage::Empty => SizeHint::with_exact(0),
-            Stage::Untouched(body) => body.size_hint(),
-            Stage::Started(body) => body.size_hint(),
+            Stage::Untouched(body) => body.hint(),
+            Stage::Started(body) => body.hint(),
         }
     }
 }
