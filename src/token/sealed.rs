@@ -264,5 +264,9 @@ mod tests {
         );
     }
 
-    const GOLDEN: &str = "";
+    /// Made by another implementation of the format (Python).
+    const GOLDEN: &str = concat!(
+        "R2RlZmdoaWprbG1ub1qRwox6G0MtWGXZN2gwHN5ZxcDLOUIn1ntj",
+        "tHJUnFdQk67V89XG-eBds5NKDEc"
+    );
 }
