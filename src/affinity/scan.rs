@@ -7,20 +7,46 @@
 
 use http::{
     HeaderMap, HeaderValue,
-    header::{COOKIE, Entry},
+    header::{COOKIE, Entry, ValueIter},
 };
 use memchr::memchr;
 
-/// The values of all cookies named `name`, in order, over all `Cookie` fields (HTTP/2 splits them).
-pub(super) fn values<'a>(
-    headers: &'a HeaderMap,
-    name: &'a [u8],
-) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-    headers
-        .get_all(COOKIE)
-        .into_iter()
-        .flat_map(|field| pairs(field.as_bytes()))
-        .filter_map(move |pair| value_of(pair, name))
+/// A walk over all cookies of a request, over all its `Cookie` fields (HTTP/2 splits them).
+pub(super) struct Cookies<'a> {
+    fields: ValueIter<'a, HeaderValue>,
+    pairs: Pairs<'a>,
+    /// Whether there is more than one field, or more than one pair.
+    several: bool,
+}
+
+impl<'a> Cookies<'a> {
+    #[inline]
+    pub(super) fn new(headers: &'a HeaderMap) -> Self {
+        let mut fields = headers.get_all(COOKIE).into_iter();
+        let first = fields.next();
+        let several = fields.size_hint().1 != Some(0);
+        Self { fields, pairs: Pairs { rest: first.map(HeaderValue::as_bytes) }, several }
+    }
+
+    /// The value of the next cookie named `name`.
+    #[inline]
+    pub(super) fn next_named(&mut self, name: &[u8]) -> Option<&'a [u8]> {
+        loop {
+            while let Some(pair) = self.pairs.next() {
+                self.several |= self.pairs.rest.is_some();
+                if let Some(value) = value_of(pair, name) {
+                    return Some(value);
+                }
+            }
+            self.pairs = pairs(self.fields.next()?.as_bytes());
+        }
+    }
+
+    /// Whether the cookie just found is the only one: then removing it removes the header.
+    #[inline]
+    pub(super) fn is_sole(&self) -> bool {
+        !self.several
+    }
 }
 
 /// Removes every cookie named `name` and leaves all other bytes as they are. A field that would
@@ -139,18 +165,13 @@ mod tests {
     }
 
     fn found(fields: &[&[u8]]) -> Vec<Vec<u8>> {
-        values(&headers(fields), b"sid")
-            .map(<[u8]>::to_vec)
-            .collect()
+        values(&headers(fields), b"sid").map(<[u8]>::to_vec).collect()
     }
 
     fn stripped(fields: &[&[u8]]) -> Vec<Vec<u8>> {
         let mut map = headers(fields);
         remove(&mut map, b"sid");
-        map.get_all(COOKIE)
-            .iter()
-            .map(|v| v.as_bytes().to_vec())
-            .collect()
+        map.get_all(COOKIE).iter().map(|v| v.as_bytes().to_vec()).collect()
     }
 
     #[test]
@@ -170,16 +191,8 @@ mod tests {
             b";;;",
             b"=a",
         ] {
-            assert!(
-                found(&[other]).is_empty(),
-                "{:?}",
-                String::from_utf8_lossy(other)
-            );
-            assert_eq!(
-                stripped(&[other]),
-                [other],
-                "nothing of ours, nothing changes"
-            );
+            assert!(found(&[other]).is_empty(), "{:?}", String::from_utf8_lossy(other));
+            assert_eq!(stripped(&[other]), [other], "nothing of ours, nothing changes");
         }
     }
 
@@ -197,17 +210,23 @@ mod tests {
             (b"sid=", b""),
             (b"x=\xff\xfe; sid=a", b"a"),
         ] {
-            assert_eq!(
-                found(&[field]),
-                [value],
-                "{:?}",
-                String::from_utf8_lossy(field)
-            );
+            assert_eq!(found(&[field]), [value], "{:?}", String::from_utf8_lossy(field));
         }
-        assert_eq!(
-            found(&[b"sid=a; sid=b", b"x=1", b"sid=c"]),
-            [b"a", b"b", b"c"]
-        );
+        assert_eq!(found(&[b"sid=a; sid=b", b"x=1", b"sid=c"]), [b"a", b"b", b"c"]);
+    }
+
+    #[test]
+    fn a_cookie_alone_is_known_to_be_alone() {
+        let sole = |fields: &[&[u8]]| {
+            let headers = headers(fields);
+            let mut cookies = Cookies::new(&headers);
+            cookies.next_named(b"sid").map(|_| cookies.is_sole())
+        };
+        assert_eq!(sole(&[b"sid=a"]), Some(true));
+        assert_eq!(sole(&[b"x=1"]), None);
+        for several in [&[&b"sid=a; x=1"[..]][..], &[b"x=1; sid=a"], &[b"sid=a", b"x=1"]] {
+            assert_eq!(sole(several), Some(false), "{several:?}");
+        }
     }
 
     #[test]
@@ -219,23 +238,11 @@ mod tests {
             (b"x=1;sid=a;y=\xff;z", b"x=1;y=\xff;z"),
             (b"sid=a;  x = \"1\" ;; sid=b;y", b"x = \"1\" ;;y"),
         ] {
-            assert_eq!(
-                stripped(&[before]),
-                [after],
-                "{:?}",
-                String::from_utf8_lossy(before)
-            );
+            assert_eq!(stripped(&[before]), [after], "{:?}", String::from_utf8_lossy(before));
         }
         for only in [&b"sid=a"[..], b" sid=a ;", b"sid=a; sid=b"] {
-            assert!(
-                stripped(&[only]).is_empty(),
-                "{:?}",
-                String::from_utf8_lossy(only)
-            );
+            assert!(stripped(&[only]).is_empty(), "{:?}", String::from_utf8_lossy(only));
         }
-        assert_eq!(
-            stripped(&[b"sid=a", b"x=1; sid=b", b"y=2"]),
-            [b"x=1", b"y=2"]
-        );
+        assert_eq!(stripped(&[b"sid=a", b"x=1; sid=b", b"y=2"]), [b"x=1", b"y=2"]);
     }
 }
