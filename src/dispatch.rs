@@ -120,8 +120,7 @@ impl<S: Clone> Dispatch<S> {
 
     /// Reads the request, takes what is ours out of it, and makes the first choice.
     #[inline]
-    pub(crate) fn begin<B>(&mut self, request: &mut Request<B>) -> Next<S> {
-        let core = self.core.clone();
+    pub(crate) fn begin<B>(&mut self, core: &Core<S>, request: &mut Request<B>) -> Next<S> {
         let pool = core.backends.pool();
         let snapshot = pool.load();
         let look = Look { index: snapshot.index(), clock: &*core.clock };
@@ -385,23 +384,43 @@ impl<S> Dispatch<S> {
     }
 
     /// Readies a request for the backend that is about to get it.
-    pub(crate) fn send<B>(&self, request: &mut Request<B>, state: &BackendState, remote: bool) {
-        if remote && self.core.local.is_some() {
-            match self.core.affinity.hop(&state.id) {
-                Some(hop) => request.headers_mut().insert(HOP, hop),
-                None => request.headers_mut().remove(HOP),
-            };
-        }
-        if self.core.options.extensions {
-            request.extensions_mut().insert(self.outcome(Some(&state.id)));
+    #[inline]
+    pub(crate) fn send<B>(
+        &self,
+        request: &mut Option<Request<B>>,
+        state: &BackendState,
+        remote: bool,
+    ) {
+        let core = &*self.core;
+        let forwards = remote && core.local.is_some();
+        if let Some(request) = request
+            && (forwards || core.options.extensions)
+        {
+            if forwards {
+                match core.affinity.hop(&state.id) {
+                    Some(hop) => request.headers_mut().insert(HOP, hop),
+                    None => request.headers_mut().remove(HOP),
+                };
+            }
+            if core.options.extensions {
+                request.extensions_mut().insert(self.outcome(Some(&state.id)));
+            }
         }
     }
 
-    pub(crate) fn send_last_resort<B>(&mut self, request: &mut Request<B>) {
+    pub(crate) fn send_last_resort<B>(&mut self, request: &mut Option<Request<B>>) {
         self.verdict = Verdict::LastResort;
-        if self.core.options.extensions {
+        if let Some(request) = request
+            && self.core.options.extensions
+        {
             request.extensions_mut().insert(self.outcome(None));
         }
+    }
+
+    /// When a request is handed over, if the strategy wants to know how long backends take.
+    #[inline]
+    pub(crate) fn started(&self) -> Option<Instant> {
+        self.core.options.wants_latency.then(Instant::now)
     }
 
     /// A backend, or the local node, answered: the pin is settled, once.

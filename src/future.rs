@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::{
@@ -127,10 +127,15 @@ where
                     let OwnedStep::Wait { wait } = owned else { return Poll::Pending };
                     match gate {
                         Gate::Open(slot) => {
+                            let Wait { mut service, state, trial, .. } = wait;
+                            dispatch.send(this.request, &state, true);
+                            let started = dispatch.started();
                             let Some(request) = this.request.take() else {
                                 return Poll::Pending;
                             };
-                            call(dispatch, wait, slot, request)
+                            let future = service.call(request);
+                            let in_flight = Some(InFlight::new(state, slot));
+                            Step::Call { future, in_flight, trial, started }
                         }
                         gate => Step::Begin { next: shut(dispatch, gate, &wait, this.request) },
                     }
@@ -219,33 +224,12 @@ where
         (Next::LastResort, Some(inner)) => (None, inner),
         (Next::Try(_) | Next::LastResort, None) => return Err(StickyError::NoBackend),
     };
-    if let Some(request) = request {
-        match &state {
-            Some(state) => dispatch.send(request, state, false),
-            None => dispatch.send_last_resort(request),
-        }
+    match &state {
+        Some(state) => dispatch.send(request, state, false),
+        None => dispatch.send_last_resort(request),
     }
     let in_flight = state.map(|state| InFlight::new(state, None));
     Ok(Step::InnerWait { inner: I::clone(inner), in_flight })
-}
-
-/// Calls the clone that said it was ready.
-#[inline]
-fn call<S, I, B>(
-    dispatch: &mut Dispatch<S>,
-    wait: Wait<S>,
-    slot: Option<OwnedSemaphorePermit>,
-    mut request: Request<B>,
-) -> Step<S, I, B>
-where
-    S: Service<Request<B>> + Clone,
-    I: Service<Request<B>>,
-{
-    let Wait { mut service, state, trial, .. } = wait;
-    dispatch.send(&mut request, &state, true);
-    let started = dispatch.core().options.wants_latency.then(Instant::now);
-    let future = service.call(request);
-    Step::Call { future, in_flight: Some(InFlight::new(state, slot)), trial, started }
 }
 
 /// What to do about a backend that did not become ready: its request is untouched.

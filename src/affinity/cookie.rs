@@ -202,6 +202,7 @@ impl Bind for Cookie {
         Ok(Arc::new(Bound {
             context: Context::new("cookie", pool, &self.attributes.name),
             hop: Context::new("hop", pool, &self.attributes.name),
+            name: scan::Name::new(&self.attributes.name),
             template: self.attributes.template(),
             options: self.clone(),
         }))
@@ -211,6 +212,7 @@ impl Bind for Cookie {
 #[derive(Debug)]
 struct Bound {
     options: Cookie,
+    name: scan::Name,
     context: Context,
     hop: Context,
     template: cookie::Cookie<'static>,
@@ -219,9 +221,8 @@ struct Bound {
 impl BoundAffinity for Bound {
     fn read(&self, request: &Head<'_>, pool: &Look<'_>) -> Reading {
         let mut reading = Reading::default();
-        let name = self.options.attributes.name.as_bytes();
         let mut cookies = scan::Cookies::new(request.headers);
-        while let Some(value) = cookies.next_named(name) {
+        while let Some(value) = cookies.next(&self.name) {
             reading.found = !self.options.forward;
             reading.sole = cookies.is_sole();
             match self.pin(value, pool) {
@@ -239,7 +240,7 @@ impl BoundAffinity for Bound {
             headers.remove(COOKIE);
             return;
         }
-        scan::remove(headers, self.options.attributes.name.as_bytes());
+        scan::remove(headers, &self.name);
     }
 
     fn respond(&self, commit: &Commit<'_>, headers: &mut HeaderMap) -> bool {
