@@ -270,7 +270,7 @@ where
             Link::Http1(connection) if !connection.is_driven_here() => {
                 UpstreamBody::driven(incoming)
             }
-            Link::Http1(connection) if kept.is_sent() => {
+            Link::Http1(connection) if kept.is_sent() && connection.heard.all_written() => {
                 UpstreamBody::driving(incoming, connection, self.inner.pool.clone())
             }
             Link::Http1(mut connection) => {

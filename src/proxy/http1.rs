@@ -120,7 +120,7 @@ impl Http1 {
         let driver = std::future::poll_fn(|cx| Poll::Ready(self.poll(cx).is_pending()));
         let open = pin!(tokio::task::unconstrained(driver))
             .poll(&mut Context::from_waker(Waker::noop()));
-        open == Poll::Ready(true) && self.sender.is_ready()
+        open == Poll::Ready(true) && self.sender.is_ready() && self.heard.all_written()
     }
 
     /// Gives the connection a task of its own, for an exchange whose two directions must not wait

@@ -1,0 +1,8 @@
+//! `Upstream` as a black box, against real servers on the loopback interface.
+
+mod failures;
+mod http1;
+mod http2;
+mod rules;
+mod support;
+mod upgrade;
