@@ -116,8 +116,9 @@ mod tests {
         let (hold, end) = Hold::pair();
         let guard = Arc::new(());
         hold.keep(guard.clone());
-        hold.clone().keep(guard.clone());
-        drop(hold);
+        let other = hold.clone();
+        other.keep(guard.clone());
+        drop((hold, other));
         assert_eq!(Arc::strong_count(&guard), 3, "dropping the handle releases nothing");
         end.release();
         assert_eq!(Arc::strong_count(&guard), 1);

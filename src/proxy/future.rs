@@ -19,7 +19,6 @@ use http_body::Body;
 use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 
 use super::{
-
     headers::{self, Length},
     http1::{Answer, Http1},
     http2::Http2,

@@ -63,8 +63,12 @@ impl Seen {
             "content-length" => self.content_length = true,
             "transfer-encoding" => self.transfer_encoding = true,
             "te" => self.te = true,
-            "upgrade" | "keep-alive" | "proxy-connection" | "proxy-authenticate"
-            | "proxy-authorization" | "http2-settings" => self.remove.push(name.clone()),
+            "upgrade"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "http2-settings" => self.remove.push(name.clone()),
             _ => {}
         }
     }
@@ -75,12 +79,12 @@ impl Seen {
             let fields: Vec<_> = headers.get_all(header::CONNECTION).iter().cloned().collect();
             headers.remove(header::CONNECTION);
             for name in fields.iter().flat_map(|value| tokens(value.as_bytes())) {
-                // These say how the message is framed and whom it is for: never the client's to take away.
+                // How a message is framed and whom it is for is not the sender's to take away.
                 let kept = [&b"close"[..], b"keep-alive", b"host", b"content-length"];
-                if !kept.iter().any(|keep| name.eq_ignore_ascii_case(keep)) {
-                    if let Ok(name) = HeaderName::from_bytes(name) {
-                        headers.remove(name);
-                    }
+                if !kept.iter().any(|keep| name.eq_ignore_ascii_case(keep))
+                    && let Ok(name) = HeaderName::from_bytes(name)
+                {
+                    headers.remove(name);
                 }
             }
         }

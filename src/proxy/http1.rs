@@ -118,8 +118,8 @@ impl Http1 {
     /// Whether it is open and idle; notices that the backend has closed it.
     pub(super) fn is_usable(&mut self) -> bool {
         let driver = std::future::poll_fn(|cx| Poll::Ready(self.poll(cx).is_pending()));
-        let open = pin!(tokio::task::unconstrained(driver))
-            .poll(&mut Context::from_waker(Waker::noop()));
+        let open =
+            pin!(tokio::task::unconstrained(driver)).poll(&mut Context::from_waker(Waker::noop()));
         open == Poll::Ready(true) && self.sender.is_ready() && self.heard.all_written()
     }
 

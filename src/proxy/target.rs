@@ -67,7 +67,9 @@ impl Target {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let place = match bare.parse::<IpAddr>() {
             Ok(ip) => Place::Addr(SocketAddr::new(ip, port)),
-            Err(_) if bare.len() != host.len() => return Err(wrong("has a malformed IPv6 address")),
+            Err(_) if bare.len() != host.len() => {
+                return Err(wrong("has a malformed IPv6 address"));
+            }
             Err(_) => Place::Name(host.to_owned(), port),
         };
         let host = HeaderValue::from_str(authority.as_str())

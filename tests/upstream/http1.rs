@@ -27,8 +27,11 @@ async fn concurrent_requests_have_their_own_and_the_last_used_comes_first() {
     })
     .await;
     let upstream = backend.upstream();
-    let (a, b, c) =
-        tokio::join!(send(&upstream, get("/a")), send(&upstream, get("/b")), send(&upstream, get("/c")));
+    let (a, b, c) = tokio::join!(
+        send(&upstream, get("/a")),
+        send(&upstream, get("/b")),
+        send(&upstream, get("/c"))
+    );
     assert_eq!(text(a.unwrap()).await, "/a");
     assert_eq!(text(b.unwrap()).await, "/b");
     assert_eq!(text(c.unwrap()).await, "/c");
@@ -46,7 +49,11 @@ async fn answers_without_a_body_give_the_connection_back_at_once() {
         (Method::GET, "HTTP/1.1 204 No Content\r\n\r\n", 204),
         (Method::GET, "HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\netag: \"a\"\r\n\r\n", 304),
         (Method::GET, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 200),
-        (Method::GET, "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n", 204),
+        (
+            Method::GET,
+            "HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+            204,
+        ),
     ] {
         let backend = canned(answer).await;
         let upstream = backend.upstream();

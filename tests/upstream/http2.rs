@@ -84,10 +84,13 @@ async fn a_closed_connection_is_dialed_anew() {
             let service = service_fn(move |_: Request<Incoming>| {
                 counter.fetch_add(1, Ordering::SeqCst);
                 stop_it.notify_one();
-                async { Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from("ok"))) }
+                async {
+                    Ok::<_, std::convert::Infallible>(Response::new(Full::<Bytes>::from("ok")))
+                }
             });
             let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(socket), service));
+            let mut connection =
+                std::pin::pin!(builder.serve_connection(TokioIo::new(socket), service));
             tokio::select! {
                 _ = connection.as_mut() => {}
                 () = stop.notified() => {
@@ -105,7 +108,8 @@ async fn a_closed_connection_is_dialed_anew() {
     let upstream = backend.upstream().http2(true);
     for n in 1..=4 {
         // The next request is sent at whatever stage of the shutdown the connection is in.
-        let post = Request::post("/").header("host", "a").body(http_body_util::Empty::<Bytes>::new());
+        let post =
+            Request::post("/").header("host", "a").body(http_body_util::Empty::<Bytes>::new());
         assert_eq!(text(send(&upstream, post.unwrap()).await.unwrap()).await, "ok");
         assert_eq!(served.load(Ordering::SeqCst), n);
         if n % 2 == 0 {
@@ -135,7 +139,8 @@ async fn trailers_both_ways() {
     trailers.insert("grpc-status", "0".parse().unwrap());
     sender.send(Frame::trailers(trailers)).unwrap();
     drop(sender);
-    let request = Request::post("/").header("host", "a").header("te", "trailers").body(body).unwrap();
+    let request =
+        Request::post("/").header("host", "a").header("te", "trailers").body(body).unwrap();
     let answer = send(&upstream, request).await.unwrap().into_body().collect().await.unwrap();
     assert_eq!(answer.trailers().unwrap()["grpc-status"], "0");
     assert_eq!(answer.to_bytes(), "data");
@@ -152,7 +157,8 @@ async fn giving_one_up_does_not_disturb_the_others() {
     .await;
     let upstream = backend.upstream().http2(true);
     assert_eq!(text(send(&upstream, get("/")).await.unwrap()).await, "ok");
-    let never = tokio::time::timeout(Duration::from_millis(20), send(&upstream, get("/never"))).await;
+    let never =
+        tokio::time::timeout(Duration::from_millis(20), send(&upstream, get("/never"))).await;
     assert!(never.is_err());
     assert_eq!(text(send(&upstream, get("/")).await.unwrap()).await, "ok");
     assert_eq!(backend.accepted(), 1);

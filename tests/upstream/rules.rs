@@ -60,7 +60,10 @@ async fn a_trusted_proxy_is_added_to() {
     send(&upstream, request).await.unwrap();
     let head = heads.recv().await.unwrap();
     assert!(head.contains("x-forwarded-for: 1.2.3.4, 10.0.0.7\r\n"), "{head}");
-    assert!(head.contains("forwarded: for=1.2.3.4, for=10.0.0.7;proto=https;host=shop\r\n"), "{head}");
+    assert!(
+        head.contains("forwarded: for=1.2.3.4, for=10.0.0.7;proto=https;host=shop\r\n"),
+        "{head}"
+    );
     assert!(head.contains("x-forwarded-proto: https\r\n"), "{head}");
     let edge = head.find("via: 1.1 edge\r\n").expect("what is there stays");
     assert!(head.find("via: 1.1 inner\r\n").expect("ours comes after it") > edge);

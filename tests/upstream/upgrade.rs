@@ -38,8 +38,10 @@ async fn proxy(upstream: Upstream) -> (Backend, mpsc::UnboundedReceiver<Hold>) {
     (proxy, received)
 }
 
-const ASK: &str = "GET /room HTTP/1.1\r\nhost: shop\r\nconnection: Upgrade\r\nupgrade: echo\r\n\r\n";
-const YES: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+const ASK: &str =
+    "GET /room HTTP/1.1\r\nhost: shop\r\nconnection: Upgrade\r\nupgrade: echo\r\n\r\n";
+const YES: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
 
 async fn client(proxy: &Backend, ask: &str) -> (TcpStream, String) {
     let address = proxy.url.strip_prefix("http://").unwrap();
@@ -53,7 +55,10 @@ async fn client(proxy: &Backend, ask: &str) -> (TcpStream, String) {
 async fn echo() -> Backend {
     raw(|_, mut socket| async move {
         let head = read_head(&mut socket).await?.unwrap();
-        assert!(head.contains("connection: upgrade\r\n") && head.contains("upgrade: echo\r\n"), "{head}");
+        assert!(
+            head.contains("connection: upgrade\r\n") && head.contains("upgrade: echo\r\n"),
+            "{head}"
+        );
         socket.write_all(format!("{YES}HELLO").as_bytes()).await?;
         let mut buffer = [0; 64];
         loop {
