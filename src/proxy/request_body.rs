@@ -85,10 +85,7 @@ pub(super) struct RequestBody {
 impl RequestBody {
     /// No body; costs nothing.
     pub(super) const fn empty() -> Self {
-        Self {
-            stage: Stage::Empty,
-            sending: None,
-        }
+        Self { stage: Stage::Empty, sending: None }
     }
 
     pub(super) fn new<B>(body: B) -> (Self, Arc<Sending>)
@@ -98,13 +95,7 @@ impl RequestBody {
     {
         let sending = Arc::new(Sending::default());
         let stage = Stage::Untouched(Box::new(body));
-        (
-            Self {
-                stage,
-                sending: Some(sending.clone()),
-            },
-            sending,
-        )
+        (Self { stage, sending: Some(sending.clone()) }, sending)
     }
 
     /// The body itself, if it was never polled.
@@ -192,14 +183,8 @@ mod tests {
         assert!(sending.is_done(), "the connection has let go of it");
 
         let (mut body, sending) = RequestBody::new(Pinned(7, PhantomPinned));
-        poll_fn(|cx| Pin::new(&mut body).poll_frame(cx))
-            .await
-            .unwrap()
-            .unwrap();
+        poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.unwrap().unwrap();
         assert_eq!(sending.progress(), 1);
-        assert!(
-            body.into_untouched::<Pinned>().is_none(),
-            "a polled body is pinned"
-        );
+        assert!(body.into_untouched::<Pinned>().is_none(), "a polled body is pinned");
     }
 }
