@@ -115,12 +115,17 @@ impl Http1 {
         let _ = self.poll(&mut Context::from_waker(Waker::noop()));
     }
 
+    /// Whether the exchange is over and left the connection open, as far as is known.
+    pub(super) fn is_idle(&self) -> bool {
+        self.driver.is_some() && self.sender.is_ready() && self.heard.all_written()
+    }
+
     /// Whether it is open and idle; notices that the backend has closed it.
     pub(super) fn is_usable(&mut self) -> bool {
         let driver = std::future::poll_fn(|cx| Poll::Ready(self.poll(cx).is_pending()));
         let open =
             pin!(tokio::task::unconstrained(driver)).poll(&mut Context::from_waker(Waker::noop()));
-        open == Poll::Ready(true) && self.sender.is_ready() && self.heard.all_written()
+        open == Poll::Ready(true) && self.is_idle()
     }
 
     /// Gives the connection a task of its own, for an exchange whose two directions must not wait

@@ -93,7 +93,9 @@ impl Pool {
 
     /// Keeps `connection` for the next request, if it can serve one.
     pub(super) fn put(self: &Arc<Self>, mut connection: Box<Http1>) {
-        if self.max_idle == 0 || !connection.is_usable() {
+        // What is known is enough here: it is looked at again when it is taken. Only the very end of
+        // an answer may still have to be noticed.
+        if self.max_idle == 0 || !(connection.is_idle() || connection.is_usable()) {
             return;
         }
         connection.idle_since = Instant::now();
