@@ -7,7 +7,9 @@ use std::hint::black_box;
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use http::Request;
 use tower_sticky::strategy;
-use tower_sticky_benches::{Instant, Sticky, Told, call, instant, pin, placing, plain, request, sealed};
+use tower_sticky_benches::{
+    Instant, Sticky, Told, call, instant, pin, placing, plain, request, sealed,
+};
 
 /// A service that has been used, and a request of a session that it knows.
 fn known(service: Sticky) -> (Sticky, Request<()>) {

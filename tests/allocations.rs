@@ -37,8 +37,9 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
+/// Behind an `Arc`, as real clients are.
 #[derive(Clone)]
-struct Backend(Arc<()>);
+struct Backend(Arc<u16>);
 
 impl Service<Request<()>> for Backend {
     type Response = Response<http_body_util::Empty<bytes::Bytes>>;
@@ -51,14 +52,16 @@ impl Service<Request<()>> for Backend {
 
     fn call(&mut self, request: Request<()>) -> Self::Future {
         assert!(!request.headers().contains_key(header::COOKIE), "our cookie was taken out");
-        ready(Ok(Response::new(http_body_util::Empty::new())))
+        let mut response = Response::new(http_body_util::Empty::new());
+        *response.status_mut() = http::StatusCode::from_u16(*self.0).unwrap();
+        ready(Ok(response))
     }
 }
 
 fn allocations(cookie: Cookie, extensions: bool) -> usize {
-    let backends = Backends::from_iter([("a", Backend(Arc::new(()))), ("b", Backend(Arc::new(())))]);
-    let service =
-        StickyLayer::new(backends, cookie).outcome_extensions(extensions).into_service();
+    let backends =
+        Backends::from_iter([("a", Backend(Arc::new(200))), ("b", Backend(Arc::new(200)))]);
+    let service = StickyLayer::new(backends, cookie).outcome_extensions(extensions).into_service();
     let call = |request: Request<()>| {
         let mut service = service.clone();
         let mut cx = Context::from_waker(Waker::noop());

@@ -132,13 +132,14 @@ async fn a_future_dropped_at_any_await_leaks_nothing() {
         let mut holder = Box::pin(service.clone().oneshot(get()));
         let mut dropped = Box::pin(service.clone().oneshot(get()));
         let mut cx = Context::from_waker(Waker::noop());
+        let mut done = [false; 2];
         for _ in 0..polls {
-            let _ = holder.as_mut().poll(&mut cx);
-            let _ = dropped.as_mut().poll(&mut cx);
+            for (future, done) in [&mut holder, &mut dropped].into_iter().zip(&mut done) {
+                *done = *done || future.as_mut().poll(&mut cx).is_ready();
+            }
             tokio::time::advance(Duration::from_micros(200)).await;
         }
-        drop(dropped);
-        drop(holder);
+        drop((holder, dropped));
         let status = backends.get("a").unwrap();
         assert_eq!((status.in_flight, status.waiting), (0, 0), "dropped after {polls} polls");
         assert_eq!(send(&service, get()).await.status, 200, "nothing is held after {polls} polls");

@@ -45,8 +45,7 @@ fn mesh(sealed: bool) -> [(StickyService<Peer, Node>, Node); 2] {
     let ways = [Peer(Arc::default()), Peer(Arc::default())];
     let nodes = ["a", "b"].map(|name| {
         let peers = [("a", ways[0].clone()), ("b", ways[1].clone())];
-        let cookie =
-            if sealed { Cookie::sealed("sid", keys()) } else { Cookie::plain("sid") };
+        let cookie = if sealed { Cookie::sealed("sid", keys()) } else { Cookie::plain("sid") };
         let strategy = tower_sticky::strategy::RoundRobin::new();
         let layer =
             StickyLayer::new(Backends::from_iter(peers), cookie).strategy(strategy).local(name);
