@@ -194,10 +194,7 @@ impl<S> Backends<S> {
     fn change_state(&self, id: &str, change: impl FnOnce(&BackendState)) -> Result<(), PoolError> {
         let _changing = lock(&self.pool.changing);
         let snapshot = self.pool.load();
-        let Some(state) = snapshot.index().by_id(id.as_bytes()) else {
-            return Err(PoolError::Unknown(id.to_owned()));
-        };
-        change(state);
+        change(&snapshot.index().states()[position(&snapshot, id)?]);
         self.pool.publish(snapshot.members.clone());
         Ok(())
     }
@@ -390,11 +387,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn position<S>(snapshot: &Snapshot<S>, id: &str) -> Result<usize, PoolError> {
-    snapshot
-        .index()
-        .by_id(id.as_bytes())
-        .and_then(|state| snapshot.index().position(state.tag))
-        .ok_or_else(|| PoolError::Unknown(id.to_owned()))
+    let position = snapshot.index().position_of(id.as_bytes());
+    position.ok_or_else(|| PoolError::Unknown(id.to_owned()))
 }
 
 fn check_free<S>(members: &Members<S>, state: &BackendState) -> Result<(), ConfigError> {
