@@ -47,6 +47,12 @@ pub enum StickyError {
         /// The pinned backend.
         backend: BackendId,
     },
+    /// The request carries a token that is worth nothing, and the layer is
+    /// [strict](crate::StickyLayer::strict).
+    UnknownSession {
+        /// What is wrong with the token.
+        reason: crate::Reason,
+    },
     /// The backends that may take the request stayed busy for as long as a request may wait.
     Busy {
         /// The backend that was waited for.
@@ -75,7 +81,7 @@ pub enum StickyError {
 
 impl StickyError {
     /// The status that [`Respond`](crate::Respond) answers with: 503 when no backend took the
-    /// request, 504 when one took it and did not answer in time, 502 when it failed otherwise, 500
+    /// request, 410 when a strict layer does not know the session, 504 when one took it and did not answer in time, 502 when it failed otherwise, 500
     /// when the inner service failed.
     pub fn status(&self) -> http::StatusCode {
         match self {
@@ -83,6 +89,7 @@ impl StickyError {
             | Self::Unavailable { .. }
             | Self::Busy { .. }
             | Self::NotSent { .. } => http::StatusCode::SERVICE_UNAVAILABLE,
+            Self::UnknownSession { .. } => http::StatusCode::GONE,
             Self::Backend { source, .. } if is_timeout(source.as_ref()) => {
                 http::StatusCode::GATEWAY_TIMEOUT
             }
@@ -98,7 +105,7 @@ impl StickyError {
             | Self::Busy { backend }
             | Self::NotSent { backend, .. }
             | Self::Backend { backend, .. } => Some(backend),
-            Self::NoBackend | Self::Inner { .. } => None,
+            Self::NoBackend | Self::UnknownSession { .. } | Self::Inner { .. } => None,
         }
     }
 }
@@ -110,6 +117,7 @@ impl fmt::Display for StickyError {
             Self::Unavailable { backend } => {
                 write!(f, "the session's backend {backend} cannot serve it")
             }
+            Self::UnknownSession { reason } => write!(f, "the session is not known: {reason}"),
             Self::Busy { backend } => write!(f, "backend {backend} stayed busy"),
             Self::NotSent { backend, source } => {
                 write!(f, "no backend took the request; the last one, {backend}: {source}")
@@ -126,7 +134,10 @@ impl Error for StickyError {
             Self::NotSent { source, .. }
             | Self::Backend { source, .. }
             | Self::Inner { source } => Some(source.as_ref()),
-            Self::NoBackend | Self::Unavailable { .. } | Self::Busy { .. } => None,
+            Self::NoBackend
+            | Self::Unavailable { .. }
+            | Self::UnknownSession { .. }
+            | Self::Busy { .. } => None,
         }
     }
 }

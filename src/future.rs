@@ -18,7 +18,6 @@ use tower_service::Service;
 
 use crate::{
     BoxError, Hold, NotSent, OnError, Reason, StickyBody, StickyError, Unanswered,
-    affinity::Head,
     backend::{BackendState, InFlight, Readiness},
     dispatch::{Attempt, Dispatch, Next, Trial, observe},
     wait::{Gate, Wait},
@@ -137,7 +136,7 @@ where
                             let in_flight = Some(InFlight::new(state, slot));
                             Step::Call { future, in_flight, trial, started }
                         }
-                        gate => Step::Begin { next: shut(dispatch, gate, &wait, this.request) },
+                        gate => Step::Begin { next: shut(dispatch, gate, &wait) },
                     }
                 }
 
@@ -233,24 +232,15 @@ where
 }
 
 /// What to do about a backend that did not become ready: its request is untouched.
-fn shut<S: Clone, B>(
-    dispatch: &mut Dispatch<S>,
-    gate: Gate,
-    wait: &Wait<S>,
-    request: &Option<Request<B>>,
-) -> Next<S> {
+fn shut<S: Clone>(dispatch: &mut Dispatch<S>, gate: Gate, wait: &Wait<S>) -> Next<S> {
     let state = &wait.state;
-    let Some(request) = request else {
-        return Next::Fail(StickyError::Busy { backend: state.id.clone() });
-    };
-    let head = Head::of(request);
     match gate {
         Gate::Failed(source) => {
             let pool = dispatch.core().backends.pool();
             pool.set_readiness(state, Readiness::Failed);
-            dispatch.not_sent(state, Reason::NotReady, source, &head)
+            dispatch.not_sent(state, Reason::NotReady, source)
         }
-        Gate::Busy | Gate::Open(_) => dispatch.busy(state, wait.patience, &head),
+        Gate::Busy | Gate::Open(_) => dispatch.busy(state, wait.patience),
     }
 }
 
@@ -287,8 +277,7 @@ fn refused<S: Clone, B: 'static>(
             drop(trial);
             return match request {
                 Some(request) => {
-                    let head = Head::of(&request);
-                    let next = dispatch.not_sent(state, Reason::ConnectFailed, source, &head);
+                    let next = dispatch.not_sent(state, Reason::ConnectFailed, source);
                     Ok((next, request))
                 }
                 None => Err(StickyError::NotSent { backend: state.id.clone(), source }),
@@ -301,8 +290,7 @@ fn refused<S: Clone, B: 'static>(
             let (request, source) = unanswered.into_parts();
             match request {
                 Some(request) if dispatch.may_retry() => {
-                    let head = Head::of(&request);
-                    let next = dispatch.not_sent(state, Reason::ConnectFailed, source, &head);
+                    let next = dispatch.not_sent(state, Reason::ConnectFailed, source);
                     return Ok((next, request));
                 }
                 _ => source,
@@ -320,7 +308,7 @@ fn stamp<S, RB, IB>(
     mut response: Response<RB>,
     in_flight: InFlight,
 ) -> Response<StickyBody<RB, IB>> {
-    dispatch.answered(in_flight.state(), &mut response);
+    dispatch.answered(in_flight.state(), true, &mut response);
     let mut in_flight = Some(in_flight);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Some(hold) = response.extensions().get::<Hold>()
@@ -337,7 +325,7 @@ fn inner_answered<S, RB, IB>(
     in_flight: Option<InFlight>,
 ) -> Response<StickyBody<RB, IB>> {
     match &in_flight {
-        Some(in_flight) => dispatch.answered(in_flight.state(), &mut response),
+        Some(in_flight) => dispatch.answered(in_flight.state(), false, &mut response),
         None => dispatch.answered_by_last_resort(&mut response),
     }
     response.map(|body| StickyBody::inner(body, in_flight))

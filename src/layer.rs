@@ -8,7 +8,8 @@ use tower_service::Service;
 use crate::{
     BackendId, Backends, Busy, ConfigError, Failover, Health, NoInner, Propagate, Respond,
     StickyService,
-    affinity::{Affinity, BoundAffinity},
+    actions::Actions,
+    affinity::{Affinity, BoundAffinity, Head, header_name},
     clock::{SystemClock, WallClock},
     health::ensure_driven,
     strategy::{LeastConnections, Strategy},
@@ -56,8 +57,12 @@ pub(crate) struct Core<S> {
     pub(crate) strategy: Arc<dyn Strategy>,
     pub(crate) clock: Arc<dyn WallClock>,
     pub(crate) local: Option<BackendId>,
+    pub(crate) bypass: Option<Arc<Bypass>>,
+    pub(crate) actions: Actions,
     pub(crate) options: Options,
 }
+
+type Bypass = dyn Fn(&Head<'_>) -> bool + Send + Sync;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Options {
@@ -69,6 +74,7 @@ pub(crate) struct Options {
     pub(crate) retry_after: Duration,
     pub(crate) retry_idempotent: bool,
     pub(crate) panic: bool,
+    pub(crate) strict: bool,
     pub(crate) extensions: bool,
     pub(crate) wants_latency: bool,
 }
@@ -101,6 +107,8 @@ impl<S> StickyLayer<S> {
             strategy: Arc::new(LeastConnections::new()),
             clock: Arc::new(SystemClock),
             local: None,
+            bypass: None,
+            actions: Actions::default(),
             options: Options::default(),
         };
         Ok(Self { core: Arc::new(core), on_error: PhantomData })
@@ -118,6 +126,7 @@ impl Default for Options {
             retry_after: Duration::from_secs(1),
             retry_idempotent: false,
             panic: false,
+            strict: false,
             extensions: false,
             wants_latency: false,
         }
@@ -180,6 +189,45 @@ impl<S, E> StickyLayer<S, E> {
     #[must_use]
     pub fn retry_idempotent(self, retry: bool) -> Self {
         self.with(|core| core.options.retry_idempotent = retry)
+    }
+
+    /// Whether a session is served by its own backend or not at all; default `false`.
+    ///
+    /// Then a token that names no backend, or is not one of ours, is answered with
+    /// [`UnknownSession`](crate::StickyError::UnknownSession) (410) instead of a new session, and a
+    /// session whose backend cannot serve with [`Unavailable`](crate::StickyError::Unavailable) or
+    /// [`Busy`](crate::StickyError::Busy) (503), whatever [`on_unavailable`](Self::on_unavailable)
+    /// and [`on_busy`](Self::on_busy) say. A session that has expired begins anew.
+    /// [`Wish::strict`](crate::Wish::strict) decides for one request.
+    #[must_use]
+    pub fn strict(self, strict: bool) -> Self {
+        self.with(|core| core.options.strict = strict)
+    }
+
+    /// Which requests neither read nor write a pin, for example those of static files and health
+    /// checks; the strategy chooses for them. [`Wish::bypass`](crate::Wish::bypass) decides for one
+    /// request.
+    ///
+    /// ```
+    /// # use tower_sticky::{Backends, StickyLayer, affinity::Cookie};
+    /// # let layer: StickyLayer<()> = StickyLayer::new(Backends::new(), Cookie::plain("sid"));
+    /// let layer = layer.bypass_if(|head| head.uri().path().starts_with("/static/"));
+    /// ```
+    #[must_use]
+    pub fn bypass_if(self, bypass: impl Fn(&Head<'_>) -> bool + Send + Sync + 'static) -> Self {
+        self.with(|core| core.bypass = Some(Arc::new(bypass)))
+    }
+
+    /// The response header in which a backend may say a [`SessionAction`](crate::SessionAction):
+    /// `end`, `pin`, `no-pin` or `move <id>`. It is taken out before the client sees it. Default:
+    /// none, and only handlers in this process have a word, in the response's extensions.
+    ///
+    /// # Errors
+    ///
+    /// When `name` is not a header name, or is one that HTTP itself uses.
+    pub fn application_header(self, name: &str) -> Result<Self, ConfigError> {
+        let name = header_name(name)?;
+        Ok(self.with(|core| core.actions.header = Some(name)))
     }
 
     /// Whether all backends are tried when all are down, instead of failing at once; default
@@ -303,6 +351,8 @@ impl<S> Clone for Core<S> {
             strategy: self.strategy.clone(),
             clock: self.clock.clone(),
             local: self.local.clone(),
+            bypass: self.bypass.clone(),
+            actions: self.actions.clone(),
             options: self.options,
         }
     }

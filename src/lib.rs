@@ -60,6 +60,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod actions;
 mod backend;
 mod body;
 mod clock;
@@ -77,6 +78,7 @@ mod reclaim;
 mod service;
 mod token;
 mod wait;
+mod word;
 
 pub mod affinity;
 #[cfg(feature = "proxy")]
@@ -99,4 +101,5 @@ pub use self::{
     reclaim::{Reclaim, ReclaimBody, ReclaimFuture},
     service::{NoInner, StickyService},
     token::{Key, KeyRing},
+    word::{SessionAction, Wish},
 };

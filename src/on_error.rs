@@ -5,7 +5,7 @@ use std::{convert::Infallible, time::Duration};
 use bytes::Bytes;
 use http::{
     HeaderValue, Response, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER},
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
 };
 
 use crate::{StickyBody, StickyError};
@@ -70,6 +70,7 @@ impl sealed::Settle for Respond {
         let status = error.status();
         // What exactly failed is for the log: the client could be anyone.
         let text = match (&error, status) {
+            (StickyError::UnknownSession { .. }, _) => "the session is not known; start a new one",
             (StickyError::Busy { .. }, _) => "busy, try again later",
             (_, StatusCode::SERVICE_UNAVAILABLE) => "no server is available for this session",
             (_, StatusCode::GATEWAY_TIMEOUT) => "the server did not answer in time",
@@ -83,6 +84,9 @@ impl sealed::Settle for Respond {
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        if status == StatusCode::GONE {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             // Whole seconds (RFC 9110, section 10.2.3), at least one.
             headers.insert(RETRY_AFTER, asked.retry_after.as_secs().max(1).into());
@@ -97,7 +101,8 @@ fn grpc<R, I>(status: StatusCode, text: &'static str) -> Response<StickyBody<R, 
         StatusCode::GATEWAY_TIMEOUT => "4",      // DEADLINE_EXCEEDED
         StatusCode::SERVICE_UNAVAILABLE => "14", // UNAVAILABLE
         StatusCode::BAD_GATEWAY => "14",
-        _ => "13", // INTERNAL
+        StatusCode::GONE => "9", // FAILED_PRECONDITION
+        _ => "13",               // INTERNAL
     };
     let mut response = Response::new(StickyBody::message(Bytes::new()));
     let headers = response.headers_mut();

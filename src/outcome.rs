@@ -207,6 +207,7 @@ pub(crate) struct Counters {
     outcomes: [AtomicU64; Verdict::ALL.len()],
     reasons: [AtomicU64; Reason::ALL.len()],
     token_errors: [AtomicU64; Reason::ALL.len()],
+    moves: AtomicU64,
     tokens_issued: AtomicU64,
     violations: AtomicU64,
 }
@@ -224,6 +225,10 @@ impl Counters {
         self.token_errors[reason as usize].fetch_add(1, Relaxed);
     }
 
+    pub(crate) fn moved(&self) {
+        self.moves.fetch_add(1, Relaxed);
+    }
+
     pub(crate) fn token_issued(&self) {
         self.tokens_issued.fetch_add(1, Relaxed);
     }
@@ -238,7 +243,7 @@ impl Counters {
             outcomes: std::array::from_fn(|i| read(&self.outcomes[i])),
             reasons: std::array::from_fn(|i| read(&self.reasons[i])),
             token_errors: std::array::from_fn(|i| read(&self.token_errors[i])),
-            moves: read(&self.outcomes[Verdict::Moved as usize]),
+            moves: read(&self.moves),
             tokens_issued: read(&self.tokens_issued),
             violations: read(&self.violations),
         }

@@ -2,14 +2,14 @@
 
 use http::{HeaderMap, HeaderValue, header::CACHE_CONTROL};
 
-/// Makes a response that carries a pin safe from shared caches (RFC 9111, section 5.2.2): adds
-/// `private` and `no-cache="set-cookie"` and drops `public` and `s-maxage`, unless it is `no-store`
+/// Makes a response that carries a pin in `field` safe from shared caches (RFC 9111, section 5.2.2):
+/// adds `private` and `no-cache="…"` with the field's name, and drops `public` and `s-maxage`, unless it is `no-store`
 /// or wholly `private` already. `Set-Cookie` alone does not keep a cache from storing.
-pub(super) fn make_private(headers: &mut HeaderMap) {
+pub(super) fn make_private(headers: &mut HeaderMap, field: &str) {
     if headers.get_all(CACHE_CONTROL).iter().flat_map(directives).any(is_safe) {
         return;
     }
-    let mut safe = Vec::from(&b"private, no-cache=\"set-cookie\""[..]);
+    let mut safe = format!("private, no-cache=\"{field}\"").into_bytes();
     for directive in headers.get_all(CACHE_CONTROL).iter().flat_map(directives) {
         if !matches_name(directive, b"public") && !matches_name(directive, b"s-maxage") {
             safe.extend_from_slice(b", ");
@@ -52,7 +52,7 @@ mod tests {
         for field in fields {
             headers.append(CACHE_CONTROL, HeaderValue::from_static(field));
         }
-        make_private(&mut headers);
+        make_private(&mut headers, "set-cookie");
         headers.get_all(CACHE_CONTROL).iter().map(|v| v.to_str().unwrap().to_owned()).collect()
     }
 

@@ -9,17 +9,12 @@ use http::{
 
 use super::{
     BoundAffinity, Change, Commit, Conflict, Head, Look, Reading, SameSite, Secure, cache_control,
-    scan, sealed::Bind, set_cookie,
+    life::{Life, Tokens, refuse},
+    scan,
+    sealed::Bind,
+    set_cookie,
 };
-use crate::{
-    BackendId, ConfigError, KeyRing, Reason,
-    backend::MAX_ID_LEN,
-    clock::unix_millis,
-    token::{self, Context, Pin, Unusable},
-};
-
-/// How far a token's dates may lie in the future: gateways' clocks differ.
-const SKEW_SECONDS: u64 = 300;
+use crate::{BackendId, ConfigError, KeyRing};
 
 /// The pin in a cookie: the usual choice for browsers.
 ///
@@ -47,10 +42,8 @@ const SKEW_SECONDS: u64 = 300;
 #[derive(Clone)]
 pub struct Cookie {
     attributes: set_cookie::Attributes,
-    keys: Option<KeyRing>,
+    life: Life,
     permanent: bool,
-    idle: Option<Duration>,
-    absolute: Option<Duration>,
     forward: bool,
     conflict: Conflict,
 }
@@ -74,10 +67,8 @@ impl Cookie {
     fn new(name: String, keys: Option<KeyRing>) -> Self {
         Self {
             attributes: set_cookie::Attributes::new(name),
-            keys,
+            life: Life::new(keys),
             permanent: false,
-            idle: None,
-            absolute: None,
             forward: false,
             conflict: Conflict::default(),
         }
@@ -87,7 +78,7 @@ impl Cookie {
     /// The token is written anew once a quarter of it has passed. Only for sealed cookies.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.idle = Some(timeout);
+        self.life.idle = Some(timeout);
         self
     }
 
@@ -95,7 +86,7 @@ impl Cookie {
     /// sealed cookies.
     #[must_use]
     pub fn absolute_timeout(mut self, timeout: Duration) -> Self {
-        self.absolute = Some(timeout);
+        self.life.absolute = Some(timeout);
         self
     }
 
@@ -165,23 +156,13 @@ impl Cookie {
 
     fn check(&self) -> Result<(), ConfigError> {
         self.attributes.check()?;
-        let refuse = |why: &str| {
-            Err(ConfigError::new(format!("the cookie {:?}: {why}", self.attributes.name)))
-        };
-        if self.keys.is_none() && (self.idle.is_some() || self.absolute.is_some()) {
-            return refuse(
-                "a plain cookie has no dates, so it cannot have timeouts; use a sealed one",
-            );
-        }
-        if self.permanent && self.absolute.is_none() {
-            return refuse(
+        let carrier = format!("the cookie {:?}", self.attributes.name);
+        self.life.check().map_err(|why| refuse(&carrier, &why))?;
+        if self.permanent && self.life.absolute.is_none() {
+            return Err(refuse(
+                &carrier,
                 "a permanent cookie needs an absolute timeout, which becomes its Max-Age",
-            );
-        }
-        for (name, timeout) in [("idle", self.idle), ("absolute", self.absolute)] {
-            if timeout.is_some_and(|timeout| timeout < Duration::from_secs(1)) {
-                return refuse(&format!("the {name} timeout must be at least one second"));
-            }
+            ));
         }
         Ok(())
     }
@@ -191,7 +172,7 @@ impl fmt::Debug for Cookie {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cookie")
             .field("name", &self.attributes.name)
-            .field("sealed", &self.keys.is_some())
+            .field("sealed", &self.life.keys.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -199,10 +180,10 @@ impl fmt::Debug for Cookie {
 impl Bind for Cookie {
     fn bind(&self, pool: &str) -> Result<Arc<dyn BoundAffinity>, ConfigError> {
         self.check()?;
+        let name = &self.attributes.name;
         Ok(Arc::new(Bound {
-            context: Context::new("cookie", pool, &self.attributes.name),
-            hop: Context::new("hop", pool, &self.attributes.name),
-            name: scan::Name::new(&self.attributes.name),
+            tokens: Tokens::new(self.life.clone(), "cookie", pool, name),
+            name: scan::Name::new(name),
             template: self.attributes.template(),
             options: self.clone(),
         }))
@@ -212,19 +193,9 @@ impl Bind for Cookie {
 #[derive(Debug)]
 struct Bound {
     options: Cookie,
+    tokens: Tokens,
     name: scan::Name,
-    context: Context,
-    hop: Context,
     template: cookie::Cookie<'static>,
-}
-
-/// A good token.
-struct Usable {
-    pin: Pin,
-    /// Of its backend, in the pool's index.
-    position: usize,
-    /// Whether it should be written anew.
-    refresh: bool,
 }
 
 impl BoundAffinity for Bound {
@@ -234,11 +205,8 @@ impl BoundAffinity for Bound {
         while let Some(value) = cookies.next(&self.name) {
             reading.found = !self.options.forward;
             reading.sole = cookies.is_sole();
-            match self.pin(value, pool) {
-                Ok(usable) => {
-                    let Usable { pin, position, refresh } = usable;
-                    return Reading { pin: Some(pin), position, refresh, reason: None, ..reading };
-                }
+            match self.tokens.read(value, pool) {
+                Ok(usable) => return reading.with(usable),
                 Err(reason) => reading.reason = reading.reason.or(Some(reason)),
             }
         }
@@ -246,6 +214,9 @@ impl BoundAffinity for Bound {
     }
 
     fn strip(&self, reading: &Reading, headers: &mut HeaderMap) {
+        if self.options.forward {
+            return;
+        }
         if reading.sole {
             headers.remove(COOKIE);
             return;
@@ -264,92 +235,38 @@ impl BoundAffinity for Bound {
         if commit.change == Change::Keep {
             return false;
         }
-        let Some(field) = self.field(commit) else {
+        let field = self.tokens.write(commit).and_then(|written| {
+            let max_age = written.left.filter(|_| self.options.permanent);
+            self.field(written.token, max_age, commit.https)
+        });
+        let Some(field) = field else {
             tracing::error!(cookie = name, "no token could be made; the session is not pinned");
             return false;
         };
         headers.append(SET_COOKIE, field);
-        cache_control::make_private(headers);
+        cache_control::make_private(headers, SET_COOKIE.as_str());
         true
     }
 
+    fn forget(&self, https: bool, headers: &mut HeaderMap) {
+        set_cookie::drop_named(headers, &self.options.attributes.name);
+        if let Some(field) = self.field(String::new(), Some(Duration::ZERO), https) {
+            headers.append(SET_COOKIE, field);
+            cache_control::make_private(headers, SET_COOKIE.as_str());
+        }
+    }
+
     fn hop(&self, to: &BackendId) -> Option<HeaderValue> {
-        let Some(keys) = &self.options.keys else {
-            return HeaderValue::from_str(to.as_str()).ok();
-        };
-        let token = token::seal(keys, &self.hop, &Pin::plain(to.tag()))?;
-        HeaderValue::try_from(token).ok()
+        HeaderValue::try_from(self.tokens.hop(to)?).ok()
     }
 
     fn is_hop(&self, value: &HeaderValue, here: &BackendId, pool: &Look<'_>) -> bool {
-        let Some(keys) = &self.options.keys else {
-            return value == here.as_str();
-        };
-        let now = unix_millis(pool.clock) / 1000;
-        token::open(keys, &self.hop, value.as_bytes(), now)
-            .is_ok_and(|opened| opened.pin.backend == here.tag())
+        self.tokens.is_hop(value.as_bytes(), here, pool)
     }
 }
 
 impl Bound {
-    /// The pin that a cookie's value stands for.
-    fn pin(&self, value: &[u8], pool: &Look<'_>) -> Result<Usable, Reason> {
-        let Some(keys) = &self.options.keys else {
-            if value.is_empty() || value.len() > MAX_ID_LEN {
-                return Err(Reason::Malformed);
-            }
-            let position = pool.index.position_of(value).ok_or(Reason::Unknown)?;
-            let pin = Pin::plain(pool.index.states()[position].tag);
-            return Ok(Usable { pin, position, refresh: false });
-        };
-        let now = unix_millis(pool.clock) / 1000;
-        let opened = token::open(keys, &self.context, value, now).map_err(|error| match error {
-            Unusable::Malformed => Reason::Malformed,
-            Unusable::Forged => Reason::Forged,
-        })?;
-        let pin = opened.pin;
-        let (issued, seen) = (u64::from(pin.issued), u64::from(pin.seen));
-        if issued.max(seen) > now + SKEW_SECONDS {
-            return Err(Reason::Malformed);
-        }
-        let (age, idle) = (now.saturating_sub(issued), now.saturating_sub(seen));
-        if self.options.absolute.is_some_and(|timeout| age >= timeout.as_secs()) {
-            return Err(Reason::ExpiredAbsolute);
-        }
-        if self.options.idle.is_some_and(|timeout| idle >= timeout.as_secs()) {
-            return Err(Reason::ExpiredIdle);
-        }
-        let position = pool.index.position(pin.backend).ok_or(Reason::Unknown)?;
-        // A quarter of the idle timeout, rounded up, so that it is never due at once.
-        let due = self.options.idle.is_some_and(|timeout| idle >= timeout.as_secs().div_ceil(4));
-        Ok(Usable { pin, position, refresh: due || opened.old_key })
-    }
-
-    /// The `Set-Cookie` field for what has become of the pin.
-    fn field(&self, commit: &Commit<'_>) -> Option<HeaderValue> {
-        let Some(keys) = &self.options.keys else {
-            let id = commit.backend.id.as_str().to_owned();
-            return self.options.attributes.header(&self.template, id, None, commit.https);
-        };
-        let millis = unix_millis(commit.clock);
-        let now = (millis / 1000) as u32;
-        let backend = commit.backend.tag;
-        let pin = match (commit.change, commit.pin) {
-            (Change::Refresh | Change::Keep, Some(pin)) => Pin { seen: now, ..pin },
-            (Change::Move, Some(pin)) => {
-                Pin { backend, seen: now, epoch: (pin.epoch + 1).max(millis), ..pin }
-            }
-            (Change::Assign, _) | (_, None) => {
-                let session = token::new_session(keys);
-                Pin { backend, session, epoch: millis, issued: now, seen: now }
-            }
-        };
-        let token = token::seal(keys, &self.context, &pin)?;
-        let left = |timeout: Duration| {
-            let age = Duration::from_secs(u64::from(now.saturating_sub(pin.issued)));
-            timeout.saturating_sub(age)
-        };
-        let max_age = self.options.absolute.filter(|_| self.options.permanent).map(left);
-        self.options.attributes.header(&self.template, token, max_age, commit.https)
+    fn field(&self, value: String, max_age: Option<Duration>, https: bool) -> Option<HeaderValue> {
+        self.options.attributes.header(&self.template, value, max_age, https)
     }
 }

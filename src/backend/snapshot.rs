@@ -10,6 +10,7 @@ use super::{
     id,
     state::{BackendState, Gate, Mode},
 };
+use crate::strategy::rendezvous;
 
 /// Who is in the pool, and who of them may take a new session.
 pub(crate) struct Snapshot<S> {
@@ -18,6 +19,8 @@ pub(crate) struct Snapshot<S> {
     pub(crate) ready: Box<[Arc<BackendState>]>,
     /// The same, but saturated: taken when nobody is ready.
     pub(crate) busy: Box<[Arc<BackendState>]>,
+    /// All that are active and have a weight, whatever their health: what keys are hashed to.
+    ranked: Box<[Arc<BackendState>]>,
 }
 
 pub(crate) struct Members<S> {
@@ -50,11 +53,18 @@ impl<S> Snapshot<S> {
         };
         let ready = gather(&[Gate::Ready, Gate::Trial]);
         let busy = gather(&[Gate::Busy]);
-        Self { members, ready, busy }
+        let ranked = gather(&[Gate::Ready, Gate::Trial, Gate::Busy, Gate::Down]);
+        Self { members, ready, busy, ranked }
     }
 
     pub(crate) fn index(&self) -> &Index {
         &self.members.index
+    }
+
+    /// The position of the backend that ranks first for `key`, whatever its health.
+    pub(crate) fn owner(&self, key: u64) -> Option<usize> {
+        let first = rendezvous(key, &self.ranked)?;
+        self.index().position(self.ranked[first].tag)
     }
 
     /// Whether no backend may take a new session.

@@ -1,11 +1,13 @@
 //! Handing the request over, and settling the pin when the answer comes.
 
+use std::sync::Arc;
+
 use http::{Extensions, Request, Response};
 use tokio::time::Instant;
 
 use super::{Dispatch, HOP};
 use crate::{
-    BackendId, Outcome, Reason, StickyError, Verdict,
+    BackendId, Outcome, Reason, SessionAction, StickyError, Verdict, actions,
     affinity::{Change, Commit},
     backend::BackendState,
     layer::Core,
@@ -55,27 +57,92 @@ impl<S> Dispatch<S> {
 
     /// A backend, or the local node, answered: the pin is settled, once.
     #[inline]
-    pub(crate) fn answered<B>(&mut self, state: &BackendState, response: &mut Response<B>) {
-        let pool = self.core.backends.pool();
+    pub(crate) fn answered<B>(
+        &mut self,
+        state: &Arc<BackendState>,
+        remote: bool,
+        response: &mut Response<B>,
+    ) {
+        let core = &*self.core;
+        let action = core.actions.read(response, remote && core.local.is_some());
         let change = match self.verdict {
+            _ if self.silent => Some(Change::Keep),
             Verdict::Assigned => Some(Change::Assign),
             Verdict::Moved => Some(Change::Move),
             Verdict::Pinned if self.refresh => Some(Change::Refresh),
             Verdict::Pinned | Verdict::Borrowed => Some(Change::Keep),
+            // The node that forwarded the request settles it, and hears what the application said.
             _ => None,
         };
-        if let Some(change) = change {
-            let clock = &*self.core.clock;
-            let commit = Commit { change, backend: state, pin: self.pin, https: self.https, clock };
-            if self.core.affinity.respond(&commit, response.headers_mut()) {
-                pool.counters.token_issued();
-            }
+        match (change, action) {
+            (Some(change), None) => self.commit(change, state, response),
+            (Some(change), Some(action)) => self.obey(action, change, state, response),
+            (None, Some(action)) => actions::tell(&action, response.headers_mut()),
+            (None, None) => {}
         }
         if self.owed_to.is_some_and(|owed| owed != state.tag) && self.reason.is_none() {
-            pool.counters.violation();
+            core.backends.pool().counters.violation();
             tracing::error!(backend = %state.id, "a pinned request was served elsewhere: a bug");
         }
         self.settle(Some(&state.id), response.extensions_mut());
+    }
+
+    #[inline]
+    fn commit<B>(&self, change: Change, backend: &Arc<BackendState>, response: &mut Response<B>) {
+        let core = &*self.core;
+        let commit = Commit {
+            change,
+            backend,
+            pin: self.pin,
+            source: self.source,
+            https: self.https,
+            clock: &*core.clock,
+        };
+        let counters = &core.backends.pool().counters;
+        if core.affinity.respond(&commit, response.headers_mut()) {
+            counters.token_issued();
+        }
+        if change == Change::Move {
+            counters.moved();
+        }
+    }
+
+    /// Does what the application wants, in place of what would have been done.
+    fn obey<B>(
+        &self,
+        action: SessionAction,
+        change: Change,
+        state: &Arc<BackendState>,
+        response: &mut Response<B>,
+    ) {
+        let core = &*self.core;
+        let known = self.pin.is_some();
+        match action {
+            SessionAction::End => core.affinity.forget(self.https, response.headers_mut()),
+            SessionAction::NoPin => self.commit(Change::Keep, state, response),
+            SessionAction::Pin => {
+                let change = match change {
+                    Change::Keep if self.verdict == Verdict::Pinned && !self.silent => Change::Keep,
+                    Change::Keep if known => Change::Move,
+                    Change::Keep => Change::Assign,
+                    change => change,
+                };
+                self.commit(change, state, response);
+            }
+            SessionAction::Move(id) => {
+                let snapshot = core.backends.pool().load();
+                match snapshot.index().get(id.tag()) {
+                    Some(to) => {
+                        let change = if known { Change::Move } else { Change::Assign };
+                        self.commit(change, to, response);
+                    }
+                    None => {
+                        tracing::warn!(%id, "the application moves a session to an unknown backend");
+                        self.commit(change, state, response);
+                    }
+                }
+            }
+        }
     }
 
     /// No backend could take the request; the last resort answered.

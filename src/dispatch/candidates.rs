@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
+use super::choose;
 use crate::{
     BackendId, BoxError, Reason, Verdict,
     backend::{BackendState, Mode},
     layer::Core,
-    strategy::{Candidates, rendezvous},
-    token::Pin,
 };
 
 /// The candidates that are left.
@@ -52,21 +51,17 @@ impl Remaining {
         self.busy.clear();
     }
 
-    /// The next candidate. A session that is known goes where its rank says, which is the same on
-    /// every gateway and for all its parallel requests; others go where the strategy says.
+    /// The next candidate, for a session with this key.
     pub(super) fn take<S>(
         &mut self,
         core: &Core<S>,
-        pin: Option<Pin>,
+        key: Option<u64>,
     ) -> Option<Arc<BackendState>> {
         let list = if self.ready.is_empty() { &mut self.busy } else { &mut self.ready };
         if list.is_empty() {
             return None;
         }
-        let chosen = match pin.and_then(|pin| pin.session()) {
-            Some(session) => rendezvous(session, list)?,
-            None => core.strategy.choose(&Candidates::new(list)).min(list.len() - 1),
-        };
+        let chosen = choose(core, key, list);
         Some(list.remove(chosen))
     }
 }

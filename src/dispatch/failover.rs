@@ -10,25 +10,32 @@ use super::{
     candidates::{Parked, Remaining},
 };
 use crate::{
-    BoxError, Busy, Failover, Reason, StickyError, Verdict,
-    affinity::Head,
+    BoxError, Failover, Reason, StickyError, Verdict,
     backend::{BackendState, Gate, Snapshot},
 };
 
 impl<S: Clone> Dispatch<S> {
-    /// The pinned backend cannot serve: the policy decides.
+    /// The session's backend cannot serve: the policy decides.
     pub(super) fn unavailable(&mut self, state: &Arc<BackendState>, reason: Reason) -> Next<S> {
         self.reason = Some(reason);
-        match self.core.options.unavailable {
-            Failover::Reject => Next::Fail(StickyError::Unavailable { backend: state.id.clone() }),
-            Failover::Repin => self.fail_over(Verdict::Moved, state.tag),
-            Failover::Borrow => self.fail_over(Verdict::Borrowed, state.tag),
+        match self.elsewhere(self.core.options.unavailable) {
+            Some(verdict) => {
+                self.verdict = verdict;
+                self.next(Some(state.tag))
+            }
+            None => Next::Fail(StickyError::Unavailable { backend: state.id.clone() }),
         }
     }
 
-    fn fail_over(&mut self, verdict: Verdict, from: u64) -> Next<S> {
-        self.verdict = verdict;
-        self.next(Some(from))
+    /// What it is called when another backend serves the session; `None` when none may. Where
+    /// nothing is remembered there is nothing to move.
+    fn elsewhere(&self, failover: Failover) -> Option<Verdict> {
+        match failover {
+            _ if self.strict => None,
+            Failover::Reject => None,
+            Failover::Repin if !self.by_key => Some(Verdict::Moved),
+            Failover::Repin | Failover::Borrow => Some(Verdict::Borrowed),
+        }
     }
 
     /// The next candidate after `tried`, or the end.
@@ -41,7 +48,7 @@ impl<S: Clone> Dispatch<S> {
             remaining.strike(tag);
         }
         let mut next = None;
-        while let Some(state) = remaining.take(&core, self.pin) {
+        while let Some(state) = remaining.take(&core, self.key) {
             next = self.attempt(&snapshot, &state);
             if next.is_some() {
                 break;
@@ -91,26 +98,16 @@ impl<S: Clone> Dispatch<S> {
     }
 
     /// The backend did not become ready within the time that it had.
-    pub(crate) fn busy(
-        &mut self,
-        state: &Arc<BackendState>,
-        patience: Patience,
-        head: &Head<'_>,
-    ) -> Next<S> {
-        self.https = head.is_https();
+    pub(crate) fn busy(&mut self, state: &Arc<BackendState>, patience: Patience) -> Next<S> {
         let parked = Parked { state: state.clone(), verdict: self.verdict, reason: self.reason };
         match patience {
             Patience::None => self.park(parked, Some(state.tag)),
             Patience::Pinned => {
-                let Busy { then, .. } = self.core.options.busy;
                 self.reason = Some(Reason::Busy);
-                match then {
-                    Failover::Reject => {
-                        return Next::Fail(StickyError::Busy { backend: state.id.clone() });
-                    }
-                    Failover::Repin => self.verdict = Verdict::Moved,
-                    Failover::Borrow => self.verdict = Verdict::Borrowed,
-                }
+                let Some(verdict) = self.elsewhere(self.core.options.busy.then) else {
+                    return Next::Fail(StickyError::Busy { backend: state.id.clone() });
+                };
+                self.verdict = verdict;
                 self.park(parked, Some(state.tag))
             }
             Patience::Last => {
@@ -138,22 +135,17 @@ impl<S: Clone> Dispatch<S> {
         state: &Arc<BackendState>,
         reason: Reason,
         source: BoxError,
-        head: &Head<'_>,
     ) -> Next<S> {
         tracing::debug!(backend = %state.id, %reason, error = %source, "the request was not taken");
-        self.https = head.is_https();
         let from_pin = self.verdict == Verdict::Pinned;
         if from_pin || self.reason.is_none() {
             self.reason = Some(reason);
         }
-        if from_pin && self.core.options.unavailable == Failover::Reject {
-            return Next::Fail(StickyError::Unavailable { backend: state.id.clone() });
-        }
         if from_pin {
-            self.verdict = match self.core.options.unavailable {
-                Failover::Borrow => Verdict::Borrowed,
-                _ => Verdict::Moved,
+            let Some(verdict) = self.elsewhere(self.core.options.unavailable) else {
+                return Next::Fail(StickyError::Unavailable { backend: state.id.clone() });
             };
+            self.verdict = verdict;
         }
         let in_time = Instant::now() < self.whole_deadline();
         let remaining = self.remaining();

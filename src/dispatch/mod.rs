@@ -16,12 +16,12 @@ pub(crate) use self::{
     attempt::{Attempt, Next, Patience, Trial},
 };
 use crate::{
-    Reason, Verdict,
-    affinity::{Head, Look},
+    BackendId, Reason, StickyError, Verdict, Wish,
+    affinity::{Head, Look, Reading},
     backend::{BackendState, Gate, Mode, Snapshot},
     layer::Core,
     on_error::Asked,
-    strategy::Candidates,
+    strategy::{Candidates, rendezvous},
     token::Pin,
 };
 
@@ -32,8 +32,17 @@ const HOP: HeaderName = HeaderName::from_static("x-sticky-forwarded");
 pub(crate) struct Dispatch<S> {
     core: Arc<Core<S>>,
     has_inner: bool,
-    /// The usable pin that the request carries.
+    /// The usable pin that the request carries, and which member of a chain it came from.
     pin: Option<Pin>,
+    source: usize,
+    /// What identifies the session on every gateway, if anything does.
+    key: Option<u64>,
+    /// Whether the key of each request decides, and nothing is remembered.
+    by_key: bool,
+    /// Whether no pin is to be written, whatever becomes of the request.
+    silent: bool,
+    /// Whether a session is to be served by its own backend or not at all.
+    strict: bool,
     /// The backend that must serve the request unless a stated policy says otherwise.
     owed_to: Option<u64>,
     verdict: Verdict,
@@ -53,9 +62,13 @@ impl<S: Clone> Dispatch<S> {
     #[inline]
     pub(crate) fn new(core: Arc<Core<S>>, has_inner: bool) -> Self {
         Self {
-            core,
             has_inner,
             pin: None,
+            source: 0,
+            key: None,
+            by_key: false,
+            silent: false,
+            strict: core.options.strict,
             owed_to: None,
             verdict: Verdict::Assigned,
             reason: None,
@@ -66,6 +79,7 @@ impl<S: Clone> Dispatch<S> {
             counted: false,
             deadline: None,
             remaining: None,
+            core,
         }
     }
 
@@ -75,9 +89,12 @@ impl<S: Clone> Dispatch<S> {
         let pool = core.backends.pool();
         let snapshot = pool.load();
         let look = Look { index: snapshot.index(), clock: &*core.clock };
-        let reading = core.affinity.read(&Head::of(request), &look);
-        (self.pin, self.refresh, self.reason) = (reading.pin, reading.refresh, reading.reason);
-        self.grpc = is_grpc(request.headers());
+        let head = Head::of(request);
+        let reading = core.affinity.read(&head, &look);
+        self.grpc = is_grpc(head.headers);
+        self.https = head.is_https();
+        let wish = head.extensions.get::<Wish>().cloned();
+        let bypass = core.bypass.as_ref().is_some_and(|bypass| bypass(&head));
         let hop = core.local.as_ref().and_then(|here| {
             let value = request.headers_mut().remove(HOP)?;
             core.affinity.is_hop(&value, here, &look).then_some(here)
@@ -87,26 +104,65 @@ impl<S: Clone> Dispatch<S> {
         }
         if let Some(state) = hop.and_then(|here| snapshot.index().get(here.tag())) {
             self.verdict = Verdict::Local;
-            self.reason = None;
             return Next::Try(Attempt::new(state.clone(), None, Patience::Last));
         }
+        if wish.is_some() || bypass {
+            let wish = wish.unwrap_or(Wish::bypass());
+            self.strict = wish.strict.unwrap_or(self.strict);
+            if let Some(id) = &wish.backend {
+                return self.force(&snapshot, id);
+            }
+            if wish.bypass || bypass {
+                self.silent = true;
+                self.reason = Some(Reason::Requested);
+                return self.place(&snapshot);
+            }
+        }
+        self.follow(&snapshot, &reading)
+    }
+
+    /// Goes where the reading says: by pin, else by key, else by strategy.
+    #[inline]
+    fn follow(&mut self, snapshot: &Snapshot<S>, reading: &Reading) -> Next<S> {
+        (self.pin, self.refresh, self.source) = (reading.pin, reading.refresh, reading.source);
+        self.reason = reading.reason;
+        if let Some(pin) = reading.pin {
+            self.key = pin.session();
+            return self.resolve(snapshot, reading.position);
+        }
+        self.key = reading.key;
         if let Some(reason) = reading.reason {
-            pool.counters.token_error(reason);
+            self.core.backends.pool().counters.token_error(reason);
+            let unknown = matches!(reason, Reason::Malformed | Reason::Forged | Reason::Unknown);
+            if self.strict && unknown {
+                return Next::Fail(StickyError::UnknownSession { reason });
+            }
         }
-        let next = match reading.pin {
-            Some(pin) => self.resolve(&snapshot, pin, reading.position),
-            None => self.place(&snapshot),
+        if let Some(key) = reading.key
+            && !self.core.affinity.remembers()
+        {
+            self.by_key = true;
+            if let Some(position) = snapshot.owner(key) {
+                return self.resolve(snapshot, position);
+            }
+        }
+        self.place(snapshot)
+    }
+
+    /// The caller wants this backend and no other.
+    fn force(&mut self, snapshot: &Snapshot<S>, id: &BackendId) -> Next<S> {
+        (self.silent, self.strict) = (true, true);
+        let Some(position) = snapshot.index().position(id.tag()) else {
+            return Next::Fail(StickyError::Unavailable { backend: id.clone() });
         };
-        // A token is only written when there was no good one, or when its backend changes.
-        if self.verdict != Verdict::Pinned || self.refresh {
-            self.https = Head::of(request).is_https();
-        }
+        let next = self.resolve(snapshot, position);
+        self.reason = Some(Reason::Requested);
         next
     }
 
-    /// Follows the pin, or says why that cannot be.
+    /// Asks the session's own backend, or says why that cannot be.
     #[inline]
-    fn resolve(&mut self, snapshot: &Snapshot<S>, pin: Pin, position: usize) -> Next<S> {
+    fn resolve(&mut self, snapshot: &Snapshot<S>, position: usize) -> Next<S> {
         let state = &snapshot.index().states()[position];
         let panic = self.core.options.panic && snapshot.nobody_is_up();
         let trial = match (state.mode(), state.gate()) {
@@ -123,19 +179,19 @@ impl<S: Clone> Dispatch<S> {
         if service.is_none() && !self.is_local(state) {
             return self.unavailable(state, Reason::Down);
         }
-        self.owed_to = Some(pin.backend);
+        self.owed_to = Some(state.tag);
         self.verdict = Verdict::Pinned;
         Next::Try(Attempt { state: state.clone(), service, trial, patience: Patience::Pinned })
     }
 
-    /// Chooses a backend for a request without a pin: the way of every new session.
+    /// Chooses a backend for a request without a pin: the way of every new session. One whose key is
+    /// known goes where its rank says, so that all its first requests agree, on every gateway.
     fn place(&mut self, snapshot: &Snapshot<S>) -> Next<S> {
         let list = if snapshot.ready.is_empty() { &snapshot.busy } else { &snapshot.ready };
         if list.is_empty() {
             return self.next(None);
         }
-        let chosen = self.core.strategy.choose(&Candidates::new(list)).min(list.len() - 1);
-        let state = &list[chosen];
+        let state = &list[choose(&self.core, self.key, list)];
         match self.attempt(snapshot, state) {
             Some(attempt) => Next::Try(attempt),
             None => self.next(Some(state.tag)),
@@ -170,6 +226,14 @@ impl<S> Dispatch<S> {
     fn is_local(&self, state: &BackendState) -> bool {
         self.has_inner && self.core.local.as_ref() == Some(&state.id)
     }
+}
+
+/// The position of the backend for a session with this key, or of the strategy's choice. The list is
+/// not empty.
+fn choose<S>(core: &Core<S>, key: Option<u64>, list: &[Arc<BackendState>]) -> usize {
+    let ranked = key.and_then(|key| rendezvous(key, list));
+    let chosen = ranked.unwrap_or_else(|| core.strategy.choose(&Candidates::new(list)));
+    chosen.min(list.len() - 1)
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {

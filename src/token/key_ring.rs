@@ -95,6 +95,18 @@ impl Key {
         Self::from_bytes(secret)
     }
 
+    /// 128 bits for keyed hashes, derived from the secret.
+    pub(crate) fn hash_secret(&self) -> [u64; 2] {
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, &self.secret);
+        let derived = hmac::sign(&secret, b"tower-sticky/1/hash");
+        let half = |at: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&derived.as_ref()[at..at + 8]);
+            u64::from_le_bytes(bytes)
+        };
+        [half(0), half(8)]
+    }
+
     /// The key in base64.
     pub fn to_base64(&self) -> String {
         general_purpose::STANDARD.encode(&self.secret)

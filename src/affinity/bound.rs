@@ -1,0 +1,153 @@
+//! An affinity at work: what the dispatch asks of it, and what both say to each other.
+
+use std::fmt;
+
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
+
+use super::life;
+use crate::{
+    BackendId, Reason,
+    backend::{BackendState, Index},
+    clock::WallClock,
+    token::Pin,
+};
+
+/// An affinity at work, for one pool.
+pub trait BoundAffinity: fmt::Debug + Send + Sync + 'static {
+    /// Reads what the request carries.
+    fn read(&self, request: &Head<'_>, pool: &Look<'_>) -> Reading;
+
+    /// Takes what is ours out of the request.
+    fn strip(&self, reading: &Reading, headers: &mut HeaderMap);
+
+    /// Writes the pin on the response when there is something to write, and settles conflicts with
+    /// what the backend wrote. Tells whether a token was issued.
+    fn respond(&self, commit: &Commit<'_>, headers: &mut HeaderMap) -> bool;
+
+    /// Takes the pin away from the client: the application has ended the session.
+    fn forget(&self, https: bool, headers: &mut HeaderMap);
+
+    /// Whether the pin of a new session is remembered. If not, the key of each request decides.
+    fn remembers(&self) -> bool {
+        true
+    }
+
+    /// What a node says to its peer `to` when it forwards a request to it.
+    fn hop(&self, to: &BackendId) -> Option<HeaderValue> {
+        HeaderValue::from_str(to.as_str()).ok()
+    }
+
+    /// Whether `value` was said by a peer to this node.
+    fn is_hop(&self, value: &HeaderValue, here: &BackendId, _: &Look<'_>) -> bool {
+        value == here.as_str()
+    }
+}
+
+/// The head of a request, whatever its body is: what functions that look at requests are given.
+#[derive(Debug, Clone, Copy)]
+pub struct Head<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) uri: &'a Uri,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) extensions: &'a Extensions,
+}
+
+impl<'a> Head<'a> {
+    pub(crate) fn of<B>(request: &'a Request<B>) -> Self {
+        Self {
+            method: request.method(),
+            uri: request.uri(),
+            headers: request.headers(),
+            extensions: request.extensions(),
+        }
+    }
+
+    /// The method.
+    pub fn method(&self) -> &'a Method {
+        self.method
+    }
+
+    /// The target.
+    pub fn uri(&self) -> &'a Uri {
+        self.uri
+    }
+
+    /// The headers.
+    pub fn headers(&self) -> &'a HeaderMap {
+        self.headers
+    }
+
+    /// The extensions.
+    pub fn extensions(&self) -> &'a Extensions {
+        self.extensions
+    }
+
+    /// Whether the client used https, by a trusted word.
+    pub(crate) fn is_https(&self) -> bool {
+        let peer = self.extensions.get::<crate::Peer>();
+        peer.is_some_and(|peer| peer.is_https(self.headers))
+    }
+}
+
+/// What an affinity may look at besides the request.
+#[derive(Debug)]
+pub struct Look<'a> {
+    pub(crate) index: &'a Index,
+    pub(crate) clock: &'a dyn WallClock,
+}
+
+/// What a request carries.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Reading {
+    /// The first usable pin: authentic, in time, and of a backend in the pool.
+    pub(crate) pin: Option<Pin>,
+    /// The position of the pin's backend in the index that was looked at.
+    pub(crate) position: usize,
+    /// A hash of what identifies the session, when there is no pin.
+    pub(crate) key: Option<u64>,
+    /// Whether the pin should be written anew, though it is good.
+    pub(crate) refresh: bool,
+    /// What was wrong with the first token, when none was usable.
+    pub(crate) reason: Option<Reason>,
+    /// Whether there is something to strip.
+    pub(crate) found: bool,
+    /// Which member of a chain the pin came from.
+    pub(crate) source: usize,
+    /// Whether the token is all that its header holds, so that the header goes as a whole.
+    pub(crate) sole: bool,
+}
+
+impl Reading {
+    pub(super) fn with(self, usable: life::Usable) -> Self {
+        let life::Usable { pin, position, refresh } = usable;
+        Self { pin: Some(pin), position, refresh, reason: None, ..self }
+    }
+}
+
+/// What has become of the pin, once a backend has answered.
+#[derive(Debug, Clone, Copy)]
+pub struct Commit<'a> {
+    pub(crate) change: Change,
+    /// The backend that the pin names from now on.
+    pub(crate) backend: &'a BackendState,
+    /// The pin so far.
+    pub(crate) pin: Option<Pin>,
+    /// Which member of a chain it came from.
+    pub(crate) source: usize,
+    /// Whether the client used https, by a trusted word.
+    pub(crate) https: bool,
+    pub(crate) clock: &'a dyn WallClock,
+}
+
+/// What is to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing: the client's token stays good as it is.
+    Keep,
+    /// The same pin, with a later date or under a newer key.
+    Refresh,
+    /// A new session.
+    Assign,
+    /// The session goes on elsewhere.
+    Move,
+}

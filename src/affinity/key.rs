@@ -1,0 +1,200 @@
+//! A hash of something in the request.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use http::{HeaderMap, HeaderName};
+use siphasher::sip::SipHasher13;
+
+use super::{
+    BoundAffinity, Commit, Head, Look, Reading, header::header_name, life::refuse, scan,
+    sealed::Bind,
+};
+use crate::ConfigError;
+
+/// Affinity by hash: a key of the request, for example a user id, chooses the backend by weighted
+/// rendezvous hashing. No state anywhere: every gateway makes the same choice from the same pool.
+///
+/// Best effort. When a backend leaves, its sessions go to the next in their rank, and come back when
+/// it returns; when one joins, it takes its share from all others; nobody else moves. A backend that
+/// drains or has weight 0 is not in the rank: a hash cannot tell old sessions from new ones. To keep
+/// sessions where they are, put a [`Cookie`](super::Cookie) before it in a [`Chain`](super::Chain).
+///
+/// Of several values of a header, cookie or parameter the first counts; an empty one is missing. A
+/// request without the key goes to the next affinity of the chain, at last to the strategy.
+///
+/// # Security
+///
+/// Without a [`secret`](Self::secret) everyone can compute who goes where, and could fill one
+/// backend on purpose by choosing keys. With a secret that the gateways share nobody else can.
+///
+/// # Example
+///
+/// ```
+/// use tower_sticky::affinity::Key;
+///
+/// let by_user = Key::header("x-user-id");
+/// let by_tenant = Key::query("tenant");
+/// let by_path = Key::from_fn(|head| {
+///     head.uri().path().split('/').nth(1).map(|room| room.as_bytes().to_vec())
+/// });
+/// ```
+#[derive(Clone)]
+pub struct Key {
+    source: Source,
+    secret: Option<crate::Key>,
+}
+
+#[derive(Clone)]
+enum Source {
+    Header(String),
+    Cookie(String),
+    Query(String),
+    Function(Arc<Function>),
+}
+
+type Function = dyn Fn(&Head<'_>) -> Option<Vec<u8>> + Send + Sync;
+
+impl Key {
+    /// The value of a request header, as it is.
+    pub fn header(name: impl Into<String>) -> Self {
+        Self::new(Source::Header(name.into()))
+    }
+
+    /// The value of a cookie of the application, as it is.
+    pub fn cookie(name: impl Into<String>) -> Self {
+        Self::new(Source::Cookie(name.into()))
+    }
+
+    /// The value of a parameter of the query, decoded
+    /// (`application/x-www-form-urlencoded`, WHATWG URL standard).
+    pub fn query(name: impl Into<String>) -> Self {
+        Self::new(Source::Query(name.into()))
+    }
+
+    /// What `key` makes of a request extension.
+    ///
+    /// ```
+    /// use tower_sticky::affinity::Key;
+    ///
+    /// #[derive(Clone)]
+    /// struct Account(u64);
+    /// let by_account = Key::extension(|account: &Account| account.0.to_be_bytes().to_vec());
+    /// ```
+    pub fn extension<T, F>(key: F) -> Self
+    where
+        T: Send + Sync + 'static,
+        F: Fn(&T) -> Vec<u8> + Send + Sync + 'static,
+    {
+        Self::from_fn(move |head| head.extensions().get::<T>().map(&key))
+    }
+
+    /// What a function makes of the request's head; `None`, or nothing, is a missing key.
+    pub fn from_fn(key: impl Fn(&Head<'_>) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
+        Self::new(Source::Function(Arc::new(key)))
+    }
+
+    fn new(source: Source) -> Self {
+        Self { source, secret: None }
+    }
+
+    /// A secret that the gateways share, so that nobody else can compute who goes where. Changing it
+    /// moves nearly everybody.
+    #[must_use]
+    pub fn secret(mut self, secret: crate::Key) -> Self {
+        self.secret = Some(secret);
+        self
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, name) = match &self.source {
+            Source::Header(name) => ("header", &**name),
+            Source::Cookie(name) => ("cookie", &**name),
+            Source::Query(name) => ("query", &**name),
+            Source::Function(_) => ("function", ""),
+        };
+        f.debug_struct("Key").field(kind, &name).field("keyed", &self.secret.is_some()).finish()
+    }
+}
+
+impl Bind for Key {
+    fn bind(&self, _: &str) -> Result<Arc<dyn BoundAffinity>, ConfigError> {
+        let source = match &self.source {
+            Source::Header(name) => BoundSource::Header(header_name(name)?),
+            Source::Cookie(name) | Source::Query(name) if name.is_empty() => {
+                return Err(refuse("a key", "the name of its cookie or parameter is empty"));
+            }
+            Source::Cookie(name) => BoundSource::Cookie(scan::Name::new(name)),
+            Source::Query(name) => BoundSource::Query(name.clone()),
+            Source::Function(function) => BoundSource::Function(function.clone()),
+        };
+        Ok(Arc::new(Bound { source, hasher: hasher(self.secret.as_ref()) }))
+    }
+}
+
+/// SipHash-1-3 under the secret, or under a constant of this crate.
+pub(super) fn hasher(secret: Option<&crate::Key>) -> SipHasher13 {
+    let [k0, k1] = secret.map_or(
+        [u64::from_le_bytes(*b"tower-st"), u64::from_le_bytes(*b"icky/k/1")],
+        crate::Key::hash_secret,
+    );
+    SipHasher13::new_with_keys(k0, k1)
+}
+
+struct Bound {
+    source: BoundSource,
+    hasher: SipHasher13,
+}
+
+enum BoundSource {
+    Header(HeaderName),
+    Cookie(scan::Name),
+    Query(String),
+    Function(Arc<Function>),
+}
+
+impl Bound {
+    fn value<'a>(&self, request: &Head<'a>) -> Option<Cow<'a, [u8]>> {
+        match &self.source {
+            BoundSource::Header(name) => Some(Cow::Borrowed(request.headers.get(name)?.as_bytes())),
+            BoundSource::Cookie(name) => {
+                scan::Cookies::new(request.headers).next(name).map(Cow::Borrowed)
+            }
+            BoundSource::Query(name) => {
+                let query = request.uri.query()?.as_bytes();
+                let mut pairs = form_urlencoded::parse(query);
+                match pairs.find(|(found, _)| found == name)?.1 {
+                    Cow::Borrowed(value) => Some(Cow::Borrowed(value.as_bytes())),
+                    Cow::Owned(value) => Some(Cow::Owned(value.into_bytes())),
+                }
+            }
+            BoundSource::Function(function) => function(request).map(Cow::Owned),
+        }
+    }
+}
+
+impl BoundAffinity for Bound {
+    fn read(&self, request: &Head<'_>, _: &Look<'_>) -> Reading {
+        let value = self.value(request).filter(|value| !value.is_empty());
+        Reading { key: value.map(|value| self.hasher.hash(&value)), ..Reading::default() }
+    }
+
+    fn strip(&self, _: &Reading, _: &mut HeaderMap) {}
+
+    fn respond(&self, _: &Commit<'_>, _: &mut HeaderMap) -> bool {
+        false
+    }
+
+    fn forget(&self, _: bool, _: &mut HeaderMap) {}
+
+    fn remembers(&self) -> bool {
+        false
+    }
+}
+
+impl fmt::Debug for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,164 @@
+//! The token of a session, from its first date to its last: what the carriers (cookie, header) share.
+
+use std::time::Duration;
+
+use super::{Change, Commit, Look};
+use crate::{
+    BackendId, ConfigError, KeyRing, Reason,
+    backend::MAX_ID_LEN,
+    clock::unix_millis,
+    token::{self, Context, Pin, Unusable},
+};
+
+/// How far a token's dates may lie in the future: gateways' clocks differ.
+const SKEW_SECONDS: u64 = 300;
+
+/// What a user chose.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Life {
+    /// `None` for a plain token.
+    pub(super) keys: Option<KeyRing>,
+    pub(super) idle: Option<Duration>,
+    pub(super) absolute: Option<Duration>,
+}
+
+impl Life {
+    pub(super) fn new(keys: Option<KeyRing>) -> Self {
+        Self { keys, idle: None, absolute: None }
+    }
+
+    /// What is wrong with it, as the end of a sentence about its carrier.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.keys.is_none() && (self.idle.is_some() || self.absolute.is_some()) {
+            return Err("a plain token has no dates, so it cannot have timeouts; use a sealed one"
+                .to_owned());
+        }
+        for (name, timeout) in [("idle", self.idle), ("absolute", self.absolute)] {
+            if timeout.is_some_and(|timeout| timeout < Duration::from_secs(1)) {
+                return Err(format!("the {name} timeout must be at least one second"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An error about `carrier`, such as `the cookie "sid"`.
+pub(super) fn refuse(carrier: &str, why: &str) -> ConfigError {
+    ConfigError::new(format!("{carrier}: {why}"))
+}
+
+/// Reads and writes the tokens of one carrier, for one pool.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    life: Life,
+    context: Context,
+    hop: Context,
+}
+
+/// A good token.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Usable {
+    pub(super) pin: Pin,
+    /// Of its backend, in the pool's index.
+    pub(super) position: usize,
+    /// Whether it should be written anew.
+    pub(super) refresh: bool,
+}
+
+/// A new token, and how long the session may last from now on.
+pub(super) struct Written {
+    pub(super) token: String,
+    pub(super) left: Option<Duration>,
+}
+
+impl Tokens {
+    /// `purpose` and `name` tell carriers apart: a token of one is worth nothing in another.
+    pub(super) fn new(life: Life, purpose: &str, pool: &str, name: &str) -> Self {
+        Self {
+            life,
+            context: Context::new(purpose, pool, name),
+            hop: Context::new("hop", pool, name),
+        }
+    }
+
+    /// The pin that `token` stands for.
+    pub(super) fn read(&self, token: &[u8], pool: &Look<'_>) -> Result<Usable, Reason> {
+        let Some(keys) = &self.life.keys else {
+            if token.is_empty() || token.len() > MAX_ID_LEN {
+                return Err(Reason::Malformed);
+            }
+            let position = pool.index.position_of(token).ok_or(Reason::Unknown)?;
+            let pin = Pin::plain(pool.index.states()[position].tag);
+            return Ok(Usable { pin, position, refresh: false });
+        };
+        let now = unix_millis(pool.clock) / 1000;
+        let opened = token::open(keys, &self.context, token, now).map_err(|error| match error {
+            Unusable::Malformed => Reason::Malformed,
+            Unusable::Forged => Reason::Forged,
+        })?;
+        self.judge(opened.pin, opened.old_key, now, pool)
+    }
+
+    /// Whether an authentic pin is in time and of a backend in the pool.
+    fn judge(&self, pin: Pin, old_key: bool, now: u64, pool: &Look<'_>) -> Result<Usable, Reason> {
+        let (issued, seen) = (u64::from(pin.issued), u64::from(pin.seen));
+        if issued.max(seen) > now + SKEW_SECONDS {
+            return Err(Reason::Malformed);
+        }
+        let (age, idle) = (now.saturating_sub(issued), now.saturating_sub(seen));
+        if self.life.absolute.is_some_and(|timeout| age >= timeout.as_secs()) {
+            return Err(Reason::ExpiredAbsolute);
+        }
+        if self.life.idle.is_some_and(|timeout| idle >= timeout.as_secs()) {
+            return Err(Reason::ExpiredIdle);
+        }
+        let position = pool.index.position(pin.backend).ok_or(Reason::Unknown)?;
+        // A quarter of the idle timeout, rounded up, so that it is never due at once.
+        let due = self.life.idle.is_some_and(|timeout| idle >= timeout.as_secs().div_ceil(4));
+        Ok(Usable { pin, position, refresh: due || old_key })
+    }
+
+    /// The token for what has become of the pin. `None` when the system has no randomness to give.
+    pub(super) fn write(&self, commit: &Commit<'_>) -> Option<Written> {
+        let Some(keys) = &self.life.keys else {
+            return Some(Written { token: commit.backend.id.as_str().to_owned(), left: None });
+        };
+        let millis = unix_millis(commit.clock);
+        let now = (millis / 1000) as u32;
+        let backend = commit.backend.tag;
+        let pin = match (commit.change, commit.pin) {
+            (Change::Refresh | Change::Keep, Some(pin)) => Pin { seen: now, ..pin },
+            (Change::Move, Some(pin)) if pin.session != 0 => {
+                Pin { backend, seen: now, epoch: (pin.epoch + 1).max(millis), ..pin }
+            }
+            _ => {
+                let session = token::new_session(keys);
+                Pin { backend, session, epoch: millis, issued: now, seen: now }
+            }
+        };
+        let left = |timeout: Duration| {
+            let age = Duration::from_secs(u64::from(now.saturating_sub(pin.issued)));
+            timeout.saturating_sub(age)
+        };
+        let token = token::seal(keys, &self.context, &pin)?;
+        Some(Written { token, left: self.life.absolute.map(left) })
+    }
+
+    /// What a node says to its peer `to` when it forwards a request to it: unforgeable if the tokens
+    /// are.
+    pub(super) fn hop(&self, to: &BackendId) -> Option<String> {
+        match &self.life.keys {
+            Some(keys) => token::seal(keys, &self.hop, &Pin::plain(to.tag())),
+            None => Some(to.as_str().to_owned()),
+        }
+    }
+
+    pub(super) fn is_hop(&self, value: &[u8], here: &BackendId, pool: &Look<'_>) -> bool {
+        let Some(keys) = &self.life.keys else {
+            return value == here.as_str().as_bytes();
+        };
+        let now = unix_millis(pool.clock) / 1000;
+        token::open(keys, &self.hop, value, now)
+            .is_ok_and(|opened| opened.pin.backend == here.tag())
+    }
+}
