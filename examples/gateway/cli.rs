@@ -74,10 +74,10 @@ pub(crate) struct Flags {
 impl Flags {
     pub(crate) fn parse(mut args: Parser) -> Result<Self, Error> {
         let mut flags = Self::default();
-        while let Some(arg) = args.next().map_err(wrong)? {
+        while let Some(arg) = args.next()? {
             match arg {
                 Arg::Long("config") => {
-                    flags.config = Some(args.value().map_err(wrong)?.into());
+                    flags.config = Some(args.value()?.into());
                 }
                 Arg::Long("listen") => flags.listen = Some(text(&mut args)?),
                 Arg::Long("admin") => flags.admin = Some(text(&mut args)?),
@@ -88,19 +88,21 @@ impl Flags {
                 Arg::Long("check") => flags.check = true,
                 Arg::Long("forward-only") => flags.forward_only = true,
                 Arg::Long("help") | Arg::Short('h') => flags.help = true,
-                other => return Err(wrong(other.unexpected())),
+                other => return Err(other.unexpected().into()),
             }
         }
         Ok(flags)
     }
 }
 
-fn wrong(error: lexopt::Error) -> Error {
-    Error::new(format!("{error}; --help lists all options"))
+impl From<lexopt::Error> for Error {
+    fn from(error: lexopt::Error) -> Self {
+        Self::new(format!("{error}; --help lists all options"))
+    }
 }
 
 fn text(args: &mut Parser) -> Result<String, Error> {
-    args.value().and_then(|value| value.string()).map_err(wrong)
+    Ok(args.value()?.string()?)
 }
 
 fn workers(text: &str) -> Result<usize, Error> {

@@ -123,7 +123,11 @@ impl Settings {
         } else {
             flags.backends
         };
-        let admin = admin(flags.admin.or(file.admin), file.admin_token, demo)?;
+        let admin = admin(
+            flags.admin.or(file.admin).as_deref(),
+            file.admin_token,
+            demo,
+        )?;
         if backends.is_empty() && !demo && admin.is_none() {
             return Err(Error::new(
                 "there is no backend, and no admin interface to add one; add a [[backend]] with id \
@@ -186,14 +190,14 @@ fn is_not_built(what: &str) -> Error {
     ))
 }
 
-fn admin(addr: Option<String>, token: Option<String>, demo: bool) -> Result<Option<Admin>, Error> {
+fn admin(addr: Option<&str>, token: Option<String>, demo: bool) -> Result<Option<Admin>, Error> {
     if token.as_deref() == Some("") {
         return Err(Error::new(
             "admin_token is empty; set it to a secret, for example from `openssl rand -hex 32`",
         ));
     }
     let any_port = addr.is_none() && demo;
-    let text = match addr.as_deref() {
+    let text = match addr {
         None if !demo => return Ok(None),
         text => text,
     };

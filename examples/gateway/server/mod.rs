@@ -249,5 +249,5 @@ where
             shared.clone(),
         )));
     }
-    pending().await
+    pending::<()>().await;
 }
