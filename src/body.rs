@@ -36,25 +36,16 @@ pin_project! {
 
 impl<R, I> StickyBody<R, I> {
     pub(crate) fn backend(body: R, in_flight: Option<InFlight>) -> Self {
-        Self {
-            source: Source::Backend { body },
-            in_flight,
-        }
+        Self { source: Source::Backend { body }, in_flight }
     }
 
     pub(crate) fn inner(body: I, in_flight: Option<InFlight>) -> Self {
-        Self {
-            source: Source::Inner { body },
-            in_flight,
-        }
+        Self { source: Source::Inner { body }, in_flight }
     }
 
     pub(crate) fn message(text: Bytes) -> Self {
         let text = (!text.is_empty()).then_some(text);
-        Self {
-            source: Source::Message { text },
-            in_flight: None,
-        }
+        Self { source: Source::Message { text }, in_flight: None }
     }
 }
 
@@ -74,12 +65,12 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.project();
         let frame = match this.source.project() {
-            SourceProjection::Backend { body } => body
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
-            SourceProjection::Inner { body } => body
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
+            SourceProjection::Backend { body } => {
+                body.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+            }
+            SourceProjection::Inner { body } => {
+                body.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+            }
             SourceProjection::Message { text } => {
                 Poll::Ready(text.take().map(|text| Ok(Frame::data(text))))
             }

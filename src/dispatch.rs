@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Request, header::CONTENT_TYPE};
+use http::{
+    Extensions, HeaderMap, HeaderName, HeaderValue, Request, Response, header::CONTENT_TYPE,
+};
 use tokio::time::Instant;
 
 use crate::{
@@ -88,11 +90,7 @@ pub(crate) struct Trial(Arc<BackendState>);
 
 impl Trial {
     fn take(state: &Arc<BackendState>) -> Option<Self> {
-        state
-            .sources()
-            .passive
-            .take_trial()
-            .then(|| Self(state.clone()))
+        state.sources().passive.take_trial().then(|| Self(state.clone()))
     }
 }
 
@@ -103,63 +101,58 @@ impl Drop for Trial {
 }
 
 impl<S: Clone> Dispatch<S> {
-    /// Reads the request, takes what is ours out of it, and makes the first choice.
-    pub(crate) fn begin<B>(
-        core: &Arc<Core<S>>,
-        has_inner: bool,
-        request: &mut Request<B>,
-    ) -> (Self, Next<S>) {
-        let pool = core.backends.pool();
-        let snapshot = pool.load();
-        let look = Look {
-            index: snapshot.index(),
-            clock: &*core.clock,
-        };
-        let reading = core.affinity.read(&Head::of(request), &look);
-        let mut dispatch = Self {
-            core: core.clone(),
+    #[inline]
+    pub(crate) fn new(core: Arc<Core<S>>, has_inner: bool) -> Self {
+        Self {
+            core,
             has_inner,
-            pin: reading.pin,
+            pin: None,
             owed_to: None,
             verdict: Verdict::Assigned,
-            reason: reading.reason,
-            refresh: reading.refresh,
+            reason: None,
+            refresh: false,
             https: false,
-            grpc: is_grpc(request.headers()),
+            grpc: false,
             retried: false,
             counted: false,
             deadline: None,
             sweep: None,
-        };
+        }
+    }
+
+    /// Reads the request, takes what is ours out of it, and makes the first choice.
+    #[inline]
+    pub(crate) fn begin<B>(&mut self, core: &Core<S>, request: &mut Request<B>) -> Next<S> {
+        let pool = core.backends.pool();
+        let snapshot = pool.load();
+        let look = Look { index: snapshot.index(), clock: &*core.clock };
+        let reading = core.affinity.read(&Head::of(request), &look);
+        (self.pin, self.refresh, self.reason) = (reading.pin, reading.refresh, reading.reason);
+        self.grpc = is_grpc(request.headers());
         let hop = core.local.as_ref().and_then(|here| {
             let value = request.headers_mut().remove(HOP)?;
             core.affinity.is_hop(&value, here, &look).then_some(here)
         });
         if reading.found {
-            core.affinity.strip(request.headers_mut());
+            core.affinity.strip(&reading, request.headers_mut());
         }
-        if let Some(here) = hop {
-            dispatch.verdict = Verdict::Local;
-            dispatch.reason = None;
-            if let Some(state) = snapshot.index().get(here.tag()) {
-                return (
-                    dispatch,
-                    Next::Try(Attempt::new(state.clone(), None, Patience::Last)),
-                );
-            }
+        if let Some(state) = hop.and_then(|here| snapshot.index().get(here.tag())) {
+            self.verdict = Verdict::Local;
+            self.reason = None;
+            return Next::Try(Attempt::new(state.clone(), None, Patience::Last));
         }
         if let Some(reason) = reading.reason {
             pool.counters.token_error(reason);
         }
         let next = match reading.pin {
-            Some(pin) => dispatch.resolve(&snapshot, pin),
-            None => dispatch.place(&snapshot),
+            Some(pin) => self.resolve(&snapshot, pin),
+            None => self.place(&snapshot),
         };
         // A token is only written when there was no good one, or when its backend changes.
-        if dispatch.verdict != Verdict::Pinned || dispatch.refresh {
-            dispatch.https = Head::of(request).is_https();
+        if self.verdict != Verdict::Pinned || self.refresh {
+            self.https = Head::of(request).is_https();
         }
-        (dispatch, next)
+        next
     }
 
     /// Follows the pin, or says why that cannot be.
@@ -187,29 +180,16 @@ impl<S: Clone> Dispatch<S> {
         }
         self.owed_to = Some(pin.backend);
         self.verdict = Verdict::Pinned;
-        Next::Try(Attempt {
-            state: state.clone(),
-            service,
-            trial,
-            patience: Patience::Pinned,
-        })
+        Next::Try(Attempt { state: state.clone(), service, trial, patience: Patience::Pinned })
     }
 
     /// Chooses a backend for a request without a pin: the way of every new session.
     fn place(&mut self, snapshot: &Snapshot<S>) -> Next<S> {
-        let list = if snapshot.ready.is_empty() {
-            &snapshot.busy
-        } else {
-            &snapshot.ready
-        };
+        let list = if snapshot.ready.is_empty() { &snapshot.busy } else { &snapshot.ready };
         if list.is_empty() {
             return self.next(None);
         }
-        let chosen = self
-            .core
-            .strategy
-            .choose(&Candidates::new(list))
-            .min(list.len() - 1);
+        let chosen = self.core.strategy.choose(&Candidates::new(list)).min(list.len() - 1);
         let state = &list[chosen];
         match self.attempt(snapshot, state) {
             Some(attempt) => Next::Try(attempt),
@@ -221,9 +201,7 @@ impl<S: Clone> Dispatch<S> {
     fn unavailable(&mut self, state: &Arc<BackendState>, reason: Reason) -> Next<S> {
         self.reason = Some(reason);
         match self.core.options.unavailable {
-            Failover::Reject => Next::Fail(StickyError::Unavailable {
-                backend: state.id.clone(),
-            }),
+            Failover::Reject => Next::Fail(StickyError::Unavailable { backend: state.id.clone() }),
             Failover::Repin => self.fail_over(Verdict::Moved, state.tag),
             Failover::Borrow => self.fail_over(Verdict::Borrowed, state.tag),
         }
@@ -272,16 +250,11 @@ impl<S: Clone> Dispatch<S> {
     /// All have been asked: back to the one that was busy, now with all the time that is left.
     fn wait_for(&mut self, snapshot: &Snapshot<S>, parked: Parked) -> Next<S> {
         let Some(attempt) = self.attempt(snapshot, &parked.state) else {
-            return Next::Fail(StickyError::Busy {
-                backend: parked.state.id.clone(),
-            });
+            return Next::Fail(StickyError::Busy { backend: parked.state.id.clone() });
         };
         self.verdict = parked.verdict;
         self.reason = parked.reason;
-        Next::Try(Attempt {
-            patience: Patience::Last,
-            ..attempt
-        })
+        Next::Try(Attempt { patience: Patience::Last, ..attempt })
     }
 
     fn attempt(&self, snapshot: &Snapshot<S>, state: &Arc<BackendState>) -> Option<Attempt<S>> {
@@ -294,36 +267,26 @@ impl<S: Clone> Dispatch<S> {
         if service.is_none() && !self.is_local(state) {
             return None;
         }
-        Some(Attempt {
-            state: state.clone(),
-            service,
-            trial,
-            patience: Patience::None,
-        })
+        Some(Attempt { state: state.clone(), service, trial, patience: Patience::None })
     }
 
     /// The backend did not become ready within the time that it had.
-    pub(crate) fn busy(&mut self, attempt: &Attempt<S>, head: &Head<'_>) -> Next<S> {
+    pub(crate) fn busy(
+        &mut self,
+        state: &Arc<BackendState>,
+        patience: Patience,
+        head: &Head<'_>,
+    ) -> Next<S> {
         self.https = head.is_https();
-        let state = &attempt.state;
-        let parked = Parked {
-            state: state.clone(),
-            verdict: self.verdict,
-            reason: self.reason,
-        };
-        match attempt.patience {
-            Patience::None => {
-                let next = Some(state.tag);
-                self.park(parked, next)
-            }
+        let parked = Parked { state: state.clone(), verdict: self.verdict, reason: self.reason };
+        match patience {
+            Patience::None => self.park(parked, Some(state.tag)),
             Patience::Pinned => {
                 let Busy { then, .. } = self.core.options.busy;
                 self.reason = Some(Reason::Busy);
                 match then {
                     Failover::Reject => {
-                        return Next::Fail(StickyError::Busy {
-                            backend: state.id.clone(),
-                        });
+                        return Next::Fail(StickyError::Busy { backend: state.id.clone() });
                     }
                     Failover::Repin => self.verdict = Verdict::Moved,
                     Failover::Borrow => self.verdict = Verdict::Borrowed,
@@ -335,9 +298,7 @@ impl<S: Clone> Dispatch<S> {
                 if self.has_inner && self.core.local.is_none() {
                     return Next::LastResort;
                 }
-                Next::Fail(StickyError::Busy {
-                    backend: state.id.clone(),
-                })
+                Next::Fail(StickyError::Busy { backend: state.id.clone() })
             }
         }
     }
@@ -368,9 +329,7 @@ impl<S: Clone> Dispatch<S> {
             self.reason = Some(reason);
         }
         if from_pin && self.core.options.unavailable == Failover::Reject {
-            return Next::Fail(StickyError::Unavailable {
-                backend: state.id.clone(),
-            });
+            return Next::Fail(StickyError::Unavailable { backend: state.id.clone() });
         }
         if from_pin {
             self.verdict = match self.core.options.unavailable {
@@ -415,16 +374,11 @@ impl<S> Dispatch<S> {
     /// The one deadline of the whole dispatch; the clock starts with the first wait or failure.
     fn whole_deadline(&mut self) -> Instant {
         let timeout = self.core.options.ready_timeout;
-        *self
-            .deadline
-            .get_or_insert_with(|| Instant::now() + timeout)
+        *self.deadline.get_or_insert_with(|| Instant::now() + timeout)
     }
 
     pub(crate) fn asked(&self) -> Asked {
-        Asked {
-            grpc: self.grpc,
-            retry_after: self.core.options.retry_after,
-        }
+        Asked { grpc: self.grpc, retry_after: self.core.options.retry_after }
     }
 
     fn is_local(&self, state: &BackendState) -> bool {
@@ -432,35 +386,48 @@ impl<S> Dispatch<S> {
     }
 
     /// Readies a request for the backend that is about to get it.
-    pub(crate) fn send<B>(&self, request: &mut Request<B>, state: &BackendState, remote: bool) {
-        if remote && self.core.local.is_some() {
-            match self.core.affinity.hop(&state.id) {
-                Some(hop) => request.headers_mut().insert(HOP, hop),
-                None => request.headers_mut().remove(HOP),
-            };
-        }
-        if self.core.options.extensions {
-            request
-                .extensions_mut()
-                .insert(self.outcome(Some(&state.id)));
+    #[inline]
+    pub(crate) fn send<B>(
+        &self,
+        request: &mut Option<Request<B>>,
+        state: &BackendState,
+        remote: bool,
+    ) {
+        let core = &*self.core;
+        let forwards = remote && core.local.is_some();
+        if let Some(request) = request
+            && (forwards || core.options.extensions)
+        {
+            if forwards {
+                match core.affinity.hop(&state.id) {
+                    Some(hop) => request.headers_mut().insert(HOP, hop),
+                    None => request.headers_mut().remove(HOP),
+                };
+            }
+            if core.options.extensions {
+                request.extensions_mut().insert(self.outcome(Some(&state.id)));
+            }
         }
     }
 
-    pub(crate) fn send_last_resort<B>(&mut self, request: &mut Request<B>) {
+    pub(crate) fn send_last_resort<B>(&mut self, request: &mut Option<Request<B>>) {
         self.verdict = Verdict::LastResort;
-        if self.core.options.extensions {
+        if let Some(request) = request
+            && self.core.options.extensions
+        {
             request.extensions_mut().insert(self.outcome(None));
         }
     }
 
+    /// When a request is handed over, if the strategy wants to know how long backends take.
+    #[inline]
+    pub(crate) fn started(&self) -> Option<Instant> {
+        self.core.options.wants_latency.then(Instant::now)
+    }
+
     /// A backend, or the local node, answered: the pin is settled, once.
     #[inline]
-    pub(crate) fn answered(
-        &mut self,
-        state: &BackendState,
-        headers: &mut HeaderMap,
-        extensions: &mut Extensions,
-    ) {
+    pub(crate) fn answered<B>(&mut self, state: &BackendState, response: &mut Response<B>) {
         let pool = self.core.backends.pool();
         let change = match self.verdict {
             Verdict::Assigned => Some(Change::Assign),
@@ -471,14 +438,8 @@ impl<S> Dispatch<S> {
         };
         if let Some(change) = change {
             let clock = &*self.core.clock;
-            let commit = Commit {
-                change,
-                backend: state,
-                pin: self.pin,
-                https: self.https,
-                clock,
-            };
-            if self.core.affinity.respond(&commit, headers) {
+            let commit = Commit { change, backend: state, pin: self.pin, https: self.https, clock };
+            if self.core.affinity.respond(&commit, response.headers_mut()) {
                 pool.counters.token_issued();
             }
         }
@@ -486,13 +447,13 @@ impl<S> Dispatch<S> {
             pool.counters.violation();
             tracing::error!(backend = %state.id, "a pinned request was served elsewhere: a bug");
         }
-        self.settle(Some(&state.id), extensions);
+        self.settle(Some(&state.id), response.extensions_mut());
     }
 
-    /// Something else than a backend answered.
-    pub(crate) fn answered_otherwise(&mut self, verdict: Verdict, extensions: &mut Extensions) {
-        self.verdict = verdict;
-        self.settle(None, extensions);
+    /// No backend could take the request; the last resort answered.
+    pub(crate) fn answered_by_last_resort<B>(&mut self, response: &mut Response<B>) {
+        self.verdict = Verdict::LastResort;
+        self.settle(None, response.extensions_mut());
     }
 
     fn settle(&mut self, backend: Option<&BackendId>, extensions: &mut Extensions) {
@@ -511,20 +472,12 @@ impl<S> Dispatch<S> {
 
     /// The outcome as it stands.
     pub(crate) fn outcome(&self, backend: Option<&BackendId>) -> Outcome {
-        Outcome {
-            verdict: self.verdict,
-            backend: backend.cloned(),
-            reason: self.reason,
-        }
+        Outcome { verdict: self.verdict, backend: backend.cloned(), reason: self.reason }
     }
 
     fn count(&mut self, backend: Option<&BackendId>) {
         self.counted = true;
-        self.core
-            .backends
-            .pool()
-            .counters
-            .count(self.verdict, self.reason);
+        self.core.backends.pool().counters.count(self.verdict, self.reason);
         if tracing::enabled!(target: "tower_sticky", tracing::Level::ERROR) {
             self.trace(backend);
         }
@@ -555,12 +508,7 @@ impl<S> Drop for Dispatch<S> {
 
 impl<S> Attempt<S> {
     fn new(state: Arc<BackendState>, service: Option<S>, patience: Patience) -> Self {
-        Self {
-            state,
-            service,
-            trial: None,
-            patience,
-        }
+        Self { state, service, trial: None, patience }
     }
 }
 
@@ -574,13 +522,7 @@ impl Sweep {
                 .cloned()
                 .collect();
         }
-        let mut sweep = Self {
-            tried: Vec::new(),
-            ready,
-            busy,
-            parked: None,
-            last: None,
-        };
+        let mut sweep = Self { tried: Vec::new(), ready, busy, parked: None, last: None };
         if let Some(tag) = tried {
             sweep.strike(tag);
         }
@@ -604,20 +546,13 @@ impl Sweep {
     /// The next candidate. A session that is known goes where its rank says, which is the same on
     /// every gateway and for all its parallel requests; others go where the strategy says.
     fn take<S>(&mut self, core: &Core<S>, pin: Option<Pin>) -> Option<Arc<BackendState>> {
-        let list = if self.ready.is_empty() {
-            &mut self.busy
-        } else {
-            &mut self.ready
-        };
+        let list = if self.ready.is_empty() { &mut self.busy } else { &mut self.ready };
         if list.is_empty() {
             return None;
         }
         let chosen = match pin.and_then(|pin| pin.session()) {
             Some(session) => rendezvous(session, list)?,
-            None => core
-                .strategy
-                .choose(&Candidates::new(list))
-                .min(list.len() - 1),
+            None => core.strategy.choose(&Candidates::new(list)).min(list.len() - 1),
         };
         Some(list.remove(chosen))
     }
@@ -626,8 +561,7 @@ impl Sweep {
 /// Tells the strategy how long a backend took, if it wants to know.
 pub(crate) fn observe<S>(core: &Core<S>, state: &BackendState, started: Option<Instant>) {
     if let Some(started) = started {
-        core.strategy
-            .answered(Candidate::new(state), started.elapsed());
+        core.strategy.answered(Candidate::new(state), started.elapsed());
     }
 }
 

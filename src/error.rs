@@ -19,9 +19,7 @@ pub struct ConfigError {
 impl ConfigError {
     /// An error with `message`, which should say what was wrong, what was expected and what to do.
     pub fn new(message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            message: message.into(),
-        }
+        Self { message: message.into() }
     }
 }
 
@@ -114,10 +112,7 @@ impl fmt::Display for StickyError {
             }
             Self::Busy { backend } => write!(f, "backend {backend} stayed busy"),
             Self::NotSent { backend, source } => {
-                write!(
-                    f,
-                    "no backend took the request; the last one, {backend}: {source}"
-                )
+                write!(f, "no backend took the request; the last one, {backend}: {source}")
             }
             Self::Backend { backend, source } => write!(f, "backend {backend} failed: {source}"),
             Self::Inner { source } => write!(f, "the inner service failed: {source}"),
@@ -163,10 +158,7 @@ macro_rules! request_error {
         impl<Req> $name<Req> {
             /// Gives `request` back, because of `source`.
             pub fn new(request: Req, source: impl Into<BoxError>) -> Self {
-                Self {
-                    request: Mutex::new(Some(request)),
-                    source: source.into(),
-                }
+                Self { request: Mutex::new(Some(request)), source: source.into() }
             }
 
             /// The request and the cause.
@@ -178,9 +170,7 @@ macro_rules! request_error {
 
         impl<Req> fmt::Debug for $name<Req> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_struct(stringify!($name))
-                    .field("source", &self.source)
-                    .finish()
+                f.debug_struct(stringify!($name)).field("source", &self.source).finish()
             }
         }
 

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::{
-    BoxError, Hold, NotSent, OnError, Reason, StickyBody, StickyError, Unanswered, Verdict,
+    BoxError, Hold, NotSent, OnError, Reason, StickyBody, StickyError, Unanswered,
     affinity::Head,
     backend::{BackendState, InFlight, Readiness},
     dispatch::{Attempt, Dispatch, Next, Trial, observe},
@@ -34,6 +34,8 @@ pin_project! {
     {
         #[pin]
         step: Step<S, I, B>,
+        // The request, while it is not with a backend.
+        request: Option<Request<B>>,
         dispatch: Dispatch<S>,
         inner: Option<Arc<I>>,
         on_error: PhantomData<fn() -> E>,
@@ -42,15 +44,16 @@ pin_project! {
 
 pin_project! {
     #[project = StepProjection]
+    #[project_replace = OwnedStep]
     enum Step<S, I, B>
     where
         S: Service<Request<B>>,
         I: Service<Request<B>>,
     {
-        /// Something is to be begun.
-        Begin { next: Option<(Next<S>, Request<B>)> },
-        /// Waiting until this very clone is ready to be called.
-        Wait { wait: Wait<S>, request: Option<Request<B>> },
+        // Something is to be begun.
+        Begin { next: Next<S> },
+        // Waiting until this very clone is ready to be called.
+        Wait { wait: Wait<S> },
         Call {
             #[pin]
             future: S::Future,
@@ -58,7 +61,7 @@ pin_project! {
             trial: Option<Trial>,
             started: Option<Instant>,
         },
-        InnerWait { inner: I, request: Option<Request<B>>, in_flight: Option<InFlight> },
+        InnerWait { inner: I, in_flight: Option<InFlight> },
         InnerCall {
             #[pin]
             future: I::Future,
@@ -80,25 +83,12 @@ where
         inner: Option<Arc<I>>,
     ) -> Self {
         let step = match next {
-            Next::Try(Attempt {
-                service: Some(service),
-                state,
-                trial,
-                patience,
-            }) => Step::Wait {
-                wait: Wait::new(service, state, trial, patience),
-                request: Some(request),
-            },
-            next => Step::Begin {
-                next: Some((next, request)),
-            },
+            Next::Try(Attempt { service: Some(service), state, trial, patience }) => {
+                Step::Wait { wait: Wait::new(service, state, trial, patience) }
+            }
+            next => Step::Begin { next },
         };
-        Self {
-            step,
-            dispatch,
-            inner,
-            on_error: PhantomData,
-        }
+        Self { step, request: Some(request), dispatch, inner, on_error: PhantomData }
     }
 }
 
@@ -122,111 +112,76 @@ where
         let dispatch = this.dispatch;
         loop {
             let step = match this.step.as_mut().project() {
-                StepProjection::Begin { next } => match next.take() {
-                    Some((Next::Fail(error), _)) => {
-                        this.step.set(Step::Done);
-                        return Poll::Ready(fail::<E, RB, IB, S>(dispatch, error));
-                    }
-                    Some((next, request)) => begin(dispatch, next, request, this.inner),
-                    None => return Poll::Pending,
-                },
-
-                StepProjection::Wait { wait, request } => {
-                    let gate = ready!(wait.poll_ready::<B>(cx, dispatch));
-                    let Some(mut request) = request.take() else {
-                        return Poll::Pending;
-                    };
-                    match gate {
-                        Gate::Open(slot) => {
-                            let state = &wait.attempt.state;
-                            dispatch.send(&mut request, state, true);
-                            let in_flight = Some(InFlight::new(state.clone(), slot));
-                            let started = dispatch.core().options.wants_latency.then(Instant::now);
-                            let trial = wait.attempt.trial.take();
-                            let future = wait.service.call(request);
-                            Step::Call {
-                                future,
-                                in_flight,
-                                trial,
-                                started,
-                            }
-                        }
-                        Gate::Busy => {
-                            let next = dispatch.busy(&wait.attempt, &Head::of(&request));
-                            Step::Begin {
-                                next: Some((next, request)),
-                            }
-                        }
-                        Gate::Failed(source) => {
-                            let state = &wait.attempt.state;
-                            let pool = dispatch.core().backends.pool().clone();
-                            pool.set_readiness(state, Readiness::Failed);
-                            let head = Head::of(&request);
-                            let next = dispatch.not_sent(state, Reason::NotReady, source, &head);
-                            Step::Begin {
-                                next: Some((next, request)),
-                            }
-                        }
+                StepProjection::Begin { .. } => {
+                    let owned = this.step.as_mut().project_replace(Step::Done);
+                    let OwnedStep::Begin { next } = owned else { return Poll::Pending };
+                    match begin(dispatch, next, this.request, this.inner) {
+                        Ok(step) => step,
+                        Err(error) => return Poll::Ready(fail::<E, RB, IB, S>(dispatch, error)),
                     }
                 }
 
-                StepProjection::Call {
-                    future,
-                    in_flight,
-                    trial,
-                    started,
-                } => {
+                StepProjection::Wait { wait } => {
+                    let gate = ready!(wait.poll_ready::<B>(cx, dispatch));
+                    let owned = this.step.as_mut().project_replace(Step::Done);
+                    let OwnedStep::Wait { wait } = owned else { return Poll::Pending };
+                    match gate {
+                        Gate::Open(slot) => {
+                            let Wait { mut service, state, trial, .. } = wait;
+                            dispatch.send(this.request, &state, true);
+                            let started = dispatch.started();
+                            let Some(request) = this.request.take() else {
+                                return Poll::Pending;
+                            };
+                            let future = service.call(request);
+                            let in_flight = Some(InFlight::new(state, slot));
+                            Step::Call { future, in_flight, trial, started }
+                        }
+                        gate => Step::Begin { next: shut(dispatch, gate, &wait, this.request) },
+                    }
+                }
+
+                StepProjection::Call { future, in_flight, trial, started } => {
                     let result = ready!(future.poll(cx));
                     let Some(in_flight) = in_flight.take() else {
                         return Poll::Pending;
                     };
+                    let trial = trial.take();
                     match result {
                         Ok(response) => {
                             observe(dispatch.core(), in_flight.state(), *started);
-                            acquit(dispatch, in_flight.state(), trial.take());
-                            let response = stamp(dispatch, response, in_flight);
-                            let response =
-                                response.map(|(body, guard)| StickyBody::backend(body, guard));
+                            acquit(dispatch, in_flight.state(), trial);
                             this.step.set(Step::Done);
-                            return Poll::Ready(Ok(response));
+                            return Poll::Ready(Ok(stamp(dispatch, response, in_flight)));
                         }
-                        Err(error) => {
-                            let (state, trial) = (in_flight.state().clone(), trial.take());
-                            drop(in_flight);
-                            match refused(dispatch, &state, trial, error.into()) {
-                                Ok(next) => Step::Begin { next: Some(next) },
-                                Err(error) => {
-                                    this.step.set(Step::Done);
-                                    return Poll::Ready(fail::<E, RB, IB, S>(dispatch, error));
-                                }
+                        Err(error) => match refused(dispatch, in_flight, trial, error.into()) {
+                            Ok((next, request)) => {
+                                *this.request = Some(request);
+                                Step::Begin { next }
                             }
-                        }
+                            Err(error) => {
+                                this.step.set(Step::Done);
+                                return Poll::Ready(fail::<E, RB, IB, S>(dispatch, error));
+                            }
+                        },
                     }
                 }
 
-                StepProjection::InnerWait {
-                    inner,
-                    request,
-                    in_flight,
-                } => match ready!(inner.poll_ready(cx)) {
-                    Ok(()) => {
-                        let Some(request) = request.take() else {
-                            return Poll::Pending;
-                        };
-                        let future = inner.call(request);
-                        Step::InnerCall {
-                            future,
-                            in_flight: in_flight.take(),
+                StepProjection::InnerWait { inner, in_flight } => {
+                    let result = ready!(inner.poll_ready(cx)).map_err(Into::into);
+                    match (result, this.request.take()) {
+                        (Ok(()), Some(request)) => {
+                            let future = inner.call(request);
+                            Step::InnerCall { future, in_flight: in_flight.take() }
+                        }
+                        (Ok(()), None) => return Poll::Pending,
+                        (Err(source), _) => {
+                            this.step.set(Step::Done);
+                            let error = StickyError::Inner { source };
+                            return Poll::Ready(fail::<E, RB, IB, S>(dispatch, error));
                         }
                     }
-                    Err(error) => {
-                        this.step.set(Step::Done);
-                        let error = StickyError::Inner {
-                            source: error.into(),
-                        };
-                        return Poll::Ready(fail::<E, RB, IB, S>(dispatch, error));
-                    }
-                },
+                }
 
                 StepProjection::InnerCall { future, in_flight } => {
                     let result = ready!(future.poll(cx));
@@ -235,9 +190,7 @@ where
                     return Poll::Ready(match result {
                         Ok(response) => Ok(inner_answered(dispatch, response, in_flight)),
                         Err(error) => {
-                            let error = StickyError::Inner {
-                                source: error.into(),
-                            };
+                            let error = StickyError::Inner { source: error.into() };
                             fail::<E, RB, IB, S>(dispatch, error)
                         }
                     });
@@ -255,53 +208,49 @@ where
 fn begin<S, I, B>(
     dispatch: &mut Dispatch<S>,
     next: Next<S>,
-    mut request: Request<B>,
+    request: &mut Option<Request<B>>,
     inner: &Option<Arc<I>>,
-) -> Step<S, I, B>
+) -> Result<Step<S, I, B>, StickyError>
 where
     S: Service<Request<B>> + Clone,
     I: Service<Request<B>> + Clone,
 {
-    match (next, inner) {
-        (
-            Next::Try(Attempt {
-                service: Some(service),
-                state,
-                trial,
-                patience,
-            }),
-            _,
-        ) => {
-            let wait = Wait::new(service, state, trial, patience);
-            Step::Wait {
-                wait,
-                request: Some(request),
-            }
+    let (state, inner) = match (next, inner) {
+        (Next::Fail(error), _) => return Err(error),
+        (Next::Try(Attempt { service: Some(service), state, trial, patience }), _) => {
+            return Ok(Step::Wait { wait: Wait::new(service, state, trial, patience) });
         }
-        (Next::Try(Attempt { state, .. }), Some(inner)) => {
-            dispatch.send(&mut request, &state, false);
-            let in_flight = Some(InFlight::new(state, None));
-            Step::InnerWait {
-                inner: I::clone(inner),
-                request: Some(request),
-                in_flight,
-            }
+        (Next::Try(Attempt { state, .. }), Some(inner)) => (Some(state), inner),
+        (Next::LastResort, Some(inner)) => (None, inner),
+        (Next::Try(_) | Next::LastResort, None) => return Err(StickyError::NoBackend),
+    };
+    match &state {
+        Some(state) => dispatch.send(request, state, false),
+        None => dispatch.send_last_resort(request),
+    }
+    let in_flight = state.map(|state| InFlight::new(state, None));
+    Ok(Step::InnerWait { inner: I::clone(inner), in_flight })
+}
+
+/// What to do about a backend that did not become ready: its request is untouched.
+fn shut<S: Clone, B>(
+    dispatch: &mut Dispatch<S>,
+    gate: Gate,
+    wait: &Wait<S>,
+    request: &Option<Request<B>>,
+) -> Next<S> {
+    let state = &wait.state;
+    let Some(request) = request else {
+        return Next::Fail(StickyError::Busy { backend: state.id.clone() });
+    };
+    let head = Head::of(request);
+    match gate {
+        Gate::Failed(source) => {
+            let pool = dispatch.core().backends.pool();
+            pool.set_readiness(state, Readiness::Failed);
+            dispatch.not_sent(state, Reason::NotReady, source, &head)
         }
-        (Next::LastResort, Some(inner)) => {
-            dispatch.send_last_resort(&mut request);
-            Step::InnerWait {
-                inner: I::clone(inner),
-                request: Some(request),
-                in_flight: None,
-            }
-        }
-        (Next::Try(_) | Next::LastResort, None) => {
-            let next = Some((Next::Fail(StickyError::NoBackend), request));
-            Step::Begin { next }
-        }
-        (Next::Fail(error), _) => Step::Begin {
-            next: Some((Next::Fail(error), request)),
-        },
+        Gate::Busy | Gate::Open(_) => dispatch.busy(state, wait.patience, &head),
     }
 }
 
@@ -319,10 +268,12 @@ fn acquit<S>(dispatch: &Dispatch<S>, state: &BackendState, trial: Option<Trial>)
 /// may go elsewhere, or the error.
 fn refused<S: Clone, B: 'static>(
     dispatch: &mut Dispatch<S>,
-    state: &Arc<BackendState>,
+    in_flight: InFlight,
     trial: Option<Trial>,
     error: BoxError,
 ) -> Result<(Next<S>, Request<B>), StickyError> {
+    let state = &in_flight.state().clone();
+    drop(in_flight);
     let error = match error.downcast::<NotSent<Request<B>>>() {
         Ok(not_sent) => {
             let health = dispatch.core().options.health;
@@ -330,9 +281,7 @@ fn refused<S: Clone, B: 'static>(
             let pool = dispatch.core().backends.pool();
             pool.update(state, "the connection failed", |sources| {
                 let now = Instant::now();
-                sources
-                    .passive
-                    .failed(health.connect_failures, health.ejection, now);
+                sources.passive.failed(health.connect_failures, health.ejection, now);
             });
             pool.wake.notify_one();
             drop(trial);
@@ -342,10 +291,7 @@ fn refused<S: Clone, B: 'static>(
                     let next = dispatch.not_sent(state, Reason::ConnectFailed, source, &head);
                     Ok((next, request))
                 }
-                None => Err(StickyError::NotSent {
-                    backend: state.id.clone(),
-                    source,
-                }),
+                None => Err(StickyError::NotSent { backend: state.id.clone(), source }),
             };
         }
         Err(error) => error,
@@ -364,44 +310,37 @@ fn refused<S: Clone, B: 'static>(
         }
         Err(source) => source,
     };
-    Err(StickyError::Backend {
-        backend: state.id.clone(),
-        source,
-    })
+    Err(StickyError::Backend { backend: state.id.clone(), source })
 }
 
 /// Settles the pin on a backend's response, and decides how long it counts as in flight.
 #[inline]
-fn stamp<S, RB>(
+fn stamp<S, RB, IB>(
     dispatch: &mut Dispatch<S>,
-    response: Response<RB>,
+    mut response: Response<RB>,
     in_flight: InFlight,
-) -> Response<(RB, Option<InFlight>)> {
-    let (mut parts, body) = response.into_parts();
-    dispatch.answered(in_flight.state(), &mut parts.headers, &mut parts.extensions);
+) -> Response<StickyBody<RB, IB>> {
+    dispatch.answered(in_flight.state(), &mut response);
     let mut in_flight = Some(in_flight);
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS
-        && let Some(hold) = parts.extensions.get::<Hold>()
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS
+        && let Some(hold) = response.extensions().get::<Hold>()
         && let Some(in_flight) = in_flight.take()
     {
         hold.keep(in_flight);
     }
-    Response::from_parts(parts, (body, in_flight))
+    response.map(|body| StickyBody::backend(body, in_flight))
 }
 
 fn inner_answered<S, RB, IB>(
     dispatch: &mut Dispatch<S>,
-    response: Response<IB>,
+    mut response: Response<IB>,
     in_flight: Option<InFlight>,
 ) -> Response<StickyBody<RB, IB>> {
-    let (mut parts, body) = response.into_parts();
     match &in_flight {
-        Some(in_flight) => {
-            dispatch.answered(in_flight.state(), &mut parts.headers, &mut parts.extensions);
-        }
-        None => dispatch.answered_otherwise(Verdict::LastResort, &mut parts.extensions),
+        Some(in_flight) => dispatch.answered(in_flight.state(), &mut response),
+        None => dispatch.answered_by_last_resort(&mut response),
     }
-    Response::from_parts(parts, StickyBody::inner(body, in_flight))
+    response.map(|body| StickyBody::inner(body, in_flight))
 }
 
 fn fail<E: OnError, RB, IB, S>(

@@ -47,24 +47,15 @@ struct Shared {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Option<Vec<Box<dyn Any + Send>>>> {
         // Nothing of ours can panic under the lock, and a list of guards is never half-changed.
-        self.kept
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 impl Hold {
     /// A hold and its end.
     pub fn pair() -> (Self, HoldEnd) {
-        let shared = Arc::new(Shared {
-            kept: Mutex::new(Some(Vec::new())),
-        });
-        (
-            Self {
-                shared: shared.clone(),
-            },
-            HoldEnd { shared },
-        )
+        let shared = Arc::new(Shared { kept: Mutex::new(Some(Vec::new())) });
+        (Self { shared: shared.clone() }, HoldEnd { shared })
     }
 
     /// Keeps `guard` until the end; drops it at once if the end is already reached.
@@ -106,9 +97,7 @@ impl Drop for HoldEnd {
 
 impl fmt::Debug for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hold")
-            .field("released", &self.is_released())
-            .finish()
+        f.debug_struct("Hold").field("released", &self.is_released()).finish()
     }
 }
 
@@ -127,13 +116,10 @@ mod tests {
         let (hold, end) = Hold::pair();
         let guard = Arc::new(());
         hold.keep(guard.clone());
-        hold.clone().keep(guard.clone());
-        drop(hold);
-        assert_eq!(
-            Arc::strong_count(&guard),
-            3,
-            "dropping the handle releases nothing"
-        );
+        let other = hold.clone();
+        other.keep(guard.clone());
+        drop((hold, other));
+        assert_eq!(Arc::strong_count(&guard), 3, "dropping the handle releases nothing");
         end.release();
         assert_eq!(Arc::strong_count(&guard), 1);
     }

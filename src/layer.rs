@@ -103,10 +103,7 @@ impl<S> StickyLayer<S> {
             local: None,
             options: Options::default(),
         };
-        Ok(Self {
-            core: Arc::new(core),
-            on_error: PhantomData,
-        })
+        Ok(Self { core: Arc::new(core), on_error: PhantomData })
     }
 }
 
@@ -209,10 +206,7 @@ impl<S, E> StickyLayer<S, E> {
     /// Errors stay errors: the service's error becomes [`StickyError`](crate::StickyError).
     #[must_use]
     pub fn propagate_errors(self) -> StickyLayer<S, Propagate> {
-        StickyLayer {
-            core: self.core,
-            on_error: PhantomData,
-        }
+        StickyLayer { core: self.core, on_error: PhantomData }
     }
 
     /// A service of the backends alone, without an inner service.
@@ -289,10 +283,7 @@ impl<S, I, E> Layer<I> for StickyLayer<S, E> {
 
 impl<S, E> Clone for StickyLayer<S, E> {
     fn clone(&self) -> Self {
-        Self {
-            core: self.core.clone(),
-            on_error: PhantomData,
-        }
+        Self { core: self.core.clone(), on_error: PhantomData }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Session affinity for [Tower](https://docs.rs/tower): keeps each user on the backend that holds
 //! their session.
 
+#![forbid(unsafe_code)]
+
 mod backend;
 mod body;
 mod clock;

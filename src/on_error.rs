@@ -82,10 +82,7 @@ impl sealed::Settle for Respond {
         let mut response = Response::new(StickyBody::message(Bytes::from(format!("{text}\n"))));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             // Whole seconds (RFC 9110, section 10.2.3), at least one.
             headers.insert(RETRY_AFTER, asked.retry_after.as_secs().max(1).into());

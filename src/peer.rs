@@ -85,9 +85,7 @@ impl Peer {
     #[cfg(feature = "proxy")]
     pub(crate) fn lines(&self) -> &crate::proxy::Lines {
         let inner = &*self.inner;
-        inner
-            .lines
-            .get_or_init(|| crate::proxy::Lines::new(inner.addr, inner.https))
+        inner.lines.get_or_init(|| crate::proxy::Lines::new(inner.addr, inner.https))
     }
 
     /// Whether the client used https: the connection is encrypted, or the peer is trusted and says
@@ -137,40 +135,20 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
-        Peer::new(SocketAddr::from(([127, 0, 0, 1], 1)))
-            .trusted(trusted)
-            .is_https(&map)
+        Peer::new(SocketAddr::from(([127, 0, 0, 1], 1))).trusted(trusted).is_https(&map)
     }
 
     #[test]
     fn only_a_trusted_peers_last_word_counts() {
         assert!(https(true, &[("x-forwarded-proto", "https")]));
-        assert!(
-            !https(false, &[("x-forwarded-proto", "https")]),
-            "an untrusted peer can say it"
-        );
-        assert!(
-            !https(true, &[("x-forwarded-proto", "https, http")]),
-            "the last hop used http"
-        );
-        assert!(!https(
-            true,
-            &[
-                ("x-forwarded-proto", "https"),
-                ("x-forwarded-proto", "http")
-            ]
-        ));
+        assert!(!https(false, &[("x-forwarded-proto", "https")]), "an untrusted peer can say it");
+        assert!(!https(true, &[("x-forwarded-proto", "https, http")]), "the last hop used http");
+        assert!(!https(true, &[("x-forwarded-proto", "https"), ("x-forwarded-proto", "http")]));
         assert!(https(
             true,
-            &[(
-                "forwarded",
-                "for=1.2.3.4;proto=http, for=5.6.7.8; Proto=\"https\""
-            )]
+            &[("forwarded", "for=1.2.3.4;proto=http, for=5.6.7.8; Proto=\"https\"")]
         ));
-        assert!(!https(
-            true,
-            &[("forwarded", "for=1.2.3.4;proto=https, for=5.6.7.8")]
-        ));
+        assert!(!https(true, &[("forwarded", "for=1.2.3.4;proto=https, for=5.6.7.8")]));
         assert!(!https(true, &[]));
     }
 }

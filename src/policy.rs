@@ -34,10 +34,7 @@ pub struct Busy {
 impl Busy {
     /// Waits this long for the pinned backend, and then borrows another one.
     pub const fn wait(wait: Duration) -> Self {
-        Self {
-            wait,
-            then: Failover::Borrow,
-        }
+        Self { wait, then: Failover::Borrow }
     }
 
     /// What to do after the wait; default [`Failover::Borrow`].

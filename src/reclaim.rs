@@ -74,9 +74,7 @@ impl<S, F> Reclaim<S, F> {
 
 impl<S: fmt::Debug, F> fmt::Debug for Reclaim<S, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reclaim")
-            .field("inner", &self.inner)
-            .finish_non_exhaustive()
+        f.debug_struct("Reclaim").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 
@@ -105,10 +103,7 @@ where
             extensions: parts.extensions.clone(),
         };
         let slot = Arc::new(Slot(Mutex::new(None)));
-        let body = ReclaimBody {
-            body: Some(body),
-            slot: Some(slot.clone()),
-        };
+        let body = ReclaimBody { body: Some(body), slot: Some(slot.clone()) };
         ReclaimFuture {
             future: Some(self.inner.call(Request::from_parts(parts, body))),
             is_connect: self.is_connect.clone(),
@@ -142,17 +137,11 @@ struct Slot<B>(Mutex<Option<B>>);
 
 impl<B> Slot<B> {
     fn put(&self, body: B) {
-        *self
-            .0
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(body);
+        *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(body);
     }
 
     fn take(&self) -> Option<B> {
-        self.0
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .take()
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
     }
 }
 
@@ -242,9 +231,7 @@ impl<B: Body + Unpin> Body for ReclaimBody<B> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
@@ -253,9 +240,7 @@ impl<B> Unpin for ReclaimBody<B> {}
 
 impl<B> fmt::Debug for ReclaimBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReclaimBody")
-            .field("untouched", &self.slot.is_some())
-            .finish()
+        f.debug_struct("ReclaimBody").field("untouched", &self.slot.is_some()).finish()
     }
 }
 
@@ -301,9 +286,8 @@ mod tests {
             drop(request);
             Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionRefused))
         });
-        let backend = Reclaim::new(client, |e: &io::Error| {
-            e.kind() == io::ErrorKind::ConnectionRefused
-        });
+        let backend =
+            Reclaim::new(client, |e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused);
         let error = backend.oneshot(request()).await.unwrap_err();
         let not_sent = error.downcast::<NotSent<Request<Stream>>>().unwrap();
         let (request, source) = not_sent.into_parts();
@@ -314,10 +298,7 @@ mod tests {
         assert_eq!(parts.version, Version::HTTP_2);
         assert_eq!(parts.headers["x-one"], "1");
         assert_eq!(parts.extensions.get::<u32>(), Some(&7));
-        assert_eq!(
-            body.collect().await.unwrap().to_bytes(),
-            "chunk chunk chunk "
-        );
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "chunk chunk chunk ");
     }
 
     #[tokio::test]
@@ -328,10 +309,7 @@ mod tests {
         });
         let backend = Reclaim::new(client, |_: &io::Error| true);
         let error = backend.oneshot(request()).await.unwrap_err();
-        assert!(
-            error.is::<io::Error>(),
-            "the client's own error is passed on"
-        );
+        assert!(error.is::<io::Error>(), "the client's own error is passed on");
     }
 
     #[tokio::test]
@@ -339,15 +317,8 @@ mod tests {
         let client = service_fn(|_: Request<ReclaimBody<Stream>>| async move {
             Err::<(), _>(io::Error::from(io::ErrorKind::BrokenPipe))
         });
-        let backend = Reclaim::new(client, |e: &io::Error| {
-            e.kind() == io::ErrorKind::ConnectionRefused
-        });
-        assert!(
-            backend
-                .oneshot(request())
-                .await
-                .unwrap_err()
-                .is::<io::Error>()
-        );
+        let backend =
+            Reclaim::new(client, |e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused);
+        assert!(backend.oneshot(request()).await.unwrap_err().is::<io::Error>());
     }
 }

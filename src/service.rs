@@ -37,11 +37,7 @@ pub struct StickyService<S, I = NoInner, E = crate::Respond> {
 
 impl<S, I, E> StickyService<S, I, E> {
     pub(crate) fn new(core: Arc<Core<S>>, inner: Option<Arc<I>>) -> Self {
-        Self {
-            core,
-            inner,
-            on_error: PhantomData,
-        }
+        Self { core, inner, on_error: PhantomData }
     }
 
     /// The pool's handle.
@@ -74,26 +70,21 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         ensure_driven::<S, Request<B>>(self.core.backends.pool(), self.core.options.health);
-        let (dispatch, next) = Dispatch::begin(&self.core, self.inner.is_some(), &mut request);
+        let mut dispatch = Dispatch::new(self.core.clone(), self.inner.is_some());
+        let next = dispatch.begin(&self.core, &mut request);
         ResponseFuture::new(dispatch, next, request, self.inner.clone())
     }
 }
 
 impl<S, I, E> Clone for StickyService<S, I, E> {
     fn clone(&self) -> Self {
-        Self {
-            core: self.core.clone(),
-            inner: self.inner.clone(),
-            on_error: PhantomData,
-        }
+        Self { core: self.core.clone(), inner: self.inner.clone(), on_error: PhantomData }
     }
 }
 
 impl<S, I, E> fmt::Debug for StickyService<S, I, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StickyService")
-            .field("layer", &self.core)
-            .finish_non_exhaustive()
+        f.debug_struct("StickyService").field("layer", &self.core).finish_non_exhaustive()
     }
 }
 

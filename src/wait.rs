@@ -17,13 +17,15 @@ use tower_service::Service;
 use crate::{
     BoxError,
     backend::{BackendState, Waiting},
-    dispatch::{Attempt, Dispatch, Patience, Trial},
+    dispatch::{Dispatch, Patience, Trial},
 };
 
 /// One clone of a backend's service on its way to being ready; the same clone is called then.
 pub(crate) struct Wait<S> {
     pub(crate) service: S,
-    pub(crate) attempt: Attempt<S>,
+    pub(crate) state: Arc<BackendState>,
+    pub(crate) trial: Option<Trial>,
+    pub(crate) patience: Patience,
     slot: Option<OwnedSemaphorePermit>,
     /// Only there when it really has to wait.
     queue: Option<Box<Queue>>,
@@ -54,18 +56,7 @@ impl<S> Wait<S> {
         trial: Option<Trial>,
         patience: Patience,
     ) -> Self {
-        let attempt = Attempt {
-            state,
-            service: None,
-            trial,
-            patience,
-        };
-        Self {
-            service,
-            attempt,
-            slot: None,
-            queue: None,
-        }
+        Self { service, state, trial, patience, slot: None, queue: None }
     }
 
     #[inline]
@@ -85,7 +76,7 @@ impl<S> Wait<S> {
                 Poll::Pending => {}
             }
         }
-        if self.attempt.patience == Patience::None || !self.enqueue(dispatch) {
+        if self.patience == Patience::None || !self.enqueue(dispatch) {
             return Poll::Ready(Gate::Busy);
         }
         match &mut self.queue {
@@ -101,14 +92,14 @@ impl<S> Wait<S> {
             return Poll::Ready(());
         }
         if self.queue.is_none() {
-            let Some(slots) = self.attempt.state.slots() else {
+            let Some(slots) = self.state.slots() else {
                 return Poll::Ready(());
             };
             if let Ok(slot) = slots.clone().try_acquire_owned() {
                 self.slot = Some(slot);
                 return Poll::Ready(());
             }
-            if self.attempt.patience == Patience::None || !self.enqueue(dispatch) {
+            if self.patience == Patience::None || !self.enqueue(dispatch) {
                 return Poll::Pending;
             }
             if let Some(queue) = &mut self.queue {
@@ -139,16 +130,12 @@ impl<S> Wait<S> {
             return true;
         }
         let max = dispatch.core().options.max_waiters;
-        let Some(place) = Waiting::start(&self.attempt.state, max) else {
+        let Some(place) = Waiting::start(&self.state, max) else {
             return false;
         };
-        let deadline = dispatch.deadline(self.attempt.patience);
+        let deadline = dispatch.deadline(self.patience);
         let sleep = Box::pin(sleep_until(deadline));
-        self.queue = Some(Box::new(Queue {
-            sleep,
-            slot: None,
-            _place: place,
-        }));
+        self.queue = Some(Box::new(Queue { sleep, slot: None, _place: place }));
         true
     }
 }

@@ -6,12 +6,7 @@ use http::{HeaderMap, HeaderValue, header::CACHE_CONTROL};
 /// `private` and `no-cache="set-cookie"` and drops `public` and `s-maxage`, unless it is `no-store`
 /// or wholly `private` already. `Set-Cookie` alone does not keep a cache from storing.
 pub(super) fn make_private(headers: &mut HeaderMap) {
-    if headers
-        .get_all(CACHE_CONTROL)
-        .iter()
-        .flat_map(directives)
-        .any(is_safe)
-    {
+    if headers.get_all(CACHE_CONTROL).iter().flat_map(directives).any(is_safe) {
         return;
     }
     let mut safe = Vec::from(&b"private, no-cache=\"set-cookie\""[..]);
@@ -31,10 +26,7 @@ fn is_safe(directive: &[u8]) -> bool {
 }
 
 fn matches_name(directive: &[u8], name: &[u8]) -> bool {
-    let end = directive
-        .iter()
-        .position(|&b| b == b'=')
-        .unwrap_or(directive.len());
+    let end = directive.iter().position(|&b| b == b'=').unwrap_or(directive.len());
     directive[..end].trim_ascii().eq_ignore_ascii_case(name)
 }
 
@@ -61,11 +53,7 @@ mod tests {
             headers.append(CACHE_CONTROL, HeaderValue::from_static(field));
         }
         make_private(&mut headers);
-        headers
-            .get_all(CACHE_CONTROL)
-            .iter()
-            .map(|v| v.to_str().unwrap().to_owned())
-            .collect()
+        headers.get_all(CACHE_CONTROL).iter().map(|v| v.to_str().unwrap().to_owned()).collect()
     }
 
     #[test]
@@ -85,12 +73,7 @@ mod tests {
 
     #[test]
     fn what_is_safe_already_stays_as_it_is() {
-        for safe in [
-            "no-store",
-            "max-age=5, No-Store",
-            "Private",
-            "private, max-age=60",
-        ] {
+        for safe in ["no-store", "max-age=5, No-Store", "Private", "private, max-age=60"] {
             assert_eq!(made_private(&[safe]), [safe]);
         }
     }

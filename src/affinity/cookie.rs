@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, header::SET_COOKIE};
+use http::{
+    HeaderMap, HeaderValue,
+    header::{COOKIE, SET_COOKIE},
+};
 
 use super::{
     BoundAffinity, Change, Commit, Conflict, Head, Look, Reading, SameSite, Secure, cache_control,
@@ -163,10 +166,7 @@ impl Cookie {
     fn check(&self) -> Result<(), ConfigError> {
         self.attributes.check()?;
         let refuse = |why: &str| {
-            Err(ConfigError::new(format!(
-                "the cookie {:?}: {why}",
-                self.attributes.name
-            )))
+            Err(ConfigError::new(format!("the cookie {:?}: {why}", self.attributes.name)))
         };
         if self.keys.is_none() && (self.idle.is_some() || self.absolute.is_some()) {
             return refuse(
@@ -202,6 +202,7 @@ impl Bind for Cookie {
         Ok(Arc::new(Bound {
             context: Context::new("cookie", pool, &self.attributes.name),
             hop: Context::new("hop", pool, &self.attributes.name),
+            name: scan::Name::new(&self.attributes.name),
             template: self.attributes.template(),
             options: self.clone(),
         }))
@@ -211,6 +212,7 @@ impl Bind for Cookie {
 #[derive(Debug)]
 struct Bound {
     options: Cookie,
+    name: scan::Name,
     context: Context,
     hop: Context,
     template: cookie::Cookie<'static>,
@@ -219,16 +221,13 @@ struct Bound {
 impl BoundAffinity for Bound {
     fn read(&self, request: &Head<'_>, pool: &Look<'_>) -> Reading {
         let mut reading = Reading::default();
-        for value in scan::values(request.headers, self.options.attributes.name.as_bytes()) {
+        let mut cookies = scan::Cookies::new(request.headers);
+        while let Some(value) = cookies.next(&self.name) {
             reading.found = !self.options.forward;
+            reading.sole = cookies.is_sole();
             match self.pin(value, pool) {
                 Ok((pin, refresh)) => {
-                    return Reading {
-                        pin: Some(pin),
-                        refresh,
-                        reason: None,
-                        ..reading
-                    };
+                    return Reading { pin: Some(pin), refresh, reason: None, ..reading };
                 }
                 Err(reason) => reading.reason = reading.reason.or(Some(reason)),
             }
@@ -236,8 +235,12 @@ impl BoundAffinity for Bound {
         reading
     }
 
-    fn strip(&self, headers: &mut HeaderMap) {
-        scan::remove(headers, self.options.attributes.name.as_bytes());
+    fn strip(&self, reading: &Reading, headers: &mut HeaderMap) {
+        if reading.sole {
+            headers.remove(COOKIE);
+            return;
+        }
+        scan::remove(headers, &self.name);
     }
 
     fn respond(&self, commit: &Commit<'_>, headers: &mut HeaderMap) -> bool {
@@ -252,10 +255,7 @@ impl BoundAffinity for Bound {
             return false;
         }
         let Some(field) = self.field(commit) else {
-            tracing::error!(
-                cookie = name,
-                "no token could be made; the session is not pinned"
-            );
+            tracing::error!(cookie = name, "no token could be made; the session is not pinned");
             return false;
         };
         headers.append(SET_COOKIE, field);
@@ -302,28 +302,17 @@ impl Bound {
             return Err(Reason::Malformed);
         }
         let (age, idle) = (now.saturating_sub(issued), now.saturating_sub(seen));
-        if self
-            .options
-            .absolute
-            .is_some_and(|timeout| age >= timeout.as_secs())
-        {
+        if self.options.absolute.is_some_and(|timeout| age >= timeout.as_secs()) {
             return Err(Reason::ExpiredAbsolute);
         }
-        if self
-            .options
-            .idle
-            .is_some_and(|timeout| idle >= timeout.as_secs())
-        {
+        if self.options.idle.is_some_and(|timeout| idle >= timeout.as_secs()) {
             return Err(Reason::ExpiredIdle);
         }
         if pool.index.get(pin.backend).is_none() {
             return Err(Reason::Unknown);
         }
         // A quarter of the idle timeout, rounded up, so that it is never due at once.
-        let due = self
-            .options
-            .idle
-            .is_some_and(|timeout| idle >= timeout.as_secs().div_ceil(4));
+        let due = self.options.idle.is_some_and(|timeout| idle >= timeout.as_secs().div_ceil(4));
         Ok((pin, due || opened.old_key))
     }
 
@@ -331,31 +320,19 @@ impl Bound {
     fn field(&self, commit: &Commit<'_>) -> Option<HeaderValue> {
         let Some(keys) = &self.options.keys else {
             let id = commit.backend.id.as_str().to_owned();
-            return self
-                .options
-                .attributes
-                .header(&self.template, id, None, commit.https);
+            return self.options.attributes.header(&self.template, id, None, commit.https);
         };
         let millis = unix_millis(commit.clock);
         let now = (millis / 1000) as u32;
         let backend = commit.backend.tag;
         let pin = match (commit.change, commit.pin) {
             (Change::Refresh | Change::Keep, Some(pin)) => Pin { seen: now, ..pin },
-            (Change::Move, Some(pin)) => Pin {
-                backend,
-                seen: now,
-                epoch: (pin.epoch + 1).max(millis),
-                ..pin
-            },
+            (Change::Move, Some(pin)) => {
+                Pin { backend, seen: now, epoch: (pin.epoch + 1).max(millis), ..pin }
+            }
             (Change::Assign, _) | (_, None) => {
                 let session = token::new_session(keys);
-                Pin {
-                    backend,
-                    session,
-                    epoch: millis,
-                    issued: now,
-                    seen: now,
-                }
+                Pin { backend, session, epoch: millis, issued: now, seen: now }
             }
         };
         let token = token::seal(keys, &self.context, &pin)?;
@@ -363,13 +340,7 @@ impl Bound {
             let age = Duration::from_secs(u64::from(now.saturating_sub(pin.issued)));
             timeout.saturating_sub(age)
         };
-        let max_age = self
-            .options
-            .absolute
-            .filter(|_| self.options.permanent)
-            .map(left);
-        self.options
-            .attributes
-            .header(&self.template, token, max_age, commit.https)
+        let max_age = self.options.absolute.filter(|_| self.options.permanent).map(left);
+        self.options.attributes.header(&self.template, token, max_age, commit.https)
     }
 }

@@ -48,7 +48,7 @@ pub trait BoundAffinity: fmt::Debug + Send + Sync + 'static {
     fn read(&self, request: &Head<'_>, pool: &Look<'_>) -> Reading;
 
     /// Takes what is ours out of the request.
-    fn strip(&self, headers: &mut HeaderMap);
+    fn strip(&self, reading: &Reading, headers: &mut HeaderMap);
 
     /// Writes the pin on the response when there is something to write, and settles conflicts with
     /// what the backend wrote. Tells whether a token was issued.
@@ -70,10 +70,7 @@ pub struct Head<'a> {
 
 impl<'a> Head<'a> {
     pub(crate) fn of<B>(request: &'a Request<B>) -> Self {
-        Self {
-            headers: request.headers(),
-            extensions: request.extensions(),
-        }
+        Self { headers: request.headers(), extensions: request.extensions() }
     }
 
     /// Whether the client used https, by a trusted word.
@@ -101,6 +98,8 @@ pub struct Reading {
     pub(crate) reason: Option<Reason>,
     /// Whether there is something to strip.
     pub(crate) found: bool,
+    /// Whether the token is all that its header holds, so that the header goes as a whole.
+    pub(crate) sole: bool,
 }
 
 /// What has become of the pin, once a backend has answered.

@@ -4,44 +4,114 @@
 //! white space (SP and HTAB) around name and value, one pair of quotes around a value. Nothing is
 //! decoded. A name matches exactly or not at all, and a byte that is not ASCII in another cookie
 //! does no harm.
+//!
+//! The name is searched for as a string, and what stands around it decides whether it is a cookie's
+//! name: other cookies, however many, are passed over without being taken apart.
 
 use http::{
     HeaderMap, HeaderValue,
-    header::{COOKIE, Entry},
+    header::{COOKIE, Entry, ValueIter},
 };
-use memchr::memchr;
+use memchr::{memchr, memmem::Finder};
 
-/// The values of all cookies named `name`, in order, over all `Cookie` fields (HTTP/2 splits them).
-pub(super) fn values<'a>(
-    headers: &'a HeaderMap,
-    name: &'a [u8],
-) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-    headers
-        .get_all(COOKIE)
-        .into_iter()
-        .flat_map(|field| pairs(field.as_bytes()))
-        .filter_map(move |pair| value_of(pair, name))
+/// The name of a cookie, ready to be searched for.
+#[derive(Debug)]
+pub(super) struct Name {
+    finder: Finder<'static>,
 }
 
-/// Removes every cookie named `name` and leaves all other bytes as they are. A field that would
+/// One cookie in a field: the whole pair from after the `;` before it, and its value.
+struct Found<'a> {
+    start: usize,
+    end: usize,
+    value: &'a [u8],
+}
+
+impl Name {
+    pub(super) fn new(name: &str) -> Self {
+        Self { finder: Finder::new(name).into_owned() }
+    }
+
+    /// The next cookie of this name in `field`, at `from` or behind.
+    #[inline]
+    fn find<'a>(&self, field: &'a [u8], mut from: usize) -> Option<Found<'a>> {
+        let name = self.finder.needle();
+        loop {
+            // Most often it is the first or the only one.
+            let at = match field.get(from..)? {
+                rest if rest.starts_with(name) => from,
+                rest => from + self.finder.find(rest)?,
+            };
+            let behind = at + name.len();
+            let start = pair_start(field, at);
+            let value_start = skip_white(field, behind);
+            match (start, field.get(value_start)) {
+                (Some(start), Some(b'=')) => {
+                    let rest = &field[value_start + 1..];
+                    let len = memchr(b';', rest).unwrap_or(rest.len());
+                    let end = value_start + 1 + len;
+                    return Some(Found { start, end, value: unquote(trim(&rest[..len])) });
+                }
+                // The name stands inside of something else.
+                _ => from = at + 1,
+            }
+        }
+    }
+}
+
+/// A walk over the cookies of one name, over all `Cookie` fields (HTTP/2 splits them).
+pub(super) struct Cookies<'a> {
+    fields: ValueIter<'a, HeaderValue>,
+    field: Option<&'a [u8]>,
+    from: usize,
+    sole: bool,
+}
+
+impl<'a> Cookies<'a> {
+    #[inline]
+    pub(super) fn new(headers: &'a HeaderMap) -> Self {
+        let mut fields = headers.get_all(COOKIE).into_iter();
+        let field = fields.next().map(HeaderValue::as_bytes);
+        Self { fields, field, from: 0, sole: false }
+    }
+
+    /// The value of the next one.
+    #[inline]
+    pub(super) fn next(&mut self, name: &Name) -> Option<&'a [u8]> {
+        loop {
+            let field = self.field?;
+            if let Some(found) = name.find(field, self.from) {
+                let whole = found.start == 0 && found.end == field.len();
+                self.sole = whole && self.from == 0 && self.fields.size_hint().1 == Some(0);
+                self.from = found.end;
+                return Some(found.value);
+            }
+            self.field = self.fields.next().map(HeaderValue::as_bytes);
+            self.from = 0;
+        }
+    }
+
+    /// Whether the cookie just found is all that there is: then removing it removes the header.
+    #[inline]
+    pub(super) fn is_sole(&self) -> bool {
+        self.sole
+    }
+}
+
+/// Removes every cookie of this name and leaves all other bytes as they are. A field that would
 /// become empty goes.
-pub(super) fn remove(headers: &mut HeaderMap, name: &[u8]) {
+pub(super) fn remove(headers: &mut HeaderMap, name: &Name) {
     let Entry::Occupied(mut fields) = headers.entry(COOKIE) else {
         return;
     };
     let mut left_over = false;
     for field in fields.iter_mut() {
-        if !pairs(field.as_bytes()).any(|pair| value_of(pair, name).is_some()) {
-            continue;
+        if let Some(rest) = without(field.as_bytes(), name) {
+            *field = rest;
+            left_over |= field.is_empty();
         }
-        *field = without(field, name);
-        left_over |= field.is_empty();
     }
     if !left_over {
-        return;
-    }
-    if fields.iter().all(HeaderValue::is_empty) {
-        fields.remove_entry_mult();
         return;
     }
     let (key, values) = fields.remove_entry_mult();
@@ -51,64 +121,59 @@ pub(super) fn remove(headers: &mut HeaderMap, name: &[u8]) {
     }
 }
 
-fn without(field: &HeaderValue, name: &[u8]) -> HeaderValue {
-    let bytes = field.as_bytes();
-    let others = pairs(bytes).filter(|pair| value_of(pair, name).is_none());
-    if others.clone().all(|pair| trim(pair).is_empty()) {
-        return HeaderValue::from_static("");
+/// The field without the cookies of this name; `None` when it has none.
+fn without(field: &[u8], name: &Name) -> Option<HeaderValue> {
+    let first = name.find(field, 0)?;
+    let at_front = first.start == 0;
+    let mut kept = Vec::with_capacity(field.len());
+    let (mut next, mut done) = (Some(first), 0);
+    while let Some(found) = next {
+        kept.extend_from_slice(&field[done..found.start]);
+        // One of the two semicolons around the pair goes with it: the one behind, and at the end of
+        // the field the one before.
+        done = found.end + 1;
+        next = name.find(field, done);
     }
-    let mut kept = Vec::with_capacity(bytes.len());
-    for (i, pair) in others.enumerate() {
-        // Each pair brings the white space before it along; at the front there is none to keep.
-        if i > 0 {
-            kept.push(b';');
-            kept.extend_from_slice(pair);
-        } else {
-            kept.extend_from_slice(trim_start(pair));
+    match field.get(done..) {
+        Some(rest) => kept.extend_from_slice(rest),
+        None => {
+            kept.pop_if(|last| *last == b';');
         }
     }
-    // Bytes of a header value, put together with `;`, are a header value.
-    HeaderValue::from_bytes(&kept).unwrap_or_else(|_| HeaderValue::from_static(""))
+    // White space that stood between our cookie and another one is not the front of the field.
+    let kept = if at_front { trim_start(&kept) } else { &kept };
+    let kept = if kept.iter().all(|b| b" \t;".contains(b)) { b"" } else { kept };
+    // Bytes of a header value are a header value.
+    Some(HeaderValue::from_bytes(kept).unwrap_or_else(|_| HeaderValue::from_static("")))
 }
 
-#[derive(Clone)]
-struct Pairs<'a> {
-    rest: Option<&'a [u8]>,
-}
-
-/// The parts between the semicolons, as they are.
-fn pairs(field: &[u8]) -> Pairs<'_> {
-    Pairs { rest: Some(field) }
-}
-
-impl<'a> Iterator for Pairs<'a> {
-    type Item = &'a [u8];
-
-    #[inline]
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let rest = self.rest?;
-        match memchr(b';', rest) {
-            Some(end) => {
-                self.rest = Some(&rest[end + 1..]);
-                Some(&rest[..end])
-            }
-            None => {
-                self.rest = None;
-                Some(rest)
-            }
-        }
-    }
-}
-
-/// The value of a pair, if its name is `name`.
+/// Where the pair begins whose first character that is not white space stands at `at`; `None` when
+/// `at` is in the middle of one.
 #[inline]
-fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let rest = trim_start(pair).strip_prefix(name)?;
-    let value = trim(trim_start(rest).strip_prefix(b"=")?);
-    Some(match value {
+fn pair_start(field: &[u8], mut at: usize) -> Option<usize> {
+    while at > 0 {
+        match field[at - 1] {
+            b' ' | b'\t' => at -= 1,
+            b';' => break,
+            _ => return None,
+        }
+    }
+    Some(at)
+}
+
+#[inline]
+fn skip_white(field: &[u8], mut at: usize) -> usize {
+    while let Some(b' ' | b'\t') = field.get(at) {
+        at += 1;
+    }
+    at
+}
+
+fn unquote(value: &[u8]) -> &[u8] {
+    match value {
         [b'"', inner @ .., b'"'] => inner,
         _ => value,
-    })
+    }
 }
 
 fn trim_start(mut bytes: &[u8]) -> &[u8] {
@@ -139,18 +204,15 @@ mod tests {
     }
 
     fn found(fields: &[&[u8]]) -> Vec<Vec<u8>> {
-        values(&headers(fields), b"sid")
-            .map(<[u8]>::to_vec)
-            .collect()
+        let headers = headers(fields);
+        let mut cookies = Cookies::new(&headers);
+        std::iter::from_fn(|| cookies.next(&Name::new("sid")).map(<[u8]>::to_vec)).collect()
     }
 
     fn stripped(fields: &[&[u8]]) -> Vec<Vec<u8>> {
         let mut map = headers(fields);
-        remove(&mut map, b"sid");
-        map.get_all(COOKIE)
-            .iter()
-            .map(|v| v.as_bytes().to_vec())
-            .collect()
+        remove(&mut map, &Name::new("sid"));
+        map.get_all(COOKIE).iter().map(|v| v.as_bytes().to_vec()).collect()
     }
 
     #[test]
@@ -170,16 +232,8 @@ mod tests {
             b";;;",
             b"=a",
         ] {
-            assert!(
-                found(&[other]).is_empty(),
-                "{:?}",
-                String::from_utf8_lossy(other)
-            );
-            assert_eq!(
-                stripped(&[other]),
-                [other],
-                "nothing of ours, nothing changes"
-            );
+            assert!(found(&[other]).is_empty(), "{:?}", String::from_utf8_lossy(other));
+            assert_eq!(stripped(&[other]), [other], "nothing of ours, nothing changes");
         }
     }
 
@@ -197,17 +251,23 @@ mod tests {
             (b"sid=", b""),
             (b"x=\xff\xfe; sid=a", b"a"),
         ] {
-            assert_eq!(
-                found(&[field]),
-                [value],
-                "{:?}",
-                String::from_utf8_lossy(field)
-            );
+            assert_eq!(found(&[field]), [value], "{:?}", String::from_utf8_lossy(field));
         }
-        assert_eq!(
-            found(&[b"sid=a; sid=b", b"x=1", b"sid=c"]),
-            [b"a", b"b", b"c"]
-        );
+        assert_eq!(found(&[b"sid=a; sid=b", b"x=1", b"sid=c"]), [b"a", b"b", b"c"]);
+    }
+
+    #[test]
+    fn a_cookie_alone_is_known_to_be_alone() {
+        let sole = |fields: &[&[u8]]| {
+            let headers = headers(fields);
+            let mut cookies = Cookies::new(&headers);
+            cookies.next(&Name::new("sid")).map(|_| cookies.is_sole())
+        };
+        assert_eq!(sole(&[b"sid=a"]), Some(true));
+        assert_eq!(sole(&[b"x=1"]), None);
+        for several in [&[&b"sid=a; x=1"[..]][..], &[b"x=1; sid=a"], &[b"sid=a", b"x=1"]] {
+            assert_eq!(sole(several), Some(false), "{several:?}");
+        }
     }
 
     #[test]
@@ -217,25 +277,16 @@ mod tests {
             (b"sid=a; x=1", b"x=1"),
             (b"x=1; sid=a", b"x=1"),
             (b"x=1;sid=a;y=\xff;z", b"x=1;y=\xff;z"),
+            (b" x=1; sid=a;", b" x=1;"),
+            (b"x=1;;sid=a", b"x=1;"),
+            (b"x=sid=1; sid=a; sidx=sid", b"x=sid=1; sidx=sid"),
             (b"sid=a;  x = \"1\" ;; sid=b;y", b"x = \"1\" ;;y"),
         ] {
-            assert_eq!(
-                stripped(&[before]),
-                [after],
-                "{:?}",
-                String::from_utf8_lossy(before)
-            );
+            assert_eq!(stripped(&[before]), [after], "{:?}", String::from_utf8_lossy(before));
         }
         for only in [&b"sid=a"[..], b" sid=a ;", b"sid=a; sid=b"] {
-            assert!(
-                stripped(&[only]).is_empty(),
-                "{:?}",
-                String::from_utf8_lossy(only)
-            );
+            assert!(stripped(&[only]).is_empty(), "{:?}", String::from_utf8_lossy(only));
         }
-        assert_eq!(
-            stripped(&[b"sid=a", b"x=1; sid=b", b"y=2"]),
-            [b"x=1", b"y=2"]
-        );
+        assert_eq!(stripped(&[b"sid=a", b"x=1; sid=b", b"y=2"]), [b"x=1", b"y=2"]);
     }
 }

@@ -91,10 +91,7 @@ impl Attributes {
             return Ok(());
         };
         let label = |label: &str| {
-            !label.is_empty()
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         };
         if !domain.split('.').all(label) {
             return Err(self.refuse("the domain must be a name such as \"example.org\""));
@@ -149,10 +146,7 @@ impl Attributes {
 
 /// Whether a response sets a cookie named `name`.
 pub(super) fn sets(headers: &HeaderMap, name: &str) -> bool {
-    headers
-        .get_all(SET_COOKIE)
-        .iter()
-        .any(|field| is_named(field, name))
+    headers.get_all(SET_COOKIE).iter().any(|field| is_named(field, name))
 }
 
 /// Drops every `Set-Cookie` field for `name`; the others stay as they are.
@@ -169,10 +163,7 @@ pub(super) fn drop_named(headers: &mut HeaderMap, name: &str) {
 
 fn is_named(field: &HeaderValue, name: &str) -> bool {
     let field = field.as_bytes();
-    let end = field
-        .iter()
-        .position(|&b| b == b'=' || b == b';')
-        .unwrap_or(field.len());
+    let end = field.iter().position(|&b| b == b'=' || b == b';').unwrap_or(field.len());
     field[..end].trim_ascii() == name.as_bytes()
 }
 
@@ -194,10 +185,7 @@ mod tests {
     #[test]
     fn attributes_are_written() {
         let plain = attributes("sid");
-        assert_eq!(
-            header(&plain, None, false),
-            "sid=v; HttpOnly; SameSite=Lax; Path=/"
-        );
+        assert_eq!(header(&plain, None, false), "sid=v; HttpOnly; SameSite=Lax; Path=/");
         assert_eq!(
             header(&plain, Some(60), true),
             "sid=v; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=60"
@@ -215,69 +203,33 @@ mod tests {
             header(&all, None, false),
             "sid=v; SameSite=None; Partitioned; Secure; Path=/shop; Domain=example.org"
         );
-        let never = Attributes {
-            secure: Secure::Never,
-            ..attributes("sid")
-        };
+        let never = Attributes { secure: Secure::Never, ..attributes("sid") };
         assert!(!header(&never, None, true).contains("Secure"));
     }
 
     #[test]
     fn what_cannot_work_is_refused() {
-        let always = |name: &str| Attributes {
-            secure: Secure::Always,
-            ..attributes(name)
-        };
+        let always = |name: &str| Attributes { secure: Secure::Always, ..attributes(name) };
         let bad = [
             attributes(""),
             attributes("a b"),
             attributes("a=b"),
             attributes("$Version"),
             attributes("ä"),
-            Attributes {
-                path: "shop".into(),
-                ..attributes("a")
-            },
-            Attributes {
-                path: "/;x".into(),
-                ..attributes("a")
-            },
-            Attributes {
-                domain: Some("a;b".into()),
-                ..attributes("a")
-            },
-            Attributes {
-                domain: Some(".example.org".into()),
-                ..attributes("a")
-            },
-            Attributes {
-                same_site: SameSite::None,
-                ..attributes("a")
-            },
-            Attributes {
-                partitioned: true,
-                ..attributes("a")
-            },
+            Attributes { path: "shop".into(), ..attributes("a") },
+            Attributes { path: "/;x".into(), ..attributes("a") },
+            Attributes { domain: Some("a;b".into()), ..attributes("a") },
+            Attributes { domain: Some(".example.org".into()), ..attributes("a") },
+            Attributes { same_site: SameSite::None, ..attributes("a") },
+            Attributes { partitioned: true, ..attributes("a") },
             attributes("__Secure-a"),
             attributes("__host-a"),
-            Attributes {
-                domain: Some("example.org".into()),
-                ..always("__Host-a")
-            },
-            Attributes {
-                path: "/x".into(),
-                ..always("__Host-a")
-            },
+            Attributes { domain: Some("example.org".into()), ..always("__Host-a") },
+            Attributes { path: "/x".into(), ..always("__Host-a") },
         ];
         for bad in bad {
-            let error = bad
-                .check()
-                .expect_err(&format!("{bad:?} cannot work"))
-                .to_string();
-            assert!(
-                error.contains(&format!("{:?}", bad.name)),
-                "{error} names the cookie"
-            );
+            let error = bad.check().expect_err(&format!("{bad:?} cannot work")).to_string();
+            assert!(error.contains(&format!("{:?}", bad.name)), "{error} names the cookie");
         }
         assert!(always("__Host-a").check().is_ok());
         assert!(always("__Secure-a").check().is_ok());
@@ -286,14 +238,7 @@ mod tests {
     #[test]
     fn other_cookies_of_a_response_stay() {
         let mut headers = HeaderMap::new();
-        for field in [
-            "a=1; Path=/",
-            "sid=x; Path=/",
-            "sidx=2",
-            "SID=3",
-            " sid =4",
-            "sid; Path=/",
-        ] {
+        for field in ["a=1; Path=/", "sid=x; Path=/", "sidx=2", "SID=3", " sid =4", "sid; Path=/"] {
             headers.append(SET_COOKIE, HeaderValue::from_static(field));
         }
         assert!(sets(&headers, "sid"));

@@ -23,11 +23,7 @@ pub(crate) struct Latency {
 
 impl Default for Latency {
     fn default() -> Self {
-        Self {
-            nanos: AtomicU64::new(0),
-            at: AtomicU64::new(0),
-            start: Instant::now(),
-        }
+        Self { nanos: AtomicU64::new(0), at: AtomicU64::new(0), start: Instant::now() }
     }
 }
 
@@ -75,28 +71,13 @@ mod tests {
         let ms = Duration::from_millis;
         latency.observe(ms(10), Instant::now(), decay);
         latency.observe(ms(100), Instant::now(), decay);
-        assert_eq!(
-            latency.nanos(Instant::now(), decay),
-            100e6,
-            "a peak counts at once"
-        );
+        assert_eq!(latency.nanos(Instant::now(), decay), 100e6, "a peak counts at once");
         latency.observe(ms(10), Instant::now(), decay);
-        assert_eq!(
-            latency.nanos(Instant::now(), decay),
-            100e6,
-            "no time has passed since"
-        );
+        assert_eq!(latency.nanos(Instant::now(), decay), 100e6, "no time has passed since");
         tokio::time::advance(Duration::from_secs(10)).await;
         let aged = latency.nanos(Instant::now(), decay);
-        assert!(
-            (36e6..38e6).contains(&aged),
-            "1/e is left after the decay time, got {aged}"
-        );
+        assert!((36e6..38e6).contains(&aged), "1/e is left after the decay time, got {aged}");
         latency.observe(ms(50), Instant::now(), decay);
-        assert_eq!(
-            latency.nanos(Instant::now(), decay),
-            50e6,
-            "above the aged average: a peak"
-        );
+        assert_eq!(latency.nanos(Instant::now(), decay), 50e6, "above the aged average: a peak");
     }
 }

@@ -136,10 +136,7 @@ impl<S> Backends<S> {
             .zip(&members.services)
             .map(|(state, service)| BackendStatus::new(state, service.is_none()))
             .collect();
-        PoolStatus {
-            backends,
-            stats: self.pool.counters.stats(),
-        }
+        PoolStatus { backends, stats: self.pool.counters.stats() }
     }
 
     /// The backends with their status, in the order in which they joined.
@@ -430,9 +427,7 @@ impl<T: AsRef<str>, S: Clone> FromIterator<(T, S)> for Backends<S> {
 
 impl<S> Clone for Backends<S> {
     fn clone(&self) -> Self {
-        Self {
-            pool: self.pool.clone(),
-        }
+        Self { pool: self.pool.clone() }
     }
 }
 

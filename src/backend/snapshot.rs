@@ -50,11 +50,7 @@ impl<S> Snapshot<S> {
         };
         let ready = gather(&[Gate::Ready, Gate::Trial]);
         let busy = gather(&[Gate::Busy]);
-        Self {
-            members,
-            ready,
-            busy,
-        }
+        Self { members, ready, busy }
     }
 
     pub(crate) fn index(&self) -> &Index {
@@ -69,27 +65,19 @@ impl<S> Snapshot<S> {
 
 impl<S> Default for Members<S> {
     fn default() -> Self {
-        Self {
-            services: Vec::new(),
-            index: Index::default(),
-        }
+        Self { services: Vec::new(), index: Index::default() }
     }
 }
 
 impl<S: Clone> Clone for Members<S> {
     fn clone(&self) -> Self {
-        Self {
-            services: self.services.clone(),
-            index: self.index.clone(),
-        }
+        Self { services: self.services.clone(), index: self.index.clone() }
     }
 }
 
 impl<S> Members<S> {
     pub(crate) fn push(&mut self, state: Arc<BackendState>, service: Option<S>) {
-        self.index
-            .by_tag
-            .insert(state.tag, self.services.len() as u32);
+        self.index.by_tag.insert(state.tag, self.services.len() as u32);
         self.index.states.push(state);
         self.services.push(service);
     }
@@ -97,10 +85,7 @@ impl<S> Members<S> {
     pub(crate) fn remove(&mut self, position: usize) -> (Arc<BackendState>, Option<S>) {
         let service = self.services.remove(position);
         let state = self.index.states.remove(position);
-        self.index.by_tag = (0u32..)
-            .zip(&self.index.states)
-            .map(|(i, s)| (s.tag, i))
-            .collect();
+        self.index.by_tag = (0u32..).zip(&self.index.states).map(|(i, s)| (s.tag, i)).collect();
         (state, service)
     }
 }
@@ -123,8 +108,7 @@ impl Index {
     /// The member whose id is exactly `id`.
     #[inline]
     pub(crate) fn by_id(&self, id: &[u8]) -> Option<&Arc<BackendState>> {
-        self.get(id::tag(id))
-            .filter(|state| state.id.as_str().as_bytes() == id)
+        self.get(id::tag(id)).filter(|state| state.id.as_str().as_bytes() == id)
     }
 }
 

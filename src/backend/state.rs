@@ -105,17 +105,15 @@ pub(crate) struct BackendState {
     suspect: AtomicBool,
     mode: AtomicU8,
     weight: AtomicU32,
-    in_flight: AtomicUsize,
+    /// Requests that came, and of them those that went: in flight is the difference.
+    entered: AtomicU64,
+    left: AtomicU64,
     waiting: AtomicUsize,
-    requests: AtomicU64,
-    limit: ArcSwapOption<Limit>,
+    /// 0 for no limit.
+    max: AtomicUsize,
+    slots: ArcSwapOption<Semaphore>,
     pub(crate) latency: super::Latency,
     sources: Mutex<Sources>,
-}
-
-pub(crate) struct Limit {
-    pub(crate) max: usize,
-    pub(crate) slots: Arc<Semaphore>,
 }
 
 impl BackendState {
@@ -128,10 +126,11 @@ impl BackendState {
             suspect: AtomicBool::new(false),
             mode: AtomicU8::new(0),
             weight: AtomicU32::new(1),
-            in_flight: AtomicUsize::new(0),
+            entered: AtomicU64::new(0),
+            left: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
-            requests: AtomicU64::new(0),
-            limit: ArcSwapOption::empty(),
+            max: AtomicUsize::new(0),
+            slots: ArcSwapOption::empty(),
             latency: super::Latency::default(),
             sources: Mutex::default(),
         }
@@ -186,11 +185,12 @@ impl BackendState {
 
     #[inline]
     pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight.load(Relaxed)
+        let left = self.left.load(Relaxed);
+        self.entered.load(Relaxed).saturating_sub(left) as usize
     }
 
     pub(crate) fn requests(&self) -> u64 {
-        self.requests.load(Relaxed)
+        self.entered.load(Relaxed)
     }
 
     pub(crate) fn waiting(&self) -> usize {
@@ -198,45 +198,38 @@ impl BackendState {
     }
 
     pub(crate) fn limit(&self) -> usize {
-        self.limit.load().as_ref().map_or(0, |limit| limit.max)
+        self.max.load(Relaxed)
     }
 
     /// The slots of a limited backend; `None` when it has no limit.
     #[inline]
     pub(crate) fn slots(&self) -> Option<Arc<Semaphore>> {
-        self.limit.load().as_ref().map(|limit| limit.slots.clone())
+        if self.limit() == 0 { None } else { self.slots.load_full() }
     }
 
     /// Sets the most requests that may be in flight; 0 for no limit. Requests that are in flight
     /// at that moment do not count against a new limit.
     pub(crate) fn set_limit(&self, max: usize) {
-        if max == self.limit() {
-            return;
-        }
         let max = max.min(Semaphore::MAX_PERMITS);
-        let limit = (max > 0).then(|| {
-            Arc::new(Limit {
-                max,
-                slots: Arc::new(Semaphore::new(max)),
-            })
-        });
-        self.limit.store(limit);
+        if max != self.limit() {
+            self.slots.store((max > 0).then(|| Arc::new(Semaphore::new(max))));
+            self.max.store(max, Relaxed);
+        }
     }
 
+    #[inline]
     pub(crate) fn enter(&self) {
-        self.in_flight.fetch_add(1, Relaxed);
-        self.requests.fetch_add(1, Relaxed);
+        self.entered.fetch_add(1, Relaxed);
     }
 
+    #[inline]
     pub(crate) fn leave(&self) {
-        self.in_flight.fetch_sub(1, Relaxed);
+        self.left.fetch_add(1, Relaxed);
     }
 
     /// Takes a place in the queue unless `max` are taken.
     pub(crate) fn start_waiting(&self, max: usize) -> bool {
-        self.waiting
-            .fetch_update(Relaxed, Relaxed, |n| (n < max).then_some(n + 1))
-            .is_ok()
+        self.waiting.fetch_update(Relaxed, Relaxed, |n| (n < max).then_some(n + 1)).is_ok()
     }
 
     pub(crate) fn stop_waiting(&self) {
@@ -260,9 +253,7 @@ impl BackendState {
     }
 
     pub(crate) fn sources(&self) -> MutexGuard<'_, Sources> {
-        self.sources
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.sources.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

@@ -40,11 +40,7 @@ where
     let Ok(runtime) = Handle::try_current() else {
         return false;
     };
-    if pool
-        .driven
-        .compare_exchange(false, true, AcqRel, Acquire)
-        .is_ok()
-    {
+    if pool.driven.compare_exchange(false, true, AcqRel, Acquire).is_ok() {
         let driven = Driven(Arc::downgrade(pool));
         runtime.spawn(drive::<S, Req>(driven, pool.wake.clone(), health));
     }
@@ -88,18 +84,11 @@ where
 fn end_ejections<S>(pool: &Pool<S>, now: Instant) -> Option<Instant> {
     let snapshot = pool.load();
     let mut next: Option<Instant> = None;
-    for state in snapshot
-        .index()
-        .states()
-        .iter()
-        .filter(|state| state.is_suspect())
-    {
+    for state in snapshot.index().states().iter().filter(|state| state.is_suspect()) {
         let until = state.sources().passive.ejected_until();
         match until {
             Some(until) if until <= now => {
-                pool.update(state, "the ejection is over", |sources| {
-                    sources.passive.release(now)
-                });
+                pool.update(state, "the ejection is over", |sources| sources.passive.release(now));
             }
             Some(until) => next = Some(next.map_or(until, |next| next.min(until))),
             None => {}

@@ -55,9 +55,7 @@ impl Passive {
             Phase::Ejected { .. } => false,
         };
         if eject {
-            let wait = (longest / 10)
-                .saturating_mul(1 << self.ejections.min(10))
-                .min(longest);
+            let wait = (longest / 10).saturating_mul(1 << self.ejections.min(10)).min(longest);
             self.ejections += 1;
             self.phase = Phase::Ejected { until: now + wait };
         }
@@ -110,11 +108,7 @@ mod tests {
             let until = passive.ejected_until().expect("one failure ejects");
             assert_eq!(until - Instant::now(), Duration::from_secs(expected));
             passive.failed(1, LONGEST, Instant::now());
-            assert_eq!(
-                passive.ejected_until(),
-                Some(until),
-                "a late failure changes nothing"
-            );
+            assert_eq!(passive.ejected_until(), Some(until), "a late failure changes nothing");
             tokio::time::advance(Duration::from_millis(expected * 1000 - 1)).await;
             passive.release(Instant::now());
             assert!(passive.is_ejected(), "not before its time");
@@ -123,10 +117,7 @@ mod tests {
             assert!(passive.take_trial(), "one request may try");
             assert!(!passive.take_trial(), "only one at a time");
             passive.return_trial();
-            assert!(
-                passive.take_trial(),
-                "a trial without a result is given back"
-            );
+            assert!(passive.take_trial(), "a trial without a result is given back");
         }
         passive.answered();
         assert!(!passive.is_on_trial() && passive.is_quiet());

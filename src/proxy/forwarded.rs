@@ -44,22 +44,12 @@ impl Lines {
     }
 
     fn forwarded(&self, host: &HeaderValue) -> HeaderValue {
-        let (known, line) = self
-            .with_host
-            .get_or_init(|| (host.clone(), self.format(host)));
-        if known == host {
-            line.clone()
-        } else {
-            self.format(host)
-        }
+        let (known, line) = self.with_host.get_or_init(|| (host.clone(), self.format(host)));
+        if known == host { line.clone() } else { self.format(host) }
     }
 
     fn format(&self, host: &HeaderValue) -> HeaderValue {
-        let Some(host) = host
-            .to_str()
-            .ok()
-            .filter(|host| !host.contains(['"', '\\']))
-        else {
+        let Some(host) = host.to_str().ok().filter(|host| !host.contains(['"', '\\'])) else {
             return value(&self.element);
         };
         // A colon is not of a token, so a host with a port is quoted.
@@ -86,10 +76,7 @@ pub(super) fn is_disguised(name: &str) -> bool {
         && [FOR, PROTO, HOST].iter().any(|ours| {
             let ours = ours.as_str();
             name.len() == ours.len()
-                && name
-                    .bytes()
-                    .zip(ours.bytes())
-                    .all(|(a, b)| a == b || (a == b'_' && b == b'-'))
+                && name.bytes().zip(ours.bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'))
         })
 }
 
@@ -117,11 +104,7 @@ pub(super) fn apply(
         (HOST, host.clone()),
         (header::FORWARDED, lines.forwarded(host)),
     ] {
-        let ours = if append {
-            joined(headers, &name, ours)
-        } else {
-            ours
-        };
+        let ours = if append { joined(headers, &name, ours) } else { ours };
         headers.insert(name, ours);
     }
 }
@@ -183,17 +166,12 @@ impl Via {
 mod tests {
     use super::*;
 
-    fn applied(peer: Option<Peer>, given: &[(&'static str, &'static str)]) -> HeaderMap {
+    fn applied(peer: Option<&Peer>, given: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in given {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        apply(
-            &mut headers,
-            peer.as_ref(),
-            &HeaderValue::from_static("shop.example"),
-            true,
-        );
+        apply(&mut headers, peer, &HeaderValue::from_static("shop.example"), true);
         headers
     }
 
@@ -206,26 +184,19 @@ mod tests {
 
     #[test]
     fn an_untrusted_word_is_replaced() {
-        let headers = applied(Some(Peer::new("10.1.2.3:4".parse().unwrap())), &FORGED);
+        let headers = applied(Some(&Peer::new("10.1.2.3:4".parse().unwrap())), &FORGED);
         assert_eq!(headers["x-forwarded-for"], "10.1.2.3");
         assert_eq!(headers["x-forwarded-proto"], "http");
         assert_eq!(headers["x-forwarded-host"], "shop.example");
-        assert_eq!(
-            headers["forwarded"],
-            "for=10.1.2.3;proto=http;host=shop.example"
-        );
+        assert_eq!(headers["forwarded"], "for=10.1.2.3;proto=http;host=shop.example");
         assert_eq!(headers.len(), 4);
     }
 
     #[test]
     fn a_trusted_word_is_added_to() {
-        let peer = Peer::new("[2001:db8::1]:4".parse().unwrap())
-            .trusted(true)
-            .https(true);
-        let headers = applied(
-            Some(peer),
-            &[&FORGED[..], &[("x-forwarded-for", "2.2.2.2")]].concat(),
-        );
+        let peer = Peer::new("[2001:db8::1]:4".parse().unwrap()).trusted(true).https(true);
+        let headers =
+            applied(Some(&peer), &[&FORGED[..], &[("x-forwarded-for", "2.2.2.2")]].concat());
         assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 2.2.2.2, 2001:db8::1");
         assert_eq!(headers["x-forwarded-proto"], "https, https");
         assert_eq!(
@@ -245,10 +216,7 @@ mod tests {
         let lines = Lines::new("[::ffff:1.2.3.4]:5".parse().unwrap(), false);
         let host = HeaderValue::from_static("a:8080");
         for _ in 0..2 {
-            assert_eq!(
-                lines.forwarded(&host),
-                "for=1.2.3.4;proto=http;host=\"a:8080\""
-            );
+            assert_eq!(lines.forwarded(&host), "for=1.2.3.4;proto=http;host=\"a:8080\"");
         }
         assert_eq!(
             lines.forwarded(&HeaderValue::from_static("a\"b")),
@@ -260,14 +228,8 @@ mod tests {
     #[test]
     fn a_setter_after_the_first_request_is_heard() {
         let peer = Peer::new("10.1.2.3:4".parse().unwrap());
-        assert_eq!(
-            applied(Some(peer.clone()), &[])["x-forwarded-proto"],
-            "http"
-        );
-        assert_eq!(
-            applied(Some(peer.https(true)), &[])["x-forwarded-proto"],
-            "https"
-        );
+        assert_eq!(applied(Some(&peer), &[])["x-forwarded-proto"], "http");
+        assert_eq!(applied(Some(&peer.https(true)), &[])["x-forwarded-proto"], "https");
     }
 
     #[test]

@@ -97,9 +97,7 @@ impl<B> Kept<B> {
     }
 
     fn is_sent(&self) -> bool {
-        self.sending
-            .as_ref()
-            .is_none_or(|sending| sending.is_done())
+        self.sending.as_ref().is_none_or(|sending| sending.is_done())
     }
 }
 
@@ -109,12 +107,7 @@ where
     B::Error: Into<BoxError>,
 {
     pub(super) fn new(inner: Arc<Inner>, request: Request<B>) -> Self {
-        Self {
-            inner,
-            state: State::Start(request),
-            attempts: 0,
-            unanswered: None,
-        }
+        Self { inner, state: State::Start(request), attempts: 0, unanswered: None }
     }
 
     /// Finds a connection for `request`: an idle one, or else a new one.
@@ -134,10 +127,7 @@ where
     }
 
     fn dial(&mut self, request: Request<B>) {
-        self.state = State::Dialing {
-            dial: self.inner.clone().dial(),
-            request,
-        };
+        self.state = State::Dialing { dial: self.inner.clone().dial(), request };
     }
 
     /// The connection exists: only now the request is taken apart.
@@ -158,9 +148,7 @@ where
         let length = if body.is_end_stream() {
             Length::Empty
         } else {
-            body.size_hint()
-                .exact()
-                .map_or(Length::Unknown, Length::Exact)
+            body.size_hint().exact().map_or(Length::Unknown, Length::Exact)
         };
         let peer = kept.extensions.get::<Peer>();
         headers::request(
@@ -190,13 +178,7 @@ where
             }
             Link::Http2(connection, _) => connection.send(request),
         };
-        self.state = State::Exchange(Exchange {
-            link,
-            answer,
-            kept,
-            polled: false,
-            progress: 0,
-        });
+        self.state = State::Exchange(Exchange { link, answer, kept, polled: false, progress: 0 });
         Ok(())
     }
 
@@ -287,7 +269,7 @@ where
             Link::Http1(connection) if !connection.is_driven_here() => {
                 UpstreamBody::driven(incoming)
             }
-            Link::Http1(connection) if kept.is_sent() => {
+            Link::Http1(connection) if kept.is_sent() && connection.heard.all_written() => {
                 UpstreamBody::driving(incoming, connection, self.inner.pool.clone())
             }
             Link::Http1(mut connection) => {
@@ -325,11 +307,7 @@ impl<B> Exchange<B> {
                 }
                 self.polled = true;
                 let over = connection.poll(cx).is_ready();
-                let answered = if over {
-                    answer.poll(cx)
-                } else {
-                    answer.poll(&mut noop)
-                };
+                let answered = if over { answer.poll(cx) } else { answer.poll(&mut noop) };
                 if let Poll::Ready(answered) = answered {
                     return Poll::Ready(Some(answered));
                 }
@@ -347,11 +325,7 @@ impl<B> Exchange<B> {
         loop {
             ready!(timer.poll(cx));
             // Only silence is too long: a body that is being sent may take its time.
-            let progress = self
-                .kept
-                .sending
-                .as_ref()
-                .map_or(0, |sending| sending.progress());
+            let progress = self.kept.sending.as_ref().map_or(0, |sending| sending.progress());
             if progress == self.progress {
                 return Poll::Ready(None);
             }
@@ -436,9 +410,7 @@ impl<B> fmt::Debug for UpstreamFuture<B> {
             State::Exchange(_) => "waiting for the answer",
             State::Done => "done",
         };
-        f.debug_struct("UpstreamFuture")
-            .field("state", &state)
-            .finish_non_exhaustive()
+        f.debug_struct("UpstreamFuture").field("state", &state).finish_non_exhaustive()
     }
 }
 

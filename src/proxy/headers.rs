@@ -76,19 +76,15 @@ impl Seen {
     /// Removes what ends at this hop.
     fn strip(&self, headers: &mut HeaderMap) {
         if self.connection {
-            let fields: Vec<_> = headers
-                .get_all(header::CONNECTION)
-                .iter()
-                .cloned()
-                .collect();
+            let fields: Vec<_> = headers.get_all(header::CONNECTION).iter().cloned().collect();
             headers.remove(header::CONNECTION);
             for name in fields.iter().flat_map(|value| tokens(value.as_bytes())) {
-                // These say how the message is framed and whom it is for: never the client's to take away.
+                // How a message is framed and whom it is for is not the sender's to take away.
                 let kept = [&b"close"[..], b"keep-alive", b"host", b"content-length"];
-                if !kept.iter().any(|keep| name.eq_ignore_ascii_case(keep)) {
-                    if let Ok(name) = HeaderName::from_bytes(name) {
-                        headers.remove(name);
-                    }
+                if !kept.iter().any(|keep| name.eq_ignore_ascii_case(keep))
+                    && let Ok(name) = HeaderName::from_bytes(name)
+                {
+                    headers.remove(name);
                 }
             }
         }
@@ -109,9 +105,7 @@ impl Seen {
 
 /// The elements of a comma-separated list.
 fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
-    list.split(|byte| *byte == b',')
-        .map(<[u8]>::trim_ascii)
-        .filter(|token| !token.is_empty())
+    list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 
 fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
@@ -181,18 +175,8 @@ pub(super) fn request(
     }
     forwarded::apply(headers, peer, &host, seen.forwarded);
 
-    frame(
-        headers,
-        &parts.method,
-        target.protocol,
-        length,
-        seen.content_length,
-    );
-    let path = parts
-        .uri
-        .path_and_query()
-        .cloned()
-        .unwrap_or(PathAndQuery::from_static("/"));
+    frame(headers, &parts.method, target.protocol, length, seen.content_length);
+    let path = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
     match target.protocol {
         Protocol::Http1 => {
             parts.version = Version::HTTP_11;
@@ -260,17 +244,12 @@ fn frame(
             }
             // Said aloud, because hyper would drop a `GET`'s body of unknown length.
             if protocol == Protocol::Http1 {
-                headers.insert(
-                    header::TRANSFER_ENCODING,
-                    HeaderValue::from_static("chunked"),
-                );
+                headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
             }
             return;
         }
     };
-    let said = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok());
+    let said = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     if said.is_some_and(|said| said.parse() == Ok(exact)) && single(headers) {
         return;
     }
@@ -283,11 +262,7 @@ fn frame(
 }
 
 fn single(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::CONTENT_LENGTH)
-        .iter()
-        .nth(1)
-        .is_none()
+    headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_none()
 }
 
 /// Makes a backend's response head into the one that goes to the client. `asked` is what the
@@ -307,9 +282,7 @@ pub(super) fn response(
     let seen = Seen::in_response(headers);
     if seen.transfer_encoding {
         let mut fields = headers.get_all(header::TRANSFER_ENCODING).iter();
-        let chunked = fields
-            .next()
-            .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"chunked"));
+        let chunked = fields.next().is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"chunked"));
         // Another coding would be taken off the body's description while it is still on the body.
         if !chunked || fields.next().is_some() {
             return Err("the backend answered with a transfer coding other than chunked".into());
@@ -329,9 +302,7 @@ fn accepted(headers: &HeaderMap, asked: Option<&HeaderValue>) -> Result<HeaderVa
     let Some(asked) = asked else {
         return Err("the backend switched protocols without being asked to".into());
     };
-    let answer = headers
-        .get(header::UPGRADE)
-        .ok_or("a 101 without Upgrade")?;
+    let answer = headers.get(header::UPGRADE).ok_or("a 101 without Upgrade")?;
     let mut named = tokens(answer.as_bytes()).peekable();
     let asked_for = |name: &[u8]| tokens(asked.as_bytes()).any(|a| a.eq_ignore_ascii_case(name));
     if named.peek().is_none() || !named.all(asked_for) {

@@ -60,9 +60,7 @@ pub(super) async fn connect(place: &Place, limit: Duration) -> Result<TcpStream,
             Place::Name(name, port) => TcpStream::connect((name.as_str(), *port)).await,
         }
     };
-    let stream = timeout(limit, connecting)
-        .await
-        .map_err(|_| TimedOut::new("connect"))??;
+    let stream = timeout(limit, connecting).await.map_err(|_| TimedOut::new("connect"))??;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
@@ -74,9 +72,7 @@ impl Http1 {
         response_timeout: Duration,
     ) -> Result<Box<Self>, BoxError> {
         let (socket, heard) = Socket::new(stream);
-        let (sender, driver) = http1::Builder::new()
-            .handshake(TokioIo::new(socket))
-            .await?;
+        let (sender, driver) = http1::Builder::new().handshake(TokioIo::new(socket)).await?;
         Ok(Box::new(Self {
             sender,
             driver: Some(driver),
@@ -92,9 +88,7 @@ impl Http1 {
         self.heard.reset();
         // Outside of the task's budget: the answer is polled without a waker when we drive the
         // connection ourselves, so it must not ask for a later wake-up.
-        Box::pin(tokio::task::unconstrained(
-            self.sender.try_send_request(request),
-        ))
+        Box::pin(tokio::task::unconstrained(self.sender.try_send_request(request)))
     }
 
     /// Whether it is driven here, by whoever polls it.
@@ -121,12 +115,17 @@ impl Http1 {
         let _ = self.poll(&mut Context::from_waker(Waker::noop()));
     }
 
+    /// Whether the exchange is over and left the connection open, as far as is known.
+    pub(super) fn is_idle(&self) -> bool {
+        self.driver.is_some() && self.sender.is_ready() && self.heard.all_written()
+    }
+
     /// Whether it is open and idle; notices that the backend has closed it.
     pub(super) fn is_usable(&mut self) -> bool {
         let driver = std::future::poll_fn(|cx| Poll::Ready(self.poll(cx).is_pending()));
         let open =
             pin!(tokio::task::unconstrained(driver)).poll(&mut Context::from_waker(Waker::noop()));
-        open == Poll::Ready(true) && self.sender.is_ready()
+        open == Poll::Ready(true) && self.is_idle()
     }
 
     /// Gives the connection a task of its own, for an exchange whose two directions must not wait
@@ -145,8 +144,6 @@ impl Http1 {
 
 impl fmt::Debug for Http1 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Http1")
-            .field("reused", &self.reused)
-            .finish_non_exhaustive()
+        f.debug_struct("Http1").field("reused", &self.reused).finish_non_exhaustive()
     }
 }

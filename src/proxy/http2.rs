@@ -74,9 +74,7 @@ impl std::error::Error for SharedError {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Shared {
@@ -87,9 +85,7 @@ impl Shared {
             failures: AtomicU64::new(0),
             failure: Mutex::new(None),
         };
-        Self {
-            shards: (0..shard_count()).map(shard).collect(),
-        }
+        Self { shards: (0..shard_count()).map(shard).collect() }
     }
 
     /// This thread's connection, if it is open.
@@ -114,10 +110,7 @@ impl Shared {
         }
         match open(place, limit).await {
             Ok(http2) => {
-                let shelved = Http2 {
-                    reused: true,
-                    ..http2.clone()
-                };
+                let shelved = Http2 { reused: true, ..http2.clone() };
                 *lock(&shard.current) = Some(shelved);
                 Ok(http2)
             }
@@ -134,10 +127,7 @@ impl Shared {
     pub(super) fn forget(&self, dead: &Http2) {
         for shard in &self.shards {
             let mut current = lock(&shard.current);
-            if current
-                .as_ref()
-                .is_some_and(|open| Arc::ptr_eq(&open.heard, &dead.heard))
-            {
+            if current.as_ref().is_some_and(|open| Arc::ptr_eq(&open.heard, &dead.heard)) {
                 let dropped = current.take();
                 drop(current);
                 drop(dropped);
@@ -149,10 +139,7 @@ impl Shared {
 
 impl Shard {
     fn get(&self) -> Option<Http2> {
-        lock(&self.current)
-            .as_ref()
-            .filter(|open| !open.has_ended())
-            .cloned()
+        lock(&self.current).as_ref().filter(|open| !open.has_ended()).cloned()
     }
 }
 
@@ -162,22 +149,12 @@ async fn open(place: &Place, limit: Duration) -> Result<Http2, BoxError> {
     let handshake = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(socket));
     let (sender, driver) = handshake.await?;
     drop(tokio::spawn(driver));
-    Ok(Http2 {
-        sender,
-        heard,
-        reused: false,
-    })
+    Ok(Http2 { sender, heard, reused: false })
 }
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let open = self
-            .shards
-            .iter()
-            .filter(|shard| shard.get().is_some())
-            .count();
-        f.debug_struct("Shared")
-            .field("open", &open)
-            .finish_non_exhaustive()
+        let open = self.shards.iter().filter(|shard| shard.get().is_some()).count();
+        f.debug_struct("Shared").field("open", &open).finish_non_exhaustive()
     }
 }

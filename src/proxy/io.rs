@@ -15,12 +15,13 @@ use tokio::{
     net::TcpStream,
 };
 
-/// What a connection has heard from the backend; shared by the socket, which is inside hyper, and
-/// us.
+/// What has come and gone through a socket; shared by the socket, which is inside hyper, and us.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
     bytes: AtomicBool,
     end: AtomicBool,
+    /// Whether hyper has bytes left to write: it flushes the socket when it has none.
+    unwritten: AtomicBool,
 }
 
 impl Heard {
@@ -32,6 +33,11 @@ impl Heard {
     /// Whether a byte has come since the last reset.
     pub(super) fn bytes(&self) -> bool {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether all bytes that there are to send are sent.
+    pub(super) fn all_written(&self) -> bool {
+        !self.unwritten.load(Ordering::Relaxed)
     }
 
     /// Whether the connection has ended.
@@ -49,13 +55,7 @@ pub(super) struct Socket {
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> (Self, Arc<Heard>) {
         let heard = Arc::new(Heard::default());
-        (
-            Self {
-                stream,
-                heard: heard.clone(),
-            },
-            heard,
-        )
+        (Self { stream, heard: heard.clone() }, heard)
     }
 }
 
@@ -82,6 +82,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.heard.unwritten.store(true, Ordering::Relaxed);
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -90,6 +91,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.heard.unwritten.store(true, Ordering::Relaxed);
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
@@ -98,6 +100,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.heard.unwritten.store(false, Ordering::Relaxed);
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

@@ -47,13 +47,14 @@ pub(super) struct Pool {
 /// Apart by a cache line, so that threads do not slow each other down.
 #[repr(align(64))]
 #[derive(Default)]
-struct Shard(Mutex<Vec<Box<Http1>>>);
+struct Shard(Mutex<Idle>);
+
+// A connection is a kilobyte and moves often, so it stays in its box from first to last.
+type Idle = Vec<Box<Http1>>;
 
 impl Shard {
-    fn lock(&self) -> MutexGuard<'_, Vec<Box<Http1>>> {
-        self.0
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn lock(&self) -> MutexGuard<'_, Idle> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -92,7 +93,9 @@ impl Pool {
 
     /// Keeps `connection` for the next request, if it can serve one.
     pub(super) fn put(self: &Arc<Self>, mut connection: Box<Http1>) {
-        if self.max_idle == 0 || !connection.is_usable() {
+        // What is known is enough here: it is looked at again when it is taken. Only the very end of
+        // an answer may still have to be noticed.
+        if self.max_idle == 0 || !(connection.is_idle() || connection.is_usable()) {
             return;
         }
         connection.idle_since = Instant::now();
@@ -128,7 +131,7 @@ impl Pool {
         let mut left = false;
         for shard in &self.shards {
             let idle = mem::take(&mut *shard.lock());
-            let mut kept: Vec<_> = idle
+            let mut kept: Idle = idle
                 .into_iter()
                 .filter_map(|mut connection| {
                     let young = connection.idle_since.elapsed() < self.idle_timeout;
@@ -159,8 +162,6 @@ impl Drop for Sweeper {
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let idle: usize = self.shards.iter().map(|shard| shard.lock().len()).sum();
-        f.debug_struct("Pool")
-            .field("idle", &idle)
-            .finish_non_exhaustive()
+        f.debug_struct("Pool").field("idle", &idle).finish_non_exhaustive()
     }
 }

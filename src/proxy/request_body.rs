@@ -21,9 +21,9 @@ type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
 /// A body without its type.
 trait Erased: Send {
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled;
-    fn is_end_stream(&self) -> bool;
-    fn size_hint(&self) -> SizeHint;
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled;
+    fn is_end(&self) -> bool;
+    fn hint(&self) -> SizeHint;
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }
 
@@ -32,15 +32,15 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
         Body::poll_frame(self, cx).map(|frame| frame.map(|result| result.map_err(Into::into)))
     }
 
-    fn is_end_stream(&self) -> bool {
+    fn is_end(&self) -> bool {
         Body::is_end_stream(self)
     }
 
-    fn size_hint(&self) -> SizeHint {
+    fn hint(&self) -> SizeHint {
         Body::size_hint(self)
     }
 
@@ -85,10 +85,7 @@ pub(super) struct RequestBody {
 impl RequestBody {
     /// No body; costs nothing.
     pub(super) const fn empty() -> Self {
-        Self {
-            stage: Stage::Empty,
-            sending: None,
-        }
+        Self { stage: Stage::Empty, sending: None }
     }
 
     pub(super) fn new<B>(body: B) -> (Self, Arc<Sending>)
@@ -98,13 +95,7 @@ impl RequestBody {
     {
         let sending = Arc::new(Sending::default());
         let stage = Stage::Untouched(Box::new(body));
-        (
-            Self {
-                stage,
-                sending: Some(sending.clone()),
-            },
-            sending,
-        )
+        (Self { stage, sending: Some(sending.clone()) }, sending)
     }
 
     /// The body itself, if it was never polled.
@@ -129,7 +120,7 @@ impl Body for RequestBody {
         let Stage::Started(body) = &mut self.stage else {
             return Poll::Ready(None);
         };
-        let polled = body.as_mut().poll_frame(cx);
+        let polled = body.as_mut().poll(cx);
         if polled.is_ready()
             && let Some(sending) = &self.sending
         {
@@ -141,16 +132,16 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match &self.stage {
             Stage::Empty => true,
-            Stage::Untouched(body) => body.is_end_stream(),
-            Stage::Started(body) => body.is_end_stream(),
+            Stage::Untouched(body) => body.is_end(),
+            Stage::Started(body) => body.is_end(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.stage {
             Stage::Empty => SizeHint::with_exact(0),
-            Stage::Untouched(body) => body.size_hint(),
-            Stage::Started(body) => body.size_hint(),
+            Stage::Untouched(body) => body.hint(),
+            Stage::Started(body) => body.hint(),
         }
     }
 }
@@ -192,14 +183,8 @@ mod tests {
         assert!(sending.is_done(), "the connection has let go of it");
 
         let (mut body, sending) = RequestBody::new(Pinned(7, PhantomPinned));
-        poll_fn(|cx| Pin::new(&mut body).poll_frame(cx))
-            .await
-            .unwrap()
-            .unwrap();
+        poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.unwrap().unwrap();
         assert_eq!(sending.progress(), 1);
-        assert!(
-            body.into_untouched::<Pinned>().is_none(),
-            "a polled body is pinned"
-        );
+        assert!(body.into_untouched::<Pinned>().is_none(), "a polled body is pinned");
     }
 }

@@ -29,18 +29,12 @@ pub struct UpstreamBody {
 impl UpstreamBody {
     /// A body whose connection is driven by a task.
     pub(super) fn driven(incoming: Incoming) -> Self {
-        Self {
-            incoming,
-            connection: None,
-        }
+        Self { incoming, connection: None }
     }
 
     /// A body that drives `connection`, which goes back to `pool`.
     pub(super) fn driving(incoming: Incoming, connection: Box<Http1>, pool: Arc<Pool>) -> Self {
-        let mut body = Self {
-            incoming,
-            connection: Some((connection, pool)),
-        };
+        let mut body = Self { incoming, connection: Some((connection, pool)) };
         if body.incoming.is_end_stream() {
             body.give_back();
         }

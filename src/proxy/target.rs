@@ -37,13 +37,9 @@ impl Target {
             ))
         };
         if url.contains(['#', '?']) {
-            return Err(wrong(
-                "has a query or a fragment, which a backend cannot have",
-            ));
+            return Err(wrong("has a query or a fragment, which a backend cannot have"));
         }
-        let uri: Uri = url
-            .parse()
-            .map_err(|e| wrong(&format!("is not a URL ({e})")))?;
+        let uri: Uri = url.parse().map_err(|e| wrong(&format!("is not a URL ({e})")))?;
         match uri.scheme_str() {
             Some("http") => {}
             Some("https") => return Err(wrong("uses https, which is not built yet")),
@@ -52,14 +48,10 @@ impl Target {
         }
         let authority = uri.authority().ok_or_else(|| wrong("has no host"))?;
         if authority.as_str().contains('@') {
-            return Err(wrong(
-                "has user information, which is not passed on to a backend",
-            ));
+            return Err(wrong("has user information, which is not passed on to a backend"));
         }
         if uri.path() != "/" {
-            return Err(wrong(
-                "has a path; requests keep their own path, so give none",
-            ));
+            return Err(wrong("has a path; requests keep their own path, so give none"));
         }
         let host = authority.host();
         if host.is_empty() {
@@ -72,10 +64,7 @@ impl Target {
                 Ok(port) => port,
             },
         };
-        let bare = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'))
-            .unwrap_or(host);
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let place = match bare.parse::<IpAddr>() {
             Ok(ip) => Place::Addr(SocketAddr::new(ip, port)),
             Err(_) if bare.len() != host.len() => {
@@ -85,11 +74,7 @@ impl Target {
         };
         let host = HeaderValue::from_str(authority.as_str())
             .map_err(|_| wrong("has a host that cannot stand in a header"))?;
-        Ok(Self {
-            place,
-            host,
-            protocol: Protocol::Http1,
-        })
+        Ok(Self { place, host, protocol: Protocol::Http1 })
     }
 }
 

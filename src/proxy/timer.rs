@@ -21,10 +21,7 @@ pub(super) struct Timer {
 impl Timer {
     pub(super) fn new(after: Duration) -> Self {
         let sleep = Box::pin(tokio::time::sleep(after));
-        Self {
-            deadline: sleep.deadline(),
-            sleep,
-        }
+        Self { deadline: sleep.deadline(), sleep }
     }
 
     /// Moves the deadline; never to before the one that was set first.

@@ -112,9 +112,7 @@ impl Upstream {
     fn build(mut inner: Inner) -> Self {
         inner.pool = Arc::new(Pool::new(inner.max_idle, inner.idle_timeout));
         inner.http2 = Shared::new();
-        Self {
-            inner: Arc::new(inner),
-        }
+        Self { inner: Arc::new(inner) }
     }
 
     fn with(self, change: impl FnOnce(&mut Inner)) -> Self {
@@ -148,11 +146,7 @@ impl Upstream {
     /// one connection.
     #[must_use]
     pub fn http2(self, http2: bool) -> Self {
-        let protocol = if http2 {
-            Protocol::Http2
-        } else {
-            Protocol::Http1
-        };
+        let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
         self.with(|inner| inner.target.protocol = protocol)
     }
 

@@ -50,15 +50,9 @@ mod tests {
     fn the_least_loaded_per_weight_wins_and_equals_take_turns() {
         let states = states(&[1, 1, 4]);
         let strategy = LeastConnections::new();
-        let held: Vec<_> = (0..2)
-            .map(|_| InFlight::new(states[0].clone(), None))
-            .collect();
+        let held: Vec<_> = (0..2).map(|_| InFlight::new(states[0].clone(), None)).collect();
         let third = InFlight::new(states[1].clone(), None);
-        assert_eq!(
-            shares(&strategy, &states, 9),
-            [0, 0, 9],
-            "weight 4 has nothing to do"
-        );
+        assert_eq!(shares(&strategy, &states, 9), [0, 0, 9], "weight 4 has nothing to do");
         drop((held, third));
         let mut spread = Vec::new();
         let mut got = [0; 3];
@@ -67,11 +61,7 @@ mod tests {
             got[chosen] += 1;
             spread.push(InFlight::new(states[chosen].clone(), None));
         }
-        assert_eq!(
-            got,
-            [10, 10, 40],
-            "sessions that stay fill the backends by weight"
-        );
+        assert_eq!(got, [10, 10, 40], "sessions that stay fill the backends by weight");
     }
 
     #[test]

@@ -137,10 +137,7 @@ impl<'a> Candidate<'a> {
 
     /// Its load: the requests in flight with one more, per weight.
     pub(crate) fn load(&self) -> Load {
-        Load {
-            in_flight: self.in_flight() as u64 + 1,
-            weight: u64::from(self.weight()),
-        }
+        Load { in_flight: self.in_flight() as u64 + 1, weight: u64::from(self.weight()) }
     }
 
     /// The moving average of its latency, in nanoseconds; 0 when it has not answered lately.

@@ -13,16 +13,12 @@ pub struct P2c {
 impl P2c {
     /// Seeded by the system.
     pub fn new() -> Self {
-        Self {
-            chance: Chance::new(),
-        }
+        Self { chance: Chance::new() }
     }
 
     /// With a seed of your own: the same seed makes the same choices.
     pub fn seeded(seed: u64) -> Self {
-        Self {
-            chance: Chance::seeded(seed),
-        }
+        Self { chance: Chance::seeded(seed) }
     }
 }
 
@@ -61,11 +57,7 @@ mod tests {
         let got = shares(&P2c::seeded(1), &states, 1000);
         assert_eq!(got[1], 0, "every pair has a backend with less to do");
         drop(held);
-        assert!(
-            shares(&P2c::seeded(1), &states, 1000)
-                .iter()
-                .all(|&share| share > 250)
-        );
+        assert!(shares(&P2c::seeded(1), &states, 1000).iter().all(|&share| share > 250));
     }
 
     #[test]
@@ -78,9 +70,6 @@ mod tests {
             held.push(InFlight::new(states[chosen].clone(), None));
         }
         let load: Vec<_> = states.iter().map(|state| state.in_flight()).collect();
-        assert!(
-            load[0].abs_diff(1000) < 20 && load[2].abs_diff(2000) < 20,
-            "got {load:?}"
-        );
+        assert!(load[0].abs_diff(1000) < 20 && load[2].abs_diff(2000) < 20, "got {load:?}");
     }
 }

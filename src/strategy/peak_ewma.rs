@@ -25,10 +25,7 @@ const UNKNOWN_NANOS: f64 = 1e6;
 impl PeakEwma {
     /// With a decay time of 10 s, seeded by the system.
     pub fn new() -> Self {
-        Self {
-            chance: Chance::new(),
-            decay: Duration::from_secs(10),
-        }
+        Self { chance: Chance::new(), decay: Duration::from_secs(10) }
     }
 
     /// With a seed of your own: the same seed makes the same choices.
@@ -100,9 +97,6 @@ mod tests {
         for (state, millis) in states.iter().zip([5, 4, 5]) {
             strategy.answered(Candidate::new(state), Duration::from_millis(millis));
         }
-        assert!(
-            shares(&strategy, &states, 300)[1] > 100,
-            "fast again: wins its pairs"
-        );
+        assert!(shares(&strategy, &states, 300)[1] > 100, "fast again: wins its pairs");
     }
 }

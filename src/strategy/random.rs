@@ -11,16 +11,12 @@ pub struct Random {
 impl Random {
     /// Seeded by the system.
     pub fn new() -> Self {
-        Self {
-            chance: Chance::new(),
-        }
+        Self { chance: Chance::new() }
     }
 
     /// With a seed of your own: the same seed makes the same choices.
     pub fn seeded(seed: u64) -> Self {
-        Self {
-            chance: Chance::seeded(seed),
-        }
+        Self { chance: Chance::seeded(seed) }
     }
 }
 
@@ -32,10 +28,7 @@ impl Default for Random {
 
 impl Strategy for Random {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
-        let total: u64 = candidates
-            .iter()
-            .map(|candidate| u64::from(candidate.weight()))
-            .sum();
+        let total: u64 = candidates.iter().map(|candidate| u64::from(candidate.weight())).sum();
         let mut ticket = self.chance.below(total.max(1) as usize) as u64;
         for (position, candidate) in candidates.iter().enumerate() {
             match ticket.checked_sub(u64::from(candidate.weight())) {
@@ -57,15 +50,8 @@ mod tests {
         let states = states(&[1, 2, 7]);
         let got = shares(&Random::seeded(42), &states, 100_000);
         for (got, expected) in got.iter().zip([10_000, 20_000, 70_000]) {
-            assert!(
-                got.abs_diff(expected) < 600,
-                "{got} is not about {expected}"
-            );
+            assert!(got.abs_diff(expected) < 600, "{got} is not about {expected}");
         }
-        assert_eq!(
-            got,
-            shares(&Random::seeded(42), &states, 100_000),
-            "same seed, same choices"
-        );
+        assert_eq!(got, shares(&Random::seeded(42), &states, 100_000), "same seed, same choices");
     }
 }

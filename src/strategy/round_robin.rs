@@ -82,9 +82,7 @@ mod tests {
     fn equal_weights_take_turns() {
         let states = states(&[2, 2, 2]);
         let strategy = RoundRobin::new();
-        let turns: Vec<_> = (0..6)
-            .map(|_| strategy.choose(&Candidates::new(&states)))
-            .collect();
+        let turns: Vec<_> = (0..6).map(|_| strategy.choose(&Candidates::new(&states))).collect();
         assert_eq!(turns, [0, 1, 2, 0, 1, 2]);
     }
 
@@ -92,14 +90,8 @@ mod tests {
     fn weights_are_exact_and_spread_evenly() {
         let states = states(&[5, 1, 1]);
         let strategy = RoundRobin::new();
-        let turns: Vec<_> = (0..7)
-            .map(|_| strategy.choose(&Candidates::new(&states)))
-            .collect();
-        assert_eq!(
-            turns,
-            [0, 0, 1, 0, 2, 0, 0],
-            "nginx's published sequence for 5, 1, 1"
-        );
+        let turns: Vec<_> = (0..7).map(|_| strategy.choose(&Candidates::new(&states))).collect();
+        assert_eq!(turns, [0, 0, 1, 0, 2, 0, 0], "nginx's published sequence for 5, 1, 1");
         assert_eq!(shares(&strategy, &states, 7000), [5000, 1000, 1000]);
     }
 
@@ -109,9 +101,6 @@ mod tests {
         let strategy = RoundRobin::new();
         shares(&strategy, &states, 5);
         let got = shares(&strategy, &states[..2], 600);
-        assert!(
-            (398..=402).contains(&got[0]) && got[0] + got[1] == 600,
-            "4 : 2, got {got:?}"
-        );
+        assert!((398..=402).contains(&got[0]) && got[0] + got[1] == 600, "4 : 2, got {got:?}");
     }
 }

@@ -73,9 +73,7 @@ impl Key {
                  `openssl rand -base64 32`",
             ));
         }
-        Ok(Self {
-            secret: secret.into(),
-        })
+        Ok(Self { secret: secret.into() })
     }
 
     /// A key written in base64, standard or URL-safe, with or without padding.
@@ -230,17 +228,12 @@ impl KeyRing {
 
 impl fmt::Debug for KeyRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyRing")
-            .field("keys", &self.load().len())
-            .finish_non_exhaustive()
+        f.debug_struct("KeyRing").field("keys", &self.load().len()).finish_non_exhaustive()
     }
 }
 
 fn derive_all(keys: impl IntoIterator<Item = Key>) -> Result<Vec<SealingKey>, ConfigError> {
-    let keys: Vec<_> = keys
-        .into_iter()
-        .map(|key| derive(&key))
-        .collect::<Result<_, _>>()?;
+    let keys: Vec<_> = keys.into_iter().map(|key| derive(&key)).collect::<Result<_, _>>()?;
     if keys.is_empty() {
         return Err(ConfigError::new(
             "a key ring has no key; give it at least one, the first seals and all open",
@@ -257,10 +250,7 @@ fn derive(key: &Key) -> Result<SealingKey, ConfigError> {
     let id = hmac::sign(&secret, b"tower-sticky/1/key-id");
     let aead = UnboundKey::new(&AES_256_GCM, aead.as_ref())
         .map_err(|_| ConfigError::new("a key could not be derived"))?;
-    Ok(SealingKey {
-        id: id.as_ref()[0] & 0x3f,
-        aead: LessSafeKey::new(aead),
-    })
+    Ok(SealingKey { id: id.as_ref()[0] & 0x3f, aead: LessSafeKey::new(aead) })
 }
 
 #[cfg(test)]
@@ -270,14 +260,8 @@ mod tests {
     #[test]
     fn keys_are_checked() {
         let short = Key::from_bytes([1; 31]).unwrap_err().to_string();
-        assert!(
-            short.contains("31 bytes") && short.contains("32"),
-            "{short}"
-        );
-        assert!(
-            Key::from_bytes([7; 32]).is_err(),
-            "one byte repeated is not random"
-        );
+        assert!(short.contains("31 bytes") && short.contains("32"), "{short}");
+        assert!(Key::from_bytes([7; 32]).is_err(), "one byte repeated is not random");
         assert!(Key::from_base64("not base64!").is_err());
         assert!(KeyRing::new([]).is_err());
         assert!(KeyRing::from_env("TOWER_STICKY_NO_SUCH_VARIABLE").is_err());

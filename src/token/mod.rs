@@ -24,13 +24,7 @@ pub(crate) struct Pin {
 impl Pin {
     /// The pin of a plain token: it says nothing but where.
     pub(crate) const fn plain(backend: u64) -> Self {
-        Self {
-            backend,
-            session: 0,
-            epoch: 0,
-            issued: 0,
-            seen: 0,
-        }
+        Self { backend, session: 0, epoch: 0, issued: 0, seen: 0 }
     }
 
     /// What identifies the session on every gateway, if the token has that.

@@ -88,10 +88,7 @@ pub(crate) fn open(
         }
         known = true;
         if let Some(pin) = open_with(key, context, raw) {
-            return Ok(Opened {
-                pin,
-                old_key: position > 0,
-            });
+            return Ok(Opened { pin, old_key: position > 0 });
         }
     }
     if !known {
@@ -103,10 +100,7 @@ pub(crate) fn open(
 fn open_with(key: &SealingKey, context: &Context, mut raw: [u8; RAW_LEN]) -> Option<Pin> {
     let (head, sealed) = raw.split_at_mut(HEAD_LEN);
     let nonce = Nonce::try_assume_unique_for_key(&head[1..]).ok()?;
-    let body = key
-        .aead
-        .open_in_place(nonce, Aad::from(&*context.0), sealed)
-        .ok()?;
+    let body = key.aead.open_in_place(nonce, Aad::from(&*context.0), sealed).ok()?;
     let mut body = &body[..];
     let mut number = |len: usize| -> Option<u64> {
         let (bytes, rest) = body.split_at_checked(len)?;
@@ -141,10 +135,7 @@ pub(crate) fn seal(ring: &KeyRing, context: &Context, pin: &Pin) -> Option<Strin
     body[16..22].copy_from_slice(&pin.epoch.to_be_bytes()[2..]);
     body[22..26].copy_from_slice(&pin.issued.to_be_bytes());
     body[26..].copy_from_slice(&pin.seen.to_be_bytes());
-    let tag = key
-        .aead
-        .seal_in_place_separate_tag(nonce, Aad::from(&*context.0), body)
-        .ok()?;
+    let tag = key.aead.seal_in_place_separate_tag(nonce, Aad::from(&*context.0), body).ok()?;
     raw[HEAD_LEN + BODY_LEN..].copy_from_slice(tag.as_ref());
     Some(URL_SAFE_NO_PAD.encode(raw))
 }
@@ -152,11 +143,7 @@ pub(crate) fn seal(ring: &KeyRing, context: &Context, pin: &Pin) -> Option<Strin
 /// 64 bits by chance for a new session, never 0.
 pub(crate) fn new_session(ring: &KeyRing) -> u64 {
     let mut bytes = [0; 8];
-    if ring.fill_random(&mut bytes) {
-        u64::from_ne_bytes(bytes).max(1)
-    } else {
-        1
-    }
+    if ring.fill_random(&mut bytes) { u64::from_ne_bytes(bytes).max(1) } else { 1 }
 }
 
 #[cfg(test)]
@@ -182,34 +169,17 @@ mod tests {
         let token = seal(&ring, &context, &PIN).unwrap();
         assert_eq!(token.len(), SEALED_LEN);
         let opened = open(&ring, &context, token.as_bytes(), 0).unwrap();
-        assert_eq!(
-            opened,
-            Opened {
-                pin: PIN,
-                old_key: false
-            }
-        );
-        assert_ne!(
-            token,
-            seal(&ring, &context, &PIN).unwrap(),
-            "two tokens never look alike"
-        );
+        assert_eq!(opened, Opened { pin: PIN, old_key: false });
+        assert_ne!(token, seal(&ring, &context, &PIN).unwrap(), "two tokens never look alike");
     }
 
     #[test]
     fn a_token_is_good_for_its_purpose_pool_and_name_only() {
         let ring = ring();
         let token = seal(&ring, &Context::new("cookie", "a", "bc"), &PIN).unwrap();
-        for other in [
-            ("header", "a", "bc"),
-            ("cookie", "ab", "c"),
-            ("cookie", "a", "bd"),
-        ] {
+        for other in [("header", "a", "bc"), ("cookie", "ab", "c"), ("cookie", "a", "bd")] {
             let other = Context::new(other.0, other.1, other.2);
-            assert_eq!(
-                open(&ring, &other, token.as_bytes(), 0),
-                Err(Unusable::Forged)
-            );
+            assert_eq!(open(&ring, &other, token.as_bytes(), 0), Err(Unusable::Forged));
         }
     }
 
@@ -222,18 +192,12 @@ mod tests {
             let mut bad = raw.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             let bad = URL_SAFE_NO_PAD.encode(bad);
-            assert!(
-                open(&ring, &context, bad.as_bytes(), 0).is_err(),
-                "bit {bit} was flipped"
-            );
+            assert!(open(&ring, &context, bad.as_bytes(), 0).is_err(), "bit {bit} was flipped");
         }
         let mut other_spelling = token.clone().into_bytes();
         let last = other_spelling.last_mut().unwrap();
         *last += 1;
-        assert!(
-            open(&ring, &context, &other_spelling, 0).is_err(),
-            "one spelling only"
-        );
+        assert!(open(&ring, &context, &other_spelling, 0).is_err(), "one spelling only");
     }
 
     #[test]
@@ -247,22 +211,19 @@ mod tests {
         assert!(opened.old_key, "it is to be sealed anew");
         assert_eq!(opened.pin, PIN);
         ring.set([new]).unwrap();
-        assert_eq!(
-            open(&ring, &context, token.as_bytes(), 0),
-            Err(Unusable::Forged)
-        );
+        assert_eq!(open(&ring, &context, token.as_bytes(), 0), Err(Unusable::Forged));
     }
 
     #[test]
     fn the_format_never_changes() {
         let context = Context::new("cookie", "default", "SERVER_ID");
         let opened = open(&ring(), &context, GOLDEN.as_bytes(), 0);
-        assert_eq!(
-            opened.map(|opened| opened.pin),
-            Ok(PIN),
-            "tokens in the field look like this"
-        );
+        assert_eq!(opened.map(|opened| opened.pin), Ok(PIN), "tokens in the field look like this");
     }
 
-    const GOLDEN: &str = "";
+    /// Made by another implementation of the format (Python).
+    const GOLDEN: &str = concat!(
+        "R2RlZmdoaWprbG1ub1qRwox6G0MtWGXZN2gwHN5ZxcDLOUIn1ntj",
+        "tHJUnFdQk67V89XG-eBds5NKDEc"
+    );
 }

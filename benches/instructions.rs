@@ -1,0 +1,62 @@
+//! Instructions, counted by Valgrind, so that the figures repeat on a noisy machine.
+//!
+//! Needs `valgrind` and the runner: `cargo install gungraun-runner --version 0.20.0`.
+
+use std::hint::black_box;
+
+use gungraun::{library_benchmark, library_benchmark_group, main};
+use http::Request;
+use tower_sticky::strategy;
+use tower_sticky_benches::{
+    Instant, Sticky, Told, call, instant, pin, placing, plain, request, sealed,
+};
+
+/// A service that has been used, and a request of a session that it knows.
+fn known(service: Sticky) -> (Sticky, Request<()>) {
+    let request = request(&pin(&service));
+    drop(call(&service, request.clone()));
+    (service, request)
+}
+
+fn long(others: usize) -> (Sticky, Request<()>) {
+    let others: String = (0..others).map(|i| format!("name{i}=0123456789abcdef; ")).collect();
+    (plain(16, Told::Counters), request(&format!("{others}SERVER_ID=b1")))
+}
+
+#[library_benchmark]
+#[bench::plain((instant(), request("SERVER_ID=b1")))]
+fn direct((backend, request): (Instant, Request<()>)) -> (Instant, impl Sized) {
+    let response = call(&backend, black_box(request));
+    (backend, response)
+}
+
+#[library_benchmark]
+#[bench::plain_2(known(plain(2, Told::Counters)))]
+#[bench::plain_16(known(plain(16, Told::Counters)))]
+#[bench::plain_256(known(plain(256, Told::Counters)))]
+#[bench::plain_10000(known(plain(10_000, Told::Counters)))]
+#[bench::plain_16_extensions(known(plain(16, Told::Extensions)))]
+#[bench::sealed_2(known(sealed(2, Told::Counters)))]
+#[bench::sealed_16(known(sealed(16, Told::Counters)))]
+#[bench::sealed_256(known(sealed(256, Told::Counters)))]
+#[bench::sealed_10000(known(sealed(10_000, Told::Counters)))]
+#[bench::cookies_10(long(10))]
+#[bench::cookies_100(long(100))]
+fn pinned((service, request): (Sticky, Request<()>)) -> (Sticky, impl Sized) {
+    let response = call(&service, black_box(request));
+    (service, response)
+}
+
+#[library_benchmark]
+#[bench::round_robin(placing(16, strategy::RoundRobin::new()))]
+#[bench::least_connections(placing(16, strategy::LeastConnections::new()))]
+#[bench::random(placing(16, strategy::Random::seeded(1)))]
+#[bench::p2c(placing(16, strategy::P2c::seeded(1)))]
+#[bench::peak_ewma(placing(16, strategy::PeakEwma::new().seeded(1)))]
+fn new_session(service: Sticky) -> (Sticky, impl Sized) {
+    let response = call(&service, black_box(Request::new(())));
+    (service, response)
+}
+
+library_benchmark_group!(name = group, benchmarks = [direct, pinned, new_session]);
+main!(library_benchmark_groups = group);

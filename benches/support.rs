@@ -1,0 +1,121 @@
+//! What the benchmarks measure: one request through a sticky service, over backends that cost next
+//! to nothing.
+
+use std::{
+    convert::Infallible,
+    future::{Future, Ready, ready},
+    hint::black_box,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header};
+use http_body_util::Empty;
+use tower_service::Service;
+use tower_sticky::{
+    Backends, Key, KeyRing, NoInner, StickyLayer, StickyService, affinity::Cookie,
+    strategy::Strategy,
+};
+
+/// A backend that answers at once, behind an `Arc` as real clients are.
+#[derive(Debug, Clone)]
+pub struct Instant(Arc<()>);
+
+impl Service<Request<()>> for Instant {
+    type Response = Response<Empty<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Empty<Bytes>>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<()>) -> Self::Future {
+        black_box(&request);
+        ready(Ok(Response::new(Empty::new())))
+    }
+}
+
+/// The service under test.
+pub type Sticky = StickyService<Instant, NoInner>;
+
+/// One backend, as the service would call it without us.
+pub fn instant() -> Instant {
+    Instant(Arc::new(()))
+}
+
+/// `count` backends, `b0`, `b1` and so on.
+pub fn backends(count: usize) -> Backends<Instant> {
+    Backends::from_iter((0..count).map(|i| (format!("b{i}"), instant())))
+}
+
+/// A fixed key ring.
+pub fn keys() -> KeyRing {
+    let key = Key::from_bytes((0..32).collect::<Vec<u8>>()).expect("32 bytes");
+    KeyRing::new([key]).expect("one key")
+}
+
+/// How the outcome is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// By counters and spans only.
+    Counters,
+    /// In the extensions of request and response as well, which is the default.
+    Extensions,
+}
+
+/// A service with a plain cookie.
+pub fn plain(count: usize, told: Told) -> Sticky {
+    StickyLayer::new(backends(count), Cookie::plain("SERVER_ID"))
+        .outcome_extensions(told == Told::Extensions)
+        .into_service()
+}
+
+/// A service with a sealed cookie.
+pub fn sealed(count: usize, told: Told) -> Sticky {
+    StickyLayer::new(backends(count), Cookie::sealed("SERVER_ID", keys()))
+        .outcome_extensions(told == Told::Extensions)
+        .into_service()
+}
+
+/// A service with a plain cookie that places new sessions by `strategy`.
+pub fn placing(count: usize, strategy: impl Strategy) -> Sticky {
+    StickyLayer::new(backends(count), Cookie::plain("SERVER_ID"))
+        .outcome_extensions(false)
+        .strategy(strategy)
+        .into_service()
+}
+
+/// A request with this `Cookie` header.
+pub fn request(cookie: &str) -> Request<()> {
+    let mut request = Request::new(());
+    let value = HeaderValue::from_str(cookie).expect("a header value");
+    request.headers_mut().insert(header::COOKIE, value);
+    request
+}
+
+/// The cookie that a fresh session gets from `service`, as the client sends it back.
+pub fn pin(service: &Sticky) -> String {
+    let response = call(service, Request::new(()));
+    let cookie = response.headers()[header::SET_COOKIE].to_str().expect("ASCII");
+    cookie.split(';').next().expect("a pair").to_owned()
+}
+
+/// Calls a clone of the service, as a server does, and drives the future to its end.
+#[inline(always)]
+pub fn call<S, R>(service: &S, request: Request<()>) -> R
+where
+    S: Service<Request<()>, Response = R, Error = Infallible> + Clone,
+{
+    let mut service = service.clone();
+    let mut context = Context::from_waker(Waker::noop());
+    let _ = service.poll_ready(&mut context);
+    let mut future = pin!(service.call(request));
+    match future.as_mut().poll(&mut context) {
+        Poll::Ready(Ok(response)) => response,
+        Poll::Ready(Err(never)) => match never {},
+        Poll::Pending => unreachable!("every part answers at once"),
+    }
+}

@@ -1,0 +1,92 @@
+//! Time: what a pinned request, a new session and a long cookie header cost.
+//!
+//! Every figure holds the clone of the sample request and the drop of the response. The overhead of
+//! a pinned request is its figure less that of `pinned/direct`, which calls a clone of the backend
+//! with the same request.
+
+use std::{hint::black_box, time::Duration};
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use http::Request;
+use tower_sticky::strategy;
+use tower_sticky_benches::{Told, call, instant, pin, placing, plain, request, sealed};
+
+fn pinned(c: &mut Criterion) {
+    let mut group = c.benchmark_group("pinned");
+    let backend = instant();
+    // The floor: a clone of the backend, called directly with the same request.
+    for (name, cookie) in [("plain", "SERVER_ID=b1"), ("sealed", &*"x".repeat(89))] {
+        let sample = request(cookie);
+        group.bench_function(BenchmarkId::new("direct", name), |b| {
+            b.iter(|| call(&backend, black_box(&sample).clone()));
+        });
+    }
+    for count in [2, 16, 256, 10_000] {
+        for told in [Told::Counters, Told::Extensions] {
+            for (format, service) in
+                [("plain", plain(count, told)), ("sealed", sealed(count, told))]
+            {
+                let sample = request(&pin(&service));
+                let id = BenchmarkId::new(format!("{format}/{told:?}"), count);
+                group.bench_function(id, |b| {
+                    b.iter(|| call(&service, black_box(&sample).clone()));
+                });
+            }
+        }
+    }
+    group.finish();
+}
+
+fn new_session(c: &mut Criterion) {
+    let mut group = c.benchmark_group("new session");
+    for count in [2, 16, 256, 10_000] {
+        let services = [
+            ("round robin", placing(count, strategy::RoundRobin::new())),
+            ("least connections", placing(count, strategy::LeastConnections::new())),
+            ("random", placing(count, strategy::Random::seeded(1))),
+            ("p2c", placing(count, strategy::P2c::seeded(1))),
+            ("peak ewma", placing(count, strategy::PeakEwma::new().seeded(1))),
+        ];
+        for (name, service) in services {
+            group.bench_function(BenchmarkId::new(name, count), |b| {
+                b.iter(|| call(&service, black_box(Request::new(()))));
+            });
+        }
+    }
+    for (name, service) in
+        [("plain token", plain(16, Told::Counters)), ("sealed token", sealed(16, Told::Counters))]
+    {
+        group.bench_function(BenchmarkId::new(name, 16), |b| {
+            b.iter(|| call(&service, black_box(Request::new(()))));
+        });
+    }
+    group.finish();
+}
+
+fn long_cookie(c: &mut Criterion) {
+    let mut group = c.benchmark_group("cookie header");
+    let service = plain(16, Told::Counters);
+    for others in [0, 10, 100] {
+        let mut cookie = String::new();
+        for i in 0..others {
+            cookie.push_str(&format!("name{i}=0123456789abcdef0123456789abcdef; "));
+        }
+        cookie.push_str("SERVER_ID=b1");
+        let sample = request(&cookie);
+        let id = BenchmarkId::new("pinned, bytes of cookies", cookie.len());
+        group.bench_function(id, |b| {
+            b.iter(|| call(&service, black_box(&sample).clone()));
+        });
+    }
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .sample_size(40)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_millis(1000));
+    targets = pinned, new_session, long_cookie
+}
+criterion_main!(benches);

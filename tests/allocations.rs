@@ -1,0 +1,102 @@
+//! What a pinned request allocates, by a counting allocator.
+
+#![allow(missing_docs, missing_debug_implementations, unreachable_pub)]
+#![allow(unsafe_code)] // A global allocator cannot be written without; only this test has one.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    convert::Infallible,
+    future::{Future, Ready, ready},
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use http::{HeaderValue, Request, Response, header};
+use tower_service::Service;
+use tower_sticky::{Backends, KeyRing, NoBody, StickyLayer, affinity::Cookie};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Behind an `Arc`, as real clients are.
+#[derive(Clone)]
+struct Backend(Arc<u16>);
+
+impl Service<Request<()>> for Backend {
+    type Response = Response<http_body_util::Empty<bytes::Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<()>) -> Self::Future {
+        assert!(!request.headers().contains_key(header::COOKIE), "our cookie was taken out");
+        let mut response = Response::new(http_body_util::Empty::new());
+        *response.status_mut() = http::StatusCode::from_u16(*self.0).unwrap();
+        ready(Ok(response))
+    }
+}
+
+fn allocations(cookie: Cookie, extensions: bool) -> usize {
+    let backends =
+        Backends::from_iter([("a", Backend(Arc::new(200))), ("b", Backend(Arc::new(200)))]);
+    let service = StickyLayer::new(backends, cookie).outcome_extensions(extensions).into_service();
+    let call = |request: Request<()>| {
+        let mut service = service.clone();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut future = pin!(service.call(request));
+        match future.as_mut().poll(&mut cx) {
+            Poll::Ready(Ok(response)) => response,
+            Poll::Ready(Err(never)) => match never {},
+            Poll::Pending => panic!("every part answers at once"),
+        }
+    };
+    let response = call(Request::new(()));
+    let cookie = response.headers()[header::SET_COOKIE].to_str().unwrap();
+    let cookie = HeaderValue::from_str(cookie.split(';').next().unwrap()).unwrap();
+    let request = || {
+        let mut request = Request::new(());
+        request.headers_mut().insert(header::COOKIE, cookie.clone());
+        request
+    };
+    // The first one initialises what is thread-local.
+    drop(call(request()));
+    let request = request();
+    let before = ALLOCATIONS.with(Cell::get);
+    let response = call(request);
+    let after = ALLOCATIONS.with(Cell::get);
+    assert!(!response.headers().contains_key(header::SET_COOKIE), "it was pinned");
+    drop::<Response<tower_sticky::StickyBody<_, NoBody>>>(response);
+    after - before
+}
+
+#[test]
+fn a_pinned_request_allocates_nothing() {
+    let sealed = || Cookie::sealed("sid", KeyRing::generate().unwrap());
+    assert_eq!(allocations(Cookie::plain("sid"), false), 0, "plain token");
+    assert_eq!(allocations(sealed(), false), 0, "sealed token");
+    let told = allocations(Cookie::plain("sid"), true);
+    assert!(told <= 6, "at most three for each of the two extensions, got {told}");
+    assert!(told > 0, "the counter counts");
+}

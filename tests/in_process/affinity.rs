@@ -1,0 +1,333 @@
+//! The cookie, case by case: what counts as a pin, and what the client gets.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use http::header;
+use tower_sticky::{
+    Backends, ConfigError, Key, KeyRing, Peer, Reason, StickyLayer, Verdict, WallClock,
+    affinity::{Conflict, Cookie, SameSite, Secure},
+    strategy::RoundRobin,
+};
+
+use crate::support::{Client, Node, get, keys, nodes, plain, sealed, send, with_cookie};
+
+/// A wall clock that a test sets.
+#[derive(Debug, Clone)]
+struct Clock(Arc<Mutex<u64>>);
+
+impl Clock {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(1_800_000_000)))
+    }
+
+    fn advance(&self, seconds: i64) {
+        let mut now = self.0.lock().unwrap();
+        *now = now.checked_add_signed(seconds).unwrap();
+    }
+}
+
+impl WallClock for Clock {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(*self.0.lock().unwrap())
+    }
+}
+
+fn layer(backends: &Backends<Node>, cookie: Cookie) -> StickyLayer<Node> {
+    StickyLayer::new(backends.clone(), cookie).strategy(RoundRobin::new())
+}
+
+#[tokio::test]
+async fn a_plain_token_is_the_id() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let service = plain(&backends).into_service();
+    let answer = send(&service, get()).await;
+    assert_eq!(answer.set_cookies(), ["sid=a; HttpOnly; SameSite=Lax; Path=/"]);
+    assert_eq!(answer.headers["cache-control"], "private, no-cache=\"set-cookie\"");
+    assert_eq!(send(&service, with_cookie("sid=b")).await.why().0, Verdict::Pinned);
+}
+
+#[tokio::test]
+async fn sealed_tokens_of_two_clients_of_one_backend_differ() {
+    let (backends, _nodes) = nodes(["a"]);
+    let service = sealed(&backends).into_service();
+    let tokens = [send(&service, get()).await.token(), send(&service, get()).await.token()];
+    assert_ne!(tokens[0], tokens[1]);
+    assert_eq!(tokens[0].as_ref().unwrap().len(), 79);
+}
+
+#[tokio::test]
+async fn bad_tokens_are_no_pin_each_for_its_own_reason_and_are_replaced() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let other_pool = Backends::named("other");
+    other_pool.insert("a", Node::new("a")).unwrap();
+    let other_pool = send(&sealed(&other_pool).into_service(), get()).await.token().unwrap();
+    let other_name = StickyLayer::new(backends.clone(), Cookie::sealed("sid2", keys()));
+    let other_name = send(&other_name.into_service(), get()).await;
+    let other_name = other_name.set_cookies()[0]["sid2=".len()..][..79].to_owned();
+    let other_key =
+        StickyLayer::new(backends.clone(), Cookie::sealed("sid", KeyRing::generate().unwrap()));
+    let other_key = send(&other_key.into_service(), get()).await.token().unwrap();
+    let good = send(&sealed(&backends).into_service(), get()).await.token().unwrap();
+    let mut flipped = good.clone().into_bytes();
+    flipped[40] = if flipped[40] == b'A' { b'B' } else { b'A' };
+    let flipped = String::from_utf8(flipped).unwrap();
+    let long = "x".repeat(5000);
+
+    let service = sealed(&backends).into_service();
+    for (token, reason) in [
+        ("", Reason::Malformed),
+        ("a", Reason::Malformed),
+        (&long, Reason::Malformed),
+        (&good[1..], Reason::Malformed),
+        (&flipped, Reason::Forged),
+        (&other_pool, Reason::Forged),
+        (&other_name, Reason::Forged),
+        (&other_key, Reason::Forged),
+    ] {
+        let answer = send(&service, with_cookie(&format!("sid={token}"))).await;
+        let (verdict, _, why) = answer.why();
+        assert_eq!((verdict, why), (Verdict::Assigned, Some(reason)), "{token:?}");
+        assert!(answer.token().is_some(), "{token:?} is replaced");
+    }
+    let service = plain(&backends).into_service();
+    for (token, reason) in [
+        ("", Reason::Malformed),
+        (&long, Reason::Malformed),
+        ("c", Reason::Unknown),
+        ("A", Reason::Unknown),
+        ("a%20", Reason::Unknown),
+    ] {
+        let answer = send(&service, with_cookie(&format!("sid={token}"))).await;
+        assert_eq!(answer.why().2, Some(reason), "{token:?}");
+        assert!(answer.token().is_some(), "{token:?} is replaced");
+    }
+    let stats = backends.snapshot().stats;
+    assert_eq!(stats.token_errors(Reason::Forged), 4);
+    assert_eq!(stats.token_errors(Reason::Malformed), 6);
+}
+
+#[tokio::test]
+async fn the_first_usable_of_several_tokens_wins() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let service = plain(&backends).into_service();
+    for cookie in ["sid=gone; sid=b; sid=a", "sid=; x=1; sid=\"b\"", "xsid=a; sid=b"] {
+        assert_eq!(
+            send(&service, with_cookie(cookie)).await.why(),
+            (Verdict::Pinned, Some("b"), None)
+        );
+    }
+    let mut split = get();
+    for field in ["x=1", "sid=gone", "sid=b"] {
+        split.headers_mut().append(header::COOKIE, field.parse().unwrap());
+    }
+    assert_eq!(send(&service, split).await.why().1, Some("b"), "HTTP/2 splits the field");
+    for other in ["SID=b", "sidx=b", "x=sid=b", "$sid=b"] {
+        let answer = send(&service, with_cookie(other)).await;
+        assert_eq!(answer.why().2, None, "{other:?} is none of ours");
+        assert_eq!(answer.why().0, Verdict::Assigned);
+    }
+}
+
+#[tokio::test]
+async fn our_token_is_taken_out_on_the_way_in() {
+    let (backends, [a]) = nodes(["a"]);
+    let service = plain(&backends).into_service();
+    let sent = || a.told.cookies.lock().unwrap().pop().unwrap();
+    for (cookie, seen) in [
+        ("sid=a", ""),
+        ("x=1; sid=a; y=\"2\"", "x=1; y=\"2\""),
+        ("sid=bad; x=1; sid=a", "x=1"),
+        ("x=1", "x=1"),
+    ] {
+        send(&service, with_cookie(cookie)).await;
+        assert_eq!(sent(), seen, "{cookie:?}");
+    }
+    let forward = layer(&backends, Cookie::plain("sid").forward(true)).into_service();
+    send(&forward, with_cookie("x=1; sid=a")).await;
+    assert_eq!(sent(), "x=1; sid=a", "kept by option");
+}
+
+#[tokio::test]
+async fn a_backends_cookie_of_our_name() {
+    let (backends, [a]) = nodes(["a"]);
+    let logout = "sid=; Max-Age=0; Path=/";
+    a.told.answers.lock().unwrap().push(("set-cookie", logout.into()));
+    a.told.answers.lock().unwrap().push(("set-cookie", "x=1".into()));
+    let service = plain(&backends).into_service();
+    let ours = "sid=a; HttpOnly; SameSite=Lax; Path=/";
+    assert_eq!(send(&service, get()).await.set_cookies(), ["x=1", ours], "ours replaces it");
+    assert_eq!(send(&service, with_cookie("sid=a")).await.set_cookies(), ["x=1"]);
+    let preserve = layer(&backends, Cookie::plain("sid").conflict(Conflict::Preserve));
+    let service = preserve.into_service();
+    for request in [get(), with_cookie("sid=a")] {
+        assert_eq!(send(&service, request).await.set_cookies(), [logout, "x=1"], "it wins");
+    }
+}
+
+#[tokio::test]
+async fn shared_caches_are_kept_from_our_cookie() {
+    let (backends, [a]) = nodes(["a"]);
+    a.told.answers.lock().unwrap().push(("cache-control", "public, max-age=60".into()));
+    let service = plain(&backends).into_service();
+    let answer = send(&service, get()).await;
+    assert_eq!(answer.headers["cache-control"], "private, no-cache=\"set-cookie\", max-age=60");
+    let answer = send(&service, with_cookie("sid=a")).await;
+    assert_eq!(answer.headers["cache-control"], "public, max-age=60", "nothing of ours in it");
+}
+
+#[tokio::test]
+async fn secure_follows_a_trusted_word_only() {
+    let (backends, _nodes) = nodes(["a"]);
+    let service = plain(&backends).into_service();
+    let addr = "10.0.0.1:1".parse().unwrap();
+    let secure = async |peer: Option<Peer>, said: bool| {
+        let mut request = get();
+        request.extensions_mut().extend(
+            peer.map(|peer| {
+                let mut extensions = http::Extensions::new();
+                extensions.insert(peer);
+                extensions
+            })
+            .unwrap_or_default(),
+        );
+        if said {
+            request.headers_mut().insert("x-forwarded-proto", "https".parse().unwrap());
+        }
+        send(&service, request).await.set_cookies()[0].contains("Secure")
+    };
+    assert!(secure(Some(Peer::new(addr).https(true)), false).await);
+    assert!(secure(Some(Peer::new(addr).trusted(true)), true).await);
+    assert!(!secure(Some(Peer::new(addr)), true).await, "an untrusted peer says it");
+    assert!(!secure(None, true).await, "nobody in particular says it");
+}
+
+#[tokio::test]
+async fn secure_is_right_on_a_session_that_moves() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let service = plain(&backends).into_service();
+    let request = || {
+        let mut request = with_cookie("sid=a");
+        request.extensions_mut().insert(Peer::new("10.0.0.1:1".parse().unwrap()).https(true));
+        request
+    };
+    a.told.refuses.store(true, std::sync::atomic::Ordering::SeqCst);
+    for reason in [Reason::ConnectFailed, Reason::Down] {
+        let answer = send(&service, request()).await;
+        assert_eq!(answer.why().2, Some(reason));
+        assert_eq!(answer.set_cookies(), ["sid=b; HttpOnly; SameSite=Lax; Secure; Path=/"]);
+    }
+}
+
+#[tokio::test]
+async fn sessions_expire_on_our_side() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let clock = Clock::new();
+    let minutes = |n: u64| Duration::from_secs(n * 60);
+    let cookie =
+        Cookie::sealed("sid", keys()).idle_timeout(minutes(20)).absolute_timeout(minutes(60));
+    let service = layer(&backends, cookie.permanent()).clock(clock.clone()).into_service();
+    let mut client = Client::default();
+    let answer = client.send(&service, get()).await;
+    assert!(answer.set_cookies()[0].ends_with("; Max-Age=3600"), "{:?}", answer.set_cookies());
+    clock.advance(4 * 60);
+    assert_eq!(client.send(&service, get()).await.token(), None, "not a quarter yet");
+    clock.advance(60);
+    let answer = client.send(&service, get()).await;
+    assert_eq!(answer.why().0, Verdict::Pinned);
+    assert!(answer.set_cookies()[0].ends_with("; Max-Age=3300"), "re-issued, from the first date");
+    clock.advance(20 * 60);
+    let mut late = client.clone();
+    let answer = late.send(&service, get()).await;
+    assert_eq!(answer.why().2, Some(Reason::ExpiredIdle));
+    clock.advance(-6 * 60);
+    for _ in 0..4 {
+        assert_eq!(client.send(&service, get()).await.why().0, Verdict::Pinned, "kept alive");
+        clock.advance(10 * 60);
+    }
+    clock.advance(60);
+    let answer = client.send(&service, get()).await;
+    assert_eq!(answer.why().2, Some(Reason::ExpiredAbsolute), "the first date never changes");
+    assert_eq!(answer.why().0, Verdict::Assigned);
+}
+
+#[tokio::test]
+async fn dates_in_the_future_are_accepted_within_the_skew() {
+    let (backends, _nodes) = nodes(["a"]);
+    let clock = Clock::new();
+    let service = sealed(&backends).clock(clock.clone()).into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    clock.advance(-300);
+    assert_eq!(client.send(&service, get()).await.why().0, Verdict::Pinned, "five minutes");
+    clock.advance(-1);
+    assert_eq!(client.send(&service, get()).await.why().2, Some(Reason::Malformed));
+}
+
+#[tokio::test]
+async fn keys_rotate_under_traffic_and_nobody_moves() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let (old, new) = (Key::generate().unwrap(), Key::generate().unwrap());
+    let ring = KeyRing::new([old.clone()]).unwrap();
+    let service = layer(&backends, Cookie::sealed("sid", ring.clone())).into_service();
+    let mut clients = [(); 10].map(|()| Client::default());
+    for client in &mut clients {
+        client.send(&service, get()).await;
+    }
+    ring.set([new.clone(), old]).unwrap();
+    for client in &mut clients {
+        let answer = client.send(&service, get()).await;
+        assert_eq!(answer.why().0, Verdict::Pinned);
+        assert!(answer.token().is_some(), "sealed anew under the first key");
+        assert!(client.send(&service, get()).await.token().is_none(), "once");
+    }
+    ring.set([new]).unwrap();
+    for client in &mut clients {
+        assert_eq!(client.send(&service, get()).await.why().0, Verdict::Pinned);
+    }
+}
+
+#[tokio::test]
+async fn a_second_gateway_with_the_keys_knows_the_tokens() {
+    let (backends, _nodes) = nodes(["a", "b", "c"]);
+    // Other order, other process: ids count, not positions.
+    let other = Backends::from_iter(["c", "b", "a"].map(|name| (name, Node::new(name))));
+    let [first, second] = [&backends, &other].map(|pool| sealed(pool).into_service());
+    for _ in 0..6 {
+        let mut client = Client::default();
+        let body = client.send(&first, get()).await.body;
+        let answer = client.send(&second, get()).await;
+        assert_eq!((answer.why().0, answer.body), (Verdict::Pinned, body));
+    }
+}
+
+#[test]
+fn configuration_that_cannot_work_is_refused_when_built() {
+    let refused = |cookie: Cookie| -> ConfigError {
+        let backends: Backends<Node> = Backends::new();
+        StickyLayer::try_new(backends, cookie).expect_err("it cannot work")
+    };
+    let second = Duration::from_secs(1);
+    for (cookie, word) in [
+        (Cookie::plain("a b"), "name"),
+        (Cookie::plain("a").same_site(SameSite::None), "SameSite=None"),
+        (Cookie::plain("__Host-a").secure(Secure::Always).domain("x.org"), "__Host-"),
+        (Cookie::plain("__Secure-a"), "__Secure-"),
+        (Cookie::plain("a").partitioned(true), "Partitioned"),
+        (Cookie::plain("a").path("x"), "path"),
+        (Cookie::plain("a").idle_timeout(second), "plain"),
+        (Cookie::plain("a").absolute_timeout(second), "plain"),
+        (Cookie::sealed("a", keys()).permanent(), "absolute"),
+        (Cookie::sealed("a", keys()).idle_timeout(Duration::from_millis(1)), "idle"),
+    ] {
+        let error = refused(cookie).to_string();
+        assert!(error.contains(word), "{error:?} should name {word:?}");
+    }
+    assert!(Backends::try_from_iter([("a", ()), ("a", ())]).is_err(), "duplicate id");
+    assert!(Backends::try_from_iter([("", ())]).is_err(), "empty id");
+    let backends = Backends::from_iter([("a", ())]);
+    assert!(backends.insert("a", ()).is_err(), "duplicate id");
+    assert!(backends.remove("b").is_err(), "unknown id");
+}

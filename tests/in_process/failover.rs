@@ -1,0 +1,290 @@
+//! Backends that are down, gone, draining or disabled: where their sessions go.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use http::{Method, Request};
+use tower_sticky::{Failover, Mode, Reason, Verdict};
+
+use crate::support::{Body, Client, get, nodes, plain, sealed, send, with_cookie};
+
+#[tokio::test(start_paused = true)]
+async fn a_new_session_is_assigned_and_stays() {
+    let (backends, [a, b, _]) = nodes(["a", "b", "c"]);
+    let service = sealed(&backends).into_service();
+    let mut first = Client::default();
+    let answer = first.send(&service, get()).await;
+    assert_eq!(answer.why(), (Verdict::Assigned, Some("a"), None));
+    let mut second = Client::default();
+    assert_eq!(second.send(&service, get()).await.body, "b");
+    for _ in 0..10 {
+        let answer = first.send(&service, get()).await;
+        assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None));
+        assert_eq!(answer.set_cookies(), [""; 0], "nothing changed, so nothing is sent");
+    }
+    assert_eq!((a.served(), b.served()), (11, 1));
+    assert_eq!(send(&service, get()).await.body, "c", "pinned traffic never advances round robin");
+    let stats = backends.snapshot().stats;
+    assert_eq!(stats.outcome(Verdict::Pinned), 10);
+    assert_eq!(stats.outcome(Verdict::Assigned), 3);
+    assert_eq!((stats.requests(), stats.tokens_issued(), stats.violations()), (13, 3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_connection_moves_the_session_with_its_request_untouched() {
+    for layer in [plain, sealed] {
+        let (backends, [a, b]) = nodes(["a", "b"]);
+        let service = layer(&backends).into_service();
+        let mut client = Client::default();
+        client.send(&service, get()).await;
+        a.told.refuses.store(true, SeqCst);
+        let post = Request::post("/").body(Body::from(" got the body")).unwrap();
+        let answer = client.send(&service, post).await;
+        assert_eq!(answer.body, "b got the body");
+        assert_eq!(answer.why(), (Verdict::Moved, Some("b"), Some(Reason::ConnectFailed)));
+        assert!(answer.token().is_some(), "the pin moves with the answer");
+        let polled = a.told.polled.load(SeqCst);
+        a.told.refuses.store(false, SeqCst);
+        let answer = client.send(&service, get()).await;
+        assert_eq!(answer.why(), (Verdict::Pinned, Some("b"), None), "it stays on the new one");
+        assert_eq!(a.told.polled.load(SeqCst), polled, "nobody asks the dead");
+        assert_eq!(b.served(), 2);
+        let stats = backends.snapshot().stats;
+        assert_eq!((stats.moves(), stats.violations()), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_candidate_is_tried_once_and_then_the_answer_is_503() {
+    let (backends, nodes) = nodes(["a", "b", "c"]);
+    for node in &nodes {
+        node.told.refuses.store(true, SeqCst);
+    }
+    let service = plain(&backends).into_service();
+    let answer = send(&service, get()).await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.headers["retry-after"], "1");
+    assert_eq!(answer.set_cookies(), [""; 0], "never a pin on an error of our own");
+    let (verdict, last, reason) = answer.why();
+    assert_eq!((verdict, reason), (Verdict::Rejected, Some(Reason::ConnectFailed)));
+    assert!(last.is_some(), "the last one tried is named");
+    for node in &nodes {
+        let polls = node.told.polled.swap(0, SeqCst);
+        assert!(polls <= 2, "one for the request and at most one of the readiness poll");
+    }
+    assert_eq!(send(&service, get()).await.status, 503, "all are down now: fail fast");
+    for node in &nodes {
+        assert_eq!(node.told.polled.load(SeqCst), 0, "nobody is asked");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn panic_mode_tries_all_when_all_are_down() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let service = plain(&backends).panic_mode(true).into_service();
+    for node in [&a, &b] {
+        node.told.refuses.store(true, SeqCst);
+    }
+    assert_eq!(send(&service, get()).await.status, 503);
+    b.told.refuses.store(false, SeqCst);
+    let answer = send(&service, get()).await;
+    assert_eq!(answer.why().1, Some("b"), "both are down, both are tried");
+    a.told.refuses.store(false, SeqCst);
+    b.told.refuses.store(true, SeqCst);
+    send(&service, with_cookie("sid=a")).await;
+    let (backends, [a, b]) = nodes_down();
+    let service = plain(&backends).panic_mode(true).into_service();
+    send(&service, get()).await;
+    for node in [&a, &b] {
+        node.told.refuses.store(false, SeqCst);
+    }
+    let answer = send(&service, with_cookie("sid=b")).await;
+    assert_eq!(answer.why().1, Some("b"), "a pin is honoured even then");
+}
+
+fn nodes_down() -> (tower_sticky::Backends<crate::support::Node>, [crate::support::Node; 2]) {
+    let (backends, nodes) = nodes(["a", "b"]);
+    for node in &nodes {
+        node.told.refuses.store(true, SeqCst);
+    }
+    (backends, nodes)
+}
+
+#[tokio::test(start_paused = true)]
+async fn borrow_serves_elsewhere_once_and_keeps_the_pin() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).on_unavailable(Failover::Borrow).into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    a.told.refuses.store(true, SeqCst);
+    let answer = client.send(&service, get()).await;
+    assert_eq!(answer.why(), (Verdict::Borrowed, Some("b"), Some(Reason::ConnectFailed)));
+    assert_eq!(answer.token(), None);
+    let answer = client.send(&service, get()).await;
+    assert_eq!(
+        answer.why(),
+        (Verdict::Borrowed, Some("b"), Some(Reason::Down)),
+        "known to be down"
+    );
+    a.told.refuses.store(false, SeqCst);
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    let answer = client.send(&service, get()).await;
+    assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None), "back at home");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reject_answers_for_a_session_whose_backend_is_down() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).on_unavailable(Failover::Reject).into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    a.told.refuses.store(true, SeqCst);
+    for reason in [Reason::ConnectFailed, Reason::Down] {
+        let answer = client.send(&service, get()).await;
+        assert_eq!(answer.status, 503);
+        assert_eq!(answer.why(), (Verdict::Rejected, Some("a"), Some(reason)));
+    }
+    assert_eq!(b.served(), 0);
+    assert_eq!(send(&service, get()).await.body, "b", "new sessions go on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_keeps_sessions_and_takes_no_new_ones() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    backends.set_mode("a", Mode::Draining).unwrap();
+    assert_eq!(client.send(&service, get()).await.why(), (Verdict::Pinned, Some("a"), None));
+    for _ in 0..4 {
+        assert_eq!(send(&service, get()).await.body, "b");
+    }
+    backends.set_mode("b", Mode::Draining).unwrap();
+    let answer = send(&service, get()).await;
+    assert_eq!(answer.status, 503, "never chosen, even when no other is left");
+    assert_eq!(client.send(&service, get()).await.status, 200, "sessions that are there go on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn disabled_is_down_at_once_and_weight_0_keeps_its_sessions() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    backends.set_weight("a", 0).unwrap();
+    assert_eq!(client.send(&service, get()).await.body, "a");
+    for _ in 0..4 {
+        assert_eq!(send(&service, get()).await.body, "b");
+    }
+    backends.set_weight("a", 1).unwrap();
+    backends.set_mode("a", Mode::Disabled).unwrap();
+    let answer = client.send(&service, get()).await;
+    assert_eq!(answer.why(), (Verdict::Moved, Some("b"), Some(Reason::Disabled)));
+    backends.set_mode("a", Mode::Active).unwrap();
+    assert_eq!(client.send(&service, get()).await.body, "b", "nobody moves back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_backend_is_unknown_and_the_bad_token_is_replaced() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    backends.remove("a").unwrap();
+    let answer = client.send(&service, get()).await;
+    assert_eq!(answer.why(), (Verdict::Assigned, Some("b"), Some(Reason::Unknown)));
+    assert!(answer.token().is_some());
+    assert_eq!(client.send(&service, get()).await.why(), (Verdict::Pinned, Some("b"), None));
+    assert_eq!(backends.snapshot().stats.token_errors(Reason::Unknown), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn replacing_a_backend_keeps_its_sessions_and_counters() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    a.told.refuses.store(true, SeqCst);
+    send(&service, with_cookie("sid=x")).await;
+    let new = crate::support::Node::new("a at its new address");
+    backends.replace("a", new).unwrap();
+    let answer = client.send(&service, get()).await;
+    assert_eq!(answer.body, "a at its new address");
+    assert_eq!(answer.why().0, Verdict::Pinned);
+    assert!(backends.get("a").unwrap().requests >= 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn parallel_requests_of_a_sealed_session_fail_over_to_the_same_backend() {
+    let (backends, [a, ..]) = nodes(["a", "b", "c", "d", "e", "f", "g", "h"]);
+    let service = sealed(&backends).into_service();
+    let mut sessions = Vec::new();
+    while sessions.len() < 20 {
+        let mut client = Client::default();
+        if client.send(&service, get()).await.body == "a" {
+            sessions.push(client);
+        }
+    }
+    a.told.refuses.store(true, SeqCst);
+    let mut homes = std::collections::HashSet::new();
+    for session in sessions {
+        let mut landed = Vec::new();
+        for _ in 0..4 {
+            // Each of them still carries the old pin, as parallel requests do.
+            landed.push(session.clone().send(&service, get()).await.body);
+        }
+        landed.dedup();
+        assert_eq!(landed.len(), 1, "one session, one new home: {landed:?}");
+        homes.extend(landed);
+    }
+    assert!(homes.len() >= 5, "and the sessions spread over the survivors: {homes:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unanswered_request_goes_once_to_another_backend_if_that_is_wanted() {
+    let (backends, [a, b, c]) = nodes(["a", "b", "c"]);
+    let service = sealed(&backends).into_service();
+    a.told.hangs_up.store(true, SeqCst);
+    let answer = send(&service, get()).await;
+    assert_eq!((answer.status, answer.why().0), (502, Verdict::Rejected), "not by default");
+
+    let service = sealed(&backends).retry_idempotent(true).into_service();
+    let answer = send(&service, get()).await;
+    assert_ne!(answer.body, "a");
+    assert_eq!(answer.why().2, Some(Reason::ConnectFailed));
+    for node in [&b, &c] {
+        node.told.hangs_up.store(true, SeqCst);
+    }
+    let served = a.served() + b.served() + c.served();
+    assert_eq!(send(&service, get()).await.status, 502);
+    let served = a.served() + b.served() + c.served() - served;
+    assert_eq!(served, 2, "once to another, not to all");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_breaks_keeps_its_sessions() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    a.told.breaks.store(true, SeqCst);
+    let answer = client.send(&service, get()).await;
+    assert_eq!(answer.status, 502);
+    assert_eq!(answer.why(), (Verdict::Rejected, Some("a"), None));
+    assert_eq!(answer.token(), None);
+    a.told.breaks.store(false, SeqCst);
+    assert_eq!(client.send(&service, get()).await.why(), (Verdict::Pinned, Some("a"), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_readiness_costs_nothing_and_moves_on() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    a.told.failed.store(true, SeqCst);
+    let mut put = Request::new(Body::from("!"));
+    *put.method_mut() = Method::PUT;
+    let answer = client.send(&service, put).await;
+    assert_eq!(answer.body, "b!");
+    assert_eq!(answer.why(), (Verdict::Moved, Some("b"), Some(Reason::NotReady)));
+}

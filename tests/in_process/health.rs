@@ -1,0 +1,170 @@
+//! The readiness poll and passive detection.
+
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
+
+use http::Request;
+use tower_sticky::{Health, Reason, State, Verdict};
+
+use crate::support::{Body, Client, Node, get, nodes, plain, sealed, send, with_cookie};
+
+async fn after(millis: u64) {
+    tokio::time::sleep(Duration::from_millis(millis)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_poll_sees_ready_busy_and_down() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let layer = sealed(&backends).health(Health::new().readiness_interval(Duration::from_secs(5)));
+    assert!(layer.start::<Request<Body>>(), "started by hand");
+    let state = || backends.iter().map(|backend| backend.state).collect::<Vec<_>>();
+    after(1).await;
+    assert_eq!(state(), [State::Ready, State::Ready]);
+    a.told.set_busy(true);
+    b.told.failed.store(true, SeqCst);
+    after(4000).await;
+    assert_eq!(state(), [State::Ready, State::Ready], "not asked yet");
+    after(1000).await;
+    assert_eq!(state(), [State::Busy, State::Down]);
+    a.told.set_busy(false);
+    b.told.failed.store(false, SeqCst);
+    after(5000).await;
+    assert_eq!(state(), [State::Ready, State::Ready]);
+    assert_eq!(a.told.alive.load(SeqCst), 2, "no probe is kept: the test's and the pool's");
+}
+
+#[test]
+fn outside_of_a_runtime_the_poll_does_not_start() {
+    let (backends, _nodes) = nodes(["a"]);
+    assert!(!plain(&backends).start::<Request<Body>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_saturated_backend_gets_no_new_session_and_keeps_its_own() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let layer = sealed(&backends);
+    let service = layer.clone().into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    a.told.set_busy(true);
+    after(1500).await;
+    assert_eq!(backends.get("a").unwrap().state, State::Busy);
+    a.told.set_busy(false);
+    for _ in 0..3 {
+        assert_eq!(send(&service, get()).await.body, "b", "busy when last seen");
+    }
+    assert_eq!(client.send(&service, get()).await.why(), (Verdict::Pinned, Some("a"), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_service_is_rebuilt() {
+    let (backends, [a]) = nodes(["a"]);
+    let service = plain(&backends).into_service();
+    backends.rebuild_with(|id| (*id == "a").then(|| Node::new("a anew")));
+    send(&service, get()).await;
+    a.told.failed.store(true, SeqCst);
+    after(2500).await;
+    assert_eq!(send(&service, with_cookie("sid=a")).await.body, "a anew");
+    assert_eq!(backends.get("a").unwrap().state, State::Ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_connection_takes_the_backend_out_and_a_trial_brings_it_back() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    a.told.refuses.store(true, SeqCst);
+    assert_eq!(send(&service, get()).await.body, "b");
+    assert_eq!(backends.get("a").unwrap().state, State::Down);
+    a.told.polled.store(0, SeqCst);
+    for _ in 0..10 {
+        assert_eq!(send(&service, get()).await.why(), (Verdict::Assigned, Some("b"), None));
+    }
+    assert_eq!(a.told.polled.load(SeqCst), 0, "new sessions do not pay for a dead backend");
+
+    after(1100).await;
+    let tried = a.told.polled.load(SeqCst);
+    let answers = [send(&service, get()).await, send(&service, get()).await];
+    assert!(answers.iter().all(|answer| answer.body == "b"), "the trial failed, and cost nothing");
+    assert!(a.told.polled.load(SeqCst) > tried, "one of them was the trial");
+    after(1100).await;
+    assert_eq!(backends.get("a").unwrap().state, State::Down, "longer this time");
+    a.told.refuses.store(false, SeqCst);
+    after(1000).await;
+    let mut bodies = Vec::new();
+    for _ in 0..4 {
+        bodies.push(send(&service, get()).await.body);
+    }
+    assert!(bodies.contains(&"a".to_owned()), "a trial was answered: back again");
+    assert_eq!(backends.get("a").unwrap().state, State::Ready);
+    assert!(b.served() > 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_one_request_at_a_time_tries_a_backend_that_is_half_open() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    a.told.refuses.store(true, SeqCst);
+    send(&service, get()).await;
+    a.told.refuses.store(false, SeqCst);
+    after(1100).await;
+    a.told.gate.forget_permits(crate::support::UNGATED);
+    let trial = tokio::spawn({
+        let service = service.clone();
+        async move { send(&service, with_cookie("sid=none")).await.body }
+    });
+    let other = tokio::spawn({
+        let service = service.clone();
+        async move { send(&service, with_cookie("sid=none")).await.body }
+    });
+    after(10).await;
+    assert_eq!(backends.get("a").unwrap().in_flight, 1, "one trial");
+    for _ in 0..4 {
+        assert_eq!(send(&service, get()).await.body, "b", "the others go elsewhere");
+    }
+    assert_eq!(backends.get("a").unwrap().in_flight, 1);
+    let (on_trial, elsewhere) = if trial.is_finished() { (other, trial) } else { (trial, other) };
+    assert_eq!(elsewhere.await.unwrap(), "b");
+    on_trial.abort();
+    let _ = on_trial.await;
+    a.told.gate.add_permits(crate::support::UNGATED);
+    let mut bodies = Vec::new();
+    for _ in 0..2 {
+        bodies.push(send(&service, get()).await.body);
+    }
+    assert!(bodies.contains(&"a".to_owned()), "a trial without a result is given back: {bodies:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pinned_session_can_be_the_trial() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let layer = sealed(&backends).on_unavailable(tower_sticky::Failover::Borrow);
+    let service = layer.into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    a.told.refuses.store(true, SeqCst);
+    assert_eq!(client.send(&service, get()).await.why().2, Some(Reason::ConnectFailed));
+    assert_eq!(client.send(&service, get()).await.why().2, Some(Reason::Down));
+    after(1100).await;
+    assert_eq!(client.send(&service, get()).await.why().2, Some(Reason::ConnectFailed), "a trial");
+    a.told.refuses.store(false, SeqCst);
+    after(2100).await;
+    assert_eq!(client.send(&service, get()).await.why(), (Verdict::Pinned, Some("a"), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn passive_detection_can_be_off_or_slower() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).health(Health::new().connect_failures(0)).into_service();
+    a.told.refuses.store(true, SeqCst);
+    for _ in 0..4 {
+        assert_eq!(send(&service, get()).await.body, "b");
+    }
+    assert_eq!(backends.get("a").unwrap().state, State::Ready);
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).health(Health::new().connect_failures(2)).into_service();
+    a.told.refuses.store(true, SeqCst);
+    send(&service, with_cookie("x=1")).await;
+    assert_eq!(backends.get("a").unwrap().state, State::Ready, "one of two");
+    send(&service, get()).await;
+    send(&service, get()).await;
+    assert_eq!(backends.get("a").unwrap().state, State::Down);
+}

@@ -1,0 +1,122 @@
+//! An application whose nodes are each other's peers.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, OnceLock, atomic::Ordering::SeqCst},
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use tower::{BoxError, Layer, Service, ServiceExt};
+use tower_sticky::{Backends, StickyLayer, StickyService, Verdict, affinity::Cookie};
+
+use crate::support::{Body, Client, Node, get, keys, send, with_cookie};
+
+/// The way to another node of the mesh, as a proxy would be.
+#[derive(Clone)]
+struct Peer(Arc<OnceLock<StickyService<Peer, Node>>>);
+
+impl Service<Request<Body>> for Peer {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        // Extensions do not cross a network.
+        request.extensions_mut().clear();
+        let node = self.0.get().expect("the mesh is complete").clone();
+        Box::pin(async move {
+            let (mut parts, body) = node.oneshot(request).await?.into_parts();
+            parts.extensions.clear();
+            let body = body.collect().await?.to_bytes();
+            Ok(Response::from_parts(parts, Body::from(body)))
+        })
+    }
+}
+
+/// Two nodes, `a` and `b`, that are given the same list of backends.
+fn mesh(sealed: bool) -> [(StickyService<Peer, Node>, Node); 2] {
+    let ways = [Peer(Arc::default()), Peer(Arc::default())];
+    let nodes = ["a", "b"].map(|name| {
+        let peers = [("a", ways[0].clone()), ("b", ways[1].clone())];
+        let cookie = if sealed { Cookie::sealed("sid", keys()) } else { Cookie::plain("sid") };
+        let strategy = tower_sticky::strategy::RoundRobin::new();
+        let layer =
+            StickyLayer::new(Backends::from_iter(peers), cookie).strategy(strategy).local(name);
+        let node = Node::new(name);
+        (layer.layer(node.clone()), node)
+    });
+    for (way, (service, _)) in ways.iter().zip(&nodes) {
+        assert!(way.0.set(service.clone()).is_ok());
+    }
+    nodes
+}
+
+#[tokio::test]
+async fn a_session_is_served_by_its_node_whichever_node_is_asked() {
+    for sealed in [false, true] {
+        let [(entry_a, a), (entry_b, b)] = mesh(sealed);
+        let mut client = Client::default();
+        let answer = client.send(&entry_a, get()).await;
+        assert_eq!(answer.why(), (Verdict::Assigned, Some("a"), None));
+        let answer = client.send(&entry_b, get()).await;
+        assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None), "forwarded to the peer");
+        let answer = client.send(&entry_a, get()).await;
+        assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None), "served here");
+        assert_eq!((a.served(), b.served()), (3, 0));
+        let outcomes = a.told.outcomes.lock().unwrap();
+        let verdicts: Vec<_> = outcomes.iter().map(|o| o.as_ref().unwrap().verdict()).collect();
+        assert_eq!(verdicts, [Verdict::Assigned, Verdict::Local, Verdict::Pinned]);
+        let stats = entry_b.backends().snapshot().stats;
+        assert_eq!((stats.outcome(Verdict::Pinned), stats.violations()), (1, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_forwarded_request_is_never_forwarded_again() {
+    let [(entry_a, a), (entry_b, b)] = mesh(true);
+    // The nodes disagree: to `a` the backend `a` is disabled, to `b` it is fine.
+    entry_a.backends().set_mode("a", tower_sticky::Mode::Disabled).unwrap();
+    let mut client = Client::default();
+    let answer = client.send(&entry_b, get()).await;
+    assert_eq!(answer.body, "a", "b chose a, and a served what it was given");
+    assert_eq!((a.served(), b.served()), (1, 0), "no loop");
+    assert_eq!(answer.set_cookies().len(), 1, "only the entry node writes the pin");
+}
+
+#[tokio::test]
+async fn a_client_cannot_pretend_to_be_a_peer() {
+    let [(entry_a, _a), (_, b)] = mesh(true);
+    let mut pin = Client::default();
+    let mut body = String::new();
+    while body != "b" {
+        pin = Client::default();
+        body = pin.send(&entry_a, get()).await.body;
+    }
+    let served = b.served();
+    let mut request = with_cookie(&format!("sid={}", pin.token.unwrap()));
+    request.headers_mut().insert("x-sticky-forwarded", "a".parse().unwrap());
+    assert_eq!(send(&entry_a, request).await.why(), (Verdict::Pinned, Some("b"), None));
+    assert_eq!(b.served(), served + 1);
+}
+
+#[tokio::test]
+async fn a_peer_that_is_gone_is_failed_over_to_the_local_node() {
+    let way = Node::new("b");
+    let backends = Backends::from_iter([("b", way.clone())]);
+    let layer = StickyLayer::new(backends.clone(), Cookie::plain("sid")).local("a");
+    let service = layer.layer(Node::new("a"));
+    assert_eq!(backends.len(), 2, "the local node is a member");
+    assert!(backends.get("a").unwrap().local);
+    assert!(backends.replace("a", way.clone()).is_err(), "its service is the inner service");
+    way.told.refuses.store(true, SeqCst);
+    let answer = send(&service, with_cookie("sid=b")).await;
+    assert_eq!((answer.body.as_str(), answer.why().0), ("a", Verdict::Moved));
+    assert_eq!(answer.token().as_deref(), Some("a"));
+}

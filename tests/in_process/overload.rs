@@ -1,0 +1,171 @@
+//! Backends that are busy: at their limit, or with a service that is not ready.
+
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
+
+use tower_sticky::{Busy, Failover, Reason, Verdict};
+
+use crate::support::{Client, Node, UNGATED, get, nodes, sealed, send};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Makes answers of `node` wait; the permits are given back by adding them.
+fn close(node: &Node) {
+    node.told.gate.forget_permits(UNGATED);
+}
+
+fn open(node: &Node) {
+    node.told.gate.add_permits(UNGATED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pinned_request_waits_and_then_borrows() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    a.told.set_busy(true);
+    let started = tokio::time::Instant::now();
+    let answer = client.send(&service, get()).await;
+    assert_eq!(answer.why(), (Verdict::Borrowed, Some("b"), Some(Reason::Busy)));
+    assert_eq!(answer.token(), None, "the pin stays");
+    assert!((200 * MS..210 * MS).contains(&started.elapsed()), "{:?}", started.elapsed());
+
+    let (mut waiting, told) = (client.clone(), a.told.clone());
+    let request = tokio::spawn({
+        let service = service.clone();
+        async move { waiting.send(&service, get()).await }
+    });
+    tokio::time::sleep(100 * MS).await;
+    told.set_busy(false);
+    assert_eq!(request.await.unwrap().why(), (Verdict::Pinned, Some("a"), None), "in time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn busy_may_move_or_reject() {
+    for (then, why) in [
+        (Failover::Repin, (Verdict::Moved, Some("b"), Some(Reason::Busy))),
+        (Failover::Reject, (Verdict::Rejected, Some("a"), Some(Reason::Busy))),
+    ] {
+        let (backends, [a, _b]) = nodes(["a", "b"]);
+        let service = sealed(&backends).on_busy(Busy::wait(50 * MS).then(then)).into_service();
+        let mut client = Client::default();
+        client.send(&service, get()).await;
+        a.told.set_busy(true);
+        let answer = client.send(&service, get()).await;
+        assert_eq!(answer.why(), why);
+        assert_eq!(answer.token().is_some(), then == Failover::Repin);
+        assert_eq!(answer.headers.contains_key("retry-after"), then == Failover::Reject);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_session_does_not_wait_while_another_backend_is_free() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    a.told.set_busy(true);
+    let started = tokio::time::Instant::now();
+    for _ in 0..4 {
+        let answer = send(&service, get()).await;
+        assert_eq!(answer.why(), (Verdict::Assigned, Some("b"), None));
+    }
+    assert!(started.elapsed() < MS, "nobody waits");
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_all_are_busy_a_request_waits_for_its_turn_or_the_deadline() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).ready_timeout(300 * MS).into_service();
+    a.told.set_busy(true);
+    b.told.set_busy(true);
+    let started = tokio::time::Instant::now();
+    let answer = send(&service, get()).await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.why(), (Verdict::Rejected, Some("a"), Some(Reason::Busy)));
+    assert!((300 * MS..310 * MS).contains(&started.elapsed()), "one deadline for the whole");
+    let told = b.told.clone();
+    let wait = async {
+        tokio::time::sleep(100 * MS).await;
+        a.told.set_busy(false);
+        told.set_busy(false);
+    };
+    let (answer, ()) = tokio::join!(send(&service, get()), wait);
+    assert_eq!((answer.status, answer.why().0), (200, Verdict::Assigned));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_holds_and_wins_over_affinity() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    backends.set_limit("a", 2).unwrap();
+    let service = sealed(&backends).into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    close(&a);
+    let mut replayed = Vec::new();
+    for _ in 0..6 {
+        let (mut client, service) = (client.clone(), service.clone());
+        replayed.push(tokio::spawn(async move { client.send(&service, get()).await }));
+    }
+    tokio::time::sleep(100 * MS).await;
+    let status = backends.get("a").unwrap();
+    assert_eq!((status.in_flight, status.waiting), (2, 4), "one token replayed by many");
+    assert_eq!(send(&service, get()).await.body, "b", "others are not starved");
+    tokio::time::sleep(200 * MS).await;
+    assert_eq!(backends.get("a").unwrap().waiting, 0, "four have borrowed");
+    open(&a);
+    let mut served = Vec::new();
+    for replayed in replayed {
+        served.push(replayed.await.unwrap().body);
+    }
+    served.sort();
+    assert_eq!(served, ["a", "a", "b", "b", "b", "b"]);
+    assert_eq!(backends.get("a").unwrap().in_flight, 0);
+    assert_eq!(b.served(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_pass_to_those_who_wait_in_turn() {
+    let (backends, [a]) = nodes(["a"]);
+    backends.set_limit("a", 1).unwrap();
+    let service = sealed(&backends).into_service();
+    close(&a);
+    let mut requests = Vec::new();
+    for _ in 0..5 {
+        requests.push(tokio::spawn({
+            let service = service.clone();
+            async move { send(&service, get()).await.status }
+        }));
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(10 * MS).await;
+    assert_eq!(backends.get("a").unwrap().waiting, 4);
+    requests.remove(2).abort();
+    open(&a);
+    for request in requests {
+        assert_eq!(request.await.unwrap(), 200);
+    }
+    let status = backends.get("a").unwrap();
+    assert_eq!((status.in_flight, status.waiting, status.requests), (0, 0, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_so_many_wait() {
+    let (backends, [a]) = nodes(["a"]);
+    a.told.set_busy(true);
+    let service = sealed(&backends).max_waiters(2).into_service();
+    let requests: Vec<_> = (0..5)
+        .map(|_| {
+            let service = service.clone();
+            tokio::spawn(async move { send(&service, get()).await.status })
+        })
+        .collect();
+    tokio::time::sleep(10 * MS).await;
+    assert_eq!(requests.iter().filter(|request| request.is_finished()).count(), 3, "refused");
+    a.told.set_busy(false);
+    let mut statuses = Vec::new();
+    for request in requests {
+        statuses.push(request.await.unwrap());
+    }
+    statuses.sort();
+    assert_eq!(statuses, [200, 200, 503, 503, 503]);
+    assert_eq!(a.told.served.load(SeqCst), 2);
+}

@@ -1,0 +1,264 @@
+//! Backends that do as they are told, and a client with a cookie jar.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use http::{HeaderValue, Request, Response, header};
+use http_body_util::BodyExt;
+use tokio::sync::Semaphore;
+use tower::{BoxError, Service, ServiceExt};
+use tower_sticky::{
+    Backends, Key, KeyRing, NotSent, Outcome, Reason, StickyLayer, Unanswered, Verdict,
+    affinity::Cookie,
+};
+
+pub type Body = http_body_util::Full<bytes::Bytes>;
+
+/// A backend whose readiness and answers a test decides. Clones share everything but the readiness
+/// that one of them has been told.
+#[derive(Debug)]
+pub struct Node {
+    pub name: &'static str,
+    pub told: Arc<Told>,
+    /// Whether this very instance was told that it is ready.
+    ready: bool,
+}
+
+#[derive(Debug)]
+pub struct Told {
+    /// `poll_ready` is pending.
+    pub busy: AtomicBool,
+    /// `poll_ready` fails.
+    pub failed: AtomicBool,
+    /// The connection is refused: the request comes back.
+    pub refuses: AtomicBool,
+    /// The connection ends before an answer: the request comes back, maybe executed.
+    pub hangs_up: AtomicBool,
+    /// The call fails otherwise.
+    pub breaks: AtomicBool,
+    /// Requests that were executed.
+    pub served: AtomicUsize,
+    /// Times that `poll_ready` was asked.
+    pub polled: AtomicUsize,
+    /// Clones that are alive.
+    pub alive: AtomicUsize,
+    /// `Cookie` headers that came.
+    pub cookies: Mutex<Vec<String>>,
+    /// Outcomes that came with the requests.
+    pub outcomes: Mutex<Vec<Option<Outcome>>>,
+    /// Headers to answer with.
+    pub answers: Mutex<Vec<(&'static str, String)>>,
+    /// Answers wait for a permit of it.
+    pub gate: Semaphore,
+    waiters: Mutex<Vec<Waker>>,
+}
+
+pub const UNGATED: usize = 1 << 20;
+
+impl Node {
+    pub fn new(name: &'static str) -> Self {
+        let told = Told {
+            busy: false.into(),
+            failed: false.into(),
+            refuses: false.into(),
+            hangs_up: false.into(),
+            breaks: false.into(),
+            served: 0.into(),
+            polled: 0.into(),
+            alive: 1.into(),
+            cookies: Mutex::default(),
+            outcomes: Mutex::default(),
+            answers: Mutex::default(),
+            gate: Semaphore::new(UNGATED),
+            waiters: Mutex::default(),
+        };
+        Self { name, told: Arc::new(told), ready: false }
+    }
+
+    pub fn served(&self) -> usize {
+        self.told.served.load(SeqCst)
+    }
+}
+
+impl Told {
+    pub fn set_busy(&self, busy: bool) {
+        self.busy.store(busy, SeqCst);
+        for waker in self.waiters.lock().unwrap().drain(..) {
+            waker.wake();
+        }
+    }
+}
+
+impl Clone for Node {
+    fn clone(&self) -> Self {
+        self.told.alive.fetch_add(1, SeqCst);
+        // A clone knows nothing of the readiness of the original.
+        Self { name: self.name, told: self.told.clone(), ready: false }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.told.alive.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Service<Request<Body>> for Node {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.told.polled.fetch_add(1, SeqCst);
+        if self.told.failed.load(SeqCst) {
+            return Poll::Ready(Err("the worker is gone".into()));
+        }
+        if self.told.busy.load(SeqCst) {
+            self.told.waiters.lock().unwrap().push(cx.waker().clone());
+            return Poll::Pending;
+        }
+        self.ready = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        assert!(self.ready, "the instance that is called must be the one that said it was ready");
+        self.ready = false;
+        let (told, name) = (self.told.clone(), self.name);
+        Box::pin(async move {
+            if told.refuses.load(SeqCst) {
+                return Err(NotSent::new(request, "connection refused").into());
+            }
+            if told.hangs_up.load(SeqCst) {
+                told.served.fetch_add(1, SeqCst);
+                return Err(Unanswered::new(request, "connection closed").into());
+            }
+            if told.breaks.load(SeqCst) {
+                return Err("garbage".into());
+            }
+            let cookies = request.headers().get_all(header::COOKIE).iter();
+            let cookies: Vec<_> = cookies.map(|c| c.to_str().unwrap().to_owned()).collect();
+            told.cookies.lock().unwrap().push(cookies.join("|"));
+            let outcome = Outcome::of(request.extensions()).cloned();
+            told.outcomes.lock().unwrap().push(outcome);
+            told.gate.acquire().await?.forget();
+            told.gate.add_permits(1);
+            told.served.fetch_add(1, SeqCst);
+            let body = request.into_body().collect().await?.to_bytes();
+            let mut response = Response::new(Body::from([name.as_bytes(), &body].concat()));
+            for (name, value) in told.answers.lock().unwrap().iter() {
+                response.headers_mut().append(*name, value.parse()?);
+            }
+            Ok(response)
+        })
+    }
+}
+
+/// A pool of nodes with these names, and the nodes.
+pub fn nodes<const N: usize>(names: [&'static str; N]) -> (Backends<Node>, [Node; N]) {
+    let nodes = names.map(Node::new);
+    (Backends::from_iter(nodes.iter().map(|node| (node.name, node.clone()))), nodes)
+}
+
+pub fn keys() -> KeyRing {
+    KeyRing::new([Key::from_bytes((0..32).collect::<Vec<u8>>()).unwrap()]).unwrap()
+}
+
+pub fn plain(backends: &Backends<Node>) -> StickyLayer<Node> {
+    let strategy = tower_sticky::strategy::RoundRobin::new();
+    StickyLayer::new(backends.clone(), Cookie::plain("sid")).strategy(strategy)
+}
+
+pub fn sealed(backends: &Backends<Node>) -> StickyLayer<Node> {
+    let strategy = tower_sticky::strategy::RoundRobin::new();
+    StickyLayer::new(backends.clone(), Cookie::sealed("sid", keys())).strategy(strategy)
+}
+
+pub fn get() -> Request<Body> {
+    Request::new(Body::default())
+}
+
+pub fn with_cookie(cookie: &str) -> Request<Body> {
+    let mut request = get();
+    request.headers_mut().insert(header::COOKIE, HeaderValue::from_str(cookie).unwrap());
+    request
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub body: String,
+    pub headers: http::HeaderMap,
+    pub outcome: Option<Outcome>,
+}
+
+impl Answer {
+    pub fn set_cookies(&self) -> Vec<&str> {
+        let fields = self.headers.get_all(header::SET_COOKIE).iter();
+        fields.map(|field| field.to_str().unwrap()).collect()
+    }
+
+    /// The value of the cookie `sid` that the response sets.
+    pub fn token(&self) -> Option<String> {
+        let field = self.set_cookies().into_iter().find(|field| field.starts_with("sid="))?;
+        Some(field["sid=".len()..].split(';').next().unwrap().to_owned())
+    }
+
+    /// Verdict, backend and reason in one line.
+    pub fn why(&self) -> (Verdict, Option<&str>, Option<Reason>) {
+        let outcome = self.outcome.as_ref().expect("every answer has an outcome");
+        (outcome.verdict(), outcome.backend().map(|id| id.as_str()), outcome.reason())
+    }
+}
+
+/// Sends one request through a clone of the service, as a server does.
+pub async fn send<S, B>(service: &S, request: Request<Body>) -> Answer
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone,
+    B: http_body::Body<Data = bytes::Bytes>,
+    B::Error: std::fmt::Debug,
+{
+    let response = service.clone().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Answer {
+        status: parts.status.as_u16(),
+        body: String::from_utf8(body.to_vec()).unwrap(),
+        outcome: Outcome::of(&parts.extensions).cloned(),
+        headers: parts.headers,
+    }
+}
+
+/// A client that keeps the cookie `sid`.
+#[derive(Debug, Default, Clone)]
+pub struct Client {
+    pub token: Option<String>,
+}
+
+impl Client {
+    pub async fn send<S, B>(&mut self, service: &S, mut request: Request<Body>) -> Answer
+    where
+        S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone,
+        B: http_body::Body<Data = bytes::Bytes>,
+        B::Error: std::fmt::Debug,
+    {
+        if let Some(token) = &self.token {
+            let cookie = HeaderValue::try_from(format!("sid={token}")).unwrap();
+            request.headers_mut().insert(header::COOKIE, cookie);
+        }
+        let answer = send(service, request).await;
+        if let Some(token) = answer.token() {
+            self.token = Some(token);
+        }
+        answer
+    }
+}

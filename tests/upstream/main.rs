@@ -1,0 +1,10 @@
+//! `Upstream` as a black box, against real servers on the loopback interface.
+
+#![allow(clippy::unwrap_used)]
+
+mod failures;
+mod http1;
+mod http2;
+mod rules;
+mod support;
+mod upgrade;

@@ -1,0 +1,80 @@
+//! What a backend sees of a request, byte by byte.
+
+use http::{Request, Version};
+use http_body_util::Empty;
+use tower_sticky::Peer;
+
+use crate::support::*;
+
+#[tokio::test]
+async fn a_backend_sees_what_is_for_it() {
+    let (backend, mut heads) = recorder().await;
+    let request = Request::get("http://shop:8080/cart?x=%20")
+        .version(Version::HTTP_2)
+        .header("connection", "x-secret, close")
+        .header("x-secret", "1")
+        .header("te", "trailers, deflate")
+        .header("expect", "100-continue")
+        .header("x_forwarded_for", "6.6.6.6")
+        .header("x-forwarded-for", "6.6.6.6")
+        .header("cookie", "a=1")
+        .header("cookie", "b=2")
+        .extension(Peer::new("[2001:db8::7]:51000".parse().unwrap()))
+        .body(Empty::<bytes::Bytes>::new())
+        .unwrap();
+    send(&backend.upstream(), request).await.unwrap();
+    let head = heads.recv().await.unwrap();
+    let (line, fields) = head.trim_end().split_once("\r\n").unwrap();
+    assert_eq!(line, "GET /cart?x=%20 HTTP/1.1");
+    let mut fields: Vec<_> = fields.split("\r\n").collect();
+    fields.sort_unstable();
+    assert_eq!(
+        fields,
+        [
+            "connection: te",
+            "cookie: a=1",
+            "cookie: b=2",
+            "forwarded: for=\"[2001:db8::7]\";proto=http;host=\"shop:8080\"",
+            "host: shop:8080",
+            "te: trailers",
+            "via: 2.0 tower-sticky",
+            "x-forwarded-for: 2001:db8::7",
+            "x-forwarded-host: shop:8080",
+            "x-forwarded-proto: http",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_is_added_to() {
+    let (backend, mut heads) = recorder().await;
+    let request = Request::get("/")
+        .header("host", "shop")
+        .header("x-forwarded-for", "1.2.3.4")
+        .header("forwarded", "for=1.2.3.4")
+        .header("via", "1.1 edge")
+        .extension(Peer::new("10.0.0.7:1".parse().unwrap()).trusted(true).https(true))
+        .body(Empty::<bytes::Bytes>::new())
+        .unwrap();
+    let upstream = backend.upstream().via(Some("inner")).unwrap();
+    send(&upstream, request).await.unwrap();
+    let head = heads.recv().await.unwrap();
+    assert!(head.contains("x-forwarded-for: 1.2.3.4, 10.0.0.7\r\n"), "{head}");
+    assert!(
+        head.contains("forwarded: for=1.2.3.4, for=10.0.0.7;proto=https;host=shop\r\n"),
+        "{head}"
+    );
+    assert!(head.contains("x-forwarded-proto: https\r\n"), "{head}");
+    let edge = head.find("via: 1.1 edge\r\n").expect("what is there stays");
+    assert!(head.find("via: 1.1 inner\r\n").expect("ours comes after it") > edge);
+}
+
+#[tokio::test]
+async fn without_a_peer_nobodys_word_is_passed_on() {
+    let (backend, mut heads) = recorder().await;
+    let mut request = get("/");
+    request.headers_mut().insert("x-forwarded-proto", "https".parse().unwrap());
+    request.headers_mut().insert("forwarded", "for=me".parse().unwrap());
+    send(&backend.upstream().via(None).unwrap(), request).await.unwrap();
+    assert_eq!(heads.recv().await.unwrap(), "GET / HTTP/1.1\r\nhost: shop\r\n\r\n");
+}
