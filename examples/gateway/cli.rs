@@ -123,16 +123,10 @@ fn backend(text: &str) -> Result<file::Backend, Error> {
         ))
     };
     let mut parts = text.split(',');
-    let (id, url) = parts
-        .next()
-        .and_then(|first| first.split_once('='))
-        .ok_or_else(|| wrong("has no URL"))?;
-    let mut backend = file::Backend {
-        id: id.to_owned(),
-        url: url.to_owned(),
-        weight: 1,
-        max_connections: 0,
-    };
+    let (id, url) =
+        parts.next().and_then(|first| first.split_once('=')).ok_or_else(|| wrong("has no URL"))?;
+    let mut backend =
+        file::Backend { id: id.to_owned(), url: url.to_owned(), weight: 1, max_connections: 0 };
     for option in parts {
         let number = |value: &str| {
             value

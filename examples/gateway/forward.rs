@@ -30,10 +30,7 @@ pub(crate) struct ForwardOnly {
 impl ForwardOnly {
     /// There must be at least one backend.
     pub(crate) fn new(backends: Vec<Upstream>) -> Self {
-        Self {
-            backends: backends.into(),
-            next: Arc::default(),
-        }
+        Self { backends: backends.into(), next: Arc::default() }
     }
 }
 

@@ -50,11 +50,7 @@ pub(crate) fn prepare(settings: Settings) -> Result<Gateway, Error> {
         .panic_mode(settings.panic)
         // Only `Server-Timing` reads them.
         .outcome_extensions(settings.server_timing);
-    Ok(Gateway {
-        settings,
-        fleet: Arc::new(fleet),
-        layer,
-    })
+    Ok(Gateway { settings, fleet: Arc::new(fleet), layer })
 }
 
 impl Gateway {
@@ -62,9 +58,7 @@ impl Gateway {
     pub(crate) fn run(self) -> io::Result<()> {
         // This thread accepts, watches the backends' health and serves the admin interface; clients
         // are served by the workers.
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let result = runtime.block_on(self.serve());
         // What is still open now has had its time.
         runtime.shutdown_background();
@@ -72,11 +66,7 @@ impl Gateway {
     }
 
     async fn serve(self) -> io::Result<()> {
-        let Self {
-            settings,
-            fleet,
-            layer,
-        } = self;
+        let Self { settings, fleet, layer } = self;
         let mut signals = Signals::new()?;
         let listener = TcpListener::bind(settings.listen)
             .await
@@ -118,14 +108,8 @@ impl Gateway {
         let mut admin_server = None;
         if let (Some(listener), Some(admin)) = (admin_listener, &settings.admin) {
             let addr = listener.local_addr()?;
-            let guard = admin::Guard {
-                addr,
-                token: admin.token.clone(),
-            };
-            let admin = admin::Admin {
-                fleet: fleet.clone(),
-                stopping: stopping.clone(),
-            };
+            let guard = admin::Guard { addr, token: admin.token.clone() };
+            let admin = admin::Admin { fleet: fleet.clone(), stopping: stopping.clone() };
             let options = Options {
                 connections: 100,
                 header_timeout: settings.limits.header_timeout,
@@ -167,10 +151,7 @@ async fn finish(server: &Server, limit: Duration, signals: &mut Signals) {
 async fn bind_admin(admin: &config::Admin) -> io::Result<TcpListener> {
     match TcpListener::bind(admin.addr).await {
         Err(error) if admin.any_port && error.kind() == io::ErrorKind::AddrInUse => {
-            note(&format!(
-                "{} is taken; the admin interface takes a free port",
-                admin.addr
-            ));
+            note(&format!("{} is taken; the admin interface takes a free port", admin.addr));
             TcpListener::bind(SocketAddr::new(admin.addr.ip(), 0)).await
         }
         bound => bound.map_err(|error| cannot_listen(admin.addr, "--admin", &error)),

@@ -21,22 +21,10 @@ struct Setup {
 
 async fn setup() -> Setup {
     let (a, b) = (echo("a").await, echo("b").await);
-    let args = [
-        "--admin",
-        "127.0.0.1:0",
-        "--backend",
-        &a.flag("a"),
-        "--backend",
-        &b.flag("b"),
-    ];
+    let args = ["--admin", "127.0.0.1:0", "--backend", &a.flag("a"), "--backend", &b.flag("b")];
     let mut gateway = Gateway::start(&args).await;
     let admin = gateway.admin_addr().await;
-    Setup {
-        gateway,
-        admin,
-        a,
-        b,
-    }
+    Setup { gateway, admin, a, b }
 }
 
 impl Setup {
@@ -74,9 +62,7 @@ async fn backends_come_change_and_go() {
     assert_eq!(added.status, StatusCode::CREATED);
     assert_eq!(added.json()["weight"], 2);
     for id in ["a", "b"] {
-        let gone = setup
-            .call(Method::DELETE, &format!("/backends/{id}"), "")
-            .await;
+        let gone = setup.call(Method::DELETE, &format!("/backends/{id}"), "").await;
         assert!(gone.status.is_success(), "{gone:?}");
     }
     let mut client = Client::new(setup.gateway.addr);
@@ -88,22 +74,12 @@ async fn backends_come_change_and_go() {
     let replaced = setup.call(Method::PUT, "/backends/c", &body).await;
     assert_eq!(replaced.status, StatusCode::OK);
     assert_eq!(replaced.json()["url"], elsewhere.url());
-    assert_eq!(
-        replaced.json()["weight"],
-        1,
-        "what is left out has its default"
-    );
+    assert_eq!(replaced.json()["weight"], 1, "what is left out has its default");
     let answer = client.get("/").await;
     assert_eq!(answer.backend(), "moved house");
     assert_eq!(answer.header("set-cookie"), "", "the session has not moved");
 
-    assert!(
-        setup
-            .call(Method::DELETE, "/backends/c", "")
-            .await
-            .status
-            .is_success()
-    );
+    assert!(setup.call(Method::DELETE, "/backends/c", "").await.status.is_success());
     assert_eq!(get(setup.admin, "/backends").await.json(), json!([]));
     let answer = client.get("/").await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -116,30 +92,18 @@ async fn a_draining_backend_keeps_its_sessions_and_takes_no_new_ones() {
     let home = client.get("/").await.backend();
     for id in ["a", "b"] {
         let path = format!("/backends/{id}");
-        let drained = setup
-            .call(Method::PATCH, &path, "{\"mode\":\"draining\"}")
-            .await;
+        let drained = setup.call(Method::PATCH, &path, "{\"mode\":\"draining\"}").await;
         assert_eq!(drained.status, StatusCode::OK);
         assert_eq!(drained.json()["mode"], "draining");
     }
     assert_eq!(client.get("/").await.backend(), home, "it is there already");
     let stranger = get(setup.gateway.addr, "/").await;
-    assert_eq!(
-        stranger.status,
-        StatusCode::SERVICE_UNAVAILABLE,
-        "it is new"
-    );
+    assert_eq!(stranger.status, StatusCode::SERVICE_UNAVAILABLE, "it is new");
 
     let path = format!("/backends/{home}");
-    setup
-        .call(Method::PATCH, &path, "{\"mode\":\"active\",\"weight\":0}")
-        .await;
+    setup.call(Method::PATCH, &path, "{\"mode\":\"active\",\"weight\":0}").await;
     let stranger = get(setup.gateway.addr, "/").await;
-    assert_eq!(
-        stranger.status,
-        StatusCode::SERVICE_UNAVAILABLE,
-        "weight 0 takes none either"
-    );
+    assert_eq!(stranger.status, StatusCode::SERVICE_UNAVAILABLE, "weight 0 takes none either");
     setup.call(Method::PATCH, &path, "{\"weight\":1}").await;
     let stranger = get(setup.gateway.addr, "/").await;
     assert_eq!(stranger.backend(), home);
@@ -154,26 +118,15 @@ async fn the_totals_add_up() {
     client.jar.insert("SERVER_ID".into(), "nonsense".into());
     client.get("/").await;
     let home_now = client.get("/").await.backend();
-    setup
-        .call(
-            Method::PATCH,
-            &format!("/backends/{home_now}"),
-            "{\"mode\":\"disabled\"}",
-        )
-        .await;
+    setup.call(Method::PATCH, &format!("/backends/{home_now}"), "{\"mode\":\"disabled\"}").await;
     client.get("/").await;
     for id in ["a", "b"] {
-        setup
-            .call(Method::DELETE, &format!("/backends/{id}"), "")
-            .await;
+        setup.call(Method::DELETE, &format!("/backends/{id}"), "").await;
     }
     client.get("/").await;
 
     let stats = setup.stats().await;
-    assert_eq!(
-        stats["requests"], 6,
-        "they survive a change of membership; {home}: {stats}"
-    );
+    assert_eq!(stats["requests"], 6, "they survive a change of membership; {home}: {stats}");
     let outcomes = stats["outcomes"].as_object().unwrap();
     let sum: u64 = outcomes.values().map(|count| count.as_u64().unwrap()).sum();
     assert_eq!(sum, 6, "{stats}");
@@ -201,11 +154,7 @@ async fn what_makes_no_sense_is_refused() {
         put("{\"url\":\"http://127.0.0.1:1\",\"wieght\":1}"),
         put("{\"url\":\"http://127.0.0.1:1\",\"weight\":-1}"),
         put("{\"url\":\"ftp://127.0.0.1:1\"}"),
-        (
-            Method::PUT,
-            "/backends/a%3Bb",
-            "{\"url\":\"http://127.0.0.1:1\"}",
-        ),
+        (Method::PUT, "/backends/a%3Bb", "{\"url\":\"http://127.0.0.1:1\"}"),
         patch("no json"),
         patch("{\"mode\":\"asleep\"}"),
         patch("{\"weight\":1.5}"),
@@ -213,11 +162,7 @@ async fn what_makes_no_sense_is_refused() {
         patch("{\"mode\":\"draining\",\"deadline\":\"5m\"}"),
     ] {
         let answer = setup.call(method.clone(), path, body).await;
-        assert_eq!(
-            answer.status,
-            StatusCode::BAD_REQUEST,
-            "{method} {path} {body}"
-        );
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{method} {path} {body}");
         assert!(answer.json()["error"].is_string(), "{method} {path} {body}");
     }
     for (method, path, body) in [
@@ -249,14 +194,8 @@ async fn pages_from_elsewhere_change_nothing() {
         (&[("host", &own), ("origin", &origin)], StatusCode::OK),
         (&[("host", &rebound)], StatusCode::FORBIDDEN),
         (&[("host", "10.0.0.1:9090")], StatusCode::FORBIDDEN),
-        (
-            &[("host", &own), ("origin", "http://evil.example")],
-            StatusCode::FORBIDDEN,
-        ),
-        (
-            &[("host", &own), ("origin", "http://127.0.0.1:3000")],
-            StatusCode::FORBIDDEN,
-        ),
+        (&[("host", &own), ("origin", "http://evil.example")], StatusCode::FORBIDDEN),
+        (&[("host", &own), ("origin", "http://127.0.0.1:3000")], StatusCode::FORBIDDEN),
         (&[("host", &own), ("origin", "null")], StatusCode::FORBIDDEN),
     ];
     for (headers, expected) in cases {
@@ -282,16 +221,10 @@ async fn a_token_opens_every_call() {
     let port = gateway.admin_addr().await.port();
     let admin = SocketAddr::from(([127, 0, 0, 1], port));
     for path in ["/backends", "/stats", "/healthz", "/nowhere"] {
-        for wrong in [
-            None,
-            Some("Bearer open sesam"),
-            Some("Bearer open sesamE"),
-            Some("Basic open sesame"),
-        ] {
-            let headers: Vec<_> = wrong
-                .map(|value| ("authorization", value))
-                .into_iter()
-                .collect();
+        for wrong in
+            [None, Some("Bearer open sesam"), Some("Bearer open sesamE"), Some("Basic open sesame")]
+        {
+            let headers: Vec<_> = wrong.map(|value| ("authorization", value)).into_iter().collect();
             let answer = client::send(admin, Method::GET, path, &headers, "").await;
             assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path} {wrong:?}");
             assert_eq!(answer.header("www-authenticate"), "Bearer");
@@ -300,13 +233,6 @@ async fn a_token_opens_every_call() {
     let right = [("authorization", "Bearer open sesame")];
     let answer = client::send(admin, Method::GET, "/backends", &right, "").await;
     assert_eq!(answer.status, StatusCode::OK);
-    let answer = client::send(
-        admin,
-        Method::PATCH,
-        "/backends/a",
-        &right,
-        "{\"weight\":3}",
-    )
-    .await;
+    let answer = client::send(admin, Method::PATCH, "/backends/a", &right, "{\"weight\":3}").await;
     assert_eq!(answer.json()["weight"], 3);
 }

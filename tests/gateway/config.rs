@@ -196,32 +196,17 @@ async fn bad_flags_are_refused() {
         (&["--listen"], &["--listen"]),
         (&["--listen", "here"], &["listen", "here", "IP:PORT"]),
         (&["--workers", "0"], &["--workers", "1 to 1024"]),
-        (
-            &["--strategy", "best"],
-            &["best", "round-robin", "peak-ewma"],
-        ),
+        (&["--strategy", "best"], &["best", "round-robin", "peak-ewma"]),
         (&["--cookie", "a b"], &["a b"]),
         (&["--config", "/no/such/file.toml"], &["/no/such/file.toml"]),
         (&["--backend", "http://a:1"], &["--backend", "ID=URL"]),
         (&["--backend", "a=https://a:1"], &["https", "not built yet"]),
         (&["--backend", "a=http://a:1/app"], &["path"]),
         (&["--backend", "a;b=http://a:1"], &["a;b"]),
-        (
-            &["--backend", "a=http://a:1,weight=x"],
-            &["weight=x", "whole number"],
-        ),
-        (
-            &["--backend", "a=http://a:1,speed=9"],
-            &["speed=9", "max_connections"],
-        ),
-        (
-            &["--backend", "a=http://a:1", "--backend", "a=http://a:2"],
-            &["a"],
-        ),
-        (
-            &["--backend", "a=http://a:1", "--admin", "0.0.0.0:9090"],
-            &["admin_token", "loopback"],
-        ),
+        (&["--backend", "a=http://a:1,weight=x"], &["weight=x", "whole number"]),
+        (&["--backend", "a=http://a:1,speed=9"], &["speed=9", "max_connections"]),
+        (&["--backend", "a=http://a:1", "--backend", "a=http://a:2"], &["a"]),
+        (&["--backend", "a=http://a:1", "--admin", "0.0.0.0:9090"], &["admin_token", "loopback"]),
     ];
     for (args, expected) in cases {
         let with_check = [&["--check"], args].concat();
@@ -238,10 +223,7 @@ fn refused(what: &str, output: &std::process::Output, expected: &[&str]) {
     assert_eq!(output.status.code(), Some(2), "{what}: {stderr}");
     assert!(output.stdout.is_empty(), "{what}");
     for part in expected {
-        assert!(
-            stderr.contains(part),
-            "{what}: {part:?} is missing in {stderr}"
-        );
+        assert!(stderr.contains(part), "{what}: {part:?} is missing in {stderr}");
     }
 }
 
@@ -257,27 +239,15 @@ async fn bad_files_are_refused() {
         ("", "shutdown_timeout = \"30\"", &["30", "unit"]),
         ("", "shutdown_timeout = \"1 s\"", &["duration"]),
         ("", "shutdown_timeout = \"999999h\"", &["too long", "366d"]),
-        (
-            "",
-            "trusted_proxies = [\"10.0.0.0/33\"]",
-            &["10.0.0.0/33", "CIDR"],
-        ),
+        ("", "trusted_proxies = [\"10.0.0.0/33\"]", &["10.0.0.0/33", "CIDR"]),
         ("", "admin = \"0.0.0.0:9090\"", &["admin_token"]),
         ("", "admin_token = \"\"", &["admin_token", "empty"]),
         ("", "pool = \"\"", &["pool"]),
         ("", "[limits]\nconnections = 0", &["limits.connections"]),
-        (
-            "",
-            "[limits]\nheader_timeout = \"0s\"",
-            &["limits.header_timeout"],
-        ),
+        ("", "[limits]\nheader_timeout = \"0s\"", &["limits.header_timeout"]),
         ("", "[limits]\nspeed = 1", &["speed"]),
         ("", affinity, &["sealed", "keys", "openssl"]),
-        (
-            affinity,
-            "keys = [\"env:NO_SUCH_KEY\"]",
-            &["NO_SUCH_KEY", "not set"],
-        ),
+        (affinity, "keys = [\"env:NO_SUCH_KEY\"]", &["NO_SUCH_KEY", "not set"]),
         (affinity, "keys = [\"base64:c2hvcnQ=\"]", &["5 bytes", "32"]),
         (affinity, "keys = [\"hunter2\"]", &["env:NAME", "base64:"]),
         (affinity, "keys = []", &["key"]),
@@ -285,73 +255,25 @@ async fn bad_files_are_refused() {
         (&plain, "idle_timeout = \"5m\"", &["plain", "timeouts"]),
         (&plain, "lifetime = \"permanent\"", &["absolute timeout"]),
         (&plain, "same_site = \"none\"", &["SameSite"]),
-        (
-            &plain,
-            "same_site = \"sometimes\"",
-            &["sometimes", "strict"],
-        ),
+        (&plain, "same_site = \"sometimes\"", &["sometimes", "strict"]),
         (&plain, "name = \"a=b\"", &["a=b"]),
         (&plain, "header = \"x\"", &["header", "cookie"]),
         (&plain, &plain, &["several", "not built yet"]),
         ("", "[[affinity]]\ntype = \"magic\"", &["magic", "cookie"]),
-        (
-            "",
-            "[[affinity]]\ntype = \"key\"\nquery = \"user\"",
-            &["key", "not built yet"],
-        ),
-        (
-            "",
-            "[[affinity]]\ntype = \"learned\"\ncookie = \"J\"",
-            &["learned", "not built yet"],
-        ),
+        ("", "[[affinity]]\ntype = \"key\"\nquery = \"user\"", &["key", "not built yet"]),
+        ("", "[[affinity]]\ntype = \"learned\"\ncookie = \"J\"", &["learned", "not built yet"]),
         ("", "[strategy]\ntype = \"best\"", &["best", "random"]),
-        (
-            "",
-            "[strategy]\nbalance_factor = 1.25",
-            &["balance_factor", "not built yet"],
-        ),
+        ("", "[strategy]\nbalance_factor = 1.25", &["balance_factor", "not built yet"]),
         ("", "[failover]\nbusy = \"wait\"", &["wait", "borrow"]),
-        (
-            "",
-            "[health]\nprobe = { path = \"/\" }",
-            &["health.probe", "not built yet"],
-        ),
-        (
-            "",
-            "[health]\nslow_start = \"5s\"",
-            &["slow_start", "not built yet"],
-        ),
-        (
-            "",
-            "[health]\noutlier = { consecutive_5xx = 5 }",
-            &["consecutive_5xx", "not built yet"],
-        ),
-        (
-            "",
-            "[health]\noutlier = { max_ejected = 0.5 }",
-            &["max_ejected", "not built yet"],
-        ),
-        (
-            "",
-            "[rebalance]\ntolerance = 1.25",
-            &["rebalance", "not built yet"],
-        ),
-        (
-            "",
-            "[application]\nheader = \"x\"",
-            &["application", "not built yet"],
-        ),
-        (
-            "",
-            "[session_headers]\nenabled = true",
-            &["session_headers", "not built yet"],
-        ),
+        ("", "[health]\nprobe = { path = \"/\" }", &["health.probe", "not built yet"]),
+        ("", "[health]\nslow_start = \"5s\"", &["slow_start", "not built yet"]),
+        ("", "[health]\noutlier = { consecutive_5xx = 5 }", &["consecutive_5xx", "not built yet"]),
+        ("", "[health]\noutlier = { max_ejected = 0.5 }", &["max_ejected", "not built yet"]),
+        ("", "[rebalance]\ntolerance = 1.25", &["rebalance", "not built yet"]),
+        ("", "[application]\nheader = \"x\"", &["application", "not built yet"]),
+        ("", "[session_headers]\nenabled = true", &["session_headers", "not built yet"]),
         ("", "[[backend]]\nid = \"b\"", &["url"]),
-        (
-            "",
-            "[[backend]]\nid = \"b\"\nurl = \"b\"",
-            &["URL", "scheme"],
-        ),
+        ("", "[[backend]]\nid = \"b\"\nurl = \"b\"", &["URL", "scheme"]),
         ("", "[[backend]]\nid = \"a\"\nurl = \"http://b:1\"", &["a"]),
     ];
     for (before, text, expected) in cases {
@@ -361,10 +283,7 @@ async fn bad_files_are_refused() {
         let output = run(&["--check", "--config", file.path().to_str().unwrap()], &[]).await;
         refused(text, &output, expected);
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            !stderr.contains("hunter2"),
-            "a secret is not quoted: {stderr}"
-        );
+        assert!(!stderr.contains("hunter2"), "a secret is not quoted: {stderr}");
     }
     let nobody = ConfigFile::new("server_timing = true");
     let output = run(&["--config", nobody.path().to_str().unwrap()], &[]).await;
@@ -403,10 +322,7 @@ async fn requests_are_not_sent_twice_where_that_is_not_wanted() {
                 count.fetch_add(1, Ordering::SeqCst);
             }
         };
-        let (a, b) = (
-            Backend::raw(closing.clone()).await,
-            Backend::raw(closing).await,
-        );
+        let (a, b) = (Backend::raw(closing.clone()).await, Backend::raw(closing).await);
         let gateway = Gateway::configured(&format!(
             "[failover]\nretry = \"{retry}\"\n[[backend]]\nid = \"a\"\nurl = \"{}\"\n\
              [[backend]]\nid = \"b\"\nurl = \"{}\"",

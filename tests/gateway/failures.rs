@@ -19,11 +19,7 @@ async fn silence_is_504() {
     let gateway = Gateway::configured(&config).await;
     let answer = get(gateway.addr, "/").await;
     assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
-    assert_eq!(
-        answer.header("set-cookie"),
-        "",
-        "an error of ours never pins"
-    );
+    assert_eq!(answer.header("set-cookie"), "", "an error of ours never pins");
 }
 
 #[tokio::test]
@@ -59,10 +55,9 @@ async fn a_refused_request_reaches_another_backend_whole() {
 
 #[tokio::test]
 async fn a_repin_is_for_good_and_reject_is_an_answer() {
-    for (policy, expected) in [
-        ("repin", StatusCode::OK),
-        ("reject", StatusCode::SERVICE_UNAVAILABLE),
-    ] {
+    for (policy, expected) in
+        [("repin", StatusCode::OK), ("reject", StatusCode::SERVICE_UNAVAILABLE)]
+    {
         let (nobody, b) = (refusing(), echo("b").await);
         let gateway = Gateway::configured(&format!(
             "[failover]\nunavailable = \"{policy}\"\n\

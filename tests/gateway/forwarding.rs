@@ -38,19 +38,12 @@ async fn a_stranger_is_not_believed() {
     let headers = &echo["headers"];
     assert_eq!(headers["x-forwarded-for"], serde_json::json!(["127.0.0.1"]));
     assert_eq!(headers["x-forwarded-proto"], serde_json::json!(["http"]));
-    assert_eq!(
-        headers["x-forwarded-host"],
-        serde_json::json!(["shop.example"])
-    );
+    assert_eq!(headers["x-forwarded-host"], serde_json::json!(["shop.example"]));
     assert_eq!(
         headers["forwarded"],
         serde_json::json!(["for=127.0.0.1;proto=http;host=shop.example"])
     );
-    assert_eq!(
-        headers["host"],
-        serde_json::json!(["shop.example"]),
-        "the client's Host"
-    );
+    assert_eq!(headers["host"], serde_json::json!(["shop.example"]), "the client's Host");
     assert_eq!(echo["uri"], "/p?q=1", "origin form");
     assert!(!cookie.contains("Secure"), "{cookie}");
 }
@@ -62,10 +55,7 @@ async fn a_trusted_proxy_is_added_to() {
     assert_eq!(headers["x-forwarded-for"][0], "6.6.6.6, 127.0.0.1");
     assert_eq!(headers["x-forwarded-proto"][0], "https, http");
     let element = headers["forwarded"][0].as_str().unwrap();
-    assert!(
-        element.starts_with("for=6.6.6.6;proto=https, for=127.0.0.1"),
-        "{element}"
-    );
+    assert!(element.starts_with("for=6.6.6.6;proto=https, for=127.0.0.1"), "{element}");
     assert!(cookie.contains("Secure"), "the client used https: {cookie}");
 }
 
@@ -96,10 +86,7 @@ async fn an_upgraded_connection_is_a_tunnel() {
     stream.write_all(request.as_bytes()).await.unwrap();
     let head = read_head(&mut stream).await;
     assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-    assert!(
-        head.contains("set-cookie: SERVER_ID="),
-        "a 101 is pinned like any answer: {head}"
-    );
+    assert!(head.contains("set-cookie: SERVER_ID="), "a 101 is pinned like any answer: {head}");
     let mut buffer = [0; 5];
     for word in ["hello", "again"] {
         stream.write_all(word.as_bytes()).await.unwrap();
@@ -124,4 +111,28 @@ async fn a_large_body_goes_both_ways() {
     let body = "0123456789".repeat(150_000);
     let answer = client::send(gateway.addr, Method::PUT, "/", &[], &body).await;
     assert!(answer.json()["body"] == body, "byte for byte");
+}
+
+#[tokio::test]
+async fn what_no_backend_should_see_is_refused() {
+    let a = echo("a").await;
+    let config = format!("server_timing = true\n[[backend]]\nid = \"a\"\nurl = \"{}\"", a.url());
+    let gateway = Gateway::configured(&config).await;
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: b", 400),
+        ("GET / HTTP/1.1", 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2", 400),
+        ("GET /\x01 HTTP/1.1\r\nHost: a", 400),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: a:1", 501),
+        ("GET / HTTP/1.0", 200),
+        ("GET / HTTP/1.1\r\nHost: a", 200),
+    ] {
+        let bytes = format!("{request}\r\nConnection: close\r\n\r\n");
+        let answer = client::raw(gateway.addr, &bytes).await;
+        let line = answer.lines().next().unwrap_or_default();
+        assert!(line.contains(&format!(" {status} ")), "{request:?}: {answer}");
+    }
+    let huge = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Huge: {}\r\n\r\n", "x".repeat(100_000));
+    let answer = client::raw(gateway.addr, &huge).await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
 }

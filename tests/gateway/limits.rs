@@ -67,9 +67,7 @@ async fn a_head_that_comes_in_drops_is_cut() {
             sleep(HEADER_TIMEOUT / 3).await;
         }
     };
-    tokio::time::timeout(crate::process::FOREVER, drops)
-        .await
-        .expect("it is cut");
+    tokio::time::timeout(crate::process::FOREVER, drops).await.expect("it is cut");
 }
 
 #[tokio::test]
@@ -85,11 +83,7 @@ async fn a_connection_may_rest_between_requests_but_not_within_a_head() {
     let head = read_head(&mut stream).await;
     assert!(head.starts_with("HTTP/1.1 200"), "it was kept: {head}");
     stream.write_all(&request[..10]).await.unwrap();
-    assert_eq!(
-        read_to_end(&mut stream).await,
-        "",
-        "half a head is cut here as well"
-    );
+    assert_eq!(read_to_end(&mut stream).await, "", "half a head is cut here as well");
 }
 
 #[tokio::test]
@@ -128,10 +122,7 @@ async fn the_number_of_connections_is_limited() {
     second.write_all(request).await.unwrap();
     let mut byte = [0];
     let waited = tokio::time::timeout(Duration::from_millis(300), second.peek(&mut byte)).await;
-    assert!(
-        waited.is_err(),
-        "nobody answers while the first one is open"
-    );
+    assert!(waited.is_err(), "nobody answers while the first one is open");
     drop(first);
     let head = read_head(&mut second).await;
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");

@@ -1,10 +1,6 @@
 //! The gateway as a black box: its process, its command line, its file and its interfaces.
 
-#![allow(
-    clippy::unwrap_used,
-    missing_docs,
-    reason = "a test may fail in any line"
-)]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test may fail in any line")]
 
 #[path = "../support/backends.rs"]
 mod backends;

@@ -25,32 +25,18 @@ async fn a_cookie_keeps_each_client_on_its_backend() {
     for _ in 0..4 {
         let mut client = Client::new(gateway.addr);
         let first = client.get("/").await;
-        assert!(
-            client.jar.contains_key("SERVER_ID"),
-            "the first answer pins"
-        );
+        assert!(client.jar.contains_key("SERVER_ID"), "the first answer pins");
         for _ in 0..5 {
             let next = client.get("/again").await;
             assert_eq!(next.backend(), first.backend(), "the session stays");
-            assert_eq!(
-                next.header("set-cookie"),
-                "",
-                "nothing is sent when nothing changed"
-            );
+            assert_eq!(next.header("set-cookie"), "", "nothing is sent when nothing changed");
             assert_eq!(next.header("server-timing"), "", "it is off by default");
             let headers = &next.json()["headers"];
-            assert!(
-                headers.get("cookie").is_none(),
-                "our cookie ends here: {headers}"
-            );
+            assert!(headers.get("cookie").is_none(), "our cookie ends here: {headers}");
         }
         seen.push(first.backend());
     }
-    assert_eq!(
-        seen,
-        ["a", "b", "a", "b"],
-        "new sessions are dealt out in turn"
-    );
+    assert_eq!(seen, ["a", "b", "a", "b"], "new sessions are dealt out in turn");
 }
 
 #[tokio::test]
@@ -74,18 +60,12 @@ async fn every_answer_tells_its_outcome() {
     .await;
     let outcome = |answer: &client::Answer| answer.header("server-timing").to_owned();
     let mut client = Client::new(gateway.addr);
-    assert_eq!(
-        outcome(&client.get("/").await),
-        "sticky;desc=\"assigned a\""
-    );
+    assert_eq!(outcome(&client.get("/").await), "sticky;desc=\"assigned a\"");
     assert_eq!(outcome(&client.get("/").await), "sticky;desc=\"pinned a\"");
     client.jar.insert("SERVER_ID".into(), "gone".into());
     let moved = client.get("/").await;
     assert_eq!(outcome(&moved), "sticky;desc=\"moved a\"");
-    assert!(
-        moved.header("set-cookie").starts_with("SERVER_ID=a;"),
-        "{moved:?}"
-    );
+    assert!(moved.header("set-cookie").starts_with("SERVER_ID=a;"), "{moved:?}");
 }
 
 #[tokio::test]
@@ -118,12 +98,7 @@ async fn http2_is_spoken_on_the_same_port() {
             .unwrap()
     };
     let first = client::read(sender.send_request(request("x=1")).await.unwrap()).await;
-    let cookie = first
-        .header("set-cookie")
-        .split(';')
-        .next()
-        .unwrap()
-        .to_owned();
+    let cookie = first.header("set-cookie").split(';').next().unwrap().to_owned();
     for _ in 0..3 {
         let next = client::read(sender.send_request(request(&cookie)).await.unwrap()).await;
         assert_eq!(next.backend(), first.backend());
@@ -138,12 +113,9 @@ async fn the_log_tells_backend_and_outcome_of_every_request() {
     let mut client = Client::new(gateway.addr);
     client.get("/cart?secret=1").await;
     let line = gateway.stderr_line("answered").await;
-    for part in [
-        "path=\"/cart\"",
-        "sticky.backend=\"a\"",
-        "sticky.outcome=\"assigned\"",
-        "status=200",
-    ] {
+    for part in
+        ["path=\"/cart\"", "sticky.backend=\"a\"", "sticky.outcome=\"assigned\"", "status=200"]
+    {
         assert!(line.contains(part), "{part} is missing in {line}");
     }
     assert!(!line.contains("secret"), "a query may hold secrets: {line}");
@@ -156,14 +128,9 @@ async fn the_log_tells_backend_and_outcome_of_every_request() {
 #[tokio::test]
 async fn without_affinity_it_only_forwards() {
     let (a, b) = (echo("a").await, echo("b").await);
-    let gateway = Gateway::start(&[
-        "--backend",
-        &a.flag("a"),
-        "--backend",
-        &b.flag("b"),
-        "--forward-only",
-    ])
-    .await;
+    let gateway =
+        Gateway::start(&["--backend", &a.flag("a"), "--backend", &b.flag("b"), "--forward-only"])
+            .await;
     let mut client = Client::new(gateway.addr);
     client.jar.insert("SERVER_ID".into(), "kept".into());
     let mut seen = Vec::new();
@@ -188,18 +155,11 @@ async fn the_demo_runs_on_its_own() {
     let cart = client.get("/cart").await;
     let shop = cart.json()["shop"].as_str().unwrap().to_owned();
     assert_eq!(cart.json()["known"], true);
-    assert_eq!(
-        cart.header("server-timing"),
-        format!("sticky;desc=\"pinned {shop}\"")
-    );
+    assert_eq!(cart.header("server-timing"), format!("sticky;desc=\"pinned {shop}\""));
     let path = format!("/backends/{shop}");
     let disabled = "{\"mode\":\"disabled\"}";
     client::send(admin, Method::PATCH, &path, &[], disabled).await;
     let cart = client.get("/cart").await;
     assert_ne!(cart.json()["shop"], shop, "the session has moved");
-    assert_eq!(
-        cart.json()["known"],
-        false,
-        "and the new shop does not know it"
-    );
+    assert_eq!(cart.json()["known"], false, "and the new shop does not know it");
 }

@@ -52,9 +52,7 @@ async fn idle_connections_do_not_hold_it_up() {
     let mut gateway = Gateway::start(&["--backend", &a.flag("a")]).await;
     let mut silent = TcpStream::connect(gateway.addr).await.unwrap();
     let mut idle = TcpStream::connect(gateway.addr).await.unwrap();
-    idle.write_all(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
-        .await
-        .unwrap();
+    idle.write_all(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     read_head(&mut idle).await;
     gateway.signal("TERM").await;
     assert_eq!(read_to_end(&mut silent).await, "");
@@ -71,10 +69,7 @@ async fn it_does_not_wait_for_ever() {
     ))
     .await;
     let mut stream = TcpStream::connect(gateway.addr).await.unwrap();
-    stream
-        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        .await
-        .unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     a.arrival().await;
     gateway.signal("TERM").await;
     assert_eq!(gateway.ended().await.code(), Some(0));

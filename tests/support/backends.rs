@@ -105,21 +105,14 @@ pub(crate) async fn held(name: &'static str) -> Held {
             Json(json!({ "name": name }))
         }
     };
-    Held {
-        backend: Backend::axum(Router::new().fallback(answer)).await,
-        arrived,
-        go,
-    }
+    Held { backend: Backend::axum(Router::new().fallback(answer)).await, arrived, go }
 }
 
 impl Held {
     /// Waits until a request has arrived.
     pub(crate) async fn arrival(&self) {
         let arrived = timeout(FOREVER, self.arrived.acquire()).await;
-        arrived
-            .expect("a request arrives in time")
-            .unwrap()
-            .forget();
+        arrived.expect("a request arrives in time").unwrap().forget();
     }
 
     /// Lets one answer go.
@@ -139,10 +132,7 @@ pub(crate) fn refusing() -> Refusing {
     // Bound, but not listening.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    Refusing {
-        addr: socket.local_addr().unwrap(),
-        _socket: socket,
-    }
+    Refusing { addr: socket.local_addr().unwrap(), _socket: socket }
 }
 
 /// Says something that is not HTTP.

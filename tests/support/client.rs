@@ -28,9 +28,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().unwrap())
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     pub(crate) fn text(&self) -> String {
@@ -57,10 +55,7 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(addr: SocketAddr) -> Self {
-        Self {
-            addr,
-            jar: BTreeMap::new(),
-        }
+        Self { addr, jar: BTreeMap::new() }
     }
 
     pub(crate) async fn get(&mut self, path: &str) -> Answer {
@@ -105,9 +100,7 @@ pub(crate) async fn send(
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let request = request
-        .body(Full::new(Bytes::from(body.to_owned())))
-        .unwrap();
+    let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
     let exchange = async {
         let io = TokioIo::new(TcpStream::connect(addr).await.unwrap());
         let (mut sender, connection) = http1::handshake(io).await.unwrap();

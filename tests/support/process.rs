@@ -68,13 +68,7 @@ impl Gateway {
         };
         let addr = line.strip_prefix("listening on http://");
         let addr = addr.unwrap_or_else(|| panic!("the first line must tell the address: {line}"));
-        Self {
-            child,
-            addr: addr.parse().unwrap(),
-            stdout,
-            stderr,
-            _file: file,
-        }
+        Self { child, addr: addr.parse().unwrap(), stdout, stderr, _file: file }
     }
 
     /// Where the admin interface is, which the gateway says on stderr.
@@ -156,10 +150,7 @@ impl Drop for ConfigFile {
 
 fn command() -> Command {
     let mut command = Command::new(binary());
-    command
-        .kill_on_drop(true)
-        .stdin(Stdio::null())
-        .env_remove("RUST_LOG");
+    command.kill_on_drop(true).stdin(Stdio::null()).env_remove("RUST_LOG");
     command
 }
 

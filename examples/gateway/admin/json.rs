@@ -91,8 +91,7 @@ impl<'a> Backend<'a> {
 pub(super) fn stats(stats: &Stats) -> Value {
     let by_reason = |count: &dyn Fn(Reason) -> u64| -> Map<String, Value> {
         let all = Reason::ALL.iter();
-        all.map(|reason| (reason.to_string(), count(*reason).into()))
-            .collect()
+        all.map(|reason| (reason.to_string(), count(*reason).into())).collect()
     };
     let outcomes: Map<String, Value> = Verdict::ALL
         .iter()
@@ -112,10 +111,7 @@ pub(super) fn stats(stats: &Stats) -> Value {
 /// Reads a body whatever its `Content-Type` says: `curl -d` calls everything a form.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
-        Problem::new(
-            StatusCode::BAD_REQUEST,
-            format!("the body is not what was expected: {error}"),
-        )
+        Problem::new(StatusCode::BAD_REQUEST, format!("the body is not what was expected: {error}"))
     })
 }
 
@@ -126,10 +122,7 @@ pub(super) fn answer(status: StatusCode, body: &impl Serialize) -> Response {
             let json = HeaderValue::from_static("application/json");
             // What was true a moment ago is of no use.
             let no_store = HeaderValue::from_static("no-store");
-            let headers = [
-                (header::CONTENT_TYPE, json),
-                (header::CACHE_CONTROL, no_store),
-            ];
+            let headers = [(header::CONTENT_TYPE, json), (header::CACHE_CONTROL, no_store)];
             (status, headers, text).into_response()
         }
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
@@ -145,10 +138,7 @@ pub(super) struct Problem {
 
 impl Problem {
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            message: message.into(),
-        }
+        Self { status, message: message.into() }
     }
 }
 
@@ -157,9 +147,7 @@ impl IntoResponse for Problem {
         let mut response = answer(self.status, &json!({ "error": self.message }));
         if self.status == StatusCode::UNAUTHORIZED {
             let bearer = HeaderValue::from_static("Bearer");
-            response
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, bearer);
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, bearer);
         }
         response
     }

@@ -40,18 +40,13 @@ pub(crate) fn router(admin: Admin, guard: Guard) -> Router {
         .fallback(nothing)
         .method_not_allowed_fallback(wrong_method)
         .with_state(admin)
-        .layer(middleware::from_fn_with_state(
-            Arc::new(guard),
-            guard::check,
-        ))
+        .layer(middleware::from_fn_with_state(Arc::new(guard), guard::check))
 }
 
 async fn list(State(admin): State<Admin>) -> Response {
     let (backends, _) = admin.fleet.status();
-    let backends: Vec<_> = backends
-        .iter()
-        .map(|(status, url)| json::Backend::new(status, url))
-        .collect();
+    let backends: Vec<_> =
+        backends.iter().map(|(status, url)| json::Backend::new(status, url)).collect();
     json::answer(StatusCode::OK, &backends)
 }
 
@@ -85,11 +80,7 @@ async fn replace(
         true => StatusCode::CREATED,
         false => StatusCode::OK,
     };
-    tracing::info!(
-        backend = backend.id,
-        url = backend.url,
-        "backend set by the operator"
-    );
+    tracing::info!(backend = backend.id, url = backend.url, "backend set by the operator");
     one(&admin, &backend.id, status)
 }
 
@@ -133,10 +124,7 @@ async fn nothing() -> Problem {
 }
 
 async fn wrong_method() -> Problem {
-    Problem::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "this path does not know this method",
-    )
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not know this method")
 }
 
 /// The backend as it is now.

@@ -26,9 +26,7 @@ pub(super) fn cookie(
         return Ok((Cookie::sealed(name, KeyRing::generate()?), true));
     };
     if chain.len() > 1 {
-        return Err(super::is_not_built(
-            "a chain of several [[affinity]] sections",
-        ));
+        return Err(super::is_not_built("a chain of several [[affinity]] sections"));
     }
     match chain.pop() {
         Some(affinity) => Ok((configured(affinity, name)?, false)),

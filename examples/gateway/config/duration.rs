@@ -27,9 +27,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
         let (number, after) = rest.split_at(digits);
         let number: u64 = number.parse().map_err(|_| wrong())?;
-        let letters = after
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(after.len());
+        let letters = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
         let (unit, after) = after.split_at(letters);
         let milliseconds = match unit {
             "ms" => 1,

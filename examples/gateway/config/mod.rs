@@ -99,9 +99,7 @@ impl Settings {
             Some(path) => {
                 let name = path.display();
                 let text = fs::read_to_string(path).map_err(|error| {
-                    Error::new(format!(
-                        "the configuration file {name} cannot be read: {error}"
-                    ))
+                    Error::new(format!("the configuration file {name} cannot be read: {error}"))
                 })?;
                 toml::from_str(&text)
                     .map_err(|error| Error::new(format!("{name}: {}", error.to_string().trim())))?
@@ -118,16 +116,8 @@ impl Settings {
         not_built("strategy.balance_factor", &file.strategy.balance_factor)?;
 
         let demo = !has_file && flags.backends.is_empty();
-        let backends = if flags.backends.is_empty() {
-            file.backend
-        } else {
-            flags.backends
-        };
-        let admin = admin(
-            flags.admin.or(file.admin).as_deref(),
-            file.admin_token,
-            demo,
-        )?;
+        let backends = if flags.backends.is_empty() { file.backend } else { flags.backends };
+        let admin = admin(flags.admin.or(file.admin).as_deref(), file.admin_token, demo)?;
         if backends.is_empty() && !demo && admin.is_none() {
             return Err(Error::new(
                 "there is no backend, and no admin interface to add one; add a [[backend]] with id \
@@ -185,9 +175,7 @@ fn not_built(key: &str, value: &NotBuilt) -> Result<(), Error> {
 }
 
 fn is_not_built(what: &str) -> Error {
-    Error::new(format!(
-        "{what} is not built yet; remove it from the configuration"
-    ))
+    Error::new(format!("{what} is not built yet; remove it from the configuration"))
 }
 
 fn admin(addr: Option<&str>, token: Option<String>, demo: bool) -> Result<Option<Admin>, Error> {
@@ -208,11 +196,7 @@ fn admin(addr: Option<&str>, token: Option<String>, demo: bool) -> Result<Option
              admin_token in the file, or use a loopback address such as 127.0.0.1:9090"
         )));
     }
-    Ok(Some(Admin {
-        addr,
-        token,
-        any_port,
-    }))
+    Ok(Some(Admin { addr, token, any_port }))
 }
 
 fn address(key: &str, text: Option<&str>, default: &str) -> Result<SocketAddr, Error> {
@@ -253,10 +237,7 @@ fn limits(limits: &file::Limits) -> Result<Limits, Error> {
 
 fn health(health: &file::Health) -> Result<Health, Error> {
     not_built("health.probe", &health.probe)?;
-    if health
-        .slow_start
-        .is_some_and(|Humane(time)| !time.is_zero())
-    {
+    if health.slow_start.is_some_and(|Humane(time)| !time.is_zero()) {
         return Err(is_not_built("health.slow_start other than \"0s\""));
     }
     let outlier = &health.outlier;

@@ -19,12 +19,8 @@ use serde_json::{Value, json};
 const SESSION: &str = "shop_session";
 
 /// What there is to buy.
-const GOODS: [(&str, &str); 4] = [
-    ("apple", "Apple"),
-    ("bread", "Bread"),
-    ("cheese", "Cheese"),
-    ("tea", "Tea"),
-];
+const GOODS: [(&str, &str); 4] =
+    [("apple", "Apple"), ("bread", "Bread"), ("cheese", "Cheese"), ("tea", "Tea")];
 
 /// A demo must not fill the memory: beyond this a shop forgets everything.
 const MAX_CARTS: usize = 10_000;
@@ -43,10 +39,7 @@ struct Shop {
 type Cart = [u32; GOODS.len()];
 
 pub(super) fn router(name: &'static str) -> Router {
-    let shop = Shop {
-        name,
-        carts: Arc::default(),
-    };
+    let shop = Shop { name, carts: Arc::default() };
     Router::new()
         .route("/", get(page))
         .route("/cart", get(show))
@@ -59,10 +52,7 @@ async fn page() -> Response {
     let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                   connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
                   frame-ancestors 'none'";
-    let headers = [
-        (header::CONTENT_SECURITY_POLICY, policy),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
+    let headers = [(header::CONTENT_SECURITY_POLICY, policy), (header::CACHE_CONTROL, "no-store")];
     (headers, Html(PAGE)).into_response()
 }
 
@@ -120,22 +110,19 @@ impl Shop {
 
 fn no_store(mut response: Response) -> Response {
     let no_store = HeaderValue::from_static("no-store");
-    response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, no_store);
+    response.headers_mut().insert(header::CACHE_CONTROL, no_store);
     response
 }
 
 /// The session that the request names.
 fn session(headers: &HeaderMap) -> Option<&str> {
     let cookies = headers.get_all(header::COOKIE).iter();
-    cookies
-        .filter_map(|field| field.to_str().ok())
-        .flat_map(|field| field.split(';'))
-        .find_map(|pair| {
+    cookies.filter_map(|field| field.to_str().ok()).flat_map(|field| field.split(';')).find_map(
+        |pair| {
             let (name, value) = pair.trim().split_once('=')?;
             (name == SESSION).then_some(value)
-        })
+        },
+    )
 }
 
 /// Good enough to tell demo sessions apart; a real application takes a real random number.

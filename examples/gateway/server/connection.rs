@@ -79,27 +79,11 @@ where
         Protocol::Http1 => {
             let connection = shared.http1.serve_connection(io, service).with_upgrades();
             let connection = pin!(connection);
-            drive(
-                connection,
-                |it| it.graceful_shutdown(),
-                true,
-                deadline,
-                &watch,
-                &shared,
-            )
-            .await
+            drive(connection, |it| it.graceful_shutdown(), true, deadline, &watch, &shared).await
         }
         Protocol::Http2 => {
             let connection = pin!(shared.http2.serve_connection(io, service));
-            drive(
-                connection,
-                |it| it.graceful_shutdown(),
-                false,
-                deadline,
-                &watch,
-                &shared,
-            )
-            .await
+            drive(connection, |it| it.graceful_shutdown(), false, deadline, &watch, &shared).await
         }
     };
     if let Err(error) = ended {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
@@ -50,18 +50,43 @@ where
             sticky.outcome = Empty,
             sticky.reason = Empty,
         );
-        let mut request = request.map(|body| ClientBody {
-            body,
-            _busy: busy.clone(),
-        });
-        request.extensions_mut().insert(self.peer.clone());
-        let future = span.in_scope(|| self.service.clone().call(request));
-        Answer {
-            future,
-            span,
-            busy: Some(busy),
-            server_timing: self.server_timing,
-        }
+        let step = match refusal(&request) {
+            Some(status) => Step::Refuse { status },
+            None => {
+                let mut request = request.map(|body| ClientBody { body, _busy: busy.clone() });
+                request.extensions_mut().insert(self.peer.clone());
+                let future = span.in_scope(|| self.service.clone().call(request));
+                Step::Serve { future }
+            }
+        };
+        Answer { step, span, busy: Some(busy), server_timing: self.server_timing }
+    }
+}
+
+/// What is wrong with a request that hyper lets pass and no backend should see.
+fn refusal<B>(request: &Request<B>) -> Option<StatusCode> {
+    if request.method() == Method::CONNECT {
+        // This is no proxy to anywhere.
+        return Some(StatusCode::NOT_IMPLEMENTED);
+    }
+    if request.version() >= Version::HTTP_2 {
+        return None;
+    }
+    // With two hosts, two servers may believe two different things (RFC 9112, section 3.2).
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let wrong = match (hosts.next(), hosts.next()) {
+        (Some(_), None) => false,
+        (None, _) => request.version() == Version::HTTP_11,
+        (Some(_), Some(_)) => true,
+    };
+    wrong.then_some(StatusCode::BAD_REQUEST)
+}
+
+pin_project! {
+    #[project = StepProjection]
+    enum Step<F> {
+        Serve { #[pin] future: F },
+        Refuse { status: StatusCode },
     }
 }
 
@@ -69,7 +94,7 @@ pin_project! {
     /// The future of an answer.
     pub(super) struct Answer<F> {
         #[pin]
-        future: F,
+        step: Step<F>,
         span: Span,
         busy: Option<Busy>,
         server_timing: bool,
@@ -85,7 +110,14 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let _entered = this.span.enter();
-        let mut response = ready!(this.future.poll(cx))?;
+        let mut response = match this.step.project() {
+            StepProjection::Serve { future } => ready!(future.poll(cx))?.map(Some),
+            StepProjection::Refuse { status } => {
+                let mut response = Response::new(None);
+                *response.status_mut() = *status;
+                response
+            }
+        };
         if *this.server_timing {
             let value = server_timing(Outcome::of(response.extensions()));
             response.headers_mut().append(SERVER_TIMING, value);
@@ -135,10 +167,10 @@ impl Body for ClientBody {
 }
 
 pin_project! {
-    /// The body of an answer.
+    /// The body of an answer; `None` is empty.
     pub(super) struct AnswerBody<B> {
         #[pin]
-        body: B,
+        body: Option<B>,
         _busy: Option<Busy>,
     }
 }
@@ -151,14 +183,17 @@ impl<B: Body> Body for AnswerBody<B> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().body.poll_frame(cx)
+        match self.project().body.as_pin_mut() {
+            Some(body) => body.poll_frame(cx),
+            None => Poll::Ready(None),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! One task accepts and deals the connections out to the workers in turn; each worker is a thread
 //! with a runtime of its own, so that a connection, its requests and the connections to the backends
-//! stay on one core. Sockets that share a port (`SO_REUSEPORT`) would save a hand-over per
-//! connection, but the kernel deals by hash: of eight busy connections one of two workers may well
-//! get six.
+//! stay on one core. The hand-over costs some microseconds per connection and nothing per request.
+//! Sockets that share a port (`SO_REUSEPORT`) would save it, but there the kernel deals by hash: of
+//! eight busy connections one of two workers may well get six.
 
 mod connection;
 mod exchange;
@@ -134,9 +134,7 @@ impl Server {
         let mut hands = Vec::new();
         for number in 0..workers {
             let (hand, taken) = mpsc::unbounded_channel();
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (service, shared) = (service.clone(), shared.clone());
             thread::Builder::new()
                 .name(format!("worker-{number}"))
@@ -200,11 +198,7 @@ async fn accept(
         };
         match (accepted, turns.next()) {
             (Ok((stream, addr)), Some(hand)) => {
-                let accepted = Accepted {
-                    stream,
-                    addr,
-                    place,
-                };
+                let accepted = Accepted { stream, addr, place };
                 if hand.send(accepted).is_err() {
                     tracing::error!("a worker is gone; its connections are lost");
                 }
@@ -243,11 +237,7 @@ where
     B::Error: Into<BoxError>,
 {
     while let Some(accepted) = taken.recv().await {
-        drop(tokio::spawn(connection::serve(
-            accepted,
-            service.clone(),
-            shared.clone(),
-        )));
+        drop(tokio::spawn(connection::serve(accepted, service.clone(), shared.clone())));
     }
     pending::<()>().await;
 }

@@ -90,12 +90,7 @@ impl Socket {
         watch: Arc<Watch>,
         place: OwnedSemaphorePermit,
     ) -> Self {
-        Self {
-            stream,
-            sniffed,
-            watch,
-            _place: place,
-        }
+        Self { stream, sniffed, watch, _place: place }
     }
 }
 
