@@ -61,6 +61,24 @@ async fn idle_connections_do_not_hold_it_up() {
 }
 
 #[tokio::test]
+async fn half_a_head_may_be_completed() {
+    let a = echo("a").await;
+    let mut gateway = Gateway::start(&["--backend", &a.flag("a"), "--workers", "1"]).await;
+    let (half, rest) = ("HEAD / HTTP/1.1\r\n", "Host: a\r\n\r\n");
+    let mut stream = TcpStream::connect(gateway.addr).await.unwrap();
+    stream.write_all(half.as_bytes()).await.unwrap();
+    // The same worker is done with a later one, so it knows the first one.
+    client::get(gateway.addr, "/").await;
+    gateway.signal("TERM").await;
+    until_closed(&gateway).await;
+    stream.write_all(rest.as_bytes()).await.unwrap();
+    let answer = read_to_end(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn it_does_not_wait_for_ever() {
     let a = held("a").await;
     let mut gateway = Gateway::configured(&format!(

@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::AsyncReadExt,
     net::TcpStream,
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 use tower_service::Service;
 use tower_sticky::{BoxError, Peer};
@@ -33,6 +33,10 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How long a connection is kept between two requests, at least; at most twice as long.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// How long an HTTP/1.1 connection without a request is kept when the gateway stops: a request may be
+/// on its way already. HTTP/2 has GOAWAY for that.
+const LINGER: Duration = Duration::from_millis(200);
 
 enum Protocol {
     Http1,
@@ -61,8 +65,7 @@ where
             // Gone, or silent for too long.
             _ => return,
         },
-        // It has not asked for anything yet.
-        () = shared.stop.stopped() => return,
+        () = stopped_for(&shared, LINGER) => return,
     };
     let watch = Arc::new(Watch::default());
     let ip = accepted.addr.ip().to_canonical();
@@ -89,6 +92,11 @@ where
     if let Err(error) = ended {
         tracing::debug!(%error, client = %accepted.addr, "a connection broke");
     }
+}
+
+async fn stopped_for(shared: &Shared, time: Duration) {
+    shared.stop.stopped().await;
+    sleep(time).await;
 }
 
 /// Reads as much as it takes to tell the protocol, and not more than hyper can be given back.
@@ -125,6 +133,8 @@ where
     let mut stopped = pin!(shared.stop.stopped());
     let mut listening = false;
     let mut finishing = false;
+    // When the gateway stops: until when a request may still come.
+    let mut linger = None;
     // When the head that is being read must be complete.
     let mut head = Some(first_head);
     let mut requests = 0;
@@ -140,11 +150,17 @@ where
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(ended);
             }
-            // After it was polled: a request that is there already is still served.
             if !finishing && shared.stop.is_set() {
-                finishing = true;
-                finish(connection.as_mut());
-                continue;
+                if !heads_are_seen || watch.is_busy() {
+                    finishing = true;
+                    finish(connection.as_mut());
+                    continue;
+                }
+                if linger.is_none() {
+                    let end = Instant::now() + LINGER;
+                    linger = Some(end);
+                    timer.as_mut().reset(head.map_or(end, |head| head.min(end)));
+                }
             }
             if watch.requests() != requests {
                 requests = watch.requests();
@@ -160,25 +176,33 @@ where
             }
             ready!(timer.as_mut().poll(cx));
             let now = Instant::now();
-            match head {
+            let ends = match head {
                 _ if watch.is_busy() => {
                     idle_at = None;
                     timer.as_mut().reset(now + IDLE);
+                    false
                 }
                 Some(deadline) if now >= deadline => return Poll::Ready(Ok(())),
-                Some(deadline) => timer.as_mut().reset(deadline),
-                None if idle_at == Some(requests) => {
-                    // HTTP/2 says goodbye and may take a moment for it.
-                    let deadline = now + shared.header_timeout;
-                    head = Some(deadline);
+                _ if linger.is_some_and(|end| now >= end) && !watch.has_partial_head() => true,
+                Some(deadline) => {
                     timer.as_mut().reset(deadline);
-                    finishing = true;
-                    finish(connection.as_mut());
+                    false
                 }
+                None if idle_at == Some(requests) => true,
                 None => {
                     idle_at = Some(requests);
                     timer.as_mut().reset(now + IDLE);
+                    false
                 }
+            };
+            if ends {
+                // HTTP/2 says goodbye and may take a moment for it.
+                let deadline = now + shared.header_timeout;
+                head = Some(deadline);
+                linger = None;
+                timer.as_mut().reset(deadline);
+                finishing = true;
+                finish(connection.as_mut());
             }
         }
     })

@@ -107,6 +107,7 @@ impl AsyncRead for Socket {
             let count = rest.len().min(buf.remaining());
             buf.put_slice(&rest[..count]);
             sniffed.read += count;
+            this.watch.heard();
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
