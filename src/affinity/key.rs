@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName};
 use siphasher::sip::SipHasher13;
 
 use super::{
-    BoundAffinity, Commit, Head, Look, Reading, header::header_name, life::refuse, scan,
+    BoundAffinity, Commit, Head, Look, Notes, Reading, header::header_name, life::refuse, scan,
     sealed::Bind,
 };
 use crate::ConfigError;
@@ -175,18 +175,18 @@ impl Bound {
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, _: &Look<'_>) -> Reading {
+    fn read(&self, request: &Head<'_>, _: &mut Look<'_>) -> Reading {
         let value = self.value(request).filter(|value| !value.is_empty());
         Reading { key: value.map(|value| self.hasher.hash(&value)), ..Reading::default() }
     }
 
-    fn strip(&self, _: &Reading, _: &mut HeaderMap) {}
+    fn strip(&self, _: &Reading, _: &mut Look<'_>, _: &mut HeaderMap) {}
 
-    fn respond(&self, _: &Commit<'_>, _: &mut HeaderMap) -> bool {
+    fn respond(&self, _: &Commit<'_>, _: &mut Notes, _: &mut HeaderMap) -> bool {
         false
     }
 
-    fn forget(&self, _: bool, _: &mut HeaderMap) {}
+    fn forget(&self, _: bool, _: &mut Notes, _: &mut HeaderMap) {}
 
     fn remembers(&self) -> bool {
         false

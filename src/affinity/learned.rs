@@ -1,0 +1,414 @@
+//! The application's own session id, remembered on our side.
+
+use std::{fmt, hash::Hasher as _, sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderName, header::SET_COOKIE};
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use super::{
+    BoundAffinity, Change, Commit, Head, Look, Notes, Reading,
+    application_cookie::Said,
+    header::header_name,
+    later::Later,
+    life::refuse,
+    notes::{Note, Owner},
+    scan,
+    sealed::Bind,
+    set_cookie,
+};
+use crate::{
+    ConfigError, Reason,
+    clock::unix_millis,
+    store::{Answer, Lookup, MemoryStore, OpenSession, PinStore, SessionKey, StoredPin},
+};
+
+/// How many ids of one request are looked up: a client that sends more has not got them from us.
+const MAX_IDS: usize = 8;
+
+const DEFAULT_CAPACITY: usize = 1_000_000;
+const DEFAULT_IDLE: Duration = Duration::from_secs(30 * 60);
+
+/// The application's own session id, remembered in a table on our side, as HAProxy's `stick store-response`
+/// does: for applications that issue an id whose form must not change.
+///
+/// A session is learned from the response that sets the id, and from then on every request with that
+/// id goes to the backend that issued it. The session moves when its backend fails, and is forgotten
+/// when the application removes the cookie (or sends the header empty), sets another id, or says
+/// [`SessionAction::End`](crate::SessionAction::End). Nothing of ours reaches the client or the
+/// backend.
+///
+/// # Limits
+///
+/// - The table is in this process, unless another [`store`](Self::store) is given: about 140 bytes
+///   per session, [`capacity`](Self::capacity) sessions at most; when it is full those go that have
+///   not been used for long.
+/// - After a restart, and on another gateway, the ids are unknown. Such a request goes where the rank
+///   of a hash of its id says, so that all requests with one id agree, and its session is learned
+///   again from the answer; but this is not necessarily the backend that has it. An
+///   [`Envelope`](super::Envelope) has no table and no such limit.
+/// - Of several ids in one request the first that is known counts.
+///
+/// The table has a keyed hash of each id (SipHash-1-3, 128 bits), never the id: who reads it cannot
+/// use the sessions in it.
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_sticky::affinity::Learned;
+///
+/// let by_cookie = Learned::cookie("JSESSIONID").idle_timeout(Duration::from_secs(3600));
+/// let by_header = Learned::header("mcp-session-id").capacity(10_000);
+/// ```
+#[derive(Clone)]
+pub struct Learned {
+    carrier: Carrier<String, String>,
+    capacity: usize,
+    idle: Duration,
+    absolute: Option<Duration>,
+    secret: Option<crate::Key>,
+    store: Option<Arc<dyn PinStore>>,
+}
+
+#[derive(Debug, Clone)]
+enum Carrier<C, H> {
+    Cookie(C),
+    Header(H),
+}
+
+impl Learned {
+    /// The id is in a cookie that the application sets.
+    pub fn cookie(name: impl Into<String>) -> Self {
+        Self::new(Carrier::Cookie(name.into()))
+    }
+
+    /// The id is in a header: the application's response says it, and the client sends it back.
+    pub fn header(name: impl Into<String>) -> Self {
+        Self::new(Carrier::Header(name.into()))
+    }
+
+    fn new(carrier: Carrier<String, String>) -> Self {
+        let (capacity, idle) = (DEFAULT_CAPACITY, DEFAULT_IDLE);
+        Self { carrier, capacity, idle, absolute: None, secret: None, store: None }
+    }
+
+    /// How many sessions the table in memory remembers, about; default 1,000,000. It grows as it is
+    /// filled. Without a meaning for another [`store`](Self::store).
+    #[must_use]
+    pub fn capacity(mut self, sessions: usize) -> Self {
+        self.capacity = sessions;
+        self
+    }
+
+    /// Forgets a session that has sent no request for this long; default 30 minutes. While a request
+    /// or the stream of a response is under way it is not forgotten.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle = timeout;
+        self
+    }
+
+    /// Forgets a session this long after it began, in whole seconds; default never.
+    #[must_use]
+    pub fn absolute_timeout(mut self, timeout: Duration) -> Self {
+        self.absolute = Some(timeout);
+        self
+    }
+
+    /// The secret of the hash of the ids; default one by chance, for this process only. Gateways that
+    /// share it make the same choice for an id that is unknown, and can share a store.
+    #[must_use]
+    pub fn secret(mut self, secret: crate::Key) -> Self {
+        self.secret = Some(secret);
+        self
+    }
+
+    /// Where the pins are kept; default a [`MemoryStore`] of this layer's own.
+    #[must_use]
+    pub fn store(mut self, store: impl PinStore) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    fn check(&self, carrier: &str) -> Result<(), ConfigError> {
+        for (name, timeout) in [("idle", Some(self.idle)), ("absolute", self.absolute)] {
+            if timeout.is_some_and(|timeout| timeout < Duration::from_secs(1)) {
+                let why = format!("the {name} timeout must be at least one second");
+                return Err(refuse(carrier, &why));
+            }
+        }
+        if self.capacity == 0 && self.store.is_none() {
+            return Err(refuse(carrier, "a capacity of 0 remembers nobody; leave it out"));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Learned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Learned")
+            .field("carrier", &self.carrier)
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Bind for Learned {
+    fn bind(&self, pool: &str) -> Result<Arc<dyn BoundAffinity>, ConfigError> {
+        let (kind, name) = match &self.carrier {
+            Carrier::Cookie(name) => ("cookie", name),
+            Carrier::Header(name) => ("header", name),
+        };
+        self.check(&format!("the {kind} {name:?}"))?;
+        let carrier = match &self.carrier {
+            Carrier::Cookie(name) => {
+                set_cookie::check_name(name)?;
+                Carrier::Cookie((scan::Name::new(name), name.clone()))
+            }
+            Carrier::Header(name) => Carrier::Header(header_name(name)?),
+        };
+        let secret = match &self.secret {
+            Some(secret) => secret.hash_secret(),
+            None => crate::Key::generate()?.hash_secret(),
+        };
+        let mut hasher = SipHasher13::new_with_keys(secret[0], secret[1]);
+        // One store may serve several pools and names.
+        for part in [pool, kind, name] {
+            hasher.write(&(part.len() as u64).to_le_bytes());
+            hasher.write(part.as_bytes());
+        }
+        let store = self.store.clone();
+        let store = store.unwrap_or_else(|| Arc::new(MemoryStore::new(self.capacity)));
+        let absolute = self.absolute.map(|timeout| timeout.as_secs());
+        Ok(Arc::new(Bound { carrier, hasher, idle: self.idle, absolute, store }))
+    }
+}
+
+struct Bound {
+    carrier: Carrier<(scan::Name, String), HeaderName>,
+    hasher: SipHasher13,
+    idle: Duration,
+    absolute: Option<u64>,
+    store: Arc<dyn PinStore>,
+}
+
+/// What is known of the session of a request.
+#[derive(Debug)]
+pub(crate) struct Known {
+    key: SessionKey,
+    /// Its pin, if the table has one and it is in time.
+    pin: Option<StoredPin>,
+    _open: Option<OpenSession>,
+}
+
+/// What a response says of ids.
+#[derive(Default)]
+struct Word {
+    /// It sets ids that the request did not have.
+    new: bool,
+    /// It sets the id that the request had.
+    same: bool,
+    /// It removes the id.
+    removed: bool,
+}
+
+impl Bound {
+    fn owner(&self) -> Owner {
+        Owner::new(self)
+    }
+
+    fn key(&self, id: &[u8]) -> SessionKey {
+        let mut hasher = self.hasher;
+        hasher.write(id);
+        SessionKey::new(hasher.finish128())
+    }
+
+    /// Calls `visit` with each id of a request until it breaks.
+    fn ids<'a, B>(
+        &self,
+        headers: &'a HeaderMap,
+        mut visit: impl FnMut(&'a [u8]) -> Option<B>,
+    ) -> Option<B> {
+        match &self.carrier {
+            Carrier::Cookie((name, _)) => {
+                let mut cookies = scan::Cookies::new(headers);
+                let ids = std::iter::from_fn(|| cookies.next(name));
+                ids.filter(|id| !id.is_empty()).take(MAX_IDS).find_map(visit)
+            }
+            Carrier::Header(name) => {
+                let ids = headers.get_all(name).iter().map(|value| value.as_bytes());
+                ids.filter(|id| !id.is_empty()).take(MAX_IDS).find_map(&mut visit)
+            }
+        }
+    }
+
+    /// What the table knows; `None` when that takes its time.
+    fn look_up(&self, key: SessionKey, pool: &mut Look<'_>) -> Option<Answer> {
+        let noted = pool.notes.find_mut(self.owner(), |note| match note {
+            // The request may be read several times, if it has several ids.
+            Note::Answered(of, answer) if *of == key => Some(match answer {
+                Answer::Pin(pin, open) => Answer::Pin(*pin, open.take()),
+                Answer::Idle => Answer::Idle,
+                Answer::Nothing => Answer::Nothing,
+            }),
+            _ => None,
+        });
+        if noted.is_some() {
+            return noted;
+        }
+        match self.store.get(key, self.idle) {
+            Lookup::Now(answer) => Some(answer),
+            Lookup::Later(lookup) => {
+                pool.later = Some(Later::new(self.owner(), key, lookup));
+                None
+            }
+        }
+    }
+
+    fn known<'a>(&self, notes: &'a Notes) -> Option<&'a Known> {
+        notes.find(self.owner(), |note| match note {
+            Note::Known(known) => Some(known),
+            _ => None,
+        })
+    }
+
+    fn note(&self, notes: &mut Notes, known: Known) {
+        notes.push(self.owner(), Note::Known(known));
+    }
+
+    /// Remembers where a session is, and keeps it alive until the answer has ended.
+    fn put(&self, key: SessionKey, pin: StoredPin, notes: &mut Notes) {
+        let _open = self.store.put(key, pin, self.idle);
+        self.note(notes, Known { key, pin: Some(pin), _open });
+    }
+
+    /// Reads what the response says, and learns the ids that are new.
+    fn listen(
+        &self,
+        key: Option<SessionKey>,
+        commit: &Commit<'_>,
+        notes: &mut Notes,
+        headers: &HeaderMap,
+    ) -> Word {
+        let mut word = Word::default();
+        let millis = unix_millis(commit.clock);
+        let now = millis / 1000;
+        let mut hear = |id: Option<&[u8]>| match id.map(|id| self.key(id)) {
+            None => word.removed = true,
+            said if said == key => word.same = true,
+            Some(new) => {
+                word.new = true;
+                if !commit.silent {
+                    let backend = commit.backend.tag;
+                    let pin = StoredPin { backend, epoch: millis, issued: now as u32 };
+                    self.put(new, pin, notes);
+                }
+            }
+        };
+        match &self.carrier {
+            Carrier::Cookie((_, name)) => {
+                for field in headers.get_all(SET_COOKIE) {
+                    if let Some(said) = Said::of(field.as_bytes(), name) {
+                        hear(said.id(now).map(scan::unquote));
+                    }
+                }
+            }
+            Carrier::Header(name) => {
+                for value in headers.get_all(name) {
+                    hear(Some(value.as_bytes()).filter(|id| !id.is_empty()));
+                }
+            }
+        }
+        word
+    }
+}
+
+impl BoundAffinity for Bound {
+    fn read(&self, request: &Head<'_>, pool: &mut Look<'_>) -> Reading {
+        let mut first = None;
+        let mut reading = Reading::default();
+        let now = unix_millis(pool.clock) / 1000;
+        let usable = self.ids(request.headers, |id| {
+            let key = self.key(id);
+            let reason = match self.look_up(key, pool) {
+                // Asked again once the store has answered.
+                None => return Some(Reading::default()),
+                Some(Answer::Pin(pin, open)) => {
+                    let age = now.saturating_sub(u64::from(pin.issued));
+                    let position = pool.index.position(pin.backend);
+                    if self.absolute.is_some_and(|timeout| age >= timeout) {
+                        Some(Reason::ExpiredAbsolute)
+                    } else if let Some(position) = position {
+                        self.note(pool.notes, Known { key, pin: Some(pin), _open: open });
+                        let pin = Some(pin.pin(&key));
+                        return Some(Reading { pin, position, ..Reading::default() });
+                    } else {
+                        first.get_or_insert((key, Some(pin)));
+                        Some(Reason::Unknown)
+                    }
+                }
+                Some(Answer::Idle) => Some(Reason::ExpiredIdle),
+                Some(Answer::Nothing) => None,
+            };
+            first.get_or_insert((key, None));
+            reading.reason = reading.reason.or(reason);
+            None
+        });
+        if let Some(usable) = usable {
+            return usable;
+        }
+        if let Some((key, pin)) = first {
+            reading.key = Some(key.session());
+            self.note(pool.notes, Known { key, pin, _open: None });
+        }
+        reading
+    }
+
+    /// Nothing of ours is in the request; but behind another pin of a chain the id is noted, so that
+    /// what the answer says of it is understood.
+    fn strip(&self, _: &Reading, pool: &mut Look<'_>, headers: &mut HeaderMap) {
+        if self.known(pool.notes).is_some() {
+            return;
+        }
+        if let Some(key) = self.ids(headers, |id| Some(self.key(id))) {
+            self.note(pool.notes, Known { key, pin: None, _open: None });
+        }
+    }
+
+    fn respond(&self, commit: &Commit<'_>, notes: &mut Notes, headers: &mut HeaderMap) -> bool {
+        let known = self.known(notes).map(|known| (known.key, known.pin));
+        let word = self.listen(known.map(|(key, _)| key), commit, notes, headers);
+        let Some((key, pin)) = known else {
+            return false;
+        };
+        if word.same || !(word.new || word.removed) {
+            if matches!(commit.change, Change::Assign | Change::Move) {
+                let millis = unix_millis(commit.clock);
+                let (epoch, issued) = match pin {
+                    Some(pin) => (millis.max(pin.epoch + 1), pin.issued),
+                    None => (millis, (millis / 1000) as u32),
+                };
+                let backend = commit.backend.tag;
+                self.put(key, StoredPin { backend, epoch, issued }, notes);
+            }
+        } else if word.removed || !commit.silent {
+            self.store.remove(key);
+        }
+        false
+    }
+
+    fn forget(&self, _: bool, notes: &mut Notes, _: &mut HeaderMap) {
+        if let Some(known) = self.known(notes) {
+            self.store.remove(known.key);
+        }
+    }
+}
+
+impl fmt::Debug for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Learned")
+            .field("carrier", &self.carrier)
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}
