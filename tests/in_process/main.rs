@@ -4,8 +4,10 @@
 
 mod affinity;
 mod contract;
+mod envelope;
 mod failover;
 mod health;
+mod learned;
 mod local;
 mod overload;
 mod support;
