@@ -63,8 +63,8 @@ impl<S> Dispatch<S> {
         remote: bool,
         response: &mut Response<B>,
     ) {
-        let core = self.core.clone();
-        let action = core.actions.read(response, remote && core.local.is_some());
+        let from_peer = remote && self.core.local.is_some();
+        let action = self.core.actions.read(response, from_peer);
         let change = match self.verdict {
             _ if self.silent => Some(Change::Keep),
             Verdict::Assigned => Some(Change::Assign),
@@ -81,7 +81,7 @@ impl<S> Dispatch<S> {
             (None, None) => {}
         }
         if self.owed_to.is_some_and(|owed| owed != state.tag) && self.reason.is_none() {
-            core.backends.pool().counters.violation();
+            self.core.backends.pool().counters.violation();
             tracing::error!(backend = %state.id, "a pinned request was served elsewhere: a bug");
         }
         self.settle(Some(&state.id), response.extensions_mut());

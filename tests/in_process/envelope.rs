@@ -2,40 +2,38 @@
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
-use http::{HeaderMap, Request};
 use tower_sticky::{
-    Backends, Key, KeyRing, NoInner, Reason, SessionAction, StickyLayer, StickyService, Verdict,
-    Wish,
-    affinity::{Affinity, Chain, Cookie, Envelope},
+    Backends, Key, KeyRing, NoInner, Reason, StickyLayer, StickyService, Verdict, Wish,
+    affinity::{Affinity, Envelope},
     strategy::RoundRobin,
 };
 
-use crate::support::{Answer, Body, Clock, Node, get, keys, nodes, send, with_cookie};
+use crate::support::{Answer, Clock, Node, get, keys, nodes, send, with_cookie};
 
-fn layer(backends: &Backends<Node>, affinity: impl Affinity) -> StickyLayer<Node> {
+pub fn layer(backends: &Backends<Node>, affinity: impl Affinity) -> StickyLayer<Node> {
     StickyLayer::new(backends.clone(), affinity)
         .strategy(RoundRobin::new())
         .outcome_extensions(true)
 }
 
-type Sticky = StickyService<Node, NoInner>;
+pub type Sticky = StickyService<Node, NoInner>;
 
-fn service(backends: &Backends<Node>) -> Sticky {
+pub fn service(backends: &Backends<Node>) -> Sticky {
     layer(backends, Envelope::cookie("JSESSIONID", keys())).into_service()
 }
 
-fn set(node: &Node, fields: &[&str]) {
+pub fn set(node: &Node, fields: &[&str]) {
     let fields = fields.iter().map(|field| ("set-cookie", (*field).to_owned()));
     *node.told.answers.lock().unwrap() = fields.collect();
 }
 
 /// What the backend saw last.
-fn seen(node: &Node) -> String {
+pub fn seen(node: &Node) -> String {
     node.told.cookies.lock().unwrap().pop().expect("it had a request")
 }
 
 /// The pair to send back.
-fn pair(answer: &Answer) -> String {
+pub fn pair(answer: &Answer) -> String {
     let field = answer.set_cookies().into_iter().find(|field| field.starts_with("JSESSIONID="));
     field.expect("the cookie is set").split(';').next().unwrap().to_owned()
 }
@@ -45,7 +43,7 @@ fn is_wrapped(pair: &str) -> bool {
 }
 
 /// A session on the node, which sets `field`; its pair.
-async fn begin(service: &Sticky, node: &Node, field: &str) -> String {
+pub async fn begin(service: &Sticky, node: &Node, field: &str) -> String {
     set(node, &[field]);
     // The strategy goes round: sooner or later it is this one's turn.
     for _ in 0..100 {
@@ -387,140 +385,4 @@ async fn ids_that_are_too_long_pass_as_they_are() {
     assert!(session.len() < 2900, "a cookie that every browser keeps");
     send(&service, with_cookie(&session)).await;
     assert_eq!(seen(&a), field[..field.len() - 1]);
-}
-
-fn with_header(values: &[&str]) -> Request<Body> {
-    let mut request = get();
-    for value in values {
-        request.headers_mut().append("mcp-session-id", value.parse().unwrap());
-    }
-    request
-}
-
-#[tokio::test]
-async fn the_header_form() {
-    let (backends, [a, b]) = nodes(["a", "b"]);
-    let envelope = Envelope::header("Mcp-Session-Id", keys());
-    let service =
-        layer(&backends, envelope).application_header("x-sticky-action").unwrap().into_service();
-    let say = |node: &Node, value: &str| {
-        *node.told.answers.lock().unwrap() = vec![("mcp-session-id", value.to_owned())];
-    };
-    let heard = |node: &Node| {
-        let headers: HeaderMap = node.told.headers.lock().unwrap().pop().unwrap();
-        let values = headers.get_all("mcp-session-id").iter();
-        values.map(|value| value.to_str().unwrap().to_owned()).collect::<Vec<_>>()
-    };
-    say(&a, "id-1");
-    let answer = send(&service, get()).await;
-    let token = answer.headers["mcp-session-id"].to_str().unwrap().to_owned();
-    assert!(token.starts_with("ts1~"));
-    assert_eq!(answer.headers["cache-control"], "private, no-cache=\"mcp-session-id\"");
-    a.told.answers.lock().unwrap().clear();
-    for values in [&[&*token][..], &["ts1~bad", &token, &token], &[&token, "ts1~bad"]] {
-        let answer = send(&service, with_header(values)).await;
-        assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None));
-        assert_eq!(heard(&a), ["id-1"]);
-        assert!(!answer.headers.contains_key("mcp-session-id"));
-    }
-    send(&service, with_header(&["raw", &token])).await;
-    assert_eq!(heard(&a), ["raw", "id-1"], "what is no envelope passes");
-    say(&a, "");
-    let answer = send(&service, with_header(&[&token])).await;
-    assert_eq!(answer.headers["mcp-session-id"], "", "an empty value passes");
-    *a.told.answers.lock().unwrap() = vec![("x-sticky-action", "end".to_owned())];
-    let answer = send(&service, with_header(&[&token])).await;
-    assert_eq!(answer.headers["mcp-session-id"], "");
-    a.told.refuses.store(true, SeqCst);
-    let answer = send(&service, with_header(&[&token])).await;
-    assert_eq!(answer.why().0, Verdict::Moved);
-    assert_eq!(heard(&b), ["id-1"]);
-    let token = answer.headers["mcp-session-id"].to_str().unwrap().to_owned();
-    a.told.refuses.store(false, SeqCst);
-    assert_eq!(send(&service, with_header(&[&token])).await.why().1, Some("b"));
-}
-
-#[tokio::test]
-async fn in_a_chain_the_id_is_restored_behind_another_pin() {
-    let (backends, [a, b]) = nodes(["a", "b"]);
-    let envelope = Envelope::cookie("JSESSIONID", keys());
-    let chain = Chain::of(Cookie::plain("sid")).or(envelope);
-    let service = layer(&backends, chain).into_service();
-    set(&a, &["JSESSIONID=1; Path=/"]);
-    let answer = send(&service, get()).await;
-    assert_eq!(answer.set_cookies().len(), 2, "both remember it: {:?}", answer.set_cookies());
-    let session = pair(&answer);
-    set(&a, &[]);
-    let answer = send(&service, with_cookie(&format!("sid=a; {session}"))).await;
-    assert_eq!(answer.why().0, Verdict::Pinned);
-    assert_eq!(seen(&a), "JSESSIONID=1");
-    let answer = send(&service, with_cookie(&session)).await;
-    assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None), "by the envelope alone");
-    a.told.refuses.store(true, SeqCst);
-    let answer = send(&service, with_cookie(&format!("{session}; sid=a"))).await;
-    assert_eq!(answer.why().0, Verdict::Moved);
-    assert_eq!(seen(&b), "JSESSIONID=1");
-    a.told.refuses.store(false, SeqCst);
-    let answer = send(&service, with_cookie(&pair(&answer))).await;
-    assert_eq!(answer.why().1, Some("b"), "the envelope moved as well");
-}
-
-#[tokio::test]
-async fn the_word_in_an_extension_counts_too() {
-    let (backends, [a]) = nodes(["a"]);
-    let service = service(&backends);
-    let session = begin(&service, &a, "JSESSIONID=1; Path=/x").await;
-    *a.told.says.lock().unwrap() = Some(SessionAction::End);
-    let answer = send(&service, with_cookie(&session)).await;
-    assert_eq!(answer.set_cookies(), ["JSESSIONID=; Path=/x; Max-Age=0"]);
-}
-
-/// Numbers that look random and are the same every time.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        ((self.0 >> 33) as usize) % sides
-    }
-}
-
-#[tokio::test]
-async fn in_whatever_cookie_header_exactly_the_value_is_replaced() {
-    let (backends, [a]) = nodes(["a"]);
-    let service = service(&backends);
-    let mut dice = Dice(7);
-    const PIECES: [&str; 12] = [
-        "a=1",
-        "",
-        " ",
-        "JSESSIONID",
-        "XJSESSIONID=ts1~x",
-        "jsessionid=ts1~y",
-        "b=\"q;",
-        "=",
-        "c=JSESSIONID=ts1~z",
-        "\t",
-        "JSESSIONID2=2",
-        "d=e=f",
-    ];
-    for _ in 0..300 {
-        let id: String =
-            (0..1 + dice.roll(40)).map(|_| (b'!' + dice.roll(90) as u8) as char).collect();
-        let id = id.replace([';', '"', ','], "_");
-        let session = begin(&service, &a, &format!("JSESSIONID={id}; Path=/")).await;
-        let mut piece = |pieces: usize| -> Vec<&str> {
-            (0..dice.roll(pieces)).map(|_| PIECES[dice.roll(PIECES.len())]).collect()
-        };
-        let (before, after) = (piece(5), piece(5));
-        let whole = |pair: &str| {
-            let all: Vec<_> =
-                before.iter().copied().chain([pair]).chain(after.iter().copied()).collect();
-            all.join(";")
-        };
-        seen(&a);
-        let answer = send(&service, with_cookie(&whole(&session))).await;
-        assert_eq!(answer.why().0, Verdict::Pinned, "{:?}", whole("…"));
-        assert_eq!(seen(&a), whole(&format!("JSESSIONID={id}")));
-    }
 }

@@ -5,9 +5,11 @@
 mod affinity;
 mod contract;
 mod envelope;
+mod envelope_carriers;
 mod failover;
 mod health;
 mod learned;
+mod learned_store;
 mod local;
 mod overload;
 mod support;
