@@ -141,7 +141,7 @@ pub struct Commit<'a> {
 
 /// What is to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// Nothing: the client's token stays good as it is.
     Keep,
     /// The same pin, with a later date or under a newer key.

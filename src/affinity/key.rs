@@ -125,7 +125,7 @@ impl Bind for Key {
             Source::Cookie(name) | Source::Query(name) if name.is_empty() => {
                 return Err(refuse("a key", "the name of its cookie or parameter is empty"));
             }
-            Source::Cookie(name) => BoundSource::Cookie(scan::Name::new(name)),
+            Source::Cookie(name) => BoundSource::Cookie(Box::new(scan::Name::new(name))),
             Source::Query(name) => BoundSource::Query(name.clone()),
             Source::Function(function) => BoundSource::Function(function.clone()),
         };
@@ -149,7 +149,7 @@ struct Bound {
 
 enum BoundSource {
     Header(HeaderName),
-    Cookie(scan::Name),
+    Cookie(Box<scan::Name>),
     Query(String),
     Function(Arc<Function>),
 }

@@ -6,6 +6,8 @@ mod affinity;
 mod contract;
 mod failover;
 mod health;
+mod keys;
 mod local;
 mod overload;
 mod support;
+mod words;
