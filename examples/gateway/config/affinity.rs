@@ -127,14 +127,7 @@ fn ring(keys: &[String]) -> Result<KeyRing, Error> {
     let mut all = Vec::new();
     for source in keys {
         if let Some(variable) = source.strip_prefix("env:") {
-            // Read through the ring, whose errors name the variable and never the secret.
-            KeyRing::from_env(variable)?;
-            let value = std::env::var(variable).unwrap_or_default();
-            for part in value.split(|c: char| c == ',' || c.is_whitespace()) {
-                if !part.is_empty() {
-                    all.push(Key::from_base64(part)?);
-                }
-            }
+            all.extend(Key::all_from_env(variable)?);
         } else if let Some(text) = source.strip_prefix("base64:") {
             all.push(Key::from_base64(text)?);
         } else {
