@@ -1,0 +1,1 @@
+//! The pool: to be written.
