@@ -46,12 +46,28 @@ fn is_safe(directive: &[u8]) -> bool {
 /// Well-formed directives, those that matter more often than others.
 fn directive() -> impl Strategy<Value = String> {
     let known = [
-        "public", "Public", "PUBLIC", "s-maxage=600", "S-MaxAge=1", "s-maxage=\"5\"", "max-age=60",
-        "no-cache", "no-cache=\"set-cookie\"", "must-revalidate", "immutable", "no-transform",
-        "public=1", "publicly", "x-public", "s-maxagex=1", "x=public", "stale-if-error=9",
+        "public",
+        "Public",
+        "PUBLIC",
+        "s-maxage=600",
+        "S-MaxAge=1",
+        "s-maxage=\"5\"",
+        "max-age=60",
+        "no-cache",
+        "no-cache=\"set-cookie\"",
+        "must-revalidate",
+        "immutable",
+        "no-transform",
+        "public=1",
+        "publicly",
+        "x-public",
+        "s-maxagex=1",
+        "x=public",
+        "stale-if-error=9",
     ];
     let safe = ["private", "Private", "no-store", "NO-STORE"];
-    let nearly = ["private=\"x\"", "privately", "no-stored", "no-store=1", "x-private", "x=private"];
+    let nearly =
+        ["private=\"x\"", "privately", "no-stored", "no-store=1", "x-private", "x=private"];
     let quoted = r#"[a-z]{1,5}="([a-z ,=;]|, public|, private|, no-store|\\["\\a]){0,6}""#;
     prop_oneof![
         6 => prop::sample::select(known.to_vec()).prop_map(String::from),

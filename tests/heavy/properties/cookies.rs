@@ -65,11 +65,12 @@ mod model {
 fn pair(value: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let white = || prop::sample::select(vec!["", "", " ", "\t", "  ", " \t "]);
     let names = [
-        "sid", "sid", "sid", "sid", "sid", "$sid", "sid ", "xsid", "sidx", "SID", "s id", "sid sid",
-        "x=sid", "\"sid\"", "$Version", "x", "",
+        "sid", "sid", "sid", "sid", "sid", "$sid", "sid ", "xsid", "sidx", "SID", "s id",
+        "sid sid", "x=sid", "\"sid\"", "$Version", "x", "",
     ];
     let name = prop::sample::select(names.to_vec());
-    let quotes = prop::sample::select(vec![("", ""), ("", ""), ("\"", "\""), ("\"", ""), ("", "\"")]);
+    let quotes =
+        prop::sample::select(vec![("", ""), ("", ""), ("\"", "\""), ("\"", ""), ("", "\"")]);
     (white(), name, white(), white(), value, quotes, white()).prop_map(
         |(before, name, behind, front, value, (open, close), end)| {
             let mut pair = format!("{before}{name}{behind}={front}{open}").into_bytes();

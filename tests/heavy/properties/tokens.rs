@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use proptest::prelude::*;
 use tower_sticky::{KeyRing, Reason, Verdict, affinity::Cookie};
 
-use crate::support::{config, gateway, header_byte, key, keys, send, two};
+use crate::support::{any_header_byte, config, gateway, header_byte, key, keys, send, two};
 
 /// What becomes of a token on its way.
 #[derive(Debug, Clone)]
@@ -112,13 +112,14 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_are_no_pin(
-        bytes in prop::collection::vec(any::<u8>().prop_filter("fits", |b| header_byte(*b) && *b != b';'), 0..200),
+        bytes in prop::collection::vec(any_header_byte(), 0..200),
         exact_length in any::<bool>(),
         base64 in any::<bool>(),
     ) {
         let (backends, _) = two("default");
         let gateway = gateway(&backends, Cookie::sealed("sid", keys(1)));
         let mut token = bytes;
+        token.retain(|byte| *byte != b';');
         if exact_length {
             token.resize(59, 0x41);
             // A version that exists, so that it gets as far as the keys.
