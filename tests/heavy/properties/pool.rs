@@ -517,3 +517,25 @@ proptest! {
         })?;
     }
 }
+
+#[test]
+fn parallel_requests_of_a_session_whose_backend_is_gone_stay_together() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        for gone in [Op::Mode(0, Mode::Disabled), Op::Remove(0)] {
+            let mut world = World::new(0);
+            for id in 0..4 {
+                world.apply(&Op::Insert(id)).await.unwrap();
+            }
+            // Round robin: the first session is on the first backend.
+            world.apply(&Op::Request(0)).await.unwrap();
+            world.apply(&gone).await.unwrap();
+            for _ in 0..6 {
+                world.apply(&Op::Start(0)).await.unwrap();
+            }
+            let places: Vec<_> = world.started.iter().map(|started| started.place.id).collect();
+            let one_place = places.iter().all(|id| *id == places[0]);
+            assert!(one_place, "after {gone:?} one session is on the backends {places:?}");
+        }
+    });
+}
