@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Empty;
 use tower_service::Service;
 use tower_sticky::{
@@ -21,7 +21,7 @@ use tower_sticky::{
 
 /// A backend that answers at once, behind an `Arc` as real clients are.
 #[derive(Debug, Clone)]
-pub struct Instant(Arc<()>);
+pub struct Instant(Arc<u16>);
 
 impl Service<Request<()>> for Instant {
     type Response = Response<Empty<Bytes>>;
@@ -34,8 +34,18 @@ impl Service<Request<()>> for Instant {
 
     fn call(&mut self, request: Request<()>) -> Self::Future {
         black_box(&request);
-        ready(Ok(Response::new(Empty::new())))
+        let mut response = Response::new(Empty::new());
+        *response.status_mut() = StatusCode::from_u16(*self.0).unwrap_or_default();
+        ready(Ok(response))
     }
+}
+
+/// Enters a runtime for the rest of the process. Nothing drives it: the readiness poll is started, as
+/// in a real program, and then costs nothing.
+pub fn enter_runtime() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = Box::leak(Box::new(runtime.expect("a runtime")));
+    std::mem::forget(runtime.enter());
 }
 
 /// The service under test.
@@ -43,7 +53,7 @@ pub type Sticky = StickyService<Instant, NoInner>;
 
 /// One backend, as the service would call it without us.
 pub fn instant() -> Instant {
-    Instant(Arc::new(()))
+    Instant(Arc::new(200))
 }
 
 /// `count` backends, `b0`, `b1` and so on.
@@ -60,9 +70,9 @@ pub fn keys() -> KeyRing {
 /// How the outcome is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
-    /// By counters and spans only.
+    /// By counters and spans only, which is the default.
     Counters,
-    /// In the extensions of request and response as well, which is the default.
+    /// In the extensions of request and response as well.
     Extensions,
 }
 
@@ -82,10 +92,7 @@ pub fn sealed(count: usize, told: Told) -> Sticky {
 
 /// A service with a plain cookie that places new sessions by `strategy`.
 pub fn placing(count: usize, strategy: impl Strategy) -> Sticky {
-    StickyLayer::new(backends(count), Cookie::plain("SERVER_ID"))
-        .outcome_extensions(false)
-        .strategy(strategy)
-        .into_service()
+    StickyLayer::new(backends(count), Cookie::plain("SERVER_ID")).strategy(strategy).into_service()
 }
 
 /// A request with this `Cookie` header.

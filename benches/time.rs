@@ -9,9 +9,12 @@ use std::{hint::black_box, time::Duration};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::Request;
 use tower_sticky::strategy;
-use tower_sticky_benches::{Told, call, instant, pin, placing, plain, request, sealed};
+use tower_sticky_benches::{
+    Told, call, enter_runtime, instant, pin, placing, plain, request, sealed,
+};
 
 fn pinned(c: &mut Criterion) {
+    enter_runtime();
     let mut group = c.benchmark_group("pinned");
     let backend = instant();
     // The floor: a clone of the backend, called directly with the same request.
@@ -38,6 +41,7 @@ fn pinned(c: &mut Criterion) {
 }
 
 fn new_session(c: &mut Criterion) {
+    enter_runtime();
     let mut group = c.benchmark_group("new session");
     for count in [2, 16, 256, 10_000] {
         let services = [
@@ -64,6 +68,7 @@ fn new_session(c: &mut Criterion) {
 }
 
 fn long_cookie(c: &mut Criterion) {
+    enter_runtime();
     let mut group = c.benchmark_group("cookie header");
     let service = plain(16, Told::Counters);
     for others in [0, 10, 100] {

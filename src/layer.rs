@@ -118,7 +118,7 @@ impl Default for Options {
             retry_after: Duration::from_secs(1),
             retry_idempotent: false,
             panic: false,
-            extensions: true,
+            extensions: false,
             wants_latency: false,
         }
     }
@@ -190,8 +190,10 @@ impl<S, E> StickyLayer<S, E> {
     }
 
     /// Whether the [`Outcome`](crate::Outcome) is put into the extensions of the request, for the
-    /// service that answers it, and of the response; default `true`. It costs each of them at most
-    /// three small allocations; counters and spans have the outcome without.
+    /// service that answers it, and of the response; default `false`.
+    ///
+    /// An extension is allocated, so this is the one part of the way of a pinned request that costs
+    /// allocations (at most three for each of the two). Counters and spans have the outcome always.
     #[must_use]
     pub fn outcome_extensions(self, extensions: bool) -> Self {
         self.with(|core| core.options.extensions = extensions)

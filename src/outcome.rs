@@ -91,8 +91,8 @@ words! {
 /// Why this backend: the verdict on one request, the backend that answered, and the reason when a
 /// pin was there and was not followed.
 ///
-/// It is in the response's extensions, and in the request's for the service that answers it: see
-/// [`Outcome::of`]. The fields `sticky.backend`, `sticky.outcome` and `sticky.reason` of the current
+/// With [`outcome_extensions`](crate::StickyLayer::outcome_extensions) it is in the extensions of the
+/// response, and of the request for the service that answers it: see [`Outcome::of`]. The fields `sticky.backend`, `sticky.outcome` and `sticky.reason` of the current
 /// tracing span are recorded when the span declares them, and every dispatch is an event at debug
 /// level.
 ///

@@ -1,6 +1,6 @@
 //! What a pinned request allocates, by a counting allocator.
 
-#![allow(missing_docs, missing_debug_implementations, unreachable_pub)]
+#![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 #![allow(unsafe_code)] // A global allocator cannot be written without; only this test has one.
 
 use std::{

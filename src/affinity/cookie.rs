@@ -218,6 +218,15 @@ struct Bound {
     template: cookie::Cookie<'static>,
 }
 
+/// A good token.
+struct Usable {
+    pin: Pin,
+    /// Of its backend, in the pool's index.
+    position: usize,
+    /// Whether it should be written anew.
+    refresh: bool,
+}
+
 impl BoundAffinity for Bound {
     fn read(&self, request: &Head<'_>, pool: &Look<'_>) -> Reading {
         let mut reading = Reading::default();
@@ -226,8 +235,9 @@ impl BoundAffinity for Bound {
             reading.found = !self.options.forward;
             reading.sole = cookies.is_sole();
             match self.pin(value, pool) {
-                Ok((pin, refresh)) => {
-                    return Reading { pin: Some(pin), refresh, reason: None, ..reading };
+                Ok(usable) => {
+                    let Usable { pin, position, refresh } = usable;
+                    return Reading { pin: Some(pin), position, refresh, reason: None, ..reading };
                 }
                 Err(reason) => reading.reason = reading.reason.or(Some(reason)),
             }
@@ -282,14 +292,15 @@ impl BoundAffinity for Bound {
 }
 
 impl Bound {
-    /// The pin that a cookie's value stands for, and whether it should be written anew.
-    fn pin(&self, value: &[u8], pool: &Look<'_>) -> Result<(Pin, bool), Reason> {
+    /// The pin that a cookie's value stands for.
+    fn pin(&self, value: &[u8], pool: &Look<'_>) -> Result<Usable, Reason> {
         let Some(keys) = &self.options.keys else {
             if value.is_empty() || value.len() > MAX_ID_LEN {
                 return Err(Reason::Malformed);
             }
-            let backend = pool.index.by_id(value).ok_or(Reason::Unknown)?;
-            return Ok((Pin::plain(backend.tag), false));
+            let position = pool.index.position_of(value).ok_or(Reason::Unknown)?;
+            let pin = Pin::plain(pool.index.states()[position].tag);
+            return Ok(Usable { pin, position, refresh: false });
         };
         let now = unix_millis(pool.clock) / 1000;
         let opened = token::open(keys, &self.context, value, now).map_err(|error| match error {
@@ -308,12 +319,10 @@ impl Bound {
         if self.options.idle.is_some_and(|timeout| idle >= timeout.as_secs()) {
             return Err(Reason::ExpiredIdle);
         }
-        if pool.index.get(pin.backend).is_none() {
-            return Err(Reason::Unknown);
-        }
+        let position = pool.index.position(pin.backend).ok_or(Reason::Unknown)?;
         // A quarter of the idle timeout, rounded up, so that it is never due at once.
         let due = self.options.idle.is_some_and(|timeout| idle >= timeout.as_secs().div_ceil(4));
-        Ok((pin, due || opened.old_key))
+        Ok(Usable { pin, position, refresh: due || opened.old_key })
     }
 
     /// The `Set-Cookie` field for what has become of the pin.

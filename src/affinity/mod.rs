@@ -92,6 +92,8 @@ pub struct Look<'a> {
 pub struct Reading {
     /// The first usable pin: authentic, in time, and of a backend in the pool.
     pub(crate) pin: Option<Pin>,
+    /// The position of the pin's backend in the index that was looked at.
+    pub(crate) position: usize,
     /// Whether the pin should be written anew, though it is good.
     pub(crate) refresh: bool,
     /// What was wrong with the first token, when none was usable.

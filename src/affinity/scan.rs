@@ -48,7 +48,7 @@ impl Name {
             match (start, field.get(value_start)) {
                 (Some(start), Some(b'=')) => {
                     let rest = &field[value_start + 1..];
-                    let len = memchr(b';', rest).unwrap_or(rest.len());
+                    let len = pair_len(rest);
                     let end = value_start + 1 + len;
                     return Some(Found { start, end, value: unquote(trim(&rest[..len])) });
                 }
@@ -145,6 +145,15 @@ fn without(field: &[u8], name: &Name) -> Option<HeaderValue> {
     let kept = if kept.iter().all(|b| b" \t;".contains(b)) { b"" } else { kept };
     // Bytes of a header value are a header value.
     Some(HeaderValue::from_bytes(kept).unwrap_or_else(|_| HeaderValue::from_static("")))
+}
+
+/// How far it is to the end of the pair.
+#[inline]
+fn pair_len(rest: &[u8]) -> usize {
+    // A plain token is shorter than what it takes to set a vectorised search up.
+    const SHORT: usize = 24;
+    let near = rest.iter().take(SHORT).position(|&byte| byte == b';');
+    near.or_else(|| Some(SHORT + memchr(b';', rest.get(SHORT..)?)?)).unwrap_or(rest.len())
 }
 
 /// Where the pair begins whose first character that is not white space stands at `at`; `None` when
@@ -248,6 +257,9 @@ mod tests {
             (b"sid=\"\"a\"\"", b"\"a\""),
             (b"sid=\"", b"\""),
             (b"sid=a=b", b"a=b"),
+            (b"sid=0123456789012345678901234567890; x", b"0123456789012345678901234567890"),
+            (b"sid=012345678901234567890123; x", b"012345678901234567890123"),
+            (b"sid=0123456789012345678901234", b"0123456789012345678901234"),
             (b"sid=", b""),
             (b"x=\xff\xfe; sid=a", b"a"),
         ] {

@@ -1,5 +1,6 @@
 //! Who can serve: the pool, its immutable snapshot, and what is known about each backend.
 
+mod backends;
 mod id;
 mod in_flight;
 mod latency;
@@ -9,8 +10,9 @@ mod state;
 mod status;
 
 pub use self::{
+    backends::Backends,
     id::BackendId,
-    pool::{Backends, PoolError},
+    pool::PoolError,
     state::{Mode, State},
     status::{BackendStatus, PoolStatus},
 };

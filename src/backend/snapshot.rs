@@ -105,10 +105,11 @@ impl Index {
         self.states.get(self.position(tag)?)
     }
 
-    /// The member whose id is exactly `id`.
+    /// The position of the member whose id is exactly `id`.
     #[inline]
-    pub(crate) fn by_id(&self, id: &[u8]) -> Option<&Arc<BackendState>> {
-        self.get(id::tag(id)).filter(|state| state.id.as_str().as_bytes() == id)
+    pub(crate) fn position_of(&self, id: &[u8]) -> Option<usize> {
+        let position = self.position(id::tag(id))?;
+        (self.states[position].id.as_str().as_bytes() == id).then_some(position)
     }
 }
 

@@ -82,6 +82,7 @@ impl Seen {
                 // How a message is framed and whom it is for is not the sender's to take away.
                 let kept = [&b"close"[..], b"keep-alive", b"host", b"content-length"];
                 if !kept.iter().any(|keep| name.eq_ignore_ascii_case(keep))
+                    && !is_ours(name)
                     && let Ok(name) = HeaderName::from_bytes(name)
                 {
                     headers.remove(name);
@@ -101,6 +102,12 @@ impl Seen {
             headers.remove(name);
         }
     }
+}
+
+/// Whether it is a field that this crate adds: a client must not be able to name it away.
+fn is_ours(name: &[u8]) -> bool {
+    const PREFIX: &[u8] = b"x-sticky-";
+    name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
 }
 
 /// The elements of a comma-separated list.

@@ -194,7 +194,7 @@ mod tests {
             let bad = URL_SAFE_NO_PAD.encode(bad);
             assert!(open(&ring, &context, bad.as_bytes(), 0).is_err(), "bit {bit} was flipped");
         }
-        let mut other_spelling = token.clone().into_bytes();
+        let mut other_spelling = token.into_bytes();
         let last = other_spelling.last_mut().unwrap();
         *last += 1;
         assert!(open(&ring, &context, &other_spelling, 0).is_err(), "one spelling only");

@@ -36,7 +36,7 @@ impl WallClock for Clock {
 }
 
 fn layer(backends: &Backends<Node>, cookie: Cookie) -> StickyLayer<Node> {
-    StickyLayer::new(backends.clone(), cookie).strategy(RoundRobin::new())
+    StickyLayer::new(backends.clone(), cookie).strategy(RoundRobin::new()).outcome_extensions(true)
 }
 
 #[tokio::test]

@@ -47,8 +47,10 @@ fn mesh(sealed: bool) -> [(StickyService<Peer, Node>, Node); 2] {
         let peers = [("a", ways[0].clone()), ("b", ways[1].clone())];
         let cookie = if sealed { Cookie::sealed("sid", keys()) } else { Cookie::plain("sid") };
         let strategy = tower_sticky::strategy::RoundRobin::new();
-        let layer =
-            StickyLayer::new(Backends::from_iter(peers), cookie).strategy(strategy).local(name);
+        let layer = StickyLayer::new(Backends::from_iter(peers), cookie)
+            .strategy(strategy)
+            .outcome_extensions(true)
+            .local(name);
         let node = Node::new(name);
         (layer.layer(node.clone()), node)
     });
@@ -110,7 +112,9 @@ async fn a_client_cannot_pretend_to_be_a_peer() {
 async fn a_peer_that_is_gone_is_failed_over_to_the_local_node() {
     let way = Node::new("b");
     let backends = Backends::from_iter([("b", way.clone())]);
-    let layer = StickyLayer::new(backends.clone(), Cookie::plain("sid")).local("a");
+    let layer = StickyLayer::new(backends.clone(), Cookie::plain("sid"))
+        .outcome_extensions(true)
+        .local("a");
     let service = layer.layer(Node::new("a"));
     assert_eq!(backends.len(), 2, "the local node is a member");
     assert!(backends.get("a").unwrap().local);

@@ -1,6 +1,6 @@
 //! The service in process: its contract with Tower, and every decision case by case.
 
-#![allow(missing_docs, missing_debug_implementations, unreachable_pub)]
+#![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 
 mod affinity;
 mod contract;

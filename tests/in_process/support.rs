@@ -174,12 +174,16 @@ pub fn keys() -> KeyRing {
 
 pub fn plain(backends: &Backends<Node>) -> StickyLayer<Node> {
     let strategy = tower_sticky::strategy::RoundRobin::new();
-    StickyLayer::new(backends.clone(), Cookie::plain("sid")).strategy(strategy)
+    StickyLayer::new(backends.clone(), Cookie::plain("sid"))
+        .strategy(strategy)
+        .outcome_extensions(true)
 }
 
 pub fn sealed(backends: &Backends<Node>) -> StickyLayer<Node> {
     let strategy = tower_sticky::strategy::RoundRobin::new();
-    StickyLayer::new(backends.clone(), Cookie::sealed("sid", keys())).strategy(strategy)
+    StickyLayer::new(backends.clone(), Cookie::sealed("sid", keys()))
+        .strategy(strategy)
+        .outcome_extensions(true)
 }
 
 pub fn get() -> Request<Body> {

@@ -1,6 +1,6 @@
 //! `Upstream` as a black box, against real servers on the loopback interface.
 
-#![allow(clippy::unwrap_used)]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 mod failures;
 mod http1;

@@ -53,6 +53,13 @@ fn connection_cannot_take_the_host_away() {
 }
 
 #[test]
+fn connection_cannot_take_away_what_the_layer_says() {
+    let request = Request::get("/").header("x-sticky-forwarded", "a");
+    let request = request.header("connection", "X-Sticky-Forwarded");
+    assert_eq!(forwarded(request, Length::Empty, false).headers["x-sticky-forwarded"], "a");
+}
+
+#[test]
 fn trailers_may_be_wanted() {
     let request = || Request::get("/").header("host", "a").header("te", "gzip, trailers");
     let headers = forwarded(request(), Length::Empty, false).headers;

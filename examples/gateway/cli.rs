@@ -1,0 +1,143 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use lexopt::{Arg, Parser, ValueExt};
+
+use crate::config::{Error, file};
+
+/// What `--help` prints.
+pub(crate) const HELP: &str = "\
+A reverse proxy that keeps each user on the backend that holds their session.
+
+USAGE
+    gateway [OPTIONS]
+
+Without --config and --backend it starts a demo: three small shops of its own behind the gateway,
+with the admin interface on 127.0.0.1:9090.
+
+OPTIONS
+    --config FILE      Read the configuration from FILE (TOML). A flag overrides the file.
+    --listen ADDR      Where clients connect. Port 0 takes a free one.
+                       [default: 127.0.0.1:8080]
+    --admin ADDR       Serve the admin interface (JSON) at ADDR: see, drain, disable, add and remove
+                       backends. Must be a loopback address unless the file sets `admin_token`.
+                       [default: off]
+    --backend ID=URL[,weight=N][,max_connections=N]
+                       A backend; repeat it for each one. ID is its stable name, which sessions
+                       remember; URL is http://host:port. weight is its share of new sessions
+                       (default 1; 0: none, it keeps those it has). max_connections bounds the
+                       requests in flight (default 0: no limit). Replaces the backends of the file.
+    --cookie NAME      The cookie that carries the session's backend.
+                       [default: SERVER_ID]
+    --strategy NAME    Who takes a new session: round-robin, least-connections, random, p2c or
+                       peak-ewma.
+                       [default: least-connections]
+    --workers N        Threads that serve clients.
+                       [default: the number of CPU cores]
+    --check            Check the configuration, say what is wrong with it, and exit:
+                       0 when it is good, 2 when it is not.
+    --help, -h         Print this and exit.
+
+SIGNALS
+    SIGTERM, SIGINT    Stop accepting, finish what is in flight within `shutdown_timeout` (30s), and
+                       exit with 0. A second one ends the wait.
+
+ENVIRONMENT
+    RUST_LOG           What is logged to stderr, for example `info` for a line per request, or
+                       `warn,tower_sticky=debug` for every decision.  [default: warn]
+
+EXAMPLES
+    gateway --backend a=http://127.0.0.1:9001 --backend b=http://127.0.0.1:9002,weight=2
+    gateway --config gateway.toml --check
+    STICKY_KEY=$(openssl rand -base64 32) gateway --config gateway.toml
+";
+
+/// The flags as they were given.
+#[derive(Debug, Default)]
+pub(crate) struct Flags {
+    pub(crate) config: Option<PathBuf>,
+    pub(crate) listen: Option<String>,
+    pub(crate) admin: Option<String>,
+    pub(crate) backends: Vec<file::Backend>,
+    pub(crate) cookie: Option<String>,
+    pub(crate) strategy: Option<String>,
+    pub(crate) workers: Option<usize>,
+    pub(crate) check: bool,
+    pub(crate) help: bool,
+    /// Not in `--help`, because it is no feature: forwards round robin over the same backends with
+    /// the same server loop and the same HTTP client, but without affinity: nothing is read from the
+    /// request and nothing is put on the response. The floor when the cost of affinity is measured.
+    pub(crate) forward_only: bool,
+}
+
+impl Flags {
+    pub(crate) fn parse(mut args: Parser) -> Result<Self, Error> {
+        let mut flags = Self::default();
+        while let Some(arg) = args.next()? {
+            match arg {
+                Arg::Long("config") => {
+                    flags.config = Some(args.value()?.into());
+                }
+                Arg::Long("listen") => flags.listen = Some(text(&mut args)?),
+                Arg::Long("admin") => flags.admin = Some(text(&mut args)?),
+                Arg::Long("backend") => flags.backends.push(backend(&text(&mut args)?)?),
+                Arg::Long("cookie") => flags.cookie = Some(text(&mut args)?),
+                Arg::Long("strategy") => flags.strategy = Some(text(&mut args)?),
+                Arg::Long("workers") => flags.workers = Some(workers(&text(&mut args)?)?),
+                Arg::Long("check") => flags.check = true,
+                Arg::Long("forward-only") => flags.forward_only = true,
+                Arg::Long("help") | Arg::Short('h') => flags.help = true,
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        Ok(flags)
+    }
+}
+
+impl From<lexopt::Error> for Error {
+    fn from(error: lexopt::Error) -> Self {
+        Self::new(format!("{error}; --help lists all options"))
+    }
+}
+
+fn text(args: &mut Parser) -> Result<String, Error> {
+    Ok(args.value()?.string()?)
+}
+
+fn workers(text: &str) -> Result<usize, Error> {
+    match text.parse() {
+        Ok(workers @ 1..=1024) => Ok(workers),
+        _ => Err(Error::new(format!(
+            "--workers {text:?} is not a number of threads; expected 1 to 1024"
+        ))),
+    }
+}
+
+/// Reads `ID=URL[,weight=N][,max_connections=N]`.
+fn backend(text: &str) -> Result<file::Backend, Error> {
+    let wrong = |why: &str| {
+        Error::new(format!(
+            "--backend {text:?} {why}; expected ID=URL[,weight=N][,max_connections=N], for example \
+             a=http://127.0.0.1:9001,weight=2"
+        ))
+    };
+    let mut parts = text.split(',');
+    let (id, url) =
+        parts.next().and_then(|first| first.split_once('=')).ok_or_else(|| wrong("has no URL"))?;
+    let mut backend =
+        file::Backend { id: id.to_owned(), url: url.to_owned(), weight: 1, max_connections: 0 };
+    for option in parts {
+        let number = |value: &str| {
+            value
+                .parse::<u32>()
+                .map_err(|_| wrong(&format!("has {option:?}, which is not a whole number")))
+        };
+        match option.split_once('=') {
+            Some(("weight", value)) => backend.weight = number(value)?,
+            Some(("max_connections", value)) => backend.max_connections = number(value)? as usize,
+            _ => return Err(wrong(&format!("has the unknown option {option:?}"))),
+        }
+    }
+    Ok(backend)
+}

@@ -1,0 +1,277 @@
+//! The configuration: the file and the flags, checked, with every default filled in.
+
+mod affinity;
+mod duration;
+pub(crate) mod file;
+
+use std::{
+    fmt, fs,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use tower_sticky::{Busy, ConfigError, Failover, Health, affinity::Cookie, strategy::Strategy};
+
+use self::{
+    duration::Humane,
+    file::{File, NotBuilt, Otherwise, Retry},
+};
+use crate::{cli::Flags, strategy};
+
+/// Where the gateway listens when nobody says otherwise.
+const LISTEN: &str = "127.0.0.1:8080";
+/// Where the demo's admin interface is when nobody says otherwise.
+const DEMO_ADMIN: &str = "127.0.0.1:9090";
+
+/// What is wrong with the configuration, in one message.
+#[derive(Debug)]
+pub(crate) struct Error(String);
+
+impl Error {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Everything that the gateway needs to know.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) pool: String,
+    pub(crate) listen: SocketAddr,
+    pub(crate) admin: Option<Admin>,
+    pub(crate) shutdown_timeout: Duration,
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) server_timing: bool,
+    pub(crate) limits: Limits,
+    pub(crate) cookie: Cookie,
+    /// Whether the cookie is sealed under a key that was made just now.
+    pub(crate) passing_key: bool,
+    pub(crate) strategy: Arc<dyn Strategy>,
+    pub(crate) failover: Failover,
+    pub(crate) busy: Busy,
+    pub(crate) retry: bool,
+    pub(crate) panic: bool,
+    pub(crate) health: Health,
+    pub(crate) backends: Vec<file::Backend>,
+    /// The three shops of the demo are the backends.
+    pub(crate) demo: bool,
+    pub(crate) workers: usize,
+    pub(crate) forward_only: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Admin {
+    pub(crate) addr: SocketAddr,
+    pub(crate) token: Option<String>,
+    /// Whether another port will do when this one is taken.
+    pub(crate) any_port: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) connections: u32,
+    pub(crate) header_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) ready_timeout: Duration,
+    pub(crate) max_waiters: usize,
+    pub(crate) response_timeout: Duration,
+}
+
+impl Settings {
+    /// Reads the file, if one is named, and lets the flags override it.
+    pub(crate) fn load(flags: Flags) -> Result<Self, Error> {
+        let has_file = flags.config.is_some();
+        let file = match &flags.config {
+            Some(path) => {
+                let name = path.display();
+                let text = fs::read_to_string(path).map_err(|error| {
+                    Error::new(format!("the configuration file {name} cannot be read: {error}"))
+                })?;
+                toml::from_str(&text)
+                    .map_err(|error| Error::new(format!("{name}: {}", error.to_string().trim())))?
+            }
+            None => File::default(),
+        };
+        Self::new(file, flags, has_file)
+    }
+
+    fn new(file: File, flags: Flags, has_file: bool) -> Result<Self, Error> {
+        not_built("rebalance", &file.rebalance)?;
+        not_built("application", &file.application)?;
+        not_built("session_headers", &file.session_headers)?;
+        not_built("strategy.balance_factor", &file.strategy.balance_factor)?;
+
+        let demo = !has_file && flags.backends.is_empty();
+        let backends = if flags.backends.is_empty() { file.backend } else { flags.backends };
+        let admin = admin(flags.admin.or(file.admin).as_deref(), file.admin_token, demo)?;
+        if backends.is_empty() && !demo && admin.is_none() {
+            return Err(Error::new(
+                "there is no backend, and no admin interface to add one; add a [[backend]] with id \
+                 and url, or --backend ID=URL",
+            ));
+        }
+        let pool = file.pool.unwrap_or_else(|| "default".to_owned());
+        if pool.is_empty() {
+            return Err(Error::new(
+                "pool is empty; give the set of backends a name such as \"default\", or leave it out",
+            ));
+        }
+        let (cookie, passing_key) = affinity::cookie(file.affinity, flags.cookie)?;
+        let limits = limits(&file.limits)?;
+        let failover = &file.failover;
+        let busy = Busy::wait(or(failover.busy_wait, Duration::from_millis(200)))
+            .then(otherwise(failover.busy.unwrap_or(Otherwise::Borrow)));
+        Ok(Self {
+            pool,
+            listen: address("listen", flags.listen.or(file.listen).as_deref(), LISTEN)?,
+            admin,
+            shutdown_timeout: or(file.shutdown_timeout, Duration::from_secs(30)),
+            trusted_proxies: file
+                .trusted_proxies
+                .iter()
+                .map(|text| network(text))
+                .collect::<Result<_, _>>()?,
+            // The demo's page shows it.
+            server_timing: file.server_timing || demo,
+            limits,
+            cookie,
+            passing_key,
+            strategy: strategy::named(flags.strategy.or(file.strategy.kind).as_deref())?,
+            failover: otherwise(failover.unavailable.unwrap_or(Otherwise::Repin)),
+            busy,
+            retry: failover.retry.unwrap_or(Retry::Idempotent) == Retry::Idempotent,
+            panic: failover.panic,
+            health: health(&file.health)?,
+            backends,
+            demo,
+            workers: flags
+                .workers
+                .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+            forward_only: flags.forward_only,
+        })
+    }
+}
+
+/// Refuses a key whose feature does not exist yet: to ignore it would be a lie.
+fn not_built(key: &str, value: &NotBuilt) -> Result<(), Error> {
+    match value {
+        None => Ok(()),
+        Some(_) => Err(is_not_built(key)),
+    }
+}
+
+fn is_not_built(what: &str) -> Error {
+    Error::new(format!("{what} is not built yet; remove it from the configuration"))
+}
+
+fn admin(addr: Option<&str>, token: Option<String>, demo: bool) -> Result<Option<Admin>, Error> {
+    if token.as_deref() == Some("") {
+        return Err(Error::new(
+            "admin_token is empty; set it to a secret, for example from `openssl rand -hex 32`",
+        ));
+    }
+    let any_port = addr.is_none() && demo;
+    let text = match addr {
+        None if !demo => return Ok(None),
+        text => text,
+    };
+    let addr = address("admin", text, DEMO_ADMIN)?;
+    if !addr.ip().to_canonical().is_loopback() && token.is_none() {
+        return Err(Error::new(format!(
+            "the admin interface at {addr} could be reached from other machines by anyone; set \
+             admin_token in the file, or use a loopback address such as 127.0.0.1:9090"
+        )));
+    }
+    Ok(Some(Admin { addr, token, any_port }))
+}
+
+fn address(key: &str, text: Option<&str>, default: &str) -> Result<SocketAddr, Error> {
+    let text = text.unwrap_or(default);
+    text.parse().map_err(|_| {
+        Error::new(format!(
+            "{key} = {text:?} is not an address; expected IP:PORT, for example {default} or [::]:80"
+        ))
+    })
+}
+
+fn network(text: &str) -> Result<IpNet, Error> {
+    let host = || text.parse::<IpAddr>().map(IpNet::from);
+    text.parse().or_else(|_| host()).map_err(|_| {
+        Error::new(format!(
+            "trusted_proxies has {text:?}, which is not a network; expected an address or a CIDR \
+             block such as \"10.0.0.0/8\" or \"fd00::/8\""
+        ))
+    })
+}
+
+fn limits(limits: &file::Limits) -> Result<Limits, Error> {
+    let connections = limits.connections.unwrap_or(10_000);
+    if connections == 0 {
+        return Err(Error::new(
+            "limits.connections is 0, so that nobody could connect; use at least 1",
+        ));
+    }
+    Ok(Limits {
+        connections,
+        header_timeout: positive("limits.header_timeout", limits.header_timeout, 5000)?,
+        connect_timeout: positive("limits.connect_timeout", limits.connect_timeout, 1000)?,
+        ready_timeout: or(limits.ready_timeout, Duration::from_secs(1)),
+        max_waiters: limits.max_waiters.unwrap_or(1024),
+        response_timeout: positive("limits.response_timeout", limits.response_timeout, 60_000)?,
+    })
+}
+
+fn health(health: &file::Health) -> Result<Health, Error> {
+    not_built("health.probe", &health.probe)?;
+    if health.slow_start.is_some_and(|Humane(time)| !time.is_zero()) {
+        return Err(is_not_built("health.slow_start other than \"0s\""));
+    }
+    let outlier = &health.outlier;
+    if outlier.consecutive_5xx.is_some_and(|count| count != 0) {
+        return Err(is_not_built("health.outlier.consecutive_5xx other than 0"));
+    }
+    if outlier.max_ejected.is_some_and(|share| share != 1.0) {
+        return Err(is_not_built("health.outlier.max_ejected other than 1.0"));
+    }
+    let interval = positive("health.readiness_interval", health.readiness_interval, 1000)?;
+    Ok(Health::new()
+        .readiness_interval(interval)
+        .connect_failures(outlier.connect_failures.unwrap_or(1))
+        .ejection(or(outlier.ejection, Duration::from_secs(10))))
+}
+
+const fn otherwise(word: Otherwise) -> Failover {
+    match word {
+        Otherwise::Repin => Failover::Repin,
+        Otherwise::Borrow => Failover::Borrow,
+        Otherwise::Reject => Failover::Reject,
+    }
+}
+
+fn or(given: Option<Humane>, default: Duration) -> Duration {
+    given.map_or(default, |Humane(duration)| duration)
+}
+
+fn positive(key: &str, given: Option<Humane>, default_ms: u64) -> Result<Duration, Error> {
+    let duration = or(given, Duration::from_millis(default_ms));
+    if duration.is_zero() {
+        return Err(Error::new(format!(
+            "{key} is 0, so that nothing could ever be in time; use at least \"1ms\""
+        )));
+    }
+    Ok(duration)
+}

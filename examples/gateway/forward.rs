@@ -1,0 +1,71 @@
+//! `--forward-only`: the same proxy without affinity, the floor for measuring what affinity costs.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{Either, Full};
+use tower_service::Service;
+use tower_sticky::proxy::{Upstream, UpstreamBody, UpstreamFuture};
+
+use crate::server::ClientBody;
+
+/// Sends each request to the next backend. A request that fails is answered with 502 and not sent
+/// anywhere else.
+#[derive(Debug, Clone)]
+pub(crate) struct ForwardOnly {
+    backends: Arc<[Upstream]>,
+    next: Arc<AtomicUsize>,
+}
+
+impl ForwardOnly {
+    /// There must be at least one backend.
+    pub(crate) fn new(backends: Vec<Upstream>) -> Self {
+        Self { backends: backends.into(), next: Arc::default() }
+    }
+}
+
+impl Service<Request<ClientBody>> for ForwardOnly {
+    type Response = Response<Either<UpstreamBody, Full<Bytes>>>;
+    type Error = Infallible;
+    type Future = Forwarding;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<ClientBody>) -> Forwarding {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.backends.len();
+        // `Upstream` is always ready.
+        Forwarding(self.backends[turn].clone().call(request))
+    }
+}
+
+/// The future of an answer.
+pub(crate) struct Forwarding(UpstreamFuture<ClientBody>);
+
+impl Future for Forwarding {
+    type Output = Result<Response<Either<UpstreamBody, Full<Bytes>>>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(Ok(match ready!(Pin::new(&mut self.0).poll(cx)) {
+            Ok(response) => response.map(Either::Left),
+            Err(error) => {
+                tracing::debug!(%error, "no answer from the backend");
+                let body = Full::new(Bytes::from_static(b"the server gave no valid answer\n"));
+                let mut response = Response::new(Either::Right(body));
+                *response.status_mut() = StatusCode::BAD_GATEWAY;
+                response
+            }
+        }))
+    }
+}

@@ -1,0 +1,82 @@
+//! A reverse proxy with session affinity, built from the crate's public API.
+//!
+//! ```text
+//! cargo run --release --example gateway
+//! cargo run --release --example gateway -- --backend a=http://127.0.0.1:9001 --backend b=http://127.0.0.1:9002
+//! cargo run --release --example gateway -- --config gateway.toml
+//! ```
+//!
+//! `--help` says the rest.
+
+mod admin;
+mod cli;
+mod config;
+mod demo;
+mod fleet;
+mod forward;
+mod run;
+mod server;
+mod strategy;
+
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
+
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    cli::{Flags, HELP},
+    config::{Error, Settings},
+};
+
+/// The exit code of a bad configuration.
+const BAD_CONFIGURATION: u8 = 2;
+
+fn main() -> ExitCode {
+    let flags = match Flags::parse(lexopt::Parser::from_env()) {
+        Ok(flags) => flags,
+        Err(error) => return refuse(&error),
+    };
+    if flags.help {
+        say(HELP.trim_end());
+        return ExitCode::SUCCESS;
+    }
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .init();
+
+    let check = flags.check;
+    let prepared = Settings::load(flags).and_then(run::prepare);
+    match prepared {
+        Err(error) => refuse(&error),
+        Ok(_) if check => {
+            say("the configuration is good");
+            ExitCode::SUCCESS
+        }
+        Ok(gateway) => match gateway.run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                note(&format!("gateway: {error}"));
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn refuse(error: &Error) -> ExitCode {
+    note(&format!("gateway: {error}"));
+    ExitCode::from(BAD_CONFIGURATION)
+}
+
+/// Prints a line. Nobody may be listening any more, which is no reason to stop serving.
+fn say(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+fn note(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}

@@ -1,0 +1,188 @@
+//! From settings to a gateway that serves, and its end.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use http::Request;
+use tokio::{
+    net::TcpListener,
+    runtime,
+    signal::unix::{Signal, SignalKind, signal},
+};
+use tower_sticky::{PoolError, StickyLayer, proxy::Upstream};
+
+use crate::{
+    admin,
+    config::{self, Error, Settings},
+    demo,
+    fleet::Fleet,
+    forward::ForwardOnly,
+    note, say,
+    server::{ClientBody, Options, Server},
+};
+
+/// A gateway that could start: everything that can be wrong without touching the network is known
+/// to be right.
+pub(crate) struct Gateway {
+    settings: Settings,
+    fleet: Arc<Fleet>,
+    layer: StickyLayer<Upstream>,
+}
+
+/// Builds the gateway out of its settings.
+pub(crate) fn prepare(settings: Settings) -> Result<Gateway, Error> {
+    let fleet = Fleet::new(&settings).map_err(|error: PoolError| Error::new(error.to_string()))?;
+    let layer = StickyLayer::try_new(fleet.backends().clone(), settings.cookie.clone())?
+        .strategy(settings.strategy.clone())
+        .health(settings.health)
+        .on_unavailable(settings.failover)
+        .on_busy(settings.busy)
+        .ready_timeout(settings.limits.ready_timeout)
+        .max_waiters(settings.limits.max_waiters)
+        .retry_idempotent(settings.retry)
+        .panic_mode(settings.panic)
+        // Only `Server-Timing` reads them.
+        .outcome_extensions(settings.server_timing);
+    Ok(Gateway { settings, fleet: Arc::new(fleet), layer })
+}
+
+impl Gateway {
+    /// Serves until a signal comes.
+    pub(crate) fn run(self) -> io::Result<()> {
+        // This thread accepts, watches the backends' health and serves the admin interface; clients
+        // are served by the workers.
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let result = runtime.block_on(self.serve());
+        // What is still open now has had its time.
+        runtime.shutdown_background();
+        result
+    }
+
+    async fn serve(self) -> io::Result<()> {
+        let Self { settings, fleet, layer } = self;
+        let mut signals = Signals::new()?;
+        let listener = TcpListener::bind(settings.listen)
+            .await
+            .map_err(|error| cannot_listen(settings.listen, "--listen", &error))?;
+        let admin_listener = match &settings.admin {
+            Some(admin) => Some(bind_admin(admin).await?),
+            None => None,
+        };
+        if settings.demo {
+            demo::open_shops(&fleet).await?;
+        }
+        if settings.passing_key {
+            tracing::warn!(
+                "the cookie is sealed under a key made just now: sessions are not remembered beyond \
+                 this process, and no second gateway knows them; use a file with `keys` for that"
+            );
+        }
+        let options = Options {
+            connections: settings.limits.connections,
+            header_timeout: settings.limits.header_timeout,
+            trusted: settings.trusted_proxies.clone(),
+            server_timing: settings.server_timing,
+        };
+        let (page, workers) = (listener.local_addr()?, settings.workers);
+        let server = if settings.forward_only {
+            let upstreams = fleet.upstreams().map_err(io::Error::other)?;
+            if upstreams.is_empty() {
+                return Err(io::Error::other("--forward-only needs a backend"));
+            }
+            Server::start(listener, &ForwardOnly::new(upstreams), workers, options)?
+        } else {
+            // On this runtime, so that no worker is slowed down by it.
+            layer.start::<Request<ClientBody>>();
+            Server::start(listener, &layer.into_service(), workers, options)?
+        };
+
+        say(&format!("listening on http://{page}"));
+        let stopping = Arc::new(AtomicBool::new(false));
+        let mut admin_server = None;
+        if let (Some(listener), Some(admin)) = (admin_listener, &settings.admin) {
+            let addr = listener.local_addr()?;
+            let guard = admin::Guard { addr, token: admin.token.clone() };
+            let admin = admin::Admin { fleet: fleet.clone(), stopping: stopping.clone() };
+            let options = Options {
+                connections: 100,
+                header_timeout: settings.limits.header_timeout,
+                trusted: Vec::new(),
+                server_timing: false,
+            };
+            let router = admin::router(admin, guard);
+            admin_server = Some(Server::start(listener, &router, 0, options)?);
+            note(&format!("admin interface on http://{addr}"));
+            if settings.demo {
+                demo::print_hints(page, addr);
+            }
+        }
+        signals.next().await;
+        stopping.store(true, Ordering::Relaxed);
+        finish(&server, settings.shutdown_timeout, &mut signals).await;
+        // The admin interface answers as long as there is something to see.
+        if let Some(admin) = admin_server {
+            admin.stop(Duration::from_secs(1)).await;
+        }
+        Ok(())
+    }
+}
+
+/// Lets what is in flight finish. A second signal ends the wait.
+async fn finish(server: &Server, limit: Duration, signals: &mut Signals) {
+    tracing::info!(open = server.open(), "stopping");
+    tokio::select! {
+        finished = server.stop(limit) => {
+            if !finished {
+                tracing::warn!(open = server.open(), "not all connections have ended in time");
+            }
+        }
+        () = signals.next() => tracing::warn!(open = server.open(), "stopping at once"),
+    }
+}
+
+/// The demo does not fail because of a port that it chose itself.
+async fn bind_admin(admin: &config::Admin) -> io::Result<TcpListener> {
+    match TcpListener::bind(admin.addr).await {
+        Err(error) if admin.any_port && error.kind() == io::ErrorKind::AddrInUse => {
+            note(&format!("{} is taken; the admin interface takes a free port", admin.addr));
+            TcpListener::bind(SocketAddr::new(admin.addr.ip(), 0)).await
+        }
+        bound => bound.map_err(|error| cannot_listen(admin.addr, "--admin", &error)),
+    }
+}
+
+fn cannot_listen(addr: SocketAddr, flag: &str, error: &io::Error) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!("cannot listen on {addr}: {error}; choose another address with {flag}"),
+    )
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! One request of a client: what goes with it to the service, and what is added to the answer.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+use tower_sticky::{Outcome, Peer, Verdict};
+use tracing::{Span, field::Empty};
+
+use super::watch::{Busy, Watch};
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// The service of one connection. The inner service must be one that is always ready, as
+/// [`StickyService`](tower_sticky::StickyService) and Axum's router are.
+pub(super) struct Exchange<S> {
+    pub(super) service: S,
+    pub(super) peer: Peer,
+    pub(super) watch: Arc<Watch>,
+    pub(super) server_timing: bool,
+}
+
+impl<S, B> hyper::service::Service<Request<Incoming>> for Exchange<S>
+where
+    S: Service<Request<ClientBody>, Response = Response<B>, Error = Infallible> + Clone,
+{
+    type Response = Response<AnswerBody<B>>;
+    type Error = Infallible;
+    type Future = Answer<S::Future>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let busy = self.watch.began();
+        // Costs one comparison when it is not enabled.
+        let span = tracing::info_span!(
+            "request",
+            method = %request.method(),
+            path = request.uri().path(),
+            client = %self.peer.addr(),
+            sticky.backend = Empty,
+            sticky.outcome = Empty,
+            sticky.reason = Empty,
+        );
+        let step = match refusal(&request) {
+            Some(status) => Step::Refuse { status },
+            None => {
+                let mut request = request.map(|body| ClientBody { body, _busy: busy.clone() });
+                request.extensions_mut().insert(self.peer.clone());
+                let future = span.in_scope(|| self.service.clone().call(request));
+                Step::Serve { future }
+            }
+        };
+        Answer { step, span, busy: Some(busy), server_timing: self.server_timing }
+    }
+}
+
+/// What is wrong with a request that hyper lets pass and no backend should see.
+fn refusal<B>(request: &Request<B>) -> Option<StatusCode> {
+    if request.method() == Method::CONNECT {
+        // This is no proxy to anywhere.
+        return Some(StatusCode::NOT_IMPLEMENTED);
+    }
+    if request.version() >= Version::HTTP_2 {
+        return None;
+    }
+    // With two hosts, two servers may believe two different things (RFC 9112, section 3.2).
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let wrong = match (hosts.next(), hosts.next()) {
+        (Some(_), None) => false,
+        (None, _) => request.version() == Version::HTTP_11,
+        (Some(_), Some(_)) => true,
+    };
+    wrong.then_some(StatusCode::BAD_REQUEST)
+}
+
+pin_project! {
+    #[project = StepProjection]
+    enum Step<F> {
+        Serve { #[pin] future: F },
+        Refuse { status: StatusCode },
+    }
+}
+
+pin_project! {
+    /// The future of an answer.
+    pub(super) struct Answer<F> {
+        #[pin]
+        step: Step<F>,
+        span: Span,
+        busy: Option<Busy>,
+        server_timing: bool,
+    }
+}
+
+impl<F, B> Future for Answer<F>
+where
+    F: Future<Output = Result<Response<B>, Infallible>>,
+{
+    type Output = Result<Response<AnswerBody<B>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let _entered = this.span.enter();
+        let mut response = match this.step.project() {
+            StepProjection::Serve { future } => ready!(future.poll(cx))?.map(Some),
+            StepProjection::Refuse { status } => {
+                let mut response = Response::new(None);
+                *response.status_mut() = *status;
+                response
+            }
+        };
+        if *this.server_timing {
+            let value = server_timing(Outcome::of(response.extensions()));
+            response.headers_mut().append(SERVER_TIMING, value);
+        }
+        tracing::info!(status = response.status().as_u16(), "answered");
+        let busy = this.busy.take();
+        Poll::Ready(Ok(response.map(|body| AnswerBody { body, _busy: busy })))
+    }
+}
+
+/// `sticky;desc="<outcome> <backend>"` (Server Timing, section 3). An id has no byte that would have
+/// to be escaped in a quoted string.
+fn server_timing(outcome: Option<&Outcome>) -> HeaderValue {
+    let verdict = outcome.map_or(Verdict::Rejected, Outcome::verdict);
+    let value = match outcome.and_then(Outcome::backend) {
+        Some(backend) => format!("sticky;desc=\"{verdict} {backend}\""),
+        None => format!("sticky;desc=\"{verdict}\""),
+    };
+    HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("sticky"))
+}
+
+/// A request's body.
+#[derive(Debug)]
+pub(crate) struct ClientBody {
+    body: Incoming,
+    _busy: Busy,
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+pin_project! {
+    /// The body of an answer; `None` is empty.
+    pub(super) struct AnswerBody<B> {
+        #[pin]
+        body: Option<B>,
+        _busy: Option<Busy>,
+    }
+}
+
+impl<B: Body> Body for AnswerBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        match self.project().body.as_pin_mut() {
+            Some(body) => body.poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
+    }
+}

@@ -1,0 +1,243 @@
+//! The gateway's own accept loop: Axum's has neither a limit on connections nor one on silence.
+//!
+//! One task accepts and deals the connections out to the workers in turn; each worker is a thread
+//! with a runtime of its own, so that a connection, its requests and the connections to the backends
+//! stay on one core. The hand-over costs some microseconds per connection and nothing per request.
+//! Sockets that share a port (`SO_REUSEPORT`) would save it, but there the kernel deals by hash: of
+//! eight busy connections one of two workers may well get six.
+
+mod connection;
+mod exchange;
+mod watch;
+
+use std::{
+    convert::Infallible,
+    future::pending,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::TokioExecutor;
+use ipnet::IpNet;
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{sleep, timeout},
+};
+use tower_service::Service;
+use tower_sticky::BoxError;
+
+pub(crate) use self::exchange::ClientBody;
+
+/// The largest request head, in bytes: a client must not be able to make us keep more.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// What a server is told.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) connections: u32,
+    pub(crate) header_timeout: Duration,
+    pub(crate) trusted: Vec<IpNet>,
+    pub(crate) server_timing: bool,
+}
+
+/// A server that runs.
+#[derive(Debug)]
+pub(crate) struct Server {
+    shared: Arc<Shared>,
+    places: Arc<Semaphore>,
+    connections: u32,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+struct Shared {
+    header_timeout: Duration,
+    trusted: Vec<IpNet>,
+    server_timing: bool,
+    stop: Stop,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+}
+
+/// Tells all connections, once, to come to an end.
+#[derive(Debug, Default)]
+struct Stop {
+    set: AtomicBool,
+    notify: Notify,
+}
+
+impl Stop {
+    fn set(&self) {
+        self.set.store(true, Ordering::SeqCst);
+        self.notify.notify_waiters();
+    }
+
+    fn is_set(&self) -> bool {
+        self.set.load(Ordering::Relaxed)
+    }
+
+    async fn stopped(&self) {
+        let notified = self.notify.notified();
+        if !self.set.load(Ordering::SeqCst) {
+            notified.await;
+        }
+    }
+}
+
+/// A connection on its way to a worker. It is registered with no runtime yet.
+#[derive(Debug)]
+struct Accepted {
+    stream: std::net::TcpStream,
+    addr: SocketAddr,
+    place: OwnedSemaphorePermit,
+}
+
+impl Server {
+    /// Serves `listener` with `service`, on `workers` threads; with 0 on the current runtime.
+    pub(crate) fn start<S, B>(
+        listener: TcpListener,
+        service: &S,
+        workers: usize,
+        options: Options,
+    ) -> io::Result<Self>
+    where
+        S: Service<Request<ClientBody>, Response = Response<B>, Error = Infallible>,
+        S: Clone + Send + 'static,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let mut http1 = http1::Builder::new();
+        // See `watch`: how long a head may take is our own affair.
+        http1.header_read_timeout(None).max_header_size(MAX_HEAD);
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2.max_header_list_size(MAX_HEAD as u32);
+        let shared = Arc::new(Shared {
+            header_timeout: options.header_timeout,
+            trusted: options.trusted,
+            server_timing: options.server_timing,
+            stop: Stop::default(),
+            http1,
+            http2,
+        });
+        let mut hands = Vec::new();
+        for number in 0..workers {
+            let (hand, taken) = mpsc::unbounded_channel();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let (service, shared) = (service.clone(), shared.clone());
+            thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || runtime.block_on(work(taken, service, shared)))?;
+            hands.push(hand);
+        }
+        if hands.is_empty() {
+            let (hand, taken) = mpsc::unbounded_channel();
+            drop(tokio::spawn(work(taken, service.clone(), shared.clone())));
+            hands.push(hand);
+        }
+        let server = Self {
+            places: Arc::new(Semaphore::new(options.connections as usize)),
+            connections: options.connections,
+            shared,
+        };
+        let (shared, places) = (server.shared.clone(), server.places.clone());
+        drop(tokio::spawn(async move {
+            tokio::select! {
+                () = accept(listener, hands, places) => {}
+                () = shared.stop.stopped() => {}
+            }
+        }));
+        Ok(server)
+    }
+
+    /// Stops accepting, lets everything in flight finish, and waits for that, but not for longer
+    /// than `limit`. Tells whether all have finished.
+    pub(crate) async fn stop(&self, limit: Duration) -> bool {
+        self.shared.stop.set();
+        // A place is given back when its connection is closed, upgraded ones included.
+        let all = self.places.acquire_many(self.connections);
+        timeout(limit, all).await.is_ok()
+    }
+
+    /// How many connections are open.
+    pub(crate) fn open(&self) -> usize {
+        (self.connections as usize).saturating_sub(self.places.available_permits())
+    }
+}
+
+/// Accepts while there are places, and deals the connections out in turn.
+async fn accept(
+    listener: TcpListener,
+    hands: Vec<mpsc::UnboundedSender<Accepted>>,
+    places: Arc<Semaphore>,
+) {
+    let mut turns = hands.iter().cycle();
+    loop {
+        // Without a place nothing is accepted: the client waits in the kernel's queue.
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        let accepted = match listener.accept().await {
+            // Small answers must not wait for the client's delayed acknowledgement.
+            Ok((stream, addr)) => stream
+                .set_nodelay(true)
+                .and_then(|()| stream.into_std())
+                .map(|stream| (stream, addr)),
+            Err(error) => Err(error),
+        };
+        match (accepted, turns.next()) {
+            (Ok((stream, addr)), Some(hand)) => {
+                let accepted = Accepted { stream, addr, place };
+                if hand.send(accepted).is_err() {
+                    tracing::error!("a worker is gone; its connections are lost");
+                }
+            }
+            (Err(error), _) if is_of_the_connection(&error) => {}
+            (Err(error), _) => {
+                // Out of file descriptors, most likely: it takes a while until some are free.
+                tracing::warn!(%error, "cannot accept a connection; trying again");
+                sleep(Duration::from_millis(100)).await;
+            }
+            (_, None) => return,
+        }
+    }
+}
+
+/// Whether an error is about the connection that was to be accepted, and not about accepting.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::NotConnected
+    )
+}
+
+/// Serves the connections that are dealt to this runtime. It does not return, as that would end
+/// them: the process ends it.
+async fn work<S, B>(mut taken: mpsc::UnboundedReceiver<Accepted>, service: S, shared: Arc<Shared>)
+where
+    S: Service<Request<ClientBody>, Response = Response<B>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    while let Some(accepted) = taken.recv().await {
+        drop(tokio::spawn(connection::serve(accepted, service.clone(), shared.clone())));
+    }
+    pending::<()>().await;
+}

@@ -1,0 +1,24 @@
+//! The strategies by their names.
+
+use std::sync::Arc;
+
+use tower_sticky::strategy::{LeastConnections, P2c, PeakEwma, Random, RoundRobin, Strategy};
+
+use crate::config::Error;
+
+/// The strategy called `name`; without a name the default.
+pub(crate) fn named(name: Option<&str>) -> Result<Arc<dyn Strategy>, Error> {
+    Ok(match name.unwrap_or("least-connections") {
+        "round-robin" => Arc::new(RoundRobin::new()),
+        "least-connections" => Arc::new(LeastConnections::new()),
+        "random" => Arc::new(Random::new()),
+        "p2c" => Arc::new(P2c::new()),
+        "peak-ewma" => Arc::new(PeakEwma::new()),
+        other => {
+            return Err(Error::new(format!(
+                "the strategy {other:?} is unknown; expected round-robin, least-connections, \
+                     random, p2c or peak-ewma"
+            )));
+        }
+    })
+}

@@ -1,0 +1,283 @@
+//! The handle through which a pool is seen and changed.
+
+use std::{fmt, sync::Arc};
+
+use super::{
+    BackendId, BackendState, BackendStatus, Mode, Pool, PoolError, PoolStatus,
+    pool::{check_free, lock, position},
+    snapshot::Members,
+};
+use crate::ConfigError;
+
+/// The set of backends behind a layer: a handle that is cheap to clone, and through which the set
+/// can be changed at run time, under traffic.
+///
+/// A change affects the requests that come after it. Requests that are under way finish on the
+/// backend that was chosen for them, even when it is removed. Nobody moves when a backend joins.
+///
+/// # Example
+///
+/// ```
+/// use tower_sticky::{Backends, Mode};
+///
+/// // Any clonable Tower service will do; here two functions.
+/// let serve = |name: &'static str| {
+///     tower::service_fn(move |_: http::Request<String>| async move {
+///         Ok::<_, std::convert::Infallible>(http::Response::new(name.to_owned()))
+///     })
+/// };
+/// let backends = Backends::from_iter([("a", serve("a")), ("b", serve("b"))]);
+///
+/// backends.set_weight("a", 3)?;
+/// backends.set_mode("b", Mode::Draining)?;
+/// for backend in backends.snapshot().backends {
+///     println!("{} is {} and {}", backend.id, backend.state, backend.mode);
+/// }
+/// # Ok::<(), tower_sticky::PoolError>(())
+/// ```
+pub struct Backends<S> {
+    pool: Arc<Pool<S>>,
+}
+
+impl<S> Backends<S> {
+    /// An empty pool, named `default`.
+    pub fn new() -> Self {
+        Self::named("default")
+    }
+
+    /// An empty pool with a name of its own. The name is bound into every sealed token: a token of
+    /// one pool is worth nothing at another, even under the same keys.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { pool: Arc::new(Pool::new(name.into())) }
+    }
+
+    /// The pool's name.
+    pub fn name(&self) -> &str {
+        &self.pool.name
+    }
+
+    /// How many backends there are.
+    pub fn len(&self) -> usize {
+        self.pool.load().index().states().len()
+    }
+
+    /// Whether there is no backend.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The backends with their status, and what became of all requests so far.
+    pub fn snapshot(&self) -> PoolStatus {
+        let snapshot = self.pool.load();
+        let members = &snapshot.members;
+        let backends = members
+            .index
+            .states()
+            .iter()
+            .zip(&members.services)
+            .map(|(state, service)| BackendStatus::new(state, service.is_none()))
+            .collect();
+        PoolStatus { backends, stats: self.pool.counters.stats() }
+    }
+
+    /// The backends with their status, in the order in which they joined.
+    pub fn iter(&self) -> impl Iterator<Item = BackendStatus> + use<S> {
+        self.snapshot().backends.into_iter()
+    }
+
+    /// The status of one backend.
+    pub fn get(&self, id: &str) -> Option<BackendStatus> {
+        self.iter().find(|backend| backend.id == *id)
+    }
+
+    /// Sets the share of new sessions that a backend gets, relative to the others. With 0 it keeps
+    /// its sessions and takes no new ones. Default 1.
+    ///
+    /// # Errors
+    ///
+    /// When no backend has this id.
+    pub fn set_weight(&self, id: &str, weight: u32) -> Result<(), PoolError> {
+        self.change_state(id, |state| state.set_weight(weight))
+    }
+
+    /// Sets what the operator wants of a backend.
+    ///
+    /// # Errors
+    ///
+    /// When no backend has this id.
+    pub fn set_mode(&self, id: &str, mode: Mode) -> Result<(), PoolError> {
+        self.change_state(id, |state| state.set_mode(mode))
+    }
+
+    /// Sets the most requests that a backend may have in flight, each counted until its response's
+    /// body has ended; 0 for no limit, which is the default. The limit wins over affinity: one token
+    /// may be replayed by many.
+    ///
+    /// Requests that are in flight at that moment do not count against a new limit.
+    ///
+    /// # Errors
+    ///
+    /// When no backend has this id.
+    pub fn set_limit(&self, id: &str, max_in_flight: usize) -> Result<(), PoolError> {
+        self.change_state(id, |state| state.set_limit(max_in_flight))
+    }
+
+    /// Sets how to make a new service for a backend whose service has failed for good: in Tower an
+    /// error of `poll_ready` is final for that instance. The hook is asked by the readiness poll,
+    /// once per interval while the backend is down for that reason; `None` means not now.
+    pub fn rebuild_with<F>(&self, rebuild: F)
+    where
+        F: Fn(&BackendId) -> Option<S> + Send + Sync + 'static,
+    {
+        *lock(&self.pool.rebuild) = Some(Arc::new(rebuild));
+    }
+
+    fn change_state(&self, id: &str, change: impl FnOnce(&BackendState)) -> Result<(), PoolError> {
+        let _changing = lock(&self.pool.changing);
+        let snapshot = self.pool.load();
+        change(&snapshot.index().states()[position(&snapshot, id)?]);
+        self.pool.publish(snapshot.members.clone());
+        Ok(())
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool<S>> {
+        &self.pool
+    }
+}
+
+impl<S: Clone> Backends<S> {
+    /// Makes a pool named `default` of backends with their ids.
+    ///
+    /// # Errors
+    ///
+    /// When an id is not one (see [`BackendId`]) or occurs twice.
+    pub fn try_from_iter<I, T>(backends: I) -> Result<Self, ConfigError>
+    where
+        I: IntoIterator<Item = (T, S)>,
+        T: AsRef<str>,
+    {
+        let pool = Self::new();
+        let mut members = Members::default();
+        for (id, service) in backends {
+            let state = BackendState::new(BackendId::new(id)?);
+            check_free(&members, &state)?;
+            members.push(Arc::new(state), Some(service));
+        }
+        pool.pool.publish(Arc::new(members));
+        Ok(pool)
+    }
+
+    /// Adds a backend. It takes new sessions from now on; nobody moves to it.
+    ///
+    /// # Errors
+    ///
+    /// When the id is not one, or is taken: then see [`replace`](Self::replace).
+    pub fn insert(&self, id: impl AsRef<str>, service: S) -> Result<(), PoolError> {
+        self.insert_with(id, service, |_| ())
+    }
+
+    /// Adds a backend that starts with `weight` and with at most `max_in_flight` requests in flight
+    /// (0 for no limit).
+    ///
+    /// # Errors
+    ///
+    /// As [`insert`](Self::insert).
+    pub fn insert_weighted(
+        &self,
+        id: impl AsRef<str>,
+        service: S,
+        weight: u32,
+        max_in_flight: usize,
+    ) -> Result<(), PoolError> {
+        self.insert_with(id, service, |state| {
+            state.set_weight(weight);
+            state.set_limit(max_in_flight);
+        })
+    }
+
+    /// Gives the backend `id` another service, for example at a new address, and returns the old
+    /// one. Its sessions stay, its counters go on, and what was known of its health is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// When no backend has this id, or when it is the local node.
+    pub fn replace(&self, id: &str, service: S) -> Result<S, PoolError> {
+        self.pool.replace(id, service)
+    }
+
+    /// Removes a backend and returns its service. Requests in flight finish on it; its sessions are
+    /// placed anew when they come back.
+    ///
+    /// # Errors
+    ///
+    /// When no backend has this id.
+    pub fn remove(&self, id: &str) -> Result<Option<S>, PoolError> {
+        let _changing = lock(&self.pool.changing);
+        let snapshot = self.pool.load();
+        let position = position(&snapshot, id)?;
+        let mut members = Members::clone(&snapshot.members);
+        let (_, service) = members.remove(position);
+        self.pool.publish(Arc::new(members));
+        Ok(service)
+    }
+
+    fn insert_with(
+        &self,
+        id: impl AsRef<str>,
+        service: S,
+        set_up: impl FnOnce(&BackendState),
+    ) -> Result<(), PoolError> {
+        let state = BackendState::new(BackendId::new(id)?);
+        set_up(&state);
+        self.pool.insert(state, Some(service))
+    }
+
+    /// Makes the local node a member, if it is not one yet: the service that stood for it, if any,
+    /// gives way to the layer's inner service.
+    pub(crate) fn insert_local(&self, id: &BackendId) {
+        let pool = &self.pool;
+        let _changing = lock(&pool.changing);
+        let snapshot = pool.load();
+        let mut members = Members::clone(&snapshot.members);
+        match snapshot.index().position(id.tag()) {
+            Some(position) => members.services[position] = None,
+            None => members.push(Arc::new(BackendState::new(id.clone())), None),
+        }
+        pool.publish(Arc::new(members));
+    }
+}
+
+/// Makes a pool of backends with their ids, for ids that are known when the program is written.
+///
+/// # Panics
+///
+/// When an id is not one or occurs twice; [`Backends::try_from_iter`] returns an error instead.
+impl<T: AsRef<str>, S: Clone> FromIterator<(T, S)> for Backends<S> {
+    fn from_iter<I: IntoIterator<Item = (T, S)>>(backends: I) -> Self {
+        match Self::try_from_iter(backends) {
+            Ok(pool) => pool,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+impl<S> Clone for Backends<S> {
+    fn clone(&self) -> Self {
+        Self { pool: self.pool.clone() }
+    }
+}
+
+impl<S> Default for Backends<S> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> fmt::Debug for Backends<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backends")
+            .field("name", &self.pool.name)
+            .field("backends", &self.pool.load().index().states())
+            .finish()
+    }
+}

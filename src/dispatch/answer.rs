@@ -1,0 +1,142 @@
+//! Handing the request over, and settling the pin when the answer comes.
+
+use http::{Extensions, Request, Response};
+use tokio::time::Instant;
+
+use super::{Dispatch, HOP};
+use crate::{
+    BackendId, Outcome, Reason, StickyError, Verdict,
+    affinity::{Change, Commit},
+    backend::BackendState,
+    layer::Core,
+    strategy::Candidate,
+};
+
+impl<S> Dispatch<S> {
+    /// Readies a request for the backend that is about to get it.
+    #[inline]
+    pub(crate) fn send<B>(
+        &self,
+        request: &mut Option<Request<B>>,
+        state: &BackendState,
+        remote: bool,
+    ) {
+        let core = &*self.core;
+        let forwards = remote && core.local.is_some();
+        if let Some(request) = request
+            && (forwards || core.options.extensions)
+        {
+            if forwards {
+                match core.affinity.hop(&state.id) {
+                    Some(hop) => request.headers_mut().insert(HOP, hop),
+                    None => request.headers_mut().remove(HOP),
+                };
+            }
+            if core.options.extensions {
+                request.extensions_mut().insert(self.outcome(Some(&state.id)));
+            }
+        }
+    }
+
+    pub(crate) fn send_last_resort<B>(&mut self, request: &mut Option<Request<B>>) {
+        self.verdict = Verdict::LastResort;
+        if let Some(request) = request
+            && self.core.options.extensions
+        {
+            request.extensions_mut().insert(self.outcome(None));
+        }
+    }
+
+    /// When a request is handed over, if the strategy wants to know how long backends take.
+    #[inline]
+    pub(crate) fn started(&self) -> Option<Instant> {
+        self.core.options.wants_latency.then(Instant::now)
+    }
+
+    /// A backend, or the local node, answered: the pin is settled, once.
+    #[inline]
+    pub(crate) fn answered<B>(&mut self, state: &BackendState, response: &mut Response<B>) {
+        let pool = self.core.backends.pool();
+        let change = match self.verdict {
+            Verdict::Assigned => Some(Change::Assign),
+            Verdict::Moved => Some(Change::Move),
+            Verdict::Pinned if self.refresh => Some(Change::Refresh),
+            Verdict::Pinned | Verdict::Borrowed => Some(Change::Keep),
+            _ => None,
+        };
+        if let Some(change) = change {
+            let clock = &*self.core.clock;
+            let commit = Commit { change, backend: state, pin: self.pin, https: self.https, clock };
+            if self.core.affinity.respond(&commit, response.headers_mut()) {
+                pool.counters.token_issued();
+            }
+        }
+        if self.owed_to.is_some_and(|owed| owed != state.tag) && self.reason.is_none() {
+            pool.counters.violation();
+            tracing::error!(backend = %state.id, "a pinned request was served elsewhere: a bug");
+        }
+        self.settle(Some(&state.id), response.extensions_mut());
+    }
+
+    /// No backend could take the request; the last resort answered.
+    pub(crate) fn answered_by_last_resort<B>(&mut self, response: &mut Response<B>) {
+        self.verdict = Verdict::LastResort;
+        self.settle(None, response.extensions_mut());
+    }
+
+    fn settle(&mut self, backend: Option<&BackendId>, extensions: &mut Extensions) {
+        self.count(backend);
+        if self.core.options.extensions {
+            extensions.insert(self.outcome(backend));
+        }
+    }
+
+    /// The request ends with an error of ours.
+    pub(crate) fn rejected(&mut self, error: &StickyError) {
+        tracing::debug!(error = %error, "no answer from a backend");
+        self.verdict = Verdict::Rejected;
+        self.count(error.backend());
+    }
+
+    /// The outcome as it stands.
+    pub(crate) fn outcome(&self, backend: Option<&BackendId>) -> Outcome {
+        Outcome { verdict: self.verdict, backend: backend.cloned(), reason: self.reason }
+    }
+
+    fn count(&mut self, backend: Option<&BackendId>) {
+        self.counted = true;
+        self.core.backends.pool().counters.count(self.verdict, self.reason);
+        if tracing::enabled!(target: "tower_sticky", tracing::Level::ERROR) {
+            self.trace(backend);
+        }
+    }
+
+    #[cold]
+    fn trace(&self, backend: Option<&BackendId>) {
+        let backend = backend.map_or("", BackendId::as_str);
+        let (outcome, reason) = (self.verdict.as_str(), self.reason.map(Reason::as_str));
+        let span = tracing::Span::current();
+        span.record("sticky.backend", backend);
+        span.record("sticky.outcome", outcome);
+        if let Some(reason) = reason {
+            span.record("sticky.reason", reason);
+        }
+        tracing::debug!(target: "tower_sticky", backend, outcome, reason, "dispatched");
+    }
+}
+
+/// A request whose client went away counts as what it was about to become.
+impl<S> Drop for Dispatch<S> {
+    fn drop(&mut self) {
+        if !self.counted {
+            self.count(None);
+        }
+    }
+}
+
+/// Tells the strategy how long a backend took, if it wants to know.
+pub(crate) fn observe<S>(core: &Core<S>, state: &BackendState, started: Option<Instant>) {
+    if let Some(started) = started {
+        core.strategy.answered(Candidate::new(state), started.elapsed());
+    }
+}

@@ -1,0 +1,238 @@
+//! The admin interface.
+
+use std::net::SocketAddr;
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    backends::{Backend, echo},
+    client::{self, Answer, Client, get},
+    process::Gateway,
+};
+
+/// A gateway over two backends, and its admin interface.
+struct Setup {
+    gateway: Gateway,
+    admin: SocketAddr,
+    a: Backend,
+    b: Backend,
+}
+
+async fn setup() -> Setup {
+    let (a, b) = (echo("a").await, echo("b").await);
+    let args = ["--admin", "127.0.0.1:0", "--backend", &a.flag("a"), "--backend", &b.flag("b")];
+    let mut gateway = Gateway::start(&args).await;
+    let admin = gateway.admin_addr().await;
+    Setup { gateway, admin, a, b }
+}
+
+impl Setup {
+    async fn call(&self, method: Method, path: &str, body: &str) -> Answer {
+        client::send(self.admin, method, path, &[], body).await
+    }
+
+    async fn stats(&self) -> Value {
+        get(self.admin, "/stats").await.json()
+    }
+}
+
+#[tokio::test]
+async fn backends_are_listed() {
+    let setup = setup().await;
+    let list = get(setup.admin, "/backends").await;
+    assert_eq!(list.status, StatusCode::OK);
+    assert_eq!(list.header("content-type"), "application/json");
+    let expected = |id: &str, backend: &Backend| {
+        json!({
+            "id": id, "url": backend.url(), "weight": 1, "state": "ready", "mode": "active",
+            "in_flight": 0, "requests": 0, "sessions": null,
+        })
+    };
+    let all = json!([expected("a", &setup.a), expected("b", &setup.b)]);
+    assert_eq!(list.json(), all);
+}
+
+#[tokio::test]
+async fn backends_come_change_and_go() {
+    let setup = setup().await;
+    let c = echo("c").await;
+    let body = json!({ "url": c.url(), "weight": 2, "max_connections": 5 }).to_string();
+    let added = setup.call(Method::PUT, "/backends/c", &body).await;
+    assert_eq!(added.status, StatusCode::CREATED);
+    assert_eq!(added.json()["weight"], 2);
+    for id in ["a", "b"] {
+        let gone = setup.call(Method::DELETE, &format!("/backends/{id}"), "").await;
+        assert!(gone.status.is_success(), "{gone:?}");
+    }
+    let mut client = Client::new(setup.gateway.addr);
+    assert_eq!(client.get("/").await.backend(), "c");
+
+    // The same backend at another address: its sessions stay.
+    let elsewhere = echo("moved house").await;
+    let body = json!({ "url": elsewhere.url() }).to_string();
+    let replaced = setup.call(Method::PUT, "/backends/c", &body).await;
+    assert_eq!(replaced.status, StatusCode::OK);
+    assert_eq!(replaced.json()["url"], elsewhere.url());
+    assert_eq!(replaced.json()["weight"], 1, "what is left out has its default");
+    let answer = client.get("/").await;
+    assert_eq!(answer.backend(), "moved house");
+    assert_eq!(answer.header("set-cookie"), "", "the session has not moved");
+
+    assert!(setup.call(Method::DELETE, "/backends/c", "").await.status.is_success());
+    assert_eq!(get(setup.admin, "/backends").await.json(), json!([]));
+    let answer = client.get("/").await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn a_draining_backend_keeps_its_sessions_and_takes_no_new_ones() {
+    let setup = setup().await;
+    let mut client = Client::new(setup.gateway.addr);
+    let home = client.get("/").await.backend();
+    for id in ["a", "b"] {
+        let path = format!("/backends/{id}");
+        let drained = setup.call(Method::PATCH, &path, "{\"mode\":\"draining\"}").await;
+        assert_eq!(drained.status, StatusCode::OK);
+        assert_eq!(drained.json()["mode"], "draining");
+    }
+    assert_eq!(client.get("/").await.backend(), home, "it is there already");
+    let stranger = get(setup.gateway.addr, "/").await;
+    assert_eq!(stranger.status, StatusCode::SERVICE_UNAVAILABLE, "it is new");
+
+    let path = format!("/backends/{home}");
+    setup.call(Method::PATCH, &path, "{\"mode\":\"active\",\"weight\":0}").await;
+    let stranger = get(setup.gateway.addr, "/").await;
+    assert_eq!(stranger.status, StatusCode::SERVICE_UNAVAILABLE, "weight 0 takes none either");
+    setup.call(Method::PATCH, &path, "{\"weight\":1}").await;
+    let stranger = get(setup.gateway.addr, "/").await;
+    assert_eq!(stranger.backend(), home);
+}
+
+#[tokio::test]
+async fn the_totals_add_up() {
+    let setup = setup().await;
+    let mut client = Client::new(setup.gateway.addr);
+    let home = client.get("/").await.backend();
+    client.get("/").await;
+    client.jar.insert("SERVER_ID".into(), "nonsense".into());
+    client.get("/").await;
+    let home_now = client.get("/").await.backend();
+    setup.call(Method::PATCH, &format!("/backends/{home_now}"), "{\"mode\":\"disabled\"}").await;
+    client.get("/").await;
+    for id in ["a", "b"] {
+        setup.call(Method::DELETE, &format!("/backends/{id}"), "").await;
+    }
+    client.get("/").await;
+
+    let stats = setup.stats().await;
+    assert_eq!(stats["requests"], 6, "they survive a change of membership; {home}: {stats}");
+    let outcomes = stats["outcomes"].as_object().unwrap();
+    let sum: u64 = outcomes.values().map(|count| count.as_u64().unwrap()).sum();
+    assert_eq!(sum, 6, "{stats}");
+    assert_eq!(outcomes["assigned"], 2);
+    assert_eq!(outcomes["pinned"], 2);
+    assert_eq!(outcomes["moved"], 1);
+    assert_eq!(outcomes["rejected"], 1);
+    assert_eq!(stats["moves"], 1);
+    assert_eq!(stats["tokens_issued"], 3);
+    assert_eq!(stats["reasons"]["disabled"], 1);
+    assert_eq!(stats["token_errors"]["malformed"], 1);
+    assert_eq!(stats["token_errors"]["forged"], 0, "all words are there");
+    assert_eq!(stats["violations"], 0);
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_refused() {
+    let setup = setup().await;
+    let put = |body: &'static str| (Method::PUT, "/backends/c", body);
+    let patch = |body: &'static str| (Method::PATCH, "/backends/a", body);
+    for (method, path, body) in [
+        put(""),
+        put("{"),
+        put("{}"),
+        put("{\"url\":\"http://127.0.0.1:1\",\"wieght\":1}"),
+        put("{\"url\":\"http://127.0.0.1:1\",\"weight\":-1}"),
+        put("{\"url\":\"ftp://127.0.0.1:1\"}"),
+        (Method::PUT, "/backends/a%3Bb", "{\"url\":\"http://127.0.0.1:1\"}"),
+        patch("no json"),
+        patch("{\"mode\":\"asleep\"}"),
+        patch("{\"weight\":1.5}"),
+        patch("{\"colour\":\"red\"}"),
+        patch("{\"mode\":\"draining\",\"deadline\":\"5m\"}"),
+    ] {
+        let answer = setup.call(method.clone(), path, body).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{method} {path} {body}");
+        assert!(answer.json()["error"].is_string(), "{method} {path} {body}");
+    }
+    for (method, path, body) in [
+        (Method::PATCH, "/backends/x", "{\"weight\":1}"),
+        (Method::DELETE, "/backends/x", ""),
+        (Method::GET, "/nowhere", ""),
+    ] {
+        let answer = setup.call(method.clone(), path, body).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{method} {path}");
+        assert!(answer.json()["error"].is_string(), "{method} {path}");
+    }
+    let answer = setup.call(Method::POST, "/stats", "").await;
+    assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
+    let list = get(setup.admin, "/backends").await.json();
+    assert_eq!(list.as_array().unwrap().len(), 2, "nothing has changed");
+    assert_eq!(list[0]["mode"], "active", "nor in part");
+}
+
+#[tokio::test]
+async fn pages_from_elsewhere_change_nothing() {
+    let setup = setup().await;
+    let own = setup.admin.to_string();
+    let origin = format!("http://{own}");
+    let rebound = format!("evil.example:{}", setup.admin.port());
+    let cases: [(&[(&str, &str)], StatusCode); 9] = [
+        (&[("host", &own)], StatusCode::OK),
+        (&[("host", "localhost:9090")], StatusCode::OK),
+        (&[("host", "[::1]:9090")], StatusCode::OK),
+        (&[("host", &own), ("origin", &origin)], StatusCode::OK),
+        (&[("host", &rebound)], StatusCode::FORBIDDEN),
+        (&[("host", "10.0.0.1:9090")], StatusCode::FORBIDDEN),
+        (&[("host", &own), ("origin", "http://evil.example")], StatusCode::FORBIDDEN),
+        (&[("host", &own), ("origin", "http://127.0.0.1:3000")], StatusCode::FORBIDDEN),
+        (&[("host", &own), ("origin", "null")], StatusCode::FORBIDDEN),
+    ];
+    for (headers, expected) in cases {
+        let body = "{\"weight\":1}";
+        let answer = client::send(setup.admin, Method::PATCH, "/backends/a", headers, body).await;
+        assert_eq!(answer.status, expected, "{headers:?}");
+        let path = "/backends/x";
+        let answer = client::send(setup.admin, Method::DELETE, path, headers, "").await;
+        let allowed = answer.status != StatusCode::FORBIDDEN;
+        assert_eq!(allowed, expected == StatusCode::OK, "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_opens_every_call() {
+    let a = echo("a").await;
+    let config = format!(
+        "admin = \"0.0.0.0:0\"\nadmin_token = \"open sesame\"\n\
+         [[backend]]\nid = \"a\"\nurl = \"{}\"",
+        a.url()
+    );
+    let mut gateway = Gateway::configured(&config).await;
+    let port = gateway.admin_addr().await.port();
+    let admin = SocketAddr::from(([127, 0, 0, 1], port));
+    for path in ["/backends", "/stats", "/healthz", "/nowhere"] {
+        for wrong in
+            [None, Some("Bearer open sesam"), Some("Bearer open sesamE"), Some("Basic open sesame")]
+        {
+            let headers: Vec<_> = wrong.map(|value| ("authorization", value)).into_iter().collect();
+            let answer = client::send(admin, Method::GET, path, &headers, "").await;
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path} {wrong:?}");
+            assert_eq!(answer.header("www-authenticate"), "Bearer");
+        }
+    }
+    let right = [("authorization", "Bearer open sesame")];
+    let answer = client::send(admin, Method::GET, "/backends", &right, "").await;
+    assert_eq!(answer.status, StatusCode::OK);
+    let answer = client::send(admin, Method::PATCH, "/backends/a", &right, "{\"weight\":3}").await;
+    assert_eq!(answer.json()["weight"], 3);
+}

@@ -1,0 +1,337 @@
+//! The command line and the file.
+
+use http::Method;
+use tokio::net::TcpListener;
+
+use crate::{
+    backends::echo,
+    client::{self, Client, get},
+    process::{ConfigFile, Gateway, run},
+};
+
+/// A key for tests, as `openssl rand -base64 32` would print it.
+const KEY: &str = "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=";
+
+/// Every key that exists.
+const EVERYTHING: &str = r#"
+pool = "shop"
+listen = "127.0.0.1:0"
+admin = "127.0.0.1:0"
+admin_token = "secret"
+shutdown_timeout = "30s"
+trusted_proxies = ["127.0.0.1", "10.0.0.0/8", "fd00::/8"]
+server_timing = true
+
+[limits]
+connections = 10000
+header_timeout = "5s"
+connect_timeout = "1s"
+ready_timeout = "1s"
+max_waiters = 1024
+response_timeout = "1m"
+
+[[affinity]]
+type = "cookie"
+name = "__Secure-HOME"
+format = "sealed"
+keys = ["env:STICKY_KEY", "base64:q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA="]
+lifetime = "permanent"
+idle_timeout = "30m"
+absolute_timeout = "8h"
+path = "/shop"
+domain = "example.org"
+same_site = "none"
+secure = "always"
+http_only = true
+partitioned = true
+forward = false
+conflict = "replace"
+
+[strategy]
+type = "p2c"
+
+[failover]
+unavailable = "repin"
+busy = "borrow"
+busy_wait = "200ms"
+retry = "idempotent"
+panic = false
+
+[health]
+readiness_interval = "1s"
+outlier = { connect_failures = 1, consecutive_5xx = 0, ejection = "10s", max_ejected = 1.0 }
+slow_start = "0s"
+
+[[backend]]
+id = "a"
+url = "http://BACKEND"
+weight = 1
+max_connections = 0
+"#;
+
+#[tokio::test]
+async fn everything_in_a_file() {
+    let a = echo("a").await;
+    let config = EVERYTHING.replace("BACKEND", &a.addr.to_string());
+    let gateway = Gateway::configured_with(&config, &[("STICKY_KEY", KEY)]).await;
+    let answer = get(gateway.addr, "/shop").await;
+    assert_eq!(answer.header("server-timing"), "sticky;desc=\"assigned a\"");
+    let cookie = answer.header("set-cookie");
+    for part in [
+        "__Secure-HOME=",
+        "Path=/shop",
+        "Domain=example.org",
+        "Max-Age=28800",
+        "SameSite=None",
+        "Secure",
+        "HttpOnly",
+        "Partitioned",
+    ] {
+        assert!(cookie.contains(part), "{part} is missing in {cookie}");
+    }
+}
+
+#[tokio::test]
+async fn two_gateways_with_one_key_agree() {
+    let (a, b) = (echo("a").await, echo("b").await);
+    let config = format!(
+        "[[affinity]]\ntype = \"cookie\"\nkeys = [\"base64:{KEY}\"]\n\
+         [[backend]]\nid = \"a\"\nurl = \"{}\"\n[[backend]]\nid = \"b\"\nurl = \"{}\"",
+        a.url(),
+        b.url()
+    );
+    let one = Gateway::configured(&config).await;
+    let other = Gateway::configured(&config).await;
+    for _ in 0..4 {
+        let mut client = Client::new(one.addr);
+        let home = client.get("/").await.backend();
+        let mut elsewhere = Client::new(other.addr);
+        elsewhere.jar = client.jar;
+        let answer = elsewhere.get("/").await;
+        assert_eq!(answer.backend(), home);
+        assert_eq!(answer.header("set-cookie"), "");
+    }
+}
+
+#[tokio::test]
+async fn a_flag_overrides_the_file() {
+    let (a, b) = (echo("a").await, echo("b").await);
+    let file = ConfigFile::new(&format!(
+        "listen = \"127.0.0.1:1\"\n[[affinity]]\ntype = \"cookie\"\nname = \"FILE\"\n\
+         format = \"plain\"\n[strategy]\ntype = \"nonsense\"\n\
+         [[backend]]\nid = \"a\"\nurl = \"{}\"",
+        a.url()
+    ));
+    let gateway = Gateway::start(&[
+        "--config",
+        file.path().to_str().unwrap(),
+        "--cookie",
+        "FLAG",
+        "--strategy",
+        "random",
+        "--backend",
+        &format!("{},weight=2,max_connections=7", b.flag("b")),
+        "--workers=3",
+    ])
+    .await;
+    let mut client = Client::new(gateway.addr);
+    assert_eq!(client.get("/").await.backend(), "b");
+    assert_eq!(client.jar["FLAG"], "b");
+}
+
+#[tokio::test]
+async fn a_key_made_at_start_is_worth_a_warning() {
+    let mut gateway = Gateway::start(&["--backend", "a=http://127.0.0.1:1"]).await;
+    let line = gateway.stderr_line("WARN").await;
+    assert!(line.contains("key made just now"), "{line}");
+}
+
+#[tokio::test]
+async fn good_configurations_pass_the_check() {
+    let file = ConfigFile::new(&EVERYTHING.replace("BACKEND", "10.0.0.1:80"));
+    let path = file.path().to_str().unwrap();
+    let empty = ConfigFile::new("admin = \"127.0.0.1:9090\"");
+    let empty = empty.path().to_str().unwrap();
+    for args in [
+        &["--config", path][..],
+        &["--config", empty],
+        &[],
+        &["--backend", "a=http://[::1]:80,weight=0"],
+    ] {
+        let args = [args, &["--check"]].concat();
+        let output = run(&args, &[("STICKY_KEY", KEY)]).await;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {stderr}");
+        assert_eq!(stderr, "", "{args:?}");
+    }
+}
+
+#[tokio::test]
+async fn help_tells_every_flag() {
+    let output = run(&["--help"], &[]).await;
+    assert_eq!(output.status.code(), Some(0));
+    let help = String::from_utf8(output.stdout).unwrap();
+    for flag in [
+        "--config",
+        "--listen",
+        "--admin",
+        "--backend",
+        "--cookie",
+        "--strategy",
+        "--workers",
+        "--check",
+        "--help",
+        "RUST_LOG",
+        "SIGTERM",
+    ] {
+        assert!(help.contains(flag), "{flag}");
+    }
+}
+
+#[tokio::test]
+async fn bad_flags_are_refused() {
+    let cases: [(&[&str], &[&str]); 16] = [
+        (&["--nonsense"], &["--nonsense", "--help"]),
+        (&["stray"], &["stray"]),
+        (&["--listen"], &["--listen"]),
+        (&["--listen", "here"], &["listen", "here", "IP:PORT"]),
+        (&["--workers", "0"], &["--workers", "1 to 1024"]),
+        (&["--strategy", "best"], &["best", "round-robin", "peak-ewma"]),
+        (&["--cookie", "a b"], &["a b"]),
+        (&["--config", "/no/such/file.toml"], &["/no/such/file.toml"]),
+        (&["--backend", "http://a:1"], &["--backend", "ID=URL"]),
+        (&["--backend", "a=https://a:1"], &["https", "not built yet"]),
+        (&["--backend", "a=http://a:1/app"], &["path"]),
+        (&["--backend", "a;b=http://a:1"], &["a;b"]),
+        (&["--backend", "a=http://a:1,weight=x"], &["weight=x", "whole number"]),
+        (&["--backend", "a=http://a:1,speed=9"], &["speed=9", "max_connections"]),
+        (&["--backend", "a=http://a:1", "--backend", "a=http://a:2"], &["a"]),
+        (&["--backend", "a=http://a:1", "--admin", "0.0.0.0:9090"], &["admin_token", "loopback"]),
+    ];
+    for (args, expected) in cases {
+        let with_check = [&["--check"], args].concat();
+        // A start fails with the same message as a check.
+        for args in [&with_check, args] {
+            let output = run(args, &[]).await;
+            refused(&format!("{args:?}"), &output, expected);
+        }
+    }
+}
+
+fn refused(what: &str, output: &std::process::Output, expected: &[&str]) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{what}: {stderr}");
+    assert!(output.stdout.is_empty(), "{what}");
+    for part in expected {
+        assert!(stderr.contains(part), "{what}: {part:?} is missing in {stderr}");
+    }
+}
+
+#[tokio::test]
+async fn bad_files_are_refused() {
+    let affinity = "[[affinity]]\ntype = \"cookie\"\n";
+    let plain = format!("{affinity}format = \"plain\"\n");
+    let cases: &[(&str, &str, &[&str])] = &[
+        ("", "nonsense = 1", &["nonsense", "line 1"]),
+        ("", "listen = ", &["line 1"]),
+        ("", "listen = 8080", &["listen"]),
+        ("", "shutdown_timeout = 30", &["duration", "30s"]),
+        ("", "shutdown_timeout = \"30\"", &["30", "unit"]),
+        ("", "shutdown_timeout = \"1 s\"", &["duration"]),
+        ("", "shutdown_timeout = \"999999h\"", &["too long", "366d"]),
+        ("", "trusted_proxies = [\"10.0.0.0/33\"]", &["10.0.0.0/33", "CIDR"]),
+        ("", "admin = \"0.0.0.0:9090\"", &["admin_token"]),
+        ("", "admin_token = \"\"", &["admin_token", "empty"]),
+        ("", "pool = \"\"", &["pool"]),
+        ("", "[limits]\nconnections = 0", &["limits.connections"]),
+        ("", "[limits]\nheader_timeout = \"0s\"", &["limits.header_timeout"]),
+        ("", "[limits]\nspeed = 1", &["speed"]),
+        ("", affinity, &["sealed", "keys", "openssl"]),
+        (affinity, "keys = [\"env:NO_SUCH_KEY\"]", &["NO_SUCH_KEY", "not set"]),
+        (affinity, "keys = [\"base64:c2hvcnQ=\"]", &["5 bytes", "32"]),
+        (affinity, "keys = [\"hunter2\"]", &["env:NAME", "base64:"]),
+        (affinity, "keys = []", &["key"]),
+        (&plain, "keys = [\"env:X\"]", &["plain", "keys"]),
+        (&plain, "idle_timeout = \"5m\"", &["plain", "timeouts"]),
+        (&plain, "lifetime = \"permanent\"", &["absolute timeout"]),
+        (&plain, "same_site = \"none\"", &["SameSite"]),
+        (&plain, "same_site = \"sometimes\"", &["sometimes", "strict"]),
+        (&plain, "name = \"a=b\"", &["a=b"]),
+        (&plain, "header = \"x\"", &["header", "cookie"]),
+        (&plain, &plain, &["several", "not built yet"]),
+        ("", "[[affinity]]\ntype = \"magic\"", &["magic", "cookie"]),
+        ("", "[[affinity]]\ntype = \"key\"\nquery = \"user\"", &["key", "not built yet"]),
+        ("", "[[affinity]]\ntype = \"learned\"\ncookie = \"J\"", &["learned", "not built yet"]),
+        ("", "[strategy]\ntype = \"best\"", &["best", "random"]),
+        ("", "[strategy]\nbalance_factor = 1.25", &["balance_factor", "not built yet"]),
+        ("", "[failover]\nbusy = \"wait\"", &["wait", "borrow"]),
+        ("", "[health]\nprobe = { path = \"/\" }", &["health.probe", "not built yet"]),
+        ("", "[health]\nslow_start = \"5s\"", &["slow_start", "not built yet"]),
+        ("", "[health]\noutlier = { consecutive_5xx = 5 }", &["consecutive_5xx", "not built yet"]),
+        ("", "[health]\noutlier = { max_ejected = 0.5 }", &["max_ejected", "not built yet"]),
+        ("", "[rebalance]\ntolerance = 1.25", &["rebalance", "not built yet"]),
+        ("", "[application]\nheader = \"x\"", &["application", "not built yet"]),
+        ("", "[session_headers]\nenabled = true", &["session_headers", "not built yet"]),
+        ("", "[[backend]]\nid = \"b\"", &["url"]),
+        ("", "[[backend]]\nid = \"b\"\nurl = \"b\"", &["URL", "scheme"]),
+        ("", "[[backend]]\nid = \"a\"\nurl = \"http://b:1\"", &["a"]),
+    ];
+    for (before, text, expected) in cases {
+        // A good backend behind it, so that nothing else is wrong.
+        let backend = "\n[[backend]]\nid = \"a\"\nurl = \"http://127.0.0.1:1\"\n";
+        let file = ConfigFile::new(&format!("{before}{text}\n{backend}"));
+        let output = run(&["--check", "--config", file.path().to_str().unwrap()], &[]).await;
+        refused(text, &output, expected);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!stderr.contains("hunter2"), "a secret is not quoted: {stderr}");
+    }
+    let nobody = ConfigFile::new("server_timing = true");
+    let output = run(&["--config", nobody.path().to_str().unwrap()], &[]).await;
+    refused("no backend", &output, &["[[backend]]", "--backend"]);
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_no_riddle() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let output = run(&["--listen", &addr], &[]).await;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    for part in [&addr, "--listen"] {
+        assert!(stderr.contains(part), "{part} is missing in {stderr}");
+    }
+}
+
+#[tokio::test]
+async fn requests_are_not_sent_twice_where_that_is_not_wanted() {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use crate::backends::Backend;
+
+    for (retry, expected) in [("idempotent", 2), ("never", 1)] {
+        let seen = Arc::new(AtomicUsize::new(0));
+        let count = seen.clone();
+        // Takes a request and closes without a word.
+        let closing = move |mut stream| {
+            let count = count.clone();
+            async move {
+                client::read_head(&mut stream).await;
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        let (a, b) = (Backend::raw(closing.clone()).await, Backend::raw(closing).await);
+        let gateway = Gateway::configured(&format!(
+            "[failover]\nretry = \"{retry}\"\n[[backend]]\nid = \"a\"\nurl = \"{}\"\n\
+             [[backend]]\nid = \"b\"\nurl = \"{}\"",
+            a.url(),
+            b.url()
+        ))
+        .await;
+        let answer = client::send(gateway.addr, Method::GET, "/", &[], "").await;
+        assert_eq!(answer.status.as_u16(), 502, "{retry}");
+        assert_eq!(seen.load(Ordering::SeqCst), expected, "{retry}");
+    }
+}

@@ -1,0 +1,103 @@
+//! What the client is answered when a backend is no help.
+
+use http::{Method, StatusCode};
+
+use crate::{
+    backends::{Backend, echo, garbage, held, refusing, silent},
+    client::{self, Client, get},
+    process::Gateway,
+};
+
+fn one(backend: &Backend) -> String {
+    format!("[[backend]]\nid = \"a\"\nurl = \"{}\"\n", backend.url())
+}
+
+#[tokio::test]
+async fn silence_is_504() {
+    let silent = silent().await;
+    let config = format!("[limits]\nresponse_timeout = \"100ms\"\n{}", one(&silent));
+    let gateway = Gateway::configured(&config).await;
+    let answer = get(gateway.addr, "/").await;
+    assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(answer.header("set-cookie"), "", "an error of ours never pins");
+}
+
+#[tokio::test]
+async fn garbage_is_502() {
+    let garbage = garbage().await;
+    let gateway = Gateway::configured(&one(&garbage)).await;
+    let answer = get(gateway.addr, "/").await;
+    assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
+}
+
+#[tokio::test]
+async fn nobody_there_is_503_with_a_hint_when_to_retry() {
+    let nobody = refusing();
+    let flag = format!("a=http://{}", nobody.addr);
+    let gateway = Gateway::start(&["--backend", &flag]).await;
+    let answer = get(gateway.addr, "/").await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.header("retry-after"), "1");
+}
+
+#[tokio::test]
+async fn a_refused_request_reaches_another_backend_whole() {
+    let (nobody, b) = (refusing(), echo("b").await);
+    let dead = format!("a=http://{}", nobody.addr);
+    let args = ["--backend", &dead, "--backend", &b.flag("b")];
+    let gateway = Gateway::start(&args).await;
+    for _ in 0..4 {
+        let answer = client::send(gateway.addr, Method::POST, "/", &[], "everything").await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert_eq!(answer.json()["body"], "everything");
+    }
+}
+
+#[tokio::test]
+async fn a_repin_is_for_good_and_reject_is_an_answer() {
+    for (policy, expected) in
+        [("repin", StatusCode::OK), ("reject", StatusCode::SERVICE_UNAVAILABLE)]
+    {
+        let (nobody, b) = (refusing(), echo("b").await);
+        let gateway = Gateway::configured(&format!(
+            "[failover]\nunavailable = \"{policy}\"\n\
+             [[affinity]]\ntype = \"cookie\"\nformat = \"plain\"\n\
+             [[backend]]\nid = \"a\"\nurl = \"http://{}\"\n\
+             [[backend]]\nid = \"b\"\nurl = \"{}\"\n",
+            nobody.addr,
+            b.url()
+        ))
+        .await;
+        let mut client = Client::new(gateway.addr);
+        client.jar.insert("SERVER_ID".into(), "a".into());
+        let answer = client.get("/").await;
+        assert_eq!(answer.status, expected, "{policy}");
+        let pin = if policy == "repin" { "b" } else { "a" };
+        assert_eq!(client.jar["SERVER_ID"], pin, "{policy}");
+    }
+}
+
+#[tokio::test]
+async fn a_backend_at_its_limit_lends_its_session() {
+    let (a, b) = (held("a").await, echo("b").await);
+    let gateway = Gateway::configured(&format!(
+        "server_timing = true\n\
+         [failover]\nbusy_wait = \"10ms\"\n\
+         [[affinity]]\ntype = \"cookie\"\nformat = \"plain\"\n\
+         [[backend]]\nid = \"a\"\nurl = \"{}\"\nmax_connections = 1\n\
+         [[backend]]\nid = \"b\"\nurl = \"{}\"\n",
+        a.backend.url(),
+        b.url()
+    ))
+    .await;
+    let addr = gateway.addr;
+    let pinned = [("cookie", "SERVER_ID=a")];
+    let first =
+        tokio::spawn(async move { client::send(addr, Method::GET, "/", &pinned, "").await });
+    a.arrival().await;
+    let second = client::send(addr, Method::GET, "/", &pinned, "").await;
+    assert_eq!(second.header("server-timing"), "sticky;desc=\"borrowed b\"");
+    assert_eq!(second.header("set-cookie"), "", "the pin stays");
+    a.release();
+    assert_eq!(first.await.unwrap().backend(), "a");
+}

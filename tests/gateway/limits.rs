@@ -1,0 +1,129 @@
+//! Connections that say nothing, or not enough, and too many connections.
+
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    time::{Duration, Instant, sleep},
+};
+
+use crate::{
+    backends::{echo, held},
+    client::{self, read_head, read_to_end},
+    process::Gateway,
+};
+
+const HEADER_TIMEOUT: Duration = Duration::from_millis(300);
+
+async fn gateway(url: &str) -> Gateway {
+    Gateway::configured(&format!(
+        "[limits]\nheader_timeout = \"{}ms\"\n[[backend]]\nid = \"a\"\nurl = \"{url}\"",
+        HEADER_TIMEOUT.as_millis(),
+    ))
+    .await
+}
+
+/// Connects, says `bytes`, and waits until the gateway closes.
+async fn is_cut_after(bytes: &[u8]) {
+    let a = echo("a").await;
+    let gateway = gateway(&a.url()).await;
+    let start = Instant::now();
+    let mut stream = TcpStream::connect(gateway.addr).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    read_to_end(&mut stream).await;
+    assert!(start.elapsed() >= HEADER_TIMEOUT, "it had its time");
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_cut() {
+    is_cut_after(b"").await;
+}
+
+#[tokio::test]
+async fn half_a_request_head_is_cut() {
+    is_cut_after(b"GET / HTTP/1.1\r\nHost: a\r\nX-Half: ").await;
+}
+
+#[tokio::test]
+async fn half_an_http2_preface_is_cut() {
+    is_cut_after(b"PRI * HTTP/2.0\r\n").await;
+}
+
+#[tokio::test]
+async fn an_http2_connection_without_a_request_is_cut() {
+    // The preface and an empty SETTINGS frame (RFC 9113, section 6.5).
+    is_cut_after(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00").await;
+}
+
+#[tokio::test]
+async fn a_head_that_comes_in_drops_is_cut() {
+    let a = echo("a").await;
+    let gateway = gateway(&a.url()).await;
+    let mut stream = TcpStream::connect(gateway.addr).await.unwrap();
+    // Each byte comes in time, and the whole head does not.
+    let drops = async {
+        while stream.write_all(b"G").await.is_ok() {
+            sleep(HEADER_TIMEOUT / 3).await;
+        }
+    };
+    tokio::time::timeout(crate::process::FOREVER, drops).await.expect("it is cut");
+}
+
+#[tokio::test]
+async fn a_connection_may_rest_between_requests_but_not_within_a_head() {
+    let a = echo("a").await;
+    let gateway = gateway(&a.url()).await;
+    let mut stream = TcpStream::connect(gateway.addr).await.unwrap();
+    let request = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    read_head(&mut stream).await;
+    sleep(HEADER_TIMEOUT * 3).await;
+    stream.write_all(request).await.unwrap();
+    let head = read_head(&mut stream).await;
+    assert!(head.starts_with("HTTP/1.1 200"), "it was kept: {head}");
+    stream.write_all(&request[..10]).await.unwrap();
+    assert_eq!(read_to_end(&mut stream).await, "", "half a head is cut here as well");
+}
+
+#[tokio::test]
+async fn a_request_may_take_longer_than_its_head() {
+    let a = held("a").await;
+    let gateway = gateway(&a.backend.url()).await;
+    let addr = gateway.addr;
+    let http1 = tokio::spawn(async move { client::get(addr, "/").await });
+    a.arrival().await;
+    let mut sender = client::http2(addr).await;
+    let request = Request::builder().uri(format!("http://{addr}/"));
+    let request = request.body(Full::default()).unwrap();
+    let http2 = tokio::spawn(async move { sender.send_request(request).await });
+    a.arrival().await;
+    sleep(HEADER_TIMEOUT * 3).await;
+    a.release();
+    a.release();
+    assert_eq!(http1.await.unwrap().status, StatusCode::OK);
+    assert_eq!(http2.await.unwrap().unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn the_number_of_connections_is_limited() {
+    let a = echo("a").await;
+    let gateway = Gateway::configured(&format!(
+        "[limits]\nconnections = 1\n[[backend]]\nid = \"a\"\nurl = \"{}\"",
+        a.url()
+    ))
+    .await;
+    let request = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut first = TcpStream::connect(gateway.addr).await.unwrap();
+    first.write_all(request).await.unwrap();
+    read_head(&mut first).await;
+    // The second one waits in the kernel until there is a place.
+    let mut second = TcpStream::connect(gateway.addr).await.unwrap();
+    second.write_all(request).await.unwrap();
+    let mut byte = [0];
+    let waited = tokio::time::timeout(Duration::from_millis(300), second.peek(&mut byte)).await;
+    assert!(waited.is_err(), "nobody answers while the first one is open");
+    drop(first);
+    let head = read_head(&mut second).await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+}

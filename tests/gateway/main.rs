@@ -1,0 +1,18 @@
+//! The gateway as a black box: its process, its command line, its file and its interfaces.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test may fail in any line")]
+
+#[path = "../support/backends.rs"]
+mod backends;
+#[path = "../support/client.rs"]
+mod client;
+#[path = "../support/process.rs"]
+mod process;
+
+mod admin;
+mod config;
+mod failures;
+mod forwarding;
+mod limits;
+mod sessions;
+mod stop;

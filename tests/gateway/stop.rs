@@ -1,0 +1,131 @@
+//! How a gateway ends.
+
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::{
+    backends::{echo, held, upgrading},
+    client::{self, read_head, read_to_end},
+    process::Gateway,
+};
+
+/// Waits until nobody listens there any more.
+async fn until_closed(gateway: &Gateway) {
+    while TcpStream::connect(gateway.addr).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_in_flight_is_finished() {
+    for signal in ["TERM", "INT"] {
+        let a = held("a").await;
+        let mut gateway = Gateway::start(&["--backend", &a.backend.flag("a")]).await;
+        let addr = gateway.addr;
+        let http1 = tokio::spawn(async move { client::get(addr, "/").await });
+        a.arrival().await;
+        let mut sender = client::http2(addr).await;
+        let request = Request::builder().uri(format!("http://{addr}/"));
+        let request = request.body(Full::default()).unwrap();
+        let http2 = tokio::spawn(async move {
+            let response = sender.send_request(request).await.unwrap();
+            client::read(response).await
+        });
+        a.arrival().await;
+        gateway.signal(signal).await;
+        until_closed(&gateway).await;
+        a.release();
+        a.release();
+        assert_eq!(http1.await.unwrap().status, StatusCode::OK, "{signal}");
+        assert_eq!(http2.await.unwrap().status, StatusCode::OK, "{signal}");
+        assert_eq!(gateway.ended().await.code(), Some(0), "{signal}");
+    }
+}
+
+#[tokio::test]
+async fn idle_connections_do_not_hold_it_up() {
+    let a = echo("a").await;
+    let mut gateway = Gateway::start(&["--backend", &a.flag("a")]).await;
+    let mut silent = TcpStream::connect(gateway.addr).await.unwrap();
+    let mut idle = TcpStream::connect(gateway.addr).await.unwrap();
+    idle.write_all(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    read_head(&mut idle).await;
+    gateway.signal("TERM").await;
+    assert_eq!(read_to_end(&mut silent).await, "");
+    assert_eq!(read_to_end(&mut idle).await, "");
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn half_a_head_may_be_completed() {
+    let a = echo("a").await;
+    let mut gateway = Gateway::start(&["--backend", &a.flag("a"), "--workers", "1"]).await;
+    let (half, rest) = ("HEAD / HTTP/1.1\r\n", "Host: a\r\n\r\n");
+    let mut stream = TcpStream::connect(gateway.addr).await.unwrap();
+    stream.write_all(half.as_bytes()).await.unwrap();
+    // The same worker is done with a later one, so it knows the first one.
+    client::get(gateway.addr, "/").await;
+    gateway.signal("TERM").await;
+    until_closed(&gateway).await;
+    stream.write_all(rest.as_bytes()).await.unwrap();
+    let answer = read_to_end(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn it_does_not_wait_for_ever() {
+    let a = held("a").await;
+    let mut gateway = Gateway::configured(&format!(
+        "shutdown_timeout = \"100ms\"\n[[backend]]\nid = \"a\"\nurl = \"{}\"",
+        a.backend.url()
+    ))
+    .await;
+    let mut stream = TcpStream::connect(gateway.addr).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    a.arrival().await;
+    gateway.signal("TERM").await;
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_tunnel_is_waited_for_and_a_second_signal_ends_the_wait() {
+    let shouting = upgrading().await;
+    let mut gateway = Gateway::start(&["--backend", &shouting.flag("a")]).await;
+    let mut stream = TcpStream::connect(gateway.addr).await.unwrap();
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: shout\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    read_head(&mut stream).await;
+    gateway.signal("TERM").await;
+    until_closed(&gateway).await;
+    stream.write_all(b"still there").await.unwrap();
+    let mut buffer = [0; 11];
+    stream.read_exact(&mut buffer).await.unwrap();
+    assert_eq!(buffer, *b"STILL THERE");
+    gateway.signal("TERM").await;
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn the_health_check_fails_while_it_stops() {
+    let a = held("a").await;
+    let mut gateway =
+        Gateway::start(&["--backend", &a.backend.flag("a"), "--admin", "127.0.0.1:0"]).await;
+    let admin = gateway.admin_addr().await;
+    assert_eq!(client::get(admin, "/healthz").await.status, StatusCode::OK);
+    let addr = gateway.addr;
+    let request = tokio::spawn(async move { client::get(addr, "/").await });
+    a.arrival().await;
+    gateway.signal("TERM").await;
+    until_closed(&gateway).await;
+    let health = client::get(admin, "/healthz").await;
+    assert_eq!(health.status, StatusCode::SERVICE_UNAVAILABLE);
+    a.release();
+    assert_eq!(request.await.unwrap().status, StatusCode::OK);
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Everything that has to pass: format, lints, documentation, and every test with every feature.
+# Installs what is missing (Debian packages, when root), else says what to install.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() { printf '\n== %s\n' "$*"; }
+
+# Program and Debian package of what the tests need besides Rust.
+need=()
+for pair in chromium:chromium chromedriver:chromium-driver; do
+  command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
+done
+if [ "${#need[@]}" -gt 0 ]; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    step "install ${need[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends "${need[@]}" >/dev/null
+  else
+    echo "missing: ${need[*]}; install these packages, for example: sudo apt-get install ${need[*]}" >&2
+    exit 1
+  fi
+fi
+
+step "format"
+cargo fmt --all --check
+
+step "lints"
+cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+
+step "each feature by itself"
+for features in "" proxy full; do
+  RUSTFLAGS="-D warnings" cargo check --locked --quiet --lib --no-default-features \
+    --features "$features" --target-dir target/features
+done
+
+step "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features --quiet
+
+step "tests"
+cargo build --locked --example gateway
+cargo test --locked --workspace --all-features

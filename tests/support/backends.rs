@@ -1,0 +1,172 @@
+//! Real backends on free ports.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{Json, Router, body::Bytes, extract::Request};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::Semaphore,
+    task::JoinHandle,
+    time::timeout,
+};
+
+use super::{client::read_head, process::FOREVER};
+
+/// A backend, as long as this is there.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    pub(crate) addr: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Backend {
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// `ID=URL`, as the command line wants it.
+    pub(crate) fn flag(&self, id: &str) -> String {
+        format!("{id}={}", self.url())
+    }
+
+    async fn axum(router: Router) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { addr, task }
+    }
+
+    /// Every connection is handled by `handle`, byte by byte.
+    pub(crate) async fn raw<H, F>(handle: H) -> Self
+    where
+        H: Fn(TcpStream) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                drop(tokio::spawn(handle(stream)));
+            }
+        });
+        Self { addr, task }
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Answers with what it got, in JSON.
+pub(crate) async fn echo(name: &'static str) -> Backend {
+    let answer = move |request: Request| async move {
+        let (parts, body) = request.into_parts();
+        let body: Bytes = body.collect().await.unwrap().to_bytes();
+        let mut headers = serde_json::Map::new();
+        for (name, value) in &parts.headers {
+            let values = headers.entry(name.as_str()).or_insert_with(|| json!([]));
+            let value = value.to_str().unwrap_or("").into();
+            if let Value::Array(values) = values {
+                values.push(value);
+            }
+        }
+        Json(json!({
+            "name": name,
+            "method": parts.method.as_str(),
+            "uri": parts.uri.to_string(),
+            "headers": headers,
+            "body": String::from_utf8_lossy(&body),
+        }))
+    };
+    Backend::axum(Router::new().fallback(answer)).await
+}
+
+/// A backend whose answers wait until they are let go.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) backend: Backend,
+    arrived: Arc<Semaphore>,
+    go: Arc<Semaphore>,
+}
+
+pub(crate) async fn held(name: &'static str) -> Held {
+    let (arrived, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (tell, wait) = (arrived.clone(), go.clone());
+    let answer = move |_: Request| {
+        let (tell, wait) = (tell.clone(), wait.clone());
+        async move {
+            tell.add_permits(1);
+            wait.acquire().await.unwrap().forget();
+            Json(json!({ "name": name }))
+        }
+    };
+    Held { backend: Backend::axum(Router::new().fallback(answer)).await, arrived, go }
+}
+
+impl Held {
+    /// Waits until a request has arrived.
+    pub(crate) async fn arrival(&self) {
+        let arrived = timeout(FOREVER, self.arrived.acquire()).await;
+        arrived.expect("a request arrives in time").unwrap().forget();
+    }
+
+    /// Lets one answer go.
+    pub(crate) fn release(&self) {
+        self.go.add_permits(1);
+    }
+}
+
+/// An address where every connection is refused, and that nobody else takes meanwhile.
+#[derive(Debug)]
+pub(crate) struct Refusing {
+    pub(crate) addr: SocketAddr,
+    _socket: TcpSocket,
+}
+
+pub(crate) fn refusing() -> Refusing {
+    // Bound, but not listening.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    Refusing { addr: socket.local_addr().unwrap(), _socket: socket }
+}
+
+/// Says something that is not HTTP.
+pub(crate) async fn garbage() -> Backend {
+    Backend::raw(|mut stream| async move {
+        read_head(&mut stream).await;
+        let _ = stream.write_all(b"what is this?\r\n\r\n").await;
+    })
+    .await
+}
+
+/// Takes requests and never answers.
+pub(crate) async fn silent() -> Backend {
+    Backend::raw(|mut stream| async move {
+        let mut all = Vec::new();
+        let _ = stream.read_to_end(&mut all).await;
+    })
+    .await
+}
+
+/// Upgrades every request, and then sends back what it gets, in upper case.
+pub(crate) async fn upgrading() -> Backend {
+    Backend::raw(|mut stream| async move {
+        read_head(&mut stream).await;
+        let answer =
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: shout\r\n\r\n";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        let mut buffer = [0; 1024];
+        while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+            buffer[..read].make_ascii_uppercase();
+            if stream.write_all(&buffer[..read]).await.is_err() {
+                break;
+            }
+        }
+    })
+    .await
+}

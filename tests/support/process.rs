@@ -1,0 +1,180 @@
+//! The gateway as a process of its own, ended with its guard.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Output, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStderr, ChildStdout, Command},
+    time::timeout,
+};
+
+/// Nothing takes this long, on whatever machine; a test that waits for it has failed.
+pub(crate) const FOREVER: Duration = Duration::from_secs(60);
+
+/// A gateway that runs. It is killed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    child: Child,
+    pub(crate) addr: SocketAddr,
+    stdout: Lines<BufReader<ChildStdout>>,
+    stderr: Lines<BufReader<ChildStderr>>,
+    _file: Option<ConfigFile>,
+}
+
+impl Gateway {
+    /// Starts a gateway on a free port with these flags, and waits until it listens.
+    pub(crate) async fn start(args: &[&str]) -> Self {
+        Self::spawn(args, &[], None).await
+    }
+
+    /// Starts a gateway with this configuration file.
+    pub(crate) async fn configured(config: &str) -> Self {
+        Self::configured_with(config, &[]).await
+    }
+
+    /// The same, with environment variables.
+    pub(crate) async fn configured_with(config: &str, env: &[(&str, &str)]) -> Self {
+        let file = ConfigFile::new(config);
+        let path = file.path().to_str().unwrap().to_owned();
+        Self::spawn(&["--config", &path], env, Some(file)).await
+    }
+
+    async fn spawn(args: &[&str], env: &[(&str, &str)], file: Option<ConfigFile>) -> Self {
+        let mut child = command()
+            .args(["--listen", "127.0.0.1:0"])
+            .args(args)
+            .envs(env.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
+        let Some(line) = next_line(&mut stdout).await else {
+            let mut said = String::new();
+            while let Some(line) = stderr.next_line().await.unwrap() {
+                said.push_str(&line);
+            }
+            panic!("the gateway did not start: {said}");
+        };
+        let addr = line.strip_prefix("listening on http://");
+        let addr = addr.unwrap_or_else(|| panic!("the first line must tell the address: {line}"));
+        Self { child, addr: addr.parse().unwrap(), stdout, stderr, _file: file }
+    }
+
+    /// Where the admin interface is, which the gateway says on stderr.
+    pub(crate) async fn admin_addr(&mut self) -> SocketAddr {
+        let line = self.stderr_line("admin interface on http://").await;
+        let (_, addr) = line.rsplit_once("http://").unwrap();
+        addr.parse().unwrap()
+    }
+
+    /// The next line on stdout.
+    pub(crate) async fn stdout_line(&mut self) -> String {
+        next_line(&mut self.stdout).await.expect("a line on stdout")
+    }
+
+    /// The next line on stderr that contains `text`.
+    pub(crate) async fn stderr_line(&mut self, text: &str) -> String {
+        let find = async {
+            loop {
+                let line = self.stderr.next_line().await.unwrap();
+                let line = line.unwrap_or_else(|| panic!("{text:?} must be said on stderr"));
+                if line.contains(text) {
+                    return line;
+                }
+            }
+        };
+        timeout(FOREVER, find).await.expect("it says so in time")
+    }
+
+    /// Sends the process a signal, for example `TERM`.
+    pub(crate) async fn signal(&self, name: &str) {
+        let id = self.child.id().expect("the gateway runs").to_string();
+        let sent = Command::new("kill").args(["-s", name, &id]).status();
+        assert!(sent.await.unwrap().success(), "the signal is sent");
+    }
+
+    /// Waits for the end of the process.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let ended = timeout(FOREVER, self.child.wait()).await;
+        ended.expect("the gateway ends in time").unwrap()
+    }
+}
+
+async fn next_line(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<String> {
+    let line = timeout(FOREVER, lines.next_line()).await;
+    line.expect("the gateway says something in time").unwrap()
+}
+
+/// Runs a gateway that ends by itself.
+pub(crate) async fn run(args: &[&str], env: &[(&str, &str)]) -> Output {
+    let output = command().args(args).envs(env.iter().copied()).output();
+    let output = timeout(FOREVER, output).await;
+    output.expect("the gateway ends in time").unwrap()
+}
+
+/// A configuration file that is removed with its guard.
+#[derive(Debug)]
+pub(crate) struct ConfigFile(PathBuf);
+
+impl ConfigFile {
+    pub(crate) fn new(text: &str) -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("gateway-{}-{number}.toml", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for ConfigFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn command() -> Command {
+    let mut command = Command::new(binary());
+    command.kill_on_drop(true).stdin(Stdio::null()).env_remove("RUST_LOG");
+    command
+}
+
+/// The example's binary is a sibling of this test's: `target/<profile>/examples/gateway`.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let this = std::env::current_exe().unwrap();
+        let profile = this.ancestors().nth(2).unwrap();
+        let binary = profile.join("examples").join("gateway");
+        if !binary.exists() {
+            // `cargo test` builds the examples, but `cargo test --test gateway` does not.
+            let name = match profile.file_name().and_then(|name| name.to_str()) {
+                Some("debug") | None => "dev",
+                Some(name) => name,
+            };
+            let built = std::process::Command::new(env!("CARGO"))
+                .args(["build", "--example", "gateway", "--profile", name])
+                .arg("--target-dir")
+                .arg(profile.parent().unwrap())
+                .current_dir(env!("CARGO_MANIFEST_DIR"))
+                .status();
+            assert!(built.unwrap().success(), "the example is built");
+        }
+        binary
+    })
+}
