@@ -35,7 +35,8 @@ async fn set_up(requests: usize) -> (Backends<Upstream>, [Backend; 4], std::sync
     let cookie = Cookie::sealed("sid", KeyRing::generate().unwrap());
     let layer = StickyLayer::new(backends.clone(), cookie)
         .strategy(RoundRobin::new())
-        .retry_idempotent(true);
+        .retry_idempotent(true)
+        .outcome_extensions(true);
     let gateway = Gateway::start(layer.into_service()).await;
     (backends, servers, Traffic::new(gateway, requests))
 }

@@ -68,7 +68,9 @@ impl Setup {
             backends.insert(id, server.upstream()).unwrap();
         }
         let cookie = Cookie::sealed("sid", KeyRing::generate().unwrap());
-        let layer = StickyLayer::new(backends.clone(), cookie).strategy(RoundRobin::new());
+        let layer = StickyLayer::new(backends.clone(), cookie)
+            .strategy(RoundRobin::new())
+            .outcome_extensions(true);
         let gateway = Gateway::start(layer.into_service()).await;
         Self { backends, servers, gateway }
     }

@@ -195,7 +195,7 @@ impl World {
         };
         Self {
             backends,
-            service: layer.into_service(),
+            service: layer.outcome_extensions(true).into_service(),
             log: Arc::default(),
             members: BTreeMap::new(),
             sessions: vec![None; SESSIONS],

@@ -83,7 +83,7 @@ pub fn two(pool: &str) -> (Backends<Echo>, Arc<Told>) {
 
 pub fn gateway(backends: &Backends<Echo>, cookie: Cookie) -> Gateway {
     let layer = tower_sticky::StickyLayer::new(backends.clone(), cookie);
-    layer.strategy(RoundRobin::new()).into_service()
+    layer.strategy(RoundRobin::new()).outcome_extensions(true).into_service()
 }
 
 /// A key ring of one key; the same number makes the same key.
