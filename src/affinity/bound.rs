@@ -99,10 +99,11 @@ pub struct Look<'a> {
 /// What a request carries.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Reading {
-    /// The first usable pin: authentic, in time, and of a backend in the pool.
+    /// The first usable pin: authentic and in time.
     pub(crate) pin: Option<Pin>,
-    /// The position of the pin's backend in the index that was looked at.
-    pub(crate) position: usize,
+    /// The position of the pin's backend in the index that was looked at; `None` when it has left the
+    /// pool, so that the pin only says which session it is.
+    pub(crate) position: Option<usize>,
     /// A hash of what identifies the session, when there is no pin.
     pub(crate) key: Option<u64>,
     /// Whether the pin should be written anew, though it is good.
@@ -120,7 +121,13 @@ pub struct Reading {
 impl Reading {
     pub(super) fn with(self, usable: life::Usable) -> Self {
         let life::Usable { pin, position, refresh } = usable;
-        Self { pin: Some(pin), position, refresh, reason: None, ..self }
+        Self { pin: Some(pin), position: Some(position), refresh, reason: None, ..self }
+    }
+
+    /// Notes a token that is of no use; the first one is remembered.
+    pub(super) fn refuse(&mut self, refused: life::Refused) {
+        self.pin = self.pin.or(refused.gone);
+        self.reason = self.reason.or(Some(refused.reason));
     }
 }
 

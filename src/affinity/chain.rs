@@ -67,9 +67,10 @@ impl BoundAffinity for Bound {
         let mut chosen = Reading { found: true, ..Reading::default() };
         for (source, member) in self.members.iter().enumerate() {
             let reading = member.read(request, pool);
-            if reading.pin.is_some() {
+            if reading.position.is_some() {
                 return Reading { found: true, sole: false, source, ..reading };
             }
+            chosen.pin = chosen.pin.or(reading.pin);
             chosen.key = chosen.key.or(reading.key);
             chosen.reason = chosen.reason.or(reading.reason);
         }

@@ -65,6 +65,20 @@ pub(super) struct Usable {
     pub(super) refresh: bool,
 }
 
+/// A token that is of no use.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refused {
+    pub(super) reason: Reason,
+    /// The pin of a session whose backend has left the pool: the session goes on elsewhere.
+    pub(super) gone: Option<Pin>,
+}
+
+impl From<Reason> for Refused {
+    fn from(reason: Reason) -> Self {
+        Self { reason, gone: None }
+    }
+}
+
 /// A new token, and how long the session may last from now on.
 pub(super) struct Written {
     pub(super) token: String,
@@ -82,10 +96,10 @@ impl Tokens {
     }
 
     /// The pin that `token` stands for.
-    pub(super) fn read(&self, token: &[u8], pool: &Look<'_>) -> Result<Usable, Reason> {
+    pub(super) fn read(&self, token: &[u8], pool: &Look<'_>) -> Result<Usable, Refused> {
         let Some(keys) = &self.life.keys else {
             if token.is_empty() || token.len() > MAX_ID_LEN {
-                return Err(Reason::Malformed);
+                return Err(Reason::Malformed.into());
             }
             let position = pool.index.position_of(token).ok_or(Reason::Unknown)?;
             let pin = Pin::plain(pool.index.states()[position].tag);
@@ -100,19 +114,20 @@ impl Tokens {
     }
 
     /// Whether an authentic pin is in time and of a backend in the pool.
-    fn judge(&self, pin: Pin, old_key: bool, now: u64, pool: &Look<'_>) -> Result<Usable, Reason> {
+    fn judge(&self, pin: Pin, old_key: bool, now: u64, pool: &Look<'_>) -> Result<Usable, Refused> {
         let (issued, seen) = (u64::from(pin.issued), u64::from(pin.seen));
         if issued.max(seen) > now + SKEW_SECONDS {
-            return Err(Reason::Malformed);
+            return Err(Reason::Malformed.into());
         }
         let (age, idle) = (now.saturating_sub(issued), now.saturating_sub(seen));
         if self.life.absolute.is_some_and(|timeout| age >= timeout.as_secs()) {
-            return Err(Reason::ExpiredAbsolute);
+            return Err(Reason::ExpiredAbsolute.into());
         }
         if self.life.idle.is_some_and(|timeout| idle >= timeout.as_secs()) {
-            return Err(Reason::ExpiredIdle);
+            return Err(Reason::ExpiredIdle.into());
         }
-        let position = pool.index.position(pin.backend).ok_or(Reason::Unknown)?;
+        let gone = Refused { reason: Reason::Unknown, gone: Some(pin) };
+        let position = pool.index.position(pin.backend).ok_or(gone)?;
         // A quarter of the idle timeout, rounded up, so that it is never due at once.
         let due = self.life.idle.is_some_and(|timeout| idle >= timeout.as_secs().div_ceil(4));
         Ok(Usable { pin, position, refresh: due || old_key })
@@ -128,7 +143,8 @@ impl Tokens {
         let backend = commit.backend.tag;
         let pin = match (commit.change, commit.pin) {
             (Change::Refresh | Change::Keep, Some(pin)) => Pin { seen: now, ..pin },
-            (Change::Move, Some(pin)) if pin.session != 0 => {
+            // The session goes on, its first date with it.
+            (Change::Move | Change::Assign, Some(pin)) if pin.session != 0 => {
                 Pin { backend, seen: now, epoch: (pin.epoch + 1).max(millis), ..pin }
             }
             _ => {

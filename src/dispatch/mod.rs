@@ -126,11 +126,10 @@ impl<S: Clone> Dispatch<S> {
     fn follow(&mut self, snapshot: &Snapshot<S>, reading: &Reading) -> Next<S> {
         (self.pin, self.refresh, self.source) = (reading.pin, reading.refresh, reading.source);
         self.reason = reading.reason;
-        if let Some(pin) = reading.pin {
-            self.key = pin.session();
-            return self.resolve(snapshot, reading.position);
+        self.key = reading.pin.and_then(|pin| pin.session()).or(reading.key);
+        if let Some(position) = reading.position {
+            return self.resolve(snapshot, position);
         }
-        self.key = reading.key;
         if let Some(reason) = reading.reason {
             self.core.backends.pool().counters.token_error(reason);
             let unknown = matches!(reason, Reason::Malformed | Reason::Forged | Reason::Unknown);
