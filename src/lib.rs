@@ -66,6 +66,7 @@ mod clock;
 mod dispatch;
 mod error;
 mod future;
+mod hash;
 mod health;
 mod hold;
 mod layer;
