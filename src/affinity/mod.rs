@@ -6,6 +6,8 @@
 //! | [`Cookie::plain`] | the backend's id in a cookie | as above; readable, and anyone can choose a backend |
 
 mod cache_control;
+#[cfg_attr(not(test), expect(dead_code))]
+mod client_address;
 mod cookie;
 mod cookie_options;
 mod scan;

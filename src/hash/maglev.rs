@@ -1,6 +1,6 @@
 //! Maglev hashing: a table that answers in one look, for pools of thousands.
 
-use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
+use std::{cmp::Reverse, collections::BinaryHeap, fmt, sync::Arc};
 
 use super::{Ranking, mix};
 
@@ -34,7 +34,7 @@ impl Slots {
 /// When a member joins or leaves, a few keys move between the others, too: unlike the rank, which
 /// moves none. When members fail, the table stays as it is and their keys try other slots, so the
 /// keys of the others stay, and all return when they do.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Maglev {
     ranking: Arc<Ranking>,
     /// The position of each slot's member.
@@ -91,6 +91,15 @@ impl Maglev {
             .filter_map(|i| self.slot(mix(key ^ GAMMA.wrapping_mul(i))))
             .find(|&position| admits(position))
             .or_else(|| self.ranking.first_where(key, admits))
+    }
+}
+
+impl fmt::Debug for Maglev {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Maglev")
+            .field("members", &self.ranking.len())
+            .field("slots", &self.slots.len())
+            .finish()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Weighted rendezvous hashing over a table of members.
 
+use std::fmt;
+
 use super::{finish, fold, log2::neg_log2, mix, unfold};
 
 /// The members of a pool, ready to be ranked for any key by weighted rendezvous hashing (Thaler and
@@ -13,7 +15,7 @@ use super::{finish, fold, log2::neg_log2, mix, unfold};
 ///
 /// Equal scores are put in order by `u`, and members of equal tags by their place, so that the
 /// order in which members joined never matters as long as their tags differ.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Ranking {
     /// Members of one weight each, the heaviest first: it is the likeliest to hold the winner.
     classes: Box<[Class]>,
@@ -22,7 +24,7 @@ pub(crate) struct Ranking {
 }
 
 /// The members of one weight, in the order of their tags.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Class {
     weight: u32,
     /// The tags, [folded](fold).
@@ -142,6 +144,12 @@ impl Ranking {
             }
         }
         best.map(|(position, _)| position)
+    }
+}
+
+impl fmt::Debug for Ranking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ranking").field("members", &self.len).finish_non_exhaustive()
     }
 }
 
