@@ -4,7 +4,7 @@ use std::fmt;
 
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
 
-use super::life;
+use super::{Hashing, life};
 use crate::{
     BackendId, Reason,
     backend::{BackendState, Index},
@@ -30,6 +30,11 @@ pub trait BoundAffinity: fmt::Debug + Send + Sync + 'static {
     /// Whether the pin of a new session is remembered. If not, the key of each request decides.
     fn remembers(&self) -> bool {
         true
+    }
+
+    /// How keys are hashed to backends, where a key decides.
+    fn hashing(&self) -> Option<&Hashing> {
+        None
     }
 
     /// What a node says to its peer `to` when it forwards a request to it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
 
-use super::{Affinity, BoundAffinity, Change, Commit, Head, Look, Reading, sealed::Bind};
+use super::{Affinity, BoundAffinity, Change, Commit, Hashing, Head, Look, Reading, sealed::Bind};
 use crate::{BackendId, ConfigError};
 
 /// Several affinities in order of preference: the first that yields a pin wins, else the first that
@@ -104,6 +104,10 @@ impl BoundAffinity for Bound {
 
     fn remembers(&self) -> bool {
         self.remembers
+    }
+
+    fn hashing(&self) -> Option<&Hashing> {
+        self.members.iter().find_map(|member| member.hashing())
     }
 
     fn hop(&self, to: &BackendId) -> Option<HeaderValue> {

@@ -6,13 +6,17 @@
 //! | [`Cookie::plain`] | the backend's id in a cookie | as above; readable, and anyone can choose a backend |
 //! | [`Header`] | the same tokens in a header, both ways | the client must send it back |
 //! | [`Key`] | a hash of something in the request chooses the backend: no state | best effort: a change of the pool moves those whose choice it was; whoever changes the key moves |
+//! | [`ClientIp`] | the same with the client's address | breaks when it changes; everybody behind one address is one session |
 //! | [`Chain`] | several of them in order | |
 
 mod bound;
 mod cache_control;
 mod chain;
+mod client_address;
+mod client_ip;
 mod cookie;
 mod cookie_options;
+mod hashing;
 mod header;
 mod key;
 mod life;
@@ -24,13 +28,16 @@ use std::{fmt, sync::Arc};
 pub use self::{
     bound::Head,
     chain::Chain,
+    client_ip::{ClientIp, ForwardedBy},
     cookie::Cookie,
     cookie_options::{Conflict, SameSite, Secure},
+    hashing::Table,
     header::Header,
     key::Key,
 };
 pub(crate) use self::{
     bound::{BoundAffinity, Change, Commit, Look, Reading},
+    hashing::{Hashing, Owner},
     header::header_name,
 };
 use crate::ConfigError;
