@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::atomic::Ordering::SeqCst, time::Duration};
 use http::{Request, header};
 use tower_sticky::{
     Backends, Failover, Key as Secret, Mode, Reason, StickyLayer, Verdict,
-    affinity::{Affinity, Chain, Cookie, Header, Key},
+    affinity::{Affinity, Chain, ClientIp, Cookie, Header, Key, Table},
     strategy::RoundRobin,
 };
 
@@ -288,4 +288,161 @@ async fn every_token_of_a_chain_is_taken_out() {
     request.headers_mut().insert(header::COOKIE, cookie.parse().unwrap());
     assert_eq!(send(&service, request).await.why().0, Verdict::Pinned);
     assert_eq!(a.told.cookies.lock().unwrap().last().unwrap(), "x=1");
+}
+
+fn from(peer: &str, trusted: bool, header: Option<(&'static str, &str)>) -> Request<Body> {
+    let mut request = get();
+    let addr = format!("{peer}:4711").parse().unwrap();
+    request.extensions_mut().insert(tower_sticky::Peer::new(addr).trusted(trusted));
+    if let Some((name, value)) = header {
+        request.headers_mut().insert(name, value.parse().unwrap());
+    }
+    request
+}
+
+#[tokio::test]
+async fn the_clients_address_chooses() {
+    let (backends, _nodes) = nodes(["a", "b", "c", "d", "e", "f", "g", "h"]);
+    let affinity = ClientIp::new().trusted_proxies(["10.0.0.0/8"]).unwrap();
+    let service = layer(&backends, affinity).into_service();
+    let home = async |request: Request<Body>| send(&service, request).await.body;
+    let xff = Some(("x-forwarded-for", "6.6.6.6, 203.0.113.9, 10.1.1.1"));
+    let forwarded = Some(("forwarded", "for=6.6.6.6, for=\"203.0.113.9:80\", for=10.1.1.1"));
+    let mut differs = 0;
+    for peer in 1..20 {
+        let peer = format!("192.0.2.{peer}");
+        let alone = home(from(&peer, false, None)).await;
+        assert_eq!(home(from(&peer, false, xff)).await, alone, "an untrusted peer says anything");
+        assert_eq!(home(from(&peer, false, forwarded)).await, alone);
+        differs += usize::from(alone != home(from("203.0.113.9", false, None)).await);
+    }
+    assert!(differs > 10, "addresses spread");
+    let client = home(from("203.0.113.9", false, None)).await;
+    assert_eq!(home(from("10.9.9.9", false, xff)).await, client, "a trusted proxy's word");
+    assert_eq!(home(from("10.9.9.9", false, forwarded)).await, client);
+    assert_eq!(home(from("192.0.2.1", true, xff)).await, client, "trusted by its connection");
+    let mapped = Some(("x-forwarded-for", "::ffff:203.0.113.9"));
+    assert_eq!(home(from("10.9.9.9", false, mapped)).await, client, "IPv4-mapped is IPv4");
+    let v6 = async |address: &str| {
+        home(from("10.0.0.1", false, Some(("x-forwarded-for", address)))).await
+    };
+    assert_eq!(v6("2001:db8::1").await, v6("2001:db8::ffff:1:2").await, "one /64, one session");
+    assert_eq!(send(&service, get()).await.why().0, Verdict::Assigned, "no address: the strategy");
+}
+
+#[tokio::test]
+async fn the_clients_address_can_come_from_axum_or_a_function_and_be_cut() {
+    let (backends, _nodes) = nodes(["a", "b", "c", "d", "e", "f", "g", "h"]);
+    let service = layer(&backends, ClientIp::new().ipv4_prefix(24)).into_service();
+    let by_function = ClientIp::new()
+        .peer_from(|head| head.headers().get("addr")?.to_str().ok()?.parse().ok())
+        .ipv4_prefix(24);
+    let by_function = layer(&backends, by_function).into_service();
+    for net in 0..10 {
+        let peer = format!("192.0.{net}.1");
+        let home = send(&service, from(&peer, false, None)).await.body;
+        let mut request = get();
+        let addr: std::net::SocketAddr = format!("192.0.{net}.77:1").parse().unwrap();
+        request.extensions_mut().insert(axum::extract::ConnectInfo(addr));
+        assert_eq!(send(&service, request).await.body, home, "one network, one home");
+        assert_eq!(send(&by_function, with("addr", &peer)).await.body, home);
+    }
+    let backends = Backends::<Node>::new;
+    assert!(StickyLayer::try_new(backends(), ClientIp::new().ipv4_prefix(33)).is_err());
+    assert!(ClientIp::new().trusted_proxies(["10.0.0.0/33"]).is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn maglev_is_a_choice_that_every_gateway_makes_alike() {
+    let (backends, [a, ..]) = nodes(["a", "b", "c"]);
+    let other = Backends::from_iter(["c", "a", "b"].map(|name| (name, Node::new(name))));
+    let key = || Key::header("u").maglev(Table::Small);
+    let services = [&backends, &other].map(|pool| layer(pool, key()).into_service());
+    let mut homes = Vec::new();
+    for user in 0..60 {
+        let user = user.to_string();
+        let answer = send(&services[0], with("u", &user)).await;
+        assert_eq!(send(&services[1], with("u", &user)).await.body, answer.body);
+        homes.push((user, answer.body));
+    }
+    a.told.refuses.store(true, SeqCst);
+    for (user, home) in &homes {
+        let answer = send(&services[0], with("u", user)).await;
+        if home == "a" {
+            assert_eq!(answer.why().0, Verdict::Borrowed);
+        } else {
+            assert_eq!(&answer.body, home, "health moves nobody else");
+        }
+    }
+    a.told.refuses.store(false, SeqCst);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for (user, home) in &homes {
+        assert_eq!(&send(&services[0], with("u", user)).await.body, home);
+    }
+}
+
+/// Holds every answer, and sends one request for each of these users.
+async fn hold<'a>(
+    service: &tower_sticky::StickyService<Node>,
+    nodes: &[Node],
+    users: impl Iterator<Item = &'a str>,
+) -> Vec<tokio::task::JoinHandle<Answer>> {
+    for node in nodes {
+        node.told.gate.forget_permits(crate::support::UNGATED);
+    }
+    let mut requests = Vec::new();
+    for user in users {
+        let (service, request) = (service.clone(), with("u", user));
+        requests.push(tokio::spawn(async move { send(&service, request).await }));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    requests
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bound_on_the_load_spreads_what_one_key_would_pile_up() {
+    let (backends, nodes) = nodes(["a", "b", "c", "d"]);
+    let service = layer(&backends, Key::header("u").balance_factor(1.25)).into_service();
+    let requests = hold(&service, &nodes, std::iter::repeat_n("everybody", 100)).await;
+    let most = backends.iter().map(|backend| backend.in_flight).max().unwrap();
+    assert_eq!(most, 32, "1.25 times a fair share of 25, rounded up");
+    for node in &nodes {
+        node.told.gate.add_permits(crate::support::UNGATED);
+    }
+    let mut reasons = HashMap::new();
+    for request in requests {
+        let (verdict, _, reason) = request.await.unwrap().why_owned();
+        *reasons.entry((verdict, reason)).or_insert(0) += 1;
+    }
+    assert_eq!(reasons.len(), 2, "pinned, or borrowed because it was busy: {reasons:?}");
+    assert!(reasons[&(Verdict::Borrowed, Some(Reason::Busy))] > 50);
+    assert_eq!(backends.snapshot().stats.violations(), 0, "a stated policy");
+    for bad in [0.5, f64::NAN, 1e9] {
+        let key = Key::header("u").balance_factor(bad);
+        assert!(StickyLayer::try_new(Backends::<Node>::new(), key).is_err(), "{bad}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn parallel_first_requests_agree_below_a_bound_too() {
+    let (backends, nodes) = nodes(["a", "b", "c", "d"]);
+    let chain = Chain::of(Cookie::sealed("sid", keys())).or(Key::header("u").balance_factor(1.0));
+    let service = layer(&backends, chain).into_service();
+    let users = ["one", "one", "one", "two", "one", "two", "two", "two", "one", "two"];
+    let requests = hold(&service, &nodes, users.into_iter()).await;
+    for node in &nodes {
+        node.told.gate.add_permits(crate::support::UNGATED);
+    }
+    let mut homes = HashMap::<_, std::collections::HashSet<String>>::new();
+    for (user, request) in users.into_iter().zip(requests) {
+        homes.entry(user).or_default().insert(request.await.unwrap().body);
+    }
+    assert!(homes.values().all(|homes| homes.len() == 1), "one first choice each: {homes:?}");
+    assert_ne!(homes["one"], homes["two"], "and the bound spread them");
+}
+
+#[test]
+fn a_secret_and_none_cannot_both_be() {
+    let key = Key::header("u").unkeyed_xxh3().secret(Secret::generate().unwrap());
+    assert!(StickyLayer::try_new(Backends::<Node>::new(), key).is_err());
 }

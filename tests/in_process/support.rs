@@ -56,6 +56,8 @@ pub struct Told {
     pub outcomes: Mutex<Vec<Option<Outcome>>>,
     /// Headers to answer with.
     pub answers: Mutex<Vec<(&'static str, String)>>,
+    /// What to say of the session, in the response's extensions.
+    pub word: Mutex<Option<tower_sticky::SessionAction>>,
     /// Answers wait for a permit of it.
     pub gate: Semaphore,
     waiters: Mutex<Vec<Waker>>,
@@ -77,6 +79,7 @@ impl Node {
             cookies: Mutex::default(),
             outcomes: Mutex::default(),
             answers: Mutex::default(),
+            word: Mutex::default(),
             gate: Semaphore::new(UNGATED),
             waiters: Mutex::default(),
         };
@@ -157,6 +160,9 @@ impl Service<Request<Body>> for Node {
             for (name, value) in told.answers.lock().unwrap().iter() {
                 response.headers_mut().append(*name, value.parse()?);
             }
+            if let Some(word) = told.word.lock().unwrap().clone() {
+                response.extensions_mut().insert(word);
+            }
             Ok(response)
         })
     }
@@ -215,6 +221,11 @@ impl Answer {
     pub fn token(&self) -> Option<String> {
         let field = self.set_cookies().into_iter().find(|field| field.starts_with("sid="))?;
         Some(field["sid=".len()..].split(';').next().unwrap().to_owned())
+    }
+
+    pub fn why_owned(&self) -> (Verdict, Option<String>, Option<Reason>) {
+        let (verdict, backend, reason) = self.why();
+        (verdict, backend.map(str::to_owned), reason)
     }
 
     /// Verdict, backend and reason in one line.
