@@ -23,21 +23,21 @@ use crate::{BackendId, ConfigError};
 /// let chain = Chain::of(Cookie::sealed("sid", keys)).or(Key::header("x-user-id"));
 /// # Ok::<(), tower_sticky::ConfigError>(())
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Chain {
-    members: Vec<Box<dyn Affinity>>,
+    members: Vec<Arc<dyn Affinity>>,
 }
 
 impl Chain {
     /// A chain that begins with `first`.
     pub fn of(first: impl Affinity) -> Self {
-        Self { members: vec![Box::new(first)] }
+        Self { members: vec![Arc::new(first)] }
     }
 
     /// Asks `next` when all before it have nothing to say.
     #[must_use]
     pub fn or(mut self, next: impl Affinity) -> Self {
-        self.members.push(Box::new(next));
+        self.members.push(Arc::new(next));
         self
     }
 }

@@ -75,7 +75,7 @@ impl ClientIp {
     ///
     /// When one of them is neither.
     pub fn trusted_proxies<T: AsRef<str>>(
-        mut self,
+        self,
         networks: impl IntoIterator<Item = T>,
     ) -> Result<Self, ConfigError> {
         let mut parsed = Vec::new();
@@ -89,8 +89,14 @@ impl ClientIp {
                 ))
             })?);
         }
-        self.address = self.address.trust(parsed);
-        Ok(self)
+        Ok(self.trust(parsed))
+    }
+
+    /// As [`trusted_proxies`](Self::trusted_proxies), with networks that are parsed already.
+    #[must_use]
+    pub fn trust(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
+        self.address = self.address.trust(networks);
+        self
     }
 
     /// Which header the trusted proxies write; default [`ForwardedBy::Either`]. A header that a
