@@ -115,10 +115,12 @@ async fn a_cart_in_a_browser_stays_with_its_shop() {
     let shop = Shop::start().await;
     let browser = Browser::start().await;
     let result = AssertUnwindSafe(shopping(&browser, &shop)).catch_unwind().await;
-    if let Err(failure) = result {
+    if result.is_err() {
         eprintln!("a picture of the page is in {}", browser.screenshot().await.display());
-        resume_unwind(failure);
     }
     browser.close().await;
+    if let Err(failure) = result {
+        resume_unwind(failure);
+    }
     shop.stop().await;
 }

@@ -10,6 +10,7 @@ mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::future::join_all;
 use http::{Method, Request, header};
 use http_body_util::Full;
 use tower_sticky::{
@@ -61,21 +62,23 @@ async fn a_backend_that_dies_costs_no_request_that_it_had_not_got() {
     // Not many more than half of all start before the backend is stopped, however slow we are.
     traffic.allow(REQUESTS / 2 + 64);
     traffic.ended(REQUESTS / 2).await;
-    // Two that it has got for certain, and has not answered.
-    let held = [Method::GET, Method::POST].map(|method| {
-        let number = REQUESTS + usize::from(method == Method::POST);
+    // Some that it has got for certain, and has not answered.
+    let held = [(Method::GET, ""), (Method::POST, ""), (Method::POST, "a body")];
+    let numbers = REQUESTS..REQUESTS + held.len();
+    let held = held.into_iter().zip(numbers.clone()).map(|((method, body), number)| {
         let token = traffic.token(0).unwrap();
         let request = Request::builder()
             .method(method)
             .header(NUMBER, number)
             .header(HOLD, "a")
             .header(header::COOKIE, format!("sid={token}"))
-            .body(Full::from("held"[..number % 2 * 4].to_owned()))
+            .body(Full::from(body))
             .unwrap();
         let mut client = Client::new(traffic.addr());
         tokio::spawn(async move { client.send(request).await.unwrap() })
     });
-    let got = || (REQUESTS..REQUESTS + 2).all(|number| servers[0].received(number));
+    let held: Vec<_> = held.collect();
+    let got = || numbers.clone().all(|number| servers[0].received(number));
     until("the backend gets them", got).await;
     traffic.allow(REQUESTS);
     servers[0].server.stop();
@@ -83,10 +86,12 @@ async fn a_backend_that_dies_costs_no_request_that_it_had_not_got() {
     for client in clients {
         client.await.unwrap();
     }
-    let [get, post] = held;
-    let (get, post) = (get.await.unwrap(), post.await.unwrap());
-    assert_eq!(post.status(), 502, "it may have been executed, so it is not repeated");
-    assert!(!post.headers().contains_key(header::SET_COOKIE), "no pin on an error of ours");
+    let mut answers = join_all(held).await.into_iter().map(Result::unwrap);
+    let get = answers.next().unwrap();
+    for post in answers {
+        assert_eq!(post.status(), 502, "it may have been executed, so it is not repeated");
+        assert!(!post.headers().contains_key(header::SET_COOKIE), "no pin on an error of ours");
+    }
     assert_eq!(get.status(), 200, "it may be repeated, and is");
     assert_eq!(get.headers()[VERDICT], "moved");
     let (dead, records) = (&servers[0], traffic.records());
@@ -140,7 +145,7 @@ async fn a_backend_that_dies_costs_no_request_that_it_had_not_got() {
             "{record:?}"
         );
     }
-    check_counters(&backends, REQUESTS + 2).await;
+    check_counters(&backends, numbers.end).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -26,7 +26,6 @@ pub struct Browser {
     session: String,
     driver: Child,
     _stdout: Lines<BufReader<ChildStdout>>,
-    pid: u64,
     profile: PathBuf,
 }
 
@@ -67,7 +66,6 @@ impl Browser {
             session: String::new(),
             driver,
             _stdout: stdout,
-            pid: 0,
             profile,
         };
         browser.open(&chromium).await;
@@ -98,7 +96,6 @@ impl Browser {
         });
         let opened = self.call(Method::POST, "/session", wanted).await;
         self.session = opened["sessionId"].as_str().expect("a session").to_owned();
-        self.pid = opened["capabilities"]["goog:processID"].as_u64().unwrap_or_default();
     }
 
     /// Ends the browser as it should be ended.
@@ -149,6 +146,17 @@ impl Browser {
         path
     }
 
+    /// The browser's processes, which all name its profile.
+    fn processes(&self) -> Vec<u32> {
+        let mark = self.profile.display().to_string();
+        let ours = |pid: &u32| {
+            fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&mark))
+        };
+        let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+        all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(ours).collect()
+    }
+
     async fn session_call(&self, method: Method, path: &str, body: Value) -> Value {
         self.call(method, &format!("/session/{}{path}", self.session), body).await
     }
@@ -173,19 +181,14 @@ impl Drop for Browser {
     fn drop(&mut self) {
         // The driver first, so that it starts nothing any more; then what it left behind.
         if let Some(driver) = self.driver.id() {
-            kill(u64::from(driver));
+            kill(driver);
         }
-        let mark = self.profile.display().to_string();
-        let ours = |pid: u64| {
-            fs::read(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&mark))
-        };
-        if self.pid != 0 && ours(self.pid) {
-            kill(self.pid);
-        }
-        // What ends may still be writing there.
-        for _ in 0..100 {
-            if fs::remove_dir_all(&self.profile).is_ok() || !self.profile.exists() {
+        for _ in 0..250 {
+            let left = self.processes();
+            left.iter().for_each(|pid| kill(*pid));
+            if left.is_empty()
+                && (fs::remove_dir_all(&self.profile).is_ok() || !self.profile.exists())
+            {
                 return;
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -193,7 +196,7 @@ impl Drop for Browser {
     }
 }
 
-fn kill(pid: u64) {
+fn kill(pid: u32) {
     let _ = std::process::Command::new("kill").args(["-s", "KILL", &pid.to_string()]).status();
 }
 
