@@ -11,6 +11,7 @@ use crate::{
     actions::Actions,
     affinity::{Affinity, BoundAffinity, Head, header_name},
     clock::{SystemClock, WallClock},
+    dispatch::FirstChoices,
     health::ensure_driven,
     strategy::{LeastConnections, Strategy},
 };
@@ -59,6 +60,7 @@ pub(crate) struct Core<S> {
     pub(crate) local: Option<BackendId>,
     pub(crate) bypass: Option<Arc<Bypass>>,
     pub(crate) actions: Actions,
+    pub(crate) first_choices: Arc<FirstChoices>,
     pub(crate) options: Options,
 }
 
@@ -109,6 +111,7 @@ impl<S> StickyLayer<S> {
             local: None,
             bypass: None,
             actions: Actions::default(),
+            first_choices: Arc::default(),
             options: Options::default(),
         };
         Ok(Self { core: Arc::new(core), on_error: PhantomData })
@@ -353,6 +356,7 @@ impl<S> Clone for Core<S> {
             local: self.local.clone(),
             bypass: self.bypass.clone(),
             actions: self.actions.clone(),
+            first_choices: self.first_choices.clone(),
             options: self.options,
         }
     }

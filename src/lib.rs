@@ -67,6 +67,7 @@ mod clock;
 mod dispatch;
 mod error;
 mod future;
+mod hash;
 mod health;
 mod hold;
 mod layer;

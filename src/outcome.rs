@@ -88,6 +88,21 @@ words! {
     }
 }
 
+impl Reason {
+    /// Whether the reason is a fault of the token itself, so that it is counted in
+    /// [`Stats::token_errors`].
+    pub const fn is_token_error(self) -> bool {
+        matches!(
+            self,
+            Self::ExpiredIdle
+                | Self::ExpiredAbsolute
+                | Self::Malformed
+                | Self::Forged
+                | Self::Unknown
+        )
+    }
+}
+
 /// Why this backend: the verdict on one request, the backend that answered, and the reason when a
 /// pin was there and was not followed.
 ///

@@ -39,7 +39,7 @@ pub(crate) struct Gateway {
 /// Builds the gateway out of its settings.
 pub(crate) fn prepare(settings: Settings) -> Result<Gateway, Error> {
     let fleet = Fleet::new(&settings).map_err(|error: PoolError| Error::new(error.to_string()))?;
-    let layer = StickyLayer::try_new(fleet.backends().clone(), settings.cookie.clone())?
+    let mut layer = StickyLayer::try_new(fleet.backends().clone(), settings.affinity.clone())?
         .strategy(settings.strategy.clone())
         .health(settings.health)
         .on_unavailable(settings.failover)
@@ -50,6 +50,9 @@ pub(crate) fn prepare(settings: Settings) -> Result<Gateway, Error> {
         .panic_mode(settings.panic)
         // Only `Server-Timing` reads them.
         .outcome_extensions(settings.server_timing);
+    if let Some(header) = &settings.application_header {
+        layer = layer.application_header(header)?;
+    }
     Ok(Gateway { settings, fleet: Arc::new(fleet), layer })
 }
 

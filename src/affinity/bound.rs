@@ -4,7 +4,7 @@ use std::fmt;
 
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
 
-use super::{later::Later, life, notes::Notes};
+use super::{Hashing, later::Later, life, notes::Notes};
 use crate::{
     BackendId, Reason,
     backend::{BackendState, Index},
@@ -32,6 +32,11 @@ pub trait BoundAffinity: fmt::Debug + Send + Sync + 'static {
     /// Whether the pin of a new session is remembered. If not, the key of each request decides.
     fn remembers(&self) -> bool {
         true
+    }
+
+    /// How keys are hashed to backends, where a key decides.
+    fn hashing(&self) -> Option<&Hashing> {
+        None
     }
 
     /// What a node says to its peer `to` when it forwards a request to it.
@@ -104,10 +109,11 @@ pub struct Look<'a> {
 /// What a request carries.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Reading {
-    /// The first usable pin: authentic, in time, and of a backend in the pool.
+    /// The first usable pin: authentic and in time.
     pub(crate) pin: Option<Pin>,
-    /// The position of the pin's backend in the index that was looked at.
-    pub(crate) position: usize,
+    /// The position of the pin's backend in the index that was looked at; `None` when it has left the
+    /// pool, so that the pin only says which session it is.
+    pub(crate) position: Option<usize>,
     /// A hash of what identifies the session, when there is no pin.
     pub(crate) key: Option<u64>,
     /// Whether the pin should be written anew, though it is good.
@@ -125,7 +131,13 @@ pub struct Reading {
 impl Reading {
     pub(super) fn with(self, usable: life::Usable) -> Self {
         let life::Usable { pin, position, refresh } = usable;
-        Self { pin: Some(pin), position, refresh, reason: None, ..self }
+        Self { pin: Some(pin), position: Some(position), refresh, reason: None, ..self }
+    }
+
+    /// Notes a token that is of no use; the first one is remembered.
+    pub(super) fn refuse(&mut self, refused: life::Refused) {
+        self.pin = self.pin.or(refused.gone);
+        self.reason = self.reason.or(Some(refused.reason));
     }
 }
 

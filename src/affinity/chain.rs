@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
 
-use super::{Affinity, BoundAffinity, Change, Commit, Head, Look, Notes, Reading, sealed::Bind};
+use super::{
+    Affinity, BoundAffinity, Change, Commit, Hashing, Head, Look, Notes, Reading, sealed::Bind,
+};
 use crate::{BackendId, ConfigError};
 
 /// Several affinities in order of preference: the first that yields a pin wins, else the first that
@@ -23,21 +25,21 @@ use crate::{BackendId, ConfigError};
 /// let chain = Chain::of(Cookie::sealed("sid", keys)).or(Key::header("x-user-id"));
 /// # Ok::<(), tower_sticky::ConfigError>(())
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Chain {
-    members: Vec<Box<dyn Affinity>>,
+    members: Vec<Arc<dyn Affinity>>,
 }
 
 impl Chain {
     /// A chain that begins with `first`.
     pub fn of(first: impl Affinity) -> Self {
-        Self { members: vec![Box::new(first)] }
+        Self { members: vec![Arc::new(first)] }
     }
 
     /// Asks `next` when all before it have nothing to say.
     #[must_use]
     pub fn or(mut self, next: impl Affinity) -> Self {
-        self.members.push(Box::new(next));
+        self.members.push(Arc::new(next));
         self
     }
 }
@@ -70,9 +72,10 @@ impl BoundAffinity for Bound {
             if pool.later.is_some() {
                 return chosen;
             }
-            if reading.pin.is_some() {
+            if reading.position.is_some() {
                 return Reading { found: true, sole: false, source, ..reading };
             }
+            chosen.pin = chosen.pin.or(reading.pin);
             chosen.key = chosen.key.or(reading.key);
             chosen.reason = chosen.reason.or(reading.reason);
         }
@@ -106,6 +109,10 @@ impl BoundAffinity for Bound {
 
     fn remembers(&self) -> bool {
         self.remembers
+    }
+
+    fn hashing(&self) -> Option<&Hashing> {
+        self.members.iter().find_map(|member| member.hashing())
     }
 
     fn hop(&self, to: &BackendId) -> Option<HeaderValue> {

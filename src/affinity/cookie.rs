@@ -208,7 +208,7 @@ impl BoundAffinity for Bound {
             reading.sole = cookies.is_sole();
             match self.tokens.read(value, pool) {
                 Ok(usable) => return reading.with(usable),
-                Err(reason) => reading.reason = reading.reason.or(Some(reason)),
+                Err(refused) => reading.refuse(refused),
             }
         }
         reading

@@ -127,7 +127,7 @@ impl BoundAffinity for Bound {
             reading.found = !self.forward;
             match self.tokens.read(value.as_bytes(), pool) {
                 Ok(usable) => return reading.with(usable),
-                Err(reason) => reading.reason = reading.reason.or(Some(reason)),
+                Err(refused) => reading.refuse(refused),
             }
         }
         reading

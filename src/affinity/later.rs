@@ -8,22 +8,22 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::notes::{Note, Notes, Owner};
+use super::notes::{Author, Note, Notes};
 use crate::store::{Answer, SessionKey};
 
 type Lookup = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// What must be waited for before the affinity can read the request.
 pub(crate) struct Later {
-    owner: Owner,
+    author: Author,
     key: SessionKey,
     /// Never locked: it makes the future of the response `Sync`, whatever the store's is.
     lookup: Mutex<Lookup>,
 }
 
 impl Later {
-    pub(super) fn new(owner: Owner, key: SessionKey, lookup: Lookup) -> Self {
-        Self { owner, key, lookup: Mutex::new(lookup) }
+    pub(super) fn new(author: Author, key: SessionKey, lookup: Lookup) -> Self {
+        Self { author, key, lookup: Mutex::new(lookup) }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
@@ -32,7 +32,7 @@ impl Later {
 
     /// Notes the answer for when the affinity reads the request again.
     pub(crate) fn answered(&self, answer: Answer, notes: &mut Notes) {
-        notes.push(self.owner, Note::Answered(self.key, answer));
+        notes.push(self.author, Note::Answered(self.key, answer));
     }
 }
 

@@ -50,19 +50,20 @@ impl Life {
         old_key: bool,
         now: u64,
         pool: &Look<'_>,
-    ) -> Result<Usable, Reason> {
+    ) -> Result<Usable, Refused> {
         let (issued, seen) = (u64::from(pin.issued), u64::from(pin.seen));
         if issued.max(seen) > now + SKEW_SECONDS {
-            return Err(Reason::Malformed);
+            return Err(Reason::Malformed.into());
         }
         let (age, idle) = (now.saturating_sub(issued), now.saturating_sub(seen));
         if self.absolute.is_some_and(|timeout| age >= timeout.as_secs()) {
-            return Err(Reason::ExpiredAbsolute);
+            return Err(Reason::ExpiredAbsolute.into());
         }
         if self.idle.is_some_and(|timeout| idle >= timeout.as_secs()) {
-            return Err(Reason::ExpiredIdle);
+            return Err(Reason::ExpiredIdle.into());
         }
-        let position = pool.index.position(pin.backend).ok_or(Reason::Unknown)?;
+        let gone = Refused { reason: Reason::Unknown, gone: Some(pin) };
+        let position = pool.index.position(pin.backend).ok_or(gone)?;
         // A quarter of the idle timeout, rounded up, so that it is never due at once.
         let due = self.idle.is_some_and(|timeout| idle >= timeout.as_secs().div_ceil(4));
         Ok(Usable { pin, position, refresh: due || old_key })
@@ -120,6 +121,20 @@ pub(super) struct Usable {
     pub(super) refresh: bool,
 }
 
+/// A token that is of no use.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refused {
+    pub(super) reason: Reason,
+    /// The pin of a session whose backend has left the pool: the session goes on elsewhere.
+    pub(super) gone: Option<Pin>,
+}
+
+impl From<Reason> for Refused {
+    fn from(reason: Reason) -> Self {
+        Self { reason, gone: None }
+    }
+}
+
 /// A new token, and how long the session may last from now on.
 pub(super) struct Written {
     pub(super) token: String,
@@ -145,17 +160,17 @@ impl Tokens {
     }
 
     /// The pin that `token` stands for.
-    pub(super) fn read(&self, token: &[u8], pool: &Look<'_>) -> Result<Usable, Reason> {
+    pub(super) fn read(&self, token: &[u8], pool: &Look<'_>) -> Result<Usable, Refused> {
         let Some(keys) = &self.life.keys else {
             if token.is_empty() || token.len() > MAX_ID_LEN {
-                return Err(Reason::Malformed);
+                return Err(Reason::Malformed.into());
             }
             let position = pool.index.position_of(token).ok_or(Reason::Unknown)?;
             let pin = Pin::plain(pool.index.states()[position].tag);
             return Ok(Usable { pin, position, refresh: false });
         };
         let now = unix_millis(pool.clock) / 1000;
-        let opened = token::open(keys, &self.context, token, now)?;
+        let opened = token::open(keys, &self.context, token, now).map_err(Reason::from)?;
         self.life.judge(opened.pin, opened.old_key, now, pool)
     }
 
@@ -166,7 +181,8 @@ impl Tokens {
         };
         let pin = match (commit.change, commit.pin) {
             (Change::Refresh | Change::Keep, Some(pin)) => keep(pin, commit),
-            (Change::Move, Some(pin)) if pin.session != 0 => moved(pin, commit),
+            // The session goes on, its first date with it.
+            (Change::Move | Change::Assign, Some(pin)) if pin.session != 0 => moved(pin, commit),
             _ => begin(keys, commit),
         };
         let left = |timeout: Duration| {

@@ -13,14 +13,14 @@ use crate::store::{Answer, SessionKey};
 pub struct Notes(Option<Box<Entry>>);
 
 struct Entry {
-    owner: Owner,
+    author: Author,
     note: Note,
     next: Notes,
 }
 
 /// Which affinity of a chain a note belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Owner(usize);
+pub(crate) struct Author(usize);
 
 pub(crate) enum Note {
     /// The application's id as its envelope had it; `None` when no envelope was usable.
@@ -31,7 +31,7 @@ pub(crate) enum Note {
     Answered(SessionKey, Answer),
 }
 
-impl Owner {
+impl Author {
     /// The affinity that lives here. It is behind an `Arc`, so no other one has its address.
     pub(super) fn new<A>(affinity: &A) -> Self {
         Self(std::ptr::from_ref(affinity).addr())
@@ -39,20 +39,20 @@ impl Owner {
 }
 
 impl Notes {
-    pub(crate) fn push(&mut self, owner: Owner, note: Note) {
+    pub(crate) fn push(&mut self, author: Author, note: Note) {
         let next = Self(self.0.take());
-        self.0 = Some(Box::new(Entry { owner, note, next }));
+        self.0 = Some(Box::new(Entry { author, note, next }));
     }
 
     /// The first of an affinity's notes that `pick` accepts, newest first.
     pub(super) fn find<'a, T>(
         &'a self,
-        owner: Owner,
+        author: Author,
         pick: impl Fn(&'a Note) -> Option<T>,
     ) -> Option<T> {
         let mut next = self.0.as_deref();
         while let Some(entry) = next {
-            if entry.owner == owner
+            if entry.author == author
                 && let Some(found) = pick(&entry.note)
             {
                 return Some(found);
@@ -65,12 +65,12 @@ impl Notes {
     /// As [`find`](Self::find), to change it.
     pub(super) fn find_mut<'a, T>(
         &'a mut self,
-        owner: Owner,
+        author: Author,
         pick: impl Fn(&'a mut Note) -> Option<T>,
     ) -> Option<T> {
         let mut next = self.0.as_deref_mut();
         while let Some(entry) = next {
-            if entry.owner == owner
+            if entry.author == author
                 && let Some(found) = pick(&mut entry.note)
             {
                 return Some(found);

@@ -100,7 +100,7 @@ impl<S> Pool<S> {
     pub(super) fn new(name: String) -> Self {
         Self {
             name,
-            snapshot: ArcSwap::from_pointee(Snapshot::new(Arc::default())),
+            snapshot: ArcSwap::from_pointee(Snapshot::new(Arc::default(), None)),
             changing: Mutex::new(()),
             rebuild: Mutex::new(None),
             counters: Counters::default(),
@@ -115,7 +115,8 @@ impl<S> Pool<S> {
     }
 
     pub(super) fn publish(&self, members: Arc<Members<S>>) {
-        self.snapshot.store(Arc::new(Snapshot::new(members)));
+        let next = Snapshot::new(members, Some(&self.load()));
+        self.snapshot.store(Arc::new(next));
     }
 
     /// Tells the pool what a health source found out about a backend.

@@ -3,14 +3,14 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use super::{
     id,
     state::{BackendState, Gate, Mode},
 };
-use crate::strategy::rendezvous;
+use crate::hash::{self, Ranking};
 
 /// Who is in the pool, and who of them may take a new session.
 pub(crate) struct Snapshot<S> {
@@ -19,8 +19,8 @@ pub(crate) struct Snapshot<S> {
     pub(crate) ready: Box<[Arc<BackendState>]>,
     /// The same, but saturated: taken when nobody is ready.
     pub(crate) busy: Box<[Arc<BackendState>]>,
-    /// All that are active and have a weight, whatever their health: what keys are hashed to.
-    ranked: Box<[Arc<BackendState>]>,
+    /// What keys are hashed to: made when it is first needed, and handed on while it stays the same.
+    ranking: OnceLock<Arc<Ranking>>,
 }
 
 pub(crate) struct Members<S> {
@@ -37,7 +37,8 @@ pub(crate) struct Index {
 }
 
 impl<S> Snapshot<S> {
-    pub(crate) fn new(members: Arc<Members<S>>) -> Self {
+    /// The picture of `members` as they are now, after `previous`.
+    pub(crate) fn new(members: Arc<Members<S>>, previous: Option<&Self>) -> Self {
         let gather = |gates: &[Gate]| -> Box<[Arc<BackendState>]> {
             members
                 .index
@@ -53,18 +54,23 @@ impl<S> Snapshot<S> {
         };
         let ready = gather(&[Gate::Ready, Gate::Trial]);
         let busy = gather(&[Gate::Busy]);
-        let ranked = gather(&[Gate::Ready, Gate::Trial, Gate::Busy, Gate::Down]);
-        Self { members, ready, busy, ranked }
+        let ranking = OnceLock::new();
+        if let Some(old) = previous.and_then(|previous| previous.ranking.get())
+            && old.signature() == hash::signature(members.index.ranked())
+        {
+            let _ = ranking.set(old.clone());
+        }
+        Self { members, ready, busy, ranking }
     }
 
     pub(crate) fn index(&self) -> &Index {
         &self.members.index
     }
 
-    /// The position of the backend that ranks first for `key`, whatever its health.
-    pub(crate) fn owner(&self, key: u64) -> Option<usize> {
-        let first = rendezvous(key, &self.ranked)?;
-        self.index().position(self.ranked[first].tag)
+    /// The rank of the members that are active and have a weight, whatever their health.
+    #[inline]
+    pub(crate) fn ranking(&self) -> &Arc<Ranking> {
+        self.ranking.get_or_init(|| Arc::new(Ranking::new(self.index().ranked())))
     }
 
     /// Whether no backend may take a new session.
@@ -103,6 +109,14 @@ impl<S> Members<S> {
 impl Index {
     pub(crate) fn states(&self) -> &[Arc<BackendState>] {
         &self.states
+    }
+
+    /// Tag and weight of all members in order; weight 0 is not in the rank.
+    fn ranked(&self) -> impl Iterator<Item = (u64, u32)> {
+        self.states.iter().map(|state| {
+            let weight = if state.mode() == Mode::Active { state.weight() } else { 0 };
+            (state.tag, weight)
+        })
     }
 
     #[inline]

@@ -4,6 +4,7 @@ mod answer;
 mod attempt;
 mod candidates;
 mod failover;
+mod first_choice;
 mod look_up;
 
 use std::sync::Arc;
@@ -11,15 +12,16 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header::CONTENT_TYPE};
 use tokio::time::Instant;
 
-use self::candidates::Remaining;
 pub(crate) use self::{
     answer::observe,
     attempt::{Attempt, Next, Patience, Trial},
+    first_choice::FirstChoices,
     look_up::LookUp,
 };
+use self::{candidates::Remaining, first_choice::FirstChoice};
 use crate::{
     BackendId, Reason, StickyError, Verdict, Wish,
-    affinity::{Head, Look, Notes, Reading},
+    affinity::{Hashing, Head, Look, Notes, Owner, Reading},
     backend::{BackendState, Gate, Mode, Snapshot},
     layer::Core,
     on_error::Asked,
@@ -56,6 +58,8 @@ pub(crate) struct Dispatch<S> {
     counted: bool,
     /// Until when the request may wait, from the first time that it has to.
     deadline: Option<Instant>,
+    /// Only there while a first choice is shared.
+    first_choice: Option<FirstChoice>,
     /// Only there once the first choice did not work.
     remaining: Option<Box<Remaining>>,
     /// What the affinity noted for the answer.
@@ -82,6 +86,7 @@ impl<S: Clone> Dispatch<S> {
             retried: false,
             counted: false,
             deadline: None,
+            first_choice: None,
             remaining: None,
             notes: Notes::default(),
             core,
@@ -145,11 +150,10 @@ impl<S: Clone> Dispatch<S> {
     fn follow(&mut self, snapshot: &Snapshot<S>, reading: &Reading) -> Next<S> {
         (self.pin, self.refresh, self.source) = (reading.pin, reading.refresh, reading.source);
         self.reason = reading.reason;
-        if let Some(pin) = reading.pin {
-            self.key = pin.session();
-            return self.resolve(snapshot, reading.position);
+        self.key = reading.pin.and_then(|pin| pin.session()).or(reading.key);
+        if let Some(position) = reading.position {
+            return self.resolve(snapshot, position);
         }
-        self.key = reading.key;
         if let Some(reason) = reading.reason {
             self.core.backends.pool().counters.token_error(reason);
             let unknown = matches!(reason, Reason::Malformed | Reason::Forged | Reason::Unknown);
@@ -161,11 +165,54 @@ impl<S: Clone> Dispatch<S> {
             && !self.core.affinity.remembers()
         {
             self.by_key = true;
-            if let Some(position) = snapshot.owner(key) {
-                return self.resolve(snapshot, position);
+            if let Some(owner) = self.owner(snapshot, key) {
+                return self.go_to(snapshot, owner);
             }
         }
         self.place(snapshot)
+    }
+
+    /// The backend that is first in rank for `key`, and not above its share if that is bounded.
+    #[inline]
+    fn owner(&self, snapshot: &Snapshot<S>, key: u64) -> Option<Owner> {
+        let ranking = snapshot.ranking();
+        match self.core.affinity.hashing() {
+            Some(hashing) => hashing.owner(key, ranking, snapshot.index().states()),
+            None => {
+                let position = ranking.first(key)?;
+                Some(Owner { position, displaced: false })
+            }
+        }
+    }
+
+    /// Asks the backend of a key, where nothing is remembered.
+    fn go_to(&mut self, snapshot: &Snapshot<S>, owner: Owner) -> Next<S> {
+        let next = self.resolve(snapshot, owner.position);
+        if owner.displaced && self.verdict == Verdict::Pinned {
+            // The stated bound on the load says so.
+            (self.verdict, self.reason, self.owed_to) =
+                (Verdict::Borrowed, Some(Reason::Busy), None);
+        }
+        next
+    }
+
+    /// The backend of a new session with this key, if it can take one: all first requests of the key
+    /// agree, on every gateway as far as its load is not bounded, and here always.
+    fn first_home(&mut self, snapshot: &Snapshot<S>, key: u64) -> Option<Arc<BackendState>> {
+        let bounded = self.core.affinity.hashing().is_some_and(Hashing::is_bounded);
+        let position = if bounded {
+            let states = snapshot.index().states();
+            let choose = || self.owner(snapshot, key).map(|owner| states[owner.position].tag);
+            let choice = self.core.first_choices.join(key, choose)?;
+            let position = snapshot.index().position(choice.tag());
+            self.first_choice = Some(choice);
+            position?
+        } else {
+            self.owner(snapshot, key)?.position
+        };
+        let state = &snapshot.index().states()[position];
+        let takes_new = state.mode() == Mode::Active && state.weight() > 0;
+        (takes_new && matches!(state.gate(), Gate::Ready | Gate::Trial)).then(|| state.clone())
     }
 
     /// The caller wants this backend and no other.
@@ -210,7 +257,8 @@ impl<S: Clone> Dispatch<S> {
         if list.is_empty() {
             return self.next(None);
         }
-        let state = &list[choose(&self.core, self.key, list)];
+        let home = self.key.and_then(|key| self.first_home(snapshot, key));
+        let state = home.as_ref().unwrap_or_else(|| &list[choose(&self.core, self.key, list)]);
         match self.attempt(snapshot, state) {
             Some(attempt) => Next::Try(attempt),
             None => self.next(Some(state.tag)),

@@ -187,7 +187,9 @@ pub(super) fn request(
     match target.protocol {
         Protocol::Http1 => {
             parts.version = Version::HTTP_11;
-            if !seen.host || headers.get(header::HOST) != Some(&host) {
+            // Two of them would leave it to the backend which one counts.
+            let one = headers.get_all(header::HOST).iter().nth(1).is_none();
+            if !seen.host || !one || headers.get(header::HOST) != Some(&host) {
                 headers.insert(header::HOST, host);
             }
             if parts.uri.authority().is_some() || parts.uri.path_and_query().is_none() {

@@ -5,6 +5,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
+use crate::hash::mix;
+
 /// SplitMix64 (Steele, Lea and Flood, 2014) over a shared counter: every draw takes the next number
 /// of one sequence, whichever thread draws it.
 #[derive(Debug)]
@@ -36,13 +38,6 @@ impl Chance {
         let second = self.below(bound - 1);
         (first, if second >= first { second + 1 } else { second })
     }
-}
-
-/// The finalizer of SplitMix64: every bit of the result depends on every bit of `x`.
-pub(crate) const fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 #[cfg(test)]

@@ -95,6 +95,32 @@ impl Key {
         Self::from_bytes(secret)
     }
 
+    /// The keys in an environment variable: base64, several separated by commas or white space.
+    ///
+    /// # Errors
+    ///
+    /// When the variable is not set, or what it holds is not keys.
+    pub fn all_from_env(name: &str) -> Result<Vec<Self>, ConfigError> {
+        let Ok(value) = std::env::var(name) else {
+            return Err(ConfigError::new(format!(
+                "the environment variable {name} is not set; set it to a key as `openssl rand \
+                 -base64 32` prints it"
+            )));
+        };
+        let parts = value.split(|c: char| c == ',' || c.is_whitespace());
+        let keys: Result<Vec<_>, _> =
+            parts.filter(|part| !part.is_empty()).map(Self::from_base64).collect();
+        match keys {
+            Ok(keys) if keys.is_empty() => Err(ConfigError::new(format!(
+                "the environment variable {name} is empty; set it to a key as `openssl rand \
+                 -base64 32` prints it"
+            ))),
+            keys => keys.map_err(|error| {
+                ConfigError::new(format!("the environment variable {name}: {error}"))
+            }),
+        }
+    }
+
     /// 128 bits for keyed hashes, derived from the secret.
     pub(crate) fn hash_secret(&self) -> [u64; 2] {
         let secret = hmac::Key::new(hmac::HMAC_SHA256, &self.secret);
@@ -192,19 +218,7 @@ impl KeyRing {
     ///
     /// When the variable is not set, or what it holds is not keys.
     pub fn from_env(name: &str) -> Result<Self, ConfigError> {
-        let Ok(value) = std::env::var(name) else {
-            return Err(ConfigError::new(format!(
-                "the environment variable {name} is not set; set it to a key as `openssl rand \
-                 -base64 32` prints it"
-            )));
-        };
-        let keys: Result<Vec<_>, _> = value
-            .split(|c: char| c == ',' || c.is_whitespace())
-            .filter(|part| !part.is_empty())
-            .map(Key::from_base64)
-            .collect();
-        keys.and_then(Self::new)
-            .map_err(|error| ConfigError::new(format!("the environment variable {name}: {error}")))
+        Self::new(Key::all_from_env(name)?)
     }
 
     /// Replaces the keys, for this ring and all its clones.

@@ -10,6 +10,7 @@ mod client;
 mod process;
 
 mod admin;
+mod affinity;
 mod config;
 mod failures;
 mod forwarding;

@@ -230,6 +230,23 @@ async fn sessions_expire_on_our_side() {
 }
 
 #[tokio::test]
+async fn the_first_date_outlives_the_backend() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let clock = Clock::new();
+    let cookie = Cookie::sealed("sid", keys()).absolute_timeout(Duration::from_secs(100));
+    let service = layer(&backends, cookie).clock(clock.clone()).into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    clock.advance(60);
+    backends.remove("a").unwrap();
+    assert_eq!(client.send(&service, get()).await.why().2, Some(Reason::Unknown));
+    clock.advance(39);
+    assert_eq!(client.send(&service, get()).await.why().0, Verdict::Pinned);
+    clock.advance(1);
+    assert_eq!(client.send(&service, get()).await.why().2, Some(Reason::ExpiredAbsolute));
+}
+
+#[tokio::test]
 async fn dates_in_the_future_are_accepted_within_the_skew() {
     let (backends, _nodes) = nodes(["a"]);
     let clock = Clock::new();

@@ -94,7 +94,7 @@ async fn the_word_in_an_extension_counts_too() {
     let (backends, [a]) = nodes(["a"]);
     let service = service(&backends);
     let session = begin(&service, &a, "JSESSIONID=1; Path=/x").await;
-    *a.told.says.lock().unwrap() = Some(SessionAction::End);
+    *a.told.word.lock().unwrap() = Some(SessionAction::End);
     let answer = send(&service, with_cookie(&session)).await;
     assert_eq!(answer.set_cookies(), ["JSESSIONID=; Path=/x; Max-Age=0"]);
 }

@@ -198,6 +198,32 @@ async fn a_removed_backend_is_unknown_and_the_bad_token_is_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn parallel_requests_of_a_session_whose_backend_has_left_agree() {
+    let (backends, [a, ..]) = nodes(["a", "b", "c", "d", "e"]);
+    let service = sealed(&backends).into_service();
+    let mut homes = std::collections::HashSet::new();
+    let mut sessions = Vec::new();
+    while sessions.len() < 12 {
+        let mut client = Client::default();
+        if client.send(&service, get()).await.body == "a" {
+            sessions.push(client);
+        }
+    }
+    backends.remove("a").unwrap();
+    for session in sessions {
+        let mut landed = Vec::new();
+        for _ in 0..4 {
+            landed.push(session.clone().send(&service, get()).await.body);
+        }
+        landed.dedup();
+        assert_eq!(landed.len(), 1, "one session, one new home: {landed:?}");
+        homes.extend(landed);
+    }
+    assert!(homes.len() >= 3, "spread over those that are left: {homes:?}");
+    drop(a);
+}
+
+#[tokio::test(start_paused = true)]
 async fn replacing_a_backend_keeps_its_sessions_and_counters() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();

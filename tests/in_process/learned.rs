@@ -108,7 +108,7 @@ async fn a_session_that_moves_stays_where_it_went() {
     tokio::time::advance(Duration::from_secs(60)).await;
     let moved = Some(SessionAction::Move("a".parse().unwrap()));
     for node in [&b, &c] {
-        *node.told.says.lock().unwrap() = moved.clone();
+        *node.told.word.lock().unwrap() = moved.clone();
     }
     assert_eq!(ask(&service, "1").await, (PINNED, to), "the application moves it");
     assert_eq!(ask(&service, "1").await, (PINNED, "a"));
@@ -141,10 +141,10 @@ async fn the_application_ends_a_session() {
         assert!(store.is_empty(), "{removal:?}");
     }
     begin(&service, &a, "1").await;
-    *a.told.says.lock().unwrap() = Some(SessionAction::End);
+    *a.told.word.lock().unwrap() = Some(SessionAction::End);
     assert_eq!(ask(&service, "1").await, (PINNED, "a"));
     assert!(store.is_empty(), "by its word");
-    *a.told.says.lock().unwrap() = None;
+    *a.told.word.lock().unwrap() = None;
     assert_eq!(ask(&service, "1").await.0, UNKNOWN);
 }
 
@@ -272,11 +272,11 @@ async fn answers_that_begin_no_session_are_not_learned() {
     let mut bypass = get();
     bypass.extensions_mut().insert(Wish::bypass());
     send(&service, bypass).await;
-    *a.told.says.lock().unwrap() = Some(SessionAction::NoPin);
+    *a.told.word.lock().unwrap() = Some(SessionAction::NoPin);
     send(&service, get()).await;
     send(&service, with_cookie("JSESSIONID=2")).await;
     assert!(store.is_empty());
-    *a.told.says.lock().unwrap() = None;
+    *a.told.word.lock().unwrap() = None;
     a.told.answers.lock().unwrap().clear();
     send(&service, get()).await;
     assert!(store.is_empty(), "there was no id");

@@ -124,3 +124,18 @@ async fn a_peer_that_is_gone_is_failed_over_to_the_local_node() {
     assert_eq!((answer.body.as_str(), answer.why().0), ("a", Verdict::Moved));
     assert_eq!(answer.token().as_deref(), Some("a"));
 }
+
+#[tokio::test]
+async fn what_a_handler_says_reaches_the_node_that_forwarded() {
+    let [(entry_a, a), (entry_b, _)] = mesh(true);
+    let mut client = Client::default();
+    while client.send(&entry_a, get()).await.body != "a" {
+        client = Client::default();
+    }
+    a.told.word.lock().unwrap().replace(tower_sticky::SessionAction::End);
+    for entry in [&entry_a, &entry_b] {
+        let answer = client.clone().send(entry, get()).await;
+        assert_eq!(answer.token().as_deref(), Some(""), "the session has ended");
+        assert!(!answer.headers.contains_key("x-sticky-action"), "said between nodes only");
+    }
+}

@@ -17,8 +17,8 @@ use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 use tower::{BoxError, Service, ServiceExt};
 use tower_sticky::{
-    Backends, Key, KeyRing, NotSent, Outcome, Reason, SessionAction, StickyLayer, Unanswered,
-    Verdict, WallClock, affinity::Cookie,
+    Backends, Key, KeyRing, NotSent, Outcome, Reason, StickyLayer, Unanswered, Verdict, WallClock,
+    affinity::Cookie,
 };
 
 pub type Body = http_body_util::Full<bytes::Bytes>;
@@ -57,10 +57,10 @@ pub struct Told {
     pub outcomes: Mutex<Vec<Option<Outcome>>>,
     /// Headers that came.
     pub headers: Mutex<Vec<HeaderMap>>,
-    /// What the handler says in the response's extensions.
-    pub says: Mutex<Option<SessionAction>>,
     /// Headers to answer with.
     pub answers: Mutex<Vec<(&'static str, String)>>,
+    /// What to say of the session, in the response's extensions.
+    pub word: Mutex<Option<tower_sticky::SessionAction>>,
     /// Answers wait for a permit of it.
     pub gate: Semaphore,
     waiters: Mutex<Vec<Waker>>,
@@ -82,8 +82,8 @@ impl Node {
             cookies: Mutex::default(),
             outcomes: Mutex::default(),
             headers: Mutex::default(),
-            says: Mutex::default(),
             answers: Mutex::default(),
+            word: Mutex::default(),
             gate: Semaphore::new(UNGATED),
             waiters: Mutex::default(),
         };
@@ -165,8 +165,8 @@ impl Service<Request<Body>> for Node {
             for (name, value) in told.answers.lock().unwrap().iter() {
                 response.headers_mut().append(*name, value.parse()?);
             }
-            if let Some(says) = told.says.lock().unwrap().clone() {
-                response.extensions_mut().insert(says);
+            if let Some(word) = told.word.lock().unwrap().clone() {
+                response.extensions_mut().insert(word);
             }
             Ok(response)
         })
@@ -247,6 +247,11 @@ impl Answer {
     pub fn token(&self) -> Option<String> {
         let field = self.set_cookies().into_iter().find(|field| field.starts_with("sid="))?;
         Some(field["sid=".len()..].split(';').next().unwrap().to_owned())
+    }
+
+    pub fn why_owned(&self) -> (Verdict, Option<String>, Option<Reason>) {
+        let (verdict, backend, reason) = self.why();
+        (verdict, backend.map(str::to_owned), reason)
     }
 
     /// Verdict, backend and reason in one line.

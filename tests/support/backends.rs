@@ -86,6 +86,18 @@ pub(crate) async fn echo(name: &'static str) -> Backend {
     Backend::axum(Router::new().fallback(answer)).await
 }
 
+/// Answers with its name, and says in `x-sticky-action` what the request has in `x-say`.
+pub(crate) async fn talking(name: &'static str) -> Backend {
+    let answer = move |request: Request| async move {
+        let mut headers = http::HeaderMap::new();
+        if let Some(word) = request.headers().get("x-say") {
+            headers.insert("x-sticky-action", word.clone());
+        }
+        (headers, Json(json!({ "name": name })))
+    };
+    Backend::axum(Router::new().fallback(answer)).await
+}
+
 /// A backend whose answers wait until they are let go.
 #[derive(Debug)]
 pub(crate) struct Held {

@@ -89,10 +89,15 @@ impl<'a> Backend<'a> {
 
 /// Totals, with every word there is, so that a reader need not guess what is missing.
 pub(super) fn stats(stats: &Stats) -> Value {
-    let by_reason = |count: &dyn Fn(Reason) -> u64| -> Map<String, Value> {
-        let all = Reason::ALL.iter();
-        all.map(|reason| (reason.to_string(), count(*reason).into())).collect()
-    };
+    let reasons: Map<String, Value> = Reason::ALL
+        .iter()
+        .map(|reason| (reason.to_string(), stats.reason(*reason).into()))
+        .collect();
+    let token_errors: Map<String, Value> = Reason::ALL
+        .iter()
+        .filter(|reason| reason.is_token_error())
+        .map(|reason| (reason.to_string(), stats.token_errors(*reason).into()))
+        .collect();
     let outcomes: Map<String, Value> = Verdict::ALL
         .iter()
         .map(|verdict| (verdict.to_string(), stats.outcome(*verdict).into()))
@@ -100,10 +105,10 @@ pub(super) fn stats(stats: &Stats) -> Value {
     json!({
         "requests": stats.requests(),
         "outcomes": outcomes,
-        "reasons": by_reason(&|reason| stats.reason(reason)),
+        "reasons": reasons,
         "moves": stats.moves(),
         "tokens_issued": stats.tokens_issued(),
-        "token_errors": by_reason(&|reason| stats.token_errors(reason)),
+        "token_errors": token_errors,
         "violations": stats.violations(),
     })
 }

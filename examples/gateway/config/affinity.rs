@@ -1,125 +1,221 @@
-//! `[[affinity]]`: how a session is recognised.
+//! `[[affinity]]`: how a session is recognised. Several sections are a chain.
 
+use ipnet::IpNet;
 use tower_sticky::{
     Key, KeyRing,
-    affinity::{Conflict, Cookie, SameSite, Secure},
+    affinity::{self, Affinity, Chain, ClientIp, Conflict, Cookie, Header, SameSite, Secure},
 };
 
 use super::{
     Error,
     duration::Humane,
-    file::{self, Affinity, Format, Lifetime},
+    file::{self, Format, Lifetime},
 };
 
-const NAME: &str = "SERVER_ID";
+const COOKIE: &str = "SERVER_ID";
 
-/// The types that the interface promises and that do not exist yet.
-const LATER: [&str; 5] = ["header", "key", "client-ip", "envelope", "learned"];
-
-/// The cookie, and whether its key was made just now.
-pub(super) fn cookie(
-    affinity: Option<Vec<Affinity>>,
-    name: Option<String>,
-) -> Result<(Cookie, bool), Error> {
-    let Some(mut chain) = affinity else {
-        let name = name.unwrap_or_else(|| NAME.to_owned());
-        return Ok((Cookie::sealed(name, KeyRing::generate()?), true));
-    };
-    if chain.len() > 1 {
-        return Err(super::is_not_built("a chain of several [[affinity]] sections"));
-    }
-    match chain.pop() {
-        Some(affinity) => Ok((configured(affinity, name)?, false)),
-        None => Err(Error::new(
-            "affinity is an empty list; add one [[affinity]] section, or leave it out",
-        )),
-    }
+/// What the sections know of the rest of the file.
+#[derive(Debug)]
+pub(super) struct Surroundings<'a> {
+    /// The cookie's name on the command line, which overrides the file.
+    pub(super) cookie_name: Option<String>,
+    pub(super) trusted_proxies: &'a [IpNet],
+    pub(super) balance_factor: Option<f64>,
 }
 
-fn configured(affinity: Affinity, name: Option<String>) -> Result<Cookie, Error> {
-    match affinity.kind.as_str() {
-        "cookie" => {}
-        kind if LATER.contains(&kind) => {
+/// The affinities in order, and whether a key was made just now.
+pub(super) fn chain(
+    sections: Option<Vec<file::Affinity>>,
+    around: &Surroundings<'_>,
+) -> Result<(Chain, bool), Error> {
+    let is_hash = |section: &file::Affinity| matches!(&*section.kind, "key" | "client-ip");
+    let hashes = sections.iter().flatten().any(is_hash);
+    if around.balance_factor.is_some() && !hashes {
+        return Err(Error::new(
+            "strategy.balance_factor bounds the load of the hash modes, and there is none; remove \
+             it, or add an [[affinity]] of type \"key\" or \"client-ip\"",
+        ));
+    }
+    let Some(sections) = sections else {
+        let name = around.cookie_name.clone().unwrap_or_else(|| COOKIE.to_owned());
+        return Ok((Chain::of(Cookie::sealed(name, KeyRing::generate()?)), true));
+    };
+    let mut chain: Option<Chain> = None;
+    for section in sections {
+        let affinity = affinity(&section, around)?;
+        chain = Some(match chain {
+            None => Chain::of(affinity),
+            Some(chain) => chain.or(affinity),
+        });
+    }
+    chain.map(|chain| (chain, false)).ok_or_else(|| {
+        Error::new("affinity is an empty list; add one [[affinity]] section, or leave it out")
+    })
+}
+
+fn affinity(
+    section: &file::Affinity,
+    around: &Surroundings<'_>,
+) -> Result<Box<dyn Affinity>, Error> {
+    let allowed: &[&str] = match section.kind.as_str() {
+        "cookie" => &[
+            "name",
+            "format",
+            "keys",
+            "lifetime",
+            "idle_timeout",
+            "absolute_timeout",
+            "path",
+            "domain",
+            "same_site",
+            "secure",
+            "http_only",
+            "partitioned",
+            "forward",
+            "conflict",
+        ],
+        "header" => &["name", "format", "keys", "idle_timeout", "absolute_timeout", "forward"],
+        "key" => &["header", "cookie", "query"],
+        "client-ip" => &["ipv4_prefix", "ipv6_prefix"],
+        kind @ ("envelope" | "learned") => {
             return Err(super::is_not_built(&format!("affinity type {kind:?}")));
         }
         kind => {
             return Err(Error::new(format!(
-                "the affinity type {kind:?} is unknown; expected \"cookie\""
+                "the affinity type {kind:?} is unknown; expected \"cookie\", \"header\", \"key\", \
+                 \"client-ip\", \"envelope\" or \"learned\""
             )));
-        }
-    }
-    for (key, value) in [
-        ("header", &affinity.header),
-        ("cookie", &affinity.cookie),
-        ("query", &affinity.query),
-        ("ipv4_prefix", &affinity.ipv4_prefix),
-        ("ipv6_prefix", &affinity.ipv6_prefix),
-        ("capacity", &affinity.capacity),
-        ("store", &affinity.store),
-    ] {
-        if value.is_some() {
-            return Err(Error::new(format!(
-                "affinity has the key `{key}`, which does not belong to type \"cookie\"; remove it"
-            )));
-        }
-    }
-    let name = name.or(affinity.name).unwrap_or_else(|| NAME.to_owned());
-    let mut cookie = match (affinity.format, affinity.keys) {
-        (Format::Plain, None) => Cookie::plain(name),
-        (Format::Plain, Some(_)) => {
-            return Err(Error::new(
-                "affinity has keys, but format = \"plain\" uses none; remove them, or use \
-                 format = \"sealed\"",
-            ));
-        }
-        (Format::Sealed, Some(keys)) => Cookie::sealed(name, ring(&keys)?),
-        (Format::Sealed, None) => {
-            return Err(Error::new(
-                "affinity has format = \"sealed\" and no keys, so that no pin would outlive a \
-                 restart; add keys = [\"env:STICKY_KEY\"], with a key as `openssl rand -base64 32` \
-                 prints it in that variable",
-            ));
         }
     };
-    if let Some(Humane(timeout)) = affinity.idle_timeout {
+    if let Some(key) = section.given().into_iter().find(|key| !allowed.contains(key)) {
+        return Err(Error::new(format!(
+            "affinity has the key `{key}`, which does not belong to type {:?}; remove it",
+            section.kind
+        )));
+    }
+    Ok(match section.kind.as_str() {
+        "cookie" => Box::new(cookie(section, around)?),
+        "header" => Box::new(header(section)?),
+        "key" => Box::new(key(section, around)?),
+        _ => Box::new(client_ip(section, around)),
+    })
+}
+
+fn cookie(section: &file::Affinity, around: &Surroundings<'_>) -> Result<Cookie, Error> {
+    let name = around.cookie_name.clone().or_else(|| section.name.clone());
+    let name = name.unwrap_or_else(|| COOKIE.to_owned());
+    let mut cookie = match keys(section)? {
+        Some(keys) => Cookie::sealed(name, keys),
+        None => Cookie::plain(name),
+    };
+    if let Some(Humane(timeout)) = section.idle_timeout {
         cookie = cookie.idle_timeout(timeout);
     }
-    if let Some(Humane(timeout)) = affinity.absolute_timeout {
+    if let Some(Humane(timeout)) = section.absolute_timeout {
         cookie = cookie.absolute_timeout(timeout);
     }
-    if affinity.lifetime == Lifetime::Permanent {
+    if section.lifetime == Some(Lifetime::Permanent) {
         cookie = cookie.permanent();
     }
-    if let Some(path) = affinity.path {
+    if let Some(path) = &section.path {
         cookie = cookie.path(path);
     }
-    if let Some(domain) = affinity.domain {
+    if let Some(domain) = &section.domain {
         cookie = cookie.domain(domain);
     }
-    if let Some(same_site) = affinity.same_site {
+    if let Some(same_site) = section.same_site {
         cookie = cookie.same_site(match same_site {
             file::SameSite::Lax => SameSite::Lax,
             file::SameSite::Strict => SameSite::Strict,
             file::SameSite::None => SameSite::None,
         });
     }
-    if let Some(secure) = affinity.secure {
+    if let Some(secure) = section.secure {
         cookie = cookie.secure(match secure {
             file::Secure::Auto => Secure::Auto,
             file::Secure::Always => Secure::Always,
             file::Secure::Never => Secure::Never,
         });
     }
-    if let Some(conflict) = affinity.conflict {
+    if let Some(conflict) = section.conflict {
         cookie = cookie.conflict(match conflict {
             file::Conflict::Replace => Conflict::Replace,
             file::Conflict::Preserve => Conflict::Preserve,
         });
     }
     Ok(cookie
-        .http_only(affinity.http_only.unwrap_or(true))
-        .partitioned(affinity.partitioned.unwrap_or(false))
-        .forward(affinity.forward.unwrap_or(false)))
+        .http_only(section.http_only.unwrap_or(true))
+        .partitioned(section.partitioned.unwrap_or(false))
+        .forward(section.forward.unwrap_or(false)))
+}
+
+fn header(section: &file::Affinity) -> Result<Header, Error> {
+    let Some(name) = &section.name else {
+        return Err(Error::new(
+            "affinity of type \"header\" has no name; add the header that carries the token, for \
+             example name = \"x-sticky\"",
+        ));
+    };
+    let mut header = match keys(section)? {
+        Some(keys) => Header::sealed(name, keys),
+        None => Header::plain(name),
+    };
+    if let Some(Humane(timeout)) = section.idle_timeout {
+        header = header.idle_timeout(timeout);
+    }
+    if let Some(Humane(timeout)) = section.absolute_timeout {
+        header = header.absolute_timeout(timeout);
+    }
+    Ok(header.forward(section.forward.unwrap_or(false)))
+}
+
+fn key(section: &file::Affinity, around: &Surroundings<'_>) -> Result<affinity::Key, Error> {
+    let key = match (&section.header, &section.cookie, &section.query) {
+        (Some(header), None, None) => affinity::Key::header(header),
+        (None, Some(cookie), None) => affinity::Key::cookie(cookie),
+        (None, None, Some(query)) => affinity::Key::query(query),
+        _ => {
+            return Err(Error::new(
+                "affinity of type \"key\" needs exactly one of header, cookie and query, for \
+                 example header = \"x-user-id\"",
+            ));
+        }
+    };
+    Ok(match around.balance_factor {
+        Some(factor) => key.balance_factor(factor),
+        None => key,
+    })
+}
+
+fn client_ip(section: &file::Affinity, around: &Surroundings<'_>) -> ClientIp {
+    let mut client_ip = ClientIp::new().trust(around.trusted_proxies.iter().copied());
+    if let Some(bits) = section.ipv4_prefix {
+        client_ip = client_ip.ipv4_prefix(bits);
+    }
+    if let Some(bits) = section.ipv6_prefix {
+        client_ip = client_ip.ipv6_prefix(bits);
+    }
+    match around.balance_factor {
+        Some(factor) => client_ip.balance_factor(factor),
+        None => client_ip,
+    }
+}
+
+/// The keys of a token, or none for a plain one.
+fn keys(section: &file::Affinity) -> Result<Option<KeyRing>, Error> {
+    match (section.format.unwrap_or_default(), &section.keys) {
+        (Format::Plain, None) => Ok(None),
+        (Format::Plain, Some(_)) => Err(Error::new(
+            "affinity has keys, but format = \"plain\" uses none; remove them, or use \
+             format = \"sealed\"",
+        )),
+        (Format::Sealed, Some(keys)) => Ok(Some(ring(keys)?)),
+        (Format::Sealed, None) => Err(Error::new(
+            "affinity has format = \"sealed\" and no keys, so that no pin would outlive a restart; \
+             add keys = [\"env:STICKY_KEY\"], with a key as `openssl rand -base64 32` prints it in \
+             that variable",
+        )),
+    }
 }
 
 /// The first seals, all open. A variable may hold one key, or several separated by commas.
@@ -127,14 +223,7 @@ fn ring(keys: &[String]) -> Result<KeyRing, Error> {
     let mut all = Vec::new();
     for source in keys {
         if let Some(variable) = source.strip_prefix("env:") {
-            // Read through the ring, whose errors name the variable and never the secret.
-            KeyRing::from_env(variable)?;
-            let value = std::env::var(variable).unwrap_or_default();
-            for part in value.split(|c: char| c == ',' || c.is_whitespace()) {
-                if !part.is_empty() {
-                    all.push(Key::from_base64(part)?);
-                }
-            }
+            all.extend(Key::all_from_env(variable)?);
         } else if let Some(text) = source.strip_prefix("base64:") {
             all.push(Key::from_base64(text)?);
         } else {

@@ -25,7 +25,7 @@ pub(crate) struct File {
     pub(crate) failover: Failover,
     pub(crate) health: Health,
     pub(crate) rebalance: NotBuilt,
-    pub(crate) application: NotBuilt,
+    pub(crate) application: Application,
     pub(crate) session_headers: NotBuilt,
     pub(crate) backend: Vec<Backend>,
 }
@@ -47,11 +47,9 @@ pub(crate) struct Affinity {
     #[serde(rename = "type")]
     pub(crate) kind: String,
     pub(crate) name: Option<String>,
-    #[serde(default)]
-    pub(crate) format: Format,
+    pub(crate) format: Option<Format>,
     pub(crate) keys: Option<Vec<String>>,
-    #[serde(default)]
-    pub(crate) lifetime: Lifetime,
+    pub(crate) lifetime: Option<Lifetime>,
     pub(crate) idle_timeout: Option<Humane>,
     pub(crate) absolute_timeout: Option<Humane>,
     pub(crate) path: Option<String>,
@@ -62,14 +60,50 @@ pub(crate) struct Affinity {
     pub(crate) partitioned: Option<bool>,
     pub(crate) forward: Option<bool>,
     pub(crate) conflict: Option<Conflict>,
-    // These belong to the other types.
-    pub(crate) header: NotBuilt,
-    pub(crate) cookie: NotBuilt,
-    pub(crate) query: NotBuilt,
-    pub(crate) ipv4_prefix: NotBuilt,
-    pub(crate) ipv6_prefix: NotBuilt,
-    pub(crate) capacity: NotBuilt,
-    pub(crate) store: NotBuilt,
+    pub(crate) header: Option<String>,
+    pub(crate) cookie: Option<String>,
+    pub(crate) query: Option<String>,
+    pub(crate) ipv4_prefix: Option<u8>,
+    pub(crate) ipv6_prefix: Option<u8>,
+    pub(crate) capacity: Option<usize>,
+    pub(crate) store: Option<String>,
+}
+
+impl Affinity {
+    /// The keys that the section has, besides its type.
+    pub(crate) fn given(&self) -> Vec<&'static str> {
+        let all = [
+            ("name", self.name.is_some()),
+            ("format", self.format.is_some()),
+            ("keys", self.keys.is_some()),
+            ("lifetime", self.lifetime.is_some()),
+            ("idle_timeout", self.idle_timeout.is_some()),
+            ("absolute_timeout", self.absolute_timeout.is_some()),
+            ("path", self.path.is_some()),
+            ("domain", self.domain.is_some()),
+            ("same_site", self.same_site.is_some()),
+            ("secure", self.secure.is_some()),
+            ("http_only", self.http_only.is_some()),
+            ("partitioned", self.partitioned.is_some()),
+            ("forward", self.forward.is_some()),
+            ("conflict", self.conflict.is_some()),
+            ("header", self.header.is_some()),
+            ("cookie", self.cookie.is_some()),
+            ("query", self.query.is_some()),
+            ("ipv4_prefix", self.ipv4_prefix.is_some()),
+            ("ipv6_prefix", self.ipv6_prefix.is_some()),
+            ("capacity", self.capacity.is_some()),
+            ("store", self.store.is_some()),
+        ];
+        all.into_iter().filter_map(|(key, given)| given.then_some(key)).collect()
+    }
+}
+
+/// `[application]`: what backends may say of their sessions.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Application {
+    pub(crate) header: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -116,7 +150,7 @@ pub(crate) enum Conflict {
 pub(crate) struct Strategy {
     #[serde(rename = "type")]
     pub(crate) kind: Option<String>,
-    pub(crate) balance_factor: NotBuilt,
+    pub(crate) balance_factor: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

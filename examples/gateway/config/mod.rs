@@ -12,7 +12,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use tower_sticky::{Busy, ConfigError, Failover, Health, affinity::Cookie, strategy::Strategy};
+use tower_sticky::{Busy, ConfigError, Failover, Health, affinity::Chain, strategy::Strategy};
 
 use self::{
     duration::Humane,
@@ -57,9 +57,11 @@ pub(crate) struct Settings {
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) server_timing: bool,
     pub(crate) limits: Limits,
-    pub(crate) cookie: Cookie,
+    pub(crate) affinity: Chain,
     /// Whether the cookie is sealed under a key that was made just now.
     pub(crate) passing_key: bool,
+    /// The response header in which backends may say what becomes of a session.
+    pub(crate) application_header: Option<String>,
     pub(crate) strategy: Arc<dyn Strategy>,
     pub(crate) failover: Failover,
     pub(crate) busy: Busy,
@@ -111,9 +113,7 @@ impl Settings {
 
     fn new(file: File, flags: Flags, has_file: bool) -> Result<Self, Error> {
         not_built("rebalance", &file.rebalance)?;
-        not_built("application", &file.application)?;
         not_built("session_headers", &file.session_headers)?;
-        not_built("strategy.balance_factor", &file.strategy.balance_factor)?;
 
         let demo = !has_file && flags.backends.is_empty();
         let backends = if flags.backends.is_empty() { file.backend } else { flags.backends };
@@ -130,7 +130,14 @@ impl Settings {
                 "pool is empty; give the set of backends a name such as \"default\", or leave it out",
             ));
         }
-        let (cookie, passing_key) = affinity::cookie(file.affinity, flags.cookie)?;
+        let trusted_proxies: Vec<_> =
+            file.trusted_proxies.iter().map(|text| network(text)).collect::<Result<_, _>>()?;
+        let around = affinity::Surroundings {
+            cookie_name: flags.cookie,
+            trusted_proxies: &trusted_proxies,
+            balance_factor: file.strategy.balance_factor,
+        };
+        let (affinity, passing_key) = affinity::chain(file.affinity, &around)?;
         let limits = limits(&file.limits)?;
         let failover = &file.failover;
         let busy = Busy::wait(or(failover.busy_wait, Duration::from_millis(200)))
@@ -140,16 +147,13 @@ impl Settings {
             listen: address("listen", flags.listen.or(file.listen).as_deref(), LISTEN)?,
             admin,
             shutdown_timeout: or(file.shutdown_timeout, Duration::from_secs(30)),
-            trusted_proxies: file
-                .trusted_proxies
-                .iter()
-                .map(|text| network(text))
-                .collect::<Result<_, _>>()?,
+            trusted_proxies,
             // The demo's page shows it.
             server_timing: file.server_timing || demo,
             limits,
-            cookie,
+            affinity,
             passing_key,
+            application_header: file.application.header,
             strategy: strategy::named(flags.strategy.or(file.strategy.kind).as_deref())?,
             failover: otherwise(failover.unavailable.unwrap_or(Otherwise::Repin)),
             busy,

@@ -11,7 +11,7 @@ use super::{
     BoundAffinity, Change, Commit, Head, Look, Notes, Reading,
     header::header_name,
     life::{self, Life, Tokens, refuse},
-    notes::{Note, Owner},
+    notes::{Author, Note},
     scan,
     sealed::Bind,
     set_cookie,
@@ -154,8 +154,8 @@ pub(crate) struct Opened {
 }
 
 impl Bound {
-    fn owner(&self) -> Owner {
-        Owner::new(self)
+    fn author(&self) -> Author {
+        Author::new(self)
     }
 
     /// Opens the envelopes of a request until one is usable.
@@ -171,34 +171,39 @@ impl Bound {
             }
             reading.found = true;
             let opened = token::open_envelope(&self.keys, self.tokens.context(), value, now);
-            let judged = opened.map_err(Reason::from).and_then(|(letter, old_key)| {
-                match self.tokens.life().judge(letter.pin, old_key, now, pool) {
-                    Ok(usable) => Ok((usable, Opened { letter, nth: nth - 1 })),
-                    Err(Reason::Unknown) => {
-                        homeless.get_or_insert(Opened { letter, nth: nth - 1 });
-                        Err(Reason::Unknown)
-                    }
-                    Err(reason) => Err(reason),
+            let (letter, old_key) = match opened {
+                Ok(opened) => opened,
+                Err(unusable) => {
+                    reading.refuse(Reason::from(unusable).into());
+                    return None;
                 }
-            });
-            judged.map_err(|reason| reading.reason = reading.reason.or(Some(reason))).ok()
+            };
+            let judged = self.tokens.life().judge(letter.pin, old_key, now, pool);
+            let opened = Opened { letter, nth: nth - 1 };
+            match judged {
+                Ok(usable) => Some((usable, opened)),
+                Err(refused) => {
+                    reading.refuse(refused);
+                    if refused.gone.is_some() {
+                        homeless.get_or_insert(opened);
+                    }
+                    None
+                }
+            }
         });
         match usable {
             Some((usable, opened)) => (reading.with(usable), Some(opened)),
-            None => {
-                reading.key = homeless.as_ref().and_then(|opened| opened.letter.pin.session());
-                (reading, homeless)
-            }
+            None => (reading, homeless),
         }
     }
 
     fn is_noted(&self, notes: &Notes) -> bool {
         let opened = |note: &Note| matches!(note, Note::Opened(_)).then_some(());
-        notes.find(self.owner(), opened).is_some()
+        notes.find(self.author(), opened).is_some()
     }
 
     fn opened<'a>(&self, notes: &'a Notes) -> Option<&'a Opened> {
-        notes.find(self.owner(), |note| match note {
+        notes.find(self.author(), |note| match note {
             Note::Opened(opened) => opened.as_ref(),
             _ => None,
         })
@@ -259,7 +264,7 @@ impl BoundAffinity for Bound {
     fn read(&self, request: &Head<'_>, pool: &mut Look<'_>) -> Reading {
         let (reading, opened) = self.survey(request.headers, pool);
         if reading.found && !self.is_noted(pool.notes) {
-            pool.notes.push(self.owner(), Note::Opened(opened));
+            pool.notes.push(self.author(), Note::Opened(opened));
         }
         reading
     }
@@ -270,7 +275,7 @@ impl BoundAffinity for Bound {
             if !reading.found {
                 return;
             }
-            pool.notes.push(self.owner(), Note::Opened(opened));
+            pool.notes.push(self.author(), Note::Opened(opened));
         }
         let opened = self.opened(pool.notes);
         let mut nth = 0;

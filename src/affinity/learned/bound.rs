@@ -12,7 +12,7 @@ use crate::{
         BoundAffinity, Change, Commit, Head, Look, Notes, Reading,
         application_cookie::Said,
         later::Later,
-        notes::{Note, Owner},
+        notes::{Author, Note},
         scan,
     },
     clock::unix_millis,
@@ -52,8 +52,8 @@ struct Word {
 }
 
 impl Bound {
-    fn owner(&self) -> Owner {
-        Owner::new(self)
+    fn author(&self) -> Author {
+        Author::new(self)
     }
 
     fn key(&self, id: &[u8]) -> SessionKey {
@@ -83,7 +83,7 @@ impl Bound {
 
     /// What the table knows; `None` when that takes its time.
     fn look_up(&self, key: SessionKey, pool: &mut Look<'_>) -> Option<Answer> {
-        let noted = pool.notes.find_mut(self.owner(), |note| match note {
+        let noted = pool.notes.find_mut(self.author(), |note| match note {
             // The request may be read several times, if it has several ids.
             Note::Answered(of, answer) if *of == key => Some(match answer {
                 Answer::Pin(pin, open) => Answer::Pin(*pin, open.take()),
@@ -98,21 +98,21 @@ impl Bound {
         match self.store.get(key, self.idle) {
             Lookup::Now(answer) => Some(answer),
             Lookup::Later(lookup) => {
-                pool.later = Some(Later::new(self.owner(), key, lookup));
+                pool.later = Some(Later::new(self.author(), key, lookup));
                 None
             }
         }
     }
 
     fn known<'a>(&self, notes: &'a Notes) -> Option<&'a Known> {
-        notes.find(self.owner(), |note| match note {
+        notes.find(self.author(), |note| match note {
             Note::Known(known) => Some(known),
             _ => None,
         })
     }
 
     fn note(&self, notes: &mut Notes, known: Known) {
-        notes.push(self.owner(), Note::Known(known));
+        notes.push(self.author(), Note::Known(known));
     }
 
     /// Remembers where a session is, and keeps it alive until the answer has ended.
@@ -164,7 +164,8 @@ impl Bound {
 
 impl BoundAffinity for Bound {
     fn read(&self, request: &Head<'_>, pool: &mut Look<'_>) -> Reading {
-        let mut first = None;
+        // Without a usable pin: the session whose backend has left the pool, else the first id.
+        let (mut homeless, mut first) = (None, None);
         let mut reading = Reading::default();
         let now = unix_millis(pool.clock) / 1000;
         let usable = self.ids(request.headers, |id| {
@@ -180,9 +181,14 @@ impl BoundAffinity for Bound {
                     } else if let Some(position) = position {
                         self.note(pool.notes, Known { key, pin: Some(pin), _open: open });
                         let pin = Some(pin.pin(&key));
-                        return Some(Reading { pin, position, ..Reading::default() });
+                        return Some(Reading {
+                            pin,
+                            position: Some(position),
+                            ..Reading::default()
+                        });
                     } else {
-                        first.get_or_insert((key, Some(pin)));
+                        homeless.get_or_insert((key, Some(pin)));
+                        reading.pin = reading.pin.or(Some(pin.pin(&key)));
                         Some(Reason::Unknown)
                     }
                 }
@@ -196,7 +202,7 @@ impl BoundAffinity for Bound {
         if let Some(usable) = usable {
             return usable;
         }
-        if let Some((key, pin)) = first {
+        if let Some((key, pin)) = homeless.or(first) {
             reading.key = Some(key.session());
             self.note(pool.notes, Known { key, pin, _open: None });
         }

@@ -53,6 +53,15 @@ fn connection_cannot_take_the_host_away() {
 }
 
 #[test]
+fn one_host_goes_on() {
+    let request = Request::get("/").header("host", "shop").header("host", "other");
+    assert_eq!(
+        lines(&forwarded(request, Length::Empty, false).headers),
+        ["host: shop", "via: 1.1 x"]
+    );
+}
+
+#[test]
 fn connection_cannot_take_away_what_the_layer_says() {
     let request = Request::get("/").header("x-sticky-forwarded", "a");
     let request = request.header("connection", "X-Sticky-Forwarded");

@@ -1,0 +1,141 @@
+//! Every way to recognise a session, as the file sets it up.
+
+use std::collections::BTreeSet;
+
+use http::Method;
+
+use crate::{
+    backends::{Backend, echo, talking},
+    client::{Answer, Client, send},
+    process::Gateway,
+};
+
+const KEY: &str = "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=";
+
+/// A gateway with this configuration in front of these backends, in this order.
+async fn gateway(config: &str, backends: &[(&str, &Backend)]) -> Gateway {
+    let mut file = format!("[strategy]\ntype = \"round-robin\"\n{config}\n");
+    for (id, backend) in backends {
+        file.push_str(&format!("[[backend]]\nid = \"{id}\"\nurl = \"{}\"\n", backend.url()));
+    }
+    Gateway::configured_with(&file, &[("STICKY_KEY", KEY)]).await
+}
+
+async fn ask(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> Answer {
+    send(gateway.addr, Method::GET, path, headers, "").await
+}
+
+#[tokio::test]
+async fn a_token_in_a_header() {
+    let (a, b) = (echo("a").await, echo("b").await);
+    let gateway = gateway(
+        "[[affinity]]\ntype = \"header\"\nname = \"x-sticky\"\nkeys = [\"env:STICKY_KEY\"]",
+        &[("a", &a), ("b", &b)],
+    )
+    .await;
+    let first = ask(&gateway, "/", &[]).await;
+    let token = first.header("x-sticky").to_owned();
+    assert_eq!(token.len(), 79);
+    for _ in 0..4 {
+        let next = ask(&gateway, "/", &[("x-sticky", &token)]).await;
+        assert_eq!((next.backend(), next.header("x-sticky")), (first.backend(), ""));
+        assert!(next.json()["headers"].get("x-sticky").is_none(), "it ends here");
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_the_request() {
+    let (a, b, c) = (echo("a").await, echo("b").await, echo("c").await);
+    let all = [("a", &a), ("b", &b), ("c", &c)];
+    let by_header = gateway("[[affinity]]\ntype = \"key\"\nheader = \"x-user-id\"", &all).await;
+    let by_cookie = gateway("[[affinity]]\ntype = \"key\"\ncookie = \"uid\"", &all).await;
+    let reversed = [("c", &c), ("b", &b), ("a", &a)];
+    let by_query = gateway("[[affinity]]\ntype = \"key\"\nquery = \"user\"", &reversed).await;
+    let mut homes = BTreeSet::new();
+    for user in 0..12 {
+        let user = format!("user-{user}");
+        let home = ask(&by_header, "/", &[("x-user-id", &user)]).await;
+        assert_eq!(home.header("set-cookie"), "", "nothing is remembered");
+        let cookie = format!("x=1; uid={user}");
+        let answer = ask(&by_cookie, "/", &[("cookie", &cookie)]).await;
+        assert_eq!(answer.backend(), home.backend());
+        assert_eq!(answer.json()["headers"]["cookie"][0], cookie, "the application's own");
+        let path = format!("/?user={user}");
+        assert_eq!(ask(&by_query, &path, &[]).await.backend(), home.backend(), "any order");
+        homes.insert(home.backend());
+    }
+    assert_eq!(homes.len(), 3);
+}
+
+#[tokio::test]
+async fn the_clients_address_behind_a_trusted_proxy() {
+    let (a, b, c) = (echo("a").await, echo("b").await, echo("c").await);
+    let all = [("a", &a), ("b", &b), ("c", &c)];
+    let address = "[[affinity]]\ntype = \"client-ip\"\nipv4_prefix = 24";
+    let open = gateway(address, &all).await;
+    let file = format!("[failover]\npanic = false\n{address}");
+    let trusting = Gateway::configured(&format!(
+        "trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]\n{file}\n{}",
+        all.map(|(id, b)| format!("[[backend]]\nid = \"{id}\"\nurl = \"{}\"\n", b.url())).concat(),
+    ))
+    .await;
+    let mut homes = BTreeSet::new();
+    let alone = ask(&open, "/", &[]).await.backend();
+    for net in 0..12 {
+        let client = format!("203.0.{net}.9, 10.0.0.1");
+        let spoofed = ask(&open, "/", &[("x-forwarded-for", &client)]).await;
+        assert_eq!(spoofed.backend(), alone, "an untrusted peer changes nothing");
+        let home = ask(&trusting, "/", &[("x-forwarded-for", &client)]).await.backend();
+        let neighbour = format!("6.6.6.6, 203.0.{net}.77");
+        let answer = ask(&trusting, "/", &[("x-forwarded-for", &neighbour)]).await;
+        assert_eq!(answer.backend(), home, "one network, and what is left of it is not believed");
+        homes.insert(home);
+    }
+    assert_eq!(homes.len(), 3);
+}
+
+#[tokio::test]
+async fn a_chain_of_cookie_and_user_on_two_gateways() {
+    let (a, b, c) = (echo("a").await, echo("b").await, echo("c").await);
+    let chain = "[[affinity]]\ntype = \"cookie\"\nkeys = [\"env:STICKY_KEY\"]\nidle_timeout = \"30m\"\n\
+                 [[affinity]]\ntype = \"key\"\nheader = \"x-user-id\"\n\
+                 [[affinity]]\ntype = \"client-ip\"";
+    let one = gateway(chain, &[("a", &a), ("b", &b), ("c", &c)]).await;
+    let mut clients = Vec::new();
+    for user in 0..6 {
+        let user = format!("user-{user}");
+        let mut client = Client::new(one.addr);
+        let home = client.send(Method::GET, "/", &[("x-user-id", &user)], "").await.backend();
+        clients.push((client.jar.remove("SERVER_ID").unwrap(), home));
+    }
+    drop(one);
+    let two = gateway(chain, &[("c", &c), ("a", &a), ("b", &b)]).await;
+    for (token, home) in clients {
+        let cookie = format!("SERVER_ID={token}");
+        let answer = ask(&two, "/", &[("cookie", &cookie), ("x-user-id", "someone else")]).await;
+        assert_eq!(answer.backend(), home, "the cookie wins, and outlives the first gateway");
+        assert_eq!(answer.header("set-cookie"), "");
+    }
+}
+
+#[tokio::test]
+async fn the_application_has_a_word() {
+    let (a, b) = (talking("a").await, talking("b").await);
+    let gateway = gateway(
+        "[application]\nheader = \"x-sticky-action\"\n\
+         [[affinity]]\ntype = \"cookie\"\nformat = \"plain\"",
+        &[("a", &a), ("b", &b)],
+    )
+    .await;
+    let say = async |word: &str, cookie: &str| {
+        let answer = ask(&gateway, "/", &[("x-say", word), ("cookie", cookie)]).await;
+        assert_eq!(answer.header("x-sticky-action"), "", "not for the client");
+        answer
+    };
+    assert_eq!(say("no-pin", "x=1").await.header("set-cookie"), "");
+    let moved = say("move b", "SERVER_ID=a").await;
+    assert_eq!(moved.backend(), "a");
+    assert!(moved.header("set-cookie").starts_with("SERVER_ID=b;"), "from now on");
+    let ended = say("end", "SERVER_ID=a").await;
+    assert!(ended.header("set-cookie").contains("Max-Age=0"), "{:?}", ended.headers);
+}

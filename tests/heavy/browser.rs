@@ -1,0 +1,126 @@
+//! The demo shop in a real browser. Needs Chromium and its driver.
+
+#![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
+
+#[path = "browser/driver.rs"]
+mod driver;
+#[path = "browser/shop.rs"]
+mod shop;
+
+use std::panic::{AssertUnwindSafe, resume_unwind};
+
+use futures_util::FutureExt;
+use serde_json::json;
+
+use self::{driver::Browser, shop::Shop};
+
+const NOTE_IS_HIDDEN: &str = "document.getElementById('note').hidden";
+
+/// What a user sees.
+async fn text(browser: &Browser, id: &str) -> String {
+    let text = browser.evaluate(&format!("document.getElementById('{id}').innerText")).await;
+    text.as_str().unwrap().trim().to_owned()
+}
+
+/// Waits until the page has its answer: the cart with so many things in it.
+async fn cart(browser: &Browser, things: usize) {
+    let total = match things {
+        0 => "The cart is empty.".to_owned(),
+        1 => "1 thing in the cart.".to_owned(),
+        more => format!("{more} things in the cart."),
+    };
+    let shown = format!("document.getElementById('total').innerText === {}", json!(total));
+    browser.until(&total, &shown).await;
+}
+
+/// The table of requests, newest first: request, outcome, backend.
+async fn history(browser: &Browser) -> Vec<[String; 3]> {
+    let rows = "[...document.querySelectorAll('#history tr')].map(row => \
+                [...row.children].map(cell => cell.innerText.trim()))";
+    serde_json::from_value(browser.evaluate(rows).await).unwrap()
+}
+
+fn row(request: &str, outcome: &str, shop: &str) -> [String; 3] {
+    [request, outcome, shop].map(String::from)
+}
+
+async fn shopping(browser: &Browser, shop: &Shop) {
+    // A first visit.
+    browser.visit(&shop.page).await;
+    cart(browser, 0).await;
+    let first = text(browser, "shop").await;
+    assert!(first.starts_with("shop-"), "{first}");
+    assert!(browser.evaluate("document.title").await.as_str().unwrap().contains(&first));
+    assert_eq!(
+        history(browser).await,
+        [row("GET /cart", "pinned", &first), row("GET /", "assigned", &first)]
+    );
+    let script_sees = browser.evaluate("document.cookie").await;
+    assert_eq!(script_sees, json!(""), "no script sees the cookies");
+
+    // Things go into the cart.
+    for (thing, count) in [("Apple", 1), ("Apple", 2), ("Bread", 3)] {
+        browser.click(&format!("[aria-label='Add {thing} to the cart']")).await;
+        cart(browser, count).await;
+    }
+    assert_eq!(history(browser).await[0], row("POST /cart/bread", "pinned", &first));
+
+    // They are still there, as it is always the same shop.
+    for _ in 0..8 {
+        browser.reload().await;
+        cart(browser, 3).await;
+        assert_eq!(text(browser, "shop").await, first);
+        assert_eq!(browser.evaluate(NOTE_IS_HIDDEN).await, json!(true));
+        assert_eq!(
+            history(browser).await,
+            [row("GET /cart", "pinned", &first), row("GET /", "pinned", &first)]
+        );
+    }
+    assert_eq!(text(browser, "pieces-apple").await, "2");
+    assert_eq!(text(browser, "pieces-bread").await, "1");
+
+    // The shop closes: the session moves, and the user is told.
+    shop.set_mode(&first, "disabled").await;
+    browser.reload().await;
+    cart(browser, 0).await;
+    let second = text(browser, "shop").await;
+    assert!(second.starts_with("shop-") && second != first, "{second} after {first}");
+    browser.until("the note is there", &format!("!{NOTE_IS_HIDDEN}")).await;
+    let note = text(browser, "note").await;
+    assert!(note.contains("Your session has moved"), "{note}");
+    assert!(note.contains(&first) && note.contains(&second), "{note}");
+    assert_eq!(
+        history(browser).await,
+        [row("GET /cart", "pinned", &second), row("GET /", "moved", &second)]
+    );
+
+    // It has moved once, and stays when the first shop opens again.
+    browser.click("[aria-label='Add Tea to the cart']").await;
+    cart(browser, 1).await;
+    shop.set_mode(&first, "active").await;
+    for _ in 0..3 {
+        browser.reload().await;
+        cart(browser, 1).await;
+        assert_eq!(text(browser, "shop").await, second);
+        assert_eq!(browser.evaluate(NOTE_IS_HIDDEN).await, json!(true));
+    }
+    let stats = shop.stats().await;
+    assert_eq!(stats["moves"], 1, "{stats}");
+    assert_eq!(stats["violations"], 0, "{stats}");
+    assert_eq!(stats["outcomes"]["assigned"], 1, "{stats}");
+}
+
+#[tokio::test]
+async fn a_cart_in_a_browser_stays_with_its_shop() {
+    let shop = Shop::start().await;
+    let browser = Browser::start().await;
+    let result = AssertUnwindSafe(shopping(&browser, &shop)).catch_unwind().await;
+    if result.is_err() {
+        eprintln!("a picture of the page is in {}", browser.screenshot().await.display());
+    }
+    browser.close().await;
+    if let Err(failure) = result {
+        resume_unwind(failure);
+    }
+    shop.stop().await;
+}

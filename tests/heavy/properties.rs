@@ -1,0 +1,17 @@
+//! What must hold whatever a client, a backend or an operator does, tried with many random inputs.
+//!
+//! The inputs are the same in every run. `PROPTEST_CASES` asks for more of them, and
+//! `PROPTEST_RNG_SEED` for others.
+
+#![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
+
+#[path = "properties/caching.rs"]
+mod caching;
+#[path = "properties/cookies.rs"]
+mod cookies;
+#[path = "properties/pool.rs"]
+mod pool;
+#[path = "properties/support.rs"]
+mod support;
+#[path = "properties/tokens.rs"]
+mod tokens;

@@ -1,0 +1,28 @@
+//! Real servers and clients on the loopback interface, for tests.
+
+#![allow(missing_docs, missing_debug_implementations, clippy::unwrap_used)]
+
+pub mod client;
+pub mod gateway;
+pub mod server;
+
+use std::{future::Future, time::Duration};
+
+/// Nothing takes this long, on whatever machine; a test that waits for it has failed.
+pub const FOREVER: Duration = Duration::from_secs(60);
+
+/// Waits until `what` is so.
+pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let wait = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    in_time(what, wait).await;
+}
+
+/// Waits for something that must happen.
+pub async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let result = tokio::time::timeout(FOREVER, future).await;
+    result.unwrap_or_else(|_| panic!("in vain: {what}"))
+}

@@ -1,0 +1,214 @@
+//! The application's word, the caller's wishes, and strict sessions.
+
+use std::{convert::Infallible, sync::atomic::Ordering::SeqCst};
+
+use http::{Request, Response};
+use tower::service_fn;
+use tower_sticky::{
+    Backends, Busy, Failover, Mode, Reason, SessionAction, StickyLayer, Verdict, Wish,
+    affinity::Cookie, strategy::RoundRobin,
+};
+
+use crate::support::{Body, Client, get, keys, nodes, plain, sealed, send, with_cookie};
+
+/// Says what a node answers in the header `x-app`.
+fn say(node: &crate::support::Node, word: &str) {
+    let mut answers = node.told.answers.lock().unwrap();
+    answers.clear();
+    if !word.is_empty() {
+        answers.push(("x-app", word.to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn a_backend_ends_pins_moves_and_keeps_from_pinning() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).application_header("x-app").unwrap().into_service();
+    say(&a, "no-pin");
+    let mut client = Client::default();
+    let answer = client.send(&service, get()).await;
+    assert_eq!((answer.why().1, answer.token()), (Some("a"), None), "no session begins");
+    assert!(!answer.headers.contains_key("x-app"), "taken out before the client");
+    assert_eq!(client.send(&service, get()).await.body, "b");
+    say(&b, "move a");
+    say(&a, "");
+    let answer = client.send(&service, get()).await;
+    assert_eq!((answer.why().0, answer.token().is_some()), (Verdict::Pinned, true));
+    let answer = client.send(&service, get()).await;
+    assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None), "moved by its own word");
+    say(&a, "end");
+    let answer = client.send(&service, get()).await;
+    assert_eq!(answer.set_cookies().len(), 1);
+    assert!(answer.set_cookies()[0].starts_with("sid=; "), "{:?}", answer.set_cookies());
+    assert!(answer.set_cookies()[0].contains("Max-Age=0"), "the token is taken away");
+    for unknown in ["stop", "move nowhere"] {
+        say(&a, unknown);
+        let answer = send(&service, with_cookie("x=1")).await;
+        assert_eq!(answer.status, 200, "{unknown:?} is ignored");
+        assert!(!answer.headers.contains_key("x-app"));
+    }
+    assert_eq!(backends.snapshot().stats.moves(), 1);
+    assert!(sealed(&backends).application_header("content-length").is_err());
+}
+
+#[tokio::test]
+async fn the_header_is_only_a_word_when_it_is_named() {
+    let (backends, [a]) = nodes(["a"]);
+    say(&a, "end");
+    let service = sealed(&backends).into_service();
+    let answer = send(&service, get()).await;
+    assert_eq!(answer.headers["x-app"], "end");
+    assert!(answer.token().is_some());
+}
+
+#[tokio::test]
+async fn a_handler_in_process_has_a_word_too() {
+    let handler = service_fn(|request: Request<Body>| async move {
+        let mut response = Response::new(Body::default());
+        let action = match request.uri().path() {
+            "/logout" => Some(SessionAction::End),
+            "/static" => Some(SessionAction::NoPin),
+            _ => None,
+        };
+        response.extensions_mut().extend(action.map_or_else(http::Extensions::new, |action| {
+            let mut extensions = http::Extensions::new();
+            extensions.insert(action);
+            extensions
+        }));
+        Ok::<_, Infallible>(response)
+    });
+    let backends = Backends::from_iter([("a", handler)]);
+    let layer = StickyLayer::new(backends, Cookie::sealed("sid", keys()));
+    let service = layer.strategy(RoundRobin::new()).into_service();
+    let at = |path: &str| Request::get(path).body(Body::default()).unwrap();
+    assert_eq!(send(&service, at("/static")).await.set_cookies(), [""; 0]);
+    assert!(send(&service, at("/")).await.token().is_some());
+    assert_eq!(send(&service, at("/logout")).await.token().as_deref(), Some(""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pin_keeps_a_borrowed_session_where_it_is() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let layer = sealed(&backends).on_unavailable(Failover::Borrow);
+    let service = layer.application_header("x-app").unwrap().into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    backends.set_mode("a", Mode::Disabled).unwrap();
+    assert_eq!(client.send(&service, get()).await.token(), None);
+    say(&b, "pin");
+    let answer = client.send(&service, get()).await;
+    assert!(answer.token().is_some(), "the application brought its state along");
+    backends.set_mode("a", Mode::Active).unwrap();
+    say(&b, "");
+    assert_eq!(client.send(&service, get()).await.body, "b");
+    drop(a);
+}
+
+#[tokio::test]
+async fn some_requests_neither_read_nor_write_a_pin() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let layer = sealed(&backends).bypass_if(|head| head.uri().path().starts_with("/static/"));
+    let service = layer.into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    let cookie = format!("sid={}", client.token.clone().unwrap());
+    let request = |path: &str, wish: bool| {
+        let mut request = with_cookie(&cookie);
+        *request.uri_mut() = path.parse().unwrap();
+        if wish {
+            request.extensions_mut().insert(Wish::bypass());
+        }
+        request
+    };
+    let mut bodies = Vec::new();
+    for wish in [false, true] {
+        for _ in 0..2 {
+            let path = if wish { "/" } else { "/static/logo.png" };
+            let answer = send(&service, request(path, wish)).await;
+            assert_eq!(answer.why().2, Some(Reason::Requested));
+            assert_eq!(answer.token(), None);
+            bodies.push(answer.body);
+        }
+    }
+    assert_eq!(bodies, ["b", "a", "b", "a"], "the strategy chooses");
+    assert!(a.told.cookies.lock().unwrap().iter().all(|cookie| !cookie.contains("sid")));
+    drop(b);
+    assert_eq!(client.send(&service, get()).await.why(), (Verdict::Pinned, Some("a"), None));
+    let stats = backends.snapshot().stats;
+    assert_eq!((stats.tokens_issued(), stats.violations()), (1, 0));
+}
+
+#[tokio::test]
+async fn an_operator_tests_one_backend() {
+    let (backends, [_a, b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    backends.set_mode("b", Mode::Draining).unwrap();
+    let mut request = get();
+    request.extensions_mut().insert(Wish::backend("b").unwrap());
+    let answer = client.send(&service, request).await;
+    assert_eq!(answer.why(), (Verdict::Pinned, Some("b"), Some(Reason::Requested)));
+    assert_eq!(answer.token(), None, "the pin stays as it is");
+    assert_eq!(client.send(&service, get()).await.body, "a");
+    b.told.refuses.store(true, SeqCst);
+    for id in ["b", "nowhere"] {
+        let mut request = get();
+        request.extensions_mut().insert(Wish::backend(id).unwrap());
+        assert_eq!(send(&service, request).await.status, 503, "that one and no other");
+    }
+    assert_eq!(backends.snapshot().stats.violations(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn strict_sessions_are_served_at_home_or_not_at_all() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    // The other policies say what strictness overrules.
+    let layer = sealed(&backends)
+        .strict(true)
+        .retry_idempotent(true)
+        .on_busy(Busy::default().then(Failover::Borrow));
+    let service = layer.into_service();
+    let mut client = Client::default();
+    assert_eq!(client.send(&service, get()).await.status, 200, "a new session begins");
+    for unknown in ["", "nonsense", &"A".repeat(79)] {
+        let answer = send(&service, with_cookie(&format!("sid={unknown}"))).await;
+        assert_eq!(answer.status, 410, "{unknown:?} is not known");
+        assert_eq!(answer.why().0, Verdict::Rejected);
+        assert_eq!(answer.headers["cache-control"], "no-store");
+    }
+    let mut lenient = with_cookie("sid=nonsense");
+    lenient.extensions_mut().insert(Wish::strict(false));
+    assert_eq!(send(&service, lenient).await.status, 200);
+
+    let mut status = async |reason: Reason| {
+        let answer = client.send(&service, get()).await;
+        assert_eq!(answer.why(), (Verdict::Rejected, Some("a"), Some(reason)));
+        assert_eq!(answer.token(), None);
+        answer.status
+    };
+    a.told.set_busy(true);
+    assert_eq!(status(Reason::Busy).await, 503);
+    a.told.set_busy(false);
+    a.told.hangs_up.store(true, SeqCst);
+    assert_eq!(status(Reason::ConnectFailed).await, 503, "it holds across retries");
+    a.told.hangs_up.store(false, SeqCst);
+    a.told.refuses.store(true, SeqCst);
+    assert_eq!(status(Reason::ConnectFailed).await, 503, "and across failover");
+    assert_eq!(status(Reason::Down).await, 503);
+    backends.set_mode("a", Mode::Disabled).unwrap();
+    assert_eq!(status(Reason::Disabled).await, 503);
+    let served = b.served();
+    backends.remove("a").unwrap();
+    assert_eq!(client.send(&service, get()).await.status, 410, "gone for good: unknown");
+    assert_eq!(b.served(), served, "never served elsewhere");
+}
+
+#[tokio::test]
+async fn a_plain_session_can_be_strict_for_one_request() {
+    let (backends, _nodes) = nodes(["a"]);
+    let service = plain(&backends).into_service();
+    let mut request = with_cookie("sid=gone");
+    request.extensions_mut().insert(Wish::strict(true));
+    assert_eq!(send(&service, request).await.status, 410);
+}
