@@ -161,7 +161,11 @@ impl Bind for Learned {
             None => crate::Key::generate()?.hash_secret(),
         };
         let mut hasher = SipHasher13::new_with_keys(secret[0], secret[1]);
-        // One store may serve several pools and names.
+        // One store may serve several pools and names; header names are one however they are written.
+        let name = match &carrier {
+            Carrier::Cookie(_) => name,
+            Carrier::Header(name) => name.as_str(),
+        };
         for part in [pool, kind, name] {
             hasher.write(&(part.len() as u64).to_le_bytes());
             hasher.write(part.as_bytes());
