@@ -29,7 +29,8 @@ impl LookUp {
         let answer = match self.later.poll(cx) {
             Poll::Ready(answer) => answer,
             Poll::Pending if self.sleep.as_mut().poll(cx).is_ready() => {
-                tracing::warn!("the store of the sessions did not answer in time");
+                // The store itself is the one to warn, once and not with every request.
+                tracing::debug!("the store of the sessions did not answer in time");
                 Answer::Nothing
             }
             Poll::Pending => return Poll::Pending,

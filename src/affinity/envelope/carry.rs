@@ -134,7 +134,9 @@ impl Carrier {
         };
         let left = match letter.expires {
             0 => String::new(),
-            expires => format!("; Max-Age={}", u64::from(expires).saturating_sub(now)),
+            // It has ended: a client whose clock is late need not lose it through us.
+            expires if u64::from(expires) <= now => return false,
+            expires => format!("; Max-Age={}", u64::from(expires) - now),
         };
         let field = [name.as_bytes(), b"=", sealed, &letter.attributes, left.as_bytes()].concat();
         HeaderValue::from_bytes(&field).is_ok_and(|field| {
