@@ -150,10 +150,13 @@ fn without(field: &[u8], name: &Name) -> Option<HeaderValue> {
 /// How far it is to the end of the pair.
 #[inline]
 fn pair_len(rest: &[u8]) -> usize {
-    // A plain token is shorter than what it takes to set a vectorised search up.
-    const SHORT: usize = 24;
-    let near = rest.iter().take(SHORT).position(|&byte| byte == b';');
-    near.or_else(|| Some(SHORT + memchr(b';', rest.get(SHORT..)?)?)).unwrap_or(rest.len())
+    // A short rest, such as a plain token at the end, is read before a vectorised search is set up.
+    let end = if rest.len() <= 16 {
+        rest.iter().position(|&byte| byte == b';')
+    } else {
+        memchr(b';', rest)
+    };
+    end.unwrap_or(rest.len())
 }
 
 /// Where the pair begins whose first character that is not white space stands at `at`; `None` when
