@@ -15,8 +15,8 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Empty;
 use tower_service::Service;
 use tower_sticky::{
-    Backends, Key, KeyRing, NoInner, StickyLayer, StickyService,
-    affinity::{self, Cookie, Table},
+    Backends, Key, KeyRing, NoInner, StickyBody, StickyLayer, StickyService,
+    affinity::{self, Cookie, Envelope, Learned, Table},
     strategy::Strategy,
 };
 
@@ -120,6 +120,49 @@ pub fn request_of_user() -> Request<()> {
     request
 }
 
+/// A backend that sets its session's id, as applications do, when the request has none.
+#[derive(Debug, Clone)]
+pub struct Application(Arc<HeaderValue>);
+
+impl Service<Request<()>> for Application {
+    type Response = Response<Empty<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Empty<Bytes>>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<()>) -> Self::Future {
+        let mut response = Response::new(Empty::new());
+        if !request.headers().contains_key(header::COOKIE) {
+            response.headers_mut().insert(header::SET_COOKIE, HeaderValue::clone(&self.0));
+        }
+        ready(Ok(response))
+    }
+}
+
+fn applications(count: usize) -> Backends<Application> {
+    let field = HeaderValue::from_static("JSESSIONID=0123456789ABCDEF0123456789ABCDEF; Path=/");
+    let application = Application(Arc::new(field));
+    Backends::from_iter((0..count).map(|i| (format!("b{i}"), application.clone())))
+}
+
+/// A service that wraps the application's id.
+pub fn envelope(count: usize) -> StickyService<Application> {
+    StickyLayer::new(applications(count), Envelope::cookie("JSESSIONID", keys())).into_service()
+}
+
+/// A service that learns the application's id.
+pub fn learned(count: usize) -> StickyService<Application> {
+    StickyLayer::new(applications(count), Learned::cookie("JSESSIONID")).into_service()
+}
+
+/// A service with a plain cookie over the same applications.
+pub fn beside(count: usize) -> StickyService<Application> {
+    StickyLayer::new(applications(count), Cookie::plain("SERVER_ID")).into_service()
+}
+
 /// A request with this `Cookie` header.
 pub fn request(cookie: &str) -> Request<()> {
     let mut request = Request::new(());
@@ -129,7 +172,11 @@ pub fn request(cookie: &str) -> Request<()> {
 }
 
 /// The cookie that a fresh session gets from `service`, as the client sends it back.
-pub fn pin(service: &Sticky) -> String {
+pub fn pin<S>(service: &S) -> String
+where
+    S: Service<Request<()>, Response = Response<StickyBody<Empty<Bytes>>>, Error = Infallible>
+        + Clone,
+{
     let response = call(service, Request::new(()));
     let cookie = response.headers()[header::SET_COOKIE].to_str().expect("ASCII");
     cookie.split(';').next().expect("a pair").to_owned()

@@ -19,7 +19,7 @@ use tower_service::Service;
 use crate::{
     BoxError, Hold, NotSent, OnError, Reason, StickyBody, StickyError, Unanswered,
     backend::{BackendState, InFlight, Readiness},
-    dispatch::{Attempt, Dispatch, Next, Trial, observe},
+    dispatch::{Attempt, Dispatch, LookUp, Next, Trial, observe},
     wait::{Gate, Wait},
 };
 
@@ -51,6 +51,8 @@ pin_project! {
     {
         // Something is to be begun.
         Begin { next: Next<S> },
+        // Waiting for a store, before it is known where the request belongs.
+        LookUp { look_up: LookUp },
         // Waiting until this very clone is ready to be called.
         Wait { wait: Wait<S> },
         Call {
@@ -118,6 +120,12 @@ where
                         Ok(step) => step,
                         Err(error) => return Poll::Ready(fail::<E, RB, IB, S>(dispatch, error)),
                     }
+                }
+
+                StepProjection::LookUp { look_up } => {
+                    ready!(look_up.poll(cx, dispatch));
+                    let Some(request) = this.request.as_mut() else { return Poll::Pending };
+                    Step::Begin { next: dispatch.resume(request) }
                 }
 
                 StepProjection::Wait { wait } => {
@@ -215,6 +223,7 @@ where
     I: Service<Request<B>> + Clone,
 {
     let (state, inner) = match (next, inner) {
+        (Next::LookUp(look_up), _) => return Ok(Step::LookUp { look_up }),
         (Next::Fail(error), _) => return Err(error),
         (Next::Try(Attempt { service: Some(service), state, trial, patience }), _) => {
             return Ok(Step::Wait { wait: Wait::new(service, state, trial, patience) });
@@ -306,9 +315,10 @@ fn refused<S: Clone, B: 'static>(
 fn stamp<S, RB, IB>(
     dispatch: &mut Dispatch<S>,
     mut response: Response<RB>,
-    in_flight: InFlight,
+    mut in_flight: InFlight,
 ) -> Response<StickyBody<RB, IB>> {
     dispatch.answered(in_flight.state(), true, &mut response);
+    in_flight.keep(std::mem::take(&mut dispatch.notes));
     let mut in_flight = Some(in_flight);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Some(hold) = response.extensions().get::<Hold>()
@@ -322,10 +332,13 @@ fn stamp<S, RB, IB>(
 fn inner_answered<S, RB, IB>(
     dispatch: &mut Dispatch<S>,
     mut response: Response<IB>,
-    in_flight: Option<InFlight>,
+    mut in_flight: Option<InFlight>,
 ) -> Response<StickyBody<RB, IB>> {
-    match &in_flight {
-        Some(in_flight) => dispatch.answered(in_flight.state(), false, &mut response),
+    match &mut in_flight {
+        Some(in_flight) => {
+            dispatch.answered(in_flight.state(), false, &mut response);
+            in_flight.keep(std::mem::take(&mut dispatch.notes));
+        }
         None => dispatch.answered_by_last_resort(&mut response),
     }
     response.map(|body| StickyBody::inner(body, in_flight))

@@ -84,6 +84,7 @@ mod word;
 pub mod affinity;
 #[cfg(feature = "proxy")]
 pub mod proxy;
+pub mod store;
 pub mod strategy;
 
 pub use self::{

@@ -89,6 +89,11 @@ impl Wish {
         Ok(Self { backend: Some(BackendId::new(id)?), ..Self::NONE })
     }
 
+    /// Whether a pin of the request counts.
+    pub(crate) fn reads(&self) -> bool {
+        !self.bypass && self.backend.is_none()
+    }
+
     /// Whether the request is [strict](crate::StickyLayer::strict), instead of what the layer says.
     pub const fn strict(strict: bool) -> Self {
         Self { strict: Some(strict), ..Self::NONE }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
 
-use super::{Hashing, life};
+use super::{Hashing, later::Later, life, notes::Notes};
 use crate::{
     BackendId, Reason,
     backend::{BackendState, Index},
@@ -14,18 +14,20 @@ use crate::{
 
 /// An affinity at work, for one pool.
 pub trait BoundAffinity: fmt::Debug + Send + Sync + 'static {
-    /// Reads what the request carries.
-    fn read(&self, request: &Head<'_>, pool: &Look<'_>) -> Reading;
+    /// Reads what the request carries. When it leaves a [`later`](Look::later) behind, it is asked
+    /// again once that has answered.
+    fn read(&self, request: &Head<'_>, pool: &mut Look<'_>) -> Reading;
 
-    /// Takes what is ours out of the request.
-    fn strip(&self, reading: &Reading, headers: &mut HeaderMap);
+    /// Takes what is ours out of the request. In a chain also without [`read`](Self::read) before
+    /// it, when an earlier member had a pin.
+    fn strip(&self, reading: &Reading, pool: &mut Look<'_>, headers: &mut HeaderMap);
 
     /// Writes the pin on the response when there is something to write, and settles conflicts with
     /// what the backend wrote. Tells whether a token was issued.
-    fn respond(&self, commit: &Commit<'_>, headers: &mut HeaderMap) -> bool;
+    fn respond(&self, commit: &Commit<'_>, notes: &mut Notes, headers: &mut HeaderMap) -> bool;
 
     /// Takes the pin away from the client: the application has ended the session.
-    fn forget(&self, https: bool, headers: &mut HeaderMap);
+    fn forget(&self, https: bool, notes: &mut Notes, headers: &mut HeaderMap);
 
     /// Whether the pin of a new session is remembered. If not, the key of each request decides.
     fn remembers(&self) -> bool {
@@ -99,6 +101,9 @@ impl<'a> Head<'a> {
 pub struct Look<'a> {
     pub(crate) index: &'a Index,
     pub(crate) clock: &'a dyn WallClock,
+    pub(crate) notes: &'a mut Notes,
+    /// What has to be waited for before the request can be read.
+    pub(crate) later: Option<Later>,
 }
 
 /// What a request carries.
@@ -148,6 +153,8 @@ pub struct Commit<'a> {
     pub(crate) source: usize,
     /// Whether the client used https, by a trusted word.
     pub(crate) https: bool,
+    /// Whether this answer is not to begin a session.
+    pub(crate) silent: bool,
     pub(crate) clock: &'a dyn WallClock,
 }
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
 
-use super::{Affinity, BoundAffinity, Change, Commit, Hashing, Head, Look, Reading, sealed::Bind};
+use super::{
+    Affinity, BoundAffinity, Change, Commit, Hashing, Head, Look, Notes, Reading, sealed::Bind,
+};
 use crate::{BackendId, ConfigError};
 
 /// Several affinities in order of preference: the first that yields a pin wins, else the first that
@@ -62,11 +64,14 @@ struct Bound {
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, pool: &Look<'_>) -> Reading {
+    fn read(&self, request: &Head<'_>, pool: &mut Look<'_>) -> Reading {
         // Each member that carries something has it stripped, also behind the one that wins.
         let mut chosen = Reading { found: true, ..Reading::default() };
         for (source, member) in self.members.iter().enumerate() {
             let reading = member.read(request, pool);
+            if pool.later.is_some() {
+                return chosen;
+            }
             if reading.position.is_some() {
                 return Reading { found: true, sole: false, source, ..reading };
             }
@@ -77,13 +82,13 @@ impl BoundAffinity for Bound {
         chosen
     }
 
-    fn strip(&self, reading: &Reading, headers: &mut HeaderMap) {
+    fn strip(&self, reading: &Reading, pool: &mut Look<'_>, headers: &mut HeaderMap) {
         for member in &self.members {
-            member.strip(reading, headers);
+            member.strip(reading, pool, headers);
         }
     }
 
-    fn respond(&self, commit: &Commit<'_>, headers: &mut HeaderMap) -> bool {
+    fn respond(&self, commit: &Commit<'_>, notes: &mut Notes, headers: &mut HeaderMap) -> bool {
         let mut issued = false;
         for (position, member) in self.members.iter().enumerate() {
             // A token that is due is written anew where it came from; a new one is written everywhere.
@@ -91,14 +96,14 @@ impl BoundAffinity for Bound {
                 Change::Refresh if position != commit.source => Change::Keep,
                 change => change,
             };
-            issued |= member.respond(&Commit { change, ..*commit }, headers);
+            issued |= member.respond(&Commit { change, ..*commit }, notes, headers);
         }
         issued
     }
 
-    fn forget(&self, https: bool, headers: &mut HeaderMap) {
+    fn forget(&self, https: bool, notes: &mut Notes, headers: &mut HeaderMap) {
         for member in &self.members {
-            member.forget(https, headers);
+            member.forget(https, notes, headers);
         }
     }
 

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use ipnet::IpNet;
 
 use super::{
-    BoundAffinity, Commit, Head, Look, Reading, Table,
+    BoundAffinity, Commit, Head, Look, Notes, Reading, Table,
     client_address::{ClientAddress, Forwarding},
     hashing::{HashOptions, Hashing},
     life::refuse,
@@ -210,7 +210,7 @@ struct Bound {
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, _: &Look<'_>) -> Reading {
+    fn read(&self, request: &Head<'_>, _: &mut Look<'_>) -> Reading {
         let key = (self.peer)(request).map(|peer| {
             let trusted = request.extensions.get::<Peer>().is_some_and(Peer::is_trusted);
             let client = self.address.find(peer, trusted, request.headers);
@@ -219,13 +219,13 @@ impl BoundAffinity for Bound {
         Reading { key, ..Reading::default() }
     }
 
-    fn strip(&self, _: &Reading, _: &mut HeaderMap) {}
+    fn strip(&self, _: &Reading, _: &mut Look<'_>, _: &mut HeaderMap) {}
 
-    fn respond(&self, _: &Commit<'_>, _: &mut HeaderMap) -> bool {
+    fn respond(&self, _: &Commit<'_>, _: &mut Notes, _: &mut HeaderMap) -> bool {
         false
     }
 
-    fn forget(&self, _: bool, _: &mut HeaderMap) {}
+    fn forget(&self, _: bool, _: &mut Notes, _: &mut HeaderMap) {}
 
     fn remembers(&self) -> bool {
         false

@@ -8,7 +8,8 @@ use http::{
 };
 
 use super::{
-    BoundAffinity, Change, Commit, Conflict, Head, Look, Reading, SameSite, Secure, cache_control,
+    BoundAffinity, Change, Commit, Conflict, Head, Look, Notes, Reading, SameSite, Secure,
+    cache_control,
     life::{Life, Tokens, refuse},
     scan,
     sealed::Bind,
@@ -199,7 +200,7 @@ struct Bound {
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, pool: &Look<'_>) -> Reading {
+    fn read(&self, request: &Head<'_>, pool: &mut Look<'_>) -> Reading {
         let mut reading = Reading::default();
         let mut cookies = scan::Cookies::new(request.headers);
         while let Some(value) = cookies.next(&self.name) {
@@ -213,7 +214,7 @@ impl BoundAffinity for Bound {
         reading
     }
 
-    fn strip(&self, reading: &Reading, headers: &mut HeaderMap) {
+    fn strip(&self, reading: &Reading, _: &mut Look<'_>, headers: &mut HeaderMap) {
         if self.options.forward {
             return;
         }
@@ -224,7 +225,7 @@ impl BoundAffinity for Bound {
         scan::remove(headers, &self.name);
     }
 
-    fn respond(&self, commit: &Commit<'_>, headers: &mut HeaderMap) -> bool {
+    fn respond(&self, commit: &Commit<'_>, _: &mut Notes, headers: &mut HeaderMap) -> bool {
         let name = &self.options.attributes.name;
         if headers.contains_key(SET_COOKIE) && set_cookie::sets(headers, name) {
             match self.options.conflict {
@@ -248,7 +249,7 @@ impl BoundAffinity for Bound {
         true
     }
 
-    fn forget(&self, https: bool, headers: &mut HeaderMap) {
+    fn forget(&self, https: bool, _: &mut Notes, headers: &mut HeaderMap) {
         set_cookie::drop_named(headers, &self.options.attributes.name);
         if let Some(field) = self.field(String::new(), Some(Duration::ZERO), https) {
             headers.append(SET_COOKIE, field);

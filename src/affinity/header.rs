@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
-    BoundAffinity, Change, Commit, Head, Look, Reading, cache_control,
+    BoundAffinity, Change, Commit, Head, Look, Notes, Reading, cache_control,
     life::{Life, Tokens, refuse},
     sealed::Bind,
 };
@@ -121,7 +121,7 @@ struct Bound {
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, pool: &Look<'_>) -> Reading {
+    fn read(&self, request: &Head<'_>, pool: &mut Look<'_>) -> Reading {
         let mut reading = Reading::default();
         for value in request.headers.get_all(&self.name) {
             reading.found = !self.forward;
@@ -133,13 +133,13 @@ impl BoundAffinity for Bound {
         reading
     }
 
-    fn strip(&self, _: &Reading, headers: &mut HeaderMap) {
+    fn strip(&self, _: &Reading, _: &mut Look<'_>, headers: &mut HeaderMap) {
         if !self.forward {
             headers.remove(&self.name);
         }
     }
 
-    fn respond(&self, commit: &Commit<'_>, headers: &mut HeaderMap) -> bool {
+    fn respond(&self, commit: &Commit<'_>, _: &mut Notes, headers: &mut HeaderMap) -> bool {
         headers.remove(&self.name);
         if commit.change == Change::Keep {
             return false;
@@ -155,7 +155,7 @@ impl BoundAffinity for Bound {
     }
 
     /// An empty value: the client has nothing to send any more.
-    fn forget(&self, _: bool, headers: &mut HeaderMap) {
+    fn forget(&self, _: bool, _: &mut Notes, headers: &mut HeaderMap) {
         headers.insert(self.name.clone(), HeaderValue::from_static(""));
         cache_control::make_private(headers, self.name.as_str());
     }

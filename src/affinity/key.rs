@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use http::{HeaderMap, HeaderName};
 
 use super::{
-    BoundAffinity, Commit, Head, Look, Reading, Table,
+    BoundAffinity, Commit, Head, Look, Notes, Reading, Table,
     hashing::{HashOptions, Hashing},
     header::header_name,
     life::refuse,
@@ -204,18 +204,18 @@ impl Bound {
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, _: &Look<'_>) -> Reading {
+    fn read(&self, request: &Head<'_>, _: &mut Look<'_>) -> Reading {
         let value = self.value(request).filter(|value| !value.is_empty());
         Reading { key: value.map(|value| self.hashing.hash(&value)), ..Reading::default() }
     }
 
-    fn strip(&self, _: &Reading, _: &mut HeaderMap) {}
+    fn strip(&self, _: &Reading, _: &mut Look<'_>, _: &mut HeaderMap) {}
 
-    fn respond(&self, _: &Commit<'_>, _: &mut HeaderMap) -> bool {
+    fn respond(&self, _: &Commit<'_>, _: &mut Notes, _: &mut HeaderMap) -> bool {
         false
     }
 
-    fn forget(&self, _: bool, _: &mut HeaderMap) {}
+    fn forget(&self, _: bool, _: &mut Notes, _: &mut HeaderMap) {}
 
     fn remembers(&self) -> bool {
         false

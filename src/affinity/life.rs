@@ -42,6 +42,62 @@ impl Life {
     }
 }
 
+impl Life {
+    /// Whether an authentic pin is in time and of a backend in the pool.
+    pub(super) fn judge(
+        &self,
+        pin: Pin,
+        old_key: bool,
+        now: u64,
+        pool: &Look<'_>,
+    ) -> Result<Usable, Refused> {
+        let (issued, seen) = (u64::from(pin.issued), u64::from(pin.seen));
+        if issued.max(seen) > now + SKEW_SECONDS {
+            return Err(Reason::Malformed.into());
+        }
+        let (age, idle) = (now.saturating_sub(issued), now.saturating_sub(seen));
+        if self.absolute.is_some_and(|timeout| age >= timeout.as_secs()) {
+            return Err(Reason::ExpiredAbsolute.into());
+        }
+        if self.idle.is_some_and(|timeout| idle >= timeout.as_secs()) {
+            return Err(Reason::ExpiredIdle.into());
+        }
+        let gone = Refused { reason: Reason::Unknown, gone: Some(pin) };
+        let position = pool.index.position(pin.backend).ok_or(gone)?;
+        // A quarter of the idle timeout, rounded up, so that it is never due at once.
+        let due = self.idle.is_some_and(|timeout| idle >= timeout.as_secs().div_ceil(4));
+        Ok(Usable { pin, position, refresh: due || old_key })
+    }
+}
+
+impl From<Unusable> for Reason {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::Malformed => Self::Malformed,
+            Unusable::Forged => Self::Forged,
+        }
+    }
+}
+
+/// The pin of a session that begins on the backend of `commit`.
+pub(super) fn begin(keys: &KeyRing, commit: &Commit<'_>) -> Pin {
+    let millis = unix_millis(commit.clock);
+    let (session, now) = (token::new_session(keys), (millis / 1000) as u32);
+    Pin { backend: commit.backend.tag, session, epoch: millis, issued: now, seen: now }
+}
+
+/// The pin of a session that goes on where it was.
+pub(super) fn keep(pin: Pin, commit: &Commit<'_>) -> Pin {
+    Pin { seen: (unix_millis(commit.clock) / 1000) as u32, ..pin }
+}
+
+/// The pin of a session that goes on at the backend of `commit`.
+pub(super) fn moved(pin: Pin, commit: &Commit<'_>) -> Pin {
+    let millis = unix_millis(commit.clock);
+    let epoch = (pin.epoch + 1).max(millis);
+    Pin { backend: commit.backend.tag, epoch, seen: (millis / 1000) as u32, ..pin }
+}
+
 /// An error about `carrier`, such as `the cookie "sid"`.
 pub(super) fn refuse(carrier: &str, why: &str) -> ConfigError {
     ConfigError::new(format!("{carrier}: {why}"))
@@ -95,6 +151,14 @@ impl Tokens {
         }
     }
 
+    pub(super) fn life(&self) -> &Life {
+        &self.life
+    }
+
+    pub(super) fn context(&self) -> &Context {
+        &self.context
+    }
+
     /// The pin that `token` stands for.
     pub(super) fn read(&self, token: &[u8], pool: &Look<'_>) -> Result<Usable, Refused> {
         let Some(keys) = &self.life.keys else {
@@ -106,31 +170,8 @@ impl Tokens {
             return Ok(Usable { pin, position, refresh: false });
         };
         let now = unix_millis(pool.clock) / 1000;
-        let opened = token::open(keys, &self.context, token, now).map_err(|error| match error {
-            Unusable::Malformed => Reason::Malformed,
-            Unusable::Forged => Reason::Forged,
-        })?;
-        self.judge(opened.pin, opened.old_key, now, pool)
-    }
-
-    /// Whether an authentic pin is in time and of a backend in the pool.
-    fn judge(&self, pin: Pin, old_key: bool, now: u64, pool: &Look<'_>) -> Result<Usable, Refused> {
-        let (issued, seen) = (u64::from(pin.issued), u64::from(pin.seen));
-        if issued.max(seen) > now + SKEW_SECONDS {
-            return Err(Reason::Malformed.into());
-        }
-        let (age, idle) = (now.saturating_sub(issued), now.saturating_sub(seen));
-        if self.life.absolute.is_some_and(|timeout| age >= timeout.as_secs()) {
-            return Err(Reason::ExpiredAbsolute.into());
-        }
-        if self.life.idle.is_some_and(|timeout| idle >= timeout.as_secs()) {
-            return Err(Reason::ExpiredIdle.into());
-        }
-        let gone = Refused { reason: Reason::Unknown, gone: Some(pin) };
-        let position = pool.index.position(pin.backend).ok_or(gone)?;
-        // A quarter of the idle timeout, rounded up, so that it is never due at once.
-        let due = self.life.idle.is_some_and(|timeout| idle >= timeout.as_secs().div_ceil(4));
-        Ok(Usable { pin, position, refresh: due || old_key })
+        let opened = token::open(keys, &self.context, token, now).map_err(Reason::from)?;
+        self.life.judge(opened.pin, opened.old_key, now, pool)
     }
 
     /// The token for what has become of the pin. `None` when the system has no randomness to give.
@@ -138,22 +179,14 @@ impl Tokens {
         let Some(keys) = &self.life.keys else {
             return Some(Written { token: commit.backend.id.as_str().to_owned(), left: None });
         };
-        let millis = unix_millis(commit.clock);
-        let now = (millis / 1000) as u32;
-        let backend = commit.backend.tag;
         let pin = match (commit.change, commit.pin) {
-            (Change::Refresh | Change::Keep, Some(pin)) => Pin { seen: now, ..pin },
+            (Change::Refresh | Change::Keep, Some(pin)) => keep(pin, commit),
             // The session goes on, its first date with it.
-            (Change::Move | Change::Assign, Some(pin)) if pin.session != 0 => {
-                Pin { backend, seen: now, epoch: (pin.epoch + 1).max(millis), ..pin }
-            }
-            _ => {
-                let session = token::new_session(keys);
-                Pin { backend, session, epoch: millis, issued: now, seen: now }
-            }
+            (Change::Move | Change::Assign, Some(pin)) if pin.session != 0 => moved(pin, commit),
+            _ => begin(keys, commit),
         };
         let left = |timeout: Duration| {
-            let age = Duration::from_secs(u64::from(now.saturating_sub(pin.issued)));
+            let age = Duration::from_secs(u64::from(pin.seen.saturating_sub(pin.issued)));
             timeout.saturating_sub(age)
         };
         let token = token::seal(keys, &self.context, &pin)?;

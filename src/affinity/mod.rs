@@ -7,8 +7,11 @@
 //! | [`Header`] | the same tokens in a header, both ways | the client must send it back |
 //! | [`Key`] | a hash of something in the request chooses the backend: no state | best effort: a change of the pool moves those whose choice it was; whoever changes the key moves |
 //! | [`ClientIp`] | the same with the client's address | breaks when it changes; everybody behind one address is one session |
+//! | [`Envelope`] | the application's own session id, sealed together with the pin: the client has one opaque value, the application its own id | the application must issue an id; the sealed value is longer |
+//! | [`Learned`] | the application's own session id, remembered in a table | a table per gateway, lost with the process; gateways agree only by a shared store |
 //! | [`Chain`] | several of them in order | |
 
+mod application_cookie;
 mod bound;
 mod cache_control;
 mod chain;
@@ -16,10 +19,14 @@ mod client_address;
 mod client_ip;
 mod cookie;
 mod cookie_options;
+mod envelope;
 mod hashing;
 mod header;
 mod key;
+mod later;
+mod learned;
 mod life;
+mod notes;
 mod scan;
 mod set_cookie;
 
@@ -31,14 +38,18 @@ pub use self::{
     client_ip::{ClientIp, ForwardedBy},
     cookie::Cookie,
     cookie_options::{Conflict, SameSite, Secure},
+    envelope::Envelope,
     hashing::Table,
     header::Header,
     key::Key,
+    learned::Learned,
 };
 pub(crate) use self::{
     bound::{BoundAffinity, Change, Commit, Look, Reading},
     hashing::{Hashing, Owner},
     header::header_name,
+    later::Later,
+    notes::Notes,
 };
 use crate::ConfigError;
 

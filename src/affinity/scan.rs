@@ -24,7 +24,10 @@ pub(super) struct Name {
 struct Found<'a> {
     start: usize,
     end: usize,
-    value: &'a [u8],
+    /// Where the value begins.
+    at: usize,
+    /// The value, maybe with quotes.
+    written: &'a [u8],
 }
 
 impl Name {
@@ -48,9 +51,10 @@ impl Name {
             match (start, field.get(value_start)) {
                 (Some(start), Some(b'=')) => {
                     let rest = &field[value_start + 1..];
-                    let len = pair_len(rest);
-                    let end = value_start + 1 + len;
-                    return Some(Found { start, end, value: unquote(trim(&rest[..len])) });
+                    let end = value_start + 1 + pair_len(rest);
+                    let at = skip_white(field, value_start + 1);
+                    let written = trim_end(&field[at..end]);
+                    return Some(Found { start, end, at, written });
                 }
                 // The name stands inside of something else.
                 _ => from = at + 1,
@@ -64,6 +68,8 @@ pub(super) struct Cookies<'a> {
     fields: ValueIter<'a, HeaderValue>,
     field: Option<&'a [u8]>,
     from: usize,
+    /// Whether it is still in the first field.
+    first: bool,
     sole: bool,
 }
 
@@ -72,7 +78,7 @@ impl<'a> Cookies<'a> {
     pub(super) fn new(headers: &'a HeaderMap) -> Self {
         let mut fields = headers.get_all(COOKIE).into_iter();
         let field = fields.next().map(HeaderValue::as_bytes);
-        Self { fields, field, from: 0, sole: false }
+        Self { fields, field, from: 0, first: true, sole: false }
     }
 
     /// The value of the next one.
@@ -82,12 +88,12 @@ impl<'a> Cookies<'a> {
             let field = self.field?;
             if let Some(found) = name.find(field, self.from) {
                 let whole = found.start == 0 && found.end == field.len();
-                self.sole = whole && self.from == 0 && self.fields.size_hint().1 == Some(0);
+                self.sole = whole && self.first && self.fields.size_hint().1 == Some(0);
                 self.from = found.end;
-                return Some(found.value);
+                return Some(unquote(found.written));
             }
             self.field = self.fields.next().map(HeaderValue::as_bytes);
-            self.from = 0;
+            (self.from, self.first) = (0, false);
         }
     }
 
@@ -98,15 +104,33 @@ impl<'a> Cookies<'a> {
     }
 }
 
+/// What becomes of one cookie.
+pub(super) enum Edit<'a> {
+    Keep,
+    Remove,
+    /// It gets this value, in place of the old one and its quotes.
+    Replace(&'a [u8]),
+}
+
 /// Removes every cookie of this name and leaves all other bytes as they are. A field that would
 /// become empty goes.
 pub(super) fn remove(headers: &mut HeaderMap, name: &Name) {
+    edit(headers, name, |_| Edit::Remove);
+}
+
+/// Asks `choose` what becomes of each cookie of this name, by its value, and leaves all other bytes
+/// as they are. A field that would become empty goes.
+pub(super) fn edit<'a>(
+    headers: &mut HeaderMap,
+    name: &Name,
+    mut choose: impl FnMut(&[u8]) -> Edit<'a>,
+) {
     let Entry::Occupied(mut fields) = headers.entry(COOKIE) else {
         return;
     };
     let mut left_over = false;
     for field in fields.iter_mut() {
-        if let Some(rest) = without(field.as_bytes(), name) {
+        if let Some(rest) = edited(field.as_bytes(), name, &mut choose) {
             *field = rest;
             left_over |= field.is_empty();
         }
@@ -121,24 +145,46 @@ pub(super) fn remove(headers: &mut HeaderMap, name: &Name) {
     }
 }
 
-/// The field without the cookies of this name; `None` when it has none.
-fn without(field: &[u8], name: &Name) -> Option<HeaderValue> {
+/// The field as it becomes; `None` when it stays as it is.
+fn edited<'a>(
+    field: &[u8],
+    name: &Name,
+    choose: &mut impl FnMut(&[u8]) -> Edit<'a>,
+) -> Option<HeaderValue> {
     let first = name.find(field, 0)?;
-    let at_front = first.start == 0;
     let mut kept = Vec::with_capacity(field.len());
-    let (mut next, mut done) = (Some(first), 0);
+    let (mut next, mut done, mut changed) = (Some(first), 0, false);
+    // Whether all before `done` was removed, and whether the last pair was.
+    let (mut at_front, mut cut) = (false, false);
     while let Some(found) = next {
-        kept.extend_from_slice(&field[done..found.start]);
-        // One of the two semicolons around the pair goes with it: the one behind, and at the end of
-        // the field the one before.
-        done = found.end + 1;
-        next = name.find(field, done);
+        match choose(unquote(found.written)) {
+            Edit::Keep => cut = false,
+            Edit::Replace(value) => {
+                kept.extend_from_slice(&field[done..found.at]);
+                kept.extend_from_slice(value);
+                done = found.at + found.written.len();
+                (changed, cut) = (true, false);
+            }
+            Edit::Remove => {
+                at_front |= found.start == 0;
+                kept.extend_from_slice(&field[done..found.start]);
+                // One of the two semicolons around the pair goes with it: the one behind, and at the
+                // end of the field the one before.
+                done = found.end + 1;
+                (changed, cut) = (true, true);
+            }
+        }
+        next = name.find(field, found.end + 1);
+    }
+    if !changed {
+        return None;
     }
     match field.get(done..) {
         Some(rest) => kept.extend_from_slice(rest),
-        None => {
+        None if cut => {
             kept.pop_if(|last| *last == b';');
         }
+        None => {}
     }
     // White space that stood between our cookie and another one is not the front of the field.
     let kept = if at_front { trim_start(&kept) } else { &kept };
@@ -181,7 +227,7 @@ fn skip_white(field: &[u8], mut at: usize) -> usize {
     at
 }
 
-fn unquote(value: &[u8]) -> &[u8] {
+pub(super) fn unquote(value: &[u8]) -> &[u8] {
     match value {
         [b'"', inner @ .., b'"'] => inner,
         _ => value,
@@ -195,8 +241,7 @@ fn trim_start(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-fn trim(bytes: &[u8]) -> &[u8] {
-    let mut bytes = trim_start(bytes);
+fn trim_end(mut bytes: &[u8]) -> &[u8] {
     while let [rest @ .., b' ' | b'\t'] = bytes {
         bytes = rest;
     }
@@ -280,7 +325,9 @@ mod tests {
         };
         assert_eq!(sole(&[b"sid=a"]), Some(true));
         assert_eq!(sole(&[b"x=1"]), None);
-        for several in [&[&b"sid=a; x=1"[..]][..], &[b"x=1; sid=a"], &[b"sid=a", b"x=1"]] {
+        for several in
+            [&[&b"sid=a; x=1"[..]][..], &[b"x=1; sid=a"], &[b"sid=a", b"x=1"], &[b"x=1", b"sid=a"]]
+        {
             assert_eq!(sole(several), Some(false), "{several:?}");
         }
     }

@@ -37,7 +37,7 @@ impl Attributes {
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        self.check_name()?;
+        check_name(&self.name)?;
         self.check_path_and_domain()?;
         let secure = self.secure == Secure::Always;
         if self.same_site == SameSite::None && !secure {
@@ -65,21 +65,6 @@ impl Attributes {
         Ok(())
     }
 
-    fn check_name(&self) -> Result<(), ConfigError> {
-        // A token of RFC 9110, section 5.6.2, as RFC 6265 wants a cookie's name to be.
-        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-        if self.name.is_empty() || !self.name.bytes().all(token) || self.name.len() > 128 {
-            return Err(self.refuse(
-                "the name must be 1 to 128 letters, digits and characters of \
-                 !#$%&'*+-.^_`|~",
-            ));
-        }
-        if self.name.starts_with('$') {
-            return Err(self.refuse("names that begin with '$' are attributes in old clients"));
-        }
-        Ok(())
-    }
-
     fn check_path_and_domain(&self) -> Result<(), ConfigError> {
         let plain = |text: &str| text.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b';');
         if !self.path.starts_with('/') || !plain(&self.path) {
@@ -100,7 +85,7 @@ impl Attributes {
     }
 
     fn refuse(&self, why: &str) -> ConfigError {
-        ConfigError::new(format!("the cookie {:?}: {why}", self.name))
+        refuse(&self.name, why)
     }
 
     /// The cookie without its value, for [`header`](Self::header).
@@ -144,9 +129,29 @@ impl Attributes {
     }
 }
 
+/// Whether `name` may be a cookie's name.
+pub(super) fn check_name(name: &str) -> Result<(), ConfigError> {
+    // A token of RFC 9110, section 5.6.2, as RFC 6265 wants a cookie's name to be.
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || !name.bytes().all(token) || name.len() > 128 {
+        return Err(refuse(
+            name,
+            "the name must be 1 to 128 letters, digits and characters of !#$%&'*+-.^_`|~",
+        ));
+    }
+    if name.starts_with('$') {
+        return Err(refuse(name, "names that begin with '$' are attributes in old clients"));
+    }
+    Ok(())
+}
+
+fn refuse(name: &str, why: &str) -> ConfigError {
+    ConfigError::new(format!("the cookie {name:?}: {why}"))
+}
+
 /// Whether a response sets a cookie named `name`.
 pub(super) fn sets(headers: &HeaderMap, name: &str) -> bool {
-    headers.get_all(SET_COOKIE).iter().any(|field| is_named(field, name))
+    headers.get_all(SET_COOKIE).iter().any(|field| is_named(field.as_bytes(), name))
 }
 
 /// Drops every `Set-Cookie` field for `name`; the others stay as they are.
@@ -155,14 +160,14 @@ pub(super) fn drop_named(headers: &mut HeaderMap, name: &str) {
         return;
     };
     let (key, fields) = fields.remove_entry_mult();
-    let kept: Vec<_> = fields.filter(|field| !is_named(field, name)).collect();
+    let kept: Vec<_> = fields.filter(|field| !is_named(field.as_bytes(), name)).collect();
     for field in kept {
         headers.append(&key, field);
     }
 }
 
-fn is_named(field: &HeaderValue, name: &str) -> bool {
-    let field = field.as_bytes();
+/// Whether a `Set-Cookie` field is for the cookie `name`.
+pub(super) fn is_named(field: &[u8], name: &str) -> bool {
     let end = field.iter().position(|&b| b == b'=' || b == b';').unwrap_or(field.len());
     field[..end].trim_ascii() == name.as_bytes()
 }

@@ -5,17 +5,25 @@ use std::{fmt, sync::Arc};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::state::BackendState;
+use crate::affinity::Notes;
 
 /// One request in flight on a backend, until it is dropped. It outlives every change of the pool.
 pub(crate) struct InFlight {
     state: Arc<BackendState>,
     _slot: Option<OwnedSemaphorePermit>,
+    /// What the session's affinity holds open meanwhile.
+    notes: Notes,
 }
 
 impl InFlight {
     pub(crate) fn new(state: Arc<BackendState>, slot: Option<OwnedSemaphorePermit>) -> Self {
         state.enter();
-        Self { state, _slot: slot }
+        Self { state, _slot: slot, notes: Notes::default() }
+    }
+
+    /// Keeps the notes of the request until then.
+    pub(crate) fn keep(&mut self, notes: Notes) {
+        self.notes = notes;
     }
 
     pub(crate) fn state(&self) -> &Arc<BackendState> {

@@ -21,6 +21,6 @@ pub(crate) use self::{
     in_flight::{InFlight, Waiting},
     latency::Latency,
     pool::Pool,
-    snapshot::{Index, Snapshot},
+    snapshot::{Index, Snapshot, TagHasher},
     state::{BackendState, Gate, Readiness},
 };

@@ -63,8 +63,8 @@ impl<S> Dispatch<S> {
         remote: bool,
         response: &mut Response<B>,
     ) {
-        let core = &*self.core;
-        let action = core.actions.read(response, remote && core.local.is_some());
+        let from_peer = remote && self.core.local.is_some();
+        let action = self.core.actions.read(response, from_peer);
         let change = match self.verdict {
             _ if self.silent => Some(Change::Keep),
             Verdict::Assigned => Some(Change::Assign),
@@ -75,20 +75,26 @@ impl<S> Dispatch<S> {
             _ => None,
         };
         match (change, action) {
-            (Some(change), None) => self.commit(change, state, response),
+            (Some(change), None) => self.commit(change, self.silent, state, response),
             (Some(change), Some(action)) => self.obey(action, change, state, response),
             (None, Some(action)) => actions::tell(&action, response.headers_mut()),
             (None, None) => {}
         }
         if self.owed_to.is_some_and(|owed| owed != state.tag) && self.reason.is_none() {
-            core.backends.pool().counters.violation();
+            self.core.backends.pool().counters.violation();
             tracing::error!(backend = %state.id, "a pinned request was served elsewhere: a bug");
         }
         self.settle(Some(&state.id), response.extensions_mut());
     }
 
     #[inline]
-    fn commit<B>(&self, change: Change, backend: &Arc<BackendState>, response: &mut Response<B>) {
+    fn commit<B>(
+        &mut self,
+        change: Change,
+        silent: bool,
+        backend: &Arc<BackendState>,
+        response: &mut Response<B>,
+    ) {
         let core = &*self.core;
         let commit = Commit {
             change,
@@ -96,10 +102,11 @@ impl<S> Dispatch<S> {
             pin: self.pin,
             source: self.source,
             https: self.https,
+            silent,
             clock: &*core.clock,
         };
         let counters = &core.backends.pool().counters;
-        if core.affinity.respond(&commit, response.headers_mut()) {
+        if core.affinity.respond(&commit, &mut self.notes, response.headers_mut()) {
             counters.token_issued();
         }
         if change == Change::Move {
@@ -109,17 +116,19 @@ impl<S> Dispatch<S> {
 
     /// Does what the application wants, in place of what would have been done.
     fn obey<B>(
-        &self,
+        &mut self,
         action: SessionAction,
         change: Change,
         state: &Arc<BackendState>,
         response: &mut Response<B>,
     ) {
-        let core = &*self.core;
+        let core = self.core.clone();
         let known = self.pin.is_some();
         match action {
-            SessionAction::End => core.affinity.forget(self.https, response.headers_mut()),
-            SessionAction::NoPin => self.commit(Change::Keep, state, response),
+            SessionAction::End => {
+                core.affinity.forget(self.https, &mut self.notes, response.headers_mut());
+            }
+            SessionAction::NoPin => self.commit(Change::Keep, true, state, response),
             SessionAction::Pin => {
                 let change = match change {
                     Change::Keep if self.verdict == Verdict::Pinned && !self.silent => Change::Keep,
@@ -127,18 +136,18 @@ impl<S> Dispatch<S> {
                     Change::Keep => Change::Assign,
                     change => change,
                 };
-                self.commit(change, state, response);
+                self.commit(change, false, state, response);
             }
             SessionAction::Move(id) => {
                 let snapshot = core.backends.pool().load();
                 match snapshot.index().get(id.tag()) {
                     Some(to) => {
                         let change = if known { Change::Move } else { Change::Assign };
-                        self.commit(change, to, response);
+                        self.commit(change, false, to, response);
                     }
                     None => {
                         tracing::warn!(%id, "the application moves a session to an unknown backend");
-                        self.commit(change, state, response);
+                        self.commit(change, self.silent, state, response);
                     }
                 }
             }

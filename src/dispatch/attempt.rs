@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use super::LookUp;
 use crate::{StickyError, backend::BackendState};
 
 /// What to do next.
 pub(crate) enum Next<S> {
+    /// The request cannot be read before this has answered.
+    LookUp(LookUp),
     Try(Attempt<S>),
     LastResort,
     Fail(StickyError),

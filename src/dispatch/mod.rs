@@ -5,6 +5,7 @@ mod attempt;
 mod candidates;
 mod failover;
 mod first_choice;
+mod look_up;
 
 use std::sync::Arc;
 
@@ -15,11 +16,12 @@ pub(crate) use self::{
     answer::observe,
     attempt::{Attempt, Next, Patience, Trial},
     first_choice::FirstChoices,
+    look_up::LookUp,
 };
 use self::{candidates::Remaining, first_choice::FirstChoice};
 use crate::{
     BackendId, Reason, StickyError, Verdict, Wish,
-    affinity::{Hashing, Head, Look, Owner, Reading},
+    affinity::{Hashing, Head, Look, Notes, Owner, Reading},
     backend::{BackendState, Gate, Mode, Snapshot},
     layer::Core,
     on_error::Asked,
@@ -60,6 +62,8 @@ pub(crate) struct Dispatch<S> {
     first_choice: Option<FirstChoice>,
     /// Only there once the first choice did not work.
     remaining: Option<Box<Remaining>>,
+    /// What the affinity noted for the answer.
+    pub(crate) notes: Notes,
 }
 
 impl<S: Clone> Dispatch<S> {
@@ -84,28 +88,37 @@ impl<S: Clone> Dispatch<S> {
             deadline: None,
             first_choice: None,
             remaining: None,
+            notes: Notes::default(),
             core,
         }
     }
 
-    /// Reads the request, takes what is ours out of it, and makes the first choice.
+    /// Reads the request, takes what is ours out of it, and makes the first choice. Called again when
+    /// something had to be looked up first.
     #[inline]
     pub(crate) fn begin<B>(&mut self, core: &Core<S>, request: &mut Request<B>) -> Next<S> {
         let pool = core.backends.pool();
         let snapshot = pool.load();
-        let look = Look { index: snapshot.index(), clock: &*core.clock };
+        let (index, clock) = (snapshot.index(), &*core.clock);
+        let mut look = Look { index, clock, notes: &mut self.notes, later: None };
         let head = Head::of(request);
-        let reading = core.affinity.read(&head, &look);
+        let reading = core.affinity.read(&head, &mut look);
         self.grpc = is_grpc(head.headers);
         self.https = head.is_https();
         let wish = head.extensions.get::<Wish>().cloned();
         let bypass = core.bypass.as_ref().is_some_and(|bypass| bypass(&head));
+        let reads = !bypass && wish.as_ref().is_none_or(Wish::reads);
+        if let Some(later) = look.later.take()
+            && reads
+        {
+            return Next::LookUp(LookUp::new(later, self.whole_deadline()));
+        }
         let hop = core.local.as_ref().and_then(|here| {
             let value = request.headers_mut().remove(HOP)?;
             core.affinity.is_hop(&value, here, &look).then_some(here)
         });
         if reading.found {
-            core.affinity.strip(&reading, request.headers_mut());
+            core.affinity.strip(&reading, &mut look, request.headers_mut());
         }
         if let Some(state) = hop.and_then(|here| snapshot.index().get(here.tag())) {
             self.verdict = Verdict::Local;
@@ -124,6 +137,12 @@ impl<S: Clone> Dispatch<S> {
             }
         }
         self.follow(&snapshot, &reading)
+    }
+
+    /// Begins again: what had to be looked up is among the notes.
+    pub(crate) fn resume<B>(&mut self, request: &mut Request<B>) -> Next<S> {
+        let core = self.core.clone();
+        self.begin(&core, request)
     }
 
     /// Goes where the reading says: by pin, else by key, else by strategy.

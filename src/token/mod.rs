@@ -1,8 +1,10 @@
 //! The pin as the client carries it: its format, how it is sealed, and the keys.
 
+mod envelope;
 mod key_ring;
 mod sealed;
 
+pub(crate) use self::envelope::{Letter, is_envelope, open_envelope, seal_envelope};
 pub use self::key_ring::{Key, KeyRing};
 pub(crate) use self::sealed::{Context, Unusable, new_session, open, seal};
 

@@ -23,15 +23,15 @@ use super::{KeyRing, Pin, key_ring::SealingKey};
 /// The length of a sealed token in characters.
 pub(crate) const SEALED_LEN: usize = 79;
 
-const VERSION: u8 = 1;
-const HEAD_LEN: usize = 1 + NONCE_LEN;
-const BODY_LEN: usize = 8 + 8 + 6 + 4 + 4;
-const TAG_LEN: usize = 16;
+pub(super) const VERSION: u8 = 1;
+pub(super) const HEAD_LEN: usize = 1 + NONCE_LEN;
+pub(super) const BODY_LEN: usize = 8 + 8 + 6 + 4 + 4;
+pub(super) const TAG_LEN: usize = 16;
 const RAW_LEN: usize = HEAD_LEN + BODY_LEN + TAG_LEN;
 
 /// What a token is good for: it opens only where this is the same.
 #[derive(Debug, Clone)]
-pub(crate) struct Context(Box<[u8]>);
+pub(crate) struct Context(pub(super) Box<[u8]>);
 
 impl Context {
     pub(crate) fn new(purpose: &str, pool: &str, name: &str) -> Self {
@@ -101,7 +101,12 @@ fn open_with(key: &SealingKey, context: &Context, mut raw: [u8; RAW_LEN]) -> Opt
     let (head, sealed) = raw.split_at_mut(HEAD_LEN);
     let nonce = Nonce::try_assume_unique_for_key(&head[1..]).ok()?;
     let body = key.aead.open_in_place(nonce, Aad::from(&*context.0), sealed).ok()?;
-    let mut body = &body[..];
+    pin_of(body)
+}
+
+/// The pin in the bytes that [`write_pin`] wrote.
+#[inline]
+pub(super) fn pin_of(mut body: &[u8]) -> Option<Pin> {
     let mut number = |len: usize| -> Option<u64> {
         let (bytes, rest) = body.split_at_checked(len)?;
         body = rest;
@@ -130,14 +135,20 @@ pub(crate) fn seal(ring: &KeyRing, context: &Context, pin: &Pin) -> Option<Strin
     }
     let nonce = Nonce::try_assume_unique_for_key(&raw[1..HEAD_LEN]).ok()?;
     let body = &mut raw[HEAD_LEN..HEAD_LEN + BODY_LEN];
+    write_pin(pin, body);
+    let tag = key.aead.seal_in_place_separate_tag(nonce, Aad::from(&*context.0), body).ok()?;
+    raw[HEAD_LEN + BODY_LEN..].copy_from_slice(tag.as_ref());
+    Some(URL_SAFE_NO_PAD.encode(raw))
+}
+
+/// Writes a pin into [`BODY_LEN`] bytes.
+#[inline]
+pub(super) fn write_pin(pin: &Pin, body: &mut [u8]) {
     body[..8].copy_from_slice(&pin.backend.to_be_bytes());
     body[8..16].copy_from_slice(&pin.session.to_be_bytes());
     body[16..22].copy_from_slice(&pin.epoch.to_be_bytes()[2..]);
     body[22..26].copy_from_slice(&pin.issued.to_be_bytes());
-    body[26..].copy_from_slice(&pin.seen.to_be_bytes());
-    let tag = key.aead.seal_in_place_separate_tag(nonce, Aad::from(&*context.0), body).ok()?;
-    raw[HEAD_LEN + BODY_LEN..].copy_from_slice(tag.as_ref());
-    Some(URL_SAFE_NO_PAD.encode(raw))
+    body[26..BODY_LEN].copy_from_slice(&pin.seen.to_be_bytes());
 }
 
 /// 64 bits by chance for a new session, never 0.

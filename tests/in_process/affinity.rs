@@ -1,39 +1,15 @@
 //! The cookie, case by case: what counts as a pin, and what the client gets.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::{Duration, SystemTime},
-};
+use std::time::Duration;
 
 use http::header;
 use tower_sticky::{
-    Backends, ConfigError, Key, KeyRing, Peer, Reason, StickyLayer, Verdict, WallClock,
+    Backends, ConfigError, Key, KeyRing, Peer, Reason, StickyLayer, Verdict,
     affinity::{Conflict, Cookie, SameSite, Secure},
     strategy::RoundRobin,
 };
 
-use crate::support::{Client, Node, get, keys, nodes, plain, sealed, send, with_cookie};
-
-/// A wall clock that a test sets.
-#[derive(Debug, Clone)]
-struct Clock(Arc<Mutex<u64>>);
-
-impl Clock {
-    fn new() -> Self {
-        Self(Arc::new(Mutex::new(1_800_000_000)))
-    }
-
-    fn advance(&self, seconds: i64) {
-        let mut now = self.0.lock().unwrap();
-        *now = now.checked_add_signed(seconds).unwrap();
-    }
-}
-
-impl WallClock for Clock {
-    fn now(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(*self.0.lock().unwrap())
-    }
-}
+use crate::support::{Client, Clock, Node, get, keys, nodes, plain, sealed, send, with_cookie};
 
 fn layer(backends: &Backends<Node>, cookie: Cookie) -> StickyLayer<Node> {
     StickyLayer::new(backends.clone(), cookie).strategy(RoundRobin::new()).outcome_extensions(true)

@@ -4,9 +4,13 @@
 
 mod affinity;
 mod contract;
+mod envelope;
+mod envelope_carriers;
 mod failover;
 mod health;
 mod keys;
+mod learned;
+mod learned_store;
 mod local;
 mod overload;
 mod support;

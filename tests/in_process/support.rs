@@ -9,14 +9,15 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll, Waker},
+    time::{Duration, SystemTime},
 };
 
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 use tower::{BoxError, Service, ServiceExt};
 use tower_sticky::{
-    Backends, Key, KeyRing, NotSent, Outcome, Reason, StickyLayer, Unanswered, Verdict,
+    Backends, Key, KeyRing, NotSent, Outcome, Reason, StickyLayer, Unanswered, Verdict, WallClock,
     affinity::Cookie,
 };
 
@@ -54,6 +55,8 @@ pub struct Told {
     pub cookies: Mutex<Vec<String>>,
     /// Outcomes that came with the requests.
     pub outcomes: Mutex<Vec<Option<Outcome>>>,
+    /// Headers that came.
+    pub headers: Mutex<Vec<HeaderMap>>,
     /// Headers to answer with.
     pub answers: Mutex<Vec<(&'static str, String)>>,
     /// What to say of the session, in the response's extensions.
@@ -78,6 +81,7 @@ impl Node {
             alive: 1.into(),
             cookies: Mutex::default(),
             outcomes: Mutex::default(),
+            headers: Mutex::default(),
             answers: Mutex::default(),
             word: Mutex::default(),
             gate: Semaphore::new(UNGATED),
@@ -150,6 +154,7 @@ impl Service<Request<Body>> for Node {
             let cookies = request.headers().get_all(header::COOKIE).iter();
             let cookies: Vec<_> = cookies.map(|c| c.to_str().unwrap().to_owned()).collect();
             told.cookies.lock().unwrap().push(cookies.join("|"));
+            told.headers.lock().unwrap().push(request.headers().clone());
             let outcome = Outcome::of(request.extensions()).cloned();
             told.outcomes.lock().unwrap().push(outcome);
             told.gate.acquire().await?.forget();
@@ -165,6 +170,27 @@ impl Service<Request<Body>> for Node {
             }
             Ok(response)
         })
+    }
+}
+
+/// A wall clock that a test sets.
+#[derive(Debug, Clone)]
+pub struct Clock(Arc<Mutex<u64>>);
+
+impl Clock {
+    pub fn new() -> Self {
+        Self(Arc::new(Mutex::new(1_800_000_000)))
+    }
+
+    pub fn advance(&self, seconds: i64) {
+        let mut now = self.0.lock().unwrap();
+        *now = now.checked_add_signed(seconds).unwrap();
+    }
+}
+
+impl WallClock for Clock {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(*self.0.lock().unwrap())
     }
 }
 

@@ -1,0 +1,259 @@
+//! The learned id at work.
+
+use std::{fmt, hash::Hasher as _, sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderName, header::SET_COOKIE};
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use super::Carrier;
+use crate::{
+    Reason,
+    affinity::{
+        BoundAffinity, Change, Commit, Head, Look, Notes, Reading,
+        application_cookie::Said,
+        later::Later,
+        notes::{Author, Note},
+        scan,
+    },
+    clock::unix_millis,
+    store::{Answer, Lookup, OpenSession, PinStore, SessionKey, StoredPin},
+};
+
+/// How many ids of one request are looked up: a client that sends more has not got them from us.
+const MAX_IDS: usize = 8;
+
+pub(super) struct Bound {
+    pub(super) carrier: Carrier<(scan::Name, String), HeaderName>,
+    pub(super) hasher: SipHasher13,
+    pub(super) idle: Duration,
+    /// In seconds.
+    pub(super) absolute: Option<u64>,
+    pub(super) store: Arc<dyn PinStore>,
+}
+
+/// What is known of the session of a request.
+#[derive(Debug)]
+pub(crate) struct Known {
+    key: SessionKey,
+    /// Its pin, if the table has one and it is in time.
+    pin: Option<StoredPin>,
+    _open: Option<OpenSession>,
+}
+
+/// What a response says of ids.
+#[derive(Default)]
+struct Word {
+    /// It sets ids that the request did not have.
+    new: bool,
+    /// It sets the id that the request had.
+    same: bool,
+    /// It removes the id.
+    removed: bool,
+}
+
+impl Bound {
+    fn author(&self) -> Author {
+        Author::new(self)
+    }
+
+    fn key(&self, id: &[u8]) -> SessionKey {
+        let mut hasher = self.hasher;
+        hasher.write(id);
+        SessionKey::new(hasher.finish128())
+    }
+
+    /// Calls `visit` with each id of a request until it breaks.
+    fn ids<'a, B>(
+        &self,
+        headers: &'a HeaderMap,
+        mut visit: impl FnMut(&'a [u8]) -> Option<B>,
+    ) -> Option<B> {
+        match &self.carrier {
+            Carrier::Cookie((name, _)) => {
+                let mut cookies = scan::Cookies::new(headers);
+                let ids = std::iter::from_fn(|| cookies.next(name));
+                ids.filter(|id| !id.is_empty()).take(MAX_IDS).find_map(visit)
+            }
+            Carrier::Header(name) => {
+                let ids = headers.get_all(name).iter().map(|value| value.as_bytes());
+                ids.filter(|id| !id.is_empty()).take(MAX_IDS).find_map(&mut visit)
+            }
+        }
+    }
+
+    /// What the table knows; `None` when that takes its time.
+    fn look_up(&self, key: SessionKey, pool: &mut Look<'_>) -> Option<Answer> {
+        let noted = pool.notes.find_mut(self.author(), |note| match note {
+            // The request may be read several times, if it has several ids.
+            Note::Answered(of, answer) if *of == key => Some(match answer {
+                Answer::Pin(pin, open) => Answer::Pin(*pin, open.take()),
+                Answer::Idle => Answer::Idle,
+                Answer::Nothing => Answer::Nothing,
+            }),
+            _ => None,
+        });
+        if noted.is_some() {
+            return noted;
+        }
+        match self.store.get(key, self.idle) {
+            Lookup::Now(answer) => Some(answer),
+            Lookup::Later(lookup) => {
+                pool.later = Some(Later::new(self.author(), key, lookup));
+                None
+            }
+        }
+    }
+
+    fn known<'a>(&self, notes: &'a Notes) -> Option<&'a Known> {
+        notes.find(self.author(), |note| match note {
+            Note::Known(known) => Some(known),
+            _ => None,
+        })
+    }
+
+    fn note(&self, notes: &mut Notes, known: Known) {
+        notes.push(self.author(), Note::Known(known));
+    }
+
+    /// Remembers where a session is, and keeps it alive until the answer has ended.
+    fn put(&self, key: SessionKey, pin: StoredPin, notes: &mut Notes) {
+        let _open = self.store.put(key, pin, self.idle);
+        self.note(notes, Known { key, pin: Some(pin), _open });
+    }
+
+    /// Reads what the response says, and learns the ids that are new.
+    fn listen(
+        &self,
+        key: Option<SessionKey>,
+        commit: &Commit<'_>,
+        notes: &mut Notes,
+        headers: &HeaderMap,
+    ) -> Word {
+        let mut word = Word::default();
+        let millis = unix_millis(commit.clock);
+        let now = millis / 1000;
+        let mut hear = |id: Option<&[u8]>| match id.map(|id| self.key(id)) {
+            None => word.removed = true,
+            said if said == key => word.same = true,
+            Some(new) => {
+                word.new = true;
+                if !commit.silent {
+                    let backend = commit.backend.tag;
+                    let pin = StoredPin { backend, epoch: millis, issued: now as u32 };
+                    self.put(new, pin, notes);
+                }
+            }
+        };
+        match &self.carrier {
+            Carrier::Cookie((_, name)) => {
+                for field in headers.get_all(SET_COOKIE) {
+                    if let Some(said) = Said::of(field.as_bytes(), name) {
+                        hear(said.id(now).map(scan::unquote));
+                    }
+                }
+            }
+            Carrier::Header(name) => {
+                for value in headers.get_all(name) {
+                    hear(Some(value.as_bytes()).filter(|id| !id.is_empty()));
+                }
+            }
+        }
+        word
+    }
+}
+
+impl BoundAffinity for Bound {
+    fn read(&self, request: &Head<'_>, pool: &mut Look<'_>) -> Reading {
+        // Without a usable pin: the session whose backend has left the pool, else the first id.
+        let (mut homeless, mut first) = (None, None);
+        let mut reading = Reading::default();
+        let now = unix_millis(pool.clock) / 1000;
+        let usable = self.ids(request.headers, |id| {
+            let key = self.key(id);
+            let reason = match self.look_up(key, pool) {
+                // Asked again once the store has answered.
+                None => return Some(Reading::default()),
+                Some(Answer::Pin(pin, open)) => {
+                    let age = now.saturating_sub(u64::from(pin.issued));
+                    let position = pool.index.position(pin.backend);
+                    if self.absolute.is_some_and(|timeout| age >= timeout) {
+                        Some(Reason::ExpiredAbsolute)
+                    } else if let Some(position) = position {
+                        self.note(pool.notes, Known { key, pin: Some(pin), _open: open });
+                        let pin = Some(pin.pin(&key));
+                        return Some(Reading {
+                            pin,
+                            position: Some(position),
+                            ..Reading::default()
+                        });
+                    } else {
+                        homeless.get_or_insert((key, Some(pin)));
+                        reading.pin = reading.pin.or(Some(pin.pin(&key)));
+                        Some(Reason::Unknown)
+                    }
+                }
+                Some(Answer::Idle) => Some(Reason::ExpiredIdle),
+                Some(Answer::Nothing) => None,
+            };
+            first.get_or_insert((key, None));
+            reading.reason = reading.reason.or(reason);
+            None
+        });
+        if let Some(usable) = usable {
+            return usable;
+        }
+        if let Some((key, pin)) = homeless.or(first) {
+            reading.key = Some(key.session());
+            self.note(pool.notes, Known { key, pin, _open: None });
+        }
+        reading
+    }
+
+    /// Nothing of ours is in the request; but behind another pin of a chain the id is noted, so that
+    /// what the answer says of it is understood.
+    fn strip(&self, _: &Reading, pool: &mut Look<'_>, headers: &mut HeaderMap) {
+        if self.known(pool.notes).is_some() {
+            return;
+        }
+        if let Some(key) = self.ids(headers, |id| Some(self.key(id))) {
+            self.note(pool.notes, Known { key, pin: None, _open: None });
+        }
+    }
+
+    fn respond(&self, commit: &Commit<'_>, notes: &mut Notes, headers: &mut HeaderMap) -> bool {
+        let known = self.known(notes).map(|known| (known.key, known.pin));
+        let word = self.listen(known.map(|(key, _)| key), commit, notes, headers);
+        let Some((key, pin)) = known else {
+            return false;
+        };
+        if word.same || !(word.new || word.removed) {
+            if matches!(commit.change, Change::Assign | Change::Move) {
+                let millis = unix_millis(commit.clock);
+                let (epoch, issued) = match pin {
+                    Some(pin) => (millis.max(pin.epoch + 1), pin.issued),
+                    None => (millis, (millis / 1000) as u32),
+                };
+                let backend = commit.backend.tag;
+                self.put(key, StoredPin { backend, epoch, issued }, notes);
+            }
+        } else if word.removed || !commit.silent {
+            self.store.remove(key);
+        }
+        false
+    }
+
+    fn forget(&self, _: bool, notes: &mut Notes, _: &mut HeaderMap) {
+        if let Some(known) = self.known(notes) {
+            self.store.remove(known.key);
+        }
+    }
+}
+
+impl fmt::Debug for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Learned")
+            .field("carrier", &self.carrier)
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}

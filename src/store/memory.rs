@@ -1,0 +1,274 @@
+//! Pins in this process.
+
+use std::{
+    fmt,
+    hash::BuildHasherDefault,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use quick_cache::{Lifecycle, OptionsBuilder, UnitWeighter, sync::Cache};
+use tokio::time::Instant;
+
+use super::{Answer, Lookup, OpenSession, PinStore, SessionKey, StoredPin, WhenClosed};
+use crate::backend::TagHasher;
+
+/// A table of pins in this process: the default store. A handle that is cheap to clone; clones share
+/// the table.
+///
+/// About 140 bytes per session. A new session is always taken in. When the table is full an old one
+/// goes for it that has not been used for long: half of the places are for new sessions, first in,
+/// first out, and the other half for those that came back. One with a request or a stream under way
+/// stays. Sessions that have expired are dropped when their place is needed.
+///
+/// # Example
+///
+/// One table behind two layers, which then need the same secret:
+///
+/// ```
+/// use tower_sticky::{Key, affinity::Learned, store::MemoryStore};
+///
+/// let (table, secret) = (MemoryStore::new(100_000), Key::generate()?);
+/// let first = Learned::cookie("JSESSIONID").store(table.clone()).secret(secret.clone());
+/// let second = Learned::cookie("JSESSIONID").store(table).secret(secret);
+/// # Ok::<(), tower_sticky::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct MemoryStore {
+    table: Arc<Table>,
+}
+
+type Table = Cache<SessionKey, Arc<Entry>, UnitWeighter, BuildHasherDefault<TagHasher>, KeepOpen>;
+
+/// One session.
+struct Entry {
+    /// Requests and streams under way.
+    open: AtomicU32,
+    place: Mutex<Place>,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    pin: StoredPin,
+    seen: Instant,
+}
+
+/// Sessions with a stream under way are not evicted.
+#[derive(Clone)]
+struct KeepOpen;
+
+impl Lifecycle<SessionKey, Arc<Entry>> for KeepOpen {
+    type RequestState = ();
+
+    fn is_pinned(&self, _: &SessionKey, entry: &Arc<Entry>) -> bool {
+        entry.open.load(Relaxed) > 0
+    }
+}
+
+impl MemoryStore {
+    /// A table for about this many sessions. It grows as it is filled.
+    pub fn new(capacity: usize) -> Self {
+        // The table is split, and its parts are never filled evenly: a little more room, so that
+        // none is full before its time. Fewer than two the table would not take in at all.
+        let capacity = capacity.saturating_add(capacity / 64).max(2);
+        let mut options = OptionsBuilder::new();
+        options.estimated_items_capacity(capacity).weight_capacity(capacity as u64);
+        // Half of the table belongs to new sessions, whatever the others do; no memory of those that
+        // were dropped, which would only cost room.
+        options.hot_allocation(0.5).ghost_allocation(0.0);
+        let table = match options.build() {
+            Ok(options) => {
+                Cache::with_options(options, UnitWeighter, BuildHasherDefault::default(), KeepOpen)
+            }
+            // Not reached: both capacities are set.
+            Err(_) => Cache::with(
+                capacity,
+                capacity as u64,
+                UnitWeighter,
+                BuildHasherDefault::default(),
+                KeepOpen,
+            ),
+        };
+        Self { table: Arc::new(table) }
+    }
+
+    /// How many sessions are in it, expired ones included.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+}
+
+impl PinStore for MemoryStore {
+    fn get(&self, key: SessionKey, idle: Duration) -> Lookup {
+        let Some(entry) = self.table.get(&key) else {
+            return Lookup::Now(Answer::Nothing);
+        };
+        let now = Instant::now();
+        let mut place = entry.lock();
+        let unused = now.saturating_duration_since(place.seen);
+        if unused >= idle && entry.open.load(Relaxed) == 0 {
+            return Lookup::Now(Answer::Idle);
+        }
+        if unused >= idle / 16 {
+            place.seen = now;
+        }
+        // Under the lock, so that it does not expire between the look at it and this.
+        entry.open.fetch_add(1, Relaxed);
+        let pin = place.pin;
+        drop(place);
+        Lookup::Now(Answer::Pin(pin, Some(OpenSession::new(entry))))
+    }
+
+    fn put(&self, key: SessionKey, pin: StoredPin, _: Duration) -> Option<OpenSession> {
+        let place = Place { pin, seen: Instant::now() };
+        let entry = match self.table.get(&key) {
+            // The streams that are open belong to the session, wherever it is.
+            Some(entry) => {
+                *entry.lock() = place;
+                entry.open.fetch_add(1, Relaxed);
+                entry
+            }
+            None => {
+                let entry = Arc::new(Entry { open: AtomicU32::new(1), place: Mutex::new(place) });
+                self.table.insert(key, entry.clone());
+                entry
+            }
+        };
+        Some(OpenSession::new(entry))
+    }
+
+    fn remove(&self, key: SessionKey) {
+        self.table.remove(&key);
+    }
+}
+
+impl Entry {
+    fn lock(&self) -> MutexGuard<'_, Place> {
+        // Nothing can panic under the lock, and the place is changed as a whole.
+        self.place.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl WhenClosed for Entry {
+    fn closed(&self) {
+        let mut place = self.lock();
+        place.seen = Instant::now();
+        self.open.fetch_sub(1, Relaxed);
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore")
+            .field("sessions", &self.len())
+            .field("capacity", &self.table.capacity())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(1600);
+
+    fn key(number: u64) -> SessionKey {
+        let mut hasher = siphasher::sip128::SipHasher13::new();
+        std::hash::Hasher::write_u64(&mut hasher, number);
+        SessionKey::new(siphasher::sip128::Hasher128::finish128(&hasher))
+    }
+
+    fn pin(backend: u64) -> StoredPin {
+        StoredPin { backend, epoch: 1, issued: 0 }
+    }
+
+    /// The backend, if the session is known.
+    fn backend(store: &MemoryStore, number: u64) -> Option<u64> {
+        match store.get(key(number), IDLE) {
+            Lookup::Now(Answer::Pin(pin, _)) => Some(pin.backend),
+            _ => None,
+        }
+    }
+
+    fn is_idle(store: &MemoryStore, number: u64) -> bool {
+        matches!(store.get(key(number), IDLE), Lookup::Now(Answer::Idle))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_expire_when_they_are_idle_and_closed() {
+        let store = MemoryStore::new(10);
+        let open = store.put(key(1), pin(7), IDLE);
+        tokio::time::advance(2 * IDLE).await;
+        assert_eq!(backend(&store, 1), Some(7), "a stream is open");
+        drop(open);
+        tokio::time::advance(IDLE - Duration::from_secs(1)).await;
+        assert_eq!(backend(&store, 1), Some(7), "its end began the time anew");
+        tokio::time::advance(IDLE).await;
+        assert!(is_idle(&store, 1));
+        assert!(is_idle(&store, 1), "the first one to ask does not revive it");
+        drop(store.put(key(1), pin(8), IDLE));
+        assert_eq!(backend(&store, 1), Some(8), "a new session");
+        store.remove(key(1));
+        assert_eq!(backend(&store, 1), None);
+    }
+
+    #[test]
+    fn when_it_is_full_the_newest_are_kept() {
+        let store = MemoryStore::new(1000);
+        for round in 0..3 {
+            // The old ones are well used, and would be dear to a cache that counts.
+            for old in 0..1000 {
+                backend(&store, old);
+            }
+            for new in 0..5000 {
+                let number = round * 10_000 + new;
+                drop(store.put(key(number), pin(number), IDLE));
+                assert_eq!(backend(&store, number), Some(number), "the one just made is there");
+                let recent = number.saturating_sub(100).max(round * 10_000);
+                assert_eq!(backend(&store, recent), Some(recent), "so are those just before");
+            }
+            assert!(store.len() <= 1016, "{} are too many", store.len());
+        }
+    }
+
+    #[test]
+    fn open_sessions_are_not_evicted() {
+        let store = MemoryStore::new(1000);
+        let streams: Vec<_> = (0..100).map(|n| store.put(key(n), pin(n), IDLE)).collect();
+        for new in 1000..10_000 {
+            drop(store.put(key(new), pin(new), IDLE));
+        }
+        assert!((0..100).all(|n| backend(&store, n) == Some(n)), "their streams are open");
+        drop(streams);
+        for new in 10_000..30_000 {
+            drop(store.put(key(new), pin(new), IDLE));
+            backend(&store, new);
+        }
+        assert!((0..100).all(|n| backend(&store, n).is_none()), "now they are like the others");
+    }
+
+    #[test]
+    fn a_table_full_of_open_sessions_still_takes_new_ones() {
+        let store = MemoryStore::new(100);
+        let streams: Vec<_> = (0..300).map(|n| store.put(key(n), pin(n), IDLE)).collect();
+        assert!((0..300).all(|n| backend(&store, n) == Some(n)));
+        drop(streams);
+        drop(store.put(key(1000), pin(1), IDLE));
+        assert_eq!(backend(&store, 1000), Some(1));
+    }
+
+    #[test]
+    fn the_smallest_table_works() {
+        let store = MemoryStore::new(0);
+        drop(store.put(key(1), pin(1), IDLE));
+        assert_eq!(backend(&store, 1), Some(1));
+    }
+}

@@ -1,0 +1,218 @@
+//! The envelope: the session id of an application, sealed together with our pin.
+//!
+//! `ts1~`, and then in URL-safe base64 without padding:
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 1 | version (2 bits, now 1) and key id (6 bits) |
+//! | 12 | nonce, by chance |
+//! | 30 | the pin as in a sealed token, sealed as all that follows |
+//! | 4 | when the application's cookie ends, in Unix seconds; 0: with the browser's session |
+//! | 2 | length of the id |
+//! | … | the id |
+//! | … | the attributes of the application's cookie, each with the `;` before it |
+//! | 16 | authentication tag of AES-256-GCM |
+//!
+//! All numbers with their most significant byte first. Purpose, pool and name of the carrier are
+//! authenticated with it (associated data). An id and attributes of together more than 2,048 bytes
+//! are not sealed: no client would keep such a cookie.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use ring::aead::{Aad, Nonce};
+
+use super::{
+    Context, KeyRing, Pin, Unusable,
+    key_ring::SealingKey,
+    sealed::{BODY_LEN, HEAD_LEN, TAG_LEN, VERSION, pin_of, write_pin},
+};
+
+/// What every envelope begins with, so that an id from before the first envelope is told from a bad
+/// one. No application is known to make ids like this.
+const MARK: &[u8] = b"ts1~";
+
+const FIXED_LEN: usize = BODY_LEN + 4 + 2;
+const MAX_CONTENT: usize = 2048;
+const MAX_RAW: usize = HEAD_LEN + FIXED_LEN + MAX_CONTENT + TAG_LEN;
+
+/// What is in an envelope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Letter {
+    pub(crate) pin: Pin,
+    /// In Unix seconds; 0 for a cookie that ends with the browser's session.
+    pub(crate) expires: u32,
+    pub(crate) id: Box<[u8]>,
+    /// Of the application's cookie; empty for a header.
+    pub(crate) attributes: Box<[u8]>,
+}
+
+/// Whether `value` claims to be an envelope, of this version or another.
+pub(crate) fn is_envelope(value: &[u8]) -> bool {
+    matches!(value, [b't', b's', b'0'..=b'9', b'~', ..])
+}
+
+/// Opens an envelope; tells also whether another key than the first had sealed it. `now`, in Unix
+/// seconds, only serves to warn of unknown keys rarely.
+pub(crate) fn open_envelope(
+    ring: &KeyRing,
+    context: &Context,
+    value: &[u8],
+    now: u64,
+) -> Result<(Letter, bool), Unusable> {
+    let text = value.strip_prefix(MARK).ok_or(Unusable::Malformed)?;
+    if text.len() > MAX_RAW.div_ceil(3) * 4 {
+        return Err(Unusable::Malformed);
+    }
+    let raw = URL_SAFE_NO_PAD.decode(text).map_err(|_| Unusable::Malformed)?;
+    if raw.len() < HEAD_LEN + FIXED_LEN + TAG_LEN || raw[0] >> 6 != VERSION {
+        return Err(Unusable::Malformed);
+    }
+    let key_id = raw[0] & 0x3f;
+    let keys = ring.load();
+    let mut known = false;
+    for (position, key) in keys.iter().enumerate().filter(|(_, key)| key.id == key_id) {
+        known = true;
+        // A failed attempt spoils what it is tried on.
+        if let Some(letter) = open_with(key, context, raw.clone()) {
+            return Ok((letter, position > 0));
+        }
+    }
+    if !known {
+        ring.warn_unknown_key(key_id, now);
+    }
+    Err(Unusable::Forged)
+}
+
+fn open_with(key: &SealingKey, context: &Context, mut raw: Vec<u8>) -> Option<Letter> {
+    let (head, sealed) = raw.split_at_mut(HEAD_LEN);
+    let nonce = Nonce::try_assume_unique_for_key(&head[1..]).ok()?;
+    let body = &*key.aead.open_in_place(nonce, Aad::from(&*context.0), sealed).ok()?;
+    let (pin, body) = body.split_at_checked(BODY_LEN)?;
+    let (expires, body) = body.split_first_chunk()?;
+    let (id_len, body) = body.split_first_chunk()?;
+    let (id, attributes) = body.split_at_checked(usize::from(u16::from_be_bytes(*id_len)))?;
+    Some(Letter {
+        pin: pin_of(pin)?,
+        expires: u32::from_be_bytes(*expires),
+        id: id.into(),
+        attributes: attributes.into(),
+    })
+}
+
+/// Seals a letter under the first key of the ring. `None` when it is too long, or the system has no
+/// randomness to give.
+pub(crate) fn seal_envelope(ring: &KeyRing, context: &Context, letter: &Letter) -> Option<Vec<u8>> {
+    let content = letter.id.len() + letter.attributes.len();
+    if content > MAX_CONTENT {
+        return None;
+    }
+    let keys = ring.load();
+    let key = keys.first()?;
+    let mut raw = Vec::with_capacity(HEAD_LEN + FIXED_LEN + content + TAG_LEN);
+    raw.resize(HEAD_LEN + BODY_LEN, 0);
+    raw[0] = VERSION << 6 | key.id;
+    if !ring.fill_random(&mut raw[1..HEAD_LEN]) {
+        return None;
+    }
+    let nonce = Nonce::try_assume_unique_for_key(&raw[1..HEAD_LEN]).ok()?;
+    write_pin(&letter.pin, &mut raw[HEAD_LEN..]);
+    raw.extend_from_slice(&letter.expires.to_be_bytes());
+    raw.extend_from_slice(&u16::try_from(letter.id.len()).ok()?.to_be_bytes());
+    raw.extend_from_slice(&letter.id);
+    raw.extend_from_slice(&letter.attributes);
+    let body = &mut raw[HEAD_LEN..];
+    let tag = key.aead.seal_in_place_separate_tag(nonce, Aad::from(&*context.0), body).ok()?;
+    raw.extend_from_slice(tag.as_ref());
+    let mut value = MARK.to_vec();
+    value.extend_from_slice(URL_SAFE_NO_PAD.encode(raw).as_bytes());
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Key;
+
+    fn ring() -> KeyRing {
+        KeyRing::new([Key::from_bytes((0..32).collect::<Vec<u8>>()).unwrap()]).unwrap()
+    }
+
+    fn context() -> Context {
+        Context::new("envelope cookie", "default", "JSESSIONID")
+    }
+
+    fn letter(id: &[u8], attributes: &[u8]) -> Letter {
+        let pin = Pin {
+            backend: 0x0102_0304_0506_0708,
+            session: 0x1112_1314_1516_1718,
+            epoch: 0x2122_2324_2526,
+            issued: 0x3132_3334,
+            seen: 0x4142_4344,
+        };
+        Letter { pin, expires: 0x5152_5354, id: id.into(), attributes: attributes.into() }
+    }
+
+    #[test]
+    fn a_letter_comes_out_as_it_went_in() {
+        let (ring, context) = (ring(), context());
+        for (id, attributes) in [
+            (&b"1"[..], &b""[..]),
+            (b"0123456789ABCDEF", b"; Path=/shop; HttpOnly"),
+            (b"\"quoted\"\xff", b";\xfe"),
+            (&[b'x'; 2000], &[b'y'; 48]),
+        ] {
+            let letter = letter(id, attributes);
+            let value = seal_envelope(&ring, &context, &letter).unwrap();
+            assert!(is_envelope(&value));
+            assert!(value.len() < 2900, "short enough for a cookie");
+            assert_eq!(open_envelope(&ring, &context, &value, 0), Ok((letter, false)));
+        }
+        assert!(seal_envelope(&ring, &context, &letter(&[b'x'; 2000], &[b'y'; 49])).is_none());
+    }
+
+    #[test]
+    fn what_was_changed_or_is_of_another_place_does_not_open() {
+        let (ring, context) = (ring(), context());
+        let value = seal_envelope(&ring, &context, &letter(b"id", b"; Path=/")).unwrap();
+        let raw = URL_SAFE_NO_PAD.decode(&value[MARK.len()..]).unwrap();
+        for bit in 0..raw.len() * 8 {
+            let mut bad = raw.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let bad = [MARK, URL_SAFE_NO_PAD.encode(bad).as_bytes()].concat();
+            assert!(open_envelope(&ring, &context, &bad, 0).is_err(), "bit {bit} was flipped");
+        }
+        for len in 0..value.len() {
+            assert!(open_envelope(&ring, &context, &value[..len], 0).is_err(), "cut at {len}");
+        }
+        let long = [MARK, &[b'A'; 100_000]].concat();
+        assert_eq!(open_envelope(&ring, &context, &long, 0), Err(Unusable::Malformed));
+        for other in [
+            Context::new("envelope header", "default", "JSESSIONID"),
+            Context::new("envelope cookie", "other", "JSESSIONID"),
+            Context::new("envelope cookie", "default", "sid"),
+        ] {
+            assert_eq!(open_envelope(&ring, &other, &value, 0), Err(Unusable::Forged));
+        }
+    }
+
+    #[test]
+    fn ids_of_applications_are_no_envelopes() {
+        for id in ["", "ts", "ts1", "tsx~a", "TS1~a", "0123456789ABCDEF", "s%3Aabc.def"] {
+            assert!(!is_envelope(id.as_bytes()), "{id:?}");
+        }
+        assert!(is_envelope(b"ts2~later"), "of a later version");
+        assert_eq!(open_envelope(&ring(), &context(), b"ts2~later", 0), Err(Unusable::Malformed));
+    }
+
+    #[test]
+    fn the_format_never_changes() {
+        let opened = open_envelope(&ring(), &context(), GOLDEN.as_bytes(), 0);
+        let letter = letter(b"0123456789ABCDEF", b"; Path=/shop; HttpOnly");
+        assert_eq!(opened, Ok((letter, false)), "envelopes in the field look like this");
+    }
+
+    /// Made by another implementation of the format (Python).
+    const GOLDEN: &str = concat!(
+        "ts1~R2RlZmdoaWprbG1ub1qRwox6G0MtWGXZN2gwHN5ZxcDLOUIn1ntjtHJUnJKIcmyquMCB",
+        "j71c0FXmtOCNGWe6NOKSNvxpP_mctdJPg023qLzsYPHkXwsOOEhjMHF-6CmLAVPTBJueVA",
+    );
+}
