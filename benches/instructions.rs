@@ -6,9 +6,10 @@ use std::hint::black_box;
 
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use http::Request;
-use tower_sticky::strategy;
+use tower_sticky::{affinity::Table, strategy};
 use tower_sticky_benches::{
-    Instant, Sticky, Told, call, enter_runtime, instant, pin, placing, plain, request, sealed,
+    Instant, Sticky, Told, call, enter_runtime, instant, keyed, pin, placing, plain, request,
+    request_of_user, sealed, timed,
 };
 
 /// A service that has been used, and a request of a session that it knows.
@@ -47,9 +48,28 @@ fn direct((backend, request): (Instant, Request<()>)) -> (Instant, impl Sized) {
 #[bench::sealed_16(known(sealed(16, Told::Counters)))]
 #[bench::sealed_256(known(sealed(256, Told::Counters)))]
 #[bench::sealed_10000(known(sealed(10_000, Told::Counters)))]
+#[bench::sealed_16_timeouts(known(timed(16)))]
 #[bench::cookies_10(long(10))]
 #[bench::cookies_100(long(100))]
 fn pinned((service, request): (Sticky, Request<()>)) -> (Sticky, impl Sized) {
+    let response = call(&service, black_box(request));
+    (service, response)
+}
+
+fn of_user(service: Sticky) -> (Sticky, Request<()>) {
+    enter_runtime();
+    drop(call(&service, request_of_user()));
+    (service, request_of_user())
+}
+
+#[library_benchmark]
+#[bench::rank_16(of_user(keyed(16, None)))]
+#[bench::rank_256(of_user(keyed(256, None)))]
+#[bench::rank_10000(of_user(keyed(10_000, None)))]
+#[bench::maglev_16(of_user(keyed(16, Some(Table::Small))))]
+#[bench::maglev_256(of_user(keyed(256, Some(Table::Small))))]
+#[bench::maglev_10000(of_user(keyed(10_000, Some(Table::Small))))]
+fn by_key((service, request): (Sticky, Request<()>)) -> (Sticky, impl Sized) {
     let response = call(&service, black_box(request));
     (service, response)
 }
@@ -65,5 +85,5 @@ fn new_session(service: Sticky) -> (Sticky, impl Sized) {
     (service, response)
 }
 
-library_benchmark_group!(name = group, benchmarks = [direct, pinned, new_session]);
+library_benchmark_group!(name = group, benchmarks = [direct, pinned, by_key, new_session]);
 main!(library_benchmark_groups = group);

@@ -16,7 +16,7 @@ use http_body_util::Empty;
 use tower_service::Service;
 use tower_sticky::{
     Backends, Key, KeyRing, NoInner, StickyBody, StickyLayer, StickyService,
-    affinity::{Cookie, Envelope, Learned},
+    affinity::{self, Cookie, Envelope, Learned, Table},
     strategy::Strategy,
 };
 
@@ -94,6 +94,30 @@ pub fn sealed(count: usize, told: Told) -> Sticky {
 /// A service with a plain cookie that places new sessions by `strategy`.
 pub fn placing(count: usize, strategy: impl Strategy) -> Sticky {
     StickyLayer::new(backends(count), Cookie::plain("SERVER_ID")).strategy(strategy).into_service()
+}
+
+/// A service with a sealed cookie that has timeouts, of which none is due.
+pub fn timed(count: usize) -> Sticky {
+    let hour = std::time::Duration::from_secs(3600);
+    let cookie = Cookie::sealed("SERVER_ID", keys()).idle_timeout(hour).absolute_timeout(8 * hour);
+    StickyLayer::new(backends(count), cookie).into_service()
+}
+
+/// A service by the hash of a header.
+pub fn keyed(count: usize, table: Option<Table>) -> Sticky {
+    let key = affinity::Key::header("x-user-id");
+    let key = match table {
+        Some(table) => key.maglev(table),
+        None => key,
+    };
+    StickyLayer::new(backends(count), key).into_service()
+}
+
+/// A request of a user with 16 characters.
+pub fn request_of_user() -> Request<()> {
+    let mut request = Request::new(());
+    request.headers_mut().insert("x-user-id", HeaderValue::from_static("0123456789abcdef"));
+    request
 }
 
 /// A backend that sets its session's id, as applications do, when the request has none.

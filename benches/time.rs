@@ -8,10 +8,10 @@ use std::{hint::black_box, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::Request;
-use tower_sticky::strategy;
+use tower_sticky::{affinity::Table, strategy};
 use tower_sticky_benches::{
-    Told, beside, call, enter_runtime, envelope, instant, learned, pin, placing, plain, request,
-    sealed,
+    Told, beside, call, enter_runtime, envelope, instant, keyed, learned, pin, placing, plain,
+    request, request_of_user, sealed, timed,
 };
 
 fn pinned(c: &mut Criterion) {
@@ -36,6 +36,30 @@ fn pinned(c: &mut Criterion) {
                     b.iter(|| call(&service, black_box(&sample).clone()));
                 });
             }
+        }
+    }
+    let service = timed(16);
+    let sample = request(&pin(&service));
+    group.bench_function("sealed, with timeouts/16", |b| {
+        b.iter(|| call(&service, black_box(&sample).clone()));
+    });
+    group.finish();
+}
+
+fn by_key(c: &mut Criterion) {
+    enter_runtime();
+    let mut group = c.benchmark_group("by key");
+    let (backend, sample) = (instant(), request_of_user());
+    group.bench_function("direct", |b| {
+        b.iter(|| call(&backend, black_box(&sample).clone()));
+    });
+    for count in [2, 16, 256, 10_000] {
+        for (name, table) in [("rank", None), ("maglev", Some(Table::Small))] {
+            let service = keyed(count, table);
+            drop(call(&service, sample.clone()));
+            group.bench_function(BenchmarkId::new(name, count), |b| {
+                b.iter(|| call(&service, black_box(&sample).clone()));
+            });
         }
     }
     group.finish();
@@ -110,6 +134,6 @@ criterion_group! {
         .sample_size(40)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_millis(1000));
-    targets = pinned, own_ids, new_session, long_cookie
+    targets = pinned, by_key, own_ids, new_session, long_cookie
 }
 criterion_main!(benches);

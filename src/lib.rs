@@ -55,6 +55,7 @@
 //! | feature | what |
 //! |---|---|
 //! | `proxy` | [`proxy::Upstream`], an HTTP/1.1 and HTTP/2 backend over hyper |
+//! | `axum`, `tonic` | [`affinity::ClientIp`] finds the address that Axum, or Tonic, tells |
 //! | `full` | all of them |
 
 #![forbid(unsafe_code)]

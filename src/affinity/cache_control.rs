@@ -3,8 +3,8 @@
 use http::{HeaderMap, HeaderValue, header::CACHE_CONTROL};
 
 /// Makes a response that carries a pin in `field` safe from shared caches (RFC 9111, section 5.2.2):
-/// adds `private` and `no-cache="…"` with the field's name, and drops `public` and `s-maxage`, unless it is `no-store`
-/// or wholly `private` already. `Set-Cookie` alone does not keep a cache from storing.
+/// adds `private` and `no-cache="…"` with the field's name, and drops `public` and `s-maxage`, unless
+/// it is `no-store` or wholly `private` already. `Set-Cookie` alone does not keep a cache from storing.
 pub(super) fn make_private(headers: &mut HeaderMap, field: &str) {
     if headers.get_all(CACHE_CONTROL).iter().flat_map(directives).any(is_safe) {
         return;
@@ -30,12 +30,17 @@ fn matches_name(directive: &[u8], name: &[u8]) -> bool {
     directive[..end].trim_ascii().eq_ignore_ascii_case(name)
 }
 
-/// The directives of one field; a comma inside quotes does not separate.
+/// The directives of one field; a comma inside quotes does not separate, and a quote behind a
+/// backslash does not end them (RFC 9110, section 5.6.4).
 fn directives(field: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    let mut quoted = false;
+    let (mut quoted, mut escaped) = (false, false);
     field
         .as_bytes()
         .split(move |&byte| {
+            if std::mem::take(&mut escaped) {
+                return false;
+            }
+            escaped = quoted && byte == b'\\';
             quoted ^= byte == b'"';
             byte == b',' && !quoted
         })
@@ -63,6 +68,11 @@ mod tests {
         assert_eq!(
             made_private(&["public, max-age=60", "S-MaxAge = 600, immutable"]),
             [format!("{SAFE}, max-age=60, immutable")]
+        );
+        assert_eq!(
+            made_private(&["x=\"a\\\", private, b\", public"]),
+            [format!("{SAFE}, x=\"a\\\", private, b\"")],
+            "an escaped quote does not end the string"
         );
         assert_eq!(
             made_private(&["no-cache=\"a, public\", private=\"x\""]),

@@ -139,3 +139,34 @@ async fn the_application_has_a_word() {
     let ended = say("end", "SERVER_ID=a").await;
     assert!(ended.header("set-cookie").contains("Max-Age=0"), "{:?}", ended.headers);
 }
+
+#[tokio::test]
+async fn the_applications_own_id() {
+    let (a, b) = (crate::backends::sessions("a").await, crate::backends::sessions("b").await);
+    let all = [("a", &a), ("b", &b)];
+    let envelope =
+        "[[affinity]]\ntype = \"envelope\"\ncookie = \"JSESSIONID\"\nkeys = [\"env:STICKY_KEY\"]";
+    let learned = "[[affinity]]\ntype = \"learned\"\ncookie = \"JSESSIONID\"\nidle_timeout = \"5m\"\ncapacity = 1000";
+    for (config, opaque) in [(envelope, true), (learned, false)] {
+        let gateway = gateway(config, &all).await;
+        let mut homes = BTreeSet::new();
+        for _ in 0..4 {
+            let mut client = Client::new(gateway.addr);
+            let home = client.get("/login").await.backend();
+            let value = client.jar["JSESSIONID"].clone();
+            assert_eq!(value.contains("id-of"), !opaque, "{value}");
+            for _ in 0..4 {
+                let answer = client.get("/").await;
+                assert_eq!(answer.backend(), home, "the session stays");
+                assert_eq!(
+                    answer.json()["cookie"],
+                    format!("JSESSIONID=id-of-{home}"),
+                    "its own id"
+                );
+            }
+            client.get("/logout").await;
+            homes.insert(home);
+        }
+        assert_eq!(homes.len(), 2);
+    }
+}

@@ -265,7 +265,13 @@ async fn bad_files_are_refused() {
         ("", "[[affinity]]\ntype = \"header\"\nformat = \"plain\"", &["has no name"]),
         ("", "[[affinity]]\ntype = \"client-ip\"\nipv4_prefix = 33", &["at most 32"]),
         (&plain, "query = \"u\"", &["`query`", "type \"cookie\""]),
-        ("", "[[affinity]]\ntype = \"learned\"\ncookie = \"J\"", &["learned", "not built yet"]),
+        ("", "[[affinity]]\ntype = \"learned\"", &["learned", "JSESSIONID"]),
+        ("", "[[affinity]]\ntype = \"envelope\"\ncookie = \"J\"", &["keys"]),
+        (
+            "[[affinity]]\ntype = \"learned\"\ncookie = \"J\"\n",
+            "store = \"redis://localhost\"",
+            &["redis", "not built yet"],
+        ),
         ("", "[strategy]\ntype = \"best\"", &["best", "random"]),
         ("", "[strategy]\nbalance_factor = 1.25", &["hash modes"]),
         (

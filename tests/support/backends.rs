@@ -98,6 +98,23 @@ pub(crate) async fn talking(name: &'static str) -> Backend {
     Backend::axum(Router::new().fallback(answer)).await
 }
 
+/// An application with sessions of its own: `/login` begins one, `/logout` ends it.
+pub(crate) async fn sessions(name: &'static str) -> Backend {
+    let answer = move |request: Request| async move {
+        let cookie = request.headers().get("cookie").map_or("", |value| value.to_str().unwrap());
+        let body = Json(json!({ "name": name, "cookie": cookie }));
+        let mut headers = http::HeaderMap::new();
+        let set = match request.uri().path() {
+            "/login" => format!("JSESSIONID=id-of-{name}; Path=/; HttpOnly"),
+            "/logout" => "JSESSIONID=; Path=/; Max-Age=0".to_owned(),
+            _ => return (headers, body),
+        };
+        headers.insert("set-cookie", set.parse().unwrap());
+        (headers, body)
+    };
+    Backend::axum(Router::new().fallback(answer)).await
+}
+
 /// A backend whose answers wait until they are let go.
 #[derive(Debug)]
 pub(crate) struct Held {

@@ -3,7 +3,10 @@
 use ipnet::IpNet;
 use tower_sticky::{
     Key, KeyRing,
-    affinity::{self, Affinity, Chain, ClientIp, Conflict, Cookie, Header, SameSite, Secure},
+    affinity::{
+        self, Affinity, Chain, ClientIp, Conflict, Cookie, Envelope, Header, Learned, SameSite,
+        Secure,
+    },
 };
 
 use super::{
@@ -77,9 +80,8 @@ fn affinity(
         "header" => &["name", "format", "keys", "idle_timeout", "absolute_timeout", "forward"],
         "key" => &["header", "cookie", "query"],
         "client-ip" => &["ipv4_prefix", "ipv6_prefix"],
-        kind @ ("envelope" | "learned") => {
-            return Err(super::is_not_built(&format!("affinity type {kind:?}")));
-        }
+        "envelope" => &["cookie", "header", "keys", "idle_timeout", "absolute_timeout"],
+        "learned" => &["cookie", "header", "idle_timeout", "absolute_timeout", "capacity", "store"],
         kind => {
             return Err(Error::new(format!(
                 "the affinity type {kind:?} is unknown; expected \"cookie\", \"header\", \"key\", \
@@ -97,6 +99,8 @@ fn affinity(
         "cookie" => Box::new(cookie(section, around)?),
         "header" => Box::new(header(section)?),
         "key" => Box::new(key(section, around)?),
+        "envelope" => Box::new(envelope(section)?),
+        "learned" => Box::new(learned(section)?),
         _ => Box::new(client_ip(section, around)),
     })
 }
@@ -198,6 +202,69 @@ fn client_ip(section: &file::Affinity, around: &Surroundings<'_>) -> ClientIp {
     match around.balance_factor {
         Some(factor) => client_ip.balance_factor(factor),
         None => client_ip,
+    }
+}
+
+fn envelope(section: &file::Affinity) -> Result<Envelope, Error> {
+    let Some(keys) = keys(section)? else {
+        return Err(Error::new("affinity of type \"envelope\" is always sealed; add keys"));
+    };
+    let mut envelope = match carrier(section)? {
+        Carrier::Cookie(name) => Envelope::cookie(name, keys),
+        Carrier::Header(name) => Envelope::header(name, keys),
+    };
+    if let Some(Humane(timeout)) = section.idle_timeout {
+        envelope = envelope.idle_timeout(timeout);
+    }
+    if let Some(Humane(timeout)) = section.absolute_timeout {
+        envelope = envelope.absolute_timeout(timeout);
+    }
+    Ok(envelope)
+}
+
+fn learned(section: &file::Affinity) -> Result<Learned, Error> {
+    match section.store.as_deref() {
+        None | Some("memory") => {}
+        Some(store) if store.starts_with("redis://") => {
+            return Err(super::is_not_built("affinity store \"redis://…\""));
+        }
+        Some(store) => {
+            return Err(Error::new(format!(
+                "affinity has store = {store:?}, which is unknown; expected \"memory\""
+            )));
+        }
+    }
+    let mut learned = match carrier(section)? {
+        Carrier::Cookie(name) => Learned::cookie(name),
+        Carrier::Header(name) => Learned::header(name),
+    };
+    if let Some(Humane(timeout)) = section.idle_timeout {
+        learned = learned.idle_timeout(timeout);
+    }
+    if let Some(Humane(timeout)) = section.absolute_timeout {
+        learned = learned.absolute_timeout(timeout);
+    }
+    if let Some(capacity) = section.capacity {
+        learned = learned.capacity(capacity);
+    }
+    Ok(learned)
+}
+
+/// Where the application's own id is.
+enum Carrier<'a> {
+    Cookie(&'a str),
+    Header(&'a str),
+}
+
+fn carrier(section: &file::Affinity) -> Result<Carrier<'_>, Error> {
+    match (&section.cookie, &section.header) {
+        (Some(cookie), None) => Ok(Carrier::Cookie(cookie)),
+        (None, Some(header)) => Ok(Carrier::Header(header)),
+        _ => Err(Error::new(format!(
+            "affinity of type {:?} needs one of cookie and header, which name where the \
+             application's own session id is, for example cookie = \"JSESSIONID\"",
+            section.kind
+        ))),
     }
 }
 
