@@ -19,7 +19,7 @@ use tower_service::Service;
 use crate::{
     BoxError, Hold, NotSent, OnError, Reason, StickyBody, StickyError, Unanswered,
     backend::{BackendState, InFlight, Readiness},
-    dispatch::{Attempt, Dispatch, LookUp, Next, Trial, observe},
+    dispatch::{Attempt, Dispatch, LookUp, Next, Patience, Trial, observe},
     wait::{Gate, Wait},
 };
 
@@ -62,7 +62,9 @@ pin_project! {
             trial: Option<Trial>,
             started: Option<Instant>,
         },
-        InnerWait { inner: I, in_flight: Option<InFlight> },
+        // The same for the local node.
+        LocalWait { wait: Wait<I> },
+        LastResort { inner: I },
         InnerCall {
             #[pin]
             future: I::Future,
@@ -129,7 +131,7 @@ where
                 }
 
                 StepProjection::Wait { wait } => {
-                    let gate = ready!(wait.poll_ready::<B>(cx, dispatch));
+                    let gate = ready!(wait.poll_ready::<S, B>(cx, dispatch));
                     let owned = this.step.as_mut().project_replace(Step::Done);
                     let OwnedStep::Wait { wait } = owned else { return Poll::Pending };
                     match gate {
@@ -144,7 +146,7 @@ where
                             let in_flight = Some(InFlight::new(state, slot));
                             Step::Call { future, in_flight, trial, started }
                         }
-                        gate => Step::Begin { next: shut(dispatch, gate, &wait) },
+                        gate => Step::Begin { next: shut(dispatch, gate, wait.leave()) },
                     }
                 }
 
@@ -174,12 +176,30 @@ where
                     }
                 }
 
-                StepProjection::InnerWait { inner, in_flight } => {
+                StepProjection::LocalWait { wait } => {
+                    let gate = ready!(wait.poll_ready::<S, B>(cx, dispatch));
+                    let owned = this.step.as_mut().project_replace(Step::Done);
+                    let OwnedStep::LocalWait { wait } = owned else { return Poll::Pending };
+                    match gate {
+                        Gate::Open(slot) => {
+                            let Wait { service: mut inner, state, .. } = wait;
+                            dispatch.send(this.request, &state, false);
+                            let Some(request) = this.request.take() else {
+                                return Poll::Pending;
+                            };
+                            let future = inner.call(request);
+                            Step::InnerCall { future, in_flight: Some(InFlight::new(state, slot)) }
+                        }
+                        gate => Step::Begin { next: shut(dispatch, gate, wait.leave()) },
+                    }
+                }
+
+                StepProjection::LastResort { inner } => {
                     let result = ready!(inner.poll_ready(cx)).map_err(Into::into);
                     match (result, this.request.take()) {
                         (Ok(()), Some(request)) => {
                             let future = inner.call(request);
-                            Step::InnerCall { future, in_flight: in_flight.take() }
+                            Step::InnerCall { future, in_flight: None }
                         }
                         (Ok(()), None) => return Poll::Pending,
                         (Err(source), _) => {
@@ -222,34 +242,36 @@ where
     S: Service<Request<B>> + Clone,
     I: Service<Request<B>> + Clone,
 {
-    let (state, inner) = match (next, inner) {
-        (Next::LookUp(look_up), _) => return Ok(Step::LookUp { look_up }),
-        (Next::Fail(error), _) => return Err(error),
+    match (next, inner) {
+        (Next::LookUp(look_up), _) => Ok(Step::LookUp { look_up }),
+        (Next::Fail(error), _) => Err(error),
         (Next::Try(Attempt { service: Some(service), state, trial, patience }), _) => {
-            return Ok(Step::Wait { wait: Wait::new(service, state, trial, patience) });
+            Ok(Step::Wait { wait: Wait::new(service, state, trial, patience) })
         }
-        (Next::Try(Attempt { state, .. }), Some(inner)) => (Some(state), inner),
-        (Next::LastResort, Some(inner)) => (None, inner),
-        (Next::Try(_) | Next::LastResort, None) => return Err(StickyError::NoBackend),
-    };
-    match &state {
-        Some(state) => dispatch.send(request, state, false),
-        None => dispatch.send_last_resort(request),
+        (Next::Try(Attempt { state, trial, patience, .. }), Some(inner)) => {
+            Ok(Step::LocalWait { wait: Wait::new(I::clone(inner), state, trial, patience) })
+        }
+        (Next::LastResort, Some(inner)) => {
+            dispatch.send_last_resort(request);
+            Ok(Step::LastResort { inner: I::clone(inner) })
+        }
+        (Next::Try(_) | Next::LastResort, None) => Err(StickyError::NoBackend),
     }
-    let in_flight = state.map(|state| InFlight::new(state, None));
-    Ok(Step::InnerWait { inner: I::clone(inner), in_flight })
 }
 
 /// What to do about a backend that did not become ready: its request is untouched.
-fn shut<S: Clone>(dispatch: &mut Dispatch<S>, gate: Gate, wait: &Wait<S>) -> Next<S> {
-    let state = &wait.state;
+fn shut<S: Clone>(
+    dispatch: &mut Dispatch<S>,
+    gate: Gate,
+    (state, patience): (Arc<BackendState>, Patience),
+) -> Next<S> {
     match gate {
         Gate::Failed(source) => {
             let pool = dispatch.core().backends.pool();
-            pool.set_readiness(state, Readiness::Failed);
-            dispatch.not_sent(state, Reason::NotReady, source)
+            pool.set_readiness(&state, Readiness::Failed);
+            dispatch.not_sent(&state, Reason::NotReady, source)
         }
-        Gate::Busy | Gate::Open(_) => dispatch.busy(state, wait.patience),
+        Gate::Busy | Gate::Open(_) => dispatch.busy(&state, patience),
     }
 }
 
@@ -258,7 +280,8 @@ fn shut<S: Clone>(dispatch: &mut Dispatch<S>, gate: Gate, wait: &Wait<S>) -> Nex
 fn acquit<S>(dispatch: &Dispatch<S>, state: &BackendState, trial: Option<Trial>) {
     if state.is_suspect() {
         let pool = dispatch.core().backends.pool();
-        pool.update(state, "it answered", |sources| sources.passive.answered());
+        let on_trial = trial.is_some();
+        pool.update(state, "it answered", |sources| sources.passive.answered(on_trial));
     }
     drop(trial);
 }
@@ -294,20 +317,13 @@ fn refused<S: Clone, B: 'static>(
         }
         Err(error) => error,
     };
-    let source = match error.downcast::<Unanswered<Request<B>>>() {
-        Ok(unanswered) => {
-            let (request, source) = unanswered.into_parts();
-            match request {
-                Some(request) if dispatch.may_retry() => {
-                    let next = dispatch.not_sent(state, Reason::ConnectFailed, source);
-                    return Ok((next, request));
-                }
-                _ => source,
-            }
-        }
-        Err(source) => source,
-    };
-    Err(StickyError::Backend { backend: state.id.clone(), source })
+    match error.downcast::<Unanswered<Request<B>>>() {
+        Ok(unanswered) => match unanswered.into_parts() {
+            (Some(request), source) => Ok((dispatch.unanswered(state, source)?, request)),
+            (None, source) => Err(StickyError::Backend { backend: state.id.clone(), source }),
+        },
+        Err(source) => Err(StickyError::Backend { backend: state.id.clone(), source }),
+    }
 }
 
 /// Settles the pin on a backend's response, and decides how long it counts as in flight.
@@ -319,28 +335,38 @@ fn stamp<S, RB, IB>(
 ) -> Response<StickyBody<RB, IB>> {
     dispatch.answered(in_flight.state(), true, &mut response);
     in_flight.keep(std::mem::take(&mut dispatch.notes));
-    let mut in_flight = Some(in_flight);
+    let in_flight = held(&response, in_flight);
+    response.map(|body| StickyBody::backend(body, in_flight))
+}
+
+/// An upgraded connection holds what its request occupies; other responses do until their body ends.
+#[inline]
+fn held<B>(response: &Response<B>, in_flight: InFlight) -> Option<InFlight> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Some(hold) = response.extensions().get::<Hold>()
-        && let Some(in_flight) = in_flight.take()
     {
         hold.keep(in_flight);
+        return None;
     }
-    response.map(|body| StickyBody::backend(body, in_flight))
+    Some(in_flight)
 }
 
 fn inner_answered<S, RB, IB>(
     dispatch: &mut Dispatch<S>,
     mut response: Response<IB>,
-    mut in_flight: Option<InFlight>,
+    in_flight: Option<InFlight>,
 ) -> Response<StickyBody<RB, IB>> {
-    match &mut in_flight {
-        Some(in_flight) => {
+    let in_flight = match in_flight {
+        Some(mut in_flight) => {
             dispatch.answered(in_flight.state(), false, &mut response);
             in_flight.keep(std::mem::take(&mut dispatch.notes));
+            held(&response, in_flight)
         }
-        None => dispatch.answered_by_last_resort(&mut response),
-    }
+        None => {
+            dispatch.answered_by_last_resort(&mut response);
+            None
+        }
+    };
     response.map(|body| StickyBody::inner(body, in_flight))
 }
 
@@ -350,8 +376,12 @@ fn fail<E: OnError, RB, IB, S>(
 ) -> Result<Response<StickyBody<RB, IB>>, E::Error> {
     dispatch.rejected(&error);
     let outcome = dispatch.outcome(error.backend());
+    let unknown = matches!(error, StickyError::UnknownSession { .. });
     let result = E::settle(error, dispatch.asked());
     result.map(|mut response| {
+        if unknown {
+            dispatch.forget(&mut response);
+        }
         if dispatch.core().options.extensions {
             response.extensions_mut().insert(outcome);
         }

@@ -167,8 +167,8 @@ impl<S, E> StickyLayer<S, E> {
         self.with(|core| core.options.busy = busy)
     }
 
-    /// How long a request may wait for a backend to take it, all candidates together; default 1 s.
-    /// No further candidate is tried after that.
+    /// How long a request may wait for a backend to take it, all candidates together, counted from the
+    /// first wait or failure; default 1 s. No further candidate is tried after that.
     #[must_use]
     pub fn ready_timeout(self, timeout: Duration) -> Self {
         self.with(|core| core.options.ready_timeout = timeout)
@@ -301,7 +301,8 @@ impl<S: Clone, E> StickyLayer<S, E> {
     /// their node; a request that a peer has forwarded is served here and never forwarded again.
     ///
     /// If the pool has a backend `id`, the wrapped service takes its place, so that every node can
-    /// be given the same list; else it is added.
+    /// be given the same list; else it is added. The pool is this node's from then on: another layer
+    /// over the same handle finds nothing behind `id`.
     ///
     /// # Panics
     ///

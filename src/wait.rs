@@ -59,11 +59,16 @@ impl<S> Wait<S> {
         Self { service, state, trial, patience, slot: None, queue: None }
     }
 
+    /// Gives up: what it held for itself, such as a trial, is free again.
+    pub(crate) fn leave(self) -> (Arc<BackendState>, Patience) {
+        (self.state, self.patience)
+    }
+
     #[inline]
-    pub(crate) fn poll_ready<B>(
+    pub(crate) fn poll_ready<D, B>(
         &mut self,
         cx: &mut Context<'_>,
-        dispatch: &mut Dispatch<S>,
+        dispatch: &mut Dispatch<D>,
     ) -> Poll<Gate>
     where
         S: Service<Request<B>>,
@@ -87,7 +92,7 @@ impl<S> Wait<S> {
 
     /// Takes a slot of a backend that has a limit.
     #[inline]
-    fn poll_slot(&mut self, cx: &mut Context<'_>, dispatch: &mut Dispatch<S>) -> Poll<()> {
+    fn poll_slot<D>(&mut self, cx: &mut Context<'_>, dispatch: &mut Dispatch<D>) -> Poll<()> {
         if self.slot.is_some() {
             return Poll::Ready(());
         }
@@ -125,7 +130,7 @@ impl<S> Wait<S> {
     }
 
     /// Takes a place among those that wait, unless there are too many.
-    fn enqueue(&mut self, dispatch: &mut Dispatch<S>) -> bool {
+    fn enqueue<D>(&mut self, dispatch: &mut Dispatch<D>) -> bool {
         if self.queue.is_some() {
             return true;
         }

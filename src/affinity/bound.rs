@@ -34,8 +34,13 @@ pub trait BoundAffinity: fmt::Debug + Send + Sync + 'static {
         true
     }
 
-    /// How keys are hashed to backends, where a key decides.
-    fn hashing(&self) -> Option<&Hashing> {
+    /// How the keys of `source` are hashed to backends, where a key decides.
+    fn hashing(&self, _source: Origin) -> Option<&Hashing> {
+        None
+    }
+
+    /// What it carries its tokens in, which nothing else in a chain may use.
+    fn carrier(&self) -> Option<String> {
         None
     }
 
@@ -44,9 +49,10 @@ pub trait BoundAffinity: fmt::Debug + Send + Sync + 'static {
         HeaderValue::from_str(to.as_str()).ok()
     }
 
-    /// Whether `value` was said by a peer to this node.
-    fn is_hop(&self, value: &HeaderValue, here: &BackendId, _: &Look<'_>) -> bool {
-        value == here.as_str()
+    /// Whether `value` was said by a peer, to this node or, by a mistake in a list of nodes, to
+    /// another one.
+    fn is_hop(&self, value: &HeaderValue, pool: &Look<'_>) -> bool {
+        pool.index.position_of(value.as_bytes()).is_some()
     }
 }
 
@@ -106,6 +112,25 @@ pub struct Look<'a> {
     pub(crate) later: Option<Later>,
 }
 
+/// A place in a chain, and in the chains within it: a digit each, the outermost last.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Origin(u32);
+
+impl Origin {
+    /// The most members of a chain.
+    pub(super) const MAX: usize = 64;
+
+    /// The same place, seen from the chain around the one that it is in.
+    pub(super) fn within(self, position: usize) -> Self {
+        Self(self.0 * Self::MAX as u32 + position as u32)
+    }
+
+    /// The member of the outermost chain, and the place within that.
+    pub(super) fn split(self) -> (usize, Self) {
+        (self.0 as usize % Self::MAX, Self(self.0 / Self::MAX as u32))
+    }
+}
+
 /// What a request carries.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Reading {
@@ -122,8 +147,8 @@ pub struct Reading {
     pub(crate) reason: Option<Reason>,
     /// Whether there is something to strip.
     pub(crate) found: bool,
-    /// Which member of a chain the pin came from.
-    pub(crate) source: usize,
+    /// Which member of a chain the pin, or else the key, came from.
+    pub(crate) source: Origin,
     /// Whether the token is all that its header holds, so that the header goes as a whole.
     pub(crate) sole: bool,
 }
@@ -150,7 +175,7 @@ pub struct Commit<'a> {
     /// The pin so far.
     pub(crate) pin: Option<Pin>,
     /// Which member of a chain it came from.
-    pub(crate) source: usize,
+    pub(crate) source: Origin,
     /// Whether the client used https, by a trusted word.
     pub(crate) https: bool,
     /// Whether this answer is not to begin a session.

@@ -6,7 +6,13 @@ use http::{HeaderMap, HeaderValue, header::CACHE_CONTROL};
 /// adds `private` and `no-cache="…"` with the field's name, and drops `public` and `s-maxage`, unless
 /// it is `no-store` or wholly `private` already. `Set-Cookie` alone does not keep a cache from storing.
 pub(super) fn make_private(headers: &mut HeaderMap, field: &str) {
-    if headers.get_all(CACHE_CONTROL).iter().flat_map(directives).any(is_safe) {
+    let said = |name: &[u8]| {
+        let mut all = headers.get_all(CACHE_CONTROL).iter().flat_map(directives);
+        all.any(|directive| directive.eq_ignore_ascii_case(name))
+    };
+    // A cache that understands the response must not heed `no-store` beside `must-understand`
+    // (section 5.2.2.3).
+    if said(b"private") || (said(b"no-store") && !said(b"must-understand")) {
         return;
     }
     let mut safe = format!("private, no-cache=\"{field}\"").into_bytes();
@@ -19,10 +25,6 @@ pub(super) fn make_private(headers: &mut HeaderMap, field: &str) {
     if let Ok(value) = HeaderValue::from_bytes(&safe) {
         headers.insert(CACHE_CONTROL, value);
     }
-}
-
-fn is_safe(directive: &[u8]) -> bool {
-    directive.eq_ignore_ascii_case(b"no-store") || directive.eq_ignore_ascii_case(b"private")
 }
 
 fn matches_name(directive: &[u8], name: &[u8]) -> bool {
@@ -83,6 +85,7 @@ mod tests {
 
     #[test]
     fn what_is_safe_already_stays_as_it_is() {
+        assert!(made_private(&["no-store, must-understand"])[0].starts_with("private"));
         for safe in ["no-store", "max-age=5, No-Store", "Private", "private, max-age=60"] {
             assert_eq!(made_private(&[safe]), [safe]);
         }

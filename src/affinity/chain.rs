@@ -5,7 +5,8 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue};
 
 use super::{
-    Affinity, BoundAffinity, Change, Commit, Hashing, Head, Look, Notes, Reading, sealed::Bind,
+    Affinity, BoundAffinity, Change, Commit, Hashing, Head, Look, Notes, Origin, Reading,
+    sealed::Bind,
 };
 use crate::{BackendId, ConfigError};
 
@@ -52,6 +53,21 @@ impl Bind for Chain {
         if members.len() == 1 {
             return Ok(members.remove(0));
         }
+        if members.len() > Origin::MAX {
+            return Err(ConfigError::new(format!(
+                "a chain has {} members; use at most {}",
+                members.len(),
+                Origin::MAX
+            )));
+        }
+        let mut carriers: Vec<_> = members.iter().filter_map(|member| member.carrier()).collect();
+        carriers.sort_unstable();
+        if let Some(twice) = carriers.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(ConfigError::new(format!(
+                "two members of a chain use {}; give each a name of its own",
+                twice[0]
+            )));
+        }
         let remembers = members.iter().any(|member| member.remembers());
         Ok(Arc::new(Bound { members, remembers }))
     }
@@ -67,13 +83,18 @@ impl BoundAffinity for Bound {
     fn read(&self, request: &Head<'_>, pool: &mut Look<'_>) -> Reading {
         // Each member that carries something has it stripped, also behind the one that wins.
         let mut chosen = Reading { found: true, ..Reading::default() };
-        for (source, member) in self.members.iter().enumerate() {
+        for (position, member) in self.members.iter().enumerate() {
             let reading = member.read(request, pool);
             if pool.later.is_some() {
                 return chosen;
             }
             if reading.position.is_some() {
+                let source = reading.source.within(position);
                 return Reading { found: true, sole: false, source, ..reading };
+            }
+            let news = reading.pin.is_some() || reading.key.is_some();
+            if news && chosen.pin.is_none() && chosen.key.is_none() {
+                chosen.source = reading.source.within(position);
             }
             chosen.pin = chosen.pin.or(reading.pin);
             chosen.key = chosen.key.or(reading.key);
@@ -90,13 +111,14 @@ impl BoundAffinity for Bound {
 
     fn respond(&self, commit: &Commit<'_>, notes: &mut Notes, headers: &mut HeaderMap) -> bool {
         let mut issued = false;
+        let (from, source) = commit.source.split();
         for (position, member) in self.members.iter().enumerate() {
             // A token that is due is written anew where it came from; a new one is written everywhere.
             let change = match commit.change {
-                Change::Refresh if position != commit.source => Change::Keep,
+                Change::Refresh if position != from => Change::Keep,
                 change => change,
             };
-            issued |= member.respond(&Commit { change, ..*commit }, notes, headers);
+            issued |= member.respond(&Commit { change, source, ..*commit }, notes, headers);
         }
         issued
     }
@@ -111,16 +133,17 @@ impl BoundAffinity for Bound {
         self.remembers
     }
 
-    fn hashing(&self) -> Option<&Hashing> {
-        self.members.iter().find_map(|member| member.hashing())
+    fn hashing(&self, source: Origin) -> Option<&Hashing> {
+        let (position, source) = source.split();
+        self.members.get(position)?.hashing(source)
     }
 
     fn hop(&self, to: &BackendId) -> Option<HeaderValue> {
         self.speaker()?.hop(to)
     }
 
-    fn is_hop(&self, value: &HeaderValue, here: &BackendId, pool: &Look<'_>) -> bool {
-        self.speaker().is_some_and(|member| member.is_hop(value, here, pool))
+    fn is_hop(&self, value: &HeaderValue, pool: &Look<'_>) -> bool {
+        self.speaker().is_some_and(|member| member.is_hop(value, pool))
     }
 }
 

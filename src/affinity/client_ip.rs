@@ -6,7 +6,7 @@ use http::HeaderMap;
 use ipnet::IpNet;
 
 use super::{
-    BoundAffinity, Commit, Head, Look, Notes, Reading, Table,
+    BoundAffinity, Commit, Head, Look, Notes, Origin, Reading, Table,
     client_address::{ClientAddress, Forwarding},
     hashing::{HashOptions, Hashing},
     life::refuse,
@@ -231,7 +231,7 @@ impl BoundAffinity for Bound {
         false
     }
 
-    fn hashing(&self) -> Option<&Hashing> {
+    fn hashing(&self, _: Origin) -> Option<&Hashing> {
         Some(&self.hashing)
     }
 }

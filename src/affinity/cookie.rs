@@ -257,12 +257,16 @@ impl BoundAffinity for Bound {
         }
     }
 
+    fn carrier(&self) -> Option<String> {
+        Some(format!("the cookie {:?}", self.options.attributes.name))
+    }
+
     fn hop(&self, to: &BackendId) -> Option<HeaderValue> {
         HeaderValue::try_from(self.tokens.hop(to)?).ok()
     }
 
-    fn is_hop(&self, value: &HeaderValue, here: &BackendId, pool: &Look<'_>) -> bool {
-        self.tokens.is_hop(value.as_bytes(), here, pool)
+    fn is_hop(&self, value: &HeaderValue, pool: &Look<'_>) -> bool {
+        self.tokens.is_hop(value.as_bytes(), pool)
     }
 }
 

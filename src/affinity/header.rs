@@ -160,11 +160,15 @@ impl BoundAffinity for Bound {
         cache_control::make_private(headers, self.name.as_str());
     }
 
+    fn carrier(&self) -> Option<String> {
+        Some(format!("the header {:?}", self.name.as_str()))
+    }
+
     fn hop(&self, to: &BackendId) -> Option<HeaderValue> {
         HeaderValue::try_from(self.tokens.hop(to)?).ok()
     }
 
-    fn is_hop(&self, value: &HeaderValue, here: &BackendId, pool: &Look<'_>) -> bool {
-        self.tokens.is_hop(value.as_bytes(), here, pool)
+    fn is_hop(&self, value: &HeaderValue, pool: &Look<'_>) -> bool {
+        self.tokens.is_hop(value.as_bytes(), pool)
     }
 }

@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use http::{HeaderMap, HeaderName};
 
 use super::{
-    BoundAffinity, Commit, Head, Look, Notes, Reading, Table,
+    BoundAffinity, Commit, Head, Look, Notes, Origin, Reading, Table,
     hashing::{HashOptions, Hashing},
     header::header_name,
     life::refuse,
@@ -221,7 +221,7 @@ impl BoundAffinity for Bound {
         false
     }
 
-    fn hashing(&self) -> Option<&Hashing> {
+    fn hashing(&self, _: Origin) -> Option<&Hashing> {
         Some(&self.hashing)
     }
 }

@@ -69,7 +69,8 @@ impl<S> Dispatch<S> {
             _ if self.silent => Some(Change::Keep),
             Verdict::Assigned => Some(Change::Assign),
             Verdict::Moved => Some(Change::Move),
-            Verdict::Pinned if self.refresh => Some(Change::Refresh),
+            // The pin stays where it is, and stays alive.
+            Verdict::Pinned | Verdict::Borrowed if self.refresh => Some(Change::Refresh),
             Verdict::Pinned | Verdict::Borrowed => Some(Change::Keep),
             // The node that forwarded the request settles it, and hears what the application said.
             _ => None,
@@ -165,6 +166,12 @@ impl<S> Dispatch<S> {
         if self.core.options.extensions {
             extensions.insert(self.outcome(backend));
         }
+    }
+
+    /// Takes a token away that is worth nothing, so that the client can begin anew.
+    pub(crate) fn forget<B>(&mut self, response: &mut Response<B>) {
+        let core = &*self.core;
+        core.affinity.forget(self.https, &mut self.notes, response.headers_mut());
     }
 
     /// The request ends with an error of ours.

@@ -10,7 +10,7 @@ use super::{
     candidates::{Parked, Remaining},
 };
 use crate::{
-    BoxError, Failover, Reason, StickyError, Verdict,
+    BackendId, BoxError, Failover, Reason, StickyError, Verdict,
     backend::{BackendState, Gate, Snapshot},
 };
 
@@ -62,12 +62,23 @@ impl<S: Clone> Dispatch<S> {
             (None, Some(parked)) => self.wait_for(&snapshot, parked),
             (None, None) => match remaining.last.take() {
                 _ if self.has_inner && core.local.is_none() => Next::LastResort,
-                Some((backend, source)) => Next::Fail(StickyError::NotSent { backend, source }),
-                None => Next::Fail(StickyError::NoBackend),
+                last => Next::Fail(self.nobody(last)),
             },
         };
         self.remaining = Some(remaining);
         next
+    }
+
+    /// The error when all have been asked; `last` is what the last one said.
+    fn nobody(&mut self, last: Option<(BackendId, BoxError)>) -> StickyError {
+        // One of them may have executed the request: then that is what has to be said.
+        if let Some((backend, source)) = self.unanswered.take() {
+            return StickyError::Backend { backend, source };
+        }
+        match last {
+            Some((backend, source)) => StickyError::NotSent { backend, source },
+            None => StickyError::NoBackend,
+        }
     }
 
     /// All have been asked: back to the one that was busy, now with all the time that is left.
@@ -137,15 +148,12 @@ impl<S: Clone> Dispatch<S> {
         source: BoxError,
     ) -> Next<S> {
         tracing::debug!(backend = %state.id, %reason, error = %source, "the request was not taken");
-        let from_pin = self.verdict == Verdict::Pinned;
-        if from_pin || self.reason.is_none() {
-            self.reason = Some(reason);
+        if self.verdict == Verdict::Local {
+            // What a peer has forwarded is never forwarded again.
+            return Next::Fail(StickyError::NotSent { backend: state.id.clone(), source });
         }
-        if from_pin {
-            let Some(verdict) = self.elsewhere(self.core.options.unavailable) else {
-                return Next::Fail(StickyError::Unavailable { backend: state.id.clone() });
-            };
-            self.verdict = verdict;
+        if let Err(error) = self.leave(state, reason, self.core.options.unavailable) {
+            return Next::Fail(error);
         }
         let in_time = Instant::now() < self.whole_deadline();
         let remaining = self.remaining();
@@ -156,8 +164,43 @@ impl<S: Clone> Dispatch<S> {
         self.next(Some(state.tag))
     }
 
-    /// Whether a request that may have been executed goes to another backend; at most once.
-    pub(crate) fn may_retry(&mut self) -> bool {
-        self.core.options.retry_idempotent && !std::mem::replace(&mut self.retried, true)
+    /// Notes why a backend does not serve the request, and what that makes of a pin to it.
+    fn leave(
+        &mut self,
+        state: &Arc<BackendState>,
+        reason: Reason,
+        failover: Failover,
+    ) -> Result<(), StickyError> {
+        let from_pin = self.verdict == Verdict::Pinned;
+        if from_pin || self.reason.is_none() {
+            self.reason = Some(reason);
+        }
+        if from_pin {
+            let unavailable = || StickyError::Unavailable { backend: state.id.clone() };
+            self.verdict = self.elsewhere(failover).ok_or_else(unavailable)?;
+        }
+        Ok(())
+    }
+
+    /// The connection ended before an answer, and the request, which may have been executed, is here
+    /// again: it goes to another backend, once, if that is wanted. The backend may be well, so the
+    /// pin stays; if it is not, the session's next request moves it.
+    pub(crate) fn unanswered(
+        &mut self,
+        state: &Arc<BackendState>,
+        source: BoxError,
+    ) -> Result<Next<S>, StickyError> {
+        let backend = state.id.clone();
+        let retry = self.core.options.retry_idempotent && self.unanswered.is_none();
+        if !retry || self.verdict == Verdict::Local {
+            return Err(StickyError::Backend { backend, source });
+        }
+        let failover = match self.core.options.unavailable {
+            Failover::Reject => Failover::Reject,
+            Failover::Repin | Failover::Borrow => Failover::Borrow,
+        };
+        self.leave(state, Reason::ConnectFailed, failover)?;
+        self.unanswered = Some((backend, source));
+        Ok(self.next(Some(state.tag)))
     }
 }

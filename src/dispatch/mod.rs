@@ -7,7 +7,7 @@ mod failover;
 mod first_choice;
 mod look_up;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header::CONTENT_TYPE};
 use tokio::time::Instant;
@@ -20,8 +20,8 @@ pub(crate) use self::{
 };
 use self::{candidates::Remaining, first_choice::FirstChoice};
 use crate::{
-    BackendId, Reason, StickyError, Verdict, Wish,
-    affinity::{Hashing, Head, Look, Notes, Owner, Reading},
+    BackendId, BoxError, Reason, StickyError, Verdict, Wish,
+    affinity::{Hashing, Head, Look, Notes, Origin, Owner, Reading},
     backend::{BackendState, Gate, Mode, Snapshot},
     layer::Core,
     on_error::Asked,
@@ -38,7 +38,7 @@ pub(crate) struct Dispatch<S> {
     has_inner: bool,
     /// The usable pin that the request carries, and which member of a chain it came from.
     pin: Option<Pin>,
-    source: usize,
+    source: Origin,
     /// What identifies the session on every gateway, if anything does.
     key: Option<u64>,
     /// Whether the key of each request decides, and nothing is remembered.
@@ -54,7 +54,8 @@ pub(crate) struct Dispatch<S> {
     refresh: bool,
     https: bool,
     grpc: bool,
-    retried: bool,
+    /// Set once the request was given to another backend though it may have been executed: by whom.
+    unanswered: Option<(BackendId, BoxError)>,
     counted: bool,
     /// Until when the request may wait, from the first time that it has to.
     deadline: Option<Instant>,
@@ -72,7 +73,7 @@ impl<S: Clone> Dispatch<S> {
         Self {
             has_inner,
             pin: None,
-            source: 0,
+            source: Origin::default(),
             key: None,
             by_key: false,
             silent: false,
@@ -83,7 +84,7 @@ impl<S: Clone> Dispatch<S> {
             refresh: false,
             https: false,
             grpc: false,
-            retried: false,
+            unanswered: None,
             counted: false,
             deadline: None,
             first_choice: None,
@@ -115,7 +116,7 @@ impl<S: Clone> Dispatch<S> {
         }
         let hop = core.local.as_ref().and_then(|here| {
             let value = request.headers_mut().remove(HOP)?;
-            core.affinity.is_hop(&value, here, &look).then_some(here)
+            core.affinity.is_hop(&value, &look).then_some(here)
         });
         if reading.found {
             core.affinity.strip(&reading, &mut look, request.headers_mut());
@@ -127,6 +128,8 @@ impl<S: Clone> Dispatch<S> {
         if wish.is_some() || bypass {
             let wish = wish.unwrap_or(Wish::bypass());
             self.strict = wish.strict.unwrap_or(self.strict);
+            // Not followed; but should the application pin the session here, it is the same session.
+            (self.pin, self.source) = (reading.pin, reading.source);
             if let Some(id) = &wish.backend {
                 return self.force(&snapshot, id);
             }
@@ -176,7 +179,7 @@ impl<S: Clone> Dispatch<S> {
     #[inline]
     fn owner(&self, snapshot: &Snapshot<S>, key: u64) -> Option<Owner> {
         let ranking = snapshot.ranking();
-        match self.core.affinity.hashing() {
+        match self.core.affinity.hashing(self.source) {
             Some(hashing) => hashing.owner(key, ranking, snapshot.index().states()),
             None => {
                 let position = ranking.first(key)?;
@@ -199,7 +202,7 @@ impl<S: Clone> Dispatch<S> {
     /// The backend of a new session with this key, if it can take one: all first requests of the key
     /// agree, on every gateway as far as its load is not bounded, and here always.
     fn first_home(&mut self, snapshot: &Snapshot<S>, key: u64) -> Option<Arc<BackendState>> {
-        let bounded = self.core.affinity.hashing().is_some_and(Hashing::is_bounded);
+        let bounded = self.core.affinity.hashing(self.source).is_some_and(Hashing::is_bounded);
         let position = if bounded {
             let states = snapshot.index().states();
             let choose = || self.owner(snapshot, key).map(|owner| states[owner.position].tag);
@@ -275,7 +278,7 @@ impl<S> Dispatch<S> {
     pub(crate) fn deadline(&mut self, patience: Patience) -> Instant {
         let whole = self.whole_deadline();
         match patience {
-            Patience::Pinned => whole.min(Instant::now() + self.core.options.busy.wait),
+            Patience::Pinned => whole.min(later(self.core.options.busy.wait)),
             Patience::None | Patience::Last => whole,
         }
     }
@@ -283,7 +286,7 @@ impl<S> Dispatch<S> {
     /// The one deadline of the whole dispatch; the clock starts with the first wait or failure.
     fn whole_deadline(&mut self) -> Instant {
         let timeout = self.core.options.ready_timeout;
-        *self.deadline.get_or_insert_with(|| Instant::now() + timeout)
+        *self.deadline.get_or_insert_with(|| later(timeout))
     }
 
     pub(crate) fn asked(&self) -> Asked {
@@ -301,6 +304,12 @@ fn choose<S>(core: &Core<S>, key: Option<u64>, list: &[Arc<BackendState>]) -> us
     let ranked = key.and_then(|key| rendezvous(key, list));
     let chosen = ranked.unwrap_or_else(|| core.strategy.choose(&Candidates::new(list)));
     chosen.min(list.len() - 1)
+}
+
+/// The moment that is `duration` from now; a duration without a sensible end is a year.
+pub(crate) fn later(duration: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    Instant::now() + duration.min(YEAR)
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {

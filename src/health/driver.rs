@@ -10,12 +10,16 @@ use std::{
 
 use tokio::{
     runtime::Handle,
+    task::unconstrained,
     time::{Instant, timeout_at},
 };
 use tower_service::Service;
 
 use super::Health;
-use crate::backend::{Pool, Readiness};
+use crate::{
+    backend::{Pool, Readiness},
+    dispatch::later,
+};
 
 /// After so many backends a sweep lets other tasks run.
 const SWEEP_CHUNK: usize = 128;
@@ -71,7 +75,7 @@ where
         let now = Instant::now();
         if now >= next_sweep {
             sweep::<S, Req>(&pool).await;
-            next_sweep = now + health.readiness_interval;
+            next_sweep = later(health.readiness_interval);
         }
         let due = end_ejections(&pool, Instant::now()).map_or(next_sweep, |at| at.min(next_sweep));
         drop(pool);
@@ -111,7 +115,8 @@ where
         };
         // The clone lives for one poll: one that is kept would hold a permit, or a place in a queue.
         let mut probe = service.clone();
-        let polled = poll_fn(|cx| Poll::Ready(probe.poll_ready(cx))).await;
+        // Outside of the task's budget: at its end everything would look busy.
+        let polled = unconstrained(poll_fn(|cx| Poll::Ready(probe.poll_ready(cx)))).await;
         drop(probe);
         let readiness = match polled {
             Poll::Ready(Ok(())) => Readiness::Ready,

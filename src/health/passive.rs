@@ -55,15 +55,19 @@ impl Passive {
             Phase::Ejected { .. } => false,
         };
         if eject {
+            let longest = longest.min(Duration::from_secs(365 * 24 * 3600));
             let wait = (longest / 10).saturating_mul(1 << self.ejections.min(10)).min(longest);
             self.ejections += 1;
             self.phase = Phase::Ejected { until: now + wait };
         }
     }
 
-    /// A request was answered.
-    pub(crate) fn answered(&mut self) {
-        *self = Self::default();
+    /// A request was answered. When the backend is out, only the answer to a trial counts: others may
+    /// have been on their way since before it failed.
+    pub(crate) fn answered(&mut self, on_trial: bool) {
+        if on_trial || matches!(self.phase, Phase::In) {
+            *self = Self::default();
+        }
     }
 
     /// Opens the trial when the ejection is over.
@@ -112,6 +116,8 @@ mod tests {
             tokio::time::advance(Duration::from_millis(expected * 1000 - 1)).await;
             passive.release(Instant::now());
             assert!(passive.is_ejected(), "not before its time");
+            passive.answered(false);
+            assert!(passive.is_ejected(), "a late answer changes nothing");
             tokio::time::advance(Duration::from_millis(1)).await;
             passive.release(Instant::now());
             assert!(passive.take_trial(), "one request may try");
@@ -119,7 +125,7 @@ mod tests {
             passive.return_trial();
             assert!(passive.take_trial(), "a trial without a result is given back");
         }
-        passive.answered();
+        passive.answered(true);
         assert!(!passive.is_on_trial() && passive.is_quiet());
     }
 
@@ -128,7 +134,7 @@ mod tests {
         let mut passive = Passive::default();
         passive.failed(2, LONGEST, Instant::now());
         assert!(!passive.is_ejected(), "one of two");
-        passive.answered();
+        passive.answered(false);
         passive.failed(2, LONGEST, Instant::now());
         assert!(!passive.is_ejected(), "an answer starts the count anew");
         passive.failed(2, LONGEST, Instant::now());

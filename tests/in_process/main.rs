@@ -4,6 +4,7 @@
 
 mod affinity;
 mod contract;
+mod corners;
 mod envelope;
 mod envelope_carriers;
 mod failover;

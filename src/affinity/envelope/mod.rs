@@ -323,12 +323,19 @@ impl BoundAffinity for Bound {
         self.carrier.make_private(headers);
     }
 
+    fn carrier(&self) -> Option<String> {
+        Some(match &self.carrier {
+            Carrier::Cookie(_, name) => format!("the cookie {name:?}"),
+            Carrier::Header(name) => format!("the header {:?}", name.as_str()),
+        })
+    }
+
     fn hop(&self, to: &BackendId) -> Option<HeaderValue> {
         HeaderValue::try_from(self.tokens.hop(to)?).ok()
     }
 
-    fn is_hop(&self, value: &HeaderValue, here: &BackendId, pool: &Look<'_>) -> bool {
-        self.tokens.is_hop(value.as_bytes(), here, pool)
+    fn is_hop(&self, value: &HeaderValue, pool: &Look<'_>) -> bool {
+        self.tokens.is_hop(value.as_bytes(), pool)
     }
 }
 
