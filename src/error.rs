@@ -146,7 +146,8 @@ impl Error for StickyError {
 ///
 /// A backend returns it (boxed, as its error or anything that converts into a [`BoxError`]) when it
 /// could not connect. The layer then passes the request on to the next candidate without copying
-/// anything. [`Reclaim`](crate::Reclaim) makes such errors out of any HTTP client.
+/// anything. It must be the very type of request that the layer gave to the backend: one whose body a
+/// middleware in between has changed is not recognised, and counts as any other error. [`Reclaim`](crate::Reclaim) makes such errors out of any HTTP client.
 pub struct NotSent<Req> {
     // The mutex only makes the error `Sync`, which a boxed error must be, when the request is not.
     request: Mutex<Option<Req>>,

@@ -304,6 +304,10 @@ impl<S: Clone, E> StickyLayer<S, E> {
     /// be given the same list; else it is added. The pool is this node's from then on: another layer
     /// over the same handle finds nothing behind `id`.
     ///
+    /// What peers say to each other travels in the header `x-sticky-forwarded`. With a sealed affinity
+    /// nobody else can say it; with plain tokens and keys anyone can, and is then served by whichever
+    /// node they ask.
+    ///
     /// # Panics
     ///
     /// When `id` is not a [`BackendId`]; see [`try_local`](Self::try_local).

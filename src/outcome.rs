@@ -41,7 +41,8 @@ words! {
     Verdict {
         /// Served by the backend that its pin names.
         Pinned = "pinned",
-        /// It had no usable pin; the strategy chose a backend, which is its pin from now on.
+        /// It had no usable pin, or passed it by; a backend was chosen for it, which is its pin from now
+        /// on unless it passed by.
         Assigned = "assigned",
         /// Its backend could not serve it; it is pinned to another one from now on.
         Moved = "moved",

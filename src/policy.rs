@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 /// What to do with a session whose backend cannot serve it.
+///
+/// A backend that has left the pool will not come back as far as is known: its sessions go on elsewhere
+/// whatever this says, unless the layer is [strict](crate::StickyLayer::strict).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Failover {
     /// Move it: another backend serves it from now on, also after the old one has returned.

@@ -39,6 +39,16 @@ struct Queue {
 
 type SlotFuture = dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send + Sync;
 
+/// How it stands with a slot of the backend.
+enum Slot {
+    /// It is taken, or none is needed.
+    Mine,
+    /// It will be, in turn.
+    Awaited,
+    /// There is none, and no place to wait for one.
+    None,
+}
+
 /// How the wait ended.
 pub(crate) enum Gate {
     /// The service is ready, and a slot is taken if the backend has a limit.
@@ -74,12 +84,14 @@ impl<S> Wait<S> {
         S: Service<Request<B>>,
         S::Error: Into<BoxError>,
     {
-        if self.poll_slot(cx, dispatch).is_ready() {
-            match self.service.poll_ready(cx) {
+        match self.poll_slot(cx, dispatch) {
+            Slot::Mine => match self.service.poll_ready(cx) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Gate::Open(self.slot.take())),
                 Poll::Ready(Err(error)) => return Poll::Ready(Gate::Failed(error.into())),
                 Poll::Pending => {}
-            }
+            },
+            Slot::Awaited => {}
+            Slot::None => return Poll::Ready(Gate::Busy),
         }
         if self.patience == Patience::None || !self.enqueue(dispatch) {
             return Poll::Ready(Gate::Busy);
@@ -92,40 +104,40 @@ impl<S> Wait<S> {
 
     /// Takes a slot of a backend that has a limit.
     #[inline]
-    fn poll_slot<D>(&mut self, cx: &mut Context<'_>, dispatch: &mut Dispatch<D>) -> Poll<()> {
+    fn poll_slot<D>(&mut self, cx: &mut Context<'_>, dispatch: &mut Dispatch<D>) -> Slot {
         if self.slot.is_some() {
-            return Poll::Ready(());
+            return Slot::Mine;
         }
         if self.queue.is_none() {
             let Some(slots) = self.state.slots() else {
-                return Poll::Ready(());
+                return Slot::Mine;
             };
             if let Ok(slot) = slots.clone().try_acquire_owned() {
                 self.slot = Some(slot);
-                return Poll::Ready(());
+                return Slot::Mine;
             }
             if self.patience == Patience::None || !self.enqueue(dispatch) {
-                return Poll::Pending;
+                return Slot::None;
             }
             if let Some(queue) = &mut self.queue {
                 queue.slot = Some(Box::pin(slots.acquire_owned()));
             }
         }
         let Some(Queue { slot: waiting, .. }) = self.queue.as_deref_mut() else {
-            return Poll::Pending;
+            return Slot::None;
         };
         let Some(acquire) = waiting else {
             // It waits for the service only: the backend had no limit, or its slot is taken.
-            return Poll::Ready(());
+            return Slot::Mine;
         };
         match acquire.as_mut().poll(cx) {
             Poll::Ready(slot) => {
                 // Slots are never closed; were they, the limit would no longer hold anyone up.
                 self.slot = slot.ok();
                 *waiting = None;
-                Poll::Ready(())
+                Slot::Mine
             }
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => Slot::Awaited,
         }
     }
 

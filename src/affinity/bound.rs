@@ -149,6 +149,8 @@ pub struct Reading {
     pub(crate) found: bool,
     /// Which member of a chain the pin, or else the key, came from.
     pub(crate) source: Origin,
+    /// The members of a chain before the one with the pin whose tokens are of no use, a bit each.
+    pub(crate) bad: u64,
     /// Whether the token is all that its header holds, so that the header goes as a whole.
     pub(crate) sole: bool,
 }
@@ -176,6 +178,8 @@ pub struct Commit<'a> {
     pub(crate) pin: Option<Pin>,
     /// Which member of a chain it came from.
     pub(crate) source: Origin,
+    /// The members of a chain whose tokens are to be replaced, a bit each.
+    pub(crate) bad: u64,
     /// Whether the client used https, by a trusted word.
     pub(crate) https: bool,
     /// Whether this answer is not to begin a session.

@@ -17,6 +17,9 @@ use crate::{BackendId, ConfigError};
 /// the first request of a known user lands where the user id says, all its parallel requests land
 /// there too, and from then on the cookie keeps it there, even when the id would now say otherwise.
 ///
+/// When a later member has the pin, earlier tokens that are of no use are replaced, and missing ones
+/// are not added. Each member needs a cookie or header of its own.
+///
 /// # Example
 ///
 /// ```
@@ -83,6 +86,7 @@ impl BoundAffinity for Bound {
     fn read(&self, request: &Head<'_>, pool: &mut Look<'_>) -> Reading {
         // Each member that carries something has it stripped, also behind the one that wins.
         let mut chosen = Reading { found: true, ..Reading::default() };
+        let mut bad = 0;
         for (position, member) in self.members.iter().enumerate() {
             let reading = member.read(request, pool);
             if pool.later.is_some() {
@@ -90,7 +94,10 @@ impl BoundAffinity for Bound {
             }
             if reading.position.is_some() {
                 let source = reading.source.within(position);
-                return Reading { found: true, sole: false, source, ..reading };
+                return Reading { found: true, sole: false, source, bad, ..reading };
+            }
+            if reading.reason.is_some() && member.remembers() {
+                bad |= 1 << position;
             }
             let news = reading.pin.is_some() || reading.key.is_some();
             if news && chosen.pin.is_none() && chosen.key.is_none() {
@@ -115,10 +122,14 @@ impl BoundAffinity for Bound {
         for (position, member) in self.members.iter().enumerate() {
             // A token that is due is written anew where it came from; a new one is written everywhere.
             let change = match commit.change {
+                // One that was of no use beside a good one is replaced as well.
+                Change::Keep | Change::Refresh if commit.bad & (1 << position) != 0 => {
+                    Change::Refresh
+                }
                 Change::Refresh if position != from => Change::Keep,
                 change => change,
             };
-            issued |= member.respond(&Commit { change, source, ..*commit }, notes, headers);
+            issued |= member.respond(&Commit { change, source, bad: 0, ..*commit }, notes, headers);
         }
         issued
     }

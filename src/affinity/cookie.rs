@@ -26,6 +26,9 @@ use crate::{BackendId, ConfigError, KeyRing};
 /// `HttpOnly` and `SameSite=Lax`, and `Secure` when the request came over https by a trusted word
 /// (see [`Peer`](crate::Peer)). It is taken out of the request before a backend sees it.
 ///
+/// Dates inside a sealed token are wall-clock dates, good on every gateway; one that is up to five
+/// minutes in the future is accepted, as gateways' clocks differ.
+///
 /// # Example
 ///
 /// ```

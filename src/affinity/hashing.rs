@@ -1,6 +1,9 @@
 //! From a key to a backend: what the hash modes share.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use arc_swap::ArcSwapOption;
 
@@ -58,7 +61,8 @@ impl HashOptions {
             Table::Small => Slots::Small,
             Table::Large => Slots::Large,
         });
-        Ok(Hashing { hasher, table, built: ArcSwapOption::empty(), balance })
+        let built = ArcSwapOption::empty();
+        Ok(Hashing { hasher, table, built, building: Mutex::new(()), balance })
     }
 }
 
@@ -68,6 +72,8 @@ pub struct Hashing {
     table: Option<Slots>,
     /// The table for the members that were there last.
     built: ArcSwapOption<Maglev>,
+    /// Held by whoever builds it, so that one does.
+    building: Mutex<()>,
     balance: Option<BoundedLoad>,
 }
 
@@ -132,10 +138,16 @@ impl Hashing {
     /// The table for these members. The first request after a change of members builds it, in a
     /// millisecond or some; health changes nothing in it.
     fn maglev(&self, slots: Slots, ranking: &Arc<Ranking>) -> Arc<Maglev> {
-        if let Some(built) = &*self.built.load()
-            && built.ranking().signature() == ranking.signature()
-        {
-            return built.clone();
+        let ready = || {
+            let built = self.built.load_full()?;
+            (built.ranking().signature() == ranking.signature()).then_some(built)
+        };
+        if let Some(built) = ready() {
+            return built;
+        }
+        let _building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(built) = ready() {
+            return built;
         }
         let built = Arc::new(Maglev::new(ranking.clone(), slots));
         self.built.store(Some(built.clone()));

@@ -125,6 +125,10 @@ pub(super) fn edit<'a>(
     name: &Name,
     mut choose: impl FnMut(&[u8]) -> Edit<'a>,
 ) {
+    // An entry could make the map grow, only to find nothing.
+    if !headers.contains_key(COOKIE) {
+        return;
+    }
     let Entry::Occupied(mut fields) = headers.entry(COOKIE) else {
         return;
     };

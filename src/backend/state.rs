@@ -152,6 +152,11 @@ impl BackendState {
         self.suspect.load(Relaxed)
     }
 
+    /// Whether it may be given a new session now.
+    pub(crate) fn takes_new(&self) -> bool {
+        self.mode() == Mode::Active && self.weight() > 0 && self.gate() != Gate::Down
+    }
+
     /// The health shown to people: a backend on trial is not up yet.
     pub(crate) fn state(&self) -> State {
         match self.gate() {

@@ -102,6 +102,7 @@ impl<S> Dispatch<S> {
             backend,
             pin: self.pin,
             source: self.source,
+            bad: if self.verdict == Verdict::Pinned { self.bad } else { 0 },
             https: self.https,
             silent,
             clock: &*core.clock,

@@ -49,7 +49,12 @@ impl<S: Clone> Dispatch<S> {
         }
         let mut next = None;
         while let Some(state) = remaining.take(&core, self.key) {
-            next = self.attempt(&snapshot, &state);
+            // They were gathered at the first failure; what has become of them since?
+            let Some(state) = snapshot.index().get(state.tag) else { continue };
+            if !state.takes_new() && !core.options.panic {
+                continue;
+            }
+            next = self.attempt(&snapshot, state);
             if next.is_some() {
                 break;
             }

@@ -39,6 +39,8 @@ pub(crate) struct Dispatch<S> {
     /// The usable pin that the request carries, and which member of a chain it came from.
     pin: Option<Pin>,
     source: Origin,
+    /// The members of a chain whose tokens are of no use beside that pin.
+    bad: u64,
     /// What identifies the session on every gateway, if anything does.
     key: Option<u64>,
     /// Whether the key of each request decides, and nothing is remembered.
@@ -74,6 +76,7 @@ impl<S: Clone> Dispatch<S> {
             has_inner,
             pin: None,
             source: Origin::default(),
+            bad: 0,
             key: None,
             by_key: false,
             silent: false,
@@ -152,6 +155,7 @@ impl<S: Clone> Dispatch<S> {
     #[inline]
     fn follow(&mut self, snapshot: &Snapshot<S>, reading: &Reading) -> Next<S> {
         (self.pin, self.refresh, self.source) = (reading.pin, reading.refresh, reading.source);
+        self.bad = reading.bad;
         self.reason = reading.reason;
         self.key = reading.pin.and_then(|pin| pin.session()).or(reading.key);
         if let Some(position) = reading.position {

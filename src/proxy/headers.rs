@@ -24,6 +24,7 @@ struct Seen {
     transfer_encoding: bool,
     te: bool,
     expect: bool,
+    cookie: bool,
     forwarded: bool,
     /// Those to remove, whatever they say. Most messages have none, and this does not allocate then.
     remove: Vec<HeaderName>,
@@ -36,6 +37,7 @@ impl Seen {
             match name.as_str() {
                 "host" => seen.host = true,
                 "expect" => seen.expect = true,
+                "cookie" => seen.cookie = true,
                 "forwarded" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" => {
                     seen.forwarded = true;
                 }
@@ -187,6 +189,9 @@ pub(super) fn request(
     match target.protocol {
         Protocol::Http1 => {
             parts.version = Version::HTTP_11;
+            if seen.cookie {
+                join_cookies(headers)?;
+            }
             // Two of them would leave it to the backend which one counts.
             let one = headers.get_all(header::HOST).iter().nth(1).is_none();
             if !seen.host || !one || headers.get(header::HOST) != Some(&host) {
@@ -219,6 +224,21 @@ pub(super) fn request(
             parts.uri = Uri::from_parts(uri)?;
         }
     }
+    Ok(())
+}
+
+/// Makes one `Cookie` field of those into which HTTP/2 may split it (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) -> Result<(), BoxError> {
+    let mut fields = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    let (Some(first), Some(second)) = (fields.next(), fields.next()) else {
+        return Ok(());
+    };
+    let mut joined = first.to_vec();
+    for field in std::iter::once(second).chain(fields) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(field);
+    }
+    headers.insert(header::COOKIE, HeaderValue::from_bytes(&joined)?);
     Ok(())
 }
 

@@ -1,7 +1,8 @@
 //! Who takes a new session.
 //!
-//! A strategy sees only requests without a usable pin. Pinned traffic counts as load (it is in
-//! [`Candidate::in_flight`]) and never advances a strategy.
+//! A strategy places requests without a usable pin, and sessions that have to leave their backend and
+//! that nothing tells apart (those with a plain token). Requests that are served by their own backend
+//! count as load (in [`Candidate::in_flight`]) and never advance a strategy.
 
 mod chance;
 mod least_connections;

@@ -355,3 +355,43 @@ async fn a_large_pool_that_is_idle_is_not_busy() {
     }
     assert!(backends.iter().all(|backend| backend.state == State::Ready));
 }
+
+#[tokio::test]
+async fn a_bad_token_beside_a_good_one_in_a_chain_is_replaced() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let chain = Chain::of(Cookie::sealed("sid", keys())).or(Header::plain("x-sticky"));
+    let service = layer(&backends, chain).into_service();
+    let mut request = with_cookie("sid=bad");
+    request.headers_mut().insert("x-sticky", "b".parse().unwrap());
+    let answer = send(&service, request).await;
+    assert_eq!(answer.why(), (Verdict::Pinned, Some("b"), None));
+    let token = answer.token().expect("the bad one is replaced");
+    let answer = send(&service, with_cookie(&format!("sid={token}"))).await;
+    assert_eq!(answer.why(), (Verdict::Pinned, Some("b"), None), "by one that is as good");
+    let mut request = get();
+    request.headers_mut().insert("x-sticky", "b".parse().unwrap());
+    assert_eq!(send(&service, request).await.token(), None, "a missing one is not added");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_candidate_that_stops_taking_sessions_meanwhile_is_not_asked() {
+    let (_, [b, c]) = nodes(["b", "c"]);
+    // `a` refuses after a while, in which the operator drains `b`.
+    let slow = service_fn(|request: Request<Body>| async move {
+        tokio::time::sleep(100 * MS).await;
+        Err::<Response<Body>, BoxError>(tower_sticky::NotSent::new(request, "refused").into())
+    });
+    let pool = Backends::from_iter([
+        ("a", tower::util::BoxCloneSyncService::new(slow)),
+        ("b", tower::util::BoxCloneSyncService::new(b.clone())),
+        ("c", tower::util::BoxCloneSyncService::new(c.clone())),
+    ]);
+    let first = StickyLayer::new(pool.clone(), Cookie::plain("sid")).strategy(RoundRobin::new());
+    let service = first.into_service();
+    let drain = async {
+        tokio::time::sleep(50 * MS).await;
+        pool.set_mode("b", Mode::Draining).unwrap();
+    };
+    let (answer, ()) = tokio::join!(send(&service, get()), drain);
+    assert_eq!(answer.body, "c");
+}

@@ -53,6 +53,14 @@ fn connection_cannot_take_the_host_away() {
 }
 
 #[test]
+fn crumbs_of_cookies_are_joined_for_http1() {
+    let request = || Request::get("/").header("cookie", "a=1").header("cookie", "b=2");
+    assert_eq!(lines(&forwarded(request(), Length::Empty, false).headers)[0], "cookie: a=1; b=2");
+    let two = forwarded(request(), Length::Empty, true).headers;
+    assert_eq!(two.get_all("cookie").iter().count(), 2, "HTTP/2 may have them split");
+}
+
+#[test]
 fn one_host_goes_on() {
     let request = Request::get("/").header("host", "shop").header("host", "other");
     assert_eq!(
