@@ -13,10 +13,10 @@ use tower_sticky_benches::{
 };
 
 /// A service that has been used, and a request of a session that it knows.
-fn known(service: Sticky) -> (Sticky, Request<()>) {
+fn known(mut service: Sticky) -> (Sticky, Request<()>) {
     enter_runtime();
     let request = request(&pin(&service));
-    drop(call(&service, request.clone()));
+    drop(call(&mut service, request.clone()));
     (service, request)
 }
 
@@ -34,7 +34,7 @@ fn long(others: usize) -> (Sticky, Request<()>) {
 #[library_benchmark]
 #[bench::plain((instant(), request("SERVER_ID=b1")))]
 fn direct((backend, request): (Instant, Request<()>)) -> (Instant, impl Sized) {
-    let response = call(&backend, black_box(request));
+    let response = call(&mut backend.clone(), black_box(request));
     (backend, response)
 }
 
@@ -51,14 +51,14 @@ fn direct((backend, request): (Instant, Request<()>)) -> (Instant, impl Sized) {
 #[bench::sealed_16_timeouts(known(timed(16)))]
 #[bench::cookies_10(long(10))]
 #[bench::cookies_100(long(100))]
-fn pinned((service, request): (Sticky, Request<()>)) -> (Sticky, impl Sized) {
-    let response = call(&service, black_box(request));
+fn pinned((mut service, request): (Sticky, Request<()>)) -> (Sticky, impl Sized) {
+    let response = call(&mut service, black_box(request));
     (service, response)
 }
 
-fn of_user(service: Sticky) -> (Sticky, Request<()>) {
+fn of_user(mut service: Sticky) -> (Sticky, Request<()>) {
     enter_runtime();
-    drop(call(&service, request_of_user()));
+    drop(call(&mut service, request_of_user()));
     (service, request_of_user())
 }
 
@@ -69,8 +69,8 @@ fn of_user(service: Sticky) -> (Sticky, Request<()>) {
 #[bench::maglev_16(of_user(keyed(16, Some(Table::Small))))]
 #[bench::maglev_256(of_user(keyed(256, Some(Table::Small))))]
 #[bench::maglev_10000(of_user(keyed(10_000, Some(Table::Small))))]
-fn by_key((service, request): (Sticky, Request<()>)) -> (Sticky, impl Sized) {
-    let response = call(&service, black_box(request));
+fn by_key((mut service, request): (Sticky, Request<()>)) -> (Sticky, impl Sized) {
+    let response = call(&mut service, black_box(request));
     (service, response)
 }
 
@@ -80,8 +80,8 @@ fn by_key((service, request): (Sticky, Request<()>)) -> (Sticky, impl Sized) {
 #[bench::random(used(placing(16, strategy::Random::seeded(1))))]
 #[bench::p2c(used(placing(16, strategy::P2c::seeded(1))))]
 #[bench::peak_ewma(used(placing(16, strategy::PeakEwma::new().seeded(1))))]
-fn new_session(service: Sticky) -> (Sticky, impl Sized) {
-    let response = call(&service, black_box(Request::new(())));
+fn new_session(mut service: Sticky) -> (Sticky, impl Sized) {
+    let response = call(&mut service, black_box(Request::new(())));
     (service, response)
 }
 

@@ -177,18 +177,17 @@ where
     S: Service<Request<()>, Response = Response<StickyBody<Empty<Bytes>>>, Error = Infallible>
         + Clone,
 {
-    let response = call(service, Request::new(()));
+    let response = call(&mut service.clone(), Request::new(()));
     let cookie = response.headers()[header::SET_COOKIE].to_str().expect("ASCII");
     cookie.split(';').next().expect("a pair").to_owned()
 }
 
-/// Calls a clone of the service, as a server does, and drives the future to its end.
+/// Calls a service, of which a connection keeps a handle, and drives the future to its end.
 #[inline(always)]
-pub fn call<S, R>(service: &S, request: Request<()>) -> R
+pub fn call<S, R>(service: &mut S, request: Request<()>) -> R
 where
-    S: Service<Request<()>, Response = R, Error = Infallible> + Clone,
+    S: Service<Request<()>, Response = R, Error = Infallible>,
 {
-    let mut service = service.clone();
     let mut context = Context::from_waker(Waker::noop());
     let _ = service.poll_ready(&mut context);
     let mut future = pin!(service.call(request));

@@ -21,6 +21,9 @@ impl Actions {
         response: &mut Response<B>,
         from_peer: bool,
     ) -> Option<SessionAction> {
+        if self.header.is_none() && !from_peer && response.extensions().is_empty() {
+            return None;
+        }
         let said = response.extensions().get::<SessionAction>().cloned();
         if self.header.is_none() && !from_peer {
             return said;

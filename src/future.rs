@@ -131,22 +131,26 @@ where
                 }
 
                 StepProjection::Wait { wait } => {
-                    let gate = ready!(wait.poll_ready::<S, B>(cx, dispatch));
-                    let owned = this.step.as_mut().project_replace(Step::Done);
-                    let OwnedStep::Wait { wait } = owned else { return Poll::Pending };
-                    match gate {
+                    match ready!(wait.poll_ready::<S, B>(cx, dispatch)) {
+                        // In place, piece by piece: to move the whole of it costs more than all of this.
                         Gate::Open(slot) => {
-                            let Wait { mut service, state, trial, .. } = wait;
+                            let Some(state) = wait.state.take() else { return Poll::Pending };
                             dispatch.send(this.request, &state, true);
                             let started = dispatch.started();
                             let Some(request) = this.request.take() else {
                                 return Poll::Pending;
                             };
-                            let future = service.call(request);
+                            let trial = wait.trial.take();
+                            let future = wait.service.call(request);
                             let in_flight = Some(InFlight::new(state, slot));
                             Step::Call { future, in_flight, trial, started }
                         }
-                        gate => Step::Begin { next: shut(dispatch, gate, wait.leave()) },
+                        gate => {
+                            let owned = this.step.as_mut().project_replace(Step::Done);
+                            let OwnedStep::Wait { wait } = owned else { return Poll::Pending };
+                            let Some(left) = wait.leave() else { return Poll::Pending };
+                            Step::Begin { next: shut(dispatch, gate, left) }
+                        }
                     }
                 }
 
@@ -177,20 +181,24 @@ where
                 }
 
                 StepProjection::LocalWait { wait } => {
-                    let gate = ready!(wait.poll_ready::<S, B>(cx, dispatch));
-                    let owned = this.step.as_mut().project_replace(Step::Done);
-                    let OwnedStep::LocalWait { wait } = owned else { return Poll::Pending };
-                    match gate {
+                    match ready!(wait.poll_ready::<S, B>(cx, dispatch)) {
                         Gate::Open(slot) => {
-                            let Wait { service: mut inner, state, .. } = wait;
+                            let Some(state) = wait.state.take() else { return Poll::Pending };
                             dispatch.send(this.request, &state, false);
                             let Some(request) = this.request.take() else {
                                 return Poll::Pending;
                             };
-                            let future = inner.call(request);
+                            let future = wait.service.call(request);
                             Step::InnerCall { future, in_flight: Some(InFlight::new(state, slot)) }
                         }
-                        gate => Step::Begin { next: shut(dispatch, gate, wait.leave()) },
+                        gate => {
+                            let owned = this.step.as_mut().project_replace(Step::Done);
+                            let OwnedStep::LocalWait { wait } = owned else {
+                                return Poll::Pending;
+                            };
+                            let Some(left) = wait.leave() else { return Poll::Pending };
+                            Step::Begin { next: shut(dispatch, gate, left) }
+                        }
                     }
                 }
 
@@ -335,12 +343,15 @@ fn stamp<S, RB, IB>(
 ) -> Response<StickyBody<RB, IB>> {
     dispatch.answered(in_flight.state(), true, &mut response);
     in_flight.keep(std::mem::take(&mut dispatch.notes));
-    let in_flight = held(&response, in_flight);
-    response.map(|body| StickyBody::backend(body, in_flight))
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let in_flight = held(&response, in_flight);
+        return response.map(|body| StickyBody::backend(body, in_flight));
+    }
+    response.map(|body| StickyBody::backend(body, Some(in_flight)))
 }
 
 /// An upgraded connection holds what its request occupies; other responses do until their body ends.
-#[inline]
+#[cold]
 fn held<B>(response: &Response<B>, in_flight: InFlight) -> Option<InFlight> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Some(hold) = response.extensions().get::<Hold>()

@@ -18,9 +18,9 @@ impl<E: sealed::Settle> OnError for E {}
 /// Errors become responses, so that the service never fails (`Error = Infallible`), as Axum wants
 /// it. The default.
 ///
-/// The status is [`StickyError::status`]; 503 carries `Retry-After`. A gRPC request (`content-type`
-/// beginning with `application/grpc`) is answered in gRPC's way: status 200 with `grpc-status` in
-/// the head.
+/// The status is [`StickyError::status`]; 503 carries `Retry-After`. A gRPC request (HTTP/2, with a
+/// `content-type` that begins with `application/grpc`) is answered in gRPC's way: status 200 with
+/// `grpc-status` in the head.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Respond;
 

@@ -23,7 +23,8 @@ use crate::{
 /// One clone of a backend's service on its way to being ready; the same clone is called then.
 pub(crate) struct Wait<S> {
     pub(crate) service: S,
-    pub(crate) state: Arc<BackendState>,
+    /// `None` once the backend is called: then it is in flight there.
+    pub(crate) state: Option<Arc<BackendState>>,
     pub(crate) trial: Option<Trial>,
     pub(crate) patience: Patience,
     slot: Option<OwnedSemaphorePermit>,
@@ -66,12 +67,12 @@ impl<S> Wait<S> {
         trial: Option<Trial>,
         patience: Patience,
     ) -> Self {
-        Self { service, state, trial, patience, slot: None, queue: None }
+        Self { service, state: Some(state), trial, patience, slot: None, queue: None }
     }
 
     /// Gives up: what it held for itself, such as a trial, is free again.
-    pub(crate) fn leave(self) -> (Arc<BackendState>, Patience) {
-        (self.state, self.patience)
+    pub(crate) fn leave(self) -> Option<(Arc<BackendState>, Patience)> {
+        Some((self.state?, self.patience))
     }
 
     #[inline]
@@ -109,7 +110,7 @@ impl<S> Wait<S> {
             return Slot::Mine;
         }
         if self.queue.is_none() {
-            let Some(slots) = self.state.slots() else {
+            let Some(slots) = self.state.as_ref().and_then(|state| state.slots()) else {
                 return Slot::Mine;
             };
             if let Ok(slot) = slots.clone().try_acquire_owned() {
@@ -147,7 +148,8 @@ impl<S> Wait<S> {
             return true;
         }
         let max = dispatch.core().options.max_waiters;
-        let Some(place) = Waiting::start(&self.state, max) else {
+        let place = self.state.as_ref().and_then(|state| Waiting::start(state, max));
+        let Some(place) = place else {
             return false;
         };
         let deadline = dispatch.deadline(self.patience);

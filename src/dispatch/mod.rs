@@ -9,7 +9,7 @@ mod look_up;
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header::CONTENT_TYPE};
 use tokio::time::Instant;
 
 pub(crate) use self::{
@@ -107,7 +107,8 @@ impl<S: Clone> Dispatch<S> {
         let mut look = Look { index, clock, notes: &mut self.notes, later: None };
         let head = Head::of(request);
         let reading = core.affinity.read(&head, &mut look);
-        self.grpc = is_grpc(head.headers);
+        // gRPC is spoken over HTTP/2 only; others need not be looked at.
+        self.grpc = request.version() == Version::HTTP_2 && is_grpc(head.headers);
         self.https = head.is_https();
         let wish = head.extensions.get::<Wish>().cloned();
         let bypass = core.bypass.as_ref().is_some_and(|bypass| bypass(&head));

@@ -236,6 +236,7 @@ async fn grpc_requests_get_grpc_errors() {
     let service = plain(&backends).into_service();
     let mut request = get();
     request.headers_mut().insert("content-type", "application/grpc+proto".parse().unwrap());
+    *request.version_mut() = http::Version::HTTP_2;
     let answer = send(&service, request).await;
     assert_eq!((answer.status, &answer.headers["grpc-status"]), (200, &"14".parse().unwrap()));
     assert_eq!(answer.headers["content-type"], "application/grpc");
