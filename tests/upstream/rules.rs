@@ -32,8 +32,7 @@ async fn a_backend_sees_what_is_for_it() {
         fields,
         [
             "connection: te",
-            "cookie: a=1",
-            "cookie: b=2",
+            "cookie: a=1; b=2",
             "forwarded: for=\"[2001:db8::7]\";proto=http;host=\"shop:8080\"",
             "host: shop:8080",
             "te: trailers",
