@@ -15,5 +15,6 @@ mod config;
 mod failures;
 mod forwarding;
 mod limits;
+mod rows;
 mod sessions;
 mod stop;
