@@ -139,3 +139,17 @@ async fn what_a_handler_says_reaches_the_node_that_forwarded() {
         assert!(!answer.headers.contains_key("x-sticky-action"), "said between nodes only");
     }
 }
+
+#[tokio::test]
+async fn a_node_that_cannot_serve_what_it_was_given_says_so() {
+    let [(entry_a, a), (entry_b, b)] = mesh(true);
+    let mut client = Client::default();
+    while client.send(&entry_a, get()).await.body != "a" {
+        client = Client::default();
+    }
+    let served = b.served();
+    a.told.failed.store(true, SeqCst);
+    let answer = client.send(&entry_b, get()).await;
+    assert_eq!(answer.status, 503, "it is not forwarded again");
+    assert_eq!(b.served(), served);
+}
