@@ -12,7 +12,8 @@ use crate::{
     token::Pin,
 };
 
-/// An affinity at work, for one pool.
+/// An affinity at work, for one pool. One that only reads a key, and leaves nothing in requests and
+/// responses, says how it reads and hashes, and that it does not remember.
 pub trait BoundAffinity: fmt::Debug + Send + Sync + 'static {
     /// Reads what the request carries. When it leaves a [`later`](Look::later) behind, it is asked
     /// again once that has answered.
@@ -20,14 +21,16 @@ pub trait BoundAffinity: fmt::Debug + Send + Sync + 'static {
 
     /// Takes what is ours out of the request. In a chain also without [`read`](Self::read) before
     /// it, when an earlier member had a pin.
-    fn strip(&self, reading: &Reading, pool: &mut Look<'_>, headers: &mut HeaderMap);
+    fn strip(&self, _reading: &Reading, _pool: &mut Look<'_>, _headers: &mut HeaderMap) {}
 
     /// Writes the pin on the response when there is something to write, and settles conflicts with
     /// what the backend wrote. Tells whether a token was issued.
-    fn respond(&self, commit: &Commit<'_>, notes: &mut Notes, headers: &mut HeaderMap) -> bool;
+    fn respond(&self, _commit: &Commit<'_>, _notes: &mut Notes, _headers: &mut HeaderMap) -> bool {
+        false
+    }
 
     /// Takes the pin away from the client: the application has ended the session.
-    fn forget(&self, https: bool, notes: &mut Notes, headers: &mut HeaderMap);
+    fn forget(&self, _https: bool, _notes: &mut Notes, _headers: &mut HeaderMap) {}
 
     /// Whether the pin of a new session is remembered. If not, the key of each request decides.
     fn remembers(&self) -> bool {

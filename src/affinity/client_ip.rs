@@ -2,11 +2,10 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
-use http::HeaderMap;
 use ipnet::IpNet;
 
 use super::{
-    BoundAffinity, Commit, Head, Look, Notes, Origin, Reading, Table,
+    BoundAffinity, Head, Look, Origin, Reading, Table,
     client_address::{ClientAddress, Forwarding},
     hashing::{HashOptions, Hashing},
     life::refuse,
@@ -218,14 +217,6 @@ impl BoundAffinity for Bound {
         });
         Reading { key, ..Reading::default() }
     }
-
-    fn strip(&self, _: &Reading, _: &mut Look<'_>, _: &mut HeaderMap) {}
-
-    fn respond(&self, _: &Commit<'_>, _: &mut Notes, _: &mut HeaderMap) -> bool {
-        false
-    }
-
-    fn forget(&self, _: bool, _: &mut Notes, _: &mut HeaderMap) {}
 
     fn remembers(&self) -> bool {
         false

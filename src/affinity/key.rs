@@ -2,10 +2,10 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 
 use super::{
-    BoundAffinity, Commit, Head, Look, Notes, Origin, Reading, Table,
+    BoundAffinity, Head, Look, Origin, Reading, Table,
     hashing::{HashOptions, Hashing},
     header::header_name,
     life::refuse,
@@ -208,14 +208,6 @@ impl BoundAffinity for Bound {
         let value = self.value(request).filter(|value| !value.is_empty());
         Reading { key: value.map(|value| self.hashing.hash(&value)), ..Reading::default() }
     }
-
-    fn strip(&self, _: &Reading, _: &mut Look<'_>, _: &mut HeaderMap) {}
-
-    fn respond(&self, _: &Commit<'_>, _: &mut Notes, _: &mut HeaderMap) -> bool {
-        false
-    }
-
-    fn forget(&self, _: bool, _: &mut Notes, _: &mut HeaderMap) {}
 
     fn remembers(&self) -> bool {
         false
