@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::{
-    BoxError, Hold, NotSent, OnError, Reason, StickyBody, StickyError, Unanswered,
+    BoxError, Cause, Hold, NotSent, OnError, Reason, StickyBody, StickyError, Unanswered,
     backend::{BackendState, InFlight, Readiness},
     dispatch::{Attempt, Dispatch, LookUp, Next, Patience, Trial, observe},
     wait::{Gate, Wait},
@@ -289,7 +289,7 @@ fn acquit<S>(dispatch: &Dispatch<S>, state: &BackendState, trial: Option<Trial>)
     if state.is_suspect() {
         let pool = dispatch.core().backends.pool();
         let on_trial = trial.is_some();
-        pool.update(state, "it answered", |sources| sources.passive.answered(on_trial));
+        pool.update(state, Cause::Answered, |sources| sources.passive.answered(on_trial));
     }
     drop(trial);
 }
@@ -309,7 +309,7 @@ fn refused<S: Clone, B: 'static>(
             let health = dispatch.core().options.health;
             let (request, source) = not_sent.into_parts();
             let pool = dispatch.core().backends.pool();
-            pool.update(state, "the connection failed", |sources| {
+            pool.update(state, Cause::ConnectFailed, |sources| {
                 let now = Instant::now();
                 sources.passive.failed(health.connect_failures, health.ejection, now);
             });

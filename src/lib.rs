@@ -67,6 +67,7 @@ mod body;
 mod clock;
 mod dispatch;
 mod error;
+mod events;
 mod future;
 mod hash;
 mod health;
@@ -81,6 +82,7 @@ mod service;
 mod token;
 mod wait;
 mod word;
+mod words;
 
 pub mod affinity;
 #[cfg(feature = "proxy")]
@@ -93,6 +95,7 @@ pub use self::{
     body::{NoBody, StickyBody},
     clock::{SystemClock, WallClock},
     error::{BoxError, ConfigError, NotSent, StickyError, TimedOut, Unanswered},
+    events::{Cause, Event, Events},
     future::ResponseFuture,
     health::Health,
     hold::{Hold, HoldEnd},

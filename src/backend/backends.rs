@@ -7,7 +7,7 @@ use super::{
     pool::{check_free, lock, position},
     snapshot::Members,
 };
-use crate::ConfigError;
+use crate::{ConfigError, Event, Events};
 
 /// The set of backends behind a layer: a handle that is cheap to clone, and through which the set
 /// can be changed at run time, under traffic.
@@ -97,7 +97,11 @@ impl<S> Backends<S> {
     ///
     /// When no backend has this id.
     pub fn set_weight(&self, id: &str, weight: u32) -> Result<(), PoolError> {
-        self.change_state(id, |state| state.set_weight(weight))
+        self.change_state(id, |state| {
+            let (backend, from) = (state.id.clone(), state.weight());
+            state.set_weight(weight);
+            (from != weight).then_some(Event::Weight { backend, from, to: weight })
+        })
     }
 
     /// Sets what the operator wants of a backend.
@@ -106,7 +110,11 @@ impl<S> Backends<S> {
     ///
     /// When no backend has this id.
     pub fn set_mode(&self, id: &str, mode: Mode) -> Result<(), PoolError> {
-        self.change_state(id, |state| state.set_mode(mode))
+        self.change_state(id, |state| {
+            let (backend, from) = (state.id.clone(), state.mode());
+            state.set_mode(mode);
+            (from != mode).then_some(Event::Mode { backend, from, to: mode })
+        })
     }
 
     /// Sets the most requests that a backend may have in flight, each counted until its response's
@@ -119,7 +127,10 @@ impl<S> Backends<S> {
     ///
     /// When no backend has this id.
     pub fn set_limit(&self, id: &str, max_in_flight: usize) -> Result<(), PoolError> {
-        self.change_state(id, |state| state.set_limit(max_in_flight))
+        self.change_state(id, |state| {
+            state.set_limit(max_in_flight);
+            None
+        })
     }
 
     /// Sets how to make a new service for a backend whose service has failed for good: in Tower an
@@ -132,11 +143,24 @@ impl<S> Backends<S> {
         *lock(&self.pool.rebuild) = Some(Arc::new(rebuild));
     }
 
-    fn change_state(&self, id: &str, change: impl FnOnce(&BackendState)) -> Result<(), PoolError> {
+    /// What happens to the pool from now on: health, modes, membership, moves.
+    pub fn events(&self) -> Events {
+        self.pool.events.listen()
+    }
+
+    /// Changes what is said of one backend; what comes back is told to those who listen.
+    fn change_state(
+        &self,
+        id: &str,
+        change: impl FnOnce(&BackendState) -> Option<Event>,
+    ) -> Result<(), PoolError> {
         let _changing = lock(&self.pool.changing);
         let snapshot = self.pool.load();
-        change(&snapshot.index().states()[position(&snapshot, id)?]);
+        let event = change(&snapshot.index().states()[position(&snapshot, id)?]);
         self.pool.publish(snapshot.members.clone());
+        if let Some(event) = event {
+            self.pool.events.publish(|| event);
+        }
         Ok(())
     }
 
@@ -216,8 +240,9 @@ impl<S: Clone> Backends<S> {
         let snapshot = self.pool.load();
         let position = position(&snapshot, id)?;
         let mut members = Members::clone(&snapshot.members);
-        let (_, service) = members.remove(position);
+        let (state, service) = members.remove(position);
         self.pool.publish(Arc::new(members));
+        self.pool.events.publish(|| Event::Left { backend: state.id.clone() });
         Ok(service)
     }
 

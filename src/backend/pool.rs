@@ -14,7 +14,7 @@ use super::{
     snapshot::{Members, Snapshot},
     state::Sources,
 };
-use crate::{ConfigError, outcome::Counters};
+use crate::{Cause, ConfigError, Event, events::Publisher, outcome::Counters};
 
 /// What all handles of a pool share.
 pub(crate) struct Pool<S> {
@@ -24,6 +24,7 @@ pub(crate) struct Pool<S> {
     pub(super) changing: Mutex<()>,
     pub(super) rebuild: Mutex<Option<Rebuild<S>>>,
     pub(crate) counters: Counters,
+    pub(crate) events: Publisher,
     pub(crate) driven: AtomicBool,
     /// Wakes the health driver: something was ejected, or the last handle is gone.
     pub(crate) wake: Arc<Notify>,
@@ -63,8 +64,10 @@ impl<S: Clone> Pool<S> {
         let _changing = lock(&self.changing);
         let mut members = Members::clone(&self.load().members);
         check_free(&members, &state)?;
+        let backend = state.id.clone();
         members.push(Arc::new(state), service);
         self.publish(Arc::new(members));
+        self.events.publish(|| Event::Joined { backend });
         Ok(())
     }
 
@@ -79,8 +82,15 @@ impl<S: Clone> Pool<S> {
                 "the backend {id:?} is the local node; its service is the layer's inner service"
             ))));
         };
-        state.update(|sources| *sources = Sources::default());
+        let changed = state.update(|sources| *sources = Sources::default());
         self.publish(Arc::new(members));
+        self.events.publish(|| Event::Replaced { backend: state.id.clone() });
+        if let Some((from, to)) = changed.map(|(from, to)| (from.state(), to.state()))
+            && from != to
+        {
+            let (backend, cause) = (state.id.clone(), Cause::Replaced);
+            self.events.publish(|| Event::State { backend, from, to, cause });
+        }
         Ok(old)
     }
 
@@ -104,6 +114,7 @@ impl<S> Pool<S> {
             changing: Mutex::new(()),
             rebuild: Mutex::new(None),
             counters: Counters::default(),
+            events: Publisher::default(),
             driven: AtomicBool::new(false),
             wake: Arc::new(Notify::new()),
         }
@@ -123,13 +134,18 @@ impl<S> Pool<S> {
     pub(crate) fn update(
         &self,
         state: &BackendState,
-        cause: &'static str,
+        cause: Cause,
         change: impl FnOnce(&mut Sources),
     ) {
         let Some((before, after)) = state.update(change) else {
             return;
         };
-        tracing::info!(backend = %state.id, from = ?before, to = ?after, cause, "health changed");
+        tracing::info!(backend = %state.id, from = ?before, to = ?after, %cause, "health changed");
+        let (from, to) = (before.state(), after.state());
+        if from != to {
+            let backend = state.id.clone();
+            self.events.publish(|| Event::State { backend, from, to, cause });
+        }
         let _changing = lock(&self.changing);
         let members = self.load().members.clone();
         self.publish(members);
@@ -137,7 +153,7 @@ impl<S> Pool<S> {
 
     /// Takes the result of a readiness poll in, without the word of any other source.
     pub(crate) fn set_readiness(&self, state: &BackendState, readiness: Readiness) {
-        self.update(state, "readiness", |sources| sources.readiness = readiness);
+        self.update(state, Cause::Readiness, |sources| sources.readiness = readiness);
     }
 }
 

@@ -82,6 +82,17 @@ pub(crate) enum Gate {
     Down,
 }
 
+impl Gate {
+    /// The health shown to people: a backend on trial is not up yet.
+    pub(crate) fn state(self) -> State {
+        match self {
+            Self::Ready => State::Ready,
+            Self::Busy => State::Busy,
+            Self::Trial | Self::Down => State::Down,
+        }
+    }
+}
+
 /// What the readiness poll saw last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Readiness {
@@ -157,13 +168,8 @@ impl BackendState {
         self.mode() == Mode::Active && self.weight() > 0 && self.gate() != Gate::Down
     }
 
-    /// The health shown to people: a backend on trial is not up yet.
     pub(crate) fn state(&self) -> State {
-        match self.gate() {
-            Gate::Ready => State::Ready,
-            Gate::Busy => State::Busy,
-            Gate::Trial | Gate::Down => State::Down,
-        }
+        self.gate().state()
     }
 
     #[inline]

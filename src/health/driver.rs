@@ -17,6 +17,7 @@ use tower_service::Service;
 
 use super::Health;
 use crate::{
+    Cause,
     backend::{Pool, Readiness},
     dispatch::later,
 };
@@ -92,7 +93,7 @@ fn end_ejections<S>(pool: &Pool<S>, now: Instant) -> Option<Instant> {
         let until = state.sources().passive.ejected_until();
         match until {
             Some(until) if until <= now => {
-                pool.update(state, "the ejection is over", |sources| sources.passive.release(now));
+                pool.update(state, Cause::EjectionOver, |sources| sources.passive.release(now));
             }
             Some(until) => next = Some(next.map_or(until, |next| next.min(until))),
             None => {}
