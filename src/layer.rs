@@ -77,6 +77,7 @@ pub(crate) struct Options {
     pub(crate) retry_idempotent: bool,
     pub(crate) panic: bool,
     pub(crate) strict: bool,
+    pub(crate) return_from_backup: bool,
     pub(crate) extensions: bool,
     pub(crate) wants_latency: bool,
 }
@@ -130,6 +131,7 @@ impl Default for Options {
             retry_idempotent: false,
             panic: false,
             strict: false,
+            return_from_backup: false,
             extensions: false,
             wants_latency: false,
         }
@@ -205,6 +207,13 @@ impl<S, E> StickyLayer<S, E> {
     #[must_use]
     pub fn strict(self, strict: bool) -> Self {
         self.with(|core| core.options.strict = strict)
+    }
+
+    /// Whether a session that a [backup](crate::BackendOptions::backup) has taken returns to a primary
+    /// backend with its next request, once one is ready; default `false`: it stays, as everybody does.
+    #[must_use]
+    pub fn return_from_backup(self, returns: bool) -> Self {
+        self.with(|core| core.options.return_from_backup = returns)
     }
 
     /// Which requests neither read nor write a pin, for example those of static files and health

@@ -91,7 +91,9 @@ pub mod store;
 pub mod strategy;
 
 pub use self::{
-    backend::{BackendId, BackendStatus, Backends, Mode, PoolError, PoolStatus, State},
+    backend::{
+        BackendId, BackendOptions, BackendStatus, Backends, Mode, PoolError, PoolStatus, State,
+    },
     body::{NoBody, StickyBody},
     clock::{SystemClock, WallClock},
     error::{BoxError, ConfigError, NotSent, StickyError, TimedOut, Unanswered},

@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use tower_sticky::{BackendStatus, Backends, ConfigError, PoolError, Stats, proxy::Upstream};
+use tower_sticky::{
+    BackendOptions, BackendStatus, Backends, ConfigError, PoolError, Stats, proxy::Upstream,
+};
 
 use crate::config::{Settings, file};
 
@@ -95,7 +97,8 @@ impl Fleet {
     ) -> Result<(), PoolError> {
         let (id, upstream) = (&backend.id, self.upstream(&backend.url)?);
         let (weight, limit) = (backend.weight, backend.max_connections);
-        self.backends.insert_weighted(id, upstream, weight, limit)?;
+        let options = BackendOptions::new().weight(weight).limit(limit);
+        self.backends.insert_with(id, upstream, options)?;
         urls.insert(id.clone(), backend.url.clone());
         Ok(())
     }

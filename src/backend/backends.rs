@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    BackendId, BackendState, BackendStatus, Mode, Pool, PoolError, PoolStatus,
+    BackendId, BackendOptions, BackendState, BackendStatus, Mode, Pool, PoolError, PoolStatus,
     pool::{check_free, lock, position},
     snapshot::Members,
 };
@@ -133,6 +133,41 @@ impl<S> Backends<S> {
         })
     }
 
+    /// Sets whether a backend takes sessions only when no other backend is up.
+    ///
+    /// # Errors
+    ///
+    /// When no backend has this id.
+    pub fn set_backup(&self, id: &str, backup: bool) -> Result<(), PoolError> {
+        self.change_state(id, |state| {
+            state.set_backup(backup);
+            None
+        })
+    }
+
+    /// Sets where a backend is; `None` for nowhere.
+    ///
+    /// # Errors
+    ///
+    /// When no backend has this id.
+    pub fn set_zone(&self, id: &str, zone: Option<&str>) -> Result<(), PoolError> {
+        self.change_state(id, |state| {
+            state.set_zone(zone.map(str::to_owned));
+            None
+        })
+    }
+
+    /// Sets the zone in which this program runs: its backends are asked first to take a new session,
+    /// and those of other zones when none of them is ready. `None`, the default, prefers nobody.
+    ///
+    /// Sessions hold across zones, and where a key decides, zones mean nothing: all gateways have to
+    /// agree.
+    pub fn set_own_zone(&self, zone: Option<&str>) {
+        let _changing = lock(&self.pool.changing);
+        self.pool.own_zone.store(zone.map(|zone| Arc::new(zone.to_owned())));
+        self.pool.publish(self.pool.load().members.clone());
+    }
+
     /// Sets how to make a new service for a backend whose service has failed for good: in Tower an
     /// error of `poll_ready` is final for that instance. The hook is asked by the readiness poll,
     /// once per interval while the backend is down for that reason; `None` means not now.
@@ -197,26 +232,23 @@ impl<S: Clone> Backends<S> {
     ///
     /// When the id is not one, or is taken: then see [`replace`](Self::replace).
     pub fn insert(&self, id: impl AsRef<str>, service: S) -> Result<(), PoolError> {
-        self.insert_with(id, service, |_| ())
+        self.insert_with(id, service, BackendOptions::new())
     }
 
-    /// Adds a backend that starts with `weight` and with at most `max_in_flight` requests in flight
-    /// (0 for no limit).
+    /// Adds a backend with a weight, a limit, as a backup, or in a zone.
     ///
     /// # Errors
     ///
     /// As [`insert`](Self::insert).
-    pub fn insert_weighted(
+    pub fn insert_with(
         &self,
         id: impl AsRef<str>,
         service: S,
-        weight: u32,
-        max_in_flight: usize,
+        options: BackendOptions,
     ) -> Result<(), PoolError> {
-        self.insert_with(id, service, |state| {
-            state.set_weight(weight);
-            state.set_limit(max_in_flight);
-        })
+        let state = BackendState::new(BackendId::new(id)?);
+        state.set(&options);
+        self.pool.insert(state, Some(service))
     }
 
     /// Gives the backend `id` another service, for example at a new address, and returns the old
@@ -244,17 +276,6 @@ impl<S: Clone> Backends<S> {
         self.pool.publish(Arc::new(members));
         self.pool.events.publish(|| Event::Left { backend: state.id.clone() });
         Ok(service)
-    }
-
-    fn insert_with(
-        &self,
-        id: impl AsRef<str>,
-        service: S,
-        set_up: impl FnOnce(&BackendState),
-    ) -> Result<(), PoolError> {
-        let state = BackendState::new(BackendId::new(id)?);
-        set_up(&state);
-        self.pool.insert(state, Some(service))
     }
 
     /// Makes the local node a member, if it is not one yet: the service that stood for it, if any,

@@ -4,14 +4,17 @@ mod backends;
 mod id;
 mod in_flight;
 mod latency;
+mod options;
 mod pool;
 mod snapshot;
 mod state;
 mod status;
+mod tiers;
 
 pub use self::{
     backends::Backends,
     id::BackendId,
+    options::BackendOptions,
     pool::PoolError,
     state::{Mode, State},
     status::{BackendStatus, PoolStatus},
@@ -23,4 +26,5 @@ pub(crate) use self::{
     pool::Pool,
     snapshot::{Index, Snapshot, TagHasher},
     state::{BackendState, Gate, Readiness},
+    tiers::Tier,
 };

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Notify;
 
 use super::{
@@ -25,6 +25,8 @@ pub(crate) struct Pool<S> {
     pub(super) rebuild: Mutex<Option<Rebuild<S>>>,
     pub(crate) counters: Counters,
     pub(crate) events: Publisher,
+    /// The zone whose backends are preferred for new sessions.
+    pub(super) own_zone: ArcSwapOption<String>,
     pub(crate) driven: AtomicBool,
     /// Wakes the health driver: something was ejected, or the last handle is gone.
     pub(crate) wake: Arc<Notify>,
@@ -110,11 +112,12 @@ impl<S> Pool<S> {
     pub(super) fn new(name: String) -> Self {
         Self {
             name,
-            snapshot: ArcSwap::from_pointee(Snapshot::new(Arc::default(), None)),
+            snapshot: ArcSwap::from_pointee(Snapshot::new(Arc::default(), None, None)),
             changing: Mutex::new(()),
             rebuild: Mutex::new(None),
             counters: Counters::default(),
             events: Publisher::default(),
+            own_zone: ArcSwapOption::empty(),
             driven: AtomicBool::new(false),
             wake: Arc::new(Notify::new()),
         }
@@ -126,7 +129,9 @@ impl<S> Pool<S> {
     }
 
     pub(super) fn publish(&self, members: Arc<Members<S>>) {
-        let next = Snapshot::new(members, Some(&self.load()));
+        let zone = self.own_zone.load();
+        let zone = zone.as_deref().map(String::as_str);
+        let next = Snapshot::new(members, zone, Some(&self.load()));
         self.snapshot.store(Arc::new(next));
     }
 

@@ -8,17 +8,16 @@ use std::{
 
 use super::{
     id,
-    state::{BackendState, Gate, Mode},
+    state::{BackendState, Mode},
+    tiers::{Tier, tiers},
 };
 use crate::hash::{self, Ranking};
 
 /// Who is in the pool, and who of them may take a new session.
 pub(crate) struct Snapshot<S> {
     pub(crate) members: Arc<Members<S>>,
-    /// May take new sessions: active, with a weight, ready or on trial.
-    pub(crate) ready: Box<[Arc<BackendState>]>,
-    /// The same, but saturated: taken when nobody is ready.
-    pub(crate) busy: Box<[Arc<BackendState>]>,
+    /// Who may take a new session, in the order in which they are asked.
+    pub(crate) tiers: Box<[Tier]>,
     /// What keys are hashed to: made when it is first needed, and handed on while it stays the same.
     ranking: OnceLock<Arc<Ranking>>,
 }
@@ -38,29 +37,19 @@ pub(crate) struct Index {
 
 impl<S> Snapshot<S> {
     /// The picture of `members` as they are now, after `previous`.
-    pub(crate) fn new(members: Arc<Members<S>>, previous: Option<&Self>) -> Self {
-        let gather = |gates: &[Gate]| -> Box<[Arc<BackendState>]> {
-            members
-                .index
-                .states
-                .iter()
-                .filter(|state| {
-                    state.mode() == Mode::Active
-                        && state.weight() > 0
-                        && gates.contains(&state.gate())
-                })
-                .cloned()
-                .collect()
-        };
-        let ready = gather(&[Gate::Ready, Gate::Trial]);
-        let busy = gather(&[Gate::Busy]);
+    pub(crate) fn new(
+        members: Arc<Members<S>>,
+        own_zone: Option<&str>,
+        previous: Option<&Self>,
+    ) -> Self {
+        let tiers = tiers(&members.index.states, own_zone);
         let ranking = OnceLock::new();
         if let Some(old) = previous.and_then(|previous| previous.ranking.get())
             && old.signature() == hash::signature(members.index.ranked())
         {
             let _ = ranking.set(old.clone());
         }
-        Self { members, ready, busy, ranking }
+        Self { members, tiers, ranking }
     }
 
     pub(crate) fn index(&self) -> &Index {
@@ -75,7 +64,7 @@ impl<S> Snapshot<S> {
 
     /// Whether no backend may take a new session.
     pub(crate) fn nobody_is_up(&self) -> bool {
-        self.ready.is_empty() && self.busy.is_empty()
+        self.tiers.is_empty()
     }
 }
 
@@ -111,11 +100,14 @@ impl Index {
         &self.states
     }
 
-    /// Tag and weight of all members in order; weight 0 is not in the rank.
+    /// Tag and weight of all members in order; weight 0 is not in the rank, and neither is a backup
+    /// while there is a primary backend, whatever its health.
     fn ranked(&self) -> impl Iterator<Item = (u64, u32)> {
-        self.states.iter().map(|state| {
-            let weight = if state.mode() == Mode::Active { state.weight() } else { 0 };
-            (state.tag, weight)
+        let takes = |state: &BackendState| state.mode() == Mode::Active && state.weight() > 0;
+        let primaries = self.states.iter().any(|state| takes(state) && !state.is_backup());
+        self.states.iter().map(move |state| {
+            let ranks = takes(state) && !(primaries && state.is_backup());
+            (state.tag, if ranks { state.weight() } else { 0 })
         })
     }
 

@@ -11,7 +11,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use tokio::sync::Semaphore;
 
-use super::BackendId;
+use super::{BackendId, BackendOptions};
 use crate::health::Passive;
 
 /// Whether a backend can serve, as its health sources see it.
@@ -116,6 +116,8 @@ pub(crate) struct BackendState {
     suspect: AtomicBool,
     mode: AtomicU8,
     weight: AtomicU32,
+    backup: AtomicBool,
+    zone: ArcSwapOption<String>,
     /// Requests that came, and of them those that went: in flight is the difference.
     entered: AtomicU64,
     left: AtomicU64,
@@ -137,6 +139,8 @@ impl BackendState {
             suspect: AtomicBool::new(false),
             mode: AtomicU8::new(0),
             weight: AtomicU32::new(1),
+            backup: AtomicBool::new(false),
+            zone: ArcSwapOption::empty(),
             entered: AtomicU64::new(0),
             left: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
@@ -192,6 +196,34 @@ impl BackendState {
 
     pub(crate) fn set_weight(&self, weight: u32) {
         self.weight.store(weight, Relaxed);
+    }
+
+    /// Says everything that may be said when it joins.
+    pub(super) fn set(&self, options: &BackendOptions) {
+        self.set_weight(options.weight);
+        self.set_limit(options.limit);
+        self.set_backup(options.backup);
+        self.set_zone(options.zone.clone());
+    }
+
+    pub(crate) fn is_backup(&self) -> bool {
+        self.backup.load(Relaxed)
+    }
+
+    pub(super) fn set_backup(&self, backup: bool) {
+        self.backup.store(backup, Relaxed);
+    }
+
+    pub(super) fn zone(&self) -> Option<String> {
+        self.zone.load().as_deref().cloned()
+    }
+
+    pub(super) fn is_in(&self, zone: Option<&str>) -> bool {
+        self.zone.load().as_deref().map(String::as_str) == zone
+    }
+
+    pub(super) fn set_zone(&self, zone: Option<String>) {
+        self.zone.store(zone.map(Arc::new));
     }
 
     #[inline]

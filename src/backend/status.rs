@@ -23,6 +23,10 @@ pub struct BackendStatus {
     pub requests: u64,
     /// The most requests that may be in flight; 0 for no limit.
     pub limit: usize,
+    /// Whether it takes sessions only when no other backend is up.
+    pub backup: bool,
+    /// Where it is, if that was said.
+    pub zone: Option<String>,
     /// Whether it is the local node, which the layer's inner service serves.
     pub local: bool,
 }
@@ -38,6 +42,8 @@ impl BackendStatus {
             waiting: state.waiting(),
             requests: state.requests(),
             limit: state.limit(),
+            backup: state.is_backup(),
+            zone: state.zone(),
             local,
         }
     }

@@ -65,6 +65,10 @@ impl<S> Dispatch<S> {
     ) {
         let from_peer = remote && self.core.local.is_some();
         let action = self.core.actions.read(response, from_peer);
+        if self.verdict == Verdict::Moved && self.pin.is_some_and(|pin| pin.backend == state.tag) {
+            // Nobody else took the session, which was to move without need.
+            (self.verdict, self.reason) = (Verdict::Pinned, None);
+        }
         let change = match self.verdict {
             _ if self.silent => Some(Change::Keep),
             Verdict::Assigned => Some(Change::Assign),

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use super::choose;
 use crate::{
     BackendId, BoxError, Reason, Verdict,
-    backend::{BackendState, Mode},
+    backend::{BackendState, Mode, Tier},
     layer::Core,
 };
 
 /// The candidates that are left.
 pub(super) struct Remaining {
-    pub(super) ready: Vec<Arc<BackendState>>,
-    pub(super) busy: Vec<Arc<BackendState>>,
+    pub(super) tiers: Vec<Tier>,
     /// The one to wait for when all others have been asked: the pinned one, or the first choice.
     pub(super) parked: Option<Parked>,
     /// What the last candidate said that did not take the request.
@@ -28,27 +27,30 @@ pub(super) struct Parked {
 impl Remaining {
     pub(super) fn new<S>(core: &Core<S>) -> Self {
         let snapshot = core.backends.pool().load();
-        let (mut ready, busy) = (snapshot.ready.to_vec(), snapshot.busy.to_vec());
+        let mut tiers = snapshot.tiers.to_vec();
         if core.options.panic && snapshot.nobody_is_up() {
             let states = snapshot.index().states().iter();
-            ready = states
+            let states = states
                 .filter(|state| state.mode() == Mode::Active && state.weight() > 0)
                 .cloned()
                 .collect();
+            tiers.push(Tier { states, backup: false });
         }
-        Self { ready, busy, parked: None, last: None }
+        // The next one is at the end.
+        tiers.reverse();
+        Self { tiers, parked: None, last: None }
     }
 
     /// It has been asked, and is not asked again.
     pub(super) fn strike(&mut self, tag: u64) {
-        self.ready.retain(|state| state.tag != tag);
-        self.busy.retain(|state| state.tag != tag);
+        for tier in &mut self.tiers {
+            tier.states.retain(|state| state.tag != tag);
+        }
     }
 
     /// No time is left: nobody else is asked.
     pub(super) fn give_up(&mut self) {
-        self.ready.clear();
-        self.busy.clear();
+        self.tiers.clear();
     }
 
     /// The next candidate, for a session with this key.
@@ -57,11 +59,18 @@ impl Remaining {
         core: &Core<S>,
         key: Option<u64>,
     ) -> Option<Arc<BackendState>> {
-        let list = if self.ready.is_empty() { &mut self.busy } else { &mut self.ready };
-        if list.is_empty() {
-            return None;
+        while let Some(tier) = self.tiers.last_mut() {
+            if tier.states.is_empty() {
+                self.tiers.pop();
+                continue;
+            }
+            // A primary backend that is busy is up, and is waited for.
+            if tier.backup && self.parked.as_ref().is_some_and(|parked| !parked.state.is_backup()) {
+                return None;
+            }
+            let chosen = choose(core, key, &tier.states);
+            return Some(tier.states.remove(chosen));
         }
-        let chosen = choose(core, key, list);
-        Some(list.remove(chosen))
+        None
     }
 }

@@ -22,7 +22,7 @@ use self::{candidates::Remaining, first_choice::FirstChoice};
 use crate::{
     BackendId, BoxError, Reason, StickyError, Verdict, Wish,
     affinity::{Hashing, Head, Look, Notes, Origin, Owner, Reading},
-    backend::{BackendState, Gate, Mode, Snapshot},
+    backend::{BackendState, Gate, Mode, Snapshot, Tier},
     layer::Core,
     on_error::Asked,
     strategy::{Candidates, rendezvous},
@@ -160,6 +160,10 @@ impl<S: Clone> Dispatch<S> {
         self.reason = reading.reason;
         self.key = reading.pin.and_then(|pin| pin.session()).or(reading.key);
         if let Some(position) = reading.position {
+            if self.core.options.return_from_backup && self.returns(snapshot, position) {
+                (self.verdict, self.reason) = (Verdict::Moved, Some(Reason::Rebalanced));
+                return self.place(snapshot);
+            }
             return self.resolve(snapshot, position);
         }
         if let Some(reason) = reading.reason {
@@ -223,6 +227,15 @@ impl<S: Clone> Dispatch<S> {
         (takes_new && matches!(state.gate(), Gate::Ready | Gate::Trial)).then(|| state.clone())
     }
 
+    /// Whether a session is with a backup, and a primary backend is ready to take it back.
+    #[cold]
+    fn returns(&self, snapshot: &Snapshot<S>, position: usize) -> bool {
+        let first = snapshot.tiers.first();
+        !self.strict
+            && snapshot.index().states()[position].is_backup()
+            && first.is_some_and(|tier| !tier.backup && tier.states[0].gate() != Gate::Busy)
+    }
+
     /// The caller wants this backend and no other.
     fn force(&mut self, snapshot: &Snapshot<S>, id: &BackendId) -> Next<S> {
         (self.silent, self.strict) = (true, true);
@@ -261,10 +274,9 @@ impl<S: Clone> Dispatch<S> {
     /// Chooses a backend for a request without a pin: the way of every new session. One whose key is
     /// known goes where its rank says, so that all its first requests agree, on every gateway.
     fn place(&mut self, snapshot: &Snapshot<S>) -> Next<S> {
-        let list = if snapshot.ready.is_empty() { &snapshot.busy } else { &snapshot.ready };
-        if list.is_empty() {
+        let Some(Tier { states: list, .. }) = snapshot.tiers.first() else {
             return self.next(None);
-        }
+        };
         let home = self.key.and_then(|key| self.first_home(snapshot, key));
         let state = home.as_ref().unwrap_or_else(|| &list[choose(&self.core, self.key, list)]);
         match self.attempt(snapshot, state) {

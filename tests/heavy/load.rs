@@ -14,7 +14,8 @@ use futures_util::future::join_all;
 use http::{Method, Request, header};
 use http_body_util::Full;
 use tower_sticky::{
-    Backends, KeyRing, Mode, StickyLayer, affinity::Cookie, proxy::Upstream, strategy::RoundRobin,
+    BackendOptions, Backends, KeyRing, Mode, StickyLayer, affinity::Cookie, proxy::Upstream,
+    strategy::RoundRobin,
 };
 use tower_sticky_heavy_tests::{
     client::Client,
@@ -237,7 +238,10 @@ async fn a_thousand_changes_cost_no_request() {
             3 => backends.set_weight("x", 5).unwrap(),
             4 => drop(backends.remove("c").unwrap()),
             5 => backends.set_mode("d", Mode::Disabled).unwrap(),
-            6 => backends.insert_weighted("y", d.clone(), 2, 0).unwrap(),
+            6 => {
+                let heavier = BackendOptions::new().weight(2);
+                backends.insert_with("y", d.clone(), heavier).unwrap();
+            }
             7 => drop(backends.replace("a", a.clone()).unwrap()),
             8 => backends.set_mode("b", Mode::Active).unwrap(),
             9 => drop(backends.remove("x").unwrap()),

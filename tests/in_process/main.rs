@@ -15,4 +15,5 @@ mod learned_store;
 mod local;
 mod overload;
 mod support;
+mod tiers;
 mod words;

@@ -1,0 +1,33 @@
+//! Who is asked first to take a new session, and who only after them.
+
+use std::sync::Arc;
+
+use super::state::{BackendState, Gate, Mode};
+
+/// Backends that are equally good for a new session.
+#[derive(Debug, Clone)]
+pub(crate) struct Tier {
+    pub(crate) states: Vec<Arc<BackendState>>,
+    /// Whether they are backups: asked when no primary backend is up.
+    pub(crate) backup: bool,
+}
+
+/// The backends of `states` that may take a new session, in the order in which they are asked: ready
+/// ones of the own zone, ready ones elsewhere, busy ones; all primaries before any backup. No tier is
+/// empty.
+pub(super) fn tiers(states: &[Arc<BackendState>], own_zone: Option<&str>) -> Box<[Tier]> {
+    let mut tiers: [Tier; 6] = std::array::from_fn(|i| Tier { states: Vec::new(), backup: i >= 3 });
+    for state in states {
+        if state.mode() != Mode::Active || state.weight() == 0 {
+            continue;
+        }
+        let rank = match state.gate() {
+            Gate::Ready | Gate::Trial if own_zone.is_none() || state.is_in(own_zone) => 0,
+            Gate::Ready | Gate::Trial => 1,
+            Gate::Busy => 2,
+            Gate::Down => continue,
+        };
+        tiers[rank + if state.is_backup() { 3 } else { 0 }].states.push(state.clone());
+    }
+    tiers.into_iter().filter(|tier| !tier.states.is_empty()).collect()
+}

@@ -1,0 +1,124 @@
+//! Backups and zones: who is asked first to take a new session.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use tower_sticky::{BackendOptions, Backends, Mode, Reason, Verdict};
+
+use crate::support::{Client, Node, get, plain, sealed, send};
+
+/// A pool of `a` and `b` with these options.
+fn two(a: BackendOptions, b: BackendOptions) -> (Backends<Node>, [Node; 2]) {
+    let (backends, nodes) = (Backends::new(), ["a", "b"].map(Node::new));
+    backends.insert_with("a", nodes[0].clone(), a).unwrap();
+    backends.insert_with("b", nodes[1].clone(), b).unwrap();
+    (backends, nodes)
+}
+
+fn with_backup() -> (Backends<Node>, [Node; 2]) {
+    two(BackendOptions::new(), BackendOptions::new().backup(true))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backup_takes_sessions_only_when_no_primary_is_up() {
+    let (backends, [a, _b]) = with_backup();
+    let service = sealed(&backends).into_service();
+    for _ in 0..5 {
+        assert_eq!(send(&service, get()).await.body, "a", "the primary is up");
+    }
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    a.told.refuses.store(true, SeqCst);
+    let answer = client.send(&service, get()).await;
+    assert_eq!(answer.why(), (Verdict::Moved, Some("b"), Some(Reason::ConnectFailed)));
+    assert_eq!(send(&service, get()).await.body, "b", "no primary is up");
+
+    backends.set_mode("a", Mode::Disabled).unwrap();
+    backends.replace("a", Node::new("a")).unwrap();
+    assert_eq!(send(&service, get()).await.body, "b", "the primary is disabled");
+    backends.set_mode("a", Mode::Active).unwrap();
+    assert_eq!(send(&service, get()).await.body, "a", "the primary is back");
+    let stays = client.send(&service, get()).await;
+    assert_eq!(stays.why(), (Verdict::Pinned, Some("b"), None), "sessions stay by default");
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_option_sessions_return_from_a_backup() {
+    let (backends, [_a, b]) = with_backup();
+    let service = sealed(&backends).return_from_backup(true).into_service();
+    let mut client = Client::default();
+    backends.set_mode("a", Mode::Disabled).unwrap();
+    assert_eq!(client.send(&service, get()).await.body, "b");
+    assert_eq!(client.send(&service, get()).await.why(), (Verdict::Pinned, Some("b"), None));
+    backends.set_mode("a", Mode::Active).unwrap();
+    let answer = client.send(&service, get()).await;
+    assert_eq!(answer.why(), (Verdict::Moved, Some("a"), Some(Reason::Rebalanced)));
+    assert_eq!(client.send(&service, get()).await.why(), (Verdict::Pinned, Some("a"), None));
+    assert_eq!(b.served(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_return_that_fails_moves_nobody() {
+    let (backends, [a, _b]) = with_backup();
+    let service = sealed(&backends).return_from_backup(true).into_service();
+    let mut client = Client::default();
+    backends.set_mode("a", Mode::Disabled).unwrap();
+    client.send(&service, get()).await;
+    backends.set_mode("a", Mode::Active).unwrap();
+    a.told.refuses.store(true, SeqCst);
+    let answer = client.send(&service, get()).await;
+    assert_eq!(answer.why(), (Verdict::Pinned, Some("b"), None), "it stayed where it was");
+    assert!(answer.token().is_none(), "and nothing is to be said about it");
+    assert_eq!(backends.snapshot().stats.moves(), 0);
+    assert_eq!(backends.snapshot().stats.violations(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_primary_is_waited_for() {
+    let (backends, [a, b]) = with_backup();
+    let service = plain(&backends).into_service();
+    a.told.set_busy(true);
+    let waiting = tokio::spawn({
+        let service = service.clone();
+        async move { send(&service, get()).await }
+    });
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    a.told.set_busy(false);
+    assert_eq!(waiting.await.unwrap().body, "a");
+    assert_eq!(b.served(), 0, "a backup is for when nobody is up");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_keys_of_a_pool_belong_to_its_primaries() {
+    let (backends, _nodes) = with_backup();
+    let key = tower_sticky::affinity::Key::header("x-user");
+    let service = tower_sticky::StickyLayer::new(backends.clone(), key).into_service();
+    for user in 0..20 {
+        let mut request = get();
+        request.headers_mut().insert("x-user", user.into());
+        assert_eq!(send(&service, request).await.body, "a");
+    }
+    backends.set_mode("a", Mode::Disabled).unwrap();
+    let mut request = get();
+    request.headers_mut().insert("x-user", 1.into());
+    assert_eq!(send(&service, request).await.body, "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_sessions_go_to_the_own_zone_first_and_pins_hold_across() {
+    let (backends, [a, _b]) =
+        two(BackendOptions::new().zone("east"), BackendOptions::new().zone("west"));
+    let service = sealed(&backends).into_service();
+    let mut abroad = Client::default();
+    backends.set_own_zone(Some("west"));
+    assert_eq!(abroad.send(&service, get()).await.body, "b");
+    backends.set_own_zone(Some("east"));
+    for _ in 0..5 {
+        assert_eq!(send(&service, get()).await.body, "a", "its zone is our own");
+    }
+    assert_eq!(abroad.send(&service, get()).await.why(), (Verdict::Pinned, Some("b"), None));
+    a.told.refuses.store(true, SeqCst);
+    assert_eq!(send(&service, get()).await.body, "b", "better abroad than nowhere");
+    backends.set_zone("a", None).unwrap();
+    backends.set_own_zone(None);
+    assert_eq!(backends.get("a").unwrap().zone, None);
+}
