@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::{BoxError, backend::InFlight};
+use crate::{BoxError, DrainOver, backend::InFlight};
 
 pin_project! {
     /// The body of a response of [`StickyService`](crate::StickyService): of a backend (`R`), of the
@@ -63,8 +63,11 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = self.project();
-        let frame = match this.source.project() {
+        let mut this = self.project();
+        if this.in_flight.as_ref().is_some_and(InFlight::is_cut) {
+            return Poll::Ready(Some(Err(cut(this.source, this.in_flight))));
+        }
+        let frame = match this.source.as_mut().project() {
             SourceProjection::Backend { body } => {
                 body.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
             }
@@ -75,8 +78,15 @@ where
                 Poll::Ready(text.take().map(|text| Ok(Frame::data(text))))
             }
         };
-        if let Poll::Ready(None | Some(Err(_))) = frame {
-            this.in_flight.take();
+        match &frame {
+            Poll::Ready(None | Some(Err(_))) => *this.in_flight = None,
+            Poll::Pending => {
+                let waits = this.in_flight.as_mut().is_none_or(|held| held.wait(cx.waker()));
+                if !waits {
+                    return Poll::Ready(Some(Err(cut(this.source, this.in_flight))));
+                }
+            }
+            Poll::Ready(Some(Ok(_))) => {}
         }
         frame
     }
@@ -97,6 +107,17 @@ where
                 SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
             }
         }
+    }
+}
+
+/// Ends a response whose backend's drain is over: what it came from is dropped, which closes the
+/// connection.
+#[cold]
+fn cut<R, I>(mut source: Pin<&mut Source<R, I>>, in_flight: &mut Option<InFlight>) -> BoxError {
+    source.set(Source::Message { text: None });
+    match in_flight.take() {
+        Some(in_flight) => DrainOver::new(in_flight.state().id.clone()).into(),
+        None => "the response was cut off".into(),
     }
 }
 

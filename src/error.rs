@@ -224,6 +224,32 @@ impl fmt::Display for TimedOut {
 
 impl Error for TimedOut {}
 
+/// The error that ends a response's body whose backend was still sending when the deadline of its
+/// [drain](crate::Backends::drain) came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrainOver {
+    backend: BackendId,
+}
+
+impl DrainOver {
+    pub(crate) fn new(backend: BackendId) -> Self {
+        Self { backend }
+    }
+
+    /// The backend.
+    pub fn backend(&self) -> &BackendId {
+        &self.backend
+    }
+}
+
+impl fmt::Display for DrainOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the response was cut off: the drain of backend {} is over", self.backend)
+    }
+}
+
+impl Error for DrainOver {}
+
 fn is_timeout(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {

@@ -13,7 +13,7 @@ use std::{
 use futures_core::Stream;
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-use crate::{BackendId, Mode, Reason, State, words::words};
+use crate::{BackendId, DrainReport, Mode, Reason, State, words::words};
 
 /// How many events a listener may be behind before it misses some.
 const BACKLOG: usize = 1024;
@@ -66,6 +66,22 @@ pub enum Event {
         /// What it is now.
         to: u32,
     },
+    /// A drain makes progress: told when it has changed, at most once a second.
+    Draining {
+        /// The backend.
+        backend: BackendId,
+        /// Requests in flight.
+        in_flight: usize,
+        /// Of these, streams and upgraded connections.
+        streams: usize,
+        /// About how many sessions are left; `None` when they cannot be told apart.
+        sessions: Option<u64>,
+    },
+    /// A drain has ended.
+    Drained {
+        /// What became of it.
+        report: DrainReport,
+    },
     /// A session goes on at another backend.
     Moved {
         /// Where it was; `None` when that backend has left the pool.
@@ -92,6 +108,8 @@ impl Event {
             | Self::State { backend, .. }
             | Self::Mode { backend, .. }
             | Self::Weight { backend, .. }
+            | Self::Draining { backend, .. }
+            | Self::Drained { report: DrainReport { backend, .. } }
             | Self::Moved { to: backend, .. } => Some(backend),
             Self::Missed { .. } => None,
         }

@@ -342,7 +342,7 @@ fn stamp<S, RB, IB>(
     mut in_flight: InFlight,
 ) -> Response<StickyBody<RB, IB>> {
     dispatch.answered(in_flight.state(), true, &mut response);
-    in_flight.keep(std::mem::take(&mut dispatch.notes));
+    in_flight.answered(std::mem::take(&mut dispatch.notes));
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let in_flight = held(&response, in_flight);
         return response.map(|body| StickyBody::backend(body, in_flight));
@@ -352,10 +352,11 @@ fn stamp<S, RB, IB>(
 
 /// An upgraded connection holds what its request occupies; other responses do until their body ends.
 #[cold]
-fn held<B>(response: &Response<B>, in_flight: InFlight) -> Option<InFlight> {
+fn held<B>(response: &Response<B>, mut in_flight: InFlight) -> Option<InFlight> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Some(hold) = response.extensions().get::<Hold>()
     {
+        hold.listen_to(in_flight.become_stream());
         hold.keep(in_flight);
         return None;
     }
@@ -370,7 +371,7 @@ fn inner_answered<S, RB, IB>(
     let in_flight = match in_flight {
         Some(mut in_flight) => {
             dispatch.answered(in_flight.state(), false, &mut response);
-            in_flight.keep(std::mem::take(&mut dispatch.notes));
+            in_flight.answered(std::mem::take(&mut dispatch.notes));
             held(&response, in_flight)
         }
         None => {

@@ -6,6 +6,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
+use tokio::sync::watch;
+
+use crate::DrainSignal;
+
 /// A backend's word that it goes on working for the session when the response is over, as with an
 /// upgraded connection (WebSocket).
 ///
@@ -39,9 +43,11 @@ pub struct HoldEnd {
     shared: Arc<Shared>,
 }
 
-/// `None` once released.
 struct Shared {
+    /// `None` once released.
     kept: Mutex<Option<Vec<Box<dyn Any + Send>>>>,
+    /// What tells when to end, once the layer has found the hold.
+    signal: watch::Sender<Option<DrainSignal>>,
 }
 
 impl Shared {
@@ -54,7 +60,8 @@ impl Shared {
 impl Hold {
     /// A hold and its end.
     pub fn pair() -> (Self, HoldEnd) {
-        let shared = Arc::new(Shared { kept: Mutex::new(Some(Vec::new())) });
+        let kept = Mutex::new(Some(Vec::new()));
+        let shared = Arc::new(Shared { kept, signal: watch::Sender::new(None) });
         (Self { shared: shared.clone() }, HoldEnd { shared })
     }
 
@@ -75,6 +82,11 @@ impl Hold {
         drop(late);
     }
 
+    /// Tells the end of the hold when the backend is being drained.
+    pub(crate) fn listen_to(&self, signal: DrainSignal) {
+        self.shared.signal.send_replace(Some(signal));
+    }
+
     /// Whether the end is reached.
     pub fn is_released(&self) -> bool {
         self.shared.lock().is_none()
@@ -82,6 +94,18 @@ impl Hold {
 }
 
 impl HoldEnd {
+    /// Tells when the backend is being drained and when that is over: whatever goes on should come to
+    /// an end at the first, and has to at the second. Waits until the layer has found the hold, and for
+    /// ever if there is no layer.
+    pub async fn signal(&self) -> DrainSignal {
+        let mut signal = self.shared.signal.subscribe();
+        let known = signal.wait_for(Option::is_some).await;
+        if let Some(signal) = known.ok().and_then(|signal| Option::clone(&signal)) {
+            return signal;
+        }
+        std::future::pending().await
+    }
+
     /// Drops what the hold keeps, as dropping the `HoldEnd` does.
     pub fn release(self) {
         drop(self);

@@ -104,6 +104,9 @@ impl<S> StickyLayer<S> {
     /// When the affinity's configuration cannot work: it says what was wrong, and what to do.
     pub fn try_new(backends: Backends<S>, affinity: impl Affinity) -> Result<Self, ConfigError> {
         let affinity = affinity.bind(backends.name())?;
+        if affinity.remembers() {
+            backends.pool().remembers(affinity.idle_for());
+        }
         let core = Core {
             backends,
             affinity,

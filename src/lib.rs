@@ -92,11 +92,12 @@ pub mod strategy;
 
 pub use self::{
     backend::{
-        BackendId, BackendOptions, BackendStatus, Backends, Mode, PoolError, PoolStatus, State,
+        BackendId, BackendOptions, BackendStatus, Backends, Drain, DrainEnd, DrainReport,
+        DrainSignal, Draining, Mode, PoolError, PoolStatus, State,
     },
     body::{NoBody, StickyBody},
     clock::{SystemClock, WallClock},
-    error::{BoxError, ConfigError, NotSent, StickyError, TimedOut, Unanswered},
+    error::{BoxError, ConfigError, DrainOver, NotSent, StickyError, TimedOut, Unanswered},
     events::{Cause, Event, Events},
     future::ResponseFuture,
     health::Health,

@@ -1,6 +1,6 @@
 //! An affinity at work: what the dispatch asks of it, and what both say to each other.
 
-use std::fmt;
+use std::{cell::Cell, fmt, time::Duration};
 
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
 
@@ -35,6 +35,11 @@ pub trait BoundAffinity: fmt::Debug + Send + Sync + 'static {
     /// Whether the pin of a new session is remembered. If not, the key of each request decides.
     fn remembers(&self) -> bool {
         true
+    }
+
+    /// For how long it remembers a session that is idle; `None` for ever.
+    fn idle_for(&self) -> Option<Duration> {
+        None
     }
 
     /// How the keys of `source` are hashed to backends, where a key decides.
@@ -187,6 +192,8 @@ pub struct Commit<'a> {
     pub(crate) https: bool,
     /// Whether this answer is not to begin a session.
     pub(crate) silent: bool,
+    /// The session that begins with this answer, should one begin; 0 while none has.
+    pub(crate) began: &'a Cell<u64>,
     pub(crate) clock: &'a dyn WallClock,
 }
 

@@ -1,6 +1,6 @@
 //! Several affinities in order.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue};
 
@@ -142,6 +142,14 @@ impl BoundAffinity for Bound {
 
     fn remembers(&self) -> bool {
         self.remembers
+    }
+
+    fn idle_for(&self) -> Option<Duration> {
+        // For ever is longer than anything.
+        let members = self.members.iter().filter(|member| member.remembers());
+        members
+            .map(|member| member.idle_for())
+            .try_fold(Duration::ZERO, |longest, idle| Some(longest.max(idle?)))
     }
 
     fn hashing(&self, source: Origin) -> Option<&Hashing> {

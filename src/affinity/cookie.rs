@@ -260,6 +260,10 @@ impl BoundAffinity for Bound {
         }
     }
 
+    fn idle_for(&self) -> Option<Duration> {
+        self.tokens.life().idle_for()
+    }
+
     fn carrier(&self) -> Option<String> {
         Some(format!("the cookie {:?}", self.options.attributes.name))
     }

@@ -160,6 +160,10 @@ impl BoundAffinity for Bound {
         cache_control::make_private(headers, self.name.as_str());
     }
 
+    fn idle_for(&self) -> Option<Duration> {
+        self.tokens.life().idle_for()
+    }
+
     fn carrier(&self) -> Option<String> {
         Some(format!("the header {:?}", self.name.as_str()))
     }

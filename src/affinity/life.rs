@@ -43,6 +43,11 @@ impl Life {
 }
 
 impl Life {
+    /// For how long a session that is idle is remembered.
+    pub(super) fn idle_for(&self) -> Option<Duration> {
+        self.idle.or(self.absolute)
+    }
+
     /// Whether an authentic pin is in time and of a backend in the pool.
     pub(super) fn judge(
         &self,
@@ -83,6 +88,7 @@ impl From<Unusable> for Reason {
 pub(super) fn begin(keys: &KeyRing, commit: &Commit<'_>) -> Pin {
     let millis = unix_millis(commit.clock);
     let (session, now) = (token::new_session(keys), (millis / 1000) as u32);
+    commit.began.set(session);
     Pin { backend: commit.backend.tag, session, epoch: millis, issued: now, seen: now }
 }
 

@@ -3,7 +3,8 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    BackendId, BackendOptions, BackendState, BackendStatus, Mode, Pool, PoolError, PoolStatus,
+    BackendId, BackendOptions, BackendState, BackendStatus, Drain, DrainEnd, DrainSignal, Mode,
+    Pool, PoolError, PoolStatus,
     pool::{check_free, lock, position},
     snapshot::Members,
 };
@@ -75,7 +76,7 @@ impl<S> Backends<S> {
             .states()
             .iter()
             .zip(&members.services)
-            .map(|(state, service)| BackendStatus::new(state, service.is_none()))
+            .map(|(state, service)| self.status(state, service.is_none()))
             .collect();
         PoolStatus { backends, stats: self.pool.counters.stats() }
     }
@@ -87,7 +88,10 @@ impl<S> Backends<S> {
 
     /// The status of one backend.
     pub fn get(&self, id: &str) -> Option<BackendStatus> {
-        self.iter().find(|backend| backend.id == *id)
+        let snapshot = self.pool.load();
+        let position = snapshot.index().position_of(id.as_bytes())?;
+        let members = &snapshot.members;
+        Some(self.status(&members.index.states()[position], members.services[position].is_none()))
     }
 
     /// Sets the share of new sessions that a backend gets, relative to the others. With 0 it keeps
@@ -104,17 +108,40 @@ impl<S> Backends<S> {
         })
     }
 
-    /// Sets what the operator wants of a backend.
+    /// Sets what the operator wants of a backend. To drain one until its sessions have ended, or until
+    /// a deadline, see [`drain`](Self::drain), which this cancels.
     ///
     /// # Errors
     ///
     /// When no backend has this id.
     pub fn set_mode(&self, id: &str, mode: Mode) -> Result<(), PoolError> {
         self.change_state(id, |state| {
-            let (backend, from) = (state.id.clone(), state.mode());
-            state.set_mode(mode);
-            (from != mode).then_some(Event::Mode { backend, from, to: mode })
+            self.pool.enter_mode(state, mode);
+            None
         })
+    }
+
+    /// Drains a backend: it keeps its sessions and takes no new ones. Awaited, it resolves when the
+    /// last session has ended, or when the deadline has come:
+    ///
+    /// - a session has ended when the application says so ([`SessionAction::End`]), or when it has not
+    ///   been seen for as long as its affinity remembers it ([`Drain::idle_for`]), and has no request
+    ///   in flight;
+    /// - where a key decides, keys belong to others at once, and only requests in flight count.
+    ///
+    /// A second drain of the same backend takes the place of the first, which is cancelled by it.
+    ///
+    /// [`SessionAction::End`]: crate::SessionAction::End
+    pub fn drain(&self, id: &str) -> Drain<S> {
+        Drain::new(self.clone(), id)
+    }
+
+    /// What tells something that works for the sessions of a backend, such as the handler of a stream,
+    /// when the backend is being drained, and when that is over; `None` when no backend has this id.
+    pub fn drain_signal(&self, id: &str) -> Option<DrainSignal> {
+        let snapshot = self.pool.load();
+        let position = snapshot.index().position_of(id.as_bytes())?;
+        Some(snapshot.index().states()[position].drain.signal())
     }
 
     /// Sets the most requests that a backend may have in flight, each counted until its response's
@@ -199,6 +226,10 @@ impl<S> Backends<S> {
         Ok(())
     }
 
+    fn status(&self, state: &BackendState, local: bool) -> BackendStatus {
+        BackendStatus::new(state, self.pool.window(None), local)
+    }
+
     pub(crate) fn pool(&self) -> &Arc<Pool<S>> {
         &self.pool
     }
@@ -274,6 +305,7 @@ impl<S: Clone> Backends<S> {
         let mut members = Members::clone(&snapshot.members);
         let (state, service) = members.remove(position);
         self.pool.publish(Arc::new(members));
+        self.pool.end_drain(&state, DrainEnd::Left);
         self.pool.events.publish(|| Event::Left { backend: state.id.clone() });
         Ok(service)
     }

@@ -1,10 +1,10 @@
 //! What a request holds while a backend works on it.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, task::Waker};
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::state::BackendState;
+use super::{DrainSignal, state::BackendState, streams::StreamId};
 use crate::affinity::Notes;
 
 /// One request in flight on a backend, until it is dropped. It outlives every change of the pool.
@@ -13,17 +13,41 @@ pub(crate) struct InFlight {
     _slot: Option<OwnedSemaphorePermit>,
     /// What the session's affinity holds open meanwhile.
     notes: Notes,
+    /// How often streams had been cut off when the answer came.
+    cuts: u32,
+    stream: Option<StreamId>,
 }
 
 impl InFlight {
     pub(crate) fn new(state: Arc<BackendState>, slot: Option<OwnedSemaphorePermit>) -> Self {
         state.enter();
-        Self { state, _slot: slot, notes: Notes::default() }
+        Self { state, _slot: slot, notes: Notes::default(), cuts: 0, stream: None }
     }
 
-    /// Keeps the notes of the request until then.
-    pub(crate) fn keep(&mut self, notes: Notes) {
+    /// The answer has come. Keeps the notes of the request until it has ended.
+    #[inline]
+    pub(crate) fn answered(&mut self, notes: Notes) {
         self.notes = notes;
+        self.cuts = self.state.streams.cuts();
+    }
+
+    /// Whether the answer is cut off: the backend's drain is over.
+    #[inline]
+    pub(crate) fn is_cut(&self) -> bool {
+        self.state.streams.cuts() != self.cuts
+    }
+
+    /// Whoever reads the answer has to wait for more, and is woken should it be cut off. `false` when
+    /// it is.
+    pub(crate) fn wait(&mut self, waker: &Waker) -> bool {
+        self.state.streams.wait(&mut self.stream, waker, self.cuts)
+    }
+
+    /// The answer becomes a stream of which only the end is seen here; what tells its carrier when to
+    /// end.
+    pub(crate) fn become_stream(&mut self) -> DrainSignal {
+        let _ = self.wait(Waker::noop());
+        self.state.drain.signal()
     }
 
     pub(crate) fn state(&self) -> &Arc<BackendState> {
@@ -33,6 +57,9 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            self.state.streams.end(stream);
+        }
         self.state.leave();
     }
 }

@@ -1,6 +1,9 @@
 //! Who can serve: the pool, its immutable snapshot, and what is known about each backend.
 
 mod backends;
+mod census;
+mod drain;
+mod housekeeping;
 mod id;
 mod in_flight;
 mod latency;
@@ -9,10 +12,12 @@ mod pool;
 mod snapshot;
 mod state;
 mod status;
+mod streams;
 mod tiers;
 
 pub use self::{
     backends::Backends,
+    drain::{Drain, DrainEnd, DrainReport, DrainSignal, Draining},
     id::BackendId,
     options::BackendOptions,
     pool::PoolError,

@@ -3,11 +3,14 @@
 use std::{
     error::Error,
     fmt,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicUsize},
+    },
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     BackendId, BackendState, Readiness,
@@ -27,6 +30,13 @@ pub(crate) struct Pool<S> {
     pub(crate) events: Publisher,
     /// The zone whose backends are preferred for new sessions.
     pub(super) own_zone: ArcSwapOption<String>,
+    /// When the pool was made, and how many seconds ago that was when somebody looked.
+    pub(super) started: Instant,
+    pub(super) tick: AtomicU32,
+    /// For how many seconds an idle session counts as there; 0 when no affinity remembers any.
+    pub(super) horizon: AtomicU32,
+    /// How many backends are drained with a plan.
+    pub(super) drains: AtomicUsize,
     pub(crate) driven: AtomicBool,
     /// Wakes the health driver: something was ejected, or the last handle is gone.
     pub(crate) wake: Arc<Notify>,
@@ -118,6 +128,10 @@ impl<S> Pool<S> {
             counters: Counters::default(),
             events: Publisher::default(),
             own_zone: ArcSwapOption::empty(),
+            started: Instant::now(),
+            tick: AtomicU32::new(1),
+            horizon: AtomicU32::new(0),
+            drains: AtomicUsize::new(0),
             driven: AtomicBool::new(false),
             wake: Arc::new(Notify::new()),
         }

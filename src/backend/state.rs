@@ -11,8 +11,8 @@ use std::{
 use arc_swap::ArcSwapOption;
 use tokio::sync::Semaphore;
 
-use super::{BackendId, BackendOptions};
-use crate::health::Passive;
+use super::{BackendId, BackendOptions, census::Census, drain::Drainage, streams::Streams};
+use crate::{Failover, health::Passive};
 
 /// Whether a backend can serve, as its health sources see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,15 +47,19 @@ pub enum Mode {
     Draining,
     /// Gets no request, as if it were down.
     Disabled,
+    /// Its drain is over: gets no request, and its sessions go elsewhere. Set by the deadline of a
+    /// [drain](crate::Backends::drain).
+    Drained,
 }
 
 impl Mode {
-    /// The word used in logs and interfaces: `active`, `draining` or `disabled`.
+    /// The word used in logs and interfaces: `active`, `draining`, `disabled` or `drained`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
             Self::Draining => "draining",
             Self::Disabled => "disabled",
+            Self::Drained => "drained",
         }
     }
 }
@@ -126,6 +130,11 @@ pub(crate) struct BackendState {
     max: AtomicUsize,
     slots: ArcSwapOption<Semaphore>,
     pub(crate) latency: super::Latency,
+    pub(crate) census: Census,
+    pub(crate) streams: Streams,
+    pub(super) drain: Drainage,
+    /// What becomes of its sessions once it is drained.
+    drained: AtomicU8,
     sources: Mutex<Sources>,
 }
 
@@ -147,6 +156,10 @@ impl BackendState {
             max: AtomicUsize::new(0),
             slots: ArcSwapOption::empty(),
             latency: super::Latency::default(),
+            census: Census::default(),
+            streams: Streams::default(),
+            drain: Drainage::default(),
+            drained: AtomicU8::new(0),
             sources: Mutex::default(),
         }
     }
@@ -181,12 +194,28 @@ impl BackendState {
         match self.mode.load(Relaxed) {
             0 => Mode::Active,
             1 => Mode::Draining,
-            _ => Mode::Disabled,
+            2 => Mode::Disabled,
+            _ => Mode::Drained,
         }
     }
 
     pub(crate) fn set_mode(&self, mode: Mode) {
         self.mode.store(mode as u8, Relaxed);
+    }
+
+    /// Its drain is over, and what becomes of its sessions now.
+    pub(super) fn set_drained(&self, then: Failover) {
+        self.drained.store(then as u8, Relaxed);
+        self.set_mode(Mode::Drained);
+    }
+
+    /// What becomes of its sessions once it is drained.
+    pub(crate) fn drained(&self) -> Failover {
+        match self.drained.load(Relaxed) {
+            0 => Failover::Repin,
+            1 => Failover::Borrow,
+            _ => Failover::Reject,
+        }
     }
 
     #[inline]

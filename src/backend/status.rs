@@ -1,6 +1,6 @@
 //! What a pool tells about itself.
 
-use super::{BackendId, BackendState, Mode, State};
+use super::{BackendId, BackendState, Mode, State, census::Window};
 use crate::outcome::Stats;
 
 /// One backend as it is now; from [`Backends::snapshot`](super::Backends::snapshot).
@@ -17,6 +17,12 @@ pub struct BackendStatus {
     pub mode: Mode,
     /// Requests that it works on now, each counted until its response's body has ended.
     pub in_flight: usize,
+    /// Of these, responses whose reader had to wait for more, and upgraded connections.
+    pub streams: usize,
+    /// About how many sessions it has: those that were seen within the time for which an idle session is
+    /// remembered. Small numbers are nearly exact, large ones off by some percent. `None` when sessions
+    /// cannot be told apart, as with plain tokens.
+    pub sessions: Option<u64>,
     /// Requests that wait for it to become free.
     pub waiting: usize,
     /// Requests dispatched to it since it joined.
@@ -32,13 +38,15 @@ pub struct BackendStatus {
 }
 
 impl BackendStatus {
-    pub(super) fn new(state: &BackendState, local: bool) -> Self {
+    pub(super) fn new(state: &BackendState, window: Window, local: bool) -> Self {
         Self {
             id: state.id.clone(),
             weight: state.weight(),
             state: state.state(),
             mode: state.mode(),
             in_flight: state.in_flight(),
+            streams: state.streams.len(),
+            sessions: state.census.count(window),
             waiting: state.waiting(),
             requests: state.requests(),
             limit: state.limit(),

@@ -1,13 +1,13 @@
 //! Handing the request over, and settling the pin when the answer comes.
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
 use http::{Extensions, Request, Response};
 use tokio::time::Instant;
 
 use super::{Dispatch, HOP};
 use crate::{
-    BackendId, Outcome, Reason, SessionAction, StickyError, Verdict, actions,
+    BackendId, Event, Outcome, Reason, SessionAction, StickyError, Verdict, actions,
     affinity::{Change, Commit},
     backend::BackendState,
     layer::Core,
@@ -100,7 +100,7 @@ impl<S> Dispatch<S> {
         backend: &Arc<BackendState>,
         response: &mut Response<B>,
     ) {
-        let core = &*self.core;
+        let (core, began) = (&*self.core, Cell::new(0));
         let commit = Commit {
             change,
             backend,
@@ -109,15 +109,43 @@ impl<S> Dispatch<S> {
             bad: if self.verdict == Verdict::Pinned { self.bad } else { 0 },
             https: self.https,
             silent,
+            began: &began,
             clock: &*core.clock,
         };
         let counters = &core.backends.pool().counters;
-        if core.affinity.respond(&commit, &mut self.notes, response.headers_mut()) {
+        let issued = core.affinity.respond(&commit, &mut self.notes, response.headers_mut());
+        if issued {
             counters.token_issued();
+        }
+        let borrowed =
+            self.verdict == Verdict::Borrowed && matches!(change, Change::Keep | Change::Refresh);
+        if !silent && !borrowed {
+            let began = (began.get() != 0).then(|| began.get());
+            let session = began.or(self.key);
+            if session.is_some() || issued || self.pin.is_some() {
+                backend.census.saw(session, core.backends.pool().tick());
+            }
         }
         if change == Change::Move {
             counters.moved();
+            self.moved(backend);
         }
+    }
+
+    /// The session goes on at another backend.
+    #[cold]
+    fn moved(&self, to: &BackendState) {
+        let pool = self.core.backends.pool();
+        let snapshot = pool.load();
+        let from = self.pin.and_then(|pin| snapshot.index().get(pin.backend));
+        if let (Some(from), Some(session)) = (from, self.key) {
+            from.census.forget(session);
+        }
+        pool.events.publish(|| Event::Moved {
+            from: from.map(|state| state.id.clone()),
+            to: to.id.clone(),
+            reason: self.reason,
+        });
     }
 
     /// Does what the application wants, in place of what would have been done.
@@ -132,6 +160,9 @@ impl<S> Dispatch<S> {
         let known = self.pin.is_some();
         match action {
             SessionAction::End => {
+                if let Some(session) = self.key {
+                    state.census.forget(session);
+                }
                 core.affinity.forget(self.https, &mut self.notes, response.headers_mut());
             }
             SessionAction::NoPin => self.commit(Change::Keep, true, state, response),

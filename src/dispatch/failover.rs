@@ -17,8 +17,22 @@ use crate::{
 impl<S: Clone> Dispatch<S> {
     /// The session's backend cannot serve: the policy decides.
     pub(super) fn unavailable(&mut self, state: &Arc<BackendState>, reason: Reason) -> Next<S> {
+        self.turn_to(state, reason, self.core.options.unavailable)
+    }
+
+    /// The drain of the session's backend is over: what was said of it decides.
+    pub(super) fn drained(&mut self, state: &Arc<BackendState>) -> Next<S> {
+        self.turn_to(state, Reason::Draining, state.drained())
+    }
+
+    fn turn_to(
+        &mut self,
+        state: &Arc<BackendState>,
+        reason: Reason,
+        failover: Failover,
+    ) -> Next<S> {
         self.reason = Some(reason);
-        match self.elsewhere(self.core.options.unavailable) {
+        match self.elsewhere(failover) {
             Some(verdict) => {
                 self.verdict = verdict;
                 self.next(Some(state.tag))

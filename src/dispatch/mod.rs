@@ -254,6 +254,7 @@ impl<S: Clone> Dispatch<S> {
         let panic = self.core.options.panic && snapshot.nobody_is_up();
         let trial = match (state.mode(), state.gate()) {
             (Mode::Active | Mode::Draining, Gate::Down | Gate::Trial) if panic => None,
+            (Mode::Drained, _) => return self.drained(state),
             (Mode::Disabled, _) => return self.unavailable(state, Reason::Disabled),
             (_, Gate::Down) => return self.unavailable(state, Reason::Down),
             (_, Gate::Trial) => match Trial::take(state) {
@@ -323,9 +324,11 @@ fn choose<S>(core: &Core<S>, key: Option<u64>, list: &[Arc<BackendState>]) -> us
     chosen.min(list.len() - 1)
 }
 
-/// The moment that is `duration` from now; a duration without a sensible end is a year.
+/// A duration without a sensible end is taken for this.
+pub(crate) const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The moment that is `duration` from now.
 pub(crate) fn later(duration: Duration) -> Instant {
-    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
     Instant::now() + duration.min(YEAR)
 }
 

@@ -78,7 +78,8 @@ where
             sweep::<S, Req>(&pool).await;
             next_sweep = later(health.readiness_interval);
         }
-        let due = end_ejections(&pool, Instant::now()).map_or(next_sweep, |at| at.min(next_sweep));
+        let next = next_sweep.min(pool.housekeep(now));
+        let due = end_ejections(&pool, Instant::now()).map_or(next, |at| at.min(next));
         drop(pool);
         // Either the time has come, or something was ejected, or the last handle is gone.
         let _ = timeout_at(due, wake.notified()).await;

@@ -25,12 +25,17 @@ const BUFFER_BYTES: usize = 16 * 1024;
 /// Joins the ends in a task of their own; `end` is dropped when the tunnel is over.
 pub(super) fn join(client: OnUpgrade, backend: OnUpgrade, end: HoldEnd) {
     drop(tokio::spawn(async move {
-        let _end = end;
         // A client that is gone before it read the 101 never upgrades, and its end errs.
         match (backend.await, client.await) {
             (Ok(backend), Ok(client)) => {
-                if let Err(error) = run(TokioIo::new(client), TokioIo::new(backend)).await {
-                    tracing::debug!(%error, "an upgraded connection broke");
+                let over = async { end.signal().await.over().await };
+                tokio::select! {
+                    result = run(TokioIo::new(client), TokioIo::new(backend)) => {
+                        if let Err(error) = result {
+                            tracing::debug!(%error, "an upgraded connection broke");
+                        }
+                    }
+                    () = over => tracing::debug!("an upgraded connection was cut off: drained"),
                 }
             }
             (Err(error), _) | (_, Err(error)) => {

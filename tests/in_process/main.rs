@@ -5,6 +5,7 @@
 mod affinity;
 mod contract;
 mod corners;
+mod drain;
 mod envelope;
 mod envelope_carriers;
 mod failover;

@@ -323,6 +323,10 @@ impl BoundAffinity for Bound {
         self.carrier.make_private(headers);
     }
 
+    fn idle_for(&self) -> Option<Duration> {
+        self.tokens.life().idle_for()
+    }
+
     fn carrier(&self) -> Option<String> {
         Some(match &self.carrier {
             Carrier::Cookie(_, name) => format!("the cookie {name:?}"),

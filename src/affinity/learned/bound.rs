@@ -140,6 +140,7 @@ impl Bound {
                 if !commit.silent {
                     let backend = commit.backend.tag;
                     let pin = StoredPin { backend, epoch: millis, issued: now as u32 };
+                    commit.began.set(new.session());
                     self.put(new, pin, notes);
                 }
             }
@@ -240,6 +241,10 @@ impl BoundAffinity for Bound {
             self.store.remove(key);
         }
         false
+    }
+
+    fn idle_for(&self) -> Option<Duration> {
+        Some(self.idle)
     }
 
     fn forget(&self, _: bool, notes: &mut Notes, _: &mut HeaderMap) {

@@ -1,0 +1,185 @@
+//! How many sessions a backend has: an estimate in bounded memory.
+
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU32, Ordering::Relaxed},
+};
+
+use crate::hash::mix;
+
+/// Sessions are spread over so many registers.
+const REGISTERS: usize = 1 << REGISTER_BITS;
+const REGISTER_BITS: u32 = 9;
+/// Each register tells so many ranks apart, which is enough for 500 million sessions.
+const RANKS: usize = 20;
+
+/// The sessions that a backend has seen, and when: HyperLogLog (Flajolet, Fusy, Gandouet and Meunier,
+/// 2007) over a sliding window.
+///
+/// Every session has a register and a rank, and marks that place with the time. Of a register only
+/// the highest rank that was marked lately counts, so that the number of sessions seen within any
+/// time up to now can be asked for. Small numbers are counted by the registers that are empty, which is
+/// nearly exact; large ones are off by 4.6 % (1.04 / √512, one standard deviation).
+///
+/// It takes 40 KiB, once the first session was seen.
+#[derive(Debug, Default)]
+pub(crate) struct Census {
+    /// The ticks at which the places were marked last; 0 for never.
+    marks: OnceLock<Box<[AtomicU32]>>,
+    /// The same for requests whose sessions cannot be told apart.
+    anonymous: AtomicU32,
+}
+
+/// Which sessions count as there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window {
+    /// The tick of now, at least 1.
+    pub(crate) now: u32,
+    /// How many ticks ago a session may have been seen.
+    pub(crate) ticks: u32,
+}
+
+impl Window {
+    fn has(self, mark: u32) -> bool {
+        mark > 0 && self.now.saturating_sub(mark) <= self.ticks
+    }
+}
+
+impl Census {
+    /// A session was here at `tick`, which is at least 1. Without a key it is one of those that cannot
+    /// be told apart.
+    #[inline]
+    pub(crate) fn saw(&self, session: Option<u64>, tick: u32) {
+        let mark = match session {
+            Some(session) => &self.marks()[place(session)],
+            None => &self.anonymous,
+        };
+        // Written once a tick only: other threads read it too.
+        if mark.load(Relaxed) != tick {
+            mark.store(tick, Relaxed);
+        }
+    }
+
+    /// A session has ended, or is elsewhere now. One that shares its place is counted again when it
+    /// is seen the next time.
+    pub(crate) fn forget(&self, session: u64) {
+        if let Some(marks) = self.marks.get() {
+            marks[place(session)].store(0, Relaxed);
+        }
+    }
+
+    /// About how many sessions there are; `None` when they cannot be told apart.
+    pub(crate) fn count(&self, window: Window) -> Option<u64> {
+        if window.has(self.anonymous.load(Relaxed)) {
+            return None;
+        }
+        let Some(marks) = self.marks.get() else {
+            return Some(0);
+        };
+        let (mut empty, mut sum) = (0u32, 0.0);
+        for register in marks.chunks_exact(RANKS) {
+            let highest = register.iter().rposition(|mark| window.has(mark.load(Relaxed)));
+            let rank = highest.map_or(0, |rank| rank as i32 + 1);
+            empty += u32::from(rank == 0);
+            sum += f64::from(-rank).exp2();
+        }
+        let registers = REGISTERS as f64;
+        let estimate = 0.7213 / (1.0 + 1.079 / registers) * registers * registers / sum;
+        let count = if estimate <= 2.5 * registers && empty > 0 {
+            registers * (registers / f64::from(empty)).ln()
+        } else {
+            estimate
+        };
+        Some(count.round() as u64)
+    }
+
+    /// Whether any session is there.
+    pub(crate) fn is_empty(&self, window: Window) -> bool {
+        !window.has(self.anonymous.load(Relaxed))
+            && self
+                .marks
+                .get()
+                .is_none_or(|marks| !marks.iter().any(|mark| window.has(mark.load(Relaxed))))
+    }
+
+    fn marks(&self) -> &[AtomicU32] {
+        self.marks.get_or_init(|| (0..REGISTERS * RANKS).map(|_| AtomicU32::new(0)).collect())
+    }
+}
+
+/// Where a session leaves its mark. Its key may be chosen by its user, so it is mixed first.
+#[inline]
+fn place(session: u64) -> usize {
+    let hash = mix(session ^ 0x5e55_1043);
+    let register = (hash >> (64 - REGISTER_BITS)) as usize;
+    let rank = (hash << REGISTER_BITS).leading_zeros().min(RANKS as u32 - 1) as usize;
+    register * RANKS + rank
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::testing::Numbers;
+
+    fn window(now: u32, ticks: u32) -> Window {
+        Window { now, ticks }
+    }
+
+    #[test]
+    fn few_sessions_are_counted_and_many_estimated() {
+        let (census, mut numbers) = (Census::default(), Numbers(7));
+        assert_eq!(census.count(window(1, 60)), Some(0));
+        let mut seen = 0;
+        for (sessions, tolerance) in [(1, 0.0), (3, 0.0), (40, 0.03), (1000, 0.1), (100_000, 0.12)]
+        {
+            while seen < sessions {
+                let session = numbers.next();
+                census.saw(Some(session), 1);
+                census.saw(Some(session), 1);
+                seen += 1;
+            }
+            let count = census.count(window(1, 60)).unwrap();
+            let error = (count as f64 - sessions as f64).abs() / sessions as f64;
+            assert!(error <= tolerance, "{sessions} sessions were counted as {count}");
+        }
+    }
+
+    #[test]
+    fn numbers_in_a_row_are_as_good_as_any() {
+        let census = Census::default();
+        (0..10_000).for_each(|session| census.saw(Some(session), 1));
+        let count = census.count(window(1, 0)).unwrap();
+        assert!(count.abs_diff(10_000) < 1200, "10,000 users were counted as {count}");
+    }
+
+    #[test]
+    fn only_those_who_were_seen_lately_count() {
+        let census = Census::default();
+        census.saw(Some(1), 1);
+        census.saw(Some(2), 50);
+        assert_eq!(census.count(window(50, 60)), Some(2));
+        assert_eq!(census.count(window(62, 60)), Some(1), "the first was seen 61 ticks ago");
+        assert!(!census.is_empty(window(110, 60)));
+        assert!(census.is_empty(window(111, 60)));
+    }
+
+    #[test]
+    fn who_has_left_does_not_count() {
+        let census = Census::default();
+        (1..=3).for_each(|session| census.saw(Some(session), 1));
+        census.forget(2);
+        assert_eq!(census.count(window(1, 60)), Some(2));
+        census.forget(1);
+        census.forget(3);
+        assert!(census.is_empty(window(1, 60)));
+    }
+
+    #[test]
+    fn sessions_that_cannot_be_told_apart_are_not_counted() {
+        let census = Census::default();
+        census.saw(None, 5);
+        assert_eq!(census.count(window(5, 60)), None);
+        assert!(!census.is_empty(window(65, 60)));
+        assert!(census.is_empty(window(66, 60)));
+    }
+}
