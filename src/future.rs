@@ -20,6 +20,7 @@ use crate::{
     BoxError, Cause, Hold, NotSent, OnError, Reason, StickyBody, StickyError, Unanswered,
     backend::{BackendState, InFlight, Readiness},
     dispatch::{Attempt, Dispatch, LookUp, Next, Patience, Trial, observe},
+    rebalance::HandOver,
     wait::{Gate, Wait},
 };
 
@@ -53,6 +54,8 @@ pin_project! {
         Begin { next: Next<S> },
         // Waiting for a store, before it is known where the request belongs.
         LookUp { look_up: LookUp },
+        // The application carries the session's state over to another backend.
+        HandOver { work: HandOver, to: u64 },
         // Waiting until this very clone is ready to be called.
         Wait { wait: Wait<S> },
         Call {
@@ -128,6 +131,11 @@ where
                     ready!(look_up.poll(cx, dispatch));
                     let Some(request) = this.request.as_mut() else { return Poll::Pending };
                     Step::Begin { next: dispatch.resume(request) }
+                }
+
+                StepProjection::HandOver { work, to } => {
+                    let moves = ready!(work.poll(cx));
+                    Step::Begin { next: dispatch.handed_over(moves, *to) }
                 }
 
                 StepProjection::Wait { wait } => {
@@ -252,6 +260,7 @@ where
 {
     match (next, inner) {
         (Next::LookUp(look_up), _) => Ok(Step::LookUp { look_up }),
+        (Next::HandOver { work, to }, _) => Ok(Step::HandOver { work, to }),
         (Next::Fail(error), _) => Err(error),
         (Next::Try(Attempt { service: Some(service), state, trial, patience }), _) => {
             Ok(Step::Wait { wait: Wait::new(service, state, trial, patience) })

@@ -6,13 +6,14 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    BackendId, Backends, Busy, ConfigError, Failover, Health, NoInner, Propagate, Respond,
-    StickyService,
+    BackendId, Backends, Busy, ConfigError, Failover, Health, NoInner, Propagate, Rebalance,
+    Respond, StickyService,
     actions::Actions,
     affinity::{Affinity, BoundAffinity, Head, header_name},
     clock::{SystemClock, WallClock},
     dispatch::FirstChoices,
     health::ensure_driven,
+    rebalance::Rebalancer,
     strategy::{LeastConnections, Strategy},
 };
 
@@ -61,6 +62,7 @@ pub(crate) struct Core<S> {
     pub(crate) bypass: Option<Arc<Bypass>>,
     pub(crate) actions: Actions,
     pub(crate) first_choices: Arc<FirstChoices>,
+    pub(crate) rebalancer: Option<Arc<Rebalancer>>,
     pub(crate) options: Options,
 }
 
@@ -116,6 +118,7 @@ impl<S> StickyLayer<S> {
             bypass: None,
             actions: Actions::default(),
             first_choices: Arc::default(),
+            rebalancer: None,
             options: Options::default(),
         };
         Ok(Self { core: Arc::new(core), on_error: PhantomData })
@@ -217,6 +220,25 @@ impl<S, E> StickyLayer<S, E> {
     #[must_use]
     pub fn return_from_backup(self, returns: bool) -> Self {
         self.with(|core| core.options.return_from_backup = returns)
+    }
+
+    /// Whether sessions that rest move to backends that have less to do, for example after new ones
+    /// have joined. Default: nobody moves who need not.
+    ///
+    /// # Errors
+    ///
+    /// When a setting is out of bounds, or when the affinity's pins do not say when their sessions were
+    /// last seen: then there is no telling who rests.
+    pub fn rebalance(self, rebalance: Rebalance) -> Result<Self, ConfigError> {
+        if !self.core.affinity.is_dated() {
+            return Err(ConfigError::new(
+                "rebalance: only sealed tokens say when their session was last seen; use a sealed \
+                 Cookie, Header or Envelope, alone or in a Chain",
+            ));
+        }
+        let rebalancer = rebalance.check()?;
+        self.core.backends.pool().watch_balance();
+        Ok(self.with(|core| core.rebalancer = Some(Arc::new(rebalancer))))
     }
 
     /// Which requests neither read nor write a pin, for example those of static files and health
@@ -374,6 +396,7 @@ impl<S> Clone for Core<S> {
             bypass: self.bypass.clone(),
             actions: self.actions.clone(),
             first_choices: self.first_choices.clone(),
+            rebalancer: self.rebalancer.clone(),
             options: self.options,
         }
     }

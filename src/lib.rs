@@ -77,6 +77,7 @@ mod on_error;
 mod outcome;
 mod peer;
 mod policy;
+mod rebalance;
 mod reclaim;
 mod service;
 mod token;
@@ -107,6 +108,7 @@ pub use self::{
     outcome::{Outcome, Reason, Stats, Verdict},
     peer::Peer,
     policy::{Busy, Failover},
+    rebalance::{Move, Rebalance, SessionId},
     reclaim::{Reclaim, ReclaimBody, ReclaimFuture},
     service::{NoInner, StickyService},
     token::{Key, KeyRing},

@@ -37,6 +37,11 @@ pub trait BoundAffinity: fmt::Debug + Send + Sync + 'static {
         true
     }
 
+    /// Whether its pins say when their sessions were last seen.
+    fn is_dated(&self) -> bool {
+        false
+    }
+
     /// For how long it remembers a session that is idle; `None` for ever.
     fn idle_for(&self) -> Option<Duration> {
         None
@@ -116,6 +121,8 @@ pub struct Look<'a> {
     pub(crate) index: &'a Index,
     pub(crate) clock: &'a dyn WallClock,
     pub(crate) notes: &'a mut Notes,
+    /// For how many seconds a session must not have been seen to be at rest, if that matters.
+    pub(crate) rest: Option<u64>,
     /// What has to be waited for before the request can be read.
     pub(crate) later: Option<Later>,
 }
@@ -151,6 +158,8 @@ pub struct Reading {
     pub(crate) key: Option<u64>,
     /// Whether the pin should be written anew, though it is good.
     pub(crate) refresh: bool,
+    /// Whether the session has been at rest for as long as was asked.
+    pub(crate) rested: bool,
     /// What was wrong with the first token, when none was usable.
     pub(crate) reason: Option<Reason>,
     /// Whether there is something to strip.
@@ -165,8 +174,9 @@ pub struct Reading {
 
 impl Reading {
     pub(super) fn with(self, usable: life::Usable) -> Self {
-        let life::Usable { pin, position, refresh } = usable;
-        Self { pin: Some(pin), position: Some(position), refresh, reason: None, ..self }
+        let life::Usable { pin, position, refresh, rested } = usable;
+        let (pin, position) = (Some(pin), Some(position));
+        Self { pin, position, refresh, rested, reason: None, ..self }
     }
 
     /// Notes a token that is of no use; the first one is remembered.

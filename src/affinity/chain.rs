@@ -144,6 +144,10 @@ impl BoundAffinity for Bound {
         self.remembers
     }
 
+    fn is_dated(&self) -> bool {
+        self.members.iter().any(|member| member.is_dated())
+    }
+
     fn idle_for(&self) -> Option<Duration> {
         // For ever is longer than anything.
         let members = self.members.iter().filter(|member| member.remembers());

@@ -260,6 +260,10 @@ impl BoundAffinity for Bound {
         }
     }
 
+    fn is_dated(&self) -> bool {
+        self.tokens.life().is_dated()
+    }
+
     fn idle_for(&self) -> Option<Duration> {
         self.tokens.life().idle_for()
     }

@@ -160,6 +160,10 @@ impl BoundAffinity for Bound {
         cache_control::make_private(headers, self.name.as_str());
     }
 
+    fn is_dated(&self) -> bool {
+        self.tokens.life().is_dated()
+    }
+
     fn idle_for(&self) -> Option<Duration> {
         self.tokens.life().idle_for()
     }

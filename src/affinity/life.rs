@@ -43,6 +43,11 @@ impl Life {
 }
 
 impl Life {
+    /// Whether tokens say when their sessions were last seen.
+    pub(super) fn is_dated(&self) -> bool {
+        self.keys.is_some()
+    }
+
     /// For how long a session that is idle is remembered.
     pub(super) fn idle_for(&self) -> Option<Duration> {
         self.idle.or(self.absolute)
@@ -71,7 +76,13 @@ impl Life {
         let position = pool.index.position(pin.backend).ok_or(gone)?;
         // A quarter of the idle timeout, rounded up, so that it is never due at once.
         let due = self.idle.is_some_and(|timeout| idle >= timeout.as_secs().div_ceil(4));
-        Ok(Usable { pin, position, refresh: due || old_key })
+        // While that matters, the date is written anew after a third of the rest that is asked for, so
+        // that it is late by no more than that.
+        let (stale, rested) = pool.rest.map_or((false, false), |rest| {
+            let late = rest.div_ceil(3);
+            (idle >= late, idle >= rest + late)
+        });
+        Ok(Usable { pin, position, refresh: due || stale || old_key, rested })
     }
 }
 
@@ -125,6 +136,8 @@ pub(super) struct Usable {
     pub(super) position: usize,
     /// Whether it should be written anew.
     pub(super) refresh: bool,
+    /// Whether the session has been at rest for as long as was asked.
+    pub(super) rested: bool,
 }
 
 /// A token that is of no use.
@@ -173,7 +186,7 @@ impl Tokens {
             }
             let position = pool.index.position_of(token).ok_or(Reason::Unknown)?;
             let pin = Pin::plain(pool.index.states()[position].tag);
-            return Ok(Usable { pin, position, refresh: false });
+            return Ok(Usable { pin, position, refresh: false, rested: false });
         };
         let now = unix_millis(pool.clock) / 1000;
         let opened = token::open(keys, &self.context, token, now).map_err(Reason::from)?;

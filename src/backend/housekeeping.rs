@@ -43,6 +43,7 @@ impl<S> Pool<S> {
     /// Does what is due, and tells when to do so again.
     pub(crate) fn housekeep(&self, now: Instant) -> Instant {
         self.look_at_the_clock(now);
+        self.weigh();
         let next = now + TICK;
         if self.drains.load(Relaxed) == 0 {
             return next;

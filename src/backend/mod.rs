@@ -1,6 +1,7 @@
 //! Who can serve: the pool, its immutable snapshot, and what is known about each backend.
 
 mod backends;
+mod balance;
 mod census;
 mod drain;
 mod housekeeping;
@@ -25,6 +26,7 @@ pub use self::{
     status::{BackendStatus, PoolStatus},
 };
 pub(crate) use self::{
+    balance::session_moved,
     id::MAX_ID_LEN,
     in_flight::{InFlight, Waiting},
     latency::Latency,

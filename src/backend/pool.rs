@@ -14,6 +14,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     BackendId, BackendState, Readiness,
+    balance::Balance,
     snapshot::{Members, Snapshot},
     state::Sources,
 };
@@ -37,6 +38,7 @@ pub(crate) struct Pool<S> {
     pub(super) horizon: AtomicU32,
     /// How many backends are drained with a plan.
     pub(super) drains: AtomicUsize,
+    pub(super) balance: Balance,
     pub(crate) driven: AtomicBool,
     /// Wakes the health driver: something was ejected, or the last handle is gone.
     pub(crate) wake: Arc<Notify>,
@@ -132,6 +134,7 @@ impl<S> Pool<S> {
             tick: AtomicU32::new(1),
             horizon: AtomicU32::new(0),
             drains: AtomicUsize::new(0),
+            balance: Balance::default(),
             driven: AtomicBool::new(false),
             wake: Arc::new(Notify::new()),
         }

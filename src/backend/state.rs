@@ -131,6 +131,8 @@ pub(crate) struct BackendState {
     slots: ArcSwapOption<Semaphore>,
     pub(crate) latency: super::Latency,
     pub(crate) census: Census,
+    /// About how many sessions it has, as they were counted last.
+    pub(super) sessions: AtomicU64,
     pub(crate) streams: Streams,
     pub(super) drain: Drainage,
     /// What becomes of its sessions once it is drained.
@@ -157,6 +159,7 @@ impl BackendState {
             slots: ArcSwapOption::empty(),
             latency: super::Latency::default(),
             census: Census::default(),
+            sessions: AtomicU64::new(0),
             streams: Streams::default(),
             drain: Drainage::default(),
             drained: AtomicU8::new(0),

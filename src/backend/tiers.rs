@@ -12,6 +12,13 @@ pub(crate) struct Tier {
     pub(crate) backup: bool,
 }
 
+impl Tier {
+    /// Whether its backends are ready, and not only up.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.states.first().is_some_and(|state| state.gate() != Gate::Busy)
+    }
+}
+
 /// The backends of `states` that may take a new session, in the order in which they are asked: ready
 /// ones of the own zone, ready ones elsewhere, busy ones; all primaries before any backup. No tier is
 /// empty.

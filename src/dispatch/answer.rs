@@ -9,7 +9,7 @@ use super::{Dispatch, HOP};
 use crate::{
     BackendId, Event, Outcome, Reason, SessionAction, StickyError, Verdict, actions,
     affinity::{Change, Commit},
-    backend::BackendState,
+    backend::{BackendState, session_moved},
     layer::Core,
     strategy::Candidate,
 };
@@ -65,10 +65,6 @@ impl<S> Dispatch<S> {
     ) {
         let from_peer = remote && self.core.local.is_some();
         let action = self.core.actions.read(response, from_peer);
-        if self.verdict == Verdict::Moved && self.pin.is_some_and(|pin| pin.backend == state.tag) {
-            // Nobody else took the session, which was to move without need.
-            (self.verdict, self.reason) = (Verdict::Pinned, None);
-        }
         let change = match self.verdict {
             _ if self.silent => Some(Change::Keep),
             Verdict::Assigned => Some(Change::Assign),
@@ -140,6 +136,7 @@ impl<S> Dispatch<S> {
         let from = self.pin.and_then(|pin| snapshot.index().get(pin.backend));
         if let (Some(from), Some(session)) = (from, self.key) {
             from.census.forget(session);
+            session_moved(from, to);
         }
         pool.events.publish(|| Event::Moved {
             from: from.map(|state| state.id.clone()),

@@ -3,12 +3,17 @@
 use std::sync::Arc;
 
 use super::LookUp;
-use crate::{StickyError, backend::BackendState};
+use crate::{StickyError, backend::BackendState, rebalance::HandOver};
 
 /// What to do next.
 pub(crate) enum Next<S> {
     /// The request cannot be read before this has answered.
     LookUp(LookUp),
+    /// The application carries the session's state over to a backend, by its tag.
+    HandOver {
+        work: HandOver,
+        to: u64,
+    },
     Try(Attempt<S>),
     LastResort,
     Fail(StickyError),

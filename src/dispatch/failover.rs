@@ -127,10 +127,18 @@ impl<S: Clone> Dispatch<S> {
         Some(Attempt { state: state.clone(), service, trial, patience: Patience::None })
     }
 
+    /// A move without need did not work out.
+    fn stay_at_home(&mut self) -> Next<S> {
+        let core = self.core.clone();
+        let snapshot = core.backends.pool().load();
+        self.go_home(&snapshot)
+    }
+
     /// The backend did not become ready within the time that it had.
     pub(crate) fn busy(&mut self, state: &Arc<BackendState>, patience: Patience) -> Next<S> {
         let parked = Parked { state: state.clone(), verdict: self.verdict, reason: self.reason };
         match patience {
+            Patience::None if self.is_moving_freely() => self.stay_at_home(),
             Patience::None => self.park(parked, Some(state.tag)),
             Patience::Pinned => {
                 self.reason = Some(Reason::Busy);
@@ -171,10 +179,13 @@ impl<S: Clone> Dispatch<S> {
             // What a peer has forwarded is never forwarded again.
             return Next::Fail(StickyError::NotSent { backend: state.id.clone(), source });
         }
+        let in_time = Instant::now() < self.whole_deadline();
+        if self.is_moving_freely() && in_time {
+            return self.stay_at_home();
+        }
         if let Err(error) = self.leave(state, reason, self.core.options.unavailable) {
             return Next::Fail(error);
         }
-        let in_time = Instant::now() < self.whole_deadline();
         let remaining = self.remaining();
         remaining.last = Some((state.id.clone(), source));
         if !in_time {

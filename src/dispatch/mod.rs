@@ -6,6 +6,7 @@ mod candidates;
 mod failover;
 mod first_choice;
 mod look_up;
+mod moves;
 
 use std::{sync::Arc, time::Duration};
 
@@ -104,7 +105,8 @@ impl<S: Clone> Dispatch<S> {
         let pool = core.backends.pool();
         let snapshot = pool.load();
         let (index, clock) = (snapshot.index(), &*core.clock);
-        let mut look = Look { index, clock, notes: &mut self.notes, later: None };
+        let rest = core.rebalancer.as_ref().map(|rebalancer| rebalancer.idle_for().as_secs());
+        let mut look = Look { index, clock, notes: &mut self.notes, rest, later: None };
         let head = Head::of(request);
         let reading = core.affinity.read(&head, &mut look);
         // gRPC is spoken over HTTP/2 only; others need not be looked at.
@@ -160,9 +162,15 @@ impl<S: Clone> Dispatch<S> {
         self.reason = reading.reason;
         self.key = reading.pin.and_then(|pin| pin.session()).or(reading.key);
         if let Some(position) = reading.position {
-            if self.core.options.return_from_backup && self.returns(snapshot, position) {
-                (self.verdict, self.reason) = (Verdict::Moved, Some(Reason::Rebalanced));
-                return self.place(snapshot);
+            if self.core.options.return_from_backup
+                && let Some(next) = self.come_back(snapshot, position)
+            {
+                return next;
+            }
+            if reading.rested
+                && let Some(next) = self.relieve(snapshot, position)
+            {
+                return next;
             }
             return self.resolve(snapshot, position);
         }
@@ -225,15 +233,6 @@ impl<S: Clone> Dispatch<S> {
         let state = &snapshot.index().states()[position];
         let takes_new = state.mode() == Mode::Active && state.weight() > 0;
         (takes_new && matches!(state.gate(), Gate::Ready | Gate::Trial)).then(|| state.clone())
-    }
-
-    /// Whether a session is with a backup, and a primary backend is ready to take it back.
-    #[cold]
-    fn returns(&self, snapshot: &Snapshot<S>, position: usize) -> bool {
-        let first = snapshot.tiers.first();
-        !self.strict
-            && snapshot.index().states()[position].is_backup()
-            && first.is_some_and(|tier| !tier.backup && tier.states[0].gate() != Gate::Busy)
     }
 
     /// The caller wants this backend and no other.

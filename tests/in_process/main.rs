@@ -15,6 +15,7 @@ mod learned;
 mod learned_store;
 mod local;
 mod overload;
+mod rebalance;
 mod support;
 mod tiers;
 mod words;

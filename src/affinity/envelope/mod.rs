@@ -323,6 +323,10 @@ impl BoundAffinity for Bound {
         self.carrier.make_private(headers);
     }
 
+    fn is_dated(&self) -> bool {
+        self.tokens.life().is_dated()
+    }
+
     fn idle_for(&self) -> Option<Duration> {
         self.tokens.life().idle_for()
     }

@@ -1,0 +1,225 @@
+//! Rebalancing: sessions that rest move to backends that have less to do.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use tower_sticky::{
+    Backends, BoxError, Move, Reason, Rebalance, StickyLayer, Verdict,
+    affinity::{Cookie, Header, Key},
+    strategy::RoundRobin,
+};
+
+use crate::support::{Client, Clock, Node, get, keys, nodes};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn layer(backends: &Backends<Node>, clock: &Clock) -> StickyLayer<Node> {
+    StickyLayer::new(backends.clone(), Cookie::sealed("sid", keys()).idle_timeout(60 * MINUTE))
+        .strategy(RoundRobin::new())
+        .clock(clock.clone())
+        .outcome_extensions(true)
+}
+
+fn at_once() -> Rebalance {
+    Rebalance::new().idle_for(5 * MINUTE).max_per_second(1000)
+}
+
+/// Lets time pass, on both clocks.
+async fn after(clock: &Clock, duration: Duration) {
+    clock.advance(duration.as_secs() as i64);
+    tokio::time::sleep(duration).await;
+}
+
+macro_rules! visit {
+    ($clients:expr, $service:expr) => {{
+        let mut moved = 0;
+        for client in &mut $clients {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let answer = client.send(&$service, get()).await;
+            assert_eq!(answer.status, 200);
+            let (verdict, _, reason) = answer.why();
+            match verdict {
+                Verdict::Moved => assert_eq!(reason, Some(Reason::Rebalanced)),
+                Verdict::Assigned => assert_eq!(reason, None),
+                verdict => assert_eq!((verdict, reason), (Verdict::Pinned, None)),
+            }
+            moved += usize::from(verdict == Verdict::Moved);
+        }
+        moved
+    }};
+}
+
+fn sessions(backends: &Backends<Node>) -> Vec<u64> {
+    backends.iter().map(|backend| backend.sessions.unwrap()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_scale_out_those_who_rest_move_until_it_is_even_enough() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let clock = Clock::new();
+    let service = layer(&backends, &clock).rebalance(at_once()).unwrap().into_service();
+    let mut clients = vec![Client::default(); 120];
+    assert_eq!(visit!(clients, service), 0);
+    backends.insert("c", Node::new("c")).unwrap();
+    after(&clock, 3 * SECOND).await;
+    assert_eq!(visit!(clients, service), 0, "they are at work");
+    after(&clock, 8 * MINUTE).await;
+    let moved = visit!(clients, service);
+    let spread = sessions(&backends);
+    // The average is 40; the two old ones may have 50, and are counted to within some percent.
+    assert!((14..=46).contains(&moved), "{moved} of 120 moved, to {spread:?}");
+    assert!(spread[2] >= 14 && spread[2] <= 44, "the new one is not above the average: {spread:?}");
+    for _ in 0..5 {
+        after(&clock, 8 * MINUTE).await;
+        let again = visit!(clients, service);
+        assert!(again <= 10, "it is even enough, and {again} more moved");
+    }
+    let stats = backends.snapshot().stats;
+    assert_eq!(stats.violations(), 0);
+    assert_eq!(stats.outcome(Verdict::Moved), stats.moves());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_at_work_stays_however_uneven_it_is() {
+    let (backends, _nodes) = nodes(["a"]);
+    let clock = Clock::new();
+    let service = layer(&backends, &clock).rebalance(at_once()).unwrap().into_service();
+    let mut clients = vec![Client::default(); 30];
+    visit!(clients, service);
+    backends.insert("b", Node::new("b")).unwrap();
+    for _ in 0..20 {
+        after(&clock, 2 * MINUTE).await;
+        assert_eq!(visit!(clients, service), 0);
+    }
+    assert_eq!(sessions(&backends)[1], 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_moves_by_default() {
+    let (backends, _nodes) = nodes(["a"]);
+    let clock = Clock::new();
+    let service = layer(&backends, &clock).into_service();
+    let mut clients = vec![Client::default(); 30];
+    visit!(clients, service);
+    backends.insert("b", Node::new("b")).unwrap();
+    after(&clock, 20 * MINUTE).await;
+    assert_eq!(visit!(clients, service), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_so_many_move_in_a_second() {
+    let (backends, _nodes) = nodes(["a"]);
+    let clock = Clock::new();
+    let rebalance = at_once().max_per_second(2);
+    let service = layer(&backends, &clock).rebalance(rebalance).unwrap().into_service();
+    let mut clients = vec![Client::default(); 40];
+    visit!(clients, service);
+    backends.insert("b", Node::new("b")).unwrap();
+    after(&clock, 10 * MINUTE).await;
+    assert_eq!(visit!(clients[..10], service), 1, "all at about one moment");
+    tokio::time::sleep(SECOND / 2).await;
+    assert_eq!(visit!(clients[10..20], service), 1);
+    tokio::time::sleep(SECOND / 4).await;
+    assert_eq!(visit!(clients[20..30], service), 0, "not yet");
+    tokio::time::sleep(SECOND / 4).await;
+    assert_eq!(visit!(clients[30..], service), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_application_carries_the_state_over_first() {
+    let (backends, _nodes) = nodes(["a"]);
+    let clock = Clock::new();
+    let moves: Arc<Mutex<Vec<Move>>> = Arc::default();
+    let rebalance = at_once().before_move({
+        let moves = moves.clone();
+        move |session| {
+            moves.lock().unwrap().push(session);
+            async {
+                tokio::time::sleep(SECOND / 10).await;
+                Ok::<(), BoxError>(())
+            }
+        }
+    });
+    let service = layer(&backends, &clock).rebalance(rebalance).unwrap().into_service();
+    let mut clients = vec![Client::default(); 10];
+    visit!(clients, service);
+    backends.insert("b", Node::new("b")).unwrap();
+    after(&clock, 10 * MINUTE).await;
+    let moved = visit!(clients, service);
+    let moves = moves.lock().unwrap().clone();
+    assert!(moved > 0);
+    assert_eq!(moves.len(), moved, "once for each session that moved");
+    for session in &moves {
+        assert_eq!((session.from().as_str(), session.to().as_str()), ("a", "b"));
+    }
+    let ids: std::collections::HashSet<_> = moves.iter().map(Move::id).collect();
+    assert_eq!(ids.len(), moved, "each has an id of its own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_carried_over_stays() {
+    let (backends, _nodes) = nodes(["a"]);
+    let clock = Clock::new();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let rebalance = at_once().move_timeout(SECOND).before_move({
+        let asked = asked.clone();
+        move |_| {
+            let hangs = asked.fetch_add(1, SeqCst) % 2 == 0;
+            async move {
+                if hangs {
+                    std::future::pending::<()>().await;
+                }
+                Err("the disk is full")
+            }
+        }
+    });
+    let service = layer(&backends, &clock).rebalance(rebalance).unwrap().into_service();
+    let mut clients = vec![Client::default(); 4];
+    visit!(clients, service);
+    backends.insert("b", Node::new("b")).unwrap();
+    after(&clock, 10 * MINUTE).await;
+    let start = tokio::time::Instant::now();
+    assert_eq!(visit!(clients, service), 0);
+    assert_eq!(asked.load(SeqCst), 4);
+    let took = start.elapsed().as_millis();
+    assert!((2000..2100).contains(&took), "two hung for as long as they may: {took} ms");
+    assert_eq!(backends.snapshot().stats.violations(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_move_that_is_refused_moves_nobody() {
+    let (backends, _nodes) = nodes(["a"]);
+    let clock = Clock::new();
+    let service = layer(&backends, &clock).rebalance(at_once()).unwrap().into_service();
+    let mut clients = vec![Client::default(); 4];
+    visit!(clients, service);
+    let b = Node::new("b");
+    b.told.refuses.store(true, SeqCst);
+    backends.insert("b", b).unwrap();
+    after(&clock, 10 * MINUTE).await;
+    assert_eq!(visit!(clients, service), 0, "served at home after all");
+    assert_eq!(backends.snapshot().stats.violations(), 0);
+    assert_eq!(backends.snapshot().stats.moves(), 0);
+}
+
+#[test]
+fn what_cannot_work_is_refused() {
+    let (backends, _nodes) = nodes(["a"]);
+    let refuse = |rebalance: Rebalance| {
+        let layer = StickyLayer::new(backends.clone(), Header::sealed("x-sid", keys()));
+        layer.rebalance(rebalance).unwrap_err().to_string()
+    };
+    assert!(refuse(Rebalance::new().tolerance(1.0)).contains("tolerance 1 "));
+    assert!(refuse(Rebalance::new().tolerance(f64::NAN)).contains("NaN"));
+    assert!(refuse(Rebalance::new().idle_for(Duration::ZERO)).contains("one second"));
+    assert!(refuse(Rebalance::new().max_per_second(0)).contains("move nobody"));
+    let layer = StickyLayer::new(backends.clone(), Key::header("x-user"));
+    let error = layer.rebalance(Rebalance::new()).unwrap_err().to_string();
+    assert!(error.contains("only sealed tokens"), "{error}");
+}
