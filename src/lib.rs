@@ -78,6 +78,7 @@ mod peer;
 mod policy;
 mod reclaim;
 mod service;
+mod sync;
 mod token;
 mod wait;
 mod word;

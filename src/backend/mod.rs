@@ -4,10 +4,16 @@ mod backends;
 mod id;
 mod in_flight;
 mod latency;
+mod places;
 mod pool;
+mod slots;
+#[cfg(test)]
+mod slots_tests;
 mod snapshot;
 mod state;
 mod status;
+mod traffic;
+mod turns;
 
 pub use self::{
     backends::Backends,
@@ -18,9 +24,10 @@ pub use self::{
 };
 pub(crate) use self::{
     id::MAX_ID_LEN,
-    in_flight::{InFlight, Waiting},
+    in_flight::InFlight,
     latency::Latency,
     pool::Pool,
+    slots::{Place, Slot},
     snapshot::{Index, Snapshot, TagHasher},
     state::{BackendState, Gate, Readiness},
 };
