@@ -10,15 +10,12 @@ fn a_raised_limit_serves_those_that_wait() {
     check(|| {
         let backend = backend(1);
         let held = Slot::take(&backend);
-        let threads = [1, 2].map(|key| {
-            spawn(&backend, move |backend| {
-                let slot = backend.wait(key);
-                backend.work(slot, 2);
-            })
-        });
+        // They keep their slots, so that each has one of its own.
+        let threads = [1, 2].map(|key| spawn(&backend, move |backend| backend.wait(key)));
         backend.slots.set_limit(3);
-        join(threads);
-        drop(held);
+        let served = join(threads);
+        assert!(Slot::take(&backend).is_none(), "all three are taken");
+        drop((held, served));
         backend.assert_at_rest();
     });
 }
@@ -28,10 +25,12 @@ fn without_a_limit_all_that_wait_are_let_through() {
     check(|| {
         let backend = backend(1);
         let held = Slot::take(&backend);
-        let threads = [1, 2].map(|key| spawn(&backend, move |backend| drop(backend.wait(key))));
+        let threads = [1, 2].map(|key| spawn(&backend, move |backend| backend.wait(key)));
         backend.slots.set_limit(0);
-        join(threads);
-        drop(held);
+        let served = join(threads);
+        backend.slots.set_limit(3);
+        assert!(Slot::take(&backend).is_none(), "those that were let through keep counting");
+        drop((held, served));
         backend.assert_at_rest();
     });
 }

@@ -80,16 +80,15 @@ impl Backend {
 }
 
 /// Runs `request` for the backend in a thread of its own.
-pub(crate) fn spawn(
+pub(crate) fn spawn<T: 'static>(
     backend: &Arc<Backend>,
-    request: impl FnOnce(&Arc<Backend>) + 'static,
-) -> thread::JoinHandle<()> {
+    request: impl FnOnce(&Arc<Backend>) -> T + 'static,
+) -> thread::JoinHandle<T> {
     let backend = backend.clone();
     thread::spawn(move || request(&backend))
 }
 
-pub(crate) fn join<const N: usize>(threads: [thread::JoinHandle<()>; N]) {
-    for thread in threads {
-        thread.join().expect("no thread fails");
-    }
+/// What the threads return, once all of them have.
+pub(crate) fn join<T, const N: usize>(threads: [thread::JoinHandle<T>; N]) -> [T; N] {
+    threads.map(|thread| thread.join().expect("no thread fails"))
 }
