@@ -114,6 +114,7 @@ impl<S> Wait<S> {
         self.await_slot(cx, dispatch)
     }
 
+    #[cold]
     fn await_slot<D>(&mut self, cx: &mut Context<'_>, dispatch: &mut Dispatch<D>) -> Claim {
         if self.patience == Patience::None || !self.enqueue(dispatch) {
             return Claim::None;

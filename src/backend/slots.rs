@@ -99,6 +99,8 @@ pub(crate) struct Slot<H: HasSlots>(Arc<H>);
 
 impl<H: HasSlots> Slot<H> {
     /// `None` when none is free. Nobody overtakes those that wait.
+    // Not inlined, as what is below: it would be in the way of the requests that need no slot.
+    #[inline(never)]
     pub(crate) fn take(holder: &Arc<H>) -> Option<Self> {
         let taken = holder.slots().lock().take();
         taken.then(|| Self(holder.clone()))
@@ -106,6 +108,7 @@ impl<H: HasSlots> Slot<H> {
 }
 
 impl<H: HasSlots> Drop for Slot<H> {
+    #[inline(never)]
     fn drop(&mut self) {
         let woken = self.0.slots().lock().give_back();
         if let Some(woken) = woken {
@@ -131,6 +134,7 @@ impl<H: HasSlots> Place<H> {
     }
 
     /// Waits for a slot, in turn.
+    #[inline(never)]
     pub(crate) fn poll_slot(&mut self, cx: &mut Context<'_>) -> Poll<Slot<H>> {
         // One that gives way to another is dropped after the lock, as it is declared before.
         let mut waker = cx.waker().clone();
@@ -155,6 +159,7 @@ impl<H: HasSlots> Place<H> {
 }
 
 impl<H: HasSlots> Drop for Place<H> {
+    #[inline(never)]
     fn drop(&mut self) {
         let mut inner = self.holder.slots().lock();
         inner.places.give_back(self.key);
