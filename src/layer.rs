@@ -182,7 +182,9 @@ impl<S, E> StickyLayer<S, E> {
         self.with(|core| core.options.ready_timeout = timeout)
     }
 
-    /// How many requests may wait for one backend; more are refused at once; default 1024.
+    /// How many requests may wait for one backend; more are refused at once; default 1024. One session
+    /// may take one more of these places only while it has fewer than are free: alone it gets half of
+    /// them, and there are some for others. Requests whose session has no key obey the total only.
     #[must_use]
     pub fn max_waiters(self, waiters: usize) -> Self {
         self.with(|core| core.options.max_waiters = waiters)

@@ -80,6 +80,7 @@ mod policy;
 mod rebalance;
 mod reclaim;
 mod service;
+mod sync;
 mod token;
 mod wait;
 mod word;

@@ -8,15 +8,12 @@ use std::{
 };
 
 use http::Request;
-use tokio::{
-    sync::{AcquireError, OwnedSemaphorePermit},
-    time::{Sleep, sleep_until},
-};
+use tokio::time::{Sleep, sleep_until};
 use tower_service::Service;
 
 use crate::{
     BoxError,
-    backend::{BackendState, Waiting},
+    backend::{BackendState, Place, Slot},
     dispatch::{Dispatch, Patience, Trial},
 };
 
@@ -27,21 +24,18 @@ pub(crate) struct Wait<S> {
     pub(crate) state: Option<Arc<BackendState>>,
     pub(crate) trial: Option<Trial>,
     pub(crate) patience: Patience,
-    slot: Option<OwnedSemaphorePermit>,
+    slot: Option<Slot<BackendState>>,
     /// Only there when it really has to wait.
     queue: Option<Box<Queue>>,
 }
 
 struct Queue {
     sleep: Pin<Box<Sleep>>,
-    slot: Option<Pin<Box<SlotFuture>>>,
-    _place: Waiting,
+    place: Place<BackendState>,
 }
 
-type SlotFuture = dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send + Sync;
-
 /// How it stands with a slot of the backend.
-enum Slot {
+enum Claim {
     /// It is taken, or none is needed.
     Mine,
     /// It will be, in turn.
@@ -53,7 +47,7 @@ enum Slot {
 /// How the wait ended.
 pub(crate) enum Gate {
     /// The service is ready, and a slot is taken if the backend has a limit.
-    Open(Option<OwnedSemaphorePermit>),
+    Open(Option<Slot<BackendState>>),
     /// It was busy for too long, or too many wait already.
     Busy,
     /// The service failed, which is final for this clone. The request is untouched.
@@ -86,13 +80,13 @@ impl<S> Wait<S> {
         S::Error: Into<BoxError>,
     {
         match self.poll_slot(cx, dispatch) {
-            Slot::Mine => match self.service.poll_ready(cx) {
+            Claim::Mine => match self.service.poll_ready(cx) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Gate::Open(self.slot.take())),
                 Poll::Ready(Err(error)) => return Poll::Ready(Gate::Failed(error.into())),
                 Poll::Pending => {}
             },
-            Slot::Awaited => {}
-            Slot::None => return Poll::Ready(Gate::Busy),
+            Claim::Awaited => {}
+            Claim::None => return Poll::Ready(Gate::Busy),
         }
         if self.patience == Patience::None || !self.enqueue(dispatch) {
             return Poll::Ready(Gate::Busy);
@@ -103,58 +97,52 @@ impl<S> Wait<S> {
         }
     }
 
-    /// Takes a slot of a backend that has a limit.
+    /// Takes a slot of a backend that has a limit now.
     #[inline]
-    fn poll_slot<D>(&mut self, cx: &mut Context<'_>, dispatch: &mut Dispatch<D>) -> Slot {
+    fn poll_slot<D>(&mut self, cx: &mut Context<'_>, dispatch: &mut Dispatch<D>) -> Claim {
+        match &self.state {
+            Some(state) if self.slot.is_none() && state.limit() != 0 => {
+                if self.queue.is_none() {
+                    self.slot = Slot::take(state);
+                }
+            }
+            _ => return Claim::Mine,
+        }
         if self.slot.is_some() {
-            return Slot::Mine;
+            return Claim::Mine;
         }
-        if self.queue.is_none() {
-            let Some(slots) = self.state.as_ref().and_then(|state| state.slots()) else {
-                return Slot::Mine;
-            };
-            if let Ok(slot) = slots.clone().try_acquire_owned() {
+        self.await_slot(cx, dispatch)
+    }
+
+    #[cold]
+    fn await_slot<D>(&mut self, cx: &mut Context<'_>, dispatch: &mut Dispatch<D>) -> Claim {
+        if self.patience == Patience::None || !self.enqueue(dispatch) {
+            return Claim::None;
+        }
+        match self.queue.as_mut().map(|queue| queue.place.poll_slot(cx)) {
+            Some(Poll::Ready(slot)) => {
                 self.slot = Some(slot);
-                return Slot::Mine;
+                Claim::Mine
             }
-            if self.patience == Patience::None || !self.enqueue(dispatch) {
-                return Slot::None;
-            }
-            if let Some(queue) = &mut self.queue {
-                queue.slot = Some(Box::pin(slots.acquire_owned()));
-            }
-        }
-        let Some(Queue { slot: waiting, .. }) = self.queue.as_deref_mut() else {
-            return Slot::None;
-        };
-        let Some(acquire) = waiting else {
-            // It waits for the service only: the backend had no limit, or its slot is taken.
-            return Slot::Mine;
-        };
-        match acquire.as_mut().poll(cx) {
-            Poll::Ready(slot) => {
-                // Slots are never closed; were they, the limit would no longer hold anyone up.
-                self.slot = slot.ok();
-                *waiting = None;
-                Slot::Mine
-            }
-            Poll::Pending => Slot::Awaited,
+            Some(Poll::Pending) => Claim::Awaited,
+            None => Claim::None,
         }
     }
 
-    /// Takes a place among those that wait, unless there are too many.
+    /// Takes a place among those that wait, unless there are too many, in all or of this session.
     fn enqueue<D>(&mut self, dispatch: &mut Dispatch<D>) -> bool {
         if self.queue.is_some() {
             return true;
         }
         let max = dispatch.core().options.max_waiters;
-        let place = self.state.as_ref().and_then(|state| Waiting::start(state, max));
-        let Some(place) = place else {
+        // A request whose session has no key waits among all others that have none.
+        let key = dispatch.key.unwrap_or(0);
+        let Some(place) = self.state.as_ref().and_then(|state| Place::take(state, key, max)) else {
             return false;
         };
         let deadline = dispatch.deadline(self.patience);
         let sleep = Box::pin(sleep_until(deadline));
-        self.queue = Some(Box::new(Queue { sleep, slot: None, _place: place }));
+        self.queue = Some(Box::new(Queue { sleep, place }));
         true
     }
 }

@@ -58,9 +58,12 @@ impl Service<Request<()>> for Backend {
     }
 }
 
-fn allocations(cookie: Cookie, extensions: bool) -> usize {
+fn allocations(cookie: Cookie, extensions: bool, limit: usize) -> usize {
     let backends =
         Backends::from_iter([("a", Backend(Arc::new(200))), ("b", Backend(Arc::new(200)))]);
+    for id in ["a", "b"] {
+        backends.set_limit(id, limit).unwrap();
+    }
     let service = StickyLayer::new(backends, cookie).outcome_extensions(extensions).into_service();
     let call = |request: Request<()>| {
         let mut service = service.clone();
@@ -94,9 +97,10 @@ fn allocations(cookie: Cookie, extensions: bool) -> usize {
 #[test]
 fn a_pinned_request_allocates_nothing() {
     let sealed = || Cookie::sealed("sid", KeyRing::generate().unwrap());
-    assert_eq!(allocations(Cookie::plain("sid"), false), 0, "plain token");
-    assert_eq!(allocations(sealed(), false), 0, "sealed token");
-    let told = allocations(Cookie::plain("sid"), true);
+    assert_eq!(allocations(Cookie::plain("sid"), false, 0), 0, "plain token");
+    assert_eq!(allocations(sealed(), false, 0), 0, "sealed token");
+    assert_eq!(allocations(sealed(), false, 2), 0, "a slot of a backend with a limit");
+    let told = allocations(Cookie::plain("sid"), true, 0);
     assert!(told <= 6, "at most three for each of the two extensions, got {told}");
     assert!(told > 0, "the counter counts");
 }

@@ -148,16 +148,25 @@ impl<S> Backends<S> {
     /// body has ended; 0 for no limit, which is the default. The limit wins over affinity: one token
     /// may be replayed by many.
     ///
-    /// Requests that are in flight at that moment do not count against a new limit.
+    /// Requests beyond it wait, as the layer's [`on_busy`](crate::StickyLayer::on_busy) says. The
+    /// sessions take turns, and each session's requests are served in the order in which they came: one
+    /// that waits alone is served after at most one request of each other session. Sessions that
+    /// cannot be told apart count as one: those with plain tokens, and all new ones without a key.
+    ///
+    /// A new limit counts the requests that are in flight under the old one. When it is higher, as
+    /// many of those that wait as now fit are served at once; when it is lower, those in flight finish
+    /// and none takes their place until there are fewer. Only requests that came while there was no
+    /// limit are never counted.
     ///
     /// # Errors
     ///
     /// When no backend has this id.
     pub fn set_limit(&self, id: &str, max_in_flight: usize) -> Result<(), PoolError> {
-        self.change_state(id, |state| {
-            state.set_limit(max_in_flight);
-            None
-        })
+        // Nobody chooses by it, so there is nothing to publish; and it may wake some who wait, which is
+        // foreign code, and never done under a lock.
+        let snapshot = self.pool.load();
+        snapshot.index().states()[position(&snapshot, id)?].set_limit(max_in_flight);
+        Ok(())
     }
 
     /// Sets whether a backend takes sessions only when no other backend is up.

@@ -2,15 +2,13 @@
 
 use std::{fmt, sync::Arc, task::Waker};
 
-use tokio::sync::OwnedSemaphorePermit;
-
-use super::{DrainSignal, state::BackendState, streams::StreamId};
+use super::{DrainSignal, slots::Slot, state::BackendState, streams::StreamId};
 use crate::affinity::Notes;
 
 /// One request in flight on a backend, until it is dropped. It outlives every change of the pool.
 pub(crate) struct InFlight {
     state: Arc<BackendState>,
-    _slot: Option<OwnedSemaphorePermit>,
+    _slot: Option<Slot<BackendState>>,
     /// What the session's affinity holds open meanwhile.
     notes: Notes,
     /// How often streams had been cut off when the answer came.
@@ -19,7 +17,7 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    pub(crate) fn new(state: Arc<BackendState>, slot: Option<OwnedSemaphorePermit>) -> Self {
+    pub(crate) fn new(state: Arc<BackendState>, slot: Option<Slot<BackendState>>) -> Self {
         state.enter();
         Self { state, _slot: slot, notes: Notes::default(), cuts: 0, stream: None }
     }
@@ -67,22 +65,5 @@ impl Drop for InFlight {
 impl fmt::Debug for InFlight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("InFlight").field(&self.state.id).finish()
-    }
-}
-
-/// A place in the queue of a backend, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Waiting(Arc<BackendState>);
-
-impl Waiting {
-    /// `None` when `max` requests wait already.
-    pub(crate) fn start(state: &Arc<BackendState>, max: usize) -> Option<Self> {
-        state.start_waiting(max).then(|| Self(state.clone()))
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.stop_waiting();
     }
 }

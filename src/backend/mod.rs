@@ -9,12 +9,18 @@ mod id;
 mod in_flight;
 mod latency;
 mod options;
+mod places;
 mod pool;
+mod slots;
+#[cfg(test)]
+mod slots_tests;
 mod snapshot;
 mod state;
 mod status;
 mod streams;
 mod tiers;
+mod traffic;
+mod turns;
 
 pub use self::{
     backends::Backends,
@@ -28,9 +34,10 @@ pub use self::{
 pub(crate) use self::{
     balance::session_moved,
     id::MAX_ID_LEN,
-    in_flight::{InFlight, Waiting},
+    in_flight::InFlight,
     latency::Latency,
     pool::Pool,
+    slots::{Place, Slot},
     snapshot::{Index, Snapshot, TagHasher},
     state::{BackendState, Gate, Readiness},
     tiers::Tier,

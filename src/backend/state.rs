@@ -4,14 +4,20 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::Semaphore;
 
-use super::{BackendId, BackendOptions, census::Census, drain::Drainage, streams::Streams};
+use super::{
+    BackendId, BackendOptions,
+    census::Census,
+    drain::Drainage,
+    slots::{HasSlots, Slots},
+    streams::Streams,
+    traffic::Traffic,
+};
 use crate::{Failover, health::Passive};
 
 /// Whether a backend can serve, as its health sources see it.
@@ -122,13 +128,8 @@ pub(crate) struct BackendState {
     weight: AtomicU32,
     backup: AtomicBool,
     zone: ArcSwapOption<String>,
-    /// Requests that came, and of them those that went: in flight is the difference.
-    entered: AtomicU64,
-    left: AtomicU64,
-    waiting: AtomicUsize,
-    /// 0 for no limit.
-    max: AtomicUsize,
-    slots: ArcSwapOption<Semaphore>,
+    traffic: Traffic,
+    slots: Slots,
     pub(crate) latency: super::Latency,
     pub(crate) census: Census,
     /// About how many sessions it has, as they were counted last.
@@ -152,11 +153,8 @@ impl BackendState {
             weight: AtomicU32::new(1),
             backup: AtomicBool::new(false),
             zone: ArcSwapOption::empty(),
-            entered: AtomicU64::new(0),
-            left: AtomicU64::new(0),
-            waiting: AtomicUsize::new(0),
-            max: AtomicUsize::new(0),
-            slots: ArcSwapOption::empty(),
+            traffic: Traffic::new(),
+            slots: Slots::new(),
             latency: super::Latency::default(),
             census: Census::default(),
             sessions: AtomicU64::new(0),
@@ -260,55 +258,36 @@ impl BackendState {
 
     #[inline]
     pub(crate) fn in_flight(&self) -> usize {
-        let left = self.left.load(Relaxed);
-        self.entered.load(Relaxed).saturating_sub(left) as usize
+        self.traffic.in_flight()
     }
 
     pub(crate) fn requests(&self) -> u64 {
-        self.entered.load(Relaxed)
+        self.traffic.requests()
     }
 
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.load(Relaxed)
+        self.slots.waiting()
     }
 
-    pub(crate) fn limit(&self) -> usize {
-        self.max.load(Relaxed)
-    }
-
-    /// The slots of a limited backend; `None` when it has no limit.
     #[inline]
-    pub(crate) fn slots(&self) -> Option<Arc<Semaphore>> {
-        if self.limit() == 0 { None } else { self.slots.load_full() }
+    pub(crate) fn limit(&self) -> usize {
+        self.slots.limit()
     }
 
-    /// Sets the most requests that may be in flight; 0 for no limit. Requests that are in flight
-    /// at that moment do not count against a new limit.
+    /// Sets the most requests that may be in flight; 0 for no limit. Those that came while there was
+    /// none do not count.
     pub(crate) fn set_limit(&self, max: usize) {
-        let max = max.min(Semaphore::MAX_PERMITS);
-        if max != self.limit() {
-            self.slots.store((max > 0).then(|| Arc::new(Semaphore::new(max))));
-            self.max.store(max, Relaxed);
-        }
+        self.slots.set_limit(max);
     }
 
     #[inline]
     pub(crate) fn enter(&self) {
-        self.entered.fetch_add(1, Relaxed);
+        self.traffic.enter();
     }
 
     #[inline]
     pub(crate) fn leave(&self) {
-        self.left.fetch_add(1, Relaxed);
-    }
-
-    /// Takes a place in the queue unless `max` are taken.
-    pub(crate) fn start_waiting(&self, max: usize) -> bool {
-        self.waiting.fetch_update(Relaxed, Relaxed, |n| (n < max).then_some(n + 1)).is_ok()
-    }
-
-    pub(crate) fn stop_waiting(&self) {
-        self.waiting.fetch_sub(1, Relaxed);
+        self.traffic.leave();
     }
 
     /// Changes what the health sources say, and tells whether that changed the gate.
@@ -329,6 +308,12 @@ impl BackendState {
 
     pub(crate) fn sources(&self) -> MutexGuard<'_, Sources> {
         self.sources.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl HasSlots for BackendState {
+    fn slots(&self) -> &Slots {
+        &self.slots
     }
 }
 

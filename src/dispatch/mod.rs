@@ -43,7 +43,7 @@ pub(crate) struct Dispatch<S> {
     /// The members of a chain whose tokens are of no use beside that pin.
     bad: u64,
     /// What identifies the session on every gateway, if anything does.
-    key: Option<u64>,
+    pub(crate) key: Option<u64>,
     /// Whether the key of each request decides, and nothing is remembered.
     by_key: bool,
     /// Whether no pin is to be written, whatever becomes of the request.

@@ -1,8 +1,11 @@
 //! Backends that are busy: at their limit, or with a service that is not ready.
 
-use std::{sync::atomic::Ordering::SeqCst, time::Duration};
+use std::{
+    sync::{Arc, Mutex, atomic::Ordering::SeqCst},
+    time::Duration,
+};
 
-use tower_sticky::{Busy, Failover, Reason, Verdict};
+use tower_sticky::{Backends, Busy, Failover, Reason, StickyService, Verdict};
 
 use crate::support::{Client, Node, UNGATED, get, nodes, sealed, send};
 
@@ -168,4 +171,168 @@ async fn only_so_many_wait() {
     statuses.sort();
     assert_eq!(statuses, [200, 200, 503, 503, 503]);
     assert_eq!(a.told.served.load(SeqCst), 2);
+}
+
+/// Waits for as long as it takes, and nobody else may serve the session.
+const PATIENT: Busy = Busy::wait(Duration::from_secs(60)).then(Failover::Reject);
+
+/// A service in front of `backends` whose requests have time.
+fn patient(backends: &Backends<Node>, waiters: usize) -> StickyService<Node> {
+    let minute = Duration::from_secs(60);
+    sealed(backends).on_busy(PATIENT).ready_timeout(minute).max_waiters(waiters).into_service()
+}
+
+/// Who was answered, and how, in order.
+type Answers = Arc<Mutex<Vec<(usize, u16)>>>;
+
+/// Sends one request of `client`, under a number, without waiting for its answer.
+async fn start(service: &StickyService<Node>, client: &Client, number: usize, answers: &Answers) {
+    let (mut client, service, answers) = (client.clone(), service.clone(), answers.clone());
+    tokio::spawn(async move {
+        let status = client.send(&service, get()).await.status;
+        answers.lock().unwrap().push((number, status));
+    });
+    tokio::task::yield_now().await;
+}
+
+/// The numbers of those that were answered with `status`, in order.
+fn answered(answers: &Answers, status: u16) -> Vec<usize> {
+    let answers = answers.lock().unwrap();
+    answers.iter().filter(|answer| answer.1 == status).map(|answer| answer.0).collect()
+}
+
+/// Clients whose sessions are on the one backend there is.
+async fn clients<const N: usize>(service: &StickyService<Node>) -> [Client; N] {
+    let mut clients = [(); N].map(|()| Client::default());
+    for client in &mut clients {
+        client.send(service, get()).await;
+    }
+    clients
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replayed_token_does_not_starve_the_others() {
+    let (backends, [a]) = nodes(["a"]);
+    let service = patient(&backends, 1024);
+    let [replayed] = clients(&service).await;
+    let others: [_; 10] = clients(&service).await;
+    backends.set_limit("a", 1).unwrap();
+    close(&a);
+    let answers = Answers::default();
+    for _ in 0..1000 {
+        start(&service, &replayed, 0, &answers).await;
+    }
+    assert_eq!(backends.get("a").unwrap().waiting, 512, "one session gets half of the places");
+    assert_eq!(answered(&answers, 503).len(), 487, "more are refused at once");
+    for (number, other) in (1..).zip(&others) {
+        start(&service, other, number, &answers).await;
+    }
+    let status = backends.get("a").unwrap();
+    assert_eq!((status.in_flight, status.waiting), (1, 522), "there are places for the others");
+    open(&a);
+    tokio::time::sleep(MS).await;
+    let served = answered(&answers, 200);
+    let first: Vec<_> = served[..21].iter().copied().filter(|number| *number > 0).collect();
+    assert_eq!(
+        first,
+        [1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
+        "they are served first: {:?}",
+        &served[..21]
+    );
+    assert_eq!(served.len(), 523, "all that waited are served");
+    let status = backends.get("a").unwrap();
+    assert_eq!((status.in_flight, status.waiting), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_that_wait_take_turns() {
+    let (backends, [a]) = nodes(["a"]);
+    let service = patient(&backends, 1024);
+    let [one, two, three] = clients(&service).await;
+    backends.set_limit("a", 1).unwrap();
+    close(&a);
+    let answers = Answers::default();
+    start(&service, &one, 0, &answers).await;
+    let new = Client::default();
+    let waiting = [&one, &one, &one, &two, &two, &three, &new, &new];
+    for (number, client) in (1..).zip(waiting) {
+        start(&service, client, number, &answers).await;
+    }
+    assert_eq!(backends.get("a").unwrap().waiting, 8);
+    open(&a);
+    tokio::time::sleep(MS).await;
+    assert_eq!(answered(&answers, 200), [0, 1, 4, 6, 7, 2, 5, 8, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn places_are_shared_also_while_a_service_is_not_ready() {
+    let (backends, [a]) = nodes(["a"]);
+    let service = patient(&backends, 8);
+    let [replayed, other] = clients(&service).await;
+    a.told.set_busy(true);
+    let answers = Answers::default();
+    for _ in 0..8 {
+        start(&service, &replayed, 0, &answers).await;
+    }
+    assert_eq!(answered(&answers, 503).len(), 4, "one session gets half of the places");
+    start(&service, &other, 1, &answers).await;
+    assert_eq!(backends.get("a").unwrap().waiting, 5);
+    backends.set_limit("a", 1).unwrap();
+    close(&a);
+    start(&service, &other, 1, &answers).await;
+    start(&service, &other, 1, &answers).await;
+    assert_eq!(backends.get("a").unwrap().waiting, 6, "of those that are left, half");
+    a.told.set_busy(false);
+    tokio::time::sleep(MS).await;
+    assert_eq!(backends.get("a").unwrap().in_flight, 1, "a limit holds for those that wait");
+    open(&a);
+    tokio::time::sleep(MS).await;
+    assert_eq!(answered(&answers, 200).len(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_raised_limit_serves_those_that_wait() {
+    let (backends, [a]) = nodes(["a"]);
+    let service = patient(&backends, 1024);
+    backends.set_limit("a", 1).unwrap();
+    close(&a);
+    let answers = Answers::default();
+    for number in 0..6 {
+        start(&service, &Client::default(), number, &answers).await;
+    }
+    let counts = || {
+        let status = backends.get("a").unwrap();
+        (status.in_flight, status.waiting)
+    };
+    assert_eq!(counts(), (1, 5));
+    backends.set_limit("a", 3).unwrap();
+    tokio::time::sleep(MS).await;
+    assert_eq!(counts(), (3, 3), "as many as now fit, beside the one in flight");
+    backends.set_limit("a", 0).unwrap();
+    tokio::time::sleep(MS).await;
+    assert_eq!(counts(), (6, 0), "without a limit nobody waits");
+    open(&a);
+    tokio::time::sleep(MS).await;
+    assert_eq!(answered(&answers, 200).len(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_in_flight_count_under_a_lowered_limit() {
+    let (backends, [a]) = nodes(["a"]);
+    let service = patient(&backends, 1024);
+    backends.set_limit("a", 2).unwrap();
+    close(&a);
+    let answers = Answers::default();
+    for number in 0..2 {
+        start(&service, &Client::default(), number, &answers).await;
+    }
+    backends.set_limit("a", 1).unwrap();
+    start(&service, &Client::default(), 2, &answers).await;
+    tokio::time::sleep(MS).await;
+    let status = backends.get("a").unwrap();
+    assert_eq!((status.in_flight, status.waiting), (2, 1), "they finish, and nobody comes before");
+    a.told.gate.add_permits(1);
+    tokio::time::sleep(MS).await;
+    assert_eq!(answered(&answers, 200), [0, 1, 2]);
+    assert_eq!(backends.get("a").unwrap().in_flight, 0);
 }

@@ -170,7 +170,7 @@ async fn what_cannot_be_carried_over_stays() {
     let rebalance = at_once().move_timeout(SECOND).before_move({
         let asked = asked.clone();
         move |_| {
-            let hangs = asked.fetch_add(1, SeqCst) % 2 == 0;
+            let hangs = asked.fetch_add(1, SeqCst).is_multiple_of(2);
             async move {
                 if hangs {
                     std::future::pending::<()>().await;

@@ -126,8 +126,6 @@ struct Member {
     /// Requests in flight on it, and those of them that count against the limit.
     in_flight: usize,
     slots: usize,
-    /// Tells the limit from one that was set before.
-    limit_life: usize,
 }
 
 impl Member {
@@ -145,7 +143,8 @@ impl Member {
 struct Place {
     id: usize,
     life: usize,
-    limit_life: Option<usize>,
+    /// Whether it counts against the limit: not when it came while there was none.
+    slot: bool,
 }
 
 type Answered = Response<StickyBody<Body>>;
@@ -228,7 +227,6 @@ impl World {
                     limit: 0,
                     in_flight: 0,
                     slots: 0,
-                    limit_life: life,
                 });
             }
             Op::Replace(id) => {
@@ -254,15 +252,9 @@ impl World {
                 prop_assert_eq!(set, member.map(|member| member.weight = weight).is_some());
             }
             Op::Limit(id, limit) => {
-                let life = self.next_life();
                 let set = self.backends.set_limit(IDS[id], limit).is_ok();
-                prop_assert_eq!(set, self.members.contains_key(&id));
-                if let Some(member) = self.members.get_mut(&id)
-                    && member.limit != limit
-                {
-                    // What is in flight now does not count against the new one.
-                    (member.limit, member.slots, member.limit_life) = (limit, 0, life);
-                }
+                let member = self.members.get_mut(&id);
+                prop_assert_eq!(set, member.map(|member| member.limit = limit).is_some());
             }
             Op::Request(session) => {
                 if let Some((answered, place)) = self.request(session).await? {
@@ -400,20 +392,16 @@ impl World {
     fn enter(&mut self, id: usize) -> Place {
         let member = self.members.get_mut(&id).unwrap();
         member.in_flight += 1;
-        let limit_life = (member.limit > 0).then_some(member.limit_life);
-        if limit_life.is_some() {
-            member.slots += 1;
-        }
-        Place { id, life: member.life, limit_life }
+        let slot = member.limit > 0;
+        member.slots += usize::from(slot);
+        Place { id, life: member.life, slot }
     }
 
     fn leave(&mut self, place: Place) {
         let member = self.members.get_mut(&place.id).filter(|member| member.life == place.life);
         if let Some(member) = member {
             member.in_flight -= 1;
-            if place.limit_life == Some(member.limit_life) {
-                member.slots -= 1;
-            }
+            member.slots -= usize::from(place.slot);
         }
     }
 

@@ -1,0 +1,48 @@
+//! The count of requests in flight.
+
+use loom::{sync::Arc, thread};
+
+use crate::{support::check, traffic::Traffic};
+
+// Loom overlooks orders of a thread's write whose thread has read the same before: so who leaves does
+// not look, and who looks is another.
+
+#[test]
+fn who_is_in_flight_counts_whoever_else_leaves() {
+    check(|| {
+        let traffic = Arc::new(Traffic::new());
+        let other = thread::spawn({
+            let traffic = traffic.clone();
+            move || {
+                traffic.enter();
+                traffic.leave();
+            }
+        });
+        traffic.enter();
+        let seen = traffic.in_flight();
+        assert!((1..=2).contains(&seen), "one who is in flight counts, and sees {seen}");
+        traffic.leave();
+        other.join().expect("no thread fails");
+        assert_eq!((traffic.in_flight(), traffic.requests()), (0, 2));
+    });
+}
+
+#[test]
+fn whoever_looks_sees_no_less_than_none_and_no_more_than_came() {
+    check(|| {
+        let traffic = Arc::new(Traffic::new());
+        let threads = [(); 2].map(|()| {
+            let traffic = traffic.clone();
+            thread::spawn(move || {
+                traffic.enter();
+                traffic.leave();
+            })
+        });
+        let seen = traffic.in_flight();
+        assert!(seen <= 2, "no more than came are in flight, not {seen}");
+        for thread in threads {
+            thread.join().expect("no thread fails");
+        }
+        assert_eq!(traffic.in_flight(), 0);
+    });
+}
