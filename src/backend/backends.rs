@@ -167,7 +167,8 @@ impl<S: Clone> Backends<S> {
         Ok(pool)
     }
 
-    /// Adds a backend. It takes new sessions from now on; nobody moves to it.
+    /// Adds a backend. It takes new sessions from now on; nobody moves to it. When one with this id
+    /// was removed and still has requests in flight, its counters go on.
     ///
     /// # Errors
     ///
@@ -216,7 +217,8 @@ impl<S: Clone> Backends<S> {
         let snapshot = self.pool.load();
         let position = position(&snapshot, id)?;
         let mut members = Members::clone(&snapshot.members);
-        let (_, service) = members.remove(position);
+        let (state, service) = members.remove(position);
+        self.pool.departed.remember([&state]);
         self.pool.publish(Arc::new(members));
         Ok(service)
     }

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::{
     BackendId, BackendState, Readiness,
+    departed::Departed,
     snapshot::{Members, Snapshot},
     state::Sources,
 };
@@ -24,6 +25,10 @@ pub(crate) struct Pool<S> {
     pub(super) changing: Mutex<()>,
     pub(super) rebuild: Mutex<Option<Rebuild<S>>>,
     pub(crate) counters: Counters,
+    pub(super) departed: Departed,
+    /// Closed with the pool: what feeds it ends.
+    #[cfg(any(feature = "discover", feature = "dns"))]
+    pub(crate) open: tokio::sync::watch::Sender<()>,
     pub(crate) driven: AtomicBool,
     /// Wakes the health driver: something was ejected, or the last handle is gone.
     pub(crate) wake: Arc<Notify>,
@@ -63,7 +68,7 @@ impl<S: Clone> Pool<S> {
         let _changing = lock(&self.changing);
         let mut members = Members::clone(&self.load().members);
         check_free(&members, &state)?;
-        members.push(Arc::new(state), service);
+        members.push(self.departed.recall(state), service);
         self.publish(Arc::new(members));
         Ok(())
     }
@@ -104,6 +109,9 @@ impl<S> Pool<S> {
             changing: Mutex::new(()),
             rebuild: Mutex::new(None),
             counters: Counters::default(),
+            departed: Departed::default(),
+            #[cfg(any(feature = "discover", feature = "dns"))]
+            open: tokio::sync::watch::Sender::new(()),
             driven: AtomicBool::new(false),
             wake: Arc::new(Notify::new()),
         }

@@ -12,6 +12,8 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Semaphore;
 
 use super::BackendId;
+#[cfg(any(feature = "discover", feature = "dns"))]
+use super::{owner::Mark, pool::lock};
 use crate::health::Passive;
 
 /// Whether a backend can serve, as its health sources see it.
@@ -114,6 +116,9 @@ pub(crate) struct BackendState {
     slots: ArcSwapOption<Semaphore>,
     pub(crate) latency: super::Latency,
     sources: Mutex<Sources>,
+    /// The feed that brought it, if one did.
+    #[cfg(any(feature = "discover", feature = "dns"))]
+    owner: Mutex<Mark>,
 }
 
 impl BackendState {
@@ -133,6 +138,8 @@ impl BackendState {
             slots: ArcSwapOption::empty(),
             latency: super::Latency::default(),
             sources: Mutex::default(),
+            #[cfg(any(feature = "discover", feature = "dns"))]
+            owner: Mutex::default(),
         }
     }
 
@@ -255,6 +262,26 @@ impl BackendState {
         let before = self.gate();
         self.gate.store(gate as u8, Relaxed);
         (before != gate).then_some((before, gate))
+    }
+
+    /// It joins once more, with the settings of `fresh`: its counts go on, its health is forgotten.
+    pub(super) fn join_again(&self, fresh: &Self) {
+        self.set_mode(fresh.mode());
+        self.set_weight(fresh.weight());
+        self.set_limit(fresh.limit());
+        #[cfg(any(feature = "discover", feature = "dns"))]
+        self.set_owner(fresh.owner());
+        self.update(|sources| *sources = Sources::default());
+    }
+
+    #[cfg(any(feature = "discover", feature = "dns"))]
+    pub(super) fn owner(&self) -> Mark {
+        lock(&self.owner).clone()
+    }
+
+    #[cfg(any(feature = "discover", feature = "dns"))]
+    pub(super) fn set_owner(&self, owner: Mark) {
+        *lock(&self.owner) = owner;
     }
 
     pub(crate) fn sources(&self) -> MutexGuard<'_, Sources> {

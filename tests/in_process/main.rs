@@ -8,6 +8,7 @@ mod corners;
 mod envelope;
 mod envelope_carriers;
 mod failover;
+mod feed;
 mod health;
 mod keys;
 mod learned;
