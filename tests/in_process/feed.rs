@@ -322,7 +322,7 @@ async fn thousands_of_changes_at_once_are_taken_in_order() {
         };
         fed.send.send(Ok(change)).unwrap();
     }
-    fed.handle.wait_until(|stats| stats.updates >= 3).await;
+    settle().await;
     assert_eq!(backends.len(), 1000);
     assert!(backends.get("b0").is_some() && backends.get("b1").is_none());
     let updates = fed.handle.stats().updates;

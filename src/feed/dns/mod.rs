@@ -58,7 +58,7 @@ use crate::{BackendId, Backends, BoxError, ConfigError, strategy::chance::Chance
 ///
 /// let backends = Backends::new();
 /// let dns = Dns::srv("_http._tcp.shop.internal").refresh(Duration::from_secs(1), Duration::from_secs(30));
-/// let feed = backends.follow_dns(dns, |_id, address| Upstream::new(format!("http://{address}")))?;
+/// let feed = backends.follow_dns(dns, |_id, address| Upstream::new(&format!("http://{address}")))?;
 /// let handle = feed.handle();
 /// tokio::spawn(feed.leave(Leave::Drain(Duration::from_secs(600))));
 /// // The backends are there before the first request is.
