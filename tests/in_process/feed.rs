@@ -206,7 +206,8 @@ async fn with_the_last_handle_of_the_pool_its_feed_ends() {
     assert!(!fed.task.is_finished(), "the service holds the pool still");
     assert_eq!(a.told.alive.load(SeqCst), 2, "the test's and the pool's: the feed keeps none");
     drop(service);
-    assert!(matches!(fed.task.await.unwrap(), FeedEnd::PoolGone));
+    let end = tokio::time::timeout(Duration::from_secs(60), fed.task).await;
+    assert!(matches!(end.expect("it ends at once").unwrap(), FeedEnd::PoolGone));
     assert_eq!(a.told.alive.load(SeqCst), 1, "nothing is left of the pool");
 }
 

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tokio::{net::UdpSocket, task::JoinHandle, time::Instant};
+use tokio::{net::UdpSocket, task::JoinHandle};
 use tower_sticky::feed::hickory_resolver::proto::{
     op::{Message, OpCode, ResponseCode},
     rr::{
@@ -26,12 +26,11 @@ pub enum Say {
     Silence,
 }
 
-type Questions = HashMap<(String, RecordType), Vec<Instant>>;
+type Zone = Arc<Mutex<HashMap<(String, RecordType), Say>>>;
 
 pub struct NameServer {
     pub addr: SocketAddr,
-    zone: Arc<Mutex<HashMap<(String, RecordType), Say>>>,
-    asked: Arc<Mutex<Questions>>,
+    zone: Zone,
     task: JoinHandle<()>,
 }
 
@@ -39,10 +38,9 @@ impl NameServer {
     pub async fn start() -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let addr = socket.local_addr().unwrap();
-        let zone = Arc::<Mutex<HashMap<(String, RecordType), Say>>>::default();
-        let asked = Arc::<Mutex<Questions>>::default();
-        let task = tokio::spawn(serve(socket, zone.clone(), asked.clone()));
-        Self { addr, zone, asked, task }
+        let zone = Zone::default();
+        let task = tokio::spawn(serve(socket, zone.clone()));
+        Self { addr, zone, task }
     }
 
     pub fn say(&self, name: &str, kind: RecordType, say: Say) {
@@ -65,12 +63,6 @@ impl NameServer {
         });
         self.say(name, RecordType::SRV, Say::Records(0, records.collect()));
     }
-
-    /// When it was asked this.
-    pub fn asked(&self, name: &str, kind: RecordType) -> Vec<Instant> {
-        let asked = self.asked.lock().unwrap();
-        asked.get(&(name.to_owned(), kind)).cloned().unwrap_or_default()
-    }
 }
 
 impl Drop for NameServer {
@@ -79,18 +71,13 @@ impl Drop for NameServer {
     }
 }
 
-async fn serve(
-    socket: UdpSocket,
-    zone: Arc<Mutex<HashMap<(String, RecordType), Say>>>,
-    asked: Arc<Mutex<Questions>>,
-) {
+async fn serve(socket: UdpSocket, zone: Zone) {
     let mut packet = vec![0; 4096];
     loop {
         let (length, peer) = socket.recv_from(&mut packet).await.unwrap();
         let question = Message::from_vec(&packet[..length]).unwrap();
         let query = question.queries[0].clone();
         let key = (query.name().to_lowercase().to_ascii(), query.query_type());
-        asked.lock().unwrap().entry(key.clone()).or_default().push(Instant::now());
         let say = zone.lock().unwrap().get(&key).cloned();
         let mut answer = Message::response(question.metadata.id, OpCode::Query);
         answer.metadata.recursion_available = true;
