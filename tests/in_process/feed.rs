@@ -388,3 +388,55 @@ async fn counters_survive_a_removal_by_a_feed_too() {
     fed.remove("a").await;
     assert!(backends.is_empty(), "it is the feed's own still");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_under_load_never_send_a_request_elsewhere() {
+    const COMING: [&str; 4] = ["w", "x", "y", "z"];
+    const CHANGES: usize = 4000;
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let service = plain(&backends).into_service();
+    let fed = Fed::new(&backends, Leave::Remove);
+    let over = std::sync::Arc::new(AtomicUsize::new(0));
+    let clients = ["a", "b", "w", "x", "y", "z"].map(|id| {
+        let (service, over) = (service.clone(), over.clone());
+        tokio::spawn(async move {
+            let (mut sent, mut pinned) = (0, 0);
+            loop {
+                let answer = send(&service, with_cookie(&format!("sid={id}"))).await;
+                let (verdict, backend, _) = answer.why();
+                assert_eq!(backend, Some(&*answer.body), "the one that was chosen has answered");
+                if verdict == Verdict::Pinned {
+                    assert_eq!(answer.body, id, "a pinned request is served by its own backend");
+                    pinned += 1;
+                }
+                sent += 1;
+                if over.load(SeqCst) == 1 {
+                    return (id, sent, pinned);
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+    });
+    for i in 0..CHANGES {
+        let id = COMING[i % 4].to_owned();
+        let change = match (i / 4) % 3 {
+            2 => Change::Remove(id),
+            _ => Change::Insert(id, Node::new(COMING[i % 4])),
+        };
+        fed.send.send(Ok(change)).unwrap();
+        if i % 4 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    drop(fed.send);
+    assert!(matches!(fed.task.await.unwrap(), FeedEnd::Ended));
+    over.store(1, SeqCst);
+    for client in clients {
+        let (id, sent, pinned) = client.await.unwrap();
+        if ["a", "b"].contains(&id) {
+            assert_eq!(pinned, sent, "nobody moves because others come and go");
+        }
+    }
+    assert_eq!(backends.snapshot().stats.violations(), 0);
+    assert!(backends.iter().all(|backend| backend.in_flight == 0));
+}
