@@ -56,6 +56,8 @@
 //! |---|---|
 //! | `proxy` | [`proxy::Upstream`], an HTTP/1.1 and HTTP/2 backend over hyper |
 //! | `axum`, `tonic` | [`affinity::ClientIp`] finds the address that Axum, or Tonic, tells |
+//! | `discover` | [`Backends::follow`]: the backends from a `tower::discover::Discover` stream |
+//! | `dns` | [`Backends::follow_dns`]: the backends from the domain name system; see [`feed`] |
 //! | `full` | all of them |
 
 #![forbid(unsafe_code)]
@@ -87,6 +89,8 @@ mod word;
 mod words;
 
 pub mod affinity;
+#[cfg(any(feature = "discover", feature = "dns"))]
+pub mod feed;
 #[cfg(feature = "proxy")]
 pub mod proxy;
 pub mod store;

@@ -15,6 +15,8 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     BackendId, BackendState, Readiness,
     balance::Balance,
+    departed::Departed,
+    drain::DrainEnd,
     snapshot::{Members, Snapshot},
     state::Sources,
 };
@@ -39,6 +41,10 @@ pub(crate) struct Pool<S> {
     /// How many backends are drained with a plan.
     pub(super) drains: AtomicUsize,
     pub(super) balance: Balance,
+    pub(super) departed: Departed,
+    /// Closed with the pool: what feeds it ends.
+    #[cfg(any(feature = "discover", feature = "dns"))]
+    pub(crate) open: tokio::sync::watch::Sender<()>,
     pub(crate) driven: AtomicBool,
     /// Wakes the health driver: something was ejected, or the last handle is gone.
     pub(crate) wake: Arc<Notify>,
@@ -79,7 +85,7 @@ impl<S: Clone> Pool<S> {
         let mut members = Members::clone(&self.load().members);
         check_free(&members, &state)?;
         let backend = state.id.clone();
-        members.push(Arc::new(state), service);
+        members.push(self.departed.recall(state), service);
         self.publish(Arc::new(members));
         self.events.publish(|| Event::Joined { backend });
         Ok(())
@@ -96,15 +102,8 @@ impl<S: Clone> Pool<S> {
                 "the backend {id:?} is the local node; its service is the layer's inner service"
             ))));
         };
-        let changed = state.update(|sources| *sources = Sources::default());
+        self.forget_health(state);
         self.publish(Arc::new(members));
-        self.events.publish(|| Event::Replaced { backend: state.id.clone() });
-        if let Some((from, to)) = changed.map(|(from, to)| (from.state(), to.state()))
-            && from != to
-        {
-            let (backend, cause) = (state.id.clone(), Cause::Replaced);
-            self.events.publish(|| Event::State { backend, from, to, cause });
-        }
         Ok(old)
     }
 
@@ -135,6 +134,9 @@ impl<S> Pool<S> {
             horizon: AtomicU32::new(0),
             drains: AtomicUsize::new(0),
             balance: Balance::default(),
+            departed: Departed::default(),
+            #[cfg(any(feature = "discover", feature = "dns"))]
+            open: tokio::sync::watch::Sender::new(()),
             driven: AtomicBool::new(false),
             wake: Arc::new(Notify::new()),
         }
@@ -150,6 +152,33 @@ impl<S> Pool<S> {
         let zone = zone.as_deref().map(String::as_str);
         let next = Snapshot::new(members, zone, Some(&self.load()));
         self.snapshot.store(Arc::new(next));
+    }
+
+    /// The backend has another service, of which nothing is known. The caller publishes.
+    pub(super) fn forget_health(&self, state: &BackendState) {
+        let changed = state.update(|sources| *sources = Sources::default());
+        self.events.publish(|| Event::Replaced { backend: state.id.clone() });
+        if let Some((from, to)) = changed.map(|(from, to)| (from.state(), to.state()))
+            && from != to
+        {
+            let (backend, cause) = (state.id.clone(), Cause::Replaced);
+            self.events.publish(|| Event::State { backend, from, to, cause });
+        }
+    }
+
+    /// The operator, or a feed, wants another weight. The caller publishes.
+    pub(super) fn enter_weight(&self, state: &BackendState, weight: u32) {
+        let (backend, from) = (state.id.clone(), state.weight());
+        state.set_weight(weight);
+        if from != weight {
+            self.events.publish(|| Event::Weight { backend, from, to: weight });
+        }
+    }
+
+    /// The backend is no member any more.
+    pub(super) fn has_left(&self, state: &BackendState) {
+        self.end_drain(state, DrainEnd::Left);
+        self.events.publish(|| Event::Left { backend: state.id.clone() });
     }
 
     /// Tells the pool what a health source found out about a backend.

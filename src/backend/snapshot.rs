@@ -90,7 +90,9 @@ impl<S> Members<S> {
     pub(crate) fn remove(&mut self, position: usize) -> (Arc<BackendState>, Option<S>) {
         let service = self.services.remove(position);
         let state = self.index.states.remove(position);
-        self.index.by_tag = (0u32..).zip(&self.index.states).map(|(i, s)| (s.tag, i)).collect();
+        self.index.by_tag.remove(&state.tag);
+        let after = self.index.by_tag.values_mut().filter(|other| **other as usize > position);
+        after.for_each(|other| *other -= 1);
         (state, service)
     }
 }

@@ -13,11 +13,13 @@ use arc_swap::ArcSwapOption;
 use super::{
     BackendId, BackendOptions,
     census::Census,
-    drain::Drainage,
+    drain::{Drainage, Phase},
     slots::{HasSlots, Slots},
     streams::Streams,
     traffic::Traffic,
 };
+#[cfg(any(feature = "discover", feature = "dns"))]
+use super::{owner::Mark, pool::lock};
 use crate::{Failover, health::Passive};
 
 /// Whether a backend can serve, as its health sources see it.
@@ -139,6 +141,9 @@ pub(crate) struct BackendState {
     /// What becomes of its sessions once it is drained.
     drained: AtomicU8,
     sources: Mutex<Sources>,
+    /// The feed that brought it, if one did.
+    #[cfg(any(feature = "discover", feature = "dns"))]
+    owner: Mutex<Mark>,
 }
 
 impl BackendState {
@@ -162,6 +167,8 @@ impl BackendState {
             drain: Drainage::default(),
             drained: AtomicU8::new(0),
             sources: Mutex::default(),
+            #[cfg(any(feature = "discover", feature = "dns"))]
+            owner: Mutex::default(),
         }
     }
 
@@ -304,6 +311,29 @@ impl BackendState {
         let before = self.gate();
         self.gate.store(gate as u8, Relaxed);
         (before != gate).then_some((before, gate))
+    }
+
+    /// It joins once more, with the settings of `fresh`: its counts go on, its health is forgotten.
+    pub(super) fn join_again(&self, fresh: &Self) {
+        self.set_mode(fresh.mode());
+        self.set_weight(fresh.weight());
+        self.set_limit(fresh.limit());
+        self.set_backup(fresh.is_backup());
+        self.set_zone(fresh.zone());
+        self.drain.enter(Phase::Serving);
+        #[cfg(any(feature = "discover", feature = "dns"))]
+        self.set_owner(fresh.owner());
+        self.update(|sources| *sources = Sources::default());
+    }
+
+    #[cfg(any(feature = "discover", feature = "dns"))]
+    pub(super) fn owner(&self) -> Mark {
+        lock(&self.owner).clone()
+    }
+
+    #[cfg(any(feature = "discover", feature = "dns"))]
+    pub(super) fn set_owner(&self, owner: Mark) {
+        *lock(&self.owner) = owner;
     }
 
     pub(crate) fn sources(&self) -> MutexGuard<'_, Sources> {

@@ -9,6 +9,7 @@ mod drain;
 mod envelope;
 mod envelope_carriers;
 mod failover;
+mod feed;
 mod health;
 mod keys;
 mod learned;
