@@ -14,7 +14,7 @@ use crate::{
     dispatch::FirstChoices,
     health::ensure_driven,
     rebalance::Rebalancer,
-    strategy::{LeastConnections, Strategy},
+    strategy::{LeastConnections, Strategy, chance::Chance},
 };
 
 /// Keeps each session on the backend that holds it: a policy and a set of backends.
@@ -62,6 +62,8 @@ pub(crate) struct Core<S> {
     pub(crate) bypass: Option<Arc<Bypass>>,
     pub(crate) actions: Actions,
     pub(crate) first_choices: Arc<FirstChoices>,
+    /// Ids of sessions that are held by their clients.
+    pub(crate) ids: Arc<Chance>,
     pub(crate) rebalancer: Option<Arc<Rebalancer>>,
     pub(crate) options: Options,
 }
@@ -118,6 +120,7 @@ impl<S> StickyLayer<S> {
             bypass: None,
             actions: Actions::default(),
             first_choices: Arc::default(),
+            ids: Arc::new(Chance::new()),
             rebalancer: None,
             options: Options::default(),
         };
@@ -398,6 +401,7 @@ impl<S> Clone for Core<S> {
             bypass: self.bypass.clone(),
             actions: self.actions.clone(),
             first_choices: self.first_choices.clone(),
+            ids: self.ids.clone(),
             rebalancer: self.rebalancer.clone(),
             options: self.options,
         }

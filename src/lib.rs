@@ -82,6 +82,7 @@ mod policy;
 mod rebalance;
 mod reclaim;
 mod service;
+mod session;
 mod sync;
 mod token;
 mod wait;
@@ -116,6 +117,7 @@ pub use self::{
     rebalance::{Move, Rebalance, SessionId},
     reclaim::{Reclaim, ReclaimBody, ReclaimFuture},
     service::{NoInner, StickyService},
+    session::StickySession,
     token::{Key, KeyRing},
     word::{SessionAction, Wish},
 };

@@ -10,6 +10,7 @@ use crate::{
     BackendId, Event, Outcome, Reason, SessionAction, StickyError, Verdict, actions,
     affinity::{Change, Commit},
     backend::{BackendState, session_moved},
+    clock::unix_millis,
     layer::Core,
     strategy::Candidate,
 };
@@ -109,7 +110,15 @@ impl<S> Dispatch<S> {
             clock: &*core.clock,
         };
         let counters = &core.backends.pool().counters;
-        let issued = core.affinity.respond(&commit, &mut self.notes, response.headers_mut());
+        let issued = match &self.held {
+            None => core.affinity.respond(&commit, &mut self.notes, response.headers_mut()),
+            Some((held, version)) => {
+                if matches!(change, Change::Assign | Change::Move) {
+                    held.pin(backend, *version, unix_millis(&*core.clock));
+                }
+                false
+            }
+        };
         if issued {
             counters.token_issued();
         }
@@ -160,7 +169,7 @@ impl<S> Dispatch<S> {
                 if let Some(session) = self.key {
                     state.census.forget(session);
                 }
-                core.affinity.forget(self.https, &mut self.notes, response.headers_mut());
+                self.forget(response);
             }
             SessionAction::NoPin => self.commit(Change::Keep, true, state, response),
             SessionAction::Pin => {
@@ -203,8 +212,15 @@ impl<S> Dispatch<S> {
 
     /// Takes a token away that is worth nothing, so that the client can begin anew.
     pub(crate) fn forget<B>(&mut self, response: &mut Response<B>) {
-        let core = &*self.core;
-        core.affinity.forget(self.https, &mut self.notes, response.headers_mut());
+        match &self.held {
+            None => {
+                let headers = response.headers_mut();
+                self.core.affinity.forget(self.https, &mut self.notes, headers);
+            }
+            Some((held, _)) => {
+                held.end();
+            }
+        }
     }
 
     /// The request ends with an error of ours.
@@ -222,6 +238,9 @@ impl<S> Dispatch<S> {
     fn count(&mut self, backend: Option<&BackendId>) {
         self.counted = true;
         self.core.backends.pool().counters.count(self.verdict, self.reason);
+        if let Some((held, _)) = &self.held {
+            held.ended_with(self.outcome(backend));
+        }
         if tracing::enabled!(target: "tower_sticky", tracing::Level::ERROR) {
             self.trace(backend);
         }

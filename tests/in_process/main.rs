@@ -11,6 +11,7 @@ mod envelope_carriers;
 mod failover;
 mod feed;
 mod health;
+mod held;
 mod keys;
 mod learned;
 mod learned_store;
