@@ -82,8 +82,26 @@ pub(crate) struct Options {
     pub(crate) panic: bool,
     pub(crate) strict: bool,
     pub(crate) return_from_backup: bool,
+    pub(crate) telling: Telling,
     pub(crate) extensions: bool,
     pub(crate) wants_latency: bool,
+}
+
+/// What backends are told about sessions.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Telling {
+    /// Whether what a request says in our headers is taken out.
+    pub(crate) strip: bool,
+    pub(crate) headers: bool,
+    pub(crate) extensions: bool,
+    pub(crate) replicas: usize,
+}
+
+impl Telling {
+    #[inline]
+    pub(crate) fn is_on(self) -> bool {
+        self.headers || self.extensions
+    }
 }
 
 impl<S> StickyLayer<S> {
@@ -141,6 +159,7 @@ impl Default for Options {
             panic: false,
             strict: false,
             return_from_backup: false,
+            telling: Telling::default(),
             extensions: false,
             wants_latency: false,
         }
@@ -287,6 +306,34 @@ impl<S, E> StickyLayer<S, E> {
     #[must_use]
     pub fn outcome_extensions(self, extensions: bool) -> Self {
         self.with(|core| core.options.extensions = extensions)
+    }
+
+    /// Whether each request tells its backend, in its extensions, which session it belongs to, in which
+    /// epoch, and what became of it: a [`SessionInfo`](crate::SessionInfo). For backends in this
+    /// process; default `false`. It costs allocations, as
+    /// [`outcome_extensions`](Self::outcome_extensions) does.
+    #[must_use]
+    pub fn session_extensions(self, extensions: bool) -> Self {
+        self.with(|core| core.options.telling.extensions = extensions)
+    }
+
+    /// Whether each request tells its backend the same in headers (see
+    /// [`SessionInfo`](crate::SessionInfo)), for backends in other processes. Said at all, also with
+    /// `false`, it takes out what a client says in these headers. Default: neither.
+    #[must_use]
+    pub fn session_headers(self, headers: bool) -> Self {
+        self.with(|core| {
+            core.options.telling.strip = true;
+            core.options.telling.headers = headers;
+        })
+    }
+
+    /// How many backends a request names to which its session would go if its own failed
+    /// ([`SessionInfo::replicas`](crate::SessionInfo::replicas)); default 0. State that the application
+    /// has copied there is found there: for such sessions the rank alone decides, and zones do not.
+    #[must_use]
+    pub fn replicas(self, replicas: usize) -> Self {
+        self.with(|core| core.options.telling.replicas = replicas)
     }
 
     /// The wall clock that dates tokens; default the system's.

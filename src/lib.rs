@@ -83,6 +83,7 @@ mod rebalance;
 mod reclaim;
 mod service;
 mod session;
+mod session_info;
 mod sync;
 mod token;
 mod wait;
@@ -118,6 +119,7 @@ pub use self::{
     reclaim::{Reclaim, ReclaimBody, ReclaimFuture},
     service::{NoInner, StickyService},
     session::StickySession,
+    session_info::SessionInfo,
     token::{Key, KeyRing},
     word::{SessionAction, Wish},
 };

@@ -7,6 +7,7 @@ mod failover;
 mod first_choice;
 mod look_up;
 mod moves;
+mod tell;
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,11 +23,12 @@ pub(crate) use self::{
 use self::{candidates::Remaining, first_choice::FirstChoice};
 use crate::{
     BackendId, BoxError, Reason, StickyError, Verdict, Wish,
-    affinity::{Hashing, Head, Look, Notes, Origin, Owner, Reading},
+    affinity::{Hashing, Head, Look, Notes, Origin, Owner, Plan, Reading},
     backend::{BackendState, Gate, Mode, Snapshot, Tier},
     layer::Core,
     on_error::Asked,
     session::Held,
+    session_info,
     strategy::{Candidates, rendezvous},
     token::Pin,
 };
@@ -57,6 +59,8 @@ pub(crate) struct Dispatch<S> {
     owed_to: Option<u64>,
     verdict: Verdict,
     reason: Option<Reason>,
+    /// Who the session is and in which epoch, once a backend was told, and for which verdict.
+    told: Option<Box<(Verdict, Plan)>>,
     refresh: bool,
     https: bool,
     grpc: bool,
@@ -89,6 +93,7 @@ impl<S: Clone> Dispatch<S> {
             owed_to: None,
             verdict: Verdict::Assigned,
             reason: None,
+            told: None,
             refresh: false,
             https: false,
             grpc: false,
@@ -137,6 +142,9 @@ impl<S: Clone> Dispatch<S> {
         });
         if reading.found {
             core.affinity.strip(&reading, &mut look, request.headers_mut());
+        }
+        if core.options.telling.strip && hop.is_none() {
+            session_info::strip(request.headers_mut());
         }
         if let Some(state) = hop.and_then(|here| snapshot.index().get(here.tag())) {
             self.verdict = Verdict::Local;

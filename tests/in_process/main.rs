@@ -18,6 +18,7 @@ mod learned_store;
 mod local;
 mod overload;
 mod rebalance;
+mod session_info;
 mod support;
 mod tiers;
 mod words;
