@@ -112,6 +112,9 @@ impl<S> Backends<S> {
     pub fn set_mode(&self, id: &str, mode: Mode) -> Result<(), PoolError> {
         self.change_state(id, |state| {
             let (backend, from) = (state.id.clone(), state.mode());
+            if (from, mode) == (Mode::Disabled, Mode::Active) {
+                self.pool.begin_slowly(state);
+            }
             state.set_mode(mode);
             (from != mode).then_some(Event::Mode { backend, from, to: mode })
         })

@@ -21,6 +21,6 @@ pub(crate) use self::{
     in_flight::{InFlight, Waiting},
     latency::Latency,
     pool::Pool,
-    snapshot::{Index, Snapshot, TagHasher},
+    snapshot::{Index, Members, Snapshot, TagHasher},
     state::{BackendState, Gate, Readiness},
 };

@@ -3,14 +3,17 @@
 use std::{
     error::Error,
     fmt,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Acquire},
+    },
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    BackendId, BackendState, Readiness,
+    BackendId, BackendState, Gate, Readiness, State,
     snapshot::{Members, Snapshot},
     state::Sources,
 };
@@ -26,7 +29,12 @@ pub(crate) struct Pool<S> {
     pub(crate) counters: Counters,
     pub(crate) events: Publisher,
     pub(crate) driven: AtomicBool,
-    /// Wakes the health driver: something was ejected, or the last handle is gone.
+    /// Whether backends that are new, or back, begin slowly.
+    pub(crate) slow_start: AtomicBool,
+    /// Held by whoever ejects a backend.
+    pub(crate) ejecting: Mutex<()>,
+    /// Wakes the health driver: something was ejected, the members have changed, or the last handle is
+    /// gone.
     pub(crate) wake: Arc<Notify>,
 }
 
@@ -65,6 +73,7 @@ impl<S: Clone> Pool<S> {
         let mut members = Members::clone(&self.load().members);
         check_free(&members, &state)?;
         let backend = state.id.clone();
+        self.begin_slowly(&state);
         members.push(Arc::new(state), service);
         self.publish(Arc::new(members));
         self.events.publish(|| Event::Joined { backend });
@@ -82,7 +91,8 @@ impl<S: Clone> Pool<S> {
                 "the backend {id:?} is the local node; its service is the layer's inner service"
             ))));
         };
-        let changed = state.update(|sources| *sources = Sources::default());
+        let changed = state.update(Sources::forget);
+        self.came_back(state, changed);
         self.publish(Arc::new(members));
         self.events.publish(|| Event::Replaced { backend: state.id.clone() });
         if let Some((from, to)) = changed.map(|(from, to)| (from.state(), to.state()))
@@ -116,6 +126,8 @@ impl<S> Pool<S> {
             counters: Counters::default(),
             events: Publisher::default(),
             driven: AtomicBool::new(false),
+            slow_start: AtomicBool::new(false),
+            ejecting: Mutex::new(()),
             wake: Arc::new(Notify::new()),
         }
     }
@@ -126,8 +138,31 @@ impl<S> Pool<S> {
     }
 
     pub(super) fn publish(&self, members: Arc<Members<S>>) {
-        let next = Snapshot::new(members, Some(&self.load()));
+        let previous = self.load();
+        let changed = !Arc::ptr_eq(&members, &previous.members);
+        let next = Snapshot::new(members, Some(&previous));
         self.snapshot.store(Arc::new(next));
+        if changed {
+            self.wake.notify_one();
+        }
+    }
+
+    /// A backend is new, or back: it takes its share of new sessions by and by, if that is wanted.
+    pub(super) fn begin_slowly(&self, state: &BackendState) {
+        if self.slow_start.load(Acquire) {
+            state.ramp.start(Instant::now());
+            self.wake.notify_one();
+        }
+    }
+
+    /// As [`begin_slowly`](Self::begin_slowly), if the change brought the backend back.
+    fn came_back(&self, state: &BackendState, changed: Option<(Gate, Gate)>) {
+        if let Some((from, to)) = changed
+            && from.state() == State::Down
+            && to.state() != State::Down
+        {
+            self.begin_slowly(state);
+        }
     }
 
     /// Tells the pool what a health source found out about a backend.
@@ -146,6 +181,7 @@ impl<S> Pool<S> {
             let backend = state.id.clone();
             self.events.publish(|| Event::State { backend, from, to, cause });
         }
+        self.came_back(state, Some((before, after)));
         let _changing = lock(&self.changing);
         let members = self.load().members.clone();
         self.publish(members);

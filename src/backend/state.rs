@@ -12,7 +12,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Semaphore;
 
 use super::BackendId;
-use crate::health::Passive;
+use crate::health::{Active, Passive, Ramp, Window};
 
 /// Whether a backend can serve, as its health sources see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -106,6 +106,16 @@ pub(crate) enum Readiness {
 pub(crate) struct Sources {
     pub(crate) readiness: Readiness,
     pub(crate) passive: Passive,
+    pub(crate) active: Active,
+    /// Grows with each service that the backend is given.
+    pub(crate) generation: u64,
+}
+
+impl Sources {
+    /// The backend has another service, of which nothing is known.
+    pub(crate) fn forget(&mut self) {
+        *self = Self { generation: self.generation.wrapping_add(1), ..Self::default() };
+    }
 }
 
 pub(crate) struct BackendState {
@@ -114,6 +124,8 @@ pub(crate) struct BackendState {
     gate: AtomicU8,
     /// Whether an answer would change what passive detection thinks.
     suspect: AtomicBool,
+    /// Whether passive detection has it out, or on trial.
+    ejected: AtomicBool,
     mode: AtomicU8,
     weight: AtomicU32,
     /// Requests that came, and of them those that went: in flight is the difference.
@@ -124,6 +136,8 @@ pub(crate) struct BackendState {
     max: AtomicUsize,
     slots: ArcSwapOption<Semaphore>,
     pub(crate) latency: super::Latency,
+    pub(crate) window: Window,
+    pub(crate) ramp: Ramp,
     sources: Mutex<Sources>,
 }
 
@@ -135,6 +149,7 @@ impl BackendState {
             tag,
             gate: AtomicU8::new(0),
             suspect: AtomicBool::new(false),
+            ejected: AtomicBool::new(false),
             mode: AtomicU8::new(0),
             weight: AtomicU32::new(1),
             entered: AtomicU64::new(0),
@@ -143,6 +158,8 @@ impl BackendState {
             max: AtomicUsize::new(0),
             slots: ArcSwapOption::empty(),
             latency: super::Latency::default(),
+            window: Window::default(),
+            ramp: Ramp::default(),
             sources: Mutex::default(),
         }
     }
@@ -161,6 +178,11 @@ impl BackendState {
     #[inline]
     pub(crate) fn is_suspect(&self) -> bool {
         self.suspect.load(Relaxed)
+    }
+
+    /// Whether passive detection has it out, or on trial.
+    pub(crate) fn is_ejected(&self) -> bool {
+        self.ejected.load(Relaxed)
     }
 
     /// Whether it may be given a new session now.
@@ -251,13 +273,15 @@ impl BackendState {
     pub(crate) fn update(&self, change: impl FnOnce(&mut Sources)) -> Option<(Gate, Gate)> {
         let mut sources = self.sources();
         change(&mut sources);
-        let gate = match (sources.readiness, sources.passive.is_ejected()) {
+        let down = sources.passive.is_ejected() || sources.active.is_down();
+        let gate = match (sources.readiness, down) {
             (Readiness::Failed, _) | (_, true) => Gate::Down,
             _ if sources.passive.is_on_trial() => Gate::Trial,
             (Readiness::Busy, _) => Gate::Busy,
             (Readiness::Ready, _) => Gate::Ready,
         };
         self.suspect.store(!sources.passive.is_quiet(), Relaxed);
+        self.ejected.store(sources.passive.is_out(), Relaxed);
         let before = self.gate();
         self.gate.store(gate as u8, Relaxed);
         (before != gate).then_some((before, gate))
