@@ -16,7 +16,7 @@ use tokio::{
 };
 use tower_service::Service;
 
-use super::{AnyProbe, Settings, judge, ramp, watch::Watches};
+use super::{AnyProbe, Settings, judge, watch::Watches};
 use crate::{
     Cause,
     backend::{Pool, Readiness},
@@ -79,7 +79,6 @@ async fn drive<S, Req>(
     Req: 'static,
 {
     let mut next_sweep = Instant::now();
-    let mut next_ramp = next_sweep;
     let mut next_comparison = settings.success_rate.map(|rate| later(rate.interval));
     let mut watches = probe.map(|probe| Watches::new(probe, settings));
     loop {
@@ -100,18 +99,10 @@ async fn drive<S, Req>(
             judge::compare(&pool, &rate, &settings);
             next_comparison = Some(later(rate.interval));
         }
-        let mut due = next_sweep;
-        if pool.slow_start.load(Acquire) {
-            if now >= next_ramp {
-                next_ramp = later(ramp::step(settings.slow_start));
-                advance_ramps(&pool, &settings);
-            }
-            if is_ramping(&pool) {
-                due = due.min(next_ramp);
-            }
-        }
-        let ejections = end_ejections(&pool, Instant::now());
-        due = [ejections, next_comparison].into_iter().flatten().fold(due, Instant::min);
+        let now = Instant::now();
+        let others =
+            [end_ejections(&pool, now), next_comparison, advance_ramps(&pool, &settings, now)];
+        let due = others.into_iter().flatten().fold(next_sweep, Instant::min);
         drop(pool);
         // Either the time has come, or something was ejected, or the members have changed, or the last
         // handle is gone.
@@ -136,16 +127,11 @@ fn end_ejections<S>(pool: &Pool<S>, now: Instant) -> Option<Instant> {
     next
 }
 
-fn advance_ramps<S>(pool: &Pool<S>, settings: &Settings) {
-    let now = Instant::now();
+/// Brings every slow start to where it should be; tells when that is to be done again.
+fn advance_ramps<S>(pool: &Pool<S>, settings: &Settings, now: Instant) -> Option<Instant> {
     let snapshot = pool.load();
-    for state in snapshot.index().states().iter().filter(|state| !state.ramp.is_over()) {
-        state.ramp.advance(now, settings.slow_start);
-    }
-}
-
-fn is_ramping<S>(pool: &Pool<S>) -> bool {
-    pool.load().index().states().iter().any(|state| !state.ramp.is_over())
+    let states = snapshot.index().states().iter().filter(|state| !state.ramp.is_over());
+    states.filter_map(|state| state.ramp.advance(now, settings.slow_start)).min()
 }
 
 async fn sweep<S, Req>(pool: &Pool<S>)

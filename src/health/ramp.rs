@@ -45,27 +45,24 @@ impl Ramp {
         self.part.store(FIRST, Relaxed);
     }
 
-    /// Takes the share to what it should be now, when it is to be whole after `duration`.
-    pub(super) fn advance(&self, now: Instant, duration: Duration) {
+    /// Takes the share to what it should be now, when it is to be whole after `duration`. Tells when to
+    /// do so again: twenty times in all, but at most every 10 ms.
+    pub(super) fn advance(&self, now: Instant, duration: Duration) -> Option<Instant> {
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(start) = *since else {
-            return;
-        };
+        let start = (*since)?;
         let gone = now.saturating_duration_since(start);
         if gone >= duration {
             *since = None;
             self.part.store(FULL, Relaxed);
+            None
         } else {
             let done = gone.as_secs_f64() / duration.as_secs_f64();
             let part = f64::from(FIRST) + f64::from(FULL - FIRST) * done;
             self.part.store((part as u32).min(FULL - 1), Relaxed);
+            let step = (duration / 20).max(Duration::from_millis(10));
+            Some(now + step.min(duration - gone))
         }
     }
-}
-
-/// How often the shares are brought forward: twenty times, but at most every 10 ms.
-pub(super) fn step(duration: Duration) -> Duration {
-    (duration / 20).max(Duration::from_millis(10))
 }
 
 #[cfg(test)]
