@@ -39,7 +39,7 @@ impl SuccessRate {
     /// How often the backends are compared, at least a millisecond; default 10 s.
     #[must_use]
     pub fn interval(mut self, interval: Duration) -> Self {
-        self.interval = interval.max(Duration::from_millis(1));
+        self.interval = super::settings::sensible(interval);
         self
     }
 

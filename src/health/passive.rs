@@ -46,9 +46,6 @@ pub(crate) enum Trouble {
     Answer,
 }
 
-/// No ejection takes longer, whatever the option says.
-const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-
 impl Passive {
     pub(crate) fn is_ejected(&self) -> bool {
         matches!(self.phase, Phase::Ejected { .. })
@@ -107,7 +104,6 @@ impl Passive {
         if matches!(self.phase, Phase::In) {
             self.note(longest, now);
         }
-        let longest = longest.min(YEAR);
         let wait = (longest / 10).saturating_mul(1 << self.ejections.min(10)).min(longest);
         self.ejections = self.ejections.saturating_add(1);
         self.phase = Phase::Ejected { until: now + wait };

@@ -106,7 +106,7 @@ impl<P> Health<P> {
     /// How often every backend's readiness is polled, at least a millisecond; default 1 s.
     #[must_use]
     pub fn readiness_interval(mut self, interval: Duration) -> Self {
-        self.settings.readiness_interval = interval.max(Duration::from_millis(1));
+        self.settings.readiness_interval = sensible(interval);
         self
     }
 
@@ -131,7 +131,7 @@ impl<P> Health<P> {
     /// verdict, and when the last result, or passive detection, disagrees with the verdict.
     #[must_use]
     pub fn probe_interval(mut self, interval: Duration) -> Self {
-        self.settings.probe_interval = interval.max(Duration::from_millis(1));
+        self.settings.probe_interval = sensible(interval);
         self
     }
 
@@ -139,7 +139,7 @@ impl<P> Health<P> {
     /// that it waits as long for its service to be ready.
     #[must_use]
     pub fn probe_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.probe_timeout = timeout.max(Duration::from_millis(1));
+        self.settings.probe_timeout = sensible(timeout);
         self
     }
 
@@ -205,8 +205,8 @@ impl<P> Health<P> {
 
     /// The longest ejection; default 10 s. The first one takes a tenth of it.
     #[must_use]
-    pub const fn ejection(mut self, longest: Duration) -> Self {
-        self.settings.ejection = longest;
+    pub fn ejection(mut self, longest: Duration) -> Self {
+        self.settings.ejection = longest.min(YEAR);
         self
     }
 
@@ -216,12 +216,21 @@ impl<P> Health<P> {
     ///
     /// The [strategies](crate::strategy) do so, by [`Candidate::share`](crate::strategy::Candidate::share).
     /// Sessions that have a backend are not affected, nor are those that are placed by the hash of a
-    /// key, in the hash modes as at failover: all gateways must agree on them.
+    /// key, in the hash modes as at failover: all gateways must agree on them. A strategy that compares
+    /// loads does so per share: while nobody has anything to do, one that begins slowly gets nothing.
     #[must_use]
-    pub const fn slow_start(mut self, duration: Duration) -> Self {
-        self.settings.slow_start = duration;
+    pub fn slow_start(mut self, duration: Duration) -> Self {
+        self.settings.slow_start = duration.min(YEAR);
         self
     }
+}
+
+/// No time that is set is longer.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// As an interval or a time limit.
+pub(super) fn sensible(time: Duration) -> Duration {
+    time.clamp(Duration::from_millis(1), YEAR)
 }
 
 impl Default for Health {

@@ -455,6 +455,24 @@ fn what_cannot_work_is_said_when_the_layer_is_built() {
     assert!(error(first).contains("200 to 599"), "the first mistake is the one that is told");
 }
 
+#[tokio::test(start_paused = true)]
+async fn times_without_a_sensible_end_do_no_harm() {
+    let (backends, [a]) = nodes(["a"]);
+    let ever = Duration::MAX;
+    let health = health().probe_interval(ever).probe_timeout(ever).readiness_interval(ever);
+    let rate = tower_sticky::SuccessRate::new().interval(ever);
+    let health = health.ejection(ever).slow_start(ever).success_rate(rate);
+    let service = start(&backends, health).into_service();
+    backends.insert("b", Node::new("b")).unwrap();
+    a.told.refuses.store(true, SeqCst);
+    assert_eq!(send(&service, with_cookie("sid=a")).await.body, "b");
+    after(3_000_000_000).await;
+    assert_eq!(state(&backends, "a"), State::Down, "a tenth of a year is longer");
+    a.told.refuses.store(false, SeqCst);
+    after(400_000_000).await;
+    assert_eq!(send(&service, with_cookie("sid=a")).await.body, "a");
+}
+
 #[test]
 #[should_panic(expected = "begin with '/'")]
 fn the_short_way_panics_with_the_same_words() {
