@@ -20,7 +20,7 @@ use tower_sticky::{
 };
 
 use crate::support::{
-    Body, Client, Node, UNGATED, after, get, health_changes, nodes, plain, send, with_cookie,
+    Body, Client, Node, UNGATED, after, get, health_changes, nodes, plain, send, until, with_cookie,
 };
 
 fn probe() -> HttpProbe<Body> {
@@ -69,16 +69,12 @@ async fn rise_and_fall_say_how_many() {
     after(5_000).await;
     a.told.breaks.store(true, SeqCst);
     let failing = Instant::now();
-    while state(&backends, "a") != State::Down {
-        after(10).await;
-    }
+    until(&backends, "a", State::Down).await;
     let took = failing.elapsed();
     assert!(took > Duration::from_millis(900), "four more in doubt, of 225 ms and more: {took:?}");
     a.told.breaks.store(false, SeqCst);
     let before = a.served();
-    while state(&backends, "a") != State::Ready {
-        after(10).await;
-    }
+    until(&backends, "a", State::Ready).await;
     assert_eq!(a.served() - before, 4);
 }
 
@@ -341,6 +337,23 @@ async fn a_new_service_is_judged_by_its_own_probes() {
     let changes = health_changes(&mut events).await;
     let a_is = |state, cause| ("a".to_owned(), state, cause);
     assert_eq!(changes, [a_is(State::Down, Cause::Probe), a_is(State::Ready, Cause::Replaced)]);
+    assert_eq!(backends.get("a").unwrap().probe_failure, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_comes_at_the_moment_of_the_change_is_not_the_new_services() {
+    let (backends, [a]) = nodes(["a"]);
+    let mut events = backends.events();
+    let _layer = start(&backends, health().probe_timeout(Duration::from_secs(10)).fall(1));
+    after(2_000).await;
+    a.told.gate.forget_permits(UNGATED);
+    a.told.status.store(500, SeqCst);
+    after(2_000).await;
+    // The old service's answer is there before anybody can give its probe up.
+    a.told.gate.add_permits(UNGATED);
+    backends.replace("a", Node::new("a anew")).unwrap();
+    after(1).await;
+    assert_eq!(health_changes(&mut events).await, []);
     assert_eq!(backends.get("a").unwrap().probe_failure, None);
 }
 

@@ -8,7 +8,7 @@ use tower_sticky::{
     strategy::{Candidates, LeastConnections, P2c, PeakEwma, Random, RoundRobin, Strategy},
 };
 
-use crate::support::{Body, Client, Node, after, get, nodes, plain, send, with_cookie};
+use crate::support::{Body, Client, Node, after, get, nodes, plain, send, until, with_cookie};
 
 const WHOLE: Duration = Duration::from_secs(20);
 
@@ -81,11 +81,7 @@ async fn a_backend_that_comes_back_begins_slowly() {
         let [a, b] = shares(&layer, ["a", "b"]).await;
         assert!((80..150).contains(&a) && a + b == 1_000, "{why}: {a} of 1,000");
     };
-    let wait_for = async |state| {
-        while backends.get("a").unwrap().state != state {
-            after(10).await;
-        }
-    };
+    let wait_for = async |state| until(&backends, "a", state).await;
 
     a.told.breaks.store(true, SeqCst);
     wait_for(State::Down).await;

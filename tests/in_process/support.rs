@@ -182,6 +182,17 @@ pub async fn after(millis: u64) {
     tokio::time::sleep(Duration::from_millis(millis)).await;
 }
 
+/// Waits, in paused time, until a backend is so.
+pub async fn until(backends: &Backends<Node>, id: &str, state: State) {
+    for _ in 0..10_000 {
+        if backends.get(id).unwrap().state == state {
+            return;
+        }
+        after(10).await;
+    }
+    panic!("in 100 s {id} did not become {state}");
+}
+
 /// The changes of health that have happened since the last time: who, to what, and why.
 pub async fn health_changes(events: &mut Events) -> Vec<(String, State, Cause)> {
     let mut changes = Vec::new();
