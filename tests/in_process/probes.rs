@@ -342,17 +342,22 @@ async fn a_new_service_is_judged_by_its_own_probes() {
 
 #[tokio::test(start_paused = true)]
 async fn a_result_that_comes_at_the_moment_of_the_change_is_not_the_new_services() {
-    let (backends, [a]) = nodes(["a"]);
+    let (backends, _nodes) = nodes(["a"]);
     let mut events = backends.events();
-    let _layer = start(&backends, health().probe_timeout(Duration::from_secs(10)).fall(1));
-    after(2_000).await;
-    a.told.gate.forget_permits(UNGATED);
-    a.told.status.store(500, SeqCst);
-    after(2_000).await;
-    // The old service's answer is there before anybody can give its probe up.
-    a.told.gate.add_permits(UNGATED);
-    backends.replace("a", Node::new("a anew")).unwrap();
-    after(1).await;
+    let pool = backends.clone();
+    let replacing = move |node: Node, id: BackendId| {
+        let pool = pool.clone();
+        async move {
+            if node.name == "anew" {
+                return Ok(());
+            }
+            // There before anybody can give this probe up.
+            pool.replace(id.as_str(), Node::new("anew")).map_err(|_| "it is not the local node")?;
+            Err("the old one is dead")
+        }
+    };
+    let _layer = start(&backends, Health::new().probe(replacing).fall(1));
+    after(1_000).await;
     assert_eq!(health_changes(&mut events).await, []);
     assert_eq!(backends.get("a").unwrap().probe_failure, None);
 }
