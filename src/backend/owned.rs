@@ -84,7 +84,9 @@ impl<S: Clone> Pool<S> {
                         continue;
                     }
                     let backend = fresh.id.clone();
-                    members.push(self.departed.recall(fresh), Some(service));
+                    let state = self.departed.recall(fresh);
+                    self.begin_slowly(&state);
+                    members.push(state, Some(service));
                     self.events.publish(|| Event::Joined { backend });
                 }
                 (
