@@ -20,8 +20,8 @@ use crate::{
     BoxError, Cause, Hold, NotSent, OnError, Reason, StickyBody, StickyError, Unanswered,
     backend::{BackendState, InFlight, Readiness},
     dispatch::{Attempt, Dispatch, LookUp, Next, Patience, Trial, observe},
+    hand_over::HandOver,
     health::{Trouble, blame, is_failure},
-    rebalance::HandOver,
     wait::{Gate, Wait},
 };
 
@@ -56,7 +56,7 @@ pin_project! {
         // Waiting for a store, before it is known where the request belongs.
         LookUp { look_up: LookUp },
         // The application carries the session's state over to another backend.
-        HandOver { work: HandOver, to: u64 },
+        HandOver { work: HandOver, to: u64, reason: Reason },
         // Waiting until this very clone is ready to be called.
         Wait { wait: Wait<S> },
         Call {
@@ -134,9 +134,9 @@ where
                     Step::Begin { next: dispatch.resume(request) }
                 }
 
-                StepProjection::HandOver { work, to } => {
+                StepProjection::HandOver { work, to, reason } => {
                     let moves = ready!(work.poll(cx));
-                    Step::Begin { next: dispatch.handed_over(moves, *to) }
+                    Step::Begin { next: dispatch.handed_over(moves, *to, *reason) }
                 }
 
                 StepProjection::Wait { wait } => {
@@ -261,7 +261,7 @@ where
 {
     match (next, inner) {
         (Next::LookUp(look_up), _) => Ok(Step::LookUp { look_up }),
-        (Next::HandOver { work, to }, _) => Ok(Step::HandOver { work, to }),
+        (Next::HandOver { work, to, reason }, _) => Ok(Step::HandOver { work, to, reason }),
         (Next::Fail(error), _) => Err(error),
         (Next::Try(Attempt { service: Some(service), state, trial, patience }), _) => {
             Ok(Step::Wait { wait: Wait::new(service, state, trial, patience) })

@@ -1,17 +1,18 @@
 //! The policy of a sticky service, and its builder.
 
-use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
+use std::{fmt, future::Future, marker::PhantomData, sync::Arc, time::Duration};
 
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    BackendId, Backends, Busy, ConfigError, Failover, Health, NoInner, Propagate, Rebalance,
-    Respond, StickyService,
+    BackendId, Backends, BoxError, Busy, ConfigError, Failover, Health, Move, NoInner, Propagate,
+    Rebalance, Respond, StickyService,
     actions::Actions,
     affinity::{Affinity, BoundAffinity, Head, header_name},
     clock::{SystemClock, WallClock},
     dispatch::FirstChoices,
+    hand_over::BeforeMove,
     health::{AnyProbe, Probe, Settings, ensure_driven},
     rebalance::Rebalancer,
     strategy::{LeastConnections, Strategy, chance::Chance},
@@ -65,6 +66,7 @@ pub(crate) struct Core<S> {
     /// Ids of sessions that are held by their clients.
     pub(crate) ids: Arc<Chance>,
     pub(crate) rebalancer: Option<Arc<Rebalancer>>,
+    pub(crate) before_move: Option<BeforeMove>,
     pub(crate) options: Options,
     pub(crate) probe: Option<AnyProbe<S>>,
 }
@@ -141,6 +143,7 @@ impl<S> StickyLayer<S> {
             first_choices: Arc::default(),
             ids: Arc::new(Chance::new()),
             rebalancer: None,
+            before_move: None,
             options: Options::default(),
             probe: None,
         };
@@ -269,6 +272,41 @@ impl<S, E> StickyLayer<S, E> {
     #[must_use]
     pub fn return_from_backup(self, returns: bool) -> Self {
         self.with(|core| core.options.return_from_backup = returns)
+    }
+
+    /// What to do before a session moves to another backend, for example carry its state over. The
+    /// request that moves it waits for that, for at most `patience`.
+    ///
+    /// When it fails, or takes longer, a session that could stay does so (it moves because of
+    /// [`rebalance`](Self::rebalance), [`return_from_backup`](Self::return_from_backup) or
+    /// [`Drain::hand_over`](crate::Drain::hand_over)); one that cannot, because its backend is down,
+    /// disabled or drained, goes on at the new one.
+    ///
+    /// Only sessions that have an id move with it, which those with plain tokens have not. Of parallel
+    /// requests of a session that could stay, one carries it over and the others are served where it
+    /// was; of one that could not, each may call the hook.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// # use tower_sticky::{Backends, KeyRing, StickyLayer, affinity::Cookie};
+    /// # async fn copy_the_cart(_: String, _: String, _: String) -> std::io::Result<()> { Ok(()) }
+    /// # let layer: StickyLayer<()> =
+    /// #     StickyLayer::new(Backends::new(), Cookie::sealed("sid", KeyRing::generate()?));
+    /// let layer = layer.before_move(Duration::from_secs(1), |session| {
+    ///     copy_the_cart(session.id().to_string(), session.from().to_string(), session.to().to_string())
+    /// });
+    /// # Ok::<(), tower_sticky::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn before_move<F, Fut, Err>(self, patience: Duration, hook: F) -> Self
+    where
+        F: Fn(Move) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), Err>> + Send + 'static,
+        Err: Into<BoxError>,
+    {
+        self.with(|core| core.before_move = Some(BeforeMove::new(patience, hook)))
     }
 
     /// Whether sessions that rest move to backends that have less to do, for example after new ones
@@ -475,6 +513,7 @@ impl<S> Clone for Core<S> {
             first_choices: self.first_choices.clone(),
             ids: self.ids.clone(),
             rebalancer: self.rebalancer.clone(),
+            before_move: self.before_move.clone(),
             options: self.options,
             probe: self.probe.clone(),
         }

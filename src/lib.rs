@@ -71,10 +71,12 @@ mod dispatch;
 mod error;
 mod events;
 mod future;
+mod hand_over;
 mod hash;
 mod health;
 mod hold;
 mod layer;
+mod limiter;
 mod on_error;
 mod outcome;
 mod peer;
@@ -83,6 +85,7 @@ mod rebalance;
 mod reclaim;
 mod service;
 mod session;
+mod session_id;
 mod session_info;
 mod sync;
 mod token;
@@ -108,6 +111,7 @@ pub use self::{
     error::{BoxError, ConfigError, DrainOver, NotSent, StickyError, TimedOut, Unanswered},
     events::{Cause, Event, Events},
     future::ResponseFuture,
+    hand_over::Move,
     health::{GrpcProbe, Health, HttpProbe, NoProbe, Probe, ProbeBody, SuccessRate},
     hold::{Hold, HoldEnd},
     layer::StickyLayer,
@@ -115,10 +119,11 @@ pub use self::{
     outcome::{Outcome, Reason, Stats, Verdict},
     peer::Peer,
     policy::{Busy, Failover},
-    rebalance::{Move, Rebalance, SessionId},
+    rebalance::Rebalance,
     reclaim::{Reclaim, ReclaimBody, ReclaimFuture},
     service::{NoInner, StickyService},
     session::StickySession,
+    session_id::SessionId,
     session_info::SessionInfo,
     token::{Key, KeyRing},
     word::{SessionAction, Wish},

@@ -242,6 +242,12 @@ impl BackendState {
         self.set_mode(Mode::Drained);
     }
 
+    /// Whether its drain lets one more session go now; it counts as gone.
+    #[cold]
+    pub(crate) fn lets_go(&self) -> bool {
+        self.drain.lets_go()
+    }
+
     /// What becomes of its sessions once it is drained.
     pub(crate) fn drained(&self) -> Failover {
         match self.drained.load(Relaxed) {

@@ -85,7 +85,7 @@ impl<S: Clone> Dispatch<S> {
             },
         };
         self.remaining = Some(remaining);
-        next
+        self.carry(next)
     }
 
     /// The error when all have been asked; `last` is what the last one said.
@@ -138,7 +138,7 @@ impl<S: Clone> Dispatch<S> {
     pub(crate) fn busy(&mut self, state: &Arc<BackendState>, patience: Patience) -> Next<S> {
         let parked = Parked { state: state.clone(), verdict: self.verdict, reason: self.reason };
         match patience {
-            Patience::None if self.is_moving_freely() => self.stay_at_home(),
+            Patience::None if self.moves_freely => self.stay_at_home(),
             Patience::None => self.park(parked, Some(state.tag)),
             Patience::Pinned => {
                 self.reason = Some(Reason::Busy);
@@ -180,7 +180,7 @@ impl<S: Clone> Dispatch<S> {
             return Next::Fail(StickyError::NotSent { backend: state.id.clone(), source });
         }
         let in_time = Instant::now() < self.whole_deadline();
-        if self.is_moving_freely() && in_time {
+        if self.moves_freely && in_time {
             return self.stay_at_home();
         }
         if let Err(error) = self.leave(state, reason, self.core.options.unavailable) {

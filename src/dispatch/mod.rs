@@ -59,6 +59,10 @@ pub(crate) struct Dispatch<S> {
     owed_to: Option<u64>,
     verdict: Verdict,
     reason: Option<Reason>,
+    /// Whether the session is on its way to another backend though it could stay.
+    moves_freely: bool,
+    /// Whether the application has carried the session's state over for this request, or has tried to.
+    carried: bool,
     /// Who the session is and in which epoch, once a backend was told, and for which verdict.
     told: Option<Box<(Verdict, Plan)>>,
     refresh: bool,
@@ -93,6 +97,8 @@ impl<S: Clone> Dispatch<S> {
             owed_to: None,
             verdict: Verdict::Assigned,
             reason: None,
+            moves_freely: false,
+            carried: false,
             told: None,
             refresh: false,
             https: false,
@@ -188,6 +194,11 @@ impl<S: Clone> Dispatch<S> {
             }
             if reading.rested
                 && let Some(next) = self.relieve(snapshot, position)
+            {
+                return next;
+            }
+            if snapshot.index().states()[position].mode() == Mode::Draining
+                && let Some(next) = self.let_go(snapshot, position)
             {
                 return next;
             }

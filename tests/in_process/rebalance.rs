@@ -136,7 +136,7 @@ async fn the_application_carries_the_state_over_first() {
     let (backends, _nodes) = nodes(["a"]);
     let clock = Clock::new();
     let moves: Arc<Mutex<Vec<Move>>> = Arc::default();
-    let rebalance = at_once().before_move({
+    let layer = layer(&backends, &clock).before_move(SECOND, {
         let moves = moves.clone();
         move |session| {
             moves.lock().unwrap().push(session);
@@ -146,7 +146,7 @@ async fn the_application_carries_the_state_over_first() {
             }
         }
     });
-    let service = layer(&backends, &clock).rebalance(rebalance).unwrap().into_service();
+    let service = layer.rebalance(at_once()).unwrap().into_service();
     let mut clients = vec![Client::default(); 10];
     visit!(clients, service);
     backends.insert("b", Node::new("b")).unwrap();
@@ -167,7 +167,7 @@ async fn what_cannot_be_carried_over_stays() {
     let (backends, _nodes) = nodes(["a"]);
     let clock = Clock::new();
     let asked = Arc::new(AtomicUsize::new(0));
-    let rebalance = at_once().move_timeout(SECOND).before_move({
+    let layer = layer(&backends, &clock).before_move(SECOND, {
         let asked = asked.clone();
         move |_| {
             let hangs = asked.fetch_add(1, SeqCst).is_multiple_of(2);
@@ -179,7 +179,7 @@ async fn what_cannot_be_carried_over_stays() {
             }
         }
     });
-    let service = layer(&backends, &clock).rebalance(rebalance).unwrap().into_service();
+    let service = layer.rebalance(at_once()).unwrap().into_service();
     let mut clients = vec![Client::default(); 4];
     visit!(clients, service);
     backends.insert("b", Node::new("b")).unwrap();
