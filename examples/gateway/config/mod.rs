@@ -12,12 +12,12 @@ use std::{
 };
 
 use ipnet::IpNet;
-use tower_sticky::{Busy, ConfigError, Failover, Health, affinity::Chain, strategy::Strategy};
-
-use self::{
-    duration::Humane,
-    file::{File, NotBuilt, Otherwise, Retry},
+use tower_sticky::{
+    Busy, ConfigError, Failover, Health, Rebalance, affinity::Chain, strategy::Strategy,
 };
+
+pub(crate) use self::duration::Humane;
+use self::file::{Afterwards, File, NotBuilt, Otherwise, Retry};
 use crate::{cli::Flags, strategy};
 
 /// Where the gateway listens when nobody says otherwise.
@@ -67,7 +67,12 @@ pub(crate) struct Settings {
     pub(crate) busy: Busy,
     pub(crate) retry: bool,
     pub(crate) panic: bool,
+    /// Whether sessions return from a backup.
+    pub(crate) return_from_backup: bool,
     pub(crate) health: Health,
+    pub(crate) rebalance: Option<Rebalance>,
+    /// The zone that the gateway is in.
+    pub(crate) zone: Option<file::Zone>,
     pub(crate) backends: Vec<file::Backend>,
     /// The three shops of the demo are the backends.
     pub(crate) demo: bool,
@@ -112,7 +117,6 @@ impl Settings {
     }
 
     fn new(file: File, flags: Flags, has_file: bool) -> Result<Self, Error> {
-        not_built("rebalance", &file.rebalance)?;
         not_built("session_headers", &file.session_headers)?;
 
         let demo = !has_file && flags.backends.is_empty();
@@ -141,7 +145,7 @@ impl Settings {
         let limits = limits(&file.limits)?;
         let failover = &file.failover;
         let busy = Busy::wait(or(failover.busy_wait, Duration::from_millis(200)))
-            .then(otherwise(failover.busy.unwrap_or(Otherwise::Borrow)));
+            .then(failover.busy.unwrap_or(Otherwise::Borrow).into());
         Ok(Self {
             pool,
             listen: address("listen", flags.listen.or(file.listen).as_deref(), LISTEN)?,
@@ -155,11 +159,14 @@ impl Settings {
             passing_key,
             application_header: file.application.header,
             strategy: strategy::named(flags.strategy.or(file.strategy.kind).as_deref())?,
-            failover: otherwise(failover.unavailable.unwrap_or(Otherwise::Repin)),
+            failover: failover.unavailable.unwrap_or(Otherwise::Repin).into(),
             busy,
             retry: failover.retry.unwrap_or(Retry::Idempotent) == Retry::Idempotent,
             panic: failover.panic,
+            return_from_backup: failover.backup == Some(Afterwards::Return),
             health: health(&file.health)?,
+            rebalance: file.rebalance.as_ref().map(rebalance).transpose()?,
+            zone: file.zone,
             backends,
             demo,
             workers: flags
@@ -258,11 +265,22 @@ fn health(health: &file::Health) -> Result<Health, Error> {
         .ejection(or(outlier.ejection, Duration::from_secs(10))))
 }
 
-const fn otherwise(word: Otherwise) -> Failover {
-    match word {
-        Otherwise::Repin => Failover::Repin,
-        Otherwise::Borrow => Failover::Borrow,
-        Otherwise::Reject => Failover::Reject,
+/// The layer checks the bounds when it is given them, and names `tolerance` and `idle_for`.
+fn rebalance(section: &file::Rebalance) -> Result<Rebalance, Error> {
+    let mut rebalance = Rebalance::new();
+    if let Some(times) = section.tolerance {
+        rebalance = rebalance.tolerance(times);
+    }
+    if let Some(Humane(idle)) = section.idle_for {
+        rebalance = rebalance.idle_for(idle);
+    }
+    match section.max_per_second {
+        Some(0) => Err(Error::new(
+            "rebalance.max_per_second is 0, so that nobody would ever move; use at least 1, or \
+             leave [rebalance] out",
+        )),
+        Some(sessions) => Ok(rebalance.max_per_second(sessions)),
+        None => Ok(rebalance),
     }
 }
 
