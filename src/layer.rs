@@ -12,7 +12,7 @@ use crate::{
     affinity::{Affinity, BoundAffinity, Head, header_name},
     clock::{SystemClock, WallClock},
     dispatch::FirstChoices,
-    health::ensure_driven,
+    health::{AnyProbe, Probe, Settings, ensure_driven},
     rebalance::Rebalancer,
     strategy::{LeastConnections, Strategy},
 };
@@ -64,13 +64,14 @@ pub(crate) struct Core<S> {
     pub(crate) first_choices: Arc<FirstChoices>,
     pub(crate) rebalancer: Option<Arc<Rebalancer>>,
     pub(crate) options: Options,
+    pub(crate) probe: Option<AnyProbe<S>>,
 }
 
 type Bypass = dyn Fn(&Head<'_>) -> bool + Send + Sync;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Options {
-    pub(crate) health: Health,
+    pub(crate) health: Settings,
     pub(crate) unavailable: Failover,
     pub(crate) busy: Busy,
     pub(crate) ready_timeout: Duration,
@@ -120,6 +121,7 @@ impl<S> StickyLayer<S> {
             first_choices: Arc::default(),
             rebalancer: None,
             options: Options::default(),
+            probe: None,
         };
         Ok(Self { core: Arc::new(core), on_error: PhantomData })
     }
@@ -128,7 +130,7 @@ impl<S> StickyLayer<S> {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            health: Health::new(),
+            health: Settings::new(),
             unavailable: Failover::default(),
             busy: Busy::default(),
             ready_timeout: Duration::from_secs(1),
@@ -156,9 +158,32 @@ impl<S, E> StickyLayer<S, E> {
 
     /// How the pool finds out which backends can serve. Of several layers over one pool, the one
     /// that starts the readiness poll decides.
+    ///
+    /// # Panics
+    ///
+    /// When the probe cannot work, with the message of the error; see [`try_health`](Self::try_health).
     #[must_use]
-    pub fn health(self, health: Health) -> Self {
-        self.with(|core| core.options.health = health)
+    pub fn health<P: Probe<S>>(self, health: Health<P>) -> Self
+    where
+        S: 'static,
+    {
+        match self.try_health(health) {
+            Ok(layer) => layer,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// As [`health`](Self::health), with an error instead of a panic.
+    ///
+    /// # Errors
+    ///
+    /// When the probe cannot work, for example because its path is not one.
+    pub fn try_health<P: Probe<S>>(self, health: Health<P>) -> Result<Self, ConfigError>
+    where
+        S: 'static,
+    {
+        let probe = AnyProbe::new(health.probe)?;
+        Ok(self.with(|core| (core.options.health, core.probe) = (health.settings, probe)))
     }
 
     /// What to do with a session whose backend is down, disabled or refuses the connection; default
@@ -317,7 +342,7 @@ impl<S, E> StickyLayer<S, E> {
         S: Service<Req> + Clone + Send + Sync + 'static,
         Req: 'static,
     {
-        ensure_driven::<S, Req>(self.core.backends.pool(), self.core.options.health)
+        ensure_driven::<S, Req>(&self.core)
     }
 
     /// The pool's handle.
@@ -400,6 +425,7 @@ impl<S> Clone for Core<S> {
             first_choices: self.first_choices.clone(),
             rebalancer: self.rebalancer.clone(),
             options: self.options,
+            probe: self.probe.clone(),
         }
     }
 }

@@ -48,7 +48,7 @@
 //! HTTP client.
 //!
 //! Tonic's `Channel` and most HTTP clients are always "ready", dead or not: for them the readiness
-//! poll finds nothing out, and passive detection does the work. See [`Health`].
+//! poll finds nothing out, and probes and passive detection do the work. See [`Health`].
 //!
 //! # Features
 //!
@@ -102,7 +102,7 @@ pub use self::{
     error::{BoxError, ConfigError, DrainOver, NotSent, StickyError, TimedOut, Unanswered},
     events::{Cause, Event, Events},
     future::ResponseFuture,
-    health::Health,
+    health::{GrpcProbe, Health, HttpProbe, NoProbe, Probe, ProbeBody, SuccessRate},
     hold::{Hold, HoldEnd},
     layer::StickyLayer,
     on_error::{OnError, Propagate, Respond},

@@ -69,7 +69,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        ensure_driven::<S, Request<B>>(self.core.backends.pool(), self.core.options.health);
+        ensure_driven::<S, Request<B>>(&self.core);
         let mut dispatch = Dispatch::new(self.core.clone(), self.inner.is_some());
         let next = dispatch.begin(&self.core, &mut request);
         ResponseFuture::new(dispatch, next, request, self.inner.clone())

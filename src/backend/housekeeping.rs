@@ -77,6 +77,9 @@ impl<S> Pool<S> {
         let from = state.mode();
         if from != mode {
             self.end_drain(state, DrainEnd::Cancelled);
+            if matches!((from, mode), (Mode::Disabled | Mode::Drained, Mode::Active)) {
+                self.begin_slowly(state);
+            }
             state.set_mode(mode);
             state.drain.enter(match mode {
                 Mode::Draining => Phase::Draining,

@@ -38,7 +38,7 @@ pub(crate) use self::{
     latency::Latency,
     pool::Pool,
     slots::{Place, Slot},
-    snapshot::{Index, Snapshot, TagHasher},
+    snapshot::{Index, Members, Snapshot, TagHasher},
     state::{BackendState, Gate, Readiness},
     tiers::Tier,
 };

@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicUsize},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Acquire},
     },
 };
 
@@ -13,7 +13,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    BackendId, BackendState, Readiness,
+    BackendId, BackendState, Gate, Readiness, State,
     balance::Balance,
     snapshot::{Members, Snapshot},
     state::Sources,
@@ -40,7 +40,12 @@ pub(crate) struct Pool<S> {
     pub(super) drains: AtomicUsize,
     pub(super) balance: Balance,
     pub(crate) driven: AtomicBool,
-    /// Wakes the health driver: something was ejected, or the last handle is gone.
+    /// Whether backends that are new, or back, begin slowly.
+    pub(crate) slow_start: AtomicBool,
+    /// Held by whoever ejects a backend.
+    pub(crate) ejecting: Mutex<()>,
+    /// Wakes the health driver: something was ejected, the members have changed, or the last handle is
+    /// gone.
     pub(crate) wake: Arc<Notify>,
 }
 
@@ -79,6 +84,7 @@ impl<S: Clone> Pool<S> {
         let mut members = Members::clone(&self.load().members);
         check_free(&members, &state)?;
         let backend = state.id.clone();
+        self.begin_slowly(&state);
         members.push(Arc::new(state), service);
         self.publish(Arc::new(members));
         self.events.publish(|| Event::Joined { backend });
@@ -96,7 +102,8 @@ impl<S: Clone> Pool<S> {
                 "the backend {id:?} is the local node; its service is the layer's inner service"
             ))));
         };
-        let changed = state.update(|sources| *sources = Sources::default());
+        let changed = state.update(Sources::forget);
+        self.came_back(state, changed);
         self.publish(Arc::new(members));
         self.events.publish(|| Event::Replaced { backend: state.id.clone() });
         if let Some((from, to)) = changed.map(|(from, to)| (from.state(), to.state()))
@@ -136,6 +143,8 @@ impl<S> Pool<S> {
             drains: AtomicUsize::new(0),
             balance: Balance::default(),
             driven: AtomicBool::new(false),
+            slow_start: AtomicBool::new(false),
+            ejecting: Mutex::new(()),
             wake: Arc::new(Notify::new()),
         }
     }
@@ -146,10 +155,33 @@ impl<S> Pool<S> {
     }
 
     pub(super) fn publish(&self, members: Arc<Members<S>>) {
+        let previous = self.load();
+        let changed = !Arc::ptr_eq(&members, &previous.members);
         let zone = self.own_zone.load();
         let zone = zone.as_deref().map(String::as_str);
-        let next = Snapshot::new(members, zone, Some(&self.load()));
+        let next = Snapshot::new(members, zone, Some(&previous));
         self.snapshot.store(Arc::new(next));
+        if changed {
+            self.wake.notify_one();
+        }
+    }
+
+    /// A backend is new, or back: it takes its share of new sessions by and by, if that is wanted.
+    pub(super) fn begin_slowly(&self, state: &BackendState) {
+        if self.slow_start.load(Acquire) {
+            state.ramp.start(Instant::now());
+            self.wake.notify_one();
+        }
+    }
+
+    /// As [`begin_slowly`](Self::begin_slowly), if the change brought the backend back.
+    fn came_back(&self, state: &BackendState, changed: Option<(Gate, Gate)>) {
+        if let Some((from, to)) = changed
+            && from.state() == State::Down
+            && to.state() != State::Down
+        {
+            self.begin_slowly(state);
+        }
     }
 
     /// Tells the pool what a health source found out about a backend.
@@ -168,6 +200,7 @@ impl<S> Pool<S> {
             let backend = state.id.clone();
             self.events.publish(|| Event::State { backend, from, to, cause });
         }
+        self.came_back(state, Some((before, after)));
         let _changing = lock(&self.changing);
         let members = self.load().members.clone();
         self.publish(members);
