@@ -239,6 +239,18 @@ async fn when_there_is_room_again_the_next_failure_ejects() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failed_trial_needs_no_room() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let health = Health::new().consecutive_failures(1).max_ejected(0.5);
+    let service = service(&backends, health);
+    fails(&a, true);
+    assert_eq!(ask(&service, "a").await, 500);
+    after(1_100).await;
+    assert_eq!(ask(&service, "a").await, 500, "the trial");
+    assert_eq!(send(&service, with_cookie("sid=a")).await.body, "b", "ejected again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn at_the_same_moment_no_more_are_ejected_either() {
     let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
     let (backends, nodes) = nodes(names);

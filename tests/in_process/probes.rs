@@ -219,6 +219,7 @@ async fn a_probe_is_not_a_request() {
     let layer = start(&backends, health().probe_timeout(Duration::from_secs(1000)));
     after(1_000).await;
     assert_eq!(a.told.headers.lock().unwrap().len(), 1, "a probe hangs in the backend");
+    assert_eq!(a.told.alive.load(SeqCst), 2, "no clone is kept: the test's and the pool's");
     let status = backends.get("a").unwrap();
     assert_eq!((status.requests, status.in_flight, status.waiting), (0, 0, 0));
     let service = layer.into_service();
