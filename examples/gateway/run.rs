@@ -34,7 +34,6 @@ pub(crate) fn prepare(settings: Settings) -> Result<Gateway, Error> {
     let fleet = Fleet::new(&settings).map_err(|error: PoolError| Error::new(error.to_string()))?;
     let mut layer = StickyLayer::try_new(fleet.backends().clone(), settings.affinity.clone())?
         .strategy(settings.strategy.clone())
-        .health(settings.health)
         .on_unavailable(settings.failover)
         .on_busy(settings.busy)
         .ready_timeout(settings.limits.ready_timeout)
@@ -44,6 +43,10 @@ pub(crate) fn prepare(settings: Settings) -> Result<Gateway, Error> {
         .return_from_backup(settings.return_from_backup)
         // Only `Server-Timing` reads them.
         .outcome_extensions(settings.server_timing);
+    layer = match settings.probe.clone() {
+        Some(probe) => layer.try_health(settings.health.probe(probe))?,
+        None => layer.health(settings.health),
+    };
     if let Some(header) = &settings.application_header {
         layer = layer.application_header(header)?;
     }

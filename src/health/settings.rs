@@ -210,8 +210,8 @@ impl<P> Health<P> {
         self
     }
 
-    /// For how long a backend that has joined the running pool, or has come back from being down or
-    /// disabled, takes fewer new sessions than its weight says: a tenth at first, and evenly more
+    /// For how long a backend that has joined the running pool, or has come back from being down,
+    /// disabled or [drained](crate::Mode::Drained), takes fewer new sessions than its weight says: a tenth at first, and evenly more
     /// until the time is over. Default zero: it takes its whole share at once.
     ///
     /// The [strategies](crate::strategy) do so, by [`Candidate::share`](crate::strategy::Candidate::share).

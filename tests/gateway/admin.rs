@@ -48,7 +48,7 @@ async fn backends_are_listed() {
         json!({
             "id": id, "url": backend.url(), "weight": 1, "state": "ready", "mode": "active",
             "in_flight": 0, "requests": 0, "sessions": 0, "streams": 0, "waiting": 0, "limit": 0,
-            "backup": false, "zone": null,
+            "backup": false, "zone": null, "probe_failure": null,
         })
     };
     let all = json!([expected("a", &setup.a), expected("b", &setup.b)]);

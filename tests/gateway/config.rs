@@ -61,8 +61,9 @@ backup = "return"
 
 [health]
 readiness_interval = "1s"
-outlier = { connect_failures = 1, consecutive_5xx = 0, ejection = "10s", max_ejected = 1.0 }
-slow_start = "0s"
+probe = { path = "/healthz?from=gateway", interval = "1s", timeout = "500ms", rise = 2, fall = 100 }
+outlier = { connect_failures = 1, consecutive_5xx = 5, ejection = "10s", max_ejected = 0.5 }
+slow_start = "10s"
 
 [rebalance]
 tolerance = 1.5
@@ -292,10 +293,21 @@ async fn bad_files_are_refused() {
             &["balance factor", "0.5", "1.25"],
         ),
         ("", "[failover]\nbusy = \"wait\"", &["wait", "borrow"]),
-        ("", "[health]\nprobe = { path = \"/\" }", &["health.probe", "not built yet"]),
-        ("", "[health]\nslow_start = \"5s\"", &["slow_start", "not built yet"]),
-        ("", "[health]\noutlier = { consecutive_5xx = 5 }", &["consecutive_5xx", "not built yet"]),
-        ("", "[health]\noutlier = { max_ejected = 0.5 }", &["max_ejected", "not built yet"]),
+        ("", "[health]\nprobe = {}", &["probe", "path"]),
+        ("", "[health]\nprobe = { path = \"healthz\" }", &["health.probe.path", "healthz", "'/'"]),
+        ("", "[health.probe]\npath = \"/\"\ninterval = \"0s\"", &["health.probe.interval"]),
+        ("", "[health.probe]\npath = \"/\"\ntimeout = \"0s\"", &["health.probe.timeout"]),
+        ("", "[health.probe]\npath = \"/\"\nrise = 0", &["health.probe.rise", "at least 1"]),
+        ("", "[health.probe]\npath = \"/\"\nfall = 0", &["health.probe.fall", "at least 1"]),
+        ("", "[health.probe]\npath = \"/\"\nspeed = 1", &["speed", "interval"]),
+        ("", "[health]\nslow_start = 5", &["slow_start", "duration"]),
+        ("", "[health]\noutlier = { consecutive_5xx = -1 }", &["consecutive_5xx", "-1"]),
+        (
+            "",
+            "[health]\noutlier = { max_ejected = 50 }",
+            &["health.outlier.max_ejected", "50", "1.0"],
+        ),
+        ("", "[health]\noutlier = { max_ejected = nan }", &["health.outlier.max_ejected", "1.0"]),
         ("", "[rebalance]\ntolerance = 1", &["rebalance", "tolerance", "1.25"]),
         ("", "[rebalance]\ntolerance = nan", &["rebalance", "tolerance", "1.25"]),
         ("", "[rebalance]\nidle_for = \"500ms\"", &["rebalance", "idle_for", "one second"]),

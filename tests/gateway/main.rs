@@ -18,6 +18,7 @@ mod drain;
 mod events;
 mod failures;
 mod forwarding;
+mod health;
 mod limits;
 mod rebalance;
 mod rows;

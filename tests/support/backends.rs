@@ -4,7 +4,10 @@ use std::{
     convert::Infallible,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -12,6 +15,7 @@ use axum::{
     Json, Router,
     body::{Body, Bytes},
     extract::Request,
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use http_body::Frame;
@@ -111,6 +115,26 @@ pub(crate) async fn talking(name: &'static str) -> Backend {
         (headers, Json(json!({ "name": name })))
     };
     Backend::axum(Router::new().fallback(answer)).await
+}
+
+/// Answers with its name, and with the status that it is told: one to probes (`/healthz`), and one to
+/// everybody else.
+#[derive(Debug)]
+pub(crate) struct Moody {
+    pub(crate) backend: Backend,
+    pub(crate) to_probes: Arc<AtomicU16>,
+    pub(crate) to_others: Arc<AtomicU16>,
+}
+
+pub(crate) async fn moody(name: &'static str) -> Moody {
+    let [to_probes, to_others] = [(); 2].map(|()| Arc::new(AtomicU16::new(200)));
+    let (probes, others) = (to_probes.clone(), to_others.clone());
+    let answer = move |request: Request| {
+        let is_probe = request.uri().path() == "/healthz";
+        let status = if is_probe { &probes } else { &others }.load(Ordering::SeqCst);
+        async move { (StatusCode::from_u16(status).unwrap(), Json(json!({ "name": name }))) }
+    };
+    Moody { backend: Backend::axum(Router::new().fallback(answer)).await, to_probes, to_others }
 }
 
 /// An application with sessions of its own: `/login` begins one, `/logout` ends it.

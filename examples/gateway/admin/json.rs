@@ -97,6 +97,8 @@ pub(super) struct Backend<'a> {
     url: &'a str,
     weight: u32,
     state: &'static str,
+    /// What the last failed probe said.
+    probe_failure: Option<&'a str>,
     mode: &'static str,
     in_flight: usize,
     requests: u64,
@@ -116,6 +118,7 @@ impl<'a> Backend<'a> {
             url,
             weight: status.weight,
             state: state(status.state),
+            probe_failure: status.probe_failure.as_deref(),
             mode: mode(status.mode),
             in_flight: status.in_flight,
             requests: status.requests,

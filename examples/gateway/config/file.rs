@@ -203,9 +203,19 @@ pub(crate) enum Retry {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Health {
     pub(crate) readiness_interval: Option<Humane>,
-    pub(crate) probe: NotBuilt,
+    pub(crate) probe: Option<Probe>,
     pub(crate) outlier: Outlier,
     pub(crate) slow_start: Option<Humane>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Probe {
+    pub(crate) path: String,
+    pub(crate) interval: Option<Humane>,
+    pub(crate) timeout: Option<Humane>,
+    pub(crate) rise: Option<u32>,
+    pub(crate) fall: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -3,6 +3,7 @@
 mod affinity;
 mod duration;
 pub(crate) mod file;
+mod health;
 
 use std::{
     fmt, fs,
@@ -13,7 +14,7 @@ use std::{
 
 use ipnet::IpNet;
 use tower_sticky::{
-    Busy, ConfigError, Failover, Health, Rebalance, affinity::Chain, strategy::Strategy,
+    Busy, ConfigError, Failover, Health, HttpProbe, Rebalance, affinity::Chain, strategy::Strategy,
 };
 
 pub(crate) use self::duration::Humane;
@@ -70,6 +71,7 @@ pub(crate) struct Settings {
     /// Whether sessions return from a backup.
     pub(crate) return_from_backup: bool,
     pub(crate) health: Health,
+    pub(crate) probe: Option<HttpProbe>,
     pub(crate) rebalance: Option<Rebalance>,
     /// The zone that the gateway is in.
     pub(crate) zone: Option<file::Zone>,
@@ -143,6 +145,7 @@ impl Settings {
         };
         let (affinity, passing_key) = affinity::chain(file.affinity, &around)?;
         let limits = limits(&file.limits)?;
+        let (health, probe) = health::health(&file.health)?;
         let failover = &file.failover;
         let busy = Busy::wait(or(failover.busy_wait, Duration::from_millis(200)))
             .then(failover.busy.unwrap_or(Otherwise::Borrow).into());
@@ -164,8 +167,9 @@ impl Settings {
             retry: failover.retry.unwrap_or(Retry::Idempotent) == Retry::Idempotent,
             panic: failover.panic,
             return_from_backup: failover.backup == Some(Afterwards::Return),
-            health: health(&file.health)?,
-            rebalance: file.rebalance.as_ref().map(rebalance).transpose()?,
+            health,
+            probe,
+            rebalance: file.rebalance.as_ref().map(health::rebalance).transpose()?,
             zone: file.zone,
             backends,
             demo,
@@ -244,44 +248,6 @@ fn limits(limits: &file::Limits) -> Result<Limits, Error> {
         max_waiters: limits.max_waiters.unwrap_or(1024),
         response_timeout: positive("limits.response_timeout", limits.response_timeout, 60_000)?,
     })
-}
-
-fn health(health: &file::Health) -> Result<Health, Error> {
-    not_built("health.probe", &health.probe)?;
-    if health.slow_start.is_some_and(|Humane(time)| !time.is_zero()) {
-        return Err(is_not_built("health.slow_start other than \"0s\""));
-    }
-    let outlier = &health.outlier;
-    if outlier.consecutive_5xx.is_some_and(|count| count != 0) {
-        return Err(is_not_built("health.outlier.consecutive_5xx other than 0"));
-    }
-    if outlier.max_ejected.is_some_and(|share| share != 1.0) {
-        return Err(is_not_built("health.outlier.max_ejected other than 1.0"));
-    }
-    let interval = positive("health.readiness_interval", health.readiness_interval, 1000)?;
-    Ok(Health::new()
-        .readiness_interval(interval)
-        .connect_failures(outlier.connect_failures.unwrap_or(1))
-        .ejection(or(outlier.ejection, Duration::from_secs(10))))
-}
-
-/// The layer checks the bounds when it is given them, and names `tolerance` and `idle_for`.
-fn rebalance(section: &file::Rebalance) -> Result<Rebalance, Error> {
-    let mut rebalance = Rebalance::new();
-    if let Some(times) = section.tolerance {
-        rebalance = rebalance.tolerance(times);
-    }
-    if let Some(Humane(idle)) = section.idle_for {
-        rebalance = rebalance.idle_for(idle);
-    }
-    match section.max_per_second {
-        Some(0) => Err(Error::new(
-            "rebalance.max_per_second is 0, so that nobody would ever move; use at least 1, or \
-             leave [rebalance] out",
-        )),
-        Some(sessions) => Ok(rebalance.max_per_second(sessions)),
-        None => Ok(rebalance),
-    }
 }
 
 fn or(given: Option<Humane>, default: Duration) -> Duration {
