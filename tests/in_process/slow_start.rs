@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use http::Request;
 use tower_sticky::{
-    BackendOptions, Backends, Health, HttpProbe, Mode, State, StickyLayer, Verdict, affinity,
+    Backends, Health, HttpProbe, Mode, State, StickyLayer, Verdict, affinity,
     strategy::{Candidates, LeastConnections, P2c, PeakEwma, Random, RoundRobin, Strategy},
 };
 
@@ -178,7 +178,8 @@ async fn a_strategy_of_ones_own_sees_weight_and_share() {
     let service = layer(&backends).strategy(shown.clone()).into_service();
     send(&service, get()).await;
     after(1).await;
-    backends.insert_with("b", Node::new("b"), BackendOptions::new().weight(3)).unwrap();
+    let options = tower_sticky::BackendOptions::new().weight(3);
+    backends.insert_with("b", Node::new("b"), options).unwrap();
     send(&service, get()).await;
     assert_eq!(*shown.0.lock().unwrap(), [(1, 256), (3, 3 * 26)]);
     after(21_000).await;

@@ -55,6 +55,29 @@ impl Listener {
 
     /// The next event: its name and its data.
     pub(crate) async fn next(&mut self) -> (String, Value) {
+        timeout(FOREVER, self.event()).await.expect("an event in time")
+    }
+
+    /// The data of the next event of this name; others are passed over.
+    pub(crate) async fn next_of(&mut self, name: &str) -> Value {
+        let find = async {
+            loop {
+                let (next, data) = self.event().await;
+                if next == name {
+                    return data;
+                }
+            }
+        };
+        timeout(FOREVER, find).await.unwrap_or_else(|_| panic!("{name} is told in time"))
+    }
+
+    /// Waits for the end of the stream, which must be a clean one.
+    pub(crate) async fn end(mut self) {
+        let end = async { while self.read().await {} };
+        timeout(FOREVER, end).await.expect("the stream ends in time");
+    }
+
+    async fn event(&mut self) -> (String, Value) {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
                 let field = |name: &str| {
@@ -66,7 +89,7 @@ impl Listener {
                 self.text = rest.to_owned();
                 match (named, data) {
                     (Some(name), Some(data)) => return (name, data),
-                    // A comment.
+                    // A comment, which says only that the stream goes on.
                     _ => continue,
                 }
             }
@@ -74,24 +97,8 @@ impl Listener {
         }
     }
 
-    /// The data of the next event of this name; others are passed over.
-    pub(crate) async fn next_of(&mut self, name: &str) -> Value {
-        loop {
-            let (next, data) = self.next().await;
-            if next == name {
-                return data;
-            }
-        }
-    }
-
-    /// Waits for the end of the stream, which must be a clean one.
-    pub(crate) async fn end(mut self) {
-        while self.read().await {}
-    }
-
     async fn read(&mut self) -> bool {
-        let frame = timeout(FOREVER, self.body.frame()).await.expect("something comes in time");
-        let Some(frame) = frame else {
+        let Some(frame) = self.body.frame().await else {
             return false;
         };
         let bytes = frame.expect("the stream does not break").into_data().unwrap();
