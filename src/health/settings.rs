@@ -210,9 +210,10 @@ impl<P> Health<P> {
         self
     }
 
-    /// For how long a backend that has joined the running pool, or has come back from being down or
-    /// disabled, takes fewer new sessions than its weight says: a tenth at first, and evenly more
-    /// until the time is over. Default zero: it takes its whole share at once.
+    /// For how long a backend that has joined the running pool, or has come back from being down,
+    /// disabled or [drained](crate::Mode::Drained), takes fewer new sessions than its weight says: a
+    /// tenth at first, and evenly more until the time is over. Default zero: it takes its whole share
+    /// at once.
     ///
     /// The [strategies](crate::strategy) do so, by [`Candidate::share`](crate::strategy::Candidate::share).
     /// Sessions that have a backend are not affected, nor are those that are placed by the hash of a

@@ -111,12 +111,17 @@ async fn a_backend_that_comes_back_begins_slowly() {
     about_a_tenth("from being disabled").await;
 
     after(20_100).await;
+    backends.drain("a").deadline(Duration::ZERO).await.unwrap();
+    backends.set_mode("a", Mode::Active).unwrap();
+    about_a_tenth("from a drain that was over").await;
+
+    after(20_100).await;
     backends.set_mode("a", Mode::Draining).unwrap();
     backends.set_mode("a", Mode::Active).unwrap();
     assert_eq!(
         shares(&layer, ["a", "b"]).await,
         [500, 500],
-        "a drained backend was there all along"
+        "one that was still being drained was there all along"
     );
     a.told.set_busy(true);
     wait_for(State::Busy).await;
