@@ -41,6 +41,9 @@ pub(crate) fn prepare(settings: Settings) -> Result<Gateway, Error> {
         .retry_idempotent(settings.retry)
         .panic_mode(settings.panic)
         .return_from_backup(settings.return_from_backup)
+        // Said in any case: what clients say in these headers is taken out.
+        .session_headers(settings.session_headers.enabled)
+        .replicas(settings.session_headers.replicas)
         // Only `Server-Timing` reads them.
         .outcome_extensions(settings.server_timing);
     layer = match settings.probe.clone() {
@@ -50,8 +53,8 @@ pub(crate) fn prepare(settings: Settings) -> Result<Gateway, Error> {
     if let Some(header) = &settings.application_header {
         layer = layer.application_header(header)?;
     }
-    if let Some(rebalance) = &settings.rebalance {
-        layer = layer.rebalance(rebalance.clone())?;
+    if let Some(rebalance) = settings.rebalance {
+        layer = layer.rebalance(rebalance)?;
     }
     Ok(Gateway { settings, fleet: Arc::new(fleet), layer })
 }

@@ -321,7 +321,7 @@ async fn bad_files_are_refused() {
         ("", "[[backend]]\nid = \"b\"\nurl = \"http://b:1\"\nzone = \"\"", &["zone", "eu-1"]),
         ("", "[[backend]]\nid = \"b\"\nurl = \"http://b:1\"\nbackup = \"yes\"", &["backup", "yes"]),
         ("", "[application]\nheader = \"set-cookie\"", &["set-cookie", "HTTP itself"]),
-        ("", "[session_headers]\nenabled = true", &["session_headers", "not built yet"]),
+        ("", "[session_headers]\nreplicas = 2", &["session_headers.replicas", "enabled = true"]),
         ("", "[[backend]]\nid = \"b\"", &["url"]),
         ("", "[[backend]]\nid = \"b\"\nurl = \"b\"", &["URL", "scheme"]),
         ("", "[[backend]]\nid = \"a\"\nurl = \"http://b:1\"", &["a"]),

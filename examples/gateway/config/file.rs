@@ -1,13 +1,7 @@
-//! The file as it is written. Keys whose feature is not built yet are read here too, so that they
-//! can be refused by name instead of being called unknown.
-
-use serde::Deserialize;
-use toml::Value;
+//! The file as it is written.
 
 use super::duration::Humane;
-
-/// A key that is refused whatever it says.
-pub(crate) type NotBuilt = Option<Value>;
+use serde::Deserialize;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -27,7 +21,7 @@ pub(crate) struct File {
     pub(crate) health: Health,
     pub(crate) rebalance: Option<Rebalance>,
     pub(crate) application: Application,
-    pub(crate) session_headers: NotBuilt,
+    pub(crate) session_headers: SessionHeaders,
     pub(crate) backend: Vec<Backend>,
 }
 
@@ -105,6 +99,14 @@ impl Affinity {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Application {
     pub(crate) header: Option<String>,
+}
+
+/// `[session_headers]`: what backends are told of their sessions.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct SessionHeaders {
+    pub(crate) enabled: bool,
+    pub(crate) replicas: usize,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]

@@ -18,7 +18,7 @@ use tower_sticky::{
 };
 
 pub(crate) use self::duration::Humane;
-use self::file::{Afterwards, File, NotBuilt, Otherwise, Retry};
+use self::file::{Afterwards, File, Otherwise, Retry, SessionHeaders};
 use crate::{cli::Flags, strategy};
 
 /// Where the gateway listens when nobody says otherwise.
@@ -73,6 +73,7 @@ pub(crate) struct Settings {
     pub(crate) health: Health,
     pub(crate) probe: Option<HttpProbe>,
     pub(crate) rebalance: Option<Rebalance>,
+    pub(crate) session_headers: SessionHeaders,
     /// The zone that the gateway is in.
     pub(crate) zone: Option<file::Zone>,
     pub(crate) backends: Vec<file::Backend>,
@@ -119,7 +120,12 @@ impl Settings {
     }
 
     fn new(file: File, flags: Flags, has_file: bool) -> Result<Self, Error> {
-        not_built("session_headers", &file.session_headers)?;
+        if file.session_headers.replicas > 0 && !file.session_headers.enabled {
+            return Err(Error::new(
+                "session_headers.replicas is set, and nobody is told of them; set \
+                 session_headers.enabled = true",
+            ));
+        }
 
         let demo = !has_file && flags.backends.is_empty();
         let backends = if flags.backends.is_empty() { file.backend } else { flags.backends };
@@ -169,6 +175,7 @@ impl Settings {
             return_from_backup: failover.backup == Some(Afterwards::Return),
             health,
             probe,
+            session_headers: file.session_headers,
             rebalance: file.rebalance.as_ref().map(health::rebalance).transpose()?,
             zone: file.zone,
             backends,
@@ -178,14 +185,6 @@ impl Settings {
                 .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
             forward_only: flags.forward_only,
         })
-    }
-}
-
-/// Refuses a key whose feature does not exist yet: to ignore it would be a lie.
-fn not_built(key: &str, value: &NotBuilt) -> Result<(), Error> {
-    match value {
-        None => Ok(()),
-        Some(_) => Err(is_not_built(key)),
     }
 }
 
