@@ -159,3 +159,22 @@ async fn sessions_are_counted_where_they_can_be_told_apart() {
         assert_eq!((&now["requests"], &now["sessions"]), (&json!(2), &expected), "{options}");
     }
 }
+
+#[tokio::test]
+async fn sessions_may_be_handed_over_at_once() {
+    let (a, b) = (echo("a").await, echo("b").await);
+    let (gateway, admin) = gateway(SEALED, [&a, &b]).await;
+    let mut client = Client::new(gateway.addr);
+    assert_eq!(client.get("/").await.backend(), "a");
+    patch(admin, json!({ "mode": "draining" })).await;
+    assert_eq!(client.get("/").await.backend(), "a", "nobody is handed over by default");
+    patch(admin, json!({ "mode": "draining", "hand_over": 1000 })).await;
+    assert_eq!(client.get("/").await.header("server-timing"), "sticky;desc=\"moved b\"");
+    assert_eq!(client.get("/").await.header("server-timing"), "sticky;desc=\"pinned b\"");
+    for bad in [json!({ "hand_over": 5 }), json!({ "mode": "draining", "hand_over": 0 })] {
+        let bad = bad.to_string();
+        let answer = client::send(admin, Method::PATCH, "/backends/a", &[], &bad).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+        assert!(answer.text().contains("`hand_over` is"), "{}", answer.text());
+    }
+}

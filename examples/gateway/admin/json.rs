@@ -43,32 +43,62 @@ pub(super) struct Patch {
     deadline: Option<Humane>,
     /// What becomes of sessions that come after it.
     then: Option<Otherwise>,
+    /// How many sessions a second may leave in a drain, each with its next request; nobody does
+    /// without it.
+    hand_over: Option<u32>,
 }
 
 /// What is wanted of a backend from now on.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum NewMode {
     Plain(Mode),
-    Drain { deadline: Duration, then: Failover },
+    Drain(Drain),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Drain {
+    pub(super) deadline: Option<Duration>,
+    pub(super) then: Failover,
+    pub(super) hand_over: Option<u32>,
 }
 
 impl Patch {
     pub(super) fn mode(&self) -> Result<Option<NewMode>, Problem> {
         let wrong = |message| Err(Problem::new(StatusCode::BAD_REQUEST, message));
-        match (self.mode, self.deadline, self.then) {
-            (Some(ModeWord::Draining), Some(Humane(deadline)), then) => {
-                let then = then.unwrap_or(Otherwise::Repin).into();
-                Ok(Some(NewMode::Drain { deadline, then }))
-            }
-            (_, Some(_), _) => wrong(
+        let draining = matches!(self.mode, Some(ModeWord::Draining));
+        if self.deadline.is_some() && !draining {
+            return wrong(
                 "`deadline` is the end of a drain; add \"mode\":\"draining\", or leave it out",
-            ),
-            (_, None, Some(_)) => wrong(
+            );
+        }
+        if self.then.is_some() && self.deadline.is_none() {
+            return wrong(
                 "`then` is about what comes after the deadline of a drain; add \"deadline\", such \
                  as \"30s\", or leave it out",
-            ),
-            (mode, None, None) => Ok(mode.map(|mode| NewMode::Plain(mode.into()))),
+            );
         }
+        match self.hand_over {
+            Some(_) if !draining => {
+                return wrong(
+                    "`hand_over` is about a drain; add \"mode\":\"draining\", or leave it out",
+                );
+            }
+            Some(0) => {
+                return wrong(
+                    "`hand_over` is how many sessions a second may leave; with 0 nobody could, so \
+                     use at least 1, or leave it out",
+                );
+            }
+            _ => {}
+        }
+        if self.deadline.is_none() && self.hand_over.is_none() {
+            return Ok(self.mode.map(|mode| NewMode::Plain(mode.into())));
+        }
+        Ok(Some(NewMode::Drain(Drain {
+            deadline: self.deadline.map(|Humane(deadline)| deadline),
+            then: self.then.unwrap_or(Otherwise::Repin).into(),
+            hand_over: self.hand_over,
+        })))
     }
 }
 

@@ -126,8 +126,15 @@ async fn change(
     match mode {
         Some(NewMode::Plain(mode)) => backends.set_mode(&id, mode)?,
         // It goes on by itself, and its end is one of the events.
-        Some(NewMode::Drain { deadline, then }) => {
-            drop(backends.drain(&id).deadline(deadline).then(then).start()?);
+        Some(NewMode::Drain(wanted)) => {
+            let mut drain = backends.drain(&id).then(wanted.then);
+            if let Some(deadline) = wanted.deadline {
+                drain = drain.deadline(deadline);
+            }
+            if let Some(rate) = wanted.hand_over {
+                drain = drain.hand_over(rate);
+            }
+            drop(drain.start()?);
         }
         None => {}
     }
