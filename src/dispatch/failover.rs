@@ -163,7 +163,9 @@ impl<S: Clone> Dispatch<S> {
     }
 
     fn park(&mut self, parked: Parked, tried: Option<u64>) -> Next<S> {
-        self.remaining().parked.get_or_insert(parked);
+        let remaining = self.remaining();
+        remaining.primary_is_busy |= !parked.state.is_backup();
+        remaining.parked.get_or_insert(parked);
         self.next(tried)
     }
 
