@@ -1,0 +1,181 @@
+//! Backends that say nothing: connections that nobody answers, processes that stand still, requests
+//! that take for ever; and one that is slow.
+
+use std::time::Duration;
+
+use http::Request;
+use rustix::process::Signal;
+use tokio::net::{TcpSocket, TcpStream};
+use tower_sticky::{proxy::Upstream, strategy::LeastConnections};
+use tower_sticky_heavy_tests::until;
+
+use crate::{
+    alone::{alone, timed},
+    session::HOLD,
+    setup::Setup,
+};
+
+const MS: Duration = Duration::from_millis(1);
+
+/// An address where connections are neither taken nor refused.
+struct BlackHole {
+    url: String,
+    _listener: tokio::net::TcpListener,
+    _queued: Vec<TcpStream>,
+}
+
+impl BlackHole {
+    async fn new() -> Self {
+        // A listener whose backlog is full does not answer handshakes.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut queued = Vec::new();
+        while let Ok(socket) = tokio::time::timeout(50 * MS, TcpStream::connect(addr)).await {
+            queued.push(socket.unwrap());
+        }
+        Self { url: format!("http://{addr}"), _listener: listener, _queued: queued }
+    }
+
+    fn upstream(&self, connect_timeout: Duration) -> Upstream {
+        Upstream::new(&self.url).unwrap().connect_timeout(connect_timeout)
+    }
+}
+
+#[test]
+fn a_connection_that_nobody_answers_is_waited_for_once_and_within_bounds() {
+    alone(async {
+        let limit = 200 * MS;
+        let setup = Setup::new(&["a", "b", "c"]).await;
+        let mut sessions = setup.one_session_each().await;
+        let hole = BlackHole::new().await;
+        drop(setup.backends.replace("a", hole.upstream(limit)).unwrap());
+        let (answer, took) = timed(sessions[0].post("a body")).await;
+        assert_eq!((&*answer.verdict, &*answer.reason), ("moved", "connect-failed"));
+        assert!(took >= limit, "it was given its time: {took:?}");
+        let tried = setup.backends.get("a").unwrap().requests;
+        let home = answer.server;
+        // The next ones do not try it: neither the same session nor new ones.
+        assert_eq!(sessions[0].get("/").await.why(), ("pinned", &*home, ""));
+        for _ in 0..6 {
+            assert_eq!(setup.session().get("/").await.verdict, "assigned");
+        }
+        assert_eq!(setup.backends.get("a").unwrap().requests, tried);
+        setup.end().await;
+    });
+}
+
+#[test]
+fn all_waits_of_a_request_together_are_bounded() {
+    alone(async {
+        let setup =
+            Setup::with(&["a", "b", "c"], |layer| layer.ready_timeout(100 * MS)).await;
+        let mut sessions = setup.one_session_each().await;
+        let hole = BlackHole::new().await;
+        for id in ["a", "b"] {
+            drop(setup.backends.replace(id, hole.upstream(300 * MS)).unwrap());
+        }
+        // Of three only the last one is well: the request may not get as far as that.
+        let before = setup.backends.snapshot();
+        let (answer, took) = timed(sessions[0].get("/")).await;
+        let after = setup.backends.snapshot();
+        let tried = |index: usize| {
+            after.backends[index].requests - before.backends[index].requests
+        };
+        if tried(1) == 1 {
+            // The clock runs from the first failure, and the second one took too long.
+            assert_eq!(answer.status, 503);
+            assert!(took >= 600 * MS, "each was given its time: {took:?}");
+            assert_eq!(answer.token, None, "the pin stays");
+            assert_eq!(tried(2), 0, "no further one is tried");
+        } else {
+            assert_eq!(answer.why(), ("moved", "c", "connect-failed"), "c was next in rank");
+        }
+        // It has to be tried in one order or the other: with another session the other one.
+        let (answer, _) = timed(sessions[2].get("/")).await;
+        assert_eq!(answer.why(), ("pinned", "c", ""), "those that are well wait for nobody");
+        setup.end().await;
+    });
+}
+
+#[test]
+fn a_request_without_an_answer_ends_with_504_and_is_not_repeated() {
+    alone(async {
+        let setup = Setup::new(&["a", "b"]).await.without_repeats();
+        let mut sessions = setup.one_session_each().await;
+        let impatient = setup.processes[0].upstream().response_timeout(200 * MS);
+        drop(setup.backends.replace("a", impatient).unwrap());
+        for (request, body) in [(Request::get("/"), ""), (Request::post("/"), "a body")] {
+            let (answer, took) = timed(sessions[0].send(request.header(HOLD, "a"), body)).await;
+            let answer = answer.unwrap();
+            assert_eq!((answer.status.as_u16(), answer.token), (504, None));
+            assert!(took >= 200 * MS, "it was given its time: {took:?}");
+            assert_eq!(setup.log.of(answer.number), ["a"]);
+        }
+        assert_eq!(sessions[0].get("/").await.why(), ("pinned", "a", ""), "the session stays");
+        setup.end().await;
+    });
+}
+
+#[test]
+fn a_process_that_stands_still_executes_nothing_twice() {
+    alone(async {
+        let setup = Setup::new(&["a", "b"]).await.without_repeats();
+        let mut sessions = setup.one_session_each().await;
+        // The system still takes connections for it; nobody takes them from there.
+        let impatient = setup.processes[0].upstream().response_timeout(200 * MS);
+        drop(setup.backends.replace("a", impatient).unwrap());
+        setup.processes[0].signal(Signal::STOP);
+        let mut numbers = Vec::new();
+        for _ in 0..2 {
+            let answer = sessions[0].get("/").await;
+            assert_eq!(answer.status, 504);
+            numbers.push(answer.number);
+            let answer = sessions[0].post("a body").await;
+            assert_eq!(answer.status, 504);
+            numbers.push(answer.number);
+        }
+        setup.processes[0].signal(Signal::CONT);
+        let answer = sessions[0].post("a body").await;
+        assert_eq!(answer.why(), ("pinned", "a", ""), "the session was not moved");
+        for number in numbers {
+            assert!(setup.log.of(number).len() <= 1, "late, and once at most");
+        }
+        setup.end().await;
+    });
+}
+
+#[test]
+fn a_slow_backend_keeps_its_sessions_and_gets_no_new_ones() {
+    alone(async {
+        let least = LeastConnections::new();
+        let setup = Setup::with(&["a", "b"], |layer| layer.strategy(least)).await;
+        let mut at_a = setup.session();
+        while at_a.token.is_none() {
+            let mut session = setup.session();
+            if session.get("/").await.server == "a" {
+                at_a = session;
+            }
+        }
+        let slow = (0..5).map(|_| {
+            let mut session = at_a.beside(setup.gateway.addr);
+            tokio::spawn(async move {
+                let _ = session.send(Request::get("/").header(HOLD, "a"), "").await;
+            })
+        });
+        let slow: Vec<_> = slow.collect();
+        let at_work = || setup.backends.get("a").unwrap().in_flight == 5;
+        until("a has something to do", at_work).await;
+        for _ in 0..20 {
+            assert_eq!(setup.session().post("x").await.why(), ("assigned", "b", ""));
+            assert_eq!(at_a.post("x").await.why(), ("pinned", "a", ""));
+        }
+        // The clients lose their patience.
+        for request in slow {
+            request.abort();
+            let _ = request.await;
+        }
+        setup.end().await;
+    });
+}
