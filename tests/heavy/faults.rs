@@ -31,3 +31,5 @@ mod setup;
 mod silence;
 #[path = "faults/socket.rs"]
 mod socket;
+#[path = "faults/traffic.rs"]
+mod traffic;

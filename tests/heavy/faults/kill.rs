@@ -234,7 +234,9 @@ fn a_refused_connection_costs_the_next_request_little() {
         }
         let (worst, healthy, moved) =
             (moved.iter().max().copied().unwrap(), median(healthy), median(moved));
-        println!("a pinned request: {healthy:?}; with its backend dead: {moved:?}, at worst {worst:?}");
+        println!(
+            "a pinned request: {healthy:?}; with its backend dead: {moved:?}, at worst {worst:?}"
+        );
         assert!(moved < Duration::from_secs(1), "no timeout is waited for");
         setup.end().await;
     });

@@ -1,22 +1,19 @@
 //! Backends that go and come: one that flaps, most of them, all of them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
-    },
-};
+use std::{collections::BTreeSet, time::Duration};
 
-use futures_util::future::join_all;
-use tower_sticky::{Backends, State, proxy::Upstream};
-use tower_sticky_heavy_tests::in_time;
+use tower_sticky::{Backends, Health, State, proxy::Upstream};
+use tower_sticky_heavy_tests::{FOREVER, in_time};
 
 use crate::{
     alone::alone,
-    session::{Answer, Session},
+    process::Process,
+    session::Session,
     setup::Setup,
+    traffic::{Record, Traffic},
 };
+
+const MS: Duration = Duration::from_millis(1);
 
 /// Sends requests without a session until all backends of these are up.
 async fn back(setup: &Setup, ids: &[&str]) {
@@ -27,41 +24,10 @@ async fn back(setup: &Setup, ids: &[&str]) {
         while down(&setup.backends) {
             // Each of them may be the trial of a backend whose ejection is over.
             setup.session().get("/").await;
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            tokio::time::sleep(MS).await;
         }
     };
     in_time("they are back", wait).await;
-}
-
-/// Sessions that never rest, and what was answered to each.
-#[derive(Default)]
-struct Restless {
-    over: AtomicBool,
-    answers: Mutex<BTreeMap<usize, Vec<(bool, Answer)>>>,
-    count: AtomicUsize,
-}
-
-impl Restless {
-    /// One of two requests is a POST.
-    async fn run(self: Arc<Self>, id: usize, mut session: Session) {
-        for round in 0.. {
-            let posts = round % 2 == 1;
-            let answer =
-                if posts { session.post(vec![1; 3_000]).await } else { session.get("/").await };
-            self.answers.lock().unwrap().entry(id).or_default().push((posts, answer));
-            self.count.fetch_add(1, SeqCst);
-            if self.over.load(SeqCst) {
-                return;
-            }
-        }
-    }
-
-    /// Waits for some more answers.
-    async fn more(&self, answers: usize) {
-        let count = self.count.load(SeqCst) + answers;
-        tower_sticky_heavy_tests::until("there are answers", || self.count.load(SeqCst) >= count)
-            .await;
-    }
 }
 
 #[test]
@@ -69,16 +35,14 @@ fn a_backend_that_flaps_loses_each_session_once() {
     const OUTAGES: usize = 5;
     alone(async {
         let mut setup = Setup::new(&["a", "b", "c"]).await;
-        let traffic = Arc::<Restless>::default();
-        let mut clients = Vec::new();
+        let traffic = Traffic::new();
         let mut at_a = 0;
-        for outage in 0..OUTAGES {
+        for _ in 0..OUTAGES {
             // Six more sessions, a third of them at the one that flaps.
-            for index in 0..6 {
+            for _ in 0..6 {
                 let mut session = setup.session();
                 at_a += u64::from(session.get("/").await.server == "a");
-                let id = 6 * outage + index;
-                clients.push(tokio::spawn(traffic.clone().run(id, session)));
+                traffic.start(session);
             }
             traffic.more(60).await;
             setup.processes[0].kill();
@@ -86,23 +50,22 @@ fn a_backend_that_flaps_loses_each_session_once() {
             setup.processes[0].restart().await;
             back(&setup, &["a"]).await;
         }
-        traffic.over.store(true, SeqCst);
-        join_all(clients).await.into_iter().for_each(|client| client.unwrap());
         let (mut moves, mut lost) = (0, 0);
-        for (session, answers) in &*traffic.answers.lock().unwrap() {
-            let moved: Vec<_> = answers.iter().filter(|(_, a)| a.verdict == "moved").collect();
-            assert!(moved.len() <= 1, "session {session} is not sent to and fro: {moved:#?}");
-            moves += moved.len() as u64;
-            for (posts, answer) in answers {
-                match answer.status.as_u16() {
+        for (session, records) in traffic.end().await {
+            let has_moved = |record: &Record| record.answer.verdict == "moved";
+            let moved = records.iter().filter(|record| has_moved(record)).count();
+            assert!(moved <= 1, "session {session} is not sent to and fro: {records:#?}");
+            moves += moved as u64;
+            for record in &records {
+                match record.answer.status.as_u16() {
                     200 => {}
-                    502 if *posts => lost += 1,
-                    _ => panic!("session {session}: a request was lost: {answer:?}"),
+                    502 if record.posts => lost += 1,
+                    _ => panic!("session {session}: a request was lost: {record:?}"),
                 }
             }
-            let after = answers.iter().skip_while(|(_, answer)| answer.verdict != "moved").skip(1);
-            let homes: BTreeSet<_> = after.map(|(_, answer)| &answer.server).collect();
-            assert!(homes.len() <= 1 && !homes.contains(&"a".to_owned()), "{session}: {homes:?}");
+            let after = records.iter().skip_while(|record| !has_moved(record));
+            let homes: BTreeSet<_> = after.map(|record| &*record.answer.server).collect();
+            assert!(homes.len() <= 1 && !homes.contains("a"), "session {session}: {homes:?}");
         }
         assert!(at_a >= OUTAGES as u64, "there was something to lose each time: {at_a}");
         assert_eq!(moves, at_a, "those that were there have moved, and no others");
@@ -113,39 +76,53 @@ fn a_backend_that_flaps_loses_each_session_once() {
     });
 }
 
-#[test]
-fn when_all_are_down_the_answer_is_503_at_once_and_then_all_is_as_before() {
-    alone(async {
-        let names = ["a", "b", "c"];
-        let mut setup = Setup::new(&names).await;
-        let mut sessions = setup.one_session_each().await;
-        setup.processes.iter_mut().for_each(|process| process.kill());
-        let tried = |setup: &Setup| setup.backends.iter().map(|b| b.requests).sum::<u64>();
-        // Whoever comes first finds out.
-        let mut visitor = setup.session();
-        loop {
-            let answer = visitor.get("/").await;
-            if answer.status == 503 {
-                break;
-            }
-            assert_eq!(answer.status, 502, "its connection was idle, and is lost: {answer:?}");
+/// Three backends, of which each has a session, and all are dead; the first ones who came know it.
+async fn all_down(longest_ejection: Duration) -> (Setup, Vec<Session>) {
+    let health = Health::new().ejection(longest_ejection);
+    let mut setup = Setup::with(&["a", "b", "c"], |layer| layer.health(health)).await;
+    let sessions = setup.one_session_each().await;
+    setup.processes.iter_mut().for_each(Process::kill);
+    let mut visitor = setup.session();
+    loop {
+        let answer = visitor.get("/").await;
+        if answer.status == 503 {
+            return (setup, sessions);
         }
-        let before = tried(&setup);
+        assert_eq!(answer.status, 502, "its connection was idle, and is lost: {answer:?}");
+    }
+}
+
+#[test]
+fn when_all_are_down_nobody_is_asked() {
+    alone(async {
+        let (setup, mut sessions) = all_down(10 * FOREVER).await;
+        let asked = || setup.backends.iter().map(|b| b.requests).sum::<u64>();
+        let before = asked();
         for session in &mut sessions {
             for _ in 0..5 {
-                // While all are ejected nobody is asked; one whose ejection is over is, once.
                 let answer = session.post("a body").await;
-                assert_eq!((answer.status.as_u16(), &answer.token), (503, &None), "{answer:?}");
-                assert!(setup.log.of(answer.number).is_empty());
+                assert_eq!((answer.status.as_u16(), answer.token), (503, None));
+                assert_eq!(setup.session().get("/").await.status, 503);
             }
         }
-        let tries = tried(&setup) - before;
-        println!("15 requests while all are down: {tries} tries");
+        assert_eq!(asked(), before, "not even a connection was tried");
+        setup.end().await;
+    });
+}
+
+#[test]
+fn when_all_are_back_every_session_finds_its_backend() {
+    alone(async {
+        let (mut setup, mut sessions) = all_down(500 * MS).await;
+        for session in &mut sessions {
+            let answer = session.post("a body").await;
+            assert_eq!((answer.status.as_u16(), answer.token), (503, None), "no pin is lost");
+        }
         for process in &mut setup.processes {
             process.restart().await;
         }
-        back(&setup, &names).await;
-        for (session, name) in sessions.iter_mut().zip(names) {
+        back(&setup, &["a", "b", "c"]).await;
+        for (session, name) in sessions.iter_mut().zip(["a", "b", "c"]) {
             assert_eq!(session.get("/").await.why(), ("pinned", name, ""), "nothing is forgotten");
         }
         assert_eq!(setup.backends.snapshot().stats.moves(), 0);
@@ -170,8 +147,7 @@ fn six_of_ten_down_move_their_sessions_and_nobody_elses() {
         let mut homes = Vec::new();
         for (index, session) in sessions.iter_mut().enumerate() {
             let (was, posts) = (index % 10, index % 20 < 10);
-            let answer =
-                if posts { session.post("a body").await } else { session.get("/").await };
+            let answer = if posts { session.post("a body").await } else { session.get("/").await };
             assert_eq!(answer.status, 200, "{answer:?}");
             if was < DOWN {
                 assert_eq!(answer.verdict, "moved", "{answer:?}");

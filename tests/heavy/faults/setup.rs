@@ -82,9 +82,8 @@ impl Setup {
 
     /// Waits until nothing is under way.
     pub async fn idle(&self) {
-        let idle = || {
-            self.backends.iter().all(|b| (b.in_flight, b.waiting, b.streams) == (0, 0, 0))
-        };
+        let idle =
+            || self.backends.iter().all(|b| (b.in_flight, b.waiting, b.streams) == (0, 0, 0));
         until("nothing is in flight, waits or streams", idle).await;
     }
 
