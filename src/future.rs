@@ -20,6 +20,7 @@ use crate::{
     BoxError, Cause, Hold, NotSent, OnError, Reason, StickyBody, StickyError, Unanswered,
     backend::{BackendState, InFlight, Readiness},
     dispatch::{Attempt, Dispatch, LookUp, Next, Patience, Trial, observe},
+    health::{Trouble, blame, is_failure},
     rebalance::HandOver,
     wait::{Gate, Wait},
 };
@@ -171,7 +172,7 @@ where
                     match result {
                         Ok(response) => {
                             observe(dispatch.core(), in_flight.state(), *started);
-                            acquit(dispatch, in_flight.state(), trial);
+                            judge(dispatch, in_flight.state(), trial, &response);
                             this.step.set(Step::Done);
                             return Poll::Ready(Ok(stamp(dispatch, response, in_flight)));
                         }
@@ -292,13 +293,25 @@ fn shut<S: Clone>(
     }
 }
 
-/// An answer is the end of every suspicion.
+/// An answer is the end of every suspicion, unless answers are judged and this one is a failure.
 #[inline]
-fn acquit<S>(dispatch: &Dispatch<S>, state: &BackendState, trial: Option<Trial>) {
-    if state.is_suspect() {
-        let pool = dispatch.core().backends.pool();
+fn judge<S, RB>(
+    dispatch: &Dispatch<S>,
+    state: &BackendState,
+    trial: Option<Trial>,
+    response: &Response<RB>,
+) {
+    let (pool, health) = (dispatch.core().backends.pool(), &dispatch.core().options.health);
+    let failure = is_failure(response.status(), response.headers(), dispatch.asked().grpc);
+    if failure && health.judges_answers() {
+        blame(pool, state, Trouble::Answer, trial.is_some(), health);
+    } else if health.success_rate.is_some() {
+        state.window.count(false);
+    }
+    if state.is_suspect() && !(failure && health.consecutive_failures > 0) {
         let on_trial = trial.is_some();
-        pool.update(state, Cause::Answered, |sources| sources.passive.answered(on_trial));
+        let now = Instant::now();
+        pool.update(state, Cause::Answered, |sources| sources.passive.answered(on_trial, now));
     }
     drop(trial);
 }
@@ -313,16 +326,15 @@ fn refused<S: Clone, B: 'static>(
 ) -> Result<(Next<S>, Request<B>), StickyError> {
     let state = &in_flight.state().clone();
     drop(in_flight);
+    let on_trial = trial.is_some();
+    let blame = |dispatch: &Dispatch<S>, trouble| {
+        let core = dispatch.core();
+        blame(core.backends.pool(), state, trouble, on_trial, &core.options.health);
+    };
     let error = match error.downcast::<NotSent<Request<B>>>() {
         Ok(not_sent) => {
-            let health = dispatch.core().options.health;
             let (request, source) = not_sent.into_parts();
-            let pool = dispatch.core().backends.pool();
-            pool.update(state, Cause::ConnectFailed, |sources| {
-                let now = Instant::now();
-                sources.passive.failed(health.connect_failures, health.ejection, now);
-            });
-            pool.wake.notify_one();
+            blame(dispatch, Trouble::Refused);
             drop(trial);
             return match request {
                 Some(request) => {
@@ -334,6 +346,7 @@ fn refused<S: Clone, B: 'static>(
         }
         Err(error) => error,
     };
+    blame(dispatch, Trouble::Broken);
     match error.downcast::<Unanswered<Request<B>>>() {
         Ok(unanswered) => match unanswered.into_parts() {
             (Some(request), source) => Ok((dispatch.unanswered(state, source)?, request)),

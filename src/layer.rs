@@ -12,9 +12,9 @@ use crate::{
     affinity::{Affinity, BoundAffinity, Head, header_name},
     clock::{SystemClock, WallClock},
     dispatch::FirstChoices,
-    health::ensure_driven,
+    health::{AnyProbe, Probe, Settings, ensure_driven},
     rebalance::Rebalancer,
-    strategy::{LeastConnections, Strategy},
+    strategy::{LeastConnections, Strategy, chance::Chance},
 };
 
 /// Keeps each session on the backend that holds it: a policy and a set of backends.
@@ -62,15 +62,18 @@ pub(crate) struct Core<S> {
     pub(crate) bypass: Option<Arc<Bypass>>,
     pub(crate) actions: Actions,
     pub(crate) first_choices: Arc<FirstChoices>,
+    /// Ids of sessions that are held by their clients.
+    pub(crate) ids: Arc<Chance>,
     pub(crate) rebalancer: Option<Arc<Rebalancer>>,
     pub(crate) options: Options,
+    pub(crate) probe: Option<AnyProbe<S>>,
 }
 
 type Bypass = dyn Fn(&Head<'_>) -> bool + Send + Sync;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Options {
-    pub(crate) health: Health,
+    pub(crate) health: Settings,
     pub(crate) unavailable: Failover,
     pub(crate) busy: Busy,
     pub(crate) ready_timeout: Duration,
@@ -80,8 +83,26 @@ pub(crate) struct Options {
     pub(crate) panic: bool,
     pub(crate) strict: bool,
     pub(crate) return_from_backup: bool,
+    pub(crate) telling: Telling,
     pub(crate) extensions: bool,
     pub(crate) wants_latency: bool,
+}
+
+/// What backends are told about sessions.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Telling {
+    /// Whether what a request says in our headers is taken out.
+    pub(crate) strip: bool,
+    pub(crate) headers: bool,
+    pub(crate) extensions: bool,
+    pub(crate) replicas: usize,
+}
+
+impl Telling {
+    #[inline]
+    pub(crate) fn is_on(self) -> bool {
+        self.headers || self.extensions
+    }
 }
 
 impl<S> StickyLayer<S> {
@@ -118,8 +139,10 @@ impl<S> StickyLayer<S> {
             bypass: None,
             actions: Actions::default(),
             first_choices: Arc::default(),
+            ids: Arc::new(Chance::new()),
             rebalancer: None,
             options: Options::default(),
+            probe: None,
         };
         Ok(Self { core: Arc::new(core), on_error: PhantomData })
     }
@@ -128,7 +151,7 @@ impl<S> StickyLayer<S> {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            health: Health::new(),
+            health: Settings::new(),
             unavailable: Failover::default(),
             busy: Busy::default(),
             ready_timeout: Duration::from_secs(1),
@@ -138,6 +161,7 @@ impl Default for Options {
             panic: false,
             strict: false,
             return_from_backup: false,
+            telling: Telling::default(),
             extensions: false,
             wants_latency: false,
         }
@@ -156,9 +180,32 @@ impl<S, E> StickyLayer<S, E> {
 
     /// How the pool finds out which backends can serve. Of several layers over one pool, the one
     /// that starts the readiness poll decides.
+    ///
+    /// # Panics
+    ///
+    /// When the probe cannot work, with the message of the error; see [`try_health`](Self::try_health).
     #[must_use]
-    pub fn health(self, health: Health) -> Self {
-        self.with(|core| core.options.health = health)
+    pub fn health<P: Probe<S>>(self, health: Health<P>) -> Self
+    where
+        S: 'static,
+    {
+        match self.try_health(health) {
+            Ok(layer) => layer,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// As [`health`](Self::health), with an error instead of a panic.
+    ///
+    /// # Errors
+    ///
+    /// When the probe cannot work, for example because its path is not one.
+    pub fn try_health<P: Probe<S>>(self, health: Health<P>) -> Result<Self, ConfigError>
+    where
+        S: 'static,
+    {
+        let probe = AnyProbe::new(health.probe)?;
+        Ok(self.with(|core| (core.options.health, core.probe) = (health.settings, probe)))
     }
 
     /// What to do with a session whose backend is down, disabled or refuses the connection; default
@@ -286,6 +333,34 @@ impl<S, E> StickyLayer<S, E> {
         self.with(|core| core.options.extensions = extensions)
     }
 
+    /// Whether each request tells its backend, in its extensions, which session it belongs to, in which
+    /// epoch, and what became of it: a [`SessionInfo`](crate::SessionInfo). For backends in this
+    /// process; default `false`. It costs allocations, as
+    /// [`outcome_extensions`](Self::outcome_extensions) does.
+    #[must_use]
+    pub fn session_extensions(self, extensions: bool) -> Self {
+        self.with(|core| core.options.telling.extensions = extensions)
+    }
+
+    /// Whether each request tells its backend the same in headers (see
+    /// [`SessionInfo`](crate::SessionInfo)), for backends in other processes. Said at all, also with
+    /// `false`, it takes out what a client says in these headers. Default: neither.
+    #[must_use]
+    pub fn session_headers(self, headers: bool) -> Self {
+        self.with(|core| {
+            core.options.telling.strip = true;
+            core.options.telling.headers = headers;
+        })
+    }
+
+    /// How many backends a request names to which its session would go if its own failed
+    /// ([`SessionInfo::replicas`](crate::SessionInfo::replicas)); default 0. State that the application
+    /// has copied there is found there: for such sessions the rank alone decides, and zones do not.
+    #[must_use]
+    pub fn replicas(self, replicas: usize) -> Self {
+        self.with(|core| core.options.telling.replicas = replicas)
+    }
+
     /// The wall clock that dates tokens; default the system's.
     #[must_use]
     pub fn clock(self, clock: impl WallClock) -> Self {
@@ -317,7 +392,7 @@ impl<S, E> StickyLayer<S, E> {
         S: Service<Req> + Clone + Send + Sync + 'static,
         Req: 'static,
     {
-        ensure_driven::<S, Req>(self.core.backends.pool(), self.core.options.health)
+        ensure_driven::<S, Req>(&self.core)
     }
 
     /// The pool's handle.
@@ -398,8 +473,10 @@ impl<S> Clone for Core<S> {
             bypass: self.bypass.clone(),
             actions: self.actions.clone(),
             first_choices: self.first_choices.clone(),
+            ids: self.ids.clone(),
             rebalancer: self.rebalancer.clone(),
             options: self.options,
+            probe: self.probe.clone(),
         }
     }
 }

@@ -48,7 +48,7 @@
 //! HTTP client.
 //!
 //! Tonic's `Channel` and most HTTP clients are always "ready", dead or not: for them the readiness
-//! poll finds nothing out, and passive detection does the work. See [`Health`].
+//! poll finds nothing out, and probes and passive detection do the work. See [`Health`].
 //!
 //! # Features
 //!
@@ -56,6 +56,8 @@
 //! |---|---|
 //! | `proxy` | [`proxy::Upstream`], an HTTP/1.1 and HTTP/2 backend over hyper |
 //! | `axum`, `tonic` | [`affinity::ClientIp`] finds the address that Axum, or Tonic, tells |
+//! | `discover` | [`Backends::follow`]: the backends from a `tower::discover::Discover` stream |
+//! | `dns` | [`Backends::follow_dns`]: the backends from the domain name system; see [`feed`] |
 //! | `full` | all of them |
 
 #![forbid(unsafe_code)]
@@ -80,6 +82,8 @@ mod policy;
 mod rebalance;
 mod reclaim;
 mod service;
+mod session;
+mod session_info;
 mod sync;
 mod token;
 mod wait;
@@ -87,6 +91,8 @@ mod word;
 mod words;
 
 pub mod affinity;
+#[cfg(any(feature = "discover", feature = "dns"))]
+pub mod feed;
 #[cfg(feature = "proxy")]
 pub mod proxy;
 pub mod store;
@@ -102,7 +108,7 @@ pub use self::{
     error::{BoxError, ConfigError, DrainOver, NotSent, StickyError, TimedOut, Unanswered},
     events::{Cause, Event, Events},
     future::ResponseFuture,
-    health::Health,
+    health::{GrpcProbe, Health, HttpProbe, NoProbe, Probe, ProbeBody, SuccessRate},
     hold::{Hold, HoldEnd},
     layer::StickyLayer,
     on_error::{OnError, Propagate, Respond},
@@ -112,6 +118,8 @@ pub use self::{
     rebalance::{Move, Rebalance, SessionId},
     reclaim::{Reclaim, ReclaimBody, ReclaimFuture},
     service::{NoInner, StickyService},
+    session::StickySession,
+    session_info::SessionInfo,
     token::{Key, KeyRing},
     word::{SessionAction, Wish},
 };

@@ -163,6 +163,17 @@ impl SessionId {
     pub(crate) fn new(session: u64) -> Self {
         Self(session)
     }
+
+    /// The id whose [`Display`](fmt::Display) is `hex`.
+    pub(crate) fn from_hex(hex: &str) -> Option<Self> {
+        let digits = hex.len() == 16 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+        digits.then(|| u64::from_str_radix(hex, 16).ok().map(Self)).flatten()
+    }
+
+    /// The id as a number, for tables of one's own.
+    pub fn to_bits(self) -> u64 {
+        self.0
+    }
 }
 
 /// 16 hexadecimal digits.

@@ -15,8 +15,8 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::{
-    Backends, BoxError, NoBody, OnError, ResponseFuture, StickyBody, dispatch::Dispatch,
-    health::ensure_driven, layer::Core,
+    Backends, BoxError, NoBody, OnError, ResponseFuture, StickyBody, StickySession,
+    dispatch::Dispatch, health::ensure_driven, layer::Core, session::Held,
 };
 
 /// Dispatches each request to the backend of its session; made by
@@ -44,6 +44,37 @@ impl<S, I, E> StickyService<S, I, E> {
     pub fn backends(&self) -> &Backends<S> {
         &self.core.backends
     }
+
+    /// A session of its own with these backends, which remembers its pin by itself.
+    pub fn session(&self) -> StickySession<S, I, E> {
+        StickySession::new(self.clone(), Held::new(self.core.ids.next()))
+    }
+
+    /// As [`session`](Self::session), for somebody who has a name, for example a user. It begins on the
+    /// backend that ranks first for the name, so that all programs agree on it, and agree with
+    /// [`affinity::Key`](crate::affinity::Key) over the same names as long as that has no secret.
+    pub fn session_named(&self, name: impl Into<String>) -> StickySession<S, I, E> {
+        StickySession::new(self.clone(), Held::named(name.into()))
+    }
+
+    /// Dispatches a request, for a session that is held by the caller or for the one that the request
+    /// itself tells.
+    #[inline]
+    pub(crate) fn call_for<B>(
+        &self,
+        held: Option<Arc<Held>>,
+        mut request: Request<B>,
+    ) -> ResponseFuture<S, I, E, B>
+    where
+        S: Service<Request<B>> + Clone + Send + Sync + 'static,
+        I: Service<Request<B>>,
+        B: 'static,
+    {
+        ensure_driven::<S, Request<B>>(&self.core);
+        let mut dispatch = Dispatch::new(self.core.clone(), self.inner.is_some(), held);
+        let next = dispatch.begin(&self.core, &mut request);
+        ResponseFuture::new(dispatch, next, request, self.inner.clone())
+    }
 }
 
 impl<S, I, E, B, RB, IB> Service<Request<B>> for StickyService<S, I, E>
@@ -68,11 +99,8 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        ensure_driven::<S, Request<B>>(self.core.backends.pool(), self.core.options.health);
-        let mut dispatch = Dispatch::new(self.core.clone(), self.inner.is_some());
-        let next = dispatch.begin(&self.core, &mut request);
-        ResponseFuture::new(dispatch, next, request, self.inner.clone())
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        self.call_for(None, request)
     }
 }
 

@@ -3,12 +3,12 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    BackendId, BackendOptions, BackendState, BackendStatus, Drain, DrainEnd, DrainSignal, Mode,
-    Pool, PoolError, PoolStatus,
+    BackendId, BackendOptions, BackendState, BackendStatus, Drain, DrainSignal, Mode, Pool,
+    PoolError, PoolStatus,
     pool::{check_free, lock, position},
     snapshot::Members,
 };
-use crate::{ConfigError, Event, Events};
+use crate::{ConfigError, Events};
 
 /// The set of backends behind a layer: a handle that is cheap to clone, and through which the set
 /// can be changed at run time, under traffic.
@@ -101,11 +101,7 @@ impl<S> Backends<S> {
     ///
     /// When no backend has this id.
     pub fn set_weight(&self, id: &str, weight: u32) -> Result<(), PoolError> {
-        self.change_state(id, |state| {
-            let (backend, from) = (state.id.clone(), state.weight());
-            state.set_weight(weight);
-            (from != weight).then_some(Event::Weight { backend, from, to: weight })
-        })
+        self.change_state(id, |state| self.pool.enter_weight(state, weight))
     }
 
     /// Sets what the operator wants of a backend. To drain one until its sessions have ended, or until
@@ -115,10 +111,7 @@ impl<S> Backends<S> {
     ///
     /// When no backend has this id.
     pub fn set_mode(&self, id: &str, mode: Mode) -> Result<(), PoolError> {
-        self.change_state(id, |state| {
-            self.pool.enter_mode(state, mode);
-            None
-        })
+        self.change_state(id, |state| self.pool.enter_mode(state, mode))
     }
 
     /// Drains a backend: it keeps its sessions and takes no new ones. Awaited, it resolves when the
@@ -175,10 +168,7 @@ impl<S> Backends<S> {
     ///
     /// When no backend has this id.
     pub fn set_backup(&self, id: &str, backup: bool) -> Result<(), PoolError> {
-        self.change_state(id, |state| {
-            state.set_backup(backup);
-            None
-        })
+        self.change_state(id, |state| state.set_backup(backup))
     }
 
     /// Sets where a backend is; `None` for nowhere.
@@ -187,10 +177,7 @@ impl<S> Backends<S> {
     ///
     /// When no backend has this id.
     pub fn set_zone(&self, id: &str, zone: Option<&str>) -> Result<(), PoolError> {
-        self.change_state(id, |state| {
-            state.set_zone(zone.map(str::to_owned));
-            None
-        })
+        self.change_state(id, |state| state.set_zone(zone.map(str::to_owned)))
     }
 
     /// Sets the zone in which this program runs: its backends are asked first to take a new session,
@@ -219,19 +206,12 @@ impl<S> Backends<S> {
         self.pool.events.listen()
     }
 
-    /// Changes what is said of one backend; what comes back is told to those who listen.
-    fn change_state(
-        &self,
-        id: &str,
-        change: impl FnOnce(&BackendState) -> Option<Event>,
-    ) -> Result<(), PoolError> {
+    /// Changes what is said of one backend.
+    fn change_state(&self, id: &str, change: impl FnOnce(&BackendState)) -> Result<(), PoolError> {
         let _changing = lock(&self.pool.changing);
         let snapshot = self.pool.load();
-        let event = change(&snapshot.index().states()[position(&snapshot, id)?]);
+        change(&snapshot.index().states()[position(&snapshot, id)?]);
         self.pool.publish(snapshot.members.clone());
-        if let Some(event) = event {
-            self.pool.events.publish(|| event);
-        }
         Ok(())
     }
 
@@ -266,7 +246,8 @@ impl<S: Clone> Backends<S> {
         Ok(pool)
     }
 
-    /// Adds a backend. It takes new sessions from now on; nobody moves to it.
+    /// Adds a backend. It takes new sessions from now on; nobody moves to it. When one with this id
+    /// was removed and still has requests in flight, its counters go on.
     ///
     /// # Errors
     ///
@@ -313,9 +294,9 @@ impl<S: Clone> Backends<S> {
         let position = position(&snapshot, id)?;
         let mut members = Members::clone(&snapshot.members);
         let (state, service) = members.remove(position);
+        self.pool.departed.remember([&state]);
         self.pool.publish(Arc::new(members));
-        self.pool.end_drain(&state, DrainEnd::Left);
-        self.pool.events.publish(|| Event::Left { backend: state.id.clone() });
+        self.pool.has_left(&state);
         Ok(service)
     }
 

@@ -77,6 +77,9 @@ impl<S> Pool<S> {
         let from = state.mode();
         if from != mode {
             self.end_drain(state, DrainEnd::Cancelled);
+            if mode == Mode::Active && matches!(from, Mode::Disabled | Mode::Drained) {
+                self.begin_slowly(state);
+            }
             state.set_mode(mode);
             state.drain.enter(match mode {
                 Mode::Draining => Phase::Draining,

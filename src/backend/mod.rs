@@ -3,12 +3,17 @@
 mod backends;
 mod balance;
 mod census;
+mod departed;
 mod drain;
 mod housekeeping;
 mod id;
 mod in_flight;
 mod latency;
 mod options;
+#[cfg(any(feature = "discover", feature = "dns"))]
+mod owned;
+#[cfg(any(feature = "discover", feature = "dns"))]
+mod owner;
 mod places;
 mod pool;
 mod slots;
@@ -22,6 +27,8 @@ mod tiers;
 mod traffic;
 mod turns;
 
+#[cfg(feature = "dns")]
+pub(crate) use self::owned::Standing;
 pub use self::{
     backends::Backends,
     drain::{Drain, DrainEnd, DrainReport, DrainSignal, Draining},
@@ -38,7 +45,12 @@ pub(crate) use self::{
     latency::Latency,
     pool::Pool,
     slots::{Place, Slot},
-    snapshot::{Index, Snapshot, TagHasher},
+    snapshot::{Index, Members, Snapshot, TagHasher},
     state::{BackendState, Gate, Readiness},
     tiers::Tier,
+};
+#[cfg(any(feature = "discover", feature = "dns"))]
+pub(crate) use self::{
+    owned::{Change, Refused, What},
+    owner::Owner,
 };

@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicUsize},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Acquire},
     },
 };
 
@@ -13,8 +13,10 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    BackendId, BackendState, Readiness,
+    BackendId, BackendState, Gate, Readiness, State,
     balance::Balance,
+    departed::Departed,
+    drain::DrainEnd,
     snapshot::{Members, Snapshot},
     state::Sources,
 };
@@ -39,8 +41,17 @@ pub(crate) struct Pool<S> {
     /// How many backends are drained with a plan.
     pub(super) drains: AtomicUsize,
     pub(super) balance: Balance,
+    pub(super) departed: Departed,
+    /// Closed with the pool: what feeds it ends.
+    #[cfg(any(feature = "discover", feature = "dns"))]
+    pub(crate) open: tokio::sync::watch::Sender<()>,
     pub(crate) driven: AtomicBool,
-    /// Wakes the health driver: something was ejected, or the last handle is gone.
+    /// Whether backends that are new, or back, begin slowly.
+    pub(crate) slow_start: AtomicBool,
+    /// Held by whoever ejects a backend.
+    pub(crate) ejecting: Mutex<()>,
+    /// Wakes the health driver: something was ejected, the members have changed, or the last handle is
+    /// gone.
     pub(crate) wake: Arc<Notify>,
 }
 
@@ -79,7 +90,9 @@ impl<S: Clone> Pool<S> {
         let mut members = Members::clone(&self.load().members);
         check_free(&members, &state)?;
         let backend = state.id.clone();
-        members.push(Arc::new(state), service);
+        let state = self.departed.recall(state);
+        self.begin_slowly(&state);
+        members.push(state, service);
         self.publish(Arc::new(members));
         self.events.publish(|| Event::Joined { backend });
         Ok(())
@@ -96,15 +109,8 @@ impl<S: Clone> Pool<S> {
                 "the backend {id:?} is the local node; its service is the layer's inner service"
             ))));
         };
-        let changed = state.update(|sources| *sources = Sources::default());
+        self.forget_health(state);
         self.publish(Arc::new(members));
-        self.events.publish(|| Event::Replaced { backend: state.id.clone() });
-        if let Some((from, to)) = changed.map(|(from, to)| (from.state(), to.state()))
-            && from != to
-        {
-            let (backend, cause) = (state.id.clone(), Cause::Replaced);
-            self.events.publish(|| Event::State { backend, from, to, cause });
-        }
         Ok(old)
     }
 
@@ -135,7 +141,12 @@ impl<S> Pool<S> {
             horizon: AtomicU32::new(0),
             drains: AtomicUsize::new(0),
             balance: Balance::default(),
+            departed: Departed::default(),
+            #[cfg(any(feature = "discover", feature = "dns"))]
+            open: tokio::sync::watch::Sender::new(()),
             driven: AtomicBool::new(false),
+            slow_start: AtomicBool::new(false),
+            ejecting: Mutex::new(()),
             wake: Arc::new(Notify::new()),
         }
     }
@@ -148,8 +159,59 @@ impl<S> Pool<S> {
     pub(super) fn publish(&self, members: Arc<Members<S>>) {
         let zone = self.own_zone.load();
         let zone = zone.as_deref().map(String::as_str);
-        let next = Snapshot::new(members, zone, Some(&self.load()));
+        let previous = self.load();
+        let changed = !Arc::ptr_eq(&members, &previous.members);
+        let next = Snapshot::new(members, zone, Some(&previous));
         self.snapshot.store(Arc::new(next));
+        if changed {
+            self.wake.notify_one();
+        }
+    }
+
+    /// A backend is new, or back: it takes its share of new sessions by and by, if that is wanted.
+    pub(super) fn begin_slowly(&self, state: &BackendState) {
+        if self.slow_start.load(Acquire) {
+            state.ramp.start(Instant::now());
+            self.wake.notify_one();
+        }
+    }
+
+    /// As [`begin_slowly`](Self::begin_slowly), if the change brought the backend back.
+    fn came_back(&self, state: &BackendState, changed: Option<(Gate, Gate)>) {
+        if let Some((from, to)) = changed
+            && from.state() == State::Down
+            && to.state() != State::Down
+        {
+            self.begin_slowly(state);
+        }
+    }
+
+    /// The backend has another service, of which nothing is known. The caller publishes.
+    pub(super) fn forget_health(&self, state: &BackendState) {
+        let changed = state.update(Sources::forget);
+        self.came_back(state, changed);
+        self.events.publish(|| Event::Replaced { backend: state.id.clone() });
+        if let Some((from, to)) = changed.map(|(from, to)| (from.state(), to.state()))
+            && from != to
+        {
+            let (backend, cause) = (state.id.clone(), Cause::Replaced);
+            self.events.publish(|| Event::State { backend, from, to, cause });
+        }
+    }
+
+    /// The operator, or a feed, wants another weight. The caller publishes.
+    pub(super) fn enter_weight(&self, state: &BackendState, weight: u32) {
+        let (backend, from) = (state.id.clone(), state.weight());
+        state.set_weight(weight);
+        if from != weight {
+            self.events.publish(|| Event::Weight { backend, from, to: weight });
+        }
+    }
+
+    /// The backend is no member any more.
+    pub(super) fn has_left(&self, state: &BackendState) {
+        self.end_drain(state, DrainEnd::Left);
+        self.events.publish(|| Event::Left { backend: state.id.clone() });
     }
 
     /// Tells the pool what a health source found out about a backend.
@@ -168,6 +230,7 @@ impl<S> Pool<S> {
             let backend = state.id.clone();
             self.events.publish(|| Event::State { backend, from, to, cause });
         }
+        self.came_back(state, Some((before, after)));
         let _changing = lock(&self.changing);
         let members = self.load().members.clone();
         self.publish(members);

@@ -13,12 +13,17 @@ use arc_swap::ArcSwapOption;
 use super::{
     BackendId, BackendOptions,
     census::Census,
-    drain::Drainage,
+    drain::{Drainage, Phase},
     slots::{HasSlots, Slots},
     streams::Streams,
     traffic::Traffic,
 };
-use crate::{Failover, health::Passive};
+#[cfg(any(feature = "discover", feature = "dns"))]
+use super::{owner::Mark, pool::lock};
+use crate::{
+    Failover,
+    health::{Active, Passive, Ramp, Window},
+};
 
 /// Whether a backend can serve, as its health sources see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -116,6 +121,16 @@ pub(crate) enum Readiness {
 pub(crate) struct Sources {
     pub(crate) readiness: Readiness,
     pub(crate) passive: Passive,
+    pub(crate) active: Active,
+    /// Grows with each service that the backend is given.
+    pub(crate) generation: u64,
+}
+
+impl Sources {
+    /// The backend has another service, of which nothing is known.
+    pub(crate) fn forget(&mut self) {
+        *self = Self { generation: self.generation.wrapping_add(1), ..Self::default() };
+    }
 }
 
 pub(crate) struct BackendState {
@@ -124,6 +139,8 @@ pub(crate) struct BackendState {
     gate: AtomicU8,
     /// Whether an answer would change what passive detection thinks.
     suspect: AtomicBool,
+    /// Whether passive detection has it out, or on trial.
+    ejected: AtomicBool,
     mode: AtomicU8,
     weight: AtomicU32,
     backup: AtomicBool,
@@ -138,7 +155,12 @@ pub(crate) struct BackendState {
     pub(super) drain: Drainage,
     /// What becomes of its sessions once it is drained.
     drained: AtomicU8,
+    pub(crate) window: Window,
+    pub(crate) ramp: Ramp,
     sources: Mutex<Sources>,
+    /// The feed that brought it, if one did.
+    #[cfg(any(feature = "discover", feature = "dns"))]
+    owner: Mutex<Mark>,
 }
 
 impl BackendState {
@@ -149,6 +171,7 @@ impl BackendState {
             tag,
             gate: AtomicU8::new(0),
             suspect: AtomicBool::new(false),
+            ejected: AtomicBool::new(false),
             mode: AtomicU8::new(0),
             weight: AtomicU32::new(1),
             backup: AtomicBool::new(false),
@@ -161,7 +184,11 @@ impl BackendState {
             streams: Streams::default(),
             drain: Drainage::default(),
             drained: AtomicU8::new(0),
+            window: Window::default(),
+            ramp: Ramp::default(),
             sources: Mutex::default(),
+            #[cfg(any(feature = "discover", feature = "dns"))]
+            owner: Mutex::default(),
         }
     }
 
@@ -179,6 +206,11 @@ impl BackendState {
     #[inline]
     pub(crate) fn is_suspect(&self) -> bool {
         self.suspect.load(Relaxed)
+    }
+
+    /// Whether passive detection has it out, or on trial.
+    pub(crate) fn is_ejected(&self) -> bool {
+        self.ejected.load(Relaxed)
     }
 
     /// Whether it may be given a new session now.
@@ -294,16 +326,41 @@ impl BackendState {
     pub(crate) fn update(&self, change: impl FnOnce(&mut Sources)) -> Option<(Gate, Gate)> {
         let mut sources = self.sources();
         change(&mut sources);
-        let gate = match (sources.readiness, sources.passive.is_ejected()) {
+        let down = sources.passive.is_ejected() || sources.active.is_down();
+        let gate = match (sources.readiness, down) {
             (Readiness::Failed, _) | (_, true) => Gate::Down,
             _ if sources.passive.is_on_trial() => Gate::Trial,
             (Readiness::Busy, _) => Gate::Busy,
             (Readiness::Ready, _) => Gate::Ready,
         };
         self.suspect.store(!sources.passive.is_quiet(), Relaxed);
+        self.ejected.store(sources.passive.is_out(), Relaxed);
         let before = self.gate();
         self.gate.store(gate as u8, Relaxed);
         (before != gate).then_some((before, gate))
+    }
+
+    /// It joins once more, with the settings of `fresh`: its counts go on, its health is forgotten.
+    pub(super) fn join_again(&self, fresh: &Self) {
+        self.set_mode(fresh.mode());
+        self.set_weight(fresh.weight());
+        self.set_limit(fresh.limit());
+        self.set_backup(fresh.is_backup());
+        self.set_zone(fresh.zone());
+        self.drain.enter(Phase::Serving);
+        #[cfg(any(feature = "discover", feature = "dns"))]
+        self.set_owner(fresh.owner());
+        self.update(Sources::forget);
+    }
+
+    #[cfg(any(feature = "discover", feature = "dns"))]
+    pub(super) fn owner(&self) -> Mark {
+        lock(&self.owner).clone()
+    }
+
+    #[cfg(any(feature = "discover", feature = "dns"))]
+    pub(super) fn set_owner(&self, owner: Mark) {
+        *lock(&self.owner) = owner;
     }
 
     pub(crate) fn sources(&self) -> MutexGuard<'_, Sources> {

@@ -15,6 +15,9 @@ pub struct BackendStatus {
     pub state: State,
     /// What the operator wants of it.
     pub mode: Mode,
+    /// What the last failed probe said, until [`rise`](crate::Health::rise) probes in a row have
+    /// succeeded; at most 256 bytes.
+    pub probe_failure: Option<String>,
     /// Requests that it works on now, each counted until its response's body has ended.
     pub in_flight: usize,
     /// Of these, responses whose reader had to wait for more, and upgraded connections.
@@ -44,6 +47,7 @@ impl BackendStatus {
             weight: state.weight(),
             state: state.state(),
             mode: state.mode(),
+            probe_failure: state.sources().active.failure().map(str::to_owned),
             in_flight: state.in_flight(),
             streams: state.streams.len(),
             sessions: state.census.count(window),

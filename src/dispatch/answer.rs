@@ -8,8 +8,9 @@ use tokio::time::Instant;
 use super::{Dispatch, HOP};
 use crate::{
     BackendId, Event, Outcome, Reason, SessionAction, StickyError, Verdict, actions,
-    affinity::{Change, Commit},
+    affinity::{Change, Commit, Plan},
     backend::{BackendState, session_moved},
+    clock::unix_millis,
     layer::Core,
     strategy::Candidate,
 };
@@ -18,25 +19,32 @@ impl<S> Dispatch<S> {
     /// Readies a request for the backend that is about to get it.
     #[inline]
     pub(crate) fn send<B>(
-        &self,
+        &mut self,
         request: &mut Option<Request<B>>,
         state: &BackendState,
         remote: bool,
     ) {
-        let core = &*self.core;
-        let forwards = remote && core.local.is_some();
-        if let Some(request) = request
-            && (forwards || core.options.extensions)
-        {
-            if forwards {
-                match core.affinity.hop(&state.id) {
-                    Some(hop) => request.headers_mut().insert(HOP, hop),
-                    None => request.headers_mut().remove(HOP),
-                };
-            }
-            if core.options.extensions {
-                request.extensions_mut().insert(self.outcome(Some(&state.id)));
-            }
+        let forwards = remote && self.core.local.is_some();
+        let options = &self.core.options;
+        if forwards || options.extensions || options.telling.is_on() {
+            self.equip(request, state, forwards);
+        }
+    }
+
+    #[cold]
+    fn equip<B>(&mut self, request: &mut Option<Request<B>>, state: &BackendState, forwards: bool) {
+        let Some(request) = request else { return };
+        if forwards {
+            match self.core.affinity.hop(&state.id) {
+                Some(hop) => request.headers_mut().insert(HOP, hop),
+                None => request.headers_mut().remove(HOP),
+            };
+        }
+        if self.core.options.extensions {
+            request.extensions_mut().insert(self.outcome(Some(&state.id)));
+        }
+        if self.core.options.telling.is_on() {
+            self.tell(request, state, forwards);
         }
     }
 
@@ -96,6 +104,11 @@ impl<S> Dispatch<S> {
         backend: &Arc<BackendState>,
         response: &mut Response<B>,
     ) {
+        // The way of a pinned request asks for none of this.
+        let plan = match change {
+            Change::Assign | Change::Move => self.plan(),
+            Change::Keep | Change::Refresh => Plan { session: None, epoch: 0 },
+        };
         let (core, began) = (&*self.core, Cell::new(0));
         let commit = Commit {
             change,
@@ -105,11 +118,20 @@ impl<S> Dispatch<S> {
             bad: if self.verdict == Verdict::Pinned { self.bad } else { 0 },
             https: self.https,
             silent,
+            plan,
             began: &began,
             clock: &*core.clock,
         };
         let counters = &core.backends.pool().counters;
-        let issued = core.affinity.respond(&commit, &mut self.notes, response.headers_mut());
+        let issued = match &self.held {
+            None => core.affinity.respond(&commit, &mut self.notes, response.headers_mut()),
+            Some((held, version)) => {
+                if matches!(change, Change::Assign | Change::Move) {
+                    held.pin(backend, *version, plan.epoch, unix_millis(&*core.clock));
+                }
+                false
+            }
+        };
         if issued {
             counters.token_issued();
         }
@@ -160,7 +182,7 @@ impl<S> Dispatch<S> {
                 if let Some(session) = self.key {
                     state.census.forget(session);
                 }
-                core.affinity.forget(self.https, &mut self.notes, response.headers_mut());
+                self.forget(response);
             }
             SessionAction::NoPin => self.commit(Change::Keep, true, state, response),
             SessionAction::Pin => {
@@ -203,8 +225,15 @@ impl<S> Dispatch<S> {
 
     /// Takes a token away that is worth nothing, so that the client can begin anew.
     pub(crate) fn forget<B>(&mut self, response: &mut Response<B>) {
-        let core = &*self.core;
-        core.affinity.forget(self.https, &mut self.notes, response.headers_mut());
+        match &self.held {
+            None => {
+                let headers = response.headers_mut();
+                self.core.affinity.forget(self.https, &mut self.notes, headers);
+            }
+            Some((held, _)) => {
+                held.end();
+            }
+        }
     }
 
     /// The request ends with an error of ours.
@@ -222,6 +251,9 @@ impl<S> Dispatch<S> {
     fn count(&mut self, backend: Option<&BackendId>) {
         self.counted = true;
         self.core.backends.pool().counters.count(self.verdict, self.reason);
+        if let Some((held, _)) = &self.held {
+            held.ended_with(self.outcome(backend));
+        }
         if tracing::enabled!(target: "tower_sticky", tracing::Level::ERROR) {
             self.trace(backend);
         }

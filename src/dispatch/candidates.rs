@@ -28,6 +28,9 @@ impl Remaining {
     pub(super) fn new<S>(core: &Core<S>) -> Self {
         let snapshot = core.backends.pool().load();
         let mut tiers = snapshot.tiers.to_vec();
+        if core.options.telling.replicas > 0 {
+            merge_zones(&mut tiers);
+        }
         if core.options.panic && snapshot.nobody_is_up() {
             let states = snapshot.index().states().iter();
             let states = states
@@ -73,4 +76,18 @@ impl Remaining {
         }
         None
     }
+}
+
+/// Makes one tier of the ready backends of all zones: the rank alone decides.
+fn merge_zones(tiers: &mut Vec<Tier>) {
+    let mut merged: Vec<Tier> = Vec::new();
+    for tier in tiers.drain(..) {
+        match merged.last_mut() {
+            Some(last) if last.backup == tier.backup && last.is_ready() && tier.is_ready() => {
+                last.states.extend(tier.states);
+            }
+            _ => merged.push(tier),
+        }
+    }
+    *tiers = merged;
 }

@@ -7,6 +7,7 @@ mod failover;
 mod first_choice;
 mod look_up;
 mod moves;
+mod tell;
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,10 +23,12 @@ pub(crate) use self::{
 use self::{candidates::Remaining, first_choice::FirstChoice};
 use crate::{
     BackendId, BoxError, Reason, StickyError, Verdict, Wish,
-    affinity::{Hashing, Head, Look, Notes, Origin, Owner, Reading},
+    affinity::{Hashing, Head, Look, Notes, Origin, Owner, Plan, Reading},
     backend::{BackendState, Gate, Mode, Snapshot, Tier},
     layer::Core,
     on_error::Asked,
+    session::Held,
+    session_info,
     strategy::{Candidates, rendezvous},
     token::Pin,
 };
@@ -40,6 +43,8 @@ pub(crate) struct Dispatch<S> {
     /// The usable pin that the request carries, and which member of a chain it came from.
     pin: Option<Pin>,
     source: Origin,
+    /// The session, when the caller holds it, and the version of its pin.
+    held: Option<(Arc<Held>, u64)>,
     /// The members of a chain whose tokens are of no use beside that pin.
     bad: u64,
     /// What identifies the session on every gateway, if anything does.
@@ -54,6 +59,8 @@ pub(crate) struct Dispatch<S> {
     owed_to: Option<u64>,
     verdict: Verdict,
     reason: Option<Reason>,
+    /// Who the session is and in which epoch, once a backend was told, and for which verdict.
+    told: Option<Box<(Verdict, Plan)>>,
     refresh: bool,
     https: bool,
     grpc: bool,
@@ -72,11 +79,12 @@ pub(crate) struct Dispatch<S> {
 
 impl<S: Clone> Dispatch<S> {
     #[inline]
-    pub(crate) fn new(core: Arc<Core<S>>, has_inner: bool) -> Self {
+    pub(crate) fn new(core: Arc<Core<S>>, has_inner: bool, held: Option<Arc<Held>>) -> Self {
         Self {
             has_inner,
             pin: None,
             source: Origin::default(),
+            held: held.map(|held| (held, 0)),
             bad: 0,
             key: None,
             by_key: false,
@@ -85,6 +93,7 @@ impl<S: Clone> Dispatch<S> {
             owed_to: None,
             verdict: Verdict::Assigned,
             reason: None,
+            told: None,
             refresh: false,
             https: false,
             grpc: false,
@@ -108,7 +117,14 @@ impl<S: Clone> Dispatch<S> {
         let rest = core.rebalancer.as_ref().map(|rebalancer| rebalancer.idle_for().as_secs());
         let mut look = Look { index, clock, notes: &mut self.notes, rest, later: None };
         let head = Head::of(request);
-        let reading = core.affinity.read(&head, &mut look);
+        let reading = match &mut self.held {
+            None => core.affinity.read(&head, &mut look),
+            Some((held, version)) => {
+                let (reading, read) = held.read(index);
+                *version = read;
+                reading
+            }
+        };
         // gRPC is spoken over HTTP/2 only; others need not be looked at.
         self.grpc = request.version() == Version::HTTP_2 && is_grpc(head.headers);
         self.https = head.is_https();
@@ -126,6 +142,9 @@ impl<S: Clone> Dispatch<S> {
         });
         if reading.found {
             core.affinity.strip(&reading, &mut look, request.headers_mut());
+        }
+        if core.options.telling.strip && hop.is_none() {
+            session_info::strip(request.headers_mut());
         }
         if let Some(state) = hop.and_then(|here| snapshot.index().get(here.tag())) {
             self.verdict = Verdict::Local;
@@ -182,6 +201,7 @@ impl<S: Clone> Dispatch<S> {
             }
         }
         if let Some(key) = reading.key
+            && self.held.is_none()
             && !self.core.affinity.remembers()
         {
             self.by_key = true;
@@ -219,6 +239,9 @@ impl<S: Clone> Dispatch<S> {
     /// The backend of a new session with this key, if it can take one: all first requests of the key
     /// agree, on every gateway as far as its load is not bounded, and here always.
     fn first_home(&mut self, snapshot: &Snapshot<S>, key: u64) -> Option<Arc<BackendState>> {
+        if let Some((held, _)) = &self.held {
+            return self.first_of_session(snapshot, held.has_name(), key);
+        }
         let bounded = self.core.affinity.hashing(self.source).is_some_and(Hashing::is_bounded);
         let position = if bounded {
             let states = snapshot.index().states();
@@ -233,6 +256,31 @@ impl<S: Clone> Dispatch<S> {
         let state = &snapshot.index().states()[position];
         let takes_new = state.mode() == Mode::Active && state.weight() > 0;
         (takes_new && matches!(state.gate(), Gate::Ready | Gate::Trial)).then(|| state.clone())
+    }
+
+    /// The same for a session that its client holds: by the rank of its name, or by the strategy, whose
+    /// choice the calls share that are under way together.
+    fn first_of_session(
+        &mut self,
+        snapshot: &Snapshot<S>,
+        has_name: bool,
+        key: u64,
+    ) -> Option<Arc<BackendState>> {
+        let position = if self.pin.is_some() {
+            // It begins anew because its backend is gone.
+            return None;
+        } else if has_name {
+            snapshot.ranking().first(key)?
+        } else {
+            let list = &snapshot.tiers.first()?.states;
+            let choose = || Some(list[choose(&self.core, None, list)].tag);
+            let choice = self.core.first_choices.join(key, choose)?;
+            let position = snapshot.index().position(choice.tag());
+            self.first_choice = Some(choice);
+            position?
+        };
+        let state = &snapshot.index().states()[position];
+        state.takes_new().then(|| state.clone())
     }
 
     /// The caller wants this backend and no other.

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll, Waker},
     time::{Duration, SystemTime},
@@ -17,8 +17,8 @@ use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 use tower::{BoxError, Service, ServiceExt};
 use tower_sticky::{
-    Backends, Key, KeyRing, NotSent, Outcome, Reason, StickyLayer, Unanswered, Verdict, WallClock,
-    affinity::Cookie,
+    Backends, Cause, Event, Events, Key, KeyRing, NotSent, Outcome, Reason, State, StickyLayer,
+    Unanswered, Verdict, WallClock, affinity::Cookie,
 };
 
 pub type Body = http_body_util::Full<bytes::Bytes>;
@@ -45,6 +45,8 @@ pub struct Told {
     pub hangs_up: AtomicBool,
     /// The call fails otherwise.
     pub breaks: AtomicBool,
+    /// The status of the answers.
+    pub status: AtomicU16,
     /// Requests that were executed.
     pub served: AtomicUsize,
     /// Times that `poll_ready` was asked.
@@ -76,6 +78,7 @@ impl Node {
             refuses: false.into(),
             hangs_up: false.into(),
             breaks: false.into(),
+            status: 200.into(),
             served: 0.into(),
             polled: 0.into(),
             alive: 1.into(),
@@ -162,6 +165,7 @@ impl Service<Request<Body>> for Node {
             told.served.fetch_add(1, SeqCst);
             let body = request.into_body().collect().await?.to_bytes();
             let mut response = Response::new(Body::from([name.as_bytes(), &body].concat()));
+            *response.status_mut() = told.status.load(SeqCst).try_into()?;
             for (name, value) in told.answers.lock().unwrap().iter() {
                 response.headers_mut().append(*name, value.parse()?);
             }
@@ -171,6 +175,33 @@ impl Service<Request<Body>> for Node {
             Ok(response)
         })
     }
+}
+
+/// Lets `millis` of paused time go by.
+pub async fn after(millis: u64) {
+    tokio::time::sleep(Duration::from_millis(millis)).await;
+}
+
+/// Waits, in paused time, until a backend is so.
+pub async fn until(backends: &Backends<Node>, id: &str, state: State) {
+    for _ in 0..10_000 {
+        if backends.get(id).unwrap().state == state {
+            return;
+        }
+        after(10).await;
+    }
+    panic!("in 100 s {id} did not become {state}");
+}
+
+/// The changes of health that have happened since the last time: who, to what, and why.
+pub async fn health_changes(events: &mut Events) -> Vec<(String, State, Cause)> {
+    let mut changes = Vec::new();
+    while let Ok(Some(event)) = tokio::time::timeout(Duration::ZERO, events.next()).await {
+        if let Event::State { backend, to, cause, .. } = event {
+            changes.push((backend.to_string(), to, cause));
+        }
+    }
+    changes
 }
 
 /// A wall clock that a test sets.
