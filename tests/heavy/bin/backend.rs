@@ -1,4 +1,4 @@
-//! A backend as a process of its own, which can really be killed: `heavy-backend NAME PORT`.
+//! A backend as a process of its own, which can really be killed: `heavy-backend NAME PORT [failing]`.
 //!
 //! It says where it listens, and then `got N` for each request with a number, as soon as it has its head.
 //! Told `close` on its standard input it says goodbye to its WebSockets, and to those that come later;
@@ -46,6 +46,8 @@ enum Stage {
 #[derive(Clone)]
 struct App {
     name: Arc<str>,
+    /// Whether it answers everything with 500.
+    failing: bool,
     stage: watch::Receiver<Stage>,
     /// Held by all that is not done yet.
     _busy: mpsc::Sender<()>,
@@ -56,13 +58,14 @@ async fn main() {
     let mut args = std::env::args().skip(1);
     let name = args.next().expect("a name").into();
     let port: u16 = args.next().expect("a port").parse().expect("a port");
+    let failing = args.next().is_some();
     let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     let mut term = signal(SignalKind::terminate()).unwrap();
     let (stage, seen) = watch::channel(Stage::Serving);
     let (busy, mut idle) = mpsc::channel(1);
     listen_to_parent(stage.clone());
     println!("listening on {}", listener.local_addr().unwrap());
-    let app = App { name, stage: seen, _busy: busy };
+    let app = App { name, failing, stage: seen, _busy: busy };
     loop {
         tokio::select! {
             accepted = listener.accept() => {
@@ -121,8 +124,8 @@ async fn answer(mut app: App, request: Request<Incoming>) -> Result<Response<Bod
     }
     let response = Response::builder().header("x-server", &*app.name);
     let response = match request.uri().path() {
+        _ if app.failing => response.status(500).body(whole(Bytes::new())),
         _ if request.headers().contains_key(header::UPGRADE) => return Ok(upgrade(app, request)),
-        "/fail" => response.status(500).body(whole(Bytes::new())),
         "/ticks" => response.body(ticks()),
         "/download" => response.header(header::CONTENT_LENGTH, LENGTH).body(half()),
         "/until-stopped" => {

@@ -12,7 +12,10 @@ use bytes::Bytes;
 use http::{Request, Response, header};
 use http_body_util::{BodyExt, Empty, Full};
 use tower::{BoxError, ServiceExt, service_fn, util::BoxCloneSyncService};
-use tower_sticky::{Backends, KeyRing, NotSent, StickyLayer, StickyService, affinity::Cookie};
+use tower_sticky::{
+    Backends, Health, KeyRing, NotSent, StickyLayer, StickyService, affinity::Cookie,
+    strategy::RoundRobin,
+};
 use tower_sticky_heavy_tests::client::cookie;
 
 use crate::alone::alone_in_paused_time;
@@ -22,6 +25,7 @@ type Node = BoxCloneSyncService<Req, Response<Full<Bytes>>, BoxError>;
 
 const SESSIONS: usize = 100_000;
 const NODES: u8 = 10;
+const SLOW_START: Duration = Duration::from_secs(60);
 
 /// A backend that answers with its number, or refuses.
 fn node(number: u8, dead: Arc<AtomicBool>) -> Node {
@@ -61,6 +65,15 @@ fn unevenness(counts: &[usize]) -> f64 {
     max as f64 * counts.count() as f64 / sum as f64
 }
 
+/// How many of so many new sessions go to the backend that was dead.
+async fn new_at_the_returned(service: &StickyService<Node>, sessions: usize) -> usize {
+    let mut returned = 0;
+    for _ in 0..sessions {
+        returned += usize::from(ask(service, None).await.0 == 0);
+    }
+    returned
+}
+
 #[test]
 fn the_sessions_of_a_dead_backend_spread_evenly_over_the_others() {
     alone_in_paused_time(async {
@@ -70,7 +83,10 @@ fn the_sessions_of_a_dead_backend_spread_evenly_over_the_others() {
             (format!("backend-{number}"), node(number, dead))
         }));
         let cookie = Cookie::sealed("sid", KeyRing::generate().unwrap());
-        let service = StickyLayer::new(backends.clone(), cookie).into_service();
+        let service = StickyLayer::new(backends.clone(), cookie)
+            .strategy(RoundRobin::new())
+            .health(Health::new().slow_start(SLOW_START))
+            .into_service();
         let mut sessions = Vec::with_capacity(SESSIONS);
         let mut homes = [0; NODES as usize];
         for _ in 0..SESSIONS {
@@ -78,7 +94,7 @@ fn the_sessions_of_a_dead_backend_spread_evenly_over_the_others() {
             homes[usize::from(home)] += 1;
             sessions.push(Session { token: token.unwrap().into(), home });
         }
-        assert!(unevenness(&homes) <= 1.25, "new sessions are spread evenly: {homes:?}");
+        assert_eq!(homes, [SESSIONS / 10; NODES as usize], "new sessions take turns");
 
         dead.store(true, Relaxed);
         let mut taken = [0; NODES as usize];
@@ -98,14 +114,18 @@ fn the_sessions_of_a_dead_backend_spread_evenly_over_the_others() {
         assert_eq!(taken.iter().sum::<usize>(), homes[0], "all of them have moved");
         assert!(taken[1..].iter().all(|taken| *taken > 0) && unevenness <= 1.25, "{taken:?}");
 
-        // It returns, and gets new sessions only.
+        // It returns: it gets new sessions only, and few of them at first.
         dead.store(false, Relaxed);
-        tokio::time::sleep(Duration::from_secs(11)).await;
-        let mut returned = 0;
-        for _ in 0..100 {
-            returned += usize::from(ask(&service, None).await.0 == 0);
-        }
-        assert!(returned > 0, "it takes new sessions again");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let first = new_at_the_returned(&service, 1_000).await;
+        tokio::time::sleep(SLOW_START / 2).await;
+        let half = new_at_the_returned(&service, 1_000).await;
+        tokio::time::sleep(SLOW_START).await;
+        let all = new_at_the_returned(&service, 1_000).await;
+        println!("of 1000 new sessions it gets {first}, then {half}, then {all}");
+        assert!((1..=30).contains(&first), "a tenth of its share: {first}");
+        assert!((40..=80).contains(&half), "about half of it: {half}");
+        assert_eq!(all, 100, "its whole share");
         for session in sessions.iter().step_by(100) {
             let (home, token) = ask(&service, Some(&session.token)).await;
             assert_eq!((home, token), (session.home, None), "nobody returns");

@@ -81,9 +81,18 @@ impl Process {
 
     /// Starts it anew where it was.
     pub async fn restart(&mut self) {
+        self.run(&[]).await;
+    }
+
+    /// The same, but from now on it answers everything with 500.
+    pub async fn restart_failing(&mut self) {
+        self.run(&["failing"]).await;
+    }
+
+    async fn run(&mut self, options: &'static [&'static str]) {
         assert!(self.running.is_none(), "{} runs already", self.name);
         let (name, port, log) = (self.name, self.port.addr.port(), self.log.clone());
-        let running = spawn_blocking(move || Running::start(name, port, log)).await;
+        let running = spawn_blocking(move || Running::start(name, port, options, log)).await;
         self.running = Some(running.unwrap());
     }
 
@@ -122,9 +131,10 @@ impl Process {
 }
 
 impl Running {
-    fn start(name: &'static str, port: u16, log: Log) -> Self {
+    fn start(name: &'static str, port: u16, options: &[&str], log: Log) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_heavy-backend"))
             .args([name, &port.to_string()])
+            .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -1,13 +1,13 @@
 //! Backends that say nothing: connections that nobody answers, processes that stand still, requests
-//! that take for ever; and one that is slow.
+//! that take for ever. And those that say the wrong thing: one that is slow, one that fails fast.
 
 use std::time::Duration;
 
 use http::Request;
 use rustix::process::Signal;
 use tokio::net::{TcpSocket, TcpStream};
-use tower_sticky::{proxy::Upstream, strategy::LeastConnections};
-use tower_sticky_heavy_tests::until;
+use tower_sticky::{Health, proxy::Upstream, strategy::LeastConnections};
+use tower_sticky_heavy_tests::{FOREVER, until};
 
 use crate::{
     alone::{alone, timed},
@@ -166,6 +166,54 @@ fn a_slow_backend_keeps_its_sessions_and_gets_no_new_ones() {
             request.abort();
             let _ = request.await;
         }
+        setup.end().await;
+    });
+}
+
+#[test]
+fn a_backend_that_fails_fast_does_not_swallow_the_new_sessions() {
+    alone(async {
+        // Whoever fails at once has the least to do, and would be given everything.
+        let health = Health::new().consecutive_failures(3).ejection(10 * FOREVER);
+        let mut setup = Setup::with(&["a", "b"], |layer| {
+            layer.strategy(LeastConnections::new()).health(health)
+        })
+        .await;
+        let mut sessions = Vec::new();
+        for _ in 0..20 {
+            let mut session = setup.session();
+            session.get("/").await;
+            sessions.push(session);
+        }
+        // `b` has something to do, and `a` begins to fail.
+        let mut at_b = setup.session();
+        while at_b.get("/").await.server != "b" {
+            at_b = setup.session();
+        }
+        let slow = tokio::spawn(async move {
+            let _ = at_b.send(Request::get("/").header(HOLD, "b"), "").await;
+        });
+        until("b is at work", || setup.backends.get("b").unwrap().in_flight == 1).await;
+        setup.processes[0].kill();
+        setup.processes[0].restart_failing().await;
+        drop(setup.backends.replace("a", setup.processes[0].upstream()).unwrap());
+        let (mut failed, mut served) = (0, 0);
+        for _ in 0..40 {
+            let answer = setup.session().get("/").await;
+            match answer.status.as_u16() {
+                500 => failed += 1,
+                200 => served += 1,
+                _ => panic!("{answer:?}"),
+            }
+        }
+        assert_eq!((failed, served), (3, 37), "three failures in a row, and it is out");
+        // Its sessions go on elsewhere; those of the other stay.
+        for session in &mut sessions {
+            let answer = session.post("a body").await;
+            assert_eq!((answer.status.as_u16(), &*answer.server), (200, "b"), "{answer:?}");
+        }
+        slow.abort();
+        let _ = slow.await;
         setup.end().await;
     });
 }
