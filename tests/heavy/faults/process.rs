@@ -7,7 +7,6 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -50,9 +49,7 @@ impl Port {
     }
 
     pub fn upstream(&self) -> Upstream {
-        // Idle connections are looked after by a task that is to end soon after the test.
-        let idle = Duration::from_secs(1);
-        Upstream::new(&format!("http://{}", self.addr)).unwrap().idle_timeout(idle)
+        Upstream::new(&format!("http://{}", self.addr)).unwrap()
     }
 }
 
