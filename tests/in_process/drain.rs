@@ -363,18 +363,6 @@ async fn a_request_that_is_not_answered_at_the_deadline_is_left_to_finish() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_not_read_yet_at_the_deadline_is_whole() {
-    let (backends, _nodes) = nodes(["a", "b"]);
-    let service = sealed(&backends).into_service();
-    let response = service.oneshot(get()).await.unwrap();
-    let report = backends.drain("a").deadline(SECOND).await.unwrap();
-    assert_eq!((report.end, report.in_flight, report.streams_cut), (DrainEnd::Deadline, 1, 0));
-    let body = response.into_body().collect().await.expect("nobody had to wait for it");
-    assert_eq!(body.to_bytes(), "a");
-    assert_eq!(backends.get("a").unwrap().in_flight, 0);
-}
-
-#[tokio::test(start_paused = true)]
 async fn an_upgraded_connection_is_told_and_counted() {
     let ends = Arc::new(std::sync::Mutex::new(Vec::new()));
     let upgrade = tower::service_fn({
