@@ -136,7 +136,7 @@ fn a_body_that_was_being_sent_to_a_killed_backend_is_not_repeated() {
 async fn broken_answer(path: &str) -> (String, usize) {
     let mut setup = Setup::new(&["a", "b"]).await;
     let mut stream = TcpStream::connect(setup.gateway.addr).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: shop\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut bytes = vec![0; 1_024];
     // Something of the body has come.
