@@ -2,18 +2,16 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use tower_sticky::{Backends, Health, State, proxy::Upstream};
-use tower_sticky_heavy_tests::{FOREVER, in_time};
+use tower_sticky::{Backends, State, proxy::Upstream};
+use tower_sticky_heavy_tests::{in_time, until};
 
 use crate::{
     alone::alone,
     process::Process,
     session::Session,
-    setup::Setup,
+    setup::{Setup, hopeful},
     traffic::{Record, Traffic},
 };
-
-const MS: Duration = Duration::from_millis(1);
 
 /// Sends requests without a session until all backends of these are up.
 async fn back(setup: &Setup, ids: &[&str]) {
@@ -24,7 +22,7 @@ async fn back(setup: &Setup, ids: &[&str]) {
         while down(&setup.backends) {
             // Each of them may be the trial of a backend whose ejection is over.
             setup.session().get("/").await;
-            tokio::time::sleep(MS).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
     in_time("they are back", wait).await;
@@ -34,7 +32,7 @@ async fn back(setup: &Setup, ids: &[&str]) {
 fn a_backend_that_flaps_loses_each_session_once() {
     const OUTAGES: usize = 5;
     alone(async {
-        let mut setup = Setup::new(&["a", "b", "c"]).await;
+        let mut setup = Setup::with(&["a", "b", "c"], hopeful).await;
         let traffic = Traffic::new();
         let mut at_a = 0;
         for _ in 0..OUTAGES {
@@ -46,6 +44,8 @@ fn a_backend_that_flaps_loses_each_session_once() {
             }
             traffic.more(60).await;
             setup.processes[0].kill();
+            let moves = || setup.backends.snapshot().stats.moves();
+            until("those that are there move", || moves() == at_a).await;
             traffic.more(60).await;
             setup.processes[0].restart().await;
             back(&setup, &["a"]).await;
@@ -76,10 +76,8 @@ fn a_backend_that_flaps_loses_each_session_once() {
     });
 }
 
-/// Three backends, of which each has a session, and all are dead; the first ones who came know it.
-async fn all_down(longest_ejection: Duration) -> (Setup, Vec<Session>) {
-    let health = Health::new().ejection(longest_ejection);
-    let mut setup = Setup::with(&["a", "b", "c"], |layer| layer.health(health)).await;
+/// All three backends are dead, of which each had a session, and somebody has found out.
+async fn all_down(mut setup: Setup) -> (Setup, Vec<Session>) {
     let sessions = setup.one_session_each().await;
     setup.processes.iter_mut().for_each(Process::kill);
     let mut visitor = setup.session();
@@ -95,7 +93,7 @@ async fn all_down(longest_ejection: Duration) -> (Setup, Vec<Session>) {
 #[test]
 fn when_all_are_down_nobody_is_asked() {
     alone(async {
-        let (setup, mut sessions) = all_down(10 * FOREVER).await;
+        let (setup, mut sessions) = all_down(Setup::new(&["a", "b", "c"]).await).await;
         let asked = || setup.backends.iter().map(|b| b.requests).sum::<u64>();
         let before = asked();
         for session in &mut sessions {
@@ -113,7 +111,8 @@ fn when_all_are_down_nobody_is_asked() {
 #[test]
 fn when_all_are_back_every_session_finds_its_backend() {
     alone(async {
-        let (mut setup, mut sessions) = all_down(500 * MS).await;
+        let (mut setup, mut sessions) =
+            all_down(Setup::with(&["a", "b", "c"], hopeful).await).await;
         for session in &mut sessions {
             let answer = session.post("a body").await;
             assert_eq!((answer.status.as_u16(), answer.token), (503, None), "no pin is lost");
@@ -135,7 +134,7 @@ fn six_of_ten_down_move_their_sessions_and_nobody_elses() {
     const NAMES: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
     const DOWN: usize = 6;
     alone(async {
-        let mut setup = Setup::new(&NAMES).await;
+        let mut setup = Setup::with(&NAMES, hopeful).await;
         let mut sessions = Vec::new();
         for _ in 0..8 {
             sessions.extend(setup.one_session_each().await);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tower_sticky::{
     Backends, Health, KeyRing, StickyLayer, affinity::Cookie, proxy::Upstream, strategy::RoundRobin,
 };
-use tower_sticky_heavy_tests::{gateway::Gateway, until};
+use tower_sticky_heavy_tests::{FOREVER, gateway::Gateway, until};
 
 use crate::{
     process::{Log, Process},
@@ -21,14 +21,19 @@ pub struct Setup {
     repeats: bool,
 }
 
-/// A layer that takes turns, lets a GET go to a second backend, and lets nobody wait for long until a
-/// backend that was down is tried again.
+/// A layer that takes turns, lets a GET go to a second backend, and tries no backend again that was
+/// down, however slow the test is.
 pub fn layer(backends: &Backends<Upstream>) -> StickyLayer<Upstream> {
     StickyLayer::new(backends.clone(), Cookie::sealed("sid", KeyRing::generate().unwrap()))
         .strategy(RoundRobin::new())
-        .health(Health::new().ejection(Duration::from_millis(500)))
+        .health(Health::new().ejection(10 * FOREVER))
         .retry_idempotent(true)
         .outcome_extensions(true)
+}
+
+/// A layer that soon tries a backend again that was down.
+pub fn hopeful(layer: StickyLayer<Upstream>) -> StickyLayer<Upstream> {
+    layer.health(Health::new().ejection(Duration::from_millis(500)))
 }
 
 impl Setup {

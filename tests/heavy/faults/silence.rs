@@ -32,7 +32,7 @@ impl BlackHole {
         let listener = socket.listen(0).unwrap();
         let addr = listener.local_addr().unwrap();
         let mut queued = Vec::new();
-        while let Ok(socket) = tokio::time::timeout(50 * MS, TcpStream::connect(addr)).await {
+        while let Ok(socket) = tokio::time::timeout(200 * MS, TcpStream::connect(addr)).await {
             queued.push(socket.unwrap());
         }
         Self { url: format!("http://{addr}"), _listener: listener, _queued: queued }
@@ -95,7 +95,7 @@ fn a_request_without_an_answer_ends_with_504_and_is_not_repeated() {
         let setup = Setup::new(&["a", "b"]).await.without_repeats();
         let mut sessions = setup.one_session_each().await;
         let impatient = setup.processes[0].upstream().response_timeout(200 * MS);
-        drop(setup.backends.replace("a", impatient).unwrap());
+        let patient = setup.backends.replace("a", impatient).unwrap();
         for (request, body) in [(Request::get("/"), ""), (Request::post("/"), "a body")] {
             let (answer, took) = timed(sessions[0].send(request.header(HOLD, "a"), body)).await;
             let answer = answer.unwrap();
@@ -103,6 +103,7 @@ fn a_request_without_an_answer_ends_with_504_and_is_not_repeated() {
             assert!(took >= 200 * MS, "it was given its time: {took:?}");
             assert_eq!(setup.log.of(answer.number), ["a"]);
         }
+        drop(setup.backends.replace("a", patient).unwrap());
         assert_eq!(sessions[0].get("/").await.why(), ("pinned", "a", ""), "the session stays");
         setup.end().await;
     });
@@ -115,7 +116,7 @@ fn a_process_that_stands_still_executes_nothing_twice() {
         let mut sessions = setup.one_session_each().await;
         // The system still takes connections for it; nobody takes them from there.
         let impatient = setup.processes[0].upstream().response_timeout(200 * MS);
-        drop(setup.backends.replace("a", impatient).unwrap());
+        let patient = setup.backends.replace("a", impatient).unwrap();
         setup.processes[0].signal(Signal::STOP);
         let mut numbers = Vec::new();
         for _ in 0..2 {
@@ -127,6 +128,7 @@ fn a_process_that_stands_still_executes_nothing_twice() {
             numbers.push(answer.number);
         }
         setup.processes[0].signal(Signal::CONT);
+        drop(setup.backends.replace("a", patient).unwrap());
         let answer = sessions[0].post("a body").await;
         assert_eq!(answer.why(), ("pinned", "a", ""), "the session was not moved");
         for number in numbers {
