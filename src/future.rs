@@ -144,15 +144,23 @@ where
                         // In place, piece by piece: to move the whole of it costs more than all of this.
                         Gate::Open(slot) => {
                             let Some(state) = wait.state.take() else { return Poll::Pending };
-                            dispatch.send(this.request, &state, true);
-                            let started = dispatch.started();
-                            let Some(request) = this.request.take() else {
-                                return Poll::Pending;
-                            };
-                            let trial = wait.trial.take();
-                            let future = wait.service.call(request);
-                            let in_flight = Some(InFlight::new(state, slot));
-                            Step::Call { future, in_flight, trial, started }
+                            // Counted first, and looked at again then: when a backend was taken out
+                            // and nothing is in flight there, nothing comes any more.
+                            let in_flight = InFlight::new(state, slot);
+                            let state = in_flight.state();
+                            if state.is_taken_out() {
+                                Step::Begin { next: dispatch.withdrawn(state) }
+                            } else {
+                                dispatch.send(this.request, state, true);
+                                let started = dispatch.started();
+                                let Some(request) = this.request.take() else {
+                                    return Poll::Pending;
+                                };
+                                let trial = wait.trial.take();
+                                let future = wait.service.call(request);
+                                let in_flight = Some(in_flight);
+                                Step::Call { future, in_flight, trial, started }
+                            }
                         }
                         gate => {
                             let owned = this.step.as_mut().project_replace(Step::Done);

@@ -87,7 +87,9 @@ impl<S> Drain<S> {
 
     /// How long it may take at most. After that the backend gets no more requests: see
     /// [`Mode::Drained`](crate::Mode::Drained). Streams and upgraded connections that are still open
-    /// are cut off; a request that is not answered yet is left to finish. Default: no deadline.
+    /// are cut off: these are responses whose reader had to wait for more. A request that is not answered
+    /// yet is left to finish, and so is an answer that has come and is not read yet. Default: no
+    /// deadline.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self

@@ -4,7 +4,10 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU8, AtomicU32, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
 };
 
@@ -232,8 +235,16 @@ impl BackendState {
         }
     }
 
+    /// In one order with the count of requests in flight: of one who takes the backend out and then
+    /// looks at the count, and one who counts and then looks here, one sees the other.
     pub(crate) fn set_mode(&self, mode: Mode) {
-        self.mode.store(mode as u8, Relaxed);
+        self.mode.store(mode as u8, SeqCst);
+    }
+
+    /// Whether it gets no request any more, whosever it is.
+    #[inline]
+    pub(crate) fn is_taken_out(&self) -> bool {
+        self.mode.load(SeqCst) >= Mode::Disabled as u8
     }
 
     /// Its drain is over, and what becomes of its sessions now.

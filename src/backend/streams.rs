@@ -21,34 +21,41 @@ pub(crate) struct Streams {
 
 /// The place of one stream.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct StreamId(usize);
+pub(super) struct StreamId {
+    place: usize,
+    /// How often streams had been cut off when it began.
+    cuts: u32,
+}
 
 impl Streams {
     #[inline]
-    pub(super) fn cuts(&self) -> u32 {
-        self.cuts.load(Relaxed)
+    pub(super) fn is_cut(&self, stream: &StreamId) -> bool {
+        self.cuts.load(Relaxed) != stream.cuts
     }
 
     pub(crate) fn len(&self) -> usize {
         self.readers().len()
     }
 
-    /// A reader waits: it is woken when the streams are cut off. `false` when that has happened since
-    /// `cuts`.
-    pub(super) fn wait(&self, id: &mut Option<StreamId>, waker: &Waker, cuts: u32) -> bool {
+    /// A reader waits, which makes its response a stream: it is woken when the streams are cut off.
+    /// `false` when that has happened since it became one.
+    pub(super) fn wait(&self, id: &mut Option<StreamId>, waker: &Waker) -> bool {
         let mut readers = self.readers();
-        if self.cuts() != cuts {
-            return false;
-        }
-        match id.and_then(|StreamId(id)| readers.get_mut(id)) {
-            Some(known) => known.clone_from(waker),
-            None => *id = Some(StreamId(readers.insert(waker.clone()))),
+        let cuts = self.cuts.load(Relaxed);
+        match id {
+            Some(stream) if stream.cuts != cuts => return false,
+            Some(stream) => {
+                if let Some(known) = readers.get_mut(stream.place) {
+                    known.clone_from(waker);
+                }
+            }
+            None => *id = Some(StreamId { place: readers.insert(waker.clone()), cuts }),
         }
         true
     }
 
-    pub(super) fn end(&self, StreamId(id): StreamId) {
-        let waker = self.readers().try_remove(id);
+    pub(super) fn end(&self, stream: StreamId) {
+        let waker = self.readers().try_remove(stream.place);
         // A waker is foreign code: it is never dropped under the lock.
         drop(waker);
     }

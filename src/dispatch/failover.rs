@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     BackendId, BoxError, Failover, Reason, StickyError, Verdict,
-    backend::{BackendState, Gate, Snapshot},
+    backend::{BackendState, Gate, Mode, Snapshot},
 };
 
 impl<S: Clone> Dispatch<S> {
@@ -38,6 +38,19 @@ impl<S: Clone> Dispatch<S> {
                 self.next(Some(state.tag))
             }
             None => Next::Fail(StickyError::Unavailable { backend: state.id.clone() }),
+        }
+    }
+
+    /// The operator has taken the backend out since it was chosen, and it has not got the request.
+    #[cold]
+    pub(crate) fn withdrawn(&mut self, state: &Arc<BackendState>) -> Next<S> {
+        if self.is_moving_freely() {
+            return self.stay_at_home();
+        }
+        match (self.verdict, state.mode()) {
+            (Verdict::Pinned, Mode::Drained) => self.drained(state),
+            (Verdict::Pinned, _) => self.unavailable(state, Reason::Disabled),
+            _ => self.next(Some(state.tag)),
         }
     }
 

@@ -24,5 +24,6 @@ mod rebalance;
 mod session_info;
 mod slow_start;
 mod support;
+mod taken_out;
 mod tiers;
 mod words;
