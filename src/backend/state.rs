@@ -184,7 +184,7 @@ impl BackendState {
             latency: super::Latency::default(),
             census: Census::default(),
             sessions: AtomicU64::new(0),
-            streams: Streams::default(),
+            streams: Streams::new(),
             drain: Drainage::default(),
             drained: AtomicU8::new(0),
             window: Window::default(),

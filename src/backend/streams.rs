@@ -1,18 +1,14 @@
 //! The responses of a backend that are still under way, so that they can be cut off.
 
-use std::{
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
-    task::Waker,
-};
+use std::{sync::PoisonError, task::Waker};
 
 use slab::Slab;
 
+use crate::sync::{AtomicU32, Mutex, MutexGuard, Ordering::Relaxed};
+
 /// The open streams of one backend: responses whose reader had to wait for more, and upgraded
 /// connections. A response that came in one piece never gets here, and costs nothing.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Streams {
     /// How often they were cut off. A stream is cut off when this is not what it was at its beginning.
     cuts: AtomicU32,
@@ -28,6 +24,10 @@ pub(super) struct StreamId {
 }
 
 impl Streams {
+    pub(crate) fn new() -> Self {
+        Self { cuts: AtomicU32::new(0), readers: Mutex::new(Slab::new()) }
+    }
+
     #[inline]
     pub(super) fn is_cut(&self, stream: &StreamId) -> bool {
         self.cuts.load(Relaxed) != stream.cuts
@@ -40,23 +40,30 @@ impl Streams {
     /// A reader waits, which makes its response a stream: it is woken when the streams are cut off.
     /// `false` when that has happened since it became one.
     pub(super) fn wait(&self, id: &mut Option<StreamId>, waker: &Waker) -> bool {
+        // A waker is foreign code: it is never cloned or dropped under the lock.
+        let mut waker = waker.clone();
         let mut readers = self.readers();
         let cuts = self.cuts.load(Relaxed);
-        match id {
-            Some(stream) if stream.cuts != cuts => return false,
+        let waits = match id {
+            Some(stream) if stream.cuts != cuts => false,
             Some(stream) => {
                 if let Some(known) = readers.get_mut(stream.place) {
-                    known.clone_from(waker);
+                    std::mem::swap(known, &mut waker);
                 }
+                true
             }
-            None => *id = Some(StreamId { place: readers.insert(waker.clone()), cuts }),
-        }
-        true
+            None => {
+                let waker = std::mem::replace(&mut waker, Waker::noop().clone());
+                *id = Some(StreamId { place: readers.insert(waker), cuts });
+                true
+            }
+        };
+        drop(readers);
+        waits
     }
 
     pub(super) fn end(&self, stream: StreamId) {
         let waker = self.readers().try_remove(stream.place);
-        // A waker is foreign code: it is never dropped under the lock.
         drop(waker);
     }
 

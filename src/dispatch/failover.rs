@@ -44,7 +44,7 @@ impl<S: Clone> Dispatch<S> {
     /// The operator has taken the backend out since it was chosen, and it has not got the request.
     #[cold]
     pub(crate) fn withdrawn(&mut self, state: &Arc<BackendState>) -> Next<S> {
-        if self.is_moving_freely() {
+        if self.moves_freely {
             return self.stay_at_home();
         }
         match (self.verdict, state.mode()) {
