@@ -87,9 +87,10 @@ fn listen_to_parent(stage: watch::Sender<Stage>) {
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines() {
             match line.as_deref() {
-                Ok("close") => stage.send_replace(Stage::Closing),
+                // It may be stopping already.
+                Ok("close") => stage.send_modify(|stage| *stage = Stage::Closing.max(*stage)),
                 _ => break,
-            };
+            }
         }
         // Whoever started it is gone.
         std::process::exit(1);

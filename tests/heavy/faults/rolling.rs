@@ -96,7 +96,13 @@ impl Room {
 
 /// Restarts one backend. `resting` is a session of it that has nothing to do meanwhile but one request,
 /// which is answered only when its process is told to stop.
-async fn restart(setup: &mut Setup, room: &Room, index: usize, resting: &mut Session) {
+async fn restart(
+    setup: &mut Setup,
+    room: &Room,
+    traffic: &Traffic,
+    index: usize,
+    resting: &mut Session,
+) {
     let name = NAMES[index];
     let number = crate::session::number(&http::Method::POST);
     let request = Request::post("/until-stopped").header("x-number", number);
@@ -117,6 +123,9 @@ async fn restart(setup: &mut Setup, room: &Room, index: usize, resting: &mut Ses
     let report = setup.backends.drain(name).deadline(Duration::ZERO).await.unwrap();
     assert_eq!(drain.ended().await.end, DrainEnd::Cancelled);
     assert_eq!((report.end, report.streams_cut), (DrainEnd::Deadline, 0));
+    // A request that was given the old service, and sleeps until the new one is there, would find
+    // nobody there and be held against the new one: those that come from before are waited for.
+    traffic.turned_over().await;
     until("only the slow one is left", || status().in_flight == 1).await;
 
     setup.processes[index].signal(Signal::TERM);
@@ -179,7 +188,7 @@ fn rolling_restarts_lose_no_request_and_no_session() {
             // Some requests between any two restarts.
             traffic.more(2 * CLIENTS).await;
             let index = step % NAMES.len();
-            restart(&mut setup, &room, index, &mut resting[index]).await;
+            restart(&mut setup, &room, &traffic, index, &mut resting[index]).await;
         }
         let (mut requests, mut moves) = (0, 0);
         for (session, records) in traffic.end().await {
