@@ -215,8 +215,8 @@ impl Scene {
         let mut layer =
             layer.strategy(RoundRobin::new()).clock(clock.clone()).outcome_extensions(true);
         if case == Case::HandOver {
-            let rebalance = Rebalance::new().idle_for(2 * SECOND).before_move(carry);
-            layer = layer.rebalance(rebalance).unwrap();
+            let rebalance = Rebalance::new().idle_for(2 * SECOND);
+            layer = layer.before_move(SECOND, carry).rebalance(rebalance).unwrap();
         }
         let service = layer.into_service();
         let mut scene = Self {
