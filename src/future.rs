@@ -143,6 +143,11 @@ where
                     match ready!(wait.poll_ready::<S, B>(cx, dispatch)) {
                         // In place, piece by piece: to move the whole of it costs more than all of this.
                         Gate::Open(slot) => {
+                            let known = wait.state.as_deref();
+                            if let Some(service) = known.and_then(|state| dispatch.renewed(state)) {
+                                wait.renew(service, slot);
+                                continue;
+                            }
                             let Some(state) = wait.state.take() else { return Poll::Pending };
                             // Counted first, and looked at again then: when a backend was taken out
                             // and nothing is in flight there, nothing comes any more.
@@ -332,10 +337,13 @@ fn refused<S: Clone, B: 'static>(
     trial: Option<Trial>,
     error: BoxError,
 ) -> Result<(Next<S>, Request<B>), StickyError> {
-    let state = &in_flight.state().clone();
+    let (state, outdated) = (&in_flight.state().clone(), in_flight.is_outdated());
     drop(in_flight);
     let on_trial = trial.is_some();
     let blame = |dispatch: &Dispatch<S>, trouble| {
+        if outdated {
+            return;
+        }
         let core = dispatch.core();
         blame(core.backends.pool(), state, trouble, on_trial, &core.options.health);
     };
@@ -346,6 +354,9 @@ fn refused<S: Clone, B: 'static>(
             drop(trial);
             return match request {
                 Some(request) => {
+                    if outdated && let Some(next) = dispatch.ask_again(state) {
+                        return Ok((next, request));
+                    }
                     let next = dispatch.not_sent(state, Reason::ConnectFailed, source);
                     Ok((next, request))
                 }

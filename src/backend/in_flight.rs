@@ -11,6 +11,8 @@ pub(crate) struct InFlight {
     _slot: Option<Slot<BackendState>>,
     /// What the session's affinity holds open meanwhile.
     notes: Notes,
+    /// How often the backend had been given another service when the request was sent.
+    services: u32,
     /// Its place among the streams, once its reader had to wait for more.
     stream: Option<StreamId>,
 }
@@ -18,7 +20,8 @@ pub(crate) struct InFlight {
 impl InFlight {
     pub(crate) fn new(state: Arc<BackendState>, slot: Option<Slot<BackendState>>) -> Self {
         state.enter();
-        Self { state, _slot: slot, notes: Notes::default(), stream: None }
+        let services = state.services();
+        Self { services, state, _slot: slot, notes: Notes::default(), stream: None }
     }
 
     /// The answer has come. Keeps the notes of the request until it has ended.
@@ -45,6 +48,11 @@ impl InFlight {
     pub(crate) fn become_stream(&mut self) -> DrainSignal {
         let _ = self.wait(Waker::noop());
         self.state.drain.signal()
+    }
+
+    /// Whether the backend was given another service since.
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.services != self.state.services()
     }
 
     pub(crate) fn state(&self) -> &Arc<BackendState> {

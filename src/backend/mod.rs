@@ -5,6 +5,7 @@ mod balance;
 mod census;
 mod departed;
 mod drain;
+mod few;
 mod housekeeping;
 mod id;
 mod in_flight;

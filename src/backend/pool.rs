@@ -5,7 +5,10 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Acquire},
+        atomic::{
+            AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Release},
+        },
     },
 };
 
@@ -26,6 +29,8 @@ use crate::{Cause, ConfigError, Event, events::Publisher, outcome::Counters};
 pub(crate) struct Pool<S> {
     pub(super) name: String,
     snapshot: ArcSwap<Snapshot<S>>,
+    /// Grows with every change of the members, once it is published.
+    version: AtomicU64,
     /// Held by whoever changes the members or republishes them.
     pub(super) changing: Mutex<()>,
     pub(super) rebuild: Mutex<Option<Rebuild<S>>>,
@@ -111,6 +116,7 @@ impl<S: Clone> Pool<S> {
         };
         self.forget_health(state);
         self.publish(Arc::new(members));
+        state.renew();
         Ok(old)
     }
 
@@ -131,6 +137,7 @@ impl<S> Pool<S> {
         Self {
             name,
             snapshot: ArcSwap::from_pointee(Snapshot::new(Arc::default(), None, None)),
+            version: AtomicU64::new(0),
             changing: Mutex::new(()),
             rebuild: Mutex::new(None),
             counters: Counters::default(),
@@ -156,6 +163,13 @@ impl<S> Pool<S> {
         self.snapshot.load()
     }
 
+    /// Grows with every change of the members: the snapshot that is loaded after this was read is no
+    /// older.
+    #[inline]
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Acquire)
+    }
+
     pub(super) fn publish(&self, members: Arc<Members<S>>) {
         let zone = self.own_zone.load();
         let zone = zone.as_deref().map(String::as_str);
@@ -164,6 +178,7 @@ impl<S> Pool<S> {
         let next = Snapshot::new(members, zone, Some(&previous));
         self.snapshot.store(Arc::new(next));
         if changed {
+            self.version.fetch_add(1, Release);
             self.wake.notify_one();
         }
     }

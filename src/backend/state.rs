@@ -140,6 +140,8 @@ pub(crate) struct BackendState {
     pub(crate) id: BackendId,
     pub(crate) tag: u64,
     gate: AtomicU8,
+    /// How often it was given another service.
+    services: AtomicU32,
     /// Whether an answer would change what passive detection thinks.
     suspect: AtomicBool,
     /// Whether passive detection has it out, or on trial.
@@ -173,6 +175,7 @@ impl BackendState {
             id,
             tag,
             gate: AtomicU8::new(0),
+            services: AtomicU32::new(0),
             suspect: AtomicBool::new(false),
             ejected: AtomicBool::new(false),
             mode: AtomicU8::new(0),
@@ -203,6 +206,18 @@ impl BackendState {
             2 => Gate::Trial,
             _ => Gate::Down,
         }
+    }
+
+    /// How often it was given another service: what a request learns from one that it has not any more
+    /// says nothing about it.
+    #[inline]
+    pub(crate) fn services(&self) -> u32 {
+        self.services.load(Relaxed)
+    }
+
+    /// It was given another service, which is published.
+    pub(super) fn renew(&self) {
+        self.services.fetch_add(1, Relaxed);
     }
 
     /// Whether an answer from it would be news to passive detection.

@@ -23,7 +23,7 @@ pub struct BackendStatus {
     /// Of these, responses whose reader had to wait for more, and upgraded connections.
     pub streams: usize,
     /// About how many sessions it has: those that were seen within the time for which an idle session is
-    /// remembered. Small numbers are nearly exact, large ones off by some percent. `None` when sessions
+    /// remembered. Up to some two hundred are counted, more estimated to within some percent. `None` when sessions
     /// cannot be told apart, as with plain tokens.
     pub sessions: Option<u64>,
     /// Requests that wait for it to become free.

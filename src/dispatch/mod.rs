@@ -40,6 +40,8 @@ const HOP: HeaderName = HeaderName::from_static("x-sticky-forwarded");
 pub(crate) struct Dispatch<S> {
     core: Arc<Core<S>>,
     has_inner: bool,
+    /// The version of the pool that is known.
+    version: u64,
     /// The usable pin that the request carries, and which member of a chain it came from.
     pin: Option<Pin>,
     source: Origin,
@@ -86,6 +88,7 @@ impl<S: Clone> Dispatch<S> {
     pub(crate) fn new(core: Arc<Core<S>>, has_inner: bool, held: Option<Arc<Held>>) -> Self {
         Self {
             has_inner,
+            version: 0,
             pin: None,
             source: Origin::default(),
             held: held.map(|held| (held, 0)),
@@ -118,6 +121,7 @@ impl<S: Clone> Dispatch<S> {
     #[inline]
     pub(crate) fn begin<B>(&mut self, core: &Core<S>, request: &mut Request<B>) -> Next<S> {
         let pool = core.backends.pool();
+        self.version = pool.version();
         let snapshot = pool.load();
         let (index, clock) = (snapshot.index(), &*core.clock);
         let rest = core.rebalancer.as_ref().map(|rebalancer| rebalancer.idle_for().as_secs());
@@ -171,6 +175,33 @@ impl<S: Clone> Dispatch<S> {
             }
         }
         self.follow(&snapshot, &reading)
+    }
+
+    /// The service of a backend that was chosen, should the members have changed since: then the one
+    /// that was taken may not be the backend's any more.
+    #[inline]
+    pub(crate) fn renewed(&mut self, state: &BackendState) -> Option<S> {
+        let version = self.core.backends.pool().version();
+        if self.version == version { None } else { self.look_again(state, version) }
+    }
+
+    #[cold]
+    fn look_again(&mut self, state: &BackendState, version: u64) -> Option<S> {
+        self.version = version;
+        let snapshot = self.core.backends.pool().load();
+        // One that has left the pool finishes what was chosen for it.
+        let position = snapshot.index().position(state.tag)?;
+        snapshot.members.services[position].clone()
+    }
+
+    /// The backend did not take the request, and was given another service since: that one is asked.
+    pub(crate) fn ask_again(&mut self, state: &Arc<BackendState>) -> Option<Next<S>> {
+        let core = self.core.clone();
+        let snapshot = core.backends.pool().load();
+        let service = snapshot.members.services[snapshot.index().position(state.tag)?].clone()?;
+        let patience =
+            if self.verdict == Verdict::Pinned { Patience::Pinned } else { Patience::None };
+        Some(Next::Try(Attempt::new(state.clone(), Some(service), patience)))
     }
 
     /// Begins again: what had to be looked up is among the notes.

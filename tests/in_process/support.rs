@@ -41,6 +41,8 @@ pub struct Told {
     pub failed: AtomicBool,
     /// The connection is refused: the request comes back.
     pub refuses: AtomicBool,
+    /// The same, once there is a permit of the gate: the connection takes its time.
+    pub refuses_later: AtomicBool,
     /// The connection ends before an answer: the request comes back, maybe executed.
     pub hangs_up: AtomicBool,
     /// The call fails otherwise.
@@ -76,6 +78,7 @@ impl Node {
             busy: false.into(),
             failed: false.into(),
             refuses: false.into(),
+            refuses_later: false.into(),
             hangs_up: false.into(),
             breaks: false.into(),
             status: 200.into(),
@@ -145,6 +148,11 @@ impl Service<Request<Body>> for Node {
         let (told, name) = (self.told.clone(), self.name);
         Box::pin(async move {
             if told.refuses.load(SeqCst) {
+                return Err(NotSent::new(request, "connection refused").into());
+            }
+            if told.refuses_later.load(SeqCst) {
+                told.gate.acquire().await?.forget();
+                told.gate.add_permits(1);
                 return Err(NotSent::new(request, "connection refused").into());
             }
             if told.hangs_up.load(SeqCst) {

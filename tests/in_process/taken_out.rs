@@ -1,12 +1,12 @@
 //! Requests that meet the very moment at which a backend is taken out.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use http_body_util::BodyExt;
 use tower::{Service, ServiceExt};
-use tower_sticky::{DrainEnd, Mode, Outcome, Reason, Verdict};
+use tower_sticky::{DrainEnd, Mode, Outcome, Reason, State, Verdict};
 
-use crate::support::{Client, UNGATED, get, nodes, sealed, with_cookie};
+use crate::support::{Client, Node, UNGATED, get, nodes, sealed, with_cookie};
 
 #[tokio::test(start_paused = true)]
 async fn a_request_on_its_way_to_a_backend_that_is_taken_out_goes_elsewhere() {
@@ -64,4 +64,46 @@ async fn an_answer_that_is_not_read_yet_at_the_deadline_is_whole() {
     let body = response.into_body().collect().await.expect("nobody had to wait for it");
     assert_eq!(body.to_bytes(), "a");
     assert_eq!(backends.get("a").unwrap().in_flight, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_on_its_way_meets_the_service_that_the_backend_has_then() {
+    let (backends, [old, _b]) = nodes(["a", "b"]);
+    let mut service = sealed(&backends).into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    let pinned = with_cookie(&format!("sid={}", client.token.unwrap()));
+    let on_its_way = service.call(pinned);
+    let new = Node::new("the new a");
+    backends.replace("a", new.clone()).unwrap();
+    let response = on_its_way.await.unwrap();
+    assert_eq!(Outcome::of(response.extensions()).unwrap().to_string(), "pinned a");
+    assert_eq!((old.served(), new.served()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_old_service_could_not_take_goes_to_the_new_one_and_is_not_held_against_it() {
+    let (backends, [_a, _b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    let connecting = Node::new("connecting");
+    connecting.told.refuses_later.store(true, SeqCst);
+    connecting.told.gate.forget_permits(UNGATED);
+    backends.replace("a", connecting.clone()).unwrap();
+    let sent = tokio::spawn({
+        let (service, mut client) = (service.clone(), client.clone());
+        async move { client.send(&service, get()).await }
+    });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(backends.get("a").unwrap().in_flight, 1);
+    backends.replace("a", Node::new("the new a")).unwrap();
+    connecting.told.gate.add_permits(UNGATED);
+    let answer = sent.await.unwrap();
+    assert_eq!(
+        (answer.why(), answer.body.as_str()),
+        ((Verdict::Pinned, Some("a"), None), "the new a")
+    );
+    assert_eq!(backends.get("a").unwrap().state, State::Ready);
+    assert_eq!(backends.snapshot().stats.violations(), 0);
 }
