@@ -123,9 +123,6 @@ async fn restart(
     let report = setup.backends.drain(name).deadline(Duration::ZERO).await.unwrap();
     assert_eq!(drain.ended().await.end, DrainEnd::Cancelled);
     assert_eq!((report.end, report.streams_cut), (DrainEnd::Deadline, 0));
-    // A request that was given the old service, and sleeps until the new one is there, would find
-    // nobody there and be held against the new one: those that come from before are waited for.
-    traffic.turned_over().await;
     until("only the slow one is left", || status().in_flight == 1).await;
 
     setup.processes[index].signal(Signal::TERM);

@@ -70,18 +70,6 @@ impl Traffic {
         until("there are answers", || self.count() >= count).await;
     }
 
-    /// Waits until no request is under way any more that is now.
-    pub async fn turned_over(&self) {
-        let counts = || -> Vec<usize> {
-            let clients = self.clients.lock().unwrap().len();
-            let records = self.records.lock().unwrap();
-            (0..clients).map(|id| records.get(&id).map_or(0, Vec::len)).collect()
-        };
-        let before = counts();
-        let later = || counts().iter().zip(&before).all(|(now, before)| now > before);
-        until("each client has had an answer", later).await;
-    }
-
     /// Ends all of it, and tells what was answered to each session.
     pub async fn end(&self) -> BTreeMap<usize, Vec<Record>> {
         self.over.store(true, SeqCst);
