@@ -68,7 +68,8 @@ impl Default for Options {
 }
 
 impl<S, E> StickyLayer<S, E> {
-    /// Who takes a new session; default [`LeastConnections`].
+    /// Who takes a new session; default
+    /// [`LeastConnections`](crate::strategy::LeastConnections).
     #[must_use]
     pub fn strategy(self, strategy: impl Strategy) -> Self {
         self.with(|core| {
