@@ -32,6 +32,10 @@
 //!   plain `Channel` that is the job of [`Backends::rebuild_with`](crate::Backends::rebuild_with);
 //! - neither a call's deadline nor Tonic's timeout covers the time in which the channel connects. An
 //!   endpoint should have a `connect_timeout`; [`GrpcChannel`] sees to it;
+//! - the queue takes 1024 calls (the endpoint's `buffer_size`); when it is full, the backend is busy;
+//! - all sessions of a backend share its channel, and that is one connection. A stream that nobody reads
+//!   holds up to 2 MB of the connection's window of 5 MB, so it stops nobody else; a few of them do. An
+//!   endpoint has `initial_connection_window_size` for that;
 //! - a server that hangs is found by HTTP/2 pings if the endpoint has a `http2_keep_alive_interval`.
 //!
 //! # Errors
