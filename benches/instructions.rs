@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use http::Request;
-use tower_sticky::{affinity::Table, strategy};
+use tower_sticky::{StickySession, affinity::Table, strategy};
 use tower_sticky_benches::{
     Instant, Sticky, Told, call, enter_runtime, instant, keyed, pin, placing, plain, request,
     request_of_user, sealed, timed,
@@ -74,6 +74,22 @@ fn by_key((mut service, request): (Sticky, Request<()>)) -> (Sticky, impl Sized)
     (service, response)
 }
 
+/// A session that its client holds, and that has its backend.
+fn own(mut session: StickySession<Instant>) -> StickySession<Instant> {
+    enter_runtime();
+    drop(call(&mut session, Request::new(())));
+    session
+}
+
+#[library_benchmark]
+#[bench::session_2(own(keyed(2, None).session()))]
+#[bench::session_16(own(keyed(16, None).session()))]
+#[bench::session_10000(own(keyed(10_000, None).session()))]
+fn held(mut session: StickySession<Instant>) -> (StickySession<Instant>, impl Sized) {
+    let response = call(&mut session, black_box(Request::new(())));
+    (session, response)
+}
+
 #[library_benchmark]
 #[bench::round_robin(used(placing(16, strategy::RoundRobin::new())))]
 #[bench::least_connections(used(placing(16, strategy::LeastConnections::new())))]
@@ -85,5 +101,5 @@ fn new_session(mut service: Sticky) -> (Sticky, impl Sized) {
     (service, response)
 }
 
-library_benchmark_group!(name = group, benchmarks = [direct, pinned, by_key, new_session]);
+library_benchmark_group!(name = group, benchmarks = [direct, pinned, by_key, held, new_session]);
 main!(library_benchmark_groups = group);

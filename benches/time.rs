@@ -65,6 +65,22 @@ fn by_key(c: &mut Criterion) {
     group.finish();
 }
 
+/// A session that its client holds. The bar is 200 ns over the backend's clone, called directly.
+fn held(c: &mut Criterion) {
+    enter_runtime();
+    let mut group = c.benchmark_group("held");
+    let backend = instant();
+    group.bench_function("direct", |b| b.iter(|| call(&mut backend.clone(), Request::new(()))));
+    for count in [2, 16, 10_000] {
+        let mut session = keyed(count, None).session();
+        drop(call(&mut session, Request::new(())));
+        group.bench_function(BenchmarkId::new("session", count), |b| {
+            b.iter(|| call(&mut session, Request::new(())));
+        });
+    }
+    group.finish();
+}
+
 /// The application's own ids. The bar of a learned one is 150 ns over the plain pin.
 fn own_ids(c: &mut Criterion) {
     enter_runtime();
@@ -134,6 +150,6 @@ criterion_group! {
         .sample_size(40)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_millis(1000));
-    targets = pinned, by_key, own_ids, new_session, long_cookie
+    targets = pinned, by_key, held, own_ids, new_session, long_cookie
 }
 criterion_main!(benches);

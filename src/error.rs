@@ -81,8 +81,8 @@ pub enum StickyError {
 
 impl StickyError {
     /// The status that [`Respond`](crate::Respond) answers with: 503 when no backend took the
-    /// request, 410 when a strict layer does not know the session, 504 when one took it and did not answer in time, 502 when it failed otherwise, 500
-    /// when the inner service failed.
+    /// request, 410 when a strict layer does not know the session, 504 when one took it and did not answer
+    /// in time, 502 when it failed otherwise, 500 when the inner service failed.
     pub fn status(&self) -> http::StatusCode {
         match self {
             Self::NoBackend
@@ -95,6 +95,41 @@ impl StickyError {
             }
             Self::Backend { .. } => http::StatusCode::BAD_GATEWAY,
             Self::Inner { .. } => http::StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The gRPC status code of a gRPC response: 14 (UNAVAILABLE) when no backend took the request, or one
+    /// took it and failed; 8 (RESOURCE_EXHAUSTED) when they stayed busy; 9 (FAILED_PRECONDITION) when a
+    /// strict layer does not know the session; 4 (DEADLINE_EXCEEDED) when there was no answer in time; 13
+    /// (INTERNAL) when the inner service failed. With feature `tonic`, a `tonic::Status` that a backend
+    /// or the inner service failed with says its own.
+    pub fn grpc_code(&self) -> u8 {
+        #[cfg(feature = "tonic")]
+        if let Self::Backend { source, .. } | Self::Inner { source } = self
+            && let Some(code) = crate::grpc::code_in(source.as_ref())
+        {
+            return code;
+        }
+        match self {
+            Self::Backend { source, .. } if is_timeout(source.as_ref()) => 4,
+            Self::Busy { .. } => 8,
+            Self::UnknownSession { .. } => 9,
+            Self::Inner { .. } => 13,
+            Self::NoBackend
+            | Self::Unavailable { .. }
+            | Self::NotSent { .. }
+            | Self::Backend { .. } => 14,
+        }
+    }
+
+    /// Whether the request was not executed, and may be later: trying again can help.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::NoBackend
+            | Self::Unavailable { .. }
+            | Self::Busy { .. }
+            | Self::NotSent { .. } => true,
+            Self::UnknownSession { .. } | Self::Backend { .. } | Self::Inner { .. } => false,
         }
     }
 
@@ -134,6 +169,14 @@ impl Error for StickyError {
             Self::NotSent { source, .. }
             | Self::Backend { source, .. }
             | Self::Inner { source } => Some(source.as_ref()),
+            // Where Tonic looks for a status.
+            #[cfg(feature = "tonic")]
+            Self::NoBackend | Self::Unavailable { .. } => Some(&*crate::grpc::NO_SERVER),
+            #[cfg(feature = "tonic")]
+            Self::UnknownSession { .. } => Some(&*crate::grpc::UNKNOWN_SESSION),
+            #[cfg(feature = "tonic")]
+            Self::Busy { .. } => Some(&*crate::grpc::STAYED_BUSY),
+            #[cfg(not(feature = "tonic"))]
             Self::NoBackend
             | Self::Unavailable { .. }
             | Self::UnknownSession { .. }
@@ -248,12 +291,21 @@ impl fmt::Display for DrainOver {
     }
 }
 
-impl Error for DrainOver {}
+impl Error for DrainOver {
+    #[cfg(feature = "tonic")]
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*crate::grpc::CUT_OFF)
+    }
+}
 
 fn is_timeout(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
         if error.is::<TimedOut>() || error.is::<tokio::time::error::Elapsed>() {
+            return true;
+        }
+        #[cfg(feature = "tonic")]
+        if error.is::<tonic::TimeoutExpired>() {
             return true;
         }
         next = error.source();

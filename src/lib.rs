@@ -48,14 +48,16 @@
 //! HTTP client.
 //!
 //! Tonic's `Channel` and most HTTP clients are always "ready", dead or not: for them the readiness
-//! poll finds nothing out, and probes and passive detection do the work. See [`Health`].
+//! poll finds nothing out, and probes and passive detection do the work. See [`Health`], and [`grpc`]
+//! for what makes a better backend of a `Channel`.
 //!
 //! # Features
 //!
 //! | feature | what |
 //! |---|---|
 //! | `proxy` | [`proxy::Upstream`], an HTTP/1.1 and HTTP/2 backend over hyper |
-//! | `axum`, `tonic` | [`affinity::ClientIp`] finds the address that Axum, or Tonic, tells |
+//! | `axum` | [`affinity::ClientIp`] finds the address that Axum tells |
+//! | `tonic` | [`grpc`]: a gRPC backend over Tonic's channel, and errors as its clients expect them; [`affinity::ClientIp`] finds the address that Tonic tells |
 //! | `discover` | [`Backends::follow`]: the backends from a `tower::discover::Discover` stream |
 //! | `dns` | [`Backends::follow_dns`]: the backends from the domain name system; see [`feed`] |
 //! | `full` | all of them |
@@ -96,6 +98,8 @@ mod words;
 pub mod affinity;
 #[cfg(any(feature = "discover", feature = "dns"))]
 pub mod feed;
+#[cfg(feature = "tonic")]
+pub mod grpc;
 #[cfg(feature = "proxy")]
 pub mod proxy;
 pub mod store;

@@ -20,11 +20,15 @@ impl<E: sealed::Settle> OnError for E {}
 ///
 /// The status is [`StickyError::status`]; 503 carries `Retry-After`. A gRPC request (HTTP/2, with a
 /// `content-type` that begins with `application/grpc`) is answered in gRPC's way: status 200 with
-/// `grpc-status` in the head.
+/// `grpc-status` ([`StickyError::grpc_code`]) in the head, and `grpc-retry-pushback-ms` in place of
+/// `Retry-After`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Respond;
 
 /// Errors stay errors: the service's error is [`StickyError`].
+///
+/// With feature `tonic` the error of a gRPC request has a `tonic::Status` in its source chain, with the
+/// backend's own error as its source, so that Tonic's clients show the code and not `UNKNOWN`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Propagate;
 
@@ -54,8 +58,13 @@ impl sealed::Settle for Propagate {
 
     fn settle<R, I>(
         error: StickyError,
-        _: Asked,
+        asked: Asked,
     ) -> Result<Response<StickyBody<R, I>>, StickyError> {
+        #[cfg(feature = "tonic")]
+        if asked.grpc {
+            return Err(crate::grpc::in_chain(error));
+        }
+        let _ = asked;
         Err(error)
     }
 }
@@ -78,7 +87,8 @@ impl sealed::Settle for Respond {
             _ => "internal error",
         };
         if asked.grpc {
-            return Ok(grpc(status, text));
+            let pushback = error.may_pass().then_some(asked.retry_after);
+            return Ok(grpc(error.grpc_code(), text, pushback));
         }
         let mut response = Response::new(StickyBody::message(Bytes::from(format!("{text}\n"))));
         *response.status_mut() = status;
@@ -96,18 +106,20 @@ impl sealed::Settle for Respond {
 }
 
 /// A gRPC "trailers-only" response.
-fn grpc<R, I>(status: StatusCode, text: &'static str) -> Response<StickyBody<R, I>> {
-    let code = match status {
-        StatusCode::GATEWAY_TIMEOUT => "4",      // DEADLINE_EXCEEDED
-        StatusCode::SERVICE_UNAVAILABLE => "14", // UNAVAILABLE
-        StatusCode::BAD_GATEWAY => "14",
-        StatusCode::GONE => "9", // FAILED_PRECONDITION
-        _ => "13",               // INTERNAL
-    };
+fn grpc<R, I>(
+    code: u8,
+    text: &'static str,
+    pushback: Option<Duration>,
+) -> Response<StickyBody<R, I>> {
     let mut response = Response::new(StickyBody::message(Bytes::new()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from_static(code));
+    headers.insert("grpc-status", u16::from(code).into());
     headers.insert("grpc-message", HeaderValue::from_static(text));
+    if let Some(pushback) = pushback {
+        // Whole milliseconds (gRFC A6, "Pushback"), which clients take for a signed 32-bit number.
+        let millis = pushback.as_millis().clamp(1, i32::MAX as u128) as u64;
+        headers.insert("grpc-retry-pushback-ms", millis.into());
+    }
     response
 }

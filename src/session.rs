@@ -188,6 +188,11 @@ impl Held {
         self.name.is_some()
     }
 
+    /// The tag of the backend where the session is.
+    pub(crate) fn home(&self) -> Option<u64> {
+        self.kept().pin.map(|pin| pin.backend)
+    }
+
     /// Where the session is, and the version of that.
     pub(crate) fn read(&self, index: &Index) -> (Reading, u64) {
         let kept = self.kept();

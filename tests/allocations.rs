@@ -15,7 +15,10 @@ use std::{
 
 use http::{HeaderValue, Request, Response, header};
 use tower_service::Service;
-use tower_sticky::{Backends, KeyRing, NoBody, StickyLayer, affinity::Cookie};
+use tower_sticky::{
+    Backends, KeyRing, NoBody, StickyLayer,
+    affinity::{Cookie, Key},
+};
 
 struct Counting;
 
@@ -58,6 +61,20 @@ impl Service<Request<()>> for Backend {
     }
 }
 
+/// The answer of a service that has it at once.
+fn answer<S>(mut service: S, request: Request<()>) -> S::Response
+where
+    S: Service<Request<()>, Error = Infallible>,
+{
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut future = pin!(service.call(request));
+    match future.as_mut().poll(&mut cx) {
+        Poll::Ready(Ok(response)) => response,
+        Poll::Ready(Err(never)) => match never {},
+        Poll::Pending => panic!("every part answers at once"),
+    }
+}
+
 fn allocations(cookie: Cookie, extensions: bool, limit: usize) -> usize {
     let backends =
         Backends::from_iter([("a", Backend(Arc::new(200))), ("b", Backend(Arc::new(200)))]);
@@ -65,16 +82,7 @@ fn allocations(cookie: Cookie, extensions: bool, limit: usize) -> usize {
         backends.set_limit(id, limit).unwrap();
     }
     let service = StickyLayer::new(backends, cookie).outcome_extensions(extensions).into_service();
-    let call = |request: Request<()>| {
-        let mut service = service.clone();
-        let mut cx = Context::from_waker(Waker::noop());
-        let mut future = pin!(service.call(request));
-        match future.as_mut().poll(&mut cx) {
-            Poll::Ready(Ok(response)) => response,
-            Poll::Ready(Err(never)) => match never {},
-            Poll::Pending => panic!("every part answers at once"),
-        }
-    };
+    let call = |request| answer(service.clone(), request);
     let response = call(Request::new(()));
     let cookie = response.headers()[header::SET_COOKIE].to_str().unwrap();
     let cookie = HeaderValue::from_str(cookie.split(';').next().unwrap()).unwrap();
@@ -103,4 +111,22 @@ fn a_pinned_request_allocates_nothing() {
     let told = allocations(Cookie::plain("sid"), true, 0);
     assert!(told <= 6, "at most three for each of the two extensions, got {told}");
     assert!(told > 0, "the counter counts");
+}
+
+#[test]
+fn a_call_of_a_session_that_its_client_holds_allocates_nothing() {
+    let backends =
+        Backends::from_iter([("a", Backend(Arc::new(200))), ("b", Backend(Arc::new(200)))]);
+    let sticky = StickyLayer::new(backends, Key::header("x-user-id")).into_service();
+    for session in [sticky.session(), sticky.session_named("ann")] {
+        // The first ones choose, and initialise what is thread-local.
+        drop(answer(session.clone(), Request::new(())));
+        drop(answer(session.clone(), Request::new(())));
+        let before = ALLOCATIONS.with(Cell::get);
+        let response = answer(session.clone(), Request::new(()));
+        let after = ALLOCATIONS.with(Cell::get);
+        assert_eq!(after - before, 0, "a clone of the handle and a call");
+        assert!(session.backend().is_some(), "it was pinned");
+        drop(response);
+    }
 }

@@ -282,7 +282,8 @@ impl<S: Clone> Dispatch<S> {
     /// agree, on every gateway as far as its load is not bounded, and here always.
     fn first_home(&mut self, snapshot: &Snapshot<S>, key: u64) -> Option<Arc<BackendState>> {
         if let Some((held, _)) = &self.held {
-            return self.first_of_session(snapshot, held.has_name(), key);
+            let held = held.clone();
+            return self.first_of_session(snapshot, &held, key);
         }
         let bounded = self.core.affinity.hashing(self.source).is_some_and(Hashing::is_bounded);
         let position = if bounded {
@@ -305,17 +306,19 @@ impl<S: Clone> Dispatch<S> {
     fn first_of_session(
         &mut self,
         snapshot: &Snapshot<S>,
-        has_name: bool,
+        held: &Held,
         key: u64,
     ) -> Option<Arc<BackendState>> {
         let position = if self.pin.is_some() {
             // It begins anew because its backend is gone.
             return None;
-        } else if has_name {
+        } else if held.has_name() {
             snapshot.ranking().first(key)?
         } else {
             let list = &snapshot.tiers.first()?.states;
-            let choose = || Some(list[choose(&self.core, None, list)].tag);
+            // When no choice is open, all calls before this one have ended, and one of them may have left
+            // a pin since the session was read.
+            let choose = || held.home().or_else(|| Some(list[choose(&self.core, None, list)].tag));
             let choice = self.core.first_choices.join(key, choose)?;
             let position = snapshot.index().position(choice.tag());
             self.first_choice = Some(choice);

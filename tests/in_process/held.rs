@@ -1,6 +1,11 @@
 //! Sessions that a client holds by itself.
 
-use std::{collections::BTreeSet, sync::atomic::Ordering::SeqCst, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, atomic::Ordering::SeqCst},
+    task::{Context, Waker},
+    time::Duration,
+};
 
 use futures_core::future::BoxFuture;
 use tower_sticky::{
@@ -121,6 +126,33 @@ async fn first_calls_that_are_under_way_together_agree() {
         bodies.insert(call.await.unwrap().body);
     }
     assert_eq!(bodies.len(), 1, "one session, one backend");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_call_that_ends_while_another_one_begins_decides_for_it() {
+    let (backends, _nodes) = nodes(["a", "b", "c"]);
+    let first = Arc::new(Mutex::new(None::<BoxFuture<'static, Answer>>));
+    let slot = first.clone();
+    // Asked after a call has read where its session is, and before it chooses.
+    let layer = layer(&backends).bypass_if(move |head| {
+        if head.headers().contains_key("x-second")
+            && let Some(mut first) = slot.lock().unwrap().take()
+        {
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(first.as_mut().poll(&mut cx).is_ready(), "the first call ends just now");
+        }
+        false
+    });
+    let session = layer.into_service().session();
+    *first.lock().unwrap() = Some(Box::pin({
+        let session = session.clone();
+        async move { send(&session, get()).await }
+    }));
+    let mut second = get();
+    second.headers_mut().insert("x-second", "1".parse().unwrap());
+    let answer = send(&session, second).await;
+    assert!(first.lock().unwrap().is_none());
+    assert_eq!(answer.body, session.backend().unwrap().as_str(), "one session, one backend");
 }
 
 #[tokio::test(start_paused = true)]

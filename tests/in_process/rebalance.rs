@@ -114,7 +114,9 @@ async fn moves(spread: [usize; 3]) -> usize {
         visit!(here, service);
         clients.extend(here);
     }
-    ["a", "b", "c"].map(|id| backends.set_weight(id, 1).unwrap());
+    for id in ["a", "b", "c"] {
+        backends.set_weight(id, 1).unwrap();
+    }
     after(&clock, 10 * MINUTE).await;
     visit!(clients, service)
 }

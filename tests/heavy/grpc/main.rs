@@ -1,0 +1,17 @@
+//! gRPC: sticky Tonic clients, servers and gateways, against real servers.
+
+#![allow(missing_docs, missing_debug_implementations, clippy::unwrap_used, unreachable_pub)]
+
+mod affinity;
+mod drain;
+mod errors;
+mod failover;
+mod gateway;
+mod mesh;
+mod streams;
+mod support;
+
+#[path = "../../../examples/grpc/greeter.rs"]
+mod greeter;
+#[path = "../../../examples/support/server.rs"]
+mod server;
