@@ -20,7 +20,8 @@ use crate::{
     BoxError, Cause, Hold, NotSent, OnError, Reason, StickyBody, StickyError, Unanswered,
     backend::{BackendState, InFlight, Readiness},
     dispatch::{Attempt, Dispatch, LookUp, Next, Patience, Trial, observe},
-    rebalance::HandOver,
+    hand_over::HandOver,
+    health::{Trouble, blame, is_failure},
     wait::{Gate, Wait},
 };
 
@@ -55,7 +56,7 @@ pin_project! {
         // Waiting for a store, before it is known where the request belongs.
         LookUp { look_up: LookUp },
         // The application carries the session's state over to another backend.
-        HandOver { work: HandOver, to: u64 },
+        HandOver { work: HandOver, to: u64, reason: Reason },
         // Waiting until this very clone is ready to be called.
         Wait { wait: Wait<S> },
         Call {
@@ -133,25 +134,38 @@ where
                     Step::Begin { next: dispatch.resume(request) }
                 }
 
-                StepProjection::HandOver { work, to } => {
+                StepProjection::HandOver { work, to, reason } => {
                     let moves = ready!(work.poll(cx));
-                    Step::Begin { next: dispatch.handed_over(moves, *to) }
+                    Step::Begin { next: dispatch.handed_over(moves, *to, *reason) }
                 }
 
                 StepProjection::Wait { wait } => {
                     match ready!(wait.poll_ready::<S, B>(cx, dispatch)) {
                         // In place, piece by piece: to move the whole of it costs more than all of this.
                         Gate::Open(slot) => {
+                            let known = wait.state.as_deref();
+                            if let Some(service) = known.and_then(|state| dispatch.renewed(state)) {
+                                wait.renew(service, slot);
+                                continue;
+                            }
                             let Some(state) = wait.state.take() else { return Poll::Pending };
-                            dispatch.send(this.request, &state, true);
-                            let started = dispatch.started();
-                            let Some(request) = this.request.take() else {
-                                return Poll::Pending;
-                            };
-                            let trial = wait.trial.take();
-                            let future = wait.service.call(request);
-                            let in_flight = Some(InFlight::new(state, slot));
-                            Step::Call { future, in_flight, trial, started }
+                            // Counted first, and looked at again then: when a backend was taken out
+                            // and nothing is in flight there, nothing comes any more.
+                            let in_flight = InFlight::new(state, slot);
+                            let state = in_flight.state();
+                            if state.is_taken_out() {
+                                Step::Begin { next: dispatch.withdrawn(state) }
+                            } else {
+                                dispatch.send(this.request, state, true);
+                                let started = dispatch.started();
+                                let Some(request) = this.request.take() else {
+                                    return Poll::Pending;
+                                };
+                                let trial = wait.trial.take();
+                                let future = wait.service.call(request);
+                                let in_flight = Some(in_flight);
+                                Step::Call { future, in_flight, trial, started }
+                            }
                         }
                         gate => {
                             let owned = this.step.as_mut().project_replace(Step::Done);
@@ -171,7 +185,7 @@ where
                     match result {
                         Ok(response) => {
                             observe(dispatch.core(), in_flight.state(), *started);
-                            acquit(dispatch, in_flight.state(), trial);
+                            judge(dispatch, in_flight.state(), trial, &response);
                             this.step.set(Step::Done);
                             return Poll::Ready(Ok(stamp(dispatch, response, in_flight)));
                         }
@@ -260,7 +274,7 @@ where
 {
     match (next, inner) {
         (Next::LookUp(look_up), _) => Ok(Step::LookUp { look_up }),
-        (Next::HandOver { work, to }, _) => Ok(Step::HandOver { work, to }),
+        (Next::HandOver { work, to, reason }, _) => Ok(Step::HandOver { work, to, reason }),
         (Next::Fail(error), _) => Err(error),
         (Next::Try(Attempt { service: Some(service), state, trial, patience }), _) => {
             Ok(Step::Wait { wait: Wait::new(service, state, trial, patience) })
@@ -292,13 +306,25 @@ fn shut<S: Clone>(
     }
 }
 
-/// An answer is the end of every suspicion.
+/// An answer is the end of every suspicion, unless answers are judged and this one is a failure.
 #[inline]
-fn acquit<S>(dispatch: &Dispatch<S>, state: &BackendState, trial: Option<Trial>) {
-    if state.is_suspect() {
-        let pool = dispatch.core().backends.pool();
+fn judge<S, RB>(
+    dispatch: &Dispatch<S>,
+    state: &BackendState,
+    trial: Option<Trial>,
+    response: &Response<RB>,
+) {
+    let (pool, health) = (dispatch.core().backends.pool(), &dispatch.core().options.health);
+    let failure = is_failure(response.status(), response.headers(), dispatch.asked().grpc);
+    if failure && health.judges_answers() {
+        blame(pool, state, Trouble::Answer, trial.is_some(), health);
+    } else if health.success_rate.is_some() {
+        state.window.count(false);
+    }
+    if state.is_suspect() && !(failure && health.consecutive_failures > 0) {
         let on_trial = trial.is_some();
-        pool.update(state, Cause::Answered, |sources| sources.passive.answered(on_trial));
+        let now = Instant::now();
+        pool.update(state, Cause::Answered, |sources| sources.passive.answered(on_trial, now));
     }
     drop(trial);
 }
@@ -311,21 +337,26 @@ fn refused<S: Clone, B: 'static>(
     trial: Option<Trial>,
     error: BoxError,
 ) -> Result<(Next<S>, Request<B>), StickyError> {
-    let state = &in_flight.state().clone();
+    let (state, outdated) = (&in_flight.state().clone(), in_flight.is_outdated());
     drop(in_flight);
+    let on_trial = trial.is_some();
+    let blame = |dispatch: &Dispatch<S>, trouble| {
+        if outdated {
+            return;
+        }
+        let core = dispatch.core();
+        blame(core.backends.pool(), state, trouble, on_trial, &core.options.health);
+    };
     let error = match error.downcast::<NotSent<Request<B>>>() {
         Ok(not_sent) => {
-            let health = dispatch.core().options.health;
             let (request, source) = not_sent.into_parts();
-            let pool = dispatch.core().backends.pool();
-            pool.update(state, Cause::ConnectFailed, |sources| {
-                let now = Instant::now();
-                sources.passive.failed(health.connect_failures, health.ejection, now);
-            });
-            pool.wake.notify_one();
+            blame(dispatch, Trouble::Refused);
             drop(trial);
             return match request {
                 Some(request) => {
+                    if outdated && let Some(next) = dispatch.ask_again(state) {
+                        return Ok((next, request));
+                    }
                     let next = dispatch.not_sent(state, Reason::ConnectFailed, source);
                     Ok((next, request))
                 }
@@ -334,6 +365,7 @@ fn refused<S: Clone, B: 'static>(
         }
         Err(error) => error,
     };
+    blame(dispatch, Trouble::Broken);
     match error.downcast::<Unanswered<Request<B>>>() {
         Ok(unanswered) => match unanswered.into_parts() {
             (Some(request), source) => Ok((dispatch.unanswered(state, source)?, request)),

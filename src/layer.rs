@@ -1,18 +1,21 @@
 //! The policy of a sticky service, and its builder.
 
-use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
+mod options;
+
+use std::{fmt, marker::PhantomData, sync::Arc};
 
 use tower_layer::Layer;
 use tower_service::Service;
 
+pub(crate) use self::options::Options;
 use crate::{
-    BackendId, Backends, Busy, ConfigError, Failover, Health, NoInner, Propagate, Rebalance,
-    Respond, StickyService,
+    BackendId, Backends, ConfigError, NoInner, Propagate, Respond, StickyService,
     actions::Actions,
-    affinity::{Affinity, BoundAffinity, Head, header_name},
+    affinity::{Affinity, BoundAffinity, Head},
     clock::{SystemClock, WallClock},
     dispatch::FirstChoices,
-    health::ensure_driven,
+    hand_over::BeforeMove,
+    health::{AnyProbe, ensure_driven},
     rebalance::Rebalancer,
     strategy::{LeastConnections, Strategy, chance::Chance},
 };
@@ -65,26 +68,12 @@ pub(crate) struct Core<S> {
     /// Ids of sessions that are held by their clients.
     pub(crate) ids: Arc<Chance>,
     pub(crate) rebalancer: Option<Arc<Rebalancer>>,
+    pub(crate) before_move: Option<BeforeMove>,
     pub(crate) options: Options,
+    pub(crate) probe: Option<AnyProbe<S>>,
 }
 
 type Bypass = dyn Fn(&Head<'_>) -> bool + Send + Sync;
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Options {
-    pub(crate) health: Health,
-    pub(crate) unavailable: Failover,
-    pub(crate) busy: Busy,
-    pub(crate) ready_timeout: Duration,
-    pub(crate) max_waiters: usize,
-    pub(crate) retry_after: Duration,
-    pub(crate) retry_idempotent: bool,
-    pub(crate) panic: bool,
-    pub(crate) strict: bool,
-    pub(crate) return_from_backup: bool,
-    pub(crate) extensions: bool,
-    pub(crate) wants_latency: bool,
-}
 
 impl<S> StickyLayer<S> {
     /// A layer over `backends` that recognises sessions by `affinity`. Errors become responses: see
@@ -122,179 +111,15 @@ impl<S> StickyLayer<S> {
             first_choices: Arc::default(),
             ids: Arc::new(Chance::new()),
             rebalancer: None,
+            before_move: None,
             options: Options::default(),
+            probe: None,
         };
         Ok(Self { core: Arc::new(core), on_error: PhantomData })
     }
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            health: Health::new(),
-            unavailable: Failover::default(),
-            busy: Busy::default(),
-            ready_timeout: Duration::from_secs(1),
-            max_waiters: 1024,
-            retry_after: Duration::from_secs(1),
-            retry_idempotent: false,
-            panic: false,
-            strict: false,
-            return_from_backup: false,
-            extensions: false,
-            wants_latency: false,
-        }
-    }
-}
-
 impl<S, E> StickyLayer<S, E> {
-    /// Who takes a new session; default [`LeastConnections`].
-    #[must_use]
-    pub fn strategy(self, strategy: impl Strategy) -> Self {
-        self.with(|core| {
-            core.options.wants_latency = strategy.wants_latency();
-            core.strategy = Arc::new(strategy);
-        })
-    }
-
-    /// How the pool finds out which backends can serve. Of several layers over one pool, the one
-    /// that starts the readiness poll decides.
-    #[must_use]
-    pub fn health(self, health: Health) -> Self {
-        self.with(|core| core.options.health = health)
-    }
-
-    /// What to do with a session whose backend is down, disabled or refuses the connection; default
-    /// [`Failover::Repin`].
-    #[must_use]
-    pub fn on_unavailable(self, failover: Failover) -> Self {
-        self.with(|core| core.options.unavailable = failover)
-    }
-
-    /// What to do with a session whose backend is at its limit, or is not ready yet; default: wait
-    /// 200 ms, then borrow another one.
-    #[must_use]
-    pub fn on_busy(self, busy: Busy) -> Self {
-        self.with(|core| core.options.busy = busy)
-    }
-
-    /// How long a request may wait for a backend to take it, all candidates together, counted from the
-    /// first wait or failure; default 1 s. No further candidate is tried after that.
-    #[must_use]
-    pub fn ready_timeout(self, timeout: Duration) -> Self {
-        self.with(|core| core.options.ready_timeout = timeout)
-    }
-
-    /// How many requests may wait for one backend; more are refused at once; default 1024. One session
-    /// may take one more of these places only while it has fewer than are free: alone it gets half of
-    /// them, and there are some for others. Requests whose session has no key obey the total only.
-    #[must_use]
-    pub fn max_waiters(self, waiters: usize) -> Self {
-        self.with(|core| core.options.max_waiters = waiters)
-    }
-
-    /// What `Retry-After` says on a response with 503, in whole seconds; default 1 s.
-    #[must_use]
-    pub fn retry_after(self, retry_after: Duration) -> Self {
-        self.with(|core| core.options.retry_after = retry_after)
-    }
-
-    /// Whether a request that its backend gives back as [`Unanswered`](crate::Unanswered), because
-    /// the connection ended before any byte of an answer, goes once to another backend; default
-    /// `false`. Only idempotent requests without a body are given back; they may have been executed.
-    #[must_use]
-    pub fn retry_idempotent(self, retry: bool) -> Self {
-        self.with(|core| core.options.retry_idempotent = retry)
-    }
-
-    /// Whether a session is served by its own backend or not at all; default `false`.
-    ///
-    /// Then a token that names no backend, or is not one of ours, is answered with
-    /// [`UnknownSession`](crate::StickyError::UnknownSession) (410) instead of a new session, and a
-    /// session whose backend cannot serve with [`Unavailable`](crate::StickyError::Unavailable) or
-    /// [`Busy`](crate::StickyError::Busy) (503), whatever [`on_unavailable`](Self::on_unavailable)
-    /// and [`on_busy`](Self::on_busy) say. A session that has expired begins anew.
-    /// [`Wish::strict`](crate::Wish::strict) decides for one request.
-    #[must_use]
-    pub fn strict(self, strict: bool) -> Self {
-        self.with(|core| core.options.strict = strict)
-    }
-
-    /// Whether a session that a [backup](crate::BackendOptions::backup) has taken returns to a primary
-    /// backend with its next request, once one is ready; default `false`: it stays, as everybody does.
-    #[must_use]
-    pub fn return_from_backup(self, returns: bool) -> Self {
-        self.with(|core| core.options.return_from_backup = returns)
-    }
-
-    /// Whether sessions that rest move to backends that have less to do, for example after new ones
-    /// have joined. Default: nobody moves who need not.
-    ///
-    /// # Errors
-    ///
-    /// When a setting is out of bounds, or when the affinity's pins do not say when their sessions were
-    /// last seen: then there is no telling who rests.
-    pub fn rebalance(self, rebalance: Rebalance) -> Result<Self, ConfigError> {
-        if !self.core.affinity.is_dated() {
-            return Err(ConfigError::new(
-                "rebalance: only sealed tokens say when their session was last seen; use a sealed \
-                 Cookie, Header or Envelope, alone or in a Chain",
-            ));
-        }
-        let rebalancer = rebalance.check()?;
-        self.core.backends.pool().watch_balance();
-        Ok(self.with(|core| core.rebalancer = Some(Arc::new(rebalancer))))
-    }
-
-    /// Which requests neither read nor write a pin, for example those of static files and health
-    /// checks; the strategy chooses for them. [`Wish::bypass`](crate::Wish::bypass) decides for one
-    /// request.
-    ///
-    /// ```
-    /// # use tower_sticky::{Backends, StickyLayer, affinity::Cookie};
-    /// # let layer: StickyLayer<()> = StickyLayer::new(Backends::new(), Cookie::plain("sid"));
-    /// let layer = layer.bypass_if(|head| head.uri().path().starts_with("/static/"));
-    /// ```
-    #[must_use]
-    pub fn bypass_if(self, bypass: impl Fn(&Head<'_>) -> bool + Send + Sync + 'static) -> Self {
-        self.with(|core| core.bypass = Some(Arc::new(bypass)))
-    }
-
-    /// The response header in which a backend may say a [`SessionAction`](crate::SessionAction):
-    /// `end`, `pin`, `no-pin` or `move <id>`. It is taken out before the client sees it. Default:
-    /// none, and only handlers in this process have a word, in the response's extensions.
-    ///
-    /// # Errors
-    ///
-    /// When `name` is not a header name, or is one that HTTP itself uses.
-    pub fn application_header(self, name: &str) -> Result<Self, ConfigError> {
-        let name = header_name(name)?;
-        Ok(self.with(|core| core.actions.header = Some(name)))
-    }
-
-    /// Whether all backends are tried when all are down, instead of failing at once; default
-    /// `false`.
-    #[must_use]
-    pub fn panic_mode(self, panic: bool) -> Self {
-        self.with(|core| core.options.panic = panic)
-    }
-
-    /// Whether the [`Outcome`](crate::Outcome) is put into the extensions of the request, for the
-    /// service that answers it, and of the response; default `false`.
-    ///
-    /// An extension is allocated, so this is the one part of the way of a pinned request that costs
-    /// allocations (at most three for each of the two). Counters and spans have the outcome always.
-    #[must_use]
-    pub fn outcome_extensions(self, extensions: bool) -> Self {
-        self.with(|core| core.options.extensions = extensions)
-    }
-
-    /// The wall clock that dates tokens; default the system's.
-    #[must_use]
-    pub fn clock(self, clock: impl WallClock) -> Self {
-        self.with(|core| core.clock = Arc::new(clock))
-    }
-
     /// Errors stay errors: the service's error becomes [`StickyError`](crate::StickyError).
     #[must_use]
     pub fn propagate_errors(self) -> StickyLayer<S, Propagate> {
@@ -320,7 +145,7 @@ impl<S, E> StickyLayer<S, E> {
         S: Service<Req> + Clone + Send + Sync + 'static,
         Req: 'static,
     {
-        ensure_driven::<S, Req>(self.core.backends.pool(), self.core.options.health)
+        ensure_driven::<S, Req>(&self.core)
     }
 
     /// The pool's handle.
@@ -403,7 +228,9 @@ impl<S> Clone for Core<S> {
             first_choices: self.first_choices.clone(),
             ids: self.ids.clone(),
             rebalancer: self.rebalancer.clone(),
+            before_move: self.before_move.clone(),
             options: self.options,
+            probe: self.probe.clone(),
         }
     }
 }

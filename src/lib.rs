@@ -48,8 +48,8 @@
 //! HTTP client.
 //!
 //! Tonic's `Channel` and most HTTP clients are always "ready", dead or not: for them the readiness
-//! poll finds nothing out, and passive detection does the work. See [`Health`], and [`grpc`] for what
-//! makes a better backend of a `Channel`.
+//! poll finds nothing out, and probes and passive detection do the work. See [`Health`], and [`grpc`] for
+//! what makes a better backend of a `Channel`.
 //!
 //! # Features
 //!
@@ -73,10 +73,12 @@ mod dispatch;
 mod error;
 mod events;
 mod future;
+mod hand_over;
 mod hash;
 mod health;
 mod hold;
 mod layer;
+mod limiter;
 mod on_error;
 mod outcome;
 mod peer;
@@ -85,6 +87,8 @@ mod rebalance;
 mod reclaim;
 mod service;
 mod session;
+mod session_id;
+mod session_info;
 mod sync;
 mod token;
 mod wait;
@@ -111,17 +115,20 @@ pub use self::{
     error::{BoxError, ConfigError, DrainOver, NotSent, StickyError, TimedOut, Unanswered},
     events::{Cause, Event, Events},
     future::ResponseFuture,
-    health::Health,
+    hand_over::Move,
+    health::{GrpcProbe, Health, HttpProbe, NoProbe, Probe, ProbeBody, SuccessRate},
     hold::{Hold, HoldEnd},
     layer::StickyLayer,
     on_error::{OnError, Propagate, Respond},
     outcome::{Outcome, Reason, Stats, Verdict},
     peer::Peer,
     policy::{Busy, Failover},
-    rebalance::{Move, Rebalance, SessionId},
+    rebalance::Rebalance,
     reclaim::{Reclaim, ReclaimBody, ReclaimFuture},
     service::{NoInner, StickyService},
     session::StickySession,
+    session_id::SessionId,
+    session_info::SessionInfo,
     token::{Key, KeyRing},
     word::{SessionAction, Wish},
 };

@@ -1,17 +1,8 @@
 //! Evening the load out after scale-out: sessions that rest move, a few at a time.
 
-use std::{
-    fmt,
-    future::Future,
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep_until};
-
-use crate::{BackendId, BoxError, ConfigError, dispatch::later};
+use crate::{ConfigError, limiter::Limiter};
 
 /// Moves sessions that rest to backends that have less to do.
 ///
@@ -29,6 +20,9 @@ use crate::{BackendId, BoxError, ConfigError, dispatch::later};
 /// [`Header`](crate::affinity::Header), [`Envelope`](crate::affinity::Envelope)): only sessions that
 /// have one move, and their tokens are written anew after a third of `idle_for`.
 ///
+/// What [`before_move`](crate::StickyLayer::before_move) says is done first, and when that fails the
+/// session stays.
+///
 /// # Example
 ///
 /// ```
@@ -36,38 +30,22 @@ use crate::{BackendId, BoxError, ConfigError, dispatch::later};
 /// use tower_sticky::{Backends, KeyRing, Rebalance, StickyLayer, affinity::Cookie};
 ///
 /// # let backends: Backends<()> = Backends::new();
-/// # async fn copy_the_cart(_: String, _: String, _: String) -> std::io::Result<()> { Ok(()) }
-/// let rebalance = Rebalance::new()
-///     .idle_for(Duration::from_secs(600))
-///     .before_move(|session| {
-///         copy_the_cart(session.id().to_string(), session.from().to_string(), session.to().to_string())
-///     });
+/// let rebalance = Rebalance::new().idle_for(Duration::from_secs(600));
 /// let layer = StickyLayer::new(backends, Cookie::sealed("sid", KeyRing::generate()?))
 ///     .rebalance(rebalance)?;
 /// # Ok::<(), tower_sticky::ConfigError>(())
 /// ```
-#[derive(Clone)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rebalance {
     tolerance: f64,
     idle_for: Duration,
     max_per_second: u32,
-    hook: Option<Arc<Hook>>,
-    patience: Duration,
 }
-
-type Hook = dyn Fn(Move) -> HookFuture + Send + Sync;
-type HookFuture = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
 impl Rebalance {
     /// Tolerance 1.25, sessions idle for 5 minutes, at most 10 a second.
     pub const fn new() -> Self {
-        Self {
-            tolerance: 1.25,
-            idle_for: Duration::from_secs(300),
-            max_per_second: 10,
-            hook: None,
-            patience: Duration::from_secs(1),
-        }
+        Self { tolerance: 1.25, idle_for: Duration::from_secs(300), max_per_second: 10 }
     }
 
     /// How many times the average number of sessions per weight a backend may have, at least 1.1;
@@ -92,29 +70,6 @@ impl Rebalance {
         self
     }
 
-    /// What to do before a session moves, for example carry its state over. The request waits for it.
-    /// When it fails, or takes longer than [`move_timeout`](Self::move_timeout), the session stays.
-    #[must_use]
-    pub fn before_move<F, Fut, E>(mut self, hook: F) -> Self
-    where
-        F: Fn(Move) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<BoxError>,
-    {
-        self.hook = Some(Arc::new(move |session| {
-            let done = hook(session);
-            Box::pin(async move { done.await.map_err(Into::into) })
-        }));
-        self
-    }
-
-    /// How long the hook may take; default 1 s.
-    #[must_use]
-    pub const fn move_timeout(mut self, timeout: Duration) -> Self {
-        self.patience = timeout;
-        self
-    }
-
     pub(crate) fn check(self) -> Result<Rebalancer, ConfigError> {
         if !(1.1..=1e6).contains(&self.tolerance) {
             return Err(ConfigError::new(format!(
@@ -134,7 +89,8 @@ impl Rebalance {
                  instead",
             ));
         }
-        Ok(Rebalancer { settings: self, next: Mutex::new(None) })
+        let limiter = Limiter::new(self.max_per_second);
+        Ok(Rebalancer { settings: self, limiter })
     }
 }
 
@@ -144,70 +100,11 @@ impl Default for Rebalance {
     }
 }
 
-impl fmt::Debug for Rebalance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rebalance")
-            .field("tolerance", &self.tolerance)
-            .field("idle_for", &self.idle_for)
-            .field("max_per_second", &self.max_per_second)
-            .field("before_move", &self.hook.is_some())
-            .finish_non_exhaustive()
-    }
-}
-
-/// What identifies a session: opaque, and the same through every move.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SessionId(u64);
-
-impl SessionId {
-    pub(crate) fn new(session: u64) -> Self {
-        Self(session)
-    }
-}
-
-/// 16 hexadecimal digits.
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-impl fmt::Debug for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SessionId({self})")
-    }
-}
-
-/// A session that is about to move.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Move {
-    pub(crate) session: SessionId,
-    pub(crate) from: BackendId,
-    pub(crate) to: BackendId,
-}
-
-impl Move {
-    /// The session.
-    pub fn id(&self) -> SessionId {
-        self.session
-    }
-
-    /// The backend that has it.
-    pub fn from(&self) -> &BackendId {
-        &self.from
-    }
-
-    /// The backend that is to have it.
-    pub fn to(&self) -> &BackendId {
-        &self.to
-    }
-}
-
 /// Rebalancing at work.
+#[derive(Debug)]
 pub(crate) struct Rebalancer {
     settings: Rebalance,
-    /// When the next session may move.
-    next: Mutex<Option<Instant>>,
+    limiter: Limiter,
 }
 
 impl Rebalancer {
@@ -221,50 +118,6 @@ impl Rebalancer {
 
     /// Whether one more session may move now; it counts as moved.
     pub(crate) fn admits(&self) -> bool {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        if next.is_some_and(|next| next > now) {
-            return false;
-        }
-        *next = Some(now + Duration::from_secs(1) / self.settings.max_per_second);
-        true
-    }
-
-    /// What has to be done before `session` moves, if anything.
-    pub(crate) fn hand_over(&self, session: Move) -> Option<HandOver> {
-        let hook = self.settings.hook.as_ref()?;
-        let sleep = Box::pin(sleep_until(later(self.settings.patience)));
-        Some(HandOver { work: Mutex::new(hook(session)), sleep })
-    }
-}
-
-impl fmt::Debug for Rebalancer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.settings.fmt(f)
-    }
-}
-
-/// The application carries a session's state over.
-pub(crate) struct HandOver {
-    /// Never locked: it makes the future of the response `Sync`, whatever the hook's is.
-    work: Mutex<HookFuture>,
-    sleep: Pin<Box<Sleep>>,
-}
-
-impl HandOver {
-    /// Ready with whether the session may move.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        let work = self.work.get_mut().unwrap_or_else(PoisonError::into_inner);
-        match work.as_mut().poll(cx) {
-            Poll::Ready(Ok(())) => Poll::Ready(true),
-            Poll::Ready(Err(error)) => {
-                tracing::warn!(%error, "a session was not moved: its state could not be carried over");
-                Poll::Ready(false)
-            }
-            Poll::Pending => self.sleep.as_mut().poll(cx).map(|()| {
-                tracing::warn!("a session was not moved: its state was not carried over in time");
-                false
-            }),
-        }
+        self.limiter.admits()
     }
 }

@@ -70,7 +70,7 @@ impl<S, I, E> StickyService<S, I, E> {
         I: Service<Request<B>>,
         B: 'static,
     {
-        ensure_driven::<S, Request<B>>(self.core.backends.pool(), self.core.options.health);
+        ensure_driven::<S, Request<B>>(&self.core);
         let mut dispatch = Dispatch::new(self.core.clone(), self.inner.is_some(), held);
         let next = dispatch.begin(&self.core, &mut request);
         ResponseFuture::new(dispatch, next, request, self.inner.clone())

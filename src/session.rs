@@ -179,6 +179,10 @@ impl Held {
         Self { session, name: Some(name.into()), kept: Mutex::default() }
     }
 
+    pub(crate) fn session(&self) -> u64 {
+        self.session
+    }
+
     /// Whether its first backend is the one that its name ranks first, and not the strategy's choice.
     pub(crate) fn has_name(&self) -> bool {
         self.name.is_some()
@@ -206,14 +210,13 @@ impl Held {
 
     /// The session is with `backend` from now on, unless something has changed since `version`: of
     /// parallel calls the first one decides.
-    pub(crate) fn pin(&self, backend: &BackendState, version: u64, millis: u64) {
+    pub(crate) fn pin(&self, backend: &BackendState, version: u64, epoch: u64, millis: u64) {
         let mut kept = self.kept();
         if kept.version != version {
             return;
         }
-        let (epoch, issued) =
-            kept.pin.map_or((0, (millis / 1000) as u32), |pin| (pin.epoch + 1, pin.issued));
-        let (epoch, seen) = (epoch.max(millis), (millis / 1000) as u32);
+        let seen = (millis / 1000) as u32;
+        let issued = kept.pin.map_or(seen, |pin| pin.issued);
         kept.pin = Some(Pin { backend: backend.tag, session: self.session, epoch, issued, seen });
         kept.version += 1;
     }

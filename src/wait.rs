@@ -64,6 +64,13 @@ impl<S> Wait<S> {
         Self { service, state: Some(state), trial, patience, slot: None, queue: None }
     }
 
+    /// Waits for another service of the same backend, with the slot that it has.
+    #[cold]
+    pub(crate) fn renew(&mut self, service: S, slot: Option<Slot<BackendState>>) {
+        self.service = service;
+        self.slot = slot;
+    }
+
     /// Gives up: what it held for itself, such as a trial, is free again.
     pub(crate) fn leave(self) -> Option<(Arc<BackendState>, Patience)> {
         Some((self.state?, self.patience))

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use lexopt::{Arg, Parser, ValueExt};
 
-use crate::config::{Error, file};
+use crate::config::{
+    Error,
+    file::{self, Zone},
+};
 
 /// What `--help` prints.
 pub(crate) const HELP: &str = "\
@@ -21,13 +24,15 @@ OPTIONS
     --listen ADDR      Where clients connect. Port 0 takes a free one.
                        [default: 127.0.0.1:8080]
     --admin ADDR       Serve the admin interface (JSON) at ADDR: see, drain, disable, add and remove
-                       backends. Must be a loopback address unless the file sets `admin_token`.
+                       backends, and listen to what happens to them. Must be a loopback address unless the file sets `admin_token`.
                        [default: off]
-    --backend ID=URL[,weight=N][,max_connections=N]
+    --backend ID=URL[,weight=N][,max_connections=N][,backup][,zone=NAME]
                        A backend; repeat it for each one. ID is its stable name, which sessions
                        remember; URL is http://host:port. weight is its share of new sessions
                        (default 1; 0: none, it keeps those it has). max_connections bounds the
-                       requests in flight (default 0: no limit). Replaces the backends of the file.
+                       requests in flight (default 0: no limit). A backup takes sessions only when
+                       no other backend is up. New sessions prefer the backends of the gateway's own
+                       zone, which the file names. Replaces the backends of the file.
     --cookie NAME      The cookie that carries the session's backend.
                        [default: SERVER_ID]
     --strategy NAME    Who takes a new session: round-robin, least-connections, random, p2c or
@@ -114,19 +119,19 @@ fn workers(text: &str) -> Result<usize, Error> {
     }
 }
 
-/// Reads `ID=URL[,weight=N][,max_connections=N]`.
+/// Reads `ID=URL[,weight=N][,max_connections=N][,backup][,zone=NAME]`.
 fn backend(text: &str) -> Result<file::Backend, Error> {
     let wrong = |why: &str| {
         Error::new(format!(
-            "--backend {text:?} {why}; expected ID=URL[,weight=N][,max_connections=N], for example \
+            "--backend {text:?} {why}; expected \
+             ID=URL[,weight=N][,max_connections=N][,backup][,zone=NAME], for example \
              a=http://127.0.0.1:9001,weight=2"
         ))
     };
     let mut parts = text.split(',');
     let (id, url) =
         parts.next().and_then(|first| first.split_once('=')).ok_or_else(|| wrong("has no URL"))?;
-    let mut backend =
-        file::Backend { id: id.to_owned(), url: url.to_owned(), weight: 1, max_connections: 0 };
+    let mut backend = file::Backend::new(id, url);
     for option in parts {
         let number = |value: &str| {
             value
@@ -136,6 +141,11 @@ fn backend(text: &str) -> Result<file::Backend, Error> {
         match option.split_once('=') {
             Some(("weight", value)) => backend.weight = number(value)?,
             Some(("max_connections", value)) => backend.max_connections = number(value)? as usize,
+            Some(("zone", name)) => {
+                let zone = Zone::try_from(name.to_owned());
+                backend.zone = Some(zone.map_err(|_| wrong("has a zone without a name"))?);
+            }
+            None if option == "backup" => backend.backup = true,
             _ => return Err(wrong(&format!("has the unknown option {option:?}"))),
         }
     }

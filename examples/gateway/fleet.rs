@@ -10,7 +10,10 @@ use tower_sticky::{
     BackendOptions, BackendStatus, Backends, ConfigError, PoolError, Stats, proxy::Upstream,
 };
 
-use crate::config::{Settings, file};
+use crate::config::{
+    Settings,
+    file::{self, Zone},
+};
 
 #[derive(Debug)]
 pub(crate) struct Fleet {
@@ -31,6 +34,7 @@ impl Fleet {
             response_timeout: settings.limits.response_timeout,
             retry: settings.retry,
         };
+        fleet.backends.set_own_zone(settings.zone.as_ref().map(|Zone(zone)| zone.as_str()));
         for backend in &settings.backends {
             fleet.add(backend)?;
         }
@@ -47,8 +51,8 @@ impl Fleet {
         self.insert(&mut urls, backend)
     }
 
-    /// Adds a backend, or gives the one that is there another URL, weight and limit. Its mode stays.
-    /// Tells whether it is new.
+    /// Adds a backend, or gives the one that is there another URL, weight, limit and place.
+    /// Its mode stays. Tells whether it is new.
     pub(crate) fn put(&self, backend: &file::Backend) -> Result<bool, PoolError> {
         let mut urls = self.urls();
         let id = &backend.id;
@@ -63,6 +67,8 @@ impl Fleet {
         }
         self.backends.set_weight(id, backend.weight)?;
         self.backends.set_limit(id, backend.max_connections)?;
+        self.backends.set_backup(id, backend.backup)?;
+        self.backends.set_zone(id, backend.zone.as_ref().map(|Zone(zone)| zone.as_str()))?;
         Ok(false)
     }
 
@@ -97,7 +103,10 @@ impl Fleet {
     ) -> Result<(), PoolError> {
         let (id, upstream) = (&backend.id, self.upstream(&backend.url)?);
         let (weight, limit) = (backend.weight, backend.max_connections);
-        let options = BackendOptions::new().weight(weight).limit(limit);
+        let mut options = BackendOptions::new().weight(weight).limit(limit).backup(backend.backup);
+        if let Some(Zone(zone)) = &backend.zone {
+            options = options.zone(zone);
+        }
         self.backends.insert_with(id, upstream, options)?;
         urls.insert(id.clone(), backend.url.clone());
         Ok(())

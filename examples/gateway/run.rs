@@ -1,25 +1,18 @@
 //! From settings to a gateway that serves, and its end.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::Request;
 use tokio::{
     net::TcpListener,
     runtime,
     signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
 };
 use tower_sticky::{PoolError, StickyLayer, proxy::Upstream};
 
 use crate::{
-    admin,
+    admin::{self, Stage},
     config::{self, Error, Settings},
     demo,
     fleet::Fleet,
@@ -41,17 +34,27 @@ pub(crate) fn prepare(settings: Settings) -> Result<Gateway, Error> {
     let fleet = Fleet::new(&settings).map_err(|error: PoolError| Error::new(error.to_string()))?;
     let mut layer = StickyLayer::try_new(fleet.backends().clone(), settings.affinity.clone())?
         .strategy(settings.strategy.clone())
-        .health(settings.health)
         .on_unavailable(settings.failover)
         .on_busy(settings.busy)
         .ready_timeout(settings.limits.ready_timeout)
         .max_waiters(settings.limits.max_waiters)
         .retry_idempotent(settings.retry)
         .panic_mode(settings.panic)
+        .return_from_backup(settings.return_from_backup)
+        // Said in any case: what clients say in these headers is taken out.
+        .session_headers(settings.session_headers.enabled)
+        .replicas(settings.session_headers.replicas)
         // Only `Server-Timing` reads them.
         .outcome_extensions(settings.server_timing);
+    layer = match settings.probe.clone() {
+        Some(probe) => layer.try_health(settings.health.probe(probe))?,
+        None => layer.health(settings.health),
+    };
     if let Some(header) = &settings.application_header {
         layer = layer.application_header(header)?;
+    }
+    if let Some(rebalance) = settings.rebalance {
+        layer = layer.rebalance(rebalance)?;
     }
     Ok(Gateway { settings, fleet: Arc::new(fleet), layer })
 }
@@ -107,14 +110,14 @@ impl Gateway {
         };
 
         say(&format!("listening on http://{page}"));
-        let stopping = Arc::new(AtomicBool::new(false));
+        let (stage, told) = watch::channel(Stage::Serving);
         let mut admin_server = None;
         if let (Some(listener), Some(admin)) = (admin_listener, &settings.admin) {
             let addr = listener.local_addr()?;
             let guard = admin::Guard { addr, token: admin.token.clone() };
-            let admin = admin::Admin { fleet: fleet.clone(), stopping: stopping.clone() };
+            let admin = admin::Admin::new(fleet.clone(), told);
             let options = Options {
-                connections: 100,
+                connections: admin::CONNECTIONS,
                 header_timeout: settings.limits.header_timeout,
                 trusted: Vec::new(),
                 server_timing: false,
@@ -127,9 +130,10 @@ impl Gateway {
             }
         }
         signals.next().await;
-        stopping.store(true, Ordering::Relaxed);
+        stage.send_replace(Stage::Stopping);
         finish(&server, settings.shutdown_timeout, &mut signals).await;
         // The admin interface answers as long as there is something to see.
+        stage.send_replace(Stage::Over);
         if let Some(admin) = admin_server {
             admin.stop(Duration::from_secs(1)).await;
         }

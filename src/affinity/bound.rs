@@ -37,6 +37,11 @@ pub trait BoundAffinity: fmt::Debug + Send + Sync + 'static {
         true
     }
 
+    /// What identifies a session that begins now, if that is for us to say.
+    fn new_session(&self) -> Option<u64> {
+        None
+    }
+
     /// Whether its pins say when their sessions were last seen.
     fn is_dated(&self) -> bool {
         false
@@ -186,6 +191,14 @@ impl Reading {
     }
 }
 
+/// Who a session is, and in which epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// What identifies it; `None` when nothing does.
+    pub(crate) session: Option<u64>,
+    pub(crate) epoch: u64,
+}
+
 /// What has become of the pin, once a backend has answered.
 #[derive(Debug, Clone, Copy)]
 pub struct Commit<'a> {
@@ -202,6 +215,8 @@ pub struct Commit<'a> {
     pub(crate) https: bool,
     /// Whether this answer is not to begin a session.
     pub(crate) silent: bool,
+    /// Who the session is, should it begin or move now, and in which epoch.
+    pub(crate) plan: Plan,
     /// The session that begins with this answer, should one begin; 0 while none has.
     pub(crate) began: &'a Cell<u64>,
     pub(crate) clock: &'a dyn WallClock,

@@ -144,6 +144,10 @@ impl BoundAffinity for Bound {
         self.remembers
     }
 
+    fn new_session(&self) -> Option<u64> {
+        self.members.iter().find_map(|member| member.new_session())
+    }
+
     fn is_dated(&self) -> bool {
         self.members.iter().any(|member| member.is_dated())
     }

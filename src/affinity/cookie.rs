@@ -260,6 +260,10 @@ impl BoundAffinity for Bound {
         }
     }
 
+    fn new_session(&self) -> Option<u64> {
+        self.tokens.life().new_session()
+    }
+
     fn is_dated(&self) -> bool {
         self.tokens.life().is_dated()
     }

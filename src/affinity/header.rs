@@ -160,6 +160,10 @@ impl BoundAffinity for Bound {
         cache_control::make_private(headers, self.name.as_str());
     }
 
+    fn new_session(&self) -> Option<u64> {
+        self.tokens.life().new_session()
+    }
+
     fn is_dated(&self) -> bool {
         self.tokens.life().is_dated()
     }

@@ -43,6 +43,11 @@ impl Life {
 }
 
 impl Life {
+    /// What identifies a session that begins now.
+    pub(super) fn new_session(&self) -> Option<u64> {
+        self.keys.as_ref().map(token::new_session)
+    }
+
     /// Whether tokens say when their sessions were last seen.
     pub(super) fn is_dated(&self) -> bool {
         self.keys.is_some()
@@ -98,9 +103,10 @@ impl From<Unusable> for Reason {
 /// The pin of a session that begins on the backend of `commit`.
 pub(super) fn begin(keys: &KeyRing, commit: &Commit<'_>) -> Pin {
     let millis = unix_millis(commit.clock);
-    let (session, now) = (token::new_session(keys), (millis / 1000) as u32);
+    let session = commit.plan.session.unwrap_or_else(|| token::new_session(keys));
+    let (epoch, now) = (commit.plan.epoch, (millis / 1000) as u32);
     commit.began.set(session);
-    Pin { backend: commit.backend.tag, session, epoch: millis, issued: now, seen: now }
+    Pin { backend: commit.backend.tag, session, epoch, issued: now, seen: now }
 }
 
 /// The pin of a session that goes on where it was.
@@ -110,9 +116,9 @@ pub(super) fn keep(pin: Pin, commit: &Commit<'_>) -> Pin {
 
 /// The pin of a session that goes on at the backend of `commit`.
 pub(super) fn moved(pin: Pin, commit: &Commit<'_>) -> Pin {
-    let millis = unix_millis(commit.clock);
-    let epoch = (pin.epoch + 1).max(millis);
-    Pin { backend: commit.backend.tag, epoch, seen: (millis / 1000) as u32, ..pin }
+    let seen = (unix_millis(commit.clock) / 1000) as u32;
+    let epoch = commit.plan.epoch.max(pin.epoch + 1);
+    Pin { backend: commit.backend.tag, epoch, seen, ..pin }
 }
 
 /// An error about `carrier`, such as `the cookie "sid"`.

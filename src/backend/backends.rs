@@ -107,6 +107,9 @@ impl<S> Backends<S> {
     /// Sets what the operator wants of a backend. To drain one until its sessions have ended, or until
     /// a deadline, see [`drain`](Self::drain), which this cancels.
     ///
+    /// A backend that is disabled or drained, and has no request in flight any more, gets none: then it
+    /// can be stopped. Requests that were on their way to it go elsewhere.
+    ///
     /// # Errors
     ///
     /// When no backend has this id.

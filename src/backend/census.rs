@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering::Relaxed},
 };
 
+use super::few::Few;
 use crate::hash::mix;
 
 /// Sessions are spread over so many registers.
@@ -18,16 +19,22 @@ const RANKS: usize = 20;
 ///
 /// Every session has a register and a rank, and marks that place with the time. Of a register only
 /// the highest rank that was marked lately counts, so that the number of sessions seen within any
-/// time up to now can be asked for. Small numbers are counted by the registers that are empty, which is
-/// nearly exact; large ones are off by 4.6 % (1.04 / √512, one standard deviation).
+/// time up to now can be asked for. Up to some two hundred are known one by one, and counted exactly;
+/// more are estimated, and off by 4.6 % (1.04 / √512, one standard deviation).
 ///
-/// It takes 40 KiB, once the first session was seen.
+/// It takes 44 KiB, once the first session was seen.
 #[derive(Debug, Default)]
 pub(crate) struct Census {
-    /// The ticks at which the places were marked last; 0 for never.
-    marks: OnceLock<Box<[AtomicU32]>>,
+    sessions: OnceLock<Sessions>,
     /// The same for requests whose sessions cannot be told apart.
     anonymous: AtomicU32,
+}
+
+#[derive(Debug)]
+struct Sessions {
+    few: Few,
+    /// The ticks at which the places were marked last; 0 for never.
+    marks: Box<[AtomicU32]>,
 }
 
 /// Which sessions count as there.
@@ -40,7 +47,7 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    fn has(self, mark: u32) -> bool {
+    pub(super) fn has(self, mark: u32) -> bool {
         mark > 0 && self.now.saturating_sub(mark) <= self.ticks
     }
 }
@@ -50,21 +57,22 @@ impl Census {
     /// be told apart.
     #[inline]
     pub(crate) fn saw(&self, session: Option<u64>, tick: u32) {
-        let mark = match session {
-            Some(session) => &self.marks()[place(session)],
-            None => &self.anonymous,
+        let Some(session) = session else {
+            return touch(&self.anonymous, tick);
         };
-        // Written once a tick only: other threads read it too.
-        if mark.load(Relaxed) != tick {
-            mark.store(tick, Relaxed);
-        }
+        let sessions = self.sessions.get_or_init(Sessions::new);
+        let hash = spread(session);
+        sessions.few.saw(session.max(1), hash, tick);
+        touch(&sessions.marks[place(hash)], tick);
     }
 
     /// A session has ended, or is elsewhere now. One that shares its place is counted again when it
     /// is seen the next time.
     pub(crate) fn forget(&self, session: u64) {
-        if let Some(marks) = self.marks.get() {
-            marks[place(session)].store(0, Relaxed);
+        if let Some(sessions) = self.sessions.get() {
+            let hash = spread(session);
+            sessions.few.forget(session.max(1), hash);
+            sessions.marks[place(hash)].store(0, Relaxed);
         }
     }
 
@@ -73,11 +81,31 @@ impl Census {
         if window.has(self.anonymous.load(Relaxed)) {
             return None;
         }
-        let Some(marks) = self.marks.get() else {
+        let Some(sessions) = self.sessions.get() else {
             return Some(0);
         };
+        Some(sessions.few.count(window).unwrap_or_else(|| sessions.estimate(window)))
+    }
+
+    /// Whether any session is there.
+    pub(crate) fn is_empty(&self, window: Window) -> bool {
+        !window.has(self.anonymous.load(Relaxed))
+            && self.sessions.get().is_none_or(|sessions| match sessions.few.count(window) {
+                Some(count) => count == 0,
+                None => !sessions.marks.iter().any(|mark| window.has(mark.load(Relaxed))),
+            })
+    }
+}
+
+impl Sessions {
+    fn new() -> Self {
+        let marks = (0..REGISTERS * RANKS).map(|_| AtomicU32::new(0)).collect();
+        Self { few: Few::new(), marks }
+    }
+
+    fn estimate(&self, window: Window) -> u64 {
         let (mut empty, mut sum) = (0u32, 0.0);
-        for register in marks.chunks_exact(RANKS) {
+        for register in self.marks.chunks_exact(RANKS) {
             let highest = register.iter().rposition(|mark| window.has(mark.load(Relaxed)));
             let rank = highest.map_or(0, |rank| rank as i32 + 1);
             empty += u32::from(rank == 0);
@@ -90,27 +118,27 @@ impl Census {
         } else {
             estimate
         };
-        Some(count.round() as u64)
-    }
-
-    /// Whether any session is there.
-    pub(crate) fn is_empty(&self, window: Window) -> bool {
-        !window.has(self.anonymous.load(Relaxed))
-            && self
-                .marks
-                .get()
-                .is_none_or(|marks| !marks.iter().any(|mark| window.has(mark.load(Relaxed))))
-    }
-
-    fn marks(&self) -> &[AtomicU32] {
-        self.marks.get_or_init(|| (0..REGISTERS * RANKS).map(|_| AtomicU32::new(0)).collect())
+        count.round() as u64
     }
 }
 
-/// Where a session leaves its mark. Its key may be chosen by its user, so it is mixed first.
+/// Written once a tick only: other threads read it too.
 #[inline]
-fn place(session: u64) -> usize {
-    let hash = mix(session ^ 0x5e55_1043);
+fn touch(mark: &AtomicU32, tick: u32) {
+    if mark.load(Relaxed) != tick {
+        mark.store(tick, Relaxed);
+    }
+}
+
+/// A session's key may be chosen by its user, so it is mixed first.
+#[inline]
+fn spread(session: u64) -> u64 {
+    mix(session ^ 0x5e55_1043)
+}
+
+/// Where a session leaves its mark.
+#[inline]
+fn place(hash: u64) -> usize {
     let register = (hash >> (64 - REGISTER_BITS)) as usize;
     let rank = (hash << REGISTER_BITS).leading_zeros().min(RANKS as u32 - 1) as usize;
     register * RANKS + rank

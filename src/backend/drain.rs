@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::{Future, IntoFuture},
     pin::Pin,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{BackendId, Backends, PoolError};
-use crate::{Failover, words::words};
+use crate::{Failover, limiter::Limiter, words::words};
 
 words! {
     /// How a drain ended.
@@ -75,17 +75,21 @@ pub struct Drain<S> {
     deadline: Option<Duration>,
     then: Failover,
     idle_for: Option<Duration>,
+    hand_over: Option<u32>,
 }
 
 impl<S> Drain<S> {
     pub(super) fn new(backends: Backends<S>, id: &str) -> Self {
         let then = Failover::Repin;
-        Self { backends, id: id.to_owned(), deadline: None, then, idle_for: None }
+        let id = id.to_owned();
+        Self { backends, id, deadline: None, then, idle_for: None, hand_over: None }
     }
 
     /// How long it may take at most. After that the backend gets no more requests: see
     /// [`Mode::Drained`](crate::Mode::Drained). Streams and upgraded connections that are still open
-    /// are cut off; a request that is not answered yet is left to finish. Default: no deadline.
+    /// are cut off: these are responses whose reader had to wait for more. A request that is not answered
+    /// yet is left to finish, and so is an answer that has come and is not read yet. Default: no
+    /// deadline.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
@@ -105,6 +109,17 @@ impl<S> Drain<S> {
         self
     }
 
+    /// Lets its sessions move to other backends now instead of staying until they end: each with its
+    /// next request, at most `max_per_second` of them, once
+    /// [`before_move`](crate::StickyLayer::before_move) has carried its state over. Those that could not
+    /// be carried over stay for now. Default: nobody moves before the deadline.
+    ///
+    /// A session moves to the backend that ranks first for it of those that are ready, as in a failure.
+    pub fn hand_over(mut self, max_per_second: u32) -> Self {
+        self.hand_over = Some(max_per_second);
+        self
+    }
+
     /// Begins now. The drain goes on when the handle that is returned is dropped; it is cancelled by
     /// [`Backends::set_mode`].
     ///
@@ -117,6 +132,7 @@ impl<S> Drain<S> {
             started: now,
             deadline: self.deadline.map(|deadline| now + deadline.min(crate::dispatch::YEAR)),
             then: self.then,
+            hand_over: self.hand_over.map(|rate| Arc::new(Limiter::new(rate))),
             idle_for: self.idle_for,
             sessions_before: None,
             last_told: None,
@@ -211,6 +227,8 @@ pub(super) struct Plan {
     pub(super) deadline: Option<Instant>,
     pub(super) then: Failover,
     pub(super) idle_for: Option<Duration>,
+    /// How many sessions may leave, if they are to.
+    pub(super) hand_over: Option<Arc<Limiter>>,
     pub(super) sessions_before: Option<u64>,
     /// The progress that was told last: requests in flight, streams and sessions.
     pub(super) last_told: Option<(usize, usize, Option<u64>)>,
@@ -230,6 +248,12 @@ impl Drainage {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether one more session may leave now; it counts as gone.
+    pub(super) fn lets_go(&self) -> bool {
+        let limiter = self.plan().as_ref().and_then(|plan| plan.hand_over.clone());
+        limiter.is_some_and(|limiter| limiter.admits())
+    }
+
     pub(super) fn enter(&self, phase: Phase) {
         self.phase.send_replace(phase);
     }
@@ -246,6 +270,7 @@ impl<S> fmt::Debug for Drain<S> {
             .field("deadline", &self.deadline)
             .field("then", &self.then)
             .field("idle_for", &self.idle_for)
+            .field("hand_over", &self.hand_over)
             .finish_non_exhaustive()
     }
 }

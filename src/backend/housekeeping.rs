@@ -75,8 +75,11 @@ impl<S> Pool<S> {
     /// The operator wants `mode`. A drain that is under way ends with that.
     pub(super) fn enter_mode(&self, state: &BackendState, mode: Mode) {
         let from = state.mode();
+        self.end_drain(state, DrainEnd::Cancelled);
         if from != mode {
-            self.end_drain(state, DrainEnd::Cancelled);
+            if mode == Mode::Active && matches!(from, Mode::Disabled | Mode::Drained) {
+                self.begin_slowly(state);
+            }
             state.set_mode(mode);
             state.drain.enter(match mode {
                 Mode::Draining => Phase::Draining,

@@ -11,34 +11,36 @@ pub(crate) struct InFlight {
     _slot: Option<Slot<BackendState>>,
     /// What the session's affinity holds open meanwhile.
     notes: Notes,
-    /// How often streams had been cut off when the answer came.
-    cuts: u32,
+    /// How often the backend had been given another service when the request was sent.
+    services: u32,
+    /// Its place among the streams, once its reader had to wait for more.
     stream: Option<StreamId>,
 }
 
 impl InFlight {
     pub(crate) fn new(state: Arc<BackendState>, slot: Option<Slot<BackendState>>) -> Self {
         state.enter();
-        Self { state, _slot: slot, notes: Notes::default(), cuts: 0, stream: None }
+        let services = state.services();
+        Self { services, state, _slot: slot, notes: Notes::default(), stream: None }
     }
 
     /// The answer has come. Keeps the notes of the request until it has ended.
     #[inline]
     pub(crate) fn answered(&mut self, notes: Notes) {
         self.notes = notes;
-        self.cuts = self.state.streams.cuts();
     }
 
-    /// Whether the answer is cut off: the backend's drain is over.
+    /// Whether the answer is cut off: it is a stream, and the backend's drain is over. One whose reader
+    /// has not had to wait may be whole already, only not read yet.
     #[inline]
     pub(crate) fn is_cut(&self) -> bool {
-        self.state.streams.cuts() != self.cuts
+        self.stream.as_ref().is_some_and(|stream| self.state.streams.is_cut(stream))
     }
 
     /// Whoever reads the answer has to wait for more, and is woken should it be cut off. `false` when
     /// it is.
     pub(crate) fn wait(&mut self, waker: &Waker) -> bool {
-        self.state.streams.wait(&mut self.stream, waker, self.cuts)
+        self.state.streams.wait(&mut self.stream, waker)
     }
 
     /// The answer becomes a stream of which only the end is seen here; what tells its carrier when to
@@ -46,6 +48,11 @@ impl InFlight {
     pub(crate) fn become_stream(&mut self) -> DrainSignal {
         let _ = self.wait(Waker::noop());
         self.state.drain.signal()
+    }
+
+    /// Whether the backend was given another service since.
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.services != self.state.services()
     }
 
     pub(crate) fn state(&self) -> &Arc<BackendState> {

@@ -5,6 +5,7 @@ mod balance;
 mod census;
 mod departed;
 mod drain;
+mod few;
 mod housekeeping;
 mod id;
 mod in_flight;
@@ -45,7 +46,7 @@ pub(crate) use self::{
     latency::Latency,
     pool::Pool,
     slots::{Place, Slot},
-    snapshot::{Index, Snapshot, TagHasher},
+    snapshot::{Index, Members, Snapshot, TagHasher},
     state::{BackendState, Gate, Readiness},
     tiers::Tier,
 };

@@ -69,7 +69,7 @@ impl<S: Clone> Pool<S> {
         let _changing = lock(&self.changing);
         let mut members = Members::clone(&self.load().members);
         let mut refused = Vec::new();
-        let mut left = Vec::new();
+        let (mut left, mut replaced) = (Vec::new(), Vec::new());
         for Change { id, what } in changes {
             let standing = standing(&members, owner, &id);
             let position = members.index.position_of(id.as_str().as_bytes());
@@ -84,7 +84,9 @@ impl<S: Clone> Pool<S> {
                         continue;
                     }
                     let backend = fresh.id.clone();
-                    members.push(self.departed.recall(fresh), Some(service));
+                    let state = self.departed.recall(fresh);
+                    self.begin_slowly(&state);
+                    members.push(state, Some(service));
                     self.events.publish(|| Event::Joined { backend });
                 }
                 (
@@ -96,6 +98,7 @@ impl<S: Clone> Pool<S> {
                     let state = &members.index.states()[position];
                     state.set_owner(owner.mark());
                     self.forget_health(state);
+                    replaced.push(state.clone());
                     if let Some(weight) = weight {
                         self.enter_weight(state, weight);
                     }
@@ -123,6 +126,7 @@ impl<S: Clone> Pool<S> {
         }
         self.departed.remember(&left);
         self.publish(Arc::new(members));
+        replaced.iter().for_each(|state| state.renew());
         refused
     }
 }

@@ -5,7 +5,10 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicUsize},
+        atomic::{
+            AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Release},
+        },
     },
 };
 
@@ -13,7 +16,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    BackendId, BackendState, Readiness,
+    BackendId, BackendState, Gate, Readiness, State,
     balance::Balance,
     departed::Departed,
     drain::DrainEnd,
@@ -26,6 +29,8 @@ use crate::{Cause, ConfigError, Event, events::Publisher, outcome::Counters};
 pub(crate) struct Pool<S> {
     pub(super) name: String,
     snapshot: ArcSwap<Snapshot<S>>,
+    /// Grows with every change of the members, once it is published.
+    version: AtomicU64,
     /// Held by whoever changes the members or republishes them.
     pub(super) changing: Mutex<()>,
     pub(super) rebuild: Mutex<Option<Rebuild<S>>>,
@@ -46,7 +51,12 @@ pub(crate) struct Pool<S> {
     #[cfg(any(feature = "discover", feature = "dns"))]
     pub(crate) open: tokio::sync::watch::Sender<()>,
     pub(crate) driven: AtomicBool,
-    /// Wakes the health driver: something was ejected, or the last handle is gone.
+    /// Whether backends that are new, or back, begin slowly.
+    pub(crate) slow_start: AtomicBool,
+    /// Held by whoever ejects a backend.
+    pub(crate) ejecting: Mutex<()>,
+    /// Wakes the health driver: something was ejected, the members have changed, or the last handle is
+    /// gone.
     pub(crate) wake: Arc<Notify>,
 }
 
@@ -85,7 +95,9 @@ impl<S: Clone> Pool<S> {
         let mut members = Members::clone(&self.load().members);
         check_free(&members, &state)?;
         let backend = state.id.clone();
-        members.push(self.departed.recall(state), service);
+        let state = self.departed.recall(state);
+        self.begin_slowly(&state);
+        members.push(state, service);
         self.publish(Arc::new(members));
         self.events.publish(|| Event::Joined { backend });
         Ok(())
@@ -104,6 +116,7 @@ impl<S: Clone> Pool<S> {
         };
         self.forget_health(state);
         self.publish(Arc::new(members));
+        state.renew();
         Ok(old)
     }
 
@@ -124,6 +137,7 @@ impl<S> Pool<S> {
         Self {
             name,
             snapshot: ArcSwap::from_pointee(Snapshot::new(Arc::default(), None, None)),
+            version: AtomicU64::new(0),
             changing: Mutex::new(()),
             rebuild: Mutex::new(None),
             counters: Counters::default(),
@@ -138,6 +152,8 @@ impl<S> Pool<S> {
             #[cfg(any(feature = "discover", feature = "dns"))]
             open: tokio::sync::watch::Sender::new(()),
             driven: AtomicBool::new(false),
+            slow_start: AtomicBool::new(false),
+            ejecting: Mutex::new(()),
             wake: Arc::new(Notify::new()),
         }
     }
@@ -147,16 +163,48 @@ impl<S> Pool<S> {
         self.snapshot.load()
     }
 
+    /// Grows with every change of the members: the snapshot that is loaded after this was read is no
+    /// older.
+    #[inline]
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Acquire)
+    }
+
     pub(super) fn publish(&self, members: Arc<Members<S>>) {
         let zone = self.own_zone.load();
         let zone = zone.as_deref().map(String::as_str);
-        let next = Snapshot::new(members, zone, Some(&self.load()));
+        let previous = self.load();
+        let changed = !Arc::ptr_eq(&members, &previous.members);
+        let next = Snapshot::new(members, zone, Some(&previous));
         self.snapshot.store(Arc::new(next));
+        if changed {
+            self.version.fetch_add(1, Release);
+            self.wake.notify_one();
+        }
+    }
+
+    /// A backend is new, or back: it takes its share of new sessions by and by, if that is wanted.
+    pub(super) fn begin_slowly(&self, state: &BackendState) {
+        if self.slow_start.load(Acquire) {
+            state.ramp.start(Instant::now());
+            self.wake.notify_one();
+        }
+    }
+
+    /// As [`begin_slowly`](Self::begin_slowly), if the change brought the backend back.
+    fn came_back(&self, state: &BackendState, changed: Option<(Gate, Gate)>) {
+        if let Some((from, to)) = changed
+            && from.state() == State::Down
+            && to.state() != State::Down
+        {
+            self.begin_slowly(state);
+        }
     }
 
     /// The backend has another service, of which nothing is known. The caller publishes.
     pub(super) fn forget_health(&self, state: &BackendState) {
-        let changed = state.update(|sources| *sources = Sources::default());
+        let changed = state.update(Sources::forget);
+        self.came_back(state, changed);
         self.events.publish(|| Event::Replaced { backend: state.id.clone() });
         if let Some((from, to)) = changed.map(|(from, to)| (from.state(), to.state()))
             && from != to
@@ -197,6 +245,7 @@ impl<S> Pool<S> {
             let backend = state.id.clone();
             self.events.publish(|| Event::State { backend, from, to, cause });
         }
+        self.came_back(state, Some((before, after)));
         let _changing = lock(&self.changing);
         let members = self.load().members.clone();
         self.publish(members);

@@ -8,16 +8,23 @@ use std::{
 
 use super::{
     id,
-    state::{BackendState, Mode},
+    state::{BackendState, Gate, Mode},
     tiers::{Tier, tiers},
 };
-use crate::hash::{self, Ranking};
+use crate::{
+    clock::{SystemClock, unix_millis},
+    hash::{self, Ranking},
+};
 
 /// Who is in the pool, and who of them may take a new session.
 pub(crate) struct Snapshot<S> {
     pub(crate) members: Arc<Members<S>>,
     /// Who may take a new session, in the order in which they are asked.
     pub(crate) tiers: Box<[Tier]>,
+    /// The Unix time in milliseconds at which a key may have got another owner last, and what that
+    /// was seen by.
+    pub(crate) epoch: u64,
+    owners: u64,
     /// What keys are hashed to: made when it is first needed, and handed on while it stays the same.
     ranking: OnceLock<Arc<Ranking>>,
 }
@@ -49,7 +56,12 @@ impl<S> Snapshot<S> {
         {
             let _ = ranking.set(old.clone());
         }
-        Self { members, tiers, ranking }
+        let owners = owners(&members.index);
+        let epoch = match previous {
+            Some(previous) if previous.owners == owners => previous.epoch,
+            previous => unix_millis(&SystemClock).max(previous.map_or(0, |p| p.epoch + 1)),
+        };
+        Self { members, tiers, epoch, owners, ranking }
     }
 
     pub(crate) fn index(&self) -> &Index {
@@ -66,6 +78,15 @@ impl<S> Snapshot<S> {
     pub(crate) fn nobody_is_up(&self) -> bool {
         self.tiers.is_empty()
     }
+}
+
+/// A number that changes with everything that decides who owns a key.
+fn owners(index: &Index) -> u64 {
+    let ranked = index.ranked().zip(&index.states).map(|((tag, weight), state)| {
+        let serves = state.mode() != Mode::Disabled && state.gate() != Gate::Down;
+        (tag, weight << 1 | u32::from(serves))
+    });
+    hash::signature(ranked)
 }
 
 impl<S> Default for Members<S> {

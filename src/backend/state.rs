@@ -4,7 +4,10 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU8, AtomicU32, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
 };
 
@@ -20,7 +23,10 @@ use super::{
 };
 #[cfg(any(feature = "discover", feature = "dns"))]
 use super::{owner::Mark, pool::lock};
-use crate::{Failover, health::Passive};
+use crate::{
+    Failover,
+    health::{Active, Passive, Ramp, Window},
+};
 
 /// Whether a backend can serve, as its health sources see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -118,14 +124,28 @@ pub(crate) enum Readiness {
 pub(crate) struct Sources {
     pub(crate) readiness: Readiness,
     pub(crate) passive: Passive,
+    pub(crate) active: Active,
+    /// Grows with each service that the backend is given.
+    pub(crate) generation: u64,
+}
+
+impl Sources {
+    /// The backend has another service, of which nothing is known.
+    pub(crate) fn forget(&mut self) {
+        *self = Self { generation: self.generation.wrapping_add(1), ..Self::default() };
+    }
 }
 
 pub(crate) struct BackendState {
     pub(crate) id: BackendId,
     pub(crate) tag: u64,
     gate: AtomicU8,
+    /// How often it was given another service.
+    services: AtomicU32,
     /// Whether an answer would change what passive detection thinks.
     suspect: AtomicBool,
+    /// Whether passive detection has it out, or on trial.
+    ejected: AtomicBool,
     mode: AtomicU8,
     weight: AtomicU32,
     backup: AtomicBool,
@@ -140,6 +160,8 @@ pub(crate) struct BackendState {
     pub(super) drain: Drainage,
     /// What becomes of its sessions once it is drained.
     drained: AtomicU8,
+    pub(crate) window: Window,
+    pub(crate) ramp: Ramp,
     sources: Mutex<Sources>,
     /// The feed that brought it, if one did.
     #[cfg(any(feature = "discover", feature = "dns"))]
@@ -153,7 +175,9 @@ impl BackendState {
             id,
             tag,
             gate: AtomicU8::new(0),
+            services: AtomicU32::new(0),
             suspect: AtomicBool::new(false),
+            ejected: AtomicBool::new(false),
             mode: AtomicU8::new(0),
             weight: AtomicU32::new(1),
             backup: AtomicBool::new(false),
@@ -163,9 +187,11 @@ impl BackendState {
             latency: super::Latency::default(),
             census: Census::default(),
             sessions: AtomicU64::new(0),
-            streams: Streams::default(),
+            streams: Streams::new(),
             drain: Drainage::default(),
             drained: AtomicU8::new(0),
+            window: Window::default(),
+            ramp: Ramp::default(),
             sources: Mutex::default(),
             #[cfg(any(feature = "discover", feature = "dns"))]
             owner: Mutex::default(),
@@ -182,10 +208,27 @@ impl BackendState {
         }
     }
 
+    /// How often it was given another service: what a request learns from one that it has not any more
+    /// says nothing about it.
+    #[inline]
+    pub(crate) fn services(&self) -> u32 {
+        self.services.load(Relaxed)
+    }
+
+    /// It was given another service, which is published.
+    pub(super) fn renew(&self) {
+        self.services.fetch_add(1, Relaxed);
+    }
+
     /// Whether an answer from it would be news to passive detection.
     #[inline]
     pub(crate) fn is_suspect(&self) -> bool {
         self.suspect.load(Relaxed)
+    }
+
+    /// Whether passive detection has it out, or on trial.
+    pub(crate) fn is_ejected(&self) -> bool {
+        self.ejected.load(Relaxed)
     }
 
     /// Whether it may be given a new session now.
@@ -207,14 +250,28 @@ impl BackendState {
         }
     }
 
+    /// In one order with the count of requests in flight: of one who takes the backend out and then
+    /// looks at the count, and one who counts and then looks here, one sees the other.
     pub(crate) fn set_mode(&self, mode: Mode) {
-        self.mode.store(mode as u8, Relaxed);
+        self.mode.store(mode as u8, SeqCst);
+    }
+
+    /// Whether it gets no request any more, whosever it is.
+    #[inline]
+    pub(crate) fn is_taken_out(&self) -> bool {
+        self.mode.load(SeqCst) >= Mode::Disabled as u8
     }
 
     /// Its drain is over, and what becomes of its sessions now.
     pub(super) fn set_drained(&self, then: Failover) {
         self.drained.store(then as u8, Relaxed);
         self.set_mode(Mode::Drained);
+    }
+
+    /// Whether its drain lets one more session go now; it counts as gone.
+    #[cold]
+    pub(crate) fn lets_go(&self) -> bool {
+        self.drain.lets_go()
     }
 
     /// What becomes of its sessions once it is drained.
@@ -301,13 +358,15 @@ impl BackendState {
     pub(crate) fn update(&self, change: impl FnOnce(&mut Sources)) -> Option<(Gate, Gate)> {
         let mut sources = self.sources();
         change(&mut sources);
-        let gate = match (sources.readiness, sources.passive.is_ejected()) {
+        let down = sources.passive.is_ejected() || sources.active.is_down();
+        let gate = match (sources.readiness, down) {
             (Readiness::Failed, _) | (_, true) => Gate::Down,
             _ if sources.passive.is_on_trial() => Gate::Trial,
             (Readiness::Busy, _) => Gate::Busy,
             (Readiness::Ready, _) => Gate::Ready,
         };
         self.suspect.store(!sources.passive.is_quiet(), Relaxed);
+        self.ejected.store(sources.passive.is_out(), Relaxed);
         let before = self.gate();
         self.gate.store(gate as u8, Relaxed);
         (before != gate).then_some((before, gate))
@@ -323,7 +382,7 @@ impl BackendState {
         self.drain.enter(Phase::Serving);
         #[cfg(any(feature = "discover", feature = "dns"))]
         self.set_owner(fresh.owner());
-        self.update(|sources| *sources = Sources::default());
+        self.update(Sources::forget);
     }
 
     #[cfg(any(feature = "discover", feature = "dns"))]

@@ -15,12 +15,15 @@ pub struct BackendStatus {
     pub state: State,
     /// What the operator wants of it.
     pub mode: Mode,
+    /// What the last failed probe said, until [`rise`](crate::Health::rise) probes in a row have
+    /// succeeded; at most 256 bytes.
+    pub probe_failure: Option<String>,
     /// Requests that it works on now, each counted until its response's body has ended.
     pub in_flight: usize,
     /// Of these, responses whose reader had to wait for more, and upgraded connections.
     pub streams: usize,
     /// About how many sessions it has: those that were seen within the time for which an idle session is
-    /// remembered. Small numbers are nearly exact, large ones off by some percent. `None` when sessions
+    /// remembered. Up to some two hundred are counted, more estimated to within some percent. `None` when sessions
     /// cannot be told apart, as with plain tokens.
     pub sessions: Option<u64>,
     /// Requests that wait for it to become free.
@@ -44,6 +47,7 @@ impl BackendStatus {
             weight: state.weight(),
             state: state.state(),
             mode: state.mode(),
+            probe_failure: state.sources().active.failure().map(str::to_owned),
             in_flight: state.in_flight(),
             streams: state.streams.len(),
             sessions: state.census.count(window),

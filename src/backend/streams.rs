@@ -1,18 +1,14 @@
 //! The responses of a backend that are still under way, so that they can be cut off.
 
-use std::{
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering::Relaxed},
-    },
-    task::Waker,
-};
+use std::{sync::PoisonError, task::Waker};
 
 use slab::Slab;
 
+use crate::sync::{AtomicU32, Mutex, MutexGuard, Ordering::Relaxed};
+
 /// The open streams of one backend: responses whose reader had to wait for more, and upgraded
 /// connections. A response that came in one piece never gets here, and costs nothing.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Streams {
     /// How often they were cut off. A stream is cut off when this is not what it was at its beginning.
     cuts: AtomicU32,
@@ -21,35 +17,53 @@ pub(crate) struct Streams {
 
 /// The place of one stream.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct StreamId(usize);
+pub(super) struct StreamId {
+    place: usize,
+    /// How often streams had been cut off when it began.
+    cuts: u32,
+}
 
 impl Streams {
+    pub(crate) fn new() -> Self {
+        Self { cuts: AtomicU32::new(0), readers: Mutex::new(Slab::new()) }
+    }
+
     #[inline]
-    pub(super) fn cuts(&self) -> u32 {
-        self.cuts.load(Relaxed)
+    pub(super) fn is_cut(&self, stream: &StreamId) -> bool {
+        self.cuts.load(Relaxed) != stream.cuts
     }
 
     pub(crate) fn len(&self) -> usize {
         self.readers().len()
     }
 
-    /// A reader waits: it is woken when the streams are cut off. `false` when that has happened since
-    /// `cuts`.
-    pub(super) fn wait(&self, id: &mut Option<StreamId>, waker: &Waker, cuts: u32) -> bool {
+    /// A reader waits, which makes its response a stream: it is woken when the streams are cut off.
+    /// `false` when that has happened since it became one.
+    pub(super) fn wait(&self, id: &mut Option<StreamId>, waker: &Waker) -> bool {
+        // A waker is foreign code: it is never cloned or dropped under the lock.
+        let mut waker = waker.clone();
         let mut readers = self.readers();
-        if self.cuts() != cuts {
-            return false;
-        }
-        match id.and_then(|StreamId(id)| readers.get_mut(id)) {
-            Some(known) => known.clone_from(waker),
-            None => *id = Some(StreamId(readers.insert(waker.clone()))),
-        }
-        true
+        let cuts = self.cuts.load(Relaxed);
+        let waits = match id {
+            Some(stream) if stream.cuts != cuts => false,
+            Some(stream) => {
+                if let Some(known) = readers.get_mut(stream.place) {
+                    std::mem::swap(known, &mut waker);
+                }
+                true
+            }
+            None => {
+                let waker = std::mem::replace(&mut waker, Waker::noop().clone());
+                *id = Some(StreamId { place: readers.insert(waker), cuts });
+                true
+            }
+        };
+        drop(readers);
+        waits
     }
 
-    pub(super) fn end(&self, StreamId(id): StreamId) {
-        let waker = self.readers().try_remove(id);
-        // A waker is foreign code: it is never dropped under the lock.
+    pub(super) fn end(&self, stream: StreamId) {
+        let waker = self.readers().try_remove(stream.place);
         drop(waker);
     }
 

@@ -2,7 +2,7 @@
 
 use crate::sync::{
     AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
 };
 
 /// Requests that came, and of them those that went: in flight is the difference.
@@ -17,9 +17,10 @@ impl Traffic {
         Self { entered: AtomicU64::new(0), left: AtomicU64::new(0) }
     }
 
+    /// In one order with what is said of the backend: see `BackendState::set_mode`.
     #[inline]
     pub(crate) fn enter(&self) {
-        self.entered.fetch_add(1, Relaxed);
+        self.entered.fetch_add(1, SeqCst);
     }
 
     /// Once for each that entered.
@@ -33,7 +34,7 @@ impl Traffic {
     #[inline]
     pub(crate) fn in_flight(&self) -> usize {
         let left = self.left.load(Acquire);
-        self.entered.load(Relaxed).saturating_sub(left) as usize
+        self.entered.load(SeqCst).saturating_sub(left) as usize
     }
 
     /// All that ever came.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{Dispatch, HOP};
 use crate::{
     BackendId, Event, Outcome, Reason, SessionAction, StickyError, Verdict, actions,
-    affinity::{Change, Commit},
+    affinity::{Change, Commit, Plan},
     backend::{BackendState, session_moved},
     clock::unix_millis,
     layer::Core,
@@ -19,25 +19,32 @@ impl<S> Dispatch<S> {
     /// Readies a request for the backend that is about to get it.
     #[inline]
     pub(crate) fn send<B>(
-        &self,
+        &mut self,
         request: &mut Option<Request<B>>,
         state: &BackendState,
         remote: bool,
     ) {
-        let core = &*self.core;
-        let forwards = remote && core.local.is_some();
-        if let Some(request) = request
-            && (forwards || core.options.extensions)
-        {
-            if forwards {
-                match core.affinity.hop(&state.id) {
-                    Some(hop) => request.headers_mut().insert(HOP, hop),
-                    None => request.headers_mut().remove(HOP),
-                };
-            }
-            if core.options.extensions {
-                request.extensions_mut().insert(self.outcome(Some(&state.id)));
-            }
+        let forwards = remote && self.core.local.is_some();
+        let options = &self.core.options;
+        if forwards || options.extensions || options.telling.is_on() {
+            self.equip(request, state, forwards);
+        }
+    }
+
+    #[cold]
+    fn equip<B>(&mut self, request: &mut Option<Request<B>>, state: &BackendState, forwards: bool) {
+        let Some(request) = request else { return };
+        if forwards {
+            match self.core.affinity.hop(&state.id) {
+                Some(hop) => request.headers_mut().insert(HOP, hop),
+                None => request.headers_mut().remove(HOP),
+            };
+        }
+        if self.core.options.extensions {
+            request.extensions_mut().insert(self.outcome(Some(&state.id)));
+        }
+        if self.core.options.telling.is_on() {
+            self.tell(request, state, forwards);
         }
     }
 
@@ -97,6 +104,11 @@ impl<S> Dispatch<S> {
         backend: &Arc<BackendState>,
         response: &mut Response<B>,
     ) {
+        // The way of a pinned request asks for none of this.
+        let plan = match change {
+            Change::Assign | Change::Move => self.plan(),
+            Change::Keep | Change::Refresh => Plan { session: None, epoch: 0 },
+        };
         let (core, began) = (&*self.core, Cell::new(0));
         let commit = Commit {
             change,
@@ -106,6 +118,7 @@ impl<S> Dispatch<S> {
             bad: if self.verdict == Verdict::Pinned { self.bad } else { 0 },
             https: self.https,
             silent,
+            plan,
             began: &began,
             clock: &*core.clock,
         };
@@ -114,7 +127,7 @@ impl<S> Dispatch<S> {
             None => core.affinity.respond(&commit, &mut self.notes, response.headers_mut()),
             Some((held, version)) => {
                 if matches!(change, Change::Assign | Change::Move) {
-                    held.pin(backend, *version, unix_millis(&*core.clock));
+                    held.pin(backend, *version, plan.epoch, unix_millis(&*core.clock));
                 }
                 false
             }

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use super::LookUp;
-use crate::{StickyError, backend::BackendState, rebalance::HandOver};
+use crate::{Reason, StickyError, backend::BackendState, hand_over::HandOver};
 
 /// What to do next.
 pub(crate) enum Next<S> {
     /// The request cannot be read before this has answered.
     LookUp(LookUp),
-    /// The application carries the session's state over to a backend, by its tag.
+    /// The application carries the session's state over to a backend, by its tag, and for that reason.
     HandOver {
         work: HandOver,
         to: u64,
+        reason: Reason,
     },
     Try(Attempt<S>),
     LastResort,

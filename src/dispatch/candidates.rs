@@ -14,6 +14,8 @@ pub(super) struct Remaining {
     pub(super) tiers: Vec<Tier>,
     /// The one to wait for when all others have been asked: the pinned one, or the first choice.
     pub(super) parked: Option<Parked>,
+    /// Whether a primary backend is up, and only busy: then no backup is asked.
+    pub(super) primary_is_busy: bool,
     /// What the last candidate said that did not take the request.
     pub(super) last: Option<(BackendId, BoxError)>,
 }
@@ -28,6 +30,9 @@ impl Remaining {
     pub(super) fn new<S>(core: &Core<S>) -> Self {
         let snapshot = core.backends.pool().load();
         let mut tiers = snapshot.tiers.to_vec();
+        if core.options.telling.replicas > 0 {
+            merge_zones(&mut tiers);
+        }
         if core.options.panic && snapshot.nobody_is_up() {
             let states = snapshot.index().states().iter();
             let states = states
@@ -38,7 +43,7 @@ impl Remaining {
         }
         // The next one is at the end.
         tiers.reverse();
-        Self { tiers, parked: None, last: None }
+        Self { tiers, parked: None, primary_is_busy: false, last: None }
     }
 
     /// It has been asked, and is not asked again.
@@ -65,7 +70,7 @@ impl Remaining {
                 continue;
             }
             // A primary backend that is busy is up, and is waited for.
-            if tier.backup && self.parked.as_ref().is_some_and(|parked| !parked.state.is_backup()) {
+            if tier.backup && self.primary_is_busy {
                 return None;
             }
             let chosen = choose(core, key, &tier.states);
@@ -73,4 +78,18 @@ impl Remaining {
         }
         None
     }
+}
+
+/// Makes one tier of the ready backends of all zones: the rank alone decides.
+fn merge_zones(tiers: &mut Vec<Tier>) {
+    let mut merged: Vec<Tier> = Vec::new();
+    for tier in tiers.drain(..) {
+        match merged.last_mut() {
+            Some(last) if last.backup == tier.backup && last.is_ready() && tier.is_ready() => {
+                last.states.extend(tier.states);
+            }
+            _ => merged.push(tier),
+        }
+    }
+    *tiers = merged;
 }

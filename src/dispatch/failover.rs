@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     BackendId, BoxError, Failover, Reason, StickyError, Verdict,
-    backend::{BackendState, Gate, Snapshot},
+    backend::{BackendState, Gate, Mode, Snapshot},
 };
 
 impl<S: Clone> Dispatch<S> {
@@ -38,6 +38,19 @@ impl<S: Clone> Dispatch<S> {
                 self.next(Some(state.tag))
             }
             None => Next::Fail(StickyError::Unavailable { backend: state.id.clone() }),
+        }
+    }
+
+    /// The operator has taken the backend out since it was chosen, and it has not got the request.
+    #[cold]
+    pub(crate) fn withdrawn(&mut self, state: &Arc<BackendState>) -> Next<S> {
+        if self.moves_freely {
+            return self.stay_at_home();
+        }
+        match (self.verdict, state.mode()) {
+            (Verdict::Pinned, Mode::Drained) => self.drained(state),
+            (Verdict::Pinned, _) => self.unavailable(state, Reason::Disabled),
+            _ => self.next(Some(state.tag)),
         }
     }
 
@@ -85,7 +98,7 @@ impl<S: Clone> Dispatch<S> {
             },
         };
         self.remaining = Some(remaining);
-        next
+        self.carry(next)
     }
 
     /// The error when all have been asked; `last` is what the last one said.
@@ -138,7 +151,7 @@ impl<S: Clone> Dispatch<S> {
     pub(crate) fn busy(&mut self, state: &Arc<BackendState>, patience: Patience) -> Next<S> {
         let parked = Parked { state: state.clone(), verdict: self.verdict, reason: self.reason };
         match patience {
-            Patience::None if self.is_moving_freely() => self.stay_at_home(),
+            Patience::None if self.moves_freely => self.stay_at_home(),
             Patience::None => self.park(parked, Some(state.tag)),
             Patience::Pinned => {
                 self.reason = Some(Reason::Busy);
@@ -163,7 +176,9 @@ impl<S: Clone> Dispatch<S> {
     }
 
     fn park(&mut self, parked: Parked, tried: Option<u64>) -> Next<S> {
-        self.remaining().parked.get_or_insert(parked);
+        let remaining = self.remaining();
+        remaining.primary_is_busy |= !parked.state.is_backup();
+        remaining.parked.get_or_insert(parked);
         self.next(tried)
     }
 
@@ -180,7 +195,7 @@ impl<S: Clone> Dispatch<S> {
             return Next::Fail(StickyError::NotSent { backend: state.id.clone(), source });
         }
         let in_time = Instant::now() < self.whole_deadline();
-        if self.is_moving_freely() && in_time {
+        if self.moves_freely && in_time {
             return self.stay_at_home();
         }
         if let Err(error) = self.leave(state, reason, self.core.options.unavailable) {

@@ -7,6 +7,7 @@ mod failover;
 mod first_choice;
 mod look_up;
 mod moves;
+mod tell;
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,11 +23,12 @@ pub(crate) use self::{
 use self::{candidates::Remaining, first_choice::FirstChoice};
 use crate::{
     BackendId, BoxError, Reason, StickyError, Verdict, Wish,
-    affinity::{Hashing, Head, Look, Notes, Origin, Owner, Reading},
+    affinity::{Hashing, Head, Look, Notes, Origin, Owner, Plan, Reading},
     backend::{BackendState, Gate, Mode, Snapshot, Tier},
     layer::Core,
     on_error::Asked,
     session::Held,
+    session_info,
     strategy::{Candidates, rendezvous},
     token::Pin,
 };
@@ -38,6 +40,8 @@ const HOP: HeaderName = HeaderName::from_static("x-sticky-forwarded");
 pub(crate) struct Dispatch<S> {
     core: Arc<Core<S>>,
     has_inner: bool,
+    /// The version of the pool that is known.
+    version: u64,
     /// The usable pin that the request carries, and which member of a chain it came from.
     pin: Option<Pin>,
     source: Origin,
@@ -57,6 +61,12 @@ pub(crate) struct Dispatch<S> {
     owed_to: Option<u64>,
     verdict: Verdict,
     reason: Option<Reason>,
+    /// Whether the session is on its way to another backend though it could stay.
+    moves_freely: bool,
+    /// Whether the application has carried the session's state over for this request, or has tried to.
+    carried: bool,
+    /// Who the session is and in which epoch, once a backend was told, and for which verdict.
+    told: Option<Box<(Verdict, Plan)>>,
     refresh: bool,
     https: bool,
     grpc: bool,
@@ -78,6 +88,7 @@ impl<S: Clone> Dispatch<S> {
     pub(crate) fn new(core: Arc<Core<S>>, has_inner: bool, held: Option<Arc<Held>>) -> Self {
         Self {
             has_inner,
+            version: 0,
             pin: None,
             source: Origin::default(),
             held: held.map(|held| (held, 0)),
@@ -89,6 +100,9 @@ impl<S: Clone> Dispatch<S> {
             owed_to: None,
             verdict: Verdict::Assigned,
             reason: None,
+            moves_freely: false,
+            carried: false,
+            told: None,
             refresh: false,
             https: false,
             grpc: false,
@@ -107,6 +121,7 @@ impl<S: Clone> Dispatch<S> {
     #[inline]
     pub(crate) fn begin<B>(&mut self, core: &Core<S>, request: &mut Request<B>) -> Next<S> {
         let pool = core.backends.pool();
+        self.version = pool.version();
         let snapshot = pool.load();
         let (index, clock) = (snapshot.index(), &*core.clock);
         let rest = core.rebalancer.as_ref().map(|rebalancer| rebalancer.idle_for().as_secs());
@@ -138,6 +153,9 @@ impl<S: Clone> Dispatch<S> {
         if reading.found {
             core.affinity.strip(&reading, &mut look, request.headers_mut());
         }
+        if core.options.telling.strip && hop.is_none() {
+            session_info::strip(request.headers_mut());
+        }
         if let Some(state) = hop.and_then(|here| snapshot.index().get(here.tag())) {
             self.verdict = Verdict::Local;
             return Next::Try(Attempt::new(state.clone(), None, Patience::Last));
@@ -157,6 +175,33 @@ impl<S: Clone> Dispatch<S> {
             }
         }
         self.follow(&snapshot, &reading)
+    }
+
+    /// The service of a backend that was chosen, should the members have changed since: then the one
+    /// that was taken may not be the backend's any more.
+    #[inline]
+    pub(crate) fn renewed(&mut self, state: &BackendState) -> Option<S> {
+        let version = self.core.backends.pool().version();
+        if self.version == version { None } else { self.look_again(state, version) }
+    }
+
+    #[cold]
+    fn look_again(&mut self, state: &BackendState, version: u64) -> Option<S> {
+        self.version = version;
+        let snapshot = self.core.backends.pool().load();
+        // One that has left the pool finishes what was chosen for it.
+        let position = snapshot.index().position(state.tag)?;
+        snapshot.members.services[position].clone()
+    }
+
+    /// The backend did not take the request, and was given another service since: that one is asked.
+    pub(crate) fn ask_again(&mut self, state: &Arc<BackendState>) -> Option<Next<S>> {
+        let core = self.core.clone();
+        let snapshot = core.backends.pool().load();
+        let service = snapshot.members.services[snapshot.index().position(state.tag)?].clone()?;
+        let patience =
+            if self.verdict == Verdict::Pinned { Patience::Pinned } else { Patience::None };
+        Some(Next::Try(Attempt::new(state.clone(), Some(service), patience)))
     }
 
     /// Begins again: what had to be looked up is among the notes.
@@ -180,6 +225,11 @@ impl<S: Clone> Dispatch<S> {
             }
             if reading.rested
                 && let Some(next) = self.relieve(snapshot, position)
+            {
+                return next;
+            }
+            if snapshot.index().states()[position].mode() == Mode::Draining
+                && let Some(next) = self.let_go(snapshot, position)
             {
                 return next;
             }

@@ -1,4 +1,4 @@
-//! Sessions that move though their backend could serve them: because the policy evens the load out.
+//! Sessions that move though their backend could serve them, and what is done before any session moves.
 
 use std::sync::Arc;
 
@@ -13,11 +13,12 @@ impl<S: Clone> Dispatch<S> {
     #[cold]
     pub(super) fn come_back(&mut self, snapshot: &Snapshot<S>, position: usize) -> Option<Next<S>> {
         let tier = snapshot.tiers.first().filter(|tier| !tier.backup && tier.is_ready())?;
-        if self.strict || !snapshot.index().states()[position].is_backup() {
+        let from = &snapshot.index().states()[position];
+        if self.strict || !from.is_backup() {
             return None;
         }
         let to = &tier.states[choose(&self.core, self.key, &tier.states)];
-        self.move_to(snapshot, to)
+        self.move_freely(snapshot, from, to, Reason::Rebalanced)
     }
 
     /// Moves a session that rests, if its backend has too many of them. `None` when it stays.
@@ -26,7 +27,6 @@ impl<S: Clone> Dispatch<S> {
         let core = self.core.clone();
         let rebalancer = core.rebalancer.as_ref()?;
         let from = &snapshot.index().states()[position];
-        let session = self.pin?.session()?;
         // One that cannot serve is the business of failover.
         if self.strict || from.mode() != Mode::Active || from.gate() != Gate::Ready {
             return None;
@@ -34,44 +34,122 @@ impl<S: Clone> Dispatch<S> {
         let tier = snapshot.tiers.first().filter(|tier| tier.is_ready())?;
         let pool = core.backends.pool();
         let to = pool.relief(from, &tier.states, rebalancer.tolerance())?;
-        let service = snapshot.members.services[snapshot.index().position(to.tag)?].is_none();
-        if (service && !self.is_local(to)) || !rebalancer.admits() {
+        let is_here = self.can_ask(snapshot, to);
+        (is_here && rebalancer.admits())
+            .then(|| self.move_freely(snapshot, from, to, Reason::Rebalanced))
+            .flatten()
+    }
+
+    /// Moves a session away from a backend whose drain hands its sessions over. `None` when it stays.
+    #[cold]
+    pub(super) fn let_go(&mut self, snapshot: &Snapshot<S>, position: usize) -> Option<Next<S>> {
+        let from = &snapshot.index().states()[position];
+        if self.strict || from.gate() == Gate::Down {
             return None;
         }
-        let session = SessionId::new(session);
-        let planned = Move { session, from: from.id.clone(), to: to.id.clone() };
-        match rebalancer.hand_over(planned) {
-            Some(work) => Some(Next::HandOver { work, to: to.tag }),
-            None => self.move_to(snapshot, to),
+        let tier = snapshot.tiers.first().filter(|tier| tier.is_ready())?;
+        let to = &tier.states[choose(&self.core, self.key, &tier.states)];
+        let is_here = self.can_ask(snapshot, to);
+        (is_here && from.lets_go())
+            .then(|| self.move_freely(snapshot, from, to, Reason::Draining))
+            .flatten()
+    }
+
+    /// Moves a session that could stay, once its state is carried over.
+    fn move_freely(
+        &mut self,
+        snapshot: &Snapshot<S>,
+        from: &BackendState,
+        to: &Arc<BackendState>,
+        reason: Reason,
+    ) -> Option<Next<S>> {
+        let core = self.core.clone();
+        let session = self.pin.and_then(|pin| pin.session());
+        if let (Some(hook), Some(session)) = (&core.before_move, session) {
+            let planned = self.planned(session, from, to, reason);
+            // Should it be under way for another request, this one is served where the session is.
+            let work = hook.begin_alone(session, planned)?;
+            return Some(Next::HandOver { work, to: to.tag, reason });
         }
+        self.move_to(snapshot, to, reason)
     }
 
     /// The application has carried the session's state over to `to`, or could not.
-    pub(crate) fn handed_over(&mut self, moves: bool, to: u64) -> Next<S> {
+    pub(crate) fn handed_over(&mut self, worked: bool, to: u64, reason: Reason) -> Next<S> {
         let core = self.core.clone();
         let snapshot = core.backends.pool().load();
-        let to = snapshot.index().get(to).filter(|to| moves && to.gate() == Gate::Ready);
-        match to.and_then(|to| self.move_to(&snapshot, to)) {
+        let to = snapshot.index().get(to).cloned();
+        if self.carried {
+            // It has to move, whether that worked or not.
+            let attempt = to.as_ref().and_then(|to| self.attempt(&snapshot, to));
+            return attempt.map_or_else(|| self.next(to.map(|to| to.tag)), Next::Try);
+        }
+        let to = to.filter(|to| worked && to.gate() == Gate::Ready);
+        match to.and_then(|to| self.move_to(&snapshot, &to, reason)) {
             Some(next) => next,
             None => self.go_home(&snapshot),
         }
     }
 
-    fn move_to(&mut self, snapshot: &Snapshot<S>, to: &Arc<BackendState>) -> Option<Next<S>> {
-        let attempt: Attempt<S> = self.attempt(snapshot, to)?;
-        (self.verdict, self.reason) = (Verdict::Moved, Some(Reason::Rebalanced));
-        Some(Next::Try(attempt))
+    /// What comes before a session that has to move is given to its new backend: once, the
+    /// application may carry its state over.
+    pub(super) fn carry(&mut self, next: Next<S>) -> Next<S> {
+        let Next::Try(attempt) = &next else { return next };
+        if self.verdict != Verdict::Moved || self.carried || self.core.before_move.is_none() {
+            return next;
+        }
+        let core = self.core.clone();
+        let snapshot = core.backends.pool().load();
+        let pin = self.pin;
+        let from = pin.and_then(|pin| snapshot.index().get(pin.backend));
+        let session = pin.and_then(|pin| pin.session());
+        let (Some(hook), Some(from), Some(session)) = (&core.before_move, from, session) else {
+            return next;
+        };
+        self.carried = true;
+        let reason = self.reason.unwrap_or(Reason::Down);
+        let planned = self.planned(session, from, &attempt.state, reason);
+        Next::HandOver { work: hook.begin(planned), to: attempt.state.tag, reason }
     }
 
-    /// Whether the session is on its way to another backend without need.
-    pub(super) fn is_moving_freely(&self) -> bool {
-        self.verdict == Verdict::Moved && self.reason == Some(Reason::Rebalanced)
+    fn planned(
+        &mut self,
+        session: u64,
+        from: &BackendState,
+        to: &BackendState,
+        reason: Reason,
+    ) -> Move {
+        let verdict = std::mem::replace(&mut self.verdict, Verdict::Moved);
+        let epoch = self.plan().epoch;
+        self.verdict = verdict;
+        let session = SessionId::new(session);
+        Move { session, from: from.id.clone(), to: to.id.clone(), reason, epoch }
+    }
+
+    fn can_ask(&self, snapshot: &Snapshot<S>, to: &BackendState) -> bool {
+        let position = snapshot.index().position(to.tag);
+        position.is_some_and(|position| {
+            snapshot.members.services[position].is_some() || self.is_local(to)
+        })
+    }
+
+    fn move_to(
+        &mut self,
+        snapshot: &Snapshot<S>,
+        to: &Arc<BackendState>,
+        reason: Reason,
+    ) -> Option<Next<S>> {
+        let attempt: Attempt<S> = self.attempt(snapshot, to)?;
+        (self.verdict, self.reason) = (Verdict::Moved, Some(reason));
+        self.moves_freely = true;
+        Some(Next::Try(attempt))
     }
 
     /// The session stays where it is.
     pub(super) fn go_home(&mut self, snapshot: &Snapshot<S>) -> Next<S> {
         let home = self.pin.and_then(|pin| snapshot.index().position(pin.backend));
         (self.verdict, self.reason) = (Verdict::Assigned, None);
+        self.moves_freely = false;
         match home {
             Some(home) => self.resolve(snapshot, home),
             None => {

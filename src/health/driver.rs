@@ -1,4 +1,5 @@
-//! The task behind a pool: polls readiness, and ends ejections in time.
+//! The task behind a pool: polls readiness, ends ejections in time, has the backends probed, compares
+//! them, and brings slow starts forward.
 
 use std::{
     future::poll_fn,
@@ -15,11 +16,12 @@ use tokio::{
 };
 use tower_service::Service;
 
-use super::Health;
+use super::{AnyProbe, Settings, judge, watch::Watches};
 use crate::{
     Cause,
     backend::{Pool, Readiness},
     dispatch::later,
+    layer::Core,
 };
 
 /// After so many backends a sweep lets other tasks run.
@@ -28,16 +30,16 @@ const SWEEP_CHUNK: usize = 128;
 /// Starts the task unless one runs already. Tells whether one runs now: outside of a Tokio runtime
 /// there is none.
 #[inline]
-pub(crate) fn ensure_driven<S, Req>(pool: &Arc<Pool<S>>, health: Health) -> bool
+pub(crate) fn ensure_driven<S, Req>(core: &Core<S>) -> bool
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
     Req: 'static,
 {
-    pool.driven.load(Acquire) || start(pool, health)
+    core.backends.pool().driven.load(Acquire) || start(core)
 }
 
 #[cold]
-fn start<S, Req>(pool: &Arc<Pool<S>>, health: Health) -> bool
+fn start<S, Req>(core: &Core<S>) -> bool
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
     Req: 'static,
@@ -45,9 +47,12 @@ where
     let Ok(runtime) = Handle::try_current() else {
         return false;
     };
+    let (pool, settings) = (core.backends.pool(), core.options.health);
     if pool.driven.compare_exchange(false, true, AcqRel, Acquire).is_ok() {
+        pool.slow_start.store(!settings.slow_start.is_zero(), Release);
         let driven = Driven(Arc::downgrade(pool));
-        runtime.spawn(drive::<S, Req>(driven, pool.wake.clone(), health));
+        let task = drive::<S, Req>(driven, pool.wake.clone(), settings, core.probe.clone());
+        runtime.spawn(task);
     }
     true
 }
@@ -64,24 +69,44 @@ impl<S> Drop for Driven<S> {
     }
 }
 
-async fn drive<S, Req>(driven: Driven<S>, wake: Arc<tokio::sync::Notify>, health: Health)
-where
+async fn drive<S, Req>(
+    driven: Driven<S>,
+    wake: Arc<tokio::sync::Notify>,
+    settings: Settings,
+    probe: Option<AnyProbe<S>>,
+) where
     S: Service<Req> + Clone + Send + Sync + 'static,
+    Req: 'static,
 {
     let mut next_sweep = Instant::now();
+    let mut next_comparison = settings.success_rate.map(|rate| later(rate.interval));
+    let mut watches = probe.map(|probe| Watches::new(probe, settings));
     loop {
         let Some(pool) = driven.0.upgrade() else {
             return;
         };
+        if let Some(watches) = &mut watches {
+            watches.follow::<Req>(&pool);
+        }
         let now = Instant::now();
         if now >= next_sweep {
             sweep::<S, Req>(&pool).await;
-            next_sweep = later(health.readiness_interval);
+            next_sweep = later(settings.readiness_interval);
         }
+        if let (Some(rate), Some(at)) = (settings.success_rate, next_comparison)
+            && now >= at
+        {
+            judge::compare(&pool, &rate, &settings);
+            next_comparison = Some(later(rate.interval));
+        }
+        let now = Instant::now();
+        let others =
+            [end_ejections(&pool, now), next_comparison, advance_ramps(&pool, &settings, now)];
         let next = next_sweep.min(pool.housekeep(now));
-        let due = end_ejections(&pool, Instant::now()).map_or(next, |at| at.min(next));
+        let due = others.into_iter().flatten().fold(next, Instant::min);
         drop(pool);
-        // Either the time has come, or something was ejected, or the last handle is gone.
+        // Either the time has come, or something was ejected, or the members have changed, or the last
+        // handle is gone.
         let _ = timeout_at(due, wake.notified()).await;
     }
 }
@@ -101,6 +126,13 @@ fn end_ejections<S>(pool: &Pool<S>, now: Instant) -> Option<Instant> {
         }
     }
     next
+}
+
+/// Brings every slow start to where it should be; tells when that is to be done again.
+fn advance_ramps<S>(pool: &Pool<S>, settings: &Settings, now: Instant) -> Option<Instant> {
+    let snapshot = pool.load();
+    let states = snapshot.index().states().iter().filter(|state| !state.ramp.is_over());
+    states.filter_map(|state| state.ramp.advance(now, settings.slow_start)).min()
 }
 
 async fn sweep<S, Req>(pool: &Pool<S>)

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 
 use super::http1::Http1;
 
@@ -42,6 +45,8 @@ pub(super) struct Pool {
     idle_timeout: Duration,
     /// Whether the task runs that closes what is idle for too long.
     sweeping: AtomicBool,
+    /// Ends that task when the pool is gone.
+    gone: Arc<Notify>,
 }
 
 /// Apart by a cache line, so that threads do not slow each other down.
@@ -65,6 +70,7 @@ impl Pool {
             max_idle,
             idle_timeout,
             sweeping: AtomicBool::new(false),
+            gone: Arc::default(),
         }
     }
 
@@ -114,10 +120,10 @@ impl Pool {
         }
         // Often enough that nothing is idle for more than one and a half times the timeout.
         let period = (self.idle_timeout / 2).max(Duration::from_millis(10));
-        let sweeper = Sweeper(Arc::downgrade(self));
+        let (sweeper, gone) = (Sweeper(Arc::downgrade(self)), self.gone.clone());
         drop(tokio::spawn(async move {
             loop {
-                tokio::time::sleep(period).await;
+                let _ = timeout(period, gone.notified()).await;
                 match sweeper.0.upgrade() {
                     Some(pool) if pool.sweep() => {}
                     _ => return,
@@ -145,6 +151,12 @@ impl Pool {
             *now = kept;
         }
         left
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.gone.notify_one();
     }
 }
 

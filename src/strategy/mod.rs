@@ -16,7 +16,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-pub(crate) use self::rendezvous::rendezvous;
+pub(crate) use self::{chance::Chance, rendezvous::rendezvous};
 pub use self::{
     least_connections::LeastConnections, p2c::P2c, peak_ewma::PeakEwma, random::Random,
     round_robin::RoundRobin,
@@ -121,9 +121,16 @@ impl<'a> Candidate<'a> {
         &self.state.id
     }
 
-    /// Its share of new sessions relative to the others, at least 1.
+    /// Its weight, at least 1: its share of new sessions relative to the others, once it has
+    /// [started](crate::Health::slow_start).
     pub fn weight(&self) -> u32 {
         self.state.weight().max(1)
+    }
+
+    /// Its share of new sessions now, relative to the others: 256 times its weight, and less, down to
+    /// a tenth of that, while it starts [slowly](crate::Health::slow_start).
+    pub fn share(&self) -> u64 {
+        u64::from(self.weight()) * u64::from(self.state.ramp.part())
     }
 
     /// Requests that it works on now, pinned ones included, each counted until its body has ended.
@@ -136,9 +143,9 @@ impl<'a> Candidate<'a> {
         self.state.tag
     }
 
-    /// Its load: the requests in flight with one more, per weight.
+    /// Its load: the requests in flight with one more, per share.
     pub(crate) fn load(&self) -> Load {
-        Load { in_flight: self.in_flight() as u64 + 1, weight: u64::from(self.weight()) }
+        Load { in_flight: self.in_flight() as u64 + 1, share: self.share() }
     }
 
     /// The moving average of its latency, in nanoseconds; 0 when it has not answered lately.
@@ -151,16 +158,17 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// Requests per weight, compared without rounding.
+/// Requests per share, compared without rounding.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     in_flight: u64,
-    weight: u64,
+    share: u64,
 }
 
 impl Load {
     pub(crate) fn less_than(self, other: Self) -> bool {
-        self.in_flight * other.weight < other.in_flight * self.weight
+        let scaled = |load: Self, by: Self| u128::from(load.in_flight) * u128::from(by.share);
+        scaled(self, other) < scaled(other, self)
     }
 }
 

@@ -47,7 +47,7 @@ impl PeakEwma {
             0.0 => UNKNOWN_NANOS,
             nanos => nanos,
         };
-        latency * (candidate.in_flight() + 1) as f64 / f64::from(candidate.weight())
+        latency * (candidate.in_flight() + 1) as f64 / candidate.share() as f64
     }
 }
 

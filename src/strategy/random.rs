@@ -28,10 +28,10 @@ impl Default for Random {
 
 impl Strategy for Random {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
-        let total: u64 = candidates.iter().map(|candidate| u64::from(candidate.weight())).sum();
+        let total: u64 = candidates.iter().map(|candidate| candidate.share()).sum();
         let mut ticket = self.chance.below(total.max(1) as usize) as u64;
         for (position, candidate) in candidates.iter().enumerate() {
-            match ticket.checked_sub(u64::from(candidate.weight())) {
+            match ticket.checked_sub(candidate.share()) {
                 Some(rest) => ticket = rest,
                 None => return position,
             }

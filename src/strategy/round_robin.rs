@@ -29,7 +29,7 @@ use super::{Candidates, Strategy};
 #[derive(Debug, Default)]
 pub struct RoundRobin {
     turn: AtomicUsize,
-    /// The running credit of every backend, by tag; only used when weights differ.
+    /// The running credit of every backend, by tag; only used when shares differ.
     credits: Mutex<HashMap<u64, i64>>,
 }
 
@@ -47,10 +47,10 @@ impl RoundRobin {
         let mut total = 0;
         let mut best = (0, i64::MIN, 0);
         for (position, candidate) in candidates.iter().enumerate() {
-            let weight = i64::from(candidate.weight());
+            let share = candidate.share() as i64;
             let credit = credits.entry(candidate.tag()).or_insert(0);
-            *credit += weight;
-            total += weight;
+            *credit += share;
+            total += share;
             if *credit > best.1 {
                 best = (position, *credit, candidate.tag());
             }
@@ -64,9 +64,9 @@ impl RoundRobin {
 
 impl Strategy for RoundRobin {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
-        let mut weights = candidates.iter().map(|candidate| candidate.weight());
-        let first = weights.next();
-        if weights.all(|weight| Some(weight) == first) {
+        let mut shares = candidates.iter().map(|candidate| candidate.share());
+        let first = shares.next();
+        if shares.all(|share| Some(share) == first) {
             return self.turn.fetch_add(1, Relaxed) % candidates.len().max(1);
         }
         self.weighted(candidates)

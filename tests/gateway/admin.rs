@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     backends::{Backend, echo},
     client::{self, Answer, Client, get},
+    listener::Listener,
     process::Gateway,
 };
 
@@ -46,7 +47,8 @@ async fn backends_are_listed() {
     let expected = |id: &str, backend: &Backend| {
         json!({
             "id": id, "url": backend.url(), "weight": 1, "state": "ready", "mode": "active",
-            "in_flight": 0, "requests": 0, "sessions": null,
+            "in_flight": 0, "requests": 0, "sessions": 0, "streams": 0, "waiting": 0, "limit": 0,
+            "backup": false, "zone": null, "probe_failure": null,
         })
     };
     let all = json!([expected("a", &setup.a), expected("b", &setup.b)]);
@@ -159,7 +161,14 @@ async fn what_makes_no_sense_is_refused() {
         patch("{\"mode\":\"asleep\"}"),
         patch("{\"weight\":1.5}"),
         patch("{\"colour\":\"red\"}"),
-        patch("{\"mode\":\"draining\",\"deadline\":\"5m\"}"),
+        patch("{\"mode\":\"draining\",\"deadline\":\"soon\"}"),
+        patch("{\"mode\":\"draining\",\"deadline\":30}"),
+        patch("{\"mode\":\"disabled\",\"deadline\":\"5m\"}"),
+        patch("{\"deadline\":\"5m\"}"),
+        patch("{\"mode\":\"draining\",\"then\":\"repin\"}"),
+        patch("{\"mode\":\"draining\",\"deadline\":\"5m\",\"then\":\"hope\"}"),
+        put("{\"url\":\"http://127.0.0.1:1\",\"zone\":\"\"}"),
+        put("{\"url\":\"http://127.0.0.1:1\",\"backup\":1}"),
     ] {
         let answer = setup.call(method.clone(), path, body).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{method} {path} {body}");
@@ -206,6 +215,8 @@ async fn pages_from_elsewhere_change_nothing() {
         let answer = client::send(setup.admin, Method::DELETE, path, headers, "").await;
         let allowed = answer.status != StatusCode::FORBIDDEN;
         assert_eq!(allowed, expected == StatusCode::OK, "{headers:?}");
+        let listening = Listener::try_new(setup.admin, headers).await.map(drop);
+        assert_eq!(listening.err().unwrap_or(StatusCode::OK), expected, "to listen, {headers:?}");
     }
 }
 
@@ -220,7 +231,7 @@ async fn a_token_opens_every_call() {
     let mut gateway = Gateway::configured(&config).await;
     let port = gateway.admin_addr().await.port();
     let admin = SocketAddr::from(([127, 0, 0, 1], port));
-    for path in ["/backends", "/stats", "/healthz", "/nowhere"] {
+    for path in ["/backends", "/stats", "/events", "/healthz", "/nowhere"] {
         for wrong in
             [None, Some("Bearer open sesam"), Some("Bearer open sesamE"), Some("Basic open sesame")]
         {
@@ -235,4 +246,5 @@ async fn a_token_opens_every_call() {
     assert_eq!(answer.status, StatusCode::OK);
     let answer = client::send(admin, Method::PATCH, "/backends/a", &right, "{\"weight\":3}").await;
     assert_eq!(answer.json()["weight"], 3);
+    assert!(Listener::try_new(admin, &right).await.is_ok(), "who has the token may listen");
 }

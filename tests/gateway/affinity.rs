@@ -170,3 +170,31 @@ async fn the_applications_own_id() {
         assert_eq!(homes.len(), 2);
     }
 }
+
+#[tokio::test]
+async fn backends_are_told_the_session() {
+    let (a, b) = (echo("a").await, echo("b").await);
+    let sealed = "[[affinity]]\ntype = \"header\"\nname = \"x-sid\"\nkeys = [\"env:STICKY_KEY\"]";
+    let config = format!("{sealed}\n[session_headers]\nenabled = true\nreplicas = 1");
+    let telling = gateway(&config, &[("a", &a), ("b", &b)]).await;
+    let forged = [("x-sticky-epoch", "1"), ("x-sticky-from", "z"), ("x-sticky-session", "00")];
+    let first = ask(&telling, "/", &forged).await;
+    let said = |answer: &Answer, name: &str| -> String {
+        answer.json()["headers"][name][0].as_str().unwrap_or("").to_owned()
+    };
+    assert_eq!(said(&first, "x-sticky-outcome"), "assigned");
+    assert_eq!(said(&first, "x-sticky-backend"), "a");
+    assert_eq!(said(&first, "x-sticky-replicas"), "b");
+    assert_eq!(said(&first, "x-sticky-from"), "", "a client cannot say it");
+    let token = first.header("x-sid").to_owned();
+    let next = ask(&telling, "/", &[("x-sid", &token)]).await;
+    assert_eq!(said(&next, "x-sticky-outcome"), "pinned");
+    for name in ["x-sticky-session", "x-sticky-epoch"] {
+        assert!(said(&first, name).len() >= 13, "{name}");
+        assert_eq!(said(&next, name), said(&first, name), "{name} stays");
+    }
+    let silent = gateway(sealed, &[("a", &a), ("b", &b)]).await;
+    let answer = ask(&silent, "/", &forged).await;
+    let headers = answer.json()["headers"].as_object().unwrap().clone();
+    assert!(!headers.keys().any(|name| name.starts_with("x-sticky-")), "taken out: {headers:?}");
+}

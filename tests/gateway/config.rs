@@ -21,6 +21,7 @@ admin_token = "secret"
 shutdown_timeout = "30s"
 trusted_proxies = ["127.0.0.1", "10.0.0.0/8", "fd00::/8"]
 server_timing = true
+zone = "eu-1"
 
 [limits]
 connections = 10000
@@ -56,17 +57,26 @@ busy = "borrow"
 busy_wait = "200ms"
 retry = "idempotent"
 panic = false
+backup = "return"
 
 [health]
 readiness_interval = "1s"
-outlier = { connect_failures = 1, consecutive_5xx = 0, ejection = "10s", max_ejected = 1.0 }
-slow_start = "0s"
+probe = { path = "/healthz?from=gateway", interval = "1s", timeout = "500ms", rise = 2, fall = 100 }
+outlier = { connect_failures = 1, consecutive_5xx = 5, ejection = "10s", max_ejected = 0.5 }
+slow_start = "10s"
+
+[rebalance]
+tolerance = 1.5
+idle_for = "5m"
+max_per_second = 10
 
 [[backend]]
 id = "a"
 url = "http://BACKEND"
 weight = 1
 max_connections = 0
+backup = true
+zone = "eu-1"
 "#;
 
 #[tokio::test]
@@ -157,6 +167,7 @@ async fn good_configurations_pass_the_check() {
         &["--config", empty],
         &[],
         &["--backend", "a=http://[::1]:80,weight=0"],
+        &["--backend", "a=http://[::1]:80,backup,zone=eu-1"],
     ] {
         let args = [args, &["--check"]].concat();
         let output = run(&args, &[("STICKY_KEY", KEY)]).await;
@@ -190,7 +201,7 @@ async fn help_tells_every_flag() {
 
 #[tokio::test]
 async fn bad_flags_are_refused() {
-    let cases: [(&[&str], &[&str]); 16] = [
+    let cases: [(&[&str], &[&str]); 18] = [
         (&["--nonsense"], &["--nonsense", "--help"]),
         (&["stray"], &["stray"]),
         (&["--listen"], &["--listen"]),
@@ -205,6 +216,8 @@ async fn bad_flags_are_refused() {
         (&["--backend", "a;b=http://a:1"], &["a;b"]),
         (&["--backend", "a=http://a:1,weight=x"], &["weight=x", "whole number"]),
         (&["--backend", "a=http://a:1,speed=9"], &["speed=9", "max_connections"]),
+        (&["--backend", "a=http://a:1,backup=maybe"], &["backup=maybe", "[,backup]"]),
+        (&["--backend", "a=http://a:1,zone="], &["zone", "name"]),
         (&["--backend", "a=http://a:1", "--backend", "a=http://a:2"], &["a"]),
         (&["--backend", "a=http://a:1", "--admin", "0.0.0.0:9090"], &["admin_token", "loopback"]),
     ];
@@ -280,13 +293,35 @@ async fn bad_files_are_refused() {
             &["balance factor", "0.5", "1.25"],
         ),
         ("", "[failover]\nbusy = \"wait\"", &["wait", "borrow"]),
-        ("", "[health]\nprobe = { path = \"/\" }", &["health.probe", "not built yet"]),
-        ("", "[health]\nslow_start = \"5s\"", &["slow_start", "not built yet"]),
-        ("", "[health]\noutlier = { consecutive_5xx = 5 }", &["consecutive_5xx", "not built yet"]),
-        ("", "[health]\noutlier = { max_ejected = 0.5 }", &["max_ejected", "not built yet"]),
-        ("", "[rebalance]\ntolerance = 1.25", &["rebalance", "not built yet"]),
+        ("", "[health]\nprobe = {}", &["probe", "path"]),
+        ("", "[health]\nprobe = { path = \"healthz\" }", &["health.probe.path", "healthz", "'/'"]),
+        ("", "[health.probe]\npath = \"/\"\ninterval = \"0s\"", &["health.probe.interval"]),
+        ("", "[health.probe]\npath = \"/\"\ntimeout = \"0s\"", &["health.probe.timeout"]),
+        ("", "[health.probe]\npath = \"/\"\nrise = 0", &["health.probe.rise", "at least 1"]),
+        ("", "[health.probe]\npath = \"/\"\nfall = 0", &["health.probe.fall", "at least 1"]),
+        ("", "[health.probe]\npath = \"/\"\nspeed = 1", &["speed", "interval"]),
+        ("", "[health]\nslow_start = 5", &["slow_start", "duration"]),
+        ("", "[health]\noutlier = { consecutive_5xx = -1 }", &["consecutive_5xx", "-1"]),
+        (
+            "",
+            "[health]\noutlier = { max_ejected = 50 }",
+            &["health.outlier.max_ejected", "50", "1.0"],
+        ),
+        ("", "[health]\noutlier = { max_ejected = nan }", &["health.outlier.max_ejected", "1.0"]),
+        ("", "[rebalance]\ntolerance = 1", &["rebalance", "tolerance", "1.25"]),
+        ("", "[rebalance]\ntolerance = nan", &["rebalance", "tolerance", "1.25"]),
+        ("", "[rebalance]\nidle_for = \"500ms\"", &["rebalance", "idle_for", "one second"]),
+        ("", "[rebalance]\nidle_for = 300", &["idle_for", "duration"]),
+        ("", "[rebalance]\nmax_per_second = 0", &["rebalance.max_per_second", "at least 1"]),
+        ("", "[rebalance]\nmax_per_second = -1", &["max_per_second", "-1"]),
+        ("", "[rebalance]\nspeed = 1", &["speed", "max_per_second"]),
+        (&plain, "[rebalance]", &["rebalance", "sealed"]),
+        ("", "[failover]\nbackup = \"leave\"", &["leave", "stay", "return"]),
+        ("", "zone = \"\"", &["zone", "eu-1"]),
+        ("", "[[backend]]\nid = \"b\"\nurl = \"http://b:1\"\nzone = \"\"", &["zone", "eu-1"]),
+        ("", "[[backend]]\nid = \"b\"\nurl = \"http://b:1\"\nbackup = \"yes\"", &["backup", "yes"]),
         ("", "[application]\nheader = \"set-cookie\"", &["set-cookie", "HTTP itself"]),
-        ("", "[session_headers]\nenabled = true", &["session_headers", "not built yet"]),
+        ("", "[session_headers]\nreplicas = 2", &["session_headers.replicas", "enabled = true"]),
         ("", "[[backend]]\nid = \"b\"", &["url"]),
         ("", "[[backend]]\nid = \"b\"\nurl = \"b\"", &["URL", "scheme"]),
         ("", "[[backend]]\nid = \"a\"\nurl = \"http://b:1\"", &["a"]),

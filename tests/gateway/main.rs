@@ -6,15 +6,22 @@
 mod backends;
 #[path = "../support/client.rs"]
 mod client;
+#[path = "../support/listener.rs"]
+mod listener;
 #[path = "../support/process.rs"]
 mod process;
 
 mod admin;
 mod affinity;
 mod config;
+mod drain;
+mod events;
 mod failures;
 mod forwarding;
+mod health;
 mod limits;
+mod rebalance;
 mod rows;
 mod sessions;
 mod stop;
+mod tiers;

@@ -1,7 +1,8 @@
 //! How a gateway ends.
 
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use http_body_util::Full;
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -10,6 +11,7 @@ use tokio::{
 use crate::{
     backends::{echo, held, upgrading},
     client::{self, read_head, read_to_end},
+    listener::Listener,
     process::Gateway,
 };
 
@@ -127,5 +129,32 @@ async fn the_health_check_fails_while_it_stops() {
     assert_eq!(health.status, StatusCode::SERVICE_UNAVAILABLE);
     a.release();
     assert_eq!(request.await.unwrap().status, StatusCode::OK);
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn who_listens_hears_all_of_it_and_does_not_hold_it_up() {
+    let a = held("a").await;
+    let mut gateway =
+        Gateway::start(&["--backend", &a.backend.flag("a"), "--admin", "127.0.0.1:0"]).await;
+    let admin = gateway.admin_addr().await;
+    let mut listener = Listener::new(admin).await;
+    // This one listens and never reads a byte of it.
+    let mut deaf = TcpStream::connect(admin).await.unwrap();
+    let request = format!("GET /events HTTP/1.1\r\nHost: {admin}\r\n\r\n");
+    deaf.write_all(request.as_bytes()).await.unwrap();
+
+    let addr = gateway.addr;
+    let request = tokio::spawn(async move { client::get(addr, "/").await });
+    a.arrival().await;
+    gateway.signal("TERM").await;
+    until_closed(&gateway).await;
+    // As long as something is in flight there is something to hear.
+    client::send(admin, Method::PATCH, "/backends/a", &[], "{\"weight\":2}").await;
+    let weight = json!({ "backend": "a", "from": 1, "to": 2 });
+    assert_eq!(listener.next().await, ("weight".to_owned(), weight));
+    a.release();
+    assert_eq!(request.await.unwrap().status, StatusCode::OK);
+    listener.end().await;
     assert_eq!(gateway.ended().await.code(), Some(0));
 }

@@ -243,6 +243,18 @@ async fn sessions_are_counted_whatever_identifies_them() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_that_is_lent_is_counted_where_it_is_pinned() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).on_unavailable(Failover::Borrow).into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    a.told.refuses.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(client.send(&service, get()).await.body, "b");
+    let sessions = |id| backends.get(id).unwrap().sessions;
+    assert_eq!((sessions("a"), sessions("b")), (Some(1), Some(0)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn sessions_that_are_idle_for_too_long_are_not_counted_any_more() {
     let (backends, _nodes) = nodes(["a"]);
     let clock = Clock::new();

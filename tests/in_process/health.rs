@@ -5,11 +5,7 @@ use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 use http::Request;
 use tower_sticky::{Health, Reason, State, Verdict};
 
-use crate::support::{Body, Client, Node, get, nodes, plain, sealed, send, with_cookie};
-
-async fn after(millis: u64) {
-    tokio::time::sleep(Duration::from_millis(millis)).await;
-}
+use crate::support::{Body, Client, Node, after, get, nodes, plain, sealed, send, with_cookie};
 
 #[tokio::test(start_paused = true)]
 async fn the_poll_sees_ready_busy_and_down() {

@@ -100,6 +100,46 @@ async fn who_is_at_work_stays_however_uneven_it_is() {
     assert_eq!(sessions(&backends)[1], 0);
 }
 
+/// How many move when the backends have so many sessions that rest.
+async fn moves(spread: [usize; 3]) -> usize {
+    let (backends, _nodes) = nodes(["a", "b", "c"]);
+    let clock = Clock::new();
+    let service = layer(&backends, &clock).rebalance(at_once()).unwrap().into_service();
+    let mut clients = Vec::new();
+    for (id, count) in ["a", "b", "c"].into_iter().zip(spread) {
+        for other in ["a", "b", "c"] {
+            backends.set_weight(other, u32::from(other == id)).unwrap();
+        }
+        let mut here = vec![Client::default(); count];
+        visit!(here, service);
+        clients.extend(here);
+    }
+    ["a", "b", "c"].map(|id| backends.set_weight(id, 1).unwrap());
+    after(&clock, 10 * MINUTE).await;
+    visit!(clients, service)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_uneven_within_the_tolerance_stays_so() {
+    assert_eq!(moves([10, 8, 8]).await, 0, "10 is less than 1.25 times the average");
+    assert_eq!(moves([5, 3, 3]).await, 0, "one more of 3 would be above the average");
+    assert_eq!(moves([6, 3, 3]).await, 1, "one of 6 moves");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_here_since_the_token_was_sealed_does_not_rest() {
+    let (backends, _nodes) = nodes(["a"]);
+    let clock = Clock::new();
+    let service = layer(&backends, &clock).rebalance(at_once()).unwrap().into_service();
+    let mut clients = vec![Client::default(); 10];
+    visit!(clients, service);
+    backends.insert("b", Node::new("b")).unwrap();
+    after(&clock, Duration::from_secs(99)).await;
+    visit!(clients, service);
+    after(&clock, Duration::from_secs(211)).await;
+    assert_eq!(visit!(clients, service), 0, "the token is 310 s old, and the last visit 211 s ago");
+}
+
 #[tokio::test(start_paused = true)]
 async fn nobody_moves_by_default() {
     let (backends, _nodes) = nodes(["a"]);
@@ -136,7 +176,7 @@ async fn the_application_carries_the_state_over_first() {
     let (backends, _nodes) = nodes(["a"]);
     let clock = Clock::new();
     let moves: Arc<Mutex<Vec<Move>>> = Arc::default();
-    let rebalance = at_once().before_move({
+    let layer = layer(&backends, &clock).before_move(SECOND, {
         let moves = moves.clone();
         move |session| {
             moves.lock().unwrap().push(session);
@@ -146,7 +186,7 @@ async fn the_application_carries_the_state_over_first() {
             }
         }
     });
-    let service = layer(&backends, &clock).rebalance(rebalance).unwrap().into_service();
+    let service = layer.rebalance(at_once()).unwrap().into_service();
     let mut clients = vec![Client::default(); 10];
     visit!(clients, service);
     backends.insert("b", Node::new("b")).unwrap();
@@ -167,7 +207,7 @@ async fn what_cannot_be_carried_over_stays() {
     let (backends, _nodes) = nodes(["a"]);
     let clock = Clock::new();
     let asked = Arc::new(AtomicUsize::new(0));
-    let rebalance = at_once().move_timeout(SECOND).before_move({
+    let layer = layer(&backends, &clock).before_move(SECOND, {
         let asked = asked.clone();
         move |_| {
             let hangs = asked.fetch_add(1, SeqCst).is_multiple_of(2);
@@ -179,7 +219,7 @@ async fn what_cannot_be_carried_over_stays() {
             }
         }
     });
-    let service = layer(&backends, &clock).rebalance(rebalance).unwrap().into_service();
+    let service = layer.rebalance(at_once()).unwrap().into_service();
     let mut clients = vec![Client::default(); 4];
     visit!(clients, service);
     backends.insert("b", Node::new("b")).unwrap();

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll, Waker},
     time::{Duration, SystemTime},
@@ -17,8 +17,8 @@ use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 use tower::{BoxError, Service, ServiceExt};
 use tower_sticky::{
-    Backends, Key, KeyRing, NotSent, Outcome, Reason, StickyLayer, Unanswered, Verdict, WallClock,
-    affinity::Cookie,
+    Backends, Cause, Event, Events, Key, KeyRing, NotSent, Outcome, Reason, State, StickyLayer,
+    Unanswered, Verdict, WallClock, affinity::Cookie,
 };
 
 pub type Body = http_body_util::Full<bytes::Bytes>;
@@ -41,10 +41,14 @@ pub struct Told {
     pub failed: AtomicBool,
     /// The connection is refused: the request comes back.
     pub refuses: AtomicBool,
+    /// The same, once there is a permit of the gate: the connection takes its time.
+    pub refuses_later: AtomicBool,
     /// The connection ends before an answer: the request comes back, maybe executed.
     pub hangs_up: AtomicBool,
     /// The call fails otherwise.
     pub breaks: AtomicBool,
+    /// The status of the answers.
+    pub status: AtomicU16,
     /// Requests that were executed.
     pub served: AtomicUsize,
     /// Times that `poll_ready` was asked.
@@ -74,8 +78,10 @@ impl Node {
             busy: false.into(),
             failed: false.into(),
             refuses: false.into(),
+            refuses_later: false.into(),
             hangs_up: false.into(),
             breaks: false.into(),
+            status: 200.into(),
             served: 0.into(),
             polled: 0.into(),
             alive: 1.into(),
@@ -144,6 +150,11 @@ impl Service<Request<Body>> for Node {
             if told.refuses.load(SeqCst) {
                 return Err(NotSent::new(request, "connection refused").into());
             }
+            if told.refuses_later.load(SeqCst) {
+                told.gate.acquire().await?.forget();
+                told.gate.add_permits(1);
+                return Err(NotSent::new(request, "connection refused").into());
+            }
             if told.hangs_up.load(SeqCst) {
                 told.served.fetch_add(1, SeqCst);
                 return Err(Unanswered::new(request, "connection closed").into());
@@ -162,6 +173,7 @@ impl Service<Request<Body>> for Node {
             told.served.fetch_add(1, SeqCst);
             let body = request.into_body().collect().await?.to_bytes();
             let mut response = Response::new(Body::from([name.as_bytes(), &body].concat()));
+            *response.status_mut() = told.status.load(SeqCst).try_into()?;
             for (name, value) in told.answers.lock().unwrap().iter() {
                 response.headers_mut().append(*name, value.parse()?);
             }
@@ -171,6 +183,33 @@ impl Service<Request<Body>> for Node {
             Ok(response)
         })
     }
+}
+
+/// Lets `millis` of paused time go by.
+pub async fn after(millis: u64) {
+    tokio::time::sleep(Duration::from_millis(millis)).await;
+}
+
+/// Waits, in paused time, until a backend is so.
+pub async fn until(backends: &Backends<Node>, id: &str, state: State) {
+    for _ in 0..10_000 {
+        if backends.get(id).unwrap().state == state {
+            return;
+        }
+        after(10).await;
+    }
+    panic!("in 100 s {id} did not become {state}");
+}
+
+/// The changes of health that have happened since the last time: who, to what, and why.
+pub async fn health_changes(events: &mut Events) -> Vec<(String, State, Cause)> {
+    let mut changes = Vec::new();
+    while let Ok(Some(event)) = tokio::time::timeout(Duration::ZERO, events.next()).await {
+        if let Event::State { backend, to, cause, .. } = event {
+            changes.push((backend.to_string(), to, cause));
+        }
+    }
+    changes
 }
 
 /// A wall clock that a test sets.

@@ -11,6 +11,8 @@
 mod places;
 #[path = "../../src/backend/slots.rs"]
 mod slots;
+#[path = "../../src/backend/streams.rs"]
+mod streams;
 #[path = "../../src/backend/traffic.rs"]
 mod traffic;
 #[path = "../../src/backend/turns.rs"]
@@ -18,6 +20,7 @@ mod turns;
 
 mod slots_limit;
 mod slots_wait;
+mod streams_cut;
 mod support;
 mod traffic_count;
 
@@ -25,6 +28,6 @@ mod traffic_count;
 mod sync {
     pub(crate) use loom::sync::{
         Mutex, MutexGuard,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     };
 }

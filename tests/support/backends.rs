@@ -1,8 +1,24 @@
 //! Real backends on free ports.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+    task::{Context, Poll},
+};
 
-use axum::{Json, Router, body::Bytes, extract::Request};
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::Request,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use http_body::Frame;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::{
@@ -33,7 +49,10 @@ impl Backend {
     }
 
     async fn axum(router: Router) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::serve(TcpListener::bind("127.0.0.1:0").await.unwrap(), router)
+    }
+
+    fn serve(listener: TcpListener, router: Router) -> Self {
         let addr = listener.local_addr().unwrap();
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { addr, task }
@@ -98,6 +117,26 @@ pub(crate) async fn talking(name: &'static str) -> Backend {
     Backend::axum(Router::new().fallback(answer)).await
 }
 
+/// Answers with its name, and with the status that it is told: one to probes (`/healthz`), and one to
+/// everybody else.
+#[derive(Debug)]
+pub(crate) struct Moody {
+    pub(crate) backend: Backend,
+    pub(crate) to_probes: Arc<AtomicU16>,
+    pub(crate) to_others: Arc<AtomicU16>,
+}
+
+pub(crate) async fn moody(name: &'static str) -> Moody {
+    let [to_probes, to_others] = [(); 2].map(|()| Arc::new(AtomicU16::new(200)));
+    let (probes, others) = (to_probes.clone(), to_others.clone());
+    let answer = move |request: Request| {
+        let is_probe = request.uri().path() == "/healthz";
+        let status = if is_probe { &probes } else { &others }.load(Ordering::SeqCst);
+        async move { (StatusCode::from_u16(status).unwrap(), Json(json!({ "name": name }))) }
+    };
+    Moody { backend: Backend::axum(Router::new().fallback(answer)).await, to_probes, to_others }
+}
+
 /// An application with sessions of its own: `/login` begins one, `/logout` ends it.
 pub(crate) async fn sessions(name: &'static str) -> Backend {
     let answer = move |request: Request| async move {
@@ -150,18 +189,91 @@ impl Held {
     }
 }
 
+/// Answers `/stream` with a stream that says one thing and then goes on for ever, and everything
+/// else with its name.
+pub(crate) async fn streaming(name: &'static str) -> Backend {
+    let answer = move |request: Request| async move {
+        match request.uri().path() {
+            "/stream" => Response::new(Body::new(Endless { begun: false })),
+            _ => Json(json!({ "name": name })).into_response(),
+        }
+    };
+    Backend::axum(Router::new().fallback(answer)).await
+}
+
+struct Endless {
+    begun: bool,
+}
+
+impl http_body::Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.begun {
+            return Poll::Pending;
+        }
+        self.begun = true;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"begun")))))
+    }
+}
+
+/// Answers with its name, and can [die](Mortal::die) and [come back](Refusing::come_back).
+#[derive(Debug)]
+pub(crate) struct Mortal {
+    pub(crate) backend: Backend,
+    router: Router,
+}
+
+pub(crate) async fn mortal(name: &'static str) -> Mortal {
+    // No connection outlives its answer, so that nothing is left of a backend that has died.
+    let answer = move || async move { ([("connection", "close")], Json(json!({ "name": name }))) };
+    let router = Router::new().fallback(answer);
+    Mortal { backend: Backend::axum(router.clone()).await, router }
+}
+
+impl Mortal {
+    /// From now on every connection is refused.
+    pub(crate) async fn die(self) -> (Refusing, Router) {
+        let addr = self.backend.addr;
+        drop(self.backend);
+        let bound = async {
+            loop {
+                let socket = TcpSocket::new_v4().unwrap();
+                socket.set_reuseaddr(true).unwrap();
+                match socket.bind(addr) {
+                    Ok(()) => return socket,
+                    // It still listens.
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        };
+        let socket = timeout(FOREVER, bound).await.expect("it stops listening in time");
+        (Refusing { addr, socket }, self.router)
+    }
+}
+
 /// An address where every connection is refused, and that nobody else takes meanwhile.
 #[derive(Debug)]
 pub(crate) struct Refusing {
     pub(crate) addr: SocketAddr,
-    _socket: TcpSocket,
+    socket: TcpSocket,
 }
 
 pub(crate) fn refusing() -> Refusing {
     // Bound, but not listening.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    Refusing { addr: socket.local_addr().unwrap(), _socket: socket }
+    Refusing { addr: socket.local_addr().unwrap(), socket }
+}
+
+impl Refusing {
+    pub(crate) fn come_back(self, router: Router) -> Backend {
+        Backend::serve(self.socket.listen(1024).unwrap(), router)
+    }
 }
 
 /// Says something that is not HTTP.

@@ -304,6 +304,24 @@ async fn idle_connections_are_closed_in_time() {
 }
 
 #[tokio::test]
+async fn nothing_is_left_of_an_upstream_that_is_gone() {
+    let backend = canned("HTTP/1.1 204 No Content\r\n\r\n").await;
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let upstream = backend.upstream().idle_timeout(Duration::from_secs(3_600));
+    send(&upstream, get("/")).await.unwrap();
+    assert!(tasks() > before, "its idle connection is looked after");
+    drop(upstream);
+    let ended = async {
+        while tasks() > before {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(60), ended).await;
+    ended.expect("the task that looks after idle connections ends with them");
+}
+
+#[tokio::test]
 async fn as_many_idle_connections_as_configured() {
     let backend = canned("HTTP/1.1 204 No Content\r\n\r\n").await;
     let upstream = backend.upstream().max_idle(0);

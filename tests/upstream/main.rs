@@ -5,6 +5,7 @@
 mod failures;
 mod http1;
 mod http2;
+mod probes;
 mod rules;
 mod support;
 mod upgrade;

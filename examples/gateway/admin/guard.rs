@@ -47,7 +47,9 @@ impl Guard {
                 "this needs `Authorization: Bearer …` with the gateway's admin_token",
             ));
         }
-        if matches!(*request.method(), Method::GET | Method::HEAD) {
+        // To listen takes a place, which a page could take without being able to read anything.
+        let listens = request.uri().path() == super::EVENTS;
+        if matches!(*request.method(), Method::GET | Method::HEAD) && !listens {
             return Ok(());
         }
         let host = request.uri().authority().cloned().or_else(|| {
@@ -69,7 +71,7 @@ impl Guard {
             if !own {
                 return Err(Problem::new(
                     StatusCode::FORBIDDEN,
-                    "pages of another origin may not change the backends",
+                    "pages of another origin may neither change the backends nor listen to them",
                 ));
             }
         }

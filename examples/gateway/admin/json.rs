@@ -1,12 +1,19 @@
 //! What the admin interface reads and writes.
 
+use std::time::Duration;
+
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
-use tower_sticky::{BackendStatus, Mode, PoolError, Reason, State, Stats, Verdict};
+use tower_sticky::{BackendStatus, Failover, Mode, PoolError, Reason, State, Stats, Verdict};
+
+use crate::config::{
+    Humane,
+    file::{Otherwise, Zone},
+};
 
 /// Body of `PUT /backends/{id}`.
 #[derive(Debug, Deserialize)]
@@ -17,6 +24,9 @@ pub(super) struct NewBackend {
     pub(super) weight: u32,
     #[serde(default)]
     pub(super) max_connections: usize,
+    #[serde(default)]
+    pub(super) backup: bool,
+    pub(super) zone: Option<Zone>,
 }
 
 const fn one() -> u32 {
@@ -27,14 +37,74 @@ const fn one() -> u32 {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Patch {
-    pub(super) mode: Option<ModeWord>,
+    mode: Option<ModeWord>,
     pub(super) weight: Option<u32>,
-    pub(super) deadline: Option<Value>,
+    /// How long a drain may take.
+    deadline: Option<Humane>,
+    /// What becomes of sessions that come after it.
+    then: Option<Otherwise>,
+    /// How many sessions a second may leave in a drain, each with its next request; nobody does
+    /// without it.
+    hand_over: Option<u32>,
+}
+
+/// What is wanted of a backend from now on.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum NewMode {
+    Plain(Mode),
+    Drain(Drain),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Drain {
+    pub(super) deadline: Option<Duration>,
+    pub(super) then: Failover,
+    pub(super) hand_over: Option<u32>,
+}
+
+impl Patch {
+    pub(super) fn mode(&self) -> Result<Option<NewMode>, Problem> {
+        let wrong = |message| Err(Problem::new(StatusCode::BAD_REQUEST, message));
+        let draining = matches!(self.mode, Some(ModeWord::Draining));
+        if self.deadline.is_some() && !draining {
+            return wrong(
+                "`deadline` is the end of a drain; add \"mode\":\"draining\", or leave it out",
+            );
+        }
+        if self.then.is_some() && self.deadline.is_none() {
+            return wrong(
+                "`then` is about what comes after the deadline of a drain; add \"deadline\", such \
+                 as \"30s\", or leave it out",
+            );
+        }
+        match self.hand_over {
+            Some(_) if !draining => {
+                return wrong(
+                    "`hand_over` is about a drain; add \"mode\":\"draining\", or leave it out",
+                );
+            }
+            Some(0) => {
+                return wrong(
+                    "`hand_over` is how many sessions a second may leave; with 0 nobody could, so \
+                     use at least 1, or leave it out",
+                );
+            }
+            _ => {}
+        }
+        if self.deadline.is_none() && self.hand_over.is_none() {
+            return Ok(self.mode.map(|mode| NewMode::Plain(mode.into())));
+        }
+        Ok(Some(NewMode::Drain(Drain {
+            deadline: self.deadline.map(|Humane(deadline)| deadline),
+            then: self.then.unwrap_or(Otherwise::Repin).into(),
+            hand_over: self.hand_over,
+        })))
+    }
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum ModeWord {
+enum ModeWord {
     Active,
     Draining,
     Disabled,
@@ -57,11 +127,18 @@ pub(super) struct Backend<'a> {
     url: &'a str,
     weight: u32,
     state: &'static str,
+    /// What the last failed probe said.
+    probe_failure: Option<&'a str>,
     mode: &'static str,
     in_flight: usize,
     requests: u64,
-    /// Nobody counts sessions yet.
+    /// An estimate; `None` when sessions cannot be told apart.
     sessions: Option<u64>,
+    streams: usize,
+    waiting: usize,
+    limit: usize,
+    backup: bool,
+    zone: Option<&'a str>,
 }
 
 impl<'a> Backend<'a> {
@@ -70,20 +147,35 @@ impl<'a> Backend<'a> {
             id: status.id.as_str(),
             url,
             weight: status.weight,
-            state: match status.state {
-                State::Ready => "ready",
-                State::Busy => "busy",
-                _ => "down",
-            },
-            mode: match status.mode {
-                Mode::Active => "active",
-                Mode::Draining => "draining",
-                _ => "disabled",
-            },
+            state: state(status.state),
+            probe_failure: status.probe_failure.as_deref(),
+            mode: mode(status.mode),
             in_flight: status.in_flight,
             requests: status.requests,
-            sessions: None,
+            sessions: status.sessions,
+            streams: status.streams,
+            waiting: status.waiting,
+            limit: status.limit,
+            backup: status.backup,
+            zone: status.zone.as_deref(),
         }
+    }
+}
+
+pub(super) const fn state(state: State) -> &'static str {
+    match state {
+        State::Ready => "ready",
+        State::Busy => "busy",
+        _ => "down",
+    }
+}
+
+/// What the operator said: a drain whose deadline has come is still a drain.
+pub(super) const fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Active => "active",
+        Mode::Draining | Mode::Drained => "draining",
+        _ => "disabled",
     }
 }
 

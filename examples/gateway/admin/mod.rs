@@ -1,12 +1,10 @@
 //! The admin interface: see the backends and change them, in JSON.
 
+mod events;
 mod guard;
 mod json;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -17,18 +15,42 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, put},
 };
-use tower_sticky::{Mode, PoolError};
+use tokio::sync::{Semaphore, watch};
+use tower_sticky::PoolError;
 
 pub(crate) use self::guard::Guard;
-use self::json::{NewBackend, Patch, Problem};
+use self::json::{NewBackend, NewMode, Patch, Problem};
 use crate::{config::file, fleet::Fleet};
+
+/// How many connections the admin interface takes.
+pub(crate) const CONNECTIONS: u32 = 100;
+/// How many of them may be listeners, who stay: somebody else must still get in.
+const LISTENERS: usize = 64;
+
+const EVENTS: &str = "/events";
+
+/// Where the gateway is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Serving,
+    /// What is in flight is being finished.
+    Stopping,
+    /// There is nothing to see any more.
+    Over,
+}
 
 /// What the admin interface shows and changes.
 #[derive(Debug, Clone)]
 pub(crate) struct Admin {
-    pub(crate) fleet: Arc<Fleet>,
-    /// Set when the gateway has begun to stop.
-    pub(crate) stopping: Arc<AtomicBool>,
+    fleet: Arc<Fleet>,
+    stage: watch::Receiver<Stage>,
+    listeners: Arc<Semaphore>,
+}
+
+impl Admin {
+    pub(crate) fn new(fleet: Arc<Fleet>, stage: watch::Receiver<Stage>) -> Self {
+        Self { fleet, stage, listeners: Arc::new(Semaphore::new(LISTENERS)) }
+    }
 }
 
 pub(crate) fn router(admin: Admin, guard: Guard) -> Router {
@@ -36,6 +58,7 @@ pub(crate) fn router(admin: Admin, guard: Guard) -> Router {
         .route("/backends", get(list))
         .route("/backends/{id}", put(replace).patch(change).delete(remove))
         .route("/stats", get(stats))
+        .route(EVENTS, get(events::listen))
         .route("/healthz", get(healthz))
         .fallback(nothing)
         .method_not_allowed_fallback(wrong_method)
@@ -57,7 +80,7 @@ async fn stats(State(admin): State<Admin>) -> Response {
 
 /// 200 while it serves. Whoever balances over several gateways must not choose one that stops.
 async fn healthz(State(admin): State<Admin>) -> Response {
-    if admin.stopping.load(Ordering::Relaxed) {
+    if *admin.stage.borrow() != Stage::Serving {
         return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping")
             .into_response();
     }
@@ -75,6 +98,8 @@ async fn replace(
         url: new.url,
         weight: new.weight,
         max_connections: new.max_connections,
+        backup: new.backup,
+        zone: new.zone,
     };
     let status = match admin.fleet.put(&backend)? {
         true => StatusCode::CREATED,
@@ -90,12 +115,7 @@ async fn change(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let patch: Patch = json::parse(&body)?;
-    if patch.deadline.is_some() {
-        return Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "`deadline` is not built yet; leave it out",
-        ));
-    }
+    let mode = patch.mode()?;
     let backends = admin.fleet.backends();
     if backends.get(&id).is_none() {
         return Err(PoolError::Unknown(id).into());
@@ -103,8 +123,20 @@ async fn change(
     if let Some(weight) = patch.weight {
         backends.set_weight(&id, weight)?;
     }
-    if let Some(mode) = patch.mode {
-        backends.set_mode(&id, Mode::from(mode))?;
+    match mode {
+        Some(NewMode::Plain(mode)) => backends.set_mode(&id, mode)?,
+        // It goes on by itself, and its end is one of the events.
+        Some(NewMode::Drain(wanted)) => {
+            let mut drain = backends.drain(&id).then(wanted.then);
+            if let Some(deadline) = wanted.deadline {
+                drain = drain.deadline(deadline);
+            }
+            if let Some(rate) = wanted.hand_over {
+                drain = drain.hand_over(rate);
+            }
+            drop(drain.start()?);
+        }
+        None => {}
     }
     tracing::info!(backend = id, ?patch, "backend changed by the operator");
     one(&admin, &id, StatusCode::OK)
@@ -119,7 +151,7 @@ async fn remove(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Re
 async fn nothing() -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
-        "nothing is here; see /backends, /backends/{id}, /stats and /healthz",
+        "nothing is here; see /backends, /backends/{id}, /stats, /events and /healthz",
     )
 }
 

@@ -1,13 +1,7 @@
-//! The file as it is written. Keys whose feature is not built yet are read here too, so that they
-//! can be refused by name instead of being called unknown.
-
-use serde::Deserialize;
-use toml::Value;
+//! The file as it is written.
 
 use super::duration::Humane;
-
-/// A key that is refused whatever it says.
-pub(crate) type NotBuilt = Option<Value>;
+use serde::Deserialize;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -19,14 +13,15 @@ pub(crate) struct File {
     pub(crate) shutdown_timeout: Option<Humane>,
     pub(crate) trusted_proxies: Vec<String>,
     pub(crate) server_timing: bool,
+    pub(crate) zone: Option<Zone>,
     pub(crate) limits: Limits,
     pub(crate) affinity: Option<Vec<Affinity>>,
     pub(crate) strategy: Strategy,
     pub(crate) failover: Failover,
     pub(crate) health: Health,
-    pub(crate) rebalance: NotBuilt,
+    pub(crate) rebalance: Option<Rebalance>,
     pub(crate) application: Application,
-    pub(crate) session_headers: NotBuilt,
+    pub(crate) session_headers: SessionHeaders,
     pub(crate) backend: Vec<Backend>,
 }
 
@@ -106,6 +101,14 @@ pub(crate) struct Application {
     pub(crate) header: Option<String>,
 }
 
+/// `[session_headers]`: what backends are told of their sessions.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct SessionHeaders {
+    pub(crate) enabled: bool,
+    pub(crate) replicas: usize,
+}
+
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Format {
@@ -161,6 +164,7 @@ pub(crate) struct Failover {
     pub(crate) busy_wait: Option<Humane>,
     pub(crate) retry: Option<Retry>,
     pub(crate) panic: bool,
+    pub(crate) backup: Option<Afterwards>,
 }
 
 /// What happens to a session whose backend cannot serve it.
@@ -170,6 +174,24 @@ pub(crate) enum Otherwise {
     Repin,
     Borrow,
     Reject,
+}
+
+impl From<Otherwise> for tower_sticky::Failover {
+    fn from(word: Otherwise) -> Self {
+        match word {
+            Otherwise::Repin => Self::Repin,
+            Otherwise::Borrow => Self::Borrow,
+            Otherwise::Reject => Self::Reject,
+        }
+    }
+}
+
+/// What becomes of a session that a backup has taken, once a primary backend is up again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Afterwards {
+    Stay,
+    Return,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -183,9 +205,19 @@ pub(crate) enum Retry {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Health {
     pub(crate) readiness_interval: Option<Humane>,
-    pub(crate) probe: NotBuilt,
+    pub(crate) probe: Option<Probe>,
     pub(crate) outlier: Outlier,
     pub(crate) slow_start: Option<Humane>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Probe {
+    pub(crate) path: String,
+    pub(crate) interval: Option<Humane>,
+    pub(crate) timeout: Option<Humane>,
+    pub(crate) rise: Option<u32>,
+    pub(crate) fall: Option<u32>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -197,6 +229,31 @@ pub(crate) struct Outlier {
     pub(crate) max_ejected: Option<f64>,
 }
 
+/// `[rebalance]`: what is left out has the library's default.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Rebalance {
+    pub(crate) tolerance: Option<f64>,
+    pub(crate) idle_for: Option<Humane>,
+    pub(crate) max_per_second: Option<u32>,
+}
+
+/// Where a backend, or the gateway, is.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Zone(pub(crate) String);
+
+impl TryFrom<String> for Zone {
+    type Error = &'static str;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        match name.is_empty() {
+            true => Err("the zone is empty; expected a name such as \"eu-1\", or nothing at all"),
+            false => Ok(Self(name)),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Backend {
@@ -206,6 +263,23 @@ pub(crate) struct Backend {
     pub(crate) weight: u32,
     #[serde(default)]
     pub(crate) max_connections: usize,
+    #[serde(default)]
+    pub(crate) backup: bool,
+    pub(crate) zone: Option<Zone>,
+}
+
+impl Backend {
+    /// A primary backend of weight 1, without a limit, in no zone.
+    pub(crate) fn new(id: impl Into<String>, url: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            url: url.into(),
+            weight: one(),
+            max_connections: 0,
+            backup: false,
+            zone: None,
+        }
+    }
 }
 
 const fn one() -> u32 {

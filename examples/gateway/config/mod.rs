@@ -3,6 +3,7 @@
 mod affinity;
 mod duration;
 pub(crate) mod file;
+mod health;
 
 use std::{
     fmt, fs,
@@ -12,12 +13,12 @@ use std::{
 };
 
 use ipnet::IpNet;
-use tower_sticky::{Busy, ConfigError, Failover, Health, affinity::Chain, strategy::Strategy};
-
-use self::{
-    duration::Humane,
-    file::{File, NotBuilt, Otherwise, Retry},
+use tower_sticky::{
+    Busy, ConfigError, Failover, Health, HttpProbe, Rebalance, affinity::Chain, strategy::Strategy,
 };
+
+pub(crate) use self::duration::Humane;
+use self::file::{Afterwards, File, Otherwise, Retry, SessionHeaders};
 use crate::{cli::Flags, strategy};
 
 /// Where the gateway listens when nobody says otherwise.
@@ -67,7 +68,14 @@ pub(crate) struct Settings {
     pub(crate) busy: Busy,
     pub(crate) retry: bool,
     pub(crate) panic: bool,
+    /// Whether sessions return from a backup.
+    pub(crate) return_from_backup: bool,
     pub(crate) health: Health,
+    pub(crate) probe: Option<HttpProbe>,
+    pub(crate) rebalance: Option<Rebalance>,
+    pub(crate) session_headers: SessionHeaders,
+    /// The zone that the gateway is in.
+    pub(crate) zone: Option<file::Zone>,
     pub(crate) backends: Vec<file::Backend>,
     /// The three shops of the demo are the backends.
     pub(crate) demo: bool,
@@ -112,8 +120,12 @@ impl Settings {
     }
 
     fn new(file: File, flags: Flags, has_file: bool) -> Result<Self, Error> {
-        not_built("rebalance", &file.rebalance)?;
-        not_built("session_headers", &file.session_headers)?;
+        if file.session_headers.replicas > 0 && !file.session_headers.enabled {
+            return Err(Error::new(
+                "session_headers.replicas is set, and nobody is told of them; set \
+                 session_headers.enabled = true",
+            ));
+        }
 
         let demo = !has_file && flags.backends.is_empty();
         let backends = if flags.backends.is_empty() { file.backend } else { flags.backends };
@@ -139,9 +151,10 @@ impl Settings {
         };
         let (affinity, passing_key) = affinity::chain(file.affinity, &around)?;
         let limits = limits(&file.limits)?;
+        let (health, probe) = health::health(&file.health)?;
         let failover = &file.failover;
         let busy = Busy::wait(or(failover.busy_wait, Duration::from_millis(200)))
-            .then(otherwise(failover.busy.unwrap_or(Otherwise::Borrow)));
+            .then(failover.busy.unwrap_or(Otherwise::Borrow).into());
         Ok(Self {
             pool,
             listen: address("listen", flags.listen.or(file.listen).as_deref(), LISTEN)?,
@@ -155,11 +168,16 @@ impl Settings {
             passing_key,
             application_header: file.application.header,
             strategy: strategy::named(flags.strategy.or(file.strategy.kind).as_deref())?,
-            failover: otherwise(failover.unavailable.unwrap_or(Otherwise::Repin)),
+            failover: failover.unavailable.unwrap_or(Otherwise::Repin).into(),
             busy,
             retry: failover.retry.unwrap_or(Retry::Idempotent) == Retry::Idempotent,
             panic: failover.panic,
-            health: health(&file.health)?,
+            return_from_backup: failover.backup == Some(Afterwards::Return),
+            health,
+            probe,
+            session_headers: file.session_headers,
+            rebalance: file.rebalance.as_ref().map(health::rebalance).transpose()?,
+            zone: file.zone,
             backends,
             demo,
             workers: flags
@@ -167,14 +185,6 @@ impl Settings {
                 .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
             forward_only: flags.forward_only,
         })
-    }
-}
-
-/// Refuses a key whose feature does not exist yet: to ignore it would be a lie.
-fn not_built(key: &str, value: &NotBuilt) -> Result<(), Error> {
-    match value {
-        None => Ok(()),
-        Some(_) => Err(is_not_built(key)),
     }
 }
 
@@ -237,33 +247,6 @@ fn limits(limits: &file::Limits) -> Result<Limits, Error> {
         max_waiters: limits.max_waiters.unwrap_or(1024),
         response_timeout: positive("limits.response_timeout", limits.response_timeout, 60_000)?,
     })
-}
-
-fn health(health: &file::Health) -> Result<Health, Error> {
-    not_built("health.probe", &health.probe)?;
-    if health.slow_start.is_some_and(|Humane(time)| !time.is_zero()) {
-        return Err(is_not_built("health.slow_start other than \"0s\""));
-    }
-    let outlier = &health.outlier;
-    if outlier.consecutive_5xx.is_some_and(|count| count != 0) {
-        return Err(is_not_built("health.outlier.consecutive_5xx other than 0"));
-    }
-    if outlier.max_ejected.is_some_and(|share| share != 1.0) {
-        return Err(is_not_built("health.outlier.max_ejected other than 1.0"));
-    }
-    let interval = positive("health.readiness_interval", health.readiness_interval, 1000)?;
-    Ok(Health::new()
-        .readiness_interval(interval)
-        .connect_failures(outlier.connect_failures.unwrap_or(1))
-        .ejection(or(outlier.ejection, Duration::from_secs(10))))
-}
-
-const fn otherwise(word: Otherwise) -> Failover {
-    match word {
-        Otherwise::Repin => Failover::Repin,
-        Otherwise::Borrow => Failover::Borrow,
-        Otherwise::Reject => Failover::Reject,
-    }
 }
 
 fn or(given: Option<Humane>, default: Duration) -> Duration {

@@ -12,12 +12,7 @@ use crate::{config::file::Backend, fleet::Fleet, say};
 pub(crate) async fn open_shops(fleet: &Fleet) -> io::Result<()> {
     for name in ["shop-a", "shop-b", "shop-c"] {
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
-        let backend = Backend {
-            id: name.to_owned(),
-            url: format!("http://{}", listener.local_addr()?),
-            weight: 1,
-            max_connections: 0,
-        };
+        let backend = Backend::new(name, format!("http://{}", listener.local_addr()?));
         fleet.add(&backend).map_err(io::Error::other)?;
         let shop = shop::router(name);
         drop(tokio::spawn(async move {
@@ -38,8 +33,11 @@ Three demo shops are behind it. Each keeps its carts in its own memory.
   Close that shop, and see the session move to another one, which does not know the cart:
     curl -X PATCH -d '{{\"mode\":\"disabled\"}}' http://{admin}/backends/shop-a
   Let it finish the sessions it has, or open it again: \"draining\", \"active\".
-  See the shops, and what became of all requests:
+  Give its sessions half a minute, after which they move:
+    curl -X PATCH -d '{{\"mode\":\"draining\",\"deadline\":\"30s\"}}' http://{admin}/backends/shop-a
+  See the shops, what became of all requests, and what happens while you look:
     curl http://{admin}/backends
-    curl http://{admin}/stats"
+    curl http://{admin}/stats
+    curl -N http://{admin}/events"
     ));
 }

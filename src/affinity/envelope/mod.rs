@@ -323,6 +323,10 @@ impl BoundAffinity for Bound {
         self.carrier.make_private(headers);
     }
 
+    fn new_session(&self) -> Option<u64> {
+        self.tokens.life().new_session()
+    }
+
     fn is_dated(&self) -> bool {
         self.tokens.life().is_dated()
     }

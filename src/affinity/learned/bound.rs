@@ -130,8 +130,7 @@ impl Bound {
         headers: &HeaderMap,
     ) -> Word {
         let mut word = Word::default();
-        let millis = unix_millis(commit.clock);
-        let now = millis / 1000;
+        let now = unix_millis(commit.clock) / 1000;
         let mut hear = |id: Option<&[u8]>| match id.map(|id| self.key(id)) {
             None => word.removed = true,
             said if said == key => word.same = true,
@@ -139,7 +138,7 @@ impl Bound {
                 word.new = true;
                 if !commit.silent {
                     let backend = commit.backend.tag;
-                    let pin = StoredPin { backend, epoch: millis, issued: now as u32 };
+                    let pin = StoredPin { backend, epoch: commit.plan.epoch, issued: now as u32 };
                     commit.began.set(new.session());
                     self.put(new, pin, notes);
                 }
@@ -229,11 +228,10 @@ impl BoundAffinity for Bound {
         };
         if word.same || !(word.new || word.removed) {
             if matches!(commit.change, Change::Assign | Change::Move) {
-                let millis = unix_millis(commit.clock);
-                let (epoch, issued) = match pin {
-                    Some(pin) => (millis.max(pin.epoch + 1), pin.issued),
-                    None => (millis, (millis / 1000) as u32),
-                };
+                let now = (unix_millis(commit.clock) / 1000) as u32;
+                let planned = commit.plan.epoch;
+                let (epoch, issued) =
+                    pin.map_or((planned, now), |pin| (planned.max(pin.epoch + 1), pin.issued));
                 let backend = commit.backend.tag;
                 self.put(key, StoredPin { backend, epoch, issued }, notes);
             }

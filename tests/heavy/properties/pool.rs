@@ -35,6 +35,7 @@ enum Op {
     Mode(usize, Mode),
     Weight(usize, u32),
     Limit(usize, usize),
+    Backup(usize, bool),
     /// A request from its start to the last byte of its answer.
     Request(usize),
     /// A request whose answer's body stays open.
@@ -54,8 +55,13 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     let id = || 0..IDS.len();
     let session = || 0..SESSIONS;
-    let mode =
-        prop::sample::select(vec![Mode::Active, Mode::Active, Mode::Draining, Mode::Disabled]);
+    let mode = prop::sample::select(vec![
+        Mode::Active,
+        Mode::Active,
+        Mode::Draining,
+        Mode::Disabled,
+        Mode::Drained,
+    ]);
     prop_oneof![
         2 => id().prop_map(Op::Insert),
         1 => id().prop_map(Op::Replace),
@@ -63,6 +69,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (id(), mode).prop_map(|(id, mode)| Op::Mode(id, mode)),
         2 => (id(), 0..3u32).prop_map(|(id, weight)| Op::Weight(id, weight)),
         2 => (id(), prop::sample::select(vec![0, 0, 1, 2])).prop_map(|(id, max)| Op::Limit(id, max)),
+        2 => (id(), any::<bool>()).prop_map(|(id, backup)| Op::Backup(id, backup)),
         8 => session().prop_map(Op::Request),
         3 => session().prop_map(Op::Open),
         3 => session().prop_map(Op::Start),
@@ -116,13 +123,15 @@ impl Service<Request<Body>> for Node {
 /// One backend as it must be.
 #[derive(Debug, Clone)]
 struct Member {
-    /// Tells it from one of the same id that was removed.
+    /// Tells it from one of the same id that was removed. One that comes back while requests are in
+    /// flight on it is the same.
     life: usize,
     /// The number of its service.
     service: usize,
     mode: Mode,
     weight: u32,
     limit: usize,
+    backup: bool,
     /// Requests in flight on it, and those of them that count against the limit.
     in_flight: usize,
     slots: usize,
@@ -172,6 +181,8 @@ struct World {
     service: StickyService<Node, NoInner>,
     log: Arc<Mutex<Log>>,
     members: BTreeMap<usize, Member>,
+    /// Those that were removed while requests were in flight on them, the one that left last of each.
+    departed: BTreeMap<usize, Member>,
     /// The cookie of each session, and the backend that it stands for.
     sessions: Vec<Option<(String, usize)>>,
     started: Vec<Started>,
@@ -197,6 +208,7 @@ impl World {
             service: layer.outcome_extensions(true).into_service(),
             log: Arc::default(),
             members: BTreeMap::new(),
+            departed: BTreeMap::new(),
             sessions: vec![None; SESSIONS],
             started: Vec::new(),
             open: Vec::new(),
@@ -219,15 +231,23 @@ impl World {
                 let node = Node { id, number: life, log: self.log.clone() };
                 let inserted = self.backends.insert(IDS[id], node).is_ok();
                 prop_assert_eq!(inserted, !self.members.contains_key(&id), "an id is taken once");
-                self.members.entry(id).or_insert(Member {
-                    life,
-                    service: life,
-                    mode: Mode::Active,
-                    weight: 1,
-                    limit: 0,
-                    in_flight: 0,
-                    slots: 0,
-                });
+                if inserted {
+                    let before = self.departed.remove(&id).filter(|before| before.in_flight > 0);
+                    let (same, in_flight, slots) = before.map_or((life, 0, 0), |before| {
+                        (before.life, before.in_flight, before.slots)
+                    });
+                    let fresh = Member {
+                        life: same,
+                        service: life,
+                        mode: Mode::Active,
+                        weight: 1,
+                        limit: 0,
+                        backup: false,
+                        in_flight,
+                        slots,
+                    };
+                    self.members.insert(id, fresh);
+                }
             }
             Op::Replace(id) => {
                 let number = self.next_life();
@@ -239,7 +259,9 @@ impl World {
             }
             Op::Remove(id) => {
                 let removed = self.backends.remove(IDS[id]).is_ok();
-                prop_assert_eq!(removed, self.members.remove(&id).is_some());
+                let member = self.members.remove(&id);
+                prop_assert_eq!(removed, member.is_some());
+                self.departed.extend(member.map(|member| (id, member)));
             }
             Op::Mode(id, mode) => {
                 let set = self.backends.set_mode(IDS[id], mode).is_ok();
@@ -255,6 +277,11 @@ impl World {
                 let set = self.backends.set_limit(IDS[id], limit).is_ok();
                 let member = self.members.get_mut(&id);
                 prop_assert_eq!(set, member.map(|member| member.limit = limit).is_some());
+            }
+            Op::Backup(id, backup) => {
+                let set = self.backends.set_backup(IDS[id], backup).is_ok();
+                let member = self.members.get_mut(&id);
+                prop_assert_eq!(set, member.map(|member| member.backup = backup).is_some());
             }
             Op::Request(session) => {
                 if let Some((answered, place)) = self.request(session).await? {
@@ -301,33 +328,38 @@ impl World {
     /// What the rules say of a request of this session.
     fn expect(&self, session: usize) -> Expected {
         let pin = self.sessions[session].as_ref().map(|(_, id)| *id);
-        let free = |not: Option<usize>| -> Vec<usize> {
-            let members = self.members.iter().filter(|(id, member)| {
-                member.takes_new() && member.has_room() && Some(**id) != not
-            });
-            members.map(|(id, _)| *id).collect()
+        // The ones that may be asked: backups only when no primary is up, and the session's own one
+        // is not a primary that is busy.
+        let asked = |not: Option<usize>, waits_for: Option<usize>| -> Vec<(usize, &Member)> {
+            let members = self.members.iter().map(|(id, member)| (*id, member));
+            let up = members.filter(|(id, member)| member.takes_new() && Some(*id) != not);
+            let (backups, primaries): (Vec<_>, Vec<_>) = up.partition(|(_, member)| member.backup);
+            let held = waits_for.is_some_and(|id| !self.members[&id].backup);
+            if primaries.is_empty() && !held { backups } else { primaries }
         };
-        let anyone = |not: Option<usize>| {
-            self.members.iter().any(|(id, member)| member.takes_new() && Some(*id) != not)
-        };
-        let one = |verdict, reason, not| {
-            let free = free(not);
+        let one = |verdict, reason, not: Option<usize>, waits_for: Option<usize>| {
+            let asked = asked(not, waits_for);
+            let free = asked.iter().filter(|(_, member)| member.has_room());
+            let free: Vec<usize> = free.map(|(id, _)| *id).collect();
             if !free.is_empty() {
                 return Expected::One(verdict, reason, free);
             }
             // All that may take it are full: it waits in vain.
-            Expected::Rejected(if anyone(not) { Some(Reason::Busy) } else { reason })
+            Expected::Rejected(if asked.is_empty() { reason } else { Some(Reason::Busy) })
         };
         let Some(id) = pin else {
-            return one(Verdict::Assigned, None, None);
+            return one(Verdict::Assigned, None, None, None);
         };
         match self.members.get(&id) {
-            None => one(Verdict::Assigned, Some(Reason::Unknown), None),
+            None => one(Verdict::Assigned, Some(Reason::Unknown), None, None),
             Some(member) if member.mode == Mode::Disabled => {
-                one(Verdict::Moved, Some(Reason::Disabled), Some(id))
+                one(Verdict::Moved, Some(Reason::Disabled), Some(id), None)
+            }
+            Some(member) if member.mode == Mode::Drained => {
+                one(Verdict::Moved, Some(Reason::Draining), Some(id), None)
             }
             Some(member) if member.has_room() => Expected::Pinned(id),
-            Some(_) => one(Verdict::Borrowed, Some(Reason::Busy), Some(id)),
+            Some(_) => one(Verdict::Borrowed, Some(Reason::Busy), Some(id), Some(id)),
         }
     }
 
@@ -384,7 +416,8 @@ impl World {
             let member = self.members.get(id);
             prop_assert!(member.is_some(), "{} is not in the pool", IDS[*id]);
             prop_assert_eq!(*number, member.unwrap().service, "its newest service");
-            prop_assert_ne!(member.unwrap().mode, Mode::Disabled, "disabled gets nothing");
+            let out = matches!(member.unwrap().mode, Mode::Disabled | Mode::Drained);
+            prop_assert!(!out, "what is taken out gets nothing");
         }
         Ok(served.first().map(|(id, _)| *id))
     }
@@ -398,8 +431,9 @@ impl World {
     }
 
     fn leave(&mut self, place: Place) {
-        let member = self.members.get_mut(&place.id).filter(|member| member.life == place.life);
-        if let Some(member) = member {
+        let there = self.members.get_mut(&place.id).into_iter();
+        let gone = self.departed.get_mut(&place.id).into_iter();
+        if let Some(member) = there.chain(gone).find(|member| member.life == place.life) {
             member.in_flight -= 1;
             member.slots -= usize::from(place.slot);
         }

@@ -12,8 +12,12 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body, Frame, SizeHint};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tower::ServiceExt;
 use tower_sticky::{NoInner, Outcome, StickyService, proxy::Upstream};
@@ -38,6 +42,15 @@ pub struct Gateway {
 
 impl Gateway {
     pub async fn start(service: StickyService<Upstream, NoInner>) -> Self {
+        Self::serve(service, false).await
+    }
+
+    /// One that speaks HTTP/2, and nothing else.
+    pub async fn start_http2(service: StickyService<Upstream, NoInner>) -> Self {
+        Self::serve(service, true).await
+    }
+
+    async fn serve(service: StickyService<Upstream, NoInner>, speaks_http2: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let on_their_way = Arc::<Mutex<HashSet<usize>>>::default();
@@ -50,9 +63,14 @@ impl Gateway {
                 let answer = service_fn(move |request| {
                     answer(service.clone(), Watched::new(request, noted.clone()))
                 });
-                let connection =
-                    http1::Builder::new().serve_connection(TokioIo::new(socket), answer);
-                tokio::spawn(connection.with_upgrades());
+                let socket = TokioIo::new(socket);
+                if speaks_http2 {
+                    let server = http2::Builder::new(TokioExecutor::new());
+                    tokio::spawn(server.serve_connection(socket, answer));
+                } else {
+                    let connection = http1::Builder::new().serve_connection(socket, answer);
+                    tokio::spawn(connection.with_upgrades());
+                }
             }
         });
         Self { addr, on_their_way, accepting }

@@ -1,0 +1,128 @@
+//! `GET /events`: what happens to the backends, as server-sent events.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use axum::{
+    extract::State,
+    http::StatusCode,
+    response::{
+        IntoResponse, Response,
+        sse::{self, KeepAlive, Sse},
+    },
+};
+use futures_core::Stream;
+use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
+use tower_sticky::{Event, Events, Reason};
+
+use super::{
+    Admin, Stage,
+    json::{Problem, mode, state},
+};
+
+/// Tells what happens from now on, until the client leaves or the gateway ends.
+pub(super) async fn listen(State(admin): State<Admin>) -> Result<Response, Problem> {
+    let Ok(place) = admin.listeners.try_acquire_owned() else {
+        return Err(Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many listen already; end one of them",
+        ));
+    };
+    let mut stage = admin.stage;
+    let over = Box::pin(async move {
+        let _ = stage.wait_for(|stage| *stage == Stage::Over).await;
+    });
+    let told = Told { events: admin.fleet.backends().events(), over, _place: place };
+    // Comments in between, so that whoever is in the middle does not take silence for the end.
+    Ok(Sse::new(told).keep_alive(KeepAlive::default()).into_response())
+}
+
+/// The events as they are sent.
+struct Told {
+    events: Events,
+    /// Resolves when nothing more will happen.
+    over: Pin<Box<dyn Future<Output = ()> + Send>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Stream for Told {
+    type Item = Result<sse::Event, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        // What has happened is told before the end.
+        if let Poll::Ready(event) = Pin::new(&mut self.events).poll_next(cx) {
+            return Poll::Ready(event.map(|event| {
+                let (name, data) = describe(&event);
+                Ok(sse::Event::default().event(name).data(data.to_string()))
+            }));
+        }
+        self.over.as_mut().poll(cx).map(|()| None)
+    }
+}
+
+/// An event's name, and what there is to say.
+fn describe(event: &Event) -> (&'static str, Value) {
+    match event {
+        Event::Joined { backend } => ("joined", json!({ "backend": backend.as_str() })),
+        Event::Replaced { backend } => ("replaced", json!({ "backend": backend.as_str() })),
+        Event::Left { backend } => ("left", json!({ "backend": backend.as_str() })),
+        Event::State { backend, from, to, cause } => (
+            "state",
+            json!({
+                "backend": backend.as_str(),
+                "from": state(*from),
+                "to": state(*to),
+                "cause": cause.to_string(),
+            }),
+        ),
+        Event::Mode { backend, from, to } => {
+            ("mode", json!({ "backend": backend.as_str(), "from": mode(*from), "to": mode(*to) }))
+        }
+        Event::Weight { backend, from, to } => {
+            ("weight", json!({ "backend": backend.as_str(), "from": from, "to": to }))
+        }
+        Event::Draining { backend, in_flight, streams, sessions } => (
+            "draining",
+            json!({
+                "backend": backend.as_str(),
+                "in_flight": in_flight,
+                "streams": streams,
+                "sessions": sessions,
+            }),
+        ),
+        Event::Drained { report } => (
+            "drained",
+            json!({
+                "backend": report.backend.as_str(),
+                "end": report.end.to_string(),
+                "elapsed_ms": u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX),
+                "sessions_before": report.sessions_before,
+                "sessions_left": report.sessions_left,
+                "in_flight": report.in_flight,
+                "streams_cut": report.streams_cut,
+            }),
+        ),
+        Event::Moved { from, to, reason } => (
+            "moved",
+            json!({
+                "from": from.as_ref().map(|from| from.as_str()),
+                "to": to.as_str(),
+                "reason": reason.as_ref().map(Reason::to_string),
+            }),
+        ),
+        Event::Missed { count } => ("missed", json!({ "count": count })),
+        // One that came after this was written.
+        other => (
+            "other",
+            json!({
+                "backend": other.backend().map(|backend| backend.as_str()),
+                "text": format!("{other:?}"),
+            }),
+        ),
+    }
+}

@@ -1,0 +1,180 @@
+//! Drains with a deadline, and the count of sessions.
+
+use std::net::SocketAddr;
+
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper::{
+    body::{Bytes, Incoming},
+    client::conn::http1,
+};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, time::timeout};
+
+use crate::{
+    backends::{Backend, echo, streaming},
+    client::{self, Client, get},
+    listener::Listener,
+    process::{FOREVER, Gateway},
+};
+
+/// A gateway in front of backends `a` and `b`, which take turns.
+async fn gateway(options: &str, backends: [&Backend; 2]) -> (Gateway, SocketAddr) {
+    let [a, b] = backends.map(Backend::url);
+    let mut gateway = Gateway::configured(&format!(
+        "server_timing = true\nadmin = \"127.0.0.1:0\"\n[strategy]\ntype = \"round-robin\"\n{options}\n\
+         [[backend]]\nid = \"a\"\nurl = \"{a}\"\n[[backend]]\nid = \"b\"\nurl = \"{b}\"\n"
+    ))
+    .await;
+    let admin = gateway.admin_addr().await;
+    (gateway, admin)
+}
+
+const SEALED: &str = "[[affinity]]\ntype = \"cookie\"\n\
+                      keys = [\"base64:q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=\"]";
+
+async fn patch(admin: SocketAddr, body: Value) -> Value {
+    let answer = client::send(admin, Method::PATCH, "/backends/a", &[], &body.to_string()).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    answer.json()
+}
+
+async fn backend_a(admin: SocketAddr) -> Value {
+    get(admin, "/backends").await.json()[0].clone()
+}
+
+/// A response's body that goes on for ever, of the session that `client` has; its beginning is read.
+async fn open_stream(addr: SocketAddr, client: &Client) -> Incoming {
+    let cookie = format!("SERVER_ID={}", client.jar["SERVER_ID"]);
+    let request = Request::get("/stream").header("host", addr.to_string()).header("cookie", cookie);
+    let request = request.body(Empty::<Bytes>::new()).unwrap();
+    let io = TokioIo::new(TcpStream::connect(addr).await.unwrap());
+    let (mut sender, connection) = http1::handshake(io).await.unwrap();
+    drop(tokio::spawn(connection));
+    let mut body = sender.send_request(request).await.unwrap().into_body();
+    let first = timeout(FOREVER, body.frame()).await.expect("the stream begins in time");
+    assert_eq!(first.unwrap().unwrap().into_data().unwrap(), "begun");
+    body
+}
+
+#[tokio::test]
+async fn at_the_deadline_streams_are_cut_and_sessions_move() {
+    let (a, b) = (streaming("a").await, streaming("b").await);
+    let (gateway, admin) = gateway(SEALED, [&a, &b]).await;
+    let mut client = Client::new(gateway.addr);
+    assert_eq!(client.get("/").await.backend(), "a");
+    let mut stream = open_stream(gateway.addr, &client).await;
+    // It is a stream once the gateway had to wait for more of it.
+    loop {
+        let now = backend_a(admin).await;
+        if now["streams"] == 1 && now["in_flight"] == 1 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+
+    let mut listener = Listener::new(admin).await;
+    let now = patch(admin, json!({ "mode": "draining", "deadline": "1h" })).await;
+    assert_eq!(
+        (&now["mode"], &now["in_flight"], &now["streams"], &now["sessions"]),
+        (&json!("draining"), &json!(1), &json!(1), &json!(1)),
+        "the answer does not wait for the end"
+    );
+    let begun = json!({ "backend": "a", "from": "active", "to": "draining" });
+    assert_eq!(listener.next().await, ("mode".to_owned(), begun));
+    let progress = json!({ "backend": "a", "in_flight": 1, "streams": 1, "sessions": 1 });
+    assert_eq!(listener.next().await, ("draining".to_owned(), progress));
+    assert_eq!(client.get("/").await.backend(), "a", "there is an hour left");
+
+    patch(admin, json!({ "mode": "draining", "deadline": "10ms" })).await;
+    assert_eq!(listener.next_of("drained").await["end"], "cancelled", "the hour is called off");
+    let report = listener.next_of("drained").await;
+    for (key, expected) in [
+        ("backend", json!("a")),
+        ("end", json!("deadline")),
+        ("sessions_before", json!(1)),
+        ("sessions_left", json!(1)),
+        ("streams_cut", json!(1)),
+    ] {
+        assert_eq!(report[key], expected, "{key} of {report}");
+    }
+    assert!(report["elapsed_ms"].as_u64() >= Some(10), "{report}");
+    let end = timeout(FOREVER, stream.frame()).await.expect("the stream is cut in time");
+    assert!(end.is_some_and(|frame| frame.is_err()), "which is no clean end");
+
+    let answer = client.get("/").await;
+    assert_eq!(answer.header("server-timing"), "sticky;desc=\"moved b\"");
+    let moved = json!({ "from": "a", "to": "b", "reason": "draining" });
+    assert_eq!(listener.next_of("moved").await, moved);
+    assert_eq!(backend_a(admin).await["mode"], "draining", "it still is what the operator said");
+    assert_eq!(client.get("/").await.backend(), "b");
+}
+
+#[tokio::test]
+async fn what_comes_after_the_deadline_can_be_chosen() {
+    let (a, b) = (echo("a").await, echo("b").await);
+    let (gateway, admin) = gateway(SEALED, [&a, &b]).await;
+    let mut client = Client::new(gateway.addr);
+    assert_eq!(client.get("/").await.backend(), "a");
+    let mut listener = Listener::new(admin).await;
+    for (then, expected) in
+        [("reject", "sticky;desc=\"rejected"), ("borrow", "sticky;desc=\"borrowed b\"")]
+    {
+        patch(admin, json!({ "mode": "draining", "deadline": "0s", "then": then })).await;
+        assert_eq!(listener.next_of("drained").await["end"], "deadline");
+        let answer = client.get("/").await;
+        let timing = answer.header("server-timing");
+        assert!(timing.starts_with(expected), "{then}: {timing}");
+        assert_eq!(answer.header("set-cookie"), "", "{then}: the session is still at home");
+    }
+    patch(admin, json!({ "mode": "active" })).await;
+    let back = json!({ "backend": "a", "from": "draining", "to": "active" });
+    assert_eq!(listener.next_of("mode").await, back);
+    assert_eq!(client.get("/").await.header("server-timing"), "sticky;desc=\"pinned a\"");
+}
+
+#[tokio::test]
+async fn a_drain_is_over_when_nobody_is_there() {
+    let (a, b) = (echo("a").await, echo("b").await);
+    let (_gateway, admin) = gateway(SEALED, [&a, &b]).await;
+    let mut listener = Listener::new(admin).await;
+    patch(admin, json!({ "mode": "draining", "deadline": "1h" })).await;
+    let report = listener.next_of("drained").await;
+    assert_eq!((&report["end"], &report["sessions_before"]), (&json!("completed"), &json!(0)));
+}
+
+#[tokio::test]
+async fn sessions_are_counted_where_they_can_be_told_apart() {
+    let (a, b) = (echo("a").await, echo("b").await);
+    let plain = "[[affinity]]\ntype = \"cookie\"\nformat = \"plain\"";
+    for (options, expected) in [(SEALED, json!(1)), (plain, Value::Null)] {
+        let (gateway, admin) = gateway(options, [&a, &b]).await;
+        for _ in 0..2 {
+            let mut client = Client::new(gateway.addr);
+            client.get("/").await;
+            client.get("/").await;
+        }
+        let now = backend_a(admin).await;
+        assert_eq!((&now["requests"], &now["sessions"]), (&json!(2), &expected), "{options}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_may_be_handed_over_at_once() {
+    let (a, b) = (echo("a").await, echo("b").await);
+    let (gateway, admin) = gateway(SEALED, [&a, &b]).await;
+    let mut client = Client::new(gateway.addr);
+    assert_eq!(client.get("/").await.backend(), "a");
+    patch(admin, json!({ "mode": "draining" })).await;
+    assert_eq!(client.get("/").await.backend(), "a", "nobody is handed over by default");
+    patch(admin, json!({ "mode": "draining", "hand_over": 1000 })).await;
+    assert_eq!(client.get("/").await.header("server-timing"), "sticky;desc=\"moved b\"");
+    assert_eq!(client.get("/").await.header("server-timing"), "sticky;desc=\"pinned b\"");
+    for bad in [json!({ "hand_over": 5 }), json!({ "mode": "draining", "hand_over": 0 })] {
+        let bad = bad.to_string();
+        let answer = client::send(admin, Method::PATCH, "/backends/a", &[], &bad).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+        assert!(answer.text().contains("`hand_over` is"), "{}", answer.text());
+    }
+}

@@ -1,0 +1,113 @@
+//! `[health]`: probes, outlier detection and slow start.
+
+use std::{net::SocketAddr, sync::atomic::Ordering};
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    backends::{Backend, echo, moody, refusing},
+    client::{self, Client, get},
+    listener::Listener,
+    process::Gateway,
+};
+
+/// A gateway with this `[health]` in front of backends that take turns, and its admin interface.
+async fn gateway(health: &str, backends: &[(&str, String)]) -> (Gateway, SocketAddr) {
+    let mut file = format!(
+        "admin = \"127.0.0.1:0\"\n[strategy]\ntype = \"round-robin\"\n[health]\n{health}\n"
+    );
+    for (id, url) in backends {
+        file += &format!("[[backend]]\nid = \"{id}\"\nurl = \"{url}\"\n");
+    }
+    let mut gateway = Gateway::configured(&file).await;
+    let admin = gateway.admin_addr().await;
+    (gateway, admin)
+}
+
+async fn backend_a(admin: SocketAddr) -> Value {
+    get(admin, "/backends").await.json()[0].clone()
+}
+
+#[tokio::test]
+async fn a_backend_that_fails_its_probes_is_left_alone_until_it_recovers() {
+    let (a, b) = (moody("a").await, moody("b").await);
+    // So much time that no machine is too slow for it.
+    let probe = "probe = { path = \"/healthz\", interval = \"20ms\", timeout = \"50s\", rise = 1, fall = 1 }";
+    let urls = [("a", a.backend.url()), ("b", b.backend.url())];
+    let (gateway, admin) = gateway(probe, &urls).await;
+    let mut listener = Listener::new(admin).await;
+    let mut client = Client::new(gateway.addr);
+    assert_eq!(client.get("/").await.backend(), "a");
+    a.to_probes.store(500, Ordering::SeqCst);
+    let down = json!({ "backend": "a", "from": "ready", "to": "down", "cause": "probe" });
+    assert_eq!(listener.next_of("state").await, down);
+    let now = backend_a(admin).await;
+    assert_eq!(now["state"], "down");
+    assert!(now["probe_failure"].as_str().unwrap().contains("500"), "{now}");
+    assert_eq!(client.get("/").await.backend(), "b", "though it would have answered");
+    a.to_probes.store(204, Ordering::SeqCst);
+    let up = json!({ "backend": "a", "from": "down", "to": "ready", "cause": "probe" });
+    assert_eq!(listener.next_of("state").await, up);
+    assert_eq!(backend_a(admin).await["probe_failure"], Value::Null);
+    assert_eq!(backend_a(admin).await["requests"], 1, "probes are not requests");
+}
+
+#[tokio::test]
+async fn failing_answers_eject_where_that_is_wanted() {
+    for (health, ejects) in
+        [("", false), ("outlier = { consecutive_5xx = 3, ejection = \"1h\" }", true)]
+    {
+        let (a, b) = (moody("a").await, moody("b").await);
+        let urls = [("a", a.backend.url()), ("b", b.backend.url())];
+        let (gateway, admin) = gateway(health, &urls).await;
+        let mut listener = Listener::new(admin).await;
+        let mut client = Client::new(gateway.addr);
+        assert_eq!(client.get("/").await.backend(), "a", "{health}");
+        a.to_others.store(503, Ordering::SeqCst);
+        for _ in 0..3 {
+            let answer = client.get("/").await;
+            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{health}");
+            assert_eq!(answer.backend(), "a", "{health}: the application's answer, not ours");
+        }
+        if ejects {
+            let down = json!({
+                "backend": "a", "from": "ready", "to": "down", "cause": "failures",
+            });
+            assert_eq!(listener.next_of("state").await, down);
+            assert_eq!(client.get("/").await.backend(), "b", "the session has moved");
+        } else {
+            assert_eq!(backend_a(admin).await["state"], "ready");
+            assert_eq!(client.get("/").await.backend(), "a", "it stays where it is");
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_more_than_a_share_is_ejected() {
+    for (share, state) in [("0.0", "ready"), ("0.5", "down")] {
+        let (nobody, b) = (refusing(), echo("b").await);
+        let health = format!("outlier = {{ ejection = \"1h\", max_ejected = {share} }}");
+        let urls = [("a", format!("http://{}", nobody.addr)), ("b", b.url())];
+        let (gateway, admin) = gateway(&health, &urls).await;
+        for _ in 0..2 {
+            assert_eq!(get(gateway.addr, "/").await.backend(), "b", "{share}");
+        }
+        assert_eq!(backend_a(admin).await["state"], state, "{share}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_backend_begins_slowly_where_that_is_wanted() {
+    for (health, expected) in [("", 11..=11), ("slow_start = \"1h\"", 1..=4)] {
+        let (a, b): (Backend, Backend) = (echo("a").await, echo("b").await);
+        let (gateway, admin) = gateway(health, &[("a", a.url())]).await;
+        let body = json!({ "url": b.url() }).to_string();
+        client::send(admin, Method::PUT, "/backends/b", &[], &body).await;
+        let mut new = 0;
+        for _ in 0..22 {
+            new += usize::from(get(gateway.addr, "/").await.backend() == "b");
+        }
+        assert!(expected.contains(&new), "{health:?}: it has taken {new} of 22 sessions");
+    }
+}

@@ -1,0 +1,164 @@
+//! A backend that is a process.
+
+use std::{
+    collections::HashMap,
+    io::{BufRead, BufReader, Write},
+    net::SocketAddr,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    thread::{self, JoinHandle},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::{net::TcpSocket, task::spawn_blocking};
+use tower_sticky::proxy::Upstream;
+use tower_sticky_heavy_tests::until;
+
+/// Who got which request, by its number: kept when a process is killed.
+#[derive(Debug, Default, Clone)]
+pub struct Log(Arc<Mutex<HashMap<usize, Vec<&'static str>>>>);
+
+impl Log {
+    /// The backends that got a request.
+    pub fn of(&self, number: usize) -> Vec<&'static str> {
+        self.0.lock().unwrap().get(&number).cloned().unwrap_or_default()
+    }
+
+    /// All requests that more than so many processes got, or one more than so many times.
+    pub fn more_than(&self, times: usize) -> HashMap<usize, Vec<&'static str>> {
+        let log = self.0.lock().unwrap();
+        let more = log.iter().filter(|(_, by)| by.len() > times);
+        more.map(|(number, by)| (*number, by.clone())).collect()
+    }
+}
+
+/// A port that nobody else gets, and where connections are refused unless somebody listens there.
+#[derive(Debug)]
+pub struct Port {
+    pub addr: SocketAddr,
+    _socket: TcpSocket,
+}
+
+impl Port {
+    pub fn reserve() -> Self {
+        // Bound, but not listening: so another socket that says the same may listen.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self { addr: socket.local_addr().unwrap(), _socket: socket }
+    }
+
+    pub fn upstream(&self) -> Upstream {
+        Upstream::new(&format!("http://{}", self.addr)).unwrap()
+    }
+}
+
+/// A backend that runs, or is dead and may be started again at the same address. It is killed when
+/// this is dropped.
+#[derive(Debug)]
+pub struct Process {
+    pub name: &'static str,
+    pub port: Port,
+    log: Log,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Process {
+    pub async fn start(name: &'static str, log: &Log) -> Self {
+        let mut process = Self { name, port: Port::reserve(), log: log.clone(), running: None };
+        process.restart().await;
+        process
+    }
+
+    /// Starts it anew where it was.
+    pub async fn restart(&mut self) {
+        self.run(&[]).await;
+    }
+
+    /// The same, but from now on it answers everything with 500.
+    pub async fn restart_failing(&mut self) {
+        self.run(&["failing"]).await;
+    }
+
+    async fn run(&mut self, options: &'static [&'static str]) {
+        assert!(self.running.is_none(), "{} runs already", self.name);
+        let (name, port, log) = (self.name, self.port.addr.port(), self.log.clone());
+        let running = spawn_blocking(move || Running::start(name, port, options, log)).await;
+        self.running = Some(running.unwrap());
+    }
+
+    pub fn upstream(&self) -> Upstream {
+        self.port.upstream()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let id = self.running.as_ref().expect("it runs").child.id();
+        let id = i32::try_from(id).ok().and_then(Pid::from_raw).unwrap();
+        kill_process(id, signal).unwrap();
+    }
+
+    /// `kill -9`. When this returns it is dead, and all that it said was read.
+    pub fn kill(&mut self) {
+        self.running = None;
+    }
+
+    /// Tells it to say goodbye to its WebSockets.
+    pub fn close_sockets(&mut self) {
+        let running = self.running.as_mut().expect("it runs");
+        running.child.stdin.as_mut().unwrap().write_all(b"close\n").unwrap();
+    }
+
+    /// Waits for its end, which it has been asked for.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let mut running = self.running.take().expect("it runs");
+        let mut status = None;
+        until("the process ends", || {
+            status = running.child.try_wait().unwrap();
+            status.is_some()
+        })
+        .await;
+        status.unwrap()
+    }
+}
+
+impl Running {
+    fn start(name: &'static str, port: u16, options: &[&str], log: Log) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_heavy-backend"))
+            .args([name, &port.to_string()])
+            .args(options)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = lines.next().expect("it says where it listens").unwrap();
+        assert!(first.starts_with("listening on "), "{first}");
+        let reader = thread::spawn(move || {
+            for line in lines {
+                let line = line.unwrap();
+                // A line is written at once, so there is no half of one, whenever it is killed.
+                let number = line.strip_prefix("got ").and_then(|number| number.parse().ok());
+                if let Some(number) = number {
+                    log.0.lock().unwrap().entry(number).or_default().push(name);
+                }
+            }
+        });
+        Self { child, reader: Some(reader) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+}

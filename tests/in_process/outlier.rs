@@ -1,0 +1,367 @@
+//! Passive detection by answers: in a row, by rate, and how much of a pool it may take out.
+
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
+
+use http::Version;
+use tower_sticky::{
+    BackendId, Backends, Cause, Failover, Health, HttpProbe, NoInner, State, StickyLayer,
+    StickyService, SuccessRate, affinity::Cookie, strategy::RoundRobin,
+};
+
+use crate::support::{
+    Body, Client, Node, UNGATED, after, get, health_changes, nodes, plain, sealed, send,
+    with_cookie,
+};
+
+type Service = StickyService<Node, NoInner>;
+
+fn service(backends: &Backends<Node>, health: Health) -> Service {
+    plain(backends).health(health).into_service()
+}
+
+fn state(backends: &Backends<Node>, id: &str) -> State {
+    backends.get(id).unwrap().state
+}
+
+fn down(backends: &Backends<Node>) -> Vec<String> {
+    let down = backends.iter().filter(|backend| backend.state == State::Down);
+    down.map(|backend| backend.id.to_string()).collect()
+}
+
+fn a_is(state: State, cause: Cause) -> [(String, State, Cause); 1] {
+    [("a".to_owned(), state, cause)]
+}
+
+/// One request to the backend `id`, as a session that is pinned there.
+async fn ask(service: &Service, id: &str) -> u16 {
+    send(service, with_cookie(&format!("sid={id}"))).await.status
+}
+
+fn fails(node: &Node, fails: bool) {
+    node.told.status.store(if fails { 500 } else { 200 }, SeqCst);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failing_answers_in_a_row_eject_and_a_good_one_begins_anew() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let mut events = backends.events();
+    let service = service(&backends, Health::new().consecutive_failures(3));
+    for answer in [true, true, false, true, true] {
+        fails(&a, answer);
+        assert_eq!(ask(&service, "a").await, if answer { 500 } else { 200 });
+    }
+    assert_eq!(health_changes(&mut events).await, [], "never three in a row");
+    ask(&service, "a").await;
+    assert_eq!(health_changes(&mut events).await, a_is(State::Down, Cause::Failures));
+    fails(&a, false);
+    after(1_100).await;
+    assert_eq!(ask(&service, "a").await, 200);
+    assert_eq!(health_changes(&mut events).await, a_is(State::Ready, Cause::Answered), "a trial");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_answer_fails_the_trial() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let service = service(&backends, Health::new().consecutive_failures(2));
+    fails(&a, true);
+    ask(&service, "a").await;
+    ask(&service, "a").await;
+    assert_eq!(state(&backends, "a"), State::Down);
+    after(1_100).await;
+    assert_eq!(ask(&service, "a").await, 500, "the trial");
+    fails(&a, false);
+    after(1_900).await;
+    assert_eq!(send(&service, with_cookie("sid=a")).await.body, "b", "two seconds this time");
+    after(200).await;
+    assert_eq!(send(&service, with_cookie("sid=a")).await.body, "a");
+    assert_eq!(state(&backends, "a"), State::Ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_default_answers_are_not_judged() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let service = service(&backends, Health::new());
+    fails(&a, true);
+    for _ in 0..50 {
+        assert_eq!(ask(&service, "a").await, 500);
+    }
+    a.told.breaks.store(true, SeqCst);
+    for _ in 0..50 {
+        assert_eq!(ask(&service, "a").await, 502);
+    }
+    assert_eq!(state(&backends, "a"), State::Ready);
+    a.told.breaks.store(false, SeqCst);
+    a.told.refuses.store(true, SeqCst);
+    ask(&service, "a").await;
+    a.told.refuses.store(false, SeqCst);
+    after(1_100).await;
+    ask(&service, "a").await;
+    assert_eq!(state(&backends, "a"), State::Ready, "for a connection any answer will do");
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_break_off_count_and_client_errors_do_not() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let mut events = backends.events();
+    let service = service(&backends, Health::new().consecutive_failures(3));
+    a.told.breaks.store(true, SeqCst);
+    ask(&service, "a").await;
+    a.told.breaks.store(false, SeqCst);
+    a.told.hangs_up.store(true, SeqCst);
+    ask(&service, "a").await;
+    a.told.hangs_up.store(false, SeqCst);
+    fails(&a, true);
+    ask(&service, "a").await;
+    assert_eq!(health_changes(&mut events).await, a_is(State::Down, Cause::Failures));
+    b.told.status.store(499, SeqCst);
+    for _ in 0..10 {
+        assert_eq!(ask(&service, "b").await, 499);
+    }
+    assert_eq!(state(&backends, "b"), State::Ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn grpc_says_unavailable_in_its_own_way() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let service = service(&backends, Health::new().consecutive_failures(2));
+    let call = async |grpc: bool, status: &str| {
+        *a.told.answers.lock().unwrap() = vec![("grpc-status", status.to_owned())];
+        let mut request = with_cookie("sid=a");
+        if grpc {
+            *request.version_mut() = Version::HTTP_2;
+            request.headers_mut().insert("content-type", "application/grpc+proto".parse().unwrap());
+        }
+        assert_eq!(send(&service, request).await.body, "a");
+    };
+    for (grpc, status) in [(true, "14"), (true, "0"), (true, "14"), (true, "13"), (false, "14")] {
+        call(grpc, status).await;
+    }
+    call(true, "14").await;
+    assert_eq!(state(&backends, "a"), State::Ready, "never two in a row");
+    call(true, "14").await;
+    assert_eq!(state(&backends, "a"), State::Down);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_failure_does_not_fail_a_trial_that_is_not_its_own() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let service = service(&backends, Health::new().consecutive_failures(1));
+    a.told.gate.forget_permits(UNGATED);
+    let late = tokio::spawn({
+        let service = service.clone();
+        async move { ask(&service, "a").await }
+    });
+    after(1).await;
+    a.told.refuses.store(true, SeqCst);
+    assert_eq!(send(&service, with_cookie("sid=a")).await.body, "b", "ejected meanwhile");
+    a.told.refuses.store(false, SeqCst);
+    after(1_100).await;
+    fails(&a, true);
+    a.told.gate.add_permits(UNGATED);
+    assert_eq!(late.await.unwrap(), 500);
+    fails(&a, false);
+    assert_eq!(send(&service, with_cookie("sid=a")).await.body, "a", "the trial is still open");
+    assert_eq!(state(&backends, "a"), State::Ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_one_that_fails_more_often_is_ejected() {
+    const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+    let (backends, nodes) = nodes(NAMES);
+    let mut events = backends.events();
+    let rate = SuccessRate::new().interval(Duration::from_secs(5)).min_requests(20);
+    let service = service(&backends, Health::new().success_rate(rate));
+    ask(&service, "b").await;
+    let traffic = async |failing: usize, requests: usize| {
+        for name in &NAMES[..5] {
+            let node = nodes.iter().find(|node| node.name == *name).unwrap();
+            for request in 0..requests {
+                fails(node, *name == "a" && request < failing);
+                ask(&service, name).await;
+            }
+        }
+    };
+    traffic(19, 19).await;
+    after(5_001).await;
+    assert_eq!(health_changes(&mut events).await, [], "too few requests");
+    traffic(0, 20).await;
+    after(5_000).await;
+    assert_eq!(health_changes(&mut events).await, [], "all alike; f has had none");
+    traffic(8, 20).await;
+    assert_eq!(health_changes(&mut events).await, [], "not before the interval is over");
+    after(5_000).await;
+    assert_eq!(health_changes(&mut events).await, a_is(State::Down, Cause::SuccessRate));
+    after(1_100).await;
+    ask(&service, "a").await;
+    assert_eq!(health_changes(&mut events).await, a_is(State::Ready, Cause::Answered));
+    after(10_000).await;
+    assert_eq!(health_changes(&mut events).await, [], "each interval by itself");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_than_the_share_is_ejected() {
+    for (share, most) in [(0.0, 0), (0.1, 1), (0.5, 2), (0.75, 3), (1.0, 4), (7.0, 4), (-1.0, 0)] {
+        let (backends, nodes) = nodes(["a", "b", "c", "d"]);
+        for node in &nodes {
+            node.told.refuses.store(true, SeqCst);
+        }
+        let service = service(&backends, Health::new().max_ejected(share));
+        for _ in 0..3 {
+            send(&service, get()).await;
+        }
+        assert_eq!(down(&backends).len(), most, "of four, with {share}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_there_is_room_again_the_next_failure_ejects() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let health = Health::new().consecutive_failures(3).max_ejected(0.5);
+    let layer = plain(&backends).health(health).on_unavailable(Failover::Borrow);
+    let service = layer.into_service();
+    fails(&a, true);
+    fails(&b, true);
+    for _ in 0..3 {
+        ask(&service, "a").await;
+    }
+    for _ in 0..4 {
+        ask(&service, "b").await;
+    }
+    assert_eq!(down(&backends), ["a"], "b would be one too many");
+    after(1_100).await;
+    fails(&a, false);
+    ask(&service, "b").await;
+    assert_eq!(down(&backends), ["a"], "one on trial is not in yet");
+    ask(&service, "a").await;
+    assert_eq!(down(&backends), [""; 0]);
+    ask(&service, "b").await;
+    assert_eq!(down(&backends), ["b"], "its failures went on counting");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_trial_needs_no_room() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let health = Health::new().consecutive_failures(1).max_ejected(0.5);
+    let service = service(&backends, health);
+    fails(&a, true);
+    assert_eq!(ask(&service, "a").await, 500);
+    after(1_100).await;
+    assert_eq!(ask(&service, "a").await, 500, "the trial");
+    assert_eq!(send(&service, with_cookie("sid=a")).await.body, "b", "ejected again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_same_moment_no_more_are_ejected_either() {
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let (backends, nodes) = nodes(names);
+    let service = service(&backends, Health::new().consecutive_failures(1).max_ejected(0.25));
+    for node in &nodes {
+        node.told.gate.forget_permits(UNGATED);
+        fails(node, true);
+    }
+    let asking = names.map(|name| {
+        let service = service.clone();
+        tokio::spawn(async move { ask(&service, name).await })
+    });
+    after(1).await;
+    for node in &nodes {
+        node.told.gate.add_permits(UNGATED);
+    }
+    for asked in asking {
+        assert_eq!(asked.await.unwrap(), 500);
+    }
+    assert_eq!(down(&backends).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_probes_take_out_is_not_part_of_the_share() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let dead = |_: Node, id: BackendId| async move { if id == *"a" { Err("no") } else { Ok(()) } };
+    let health = Health::new().probe(dead).consecutive_failures(1).max_ejected(0.5);
+    let layer = StickyLayer::new(backends.clone(), Cookie::plain("sid"))
+        .strategy(RoundRobin::new())
+        .health(health);
+    let service = layer.into_service();
+    ask(&service, "b").await;
+    after(3_000).await;
+    assert_eq!(down(&backends), ["a"]);
+    fails(&b, true);
+    ask(&service, "b").await;
+    assert_eq!(down(&backends), ["a", "b"]);
+    drop(a);
+}
+
+/// For two minutes `a` refuses during one second of three, while ten times a second a request for it
+/// comes; how often that took it out.
+async fn ejections_of_a_flapping_backend(
+    backends: &Backends<Node>,
+    service: &Service,
+    a: &Node,
+) -> usize {
+    let mut events = backends.events();
+    let mut ejections = 0;
+    for tenth in 0..1_200 {
+        a.told.refuses.store(tenth / 10 % 3 == 0, SeqCst);
+        assert_eq!(ask(service, "a").await, 200);
+        after(100).await;
+        let changes = health_changes(&mut events).await;
+        ejections += changes.iter().filter(|change| change.1 == State::Down).count();
+    }
+    ejections
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flapping_backend_is_out_for_longer_each_time() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let service = service(&backends, Health::new());
+    let ejections = ejections_of_a_flapping_backend(&backends, &service, &a).await;
+    // After 1, 2, 4 and 8 s it is always 10 s: in 120 s that makes some 14, where 1 s makes 40.
+    assert!((4..=14).contains(&ejections), "{ejections} times in two minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_does_not_follow_a_flapping_backend() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    let mut client = Client::default();
+    assert_eq!(client.send(&service, get()).await.body, "a");
+    for tenth in 0..600 {
+        a.told.refuses.store(tenth / 10 % 3 == 1, SeqCst);
+        assert_eq!(client.send(&service, get()).await.status, 200);
+        // Others keep trying it.
+        send(&service, get()).await;
+        after(100).await;
+    }
+    let moves = backends.snapshot().stats.moves();
+    assert_eq!(moves, 1, "it moved once, and stayed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_sources_make_one_state() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let mut events = backends.events();
+    let probe = HttpProbe::get("/").map_body(|_| Body::default());
+    let health = Health::new().probe(probe).seed(3).rise(3).ejection(Duration::from_secs(20));
+    let layer = plain(&backends).health(health);
+    let service = layer.into_service();
+    ask(&service, "a").await;
+    after(5_000).await;
+    // Out for two reasons, and in only when both are gone.
+    a.told.refuses.store(true, SeqCst);
+    ask(&service, "a").await;
+    after(1_900).await;
+    a.told.failed.store(true, SeqCst);
+    after(2_000).await;
+    a.told.refuses.store(false, SeqCst);
+    after(10_000).await;
+    assert_eq!(health_changes(&mut events).await, a_is(State::Down, Cause::ConnectFailed));
+    a.told.failed.store(false, SeqCst);
+    after(1_100).await;
+    assert_eq!(
+        state(&backends, "a"),
+        State::Down,
+        "ready to be called, but the probes have not risen"
+    );
+    after(2_500).await;
+    assert_eq!(health_changes(&mut events).await, a_is(State::Ready, Cause::Probe));
+}

@@ -1,0 +1,109 @@
+//! Requests that meet the very moment at which a backend is taken out.
+
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
+
+use http_body_util::BodyExt;
+use tower::{Service, ServiceExt};
+use tower_sticky::{DrainEnd, Mode, Outcome, Reason, State, Verdict};
+
+use crate::support::{Client, Node, UNGATED, get, nodes, sealed, with_cookie};
+
+#[tokio::test(start_paused = true)]
+async fn a_request_on_its_way_to_a_backend_that_is_taken_out_goes_elsewhere() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let mut service = sealed(&backends).into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    let pinned = with_cookie(&format!("sid={}", client.token.unwrap()));
+    // Where they go is decided, but they are not there yet: for `a`, `b` and `a`.
+    let on_their_way = [pinned, get(), get()].map(|request| service.call(request));
+    let report = backends.drain("a").deadline(Duration::ZERO).await.unwrap();
+    assert_eq!((report.end, report.in_flight), (DrainEnd::Deadline, 0));
+    let mut why = Vec::new();
+    for request in on_their_way {
+        let response = request.await.unwrap();
+        why.push(Outcome::of(response.extensions()).unwrap().to_string());
+    }
+    assert_eq!(why, ["moved b (draining)", "assigned b", "assigned b"]);
+    assert_eq!(a.served(), 1, "nothing was in flight, so nothing came any more");
+    assert_eq!(backends.snapshot().stats.violations(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_for_a_backend_that_is_taken_out_goes_elsewhere() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    backends.set_limit("a", 1).unwrap();
+    let service = sealed(&backends).into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    a.told.gate.forget_permits(UNGATED);
+    let requests = [(); 2].map(|()| {
+        let (service, mut client) = (service.clone(), client.clone());
+        tokio::spawn(async move { client.send(&service, get()).await })
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let status = backends.get("a").unwrap();
+    assert_eq!((status.in_flight, status.waiting), (1, 1));
+    backends.set_mode("a", Mode::Disabled).unwrap();
+    a.told.gate.add_permits(UNGATED);
+    let [first, second] = requests;
+    assert_eq!(first.await.unwrap().why(), (Verdict::Pinned, Some("a"), None), "it was there");
+    let why = (Verdict::Moved, Some("b"), Some(Reason::Disabled));
+    assert_eq!(second.await.unwrap().why(), why, "it has its turn, and does not want it any more");
+    let status = backends.get("a").unwrap();
+    assert_eq!((status.in_flight, status.waiting), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_not_read_yet_at_the_deadline_is_whole() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    let response = service.oneshot(get()).await.unwrap();
+    let report = backends.drain("a").deadline(Duration::from_secs(1)).await.unwrap();
+    assert_eq!((report.end, report.in_flight, report.streams_cut), (DrainEnd::Deadline, 1, 0));
+    let body = response.into_body().collect().await.expect("nobody had to wait for it");
+    assert_eq!(body.to_bytes(), "a");
+    assert_eq!(backends.get("a").unwrap().in_flight, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_on_its_way_meets_the_service_that_the_backend_has_then() {
+    let (backends, [old, _b]) = nodes(["a", "b"]);
+    let mut service = sealed(&backends).into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    let pinned = with_cookie(&format!("sid={}", client.token.unwrap()));
+    let on_its_way = service.call(pinned);
+    let new = Node::new("the new a");
+    backends.replace("a", new.clone()).unwrap();
+    let response = on_its_way.await.unwrap();
+    assert_eq!(Outcome::of(response.extensions()).unwrap().to_string(), "pinned a");
+    assert_eq!((old.served(), new.served()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_old_service_could_not_take_goes_to_the_new_one_and_is_not_held_against_it() {
+    let (backends, [_a, _b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    let connecting = Node::new("connecting");
+    connecting.told.refuses_later.store(true, SeqCst);
+    connecting.told.gate.forget_permits(UNGATED);
+    backends.replace("a", connecting.clone()).unwrap();
+    let sent = tokio::spawn({
+        let (service, mut client) = (service.clone(), client.clone());
+        async move { client.send(&service, get()).await }
+    });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(backends.get("a").unwrap().in_flight, 1);
+    backends.replace("a", Node::new("the new a")).unwrap();
+    connecting.told.gate.add_permits(UNGATED);
+    let answer = sent.await.unwrap();
+    assert_eq!(
+        (answer.why(), answer.body.as_str()),
+        ((Verdict::Pinned, Some("a"), None), "the new a")
+    );
+    assert_eq!(backends.get("a").unwrap().state, State::Ready);
+    assert_eq!(backends.snapshot().stats.violations(), 0);
+}
