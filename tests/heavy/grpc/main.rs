@@ -7,6 +7,7 @@ mod drain;
 mod errors;
 mod failover;
 mod gateway;
+mod health;
 mod mesh;
 mod streams;
 mod support;
