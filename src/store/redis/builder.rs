@@ -5,7 +5,12 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 
 use super::{
-    RedisStore, engine::Engine, flight::Flights, link::Source, script::Call, shared::Shared,
+    RedisStore,
+    engine::Engine,
+    flight::Flights,
+    link::Source,
+    script::Call,
+    shared::{Shared, WRITES},
 };
 use crate::{ConfigError, store::table};
 
@@ -13,9 +18,6 @@ const DEFAULT_PREFIX: &str = "tower-sticky:";
 const DEFAULT_BUDGET: Duration = Duration::from_millis(5);
 const DEFAULT_FAILURES: u32 = 5;
 const DEFAULT_CAPACITY: usize = 1_000_000;
-
-/// The most writes under way: at a millisecond each, eight million a second.
-const WRITES: usize = 8192;
 
 /// What becomes of a session that must be looked up while Redis does not answer.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]

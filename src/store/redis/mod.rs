@@ -130,7 +130,7 @@ impl RedisStore {
     /// What it has done so far, and whether Redis answers.
     pub fn stats(&self) -> RedisStats {
         let engine = &self.shared.engine;
-        RedisStats::new(engine.state(), &engine.counters)
+        RedisStats::new(engine.state(), self.shared.writing(), &engine.counters)
     }
 
     /// How many sessions have a local copy, expired ones included.

@@ -18,6 +18,9 @@ use super::{
 };
 use crate::store::{Answer, Lookup, OpenSession, SessionKey, StoredPin, table::Table};
 
+/// The most writes under way: at a millisecond each, eight million a second.
+pub(super) const WRITES: usize = 8192;
+
 pub(super) struct Shared {
     pub(super) engine: Arc<Engine>,
     pub(super) table: Table<Entry>,
@@ -154,6 +157,11 @@ impl Shared {
             }
             drop(permit);
         });
+    }
+
+    /// Writes under way.
+    pub(super) fn writing(&self) -> usize {
+        WRITES.saturating_sub(self.writes.available_permits())
     }
 
     fn unanswered(&self, was_known: bool) -> Answer {

@@ -57,11 +57,12 @@ pub(super) fn count(counter: &AtomicU64) {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisStats {
     state: EngineState,
+    writes: usize,
     totals: [u64; 12],
 }
 
 impl RedisStats {
-    pub(super) fn new(state: EngineState, counters: &Counters) -> Self {
+    pub(super) fn new(state: EngineState, writes: usize, counters: &Counters) -> Self {
         let Counters {
             local,
             calls,
@@ -90,12 +91,17 @@ impl RedisStats {
             opened,
             connections,
         ];
-        Self { state, totals: all.map(|counter| counter.load(Relaxed)) }
+        Self { state, writes, totals: all.map(|counter| counter.load(Relaxed)) }
     }
 
     /// How the engine is to be reached now.
     pub fn state(&self) -> EngineState {
         self.state
+    }
+
+    /// Writes and removals under way now.
+    pub fn writing(&self) -> usize {
+        self.writes
     }
 
     /// Look-ups that a local copy answered, without a call.

@@ -16,6 +16,7 @@ pub struct RedisServer {
     args: Vec<String>,
     port: u16,
     dir: PathBuf,
+    config: Option<PathBuf>,
     child: Option<Child>,
 }
 
@@ -27,13 +28,22 @@ impl RedisServer {
 
     /// The same, with more arguments, for example `&["--requirepass", "secret"]`.
     pub fn with(args: &[&str]) -> Self {
+        Self::configured(args, None)
+    }
+
+    fn configured(args: &[&str], config: Option<&str>) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Relaxed);
         let name = format!("tower-sticky-redis-{}-{number}", std::process::id());
         let dir = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&dir).unwrap();
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let mut server = Self { args, port: 0, dir, child: None };
+        let config = config.map(|text| {
+            let path = dir.join("config");
+            std::fs::write(&path, text).unwrap();
+            path
+        });
+        let mut server = Self { args, port: 0, dir, config, child: None };
         // Another process may take the port before the server has it.
         for _ in 0..20 {
             server.port = free_port();
@@ -42,6 +52,13 @@ impl RedisServer {
             }
         }
         panic!("redis-server does not start; is it installed?");
+    }
+
+    /// A sentinel that watches one server under this name.
+    pub fn sentinel(master: &str, server: SocketAddr) -> Self {
+        // It writes what it finds out into its configuration, so that must be a file.
+        let config = format!("sentinel monitor {master} {} {} 1\n", server.ip(), server.port());
+        Self::configured(&["--sentinel"], Some(&config))
     }
 
     /// Where it listens.
@@ -66,29 +83,29 @@ impl RedisServer {
         self.try_command(words).expect("redis-server answers")
     }
 
+    /// The same after having said a password.
+    pub fn command_after_auth(&self, password: &str, words: &[&str]) -> String {
+        let words: Vec<_> = words.iter().map(|word| word.as_bytes()).collect();
+        let mut stream = self.connect().expect("redis-server is there");
+        let said = ask(&mut stream, &[b"AUTH", password.as_bytes()]).expect("it answers");
+        assert_eq!(said, "+OK", "the password is right");
+        ask(&mut stream, &words).expect("redis-server answers")
+    }
+
     fn try_command(&self, words: &[&[u8]]) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(self.addr())?;
+        ask(&mut self.connect()?, words)
+    }
+
+    fn connect(&self) -> std::io::Result<TcpStream> {
+        let stream = TcpStream::connect(self.addr())?;
         stream.set_read_timeout(Some(super::FOREVER))?;
-        let mut request = format!("*{}\r\n", words.len()).into_bytes();
-        for word in words {
-            request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-            request.extend_from_slice(word);
-            request.extend_from_slice(b"\r\n");
-        }
-        stream.write_all(&request)?;
-        let mut answer = BufReader::new(stream);
-        let mut line = String::new();
-        answer.read_line(&mut line)?;
-        if line.is_empty() {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        let line = line.trim_end();
-        let Some(Ok(length)) = line.strip_prefix('$').map(str::parse::<usize>) else {
-            return Ok(line.to_owned());
-        };
-        let mut bulk = vec![0; length];
-        answer.read_exact(&mut bulk)?;
-        Ok(String::from_utf8_lossy(&bulk).into_owned())
+        Ok(stream)
+    }
+    /// The name of the only key that is there.
+    pub fn key(&self) -> String {
+        let key = self.command(&["RANDOMKEY"]);
+        assert_eq!(self.command(&["DBSIZE"]), ":1", "there is one key");
+        key
     }
 
     /// How often a command was called since the start or [`reset_calls`](Self::reset_calls), as `INFO
@@ -143,11 +160,11 @@ impl RedisServer {
 
     /// Whether it runs and answers; waits for that as long as it runs.
     fn try_spawn(&mut self) -> bool {
-        let mut child = Command::new("redis-server")
+        let mut command = Command::new("redis-server");
+        command.args(&self.config);
+        let mut child = command
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
-            // So that tests can make it slow.
-            .args(["--enable-debug-command", "yes"])
             .args(["--dir".as_ref(), self.dir.as_os_str()])
             .args(&self.args)
             .stdin(Stdio::null())
@@ -178,4 +195,28 @@ impl Drop for RedisServer {
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// One command and its answer.
+fn ask(stream: &mut TcpStream, words: &[&[u8]]) -> std::io::Result<String> {
+    let mut request = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+        request.extend_from_slice(word);
+        request.extend_from_slice(b"\r\n");
+    }
+    stream.write_all(&request)?;
+    let mut answer = BufReader::new(stream);
+    let mut line = String::new();
+    answer.read_line(&mut line)?;
+    if line.is_empty() {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    let line = line.trim_end();
+    let Some(Ok(length)) = line.strip_prefix('$').map(str::parse::<usize>) else {
+        return Ok(line.to_owned());
+    };
+    let mut bulk = vec![0; length];
+    answer.read_exact(&mut bulk)?;
+    Ok(String::from_utf8_lossy(&bulk).into_owned())
 }
