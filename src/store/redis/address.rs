@@ -32,7 +32,7 @@ pub(super) fn parse(url: &str) -> Result<Source, ConfigError> {
         "redis-sentinel" | "rediss-sentinel" => sentinel(plain, rest),
         "redis" | "rediss" | "redis+unix" | "unix" => {
             let client = Client::open(url).map_err(|error| not_valid(&error))?;
-            Ok(Source::Single(client))
+            Ok(Source::Single(Box::new(client)))
         }
         _ => Err(refuse("its scheme is unknown")),
     }
@@ -49,6 +49,7 @@ fn sentinel(scheme: &str, rest: &str) -> Result<Source, ConfigError> {
              redis-sentinel://host:26379,host:26379/mymaster",
         ));
     }
+    let master = master.to_owned();
     // Of the server only the login and the database are known.
     let login = hosts.rsplit_once('@').map_or(String::new(), |(login, _)| format!("{login}@"));
     let server = format!("{scheme}://{login}localhost/{db}");
@@ -63,7 +64,7 @@ fn sentinel(scheme: &str, rest: &str) -> Result<Source, ConfigError> {
         let port = if has_port { String::new() } else { format!(":{SENTINEL_PORT}") };
         format!("{scheme}://{host}{port}")
     });
-    SentinelClient::build(sentinels, master.to_owned(), Some(node), SentinelServerType::Master)
+    SentinelClient::build(sentinels, master, Some(node), SentinelServerType::Master)
         .map(|client| Source::Sentinel(Box::new(client)))
         .map_err(|error| not_valid(&error))
 }

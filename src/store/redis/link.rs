@@ -8,7 +8,7 @@ use redis::{
 
 /// What makes connections.
 pub(super) enum Source {
-    Single(Client),
+    Single(Box<Client>),
     Cluster(Box<ClusterClient>),
     Sentinel(Box<SentinelClient>),
 }

@@ -105,7 +105,7 @@ impl RedisStore {
 
     /// A store over a client that was made by hand, for example with certificates of its own.
     pub fn from_client(client: client::Client) -> RedisStoreBuilder {
-        RedisStoreBuilder::new(Ok(link::Source::Single(client)))
+        RedisStoreBuilder::new(Ok(link::Source::Single(Box::new(client))))
     }
 
     /// The same for a cluster.
