@@ -131,11 +131,14 @@ async fn a_store_behind_a_chain_may_take_its_time() {
     assert_eq!(slow.asked.load(SeqCst), asked, "the cookie is enough");
 }
 
+/// The pin that was known, and the new one.
+type Claim = (Option<StoredPin>, StoredPin);
+
 /// What a layer tells a store that is asked who was first.
 #[derive(Debug, Clone)]
 struct Claims {
     table: MemoryStore,
-    claims: Arc<Mutex<Vec<(Option<StoredPin>, StoredPin)>>>,
+    claims: Arc<Mutex<Vec<Claim>>>,
     down: Arc<AtomicBool>,
 }
 
@@ -144,7 +147,7 @@ impl Claims {
         Self { table: MemoryStore::new(100), claims: Arc::default(), down: Arc::default() }
     }
 
-    fn last(&self) -> (Option<StoredPin>, StoredPin) {
+    fn last(&self) -> Claim {
         self.claims.lock().unwrap().pop().expect("there was a claim")
     }
 }

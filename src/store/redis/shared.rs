@@ -61,7 +61,11 @@ impl Shared {
         if let Some(sender) = sender {
             // A task of its own, for a request may be dropped while others wait for the same.
             let flight = Flight { shared: self.clone(), key, sender };
-            runtime.spawn(flight.run(idle));
+            match self.table.get(&key).filter(|_| !was_known) {
+                // One has ended between the look at the table and this.
+                Some(entry) => flight.tell(Found::Known(entry)),
+                None => drop(runtime.spawn(flight.run(idle))),
+            }
         }
         let shared = self.clone();
         Lookup::Later(Box::pin(async move {
@@ -197,6 +201,10 @@ impl Flight {
                 Found::Down
             }
         };
+        self.tell(found);
+    }
+
+    fn tell(self, found: Found) {
         self.sender.send_replace(Some(found));
     }
 }
