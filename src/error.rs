@@ -53,6 +53,11 @@ pub enum StickyError {
         /// What is wrong with the token.
         reason: crate::Reason,
     },
+    /// The store that knows the session's backend does not answer, and it is set to [reject]
+    /// sessions that it cannot look up.
+    ///
+    /// [reject]: crate::store::Answer::Unavailable
+    StoreUnavailable,
     /// The backends that may take the request stayed busy for as long as a request may wait.
     Busy {
         /// The backend that was waited for.
@@ -81,12 +86,14 @@ pub enum StickyError {
 
 impl StickyError {
     /// The status that [`Respond`](crate::Respond) answers with: 503 when no backend took the
-    /// request, 410 when a strict layer does not know the session, 504 when one took it and did not answer
-    /// in time, 502 when it failed otherwise, 500 when the inner service failed.
+    /// request or the session could not be looked up, 410 when a strict layer does not know the
+    /// session, 504 when one took it and did not answer in time, 502 when it failed otherwise, 500 when
+    /// the inner service failed.
     pub fn status(&self) -> http::StatusCode {
         match self {
             Self::NoBackend
             | Self::Unavailable { .. }
+            | Self::StoreUnavailable
             | Self::Busy { .. }
             | Self::NotSent { .. } => http::StatusCode::SERVICE_UNAVAILABLE,
             Self::UnknownSession { .. } => http::StatusCode::GONE,
@@ -117,6 +124,7 @@ impl StickyError {
             Self::Inner { .. } => 13,
             Self::NoBackend
             | Self::Unavailable { .. }
+            | Self::StoreUnavailable
             | Self::NotSent { .. }
             | Self::Backend { .. } => 14,
         }
@@ -127,6 +135,7 @@ impl StickyError {
         match self {
             Self::NoBackend
             | Self::Unavailable { .. }
+            | Self::StoreUnavailable
             | Self::Busy { .. }
             | Self::NotSent { .. } => true,
             Self::UnknownSession { .. } | Self::Backend { .. } | Self::Inner { .. } => false,
@@ -140,7 +149,10 @@ impl StickyError {
             | Self::Busy { backend }
             | Self::NotSent { backend, .. }
             | Self::Backend { backend, .. } => Some(backend),
-            Self::NoBackend | Self::UnknownSession { .. } | Self::Inner { .. } => None,
+            Self::NoBackend
+            | Self::StoreUnavailable
+            | Self::UnknownSession { .. }
+            | Self::Inner { .. } => None,
         }
     }
 }
@@ -152,6 +164,7 @@ impl fmt::Display for StickyError {
             Self::Unavailable { backend } => {
                 write!(f, "the session's backend {backend} cannot serve it")
             }
+            Self::StoreUnavailable => f.write_str("the store of the sessions does not answer"),
             Self::UnknownSession { reason } => write!(f, "the session is not known: {reason}"),
             Self::Busy { backend } => write!(f, "backend {backend} stayed busy"),
             Self::NotSent { backend, source } => {
@@ -171,7 +184,9 @@ impl Error for StickyError {
             | Self::Inner { source } => Some(source.as_ref()),
             // Where Tonic looks for a status.
             #[cfg(feature = "tonic")]
-            Self::NoBackend | Self::Unavailable { .. } => Some(&*crate::grpc::NO_SERVER),
+            Self::NoBackend | Self::Unavailable { .. } | Self::StoreUnavailable => {
+                Some(&*crate::grpc::NO_SERVER)
+            }
             #[cfg(feature = "tonic")]
             Self::UnknownSession { .. } => Some(&*crate::grpc::UNKNOWN_SESSION),
             #[cfg(feature = "tonic")]
@@ -179,6 +194,7 @@ impl Error for StickyError {
             #[cfg(not(feature = "tonic"))]
             Self::NoBackend
             | Self::Unavailable { .. }
+            | Self::StoreUnavailable
             | Self::UnknownSession { .. }
             | Self::Busy { .. } => None,
         }

@@ -60,6 +60,8 @@
 //! | `tonic` | [`grpc`]: a gRPC backend over Tonic's channel, and errors as its clients expect them; [`affinity::ClientIp`] finds the address that Tonic tells |
 //! | `discover` | [`Backends::follow`]: the backends from a `tower::discover::Discover` stream |
 //! | `dns` | [`Backends::follow_dns`]: the backends from the domain name system; see [`feed`] |
+//! | `redis` | [`store::RedisStore`]: learned pins that several gateways share, on Redis or Valkey |
+//! | `redis-tls` | the same over TLS |
 //! | `full` | all of them |
 
 #![forbid(unsafe_code)]

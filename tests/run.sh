@@ -8,7 +8,7 @@ step() { printf '\n== %s\n' "$*"; }
 
 # Program and Debian package of what the tests need besides Rust.
 need=()
-for pair in chromium:chromium chromedriver:chromium-driver; do
+for pair in chromium:chromium chromedriver:chromium-driver redis-server:redis-server; do
   command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
 done
 if [ "${#need[@]}" -gt 0 ]; then
@@ -30,7 +30,7 @@ step "lints"
 cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 
 step "each feature by itself"
-for features in "" axum discover dns proxy tonic full; do
+for features in "" axum discover dns proxy redis redis-tls tonic full; do
   RUSTFLAGS="-D warnings" cargo check --locked --quiet --lib --no-default-features \
     --features "$features" --target-dir target/features
 done

@@ -165,6 +165,8 @@ pub struct Reading {
     pub(crate) refresh: bool,
     /// Whether the session has been at rest for as long as was asked.
     pub(crate) rested: bool,
+    /// Whether a session could not be looked up that must not be placed blindly.
+    pub(crate) unavailable: bool,
     /// What was wrong with the first token, when none was usable.
     pub(crate) reason: Option<Reason>,
     /// Whether there is something to strip.

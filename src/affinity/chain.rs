@@ -106,6 +106,7 @@ impl BoundAffinity for Bound {
             chosen.pin = chosen.pin.or(reading.pin);
             chosen.key = chosen.key.or(reading.key);
             chosen.reason = chosen.reason.or(reading.reason);
+            chosen.unavailable |= reading.unavailable;
         }
         chosen
     }

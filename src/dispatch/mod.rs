@@ -235,6 +235,9 @@ impl<S: Clone> Dispatch<S> {
             }
             return self.resolve(snapshot, position);
         }
+        if reading.unavailable {
+            return Next::Fail(StickyError::StoreUnavailable);
+        }
         if let Some(reason) = reading.reason {
             self.core.backends.pool().counters.token_error(reason);
             let unknown = matches!(reason, Reason::Malformed | Reason::Forged | Reason::Unknown);

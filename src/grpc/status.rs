@@ -46,6 +46,7 @@ pub(crate) fn in_chain(error: StickyError) -> StickyError {
         // Their own `source` is a status.
         StickyError::NoBackend
         | StickyError::Unavailable { .. }
+        | StickyError::StoreUnavailable
         | StickyError::UnknownSession { .. }
         | StickyError::Busy { .. } => error,
     }

@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    hash::BuildHasherDefault,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -10,11 +9,12 @@ use std::{
     time::Duration,
 };
 
-use quick_cache::{Lifecycle, OptionsBuilder, UnitWeighter, sync::Cache};
 use tokio::time::Instant;
 
-use super::{Answer, Lookup, OpenSession, PinStore, SessionKey, StoredPin, WhenClosed};
-use crate::backend::TagHasher;
+use super::{
+    Answer, Lookup, OpenSession, PinStore, SessionKey, StoredPin, WhenClosed,
+    table::{self, Table},
+};
 
 /// A table of pins in this process: the default store. A handle that is cheap to clone; clones share
 /// the table.
@@ -39,10 +39,8 @@ use crate::backend::TagHasher;
 /// ```
 #[derive(Clone)]
 pub struct MemoryStore {
-    table: Arc<Table>,
+    table: Arc<Table<Entry>>,
 }
-
-type Table = Cache<SessionKey, Arc<Entry>, UnitWeighter, BuildHasherDefault<TagHasher>, KeepOpen>;
 
 /// One session.
 struct Entry {
@@ -57,43 +55,16 @@ struct Place {
     seen: Instant,
 }
 
-/// Sessions with a stream under way are not evicted.
-#[derive(Clone)]
-struct KeepOpen;
-
-impl Lifecycle<SessionKey, Arc<Entry>> for KeepOpen {
-    type RequestState = ();
-
-    fn is_pinned(&self, _: &SessionKey, entry: &Arc<Entry>) -> bool {
-        entry.open.load(Relaxed) > 0
+impl table::Open for Entry {
+    fn is_open(&self) -> bool {
+        self.open.load(Relaxed) > 0
     }
 }
 
 impl MemoryStore {
     /// A table for about this many sessions. It grows as it is filled.
     pub fn new(capacity: usize) -> Self {
-        // The table is split, and its parts are never filled evenly: a little more room, so that
-        // none is full before its time. Fewer than two the table would not take in at all.
-        let capacity = capacity.saturating_add(capacity / 64).max(2);
-        let mut options = OptionsBuilder::new();
-        options.estimated_items_capacity(capacity).weight_capacity(capacity as u64);
-        // Half of the table belongs to new sessions, whatever the others do; no memory of those that
-        // were dropped, which would only cost room.
-        options.hot_allocation(0.5).ghost_allocation(0.0);
-        let table = match options.build() {
-            Ok(options) => {
-                Cache::with_options(options, UnitWeighter, BuildHasherDefault::default(), KeepOpen)
-            }
-            // Not reached: both capacities are set.
-            Err(_) => Cache::with(
-                capacity,
-                capacity as u64,
-                UnitWeighter,
-                BuildHasherDefault::default(),
-                KeepOpen,
-            ),
-        };
-        Self { table: Arc::new(table) }
+        Self { table: Arc::new(table::new(capacity)) }
     }
 
     /// How many sessions are in it, expired ones included.

@@ -1,13 +1,18 @@
 //! Pins that are kept on our side, for [`affinity::Learned`](crate::affinity::Learned).
 //!
-//! [`MemoryStore`] is the default: a table in this process. Any other engine implements
-//! [`PinStore`].
+//! [`MemoryStore`] is the default: a table in this process. With the feature `redis`, `RedisStore` keeps
+//! them on Redis or Valkey, for several gateways. Any other engine implements [`PinStore`].
 
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
+mod table;
 
 use std::{fmt, future::Future, hash::Hash, pin::Pin, sync::Arc, time::Duration};
 
 pub use self::memory::MemoryStore;
+#[cfg(feature = "redis")]
+pub use self::redis::{EngineState, OnDown, RedisStats, RedisStore, RedisStoreBuilder, client};
 use crate::token;
 
 /// A table of pins.
@@ -54,11 +59,27 @@ pub trait PinStore: fmt::Debug + Send + Sync + 'static {
     /// Looks a session up because a request of it has come: its idle time begins anew.
     fn get(&self, key: SessionKey, idle: Duration) -> Lookup;
 
-    /// Remembers a pin, in place of the one that may be there. Its session ends when it has sent no
-    /// request for `idle`.
+    /// Remembers a pin, in place of the one that may be there: the application has issued the id. Its
+    /// session ends when it has sent no request for `idle`.
     ///
     /// The session counts as open until what is returned is dropped; `None` if the store cannot tell.
     fn put(&self, key: SessionKey, pin: StoredPin, idle: Duration) -> Option<OpenSession>;
+
+    /// Remembers where the layer has placed a session whose id came with the request, or to where it
+    /// has moved the session; `known` is the pin that the store had told, if it had.
+    ///
+    /// A store that several gateways share keeps the backend that another gateway wrote meanwhile, so
+    /// that all of them agree: the first writer wins. By default as [`put`](Self::put).
+    fn claim(
+        &self,
+        key: SessionKey,
+        pin: StoredPin,
+        known: Option<StoredPin>,
+        idle: Duration,
+    ) -> Option<OpenSession> {
+        let _ = known;
+        self.put(key, pin, idle)
+    }
 
     /// Forgets a pin: the application has ended the session.
     fn remove(&self, key: SessionKey);
@@ -162,6 +183,10 @@ pub enum Answer {
     Idle,
     /// Nothing.
     Nothing,
+    /// It could not be looked up, and is not to be placed anew: the request fails with
+    /// [`StickyError::StoreUnavailable`](crate::StickyError::StoreUnavailable), unless another member
+    /// of a [chain](crate::affinity::Chain) knows the session.
+    Unavailable,
 }
 
 impl fmt::Debug for Lookup {

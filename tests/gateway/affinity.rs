@@ -147,7 +147,9 @@ async fn the_applications_own_id() {
     let envelope =
         "[[affinity]]\ntype = \"envelope\"\ncookie = \"JSESSIONID\"\nkeys = [\"env:STICKY_KEY\"]";
     let learned = "[[affinity]]\ntype = \"learned\"\ncookie = \"JSESSIONID\"\nidle_timeout = \"5m\"\ncapacity = 1000";
-    for (config, opaque) in [(envelope, true), (learned, false)] {
+    // A Redis that is not there costs nobody a request.
+    let shared = "[[affinity]]\ntype = \"learned\"\ncookie = \"JSESSIONID\"\nkeys = [\"env:STICKY_KEY\"]\nstore = \"redis://127.0.0.1:1\"\nstore_timeout = \"10ms\"\nstore_prefix = \"shop:\"\non_store_down = \"open\"";
+    for (config, opaque) in [(envelope, true), (learned, false), (shared, false)] {
         let gateway = gateway(config, &all).await;
         let mut homes = BTreeSet::new();
         for _ in 0..4 {

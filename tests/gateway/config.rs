@@ -283,7 +283,27 @@ async fn bad_files_are_refused() {
         (
             "[[affinity]]\ntype = \"learned\"\ncookie = \"J\"\n",
             "store = \"redis://localhost\"",
-            &["redis", "not built yet"],
+            &["Redis", "no keys", "env:STICKY_KEY"],
+        ),
+        (
+            "[[affinity]]\ntype = \"learned\"\ncookie = \"J\"\n",
+            "store = \"mysql://:hunter2@db\"",
+            &["store", "unknown", "memory", "redis://"],
+        ),
+        (
+            "[[affinity]]\ntype = \"learned\"\ncookie = \"J\"\nstore = \"redis://:hunter2@h/x\"\n",
+            "keys = [\"base64:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"]",
+            &["Redis", "redis://"],
+        ),
+        (
+            "[[affinity]]\ntype = \"learned\"\ncookie = \"J\"\n",
+            "store = \"env:NO_SUCH_VARIABLE\"",
+            &["NO_SUCH_VARIABLE", "not set"],
+        ),
+        (
+            "[[affinity]]\ntype = \"learned\"\ncookie = \"J\"\n",
+            "on_store_down = \"reject\"",
+            &["on_store_down", "redis://"],
         ),
         ("", "[strategy]\ntype = \"best\"", &["best", "random"]),
         ("", "[strategy]\nbalance_factor = 1.25", &["hash modes"]),

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -18,7 +18,7 @@ use tower_sticky::{
 
 use crate::{
     learned::{PINNED, ask, begin, layer, send_owned, set},
-    support::{get, nodes, send, with_cookie},
+    support::{Clock, get, nodes, send, with_cookie},
 };
 
 /// A store that answers when a test lets it.
@@ -129,4 +129,105 @@ async fn a_store_behind_a_chain_may_take_its_time() {
     let asked = slow.asked.load(SeqCst);
     assert_eq!(ask(&service, "1; sid=a").await, (PINNED, "a"));
     assert_eq!(slow.asked.load(SeqCst), asked, "the cookie is enough");
+}
+
+/// The pin that was known, and the new one.
+type Claim = (Option<StoredPin>, StoredPin);
+
+/// What a layer tells a store that is asked who was first.
+#[derive(Debug, Clone)]
+struct Claims {
+    table: MemoryStore,
+    claims: Arc<Mutex<Vec<Claim>>>,
+    down: Arc<AtomicBool>,
+}
+
+impl Claims {
+    fn new() -> Self {
+        Self { table: MemoryStore::new(100), claims: Arc::default(), down: Arc::default() }
+    }
+
+    fn last(&self) -> Claim {
+        self.claims.lock().unwrap().pop().expect("there was a claim")
+    }
+}
+
+impl PinStore for Claims {
+    fn get(&self, key: SessionKey, idle: Duration) -> Lookup {
+        if self.down.load(SeqCst) {
+            return Lookup::Later(Box::pin(async { Answer::Unavailable }));
+        }
+        self.table.get(key, idle)
+    }
+
+    fn put(&self, key: SessionKey, pin: StoredPin, idle: Duration) -> Option<OpenSession> {
+        self.table.put(key, pin, idle)
+    }
+
+    fn claim(
+        &self,
+        key: SessionKey,
+        pin: StoredPin,
+        known: Option<StoredPin>,
+        idle: Duration,
+    ) -> Option<OpenSession> {
+        self.claims.lock().unwrap().push((known, pin));
+        self.table.put(key, pin, idle)
+    }
+
+    fn remove(&self, key: SessionKey) {
+        self.table.remove(key);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_is_told_what_a_choice_of_ours_replaces() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let store = Claims::new();
+    let clock = Clock::new();
+    let learned = Learned::cookie("JSESSIONID").store(store.clone());
+    let learned = learned.absolute_timeout(Duration::from_secs(600));
+    let service = layer(&backends, learned).clock(clock.clone()).into_service();
+    begin(&service, &b, "1").await;
+    assert!(store.claims.lock().unwrap().is_empty(), "the application said so, not we");
+    ask(&service, "2").await;
+    let (known, first) = store.last();
+    assert_eq!(known, None, "of a session that is new to us");
+    let (_, home) = ask(&service, "2").await;
+    let home = if home == "a" { &a } else { &b };
+    home.told.refuses.store(true, SeqCst);
+    assert_eq!(ask(&service, "2").await.0.0, Verdict::Moved);
+    let (known, moved) = store.last();
+    assert_eq!(known, Some(first), "of a move: from where");
+    assert!(moved.epoch() > first.epoch());
+    home.told.refuses.store(false, SeqCst);
+    clock.advance(601);
+    ask(&service, "2").await;
+    let (known, last) = store.last();
+    let known = known.expect("of one that is too old: what was there");
+    assert_eq!(known, moved);
+    assert!(last.epoch() > moved.epoch());
+    let issued = |pin: StoredPin| u32::from_be_bytes(pin.to_bytes()[16..].try_into().unwrap());
+    assert!(issued(last) >= issued(known) + 601, "it is a new session");
+    assert_eq!(ask(&service, "2").await.0, PINNED);
+    assert!(store.claims.lock().unwrap().is_empty(), "and it is in time from then on");
+}
+
+#[tokio::test]
+async fn a_store_may_refuse_to_have_a_session_placed_blindly() {
+    let (backends, [_a, b]) = nodes(["a", "b"]);
+    let store = Claims::new();
+    let chain =
+        Chain::of(Learned::cookie("JSESSIONID").store(store.clone())).or(Cookie::plain("sid"));
+    let service = layer(&backends, chain).into_service();
+    set(&b, "JSESSIONID=1");
+    while send(&service, get()).await.why().1 != Some("b") {}
+    b.told.answers.lock().unwrap().clear();
+    store.down.store(true, SeqCst);
+    let answer = send(&service, with_cookie("JSESSIONID=1")).await;
+    assert_eq!(answer.status, 503, "nobody knows where it is");
+    assert_eq!(ask(&service, "1; sid=a").await, (PINNED, "a"), "but a token does");
+    assert_eq!(send(&service, get()).await.status, 200, "without an id there is nothing to know");
+    store.down.store(false, SeqCst);
+    assert_eq!(ask(&service, "1").await, (PINNED, "b"));
 }

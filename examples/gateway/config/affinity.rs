@@ -7,6 +7,7 @@ use tower_sticky::{
         self, Affinity, Chain, ClientIp, Conflict, Cookie, Envelope, Header, Learned, SameSite,
         Secure,
     },
+    store::{OnDown, RedisStore},
 };
 
 use super::{
@@ -81,7 +82,18 @@ fn affinity(
         "key" => &["header", "cookie", "query"],
         "client-ip" => &["ipv4_prefix", "ipv6_prefix"],
         "envelope" => &["cookie", "header", "keys", "idle_timeout", "absolute_timeout"],
-        "learned" => &["cookie", "header", "idle_timeout", "absolute_timeout", "capacity", "store"],
+        "learned" => &[
+            "cookie",
+            "header",
+            "keys",
+            "idle_timeout",
+            "absolute_timeout",
+            "capacity",
+            "store",
+            "store_timeout",
+            "store_prefix",
+            "on_store_down",
+        ],
         kind => {
             return Err(Error::new(format!(
                 "the affinity type {kind:?} is unknown; expected \"cookie\", \"header\", \"key\", \
@@ -223,17 +235,7 @@ fn envelope(section: &file::Affinity) -> Result<Envelope, Error> {
 }
 
 fn learned(section: &file::Affinity) -> Result<Learned, Error> {
-    match section.store.as_deref() {
-        None | Some("memory") => {}
-        Some(store) if store.starts_with("redis://") => {
-            return Err(super::is_not_built("affinity store \"redis://…\""));
-        }
-        Some(store) => {
-            return Err(Error::new(format!(
-                "affinity has store = {store:?}, which is unknown; expected \"memory\""
-            )));
-        }
-    }
+    let store = pin_store(section)?;
     let mut learned = match carrier(section)? {
         Carrier::Cookie(name) => Learned::cookie(name),
         Carrier::Header(name) => Learned::header(name),
@@ -247,7 +249,83 @@ fn learned(section: &file::Affinity) -> Result<Learned, Error> {
     if let Some(capacity) = section.capacity {
         learned = learned.capacity(capacity);
     }
-    Ok(learned)
+    if let Some(keys) = &section.keys {
+        // There is no token to seal: the first key is the secret of the hash of the ids.
+        let first = all_keys(keys)?.into_iter().next();
+        let first = first.ok_or_else(|| {
+            Error::new("affinity has an empty list of keys; add one, or leave keys out")
+        })?;
+        learned = learned.secret(first);
+    }
+    Ok(match store {
+        Some(store) => learned.store(store),
+        None => learned,
+    })
+}
+
+/// Where learned pins are kept, if not in this process.
+fn pin_store(section: &file::Affinity) -> Result<Option<RedisStore>, Error> {
+    let from_env;
+    let store = match section.store.as_deref() {
+        Some(store) => match store.strip_prefix("env:") {
+            // The address may have a password in it.
+            Some(variable) => {
+                from_env = std::env::var(variable).map_err(|_| {
+                    Error::new(format!(
+                        "affinity has store = \"env:{variable}\", but that variable is not set; set \
+                         it to an address such as redis://host:6379"
+                    ))
+                })?;
+                Some(from_env.as_str())
+            }
+            None => Some(store),
+        },
+        None => None,
+    };
+    let url = match store {
+        None | Some("memory") => {
+            let given = [
+                ("store_timeout", section.store_timeout.is_some()),
+                ("store_prefix", section.store_prefix.is_some()),
+                ("on_store_down", section.on_store_down.is_some()),
+            ];
+            return match given.into_iter().find(|(_, given)| *given) {
+                None => Ok(None),
+                Some((key, _)) => Err(Error::new(format!(
+                    "affinity has {key}, which is for store = \"redis://…\"; remove it"
+                ))),
+            };
+        }
+        Some(url) if url.starts_with("redis") || url.starts_with("unix:") => url,
+        // It may have a password in it, so it is not quoted.
+        Some(_) => {
+            return Err(Error::new(
+                "affinity has a store that is unknown; expected \"memory\", or the address of a Redis \
+                 such as \"redis://host:6379\"",
+            ));
+        }
+    };
+    if section.keys.is_none() {
+        return Err(Error::new(
+            "affinity has a store on Redis and no keys, so that the gateways that share it would not \
+             find each other's sessions; add keys = [\"env:STICKY_KEY\"], the same on all of them",
+        ));
+    }
+    let mut store = RedisStore::builder(url);
+    if let Some(prefix) = &section.store_prefix {
+        store = store.prefix(prefix);
+    }
+    if let Some(Humane(budget)) = section.store_timeout {
+        store = store.time_budget(budget);
+    }
+    if let Some(capacity) = section.capacity {
+        store = store.local_capacity(capacity);
+    }
+    store = store.on_down(match section.on_store_down.unwrap_or_default() {
+        file::OnStoreDown::Open => OnDown::Open,
+        file::OnStoreDown::Reject => OnDown::Reject,
+    });
+    Ok(Some(store.build()?))
 }
 
 /// Where the application's own id is.
@@ -287,6 +365,10 @@ fn keys(section: &file::Affinity) -> Result<Option<KeyRing>, Error> {
 
 /// The first seals, all open. A variable may hold one key, or several separated by commas.
 fn ring(keys: &[String]) -> Result<KeyRing, Error> {
+    Ok(KeyRing::new(all_keys(keys)?)?)
+}
+
+fn all_keys(keys: &[String]) -> Result<Vec<Key>, Error> {
     let mut all = Vec::new();
     for source in keys {
         if let Some(variable) = source.strip_prefix("env:") {
@@ -301,5 +383,5 @@ fn ring(keys: &[String]) -> Result<KeyRing, Error> {
             ));
         }
     }
-    Ok(KeyRing::new(all)?)
+    Ok(all)
 }

@@ -62,6 +62,9 @@ pub(crate) struct Affinity {
     pub(crate) ipv6_prefix: Option<u8>,
     pub(crate) capacity: Option<usize>,
     pub(crate) store: Option<String>,
+    pub(crate) store_timeout: Option<Humane>,
+    pub(crate) store_prefix: Option<String>,
+    pub(crate) on_store_down: Option<OnStoreDown>,
 }
 
 impl Affinity {
@@ -89,6 +92,9 @@ impl Affinity {
             ("ipv6_prefix", self.ipv6_prefix.is_some()),
             ("capacity", self.capacity.is_some()),
             ("store", self.store.is_some()),
+            ("store_timeout", self.store_timeout.is_some()),
+            ("store_prefix", self.store_prefix.is_some()),
+            ("on_store_down", self.on_store_down.is_some()),
         ];
         all.into_iter().filter_map(|(key, given)| given.then_some(key)).collect()
     }
@@ -139,6 +145,14 @@ pub(crate) enum Secure {
     Auto,
     Always,
     Never,
+}
+
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum OnStoreDown {
+    #[default]
+    Open,
+    Reject,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]

@@ -35,8 +35,10 @@ pub(super) struct Bound {
 #[derive(Debug)]
 pub(crate) struct Known {
     key: SessionKey,
-    /// Its pin, if the table has one and it is in time.
+    /// Its pin, if the table has one.
     pin: Option<StoredPin>,
+    /// Whether that is of a session which has ended because of its age.
+    over: bool,
     _open: Option<OpenSession>,
 }
 
@@ -89,6 +91,7 @@ impl Bound {
                 Answer::Pin(pin, open) => Answer::Pin(*pin, open.take()),
                 Answer::Idle => Answer::Idle,
                 Answer::Nothing => Answer::Nothing,
+                Answer::Unavailable => Answer::Unavailable,
             }),
             _ => None,
         });
@@ -115,10 +118,17 @@ impl Bound {
         notes.push(self.author(), Note::Known(known));
     }
 
-    /// Remembers where a session is, and keeps it alive until the answer has ended.
+    /// Remembers where the application has begun a session, and keeps it alive until the answer has
+    /// ended.
     fn put(&self, key: SessionKey, pin: StoredPin, notes: &mut Notes) {
         let _open = self.store.put(key, pin, self.idle);
-        self.note(notes, Known { key, pin: Some(pin), _open });
+        self.note(notes, Known { key, pin: Some(pin), over: false, _open });
+    }
+
+    /// The same where it was for us to say.
+    fn claim(&self, key: SessionKey, pin: StoredPin, known: Option<StoredPin>, notes: &mut Notes) {
+        let _open = self.store.claim(key, pin, known, self.idle);
+        self.note(notes, Known { key, pin: Some(pin), over: false, _open });
     }
 
     /// Reads what the response says, and learns the ids that are new.
@@ -177,9 +187,13 @@ impl BoundAffinity for Bound {
                     let age = now.saturating_sub(u64::from(pin.issued));
                     let position = pool.index.position(pin.backend);
                     if self.absolute.is_some_and(|timeout| age >= timeout) {
+                        first.get_or_insert((key, Some(pin), true));
                         Some(Reason::ExpiredAbsolute)
                     } else if let Some(position) = position {
-                        self.note(pool.notes, Known { key, pin: Some(pin), _open: open });
+                        self.note(
+                            pool.notes,
+                            Known { key, pin: Some(pin), over: false, _open: open },
+                        );
                         let pin = Some(pin.pin(&key));
                         return Some(Reading {
                             pin,
@@ -187,24 +201,28 @@ impl BoundAffinity for Bound {
                             ..Reading::default()
                         });
                     } else {
-                        homeless.get_or_insert((key, Some(pin)));
+                        homeless.get_or_insert((key, Some(pin), false));
                         reading.pin = reading.pin.or(Some(pin.pin(&key)));
                         Some(Reason::Unknown)
                     }
                 }
                 Some(Answer::Idle) => Some(Reason::ExpiredIdle),
                 Some(Answer::Nothing) => None,
+                Some(Answer::Unavailable) => {
+                    reading.unavailable = true;
+                    None
+                }
             };
-            first.get_or_insert((key, None));
+            first.get_or_insert((key, None, false));
             reading.reason = reading.reason.or(reason);
             None
         });
         if let Some(usable) = usable {
             return usable;
         }
-        if let Some((key, pin)) = homeless.or(first) {
+        if let Some((key, pin, over)) = homeless.or(first) {
             reading.key = Some(key.session());
-            self.note(pool.notes, Known { key, pin, _open: None });
+            self.note(pool.notes, Known { key, pin, over, _open: None });
         }
         reading
     }
@@ -216,24 +234,24 @@ impl BoundAffinity for Bound {
             return;
         }
         if let Some(key) = self.ids(headers, |id| Some(self.key(id))) {
-            self.note(pool.notes, Known { key, pin: None, _open: None });
+            self.note(pool.notes, Known { key, pin: None, over: false, _open: None });
         }
     }
 
     fn respond(&self, commit: &Commit<'_>, notes: &mut Notes, headers: &mut HeaderMap) -> bool {
-        let known = self.known(notes).map(|known| (known.key, known.pin));
-        let word = self.listen(known.map(|(key, _)| key), commit, notes, headers);
-        let Some((key, pin)) = known else {
+        let known = self.known(notes).map(|known| (known.key, known.pin, known.over));
+        let word = self.listen(known.map(|(key, ..)| key), commit, notes, headers);
+        let Some((key, known, over)) = known else {
             return false;
         };
         if word.same || !(word.new || word.removed) {
             if matches!(commit.change, Change::Assign | Change::Move) {
                 let now = (unix_millis(commit.clock) / 1000) as u32;
                 let planned = commit.plan.epoch;
-                let (epoch, issued) =
-                    pin.map_or((planned, now), |pin| (planned.max(pin.epoch + 1), pin.issued));
+                let epoch = known.map_or(planned, |pin| planned.max(pin.epoch.saturating_add(1)));
+                let issued = known.filter(|_| !over).map_or(now, |pin| pin.issued);
                 let backend = commit.backend.tag;
-                self.put(key, StoredPin { backend, epoch, issued }, notes);
+                self.claim(key, StoredPin { backend, epoch, issued }, known, notes);
             }
         } else if word.removed || !commit.silent {
             self.store.remove(key);

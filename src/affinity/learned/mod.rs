@@ -31,7 +31,8 @@ const DEFAULT_IDLE: Duration = Duration::from_secs(30 * 60);
 /// - The table is in this process, unless another [`store`](Self::store) is given: about 140 bytes
 ///   per session, [`capacity`](Self::capacity) sessions at most; when it is full those go that have
 ///   not been used for long.
-/// - After a restart, and on another gateway, the ids are unknown. Such a request goes where the rank
+/// - After a restart, and on another gateway, the ids are unknown, unless the gateways share a store
+///   (`store::RedisStore`, with the feature `redis`). Such a request goes where the rank
 ///   of a hash of its id says, so that all requests with one id agree, and its session is learned
 ///   again from the answer; but this is not necessarily the backend that has it. An
 ///   [`Envelope`](super::Envelope) has no table and no such limit.

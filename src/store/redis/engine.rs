@@ -1,0 +1,306 @@
+//! The engine behind a time budget and a breaker.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    link::{Link, Source},
+    mend,
+    script::{Arguments, Call, decode},
+    stats::{Counters, EngineState, Seldom, count},
+};
+use crate::store::{SessionKey, StoredPin};
+
+pub(super) struct Engine {
+    pub(super) call: Call,
+    pub(super) budget: Duration,
+    /// So many failures in a row open the breaker.
+    pub(super) limit: u32,
+    pub(super) counters: Counters,
+    /// Only there while the breaker is closed.
+    up: ArcSwapOption<Up>,
+    phase: watch::Sender<Phase>,
+    /// Not there while it is being used to connect.
+    source: Mutex<Option<Source>>,
+    speech: [Seldom; 3],
+}
+
+struct Up {
+    link: Link,
+    /// In a row.
+    failures: AtomicU32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Nobody has asked yet.
+    New,
+    /// Who needs the engine waits, until then.
+    Connecting(Instant),
+    Up,
+    Down,
+}
+
+/// Why a call has no result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The engine does not answer.
+    Down,
+    /// It answers, and does not want this.
+    Refused,
+}
+
+/// What is said at most once a minute.
+#[derive(Debug, Clone, Copy)]
+enum Topic {
+    Down,
+    Refused,
+    Unreadable,
+}
+
+impl Engine {
+    pub(super) fn new(source: Source, call: Call, budget: Duration, limit: u32) -> Self {
+        Self {
+            call,
+            budget,
+            limit,
+            counters: Counters::default(),
+            up: ArcSwapOption::empty(),
+            phase: watch::Sender::new(Phase::New),
+            source: Mutex::new(Some(source)),
+            speech: Default::default(),
+        }
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.up.load().is_some()
+    }
+
+    pub(super) fn state(&self) -> EngineState {
+        match *self.phase.borrow() {
+            _ if self.is_up() => EngineState::Up,
+            Phase::Down => EngineState::Down,
+            Phase::New | Phase::Connecting(_) | Phase::Up => EngineState::Connecting,
+        }
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// Whether a request that needs the engine should not even wait; begins to connect if nobody does.
+    pub(super) fn is_down(self: &Arc<Self>) -> bool {
+        if self.is_up() {
+            return false;
+        }
+        self.wake();
+        let now = Instant::now();
+        match *self.phase.borrow() {
+            Phase::Up => false,
+            Phase::Connecting(until) => until <= now,
+            Phase::New | Phase::Down => true,
+        }
+    }
+
+    /// Begins to connect, unless that is under way.
+    pub(super) fn wake(self: &Arc<Self>) {
+        // Outside of a runtime nothing can be done; the next request comes from within one.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let source = self.source.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(source) = source else { return };
+        let until = Instant::now() + self.budget;
+        self.phase.send_modify(|phase| {
+            // After a fault for which there was a reason to wait nobody waits.
+            if *phase != Phase::Down {
+                *phase = Phase::Connecting(until);
+            }
+        });
+        runtime.spawn(mend::mend(mend::Hold::new(self, source)));
+    }
+
+    /// Gives back what connects.
+    pub(super) fn rest(&self, source: Source) {
+        *self.source.lock().unwrap_or_else(PoisonError::into_inner) = Some(source);
+    }
+
+    /// Closes the breaker over a connection that works.
+    pub(super) fn connected(&self, link: Link) {
+        count(&self.counters.connections);
+        self.up.store(Some(Arc::new(Up { link, failures: AtomicU32::new(0) })));
+        if self.phase.send_replace(Phase::Up) == Phase::Down {
+            tracing::info!("the Redis store answers again");
+        }
+    }
+
+    /// An attempt to connect was in vain.
+    pub(super) fn not_connected(&self, why: &str) {
+        self.phase.send_replace(Phase::Down);
+        if self.may_say(Topic::Down) {
+            tracing::warn!(
+                why,
+                "the Redis store does not answer; sessions are served from local copies until it does"
+            );
+        }
+    }
+
+    /// Reads or writes a pin.
+    pub(super) async fn pin(
+        self: &Arc<Self>,
+        arguments: Arguments,
+    ) -> Result<Option<StoredPin>, Fault> {
+        let deadline = Instant::now() + self.budget;
+        let up = self.link(deadline).await?;
+        let said = self.guard(&up, deadline, self.run(&up.link, &arguments)).await?;
+        let Some(bytes) = said else { return Ok(None) };
+        let pin = decode(&bytes);
+        if pin.is_none() {
+            self.unreadable("no pin of this version");
+        }
+        Ok(pin)
+    }
+
+    pub(super) async fn remove(self: &Arc<Self>, key: SessionKey) -> Result<(), Fault> {
+        let deadline = Instant::now() + self.budget;
+        let up = self.link(deadline).await?;
+        let cmd = self.call.delete(key);
+        self.guard(&up, deadline, up.link.send_only(&cmd)).await
+    }
+
+    /// The script, by its hash if Redis has it.
+    pub(super) async fn run(
+        &self,
+        link: &Link,
+        arguments: &Arguments,
+    ) -> RedisResult<Option<Vec<u8>>> {
+        match link.send(&self.call.short(arguments)).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                link.send(&self.call.long(arguments)).await
+            }
+            said => said,
+        }
+    }
+
+    /// The connection, waiting for it if one is being made.
+    async fn link(self: &Arc<Self>, deadline: Instant) -> Result<Arc<Up>, Fault> {
+        if let Some(up) = self.up.load_full() {
+            return Ok(up);
+        }
+        if self.is_down() {
+            return Err(Fault::Down);
+        }
+        let mut phase = self.watch();
+        let changed = phase.wait_for(|phase| !matches!(phase, Phase::Connecting(_)));
+        let _ = timeout_at(deadline, changed).await;
+        self.up.load_full().ok_or(Fault::Down)
+    }
+
+    /// One call, within the budget; its failure counts.
+    async fn guard<T>(
+        self: &Arc<Self>,
+        up: &Arc<Up>,
+        deadline: Instant,
+        call: impl Future<Output = RedisResult<T>>,
+    ) -> Result<T, Fault> {
+        count(&self.counters.calls);
+        let error = match timeout_at(deadline, call).await {
+            Ok(Ok(said)) => {
+                up.failures.store(0, Relaxed);
+                return Ok(said);
+            }
+            Ok(Err(error)) => error,
+            Err(_) => {
+                count(&self.counters.timeouts);
+                self.failed(up, false, "it does not answer in time");
+                return Err(Fault::Down);
+            }
+        };
+        match error.code() {
+            // It is full, or we may not do this.
+            Some("OOM" | "NOPERM" | "MISCONF") => {
+                up.failures.store(0, Relaxed);
+                count(&self.counters.refused);
+                if self.may_say(Topic::Refused) {
+                    tracing::warn!(why = describe(&error), "the Redis store refuses a pin");
+                }
+                Err(Fault::Refused)
+            }
+            Some("WRONGTYPE") => {
+                up.failures.store(0, Relaxed);
+                self.unreadable("a value of another type");
+                Err(Fault::Refused)
+            }
+            _ if error.kind() == ErrorKind::UnexpectedReturnType => {
+                self.unreadable("an answer of another type");
+                Err(Fault::Refused)
+            }
+            _ => {
+                count(&self.counters.failures);
+                self.failed(up, up.link.is_broken_by(&error), &describe(&error));
+                Err(Fault::Down)
+            }
+        }
+    }
+
+    /// Counts a failure of this connection, and opens the breaker if it was one too many.
+    fn failed(self: &Arc<Self>, up: &Arc<Up>, broken: bool, why: &str) {
+        let failures = up.failures.fetch_add(1, Relaxed).saturating_add(1);
+        if failures < self.limit && !broken {
+            return;
+        }
+        // Only the connection that failed, not its successor.
+        let before = self.up.compare_and_swap(up, None);
+        if !before.as_ref().is_some_and(|before| Arc::ptr_eq(before, up)) {
+            return;
+        }
+        count(&self.counters.opened);
+        if broken {
+            // Most often another one works at once: requests wait for it, for a moment.
+            self.phase.send_replace(Phase::Connecting(Instant::now() + self.budget));
+        } else {
+            self.not_connected(why);
+        }
+        self.wake();
+    }
+
+    fn unreadable(&self, what: &str) {
+        count(&self.counters.unreadable);
+        if self.may_say(Topic::Unreadable) {
+            let prefix = self.call.prefix();
+            tracing::warn!(
+                what,
+                prefix,
+                "the Redis store has something under a key of ours that is no pin; do others use \
+                 this prefix?"
+            );
+        }
+    }
+
+    fn may_say(&self, topic: Topic) -> bool {
+        self.speech[topic as usize].may_speak()
+    }
+
+    pub(super) fn downgrade(self: &Arc<Self>) -> Weak<Self> {
+        Arc::downgrade(self)
+    }
+}
+
+/// An error without what could be a secret: neither addresses nor arguments are in it.
+pub(super) fn describe(error: &RedisError) -> String {
+    match error.code() {
+        Some(code) => format!("{} ({code})", error.category()),
+        None => format!("{}: {error}", error.category()),
+    }
+}

@@ -1,0 +1,100 @@
+//! How often Redis is asked.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tower_sticky::store::RedisStore;
+use tower_sticky_heavy_tests::{redis_server::RedisServer, until};
+
+use crate::support::{Gateway, PATIENT, nodes, pinned, until_keys};
+
+#[tokio::test]
+async fn a_session_known_here_costs_no_call() {
+    let server = RedisServer::start();
+    let nodes = nodes(["a", "b"]);
+    let first = Gateway::patient(&server, &nodes).await;
+    let second = Arc::new(Gateway::patient(&server, &nodes).await);
+    server.reset_calls();
+    for n in 0..50 {
+        first.begin(&nodes[n % 2], &n.to_string()).await;
+    }
+    until_keys(&server, 50).await;
+    for _ in 0..20 {
+        for n in 0..50 {
+            assert_eq!(first.ask(&n.to_string()).await, pinned(nodes[n % 2].name));
+        }
+    }
+    assert_eq!(server.calls("evalsha"), 50, "one write for each session, and not a look-up");
+    // Many requests at once that know nothing yet.
+    for n in 0..50 {
+        let id = n.to_string();
+        let all: Vec<_> = (0..20)
+            .map(|_| {
+                let (gateway, id) = (second.clone(), id.clone());
+                tokio::spawn(async move { gateway.ask(&id).await })
+            })
+            .collect();
+        for one in all {
+            assert_eq!(one.await.unwrap(), pinned(nodes[n % 2].name));
+        }
+    }
+    assert_eq!(server.calls("evalsha"), 100, "one look-up for each session on another gateway");
+    assert_eq!(second.store.stats().calls(), 50);
+    assert_eq!(second.store.stats().local_hits() + second.store.stats().found(), 50);
+}
+
+#[tokio::test]
+async fn a_session_is_touched_once_per_fraction_of_its_idle_time() {
+    let server = RedisServer::start();
+    let nodes = nodes(["a", "b"]);
+    let idle = Duration::from_secs(4);
+    let store = RedisStore::builder(&server.url()).time_budget(PATIENT);
+    let gateway = Gateway::new(&nodes, store, idle);
+    gateway.store.connected().await;
+    server.reset_calls();
+    let began = Instant::now();
+    gateway.begin(&nodes[1], "1").await;
+    while gateway.store.stats().calls() < 5 || began.elapsed() < Duration::from_secs(1) {
+        assert_eq!(gateway.ask("1").await, pinned("b"));
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let most = 2 + began.elapsed().as_millis() / (idle / 16).as_millis();
+    let calls = u128::from(server.calls("evalsha"));
+    assert!((5..=most).contains(&calls), "{calls} of at most {most}");
+}
+
+#[tokio::test]
+async fn a_touch_keeps_a_session_alive_and_brings_news() {
+    let server = RedisServer::start();
+    let nodes = nodes(["a", "b"]);
+    let gateway = || {
+        let store = RedisStore::builder(&server.url()).time_budget(PATIENT);
+        Gateway::new(&nodes, store.recheck(Duration::from_millis(20)), Duration::from_secs(1800))
+    };
+    let (first, second) = (gateway(), gateway());
+    first.store.connected().await;
+    second.store.connected().await;
+    first.begin(&nodes[0], "1").await;
+    until_keys(&server, 1).await;
+    assert_eq!(second.ask("1").await, pinned("a"));
+    // The application begins the session anew, elsewhere.
+    first.begin(&nodes[1], "1").await;
+    first.written().await;
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    assert_eq!(second.ask("1").await, pinned("b"), "the next look at Redis brings it");
+    // The time in Redis is the idle time and a fraction.
+    let key = server.key();
+    server.command(&["PEXPIRE", &key, "60000"]);
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    assert_eq!(second.ask("1").await, pinned("b"));
+    let left: u64 = server.command(&["PTTL", &key]).trim_start_matches(':').parse().unwrap();
+    let most = 1_800_000 + 1_800_000 / 16;
+    assert!((most - 60_000..=most).contains(&left), "{left} ms are left");
+    // And it does end.
+    server.command(&["PEXPIRE", &key, "1"]);
+    until_keys(&server, 0).await;
+    let third = gateway();
+    third.store.connected().await;
+    assert_eq!(third.ask("1").await.verdict, tower_sticky::Verdict::Assigned);
+    until("it was asked", || third.store.stats().unknown() == 1).await;
+}

@@ -1,0 +1,197 @@
+//! Backends in this process that record what they were told, and gateways in front of them.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    future::{Ready, ready},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header};
+use http_body_util::Full;
+use tower::ServiceExt;
+use tower_service::Service;
+use tower_sticky::{
+    Backends, BoxError, Key, NoInner, NotSent, Outcome, Reason, SessionInfo, StickyLayer,
+    StickyService, Verdict,
+    affinity::{Affinity, Learned},
+    store::{EngineState, RedisStore, RedisStoreBuilder},
+};
+use tower_sticky_heavy_tests::{client, redis_server::RedisServer, until};
+
+pub type Body = Full<Bytes>;
+
+/// No call takes this long on a machine that is alive: for tests in which none may fail.
+pub const PATIENT: Duration = Duration::from_secs(20);
+
+/// One backend; every gateway has a clone.
+#[derive(Clone)]
+pub struct Node {
+    pub name: &'static str,
+    pub told: Arc<Told>,
+}
+
+#[derive(Default)]
+pub struct Told {
+    /// Connections are refused.
+    pub refuses: AtomicBool,
+    /// The id that the next answers issue.
+    pub issues: Mutex<Option<String>>,
+    /// Epochs by the id that the request had.
+    pub epochs: Mutex<HashMap<String, Vec<u64>>>,
+}
+
+impl Service<Request<Body>> for Node {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = Ready<Result<Response<Body>, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if self.told.refuses.load(SeqCst) {
+            return ready(Err(NotSent::new(request, "refused").into()));
+        }
+        let cookie = request.headers().get(header::COOKIE);
+        if let Some(id) = cookie.and_then(|value| value.to_str().ok()?.strip_prefix("JSESSIONID="))
+            && let Some(epoch) = SessionInfo::of(request.extensions()).and_then(|info| info.epoch())
+        {
+            let mut epochs = self.told.epochs.lock().unwrap();
+            epochs.entry(id.to_owned()).or_default().push(epoch);
+        }
+        let mut response = Response::new(Full::from(self.name));
+        if let Some(id) = &*self.told.issues.lock().unwrap() {
+            let field = format!("JSESSIONID={id}; Path=/").parse().unwrap();
+            response.headers_mut().insert(header::SET_COOKIE, field);
+        }
+        ready(Ok(response))
+    }
+}
+
+pub fn nodes<const N: usize>(names: [&'static str; N]) -> [Node; N] {
+    names.map(|name| Node { name, told: Arc::default() })
+}
+
+/// One of several gateways.
+pub struct Gateway {
+    pub backends: Backends<Node>,
+    pub store: RedisStore,
+    pub service: StickyService<Node, NoInner>,
+}
+
+/// How a request went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Went {
+    pub status: StatusCode,
+    pub verdict: Verdict,
+    pub reason: Option<Reason>,
+    pub to: Option<String>,
+}
+
+pub fn learned(store: &RedisStore, idle: Duration) -> Learned {
+    let secret = Key::from_bytes((0..32).collect::<Vec<u8>>()).unwrap();
+    Learned::cookie("JSESSIONID").idle_timeout(idle).secret(secret).store(store.clone())
+}
+
+impl Gateway {
+    pub fn new(nodes: &[Node], store: RedisStoreBuilder, idle: Duration) -> Self {
+        let store = store.build().unwrap();
+        let learned = learned(&store, idle);
+        Self::with(nodes, store, learned)
+    }
+
+    pub fn with(nodes: &[Node], store: RedisStore, affinity: impl Affinity) -> Self {
+        let backends = Backends::from_iter(nodes.iter().map(|node| (node.name, node.clone())));
+        let layer = StickyLayer::new(backends.clone(), affinity)
+            .outcome_extensions(true)
+            .session_extensions(true);
+        Self { backends, store, service: layer.into_service() }
+    }
+
+    /// One with sessions of half an hour that never loses patience, once it is connected.
+    pub async fn patient(server: &RedisServer, nodes: &[Node]) -> Self {
+        let store = RedisStore::builder(&server.url()).time_budget(PATIENT);
+        let gateway = Self::new(nodes, store, Duration::from_secs(1800));
+        gateway.store.connected().await;
+        gateway
+    }
+
+    pub async fn send(&self, cookie: Option<&str>) -> Went {
+        self.send_for_cookie(cookie, "").await.0
+    }
+
+    /// The same, and what the response sets as this cookie.
+    pub async fn send_for_cookie(
+        &self,
+        cookie: Option<&str>,
+        name: &str,
+    ) -> (Went, Option<String>) {
+        let mut request = Request::new(Body::default());
+        if let Some(cookie) = cookie {
+            request.headers_mut().insert(header::COOKIE, cookie.parse().unwrap());
+        }
+        let response: Result<_, Infallible> = self.service.clone().oneshot(request).await;
+        let response = response.unwrap();
+        let outcome = response.extensions().get::<Outcome>().unwrap();
+        let went = Went {
+            status: response.status(),
+            verdict: outcome.verdict(),
+            reason: outcome.reason(),
+            to: outcome.backend().map(|id| id.as_str().to_owned()),
+        };
+        (went, client::cookie(&response, name))
+    }
+
+    pub async fn ask(&self, id: &str) -> Went {
+        self.send(Some(&format!("JSESSIONID={id}"))).await
+    }
+
+    /// A session with this id that the application has begun on the node; the pin is in Redis, unless
+    /// that cannot be.
+    pub async fn begin(&self, node: &Node, id: &str) {
+        for other in self.backends.iter() {
+            let weight = u32::from(other.id.as_str() == node.name);
+            self.backends.set_weight(other.id.as_str(), weight).unwrap();
+        }
+        *node.told.issues.lock().unwrap() = Some(id.to_owned());
+        let went = self.send(None).await;
+        *node.told.issues.lock().unwrap() = None;
+        assert_eq!(went.to.as_deref(), Some(node.name), "only it takes new sessions");
+        for other in self.backends.iter() {
+            self.backends.set_weight(other.id.as_str(), 1).unwrap();
+        }
+    }
+
+    /// Waits until nothing is being written, so that it has heard who was first.
+    pub async fn written(&self) {
+        until("all is written", || self.store.stats().writing() == 0).await;
+    }
+
+    /// Waits until the store says so.
+    pub async fn until(&self, state: EngineState) {
+        until(&format!("the store is {state}"), || self.store.stats().state() == state).await;
+    }
+}
+
+/// How many pins are in Redis.
+pub fn keys(server: &RedisServer) -> usize {
+    server.command(&["DBSIZE"]).trim_start_matches(':').parse().unwrap()
+}
+
+/// Waits until this many pins are in Redis.
+pub async fn until_keys(server: &RedisServer, count: usize) {
+    until(&format!("{count} pins are in Redis"), || keys(server) == count).await;
+}
+
+pub fn pinned(to: &str) -> Went {
+    let to = Some(to.to_owned());
+    Went { status: StatusCode::OK, verdict: Verdict::Pinned, reason: None, to }
+}
