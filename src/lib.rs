@@ -58,6 +58,8 @@
 //! | `axum`, `tonic` | [`affinity::ClientIp`] finds the address that Axum, or Tonic, tells |
 //! | `discover` | [`Backends::follow`]: the backends from a `tower::discover::Discover` stream |
 //! | `dns` | [`Backends::follow_dns`]: the backends from the domain name system; see [`feed`] |
+//! | `session` | [`session_data`]: sessions of tower-sessions that follow a session when it moves |
+//! | `redis`, with `session` | [`session_data::RedisStore`]: these sessions in Redis or Valkey |
 //! | `full` | all of them |
 
 #![forbid(unsafe_code)]
@@ -95,6 +97,8 @@ pub mod affinity;
 pub mod feed;
 #[cfg(feature = "proxy")]
 pub mod proxy;
+#[cfg(feature = "session")]
+pub mod session_data;
 pub mod store;
 pub mod strategy;
 

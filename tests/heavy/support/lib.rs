@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod gateway;
+pub mod redis_server;
 pub mod server;
 
 use std::{future::Future, time::Duration};

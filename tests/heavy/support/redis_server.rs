@@ -1,0 +1,181 @@
+//! A real Redis of the test's own, that can be killed, hung and started again.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
+
+/// A `redis-server` on a free port of the loopback interface, with nothing on disk. It is killed and
+/// reaped when this is dropped, also when it hangs and when the test fails.
+pub struct RedisServer {
+    args: Vec<String>,
+    port: u16,
+    dir: PathBuf,
+    child: Option<Child>,
+}
+
+impl RedisServer {
+    /// Starts one and waits until it answers.
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// The same, with more arguments, for example `&["--requirepass", "secret"]`.
+    pub fn with(args: &[&str]) -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Relaxed);
+        let name = format!("tower-sticky-redis-{}-{number}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let mut server = Self { args, port: 0, dir, child: None };
+        // Another process may take the port before the server has it.
+        for _ in 0..20 {
+            server.port = free_port();
+            if server.try_spawn() {
+                return server;
+            }
+        }
+        panic!("redis-server does not start; is it installed?");
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// Its address as clients take it.
+    pub fn url(&self) -> String {
+        format!("redis://{}/", self.addr())
+    }
+
+    /// Sends one command on a connection of its own, and gives the answer as Redis writes it (RESP2):
+    /// `+OK`, `:1`, `$3` and so on, without the end of the line; of a bulk string only the content.
+    pub fn command(&self, words: &[&str]) -> String {
+        let words: Vec<_> = words.iter().map(|word| word.as_bytes()).collect();
+        self.command_bytes(&words)
+    }
+
+    /// The same for words that are not text.
+    pub fn command_bytes(&self, words: &[&[u8]]) -> String {
+        self.try_command(words).expect("redis-server answers")
+    }
+
+    fn try_command(&self, words: &[&[u8]]) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(self.addr())?;
+        stream.set_read_timeout(Some(super::FOREVER))?;
+        let mut request = format!("*{}\r\n", words.len()).into_bytes();
+        for word in words {
+            request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            request.extend_from_slice(word);
+            request.extend_from_slice(b"\r\n");
+        }
+        stream.write_all(&request)?;
+        let mut answer = BufReader::new(stream);
+        let mut line = String::new();
+        answer.read_line(&mut line)?;
+        if line.is_empty() {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let line = line.trim_end();
+        let Some(Ok(length)) = line.strip_prefix('$').map(str::parse::<usize>) else {
+            return Ok(line.to_owned());
+        };
+        let mut bulk = vec![0; length];
+        answer.read_exact(&mut bulk)?;
+        Ok(String::from_utf8_lossy(&bulk).into_owned())
+    }
+
+    /// How often a command was called since the start or [`reset_calls`](Self::reset_calls), as `INFO
+    /// commandstats` says; in lower case, for example `"evalsha"`.
+    pub fn calls(&self, command: &str) -> u64 {
+        let info = self.command(&["INFO", "commandstats"]);
+        let prefix = format!("cmdstat_{command}:calls=");
+        let line = info.lines().find_map(|line| line.strip_prefix(&prefix));
+        line.and_then(|rest| rest.split(',').next()?.parse().ok()).unwrap_or(0)
+    }
+
+    /// Begins to count anew.
+    pub fn reset_calls(&self) {
+        self.command(&["CONFIG", "RESETSTAT"]);
+    }
+
+    /// Kills it (SIGKILL): connections are reset, everything in it is lost.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it again on the same port, empty.
+    pub fn restart(&mut self) {
+        self.kill();
+        for _ in 0..100 {
+            if self.try_spawn() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        panic!("redis-server does not start again on port {}", self.port);
+    }
+
+    /// Stops it (SIGSTOP): it takes connections and bytes, and answers nothing.
+    pub fn hang(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets it go on after [`hang`](Self::hang).
+    pub fn go_on(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let child = self.child.as_ref().expect("redis-server runs");
+        let sent = Command::new("kill").args(["-s", name, &child.id().to_string()]).status();
+        assert!(sent.unwrap().success(), "the signal is sent");
+    }
+
+    /// Whether it runs and answers; waits for that as long as it runs.
+    fn try_spawn(&mut self) -> bool {
+        let mut child = Command::new("redis-server")
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
+            // So that tests can make it slow.
+            .args(["--enable-debug-command", "yes"])
+            .args(["--dir".as_ref(), self.dir.as_os_str()])
+            .args(&self.args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        loop {
+            if !matches!(child.try_wait(), Ok(None)) {
+                return false;
+            }
+            // With a password it answers that it wants one, which is an answer.
+            if self.try_command(&[b"PING"]).is_ok() {
+                self.child = Some(child);
+                return true;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
