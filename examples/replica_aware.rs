@@ -87,13 +87,7 @@ async fn add(
     let _turn = shop.adding.lock().await;
     let mut cart = shop.cart(&info).await?;
     cart.items.push(item);
-    // With no other shop left there is nobody to copy it to.
-    if let Some(replica) = info.replicas().first() {
-        shop.copy_to(replica, &session, &cart).await.map_err(|error| {
-            eprintln!("no copy at {replica}: {error}");
-            StatusCode::SERVICE_UNAVAILABLE
-        })?;
-    }
+    shop.replicate(&info, &session, &cart).await?;
     if shop.keep(session, cart.clone()) {
         Ok(describe(&info, &cart))
     } else {
@@ -161,6 +155,27 @@ impl Shop {
         Ok(cart)
     }
 
+    /// Copies a cart to the first of the session's replicas that can be reached: there the gateway
+    /// goes too. With no other shop left there is nobody to copy it to.
+    async fn replicate(
+        &self,
+        info: &SessionInfo,
+        session: &str,
+        cart: &Cart,
+    ) -> Result<(), StatusCode> {
+        for replica in info.replicas() {
+            match self.copy_to(replica, session, cart).await {
+                Ok(()) => return Ok(()),
+                // It has a newer one: this is a slow request of before a move.
+                Err(error) if error.to_string().starts_with("409") => {
+                    return Err(StatusCode::CONFLICT);
+                }
+                Err(_) => {}
+            }
+        }
+        if info.replicas().is_empty() { Ok(()) } else { Err(StatusCode::SERVICE_UNAVAILABLE) }
+    }
+
     async fn copy_to(&self, replica: &BackendId, session: &str, cart: &Cart) -> Fallible<()> {
         let body = Body::from(serde_json::to_vec(cart)?);
         self.ask(replica, "PUT", session, body).await.map(|_| ())
@@ -216,7 +231,10 @@ impl Drop for Running {
     }
 }
 
-fn start_all() -> Fallible<(Vec<Running>, Vec<(&'static str, Upstream)>)> {
+/// How to reach each shop.
+type Named = Vec<(&'static str, Upstream)>;
+
+fn start_all() -> Fallible<(Vec<Running>, Named)> {
     let mut listeners = Vec::new();
     let mut addresses = Vec::new();
     for name in NAMES {
@@ -230,7 +248,7 @@ fn start_all() -> Fallible<(Vec<Running>, Vec<(&'static str, Upstream)>)> {
         let all = addresses
             .iter()
             .map(|(name, address)| Ok((*name, Upstream::new(&format!("http://{address}"))?)));
-        all.collect::<Fallible<Vec<_>>>()
+        all.collect::<Fallible<Named>>()
     };
     let mut shops = Vec::new();
     for (name, listener) in NAMES.into_iter().zip(listeners) {
@@ -283,7 +301,7 @@ async fn main() -> Fallible<ExitCode> {
     let backends = Backends::from_iter(upstreams);
     let gateway = StickyLayer::new(backends, Cookie::sealed("SERVER_ID", KeyRing::generate()?))
         .session_headers(true)
-        .replicas(1)
+        .replicas(2)
         .retry_idempotent(true)
         .into_service();
     println!("Three shops; each copies its carts to the session's replica.");

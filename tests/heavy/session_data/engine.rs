@@ -1,12 +1,10 @@
 //! The engine: what is in it, what must not be, and what happens when it is not there.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, time::Duration};
 
 use axum::http::StatusCode;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 use tower_sessions::{
     SessionStore,
     session::{Id, Record},

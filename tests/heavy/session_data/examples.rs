@@ -70,8 +70,8 @@ async fn the_cart_is_still_there_with_a_store_in_redis() {
 
 #[tokio::test]
 async fn what_the_replica_has_is_still_there() {
-    let said = run("replica_aware", &["--customers", "300"]).await;
-    assert!(said.contains("300 customers fill their carts, 100 of them at shop-"), "{said}");
+    let said = run("replica_aware", &["--customers", "900"]).await;
+    assert!(said.contains("900 customers fill their carts, 300 of them at shop-"), "{said}");
     let took_over = said.lines().filter(|line| line.contains("has taken over")).count();
     assert_eq!(took_over, 2, "both of the others take their part: {said}");
     assert!(said.ends_with("\n0 carts are lost.\n"), "{said}");
