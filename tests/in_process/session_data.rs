@@ -30,6 +30,8 @@ struct Told {
     loads: Arc<AtomicUsize>,
     /// Saves and loads wait for a permit, when they are told to.
     waits: Arc<AtomicBool>,
+    /// Saves wait before they are done, and not only before they are answered.
+    is_slow: Arc<AtomicBool>,
     go: Arc<Semaphore>,
     fails: Arc<AtomicBool>,
 }
@@ -40,6 +42,7 @@ impl Told {
             store: MemoryStore::new(),
             loads: Arc::default(),
             waits: Arc::default(),
+            is_slow: Arc::default(),
             go: Arc::new(Semaphore::new(0)),
             fails: Arc::default(),
         }
@@ -60,6 +63,9 @@ impl SessionStore for Told {
 
     /// What is saved is there before the answer is.
     async fn save(&self, record: &Record) -> session_store::Result<()> {
+        if self.is_slow.load(SeqCst) {
+            self.go.acquire().await.unwrap().forget();
+        }
         self.store.save(record).await?;
         self.wait().await;
         if self.fails.load(SeqCst) { Err(Error::Backend("no answer".into())) } else { Ok(()) }
@@ -195,15 +201,17 @@ async fn a_save_that_fails_leaves_no_copy() {
 
 #[tokio::test(start_paused = true)]
 async fn a_save_that_is_given_up_leaves_no_copy() {
-    let store = Told::new();
+    let store = Told { store: MemoryStore::new().shared_saves(true), ..Told::new() };
     let shop = shop(&store);
     save(&shop, 5, 1).await;
-    store.waits.store(true, SeqCst);
-    let record = record(2);
-    let given_up = scope("pinned", "a", 5).within(shop.save(&record));
-    assert!(tokio::time::timeout(Duration::from_secs(1), given_up).await.is_err());
-    store.waits.store(false, SeqCst);
-    assert_eq!(read(&shop, "pinned", 5).await, Some(2));
+    for (number, outcome) in [(2, "pinned"), (3, "borrowed")] {
+        store.waits.store(true, SeqCst);
+        let record = record(number);
+        let given_up = scope(outcome, "a", 5).within(shop.save(&record));
+        assert!(tokio::time::timeout(Duration::from_secs(1), given_up).await.is_err());
+        store.waits.store(false, SeqCst);
+        assert_eq!(read(&shop, "pinned", 5).await, Some(number.into()), "{outcome}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -231,21 +239,24 @@ async fn two_saves_at_once_leave_no_copy_of_the_wrong_one() {
     let store = Told::new();
     let shop = shop(&store);
     save(&shop, 5, 1).await;
-    store.waits.store(true, SeqCst);
     let saving = |number| {
         let shop = shop.clone();
         tokio::spawn(async move { save(&shop, 5, number).await })
     };
-    // The store takes the first first, and answers it last.
+    // The first to begin is the last that the store takes, and the first that it answers.
+    store.is_slow.store(true, SeqCst);
     let first = saving(2);
     tokio::task::yield_now().await;
+    store.is_slow.store(false, SeqCst);
+    store.waits.store(true, SeqCst);
     let second = saving(3);
     tokio::task::yield_now().await;
-    store.go.add_permits(2);
-    first.await.unwrap();
-    second.await.unwrap();
     store.waits.store(false, SeqCst);
-    assert_eq!(read(&shop, "pinned", 5).await, Some(3));
+    store.go.add_permits(1);
+    first.await.unwrap();
+    store.go.add_permits(1);
+    second.await.unwrap();
+    assert_eq!(read(&shop, "pinned", 5).await, Some(2));
 }
 
 #[tokio::test(start_paused = true)]
