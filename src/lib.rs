@@ -62,6 +62,8 @@
 //! | `dns` | [`Backends::follow_dns`]: the backends from the domain name system; see [`feed`] |
 //! | `redis` | [`store::RedisStore`]: learned pins that several gateways share, on Redis or Valkey |
 //! | `redis-tls` | the same over TLS |
+//! | `session` | [`session_data`]: sessions of tower-sessions that follow a session when it moves |
+//! | `redis`, with `session` | [`session_data::RedisStore`]: these sessions in Redis or Valkey |
 //! | `full` | all of them |
 
 #![forbid(unsafe_code)]
@@ -104,6 +106,8 @@ pub mod feed;
 pub mod grpc;
 #[cfg(feature = "proxy")]
 pub mod proxy;
+#[cfg(feature = "session")]
+pub mod session_data;
 pub mod store;
 pub mod strategy;
 

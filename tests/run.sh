@@ -30,7 +30,7 @@ step "lints"
 cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 
 step "each feature by itself"
-for features in "" axum discover dns proxy redis redis-tls tonic full; do
+for features in "" axum discover dns proxy redis redis-tls session redis,session axum,session tonic full; do
   RUSTFLAGS="-D warnings" cargo check --locked --quiet --lib --no-default-features \
     --features "$features" --target-dir target/features
 done

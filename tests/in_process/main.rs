@@ -21,6 +21,7 @@ mod outlier;
 mod overload;
 mod probes;
 mod rebalance;
+mod session_data;
 mod session_info;
 mod slow_start;
 mod support;

@@ -188,10 +188,6 @@ impl Settings {
     }
 }
 
-fn is_not_built(what: &str) -> Error {
-    Error::new(format!("{what} is not built yet; remove it from the configuration"))
-}
-
 fn admin(addr: Option<&str>, token: Option<String>, demo: bool) -> Result<Option<Admin>, Error> {
     if token.as_deref() == Some("") {
         return Err(Error::new(

@@ -1,0 +1,360 @@
+//! Sessions that outlive their server without an engine: three shops that copy carts to each other.
+//!
+//! The gateway tells each shop where the session would go if this shop failed: its replica. The shop
+//! copies the cart there before it says yes. The shop is killed, the gateway sends the customer to that
+//! replica, and every item that was acknowledged is there.
+//!
+//! ```sh
+//! cargo run --example replica_aware                      # 30 customers
+//! cargo run --example replica_aware -- --customers 10000
+//! ```
+
+use std::{
+    collections::HashMap,
+    error::Error,
+    process::ExitCode,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    body::{Body, to_bytes},
+    extract::{Path, State},
+    http::{Request, StatusCode, header},
+    routing::{get, post},
+};
+use lexopt::ValueExt;
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Runtime;
+use tower::ServiceExt;
+use tower_sticky::{
+    BackendId, Backends, KeyRing, NoInner, SessionInfo, StickyLayer, StickyService,
+    affinity::Cookie, proxy::Upstream, session_data::SessionScope,
+};
+
+type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+const NAMES: [&str; 3] = ["shop-1", "shop-2", "shop-3"];
+
+// ---- A shop ----
+
+#[derive(Clone)]
+struct Shop {
+    carts: Arc<Mutex<HashMap<String, Cart>>>,
+    /// Items are added one at a time, so that of two at once both are there. In earnest there is one
+    /// of these for each session.
+    adding: Arc<tokio::sync::Mutex<()>>,
+    peers: Arc<HashMap<&'static str, Upstream>>,
+}
+
+/// A cart, and which of two copies is the newer: that of the later epoch, and in one epoch that with
+/// more items.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Cart {
+    epoch: u64,
+    items: Vec<String>,
+}
+
+impl Cart {
+    fn age(&self) -> (u64, usize) {
+        (self.epoch, self.items.len())
+    }
+}
+
+fn shop(shop: Shop) -> Router {
+    Router::new()
+        .route("/cart", get(show))
+        .route("/cart/{item}", post(add))
+        // For the other shops. In earnest these are on an address of their own.
+        .route("/copies/{session}", get(give_copy).put(take_copy))
+        .with_state(shop)
+        // What the gateway says in headers. Nobody else can reach these shops.
+        .layer(SessionScope::from_headers())
+}
+
+async fn show(State(shop): State<Shop>, info: SessionInfo) -> Result<String, StatusCode> {
+    Ok(describe(&info, &shop.cart(&info).await?))
+}
+
+/// Says yes when the replica has it too.
+async fn add(
+    State(shop): State<Shop>,
+    Path(item): Path<String>,
+    info: SessionInfo,
+) -> Result<String, StatusCode> {
+    let session = session(&info)?;
+    let _turn = shop.adding.lock().await;
+    let mut cart = shop.cart(&info).await?;
+    cart.items.push(item);
+    shop.replicate(&info, &session, &cart).await?;
+    if shop.keep(session, cart.clone()) {
+        Ok(describe(&info, &cart))
+    } else {
+        Err(StatusCode::CONFLICT)
+    }
+}
+
+async fn give_copy(State(shop): State<Shop>, Path(session): Path<String>) -> Json<Cart> {
+    let cart = shop.carts().get(&session).cloned();
+    Json(cart.unwrap_or_default())
+}
+
+async fn take_copy(
+    State(shop): State<Shop>,
+    Path(session): Path<String>,
+    Json(cart): Json<Cart>,
+) -> StatusCode {
+    if shop.keep(session, cart) { StatusCode::NO_CONTENT } else { StatusCode::CONFLICT }
+}
+
+fn session(info: &SessionInfo) -> Result<String, StatusCode> {
+    info.id().map(|id| id.to_string()).ok_or(StatusCode::BAD_REQUEST)
+}
+
+fn describe(info: &SessionInfo, cart: &Cart) -> String {
+    format!("{} ({}): {}", info.backend(), info.verdict(), cart.items.join(", "))
+}
+
+impl Shop {
+    fn carts(&self) -> MutexGuard<'_, HashMap<String, Cart>> {
+        self.carts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a cart, unless a newer one is there.
+    fn keep(&self, session: String, cart: Cart) -> bool {
+        let mut carts = self.carts();
+        let kept = carts.entry(session).or_default();
+        let is_newer = cart.age() >= kept.age();
+        if is_newer {
+            *kept = cart;
+        }
+        is_newer
+    }
+
+    /// The session's cart. When it has just moved here it may be newer where it comes from, if that
+    /// shop is still there: a drain, and not a failure.
+    async fn cart(&self, info: &SessionInfo) -> Result<Cart, StatusCode> {
+        let session = session(info)?;
+        let mut cart = self.carts().get(&session).cloned().unwrap_or_default();
+        let epoch = info.epoch().unwrap_or_default();
+        if cart.epoch < epoch
+            && let Some(from) = info.from()
+            && let Ok(other) = self.copy_from(from, &session).await
+            && other.age() > cart.age()
+        {
+            cart = other;
+        }
+        if cart.epoch > epoch {
+            // This is a slow request of before a move.
+            return Err(StatusCode::CONFLICT);
+        }
+        // Whatever an earlier shop still has under way for it is refused from now on.
+        cart.epoch = epoch;
+        self.keep(session, cart.clone());
+        Ok(cart)
+    }
+
+    /// Copies a cart to the first of the session's replicas that can be reached: there the gateway
+    /// goes too. With no other shop left there is nobody to copy it to.
+    async fn replicate(
+        &self,
+        info: &SessionInfo,
+        session: &str,
+        cart: &Cart,
+    ) -> Result<(), StatusCode> {
+        for replica in info.replicas() {
+            match self.copy_to(replica, session, cart).await {
+                Ok(()) => return Ok(()),
+                // It has a newer one: this is a slow request of before a move.
+                Err(error) if error.to_string().starts_with("409") => {
+                    return Err(StatusCode::CONFLICT);
+                }
+                Err(_) => {}
+            }
+        }
+        if info.replicas().is_empty() { Ok(()) } else { Err(StatusCode::SERVICE_UNAVAILABLE) }
+    }
+
+    async fn copy_to(&self, replica: &BackendId, session: &str, cart: &Cart) -> Fallible<()> {
+        let body = Body::from(serde_json::to_vec(cart)?);
+        self.ask(replica, "PUT", session, body).await.map(|_| ())
+    }
+
+    async fn copy_from(&self, other: &BackendId, session: &str) -> Fallible<Cart> {
+        let body = self.ask(other, "GET", session, Body::empty()).await?;
+        Ok(serde_json::from_slice(&body)?)
+    }
+
+    async fn ask(
+        &self,
+        peer: &BackendId,
+        method: &str,
+        session: &str,
+        body: Body,
+    ) -> Fallible<Vec<u8>> {
+        let upstream = self.peers.get(peer.as_str()).ok_or("not one of us")?.clone();
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/copies/{session}"))
+            .header(header::HOST, peer.as_str())
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body)?;
+        let response = upstream.oneshot(request).await?;
+        let status = response.status();
+        let body = to_bytes(Body::new(response.into_body()), 1 << 20).await?;
+        if status.is_success() { Ok(body.to_vec()) } else { Err(status.to_string().into()) }
+    }
+}
+
+/// A shop that runs, with threads of its own: when it is killed, all that it had in memory is gone.
+struct Running {
+    name: &'static str,
+    runtime: Option<Runtime>,
+}
+
+impl Running {
+    async fn kill(mut self) -> Fallible<()> {
+        if let Some(runtime) = self.runtime.take() {
+            let end = move || runtime.shutdown_timeout(Duration::from_secs(5));
+            tokio::task::spawn_blocking(end).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// How to reach each shop.
+type Named = Vec<(&'static str, Upstream)>;
+
+fn start_all() -> Fallible<(Vec<Running>, Named)> {
+    let mut listeners = Vec::new();
+    let mut addresses = Vec::new();
+    for name in NAMES {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        listener.set_nonblocking(true)?;
+        addresses.push((name, listener.local_addr()?));
+        listeners.push(listener);
+    }
+    // Connections live in the threads that made them, so each shop has clients of its own.
+    let upstreams = || {
+        let all = addresses
+            .iter()
+            .map(|(name, address)| Ok((*name, Upstream::new(&format!("http://{address}"))?)));
+        all.collect::<Fallible<Named>>()
+    };
+    let mut shops = Vec::new();
+    for (name, listener) in NAMES.into_iter().zip(listeners) {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let peers = upstreams()?.into_iter().collect();
+        let app =
+            shop(Shop { carts: Arc::default(), adding: Arc::default(), peers: Arc::new(peers) });
+        runtime.spawn(async move {
+            axum::serve(tokio::net::TcpListener::from_std(listener)?, app).await
+        });
+        shops.push(Running { name, runtime: Some(runtime) });
+    }
+    Ok((shops, upstreams()?))
+}
+
+// ---- A customer ----
+
+/// A browser that knows the gateway's cookie.
+struct Customer {
+    gateway: StickyService<Upstream, NoInner>,
+    cookie: String,
+}
+
+impl Customer {
+    async fn send(&mut self, method: &str, path: &str) -> Fallible<String> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "shop.example")
+            .header(header::COOKIE, &self.cookie)
+            .body(Body::empty())?;
+        let response = self.gateway.clone().oneshot(request).await?;
+        if let Some(cookie) = response.headers().get(header::SET_COOKIE) {
+            self.cookie = cookie.to_str()?.split(';').next().unwrap_or_default().to_owned();
+        }
+        let status = response.status();
+        let body = to_bytes(Body::new(response.into_body()), 1 << 20).await?;
+        let text = String::from_utf8_lossy(&body).into_owned();
+        if status.is_success() { Ok(text) } else { Err(format!("{status}: {text}").into()) }
+    }
+}
+
+// ---- The story ----
+
+#[tokio::main]
+async fn main() -> Fallible<ExitCode> {
+    let count = arguments()?;
+    let (mut shops, upstreams) = start_all()?;
+    let backends = Backends::from_iter(upstreams);
+    let gateway = StickyLayer::new(backends, Cookie::sealed("SERVER_ID", KeyRing::generate()?))
+        .session_headers(true)
+        .replicas(2)
+        .retry_idempotent(true)
+        .into_service();
+    println!("Three shops; each copies its carts to the session's replica.");
+
+    let mut customers: Vec<_> =
+        (0..count).map(|_| Customer { gateway: gateway.clone(), cookie: String::new() }).collect();
+    let mut owners = Vec::new();
+    for customer in &mut customers {
+        customer.send("POST", "/cart/apple").await?;
+        let answer = customer.send("POST", "/cart/bread").await?;
+        owners.push(answer.split(' ').next().unwrap_or_default().to_owned());
+    }
+    let killed = owners.first().ok_or("no customers")?.clone();
+    let orphans = owners.iter().filter(|owner| **owner == killed).count();
+    println!("{count} customers fill their carts, {orphans} of them at {killed}.");
+
+    let position = shops.iter().position(|shop| shop.name == killed).ok_or("who was that?")?;
+    shops.swap_remove(position).kill().await?;
+    println!("{killed} is killed, and all that it had in memory is gone.");
+
+    let mut lost = 0;
+    let mut taken_over = HashMap::new();
+    for (customer, owner) in customers.iter_mut().zip(&owners) {
+        let answer = customer.send("GET", "/cart").await?;
+        let by = answer.split(' ').next().unwrap_or_default().to_owned();
+        lost += usize::from(!answer.ends_with(": apple, bread"));
+        if *owner == killed {
+            *taken_over.entry(by).or_insert(0) += 1;
+        }
+    }
+    let mut taken_over: Vec<_> = taken_over.into_iter().collect();
+    taken_over.sort();
+    for (name, count) in taken_over {
+        println!("{name} has taken over {count} of them.");
+    }
+    // They go on, and are copied to the shop that is left.
+    for customer in &mut customers {
+        let answer = customer.send("POST", "/cart/cheese").await?;
+        lost += usize::from(!answer.ends_with(": apple, bread, cheese"));
+    }
+    println!("{lost} carts are lost.");
+    Ok(if lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// How many customers there are.
+fn arguments() -> Fallible<usize> {
+    let mut count = 30;
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            lexopt::Arg::Long("customers") => count = parser.value()?.parse()?,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(count)
+}

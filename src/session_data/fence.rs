@@ -1,0 +1,153 @@
+//! The fence: whose save counts. One place for the rules; the script in Redis follows them.
+
+use crate::BackendId;
+
+use super::Refused;
+
+/// What stands on a record that has been used through a gateway, and what a request brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fence {
+    pub(super) epoch: u64,
+    /// The backend whose session it is in this epoch; nobody in the hands of one who borrowed it.
+    pub(super) owner: Option<BackendId>,
+}
+
+impl Fence {
+    /// Whether a request with the fence `other` comes from a pin that is worth nothing any more: the
+    /// session has moved on, or somebody else has it in this epoch.
+    pub(super) fn is_past(&self, other: &Fence) -> bool {
+        self.epoch > other.epoch
+            || (self.epoch == other.epoch && self.owner.is_some() && self.owner != other.owner)
+    }
+}
+
+/// What a store knows of a session's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept<'a> {
+    Nothing,
+    /// A record, and its fence if it has one.
+    Live(Option<&'a Fence>),
+    /// It was deleted a while ago.
+    Deleted,
+}
+
+/// Who saves: the fence that is on the record afterwards, or why not. `shared` lets those save who are
+/// not the owner and whose request is not older: they leave the fence as it is.
+pub(super) fn save(
+    kept: Kept<'_>,
+    request: Option<&Fence>,
+    shared: bool,
+) -> Result<Option<Fence>, Refused> {
+    let kept = match kept {
+        Kept::Nothing | Kept::Live(None) => return Ok(request.cloned()),
+        Kept::Deleted => return Err(Refused::Deleted),
+        Kept::Live(Some(kept)) => kept,
+    };
+    let Some(request) = request else {
+        return if shared { Ok(Some(kept.clone())) } else { Err(Refused::Unfenced) };
+    };
+    if request.epoch < kept.epoch {
+        return Err(Refused::Older { epoch: request.epoch, kept: kept.epoch });
+    }
+    let Some(owner) = kept.owner.as_ref().filter(|_| request.epoch == kept.epoch) else {
+        return Ok(Some(request.clone()));
+    };
+    let may = request.owner.as_ref().map_or(shared, |saver| saver == owner);
+    if may { Ok(Some(kept.clone())) } else { Err(Refused::Held { owner: owner.clone() }) }
+}
+
+/// Who loads: the fence that is put on the record from now on, if it changes. The first to read in a
+/// new epoch raises the fence, so that nothing of an older one is saved behind its back.
+pub(super) fn load<'a>(kept: Kept<'_>, request: Option<&'a Fence>) -> Option<&'a Fence> {
+    let request = request?;
+    match kept {
+        Kept::Nothing | Kept::Deleted => None,
+        Kept::Live(None) => Some(request),
+        Kept::Live(Some(kept)) if request.epoch > kept.epoch => Some(request),
+        Kept::Live(Some(kept)) => {
+            let unowned = request.epoch == kept.epoch && kept.owner.is_none();
+            Some(request).filter(|_| unowned && request.owner.is_some())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fence(epoch: u64, owner: &str) -> Fence {
+        Fence { epoch, owner: BackendId::new(owner).ok() }
+    }
+
+    /// Saves on a record with this fence, which is nobody's with an empty owner.
+    fn on(kept: (u64, &str), request: (u64, &str)) -> Result<Option<Fence>, Refused> {
+        let (kept, request) = (fence(kept.0, kept.1), fence(request.0, request.1));
+        save(Kept::Live(Some(&kept)), Some(&request), false)
+    }
+
+    #[test]
+    fn an_older_epoch_is_refused_and_a_newer_one_takes_over() {
+        assert_eq!(on((7, "a"), (6, "b")), Err(Refused::Older { epoch: 6, kept: 7 }));
+        assert_eq!(on((7, "a"), (6, "a")), Err(Refused::Older { epoch: 6, kept: 7 }));
+        assert_eq!(on((7, "a"), (7, "a")), Ok(Some(fence(7, "a"))));
+        assert_eq!(on((7, "a"), (8, "b")), Ok(Some(fence(8, "b"))));
+    }
+
+    #[test]
+    fn of_two_owners_in_one_epoch_the_first_wins() {
+        let held = Err(Refused::Held { owner: BackendId::new("a").unwrap() });
+        assert_eq!(on((7, "a"), (7, "b")), held);
+        assert_eq!(on((7, "a"), (7, "")), held, "it was borrowed");
+        assert_eq!(on((7, ""), (7, "")), Ok(Some(fence(7, ""))), "the owner was not there yet");
+        assert_eq!(on((7, ""), (7, "a")), Ok(Some(fence(7, "a"))), "there it is");
+        assert_eq!(on((7, "a"), (8, "")), Ok(Some(fence(8, ""))));
+    }
+
+    #[test]
+    fn who_has_no_fence_saves_only_where_there_is_none() {
+        let kept = fence(7, "a");
+        assert_eq!(save(Kept::Nothing, None, false), Ok(None));
+        assert_eq!(save(Kept::Live(None), None, false), Ok(None));
+        assert_eq!(save(Kept::Live(Some(&kept)), None, false), Err(Refused::Unfenced));
+        assert_eq!(save(Kept::Live(None), Some(&kept), false), Ok(Some(kept)));
+    }
+
+    #[test]
+    fn what_is_shared_is_saved_by_all_but_those_of_an_older_epoch() {
+        let kept = fence(7, "a");
+        let share = |request: Option<&Fence>| save(Kept::Live(Some(&kept)), request, true);
+        assert_eq!(share(None), Ok(Some(kept.clone())));
+        assert_eq!(share(Some(&fence(7, ""))), Ok(Some(kept.clone())));
+        assert!(share(Some(&fence(7, "b"))).is_err());
+        assert!(share(Some(&fence(6, ""))).is_err());
+    }
+
+    #[test]
+    fn what_is_deleted_stays_so() {
+        for request in [None, Some(&fence(1, "a")), Some(&fence(u64::MAX, "a"))] {
+            for shared in [false, true] {
+                assert_eq!(save(Kept::Deleted, request, shared), Err(Refused::Deleted));
+            }
+            assert_eq!(load(Kept::Deleted, request), None);
+            assert_eq!(load(Kept::Nothing, request), None);
+        }
+    }
+
+    #[test]
+    fn the_first_to_read_in_a_new_epoch_raises_the_fence() {
+        let raised = |kept: Option<(u64, &str)>, request: (u64, &str)| {
+            let kept = kept.map(|kept| fence(kept.0, kept.1));
+            load(Kept::Live(kept.as_ref()), Some(&fence(request.0, request.1))).is_some()
+        };
+        assert!(raised(None, (7, "a")));
+        assert!(raised(Some((6, "b")), (7, "a")));
+        assert!(raised(Some((6, "b")), (7, "")), "also one who only borrows");
+        assert!(raised(Some((7, "")), (7, "a")), "the owner has come");
+        assert!(!raised(Some((7, "a")), (7, "a")));
+        assert!(!raised(Some((7, "a")), (7, "b")));
+        assert!(!raised(Some((7, "a")), (7, "")));
+        assert!(!raised(Some((7, "")), (7, "")));
+        assert!(!raised(Some((8, "")), (7, "a")));
+        assert_eq!(load(Kept::Live(Some(&fence(7, "a"))), None), None);
+    }
+}

@@ -1,0 +1,195 @@
+//! What a request knows of its session, for stores under it.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::task::futures::TaskLocalFuture;
+use tower_sessions_core::{session::Id, session_store};
+
+use super::{Refused, fence::Fence};
+use crate::{SessionInfo, Verdict};
+
+tokio::task_local! {
+    /// The scope of the request that this task serves. `None` stands for a request without one, so
+    /// that it does not take that of another request around it.
+    static CURRENT: Option<Scope>;
+}
+
+/// What the stores of this module go by while a request is served: its [`SessionInfo`]. A handle that
+/// is cheap to clone.
+///
+/// The [`SessionScope`](super::SessionScope) layer makes one for each request. It is a task-local: a
+/// task that a handler spawns has none, unless it is carried over with [`within`](Self::within). With
+/// feature `axum` it is an extractor.
+///
+/// # Example
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// use tower_sticky::session_data::Scope;
+///
+/// /// Saves when the answer is out already.
+/// fn later(work: impl Future<Output = ()> + Send + 'static) {
+///     match Scope::current() {
+///         Some(scope) => tokio::spawn(scope.within(work)),
+///         None => tokio::spawn(work),
+///     };
+/// }
+/// # later(async {});
+/// # });
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Scope {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    info: SessionInfo,
+    /// `None` without an epoch: then it is as if there were no scope.
+    fence: Option<Fence>,
+    notes: Mutex<Notes>,
+}
+
+/// What the stores have found out.
+#[derive(Default)]
+struct Notes {
+    /// The fence that was on the record when it was read.
+    seen: Option<(Id, Fence)>,
+    refused: Option<Refused>,
+}
+
+/// How far a local copy may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Copies {
+    pub(super) epoch: u64,
+    /// Whether one that is there may be read.
+    pub(super) read: bool,
+}
+
+impl Scope {
+    /// The scope of a request of which this is known.
+    pub fn new(info: SessionInfo) -> Self {
+        let borrowed = info.verdict() == Verdict::Borrowed;
+        let owner = (!borrowed).then(|| info.backend().clone());
+        let fence = info.epoch().map(|epoch| Fence { epoch, owner });
+        Self { inner: Arc::new(Inner { info, fence, notes: Mutex::default() }) }
+    }
+
+    /// The scope of the request that this task serves.
+    pub fn current() -> Option<Self> {
+        CURRENT.try_with(Clone::clone).ok().flatten()
+    }
+
+    /// What is known of the session.
+    pub fn info(&self) -> &SessionInfo {
+        &self.inner.info
+    }
+
+    /// Why a store has refused to save, if one has while this request was served.
+    pub fn refused(&self) -> Option<Refused> {
+        self.notes().refused.clone()
+    }
+
+    /// Runs a future in this scope.
+    pub fn within<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
+        enter(Some(self), future)
+    }
+
+    /// Whether a save was refused because the pin of this request is worth nothing any more: it will be
+    /// refused again, until the session gets a new one.
+    pub(super) fn has_stale_pin(&self) -> bool {
+        let notes = self.notes();
+        notes.refused.is_some() && notes.seen.as_ref().is_some_and(|(_, seen)| self.is_behind(seen))
+    }
+
+    /// Whether another backend has the session by now.
+    fn is_behind(&self, seen: &Fence) -> bool {
+        let fence = self.inner.fence.as_ref().filter(|fence| fence.owner.is_some());
+        fence.is_some_and(|fence| seen.owner != fence.owner && seen.is_past(fence))
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        // Nothing can panic under the lock.
+        self.inner.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs a future in a scope, or in none.
+pub(super) fn enter<F: Future>(
+    scope: Option<Scope>,
+    future: F,
+) -> TaskLocalFuture<Option<Scope>, F> {
+    CURRENT.scope(scope, future)
+}
+
+/// Calls a function in a scope, or in none.
+pub(super) fn enter_sync<T>(scope: Option<Scope>, function: impl FnOnce() -> T) -> T {
+    CURRENT.sync_scope(scope, function)
+}
+
+fn with<T>(look: impl FnOnce(&Scope) -> Option<T>) -> Option<T> {
+    CURRENT.try_with(|scope| scope.as_ref().and_then(look)).ok().flatten()
+}
+
+/// The fence of the current request, for a look at the session `id` or a save of it.
+///
+/// One that has read what was written in a later epoch by its own backend builds on that, so it goes on
+/// in that epoch: two requests that moved at the same time both got a pin.
+pub(super) fn fence(id: &Id) -> Option<Fence> {
+    with(|scope| {
+        let fence = scope.inner.fence.as_ref()?;
+        let notes = scope.notes();
+        let seen = notes.seen.as_ref().filter(|(of, _)| of == id).map(|(_, seen)| seen);
+        let later = seen.filter(|seen| {
+            fence.owner.is_some() && seen.owner == fence.owner && seen.epoch > fence.epoch
+        });
+        Some(later.unwrap_or(fence).clone())
+    })
+}
+
+/// Notes the fence that was on a record, which the current request has read.
+pub(super) fn saw(id: &Id, seen: Option<Fence>) {
+    with(|scope| {
+        scope.notes().seen = seen.map(|seen| (*id, seen));
+        Some(())
+    });
+}
+
+/// Notes that the current request was refused, and makes an error of it.
+pub(super) fn refuse(refused: Refused) -> session_store::Error {
+    with(|scope| {
+        scope.notes().refused = Some(refused.clone());
+        Some(())
+    });
+    refused.into()
+}
+
+/// How far the current request may use a local copy of the session; `None`: not at all.
+pub(super) fn copies() -> Option<Copies> {
+    with(|scope| {
+        let fence = scope.inner.fence.as_ref().filter(|fence| fence.owner.is_some())?;
+        let read = scope.inner.info.verdict() == Verdict::Pinned;
+        Some(Copies { epoch: fence.epoch, read })
+    })
+}
+
+/// Whether the current request has found that what is stored is newer than its epoch.
+pub(super) fn is_outdated(id: &Id) -> bool {
+    let outdated = with(|scope| {
+        let fence = scope.inner.fence.as_ref()?;
+        let notes = scope.notes();
+        let seen = notes.seen.as_ref().filter(|(of, _)| of == id);
+        Some(seen.is_some_and(|(_, seen)| seen.is_past(fence)))
+    });
+    outdated.unwrap_or(false)
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").field("info", &self.inner.info).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,168 @@
+//! Shops that count in the session, and a client with a cookie jar.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::State,
+    http::{Request, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio::sync::Semaphore;
+use tower::ServiceExt;
+use tower_sessions::{Session, SessionManagerLayer, SessionStore};
+use tower_sticky::{
+    Backends, KeyRing, Mode, NoInner, StickyLayer, StickyService,
+    affinity::Cookie,
+    session_data::{FencedCache, MemoryStore, SessionScope},
+};
+
+/// Shops behind a gateway.
+pub struct Fleet {
+    pub backends: Backends<Router>,
+    pub gateway: StickyService<Router, NoInner>,
+    pub slow: Slow,
+}
+
+/// Where slow requests wait: between reading the session and writing it.
+#[derive(Clone)]
+pub struct Slow {
+    pub have_read: Arc<Semaphore>,
+    pub may_write: Arc<Semaphore>,
+}
+
+impl Fleet {
+    /// Shops `a`, `b` and `c`, each with a fenced cache of its own.
+    pub fn fenced<S: SessionStore + Clone>(store: &S) -> Self {
+        Self::new(|slow| fenced_shop(store, slow))
+    }
+
+    /// Shops that `shop` makes; `Slow` is the same for all of them.
+    pub fn new(shop: impl Fn(&Slow) -> Router) -> Self {
+        let slow =
+            Slow { have_read: Arc::new(Semaphore::new(0)), may_write: Arc::new(Semaphore::new(0)) };
+        let backends = Backends::from_iter(["a", "b", "c"].map(|name| (name, shop(&slow))));
+        let keys = KeyRing::generate().unwrap();
+        let gateway = StickyLayer::new(backends.clone(), Cookie::sealed("sticky", keys))
+            .session_extensions(true)
+            .replicas(1)
+            .into_service();
+        Self { backends, gateway, slow }
+    }
+
+    /// Sends all sessions to this shop.
+    pub fn only(&self, name: &str) {
+        self.backends.set_mode(name, Mode::Active).unwrap();
+        for other in ["a", "b", "c"].into_iter().filter(|other| *other != name) {
+            self.backends.set_mode(other, Mode::Disabled).unwrap();
+        }
+    }
+}
+
+fn fenced_shop<S: SessionStore + Clone>(store: &S, slow: &Slow) -> Router {
+    let cache = FencedCache::new(MemoryStore::new(), store.clone());
+    shop(cache, slow).layer(SessionScope::new())
+}
+
+/// A shop that keeps its sessions in `store`, without a scope.
+pub fn shop<S: SessionStore + Clone>(store: S, slow: &Slow) -> Router {
+    Router::new()
+        .route("/count", get(count))
+        .route("/read", get(read))
+        .route("/slow", get(count_slowly))
+        .route("/logout", get(logout))
+        .with_state(slow.clone())
+        .layer(SessionManagerLayer::new(store))
+}
+
+type Answered = Result<String, Failed>;
+
+/// The session cannot be read or written.
+pub struct Failed(tower_sessions::session::Error);
+
+impl From<tower_sessions::session::Error> for Failed {
+    fn from(error: tower_sessions::session::Error) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        (StatusCode::INTERNAL_SERVER_ERROR, self.0.to_string()).into_response()
+    }
+}
+
+async fn count(session: Session) -> Answered {
+    let count = session.get::<u32>("count").await?.unwrap_or(0) + 1;
+    session.insert("count", count).await?;
+    Ok(count.to_string())
+}
+
+async fn read(session: Session) -> Answered {
+    let count = session.get::<u32>("count").await?;
+    Ok(count.map_or("nobody".to_owned(), |count| count.to_string()))
+}
+
+async fn count_slowly(State(slow): State<Slow>, session: Session) -> Answered {
+    let count = session.get::<u32>("count").await?.unwrap_or(0) + 1;
+    slow.have_read.add_permits(1);
+    slow.may_write.acquire().await.unwrap().forget();
+    session.insert("count", count).await?;
+    Ok(count.to_string())
+}
+
+async fn logout(session: Session) -> Answered {
+    session.flush().await?;
+    Ok("bye".to_owned())
+}
+
+/// A browser. A clone has the cookies of now.
+#[derive(Debug, Clone, Default)]
+pub struct Client {
+    pub jar: BTreeMap<String, String>,
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub body: String,
+}
+
+impl Client {
+    pub async fn get(&mut self, fleet: &Fleet, path: &str) -> Answer {
+        self.get_from(fleet.gateway.clone(), path).await
+    }
+
+    pub async fn get_from<S, B>(&mut self, service: S, path: &str) -> Answer
+    where
+        S: tower::Service<Request<Body>, Response = Response<B>>,
+        S::Error: std::fmt::Debug,
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<tower::BoxError>,
+    {
+        let cookies: Vec<_> = self.jar.iter().map(|(name, v)| format!("{name}={v}")).collect();
+        let request = Request::get(path).header(header::COOKIE, cookies.join("; "));
+        let response = service.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        for cookie in response.headers().get_all(header::SET_COOKIE) {
+            let cookie = cookie.to_str().unwrap();
+            let (name, value) = cookie.split(';').next().unwrap().split_once('=').unwrap();
+            if cookie.contains("Max-Age=0") {
+                self.jar.remove(name);
+            } else {
+                self.jar.insert(name.to_owned(), value.to_owned());
+            }
+        }
+        let status = response.status();
+        let body = to_bytes(Body::new(response.into_body()), usize::MAX).await.unwrap();
+        Answer { status, body: String::from_utf8(body.to_vec()).unwrap() }
+    }
+
+    /// The body of an answer that is to be good.
+    pub async fn ok(&mut self, fleet: &Fleet, path: &str) -> String {
+        let answer = self.get(fleet, path).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.body);
+        answer.body
+    }
+}

@@ -1,0 +1,392 @@
+//! The scope and the fenced cache, request by request. Sessions that move over real stores are in
+//! `tests/heavy/session_data`.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    time::{Duration, SystemTime},
+};
+
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use tokio::sync::Semaphore;
+use tower::{Layer, ServiceExt};
+use tower_sessions::{
+    SessionStore,
+    session::{Id, Record},
+    session_store::{self, Error},
+};
+use tower_sticky::{
+    SessionAction, SessionInfo,
+    session_data::{FencedCache, MemoryStore, Refused, Scope, SessionScope},
+};
+
+/// A store that counts, and does as it is told. Clones share everything.
+#[derive(Debug, Clone)]
+struct Told {
+    store: MemoryStore,
+    loads: Arc<AtomicUsize>,
+    /// Saves and loads wait for a permit, when they are told to.
+    waits: Arc<AtomicBool>,
+    /// Saves wait before they are done, and not only before they are answered.
+    is_slow: Arc<AtomicBool>,
+    go: Arc<Semaphore>,
+    fails: Arc<AtomicBool>,
+}
+
+impl Told {
+    fn new() -> Self {
+        Self {
+            store: MemoryStore::new(),
+            loads: Arc::default(),
+            waits: Arc::default(),
+            is_slow: Arc::default(),
+            go: Arc::new(Semaphore::new(0)),
+            fails: Arc::default(),
+        }
+    }
+
+    async fn wait(&self) {
+        if self.waits.load(SeqCst) {
+            self.go.acquire().await.unwrap().forget();
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl SessionStore for Told {
+    async fn create(&self, record: &mut Record) -> session_store::Result<()> {
+        self.store.create(record).await
+    }
+
+    /// What is saved is there before the answer is.
+    async fn save(&self, record: &Record) -> session_store::Result<()> {
+        if self.is_slow.load(SeqCst) {
+            self.go.acquire().await.unwrap().forget();
+        }
+        self.store.save(record).await?;
+        self.wait().await;
+        if self.fails.load(SeqCst) { Err(Error::Backend("no answer".into())) } else { Ok(()) }
+    }
+
+    /// What is loaded is what was there before the answer.
+    async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
+        self.loads.fetch_add(1, SeqCst);
+        let found = self.store.load(id).await;
+        self.wait().await;
+        found
+    }
+
+    async fn delete(&self, id: &Id) -> session_store::Result<()> {
+        self.store.delete(id).await
+    }
+}
+
+type Shop = FencedCache<MemoryStore, Told>;
+
+fn shop(store: &Told) -> Shop {
+    FencedCache::new(MemoryStore::new(), store.clone())
+}
+
+const ID: Id = Id(7);
+
+fn record(number: u32) -> Record {
+    Record {
+        id: ID,
+        data: HashMap::from([("number".to_owned(), number.into())]),
+        expiry_date: (SystemTime::now() + Duration::from_secs(86_400)).into(),
+    }
+}
+
+fn headers(outcome: &str, backend: &str, epoch: u64) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in
+        [("outcome", outcome), ("backend", backend), ("session", "00000000000000ff")]
+    {
+        let name = http::HeaderName::try_from(format!("x-sticky-{name}")).unwrap();
+        headers.insert(name, HeaderValue::from_str(value).unwrap());
+    }
+    headers.insert("x-sticky-epoch", epoch.into());
+    headers
+}
+
+fn scope(outcome: &str, backend: &str, epoch: u64) -> Scope {
+    Scope::new(SessionInfo::from_headers(&headers(outcome, backend, epoch)).unwrap())
+}
+
+/// The number in what a request to `a` reads.
+async fn read(shop: &Shop, outcome: &str, epoch: u64) -> Option<u64> {
+    number(scope(outcome, "a", epoch).within(shop.load(&ID)).await)
+}
+
+fn number(loaded: session_store::Result<Option<Record>>) -> Option<u64> {
+    let record = loaded.unwrap()?;
+    assert_eq!(record.data.len(), 1, "nothing else is in it: {record:?}");
+    record.data["number"].as_u64()
+}
+
+async fn save(shop: &Shop, epoch: u64, number: u32) {
+    scope("pinned", "a", epoch).within(shop.save(&record(number))).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_is_good_for_one_epoch_and_for_pinned_requests() {
+    let store = Told::new();
+    let shop = shop(&store);
+    save(&shop, 5, 1).await;
+    let loads = || store.loads.swap(0, SeqCst);
+    for _ in 0..3 {
+        assert_eq!(read(&shop, "pinned", 5).await, Some(1));
+    }
+    assert_eq!(loads(), 0, "the copy is at hand");
+    for (outcome, epoch) in [("moved", 6), ("borrowed", 6), ("pinned", 5), ("assigned", 6)] {
+        assert_eq!(read(&shop, outcome, epoch).await, Some(1));
+        assert_eq!(loads(), 1, "{outcome} in epoch {epoch} reads the store");
+    }
+    assert_eq!(read(&shop, "pinned", 6).await, Some(1));
+    assert_eq!(loads(), 0, "the copy is of the later epoch");
+    assert_eq!(number(shop.load(&ID).await), Some(1));
+    assert_eq!(loads(), 1, "without a scope the store is read");
+    assert_eq!(read(&shop, "pinned", 6).await, Some(1));
+    assert_eq!(loads(), 0, "nobody else took the copy away");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_is_not_kept_for_longer_than_it_may() {
+    let store = Told::new();
+    let shop = shop(&store).fresh_for(Duration::from_secs(10));
+    save(&shop, 5, 1).await;
+    // Another backend, which has borrowed the session, serves the logout.
+    scope("borrowed", "b", 5).within(store.delete(&ID)).await.unwrap();
+    tokio::time::advance(Duration::from_millis(9_999)).await;
+    assert_eq!(read(&shop, "pinned", 5).await, Some(1), "as it is documented");
+    let late = scope("pinned", "a", 5);
+    let error = late.clone().within(shop.save(&record(2))).await.unwrap_err();
+    assert_eq!(Refused::of(&error), Some(Refused::Deleted), "but it cannot be saved");
+    assert_eq!(read(&shop, "pinned", 5).await, None, "and that told the truth");
+
+    let store = Told::new();
+    let shop = self::shop(&store).fresh_for(Duration::from_secs(10));
+    save(&shop, 5, 1).await;
+    store.delete(&ID).await.unwrap();
+    tokio::time::advance(Duration::from_secs(10)).await;
+    assert_eq!(read(&shop, "pinned", 5).await, None, "or the time is over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_no_scope_leaves_no_copy_that_is_out_of_date() {
+    let store = Told { store: MemoryStore::new().shared_saves(true), ..Told::new() };
+    let shop = shop(&store);
+    save(&shop, 5, 1).await;
+    shop.save(&record(2)).await.unwrap();
+    assert_eq!(read(&shop, "pinned", 5).await, Some(2));
+    scope("borrowed", "a", 5).within(shop.save(&record(3))).await.unwrap();
+    assert_eq!(read(&shop, "pinned", 5).await, Some(3));
+    shop.delete(&ID).await.unwrap();
+    assert_eq!(read(&shop, "pinned", 5).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_save_that_fails_leaves_no_copy() {
+    let store = Told::new();
+    let shop = shop(&store);
+    save(&shop, 5, 1).await;
+    store.fails.store(true, SeqCst);
+    let saved = scope("pinned", "a", 5).within(shop.save(&record(2))).await;
+    assert!(saved.is_err());
+    assert_eq!(read(&shop, "pinned", 5).await, Some(2), "the store had taken it all the same");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_save_that_is_given_up_leaves_no_copy() {
+    let store = Told { store: MemoryStore::new().shared_saves(true), ..Told::new() };
+    let shop = shop(&store);
+    save(&shop, 5, 1).await;
+    for (number, outcome) in [(2, "pinned"), (3, "borrowed")] {
+        store.waits.store(true, SeqCst);
+        let record = record(number);
+        let given_up = scope(outcome, "a", 5).within(shop.save(&record));
+        assert!(tokio::time::timeout(Duration::from_secs(1), given_up).await.is_err());
+        store.waits.store(false, SeqCst);
+        assert_eq!(read(&shop, "pinned", 5).await, Some(number.into()), "{outcome}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_before_a_save_is_no_copy_after_it() {
+    let store = Told::new();
+    let shop = shop(&store);
+    save(&shop, 5, 1).await;
+    shop.load(&ID).await.unwrap();
+    // A request reads the old state, and its answer is slow in coming.
+    store.waits.store(true, SeqCst);
+    let reader = tokio::spawn({
+        let shop = shop.clone();
+        async move { read(&shop, "moved", 6).await }
+    });
+    tokio::task::yield_now().await;
+    store.waits.store(false, SeqCst);
+    save(&shop, 6, 2).await;
+    store.go.add_permits(1);
+    assert_eq!(reader.await.unwrap(), Some(1), "that was the state then");
+    assert_eq!(read(&shop, "pinned", 6).await, Some(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_saves_at_once_leave_no_copy_of_the_wrong_one() {
+    let store = Told::new();
+    let shop = shop(&store);
+    save(&shop, 5, 1).await;
+    let saving = |number| {
+        let shop = shop.clone();
+        tokio::spawn(async move { save(&shop, 5, number).await })
+    };
+    // The first to begin is the last that the store takes, and the first that it answers.
+    store.is_slow.store(true, SeqCst);
+    let first = saving(2);
+    tokio::task::yield_now().await;
+    store.is_slow.store(false, SeqCst);
+    store.waits.store(true, SeqCst);
+    let second = saving(3);
+    tokio::task::yield_now().await;
+    store.waits.store(false, SeqCst);
+    store.go.add_permits(1);
+    first.await.unwrap();
+    store.go.add_permits(1);
+    second.await.unwrap();
+    assert_eq!(read(&shop, "pinned", 5).await, Some(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_token_does_not_take_the_copy_of_a_new_epoch() {
+    let store = Told::new();
+    let shop = shop(&store);
+    save(&shop, 5, 1).await;
+    save(&shop, 7, 2).await;
+    store.loads.store(0, SeqCst);
+    assert_eq!(read(&shop, "pinned", 5).await, Some(2), "from the store");
+    assert_eq!(read(&shop, "pinned", 5).await, Some(2), "from the store again");
+    assert_eq!(store.loads.load(SeqCst), 2);
+    assert_eq!(read(&shop, "pinned", 7).await, Some(2), "the copy is still there");
+    assert_eq!(store.loads.load(SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_expire_in_memory_and_make_room() {
+    let store = MemoryStore::new();
+    let short = |id| {
+        let expiry_date = (SystemTime::now() + Duration::from_secs(60)).into();
+        Record { id: Id(id), expiry_date, ..record(1) }
+    };
+    for id in 0..1000 {
+        store.save(&short(id)).await.unwrap();
+    }
+    assert!(store.load(&Id(999)).await.unwrap().is_some());
+    store.delete(&Id(998)).await.unwrap();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    assert_eq!(store.load(&Id(999)).await.unwrap(), None);
+    assert!(store.save(&short(998)).await.is_err(), "it was deleted a minute ago");
+    tokio::time::advance(Duration::from_secs(540)).await;
+    store.save(&short(998)).await.unwrap();
+    for id in 1000..6000 {
+        store.save(&short(id)).await.unwrap();
+    }
+    tokio::time::advance(Duration::from_secs(61)).await;
+    for id in 6000..12_000 {
+        store.save(&short(id)).await.unwrap();
+    }
+    assert!(store.len() < 6100, "{} are left of 12,000, 6000 of them good", store.len());
+}
+
+/// An application that answers 500 after a save that is refused, as tower-sessions does.
+async fn refused(request: Request<()>, store: MemoryStore) -> Response<&'static str> {
+    let _ = request;
+    let _ = store.load(&ID).await;
+    let status = match store.save(&record(1)).await {
+        Ok(()) => StatusCode::OK,
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let mut response = Response::new(if Scope::current().is_some() { "scope" } else { "none" });
+    *response.status_mut() = status;
+    response
+}
+
+async fn ask(
+    layer: &SessionScope,
+    store: &MemoryStore,
+    headers: HeaderMap,
+) -> Response<&'static str> {
+    let store = store.clone();
+    let app = tower::service_fn(move |request| {
+        let store = store.clone();
+        async move { Ok::<_, std::convert::Infallible>(refused(request, store).await) }
+    });
+    let mut request = Request::new(());
+    *request.headers_mut() = headers;
+    layer.layer(app).oneshot(request).await.unwrap()
+}
+
+#[tokio::test]
+async fn headers_are_believed_only_on_request() {
+    let store = MemoryStore::new();
+    let said = ask(&SessionScope::new(), &store, headers("pinned", "a", 5)).await;
+    assert_eq!(*said.body(), "none");
+    let said = ask(&SessionScope::from_headers(), &store, headers("pinned", "a", 5)).await;
+    assert_eq!(*said.body(), "scope");
+    let said = ask(&SessionScope::from_headers(), &store, HeaderMap::new()).await;
+    assert_eq!(*said.body(), "none", "the gateway says nothing");
+    // A request within another one has its own scope, or none.
+    let outer = scope("pinned", "a", 5);
+    let said = outer.within(ask(&SessionScope::new(), &store, HeaderMap::new())).await;
+    assert_eq!(*said.body(), "none");
+}
+
+#[tokio::test]
+async fn a_refusal_is_a_conflict_and_ends_a_pin_that_is_out_of_date() {
+    let layer = SessionScope::from_headers().application_header("x-action").unwrap();
+    let store = MemoryStore::new();
+    assert_eq!(ask(&layer, &store, headers("pinned", "a", 5)).await.status(), StatusCode::OK);
+    // Without a scope tower-sessions' own answer stands.
+    let direct = ask(&layer, &store, HeaderMap::new()).await;
+    assert_eq!(direct.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let borrowed = ask(&layer, &store, headers("borrowed", "b", 5)).await;
+    assert_eq!(borrowed.status(), StatusCode::CONFLICT);
+    assert!(!borrowed.headers().contains_key("x-action"), "the pin of its home is good");
+    let late = ask(&layer, &store, headers("pinned", "b", 4)).await;
+    assert_eq!(late.status(), StatusCode::CONFLICT);
+    assert_eq!(late.headers()["x-action"], "end");
+    assert_eq!(late.extensions().get(), Some(&SessionAction::End));
+    let again = ask(&layer, &store, headers("moved", "b", 6)).await;
+    assert_eq!(again.status(), StatusCode::OK);
+    assert!(again.headers().is_empty());
+}
+
+#[tokio::test]
+async fn handlers_get_it_from_axum() {
+    use axum::{Router, body::Body, routing::get};
+    async fn must(info: SessionInfo, scope: Scope) -> String {
+        format!("{} {:?}", info.backend(), scope.refused())
+    }
+    async fn may(info: Option<SessionInfo>, scope: Option<Scope>) -> String {
+        format!("{} {}", info.is_some(), scope.is_some())
+    }
+    let app: Router = Router::new().route("/must", get(must)).route("/may", get(may));
+    let app = app.layer(SessionScope::from_headers());
+    let ask = async |path: &str, headers: HeaderMap| {
+        let mut request = Request::get(path).body(Body::empty()).unwrap();
+        *request.headers_mut() = headers;
+        let response = app.clone().oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = axum::body::to_bytes(response.into_body(), 1000).await.unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    };
+    let told = || headers("pinned", "a", 5);
+    assert_eq!(ask("/must", told()).await, (StatusCode::OK, "a None".to_owned()));
+    assert_eq!(ask("/may", told()).await.1, "true true");
+    assert_eq!(ask("/may", HeaderMap::new()).await.1, "false false");
+    let (status, why) = ask("/must", HeaderMap::new()).await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(why.contains("does the gateway say it?"), "{why}");
+}
