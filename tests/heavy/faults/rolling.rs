@@ -96,13 +96,7 @@ impl Room {
 
 /// Restarts one backend. `resting` is a session of it that has nothing to do meanwhile but one request,
 /// which is answered only when its process is told to stop.
-async fn restart(
-    setup: &mut Setup,
-    room: &Room,
-    traffic: &Traffic,
-    index: usize,
-    resting: &mut Session,
-) {
+async fn restart(setup: &mut Setup, room: &Room, index: usize, resting: &mut Session) {
     let name = NAMES[index];
     let number = crate::session::number(&http::Method::POST);
     let request = Request::post("/until-stopped").header("x-number", number);
@@ -185,7 +179,7 @@ fn rolling_restarts_lose_no_request_and_no_session() {
             // Some requests between any two restarts.
             traffic.more(2 * CLIENTS).await;
             let index = step % NAMES.len();
-            restart(&mut setup, &room, &traffic, index, &mut resting[index]).await;
+            restart(&mut setup, &room, index, &mut resting[index]).await;
         }
         let (mut requests, mut moves) = (0, 0);
         for (session, records) in traffic.end().await {
