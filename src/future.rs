@@ -136,6 +136,7 @@ where
 
                 StepProjection::HandOver { work, to, reason } => {
                     let moves = ready!(work.poll(cx));
+                    dispatch.alone = work.release();
                     Step::Begin { next: dispatch.handed_over(moves, *to, *reason) }
                 }
 
@@ -168,6 +169,12 @@ where
                             }
                         }
                         gate => {
+                            // What failed may not be the backend's service any more.
+                            let known = wait.state.as_deref().filter(|_| gate.is_failure());
+                            if let Some(service) = known.and_then(|state| dispatch.renewed(state)) {
+                                wait.service = service;
+                                continue;
+                            }
                             let owned = this.step.as_mut().project_replace(Step::Done);
                             let OwnedStep::Wait { wait } = owned else { return Poll::Pending };
                             let Some(left) = wait.leave() else { return Poll::Pending };
@@ -185,7 +192,7 @@ where
                     match result {
                         Ok(response) => {
                             observe(dispatch.core(), in_flight.state(), *started);
-                            judge(dispatch, in_flight.state(), trial, &response);
+                            judge(dispatch, &in_flight, trial, &response);
                             this.step.set(Step::Done);
                             return Poll::Ready(Ok(stamp(dispatch, response, in_flight)));
                         }
@@ -310,10 +317,15 @@ fn shut<S: Clone>(
 #[inline]
 fn judge<S, RB>(
     dispatch: &Dispatch<S>,
-    state: &BackendState,
+    in_flight: &InFlight,
     trial: Option<Trial>,
     response: &Response<RB>,
 ) {
+    if in_flight.is_outdated() {
+        // It says nothing about the service that the backend has now.
+        return drop(trial);
+    }
+    let state = in_flight.state();
     let (pool, health) = (dispatch.core().backends.pool(), &dispatch.core().options.health);
     let failure = is_failure(response.status(), response.headers(), dispatch.asked().grpc);
     if failure && health.judges_answers() {

@@ -80,17 +80,19 @@ impl BeforeMove {
     /// Begins to carry a session over that has to move.
     pub(crate) fn begin(&self, session: Move) -> HandOver {
         let sleep = Box::pin(sleep_until(later(self.patience)));
-        HandOver { work: Mutex::new((self.hook)(session)), sleep, _only: None }
+        HandOver { work: Mutex::new((self.hook)(session)), sleep, alone: None }
     }
 
-    /// The same for a session that could stay. `None` when it is being carried over already, for another
-    /// request of it.
-    pub(crate) fn begin_alone(&self, session: u64, planned: Move) -> Option<HandOver> {
-        if !lock(&self.under_way).insert(session) {
-            return None;
-        }
-        let only = Only { session, under_way: self.under_way.clone() };
-        Some(HandOver { _only: Some(only), ..self.begin(planned) })
+    /// The same for a session that could stay, and is held alone.
+    pub(crate) fn begin_alone(&self, alone: Alone, session: Move) -> HandOver {
+        HandOver { alone: Some(alone), ..self.begin(session) }
+    }
+
+    /// Sees to it that no other request carries this session over, until it is dropped. `None` when one
+    /// does already.
+    pub(crate) fn alone(&self, session: u64) -> Option<Alone> {
+        let first = lock(&self.under_way).insert(session);
+        first.then(|| Alone { session, under_way: self.under_way.clone() })
     }
 }
 
@@ -105,10 +107,15 @@ pub(crate) struct HandOver {
     /// Never locked: it makes the future of the response `Sync`, whatever the hook's is.
     work: Mutex<HookFuture>,
     sleep: Pin<Box<Sleep>>,
-    _only: Option<Only>,
+    alone: Option<Alone>,
 }
 
 impl HandOver {
+    /// What sees to it that nobody else carries the session over: kept until the move is settled.
+    pub(crate) fn release(&mut self) -> Option<Alone> {
+        self.alone.take()
+    }
+
     /// Ready with whether that worked.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let work = self.work.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -127,12 +134,12 @@ impl HandOver {
 }
 
 /// Nobody else carries this session over, until it is dropped.
-struct Only {
+pub(crate) struct Alone {
     session: u64,
     under_way: Arc<Mutex<HashSet<u64>>>,
 }
 
-impl Drop for Only {
+impl Drop for Alone {
     fn drop(&mut self) {
         lock(&self.under_way).remove(&self.session);
     }

@@ -58,13 +58,15 @@ use crate::{
 pub struct StickySession<S, I = NoInner, E = Respond> {
     service: StickyService<S, I, E>,
     held: Arc<Held>,
+    /// One for each handle; calls under way have none.
+    handles: Arc<()>,
 }
 
 impl<S, I, E> StickySession<S, I, E> {
     pub(crate) fn new(service: StickyService<S, I, E>, held: Held) -> Self {
         // Drains have to wait for it, also where nobody else remembers a session.
         service.backends().pool().remembers(None);
-        Self { service, held: Arc::new(held) }
+        Self { service, held: Arc::new(held), handles: Arc::new(()) }
     }
 
     /// What identifies it.
@@ -130,7 +132,7 @@ where
 /// A session of which nobody has a handle any more has ended.
 impl<S, I, E> Drop for StickySession<S, I, E> {
     fn drop(&mut self) {
-        if Arc::strong_count(&self.held) == 1 {
+        if Arc::strong_count(&self.handles) == 1 {
             self.end();
         }
     }
@@ -138,7 +140,11 @@ impl<S, I, E> Drop for StickySession<S, I, E> {
 
 impl<S, I, E> Clone for StickySession<S, I, E> {
     fn clone(&self) -> Self {
-        Self { service: self.service.clone(), held: self.held.clone() }
+        Self {
+            service: self.service.clone(),
+            held: self.held.clone(),
+            handles: self.handles.clone(),
+        }
     }
 }
 
@@ -215,10 +221,16 @@ impl Held {
         if kept.version != version {
             return;
         }
+        let epoch = kept.pin.map_or(epoch, |pin| epoch.max(pin.epoch + 1));
         let seen = (millis / 1000) as u32;
         let issued = kept.pin.map_or(seen, |pin| pin.issued);
         kept.pin = Some(Pin { backend: backend.tag, session: self.session, epoch, issued, seen });
         kept.version += 1;
+    }
+
+    /// Whether it is still where it was at `version`, and has not ended.
+    pub(crate) fn is_at(&self, version: u64) -> bool {
+        self.kept().version == version
     }
 
     /// Forgets where it is, and tells where it was.

@@ -128,6 +128,8 @@ impl SessionInfo {
 
     /// Says it in headers.
     pub(crate) fn write(&self, headers: &mut HeaderMap) {
+        // Nothing of a client, and nothing of an earlier attempt, is left beside it.
+        strip(headers);
         let mut say = |name: HeaderName, value: String| {
             if let Ok(value) = HeaderValue::try_from(value) {
                 headers.insert(name, value);

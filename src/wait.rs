@@ -54,6 +54,12 @@ pub(crate) enum Gate {
     Failed(BoxError),
 }
 
+impl Gate {
+    pub(crate) fn is_failure(&self) -> bool {
+        matches!(self, Self::Failed(_))
+    }
+}
+
 impl<S> Wait<S> {
     pub(crate) fn new(
         service: S,

@@ -28,6 +28,8 @@ pub(crate) struct Census {
     sessions: OnceLock<Sessions>,
     /// The same for requests whose sessions cannot be told apart.
     anonymous: AtomicU32,
+    /// The same for sessions that somebody remembers; the others are nobody's.
+    remembered: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -56,7 +58,10 @@ impl Census {
     /// A session was here at `tick`, which is at least 1. Without a key it is one of those that cannot
     /// be told apart.
     #[inline]
-    pub(crate) fn saw(&self, session: Option<u64>, tick: u32) {
+    pub(crate) fn saw(&self, session: Option<u64>, remembered: bool, tick: u32) {
+        if remembered {
+            touch(&self.remembered, tick);
+        }
         let Some(session) = session else {
             return touch(&self.anonymous, tick);
         };
@@ -87,8 +92,11 @@ impl Census {
         Some(sessions.few.count(window).unwrap_or_else(|| sessions.estimate(window)))
     }
 
-    /// Whether any session is there.
+    /// Whether no session is there that somebody remembers.
     pub(crate) fn is_empty(&self, window: Window) -> bool {
+        if !window.has(self.remembered.load(Relaxed)) {
+            return true;
+        }
         !window.has(self.anonymous.load(Relaxed))
             && self.sessions.get().is_none_or(|sessions| match sessions.few.count(window) {
                 Some(count) => count == 0,
@@ -162,8 +170,8 @@ mod tests {
         {
             while seen < sessions {
                 let session = numbers.next();
-                census.saw(Some(session), 1);
-                census.saw(Some(session), 1);
+                census.saw(Some(session), true, 1);
+                census.saw(Some(session), true, 1);
                 seen += 1;
             }
             let count = census.count(window(1, 60)).unwrap();
@@ -175,7 +183,7 @@ mod tests {
     #[test]
     fn numbers_in_a_row_are_as_good_as_any() {
         let census = Census::default();
-        (0..10_000).for_each(|session| census.saw(Some(session), 1));
+        (0..10_000).for_each(|session| census.saw(Some(session), true, 1));
         let count = census.count(window(1, 0)).unwrap();
         assert!(count.abs_diff(10_000) < 1200, "10,000 users were counted as {count}");
     }
@@ -183,8 +191,8 @@ mod tests {
     #[test]
     fn only_those_who_were_seen_lately_count() {
         let census = Census::default();
-        census.saw(Some(1), 1);
-        census.saw(Some(2), 50);
+        census.saw(Some(1), true, 1);
+        census.saw(Some(2), true, 50);
         assert_eq!(census.count(window(50, 60)), Some(2));
         assert_eq!(census.count(window(62, 60)), Some(1), "the first was seen 61 ticks ago");
         assert!(!census.is_empty(window(110, 60)));
@@ -194,7 +202,7 @@ mod tests {
     #[test]
     fn who_has_left_does_not_count() {
         let census = Census::default();
-        (1..=3).for_each(|session| census.saw(Some(session), 1));
+        (1..=3).for_each(|session| census.saw(Some(session), true, 1));
         census.forget(2);
         assert_eq!(census.count(window(1, 60)), Some(2));
         census.forget(1);
@@ -205,9 +213,17 @@ mod tests {
     #[test]
     fn sessions_that_cannot_be_told_apart_are_not_counted() {
         let census = Census::default();
-        census.saw(None, 5);
+        census.saw(None, true, 5);
         assert_eq!(census.count(window(5, 60)), None);
         assert!(!census.is_empty(window(65, 60)));
         assert!(census.is_empty(window(66, 60)));
+    }
+
+    #[test]
+    fn whom_nobody_remembers_holds_nothing_up() {
+        let census = Census::default();
+        census.saw(Some(1), false, 5);
+        assert_eq!(census.count(window(5, 60)), Some(1));
+        assert!(census.is_empty(window(5, 60)));
     }
 }

@@ -74,12 +74,14 @@ impl Few {
     /// The session's cell, or a free one that is its own from now on.
     #[inline]
     fn place(&self, session: u64, hash: u64) -> Option<&Cell> {
-        self.reach(hash).find(|cell| match cell.session.load(Acquire) {
-            0 => match cell.session.compare_exchange(0, session, AcqRel, Acquire) {
-                Ok(_) => true,
-                Err(other) => other == session,
-            },
-            other => other == session,
+        let own = self.reach(hash).find(|cell| cell.session.load(Acquire) == session);
+        own.or_else(|| {
+            self.reach(hash).find(|cell| {
+                match cell.session.compare_exchange(0, session, AcqRel, Acquire) {
+                    Ok(_) => true,
+                    Err(other) => other == session,
+                }
+            })
         })
     }
 
@@ -121,5 +123,7 @@ mod tests {
         assert_eq!(few.count(window(12)), Some(1), "that was long ago, and most are gone");
         few.saw(100, 7, 12);
         assert_eq!(few.count(window(12)), Some(2), "their places are free again");
+        few.saw(3, 7, 13);
+        assert_eq!(few.count(window(13)), Some(2), "who is known keeps its place");
     }
 }

@@ -86,6 +86,7 @@ impl<S: Clone> Pool<S> {
                     let backend = fresh.id.clone();
                     let state = self.departed.recall(fresh);
                     self.begin_slowly(&state);
+                    replaced.push(state.clone());
                     members.push(state, Some(service));
                     self.events.publish(|| Event::Joined { backend });
                 }

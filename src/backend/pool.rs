@@ -97,8 +97,9 @@ impl<S: Clone> Pool<S> {
         let backend = state.id.clone();
         let state = self.departed.recall(state);
         self.begin_slowly(&state);
-        members.push(state, service);
+        members.push(state.clone(), service);
         self.publish(Arc::new(members));
+        state.renew();
         self.events.publish(|| Event::Joined { backend });
         Ok(())
     }

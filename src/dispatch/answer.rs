@@ -104,10 +104,15 @@ impl<S> Dispatch<S> {
         backend: &Arc<BackendState>,
         response: &mut Response<B>,
     ) {
+        let at_home = self.pin.is_some_and(|pin| pin.backend == backend.tag);
+        // To move where it is, as the application may say, is to stay.
+        let change = if change == Change::Move && at_home { Change::Refresh } else { change };
         // The way of a pinned request asks for none of this.
         let plan = match change {
             Change::Assign | Change::Move => self.plan(),
-            Change::Keep | Change::Refresh => Plan { session: None, epoch: 0 },
+            Change::Keep | Change::Refresh => {
+                Plan { session: None, epoch: self.pin.map_or(0, |pin| pin.epoch) }
+            }
         };
         let (core, began) = (&*self.core, Cell::new(0));
         let commit = Commit {
@@ -123,6 +128,8 @@ impl<S> Dispatch<S> {
             clock: &*core.clock,
         };
         let counters = &core.backends.pool().counters;
+        // A session that its client has ended meanwhile is not there any more.
+        let is_there = self.held.as_ref().is_none_or(|(held, version)| held.is_at(*version));
         let issued = match &self.held {
             None => core.affinity.respond(&commit, &mut self.notes, response.headers_mut()),
             Some((held, version)) => {
@@ -137,11 +144,12 @@ impl<S> Dispatch<S> {
         }
         let borrowed =
             self.verdict == Verdict::Borrowed && matches!(change, Change::Keep | Change::Refresh);
-        if !silent && !borrowed {
+        if !silent && !borrowed && is_there {
             let began = (began.get() != 0).then(|| began.get());
             let session = began.or(self.key);
             if session.is_some() || issued || self.pin.is_some() {
-                backend.census.saw(session, core.backends.pool().tick());
+                let remembered = self.held.is_some() || core.affinity.remembers();
+                backend.census.saw(session, remembered, core.backends.pool().tick());
             }
         }
         if change == Change::Move {

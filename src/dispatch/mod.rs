@@ -25,6 +25,7 @@ use crate::{
     BackendId, BoxError, Reason, StickyError, Verdict, Wish,
     affinity::{Hashing, Head, Look, Notes, Origin, Owner, Plan, Reading},
     backend::{BackendState, Gate, Mode, Snapshot, Tier},
+    hand_over::Alone,
     layer::Core,
     on_error::Asked,
     session::Held,
@@ -63,6 +64,8 @@ pub(crate) struct Dispatch<S> {
     reason: Option<Reason>,
     /// Whether the session is on its way to another backend though it could stay.
     moves_freely: bool,
+    /// No other request of the session carries it over meanwhile.
+    pub(crate) alone: Option<Alone>,
     /// Whether the application has carried the session's state over for this request, or has tried to.
     carried: bool,
     /// Who the session is and in which epoch, once a backend was told, and for which verdict.
@@ -101,6 +104,7 @@ impl<S: Clone> Dispatch<S> {
             verdict: Verdict::Assigned,
             reason: None,
             moves_freely: false,
+            alone: None,
             carried: false,
             told: None,
             refresh: false,

@@ -18,7 +18,7 @@ impl<S: Clone> Dispatch<S> {
             return None;
         }
         let to = &tier.states[choose(&self.core, self.key, &tier.states)];
-        self.move_freely(snapshot, from, to, Reason::Rebalanced)
+        self.move_freely(snapshot, from, to, Reason::Rebalanced, || true)
     }
 
     /// Moves a session that rests, if its backend has too many of them. `None` when it stays.
@@ -34,10 +34,7 @@ impl<S: Clone> Dispatch<S> {
         let tier = snapshot.tiers.first().filter(|tier| tier.is_ready())?;
         let pool = core.backends.pool();
         let to = pool.relief(from, &tier.states, rebalancer.tolerance())?;
-        let is_here = self.can_ask(snapshot, to);
-        (is_here && rebalancer.admits())
-            .then(|| self.move_freely(snapshot, from, to, Reason::Rebalanced))
-            .flatten()
+        self.move_freely(snapshot, from, to, Reason::Rebalanced, || rebalancer.admits())
     }
 
     /// Moves a session away from a backend whose drain hands its sessions over. `None` when it stays.
@@ -49,29 +46,34 @@ impl<S: Clone> Dispatch<S> {
         }
         let tier = snapshot.tiers.first().filter(|tier| tier.is_ready())?;
         let to = &tier.states[choose(&self.core, self.key, &tier.states)];
-        let is_here = self.can_ask(snapshot, to);
-        (is_here && from.lets_go())
-            .then(|| self.move_freely(snapshot, from, to, Reason::Draining))
-            .flatten()
+        self.move_freely(snapshot, from, to, Reason::Draining, || from.lets_go())
     }
 
-    /// Moves a session that could stay, once its state is carried over.
+    /// Moves a session that could stay, once its state is carried over, if `admits` lets one more go.
     fn move_freely(
         &mut self,
         snapshot: &Snapshot<S>,
         from: &BackendState,
         to: &Arc<BackendState>,
         reason: Reason,
+        admits: impl FnOnce() -> bool,
     ) -> Option<Next<S>> {
+        if !self.can_ask(snapshot, to) {
+            return None;
+        }
         let core = self.core.clone();
         let session = self.pin.and_then(|pin| pin.session());
         if let (Some(hook), Some(session)) = (&core.before_move, session) {
-            let planned = self.planned(session, from, to, reason);
             // Should it be under way for another request, this one is served where the session is.
-            let work = hook.begin_alone(session, planned)?;
+            let alone = hook.alone(session)?;
+            if !admits() {
+                return None;
+            }
+            let planned = self.planned(session, from, to, reason);
+            let work = hook.begin_alone(alone, planned);
             return Some(Next::HandOver { work, to: to.tag, reason });
         }
-        self.move_to(snapshot, to, reason)
+        admits().then(|| self.move_to(snapshot, to, reason)).flatten()
     }
 
     /// The application has carried the session's state over to `to`, or could not.
@@ -79,6 +81,8 @@ impl<S: Clone> Dispatch<S> {
         let core = self.core.clone();
         let snapshot = core.backends.pool().load();
         let to = snapshot.index().get(to).cloned();
+        // The application has had its own time for that.
+        self.deadline = None;
         if self.carried {
             // It has to move, whether that worked or not.
             let attempt = to.as_ref().and_then(|to| self.attempt(&snapshot, to));

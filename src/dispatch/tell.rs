@@ -44,8 +44,11 @@ impl<S> Dispatch<S> {
     ) {
         if self.verdict == Verdict::Local {
             // The peer that forwarded the request has said it.
+            // Only with sealed tokens it is certain that a peer, and nobody else, did.
+            let core = &self.core;
+            let believed = core.options.telling.extensions && core.affinity.is_dated();
             let told = SessionInfo::from_headers(request.headers());
-            if let Some(told) = told.filter(|_| self.core.options.telling.extensions) {
+            if let Some(told) = told.filter(|_| believed) {
                 request.extensions_mut().insert(told);
             }
             return;

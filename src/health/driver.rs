@@ -139,6 +139,7 @@ async fn sweep<S, Req>(pool: &Pool<S>)
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
 {
+    let version = pool.version();
     let members = pool.load().members.clone();
     for (position, service) in members.services.iter().enumerate() {
         if position % SWEEP_CHUNK == SWEEP_CHUNK - 1 {
@@ -157,6 +158,10 @@ where
             Poll::Pending => Readiness::Busy,
             Poll::Ready(Err(_)) => Readiness::Failed,
         };
+        if pool.version() != version {
+            // What was asked may not be the backend's service any more; the next sweep asks again.
+            return;
+        }
         let state = &members.index.states()[position];
         pool.set_readiness(state, readiness);
         if readiness == Readiness::Failed {

@@ -199,3 +199,17 @@ async fn sessions_drain_as_others_do() {
     assert_eq!(report.end, DrainEnd::Completed, "nobody has a handle any more");
     assert!(report.elapsed < Duration::from_secs(5), "it took {:?}", report.elapsed);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_has_ended_is_not_counted_by_a_call_that_comes_late() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let session = layer(&backends).into_service().session();
+    a.told.gate.forget_permits(UNGATED);
+    let late = session.clone();
+    let late = tokio::spawn(async move { send(&late, get()).await.body });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    session.end();
+    a.told.gate.add_permits(UNGATED);
+    assert_eq!(late.await.unwrap(), "a");
+    assert_eq!(backends.get("a").unwrap().sessions, Some(0));
+}

@@ -213,3 +213,22 @@ async fn a_request_that_is_given_back_says_what_is_true_then() {
     let layer = layer.strategy(RoundRobin::new()).session_extensions(true);
     assert_eq!(send(&layer.into_service(), get()).await.body, "b");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_is_told_nothing_that_a_client_says() {
+    let (backends, [_here, there]) = nodes(["here", "there"]);
+    let layer = sealed(&backends).session_extensions(true).local("here");
+    let service = tower::Layer::layer(&layer, Node::new("here"));
+    let mut client = Client::default();
+    backends.set_mode("here", Mode::Disabled).unwrap();
+    let mut request = get();
+    for (name, value) in
+        [("x-sticky-from", "z"), ("x-sticky-replicas", "y"), ("x-sticky-epoch", "7")]
+    {
+        request.headers_mut().insert(name, value.parse().unwrap());
+    }
+    assert_eq!(client.send(&service, request).await.body, "there");
+    let info = told(&there).unwrap();
+    assert_eq!((info.from(), info.replicas()), (None, &[][..]));
+    assert_ne!(info.epoch(), Some(7));
+}

@@ -107,3 +107,42 @@ async fn what_an_old_service_could_not_take_goes_to_the_new_one_and_is_not_held_
     assert_eq!(backends.get("a").unwrap().state, State::Ready);
     assert_eq!(backends.snapshot().stats.violations(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_an_old_service_failed_in_says_nothing_about_the_new_one() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    a.told.set_busy(true);
+    let waiting = tokio::spawn({
+        let (service, mut client) = (service.clone(), client.clone());
+        async move { client.send(&service, get()).await }
+    });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    backends.replace("a", Node::new("the new a")).unwrap();
+    a.told.failed.store(true, SeqCst);
+    a.told.set_busy(false);
+    let answer = waiting.await.unwrap();
+    assert_eq!(
+        (answer.why(), answer.body.as_str()),
+        ((Verdict::Pinned, Some("a"), None), "the new a")
+    );
+    assert_eq!(backends.get("a").unwrap().state, State::Ready);
+
+    // The same for one that was taken out, and comes back with requests in flight.
+    let connecting = Node::new("connecting");
+    connecting.told.refuses_later.store(true, SeqCst);
+    connecting.told.gate.forget_permits(UNGATED);
+    backends.replace("a", connecting.clone()).unwrap();
+    let sent = tokio::spawn({
+        let (service, mut client) = (service.clone(), client.clone());
+        async move { client.send(&service, get()).await }
+    });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    backends.remove("a").unwrap();
+    backends.insert("a", Node::new("back")).unwrap();
+    connecting.told.gate.add_permits(UNGATED);
+    assert_eq!(sent.await.unwrap().body, "back");
+    assert_eq!(backends.get("a").unwrap().state, State::Ready);
+}

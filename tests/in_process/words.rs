@@ -212,3 +212,18 @@ async fn a_plain_session_can_be_strict_for_one_request() {
     request.extensions_mut().insert(Wish::strict(true));
     assert_eq!(send(&service, request).await.status, 410);
 }
+
+#[tokio::test]
+async fn to_move_a_session_to_where_it_is_is_to_stay() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    let here: tower_sticky::BackendId = "a".parse().unwrap();
+    *a.told.word.lock().unwrap() = Some(SessionAction::Move(here));
+    for _ in 0..3 {
+        assert_eq!(client.send(&service, get()).await.body, "a");
+    }
+    assert_eq!(backends.snapshot().stats.moves(), 0);
+    assert_eq!(backends.get("a").unwrap().sessions, Some(1), "it is there, and counted");
+}
