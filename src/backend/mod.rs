@@ -17,6 +17,7 @@ mod owned;
 mod owner;
 mod places;
 mod pool;
+mod published;
 mod slots;
 #[cfg(test)]
 mod slots_tests;

@@ -5,14 +5,11 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{
-            AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
-            Ordering::{Acquire, Release},
-        },
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Acquire},
     },
 };
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
@@ -20,17 +17,16 @@ use super::{
     balance::Balance,
     departed::Departed,
     drain::DrainEnd,
+    published::Published,
     snapshot::{Members, Snapshot},
     state::Sources,
 };
-use crate::{Cause, ConfigError, Event, events::Publisher, outcome::Counters};
+use crate::{Cause, ConfigError, Event, events::Publisher, outcome::Counters, sync::SwapGuard};
 
 /// What all handles of a pool share.
 pub(crate) struct Pool<S> {
     pub(super) name: String,
-    snapshot: ArcSwap<Snapshot<S>>,
-    /// Grows with every change of the members, once it is published.
-    version: AtomicU64,
+    snapshot: Published<Snapshot<S>>,
     /// Held by whoever changes the members or republishes them.
     pub(super) changing: Mutex<()>,
     pub(super) rebuild: Mutex<Option<Rebuild<S>>>,
@@ -137,8 +133,7 @@ impl<S> Pool<S> {
     pub(super) fn new(name: String) -> Self {
         Self {
             name,
-            snapshot: ArcSwap::from_pointee(Snapshot::new(Arc::default(), None, None)),
-            version: AtomicU64::new(0),
+            snapshot: Published::new(Snapshot::new(Arc::default(), None, None)),
             changing: Mutex::new(()),
             rebuild: Mutex::new(None),
             counters: Counters::default(),
@@ -160,7 +155,7 @@ impl<S> Pool<S> {
     }
 
     #[inline]
-    pub(crate) fn load(&self) -> arc_swap::Guard<Arc<Snapshot<S>>> {
+    pub(crate) fn load(&self) -> SwapGuard<Snapshot<S>> {
         self.snapshot.load()
     }
 
@@ -168,7 +163,7 @@ impl<S> Pool<S> {
     /// older.
     #[inline]
     pub(crate) fn version(&self) -> u64 {
-        self.version.load(Acquire)
+        self.snapshot.version()
     }
 
     pub(super) fn publish(&self, members: Arc<Members<S>>) {
@@ -177,9 +172,8 @@ impl<S> Pool<S> {
         let previous = self.load();
         let changed = !Arc::ptr_eq(&members, &previous.members);
         let next = Snapshot::new(members, zone, Some(&previous));
-        self.snapshot.store(Arc::new(next));
+        self.snapshot.publish(Arc::new(next), changed);
         if changed {
-            self.version.fetch_add(1, Release);
             self.wake.notify_one();
         }
     }

@@ -28,14 +28,16 @@ pub(super) fn join(client: OnUpgrade, backend: OnUpgrade, end: HoldEnd) {
         // A client that is gone before it read the 101 never upgrades, and its end errs.
         match (backend.await, client.await) {
             (Ok(backend), Ok(client)) => {
-                let over = async { end.signal().await.over().await };
-                tokio::select! {
-                    result = run(TokioIo::new(client), TokioIo::new(backend)) => {
-                        if let Err(error) = result {
-                            tracing::debug!(%error, "an upgraded connection broke");
-                        }
-                    }
-                    () = over => tracing::debug!("an upgraded connection was cut off: drained"),
+                let mut over = pin!(async { end.signal().await.over().await });
+                let mut tunnel = pin!(run(TokioIo::new(client), TokioIo::new(backend)));
+                let ended = poll_fn(|cx| match tunnel.as_mut().poll(cx) {
+                    Poll::Ready(result) => Poll::Ready(Some(result)),
+                    Poll::Pending => over.as_mut().poll(cx).map(|()| None),
+                });
+                match ended.await {
+                    Some(Ok(())) => {}
+                    Some(Err(error)) => tracing::debug!(%error, "an upgraded connection broke"),
+                    None => tracing::debug!("an upgraded connection was cut off: drained"),
                 }
             }
             (Err(error), _) | (_, Err(error)) => {

@@ -9,6 +9,8 @@
 
 #[path = "../../src/backend/places.rs"]
 mod places;
+#[path = "../../src/backend/published.rs"]
+mod published;
 #[path = "../../src/backend/slots.rs"]
 mod slots;
 #[path = "../../src/backend/streams.rs"]
@@ -22,6 +24,7 @@ mod slots_limit;
 mod slots_wait;
 mod streams_cut;
 mod support;
+mod swap;
 mod traffic_count;
 
 /// What `src/sync.rs` gives to the library.
@@ -30,4 +33,23 @@ mod sync {
         Mutex, MutexGuard,
         atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     };
+
+    pub(crate) type SwapGuard<T> = std::sync::Arc<T>;
+
+    /// Stands for an `ArcSwap`: that is not ours to check, and is taken to do what it says.
+    pub(crate) struct Swap<T>(Mutex<std::sync::Arc<T>>);
+
+    impl<T> Swap<T> {
+        pub(crate) fn new(first: std::sync::Arc<T>) -> Self {
+            Self(Mutex::new(first))
+        }
+
+        pub(crate) fn load(&self) -> SwapGuard<T> {
+            self.0.lock().expect("nobody fails under the lock").clone()
+        }
+
+        pub(crate) fn store(&self, next: std::sync::Arc<T>) {
+            *self.0.lock().expect("nobody fails under the lock") = next;
+        }
+    }
 }
