@@ -70,7 +70,8 @@ const FRACTION: u32 = 16;
 /// use tower_sticky::{Key, affinity::Learned, store::RedisStore};
 ///
 /// let store = RedisStore::new("redis://localhost")?;
-/// let secret = Key::from_env("STICKY_KEY")?; // the same on every gateway
+/// # let text_of_the_key = String::new();
+/// let secret = Key::from_base64(&text_of_the_key)?; // the same on every gateway
 /// let learned = Learned::cookie("JSESSIONID").store(store.clone()).secret(secret);
 /// println!("{:?}", store.stats());
 /// # Ok(())
