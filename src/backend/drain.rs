@@ -114,6 +114,9 @@ impl<S> Drain<S> {
     /// [`before_move`](crate::StickyLayer::before_move) has carried its state over. Those that could not
     /// be carried over stay for now. Default: nobody moves before the deadline.
     ///
+    /// Of many hundred sessions, the number of those that are left is an estimate, and the drain may
+    /// end while some that rest are there yet: the backend goes on serving them.
+    ///
     /// A session moves to the backend that ranks first for it of those that are ready, as in a failure.
     pub fn hand_over(mut self, max_per_second: u32) -> Self {
         self.hand_over = Some(max_per_second);
