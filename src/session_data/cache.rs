@@ -11,7 +11,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use quick_cache::{UnitWeighter, sync::Cache};
+use quick_cache::{
+    UnitWeighter,
+    sync::{Cache, EntryAction, EntryResult},
+};
 use serde_json::Value;
 use tokio::time::Instant;
 use tower_sessions_core::{
@@ -28,13 +31,13 @@ const NUMBER: &str = "\0tower-sticky copy";
 /// A local cache in front of any store of sessions: what this backend has read or saved of a session
 /// is good **as long as the session stays here**.
 ///
-/// A copy is used by a request that is [pinned](crate::Verdict::Pinned) here, in the epoch in which the
-/// copy was made. Everything else is read from the store:
+/// A copy is used by a request that is [pinned](crate::Verdict::Pinned) here, in the epoch of the copy or
+/// an earlier one. Everything else is read from the store:
 ///
 /// | request | reads | leaves a copy |
 /// |---|---|---|
-/// | pinned, same epoch | the copy | after a save |
-/// | pinned, another epoch; moved or assigned here | the store | yes, unless there is one of a later epoch |
+/// | pinned, same epoch or an earlier one | the copy | after a save |
+/// | pinned, a later epoch; moved or assigned here | the store | yes, unless another backend has the session by now |
 /// | borrowed | the store | no; after a save there is none |
 /// | without a scope or an epoch | the store | no; after a save there is none |
 ///
@@ -113,12 +116,15 @@ impl<L: SessionStore, S: SessionStore> FencedCache<L, S> {
     /// The copy, if there is one that the request may use.
     async fn copy(&self, id: &Id, copies: Copies) -> Option<Record> {
         let note = self.shared.notes.get(id)?;
-        if !copies.read || note.epoch != copies.epoch || note.since.elapsed() >= self.fresh_for {
+        if !copies.read || note.epoch < copies.epoch || note.since.elapsed() >= self.fresh_for {
             return None;
         }
         let mut record = outside(self.local.load(id)).await.ok().flatten()?;
-        let number = record.data.remove(NUMBER)?;
-        (number.as_u64() == Some(note.number)).then_some(record)
+        if record.data.remove(NUMBER)?.as_u64() != Some(note.number) {
+            return None;
+        }
+        scope::saw_copy(id, note.epoch);
+        Some(record)
     }
 
     /// Puts a copy where the next request finds it.
@@ -140,14 +146,23 @@ impl Shared {
         Self { notes, numbers: AtomicU64::new(0) }
     }
 
-    /// Begins a copy. `None` when there is one of a later epoch, which stays.
-    fn begin(&self, id: &Id, epoch: u64) -> Option<u64> {
-        if self.notes.get(id).is_some_and(|note| note.epoch > epoch) {
-            return None;
-        }
+    /// Begins a copy: those that are there or are being made are worth nothing any more.
+    fn begin(&self, id: &Id, epoch: u64) -> u64 {
         let number = self.numbers.fetch_add(1, Relaxed);
         self.notes.insert(*id, Note { number, epoch, since: Instant::now() });
-        Some(number)
+        number
+    }
+
+    /// Says of which epoch a copy is, once that is known. `false` when it is worth nothing any more.
+    fn settle(&self, id: &Id, number: u64, epoch: u64) -> bool {
+        let settled = self.notes.entry(id, None, |_, note| {
+            let is_current = note.number == number;
+            if is_current {
+                note.epoch = epoch;
+            }
+            EntryAction::Retain(is_current)
+        });
+        matches!(settled, EntryResult::Retained(true))
     }
 
     fn is_current(&self, id: &Id, number: u64) -> bool {
@@ -195,9 +210,8 @@ impl<L: SessionStore, S: SessionStore> SessionStore for FencedCache<L, S> {
     async fn create(&self, record: &mut Record) -> session_store::Result<()> {
         self.store.create(record).await?;
         // Nobody else knows the id yet.
-        if let Some(copies) = scope::copies()
-            && let Some(number) = self.shared.begin(&record.id, copies.epoch)
-        {
+        if let Some(copies) = scope::copies(&record.id) {
+            let number = self.shared.begin(&record.id, copies.epoch);
             self.keep(record.clone(), number).await;
         }
         Ok(())
@@ -205,8 +219,8 @@ impl<L: SessionStore, S: SessionStore> SessionStore for FencedCache<L, S> {
 
     async fn save(&self, record: &Record) -> session_store::Result<()> {
         let forget = Forget::new(&self.shared, &record.id);
-        let copies = scope::copies().filter(|_| !scope::is_outdated(&record.id));
-        let number = copies.and_then(|copies| self.shared.begin(&record.id, copies.epoch));
+        let copies = scope::copies(&record.id);
+        let number = copies.map(|copies| self.shared.begin(&record.id, copies.epoch));
         self.store.save(record).await?;
         // Of two that were under way at the same time nobody knows which the store took last.
         if let Some(number) = number
@@ -219,22 +233,21 @@ impl<L: SessionStore, S: SessionStore> SessionStore for FencedCache<L, S> {
     }
 
     async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
-        let Some(copies) = scope::copies() else {
+        let Some(copies) = scope::copies(id) else {
             return self.store.load(id).await;
         };
         if let Some(record) = self.copy(id, copies).await {
             return Ok(Some(record));
         }
-        let Some(number) = self.shared.begin(id, copies.epoch) else {
-            return self.store.load(id).await;
-        };
+        let number = self.shared.begin(id, copies.epoch);
         let forget = Forget::new(&self.shared, id);
         let found = self.store.load(id).await?;
-        if let Some(record) = &found
-            && !scope::is_outdated(id)
-        {
+        // By what was read the request may go on in a later epoch, or not be of use here any more.
+        if let (Some(record), Some(copies)) = (&found, scope::copies(id)) {
             forget.disarm();
-            self.keep(record.clone(), number).await;
+            if self.shared.settle(id, number, copies.epoch) {
+                self.keep(record.clone(), number).await;
+            }
         }
         Ok(found)
     }

@@ -31,6 +31,15 @@ pub(super) enum Kept<'a> {
     Deleted,
 }
 
+impl<'a> Kept<'a> {
+    pub(super) fn fence(self) -> Option<&'a Fence> {
+        match self {
+            Self::Live(fence) => fence,
+            Self::Nothing | Self::Deleted => None,
+        }
+    }
+}
+
 /// Who saves: the fence that is on the record afterwards, or why not. `shared` lets those save who are
 /// not the owner and whose request is not older: they leave the fence as it is.
 pub(super) fn save(

@@ -184,9 +184,12 @@ impl SessionStore for MemoryStore {
     async fn save(&self, record: &Record) -> session_store::Result<()> {
         let request = scope::fence(&record.id);
         let (now, mut part) = (Instant::now(), self.part(&record.id));
-        let kept = part.get(&record.id, now);
-        let fence = fence::save(Slot::kept(kept.as_deref()), request.as_ref(), self.shared)
-            .map_err(scope::refuse)?;
+        let slot = part.get(&record.id, now);
+        let kept = Slot::kept(slot.as_deref());
+        let fence = match fence::save(kept, request.as_ref(), self.shared) {
+            Ok(fence) => fence,
+            Err(refused) => return Err(scope::refuse(refused, kept.fence().cloned())),
+        };
         part.insert(now, record, fence);
         Ok(())
     }

@@ -17,15 +17,25 @@
 //! |---|---|
 //! | of a newer epoch | always; nobody of an older one may from then on, also when it has only read so far |
 //! | of the same epoch | the session is its backend's: the first that used it in this epoch |
-//! | of an older epoch | never |
+//! | of an older epoch | it has read what is stored, and no other backend has the session: it goes on in the epoch that it found |
 //! | that [borrows](crate::Verdict::Borrowed) the session | its home has not used it in this epoch, or saves are [shared](MemoryStore::shared_saves) |
 //! | without a scope or an epoch | the session was never used through a gateway, or saves are shared |
 //!
-//! A session may always be deleted, by anyone: a logout holds. What was deleted cannot be saved again.
-//! What is refused changes nothing, and says [`Refused`].
+//! So what a request saves is never built on something older than what it replaces, but for
+//! [two requests at one backend](#what-is-not-promised). A session may always be deleted, by anyone: a
+//! logout holds. What was deleted cannot be saved again. What is refused changes nothing, and says
+//! [`Refused`].
 //!
-//! Where a key decides ([`affinity::Key`](crate::affinity::Key)), a session whose backend fails is
-//! borrowed by the next. Such sessions want [shared](MemoryStore::shared_saves) saves, and no cache.
+//! # Where a key decides
+//!
+//! With [`affinity::Key`](crate::affinity::Key) and its like no token carries an epoch: each gateway
+//! counts them by what it has seen of its backends. While a session's backend is down the next in rank
+//! borrows the session, in a newer epoch; when it is back the epoch is newer again. Gateways that have
+//! been there for different times, or saw an outage at different times, get along. A gateway that saw
+//! nothing of an outage is refused once, when its backend still has a copy. Only while one gateway sees
+//! another set of backends than the others, so that they disagree on whose session it is, those are
+//! refused that saw the older change. A session that is borrowed because its backend is busy can be
+//! read, and saved only when saves are [shared](MemoryStore::shared_saves).
 //!
 //! # What is not promised
 //!

@@ -59,7 +59,8 @@ struct Inner {
 struct Notes {
     /// The fence that was on the record when it was read.
     seen: Option<(Id, Fence)>,
-    refused: Option<Refused>,
+    /// Why a save was refused, and the fence that was on the record then, if it is known.
+    refused: Option<(Refused, Option<Fence>)>,
 }
 
 /// How far a local copy may be used.
@@ -91,7 +92,7 @@ impl Scope {
 
     /// Why a store has refused to save, if one has while this request was served.
     pub fn refused(&self) -> Option<Refused> {
-        self.notes().refused.clone()
+        self.notes().refused.as_ref().map(|(refused, _)| refused.clone())
     }
 
     /// Runs a future in this scope.
@@ -103,7 +104,29 @@ impl Scope {
     /// refused again, until the session gets a new one.
     pub(super) fn has_stale_pin(&self) -> bool {
         let notes = self.notes();
-        notes.refused.is_some() && notes.seen.as_ref().is_some_and(|(_, seen)| self.is_behind(seen))
+        let Some((_, kept)) = &notes.refused else { return false };
+        let seen = notes.seen.as_ref().map(|(_, seen)| seen);
+        kept.iter().chain(seen).any(|fence| self.is_behind(fence))
+    }
+
+    /// The fence that it goes by for this session.
+    fn fence(&self, id: &Id) -> Option<Fence> {
+        let fence = self.inner.fence.as_ref()?;
+        let later = self.seen(id).filter(|seen| {
+            let apart = matches!((&seen.owner, &fence.owner), (Some(a), Some(b)) if a != b);
+            seen.epoch > fence.epoch && !apart
+        });
+        Some(later.map_or_else(
+            || fence.clone(),
+            // One who borrows goes on borrowing.
+            |seen| Fence { epoch: seen.epoch, owner: seen.owner.filter(|_| fence.owner.is_some()) },
+        ))
+    }
+
+    /// The fence that was on the session's record when it was read.
+    fn seen(&self, id: &Id) -> Option<Fence> {
+        let notes = self.notes();
+        notes.seen.as_ref().filter(|(of, _)| of == id).map(|(_, seen)| seen.clone())
     }
 
     /// Whether another backend has the session by now.
@@ -137,18 +160,11 @@ fn with<T>(look: impl FnOnce(&Scope) -> Option<T>) -> Option<T> {
 
 /// The fence of the current request, for a look at the session `id` or a save of it.
 ///
-/// One that has read what was written in a later epoch by its own backend builds on that, so it goes on
-/// in that epoch: two requests that moved at the same time both got a pin.
+/// One that has read what was written in a later epoch builds on that, so it goes on in that epoch,
+/// unless the session is another backend's by then: two requests that moved at the same time both got a
+/// pin, and where a key decides each gateway counts epochs by what it has seen itself.
 pub(super) fn fence(id: &Id) -> Option<Fence> {
-    with(|scope| {
-        let fence = scope.inner.fence.as_ref()?;
-        let notes = scope.notes();
-        let seen = notes.seen.as_ref().filter(|(of, _)| of == id).map(|(_, seen)| seen);
-        let later = seen.filter(|seen| {
-            fence.owner.is_some() && seen.owner == fence.owner && seen.epoch > fence.epoch
-        });
-        Some(later.unwrap_or(fence).clone())
-    })
+    with(|scope| scope.fence(id))
 }
 
 /// Notes the fence that was on a record, which the current request has read.
@@ -159,33 +175,36 @@ pub(super) fn saw(id: &Id, seen: Option<Fence>) {
     });
 }
 
-/// Notes that the current request was refused, and makes an error of it.
-pub(super) fn refuse(refused: Refused) -> session_store::Error {
+/// Notes that the current request was refused, because of the fence `kept` on the record, and makes an
+/// error of it. What was not read is not built on, so this is no fence that was seen.
+pub(super) fn refuse(refused: Refused, kept: Option<Fence>) -> session_store::Error {
     with(|scope| {
-        scope.notes().refused = Some(refused.clone());
+        scope.notes().refused = Some((refused.clone(), kept));
         Some(())
     });
     refused.into()
 }
 
-/// How far the current request may use a local copy of the session; `None`: not at all.
-pub(super) fn copies() -> Option<Copies> {
+/// How far the current request may use a local copy of the session; `None`: not at all, because it is
+/// not this backend's, or is not any more.
+pub(super) fn copies(id: &Id) -> Option<Copies> {
     with(|scope| {
-        let fence = scope.inner.fence.as_ref().filter(|fence| fence.owner.is_some())?;
+        let fence = scope.fence(id).filter(|fence| fence.owner.is_some())?;
+        if scope.seen(id).is_some_and(|seen| seen.is_past(&fence)) {
+            return None;
+        }
         let read = scope.inner.info.verdict() == Verdict::Pinned;
         Some(Copies { epoch: fence.epoch, read })
     })
 }
 
-/// Whether the current request has found that what is stored is newer than its epoch.
-pub(super) fn is_outdated(id: &Id) -> bool {
-    let outdated = with(|scope| {
-        let fence = scope.inner.fence.as_ref()?;
-        let notes = scope.notes();
-        let seen = notes.seen.as_ref().filter(|(of, _)| of == id);
-        Some(seen.is_some_and(|(_, seen)| seen.is_past(fence)))
+/// Notes that the current request goes by a copy that was made in this epoch, here.
+pub(super) fn saw_copy(id: &Id, epoch: u64) {
+    with(|scope| {
+        let owner = scope.inner.fence.as_ref()?.owner.clone();
+        scope.notes().seen = Some((*id, Fence { epoch, owner }));
+        Some(())
     });
-    outdated.unwrap_or(false)
 }
 
 impl fmt::Debug for Scope {

@@ -141,15 +141,15 @@ async fn a_copy_is_good_for_one_epoch_and_for_pinned_requests() {
         assert_eq!(read(&shop, "pinned", 5).await, Some(1));
     }
     assert_eq!(loads(), 0, "the copy is at hand");
-    for (outcome, epoch) in [("moved", 6), ("borrowed", 6), ("pinned", 5), ("assigned", 6)] {
+    for (outcome, epoch) in [("moved", 6), ("borrowed", 6), ("pinned", 7), ("assigned", 7)] {
         assert_eq!(read(&shop, outcome, epoch).await, Some(1));
         assert_eq!(loads(), 1, "{outcome} in epoch {epoch} reads the store");
     }
-    assert_eq!(read(&shop, "pinned", 6).await, Some(1));
+    assert_eq!(read(&shop, "pinned", 7).await, Some(1));
     assert_eq!(loads(), 0, "the copy is of the later epoch");
     assert_eq!(number(shop.load(&ID).await), Some(1));
     assert_eq!(loads(), 1, "without a scope the store is read");
-    assert_eq!(read(&shop, "pinned", 6).await, Some(1));
+    assert_eq!(read(&shop, "pinned", 7).await, Some(1));
     assert_eq!(loads(), 0, "nobody else took the copy away");
 }
 
@@ -260,17 +260,69 @@ async fn two_saves_at_once_leave_no_copy_of_the_wrong_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_old_token_does_not_take_the_copy_of_a_new_epoch() {
+async fn who_finds_a_copy_of_a_later_epoch_goes_on_in_that() {
     let store = Told::new();
     let shop = shop(&store);
     save(&shop, 5, 1).await;
     save(&shop, 7, 2).await;
     store.loads.store(0, SeqCst);
-    assert_eq!(read(&shop, "pinned", 5).await, Some(2), "from the store");
-    assert_eq!(read(&shop, "pinned", 5).await, Some(2), "from the store again");
-    assert_eq!(store.loads.load(SeqCst), 2);
-    assert_eq!(read(&shop, "pinned", 7).await, Some(2), "the copy is still there");
-    assert_eq!(store.loads.load(SeqCst), 2);
+    let earlier = async {
+        assert_eq!(number(shop.load(&ID).await), Some(2));
+        shop.save(&record(3)).await.unwrap();
+    };
+    scope("pinned", "a", 5).within(earlier).await;
+    assert_eq!(read(&shop, "pinned", 5).await, Some(3));
+    assert_eq!(read(&shop, "pinned", 7).await, Some(3), "one copy for both");
+    assert_eq!(store.loads.load(SeqCst), 0, "what is here is the newest in either epoch");
+    let blind = scope("pinned", "a", 5).within(shop.save(&record(4))).await.unwrap_err();
+    assert_eq!(Refused::of(&blind), Some(Refused::Older { epoch: 5, kept: 7 }), "it read nothing");
+    assert_eq!(read(&shop, "pinned", 7).await, Some(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_read_here_is_a_copy_of_the_epoch_in_which_it_is_stored() {
+    let store = Told::new();
+    let shop = shop(&store);
+    scope("pinned", "a", 7).within(store.save(&record(1))).await.unwrap();
+    assert_eq!(read(&shop, "pinned", 5).await, Some(1), "another gateway counts otherwise");
+    store.loads.store(0, SeqCst);
+    for epoch in [7, 5, 7] {
+        assert_eq!(read(&shop, "pinned", epoch).await, Some(1));
+    }
+    assert_eq!(store.loads.load(SeqCst), 0);
+    assert_eq!(read(&shop, "pinned", 8).await, Some(1));
+    assert_eq!(store.loads.load(SeqCst), 1, "a later epoch reads the store");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_borrowed_in_a_later_epoch_is_not_kept_and_may_be_saved() {
+    let store = Told::new();
+    let shop = shop(&store);
+    save(&shop, 5, 1).await;
+    scope("borrowed", "b", 6).within(store.save(&record(2))).await.unwrap();
+    let late = scope("pinned", "a", 5).within(shop.save(&record(3))).await.unwrap_err();
+    assert_eq!(Refused::of(&late), Some(Refused::Older { epoch: 5, kept: 6 }));
+    store.loads.store(0, SeqCst);
+    let home = scope("pinned", "a", 5).within(async {
+        assert_eq!(number(shop.load(&ID).await), Some(2));
+        shop.save(&record(3)).await
+    });
+    home.await.unwrap();
+    assert_eq!(read(&shop, "pinned", 5).await, Some(3));
+    assert_eq!(store.loads.load(SeqCst), 2, "others write to it: it is read from the store");
+    let borrower = scope("borrowed", "b", 6).within(async {
+        assert_eq!(number(store.load(&ID).await), Some(3));
+        store.save(&record(4)).await
+    });
+    borrower.await.unwrap();
+    assert_eq!(read(&shop, "pinned", 5).await, Some(4));
+    assert_eq!(read(&shop, "pinned", 7).await, Some(4), "now it is at home again");
+    let late = scope("borrowed", "b", 6).within(async {
+        assert_eq!(number(store.load(&ID).await), Some(4));
+        store.save(&record(5)).await
+    });
+    let late = Refused::of(&late.await.unwrap_err());
+    assert!(matches!(late, Some(Refused::Held { .. })), "the home may have a copy: {late:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -55,10 +55,10 @@ elseif data and kept_epoch ~= '' then
     end
     epoch, owner = kept_epoch, kept_owner
   elseif epoch < kept_epoch then
-    return {'older', kept_epoch}
+    return {'older', kept_epoch, kept_owner}
   elseif epoch == kept_epoch and kept_owner ~= '' and owner ~= kept_owner then
     if owner ~= '' or ARGV[5] ~= '1' then
-      return {'held', kept_owner}
+      return {'held', kept_epoch, kept_owner}
     end
     owner = kept_owner
   end

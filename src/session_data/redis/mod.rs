@@ -193,25 +193,28 @@ fn epoch_text(epoch: u64) -> String {
 
 /// What the script says besides that all is well.
 fn failure(id: &Id, words: &[Vec<u8>]) -> Error {
-    let word = |position: usize| {
-        words.get(position).and_then(|word| std::str::from_utf8(word).ok()).unwrap_or_default()
+    let unknown = || {
+        let word = words.first().map(|word| String::from_utf8_lossy(word)).unwrap_or_default();
+        Error::Backend(format!("redis: an answer that is not known: {word:?}"))
     };
-    let refused = match word(0) {
-        "deleted" => Some(Refused::Deleted),
-        "unfenced" => Some(Refused::Unfenced),
-        "older" => word(1).parse().ok().map(|kept| {
-            let epoch = scope::fence(id).map_or(0, |fence| fence.epoch);
-            Refused::Older { epoch, kept }
-        }),
-        "held" => BackendId::new(word(1)).ok().map(|owner| Refused::Held { owner }),
-        "foreign" => {
-            return Error::Decode("under the session's key is something else".to_owned());
-        }
-        _ => None,
-    };
-    match refused {
-        Some(refused) => scope::refuse(refused),
-        None => Error::Backend(format!("redis: an answer that is not known: {:?}", word(0))),
+    let words: Vec<_> = words.iter().map(Vec::as_slice).collect();
+    match words.as_slice() {
+        [b"deleted"] => scope::refuse(Refused::Deleted, None),
+        [b"unfenced"] => scope::refuse(Refused::Unfenced, None),
+        [b"foreign"] => Error::Decode("under the session's key is something else".to_owned()),
+        [word, epoch, owner] => match (*word, read_fence(epoch, owner)) {
+            (_, Err(error)) => error,
+            (b"older", Ok(Some(kept))) => {
+                let epoch = scope::fence(id).map_or(0, |fence| fence.epoch);
+                scope::refuse(Refused::Older { epoch, kept: kept.epoch }, Some(kept))
+            }
+            (b"held", Ok(Some(kept))) => match kept.owner.clone() {
+                Some(owner) => scope::refuse(Refused::Held { owner }, Some(kept)),
+                None => unknown(),
+            },
+            _ => unknown(),
+        },
+        _ => unknown(),
     }
 }
 

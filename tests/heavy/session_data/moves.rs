@@ -1,33 +1,14 @@
 //! Sessions that move, over each kind of store.
 
-use std::time::{Duration, SystemTime};
-
 use axum::http::StatusCode;
 use tower_sessions::{CachingSessionStore, SessionStore};
 use tower_sticky::session_data::{MemoryStore, RedisStore};
 use tower_sticky_heavy_tests::{in_time, redis_server::RedisServer};
 
-use super::shops::{Client, Fleet, shop};
-
-/// Runs a scenario over both stores.
-macro_rules! over_both_stores {
-    ($($name:ident),+ $(,)?) => {
-        mod in_memory {
-            $(#[tokio::test]
-            async fn $name() {
-                super::$name(super::MemoryStore::new()).await;
-            })+
-        }
-
-        mod in_redis {
-            $(#[tokio::test]
-            async fn $name() {
-                let server = super::RedisServer::start();
-                super::$name(super::RedisStore::new(&server.url()).unwrap()).await;
-            })+
-        }
-    };
-}
+use super::{
+    next_millisecond,
+    shops::{Client, Fleet, shop},
+};
 
 over_both_stores!(
     a_counter_counts_through_moves,
@@ -172,15 +153,6 @@ async fn two_requests_that_move_at_once_do_not_lock_the_session(store: impl Sess
     assert!(!client.jar.contains_key("sticky"), "a pin that is worth nothing is taken away");
     next_millisecond().await;
     assert_eq!(client.ok(&fleet, "/count").await, "9", "the session goes on");
-}
-
-/// Epochs are milliseconds: two moves in the same one would have the same.
-async fn next_millisecond() {
-    let millis = || SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
-    let now = millis();
-    while millis() == now {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
 }
 
 #[tokio::test]

@@ -27,10 +27,16 @@ pub struct Fleet {
 }
 
 /// Where slow requests wait: between reading the session and writing it.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Slow {
     pub have_read: Arc<Semaphore>,
     pub may_write: Arc<Semaphore>,
+}
+
+impl Default for Slow {
+    fn default() -> Self {
+        Self { have_read: Arc::new(Semaphore::new(0)), may_write: Arc::new(Semaphore::new(0)) }
+    }
 }
 
 impl Fleet {
@@ -41,8 +47,7 @@ impl Fleet {
 
     /// Shops that `shop` makes; `Slow` is the same for all of them.
     pub fn new(shop: impl Fn(&Slow) -> Router) -> Self {
-        let slow =
-            Slow { have_read: Arc::new(Semaphore::new(0)), may_write: Arc::new(Semaphore::new(0)) };
+        let slow = Slow::default();
         let backends = Backends::from_iter(["a", "b", "c"].map(|name| (name, shop(&slow))));
         let keys = KeyRing::generate().unwrap();
         let gateway = StickyLayer::new(backends.clone(), Cookie::sealed("sticky", keys))
@@ -61,7 +66,8 @@ impl Fleet {
     }
 }
 
-fn fenced_shop<S: SessionStore + Clone>(store: &S, slow: &Slow) -> Router {
+/// A shop with a fenced cache of its own in front of the store.
+pub fn fenced_shop<S: SessionStore + Clone>(store: &S, slow: &Slow) -> Router {
     let cache = FencedCache::new(MemoryStore::new(), store.clone());
     shop(cache, slow).layer(SessionScope::new())
 }
@@ -142,8 +148,20 @@ impl Client {
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<tower::BoxError>,
     {
+        self.get_as("", service, path).await
+    }
+
+    /// The same with the name of a user, which may be the key.
+    pub async fn get_as<S, B>(&mut self, user: &str, service: S, path: &str) -> Answer
+    where
+        S: tower::Service<Request<Body>, Response = Response<B>>,
+        S::Error: std::fmt::Debug,
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<tower::BoxError>,
+    {
         let cookies: Vec<_> = self.jar.iter().map(|(name, v)| format!("{name}={v}")).collect();
         let request = Request::get(path).header(header::COOKIE, cookies.join("; "));
+        let request = request.header("x-user", user);
         let response = service.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         for cookie in response.headers().get_all(header::SET_COOKIE) {
             let cookie = cookie.to_str().unwrap();
