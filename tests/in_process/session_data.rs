@@ -326,6 +326,17 @@ async fn what_was_borrowed_in_a_later_epoch_is_not_kept_and_may_be_saved() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_another_backend_has_is_not_kept() {
+    let store = Told::new();
+    let shop = shop(&store);
+    for number in 1..4 {
+        scope("pinned", "b", 6).within(store.save(&record(number))).await.unwrap();
+        assert_eq!(read(&shop, "pinned", 5).await, Some(number.into()), "with an old token");
+        assert_eq!(read(&shop, "pinned", 6).await, Some(number.into()), "b had it first");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn sessions_expire_in_memory_and_make_room() {
     let store = MemoryStore::new();
     let short = |id| {
