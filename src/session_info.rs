@@ -9,9 +9,10 @@ const EPOCH: HeaderName = HeaderName::from_static("x-sticky-epoch");
 const OUTCOME: HeaderName = HeaderName::from_static("x-sticky-outcome");
 const BACKEND: HeaderName = HeaderName::from_static("x-sticky-backend");
 const FROM: HeaderName = HeaderName::from_static("x-sticky-from");
+const KEYED: HeaderName = HeaderName::from_static("x-sticky-keyed");
 const REPLICAS: HeaderName = HeaderName::from_static("x-sticky-replicas");
 
-const ALL: [HeaderName; 6] = [SESSION, EPOCH, OUTCOME, BACKEND, FROM, REPLICAS];
+const ALL: [HeaderName; 7] = [SESSION, EPOCH, OUTCOME, BACKEND, FROM, KEYED, REPLICAS];
 
 /// What a backend is told about the session that a request belongs to, so that it knows whether what it
 /// remembers of it is still true.
@@ -27,6 +28,7 @@ const ALL: [HeaderName; 6] = [SESSION, EPOCH, OUTCOME, BACKEND, FROM, REPLICAS];
 /// | `x-sticky-outcome` | [`verdict`](Self::verdict), a word |
 /// | `x-sticky-backend` | [`backend`](Self::backend) |
 /// | `x-sticky-from` | [`from`](Self::from) |
+/// | `x-sticky-keyed` | `1` when it [is](Self::is_keyed) |
 /// | `x-sticky-replicas` | [`replicas`](Self::replicas), with commas between them |
 ///
 /// # Example
@@ -53,6 +55,7 @@ pub struct SessionInfo {
     pub(crate) verdict: Verdict,
     pub(crate) backend: BackendId,
     pub(crate) from: Option<BackendId>,
+    pub(crate) keyed: bool,
     pub(crate) replicas: Vec<BackendId>,
 }
 
@@ -81,11 +84,16 @@ impl SessionInfo {
             Some(id) => Some(BackendId::new(id.ok()?).ok()?),
             None => None,
         };
+        let keyed = match text(KEYED) {
+            Some(Ok("1")) => true,
+            Some(_) => return None,
+            None => false,
+        };
         let replicas = match text(REPLICAS) {
             Some(ids) => ids.ok()?.split(',').map(|id| BackendId::new(id.trim()).ok()).collect(),
             None => Some(Vec::new()),
         }?;
-        Some(Self { id, epoch, verdict, backend, from, replicas })
+        Some(Self { id, epoch, verdict, backend, from, keyed, replicas })
     }
 
     /// The session: the same through every move. `None` when nothing tells sessions apart, as with a
@@ -96,8 +104,8 @@ impl SessionInfo {
 
     /// A number that grows each time that the session moves: the greater of one more and the Unix time
     /// in milliseconds. What a backend remembers of the session from a smaller one may be out of date.
-    /// Where a key decides, it grows each time that any key may have another owner. `None` with plain
-    /// tokens.
+    /// Where a key decides, it grows each time that any key may have another owner, on each gateway by
+    /// itself. `None` with plain tokens.
     pub fn epoch(&self) -> Option<u64> {
         self.epoch
     }
@@ -118,6 +126,13 @@ impl SessionInfo {
     /// it.
     pub fn from(&self) -> Option<&BackendId> {
         self.from.as_ref()
+    }
+
+    /// Whether a key of the request decides where it goes, as with
+    /// [`affinity::Key`](crate::affinity::Key): then nothing carries the epoch from one gateway to
+    /// another, and two of them may say different ones at the same time.
+    pub fn is_keyed(&self) -> bool {
+        self.keyed
     }
 
     /// The backends to which the session would go if this one failed, in that order: the next in the
@@ -146,6 +161,9 @@ impl SessionInfo {
         if let Some(from) = &self.from {
             say(FROM, from.as_str().to_owned());
         }
+        if self.keyed {
+            say(KEYED, "1".to_owned());
+        }
         if !self.replicas.is_empty() {
             let ids: Vec<&str> = self.replicas.iter().map(BackendId::as_str).collect();
             say(REPLICAS, ids.join(","));
@@ -155,7 +173,7 @@ impl SessionInfo {
 
 /// Takes out what somebody else says in our headers.
 pub(crate) fn strip(headers: &mut HeaderMap) {
-    // Most requests have none of them, and one look at the names is cheaper than six look-ups.
+    // Most requests have none of them, and one look at the names is cheaper than seven look-ups.
     if headers.keys().any(|name| name.as_str().starts_with("x-sticky-")) {
         for name in ALL {
             headers.remove(name);
@@ -179,6 +197,7 @@ mod tests {
             verdict: Verdict::Moved,
             backend: id("b"),
             from: Some(id("a")),
+            keyed: true,
             replicas: vec![id("c"), id("d:80")],
         };
         let mut headers = HeaderMap::new();
@@ -196,6 +215,7 @@ mod tests {
             verdict: Verdict::Assigned,
             backend: id("b"),
             from: None,
+            keyed: false,
             replicas: Vec::new(),
         };
         let mut headers = HeaderMap::new();
@@ -230,6 +250,7 @@ mod tests {
             ("x-sticky-epoch", "-1"),
             ("x-sticky-replicas", "c,,d"),
             ("x-sticky-from", "a b"),
+            ("x-sticky-keyed", "yes"),
         ] {
             assert_eq!(read(name, bad), None, "{name}: {bad}");
         }

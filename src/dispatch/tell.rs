@@ -59,7 +59,8 @@ impl<S> Dispatch<S> {
         // A plain token knows neither session nor epoch, and a request that passes by has none.
         let known = !self.silent && (self.pin.is_none_or(|pin| pin.session().is_some()));
         let session = plan.session.filter(|_| known);
-        let remembered = session.is_some() || (self.pin.is_none() && self.by_key);
+        let keyed = self.pin.is_none() && self.by_key;
+        let remembered = session.is_some() || keyed;
         let snapshot = core.backends.pool().load();
         let from = self.pin.and_then(|pin| snapshot.index().get(pin.backend));
         let info = SessionInfo {
@@ -68,6 +69,7 @@ impl<S> Dispatch<S> {
             verdict: self.verdict,
             backend: state.id.clone(),
             from: from.filter(|from| from.tag != state.tag).map(|from| from.id.clone()),
+            keyed,
             replicas: session.map_or(Vec::new(), |session| {
                 replicas(&snapshot, session, state.tag, telling.replicas)
             }),

@@ -40,12 +40,23 @@ impl<'a> Kept<'a> {
     }
 }
 
-/// Who saves: the fence that is on the record afterwards, or why not. `shared` lets those save who are
-/// not the owner and whose request is not older: they leave the fence as it is.
+/// What else decides whether a request may save.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Terms {
+    /// Those save too who are not the owner and whose request is not older: they leave the fence as it
+    /// is.
+    pub(super) shared: bool,
+    /// A key decides, so that of two epochs none need be the right one.
+    pub(super) keyed: bool,
+    /// The request has read what is stored, and nobody has saved it since.
+    pub(super) unchanged: bool,
+}
+
+/// Who saves: the fence that is on the record afterwards, or why not.
 pub(super) fn save(
     kept: Kept<'_>,
     request: Option<&Fence>,
-    shared: bool,
+    terms: Terms,
 ) -> Result<Option<Fence>, Refused> {
     let kept = match kept {
         Kept::Nothing | Kept::Live(None) => return Ok(request.cloned()),
@@ -53,16 +64,34 @@ pub(super) fn save(
         Kept::Live(Some(kept)) => kept,
     };
     let Some(request) = request else {
-        return if shared { Ok(Some(kept.clone())) } else { Err(Refused::Unfenced) };
+        return if terms.shared { Ok(Some(kept.clone())) } else { Err(Refused::Unfenced) };
     };
-    if request.epoch < kept.epoch {
-        return Err(Refused::Older { epoch: request.epoch, kept: kept.epoch });
-    }
-    let Some(owner) = kept.owner.as_ref().filter(|_| request.epoch == kept.epoch) else {
+    if request.epoch > kept.epoch {
         return Ok(Some(request.clone()));
+    }
+    let is_older = request.epoch < kept.epoch;
+    let may = match (&kept.owner, &request.owner) {
+        _ if is_older => false,
+        (Some(owner), Some(saver)) => saver == owner,
+        (Some(_), None) => terms.shared,
+        (None, Some(_)) => true,
+        // Of several who borrow a session none knows of the others.
+        (None, None) => terms.shared || terms.unchanged,
     };
-    let may = request.owner.as_ref().map_or(shared, |saver| saver == owner);
-    if may { Ok(Some(kept.clone())) } else { Err(Refused::Held { owner: owner.clone() }) }
+    if may {
+        let fence = if kept.owner.is_some() { kept } else { request };
+        return Ok(Some(fence.clone()));
+    }
+    if terms.keyed && terms.unchanged {
+        // The gateways do not agree whose it is. From now on it is nobody's, so that what it was built
+        // on decides, until one of them says a newer epoch; and copies are worth nothing.
+        return Ok(Some(Fence { epoch: kept.epoch.saturating_add(1), owner: None }));
+    }
+    Err(match &kept.owner {
+        _ if is_older => Refused::Older { epoch: request.epoch, kept: kept.epoch },
+        Some(owner) => Refused::Held { owner: owner.clone() },
+        None => Refused::Changed,
+    })
 }
 
 /// Who loads: the fence that is put on the record from now on, if it changes. The first to read in a
@@ -84,6 +113,8 @@ pub(super) fn load<'a>(kept: Kept<'_>, request: Option<&'a Fence>) -> Option<&'a
 mod tests {
     use super::*;
 
+    const SHARED: Terms = Terms { shared: true, keyed: false, unchanged: false };
+
     fn fence(epoch: u64, owner: &str) -> Fence {
         Fence { epoch, owner: BackendId::new(owner).ok() }
     }
@@ -91,7 +122,7 @@ mod tests {
     /// Saves on a record with this fence, which is nobody's with an empty owner.
     fn on(kept: (u64, &str), request: (u64, &str)) -> Result<Option<Fence>, Refused> {
         let (kept, request) = (fence(kept.0, kept.1), fence(request.0, request.1));
-        save(Kept::Live(Some(&kept)), Some(&request), false)
+        save(Kept::Live(Some(&kept)), Some(&request), Terms::default())
     }
 
     #[test]
@@ -107,24 +138,55 @@ mod tests {
         let held = Err(Refused::Held { owner: BackendId::new("a").unwrap() });
         assert_eq!(on((7, "a"), (7, "b")), held);
         assert_eq!(on((7, "a"), (7, "")), held, "it was borrowed");
-        assert_eq!(on((7, ""), (7, "")), Ok(Some(fence(7, ""))), "the owner was not there yet");
         assert_eq!(on((7, ""), (7, "a")), Ok(Some(fence(7, "a"))), "there it is");
         assert_eq!(on((7, "a"), (8, "")), Ok(Some(fence(8, ""))));
     }
 
     #[test]
+    fn of_several_who_borrow_only_one_saves_what_it_has_read() {
+        let on = |kept: (u64, &str), request: (u64, &str), terms| {
+            let (kept, request) = (fence(kept.0, kept.1), fence(request.0, request.1));
+            save(Kept::Live(Some(&kept)), Some(&request), terms).map(|_| ())
+        };
+        let (changed, unchanged) =
+            (Terms::default(), Terms { unchanged: true, ..Terms::default() });
+        assert_eq!(on((7, ""), (7, ""), changed), Err(Refused::Changed));
+        assert_eq!(on((7, ""), (7, ""), unchanged), Ok(()));
+        assert_eq!(on((7, ""), (7, ""), SHARED), Ok(()), "the later save wins");
+        assert_eq!(on((7, "a"), (7, "a"), changed), Ok(()), "at one backend too");
+        assert_eq!(on((7, ""), (8, ""), changed), Ok(()));
+        assert_eq!(on((7, ""), (7, "a"), changed), Ok(()), "it did not read in this epoch");
+    }
+
+    #[test]
+    fn where_keys_decide_it_is_enough_to_have_read_what_is_replaced() {
+        let keyed = Terms { keyed: true, ..Terms::default() };
+        let unchanged = Terms { unchanged: true, ..keyed };
+        for request in [(6, "a"), (6, "b"), (6, ""), (7, "b"), (7, "")] {
+            let (kept, request) = (fence(7, "a"), fence(request.0, request.1));
+            let on = |terms| save(Kept::Live(Some(&kept)), Some(&request), terms);
+            assert_eq!(on(unchanged), Ok(Some(fence(8, ""))), "{request:?}: nobody's from now on");
+            assert!(on(keyed).is_err(), "{request:?}");
+            assert!(on(Terms { keyed: false, ..unchanged }).is_err(), "{request:?}");
+        }
+        let (kept, owner) = (fence(7, "a"), fence(7, "a"));
+        let on = save(Kept::Live(Some(&kept)), Some(&owner), unchanged);
+        assert_eq!(on, Ok(Some(fence(7, "a"))), "it stays its owner's");
+    }
+
+    #[test]
     fn who_has_no_fence_saves_only_where_there_is_none() {
         let kept = fence(7, "a");
-        assert_eq!(save(Kept::Nothing, None, false), Ok(None));
-        assert_eq!(save(Kept::Live(None), None, false), Ok(None));
-        assert_eq!(save(Kept::Live(Some(&kept)), None, false), Err(Refused::Unfenced));
-        assert_eq!(save(Kept::Live(None), Some(&kept), false), Ok(Some(kept)));
+        assert_eq!(save(Kept::Nothing, None, Terms::default()), Ok(None));
+        assert_eq!(save(Kept::Live(None), None, Terms::default()), Ok(None));
+        assert_eq!(save(Kept::Live(Some(&kept)), None, Terms::default()), Err(Refused::Unfenced));
+        assert_eq!(save(Kept::Live(None), Some(&kept), Terms::default()), Ok(Some(kept)));
     }
 
     #[test]
     fn what_is_shared_is_saved_by_all_but_those_of_an_older_epoch() {
         let kept = fence(7, "a");
-        let share = |request: Option<&Fence>| save(Kept::Live(Some(&kept)), request, true);
+        let share = |request: Option<&Fence>| save(Kept::Live(Some(&kept)), request, SHARED);
         assert_eq!(share(None), Ok(Some(kept.clone())));
         assert_eq!(share(Some(&fence(7, ""))), Ok(Some(kept.clone())));
         assert!(share(Some(&fence(7, "b"))).is_err());
@@ -134,8 +196,10 @@ mod tests {
     #[test]
     fn what_is_deleted_stays_so() {
         for request in [None, Some(&fence(1, "a")), Some(&fence(u64::MAX, "a"))] {
-            for shared in [false, true] {
-                assert_eq!(save(Kept::Deleted, request, shared), Err(Refused::Deleted));
+            for terms in
+                [Terms::default(), SHARED, Terms { keyed: true, unchanged: true, ..SHARED }]
+            {
+                assert_eq!(save(Kept::Deleted, request, terms), Err(Refused::Deleted));
             }
             assert_eq!(load(Kept::Deleted, request), None);
             assert_eq!(load(Kept::Nothing, request), None);

@@ -17,8 +17,8 @@ use tower_sessions_core::{
 };
 
 use super::{
-    fence::{self, Fence, Kept},
-    scope,
+    fence::{self, Fence, Kept, Terms},
+    scope::{self, Seen},
 };
 
 /// For how long a store remembers that a session was deleted, unless it is told otherwise: longer than
@@ -69,6 +69,8 @@ struct Slot {
 struct Live {
     record: Arc<Record>,
     fence: Option<Fence>,
+    /// How often it was saved.
+    saves: u64,
 }
 
 impl MemoryStore {
@@ -118,7 +120,7 @@ impl MemoryStore {
         let (now, mut part) = (Instant::now(), self.part(&record.id));
         let free = part.get(&record.id, now).is_none();
         if free {
-            part.insert(now, record, fence);
+            part.insert(now, record, fence, 0);
         }
         free
     }
@@ -140,9 +142,9 @@ impl Part {
         self.slots.get_mut(id).filter(|slot| slot.until > now)
     }
 
-    fn insert(&mut self, now: Instant, record: &Record, fence: Option<Fence>) {
+    fn insert(&mut self, now: Instant, record: &Record, fence: Option<Fence>, saves: u64) {
         let until = now + time_left(record).min(FAR);
-        let live = Some(Live { record: Arc::new(record.clone()), fence });
+        let live = Some(Live { record: Arc::new(record.clone()), fence, saves });
         self.put(now, record.id, Slot { until, live });
     }
 
@@ -186,11 +188,21 @@ impl SessionStore for MemoryStore {
         let (now, mut part) = (Instant::now(), self.part(&record.id));
         let slot = part.get(&record.id, now);
         let kept = Slot::kept(slot.as_deref());
-        let fence = match fence::save(kept, request.as_ref(), self.shared) {
+        let saves = slot.as_ref().and_then(|slot| slot.live.as_ref()).map(|live| live.saves);
+        let seen = scope::saves_seen(&record.id);
+        let terms = Terms {
+            shared: self.shared,
+            keyed: scope::is_keyed(),
+            unchanged: seen.is_some() && seen == saves,
+        };
+        let fence = match fence::save(kept, request.as_ref(), terms) {
             Ok(fence) => fence,
             Err(refused) => return Err(scope::refuse(refused, kept.fence().cloned())),
         };
-        part.insert(now, record, fence);
+        let saves = saves.unwrap_or(0) + 1;
+        part.insert(now, record, fence.clone(), saves);
+        drop(part);
+        scope::saw(&record.id, Some(Seen { fence, saves: Some(saves) }));
         Ok(())
     }
 
@@ -206,7 +218,8 @@ impl SessionStore for MemoryStore {
                     if raised.is_some() {
                         live.fence = raised;
                     }
-                    (Some(live.record.clone()), live.fence.clone())
+                    let seen = Seen { fence: live.fence.clone(), saves: Some(live.saves) };
+                    (Some(live.record.clone()), Some(seen))
                 }
                 None => (None, None),
             }

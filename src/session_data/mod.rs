@@ -18,7 +18,7 @@
 //! | of a newer epoch | always; nobody of an older one may from then on, also when it has only read so far |
 //! | of the same epoch | the session is its backend's: the first that used it in this epoch |
 //! | of an older epoch | it has read what is stored, and no other backend has the session: it goes on in the epoch that it found |
-//! | that [borrows](crate::Verdict::Borrowed) the session | its home has not used it in this epoch, or saves are [shared](MemoryStore::shared_saves) |
+//! | that [borrows](crate::Verdict::Borrowed) the session | its home has not used it in this epoch, and nobody has saved it since it was read; or saves are [shared](MemoryStore::shared_saves) |
 //! | without a scope or an epoch | the session was never used through a gateway, or saves are shared |
 //!
 //! So what a request saves is never built on something older than what it replaces, but for
@@ -28,14 +28,15 @@
 //!
 //! # Where a key decides
 //!
-//! With [`affinity::Key`](crate::affinity::Key) and its like no token carries an epoch: each gateway
-//! counts them by what it has seen of its backends. While a session's backend is down the next in rank
-//! borrows the session, in a newer epoch; when it is back the epoch is newer again. Gateways that have
-//! been there for different times, or saw an outage at different times, get along. A gateway that saw
-//! nothing of an outage is refused once, when its backend still has a copy. Only while one gateway sees
-//! another set of backends than the others, so that they disagree on whose session it is, those are
-//! refused that saw the older change. A session that is borrowed because its backend is busy can be
-//! read, and saved only when saves are [shared](MemoryStore::shared_saves).
+//! With [`affinity::Key`](crate::affinity::Key) and its like no token carries an epoch from one gateway
+//! to another: each of them [counts](crate::SessionInfo::is_keyed) by what it has seen of its backends,
+//! and by its own clock. While a session's backend is down the next in rank borrows the session, in a
+//! newer epoch, and when it is back the epoch is newer again; so for one gateway the table holds. For
+//! several there is one more rule: a request whose epoch or backend is not the right one may save all
+//! the same, if it has read what is stored and nobody has saved since. From then on the session is
+//! nobody's: copies of it are worth nothing, and each save needs that, until a gateway says a newer
+//! epoch. So gateways that do not agree, for a moment or for good, lose nothing and lock nobody out. It
+//! costs a refusal where a copy was out of date: the client tries again.
 //!
 //! # What is not promised
 //!

@@ -42,6 +42,9 @@ pub enum Refused {
         /// That backend.
         owner: BackendId,
     },
+    /// Somebody else has saved the session since this request has read it, and it is nobody's: both only
+    /// [borrow](crate::Verdict::Borrowed) it, for example.
+    Changed,
     /// The session has been deleted, for example by a logout.
     Deleted,
     /// The request has no scope, or one without an epoch, and the session has one.
@@ -60,7 +63,9 @@ impl Refused {
             let (epoch, kept) = epochs.split_once(" to ")?;
             return Some(Self::Older { epoch: epoch.parse().ok()?, kept: kept.parse().ok()? });
         }
-        [Self::Deleted, Self::Unfenced].into_iter().find(|refused| refused.to_string() == *text)
+        [Self::Changed, Self::Deleted, Self::Unfenced]
+            .into_iter()
+            .find(|refused| refused.to_string() == *text)
     }
 }
 
@@ -74,6 +79,7 @@ impl fmt::Display for Refused {
             Self::Held { owner } => {
                 write!(f, "in this epoch the session belongs to backend {owner}")
             }
+            Self::Changed => f.write_str("the session has been saved since it was read"),
             Self::Deleted => f.write_str("the session has been deleted"),
             Self::Unfenced => f.write_str("the session has an epoch, and the request has none"),
         }
@@ -97,6 +103,7 @@ mod tests {
         for refused in [
             Refused::Older { epoch: 1, kept: u64::MAX },
             Refused::Held { owner: BackendId::new("a:80").unwrap() },
+            Refused::Changed,
             Refused::Deleted,
             Refused::Unfenced,
         ] {

@@ -57,10 +57,17 @@ struct Inner {
 /// What the stores have found out.
 #[derive(Default)]
 struct Notes {
-    /// The fence that was on the record when it was read.
-    seen: Option<(Id, Fence)>,
+    seen: Option<(Id, Seen)>,
     /// Why a save was refused, and the fence that was on the record then, if it is known.
     refused: Option<(Refused, Option<Fence>)>,
+}
+
+/// What was found on a record when it was read.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seen {
+    pub(super) fence: Option<Fence>,
+    /// How often the record had been saved; `None` when it was a copy.
+    pub(super) saves: Option<u64>,
 }
 
 /// How far a local copy may be used.
@@ -105,14 +112,14 @@ impl Scope {
     pub(super) fn has_stale_pin(&self) -> bool {
         let notes = self.notes();
         let Some((_, kept)) = &notes.refused else { return false };
-        let seen = notes.seen.as_ref().map(|(_, seen)| seen);
+        let seen = notes.seen.as_ref().and_then(|(_, seen)| seen.fence.as_ref());
         kept.iter().chain(seen).any(|fence| self.is_behind(fence))
     }
 
     /// The fence that it goes by for this session.
     fn fence(&self, id: &Id) -> Option<Fence> {
         let fence = self.inner.fence.as_ref()?;
-        let later = self.seen(id).filter(|seen| {
+        let later = self.seen(id).and_then(|seen| seen.fence).filter(|seen| {
             let apart = matches!((&seen.owner, &fence.owner), (Some(a), Some(b)) if a != b);
             seen.epoch > fence.epoch && !apart
         });
@@ -123,8 +130,8 @@ impl Scope {
         ))
     }
 
-    /// The fence that was on the session's record when it was read.
-    fn seen(&self, id: &Id) -> Option<Fence> {
+    /// What was found when the session was read.
+    fn seen(&self, id: &Id) -> Option<Seen> {
         let notes = self.notes();
         notes.seen.as_ref().filter(|(of, _)| of == id).map(|(_, seen)| seen.clone())
     }
@@ -167,12 +174,22 @@ pub(super) fn fence(id: &Id) -> Option<Fence> {
     with(|scope| scope.fence(id))
 }
 
-/// Notes the fence that was on a record, which the current request has read.
-pub(super) fn saw(id: &Id, seen: Option<Fence>) {
+/// Notes what was on a record that the current request has read, or has saved by now.
+pub(super) fn saw(id: &Id, seen: Option<Seen>) {
     with(|scope| {
         scope.notes().seen = seen.map(|seen| (*id, seen));
         Some(())
     });
+}
+
+/// How often the session had been saved when the current request has read it.
+pub(super) fn saves_seen(id: &Id) -> Option<u64> {
+    with(|scope| scope.seen(id)?.saves)
+}
+
+/// Whether a key decides where the current request goes.
+pub(super) fn is_keyed() -> bool {
+    with(|scope| Some(scope.inner.info.is_keyed())).unwrap_or(false)
 }
 
 /// Notes that the current request was refused, because of the fence `kept` on the record, and makes an
@@ -190,7 +207,8 @@ pub(super) fn refuse(refused: Refused, kept: Option<Fence>) -> session_store::Er
 pub(super) fn copies(id: &Id) -> Option<Copies> {
     with(|scope| {
         let fence = scope.fence(id).filter(|fence| fence.owner.is_some())?;
-        if scope.seen(id).is_some_and(|seen| seen.is_past(&fence)) {
+        let seen = scope.seen(id).and_then(|seen| seen.fence);
+        if seen.is_some_and(|seen| seen.is_past(&fence)) {
             return None;
         }
         let read = scope.inner.info.verdict() == Verdict::Pinned;
@@ -202,7 +220,8 @@ pub(super) fn copies(id: &Id) -> Option<Copies> {
 pub(super) fn saw_copy(id: &Id, epoch: u64) {
     with(|scope| {
         let owner = scope.inner.fence.as_ref()?.owner.clone();
-        scope.notes().seen = Some((*id, Fence { epoch, owner }));
+        let fence = Some(Fence { epoch, owner });
+        scope.notes().seen = Some((*id, Seen { fence, saves: None }));
         Some(())
     });
 }

@@ -7,9 +7,21 @@
 -- ARGV[4]  for how long what is written is kept, in milliseconds
 -- ARGV[5]  1 when saves are shared
 -- ARGV[6]  the data
+-- ARGV[7]  how often it had been saved when the request has read it; empty if it has not
+-- ARGV[8]  1 when a key decides
 --
 -- The answer is a word, and what belongs to it. Epochs are compared as text: a number in Lua has 53
 -- bits.
+
+-- The next epoch, digit by digit; the last one of 64 bits has none.
+local function after(epoch)
+  if epoch >= '18446744073709551615' then
+    return epoch
+  end
+  local head, last, nines = string.match(epoch, '^(%d*)([0-8])(9*)$')
+  return head .. string.char(string.byte(last) + 1) .. string.rep('0', #nines)
+end
+
 local key, what, epoch, owner, time = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 if what == 'delete' then
@@ -19,10 +31,10 @@ if what == 'delete' then
   return {'ok'}
 end
 
-local kept = redis.call('HMGET', key, 'data', 'epoch', 'owner', 'deleted')
-local data, kept_epoch, kept_owner = kept[1], kept[2] or '', kept[3] or ''
+local kept = redis.call('HMGET', key, 'data', 'epoch', 'owner', 'saves', 'deleted')
+local data, kept_epoch, kept_owner, saves = kept[1], kept[2] or '', kept[3] or '', kept[4] or '0'
 
-if kept[4] then
+if kept[5] then
   return {'deleted'}
 end
 if not data and redis.call('EXISTS', key) == 1 then
@@ -41,7 +53,7 @@ if what == 'load' then
     redis.call('HSET', key, 'epoch', epoch, 'owner', owner)
     kept_epoch, kept_owner = epoch, owner
   end
-  return {'ok', kept_epoch, kept_owner, data}
+  return {'ok', kept_epoch, kept_owner, saves, data}
 end
 
 if what == 'create' then
@@ -49,21 +61,34 @@ if what == 'create' then
     return {'exists'}
   end
 elseif data and kept_epoch ~= '' then
+  local shared, unchanged, keyed = ARGV[5] == '1', ARGV[7] == saves, ARGV[8] == '1'
   if epoch == '' then
-    if ARGV[5] ~= '1' then
+    if not shared then
       return {'unfenced'}
     end
     epoch, owner = kept_epoch, kept_owner
-  elseif epoch < kept_epoch then
-    return {'older', kept_epoch, kept_owner}
-  elseif epoch == kept_epoch and kept_owner ~= '' and owner ~= kept_owner then
-    if owner ~= '' or ARGV[5] ~= '1' then
-      return {'held', kept_epoch, kept_owner}
+  elseif epoch <= kept_epoch then
+    local older, may = epoch < kept_epoch, owner ~= '' or shared or unchanged
+    if kept_owner ~= '' then
+      may = owner == kept_owner or (owner == '' and shared)
     end
-    owner = kept_owner
+    if may and not older then
+      if kept_owner ~= '' then
+        owner = kept_owner
+      end
+    elseif keyed and unchanged then
+      epoch, owner = after(kept_epoch), ''
+    elseif older then
+      return {'older', kept_epoch, kept_owner}
+    elseif kept_owner ~= '' then
+      return {'held', kept_epoch, kept_owner}
+    else
+      return {'changed'}
+    end
   end
 end
 
+saves = redis.call('HINCRBY', key, 'saves', 1)
 redis.call('HSET', key, 'data', ARGV[6], 'epoch', epoch, 'owner', owner)
 redis.call('PEXPIRE', key, time)
-return {'ok'}
+return {'ok', epoch, owner, tostring(saves)}

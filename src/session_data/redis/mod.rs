@@ -19,7 +19,7 @@ use super::{
     Refused,
     fence::Fence,
     memory::{KEEP_DELETED, time_left},
-    scope,
+    scope::{self, Seen},
 };
 use crate::{BackendId, ConfigError};
 
@@ -31,7 +31,7 @@ const LONGEST: u128 = 1000 * 60 * 60 * 24 * 365 * 1000;
 ///
 /// See [the rules of the fence](super): they are kept by a script inside the engine, one call for each
 /// load or save. A session is a hash under `session:` and its id, with the fields `data` (a byte for the
-/// version, and JSON), `epoch` and `owner`; it expires in the engine when its date says so. What is
+/// version, and JSON), `epoch`, `owner` and `saves`; it expires in the engine when its date says so. What is
 /// there and is not a session of ours, or of another version, is an error, never a session.
 ///
 /// No call takes longer than the [time budget](Self::time_budget): with the engine down or hung each
@@ -170,7 +170,9 @@ impl<C: ConnectionLike + Clone + Send + Sync> RedisStore<C> {
         let time = time.as_millis().clamp(1, LONGEST) as u64;
         let mut call = self.script.prepare_invoke();
         call.key(format!("{}{id}", self.prefix)).arg(what).arg(epoch).arg(owner).arg(time);
-        call.arg(if self.shared { "1" } else { "" }).arg(data);
+        let saves = scope::saves_seen(id).map_or(String::new(), |saves| saves.to_string());
+        call.arg(if self.shared { "1" } else { "" }).arg(data).arg(saves);
+        call.arg(if scope::is_keyed() { "1" } else { "" });
         let mut connection = self.connection.clone();
         let answer = call.invoke_async::<Words>(&mut connection);
         match tokio::time::timeout(self.budget, answer).await {
@@ -182,7 +184,11 @@ impl<C: ConnectionLike + Clone + Send + Sync> RedisStore<C> {
 
     async fn write(&self, what: &str, record: &Record) -> Result<Words, Error> {
         let (request, data) = (scope::fence(&record.id), format::write(record)?);
-        self.run(what, &record.id, request.as_ref(), time_left(record), &data).await
+        let words = self.run(what, &record.id, request.as_ref(), time_left(record), &data).await?;
+        if let [b"ok", epoch, owner, saves] = slices(&words).as_slice() {
+            scope::saw(&record.id, Some(read_seen(epoch, owner, saves)?));
+        }
+        Ok(words)
     }
 }
 
@@ -191,16 +197,20 @@ fn epoch_text(epoch: u64) -> String {
     format!("{epoch:020}")
 }
 
+fn slices(words: &[Vec<u8>]) -> Vec<&[u8]> {
+    words.iter().map(Vec::as_slice).collect()
+}
+
 /// What the script says besides that all is well.
 fn failure(id: &Id, words: &[Vec<u8>]) -> Error {
     let unknown = || {
         let word = words.first().map(|word| String::from_utf8_lossy(word)).unwrap_or_default();
         Error::Backend(format!("redis: an answer that is not known: {word:?}"))
     };
-    let words: Vec<_> = words.iter().map(Vec::as_slice).collect();
-    match words.as_slice() {
+    match slices(words).as_slice() {
         [b"deleted"] => scope::refuse(Refused::Deleted, None),
         [b"unfenced"] => scope::refuse(Refused::Unfenced, None),
+        [b"changed"] => scope::refuse(Refused::Changed, None),
         [b"foreign"] => Error::Decode("under the session's key is something else".to_owned()),
         [word, epoch, owner] => match (*word, read_fence(epoch, owner)) {
             (_, Err(error)) => error,
@@ -233,6 +243,13 @@ fn read_fence(epoch: &[u8], owner: &[u8]) -> Result<Option<Fence>, Error> {
     Ok(Some(Fence { epoch, owner }))
 }
 
+fn read_seen(epoch: &[u8], owner: &[u8], saves: &[u8]) -> Result<Seen, Error> {
+    let number = std::str::from_utf8(saves).ok().and_then(|text| text.parse().ok());
+    let bad = || Error::Decode("a stored session has a number of saves that is none".to_owned());
+    let saves = Some(number.ok_or_else(bad)?);
+    Ok(Seen { fence: read_fence(epoch, owner)?, saves })
+}
+
 #[async_trait]
 impl<C> SessionStore for RedisStore<C>
 where
@@ -261,11 +278,11 @@ where
     async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
         let request = scope::fence(id);
         let words = self.run("load", id, request.as_ref(), Duration::ZERO, &[]).await?;
-        let (seen, found) = match words.as_slice() {
-            [word, epoch, owner, data] if word == b"ok" => {
-                (read_fence(epoch, owner)?, Some(format::read(id, data)?))
+        let (seen, found) = match slices(&words).as_slice() {
+            [b"ok", epoch, owner, saves, data] => {
+                (Some(read_seen(epoch, owner, saves)?), Some(format::read(id, data)?))
             }
-            [word] if word == b"nothing" || word == b"deleted" => (None, None),
+            [b"nothing" | b"deleted"] => (None, None),
             _ => return Err(failure(id, &words)),
         };
         scope::saw(id, seen);

@@ -23,8 +23,17 @@ use tower_sticky_heavy_tests::redis_server::RedisServer;
 struct Step {
     what: What,
     session: u8,
-    /// The epoch, the backend, and whether it only borrows; `None` without a scope.
-    who: Option<(u64, &'static str, bool)>,
+    /// `None` without a scope.
+    who: Option<Who>,
+}
+
+#[derive(Debug, Clone)]
+struct Who {
+    epoch: u64,
+    backend: &'static str,
+    borrows: bool,
+    /// Whether a key decides.
+    keyed: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -48,17 +57,23 @@ fn step() -> impl Strategy<Value = Step> {
     // Around a power of ten, where text and number differ, and beyond what a double holds.
     let epoch = prop_oneof![8..12_u64, u64::MAX - 2..=u64::MAX];
     let owner = prop_oneof![Just("a"), Just("b")];
-    let who = proptest::option::weighted(0.9, (epoch, owner, proptest::bool::weighted(0.2)));
+    let who = (epoch, owner, proptest::bool::weighted(0.2), proptest::bool::weighted(0.3));
+    let who =
+        who.prop_map(|(epoch, backend, borrows, keyed)| Who { epoch, backend, borrows, keyed });
+    let who = proptest::option::weighted(0.9, who);
     (what, 0..2_u8, who).prop_map(|(what, session, who)| Step { what, session, who })
 }
 
-fn scope(epoch: u64, backend: &str, borrows: bool) -> Scope {
+fn scope(who: &Who) -> Scope {
     let mut headers = HeaderMap::new();
-    let outcome = if borrows { "borrowed" } else { "pinned" };
+    let outcome = if who.borrows { "borrowed" } else { "pinned" };
     headers.insert("x-sticky-outcome", outcome.parse().unwrap());
-    headers.insert("x-sticky-backend", backend.parse().unwrap());
+    headers.insert("x-sticky-backend", who.backend.parse().unwrap());
     headers.insert("x-sticky-session", "00000000000000ff".parse().unwrap());
-    headers.insert("x-sticky-epoch", epoch.into());
+    headers.insert("x-sticky-epoch", who.epoch.into());
+    if who.keyed {
+        headers.insert("x-sticky-keyed", "1".parse().unwrap());
+    }
     Scope::new(SessionInfo::from_headers(&headers).unwrap())
 }
 
@@ -83,9 +98,9 @@ async fn take(store: &impl SessionStore, step: &Step, number: u32) -> String {
             What::Delete => format!("{:?}", store.delete(&id).await),
         }
     };
-    match step.who {
-        Some((epoch, backend, borrows)) => {
-            let scope = scope(epoch, backend, borrows);
+    match &step.who {
+        Some(who) => {
+            let scope = scope(who);
             let said = scope.clone().within(work).await;
             format!("{said}, {:?}", scope.refused())
         }

@@ -26,8 +26,10 @@ macro_rules! over_both_stores {
 }
 
 mod agreement;
+mod chaos;
 mod engine;
 mod examples;
+mod gateways;
 mod keys;
 mod moves;
 mod shops;

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tower::ServiceExt;
 use tower_sessions::{Session, SessionManagerLayer, SessionStore};
 use tower_sticky::{
-    Backends, KeyRing, Mode, NoInner, StickyLayer, StickyService,
+    BackendId, Backends, KeyRing, Mode, NoInner, Outcome, StickyLayer, StickyService,
     affinity::Cookie,
     session_data::{FencedCache, MemoryStore, SessionScope},
 };
@@ -134,6 +134,8 @@ pub struct Client {
 pub struct Answer {
     pub status: StatusCode,
     pub body: String,
+    /// Who says so, when the gateway tells.
+    pub backend: Option<BackendId>,
 }
 
 impl Client {
@@ -173,8 +175,10 @@ impl Client {
             }
         }
         let status = response.status();
+        let outcome = Outcome::of(response.extensions());
+        let backend = outcome.and_then(|outcome| outcome.backend().cloned());
         let body = to_bytes(Body::new(response.into_body()), usize::MAX).await.unwrap();
-        Answer { status, body: String::from_utf8(body.to_vec()).unwrap() }
+        Answer { status, body: String::from_utf8(body.to_vec()).unwrap(), backend }
     }
 
     /// The body of an answer that is to be good.
