@@ -209,14 +209,14 @@ impl World {
                 gateway.mend(name).await;
             }
         }
-        for who in 0..PEOPLE.len() {
+        for (who, name) in PEOPLE.into_iter().enumerate() {
             for by in [0, 1, 0] {
                 let before = self.people[who].count;
                 for _ in 0..3 {
                     self.count(who, by).await?;
                 }
                 if self.people[who].count == before {
-                    return Err(format!("{} is locked out of gateway {by}", PEOPLE[who]));
+                    return Err(format!("{name} is locked out of gateway {by}"));
                 }
             }
         }

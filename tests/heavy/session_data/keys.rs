@@ -43,7 +43,7 @@ async fn ok(gateway: &Gateway, client: &mut Client, path: &str) -> String {
 
 /// The shop that has served something, which only the session's has.
 fn home(gateway: &Gateway) -> &'static str {
-    let served = |name: &&str| gateway.backends.get(*name).unwrap().requests > 0;
+    let served = |name: &&str| gateway.backends.get(name).unwrap().requests > 0;
     NAMES.into_iter().find(served).unwrap()
 }
 
@@ -118,7 +118,7 @@ async fn gateways_that_disagree_for_good_lose_nothing_and_lock_nobody_out(
         assert_eq!(second_try(gateway, &mut client).await, count.to_string());
     }
     let served = |gateway: &Gateway| {
-        let served = |name: &&str| gateway.backends.get(*name).unwrap().requests > 1;
+        let served = |name: &&str| gateway.backends.get(name).unwrap().requests > 1;
         NAMES.into_iter().filter(served).collect::<Vec<_>>()
     };
     assert_ne!(served(&first), served(&second), "they did disagree");
