@@ -7,4 +7,5 @@ mod agreement;
 mod engine;
 mod examples;
 mod moves;
+mod programs;
 mod shops;
