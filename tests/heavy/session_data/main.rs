@@ -4,8 +4,11 @@
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 
 mod agreement;
+mod crowd;
 mod engine;
 mod examples;
+mod kill;
 mod moves;
+mod processes;
 mod programs;
 mod shops;
