@@ -3,8 +3,13 @@
 
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 
+#[allow(dead_code, reason = "each test uses its part of it")]
+#[path = "../browser/shop.rs"]
+mod gateway;
+
 mod agreement;
 mod crowd;
+mod demo;
 mod engine;
 mod examples;
 mod kill;
