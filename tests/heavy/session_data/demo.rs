@@ -73,6 +73,9 @@ async fn a_cart_in_redis_outlives_its_shop() {
     assert_ne!(second, first, "the session has moved");
     assert_eq!((known, apples), (true, 1), "and the cart is there");
     assert_eq!(browser.add().await, (second.clone(), true, 2));
+    server.reset_calls();
+    assert_eq!(browser.look().await, (second, true, 2));
+    assert_eq!(server.calls("evalsha"), 0, "as long as it stays the shop has it at hand");
     // And back, where there is an old copy.
     gateway.set_mode(&first, "active").await;
     for other in ["shop-a", "shop-b", "shop-c"].into_iter().filter(|other| *other != first) {
