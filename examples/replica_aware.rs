@@ -1,20 +1,24 @@
 //! Sessions that outlive their server without an engine: three shops that copy carts to each other.
 //!
 //! The gateway tells each shop where the session would go if this shop failed: its replica. The shop
-//! copies the cart there before it says yes. The shop is killed, the gateway sends the customer to that
-//! replica, and every item that was acknowledged is there.
+//! copies the cart there before it says yes. The shop, a process of its own, dies by `kill -9`; the
+//! gateway sends the customer to that replica, and every item that was acknowledged is there.
 //!
 //! ```sh
 //! cargo run --example replica_aware                      # 30 customers
 //! cargo run --example replica_aware -- --customers 10000
 //! ```
 
+#![allow(missing_docs, unreachable_pub)]
+
+#[path = "support/process.rs"]
+mod process;
+
 use std::{
     collections::HashMap,
     error::Error,
     process::ExitCode,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use axum::{
@@ -25,8 +29,8 @@ use axum::{
     routing::{get, post},
 };
 use lexopt::ValueExt;
+use process::Process;
 use serde::{Deserialize, Serialize};
-use tokio::runtime::Runtime;
 use tower::ServiceExt;
 use tower_sticky::{
     BackendId, Backends, KeyRing, NoInner, SessionInfo, StickyLayer, StickyService,
@@ -45,8 +49,11 @@ struct Shop {
     /// Items are added one at a time, so that of two at once both are there. In earnest there is one
     /// of these for each session.
     adding: Arc<tokio::sync::Mutex<()>>,
-    peers: Arc<HashMap<&'static str, Upstream>>,
+    peers: Arc<Peers>,
 }
+
+/// How to reach each shop.
+type Peers = HashMap<String, Upstream>;
 
 /// A cart, and which of two copies is the newer: that of the later epoch, and in one epoch that with
 /// more items.
@@ -207,62 +214,41 @@ impl Shop {
     }
 }
 
-/// A shop that runs, with threads of its own: when it is killed, all that it had in memory is gone.
-struct Running {
-    name: &'static str,
-    runtime: Option<Runtime>,
+// ---- The processes ----
+
+/// The whole life of a shop: a process of its own. Where the others are it hears when all of them run.
+async fn be_a_shop() -> Fallible<()> {
+    let listener = process::listen().await?;
+    let peers = read_peers(&process::hear()?)?;
+    process::end_with_parent();
+    let app = shop(Shop { carts: Arc::default(), adding: Arc::default(), peers: Arc::new(peers) });
+    Ok(axum::serve(listener, app).await?)
 }
 
-impl Running {
-    async fn kill(mut self) -> Fallible<()> {
-        if let Some(runtime) = self.runtime.take() {
-            let end = move || runtime.shutdown_timeout(Duration::from_secs(5));
-            tokio::task::spawn_blocking(end).await?;
-        }
-        Ok(())
+/// Reads `shop-1=127.0.0.1:4001 shop-2=…`.
+fn read_peers(line: &str) -> Fallible<Peers> {
+    let mut peers = HashMap::new();
+    for peer in line.split_whitespace() {
+        let (name, addr) = peer.split_once('=').ok_or("a peer without an address")?;
+        peers.insert(name.to_owned(), Upstream::new(&format!("http://{addr}"))?);
     }
+    Ok(peers)
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-/// How to reach each shop.
-type Named = Vec<(&'static str, Upstream)>;
-
-fn start_all() -> Fallible<(Vec<Running>, Named)> {
-    let mut listeners = Vec::new();
-    let mut addresses = Vec::new();
-    for name in NAMES {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-        listener.set_nonblocking(true)?;
-        addresses.push((name, listener.local_addr()?));
-        listeners.push(listener);
-    }
-    // Connections live in the threads that made them, so each shop has clients of its own.
-    let upstreams = || {
-        let all = addresses
-            .iter()
-            .map(|(name, address)| Ok((*name, Upstream::new(&format!("http://{address}"))?)));
-        all.collect::<Fallible<Named>>()
-    };
+/// Starts all shops, and tells each where they are.
+fn start_all() -> Fallible<(Vec<Process>, Peers)> {
     let mut shops = Vec::new();
-    for (name, listener) in NAMES.into_iter().zip(listeners) {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let peers = upstreams()?.into_iter().collect();
-        let app =
-            shop(Shop { carts: Arc::default(), adding: Arc::default(), peers: Arc::new(peers) });
-        runtime.spawn(async move {
-            axum::serve(tokio::net::TcpListener::from_std(listener)?, app).await
-        });
-        shops.push(Running { name, runtime: Some(runtime) });
+    let mut peers = Vec::new();
+    for name in NAMES {
+        let (shop, addr) = Process::start(&["--shop", name])?;
+        shops.push(shop);
+        peers.push(format!("{name}={addr}"));
     }
-    Ok((shops, upstreams()?))
+    let peers = peers.join(" ");
+    for shop in &mut shops {
+        shop.say(&peers)?;
+    }
+    Ok((shops, read_peers(&peers)?))
 }
 
 // ---- A customer ----
@@ -296,7 +282,11 @@ impl Customer {
 
 #[tokio::main]
 async fn main() -> Fallible<ExitCode> {
-    let count = arguments()?;
+    let Arguments { shop, customers: count } = Arguments::read()?;
+    if shop.is_some() {
+        be_a_shop().await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let (mut shops, upstreams) = start_all()?;
     let backends = Backends::from_iter(upstreams);
     let gateway = StickyLayer::new(backends, Cookie::sealed("SERVER_ID", KeyRing::generate()?))
@@ -318,8 +308,8 @@ async fn main() -> Fallible<ExitCode> {
     let orphans = owners.iter().filter(|owner| **owner == killed).count();
     println!("{count} customers fill their carts, {orphans} of them at {killed}.");
 
-    let position = shops.iter().position(|shop| shop.name == killed).ok_or("who was that?")?;
-    shops.swap_remove(position).kill().await?;
+    let position = NAMES.iter().position(|name| *name == killed).ok_or("who was that?")?;
+    shops[position].kill()?;
     println!("{killed} is killed, and all that it had in memory is gone.");
 
     let mut lost = 0;
@@ -346,15 +336,23 @@ async fn main() -> Fallible<ExitCode> {
     Ok(if lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// How many customers there are.
-fn arguments() -> Fallible<usize> {
-    let mut count = 30;
-    let mut parser = lexopt::Parser::from_env();
-    while let Some(argument) = parser.next()? {
-        match argument {
-            lexopt::Arg::Long("customers") => count = parser.value()?.parse()?,
-            other => return Err(other.unexpected().into()),
+struct Arguments {
+    /// Not for users: this is a shop's process.
+    shop: Option<String>,
+    customers: usize,
+}
+
+impl Arguments {
+    fn read() -> Fallible<Self> {
+        let mut arguments = Self { shop: None, customers: 30 };
+        let mut parser = lexopt::Parser::from_env();
+        while let Some(argument) = parser.next()? {
+            match argument {
+                lexopt::Arg::Long("shop") => arguments.shop = Some(parser.value()?.parse()?),
+                lexopt::Arg::Long("customers") => arguments.customers = parser.value()?.parse()?,
+                other => return Err(other.unexpected().into()),
+            }
         }
+        Ok(arguments)
     }
-    Ok(count)
 }

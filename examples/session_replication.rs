@@ -7,9 +7,19 @@
 //! ```sh
 //! cargo run --example session_replication                                    # the store is in memory
 //! cargo run --example session_replication -- --redis redis://127.0.0.1:6379/ # or in Redis
+//! cargo run --example session_replication -- --customers 1000                # default: one
 //! ```
+//!
+//! With Redis each shop is a process of its own, and dies by `kill -9`.
 
-use std::{error::Error, process::ExitCode, time::Duration};
+#![allow(missing_docs, unreachable_pub)]
+
+#[path = "support/process.rs"]
+mod process;
+#[path = "support/server.rs"]
+mod server;
+
+use std::{error::Error, net::SocketAddr, process::ExitCode, time::Duration};
 
 use axum::{
     Router,
@@ -19,7 +29,8 @@ use axum::{
     routing::{get, post},
 };
 use lexopt::ValueExt;
-use tokio::runtime::Runtime;
+use process::Process;
+use server::Server;
 use tower::ServiceExt;
 use tower_sessions::{Session, SessionManagerLayer, SessionStore};
 use tower_sticky::{
@@ -68,52 +79,40 @@ fn unavailable(error: tower_sessions::session::Error) -> StatusCode {
     StatusCode::SERVICE_UNAVAILABLE
 }
 
-/// Where the shops keep what must not be lost.
-#[derive(Clone)]
-enum Store {
-    Memory(MemoryStore),
-    Redis(String),
-}
-
-/// A shop that runs, with threads of its own: when it is killed, all that it had in memory is gone.
-struct Running {
-    name: &'static str,
-    runtime: Option<Runtime>,
+/// A shop that runs until it is killed: then all that it had in memory is gone.
+enum Running {
+    /// A store in memory has to be in the same process, so here the shop has only a thread of its own.
+    Thread(Server),
+    /// With Redis it is a process of its own.
+    Process(Process),
 }
 
 impl Running {
-    fn start(name: &'static str, store: Store) -> Fallible<(Self, Upstream)> {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-        listener.set_nonblocking(true)?;
-        let upstream = Upstream::new(&format!("http://{}", listener.local_addr()?))?;
-        let _within = runtime.enter();
-        let app = match store {
-            Store::Memory(store) => shop(store),
-            Store::Redis(url) => shop(RedisStore::new(&url)?),
-        };
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        runtime.spawn(async move { axum::serve(listener, app).await });
-        drop(_within);
-        Ok((Self { name, runtime: Some(runtime) }, upstream))
+    fn in_thread(store: MemoryStore) -> (Self, SocketAddr) {
+        let server = Server::start(async move |listener| axum::serve(listener, shop(store)).await);
+        let addr = server.addr;
+        (Self::Thread(server), addr)
     }
 
-    async fn kill(mut self) -> Fallible<()> {
-        if let Some(runtime) = self.runtime.take() {
-            let end = move || runtime.shutdown_timeout(Duration::from_secs(5));
-            tokio::task::spawn_blocking(end).await?;
+    fn as_process(name: &str, redis: &str) -> Fallible<(Self, SocketAddr)> {
+        let (process, addr) = Process::start(&["--shop", name, "--redis", redis])?;
+        Ok((Self::Process(process), addr))
+    }
+
+    fn kill(&mut self) -> Fallible<()> {
+        match self {
+            Self::Thread(server) => server.kill(),
+            Self::Process(process) => process.kill()?,
         }
         Ok(())
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
+/// The whole life of a shop that is a process.
+async fn be_a_shop(redis: &str) -> Fallible<()> {
+    process::end_with_parent();
+    let app = shop(RedisStore::new(redis)?);
+    Ok(axum::serve(process::listen().await?, app).await?)
 }
 
 // ---- A customer ----
@@ -153,57 +152,94 @@ impl Customer {
 
 #[tokio::main]
 async fn main() -> Fallible<ExitCode> {
-    let store = match arguments()? {
-        Some(url) => Store::Redis(url),
-        None => Store::Memory(MemoryStore::new()),
-    };
-    match &store {
-        Store::Memory(_) => println!("Three shops; they share a store in memory."),
-        Store::Redis(_) => println!("Three shops; they share a store in Redis."),
+    let Arguments { shop, redis, customers: count } = Arguments::read()?;
+    if let (Some(_), Some(redis)) = (&shop, &redis) {
+        be_a_shop(redis).await?;
+        return Ok(ExitCode::SUCCESS);
     }
+    let place = if redis.is_some() { "Redis" } else { "memory" };
+    println!("Three shops; they share a store in {place}.");
+    let in_memory = MemoryStore::new();
     let mut shops = Vec::new();
     let backends = Backends::new();
     for name in NAMES {
-        let (shop, upstream) = Running::start(name, store.clone())?;
-        backends.insert(name, upstream.connect_timeout(Duration::from_secs(1)))?;
+        let (shop, addr) = match &redis {
+            Some(redis) => Running::as_process(name, redis)?,
+            None => Running::in_thread(in_memory.clone()),
+        };
         shops.push(shop);
+        let upstream = Upstream::new(&format!("http://{addr}"))?;
+        backends.insert(name, upstream.connect_timeout(Duration::from_secs(1)))?;
     }
     let gateway = StickyLayer::new(backends, Cookie::sealed("SERVER_ID", KeyRing::generate()?))
         .session_headers(true)
         .retry_idempotent(true)
         .into_service();
 
-    let mut customer = Customer { gateway, cookies: Vec::new() };
-    let say = |what: &str, answer: &str| println!("{what:<12} {answer}");
-    say("add apple", &customer.send("POST", "/cart/apple").await?);
-    let before = customer.send("POST", "/cart/bread").await?;
-    say("add bread", &before);
-
-    let owner = before.split(' ').next().unwrap_or_default().to_owned();
-    let position = shops.iter().position(|shop| shop.name == owner).ok_or("who was that?")?;
-    shops.swap_remove(position).kill().await?;
-    println!("{owner} is killed, and all that it had in memory is gone.");
-
-    say("look", &customer.send("GET", "/cart").await?);
-    let after = customer.send("POST", "/cart/cheese").await?;
-    say("add cheese", &after);
-    if after.starts_with(&owner) || !after.ends_with(": apple, bread, cheese") {
-        println!("The cart is lost.");
-        return Ok(ExitCode::FAILURE);
+    // Of one customer every answer is shown, of many only what became of them.
+    let say = |what: &str, answer: &str| {
+        if count == 1 {
+            println!("{what:<12} {answer}");
+        }
+    };
+    let mut customers: Vec<_> =
+        (0..count).map(|_| Customer { gateway: gateway.clone(), cookies: Vec::new() }).collect();
+    let mut owners = Vec::new();
+    for customer in &mut customers {
+        say("add apple", &customer.send("POST", "/cart/apple").await?);
+        let answer = customer.send("POST", "/cart/bread").await?;
+        say("add bread", &answer);
+        owners.push(answer.split(' ').next().unwrap_or_default().to_owned());
     }
-    println!("The cart is still there.");
-    Ok(ExitCode::SUCCESS)
+    let killed = owners.first().ok_or("no customers")?.clone();
+    if count > 1 {
+        let theirs = owners.iter().filter(|owner| **owner == killed).count();
+        println!("{count} customers fill their carts, {theirs} of them at {killed}.");
+    }
+
+    let position = NAMES.iter().position(|name| *name == killed).ok_or("who was that?")?;
+    shops[position].kill()?;
+    println!("{killed} is killed, and all that it had in memory is gone.");
+
+    let mut lost = 0;
+    for customer in &mut customers {
+        let found = customer.send("GET", "/cart").await?;
+        say("look", &found);
+        let more = customer.send("POST", "/cart/cheese").await?;
+        say("add cheese", &more);
+        let is_there = found.ends_with(": apple, bread")
+            && more.ends_with(": apple, bread, cheese")
+            && !more.starts_with(&killed);
+        lost += usize::from(!is_there);
+    }
+    match (count, lost) {
+        (1, 0) => println!("The cart is still there."),
+        (1, _) => println!("The cart is lost."),
+        _ => println!("{lost} carts are lost."),
+    }
+    Ok(if lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The address of Redis, if one is given.
-fn arguments() -> Fallible<Option<String>> {
-    let mut url = None;
-    let mut parser = lexopt::Parser::from_env();
-    while let Some(argument) = parser.next()? {
-        match argument {
-            lexopt::Arg::Long("redis") => url = Some(parser.value()?.parse()?),
-            other => return Err(other.unexpected().into()),
+struct Arguments {
+    /// Not for users: this is a shop's process.
+    shop: Option<String>,
+    /// The address of Redis, if one is given.
+    redis: Option<String>,
+    customers: usize,
+}
+
+impl Arguments {
+    fn read() -> Fallible<Self> {
+        let mut arguments = Self { shop: None, redis: None, customers: 1 };
+        let mut parser = lexopt::Parser::from_env();
+        while let Some(argument) = parser.next()? {
+            match argument {
+                lexopt::Arg::Long("shop") => arguments.shop = Some(parser.value()?.parse()?),
+                lexopt::Arg::Long("redis") => arguments.redis = Some(parser.value()?.parse()?),
+                lexopt::Arg::Long("customers") => arguments.customers = parser.value()?.parse()?,
+                other => return Err(other.unexpected().into()),
+            }
         }
+        Ok(arguments)
     }
-    Ok(url)
 }

@@ -4,9 +4,12 @@ use std::path::PathBuf;
 
 use lexopt::{Arg, Parser, ValueExt};
 
-use crate::config::{
-    Error,
-    file::{self, Zone},
+use crate::{
+    config::{
+        Error,
+        file::{self, Zone},
+    },
+    demo,
 };
 
 /// What `--help` prints.
@@ -38,6 +41,10 @@ OPTIONS
     --strategy NAME    Who takes a new session: round-robin, least-connections, random, p2c or
                        peak-ewma.
                        [default: least-connections]
+    --demo-store STORE Where the shops of the demo keep their carts: each in its own memory, or, with
+                       memory or redis://HOST:PORT/ here, in a store that all of them share, so that
+                       a cart is found when its session moves. Only without --config and --backend.
+                       [default: each in its own memory]
     --workers N        Threads that serve clients.
                        [default: the number of CPU cores]
     --check            Check the configuration, say what is wrong with it, and exit:
@@ -54,6 +61,7 @@ ENVIRONMENT
 
 EXAMPLES
     gateway --backend a=http://127.0.0.1:9001 --backend b=http://127.0.0.1:9002,weight=2
+    gateway --demo-store redis://127.0.0.1:6379/
     gateway --config gateway.toml --check
     STICKY_KEY=$(openssl rand -base64 32) gateway --config gateway.toml
 ";
@@ -67,6 +75,7 @@ pub(crate) struct Flags {
     pub(crate) backends: Vec<file::Backend>,
     pub(crate) cookie: Option<String>,
     pub(crate) strategy: Option<String>,
+    pub(crate) demo_store: Option<demo::Store>,
     pub(crate) workers: Option<usize>,
     pub(crate) check: bool,
     pub(crate) help: bool,
@@ -89,6 +98,9 @@ impl Flags {
                 Arg::Long("backend") => flags.backends.push(backend(&text(&mut args)?)?),
                 Arg::Long("cookie") => flags.cookie = Some(text(&mut args)?),
                 Arg::Long("strategy") => flags.strategy = Some(text(&mut args)?),
+                Arg::Long("demo-store") => {
+                    flags.demo_store = Some(demo::Store::parse(text(&mut args)?)?);
+                }
                 Arg::Long("workers") => flags.workers = Some(workers(&text(&mut args)?)?),
                 Arg::Long("check") => flags.check = true,
                 Arg::Long("forward-only") => flags.forward_only = true,

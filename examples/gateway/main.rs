@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --example gateway
+//! cargo run --release --example gateway -- --demo-store redis://127.0.0.1:6379/
 //! cargo run --release --example gateway -- --backend a=http://127.0.0.1:9001 --backend b=http://127.0.0.1:9002
 //! cargo run --release --example gateway -- --config gateway.toml
 //! ```

@@ -82,7 +82,7 @@ impl Gateway {
             None => None,
         };
         if settings.demo {
-            demo::open_shops(&fleet).await?;
+            demo::open_shops(&fleet, settings.demo_store.as_ref()).await?;
         }
         if settings.passing_key {
             tracing::warn!(
@@ -126,7 +126,7 @@ impl Gateway {
             admin_server = Some(Server::start(listener, &router, 0, options)?);
             note(&format!("admin interface on http://{addr}"));
             if settings.demo {
-                demo::print_hints(page, addr);
+                demo::print_hints(page, addr, settings.demo_store.as_ref());
             }
         }
         signals.next().await;

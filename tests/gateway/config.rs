@@ -189,6 +189,7 @@ async fn help_tells_every_flag() {
         "--backend",
         "--cookie",
         "--strategy",
+        "--demo-store",
         "--workers",
         "--check",
         "--help",
@@ -201,7 +202,7 @@ async fn help_tells_every_flag() {
 
 #[tokio::test]
 async fn bad_flags_are_refused() {
-    let cases: [(&[&str], &[&str]); 18] = [
+    let cases: [(&[&str], &[&str]); 23] = [
         (&["--nonsense"], &["--nonsense", "--help"]),
         (&["stray"], &["stray"]),
         (&["--listen"], &["--listen"]),
@@ -209,6 +210,11 @@ async fn bad_flags_are_refused() {
         (&["--workers", "0"], &["--workers", "1 to 1024"]),
         (&["--strategy", "best"], &["best", "round-robin", "peak-ewma"]),
         (&["--cookie", "a b"], &["a b"]),
+        (&["--demo-store"], &["--demo-store"]),
+        (&["--demo-store", "disk"], &["--demo-store", "memory", "redis://127.0.0.1:6379/"]),
+        (&["--demo-store", "redis://a b"], &["--demo-store", "redis://127.0.0.1:6379/"]),
+        (&["--demo-store", "memory", "--backend", "a=http://a:1"], &["--demo-store", "--backend"]),
+        (&["--demo-store", "memory", "--config", "/dev/null"], &["--demo-store", "--config"]),
         (&["--config", "/no/such/file.toml"], &["/no/such/file.toml"]),
         (&["--backend", "http://a:1"], &["--backend", "ID=URL"]),
         (&["--backend", "a=https://a:1"], &["https", "not built yet"]),
@@ -228,6 +234,16 @@ async fn bad_flags_are_refused() {
             let output = run(args, &[]).await;
             refused(&format!("{args:?}"), &output, expected);
         }
+    }
+}
+
+#[tokio::test]
+async fn the_password_of_the_demos_store_is_not_told() {
+    for address in ["http://:secret@a", "redis://:secret@", "rediss://:secret@a/"] {
+        let output = run(&["--demo-store", address], &[]).await;
+        refused(address, &output, &["--demo-store"]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!stderr.contains("secret"), "{stderr}");
     }
 }
 

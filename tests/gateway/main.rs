@@ -14,6 +14,7 @@ mod process;
 mod admin;
 mod affinity;
 mod config;
+mod demo;
 mod drain;
 mod events;
 mod failures;

@@ -142,24 +142,3 @@ async fn without_affinity_it_only_forwards() {
     }
     assert_eq!(seen, ["a", "b", "a", "b"]);
 }
-
-#[tokio::test]
-async fn the_demo_runs_on_its_own() {
-    let mut gateway = Gateway::start(&["--admin", "127.0.0.1:0"]).await;
-    let admin = gateway.admin_addr().await;
-    while !gateway.stdout_line().await.contains("curl -X PATCH") {}
-    let mut client = Client::new(gateway.addr);
-    let page = client.get("/").await;
-    assert!(page.text().contains("<title>Sticky shop</title>"));
-    client.send(Method::POST, "/cart/tea", &[], "").await;
-    let cart = client.get("/cart").await;
-    let shop = cart.json()["shop"].as_str().unwrap().to_owned();
-    assert_eq!(cart.json()["known"], true);
-    assert_eq!(cart.header("server-timing"), format!("sticky;desc=\"pinned {shop}\""));
-    let path = format!("/backends/{shop}");
-    let disabled = "{\"mode\":\"disabled\"}";
-    client::send(admin, Method::PATCH, &path, &[], disabled).await;
-    let cart = client.get("/cart").await;
-    assert_ne!(cart.json()["shop"], shop, "the session has moved");
-    assert_eq!(cart.json()["known"], false, "and the new shop does not know it");
-}

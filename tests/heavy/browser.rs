@@ -89,6 +89,7 @@ async fn shopping(browser: &Browser, shop: &Shop) {
     let note = text(browser, "note").await;
     assert!(note.contains("Your session has moved"), "{note}");
     assert!(note.contains(&first) && note.contains(&second), "{note}");
+    assert!(note.contains("does not know your cart"), "{note}");
     assert_eq!(
         history(browser).await,
         [row("GET /cart", "pinned", &second), row("GET /", "moved", &second)]
@@ -110,11 +111,48 @@ async fn shopping(browser: &Browser, shop: &Shop) {
     assert_eq!(stats["outcomes"]["assigned"], 1, "{stats}");
 }
 
+/// With a store the shop that takes over finds the cart.
+async fn shopping_with_a_store(browser: &Browser, shop: &Shop) {
+    browser.visit(&shop.page).await;
+    cart(browser, 0).await;
+    let first = text(browser, "shop").await;
+    for count in [1, 2] {
+        browser.click("[aria-label='Add Apple to the cart']").await;
+        cart(browser, count).await;
+    }
+    shop.set_mode(&first, "disabled").await;
+    browser.reload().await;
+    cart(browser, 2).await;
+    let second = text(browser, "shop").await;
+    assert_ne!(second, first);
+    browser.until("the note is there", &format!("!{NOTE_IS_HIDDEN}")).await;
+    let note = text(browser, "note").await;
+    assert!(note.contains(&format!("{second} has found your cart")), "{note}");
+    // The next one is told by an answer to a click.
+    shop.set_mode(&first, "active").await;
+    shop.set_mode(&second, "disabled").await;
+    browser.click("[aria-label='Add Bread to the cart']").await;
+    cart(browser, 3).await;
+    let note = text(browser, "note").await;
+    assert!(note.contains("has found your cart"), "{note}");
+    let stats = shop.stats().await;
+    assert_eq!(stats["violations"], 0, "{stats}");
+}
+
 #[tokio::test]
 async fn a_cart_in_a_browser_stays_with_its_shop() {
-    let shop = Shop::start().await;
+    in_a_browser(Shop::start().await, async |browser, shop| shopping(browser, shop).await).await;
+}
+
+#[tokio::test]
+async fn a_cart_in_a_browser_is_found_by_the_next_shop() {
+    let shop = Shop::start_with(&["--demo-store", "memory"]).await;
+    in_a_browser(shop, async |browser, shop| shopping_with_a_store(browser, shop).await).await;
+}
+
+async fn in_a_browser(shop: Shop, story: impl AsyncFn(&Browser, &Shop)) {
     let browser = Browser::start().await;
-    let result = AssertUnwindSafe(shopping(&browser, &shop)).catch_unwind().await;
+    let result = AssertUnwindSafe(story(&browser, &shop)).catch_unwind().await;
     if result.is_err() {
         eprintln!("a picture of the page is in {}", browser.screenshot().await.display());
     }

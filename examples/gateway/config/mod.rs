@@ -19,7 +19,7 @@ use tower_sticky::{
 
 pub(crate) use self::duration::Humane;
 use self::file::{Afterwards, File, Otherwise, Retry, SessionHeaders};
-use crate::{cli::Flags, strategy};
+use crate::{cli::Flags, demo, strategy};
 
 /// Where the gateway listens when nobody says otherwise.
 const LISTEN: &str = "127.0.0.1:8080";
@@ -79,6 +79,8 @@ pub(crate) struct Settings {
     pub(crate) backends: Vec<file::Backend>,
     /// The three shops of the demo are the backends.
     pub(crate) demo: bool,
+    /// Where they keep their carts, if not each in its own memory.
+    pub(crate) demo_store: Option<demo::Store>,
     pub(crate) workers: usize,
     pub(crate) forward_only: bool,
 }
@@ -128,6 +130,19 @@ impl Settings {
         }
 
         let demo = !has_file && flags.backends.is_empty();
+        if let (false, Some(_)) = (demo, &flags.demo_store) {
+            return Err(Error::new(
+                "--demo-store is for the shops of the demo, and with --config or --backend there are \
+                 none; leave it out",
+            ));
+        }
+        let mut session_headers = file.session_headers;
+        let mut application_header = file.application.header;
+        if flags.demo_store.is_some() {
+            // By these the shops know what a session is worth that they have at hand.
+            session_headers.enabled = true;
+            application_header = Some(demo::ACTION.to_owned());
+        }
         let backends = if flags.backends.is_empty() { file.backend } else { flags.backends };
         let admin = admin(flags.admin.or(file.admin).as_deref(), file.admin_token, demo)?;
         if backends.is_empty() && !demo && admin.is_none() {
@@ -166,7 +181,7 @@ impl Settings {
             limits,
             affinity,
             passing_key,
-            application_header: file.application.header,
+            application_header,
             strategy: strategy::named(flags.strategy.or(file.strategy.kind).as_deref())?,
             failover: failover.unavailable.unwrap_or(Otherwise::Repin).into(),
             busy,
@@ -175,11 +190,12 @@ impl Settings {
             return_from_backup: failover.backup == Some(Afterwards::Return),
             health,
             probe,
-            session_headers: file.session_headers,
+            session_headers,
             rebalance: file.rebalance.as_ref().map(health::rebalance).transpose()?,
             zone: file.zone,
             backends,
             demo,
+            demo_store: flags.demo_store,
             workers: flags
                 .workers
                 .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),

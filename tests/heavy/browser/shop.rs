@@ -26,8 +26,14 @@ pub struct Shop {
 impl Shop {
     /// Starts the embedded demo on free ports.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same, with more arguments.
+    pub async fn start_with(args: &[&str]) -> Self {
         let mut process = Command::new(binary())
             .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args(args)
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

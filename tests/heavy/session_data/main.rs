@@ -25,13 +25,22 @@ macro_rules! over_both_stores {
     };
 }
 
+#[allow(dead_code, reason = "each test uses its part of it")]
+#[path = "../browser/shop.rs"]
+mod gateway;
+
 mod agreement;
 mod chaos;
+mod crowd;
+mod demo;
 mod engine;
 mod examples;
 mod gateways;
 mod keys;
+mod kill;
 mod moves;
+mod processes;
+mod programs;
 mod shops;
 
 /// Epochs are milliseconds: two moves in the same one would have the same.

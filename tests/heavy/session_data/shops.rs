@@ -6,7 +6,7 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     extract::State,
-    http::{Request, StatusCode, header},
+    http::{Method, Request, StatusCode, header, request},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -161,9 +161,30 @@ impl Client {
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<tower::BoxError>,
     {
+        let request = Request::get(path).header("x-user", user);
+        self.ask(service, request).await
+    }
+
+    pub async fn send_to<S, B>(&mut self, service: S, method: Method, path: &str) -> Answer
+    where
+        S: tower::Service<Request<Body>, Response = Response<B>>,
+        S::Error: std::fmt::Debug,
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<tower::BoxError>,
+    {
+        self.ask(service, Request::builder().method(method).uri(path)).await
+    }
+
+    async fn ask<S, B>(&mut self, service: S, request: request::Builder) -> Answer
+    where
+        S: tower::Service<Request<Body>, Response = Response<B>>,
+        S::Error: std::fmt::Debug,
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<tower::BoxError>,
+    {
         let cookies: Vec<_> = self.jar.iter().map(|(name, v)| format!("{name}={v}")).collect();
-        let request = Request::get(path).header(header::COOKIE, cookies.join("; "));
-        let request = request.header("x-user", user);
+        let request =
+            request.header(header::HOST, "shop.example").header(header::COOKIE, cookies.join("; "));
         let response = service.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         for cookie in response.headers().get_all(header::SET_COOKIE) {
             let cookie = cookie.to_str().unwrap();
