@@ -291,6 +291,9 @@ impl<S, E> StickyLayer<S, E> {
     /// How many backends a request names to which its session would go if its own failed
     /// ([`SessionInfo::replicas`](crate::SessionInfo::replicas)); default 0. State that the application
     /// has copied there is found there: for such sessions the rank alone decides, and zones do not.
+    /// Backends that take no new sessions are not named (weight 0, draining, down; backups beside
+    /// primaries): with only such ones left there is nowhere to copy to, and the application
+    /// decides whether it says yes all the same.
     #[must_use]
     pub fn replicas(self, replicas: usize) -> Self {
         self.with(|core| core.options.telling.replicas = replicas)

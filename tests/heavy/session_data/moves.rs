@@ -154,29 +154,3 @@ async fn two_requests_that_move_at_once_do_not_lock_the_session(store: impl Sess
     next_millisecond().await;
     assert_eq!(client.ok(&fleet, "/count").await, "9", "the session goes on");
 }
-
-#[tokio::test]
-async fn nothing_acknowledged_is_lost_with_a_backend() {
-    const SESSIONS: usize = 10_000;
-    let server = RedisServer::start();
-    let fleet = Fleet::fenced(&RedisStore::new(&server.url()).unwrap());
-    fleet.only("a");
-    let mut clients = vec![Client::default(); SESSIONS];
-    for client in &mut clients {
-        assert_eq!(client.ok(&fleet, "/count").await, "1");
-    }
-    // The others are there, and the first is gone with all that it had in memory.
-    for name in ["b", "c"] {
-        fleet.backends.set_mode(name, tower_sticky::Mode::Active).unwrap();
-    }
-    drop(fleet.backends.remove("a").unwrap());
-    let mut lost = 0;
-    for client in &mut clients {
-        let answer = client.get(&fleet, "/count").await;
-        lost += usize::from(answer.status != StatusCode::OK || answer.body != "2");
-    }
-    assert_eq!(lost, 0, "of {SESSIONS} sessions");
-    let took_over = |name: &str| fleet.backends.get(name).unwrap().requests as usize;
-    assert_eq!(took_over("b") + took_over("c"), SESSIONS, "at once, without a second try");
-    assert!(took_over("b").abs_diff(took_over("c")) < SESSIONS / 10, "both take their part");
-}
