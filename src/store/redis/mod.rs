@@ -1,6 +1,5 @@
 //! Pins on Redis or Valkey.
 
-mod address;
 mod builder;
 mod engine;
 mod flight;
@@ -21,7 +20,10 @@ pub use self::{
 };
 use self::{engine::Phase, script::Rule, shared::Shared};
 use super::{Lookup, OpenSession, PinStore, SessionKey, StoredPin};
-use crate::ConfigError;
+use crate::{
+    ConfigError,
+    engine::{Source, parse},
+};
 
 /// A session is touched in Redis at most once per this part of its idle time.
 const FRACTION: u32 = 16;
@@ -101,22 +103,22 @@ impl RedisStore {
     ///   the server and not for the sentinels,
     /// - with `rediss` in place of `redis` all of these over TLS, with the feature `redis-tls`.
     pub fn builder(url: &str) -> RedisStoreBuilder {
-        RedisStoreBuilder::new(address::parse(url))
+        RedisStoreBuilder::new(parse(url))
     }
 
     /// A store over a client that was made by hand, for example with certificates of its own.
     pub fn from_client(client: client::Client) -> RedisStoreBuilder {
-        RedisStoreBuilder::new(Ok(link::Source::Single(Box::new(client))))
+        RedisStoreBuilder::new(Ok(Source::Single(Box::new(client))))
     }
 
     /// The same for a cluster.
     pub fn from_cluster(client: client::cluster::ClusterClient) -> RedisStoreBuilder {
-        RedisStoreBuilder::new(Ok(link::Source::Cluster(Box::new(client))))
+        RedisStoreBuilder::new(Ok(Source::Cluster(Box::new(client))))
     }
 
     /// The same for a server that sentinels name, which is asked for anew with each connection.
     pub fn from_sentinel(client: client::sentinel::SentinelClient) -> RedisStoreBuilder {
-        RedisStoreBuilder::new(Ok(link::Source::Sentinel(Box::new(client))))
+        RedisStoreBuilder::new(Ok(Source::Sentinel(Box::new(client))))
     }
 
     /// Connects, and waits until that has worked: for a gateway that would rather not take its first

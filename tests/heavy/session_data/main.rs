@@ -4,7 +4,9 @@
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 
 mod agreement;
+mod cluster;
 mod engine;
 mod examples;
 mod moves;
 mod shops;
+mod tls;
