@@ -46,7 +46,7 @@ impl RedisStore {
     ///
     /// # Example
     ///
-    /// ```no_run
+    /// ```
     /// # #[cfg(feature = "redis-tls")]
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
     /// use tower_sticky::{

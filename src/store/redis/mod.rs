@@ -101,12 +101,39 @@ impl RedisStore {
     /// - `redis-cluster://[user:password@]host:port,host:port`,
     /// - `redis-sentinel://[user:password@]host:port,host:port/master[/db]`, where the login is for
     ///   the server and not for the sentinels,
-    /// - with `rediss` in place of `redis` all of these over TLS, with the feature `redis-tls`.
+    /// - with `rediss` in place of `redis` all of these over TLS, with the feature `redis-tls`. Who has
+    ///   signed the server's certificate must be trusted by the system, or stand in the file (PEM) that
+    ///   the environment variable `SSL_CERT_FILE` names, which then counts instead. For a client
+    ///   certificate see [`from_client`](Self::from_client).
     pub fn builder(url: &str) -> RedisStoreBuilder {
         RedisStoreBuilder::new(parse(url))
     }
 
-    /// A store over a client that was made by hand, for example with certificates of its own.
+    /// A store over a client that was made by hand, for example with certificates of its own. The crate
+    /// `redis` is [`client`](crate::store::client).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[cfg(feature = "redis-tls")]
+    /// # fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_sticky::store::{
+    ///     RedisStore,
+    ///     client::{Client, ClientTlsConfig, TlsCertificates},
+    /// };
+    ///
+    /// let certificates = TlsCertificates {
+    ///     client_tls: Some(ClientTlsConfig {
+    ///         client_cert: std::fs::read("gateway.pem")?,
+    ///         client_key: std::fs::read("gateway.key")?,
+    ///     }),
+    ///     root_cert: Some(std::fs::read("our-ca.pem")?), // nobody else is trusted
+    /// };
+    /// let client = Client::build_with_tls("rediss://10.0.0.1", certificates)?;
+    /// let store = RedisStore::from_client(client).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn from_client(client: client::Client) -> RedisStoreBuilder {
         RedisStoreBuilder::new(Ok(Source::Single(Box::new(client))))
     }

@@ -47,7 +47,7 @@ async fn pins_are_on_all_nodes() {
 #[tokio::test]
 async fn a_node_is_killed_and_started_again() {
     // Long enough that no live node is that slow, and short enough to wait for a dead one.
-    let budget = Duration::from_millis(300);
+    let budget = Duration::from_secs(1);
     let mut cluster = RedisCluster::start().await;
     let nodes = nodes(["a", "b"]);
     let first = gateway(&cluster, &nodes, PATIENT).await;
@@ -67,32 +67,26 @@ async fn a_node_is_killed_and_started_again() {
     let living = homes[0].iter().chain(&homes[2]).collect::<Vec<_>>();
     for (position, n) in living.iter().enumerate() {
         assert_eq!(second.ask(&n.to_string()).await, pinned(nodes[**n % 2].name), "{n}");
-        if let Some(lost) = homes[1].get(position).filter(|_| position < 5) {
+        if let Some(lost) = homes[1].get(position).filter(|_| position < 3) {
             let went = second.ask(&lost.to_string()).await;
             assert_eq!((went.status, went.verdict), (StatusCode::OK, Verdict::Assigned));
         }
     }
     let stats = second.store.stats();
     assert_eq!((stats.state(), stats.opened()), (EngineState::Up, 0), "{stats:?}");
-    assert_eq!(stats.unanswered(), 5, "those of the dead node: {stats:?}");
+    assert_eq!(stats.unanswered(), 3, "those of the dead node: {stats:?}");
     for n in &homes[1] {
         assert_eq!(first.ask(&n.to_string()).await, pinned(nodes[n % 2].name), "a local copy");
     }
 
     // Only of the dead node: the breaker opens, and closes over the nodes that are left.
     let third = gateway(&cluster, &nodes, budget).await;
-    let opened = in_time("the breaker opens", async {
-        for n in 0.. {
-            // Of the names that nobody has a third is on the dead node.
-            third.ask(&homes[1][n % homes[1].len()].to_string()).await;
-            third.ask(&format!("new-{n}")).await;
-            if third.store.stats().unanswered() >= 8 {
-                break;
-            }
-        }
-        third.until(EngineState::Up).await;
-    });
-    opened.await;
+    let mut lost = homes[1].iter();
+    while third.store.stats().opened() == 0 {
+        let n = lost.next().expect("five failures in a row open it");
+        assert_eq!(third.ask(&n.to_string()).await.status, StatusCode::OK);
+    }
+    third.until(EngineState::Up).await;
     for n in living {
         let went = third.ask(&n.to_string()).await;
         assert_eq!(went, pinned(nodes[*n % 2].name), "{n} is found");
