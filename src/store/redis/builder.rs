@@ -98,8 +98,9 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// How many sessions have a local copy, about; default 1,000,000. About 200 bytes each. The table
-    /// grows as it is filled, and when it is full old sessions go that have not been used for long.
+    /// How many sessions have a local copy, about; default 1,000,000. 156 bytes each at a million of
+    /// them, and at most 190 while the table grows. It grows as it is filled, and when it is full old
+    /// sessions go that have not been used for long.
     pub fn local_capacity(mut self, sessions: usize) -> Self {
         self.capacity = sessions;
         self

@@ -6,6 +6,7 @@ mod flight;
 mod link;
 mod local;
 mod mend;
+mod moment;
 mod script;
 mod shared;
 mod stats;
