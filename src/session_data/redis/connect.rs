@@ -143,3 +143,18 @@ fn refuse(why: &str) -> ConfigError {
          RedisStore::cluster redis-cluster://host:port,host:port"
     ))
 }
+
+#[cfg(all(test, not(feature = "redis-tls")))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn tls_without_its_feature_says_which() {
+        let single = RedisStore::new("rediss://:hunter2@localhost").unwrap_err();
+        let cluster = RedisStore::cluster("rediss-cluster://:hunter2@localhost").unwrap_err();
+        for error in [single.to_string(), cluster.to_string()] {
+            assert!(error.contains("TLS needs the feature `redis-tls`"), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+}
