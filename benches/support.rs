@@ -17,6 +17,7 @@ use tower_service::Service;
 use tower_sticky::{
     Backends, Key, KeyRing, NoInner, StickyBody, StickyLayer, StickyService,
     affinity::{self, Cookie, Envelope, Learned, Table},
+    store::RedisStore,
     strategy::Strategy,
 };
 
@@ -142,9 +143,14 @@ impl Service<Request<()>> for Application {
     }
 }
 
-fn applications(count: usize) -> Backends<Application> {
+/// One application, as the service would call it without us.
+pub fn application() -> Application {
     let field = HeaderValue::from_static("JSESSIONID=0123456789ABCDEF0123456789ABCDEF; Path=/");
-    let application = Application(Arc::new(field));
+    Application(Arc::new(field))
+}
+
+fn applications(count: usize) -> Backends<Application> {
+    let application = application();
     Backends::from_iter((0..count).map(|i| (format!("b{i}"), application.clone())))
 }
 
@@ -156,6 +162,15 @@ pub fn envelope(count: usize) -> StickyService<Application> {
 /// A service that learns the application's id.
 pub fn learned(count: usize) -> StickyService<Application> {
     StickyLayer::new(applications(count), Learned::cookie("JSESSIONID")).into_service()
+}
+
+/// The same with the pins on Redis. None runs there, and none is needed: what is measured is a session
+/// that has a local copy, for which Redis is not asked. While it answers, such a request costs a
+/// comparison of two times more.
+pub fn learned_on_redis(count: usize) -> StickyService<Application> {
+    let store = RedisStore::new("redis://127.0.0.1:1/").expect("an address");
+    let learned = Learned::cookie("JSESSIONID").store(store);
+    StickyLayer::new(applications(count), learned).into_service()
 }
 
 /// A service with a plain cookie over the same applications.

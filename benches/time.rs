@@ -10,8 +10,8 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::Request;
 use tower_sticky::{affinity::Table, strategy};
 use tower_sticky_benches::{
-    Told, beside, call, enter_runtime, envelope, instant, keyed, learned, pin, placing, plain,
-    request, request_of_user, sealed, timed,
+    Told, application, beside, call, enter_runtime, envelope, instant, keyed, learned,
+    learned_on_redis, pin, placing, plain, request, request_of_user, sealed, timed,
 };
 
 fn pinned(c: &mut Criterion) {
@@ -81,15 +81,21 @@ fn held(c: &mut Criterion) {
     group.finish();
 }
 
-/// The application's own ids. The bar of a learned one is 150 ns over the plain pin.
+/// The application's own ids. The bar of a learned one is 150 ns over the plain pin, also when it is a
+/// local copy of what is on Redis.
 fn own_ids(c: &mut Criterion) {
     enter_runtime();
     let mut group = c.benchmark_group("own ids");
     let other = "SERVER_ID=b1; JSESSIONID=0123456789ABCDEF0123456789ABCDEF";
-    let (learned, envelope) = (learned(16), envelope(16));
+    let (learned, on_redis, envelope) = (learned(16), learned_on_redis(16), envelope(16));
+    let (backend, sample) = (application(), request(&pin(&learned)));
+    group.bench_function("direct", |b| {
+        b.iter(|| call(&mut backend.clone(), black_box(&sample).clone()));
+    });
     for (name, mut service, cookie) in [
         ("plain pin beside it", beside(16), other.to_owned()),
         ("learned", learned.clone(), pin(&learned)),
+        ("learned, on Redis", on_redis.clone(), pin(&on_redis)),
         ("envelope", envelope.clone(), pin(&envelope)),
     ] {
         let sample = request(&cookie);

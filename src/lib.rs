@@ -74,6 +74,8 @@ mod backend;
 mod body;
 mod clock;
 mod dispatch;
+#[cfg(feature = "redis")]
+mod engine;
 mod error;
 mod events;
 mod future;

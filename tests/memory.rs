@@ -14,7 +14,11 @@ use std::{
 
 use http::{Request, Response, header};
 use tower_service::Service;
-use tower_sticky::{Backends, StickyLayer, Verdict, affinity::Learned, store::MemoryStore};
+use tower_sticky::{
+    Backends, StickyLayer, Verdict,
+    affinity::Learned,
+    store::{MemoryStore, PinStore, RedisStore},
+};
 
 struct Counting;
 
@@ -62,12 +66,16 @@ impl Service<Request<u64>> for Application {
     }
 }
 
-/// Bytes per session after `sessions` new ones, in a table for `capacity`; how many it has; and
-/// whether the last hundred are among them.
-fn fill(sessions: u64, capacity: usize) -> (usize, usize, bool) {
+/// Bytes per session after `sessions` new ones, in a table that `make` makes and of which `len` says
+/// how many it has; that many; and whether the last hundred are among them.
+fn fill<S: PinStore + Clone>(
+    sessions: u64,
+    make: impl Fn() -> S,
+    len: impl Fn(&S) -> usize,
+) -> (usize, usize, bool) {
     let backends = Backends::from_iter([("a", Application), ("b", Application)]);
     let before = BYTES.load(Relaxed);
-    let store = MemoryStore::new(capacity);
+    let store = make();
     let learned = Learned::cookie("JSESSIONID").store(store.clone());
     let service = StickyLayer::new(backends.clone(), learned).into_service();
     let call = |request: Request<u64>| {
@@ -92,18 +100,32 @@ fn fill(sessions: u64, capacity: usize) -> (usize, usize, bool) {
         request.headers_mut().insert(header::COOKIE, cookie.parse().unwrap());
         call(request);
     }
-    (bytes / store.len(), store.len(), strangers() == before)
+    (bytes / len(&store), len(&store), strangers() == before)
 }
 
-/// One test, so that nothing else allocates meanwhile.
-#[test]
-fn learned_sessions_are_small_and_bounded() {
+fn small_and_bounded<S: PinStore + Clone>(
+    what: &str,
+    make: impl Fn(usize) -> S,
+    len: impl Fn(&S) -> usize,
+) {
     for (sessions, capacity) in [(40_000, 1_000_000), (30_000, 10_000), (1_000_000, 1_000_000)] {
-        let (bytes, kept, newest) = fill(sessions, capacity);
-        println!("{sessions} sessions, room for {capacity}: {kept} kept, {bytes} bytes each");
+        let (bytes, kept, newest) = fill(sessions, || make(capacity), &len);
+        println!("{what}, {sessions}, room for {capacity}: {kept} kept, {bytes} bytes each");
         assert!(bytes <= 200, "{bytes} bytes per session are too many");
         let room = capacity + capacity / 50;
         assert!(kept <= room && kept >= room.min(sessions as usize) * 9 / 10, "{kept} are kept");
         assert!(newest, "the newest are kept");
     }
+}
+
+/// One test, so that nothing else allocates meanwhile.
+#[test]
+fn learned_sessions_are_small_and_bounded() {
+    small_and_bounded("sessions", MemoryStore::new, MemoryStore::len);
+    // Outside of a runtime nobody connects; what is measured is there all the same.
+    let on_redis = |capacity| {
+        let store = RedisStore::builder("redis://localhost").local_capacity(capacity);
+        store.build().unwrap()
+    };
+    small_and_bounded("copies of sessions on Redis", on_redis, RedisStore::local_len);
 }

@@ -1,13 +1,14 @@
 //! Sessions in Redis or Valkey.
 
+mod connect;
 mod format;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use redis::{
-    Client, Script,
-    aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
+    Script,
+    aio::{ConnectionLike, ConnectionManager},
 };
 use tower_sessions_core::{
     SessionStore,
@@ -21,7 +22,7 @@ use super::{
     memory::{KEEP_DELETED, time_left},
     scope::{self, Seen},
 };
-use crate::{BackendId, ConfigError};
+use crate::BackendId;
 
 /// Longer than any session lasts, and short enough for Redis, in milliseconds: 1000 years.
 const LONGEST: u128 = 1000 * 60 * 60 * 24 * 365 * 1000;
@@ -65,46 +66,11 @@ pub struct RedisStore<C = ConnectionManager> {
     shared: bool,
 }
 
-impl RedisStore {
-    /// A store in the engine at `url`, for example `redis://:password@10.0.0.1:6379/0`. It connects with
-    /// the first call, so the engine need not be there yet.
-    ///
-    /// For `rediss://` (TLS) switch a TLS feature of the `redis` crate on in your own manifest, for
-    /// example `tokio-rustls-comp`.
-    ///
-    /// # Errors
-    ///
-    /// When `url` is not one, or outside of a Tokio runtime, which the connection needs.
-    pub fn new(url: &str) -> Result<Self, ConfigError> {
-        if tokio::runtime::Handle::try_current().is_err() {
-            return Err(ConfigError::new("RedisStore: call it in a Tokio runtime"));
-        }
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(BUDGET))
-            .set_response_timeout(Some(BUDGET))
-            // Each call tries again; none waits for those before it.
-            .set_number_of_retries(0);
-        let client = Client::open(url);
-        let manager =
-            client.and_then(|client| ConnectionManager::new_lazy_with_config(client, config));
-        // The address is not repeated: there may be a password in it.
-        let manager = manager.map_err(|error| {
-            ConfigError::new(format!(
-                "RedisStore: the address cannot be used ({error}); expected one such as \
-                 redis://127.0.0.1:6379/"
-            ))
-        })?;
-        Ok(Self::with_connection(manager))
-    }
-}
-
 const BUDGET: Duration = Duration::from_secs(1);
 
 impl<C> RedisStore<C> {
-    /// A store behind a connection of your own: a `ConnectionManager` with other settings, or the
-    /// `ClusterConnection` of the `redis` crate's feature `cluster-async`. Each session is one key, so
-    /// any cluster will do. It must come back by itself after a failure; a bare
-    /// `MultiplexedConnection` does not.
+    /// A store behind a connection of your own, for example a `ConnectionManager` with other settings.
+    /// It must come back by itself after a failure; a bare `MultiplexedConnection` does not.
     pub fn with_connection(connection: C) -> Self {
         Self {
             connection,

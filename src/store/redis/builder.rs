@@ -8,11 +8,10 @@ use super::{
     RedisStore,
     engine::Engine,
     flight::Flights,
-    link::Source,
     script::Call,
     shared::{Shared, WRITES},
 };
-use crate::{ConfigError, store::table};
+use crate::{ConfigError, engine::Source, store::table};
 
 const DEFAULT_PREFIX: &str = "tower-sticky:";
 const DEFAULT_BUDGET: Duration = Duration::from_millis(5);
@@ -48,7 +47,8 @@ pub enum OnDown {
 /// ```
 #[must_use]
 pub struct RedisStoreBuilder {
-    source: Result<Source, ConfigError>,
+    /// Or what is wrong with the address.
+    source: Result<Source, String>,
     prefix: String,
     budget: Duration,
     failures: u32,
@@ -58,7 +58,7 @@ pub struct RedisStoreBuilder {
 }
 
 impl RedisStoreBuilder {
-    pub(super) fn new(source: Result<Source, ConfigError>) -> Self {
+    pub(super) fn new(source: Result<Source, String>) -> Self {
         Self {
             source,
             prefix: DEFAULT_PREFIX.to_owned(),
@@ -98,8 +98,9 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// How many sessions have a local copy, about; default 1,000,000. About 200 bytes each. The table
-    /// grows as it is filled, and when it is full old sessions go that have not been used for long.
+    /// How many sessions have a local copy, about; default 1,000,000. 156 bytes each at a million of
+    /// them, and at most 190 while the table grows. It grows as it is filled, and when it is full old
+    /// sessions go that have not been used for long.
     pub fn local_capacity(mut self, sessions: usize) -> Self {
         self.capacity = sessions;
         self
@@ -135,7 +136,14 @@ impl RedisStoreBuilder {
         if self.recheck.is_zero() {
             return refuse("a recheck of zero; every request would be a call; leave it out");
         }
-        let engine = Engine::new(self.source?, Call::new(self.prefix), self.budget, self.failures);
+        let source = self.source.map_err(|why| {
+            ConfigError::new(format!(
+                "the address of a Redis store cannot be used: {why}; expected \
+                 redis://[user:password@]host[:port][/db], rediss://…, unix:///path, \
+                 redis-cluster://host:port,host:port or redis-sentinel://host:port,host:port/master"
+            ))
+        })?;
+        let engine = Engine::new(source, Call::new(self.prefix), self.budget, self.failures);
         let shared = Shared {
             engine: Arc::new(engine),
             table: table::new(self.capacity),

@@ -17,12 +17,15 @@ use tokio::{
 };
 
 use super::{
-    link::{Link, Source},
+    link::Link,
     mend,
     script::{Arguments, Call, decode},
     stats::{Counters, EngineState, Seldom, count},
 };
-use crate::store::{SessionKey, StoredPin};
+use crate::{
+    engine::Source,
+    store::{SessionKey, StoredPin},
+};
 
 pub(super) struct Engine {
     pub(super) call: Call,

@@ -1,17 +1,11 @@
 //! A connection, of whatever kind.
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind,
-    aio::MultiplexedConnection, cluster::ClusterClient, cluster_async::ClusterConnection,
-    sentinel::SentinelClient,
+    AsyncConnectionConfig, Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind,
+    aio::MultiplexedConnection, cluster_async::ClusterConnection,
 };
 
-/// What makes connections.
-pub(super) enum Source {
-    Single(Box<Client>),
-    Cluster(Box<ClusterClient>),
-    Sentinel(Box<SentinelClient>),
-}
+use crate::engine::{Source, provide_cryptography};
 
 /// One connection, shared by all calls.
 pub(super) enum Link {
@@ -57,14 +51,5 @@ impl Link {
     pub(super) fn is_broken_by(&self, error: &RedisError) -> bool {
         let read_only = error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly);
         matches!(self, Self::Single(_)) && (read_only || error.is_unrecoverable_error())
-    }
-}
-
-/// Rustls panics when it cannot tell which of several implementations to use.
-fn provide_cryptography() {
-    #[cfg(feature = "redis-tls")]
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // Another thread may have been faster.
-        let _ = rustls::crypto::ring::default_provider().install_default();
     }
 }

@@ -10,7 +10,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::script::{Offer, Rule, told};
+use super::{
+    moment::Moment,
+    script::{Offer, Rule, told},
+};
 use crate::store::{OpenSession, StoredPin, WhenClosed, table};
 
 /// The copy of a pin.
@@ -20,16 +23,35 @@ pub(super) struct Entry {
     place: Mutex<Place>,
 }
 
+/// There may be a million, so no byte of it is padding.
 struct Place {
-    pin: StoredPin,
-    /// When the session's last request came here.
-    seen: Instant,
-    /// When the engine last said, or was last told in vain, where the session is.
-    asked: Option<Instant>,
-    /// By which rule the pin is to be written, if it is not written yet.
-    unwritten: Option<Rule>,
+    /// What a [`StoredPin`] is made of.
+    backend: u64,
+    epoch: u64,
+    issued: u32,
     /// Calls under way that concern it.
     calls: u32,
+    /// When the session's last request came here.
+    seen: Moment,
+    /// When the engine last said, or was last told in vain, where the session is.
+    asked: Moment,
+    /// By which rule the pin is to be written, if it is not written yet.
+    unwritten: Option<Rule>,
+}
+
+impl Place {
+    fn new(pin: StoredPin, now: Moment) -> Self {
+        let StoredPin { backend, epoch, issued } = pin;
+        Self { backend, epoch, issued, calls: 0, seen: now, asked: Moment::NEVER, unwritten: None }
+    }
+
+    fn pin(&self) -> StoredPin {
+        StoredPin { backend: self.backend, epoch: self.epoch, issued: self.issued }
+    }
+
+    fn set_pin(&mut self, pin: StoredPin) {
+        StoredPin { backend: self.backend, epoch: self.epoch, issued: self.issued } = pin;
+    }
 }
 
 /// What a look at an entry says.
@@ -45,13 +67,15 @@ pub(super) enum Copy {
 impl Entry {
     /// A copy of what the engine said.
     pub(super) fn read(pin: StoredPin, now: Instant) -> Self {
-        Self::new(Place { pin, seen: now, asked: Some(now), unwritten: None, calls: 0 })
+        let now = Moment::of(now);
+        Self::new(Place { asked: now, ..Place::new(pin, now) })
     }
 
     /// A pin that is about to be written.
     pub(super) fn written(offer: Offer, now: Instant) -> Self {
         let Offer { pin, rule } = offer;
-        Self::new(Place { pin, seen: now, asked: None, unwritten: Some(rule), calls: 1 })
+        let place = Place::new(pin, Moment::of(now));
+        Self::new(Place { unwritten: Some(rule), calls: 1, ..place })
     }
 
     fn new(place: Place) -> Self {
@@ -65,7 +89,7 @@ impl Entry {
 
     /// Where the session is.
     pub(super) fn pin(&self) -> StoredPin {
-        self.lock().pin
+        self.lock().pin()
     }
 
     /// Looks at it because of a request; the engine is asked at most once per `recheck`.
@@ -76,16 +100,17 @@ impl Entry {
         recheck: Duration,
         reachable: bool,
     ) -> Copy {
+        let now = Moment::of(now);
         let mut place = self.lock();
         if self.is_idle(&place, now, idle) {
             return Copy::Idle;
         }
         place.seen = now;
-        let pin = place.pin;
+        let pin = place.pin();
         // Under the lock, so that it does not expire between the look at it and this.
         let open = self.open();
-        let late = |asked| now.saturating_duration_since(asked) >= recheck;
-        if !reachable || place.calls > 0 || !place.asked.is_none_or(late) {
+        let due = place.asked == Moment::NEVER || now.since(place.asked) >= recheck;
+        if !reachable || place.calls > 0 || !due {
             return Copy::Good(pin, open);
         }
         place.calls += 1;
@@ -95,17 +120,19 @@ impl Entry {
 
     /// Changes it as this gateway has decided. Says what the engine has to be told, if anything.
     pub(super) fn change(&self, offer: Offer, now: Instant, idle: Duration) -> Option<Offer> {
+        let now = Moment::of(now);
         let mut place = self.lock();
         let Offer { pin, rule } = offer;
         // With an old id a new session may begin.
-        let accepted = self.is_idle(&place, now, idle) || rule.accepts(place.pin, pin);
+        let accepted = self.is_idle(&place, now, idle) || rule.accepts(place.pin(), pin);
         place.seen = now;
         if !accepted {
             // Another request was faster. The epoch is written with the next touch.
-            place.pin = told(place.pin, pin);
+            let stays = told(place.pin(), pin);
+            place.set_pin(stays);
             return None;
         }
-        place.pin = pin;
+        place.set_pin(pin);
         let rule = match (rule, place.unwritten) {
             // From where the engine knows the session to be.
             (Rule::Claim(_), Some(unwritten)) => unwritten,
@@ -118,22 +145,26 @@ impl Entry {
 
     /// Ends a call: the engine says that this is where the session is.
     pub(super) fn settle(&self, said: StoredPin, now: Instant) {
+        let now = Moment::of(now);
         let mut place = self.lock();
         place.calls = place.calls.saturating_sub(1);
-        place.asked = Some(now);
+        place.asked = now;
         if place.calls == 0 {
-            place.pin = told(said, place.pin);
+            let pin = told(said, place.pin());
+            place.set_pin(pin);
             place.unwritten = None;
         }
     }
 
     /// The same for a copy that had been idle and is of no use any more.
     pub(super) fn revive(&self, said: StoredPin, now: Instant) {
+        let now = Moment::of(now);
         let mut place = self.lock();
         place.seen = now;
-        place.asked = Some(now);
+        place.asked = now;
         if place.calls == 0 {
-            place.pin = told(said, place.pin);
+            let pin = told(said, place.pin());
+            place.set_pin(pin);
             place.unwritten = None;
         }
     }
@@ -143,11 +174,11 @@ impl Entry {
     pub(super) fn unsettled(&self, asked: Option<Instant>) {
         let mut place = self.lock();
         place.calls = place.calls.saturating_sub(1);
-        place.asked = asked;
+        place.asked = asked.map_or(Moment::NEVER, Moment::of);
     }
 
-    fn is_idle(&self, place: &Place, now: Instant, idle: Duration) -> bool {
-        now.saturating_duration_since(place.seen) >= idle && self.open.load(Relaxed) == 0
+    fn is_idle(&self, place: &Place, now: Moment, idle: Duration) -> bool {
+        now.since(place.seen) >= idle && self.open.load(Relaxed) == 0
     }
 
     fn lock(&self) -> MutexGuard<'_, Place> {
@@ -165,7 +196,7 @@ impl table::Open for Entry {
 impl WhenClosed for Entry {
     fn closed(&self) {
         let mut place = self.lock();
-        place.seen = Instant::now();
+        place.seen = Moment::of(Instant::now());
         self.open.fetch_sub(1, Relaxed);
     }
 }

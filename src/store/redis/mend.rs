@@ -9,9 +9,9 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     engine::{Engine, describe},
-    link::{Link, Source},
+    link::Link,
 };
-use crate::strategy::Chance;
+use crate::{engine::Source, strategy::Chance};
 
 /// An attempt may take this long, or ten times the budget of a call.
 const ATTEMPT: Duration = Duration::from_secs(1);
@@ -47,7 +47,8 @@ pub(super) async fn mend(mut hold: Hold) {
     loop {
         let Some(engine) = hold.engine.upgrade() else { return };
         let Some(source) = &mut hold.source else { return };
-        match attempt(&engine, source).await {
+        // Of a cluster one node may be gone, and must not stand for all.
+        match attempt(&engine, source, chance.below(1 << 16)).await {
             Ok(link) => {
                 engine.connected(link);
                 drop(hold);
@@ -70,13 +71,13 @@ pub(super) async fn mend(mut hold: Hold) {
 }
 
 /// Connects and asks one question, which must be answered as fast as those of requests.
-async fn attempt(engine: &Engine, source: &mut Source) -> Result<Link, String> {
+async fn attempt(engine: &Engine, source: &mut Source, number: usize) -> Result<Link, String> {
     let longest = ATTEMPT.max(engine.budget.saturating_mul(10));
     let link = match timeout(longest, source.connect()).await {
         Ok(link) => link.map_err(|error| describe(&error))?,
         Err(_) => return Err("it does not answer in time".to_owned()),
     };
-    let question = engine.call.probe();
+    let question = engine.call.probe(number);
     // The first answer may be slow, for Redis may have to read the script.
     match timeout(longest, engine.run(&link, &question)).await {
         Ok(Ok(_)) => {}

@@ -1,12 +1,12 @@
 //! Pins on Redis or Valkey.
 
-mod address;
 mod builder;
 mod engine;
 mod flight;
 mod link;
 mod local;
 mod mend;
+mod moment;
 mod script;
 mod shared;
 mod stats;
@@ -21,7 +21,10 @@ pub use self::{
 };
 use self::{engine::Phase, script::Rule, shared::Shared};
 use super::{Lookup, OpenSession, PinStore, SessionKey, StoredPin};
-use crate::ConfigError;
+use crate::{
+    ConfigError,
+    engine::{Source, parse},
+};
 
 /// A session is touched in Redis at most once per this part of its idle time.
 const FRACTION: u32 = 16;
@@ -99,24 +102,51 @@ impl RedisStore {
     /// - `redis-cluster://[user:password@]host:port,host:port`,
     /// - `redis-sentinel://[user:password@]host:port,host:port/master[/db]`, where the login is for
     ///   the server and not for the sentinels,
-    /// - with `rediss` in place of `redis` all of these over TLS, with the feature `redis-tls`.
+    /// - with `rediss` in place of `redis` all of these over TLS, with the feature `redis-tls`. Who has
+    ///   signed the server's certificate must be trusted by the system, or stand in the file (PEM) that
+    ///   the environment variable `SSL_CERT_FILE` names, which then counts instead. For a client
+    ///   certificate see [`from_client`](Self::from_client).
     pub fn builder(url: &str) -> RedisStoreBuilder {
-        RedisStoreBuilder::new(address::parse(url))
+        RedisStoreBuilder::new(parse(url))
     }
 
-    /// A store over a client that was made by hand, for example with certificates of its own.
+    /// A store over a client that was made by hand, for example with certificates of its own. The crate
+    /// `redis` is [`client`](crate::store::client).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[cfg(feature = "redis-tls")]
+    /// # fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_sticky::store::{
+    ///     RedisStore,
+    ///     client::{Client, ClientTlsConfig, TlsCertificates},
+    /// };
+    ///
+    /// let certificates = TlsCertificates {
+    ///     client_tls: Some(ClientTlsConfig {
+    ///         client_cert: std::fs::read("gateway.pem")?,
+    ///         client_key: std::fs::read("gateway.key")?,
+    ///     }),
+    ///     root_cert: Some(std::fs::read("our-ca.pem")?), // nobody else is trusted
+    /// };
+    /// let client = Client::build_with_tls("rediss://10.0.0.1", certificates)?;
+    /// let store = RedisStore::from_client(client).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn from_client(client: client::Client) -> RedisStoreBuilder {
-        RedisStoreBuilder::new(Ok(link::Source::Single(Box::new(client))))
+        RedisStoreBuilder::new(Ok(Source::Single(Box::new(client))))
     }
 
     /// The same for a cluster.
     pub fn from_cluster(client: client::cluster::ClusterClient) -> RedisStoreBuilder {
-        RedisStoreBuilder::new(Ok(link::Source::Cluster(Box::new(client))))
+        RedisStoreBuilder::new(Ok(Source::Cluster(Box::new(client))))
     }
 
     /// The same for a server that sentinels name, which is asked for anew with each connection.
     pub fn from_sentinel(client: client::sentinel::SentinelClient) -> RedisStoreBuilder {
-        RedisStoreBuilder::new(Ok(link::Source::Sentinel(Box::new(client))))
+        RedisStoreBuilder::new(Ok(Source::Sentinel(Box::new(client))))
     }
 
     /// Connects, and waits until that has worked: for a gateway that would rather not take its first

@@ -130,9 +130,10 @@ impl Call {
         Arguments { key: self.key(key), ttl, offer }
     }
 
-    /// Asks for what is never there, to see whether Redis answers.
-    pub(super) fn probe(&self) -> Arguments {
-        Arguments { key: format!("{}probe", self.prefix), ttl: 1, offer: None }
+    /// Asks for what is never there, to see whether Redis answers; with another number perhaps another
+    /// node of a cluster.
+    pub(super) fn probe(&self, number: usize) -> Arguments {
+        Arguments { key: format!("{}probe:{number}", self.prefix), ttl: 1, offer: None }
     }
 
     pub(super) fn delete(&self, key: SessionKey) -> Cmd {

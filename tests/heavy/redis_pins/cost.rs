@@ -48,19 +48,59 @@ async fn a_session_is_touched_once_per_fraction_of_its_idle_time() {
     let server = RedisServer::start();
     let nodes = nodes(["a", "b"]);
     let idle = Duration::from_secs(4);
-    let store = RedisStore::builder(&server.url()).time_budget(PATIENT);
-    let gateway = Gateway::new(&nodes, store, idle);
-    gateway.store.connected().await;
+    let gateway = || {
+        let store = RedisStore::builder(&server.url()).time_budget(PATIENT);
+        Gateway::new(&nodes, store, idle)
+    };
+    let (first, second) = (gateway(), gateway());
+    first.store.connected().await;
+    second.store.connected().await;
     server.reset_calls();
+    // From before the first call until after the last one: as many fractions lie between two calls.
+    let most = |since: Instant| {
+        let fractions = since.elapsed().as_micros() / (idle / 16).as_micros();
+        1 + u64::try_from(fractions).unwrap()
+    };
     let began = Instant::now();
-    gateway.begin(&nodes[1], "1").await;
-    while gateway.store.stats().calls() < 5 || began.elapsed() < Duration::from_secs(1) {
-        assert_eq!(gateway.ask("1").await, pinned("b"));
+    first.begin(&nodes[1], "1").await;
+    first.written().await;
+    while second.store.stats().calls() < 5 {
+        assert_eq!(first.ask("1").await, pinned("b"));
+        assert_eq!(second.ask("1").await, pinned("b"));
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    let most = 2 + began.elapsed().as_millis() / (idle / 16).as_millis();
-    let calls = u128::from(server.calls("evalsha"));
-    assert!((5..=most).contains(&calls), "{calls} of at most {most}");
+    let calls = [&first, &second].map(|gateway| gateway.store.stats().calls());
+    let most_of_each = most(began);
+    for calls in calls {
+        assert!((5..=most_of_each).contains(&calls), "{calls} of at most {most_of_each}");
+    }
+    assert_eq!(server.calls("evalsha"), calls[0] + calls[1], "Redis has counted the same");
+
+    // A silent session costs nothing, and one touch when it comes back.
+    let before = first.store.stats().calls();
+    tokio::time::sleep(3 * idle / 16).await;
+    assert_eq!(first.store.stats().calls(), before);
+    let back = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(first.ask("1").await, pinned("b"));
+    }
+    let calls = first.store.stats().calls() - before;
+    assert!((1..=most(back)).contains(&calls), "{calls} since it came back");
+}
+
+#[tokio::test]
+async fn an_id_that_nobody_knows_is_looked_up_and_written() {
+    let server = RedisServer::start();
+    let nodes = nodes(["a", "b"]);
+    let gateway = Gateway::patient(&server, &nodes).await;
+    for n in 0..20 {
+        for _ in 0..5 {
+            gateway.ask(&n.to_string()).await;
+        }
+    }
+    gateway.written().await;
+    let stats = gateway.store.stats();
+    assert_eq!((stats.unknown(), stats.calls()), (20, 40), "one of each, and no more: {stats:?}");
 }
 
 #[tokio::test]

@@ -4,8 +4,10 @@
 
 mod addresses;
 mod agreement;
+mod cluster;
 mod cost;
 mod odd_data;
 mod outages;
 mod refusals;
 mod support;
+mod tls;

@@ -178,7 +178,7 @@ async fn an_engine_that_is_not_there_yet_is_found() {
 #[tokio::test]
 async fn an_address_that_is_none_is_said_at_once() {
     let error = RedisStore::new("http://:secret@example.com").unwrap_err().to_string();
-    assert!(error.contains("redis://127.0.0.1:6379/") && !error.contains("secret"), "{error}");
+    assert!(error.contains("expected redis://[user:") && !error.contains("secret"), "{error}");
     let elsewhere = std::thread::spawn(|| RedisStore::new("redis://127.0.0.1/").unwrap_err());
     assert!(elsewhere.join().unwrap().to_string().contains("Tokio runtime"));
 }

@@ -31,6 +31,7 @@ mod gateway;
 
 mod agreement;
 mod chaos;
+mod cluster;
 mod crowd;
 mod demo;
 mod engine;
@@ -42,6 +43,7 @@ mod moves;
 mod processes;
 mod programs;
 mod shops;
+mod tls;
 
 /// Epochs are milliseconds: two moves in the same one would have the same.
 async fn next_millisecond() {

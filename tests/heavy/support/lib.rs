@@ -2,8 +2,11 @@
 
 #![allow(missing_docs, missing_debug_implementations, clippy::unwrap_used)]
 
+pub mod again;
+pub mod certificates;
 pub mod client;
 pub mod gateway;
+pub mod redis_cluster;
 pub mod redis_server;
 pub mod server;
 

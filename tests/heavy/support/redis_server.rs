@@ -10,11 +10,15 @@ use std::{
     time::Duration,
 };
 
+use crate::certificates::Authority;
+
 /// A `redis-server` on a free port of the loopback interface, with nothing on disk. It is killed and
 /// reaped when this is dropped, also when it hangs and when the test fails.
 pub struct RedisServer {
     args: Vec<String>,
     port: u16,
+    /// If it also listens for TLS.
+    tls_port: Option<u16>,
     dir: PathBuf,
     config: Option<PathBuf>,
     child: Option<Child>,
@@ -28,25 +32,46 @@ impl RedisServer {
 
     /// The same, with more arguments, for example `&["--requirepass", "secret"]`.
     pub fn with(args: &[&str]) -> Self {
-        Self::configured(args, None)
+        Self::configured(args, None, None)
     }
 
-    fn configured(args: &[&str], config: Option<&str>) -> Self {
+    /// The same with a second port, for TLS, under a certificate that `authority` has signed. When
+    /// `mutual`, clients need one from there as well.
+    pub fn with_tls(authority: &Authority, mutual: bool, args: &[&str]) -> Self {
+        Self::configured(args, None, Some((authority, mutual)))
+    }
+
+    fn configured(args: &[&str], config: Option<&str>, tls: Option<(&Authority, bool)>) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Relaxed);
         let name = format!("tower-sticky-redis-{}-{number}", std::process::id());
         let dir = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&dir).unwrap();
-        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let mut args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        if let Some((authority, mutual)) = tls {
+            let identity = authority.server();
+            for (option, name, text) in [
+                ("--tls-ca-cert-file", "ca.pem", authority.pem()),
+                ("--tls-cert-file", "server.pem", identity.certificate),
+                ("--tls-key-file", "server.key", identity.key),
+            ] {
+                let path = dir.join(name);
+                std::fs::write(&path, text).unwrap();
+                args.extend([option.to_owned(), path.to_str().unwrap().to_owned()]);
+            }
+            let clients = if mutual { "yes" } else { "no" };
+            args.extend(["--tls-auth-clients".to_owned(), clients.to_owned()]);
+        }
         let config = config.map(|text| {
             let path = dir.join("config");
             std::fs::write(&path, text).unwrap();
             path
         });
-        let mut server = Self { args, port: 0, dir, config, child: None };
+        let mut server = Self { args, port: 0, tls_port: None, dir, config, child: None };
         // Another process may take the port before the server has it.
         for _ in 0..20 {
             server.port = free_port();
+            server.tls_port = tls.map(|_| free_port());
             if server.try_spawn() {
                 return server;
             }
@@ -58,7 +83,7 @@ impl RedisServer {
     pub fn sentinel(master: &str, server: SocketAddr) -> Self {
         // It writes what it finds out into its configuration, so that must be a file.
         let config = format!("sentinel monitor {master} {} {} 1\n", server.ip(), server.port());
-        Self::configured(&["--sentinel"], Some(&config))
+        Self::configured(&["--sentinel"], Some(&config), None)
     }
 
     /// Where it listens.
@@ -69,6 +94,21 @@ impl RedisServer {
     /// Its address as clients take it.
     pub fn url(&self) -> String {
         format!("redis://{}/", self.addr())
+    }
+
+    /// Where it listens for TLS.
+    pub fn tls_addr(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.tls_port.expect("it was started with TLS")))
+    }
+
+    /// Its address over TLS, as clients take it.
+    pub fn tls_url(&self) -> String {
+        format!("rediss://{}/", self.tls_addr())
+    }
+
+    /// The file with the certificate of who has signed its own.
+    pub fn authority_file(&self) -> PathBuf {
+        self.dir.join("ca.pem")
     }
 
     /// Sends one command on a connection of its own, and gives the answer as Redis writes it (RESP2):
@@ -101,6 +141,7 @@ impl RedisServer {
         stream.set_read_timeout(Some(super::FOREVER))?;
         Ok(stream)
     }
+
     /// The name of the only key that is there.
     pub fn key(&self) -> String {
         let key = self.command(&["RANDOMKEY"]);
@@ -167,6 +208,12 @@ impl RedisServer {
             .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
             .args(["--dir".as_ref(), self.dir.as_os_str()])
             .args(&self.args)
+            .args(
+                self.tls_port
+                    .map(|port| ["--tls-port".to_owned(), port.to_string()])
+                    .iter()
+                    .flatten(),
+            )
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
