@@ -299,6 +299,6 @@ async fn without_a_fence() {
         };
         let (wrong, _) = run(200, shops, keys).await;
         let wrong = wrong.expect("an old copy is used");
-        assert!(wrong.contains("instead of") || wrong.contains("erases"), "{wrong}");
+        assert!(!wrong.contains("locked out"), "{wrong}");
     }
 }

@@ -27,8 +27,12 @@ fn assert_cart_survives(said: &str) {
     let owner = lines[1].split_whitespace().nth(2).unwrap();
     assert!(lines[2].ends_with(&format!("{owner} (pinned): apple, bread")), "{said}");
     assert!(lines[3].starts_with(&format!("{owner} is killed")), "{said}");
-    assert!(lines[4].ends_with("(moved): apple, bread") && !lines[4].contains(owner), "{said}");
-    assert!(lines[5].ends_with("(pinned): apple, bread, cheese"), "{said}");
+    // It moves with the first request, or with the second when a connection that was open ends only
+    // with the first: then that is sent once more, and borrows.
+    let moved = |line: &str| line.contains("(moved): apple, bread");
+    assert!(moved(lines[4]) || (lines[4].contains("(borrowed): ") && moved(lines[5])), "{said}");
+    assert!(lines[4].ends_with(": apple, bread") && !lines[4].contains(owner), "{said}");
+    assert!(lines[5].ends_with(": apple, bread, cheese") && !lines[5].contains(owner), "{said}");
     assert_eq!(lines[6], "The cart is still there.");
 }
 
