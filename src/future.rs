@@ -136,7 +136,7 @@ where
 
                 StepProjection::HandOver { work, to, reason } => {
                     let moves = ready!(work.poll(cx));
-                    dispatch.alone = work.release();
+                    dispatch.detour().alone = work.release();
                     Step::Begin { next: dispatch.handed_over(moves, *to, *reason) }
                 }
 
@@ -165,7 +165,8 @@ where
                                 let trial = wait.trial.take();
                                 let future = wait.service.call(request);
                                 let in_flight = Some(in_flight);
-                                Step::Call { future, in_flight, trial, started }
+                                this.step.set(Step::Call { future, in_flight, trial, started });
+                                continue;
                             }
                         }
                         gate => {

@@ -114,6 +114,7 @@ impl<'a> Head<'a> {
     }
 
     /// Whether the client used https, by a trusted word.
+    #[inline]
     pub(crate) fn is_https(&self) -> bool {
         let peer = self.extensions.get::<crate::Peer>();
         peer.is_some_and(|peer| peer.is_https(self.headers))

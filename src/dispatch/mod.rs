@@ -64,26 +64,34 @@ pub(crate) struct Dispatch<S> {
     reason: Option<Reason>,
     /// Whether the session is on its way to another backend though it could stay.
     moves_freely: bool,
-    /// No other request of the session carries it over meanwhile.
-    pub(crate) alone: Option<Alone>,
     /// Whether the application has carried the session's state over for this request, or has tried to.
     carried: bool,
-    /// Who the session is and in which epoch, once a backend was told, and for which verdict.
-    told: Option<Box<(Verdict, Plan)>>,
     refresh: bool,
     https: bool,
     grpc: bool,
+    counted: bool,
+    /// Only there once the request does not go straight to its backend and back.
+    detour: Option<Box<Detour>>,
+    /// What the affinity noted for the answer.
+    pub(crate) notes: Notes,
+}
+
+/// What is known about a request only if something is out of the ordinary: apart, because the dispatch
+/// is moved, and every request would pay for it.
+#[derive(Default)]
+pub(crate) struct Detour {
+    /// No other request of the session carries it over meanwhile.
+    pub(crate) alone: Option<Alone>,
+    /// Who the session is and in which epoch, once a backend was told, and for which verdict.
+    told: Option<(Verdict, Plan)>,
     /// Set once the request was given to another backend though it may have been executed: by whom.
     unanswered: Option<(BackendId, BoxError)>,
-    counted: bool,
     /// Until when the request may wait, from the first time that it has to.
     deadline: Option<Instant>,
     /// Only there while a first choice is shared.
     first_choice: Option<FirstChoice>,
     /// Only there once the first choice did not work.
-    remaining: Option<Box<Remaining>>,
-    /// What the affinity noted for the answer.
-    pub(crate) notes: Notes,
+    remaining: Option<Remaining>,
 }
 
 impl<S: Clone> Dispatch<S> {
@@ -104,17 +112,12 @@ impl<S: Clone> Dispatch<S> {
             verdict: Verdict::Assigned,
             reason: None,
             moves_freely: false,
-            alone: None,
             carried: false,
-            told: None,
             refresh: false,
             https: false,
             grpc: false,
-            unanswered: None,
             counted: false,
-            deadline: None,
-            first_choice: None,
-            remaining: None,
+            detour: None,
             notes: Notes::default(),
             core,
         }
@@ -298,7 +301,7 @@ impl<S: Clone> Dispatch<S> {
             let choose = || self.owner(snapshot, key).map(|owner| states[owner.position].tag);
             let choice = self.core.first_choices.join(key, choose)?;
             let position = snapshot.index().position(choice.tag());
-            self.first_choice = Some(choice);
+            self.detour().first_choice = Some(choice);
             position?
         } else {
             self.owner(snapshot, key)?.position
@@ -328,7 +331,7 @@ impl<S: Clone> Dispatch<S> {
             let choose = || held.home().or_else(|| Some(list[choose(&self.core, None, list)].tag));
             let choice = self.core.first_choices.join(key, choose)?;
             let position = snapshot.index().position(choice.tag());
-            self.first_choice = Some(choice);
+            self.detour().first_choice = Some(choice);
             position?
         };
         let state = &snapshot.index().states()[position];
@@ -391,6 +394,10 @@ impl<S> Dispatch<S> {
         &self.core
     }
 
+    pub(crate) fn detour(&mut self) -> &mut Detour {
+        self.detour.get_or_insert_default()
+    }
+
     /// How long the request may wait for this backend.
     pub(crate) fn deadline(&mut self, patience: Patience) -> Instant {
         let whole = self.whole_deadline();
@@ -403,7 +410,7 @@ impl<S> Dispatch<S> {
     /// The one deadline of the whole dispatch; the clock starts with the first wait or failure.
     fn whole_deadline(&mut self) -> Instant {
         let timeout = self.core.options.ready_timeout;
-        *self.deadline.get_or_insert_with(|| later(timeout))
+        *self.detour().deadline.get_or_insert_with(|| later(timeout))
     }
 
     pub(crate) fn asked(&self) -> Asked {
