@@ -69,8 +69,7 @@ impl<S: Clone> Dispatch<S> {
     pub(super) fn next(&mut self, tried: Option<u64>) -> Next<S> {
         let core = self.core.clone();
         let snapshot = core.backends.pool().load();
-        let mut remaining =
-            self.detour().remaining.take().unwrap_or_else(|| Remaining::new(&core));
+        let mut remaining = self.detour().remaining.take().unwrap_or_else(|| Remaining::new(&core));
         if let Some(tag) = tried {
             remaining.strike(tag);
         }
