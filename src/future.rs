@@ -18,7 +18,7 @@ use tower_service::Service;
 
 use crate::{
     BoxError, Cause, Hold, NotSent, OnError, Reason, StickyBody, StickyError, Unanswered,
-    backend::{BackendState, InFlight, Readiness},
+    backend::{BackendState, Entered, InFlight, Readiness},
     dispatch::{Attempt, Dispatch, LookUp, Next, Patience, Trial, observe},
     hand_over::HandOver,
     health::{Trouble, blame, is_failure},
@@ -152,19 +152,19 @@ where
                             let Some(state) = wait.state.take() else { return Poll::Pending };
                             // Counted first, and looked at again then: when a backend was taken out
                             // and nothing is in flight there, nothing comes any more.
-                            let in_flight = InFlight::new(state, slot);
-                            let state = in_flight.state();
+                            let entered = Entered::new(state);
+                            let state = entered.state();
                             if state.is_taken_out() {
                                 Step::Begin { next: dispatch.withdrawn(state) }
                             } else {
                                 dispatch.send(this.request, state, true);
-                                let started = dispatch.started();
+                                let (started, services) = (dispatch.started(), state.services());
                                 let Some(request) = this.request.take() else {
                                     return Poll::Pending;
                                 };
                                 let trial = wait.trial.take();
                                 let future = wait.service.call(request);
-                                let in_flight = Some(in_flight);
+                                let in_flight = Some(InFlight::new(entered, slot, services));
                                 this.step.set(Step::Call { future, in_flight, trial, started });
                                 continue;
                             }
@@ -185,28 +185,32 @@ where
                 }
 
                 StepProjection::Call { future, in_flight, trial, started } => {
-                    let result = ready!(future.poll(cx));
-                    let Some(in_flight) = in_flight.take() else {
-                        return Poll::Pending;
-                    };
-                    let trial = trial.take();
+                    let mut result = ready!(future.poll(cx));
+                    // What goes out is looked at where it is, and moved once.
+                    if let (Ok(response), Some(in_flight)) = (&mut result, &mut *in_flight) {
+                        observe(dispatch.core(), in_flight.state(), *started);
+                        judge(dispatch, in_flight, trial.take(), response);
+                        dispatch.answered(in_flight.state(), true, response);
+                        in_flight.answered(&mut dispatch.notes);
+                    }
+                    let Some(in_flight) = in_flight.take() else { return Poll::Pending };
                     match result {
                         Ok(response) => {
-                            observe(dispatch.core(), in_flight.state(), *started);
-                            judge(dispatch, &in_flight, trial, &response);
                             this.step.set(Step::Done);
-                            return Poll::Ready(Ok(stamp(dispatch, response, in_flight)));
+                            return Poll::Ready(Ok(hand_out(response, in_flight)));
                         }
-                        Err(error) => match refused(dispatch, in_flight, trial, error.into()) {
-                            Ok((next, request)) => {
-                                *this.request = Some(request);
-                                Step::Begin { next }
+                        Err(error) => {
+                            match refused(dispatch, in_flight, trial.take(), error.into()) {
+                                Ok((next, request)) => {
+                                    *this.request = Some(request);
+                                    Step::Begin { next }
+                                }
+                                Err(error) => {
+                                    this.step.set(Step::Done);
+                                    return Poll::Ready(fail::<E, RB, IB, S>(dispatch, error));
+                                }
                             }
-                            Err(error) => {
-                                this.step.set(Step::Done);
-                                return Poll::Ready(fail::<E, RB, IB, S>(dispatch, error));
-                            }
-                        },
+                        }
                     }
                 }
 
@@ -219,7 +223,10 @@ where
                                 return Poll::Pending;
                             };
                             let future = wait.service.call(request);
-                            Step::InnerCall { future, in_flight: Some(InFlight::new(state, slot)) }
+                            let services = state.services();
+                            let in_flight =
+                                Some(InFlight::new(Entered::new(state), slot, services));
+                            Step::InnerCall { future, in_flight }
                         }
                         gate => {
                             let owned = this.step.as_mut().project_replace(Step::Done);
@@ -388,15 +395,9 @@ fn refused<S: Clone, B: 'static>(
     }
 }
 
-/// Settles the pin on a backend's response, and decides how long it counts as in flight.
+/// Decides how long a backend's response counts as in flight.
 #[inline]
-fn stamp<S, RB, IB>(
-    dispatch: &mut Dispatch<S>,
-    mut response: Response<RB>,
-    mut in_flight: InFlight,
-) -> Response<StickyBody<RB, IB>> {
-    dispatch.answered(in_flight.state(), true, &mut response);
-    in_flight.answered(std::mem::take(&mut dispatch.notes));
+fn hand_out<RB, IB>(response: Response<RB>, in_flight: InFlight) -> Response<StickyBody<RB, IB>> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let in_flight = held(&response, in_flight);
         return response.map(|body| StickyBody::backend(body, in_flight));
@@ -425,7 +426,7 @@ fn inner_answered<S, RB, IB>(
     let in_flight = match in_flight {
         Some(mut in_flight) => {
             dispatch.answered(in_flight.state(), false, &mut response);
-            in_flight.answered(std::mem::take(&mut dispatch.notes));
+            in_flight.answered(&mut dispatch.notes);
             held(&response, in_flight)
         }
         None => {

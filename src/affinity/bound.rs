@@ -209,7 +209,7 @@ pub struct Commit<'a> {
     /// The backend that the pin names from now on.
     pub(crate) backend: &'a BackendState,
     /// The pin so far.
-    pub(crate) pin: Option<Pin>,
+    pub(crate) pin: Option<&'a Pin>,
     /// Which member of a chain it came from.
     pub(crate) source: Origin,
     /// The members of a chain whose tokens are to be replaced, a bit each.

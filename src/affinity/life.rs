@@ -205,9 +205,9 @@ impl Tokens {
             return Some(Written { token: commit.backend.id.as_str().to_owned(), left: None });
         };
         let pin = match (commit.change, commit.pin) {
-            (Change::Refresh | Change::Keep, Some(pin)) if pin.session != 0 => keep(pin, commit),
+            (Change::Refresh | Change::Keep, Some(pin)) if pin.session != 0 => keep(*pin, commit),
             // The session goes on, its first date with it.
-            (Change::Move | Change::Assign, Some(pin)) if pin.session != 0 => moved(pin, commit),
+            (Change::Move | Change::Assign, Some(pin)) if pin.session != 0 => moved(*pin, commit),
             _ => begin(keys, commit),
         };
         let left = |timeout: Duration| {

@@ -118,7 +118,7 @@ impl<S> Dispatch<S> {
         let commit = Commit {
             change,
             backend,
-            pin: self.pin,
+            pin: self.pin.as_ref(),
             source: self.source,
             bad: if self.verdict == Verdict::Pinned { self.bad } else { 0 },
             https: self.https,
