@@ -187,19 +187,26 @@ where
                 StepProjection::Call { future, in_flight, trial, started } => {
                     let mut result = ready!(future.poll(cx));
                     // What goes out is looked at where it is, and moved once.
-                    if let (Ok(response), Some(in_flight)) = (&mut result, &mut *in_flight) {
-                        observe(dispatch.core(), in_flight.state(), *started);
-                        judge(dispatch, in_flight, trial.take(), response);
-                        dispatch.answered(in_flight.state(), true, response);
-                        in_flight.answered(&mut dispatch.notes);
+                    if let (Ok(response), Some(known)) = (&mut result, &mut *in_flight) {
+                        observe(dispatch.core(), known.state(), *started);
+                        judge(dispatch, known, trial.take(), response);
+                        dispatch.answered(known.state(), true, response);
+                        known.answered(&mut dispatch.notes);
+                        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                            hold(response, in_flight);
+                        }
                     }
-                    let Some(in_flight) = in_flight.take() else { return Poll::Pending };
                     match result {
                         Ok(response) => {
+                            let answer =
+                                response.map(|body| StickyBody::backend(body, in_flight.take()));
                             this.step.set(Step::Done);
-                            return Poll::Ready(Ok(hand_out(response, in_flight)));
+                            return Poll::Ready(Ok(answer));
                         }
                         Err(error) => {
+                            let Some(in_flight) = in_flight.take() else {
+                                return Poll::Pending;
+                            };
                             match refused(dispatch, in_flight, trial.take(), error.into()) {
                                 Ok((next, request)) => {
                                     *this.request = Some(request);
@@ -395,45 +402,31 @@ fn refused<S: Clone, B: 'static>(
     }
 }
 
-/// Decides how long a backend's response counts as in flight.
-#[inline]
-fn hand_out<RB, IB>(response: Response<RB>, in_flight: InFlight) -> Response<StickyBody<RB, IB>> {
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let in_flight = held(&response, in_flight);
-        return response.map(|body| StickyBody::backend(body, in_flight));
-    }
-    response.map(|body| StickyBody::backend(body, Some(in_flight)))
-}
-
 /// An upgraded connection holds what its request occupies; other responses do until their body ends.
 #[cold]
-fn held<B>(response: &Response<B>, mut in_flight: InFlight) -> Option<InFlight> {
+fn hold<B>(response: &Response<B>, in_flight: &mut Option<InFlight>) {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Some(hold) = response.extensions().get::<Hold>()
+        && let Some(mut in_flight) = in_flight.take()
     {
         hold.listen_to(in_flight.become_stream());
         hold.keep(in_flight);
-        return None;
     }
-    Some(in_flight)
 }
 
 fn inner_answered<S, RB, IB>(
     dispatch: &mut Dispatch<S>,
     mut response: Response<IB>,
-    in_flight: Option<InFlight>,
+    mut in_flight: Option<InFlight>,
 ) -> Response<StickyBody<RB, IB>> {
-    let in_flight = match in_flight {
-        Some(mut in_flight) => {
-            dispatch.answered(in_flight.state(), false, &mut response);
-            in_flight.answered(&mut dispatch.notes);
-            held(&response, in_flight)
+    match &mut in_flight {
+        Some(known) => {
+            dispatch.answered(known.state(), false, &mut response);
+            known.answered(&mut dispatch.notes);
+            hold(&response, &mut in_flight);
         }
-        None => {
-            dispatch.answered_by_last_resort(&mut response);
-            None
-        }
-    };
+        None => dispatch.answered_by_last_resort(&mut response),
+    }
     response.map(|body| StickyBody::inner(body, in_flight))
 }
 

@@ -219,7 +219,7 @@ pub struct Commit<'a> {
     /// Whether this answer is not to begin a session.
     pub(crate) silent: bool,
     /// Who the session is, should it begin or move now, and in which epoch.
-    pub(crate) plan: Plan,
+    pub(crate) plan: &'a Plan,
     /// The session that begins with this answer, should one begin; 0 while none has.
     pub(crate) began: &'a Cell<u64>,
     pub(crate) clock: &'a dyn WallClock,

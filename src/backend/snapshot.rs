@@ -158,9 +158,20 @@ impl Index {
     /// The position of the member whose id is exactly `id`.
     #[inline]
     pub(crate) fn position_of(&self, id: &[u8]) -> Option<usize> {
-        let is_it = |position: &usize| self.states[*position].id.as_str().as_bytes() == id;
-        let near = self.by_id.get(&quick(id)).map(|&position| position as usize).filter(is_it);
-        near.or_else(|| self.position(id::tag(id)).filter(is_it))
+        match self.by_id.get(&quick(id)) {
+            Some(&near) if self.is_called(near as usize, id) => Some(near as usize),
+            _ => self.position_by_tag(id),
+        }
+    }
+
+    #[cold]
+    fn position_by_tag(&self, id: &[u8]) -> Option<usize> {
+        self.position(id::tag(id)).filter(|&position| self.is_called(position, id))
+    }
+
+    #[inline]
+    fn is_called(&self, position: usize, id: &[u8]) -> bool {
+        self.states.get(position).is_some_and(|state| state.id.as_str().as_bytes() == id)
     }
 }
 

@@ -89,7 +89,7 @@ impl<S> Dispatch<S> {
             (None, Some(action)) => actions::tell(&action, response.headers_mut()),
             (None, None) => {}
         }
-        if self.owed_to.is_some_and(|owed| owed != state.tag) && self.reason.is_none() {
+        if self.owed_to.is_some_and(|owed| owed.get() != state.tag) && self.reason.is_none() {
             self.core.backends.pool().counters.violation();
             tracing::error!(backend = %state.id, "a pinned request was served elsewhere: a bug");
         }
@@ -120,10 +120,10 @@ impl<S> Dispatch<S> {
             backend,
             pin: self.pin.as_ref(),
             source: self.source,
-            bad: if self.verdict == Verdict::Pinned { self.bad } else { 0 },
+            bad: if self.verdict == Verdict::Pinned { self.bad() } else { 0 },
             https: self.https,
             silent,
-            plan,
+            plan: &plan,
             began: &began,
             clock: &*core.clock,
         };

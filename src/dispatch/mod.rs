@@ -9,7 +9,7 @@ mod look_up;
 mod moves;
 mod tell;
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header::CONTENT_TYPE};
 use tokio::time::Instant;
@@ -48,8 +48,6 @@ pub(crate) struct Dispatch<S> {
     source: Origin,
     /// The session, when the caller holds it, and the version of its pin.
     held: Option<(Arc<Held>, u64)>,
-    /// The members of a chain whose tokens are of no use beside that pin.
-    bad: u64,
     /// What identifies the session on every gateway, if anything does.
     pub(crate) key: Option<u64>,
     /// Whether the key of each request decides, and nothing is remembered.
@@ -59,7 +57,7 @@ pub(crate) struct Dispatch<S> {
     /// Whether a session is to be served by its own backend or not at all.
     strict: bool,
     /// The backend that must serve the request unless a stated policy says otherwise.
-    owed_to: Option<u64>,
+    owed_to: Option<NonZeroU64>,
     verdict: Verdict,
     reason: Option<Reason>,
     /// Whether the session is on its way to another backend though it could stay.
@@ -82,6 +80,8 @@ pub(crate) struct Dispatch<S> {
 pub(crate) struct Detour {
     /// No other request of the session carries it over meanwhile.
     pub(crate) alone: Option<Alone>,
+    /// The members of a chain whose tokens are of no use beside the pin, a bit each.
+    bad: u64,
     /// Who the session is and in which epoch, once a backend was told, and for which verdict.
     told: Option<(Verdict, Plan)>,
     /// Set once the request was given to another backend though it may have been executed: by whom.
@@ -103,7 +103,6 @@ impl<S: Clone> Dispatch<S> {
             pin: None,
             source: Origin::default(),
             held: held.map(|held| (held, 0)),
-            bad: 0,
             key: None,
             by_key: false,
             silent: false,
@@ -221,7 +220,9 @@ impl<S: Clone> Dispatch<S> {
     #[inline]
     fn follow(&mut self, snapshot: &Snapshot<S>, reading: &Reading) -> Next<S> {
         (self.pin, self.refresh, self.source) = (reading.pin, reading.refresh, reading.source);
-        self.bad = reading.bad;
+        if reading.bad != 0 {
+            self.detour().bad = reading.bad;
+        }
         self.reason = reading.reason;
         self.key = reading.pin.and_then(|pin| pin.session()).or(reading.key);
         if let Some(position) = reading.position {
@@ -369,7 +370,7 @@ impl<S: Clone> Dispatch<S> {
         if service.is_none() && !self.is_local(state) {
             return self.unavailable(state, Reason::Down);
         }
-        self.owed_to = Some(state.tag);
+        self.owed_to = NonZeroU64::new(state.tag);
         self.verdict = Verdict::Pinned;
         Next::Try(Attempt { state: state.clone(), service, trial, patience: Patience::Pinned })
     }
@@ -392,6 +393,11 @@ impl<S: Clone> Dispatch<S> {
 impl<S> Dispatch<S> {
     pub(crate) fn core(&self) -> &Core<S> {
         &self.core
+    }
+
+    /// The members of a chain whose tokens are to be replaced, a bit each.
+    fn bad(&self) -> u64 {
+        self.detour.as_ref().map_or(0, |detour| detour.bad)
     }
 
     pub(crate) fn detour(&mut self) -> &mut Detour {
