@@ -186,38 +186,36 @@ where
 
                 StepProjection::Call { future, in_flight, trial, started } => {
                     let mut result = ready!(future.poll(cx));
+                    let (mut in_flight, mut trial) = (in_flight.take(), trial.take());
+                    let started = started.take();
+                    this.step.set(Step::Done);
                     // What goes out is looked at where it is, and moved once.
-                    if let (Ok(response), Some(known)) = (&mut result, &mut *in_flight) {
-                        observe(dispatch.core(), known.state(), *started);
+                    if let (Ok(response), Some(known)) = (&mut result, &mut in_flight) {
+                        observe(dispatch.core(), known.state(), started);
                         judge(dispatch, known, trial.take(), response);
                         dispatch.answered(known.state(), true, response);
                         known.answered(&mut dispatch.notes);
                         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                            hold(response, in_flight);
+                            hold(response, &mut in_flight);
                         }
                     }
-                    match result {
-                        Ok(response) => {
-                            let answer =
-                                response.map(|body| StickyBody::backend(body, in_flight.take()));
-                            this.step.set(Step::Done);
+                    match (result, in_flight) {
+                        (Ok(response), in_flight) => {
+                            let answer = response.map(|body| StickyBody::backend(body, in_flight));
                             return Poll::Ready(Ok(answer));
                         }
-                        Err(error) => {
-                            let Some(in_flight) = in_flight.take() else {
-                                return Poll::Pending;
-                            };
-                            match refused(dispatch, in_flight, trial.take(), error.into()) {
+                        (Err(error), Some(in_flight)) => {
+                            match refused(dispatch, in_flight, trial, error.into()) {
                                 Ok((next, request)) => {
                                     *this.request = Some(request);
                                     Step::Begin { next }
                                 }
                                 Err(error) => {
-                                    this.step.set(Step::Done);
                                     return Poll::Ready(fail::<E, RB, IB, S>(dispatch, error));
                                 }
                             }
                         }
+                        (Err(_), None) => return Poll::Pending,
                     }
                 }
 

@@ -181,10 +181,22 @@ pub struct Reading {
 }
 
 impl Reading {
-    pub(super) fn with(self, usable: life::Usable) -> Self {
+    /// Notes a token, and tells whether it is of use.
+    #[inline]
+    pub(super) fn settle(&mut self, token: Result<life::Usable, life::Refused>) -> bool {
+        match token {
+            Ok(usable) => self.accept(usable),
+            Err(refused) => self.refuse(refused),
+        }
+        token.is_ok()
+    }
+
+    /// Notes a good token.
+    #[inline]
+    pub(super) fn accept(&mut self, usable: life::Usable) {
         let life::Usable { pin, position, refresh, rested } = usable;
-        let (pin, position) = (Some(pin), Some(position));
-        Self { pin, position, refresh, rested, reason: None, ..self }
+        (self.pin, self.position) = (Some(pin), Some(position));
+        (self.refresh, self.rested, self.reason) = (refresh, rested, None);
     }
 
     /// Notes a token that is of no use; the first one is remembered.
