@@ -12,6 +12,7 @@ use crate::{
     backend::{BackendState, session_moved},
     clock::unix_millis,
     layer::Core,
+    session::Held,
     strategy::Candidate,
 };
 
@@ -256,15 +257,21 @@ impl<S> Dispatch<S> {
         Outcome { verdict: self.verdict, backend: backend.cloned(), reason: self.reason }
     }
 
+    #[inline]
     fn count(&mut self, backend: Option<&BackendId>) {
         self.counted = true;
         self.core.backends.pool().counters.count(self.verdict, self.reason);
         if let Some((held, _)) = &self.held {
-            held.ended_with(self.outcome(backend));
+            self.tell_session(held, backend);
         }
         if tracing::enabled!(target: "tower_sticky", tracing::Level::ERROR) {
             self.trace(backend);
         }
+    }
+
+    #[inline(never)]
+    fn tell_session(&self, held: &Held, backend: Option<&BackendId>) {
+        held.ended_with(self.outcome(backend));
     }
 
     #[cold]
