@@ -37,7 +37,8 @@ use crate::{
 /// What a node says to the peer to which it forwards a request: serve it yourself.
 const HOP: HeaderName = HeaderName::from_static("x-sticky-forwarded");
 
-/// What is known and decided about one request, from its arrival to its answer.
+/// What is known and decided about one request, from its arrival to its answer. Not more than most
+/// requests need: it is moved with each of them.
 pub(crate) struct Dispatch<S> {
     core: Arc<Core<S>>,
     has_inner: bool,
@@ -56,7 +57,8 @@ pub(crate) struct Dispatch<S> {
     silent: bool,
     /// Whether a session is to be served by its own backend or not at all.
     strict: bool,
-    /// The backend that must serve the request unless a stated policy says otherwise.
+    /// The backend that must serve the request unless a stated policy says otherwise, by its tag. One
+    /// whose tag is 0, of 2^64, is not watched; that makes it smaller.
     owed_to: Option<NonZeroU64>,
     verdict: Verdict,
     reason: Option<Reason>,
@@ -68,14 +70,13 @@ pub(crate) struct Dispatch<S> {
     https: bool,
     grpc: bool,
     counted: bool,
-    /// Only there once the request does not go straight to its backend and back.
+    /// Only there when it is needed.
     detour: Option<Box<Detour>>,
     /// What the affinity noted for the answer.
     pub(crate) notes: Notes,
 }
 
-/// What is known about a request only if something is out of the ordinary: apart, because the dispatch
-/// is moved, and every request would pay for it.
+/// What is known about one request that does not go straight to its backend and back.
 #[derive(Default)]
 pub(crate) struct Detour {
     /// No other request of the session carries it over meanwhile.
@@ -449,4 +450,15 @@ fn is_grpc(headers: &HeaderMap) -> bool {
         .get(CONTENT_TYPE)
         .map(HeaderValue::as_bytes)
         .is_some_and(|value| value.starts_with(b"application/grpc"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dispatch_is_small() {
+        // What is longer than this is moved by a call, and no longer in registers.
+        assert!(size_of::<Dispatch<()>>() <= 128, "what few requests need goes into the detour");
+    }
 }
