@@ -200,3 +200,39 @@ impl Hasher for TagHasher {
         self.0 = tag;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::strategy::testing::states;
+
+    #[test]
+    fn members_are_found_where_they_are() {
+        let mut members = Members::default();
+        for state in states(&[1; 10]) {
+            members.push(state, Some(()));
+        }
+        members.remove(3);
+        assert_eq!(members.index.position_of(b"b3"), None);
+        for (position, state) in members.index.states().iter().enumerate() {
+            let id = state.id.as_str().as_bytes();
+            assert_eq!(members.index.position_of(id), Some(position), "{state:?}");
+            let short = members.index.by_id.get(&quick(id));
+            assert_eq!(short, Some(&(position as u32)), "{state:?} is found by the shorter way");
+            assert_eq!(members.index.position(state.tag), Some(position), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn two_ids_may_share_a_short_hash() {
+        let mut members = Members::default();
+        for state in states(&[1; 3]) {
+            members.push(state, Some(()));
+        }
+        // As if "b1" and "b2" had the same.
+        members.index.by_id.insert(quick(b"b1"), 2);
+        assert_eq!(members.index.position_of(b"b1"), Some(1), "found by its tag");
+        members.remove(2);
+        assert_eq!(members.index.position_of(b"b1"), Some(1));
+    }
+}
