@@ -149,7 +149,7 @@ impl<S> Dispatch<S> {
             let began = (began.get() != 0).then(|| began.get());
             let session = began.or(self.key);
             if session.is_some() || issued || self.pin.is_some() {
-                let remembered = self.held.is_some() || core.affinity.remembers();
+                let remembered = self.held.is_some() || core.remembers;
                 backend.census.saw(session, remembered, core.backends.pool().tick());
             }
         }

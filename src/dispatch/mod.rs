@@ -256,7 +256,7 @@ impl<S: Clone> Dispatch<S> {
         }
         if let Some(key) = reading.key
             && self.held.is_none()
-            && !self.core.affinity.remembers()
+            && !self.core.remembers
         {
             self.by_key = true;
             if let Some(owner) = self.owner(snapshot, key) {
