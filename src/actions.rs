@@ -21,9 +21,15 @@ impl Actions {
         response: &mut Response<B>,
         from_peer: bool,
     ) -> Option<SessionAction> {
+        // Most responses say nothing, and are not looked at any further.
         if self.header.is_none() && !from_peer && response.extensions().is_empty() {
             return None;
         }
+        self.find(response, from_peer)
+    }
+
+    #[inline(never)]
+    fn find<B>(&self, response: &mut Response<B>, from_peer: bool) -> Option<SessionAction> {
         let said = response.extensions().get::<SessionAction>().cloned();
         if self.header.is_none() && !from_peer {
             return said;

@@ -18,7 +18,7 @@ use tower_service::Service;
 
 use crate::{
     BoxError, Cause, Hold, NotSent, OnError, Reason, StickyBody, StickyError, Unanswered,
-    backend::{BackendState, InFlight, Readiness},
+    backend::{BackendState, Entered, InFlight, Readiness},
     dispatch::{Attempt, Dispatch, LookUp, Next, Patience, Trial, observe},
     hand_over::HandOver,
     health::{Trouble, blame, is_failure},
@@ -136,7 +136,7 @@ where
 
                 StepProjection::HandOver { work, to, reason } => {
                     let moves = ready!(work.poll(cx));
-                    dispatch.alone = work.release();
+                    dispatch.detour().alone = work.release();
                     Step::Begin { next: dispatch.handed_over(moves, *to, *reason) }
                 }
 
@@ -152,20 +152,21 @@ where
                             let Some(state) = wait.state.take() else { return Poll::Pending };
                             // Counted first, and looked at again then: when a backend was taken out
                             // and nothing is in flight there, nothing comes any more.
-                            let in_flight = InFlight::new(state, slot);
-                            let state = in_flight.state();
+                            let entered = Entered::new(state);
+                            let state = entered.state();
                             if state.is_taken_out() {
                                 Step::Begin { next: dispatch.withdrawn(state) }
                             } else {
                                 dispatch.send(this.request, state, true);
-                                let started = dispatch.started();
+                                let (started, services) = (dispatch.started(), state.services());
                                 let Some(request) = this.request.take() else {
                                     return Poll::Pending;
                                 };
                                 let trial = wait.trial.take();
                                 let future = wait.service.call(request);
-                                let in_flight = Some(in_flight);
-                                Step::Call { future, in_flight, trial, started }
+                                let in_flight = Some(InFlight::new(entered, slot, services));
+                                this.step.set(Step::Call { future, in_flight, trial, started });
+                                continue;
                             }
                         }
                         gate => {
@@ -184,28 +185,37 @@ where
                 }
 
                 StepProjection::Call { future, in_flight, trial, started } => {
-                    let result = ready!(future.poll(cx));
-                    let Some(in_flight) = in_flight.take() else {
-                        return Poll::Pending;
-                    };
-                    let trial = trial.take();
-                    match result {
-                        Ok(response) => {
-                            observe(dispatch.core(), in_flight.state(), *started);
-                            judge(dispatch, &in_flight, trial, &response);
-                            this.step.set(Step::Done);
-                            return Poll::Ready(Ok(stamp(dispatch, response, in_flight)));
+                    let mut result = ready!(future.poll(cx));
+                    let (mut in_flight, mut trial) = (in_flight.take(), trial.take());
+                    let started = started.take();
+                    this.step.set(Step::Done);
+                    // What goes out is looked at where it is, and moved once.
+                    if let (Ok(response), Some(known)) = (&mut result, &mut in_flight) {
+                        observe(dispatch.core(), known.state(), started);
+                        judge(dispatch, known, trial.take(), response);
+                        dispatch.answered(known.state(), true, response);
+                        known.answered(&mut dispatch.notes);
+                        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                            hold(response, &mut in_flight);
                         }
-                        Err(error) => match refused(dispatch, in_flight, trial, error.into()) {
-                            Ok((next, request)) => {
-                                *this.request = Some(request);
-                                Step::Begin { next }
+                    }
+                    match (result, in_flight) {
+                        (Ok(response), in_flight) => {
+                            let answer = response.map(|body| StickyBody::backend(body, in_flight));
+                            return Poll::Ready(Ok(answer));
+                        }
+                        (Err(error), Some(in_flight)) => {
+                            match refused(dispatch, in_flight, trial, error.into()) {
+                                Ok((next, request)) => {
+                                    *this.request = Some(request);
+                                    Step::Begin { next }
+                                }
+                                Err(error) => {
+                                    return Poll::Ready(fail::<E, RB, IB, S>(dispatch, error));
+                                }
                             }
-                            Err(error) => {
-                                this.step.set(Step::Done);
-                                return Poll::Ready(fail::<E, RB, IB, S>(dispatch, error));
-                            }
-                        },
+                        }
+                        (Err(_), None) => return Poll::Pending,
                     }
                 }
 
@@ -218,7 +228,10 @@ where
                                 return Poll::Pending;
                             };
                             let future = wait.service.call(request);
-                            Step::InnerCall { future, in_flight: Some(InFlight::new(state, slot)) }
+                            let services = state.services();
+                            let in_flight =
+                                Some(InFlight::new(Entered::new(state), slot, services));
+                            Step::InnerCall { future, in_flight }
                         }
                         gate => {
                             let owned = this.step.as_mut().project_replace(Step::Done);
@@ -387,51 +400,31 @@ fn refused<S: Clone, B: 'static>(
     }
 }
 
-/// Settles the pin on a backend's response, and decides how long it counts as in flight.
-#[inline]
-fn stamp<S, RB, IB>(
-    dispatch: &mut Dispatch<S>,
-    mut response: Response<RB>,
-    mut in_flight: InFlight,
-) -> Response<StickyBody<RB, IB>> {
-    dispatch.answered(in_flight.state(), true, &mut response);
-    in_flight.answered(std::mem::take(&mut dispatch.notes));
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let in_flight = held(&response, in_flight);
-        return response.map(|body| StickyBody::backend(body, in_flight));
-    }
-    response.map(|body| StickyBody::backend(body, Some(in_flight)))
-}
-
 /// An upgraded connection holds what its request occupies; other responses do until their body ends.
 #[cold]
-fn held<B>(response: &Response<B>, mut in_flight: InFlight) -> Option<InFlight> {
+fn hold<B>(response: &Response<B>, in_flight: &mut Option<InFlight>) {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Some(hold) = response.extensions().get::<Hold>()
+        && let Some(mut in_flight) = in_flight.take()
     {
         hold.listen_to(in_flight.become_stream());
         hold.keep(in_flight);
-        return None;
     }
-    Some(in_flight)
 }
 
 fn inner_answered<S, RB, IB>(
     dispatch: &mut Dispatch<S>,
     mut response: Response<IB>,
-    in_flight: Option<InFlight>,
+    mut in_flight: Option<InFlight>,
 ) -> Response<StickyBody<RB, IB>> {
-    let in_flight = match in_flight {
-        Some(mut in_flight) => {
-            dispatch.answered(in_flight.state(), false, &mut response);
-            in_flight.answered(std::mem::take(&mut dispatch.notes));
-            held(&response, in_flight)
+    match &mut in_flight {
+        Some(known) => {
+            dispatch.answered(known.state(), false, &mut response);
+            known.answered(&mut dispatch.notes);
+            hold(&response, &mut in_flight);
         }
-        None => {
-            dispatch.answered_by_last_resort(&mut response);
-            None
-        }
-    };
+        None => dispatch.answered_by_last_resort(&mut response),
+    }
     response.map(|body| StickyBody::inner(body, in_flight))
 }
 

@@ -59,6 +59,8 @@ pub struct StickyLayer<S, E = Respond> {
 pub(crate) struct Core<S> {
     pub(crate) backends: Backends<S>,
     pub(crate) affinity: Arc<dyn BoundAffinity>,
+    /// Whether that remembers sessions: asked for once.
+    pub(crate) remembers: bool,
     pub(crate) strategy: Arc<dyn Strategy>,
     pub(crate) clock: Arc<dyn WallClock>,
     pub(crate) local: Option<BackendId>,
@@ -97,12 +99,14 @@ impl<S> StickyLayer<S> {
     /// When the affinity's configuration cannot work: it says what was wrong, and what to do.
     pub fn try_new(backends: Backends<S>, affinity: impl Affinity) -> Result<Self, ConfigError> {
         let affinity = affinity.bind(backends.name())?;
-        if affinity.remembers() {
+        let remembers = affinity.remembers();
+        if remembers {
             backends.pool().remembers(affinity.idle_for());
         }
         let core = Core {
             backends,
             affinity,
+            remembers,
             strategy: Arc::new(LeastConnections::new()),
             clock: Arc::new(SystemClock),
             local: None,
@@ -220,6 +224,7 @@ impl<S> Clone for Core<S> {
         Self {
             backends: self.backends.clone(),
             affinity: self.affinity.clone(),
+            remembers: self.remembers,
             strategy: self.strategy.clone(),
             clock: self.clock.clone(),
             local: self.local.clone(),

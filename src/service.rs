@@ -59,7 +59,8 @@ impl<S, I, E> StickyService<S, I, E> {
 
     /// Dispatches a request, for a session that is held by the caller or for the one that the request
     /// itself tells.
-    #[inline]
+    // Always: the request would be moved once more.
+    #[inline(always)]
     pub(crate) fn call_for<B>(
         &self,
         held: Option<Arc<Held>>,

@@ -114,6 +114,7 @@ impl<'a> Head<'a> {
     }
 
     /// Whether the client used https, by a trusted word.
+    #[inline]
     pub(crate) fn is_https(&self) -> bool {
         let peer = self.extensions.get::<crate::Peer>();
         peer.is_some_and(|peer| peer.is_https(self.headers))
@@ -180,10 +181,22 @@ pub struct Reading {
 }
 
 impl Reading {
-    pub(super) fn with(self, usable: life::Usable) -> Self {
+    /// Notes a token, and tells whether it is of use.
+    #[inline]
+    pub(super) fn settle(&mut self, token: Result<life::Usable, life::Refused>) -> bool {
+        match token {
+            Ok(usable) => self.accept(usable),
+            Err(refused) => self.refuse(refused),
+        }
+        token.is_ok()
+    }
+
+    /// Notes a good token.
+    #[inline]
+    pub(super) fn accept(&mut self, usable: life::Usable) {
         let life::Usable { pin, position, refresh, rested } = usable;
-        let (pin, position) = (Some(pin), Some(position));
-        Self { pin, position, refresh, rested, reason: None, ..self }
+        (self.pin, self.position) = (Some(pin), Some(position));
+        (self.refresh, self.rested, self.reason) = (refresh, rested, None);
     }
 
     /// Notes a token that is of no use; the first one is remembered.
@@ -208,7 +221,7 @@ pub struct Commit<'a> {
     /// The backend that the pin names from now on.
     pub(crate) backend: &'a BackendState,
     /// The pin so far.
-    pub(crate) pin: Option<Pin>,
+    pub(crate) pin: Option<&'a Pin>,
     /// Which member of a chain it came from.
     pub(crate) source: Origin,
     /// The members of a chain whose tokens are to be replaced, a bit each.
@@ -218,7 +231,7 @@ pub struct Commit<'a> {
     /// Whether this answer is not to begin a session.
     pub(crate) silent: bool,
     /// Who the session is, should it begin or move now, and in which epoch.
-    pub(crate) plan: Plan,
+    pub(crate) plan: &'a Plan,
     /// The session that begins with this answer, should one begin; 0 while none has.
     pub(crate) began: &'a Cell<u64>,
     pub(crate) clock: &'a dyn WallClock,

@@ -209,9 +209,8 @@ impl BoundAffinity for Bound {
         while let Some(value) = cookies.next(&self.name) {
             reading.found = !self.options.forward;
             reading.sole = cookies.is_sole();
-            match self.tokens.read(value, pool) {
-                Ok(usable) => return reading.with(usable),
-                Err(refused) => reading.refuse(refused),
+            if self.tokens.read(value, pool, &mut reading) {
+                break;
             }
         }
         reading

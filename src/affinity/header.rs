@@ -125,9 +125,8 @@ impl BoundAffinity for Bound {
         let mut reading = Reading::default();
         for value in request.headers.get_all(&self.name) {
             reading.found = !self.forward;
-            match self.tokens.read(value.as_bytes(), pool) {
-                Ok(usable) => return reading.with(usable),
-                Err(refused) => reading.refuse(refused),
+            if self.tokens.read(value.as_bytes(), pool, &mut reading) {
+                break;
             }
         }
         reading

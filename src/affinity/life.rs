@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Change, Commit, Look};
+use super::{Change, Commit, Look, Reading};
 use crate::{
     BackendId, ConfigError, KeyRing, Reason,
     backend::MAX_ID_LEN,
@@ -184,16 +184,31 @@ impl Tokens {
         &self.context
     }
 
-    /// The pin that `token` stands for.
-    pub(super) fn read(&self, token: &[u8], pool: &Look<'_>) -> Result<Usable, Refused> {
-        let Some(keys) = &self.life.keys else {
-            if token.is_empty() || token.len() > MAX_ID_LEN {
-                return Err(Reason::Malformed.into());
-            }
-            let position = pool.index.position_of(token).ok_or(Reason::Unknown)?;
-            let pin = Pin::plain(pool.index.states()[position].tag);
-            return Ok(Usable { pin, position, refresh: false, rested: false });
-        };
+    /// Reads the pin that `token` stands for, and tells whether it is of use.
+    #[inline]
+    pub(super) fn read(&self, token: &[u8], pool: &Look<'_>, reading: &mut Reading) -> bool {
+        // Each kind is settled by itself: if both met in one result, it would go through memory.
+        match &self.life.keys {
+            None => reading.settle(Self::look_up(token, pool)),
+            Some(keys) => reading.settle(self.open(keys, token, pool)),
+        }
+    }
+
+    /// A plain token.
+    #[inline]
+    fn look_up(token: &[u8], pool: &Look<'_>) -> Result<Usable, Refused> {
+        if token.is_empty() || token.len() > MAX_ID_LEN {
+            return Err(Reason::Malformed.into());
+        }
+        let position = pool.index.position_of(token).ok_or(Reason::Unknown)?;
+        let pin = Pin::plain(pool.index.states()[position].tag);
+        Ok(Usable { pin, position, refresh: false, rested: false })
+    }
+
+    /// A sealed token.
+    // Not inlined: what it asks for would be looked up for plain tokens too.
+    #[inline(never)]
+    fn open(&self, keys: &KeyRing, token: &[u8], pool: &Look<'_>) -> Result<Usable, Refused> {
         let now = unix_millis(pool.clock) / 1000;
         let opened = token::open(keys, &self.context, token, now).map_err(Reason::from)?;
         self.life.judge(opened.pin, opened.old_key, now, pool)
@@ -205,9 +220,9 @@ impl Tokens {
             return Some(Written { token: commit.backend.id.as_str().to_owned(), left: None });
         };
         let pin = match (commit.change, commit.pin) {
-            (Change::Refresh | Change::Keep, Some(pin)) if pin.session != 0 => keep(pin, commit),
+            (Change::Refresh | Change::Keep, Some(pin)) if pin.session != 0 => keep(*pin, commit),
             // The session goes on, its first date with it.
-            (Change::Move | Change::Assign, Some(pin)) if pin.session != 0 => moved(pin, commit),
+            (Change::Move | Change::Assign, Some(pin)) if pin.session != 0 => moved(*pin, commit),
             _ => begin(keys, commit),
         };
         let left = |timeout: Duration| {

@@ -44,6 +44,11 @@ impl Notes {
         self.0 = Some(Box::new(Entry { author, note, next }));
     }
 
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// The first of an affinity's notes that `pick` accepts, newest first.
     pub(super) fn find<'a, T>(
         &'a self,

@@ -65,6 +65,11 @@ impl Census {
         let Some(session) = session else {
             return touch(&self.anonymous, tick);
         };
+        self.saw_one(session, tick);
+    }
+
+    #[inline(never)]
+    fn saw_one(&self, session: u64, tick: u32) {
         let sessions = self.sessions.get_or_init(Sessions::new);
         let hash = spread(session);
         sessions.few.saw(session.max(1), hash, tick);

@@ -5,9 +5,33 @@ use std::{fmt, sync::Arc, task::Waker};
 use super::{DrainSignal, slots::Slot, state::BackendState, streams::StreamId};
 use crate::affinity::Notes;
 
-/// One request in flight on a backend, until it is dropped. It outlives every change of the pool.
+/// A request that counts as in flight on a backend, until this is dropped. It outlives every change of
+/// the pool.
+pub(crate) struct Entered(Arc<BackendState>);
+
+impl Entered {
+    #[inline]
+    pub(crate) fn new(state: Arc<BackendState>) -> Self {
+        state.enter();
+        Self(state)
+    }
+
+    #[inline]
+    pub(crate) fn state(&self) -> &Arc<BackendState> {
+        &self.0
+    }
+}
+
+impl Drop for Entered {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// One request in flight on a backend, with all that it holds there.
 pub(crate) struct InFlight {
-    state: Arc<BackendState>,
+    entered: Entered,
     _slot: Option<Slot<BackendState>>,
     /// What the session's affinity holds open meanwhile.
     notes: Notes,
@@ -18,59 +42,61 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    pub(crate) fn new(state: Arc<BackendState>, slot: Option<Slot<BackendState>>) -> Self {
-        state.enter();
-        let services = state.services();
-        Self { services, state, _slot: slot, notes: Notes::default(), stream: None }
+    /// `services`: what the [backend said](BackendState::services) before the request was sent.
+    #[inline]
+    pub(crate) fn new(entered: Entered, slot: Option<Slot<BackendState>>, services: u32) -> Self {
+        Self { services, entered, _slot: slot, notes: Notes::default(), stream: None }
     }
 
     /// The answer has come. Keeps the notes of the request until it has ended.
     #[inline]
-    pub(crate) fn answered(&mut self, notes: Notes) {
-        self.notes = notes;
+    pub(crate) fn answered(&mut self, notes: &mut Notes) {
+        // Most requests have none, and what is not written need not be waited for.
+        if !notes.is_empty() {
+            self.notes = std::mem::take(notes);
+        }
     }
 
     /// Whether the answer is cut off: it is a stream, and the backend's drain is over. One whose reader
     /// has not had to wait may be whole already, only not read yet.
     #[inline]
     pub(crate) fn is_cut(&self) -> bool {
-        self.stream.as_ref().is_some_and(|stream| self.state.streams.is_cut(stream))
+        self.stream.as_ref().is_some_and(|stream| self.state().streams.is_cut(stream))
     }
 
     /// Whoever reads the answer has to wait for more, and is woken should it be cut off. `false` when
     /// it is.
     pub(crate) fn wait(&mut self, waker: &Waker) -> bool {
-        self.state.streams.wait(&mut self.stream, waker)
+        self.entered.state().streams.wait(&mut self.stream, waker)
     }
 
     /// The answer becomes a stream of which only the end is seen here; what tells its carrier when to
     /// end.
     pub(crate) fn become_stream(&mut self) -> DrainSignal {
         let _ = self.wait(Waker::noop());
-        self.state.drain.signal()
+        self.state().drain.signal()
     }
 
     /// Whether the backend was given another service since.
     pub(crate) fn is_outdated(&self) -> bool {
-        self.services != self.state.services()
+        self.services != self.state().services()
     }
 
     pub(crate) fn state(&self) -> &Arc<BackendState> {
-        &self.state
+        self.entered.state()
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         if let Some(stream) = self.stream.take() {
-            self.state.streams.end(stream);
+            self.state().streams.end(stream);
         }
-        self.state.leave();
     }
 }
 
 impl fmt::Debug for InFlight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("InFlight").field(&self.state.id).finish()
+        f.debug_tuple("InFlight").field(&self.state().id).finish()
     }
 }

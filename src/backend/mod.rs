@@ -43,7 +43,7 @@ pub use self::{
 pub(crate) use self::{
     balance::session_moved,
     id::MAX_ID_LEN,
-    in_flight::InFlight,
+    in_flight::{Entered, InFlight},
     latency::Latency,
     pool::Pool,
     slots::{Place, Slot},

@@ -6,6 +6,8 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use twox_hash::XxHash3_64;
+
 use super::{
     id,
     state::{BackendState, Gate, Mode},
@@ -39,8 +41,13 @@ pub(crate) struct Members<S> {
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Index {
     states: Vec<Arc<BackendState>>,
-    by_tag: HashMap<u64, u32, BuildHasherDefault<TagHasher>>,
+    by_tag: Positions,
+    /// A shorter way from an id as a plain token has it, by a cheaper hash than the tag. Should two ids
+    /// share one, the way to one of them is by its tag.
+    by_id: Positions,
 }
+
+type Positions = HashMap<u64, u32, BuildHasherDefault<TagHasher>>;
 
 impl<S> Snapshot<S> {
     /// The picture of `members` as they are now, after `previous`.
@@ -103,7 +110,9 @@ impl<S: Clone> Clone for Members<S> {
 
 impl<S> Members<S> {
     pub(crate) fn push(&mut self, state: Arc<BackendState>, service: Option<S>) {
-        self.index.by_tag.insert(state.tag, self.services.len() as u32);
+        let position = self.services.len() as u32;
+        self.index.by_tag.insert(state.tag, position);
+        self.index.by_id.insert(quick(state.id.as_str().as_bytes()), position);
         self.index.states.push(state);
         self.services.push(service);
     }
@@ -111,9 +120,11 @@ impl<S> Members<S> {
     pub(crate) fn remove(&mut self, position: usize) -> (Arc<BackendState>, Option<S>) {
         let service = self.services.remove(position);
         let state = self.index.states.remove(position);
-        self.index.by_tag.remove(&state.tag);
-        let after = self.index.by_tag.values_mut().filter(|other| **other as usize > position);
-        after.for_each(|other| *other -= 1);
+        let Index { by_tag, by_id, .. } = &mut self.index;
+        by_tag.remove(&state.tag);
+        by_id.remove(&quick(state.id.as_str().as_bytes()));
+        let all = by_tag.values_mut().chain(by_id.values_mut());
+        all.filter(|other| **other as usize > position).for_each(|other| *other -= 1);
         (state, service)
     }
 }
@@ -147,9 +158,27 @@ impl Index {
     /// The position of the member whose id is exactly `id`.
     #[inline]
     pub(crate) fn position_of(&self, id: &[u8]) -> Option<usize> {
-        let position = self.position(id::tag(id))?;
-        (self.states[position].id.as_str().as_bytes() == id).then_some(position)
+        match self.by_id.get(&quick(id)) {
+            Some(&near) if self.is_called(near as usize, id) => Some(near as usize),
+            _ => self.position_by_tag(id),
+        }
     }
+
+    #[cold]
+    fn position_by_tag(&self, id: &[u8]) -> Option<usize> {
+        self.position(id::tag(id)).filter(|&position| self.is_called(position, id))
+    }
+
+    #[inline]
+    fn is_called(&self, position: usize, id: &[u8]) -> bool {
+        self.states.get(position).is_some_and(|state| state.id.as_str().as_bytes() == id)
+    }
+}
+
+/// A hash of an id, to find it here and nowhere else.
+#[inline]
+fn quick(id: &[u8]) -> u64 {
+    XxHash3_64::oneshot(id)
 }
 
 /// Tags are hashes already.
@@ -169,5 +198,41 @@ impl Hasher for TagHasher {
 
     fn write_u64(&mut self, tag: u64) {
         self.0 = tag;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::strategy::testing::states;
+
+    #[test]
+    fn members_are_found_where_they_are() {
+        let mut members = Members::default();
+        for state in states(&[1; 10]) {
+            members.push(state, Some(()));
+        }
+        members.remove(3);
+        assert_eq!(members.index.position_of(b"b3"), None);
+        for (position, state) in members.index.states().iter().enumerate() {
+            let id = state.id.as_str().as_bytes();
+            assert_eq!(members.index.position_of(id), Some(position), "{state:?}");
+            let short = members.index.by_id.get(&quick(id));
+            assert_eq!(short, Some(&(position as u32)), "{state:?} is found by the shorter way");
+            assert_eq!(members.index.position(state.tag), Some(position), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn two_ids_may_share_a_short_hash() {
+        let mut members = Members::default();
+        for state in states(&[1; 3]) {
+            members.push(state, Some(()));
+        }
+        // As if "b1" and "b2" had the same.
+        members.index.by_id.insert(quick(b"b1"), 2);
+        assert_eq!(members.index.position_of(b"b1"), Some(1), "found by its tag");
+        members.remove(2);
+        assert_eq!(members.index.position_of(b"b1"), Some(1));
     }
 }

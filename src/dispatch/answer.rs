@@ -12,6 +12,7 @@ use crate::{
     backend::{BackendState, session_moved},
     clock::unix_millis,
     layer::Core,
+    session::Held,
     strategy::Candidate,
 };
 
@@ -89,7 +90,7 @@ impl<S> Dispatch<S> {
             (None, Some(action)) => actions::tell(&action, response.headers_mut()),
             (None, None) => {}
         }
-        if self.owed_to.is_some_and(|owed| owed != state.tag) && self.reason.is_none() {
+        if self.owed_to.is_some_and(|owed| owed.get() != state.tag) && self.reason.is_none() {
             self.core.backends.pool().counters.violation();
             tracing::error!(backend = %state.id, "a pinned request was served elsewhere: a bug");
         }
@@ -118,12 +119,12 @@ impl<S> Dispatch<S> {
         let commit = Commit {
             change,
             backend,
-            pin: self.pin,
+            pin: self.pin.as_ref(),
             source: self.source,
-            bad: if self.verdict == Verdict::Pinned { self.bad } else { 0 },
+            bad: if self.verdict == Verdict::Pinned { self.bad() } else { 0 },
             https: self.https,
             silent,
-            plan,
+            plan: &plan,
             began: &began,
             clock: &*core.clock,
         };
@@ -148,7 +149,7 @@ impl<S> Dispatch<S> {
             let began = (began.get() != 0).then(|| began.get());
             let session = began.or(self.key);
             if session.is_some() || issued || self.pin.is_some() {
-                let remembered = self.held.is_some() || core.affinity.remembers();
+                let remembered = self.held.is_some() || core.remembers;
                 backend.census.saw(session, remembered, core.backends.pool().tick());
             }
         }
@@ -256,15 +257,21 @@ impl<S> Dispatch<S> {
         Outcome { verdict: self.verdict, backend: backend.cloned(), reason: self.reason }
     }
 
+    #[inline]
     fn count(&mut self, backend: Option<&BackendId>) {
         self.counted = true;
         self.core.backends.pool().counters.count(self.verdict, self.reason);
         if let Some((held, _)) = &self.held {
-            held.ended_with(self.outcome(backend));
+            self.tell_session(held, backend);
         }
         if tracing::enabled!(target: "tower_sticky", tracing::Level::ERROR) {
             self.trace(backend);
         }
+    }
+
+    #[inline(never)]
+    fn tell_session(&self, held: &Held, backend: Option<&BackendId>) {
+        held.ended_with(self.outcome(backend));
     }
 
     #[cold]

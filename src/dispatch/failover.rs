@@ -69,8 +69,7 @@ impl<S: Clone> Dispatch<S> {
     pub(super) fn next(&mut self, tried: Option<u64>) -> Next<S> {
         let core = self.core.clone();
         let snapshot = core.backends.pool().load();
-        let mut remaining =
-            self.remaining.take().unwrap_or_else(|| Box::new(Remaining::new(&core)));
+        let mut remaining = self.detour().remaining.take().unwrap_or_else(|| Remaining::new(&core));
         if let Some(tag) = tried {
             remaining.strike(tag);
         }
@@ -97,14 +96,14 @@ impl<S: Clone> Dispatch<S> {
                 last => Next::Fail(self.nobody(last)),
             },
         };
-        self.remaining = Some(remaining);
+        self.detour().remaining = Some(remaining);
         self.carry(next)
     }
 
     /// The error when all have been asked; `last` is what the last one said.
     fn nobody(&mut self, last: Option<(BackendId, BoxError)>) -> StickyError {
         // One of them may have executed the request: then that is what has to be said.
-        if let Some((backend, source)) = self.unanswered.take() {
+        if let Some((backend, source)) = self.detour().unanswered.take() {
             return StickyError::Backend { backend, source };
         }
         match last {
@@ -172,7 +171,8 @@ impl<S: Clone> Dispatch<S> {
     }
 
     fn remaining(&mut self) -> &mut Remaining {
-        self.remaining.get_or_insert_with(|| Box::new(Remaining::new(&self.core)))
+        let detour = self.detour.get_or_insert_default();
+        detour.remaining.get_or_insert_with(|| Remaining::new(&self.core))
     }
 
     fn park(&mut self, parked: Parked, tried: Option<u64>) -> Next<S> {
@@ -236,7 +236,7 @@ impl<S: Clone> Dispatch<S> {
         source: BoxError,
     ) -> Result<Next<S>, StickyError> {
         let backend = state.id.clone();
-        let retry = self.core.options.retry_idempotent && self.unanswered.is_none();
+        let retry = self.core.options.retry_idempotent && self.detour().unanswered.is_none();
         if !retry || self.verdict == Verdict::Local {
             return Err(StickyError::Backend { backend, source });
         }
@@ -245,7 +245,7 @@ impl<S: Clone> Dispatch<S> {
             Failover::Repin | Failover::Borrow => Failover::Borrow,
         };
         self.leave(state, Reason::ConnectFailed, failover)?;
-        self.unanswered = Some((backend, source));
+        self.detour().unanswered = Some((backend, source));
         Ok(self.next(Some(state.tag)))
     }
 }

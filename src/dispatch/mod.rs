@@ -9,7 +9,7 @@ mod look_up;
 mod moves;
 mod tell;
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header::CONTENT_TYPE};
 use tokio::time::Instant;
@@ -37,7 +37,8 @@ use crate::{
 /// What a node says to the peer to which it forwards a request: serve it yourself.
 const HOP: HeaderName = HeaderName::from_static("x-sticky-forwarded");
 
-/// What is known and decided about one request, from its arrival to its answer.
+/// What is known and decided about one request, from its arrival to its answer. Not more than most
+/// requests need: it is moved with each of them.
 pub(crate) struct Dispatch<S> {
     core: Arc<Core<S>>,
     has_inner: bool,
@@ -48,8 +49,6 @@ pub(crate) struct Dispatch<S> {
     source: Origin,
     /// The session, when the caller holds it, and the version of its pin.
     held: Option<(Arc<Held>, u64)>,
-    /// The members of a chain whose tokens are of no use beside that pin.
-    bad: u64,
     /// What identifies the session on every gateway, if anything does.
     pub(crate) key: Option<u64>,
     /// Whether the key of each request decides, and nothing is remembered.
@@ -58,32 +57,42 @@ pub(crate) struct Dispatch<S> {
     silent: bool,
     /// Whether a session is to be served by its own backend or not at all.
     strict: bool,
-    /// The backend that must serve the request unless a stated policy says otherwise.
-    owed_to: Option<u64>,
+    /// The backend that must serve the request unless a stated policy says otherwise, by its tag. One
+    /// whose tag is 0, of 2^64, is not watched; that makes it smaller.
+    owed_to: Option<NonZeroU64>,
     verdict: Verdict,
     reason: Option<Reason>,
     /// Whether the session is on its way to another backend though it could stay.
     moves_freely: bool,
-    /// No other request of the session carries it over meanwhile.
-    pub(crate) alone: Option<Alone>,
     /// Whether the application has carried the session's state over for this request, or has tried to.
     carried: bool,
-    /// Who the session is and in which epoch, once a backend was told, and for which verdict.
-    told: Option<Box<(Verdict, Plan)>>,
     refresh: bool,
     https: bool,
     grpc: bool,
+    counted: bool,
+    /// Only there when it is needed.
+    detour: Option<Box<Detour>>,
+    /// What the affinity noted for the answer.
+    pub(crate) notes: Notes,
+}
+
+/// What is known about one request that does not go straight to its backend and back.
+#[derive(Default)]
+pub(crate) struct Detour {
+    /// No other request of the session carries it over meanwhile.
+    pub(crate) alone: Option<Alone>,
+    /// The members of a chain whose tokens are of no use beside the pin, a bit each.
+    bad: u64,
+    /// Who the session is and in which epoch, once a backend was told, and for which verdict.
+    told: Option<(Verdict, Plan)>,
     /// Set once the request was given to another backend though it may have been executed: by whom.
     unanswered: Option<(BackendId, BoxError)>,
-    counted: bool,
     /// Until when the request may wait, from the first time that it has to.
     deadline: Option<Instant>,
     /// Only there while a first choice is shared.
     first_choice: Option<FirstChoice>,
     /// Only there once the first choice did not work.
-    remaining: Option<Box<Remaining>>,
-    /// What the affinity noted for the answer.
-    pub(crate) notes: Notes,
+    remaining: Option<Remaining>,
 }
 
 impl<S: Clone> Dispatch<S> {
@@ -95,7 +104,6 @@ impl<S: Clone> Dispatch<S> {
             pin: None,
             source: Origin::default(),
             held: held.map(|held| (held, 0)),
-            bad: 0,
             key: None,
             by_key: false,
             silent: false,
@@ -104,17 +112,12 @@ impl<S: Clone> Dispatch<S> {
             verdict: Verdict::Assigned,
             reason: None,
             moves_freely: false,
-            alone: None,
             carried: false,
-            told: None,
             refresh: false,
             https: false,
             grpc: false,
-            unanswered: None,
             counted: false,
-            deadline: None,
-            first_choice: None,
-            remaining: None,
+            detour: None,
             notes: Notes::default(),
             core,
         }
@@ -218,7 +221,9 @@ impl<S: Clone> Dispatch<S> {
     #[inline]
     fn follow(&mut self, snapshot: &Snapshot<S>, reading: &Reading) -> Next<S> {
         (self.pin, self.refresh, self.source) = (reading.pin, reading.refresh, reading.source);
-        self.bad = reading.bad;
+        if reading.bad != 0 {
+            self.detour().bad = reading.bad;
+        }
         self.reason = reading.reason;
         self.key = reading.pin.and_then(|pin| pin.session()).or(reading.key);
         if let Some(position) = reading.position {
@@ -251,7 +256,7 @@ impl<S: Clone> Dispatch<S> {
         }
         if let Some(key) = reading.key
             && self.held.is_none()
-            && !self.core.affinity.remembers()
+            && !self.core.remembers
         {
             self.by_key = true;
             if let Some(owner) = self.owner(snapshot, key) {
@@ -298,7 +303,7 @@ impl<S: Clone> Dispatch<S> {
             let choose = || self.owner(snapshot, key).map(|owner| states[owner.position].tag);
             let choice = self.core.first_choices.join(key, choose)?;
             let position = snapshot.index().position(choice.tag());
-            self.first_choice = Some(choice);
+            self.detour().first_choice = Some(choice);
             position?
         } else {
             self.owner(snapshot, key)?.position
@@ -328,7 +333,7 @@ impl<S: Clone> Dispatch<S> {
             let choose = || held.home().or_else(|| Some(list[choose(&self.core, None, list)].tag));
             let choice = self.core.first_choices.join(key, choose)?;
             let position = snapshot.index().position(choice.tag());
-            self.first_choice = Some(choice);
+            self.detour().first_choice = Some(choice);
             position?
         };
         let state = &snapshot.index().states()[position];
@@ -366,7 +371,7 @@ impl<S: Clone> Dispatch<S> {
         if service.is_none() && !self.is_local(state) {
             return self.unavailable(state, Reason::Down);
         }
-        self.owed_to = Some(state.tag);
+        self.owed_to = NonZeroU64::new(state.tag);
         self.verdict = Verdict::Pinned;
         Next::Try(Attempt { state: state.clone(), service, trial, patience: Patience::Pinned })
     }
@@ -391,6 +396,15 @@ impl<S> Dispatch<S> {
         &self.core
     }
 
+    /// The members of a chain whose tokens are to be replaced, a bit each.
+    fn bad(&self) -> u64 {
+        self.detour.as_ref().map_or(0, |detour| detour.bad)
+    }
+
+    pub(crate) fn detour(&mut self) -> &mut Detour {
+        self.detour.get_or_insert_default()
+    }
+
     /// How long the request may wait for this backend.
     pub(crate) fn deadline(&mut self, patience: Patience) -> Instant {
         let whole = self.whole_deadline();
@@ -403,7 +417,7 @@ impl<S> Dispatch<S> {
     /// The one deadline of the whole dispatch; the clock starts with the first wait or failure.
     fn whole_deadline(&mut self) -> Instant {
         let timeout = self.core.options.ready_timeout;
-        *self.deadline.get_or_insert_with(|| later(timeout))
+        *self.detour().deadline.get_or_insert_with(|| later(timeout))
     }
 
     pub(crate) fn asked(&self) -> Asked {
@@ -436,4 +450,15 @@ fn is_grpc(headers: &HeaderMap) -> bool {
         .get(CONTENT_TYPE)
         .map(HeaderValue::as_bytes)
         .is_some_and(|value| value.starts_with(b"application/grpc"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dispatch_is_small() {
+        // What is longer than this is moved by a call, and no longer in registers.
+        assert!(size_of::<Dispatch<()>>() <= 128, "what few requests need goes into the detour");
+    }
 }

@@ -82,7 +82,7 @@ impl<S: Clone> Dispatch<S> {
         let snapshot = core.backends.pool().load();
         let to = snapshot.index().get(to).cloned();
         // The application has had its own time for that.
-        self.deadline = None;
+        self.detour().deadline = None;
         if self.carried {
             // It has to move, whether that worked or not.
             let attempt = to.as_ref().and_then(|to| self.attempt(&snapshot, to));

@@ -16,8 +16,9 @@ impl<S> Dispatch<S> {
     pub(super) fn plan(&mut self) -> Plan {
         // Counted as moving whatever the application says then: an epoch may be left out.
         let verdict = self.verdict;
-        if let Some(told) = self.told.as_ref().filter(|told| told.0 == verdict) {
-            return told.1;
+        let told = self.detour.as_ref().and_then(|detour| detour.told);
+        if let Some((_, plan)) = told.filter(|told| told.0 == verdict) {
+            return plan;
         }
         let core = &*self.core;
         let session = match &self.held {
@@ -30,7 +31,7 @@ impl<S> Dispatch<S> {
             (pin, _) => unix_millis(&*core.clock).max(pin.map_or(0, |pin| pin.epoch + 1)),
         };
         let plan = Plan { session, epoch };
-        self.told = Some(Box::new((verdict, plan)));
+        self.detour().told = Some((verdict, plan));
         plan
     }
 

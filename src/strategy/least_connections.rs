@@ -42,7 +42,7 @@ impl Strategy for LeastConnections {
 mod tests {
     use super::*;
     use crate::{
-        backend::InFlight,
+        backend::Entered,
         strategy::testing::{shares, states},
     };
 
@@ -50,8 +50,8 @@ mod tests {
     fn the_least_loaded_per_weight_wins_and_equals_take_turns() {
         let states = states(&[1, 1, 4]);
         let strategy = LeastConnections::new();
-        let held: Vec<_> = (0..2).map(|_| InFlight::new(states[0].clone(), None)).collect();
-        let third = InFlight::new(states[1].clone(), None);
+        let held: Vec<_> = (0..2).map(|_| Entered::new(states[0].clone())).collect();
+        let third = Entered::new(states[1].clone());
         assert_eq!(shares(&strategy, &states, 9), [0, 0, 9], "weight 4 has nothing to do");
         drop((held, third));
         let mut spread = Vec::new();
@@ -59,7 +59,7 @@ mod tests {
         for _ in 0..60 {
             let chosen = strategy.choose(&Candidates::new(&states));
             got[chosen] += 1;
-            spread.push(InFlight::new(states[chosen].clone(), None));
+            spread.push(Entered::new(states[chosen].clone()));
         }
         assert_eq!(got, [10, 10, 40], "sessions that stay fill the backends by weight");
     }

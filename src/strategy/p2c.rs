@@ -46,14 +46,14 @@ impl Strategy for P2c {
 mod tests {
     use super::*;
     use crate::{
-        backend::InFlight,
+        backend::Entered,
         strategy::testing::{shares, states},
     };
 
     #[test]
     fn the_more_loaded_of_two_never_wins() {
         let states = states(&[1, 1, 1]);
-        let held = InFlight::new(states[1].clone(), None);
+        let held = Entered::new(states[1].clone());
         let got = shares(&P2c::seeded(1), &states, 1000);
         assert_eq!(got[1], 0, "every pair has a backend with less to do");
         drop(held);
@@ -67,7 +67,7 @@ mod tests {
         let mut held = Vec::new();
         for _ in 0..4000 {
             let chosen = strategy.choose(&Candidates::new(&states));
-            held.push(InFlight::new(states[chosen].clone(), None));
+            held.push(Entered::new(states[chosen].clone()));
         }
         let load: Vec<_> = states.iter().map(|state| state.in_flight()).collect();
         assert!(load[0].abs_diff(1000) < 20 && load[2].abs_diff(2000) < 20, "got {load:?}");

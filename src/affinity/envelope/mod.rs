@@ -192,7 +192,10 @@ impl Bound {
             }
         });
         match usable {
-            Some((usable, opened)) => (reading.with(usable), Some(opened)),
+            Some((usable, opened)) => {
+                reading.accept(usable);
+                (reading, Some(opened))
+            }
             None => (reading, homeless),
         }
     }
