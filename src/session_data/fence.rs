@@ -13,11 +13,28 @@ pub(super) struct Fence {
 }
 
 impl Fence {
-    /// Whether a request with the fence `other` comes from a pin that is worth nothing any more: the
-    /// session has moved on, or somebody else has it in this epoch.
-    pub(super) fn is_past(&self, other: &Fence) -> bool {
-        self.epoch > other.epoch
-            || (self.epoch == other.epoch && self.owner.is_some() && self.owner != other.owner)
+    /// The epoch and the owner that a request with this fence goes by when it has found `seen` on the
+    /// record: who has read what was written in a later epoch builds on that, so it goes on in that
+    /// epoch, unless the session is another backend's by then. Two requests that moved at the same time
+    /// both got a pin, and where a key decides each gateway counts epochs by itself.
+    pub(super) fn after<'a>(&'a self, seen: Option<&'a Fence>) -> (u64, Option<&'a BackendId>) {
+        let owner = self.owner.as_ref();
+        match seen.filter(|seen| seen.epoch > self.epoch) {
+            Some(Fence { epoch, owner: Some(other) }) => match owner {
+                Some(owner) if owner != other => (self.epoch, Some(owner)),
+                // One who borrows goes on borrowing.
+                owner => (*epoch, owner),
+            },
+            Some(Fence { epoch, owner: None }) => (*epoch, None),
+            None => (self.epoch, owner),
+        }
+    }
+
+    /// Whether a request that goes by `epoch` and `owner` comes from a pin that is worth nothing any
+    /// more: the session has moved on, or somebody else has it in this epoch.
+    pub(super) fn is_past(&self, epoch: u64, owner: Option<&BackendId>) -> bool {
+        let held = self.owner.is_some() && self.owner.as_ref() != owner;
+        self.epoch > epoch || (self.epoch == epoch && held)
     }
 }
 

@@ -116,35 +116,28 @@ impl Scope {
         kept.iter().chain(seen).any(|fence| self.is_behind(fence))
     }
 
-    /// The fence that it goes by for this session.
-    fn fence(&self, id: &Id) -> Option<Fence> {
-        let fence = self.inner.fence.as_ref()?;
-        let later = self.seen(id).and_then(|seen| seen.fence).filter(|seen| {
-            let apart = matches!((&seen.owner, &fence.owner), (Some(a), Some(b)) if a != b);
-            seen.epoch > fence.epoch && !apart
-        });
-        Some(later.map_or_else(
-            || fence.clone(),
-            // One who borrows goes on borrowing.
-            |seen| Fence { epoch: seen.epoch, owner: seen.owner.filter(|_| fence.owner.is_some()) },
-        ))
-    }
-
-    /// What was found when the session was read.
-    fn seen(&self, id: &Id) -> Option<Seen> {
-        let notes = self.notes();
-        notes.seen.as_ref().filter(|(of, _)| of == id).map(|(_, seen)| seen.clone())
-    }
-
     /// Whether another backend has the session by now.
     fn is_behind(&self, seen: &Fence) -> bool {
         let fence = self.inner.fence.as_ref().filter(|fence| fence.owner.is_some());
-        fence.is_some_and(|fence| seen.owner != fence.owner && seen.is_past(fence))
+        fence.is_some_and(|fence| {
+            seen.owner != fence.owner && seen.is_past(fence.epoch, fence.owner.as_ref())
+        })
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
         // Nothing can panic under the lock.
         self.inner.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Notes {
+    /// What was found on the session's record.
+    fn seen(&self, id: &Id) -> Option<&Seen> {
+        self.seen.as_ref().filter(|(of, _)| of == id).map(|(_, seen)| seen)
+    }
+
+    fn fence(&self, id: &Id) -> Option<&Fence> {
+        self.seen(id)?.fence.as_ref()
     }
 }
 
@@ -165,13 +158,14 @@ fn with<T>(look: impl FnOnce(&Scope) -> Option<T>) -> Option<T> {
     CURRENT.try_with(|scope| scope.as_ref().and_then(look)).ok().flatten()
 }
 
-/// The fence of the current request, for a look at the session `id` or a save of it.
-///
-/// One that has read what was written in a later epoch builds on that, so it goes on in that epoch,
-/// unless the session is another backend's by then: two requests that moved at the same time both got a
-/// pin, and where a key decides each gateway counts epochs by what it has seen itself.
+/// The [fence](Fence::after) that the current request goes by, for a look at the session `id` or a save
+/// of it.
 pub(super) fn fence(id: &Id) -> Option<Fence> {
-    with(|scope| scope.fence(id))
+    with(|scope| {
+        let notes = scope.notes();
+        let (epoch, owner) = scope.inner.fence.as_ref()?.after(notes.fence(id));
+        Some(Fence { epoch, owner: owner.cloned() })
+    })
 }
 
 /// Notes what was on a record that the current request has read, or has saved by now.
@@ -184,7 +178,7 @@ pub(super) fn saw(id: &Id, seen: Option<Seen>) {
 
 /// How often the session had been saved when the current request has read it.
 pub(super) fn saves_seen(id: &Id) -> Option<u64> {
-    with(|scope| scope.seen(id)?.saves)
+    with(|scope| scope.notes().seen(id)?.saves)
 }
 
 /// Whether a key decides where the current request goes.
@@ -206,13 +200,14 @@ pub(super) fn refuse(refused: Refused, kept: Option<Fence>) -> session_store::Er
 /// not this backend's, or is not any more.
 pub(super) fn copies(id: &Id) -> Option<Copies> {
     with(|scope| {
-        let fence = scope.fence(id).filter(|fence| fence.owner.is_some())?;
-        let seen = scope.seen(id).and_then(|seen| seen.fence);
-        if seen.is_some_and(|seen| seen.is_past(&fence)) {
+        let notes = scope.notes();
+        let seen = notes.fence(id);
+        let (epoch, owner) = scope.inner.fence.as_ref()?.after(seen);
+        if owner.is_none() || seen.is_some_and(|seen| seen.is_past(epoch, owner)) {
             return None;
         }
         let read = scope.inner.info.verdict() == Verdict::Pinned;
-        Some(Copies { epoch: fence.epoch, read })
+        Some(Copies { epoch, read })
     })
 }
 
