@@ -160,7 +160,8 @@ impl<S: Clone> Dispatch<S> {
         if reading.found {
             core.affinity.strip(&reading, &mut look, request.headers_mut());
         }
-        if core.options.telling.strip && hop.is_none() {
+        // Without dates in the tokens anybody can say that a peer has forwarded the request.
+        if core.options.telling.strip && (hop.is_none() || !core.affinity.is_dated()) {
             session_info::strip(request.headers_mut());
         }
         if let Some(state) = hop.and_then(|here| snapshot.index().get(here.tag())) {

@@ -42,7 +42,9 @@ const NUMBER: &str = "\0tower-sticky copy";
 /// | without a scope or an epoch | the store | no; after a save there is none |
 ///
 /// Saves go to the store first, and a save that fails leaves no copy. With a store that has a
-/// [fence](super) that is all that is needed: while a session is here nobody else can save it.
+/// [fence](super) nothing is saved that was built on a copy which is out of date; and while a session is
+/// here nobody else saves it, unless [gateways do not agree](super#where-gateways-do-not-agree) whose it
+/// is. Then, for as long as [`fresh_for`](Self::fresh_for) says, what is read may be out of date.
 ///
 /// # Logouts
 ///
@@ -165,10 +167,6 @@ impl Shared {
         matches!(settled, EntryResult::Retained(true))
     }
 
-    fn is_current(&self, id: &Id, number: u64) -> bool {
-        self.notes.get(id).is_some_and(|note| note.number == number)
-    }
-
     fn forget(&self, id: &Id) {
         self.notes.remove(id);
     }
@@ -222,9 +220,10 @@ impl<L: SessionStore, S: SessionStore> SessionStore for FencedCache<L, S> {
         let copies = scope::copies(&record.id);
         let number = copies.map(|copies| self.shared.begin(&record.id, copies.epoch));
         self.store.save(record).await?;
-        // Of two that were under way at the same time nobody knows which the store took last.
-        if let Some(number) = number
-            && self.shared.is_current(&record.id, number)
+        // Of two that were under way at the same time nobody knows which the store took last. And what
+        // was saved may be nobody's.
+        if let (Some(number), Some(copies)) = (number, scope::copies(&record.id))
+            && self.shared.settle(&record.id, number, copies.epoch)
         {
             forget.disarm();
             self.keep(record.clone(), number).await;

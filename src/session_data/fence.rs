@@ -63,8 +63,8 @@ pub(super) struct Terms {
     /// Those save too who are not the owner and whose request is not older: they leave the fence as it
     /// is.
     pub(super) shared: bool,
-    /// A key decides, so that of two epochs none need be the right one.
-    pub(super) keyed: bool,
+    /// Of two epochs none need be the right one.
+    pub(super) may_contest: bool,
     /// The request has read what is stored, and nobody has saved it since.
     pub(super) unchanged: bool,
 }
@@ -99,9 +99,9 @@ pub(super) fn save(
         let fence = if kept.owner.is_some() { kept } else { request };
         return Ok(Some(fence.clone()));
     }
-    if terms.keyed && terms.unchanged {
-        // The gateways do not agree whose it is. From now on it is nobody's, so that what it was built
-        // on decides, until one of them says a newer epoch; and copies are worth nothing.
+    if terms.may_contest && terms.unchanged {
+        // The gateways do not agree whose it is. From now on it is nobody's, so that what a save was
+        // built on decides, until one of them says a newer epoch.
         return Ok(Some(Fence { epoch: kept.epoch.saturating_add(1), owner: None }));
     }
     Err(match &kept.owner {
@@ -130,7 +130,7 @@ pub(super) fn load<'a>(kept: Kept<'_>, request: Option<&'a Fence>) -> Option<&'a
 mod tests {
     use super::*;
 
-    const SHARED: Terms = Terms { shared: true, keyed: false, unchanged: false };
+    const SHARED: Terms = Terms { shared: true, may_contest: false, unchanged: false };
 
     fn fence(epoch: u64, owner: &str) -> Fence {
         Fence { epoch, owner: BackendId::new(owner).ok() }
@@ -176,19 +176,23 @@ mod tests {
     }
 
     #[test]
-    fn where_keys_decide_it_is_enough_to_have_read_what_is_replaced() {
-        let keyed = Terms { keyed: true, ..Terms::default() };
-        let unchanged = Terms { unchanged: true, ..keyed };
+    fn who_may_contest_must_have_read_what_is_replaced() {
+        let changed = Terms { may_contest: true, ..Terms::default() };
+        let unchanged = Terms { unchanged: true, ..changed };
         for request in [(6, "a"), (6, "b"), (6, ""), (7, "b"), (7, "")] {
             let (kept, request) = (fence(7, "a"), fence(request.0, request.1));
             let on = |terms| save(Kept::Live(Some(&kept)), Some(&request), terms);
             assert_eq!(on(unchanged), Ok(Some(fence(8, ""))), "{request:?}: nobody's from now on");
-            assert!(on(keyed).is_err(), "{request:?}");
-            assert!(on(Terms { keyed: false, ..unchanged }).is_err(), "{request:?}");
+            assert!(on(changed).is_err(), "{request:?}");
+            assert!(on(Terms { may_contest: false, ..unchanged }).is_err(), "{request:?}");
         }
         let (kept, owner) = (fence(7, "a"), fence(7, "a"));
         let on = save(Kept::Live(Some(&kept)), Some(&owner), unchanged);
         assert_eq!(on, Ok(Some(fence(7, "a"))), "it stays its owner's");
+        let nobodys = fence(u64::MAX, "");
+        let on = |terms| save(Kept::Live(Some(&nobodys)), Some(&owner), terms);
+        assert_eq!(on(unchanged), Ok(Some(nobodys.clone())), "there is no epoch after the last");
+        assert_eq!(on(changed), Err(Refused::Older { epoch: 7, kept: u64::MAX }));
     }
 
     #[test]
@@ -214,7 +218,7 @@ mod tests {
     fn what_is_deleted_stays_so() {
         for request in [None, Some(&fence(1, "a")), Some(&fence(u64::MAX, "a"))] {
             for terms in
-                [Terms::default(), SHARED, Terms { keyed: true, unchanged: true, ..SHARED }]
+                [Terms::default(), SHARED, Terms { may_contest: true, unchanged: true, ..SHARED }]
             {
                 assert_eq!(save(Kept::Deleted, request, terms), Err(Refused::Deleted));
             }

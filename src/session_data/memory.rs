@@ -120,7 +120,8 @@ impl MemoryStore {
         let (now, mut part) = (Instant::now(), self.part(&record.id));
         let free = part.get(&record.id, now).is_none();
         if free {
-            part.insert(now, record, fence, 0);
+            part.insert(now, record, fence.clone(), 1);
+            scope::saved(&record.id, Seen { fence, saves: Some(1) });
         }
         free
     }
@@ -192,17 +193,19 @@ impl SessionStore for MemoryStore {
         let seen = scope::saves_seen(&record.id);
         let terms = Terms {
             shared: self.shared,
-            keyed: scope::is_keyed(),
+            may_contest: scope::may_contest(),
             unchanged: seen.is_some() && seen == saves,
         };
         let fence = match fence::save(kept, request.as_ref(), terms) {
             Ok(fence) => fence,
-            Err(refused) => return Err(scope::refuse(refused, kept.fence().cloned())),
+            Err(refused) => {
+                return Err(scope::refuse(&record.id, refused, kept.fence().cloned()));
+            }
         };
         let saves = saves.unwrap_or(0) + 1;
         part.insert(now, record, fence.clone(), saves);
         drop(part);
-        scope::saw(&record.id, Some(Seen { fence, saves: Some(saves) }));
+        scope::saved(&record.id, Seen { fence, saves: Some(saves) });
         Ok(())
     }
 

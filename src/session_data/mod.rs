@@ -21,28 +21,32 @@
 //! | that [borrows](crate::Verdict::Borrowed) the session | its home has not used it in this epoch, and nobody has saved it since it was read; or saves are [shared](MemoryStore::shared_saves) |
 //! | without a scope or an epoch | the session was never used through a gateway, or saves are shared |
 //!
-//! So what a request saves is never built on something older than what it replaces, but for
-//! [two requests at one backend](#what-is-not-promised). A session may always be deleted, by anyone: a
-//! logout holds. What was deleted cannot be saved again. What is refused changes nothing, and says
-//! [`Refused`].
+//! So what a request saves is never built on something older than what it replaces, but for what
+//! [is not promised](#what-is-not-promised). A session may always be deleted, by anyone: a logout holds.
+//! What was deleted cannot be saved again. What is refused changes nothing, and says [`Refused`].
 //!
-//! # Where a key decides
+//! # Where gateways do not agree
 //!
 //! With [`affinity::Key`](crate::affinity::Key) and its like no token carries an epoch from one gateway
 //! to another: each of them [counts](crate::SessionInfo::is_keyed) by what it has seen of its backends,
 //! and by its own clock. While a session's backend is down the next in rank borrows the session, in a
-//! newer epoch, and when it is back the epoch is newer again; so for one gateway the table holds. For
-//! several there is one more rule: a request whose epoch or backend is not the right one may save all
-//! the same, if it has read what is stored and nobody has saved since. From then on the session is
-//! nobody's: copies of it are worth nothing, and each save needs that, until a gateway says a newer
-//! epoch. So gateways that do not agree, for a moment or for good, lose nothing and lock nobody out. It
-//! costs a refusal where a copy was out of date: the client tries again.
+//! newer epoch, and when it is back the epoch is newer again; so for one gateway the table holds. With
+//! tokens, a gateway whose clock is behind may say an older epoch for a session that it has just placed
+//! anew. So there is one more rule: a request where a key decides, or which is the first on a new pin,
+//! may save whatever its epoch and backend are, if it has read what is stored and nobody has saved since.
+//! From then on the session is nobody's, and each save needs that, until a newer epoch comes. Gateways
+//! that do not agree, for a moment or for good, erase nothing and lock nobody out. It costs a refusal
+//! where a copy was out of date: the client tries again.
 //!
 //! # What is not promised
 //!
 //! What a backend had not saved when it failed is lost: tower-sessions saves after the handler and
 //! before the answer, so what was acknowledged is there. Two requests of one session at one backend at
-//! the same time are not kept apart: the later save wins, as with tower-sessions alone.
+//! the same time are not kept apart: the later save wins, as with tower-sessions alone. A request that
+//! gives a session another id (`cycle_id`) deletes the one and creates the other with what it has read,
+//! and that the two belong together no store can see: done by a slow request of before a move it takes
+//! the session back to then. While gateways do not agree, a [copy](FencedCache) may be read that is out
+//! of date.
 
 mod cache;
 #[cfg(feature = "axum")]

@@ -57,7 +57,9 @@ struct Inner {
 /// What the stores have found out.
 #[derive(Default)]
 struct Notes {
-    seen: Option<(Id, Seen)>,
+    /// Of each session, most often one, what was found when it was read first since it was last saved,
+    /// and when it was read last: a save builds on what may have been read first.
+    records: Vec<(Id, Seen, Seen)>,
     /// Why a save was refused, and the fence that was on the record then, if it is known.
     refused: Option<(Refused, Option<Fence>)>,
 }
@@ -112,7 +114,7 @@ impl Scope {
     pub(super) fn has_stale_pin(&self) -> bool {
         let notes = self.notes();
         let Some((_, kept)) = &notes.refused else { return false };
-        let seen = notes.seen.as_ref().and_then(|(_, seen)| seen.fence.as_ref());
+        let seen = notes.records.iter().filter_map(|(_, _, last)| last.fence.as_ref());
         kept.iter().chain(seen).any(|fence| self.is_behind(fence))
     }
 
@@ -131,13 +133,22 @@ impl Scope {
 }
 
 impl Notes {
-    /// What was found on the session's record.
-    fn seen(&self, id: &Id) -> Option<&Seen> {
-        self.seen.as_ref().filter(|(of, _)| of == id).map(|(_, seen)| seen)
+    fn record(&self, id: &Id) -> Option<&(Id, Seen, Seen)> {
+        self.records.iter().find(|(of, ..)| of == id)
     }
 
-    fn fence(&self, id: &Id) -> Option<&Fence> {
-        self.seen(id)?.fence.as_ref()
+    /// What was found when the session was read first.
+    fn first(&self, id: &Id) -> Option<&Seen> {
+        self.record(id).map(|(_, first, _)| first)
+    }
+
+    /// And last.
+    fn last(&self, id: &Id) -> Option<&Seen> {
+        self.record(id).map(|(.., last)| last)
+    }
+
+    fn forget(&mut self, id: &Id) {
+        self.records.retain(|(of, ..)| of != id);
     }
 }
 
@@ -163,34 +174,57 @@ fn with<T>(look: impl FnOnce(&Scope) -> Option<T>) -> Option<T> {
 pub(super) fn fence(id: &Id) -> Option<Fence> {
     with(|scope| {
         let notes = scope.notes();
-        let (epoch, owner) = scope.inner.fence.as_ref()?.after(notes.fence(id));
+        let seen = notes.first(id).and_then(|seen| seen.fence.as_ref());
+        let (epoch, owner) = scope.inner.fence.as_ref()?.after(seen);
         Some(Fence { epoch, owner: owner.cloned() })
     })
 }
 
-/// Notes what was on a record that the current request has read, or has saved by now.
+/// Notes what is on a record that the current request reads; `None`: there is none.
 pub(super) fn saw(id: &Id, seen: Option<Seen>) {
     with(|scope| {
-        scope.notes().seen = seen.map(|seen| (*id, seen));
+        let mut notes = scope.notes();
+        let known = notes.records.iter_mut().find(|(of, ..)| of == id);
+        match (known, seen) {
+            (Some((.., last)), Some(seen)) => *last = seen,
+            (None, Some(seen)) => notes.records.push((*id, seen.clone(), seen)),
+            (_, None) => notes.forget(id),
+        }
         Some(())
     });
 }
 
-/// How often the session had been saved when the current request has read it.
-pub(super) fn saves_seen(id: &Id) -> Option<u64> {
-    with(|scope| scope.notes().seen(id)?.saves)
+/// Notes what is on a record since the current request has saved it.
+pub(super) fn saved(id: &Id, seen: Seen) {
+    with(|scope| {
+        scope.notes().forget(id);
+        Some(())
+    });
+    saw(id, Some(seen));
 }
 
-/// Whether a key decides where the current request goes.
-pub(super) fn is_keyed() -> bool {
-    with(|scope| Some(scope.inner.info.is_keyed())).unwrap_or(false)
+/// How often the session had been saved when the current request has read it.
+pub(super) fn saves_seen(id: &Id) -> Option<u64> {
+    with(|scope| scope.notes().first(id)?.saves)
+}
+
+/// Whether the epoch of the current request need not be the right one, though its backend may be: where a
+/// key decides each gateway counts epochs by itself, and one that has just chosen the backend may have a
+/// clock that is behind.
+pub(super) fn may_contest() -> bool {
+    let fresh = [Verdict::Assigned, Verdict::Moved];
+    let info =
+        |scope: &Scope| scope.inner.info.is_keyed() || fresh.contains(&scope.info().verdict());
+    with(|scope| Some(info(scope))).unwrap_or(false)
 }
 
 /// Notes that the current request was refused, because of the fence `kept` on the record, and makes an
-/// error of it. What was not read is not built on, so this is no fence that was seen.
-pub(super) fn refuse(refused: Refused, kept: Option<Fence>) -> session_store::Error {
+/// error of it. What was read is worth nothing then, and may be read anew.
+pub(super) fn refuse(id: &Id, refused: Refused, kept: Option<Fence>) -> session_store::Error {
     with(|scope| {
-        scope.notes().refused = Some((refused.clone(), kept));
+        let mut notes = scope.notes();
+        notes.forget(id);
+        notes.refused = Some((refused.clone(), kept));
         Some(())
     });
     refused.into()
@@ -201,7 +235,7 @@ pub(super) fn refuse(refused: Refused, kept: Option<Fence>) -> session_store::Er
 pub(super) fn copies(id: &Id) -> Option<Copies> {
     with(|scope| {
         let notes = scope.notes();
-        let seen = notes.fence(id);
+        let seen = notes.last(id).and_then(|seen| seen.fence.as_ref());
         let (epoch, owner) = scope.inner.fence.as_ref()?.after(seen);
         if owner.is_none() || seen.is_some_and(|seen| seen.is_past(epoch, owner)) {
             return None;
@@ -213,12 +247,8 @@ pub(super) fn copies(id: &Id) -> Option<Copies> {
 
 /// Notes that the current request goes by a copy that was made in this epoch, here.
 pub(super) fn saw_copy(id: &Id, epoch: u64) {
-    with(|scope| {
-        let owner = scope.inner.fence.as_ref()?.owner.clone();
-        let fence = Some(Fence { epoch, owner });
-        scope.notes().seen = Some((*id, Seen { fence, saves: None }));
-        Some(())
-    });
+    let owner = with(|scope| scope.inner.fence.as_ref()?.owner.clone());
+    saw(id, Some(Seen { fence: Some(Fence { epoch, owner }), saves: None }));
 }
 
 impl fmt::Debug for Scope {

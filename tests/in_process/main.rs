@@ -10,6 +10,7 @@ mod envelope;
 mod envelope_carriers;
 mod failover;
 mod feed;
+mod fenced_cache;
 mod hand_over;
 mod health;
 mod held;

@@ -1,98 +1,26 @@
-//! The scope and the fenced cache, request by request. Sessions that move over real stores are in
+//! The scope and the fence, request by request. Sessions that move over real stores are in
 //! `tests/heavy/session_data`.
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
-    },
     time::{Duration, SystemTime},
 };
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use tokio::sync::Semaphore;
 use tower::{Layer, ServiceExt};
 use tower_sessions::{
     SessionStore,
     session::{Id, Record},
-    session_store::{self, Error},
+    session_store::Error,
 };
 use tower_sticky::{
     SessionAction, SessionInfo,
-    session_data::{FencedCache, MemoryStore, Refused, Scope, SessionScope},
+    session_data::{MemoryStore, Refused, Scope, SessionScope},
 };
 
-/// A store that counts, and does as it is told. Clones share everything.
-#[derive(Debug, Clone)]
-struct Told {
-    store: MemoryStore,
-    loads: Arc<AtomicUsize>,
-    /// Saves and loads wait for a permit, when they are told to.
-    waits: Arc<AtomicBool>,
-    /// Saves wait before they are done, and not only before they are answered.
-    is_slow: Arc<AtomicBool>,
-    go: Arc<Semaphore>,
-    fails: Arc<AtomicBool>,
-}
+pub const ID: Id = Id(7);
 
-impl Told {
-    fn new() -> Self {
-        Self {
-            store: MemoryStore::new(),
-            loads: Arc::default(),
-            waits: Arc::default(),
-            is_slow: Arc::default(),
-            go: Arc::new(Semaphore::new(0)),
-            fails: Arc::default(),
-        }
-    }
-
-    async fn wait(&self) {
-        if self.waits.load(SeqCst) {
-            self.go.acquire().await.unwrap().forget();
-        }
-    }
-}
-
-#[async_trait::async_trait]
-impl SessionStore for Told {
-    async fn create(&self, record: &mut Record) -> session_store::Result<()> {
-        self.store.create(record).await
-    }
-
-    /// What is saved is there before the answer is.
-    async fn save(&self, record: &Record) -> session_store::Result<()> {
-        if self.is_slow.load(SeqCst) {
-            self.go.acquire().await.unwrap().forget();
-        }
-        self.store.save(record).await?;
-        self.wait().await;
-        if self.fails.load(SeqCst) { Err(Error::Backend("no answer".into())) } else { Ok(()) }
-    }
-
-    /// What is loaded is what was there before the answer.
-    async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
-        self.loads.fetch_add(1, SeqCst);
-        let found = self.store.load(id).await;
-        self.wait().await;
-        found
-    }
-
-    async fn delete(&self, id: &Id) -> session_store::Result<()> {
-        self.store.delete(id).await
-    }
-}
-
-type Shop = FencedCache<MemoryStore, Told>;
-
-fn shop(store: &Told) -> Shop {
-    FencedCache::new(MemoryStore::new(), store.clone())
-}
-
-const ID: Id = Id(7);
-
-fn record(number: u32) -> Record {
+pub fn record(number: u32) -> Record {
     Record {
         id: ID,
         data: HashMap::from([("number".to_owned(), number.into())]),
@@ -112,228 +40,99 @@ fn headers(outcome: &str, backend: &str, epoch: u64) -> HeaderMap {
     headers
 }
 
-fn scope(outcome: &str, backend: &str, epoch: u64) -> Scope {
+pub fn scope(outcome: &str, backend: &str, epoch: u64) -> Scope {
     Scope::new(SessionInfo::from_headers(&headers(outcome, backend, epoch)).unwrap())
 }
 
-/// The number in what a request to `a` reads.
-async fn read(shop: &Shop, outcome: &str, epoch: u64) -> Option<u64> {
-    number(scope(outcome, "a", epoch).within(shop.load(&ID)).await)
+/// The same where a key decides.
+pub fn keyed(outcome: &str, backend: &str, epoch: u64) -> Scope {
+    let mut headers = headers(outcome, backend, epoch);
+    headers.insert("x-sticky-keyed", HeaderValue::from_static("1"));
+    Scope::new(SessionInfo::from_headers(&headers).unwrap())
 }
 
-fn number(loaded: session_store::Result<Option<Record>>) -> Option<u64> {
-    let record = loaded.unwrap()?;
-    assert_eq!(record.data.len(), 1, "nothing else is in it: {record:?}");
-    record.data["number"].as_u64()
+/// Why a save was refused; `None` when it was not.
+fn why(saved: Result<(), Error>) -> Option<Refused> {
+    saved.err().map(|error| Refused::of(&error).unwrap())
 }
 
-async fn save(shop: &Shop, epoch: u64, number: u32) {
-    scope("pinned", "a", epoch).within(shop.save(&record(number))).await.unwrap();
+async fn load(store: &MemoryStore, scope: Scope) -> Option<Record> {
+    scope.within(store.load(&ID)).await.unwrap()
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_copy_is_good_for_one_epoch_and_for_pinned_requests() {
-    let store = Told::new();
-    let shop = shop(&store);
-    save(&shop, 5, 1).await;
-    let loads = || store.loads.swap(0, SeqCst);
-    for _ in 0..3 {
-        assert_eq!(read(&shop, "pinned", 5).await, Some(1));
-    }
-    assert_eq!(loads(), 0, "the copy is at hand");
-    for (outcome, epoch) in [("moved", 6), ("borrowed", 6), ("pinned", 7), ("assigned", 7)] {
-        assert_eq!(read(&shop, outcome, epoch).await, Some(1));
-        assert_eq!(loads(), 1, "{outcome} in epoch {epoch} reads the store");
-    }
-    assert_eq!(read(&shop, "pinned", 7).await, Some(1));
-    assert_eq!(loads(), 0, "the copy is of the later epoch");
-    assert_eq!(number(shop.load(&ID).await), Some(1));
-    assert_eq!(loads(), 1, "without a scope the store is read");
-    assert_eq!(read(&shop, "pinned", 7).await, Some(1));
-    assert_eq!(loads(), 0, "nobody else took the copy away");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_copy_is_not_kept_for_longer_than_it_may() {
-    let store = Told::new();
-    let shop = shop(&store).fresh_for(Duration::from_secs(10));
-    save(&shop, 5, 1).await;
-    // Another backend, which has borrowed the session, serves the logout.
-    scope("borrowed", "b", 5).within(store.delete(&ID)).await.unwrap();
-    tokio::time::advance(Duration::from_millis(9_999)).await;
-    assert_eq!(read(&shop, "pinned", 5).await, Some(1), "as it is documented");
-    let late = scope("pinned", "a", 5);
-    let error = late.clone().within(shop.save(&record(2))).await.unwrap_err();
-    assert_eq!(Refused::of(&error), Some(Refused::Deleted), "but it cannot be saved");
-    assert_eq!(read(&shop, "pinned", 5).await, None, "and that told the truth");
-
-    let store = Told::new();
-    let shop = self::shop(&store).fresh_for(Duration::from_secs(10));
-    save(&shop, 5, 1).await;
-    store.delete(&ID).await.unwrap();
-    tokio::time::advance(Duration::from_secs(10)).await;
-    assert_eq!(read(&shop, "pinned", 5).await, None, "or the time is over");
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_has_no_scope_leaves_no_copy_that_is_out_of_date() {
-    let store = Told { store: MemoryStore::new().shared_saves(true), ..Told::new() };
-    let shop = shop(&store);
-    save(&shop, 5, 1).await;
-    shop.save(&record(2)).await.unwrap();
-    assert_eq!(read(&shop, "pinned", 5).await, Some(2));
-    scope("borrowed", "a", 5).within(shop.save(&record(3))).await.unwrap();
-    assert_eq!(read(&shop, "pinned", 5).await, Some(3));
-    shop.delete(&ID).await.unwrap();
-    assert_eq!(read(&shop, "pinned", 5).await, None);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_save_that_fails_leaves_no_copy() {
-    let store = Told::new();
-    let shop = shop(&store);
-    save(&shop, 5, 1).await;
-    store.fails.store(true, SeqCst);
-    let saved = scope("pinned", "a", 5).within(shop.save(&record(2))).await;
-    assert!(saved.is_err());
-    assert_eq!(read(&shop, "pinned", 5).await, Some(2), "the store had taken it all the same");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_save_that_is_given_up_leaves_no_copy() {
-    let store = Told { store: MemoryStore::new().shared_saves(true), ..Told::new() };
-    let shop = shop(&store);
-    save(&shop, 5, 1).await;
-    for (number, outcome) in [(2, "pinned"), (3, "borrowed")] {
-        store.waits.store(true, SeqCst);
-        let record = record(number);
-        let given_up = scope(outcome, "a", 5).within(shop.save(&record));
-        assert!(tokio::time::timeout(Duration::from_secs(1), given_up).await.is_err());
-        store.waits.store(false, SeqCst);
-        assert_eq!(read(&shop, "pinned", 5).await, Some(number.into()), "{outcome}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_was_read_before_a_save_is_no_copy_after_it() {
-    let store = Told::new();
-    let shop = shop(&store);
-    save(&shop, 5, 1).await;
-    shop.load(&ID).await.unwrap();
-    // A request reads the old state, and its answer is slow in coming.
-    store.waits.store(true, SeqCst);
-    let reader = tokio::spawn({
-        let shop = shop.clone();
-        async move { read(&shop, "moved", 6).await }
-    });
-    tokio::task::yield_now().await;
-    store.waits.store(false, SeqCst);
-    save(&shop, 6, 2).await;
-    store.go.add_permits(1);
-    assert_eq!(reader.await.unwrap(), Some(1), "that was the state then");
-    assert_eq!(read(&shop, "pinned", 6).await, Some(2));
-}
-
-#[tokio::test(start_paused = true)]
-async fn two_saves_at_once_leave_no_copy_of_the_wrong_one() {
-    let store = Told::new();
-    let shop = shop(&store);
-    save(&shop, 5, 1).await;
-    let saving = |number| {
-        let shop = shop.clone();
-        tokio::spawn(async move { save(&shop, 5, number).await })
+/// A request that reads and saves.
+async fn goes_on(store: &MemoryStore, scope: Scope, number: u32) -> Option<Refused> {
+    let record = record(number);
+    let work = async {
+        store.load(&ID).await.unwrap();
+        store.save(&record).await
     };
-    // The first to begin is the last that the store takes, and the first that it answers.
-    store.is_slow.store(true, SeqCst);
-    let first = saving(2);
-    tokio::task::yield_now().await;
-    store.is_slow.store(false, SeqCst);
-    store.waits.store(true, SeqCst);
-    let second = saving(3);
-    tokio::task::yield_now().await;
-    store.waits.store(false, SeqCst);
-    store.go.add_permits(1);
-    first.await.unwrap();
-    store.go.add_permits(1);
-    second.await.unwrap();
-    assert_eq!(read(&shop, "pinned", 5).await, Some(2));
+    why(scope.within(work).await)
 }
 
-#[tokio::test(start_paused = true)]
-async fn who_finds_a_copy_of_a_later_epoch_goes_on_in_that() {
-    let store = Told::new();
-    let shop = shop(&store);
-    save(&shop, 5, 1).await;
-    save(&shop, 7, 2).await;
-    store.loads.store(0, SeqCst);
-    let earlier = async {
-        assert_eq!(number(shop.load(&ID).await), Some(2));
-        shop.save(&record(3)).await.unwrap();
-    };
-    scope("pinned", "a", 5).within(earlier).await;
-    assert_eq!(read(&shop, "pinned", 5).await, Some(3));
-    assert_eq!(read(&shop, "pinned", 7).await, Some(3), "one copy for both");
-    assert_eq!(store.loads.load(SeqCst), 0, "what is here is the newest in either epoch");
-    let blind = scope("pinned", "a", 5).within(shop.save(&record(4))).await.unwrap_err();
-    assert_eq!(Refused::of(&blind), Some(Refused::Older { epoch: 5, kept: 7 }), "it read nothing");
-    assert_eq!(read(&shop, "pinned", 7).await, Some(3));
+#[tokio::test]
+async fn what_a_request_has_read_first_decides() {
+    let store = MemoryStore::new();
+    assert_eq!(goes_on(&store, scope("assigned", "a", 7), 1).await, None);
+    let request = scope("pinned", "a", 7).within(async {
+        store.load(&ID).await.unwrap();
+        assert_eq!(goes_on(&store, scope("moved", "b", 8), 2).await, None);
+        assert!(load(&store, scope("moved", "a", 9)).await.is_some());
+        // Something else in the same request looks at the session too.
+        store.load(&ID).await.unwrap();
+        let late = why(store.save(&record(3)).await);
+        assert_eq!(late, Some(Refused::Older { epoch: 7, kept: 9 }), "it builds on epoch 7");
+        // Who tries again builds on what it has read since.
+        store.load(&ID).await.unwrap();
+        assert_eq!(why(store.save(&record(4)).await), None);
+        assert_eq!(why(store.save(&record(5)).await), None, "and on what it has saved");
+    });
+    request.await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_is_read_here_is_a_copy_of_the_epoch_in_which_it_is_stored() {
-    let store = Told::new();
-    let shop = shop(&store);
-    scope("pinned", "a", 7).within(store.save(&record(1))).await.unwrap();
-    assert_eq!(read(&shop, "pinned", 5).await, Some(1), "another gateway counts otherwise");
-    store.loads.store(0, SeqCst);
-    for epoch in [7, 5, 7] {
-        assert_eq!(read(&shop, "pinned", epoch).await, Some(1));
+#[tokio::test]
+async fn several_sessions_may_be_used_by_one_request() {
+    let store = MemoryStore::new();
+    let other = Record { id: Id(8), ..record(1) };
+    let borrower = scope("borrowed", "b", 7).within(async {
+        store.save(&record(1)).await.unwrap();
+        store.save(&other).await.unwrap();
+    });
+    borrower.await;
+    let another = scope("borrowed", "c", 7).within(async {
+        store.load(&ID).await.unwrap();
+        store.load(&other.id).await.unwrap();
+        assert_eq!(why(store.save(&record(2)).await), None);
+        assert_eq!(why(store.save(&other).await), None);
+    });
+    another.await;
+}
+
+#[tokio::test]
+async fn who_borrows_may_save_what_it_has_created() {
+    let store = MemoryStore::new();
+    let borrower = scope("borrowed", "b", 7).within(async {
+        let mut created = record(1);
+        store.create(&mut created).await.unwrap();
+        why(store.save(&created).await)
+    });
+    assert_eq!(borrower.await, None);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_behind_locks_nobody_out() {
+    let store = MemoryStore::new();
+    assert_eq!(goes_on(&store, scope("moved", "a", 9_000), 1).await, None);
+    // Another gateway, and a client that has its pin.
+    let refused = goes_on(&store, scope("pinned", "b", 5), 2).await;
+    assert_eq!(refused, Some(Refused::Older { epoch: 5, kept: 9_000 }), "as any old pin");
+    assert_eq!(goes_on(&store, scope("assigned", "b", 6), 3).await, None, "so it gets a new one");
+    for number in 4..7 {
+        assert_eq!(goes_on(&store, scope("pinned", "b", 6), number).await, None);
     }
-    assert_eq!(store.loads.load(SeqCst), 0);
-    assert_eq!(read(&shop, "pinned", 8).await, Some(1));
-    assert_eq!(store.loads.load(SeqCst), 1, "a later epoch reads the store");
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_was_borrowed_in_a_later_epoch_is_not_kept_and_may_be_saved() {
-    let store = Told::new();
-    let shop = shop(&store);
-    save(&shop, 5, 1).await;
-    scope("borrowed", "b", 6).within(store.save(&record(2))).await.unwrap();
-    let late = scope("pinned", "a", 5).within(shop.save(&record(3))).await.unwrap_err();
-    assert_eq!(Refused::of(&late), Some(Refused::Older { epoch: 5, kept: 6 }));
-    store.loads.store(0, SeqCst);
-    let home = scope("pinned", "a", 5).within(async {
-        assert_eq!(number(shop.load(&ID).await), Some(2));
-        shop.save(&record(3)).await
-    });
-    home.await.unwrap();
-    assert_eq!(read(&shop, "pinned", 5).await, Some(3));
-    assert_eq!(store.loads.load(SeqCst), 2, "others write to it: it is read from the store");
-    let borrower = scope("borrowed", "b", 6).within(async {
-        assert_eq!(number(store.load(&ID).await), Some(3));
-        store.save(&record(4)).await
-    });
-    borrower.await.unwrap();
-    assert_eq!(read(&shop, "pinned", 5).await, Some(4));
-    assert_eq!(read(&shop, "pinned", 7).await, Some(4), "now it is at home again");
-    let late = scope("borrowed", "b", 6).within(async {
-        assert_eq!(number(store.load(&ID).await), Some(4));
-        store.save(&record(5)).await
-    });
-    let late = Refused::of(&late.await.unwrap_err());
-    assert!(matches!(late, Some(Refused::Held { .. })), "the home may have a copy: {late:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_another_backend_has_is_not_kept() {
-    let store = Told::new();
-    let shop = shop(&store);
-    for number in 1..4 {
-        scope("pinned", "b", 6).within(store.save(&record(number))).await.unwrap();
-        assert_eq!(read(&shop, "pinned", 5).await, Some(number.into()), "with an old token");
-        assert_eq!(read(&shop, "pinned", 6).await, Some(number.into()), "b had it first");
-    }
+    let blind = scope("pinned", "a", 9_000).within(async { store.save(&record(7)).await });
+    let blind = why(blind.await);
+    assert!(matches!(blind, Some(Refused::Older { .. })), "it has read nothing: {blind:?}");
 }
 
 #[tokio::test(start_paused = true)]

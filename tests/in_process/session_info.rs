@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, atomic::Ordering::SeqCst};
 
 use http::{HeaderMap, Request, Response};
+use tower::Layer;
 use tower_sticky::{
     BackendId, Backends, Mode, NotSent, SessionInfo, StickyLayer, Verdict,
     affinity::{Cookie, Key, Learned},
@@ -92,6 +93,25 @@ async fn what_a_client_says_of_it_is_taken_out() {
     assert!(!last().contains_key("x-sticky-from"));
     send(&sealed(&backends).into_service(), forged()).await;
     assert_eq!(count(&last()), 6, "by default these headers are nobody's");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_is_it_believed_when_the_client_says_that_a_peer_has_forwarded_it() {
+    let node = Node::new("a");
+    let forged = || {
+        let mut request = with_cookie("sid=a");
+        for (name, value) in [("forwarded", "a"), ("outcome", "pinned"), ("epoch", "7")] {
+            let name = http::HeaderName::try_from(format!("x-sticky-{name}")).unwrap();
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        request
+    };
+    let layer = StickyLayer::new(Backends::<Node>::new(), Cookie::plain("sid"));
+    let service =
+        layer.local("a").session_headers(true).outcome_extensions(true).layer(node.clone());
+    assert_eq!(send(&service, forged()).await.why().0, Verdict::Local, "anybody can say that");
+    let seen = node.told.headers.lock().unwrap().last().unwrap().clone();
+    assert!(!seen.contains_key("x-sticky-epoch"), "{seen:?}");
 }
 
 #[tokio::test(start_paused = true)]

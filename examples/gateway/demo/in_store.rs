@@ -9,7 +9,11 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use tower_sessions::{Session, SessionManagerLayer, SessionStore, cookie::SameSite, session};
+use tower_sessions::{
+    Expiry, Session, SessionManagerLayer, SessionStore,
+    cookie::{SameSite, time::Duration},
+    session,
+};
 use tower_sticky::{
     ConfigError,
     session_data::{FencedCache, MemoryStore, SessionScope},
@@ -38,6 +42,7 @@ pub(super) fn carts<S: SessionStore + Clone>(
     let sessions = SessionManagerLayer::new(FencedCache::new(copies.clone(), store))
         .with_name(SESSION)
         .with_same_site(SameSite::Lax)
+        .with_expiry(Expiry::OnInactivity(Duration::hours(1)))
         // The demo is on http.
         .with_secure(false);
     // What the gateway says in headers. Nobody else is told where these shops are.

@@ -32,6 +32,9 @@ impl Store {
         if !text.starts_with("redis") && !text.starts_with("unix:") {
             return Err(wrong("names a store that is unknown"));
         }
+        if text.starts_with("redis-") || text.starts_with("rediss-") {
+            return Err(wrong("names a cluster or sentinels, which the demo does not use"));
+        }
         // Only to see whether it can be used: nothing connects yet, and so nothing runs.
         let runtime = runtime::Builder::new_current_thread()
             .build()

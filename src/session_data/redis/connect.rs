@@ -10,7 +10,7 @@ use redis::{
 use super::{BUDGET, RedisStore};
 use crate::{
     ConfigError,
-    engine::{Source, parse, provide_cryptography},
+    engine::{Source, parse, prepare, provide_cryptography},
 };
 
 impl RedisStore {
@@ -21,7 +21,8 @@ impl RedisStore {
     /// - `rediss://…` for TLS, with the feature `redis-tls`. Who has signed the engine's certificate must
     ///   be trusted by the system, or stand in the file (PEM) that the environment variable
     ///   `SSL_CERT_FILE` names, which then counts instead. For a client certificate see
-    ///   [`from_client`](Self::from_client).
+    ///   [`from_client`](Self::from_client). A program with cryptography of its own for Rustls installs
+    ///   that first (`CryptoProvider::install_default`), else it gets that of `ring`.
     ///
     /// For a cluster there is [`cluster`](Self::cluster). Sentinels are not asked: give the address at
     /// which the master is always found.
@@ -68,7 +69,7 @@ impl RedisStore {
     /// ```
     pub fn from_client(client: Client) -> Result<Self, ConfigError> {
         within_runtime()?;
-        provide_cryptography();
+        prepare(&client);
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(BUDGET))
             .set_response_timeout(Some(BUDGET))

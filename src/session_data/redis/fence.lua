@@ -8,7 +8,8 @@
 -- ARGV[5]  1 when saves are shared
 -- ARGV[6]  the data
 -- ARGV[7]  how often it had been saved when the request has read it; empty if it has not
--- ARGV[8]  1 when a key decides
+-- ARGV[8]  1 when the epoch of the request need not be the right one
+-- ARGV[9]  what no other call says: a client may send a call twice when a connection breaks
 --
 -- The answer is a word, and what belongs to it. Epochs are compared as text: a number in Lua has 53
 -- bits.
@@ -31,7 +32,7 @@ if what == 'delete' then
   return {'ok'}
 end
 
-local kept = redis.call('HMGET', key, 'data', 'epoch', 'owner', 'saves', 'deleted')
+local kept = redis.call('HMGET', key, 'data', 'epoch', 'owner', 'saves', 'deleted', 'call')
 local data, kept_epoch, kept_owner, saves = kept[1], kept[2] or '', kept[3] or '', kept[4] or '0'
 
 if kept[5] then
@@ -42,6 +43,10 @@ if not data and redis.call('EXISTS', key) == 1 then
 end
 if kept_epoch ~= '' and not (#kept_epoch == 20 and string.find(kept_epoch, '^%d+$')) then
   return {'foreign'}
+end
+
+if kept[6] == ARGV[9] then
+  return {'ok', kept_epoch, kept_owner, saves}
 end
 
 if what == 'load' then
@@ -61,7 +66,7 @@ if what == 'create' then
     return {'exists'}
   end
 elseif data and kept_epoch ~= '' then
-  local shared, unchanged, keyed = ARGV[5] == '1', ARGV[7] == saves, ARGV[8] == '1'
+  local shared, unchanged = ARGV[5] == '1', ARGV[7] == saves
   if epoch == '' then
     if not shared then
       return {'unfenced'}
@@ -76,7 +81,7 @@ elseif data and kept_epoch ~= '' then
       if kept_owner ~= '' then
         owner = kept_owner
       end
-    elseif keyed and unchanged then
+    elseif ARGV[8] == '1' and unchanged then
       epoch, owner = after(kept_epoch), ''
     elseif older then
       return {'older', kept_epoch, kept_owner}
@@ -89,6 +94,6 @@ elseif data and kept_epoch ~= '' then
 end
 
 saves = redis.call('HINCRBY', key, 'saves', 1)
-redis.call('HSET', key, 'data', ARGV[6], 'epoch', epoch, 'owner', owner)
+redis.call('HSET', key, 'data', ARGV[6], 'epoch', epoch, 'owner', owner, 'call', ARGV[9])
 redis.call('PEXPIRE', key, time)
 return {'ok', epoch, owner, tostring(saves)}

@@ -32,7 +32,7 @@ const LONGEST: u128 = 1000 * 60 * 60 * 24 * 365 * 1000;
 ///
 /// See [the rules of the fence](super): they are kept by a script inside the engine, one call for each
 /// load or save. A session is a hash under `session:` and its id, with the fields `data` (a byte for the
-/// version, and JSON), `epoch`, `owner` and `saves`; it expires in the engine when its date says so. What is
+/// version, and JSON), `epoch`, `owner`, `saves` and `call`; it expires when its date says so. What is
 /// there and is not a session of ours, or of another version, is an error, never a session.
 ///
 /// No call takes longer than the [time budget](Self::time_budget): with the engine down or hung each
@@ -65,6 +65,9 @@ pub struct RedisStore<C = ConnectionManager> {
     keep_deleted: Duration,
     shared: bool,
 }
+
+/// How many ids are tried for a new session: two in a row would be a fault of the engine's.
+const TRIES: usize = 8;
 
 const BUDGET: Duration = Duration::from_secs(1);
 
@@ -138,7 +141,7 @@ impl<C: ConnectionLike + Clone + Send + Sync> RedisStore<C> {
         call.key(format!("{}{id}", self.prefix)).arg(what).arg(epoch).arg(owner).arg(time);
         let saves = scope::saves_seen(id).map_or(String::new(), |saves| saves.to_string());
         call.arg(if self.shared { "1" } else { "" }).arg(data).arg(saves);
-        call.arg(if scope::is_keyed() { "1" } else { "" });
+        call.arg(if scope::may_contest() { "1" } else { "" }).arg(Id::default().to_string());
         let mut connection = self.connection.clone();
         let answer = call.invoke_async::<Words>(&mut connection);
         match tokio::time::timeout(self.budget, answer).await {
@@ -152,7 +155,7 @@ impl<C: ConnectionLike + Clone + Send + Sync> RedisStore<C> {
         let (request, data) = (scope::fence(&record.id), format::write(record)?);
         let words = self.run(what, &record.id, request.as_ref(), time_left(record), &data).await?;
         if let [b"ok", epoch, owner, saves] = slices(&words).as_slice() {
-            scope::saw(&record.id, Some(read_seen(epoch, owner, saves)?));
+            scope::saved(&record.id, read_seen(epoch, owner, saves)?);
         }
         Ok(words)
     }
@@ -174,18 +177,18 @@ fn failure(id: &Id, words: &[Vec<u8>]) -> Error {
         Error::Backend(format!("redis: an answer that is not known: {word:?}"))
     };
     match slices(words).as_slice() {
-        [b"deleted"] => scope::refuse(Refused::Deleted, None),
-        [b"unfenced"] => scope::refuse(Refused::Unfenced, None),
-        [b"changed"] => scope::refuse(Refused::Changed, None),
+        [b"deleted"] => scope::refuse(id, Refused::Deleted, None),
+        [b"unfenced"] => scope::refuse(id, Refused::Unfenced, None),
+        [b"changed"] => scope::refuse(id, Refused::Changed, None),
         [b"foreign"] => Error::Decode("under the session's key is something else".to_owned()),
         [word, epoch, owner] => match (*word, read_fence(epoch, owner)) {
             (_, Err(error)) => error,
             (b"older", Ok(Some(kept))) => {
                 let epoch = scope::fence(id).map_or(0, |fence| fence.epoch);
-                scope::refuse(Refused::Older { epoch, kept: kept.epoch }, Some(kept))
+                scope::refuse(id, Refused::Older { epoch, kept: kept.epoch }, Some(kept))
             }
             (b"held", Ok(Some(kept))) => match kept.owner.clone() {
-                Some(owner) => scope::refuse(Refused::Held { owner }, Some(kept)),
+                Some(owner) => scope::refuse(id, Refused::Held { owner }, Some(kept)),
                 None => unknown(),
             },
             _ => unknown(),
@@ -222,7 +225,7 @@ where
     C: ConnectionLike + Clone + Send + Sync + 'static,
 {
     async fn create(&self, record: &mut Record) -> session_store::Result<()> {
-        loop {
+        for _ in 0..TRIES {
             let words = self.write("create", record).await?;
             match words.first().map(Vec::as_slice) {
                 Some(b"ok") => return Ok(()),
@@ -231,6 +234,7 @@ where
                 _ => return Err(failure(&record.id, &words)),
             }
         }
+        Err(Error::Backend(format!("redis: {TRIES} ids of 128 random bits were all in use")))
     }
 
     async fn save(&self, record: &Record) -> session_store::Result<()> {

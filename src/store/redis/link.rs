@@ -5,7 +5,7 @@ use redis::{
     aio::MultiplexedConnection, cluster_async::ClusterConnection,
 };
 
-use crate::engine::{Source, provide_cryptography};
+use crate::engine::Source;
 
 /// One connection, shared by all calls.
 pub(super) enum Link {
@@ -15,7 +15,7 @@ pub(super) enum Link {
 
 impl Source {
     pub(super) async fn connect(&mut self) -> RedisResult<Link> {
-        provide_cryptography();
+        self.prepare();
         // Our own time budget counts, and that of the whole attempt.
         let config =
             AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);

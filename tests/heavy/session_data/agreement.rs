@@ -8,6 +8,10 @@ use proptest::{
     strategy::ValueTree,
     test_runner::{Config, TestRunner},
 };
+use redis::{
+    Client, Cmd, Pipeline, RedisFuture, Value,
+    aio::{ConnectionLike, ConnectionManager},
+};
 use time::OffsetDateTime;
 use tower_sessions::{
     SessionStore,
@@ -31,7 +35,7 @@ struct Step {
 struct Who {
     epoch: u64,
     backend: &'static str,
-    borrows: bool,
+    verdict: &'static str,
     /// Whether a key decides.
     keyed: bool,
 }
@@ -42,7 +46,10 @@ enum What {
     Save,
     /// In one request, so that the save builds on what was read.
     LoadAndSave,
+    /// Looks once more, at what it does not build on.
+    LoadTwiceAndSave,
     Create,
+    CreateAndSave,
     Delete,
 }
 
@@ -51,23 +58,25 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(What::Load),
         6 => Just(What::Save),
         4 => Just(What::LoadAndSave),
+        1 => Just(What::LoadTwiceAndSave),
         1 => Just(What::Create),
+        1 => Just(What::CreateAndSave),
         1 => Just(What::Delete),
     ];
     // Around a power of ten, where text and number differ, and beyond what a double holds.
     let epoch = prop_oneof![8..12_u64, u64::MAX - 2..=u64::MAX];
     let owner = prop_oneof![Just("a"), Just("b")];
-    let who = (epoch, owner, proptest::bool::weighted(0.2), proptest::bool::weighted(0.3));
+    let verdict = prop_oneof![6 => Just("pinned"), 2 => Just("borrowed"), 2 => Just("moved")];
+    let who = (epoch, owner, verdict, proptest::bool::weighted(0.3));
     let who =
-        who.prop_map(|(epoch, backend, borrows, keyed)| Who { epoch, backend, borrows, keyed });
+        who.prop_map(|(epoch, backend, verdict, keyed)| Who { epoch, backend, verdict, keyed });
     let who = proptest::option::weighted(0.9, who);
     (what, 0..2_u8, who).prop_map(|(what, session, who)| Step { what, session, who })
 }
 
 fn scope(who: &Who) -> Scope {
     let mut headers = HeaderMap::new();
-    let outcome = if who.borrows { "borrowed" } else { "pinned" };
-    headers.insert("x-sticky-outcome", outcome.parse().unwrap());
+    headers.insert("x-sticky-outcome", who.verdict.parse().unwrap());
     headers.insert("x-sticky-backend", who.backend.parse().unwrap());
     headers.insert("x-sticky-session", "00000000000000ff".parse().unwrap());
     headers.insert("x-sticky-epoch", who.epoch.into());
@@ -91,9 +100,17 @@ async fn take(store: &impl SessionStore, step: &Step, number: u32) -> String {
                 let loaded = store.load(&id).await;
                 format!("{loaded:?}, {:?}", store.save(&record).await)
             }
+            What::LoadTwiceAndSave => {
+                let loaded = (store.load(&id).await, store.load(&id).await);
+                format!("{loaded:?}, {:?}", store.save(&record).await)
+            }
             What::Create => {
                 store.create(&mut record).await.unwrap();
                 format!("its own id: {}", record.id == id)
+            }
+            What::CreateAndSave => {
+                store.create(&mut record).await.unwrap();
+                format!("its own id: {}, {:?}", record.id == id, store.save(&record).await)
             }
             What::Delete => format!("{:?}", store.delete(&id).await),
         }
@@ -108,15 +125,54 @@ async fn take(store: &impl SessionStore, step: &Step, number: u32) -> String {
     }
 }
 
+/// A connection that sends everything twice, as a client may when it does not know whether the first
+/// call has arrived.
+#[derive(Clone)]
+struct Twice(ConnectionManager);
+
+impl ConnectionLike for Twice {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        Box::pin(async move {
+            self.0.req_packed_command(cmd).await?;
+            self.0.req_packed_command(cmd).await
+        })
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        commands: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        self.0.req_packed_commands(commands, offset, count)
+    }
+
+    fn get_db(&self) -> i64 {
+        self.0.get_db()
+    }
+}
+
 #[tokio::test]
 async fn both_stores_say_the_same() {
     let server = RedisServer::start();
+    let client = Client::open(server.url()).unwrap();
+    agree(ConnectionManager::new(client).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_call_that_arrives_twice_counts_once() {
+    let server = RedisServer::start();
+    let client = Client::open(server.url()).unwrap();
+    agree(Twice(ConnectionManager::new(client).await.unwrap())).await;
+}
+
+async fn agree(connection: impl ConnectionLike + Clone + Send + Sync + 'static) {
     let mut runner = TestRunner::new(Config::default());
     let steps = proptest::collection::vec(step(), 1..24);
     let mut refused = 0;
     for case in 0..400 {
         let shared = case % 4 == 0;
-        let redis = RedisStore::new(&server.url()).unwrap();
+        let redis = RedisStore::with_connection(connection.clone());
         let redis = redis.prefix(&format!("{case}:")).shared_saves(shared);
         let memory = MemoryStore::new().shared_saves(shared);
         let steps = steps.new_tree(&mut runner).unwrap().current();
