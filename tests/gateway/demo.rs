@@ -60,8 +60,9 @@ async fn a_cart_in_a_store_is_found_by_the_next_shop() {
     let cookie = added.header("set-cookie").to_owned();
     let mut attributes: Vec<_> = cookie.split("; ").collect();
     attributes.sort_unstable();
-    assert!(attributes[3].starts_with("shop_session="), "{cookie}");
-    assert_eq!(attributes[..3], ["HttpOnly", "Path=/", "SameSite=Lax"], "{cookie}");
+    assert!(attributes[4].starts_with("shop_session="), "{cookie}");
+    let expected = ["HttpOnly", "Max-Age=3600", "Path=/", "SameSite=Lax"];
+    assert_eq!(attributes[..4], expected, "{cookie}");
     let keys = |cart: &Answer| cart.json().as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(keys(&added), ["goods", "known", "shop"], "as without a store");
 
