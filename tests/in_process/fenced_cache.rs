@@ -332,3 +332,23 @@ async fn a_save_that_makes_a_session_nobodys_leaves_no_copy() {
         request.await.unwrap();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn nor_does_a_save_that_does_so_itself() {
+    let store = Told::new();
+    let (first, second) = (shop(&store), shop(&store));
+    keyed("pinned", "a", 7).within(first.save(&record(1))).await.unwrap();
+    let request = keyed("moved", "a", 7).within(async {
+        assert_eq!(number(first.load(&ID).await), Some(1), "what is stored");
+        assert_eq!(number(keyed("moved", "b", 8).within(second.load(&ID)).await), Some(1));
+        first.save(&record(2)).await
+    });
+    request.await.unwrap();
+    let elsewhere = keyed("moved", "b", 8).within(async {
+        assert_eq!(number(second.load(&ID).await), Some(2));
+        second.save(&record(3)).await
+    });
+    elsewhere.await.unwrap();
+    let read = keyed("pinned", "a", 7).within(first.load(&ID));
+    assert_eq!(number(read.await), Some(3), "it was nobody's, so there is no copy");
+}
