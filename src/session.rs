@@ -221,7 +221,7 @@ impl Held {
         if kept.version != version {
             return;
         }
-        let epoch = kept.pin.map_or(epoch, |pin| epoch.max(pin.epoch + 1));
+        let epoch = kept.pin.map_or(epoch, |pin| epoch.max(pin.epoch.saturating_add(1)));
         let seen = (millis / 1000) as u32;
         let issued = kept.pin.map_or(seen, |pin| pin.issued);
         kept.pin = Some(Pin { backend: backend.tag, session: self.session, epoch, issued, seen });

@@ -117,7 +117,7 @@ pub(super) fn keep(pin: Pin, commit: &Commit<'_>) -> Pin {
 /// The pin of a session that goes on at the backend of `commit`.
 pub(super) fn moved(pin: Pin, commit: &Commit<'_>) -> Pin {
     let seen = (unix_millis(commit.clock) / 1000) as u32;
-    let epoch = commit.plan.epoch.max(pin.epoch + 1);
+    let epoch = commit.plan.epoch.max(pin.epoch.saturating_add(1));
     Pin { backend: commit.backend.tag, epoch, seen, ..pin }
 }
 

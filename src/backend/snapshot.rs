@@ -66,7 +66,9 @@ impl<S> Snapshot<S> {
         let owners = owners(&members.index);
         let epoch = match previous {
             Some(previous) if previous.owners == owners => previous.epoch,
-            previous => unix_millis(&SystemClock).max(previous.map_or(0, |p| p.epoch + 1)),
+            previous => {
+                unix_millis(&SystemClock).max(previous.map_or(0, |p| p.epoch.saturating_add(1)))
+            }
         };
         Self { members, tiers, epoch, owners, ranking }
     }

@@ -28,7 +28,9 @@ impl<S> Dispatch<S> {
         let epoch = match (self.pin, verdict) {
             (Some(pin), Verdict::Pinned | Verdict::Borrowed) => pin.epoch,
             (None, _) if self.by_key => core.backends.pool().load().epoch,
-            (pin, _) => unix_millis(&*core.clock).max(pin.map_or(0, |pin| pin.epoch + 1)),
+            (pin, _) => {
+                unix_millis(&*core.clock).max(pin.map_or(0, |pin| pin.epoch.saturating_add(1)))
+            }
         };
         let plan = Plan { session, epoch };
         self.detour().told = Some((verdict, plan));

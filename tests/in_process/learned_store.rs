@@ -13,7 +13,9 @@ use tower::ServiceExt;
 use tower_sticky::{
     Reason, Verdict, Wish,
     affinity::{Chain, Cookie, Learned},
-    store::{Answer, Lookup, MemoryStore, OpenSession, PinStore, SessionKey, StoredPin},
+    store::{
+        Answer, Lookup, MemoryStore, OpenSession, PinStore, RedisStore, SessionKey, StoredPin,
+    },
 };
 
 use crate::{
@@ -230,4 +232,53 @@ async fn a_store_may_refuse_to_have_a_session_placed_blindly() {
     assert_eq!(send(&service, get()).await.status, 200, "without an id there is nothing to know");
     store.down.store(false, SeqCst);
     assert_eq!(ask(&service, "1").await, (PINNED, "b"));
+}
+
+/// A store with an epoch in it after which there is none.
+#[derive(Debug)]
+struct Last(MemoryStore);
+
+impl PinStore for Last {
+    fn get(&self, key: SessionKey, idle: Duration) -> Lookup {
+        match self.0.get(key, idle) {
+            Lookup::Now(Answer::Pin(pin, open)) => {
+                let mut bytes = pin.to_bytes();
+                bytes[8..16].fill(0xff);
+                Lookup::Now(Answer::Pin(StoredPin::from_bytes(&bytes).unwrap(), open))
+            }
+            other => other,
+        }
+    }
+
+    fn put(&self, key: SessionKey, pin: StoredPin, idle: Duration) -> Option<OpenSession> {
+        self.0.put(key, pin, idle)
+    }
+
+    fn remove(&self, key: SessionKey) {
+        self.0.remove(key);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_epoch_of_a_store_is_too_great() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let learned = Learned::cookie("JSESSIONID").store(Last(MemoryStore::new(100)));
+    let service = layer(&backends, learned).session_headers(true).into_service();
+    begin(&service, &b, "1").await;
+    b.told.refuses.store(true, SeqCst);
+    assert_eq!(ask(&service, "1").await, ((Verdict::Moved, Some(Reason::ConnectFailed)), "a"));
+    let told = a.told.headers.lock().unwrap().last().unwrap().clone();
+    assert_eq!(told["x-sticky-epoch"], u64::MAX.to_string());
+}
+
+#[tokio::test]
+async fn no_time_budget_is_too_long() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    // A port at which nobody listens.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let store = RedisStore::builder(&format!("redis://{port}")).time_budget(Duration::MAX);
+    let learned = Learned::cookie("JSESSIONID").store(store.build().unwrap());
+    let service = layer(&backends, learned).into_service();
+    let answered = tokio::time::timeout(Duration::from_secs(60), ask(&service, "1")).await;
+    assert!(answered.is_ok(), "it is placed by rank when Redis is not there");
 }

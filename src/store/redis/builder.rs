@@ -11,7 +11,7 @@ use super::{
     script::Call,
     shared::{Shared, WRITES},
 };
-use crate::{ConfigError, engine::Source, store::table};
+use crate::{ConfigError, dispatch::YEAR, engine::Source, store::table};
 
 const DEFAULT_PREFIX: &str = "tower-sticky:";
 const DEFAULT_BUDGET: Duration = Duration::from_millis(5);
@@ -80,7 +80,7 @@ impl RedisStoreBuilder {
     /// For how long one call to Redis may take, and a request may wait for it; default 5 ms. Must be
     /// well above the usual round trip.
     pub fn time_budget(mut self, budget: Duration) -> Self {
-        self.budget = budget;
+        self.budget = budget.min(YEAR);
         self
     }
 
