@@ -3,7 +3,12 @@
 
 use std::{borrow::Cow, error::Error, fmt, sync::Mutex};
 
-use crate::BackendId;
+use tokio::time::Instant;
+
+use crate::{
+    BackendId,
+    unreachable::{Redial, Redialer, Unreachable},
+};
 
 /// The error type that any backend's error is turned into.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -205,7 +210,7 @@ impl Error for StickyError {
 ///
 /// A backend returns it (boxed, as its error or anything that converts into a [`BoxError`]) when it
 /// could not connect. The layer then passes the request on to the next candidate without copying
-/// anything. It must be the very type of request that the layer gave to the backend: one whose body a
+/// anything. [`with_redial`](Self::with_redial) adds how the backend can be looked at again. It must be the very type of request that the layer gave to the backend: one whose body a
 /// middleware in between has changed is not recognised, and counts as any other error. [`Reclaim`](crate::Reclaim) makes such errors out of any HTTP client.
 pub struct NotSent<Req> {
     // The mutex only makes the error `Sync`, which a boxed error must be, when the request is not.
@@ -260,6 +265,17 @@ macro_rules! request_error {
 }
 
 request_error!(NotSent, "the request was not sent");
+
+impl<Req> NotSent<Req> {
+    /// Says how to find out, without a request, whether the backend can be reached again.
+    #[must_use]
+    pub fn with_redial(self, redial: impl Redial) -> Self {
+        let Self { request, source } = self;
+        let source = Unreachable::new(source, Instant::now(), Redialer::new(redial)).into();
+        Self { request, source }
+    }
+}
+
 request_error!(Unanswered, "the connection ended before an answer");
 
 /// A backend's error that says: no answer in time. It becomes 504 instead of 502.
@@ -269,6 +285,9 @@ pub struct TimedOut {
 }
 
 impl TimedOut {
+    /// A connection did not come about in time.
+    pub(crate) const CONNECT: Self = Self::new("connect");
+
     /// A timeout of `what`, for example `"response head"`.
     pub const fn new(what: &'static str) -> Self {
         Self { what }

@@ -121,8 +121,12 @@ words! {
     Cause {
         /// The readiness poll found it so.
         Readiness = "readiness",
-        /// A connection to it failed.
+        /// A connection to it was refused, or timed out.
         ConnectFailed = "connect-failed",
+        /// Connections to it ended before an answer.
+        Broken = "broken",
+        /// A connection to it succeeded again.
+        Connected = "connected",
         /// It answered with failures, too many in a row.
         Failures = "failures",
         /// It failed more often than the others.

@@ -19,9 +19,10 @@ use tower_service::Service;
 use crate::{
     BoxError, Cause, Hold, NotSent, OnError, Reason, StickyBody, StickyError, Unanswered,
     backend::{BackendState, Entered, InFlight, Readiness},
-    dispatch::{Attempt, Dispatch, LookUp, Next, Patience, Trial, observe},
+    dispatch::{Attempt, Dispatch, LookUp, Next, Patience, Recovery, Trial, observe},
     hand_over::HandOver,
-    health::{Trouble, blame, is_failure},
+    health::{Failure, is_failure, record_failure},
+    unreachable::{Refusal, is_disconnected},
     wait::{Gate, Wait},
 };
 
@@ -55,6 +56,8 @@ pin_project! {
         Begin { next: Next<S> },
         // Waiting for a store, before it is known where the request belongs.
         LookUp { look_up: LookUp },
+        // Waiting for a suspect, or for what somebody finds out about it.
+        Recover { recovery: Box<Recovery> },
         // The application carries the session's state over to another backend.
         HandOver { work: HandOver, to: u64, reason: Reason },
         // Waiting until this very clone is ready to be called.
@@ -134,6 +137,11 @@ where
                     Step::Begin { next: dispatch.resume(request) }
                 }
 
+                StepProjection::Recover { recovery } => {
+                    ready!(recovery.poll(cx));
+                    Step::Begin { next: dispatch.recovered(recovery) }
+                }
+
                 StepProjection::HandOver { work, to, reason } => {
                     let moves = ready!(work.poll(cx));
                     dispatch.detour().alone = work.release();
@@ -205,7 +213,7 @@ where
                             return Poll::Ready(Ok(answer));
                         }
                         (Err(error), Some(in_flight)) => {
-                            match refused(dispatch, in_flight, trial, error.into()) {
+                            match failed(dispatch, in_flight, trial, error.into()) {
                                 Ok((next, request)) => {
                                     *this.request = Some(request);
                                     Step::Begin { next }
@@ -294,6 +302,7 @@ where
 {
     match (next, inner) {
         (Next::LookUp(look_up), _) => Ok(Step::LookUp { look_up }),
+        (Next::Recover(recovery), _) => Ok(Step::Recover { recovery }),
         (Next::HandOver { work, to, reason }, _) => Ok(Step::HandOver { work, to, reason }),
         (Next::Fail(error), _) => Err(error),
         (Next::Try(Attempt { service: Some(service), state, trial, patience }), _) => {
@@ -341,22 +350,25 @@ fn judge<S, RB>(
     let state = in_flight.state();
     let (pool, health) = (dispatch.core().backends.pool(), &dispatch.core().options.health);
     let failure = is_failure(response.status(), response.headers(), dispatch.asked().grpc);
+    let look = trial.as_ref().map(Trial::look);
     if failure && health.judges_answers() {
-        blame(pool, state, Trouble::Answer, trial.is_some(), health);
+        record_failure(pool, state, Failure::Answer, look, health);
     } else if health.success_rate.is_some() {
         state.window.count(false);
     }
-    if state.is_suspect() && !(failure && health.consecutive_failures > 0) {
-        let on_trial = trial.is_some();
+    if state.is_noted() && !(failure && health.consecutive_failures > 0) {
         let now = Instant::now();
-        pool.update(state, Cause::Answered, |sources| sources.passive.answered(on_trial, now));
+        pool.update(state, Cause::Answered, |sources| {
+            sources.evidence.heard(look.is_some(), now);
+            sources.evidence.ejection.answered(look.is_some(), now);
+        });
     }
     drop(trial);
 }
 
 /// What to do about a backend's error: the next step with the request, when it is here again and
 /// may go elsewhere, or the error.
-fn refused<S: Clone, B: 'static>(
+fn failed<S: Clone, B: 'static>(
     dispatch: &mut Dispatch<S>,
     in_flight: InFlight,
     trial: Option<Trial>,
@@ -364,18 +376,16 @@ fn refused<S: Clone, B: 'static>(
 ) -> Result<(Next<S>, Request<B>), StickyError> {
     let (state, outdated) = (&in_flight.state().clone(), in_flight.is_outdated());
     drop(in_flight);
-    let on_trial = trial.is_some();
-    let blame = |dispatch: &Dispatch<S>, trouble| {
-        if outdated {
-            return;
+    let record = |dispatch: &Dispatch<S>, failure| {
+        if !outdated {
+            let (core, look) = (dispatch.core(), trial.as_ref().map(Trial::look));
+            record_failure(core.backends.pool(), state, failure, look, &core.options.health);
         }
-        let core = dispatch.core();
-        blame(core.backends.pool(), state, trouble, on_trial, &core.options.health);
     };
     let error = match error.downcast::<NotSent<Request<B>>>() {
         Ok(not_sent) => {
             let (request, source) = not_sent.into_parts();
-            blame(dispatch, Trouble::Refused);
+            record(dispatch, Failure::Refused(Refusal::of(&source)));
             drop(trial);
             return match request {
                 Some(request) => {
@@ -390,13 +400,27 @@ fn refused<S: Clone, B: 'static>(
         }
         Err(error) => error,
     };
-    blame(dispatch, Trouble::Broken);
-    match error.downcast::<Unanswered<Request<B>>>() {
-        Ok(unanswered) => match unanswered.into_parts() {
-            (Some(request), source) => Ok((dispatch.unanswered(state, source)?, request)),
-            (None, source) => Err(StickyError::Backend { backend: state.id.clone(), source }),
-        },
-        Err(source) => Err(StickyError::Backend { backend: state.id.clone(), source }),
+    let (request, source) = match error.downcast::<Unanswered<Request<B>>>() {
+        Ok(unanswered) => {
+            let (request, source) = unanswered.into_parts();
+            // What refused a fresh connection has ended.
+            let refusal = Refusal::in_chain(&source);
+            let broken = Failure::Broken { surely: true };
+            record(dispatch, refusal.map_or(broken, Failure::Refused));
+            (request, source)
+        }
+        Err(source) => {
+            let broken = is_disconnected(&source);
+            let failure =
+                if broken { Failure::Broken { surely: false } } else { Failure::NoAnswer };
+            record(dispatch, failure);
+            (None, source)
+        }
+    };
+    drop(trial);
+    match request {
+        Some(request) => Ok((dispatch.unanswered(state, source)?, request)),
+        None => Err(StickyError::Backend { backend: state.id.clone(), source }),
     }
 }
 

@@ -97,6 +97,7 @@ mod session_id;
 mod session_info;
 mod sync;
 mod token;
+mod unreachable;
 mod wait;
 mod word;
 mod words;
@@ -138,5 +139,6 @@ pub use self::{
     session_id::SessionId,
     session_info::SessionInfo,
     token::{Key, KeyRing},
+    unreachable::{Disconnected, Redial},
     word::{SessionAction, Wish},
 };

@@ -36,6 +36,8 @@ pub(crate) fn prepare(settings: Settings) -> Result<Gateway, Error> {
         .strategy(settings.strategy.clone())
         .on_unavailable(settings.failover)
         .on_busy(settings.busy)
+        .home_wait(settings.home_wait)
+        .max_attempts(settings.max_attempts)
         .ready_timeout(settings.limits.ready_timeout)
         .max_waiters(settings.limits.max_waiters)
         .retry_idempotent(settings.retry)

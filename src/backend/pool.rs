@@ -13,7 +13,7 @@ use arc_swap::ArcSwapOption;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    BackendId, BackendState, Gate, Readiness, State,
+    BackendId, BackendState, Gate, Readiness,
     balance::Balance,
     departed::Departed,
     drain::DrainEnd,
@@ -21,7 +21,10 @@ use super::{
     snapshot::{Members, Snapshot},
     state::Sources,
 };
-use crate::{Cause, ConfigError, Event, events::Publisher, outcome::Counters, sync::SwapGuard};
+use crate::{
+    Cause, ConfigError, Event, events::Publisher, limiter::Limiter, outcome::Counters,
+    sync::SwapGuard,
+};
 
 /// What all handles of a pool share.
 pub(crate) struct Pool<S> {
@@ -54,6 +57,9 @@ pub(crate) struct Pool<S> {
     /// Wakes the health driver: something was ejected, the members have changed, or the last handle is
     /// gone.
     pub(crate) wake: Arc<Notify>,
+    /// How often the pool redials in the background, and how often while somebody waits for that.
+    pub(crate) redials: Limiter,
+    pub(crate) awaited_redials: Limiter,
 }
 
 pub(super) type Rebuild<S> = Arc<dyn Fn(&BackendId) -> Option<S> + Send + Sync>;
@@ -151,6 +157,8 @@ impl<S> Pool<S> {
             slow_start: AtomicBool::new(false),
             ejecting: Mutex::new(()),
             wake: Arc::new(Notify::new()),
+            redials: Limiter::new(100),
+            awaited_redials: Limiter::new(1000),
         }
     }
 
@@ -171,11 +179,14 @@ impl<S> Pool<S> {
         let zone = zone.as_deref().map(String::as_str);
         let previous = self.load();
         let changed = !Arc::ptr_eq(&members, &previous.members);
-        let next = Snapshot::new(members, zone, Some(&previous));
+        let next = Snapshot::new(members.clone(), zone, Some(&previous));
         self.snapshot.publish(Arc::new(next), changed);
         if changed {
             self.wake.notify_one();
         }
+        // Those who wait for a backend look again, also at one that has just left.
+        let (before, now) = (previous.index().states(), members.index.states());
+        before.iter().chain(now).for_each(|state| state.news.notify_waiters());
     }
 
     /// A backend is new, or back: it takes its share of new sessions by and by, if that is wanted.
@@ -189,8 +200,8 @@ impl<S> Pool<S> {
     /// As [`begin_slowly`](Self::begin_slowly), if the change brought the backend back.
     fn came_back(&self, state: &BackendState, changed: Option<(Gate, Gate)>) {
         if let Some((from, to)) = changed
-            && from.state() == State::Down
-            && to.state() != State::Down
+            && !from.is_well()
+            && to.is_well()
         {
             self.begin_slowly(state);
         }

@@ -23,6 +23,8 @@ pub(crate) struct Snapshot<S> {
     pub(crate) members: Arc<Members<S>>,
     /// Who may take a new session, in the order in which they are asked.
     pub(crate) tiers: Box<[Tier]>,
+    /// The suspects that the operator wants to take new sessions.
+    pub(crate) suspects: Box<[Arc<BackendState>]>,
     /// The Unix time in milliseconds at which a key may have got another owner last, and what that
     /// was seen by.
     pub(crate) epoch: u64,
@@ -57,6 +59,10 @@ impl<S> Snapshot<S> {
         previous: Option<&Self>,
     ) -> Self {
         let tiers = tiers(&members.index.states, own_zone);
+        let states = members.index.states.iter();
+        let is_suspect =
+            |state: &&Arc<BackendState>| state.may_take_new() && state.gate() == Gate::Suspect;
+        let suspects = states.filter(is_suspect).cloned().collect();
         let ranking = OnceLock::new();
         if let Some(old) = previous.and_then(|previous| previous.ranking.get())
             && old.signature() == hash::signature(members.index.ranked())
@@ -70,7 +76,7 @@ impl<S> Snapshot<S> {
                 unix_millis(&SystemClock).max(previous.map_or(0, |p| p.epoch.saturating_add(1)))
             }
         };
-        Self { members, tiers, epoch, owners, ranking }
+        Self { members, tiers, suspects, epoch, owners, ranking }
     }
 
     pub(crate) fn index(&self) -> &Index {
@@ -83,16 +89,16 @@ impl<S> Snapshot<S> {
         self.ranking.get_or_init(|| Arc::new(Ranking::new(self.index().ranked())))
     }
 
-    /// Whether no backend may take a new session.
+    /// Whether no backend may take a new session, not even a suspect.
     pub(crate) fn nobody_is_up(&self) -> bool {
-        self.tiers.is_empty()
+        self.tiers.is_empty() && self.suspects.is_empty()
     }
 }
 
 /// A number that changes with everything that decides who owns a key.
 fn owners(index: &Index) -> u64 {
     let ranked = index.ranked().zip(&index.states).map(|((tag, weight), state)| {
-        let serves = state.mode() != Mode::Disabled && state.gate() != Gate::Down;
+        let serves = state.mode() != Mode::Disabled && state.gate().is_well();
         (tag, weight << 1 | u32::from(serves))
     });
     hash::signature(ranked)

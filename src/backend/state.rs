@@ -5,13 +5,14 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{
-            AtomicBool, AtomicU8, AtomicU32, AtomicU64,
+            AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
         },
     },
 };
 
 use arc_swap::ArcSwapOption;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     BackendId, BackendOptions,
@@ -25,7 +26,7 @@ use super::{
 use super::{owner::Mark, pool::lock};
 use crate::{
     Failover,
-    health::{Active, Passive, Ramp, Window},
+    health::{Active, Evidence, LookId, Ramp, Window},
 };
 
 /// Whether a backend can serve, as its health sources see it.
@@ -36,16 +37,20 @@ pub enum State {
     Ready,
     /// It is saturated: it keeps its sessions and gets no new ones while another can take them.
     Busy,
-    /// It cannot serve.
+    /// Requests or connections have failed there: others are preferred, and it is looked at until it is
+    /// well. It is tried before a request is refused.
+    Suspect,
+    /// Its active probes have failed: it gets no request.
     Down,
 }
 
 impl State {
-    /// The word used in logs and interfaces: `ready`, `busy` or `down`.
+    /// The word used in logs and interfaces: `ready`, `busy`, `suspect` or `down`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "ready",
             Self::Busy => "busy",
+            Self::Suspect => "suspect",
             Self::Down => "down",
         }
     }
@@ -95,18 +100,24 @@ impl fmt::Display for Mode {
 pub(crate) enum Gate {
     Ready,
     Busy,
-    /// Half open: the next request is a trial, one at a time.
-    Trial,
+    /// There is evidence against it.
+    Suspect,
     Down,
 }
 
 impl Gate {
-    /// The health shown to people: a backend on trial is not up yet.
+    /// Whether nothing is held against it.
+    pub(crate) fn is_well(self) -> bool {
+        matches!(self, Self::Ready | Self::Busy)
+    }
+
+    /// The health shown to people.
     pub(crate) fn state(self) -> State {
         match self {
             Self::Ready => State::Ready,
             Self::Busy => State::Busy,
-            Self::Trial | Self::Down => State::Down,
+            Self::Suspect => State::Suspect,
+            Self::Down => State::Down,
         }
     }
 }
@@ -123,7 +134,7 @@ pub(crate) enum Readiness {
 #[derive(Debug, Default)]
 pub(crate) struct Sources {
     pub(crate) readiness: Readiness,
-    pub(crate) passive: Passive,
+    pub(crate) evidence: Evidence,
     pub(crate) active: Active,
     /// Grows with each service that the backend is given.
     pub(crate) generation: u64,
@@ -132,7 +143,28 @@ pub(crate) struct Sources {
 impl Sources {
     /// The backend has another service, of which nothing is known.
     pub(crate) fn forget(&mut self) {
+        // The looks are numbered on: the result of one that is under way is of no interest.
+        let mut looks = std::mem::take(&mut self.evidence.looks);
+        looks.forget();
         *self = Self { generation: self.generation.wrapping_add(1), ..Self::default() };
+        self.evidence.looks = looks;
+    }
+
+    /// The health that all sources together make.
+    fn gate(&self) -> Gate {
+        match self.readiness {
+            _ if self.active.is_down() => Gate::Down,
+            Readiness::Failed => Gate::Suspect,
+            _ if self.evidence.is_suspect() => Gate::Suspect,
+            Readiness::Busy => Gate::Busy,
+            Readiness::Ready => Gate::Ready,
+        }
+    }
+
+    /// Since when the backend has been out of reach: its connections are refused, or its probes have it
+    /// down.
+    pub(crate) fn outage(&self) -> Option<Instant> {
+        [self.evidence.outage(), self.active.fell()].into_iter().flatten().min()
     }
 }
 
@@ -142,10 +174,14 @@ pub(crate) struct BackendState {
     gate: AtomicU8,
     /// How often it was given another service.
     services: AtomicU32,
-    /// Whether an answer would change what passive detection thinks.
-    suspect: AtomicBool,
-    /// Whether passive detection has it out, or on trial.
+    /// Whether a good answer would change the evidence.
+    noted: AtomicBool,
+    /// Whether it is ejected for its answers, or on trial after that.
     ejected: AtomicBool,
+    /// How many requests wait for its return.
+    awaited: AtomicUsize,
+    /// Tells those who wait that something has changed: its health, its mode, or a look is over.
+    pub(crate) news: Arc<Notify>,
     mode: AtomicU8,
     weight: AtomicU32,
     backup: AtomicBool,
@@ -155,7 +191,7 @@ pub(crate) struct BackendState {
     pub(crate) latency: super::Latency,
     pub(crate) census: Census,
     /// About how many sessions it has, as they were counted last.
-    pub(super) sessions: AtomicU64,
+    pub(crate) sessions: AtomicU64,
     pub(crate) streams: Streams,
     pub(super) drain: Drainage,
     /// What becomes of its sessions once it is drained.
@@ -176,8 +212,10 @@ impl BackendState {
             tag,
             gate: AtomicU8::new(0),
             services: AtomicU32::new(0),
-            suspect: AtomicBool::new(false),
+            noted: AtomicBool::new(false),
             ejected: AtomicBool::new(false),
+            awaited: AtomicUsize::new(0),
+            news: Arc::default(),
             mode: AtomicU8::new(0),
             weight: AtomicU32::new(1),
             backup: AtomicBool::new(false),
@@ -203,7 +241,7 @@ impl BackendState {
         match self.gate.load(Relaxed) {
             0 => Gate::Ready,
             1 => Gate::Busy,
-            2 => Gate::Trial,
+            2 => Gate::Suspect,
             _ => Gate::Down,
         }
     }
@@ -220,20 +258,43 @@ impl BackendState {
         self.services.fetch_add(1, Relaxed);
     }
 
-    /// Whether an answer from it would be news to passive detection.
+    /// Whether a good answer from it would change the evidence.
     #[inline]
-    pub(crate) fn is_suspect(&self) -> bool {
-        self.suspect.load(Relaxed)
+    pub(crate) fn is_noted(&self) -> bool {
+        self.noted.load(Relaxed)
     }
 
-    /// Whether passive detection has it out, or on trial.
+    /// Whether it is ejected for its answers, or on trial after that.
     pub(crate) fn is_ejected(&self) -> bool {
         self.ejected.load(Relaxed)
     }
 
+    /// Whether the operator wants it to take new sessions.
+    pub(crate) fn may_take_new(&self) -> bool {
+        self.mode() == Mode::Active && self.weight() > 0
+    }
+
     /// Whether it may be given a new session now.
     pub(crate) fn takes_new(&self) -> bool {
-        self.mode() == Mode::Active && self.weight() > 0 && self.gate() != Gate::Down
+        self.may_take_new() && self.gate().is_well()
+    }
+
+    /// Counts who waits for its return.
+    pub(crate) fn await_return(&self, more: bool) {
+        match more {
+            true => self.awaited.fetch_add(1, Relaxed),
+            false => self.awaited.fetch_sub(1, Relaxed),
+        };
+    }
+
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.awaited.load(Relaxed) > 0
+    }
+
+    /// Ends a look at it, and tells those who wait for that.
+    pub(crate) fn end_look(&self, look: LookId) {
+        self.sources().evidence.looks.end(look);
+        self.news.notify_waiters();
     }
 
     pub(crate) fn state(&self) -> State {
@@ -358,15 +419,9 @@ impl BackendState {
     pub(crate) fn update(&self, change: impl FnOnce(&mut Sources)) -> Option<(Gate, Gate)> {
         let mut sources = self.sources();
         change(&mut sources);
-        let down = sources.passive.is_ejected() || sources.active.is_down();
-        let gate = match (sources.readiness, down) {
-            (Readiness::Failed, _) | (_, true) => Gate::Down,
-            _ if sources.passive.is_on_trial() => Gate::Trial,
-            (Readiness::Busy, _) => Gate::Busy,
-            (Readiness::Ready, _) => Gate::Ready,
-        };
-        self.suspect.store(!sources.passive.is_quiet(), Relaxed);
-        self.ejected.store(sources.passive.is_out(), Relaxed);
+        let gate = sources.gate();
+        self.noted.store(!sources.evidence.is_quiet(), Relaxed);
+        self.ejected.store(sources.evidence.ejection.is_out(), Relaxed);
         let before = self.gate();
         self.gate.store(gate as u8, Relaxed);
         (before != gate).then_some((before, gate))

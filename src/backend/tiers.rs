@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::state::{BackendState, Gate, Mode};
+use super::state::{BackendState, Gate};
 
 /// Backends that are equally good for a new session.
 #[derive(Debug, Clone)]
@@ -15,24 +15,24 @@ pub(crate) struct Tier {
 impl Tier {
     /// Whether its backends are ready, and not only up.
     pub(crate) fn is_ready(&self) -> bool {
-        self.states.first().is_some_and(|state| state.gate() != Gate::Busy)
+        self.states.first().is_some_and(|state| state.gate() == Gate::Ready)
     }
 }
 
 /// The backends of `states` that may take a new session, in the order in which they are asked: ready
-/// ones of the own zone, ready ones elsewhere, busy ones; all primaries before any backup. No tier is
-/// empty.
+/// ones of the own zone, ready ones elsewhere, busy ones; all primaries before any backup. Suspects are
+/// in none, and no tier is empty.
 pub(super) fn tiers(states: &[Arc<BackendState>], own_zone: Option<&str>) -> Box<[Tier]> {
     let mut tiers: [Tier; 6] = std::array::from_fn(|i| Tier { states: Vec::new(), backup: i >= 3 });
     for state in states {
-        if state.mode() != Mode::Active || state.weight() == 0 {
+        if !state.may_take_new() {
             continue;
         }
         let rank = match state.gate() {
-            Gate::Ready | Gate::Trial if own_zone.is_none() || state.is_in(own_zone) => 0,
-            Gate::Ready | Gate::Trial => 1,
+            Gate::Ready if own_zone.is_none() || state.is_in(own_zone) => 0,
+            Gate::Ready => 1,
             Gate::Busy => 2,
-            Gate::Down => continue,
+            Gate::Suspect | Gate::Down => continue,
         };
         tiers[rank + if state.is_backup() { 3 } else { 0 }].states.push(state.clone());
     }

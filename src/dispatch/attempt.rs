@@ -2,8 +2,15 @@
 
 use std::sync::Arc;
 
-use super::LookUp;
-use crate::{Reason, StickyError, backend::BackendState, hand_over::HandOver};
+use tokio::time::Instant;
+
+use super::{LookUp, Recovery};
+use crate::{
+    Reason, StickyError,
+    backend::BackendState,
+    hand_over::HandOver,
+    health::{Evidence, LookId, Settings},
+};
 
 /// What to do next.
 pub(crate) enum Next<S> {
@@ -16,6 +23,8 @@ pub(crate) enum Next<S> {
         reason: Reason,
     },
     Try(Attempt<S>),
+    /// A suspect may return, or somebody finds out whether it has.
+    Recover(Box<Recovery>),
     LastResort,
     Fail(StickyError),
 }
@@ -40,18 +49,48 @@ pub(crate) enum Patience {
     Last,
 }
 
-/// The one trial of a backend that is half open; given back when it ends without a result.
-pub(crate) struct Trial(Arc<BackendState>);
+/// The one request that tries a suspect; when it is dropped, with or without a result, another may.
+pub(crate) struct Trial {
+    state: Arc<BackendState>,
+    look: LookId,
+}
 
 impl Trial {
-    pub(super) fn take(state: &Arc<BackendState>) -> Option<Self> {
-        state.sources().passive.take_trial().then(|| Self(state.clone()))
+    /// A trial that the suspect has due, though others are there.
+    pub(super) fn wanted(
+        state: &Arc<BackendState>,
+        settings: &Settings,
+        repeatable: bool,
+        at_home: bool,
+    ) -> Option<Self> {
+        let now = Instant::now();
+        let wants = |evidence: &Evidence| evidence.wants_trial(settings, now, repeatable, at_home);
+        Self::take_if(state, wants)
+    }
+
+    /// A trial because nobody better is left. `None` while another request tries the backend.
+    pub(super) fn last(state: &Arc<BackendState>) -> Option<Self> {
+        Self::take_if(state, |_| true)
+    }
+
+    fn take_if(state: &Arc<BackendState>, admits: impl FnOnce(&Evidence) -> bool) -> Option<Self> {
+        let mut sources = state.sources();
+        if !admits(&sources.evidence) {
+            return None;
+        }
+        let look = sources.evidence.looks.begin(true)?;
+        drop(sources);
+        Some(Self { state: state.clone(), look })
+    }
+
+    pub(crate) fn look(&self) -> LookId {
+        self.look
     }
 }
 
 impl Drop for Trial {
     fn drop(&mut self) {
-        self.0.sources().passive.return_trial();
+        self.state.end_look(self.look);
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::choose;
+use tokio::time::Instant;
+
+use super::{choose, recovery::Awaiting};
 use crate::{
     BackendId, BoxError, Reason, Verdict,
     backend::{BackendState, Mode, Tier},
@@ -10,6 +12,7 @@ use crate::{
 };
 
 /// The candidates that are left.
+#[derive(Default)]
 pub(super) struct Remaining {
     pub(super) tiers: Vec<Tier>,
     /// The one to wait for when all others have been asked: the pinned one, or the first choice.
@@ -18,6 +21,19 @@ pub(super) struct Remaining {
     pub(super) primary_is_busy: bool,
     /// What the last candidate said that did not take the request.
     pub(super) last: Option<(BackendId, BoxError)>,
+    /// Those that have been asked.
+    pub(super) tried: Vec<u64>,
+    /// How many of them were suspects.
+    pub(super) suspects: usize,
+    /// The one backend that may serve the session, if no other may.
+    pub(super) only: Option<u64>,
+    /// The number of the look that tells how a suspect is, for each that is waited for.
+    pub(super) awaited_looks: Vec<(u64, u64)>,
+    /// Until when redials are waited for before the request itself tries a suspect.
+    pub(super) head_start: Option<Instant>,
+    pub(super) awaiting: Option<Awaiting>,
+    /// No time is left.
+    pub(super) is_over: bool,
 }
 
 pub(super) struct Parked {
@@ -43,11 +59,17 @@ impl Remaining {
         }
         // The next one is at the end.
         tiers.reverse();
-        Self { tiers, parked: None, primary_is_busy: false, last: None }
+        Self { tiers, ..Self::default() }
+    }
+
+    /// Only the backend with this tag may serve the session.
+    pub(super) fn only(tag: u64) -> Self {
+        Self { only: Some(tag), ..Self::default() }
     }
 
     /// It has been asked, and is not asked again.
     pub(super) fn strike(&mut self, tag: u64) {
+        self.tried.push(tag);
         for tier in &mut self.tiers {
             tier.states.retain(|state| state.tag != tag);
         }
@@ -56,6 +78,7 @@ impl Remaining {
     /// No time is left: nobody else is asked.
     pub(super) fn give_up(&mut self) {
         self.tiers.clear();
+        self.is_over = true;
     }
 
     /// The next candidate, for a session with this key.
@@ -71,7 +94,8 @@ impl Remaining {
             }
             // A primary backend that is busy is up, and is waited for.
             if tier.backup && self.primary_is_busy {
-                return None;
+                self.tiers.pop();
+                continue;
             }
             let chosen = choose(core, key, &tier.states);
             return Some(tier.states.remove(chosen));

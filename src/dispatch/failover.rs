@@ -1,17 +1,19 @@
 //! What follows when a backend does not take the request: who is asked next, and what becomes of the
 //! pin.
 
-use std::sync::Arc;
+use std::{num::NonZeroU64, sync::Arc};
 
 use tokio::time::Instant;
 
 use super::{
     Attempt, Dispatch, Next, Patience, Trial,
     candidates::{Parked, Remaining},
+    recovery::Watched,
 };
 use crate::{
     BackendId, BoxError, Failover, Reason, StickyError, Verdict,
     backend::{BackendState, Gate, Mode, Snapshot},
+    health::Access,
 };
 
 impl<S: Clone> Dispatch<S> {
@@ -31,20 +33,36 @@ impl<S: Clone> Dispatch<S> {
         reason: Reason,
         failover: Failover,
     ) -> Next<S> {
+        let evident = state.gate() == Gate::Suspect && reason == Reason::Down;
         self.reason = Some(reason);
         match self.elsewhere(failover) {
             Some(verdict) => {
                 self.verdict = verdict;
-                self.next(Some(state.tag))
+                // A suspect has not been asked: it is when nobody better is left.
+                self.next((!evident).then_some(state.tag))
+            }
+            None if evident => {
+                self.detour().remaining = Some(Remaining::only(state.tag));
+                self.owed_to = NonZeroU64::new(state.tag);
+                self.next(None)
             }
             None => Next::Fail(StickyError::Unavailable { backend: state.id.clone() }),
+        }
+    }
+
+    /// The backend that the session is pinned to is asked.
+    pub(super) fn at_home(&mut self, state: &BackendState) {
+        self.owed_to = NonZeroU64::new(state.tag);
+        self.verdict = Verdict::Pinned;
+        if self.reason != Some(Reason::Requested) {
+            self.reason = None;
         }
     }
 
     /// The operator has taken the backend out since it was chosen, and it has not got the request.
     #[cold]
     pub(crate) fn withdrawn(&mut self, state: &Arc<BackendState>) -> Next<S> {
-        if self.moves_freely {
+        if self.moves_freely() {
             return self.stay_at_home();
         }
         match (self.verdict, state.mode()) {
@@ -82,22 +100,37 @@ impl<S: Clone> Dispatch<S> {
             }
             next = self.attempt(&snapshot, state);
             if next.is_some() {
+                remaining.tried.push(state.tag);
                 break;
             }
         }
-        let next = match (next, remaining.parked.take()) {
-            (Some(attempt), parked) => {
-                remaining.parked = parked;
-                Next::Try(attempt)
-            }
-            (None, Some(parked)) => self.wait_for(&snapshot, parked),
-            (None, None) => match remaining.last.take() {
-                _ if self.has_inner && core.local.is_none() => Next::LastResort,
-                last => Next::Fail(self.nobody(last)),
+        let next = match next {
+            Some(attempt) => Next::Try(attempt),
+            None => match self.next_suspect(&snapshot, &mut remaining) {
+                Some(next) => next,
+                None => self.give_up(&snapshot, &mut remaining),
             },
         };
         self.detour().remaining = Some(remaining);
         self.carry(next)
+    }
+
+    /// All have been asked: back to one that was busy, or the end.
+    fn give_up(&mut self, snapshot: &Snapshot<S>, remaining: &mut Remaining) -> Next<S> {
+        if let Some(parked) = remaining.parked.take() {
+            return self.wait_for(snapshot, parked);
+        }
+        if self.has_inner && self.core.local.is_none() {
+            return Next::LastResort;
+        }
+        let only = remaining.only.and_then(|tag| snapshot.index().get(tag));
+        match only {
+            Some(state) => Next::Fail(StickyError::Unavailable { backend: state.id.clone() }),
+            None => {
+                let last = remaining.last.take();
+                Next::Fail(self.nobody(last))
+            }
+        }
     }
 
     /// The error when all have been asked; `last` is what the last one said.
@@ -122,15 +155,33 @@ impl<S: Clone> Dispatch<S> {
         Next::Try(Attempt { patience: Patience::Last, ..attempt })
     }
 
+    /// The attempt at a backend that was chosen; `None` when it cannot be made now.
     pub(super) fn attempt(
         &self,
         snapshot: &Snapshot<S>,
         state: &Arc<BackendState>,
     ) -> Option<Attempt<S>> {
         let trial = match state.gate() {
-            Gate::Trial => Some(Trial::take(state)?),
-            _ => None,
+            Gate::Suspect => match state.sources().evidence.access() {
+                Access::Open => None,
+                Access::Trial => Some(()),
+                Access::Redial => return None,
+            },
+            Gate::Ready | Gate::Busy | Gate::Down => None,
         };
+        let trial = match trial {
+            Some(()) => Some(Trial::last(state)?),
+            None => None,
+        };
+        self.attempt_with(snapshot, state, trial)
+    }
+
+    pub(super) fn attempt_with(
+        &self,
+        snapshot: &Snapshot<S>,
+        state: &Arc<BackendState>,
+        trial: Option<Trial>,
+    ) -> Option<Attempt<S>> {
         let position = snapshot.index().position(state.tag)?;
         let service = snapshot.members.services[position].clone();
         if service.is_none() && !self.is_local(state) {
@@ -150,7 +201,7 @@ impl<S: Clone> Dispatch<S> {
     pub(crate) fn busy(&mut self, state: &Arc<BackendState>, patience: Patience) -> Next<S> {
         let parked = Parked { state: state.clone(), verdict: self.verdict, reason: self.reason };
         match patience {
-            Patience::None if self.moves_freely => self.stay_at_home(),
+            Patience::None if self.moves_freely() => self.stay_at_home(),
             Patience::None => self.park(parked, Some(state.tag)),
             Patience::Pinned => {
                 self.reason = Some(Reason::Busy);
@@ -194,8 +245,15 @@ impl<S: Clone> Dispatch<S> {
             // What a peer has forwarded is never forwarded again.
             return Next::Fail(StickyError::NotSent { backend: state.id.clone(), source });
         }
+        if self.verdict == Verdict::Pinned && reason == Reason::ConnectFailed {
+            let watched = Watched::new(state);
+            if let Ok(next) = self.await_return(state, watched) {
+                return next;
+            }
+            self.stop_waiting();
+        }
         let in_time = Instant::now() < self.whole_deadline();
-        if self.moves_freely && in_time {
+        if self.moves_freely() && in_time {
             return self.stay_at_home();
         }
         if let Err(error) = self.leave(state, reason, self.core.options.unavailable) {
@@ -228,8 +286,8 @@ impl<S: Clone> Dispatch<S> {
     }
 
     /// The connection ended before an answer, and the request, which may have been executed, is here
-    /// again: it goes to another backend, once, if that is wanted. The backend may be well, so the
-    /// pin stays; if it is not, the session's next request moves it.
+    /// again. The backend has tried a fresh connection by itself. It goes to another one, once, if that is
+    /// wanted, and the session with it.
     pub(crate) fn unanswered(
         &mut self,
         state: &Arc<BackendState>,
@@ -240,12 +298,11 @@ impl<S: Clone> Dispatch<S> {
         if !retry || self.verdict == Verdict::Local {
             return Err(StickyError::Backend { backend, source });
         }
-        let failover = match self.core.options.unavailable {
-            Failover::Reject => Failover::Reject,
-            Failover::Repin | Failover::Borrow => Failover::Borrow,
-        };
-        self.leave(state, Reason::ConnectFailed, failover)?;
         self.detour().unanswered = Some((backend, source));
+        if self.moves_freely() {
+            return Ok(self.stay_at_home());
+        }
+        self.leave(state, Reason::ConnectFailed, self.core.options.unavailable)?;
         Ok(self.next(Some(state.tag)))
     }
 }

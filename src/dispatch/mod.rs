@@ -7,11 +7,16 @@ mod failover;
 mod first_choice;
 mod look_up;
 mod moves;
+mod recovery;
+mod suspects;
 mod tell;
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header::CONTENT_TYPE};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Version,
+    header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
+};
 use tokio::time::Instant;
 
 pub(crate) use self::{
@@ -19,8 +24,9 @@ pub(crate) use self::{
     attempt::{Attempt, Next, Patience, Trial},
     first_choice::FirstChoices,
     look_up::LookUp,
+    recovery::Recovery,
 };
-use self::{candidates::Remaining, first_choice::FirstChoice};
+use self::{candidates::Remaining, first_choice::FirstChoice, recovery::Awaiting};
 use crate::{
     BackendId, BoxError, Reason, StickyError, Verdict, Wish,
     affinity::{Hashing, Head, Look, Notes, Origin, Owner, Plan, Reading},
@@ -62,11 +68,10 @@ pub(crate) struct Dispatch<S> {
     owed_to: Option<NonZeroU64>,
     verdict: Verdict,
     reason: Option<Reason>,
-    /// Whether the session is on its way to another backend though it could stay.
-    moves_freely: bool,
-    /// Whether the application has carried the session's state over for this request, or has tried to.
-    carried: bool,
     refresh: bool,
+    /// Whether the request can be repeated, as far as its head tells. Only looked at while there are
+    /// suspects.
+    repeatable: bool,
     https: bool,
     grpc: bool,
     counted: bool,
@@ -79,6 +84,10 @@ pub(crate) struct Dispatch<S> {
 /// What is known about one request that does not go straight to its backend and back.
 #[derive(Default)]
 pub(crate) struct Detour {
+    /// Whether the session is on its way to another backend though it could stay.
+    moves_freely: bool,
+    /// Whether the application has carried the session's state over for this request, or has tried to.
+    carried: bool,
     /// No other request of the session carries it over meanwhile.
     pub(crate) alone: Option<Alone>,
     /// The members of a chain whose tokens are of no use beside the pin, a bit each.
@@ -89,6 +98,10 @@ pub(crate) struct Detour {
     unanswered: Option<(BackendId, BoxError)>,
     /// Until when the request may wait, from the first time that it has to.
     deadline: Option<Instant>,
+    /// A place among those that wait for the session's own backend.
+    awaiting: Option<Awaiting>,
+    /// Until when the trial of the session's own backend is waited for.
+    trial_until: Option<Instant>,
     /// Only there while a first choice is shared.
     first_choice: Option<FirstChoice>,
     /// Only there once the first choice did not work.
@@ -111,9 +124,8 @@ impl<S: Clone> Dispatch<S> {
             owed_to: None,
             verdict: Verdict::Assigned,
             reason: None,
-            moves_freely: false,
-            carried: false,
             refresh: false,
+            repeatable: false,
             https: false,
             grpc: false,
             counted: false,
@@ -130,6 +142,9 @@ impl<S: Clone> Dispatch<S> {
         let pool = core.backends.pool();
         self.version = pool.version();
         let snapshot = pool.load();
+        if !snapshot.suspects.is_empty() {
+            self.repeatable = is_repeatable(request);
+        }
         let (index, clock) = (snapshot.index(), &*core.clock);
         let rest = core.rebalancer.as_ref().map(|rebalancer| rebalancer.idle_for().as_secs());
         let mut look = Look { index, clock, notes: &mut self.notes, rest, later: None };
@@ -310,8 +325,7 @@ impl<S: Clone> Dispatch<S> {
             self.owner(snapshot, key)?.position
         };
         let state = &snapshot.index().states()[position];
-        let takes_new = state.mode() == Mode::Active && state.weight() > 0;
-        (takes_new && matches!(state.gate(), Gate::Ready | Gate::Trial)).then(|| state.clone())
+        (state.may_take_new() && state.gate() == Gate::Ready).then(|| state.clone())
     }
 
     /// The same for a session that its client holds: by the rank of its name, or by the strategy, whose
@@ -357,24 +371,23 @@ impl<S: Clone> Dispatch<S> {
     fn resolve(&mut self, snapshot: &Snapshot<S>, position: usize) -> Next<S> {
         let state = &snapshot.index().states()[position];
         let panic = self.core.options.panic && snapshot.nobody_is_up();
-        let trial = match (state.mode(), state.gate()) {
-            (Mode::Active | Mode::Draining, Gate::Down | Gate::Trial) if panic => None,
+        match (state.mode(), state.gate()) {
+            (Mode::Active | Mode::Draining, Gate::Down) if panic => {}
+            (Mode::Active | Mode::Draining, Gate::Ready | Gate::Busy) => {}
             (Mode::Drained, _) => return self.drained(state),
             (Mode::Disabled, _) => return self.unavailable(state, Reason::Disabled),
-            (_, Gate::Down) => return self.unavailable(state, Reason::Down),
-            (_, Gate::Trial) => match Trial::take(state) {
-                Some(trial) => Some(trial),
-                None => return self.unavailable(state, Reason::Down),
-            },
-            (_, Gate::Ready | Gate::Busy) => None,
-        };
+            (_, Gate::Suspect | Gate::Down) => return self.doubtful_home(snapshot, position),
+        }
         let service = snapshot.members.services[position].clone();
         if service.is_none() && !self.is_local(state) {
             return self.unavailable(state, Reason::Down);
         }
         self.owed_to = NonZeroU64::new(state.tag);
         self.verdict = Verdict::Pinned;
-        Next::Try(Attempt { state: state.clone(), service, trial, patience: Patience::Pinned })
+        if self.detour.is_some() {
+            self.stop_waiting();
+        }
+        Next::Try(Attempt::new(state.clone(), service, Patience::Pinned))
     }
 
     /// Chooses a backend for a request without a pin: the way of every new session. One whose key is
@@ -383,6 +396,11 @@ impl<S: Clone> Dispatch<S> {
         let Some(Tier { states: list, .. }) = snapshot.tiers.first() else {
             return self.next(None);
         };
+        if !snapshot.suspects.is_empty()
+            && let Some(next) = self.trial_of_suspect(snapshot)
+        {
+            return next;
+        }
         let home = self.key.and_then(|key| self.first_home(snapshot, key));
         let state = home.as_ref().unwrap_or_else(|| &list[choose(&self.core, self.key, list)]);
         match self.attempt(snapshot, state) {
@@ -400,6 +418,11 @@ impl<S> Dispatch<S> {
     /// The members of a chain whose tokens are to be replaced, a bit each.
     fn bad(&self) -> u64 {
         self.detour.as_ref().map_or(0, |detour| detour.bad)
+    }
+
+    /// Whether the session is on its way to another backend though it could stay.
+    fn moves_freely(&self) -> bool {
+        self.detour.as_ref().is_some_and(|detour| detour.moves_freely)
     }
 
     pub(crate) fn detour(&mut self) -> &mut Detour {
@@ -444,6 +467,15 @@ pub(crate) const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The moment that is `duration` from now.
 pub(crate) fn later(duration: Duration) -> Instant {
     Instant::now() + duration.min(YEAR)
+}
+
+/// Whether a request seems to be idempotent and without a body. Whether it is, its backend's service
+/// sees, before it is repeated.
+fn is_repeatable<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    request.method().is_idempotent()
+        && !headers.contains_key(TRANSFER_ENCODING)
+        && headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0")
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {

@@ -41,7 +41,7 @@ impl<S: Clone> Dispatch<S> {
     #[cold]
     pub(super) fn let_go(&mut self, snapshot: &Snapshot<S>, position: usize) -> Option<Next<S>> {
         let from = &snapshot.index().states()[position];
-        if self.strict || from.gate() == Gate::Down {
+        if self.strict || !from.gate().is_well() {
             return None;
         }
         let tier = snapshot.tiers.first().filter(|tier| tier.is_ready())?;
@@ -83,7 +83,7 @@ impl<S: Clone> Dispatch<S> {
         let to = snapshot.index().get(to).cloned();
         // The application has had its own time for that.
         self.detour().deadline = None;
-        if self.carried {
+        if self.detour().carried {
             // It has to move, whether that worked or not.
             let attempt = to.as_ref().and_then(|to| self.attempt(&snapshot, to));
             return attempt.map_or_else(|| self.next(to.map(|to| to.tag)), Next::Try);
@@ -99,7 +99,7 @@ impl<S: Clone> Dispatch<S> {
     /// application may carry its state over.
     pub(super) fn carry(&mut self, next: Next<S>) -> Next<S> {
         let Next::Try(attempt) = &next else { return next };
-        if self.verdict != Verdict::Moved || self.carried || self.core.before_move.is_none() {
+        if self.verdict != Verdict::Moved || self.detour().carried || self.core.before_move.is_none() {
             return next;
         }
         let core = self.core.clone();
@@ -110,7 +110,7 @@ impl<S: Clone> Dispatch<S> {
         let (Some(hook), Some(from), Some(session)) = (&core.before_move, from, session) else {
             return next;
         };
-        self.carried = true;
+        self.detour().carried = true;
         let reason = self.reason.unwrap_or(Reason::Down);
         let planned = self.planned(session, from, &attempt.state, reason);
         Next::HandOver { work: hook.begin(planned), to: attempt.state.tag, reason }
@@ -145,7 +145,7 @@ impl<S: Clone> Dispatch<S> {
     ) -> Option<Next<S>> {
         let attempt: Attempt<S> = self.attempt(snapshot, to)?;
         (self.verdict, self.reason) = (Verdict::Moved, Some(reason));
-        self.moves_freely = true;
+        self.detour().moves_freely = true;
         Some(Next::Try(attempt))
     }
 
@@ -153,7 +153,7 @@ impl<S: Clone> Dispatch<S> {
     pub(super) fn go_home(&mut self, snapshot: &Snapshot<S>) -> Next<S> {
         let home = self.pin.and_then(|pin| snapshot.index().position(pin.backend));
         (self.verdict, self.reason) = (Verdict::Assigned, None);
-        self.moves_freely = false;
+        self.detour().moves_freely = false;
         match home {
             Some(home) => self.resolve(snapshot, home),
             None => {

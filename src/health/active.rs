@@ -1,5 +1,7 @@
 //! What active probes tell about a backend.
 
+use tokio::time::Instant;
+
 /// The verdict of the probes on one backend.
 #[derive(Debug, Default)]
 pub(crate) struct Active {
@@ -8,6 +10,8 @@ pub(crate) struct Active {
     failed: u32,
     /// `None` while nothing is known, which counts as up.
     up: Option<bool>,
+    /// When it was found to be down.
+    fell: Option<Instant>,
     /// What the last failed probe said, until there is a reason to forget it.
     failure: Option<Box<str>>,
 }
@@ -18,6 +22,11 @@ const MAX_FAILURE: usize = 256;
 impl Active {
     pub(crate) fn is_down(&self) -> bool {
         self.up == Some(false)
+    }
+
+    /// Since when it has been down.
+    pub(crate) fn fell(&self) -> Option<Instant> {
+        self.fell
     }
 
     /// Whether the next result is worth having soon.
@@ -40,16 +49,17 @@ impl Active {
         if self.passed < rise {
             return false;
         }
-        self.failure = None;
+        (self.failure, self.fell) = (None, None);
         self.up.replace(true) == Some(false)
     }
 
     /// A probe failed, `fall` in a row take the backend out.
-    pub(super) fn failed(&mut self, fall: u32, mut why: String) {
+    pub(super) fn failed(&mut self, fall: u32, mut why: String, now: Instant) {
         self.passed = 0;
         self.failed = self.failed.saturating_add(1);
         if self.failed >= fall {
             self.up = Some(false);
+            self.fell.get_or_insert(now);
         }
         if let Some(end) = (0..=MAX_FAILURE.min(why.len())).rev().find(|&i| why.is_char_boundary(i))
         {
@@ -64,7 +74,7 @@ mod tests {
     use super::*;
 
     fn failed(active: &mut Active) {
-        active.failed(3, "no".to_owned());
+        active.failed(3, "no".to_owned(), Instant::now());
     }
 
     #[test]
@@ -90,7 +100,7 @@ mod tests {
     #[test]
     fn a_long_failure_is_cut_between_characters() {
         let mut active = Active::default();
-        active.failed(1, format!("x{}", "é".repeat(300)));
+        active.failed(1, format!("x{}", "é".repeat(300)), Instant::now());
         let text = active.failure().unwrap();
         assert!(text.len() == 255 && text.ends_with('é'), "{} bytes", text.len());
     }

@@ -1,5 +1,5 @@
-//! The task behind a pool: polls readiness, ends ejections in time, has the backends probed, compares
-//! them, and brings slow starts forward.
+//! The task behind a pool: polls readiness, ends ejections in time, has the backends probed and the
+//! suspects redialed, compares them, and brings slow starts forward.
 
 use std::{
     future::poll_fn,
@@ -7,6 +7,7 @@ use std::{
         Arc, Weak, atomic::Ordering::AcqRel, atomic::Ordering::Acquire, atomic::Ordering::Release,
     },
     task::Poll,
+    time::Duration,
 };
 
 use tokio::{
@@ -16,10 +17,10 @@ use tokio::{
 };
 use tower_service::Service;
 
-use super::{AnyProbe, Settings, judge, watch::Watches};
+use super::{AnyProbe, Settings, judge, redial::redial_suspects, watch::Watches};
 use crate::{
     Cause,
-    backend::{Pool, Readiness},
+    backend::{Gate, Pool, Readiness},
     dispatch::later,
     layer::Core,
 };
@@ -78,7 +79,7 @@ async fn drive<S, Req>(
     S: Service<Req> + Clone + Send + Sync + 'static,
     Req: 'static,
 {
-    let mut next_sweep = Instant::now();
+    let mut sweeps = Sweeps::new(&settings);
     let mut next_comparison = settings.success_rate.map(|rate| later(rate.interval));
     let mut watches = probe.map(|probe| Watches::new(probe, settings));
     loop {
@@ -89,9 +90,10 @@ async fn drive<S, Req>(
             watches.follow::<Req>(&pool);
         }
         let now = Instant::now();
-        if now >= next_sweep {
-            sweep::<S, Req>(&pool).await;
-            next_sweep = later(settings.readiness_interval);
+        if now >= sweeps.next {
+            let all = now >= sweeps.next_of_all;
+            let failed = sweep::<S, Req>(&pool, all).await;
+            sweeps.done(all, failed);
         }
         if let (Some(rate), Some(at)) = (settings.success_rate, next_comparison)
             && now >= at
@@ -100,12 +102,16 @@ async fn drive<S, Req>(
             next_comparison = Some(later(rate.interval));
         }
         let now = Instant::now();
-        let others =
-            [end_ejections(&pool, now), next_comparison, advance_ramps(&pool, &settings, now)];
-        let next = next_sweep.min(pool.housekeep(now));
+        let others = [
+            end_ejections(&pool, now),
+            redial_suspects(&pool, &settings, now),
+            next_comparison,
+            advance_ramps(&pool, &settings, now),
+        ];
+        let next = sweeps.next.min(pool.housekeep(now));
         let due = others.into_iter().flatten().fold(next, Instant::min);
         drop(pool);
-        // Either the time has come, or something was ejected, or the members have changed, or the last
+        // Either the time has come, or there is new evidence, or the members have changed, or the last
         // handle is gone.
         let _ = timeout_at(due, wake.notified()).await;
     }
@@ -115,11 +121,13 @@ async fn drive<S, Req>(
 fn end_ejections<S>(pool: &Pool<S>, now: Instant) -> Option<Instant> {
     let snapshot = pool.load();
     let mut next: Option<Instant> = None;
-    for state in snapshot.index().states().iter().filter(|state| state.is_suspect()) {
-        let until = state.sources().passive.ejected_until();
+    for state in snapshot.index().states().iter().filter(|state| state.is_ejected()) {
+        let until = state.sources().evidence.ejection.until();
         match until {
             Some(until) if until <= now => {
-                pool.update(state, Cause::EjectionOver, |sources| sources.passive.release(now));
+                pool.update(state, Cause::EjectionOver, |sources| {
+                    sources.evidence.ejection.release(now);
+                });
             }
             Some(until) => next = Some(next.map_or(until, |next| next.min(until))),
             None => {}
@@ -135,17 +143,52 @@ fn advance_ramps<S>(pool: &Pool<S>, settings: &Settings, now: Instant) -> Option
     states.filter_map(|state| state.ramp.advance(now, settings.slow_start)).min()
 }
 
-async fn sweep<S, Req>(pool: &Pool<S>)
+/// When the readiness of all is polled next, and of those that failed, which is more often.
+struct Sweeps {
+    next: Instant,
+    next_of_all: Instant,
+    /// The pause until those that failed are asked again.
+    pause: Duration,
+    interval: Duration,
+    redial: (Duration, Duration),
+}
+
+impl Sweeps {
+    fn new(settings: &Settings) -> Self {
+        let (now, redial) = (Instant::now(), settings.redial);
+        let interval = settings.readiness_interval;
+        Self { next: now, next_of_all: now, pause: redial.0, interval, redial }
+    }
+
+    /// A sweep, of all or of those that had failed, is done; some are left that `failed`.
+    fn done(&mut self, all: bool, failed: bool) {
+        if all {
+            self.next_of_all = later(self.interval);
+        }
+        self.next = self.next_of_all;
+        if failed {
+            self.next = self.next.min(later(self.pause));
+            self.pause = (self.pause * 2).min(self.redial.1);
+        } else {
+            self.pause = self.redial.0;
+        }
+    }
+}
+
+/// Polls the readiness of all backends, or of those that had failed. Tells whether any has failed now.
+async fn sweep<S, Req>(pool: &Pool<S>, all: bool) -> bool
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
 {
+    let mut failed = false;
     let version = pool.version();
     let members = pool.load().members.clone();
     for (position, service) in members.services.iter().enumerate() {
         if position % SWEEP_CHUNK == SWEEP_CHUNK - 1 {
             tokio::task::yield_now().await;
         }
-        let Some(service) = service else {
+        let state = &members.index.states()[position];
+        let Some(service) = service.as_ref().filter(|_| all || state.gate() == Gate::Suspect) else {
             continue;
         };
         // The clone lives for one poll: one that is kept would hold a permit, or a place in a queue.
@@ -160,12 +203,13 @@ where
         };
         if pool.version() != version {
             // What was asked may not be the backend's service any more; the next sweep asks again.
-            return;
+            return failed;
         }
-        let state = &members.index.states()[position];
         pool.set_readiness(state, readiness);
         if readiness == Readiness::Failed {
+            failed = true;
             pool.rebuild(&state.id);
         }
     }
+    failed
 }

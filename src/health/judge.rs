@@ -1,39 +1,68 @@
-//! Passive detection on the level of the pool: who may be ejected.
+//! What failures and answers mean for a backend, and who of a pool may be ejected.
 
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
-use super::{Settings, SuccessRate, Trouble};
+use super::{LookId, Settings, SuccessRate};
 use crate::{
     Cause,
     backend::{BackendState, Pool},
+    unreachable::Refusal,
 };
 
-/// A request to this backend failed: it is counted, and the backend ejected if it has come to that.
+/// How a request, a probe or a redial failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// No connection came about.
+    Refused(Refusal),
+    /// The connection ended before any byte of an answer. `surely`: a fresh one did so, too.
+    Broken { surely: bool },
+    /// No proper answer came on a connection that was not at fault.
+    NoAnswer,
+    /// An answer that says so.
+    Answer,
+}
+
+/// Holds a failure against a backend. `look`: the request was the look at a suspect.
 #[cold]
-pub(crate) fn blame<S>(
+pub(crate) fn record_failure<S>(
     pool: &Pool<S>,
     state: &BackendState,
-    trouble: Trouble,
-    on_trial: bool,
+    failure: Failure,
+    look: Option<LookId>,
     settings: &Settings,
 ) {
     if settings.success_rate.is_some() {
         state.window.count(true);
     }
-    let cause = match trouble {
-        Trouble::Refused => Cause::ConnectFailed,
-        // Nobody asked to judge answers.
-        Trouble::Broken | Trouble::Answer if settings.consecutive_failures == 0 => return,
-        Trouble::Broken | Trouble::Answer => Cause::Failures,
+    let (now, backoff) = (Instant::now(), settings.backoff(state.tag));
+    let cause = match failure {
+        Failure::Refused(_) => Cause::ConnectFailed,
+        Failure::Broken { .. } => Cause::Broken,
+        Failure::NoAnswer | Failure::Answer => Cause::Failures,
     };
+    let is_refusal = matches!(failure, Failure::Refused(_));
     let mut eject = false;
     pool.update(state, cause, |sources| {
-        eject = sources.passive.failed(trouble, on_trial, settings, Instant::now());
+        let evidence = &mut sources.evidence;
+        match failure {
+            Failure::Refused(refusal) => {
+                evidence.refused(refusal, look, settings, &backoff, now);
+            }
+            Failure::Broken { surely } => evidence.broke(surely, look, settings, &backoff, now),
+            Failure::NoAnswer => evidence.look_failed(look, &backoff, now),
+            Failure::Answer => evidence.heard(look.is_some(), now),
+        }
+        if !is_refusal {
+            let (threshold, longest) = (settings.consecutive_failures, settings.ejection);
+            eject = evidence.ejection.failed(threshold, look.is_some(), longest, now);
+        }
     });
     if eject {
-        self::eject(pool, state, cause, settings);
+        self::eject(pool, state, Cause::Failures, settings);
     }
+    // The next look has a time that the driver has to know.
+    pool.wake.notify_one();
 }
 
 /// Takes a backend out, if that leaves enough of the others in.
@@ -45,7 +74,7 @@ pub(super) fn eject<S>(pool: &Pool<S>, state: &BackendState, cause: Cause, setti
         return;
     }
     let now = Instant::now();
-    pool.update(state, cause, |sources| sources.passive.eject(settings.ejection, now));
+    pool.update(state, cause, |sources| sources.evidence.ejection.eject(settings.ejection, now));
     pool.wake.notify_one();
 }
 

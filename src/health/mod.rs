@@ -1,26 +1,31 @@
-//! Who is alive: the readiness poll, active probes and what real traffic tells, one state per
-//! backend.
+//! Who is well: the readiness poll, active probes, and the evidence of requests and connections. One
+//! state per backend.
 
 mod active;
 mod driver;
+mod ejection;
+mod evidence;
 mod exchange;
 mod grpc_probe;
 mod http_probe;
 mod judge;
+mod looks;
 mod outlier;
-mod passive;
 mod probe;
 mod probe_body;
 mod ramp;
+mod redial;
 mod settings;
 mod watch;
 
 pub(crate) use self::{
     active::Active,
     driver::ensure_driven,
-    judge::{blame, is_failure},
+    ejection::Ejection,
+    evidence::{Access, Evidence},
+    judge::{Failure, is_failure, record_failure},
+    looks::{LookId, Looks},
     outlier::Window,
-    passive::{Passive, Trouble},
     probe::AnyProbe,
     ramp::Ramp,
     settings::Settings,

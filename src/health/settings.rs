@@ -1,19 +1,29 @@
 //! `Health`: how a pool finds out who is alive, and its builder.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    hash::{BuildHasher, RandomState},
+    sync::OnceLock,
+    time::Duration,
+};
 
-use super::{NoProbe, SuccessRate};
+use super::{NoProbe, SuccessRate, looks::Backoff};
 
 /// How a pool finds out which of its backends can serve.
 ///
-/// There are three sources, and one state per backend that is made of them: a backend is
-/// [`Ready`](crate::State::Ready) when none of them objects. Every change of it is an
-/// [`Event`](crate::Event) with its [`Cause`](crate::Cause). Unknown at the start counts as ready.
+/// There are two kinds of knowledge, and one state per backend that is made of them. *Authority*, which
+/// is the verdict of active probes beside the operator's [`Mode`](crate::Mode), can make a backend
+/// [`Down`](crate::State::Down). *Evidence*, which is what requests and connections have met, makes it
+/// [`Suspect`](crate::State::Suspect): new sessions go to others, and its own follow
+/// [`on_unavailable`](crate::StickyLayer::on_unavailable); but when only suspects are left they are tried
+/// before a request is refused. Without either the backend is [`Ready`](crate::State::Ready). Every
+/// change is an [`Event`](crate::Event) with its [`Cause`](crate::Cause). Unknown at the start counts as
+/// ready.
 ///
 /// **Readiness poll.** A task asks a clone of every backend's service whether it is ready, once per
 /// interval, and drops the clone at once, so that a probe never keeps a permit. Ready, pending and
 /// failed become [`Ready`](crate::State::Ready), [`Busy`](crate::State::Busy) and
-/// [`Down`](crate::State::Down). The task begins with the first request, or with
+/// [`Suspect`](crate::State::Suspect); one that failed is asked more often. The task begins with the first request, or with
 /// [`StickyLayer::start`](crate::StickyLayer::start), and ends with the last handle of the pool.
 /// Services that are always "ready", such as Tonic's `Channel` and most HTTP clients, say nothing
 /// in this way:
@@ -22,12 +32,19 @@ use super::{NoProbe, SuccessRate};
 /// service: see [`probe`](Self::probe). After [`fall`](Self::fall) failures in a row the backend is
 /// down, after [`rise`](Self::rise) successes it is up again.
 ///
-/// **Passive detection.** A backend whose connections fail is ejected, which means down for a while:
-/// first for a tenth of the longest ejection, then for twice as long each time. After that one
-/// request at a time may try it, or a probe: an answer brings it back. It begins at a tenth again once
-/// it has been in without a failure for as long as the longest ejection. By option failing answers
-/// eject as well: [`consecutive_failures`](Self::consecutive_failures) and
-/// [`success_rate`](Self::success_rate).
+/// **Connections.** A backend that refuses connections, or to which they time out, is suspect until one
+/// succeeds. It is redialed in the background, soon and often: see [`redial`](Self::redial). One whose
+/// connections end before any byte of an answer, on a fresh connection or twice in a row, is suspect until
+/// it answers: a probe, or one request at a time as a trial. That is because proxies and load balancers
+/// accept connections for servers that are gone. Both count as
+/// [`connect_failures`](Self::connect_failures).
+///
+/// **Answers.** By option failing answers eject a backend:
+/// [`consecutive_failures`](Self::consecutive_failures) and [`success_rate`](Self::success_rate). It is
+/// suspect then for a while, first for a tenth of the longest [`ejection`](Self::ejection), then for twice
+/// as long each time. After that one request at a time may try it, or a probe: a good answer brings it
+/// back. It begins at a tenth again once it has been in without a failure for as long as the longest
+/// ejection.
 ///
 /// # Example
 ///
@@ -61,6 +78,8 @@ pub(crate) struct Settings {
     pub(crate) success_rate: Option<SuccessRate>,
     pub(crate) max_ejected: f64,
     pub(crate) ejection: Duration,
+    /// The first pause between two looks at a suspect, and the longest.
+    pub(crate) redial: (Duration, Duration),
     pub(crate) probe_interval: Duration,
     pub(crate) probe_timeout: Duration,
     pub(crate) rise: u32,
@@ -71,7 +90,8 @@ pub(crate) struct Settings {
 }
 
 impl Health {
-    /// Polls every second, ejects after one connection failure for at most 10 s, and does not probe.
+    /// Polls every second, suspects after one connection failure, redials after 100 ms to 1 s, and does
+    /// not probe.
     pub const fn new() -> Self {
         Self { settings: Settings::new(), probe: NoProbe }
     }
@@ -84,8 +104,9 @@ impl Settings {
             connect_failures: 1,
             consecutive_failures: 0,
             success_rate: None,
-            max_ejected: 1.0,
+            max_ejected: 0.5,
             ejection: Duration::from_secs(10),
+            redial: (Duration::from_millis(100), Duration::from_secs(1)),
             probe_interval: Duration::from_secs(1),
             probe_timeout: Duration::from_millis(500),
             rise: 2,
@@ -99,6 +120,12 @@ impl Settings {
     #[inline]
     pub(crate) fn judges_answers(&self) -> bool {
         self.consecutive_failures > 0 || self.success_rate.is_some()
+    }
+
+    /// The pauses between the looks at the backend with this tag.
+    pub(crate) fn backoff(&self, tag: u64) -> Backoff {
+        let (first, longest) = self.redial;
+        Backoff { first, longest, seed: self.seed.unwrap_or_else(process_seed) ^ tag }
     }
 }
 
@@ -145,7 +172,8 @@ impl<P> Health<P> {
 
     /// How many probes in a row must succeed until a backend is up again, at least 1; default 2.
     ///
-    /// That also ends an ejection: whatever it was for, the backend answers again.
+    /// That also ends an ejection: whatever it was for, the backend answers again. A single success ends the
+    /// evidence of connections.
     #[must_use]
     pub fn rise(mut self, successes: u32) -> Self {
         self.settings.rise = successes.max(1);
@@ -166,7 +194,25 @@ impl<P> Health<P> {
         self
     }
 
-    /// How many connection failures in a row eject a backend; 0 for never; default 1.
+    /// How long to wait before a suspect backend is looked at for the first time, and at most: the pauses
+    /// double from `first` to `longest`. Default 100 ms and 1 s; at least 1 ms, and `longest` is at least
+    /// `first`. Each pause is shorter by a chance part of up to a fifth.
+    ///
+    /// A backend that refused connections is redialed, if its service can be (see
+    /// [`Redial`](crate::Redial)); the connection is kept for the next request. Another one gets one
+    /// request as a trial when its time has come. A pool makes at most 100 redials a second, first those of
+    /// backends whose sessions wait ([`home_wait`](crate::StickyLayer::home_wait)) or that have sessions.
+    #[must_use]
+    pub fn redial(mut self, first: Duration, longest: Duration) -> Self {
+        let first = sensible(first);
+        self.settings.redial = (first, sensible(longest).max(first));
+        self
+    }
+
+    /// How many connection failures in a row make a backend suspect; 0 for never; default 1.
+    ///
+    /// A connection that was refused or timed out is one, and so is a fresh connection that ended before
+    /// any byte of an answer.
     #[must_use]
     pub const fn connect_failures(mut self, failures: u32) -> Self {
         self.settings.connect_failures = failures;
@@ -175,8 +221,8 @@ impl<P> Health<P> {
 
     /// How many failing answers in a row eject a backend; 0 for never, which is the default.
     ///
-    /// Failing are answers with a 5xx status, answers that broke off before their head was complete
-    /// or did not come in time, and, to gRPC requests, the status `UNAVAILABLE` (14) without a
+    /// Failing are answers with a 5xx status, answers that were not HTTP, broke off before their head was
+    /// complete or did not come in time, and, to gRPC requests, the status `UNAVAILABLE` (14) without a
     /// message. Any other answer begins the count anew. A 5xx that is the application's fault and not
     /// the backend's counts too: choose a number that a healthy backend does not reach.
     #[must_use]
@@ -192,25 +238,26 @@ impl<P> Health<P> {
         self
     }
 
-    /// The largest share of the pool's backends that may be ejected at a time, from 0 to 1 (what is
-    /// outside counts as the nearer end); default 1.
+    /// The largest share of the pool's backends that may be ejected for their answers at a time, from 0 to
+    /// 1 (what is outside counts as the nearer end); default 0.5. So a client that asks for a page that
+    /// fails cannot put a whole pool under suspicion.
     ///
     /// Unless it is 0 one backend may always be ejected. A backend that would be one too many stays in,
-    /// and its failures go on counting. Backends that readiness or probes take out do not count.
+    /// and its failures go on counting. Backends that are suspect or down for other causes do not count.
     #[must_use]
     pub const fn max_ejected(mut self, share: f64) -> Self {
         self.settings.max_ejected = share;
         self
     }
 
-    /// The longest ejection; default 10 s. The first one takes a tenth of it.
+    /// The longest ejection for failing answers; default 10 s. The first one takes a tenth of it.
     #[must_use]
     pub fn ejection(mut self, longest: Duration) -> Self {
         self.settings.ejection = longest.min(YEAR);
         self
     }
 
-    /// For how long a backend that has joined the running pool, or has come back from being down,
+    /// For how long a backend that has joined the running pool, or has come back from being suspect, down,
     /// disabled or [drained](crate::Mode::Drained), takes fewer new sessions than its weight says: a
     /// tenth at first, and evenly more until the time is over. Default zero: it takes its whole share
     /// at once.
@@ -224,6 +271,12 @@ impl<P> Health<P> {
         self.settings.slow_start = duration.min(YEAR);
         self
     }
+}
+
+/// A number that is another one in each process.
+fn process_seed() -> u64 {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    *SEED.get_or_init(|| RandomState::new().hash_one("redial"))
 }
 
 /// No time that is set is longer.

@@ -20,6 +20,7 @@ use crate::{
     BoxError, Cause,
     backend::{BackendState, Members, Mode, Pool},
     strategy::Chance,
+    unreachable::Refusal,
 };
 
 /// All tasks of a pool. They end when it is dropped.
@@ -119,12 +120,13 @@ where
                 let Some(service) = self.service() else {
                     return;
                 };
+                let began = Instant::now();
                 let result = ask::<S, Req>(&self, service).await;
                 let Some(pool) = self.pool.upgrade() else {
                     return;
                 };
                 if let Some(result) = result {
-                    self.note(&pool, result);
+                    self.note(&pool, result, began);
                 }
                 if self.is_in_doubt() {
                     wait = interval / 4;
@@ -150,47 +152,70 @@ where
 
     fn is_in_doubt(&self) -> bool {
         let sources = self.state.sources();
-        let suspect = !sources.passive.is_quiet() && !sources.active.is_down();
+        let suspect = !sources.evidence.is_quiet() && !sources.active.is_down();
         suspect || sources.active.is_in_doubt()
     }
 
-    /// Takes a result in.
-    fn note(&self, pool: &Pool<S>, result: Result<(), String>) {
+    /// Takes the result of a probe that `began` then in.
+    fn note(&self, pool: &Pool<S>, result: Result<(), ProbeFailure>, began: Instant) {
         let Settings { rise, fall, ejection, .. } = self.settings;
-        let now = Instant::now();
-        if let Err(error) = &result {
-            tracing::debug!(backend = %self.state.id, %error, "a probe failed");
+        let (now, backoff) = (Instant::now(), self.settings.backoff(self.state.tag));
+        if let Err(failure) = &result {
+            tracing::debug!(backend = %self.state.id, error = failure.text, "a probe failed");
         }
         pool.update(&self.state, Cause::Probe, |sources| {
             if sources.generation != self.generation {
                 return;
             }
+            let evidence = &mut sources.evidence;
             match result {
                 Ok(()) => {
-                    // Back after the probes had it down, or on trial: that also ends what real
-                    // traffic held against it.
-                    if sources.active.passed(rise) || sources.passive.is_on_trial() {
-                        sources.passive.reinstate(now);
+                    // One that was under way when the evidence was found says nothing about it.
+                    evidence.heard(evidence.failed().is_none_or(|failed| failed <= began), now);
+                    // Back after the probes had it down, or on trial: that also ends what its answers
+                    // have brought upon it.
+                    if sources.active.passed(rise) || evidence.ejection.is_on_trial() {
+                        evidence.ejection.reinstate(now);
                     }
                 }
-                Err(why) => {
-                    sources.active.failed(fall, why);
+                Err(ProbeFailure { text, refusal }) => {
+                    if let Some(refusal) = refusal {
+                        evidence.refused(refusal, None, &self.settings, &backoff, now);
+                    }
+                    sources.active.failed(fall, text, now);
                     // While the probes have it down no trial is needed.
-                    if sources.passive.is_on_trial() && !sources.active.is_down() {
-                        sources.passive.eject(ejection, now);
+                    if evidence.ejection.is_on_trial() && !sources.active.is_down() {
+                        evidence.ejection.eject(ejection, now);
                     }
                 }
             }
         });
-        // An ejection that was made longer has an end that the driver has to know.
-        if self.state.is_suspect() {
+        // The end of an ejection, and the time of a redial, are what the driver has to know.
+        if self.state.is_noted() {
             pool.wake.notify_one();
         }
     }
 }
 
+/// What a failed probe said.
+struct ProbeFailure {
+    text: String,
+    /// It found no connection.
+    refusal: Option<Refusal>,
+}
+
+impl ProbeFailure {
+    fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), refusal: None }
+    }
+
+    fn of(error: &BoxError) -> Self {
+        Self { text: describe(error), refusal: Refusal::in_chain(error) }
+    }
+}
+
 /// Probes once. `None` is no result: the service had no room.
-async fn ask<S, Req>(task: &Task<S>, mut service: S) -> Option<Result<(), String>>
+async fn ask<S, Req>(task: &Task<S>, mut service: S) -> Option<Result<(), ProbeFailure>>
 where
     S: Service<Req> + Send + 'static,
 {
@@ -199,17 +224,17 @@ where
         let ready = poll_fn(|cx| service.poll_ready(cx).map_err(drop));
         match timeout(limit, ready).await {
             Err(_) => return None,
-            Ok(Err(())) => return Some(Err("its service failed to become ready".to_owned())),
+            Ok(Err(())) => return Some(Err(ProbeFailure::new("its service failed to become ready"))),
             Ok(Ok(())) => {}
         }
         let probing = task.probe.probe(service, &task.state.id);
         match timeout(limit, probing).await {
-            Ok(result) => Some(result.map_err(|error| describe(&error))),
-            Err(_) => Some(Err(format!("it did not answer within {limit:?}"))),
+            Ok(result) => Some(result.map_err(|error| ProbeFailure::of(&error))),
+            Err(_) => Some(Err(ProbeFailure::new(format!("it did not answer within {limit:?}")))),
         }
     };
     let asked = unpanicked(asking).await;
-    asked.unwrap_or_else(|| Some(Err("the probe panicked".to_owned())))
+    asked.unwrap_or_else(|| Some(Err(ProbeFailure::new("the probe panicked"))))
 }
 
 /// What `future` returns, or `None` if it panics: what a probe does is no business of the task's.

@@ -7,6 +7,7 @@ use crate::{
     BoxError, Busy, ConfigError, Failover, Health, Move, Rebalance,
     affinity::{Head, header_name},
     clock::WallClock,
+    dispatch::YEAR,
     hand_over::BeforeMove,
     health::{AnyProbe, Probe, Settings},
     strategy::Strategy,
@@ -18,6 +19,8 @@ pub(crate) struct Options {
     pub(crate) health: Settings,
     pub(crate) unavailable: Failover,
     pub(crate) busy: Busy,
+    pub(crate) home_wait: Duration,
+    pub(crate) max_attempts: usize,
     pub(crate) ready_timeout: Duration,
     pub(crate) max_waiters: usize,
     pub(crate) retry_after: Duration,
@@ -53,10 +56,12 @@ impl Default for Options {
             health: Settings::new(),
             unavailable: Failover::default(),
             busy: Busy::default(),
+            home_wait: Duration::ZERO,
+            max_attempts: 16,
             ready_timeout: Duration::from_secs(1),
             max_waiters: 1024,
             retry_after: Duration::from_secs(1),
-            retry_idempotent: false,
+            retry_idempotent: true,
             panic: false,
             strict: false,
             return_from_backup: false,
@@ -108,11 +113,37 @@ impl<S, E> StickyLayer<S, E> {
         Ok(self.with(|core| (core.options.health, core.probe) = (health.settings, probe)))
     }
 
-    /// What to do with a session whose backend is down, disabled or refuses the connection; default
-    /// [`Failover::Repin`].
+    /// What to do with a session whose backend is down, suspect, disabled or refuses the connection;
+    /// default [`Failover::Repin`].
     #[must_use]
     pub fn on_unavailable(self, failover: Failover) -> Self {
         self.with(|core| core.options.unavailable = failover)
+    }
+
+    /// How long the sessions of a backend that has begun to refuse connections wait for its return before
+    /// [`on_unavailable`](Self::on_unavailable) decides; default zero: they do not.
+    ///
+    /// The time counts once for each outage of the backend, from its first refused connection (of one that
+    /// timed out, from when it was begun) or from when its probes had it down. So a backend that stays away
+    /// costs each session at most what is left of that time, and later requests nothing; one that is
+    /// restarted within it loses no session. Meanwhile it is redialed every 25 to 50 ms, once for all who
+    /// wait, who go on in order when it returns, with their requests untouched. Only an operator's
+    /// [`Mode`](crate::Mode) ends the wait early.
+    ///
+    /// Only pins wait: new sessions, and those that are placed by the hash of a key, have another backend.
+    /// At most [`max_waiters`](Self::max_waiters) requests wait for a backend; what comes beyond them is
+    /// treated at once as `on_unavailable` says, with the reason [`Busy`](crate::Reason::Busy). The time
+    /// comes on top of [`ready_timeout`](Self::ready_timeout), which begins after it.
+    #[must_use]
+    pub fn home_wait(self, wait: Duration) -> Self {
+        self.with(|core| core.options.home_wait = wait.min(YEAR))
+    }
+
+    /// How many [suspects](crate::State::Suspect) are tried for one request when no better backend is left,
+    /// at least 1; default 16. The one that failed least recently is the first.
+    #[must_use]
+    pub fn max_attempts(self, attempts: usize) -> Self {
+        self.with(|core| core.options.max_attempts = attempts.max(1))
     }
 
     /// What to do with a session whose backend is at its limit, or is not ready yet; default: wait
@@ -145,7 +176,8 @@ impl<S, E> StickyLayer<S, E> {
 
     /// Whether a request that its backend gives back as [`Unanswered`](crate::Unanswered), because
     /// the connection ended before any byte of an answer, goes once to another backend; default
-    /// `false`. Only idempotent requests without a body are given back; they may have been executed.
+    /// `true`. Only idempotent requests without a body are given back; they may have been executed. The
+    /// session moves with the request, unless [`on_unavailable`](Self::on_unavailable) says otherwise.
     #[must_use]
     pub fn retry_idempotent(self, retry: bool) -> Self {
         self.with(|core| core.options.retry_idempotent = retry)
@@ -251,8 +283,8 @@ impl<S, E> StickyLayer<S, E> {
         Ok(self.with(|core| core.actions.header = Some(name)))
     }
 
-    /// Whether all backends are tried when all are down, instead of failing at once; default
-    /// `false`.
+    /// Whether all backends are tried when all are down by their probes, instead of failing at once;
+    /// default `false`. Suspects are always tried.
     #[must_use]
     pub fn panic_mode(self, panic: bool) -> Self {
         self.with(|core| core.options.panic = panic)

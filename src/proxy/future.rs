@@ -28,7 +28,7 @@ use super::{
     tunnel,
     upstream::Inner,
 };
-use crate::{BoxError, Hold, NotSent, Peer, TimedOut, Unanswered};
+use crate::{BoxError, Disconnected, Hold, NotSent, Peer, TimedOut, Unanswered};
 
 /// A connection, of either protocol, during one exchange.
 pub(super) enum Link {
@@ -42,6 +42,13 @@ pub(super) type Dial = Pin<Box<dyn Future<Output = Result<Link, BoxError>> + Sen
 /// and at once closes must not keep a request for ever.
 const MAX_ATTEMPTS: u8 = 3;
 
+/// How often a request may be sent in all, to whichever backends, when no answer has begun.
+const MAX_SENDINGS: u8 = 3;
+
+/// How often a request was sent without an answer, in the extensions of one that is given back.
+#[derive(Debug, Clone, Copy)]
+struct Sendings(u8);
+
 /// The future of an [`Upstream`](super::Upstream)'s response head. Dropping it gives the request up
 /// and closes the connection that it went on (HTTP/2: resets the stream).
 #[must_use = "futures do nothing unless polled"]
@@ -49,8 +56,8 @@ pub struct UpstreamFuture<B> {
     inner: Arc<Inner>,
     state: State<B>,
     attempts: u8,
-    /// Set once the request may have been executed: why the answer did not come.
-    unanswered: Option<BoxError>,
+    /// Set once the request may have been executed: how often it was sent, and why no answer came.
+    unanswered: Option<(Sendings, BoxError)>,
 }
 
 enum State<B> {
@@ -183,10 +190,13 @@ where
     }
 
     /// No connection came about.
-    fn undialed(&mut self, request: Request<B>, error: BoxError) -> BoxError {
+    fn undialed(&mut self, mut request: Request<B>, error: BoxError) -> BoxError {
         match self.unanswered.take() {
-            // It was sent before, on another connection.
-            Some(cause) => Unanswered::new(request, cause).into(),
+            // It was sent before, on another connection; this error says how the backend is now.
+            Some((sendings, _)) => {
+                request.extensions_mut().insert(sendings);
+                Unanswered::new(request, error).into()
+            }
             None => NotSent::new(request, error).into(),
         }
     }
@@ -217,8 +227,13 @@ where
             Some(body) => Some(body),
             None => message.and_then(|message| message.into_body().into_untouched()),
         };
+        // What went wrong with the request's own body is not the connection's fault.
+        let is_broken = heard_nothing && !error.is_user();
+        let lost = |error: hyper::Error| -> BoxError {
+            if is_broken { Disconnected::new(error).into() } else { error.into() }
+        };
         let Some(body) = body else {
-            return Err(error.into());
+            return Err(lost(error));
         };
         if unsent {
             let request = kept.request(body);
@@ -234,15 +249,21 @@ where
             && kept.upgrade.is_none()
             && heard_nothing;
         if !repeatable {
-            return Err(error.into());
+            return Err(lost(error));
         }
-        let request = kept.request(body);
-        if reused && self.unanswered.is_none() {
+        let mut request = kept.request(body);
+        let sent = match &self.unanswered {
+            Some((sendings, _)) => sendings.0,
+            None => request.extensions().get::<Sendings>().map_or(0, |sendings| sendings.0),
+        };
+        let sendings = Sendings(sent + 1);
+        if reused && self.unanswered.is_none() && sendings.0 < MAX_SENDINGS {
             // It was most likely closed while it was idle: not the backend's word about the request.
-            self.unanswered = Some(error.into());
+            self.unanswered = Some((sendings, error.into()));
             self.dial(request);
             return Ok(());
         }
+        request.extensions_mut().insert(sendings);
         Err(Unanswered::new(request, error).into())
     }
 

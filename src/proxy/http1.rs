@@ -60,7 +60,7 @@ pub(super) async fn connect(place: &Place, limit: Duration) -> Result<TcpStream,
             Place::Name(name, port) => TcpStream::connect((name.as_str(), *port)).await,
         }
     };
-    let stream = timeout(limit, connecting).await.map_err(|_| TimedOut::new("connect"))??;
+    let stream = timeout(limit, connecting).await.map_err(|_| TimedOut::CONNECT)??;
     stream.set_nodelay(true)?;
     Ok(stream)
 }

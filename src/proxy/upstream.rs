@@ -10,6 +10,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
+use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
@@ -22,7 +23,10 @@ use super::{
     target::{Protocol, Target},
     timer::Timer,
 };
-use crate::{BoxError, ConfigError};
+use crate::{
+    BoxError, ConfigError, Redial,
+    unreachable::{Redialer, Unreachable},
+};
 
 /// An HTTP backend, as a Tower service: forwards requests as a reverse proxy should.
 ///
@@ -38,6 +42,8 @@ use crate::{BoxError, ConfigError};
 ///   answer, and the request can be repeated as it is; see
 ///   [`replay_idempotent`](Self::replay_idempotent).
 /// - [`TimedOut`](crate::TimedOut): no answer within [`response_timeout`](Self::response_timeout).
+/// - [`Disconnected`](crate::Disconnected): the connection ended before any byte of an answer, and the
+///   request cannot be repeated.
 /// - Anything else: the backend broke off, or said something that is not HTTP.
 ///
 /// # What is changed on the way
@@ -170,7 +176,7 @@ impl Upstream {
     /// On a connection that had been idle, it is repeated once on a new connection to the same
     /// backend: most likely the backend closed the old one just before. If that fails too, or the
     /// connection was new, the error is [`Unanswered`](crate::Unanswered), which carries the
-    /// request.
+    /// request. No request is sent more than three times in all, whichever backends it goes to.
     #[must_use]
     pub fn replay_idempotent(self, replay: bool) -> Self {
         self.with(|inner| inner.replay_idempotent = replay)
@@ -201,23 +207,41 @@ impl Inner {
         }
     }
 
-    /// A new connection.
+    /// A new connection. An error says how to try again.
     pub(super) fn dial(self: Arc<Self>) -> Dial {
         Box::pin(async move {
-            let (place, limit) = (&self.target.place, self.connect_timeout);
-            match self.target.protocol {
-                Protocol::Http1 => {
-                    let shard = self.pool.shard();
-                    let stream = http1::connect(place, limit).await?;
-                    let connection = Http1::new(stream, shard, self.response_timeout).await?;
-                    Ok(Link::Http1(connection))
-                }
-                Protocol::Http2 => {
-                    let connection = self.http2.dial(place, limit).await?;
-                    Ok(Link::Http2(connection, Timer::new(self.response_timeout)))
-                }
-            }
+            let began = Instant::now();
+            self.connect().await.map_err(|error| {
+                let redialer = Redialer::new(Upstream { inner: self.clone() });
+                Unreachable::new(error, began, redialer).into()
+            })
         })
+    }
+
+    async fn connect(&self) -> Result<Link, BoxError> {
+        let (place, limit) = (&self.target.place, self.connect_timeout);
+        match self.target.protocol {
+            Protocol::Http1 => {
+                let shard = self.pool.shard();
+                let stream = http1::connect(place, limit).await?;
+                let connection = Http1::new(stream, shard, self.response_timeout).await?;
+                Ok(Link::Http1(connection))
+            }
+            Protocol::Http2 => {
+                let connection = self.http2.dial(place, limit).await?;
+                Ok(Link::Http2(connection, Timer::new(self.response_timeout)))
+            }
+        }
+    }
+}
+
+/// Opens a connection and keeps it for the next request of its runtime thread.
+impl Redial for Upstream {
+    async fn redial(&self) -> Result<(), BoxError> {
+        if let Link::Http1(connection) = self.inner.connect().await? {
+            self.inner.pool.put(connection);
+        }
+        Ok(())
     }
 }
 

@@ -166,6 +166,7 @@ pub(super) const fn state(state: State) -> &'static str {
     match state {
         State::Ready => "ready",
         State::Busy => "busy",
+        State::Suspect => "suspect",
         _ => "down",
     }
 }

@@ -176,6 +176,8 @@ pub(crate) struct Failover {
     pub(crate) unavailable: Option<Otherwise>,
     pub(crate) busy: Option<Otherwise>,
     pub(crate) busy_wait: Option<Humane>,
+    pub(crate) home_wait: Option<Humane>,
+    pub(crate) max_attempts: Option<usize>,
     pub(crate) retry: Option<Retry>,
     pub(crate) panic: bool,
     pub(crate) backup: Option<Afterwards>,
@@ -219,6 +221,8 @@ pub(crate) enum Retry {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Health {
     pub(crate) readiness_interval: Option<Humane>,
+    pub(crate) redial: Option<Humane>,
+    pub(crate) redial_max: Option<Humane>,
     pub(crate) probe: Option<Probe>,
     pub(crate) outlier: Outlier,
     pub(crate) slow_start: Option<Humane>,

@@ -9,7 +9,7 @@ use super::{Error, Humane, file, or, positive};
 /// How the backends are watched, and how they are probed, if they are.
 pub(super) fn health(section: &file::Health) -> Result<(Health, Option<HttpProbe>), Error> {
     let outlier = &section.outlier;
-    let share = outlier.max_ejected.unwrap_or(1.0);
+    let share = outlier.max_ejected.unwrap_or(0.5);
     if !(0.0..=1.0).contains(&share) {
         return Err(Error::new(format!(
             "health.outlier.max_ejected = {share} is not a share of the backends; expected 0.0 (nobody \
@@ -17,8 +17,10 @@ pub(super) fn health(section: &file::Health) -> Result<(Health, Option<HttpProbe
         )));
     }
     let interval = positive("health.readiness_interval", section.readiness_interval, 1000)?;
+    let (first, longest) = redial(section)?;
     let mut health = Health::new()
         .readiness_interval(interval)
+        .redial(first, longest)
         .connect_failures(outlier.connect_failures.unwrap_or(1))
         .consecutive_failures(outlier.consecutive_5xx.unwrap_or(0))
         .ejection(or(outlier.ejection, Duration::from_secs(10)))
@@ -36,6 +38,22 @@ pub(super) fn health(section: &file::Health) -> Result<(Health, Option<HttpProbe
         .rise(in_a_row("health.probe.rise", section.rise, 2)?)
         .fall(in_a_row("health.probe.fall", section.fall, 3)?);
     Ok((health, Some(probe)))
+}
+
+/// The first pause between two looks at a suspect, and the longest.
+fn redial(section: &file::Health) -> Result<(Duration, Duration), Error> {
+    let first = positive("health.redial", section.redial, 100)?;
+    let longest = match section.redial_max {
+        None => first.max(Duration::from_secs(1)),
+        given => positive("health.redial_max", given, 1000)?,
+    };
+    if longest < first {
+        return Err(Error::new(format!(
+            "health.redial_max is {longest:?}, which is less than health.redial, {first:?}; expected \
+             the longest pause between two looks at a suspect backend, for example \"1s\""
+        )));
+    }
+    Ok((first, longest))
 }
 
 fn in_a_row(key: &str, given: Option<u32>, default: u32) -> Result<u32, Error> {

@@ -66,6 +66,8 @@ pub(crate) struct Settings {
     pub(crate) strategy: Arc<dyn Strategy>,
     pub(crate) failover: Failover,
     pub(crate) busy: Busy,
+    pub(crate) home_wait: Duration,
+    pub(crate) max_attempts: usize,
     pub(crate) retry: bool,
     pub(crate) panic: bool,
     /// Whether sessions return from a backup.
@@ -185,6 +187,8 @@ impl Settings {
             strategy: strategy::named(flags.strategy.or(file.strategy.kind).as_deref())?,
             failover: failover.unavailable.unwrap_or(Otherwise::Repin).into(),
             busy,
+            home_wait: or(failover.home_wait, Duration::ZERO),
+            max_attempts: max_attempts(failover)?,
             retry: failover.retry.unwrap_or(Retry::Idempotent) == Retry::Idempotent,
             panic: failover.panic,
             return_from_backup: failover.backup == Some(Afterwards::Return),
@@ -223,6 +227,16 @@ fn admin(addr: Option<&str>, token: Option<String>, demo: bool) -> Result<Option
         )));
     }
     Ok(Some(Admin { addr, token, any_port }))
+}
+
+/// How many suspects are tried for one request.
+fn max_attempts(failover: &file::Failover) -> Result<usize, Error> {
+    match failover.max_attempts.unwrap_or(16) {
+        0 => Err(Error::new(
+            "failover.max_attempts is 0, so that no suspect backend would ever be tried; use at least 1",
+        )),
+        attempts => Ok(attempts),
+    }
 }
 
 fn address(key: &str, text: Option<&str>, default: &str) -> Result<SocketAddr, Error> {

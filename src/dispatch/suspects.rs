@@ -1,0 +1,317 @@
+//! What a request does about suspects: its session's own, which may return, and those that are left when
+//! nobody better is.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    Attempt, Dispatch, Next, Patience, Trial,
+    candidates::Remaining,
+    later,
+    recovery::{Awaiting, Purpose, Recovery, Watched},
+};
+use crate::{
+    Reason, StickyError, Verdict,
+    backend::{BackendState, Gate, Mode, Snapshot},
+    health::Access,
+};
+
+/// How long redials have before a request itself tries a suspect that cannot be redialed.
+const HEAD_START: Duration = Duration::from_millis(100);
+
+/// What a request can do about one suspect.
+enum Step {
+    /// Try it, like a backend that is well.
+    Go,
+    /// Try it, as the one request that does so.
+    Try,
+    /// Wait until somebody has found out whether it is well.
+    Wait,
+    /// Nothing more: that was found out while this request waited.
+    Done,
+}
+
+impl<S: Clone> Dispatch<S> {
+    /// The session's own backend is out of reach, or there is evidence against it: its return is waited
+    /// for, or it is tried, or the policy decides.
+    #[cold]
+    pub(super) fn doubtful_home(&mut self, snapshot: &Snapshot<S>, position: usize) -> Next<S> {
+        let state = &snapshot.index().states()[position].clone();
+        let watched = Watched::new(state);
+        if state.gate().is_well() {
+            // It has returned just now.
+            return self.resolve(snapshot, position);
+        }
+        let watched = match self.await_return(state, watched) {
+            Ok(next) => return next,
+            Err(watched) => watched,
+        };
+        if state.gate() == Gate::Suspect {
+            if let Some(trial) = self.wanted_trial(state, true) {
+                return self.try_home(snapshot, position, trial);
+            }
+            if let Some(until) = self.trial_under_way(state) {
+                return Next::Recover(Recovery::new(Purpose::Home, vec![watched], until));
+            }
+        }
+        self.stop_waiting();
+        self.unavailable(state, Reason::Down)
+    }
+
+    /// A trial of `state` that is due, and that this request may be.
+    pub(super) fn wanted_trial(&self, state: &Arc<BackendState>, at_home: bool) -> Option<Trial> {
+        Trial::wanted(state, &self.core.options.health, self.repeatable, at_home)
+    }
+
+    fn try_home(&mut self, snapshot: &Snapshot<S>, position: usize, trial: Trial) -> Next<S> {
+        let state = snapshot.index().states()[position].clone();
+        let service = snapshot.members.services[position].clone();
+        if service.is_none() && !self.is_local(&state) {
+            return self.unavailable(&state, Reason::Down);
+        }
+        self.at_home(&state);
+        let trial = Some(trial);
+        Next::Try(Attempt { state, service, trial, patience: Patience::Pinned })
+    }
+
+    /// Until when to wait for the trial of a pinned session's backend that is under way.
+    fn trial_under_way(&mut self, state: &BackendState) -> Option<Instant> {
+        if self.by_key || !state.sources().evidence.looks.is_tried() {
+            return None;
+        }
+        let timeout = self.core.options.ready_timeout;
+        let until = *self.detour().trial_until.get_or_insert_with(|| later(timeout));
+        (Instant::now() < until).then_some(until)
+    }
+
+    /// Waits for the session's backend to return, if its outage is young enough. Only pins wait: what is
+    /// chosen by a key has another backend.
+    pub(super) fn await_return(
+        &mut self,
+        state: &Arc<BackendState>,
+        watched: Watched,
+    ) -> Result<Next<S>, Watched> {
+        let home_wait = self.core.options.home_wait;
+        if home_wait.is_zero() || self.by_key {
+            return Err(watched);
+        }
+        let now = Instant::now();
+        let outage = state.sources().outage();
+        let Some(until) = outage.map(|since| since + home_wait).filter(|until| *until > now) else {
+            return Err(watched);
+        };
+        if self.detour().awaiting.is_none() {
+            let (key, max) = (self.key.unwrap_or(0), self.core.options.max_waiters);
+            let Some(awaiting) = Awaiting::take(state, key, max) else {
+                return Ok(self.unavailable(state, Reason::Busy));
+            };
+            self.detour().awaiting = Some(awaiting);
+        }
+        let seed = self.core.options.health.backoff(state.tag).seed;
+        let (access, due) = {
+            let evidence = &mut state.sources().evidence;
+            evidence.looks.soon(seed, now);
+            (evidence.access(), evidence.looks.due())
+        };
+        self.core.backends.pool().wake.notify_one();
+        if access == Access::Trial
+            && let Some(trial) = self.wanted_trial(state, true)
+        {
+            let snapshot = self.core.backends.pool().load();
+            if let Some(position) = snapshot.index().position(state.tag) {
+                return Ok(self.try_home(&snapshot, position, trial));
+            }
+        }
+        // Without a redial one of those who wait tries it when its time has come.
+        let until = match due {
+            Some(due) if access == Access::Trial && due > now => until.min(due),
+            _ => until,
+        };
+        Ok(Next::Recover(Recovery::new(Purpose::Home, vec![watched], until)))
+    }
+
+    /// There is news of what was waited for, or the time is over.
+    pub(crate) fn recovered(&mut self, recovery: &Recovery) -> Next<S> {
+        let core = self.core.clone();
+        let snapshot = core.backends.pool().load();
+        match (recovery.purpose, recovery.first()) {
+            (Purpose::Home, Some(home)) => match snapshot.index().position(home.tag) {
+                Some(position) => self.resolve(&snapshot, position),
+                None => {
+                    self.stop_waiting();
+                    (self.verdict, self.reason) = (Verdict::Assigned, Some(Reason::Unknown));
+                    self.place(&snapshot)
+                }
+            },
+            _ => self.next(None),
+        }
+    }
+
+    /// The time for the other candidates begins now.
+    pub(super) fn stop_waiting(&mut self) {
+        if let Some(detour) = &mut self.detour
+            && (detour.awaiting.take().is_some() || detour.trial_until.is_some())
+        {
+            detour.deadline = None;
+        }
+    }
+
+    /// A suspect that wants a trial and that a new session may be. Sessions with a key are placed by rank.
+    pub(super) fn trial_of_suspect(&mut self, snapshot: &Snapshot<S>) -> Option<Next<S>> {
+        if self.key.is_some() {
+            return None;
+        }
+        let mut suspects =
+            snapshot.suspects.iter().filter(|state| state.may_take_new() && !state.is_backup());
+        let (state, trial) =
+            suspects.find_map(|state| Some((state, self.wanted_trial(state, false)?)))?;
+        let attempt = self.attempt_with(snapshot, state, Some(trial))?;
+        Some(Next::Try(attempt))
+    }
+
+    /// What to do when all others have been asked: try a suspect, wait for what somebody finds out about
+    /// one, or nothing.
+    pub(super) fn next_suspect(
+        &mut self,
+        snapshot: &Snapshot<S>,
+        remaining: &mut Remaining,
+    ) -> Option<Next<S>> {
+        let (now, deadline) = (Instant::now(), self.whole_deadline());
+        if remaining.is_over || now >= deadline {
+            return None;
+        }
+        let (mut watched, mut trial, mut redials) = (Vec::new(), None, false);
+        let left = self.core.options.max_attempts.saturating_sub(remaining.suspects);
+        for state in remaining.untried(snapshot, self.home()).into_iter().take(left) {
+            let news = Watched::new(&state);
+            match remaining.step(&state, now, &mut redials) {
+                Step::Go => return self.try_suspect(snapshot, remaining, &state, None),
+                Step::Try => trial = trial.or(Some(state)),
+                Step::Wait => watched.push(news),
+                Step::Done => {}
+            }
+        }
+        if redials {
+            self.core.backends.pool().wake.notify_one();
+        }
+        let start = *remaining.head_start.get_or_insert_with(|| now + HEAD_START);
+        let mut until = deadline;
+        if let Some(state) = trial {
+            if watched.is_empty() || now >= start {
+                let trial = Trial::last(&state);
+                return self.try_suspect(snapshot, remaining, &state, trial);
+            }
+            until = until.min(start);
+        }
+        self.wait_for_suspects(remaining, watched, until)
+    }
+
+    fn wait_for_suspects(
+        &mut self,
+        remaining: &mut Remaining,
+        watched: Vec<Watched>,
+        until: Instant,
+    ) -> Option<Next<S>> {
+        let recovery = Recovery::new(Purpose::Suspects, watched, until);
+        let first = recovery.first()?;
+        if remaining.awaiting.is_none() {
+            let (key, max) = (self.key.unwrap_or(0), self.core.options.max_waiters);
+            let Some(awaiting) = Awaiting::take(first, key, max) else {
+                self.reason = Some(Reason::Busy);
+                return Some(Next::Fail(StickyError::Busy { backend: first.id.clone() }));
+            };
+            remaining.awaiting = Some(awaiting);
+        }
+        Some(Next::Recover(recovery))
+    }
+
+    fn try_suspect(
+        &mut self,
+        snapshot: &Snapshot<S>,
+        remaining: &mut Remaining,
+        state: &Arc<BackendState>,
+        trial: Option<Trial>,
+    ) -> Option<Next<S>> {
+        remaining.strike(state.tag);
+        remaining.suspects += 1;
+        remaining.awaiting = None;
+        match self.attempt_with(snapshot, state, trial) {
+            Some(attempt) => {
+                if self.home() == Some(state.tag) {
+                    // Its own backend serves the session after all.
+                    self.at_home(state);
+                }
+                Some(Next::Try(attempt))
+            }
+            None => self.next_suspect(snapshot, remaining),
+        }
+    }
+
+    /// The backend that the request would be pinned to, if it could serve it.
+    fn home(&self) -> Option<u64> {
+        self.owed_to.map(|owed| owed.get())
+    }
+}
+
+impl Remaining {
+    /// Those that have not been asked and that may be, also such as have become well since the others
+    /// were gathered: these first, then the suspects, the least recent failure first.
+    fn untried<S>(&self, snapshot: &Snapshot<S>, home: Option<u64>) -> Vec<Arc<BackendState>> {
+        let may_serve = |state: &&Arc<BackendState>| {
+            let is_home = home == Some(state.tag)
+                && matches!(state.mode(), Mode::Active | Mode::Draining);
+            (is_home || (self.only.is_none() && state.may_take_new()))
+                && state.gate() != Gate::Down
+                && !(self.primary_is_busy && state.is_backup())
+                && !self.tried.contains(&state.tag)
+        };
+        let states = snapshot.index().states().iter().filter(may_serve);
+        let mut states: Vec<_> = states
+            .map(|state| {
+                let failed = state.sources().evidence.failed();
+                ((!state.gate().is_well(), state.is_backup(), failed), state.clone())
+            })
+            .collect();
+        states.sort_by_key(|(order, _)| *order);
+        states.into_iter().map(|(_, state)| state).collect()
+    }
+
+    /// What to do about one of them. Sets `redials` when it is to be redialed at once.
+    fn step(&mut self, state: &Arc<BackendState>, now: Instant, redials: &mut bool) -> Step {
+        let mut sources = state.sources();
+        let evidence = &mut sources.evidence;
+        let access = evidence.access();
+        match access {
+            _ if state.gate().is_well() => return Step::Go,
+            Access::Open => return Step::Go,
+            Access::Trial if evidence.looks.is_under_way() => return Step::Wait,
+            Access::Trial => return Step::Try,
+            Access::Redial => {}
+        }
+        // Only a look that begins from now on says how the backend is while this request is there.
+        let next = evidence.looks.begun() + 1;
+        let wanted = match self.awaited_looks.iter().find(|(tag, _)| *tag == state.tag) {
+            Some((_, wanted)) => *wanted,
+            None => {
+                self.awaited_looks.push((state.tag, next));
+                next
+            }
+        };
+        if evidence.looks.ended() < wanted {
+            if !evidence.looks.is_under_way() {
+                evidence.looks.hurry(now);
+                *redials = true;
+            }
+            return Step::Wait;
+        }
+        let said = evidence.refusal().map(|refusal| refusal.text.to_string());
+        drop(sources);
+        if let Some(said) = said {
+            self.last = Some((state.id.clone(), said.into()));
+        }
+        self.strike(state.tag);
+        self.suspects += 1;
+        Step::Done
+    }
+}
