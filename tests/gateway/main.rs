@@ -6,10 +6,14 @@
 mod backends;
 #[path = "../support/client.rs"]
 mod client;
+#[path = "../support/crowd.rs"]
+mod crowd;
 #[path = "../support/listener.rs"]
 mod listener;
 #[path = "../support/process.rs"]
 mod process;
+#[path = "../support/server.rs"]
+mod server;
 
 mod admin;
 mod affinity;
@@ -22,6 +26,7 @@ mod forwarding;
 mod health;
 mod limits;
 mod rebalance;
+mod restarts;
 mod rows;
 mod sessions;
 mod stop;

@@ -48,6 +48,13 @@ impl Gateway {
         Self::spawn(&["--config", &path], env, Some(file)).await
     }
 
+    /// One that serves all clients on one thread.
+    pub(crate) async fn on_one_worker(config: &str) -> Self {
+        let file = ConfigFile::new(config);
+        let path = file.path().to_str().unwrap().to_owned();
+        Self::spawn(&["--config", &path, "--workers", "1"], &[], Some(file)).await
+    }
+
     async fn spawn(args: &[&str], env: &[(&str, &str)], file: Option<ConfigFile>) -> Self {
         let mut child = command()
             .args(["--listen", "127.0.0.1:0"])
@@ -149,32 +156,30 @@ impl Drop for ConfigFile {
 }
 
 fn command() -> Command {
-    let mut command = Command::new(binary());
+    static GATEWAY: OnceLock<PathBuf> = OnceLock::new();
+    let mut command = Command::new(GATEWAY.get_or_init(|| binary("gateway")));
     command.kill_on_drop(true).stdin(Stdio::null()).env_remove("RUST_LOG");
     command
 }
 
-/// The example's binary is a sibling of this test's: `target/<profile>/examples/gateway`.
-fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let this = std::env::current_exe().unwrap();
-        let profile = this.ancestors().nth(2).unwrap();
-        let binary = profile.join("examples").join("gateway");
-        if !binary.exists() {
-            // `cargo test` builds the examples, but `cargo test --test gateway` does not.
-            let name = match profile.file_name().and_then(|name| name.to_str()) {
-                Some("debug") | None => "dev",
-                Some(name) => name,
-            };
-            let built = std::process::Command::new(env!("CARGO"))
-                .args(["build", "--example", "gateway", "--profile", name])
-                .arg("--target-dir")
-                .arg(profile.parent().unwrap())
-                .current_dir(env!("CARGO_MANIFEST_DIR"))
-                .status();
-            assert!(built.unwrap().success(), "the example is built");
-        }
-        binary
-    })
+/// An example's binary is near this test's: `target/<profile>/examples/<name>`.
+pub(crate) fn binary(name: &str) -> PathBuf {
+    let this = std::env::current_exe().unwrap();
+    let profile = this.ancestors().nth(2).unwrap();
+    let binary = profile.join("examples").join(name);
+    if !binary.exists() {
+        // `cargo test` builds the examples, but `cargo test --test gateway` does not.
+        let name_of_profile = match profile.file_name().and_then(|name| name.to_str()) {
+            Some("debug") | None => "dev",
+            Some(name) => name,
+        };
+        let built = std::process::Command::new(env!("CARGO"))
+            .args(["build", "--example", name, "--profile", name_of_profile])
+            .arg("--target-dir")
+            .arg(profile.parent().unwrap())
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status();
+        assert!(built.unwrap().success(), "the example is built");
+    }
+    binary
 }

@@ -1,0 +1,136 @@
+//! Clients with cookies that ask all the time, and what became of every request.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    body::Bytes,
+    client::conn::http1::{SendRequest, handshake},
+};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, task::JoinSet, time::Instant};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// One request, and its answer.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    /// No other request has it.
+    pub(crate) number: usize,
+    pub(crate) sent: Instant,
+    pub(crate) ended: Instant,
+    /// Nothing when the connection broke.
+    pub(crate) status: Option<StatusCode>,
+    /// The backend that has answered, if one has.
+    pub(crate) server: Option<String>,
+}
+
+impl Exchange {
+    /// Whether a backend has done it.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.status == Some(StatusCode::OK) && self.server.is_some()
+    }
+}
+
+/// Lets so many clients ask until it is over; each has one session, takes the methods in turn and does
+/// not rest. Gives what became of each session, in order.
+pub(crate) async fn ask(
+    proxy: SocketAddr,
+    clients: usize,
+    methods: &[Method],
+    over: Arc<AtomicBool>,
+) -> Vec<Vec<Exchange>> {
+    let mut tasks = JoinSet::new();
+    for _ in 0..clients {
+        let (methods, over) = (methods.to_vec(), over.clone());
+        tasks.spawn(async move {
+            let (mut client, mut all) = (Client::new(proxy), Vec::new());
+            for method in methods.iter().cycle() {
+                all.push(client.ask(method).await);
+                if over.load(Relaxed) {
+                    break;
+                }
+            }
+            all
+        });
+    }
+    tasks.join_all().await
+}
+
+/// A connection that is kept, and a cookie jar.
+struct Client {
+    proxy: SocketAddr,
+    connection: Option<SendRequest<Full<Bytes>>>,
+    jar: BTreeMap<String, String>,
+}
+
+impl Client {
+    fn new(proxy: SocketAddr) -> Self {
+        Self { proxy, connection: None, jar: BTreeMap::new() }
+    }
+
+    async fn ask(&mut self, method: &Method) -> Exchange {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Relaxed);
+        let sent = Instant::now();
+        let answer = self.send(method, number).await.ok();
+        let ended = Instant::now();
+        let server = answer.as_ref().and_then(|(_, headers)| headers.get("x-server"));
+        Exchange {
+            number,
+            sent,
+            ended,
+            server: server.and_then(|name| name.to_str().ok()).map(str::to_owned),
+            status: answer.map(|(status, _)| status),
+        }
+    }
+
+    async fn send(
+        &mut self,
+        method: &Method,
+        number: usize,
+    ) -> Result<(StatusCode, HeaderMap), Failure> {
+        let mut request = Request::builder()
+            .method(method)
+            .header(header::HOST, self.proxy.to_string())
+            .header("x-number", number);
+        if !self.jar.is_empty() {
+            let cookies: Vec<_> = self.jar.iter().map(|(n, v)| format!("{n}={v}")).collect();
+            request = request.header(header::COOKIE, cookies.join("; "));
+        }
+        let body = if *method == Method::POST { "something" } else { "" };
+        let mut connection = match self.connection.take() {
+            Some(connection) if connection.is_ready() => connection,
+            _ => self.connect().await?,
+        };
+        let response = connection.send_request(request.body(Full::from(body))?).await?;
+        let (parts, body) = response.into_parts();
+        body.collect().await?;
+        if connection.ready().await.is_ok() {
+            self.connection = Some(connection);
+        }
+        for cookie in parts.headers.get_all(header::SET_COOKIE) {
+            let pair = cookie.to_str()?.split(';').next().unwrap_or_default();
+            if let Some((name, value)) = pair.split_once('=') {
+                self.jar.insert(name.to_owned(), value.to_owned());
+            }
+        }
+        Ok((parts.status, parts.headers))
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Failure> {
+        let stream = TcpStream::connect(self.proxy).await?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+        drop(tokio::spawn(connection));
+        Ok(sender)
+    }
+}
