@@ -22,7 +22,7 @@ use crate::{
     dispatch::{Attempt, Dispatch, LookUp, Next, Patience, Recovery, Trial, observe},
     hand_over::HandOver,
     health::{Failure, is_failure, record_failure},
-    unreachable::{Refusal, is_disconnected},
+    unreachable::{Refusal, Sendings, is_disconnected, redialer},
     wait::{Gate, Wait},
 };
 
@@ -405,21 +405,23 @@ fn failed<S: Clone, B: 'static>(
             let (request, source) = unanswered.into_parts();
             // What refused a fresh connection has ended.
             let refusal = Refusal::in_chain(&source);
-            let broken = Failure::Broken { surely: true };
-            record(dispatch, refusal.map_or(broken, Failure::Refused));
+            let broken = || Failure::Broken { surely: true, redialer: redialer(&source) };
+            record(dispatch, refusal.map_or_else(broken, Failure::Refused));
             (request, source)
         }
         Err(source) => {
-            let broken = is_disconnected(&source);
-            let failure =
-                if broken { Failure::Broken { surely: false } } else { Failure::NoAnswer };
-            record(dispatch, failure);
+            let broken = || Failure::Broken { surely: false, redialer: redialer(&source) };
+            let failure = is_disconnected(&source).then(broken);
+            record(dispatch, failure.unwrap_or(Failure::NoAnswer));
             (None, source)
         }
     };
     drop(trial);
     match request {
-        Some(request) => Ok((dispatch.unanswered(state, source)?, request)),
+        Some(request) => {
+            let sendings = request.extensions().get::<Sendings>().copied();
+            Ok((dispatch.unanswered(state, source, sendings)?, request))
+        }
         None => Err(StickyError::Backend { backend: state.id.clone(), source }),
     }
 }

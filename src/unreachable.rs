@@ -114,16 +114,23 @@ impl Error for Unreachable {
 }
 
 /// A backend's error that says: the connection ended before any byte of an answer, and the request
-/// cannot be given back; for one that can, see [`Unanswered`](crate::Unanswered).
+/// cannot be given back; for one that can, see [`Unanswered`](crate::Unanswered), whose source it may be.
 #[derive(Debug)]
 pub struct Disconnected {
     source: BoxError,
+    redialer: Option<Redialer>,
 }
 
 impl Disconnected {
     /// Because of `source`.
     pub fn new(source: impl Into<BoxError>) -> Self {
-        Self { source: source.into() }
+        Self { source: source.into(), redialer: None }
+    }
+
+    /// Says how to find out, without a request, whether the backend accepts connections.
+    #[must_use]
+    pub fn with_redial(self, redial: impl Redial) -> Self {
+        Self { redialer: Some(Redialer::new(redial)), ..self }
     }
 }
 
@@ -178,6 +185,25 @@ fn is_refusal(error: &(dyn Error + 'static)) -> bool {
 /// Whether `error` says that the connection ended before an answer.
 pub(crate) fn is_disconnected(error: &BoxError) -> bool {
     chain(error.as_ref()).any(<dyn Error>::is::<Disconnected>)
+}
+
+/// How to redial the backend that `error` came from, if it says so.
+pub(crate) fn redialer(error: &BoxError) -> Option<Redialer> {
+    chain(error.as_ref()).find_map(|error| {
+        let disconnected = error.downcast_ref::<Disconnected>();
+        let unreachable = error.downcast_ref::<Unreachable>();
+        let redialer = disconnected.and_then(|error| error.redialer.as_ref());
+        redialer.or(unreachable.and_then(|error| error.redialer.as_ref())).cloned()
+    })
+}
+
+/// How often a request was sent without an answer, in the extensions of one that is given back.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Sendings(pub(crate) u8);
+
+impl Sendings {
+    /// To whichever backends, and no more.
+    pub(crate) const MAX: Self = Self(3);
 }
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

@@ -14,6 +14,7 @@ use crate::{
     BackendId, BoxError, Failover, Reason, StickyError, Verdict,
     backend::{BackendState, Gate, Mode, Snapshot},
     health::Access,
+    unreachable::Sendings,
 };
 
 impl<S: Clone> Dispatch<S> {
@@ -292,15 +293,23 @@ impl<S: Clone> Dispatch<S> {
         &mut self,
         state: &Arc<BackendState>,
         source: BoxError,
+        sendings: Option<Sendings>,
     ) -> Result<Next<S>, StickyError> {
         let backend = state.id.clone();
-        let retry = self.core.options.retry_idempotent && self.detour().unanswered.is_none();
-        if !retry || self.verdict == Verdict::Local {
+        let from_home = self.verdict == Verdict::Pinned;
+        let detour = self.detour();
+        let before = detour.sendings;
+        detour.sendings = sendings.unwrap_or(Sendings(before.0 + 1));
+        let over = detour.sendings >= Sendings::MAX || (before > Sendings(0) && !from_home);
+        if over || !self.core.options.retry_idempotent || self.verdict == Verdict::Local {
             return Err(StickyError::Backend { backend, source });
         }
         self.detour().unanswered = Some((backend, source));
         if self.moves_freely() {
             return Ok(self.stay_at_home());
+        }
+        if from_home && let Some(next) = self.await_after_break(state) {
+            return Ok(next);
         }
         self.leave(state, Reason::ConnectFailed, self.core.options.unavailable)?;
         Ok(self.next(Some(state.tag)))

@@ -38,6 +38,7 @@ use crate::{
     session_info,
     strategy::{Candidates, rendezvous},
     token::Pin,
+    unreachable::Sendings,
 };
 
 /// What a node says to the peer to which it forwards a request: serve it yourself.
@@ -96,6 +97,8 @@ pub(crate) struct Detour {
     told: Option<(Verdict, Plan)>,
     /// Set once the request was given to another backend though it may have been executed: by whom.
     unanswered: Option<(BackendId, BoxError)>,
+    /// How often it was given to a backend in vain.
+    sendings: Sendings,
     /// Until when the request may wait, from the first time that it has to.
     deadline: Option<Instant>,
     /// A place among those that wait for the session's own backend.

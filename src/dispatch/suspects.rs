@@ -47,11 +47,12 @@ impl<S: Clone> Dispatch<S> {
             Ok(next) => return next,
             Err(watched) => watched,
         };
+        let sent_in_vain = self.detour().unanswered.is_some();
         if state.gate() == Gate::Suspect {
-            if let Some(trial) = self.wanted_trial(state, true) {
+            if !sent_in_vain && let Some(trial) = self.wanted_trial(state, true) {
                 return self.try_home(snapshot, position, trial);
             }
-            if let Some(until) = self.trial_under_way(state) {
+            if let Some(until) = self.look_under_way(state, sent_in_vain) {
                 return Next::Recover(Recovery::new(Purpose::Home, vec![watched], until));
             }
         }
@@ -75,9 +76,18 @@ impl<S: Clone> Dispatch<S> {
         Next::Try(Attempt { state, service, trial, patience: Patience::Pinned })
     }
 
-    /// Until when to wait for the trial of a pinned session's backend that is under way.
-    fn trial_under_way(&mut self, state: &BackendState) -> Option<Instant> {
-        if self.by_key || !state.sources().evidence.looks.is_tried() {
+    /// Until when to wait for what somebody is about to find out about a pinned session's backend: by a
+    /// trial, unless this request has been `sent_in_vain` and should rather go elsewhere, or by a redial
+    /// after its connections have broken.
+    fn look_under_way(&mut self, state: &BackendState, sent_in_vain: bool) -> Option<Instant> {
+        if self.by_key {
+            return None;
+        }
+        let is_looked_at = {
+            let evidence = &state.sources().evidence;
+            evidence.is_in_question() || (!sent_in_vain && evidence.looks.is_tried())
+        };
+        if !is_looked_at {
             return None;
         }
         let timeout = self.core.options.ready_timeout;
@@ -129,6 +139,21 @@ impl<S: Clone> Dispatch<S> {
             _ => until,
         };
         Ok(Next::Recover(Recovery::new(Purpose::Home, vec![watched], until)))
+    }
+
+    /// The request was sent in vain to its session's backend, whose sessions are to wait for its return.
+    /// If it refuses connections by now, it was restarted; if it accepts them, the request has to go
+    /// elsewhere.
+    pub(super) fn await_after_break(&mut self, state: &Arc<BackendState>) -> Option<Next<S>> {
+        if self.core.options.home_wait.is_zero() {
+            return None;
+        }
+        let watched = match self.await_return(state, Watched::new(state)) {
+            Ok(next) => return Some(next),
+            Err(watched) => watched,
+        };
+        let until = self.look_under_way(state, true)?;
+        Some(Next::Recover(Recovery::new(Purpose::Home, vec![watched], until)))
     }
 
     /// There is news of what was waited for, or the time is over.
@@ -305,7 +330,7 @@ impl Remaining {
             }
             return Step::Wait;
         }
-        let said = evidence.refusal().map(|refusal| refusal.text.to_string());
+        let said = evidence.said().map(str::to_owned);
         drop(sources);
         if let Some(said) = said {
             self.last = Some((state.id.clone(), said.into()));

@@ -4,6 +4,8 @@
 //! of evidence ends by its like: refused connections by a connection, broken ones by an answer, failing
 //! answers with time and a good answer.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::{Ejection, Looks, Settings, looks::Backoff, looks::LookId};
@@ -18,12 +20,15 @@ const BREAKS: u32 = 2;
 pub(crate) struct Evidence {
     /// Connections in a row that did not come about.
     refusals: u32,
-    /// The last of them.
-    refusal: Option<Refusal>,
+    /// What the last of them said.
+    said: Option<Arc<str>>,
     /// Connections in a row that ended before an answer.
     breaks: u32,
     unreachable: bool,
     broken: bool,
+    /// Whether it has accepted a connection since it was found to be broken.
+    accepts: bool,
+    redialer: Option<Redialer>,
     /// Since when connections have been refused.
     outage: Option<Instant>,
     /// When a connection or an answer ended the evidence for the last time.
@@ -65,20 +70,26 @@ impl Evidence {
     }
 
     /// What the last refused connection said.
-    pub(crate) fn refusal(&self) -> Option<&Refusal> {
-        self.refusal.as_ref()
+    pub(crate) fn said(&self) -> Option<&str> {
+        self.said.as_deref()
     }
 
-    /// What opens a connection in the background, if that can end the evidence.
+    /// What opens a connection in the background, if that tells something.
     pub(crate) fn redialer(&self) -> Option<&Redialer> {
-        self.refusal.as_ref().filter(|_| self.unreachable)?.redialer.as_ref()
+        let tells = self.unreachable || (self.broken && !self.accepts);
+        self.redialer.as_ref().filter(|_| tells)
+    }
+
+    /// Whether a redial is to tell soon whether a backend whose connections broke has ended.
+    pub(crate) fn is_in_question(&self) -> bool {
+        self.broken && !self.unreachable && self.redialer().is_some()
     }
 
     pub(crate) fn access(&self) -> Access {
         match (self.unreachable, self.broken) {
-            (true, _) if self.redialer().is_some() => Access::Redial,
-            (true, _) | (_, true) => Access::Trial,
             (false, false) => Access::Open,
+            _ if self.redialer().is_some() => Access::Redial,
+            _ => Access::Trial,
         }
     }
 
@@ -126,13 +137,13 @@ impl Evidence {
         self.refusals = self.refusals.saturating_add(1);
         self.outage.get_or_insert(refusal.began);
         self.failed = Some(now);
-        let known = self.refusal.take().and_then(|known| known.redialer);
-        self.refusal = Some(Refusal { redialer: refusal.redialer.or(known), ..refusal });
+        self.said = Some(refusal.text);
+        self.redialer = refusal.redialer.or(self.redialer.take());
         if self.refusals >= settings.connect_failures {
             self.unreachable = true;
             // What broke its connections has ended, as it does not even listen any more. Whatever
             // listens next has broken nothing yet.
-            (self.broken, self.breaks) = (false, 0);
+            (self.broken, self.breaks, self.accepts) = (false, 0, false);
         }
         self.looked(look, backoff, now);
     }
@@ -141,6 +152,7 @@ impl Evidence {
     pub(crate) fn broke(
         &mut self,
         surely: bool,
+        redialer: Option<Redialer>,
         look: Option<LookId>,
         settings: &Settings,
         backoff: &Backoff,
@@ -151,8 +163,14 @@ impl Evidence {
         }
         self.breaks = self.breaks.saturating_add(if surely { BREAKS } else { 1 });
         self.failed = Some(now);
-        self.broken |= self.breaks >= BREAKS;
+        self.redialer = redialer.or(self.redialer.take());
+        let newly = self.breaks >= BREAKS && !self.broken;
+        self.broken |= newly;
+        self.accepts &= look.is_none();
         self.looked(look, backoff, now);
+        if newly && self.is_in_question() {
+            self.looks.plan_quick(now);
+        }
     }
 
     /// A request that tried the backend got no answer on a connection that stood.
@@ -173,12 +191,22 @@ impl Evidence {
         }
     }
 
-    /// A connection came about.
-    pub(crate) fn connected(&mut self, now: Instant) {
+    /// A redial succeeded.
+    pub(crate) fn connected(&mut self, backoff: &Backoff, now: Instant) {
+        self.reached(now);
+        if self.broken {
+            // A request is to tell whether it answers.
+            self.accepts = true;
+            self.looks.postpone(backoff, self.failed.unwrap_or(now));
+        }
+    }
+
+    fn reached(&mut self, now: Instant) {
         (self.refusals, self.unreachable) = (0, false);
-        (self.outage, self.refusal) = (None, None);
+        (self.outage, self.said) = (None, None);
         self.cleared = Some(now);
         if !self.broken {
+            self.redialer = None;
             self.looks.rest();
         }
     }
@@ -187,12 +215,12 @@ impl Evidence {
     /// the answers of others may have been on their way since before.
     pub(crate) fn heard(&mut self, newly: bool, now: Instant) {
         if newly {
-            (self.broken, self.breaks) = (false, 0);
-            self.connected(now);
+            (self.broken, self.breaks, self.accepts) = (false, 0, false);
+            self.reached(now);
             return;
         }
         if !self.unreachable {
-            (self.refusals, self.outage, self.refusal) = (0, None, None);
+            (self.refusals, self.outage, self.said) = (0, None, None);
         }
         if !self.broken {
             self.breaks = 0;
@@ -226,7 +254,7 @@ mod tests {
         }
 
         fn break_off(&mut self, surely: bool) {
-            self.evidence.broke(surely, None, &self.settings, &self.backoff, Instant::now());
+            self.evidence.broke(surely, None, None, &self.settings, &self.backoff, Instant::now());
         }
 
         fn wants(&self, repeatable: bool, at_home: bool) -> bool {
@@ -251,7 +279,7 @@ mod tests {
             if answer {
                 case.evidence.heard(true, Instant::now());
             } else {
-                case.evidence.connected(Instant::now());
+                case.evidence.connected(&case.backoff, Instant::now());
             }
             assert!(case.evidence.is_quiet() && case.evidence.outage().is_none());
             assert_eq!(case.evidence.looks.due(), None);
@@ -264,7 +292,7 @@ mod tests {
         case.refuse(true, None);
         let slow = Refusal { began: Instant::now(), redialer: None, text: "timed out".into() };
         tokio::time::advance(Duration::from_millis(500)).await;
-        case.evidence.connected(Instant::now());
+        case.evidence.connected(&case.backoff, Instant::now());
         case.evidence.refused(slow, None, &case.settings, &case.backoff, Instant::now());
         assert!(case.evidence.is_quiet());
     }
@@ -279,7 +307,7 @@ mod tests {
         assert!(!case.evidence.is_suspect(), "an answer begins the count anew");
         case.break_off(false);
         assert!(case.evidence.is_suspect());
-        case.evidence.connected(Instant::now());
+        case.evidence.connected(&case.backoff, Instant::now());
         case.evidence.heard(false, Instant::now());
         assert!(case.evidence.is_suspect(), "a proxy accepts for the dead");
         case.evidence.heard(true, Instant::now());
@@ -287,11 +315,34 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_redial_tells_whether_a_broken_backend_has_ended() {
+        let mut case = Case::new();
+        let redialer = Redialer::new(|| async { Ok::<_, std::io::Error>(()) });
+        let now = Instant::now();
+        case.evidence.broke(true, Some(redialer), None, &case.settings, &case.backoff, now);
+        assert!(case.evidence.is_in_question() && !case.wants(true, true), "first a redial");
+        assert_eq!(case.evidence.looks.due(), Some(now + Duration::from_millis(10)));
+        tokio::time::advance(Duration::from_millis(10)).await;
+        case.evidence.connected(&case.backoff, Instant::now());
+        assert!(case.evidence.is_suspect() && !case.evidence.is_in_question());
+        assert_eq!(case.evidence.access(), Access::Trial);
+        assert!(case.wants(true, true) && !case.wants(true, false), "its own sessions at once");
+        tokio::time::advance(Duration::from_millis(90)).await;
+        assert!(case.wants(true, false));
+        let look = case.evidence.looks.begin(true);
+        let now = Instant::now();
+        case.evidence.broke(true, None, look, &case.settings, &case.backoff, now);
+        case.evidence.looks.end(look.unwrap());
+        assert_eq!(case.evidence.access(), Access::Redial, "and so on, less often");
+        assert!(case.evidence.looks.due() > Some(now + Duration::from_millis(100)));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn whoever_refuses_has_ended_and_broke_nothing_that_comes_next() {
         let mut case = Case::new();
         case.break_off(true);
         case.refuse(true, None);
-        case.evidence.connected(Instant::now());
+        case.evidence.connected(&case.backoff, Instant::now());
         assert!(case.evidence.is_quiet());
     }
 
@@ -311,7 +362,7 @@ mod tests {
         assert!(case.wants(true, false) && !case.wants(false, false));
         let look = case.evidence.looks.begin(true);
         assert!(!case.wants(true, true), "one at a time");
-        case.evidence.broke(true, look, &case.settings, &case.backoff, Instant::now());
+        case.evidence.broke(true, None, look, &case.settings, &case.backoff, Instant::now());
         case.evidence.looks.end(look.unwrap());
         assert!(!case.wants(true, true), "longer after a trial that failed");
         tokio::time::advance(Duration::from_millis(200)).await;

@@ -7,7 +7,7 @@ use super::{LookId, Settings, SuccessRate};
 use crate::{
     Cause,
     backend::{BackendState, Pool},
-    unreachable::Refusal,
+    unreachable::{Redialer, Refusal},
 };
 
 /// How a request, a probe or a redial failed.
@@ -16,7 +16,7 @@ pub(crate) enum Failure {
     /// No connection came about.
     Refused(Refusal),
     /// The connection ended before any byte of an answer. `surely`: a fresh one did so, too.
-    Broken { surely: bool },
+    Broken { surely: bool, redialer: Option<Redialer> },
     /// No proper answer came on a connection that was not at fault.
     NoAnswer,
     /// An answer that says so.
@@ -49,7 +49,9 @@ pub(crate) fn record_failure<S>(
             Failure::Refused(refusal) => {
                 evidence.refused(refusal, look, settings, &backoff, now);
             }
-            Failure::Broken { surely } => evidence.broke(surely, look, settings, &backoff, now),
+            Failure::Broken { surely, redialer } => {
+                evidence.broke(surely, redialer, look, settings, &backoff, now);
+            }
             Failure::NoAnswer => evidence.look_failed(look, &backoff, now),
             Failure::Answer => evidence.heard(look.is_some(), now),
         }

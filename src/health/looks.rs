@@ -56,6 +56,19 @@ impl Looks {
         }
     }
 
+    /// A quick look, as it is not known whether the backend has ended: not at once, when it may just be
+    /// about to.
+    pub(crate) fn plan_quick(&mut self, now: Instant) {
+        const QUICK: Duration = Duration::from_millis(10);
+        let quick = now + QUICK;
+        self.due = Some(self.due.map_or(quick, |due| due.min(quick)));
+    }
+
+    /// The next look is not due before it would be if the last failure had been at `failed`.
+    pub(crate) fn postpone(&mut self, backoff: &Backoff, failed: Instant) {
+        self.due = Some(failed + backoff.pause(self.failed, self.begun));
+    }
+
     /// Whoever wants to know waits for the answer: the next look is due at once.
     pub(crate) fn hurry(&mut self, now: Instant) {
         self.due = self.due.map(|due| due.min(now));

@@ -85,7 +85,7 @@ where
         };
         let Some(pool) = pool.upgrade() else { return };
         match result {
-            Ok(()) => note_connection(&pool, &open.state, generation),
+            Ok(()) => note_connection(&pool, &open.state, generation, &settings),
             Err(error) => note_refusal(&pool, &open, generation, &error, began, &settings),
         }
         drop(open);
@@ -106,10 +106,15 @@ impl Drop for OpenLook {
     }
 }
 
-fn note_connection<S>(pool: &Pool<S>, state: &BackendState, generation: u64) {
+fn note_connection<S>(
+    pool: &Pool<S>,
+    state: &BackendState,
+    generation: u64,
+    settings: &Settings,
+) {
     pool.update(state, Cause::Connected, |sources| {
         if sources.generation == generation {
-            sources.evidence.connected(Instant::now());
+            sources.evidence.connected(&settings.backoff(state.tag), Instant::now());
         }
     });
 }

@@ -26,9 +26,11 @@ use super::{
     response_body::UpstreamBody,
     timer::Timer,
     tunnel,
-    upstream::Inner,
+    upstream::{Inner, Upstream},
 };
-use crate::{BoxError, Disconnected, Hold, NotSent, Peer, TimedOut, Unanswered};
+use crate::{
+    BoxError, Disconnected, Hold, NotSent, Peer, TimedOut, Unanswered, unreachable::Sendings,
+};
 
 /// A connection, of either protocol, during one exchange.
 pub(super) enum Link {
@@ -42,13 +44,6 @@ pub(super) type Dial = Pin<Box<dyn Future<Output = Result<Link, BoxError>> + Sen
 /// and at once closes must not keep a request for ever.
 const MAX_ATTEMPTS: u8 = 3;
 
-/// How often a request may be sent in all, to whichever backends, when no answer has begun.
-const MAX_SENDINGS: u8 = 3;
-
-/// How often a request was sent without an answer, in the extensions of one that is given back.
-#[derive(Debug, Clone, Copy)]
-struct Sendings(u8);
-
 /// The future of an [`Upstream`](super::Upstream)'s response head. Dropping it gives the request up
 /// and closes the connection that it went on (HTTP/2: resets the stream).
 #[must_use = "futures do nothing unless polled"]
@@ -56,8 +51,8 @@ pub struct UpstreamFuture<B> {
     inner: Arc<Inner>,
     state: State<B>,
     attempts: u8,
-    /// Set once the request may have been executed: how often it was sent, and why no answer came.
-    unanswered: Option<(Sendings, BoxError)>,
+    /// Set once the request may have been executed: how often it was sent.
+    unanswered: Option<Sendings>,
 }
 
 enum State<B> {
@@ -193,7 +188,7 @@ where
     fn undialed(&mut self, mut request: Request<B>, error: BoxError) -> BoxError {
         match self.unanswered.take() {
             // It was sent before, on another connection; this error says how the backend is now.
-            Some((sendings, _)) => {
+            Some(sendings) => {
                 request.extensions_mut().insert(sendings);
                 Unanswered::new(request, error).into()
             }
@@ -230,7 +225,11 @@ where
         // What went wrong with the request's own body is not the connection's fault.
         let is_broken = heard_nothing && !error.is_user();
         let lost = |error: hyper::Error| -> BoxError {
-            if is_broken { Disconnected::new(error).into() } else { error.into() }
+            if !is_broken {
+                return error.into();
+            }
+            let upstream = Upstream { inner: self.inner.clone() };
+            Disconnected::new(error).with_redial(upstream).into()
         };
         let Some(body) = body else {
             return Err(lost(error));
@@ -253,18 +252,18 @@ where
         }
         let mut request = kept.request(body);
         let sent = match &self.unanswered {
-            Some((sendings, _)) => sendings.0,
+            Some(sendings) => sendings.0,
             None => request.extensions().get::<Sendings>().map_or(0, |sendings| sendings.0),
         };
         let sendings = Sendings(sent + 1);
-        if reused && self.unanswered.is_none() && sendings.0 < MAX_SENDINGS {
+        if reused && self.unanswered.is_none() && sendings < Sendings::MAX {
             // It was most likely closed while it was idle: not the backend's word about the request.
-            self.unanswered = Some((sendings, error.into()));
+            self.unanswered = Some(sendings);
             self.dial(request);
             return Ok(());
         }
         request.extensions_mut().insert(sendings);
-        Err(Unanswered::new(request, error).into())
+        Err(Unanswered::new(request, lost(error)).into())
     }
 
     /// The head of the answer is there.

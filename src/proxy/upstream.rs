@@ -76,7 +76,7 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Upstream {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 /// What every request of a backend shares.
