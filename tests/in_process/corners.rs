@@ -163,10 +163,10 @@ async fn an_answer_from_before_a_failure_proves_nothing() {
     tokio::time::sleep(MS).await;
     a.told.refuses.store(true, SeqCst);
     send(&service, with_cookie("sid=a")).await;
-    assert_eq!(backends.get("a").unwrap().state, State::Down);
+    assert_eq!(backends.get("a").unwrap().state, State::Suspect);
     a.told.gate.add_permits(UNGATED);
     assert_eq!(slow.await.unwrap(), 200);
-    assert_eq!(backends.get("a").unwrap().state, State::Down, "it refuses still");
+    assert_eq!(backends.get("a").unwrap().state, State::Suspect, "it refuses still");
 }
 
 #[tokio::test(start_paused = true)]
@@ -281,18 +281,21 @@ async fn what_may_have_been_executed_is_no_503() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_ended_moves_nobody() {
-    let (backends, [a, b]) = nodes(["a", "b"]);
-    let service = sealed(&backends).retry_idempotent(true).into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
-    a.told.hangs_up.store(true, SeqCst);
-    let answer = client.send(&service, get()).await;
-    assert_eq!(answer.why(), (Verdict::Borrowed, Some("b"), Some(Reason::ConnectFailed)));
-    assert_eq!(answer.token(), None, "the backend may be well, and has the session");
-    a.told.hangs_up.store(false, SeqCst);
-    assert_eq!(client.send(&service, get()).await.body, "a");
-    drop(b);
+async fn a_request_that_another_backend_answers_takes_its_session_along() {
+    for (policy, verdict, home) in
+        [(Failover::Repin, Verdict::Moved, "b"), (Failover::Borrow, Verdict::Borrowed, "a")]
+    {
+        let (backends, [a, _b]) = nodes(["a", "b"]);
+        let service = sealed(&backends).on_unavailable(policy).into_service();
+        let mut client = Client::default();
+        client.send(&service, get()).await;
+        a.told.hangs_up.store(true, SeqCst);
+        let answer = client.send(&service, get()).await;
+        assert_eq!(answer.why(), (verdict, Some("b"), Some(Reason::ConnectFailed)));
+        assert_eq!(answer.token().is_some(), verdict == Verdict::Moved, "in the same step");
+        a.told.hangs_up.store(false, SeqCst);
+        assert_eq!(client.send(&service, get()).await.body, home, "{policy:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

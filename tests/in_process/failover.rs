@@ -3,9 +3,9 @@
 use std::{collections::HashSet, sync::atomic::Ordering::SeqCst};
 
 use http::{Method, Request};
-use tower_sticky::{Failover, Mode, Reason, Verdict};
+use tower_sticky::{BackendId, Failover, Health, Mode, Reason, State, Verdict};
 
-use crate::support::{Body, Client, Node, get, nodes, plain, sealed, send, with_cookie};
+use crate::support::{Body, Client, Node, get, nodes, plain, sealed, send, until, with_cookie};
 
 #[tokio::test(start_paused = true)]
 async fn a_new_session_is_assigned_and_stays() {
@@ -71,42 +71,31 @@ async fn each_candidate_is_tried_once_and_then_the_answer_is_503() {
         let polls = node.told.polled.swap(0, SeqCst);
         assert!(polls <= 2, "one for the request and at most one of the readiness poll");
     }
-    assert_eq!(send(&service, get()).await.status, 503, "all are down now: fail fast");
+    assert_eq!(send(&service, get()).await.status, 503, "all are suspect now, and refuse again");
     for node in &nodes {
-        assert_eq!(node.told.polled.load(SeqCst), 0, "nobody is asked");
+        let polls = node.told.polled.load(SeqCst);
+        assert!((1..=2).contains(&polls), "a suspect is asked before anybody is refused: {polls}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn panic_mode_tries_all_when_all_are_down() {
-    let (backends, [a, b]) = nodes(["a", "b"]);
-    let service = plain(&backends).panic_mode(true).into_service();
-    for node in [&a, &b] {
-        node.told.refuses.store(true, SeqCst);
+async fn panic_mode_tries_all_when_the_probes_have_all_down() {
+    for panics in [true, false] {
+        let (backends, [a, b]) = nodes(["a", "b"]);
+        let health = Health::new().probe(|_: Node, _: BackendId| async { Err::<(), _>("unwell") });
+        let layer = plain(&backends).health(health).panic_mode(panics);
+        assert!(layer.start::<Request<Body>>());
+        until(&backends, "a", State::Down).await;
+        until(&backends, "b", State::Down).await;
+        let service = layer.into_service();
+        a.told.refuses.store(true, SeqCst);
+        let answers = [send(&service, get()).await, send(&service, with_cookie("sid=b")).await];
+        for answer in answers {
+            assert_eq!(answer.status, if panics { 200 } else { 503 });
+            assert_eq!(answer.why().1, panics.then_some("b"), "all are tried, and a pin is honoured");
+        }
+        assert_eq!(b.served(), if panics { 2 } else { 0 }, "nobody is asked without it");
     }
-    assert_eq!(send(&service, get()).await.status, 503);
-    b.told.refuses.store(false, SeqCst);
-    let answer = send(&service, get()).await;
-    assert_eq!(answer.why().1, Some("b"), "both are down, both are tried");
-    a.told.refuses.store(false, SeqCst);
-    b.told.refuses.store(true, SeqCst);
-    send(&service, with_cookie("sid=a")).await;
-    let (backends, [a, b]) = nodes_down();
-    let service = plain(&backends).panic_mode(true).into_service();
-    send(&service, get()).await;
-    for node in [&a, &b] {
-        node.told.refuses.store(false, SeqCst);
-    }
-    let answer = send(&service, with_cookie("sid=b")).await;
-    assert_eq!(answer.why().1, Some("b"), "a pin is honoured even then");
-}
-
-fn nodes_down() -> (tower_sticky::Backends<Node>, [Node; 2]) {
-    let (backends, nodes) = nodes(["a", "b"]);
-    for node in &nodes {
-        node.told.refuses.store(true, SeqCst);
-    }
-    (backends, nodes)
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,13 +127,16 @@ async fn reject_answers_for_a_session_whose_backend_is_down() {
     let mut client = Client::default();
     client.send(&service, get()).await;
     a.told.refuses.store(true, SeqCst);
-    for reason in [Reason::ConnectFailed, Reason::Down] {
+    for _ in 0..2 {
         let answer = client.send(&service, get()).await;
-        assert_eq!(answer.status, 503);
-        assert_eq!(answer.why(), (Verdict::Rejected, Some("a"), Some(reason)));
+        assert_eq!(answer.status, 503, "after a real attempt each time");
+        assert_eq!(answer.why(), (Verdict::Rejected, Some("a"), Some(Reason::ConnectFailed)));
     }
     assert_eq!(b.served(), 0);
     assert_eq!(send(&service, get()).await.body, "b", "new sessions go on");
+    a.told.refuses.store(false, SeqCst);
+    let answer = client.send(&service, get()).await;
+    assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None), "nobody is refused by evidence");
 }
 
 #[tokio::test(start_paused = true)]
@@ -267,13 +259,15 @@ async fn parallel_requests_of_a_sealed_session_fail_over_to_the_same_backend() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unanswered_request_goes_once_to_another_backend_if_that_is_wanted() {
+    let (backends, [a, ..]) = nodes(["a", "b", "c"]);
+    let service = sealed(&backends).retry_idempotent(false).into_service();
+    a.told.hangs_up.store(true, SeqCst);
+    let answer = send(&service, get()).await;
+    assert_eq!((answer.status, answer.why().0), (502, Verdict::Rejected), "not if it is not wanted");
+
     let (backends, [a, b, c]) = nodes(["a", "b", "c"]);
     let service = sealed(&backends).into_service();
     a.told.hangs_up.store(true, SeqCst);
-    let answer = send(&service, get()).await;
-    assert_eq!((answer.status, answer.why().0), (502, Verdict::Rejected), "not by default");
-
-    let service = sealed(&backends).retry_idempotent(true).into_service();
     let answer = send(&service, get()).await;
     assert_ne!(answer.body, "a");
     assert_eq!(answer.why().2, Some(Reason::ConnectFailed));

@@ -114,7 +114,7 @@ async fn sessions_stay_with_an_id_that_is_readdressed() {
         "other",
         "it is down, and the cookie moves"
     );
-    assert_eq!(backends.get("a").unwrap().state, State::Down);
+    assert_eq!(backends.get("a").unwrap().state, State::Suspect);
     fed.insert("a", &new).await;
     let a = backends.get("a").unwrap();
     assert_eq!((a.weight, a.limit, a.mode), (3, 50, Mode::Draining), "the operator's word holds");
@@ -346,7 +346,7 @@ async fn counters_survive_a_removal_while_requests_are_in_flight() {
     settle().await;
     a.told.refuses.store(true, SeqCst);
     send(&service, with_cookie("sid=a")).await;
-    assert_eq!(backends.get("a").unwrap().state, State::Down);
+    assert_eq!(backends.get("a").unwrap().state, State::Suspect);
     backends.set_mode("a", Mode::Disabled).unwrap();
     backends.remove("a").unwrap();
 

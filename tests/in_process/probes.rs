@@ -238,16 +238,16 @@ async fn a_probe_is_not_a_request() {
 async fn a_passed_probe_ends_a_trial() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let mut events = backends.events();
-    let service = start(&backends, health()).into_service();
+    let service = start(&backends, health().consecutive_failures(1)).into_service();
     after(3_000).await;
-    a.told.refuses.store(true, SeqCst);
+    a.told.status.store(500, SeqCst);
     let mut client = Client { token: Some("a".to_owned()) };
     client.send(&service, get()).await;
-    a.told.refuses.store(false, SeqCst);
+    a.told.status.store(200, SeqCst);
     let a_is = |state, cause| [("a".to_owned(), state, cause)];
-    assert_eq!(health_changes(&mut events).await, a_is(State::Down, Cause::ConnectFailed));
+    assert_eq!(health_changes(&mut events).await, a_is(State::Suspect, Cause::Failures));
     after(900).await;
-    assert_eq!(state(&backends, "a"), State::Down, "passed probes do not shorten the ejection");
+    assert_eq!(state(&backends, "a"), State::Suspect, "passed probes do not shorten the ejection");
     after(700).await;
     assert_eq!(health_changes(&mut events).await, a_is(State::Ready, Cause::Probe));
     assert_eq!(backends.get("a").unwrap().requests, 1, "no request had to try");
@@ -257,39 +257,39 @@ async fn a_passed_probe_ends_a_trial() {
 async fn a_failed_probe_fails_a_trial() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let mut events = backends.events();
-    let service = start(&backends, health().fall(1000)).into_service();
+    let service = start(&backends, health().fall(1000).consecutive_failures(1)).into_service();
     after(3_000).await;
-    a.told.refuses.store(true, SeqCst);
+    a.told.status.store(500, SeqCst);
     send(&service, with_cookie("sid=a")).await;
-    let refused = a.told.polled.load(SeqCst);
+    let failed = a.told.polled.load(SeqCst);
     // A second, and then two, for which nothing but a failed trial can be the reason.
     after(1_600).await;
-    a.told.refuses.store(false, SeqCst);
+    a.told.status.store(200, SeqCst);
     after(900).await;
-    assert_eq!(state(&backends, "a"), State::Down, "ejected again");
+    assert_eq!(state(&backends, "a"), State::Suspect, "ejected again");
     after(1_500).await;
     assert_eq!(state(&backends, "a"), State::Ready);
     let changes = health_changes(&mut events).await;
-    assert_eq!(changes.len(), 2, "down, and up again: {changes:?}");
-    assert!(a.told.polled.load(SeqCst) > refused);
+    assert_eq!(changes.len(), 2, "suspect, and well again: {changes:?}");
+    assert!(a.told.polled.load(SeqCst) > failed);
 }
 
 #[tokio::test(start_paused = true)]
 async fn probes_that_rise_end_an_ejection() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let mut events = backends.events();
-    let long = health().ejection(Duration::from_secs(1000));
+    let long = health().ejection(Duration::from_secs(1000)).consecutive_failures(1);
     let service = start(&backends, long).into_service();
     after(3_000).await;
-    a.told.refuses.store(true, SeqCst);
+    a.told.status.store(500, SeqCst);
     send(&service, with_cookie("sid=a")).await;
     after(5_000).await;
-    assert_eq!(state(&backends, "a"), State::Down, "ejected, and by the probes as well");
-    a.told.refuses.store(false, SeqCst);
+    assert_eq!(state(&backends, "a"), State::Down, "ejected, and the probes have it down");
+    a.told.status.store(200, SeqCst);
     after(2_500).await;
     assert_eq!(state(&backends, "a"), State::Ready, "long before the ejection's 100 s are over");
     let causes: Vec<_> = health_changes(&mut events).await.into_iter().map(|e| e.2).collect();
-    assert_eq!(causes, [Cause::ConnectFailed, Cause::Probe]);
+    assert_eq!(causes, [Cause::Failures, Cause::Probe, Cause::Probe]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -480,16 +480,17 @@ async fn times_without_a_sensible_end_do_no_harm() {
     let ever = Duration::MAX;
     let health = health().probe_interval(ever).probe_timeout(ever).readiness_interval(ever);
     let rate = tower_sticky::SuccessRate::new().interval(ever);
-    let health = health.ejection(ever).slow_start(ever).success_rate(rate);
-    let service = start(&backends, health).into_service();
+    let health = health.ejection(ever).slow_start(ever).success_rate(rate).redial(ever, ever);
+    let service = start(&backends, health.consecutive_failures(1)).into_service();
     backends.insert("b", Node::new("b")).unwrap();
-    a.told.refuses.store(true, SeqCst);
+    a.told.status.store(500, SeqCst);
+    assert_eq!(send(&service, with_cookie("sid=a")).await.status, 500);
     assert_eq!(send(&service, with_cookie("sid=a")).await.body, "b");
     // In one leap, and not second by second, as the pool looks after itself.
     tokio::time::advance(Duration::from_millis(3_000_000_000)).await;
     after(2000).await;
-    assert_eq!(state(&backends, "a"), State::Down, "a tenth of a year is longer");
-    a.told.refuses.store(false, SeqCst);
+    assert_eq!(state(&backends, "a"), State::Suspect, "a tenth of a year is longer");
+    a.told.status.store(200, SeqCst);
     tokio::time::advance(Duration::from_millis(400_000_000)).await;
     after(2000).await;
     assert_eq!(send(&service, with_cookie("sid=a")).await.body, "a");

@@ -195,7 +195,7 @@ async fn strict_sessions_are_served_at_home_or_not_at_all() {
     a.told.hangs_up.store(false, SeqCst);
     a.told.refuses.store(true, SeqCst);
     assert_eq!(status(Reason::ConnectFailed).await, 503, "and across failover");
-    assert_eq!(status(Reason::Down).await, 503);
+    assert_eq!(status(Reason::ConnectFailed).await, 503, "a suspect is asked each time");
     backends.set_mode("a", Mode::Disabled).unwrap();
     assert_eq!(status(Reason::Disabled).await, 503);
     let served = b.served();
