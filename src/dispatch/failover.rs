@@ -44,7 +44,6 @@ impl<S: Clone> Dispatch<S> {
             }
             None if evident => {
                 self.detour().remaining = Some(Remaining::only(state.tag));
-                self.owed_to = NonZeroU64::new(state.tag);
                 self.next(None)
             }
             None => Next::Fail(StickyError::Unavailable { backend: state.id.clone() }),

@@ -99,7 +99,10 @@ impl<S: Clone> Dispatch<S> {
     /// application may carry its state over.
     pub(super) fn carry(&mut self, next: Next<S>) -> Next<S> {
         let Next::Try(attempt) = &next else { return next };
-        if self.verdict != Verdict::Moved || self.detour().carried || self.core.before_move.is_none() {
+        if self.verdict != Verdict::Moved
+            || self.detour().carried
+            || self.core.before_move.is_none()
+        {
             return next;
         }
         let core = self.core.clone();

@@ -62,7 +62,11 @@ impl Recovery {
         for watched in &mut self.watched {
             news |= watched.news.as_mut().poll(cx).is_ready();
         }
-        if news || self.sleep.as_mut().poll(cx).is_ready() { Poll::Ready(()) } else { Poll::Pending }
+        if news || self.sleep.as_mut().poll(cx).is_ready() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 }
 

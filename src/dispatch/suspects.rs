@@ -1,7 +1,7 @@
 //! What a request does about suspects: its session's own, which may return, and those that are left when
 //! nobody better is.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -38,6 +38,7 @@ impl<S: Clone> Dispatch<S> {
     #[cold]
     pub(super) fn doubtful_home(&mut self, snapshot: &Snapshot<S>, position: usize) -> Next<S> {
         let state = &snapshot.index().states()[position].clone();
+        self.owed_to = NonZeroU64::new(state.tag);
         let watched = Watched::new(state);
         if state.gate().is_well() {
             // It has returned just now.
@@ -211,7 +212,10 @@ impl<S: Clone> Dispatch<S> {
         for state in remaining.untried(snapshot, self.home()).into_iter().take(left) {
             let news = Watched::new(&state);
             match remaining.step(&state, now, &mut redials) {
-                Step::Go => return self.try_suspect(snapshot, remaining, &state, None),
+                Step::Go => {
+                    let trial = self.wanted_trial(&state, false);
+                    return self.try_suspect(snapshot, remaining, &state, trial);
+                }
                 Step::Try => trial = trial.or(Some(state)),
                 Step::Wait => watched.push(news),
                 Step::Done => {}
@@ -284,8 +288,8 @@ impl Remaining {
     /// were gathered: these first, then the suspects, the least recent failure first.
     fn untried<S>(&self, snapshot: &Snapshot<S>, home: Option<u64>) -> Vec<Arc<BackendState>> {
         let may_serve = |state: &&Arc<BackendState>| {
-            let is_home = home == Some(state.tag)
-                && matches!(state.mode(), Mode::Active | Mode::Draining);
+            let is_home =
+                home == Some(state.tag) && matches!(state.mode(), Mode::Active | Mode::Draining);
             (is_home || (self.only.is_none() && state.may_take_new()))
                 && state.gate() != Gate::Down
                 && !(self.primary_is_busy && state.is_backup())

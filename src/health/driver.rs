@@ -188,7 +188,8 @@ where
             tokio::task::yield_now().await;
         }
         let state = &members.index.states()[position];
-        let Some(service) = service.as_ref().filter(|_| all || state.gate() == Gate::Suspect) else {
+        let Some(service) = service.as_ref().filter(|_| all || state.gate() == Gate::Suspect)
+        else {
             continue;
         };
         // The clone lives for one poll: one that is kept would hold a permit, or a place in a queue.

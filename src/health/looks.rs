@@ -153,11 +153,8 @@ impl Looks {
 mod tests {
     use super::*;
 
-    const BACKOFF: Backoff = Backoff {
-        first: Duration::from_millis(100),
-        longest: Duration::from_secs(1),
-        seed: 7,
-    };
+    const BACKOFF: Backoff =
+        Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(1), seed: 7 };
 
     #[tokio::test(start_paused = true)]
     async fn pauses_double_up_to_the_longest() {

@@ -106,12 +106,7 @@ impl Drop for OpenLook {
     }
 }
 
-fn note_connection<S>(
-    pool: &Pool<S>,
-    state: &BackendState,
-    generation: u64,
-    settings: &Settings,
-) {
+fn note_connection<S>(pool: &Pool<S>, state: &BackendState, generation: u64, settings: &Settings) {
     pool.update(state, Cause::Connected, |sources| {
         if sources.generation == generation {
             sources.evidence.connected(&settings.backoff(state.tag), Instant::now());

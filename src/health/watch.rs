@@ -224,7 +224,9 @@ where
         let ready = poll_fn(|cx| service.poll_ready(cx).map_err(drop));
         match timeout(limit, ready).await {
             Err(_) => return None,
-            Ok(Err(())) => return Some(Err(ProbeFailure::new("its service failed to become ready"))),
+            Ok(Err(())) => {
+                return Some(Err(ProbeFailure::new("its service failed to become ready")));
+            }
             Ok(Ok(())) => {}
         }
         let probing = task.probe.probe(service, &task.state.id);

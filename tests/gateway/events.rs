@@ -19,10 +19,10 @@ async fn every_change_is_told() {
     let mut first = Listener::new(admin).await;
 
     assert_eq!(get(gateway.addr, "/").await.status, StatusCode::SERVICE_UNAVAILABLE);
-    let down = json!({
-        "backend": "a", "from": "ready", "to": "down", "cause": "connect-failed",
+    let suspect = json!({
+        "backend": "a", "from": "ready", "to": "suspect", "cause": "connect-failed",
     });
-    assert_eq!(first.next_of("state").await, down);
+    assert_eq!(first.next_of("state").await, suspect);
 
     let mut second = Listener::new(admin).await;
     let (b, elsewhere) = (echo("b").await, echo("b").await);

@@ -71,10 +71,10 @@ async fn failing_answers_eject_where_that_is_wanted() {
             assert_eq!(answer.backend(), "a", "{health}: the application's answer, not ours");
         }
         if ejects {
-            let down = json!({
-                "backend": "a", "from": "ready", "to": "down", "cause": "failures",
+            let suspect = json!({
+                "backend": "a", "from": "ready", "to": "suspect", "cause": "failures",
             });
-            assert_eq!(listener.next_of("state").await, down);
+            assert_eq!(listener.next_of("state").await, suspect);
             assert_eq!(client.get("/").await.backend(), "b", "the session has moved");
         } else {
             assert_eq!(backend_a(admin).await["state"], "ready");
@@ -85,16 +85,35 @@ async fn failing_answers_eject_where_that_is_wanted() {
 
 #[tokio::test]
 async fn no_more_than_a_share_is_ejected() {
-    for (share, state) in [("0.0", "ready"), ("0.5", "down")] {
-        let (nobody, b) = (refusing(), echo("b").await);
-        let health = format!("outlier = {{ ejection = \"1h\", max_ejected = {share} }}");
-        let urls = [("a", format!("http://{}", nobody.addr)), ("b", b.url())];
+    for (share, state) in [("max_ejected = 0.0,", "ready"), ("", "suspect")] {
+        let (a, b) = (moody("a").await, echo("b").await);
+        let health = format!("outlier = {{ {share} consecutive_5xx = 1, ejection = \"1h\" }}");
+        let urls = [("a", a.backend.url()), ("b", b.url())];
         let (gateway, admin) = gateway(&health, &urls).await;
-        for _ in 0..2 {
-            assert_eq!(get(gateway.addr, "/").await.backend(), "b", "{share}");
-        }
+        a.to_others.store(503, Ordering::SeqCst);
+        assert_eq!(get(gateway.addr, "/").await.status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(backend_a(admin).await["state"], state, "{share}");
     }
+}
+
+/// A backend that has refused is well again by itself, also where no request comes.
+#[tokio::test]
+async fn a_backend_that_returns_is_ready_without_a_request() {
+    let (nobody, b) = (refusing(), echo("b").await);
+    let urls = [("a", format!("http://{}", nobody.addr)), ("b", b.url())];
+    let health = "redial = \"20ms\"\nredial_max = \"50ms\"";
+    let (gateway, admin) = gateway(health, &urls).await;
+    for _ in 0..2 {
+        assert_eq!(get(gateway.addr, "/").await.backend(), "b");
+    }
+    let mut listener = Listener::new(admin).await;
+    assert_eq!(backend_a(admin).await["state"], "suspect");
+    let a = nobody.come_back(axum::Router::new());
+    let ready = json!({
+        "backend": "a", "from": "suspect", "to": "ready", "cause": "connected",
+    });
+    assert_eq!(listener.next_of("state").await, ready);
+    drop(a);
 }
 
 #[tokio::test]

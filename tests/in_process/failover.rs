@@ -92,7 +92,11 @@ async fn panic_mode_tries_all_when_the_probes_have_all_down() {
         let answers = [send(&service, get()).await, send(&service, with_cookie("sid=b")).await];
         for answer in answers {
             assert_eq!(answer.status, if panics { 200 } else { 503 });
-            assert_eq!(answer.why().1, panics.then_some("b"), "all are tried, and a pin is honoured");
+            assert_eq!(
+                answer.why().1,
+                panics.then_some("b"),
+                "all are tried, and a pin is honoured"
+            );
         }
         assert_eq!(b.served(), if panics { 2 } else { 0 }, "nobody is asked without it");
     }
@@ -263,7 +267,11 @@ async fn an_unanswered_request_goes_once_to_another_backend_if_that_is_wanted() 
     let service = sealed(&backends).retry_idempotent(false).into_service();
     a.told.hangs_up.store(true, SeqCst);
     let answer = send(&service, get()).await;
-    assert_eq!((answer.status, answer.why().0), (502, Verdict::Rejected), "not if it is not wanted");
+    assert_eq!(
+        (answer.status, answer.why().0),
+        (502, Verdict::Rejected),
+        "not if it is not wanted"
+    );
 
     let (backends, [a, b, c]) = nodes(["a", "b", "c"]);
     let service = sealed(&backends).into_service();

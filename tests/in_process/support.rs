@@ -17,8 +17,8 @@ use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 use tower::{BoxError, Service, ServiceExt};
 use tower_sticky::{
-    Backends, Cause, Event, Events, Key, KeyRing, NotSent, Outcome, Reason, State, StickyLayer,
-    Unanswered, Verdict, WallClock, affinity::Cookie,
+    Backends, Cause, Disconnected, Event, Events, Key, KeyRing, NotSent, Outcome, Reason, State,
+    StickyLayer, Unanswered, Verdict, WallClock, affinity::Cookie,
 };
 
 pub type Body = http_body_util::Full<bytes::Bytes>;
@@ -41,6 +41,12 @@ pub struct Told {
     pub failed: AtomicBool,
     /// The connection is refused: the request comes back.
     pub refuses: AtomicBool,
+    /// Whoever is refused is told how to redial.
+    pub redialable: AtomicBool,
+    /// Redials do not come to an end.
+    pub redials_hang: AtomicBool,
+    /// Times that it was redialed.
+    pub redialed: AtomicUsize,
     /// The same, once there is a permit of the gate: the connection takes its time.
     pub refuses_later: AtomicBool,
     /// The connection ends before an answer: the request comes back, maybe executed.
@@ -78,6 +84,9 @@ impl Node {
             busy: false.into(),
             failed: false.into(),
             refuses: false.into(),
+            redialable: false.into(),
+            redials_hang: false.into(),
+            redialed: 0.into(),
             refuses_later: false.into(),
             hangs_up: false.into(),
             breaks: false.into(),
@@ -102,6 +111,24 @@ impl Node {
 }
 
 impl Told {
+    /// The error of a refused connection.
+    fn refuse(self: &Arc<Self>, request: Request<Body>) -> BoxError {
+        let not_sent = NotSent::new(request, "connection refused");
+        if !self.redialable.load(SeqCst) {
+            return not_sent.into();
+        }
+        let told = self.clone();
+        not_sent.with_redial(move || told.clone().redial()).into()
+    }
+
+    async fn redial(self: Arc<Self>) -> Result<(), BoxError> {
+        self.redialed.fetch_add(1, SeqCst);
+        while self.redials_hang.load(SeqCst) {
+            after(10).await;
+        }
+        if self.refuses.load(SeqCst) { Err("refused again".into()) } else { Ok(()) }
+    }
+
     pub fn set_busy(&self, busy: bool) {
         self.busy.store(busy, SeqCst);
         for waker in self.waiters.lock().unwrap().drain(..) {
@@ -148,16 +175,21 @@ impl Service<Request<Body>> for Node {
         let (told, name) = (self.told.clone(), self.name);
         Box::pin(async move {
             if told.refuses.load(SeqCst) {
-                return Err(NotSent::new(request, "connection refused").into());
+                return Err(told.refuse(request));
             }
             if told.refuses_later.load(SeqCst) {
                 told.gate.acquire().await?.forget();
                 told.gate.add_permits(1);
-                return Err(NotSent::new(request, "connection refused").into());
+                return Err(told.refuse(request));
             }
             if told.hangs_up.load(SeqCst) {
                 told.served.fetch_add(1, SeqCst);
-                return Err(Unanswered::new(request, "connection closed").into());
+                let mut closed = Disconnected::new("connection closed");
+                if told.redialable.load(SeqCst) {
+                    let told = told.clone();
+                    closed = closed.with_redial(move || told.clone().redial());
+                }
+                return Err(Unanswered::new(request, closed).into());
             }
             if told.breaks.load(SeqCst) {
                 return Err("garbage".into());
