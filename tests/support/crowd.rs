@@ -1,5 +1,7 @@
 //! Clients with cookies that ask all the time, and what became of every request.
 
+#![allow(dead_code)] // Each program uses its part of it.
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,

@@ -1,5 +1,7 @@
 //! Backends that are processes: they are killed or told to stop, and come back at the same address.
 
+#![allow(dead_code)] // Each program uses its part of it.
+
 use std::{
     collections::HashMap,
     io::{BufRead, BufReader},

@@ -1,0 +1,124 @@
+//! Backends that are restarted under load, behind the gateway and behind HAProxy: what it costs.
+//!
+//! ```text
+//! cargo run --release -p tower-sticky-benches --bin restarts
+//! ```
+//!
+//! Three backends, each a process, are killed in turn, one every 0.7 s, and are back 0.1 s later. Sixteen
+//! clients with cookies do not rest meanwhile. Each proxy has one thread for them. It takes a minute.
+
+#![allow(missing_docs)]
+
+#[path = "../../tests/support/crowd.rs"]
+mod crowd;
+mod figures;
+mod proxy;
+#[path = "../../tests/support/server.rs"]
+mod server;
+
+use std::{
+    env,
+    error::Error,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use http::Method;
+use tokio::{task::spawn_blocking, time::sleep};
+
+use crate::{
+    crowd::Exchange,
+    figures::{HEAD, Row},
+    proxy::{Kind, Proxy},
+    server::{Ending, Log, Pace, Server, restart_in_turn},
+};
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+const CLIENTS: usize = 16;
+const UNDISTURBED: Duration = Duration::from_secs(4);
+const PACE: Pace = Pace {
+    length: Duration::from_secs(8),
+    interval: Duration::from_millis(700),
+    down: Duration::from_millis(100),
+};
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> Result<(), Failure> {
+    let programs = build()?;
+    let mut kinds = vec![Kind::Gateway { home_wait: "0s" }, Kind::Gateway { home_wait: "1s" }];
+    match proxy::haproxy_version() {
+        Some(version) => {
+            println!("beside {version}");
+            kinds.extend([Kind::HaProxy { redispatch: true }, Kind::HaProxy { redispatch: false }]);
+        }
+        None => println!("haproxy is not installed: only the gateway is measured"),
+    }
+    println!("{HEAD}");
+    for kind in kinds {
+        match measure(kind, &programs).await {
+            Ok(row) => println!("{kind:<28}{row}"),
+            Err(error) => println!("{kind:<28}could not be measured: {error}"),
+        }
+    }
+    Ok(())
+}
+
+async fn measure(kind: Kind, programs: &Path) -> Result<Row, Failure> {
+    let quiet = undisturbed(kind, programs).await?;
+    let restarts = restarts(kind, programs).await?;
+    Ok(Row::new(&restarts, &quiet))
+}
+
+/// Builds the programs as they are released, and tells where they are.
+fn build() -> Result<PathBuf, Failure> {
+    let this = env::current_exe()?;
+    let target = this.ancestors().nth(2).ok_or("this program is in no target directory")?;
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--locked", "--release", "--example", "gateway", "--example", "backend"])
+        .arg("--target-dir")
+        .arg(target)
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .status()?;
+    match built.success() {
+        true => Ok(target.join("release/examples")),
+        false => Err("the examples cannot be built".into()),
+    }
+}
+
+fn servers(programs: &Path) -> [Server; 3] {
+    let (program, log) = (programs.join("backend"), Log::default());
+    ["a", "b", "c"].map(|name| Server::start(program.clone(), name, &log))
+}
+
+async fn undisturbed(kind: Kind, programs: &Path) -> Result<Vec<Vec<Exchange>>, Failure> {
+    let servers = servers(programs);
+    let proxy = Proxy::start(kind, programs, &servers).await?;
+    let over = Arc::new(AtomicBool::new(false));
+    let end = async {
+        sleep(UNDISTURBED).await;
+        over.store(true, Relaxed);
+    };
+    let asking = crowd::ask(proxy.addr, CLIENTS, &[Method::GET], over.clone());
+    Ok(tokio::join!(asking, end).0)
+}
+
+async fn restarts(kind: Kind, programs: &Path) -> Result<Vec<Vec<Exchange>>, Failure> {
+    let mut servers = servers(programs);
+    let proxy = Proxy::start(kind, programs, &servers).await?;
+    let over = Arc::new(AtomicBool::new(false));
+    let end = over.clone();
+    let restarts = spawn_blocking(move || {
+        restart_in_turn(&mut servers, Ending::Kill, PACE);
+        end.store(true, Relaxed);
+        servers
+    });
+    let sessions = crowd::ask(proxy.addr, CLIENTS, &[Method::GET], over).await;
+    restarts.await?;
+    Ok(sessions)
+}
