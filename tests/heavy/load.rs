@@ -94,7 +94,7 @@ async fn a_backend_that_dies_costs_no_request_that_it_had_not_got() {
         assert!(!post.headers().contains_key(header::SET_COOKIE), "no pin on an error of ours");
     }
     assert_eq!(get.status(), 200, "it may be repeated, and is");
-    assert_eq!(get.headers()[VERDICT], "borrowed", "a connection that ended moves nobody yet");
+    assert_eq!(get.headers()[VERDICT], "moved", "its session goes with it");
     let (dead, records) = (&servers[0], traffic.records());
     assert_eq!(records.len(), REQUESTS);
 
