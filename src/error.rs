@@ -270,8 +270,12 @@ impl<Req> NotSent<Req> {
     /// Says how to find out, without a request, whether the backend can be reached again.
     #[must_use]
     pub fn with_redial(self, redial: impl Redial) -> Self {
+        self.with_redialer(Redialer::new(redial))
+    }
+
+    pub(crate) fn with_redialer(self, redialer: Redialer) -> Self {
         let Self { request, source } = self;
-        let source = Unreachable::new(source, Instant::now(), Redialer::new(redial)).into();
+        let source = Unreachable::new(source, Instant::now(), redialer).into();
         Self { request, source }
     }
 }

@@ -13,7 +13,10 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use crate::{BoxError, NotSent};
+use crate::{
+    BoxError, NotSent,
+    unreachable::{Redial, Redialer},
+};
 
 /// Turns the connection failures of any HTTP client into [`NotSent`] errors, which carry the whole
 /// request, so that the next backend can have it.
@@ -58,12 +61,20 @@ use crate::{BoxError, NotSent};
 pub struct Reclaim<S, F> {
     inner: S,
     is_connect: F,
+    redialer: Option<Redialer>,
 }
 
 impl<S, F> Reclaim<S, F> {
     /// Wraps `inner`; `is_connect` recognises its connection failures.
     pub fn new(inner: S, is_connect: F) -> Self {
-        Self { inner, is_connect }
+        Self { inner, is_connect, redialer: None }
+    }
+
+    /// Says how to find out, without a request, whether the client can connect again; the errors hand it
+    /// out: see [`Redial`]. Without it one request at a time tries a backend that has refused.
+    #[must_use]
+    pub fn with_redial(self, redial: impl Redial) -> Self {
+        Self { redialer: Some(Redialer::new(redial)), ..self }
     }
 
     /// The client.
@@ -108,6 +119,7 @@ where
             future: Some(self.inner.call(Request::from_parts(parts, body))),
             is_connect: self.is_connect.clone(),
             kept: Some((head, slot)),
+            redialer: self.redialer.clone(),
         }
     }
 }
@@ -152,6 +164,7 @@ pin_project! {
         future: Option<Fut>,
         is_connect: F,
         kept: Option<(Head, Arc<Slot<B>>)>,
+        redialer: Option<Redialer>,
     }
 }
 
@@ -181,7 +194,12 @@ where
             && let Some((head, slot)) = kept
             && let Some(body) = slot.take()
         {
-            return Poll::Ready(Err(Box::new(NotSent::new(head.with(body), error))));
+            let not_sent = NotSent::new(head.with(body), error);
+            let not_sent = match this.redialer.take() {
+                Some(redialer) => not_sent.with_redialer(redialer),
+                None => not_sent,
+            };
+            return Poll::Ready(Err(not_sent.into()));
         }
         Poll::Ready(Err(error.into()))
     }

@@ -22,7 +22,7 @@ use tonic::{
 };
 use tower_service::Service;
 
-use crate::{BoxError, ConfigError, Reclaim, ReclaimFuture};
+use crate::{BoxError, ConfigError, NotSent, Reclaim, ReclaimFuture, Redial};
 
 /// How long connecting may take where the endpoint does not say.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -32,7 +32,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// - It connects when the first call comes, and again after the connection was lost.
 /// - A call that was surely not sent comes back as [`NotSent`](crate::NotSent), its messages untouched,
 ///   and goes to another backend: no connection came about, or it was closed before the call had its
-///   turn. Nothing else is ever repeated.
+///   turn. After a closed connection a fresh one is tried first. Nothing else is ever repeated.
+/// - It can be [redialed](crate::Redial), so that it is well again as soon as the server is.
 /// - When the channel's worker has ended, for example with the runtime it ran on, the next call builds
 ///   another channel.
 /// - Connecting may take as long as the endpoint's `connect_timeout` says, else 1 s.
@@ -158,11 +159,30 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> GrpcFuture<B> {
-        let future = self.ready.take().map(|(_, channel)| {
-            let is_unsent: IsUnsent = is_unsent;
-            Reclaim::new(Erasing(channel), is_unsent).call(request)
-        });
-        GrpcFuture { future }
+        let call = self.ready.take().map(|(_, channel)| begin(channel, request));
+        GrpcFuture { call, again: None, repeated: false, shared: self.shared.clone() }
+    }
+}
+
+type Call<B> =
+    ReclaimFuture<<Channel as Service<Request<TonicBody>>>::Future, IsUnsent, B>;
+
+/// Begins a call on a channel that is ready.
+fn begin<B>(channel: Channel, request: Request<B>) -> Call<B>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    let is_unsent: IsUnsent = is_unsent;
+    Reclaim::new(Erasing(channel), is_unsent).call(request)
+}
+
+/// Connects anew, and keeps the connection for the next call.
+impl Redial for GrpcChannel {
+    async fn redial(&self) -> Result<(), BoxError> {
+        let channel = self.shared.endpoint.connect().await?;
+        self.shared.current.store(Some(Arc::new(channel)));
+        Ok(())
     }
 }
 
@@ -216,23 +236,85 @@ fn is_unsent(error: &transport::Error) -> bool {
     false
 }
 
+/// Whether a connection was lost, and not that none came about.
+fn is_lost(error: &BoxError) -> bool {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error.as_ref());
+    while let Some(error) = next {
+        if error.is::<ConnectError>() {
+            return false;
+        }
+        next = error.source();
+    }
+    true
+}
+
 pin_project! {
     /// The future of [`GrpcChannel`].
     pub struct GrpcFuture<B> {
         #[pin]
-        future: Option<ReclaimFuture<<Channel as Service<Request<TonicBody>>>::Future, IsUnsent, B>>,
+        call: Option<Call<B>>,
+        // The call that is to be made once more, and the channel that is to become ready for it.
+        again: Option<(Channel, Request<B>)>,
+        repeated: bool,
+        shared: Arc<Shared>,
     }
 }
 
-impl<B: Send + 'static> Future for GrpcFuture<B> {
+impl<B> Future for GrpcFuture<B>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
     type Output = Result<Response<TonicBody>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().future.as_pin_mut() {
-            Some(future) => future.poll(cx),
-            None => Poll::Ready(Err("called before it was ready: poll_ready comes first".into())),
+        let mut this = self.project();
+        loop {
+            if let Some((channel, _)) = this.again {
+                let ready = ready!(channel.poll_ready(cx));
+                if let Some((channel, request)) = this.again.take() {
+                    match ready {
+                        Ok(()) => this.call.set(Some(begin(channel, request))),
+                        Err(error) => return Poll::Ready(Err(not_sent(this.shared, request, error))),
+                    }
+                }
+            }
+            let Some(call) = this.call.as_mut().as_pin_mut() else {
+                let error = "called before it was ready: poll_ready comes first";
+                return Poll::Ready(Err(error.into()));
+            };
+            let error = match ready!(call.poll(cx)) {
+                Ok(response) => return Poll::Ready(Ok(response)),
+                Err(error) => error,
+            };
+            let unsent = match error.downcast::<NotSent<Request<B>>>() {
+                Ok(not_sent) => not_sent.into_parts(),
+                Err(error) => return Poll::Ready(Err(error)),
+            };
+            let (Some(request), source) = unsent else {
+                return Poll::Ready(Err(unsent.1));
+            };
+            // A connection that the server has closed says nothing about a fresh one.
+            if is_lost(&source)
+                && !std::mem::replace(this.repeated, true)
+                && let Ok(channel) = this.shared.channel()
+            {
+                *this.again = Some((Channel::clone(&channel), request));
+                continue;
+            }
+            return Poll::Ready(Err(not_sent(this.shared, request, source)));
         }
     }
+}
+
+/// The error of a call that was not sent, with the way to connect again.
+fn not_sent<B: Send + 'static>(
+    shared: &Arc<Shared>,
+    request: Request<B>,
+    source: impl Into<BoxError>,
+) -> BoxError {
+    let channel = GrpcChannel { shared: shared.clone(), ready: None };
+    NotSent::new(request, source).with_redial(channel).into()
 }
 
 impl<B> fmt::Debug for GrpcFuture<B> {
