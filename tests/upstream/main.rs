@@ -6,6 +6,7 @@ mod failures;
 mod http1;
 mod http2;
 mod probes;
+mod redial;
 mod rules;
 mod support;
 mod upgrade;
