@@ -1,5 +1,6 @@
 //! Who can serve: the pool, its immutable snapshot, and what is known about each backend.
 
+mod availability;
 mod backends;
 mod balance;
 mod census;
@@ -10,6 +11,7 @@ mod housekeeping;
 mod id;
 mod in_flight;
 mod latency;
+mod mode;
 mod options;
 #[cfg(any(feature = "discover", feature = "dns"))]
 mod owned;
@@ -31,16 +33,8 @@ mod turns;
 
 #[cfg(feature = "dns")]
 pub(crate) use self::owned::Standing;
-pub use self::{
-    backends::Backends,
-    drain::{Drain, DrainEnd, DrainReport, DrainSignal, Draining},
-    id::BackendId,
-    options::BackendOptions,
-    pool::PoolError,
-    state::{Mode, State},
-    status::{BackendStatus, PoolStatus},
-};
 pub(crate) use self::{
+    availability::{Gate, Readiness},
     balance::session_moved,
     id::MAX_ID_LEN,
     in_flight::{Entered, InFlight},
@@ -48,8 +42,17 @@ pub(crate) use self::{
     pool::Pool,
     slots::{Place, Slot},
     snapshot::{Index, Members, Snapshot, TagHasher},
-    state::{BackendState, Gate, Readiness},
+    state::BackendState,
     tiers::Tier,
+};
+pub use self::{
+    backends::Backends,
+    drain::{Drain, DrainEnd, DrainReport, DrainSignal, Draining},
+    id::BackendId,
+    mode::{Mode, State},
+    options::BackendOptions,
+    pool::PoolError,
+    status::{BackendStatus, PoolStatus},
 };
 #[cfg(any(feature = "discover", feature = "dns"))]
 pub(crate) use self::{

@@ -14,12 +14,12 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     BackendId, BackendState, Gate, Readiness,
+    availability::Sources,
     balance::Balance,
     departed::Departed,
     drain::DrainEnd,
     published::Published,
     snapshot::{Members, Snapshot},
-    state::Sources,
 };
 use crate::{
     Cause, ConfigError, Event, events::Publisher, limiter::Limiter, outcome::Counters,

@@ -9,8 +9,10 @@ use std::{
 use twox_hash::XxHash3_64;
 
 use super::{
+    availability::Gate,
     id,
-    state::{BackendState, Gate, Mode},
+    mode::Mode,
+    state::BackendState,
     tiers::{Tier, tiers},
 };
 use crate::{

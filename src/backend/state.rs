@@ -12,10 +12,11 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use tokio::{sync::Notify, time::Instant};
+use tokio::sync::Notify;
 
 use super::{
-    BackendId, BackendOptions,
+    BackendId, BackendOptions, Mode, State,
+    availability::{Gate, Sources},
     census::Census,
     drain::{Drainage, Phase},
     slots::{HasSlots, Slots},
@@ -26,147 +27,8 @@ use super::{
 use super::{owner::Mark, pool::lock};
 use crate::{
     Failover,
-    health::{Active, Evidence, LookId, Ramp, Window},
+    health::{LookId, Ramp, Window},
 };
-
-/// Whether a backend can serve, as its health sources see it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum State {
-    /// It serves. Unknown at the start counts as ready.
-    Ready,
-    /// It is saturated: it keeps its sessions and gets no new ones while another can take them.
-    Busy,
-    /// Requests or connections have failed there: others are preferred, and it is looked at until it is
-    /// well. It is tried before a request is refused.
-    Suspect,
-    /// Its active probes have failed: it gets no request.
-    Down,
-}
-
-impl State {
-    /// The word used in logs and interfaces: `ready`, `busy`, `suspect` or `down`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ready => "ready",
-            Self::Busy => "busy",
-            Self::Suspect => "suspect",
-            Self::Down => "down",
-        }
-    }
-}
-
-/// What the operator wants of a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Mode {
-    /// Serves its sessions and takes new ones.
-    Active,
-    /// Serves its sessions and takes no new ones.
-    Draining,
-    /// Gets no request, as if it were down.
-    Disabled,
-    /// Its drain is over: gets no request, and its sessions go elsewhere. Set by the deadline of a
-    /// [drain](crate::Backends::drain).
-    Drained,
-}
-
-impl Mode {
-    /// The word used in logs and interfaces: `active`, `draining`, `disabled` or `drained`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Draining => "draining",
-            Self::Disabled => "disabled",
-            Self::Drained => "drained",
-        }
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// The health that a request meets, from all sources together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Gate {
-    Ready,
-    Busy,
-    /// There is evidence against it.
-    Suspect,
-    Down,
-}
-
-impl Gate {
-    /// Whether nothing is held against it.
-    pub(crate) fn is_well(self) -> bool {
-        matches!(self, Self::Ready | Self::Busy)
-    }
-
-    /// The health shown to people.
-    pub(crate) fn state(self) -> State {
-        match self {
-            Self::Ready => State::Ready,
-            Self::Busy => State::Busy,
-            Self::Suspect => State::Suspect,
-            Self::Down => State::Down,
-        }
-    }
-}
-
-/// What the readiness poll saw last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Readiness {
-    #[default]
-    Ready,
-    Busy,
-    Failed,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Sources {
-    pub(crate) readiness: Readiness,
-    pub(crate) evidence: Evidence,
-    pub(crate) active: Active,
-    /// Grows with each service that the backend is given.
-    pub(crate) generation: u64,
-}
-
-impl Sources {
-    /// The backend has another service, of which nothing is known.
-    pub(crate) fn forget(&mut self) {
-        // The looks are numbered on: the result of one that is under way is of no interest.
-        let mut looks = std::mem::take(&mut self.evidence.looks);
-        looks.forget();
-        *self = Self { generation: self.generation.wrapping_add(1), ..Self::default() };
-        self.evidence.looks = looks;
-    }
-
-    /// The health that all sources together make.
-    fn gate(&self) -> Gate {
-        match self.readiness {
-            _ if self.active.is_down() => Gate::Down,
-            Readiness::Failed => Gate::Suspect,
-            _ if self.evidence.is_suspect() => Gate::Suspect,
-            Readiness::Busy => Gate::Busy,
-            Readiness::Ready => Gate::Ready,
-        }
-    }
-
-    /// Since when the backend has been out of reach: its connections are refused, or its probes have it
-    /// down.
-    pub(crate) fn outage(&self) -> Option<Instant> {
-        [self.evidence.outage(), self.active.fell()].into_iter().flatten().min()
-    }
-}
 
 pub(crate) struct BackendState {
     pub(crate) id: BackendId,

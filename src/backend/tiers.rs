@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::state::{BackendState, Gate};
+use super::{BackendState, Gate};
 
 /// Backends that are equally good for a new session.
 #[derive(Debug, Clone)]

@@ -17,7 +17,8 @@ use crate::{
     health::Access,
 };
 
-/// How long redials have before a request itself tries a suspect that cannot be redialed.
+/// How long redials have before a request itself tries a suspect that cannot be redialed, or waits for a
+/// backend that is busy.
 const HEAD_START: Duration = Duration::from_millis(100);
 
 /// What a request can do about one suspect.
@@ -230,6 +231,12 @@ impl<S: Clone> Dispatch<S> {
             if watched.is_empty() || now >= start {
                 let trial = Trial::last(&state);
                 return self.try_suspect(snapshot, remaining, &state, trial);
+            }
+            until = until.min(start);
+        } else if remaining.parked.is_some() {
+            // A busy backend is well, and is waited for once a redial had the time to find another.
+            if now >= start {
+                return None;
             }
             until = until.min(start);
         }

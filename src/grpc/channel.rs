@@ -164,8 +164,7 @@ where
     }
 }
 
-type Call<B> =
-    ReclaimFuture<<Channel as Service<Request<TonicBody>>>::Future, IsUnsent, B>;
+type Call<B> = ReclaimFuture<<Channel as Service<Request<TonicBody>>>::Future, IsUnsent, B>;
 
 /// Begins a call on a channel that is ready.
 fn begin<B>(channel: Channel, request: Request<B>) -> Call<B>
@@ -275,7 +274,9 @@ where
                 if let Some((channel, request)) = this.again.take() {
                     match ready {
                         Ok(()) => this.call.set(Some(begin(channel, request))),
-                        Err(error) => return Poll::Ready(Err(not_sent(this.shared, request, error))),
+                        Err(error) => {
+                            return Poll::Ready(Err(not_sent(this.shared, request, error)));
+                        }
                     }
                 }
             }

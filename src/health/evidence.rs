@@ -295,6 +295,12 @@ mod tests {
         case.evidence.connected(&case.backoff, Instant::now());
         case.evidence.refused(slow, None, &case.settings, &case.backoff, Instant::now());
         assert!(case.evidence.is_quiet());
+        // An outage is counted from when the connection was begun.
+        let slow = Refusal { began: Instant::now(), redialer: None, text: "timed out".into() };
+        let began = slow.began;
+        tokio::time::advance(Duration::from_millis(500)).await;
+        case.evidence.refused(slow, None, &case.settings, &case.backoff, Instant::now());
+        assert_eq!(case.evidence.outage(), Some(began));
     }
 
     #[tokio::test(start_paused = true)]

@@ -42,6 +42,7 @@ pub(crate) fn record_failure<S>(
         Failure::NoAnswer | Failure::Answer => Cause::Failures,
     };
     let is_refusal = matches!(failure, Failure::Refused(_));
+    let is_answer = matches!(failure, Failure::Answer);
     let mut eject = false;
     pool.update(state, cause, |sources| {
         let evidence = &mut sources.evidence;
@@ -63,8 +64,10 @@ pub(crate) fn record_failure<S>(
     if eject {
         self::eject(pool, state, Cause::Failures, settings);
     }
-    // The next look has a time that the driver has to know.
-    pool.wake.notify_one();
+    if !is_answer {
+        // The next look has a time that the driver has to know.
+        pool.wake.notify_one();
+    }
 }
 
 /// Takes a backend out, if that leaves enough of the others in.

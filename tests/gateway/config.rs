@@ -55,12 +55,16 @@ type = "p2c"
 unavailable = "repin"
 busy = "borrow"
 busy_wait = "200ms"
+home_wait = "1s"
+max_attempts = 16
 retry = "idempotent"
 panic = false
 backup = "return"
 
 [health]
 readiness_interval = "1s"
+redial = "100ms"
+redial_max = "1s"
 probe = { path = "/healthz?from=gateway", interval = "1s", timeout = "500ms", rise = 2, fall = 100 }
 outlier = { connect_failures = 1, consecutive_5xx = 5, ejection = "10s", max_ejected = 0.5 }
 slow_start = "10s"
@@ -344,6 +348,10 @@ async fn bad_files_are_refused() {
             &["health.outlier.max_ejected", "50", "1.0"],
         ),
         ("", "[health]\noutlier = { max_ejected = nan }", &["health.outlier.max_ejected", "1.0"]),
+        ("", "[health]\nredial = \"0s\"", &["health.redial", "1ms"]),
+        ("", "[health]\nredial = \"2s\"\nredial_max = \"1s\"", &["health.redial_max", "2s"]),
+        ("", "[failover]\nmax_attempts = 0", &["failover.max_attempts", "at least 1"]),
+        ("", "[failover]\nhome_wait = 1", &["home_wait", "duration"]),
         ("", "[rebalance]\ntolerance = 1", &["rebalance", "tolerance", "1.25"]),
         ("", "[rebalance]\ntolerance = nan", &["rebalance", "tolerance", "1.25"]),
         ("", "[rebalance]\nidle_for = \"500ms\"", &["rebalance", "idle_for", "one second"]),

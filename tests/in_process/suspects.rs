@@ -355,6 +355,26 @@ async fn a_key_borrows_always_the_same_backend_and_comes_home() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_busy_backend_is_waited_for_rather_than_a_suspect_that_hangs() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    backends.set_limit("b", 1).unwrap();
+    let service = plain(&backends).into_service();
+    a.told.redialable.store(true, SeqCst);
+    refuse(&a, true);
+    send(&service, with_cookie("sid=a")).await;
+    a.told.redials_hang.store(true, SeqCst);
+    after(150).await;
+    b.told.gate.forget_permits(UNGATED);
+    let holder = ask(&service, with_cookie("sid=b"));
+    after(1).await;
+    let waiting = ask(&service, get());
+    after(500).await;
+    b.told.gate.add_permits(UNGATED);
+    assert_eq!(waiting.await.unwrap().body, "b");
+    holder.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_request_is_sent_more_than_three_times() {
     let (backends, nodes) = nodes(["a", "b", "c", "d"]);
     for node in &nodes {

@@ -98,9 +98,8 @@ fn serve(listener: TcpListener, http2: bool) -> Arc<AtomicUsize> {
 }
 
 async fn serve_one(socket: TcpStream, http2: bool) {
-    let answer = service_fn(|_| async {
-        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
-    });
+    let answer =
+        service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok"))) });
     let io = TokioIo::new(socket);
     if http2 {
         let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
@@ -137,8 +136,7 @@ async fn a_connection_is_opened_in_the_background_and_kept_for_the_next_request(
 
 #[tokio::test]
 async fn whoever_says_goodbye_properly_is_not_suspected() {
-    let closing: &[u8] =
-        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+    let closing: &[u8] = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
     let a = raw(move |_, mut socket| async move {
         read_head(&mut socket).await?;
         socket.write_all(closing).await
@@ -166,9 +164,8 @@ async fn whoever_says_goodbye_properly_is_not_suspected() {
 async fn goaway_is_no_evidence() {
     // Each connection is told to end after one request.
     let backend = raw(|_, socket| async move {
-        let answer = service_fn(|_| async {
-            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
-        });
+        let answer =
+            service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok"))) });
         let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         let connection = server.serve_connection(TokioIo::new(socket), answer);
         let mut connection = std::pin::pin!(connection);
