@@ -35,9 +35,10 @@ words! {
         ExpiredIdle = "expired-idle",
         /// The session was older than its absolute timeout.
         ExpiredAbsolute = "expired-absolute",
-        /// The token is not one: empty, oversize, not well formed, or dated in the future.
+        /// The token is not one: empty, oversize, not well formed, or dated further ahead than clocks may
+        /// differ.
         Malformed = "malformed",
-        /// The token is not sealed under any of our keys for this pool and this cookie.
+        /// The token is not sealed under any of our keys for this cookie.
         Forged = "forged",
         /// The token names a backend that is not in the pool.
         Unknown = "unknown",
@@ -57,6 +58,8 @@ words! {
         Rebalanced = "rebalanced",
         /// The application or the caller asked for it.
         Requested = "requested",
+        /// The token is one of another pool under the same keys.
+        OtherPool = "other-pool",
     }
 }
 
@@ -70,6 +73,7 @@ impl Reason {
                 | Self::ExpiredAbsolute
                 | Self::Malformed
                 | Self::Forged
+                | Self::OtherPool
                 | Self::Unknown
         )
     }

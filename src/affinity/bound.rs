@@ -155,7 +155,7 @@ impl Origin {
 /// What a request carries.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Reading {
-    /// The first usable pin: authentic and in time.
+    /// The first usable pin: authentic and in time; of two of one session that of the later epoch.
     pub(crate) pin: Option<Pin>,
     /// The position of the pin's backend in the index that was looked at; `None` when it has left the
     /// pool, so that the pin only says which session it is.
@@ -191,16 +191,29 @@ impl Reading {
         token.is_ok()
     }
 
-    /// Notes a good token.
+    /// Notes a good token. After another one it counts only for the same session, in a later epoch.
     #[inline]
     pub(super) fn accept(&mut self, usable: life::Usable) {
+        if self.position.is_some() && !self.is_outdated_by(&usable.pin) {
+            return;
+        }
         let life::Usable { pin, position, refresh, rested } = usable;
         (self.pin, self.position) = (Some(pin), Some(position));
         (self.refresh, self.rested, self.reason) = (refresh, rested, None);
     }
 
-    /// Notes a token that is of no use; the first one is remembered.
+    /// Whether the pin is that of the same session in a later epoch.
+    #[cold]
+    fn is_outdated_by(&self, other: &Pin) -> bool {
+        let same = |pin: Pin| pin.session != 0 && pin.session == other.session;
+        self.pin.is_some_and(|pin| same(pin) && pin.epoch < other.epoch)
+    }
+
+    /// Notes a token that is of no use; the first one is remembered, unless one was good.
     pub(super) fn refuse(&mut self, refused: life::Refused) {
+        if self.position.is_some() {
+            return;
+        }
         self.pin = self.pin.or(refused.gone);
         self.reason = self.reason.or(Some(refused.reason));
     }

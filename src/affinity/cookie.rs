@@ -94,6 +94,16 @@ impl Cookie {
         self
     }
 
+    /// How far the dates of a token may lie ahead of this gateway's clock, in whole seconds; default 1
+    /// hour. One that lies within it is accepted, and written anew with dates of now; one further ahead
+    /// is [malformed](crate::Reason::Malformed). The idle timeout must exceed the difference of the
+    /// gateways' clocks.
+    #[must_use]
+    pub fn clock_skew(mut self, skew: Duration) -> Self {
+        self.life.skew = skew;
+        self
+    }
+
     /// Makes the cookie outlive the browser's session: `Max-Age` is what is left of the absolute
     /// timeout, which must be set.
     #[must_use]
@@ -209,7 +219,8 @@ impl BoundAffinity for Bound {
         while let Some(value) = cookies.next(&self.name) {
             reading.found = !self.options.forward;
             reading.sole = cookies.is_sole();
-            if self.tokens.read(value, pool, &mut reading) {
+            let usable = self.tokens.read(value, pool, &mut reading);
+            if usable && (reading.sole || !self.tokens.have_epochs()) {
                 break;
             }
         }

@@ -63,6 +63,16 @@ impl Header {
         self
     }
 
+    /// How far the dates of a token may lie ahead of this gateway's clock, in whole seconds; default 1
+    /// hour. One that lies within it is accepted, and written anew with dates of now; one further ahead
+    /// is [malformed](crate::Reason::Malformed). The idle timeout must exceed the difference of the
+    /// gateways' clocks.
+    #[must_use]
+    pub fn clock_skew(mut self, skew: Duration) -> Self {
+        self.life.skew = skew;
+        self
+    }
+
     /// Whether backends see the header; default `false`.
     #[must_use]
     pub fn forward(mut self, forward: bool) -> Self {
@@ -125,7 +135,8 @@ impl BoundAffinity for Bound {
         let mut reading = Reading::default();
         for value in request.headers.get_all(&self.name) {
             reading.found = !self.forward;
-            if self.tokens.read(value.as_bytes(), pool, &mut reading) {
+            let usable = self.tokens.read(value.as_bytes(), pool, &mut reading);
+            if usable && !self.tokens.have_epochs() {
                 break;
             }
         }

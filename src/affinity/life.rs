@@ -10,21 +10,23 @@ use crate::{
     token::{self, Context, Pin, Unusable},
 };
 
-/// How far a token's dates may lie in the future: gateways' clocks differ.
-const SKEW_SECONDS: u64 = 300;
+/// How far a token's dates may lie ahead unless somebody says otherwise: gateways' clocks differ.
+const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 
 /// What a user chose.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Life {
     /// `None` for a plain token.
     pub(super) keys: Option<KeyRing>,
     pub(super) idle: Option<Duration>,
     pub(super) absolute: Option<Duration>,
+    /// How far its dates may lie ahead.
+    pub(super) skew: Duration,
 }
 
 impl Life {
     pub(super) fn new(keys: Option<KeyRing>) -> Self {
-        Self { keys, idle: None, absolute: None }
+        Self { keys, idle: None, absolute: None, skew: CLOCK_SKEW }
     }
 
     /// What is wrong with it, as the end of a sentence about its carrier.
@@ -67,7 +69,8 @@ impl Life {
         pool: &Look<'_>,
     ) -> Result<Usable, Refused> {
         let (issued, seen) = (u64::from(pin.issued), u64::from(pin.seen));
-        if issued.max(seen) > now + SKEW_SECONDS {
+        let ahead = issued.max(seen).saturating_sub(now);
+        if ahead > self.skew.as_secs() {
             return Err(Reason::Malformed.into());
         }
         let (age, idle) = (now.saturating_sub(issued), now.saturating_sub(seen));
@@ -87,7 +90,7 @@ impl Life {
             let late = rest.div_ceil(3);
             (idle >= late, idle >= rest + late)
         });
-        Ok(Usable { pin, position, refresh: due || stale || old_key, rested })
+        Ok(Usable { pin, position, refresh: due || stale || old_key || ahead > 0, rested })
     }
 }
 
@@ -96,6 +99,7 @@ impl From<Unusable> for Reason {
         match unusable {
             Unusable::Malformed => Self::Malformed,
             Unusable::Forged => Self::Forged,
+            Unusable::OtherPool => Self::OtherPool,
         }
     }
 }
@@ -109,16 +113,17 @@ pub(super) fn begin(keys: &KeyRing, commit: &Commit<'_>) -> Pin {
     Pin { backend: commit.backend.tag, session, epoch, issued: now, seen: now }
 }
 
-/// The pin of a session that goes on where it was.
+/// The pin of a session that goes on where it was. Its first date changes only when it lies ahead: then
+/// another gateway's clock is.
 pub(super) fn keep(pin: Pin, commit: &Commit<'_>) -> Pin {
-    Pin { seen: (unix_millis(commit.clock) / 1000) as u32, ..pin }
+    let now = (unix_millis(commit.clock) / 1000) as u32;
+    Pin { issued: pin.issued.min(now), seen: now, ..pin }
 }
 
 /// The pin of a session that goes on at the backend of `commit`.
 pub(super) fn moved(pin: Pin, commit: &Commit<'_>) -> Pin {
-    let seen = (unix_millis(commit.clock) / 1000) as u32;
     let epoch = commit.plan.epoch.max(pin.epoch.saturating_add(1));
-    Pin { backend: commit.backend.tag, epoch, seen, ..pin }
+    Pin { backend: commit.backend.tag, epoch, ..keep(pin, commit) }
 }
 
 /// An error about `carrier`, such as `the cookie "sid"`.
@@ -182,6 +187,12 @@ impl Tokens {
 
     pub(super) fn context(&self) -> &Context {
         &self.context
+    }
+
+    /// Whether of two good tokens the second may be the one to follow: tokens have epochs.
+    #[inline]
+    pub(super) fn have_epochs(&self) -> bool {
+        self.life.keys.is_some()
     }
 
     /// Reads the pin that `token` stands for, and tells whether it is of use.

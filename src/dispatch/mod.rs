@@ -268,7 +268,10 @@ impl<S: Clone> Dispatch<S> {
         }
         if let Some(reason) = reading.reason {
             self.core.backends.pool().counters.token_error(reason);
-            let unknown = matches!(reason, Reason::Malformed | Reason::Forged | Reason::Unknown);
+            let unknown = matches!(
+                reason,
+                Reason::Malformed | Reason::Forged | Reason::OtherPool | Reason::Unknown
+            );
             if self.strict && unknown {
                 return Next::Fail(StickyError::UnknownSession { reason });
             }

@@ -1,19 +1,19 @@
 //! The envelope: the session id of an application, sealed together with our pin.
 //!
-//! `ts1~`, and then in URL-safe base64 without padding:
+//! `ts2~`, and then in URL-safe base64 without padding:
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | version (2 bits, now 1) and key id (6 bits) |
+//! | 1 | version (2 bits, now 2) and key id (6 bits) |
 //! | 12 | nonce, by chance |
-//! | 30 | the pin as in a sealed token, sealed as all that follows |
+//! | 38 | the pool and the pin as in a sealed token, sealed as all that follows |
 //! | 4 | when the application's cookie ends, in Unix seconds; 0: with the browser's session |
 //! | 2 | length of the id |
 //! | … | the id |
 //! | … | the attributes of the application's cookie, each with the `;` before it |
 //! | 16 | authentication tag of AES-256-GCM |
 //!
-//! All numbers with their most significant byte first. Purpose, pool and name of the carrier are
+//! All numbers with their most significant byte first. Purpose and name of the carrier are
 //! authenticated with it (associated data). An id and attributes of together more than 2,048 bytes
 //! are not sealed: no client would keep such a cookie.
 
@@ -23,12 +23,12 @@ use ring::aead::{Aad, Nonce};
 use super::{
     Context, KeyRing, Pin, Unusable,
     key_ring::SealingKey,
-    sealed::{BODY_LEN, HEAD_LEN, TAG_LEN, VERSION, pin_of, write_pin},
+    sealed::{BODY_LEN, HEAD_LEN, TAG_LEN, VERSION},
 };
 
 /// What every envelope begins with, so that an id from before the first envelope is told from a bad
 /// one. No application is known to make ids like this.
-const MARK: &[u8] = b"ts1~";
+const MARK: &[u8] = b"ts2~";
 
 const FIXED_LEN: usize = BODY_LEN + 4 + 2;
 const MAX_CONTENT: usize = 2048;
@@ -73,7 +73,7 @@ pub(crate) fn open_envelope(
         known = true;
         // A failed attempt spoils what it is tried on.
         if let Some(letter) = open_with(key, context, raw.clone()) {
-            return Ok((letter, position > 0));
+            return letter.map(|letter| (letter, position > 0));
         }
     }
     if !known {
@@ -82,20 +82,31 @@ pub(crate) fn open_envelope(
     Err(Unusable::Forged)
 }
 
-fn open_with(key: &SealingKey, context: &Context, mut raw: Vec<u8>) -> Option<Letter> {
+/// `None` when this key did not seal it.
+fn open_with(
+    key: &SealingKey,
+    context: &Context,
+    mut raw: Vec<u8>,
+) -> Option<Result<Letter, Unusable>> {
     let (head, sealed) = raw.split_at_mut(HEAD_LEN);
     let nonce = Nonce::try_assume_unique_for_key(&head[1..]).ok()?;
-    let body = &*key.aead.open_in_place(nonce, Aad::from(&*context.0), sealed).ok()?;
+    let body = &*key.aead.open_in_place(nonce, Aad::from(&*context.data), sealed).ok()?;
+    Some(letter_of(context, body).unwrap_or(Err(Unusable::Malformed)))
+}
+
+/// `None` when it is too short.
+fn letter_of(context: &Context, body: &[u8]) -> Option<Result<Letter, Unusable>> {
     let (pin, body) = body.split_at_checked(BODY_LEN)?;
     let (expires, body) = body.split_first_chunk()?;
     let (id_len, body) = body.split_first_chunk()?;
     let (id, attributes) = body.split_at_checked(usize::from(u16::from_be_bytes(*id_len)))?;
-    Some(Letter {
-        pin: pin_of(pin)?,
+    let letter = |pin| Letter {
+        pin,
         expires: u32::from_be_bytes(*expires),
         id: id.into(),
         attributes: attributes.into(),
-    })
+    };
+    Some(context.pin_of(pin).map(letter))
 }
 
 /// Seals a letter under the first key of the ring. `None` when it is too long, or the system has no
@@ -114,13 +125,13 @@ pub(crate) fn seal_envelope(ring: &KeyRing, context: &Context, letter: &Letter) 
         return None;
     }
     let nonce = Nonce::try_assume_unique_for_key(&raw[1..HEAD_LEN]).ok()?;
-    write_pin(&letter.pin, &mut raw[HEAD_LEN..]);
+    context.write(&letter.pin, &mut raw[HEAD_LEN..]);
     raw.extend_from_slice(&letter.expires.to_be_bytes());
     raw.extend_from_slice(&u16::try_from(letter.id.len()).ok()?.to_be_bytes());
     raw.extend_from_slice(&letter.id);
     raw.extend_from_slice(&letter.attributes);
     let body = &mut raw[HEAD_LEN..];
-    let tag = key.aead.seal_in_place_separate_tag(nonce, Aad::from(&*context.0), body).ok()?;
+    let tag = key.aead.seal_in_place_separate_tag(nonce, Aad::from(&*context.data), body).ok()?;
     raw.extend_from_slice(tag.as_ref());
     let mut value = MARK.to_vec();
     value.extend_from_slice(URL_SAFE_NO_PAD.encode(raw).as_bytes());
@@ -185,22 +196,22 @@ mod tests {
         }
         let long = [MARK, &[b'A'; 100_000]].concat();
         assert_eq!(open_envelope(&ring, &context, &long, 0), Err(Unusable::Malformed));
-        for other in [
-            Context::new("envelope header", "default", "JSESSIONID"),
-            Context::new("envelope cookie", "other", "JSESSIONID"),
-            Context::new("envelope cookie", "default", "sid"),
+        for (other, expected) in [
+            (Context::new("envelope header", "default", "JSESSIONID"), Unusable::Forged),
+            (Context::new("envelope cookie", "default", "sid"), Unusable::Forged),
+            (Context::new("envelope cookie", "other", "JSESSIONID"), Unusable::OtherPool),
         ] {
-            assert_eq!(open_envelope(&ring, &other, &value, 0), Err(Unusable::Forged));
+            assert_eq!(open_envelope(&ring, &other, &value, 0), Err(expected));
         }
     }
 
     #[test]
     fn ids_of_applications_are_no_envelopes() {
-        for id in ["", "ts", "ts1", "tsx~a", "TS1~a", "0123456789ABCDEF", "s%3Aabc.def"] {
+        for id in ["", "ts", "ts2", "tsx~a", "TS1~a", "0123456789ABCDEF", "s%3Aabc.def"] {
             assert!(!is_envelope(id.as_bytes()), "{id:?}");
         }
-        assert!(is_envelope(b"ts2~later"), "of a later version");
-        assert_eq!(open_envelope(&ring(), &context(), b"ts2~later", 0), Err(Unusable::Malformed));
+        assert!(is_envelope(b"ts3~later"), "of a later version");
+        assert_eq!(open_envelope(&ring(), &context(), b"ts3~later", 0), Err(Unusable::Malformed));
     }
 
     #[test]
@@ -212,7 +223,7 @@ mod tests {
 
     /// Made by another implementation of the format (Python).
     const GOLDEN: &str = concat!(
-        "ts1~R2RlZmdoaWprbG1ub1qRwox6G0MtWGXZN2gwHN5ZxcDLOUIn1ntjtHJUnJKIcmyquMCB",
-        "j71c0FXmtOCNGWe6NOKSNvxpP_mctdJPg023qLzsYPHkXwsOOEhjMHF-6CmLAVPTBJueVA",
+        "ts2~h2RlZmdoaWprbG1ub2w7L0mxBCxYSHXJJ3ggDM5p9fD7CXIB_Gl11hQy_vLoEgzr6rP07Nw7",
+        "sWPBvOj-aBDLR5ORL-1KCNXk3JoHvFz44Mm3Z-nEQVxXhgGzzsQFozMYSWnMC7qBTta_ef_UVsZG",
     );
 }

@@ -1,46 +1,79 @@
 //! The sealed token: unforgeable, unreadable, and valid on every gateway that has the keys.
 //!
-//! 59 bytes, which are 79 characters of URL-safe base64 without padding:
+//! 67 bytes, which are 90 characters of URL-safe base64 without padding:
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 1 | version (2 bits, now 1) and key id (6 bits) |
+//! | 1 | version (2 bits, now 2) and key id (6 bits) |
 //! | 12 | nonce, by chance: two tokens for one backend never look alike |
-//! | 8 | tag of the backend's id, sealed as all that follows |
+//! | 8 | tag of the pool: the first bytes of the SHA-256 of its name; sealed as all that follows |
+//! | 8 | tag of the backend's id |
 //! | 8 | session, by chance, the same through every move |
 //! | 6 | epoch |
 //! | 4 | issued, in Unix seconds |
 //! | 4 | last sealed, in Unix seconds |
 //! | 16 | authentication tag of AES-256-GCM |
 //!
-//! Purpose, pool and name of the carrier are authenticated with it (associated data).
+//! Purpose and name of the carrier are authenticated with it (associated data).
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use ring::aead::{Aad, NONCE_LEN, Nonce};
+use ring::{
+    aead::{Aad, NONCE_LEN, Nonce},
+    digest::{SHA256, digest},
+};
 
 use super::{KeyRing, Pin, key_ring::SealingKey};
 
 /// The length of a sealed token in characters.
-pub(crate) const SEALED_LEN: usize = 79;
+pub(crate) const SEALED_LEN: usize = 90;
 
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
 pub(super) const HEAD_LEN: usize = 1 + NONCE_LEN;
-pub(super) const BODY_LEN: usize = 8 + 8 + 6 + 4 + 4;
+/// The tag of the pool.
+pub(super) const POOL_LEN: usize = 8;
+const PIN_LEN: usize = 8 + 8 + 6 + 4 + 4;
+/// The pool and the pin.
+pub(super) const BODY_LEN: usize = POOL_LEN + PIN_LEN;
 pub(super) const TAG_LEN: usize = 16;
 const RAW_LEN: usize = HEAD_LEN + BODY_LEN + TAG_LEN;
 
-/// What a token is good for: it opens only where this is the same.
+/// What a token is good for: it opens only where purpose and name are the same, and is worth something
+/// only where the pool is, too.
 #[derive(Debug, Clone)]
-pub(crate) struct Context(pub(super) Box<[u8]>);
+pub(crate) struct Context {
+    /// Authenticated with each token.
+    pub(super) data: Box<[u8]>,
+    pool: u64,
+}
 
 impl Context {
     pub(crate) fn new(purpose: &str, pool: &str, name: &str) -> Self {
-        let mut bytes = Vec::new();
-        for part in [purpose, pool, name] {
-            bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
-            bytes.extend_from_slice(part.as_bytes());
+        let mut data = Vec::new();
+        for part in [purpose, name] {
+            data.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            data.extend_from_slice(part.as_bytes());
         }
-        Self(bytes.into())
+        let pool = digest(&SHA256, pool.as_bytes());
+        let pool = pool.as_ref().first_chunk().copied().map_or(0, u64::from_be_bytes);
+        Self { data: data.into(), pool }
+    }
+
+    /// The pin in an opened body, if it is of this pool.
+    #[inline]
+    pub(super) fn pin_of(&self, body: &[u8]) -> Result<Pin, Unusable> {
+        let (pool, body) = body.split_first_chunk().ok_or(Unusable::Malformed)?;
+        // One difference of two words takes the same time whatever they are.
+        if u64::from_be_bytes(*pool) ^ self.pool != 0 {
+            return Err(Unusable::OtherPool);
+        }
+        pin_of(body).ok_or(Unusable::Malformed)
+    }
+
+    /// Writes the pool and a pin into [`BODY_LEN`] bytes.
+    #[inline]
+    pub(super) fn write(&self, pin: &Pin, body: &mut [u8]) {
+        body[..POOL_LEN].copy_from_slice(&self.pool.to_be_bytes());
+        write_pin(pin, &mut body[POOL_LEN..]);
     }
 }
 
@@ -57,8 +90,10 @@ pub(crate) struct Opened {
 pub(crate) enum Unusable {
     /// It is not a sealed token of this version.
     Malformed,
-    /// None of our keys sealed it, for this context.
+    /// None of our keys sealed it, for this purpose and name.
     Forged,
+    /// It is good, in another pool under the same keys.
+    OtherPool,
 }
 
 /// Opens a token. `now`, in Unix seconds, only serves to warn of unknown keys rarely.
@@ -88,7 +123,7 @@ pub(crate) fn open(
         }
         known = true;
         if let Some(pin) = open_with(key, context, raw) {
-            return Ok(Opened { pin, old_key: position > 0 });
+            return pin.map(|pin| Opened { pin, old_key: position > 0 });
         }
     }
     if !known {
@@ -97,16 +132,21 @@ pub(crate) fn open(
     Err(Unusable::Forged)
 }
 
-fn open_with(key: &SealingKey, context: &Context, mut raw: [u8; RAW_LEN]) -> Option<Pin> {
+/// `None` when this key did not seal it.
+fn open_with(
+    key: &SealingKey,
+    context: &Context,
+    mut raw: [u8; RAW_LEN],
+) -> Option<Result<Pin, Unusable>> {
     let (head, sealed) = raw.split_at_mut(HEAD_LEN);
     let nonce = Nonce::try_assume_unique_for_key(&head[1..]).ok()?;
-    let body = key.aead.open_in_place(nonce, Aad::from(&*context.0), sealed).ok()?;
-    pin_of(body)
+    let body = key.aead.open_in_place(nonce, Aad::from(&*context.data), sealed).ok()?;
+    Some(context.pin_of(body))
 }
 
 /// The pin in the bytes that [`write_pin`] wrote.
 #[inline]
-pub(super) fn pin_of(mut body: &[u8]) -> Option<Pin> {
+fn pin_of(mut body: &[u8]) -> Option<Pin> {
     let mut number = |len: usize| -> Option<u64> {
         let (bytes, rest) = body.split_at_checked(len)?;
         body = rest;
@@ -135,20 +175,20 @@ pub(crate) fn seal(ring: &KeyRing, context: &Context, pin: &Pin) -> Option<Strin
     }
     let nonce = Nonce::try_assume_unique_for_key(&raw[1..HEAD_LEN]).ok()?;
     let body = &mut raw[HEAD_LEN..HEAD_LEN + BODY_LEN];
-    write_pin(pin, body);
-    let tag = key.aead.seal_in_place_separate_tag(nonce, Aad::from(&*context.0), body).ok()?;
+    context.write(pin, body);
+    let tag = key.aead.seal_in_place_separate_tag(nonce, Aad::from(&*context.data), body).ok()?;
     raw[HEAD_LEN + BODY_LEN..].copy_from_slice(tag.as_ref());
     Some(URL_SAFE_NO_PAD.encode(raw))
 }
 
-/// Writes a pin into [`BODY_LEN`] bytes.
+/// Writes a pin into [`PIN_LEN`] bytes.
 #[inline]
-pub(super) fn write_pin(pin: &Pin, body: &mut [u8]) {
+fn write_pin(pin: &Pin, body: &mut [u8]) {
     body[..8].copy_from_slice(&pin.backend.to_be_bytes());
     body[8..16].copy_from_slice(&pin.session.to_be_bytes());
     body[16..22].copy_from_slice(&pin.epoch.to_be_bytes()[2..]);
     body[22..26].copy_from_slice(&pin.issued.to_be_bytes());
-    body[26..BODY_LEN].copy_from_slice(&pin.seen.to_be_bytes());
+    body[26..PIN_LEN].copy_from_slice(&pin.seen.to_be_bytes());
 }
 
 /// 64 bits by chance for a new session, never 0.
@@ -188,9 +228,15 @@ mod tests {
     fn a_token_is_good_for_its_purpose_pool_and_name_only() {
         let ring = ring();
         let token = seal(&ring, &Context::new("cookie", "a", "bc"), &PIN).unwrap();
-        for other in [("header", "a", "bc"), ("cookie", "ab", "c"), ("cookie", "a", "bd")] {
+        for (other, expected) in [
+            (("header", "a", "bc"), Unusable::Forged),
+            (("cookie", "a", "bd"), Unusable::Forged),
+            (("cookieb", "a", "c"), Unusable::Forged),
+            (("cookie", "b", "bc"), Unusable::OtherPool),
+            (("cookie", "", "bc"), Unusable::OtherPool),
+        ] {
             let other = Context::new(other.0, other.1, other.2);
-            assert_eq!(open(&ring, &other, token.as_bytes(), 0), Err(Unusable::Forged));
+            assert_eq!(open(&ring, &other, token.as_bytes(), 0), Err(expected));
         }
     }
 
@@ -234,7 +280,7 @@ mod tests {
 
     /// Made by another implementation of the format (Python).
     const GOLDEN: &str = concat!(
-        "R2RlZmdoaWprbG1ub1qRwox6G0MtWGXZN2gwHN5ZxcDLOUIn1ntj",
-        "tHJUnFdQk67V89XG-eBds5NKDEc"
+        "h2RlZmdoaWprbG1ub2w7L0mxBCxYSHXJJ3ggDM5p9fD7CXIB_Gl1",
+        "1hQy_vLoEgzr6rP0BuJdpcbplAYnNwVbAJAMjw"
     );
 }

@@ -35,7 +35,7 @@ async fn a_token_in_a_header() {
     .await;
     let first = ask(&gateway, "/", &[]).await;
     let token = first.header("x-sticky").to_owned();
-    assert_eq!(token.len(), 79);
+    assert_eq!(token.len(), 90);
     for _ in 0..4 {
         let next = ask(&gateway, "/", &[("x-sticky", &token)]).await;
         assert_eq!((next.backend(), next.header("x-sticky")), (first.backend(), ""));

@@ -39,6 +39,7 @@ keys = ["env:STICKY_KEY", "base64:q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA="]
 lifetime = "permanent"
 idle_timeout = "30m"
 absolute_timeout = "8h"
+clock_skew = "1h"
 path = "/shop"
 domain = "example.org"
 same_site = "none"

@@ -1,18 +1,20 @@
 //! The cookie, case by case: what counts as a pin, and what the client gets.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use http::header;
 use tower_sticky::{
     Backends, ConfigError, Key, KeyRing, Peer, Reason, StickyLayer, Verdict,
-    affinity::{Conflict, Cookie, SameSite, Secure},
+    affinity::{Affinity, Conflict, Cookie, Header, SameSite, Secure},
     strategy::RoundRobin,
 };
 
 use crate::support::{Client, Clock, Node, get, keys, nodes, plain, sealed, send, with_cookie};
 
-fn layer(backends: &Backends<Node>, cookie: Cookie) -> StickyLayer<Node> {
-    StickyLayer::new(backends.clone(), cookie).strategy(RoundRobin::new()).outcome_extensions(true)
+fn layer(backends: &Backends<Node>, affinity: impl Affinity) -> StickyLayer<Node> {
+    StickyLayer::new(backends.clone(), affinity)
+        .strategy(RoundRobin::new())
+        .outcome_extensions(true)
 }
 
 #[tokio::test]
@@ -31,7 +33,7 @@ async fn sealed_tokens_of_two_clients_of_one_backend_differ() {
     let service = sealed(&backends).into_service();
     let tokens = [send(&service, get()).await.token(), send(&service, get()).await.token()];
     assert_ne!(tokens[0], tokens[1]);
-    assert_eq!(tokens[0].as_ref().unwrap().len(), 79);
+    assert_eq!(tokens[0].as_ref().unwrap().len(), 90);
 }
 
 #[tokio::test]
@@ -42,7 +44,7 @@ async fn bad_tokens_are_no_pin_each_for_its_own_reason_and_are_replaced() {
     let other_pool = send(&sealed(&other_pool).into_service(), get()).await.token().unwrap();
     let other_name = StickyLayer::new(backends.clone(), Cookie::sealed("sid2", keys()));
     let other_name = send(&other_name.into_service(), get()).await;
-    let other_name = other_name.set_cookies()[0]["sid2=".len()..][..79].to_owned();
+    let other_name = other_name.set_cookies()[0]["sid2=".len()..][..90].to_owned();
     let other_key =
         StickyLayer::new(backends.clone(), Cookie::sealed("sid", KeyRing::generate().unwrap()));
     let other_key = send(&other_key.into_service(), get()).await.token().unwrap();
@@ -59,7 +61,7 @@ async fn bad_tokens_are_no_pin_each_for_its_own_reason_and_are_replaced() {
         (&long, Reason::Malformed),
         (&good[1..], Reason::Malformed),
         (&flipped, Reason::Forged),
-        (&other_pool, Reason::Forged),
+        (&other_pool, Reason::OtherPool),
         (&other_name, Reason::Forged),
         (&other_key, Reason::Forged),
     ] {
@@ -81,7 +83,7 @@ async fn bad_tokens_are_no_pin_each_for_its_own_reason_and_are_replaced() {
         assert!(answer.token().is_some(), "{token:?} is replaced");
     }
     let stats = backends.snapshot().stats;
-    assert_eq!(stats.token_errors(Reason::Forged), 4);
+    assert_eq!(stats.token_errors(Reason::Forged), 3);
     assert_eq!(stats.token_errors(Reason::Malformed), 6);
 }
 
@@ -253,10 +255,113 @@ async fn dates_in_the_future_are_accepted_within_the_skew() {
     let service = sealed(&backends).clock(clock.clone()).into_service();
     let mut client = Client::default();
     client.send(&service, get()).await;
-    clock.advance(-300);
-    assert_eq!(client.send(&service, get()).await.why().0, Verdict::Pinned, "five minutes");
-    clock.advance(-1);
+    clock.advance(-3600);
+    let answer = client.send(&service, get()).await;
+    assert_eq!(answer.why().0, Verdict::Pinned, "an hour");
+    assert!(answer.token().is_some(), "written anew, with dates of now");
+    let answer = client.send(&service, get()).await;
+    assert_eq!((answer.why().0, answer.token()), (Verdict::Pinned, None), "once");
+    clock.advance(-3601);
     assert_eq!(client.send(&service, get()).await.why().2, Some(Reason::Malformed));
+
+    let cookie = Cookie::sealed("sid", keys()).clock_skew(Duration::from_secs(10));
+    let service = layer(&backends, cookie).clock(clock.clone()).into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    clock.advance(-11);
+    assert_eq!(client.send(&service, get()).await.why().2, Some(Reason::Malformed), "an option");
+}
+
+#[tokio::test]
+async fn gateways_whose_clocks_differ_do_not_throw_sessions_back_and_forth() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let (behind, ahead) = (Clock::new(), Clock::new());
+    ahead.advance(20 * 60);
+    let cookie = || {
+        let cookie = Cookie::sealed("sid", keys()).idle_timeout(Duration::from_secs(30 * 60));
+        cookie.absolute_timeout(Duration::from_secs(3600))
+    };
+    let gateways = [&ahead, &behind]
+        .map(|clock| layer(&backends, cookie()).clock(clock.clone()).into_service());
+    let mut client = Client::default();
+    let home = client.send(&gateways[0], get()).await.body;
+    for round in 0..8 {
+        for gateway in &gateways {
+            let answer = client.send(gateway, get()).await;
+            assert_eq!((answer.why().0, &answer.body), (Verdict::Pinned, &home), "{round}");
+        }
+        [&ahead, &behind].into_iter().for_each(|clock| clock.advance(240));
+    }
+    // The first date was that of the clock ahead; it has become that of the other one.
+    [&ahead, &behind].into_iter().for_each(|clock| clock.advance(600));
+    let answer = client.send(&gateways[1], get()).await;
+    assert_eq!(answer.why().0, Verdict::Pinned, "42 minutes by the clock behind");
+    let answer = client.send(&gateways[0], get()).await;
+    assert_eq!(answer.why().2, Some(Reason::ExpiredAbsolute), "62 by the clock ahead");
+}
+
+#[tokio::test]
+async fn of_two_tokens_of_one_session_the_later_epoch_wins_in_any_order() {
+    for by_header in [false, true] {
+        let (backends, [a, b]) = nodes(["a", "b"]);
+        let layer = if by_header {
+            layer(&backends, Header::sealed("sid", keys()))
+        } else {
+            layer(&backends, Cookie::sealed("sid", keys()))
+        };
+        let service = layer.into_service();
+        let request = |tokens: &[&str]| {
+            let mut request = get();
+            for token in tokens {
+                match by_header {
+                    true => request.headers_mut().append("sid", token.parse().unwrap()),
+                    false => {
+                        let cookie = format!("sid={token}").parse().unwrap();
+                        request.headers_mut().append("cookie", cookie)
+                    }
+                };
+            }
+            request
+        };
+        let token = |answer: &crate::support::Answer| {
+            let header = answer.headers.get("sid").map(|value| value.to_str().unwrap().to_owned());
+            answer.token().or(header)
+        };
+        let old = token(&send(&service, request(&[])).await).unwrap();
+        a.told.refuses.store(true, SeqCst);
+        let new = token(&send(&service, request(&[&old])).await).unwrap();
+        a.told.refuses.store(false, SeqCst);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let other = token(&send(&service, request(&[])).await).unwrap();
+        for tokens in [[&*old, &new], [&new, &old]] {
+            let answer = send(&service, request(&tokens)).await;
+            assert_eq!(answer.why(), (Verdict::Pinned, Some("b"), None), "header: {by_header}");
+            assert_eq!(token(&answer), None, "nothing changed");
+        }
+        // Of two sessions the first one counts, whatever their epochs are.
+        let first = send(&service, request(&[&new, &other])).await;
+        assert_eq!(first.why().1, Some("b"));
+        let answer = send(&service, request(&[&new, "nonsense"])).await;
+        assert_eq!(answer.why(), (Verdict::Pinned, Some("b"), None), "one good token is enough");
+        drop(b);
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_another_pool_under_the_same_keys_says_so() {
+    let services = ["shop", "forum"].map(|pool| {
+        let backends = Backends::named(pool);
+        backends.insert("a", Node::new("a")).unwrap();
+        (backends.clone(), sealed(&backends).into_service())
+    });
+    let mut client = Client::default();
+    client.send(&services[0].1, get()).await;
+    let answer = client.send(&services[1].1, get()).await;
+    assert_eq!(answer.why(), (Verdict::Assigned, Some("a"), Some(Reason::OtherPool)));
+    assert!(answer.token().is_some(), "it is replaced");
+    let stats = services[1].0.snapshot().stats;
+    let errors = (stats.token_errors(Reason::OtherPool), stats.token_errors(Reason::Forged));
+    assert_eq!(errors, (1, 0));
 }
 
 #[tokio::test]

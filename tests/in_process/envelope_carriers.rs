@@ -38,10 +38,10 @@ async fn the_header_form() {
     say(&a, "id-1");
     let answer = send(&service, get()).await;
     let token = answer.headers["mcp-session-id"].to_str().unwrap().to_owned();
-    assert!(token.starts_with("ts1~"));
+    assert!(token.starts_with("ts2~"));
     assert_eq!(answer.headers["cache-control"], "private, no-cache=\"mcp-session-id\"");
     a.told.answers.lock().unwrap().clear();
-    for values in [&[&*token][..], &["ts1~bad", &token, &token], &[&token, "ts1~bad"]] {
+    for values in [&[&*token][..], &["ts2~bad", &token, &token], &[&token, "ts2~bad"]] {
         let answer = send(&service, with_header(values)).await;
         assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None));
         assert_eq!(heard(&a), ["id-1"]);
@@ -119,11 +119,11 @@ async fn in_whatever_cookie_header_exactly_the_value_is_replaced() {
         "",
         " ",
         "JSESSIONID",
-        "XJSESSIONID=ts1~x",
-        "jsessionid=ts1~y",
+        "XJSESSIONID=ts2~x",
+        "jsessionid=ts2~y",
         "b=\"q;",
         "=",
-        "c=JSESSIONID=ts1~z",
+        "c=JSESSIONID=ts2~z",
         "\t",
         "JSESSIONID2=2",
         "d=e=f",

@@ -69,6 +69,7 @@ fn affinity(
             "lifetime",
             "idle_timeout",
             "absolute_timeout",
+            "clock_skew",
             "path",
             "domain",
             "same_site",
@@ -78,10 +79,14 @@ fn affinity(
             "forward",
             "conflict",
         ],
-        "header" => &["name", "format", "keys", "idle_timeout", "absolute_timeout", "forward"],
+        "header" => {
+            &["name", "format", "keys", "idle_timeout", "absolute_timeout", "clock_skew", "forward"]
+        }
         "key" => &["header", "cookie", "query"],
         "client-ip" => &["ipv4_prefix", "ipv6_prefix"],
-        "envelope" => &["cookie", "header", "keys", "idle_timeout", "absolute_timeout"],
+        "envelope" => {
+            &["cookie", "header", "keys", "idle_timeout", "absolute_timeout", "clock_skew"]
+        }
         "learned" => &[
             "cookie",
             "header",
@@ -129,6 +134,9 @@ fn cookie(section: &file::Affinity, around: &Surroundings<'_>) -> Result<Cookie,
     }
     if let Some(Humane(timeout)) = section.absolute_timeout {
         cookie = cookie.absolute_timeout(timeout);
+    }
+    if let Some(Humane(skew)) = section.clock_skew {
+        cookie = cookie.clock_skew(skew);
     }
     if section.lifetime == Some(Lifetime::Permanent) {
         cookie = cookie.permanent();
@@ -182,6 +190,9 @@ fn header(section: &file::Affinity) -> Result<Header, Error> {
     if let Some(Humane(timeout)) = section.absolute_timeout {
         header = header.absolute_timeout(timeout);
     }
+    if let Some(Humane(skew)) = section.clock_skew {
+        header = header.clock_skew(skew);
+    }
     Ok(header.forward(section.forward.unwrap_or(false)))
 }
 
@@ -230,6 +241,9 @@ fn envelope(section: &file::Affinity) -> Result<Envelope, Error> {
     }
     if let Some(Humane(timeout)) = section.absolute_timeout {
         envelope = envelope.absolute_timeout(timeout);
+    }
+    if let Some(Humane(skew)) = section.clock_skew {
+        envelope = envelope.clock_skew(skew);
     }
     Ok(envelope)
 }

@@ -27,18 +27,14 @@ pub(super) struct Said<'a> {
 
 impl Carrier {
     /// Calls `visit` with each value of a request until it finds something.
-    pub(super) fn find<T>(
-        &self,
-        headers: &HeaderMap,
-        visit: impl FnMut(&[u8]) -> Option<T>,
-    ) -> Option<T> {
+    pub(super) fn each(&self, headers: &HeaderMap, visit: impl FnMut(&[u8])) {
         match self {
             Self::Cookie(name, _) => {
                 let mut cookies = scan::Cookies::new(headers);
-                std::iter::from_fn(|| cookies.next(name)).find_map(visit)
+                std::iter::from_fn(|| cookies.next(name)).for_each(visit);
             }
             Self::Header(name) => {
-                headers.get_all(name).iter().map(HeaderValue::as_bytes).find_map(visit)
+                headers.get_all(name).iter().map(HeaderValue::as_bytes).for_each(visit);
             }
         }
     }

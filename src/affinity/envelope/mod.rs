@@ -105,6 +105,16 @@ impl Envelope {
         self.life.absolute = Some(timeout);
         self
     }
+
+    /// How far the dates of a token may lie ahead of this gateway's clock, in whole seconds; default 1
+    /// hour. One that lies within it is accepted, and written anew with dates of now; one further ahead
+    /// is [malformed](crate::Reason::Malformed). The idle timeout must exceed the difference of the
+    /// gateways' clocks.
+    #[must_use]
+    pub fn clock_skew(mut self, skew: Duration) -> Self {
+        self.life.skew = skew;
+        self
+    }
 }
 
 impl fmt::Debug for Envelope {
@@ -158,16 +168,17 @@ impl Bound {
         Author::new(self)
     }
 
-    /// Opens the envelopes of a request until one is usable.
+    /// Opens the envelopes of a request. The first usable one counts; of two of one session that of the
+    /// later epoch.
     fn survey(&self, headers: &HeaderMap, pool: &Look<'_>) -> (Reading, Option<Opened>) {
         let now = unix_millis(pool.clock) / 1000;
         let mut reading = Reading::default();
-        let mut homeless = None;
+        let (mut best, mut homeless) = (None, None);
         let mut nth = 0;
-        let usable = self.carrier.find(headers, |value| {
+        self.carrier.each(headers, |value| {
             nth += 1;
             if !token::is_envelope(value) {
-                return None;
+                return;
             }
             reading.found = true;
             let opened = token::open_envelope(&self.keys, self.tokens.context(), value, now);
@@ -175,29 +186,27 @@ impl Bound {
                 Ok(opened) => opened,
                 Err(unusable) => {
                     reading.refuse(Reason::from(unusable).into());
-                    return None;
+                    return;
                 }
             };
             let judged = self.tokens.life().judge(letter.pin, old_key, now, pool);
             let opened = Opened { letter, nth: nth - 1 };
             match judged {
-                Ok(usable) => Some((usable, opened)),
+                Ok(usable) => {
+                    reading.accept(usable);
+                    if reading.pin == Some(usable.pin) {
+                        best = Some(opened);
+                    }
+                }
                 Err(refused) => {
                     reading.refuse(refused);
                     if refused.gone.is_some() {
                         homeless.get_or_insert(opened);
                     }
-                    None
                 }
             }
         });
-        match usable {
-            Some((usable, opened)) => {
-                reading.accept(usable);
-                (reading, Some(opened))
-            }
-            None => (reading, homeless),
-        }
+        (reading, best.or(homeless))
     }
 
     fn is_noted(&self, notes: &Notes) -> bool {

@@ -449,7 +449,7 @@ impl World {
         let outcome = Outcome::of(answered.extensions()).unwrap();
         let named = outcome.backend().map(|id| id.as_str());
         let set = answered.headers().get(header::SET_COOKIE);
-        let token = set.map(|set| set.to_str().unwrap()["sid=".len()..][..79].to_owned());
+        let token = set.map(|set| set.to_str().unwrap()["sid=".len()..][..90].to_owned());
         *self.counts.entry(outcome.verdict().as_str()).or_default() += 1;
         self.tokens += u64::from(token.is_some());
         match expected {

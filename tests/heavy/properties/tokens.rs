@@ -26,7 +26,7 @@ fn damage() -> impl Strategy<Value = Damage> {
     let text = || "[A-Za-z0-9_=.%+/-]{1,90}";
     prop_oneof![
         4 => (0..59 * 8usize).prop_map(Damage::Flip),
-        2 => (0..79 * 8usize).prop_map(Damage::FlipInText),
+        2 => (0..90 * 8usize).prop_map(Damage::FlipInText),
         1 => (0..79usize).prop_map(Damage::Truncate),
         1 => (1..=79usize).prop_map(Damage::CutFront),
         1 => text().prop_map(Damage::Extend),
