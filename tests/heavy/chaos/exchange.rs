@@ -14,7 +14,7 @@ use tower_sticky_heavy_tests::{client::Client, in_time};
 use crate::{kind::Kind, random::Random, timeline::NAMES};
 
 /// How often a request waits for its answer a little, so that something is always under way.
-const SLOW: u64 = 12;
+const SLOW: u64 = 5;
 
 #[derive(Debug, Clone)]
 pub struct Exchange {

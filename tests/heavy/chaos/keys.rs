@@ -1,6 +1,6 @@
 //! Where a key decides, nothing is remembered: it is always the first of its rank that is well.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use http::Method;
 use serde_json::json;
@@ -21,12 +21,14 @@ use crate::{
 };
 
 /// Other weights are other ranks, so they are left out.
-const FAULTS: [What; 9] = [
+const FAULTS: [What; 11] = [
     What::Kill,
     What::Kill,
     What::Term,
-    What::Pause,
+    What::Term,
     What::Drop,
+    What::Drop,
+    What::Pause,
     What::Fail,
     What::Remove,
     What::DrainUntil,
@@ -58,7 +60,7 @@ fn may_be_out(story: &Story, backend: usize, exchange: &Exchange) -> bool {
     story.spells.iter().any(|spell| {
         spell.backend == backend
             && spell.what.moves()
-            && spell.meets(exchange.sent, exchange.ended, spell.aftermath())
+            && spell.meets(exchange.sent, exchange.ended, spell.aftermath)
     })
 }
 
@@ -69,7 +71,7 @@ fn check_rank(story: &Story, life: &Life, rank: &Rank, findings: &mut Findings) 
         if before.clone().any(|backend| !may_be_out(story, *backend, exchange)) {
             findings.add(
                 "A key was not with the first of its rank that is well.",
-                &(life.user.as_str(), rank, exchange),
+                &(rank, exchange, story.around(exchange, Duration::from_secs(1))),
             );
         }
         if exchange.sent >= story.quiet && server != rank[0] {

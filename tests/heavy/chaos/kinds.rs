@@ -7,12 +7,14 @@ use crate::{
     timeline::What,
 };
 
-const FAULTS: [What; 11] = [
+const FAULTS: [What; 13] = [
     What::Kill,
     What::Kill,
     What::Term,
-    What::Pause,
+    What::Term,
     What::Drop,
+    What::Drop,
+    What::Pause,
     What::Fail,
     What::Remove,
     What::Drain,

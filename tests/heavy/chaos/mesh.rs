@@ -133,7 +133,7 @@ fn check(spells: &[Spell], life: &[Exchange], quiet: Instant, findings: &mut Fin
         {
             let needed = spells.iter().any(|spell| {
                 Some(spell.backend) == last.server()
-                    && spell.meets(last.sent, exchange.ended, spell.aftermath())
+                    && spell.meets(last.sent, exchange.ended, spell.aftermath)
             });
             if !needed || exchange.sent >= quiet {
                 findings.add("A session moved without need.", &[last, exchange]);

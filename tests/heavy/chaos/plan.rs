@@ -13,10 +13,6 @@ pub enum Step {
     RestartGateway { kills: bool },
 }
 
-/// Faults in which requests break do not begin at the same moment on two backends: a request is sent
-/// three times at most, and two that break under it may cost it.
-const BETWEEN_BREAKS: Duration = Duration::from_millis(150);
-
 /// All steps, each with its time.
 pub fn plan(
     random: &mut Random,
@@ -26,7 +22,6 @@ pub fn plan(
 ) -> Vec<(Duration, Step)> {
     let mut steps = Vec::new();
     let mut free = [Duration::ZERO; NAMES.len()];
-    let mut last_break = Duration::ZERO;
     let mut next_restart = random.millis(600..1_200);
     let mut now = Duration::from_millis(200);
     // The last ones have an end before the end.
@@ -39,13 +34,9 @@ pub fn plan(
         let what = random.one_of(faults);
         let backend = random.among(0..NAMES.len() as u64) as usize;
         let lasts = random.millis(20..350);
-        let too_soon = what.breaks() && now < last_break + BETWEEN_BREAKS;
-        if free[backend] <= now && !too_soon {
+        if free[backend] <= now {
             steps.push((now, Step::Backend { backend, what, lasts }));
-            free[backend] = now + lasts + Duration::from_millis(60);
-            if what.breaks() {
-                last_break = now;
-            }
+            free[backend] = now + lasts + random.millis(50..300);
         }
         now += random.millis(10..50);
     }

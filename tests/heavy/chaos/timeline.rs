@@ -12,6 +12,11 @@ pub const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 /// After an end is known here, others may hear of it a little later.
 const MARGIN: Duration = Duration::from_millis(10);
 
+/// The longest time between two looks at a backend that refused or broke connections.
+const REDIAL_MAX: Duration = Duration::from_secs(1);
+/// What may come on top of that, on a slow machine.
+const SLOWNESS: Duration = Duration::from_millis(200);
+
 /// What may happen to a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
@@ -62,6 +67,8 @@ pub struct Spell {
     pub from: Instant,
     /// When it was over; nothing while it lasts.
     pub to: Option<Instant>,
+    /// For how long after the end others may still be preferred.
+    pub aftermath: Duration,
 }
 
 impl Spell {
@@ -69,14 +76,20 @@ impl Spell {
     pub fn meets(&self, from: Instant, to: Instant, after: Duration) -> bool {
         self.from <= to && self.to.is_none_or(|end| from <= end + MARGIN + after)
     }
+}
 
-    /// How long its effects may last. A backend that refused is looked at again after 100 ms, and then
-    /// each time after twice as long: until it is found well, others are preferred.
-    pub fn aftermath(&self) -> Duration {
-        match self.to {
-            Some(end) if self.what.breaks() => end - self.from + Duration::from_millis(200),
-            _ => Duration::ZERO,
-        }
+/// Notes how long each spell may have an effect. A backend that refused or broke connections is looked at
+/// again after 100 ms, and then each time after twice as long, up to a second: after as long as it took
+/// it is found well. What begins before that goes on with the same pauses.
+fn note_aftermaths(spells: &mut [Spell]) {
+    let mut troubles: [Option<(Instant, Instant)>; NAMES.len()] = [None; NAMES.len()];
+    for spell in spells.iter_mut().filter(|spell| spell.what.breaks()) {
+        let Some(to) = spell.to else { continue };
+        let trouble = &mut troubles[spell.backend];
+        let since = trouble.filter(|(_, until)| spell.from <= *until);
+        let since = since.map_or(spell.from, |(since, _)| since);
+        spell.aftermath = (to - since).min(REDIAL_MAX) + SLOWNESS;
+        *trouble = Some((since, to + spell.aftermath));
     }
 }
 
@@ -95,7 +108,8 @@ impl Timeline {
     /// Something begins now; gives its number.
     pub fn begin(&self, backend: usize, what: What) -> usize {
         let mut spells = lock(&self.spells);
-        spells.push(Spell { what, backend, from: Instant::now(), to: None });
+        let (from, aftermath) = (Instant::now(), Duration::ZERO);
+        spells.push(Spell { what, backend, from, to: None, aftermath });
         spells.len() - 1
     }
 
@@ -109,7 +123,9 @@ impl Timeline {
     }
 
     pub fn spells(&self) -> Vec<Spell> {
-        lock(&self.spells).clone()
+        let mut spells = lock(&self.spells).clone();
+        note_aftermaths(&mut spells);
+        spells
     }
 
     pub fn gaps(&self) -> Vec<(Instant, Instant)> {
