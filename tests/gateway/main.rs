@@ -20,6 +20,7 @@ mod affinity;
 mod config;
 mod demo;
 mod drain;
+mod dropping;
 mod events;
 mod failures;
 mod forwarding;

@@ -19,6 +19,7 @@ mod drain;
 mod kill;
 #[path = "faults/outage.rs"]
 mod outage;
+#[allow(dead_code, reason = "each test uses its part of it")]
 #[path = "faults/process.rs"]
 mod process;
 #[path = "faults/rolling.rs"]

@@ -2,11 +2,21 @@
 //!
 //! It says where it listens, and then `got N` for each request with a number, as soon as it has its head.
 //! Told `close` on its standard input it says goodbye to its WebSockets, and to those that come later;
-//! it stops when that input ends. On SIGTERM it finishes what it has begun, and stops.
+//! told `drop` it breaks all connections off and closes each new one at once, told `fail` it answers
+//! everything with 500, and told `work` it works again; it says when it does. It stops when that input
+//! ends. On SIGTERM it finishes what it has begun, and stops.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::{convert::Infallible, io::BufRead, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io::BufRead,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, stream};
@@ -43,11 +53,19 @@ enum Stage {
     Stopping,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mood {
+    Working,
+    /// It answers everything with 500.
+    Failing,
+    /// It takes connections and closes them.
+    Dropping,
+}
+
 #[derive(Clone)]
 struct App {
     name: Arc<str>,
-    /// Whether it answers everything with 500.
-    failing: bool,
+    mood: watch::Receiver<Mood>,
     stage: watch::Receiver<Stage>,
     /// Held by all that is not done yet.
     _busy: mpsc::Sender<()>,
@@ -58,18 +76,22 @@ async fn main() {
     let mut args = std::env::args().skip(1);
     let name = args.next().expect("a name").into();
     let port: u16 = args.next().expect("a port").parse().expect("a port");
-    let failing = args.next().is_some();
+    let mood = if args.next().is_some() { Mood::Failing } else { Mood::Working };
     let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     let mut term = signal(SignalKind::terminate()).unwrap();
     let (stage, seen) = watch::channel(Stage::Serving);
+    let (mood, felt) = watch::channel(mood);
     let (busy, mut idle) = mpsc::channel(1);
-    listen_to_parent(stage.clone());
+    listen_to_parent(stage.clone(), mood);
     println!("listening on {}", listener.local_addr().unwrap());
-    let app = App { name, failing, stage: seen, _busy: busy };
+    let app = App { name, mood: felt, stage: seen, _busy: busy };
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let (socket, _) = accepted.unwrap();
+                if *app.mood.borrow() == Mood::Dropping {
+                    continue;
+                }
                 socket.set_nodelay(true).unwrap();
                 tokio::spawn(serve(app.clone(), socket));
             }
@@ -83,14 +105,22 @@ async fn main() {
     assert!(idle.recv().await.is_none());
 }
 
-fn listen_to_parent(stage: watch::Sender<Stage>) {
+fn listen_to_parent(stage: watch::Sender<Stage>, mood: watch::Sender<Mood>) {
     std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines() {
-            match line.as_deref() {
-                // It may be stopping already.
-                Ok("close") => stage.send_modify(|stage| *stage = Stage::Closing.max(*stage)),
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            let new = match &*line {
+                "close" => {
+                    // It may be stopping already.
+                    stage.send_modify(|stage| *stage = Stage::Closing.max(*stage));
+                    continue;
+                }
+                "drop" => Mood::Dropping,
+                "fail" => Mood::Failing,
+                "work" => Mood::Working,
                 _ => break,
-            }
+            };
+            mood.send_replace(new);
+            println!("now {line}");
         }
         // Whoever started it is gone.
         std::process::exit(1);
@@ -101,8 +131,12 @@ async fn reached(stage: &mut watch::Receiver<Stage>, wanted: Stage) {
     let _ = stage.wait_for(|stage| *stage >= wanted).await;
 }
 
+async fn dropping(mood: &mut watch::Receiver<Mood>) {
+    let _ = mood.wait_for(|mood| *mood == Mood::Dropping).await;
+}
+
 async fn serve(app: App, socket: TcpStream) {
-    let mut stage = app.stage.clone();
+    let (mut stage, mut mood) = (app.stage.clone(), app.mood.clone());
     let answer = service_fn(move |request| answer(app.clone(), request));
     let connection = http1::Builder::new().serve_connection(TokioIo::new(socket), answer);
     let mut connection = std::pin::pin!(connection.with_upgrades());
@@ -112,6 +146,7 @@ async fn serve(app: App, socket: TcpStream) {
             connection.as_mut().graceful_shutdown();
             let _ = connection.await;
         }
+        () = dropping(&mut mood) => {}
     }
 }
 
@@ -123,9 +158,16 @@ async fn answer(mut app: App, request: Request<Incoming>) -> Result<Response<Bod
     if text("x-hold") == Some(&app.name) {
         std::future::pending::<()>().await;
     }
-    let response = Response::builder().header("x-server", &*app.name);
+    if let Some(millis) = text("x-delay") {
+        tokio::time::sleep(Duration::from_millis(millis.parse().unwrap())).await;
+    }
+    let mut response = Response::builder().header("x-server", &*app.name);
+    let fails = *app.mood.borrow() == Mood::Failing;
+    if !fails && request.headers().contains_key("x-login") {
+        response = response.header(header::SET_COOKIE, format!("JSESSIONID={}; Path=/", new_id()));
+    }
     let response = match request.uri().path() {
-        _ if app.failing => response.status(500).body(whole(Bytes::new())),
+        _ if fails => response.status(500).body(whole(Bytes::new())),
         _ if request.headers().contains_key(header::UPGRADE) => return Ok(upgrade(app, request)),
         "/ticks" => response.body(ticks()),
         "/download" => response.header(header::CONTENT_LENGTH, LENGTH).body(half()),
@@ -136,6 +178,14 @@ async fn answer(mut app: App, request: Request<Incoming>) -> Result<Response<Bod
         _ => response.body(whole(request.into_body().collect().await?.to_bytes())),
     };
     Ok(response.unwrap())
+}
+
+/// The id of a session that no process has had before.
+fn new_id() -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let (process, number) = (std::process::id(), NEXT.fetch_add(1, Relaxed));
+    let began = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos();
+    format!("{process}-{number}-{began}")
 }
 
 fn whole(bytes: Bytes) -> Body {

@@ -5,14 +5,17 @@ use std::{
     io::{BufRead, BufReader, Write},
     net::SocketAddr,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        mpsc::{self, Receiver},
+    },
     thread::{self, JoinHandle},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{net::TcpSocket, task::spawn_blocking};
 use tower_sticky::proxy::Upstream;
-use tower_sticky_heavy_tests::until;
+use tower_sticky_heavy_tests::{FOREVER, until};
 
 /// Who got which request, by its number: kept when a process is killed.
 #[derive(Debug, Default, Clone)]
@@ -59,37 +62,61 @@ impl Port {
 pub struct Process {
     pub name: &'static str,
     pub port: Port,
+    program: Program,
     log: Log,
     running: Option<Running>,
+}
+
+/// A program that is given a name and a port, and then this.
+#[derive(Debug, Clone)]
+pub struct Program {
+    pub path: &'static str,
+    pub args: Vec<String>,
+}
+
+impl Program {
+    /// The usual backend.
+    pub fn backend() -> Self {
+        Self { path: env!("CARGO_BIN_EXE_heavy-backend"), args: Vec::new() }
+    }
 }
 
 #[derive(Debug)]
 struct Running {
     child: Child,
     reader: Option<JoinHandle<()>>,
+    /// What it has said that it does now.
+    doing: Receiver<String>,
 }
 
 impl Process {
     pub async fn start(name: &'static str, log: &Log) -> Self {
-        let mut process = Self { name, port: Port::reserve(), log: log.clone(), running: None };
+        let mut process = Self::new(name, Port::reserve(), Program::backend(), log);
         process.restart().await;
         process
     }
 
+    /// One that does not run yet.
+    pub fn new(name: &'static str, port: Port, program: Program, log: &Log) -> Self {
+        Self { name, port, program, log: log.clone(), running: None }
+    }
+
     /// Starts it anew where it was.
     pub async fn restart(&mut self) {
-        self.run(&[]).await;
+        self.run(self.program.clone()).await;
     }
 
     /// The same, but from now on it answers everything with 500.
     pub async fn restart_failing(&mut self) {
-        self.run(&["failing"]).await;
+        let mut program = self.program.clone();
+        program.args.push("failing".to_owned());
+        self.run(program).await;
     }
 
-    async fn run(&mut self, options: &'static [&'static str]) {
+    async fn run(&mut self, program: Program) {
         assert!(self.running.is_none(), "{} runs already", self.name);
         let (name, port, log) = (self.name, self.port.addr.port(), self.log.clone());
-        let running = spawn_blocking(move || Running::start(name, port, options, log)).await;
+        let running = spawn_blocking(move || Running::start(name, port, &program, log)).await;
         self.running = Some(running.unwrap());
     }
 
@@ -114,6 +141,13 @@ impl Process {
         running.child.stdin.as_mut().unwrap().write_all(b"close\n").unwrap();
     }
 
+    /// Tells it what to do from now on, and waits until it says that it does.
+    pub fn tell(&mut self, word: &str) {
+        let running = self.running.as_mut().expect("it runs");
+        writeln!(running.child.stdin.as_mut().unwrap(), "{word}").unwrap();
+        assert_eq!(running.doing.recv_timeout(FOREVER).as_deref(), Ok(word));
+    }
+
     /// Waits for its end, which it has been asked for.
     pub async fn ended(&mut self) -> ExitStatus {
         let mut running = self.running.take().expect("it runs");
@@ -128,10 +162,10 @@ impl Process {
 }
 
 impl Running {
-    fn start(name: &'static str, port: u16, options: &[&str], log: Log) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_heavy-backend"))
+    fn start(name: &'static str, port: u16, program: &Program, log: Log) -> Self {
+        let mut child = Command::new(program.path)
             .args([name, &port.to_string()])
-            .args(options)
+            .args(&program.args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -139,9 +173,13 @@ impl Running {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = lines.next().expect("it says where it listens").unwrap();
         assert!(first.starts_with("listening on "), "{first}");
+        let (does, doing) = mpsc::channel();
         let reader = thread::spawn(move || {
             for line in lines {
                 let line = line.unwrap();
+                if let Some(word) = line.strip_prefix("now ") {
+                    let _ = does.send(word.to_owned());
+                }
                 // A line is written at once, so there is no half of one, whenever it is killed.
                 let number = line.strip_prefix("got ").and_then(|number| number.parse().ok());
                 if let Some(number) = number {
@@ -149,7 +187,7 @@ impl Running {
                 }
             }
         });
-        Self { child, reader: Some(reader) }
+        Self { child, reader: Some(reader), doing }
     }
 }
 

@@ -1,0 +1,215 @@
+//! What must be true of every request, whatever happens.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    time::Duration,
+};
+
+use http::StatusCode;
+use tokio::time::Instant;
+
+use crate::{
+    clients::Life,
+    exchange::Exchange,
+    process::Log,
+    timeline::{NAMES, Spell},
+};
+
+/// A client may hear of the end of its connection, and of a gateway that is back, this late.
+pub const CONNECTIONS: Duration = Duration::from_millis(50);
+/// The gateway may not know yet what began so short a time before a request.
+const NEWS: Duration = Duration::from_millis(20);
+
+/// Sentences that say what was wrong, each with its number and an example.
+#[derive(Debug, Default)]
+pub struct Findings(BTreeMap<&'static str, (usize, String)>);
+
+impl Findings {
+    pub fn add(&mut self, sentence: &'static str, example: &impl Debug) {
+        let finding = self.0.entry(sentence).or_insert_with(|| (0, format!("{example:?}")));
+        finding.0 += 1;
+    }
+
+    /// Panics if there are any.
+    pub fn assert_none(&self) {
+        let lines = self.0.iter();
+        let lines = lines.map(|(sentence, (times, one))| format!("{sentence} {times}×: {one}"));
+        let lines: Vec<_> = lines.collect();
+        assert!(lines.is_empty(), "what must not be:\n{}", lines.join("\n"));
+    }
+}
+
+/// All that has happened.
+pub struct Story {
+    pub lives: Vec<Life>,
+    pub spells: Vec<Spell>,
+    /// From when to when the gateway was restarted.
+    pub gaps: Vec<(Instant, Instant)>,
+    pub log: Log,
+    /// From when on all must be well.
+    pub quiet: Instant,
+}
+
+impl Story {
+    pub fn exchanges(&self) -> impl Iterator<Item = &Exchange> {
+        self.lives.iter().flat_map(|life| &life.exchanges)
+    }
+
+    /// Looks at each request by itself.
+    pub fn check_answers(&self, findings: &mut Findings) {
+        let (mut excused, mut nobody) = (0, 0);
+        for exchange in self.exchanges() {
+            nobody += usize::from(self.well(exchange).is_none());
+            match &exchange.answer {
+                Err(_) if !self.gateway_was_gone(exchange) => {
+                    findings.add("The gateway has broken a connection off.", exchange);
+                }
+                Ok((status, None)) if !self.is_understood(*status, exchange) => {
+                    findings.add("The gateway gives an answer that makes no sense.", exchange);
+                }
+                Ok((status, None)) => match self.well(exchange) {
+                    None => {}
+                    Some(_) if *status == 502 && self.may_have_broken(exchange) => excused += 1,
+                    Some(well) if exchange.may_be_repeated() => findings.add(
+                        "A request that may be repeated failed although a backend was well.",
+                        &self.scene(well, exchange),
+                    ),
+                    Some(_) if *status == 502 => {}
+                    Some(well) => findings.add(
+                        "A POST was refused although a backend was well.",
+                        &self.scene(well, exchange),
+                    ),
+                },
+                Err(_) | Ok((_, Some(_))) => {}
+            }
+            if exchange.sent >= self.quiet && !is_good(exchange) {
+                findings.add("A request failed after the storm.", exchange);
+            }
+        }
+        println!("{nobody} requests found no backend well; {excused} broke twice");
+    }
+
+    /// Whether the answer is one that the gateway may have to give.
+    fn is_understood(&self, status: StatusCode, exchange: &Exchange) -> bool {
+        let breaks = |spell: &Spell| {
+            spell.what.breaks() && spell.meets(exchange.sent, exchange.ended, Duration::ZERO)
+        };
+        match status.as_u16() {
+            502 => self.spells.iter().any(breaks),
+            503 => true,
+            _ => false,
+        }
+    }
+
+    fn gateway_was_gone(&self, exchange: &Exchange) -> bool {
+        let met = |(from, to): &(Instant, Instant)| {
+            *from <= exchange.ended + CONNECTIONS && exchange.sent <= *to + CONNECTIONS
+        };
+        self.gaps.iter().any(met)
+    }
+
+    /// A backend with which nothing was wrong from the beginning of a request to its end.
+    fn well(&self, exchange: &Exchange) -> Option<usize> {
+        let around = self.around(exchange, Duration::ZERO);
+        let is_out = |backend| around.iter().any(|s| s.backend == backend && s.what.is_out());
+        (0..NAMES.len()).find(|backend| !is_out(*backend))
+    }
+
+    /// Whether the gateway must have known one backend to be well all the time.
+    fn knows_a_well_one(&self, exchange: &Exchange) -> bool {
+        let is_doubtful = |spell: &&Spell| {
+            spell.what.is_out() && spell.meets(exchange.sent, exchange.ended, spell.aftermath)
+        };
+        let doubtful: BTreeSet<_> =
+            self.spells.iter().filter(is_doubtful).map(|spell| spell.backend).collect();
+        doubtful.len() < NAMES.len()
+    }
+
+    /// What was wrong with any backend during a request, or not long `before` it.
+    pub fn around(&self, exchange: &Exchange, before: Duration) -> Vec<&Spell> {
+        let meets = |spell: &&Spell| spell.meets(exchange.sent, exchange.ended, before);
+        self.spells.iter().filter(meets).collect()
+    }
+
+    /// What there is to see of a request that a well backend did not get: the name of that one and what
+    /// was wrong with it last, and what was wrong with the others.
+    fn scene<'a>(&'a self, well: usize, exchange: &'a Exchange) -> impl Debug + use<'a> {
+        let of_it = |spell: &&Spell| spell.backend == well && spell.from < exchange.sent;
+        let last = self.spells.iter().filter(of_it).max_by_key(|spell| spell.from);
+        (NAMES[well], last, exchange, self.around(exchange, Duration::ZERO))
+    }
+
+    /// Whether a request that may be repeated may have failed all the same. When it breaks at one backend,
+    /// it goes to one other. That one may break then, too; or, where all that are well have refused or
+    /// broken connections not long ago, it may be one that still does.
+    fn may_have_broken(&self, exchange: &Exchange) -> bool {
+        let known = exchange.sent - NEWS;
+        let during =
+            |spell: &&Spell| spell.what.breaks() && (known..=exchange.ended).contains(&spell.from);
+        let broke: BTreeSet<_> =
+            self.spells.iter().filter(during).map(|spell| spell.backend).collect();
+        broke.len() >= 2 || (broke.len() == 1 && !self.knows_a_well_one(exchange))
+    }
+
+    /// No POST may have been executed twice, and nothing more than three times.
+    pub fn check_executions(&self, findings: &mut Findings) {
+        let often = self.log.more_than(1);
+        for exchange in self.exchanges() {
+            let Some(by) = often.get(&exchange.number) else { continue };
+            let most = if exchange.may_be_repeated() { 3 } else { 1 };
+            if by.len() > most {
+                findings.add("A request was executed too often.", &(by, exchange));
+            }
+        }
+    }
+
+    /// A session leaves its backend only after something happened there, and for each such thing once.
+    /// `forgets` says that a restart of the gateway is one.
+    pub fn check_moves(&self, forgets: bool, findings: &mut Findings) {
+        let mut moves = 0;
+        for life in &self.lives {
+            let (mut home, mut reasons): (Option<&Exchange>, _) = (None, BTreeSet::new());
+            for next in life.exchanges.iter().filter(|exchange| exchange.server().is_some()) {
+                if let Some(last) = home.filter(|last| last.server() != next.server())
+                    && next.has_session
+                {
+                    moves += 1;
+                    if next.outcome.contains("borrowed") {
+                        findings.add("A session was lent although it was to move.", next);
+                    }
+                    let all = self.reasons(last, next, forgets);
+                    match all.iter().find(|reason| !reasons.contains(*reason)) {
+                        Some(reason) => drop(reasons.insert(*reason)),
+                        None if all.is_empty() => {
+                            findings.add("A session moved without need.", &[last, next]);
+                        }
+                        None => {
+                            findings.add("A session moved twice for one reason.", &[last, next])
+                        }
+                    }
+                }
+                home = Some(next);
+            }
+        }
+        println!("{moves} moves");
+    }
+
+    /// Why a session may have left a backend after its request `last`: numbers of what happened.
+    fn reasons(&self, last: &Exchange, next: &Exchange, forgets: bool) -> Vec<usize> {
+        let spells = self.spells.iter().enumerate().filter(|(_, spell)| {
+            Some(spell.backend) == last.server()
+                && spell.what.moves()
+                && spell.meets(last.sent, next.ended, Duration::ZERO)
+        });
+        let gaps = self.gaps.iter().enumerate().filter(|(_, (from, to))| {
+            forgets && *from <= next.ended && last.sent <= *to + CONNECTIONS
+        });
+        let spells = spells.map(|(number, _)| number);
+        spells.chain(gaps.map(|(number, _)| self.spells.len() + number)).collect()
+    }
+}
+
+fn is_good(exchange: &Exchange) -> bool {
+    matches!(exchange.answer, Ok((StatusCode::OK, Some(_))))
+}

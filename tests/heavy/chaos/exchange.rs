@@ -1,0 +1,148 @@
+//! One request and its answer, and a client that has a session.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body_util::Full;
+use tokio::time::Instant;
+use tower_sticky_heavy_tests::{client::Client, in_time};
+
+use crate::{kind::Kind, random::Random, timeline::NAMES};
+
+/// How often a request waits for its answer a little, so that something is always under way.
+const SLOW: u64 = 5;
+
+#[derive(Debug, Clone)]
+pub struct Exchange {
+    pub number: usize,
+    pub method: Method,
+    pub sent: Instant,
+    pub ended: Instant,
+    /// Whether the client had something that says whose it is.
+    pub has_session: bool,
+    /// Which of several nodes was asked.
+    pub asked: usize,
+    /// What the gateway says of it: the outcome, and the backend.
+    pub outcome: String,
+    /// The status, and the backend if one has answered; or what became of the connection.
+    pub answer: Result<(StatusCode, Option<usize>), String>,
+}
+
+impl Exchange {
+    /// The backend that has answered, if one has.
+    pub fn server(&self) -> Option<usize> {
+        self.answer.as_ref().ok()?.1
+    }
+
+    pub fn may_be_repeated(&self) -> bool {
+        self.method != Method::POST
+    }
+}
+
+/// A client without its connection: what it remembers, and what it will do.
+pub struct Visitor {
+    kind: Kind,
+    jar: BTreeMap<String, String>,
+    token: Option<String>,
+    pub user: String,
+    pub random: Random,
+}
+
+impl Visitor {
+    pub fn new(kind: Kind, mut random: Random) -> Self {
+        let user = format!("user-{:x}", random.next());
+        Self { kind, jar: BTreeMap::new(), token: None, user, random }
+    }
+
+    /// One whose key is this.
+    pub fn named(user: &str, random: Random) -> Self {
+        Self { user: user.to_owned(), ..Self::new(Kind::Key, random) }
+    }
+
+    /// Asks with some method: half of the requests are GETs, some are POSTs with a number.
+    pub async fn ask(&mut self, client: &mut Client, asked: usize) -> Exchange {
+        let method = match self.random.among(0..16) {
+            0 => Method::HEAD,
+            1 => Method::OPTIONS,
+            2 => Method::PUT,
+            3 => Method::DELETE,
+            4..8 => Method::POST,
+            _ => Method::GET,
+        };
+        self.ask_with(method, client, asked).await
+    }
+
+    pub async fn ask_with(
+        &mut self,
+        method: Method,
+        client: &mut Client,
+        asked: usize,
+    ) -> Exchange {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Relaxed);
+        let request = self.request(&method, number);
+        let has_session = self.has_session();
+        let sent = Instant::now();
+        let response = in_time("an answer comes", client.send(request)).await;
+        let ended = Instant::now();
+        let mut outcome = String::new();
+        let answer = match response {
+            Ok(response) => {
+                let headers = response.headers();
+                self.remember(headers);
+                outcome = text(headers, "server-timing").to_owned();
+                let server = text(headers, "x-server");
+                Ok((response.status(), NAMES.iter().position(|name| *name == server)))
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        Exchange { number, method, sent, ended, has_session, asked, outcome, answer }
+    }
+
+    fn has_session(&self) -> bool {
+        match self.kind {
+            Kind::Header => self.token.is_some(),
+            Kind::Key => true,
+            _ => !self.jar.is_empty(),
+        }
+    }
+
+    fn request(&mut self, method: &Method, number: usize) -> Request<Full<Bytes>> {
+        let mut request = Request::builder().method(method).uri("/").header("x-number", number);
+        if self.random.among(0..SLOW) == 0 {
+            request = request.header("x-delay", self.random.among(10..100));
+        }
+        match (&self.kind, &self.token) {
+            (Kind::Header, Some(token)) => request = request.header("x-sticky", token),
+            (Kind::Key, _) => request = request.header("x-user", &self.user),
+            _ => {}
+        }
+        if !self.jar.is_empty() {
+            let cookies: Vec<_> = self.jar.iter().map(|(n, v)| format!("{n}={v}")).collect();
+            request = request.header(header::COOKIE, cookies.join("; "));
+        } else if self.kind.needs_login() {
+            request = request.header("x-login", "1");
+        }
+        let body = if *method == Method::POST { "something" } else { "" };
+        request.body(body.into()).unwrap()
+    }
+
+    fn remember(&mut self, headers: &HeaderMap) {
+        if let Some(token) = headers.get("x-sticky") {
+            self.token = Some(token.to_str().unwrap().to_owned());
+        }
+        for cookie in headers.get_all(header::SET_COOKIE) {
+            let pair = cookie.to_str().unwrap().split(';').next().unwrap();
+            let (name, value) = pair.split_once('=').unwrap();
+            self.jar.insert(name.to_owned(), value.to_owned());
+        }
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).map_or("", |value| value.to_str().unwrap())
+}

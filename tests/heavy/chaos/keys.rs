@@ -1,0 +1,106 @@
+//! Where a key decides, nothing is remembered: it is always the first of its rank that is well.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use http::Method;
+use serde_json::json;
+use tower_sticky_heavy_tests::client::Client;
+
+use crate::{
+    alone,
+    check::{Findings, Story},
+    clients::{Clients, Life},
+    exchange::{Exchange, Visitor},
+    fleet::Fleet,
+    kind::Kind,
+    length,
+    plan::plan,
+    random::Random,
+    storm,
+    timeline::{NAMES, What},
+};
+
+/// Other weights are other ranks, so they are left out.
+const FAULTS: [What; 11] = [
+    What::Kill,
+    What::Kill,
+    What::Term,
+    What::Term,
+    What::Drop,
+    What::Drop,
+    What::Pause,
+    What::Fail,
+    What::Remove,
+    What::DrainUntil,
+    What::Disable,
+];
+
+/// The backends of a key, the first one first.
+type Rank = Vec<usize>;
+
+/// Takes one backend out after the other, and sees who comes next.
+async fn rank(fleet: &Fleet, user: &str) -> Rank {
+    let mut client = Client::new(fleet.addr);
+    let mut visitor = Visitor::named(user, Random::new(0));
+    let mut rank = Vec::new();
+    while rank.len() < NAMES.len() {
+        let exchange = visitor.ask_with(Method::GET, &mut client, 0).await;
+        let server = exchange.server().expect("all are well");
+        rank.push(server);
+        fleet.admin.patch(NAMES[server], json!({ "mode": "disabled" })).await;
+    }
+    for name in NAMES {
+        fleet.admin.patch(name, json!({ "mode": "active" })).await;
+    }
+    rank
+}
+
+/// Whether `backend` may be passed over by a request.
+fn may_be_out(story: &Story, backend: usize, exchange: &Exchange) -> bool {
+    story.spells.iter().any(|spell| {
+        spell.backend == backend
+            && spell.what.moves()
+            && spell.meets(exchange.sent, exchange.ended, spell.aftermath)
+    })
+}
+
+fn check_rank(story: &Story, life: &Life, rank: &Rank, findings: &mut Findings) {
+    for exchange in &life.exchanges {
+        let Some(server) = exchange.server() else { continue };
+        let before = rank.iter().take_while(|backend| **backend != server);
+        if before.clone().any(|backend| !may_be_out(story, *backend, exchange)) {
+            findings.add(
+                "A key was not with the first of its rank that is well.",
+                &(rank, exchange, story.around(exchange, Duration::from_secs(1))),
+            );
+        }
+        if exchange.sent >= story.quiet && server != rank[0] {
+            findings.add("A key was not with its owner after the storm.", exchange);
+        }
+    }
+}
+
+async fn run(mut random: Random) {
+    let plan = plan(&mut random, length(), &FAULTS, true);
+    let fleet = Fleet::start(&Kind::Key).await;
+    let mut ranks = BTreeMap::new();
+    let regulars = Clients::regulars(&Kind::Key, &mut random);
+    for visitor in &regulars {
+        ranks.insert(visitor.user.clone(), rank(&fleet, &visitor.user).await);
+    }
+    let clients = Clients::start(fleet.addr, &Kind::Key, regulars, &mut random);
+    let (story, mut findings) = storm::survive(&fleet, clients, plan).await;
+    story.check_answers(&mut findings);
+    story.check_executions(&mut findings);
+    for life in &story.lives {
+        if let Some(rank) = ranks.get(&life.user) {
+            check_rank(&story, life, rank, &mut findings);
+        }
+    }
+    findings.assert_none();
+}
+
+#[test]
+fn key() {
+    alone("key", run);
+}

@@ -1,0 +1,67 @@
+//! Kinds of affinity that remember where a session is.
+
+use tower_sticky_heavy_tests::redis_server::RedisServer;
+
+use crate::{
+    alone, clients::Clients, fleet::Fleet, kind::Kind, length, plan::plan, random::Random, storm,
+    timeline::What,
+};
+
+const FAULTS: [What; 13] = [
+    What::Kill,
+    What::Kill,
+    What::Term,
+    What::Term,
+    What::Drop,
+    What::Drop,
+    What::Pause,
+    What::Fail,
+    What::Remove,
+    What::Drain,
+    What::DrainUntil,
+    What::Disable,
+    What::Weigh,
+];
+
+async fn run(kind: Kind, mut random: Random) {
+    let plan = plan(&mut random, length(), &FAULTS, true);
+    let fleet = Fleet::start(&kind).await;
+    let regulars = Clients::regulars(&kind, &mut random);
+    let clients = Clients::start(fleet.addr, &kind, regulars, &mut random);
+    let (story, mut findings) = storm::survive(&fleet, clients, plan).await;
+    story.check_answers(&mut findings);
+    story.check_executions(&mut findings);
+    story.check_moves(kind.forgets(), &mut findings);
+    findings.assert_none();
+}
+
+#[test]
+fn plain_cookie() {
+    alone("plain cookie", |random| run(Kind::Plain, random));
+}
+
+#[test]
+fn sealed_cookie() {
+    alone("sealed cookie", |random| run(Kind::Sealed, random));
+}
+
+#[test]
+fn header() {
+    alone("header", |random| run(Kind::Header, random));
+}
+
+#[test]
+fn learned() {
+    alone("learned", |random| run(Kind::Learned, random));
+}
+
+#[test]
+fn learned_on_redis() {
+    let server = RedisServer::start();
+    alone("learned on Redis", |random| run(Kind::LearnedOnRedis(server.url()), random));
+}
+
+#[test]
+fn envelope() {
+    alone("envelope", |random| run(Kind::Envelope, random));
+}

@@ -1,0 +1,44 @@
+//! What will happen, and when: it follows from the seed alone.
+
+use std::time::Duration;
+
+use crate::{
+    random::Random,
+    timeline::{NAMES, What},
+};
+
+#[derive(Debug, Clone, Copy)]
+pub enum Step {
+    Backend { backend: usize, what: What, lasts: Duration },
+    RestartGateway { kills: bool },
+}
+
+/// All steps, each with its time.
+pub fn plan(
+    random: &mut Random,
+    length: Duration,
+    faults: &[What],
+    restarts_gateway: bool,
+) -> Vec<(Duration, Step)> {
+    let mut steps = Vec::new();
+    let mut free = [Duration::ZERO; NAMES.len()];
+    let mut next_restart = random.millis(600..1_200);
+    let mut now = Duration::from_millis(200);
+    // The last ones have an end before the end.
+    while now + Duration::from_millis(500) < length {
+        if restarts_gateway && now >= next_restart {
+            let kills = random.among(0..2) == 0;
+            steps.push((now, Step::RestartGateway { kills }));
+            next_restart = now + random.millis(1_000..2_000);
+        }
+        let what = random.one_of(faults);
+        let backend = random.among(0..NAMES.len() as u64) as usize;
+        let lasts = random.millis(20..350);
+        if free[backend] <= now {
+            steps.push((now, Step::Backend { backend, what, lasts }));
+            free[backend] = now + lasts + random.millis(50..300);
+        }
+        now += random.millis(10..50);
+    }
+    steps
+}

@@ -1,0 +1,139 @@
+//! What was wrong with which backend, and when.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+pub const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+
+/// After an end is known here, others may hear of it a little later.
+const MARGIN: Duration = Duration::from_millis(10);
+
+/// The longest time between two looks at a backend that refused or broke connections.
+const REDIAL_MAX: Duration = Duration::from_secs(1);
+/// What may come on top of that, on a slow machine.
+const SLOWNESS: Duration = Duration::from_millis(200);
+
+/// What may happen to a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// SIGKILL, and some time later a new process.
+    Kill,
+    /// SIGTERM, and some time later a new process.
+    Term,
+    /// SIGSTOP and SIGCONT.
+    Pause,
+    /// It takes connections and closes them at once.
+    Drop,
+    /// It answers everything with 500.
+    Fail,
+    /// It is no member for some time.
+    Remove,
+    /// It keeps its sessions and takes no new ones.
+    Drain,
+    /// The same, until a deadline.
+    DrainUntil,
+    Disable,
+    /// Other weights, 0 among them.
+    Weigh,
+}
+
+impl What {
+    /// Whether the backend cannot take any request.
+    pub fn is_out(self) -> bool {
+        !matches!(self, Self::Fail)
+    }
+
+    /// Whether requests that are under way may break.
+    pub fn breaks(self) -> bool {
+        matches!(self, Self::Kill | Self::Term | Self::Drop)
+    }
+
+    /// Whether the backend's sessions may leave.
+    pub fn moves(self) -> bool {
+        self.breaks() || matches!(self, Self::Remove | Self::DrainUntil | Self::Disable)
+    }
+}
+
+/// Something was wrong for some time.
+#[derive(Debug, Clone, Copy)]
+pub struct Spell {
+    pub what: What,
+    pub backend: usize,
+    /// Just before it began.
+    pub from: Instant,
+    /// When it was over; nothing while it lasts.
+    pub to: Option<Instant>,
+    /// For how long after the end others may still be preferred.
+    pub aftermath: Duration,
+}
+
+impl Spell {
+    /// Whether some of it was between two moments, or up to `after` its end.
+    pub fn meets(&self, from: Instant, to: Instant, after: Duration) -> bool {
+        self.from <= to && self.to.is_none_or(|end| from <= end + MARGIN + after)
+    }
+}
+
+/// Notes how long each spell may have an effect. A backend that refused or broke connections is looked at
+/// again after 100 ms, and then each time after twice as long, up to a second: after as long as it took
+/// it is found well. What begins before that goes on with the same pauses.
+fn note_aftermaths(spells: &mut [Spell]) {
+    let mut troubles: [Option<(Instant, Instant)>; NAMES.len()] = [None; NAMES.len()];
+    for spell in spells.iter_mut().filter(|spell| spell.what.breaks()) {
+        let Some(to) = spell.to else { continue };
+        let trouble = &mut troubles[spell.backend];
+        let since = trouble.filter(|(_, until)| spell.from <= *until);
+        let since = since.map_or(spell.from, |(since, _)| since);
+        spell.aftermath = (to - since).min(REDIAL_MAX) + SLOWNESS;
+        *trouble = Some((since, to + spell.aftermath));
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Timeline {
+    spells: Mutex<Vec<Spell>>,
+    /// From when to when the gateway was restarted.
+    gaps: Mutex<Vec<(Instant, Instant)>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Timeline {
+    /// Something begins now; gives its number.
+    pub fn begin(&self, backend: usize, what: What) -> usize {
+        let mut spells = lock(&self.spells);
+        let (from, aftermath) = (Instant::now(), Duration::ZERO);
+        spells.push(Spell { what, backend, from, to: None, aftermath });
+        spells.len() - 1
+    }
+
+    pub fn end(&self, number: usize) {
+        lock(&self.spells)[number].to = Some(Instant::now());
+    }
+
+    /// The gateway was restarted from then until now.
+    pub fn gateway_was_gone(&self, from: Instant) {
+        lock(&self.gaps).push((from, Instant::now()));
+    }
+
+    pub fn spells(&self) -> Vec<Spell> {
+        let mut spells = lock(&self.spells).clone();
+        note_aftermaths(&mut spells);
+        spells
+    }
+
+    pub fn gaps(&self) -> Vec<(Instant, Instant)> {
+        lock(&self.gaps).clone()
+    }
+
+    /// Whether nothing is wrong with a backend now.
+    pub fn is_well_now(&self, backend: usize) -> bool {
+        !lock(&self.spells).iter().any(|spell| spell.backend == backend && spell.to.is_none())
+    }
+}
