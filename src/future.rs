@@ -385,7 +385,7 @@ fn failed<S: Clone, B: 'static>(
     let error = match error.downcast::<NotSent<Request<B>>>() {
         Ok(not_sent) => {
             let (request, source) = not_sent.into_parts();
-            record(dispatch, Failure::Refused(Refusal::of(&source)));
+            record(dispatch, connection_failure(&source));
             drop(trial);
             return match request {
                 Some(request) => {
@@ -405,25 +405,38 @@ fn failed<S: Clone, B: 'static>(
             let (request, source) = unanswered.into_parts();
             // What refused a fresh connection has ended.
             let refusal = Refusal::in_chain(&source);
-            let broken = || Failure::Broken { surely: true, redialer: redialer(&source) };
-            record(dispatch, refusal.map_or_else(broken, Failure::Refused));
+            record(dispatch, refusal.map_or_else(|| broken(&source, true), Failure::Refused));
             (request, source)
         }
         Err(source) => {
-            let broken = || Failure::Broken { surely: false, redialer: redialer(&source) };
-            let failure = is_disconnected(&source).then(broken);
+            let failure = is_disconnected(&source).then(|| broken(&source, false));
             record(dispatch, failure.unwrap_or(Failure::NoAnswer));
             (None, source)
         }
     };
+    let on_trial = trial.is_some();
     drop(trial);
     match request {
         Some(request) => {
             let sendings = request.extensions().get::<Sendings>().copied();
-            Ok((dispatch.unanswered(state, source, sendings)?, request))
+            Ok((dispatch.unanswered(state, source, sendings, on_trial)?, request))
         }
         None => Err(StickyError::Backend { backend: state.id.clone(), source }),
     }
+}
+
+/// What a request that was not sent says of the backend: its connection was refused, or was accepted and
+/// closed at once.
+fn connection_failure(source: &BoxError) -> Failure {
+    if is_disconnected(source) {
+        broken(source, true)
+    } else {
+        Failure::Refused(Refusal::of(source))
+    }
+}
+
+fn broken(source: &BoxError, surely: bool) -> Failure {
+    Failure::Broken { surely, redialer: redialer(source) }
 }
 
 /// An upgraded connection holds what its request occupies; other responses do until their body ends.

@@ -8,7 +8,6 @@ use tokio::time::Instant;
 use super::{
     Attempt, Dispatch, Next, Patience, Trial,
     candidates::{Parked, Remaining},
-    recovery::Watched,
 };
 use crate::{
     BackendId, BoxError, Failover, Reason, StickyError, Verdict,
@@ -246,8 +245,7 @@ impl<S: Clone> Dispatch<S> {
             return Next::Fail(StickyError::NotSent { backend: state.id.clone(), source });
         }
         if self.verdict == Verdict::Pinned && reason == Reason::ConnectFailed {
-            let watched = Watched::new(state);
-            if let Ok(next) = self.await_return(state, watched) {
+            if let Some(next) = self.await_after_failure(state) {
                 return next;
             }
             self.stop_waiting();
@@ -293,13 +291,17 @@ impl<S: Clone> Dispatch<S> {
         state: &Arc<BackendState>,
         source: BoxError,
         sendings: Option<Sendings>,
+        on_trial: bool,
     ) -> Result<Next<S>, StickyError> {
         let backend = state.id.clone();
         let from_home = self.verdict == Verdict::Pinned;
         let detour = self.detour();
         let before = detour.sendings;
         detour.sendings = sendings.unwrap_or(Sendings(before.0 + 1));
-        let over = detour.sendings >= Sendings::MAX || (before > Sendings(0) && !from_home);
+        // A suspect that was tried for its own sake is not the one other backend.
+        let to_others = before > Sendings(0) && !from_home && !detour.tried_suspect;
+        detour.tried_suspect = on_trial && !from_home;
+        let over = detour.sendings >= Sendings::MAX || to_others;
         if over || !self.core.options.retry_idempotent || self.verdict == Verdict::Local {
             return Err(StickyError::Backend { backend, source });
         }
@@ -307,7 +309,7 @@ impl<S: Clone> Dispatch<S> {
         if self.moves_freely() {
             return Ok(self.stay_at_home());
         }
-        if from_home && let Some(next) = self.await_after_break(state) {
+        if from_home && let Some(next) = self.await_after_failure(state) {
             return Ok(next);
         }
         self.leave(state, Reason::ConnectFailed, self.core.options.unavailable)?;

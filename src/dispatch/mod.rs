@@ -99,6 +99,8 @@ pub(crate) struct Detour {
     unanswered: Option<(BackendId, BoxError)>,
     /// How often it was given to a backend in vain.
     sendings: Sendings,
+    /// Whether the last time was the trial of a suspect that is not its own.
+    tried_suspect: bool,
     /// Until when the request may wait, from the first time that it has to.
     deadline: Option<Instant>,
     /// A place among those that wait for the session's own backend.

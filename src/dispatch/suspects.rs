@@ -143,10 +143,10 @@ impl<S: Clone> Dispatch<S> {
         Ok(Next::Recover(Recovery::new(Purpose::Home, vec![watched], until)))
     }
 
-    /// The request was sent in vain to its session's backend, whose sessions are to wait for its return.
-    /// If it refuses connections by now, it was restarted; if it accepts them, the request has to go
-    /// elsewhere.
-    pub(super) fn await_after_break(&mut self, state: &Arc<BackendState>) -> Option<Next<S>> {
+    /// The request could not be sent to its session's backend, or was sent in vain, and the sessions of the
+    /// backend are to wait for its return. If it refuses connections by now, it is being restarted; if it
+    /// accepts them and breaks off, the request has to go elsewhere.
+    pub(super) fn await_after_failure(&mut self, state: &Arc<BackendState>) -> Option<Next<S>> {
         if self.core.options.home_wait.is_zero() {
             return None;
         }

@@ -240,7 +240,9 @@ where
                 self.dial(request);
                 return Ok(());
             }
-            return Err(self.undialed(request, error.into()));
+            // A fresh connection was accepted and closed: that is no refusal.
+            let error = lost(error);
+            return Err(self.undialed(request, error));
         }
         let repeatable = self.inner.replay_idempotent
             && kept.method.is_idempotent()

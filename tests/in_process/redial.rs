@@ -27,7 +27,7 @@ async fn a_connection_ends_a_refusal_and_no_request_pays_for_it() {
     a.told.refuses.store(true, SeqCst);
     send(&service, get()).await;
     let polled = a.told.polled.load(SeqCst);
-    for (pause, redials) in [(79, 0), (21, 1), (139, 1), (61, 2), (259, 2), (141, 3)] {
+    for (pause, redials) in [(79, 0), (22, 1), (138, 1), (63, 2), (257, 2), (143, 3)] {
         after(pause).await;
         assert_eq!(redialed(&a), redials, "after 100, 200 and 400 ms, or a fifth less");
     }

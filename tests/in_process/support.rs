@@ -41,6 +41,8 @@ pub struct Told {
     pub failed: AtomicBool,
     /// The connection is refused: the request comes back.
     pub refuses: AtomicBool,
+    /// The connection is accepted, and closed before the request is sent.
+    pub closes: AtomicBool,
     /// Whoever is refused is told how to redial.
     pub redialable: AtomicBool,
     /// Redials do not come to an end.
@@ -84,6 +86,7 @@ impl Node {
             busy: false.into(),
             failed: false.into(),
             refuses: false.into(),
+            closes: false.into(),
             redialable: false.into(),
             redials_hang: false.into(),
             redialed: 0.into(),
@@ -176,6 +179,12 @@ impl Service<Request<Body>> for Node {
         Box::pin(async move {
             if told.refuses.load(SeqCst) {
                 return Err(told.refuse(request));
+            }
+            if told.closes.load(SeqCst) {
+                let told = told.clone();
+                let closed = Disconnected::new("closed at once");
+                let closed = closed.with_redial(move || told.clone().redial());
+                return Err(NotSent::new(request, closed).into());
             }
             if told.refuses_later.load(SeqCst) {
                 told.gate.acquire().await?.forget();

@@ -375,6 +375,36 @@ async fn a_busy_backend_is_waited_for_rather_than_a_suspect_that_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_trial_does_not_cost_a_request_its_other_backend() {
+    let (backends, [a, b, c]) = nodes(["a", "b", "c"]);
+    let service = plain(&backends).into_service();
+    a.told.hangs_up.store(true, SeqCst);
+    send(&service, with_cookie("sid=a")).await;
+    after(100).await;
+    // It is the next in the round for a long time.
+    backends.set_weight("b", 1000).unwrap();
+    b.told.hangs_up.store(true, SeqCst);
+    let served = a.served() + b.served() + c.served();
+    let answer = send(&service, get()).await;
+    let served = a.served() + b.served() + c.served() - served;
+    assert_eq!((answer.status, served), (200, 3), "the trial of a, then b, and then c");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_accepted_and_closed_is_no_refusal() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let service = plain(&backends).into_service();
+    a.told.closes.store(true, SeqCst);
+    a.told.redialable.store(true, SeqCst);
+    assert_eq!(send(&service, with_cookie("sid=a")).await.body, "b", "the request was not sent");
+    after(10_000).await;
+    assert_eq!(state(&backends, "a"), State::Suspect, "it accepts, which shows nothing");
+    a.told.closes.store(false, SeqCst);
+    assert_eq!(send(&service, get()).await.body, "a", "an answer does");
+    assert_eq!(state(&backends, "a"), State::Ready);
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_request_is_sent_more_than_three_times() {
     let (backends, nodes) = nodes(["a", "b", "c", "d"]);
     for node in &nodes {
