@@ -113,6 +113,15 @@ impl<'a> Head<'a> {
         self.extensions
     }
 
+    /// The path that the client asked for, also where a router has stripped a part of it.
+    pub(crate) fn client_path(&self) -> &'a str {
+        #[cfg(feature = "axum")]
+        if let Some(original) = self.extensions.get::<axum::extract::OriginalUri>() {
+            return original.path();
+        }
+        self.uri.path()
+    }
+
     /// Whether the client used https, by a trusted word.
     #[inline]
     pub(crate) fn is_https(&self) -> bool {

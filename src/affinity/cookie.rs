@@ -11,6 +11,7 @@ use super::{
     BoundAffinity, Change, Commit, Conflict, Head, Look, Notes, Reading, SameSite, Secure,
     cache_control,
     life::{Life, Tokens, refuse},
+    notes::{Author, Note},
     scan,
     sealed::Bind,
     set_cookie,
@@ -26,8 +27,8 @@ use crate::{BackendId, ConfigError, KeyRing};
 /// `HttpOnly` and `SameSite=Lax`, and `Secure` when the request came over https by a trusted word
 /// (see [`Peer`](crate::Peer)). It is taken out of the request before a backend sees it.
 ///
-/// Dates inside a sealed token are wall-clock dates, good on every gateway; one that is up to five
-/// minutes in the future is accepted, as gateways' clocks differ.
+/// Dates inside a sealed token are wall-clock dates, good on every gateway; see
+/// [`clock_skew`](Self::clock_skew) for gateways whose clocks differ.
 ///
 /// # Example
 ///
@@ -112,7 +113,9 @@ impl Cookie {
         self
     }
 
-    /// The cookie attribute `Path`; default `/`.
+    /// The cookie attribute `Path`; default `/`. A request outside of it, which the client does not send
+    /// the cookie with, is served without it and gets none. Where a router strips a part of the path, as
+    /// Axum's `nest` does, the path that the client asked for counts (with the feature `axum`).
     #[must_use]
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.attributes.path = path.into();
@@ -204,6 +207,12 @@ impl Bind for Cookie {
     }
 }
 
+/// Whether `path` is within that of a cookie (RFC 6265, section 5.1.4).
+fn is_within(path: &str, cookie: &str) -> bool {
+    path.strip_prefix(cookie)
+        .is_some_and(|rest| rest.is_empty() || cookie.ends_with('/') || rest.starts_with('/'))
+}
+
 #[derive(Debug)]
 struct Bound {
     options: Cookie,
@@ -215,6 +224,11 @@ struct Bound {
 impl BoundAffinity for Bound {
     fn read(&self, request: &Head<'_>, pool: &mut Look<'_>) -> Reading {
         let mut reading = Reading::default();
+        let path = &self.options.attributes.path;
+        if path != "/" && !is_within(request.client_path(), path) {
+            pool.notes.push(Author::new(self), Note::Outside);
+            return reading;
+        }
         let mut cookies = scan::Cookies::new(request.headers);
         while let Some(value) = cookies.next(&self.name) {
             reading.found = !self.options.forward;
@@ -238,7 +252,10 @@ impl BoundAffinity for Bound {
         scan::remove(headers, &self.name);
     }
 
-    fn respond(&self, commit: &Commit<'_>, _: &mut Notes, headers: &mut HeaderMap) -> bool {
+    fn respond(&self, commit: &Commit<'_>, notes: &mut Notes, headers: &mut HeaderMap) -> bool {
+        if !notes.is_empty() && self.is_outside(notes) {
+            return false;
+        }
         let name = &self.options.attributes.name;
         if headers.contains_key(SET_COOKIE) && set_cookie::sets(headers, name) {
             match self.options.conflict {
@@ -296,6 +313,12 @@ impl BoundAffinity for Bound {
 }
 
 impl Bound {
+    /// Whether the request is one that the client does not send this cookie with.
+    fn is_outside(&self, notes: &Notes) -> bool {
+        let outside = |note: &Note| matches!(note, Note::Outside).then_some(());
+        notes.find(Author::new(self), outside).is_some()
+    }
+
     fn field(&self, value: String, max_age: Option<Duration>, https: bool) -> Option<HeaderValue> {
         self.options.attributes.header(&self.template, value, max_age, https)
     }

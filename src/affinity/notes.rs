@@ -27,6 +27,8 @@ pub(crate) enum Note {
     Opened(Option<Opened>),
     /// The application's id as the table knows it.
     Known(Known),
+    /// The request is outside of the cookie's path.
+    Outside,
     /// What a store answered that takes its time.
     Answered(SessionKey, Answer),
 }

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering::Relaxed},
 };
 
-use super::few::Few;
+use super::{few::Few, unconfirmed::Unconfirmed};
 use crate::hash::mix;
 
 /// Sessions are spread over so many registers.
@@ -30,6 +30,8 @@ pub(crate) struct Census {
     anonymous: AtomicU32,
     /// The same for sessions that somebody remembers; the others are nobody's.
     remembered: AtomicU32,
+    /// Tokens that have not come back, once one was issued.
+    unconfirmed: OnceLock<Box<Unconfirmed>>,
 }
 
 #[derive(Debug)]
@@ -56,24 +58,53 @@ impl Window {
 
 impl Census {
     /// A session was here at `tick`, which is at least 1. Without a key it is one of those that cannot
-    /// be told apart.
+    /// be told apart. Tells whether it is new here, as far as is known.
     #[inline]
-    pub(crate) fn saw(&self, session: Option<u64>, remembered: bool, tick: u32) {
+    pub(crate) fn saw(&self, session: Option<u64>, remembered: bool, tick: u32) -> bool {
         if remembered {
             touch(&self.remembered, tick);
         }
         let Some(session) = session else {
-            return touch(&self.anonymous, tick);
+            touch(&self.anonymous, tick);
+            return false;
         };
-        self.saw_one(session, tick);
+        self.saw_one(session, tick)
     }
 
     #[inline(never)]
-    fn saw_one(&self, session: u64, tick: u32) {
+    fn saw_one(&self, session: u64, tick: u32) -> bool {
         let sessions = self.sessions.get_or_init(Sessions::new);
         let hash = spread(session);
-        sessions.few.saw(session.max(1), hash, tick);
         touch(&sessions.marks[place(hash)], tick);
+        sessions.few.saw(session.max(1), hash, tick)
+    }
+
+    /// A token was issued, for a session that counts once it comes back.
+    #[cold]
+    pub(crate) fn issued(&self, tick: u32) {
+        self.unconfirmed.get_or_init(|| Box::new(Unconfirmed::new())).issue(tick);
+    }
+
+    /// A token that was issued about at `tick` has come back.
+    #[cold]
+    pub(crate) fn confirmed(&self, tick: u32) {
+        if let Some(unconfirmed) = self.unconfirmed.get() {
+            unconfirmed.confirm(tick);
+        }
+    }
+
+    /// How many tokens were issued in the last minute and have not come back.
+    pub(crate) fn unconfirmed(&self, now: u32) -> u64 {
+        self.unconfirmed.get().map_or(0, |unconfirmed| unconfirmed.count(now))
+    }
+
+    /// At least so many sessions are there.
+    pub(crate) fn seen(&self, window: Window) -> u64 {
+        self.count(window).unwrap_or_else(|| {
+            let known = self.sessions.get();
+            let count = known.map_or(0, |known| known.few.count(window).unwrap_or(1));
+            count.max(1)
+        })
     }
 
     /// A session has ended, or is elsewhere now. One that shares its place is counted again when it
@@ -97,8 +128,12 @@ impl Census {
         Some(sessions.few.count(window).unwrap_or_else(|| sessions.estimate(window)))
     }
 
-    /// Whether no session is there that somebody remembers.
+    /// Whether no session is there that somebody remembers, and none may come with a token that was
+    /// issued just now.
     pub(crate) fn is_empty(&self, window: Window) -> bool {
+        if self.unconfirmed(window.now) > 0 {
+            return false;
+        }
         if !window.has(self.remembered.load(Relaxed)) {
             return true;
         }
@@ -188,7 +223,9 @@ mod tests {
     #[test]
     fn numbers_in_a_row_are_as_good_as_any() {
         let census = Census::default();
-        (0..10_000).for_each(|session| census.saw(Some(session), true, 1));
+        for session in 0..10_000 {
+            census.saw(Some(session), true, 1);
+        }
         let count = census.count(window(1, 0)).unwrap();
         assert!(count.abs_diff(10_000) < 1200, "10,000 users were counted as {count}");
     }
@@ -207,7 +244,9 @@ mod tests {
     #[test]
     fn who_has_left_does_not_count() {
         let census = Census::default();
-        (1..=3).for_each(|session| census.saw(Some(session), true, 1));
+        for session in 1..=3 {
+            census.saw(Some(session), true, 1);
+        }
         census.forget(2);
         assert_eq!(census.count(window(1, 60)), Some(2));
         census.forget(1);

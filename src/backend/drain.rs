@@ -40,7 +40,8 @@ pub struct DrainReport {
     pub end: DrainEnd,
     /// How long it took.
     pub elapsed: Duration,
-    /// About how many sessions there were at its beginning; `None` when they cannot be told apart.
+    /// About how many sessions there were at its beginning; `None` when they cannot be told apart, or had
+    /// not been watched for long enough: see [`BackendStatus::sessions`](crate::BackendStatus::sessions).
     pub sessions_before: Option<u64>,
     /// About how many are left.
     pub sessions_left: Option<u64>,
@@ -85,7 +86,8 @@ impl<S> Drain<S> {
         Self { backends, id, deadline: None, then, idle_for: None, hand_over: None }
     }
 
-    /// How long it may take at most. After that the backend gets no more requests: see
+    /// How long it may take at most. After that the backend gets no more requests, whatever was counted,
+    /// also when the drain has been reported as completed before: see
     /// [`Mode::Drained`](crate::Mode::Drained). Streams and upgraded connections that are still open
     /// are cut off: these are responses whose reader had to wait for more. A request that is not answered
     /// yet is left to finish, and so is an answer that has come and is not read yet. Default: no
@@ -138,6 +140,7 @@ impl<S> Drain<S> {
             hand_over: self.hand_over.map(|rate| Arc::new(Limiter::new(rate))),
             idle_for: self.idle_for,
             sessions_before: None,
+            is_reported: false,
             last_told: None,
             report: report.clone(),
         };
@@ -233,6 +236,8 @@ pub(super) struct Plan {
     /// How many sessions may leave, if they are to.
     pub(super) hand_over: Option<Arc<Limiter>>,
     pub(super) sessions_before: Option<u64>,
+    /// Whether its end was reported, though its deadline is still to come.
+    pub(super) is_reported: bool,
     /// The progress that was told last: requests in flight, streams and sessions.
     pub(super) last_told: Option<(usize, usize, Option<u64>)>,
     /// Where the report goes.

@@ -33,16 +33,18 @@ impl Few {
         Self { cells, overflow: AtomicU32::new(0) }
     }
 
-    /// A session with this hash was here.
+    /// A session with this hash was here. Tells whether it was not known yet.
     #[inline]
-    pub(super) fn saw(&self, session: u64, hash: u64, tick: u32) {
+    pub(super) fn saw(&self, session: u64, hash: u64, tick: u32) -> bool {
         let mark = match self.place(session, hash) {
             Some(cell) => &cell.mark,
             None => &self.overflow,
         };
-        if mark.load(Relaxed) != tick {
+        let before = mark.load(Relaxed);
+        if before != tick {
             mark.store(tick, Relaxed);
         }
+        before == 0
     }
 
     pub(super) fn forget(&self, session: u64, hash: u64) {
@@ -66,6 +68,7 @@ impl Few {
             } else {
                 // One that comes at this very moment is counted with its next request.
                 cell.session.store(0, Relaxed);
+                cell.mark.store(0, Relaxed);
             }
         }
         Some(count)
@@ -115,7 +118,10 @@ mod tests {
     #[test]
     fn neighbours_have_places_of_their_own() {
         let few = Few::new();
-        (1..=REACH as u64).for_each(|session| few.saw(session, 7, 1));
+        for session in 1..=REACH as u64 {
+            assert!(few.saw(session, 7, 1), "it is new");
+            assert!(!few.saw(session, 7, 1), "it is known");
+        }
         assert_eq!(few.count(window(1)), Some(REACH as u64), "they all begin at one cell");
         few.saw(99, 7, 1);
         assert_eq!(few.count(window(1)), None, "one more is more than are known");

@@ -32,6 +32,7 @@ impl<S> Pool<S> {
 
     /// The sessions that count as there.
     pub(crate) fn window(&self, idle_for: Option<Duration>) -> Window {
+        self.look_at_the_clock(Instant::now());
         let ticks = match idle_for {
             Some(idle) => idle.as_secs().min(u64::from(u32::MAX)) as u32,
             None => self.horizon.load(Relaxed),
@@ -56,7 +57,7 @@ impl<S> Pool<S> {
         let snapshot = self.load();
         let state = &snapshot.index().states()[position(&snapshot, id)?];
         self.look_at_the_clock(plan.started);
-        plan.sessions_before = state.census.count(self.window(plan.idle_for));
+        plan.sessions_before = state.session_count(self.window(plan.idle_for));
         self.end_drain(state, DrainEnd::Cancelled);
         let from = state.mode();
         state.set_mode(Mode::Draining);
@@ -95,7 +96,24 @@ impl<S> Pool<S> {
         let Some(plan) = state.drain.plan().take() else {
             return;
         };
-        self.drains.fetch_sub(1, Relaxed);
+        if plan.is_reported {
+            self.drains.fetch_sub(1, Relaxed);
+            if end == DrainEnd::Deadline {
+                state.set_drained(plan.then);
+                state.streams.cut();
+                state.drain.enter(Phase::Over);
+            }
+            return;
+        }
+        // One that is complete before its deadline goes on to it: late tokens are honoured until then.
+        match (end, plan.deadline) {
+            (DrainEnd::Completed, Some(_)) => {
+                *state.drain.plan() = Some(Plan { is_reported: true, ..plan.clone() });
+            }
+            _ => {
+                self.drains.fetch_sub(1, Relaxed);
+            }
+        }
         let mut streams_cut = 0;
         if end == DrainEnd::Deadline {
             state.set_drained(plan.then);
@@ -106,7 +124,7 @@ impl<S> Pool<S> {
             end,
             elapsed: plan.started.elapsed(),
             sessions_before: plan.sessions_before,
-            sessions_left: state.census.count(self.window(plan.idle_for)),
+            sessions_left: state.session_count(self.window(plan.idle_for)),
             in_flight: state.in_flight(),
             streams_cut,
         };
@@ -118,7 +136,8 @@ impl<S> Pool<S> {
         self.events.publish(|| Event::Drained { report });
     }
 
-    fn look_at_the_clock(&self, now: Instant) {
+    /// Notes how many seconds old the pool is.
+    pub(crate) fn look_at_the_clock(&self, now: Instant) {
         let tick = now.saturating_duration_since(self.started).as_secs() + 1;
         self.tick.fetch_max(tick.min(u64::from(u32::MAX)) as u32, Relaxed);
     }
@@ -135,8 +154,11 @@ impl<S> Pool<S> {
             if plan.deadline.is_some_and(|deadline| deadline <= now) {
                 self.end_drain(state, DrainEnd::Deadline);
                 over = true;
+            } else if plan.is_reported {
+                next = [next, plan.deadline].into_iter().flatten().min();
             } else if self.is_empty(state, &plan) {
                 self.end_drain(state, DrainEnd::Completed);
+                next = [next, plan.deadline].into_iter().flatten().min();
             } else {
                 next = [next, plan.deadline].into_iter().flatten().min();
                 self.tell_progress(state, &plan);
@@ -152,11 +174,12 @@ impl<S> Pool<S> {
         let window = self.window(plan.idle_for);
         // Without an affinity that remembers, no session is anybody's.
         let remembers = self.horizon.load(Relaxed) > 0;
-        state.in_flight() == 0 && (!remembers || state.census.is_empty(window))
+        let is_empty = || state.is_watched_for(window) && state.census.is_empty(window);
+        state.in_flight() == 0 && (!remembers || is_empty())
     }
 
     fn tell_progress(&self, state: &BackendState, plan: &Plan) {
-        let sessions = state.census.count(self.window(plan.idle_for));
+        let sessions = state.session_count(self.window(plan.idle_for));
         let progress = (state.in_flight(), state.streams.len(), sessions);
         if plan.last_told == Some(progress) {
             return;

@@ -30,6 +30,7 @@ mod streams;
 mod tiers;
 mod traffic;
 mod turns;
+mod unconfirmed;
 
 #[cfg(feature = "dns")]
 pub(crate) use self::owned::Standing;

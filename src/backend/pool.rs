@@ -97,6 +97,8 @@ impl<S: Clone> Pool<S> {
         let mut members = Members::clone(&self.load().members);
         check_free(&members, &state)?;
         let backend = state.id.clone();
+        let fresh = self.tick();
+        state.watch_since(fresh);
         let state = self.departed.recall(state);
         self.begin_slowly(&state);
         members.push(state.clone(), service);

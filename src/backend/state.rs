@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use super::{
     BackendId, BackendOptions, Mode, State,
     availability::{Gate, Sources},
-    census::Census,
+    census::{Census, Window},
     drain::{Drainage, Phase},
     slots::{HasSlots, Slots},
     streams::Streams,
@@ -27,7 +27,7 @@ use super::{
 use super::{owner::Mark, pool::lock};
 use crate::{
     Failover,
-    health::{LookId, Ramp, Window},
+    health::{self, LookId, Ramp},
 };
 
 pub(crate) struct BackendState {
@@ -52,13 +52,15 @@ pub(crate) struct BackendState {
     slots: Slots,
     pub(crate) latency: super::Latency,
     pub(crate) census: Census,
+    /// The tick since when its sessions have been watched; 0 for since the pool was made.
+    watched: AtomicU32,
     /// About how many sessions it has, as they were counted last.
     pub(crate) sessions: AtomicU64,
     pub(crate) streams: Streams,
     pub(super) drain: Drainage,
     /// What becomes of its sessions once it is drained.
     drained: AtomicU8,
-    pub(crate) window: Window,
+    pub(crate) window: health::Window,
     pub(crate) ramp: Ramp,
     sources: Mutex<Sources>,
     /// The feed that brought it, if one did.
@@ -86,11 +88,12 @@ impl BackendState {
             slots: Slots::new(),
             latency: super::Latency::default(),
             census: Census::default(),
+            watched: AtomicU32::new(0),
             sessions: AtomicU64::new(0),
             streams: Streams::new(),
             drain: Drainage::default(),
             drained: AtomicU8::new(0),
-            window: Window::default(),
+            window: health::Window::default(),
             ramp: Ramp::default(),
             sources: Mutex::default(),
             #[cfg(any(feature = "discover", feature = "dns"))]
@@ -139,6 +142,22 @@ impl BackendState {
     /// Whether it may be given a new session now.
     pub(crate) fn takes_new(&self) -> bool {
         self.may_take_new() && self.gate().is_well()
+    }
+
+    /// Its sessions are watched from this tick on.
+    pub(super) fn watch_since(&self, tick: u32) {
+        self.watched.store(tick, Relaxed);
+    }
+
+    /// Whether its sessions have been watched for as long as one may be idle: whoever has not been seen
+    /// meanwhile is not there.
+    pub(super) fn is_watched_for(&self, window: Window) -> bool {
+        window.now.saturating_sub(self.watched.load(Relaxed)) >= window.ticks
+    }
+
+    /// How many sessions it has, if they can be told apart and have been watched for long enough.
+    pub(super) fn session_count(&self, window: Window) -> Option<u64> {
+        self.census.count(window).filter(|_| self.is_watched_for(window))
     }
 
     /// Counts who waits for its return.

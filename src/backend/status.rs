@@ -23,9 +23,14 @@ pub struct BackendStatus {
     /// Of these, responses whose reader had to wait for more, and upgraded connections.
     pub streams: usize,
     /// About how many sessions it has: those that were seen within the time for which an idle session is
-    /// remembered. Up to some two hundred are counted, more estimated to within some percent. `None` when sessions
-    /// cannot be told apart, as with plain tokens.
+    /// remembered. Up to some two hundred are counted, more estimated to within some percent. `None` when
+    /// sessions cannot be told apart, as with plain tokens, and while the backend has not been watched for
+    /// that long: others may be idle since before.
     pub sessions: Option<u64>,
+    /// At least so many sessions are there: those that were seen.
+    pub sessions_seen: u64,
+    /// Tokens that were issued in the last 60 s and have not come back. One that never does is no session.
+    pub unconfirmed: u64,
     /// Requests that wait for it to become free.
     pub waiting: usize,
     /// Requests dispatched to it since it joined.
@@ -50,7 +55,9 @@ impl BackendStatus {
             probe_failure: state.sources().active.failure().map(str::to_owned),
             in_flight: state.in_flight(),
             streams: state.streams.len(),
-            sessions: state.census.count(window),
+            sessions: state.session_count(window),
+            sessions_seen: state.census.seen(window),
+            unconfirmed: state.census.unconfirmed(window.now),
             waiting: state.waiting(),
             requests: state.requests(),
             limit: state.limit(),

@@ -146,16 +146,30 @@ impl<S> Dispatch<S> {
         let borrowed =
             self.verdict == Verdict::Borrowed && matches!(change, Change::Keep | Change::Refresh);
         if !silent && !borrowed && is_there {
-            let began = (began.get() != 0).then(|| began.get());
-            let session = began.or(self.key);
-            if session.is_some() || issued || self.pin.is_some() {
+            let tick = core.backends.pool().tick();
+            let is_new = self.pin.is_none() && self.key.is_none() && self.held.is_none();
+            if is_new && (issued || began.get() != 0) {
+                // It is a session once its token comes back.
+                backend.census.issued(tick);
+            } else if self.key.is_some() || self.pin.is_some() {
                 let remembered = self.held.is_some() || core.remembers;
-                backend.census.saw(session, remembered, core.backends.pool().tick());
+                if backend.census.saw(self.key, remembered, tick) {
+                    self.came_back(backend, tick);
+                }
             }
         }
         if change == Change::Move {
             counters.moved();
             self.moved(backend);
+        }
+    }
+
+    /// A session is new to the count of its backend: its token may be one of the last minute.
+    #[cold]
+    fn came_back(&self, backend: &BackendState, tick: u32) {
+        if let Some(pin) = self.pin.filter(|pin| pin.issued != 0) {
+            let age = (unix_millis(&*self.core.clock) / 1000).saturating_sub(u64::from(pin.issued));
+            backend.census.confirmed(tick.saturating_sub(age.min(u64::from(u32::MAX)) as u32));
         }
     }
 

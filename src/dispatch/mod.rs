@@ -14,8 +14,10 @@ mod tell;
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Version,
-    header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Version,
+    header::{
+        ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN, TRANSFER_ENCODING,
+    },
 };
 use tokio::time::Instant;
 
@@ -165,6 +167,7 @@ impl<S: Clone> Dispatch<S> {
         // gRPC is spoken over HTTP/2 only; others need not be looked at.
         self.grpc = request.version() == Version::HTTP_2 && is_grpc(head.headers);
         self.https = head.is_https();
+        self.silent = is_preflight(&head);
         let wish = head.extensions.get::<Wish>().cloned();
         let bypass = core.bypass.as_ref().is_some_and(|bypass| bypass(&head));
         let reads = !bypass && wish.as_ref().is_none_or(Wish::reads);
@@ -475,6 +478,14 @@ pub(crate) const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The moment that is `duration` from now.
 pub(crate) fn later(duration: Duration) -> Instant {
     Instant::now() + duration.min(YEAR)
+}
+
+/// Whether it is a CORS preflight (Fetch, section 3.3.2), which browsers send without cookies: it begins no
+/// session.
+fn is_preflight(head: &Head<'_>) -> bool {
+    *head.method() == Method::OPTIONS
+        && head.headers().contains_key(ORIGIN)
+        && head.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 /// Whether a request seems to be idempotent and without a body. Whether it is, its backend's service

@@ -51,6 +51,8 @@ where
     let (pool, settings) = (core.backends.pool(), core.options.health);
     if pool.driven.compare_exchange(false, true, AcqRel, Acquire).is_ok() {
         pool.slow_start.store(!settings.slow_start.is_zero(), Release);
+        // The first request counts by the time of now, and not by that of the pool's making.
+        pool.look_at_the_clock(Instant::now());
         let driven = Driven(Arc::downgrade(pool));
         let task = drive::<S, Req>(driven, pool.wake.clone(), settings, core.probe.clone());
         runtime.spawn(task);

@@ -47,7 +47,7 @@ async fn backends_are_listed() {
     let expected = |id: &str, backend: &Backend| {
         json!({
             "id": id, "url": backend.url(), "weight": 1, "state": "ready", "mode": "active",
-            "in_flight": 0, "requests": 0, "sessions": 0, "streams": 0, "waiting": 0, "limit": 0,
+            "in_flight": 0, "requests": 0, "sessions": null, "sessions_seen": 0, "unconfirmed": 0, "streams": 0, "waiting": 0, "limit": 0,
             "backup": false, "zone": null, "probe_failure": null,
         })
     };

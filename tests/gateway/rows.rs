@@ -91,7 +91,10 @@ async fn attributes_and_caches() {
     let (a, b) = (echo("a").await, echo("b").await);
     let permanent = "keys = [\"env:STICKY_KEY\"]\nlifetime = \"permanent\"\nabsolute_timeout = \"1h\"\n\
                      secure = \"always\"\nsame_site = \"none\"\npath = \"/shop\"\ndomain = \"example.org\"";
-    let answer = ask(&gateway(permanent, [&a, &b]).await, &[]).await;
+    let gateway_in_shop = gateway(permanent, [&a, &b]).await;
+    let answer = ask(&gateway_in_shop, &[]).await;
+    assert_eq!(answer.header("set-cookie"), "", "a request outside of the cookie's path");
+    let answer = send(gateway_in_shop.addr, Method::GET, "/shop/cart", &[], "").await;
     let field = answer.header("set-cookie");
     for part in ["HttpOnly", "SameSite=None", "Secure", "Path=/shop", "Domain=example.org"] {
         assert!(field.contains(part), "{part} in {field}");

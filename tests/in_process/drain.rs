@@ -35,12 +35,30 @@ async fn after(duration: Duration) {
     tokio::time::sleep(duration).await;
 }
 
+/// Lets as much time pass as it takes until the sessions of a pool are known, and has these seen in it.
+async fn watched<S>(service: &S, sessions: &mut [&mut Client])
+where
+    S: tower::Service<
+            Request<Body>,
+            Response = Response<tower_sticky::StickyBody<Body>>,
+            Error = Infallible,
+        > + Clone,
+{
+    for _ in 0..2 {
+        after(5 * MINUTE + SECOND).await;
+        for session in &mut *sessions {
+            assert_eq!(session.send(service, get()).await.status, 200);
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_drain_ends_when_nobody_has_been_seen_for_the_idle_timeout() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
     let mut client = Client::default();
     assert_eq!(client.send(&service, get()).await.body, "a");
+    watched(&service, &mut [&mut client]).await;
     let start = Instant::now();
     let drain = backends.drain("a").start().unwrap();
     after(5 * MINUTE).await;
@@ -65,6 +83,7 @@ async fn a_drain_ends_when_the_last_session_has_logged_out() {
     backends.set_mode("b", Mode::Disabled).unwrap();
     second.send(&service, get()).await;
     backends.set_mode("b", Mode::Active).unwrap();
+    watched(&service, &mut [&mut first, &mut second]).await;
     assert_eq!(backends.get("a").unwrap().sessions, Some(2));
     let start = Instant::now();
     let drain = tokio::spawn(backends.drain("a").into_future());
@@ -105,8 +124,9 @@ async fn sessions_that_cannot_be_told_apart_hold_a_drain_up_together() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let service = plain(&backends).into_service();
     send(&service, with_cookie("sid=a")).await;
-    assert_eq!(backends.get("a").unwrap().sessions, None);
-    assert_eq!(backends.get("b").unwrap().sessions, Some(0));
+    let (a, b) = (backends.get("a").unwrap(), backends.get("b").unwrap());
+    assert_eq!((a.sessions, a.sessions_seen), (None, 1), "at least one");
+    assert_eq!((b.sessions, b.sessions_seen), (None, 0), "it has not been watched for long enough");
     let start = Instant::now();
     let report = backends.drain("a").idle_for(2 * MINUTE).await.unwrap();
     assert_eq!((report.end, report.sessions_before), (DrainEnd::Completed, None));
@@ -119,6 +139,7 @@ async fn at_the_deadline_sessions_move() {
     let service = sealed(&backends).into_service();
     let mut client = Client::default();
     client.send(&service, get()).await;
+    watched(&service, &mut [&mut client]).await;
     let start = Instant::now();
     let report = backends.drain("a").deadline(MINUTE).await.unwrap();
     assert_eq!(report.end, DrainEnd::Deadline);
@@ -189,6 +210,7 @@ async fn what_happens_is_told_as_it_happens() {
     let service = sealed(&backends).into_service();
     let mut client = Client::default();
     client.send(&service, get()).await;
+    watched(&service, &mut [&mut client]).await;
     let mut events = backends.events();
     drop(backends.drain("a").deadline(MINUTE).start().unwrap());
     let id = |event: &Event| event.backend().map(|id| id.as_str().to_owned());
@@ -221,13 +243,18 @@ async fn sessions_are_counted_whatever_identifies_them() {
         *node.told.answers.lock().unwrap() = vec![("set-cookie", format!("app=session-{i}"))];
         send(&service, get()).await;
     }
-    let sessions = || backends.iter().map(|b| b.sessions.unwrap()).collect::<Vec<_>>();
-    assert_eq!(sessions(), [2, 2], "learned from the answers");
+    let sessions = || {
+        let counts = backends.iter().map(|b| (b.sessions_seen, b.unconfirmed));
+        counts.collect::<Vec<_>>()
+    };
+    assert_eq!(sessions(), [(0, 2), (0, 2)], "learned from the answers");
     for node in [&a, &b] {
         node.told.answers.lock().unwrap().clear();
     }
-    send(&service, with_cookie("app=session-0")).await;
-    assert_eq!(sessions(), [2, 2], "it is known already");
+    for _ in 0..2 {
+        send(&service, with_cookie("app=session-0")).await;
+        assert_eq!(sessions()[0].0, 1, "the client has sent it");
+    }
 
     let (backends, _nodes) = nodes(["a", "b"]);
     let service = StickyLayer::new(backends.clone(), Key::header("x-user")).into_service();
@@ -238,7 +265,7 @@ async fn sessions_are_counted_whatever_identifies_them() {
             send(&service, request).await;
         }
     }
-    let total: u64 = backends.iter().map(|b| b.sessions.unwrap()).sum();
+    let total: u64 = backends.iter().map(|b| b.sessions_seen).sum();
     assert!(total.abs_diff(50) <= 4, "50 users were counted as {total}");
 }
 
@@ -247,11 +274,13 @@ async fn a_session_that_is_lent_is_counted_where_it_is_pinned() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = sealed(&backends).on_unavailable(Failover::Borrow).into_service();
     let mut client = Client::default();
-    client.send(&service, get()).await;
+    for _ in 0..2 {
+        client.send(&service, get()).await;
+    }
     a.told.refuses.store(true, std::sync::atomic::Ordering::SeqCst);
     assert_eq!(client.send(&service, get()).await.body, "b");
-    let sessions = |id| backends.get(id).unwrap().sessions;
-    assert_eq!((sessions("a"), sessions("b")), (Some(1), Some(0)));
+    let sessions = |id| backends.get(id).unwrap().sessions_seen;
+    assert_eq!((sessions("a"), sessions("b")), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -426,4 +455,143 @@ async fn a_signal_is_about_the_drain_that_is_under_way() {
     signal.over().await;
     backends.set_mode("a", Mode::Active).unwrap();
     assert!(tokio::time::timeout(SECOND, signal.begun()).await.is_err(), "it serves again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_count_is_unknown_until_an_idle_timeout_was_watched() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    client.send(&service, get()).await;
+    let status = |id: &str| backends.get(id).unwrap();
+    assert_eq!((status("a").sessions, status("a").sessions_seen), (None, 1));
+    // Somebody may be idle since before this process began: a drain cannot know that it is done.
+    let start = Instant::now();
+    let report = backends.drain("b").await.unwrap();
+    assert_eq!((report.end, report.sessions_before), (DrainEnd::Completed, None));
+    let took = start.elapsed();
+    assert!(took >= 10 * MINUTE && took < 10 * MINUTE + 3 * SECOND, "it took {took:?}");
+    client.send(&service, get()).await;
+    assert_eq!((status("a").sessions, status("b").sessions), (Some(1), Some(0)));
+    let start = Instant::now();
+    let report = backends.drain("b").await.unwrap();
+    assert_eq!((report.end, report.sessions_before), (DrainEnd::Completed, Some(0)));
+    assert!(start.elapsed() < 3 * SECOND, "now it knows");
+    // A backend that joins later is watched from then on.
+    backends.insert("c", crate::support::Node::new("c")).unwrap();
+    assert_eq!(status("c").sessions, None);
+    after(11 * MINUTE).await;
+    assert_eq!(status("c").sessions, Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn past_its_deadline_a_drain_honours_no_pin_whatever_was_counted() {
+    // Another gateway has issued the token, and this one has never seen it.
+    let (others, _nodes) = nodes(["a", "b"]);
+    let mut client = Client::default();
+    assert_eq!(client.send(&sealed(&others).into_service(), get()).await.body, "a");
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    watched(&service, &mut []).await;
+    let mut events = backends.events();
+    let start = Instant::now();
+    let report = backends.drain("a").deadline(MINUTE).await.unwrap();
+    assert_eq!(report.end, DrainEnd::Completed, "nobody was seen");
+    assert!(start.elapsed() < 3 * SECOND);
+    let early = client.clone().send(&service, get()).await;
+    assert_eq!(early.why(), (Verdict::Pinned, Some("a"), None), "until then it is honoured");
+    after(MINUTE + SECOND).await;
+    assert_eq!(backends.get("a").unwrap().mode, Mode::Drained);
+    let answer = client.send(&service, get()).await;
+    assert_eq!(answer.why(), (Verdict::Moved, Some("b"), Some(Reason::Draining)));
+    let mut reports = 0;
+    while let Ok(Some(event)) = tokio::time::timeout(Duration::ZERO, events.next()).await {
+        reports += usize::from(matches!(event, Event::Drained { .. }));
+    }
+    assert_eq!(reports, 1, "its end was told once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_never_comes_back_is_no_session() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    watched(&service, &mut []).await;
+    backends.set_weight("b", 0).unwrap();
+    for _ in 0..60 {
+        // A health check without a cookie jar.
+        send(&service, get()).await;
+    }
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    let status = || backends.get("a").unwrap();
+    assert_eq!((status().sessions, status().unconfirmed), (Some(0), 61));
+    after(10 * SECOND).await;
+    client.send(&service, get()).await;
+    assert_eq!((status().sessions, status().unconfirmed), (Some(1), 60), "it has come back");
+    after(51 * SECOND).await;
+    assert_eq!((status().sessions, status().unconfirmed), (Some(1), 0), "for a minute");
+    for _ in 0..60 {
+        send(&service, get()).await;
+    }
+    backends.set_weight("b", 1).unwrap();
+    client.send(&service, get()).await;
+    let start = Instant::now();
+    let report = backends.drain("a").idle_for(30 * SECOND).await.unwrap();
+    assert_eq!(report.end, DrainEnd::Completed);
+    let took = start.elapsed();
+    assert!(took >= 59 * SECOND && took <= 62 * SECOND, "not for 10 minutes: {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn plain_tokens_are_counted_as_they_are_issued() {
+    let (backends, _nodes) = nodes(["a"]);
+    let service = plain(&backends).into_service();
+    for _ in 0..3 {
+        send(&service, get()).await;
+    }
+    after(31 * MINUTE).await;
+    let status = || backends.get("a").unwrap();
+    assert_eq!((status().sessions, status().sessions_seen, status().unconfirmed), (Some(0), 0, 0));
+    send(&service, get()).await;
+    assert_eq!((status().sessions_seen, status().unconfirmed), (0, 1));
+    send(&service, with_cookie("sid=a")).await;
+    assert_eq!((status().sessions, status().sessions_seen), (None, 1), "at least one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn preflights_and_requests_outside_of_the_path_begin_no_session() {
+    let (backends, _nodes) = nodes(["a"]);
+    let cookie = Cookie::sealed("sid", keys()).path("/shop");
+    let service =
+        StickyLayer::new(backends.clone(), cookie).outcome_extensions(true).into_service();
+    let request = |method: &str, path: &str, preflight: bool| {
+        let mut request = Request::builder().method(method).uri(path);
+        if preflight {
+            request = request.header("origin", "https://a.example");
+            request = request.header("access-control-request-method", "PUT");
+        }
+        request.body(Body::default()).unwrap()
+    };
+    for (method, path, preflight, begins) in [
+        ("OPTIONS", "/shop", true, false),
+        ("OPTIONS", "/shop", false, true),
+        ("GET", "/shop", true, true),
+        ("GET", "/shop/cart", false, true),
+        ("GET", "/shop?x=/", false, true),
+        ("GET", "/shopping", false, false),
+        ("GET", "/", false, false),
+        ("GET", "/other/shop", false, false),
+    ] {
+        let before = backends.get("a").unwrap().unconfirmed;
+        let answer = send(&service, request(method, path, preflight)).await;
+        assert_eq!((answer.status, answer.token().is_some()), (200, begins), "{method} {path}");
+        let counted = backends.get("a").unwrap().unconfirmed - before;
+        assert_eq!(counted, u64::from(begins), "{method} {path}");
+    }
+    // A session goes on through a preflight, should the client send its cookie.
+    let mut client = Client::default();
+    client.send(&service, request("GET", "/shop", false)).await;
+    let answer = client.send(&service, request("OPTIONS", "/shop", true)).await;
+    assert_eq!((answer.why().0, answer.token()), (Verdict::Pinned, None));
 }

@@ -225,5 +225,5 @@ async fn to_move_a_session_to_where_it_is_is_to_stay() {
         assert_eq!(client.send(&service, get()).await.body, "a");
     }
     assert_eq!(backends.snapshot().stats.moves(), 0);
-    assert_eq!(backends.get("a").unwrap().sessions, Some(1), "it is there, and counted");
+    assert_eq!(backends.get("a").unwrap().sessions_seen, 1, "it is there, and counted");
 }

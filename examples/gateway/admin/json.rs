@@ -132,8 +132,10 @@ pub(super) struct Backend<'a> {
     mode: &'static str,
     in_flight: usize,
     requests: u64,
-    /// An estimate; `None` when sessions cannot be told apart.
+    /// An estimate; `None` when sessions cannot be told apart, or were not watched for long enough.
     sessions: Option<u64>,
+    sessions_seen: u64,
+    unconfirmed: u64,
     streams: usize,
     waiting: usize,
     limit: usize,
@@ -153,6 +155,8 @@ impl<'a> Backend<'a> {
             in_flight: status.in_flight,
             requests: status.requests,
             sessions: status.sessions,
+            sessions_seen: status.sessions_seen,
+            unconfirmed: status.unconfirmed,
             streams: status.streams,
             waiting: status.waiting,
             limit: status.limit,
