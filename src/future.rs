@@ -202,7 +202,7 @@ where
                         observe(dispatch.core(), known.state(), started);
                         judge(dispatch, known, trial.take(), response);
                         dispatch.answered(known.state(), true, response);
-                        known.answered(&mut dispatch.notes);
+                        dispatch.settled(known);
                         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                             hold(response, &mut in_flight);
                         }
@@ -459,7 +459,7 @@ fn inner_answered<S, RB, IB>(
     match &mut in_flight {
         Some(known) => {
             dispatch.answered(known.state(), false, &mut response);
-            known.answered(&mut dispatch.notes);
+            dispatch.settled(known);
             hold(&response, &mut in_flight);
         }
         None => dispatch.answered_by_last_resort(&mut response),

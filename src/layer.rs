@@ -61,6 +61,8 @@ pub(crate) struct Core<S> {
     pub(crate) affinity: Arc<dyn BoundAffinity>,
     /// Whether that remembers sessions: asked for once.
     pub(crate) remembers: bool,
+    /// For how many seconds it remembers one that is idle; 0 for ever.
+    pub(crate) idle_for: u32,
     pub(crate) strategy: Arc<dyn Strategy>,
     pub(crate) clock: Arc<dyn WallClock>,
     pub(crate) local: Option<BackendId>,
@@ -103,10 +105,12 @@ impl<S> StickyLayer<S> {
         if remembers {
             backends.pool().remembers(affinity.idle_for());
         }
+        let idle_for = affinity.idle_for().map_or(0, |idle| idle.as_secs());
         let core = Core {
             backends,
             affinity,
             remembers,
+            idle_for: idle_for.min(u64::from(u32::MAX)) as u32,
             strategy: Arc::new(LeastConnections::new()),
             clock: Arc::new(SystemClock),
             local: None,
@@ -225,6 +229,7 @@ impl<S> Clone for Core<S> {
             backends: self.backends.clone(),
             affinity: self.affinity.clone(),
             remembers: self.remembers,
+            idle_for: self.idle_for,
             strategy: self.strategy.clone(),
             clock: self.clock.clone(),
             local: self.local.clone(),

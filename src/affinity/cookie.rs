@@ -105,6 +105,16 @@ impl Cookie {
         self
     }
 
+    /// Whether an open response, event stream or WebSocket of a session keeps it from idling out on this
+    /// gateway, and its end counts as the last sight of the session; default `true`. The absolute timeout
+    /// is not extended. Other gateways do not know of the stream: a session whose next request goes to
+    /// one of them is idle there.
+    #[must_use]
+    pub fn streams_keep_alive(mut self, keep_alive: bool) -> Self {
+        self.life.streams = keep_alive;
+        self
+    }
+
     /// Makes the cookie outlive the browser's session: `Max-Age` is what is left of the absolute
     /// timeout, which must be set.
     #[must_use]

@@ -22,11 +22,13 @@ pub(super) struct Life {
     pub(super) absolute: Option<Duration>,
     /// How far its dates may lie ahead.
     pub(super) skew: Duration,
+    /// Whether an open stream keeps its session from idling out.
+    pub(super) streams: bool,
 }
 
 impl Life {
     pub(super) fn new(keys: Option<KeyRing>) -> Self {
-        Self { keys, idle: None, absolute: None, skew: CLOCK_SKEW }
+        Self { keys, idle: None, absolute: None, skew: CLOCK_SKEW, streams: true }
     }
 
     /// What is wrong with it, as the end of a sentence about its carrier.
@@ -73,11 +75,19 @@ impl Life {
         if ahead > self.skew.as_secs() {
             return Err(Reason::Malformed.into());
         }
-        let (age, idle) = (now.saturating_sub(issued), now.saturating_sub(seen));
+        let (age, mut idle) = (now.saturating_sub(issued), now.saturating_sub(seen));
         if self.absolute.is_some_and(|timeout| age >= timeout.as_secs()) {
             return Err(Reason::ExpiredAbsolute.into());
         }
-        if self.idle.is_some_and(|timeout| idle >= timeout.as_secs()) {
+        let expires = |idle: u64| self.idle.is_some_and(|timeout| idle >= timeout.as_secs());
+        let mut streamed = false;
+        if expires(idle) || pool.rest.is_some_and(|rest| idle >= rest) {
+            // A stream of the session is as good a sight as a request.
+            let seen = self.stream_seen(&pin, pool).filter(|seen| *seen < idle);
+            streamed = seen.is_some();
+            idle = seen.unwrap_or(idle);
+        }
+        if expires(idle) {
             return Err(Reason::ExpiredIdle.into());
         }
         let gone = Refused { reason: Reason::Unknown, gone: Some(pin) };
@@ -90,7 +100,21 @@ impl Life {
             let late = rest.div_ceil(3);
             (idle >= late, idle >= rest + late)
         });
-        Ok(Usable { pin, position, refresh: due || stale || old_key || ahead > 0, rested })
+        Ok(Usable {
+            pin,
+            position,
+            refresh: due || stale || old_key || streamed || ahead > 0,
+            rested,
+        })
+    }
+}
+
+impl Life {
+    /// How many seconds ago a stream of the session was seen on this gateway.
+    #[cold]
+    fn stream_seen(&self, pin: &Pin, pool: &Look<'_>) -> Option<u64> {
+        let backend = pool.index.get(pin.backend).filter(|_| self.streams)?;
+        Some(backend.stream_seen(pin.session)?.as_secs())
     }
 }
 

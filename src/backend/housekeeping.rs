@@ -44,12 +44,23 @@ impl<S> Pool<S> {
     /// Does what is due, and tells when to do so again.
     pub(crate) fn housekeep(&self, now: Instant) -> Instant {
         self.look_at_the_clock(now);
+        self.see_streams();
         self.weigh();
         let next = now + TICK;
         if self.drains.load(Relaxed) == 0 {
             return next;
         }
         self.look_after_drains(now).map_or(next, |deadline| deadline.min(next))
+    }
+
+    /// Sessions with an open stream are there, however long ago their tokens were seen.
+    fn see_streams(&self) {
+        let (snapshot, tick) = (self.load(), self.tick());
+        for state in snapshot.index().states().iter().filter(|state| state.in_flight() > 0) {
+            state.streams.each_session(|session| {
+                state.census.saw(Some(session), true, tick);
+            });
+        }
     }
 
     pub(super) fn begin_drain(&self, id: &str, mut plan: Plan) -> Result<(), PoolError> {

@@ -1,6 +1,8 @@
 //! What a request holds while a backend works on it.
 
-use std::{fmt, sync::Arc, task::Waker};
+use std::{fmt, sync::Arc, task::Waker, time::Duration};
+
+use tokio::time::Instant;
 
 use super::{DrainSignal, slots::Slot, state::BackendState, streams::StreamId};
 use crate::affinity::Notes;
@@ -37,20 +39,37 @@ pub(crate) struct InFlight {
     notes: Notes,
     /// How often the backend had been given another service when the request was sent.
     services: u32,
-    /// Its place among the streams, once its reader had to wait for more.
+    /// The session that it belongs to, if one is remembered; else 0.
+    session: u64,
+    /// For how many seconds an idle session is remembered; 0 when streams do not keep it alive.
+    idle: u32,
+    /// Its place among the streams, once its reader had to wait for more, and since when.
     stream: Option<StreamId>,
+    began: Option<Instant>,
 }
 
 impl InFlight {
     /// `services`: what the [backend said](BackendState::services) before the request was sent.
     #[inline]
     pub(crate) fn new(entered: Entered, slot: Option<Slot<BackendState>>, services: u32) -> Self {
-        Self { services, entered, _slot: slot, notes: Notes::default(), stream: None }
+        let notes = Notes::default();
+        Self {
+            services,
+            entered,
+            _slot: slot,
+            notes,
+            session: 0,
+            idle: 0,
+            stream: None,
+            began: None,
+        }
     }
 
-    /// The answer has come. Keeps the notes of the request until it has ended.
+    /// The answer has come, to a request of `session` (0 for none), which is remembered for `idle`
+    /// seconds. Keeps the notes of the request until it has ended.
     #[inline]
-    pub(crate) fn answered(&mut self, notes: &mut Notes) {
+    pub(crate) fn answered(&mut self, notes: &mut Notes, session: u64, idle: u32) {
+        (self.session, self.idle) = (session, idle);
         // Most requests have none, and what is not written need not be waited for.
         if !notes.is_empty() {
             self.notes = std::mem::take(notes);
@@ -67,7 +86,10 @@ impl InFlight {
     /// Whoever reads the answer has to wait for more, and is woken should it be cut off. `false` when
     /// it is.
     pub(crate) fn wait(&mut self, waker: &Waker) -> bool {
-        self.entered.state().streams.wait(&mut self.stream, waker)
+        if self.stream.is_none() && self.session != 0 {
+            self.began = Some(Instant::now());
+        }
+        self.entered.state().streams.wait(&mut self.stream, self.session, waker)
     }
 
     /// The answer becomes a stream of which only the end is seen here; what tells its carrier when to
@@ -85,12 +107,24 @@ impl InFlight {
     pub(crate) fn state(&self) -> &Arc<BackendState> {
         self.entered.state()
     }
+
+    /// The end of a long stream is the last sight of its session. What is shorter than a quarter of the
+    /// idle timeout makes no difference worth remembering.
+    fn stream_ended(&self, began: Instant) {
+        let (now, idle) = (Instant::now(), Duration::from_secs(u64::from(self.idle)));
+        if !idle.is_zero() && now.saturating_duration_since(began) >= idle / 4 {
+            self.state().sights.ended(self.session, now, idle);
+        }
+    }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         if let Some(stream) = self.stream.take() {
             self.state().streams.end(stream);
+            if let Some(began) = self.began {
+                self.stream_ended(began);
+            }
         }
     }
 }

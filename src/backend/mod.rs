@@ -20,6 +20,7 @@ mod owner;
 mod places;
 mod pool;
 mod published;
+mod sights;
 mod slots;
 #[cfg(test)]
 mod slots_tests;

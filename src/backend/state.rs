@@ -9,6 +9,7 @@ use std::{
             Ordering::{Relaxed, SeqCst},
         },
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
@@ -19,6 +20,7 @@ use super::{
     availability::{Gate, Sources},
     census::{Census, Window},
     drain::{Drainage, Phase},
+    sights::Sights,
     slots::{HasSlots, Slots},
     streams::Streams,
     traffic::Traffic,
@@ -57,6 +59,7 @@ pub(crate) struct BackendState {
     /// About how many sessions it has, as they were counted last.
     pub(crate) sessions: AtomicU64,
     pub(crate) streams: Streams,
+    pub(super) sights: Sights,
     pub(super) drain: Drainage,
     /// What becomes of its sessions once it is drained.
     drained: AtomicU8,
@@ -91,6 +94,7 @@ impl BackendState {
             watched: AtomicU32::new(0),
             sessions: AtomicU64::new(0),
             streams: Streams::new(),
+            sights: Sights::default(),
             drain: Drainage::default(),
             drained: AtomicU8::new(0),
             window: health::Window::default(),
@@ -158,6 +162,17 @@ impl BackendState {
     /// How many sessions it has, if they can be told apart and have been watched for long enough.
     pub(super) fn session_count(&self, window: Window) -> Option<u64> {
         self.census.count(window).filter(|_| self.is_watched_for(window))
+    }
+
+    /// How long ago a stream of the session was seen here, if that is known: zero while one is open.
+    pub(crate) fn stream_seen(&self, session: u64) -> Option<Duration> {
+        if session == 0 {
+            return None;
+        }
+        if self.streams.has(session) {
+            return Some(Duration::ZERO);
+        }
+        self.sights.last(session).map(|last| last.elapsed())
     }
 
     /// Counts who waits for its return.

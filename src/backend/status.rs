@@ -31,6 +31,9 @@ pub struct BackendStatus {
     pub sessions_seen: u64,
     /// Tokens that were issued in the last 60 s and have not come back. One that never does is no session.
     pub unconfirmed: u64,
+    /// Ends of long streams that were forgotten before the idle timeout of their sessions was over, because
+    /// there were more than 16,384.
+    pub forgotten_streams: u64,
     /// Requests that wait for it to become free.
     pub waiting: usize,
     /// Requests dispatched to it since it joined.
@@ -58,6 +61,7 @@ impl BackendStatus {
             sessions: state.session_count(window),
             sessions_seen: state.census.seen(window),
             unconfirmed: state.census.unconfirmed(window.now),
+            forgotten_streams: state.sights.evicted(),
             waiting: state.waiting(),
             requests: state.requests(),
             limit: state.limit(),

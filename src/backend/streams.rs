@@ -12,7 +12,14 @@ use crate::sync::{AtomicU32, Mutex, MutexGuard, Ordering::Relaxed};
 pub(crate) struct Streams {
     /// How often they were cut off. A stream is cut off when this is not what it was at its beginning.
     cuts: AtomicU32,
-    readers: Mutex<Slab<Waker>>,
+    readers: Mutex<Slab<Reader>>,
+}
+
+#[derive(Debug)]
+struct Reader {
+    waker: Waker,
+    /// The session that the stream belongs to; 0 for none.
+    session: u64,
 }
 
 /// The place of one stream.
@@ -37,9 +44,21 @@ impl Streams {
         self.readers().len()
     }
 
-    /// A reader waits, which makes its response a stream: it is woken when the streams are cut off.
-    /// `false` when that has happened since it became one.
-    pub(super) fn wait(&self, id: &mut Option<StreamId>, waker: &Waker) -> bool {
+    /// Whether a stream of this session is open.
+    pub(super) fn has(&self, session: u64) -> bool {
+        self.readers().iter().any(|(_, reader)| reader.session == session)
+    }
+
+    /// The sessions of the open streams.
+    pub(super) fn each_session(&self, mut visit: impl FnMut(u64)) {
+        let readers = self.readers();
+        let sessions = readers.iter().map(|(_, reader)| reader.session);
+        sessions.filter(|session| *session != 0).for_each(&mut visit);
+    }
+
+    /// A reader waits, which makes its response a stream of its session (0 for none): it is woken when
+    /// the streams are cut off. `false` when that has happened since it became one.
+    pub(super) fn wait(&self, id: &mut Option<StreamId>, session: u64, waker: &Waker) -> bool {
         // A waker is foreign code: it is never cloned or dropped under the lock.
         let mut waker = waker.clone();
         let mut readers = self.readers();
@@ -48,13 +67,13 @@ impl Streams {
             Some(stream) if stream.cuts != cuts => false,
             Some(stream) => {
                 if let Some(known) = readers.get_mut(stream.place) {
-                    std::mem::swap(known, &mut waker);
+                    std::mem::swap(&mut known.waker, &mut waker);
                 }
                 true
             }
             None => {
                 let waker = std::mem::replace(&mut waker, Waker::noop().clone());
-                *id = Some(StreamId { place: readers.insert(waker), cuts });
+                *id = Some(StreamId { place: readers.insert(Reader { waker, session }), cuts });
                 true
             }
         };
@@ -71,14 +90,14 @@ impl Streams {
     pub(super) fn cut(&self) -> usize {
         let readers = self.readers();
         self.cuts.fetch_add(1, Relaxed);
-        let wakers: Vec<Waker> = readers.iter().map(|(_, waker)| waker.clone()).collect();
+        let wakers: Vec<Waker> = readers.iter().map(|(_, reader)| reader.waker.clone()).collect();
         drop(readers);
         let count = wakers.len();
         wakers.into_iter().for_each(Waker::wake);
         count
     }
 
-    fn readers(&self) -> MutexGuard<'_, Slab<Waker>> {
+    fn readers(&self) -> MutexGuard<'_, Slab<Reader>> {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -9,7 +9,7 @@ use super::{Dispatch, HOP};
 use crate::{
     BackendId, Event, Outcome, Reason, SessionAction, StickyError, Verdict, actions,
     affinity::{Change, Commit, Plan},
-    backend::{BackendState, session_moved},
+    backend::{BackendState, InFlight, session_moved},
     clock::unix_millis,
     layer::Core,
     session::Held,
@@ -97,6 +97,13 @@ impl<S> Dispatch<S> {
         self.settle(Some(&state.id), response.extensions_mut());
     }
 
+    /// What was noted for the answer is kept until it has ended, and whose it is.
+    #[inline]
+    pub(crate) fn settled(&mut self, in_flight: &mut InFlight) {
+        let session = if self.core.remembers { self.key.unwrap_or(0) } else { 0 };
+        in_flight.answered(&mut self.notes, session, self.core.idle_for);
+    }
+
     #[inline]
     fn commit<B>(
         &mut self,
@@ -151,6 +158,7 @@ impl<S> Dispatch<S> {
             if is_new && (issued || began.get() != 0) {
                 // It is a session once its token comes back.
                 backend.census.issued(tick);
+                self.key = (began.get() != 0).then(|| began.get());
             } else if self.key.is_some() || self.pin.is_some() {
                 let remembered = self.held.is_some() || core.remembers;
                 if backend.census.saw(self.key, remembered, tick) {

@@ -40,6 +40,7 @@ lifetime = "permanent"
 idle_timeout = "30m"
 absolute_timeout = "8h"
 clock_skew = "1h"
+streams_keep_alive = true
 path = "/shop"
 domain = "example.org"
 same_site = "none"

@@ -515,7 +515,8 @@ async fn past_its_deadline_a_drain_honours_no_pin_whatever_was_counted() {
 #[tokio::test(start_paused = true)]
 async fn a_token_that_never_comes_back_is_no_session() {
     let (backends, _nodes) = nodes(["a", "b"]);
-    let service = sealed(&backends).into_service();
+    let clock = Clock::new();
+    let service = sealed(&backends).clock(clock.clone()).into_service();
     watched(&service, &mut []).await;
     backends.set_weight("b", 0).unwrap();
     for _ in 0..60 {
@@ -526,9 +527,11 @@ async fn a_token_that_never_comes_back_is_no_session() {
     client.send(&service, get()).await;
     let status = || backends.get("a").unwrap();
     assert_eq!((status().sessions, status().unconfirmed), (Some(0), 61));
+    clock.advance(10);
     after(10 * SECOND).await;
     client.send(&service, get()).await;
     assert_eq!((status().sessions, status().unconfirmed), (Some(1), 60), "it has come back");
+    clock.advance(51);
     after(51 * SECOND).await;
     assert_eq!((status().sessions, status().unconfirmed), (Some(1), 0), "for a minute");
     for _ in 0..60 {

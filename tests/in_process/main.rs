@@ -27,6 +27,7 @@ mod redial;
 mod session_data;
 mod session_info;
 mod slow_start;
+mod streams;
 mod support;
 mod suspects;
 mod taken_out;

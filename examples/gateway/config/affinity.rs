@@ -70,6 +70,7 @@ fn affinity(
             "idle_timeout",
             "absolute_timeout",
             "clock_skew",
+            "streams_keep_alive",
             "path",
             "domain",
             "same_site",
@@ -79,14 +80,27 @@ fn affinity(
             "forward",
             "conflict",
         ],
-        "header" => {
-            &["name", "format", "keys", "idle_timeout", "absolute_timeout", "clock_skew", "forward"]
-        }
+        "header" => &[
+            "name",
+            "format",
+            "keys",
+            "idle_timeout",
+            "absolute_timeout",
+            "clock_skew",
+            "streams_keep_alive",
+            "forward",
+        ],
         "key" => &["header", "cookie", "query"],
         "client-ip" => &["ipv4_prefix", "ipv6_prefix"],
-        "envelope" => {
-            &["cookie", "header", "keys", "idle_timeout", "absolute_timeout", "clock_skew"]
-        }
+        "envelope" => &[
+            "cookie",
+            "header",
+            "keys",
+            "idle_timeout",
+            "absolute_timeout",
+            "clock_skew",
+            "streams_keep_alive",
+        ],
         "learned" => &[
             "cookie",
             "header",
@@ -137,6 +151,9 @@ fn cookie(section: &file::Affinity, around: &Surroundings<'_>) -> Result<Cookie,
     }
     if let Some(Humane(skew)) = section.clock_skew {
         cookie = cookie.clock_skew(skew);
+    }
+    if let Some(keep_alive) = section.streams_keep_alive {
+        cookie = cookie.streams_keep_alive(keep_alive);
     }
     if section.lifetime == Some(Lifetime::Permanent) {
         cookie = cookie.permanent();
@@ -193,6 +210,9 @@ fn header(section: &file::Affinity) -> Result<Header, Error> {
     if let Some(Humane(skew)) = section.clock_skew {
         header = header.clock_skew(skew);
     }
+    if let Some(keep_alive) = section.streams_keep_alive {
+        header = header.streams_keep_alive(keep_alive);
+    }
     Ok(header.forward(section.forward.unwrap_or(false)))
 }
 
@@ -244,6 +264,9 @@ fn envelope(section: &file::Affinity) -> Result<Envelope, Error> {
     }
     if let Some(Humane(skew)) = section.clock_skew {
         envelope = envelope.clock_skew(skew);
+    }
+    if let Some(keep_alive) = section.streams_keep_alive {
+        envelope = envelope.streams_keep_alive(keep_alive);
     }
     Ok(envelope)
 }

@@ -1,0 +1,241 @@
+//! Open streams: they keep their sessions alive on the gateway where they run.
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response, header};
+use http_body::{Body as _, Frame};
+use tower::{Service, ServiceExt};
+use tower_sticky::{
+    Backends, Hold, HoldEnd, Mode, NoInner, Outcome, Reason, Rebalance, StickyBody, StickyLayer,
+    StickyService, Verdict, affinity::Cookie, strategy::RoundRobin,
+};
+
+use crate::support::{Clock, keys};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A backend whose answers never end.
+#[derive(Debug, Clone)]
+struct Endless;
+
+struct Never;
+
+impl http_body::Body for Never {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+}
+
+impl Service<Request<()>> for Endless {
+    type Response = Response<Never>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Response<Never>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<()>) -> Self::Future {
+        std::future::ready(Ok(Response::new(Never)))
+    }
+}
+
+type Stream = StickyBody<Never>;
+
+struct Scene {
+    backends: Backends<Endless>,
+    service: StickyService<Endless, NoInner>,
+    clock: Clock,
+    token: Option<String>,
+}
+
+impl Scene {
+    /// A session at `a`, with an idle timeout of 20 minutes.
+    async fn new(options: impl FnOnce(Cookie) -> Cookie) -> Self {
+        let backends = Backends::from_iter([("a", Endless), ("b", Endless)]);
+        let clock = Clock::new();
+        let cookie = Cookie::sealed("sid", keys()).idle_timeout(20 * MINUTE);
+        let rest = Rebalance::new().idle_for(5 * MINUTE).max_per_second(1000);
+        let service = StickyLayer::new(backends.clone(), options(cookie))
+            .strategy(RoundRobin::new())
+            .clock(clock.clone())
+            .outcome_extensions(true)
+            .rebalance(rest)
+            .unwrap()
+            .into_service();
+        let mut scene = Self { backends, service, clock, token: None };
+        assert_eq!(scene.why().await, (Verdict::Assigned, "a".into(), None));
+        scene
+    }
+
+    async fn ask(&mut self) -> (Response<Stream>, bool) {
+        let mut request = Request::new(());
+        if let Some(token) = &self.token {
+            let cookie = format!("sid={token}").parse().unwrap();
+            request.headers_mut().insert(header::COOKIE, cookie);
+        }
+        let response = self.service.clone().oneshot(request).await.unwrap();
+        let field = response.headers().get(header::SET_COOKIE);
+        let token = field.map(|field| {
+            let field = field.to_str().unwrap().strip_prefix("sid=").unwrap();
+            field.split(';').next().unwrap().to_owned()
+        });
+        let renewed = token.is_some();
+        self.token = token.or(self.token.take());
+        (response, renewed)
+    }
+
+    /// One request whose answer is not read.
+    async fn why(&mut self) -> (Verdict, String, Option<Reason>) {
+        let (response, _) = self.ask().await;
+        let outcome = Outcome::of(response.extensions()).unwrap();
+        (outcome.verdict(), outcome.backend().unwrap().to_string(), outcome.reason())
+    }
+
+    /// A stream of the session, whose reader waits for more.
+    async fn stream(&mut self) -> Pin<Box<Stream>> {
+        let mut body = Box::pin(self.ask().await.0.into_body());
+        poll_fn(|cx| Poll::Ready(assert!(body.as_mut().poll_frame(cx).is_pending()))).await;
+        body
+    }
+
+    async fn after(&self, duration: Duration) {
+        self.clock.advance(duration.as_secs() as i64);
+        tokio::time::sleep(duration).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_stream_keeps_its_session_alive_and_its_end_is_its_last_sight() {
+    let mut scene = Scene::new(|cookie| cookie).await;
+    let stream = scene.stream().await;
+    scene.after(40 * MINUTE).await;
+    let (response, renewed) = scene.ask().await;
+    let outcome = Outcome::of(response.extensions()).unwrap().clone();
+    assert_eq!((outcome.verdict(), renewed), (Verdict::Pinned, true), "alive, and refreshed");
+    let old = scene.token.clone();
+    scene.after(40 * MINUTE).await;
+    drop(stream);
+    scene.after(19 * MINUTE).await;
+    assert_eq!(scene.why().await.0, Verdict::Pinned, "a page that reloads after its WebSocket");
+    scene.token = old;
+    scene.after(2 * MINUTE).await;
+    let answer = scene.why().await;
+    assert_eq!(answer.2, Some(Reason::ExpiredIdle), "21 minutes after the end of the stream");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_absolute_timeout_stands_and_it_is_an_option() {
+    let mut scene = Scene::new(|cookie| cookie.absolute_timeout(30 * MINUTE)).await;
+    let stream = scene.stream().await;
+    scene.after(25 * MINUTE).await;
+    assert_eq!(scene.why().await.0, Verdict::Pinned);
+    scene.after(5 * MINUTE).await;
+    assert_eq!(scene.why().await.2, Some(Reason::ExpiredAbsolute));
+    drop(stream);
+
+    let mut scene = Scene::new(|cookie| cookie.streams_keep_alive(false)).await;
+    let _stream = scene.stream().await;
+    scene.after(20 * MINUTE).await;
+    assert_eq!(scene.why().await.2, Some(Reason::ExpiredIdle));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_with_an_open_stream_does_not_rest_and_holds_a_drain() {
+    let mut scene = Scene::new(|cookie| cookie).await;
+    let stream = scene.stream().await;
+    // Many more sessions here than there, so that those that rest would move.
+    scene.backends.set_weight("b", 0).unwrap();
+    for _ in 0..10 {
+        let token = scene.token.take();
+        scene.why().await;
+        scene.why().await;
+        scene.token = token;
+    }
+    scene.backends.set_weight("b", 1).unwrap();
+    scene.after(10 * MINUTE).await;
+    let answer = scene.why().await;
+    assert_eq!(answer, (Verdict::Pinned, "a".into(), None), "it does not rest");
+    scene.after(40 * MINUTE).await;
+    let status = scene.backends.get("a").unwrap();
+    assert_eq!(status.sessions, Some(1), "of all only this one is left");
+    let drain = tokio::spawn(std::future::IntoFuture::into_future(scene.backends.drain("a")));
+    scene.after(60 * MINUTE).await;
+    assert!(!drain.is_finished());
+    drop(stream);
+    scene.after(21 * MINUTE).await;
+    assert!(drain.is_finished(), "one idle timeout after the end of the stream");
+    assert_eq!(scene.backends.get("a").unwrap().mode, Mode::Draining);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_a_session_that_has_moved_counts_for_its_own_backend_only() {
+    let mut scene = Scene::new(|cookie| cookie).await;
+    let stream = scene.stream().await;
+    scene.backends.set_mode("a", Mode::Disabled).unwrap();
+    assert_eq!(scene.why().await.1, "b");
+    scene.backends.set_mode("a", Mode::Active).unwrap();
+    scene.after(21 * MINUTE).await;
+    assert_eq!(scene.why().await.2, Some(Reason::ExpiredIdle), "it is idle at b");
+    drop(stream);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_upgraded_connection_counts_too() {
+    let (sender, mut ends) = tokio::sync::mpsc::unbounded_channel::<HoldEnd>();
+    let upgrade = tower::service_fn(move |request: Request<()>| {
+        let mut response = Response::new(String::new());
+        if request.uri().path() == "/socket" {
+            let (hold, end) = Hold::pair();
+            *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
+            response.extensions_mut().insert(hold);
+            sender.send(end).unwrap();
+        }
+        std::future::ready(Ok::<_, Infallible>(response))
+    });
+    let backends = Backends::from_iter([("a", upgrade)]);
+    let clock = Clock::new();
+    let cookie = Cookie::sealed("sid", keys()).idle_timeout(20 * MINUTE);
+    let layer = StickyLayer::new(backends, cookie).clock(clock.clone()).outcome_extensions(true);
+    let service = layer.into_service();
+    let mut token = String::new();
+    for (path, minutes, expected) in [
+        ("/", 0, None),
+        ("/socket", 40, None),
+        ("/", 0, None),
+        ("/", 21, None),
+        ("/", 0, Some(Reason::ExpiredIdle)),
+    ] {
+        let cookie = format!("sid={token}");
+        let request = Request::get(path).header(header::COOKIE, cookie).body(()).unwrap();
+        let response = service.clone().oneshot(request).await.unwrap();
+        let reason = Outcome::of(response.extensions()).unwrap().reason();
+        if !token.is_empty() {
+            assert_eq!(reason, expected, "{path}");
+        }
+        if token.is_empty() {
+            let field = response.headers()[header::SET_COOKIE].to_str().unwrap();
+            token = field["sid=".len()..].split(';').next().unwrap().to_owned();
+        }
+        drop(response);
+        clock.advance(minutes * 60);
+        tokio::time::sleep(minutes as u32 * MINUTE).await;
+        if minutes == 40 {
+            // The tunnel goes on for all that time, and ends now.
+            drop(ends.recv().await.unwrap());
+        }
+    }
+}
