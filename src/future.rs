@@ -17,7 +17,8 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::{
-    BoxError, Cause, Hold, NotSent, OnError, Reason, StickyBody, StickyError, Unanswered,
+    BoxError, Cause, ClientError, Hold, NotSent, OnError, Reason, StickyBody, StickyError,
+    Unanswered,
     backend::{BackendState, Entered, InFlight, Readiness},
     dispatch::{Attempt, Dispatch, LookUp, Next, Patience, Recovery, Trial, observe},
     hand_over::HandOver,
@@ -382,6 +383,9 @@ fn failed<S: Clone, B: 'static>(
             record_failure(core.backends.pool(), state, failure, look, &core.options.health);
         }
     };
+    if ClientError::in_chain(error.as_ref()).is_some() {
+        return Err(StickyError::Client { backend: state.id.clone(), source: error });
+    }
     let error = match error.downcast::<NotSent<Request<B>>>() {
         Ok(not_sent) => {
             let (request, source) = not_sent.into_parts();

@@ -57,6 +57,8 @@ words! {
         Rebalanced = "rebalanced",
         /// The application or the caller asked for it.
         Requested = "requested",
+        /// The body of the request broke off, stalled, was malformed, or had not the announced length.
+        ClientError = "client-error",
     }
 }
 
