@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
+mod breaks;
 mod client_faults;
 mod failures;
 mod http1;
