@@ -17,9 +17,11 @@ mod server;
 
 mod admin;
 mod affinity;
+mod breaks;
 mod config;
 mod demo;
 mod drain;
+mod early;
 mod events;
 mod failures;
 mod forwarding;
