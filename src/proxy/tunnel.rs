@@ -131,7 +131,12 @@ where
 
 #[cfg(test)]
 mod tests {
-    use tokio::{io::duplex, time::Instant};
+    use std::{pin::Pin, task::Context};
+
+    use tokio::{
+        io::{ReadBuf, duplex},
+        time::Instant,
+    };
 
     use super::*;
 
@@ -151,6 +156,49 @@ mod tests {
         client.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "pong", "what comes after a half-close still arrives");
         tunnel.await.unwrap().unwrap();
+    }
+
+    /// Says its last words, and takes nothing any more.
+    struct Leaving(&'static [u8]);
+
+    impl AsyncRead for Leaving {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            buf.put_slice(std::mem::take(&mut self.0));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Leaving {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_end_that_takes_nothing_is_still_heard_out() {
+        let (mut client, ours) = duplex(64);
+        client.write_all(b"ping").await.unwrap();
+        let tunnel = tokio::spawn(run(ours, Leaving(b"last words")));
+        let mut text = String::new();
+        client.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "last words");
+        assert!(tunnel.await.unwrap().is_err(), "and that it broke is not forgotten");
     }
 
     #[tokio::test(start_paused = true)]
