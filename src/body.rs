@@ -3,25 +3,32 @@
 use std::{
     convert::Infallible,
     fmt,
+    future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
 
-use crate::{BoxError, DrainOver, backend::InFlight};
+use crate::{BoxError, ClientError, DrainOver, backend::InFlight, health::Judged};
 
 pin_project! {
     /// The body of a response of [`StickyService`](crate::StickyService): of a backend (`R`), of the
     /// inner service (`I`), or a short message of the layer's own.
     ///
-    /// While it is there, and has not ended, its request counts as in flight on its backend.
+    /// While it is there, and has not ended, its request counts as in flight on its backend. An error
+    /// that ends it comes 50 ms late, so that a server has the time to send that.
     pub struct StickyBody<R, I = NoBody> {
         #[pin]
         source: Source<R, I>,
         in_flight: Option<InFlight>,
+        judged: Option<Judged>,
+        // The error that ends the body, while what was before it is on its way.
+        held_back: Option<HeldBack>,
     }
 }
 
@@ -34,18 +41,39 @@ pin_project! {
     }
 }
 
+/// How long an error waits. HTTP/1.1 servers write what they have as soon as they have to wait; HTTP/2 servers
+/// let another task do it, maybe in another thread.
+const SENDING_TIME: Duration = Duration::from_millis(50);
+
+/// An error that waits: a server drops what it has not written yet when a body fails.
+struct HeldBack {
+    error: BoxError,
+    until: Pin<Box<Sleep>>,
+}
+
+impl HeldBack {
+    #[cold]
+    fn new(error: BoxError) -> Self {
+        Self { error, until: Box::pin(sleep(SENDING_TIME)) }
+    }
+}
+
 impl<R, I> StickyBody<R, I> {
-    pub(crate) fn backend(body: R, in_flight: Option<InFlight>) -> Self {
-        Self { source: Source::Backend { body }, in_flight }
+    pub(crate) fn backend(body: R, in_flight: Option<InFlight>, judged: Option<Judged>) -> Self {
+        Self { judged, ..Self::new(Source::Backend { body }, in_flight) }
     }
 
     pub(crate) fn inner(body: I, in_flight: Option<InFlight>) -> Self {
-        Self { source: Source::Inner { body }, in_flight }
+        Self::new(Source::Inner { body }, in_flight)
     }
 
     pub(crate) fn message(text: Bytes) -> Self {
         let text = (!text.is_empty()).then_some(text);
-        Self { source: Source::Message { text }, in_flight: None }
+        Self::new(Source::Message { text }, None)
+    }
+
+    fn new(source: Source<R, I>, in_flight: Option<InFlight>) -> Self {
+        Self { source, in_flight, judged: None, held_back: None }
     }
 }
 
@@ -64,6 +92,10 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut this = self.project();
+        if let Some(held) = this.held_back {
+            ready!(held.until.as_mut().poll(cx));
+            return Poll::Ready(this.held_back.take().map(|held| Err(held.error)));
+        }
         if this.in_flight.as_ref().is_some_and(InFlight::is_cut) {
             return Poll::Ready(Some(Err(cut(this.source, this.in_flight))));
         }
@@ -78,17 +110,27 @@ where
                 Poll::Ready(text.take().map(|text| Ok(Frame::data(text))))
             }
         };
-        match &frame {
-            Poll::Ready(None | Some(Err(_))) => *this.in_flight = None,
+        match frame {
+            Poll::Ready(None) => {
+                (*this.in_flight, *this.judged) = (None, None);
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                *this.in_flight = None;
+                broke_off(this.judged, &error);
+                let held = this.held_back.insert(HeldBack::new(error));
+                ready!(held.until.as_mut().poll(cx));
+                Poll::Ready(this.held_back.take().map(|held| Err(held.error)))
+            }
             Poll::Pending => {
                 let waits = this.in_flight.as_mut().is_none_or(|held| held.wait(cx.waker()));
                 if !waits {
                     return Poll::Ready(Some(Err(cut(this.source, this.in_flight))));
                 }
+                Poll::Pending
             }
-            Poll::Ready(Some(Ok(_))) => {}
+            given => given,
         }
-        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -107,6 +149,16 @@ where
                 SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
             }
         }
+    }
+}
+
+/// An answer broke off, which is a failure of the backend unless the client is to blame.
+#[cold]
+fn broke_off(judged: &mut Option<Judged>, error: &BoxError) {
+    if let Some(judged) = judged.take()
+        && ClientError::in_chain(error.as_ref()).is_none()
+    {
+        judged.broke_off();
     }
 }
 

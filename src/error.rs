@@ -6,7 +6,7 @@ use std::{borrow::Cow, error::Error, fmt, sync::Mutex};
 use tokio::time::Instant;
 
 use crate::{
-    BackendId,
+    BackendId, ClientError,
     unreachable::{Redial, Redialer, Unreachable},
 };
 
@@ -82,6 +82,14 @@ pub enum StickyError {
         /// Its error.
         source: BoxError,
     },
+    /// The body of the request failed while a backend took it: see [`ClientError`](crate::ClientError).
+    /// Nothing is held against the backend.
+    Client {
+        /// The backend.
+        backend: BackendId,
+        /// Its error.
+        source: BoxError,
+    },
     /// The inner service (the local node or the last resort) failed.
     Inner {
         /// Its error.
@@ -92,8 +100,8 @@ pub enum StickyError {
 impl StickyError {
     /// The status that [`Respond`](crate::Respond) answers with: 503 when no backend took the
     /// request or the session could not be looked up, 410 when a strict layer does not know the
-    /// session, 504 when one took it and did not answer in time, 502 when it failed otherwise, 500 when
-    /// the inner service failed.
+    /// session, 504 when one took it and did not answer in time, 502 when it failed otherwise, 400 when the
+    /// request's own body failed and 408 when it stalled, 500 when the inner service failed.
     pub fn status(&self) -> http::StatusCode {
         match self {
             Self::NoBackend
@@ -106,14 +114,18 @@ impl StickyError {
                 http::StatusCode::GATEWAY_TIMEOUT
             }
             Self::Backend { .. } => http::StatusCode::BAD_GATEWAY,
+            Self::Client { source, .. } => match ClientError::in_chain(source.as_ref()) {
+                Some(error) if error.is_stall() => http::StatusCode::REQUEST_TIMEOUT,
+                _ => http::StatusCode::BAD_REQUEST,
+            },
             Self::Inner { .. } => http::StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
     /// The gRPC status code of a gRPC response: 14 (UNAVAILABLE) when no backend took the request, or one
     /// took it and failed; 8 (RESOURCE_EXHAUSTED) when they stayed busy; 9 (FAILED_PRECONDITION) when a
-    /// strict layer does not know the session; 4 (DEADLINE_EXCEEDED) when there was no answer in time; 13
-    /// (INTERNAL) when the inner service failed. With feature `tonic`, a `tonic::Status` that a backend
+    /// strict layer does not know the session; 4 (DEADLINE_EXCEEDED) when there was no answer in time; 1
+    /// (CANCELLED) when the request's own body failed; 13 (INTERNAL) when the inner service failed. With feature `tonic`, a `tonic::Status` that a backend
     /// or the inner service failed with says its own.
     pub fn grpc_code(&self) -> u8 {
         #[cfg(feature = "tonic")]
@@ -124,6 +136,7 @@ impl StickyError {
         }
         match self {
             Self::Backend { source, .. } if is_timeout(source.as_ref()) => 4,
+            Self::Client { .. } => 1,
             Self::Busy { .. } => 8,
             Self::UnknownSession { .. } => 9,
             Self::Inner { .. } => 13,
@@ -143,7 +156,10 @@ impl StickyError {
             | Self::StoreUnavailable
             | Self::Busy { .. }
             | Self::NotSent { .. } => true,
-            Self::UnknownSession { .. } | Self::Backend { .. } | Self::Inner { .. } => false,
+            Self::UnknownSession { .. }
+            | Self::Backend { .. }
+            | Self::Client { .. }
+            | Self::Inner { .. } => false,
         }
     }
 
@@ -153,7 +169,8 @@ impl StickyError {
             Self::Unavailable { backend }
             | Self::Busy { backend }
             | Self::NotSent { backend, .. }
-            | Self::Backend { backend, .. } => Some(backend),
+            | Self::Backend { backend, .. }
+            | Self::Client { backend, .. } => Some(backend),
             Self::NoBackend
             | Self::StoreUnavailable
             | Self::UnknownSession { .. }
@@ -176,6 +193,9 @@ impl fmt::Display for StickyError {
                 write!(f, "no backend took the request; the last one, {backend}: {source}")
             }
             Self::Backend { backend, source } => write!(f, "backend {backend} failed: {source}"),
+            Self::Client { backend, source } => {
+                write!(f, "a request to backend {backend} failed by itself: {source}")
+            }
             Self::Inner { source } => write!(f, "the inner service failed: {source}"),
         }
     }
@@ -186,6 +206,7 @@ impl Error for StickyError {
         match self {
             Self::NotSent { source, .. }
             | Self::Backend { source, .. }
+            | Self::Client { source, .. }
             | Self::Inner { source } => Some(source.as_ref()),
             // Where Tonic looks for a status.
             #[cfg(feature = "tonic")]

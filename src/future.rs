@@ -17,11 +17,13 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::{
-    BoxError, Cause, Hold, NotSent, OnError, Reason, StickyBody, StickyError, Unanswered,
+    BoxError, Cause, ClientError, Hold, NotSent, OnError, Reason, StickyBody, StickyError,
+    Unanswered,
     backend::{BackendState, Entered, InFlight, Readiness},
     dispatch::{Attempt, Dispatch, LookUp, Next, Patience, Recovery, Trial, observe},
     hand_over::HandOver,
-    health::{Failure, is_failure, record_failure},
+    health::{Answers, Failure, Judged, is_failure, record_failure},
+    layer::Core,
     unreachable::{Refusal, Sendings, is_disconnected, redialer},
     wait::{Gate, Wait},
 };
@@ -40,9 +42,13 @@ pin_project! {
         request: Option<Request<B>>,
         dispatch: Dispatch<S>,
         inner: Option<Arc<I>>,
+        answers: AsAnswers<S>,
         on_error: PhantomData<fn() -> E>,
     }
 }
+
+/// Who is told how answers end: known where a backend is known to be `Send + Sync`.
+type AsAnswers<S> = fn(Arc<Core<S>>) -> Arc<dyn Answers>;
 
 pin_project! {
     #[project = StepProjection]
@@ -88,6 +94,7 @@ where
 {
     pub(crate) fn new(
         dispatch: Dispatch<S>,
+        answers: AsAnswers<S>,
         next: Next<S>,
         request: Request<B>,
         inner: Option<Arc<I>>,
@@ -98,7 +105,7 @@ where
             }
             next => Step::Begin { next },
         };
-        Self { step, request: Some(request), dispatch, inner, on_error: PhantomData }
+        Self { step, request: Some(request), dispatch, inner, answers, on_error: PhantomData }
     }
 }
 
@@ -197,10 +204,11 @@ where
                     let (mut in_flight, mut trial) = (in_flight.take(), trial.take());
                     let started = started.take();
                     this.step.set(Step::Done);
+                    let mut judged = None;
                     // What goes out is looked at where it is, and moved once.
                     if let (Ok(response), Some(known)) = (&mut result, &mut in_flight) {
                         observe(dispatch.core(), known.state(), started);
-                        judge(dispatch, known, trial.take(), response);
+                        judged = judge(dispatch, *this.answers, known, trial.take(), response);
                         dispatch.answered(known.state(), true, response);
                         dispatch.settled(known);
                         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -209,7 +217,8 @@ where
                     }
                     match (result, in_flight) {
                         (Ok(response), in_flight) => {
-                            let answer = response.map(|body| StickyBody::backend(body, in_flight));
+                            let answer =
+                                response.map(|body| StickyBody::backend(body, in_flight, judged));
                             return Poll::Ready(Ok(answer));
                         }
                         (Err(error), Some(in_flight)) => {
@@ -335,35 +344,45 @@ fn shut<S: Clone>(
     }
 }
 
-/// An answer is the end of every suspicion, unless answers are judged and this one is a failure.
+/// An answer is the end of every suspicion, unless answers are judged and this one is a failure, or may
+/// become one: then it is to be watched until its end.
 #[inline]
-fn judge<S, RB>(
+fn judge<S, RB: Body>(
     dispatch: &Dispatch<S>,
+    answers: AsAnswers<S>,
     in_flight: &InFlight,
     trial: Option<Trial>,
     response: &Response<RB>,
-) {
+) -> Option<Judged> {
     if in_flight.is_outdated() {
         // It says nothing about the service that the backend has now.
-        return drop(trial);
+        return None;
     }
     let state = in_flight.state();
     let (pool, health) = (dispatch.core().backends.pool(), &dispatch.core().options.health);
     let failure = is_failure(response.status(), response.headers(), dispatch.asked().grpc);
     let look = trial.as_ref().map(Trial::look);
-    if failure && health.judges_answers() {
-        record_failure(pool, state, Failure::Answer, look, health);
-    } else if health.success_rate.is_some() {
-        state.window.count(false);
+    let mut judged = None;
+    if health.judges_answers() {
+        if failure {
+            record_failure(pool, state, Failure::Answer, look, health);
+        } else if !response.body().is_end_stream() {
+            judged = Some(in_flight.judged(answers(dispatch.shared_core())));
+        } else if health.success_rate.is_some() {
+            state.window.count(false);
+        }
     }
     if state.is_noted() && !(failure && health.consecutive_failures > 0) {
         let now = Instant::now();
         pool.update(state, Cause::Answered, |sources| {
             sources.evidence.heard(look.is_some(), now);
-            sources.evidence.ejection.answered(look.is_some(), now);
+            if look.is_some() || judged.is_none() {
+                sources.evidence.ejection.answered(look.is_some(), now);
+            }
         });
     }
     drop(trial);
+    judged
 }
 
 /// What to do about a backend's error: the next step with the request, when it is here again and
@@ -382,6 +401,9 @@ fn failed<S: Clone, B: 'static>(
             record_failure(core.backends.pool(), state, failure, look, &core.options.health);
         }
     };
+    if ClientError::in_chain(error.as_ref()).is_some() {
+        return Err(StickyError::Client { backend: state.id.clone(), source: error });
+    }
     let error = match error.downcast::<NotSent<Request<B>>>() {
         Ok(not_sent) => {
             let (request, source) = not_sent.into_parts();

@@ -72,6 +72,7 @@
 mod actions;
 mod backend;
 mod body;
+mod client_error;
 mod clock;
 mod dispatch;
 #[cfg(feature = "redis")]
@@ -120,6 +121,7 @@ pub use self::{
         DrainSignal, Draining, Mode, PoolError, PoolStatus, State,
     },
     body::{NoBody, StickyBody},
+    client_error::ClientError,
     clock::{SystemClock, WallClock},
     error::{BoxError, ConfigError, DrainOver, NotSent, StickyError, TimedOut, Unanswered},
     events::{Cause, Event, Events},

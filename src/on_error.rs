@@ -83,6 +83,8 @@ impl sealed::Settle for Respond {
             (StickyError::Busy { .. }, _) => "busy, try again later",
             (_, StatusCode::SERVICE_UNAVAILABLE) => "no server is available for this session",
             (_, StatusCode::GATEWAY_TIMEOUT) => "the server did not answer in time",
+            (_, StatusCode::REQUEST_TIMEOUT) => "the request did not come in time",
+            (_, StatusCode::BAD_REQUEST) => "the request's body is broken",
             (_, StatusCode::BAD_GATEWAY) => "the server gave no valid answer",
             _ => "internal error",
         };

@@ -60,6 +60,8 @@ words! {
         Requested = "requested",
         /// The token is one of another pool under the same keys.
         OtherPool = "other-pool",
+        /// The body of the request broke off, stalled, was malformed, or had not the announced length.
+        ClientError = "client-error",
     }
 }
 

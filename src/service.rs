@@ -16,7 +16,10 @@ use tower_service::Service;
 
 use crate::{
     Backends, BoxError, NoBody, OnError, ResponseFuture, StickyBody, StickySession,
-    dispatch::Dispatch, health::ensure_driven, layer::Core, session::Held,
+    dispatch::Dispatch,
+    health::{Answers, ensure_driven},
+    layer::Core,
+    session::Held,
 };
 
 /// Dispatches each request to the backend of its session; made by
@@ -74,7 +77,8 @@ impl<S, I, E> StickyService<S, I, E> {
         ensure_driven::<S, Request<B>>(&self.core);
         let mut dispatch = Dispatch::new(self.core.clone(), self.inner.is_some(), held);
         let next = dispatch.begin(&self.core, &mut request);
-        ResponseFuture::new(dispatch, next, request, self.inner.clone())
+        let answers = |core: Arc<Core<S>>| -> Arc<dyn Answers> { core };
+        ResponseFuture::new(dispatch, answers, next, request, self.inner.clone())
     }
 }
 

@@ -22,6 +22,7 @@ pub(crate) struct Fleet {
     urls: Mutex<BTreeMap<String, String>>,
     connect_timeout: Duration,
     response_timeout: Duration,
+    body_timeout: Duration,
     retry: bool,
 }
 
@@ -32,6 +33,7 @@ impl Fleet {
             urls: Mutex::default(),
             connect_timeout: settings.limits.connect_timeout,
             response_timeout: settings.limits.response_timeout,
+            body_timeout: settings.limits.body_timeout,
             retry: settings.retry,
         };
         fleet.backends.set_own_zone(settings.zone.as_ref().map(|Zone(zone)| zone.as_str()));
@@ -116,6 +118,7 @@ impl Fleet {
         Ok(Upstream::new(url)?
             .connect_timeout(self.connect_timeout)
             .response_timeout(self.response_timeout)
+            .body_timeout(self.body_timeout)
             // Who wants no request to be sent twice wants it on the same backend neither.
             .replay_idempotent(self.retry))
     }

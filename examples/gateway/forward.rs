@@ -15,12 +15,13 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 use tower_service::Service;
+use tower_sticky::ClientError;
 use tower_sticky::proxy::{Upstream, UpstreamBody, UpstreamFuture};
 
 use crate::server::ClientBody;
 
-/// Sends each request to the next backend. A request that fails is answered with 502 and not sent
-/// anywhere else.
+/// Sends each request to the next backend. A request that fails is answered with 502, or 400 or 408 when
+/// its own body failed, and not sent anywhere else.
 #[derive(Debug, Clone)]
 pub(crate) struct ForwardOnly {
     backends: Arc<[Upstream]>,
@@ -61,9 +62,15 @@ impl Future for Forwarding {
             Ok(response) => response.map(Either::Left),
             Err(error) => {
                 tracing::debug!(%error, "no answer from the backend");
-                let body = Full::new(Bytes::from_static(b"the server gave no valid answer\n"));
-                let mut response = Response::new(Either::Right(body));
-                *response.status_mut() = StatusCode::BAD_GATEWAY;
+                let (status, text) = match error.downcast_ref::<ClientError>() {
+                    Some(error) if error.is_stall() => {
+                        (StatusCode::REQUEST_TIMEOUT, "the request did not come in time\n")
+                    }
+                    Some(_) => (StatusCode::BAD_REQUEST, "the request's body is broken\n"),
+                    None => (StatusCode::BAD_GATEWAY, "the server gave no valid answer\n"),
+                };
+                let mut response = Response::new(Either::Right(Full::from(text)));
+                *response.status_mut() = status;
                 response
             }
         }))

@@ -5,7 +5,10 @@ use std::{fmt, sync::Arc, task::Waker, time::Duration};
 use tokio::time::Instant;
 
 use super::{DrainSignal, slots::Slot, state::BackendState, streams::StreamId};
-use crate::affinity::Notes;
+use crate::{
+    affinity::Notes,
+    health::{Answers, Judged},
+};
 
 /// A request that counts as in flight on a backend, until this is dropped. It outlives every change of
 /// the pool.
@@ -97,6 +100,11 @@ impl InFlight {
     pub(crate) fn become_stream(&mut self) -> DrainSignal {
         let _ = self.wait(Waker::noop());
         self.state().drain.signal()
+    }
+
+    /// Keeps an eye on its answer, whose head was good.
+    pub(crate) fn judged(&self, answers: Arc<dyn Answers>) -> Judged {
+        Judged::new(answers, self.state().clone(), self.services)
     }
 
     /// Whether the backend was given another service since.

@@ -271,6 +271,9 @@ impl<S> Dispatch<S> {
     pub(crate) fn rejected(&mut self, error: &StickyError) {
         tracing::debug!(error = %error, "no answer from a backend");
         self.verdict = Verdict::Rejected;
+        if matches!(error, StickyError::Client { .. }) {
+            self.reason = Some(Reason::ClientError);
+        }
         self.count(error.backend());
     }
 

@@ -426,6 +426,10 @@ impl<S> Dispatch<S> {
         &self.core
     }
 
+    pub(crate) fn shared_core(&self) -> Arc<Core<S>> {
+        self.core.clone()
+    }
+
     /// The members of a chain whose tokens are to be replaced, a bit each.
     fn bad(&self) -> u64 {
         self.detour.as_ref().map_or(0, |detour| detour.bad)

@@ -2,6 +2,7 @@
 //! state per backend.
 
 mod active;
+mod answers;
 mod driver;
 mod ejection;
 mod evidence;
@@ -20,6 +21,7 @@ mod watch;
 
 pub(crate) use self::{
     active::Active,
+    answers::{Answers, Judged},
     driver::ensure_driven,
     ejection::Ejection,
     evidence::{Access, Evidence},

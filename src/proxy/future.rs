@@ -2,41 +2,28 @@
 //! to do with the request when that fails.
 
 use std::{
-    error::Error,
     fmt,
     future::Future,
     mem,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use http::{
-    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 
 use super::{
+    exchange::{Exchange, Kept, Link, is_unprocessed},
     headers::{self, Length},
-    http1::{Answer, Http1},
-    http2::Http2,
-    request_body::{RequestBody, Sending},
+    request_body::RequestBody,
     response_body::UpstreamBody,
-    timer::Timer,
     tunnel,
     upstream::{Inner, Upstream},
 };
-use crate::{
-    BoxError, Disconnected, Hold, NotSent, Peer, TimedOut, Unanswered, unreachable::Sendings,
-};
-
-/// A connection, of either protocol, during one exchange.
-pub(super) enum Link {
-    Http1(Box<Http1>),
-    Http2(Http2, Timer),
-}
+use crate::{BoxError, Disconnected, Hold, NotSent, Peer, Unanswered, unreachable::Sendings};
 
 pub(super) type Dial = Pin<Box<dyn Future<Output = Result<Link, BoxError>> + Send>>;
 
@@ -60,47 +47,6 @@ enum State<B> {
     Dialing { dial: Dial, request: Request<B> },
     Exchange(Exchange<B>),
     Done,
-}
-
-struct Exchange<B> {
-    link: Link,
-    answer: Answer,
-    kept: Kept<B>,
-    /// Whether the task's waker is registered with the connection.
-    polled: bool,
-    progress: usize,
-}
-
-/// What the backend does not get, or what is needed to have the request back. A connection consumes
-/// the head, so it is cloned: that copies the map, not the values.
-struct Kept<B> {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    headers: HeaderMap,
-    extensions: Extensions,
-    /// The body, when there is nothing in it.
-    body: Option<B>,
-    /// The sending of the body, when there is something in it.
-    sending: Option<Arc<Sending>>,
-    /// What the request wants to upgrade to.
-    upgrade: Option<HeaderValue>,
-}
-
-impl<B> Kept<B> {
-    fn request(self, body: B) -> Request<B> {
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.version_mut() = self.version;
-        *request.headers_mut() = self.headers;
-        *request.extensions_mut() = self.extensions;
-        request
-    }
-
-    fn is_sent(&self) -> bool {
-        self.sending.as_ref().is_none_or(|sending| sending.is_done())
-    }
 }
 
 impl<B> UpstreamFuture<B>
@@ -180,7 +126,7 @@ where
             }
             Link::Http2(connection, _) => connection.send(request),
         };
-        self.state = State::Exchange(Exchange { link, answer, kept, polled: false, progress: 0 });
+        self.state = State::Exchange(Exchange { link, answer, kept, polled: false });
         Ok(())
     }
 
@@ -217,6 +163,9 @@ where
         };
         let unsent = message.is_some() || is_unprocessed(&error);
         drop(link);
+        if let Some(error) = kept.client_error() {
+            return Err(error.into());
+        }
 
         let body = match kept.body.take() {
             Some(body) => Some(body),
@@ -287,11 +236,12 @@ where
             tunnel::join(client, backend, end);
             parts.extensions.insert(hold);
         }
+        let sending = kept.sending.take().filter(|sending| !sending.is_done());
         let body = match link {
             Link::Http1(connection) if !connection.is_driven_here() => {
-                UpstreamBody::driven(incoming)
+                UpstreamBody::driven(incoming, sending)
             }
-            Link::Http1(connection) if kept.is_sent() && connection.heard.all_written() => {
+            Link::Http1(connection) if sending.is_none() && connection.heard.all_written() => {
                 UpstreamBody::driving(incoming, connection, self.inner.pool.clone())
             }
             Link::Http1(mut connection) => {
@@ -299,78 +249,12 @@ where
                 // the answer moved the connection, a client that sends all before it reads would
                 // wait for ever.
                 connection.detach(false);
-                UpstreamBody::driven(incoming)
+                UpstreamBody::driven(incoming, sending)
             }
-            Link::Http2(..) => UpstreamBody::driven(incoming),
+            Link::Http2(..) => UpstreamBody::driven(incoming, sending),
         };
         Ok(Response::from_parts(parts, body))
     }
-}
-
-type Answered = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
-
-impl<B> Exchange<B> {
-    /// The answer; `Ok(None)` when it took too long.
-    fn poll(&mut self, cx: &mut Context<'_>, inner: &Inner) -> Poll<Option<Answered>> {
-        let answer = self.answer.as_mut();
-        match &mut self.link {
-            Link::Http1(connection) if connection.is_driven_here() => {
-                // The answer comes out of the connection, which is polled here, so it needs no waker
-                // of its own. And most often a wake-up means that the answer is there: then the
-                // connection needs none either, or it would wake this task for the body's first
-                // frame, which this task takes anyway.
-                let mut answer = answer;
-                let mut noop = Context::from_waker(Waker::noop());
-                if self.polled {
-                    connection.nudge();
-                    if let Poll::Ready(answered) = answer.as_mut().poll(&mut noop) {
-                        return Poll::Ready(Some(answered));
-                    }
-                }
-                self.polled = true;
-                let over = connection.poll(cx).is_ready();
-                let answered = if over { answer.poll(cx) } else { answer.poll(&mut noop) };
-                if let Poll::Ready(answered) = answered {
-                    return Poll::Ready(Some(answered));
-                }
-            }
-            _ => {
-                if let Poll::Ready(answered) = answer.poll(cx) {
-                    return Poll::Ready(Some(answered));
-                }
-            }
-        }
-        let timer = match &mut self.link {
-            Link::Http1(connection) => &mut connection.timer,
-            Link::Http2(_, timer) => timer,
-        };
-        loop {
-            ready!(timer.poll(cx));
-            // Only silence is too long: a body that is being sent may take its time.
-            let progress = self.kept.sending.as_ref().map_or(0, |sending| sending.progress());
-            if progress == self.progress {
-                return Poll::Ready(None);
-            }
-            self.progress = progress;
-            timer.set(inner.response_timeout);
-        }
-    }
-}
-
-/// Whether the backend said that it has not processed the stream and will not (RFC 9113, section
-/// 8.7).
-fn is_unprocessed(error: &hyper::Error) -> bool {
-    let mut next = error.source();
-    while let Some(source) = next {
-        if let Some(error) = source.downcast_ref::<h2::Error>() {
-            let reason = error.reason();
-            return error.is_remote()
-                && ((error.is_go_away() && reason == Some(h2::Reason::NO_ERROR))
-                    || (error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM)));
-        }
-        next = source.source();
-    }
-    false
 }
 
 impl<B> Future for UpstreamFuture<B>
@@ -404,13 +288,11 @@ where
                     let state = mem::replace(&mut this.state, State::Done);
                     if let State::Exchange(exchange) = state {
                         match answered {
-                            Some(Ok(response)) => {
+                            Ok(Ok(response)) => {
                                 return Poll::Ready(this.answered(exchange, response));
                             }
-                            Some(Err(error)) => this.failed(exchange, error)?,
-                            None => {
-                                return Poll::Ready(Err(TimedOut::new("response head").into()));
-                            }
+                            Ok(Err(error)) => this.failed(exchange, error)?,
+                            Err(late) => return Poll::Ready(Err(late.into())),
                         }
                     }
                 }

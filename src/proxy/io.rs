@@ -50,12 +50,30 @@ impl Heard {
 pub(super) struct Socket {
     stream: TcpStream,
     heard: Arc<Heard>,
+    /// Whether the backend takes nothing any more.
+    deaf: bool,
 }
 
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> (Self, Arc<Heard>) {
         let heard = Arc::new(Heard::default());
-        (Self { stream, heard: heard.clone() }, heard)
+        (Self { stream, heard: heard.clone(), deaf: false }, heard)
+    }
+}
+
+impl Socket {
+    /// What hyper is told of a write. A backend may answer before it has read the whole request, and close.
+    /// hyper would give up at the first write that fails; it waits instead, and reads what has come. The
+    /// end of that wakes it.
+    fn written(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset};
+        match result {
+            Poll::Ready(Err(error)) if matches!(error.kind(), BrokenPipe | ConnectionReset) => {
+                self.deaf = true;
+                Poll::Pending
+            }
+            result => result,
+        }
     }
 }
 
@@ -83,7 +101,11 @@ impl AsyncWrite for Socket {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.heard.unwritten.store(true, Ordering::Relaxed);
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        if self.deaf {
+            return Poll::Pending;
+        }
+        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.written(result)
     }
 
     fn poll_write_vectored(
@@ -92,7 +114,11 @@ impl AsyncWrite for Socket {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.heard.unwritten.store(true, Ordering::Relaxed);
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        if self.deaf {
+            return Poll::Pending;
+        }
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.written(result)
     }
 
     fn is_write_vectored(&self) -> bool {

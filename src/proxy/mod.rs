@@ -1,6 +1,7 @@
 //! [`Upstream`]: an HTTP/1.1 or HTTP/2 backend over hyper, with what a reverse proxy owes to both of
 //! its sides.
 
+mod exchange;
 mod forwarded;
 mod future;
 mod headers;

@@ -6,16 +6,18 @@ use std::{
     mem,
     pin::Pin,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
 
-use crate::BoxError;
+use crate::{BoxError, ClientError};
 
 type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
@@ -58,21 +60,78 @@ enum Stage {
 }
 
 /// How far the sending of a request's body has come; shared with whoever waits for the answer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sending {
-    frames: AtomicUsize,
-    done: AtomicBool,
+    began: Instant,
+    /// The phase, in the lower two bits, and above them its begin in microseconds since `began`.
+    phase: AtomicU64,
+    client_error: Mutex<Option<ClientError>>,
 }
 
+/// Who has to do something about the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The connection: it has not asked for more yet.
+    Taken,
+    /// The client: it was asked for more then, and has sent nothing since.
+    Awaited(Instant),
+    /// Nobody: since then the connection has let go of it. All of it is sent, or will never be.
+    Done(Instant),
+}
+
+const TAKEN: u64 = 0;
+const AWAITED: u64 = 1;
+const DONE: u64 = 2;
+
 impl Sending {
-    /// Whether the connection has let go of the body: all of it is sent, or will never be.
-    pub(super) fn is_done(&self) -> bool {
-        self.done.load(Ordering::Acquire)
+    fn new() -> Self {
+        Self { began: Instant::now(), phase: AtomicU64::new(TAKEN), client_error: Mutex::default() }
     }
 
-    /// A number that grows as the body is taken.
-    pub(super) fn progress(&self) -> usize {
-        self.frames.load(Ordering::Relaxed) + usize::from(self.is_done())
+    fn enter(&self, phase: u64) {
+        let micros = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.phase.store(micros << 2 | phase, Ordering::Release);
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        let phase = self.phase.load(Ordering::Acquire);
+        let since = self.began + Duration::from_micros(phase >> 2);
+        match phase & 3 {
+            TAKEN => Phase::Taken,
+            AWAITED => Phase::Awaited(since),
+            _ => Phase::Done(since),
+        }
+    }
+
+    /// Whether the connection has let go of the body.
+    pub(super) fn is_done(&self) -> bool {
+        self.phase.load(Ordering::Acquire) & 3 == DONE
+    }
+
+    /// Why the body failed, if it did. Tells it once.
+    pub(super) fn client_error(&self) -> Option<ClientError> {
+        self.lock_error().take()
+    }
+
+    fn lock_error(&self) -> MutexGuard<'_, Option<ClientError>> {
+        self.client_error.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The body was asked for more.
+    fn asked(&self, polled: &Polled) {
+        let was_awaited = self.phase.load(Ordering::Relaxed) & 3 == AWAITED;
+        match polled {
+            Poll::Pending if !was_awaited => self.enter(AWAITED),
+            Poll::Ready(_) if was_awaited => self.enter(TAKEN),
+            _ => {}
+        }
+    }
+
+    /// The body failed. What the connection is told is not passed on by all of its protocols.
+    fn fail(&self, error: BoxError) -> BoxError {
+        let text = error.to_string();
+        *self.lock_error() = Some(ClientError::new(error));
+        text.into()
     }
 }
 
@@ -80,12 +139,14 @@ impl Sending {
 pub(super) struct RequestBody {
     stage: Stage,
     sending: Option<Arc<Sending>>,
+    /// How many bytes of the announced length are still to come.
+    left: Option<u64>,
 }
 
 impl RequestBody {
     /// No body; costs nothing.
     pub(super) const fn empty() -> Self {
-        Self { stage: Stage::Empty, sending: None }
+        Self { stage: Stage::Empty, sending: None, left: None }
     }
 
     pub(super) fn new<B>(body: B) -> (Self, Arc<Sending>)
@@ -93,9 +154,10 @@ impl RequestBody {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let sending = Arc::new(Sending::default());
+        let sending = Arc::new(Sending::new());
+        let left = body.size_hint().exact();
         let stage = Stage::Untouched(Box::new(body));
-        (Self { stage, sending: Some(sending.clone()) }, sending)
+        (Self { stage, sending: Some(sending.clone()), left }, sending)
     }
 
     /// The body itself, if it was never polled.
@@ -104,6 +166,26 @@ impl RequestBody {
             Stage::Untouched(body) => body.into_any().downcast().ok().map(|body| *body),
             Stage::Empty | Stage::Started(_) => None,
         }
+    }
+
+    /// What came of the body, held against its announced length.
+    fn measured(&mut self, polled: Polled) -> Polled {
+        let Some(left) = &mut self.left else { return polled };
+        let wrong = match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                let come = frame.data_ref().map_or(0, |data| data.len() as u64);
+                match left.checked_sub(come) {
+                    Some(rest) => {
+                        *left = rest;
+                        return polled;
+                    }
+                    None => "it is longer than announced",
+                }
+            }
+            Poll::Ready(None) if *left > 0 => "it is shorter than announced",
+            _ => return polled,
+        };
+        Poll::Ready(Some(Err(wrong.into())))
     }
 }
 
@@ -121,19 +203,22 @@ impl Body for RequestBody {
             return Poll::Ready(None);
         };
         let polled = body.as_mut().poll(cx);
-        if polled.is_ready()
-            && let Some(sending) = &self.sending
-        {
-            sending.frames.fetch_add(1, Ordering::Relaxed);
+        let polled = self.measured(polled);
+        let Some(sending) = &self.sending else { return polled };
+        sending.asked(&polled);
+        match polled {
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(sending.fail(error)))),
+            polled => polled,
         }
-        polled
     }
 
     fn is_end_stream(&self) -> bool {
+        // What is too short is asked once more, and fails.
+        let whole = self.left.is_none_or(|left| left == 0);
         match &self.stage {
             Stage::Empty => true,
-            Stage::Untouched(body) => body.is_end(),
-            Stage::Started(body) => body.is_end(),
+            Stage::Untouched(body) => whole && body.is_end(),
+            Stage::Started(body) => whole && body.is_end(),
         }
     }
 
@@ -149,7 +234,7 @@ impl Body for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         if let Some(sending) = &self.sending {
-            sending.done.store(true, Ordering::Release);
+            sending.enter(DONE);
         }
     }
 }
@@ -184,7 +269,7 @@ mod tests {
 
         let (mut body, sending) = RequestBody::new(Pinned(7, PhantomPinned));
         poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.unwrap().unwrap();
-        assert_eq!(sending.progress(), 1);
+        assert_eq!(sending.phase(), Phase::Taken);
         assert!(body.into_untouched::<Pinned>().is_none(), "a polled body is pinned");
     }
 }

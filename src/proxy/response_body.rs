@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{http1::Http1, pool::Pool};
+use super::{http1::Http1, pool::Pool, request_body::Sending};
 use crate::BoxError;
 
 /// The body of an [`Upstream`](super::Upstream)'s response.
@@ -24,17 +24,19 @@ pub struct UpstreamBody {
     incoming: Incoming,
     /// The connection, while this body drives it.
     connection: Option<(Box<Http1>, Arc<Pool>)>,
+    /// The sending of the request's body, when the answer came before its end.
+    sending: Option<Arc<Sending>>,
 }
 
 impl UpstreamBody {
     /// A body whose connection is driven by a task.
-    pub(super) fn driven(incoming: Incoming) -> Self {
-        Self { incoming, connection: None }
+    pub(super) fn driven(incoming: Incoming, sending: Option<Arc<Sending>>) -> Self {
+        Self { incoming, connection: None, sending }
     }
 
     /// A body that drives `connection`, which goes back to `pool`.
     pub(super) fn driving(incoming: Incoming, connection: Box<Http1>, pool: Arc<Pool>) -> Self {
-        let mut body = Self { incoming, connection: Some((connection, pool)) };
+        let mut body = Self { incoming, connection: Some((connection, pool)), sending: None };
         if body.incoming.is_end_stream() {
             body.give_back();
         }
@@ -100,7 +102,8 @@ impl Body for UpstreamBody {
             }
             Poll::Ready(Some(Err(error))) => {
                 self.connection = None;
-                Poll::Ready(Some(Err(error.into())))
+                let by_client = self.sending.take().and_then(|sending| sending.client_error());
+                Poll::Ready(Some(Err(by_client.map_or_else(|| error.into(), Into::into))))
             }
         }
     }

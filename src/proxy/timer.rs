@@ -31,6 +31,14 @@ impl Timer {
         self.deadline = now.checked_add(after).unwrap_or(self.deadline);
     }
 
+    /// Moves the deadline to `deadline`, however early.
+    pub(super) fn set_at(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+        if deadline < self.sleep.deadline() {
+            self.sleep.as_mut().reset(deadline);
+        }
+    }
+
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.sleep.as_mut().poll(cx).is_ready() {
             if self.sleep.deadline() >= self.deadline {

@@ -60,17 +60,19 @@ where
     let (mut up_open, mut down_open) = (true, true);
     let mut seen = 0;
     let mut silence = pin!(None);
+    // Why one end takes nothing any more, while what it has said is still passed on.
+    let mut broken = None;
     poll_fn(|cx| {
         if up_open && let Poll::Ready(result) = up.as_mut().poll(cx) {
-            result?;
+            broken = broken.take().or(over(result)?);
             up_open = false;
         }
         if down_open && let Poll::Ready(result) = down.as_mut().poll(cx) {
-            result?;
+            broken = broken.take().or(over(result)?);
             down_open = false;
         }
         if !up_open && !down_open {
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(broken.take().map_or(Ok(()), Err));
         }
         if up_open && down_open {
             return Poll::Pending;
@@ -92,27 +94,49 @@ where
     .await
 }
 
+/// How a direction broke.
+enum Broken {
+    /// Nothing more comes, and all that had come was passed on.
+    Reading(io::Error),
+    /// Nothing more is taken. What the same end has said before may not be read yet.
+    Writing(io::Error),
+}
+
+/// Whether the other direction goes on after the end of one.
+fn over(result: Result<(), Broken>) -> io::Result<Option<io::Error>> {
+    match result {
+        Ok(()) => Ok(None),
+        Err(Broken::Writing(error)) => Ok(Some(error)),
+        Err(Broken::Reading(error)) => Err(error),
+    }
+}
+
 /// Copies one direction until its end, and passes the end on.
-async fn pump<R, W>(mut from: R, mut to: W, moved: &AtomicU64) -> io::Result<()>
+async fn pump<R, W>(mut from: R, mut to: W, moved: &AtomicU64) -> Result<(), Broken>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
-        let read = from.read(&mut buffer).await?;
+        let read = from.read(&mut buffer).await.map_err(Broken::Reading)?;
         if read == 0 {
-            return to.shutdown().await;
+            return to.shutdown().await.map_err(Broken::Writing);
         }
-        to.write_all(&buffer[..read]).await?;
-        to.flush().await?;
+        to.write_all(&buffer[..read]).await.map_err(Broken::Writing)?;
+        to.flush().await.map_err(Broken::Writing)?;
         moved.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::{io::duplex, time::Instant};
+    use std::{pin::Pin, task::Context};
+
+    use tokio::{
+        io::{ReadBuf, duplex},
+        time::Instant,
+    };
 
     use super::*;
 
@@ -132,6 +156,49 @@ mod tests {
         client.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "pong", "what comes after a half-close still arrives");
         tunnel.await.unwrap().unwrap();
+    }
+
+    /// Says its last words, and takes nothing any more.
+    struct Leaving(&'static [u8]);
+
+    impl AsyncRead for Leaving {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            buf.put_slice(std::mem::take(&mut self.0));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Leaving {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_end_that_takes_nothing_is_still_heard_out() {
+        let (mut client, ours) = duplex(64);
+        client.write_all(b"ping").await.unwrap();
+        let tunnel = tokio::spawn(run(ours, Leaving(b"last words")));
+        let mut text = String::new();
+        client.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "last words");
+        assert!(tunnel.await.unwrap().is_err(), "and that it broke is not forgotten");
     }
 
     #[tokio::test(start_paused = true)]

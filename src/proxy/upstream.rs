@@ -15,8 +15,9 @@ use tower_service::Service;
 
 use super::{
     UpstreamBody, UpstreamFuture,
+    exchange::Link,
     forwarded::Via,
-    future::{Dial, Link},
+    future::Dial,
     http1::{self, Http1},
     http2::Shared,
     pool::Pool,
@@ -44,6 +45,8 @@ use crate::{
 /// - [`TimedOut`](crate::TimedOut): no answer within [`response_timeout`](Self::response_timeout).
 /// - [`Disconnected`](crate::Disconnected): the connection ended before any byte of an answer, and the
 ///   request cannot be repeated.
+/// - [`ClientError`](crate::ClientError): the request's own body failed, or stalled for longer than
+///   [`body_timeout`](Self::body_timeout).
 /// - Anything else: the backend broke off, or said something that is not HTTP.
 ///
 /// # What is changed on the way
@@ -85,6 +88,7 @@ pub(super) struct Inner {
     pub(super) via: Option<Via>,
     pub(super) connect_timeout: Duration,
     pub(super) response_timeout: Duration,
+    pub(super) body_timeout: Duration,
     pub(super) replay_idempotent: bool,
     max_idle: usize,
     idle_timeout: Duration,
@@ -106,6 +110,7 @@ impl Upstream {
             via: Some(Via::formatted("tower-sticky")),
             connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(30),
             replay_idempotent: true,
             max_idle: 512,
             idle_timeout: Duration::from_secs(30),
@@ -140,11 +145,20 @@ impl Upstream {
         self.with(|inner| inner.connect_timeout = limit)
     }
 
-    /// How long the backend may be silent until the head of its answer; default 60 s. While the
-    /// request's body is being sent the time starts anew. The answer's body may take any time.
+    /// How long the head of the answer may take from the end of the request; default 60 s. While the
+    /// request's body is not sent to its end there is no such limit. The answer's body may take any time.
     #[must_use]
     pub fn response_timeout(self, limit: Duration) -> Self {
         self.with(|inner| inner.response_timeout = limit)
+    }
+
+    /// How long the client may send nothing of its request's body although the connection to the backend
+    /// asks for more; default 30 s. It does not count while the backend takes nothing, nor once the head of
+    /// the answer has come, nor for gRPC (a `content-type` that begins with `application/grpc`) and
+    /// upgrades. The error is a [`ClientError`](crate::ClientError).
+    #[must_use]
+    pub fn body_timeout(self, limit: Duration) -> Self {
+        self.with(|inner| inner.body_timeout = limit)
     }
 
     /// Whether to speak HTTP/2 without TLS, known in advance ("h2c prior knowledge", RFC 9113,
@@ -271,6 +285,7 @@ impl fmt::Debug for Upstream {
             .field("protocol", &inner.target.protocol)
             .field("connect_timeout", &inner.connect_timeout)
             .field("response_timeout", &inner.response_timeout)
+            .field("body_timeout", &inner.body_timeout)
             .field("replay_idempotent", &inner.replay_idempotent)
             .field("pool", &inner.pool)
             .field("http2", &inner.http2)

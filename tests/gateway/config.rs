@@ -30,6 +30,7 @@ connect_timeout = "1s"
 ready_timeout = "1s"
 max_waiters = 1024
 response_timeout = "1m"
+body_timeout = "30s"
 
 [[affinity]]
 type = "cookie"
@@ -280,6 +281,7 @@ async fn bad_files_are_refused() {
         ("", "pool = \"\"", &["pool"]),
         ("", "[limits]\nconnections = 0", &["limits.connections"]),
         ("", "[limits]\nheader_timeout = \"0s\"", &["limits.header_timeout"]),
+        ("", "[limits]\nbody_timeout = \"0s\"", &["limits.body_timeout"]),
         ("", "[limits]\nspeed = 1", &["speed"]),
         ("", affinity, &["sealed", "keys", "openssl"]),
         (affinity, "keys = [\"env:NO_SUCH_KEY\"]", &["NO_SUCH_KEY", "not set"]),

@@ -1,6 +1,7 @@
 //! What the client is answered when a backend is no help.
 
 use http::{Method, StatusCode};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::{
     backends::{Backend, echo, garbage, held, refusing, silent},
@@ -100,4 +101,27 @@ async fn a_backend_at_its_limit_lends_its_session() {
     assert_eq!(second.header("set-cookie"), "", "the pin stays");
     a.release();
     assert_eq!(first.await.unwrap().backend(), "a");
+}
+
+/// `../shared/cases/http.md`, "Requests": what is the client's fault is never 502.
+#[tokio::test]
+async fn a_request_that_breaks_by_itself_is_400_or_408() {
+    let silent = silent().await;
+    let config = format!(
+        "server_timing = true\n[limits]\nbody_timeout = \"200ms\"\nresponse_timeout = \"50ms\"\n{}",
+        one(&silent)
+    );
+    let gateway = Gateway::configured(&config).await;
+    for (rest, status) in [
+        ("Transfer-Encoding: chunked\r\n\r\nzz\r\n", "400"),
+        ("Content-Length: 100\r\n\r\nabc", "408"),
+    ] {
+        let mut stream = TcpStream::connect(gateway.addr).await.unwrap();
+        let request = format!("POST / HTTP/1.1\r\nHost: a\r\n{rest}");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let head = client::read_head(&mut stream).await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        assert!(head.contains("sticky;desc=\"rejected a\""), "{head}");
+        assert!(!head.contains("set-cookie"), "an error of ours never pins: {head}");
+    }
 }

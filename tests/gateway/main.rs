@@ -17,10 +17,12 @@ mod server;
 
 mod admin;
 mod affinity;
+mod breaks;
 mod config;
 mod demo;
 mod drain;
 mod dropping;
+mod early;
 mod events;
 mod failures;
 mod forwarding;

@@ -2,6 +2,8 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
+mod breaks;
+mod client_faults;
 mod failures;
 mod http1;
 mod http2;

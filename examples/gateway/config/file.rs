@@ -34,6 +34,7 @@ pub(crate) struct Limits {
     pub(crate) ready_timeout: Option<Humane>,
     pub(crate) max_waiters: Option<usize>,
     pub(crate) response_timeout: Option<Humane>,
+    pub(crate) body_timeout: Option<Humane>,
 }
 
 #[derive(Debug, Deserialize)]

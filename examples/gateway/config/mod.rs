@@ -103,6 +103,7 @@ pub(crate) struct Limits {
     pub(crate) ready_timeout: Duration,
     pub(crate) max_waiters: usize,
     pub(crate) response_timeout: Duration,
+    pub(crate) body_timeout: Duration,
 }
 
 impl Settings {
@@ -272,6 +273,7 @@ fn limits(limits: &file::Limits) -> Result<Limits, Error> {
         ready_timeout: or(limits.ready_timeout, Duration::from_secs(1)),
         max_waiters: limits.max_waiters.unwrap_or(1024),
         response_timeout: positive("limits.response_timeout", limits.response_timeout, 60_000)?,
+        body_timeout: positive("limits.body_timeout", limits.body_timeout, 30_000)?,
     })
 }
 

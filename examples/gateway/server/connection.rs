@@ -24,7 +24,8 @@ use tower_sticky::{BoxError, Peer};
 
 use super::{
     Accepted, Shared,
-    exchange::{ClientBody, Exchange},
+    bodies::ClientBody,
+    exchange::Exchange,
     watch::{Sniffed, Socket, Watch},
 };
 

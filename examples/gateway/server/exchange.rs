@@ -8,16 +8,17 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 use tower_sticky::{Outcome, Peer, Verdict};
 use tracing::{Span, field::Empty};
 
-use super::watch::{Busy, Watch};
+use super::{
+    bodies::{AnswerBody, ClientBody},
+    watch::{Busy, Watch},
+};
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
@@ -53,13 +54,15 @@ where
         let step = match refusal(&request) {
             Some(status) => Step::Refuse { status },
             None => {
-                let mut request = request.map(|body| ClientBody { body, _busy: busy.clone() });
+                let expects = request.headers().contains_key(header::EXPECT);
+                let mut request = request.map(|body| ClientBody::new(body, expects, busy.clone()));
                 request.extensions_mut().insert(self.peer.clone());
                 let future = span.in_scope(|| self.service.clone().call(request));
                 Step::Serve { future }
             }
         };
-        Answer { step, span, busy: Some(busy), server_timing: self.server_timing }
+        let watch = Some(self.watch.clone());
+        Answer { step, span, busy: Some(busy), watch, server_timing: self.server_timing }
     }
 }
 
@@ -97,6 +100,7 @@ pin_project! {
         step: Step<F>,
         span: Span,
         busy: Option<Busy>,
+        watch: Option<Arc<Watch>>,
         server_timing: bool,
     }
 }
@@ -123,8 +127,8 @@ where
             response.headers_mut().append(SERVER_TIMING, value);
         }
         tracing::info!(status = response.status().as_u16(), "answered");
-        let busy = this.busy.take();
-        Poll::Ready(Ok(response.map(|body| AnswerBody { body, _busy: busy })))
+        let (busy, watch) = (this.busy.take(), this.watch.take());
+        Poll::Ready(Ok(response.map(|body| AnswerBody::new(body, watch, busy))))
     }
 }
 
@@ -137,63 +141,4 @@ fn server_timing(outcome: Option<&Outcome>) -> HeaderValue {
         None => format!("sticky;desc=\"{verdict}\""),
     };
     HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static("sticky"))
-}
-
-/// A request's body.
-#[derive(Debug)]
-pub(crate) struct ClientBody {
-    body: Incoming,
-    _busy: Busy,
-}
-
-impl Body for ClientBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-pin_project! {
-    /// The body of an answer; `None` is empty.
-    pub(super) struct AnswerBody<B> {
-        #[pin]
-        body: Option<B>,
-        _busy: Option<Busy>,
-    }
-}
-
-impl<B: Body> Body for AnswerBody<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        match self.project().body.as_pin_mut() {
-            Some(body) => body.poll_frame(cx),
-            None => Poll::Ready(None),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
-    }
 }

@@ -6,6 +6,7 @@
 //! Sockets that share a port (`SO_REUSEPORT`) would save it, but there the kernel deals by hash: of
 //! eight busy connections one of two workers may well get six.
 
+mod bodies;
 mod connection;
 mod exchange;
 mod watch;
@@ -37,7 +38,7 @@ use tokio::{
 use tower_service::Service;
 use tower_sticky::BoxError;
 
-pub(crate) use self::exchange::ClientBody;
+pub(crate) use self::bodies::ClientBody;
 
 /// The largest request head, in bytes: a client must not be able to make us keep more.
 const MAX_HEAD: usize = 64 * 1024;

@@ -9,10 +9,13 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use tokio::{
@@ -30,6 +33,18 @@ pub(crate) struct Watch {
     requests: AtomicU64,
     /// Whether bytes have come that do not make a whole request head yet.
     partial: AtomicBool,
+    written: Written,
+}
+
+/// What hyper has been given to send, and what of it the socket has taken.
+#[derive(Debug, Default)]
+struct Written {
+    /// Whether hyper has bytes left to write: it flushes the socket when it has none.
+    unwritten: AtomicBool,
+    /// How often it had none left.
+    flushes: AtomicU64,
+    waits: AtomicBool,
+    waiting: Mutex<Vec<Waker>>,
 }
 
 /// As long as one of these is there, its connection is busy.
@@ -56,11 +71,48 @@ impl Watch {
         self.partial.load(Relaxed) && !self.is_busy()
     }
 
+    /// A number that grows whenever everything that there was to send has been taken by the socket.
+    pub(crate) fn flushes(&self) -> u64 {
+        self.written.flushes.load(SeqCst)
+    }
+
+    /// Waits until everything is sent that hyper was given when there had been so many flushes.
+    pub(crate) fn poll_sent(&self, since: u64, cx: &Context<'_>) -> Poll<()> {
+        let written = &self.written;
+        let is_sent = || self.flushes() > since && !written.unwritten.load(SeqCst);
+        if is_sent() {
+            return Poll::Ready(());
+        }
+        written.lock().push(cx.waker().clone());
+        written.waits.store(true, SeqCst);
+        // It may have been flushed just now.
+        if is_sent() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn writes(&self) {
+        self.written.unwritten.store(true, SeqCst);
+    }
+
+    fn flushed(&self) {
+        let written = &self.written;
+        written.unwritten.store(false, SeqCst);
+        written.flushes.store(self.flushes() + 1, SeqCst);
+        if written.waits.swap(false, SeqCst) {
+            written.lock().drain(..).for_each(Waker::wake);
+        }
+    }
+
     fn heard(&self) {
         // What comes during a request is most likely its body.
         if !self.is_busy() {
             self.partial.store(true, Relaxed);
         }
+    }
+}
+
+impl Written {
+    fn lock(&self) -> MutexGuard<'_, Vec<Waker>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -125,6 +177,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.watch.writes();
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -133,6 +186,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.watch.writes();
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
@@ -141,6 +195,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.watch.flushed();
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

@@ -1,0 +1,76 @@
+//! Answers that are judged: an answer is a good one once its body has ended, and a failure when it breaks
+//! off.
+
+use std::{fmt, sync::Arc};
+
+use tokio::time::Instant;
+
+use super::{Failure, record_failure};
+use crate::{Cause, backend::BackendState, layer::Core};
+
+/// Who is told how an answer ended, whatever its backends are.
+pub(crate) trait Answers: Send + Sync {
+    /// An answer came to its end, or nobody reads it any more.
+    fn passed(&self, state: &BackendState);
+
+    /// The backend broke off in the middle of an answer.
+    fn broke_off(&self, state: &BackendState);
+}
+
+impl<S: Send + Sync> Answers for Core<S> {
+    fn passed(&self, state: &BackendState) {
+        if self.options.health.success_rate.is_some() {
+            state.window.count(false);
+        }
+        if state.is_noted() {
+            let now = Instant::now();
+            self.backends.pool().update(state, Cause::Answered, |sources| {
+                sources.evidence.ejection.answered(false, now);
+            });
+        }
+    }
+
+    #[cold]
+    fn broke_off(&self, state: &BackendState) {
+        let (pool, settings) = (self.backends.pool(), &self.options.health);
+        record_failure(pool, state, Failure::Answer, None, settings);
+    }
+}
+
+/// An answer with a good head, until it is known how it ends. Dropped, it has passed.
+pub(crate) struct Judged {
+    answers: Arc<dyn Answers>,
+    state: Arc<BackendState>,
+    /// How often the backend had been given another service when the request was sent.
+    services: u32,
+    is_broken: bool,
+}
+
+impl Judged {
+    pub(crate) fn new(answers: Arc<dyn Answers>, state: Arc<BackendState>, services: u32) -> Self {
+        Self { answers, state, services, is_broken: false }
+    }
+
+    pub(crate) fn broke_off(mut self) {
+        self.is_broken = true;
+    }
+}
+
+impl Drop for Judged {
+    fn drop(&mut self) {
+        if self.services != self.state.services() {
+            // It says nothing about the service that the backend has now.
+            return;
+        }
+        match self.is_broken {
+            true => self.answers.broke_off(&self.state),
+            false => self.answers.passed(&self.state),
+        }
+    }
+}
+
+impl fmt::Debug for Judged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Judged").field(&self.state.id).finish()
+    }
+}
