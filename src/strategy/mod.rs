@@ -11,6 +11,7 @@ mod peak_ewma;
 mod random;
 mod rendezvous;
 mod round_robin;
+mod turns;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -143,9 +144,9 @@ impl<'a> Candidate<'a> {
         self.state.tag
     }
 
-    /// Its load: the requests in flight with one more, per share.
+    /// Its load: the requests in flight per share.
     pub(crate) fn load(&self) -> Load {
-        Load { in_flight: self.in_flight() as u64 + 1, share: self.share() }
+        Load { in_flight: self.in_flight() as u64, share: self.share() }
     }
 
     /// The moving average of its latency, in nanoseconds; 0 when it has not answered lately.
