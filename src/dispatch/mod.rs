@@ -30,7 +30,7 @@ use self::{candidates::Remaining, first_choice::FirstChoice, recovery::Awaiting}
 use crate::{
     BackendId, BoxError, Reason, StickyError, Verdict, Wish,
     affinity::{Hashing, Head, Look, Notes, Origin, Owner, Plan, Reading},
-    backend::{BackendState, Gate, Mode, Snapshot, Tier},
+    backend::{BackendState, Gate, Mode, NOBODY, Snapshot, Tier, UNTOLD},
     hand_over::Alone,
     layer::Core,
     on_error::Asked,
@@ -451,6 +451,12 @@ impl<S> Dispatch<S> {
         Asked { grpc: self.grpc, retry_after: self.core.options.retry_after }
     }
 
+    /// Whom the request waits with: its session, or those that are nobody's, or nobody can tell whose.
+    pub(crate) fn waits_as(&self) -> u64 {
+        let has_session = self.pin.is_some() && !self.silent;
+        self.key.unwrap_or(if has_session { UNTOLD } else { NOBODY })
+    }
+
     fn is_local(&self, state: &BackendState) -> bool {
         self.has_inner && self.core.local.as_ref() == Some(&state.id)
     }
@@ -460,8 +466,25 @@ impl<S> Dispatch<S> {
 /// not empty.
 fn choose<S>(core: &Core<S>, key: Option<u64>, list: &[Arc<BackendState>]) -> usize {
     let ranked = key.and_then(|key| rendezvous(key, list));
-    let chosen = ranked.unwrap_or_else(|| core.strategy.choose(&Candidates::new(list)));
+    let chosen = ranked.unwrap_or_else(|| match list.iter().any(|state| state.is_full()) {
+        false => core.strategy.choose(&Candidates::new(list)),
+        true => choose_with_room(core, list),
+    });
     chosen.min(list.len() - 1)
+}
+
+/// The strategy's choice among those that are below their limits, if any is: so their shares fall to
+/// all others.
+#[cold]
+fn choose_with_room<S>(core: &Core<S>, list: &[Arc<BackendState>]) -> usize {
+    let with_room = list.iter().enumerate().filter(|(_, state)| !state.is_full());
+    let (positions, states): (Vec<_>, Vec<_>) =
+        with_room.map(|(position, state)| (position, state.clone())).unzip();
+    if states.is_empty() {
+        return core.strategy.choose(&Candidates::new(list));
+    }
+    let chosen = core.strategy.choose(&Candidates::new(&states));
+    positions[chosen.min(positions.len() - 1)]
 }
 
 /// A duration without a sensible end is taken for this.

@@ -162,7 +162,8 @@ impl<S, E> StickyLayer<S, E> {
 
     /// How many requests may wait for one backend; more are refused at once; default 1024. One session
     /// may take one more of these places only while it has fewer than are free: alone it gets half of
-    /// them, and there are some for others. Requests whose session has no key obey the total only.
+    /// them, and there are some for others. Requests without a session get at most half of them together;
+    /// sessions that cannot be told apart, as with plain tokens, obey the total only.
     #[must_use]
     pub fn max_waiters(self, waiters: usize) -> Self {
         self.with(|core| core.options.max_waiters = waiters)

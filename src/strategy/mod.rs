@@ -73,8 +73,8 @@ impl<T: Strategy + ?Sized> Strategy for Arc<T> {
     }
 }
 
-/// The backends that may take a new session: active, with a weight above 0, and ready, or busy when
-/// none is ready. In the order in which they joined.
+/// The backends that may take a new session: active, with a weight above 0, and ready and below their
+/// limits, or busy when none is. In the order in which they joined.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidates<'a> {
     states: &'a [Arc<BackendState>],

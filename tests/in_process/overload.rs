@@ -5,9 +5,11 @@ use std::{
     time::Duration,
 };
 
-use tower_sticky::{Backends, Busy, Failover, Reason, StickyService, Verdict};
+use tower_sticky::{
+    Backends, Busy, Failover, Reason, State, StickyLayer, StickyService, Verdict, affinity::Cookie,
+};
 
-use crate::support::{Client, Node, UNGATED, get, nodes, sealed, send};
+use crate::support::{Client, Node, UNGATED, get, nodes, plain, sealed, send};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -154,7 +156,8 @@ async fn slots_pass_to_those_who_wait_in_turn() {
 async fn only_so_many_wait() {
     let (backends, [a]) = nodes(["a"]);
     a.told.set_busy(true);
-    let service = sealed(&backends).max_waiters(2).into_service();
+    // None of them has a session: they get half of the places.
+    let service = sealed(&backends).max_waiters(4).into_service();
     let requests: Vec<_> = (0..5)
         .map(|_| {
             let service = service.clone();
@@ -335,4 +338,135 @@ async fn those_in_flight_count_under_a_lowered_limit() {
     tokio::time::sleep(MS).await;
     assert_eq!(answered(&answers, 200), [0, 1, 2]);
     assert_eq!(backends.get("a").unwrap().in_flight, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_without_a_session_leave_room_for_those_with_one() {
+    let (backends, [a]) = nodes(["a"]);
+    let service = patient(&backends, 8);
+    let sessions: [_; 4] = clients(&service).await;
+    a.told.set_busy(true);
+    let answers = Answers::default();
+    for _ in 0..10 {
+        start(&service, &Client::default(), 0, &answers).await;
+    }
+    assert_eq!(backends.get("a").unwrap().waiting, 4, "half of the places");
+    for session in &sessions {
+        start(&service, session, 1, &answers).await;
+    }
+    assert_eq!(answered(&answers, 503), [0; 6], "who has a session still finds a place");
+    a.told.set_busy(false);
+    tokio::time::sleep(MS).await;
+    assert_eq!(answered(&answers, 200).len(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_with_plain_tokens_may_take_all_places() {
+    let (backends, [a]) = nodes(["a"]);
+    let service = plain(&backends).on_busy(PATIENT).max_waiters(8).into_service();
+    a.told.set_busy(true);
+    let answers = Answers::default();
+    for _ in 0..9 {
+        start(&service, &Client { token: Some("a".to_owned()) }, 0, &answers).await;
+    }
+    assert_eq!((backends.get("a").unwrap().waiting, answered(&answers, 503).len()), (8, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_at_its_limit_is_busy_and_is_not_asked() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    backends.set_limit("a", 1).unwrap();
+    let service = patient(&backends, 8);
+    let state = || backends.get("a").unwrap().state;
+    assert_eq!(state(), State::Ready);
+    close(&a);
+    let answers = Answers::default();
+    start(&service, &Client::default(), 1, &answers).await;
+    assert_eq!(state(), State::Busy, "at its limit");
+    let asked = a.told.polled.load(SeqCst);
+    for _ in 0..4 {
+        assert_eq!(send(&service, get()).await.body, "b");
+    }
+    assert_eq!(a.told.polled.load(SeqCst), asked);
+    backends.set_limit("a", 2).unwrap();
+    assert_eq!(state(), State::Ready, "there is room again");
+    backends.set_limit("a", 1).unwrap();
+    assert_eq!(state(), State::Busy);
+    backends.set_limit("a", 0).unwrap();
+    assert_eq!(state(), State::Ready, "nothing limits it");
+    backends.set_limit("a", 1).unwrap();
+    open(&a);
+    tokio::time::sleep(MS).await;
+    assert_eq!((state(), answered(&answers, 200)), (State::Ready, vec![1]), "it has answered");
+    assert_eq!(b.served(), 4);
+}
+
+/// How many of so many new sessions each backend gets.
+async fn spread<const N: usize>(service: &StickyService<Node>, of: usize) -> [usize; N] {
+    let names = ["a", "b", "c", "d"];
+    let mut got = [0; N];
+    for _ in 0..of {
+        let body = send(service, get()).await.body;
+        got[names.iter().position(|name| *name == body).unwrap()] += 1;
+    }
+    got
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_backend_hands_its_share_to_all_others() {
+    let (backends, [_a, _b, c, _d]) = nodes(["a", "b", "c", "d"]);
+    let service = plain(&backends).into_service();
+    assert_eq!(spread(&service, 12).await, [3, 3, 3, 3]);
+    c.told.set_busy(true);
+    assert_eq!(spread(&service, 12).await, [4, 4, 0, 4], "each request finds out");
+    tokio::time::sleep(2000 * MS).await;
+    assert_eq!(backends.get("c").unwrap().state, State::Busy);
+    assert_eq!(spread(&service, 12).await, [4, 4, 0, 4], "it is known");
+    c.told.set_busy(false);
+    tokio::time::sleep(2000 * MS).await;
+    assert_eq!(spread(&service, 12).await, [3, 3, 3, 3], "it makes up for nothing");
+    backends.set_limit("c", 1).unwrap();
+    close(&c);
+    let held = tokio::spawn({
+        let (service, mut client) = (service.clone(), Client { token: Some("c".to_owned()) });
+        async move { client.send(&service, get()).await.body }
+    });
+    tokio::task::yield_now().await;
+    assert_eq!(spread(&service, 12).await, [4, 4, 0, 4], "at its limit");
+    open(&c);
+    assert_eq!(held.await.unwrap(), "c");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pins_do_not_advance_the_round() {
+    let (backends, _nodes) = nodes(["a", "b", "c"]);
+    let service = plain(&backends).into_service();
+    let mut pinned = Client { token: Some("b".to_owned()) };
+    let mut turns = Vec::new();
+    for _ in 0..6 {
+        pinned.send(&service, get()).await;
+        turns.push(send(&service, get()).await.body);
+    }
+    assert_eq!(turns, ["a", "b", "c", "a", "b", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspect_hands_its_share_to_all_others() {
+    let (backends, [_a, _b, c, _d]) = nodes(["a", "b", "c", "d"]);
+    let service = plain(&backends).into_service();
+    c.told.refuses.store(true, SeqCst);
+    let got: [usize; 4] = spread(&service, 120).await;
+    assert_eq!(got[2], 0);
+    assert!([0, 1, 3].iter().all(|one| got[*one].abs_diff(40) <= 1), "{got:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_pool_is_used_by_weight_by_default() {
+    let (backends, [_a, _b, c]) = nodes(["a", "b", "c"]);
+    backends.set_weight("a", 2).unwrap();
+    let service = StickyLayer::new(backends.clone(), Cookie::plain("sid")).into_service();
+    assert_eq!(spread(&service, 400).await, [200, 100, 100]);
+    c.told.set_busy(true);
+    let got: [usize; 3] = spread(&service, 300).await;
+    assert!(got[0].abs_diff(200) <= 1 && got[1].abs_diff(100) <= 1, "{got:?}");
 }
