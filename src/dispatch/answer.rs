@@ -76,6 +76,8 @@ impl<S> Dispatch<S> {
         let action = self.core.actions.read(response, from_peer);
         let change = match self.verdict {
             _ if self.silent => Some(Change::Keep),
+            // The key of the next request decides anew.
+            Verdict::Assigned if self.by_key => Some(Change::Keep),
             Verdict::Assigned => Some(Change::Assign),
             Verdict::Moved => Some(Change::Move),
             // The pin stays where it is, and stays alive.
@@ -149,7 +151,7 @@ impl<S> Dispatch<S> {
             let began = (began.get() != 0).then(|| began.get());
             let session = began.or(self.key);
             if session.is_some() || issued || self.pin.is_some() {
-                let remembered = self.held.is_some() || core.remembers;
+                let remembered = self.held.is_some() || (core.remembers && !self.by_key);
                 backend.census.saw(session, remembered, core.backends.pool().tick());
             }
         }
@@ -195,8 +197,9 @@ impl<S> Dispatch<S> {
             }
             SessionAction::NoPin => self.commit(Change::Keep, true, state, response),
             SessionAction::Pin => {
+                let is_pinned = self.verdict == Verdict::Pinned && !self.silent && !self.by_key;
                 let change = match change {
-                    Change::Keep if self.verdict == Verdict::Pinned && !self.silent => Change::Keep,
+                    Change::Keep if is_pinned => Change::Keep,
                     Change::Keep if known => Change::Move,
                     Change::Keep => Change::Assign,
                     change => change,

@@ -29,7 +29,7 @@ pub(crate) use self::{
 use self::{candidates::Remaining, first_choice::FirstChoice, recovery::Awaiting};
 use crate::{
     BackendId, BoxError, Reason, StickyError, Verdict, Wish,
-    affinity::{Hashing, Head, Look, Notes, Origin, Owner, Plan, Reading},
+    affinity::{Hashing, Head, Look, Notes, Origin, Owner, Plan, Reading, Second},
     backend::{BackendState, Gate, Mode, NOBODY, Snapshot, Tier, UNTOLD},
     hand_over::Alone,
     layer::Core,
@@ -93,6 +93,8 @@ pub(crate) struct Detour {
     pub(crate) alone: Option<Alone>,
     /// The members of a chain whose tokens are of no use beside the pin, a bit each.
     bad: u64,
+    /// The backend that is next in a chain, by its tag, while the one that is first is out.
+    second: Option<u64>,
     /// Who the session is and in which epoch, once a backend was told, and for which verdict.
     told: Option<(Verdict, Plan)>,
     /// Set once the request was given to another backend though it may have been executed: by whom.
@@ -123,7 +125,7 @@ impl<S: Clone> Dispatch<S> {
             key: None,
             by_key: false,
             silent: false,
-            strict: core.options.strict,
+            strict: core.options.strict.on,
             owed_to: None,
             verdict: Verdict::Assigned,
             reason: None,
@@ -245,6 +247,9 @@ impl<S: Clone> Dispatch<S> {
         }
         self.reason = reading.reason;
         self.key = reading.pin.and_then(|pin| pin.session()).or(reading.key);
+        if reading.decides {
+            self.note_second(snapshot, reading);
+        }
         if let Some(position) = reading.position {
             if self.core.options.return_from_backup
                 && let Some(next) = self.come_back(snapshot, position)
@@ -268,14 +273,13 @@ impl<S: Clone> Dispatch<S> {
         }
         if let Some(reason) = reading.reason {
             self.core.backends.pool().counters.token_error(reason);
-            let unknown = matches!(reason, Reason::Malformed | Reason::Forged | Reason::Unknown);
-            if self.strict && unknown {
+            if self.strict && !reading.decides && self.core.options.strict.refuses(reason) {
                 return Next::Fail(StickyError::UnknownSession { reason });
             }
         }
         if let Some(key) = reading.key
             && self.held.is_none()
-            && !self.core.remembers
+            && (reading.alone || !self.core.remembers)
         {
             self.by_key = true;
             if let Some(owner) = self.owner(snapshot, key) {
@@ -285,11 +289,49 @@ impl<S: Clone> Dispatch<S> {
         self.place(snapshot)
     }
 
+    /// A key of a chain decides: notes who does while its owner is out. A session that goes on because its
+    /// backend is gone is not known by that key, and its owner is noted.
+    #[cold]
+    fn note_second(&mut self, snapshot: &Snapshot<S>, reading: &Reading) {
+        let states = snapshot.index().states();
+        let owner_of = |key, source| Some(&states[self.owner_by(snapshot, key, source)?.position]);
+        let goes_on = reading.key.filter(|_| reading.pin.is_some());
+        let owner = goes_on.and_then(|key| owner_of(key, reading.source));
+        let second = match (owner, reading.second) {
+            (Some(owner), _) if owner.takes_new() => Some(owner.tag),
+            (_, Some(Second::Pin(tag))) => Some(tag),
+            (_, Some(Second::Key(key, source))) => owner_of(key, source).map(|state| state.tag),
+            (_, None) => None,
+        };
+        if second.is_some() {
+            self.detour().second = second;
+        }
+    }
+
+    /// The backend that is next in a chain, once, if it can serve.
+    fn second(&mut self, snapshot: &Snapshot<S>) -> Option<Arc<BackendState>> {
+        let tag = self.detour.as_mut()?.second.take()?;
+        let state = snapshot.index().get(tag)?;
+        let serves = match state.mode() {
+            Mode::Active => state.gate().is_well(),
+            // It keeps its sessions, and takes no new one.
+            Mode::Draining => self.by_key && state.gate().is_well(),
+            Mode::Disabled | Mode::Drained => false,
+        };
+        serves.then(|| state.clone())
+    }
+
     /// The backend that is first in rank for `key`, and not above its share if that is bounded.
     #[inline]
     fn owner(&self, snapshot: &Snapshot<S>, key: u64) -> Option<Owner> {
+        self.owner_by(snapshot, key, self.source)
+    }
+
+    /// The same for a key from `source`.
+    #[inline]
+    fn owner_by(&self, snapshot: &Snapshot<S>, key: u64, source: Origin) -> Option<Owner> {
         let ranking = snapshot.ranking();
-        match self.core.affinity.hashing(self.source) {
+        match self.core.affinity.hashing(source) {
             Some(hashing) => hashing.owner(key, ranking, snapshot.index().states()),
             None => {
                 let position = ranking.first(key)?;
@@ -404,7 +446,10 @@ impl<S: Clone> Dispatch<S> {
         {
             return next;
         }
-        let home = self.key.and_then(|key| self.first_home(snapshot, key));
+        let goes_on = if self.pin.is_some() { self.second(snapshot) } else { None };
+        let home = goes_on
+            .or_else(|| self.key.and_then(|key| self.first_home(snapshot, key)))
+            .or_else(|| self.second(snapshot));
         let state = home.as_ref().unwrap_or_else(|| &list[choose(&self.core, self.key, list)]);
         match self.attempt(snapshot, state) {
             Some(attempt) => Next::Try(attempt),
@@ -448,7 +493,13 @@ impl<S> Dispatch<S> {
     }
 
     pub(crate) fn asked(&self) -> Asked {
-        Asked { grpc: self.grpc, retry_after: self.core.options.retry_after }
+        let options = &self.core.options;
+        Asked {
+            grpc: self.grpc,
+            retry_after: options.retry_after,
+            strict: Some(options.strict).filter(|_| self.strict),
+            has_home: self.pin.is_some() || self.owed_to.is_some(),
+        }
     }
 
     /// Whom the request waits with: its session, or those that are nobody's, or nobody can tell whose.

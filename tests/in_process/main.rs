@@ -3,6 +3,7 @@
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 
 mod affinity;
+mod chain;
 mod contract;
 mod corners;
 mod drain;
@@ -27,6 +28,7 @@ mod redial;
 mod session_data;
 mod session_info;
 mod slow_start;
+mod strict;
 mod support;
 mod suspects;
 mod taken_out;
