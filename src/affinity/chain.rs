@@ -106,7 +106,10 @@ impl BoundAffinity for Bound {
             if is_key(member, &reading) {
                 let second = reading.second.map(|second| second.within(position));
                 return Reading {
+                    pin: chosen.pin.or(reading.pin),
                     key: reading.key,
+                    reason: chosen.reason.or(reading.reason),
+                    unavailable: chosen.unavailable || reading.unavailable,
                     decides: true,
                     alone: !remembered && (reading.alone || !member.remembers()),
                     second: second.or_else(|| self.second(position + 1, request, pool)),

@@ -182,6 +182,12 @@ async fn a_chain_within_a_chain_keeps_its_order() {
     let answer = send(&service, of(&user_b, Some(&on_a))).await;
     assert_eq!(answer.why(), (Verdict::Assigned, Some("b"), None));
     assert_eq!(answer.headers["x-sticky"], "b", "what is before the key is written");
+    let inner = Chain::of(cookie()).or(Key::header("user"));
+    let service = layer(&backends, Chain::of(inner).or(tokens())).into_service();
+    let answer = send(&service, of(&user_b, Some("bad"))).await;
+    assert_eq!(answer.why(), (Verdict::Assigned, Some("b"), Some(Reason::Malformed)));
+    assert!(answer.token().is_some(), "it is replaced");
+    let service = layer(&backends, Chain::of(tokens()).or(key_first())).into_service();
     let mut request = of(&user_b, Some(&on_a));
     request.headers_mut().insert(header::HeaderName::from_static("x-sticky"), "c".parse().unwrap());
     assert_eq!(send(&service, request).await.why(), (Verdict::Pinned, Some("c"), None));

@@ -6,7 +6,9 @@ use std::{
 };
 
 use tower_sticky::{
-    Backends, Busy, Failover, Reason, State, StickyLayer, StickyService, Verdict, affinity::Cookie,
+    Backends, Busy, Failover, Reason, State, StickyLayer, StickyService, Verdict,
+    affinity::Cookie,
+    strategy::{Candidates, RoundRobin, Strategy},
 };
 
 use crate::support::{Client, Node, UNGATED, get, nodes, plain, sealed, send};
@@ -181,8 +183,16 @@ const PATIENT: Busy = Busy::wait(Duration::from_secs(60)).then(Failover::Reject)
 
 /// A service in front of `backends` whose requests have time.
 fn patient(backends: &Backends<Node>, waiters: usize) -> StickyService<Node> {
-    let minute = Duration::from_secs(60);
-    sealed(backends).on_busy(PATIENT).ready_timeout(minute).max_waiters(waiters).into_service()
+    patient_with(backends, waiters, RoundRobin::new())
+}
+
+fn patient_with(
+    backends: &Backends<Node>,
+    waiters: usize,
+    strategy: impl Strategy,
+) -> StickyService<Node> {
+    let layer = sealed(backends).strategy(strategy).on_busy(PATIENT);
+    layer.ready_timeout(Duration::from_secs(60)).max_waiters(waiters).into_service()
 }
 
 /// Who was answered, and how, in order.
@@ -469,4 +479,37 @@ async fn an_idle_pool_is_used_by_weight_by_default() {
     c.told.set_busy(true);
     let got: [usize; 3] = spread(&service, 300).await;
     assert!(got[0].abs_diff(200) <= 1 && got[1].abs_diff(100) <= 1, "{got:?}");
+}
+
+/// Round robin that says whom it was asked about.
+#[derive(Debug, Default)]
+struct Spy(RoundRobin, Mutex<Vec<String>>);
+
+impl Strategy for Spy {
+    fn choose(&self, candidates: &Candidates<'_>) -> usize {
+        let ids: Vec<_> = candidates.iter().map(|one| one.id().to_string()).collect();
+        self.1.lock().unwrap().push(ids.concat());
+        self.0.choose(candidates)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_at_its_limit_is_no_candidate_while_another_is_below_its_own() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let spy = Arc::new(Spy::default());
+    let service = patient_with(&backends, 8, spy.clone());
+    let asked = || std::mem::take(&mut *spy.1.lock().unwrap());
+    close(&a);
+    close(&b);
+    backends.set_limit("a", 1).unwrap();
+    backends.set_limit("b", 1).unwrap();
+    let answers = Answers::default();
+    for number in 0..3 {
+        start(&service, &Client::default(), number, &answers).await;
+    }
+    assert_eq!(asked()[..3], ["ab", "b", "ab"], "the third finds nobody with room, and waits");
+    open(&a);
+    open(&b);
+    tokio::time::sleep(MS).await;
+    assert_eq!(answered(&answers, 200).len(), 3);
 }
