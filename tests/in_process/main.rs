@@ -9,6 +9,7 @@ mod corners;
 mod drain;
 mod envelope;
 mod envelope_carriers;
+mod evenness;
 mod failover;
 mod feed;
 mod fenced_cache;
