@@ -100,8 +100,9 @@ pub enum StickyError {
 impl StickyError {
     /// The status that [`Respond`](crate::Respond) answers with: 503 when no backend took the
     /// request or the session could not be looked up, 410 when a strict layer does not know the
-    /// session, 504 when one took it and did not answer in time, 502 when it failed otherwise, 400 when the
-    /// request's own body failed and 408 when it stalled, 500 when the inner service failed.
+    /// session ([`Strict`](crate::Strict) may say another), 504 when one took it and did not answer in
+    /// time, 502 when it failed otherwise, 400 when the request's own body failed and 408 when it stalled,
+    /// 500 when the inner service failed.
     pub fn status(&self) -> http::StatusCode {
         match self {
             Self::NoBackend

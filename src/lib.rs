@@ -133,7 +133,7 @@ pub use self::{
     on_error::{OnError, Propagate, Respond},
     outcome::{Outcome, Reason, Stats, Verdict},
     peer::Peer,
-    policy::{Busy, Failover},
+    policy::{Busy, Failover, Strict},
     rebalance::Rebalance,
     reclaim::{Reclaim, ReclaimBody, ReclaimFuture},
     service::{NoInner, StickyService},

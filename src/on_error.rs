@@ -8,7 +8,7 @@ use http::{
     header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
 };
 
-use crate::{StickyBody, StickyError};
+use crate::{StickyBody, StickyError, Strict};
 
 /// What becomes of a [`StickyError`]: [`Respond`] or [`Propagate`].
 pub trait OnError: sealed::Settle {}
@@ -18,7 +18,8 @@ impl<E: sealed::Settle> OnError for E {}
 /// Errors become responses, so that the service never fails (`Error = Infallible`), as Axum wants
 /// it. The default.
 ///
-/// The status is [`StickyError::status`]; 503 carries `Retry-After`. A gRPC request (HTTP/2, with a
+/// The status is [`StickyError::status`], or what [`Strict`] says of it; 503 carries `Retry-After`, and so
+/// does every answer to a session whose backend cannot serve it. A gRPC request (HTTP/2, with a
 /// `content-type` that begins with `application/grpc`) is answered in gRPC's way: status 200 with
 /// `grpc-status` ([`StickyError::grpc_code`]) in the head, and `grpc-retry-pushback-ms` in place of
 /// `Retry-After`.
@@ -37,6 +38,26 @@ pub struct Propagate;
 pub struct Asked {
     pub(crate) grpc: bool,
     pub(crate) retry_after: Duration,
+    /// How it is refused, if it is strict.
+    pub(crate) strict: Option<Strict>,
+    /// Whether its session has a backend.
+    pub(crate) has_home: bool,
+}
+
+impl Asked {
+    /// The status of the answer, and whether it says when to try again.
+    fn status(&self, error: &StickyError) -> (StatusCode, bool) {
+        let strict = self.strict.unwrap_or_default();
+        match error {
+            StickyError::UnknownSession { .. } => (strict.status, false),
+            StickyError::Unavailable { .. } => (strict.unavailable, true),
+            StickyError::Busy { .. } if self.has_home => (strict.unavailable, true),
+            error => {
+                let status = error.status();
+                (status, status == StatusCode::SERVICE_UNAVAILABLE)
+            }
+        }
+    }
 }
 
 pub(crate) mod sealed {
@@ -76,11 +97,12 @@ impl sealed::Settle for Respond {
         error: StickyError,
         asked: Asked,
     ) -> Result<Response<StickyBody<R, I>>, Infallible> {
-        let status = error.status();
+        let (status, again) = asked.status(&error);
         // What exactly failed is for the log: the client could be anyone.
         let text = match (&error, status) {
             (StickyError::UnknownSession { .. }, _) => "the session is not known; start a new one",
             (StickyError::Busy { .. }, _) => "busy, try again later",
+            (StickyError::Unavailable { .. }, _) => "no server is available for this session",
             (_, StatusCode::SERVICE_UNAVAILABLE) => "no server is available for this session",
             (_, StatusCode::GATEWAY_TIMEOUT) => "the server did not answer in time",
             (_, StatusCode::REQUEST_TIMEOUT) => "the request did not come in time",
@@ -96,10 +118,10 @@ impl sealed::Settle for Respond {
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        if status == StatusCode::GONE {
+        if matches!(error, StickyError::UnknownSession { .. }) {
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if again {
             // Whole seconds (RFC 9110, section 10.2.3), at least one.
             headers.insert(RETRY_AFTER, asked.retry_after.as_secs().max(1).into());
         }

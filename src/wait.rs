@@ -148,8 +148,7 @@ impl<S> Wait<S> {
             return true;
         }
         let max = dispatch.core().options.max_waiters;
-        // A request whose session has no key waits among all others that have none.
-        let key = dispatch.key.unwrap_or(0);
+        let key = dispatch.waits_as();
         let Some(place) = self.state.as_ref().and_then(|state| Place::take(state, key, max)) else {
             return false;
         };

@@ -54,7 +54,10 @@ fn main() -> ExitCode {
     let prepared = Settings::load(flags).and_then(run::prepare);
     match prepared {
         Err(error) => refuse(&error),
-        Ok(_) if check => {
+        Ok(gateway) if check => {
+            for warning in gateway.warnings() {
+                note(&format!("gateway: warning: {warning}"));
+            }
             say("the configuration is good");
             ExitCode::SUCCESS
         }

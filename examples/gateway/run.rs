@@ -34,6 +34,7 @@ pub(crate) fn prepare(settings: Settings) -> Result<Gateway, Error> {
     let fleet = Fleet::new(&settings).map_err(|error: PoolError| Error::new(error.to_string()))?;
     let mut layer = StickyLayer::try_new(fleet.backends().clone(), settings.affinity.clone())?
         .strategy(settings.strategy.clone())
+        .strict(settings.strict)
         .on_unavailable(settings.failover)
         .on_busy(settings.busy)
         .home_wait(settings.home_wait)
@@ -62,6 +63,11 @@ pub(crate) fn prepare(settings: Settings) -> Result<Gateway, Error> {
 }
 
 impl Gateway {
+    /// What of the configuration works, and is hardly meant.
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.settings.warnings
+    }
+
     /// Serves until a signal comes.
     pub(crate) fn run(self) -> io::Result<()> {
         // This thread accepts, watches the backends' health and serves the admin interface; clients
@@ -85,6 +91,9 @@ impl Gateway {
         };
         if settings.demo {
             demo::open_shops(&fleet, settings.demo_store.as_ref()).await?;
+        }
+        for warning in &settings.warnings {
+            tracing::warn!("{warning}");
         }
         if settings.passing_key {
             tracing::warn!(

@@ -171,6 +171,12 @@ pub struct Reading {
     pub(crate) position: Option<usize>,
     /// A hash of what identifies the session, when there is no pin.
     pub(crate) key: Option<u64>,
+    /// Whether that key is the first usable thing in a chain, and decides.
+    pub(crate) decides: bool,
+    /// Whether it does so for each request: no member of the chain before it remembers.
+    pub(crate) alone: bool,
+    /// What decides while the owner of that key is out.
+    pub(crate) second: Option<Second>,
     /// Whether the pin should be written anew, though it is good.
     pub(crate) refresh: bool,
     /// Whether the session has been at rest for as long as was asked.
@@ -187,6 +193,25 @@ pub struct Reading {
     pub(crate) bad: u64,
     /// Whether the token is all that its header holds, so that the header goes as a whole.
     pub(crate) sole: bool,
+}
+
+/// What decides when what came first cannot.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Second {
+    /// A pin to the backend with this tag.
+    Pin(u64),
+    /// A key, and which member of a chain it came from.
+    Key(u64, Origin),
+}
+
+impl Second {
+    /// The same, seen from the chain around the one that it is in.
+    pub(super) fn within(self, position: usize) -> Self {
+        match self {
+            Self::Pin(_) => self,
+            Self::Key(key, origin) => Self::Key(key, origin.within(position)),
+        }
+    }
 }
 
 impl Reading {

@@ -5,20 +5,27 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderValue};
 
 use super::{
-    Affinity, BoundAffinity, Change, Commit, Hashing, Head, Look, Notes, Origin, Reading,
+    Affinity, BoundAffinity, Change, Commit, Hashing, Head, Look, Notes, Origin, Reading, Second,
     sealed::Bind,
 };
 use crate::{BackendId, ConfigError};
 
-/// Several affinities in order of preference: the first that yields a pin wins, else the first that
-/// yields a key, else the strategy.
+/// Several affinities in order of preference: the first for which the request carries something usable
+/// decides, be it a pin or the key of a hash; when there is none, the strategy does.
 ///
-/// A new session is remembered by every member that can remember. So with a cookie before a user id
-/// the first request of a known user lands where the user id says, all its parallel requests land
-/// there too, and from then on the cookie keeps it there, even when the id would now say otherwise.
+/// A new session is remembered by every member that can remember, up to the key that decides. So with
+/// a cookie before a user id the first request of a known user lands where the user id says, all its
+/// parallel requests land there too, and from then on the cookie keeps it there, even when the id would
+/// now say otherwise.
 ///
-/// When a later member has the pin, earlier tokens that are of no use are replaced, and missing ones
-/// are not added. Each member needs a cookie or header of its own.
+/// What decides does so alone. With a user id before a cookie, a request that has the id goes where the
+/// id says, whatever its cookie says; no cookie is written for it, and a good one stays as it is, for the
+/// requests without the id. While the backend that the id says is out, the next usable member decides,
+/// here the cookie, and then the rank of the id.
+///
+/// When a member has the pin, tokens before it that are of no use are replaced, and missing ones are not
+/// added. Each member needs a cookie or header of its own. One that is always there, such as
+/// [`ClientIp`](super::ClientIp), leaves nothing to decide for those behind it.
 ///
 /// # Example
 ///
@@ -86,7 +93,7 @@ impl BoundAffinity for Bound {
     fn read(&self, request: &Head<'_>, pool: &mut Look<'_>) -> Reading {
         // Each member that carries something has it stripped, also behind the one that wins.
         let mut chosen = Reading { found: true, ..Reading::default() };
-        let mut bad = 0;
+        let (mut bad, mut remembered) = (0, false);
         for (position, member) in self.members.iter().enumerate() {
             let reading = member.read(request, pool);
             if pool.later.is_some() {
@@ -96,6 +103,21 @@ impl BoundAffinity for Bound {
                 let source = reading.source.within(position);
                 return Reading { found: true, sole: false, source, bad, ..reading };
             }
+            if is_key(member, &reading) {
+                let second = reading.second.map(|second| second.within(position));
+                return Reading {
+                    pin: chosen.pin.or(reading.pin),
+                    key: reading.key,
+                    reason: chosen.reason.or(reading.reason),
+                    unavailable: chosen.unavailable || reading.unavailable,
+                    decides: true,
+                    alone: !remembered && (reading.alone || !member.remembers()),
+                    second: second.or_else(|| self.second(position + 1, request, pool)),
+                    source: reading.source.within(position),
+                    ..chosen
+                };
+            }
+            remembered |= member.remembers();
             if reading.reason.is_some() && member.remembers() {
                 bad |= 1 << position;
             }
@@ -120,9 +142,12 @@ impl BoundAffinity for Bound {
     fn respond(&self, commit: &Commit<'_>, notes: &mut Notes, headers: &mut HeaderMap) -> bool {
         let mut issued = false;
         let (from, source) = commit.source.split();
+        let by_key = from > 0 && self.members.get(from).is_some_and(|member| !member.remembers());
         for (position, member) in self.members.iter().enumerate() {
-            // A token that is due is written anew where it came from; a new one is written everywhere.
+            // A token that is due is written anew where it came from; a new one is written everywhere, up
+            // to the key that decides.
             let change = match commit.change {
+                Change::Assign if by_key && position > from => Change::Keep,
                 // One that was of no use beside a good one is replaced as well.
                 Change::Keep | Change::Refresh if commit.bad & (1 << position) != 0 => {
                     Change::Refresh
@@ -130,6 +155,7 @@ impl BoundAffinity for Bound {
                 Change::Refresh if position != from => Change::Keep,
                 change => change,
             };
+            let source = if position == from { source } else { Origin::default() };
             issued |= member.respond(&Commit { change, source, bad: 0, ..*commit }, notes, headers);
         }
         issued
@@ -175,7 +201,29 @@ impl BoundAffinity for Bound {
     }
 }
 
+/// Whether it has the key of a hash, which is of use by itself; one of what remembers is not.
+fn is_key(member: &Arc<dyn BoundAffinity>, reading: &Reading) -> bool {
+    reading.decides || (!member.remembers() && reading.key.is_some())
+}
+
 impl Bound {
+    /// The first usable thing from the member at `first` on.
+    fn second(&self, first: usize, request: &Head<'_>, pool: &mut Look<'_>) -> Option<Second> {
+        for (position, member) in self.members.iter().enumerate().skip(first) {
+            let reading = member.read(request, pool);
+            if pool.later.is_some() {
+                return None;
+            }
+            if let (Some(pin), Some(_)) = (reading.pin, reading.position) {
+                return Some(Second::Pin(pin.backend));
+            }
+            if let Some(key) = reading.key.filter(|_| is_key(member, &reading)) {
+                return Some(Second::Key(key, reading.source.within(position)));
+            }
+        }
+        None
+    }
+
     /// The member whose keys protect what peers say to each other.
     fn speaker(&self) -> Option<&Arc<dyn BoundAffinity>> {
         self.members.iter().find(|member| member.remembers()).or(self.members.first())

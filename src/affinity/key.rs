@@ -121,7 +121,7 @@ impl Key {
     /// 2018): a key whose backend has more goes to the next in its rank. At least 1.0; a usual value
     /// is 1.25. Default: no bound.
     ///
-    /// In a chain with something that remembers, only a new session is placed so, and parallel first
+    /// In a chain, behind something that remembers, only a new session is placed so, and parallel first
     /// requests of one key share one choice. Alone, each request is: then the load of the moment
     /// decides between the first and the next in rank.
     #[must_use]

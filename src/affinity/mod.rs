@@ -45,7 +45,7 @@ pub use self::{
     learned::Learned,
 };
 pub(crate) use self::{
-    bound::{BoundAffinity, Change, Commit, Look, Origin, Plan, Reading},
+    bound::{BoundAffinity, Change, Commit, Look, Origin, Plan, Reading, Second},
     hashing::{Hashing, Owner},
     header::header_name,
     later::Later,

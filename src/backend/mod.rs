@@ -41,6 +41,7 @@ pub(crate) use self::{
     id::MAX_ID_LEN,
     in_flight::{Entered, InFlight},
     latency::Latency,
+    places::{NOBODY, UNTOLD},
     pool::Pool,
     slots::{Place, Slot},
     snapshot::{Index, Members, Snapshot, TagHasher},

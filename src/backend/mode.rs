@@ -8,7 +8,8 @@ use std::fmt;
 pub enum State {
     /// It serves. Unknown at the start counts as ready.
     Ready,
-    /// It is saturated: it keeps its sessions and gets no new ones while another can take them.
+    /// It is saturated, or at its limit: it keeps its sessions and gets no new ones while another can take
+    /// them.
     Busy,
     /// Requests or connections have failed there: others are preferred, and it is looked at until it is
     /// well. It is tried before a request is refused.

@@ -2,12 +2,19 @@
 
 use std::collections::BTreeMap;
 
+/// The key of the requests that have no session.
+pub(crate) const NOBODY: u64 = 0;
+
+/// The key of the requests whose sessions cannot be told apart, as with plain tokens.
+pub(crate) const UNTOLD: u64 = 1;
+
 /// The places that are taken, in all and by each session.
 ///
 /// A session may take one more while it has fewer than are free: the dynamic threshold of Choudhury
 /// and Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches" (1998), with
 /// alpha = 1. One session alone gets half of the places, rounded up, and there are always some for
-/// another. The requests that have no key cannot be told apart, and obey the total only.
+/// another. The requests without a session have at most half of all places. Sessions that cannot be
+/// told apart obey the total only.
 #[derive(Debug)]
 pub(crate) struct Places {
     taken: usize,
@@ -23,18 +30,20 @@ impl Places {
         self.taken
     }
 
-    /// Takes a place for `key`, of `max` in all; 0 is no key.
+    /// Takes a place for `key`, of `max` in all.
     pub(crate) fn take(&mut self, key: u64, max: usize) -> bool {
+        let own = self.by_key.get(&key).copied().unwrap_or(0);
         let free = max.saturating_sub(self.taken);
-        let own = if key == 0 { 0 } else { self.by_key.get(&key).copied().unwrap_or(0) };
-        if own >= free {
-            return false;
-        }
-        self.taken += 1;
-        if key != 0 {
+        let may = match key {
+            UNTOLD => free > 0,
+            NOBODY => free > 0 && own < max.div_ceil(2),
+            _ => own < free,
+        };
+        if may {
+            self.taken += 1;
             self.by_key.insert(key, own + 1);
         }
-        true
+        may
     }
 
     /// Gives back a place that was taken for `key`.
@@ -52,7 +61,7 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
-    use super::Places;
+    use super::{NOBODY, Places, UNTOLD};
 
     fn take_all(places: &mut Places, key: u64, max: usize) -> usize {
         (0..2 * max).filter(|_| places.take(key, max)).count()
@@ -76,11 +85,29 @@ mod tests {
     }
 
     #[test]
-    fn requests_without_a_key_obey_the_total_only() {
+    fn requests_without_a_session_get_half_at_most() {
+        for (max, half) in [(0, 0), (1, 1), (2, 1), (5, 3), (10, 5)] {
+            assert_eq!(take_all(&mut Places::new(), NOBODY, max), half, "of {max} places");
+        }
         let mut places = Places::new();
-        assert_eq!(take_all(&mut places, 0, 10), 10);
+        assert_eq!(take_all(&mut places, 7, 10), 5);
+        assert!(places.take(8, 10), "another session");
+        assert_eq!(take_all(&mut places, NOBODY, 10), 4, "what is left, and not half of it");
+        places.give_back(7);
+        assert!(places.take(NOBODY, 10), "five of ten");
+        places.give_back(7);
+        assert!(!places.take(NOBODY, 10), "half of all places, though one is free");
+        places.give_back(NOBODY);
+        assert!(places.take(NOBODY, 10));
+    }
+
+    #[test]
+    fn sessions_that_cannot_be_told_apart_obey_the_total_only() {
+        let mut places = Places::new();
+        assert_eq!(take_all(&mut places, UNTOLD, 10), 10);
         assert!(!places.take(7, 10), "the total holds for all");
-        assert!(!places.take(0, 10));
+        assert!(!places.take(UNTOLD, 10));
+        assert!(!places.take(NOBODY, 10));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    ops::{Deref, DerefMut},
     sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
 };
@@ -10,7 +11,7 @@ use super::{
     places::Places,
     turns::{Ticket, Turns},
 };
-use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering::Relaxed};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering::Relaxed};
 
 /// What has slots.
 pub(crate) trait HasSlots {
@@ -24,7 +25,15 @@ pub(crate) trait HasSlots {
 pub(crate) struct Slots {
     /// The same as under the lock, so that a backend without a limit needs none.
     max: AtomicUsize,
+    /// Whether there is a limit, and none is free.
+    full: AtomicBool,
     inner: Mutex<Inner>,
+}
+
+/// The slots under their lock. What is known without it follows when it is given back.
+struct Locked<'a> {
+    inner: MutexGuard<'a, Inner>,
+    full: &'a AtomicBool,
 }
 
 struct Inner {
@@ -41,13 +50,19 @@ impl Slots {
     /// Without a limit.
     pub(crate) fn new() -> Self {
         let inner = Inner { max: 0, taken: 0, places: Places::new(), turns: Turns::new() };
-        Self { max: AtomicUsize::new(0), inner: Mutex::new(inner) }
+        Self { max: AtomicUsize::new(0), full: AtomicBool::new(false), inner: Mutex::new(inner) }
     }
 
     /// How many may be taken at a time; 0 for no limit: then none need be taken.
     #[inline]
     pub(crate) fn limit(&self) -> usize {
         self.max.load(Relaxed)
+    }
+
+    /// Whether none is free.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.load(Relaxed)
     }
 
     /// How many hold a place.
@@ -66,21 +81,46 @@ impl Slots {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Locked<'_> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        Locked { inner, full: &self.full }
+    }
+}
+
+impl Deref for Locked<'_> {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Inner {
+        &mut self.inner
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.full.store(self.inner.is_full(), Relaxed);
     }
 }
 
 impl Inner {
+    fn is_full(&self) -> bool {
+        self.max != 0 && self.taken >= self.max
+    }
+
     fn take(&mut self) -> bool {
-        let free = self.max == 0 || self.taken < self.max;
+        let free = !self.is_full();
         self.taken += usize::from(free);
         free
     }
 
     /// Gives a slot that is free to the next in turn, who is to be woken.
     fn grant(&mut self) -> Option<Waker> {
-        if self.max != 0 && self.taken >= self.max {
+        if self.is_full() {
             return None;
         }
         let next = self.turns.next()?;
@@ -126,8 +166,9 @@ pub(crate) struct Place<H: HasSlots> {
 }
 
 impl<H: HasSlots> Place<H> {
-    /// A place for the session with this key (0 for none), of `max` in all; `None` when there are too
-    /// many, in all or of this session.
+    /// A place for the session with this key (or [`NOBODY`](super::places::NOBODY), or
+    /// [`UNTOLD`](super::places::UNTOLD)), of `max` in all; `None` when there are too many, in all or of
+    /// this session.
     pub(crate) fn take(holder: &Arc<H>, key: u64, max: usize) -> Option<Self> {
         let taken = holder.slots().lock().places.take(key, max);
         taken.then(|| Self { holder: holder.clone(), key, ticket: None })

@@ -193,8 +193,12 @@ impl BackendState {
         self.news.notify_waiters();
     }
 
+    /// The health shown to people: one at its limit is busy.
     pub(crate) fn state(&self) -> State {
-        self.gate().state()
+        match self.gate().state() {
+            State::Ready if self.is_full() => State::Busy,
+            state => state,
+        }
     }
 
     #[inline]
@@ -293,6 +297,12 @@ impl BackendState {
     #[inline]
     pub(crate) fn limit(&self) -> usize {
         self.slots.limit()
+    }
+
+    /// Whether it has as many requests in flight as its limit allows.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.slots.is_full()
     }
 
     /// Sets the most requests that may be in flight; 0 for no limit. Those that came while there was

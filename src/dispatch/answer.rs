@@ -76,6 +76,8 @@ impl<S> Dispatch<S> {
         let action = self.core.actions.read(response, from_peer);
         let change = match self.verdict {
             _ if self.silent => Some(Change::Keep),
+            // The key of the next request decides anew.
+            Verdict::Assigned if self.by_key => Some(Change::Keep),
             Verdict::Assigned => Some(Change::Assign),
             Verdict::Moved => Some(Change::Move),
             // The pin stays where it is, and stays alive.
@@ -100,7 +102,8 @@ impl<S> Dispatch<S> {
     /// What was noted for the answer is kept until it has ended, and whose it is.
     #[inline]
     pub(crate) fn settled(&mut self, in_flight: &mut InFlight) {
-        let session = if self.core.remembers { self.key.unwrap_or(0) } else { 0 };
+        let remembered = self.core.remembers && !self.by_key;
+        let session = if remembered { self.key.unwrap_or(0) } else { 0 };
         in_flight.answered(&mut self.notes, session, self.core.idle_for);
     }
 
@@ -160,7 +163,7 @@ impl<S> Dispatch<S> {
                 backend.census.issued(tick);
                 self.key = (began.get() != 0).then(|| began.get());
             } else if self.key.is_some() || self.pin.is_some() {
-                let remembered = self.held.is_some() || core.remembers;
+                let remembered = self.held.is_some() || (core.remembers && !self.by_key);
                 if backend.census.saw(self.key, remembered, tick) {
                     self.came_back(backend, tick);
                 }
@@ -217,8 +220,9 @@ impl<S> Dispatch<S> {
             }
             SessionAction::NoPin => self.commit(Change::Keep, true, state, response),
             SessionAction::Pin => {
+                let is_pinned = self.verdict == Verdict::Pinned && !self.silent && !self.by_key;
                 let change = match change {
-                    Change::Keep if self.verdict == Verdict::Pinned && !self.silent => Change::Keep,
+                    Change::Keep if is_pinned => Change::Keep,
                     Change::Keep if known => Change::Move,
                     Change::Keep => Change::Assign,
                     change => change,

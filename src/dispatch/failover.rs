@@ -91,7 +91,16 @@ impl<S: Clone> Dispatch<S> {
             remaining.strike(tag);
         }
         let mut next = None;
-        while let Some(state) = remaining.take(&core, self.key) {
+        if remaining.only.is_none()
+            && let Some(second) = self.second(&snapshot)
+            && !remaining.tried.contains(&second.tag)
+        {
+            remaining.strike(second.tag);
+            next = self.attempt(&snapshot, &second);
+        }
+        while next.is_none()
+            && let Some(state) = remaining.take(&core, self.key)
+        {
             // They were gathered at the first failure; what has become of them since?
             let Some(state) = snapshot.index().get(state.tag) else { continue };
             if !state.takes_new() && !core.options.panic {
@@ -100,7 +109,6 @@ impl<S: Clone> Dispatch<S> {
             next = self.attempt(&snapshot, state);
             if next.is_some() {
                 remaining.tried.push(state.tag);
-                break;
             }
         }
         let next = match next {

@@ -2,6 +2,7 @@
 
 mod answer;
 mod attempt;
+mod by_key;
 mod candidates;
 mod failover;
 mod first_choice;
@@ -31,8 +32,8 @@ pub(crate) use self::{
 use self::{candidates::Remaining, first_choice::FirstChoice, recovery::Awaiting};
 use crate::{
     BackendId, BoxError, Reason, StickyError, Verdict, Wish,
-    affinity::{Hashing, Head, Look, Notes, Origin, Owner, Plan, Reading},
-    backend::{BackendState, Gate, Mode, Snapshot, Tier},
+    affinity::{Hashing, Head, Look, Notes, Origin, Plan, Reading},
+    backend::{BackendState, Gate, Mode, NOBODY, Snapshot, Tier, UNTOLD},
     hand_over::Alone,
     layer::Core,
     on_error::Asked,
@@ -95,6 +96,8 @@ pub(crate) struct Detour {
     pub(crate) alone: Option<Alone>,
     /// The members of a chain whose tokens are of no use beside the pin, a bit each.
     bad: u64,
+    /// The backend that is next in a chain, by its tag, while the one that is first is out.
+    second: Option<u64>,
     /// Who the session is and in which epoch, once a backend was told, and for which verdict.
     told: Option<(Verdict, Plan)>,
     /// Set once the request was given to another backend though it may have been executed: by whom.
@@ -127,7 +130,7 @@ impl<S: Clone> Dispatch<S> {
             key: None,
             by_key: false,
             silent: false,
-            strict: core.options.strict,
+            strict: core.options.strict.on,
             owed_to: None,
             verdict: Verdict::Assigned,
             reason: None,
@@ -250,6 +253,9 @@ impl<S: Clone> Dispatch<S> {
         }
         self.reason = reading.reason;
         self.key = reading.pin.and_then(|pin| pin.session()).or(reading.key);
+        if reading.decides {
+            self.note_second(snapshot, reading);
+        }
         if let Some(position) = reading.position {
             if self.core.options.return_from_backup
                 && let Some(next) = self.come_back(snapshot, position)
@@ -273,17 +279,13 @@ impl<S: Clone> Dispatch<S> {
         }
         if let Some(reason) = reading.reason {
             self.core.backends.pool().counters.token_error(reason);
-            let unknown = matches!(
-                reason,
-                Reason::Malformed | Reason::Forged | Reason::OtherPool | Reason::Unknown
-            );
-            if self.strict && unknown {
+            if self.strict && !reading.decides && self.core.options.strict.refuses(reason) {
                 return Next::Fail(StickyError::UnknownSession { reason });
             }
         }
         if let Some(key) = reading.key
             && self.held.is_none()
-            && !self.core.remembers
+            && (reading.alone || !self.core.remembers)
         {
             self.by_key = true;
             if let Some(owner) = self.owner(snapshot, key) {
@@ -291,30 +293,6 @@ impl<S: Clone> Dispatch<S> {
             }
         }
         self.place(snapshot)
-    }
-
-    /// The backend that is first in rank for `key`, and not above its share if that is bounded.
-    #[inline]
-    fn owner(&self, snapshot: &Snapshot<S>, key: u64) -> Option<Owner> {
-        let ranking = snapshot.ranking();
-        match self.core.affinity.hashing(self.source) {
-            Some(hashing) => hashing.owner(key, ranking, snapshot.index().states()),
-            None => {
-                let position = ranking.first(key)?;
-                Some(Owner { position, displaced: false })
-            }
-        }
-    }
-
-    /// Asks the backend of a key, where nothing is remembered.
-    fn go_to(&mut self, snapshot: &Snapshot<S>, owner: Owner) -> Next<S> {
-        let next = self.resolve(snapshot, owner.position);
-        if owner.displaced && self.verdict == Verdict::Pinned {
-            // The stated bound on the load says so.
-            (self.verdict, self.reason, self.owed_to) =
-                (Verdict::Borrowed, Some(Reason::Busy), None);
-        }
-        next
     }
 
     /// The backend of a new session with this key, if it can take one: all first requests of the key
@@ -412,7 +390,10 @@ impl<S: Clone> Dispatch<S> {
         {
             return next;
         }
-        let home = self.key.and_then(|key| self.first_home(snapshot, key));
+        let goes_on = if self.pin.is_some() { self.second(snapshot) } else { None };
+        let home = goes_on
+            .or_else(|| self.key.and_then(|key| self.first_home(snapshot, key)))
+            .or_else(|| self.second(snapshot));
         let state = home.as_ref().unwrap_or_else(|| &list[choose(&self.core, self.key, list)]);
         match self.attempt(snapshot, state) {
             Some(attempt) => Next::Try(attempt),
@@ -460,7 +441,19 @@ impl<S> Dispatch<S> {
     }
 
     pub(crate) fn asked(&self) -> Asked {
-        Asked { grpc: self.grpc, retry_after: self.core.options.retry_after }
+        let options = &self.core.options;
+        Asked {
+            grpc: self.grpc,
+            retry_after: options.retry_after,
+            strict: Some(options.strict).filter(|_| self.strict),
+            has_home: self.pin.is_some() || self.owed_to.is_some(),
+        }
+    }
+
+    /// Whom the request waits with: its session, or those that are nobody's, or nobody can tell whose.
+    pub(crate) fn waits_as(&self) -> u64 {
+        let has_session = self.pin.is_some() && !self.silent;
+        self.key.unwrap_or(if has_session { UNTOLD } else { NOBODY })
     }
 
     fn is_local(&self, state: &BackendState) -> bool {
@@ -472,8 +465,25 @@ impl<S> Dispatch<S> {
 /// not empty.
 fn choose<S>(core: &Core<S>, key: Option<u64>, list: &[Arc<BackendState>]) -> usize {
     let ranked = key.and_then(|key| rendezvous(key, list));
-    let chosen = ranked.unwrap_or_else(|| core.strategy.choose(&Candidates::new(list)));
+    let chosen = ranked.unwrap_or_else(|| match list.iter().any(|state| state.is_full()) {
+        false => core.strategy.choose(&Candidates::new(list)),
+        true => choose_with_room(core, list),
+    });
     chosen.min(list.len() - 1)
+}
+
+/// The strategy's choice among those that are below their limits, if any is: so their shares fall to
+/// all others.
+#[cold]
+fn choose_with_room<S>(core: &Core<S>, list: &[Arc<BackendState>]) -> usize {
+    let with_room = list.iter().enumerate().filter(|(_, state)| !state.is_full());
+    let (positions, states): (Vec<_>, Vec<_>) =
+        with_room.map(|(position, state)| (position, state.clone())).unzip();
+    if states.is_empty() {
+        return core.strategy.choose(&Candidates::new(list));
+    }
+    let chosen = core.strategy.choose(&Candidates::new(&states));
+    positions[chosen.min(positions.len() - 1)]
 }
 
 /// A duration without a sensible end is taken for this.

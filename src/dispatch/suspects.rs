@@ -114,7 +114,7 @@ impl<S: Clone> Dispatch<S> {
             return Err(watched);
         };
         if self.detour().awaiting.is_none() {
-            let (key, max) = (self.key.unwrap_or(0), self.core.options.max_waiters);
+            let (key, max) = (self.waits_as(), self.core.options.max_waiters);
             let Some(awaiting) = Awaiting::take(state, key, max) else {
                 return Ok(self.unavailable(state, Reason::Busy));
             };
@@ -252,7 +252,7 @@ impl<S: Clone> Dispatch<S> {
         let recovery = Recovery::new(Purpose::Suspects, watched, until);
         let first = recovery.first()?;
         if remaining.awaiting.is_none() {
-            let (key, max) = (self.key.unwrap_or(0), self.core.options.max_waiters);
+            let (key, max) = (self.waits_as(), self.core.options.max_waiters);
             let Some(awaiting) = Awaiting::take(first, key, max) else {
                 self.reason = Some(Reason::Busy);
                 return Some(Next::Fail(StickyError::Busy { backend: first.id.clone() }));

@@ -47,7 +47,7 @@ impl Ramp {
 
     /// Takes the share to what it should be now, when it is to be whole after `duration`. Tells when to
     /// do so again: twenty times in all, but at most every 10 ms.
-    pub(super) fn advance(&self, now: Instant, duration: Duration) -> Option<Instant> {
+    pub(crate) fn advance(&self, now: Instant, duration: Duration) -> Option<Instant> {
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
         let start = (*since)?;
         let gone = now.saturating_duration_since(start);

@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use super::StickyLayer;
 use crate::{
-    BoxError, Busy, ConfigError, Failover, Health, Move, Rebalance,
+    BoxError, Busy, ConfigError, Failover, Health, Move, Rebalance, Strict,
     affinity::{Head, header_name},
     clock::WallClock,
     dispatch::YEAR,
@@ -26,7 +26,7 @@ pub(crate) struct Options {
     pub(crate) retry_after: Duration,
     pub(crate) retry_idempotent: bool,
     pub(crate) panic: bool,
-    pub(crate) strict: bool,
+    pub(crate) strict: Strict,
     pub(crate) return_from_backup: bool,
     pub(crate) telling: Telling,
     pub(crate) extensions: bool,
@@ -63,7 +63,7 @@ impl Default for Options {
             retry_after: Duration::from_secs(1),
             retry_idempotent: true,
             panic: false,
-            strict: false,
+            strict: Strict::from(false),
             return_from_backup: false,
             telling: Telling::default(),
             extensions: false,
@@ -114,7 +114,8 @@ impl<S, E> StickyLayer<S, E> {
     }
 
     /// What to do with a session whose backend is down, suspect, disabled or refuses the connection;
-    /// default [`Failover::Repin`].
+    /// default [`Failover::Repin`]. One that has left the pool is not known any more: its sessions begin
+    /// anew elsewhere, unless the layer is [strict](Self::strict).
     #[must_use]
     pub fn on_unavailable(self, failover: Failover) -> Self {
         self.with(|core| core.options.unavailable = failover)
@@ -162,7 +163,8 @@ impl<S, E> StickyLayer<S, E> {
 
     /// How many requests may wait for one backend; more are refused at once; default 1024. One session
     /// may take one more of these places only while it has fewer than are free: alone it gets half of
-    /// them, and there are some for others. Requests whose session has no key obey the total only.
+    /// them, and there are some for others. Requests without a session get at most half of them together;
+    /// sessions that cannot be told apart, as with plain tokens, obey the total only.
     #[must_use]
     pub fn max_waiters(self, waiters: usize) -> Self {
         self.with(|core| core.options.max_waiters = waiters)
@@ -183,16 +185,19 @@ impl<S, E> StickyLayer<S, E> {
         self.with(|core| core.options.retry_idempotent = retry)
     }
 
-    /// Whether a session is served by its own backend or not at all; default `false`.
+    /// Whether a session is served by its own backend or not at all; default `false`. A [`Strict`] in
+    /// place of `true` says with which status.
     ///
     /// Then a token that names no backend, or is not one of ours, is answered with
-    /// [`UnknownSession`](crate::StickyError::UnknownSession) (410) instead of a new session, and a
-    /// session whose backend cannot serve with [`Unavailable`](crate::StickyError::Unavailable) or
-    /// [`Busy`](crate::StickyError::Busy) (503), whatever [`on_unavailable`](Self::on_unavailable)
-    /// and [`on_busy`](Self::on_busy) say. A session that has expired begins anew.
-    /// [`Wish::strict`](crate::Wish::strict) decides for one request.
+    /// [`UnknownSession`](crate::StickyError::UnknownSession) (410) instead of a new session, and the
+    /// client is told to forget it. In a [`Chain`](crate::affinity::Chain) that is so when no member
+    /// carries anything usable. A session whose backend is known and cannot serve is answered with
+    /// [`Unavailable`](crate::StickyError::Unavailable) or [`Busy`](crate::StickyError::Busy) (503),
+    /// whatever [`on_unavailable`](Self::on_unavailable) and [`on_busy`](Self::on_busy) say. A session
+    /// that has expired begins anew. [`Wish::strict`](crate::Wish::strict) decides for one request.
     #[must_use]
-    pub fn strict(self, strict: bool) -> Self {
+    pub fn strict(self, strict: impl Into<Strict>) -> Self {
+        let strict = strict.into();
         self.with(|core| core.options.strict = strict)
     }
 

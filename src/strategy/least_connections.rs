@@ -1,16 +1,15 @@
 //! To whoever has the least to do.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-use super::{Candidates, Strategy};
+use super::{Candidates, Load, Strategy, turns::Turns};
 
 /// Least connections: the backend with the fewest requests in flight per weight. Requests of pinned
-/// sessions, open streams and WebSockets count. Among equals the backends take turns.
+/// sessions, open streams and WebSockets count. Those that have equally little to do take turns by
+/// their weights: of an idle pool with the weights 2, 1, 1 the first gets half of the new sessions.
 ///
 /// It is the default. A choice takes time in the number of backends.
 #[derive(Debug, Default)]
 pub struct LeastConnections {
-    turn: AtomicUsize,
+    turns: Turns,
 }
 
 impl LeastConnections {
@@ -22,24 +21,32 @@ impl LeastConnections {
 
 impl Strategy for LeastConnections {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
-        let len = candidates.len().max(1);
-        let start = self.turn.fetch_add(1, Relaxed) % len;
-        let mut best: Option<(usize, super::Load)> = None;
-        for position in (start..len).chain(0..start) {
-            let Some(candidate) = candidates.get(position) else {
-                continue;
-            };
+        let mut best: Option<(usize, Load)> = None;
+        let mut equals = 0;
+        for (position, candidate) in candidates.iter().enumerate() {
             let load = candidate.load();
-            if best.is_none_or(|(_, least)| load.less_than(least)) {
-                best = Some((position, load));
+            match best {
+                Some((_, least)) if least.less_than(load) => continue,
+                Some((_, least)) if !load.less_than(least) => equals += 1,
+                _ => (best, equals) = (Some((position, load)), 0),
             }
         }
-        best.map_or(0, |(position, _)| position)
+        let Some((position, least)) = best else { return 0 };
+        if equals == 0 {
+            return position;
+        }
+        // What has begun meanwhile may leave none of them.
+        let turn = self.turns.next(candidates, |candidate| !least.less_than(candidate.load()));
+        turn.unwrap_or(position)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
     use super::*;
     use crate::{
         backend::Entered,
@@ -68,5 +75,44 @@ mod tests {
     fn an_idle_pool_is_used_in_turn() {
         let states = states(&[1, 1, 1]);
         assert_eq!(shares(&LeastConnections::new(), &states, 9), [3, 3, 3]);
+    }
+
+    #[test]
+    fn an_idle_pool_is_used_by_weight() {
+        let states = states(&[2, 1, 1]);
+        assert_eq!(shares(&LeastConnections::new(), &states, 400), [200, 100, 100]);
+    }
+
+    #[test]
+    fn a_loaded_pool_is_filled_by_weight() {
+        let states = states(&[2, 1, 1]);
+        let strategy = LeastConnections::new();
+        // One has what the others have not.
+        let mut held: Vec<_> = (0..20).map(|_| Entered::new(states[1].clone())).collect();
+        let mut got = [0; 3];
+        for _ in 0..60 {
+            let chosen = strategy.choose(&Candidates::new(&states));
+            got[chosen] += 1;
+            held.push(Entered::new(states[chosen].clone()));
+        }
+        assert_eq!(got, [40, 0, 20], "until each has as much per weight");
+        assert_eq!(shares(&strategy, &states, 400), [200, 100, 100], "equally loaded");
+    }
+
+    #[test]
+    fn who_starts_slowly_gets_a_rising_share_of_an_idle_pool() {
+        let states = states(&[1, 1]);
+        let (strategy, whole) = (LeastConnections::new(), Duration::from_secs(20));
+        let start = Instant::now();
+        states[1].ramp.start(start);
+        let mut got = Vec::new();
+        for quarter in 0..5 {
+            states[1].ramp.advance(start + whole / 4 * quarter, whole);
+            got.push(shares(&strategy, &states, 1000)[1]);
+        }
+        // x of 256 + x, for x = 26, 83, 141, 198, 256.
+        for (got, expected) in got.into_iter().zip([92_usize, 245, 355, 436, 500]) {
+            assert!(got.abs_diff(expected) <= 1, "{got} is not {expected}");
+        }
     }
 }

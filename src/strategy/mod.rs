@@ -11,6 +11,7 @@ mod peak_ewma;
 mod random;
 mod rendezvous;
 mod round_robin;
+mod turns;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -72,8 +73,8 @@ impl<T: Strategy + ?Sized> Strategy for Arc<T> {
     }
 }
 
-/// The backends that may take a new session: active, with a weight above 0, and ready, or busy when
-/// none is ready. In the order in which they joined.
+/// The backends that may take a new session: active, with a weight above 0, and ready and below their
+/// limits, or busy when none is. In the order in which they joined.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidates<'a> {
     states: &'a [Arc<BackendState>],
@@ -143,9 +144,9 @@ impl<'a> Candidate<'a> {
         self.state.tag
     }
 
-    /// Its load: the requests in flight with one more, per share.
+    /// Its load: the requests in flight per share.
     pub(crate) fn load(&self) -> Load {
-        Load { in_flight: self.in_flight() as u64 + 1, share: self.share() }
+        Load { in_flight: self.in_flight() as u64, share: self.share() }
     }
 
     /// The moving average of its latency, in nanoseconds; 0 when it has not answered lately.

@@ -2,9 +2,12 @@
 
 use super::{Candidates, Strategy, chance::Chance};
 
-/// Power of two choices (Mitzenmacher 2001): two backends by chance, and of them the one with fewer
-/// requests in flight per weight. Nearly as even as least connections, in constant time, and several
-/// gateways that decide at the same moment do not all choose the same backend.
+/// Power of two choices (Mitzenmacher 2001): two backends by chance, in proportion to their weights, and
+/// of them the one with fewer requests in flight per weight, or the first when they have equally much to
+/// do. Nearly as even as least connections, and several gateways that decide at the same moment do not
+/// all choose the same backend.
+///
+/// A choice takes time in the number of backends.
 #[derive(Debug)]
 pub struct P2c {
     chance: Chance,
@@ -30,10 +33,7 @@ impl Default for P2c {
 
 impl Strategy for P2c {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
-        if candidates.len() < 2 {
-            return 0;
-        }
-        let (a, b) = self.chance.two_below(candidates.len());
+        let Some((a, b)) = self.chance.two_by_share(candidates) else { return 0 };
         let load = |position| candidates.get(position).map(|candidate| candidate.load());
         match (load(a), load(b)) {
             (Some(load_a), Some(load_b)) if load_b.less_than(load_a) => b,
@@ -71,5 +71,19 @@ mod tests {
         }
         let load: Vec<_> = states.iter().map(|state| state.in_flight()).collect();
         assert!(load[0].abs_diff(1000) < 20 && load[2].abs_diff(2000) < 20, "got {load:?}");
+    }
+
+    #[test]
+    fn an_idle_pool_and_an_equally_loaded_one_are_used_by_weight() {
+        let states = states(&[2, 1, 1]);
+        let by_weight = |why| {
+            let got = shares(&P2c::seeded(9), &states, 40_000);
+            for (got, expected) in got.into_iter().zip([20_000_usize, 10_000, 10_000]) {
+                assert!(got.abs_diff(expected) < 400, "{why}: {got} is not about {expected}");
+            }
+        };
+        by_weight("idle");
+        let _held = [0, 0, 1, 2].map(|one: usize| Entered::new(states[one].clone()));
+        by_weight("equally loaded");
     }
 }

@@ -6,10 +6,11 @@ use tokio::time::Instant;
 
 use super::{Candidate, Candidates, Strategy, chance::Chance};
 
-/// Peak EWMA, as in Finagle and Linkerd: of two backends by chance the one with the lower cost, which
-/// is the moving average of its latency, times its requests in flight, per weight. A slow answer
-/// counts at once and is forgotten with time, so that a backend that stumbles gets fewer sessions
-/// within one round trip.
+/// Peak EWMA, as in Finagle and Linkerd: of two backends by chance, in proportion to their weights, the
+/// one with the lower cost, or the first at equal cost. The cost is the moving average of the latency,
+/// times one and the requests in flight per weight. A slow answer counts at once and is forgotten with
+/// time, so that a backend that stumbles gets fewer sessions within one round trip. Differences below a
+/// millisecond do not count.
 ///
 /// Latency is the time from handing the request over to the response's head.
 #[derive(Debug)]
@@ -18,9 +19,9 @@ pub struct PeakEwma {
     decay: Duration,
 }
 
-/// What a backend without samples is taken to need: more than none, so that several new ones share
-/// the first sessions by their load.
-const UNKNOWN_NANOS: f64 = 1e6;
+/// What a backend is taken to need at least, also one without samples: several new ones share the first
+/// sessions by their load, and what is chance among fast ones does not overrule the weights.
+const LEAST_NANOS: f64 = 1e6;
 
 impl PeakEwma {
     /// With a decay time of 10 s, seeded by the system.
@@ -42,12 +43,11 @@ impl PeakEwma {
         self
     }
 
-    fn cost(&self, candidate: Candidate<'_>, now: Instant) -> f64 {
-        let latency = match candidate.latency(now, self.decay) {
-            0.0 => UNKNOWN_NANOS,
-            nanos => nanos,
-        };
-        latency * (candidate.in_flight() + 1) as f64 / candidate.share() as f64
+    /// What it costs to be served there. `fair` is the mean share: whoever has it works on its requests
+    /// in flight as they are, and whoever has twice as much on half of them.
+    fn cost(&self, candidate: Candidate<'_>, fair: f64, now: Instant) -> f64 {
+        let latency = candidate.latency(now, self.decay).max(LEAST_NANOS);
+        latency * (1.0 + candidate.in_flight() as f64 * fair / candidate.share() as f64)
     }
 }
 
@@ -59,12 +59,11 @@ impl Default for PeakEwma {
 
 impl Strategy for PeakEwma {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
-        if candidates.len() < 2 {
-            return 0;
-        }
-        let (a, b) = self.chance.two_below(candidates.len());
+        let Some((a, b)) = self.chance.two_by_share(candidates) else { return 0 };
         let now = Instant::now();
-        let cost = |position| candidates.get(position).map(|c| self.cost(c, now));
+        let total: u64 = candidates.iter().map(|candidate| candidate.share()).sum();
+        let fair = total as f64 / candidates.len() as f64;
+        let cost = |position| candidates.get(position).map(|c| self.cost(c, fair, now));
         match (cost(a), cost(b)) {
             (Some(cost_a), Some(cost_b)) if cost_b < cost_a => b,
             _ => a,
@@ -83,7 +82,10 @@ impl Strategy for PeakEwma {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::strategy::testing::{shares, states};
+    use crate::{
+        backend::Entered,
+        strategy::testing::{shares, states},
+    };
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_backend_loses_every_pair_until_it_is_forgotten() {
@@ -98,5 +100,37 @@ mod tests {
             strategy.answered(Candidate::new(state), Duration::from_millis(millis));
         }
         assert!(shares(&strategy, &states, 300)[1] > 100, "fast again: wins its pairs");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_equal_cost_the_weights_decide() {
+        let states = states(&[2, 1, 1]);
+        let by_weight = |why| {
+            let got = shares(&PeakEwma::new().seeded(3), &states, 40_000);
+            for (got, expected) in got.into_iter().zip([20_000_usize, 10_000, 10_000]) {
+                assert!(got.abs_diff(expected) < 400, "{why}: {got} is not about {expected}");
+            }
+        };
+        by_weight("idle, nothing known");
+        let strategy = PeakEwma::new();
+        for (state, micros) in states.iter().zip([300, 200, 900]) {
+            strategy.answered(Candidate::new(state), Duration::from_micros(micros));
+        }
+        by_weight("idle, all fast");
+        let _held = [0, 0, 1, 2].map(|one: usize| Entered::new(states[one].clone()));
+        by_weight("equally loaded");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn load_is_filled_by_weight() {
+        let states = states(&[2, 1, 1]);
+        let strategy = PeakEwma::new().seeded(3);
+        let mut held = Vec::new();
+        for _ in 0..4000 {
+            let chosen = strategy.choose(&Candidates::new(&states));
+            held.push(Entered::new(states[chosen].clone()));
+        }
+        let load: Vec<_> = states.iter().map(|state| state.in_flight()).collect();
+        assert!(load[0].abs_diff(2000) < 20 && load[2].abs_diff(1000) < 20, "got {load:?}");
     }
 }

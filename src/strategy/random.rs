@@ -28,22 +28,27 @@ impl Default for Random {
 
 impl Strategy for Random {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
-        let total: u64 = candidates.iter().map(|candidate| candidate.share()).sum();
-        let mut ticket = self.chance.below(total.max(1) as usize) as u64;
-        for (position, candidate) in candidates.iter().enumerate() {
-            match ticket.checked_sub(candidate.share()) {
-                Some(rest) => ticket = rest,
-                None => return position,
-            }
-        }
-        0
+        self.chance.by_share(candidates)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::strategy::testing::{shares, states};
+    use crate::{
+        backend::Entered,
+        strategy::testing::{shares, states},
+    };
+
+    #[test]
+    fn the_weights_decide_whatever_the_load() {
+        let states = states(&[2, 1, 1]);
+        let _held: Vec<_> = (0..9).map(|_| Entered::new(states[1].clone())).collect();
+        let got = shares(&Random::seeded(3), &states, 40_000);
+        for (got, expected) in got.into_iter().zip([20_000_usize, 10_000, 10_000]) {
+            assert!(got.abs_diff(expected) < 400, "{got} is not about {expected}");
+        }
+    }
 
     #[test]
     fn chances_follow_the_weights_and_the_seed() {

@@ -1,21 +1,14 @@
 //! One after the other.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-};
-
-use super::{Candidates, Strategy};
+use super::{Candidates, Strategy, turns::Turns};
 
 /// Round robin: the backends in turn, each as often as its weight says, and spread evenly.
 ///
 /// With different weights it is nginx's *smooth* weighted round robin: weights 5, 1, 1 give
-/// `a a b a c a a`, never five in a row to `a`. Pinned requests do not advance it.
+/// `a a b a c a a`, never five in a row to `a`. Pinned requests do not advance it. A backend that is
+/// busy or suspect leaves its turns to all others by their weights, and makes up for none of them.
 ///
-/// A choice takes constant time with equal weights, and time in the number of backends otherwise.
+/// A choice takes time in the number of backends.
 ///
 /// # Example
 ///
@@ -28,9 +21,7 @@ use super::{Candidates, Strategy};
 /// ```
 #[derive(Debug, Default)]
 pub struct RoundRobin {
-    turn: AtomicUsize,
-    /// The running credit of every backend, by tag; only used when shares differ.
-    credits: Mutex<HashMap<u64, i64>>,
+    turns: Turns,
 }
 
 impl RoundRobin {
@@ -38,45 +29,21 @@ impl RoundRobin {
     pub fn new() -> Self {
         Self::default()
     }
-
-    fn weighted(&self, candidates: &Candidates<'_>) -> usize {
-        let mut credits = self.credits.lock().unwrap_or_else(PoisonError::into_inner);
-        if credits.len() > candidates.len().saturating_mul(2) {
-            credits.retain(|&tag, _| candidates.iter().any(|c| c.tag() == tag));
-        }
-        let mut total = 0;
-        let mut best = (0, i64::MIN, 0);
-        for (position, candidate) in candidates.iter().enumerate() {
-            let share = candidate.share() as i64;
-            let credit = credits.entry(candidate.tag()).or_insert(0);
-            *credit += share;
-            total += share;
-            if *credit > best.1 {
-                best = (position, *credit, candidate.tag());
-            }
-        }
-        if let Some(credit) = credits.get_mut(&best.2) {
-            *credit -= total;
-        }
-        best.0
-    }
 }
 
 impl Strategy for RoundRobin {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
-        let mut shares = candidates.iter().map(|candidate| candidate.share());
-        let first = shares.next();
-        if shares.all(|share| Some(share) == first) {
-            return self.turn.fetch_add(1, Relaxed) % candidates.len().max(1);
-        }
-        self.weighted(candidates)
+        self.turns.next(candidates, |_| true).unwrap_or(0)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::strategy::testing::{shares, states};
+    use crate::{
+        backend::Entered,
+        strategy::testing::{shares, states},
+    };
 
     #[test]
     fn equal_weights_take_turns() {
@@ -102,5 +69,13 @@ mod tests {
         shares(&strategy, &states, 5);
         let got = shares(&strategy, &states[..2], 600);
         assert!((398..=402).contains(&got[0]) && got[0] + got[1] == 600, "4 : 2, got {got:?}");
+    }
+
+    #[test]
+    fn the_weights_decide_whatever_the_load() {
+        let states = states(&[2, 1, 1]);
+        assert_eq!(shares(&RoundRobin::new(), &states, 400), [200, 100, 100], "idle");
+        let _held: Vec<_> = (0..9).map(|_| Entered::new(states[1].clone())).collect();
+        assert_eq!(shares(&RoundRobin::new(), &states, 400), [200, 100, 100], "loaded");
     }
 }

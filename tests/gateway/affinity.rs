@@ -200,3 +200,54 @@ async fn backends_are_told_the_session() {
     let headers = answer.json()["headers"].as_object().unwrap().clone();
     assert!(!headers.keys().any(|name| name.starts_with("x-sticky-")), "taken out: {headers:?}");
 }
+
+#[tokio::test]
+async fn a_key_before_a_cookie_decides_and_writes_nothing() {
+    let (a, b, c) = (echo("a").await, echo("b").await, echo("c").await);
+    let all = [("a", &a), ("b", &b), ("c", &c)];
+    let key = "[[affinity]]\ntype = \"key\"\nheader = \"x-user-id\"\n";
+    let by_key = gateway(key, &all).await;
+    let cookie = "[[affinity]]\ntype = \"cookie\"\nformat = \"plain\"";
+    let both = gateway(&format!("{key}{cookie}"), &all).await;
+    for user in 0..6 {
+        let user = format!("user-{user}");
+        let home = ask(&by_key, "/", &[("x-user-id", &user)]).await.backend();
+        for id in ["a", "b", "c"] {
+            let cookie = format!("SERVER_ID={id}");
+            let answer = ask(&both, "/", &[("x-user-id", &user), ("cookie", &cookie)]).await;
+            assert_eq!((answer.backend(), answer.header("set-cookie")), (home.clone(), ""));
+            assert_eq!(ask(&both, "/", &[("cookie", &cookie)]).await.backend(), id);
+        }
+    }
+}
+
+#[tokio::test]
+async fn strict_sessions_are_refused_as_the_file_says() {
+    let a = echo("a").await;
+    let cookie = "[[affinity]]\ntype = \"cookie\"\nkeys = [\"env:STICKY_KEY\"]\n";
+    for (strict, status) in [("", 200), ("[strict]", 410), ("[strict]\nstatus = 404", 404)] {
+        let gateway = gateway(&format!("{cookie}{strict}"), &[("a", &a)]).await;
+        let answer = ask(&gateway, "/", &[("cookie", "SERVER_ID=nonsense")]).await;
+        assert_eq!(answer.status.as_u16(), status, "{strict:?}");
+        let deleted = answer.header("set-cookie").contains("Max-Age=0");
+        assert_eq!(deleted, status != 200, "{:?}", answer.headers);
+    }
+}
+
+#[tokio::test]
+async fn new_sessions_are_spread_by_weight_whatever_the_strategy() {
+    let (a, b, c) = (echo("a").await, echo("b").await, echo("c").await);
+    let backend = |id: &str, url: &str, weight: u32| {
+        format!("[[backend]]\nid = \"{id}\"\nurl = \"{url}\"\nweight = {weight}\n")
+    };
+    let backends =
+        backend("a", &a.url(), 2) + &backend("b", &b.url(), 1) + &backend("c", &c.url(), 1);
+    for strategy in ["", "[strategy]\ntype = \"round-robin\"\n"] {
+        let gateway = Gateway::configured(&format!("{strategy}{backends}")).await;
+        let mut got = std::collections::BTreeMap::<String, usize>::new();
+        for _ in 0..40 {
+            *got.entry(ask(&gateway, "/", &[]).await.backend()).or_default() += 1;
+        }
+        assert_eq!((got["a"], got["b"], got["c"]), (20, 10, 10), "{strategy:?}");
+    }
+}

@@ -51,6 +51,11 @@ partitioned = true
 forward = false
 conflict = "replace"
 
+[strict]
+status = 404
+expired = true
+unavailable_status = 404
+
 [strategy]
 type = "p2c"
 
@@ -181,6 +186,23 @@ async fn good_configurations_pass_the_check() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(0), "{args:?}: {stderr}");
         assert_eq!(stderr, "", "{args:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_affinity_that_nobody_reaches_is_worth_a_warning() {
+    let backend = "[[backend]]\nid = \"a\"\nurl = \"http://127.0.0.1:1\"\n";
+    let address = "[[affinity]]\ntype = \"client-ip\"\n";
+    let user = "[[affinity]]\ntype = \"key\"\nheader = \"x-user-id\"\n";
+    for (affinity, warns) in
+        [(format!("{address}{user}"), true), (format!("{user}{address}"), false)]
+    {
+        let file = ConfigFile::new(&format!("{affinity}{backend}"));
+        let output = run(&["--check", "--config", file.path().to_str().unwrap()], &[]).await;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{stderr}");
+        assert_eq!(stderr.contains("warning"), warns, "{affinity}: {stderr}");
+        assert_eq!(stderr.contains("client-ip"), warns, "{affinity}: {stderr}");
     }
 }
 
@@ -329,6 +351,11 @@ async fn bad_files_are_refused() {
             "on_store_down = \"reject\"",
             &["on_store_down", "redis://"],
         ),
+        ("", "[strict]\nstatus = 503", &["strict", "503", "400 to 499"]),
+        ("", "[strict]\nstatus = 7", &["strict.status", "7"]),
+        ("", "[strict]\nunavailable_status = 200", &["strict", "200", "400 to 599"]),
+        ("", "[strict]\nexpired = 1", &["expired"]),
+        ("", "[strict]\nunavailable = \"reject\"", &["unavailable", "unavailable_status"]),
         ("", "[strategy]\ntype = \"best\"", &["best", "random"]),
         ("", "[strategy]\nbalance_factor = 1.25", &["hash modes"]),
         (

@@ -3,11 +3,13 @@
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 
 mod affinity;
+mod chain;
 mod contract;
 mod corners;
 mod drain;
 mod envelope;
 mod envelope_carriers;
+mod evenness;
 mod failover;
 mod feed;
 mod fenced_cache;
@@ -28,6 +30,7 @@ mod session_data;
 mod session_info;
 mod slow_start;
 mod streams;
+mod strict;
 mod support;
 mod suspects;
 mod taken_out;

@@ -5,9 +5,12 @@ use std::{
     time::Duration,
 };
 
-use tower_sticky::{Backends, Busy, Failover, Reason, StickyService, Verdict};
+use tower_sticky::{
+    Backends, Busy, Failover, Reason, State, StickyService, Verdict,
+    strategy::{Candidates, RoundRobin, Strategy},
+};
 
-use crate::support::{Client, Node, UNGATED, get, nodes, sealed, send};
+use crate::support::{Client, Node, UNGATED, get, nodes, plain, sealed, send};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -154,7 +157,8 @@ async fn slots_pass_to_those_who_wait_in_turn() {
 async fn only_so_many_wait() {
     let (backends, [a]) = nodes(["a"]);
     a.told.set_busy(true);
-    let service = sealed(&backends).max_waiters(2).into_service();
+    // None of them has a session: they get half of the places.
+    let service = sealed(&backends).max_waiters(4).into_service();
     let requests: Vec<_> = (0..5)
         .map(|_| {
             let service = service.clone();
@@ -178,8 +182,16 @@ const PATIENT: Busy = Busy::wait(Duration::from_secs(60)).then(Failover::Reject)
 
 /// A service in front of `backends` whose requests have time.
 fn patient(backends: &Backends<Node>, waiters: usize) -> StickyService<Node> {
-    let minute = Duration::from_secs(60);
-    sealed(backends).on_busy(PATIENT).ready_timeout(minute).max_waiters(waiters).into_service()
+    patient_with(backends, waiters, RoundRobin::new())
+}
+
+fn patient_with(
+    backends: &Backends<Node>,
+    waiters: usize,
+    strategy: impl Strategy,
+) -> StickyService<Node> {
+    let layer = sealed(backends).strategy(strategy).on_busy(PATIENT);
+    layer.ready_timeout(Duration::from_secs(60)).max_waiters(waiters).into_service()
 }
 
 /// Who was answered, and how, in order.
@@ -335,4 +347,98 @@ async fn those_in_flight_count_under_a_lowered_limit() {
     tokio::time::sleep(MS).await;
     assert_eq!(answered(&answers, 200), [0, 1, 2]);
     assert_eq!(backends.get("a").unwrap().in_flight, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_without_a_session_leave_room_for_those_with_one() {
+    let (backends, [a]) = nodes(["a"]);
+    let service = patient(&backends, 8);
+    let sessions: [_; 4] = clients(&service).await;
+    a.told.set_busy(true);
+    let answers = Answers::default();
+    for _ in 0..10 {
+        start(&service, &Client::default(), 0, &answers).await;
+    }
+    assert_eq!(backends.get("a").unwrap().waiting, 4, "half of the places");
+    for session in &sessions {
+        start(&service, session, 1, &answers).await;
+    }
+    assert_eq!(answered(&answers, 503), [0; 6], "who has a session still finds a place");
+    a.told.set_busy(false);
+    tokio::time::sleep(MS).await;
+    assert_eq!(answered(&answers, 200).len(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_with_plain_tokens_may_take_all_places() {
+    let (backends, [a]) = nodes(["a"]);
+    let service = plain(&backends).on_busy(PATIENT).max_waiters(8).into_service();
+    a.told.set_busy(true);
+    let answers = Answers::default();
+    for _ in 0..9 {
+        start(&service, &Client { token: Some("a".to_owned()) }, 0, &answers).await;
+    }
+    assert_eq!((backends.get("a").unwrap().waiting, answered(&answers, 503).len()), (8, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_at_its_limit_is_busy_and_is_not_asked() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    backends.set_limit("a", 1).unwrap();
+    let service = patient(&backends, 8);
+    let state = || backends.get("a").unwrap().state;
+    assert_eq!(state(), State::Ready);
+    close(&a);
+    let answers = Answers::default();
+    start(&service, &Client::default(), 1, &answers).await;
+    assert_eq!(state(), State::Busy, "at its limit");
+    let asked = a.told.polled.load(SeqCst);
+    for _ in 0..4 {
+        assert_eq!(send(&service, get()).await.body, "b");
+    }
+    assert_eq!(a.told.polled.load(SeqCst), asked);
+    backends.set_limit("a", 2).unwrap();
+    assert_eq!(state(), State::Ready, "there is room again");
+    backends.set_limit("a", 1).unwrap();
+    assert_eq!(state(), State::Busy);
+    backends.set_limit("a", 0).unwrap();
+    assert_eq!(state(), State::Ready, "nothing limits it");
+    backends.set_limit("a", 1).unwrap();
+    open(&a);
+    tokio::time::sleep(MS).await;
+    assert_eq!((state(), answered(&answers, 200)), (State::Ready, vec![1]), "it has answered");
+    assert_eq!(b.served(), 4);
+}
+
+/// Round robin that says whom it was asked about.
+#[derive(Debug, Default)]
+struct Spy(RoundRobin, Mutex<Vec<String>>);
+
+impl Strategy for Spy {
+    fn choose(&self, candidates: &Candidates<'_>) -> usize {
+        let ids: Vec<_> = candidates.iter().map(|one| one.id().to_string()).collect();
+        self.1.lock().unwrap().push(ids.concat());
+        self.0.choose(candidates)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_at_its_limit_is_no_candidate_while_another_is_below_its_own() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let spy = Arc::new(Spy::default());
+    let service = patient_with(&backends, 8, spy.clone());
+    let asked = || std::mem::take(&mut *spy.1.lock().unwrap());
+    close(&a);
+    close(&b);
+    backends.set_limit("a", 1).unwrap();
+    backends.set_limit("b", 1).unwrap();
+    let answers = Answers::default();
+    for number in 0..3 {
+        start(&service, &Client::default(), number, &answers).await;
+    }
+    assert_eq!(asked()[..3], ["ab", "b", "ab"], "the third finds nobody with room, and waits");
+    open(&a);
+    open(&b);
+    tokio::time::sleep(MS).await;
+    assert_eq!(answered(&answers, 200).len(), 3);
 }

@@ -204,8 +204,12 @@ async fn every_strategy_heeds_it() {
         after(1).await;
         backends.insert("new", Node::new("new")).unwrap();
         let taken = shares(&layer, ["a", "b", "c", "new"]).await;
+        assert!(taken[3] > 15, "it has something from the start: {taken:?}, {name}");
         assert!(taken[3] < 60, "the new one has a tenth of the others' share: {taken:?}, {name}");
-        after(21_000).await;
+        after(10_000).await;
+        let taken = shares(&layer, ["a", "b", "c", "new"]).await;
+        assert!((100..210).contains(&taken[3]), "half-way, 141 of 909: {taken:?}, {name}");
+        after(11_000).await;
         let taken = shares(&layer, ["a", "b", "c", "new"]).await;
         assert!(taken[3] > 150, "and then as much as they have: {taken:?}, {name}");
     }

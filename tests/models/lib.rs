@@ -33,6 +33,8 @@ mod sync {
         Mutex, MutexGuard,
         atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     };
+    // Only hints, set under a lock: they add no orders to try.
+    pub(crate) use std::sync::atomic::AtomicBool;
 
     pub(crate) type SwapGuard<T> = std::sync::Arc<T>;
 

@@ -57,6 +57,20 @@ pub(super) fn chain(
     })
 }
 
+/// A warning, where a section that is always there leaves nothing to decide for those behind it.
+pub(super) fn unreachable(sections: Option<&[file::Affinity]>) -> Option<String> {
+    let sections = sections?;
+    let first = sections.iter().position(|section| section.kind == "client-ip")?;
+    let behind = sections.get(first + 1)?;
+    Some(format!(
+        "affinity number {} of type \"client-ip\" is always there, so that those behind it, from number \
+         {} of type {:?} on, decide only while the backend of the address is out; put \"client-ip\" last",
+        first + 1,
+        first + 2,
+        behind.kind
+    ))
+}
+
 fn affinity(
     section: &file::Affinity,
     around: &Surroundings<'_>,

@@ -16,6 +16,7 @@ pub(crate) struct File {
     pub(crate) zone: Option<Zone>,
     pub(crate) limits: Limits,
     pub(crate) affinity: Option<Vec<Affinity>>,
+    pub(crate) strict: Option<Strict>,
     pub(crate) strategy: Strategy,
     pub(crate) failover: Failover,
     pub(crate) health: Health,
@@ -165,6 +166,15 @@ pub(crate) enum OnStoreDown {
 pub(crate) enum Conflict {
     Replace,
     Preserve,
+}
+
+/// `[strict]`: what is left out has the library's default.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Strict {
+    pub(crate) status: Option<u16>,
+    pub(crate) expired: bool,
+    pub(crate) unavailable_status: Option<u16>,
 }
 
 #[derive(Debug, Default, Deserialize)]

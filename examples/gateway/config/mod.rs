@@ -12,9 +12,11 @@ use std::{
     time::Duration,
 };
 
+use http::StatusCode;
 use ipnet::IpNet;
 use tower_sticky::{
-    Busy, ConfigError, Failover, Health, HttpProbe, Rebalance, affinity::Chain, strategy::Strategy,
+    Busy, ConfigError, Failover, Health, HttpProbe, Rebalance, Strict, affinity::Chain,
+    strategy::Strategy,
 };
 
 pub(crate) use self::duration::Humane;
@@ -59,6 +61,9 @@ pub(crate) struct Settings {
     pub(crate) server_timing: bool,
     pub(crate) limits: Limits,
     pub(crate) affinity: Chain,
+    /// What works, and is hardly meant.
+    pub(crate) warnings: Vec<String>,
+    pub(crate) strict: Strict,
     /// Whether the cookie is sealed under a key that was made just now.
     pub(crate) passing_key: bool,
     /// The response header in which backends may say what becomes of a session.
@@ -167,6 +172,7 @@ impl Settings {
             trusted_proxies: &trusted_proxies,
             balance_factor: file.strategy.balance_factor,
         };
+        let warnings = affinity::unreachable(file.affinity.as_deref()).into_iter().collect();
         let (affinity, passing_key) = affinity::chain(file.affinity, &around)?;
         let limits = limits(&file.limits)?;
         let (health, probe) = health::health(&file.health)?;
@@ -183,6 +189,8 @@ impl Settings {
             server_timing: file.server_timing || demo,
             limits,
             affinity,
+            warnings,
+            strict: file.strict.map_or(Ok(Strict::from(false)), strict)?,
             passing_key,
             application_header,
             strategy: strategy::named(flags.strategy.or(file.strategy.kind).as_deref())?,
@@ -228,6 +236,25 @@ fn admin(addr: Option<&str>, token: Option<String>, demo: bool) -> Result<Option
         )));
     }
     Ok(Some(Admin { addr, token, any_port }))
+}
+
+/// Which sessions are refused, and how.
+fn strict(file: file::Strict) -> Result<Strict, Error> {
+    let status = |key: &str, status: u16| {
+        StatusCode::from_u16(status).map_err(|_| {
+            Error::new(format!(
+                "strict.{key} = {status} is not an HTTP status; use one such as 404"
+            ))
+        })
+    };
+    let mut strict = Strict::new().expired(file.expired);
+    if let Some(given) = file.status {
+        strict = strict.status(status("status", given)?)?;
+    }
+    if let Some(given) = file.unavailable_status {
+        strict = strict.unavailable_status(status("unavailable_status", given)?)?;
+    }
+    Ok(strict)
 }
 
 /// How many suspects are tried for one request.

@@ -1,0 +1,102 @@
+//! Turns by share: smooth weighted round robin.
+
+use std::{
+    collections::HashMap,
+    hash::BuildHasherDefault,
+    sync::{Mutex, PoisonError},
+};
+
+use super::{Candidate, Candidates};
+use crate::backend::TagHasher;
+
+/// What each choice costs whoever is chosen, and what is shared out among all that take part. Always
+/// the same: so each choice is paid for by those that took part in it, however many there were.
+const CHOICE: u64 = 1 << 52;
+
+/// So many more credits than candidates are kept of backends that are away.
+const KEPT: usize = 64;
+
+/// nginx's smooth weighted round robin, by backend and not by position: whoever takes part gains its
+/// share, and the one with the most has its turn and pays for it.
+///
+/// The list may be another one each time. One that is away gains nothing meanwhile, and the others
+/// have its turns by their shares.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    /// By tag. It grows only with a backend that is seen for the first time.
+    credits: Mutex<HashMap<u64, i64, BuildHasherDefault<TagHasher>>>,
+}
+
+impl Turns {
+    /// The position of the candidate whose turn it is, of those that take part; `None` when none
+    /// does.
+    pub(super) fn next(
+        &self,
+        candidates: &Candidates<'_>,
+        takes_part: impl Fn(Candidate<'_>) -> bool,
+    ) -> Option<usize> {
+        let present = || candidates.iter().enumerate().filter(|(_, one)| takes_part(*one));
+        let total: u64 = present().map(|(_, one)| one.share()).sum();
+        let rate = (CHOICE / total.max(1)).max(1);
+        let mut credits = self.credits.lock().unwrap_or_else(PoisonError::into_inner);
+        if credits.len() > candidates.len() * 2 + KEPT {
+            credits.retain(|&tag, _| candidates.iter().any(|one| one.tag() == tag));
+        }
+        let (mut best, mut paid) = (None, 0);
+        for (position, one) in present() {
+            let gain = one.share().saturating_mul(rate) as i64;
+            let credit = credits.entry(one.tag()).or_insert(0);
+            *credit = credit.saturating_add(gain);
+            paid += gain;
+            if best.is_none_or(|(_, _, most)| *credit > most) {
+                best = Some((position, one.tag(), *credit));
+            }
+        }
+        let (position, tag, credit) = best?;
+        credits.insert(tag, credit.saturating_sub(paid));
+        Some(position)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::strategy::testing::states;
+
+    #[test]
+    fn whoever_is_away_leaves_its_turns_to_all_others() {
+        let states = states(&[1, 1, 1, 1]);
+        let (turns, all) = (Turns::default(), Candidates::new(&states));
+        let mut got = [0; 4];
+        for _ in 0..1200 {
+            // The third is asked and refuses, and then the others are.
+            let mut chosen = turns.next(&all, |_| true).unwrap();
+            if chosen == 2 {
+                chosen = turns.next(&all, |one| one.id().as_str() != "b2").unwrap();
+            }
+            got[chosen] += 1;
+        }
+        assert_eq!(got, [400, 400, 0, 400]);
+        let back: Vec<_> = (0..4).filter_map(|_| turns.next(&all, |_| true)).collect();
+        assert_eq!(back.iter().filter(|&&one| one == 2).count(), 1, "it makes up for nothing");
+    }
+
+    #[test]
+    fn those_that_left_are_forgotten_in_time() {
+        let turns = Turns::default();
+        let many = states(&[1; 200]);
+        turns.next(&Candidates::new(&many), |_| true);
+        turns.next(&Candidates::new(&many[..2]), |_| true);
+        assert_eq!(turns.credits.lock().unwrap().len(), 2);
+        assert_eq!(turns.next(&Candidates::new(&many), |_| false), None, "nobody takes part");
+    }
+
+    #[test]
+    fn the_largest_weights_do_not_overflow() {
+        let states = states(&[u32::MAX; 8]);
+        let turns = Turns::default();
+        let all = Candidates::new(&states);
+        let got: Vec<_> = (0..8).filter_map(|_| turns.next(&all, |_| true)).collect();
+        assert_eq!(got, [0, 1, 2, 3, 4, 5, 6, 7]);
+    }
+}

@@ -1,0 +1,211 @@
+//! The order of a chain decides: the first member with something usable, be it a pin or a key.
+
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
+
+use http::{Request, header};
+use tower_sticky::{
+    Backends, Failover, Mode, Reason, SessionAction, StickyLayer, StickyService, Verdict,
+    affinity::{Affinity, Chain, Cookie, Header, Key},
+};
+
+use crate::support::{Body, Clock, Node, get, keys, nodes, send, with_cookie};
+
+fn layer(backends: &Backends<Node>, affinity: impl Affinity) -> StickyLayer<Node> {
+    StickyLayer::new(backends.clone(), affinity).outcome_extensions(true)
+}
+
+fn cookie() -> Cookie {
+    Cookie::sealed("sid", keys())
+}
+
+fn key_first() -> Chain {
+    Chain::of(Key::header("user")).or(cookie())
+}
+
+/// A request of `user`, with the cookie `sid` if there is one.
+fn of(user: &str, token: Option<&str>) -> Request<Body> {
+    let mut request = token.map_or_else(get, |token| with_cookie(&format!("sid={token}")));
+    request.headers_mut().insert("user", user.parse().unwrap());
+    request
+}
+
+/// A token for a session on each of the backends, and a user whose key chooses each.
+async fn sessions<const N: usize>(backends: &Backends<Node>) -> [(String, String); N] {
+    let cookies = layer(backends, cookie()).into_service();
+    let users = layer(backends, Key::header("user")).into_service();
+    let names = ["a", "b", "c"];
+    let mut found = std::array::from_fn(|_| (String::new(), String::new()));
+    for user in 0..60 {
+        let answer = send(&cookies, get()).await;
+        let place = |name: &str| names.iter().position(|one| *one == name).unwrap();
+        found[place(&answer.body)].0 = answer.token().unwrap();
+        let home = send(&users, of(&user.to_string(), None)).await.body;
+        found[place(&home)].1 = user.to_string();
+    }
+    found
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_before_a_cookie_wins_and_touches_nothing() {
+    let (backends, _nodes) = nodes(["a", "b", "c"]);
+    let [(on_a, _), (_, user_b), _] = sessions::<3>(&backends).await;
+    let service = layer(&backends, key_first()).into_service();
+    for token in [Some(&*on_a), Some("bad"), None] {
+        let answer = send(&service, of(&user_b, token)).await;
+        assert_eq!(answer.why(), (Verdict::Pinned, Some("b"), None), "{token:?}");
+        assert_eq!(answer.set_cookies(), [""; 0], "nothing is written: {token:?}");
+    }
+    let answer = send(&service, with_cookie(&format!("sid={on_a}"))).await;
+    assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None), "without the key the cookie");
+    assert!(send(&service, get()).await.token().is_some(), "without both a session begins");
+    assert_eq!(backends.snapshot().stats.moves(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_refreshes_no_token_behind_it() {
+    let (backends, _nodes) = nodes(["a"]);
+    let clock = Clock::new();
+    let hour = Duration::from_secs(3600);
+    let chain = Chain::of(Key::header("user")).or(cookie().idle_timeout(hour));
+    let service = layer(&backends, chain).clock(clock.clone()).into_service();
+    let token = send(&service, get()).await.token().unwrap();
+    clock.advance(1800);
+    assert_eq!(send(&service, of("1", Some(&token))).await.token(), None, "due, and not touched");
+    let alone = send(&service, with_cookie(&format!("sid={token}"))).await;
+    assert!(alone.token().is_some(), "by itself it is refreshed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cookie_before_a_key_wins_and_is_minted_for_the_key() {
+    let (backends, _nodes) = nodes(["a", "b", "c"]);
+    let [(on_a, _), (_, user_b), _] = sessions::<3>(&backends).await;
+    let chain = Chain::of(cookie()).or(Key::header("user")).or(Header::plain("x-sticky"));
+    let service = layer(&backends, chain).into_service();
+    let answer = send(&service, of(&user_b, Some(&on_a))).await;
+    assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None));
+    for (token, reason) in [(None, None), (Some("bad"), Some(Reason::Malformed))] {
+        let answer = send(&service, of(&user_b, token)).await;
+        assert_eq!(answer.why(), (Verdict::Assigned, Some("b"), reason), "where the key says");
+        let token = answer.token().expect("what is before the key is written");
+        assert!(!answer.headers.contains_key("x-sticky"), "and what is behind it is not");
+        let next = send(&service, of("somebody else", Some(&token))).await;
+        assert_eq!(next.why(), (Verdict::Pinned, Some("b"), None));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_backend_is_gone_goes_where_the_key_says() {
+    let (backends, _nodes) = nodes(["a", "b", "c"]);
+    let [(on_a, _), ..] = sessions::<3>(&backends).await;
+    backends.remove("a").unwrap();
+    let users = layer(&backends, Key::header("user")).into_service();
+    let chain = Chain::of(cookie()).or(Key::header("user"));
+    let service = layer(&backends, chain).into_service();
+    for user in 0..12 {
+        let home = send(&users, of(&user.to_string(), None)).await.body;
+        let answer = send(&service, of(&user.to_string(), Some(&on_a))).await;
+        assert_eq!(answer.why(), (Verdict::Assigned, Some(&*home), Some(Reason::Unknown)));
+        assert!(answer.token().is_some(), "it is replaced");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_owner_is_out_the_next_member_decides() {
+    let (backends, [_a, b, _c]) = nodes(["a", "b", "c"]);
+    let found = sessions::<3>(&backends).await;
+    let user_b = &found[1].1;
+    let service = layer(&backends, key_first()).into_service();
+    let borrowed = async |service: &StickyService<Node>, why: &str| {
+        for (home, (token, _)) in ["a", "c"].into_iter().zip([&found[0], &found[2]]) {
+            let answer = send(service, of(user_b, Some(token))).await;
+            assert_eq!(answer.why().0, Verdict::Borrowed, "{why}");
+            assert_eq!(answer.body, home, "where the cookie says: {why}");
+            assert_eq!(answer.token(), None, "{why}");
+        }
+    };
+    b.told.refuses.store(true, SeqCst);
+    borrowed(&service, "it refuses").await;
+    borrowed(&service, "it is known to refuse").await;
+    let by_rank = send(&service, of(user_b, None)).await;
+    assert_eq!((by_rank.why().0, by_rank.token()), (Verdict::Borrowed, None), "then the rank");
+    assert_eq!(send(&service, of(user_b, Some(&found[1].0))).await.body, by_rank.body, "also out");
+    b.told.refuses.store(false, SeqCst);
+    for (told, why) in [(&b.told.failed, "it fails"), (&b.told.busy, "it is busy")] {
+        told.store(true, SeqCst);
+        borrowed(&service, why).await;
+        told.store(false, SeqCst);
+    }
+    b.told.set_busy(false);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let back = send(&service, of(user_b, Some(&found[0].0))).await;
+    assert_eq!(back.why(), (Verdict::Pinned, Some("b"), None), "it has returned");
+    backends.set_mode("a", Mode::Draining).unwrap();
+    b.told.refuses.store(true, SeqCst);
+    borrowed(&service, "a drain keeps its sessions").await;
+    let rejects = layer(&backends, key_first()).on_unavailable(Failover::Reject).into_service();
+    assert_eq!(send(&rejects, of(user_b, Some(&found[0].0))).await.status, 503, "or nobody");
+    assert_eq!(backends.snapshot().stats.violations(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_second_key_decides_while_the_owner_of_the_first_is_out() {
+    let (backends, [_a, b, _c]) = nodes(["a", "b", "c"]);
+    let found = sessions::<3>(&backends).await;
+    let user_b = &found[1].1;
+    let chain = || Chain::of(Key::header("user")).or(Key::header("room"));
+    let remembered = Chain::of(Header::plain("x-sticky")).or(chain());
+    b.told.refuses.store(true, SeqCst);
+    for (affinity, verdict) in [(chain(), Verdict::Borrowed), (remembered, Verdict::Assigned)] {
+        let service = layer(&backends, affinity).into_service();
+        for (home, (_, room)) in ["a", "c"].into_iter().zip([&found[0], &found[2]]) {
+            for _ in 0..2 {
+                let mut request = of(user_b, None);
+                request.headers_mut().insert("room", room.parse().unwrap());
+                let answer = send(&service, request).await;
+                assert_eq!((answer.why().0, &*answer.body), (verdict, home));
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_within_a_chain_keeps_its_order() {
+    let (backends, _nodes) = nodes(["a", "b", "c"]);
+    let [(on_a, _), (_, user_b), _] = sessions::<3>(&backends).await;
+    let tokens = || Header::plain("x-sticky");
+    let key_first = || Chain::of(Key::header("user")).or(cookie());
+    let service = layer(&backends, Chain::of(key_first()).or(tokens())).into_service();
+    let answer = send(&service, of(&user_b, Some(&on_a))).await;
+    assert_eq!(answer.why(), (Verdict::Pinned, Some("b"), None));
+    assert!(answer.token().is_none() && !answer.headers.contains_key("x-sticky"));
+    let service = layer(&backends, Chain::of(tokens()).or(key_first())).into_service();
+    let answer = send(&service, of(&user_b, Some(&on_a))).await;
+    assert_eq!(answer.why(), (Verdict::Assigned, Some("b"), None));
+    assert_eq!(answer.headers["x-sticky"], "b", "what is before the key is written");
+    let inner = Chain::of(cookie()).or(Key::header("user"));
+    let service = layer(&backends, Chain::of(inner).or(tokens())).into_service();
+    let answer = send(&service, of(&user_b, Some("bad"))).await;
+    assert_eq!(answer.why(), (Verdict::Assigned, Some("b"), Some(Reason::Malformed)));
+    assert!(answer.token().is_some(), "it is replaced");
+    let service = layer(&backends, Chain::of(tokens()).or(key_first())).into_service();
+    let mut request = of(&user_b, Some(&on_a));
+    request.headers_mut().insert(header::HeaderName::from_static("x-sticky"), "c".parse().unwrap());
+    assert_eq!(send(&service, request).await.why(), (Verdict::Pinned, Some("c"), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_by_a_key_holds_no_drain_up() {
+    let (backends, _nodes) = nodes(["a"]);
+    let service = layer(&backends, key_first()).into_service();
+    send(&service, of("1", None)).await;
+    let drained = tokio::time::timeout(Duration::from_secs(5), backends.drain("a")).await;
+    assert!(drained.is_ok(), "nobody remembers where its session is");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_application_may_pin_a_session_that_came_by_a_key() {
+    let (backends, [a]) = nodes(["a"]);
+    let service = layer(&backends, key_first()).into_service();
+    *a.told.word.lock().unwrap() = Some(SessionAction::Pin);
+    assert!(send(&service, of("1", None)).await.token().is_some(), "it says so");
+}
