@@ -84,6 +84,7 @@ mod hand_over;
 mod hash;
 mod health;
 mod hold;
+mod judgement;
 mod layer;
 mod limiter;
 mod on_error;

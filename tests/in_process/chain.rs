@@ -197,6 +197,8 @@ async fn a_chain_within_a_chain_keeps_its_order() {
 async fn who_comes_by_a_key_holds_no_drain_up() {
     let (backends, _nodes) = nodes(["a"]);
     let service = layer(&backends, key_first()).into_service();
+    // What was there before this process began would have been seen by now.
+    tokio::time::sleep(Duration::from_secs(31 * 60)).await;
     send(&service, of("1", None)).await;
     let drained = tokio::time::timeout(Duration::from_secs(5), backends.drain("a")).await;
     assert!(drained.is_ok(), "nobody remembers where its session is");
