@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{choose, recovery::Awaiting};
+use super::{placement::choose, recovery::Awaiting};
 use crate::{
     BackendId, BoxError, Reason, Verdict,
     backend::{BackendState, Mode, Tier},

@@ -8,6 +8,7 @@ mod failover;
 mod first_choice;
 mod look_up;
 mod moves;
+mod placement;
 mod recovery;
 mod suspects;
 mod tell;
@@ -32,14 +33,13 @@ pub(crate) use self::{
 use self::{candidates::Remaining, first_choice::FirstChoice, recovery::Awaiting};
 use crate::{
     BackendId, BoxError, Reason, StickyError, Verdict, Wish,
-    affinity::{Hashing, Head, Look, Notes, Origin, Plan, Reading},
-    backend::{BackendState, Gate, Mode, NOBODY, Snapshot, Tier, UNTOLD},
+    affinity::{Head, Look, Notes, Origin, Plan, Reading},
+    backend::{BackendState, Gate, Mode, NOBODY, Snapshot, UNTOLD},
     hand_over::Alone,
     layer::Core,
     on_error::Asked,
     session::Held,
     session_info,
-    strategy::{Candidates, rendezvous},
     token::Pin,
     unreachable::Sendings,
 };
@@ -295,55 +295,6 @@ impl<S: Clone> Dispatch<S> {
         self.place(snapshot)
     }
 
-    /// The backend of a new session with this key, if it can take one: all first requests of the key
-    /// agree, on every gateway as far as its load is not bounded, and here always.
-    fn first_home(&mut self, snapshot: &Snapshot<S>, key: u64) -> Option<Arc<BackendState>> {
-        if let Some((held, _)) = &self.held {
-            let held = held.clone();
-            return self.first_of_session(snapshot, &held, key);
-        }
-        let bounded = self.core.affinity.hashing(self.source).is_some_and(Hashing::is_bounded);
-        let position = if bounded {
-            let states = snapshot.index().states();
-            let choose = || self.owner(snapshot, key).map(|owner| states[owner.position].tag);
-            let choice = self.core.first_choices.join(key, choose)?;
-            let position = snapshot.index().position(choice.tag());
-            self.detour().first_choice = Some(choice);
-            position?
-        } else {
-            self.owner(snapshot, key)?.position
-        };
-        let state = &snapshot.index().states()[position];
-        (state.may_take_new() && state.gate() == Gate::Ready).then(|| state.clone())
-    }
-
-    /// The same for a session that its client holds: by the rank of its name, or by the strategy, whose
-    /// choice the calls share that are under way together.
-    fn first_of_session(
-        &mut self,
-        snapshot: &Snapshot<S>,
-        held: &Held,
-        key: u64,
-    ) -> Option<Arc<BackendState>> {
-        let position = if self.pin.is_some() {
-            // It begins anew because its backend is gone.
-            return None;
-        } else if held.has_name() {
-            snapshot.ranking().first(key)?
-        } else {
-            let list = &snapshot.tiers.first()?.states;
-            // When no choice is open, all calls before this one have ended, and one of them may have left
-            // a pin since the session was read.
-            let choose = || held.home().or_else(|| Some(list[choose(&self.core, None, list)].tag));
-            let choice = self.core.first_choices.join(key, choose)?;
-            let position = snapshot.index().position(choice.tag());
-            self.detour().first_choice = Some(choice);
-            position?
-        };
-        let state = &snapshot.index().states()[position];
-        state.takes_new().then(|| state.clone())
-    }
-
     /// The caller wants this backend and no other.
     fn force(&mut self, snapshot: &Snapshot<S>, id: &BackendId) -> Next<S> {
         (self.silent, self.strict) = (true, true);
@@ -377,28 +328,6 @@ impl<S: Clone> Dispatch<S> {
             self.stop_waiting();
         }
         Next::Try(Attempt::new(state.clone(), service, Patience::Pinned))
-    }
-
-    /// Chooses a backend for a request without a pin: the way of every new session. One whose key is
-    /// known goes where its rank says, so that all its first requests agree, on every gateway.
-    fn place(&mut self, snapshot: &Snapshot<S>) -> Next<S> {
-        let Some(Tier { states: list, .. }) = snapshot.tiers.first() else {
-            return self.next(None);
-        };
-        if !snapshot.suspects.is_empty()
-            && let Some(next) = self.trial_of_suspect(snapshot)
-        {
-            return next;
-        }
-        let goes_on = if self.pin.is_some() { self.second(snapshot) } else { None };
-        let home = goes_on
-            .or_else(|| self.key.and_then(|key| self.first_home(snapshot, key)))
-            .or_else(|| self.second(snapshot));
-        let state = home.as_ref().unwrap_or_else(|| &list[choose(&self.core, self.key, list)]);
-        match self.attempt(snapshot, state) {
-            Some(attempt) => Next::Try(attempt),
-            None => self.next(Some(state.tag)),
-        }
     }
 }
 
@@ -459,31 +388,6 @@ impl<S> Dispatch<S> {
     fn is_local(&self, state: &BackendState) -> bool {
         self.has_inner && self.core.local.as_ref() == Some(&state.id)
     }
-}
-
-/// The position of the backend for a session with this key, or of the strategy's choice. The list is
-/// not empty.
-fn choose<S>(core: &Core<S>, key: Option<u64>, list: &[Arc<BackendState>]) -> usize {
-    let ranked = key.and_then(|key| rendezvous(key, list));
-    let chosen = ranked.unwrap_or_else(|| match list.iter().any(|state| state.is_full()) {
-        false => core.strategy.choose(&Candidates::new(list)),
-        true => choose_with_room(core, list),
-    });
-    chosen.min(list.len() - 1)
-}
-
-/// The strategy's choice among those that are below their limits, if any is: so their shares fall to
-/// all others.
-#[cold]
-fn choose_with_room<S>(core: &Core<S>, list: &[Arc<BackendState>]) -> usize {
-    let with_room = list.iter().enumerate().filter(|(_, state)| !state.is_full());
-    let (positions, states): (Vec<_>, Vec<_>) =
-        with_room.map(|(position, state)| (position, state.clone())).unzip();
-    if states.is_empty() {
-        return core.strategy.choose(&Candidates::new(list));
-    }
-    let chosen = core.strategy.choose(&Candidates::new(&states));
-    positions[chosen.min(positions.len() - 1)]
 }
 
 /// A duration without a sensible end is taken for this.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Attempt, Dispatch, Next, choose};
+use super::{Attempt, Dispatch, Next, placement::choose};
 use crate::{
     Move, Reason, SessionId, Verdict,
     backend::{BackendState, Gate, Mode, Snapshot},

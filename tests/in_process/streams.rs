@@ -108,7 +108,8 @@ impl Scene {
     /// A stream of the session, whose reader waits for more.
     async fn stream(&mut self) -> Pin<Box<Stream>> {
         let mut body = Box::pin(self.ask().await.0.into_body());
-        poll_fn(|cx| Poll::Ready(assert!(body.as_mut().poll_frame(cx).is_pending()))).await;
+        let waits = poll_fn(|cx| Poll::Ready(body.as_mut().poll_frame(cx).is_pending())).await;
+        assert!(waits);
         body
     }
 
