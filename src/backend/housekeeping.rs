@@ -97,6 +97,8 @@ impl<S> Pool<S> {
                 Mode::Draining => Phase::Draining,
                 Mode::Active | Mode::Disabled | Mode::Drained => Phase::Serving,
             });
+            // A suspect that was out was not looked at, and its next look may be due.
+            self.wake.notify_one();
             let backend = state.id.clone();
             self.events.publish(|| Event::Mode { backend, from, to: mode });
         }

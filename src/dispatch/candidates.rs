@@ -81,6 +81,15 @@ impl Remaining {
         self.is_over = true;
     }
 
+    /// Of those that are left only the one with this tag may be asked, and no suspect.
+    pub(super) fn keep_only(&mut self, tag: u64) {
+        for tier in &mut self.tiers {
+            tier.states.retain(|state| state.tag == tag);
+        }
+        self.parked = self.parked.take().filter(|parked| parked.state.tag == tag);
+        self.is_over = true;
+    }
+
     /// The next candidate, for a session with this key.
     pub(super) fn take<S>(
         &mut self,

@@ -293,7 +293,7 @@ impl<S: Clone> Dispatch<S> {
 
     /// The connection ended before an answer, and the request, which may have been executed, is here
     /// again. The backend has tried a fresh connection by itself. It goes to another one, once, if that is
-    /// wanted, and the session with it.
+    /// wanted, and the session with it. When that breaks, too, a node that serves by itself still can.
     pub(crate) fn unanswered(
         &mut self,
         state: &Arc<BackendState>,
@@ -310,17 +310,34 @@ impl<S: Clone> Dispatch<S> {
         let to_others = before > Sendings(0) && !from_home && !detour.tried_suspect;
         detour.tried_suspect = on_trial && !from_home;
         let over = detour.sendings >= Sendings::MAX || to_others;
-        if over || !self.core.options.retry_idempotent || self.verdict == Verdict::Local {
+        // To serve it here is no sending.
+        let here = self.here().filter(|_| over && !self.moves_freely());
+        let is_the_end = over && here.is_none();
+        if is_the_end || !self.core.options.retry_idempotent || self.verdict == Verdict::Local {
             return Err(StickyError::Backend { backend, source });
         }
         self.detour().unanswered = Some((backend, source));
         if self.moves_freely() {
             return Ok(self.stay_at_home());
         }
-        if from_home && let Some(next) = self.await_after_failure(state) {
+        if from_home
+            && here.is_none()
+            && let Some(next) = self.await_after_failure(state)
+        {
             return Ok(next);
         }
         self.leave(state, Reason::ConnectFailed, self.core.options.unavailable)?;
+        if let Some(tag) = here {
+            self.remaining().keep_only(tag);
+        }
         Ok(self.next(Some(state.tag)))
+    }
+
+    /// The tag of the local node, if it may serve the request in place of another one.
+    fn here(&self) -> Option<u64> {
+        let here = self.core.local.as_ref().filter(|_| self.has_inner)?;
+        let may_leave = self.verdict != Verdict::Pinned
+            || self.elsewhere(self.core.options.unavailable).is_some();
+        may_leave.then(|| here.tag())
     }
 }

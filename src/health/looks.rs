@@ -14,6 +14,8 @@ pub(crate) struct Looks {
     failed: u32,
     /// When the next one is due; `None` while the backend is well.
     due: Option<Instant>,
+    /// When it would be if nobody were in a hurry; `None` if nobody is.
+    planned: Option<Instant>,
     /// How many have begun. The last one is under way if fewer have ended.
     begun: u64,
     ended: u64,
@@ -67,23 +69,31 @@ impl Looks {
     /// The next look is not due before it would be if the last failure had been at `failed`.
     pub(crate) fn postpone(&mut self, backoff: &Backoff, failed: Instant) {
         self.due = Some(failed + backoff.pause(self.failed, self.begun));
+        self.planned = None;
     }
 
     /// Whoever wants to know waits for the answer: the next look is due at once.
     pub(crate) fn hurry(&mut self, now: Instant) {
-        self.due = self.due.map(|due| due.min(now));
+        self.advance(now);
     }
 
     /// Somebody waits for the backend to return: the next look is due within 25 to 50 ms.
     pub(crate) fn soon(&mut self, seed: u64, now: Instant) {
         const SOON: Duration = Duration::from_millis(45);
-        let soon = now + shortened(SOON, seed ^ self.begun);
-        self.due = self.due.map(|due| due.min(soon));
+        self.advance(now + shortened(SOON, seed ^ self.begun));
+    }
+
+    /// The next look is due at `at`, if it would be later.
+    fn advance(&mut self, at: Instant) {
+        if let Some(due) = self.due.filter(|due| *due > at) {
+            self.planned.get_or_insert(due);
+            self.due = Some(at);
+        }
     }
 
     /// The backend is well, as far as looks can tell.
     pub(crate) fn rest(&mut self) {
-        (self.failed, self.due) = (0, None);
+        (self.failed, self.due, self.planned) = (0, None, None);
     }
 
     pub(crate) fn due(&self) -> Option<Instant> {
@@ -125,11 +135,18 @@ impl Looks {
         Some(LookId(self.begun))
     }
 
-    /// The look found the backend as it was: the next one is due later.
+    /// The look found the backend as it was: the next one is due later. A redial that was begun early
+    /// because somebody was in a hurry is one more: those that are planned come as if it had not been.
     pub(crate) fn fail(&mut self, id: LookId, backoff: &Backoff, now: Instant) {
-        if id.0 == self.begun {
-            self.failed = self.failed.saturating_add(1);
-            self.due = Some(now + backoff.pause(self.failed, self.begun));
+        if id.0 != self.begun {
+            return;
+        }
+        match self.planned.take().filter(|planned| !self.by_request && *planned > now) {
+            Some(planned) => self.due = Some(planned),
+            None => {
+                self.failed = self.failed.saturating_add(1);
+                self.due = Some(now + backoff.pause(self.failed, self.begun));
+            }
         }
     }
 
@@ -207,5 +224,28 @@ mod tests {
         assert!((25..=50).contains(&(pause.as_millis() as u64)), "{pause:?}");
         looks.hurry(Instant::now());
         assert!(looks.is_due(Instant::now()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn looks_in_a_hurry_are_more_looks_and_put_none_off() {
+        let mut looks = Looks::default();
+        looks.plan(&BACKOFF, Instant::now());
+        let planned = looks.due();
+        for by_request in [false, false, true] {
+            assert_eq!(looks.due(), planned, "as if there had been no hurry");
+            looks.hurry(Instant::now());
+            looks.hurry(Instant::now());
+            let id = looks.begin(by_request).unwrap();
+            tokio::time::advance(Duration::from_millis(1)).await;
+            looks.fail(id, &BACKOFF, Instant::now());
+            looks.end(id);
+        }
+        assert!(looks.has_failed() && looks.due() > planned, "a request that failed says more");
+        let planned = looks.due();
+        looks.hurry(Instant::now());
+        let id = looks.begin(false).unwrap();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        looks.fail(id, &BACKOFF, Instant::now());
+        assert!(looks.due() > planned, "it took until the planned one, and is that one");
     }
 }

@@ -10,9 +10,9 @@ use std::{
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use tower::{BoxError, Layer, Service, ServiceExt};
-use tower_sticky::{Backends, StickyLayer, StickyService, Verdict, affinity::Cookie};
+use tower_sticky::{Backends, Mode, Reason, StickyLayer, StickyService, Verdict, affinity::Cookie};
 
-use crate::support::{Body, Client, Node, get, keys, send, with_cookie};
+use crate::support::{Body, Client, Node, get, keys, nodes, send, with_cookie};
 
 /// The way to another node of the mesh, as a proxy would be.
 #[derive(Clone)]
@@ -123,6 +123,40 @@ async fn a_peer_that_is_gone_is_failed_over_to_the_local_node() {
     let answer = send(&service, with_cookie("sid=b")).await;
     assert_eq!((answer.body.as_str(), answer.why().0), ("a", Verdict::Moved));
     assert_eq!(answer.token().as_deref(), Some("a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_serves_what_has_broken_at_two_others() {
+    let mut twice = 0;
+    for _ in 0..20 {
+        let (backends, [a, b]) = nodes(["a", "b"]);
+        let layer = StickyLayer::new(backends.clone(), Cookie::sealed("sid", keys()))
+            .outcome_extensions(true)
+            .local("c");
+        let here = Node::new("c");
+        let service = layer.layer(here.clone());
+        let mut client = Client::default();
+        while client.send(&service, get()).await.body != "a" {
+            client = Client::default();
+        }
+        let served = (a.served(), b.served(), here.served());
+        a.told.hangs_up.store(true, SeqCst);
+        b.told.hangs_up.store(true, SeqCst);
+        let mut other = client.clone();
+        let answer = client.send(&service, get()).await;
+        assert_eq!((answer.status, answer.body.as_str()), (200, "c"));
+        assert_eq!(answer.why(), (Verdict::Moved, Some("c"), Some(Reason::ConnectFailed)));
+        assert_eq!((a.served(), here.served()), (served.0 + 1, served.2 + 1));
+        twice += b.served() - served.1;
+        assert_eq!(client.send(&service, get()).await.why().0, Verdict::Pinned);
+
+        // One that is to take no sessions takes none in this way either.
+        backends.set_mode("c", Mode::Draining).unwrap();
+        let sent = a.served() + b.served();
+        assert_eq!(other.send(&service, get()).await.status, 502);
+        assert!((1..=3).contains(&(a.served() + b.served() - sent)));
+    }
+    assert!((1..20).contains(&twice), "the rank decides who is asked first: {twice}");
 }
 
 #[tokio::test]

@@ -179,11 +179,32 @@ async fn what_the_operator_has_taken_out_is_not_redialed() {
     a.told.refuses.store(true, SeqCst);
     send(&service, get()).await;
     backends.set_mode("a", Mode::Disabled).unwrap();
-    after(10_000).await;
+    after(10_500).await;
     assert_eq!(redialed(&a), 0);
-    backends.set_mode("a", Mode::Active).unwrap();
     a.told.refuses.store(false, SeqCst);
-    until(&backends, "a", State::Ready).await;
+    backends.set_mode("a", Mode::Active).unwrap();
+    after(1).await;
+    assert_eq!((redialed(&a), backends.get("a").unwrap().state), (1, State::Ready), "at once then");
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_in_a_hurry_do_not_put_the_next_redial_off() {
+    let (backends, [a, b]) = redialable(["a", "b"]);
+    let service = plain(&backends).into_service();
+    for node in [&a, &b] {
+        node.told.refuses.store(true, SeqCst);
+    }
+    for _ in 0..10 {
+        assert_eq!(send(&service, get()).await.status, 503, "after one more look at each");
+    }
+    assert!(redialed(&a) >= 8 && redialed(&b) >= 8);
+    for node in [&a, &b] {
+        node.told.refuses.store(false, SeqCst);
+    }
+    after(100).await;
+    for id in ["a", "b"] {
+        assert_eq!(backends.get(id).unwrap().state, State::Ready, "the first one in its time");
+    }
 }
 
 #[tokio::test(start_paused = true)]

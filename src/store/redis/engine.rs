@@ -124,12 +124,13 @@ impl Engine {
         let Ok(runtime) = Handle::try_current() else { return };
         let source = self.source.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(source) = source else { return };
-        let until = Instant::now() + self.budget;
-        self.phase.send_modify(|phase| {
+        let now = Instant::now();
+        self.phase.send_modify(|phase| match *phase {
+            // Nothing is known here yet, so all sessions would be placed anew: that is worth a wait.
+            Phase::New => *phase = Phase::Connecting(now + mend::longest(self.budget)),
             // After a fault for which there was a reason to wait nobody waits.
-            if *phase != Phase::Down {
-                *phase = Phase::Connecting(until);
-            }
+            Phase::Down => {}
+            Phase::Connecting(_) | Phase::Up => *phase = Phase::Connecting(now + self.budget),
         });
         runtime.spawn(mend::mend(mend::Hold::new(self, source)));
     }
@@ -164,8 +165,7 @@ impl Engine {
         self: &Arc<Self>,
         arguments: Arguments,
     ) -> Result<Option<StoredPin>, Fault> {
-        let deadline = Instant::now() + self.budget;
-        let up = self.link(deadline).await?;
+        let (up, deadline) = self.link().await?;
         let said = self.guard(&up, deadline, self.run(&up.link, &arguments)).await?;
         let Some(bytes) = said else { return Ok(None) };
         let pin = decode(&bytes);
@@ -176,8 +176,7 @@ impl Engine {
     }
 
     pub(super) async fn remove(self: &Arc<Self>, key: SessionKey) -> Result<(), Fault> {
-        let deadline = Instant::now() + self.budget;
-        let up = self.link(deadline).await?;
+        let (up, deadline) = self.link().await?;
         let cmd = self.call.delete(key);
         self.guard(&up, deadline, up.link.send_only(&cmd)).await
     }
@@ -196,18 +195,26 @@ impl Engine {
         }
     }
 
-    /// The connection, waiting for it if one is being made.
-    async fn link(self: &Arc<Self>, deadline: Instant) -> Result<Arc<Up>, Fault> {
+    /// The connection, waiting for it if one is being made, and until when a call on it may take.
+    async fn link(self: &Arc<Self>) -> Result<(Arc<Up>, Instant), Fault> {
+        let deadline = Instant::now() + self.budget;
         if let Some(up) = self.up.load_full() {
-            return Ok(up);
+            return Ok((up, deadline));
         }
         if self.is_down() {
             return Err(Fault::Down);
         }
         let mut phase = self.watch();
+        let until = match *phase.borrow() {
+            Phase::Connecting(until) => until.max(deadline),
+            Phase::New | Phase::Up | Phase::Down => deadline,
+        };
         let changed = phase.wait_for(|phase| !matches!(phase, Phase::Connecting(_)));
-        let _ = timeout_at(deadline, changed).await;
-        self.up.load_full().ok_or(Fault::Down)
+        let _ = timeout_at(until, changed).await;
+        let up = self.up.load_full().ok_or(Fault::Down)?;
+        // The first connection takes nothing of the time of a call.
+        let deadline = if until > deadline { Instant::now() + self.budget } else { deadline };
+        Ok((up, deadline))
     }
 
     /// One call, within the budget; its failure counts.

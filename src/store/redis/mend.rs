@@ -70,9 +70,14 @@ pub(super) async fn mend(mut hold: Hold) {
     }
 }
 
+/// How long connecting may take, and how long the first question.
+pub(super) fn longest(budget: Duration) -> Duration {
+    ATTEMPT.max(budget.saturating_mul(10))
+}
+
 /// Connects and asks one question, which must be answered as fast as those of requests.
 async fn attempt(engine: &Engine, source: &mut Source, number: usize) -> Result<Link, String> {
-    let longest = ATTEMPT.max(engine.budget.saturating_mul(10));
+    let longest = longest(engine.budget);
     let link = match timeout(longest, source.connect()).await {
         Ok(link) => link.map_err(|error| describe(&error))?,
         Err(_) => return Err("it does not answer in time".to_owned()),

@@ -60,9 +60,11 @@ const FRACTION: u32 = 16;
 /// A call may take the [`time_budget`](RedisStoreBuilder::time_budget). After
 /// [some](RedisStoreBuilder::failures) failures in a row, or when the connection breaks, the breaker
 /// opens: no request waits, and a task in the background connects anew until a question is answered
-/// in time. Sessions with a local copy are served by it. Others are
-/// [placed by rank or rejected](RedisStoreBuilder::on_down). Pins that could not be written are
-/// offered again with the next request of their session, and so are those that Redis has lost.
+/// in time. Only the first connection of a process is waited for as long as it may take (a second, or ten
+/// times the budget), for before that nothing is known here. Sessions with a local copy are served by
+/// it. Others are [placed by rank or rejected](RedisStoreBuilder::on_down). Pins that could not be
+/// written are offered again with the next request of their session, and so are those that Redis has
+/// lost.
 ///
 /// Something else under a key of ours counts as nothing, with a warning at most once a minute.
 ///

@@ -167,6 +167,29 @@ async fn not_there_from_the_beginning() {
 }
 
 #[tokio::test]
+async fn slow_at_the_beginning() {
+    let server = RedisServer::start();
+    let nodes = nodes(["a", "b", "c", "d"]);
+    let before = gateway(&server, &nodes).await;
+    for (n, node) in nodes.iter().enumerate() {
+        before.begin(node, &n.to_string()).await;
+    }
+    until_keys(&server, nodes.len()).await;
+    server.hang();
+    let restarted = Gateway::new(&nodes, store(&server), IDLE);
+    let asked = async {
+        for (n, node) in nodes.iter().enumerate() {
+            assert_eq!(restarted.ask(&n.to_string()).await, pinned(node.name), "nobody moves");
+        }
+    };
+    let goes_on = async {
+        tokio::time::sleep(BUDGET * 2).await;
+        server.go_on();
+    };
+    tokio::join!(asked, goes_on);
+}
+
+#[tokio::test]
 async fn a_store_may_reject_whom_it_cannot_look_up() {
     let mut server = RedisServer::start();
     let nodes = nodes(["a", "b"]);
