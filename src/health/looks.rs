@@ -12,6 +12,8 @@ use crate::hash::mix;
 pub(crate) struct Looks {
     /// Looks that failed since the backend became suspect.
     failed: u32,
+    /// Whether any has, also one that was begun early.
+    in_vain: bool,
     /// When the next one is due; `None` while the backend is well.
     due: Option<Instant>,
     /// When it would be if nobody were in a hurry; `None` if nobody is.
@@ -93,7 +95,7 @@ impl Looks {
 
     /// The backend is well, as far as looks can tell.
     pub(crate) fn rest(&mut self) {
-        (self.failed, self.due, self.planned) = (0, None, None);
+        (self.failed, self.in_vain, self.due, self.planned) = (0, false, None, None);
     }
 
     pub(crate) fn due(&self) -> Option<Instant> {
@@ -114,7 +116,7 @@ impl Looks {
     }
 
     pub(crate) fn has_failed(&self) -> bool {
-        self.failed > 0
+        self.in_vain
     }
 
     pub(crate) fn begun(&self) -> u64 {
@@ -135,13 +137,15 @@ impl Looks {
         Some(LookId(self.begun))
     }
 
-    /// The look found the backend as it was: the next one is due later. A redial that was begun early
-    /// because somebody was in a hurry is one more: those that are planned come as if it had not been.
+    /// The look found the backend as it was: the next one is due later. One that was begun early, because
+    /// somebody was in a hurry or had nobody else to ask, is one more: those that are planned come as if
+    /// it had not been.
     pub(crate) fn fail(&mut self, id: LookId, backoff: &Backoff, now: Instant) {
         if id.0 != self.begun {
             return;
         }
-        match self.planned.take().filter(|planned| !self.by_request && *planned > now) {
+        self.in_vain = true;
+        match self.planned.take().or(self.due).filter(|planned| *planned > now) {
             Some(planned) => self.due = Some(planned),
             None => {
                 self.failed = self.failed.saturating_add(1);
@@ -231,17 +235,18 @@ mod tests {
         let mut looks = Looks::default();
         looks.plan(&BACKOFF, Instant::now());
         let planned = looks.due();
-        for by_request in [false, false, true] {
-            assert_eq!(looks.due(), planned, "as if there had been no hurry");
-            looks.hurry(Instant::now());
-            looks.hurry(Instant::now());
+        for (by_request, hurries) in [(false, true), (true, true), (true, false), (true, false)] {
+            if hurries {
+                looks.hurry(Instant::now());
+                looks.hurry(Instant::now());
+            }
             let id = looks.begin(by_request).unwrap();
             tokio::time::advance(Duration::from_millis(1)).await;
             looks.fail(id, &BACKOFF, Instant::now());
             looks.end(id);
+            assert_eq!(looks.due(), planned, "as if there had been no hurry");
+            assert!(looks.has_failed());
         }
-        assert!(looks.has_failed() && looks.due() > planned, "a request that failed says more");
-        let planned = looks.due();
         looks.hurry(Instant::now());
         let id = looks.begin(false).unwrap();
         tokio::time::advance(Duration::from_secs(1)).await;

@@ -21,6 +21,9 @@ pub const CONNECTIONS: Duration = Duration::from_millis(50);
 /// The gateway may not know yet what began so short a time before a request.
 const NEWS: Duration = Duration::from_millis(20);
 
+/// A gateway that was restarted knows nothing, and has met all backends so long after that.
+const ACQUAINTANCE: Duration = Duration::from_millis(200);
+
 /// Sentences that say what was wrong, each with its number and an example.
 #[derive(Debug, Default)]
 pub struct Findings(BTreeMap<&'static str, (usize, String)>);
@@ -142,11 +145,19 @@ impl Story {
 
     /// Whether a request that may be repeated may have failed all the same. When it breaks at one backend,
     /// it goes to one other. That one may break then, too; or, where all that are well have refused or
-    /// broken connections not long ago, it may be one that still does.
+    /// broken connections not long ago, it may be one that still does; or the gateway was restarted just
+    /// before, and does not know yet which ones break.
     fn may_have_broken(&self, exchange: &Exchange) -> bool {
         let known = exchange.sent - NEWS;
-        let during =
-            |spell: &&Spell| spell.what.breaks() && (known..=exchange.ended).contains(&spell.from);
+        let is_new = |spell: &Spell| (known..=exchange.ended).contains(&spell.from);
+        let is_unmet = |spell: &Spell| {
+            let restarted = |(_, back): &(Instant, Instant)| {
+                spell.from <= *back && exchange.sent <= *back + ACQUAINTANCE
+            };
+            spell.meets(exchange.sent, exchange.ended, Duration::ZERO)
+                && self.gaps.iter().any(restarted)
+        };
+        let during = |spell: &&Spell| spell.what.breaks() && (is_new(spell) || is_unmet(spell));
         let broke: BTreeSet<_> =
             self.spells.iter().filter(during).map(|spell| spell.backend).collect();
         broke.len() >= 2 || (broke.len() == 1 && !self.knows_a_well_one(exchange))
