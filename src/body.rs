@@ -26,10 +26,16 @@ pin_project! {
         #[pin]
         source: Source<R, I>,
         in_flight: Option<InFlight>,
-        judged: Option<Judged>,
-        // The error that ends the body, while what was before it is on its way.
-        held_back: Option<HeldBack>,
+        rest: Option<Box<Rest>>,
     }
+}
+
+/// What few bodies have.
+#[derive(Default)]
+struct Rest {
+    judged: Option<Judged>,
+    /// The error that ends the body, while what was before it is on its way.
+    held_back: Option<HeldBack>,
 }
 
 pin_project! {
@@ -60,7 +66,8 @@ impl HeldBack {
 
 impl<R, I> StickyBody<R, I> {
     pub(crate) fn backend(body: R, in_flight: Option<InFlight>, judged: Option<Judged>) -> Self {
-        Self { judged, ..Self::new(Source::Backend { body }, in_flight) }
+        let rest = judged.map(|judged| Box::new(Rest { judged: Some(judged), held_back: None }));
+        Self { source: Source::Backend { body }, in_flight, rest }
     }
 
     pub(crate) fn inner(body: I, in_flight: Option<InFlight>) -> Self {
@@ -73,7 +80,7 @@ impl<R, I> StickyBody<R, I> {
     }
 
     fn new(source: Source<R, I>, in_flight: Option<InFlight>) -> Self {
-        Self { source, in_flight, judged: None, held_back: None }
+        Self { source, in_flight, rest: None }
     }
 }
 
@@ -92,9 +99,10 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut this = self.project();
-        if let Some(held) = this.held_back {
-            ready!(held.until.as_mut().poll(cx));
-            return Poll::Ready(this.held_back.take().map(|held| Err(held.error)));
+        if let Some(rest) = this.rest
+            && rest.held_back.is_some()
+        {
+            return rest.poll_error(cx);
         }
         if this.in_flight.as_ref().is_some_and(InFlight::is_cut) {
             return Poll::Ready(Some(Err(cut(this.source, this.in_flight))));
@@ -112,15 +120,14 @@ where
         };
         match frame {
             Poll::Ready(None) => {
-                (*this.in_flight, *this.judged) = (None, None);
+                (*this.in_flight, *this.rest) = (None, None);
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
                 *this.in_flight = None;
-                broke_off(this.judged, &error);
-                let held = this.held_back.insert(HeldBack::new(error));
-                ready!(held.until.as_mut().poll(cx));
-                Poll::Ready(this.held_back.take().map(|held| Err(held.error)))
+                let rest = this.rest.get_or_insert_default();
+                rest.broke_off(error);
+                rest.poll_error(cx)
             }
             Poll::Pending => {
                 let waits = this.in_flight.as_mut().is_none_or(|held| held.wait(cx.waker()));
@@ -152,13 +159,24 @@ where
     }
 }
 
-/// An answer broke off, which is a failure of the backend unless the client is to blame.
-#[cold]
-fn broke_off(judged: &mut Option<Judged>, error: &BoxError) {
-    if let Some(judged) = judged.take()
-        && ClientError::in_chain(error.as_ref()).is_none()
-    {
-        judged.broke_off();
+impl Rest {
+    /// The answer broke off, which is a failure of the backend unless the client is to blame.
+    #[cold]
+    fn broke_off(&mut self, error: BoxError) {
+        if let Some(judged) = self.judged.take()
+            && ClientError::in_chain(error.as_ref()).is_none()
+        {
+            judged.broke_off();
+        }
+        self.held_back = Some(HeldBack::new(error));
+    }
+
+    /// The error, once it has waited.
+    fn poll_error(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(held) = &mut self.held_back {
+            ready!(held.until.as_mut().poll(cx));
+        }
+        Poll::Ready(self.held_back.take().map(|held| Err(held.error)))
     }
 }
 

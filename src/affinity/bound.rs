@@ -140,6 +140,8 @@ pub struct Look<'a> {
     pub(crate) rest: Option<u64>,
     /// What has to be waited for before the request can be read.
     pub(crate) later: Option<Later>,
+    /// What decides while the owner of a key that decides is out.
+    pub(crate) second: Option<Second>,
 }
 
 /// A place in a chain, and in the chains within it: a digit each, the outermost last.
@@ -175,8 +177,6 @@ pub struct Reading {
     pub(crate) decides: bool,
     /// Whether it does so for each request: no member of the chain before it remembers.
     pub(crate) alone: bool,
-    /// What decides while the owner of that key is out.
-    pub(crate) second: Option<Second>,
     /// Whether the pin should be written anew, though it is good.
     pub(crate) refresh: bool,
     /// Whether the session has been at rest for as long as was asked.

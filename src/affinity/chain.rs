@@ -104,7 +104,8 @@ impl BoundAffinity for Bound {
                 return Reading { found: true, sole: false, source, bad, ..reading };
             }
             if is_key(member, &reading) {
-                let second = reading.second.map(|second| second.within(position));
+                let second = pool.second.take().map(|second| second.within(position));
+                pool.second = second.or_else(|| self.second(position + 1, request, pool));
                 return Reading {
                     pin: chosen.pin.or(reading.pin),
                     key: reading.key,
@@ -112,7 +113,6 @@ impl BoundAffinity for Bound {
                     unavailable: chosen.unavailable || reading.unavailable,
                     decides: true,
                     alone: !remembered && (reading.alone || !member.remembers()),
-                    second: second.or_else(|| self.second(position + 1, request, pool)),
                     source: reading.source.within(position),
                     ..chosen
                 };

@@ -46,9 +46,8 @@ pub(crate) struct InFlight {
     session: u64,
     /// For how many seconds an idle session is remembered; 0 when streams do not keep it alive.
     idle: u32,
-    /// Its place among the streams, once its reader had to wait for more, and since when.
+    /// Its place among the streams, once its reader had to wait for more.
     stream: Option<StreamId>,
-    began: Option<Instant>,
 }
 
 impl InFlight {
@@ -56,16 +55,7 @@ impl InFlight {
     #[inline]
     pub(crate) fn new(entered: Entered, slot: Option<Slot<BackendState>>, services: u32) -> Self {
         let notes = Notes::default();
-        Self {
-            services,
-            entered,
-            _slot: slot,
-            notes,
-            session: 0,
-            idle: 0,
-            stream: None,
-            began: None,
-        }
+        Self { services, entered, _slot: slot, notes, session: 0, idle: 0, stream: None }
     }
 
     /// The answer has come, to a request of `session` (0 for none), which is remembered for `idle`
@@ -89,10 +79,8 @@ impl InFlight {
     /// Whoever reads the answer has to wait for more, and is woken should it be cut off. `false` when
     /// it is.
     pub(crate) fn wait(&mut self, waker: &Waker) -> bool {
-        if self.stream.is_none() && self.session != 0 {
-            self.began = Some(Instant::now());
-        }
-        self.entered.state().streams.wait(&mut self.stream, self.session, waker)
+        let state = self.entered.state();
+        state.streams.wait(&mut self.stream, self.session, || state.seconds(), waker)
     }
 
     /// The answer becomes a stream of which only the end is seen here; what tells its carrier when to
@@ -118,10 +106,11 @@ impl InFlight {
 
     /// The end of a long stream is the last sight of its session. What is shorter than a quarter of the
     /// idle timeout makes no difference worth remembering.
-    fn stream_ended(&self, began: Instant) {
-        let (now, idle) = (Instant::now(), Duration::from_secs(u64::from(self.idle)));
-        if !idle.is_zero() && now.saturating_duration_since(began) >= idle / 4 {
-            self.state().sights.ended(self.session, now, idle);
+    fn stream_ended(&self, since: u32) {
+        let lasted = self.state().seconds().saturating_sub(since);
+        if self.idle != 0 && lasted >= self.idle / 4 {
+            let idle = Duration::from_secs(u64::from(self.idle));
+            self.state().sights.ended(self.session, Instant::now(), idle);
         }
     }
 }
@@ -129,9 +118,11 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         if let Some(stream) = self.stream.take() {
-            self.state().streams.end(stream);
-            if let Some(began) = self.began {
-                self.stream_ended(began);
+            let since = self.state().streams.end(stream);
+            if let Some(since) = since
+                && self.session != 0
+            {
+                self.stream_ended(since);
             }
         }
     }

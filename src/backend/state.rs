@@ -13,7 +13,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     BackendId, BackendOptions, Mode, State,
@@ -60,6 +60,7 @@ pub(crate) struct BackendState {
     pub(crate) sessions: AtomicU64,
     pub(crate) streams: Streams,
     pub(super) sights: Sights,
+    made: Instant,
     pub(super) drain: Drainage,
     /// What becomes of its sessions once it is drained.
     drained: AtomicU8,
@@ -95,6 +96,7 @@ impl BackendState {
             sessions: AtomicU64::new(0),
             streams: Streams::new(),
             sights: Sights::default(),
+            made: Instant::now(),
             drain: Drainage::default(),
             drained: AtomicU8::new(0),
             window: health::Window::default(),
@@ -162,6 +164,11 @@ impl BackendState {
     /// How many sessions it has, if they can be told apart and have been watched for long enough.
     pub(super) fn session_count(&self, window: Window) -> Option<u64> {
         self.census.count(window).filter(|_| self.is_watched_for(window))
+    }
+
+    /// How many seconds ago it was made.
+    pub(super) fn seconds(&self) -> u32 {
+        self.made.elapsed().as_secs().min(u64::from(u32::MAX)) as u32
     }
 
     /// How long ago a stream of the session was seen here, if that is known: zero while one is open.

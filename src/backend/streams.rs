@@ -20,12 +20,15 @@ struct Reader {
     waker: Waker,
     /// The session that the stream belongs to; 0 for none.
     session: u64,
+    /// When it began, as its backend counts seconds.
+    since: u32,
 }
 
 /// The place of one stream.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StreamId {
-    place: usize,
+    // Smaller than a `usize`, as it is moved with each response.
+    place: u32,
     /// How often streams had been cut off when it began.
     cuts: u32,
 }
@@ -56,9 +59,15 @@ impl Streams {
         sessions.filter(|session| *session != 0).for_each(&mut visit);
     }
 
-    /// A reader waits, which makes its response a stream of its session (0 for none): it is woken when
-    /// the streams are cut off. `false` when that has happened since it became one.
-    pub(super) fn wait(&self, id: &mut Option<StreamId>, session: u64, waker: &Waker) -> bool {
+    /// A reader waits, which makes its response a stream of its session (0 for none), `since` now: it is
+    /// woken when the streams are cut off. `false` when that has happened since it became one.
+    pub(super) fn wait(
+        &self,
+        id: &mut Option<StreamId>,
+        session: u64,
+        since: impl FnOnce() -> u32,
+        waker: &Waker,
+    ) -> bool {
         // A waker is foreign code: it is never cloned or dropped under the lock.
         let mut waker = waker.clone();
         let mut readers = self.readers();
@@ -66,14 +75,15 @@ impl Streams {
         let waits = match id {
             Some(stream) if stream.cuts != cuts => false,
             Some(stream) => {
-                if let Some(known) = readers.get_mut(stream.place) {
+                if let Some(known) = readers.get_mut(stream.place as usize) {
                     std::mem::swap(&mut known.waker, &mut waker);
                 }
                 true
             }
             None => {
                 let waker = std::mem::replace(&mut waker, Waker::noop().clone());
-                *id = Some(StreamId { place: readers.insert(Reader { waker, session }), cuts });
+                let place = readers.insert(Reader { waker, session, since: since() }) as u32;
+                *id = Some(StreamId { place, cuts });
                 true
             }
         };
@@ -81,9 +91,10 @@ impl Streams {
         waits
     }
 
-    pub(super) fn end(&self, stream: StreamId) {
-        let waker = self.readers().try_remove(stream.place);
-        drop(waker);
+    /// A stream has ended; tells when it began.
+    pub(super) fn end(&self, stream: StreamId) -> Option<u32> {
+        let reader = self.readers().try_remove(stream.place as usize);
+        reader.map(|reader| reader.since)
     }
 
     /// Cuts all off that have begun, and tells how many.

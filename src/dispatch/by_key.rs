@@ -13,12 +13,17 @@ impl<S: Clone> Dispatch<S> {
     /// A key of a chain decides: notes who does while its owner is out. A session that goes on because its
     /// backend is gone is not known by that key, and its owner is noted.
     #[cold]
-    pub(super) fn note_second(&mut self, snapshot: &Snapshot<S>, reading: &Reading) {
+    pub(super) fn note_second(
+        &mut self,
+        snapshot: &Snapshot<S>,
+        reading: &Reading,
+        next: Option<Second>,
+    ) {
         let states = snapshot.index().states();
         let owner_of = |key, source| Some(&states[self.owner_by(snapshot, key, source)?.position]);
         let goes_on = reading.key.filter(|_| reading.pin.is_some());
         let owner = goes_on.and_then(|key| owner_of(key, reading.source));
-        let second = match (owner, reading.second) {
+        let second = match (owner, next) {
             (Some(owner), _) if owner.takes_new() => Some(owner.tag),
             (_, Some(Second::Pin(tag))) => Some(tag),
             (_, Some(Second::Key(key, source))) => owner_of(key, source).map(|state| state.tag),

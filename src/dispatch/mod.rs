@@ -33,7 +33,7 @@ pub(crate) use self::{
 use self::{candidates::Remaining, first_choice::FirstChoice, recovery::Awaiting};
 use crate::{
     BackendId, BoxError, Reason, StickyError, Verdict, Wish,
-    affinity::{Head, Look, Notes, Origin, Plan, Reading},
+    affinity::{Head, Look, Notes, Origin, Plan, Reading, Second},
     backend::{BackendState, Gate, Mode, NOBODY, Snapshot, UNTOLD},
     hand_over::Alone,
     layer::Core,
@@ -157,7 +157,8 @@ impl<S: Clone> Dispatch<S> {
         }
         let (index, clock) = (snapshot.index(), &*core.clock);
         let rest = core.rebalancer.as_ref().map(|rebalancer| rebalancer.idle_for().as_secs());
-        let mut look = Look { index, clock, notes: &mut self.notes, rest, later: None };
+        let mut look =
+            Look { index, clock, notes: &mut self.notes, rest, later: None, second: None };
         let head = Head::of(request);
         let reading = match &mut self.held {
             None => core.affinity.read(&head, &mut look),
@@ -190,6 +191,7 @@ impl<S: Clone> Dispatch<S> {
         if core.options.telling.strip && (hop.is_none() || !core.affinity.is_dated()) {
             session_info::strip(request.headers_mut());
         }
+        let second = look.second;
         if let Some(state) = hop.and_then(|here| snapshot.index().get(here.tag())) {
             self.verdict = Verdict::Local;
             return Next::Try(Attempt::new(state.clone(), None, Patience::Last));
@@ -208,7 +210,7 @@ impl<S: Clone> Dispatch<S> {
                 return self.place(&snapshot);
             }
         }
-        self.follow(&snapshot, &reading)
+        self.follow(&snapshot, &reading, second)
     }
 
     /// The service of a backend that was chosen, should the members have changed since: then the one
@@ -246,7 +248,12 @@ impl<S: Clone> Dispatch<S> {
 
     /// Goes where the reading says: by pin, else by key, else by strategy.
     #[inline]
-    fn follow(&mut self, snapshot: &Snapshot<S>, reading: &Reading) -> Next<S> {
+    fn follow(
+        &mut self,
+        snapshot: &Snapshot<S>,
+        reading: &Reading,
+        second: Option<Second>,
+    ) -> Next<S> {
         (self.pin, self.refresh, self.source) = (reading.pin, reading.refresh, reading.source);
         if reading.bad != 0 {
             self.detour().bad = reading.bad;
@@ -254,7 +261,7 @@ impl<S: Clone> Dispatch<S> {
         self.reason = reading.reason;
         self.key = reading.pin.and_then(|pin| pin.session()).or(reading.key);
         if reading.decides {
-            self.note_second(snapshot, reading);
+            self.note_second(snapshot, reading, second);
         }
         if let Some(position) = reading.position {
             if self.core.options.return_from_backup
