@@ -103,7 +103,7 @@ impl<S> StickyLayer<S> {
         let affinity = affinity.bind(backends.name())?;
         let remembers = affinity.remembers();
         if remembers {
-            backends.pool().remembers(affinity.idle_for());
+            backends.pool().pins_outlive(affinity.idle_for());
         }
         let idle_for = affinity.idle_for().map_or(0, |idle| idle.as_secs());
         let core = Core {

@@ -219,7 +219,9 @@ impl<S> Backends<S> {
     }
 
     fn status(&self, state: &BackendState, local: bool) -> BackendStatus {
-        BackendStatus::new(state, self.pool.window(None), local)
+        let window = self.pool.window(None);
+        let sessions = self.pool.session_count(state, window);
+        BackendStatus { sessions, ..BackendStatus::new(state, window, local) }
     }
 
     pub(crate) fn pool(&self) -> &Arc<Pool<S>> {

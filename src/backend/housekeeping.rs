@@ -30,6 +30,22 @@ impl<S> Pool<S> {
         self.horizon.fetch_max(seconds as u32, Relaxed);
     }
 
+    /// As [`remembers`](Self::remembers), by what the clients or an engine keep, or another gateway.
+    pub(crate) fn pins_outlive(&self, idle: Option<Duration>) {
+        self.remembers(idle);
+        self.pins_outlive.store(true, Relaxed);
+    }
+
+    /// Whether the backend has been watched for long enough to know all its sessions.
+    fn is_watched(&self, state: &BackendState, window: Window) -> bool {
+        !self.pins_outlive.load(Relaxed) || state.is_watched_for(window)
+    }
+
+    /// How many sessions a backend has, if they can be told apart and have been watched for long enough.
+    pub(super) fn session_count(&self, state: &BackendState, window: Window) -> Option<u64> {
+        state.census.count(window).filter(|_| self.is_watched(state, window))
+    }
+
     /// The sessions that count as there.
     pub(crate) fn window(&self, idle_for: Option<Duration>) -> Window {
         self.look_at_the_clock(Instant::now());
@@ -68,7 +84,7 @@ impl<S> Pool<S> {
         let snapshot = self.load();
         let state = &snapshot.index().states()[position(&snapshot, id)?];
         self.look_at_the_clock(plan.started);
-        plan.sessions_before = state.session_count(self.window(plan.idle_for));
+        plan.sessions_before = self.session_count(state, self.window(plan.idle_for));
         self.end_drain(state, DrainEnd::Cancelled);
         let from = state.mode();
         state.set_mode(Mode::Draining);
@@ -137,7 +153,7 @@ impl<S> Pool<S> {
             end,
             elapsed: plan.started.elapsed(),
             sessions_before: plan.sessions_before,
-            sessions_left: state.session_count(self.window(plan.idle_for)),
+            sessions_left: self.session_count(state, self.window(plan.idle_for)),
             in_flight: state.in_flight(),
             streams_cut,
         };
@@ -187,12 +203,12 @@ impl<S> Pool<S> {
         let window = self.window(plan.idle_for);
         // Without an affinity that remembers, no session is anybody's.
         let remembers = self.horizon.load(Relaxed) > 0;
-        let is_empty = || state.is_watched_for(window) && state.census.is_empty(window);
+        let is_empty = || self.is_watched(state, window) && state.census.is_empty(window);
         state.in_flight() == 0 && (!remembers || is_empty())
     }
 
     fn tell_progress(&self, state: &BackendState, plan: &Plan) {
-        let sessions = state.session_count(self.window(plan.idle_for));
+        let sessions = self.session_count(state, self.window(plan.idle_for));
         let progress = (state.in_flight(), state.streams.len(), sessions);
         if plan.last_told == Some(progress) {
             return;

@@ -42,6 +42,8 @@ pub(crate) struct Pool<S> {
     pub(super) tick: AtomicU32,
     /// For how many seconds an idle session counts as there; 0 when no affinity remembers any.
     pub(super) horizon: AtomicU32,
+    /// Whether pins outlive this process, so that some may be there that it has not seen.
+    pub(super) pins_outlive: AtomicBool,
     /// How many backends are drained with a plan.
     pub(super) drains: AtomicUsize,
     pub(super) balance: Balance,
@@ -150,6 +152,7 @@ impl<S> Pool<S> {
             started: Instant::now(),
             tick: AtomicU32::new(1),
             horizon: AtomicU32::new(0),
+            pins_outlive: AtomicBool::new(false),
             drains: AtomicUsize::new(0),
             balance: Balance::default(),
             departed: Departed::default(),

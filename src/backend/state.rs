@@ -161,11 +161,6 @@ impl BackendState {
         window.now.saturating_sub(self.watched.load(Relaxed)) >= window.ticks
     }
 
-    /// How many sessions it has, if they can be told apart and have been watched for long enough.
-    pub(super) fn session_count(&self, window: Window) -> Option<u64> {
-        self.census.count(window).filter(|_| self.is_watched_for(window))
-    }
-
     /// How many seconds ago it was made.
     pub(super) fn seconds(&self) -> u32 {
         self.made.elapsed().as_secs().min(u64::from(u32::MAX)) as u32

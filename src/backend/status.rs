@@ -49,6 +49,7 @@ pub struct BackendStatus {
 }
 
 impl BackendStatus {
+    /// Without the number of sessions, which the pool knows.
     pub(super) fn new(state: &BackendState, window: Window, local: bool) -> Self {
         Self {
             id: state.id.clone(),
@@ -58,7 +59,7 @@ impl BackendStatus {
             probe_failure: state.sources().active.failure().map(str::to_owned),
             in_flight: state.in_flight(),
             streams: state.streams.len(),
-            sessions: state.session_count(window),
+            sessions: None,
             sessions_seen: state.census.seen(window),
             unconfirmed: state.census.unconfirmed(window.now),
             forgotten_streams: state.sights.evicted(),

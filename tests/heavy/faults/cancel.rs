@@ -236,6 +236,9 @@ impl Scene {
                 None => known.map(str::to_owned),
             };
             response.into_body().collect().await.unwrap();
+            // It is a session once its token has come back.
+            let again = send(&scene.service, scene.cookie.as_deref()).await;
+            again.into_body().collect().await.unwrap();
         }
         backends.insert("b", b.clone()).unwrap();
         match case {

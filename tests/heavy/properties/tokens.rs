@@ -161,8 +161,10 @@ proptest! {
         if made == used {
             prop_assert_eq!((answer.verdict(), answer.backend()), (Verdict::Pinned, first.backend()));
         } else {
+            let other_pool = (made.1, made.2) == (used.1, used.2);
+            let reason = if other_pool { Reason::OtherPool } else { Reason::Forged };
             prop_assert_eq!(answer.verdict(), Verdict::Assigned);
-            prop_assert_eq!(answer.reason(), Some(Reason::Forged));
+            prop_assert_eq!(answer.reason(), Some(reason));
         }
     }
 
