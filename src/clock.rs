@@ -1,6 +1,24 @@
-//! The wall clock inside tokens.
+//! Time: the wall clock inside tokens, and moments that are not too far away to be named.
 
-use std::{fmt, time::SystemTime};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
+
+/// A duration without a sensible end is taken for this, so that the moment at its end exists.
+pub(crate) const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The moment that is `duration` from now.
+pub(crate) fn later(duration: Duration) -> Instant {
+    after(Instant::now(), duration)
+}
+
+/// The moment that is `duration` after `start`.
+pub(crate) fn after(start: Instant, duration: Duration) -> Instant {
+    start + duration.min(YEAR)
+}
 
 /// The wall clock that dates tokens. Durations on this side of the wire are measured with
 /// `tokio::time::Instant`; dates inside tokens must be good on every gateway and after every

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::{
     BackendId, ClientError,
-    unreachable::{Redial, Redialer, Unreachable},
+    unreachable::{Redial, Redialer, Unreachable, chain},
 };
 
 /// The error type that any backend's error is turned into.
@@ -360,16 +360,11 @@ impl Error for DrainOver {
 }
 
 fn is_timeout(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error.is::<TimedOut>() || error.is::<tokio::time::error::Elapsed>() {
-            return true;
-        }
+    chain(error).any(|error| {
         #[cfg(feature = "tonic")]
         if error.is::<tonic::TimeoutExpired>() {
             return true;
         }
-        next = error.source();
-    }
-    false
+        error.is::<TimedOut>() || error.is::<tokio::time::error::Elapsed>()
+    })
 }

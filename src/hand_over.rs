@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::{Sleep, sleep_until};
 
-use crate::{BackendId, BoxError, Reason, SessionId, dispatch::later};
+use crate::{BackendId, BoxError, Reason, SessionId, clock::later};
 
 /// A session that is about to move; what [`before_move`](crate::StickyLayer::before_move) is told.
 #[derive(Debug, Clone, PartialEq, Eq)]

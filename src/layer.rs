@@ -90,6 +90,7 @@ impl<S> StickyLayer<S> {
     pub fn new(backends: Backends<S>, affinity: impl Affinity) -> Self {
         match Self::try_new(backends, affinity) {
             Ok(layer) => layer,
+            #[expect(clippy::panic, reason = "documented; there is a way that returns the error")]
             Err(error) => panic!("{error}"),
         }
     }
@@ -187,6 +188,7 @@ impl<S: Clone, E> StickyLayer<S, E> {
     pub fn local(self, id: &str) -> Self {
         match self.try_local(id) {
             Ok(layer) => layer,
+            #[expect(clippy::panic, reason = "documented; there is a way that returns the error")]
             Err(error) => panic!("{error}"),
         }
     }

@@ -67,6 +67,11 @@
 //! | `full` | all of them |
 
 #![forbid(unsafe_code)]
+// No request may meet a panic: the few that there are belong to building, and say so themselves.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)
+)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod actions;

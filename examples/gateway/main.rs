@@ -9,6 +9,8 @@
 //!
 //! `--help` says the rest.
 
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
+
 mod admin;
 mod cli;
 mod config;

@@ -329,6 +329,7 @@ impl<T: AsRef<str>, S: Clone> FromIterator<(T, S)> for Backends<S> {
     fn from_iter<I: IntoIterator<Item = (T, S)>>(backends: I) -> Self {
         match Self::try_from_iter(backends) {
             Ok(pool) => pool,
+            #[expect(clippy::panic, reason = "documented; there is a way that returns the error")]
             Err(error) => panic!("{error}"),
         }
     }

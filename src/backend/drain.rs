@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{BackendId, Backends, PoolError};
-use crate::{Failover, limiter::Limiter, words::words};
+use crate::{Failover, clock, limiter::Limiter, words::words};
 
 words! {
     /// How a drain ended.
@@ -135,7 +135,7 @@ impl<S> Drain<S> {
         let (now, report) = (Instant::now(), watch::Sender::new(None));
         let plan = Plan {
             started: now,
-            deadline: self.deadline.map(|deadline| now + deadline.min(crate::dispatch::YEAR)),
+            deadline: self.deadline.map(|deadline| clock::after(now, deadline)),
             then: self.then,
             hand_over: self.hand_over.map(|rate| Arc::new(Limiter::new(rate))),
             idle_for: self.idle_for,

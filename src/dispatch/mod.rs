@@ -13,7 +13,7 @@ mod recovery;
 mod suspects;
 mod tell;
 
-use std::{num::NonZeroU64, sync::Arc, time::Duration};
+use std::{num::NonZeroU64, sync::Arc};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Version,
@@ -35,6 +35,7 @@ use crate::{
     BackendId, BoxError, Reason, StickyError, Verdict, Wish,
     affinity::{Head, Look, Notes, Origin, Plan, Reading, Second},
     backend::{BackendState, Gate, Mode, NOBODY, Snapshot, UNTOLD},
+    clock::later,
     hand_over::Alone,
     layer::Core,
     on_error::Asked,
@@ -395,14 +396,6 @@ impl<S> Dispatch<S> {
     fn is_local(&self, state: &BackendState) -> bool {
         self.has_inner && self.core.local.as_ref() == Some(&state.id)
     }
-}
-
-/// A duration without a sensible end is taken for this.
-pub(crate) const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-
-/// The moment that is `duration` from now.
-pub(crate) fn later(duration: Duration) -> Instant {
-    Instant::now() + duration.min(YEAR)
 }
 
 /// Whether it is a CORS preflight (Fetch, section 3.3.2), which browsers send without cookies: it begins no

@@ -8,12 +8,12 @@ use tokio::time::Instant;
 use super::{
     Attempt, Dispatch, Next, Patience, Trial,
     candidates::Remaining,
-    later,
     recovery::{Awaiting, Purpose, Recovery, Watched},
 };
 use crate::{
     Reason, StickyError, Verdict,
     backend::{BackendState, Gate, Mode, Snapshot},
+    clock::later,
     health::Access,
 };
 
@@ -229,8 +229,11 @@ impl<S: Clone> Dispatch<S> {
         let mut until = deadline;
         if let Some(state) = trial {
             if watched.is_empty() || now >= start {
-                let trial = Trial::last(&state);
-                return self.try_suspect(snapshot, remaining, &state, trial);
+                return match Trial::last(&state) {
+                    Some(trial) => self.try_suspect(snapshot, remaining, &state, Some(trial)),
+                    // Another request has begun to try it just now, and is waited for.
+                    None => self.next_suspect(snapshot, remaining),
+                };
             }
             until = until.min(start);
         } else if remaining.parked.is_some() {

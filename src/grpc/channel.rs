@@ -22,7 +22,7 @@ use tonic::{
 };
 use tower_service::Service;
 
-use crate::{BoxError, ConfigError, NotSent, Reclaim, ReclaimFuture, Redial};
+use crate::{BoxError, ConfigError, NotSent, Reclaim, ReclaimFuture, Redial, unreachable::chain};
 
 /// How long connecting may take where the endpoint does not say.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -224,27 +224,15 @@ type IsUnsent = fn(&transport::Error) -> bool;
 /// Whether no byte of the request can have reached the server: there was no connection, or hyper says
 /// "canceled", which it says of requests that were still in its queue when the connection ended.
 fn is_unsent(error: &transport::Error) -> bool {
-    let mut next: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = next {
+    chain(error).any(|error| {
         let canceled = error.downcast_ref().is_some_and(hyper::Error::is_canceled);
-        if canceled || error.is::<ConnectError>() {
-            return true;
-        }
-        next = error.source();
-    }
-    false
+        canceled || error.is::<ConnectError>()
+    })
 }
 
 /// Whether a connection was lost, and not that none came about.
 fn is_lost(error: &BoxError) -> bool {
-    let mut next: Option<&(dyn Error + 'static)> = Some(error.as_ref());
-    while let Some(error) = next {
-        if error.is::<ConnectError>() {
-            return false;
-        }
-        next = error.source();
-    }
-    true
+    !chain(error.as_ref()).any(<dyn Error>::is::<ConnectError>)
 }
 
 pin_project! {

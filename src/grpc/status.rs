@@ -7,7 +7,7 @@ use std::{
 
 use tonic::{Code, ConnectError, Status};
 
-use crate::{BoxError, StickyError};
+use crate::{BoxError, StickyError, unreachable::chain};
 
 /// The causes of errors that have no other.
 pub(crate) static NO_SERVER: LazyLock<Status> =
@@ -21,7 +21,7 @@ pub(crate) static CUT_OFF: LazyLock<Status> =
 
 /// The code of a status that stands in the chain of `error`.
 pub(crate) fn code_in(error: &(dyn Error + 'static)) -> Option<u8> {
-    find(error, |error| error.downcast_ref().map(|status: &Status| status.code() as u8))
+    chain(error).find_map(|error| error.downcast_ref().map(|status: &Status| status.code() as u8))
 }
 
 /// The error with a status in its chain, which Tonic finds and shows in place of `UNKNOWN`.
@@ -58,7 +58,7 @@ pub(crate) fn in_chain(error: StickyError) -> StickyError {
 /// Whether Tonic finds the right code by itself. It does not for a connection that broke, which it
 /// shows as `UNKNOWN`, `INTERNAL` or `CANCELLED`, nor for its own timeout, which it shows as `CANCELLED`.
 fn speaks(error: &(dyn Error + 'static)) -> bool {
-    let found = find(error, |error| {
+    let found = chain(error).find_map(|error| {
         if error.is::<Status>() || error.is::<ConnectError>() {
             return Some(true);
         }
@@ -68,19 +68,4 @@ fn speaks(error: &(dyn Error + 'static)) -> bool {
         Some(h2.is_reset() && h2.reason().is_some_and(|reason| !unknown.contains(&reason)))
     });
     found.unwrap_or(false)
-}
-
-/// The first answer that an error of the chain gives.
-fn find<T>(
-    error: &(dyn Error + 'static),
-    ask: impl Fn(&(dyn Error + 'static)) -> Option<T>,
-) -> Option<T> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = ask(error) {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
 }

@@ -21,7 +21,7 @@ use super::{AnyProbe, Settings, judge, redial::redial_suspects, watch::Watches};
 use crate::{
     Cause,
     backend::{Gate, Pool, Readiness},
-    dispatch::later,
+    clock::later,
     layer::Core,
 };
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{NoProbe, SuccessRate, looks::Backoff};
+use crate::clock::YEAR;
 
 /// How a pool finds out which of its backends can serve.
 ///
@@ -278,9 +279,6 @@ fn process_seed() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
     *SEED.get_or_init(|| RandomState::new().hash_one("redial"))
 }
-
-/// No time that is set is longer.
-const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// As an interval or a time limit.
 pub(super) fn sensible(time: Duration) -> Duration {

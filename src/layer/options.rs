@@ -6,8 +6,7 @@ use super::StickyLayer;
 use crate::{
     BoxError, Busy, ConfigError, Failover, Health, Move, Rebalance, Strict,
     affinity::{Head, header_name},
-    clock::WallClock,
-    dispatch::YEAR,
+    clock::{WallClock, YEAR},
     hand_over::BeforeMove,
     health::{AnyProbe, Probe, Settings},
     strategy::Strategy,
@@ -96,6 +95,7 @@ impl<S, E> StickyLayer<S, E> {
     {
         match self.try_health(health) {
             Ok(layer) => layer,
+            #[expect(clippy::panic, reason = "documented; there is a way that returns the error")]
             Err(error) => panic!("{error}"),
         }
     }

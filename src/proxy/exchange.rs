@@ -1,7 +1,6 @@
 //! One exchange: a request on a connection, until the head of its answer is there or takes too long.
 
 use std::{
-    error::Error,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
@@ -18,7 +17,7 @@ use super::{
     timer::Timer,
     upstream::Inner,
 };
-use crate::{BoxError, ClientError, TimedOut};
+use crate::{BoxError, ClientError, TimedOut, clock::after, unreachable::chain};
 
 /// A connection, of either protocol, during one exchange.
 pub(super) enum Link {
@@ -154,35 +153,25 @@ impl From<Late> for BoxError {
 fn due(phase: Phase, patience: Duration, response_timeout: Duration) -> Result<Instant, Late> {
     let now = Instant::now();
     let (due, late) = match phase {
-        Phase::Taken => return Ok(later(now, patience.min(response_timeout))),
-        Phase::Awaited(since) => (later(since, patience), Late::Client(patience)),
-        Phase::Done(since) => (later(since, response_timeout), Late::Backend),
+        Phase::Taken => return Ok(after(now, patience.min(response_timeout))),
+        Phase::Awaited(since) => (after(since, patience), Late::Client(patience)),
+        Phase::Done(since) => (after(since, response_timeout), Late::Backend),
     };
     match late {
         late if due <= now => Err(late),
-        Late::Client(_) => Ok(due.min(later(now, response_timeout))),
+        Late::Client(_) => Ok(due.min(after(now, response_timeout))),
         Late::Backend => Ok(due),
     }
-}
-
-/// `from` plus `wait`, or as late as matters to nobody.
-fn later(from: Instant, wait: Duration) -> Instant {
-    const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-    from + wait.min(YEAR)
 }
 
 /// Whether the backend said that it has not processed the stream and will not (RFC 9113, section
 /// 8.7).
 pub(super) fn is_unprocessed(error: &hyper::Error) -> bool {
-    let mut next = error.source();
-    while let Some(source) = next {
-        if let Some(error) = source.downcast_ref::<h2::Error>() {
-            let reason = error.reason();
-            return error.is_remote()
-                && ((error.is_go_away() && reason == Some(h2::Reason::NO_ERROR))
-                    || (error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM)));
-        }
-        next = source.source();
-    }
-    false
+    let error = chain(error).find_map(|cause| cause.downcast_ref::<h2::Error>());
+    error.is_some_and(|error| {
+        let reason = error.reason();
+        error.is_remote()
+            && ((error.is_go_away() && reason == Some(h2::Reason::NO_ERROR))
+                || (error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM)))
+    })
 }

@@ -8,6 +8,8 @@ mod backends;
 mod client;
 #[path = "../support/crowd.rs"]
 mod crowd;
+#[path = "../support/example.rs"]
+mod example;
 #[path = "../support/listener.rs"]
 mod listener;
 #[path = "../support/process.rs"]

@@ -21,7 +21,8 @@ use tokio::{
 use crate::{
     client::get,
     crowd::{self, Exchange},
-    process::{self, FOREVER, Gateway},
+    example::binary,
+    process::{FOREVER, Gateway},
     server::{Ending, Log, Outage, Pace, Server, restart_in_turn},
 };
 
@@ -43,7 +44,7 @@ struct Story {
 
 async fn run(failover: &str, ending: Ending, methods: &[Method]) -> Story {
     let log = Log::default();
-    let program = process::binary("backend");
+    let program = binary("backend");
     let mut servers = ["a", "b", "c"].map(|name| Server::start(program.clone(), name, &log));
     let mut file = format!(
         "admin = \"127.0.0.1:0\"\n{failover}\n\

@@ -2,11 +2,12 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::{
-    path::PathBuf,
-    process::{Command, Stdio},
-};
+#[path = "../support/example.rs"]
+mod example;
 
+use std::process::Stdio;
+
+use example::binary;
 use tower_sticky_heavy_tests::in_time;
 
 /// What an example prints.
@@ -19,28 +20,6 @@ async fn run(name: &str) -> String {
     assert!(output.status.success(), "{name} ends well: {errors}\n{said}");
     assert_eq!(errors, "", "{name} has nothing to complain of");
     said
-}
-
-/// The example's binary is a sibling of this test's: `target/<profile>/examples/<name>`.
-fn binary(name: &str) -> PathBuf {
-    let this = std::env::current_exe().unwrap();
-    let profile = this.ancestors().nth(2).unwrap();
-    let binary = profile.join("examples").join(name);
-    if !binary.exists() {
-        // `cargo test --workspace` builds the examples, but a test of this package alone does not.
-        let name_of_profile = match profile.file_name().and_then(|name| name.to_str()) {
-            Some("debug") | None => "dev",
-            Some(name) => name,
-        };
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--example", name, "--profile", name_of_profile])
-            .arg("--target-dir")
-            .arg(profile.parent().unwrap())
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
-            .status();
-        assert!(built.unwrap().success(), "the example is built");
-    }
-    binary
 }
 
 /// The words of the lines that begin like this.

@@ -17,6 +17,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::example::binary;
+
 /// Nothing takes this long, on whatever machine; a test that waits for it has failed.
 pub(crate) const FOREVER: Duration = Duration::from_secs(60);
 
@@ -160,26 +162,4 @@ fn command() -> Command {
     let mut command = Command::new(GATEWAY.get_or_init(|| binary("gateway")));
     command.kill_on_drop(true).stdin(Stdio::null()).env_remove("RUST_LOG");
     command
-}
-
-/// An example's binary is near this test's: `target/<profile>/examples/<name>`.
-pub(crate) fn binary(name: &str) -> PathBuf {
-    let this = std::env::current_exe().unwrap();
-    let profile = this.ancestors().nth(2).unwrap();
-    let binary = profile.join("examples").join(name);
-    if !binary.exists() {
-        // `cargo test` builds the examples, but `cargo test --test gateway` does not.
-        let name_of_profile = match profile.file_name().and_then(|name| name.to_str()) {
-            Some("debug") | None => "dev",
-            Some(name) => name,
-        };
-        let built = std::process::Command::new(env!("CARGO"))
-            .args(["build", "--example", name, "--profile", name_of_profile])
-            .arg("--target-dir")
-            .arg(profile.parent().unwrap())
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status();
-        assert!(built.unwrap().success(), "the example is built");
-    }
-    binary
 }

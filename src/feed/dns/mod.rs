@@ -122,7 +122,7 @@ impl Dns {
 
     /// How long a look-up may take, with all its questions; default 5 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout.min(crate::dispatch::YEAR);
+        self.timeout = timeout.min(crate::clock::YEAR);
         self
     }
 

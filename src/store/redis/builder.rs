@@ -11,7 +11,7 @@ use super::{
     script::Call,
     shared::{Shared, WRITES},
 };
-use crate::{ConfigError, dispatch::YEAR, engine::Source, store::table};
+use crate::{ConfigError, clock::YEAR, engine::Source, store::table};
 
 const DEFAULT_PREFIX: &str = "tower-sticky:";
 const DEFAULT_BUDGET: Duration = Duration::from_millis(5);

@@ -1,0 +1,25 @@
+//! The binary of an example.
+
+use std::{path::PathBuf, process::Command};
+
+/// An example's binary is near this test's: `target/<profile>/examples/<name>`.
+pub(crate) fn binary(name: &str) -> PathBuf {
+    let this = std::env::current_exe().unwrap();
+    let profile = this.ancestors().nth(2).unwrap();
+    let binary = profile.join("examples").join(name);
+    if !binary.exists() {
+        // `cargo test` of all builds the examples, but one test by itself does not.
+        let name_of_profile = match profile.file_name().and_then(|name| name.to_str()) {
+            Some("debug") | None => "dev",
+            Some(name) => name,
+        };
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--package", "tower-sticky", "--example", name])
+            .args(["--profile", name_of_profile, "--target-dir"])
+            .arg(profile.parent().unwrap())
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status();
+        assert!(built.unwrap().success(), "the example is built");
+    }
+    binary
+}
