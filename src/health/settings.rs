@@ -37,8 +37,8 @@ use crate::clock::YEAR;
 /// succeeds. It is redialed in the background, soon and often: see [`redial`](Self::redial). One whose
 /// connections end before any byte of an answer, on a fresh connection or twice in a row, is suspect until
 /// it answers: a probe, or one request at a time as a trial. That is because proxies and load balancers
-/// accept connections for servers that are gone. Both count as
-/// [`connect_failures`](Self::connect_failures).
+/// accept connections for servers that are gone. How many refusals it takes says
+/// [`connect_failures`](Self::connect_failures), where 0 switches off both.
 ///
 /// **Answers.** By option failing answers eject a backend:
 /// [`consecutive_failures`](Self::consecutive_failures) and [`success_rate`](Self::success_rate). It is
@@ -202,7 +202,8 @@ impl<P> Health<P> {
     /// A backend that refused connections is redialed, if its service can be (see
     /// [`Redial`](crate::Redial)); the connection is kept for the next request. Another one gets one
     /// request as a trial when its time has come. A pool makes at most 100 redials a second, first those of
-    /// backends whose sessions wait ([`home_wait`](crate::StickyLayer::home_wait)) or that have sessions.
+    /// backends that have sessions, and at most 1000 beside these for backends whose sessions wait
+    /// ([`home_wait`](crate::StickyLayer::home_wait)).
     #[must_use]
     pub fn redial(mut self, first: Duration, longest: Duration) -> Self {
         let first = sensible(first);
@@ -212,8 +213,8 @@ impl<P> Health<P> {
 
     /// How many connection failures in a row make a backend suspect; 0 for never; default 1.
     ///
-    /// A connection that was refused or timed out is one, and so is a fresh connection that ended before
-    /// any byte of an answer.
+    /// A connection that was refused or timed out is one. Connections that ended before any byte of an answer
+    /// are not counted by this number: two in a row, or a fresh one, make a backend suspect unless it is 0.
     #[must_use]
     pub const fn connect_failures(mut self, failures: u32) -> Self {
         self.settings.connect_failures = failures;
