@@ -90,6 +90,14 @@ pub enum StickyError {
         /// Its error.
         source: BoxError,
     },
+    /// This machine had no file descriptor, local port or memory left for a connection to the backend:
+    /// see [`Shortage`](crate::Shortage). Nothing is held against the backend, and the session stays.
+    Shortage {
+        /// The backend.
+        backend: BackendId,
+        /// Its error.
+        source: BoxError,
+    },
     /// The inner service (the local node or the last resort) failed.
     Inner {
         /// Its error.
@@ -109,6 +117,7 @@ impl StickyError {
             | Self::Unavailable { .. }
             | Self::StoreUnavailable
             | Self::Busy { .. }
+            | Self::Shortage { .. }
             | Self::NotSent { .. } => http::StatusCode::SERVICE_UNAVAILABLE,
             Self::UnknownSession { .. } => http::StatusCode::GONE,
             Self::Backend { source, .. } if is_timeout(source.as_ref()) => {
@@ -123,8 +132,7 @@ impl StickyError {
         }
     }
 
-    /// The gRPC status code of a gRPC response: 14 (UNAVAILABLE) when no backend took the request, or one
-    /// took it and failed; 8 (RESOURCE_EXHAUSTED) when they stayed busy; 9 (FAILED_PRECONDITION) when a
+    /// The gRPC status code of a gRPC response: 14 (UNAVAILABLE) when no backend took the request, one took it and failed, or this machine ran short; 8 (RESOURCE_EXHAUSTED) when they stayed busy; 9 (FAILED_PRECONDITION) when a
     /// strict layer does not know the session; 4 (DEADLINE_EXCEEDED) when there was no answer in time; 1
     /// (CANCELLED) when the request's own body failed; 13 (INTERNAL) when the inner service failed. With feature `tonic`, a `tonic::Status` that a backend
     /// or the inner service failed with says its own.
@@ -145,6 +153,7 @@ impl StickyError {
             | Self::Unavailable { .. }
             | Self::StoreUnavailable
             | Self::NotSent { .. }
+            | Self::Shortage { .. }
             | Self::Backend { .. } => 14,
         }
     }
@@ -156,6 +165,7 @@ impl StickyError {
             | Self::Unavailable { .. }
             | Self::StoreUnavailable
             | Self::Busy { .. }
+            | Self::Shortage { .. }
             | Self::NotSent { .. } => true,
             Self::UnknownSession { .. }
             | Self::Backend { .. }
@@ -171,7 +181,8 @@ impl StickyError {
             | Self::Busy { backend }
             | Self::NotSent { backend, .. }
             | Self::Backend { backend, .. }
-            | Self::Client { backend, .. } => Some(backend),
+            | Self::Client { backend, .. }
+            | Self::Shortage { backend, .. } => Some(backend),
             Self::NoBackend
             | Self::StoreUnavailable
             | Self::UnknownSession { .. }
@@ -197,6 +208,9 @@ impl fmt::Display for StickyError {
             Self::Client { backend, source } => {
                 write!(f, "a request to backend {backend} failed by itself: {source}")
             }
+            Self::Shortage { backend, source } => {
+                write!(f, "this machine ran short on a connection to backend {backend}: {source}")
+            }
             Self::Inner { source } => write!(f, "the inner service failed: {source}"),
         }
     }
@@ -208,6 +222,7 @@ impl Error for StickyError {
             Self::NotSent { source, .. }
             | Self::Backend { source, .. }
             | Self::Client { source, .. }
+            | Self::Shortage { source, .. }
             | Self::Inner { source } => Some(source.as_ref()),
             // Where Tonic looks for a status.
             #[cfg(feature = "tonic")]

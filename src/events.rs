@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
@@ -31,6 +32,16 @@ pub enum Event {
     Replaced {
         /// The backend.
         backend: BackendId,
+    },
+    /// A backend is reached at another address, as its name has moved or its last address refused
+    /// connections: see [`Backends::address_changed`](crate::Backends::address_changed).
+    AddressChanged {
+        /// The backend.
+        backend: BackendId,
+        /// Where it was reached before.
+        from: SocketAddr,
+        /// Where it is reached now.
+        to: SocketAddr,
     },
     /// A backend was removed.
     Left {
@@ -104,6 +115,7 @@ impl Event {
         match self {
             Self::Joined { backend }
             | Self::Replaced { backend }
+            | Self::AddressChanged { backend, .. }
             | Self::Left { backend }
             | Self::State { backend, .. }
             | Self::Mode { backend, .. }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::{
-    BoxError, Hold, OnError, Reason, StickyBody, StickyError,
+    BoxError, Hold, OnError, Reason, Shortage, StickyBody, StickyError,
     backend::{BackendState, Entered, InFlight, Readiness},
     dispatch::{Attempt, Dispatch, LookUp, Next, Patience, Recovery, Trial, observe},
     hand_over::HandOver,
@@ -330,6 +330,9 @@ fn shut<S: Clone>(
 ) -> Next<S> {
     match gate {
         Gate::Failed(source) => {
+            if let Some(shortage) = Shortage::in_chain(source.as_ref()) {
+                return Next::Fail(dispatch.short(&state, shortage, source));
+            }
             let pool = dispatch.core().backends.pool();
             pool.set_readiness(&state, Readiness::Failed);
             dispatch.not_sent(&state, Reason::NotReady, source)

@@ -7,7 +7,7 @@ use http_body::Body;
 use tokio::time::Instant;
 
 use crate::{
-    BoxError, Cause, ClientError, NotSent, Reason, StickyError, Unanswered,
+    BoxError, Cause, ClientError, NotSent, Reason, Shortage, StickyError, Unanswered,
     backend::InFlight,
     dispatch::{Dispatch, Next, Trial},
     health::{Answers, Failure, Judged, is_failure, record_failure},
@@ -77,6 +77,9 @@ pub(crate) fn failed<S: Clone, B: 'static>(
     };
     if ClientError::in_chain(error.as_ref()).is_some() {
         return Err(StickyError::Client { backend: state.id.clone(), source: error });
+    }
+    if let Some(shortage) = Shortage::in_chain(error.as_ref()) {
+        return Err(dispatch.short(state, shortage, error));
     }
     let error = match error.downcast::<NotSent<Request<B>>>() {
         Ok(not_sent) => {

@@ -102,6 +102,7 @@ mod service;
 mod session;
 mod session_id;
 mod session_info;
+mod shortage;
 mod sync;
 mod token;
 mod unreachable;
@@ -146,6 +147,7 @@ pub use self::{
     session::StickySession,
     session_id::SessionId,
     session_info::SessionInfo,
+    shortage::Shortage,
     token::{Key, KeyRing},
     unreachable::{Disconnected, Redial},
     word::{SessionAction, Wish},

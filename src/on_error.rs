@@ -101,7 +101,7 @@ impl sealed::Settle for Respond {
         // What exactly failed is for the log: the client could be anyone.
         let text = match (&error, status) {
             (StickyError::UnknownSession { .. }, _) => "the session is not known; start a new one",
-            (StickyError::Busy { .. }, _) => "busy, try again later",
+            (StickyError::Busy { .. } | StickyError::Shortage { .. }, _) => "busy, try again later",
             (StickyError::Unavailable { .. }, _) => "no server is available for this session",
             (_, StatusCode::SERVICE_UNAVAILABLE) => "no server is available for this session",
             (_, StatusCode::GATEWAY_TIMEOUT) => "the server did not answer in time",

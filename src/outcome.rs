@@ -62,6 +62,8 @@ words! {
         OtherPool = "other-pool",
         /// The body of the request broke off, stalled, was malformed, or had not the announced length.
         ClientError = "client-error",
+        /// This machine had no file descriptor, local port or memory left for a connection.
+        Shortage = "shortage",
     }
 }
 

@@ -6,12 +6,13 @@ use std::{
     time::Duration,
 };
 
+use tokio::runtime::Handle;
 use tower_sticky::{
     BackendOptions, BackendStatus, Backends, ConfigError, PoolError, Stats, proxy::Upstream,
 };
 
 use crate::config::{
-    Settings,
+    self, Humane, Settings,
     file::{self, Zone},
 };
 
@@ -19,21 +20,30 @@ use crate::config::{
 pub(crate) struct Fleet {
     backends: Backends<Upstream>,
     /// Held during every change, so that it and the pool agree.
-    urls: Mutex<BTreeMap<String, String>>,
+    members: Mutex<BTreeMap<String, Member>>,
     connect_timeout: Duration,
     response_timeout: Duration,
     body_timeout: Duration,
+    reach: config::Upstream,
     retry: bool,
+}
+
+/// A backend, and where it is.
+#[derive(Debug)]
+struct Member {
+    url: String,
+    upstream: Upstream,
 }
 
 impl Fleet {
     pub(crate) fn new(settings: &Settings) -> Result<Self, PoolError> {
         let fleet = Self {
             backends: Backends::named(&settings.pool),
-            urls: Mutex::default(),
+            members: Mutex::default(),
             connect_timeout: settings.limits.connect_timeout,
             response_timeout: settings.limits.response_timeout,
             body_timeout: settings.limits.body_timeout,
+            reach: settings.upstream.clone(),
             retry: settings.retry,
         };
         fleet.backends.set_own_zone(settings.zone.as_ref().map(|Zone(zone)| zone.as_str()));
@@ -49,23 +59,24 @@ impl Fleet {
 
     /// Adds a backend; an error when its id is taken.
     pub(crate) fn add(&self, backend: &file::Backend) -> Result<(), PoolError> {
-        let mut urls = self.urls();
-        self.insert(&mut urls, backend)
+        let mut members = self.members();
+        self.insert(&mut members, backend)
     }
 
     /// Adds a backend, or gives the one that is there another URL, weight, limit and place.
     /// Its mode stays. Tells whether it is new.
     pub(crate) fn put(&self, backend: &file::Backend) -> Result<bool, PoolError> {
-        let mut urls = self.urls();
+        let mut members = self.members();
         let id = &backend.id;
-        let Some(url) = urls.get(id) else {
-            self.insert(&mut urls, backend)?;
+        let Some(member) = members.get_mut(id) else {
+            self.insert(&mut members, backend)?;
             return Ok(true);
         };
-        if *url != backend.url {
-            let upstream = self.upstream(&backend.url)?;
-            drop(self.backends.replace(id, upstream)?);
-            urls.insert(id.clone(), backend.url.clone());
+        if member.url != backend.url {
+            let upstream = self.upstream(backend)?;
+            drop(self.backends.replace(id, upstream.clone())?);
+            *member = Member { url: backend.url.clone(), upstream };
+            look_up(member.upstream.clone());
         }
         self.backends.set_weight(id, backend.weight)?;
         self.backends.set_limit(id, backend.max_connections)?;
@@ -75,55 +86,79 @@ impl Fleet {
     }
 
     pub(crate) fn remove(&self, id: &str) -> Result<(), PoolError> {
-        let mut urls = self.urls();
+        let mut members = self.members();
         drop(self.backends.remove(id)?);
-        urls.remove(id);
+        members.remove(id);
         Ok(())
     }
 
     /// All backends, each with its URL, and what became of all requests.
     pub(crate) fn status(&self) -> (Vec<(BackendStatus, String)>, Stats) {
-        let urls = self.urls();
+        let members = self.members();
         let pool = self.backends.snapshot();
         let backends = pool.backends.into_iter().map(|status| {
-            let url = urls.get(status.id.as_str()).cloned().unwrap_or_default();
+            let member = members.get(status.id.as_str());
+            let url = member.map_or(String::new(), |member| member.url.clone());
             (status, url)
         });
         (backends.collect(), pool.stats)
     }
 
+    /// Looks all names up.
+    pub(crate) fn look_up(&self) {
+        self.upstreams().into_iter().for_each(look_up);
+    }
+
     /// The services alone.
-    pub(crate) fn upstreams(&self) -> Result<Vec<Upstream>, ConfigError> {
-        let urls = self.urls();
-        urls.values().map(|url| self.upstream(url)).collect()
+    pub(crate) fn upstreams(&self) -> Vec<Upstream> {
+        self.members().values().map(|member| member.upstream.clone()).collect()
     }
 
     fn insert(
         &self,
-        urls: &mut BTreeMap<String, String>,
+        members: &mut BTreeMap<String, Member>,
         backend: &file::Backend,
     ) -> Result<(), PoolError> {
-        let (id, upstream) = (&backend.id, self.upstream(&backend.url)?);
+        let (id, upstream) = (&backend.id, self.upstream(backend)?);
         let (weight, limit) = (backend.weight, backend.max_connections);
         let mut options = BackendOptions::new().weight(weight).limit(limit).backup(backend.backup);
         if let Some(Zone(zone)) = &backend.zone {
             options = options.zone(zone);
         }
-        self.backends.insert_with(id, upstream, options)?;
-        urls.insert(id.clone(), backend.url.clone());
+        self.backends.insert_with(id, upstream.clone(), options)?;
+        look_up(upstream.clone());
+        members.insert(id.clone(), Member { url: backend.url.clone(), upstream });
         Ok(())
     }
 
-    fn upstream(&self, url: &str) -> Result<Upstream, ConfigError> {
-        Ok(Upstream::new(url)?
+    fn upstream(&self, backend: &file::Backend) -> Result<Upstream, ConfigError> {
+        let resolve_every = backend.resolve_every.map(|Humane(interval)| interval);
+        let upstream = Upstream::new(&backend.url)?
+            .resolve_every(resolve_every.unwrap_or(self.reach.resolve_every))
+            .on_address_change(self.backends.address_listener(&backend.id))
             .connect_timeout(self.connect_timeout)
             .response_timeout(self.response_timeout)
             .body_timeout(self.body_timeout)
             // Who wants no request to be sent twice wants it on the same backend neither.
-            .replay_idempotent(self.retry))
+            .replay_idempotent(self.retry);
+        #[cfg(feature = "dns")]
+        if !self.reach.nameservers.is_empty() {
+            return upstream.name_servers(self.reach.nameservers.iter().copied());
+        }
+        Ok(upstream)
     }
 
-    fn urls(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.urls.lock().unwrap_or_else(PoisonError::into_inner)
+    fn members(&self) -> MutexGuard<'_, BTreeMap<String, Member>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks a backend's name up early, so that the log says it if something is wrong with it. Before the
+/// gateway serves there is nothing to do it on.
+fn look_up(upstream: Upstream) {
+    if let Ok(runtime) = Handle::try_current() {
+        drop(runtime.spawn(async move {
+            let _ = upstream.look_up().await;
+        }));
     }
 }

@@ -15,6 +15,7 @@ mod admin;
 mod cli;
 mod config;
 mod demo;
+mod files;
 mod fleet;
 mod forward;
 mod run;

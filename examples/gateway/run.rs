@@ -14,7 +14,7 @@ use tower_sticky::{PoolError, StickyLayer, proxy::Upstream};
 use crate::{
     admin::{self, Stage},
     config::{self, Error, Settings},
-    demo,
+    demo, files,
     fleet::Fleet,
     forward::ForwardOnly,
     note, say,
@@ -92,6 +92,10 @@ impl Gateway {
         if settings.demo {
             demo::open_shops(&fleet, settings.demo_store.as_ref()).await?;
         }
+        if let Some(problem) = files::raise_limit(settings.limits.connections) {
+            tracing::warn!("{problem}");
+        }
+        fleet.look_up();
         for warning in &settings.warnings {
             tracing::warn!("{warning}");
         }
@@ -109,7 +113,7 @@ impl Gateway {
         };
         let (page, workers) = (listener.local_addr()?, settings.workers);
         let server = if settings.forward_only {
-            let upstreams = fleet.upstreams().map_err(io::Error::other)?;
+            let upstreams = fleet.upstreams();
             if upstreams.is_empty() {
                 return Err(io::Error::other("--forward-only needs a backend"));
             }

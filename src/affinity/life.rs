@@ -141,7 +141,8 @@ pub(super) fn begin(keys: &KeyRing, commit: &Commit<'_>) -> Pin {
 /// another gateway's clock is.
 pub(super) fn keep(pin: Pin, commit: &Commit<'_>) -> Pin {
     let now = (unix_millis(commit.clock) / 1000) as u32;
-    Pin { issued: pin.issued.min(now), seen: now, ..pin }
+    let epoch = commit.plan.epoch.max(pin.epoch);
+    Pin { epoch, issued: pin.issued.min(now), seen: now, ..pin }
 }
 
 /// The pin of a session that goes on at the backend of `commit`.

@@ -1,6 +1,6 @@
 //! The handle through which a pool is seen and changed.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc};
 
 use super::{
     BackendId, BackendOptions, BackendState, BackendStatus, Drain, DrainSignal, Mode, Pool,
@@ -285,6 +285,55 @@ impl<S: Clone> Backends<S> {
     /// When no backend has this id, or when it is the local node.
     pub fn replace(&self, id: &str, service: S) -> Result<S, PoolError> {
         self.pool.replace(id, service)
+    }
+
+    /// Says that a backend is reached at another address now, though it is the same service: for example
+    /// because its name has moved. What its sessions had at the old address they may not have at the new
+    /// one, so each begins a new [epoch](crate::SessionInfo::epoch) with its next request, and
+    /// [events](Self::events) tell of it.
+    ///
+    /// # Errors
+    ///
+    /// When no backend has this id.
+    pub fn address_changed(
+        &self,
+        id: &str,
+        from: SocketAddr,
+        to: SocketAddr,
+    ) -> Result<(), PoolError> {
+        self.pool.address_changed(id, from, to)
+    }
+
+    /// What tells the pool that the backend `id` is reached at another address, to be given to the service
+    /// that finds that out. It does not keep the pool alive, and does nothing when the backend has left.
+    ///
+    /// ```
+    /// # #[cfg(feature = "proxy")]
+    /// # fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_sticky::{Backends, proxy::Upstream};
+    ///
+    /// let backends = Backends::new();
+    /// let upstream = Upstream::new("http://cart.internal:8080")?
+    ///     .on_address_change(backends.address_listener("cart"));
+    /// backends.insert("cart", upstream)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn address_listener(
+        &self,
+        id: &str,
+    ) -> impl Fn(SocketAddr, SocketAddr) + Send + Sync + use<S>
+    where
+        S: Send + Sync,
+    {
+        let (pool, id) = (Arc::downgrade(&self.pool), id.to_owned());
+        move |from, to| {
+            if let Some(pool) = pool.upgrade()
+                && pool.address_changed(&id, from, to).is_err()
+            {
+                tracing::debug!(%id, %from, %to, "a backend that has left changed its address");
+            }
+        }
     }
 
     /// Removes a backend and returns its service. Requests in flight finish on it; its sessions are

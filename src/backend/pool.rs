@@ -3,6 +3,7 @@
 use std::{
     error::Error,
     fmt,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Acquire},
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::{
     Cause, ConfigError, Event, events::Publisher, limiter::Limiter, outcome::Counters,
-    sync::SwapGuard,
+    shortage::ShortageLog, sync::SwapGuard,
 };
 
 /// What all handles of a pool share.
@@ -62,6 +63,7 @@ pub(crate) struct Pool<S> {
     /// How often the pool redials in the background, and how often while somebody waits for that.
     pub(crate) redials: Limiter,
     pub(crate) awaited_redials: Limiter,
+    pub(crate) shortages: ShortageLog,
 }
 
 pub(super) type Rebuild<S> = Arc<dyn Fn(&BackendId) -> Option<S> + Send + Sync>;
@@ -127,6 +129,22 @@ impl<S: Clone> Pool<S> {
         Ok(old)
     }
 
+    /// The backend is reached at another address now.
+    pub(super) fn address_changed(
+        &self,
+        id: &str,
+        from: SocketAddr,
+        to: SocketAddr,
+    ) -> Result<(), PoolError> {
+        let _changing = lock(&self.changing);
+        let snapshot = self.load();
+        let state = &snapshot.index().states()[position(&snapshot, id)?];
+        state.begin_epoch();
+        self.publish(snapshot.members.clone());
+        self.events.publish(|| Event::AddressChanged { backend: state.id.clone(), from, to });
+        Ok(())
+    }
+
     /// Replaces the service of a backend whose readiness failed, if there is a way to.
     pub(crate) fn rebuild(&self, id: &BackendId) {
         let rebuild = lock(&self.rebuild).clone();
@@ -164,6 +182,7 @@ impl<S> Pool<S> {
             wake: Arc::new(Notify::new()),
             redials: Limiter::new(100),
             awaited_redials: Limiter::new(1000),
+            shortages: ShortageLog::default(),
         }
     }
 

@@ -101,7 +101,7 @@ impl<S> Snapshot<S> {
 fn owners(index: &Index) -> u64 {
     let ranked = index.ranked().zip(&index.states).map(|((tag, weight), state)| {
         let serves = state.mode() != Mode::Disabled && state.gate().is_well();
-        (tag, weight << 1 | u32::from(serves))
+        (tag ^ state.epoch(), weight << 1 | u32::from(serves))
     });
     hash::signature(ranked)
 }

@@ -29,6 +29,7 @@ use super::{
 use super::{owner::Mark, pool::lock};
 use crate::{
     Failover,
+    clock::{SystemClock, unix_millis},
     health::{self, LookId, Ramp},
 };
 
@@ -36,6 +37,9 @@ pub(crate) struct BackendState {
     pub(crate) id: BackendId,
     pub(crate) tag: u64,
     gate: AtomicU8,
+    /// The epoch in which its sessions are at least: it has had another address since that Unix time in
+    /// milliseconds. 0 for none.
+    epoch: AtomicU64,
     /// How often it was given another service.
     services: AtomicU32,
     /// Whether a good answer would change the evidence.
@@ -79,6 +83,7 @@ impl BackendState {
             id,
             tag,
             gate: AtomicU8::new(0),
+            epoch: AtomicU64::new(0),
             services: AtomicU32::new(0),
             noted: AtomicBool::new(false),
             ejected: AtomicBool::new(false),
@@ -115,6 +120,20 @@ impl BackendState {
             2 => Gate::Suspect,
             _ => Gate::Down,
         }
+    }
+
+    /// The epoch in which its sessions are at least.
+    #[inline]
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Relaxed)
+    }
+
+    /// Whatever its sessions had there is not there any more: they begin a new epoch. The caller publishes.
+    pub(super) fn begin_epoch(&self) {
+        // After those that have begun within this millisecond.
+        let after_all = unix_millis(&SystemClock).saturating_add(1);
+        let next = |epoch: u64| Some(after_all.max(epoch.saturating_add(1)));
+        let _ = self.epoch.fetch_update(Relaxed, Relaxed, next);
     }
 
     /// How often it was given another service: what a request learns from one that it has not any more

@@ -14,6 +14,7 @@ use crate::{
     layer::Core,
     session::Held,
     strategy::Candidate,
+    token::Pin,
 };
 
 impl<S> Dispatch<S> {
@@ -80,6 +81,8 @@ impl<S> Dispatch<S> {
             Verdict::Assigned if self.by_key => Some(Change::Keep),
             Verdict::Assigned => Some(Change::Assign),
             Verdict::Moved => Some(Change::Move),
+            // Its address is another one since: the session begins a new epoch.
+            Verdict::Pinned if self.is_outdated(state) => Some(Change::Refresh),
             // The pin stays where it is, and stays alive.
             Verdict::Pinned | Verdict::Borrowed if self.refresh => Some(Change::Refresh),
             Verdict::Pinned | Verdict::Borrowed => Some(Change::Keep),
@@ -97,6 +100,22 @@ impl<S> Dispatch<S> {
             tracing::error!(backend = %state.id, "a pinned request was served elsewhere: a bug");
         }
         self.settle(Some(&state.id), response.extensions_mut());
+    }
+
+    /// Whether the pin is of an epoch before the one in which the sessions of its backend are.
+    #[inline]
+    fn is_outdated(&self, backend: &BackendState) -> bool {
+        let epoch = backend.epoch();
+        epoch > 0
+            && self.pin.is_some_and(|pin| {
+                pin.session != 0 && pin.backend == backend.tag && pin.epoch < epoch
+            })
+    }
+
+    /// The epoch of a pin that stays, as `backend` sees it.
+    #[inline]
+    pub(super) fn epoch_at(&self, pin: &Pin, backend: &BackendState) -> u64 {
+        if pin.backend == backend.tag { pin.epoch.max(backend.epoch()) } else { pin.epoch }
     }
 
     /// What was noted for the answer is kept until it has ended, and whose it is.
@@ -121,9 +140,10 @@ impl<S> Dispatch<S> {
         // The way of a pinned request asks for none of this.
         let plan = match change {
             Change::Assign | Change::Move => self.plan(),
-            Change::Keep | Change::Refresh => {
-                Plan { session: None, epoch: self.pin.map_or(0, |pin| pin.epoch) }
-            }
+            Change::Keep | Change::Refresh => Plan {
+                session: None,
+                epoch: self.pin.map_or(0, |pin| self.epoch_at(&pin, backend)),
+            },
         };
         let (core, began) = (&*self.core, Cell::new(0));
         let commit = Commit {
@@ -144,7 +164,7 @@ impl<S> Dispatch<S> {
         let issued = match &self.held {
             None => core.affinity.respond(&commit, &mut self.notes, response.headers_mut()),
             Some((held, version)) => {
-                if matches!(change, Change::Assign | Change::Move) {
+                if matches!(change, Change::Assign | Change::Move) || self.is_outdated(backend) {
                     held.pin(backend, *version, plan.epoch, unix_millis(&*core.clock));
                 }
                 false
@@ -275,8 +295,10 @@ impl<S> Dispatch<S> {
     pub(crate) fn rejected(&mut self, error: &StickyError) {
         tracing::debug!(error = %error, "no answer from a backend");
         self.verdict = Verdict::Rejected;
-        if matches!(error, StickyError::Client { .. }) {
-            self.reason = Some(Reason::ClientError);
+        match error {
+            StickyError::Client { .. } => self.reason = Some(Reason::ClientError),
+            StickyError::Shortage { .. } => self.reason = Some(Reason::Shortage),
+            _ => {}
         }
         self.count(error.backend());
     }

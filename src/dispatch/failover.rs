@@ -10,7 +10,7 @@ use super::{
     candidates::{Parked, Remaining},
 };
 use crate::{
-    BackendId, BoxError, Failover, Reason, StickyError, Verdict,
+    BackendId, BoxError, Failover, Reason, Shortage, StickyError, Verdict,
     backend::{BackendState, Gate, Mode, Snapshot},
     health::Access,
     unreachable::Sendings,
@@ -271,6 +271,18 @@ impl<S: Clone> Dispatch<S> {
             remaining.give_up();
         }
         self.next(Some(state.tag))
+    }
+
+    /// This machine has nothing left for a connection. Whoever is asked next would need one, too.
+    #[cold]
+    pub(crate) fn short(
+        &mut self,
+        state: &BackendState,
+        shortage: Shortage,
+        source: BoxError,
+    ) -> StickyError {
+        self.core.backends.pool().shortages.note(shortage, &source);
+        StickyError::Shortage { backend: state.id.clone(), source }
     }
 
     /// Notes why a backend does not serve the request, and what that makes of a pin to it.

@@ -56,7 +56,10 @@ impl<S> Dispatch<S> {
             }
             return;
         }
-        let plan = self.plan();
+        let mut plan = self.plan();
+        if let Some(pin) = self.pin.filter(|_| self.verdict == Verdict::Pinned) {
+            plan.epoch = self.epoch_at(&pin, state);
+        }
         let core = &*self.core;
         let telling = core.options.telling;
         // A plain token knows neither session nor epoch, and a request that passes by has none.

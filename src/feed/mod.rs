@@ -33,6 +33,8 @@ mod target;
 
 #[cfg(feature = "dns")]
 pub use self::dns::Dns;
+#[cfg(all(feature = "dns", feature = "proxy"))]
+pub(crate) use self::dns::uncached;
 pub use self::{
     future::{Feed, Leave},
     report::{FeedEnd, FeedHandle, FeedStats},

@@ -42,6 +42,9 @@ pub(crate) fn in_chain(error: StickyError) -> StickyError {
         StickyError::Backend { backend, source } => {
             StickyError::Backend { backend, source: with_status(source) }
         }
+        StickyError::Shortage { backend, source } => {
+            StickyError::Shortage { backend, source: with_status(source) }
+        }
         StickyError::Client { backend, source } => {
             StickyError::Client { backend, source: with_status(source) }
         }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{Failure, LookId, Settings, record_failure};
 use crate::{
-    BoxError, Cause, TimedOut,
+    BoxError, Cause, Shortage, TimedOut,
     backend::{BackendState, Pool},
     unreachable::{Redialer, Refusal},
 };
@@ -86,6 +86,11 @@ where
         let Some(pool) = pool.upgrade() else { return };
         match result {
             Ok(()) => note_connection(&pool, &open.state, generation, &settings),
+            // The redial says nothing about the backend; the next one may.
+            Err(error) if Shortage::in_chain(error.as_ref()).is_some() => {
+                let backoff = settings.backoff(open.state.tag);
+                open.state.sources().evidence.looks.fail(open.look, &backoff, Instant::now());
+            }
             Err(error) => note_refusal(&pool, &open, generation, &error, began, &settings),
         }
         drop(open);

@@ -17,7 +17,7 @@ use tower_service::Service;
 
 use super::{AnyProbe, Settings};
 use crate::{
-    BoxError, Cause,
+    BoxError, Cause, Shortage,
     backend::{BackendState, Members, Mode, Pool},
     strategy::Chance,
     unreachable::Refusal,
@@ -214,7 +214,7 @@ impl ProbeFailure {
     }
 }
 
-/// Probes once. `None` is no result: the service had no room.
+/// Probes once. `None` is no result: the service, or this machine, had no room.
 async fn ask<S, Req>(task: &Task<S>, mut service: S) -> Option<Result<(), ProbeFailure>>
 where
     S: Service<Req> + Send + 'static,
@@ -231,6 +231,8 @@ where
         }
         let probing = task.probe.probe(service, &task.state.id);
         match timeout(limit, probing).await {
+            // Without a connection there was no probe.
+            Ok(Err(error)) if Shortage::in_chain(error.as_ref()).is_some() => None,
             Ok(result) => Some(result.map_err(|error| ProbeFailure::of(&error))),
             Err(_) => Some(Err(ProbeFailure::new(format!("it did not answer within {limit:?}")))),
         }

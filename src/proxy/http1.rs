@@ -19,18 +19,14 @@ use hyper::{
     client::conn::{TrySendError, http1},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout},
-};
+use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     io::{Heard, Socket},
     request_body::RequestBody,
-    target::Place,
     timer::Timer,
 };
-use crate::{BoxError, TimedOut};
+use crate::BoxError;
 
 /// What a connection answers to a request. Boxed, because hyper's future has no name.
 pub(super) type Answer = Pin<
@@ -50,25 +46,15 @@ pub(super) struct Http1 {
     /// Where in the pool it belongs. It always goes back there, as its socket is registered with
     /// that thread's runtime.
     pub(super) shard: usize,
-}
-
-/// Connects the socket, within `limit`, name lookup included.
-pub(super) async fn connect(place: &Place, limit: Duration) -> Result<TcpStream, BoxError> {
-    let connecting = async {
-        match place {
-            Place::Addr(addr) => TcpStream::connect(addr).await,
-            Place::Name(name, port) => TcpStream::connect((name.as_str(), *port)).await,
-        }
-    };
-    let stream = timeout(limit, connecting).await.map_err(|_| TimedOut::CONNECT)??;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+    /// Of the backend's address: see [`Address`](super::address::Address).
+    pub(super) generation: u64,
 }
 
 impl Http1 {
     pub(super) async fn new(
         stream: TcpStream,
         shard: usize,
+        generation: u64,
         response_timeout: Duration,
     ) -> Result<Box<Self>, BoxError> {
         let (socket, heard) = Socket::new(stream);
@@ -81,6 +67,7 @@ impl Http1 {
             reused: false,
             idle_since: Instant::now(),
             shard,
+            generation,
         }))
     }
 

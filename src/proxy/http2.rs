@@ -15,11 +15,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::Semaphore;
 
 use super::{
-    http1::{Answer, connect},
+    address::Address,
+    http1::Answer,
     io::{Heard, Socket},
     pool::{shard_count, thread_slot},
     request_body::RequestBody,
-    target::Place,
 };
 use crate::BoxError;
 
@@ -28,6 +28,8 @@ use crate::BoxError;
 pub(super) struct Http2 {
     sender: http2::SendRequest<RequestBody>,
     heard: Arc<Heard>,
+    /// Of the backend's address: see [`Address`].
+    generation: u64,
     /// Whether this handle came from the shelf, so that the connection may have died unnoticed.
     pub(super) reused: bool,
 }
@@ -88,17 +90,22 @@ impl Shared {
         Self { shards: (0..shard_count()).map(shard).collect() }
     }
 
-    /// This thread's connection, if it is open.
-    pub(super) fn get(&self) -> Option<Http2> {
-        self.shards[thread_slot() % self.shards.len()].get()
+    /// This thread's connection of that generation, if it is open.
+    pub(super) fn get(&self, generation: u64) -> Option<Http2> {
+        self.shards[thread_slot() % self.shards.len()].get(generation)
     }
 
     /// This thread's connection, dialed if need be.
-    pub(super) async fn dial(&self, place: &Place, limit: Duration) -> Result<Http2, BoxError> {
+    pub(super) async fn dial(
+        &self,
+        address: &Arc<Address>,
+        limit: Duration,
+        redials: bool,
+    ) -> Result<Http2, BoxError> {
         let shard = &self.shards[thread_slot() % self.shards.len()];
         let failed_before = shard.failures.load(Ordering::Acquire);
         let _turn = shard.turn.acquire().await?;
-        if let Some(open) = shard.get() {
+        if let Some(open) = shard.get(address.generation()) {
             return Ok(open);
         }
         if shard.failures.load(Ordering::Acquire) != failed_before {
@@ -108,7 +115,7 @@ impl Shared {
                 return Err(SharedError(error).into());
             }
         }
-        match open(place, limit).await {
+        match open(address, limit, redials).await {
             Ok(http2) => {
                 let shelved = Http2 { reused: true, ..http2.clone() };
                 *lock(&shard.current) = Some(shelved);
@@ -138,23 +145,30 @@ impl Shared {
 }
 
 impl Shard {
-    fn get(&self) -> Option<Http2> {
-        lock(&self.current).as_ref().filter(|open| !open.has_ended()).cloned()
+    fn get(&self, generation: u64) -> Option<Http2> {
+        let current = lock(&self.current);
+        let open = current.as_ref()?;
+        (open.generation == generation && !open.has_ended()).then(|| open.clone())
+    }
+
+    fn is_open(&self) -> bool {
+        lock(&self.current).as_ref().is_some_and(|open| !open.has_ended())
     }
 }
 
-async fn open(place: &Place, limit: Duration) -> Result<Http2, BoxError> {
-    let stream = connect(place, limit).await?;
+async fn open(address: &Arc<Address>, limit: Duration, redials: bool) -> Result<Http2, BoxError> {
+    let (stream, generation) = address.connect(limit, redials).await?;
+    stream.set_nodelay(true)?;
     let (socket, heard) = Socket::new(stream);
     let handshake = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(socket));
     let (sender, driver) = handshake.await?;
     drop(tokio::spawn(driver));
-    Ok(Http2 { sender, heard, reused: false })
+    Ok(Http2 { sender, heard, generation, reused: false })
 }
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let open = self.shards.iter().filter(|shard| shard.get().is_some()).count();
+        let open = self.shards.iter().filter(|shard| shard.is_open()).count();
         f.debug_struct("Shared").field("open", &open).finish_non_exhaustive()
     }
 }

@@ -1,6 +1,7 @@
 //! [`Upstream`]: an HTTP/1.1 or HTTP/2 backend over hyper, with what a reverse proxy owes to both of
 //! its sides.
 
+mod address;
 mod exchange;
 mod forwarded;
 mod future;
@@ -10,6 +11,7 @@ mod http2;
 mod io;
 mod pool;
 mod request_body;
+mod resolve;
 mod response_body;
 mod target;
 mod timer;
@@ -17,6 +19,7 @@ mod tunnel;
 mod upstream;
 
 pub use future::UpstreamFuture;
+pub use resolve::Resolve;
 pub use response_body::UpstreamBody;
 pub use upstream::Upstream;
 

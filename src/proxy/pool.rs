@@ -4,8 +4,8 @@ use std::{
     cell::Cell,
     fmt, mem,
     sync::{
-        Arc, Mutex, MutexGuard, Weak,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, LazyLock, Mutex, MutexGuard, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -43,6 +43,8 @@ pub(super) struct Pool {
     shards: Box<[Shard]>,
     max_idle: usize,
     idle_timeout: Duration,
+    /// Of the connections that may be used: see [`Address`](super::address::Address).
+    generation: AtomicU64,
     /// Whether the task runs that closes what is idle for too long.
     sweeping: AtomicBool,
     /// Ends that task when the pool is gone.
@@ -69,6 +71,7 @@ impl Pool {
             shards: (0..shard_count()).map(|_| Shard::default()).collect(),
             max_idle,
             idle_timeout,
+            generation: AtomicU64::new(0),
             sweeping: AtomicBool::new(false),
             gone: Arc::default(),
         }
@@ -79,8 +82,11 @@ impl Pool {
         thread_slot() % self.shards.len()
     }
 
-    /// An idle connection that is open as far as can be known.
-    pub(super) fn take(&self) -> Option<Box<Http1>> {
+    /// An idle connection of that generation that is open as far as can be known.
+    pub(super) fn take(&self, generation: u64) -> Option<Box<Http1>> {
+        if self.generation.load(Ordering::Relaxed) < generation {
+            self.close_older(generation);
+        }
         let shard = &self.shards[self.shard()];
         loop {
             // The lock is not held while a connection is looked at.
@@ -91,7 +97,8 @@ impl Pool {
                 drop(old);
                 return None;
             }
-            if connection.is_usable() {
+            let is_current = connection.generation >= generation;
+            if is_current && connection.is_usable() {
                 return Some(connection);
             }
         }
@@ -101,7 +108,10 @@ impl Pool {
     pub(super) fn put(self: &Arc<Self>, mut connection: Box<Http1>) {
         // What is known is enough here: it is looked at again when it is taken. Only the very end of
         // an answer may still have to be noticed.
-        if self.max_idle == 0 || !(connection.is_idle() || connection.is_usable()) {
+        let is_wanted = self.max_idle > 0
+            && connection.generation >= self.generation.load(Ordering::Relaxed)
+            && (connection.is_idle() || connection.is_usable());
+        if !is_wanted {
             return;
         }
         connection.idle_since = Instant::now();
@@ -118,6 +128,7 @@ impl Pool {
         if self.sweeping.load(Ordering::Relaxed) || self.sweeping.swap(true, Ordering::AcqRel) {
             return;
         }
+        all_pools().add(self);
         // Often enough that nothing is idle for more than one and a half times the timeout.
         let period = (self.idle_timeout / 2).max(Duration::from_millis(10));
         let (sweeper, gone) = (Sweeper(Arc::downgrade(self)), self.gone.clone());
@@ -130,6 +141,31 @@ impl Pool {
                 }
             }
         }));
+    }
+
+    /// Closes the connections of generations before this one.
+    #[cold]
+    fn close_older(&self, generation: u64) {
+        self.generation.fetch_max(generation, Ordering::Relaxed);
+        for shard in &self.shards {
+            let mut idle = shard.lock();
+            let (kept, closed): (Idle, Idle) =
+                mem::take(&mut *idle).into_iter().partition(|it| it.generation >= generation);
+            *idle = kept;
+            drop(idle);
+            drop(closed);
+        }
+    }
+
+    /// Closes up to `most` of the connections that have been idle for longest. Tells how many.
+    fn close_oldest(&self, most: usize) -> usize {
+        let mut closed = Idle::new();
+        for shard in &self.shards {
+            let mut idle = shard.lock();
+            let count = (most - closed.len()).min(idle.len());
+            closed.extend(idle.drain(..count));
+        }
+        closed.len()
     }
 
     /// Closes what is closed at the other end or idle for too long. Whether anything is left.
@@ -152,6 +188,41 @@ impl Pool {
         }
         left
     }
+}
+
+/// The pools of this process that have, or had, idle connections: file descriptors are its, and not a
+/// backend's.
+#[derive(Default)]
+struct AllPools {
+    pools: Vec<Weak<Pool>>,
+    /// How many there may be before those that are gone are looked for.
+    enough: usize,
+}
+
+fn all_pools() -> MutexGuard<'static, AllPools> {
+    static ALL: LazyLock<Mutex<AllPools>> = LazyLock::new(Mutex::default);
+    ALL.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl AllPools {
+    fn add(&mut self, pool: &Arc<Pool>) {
+        if self.pools.len() >= self.enough {
+            let this = Arc::as_ptr(pool);
+            self.pools.retain(|it| it.strong_count() > 0 && !std::ptr::eq(it.as_ptr(), this));
+            self.enough = 2 * self.pools.len() + 16;
+        }
+        self.pools.push(Arc::downgrade(pool));
+    }
+}
+
+/// Closes up to `most` idle connections of this process, so that another one has room. Tells how many.
+pub(super) fn make_room(most: usize) -> usize {
+    let pools: Vec<_> = all_pools().pools.iter().filter_map(Weak::upgrade).collect();
+    let mut closed = 0;
+    for pool in pools {
+        closed += pool.close_oldest(most - closed);
+    }
+    closed
 }
 
 impl Drop for Pool {

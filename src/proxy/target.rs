@@ -1,6 +1,9 @@
 //! Where a backend is: its URL, taken apart once.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use http::{HeaderValue, Uri};
 
@@ -18,6 +21,15 @@ pub(super) enum Protocol {
 pub(super) enum Place {
     Addr(SocketAddr),
     Name(String, u16),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Addr(addr) => addr.fmt(f),
+            Self::Name(name, port) => write!(f, "{name}:{port}"),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

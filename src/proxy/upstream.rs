@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::SocketAddr,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -10,24 +11,32 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tower_service::Service;
 
 use super::{
-    UpstreamBody, UpstreamFuture,
+    Resolve, UpstreamBody, UpstreamFuture,
+    address::{Address, Lookups},
     exchange::Link,
     forwarded::Via,
     future::Dial,
-    http1::{self, Http1},
+    http1::Http1,
     http2::Shared,
-    pool::Pool,
+    pool::{Pool, make_room},
+    resolve::{Resolver, System},
     target::{Protocol, Target},
     timer::Timer,
 };
 use crate::{
-    BoxError, ConfigError, Redial,
+    BoxError, ConfigError, Redial, Shortage,
+    clock::later,
     unreachable::{Redialer, Unreachable},
 };
+
+/// How many idle connections are closed to make room for one.
+const ROOM: usize = 32;
+/// How long to wait when there are none.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// An HTTP backend, as a Tower service: forwards requests as a reverse proxy should.
 ///
@@ -85,6 +94,8 @@ pub struct Upstream {
 /// What every request of a backend shares.
 pub(super) struct Inner {
     pub(super) target: Target,
+    lookups: Lookups,
+    address: Arc<Address>,
     pub(super) via: Option<Via>,
     pub(super) connect_timeout: Duration,
     pub(super) response_timeout: Duration,
@@ -97,16 +108,37 @@ pub(super) struct Inner {
 }
 
 impl Upstream {
-    /// The backend at `url`: `http://host:port`, or `http://host` for port 80. A name is looked up
-    /// each time a connection is made.
+    /// The backend at `url`: `http://host:port`, or `http://host` for port 80.
+    ///
+    /// # Names
+    ///
+    /// A name is looked up when the first connection is made, and again every
+    /// [`resolve_every`](Self::resolve_every) as long as it is used. Of its addresses one is used at a
+    /// time: the first that accepts a connection, for as long as the name has it. When the name has it no
+    /// more, its connections are not used for new requests, and the first of the other addresses that
+    /// accepts is used; requests in flight finish. While the name cannot be looked up the addresses that
+    /// were found before are used on.
+    ///
+    /// An address that refuses connections is the backend refusing them. Only when a
+    /// [redial](crate::Redial) is refused, too, the next address is used; without redials, as outside of a
+    /// layer, when it has refused for a second. [`on_address_change`](Self::on_address_change) hears of
+    /// each change.
+    ///
+    /// A name with several servers behind it, of which each has sessions of its own, is better followed
+    /// with [`Backends::follow_dns`](crate::Backends), which makes each a backend.
     ///
     /// # Errors
     ///
     /// When `url` is not of that form: another scheme (`https` is not built yet), user information,
     /// a path other than `/`, a query or a fragment.
     pub fn new(url: &str) -> Result<Self, ConfigError> {
+        let target = Target::parse(url)?;
+        let every = Duration::from_secs(5);
+        let lookups = Lookups { resolver: Resolver::new(System), every, on_change: None };
         Ok(Self::build(Inner {
-            target: Target::parse(url)?,
+            address: Arc::new(Address::new(target.place.clone(), lookups.clone())),
+            target,
+            lookups,
             via: Some(Via::formatted("tower-sticky")),
             connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_secs(60),
@@ -123,6 +155,8 @@ impl Upstream {
     fn build(mut inner: Inner) -> Self {
         inner.pool = Arc::new(Pool::new(inner.max_idle, inner.idle_timeout));
         inner.http2 = Shared::new();
+        let place = inner.target.place.clone();
+        inner.address = Arc::new(Address::new(place, inner.lookups.clone()));
         Self { inner: Arc::new(inner) }
     }
 
@@ -131,6 +165,8 @@ impl Upstream {
         let mut inner = Inner {
             target: old.target.clone(),
             via: old.via.clone(),
+            lookups: old.lookups.clone(),
+            address: old.address.clone(),
             pool: old.pool.clone(),
             http2: Shared::new(),
             ..*old
@@ -184,6 +220,56 @@ impl Upstream {
         self.with(|inner| inner.idle_timeout = limit)
     }
 
+    /// How often the URL's name is looked up again while it is used, at least every 10 ms; default 5 s. It
+    /// means nothing where the URL has an address.
+    #[must_use]
+    pub fn resolve_every(self, interval: Duration) -> Self {
+        self.with(|inner| inner.lookups.every = interval.max(Duration::from_millis(10)))
+    }
+
+    /// What looks the URL's name up; default: the system's resolver.
+    #[must_use]
+    pub fn resolver(self, resolver: impl Resolve) -> Self {
+        self.with(|inner| inner.lookups.resolver = Resolver::new(resolver))
+    }
+
+    /// Looks the URL's name up at these name servers, over UDP, and over TCP when an answer is too long.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    #[cfg(feature = "dns")]
+    pub fn name_servers(
+        self,
+        servers: impl IntoIterator<Item = SocketAddr>,
+    ) -> Result<Self, ConfigError> {
+        let resolver = crate::feed::uncached(servers.into_iter().collect())?;
+        Ok(self.resolver(resolver))
+    }
+
+    /// Calls `heard` with the old and the new address whenever another address is used. For a pool, see
+    /// [`Backends::address_listener`](crate::Backends::address_listener).
+    #[must_use]
+    pub fn on_address_change(
+        self,
+        heard: impl Fn(SocketAddr, SocketAddr) + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|inner| inner.lookups.on_change = Some(Arc::new(heard)))
+    }
+
+    /// Looks the URL's name up now, so that the first request does not have to wait for it and the log
+    /// says early if something is wrong with it.
+    ///
+    /// # Errors
+    ///
+    /// When no address is known.
+    pub async fn look_up(&self) -> Result<(), BoxError> {
+        match self.inner.address.usable() {
+            Some(_) => Ok(()),
+            None => self.inner.address.look_up(later(self.inner.connect_timeout)).await,
+        }
+    }
+
     /// Whether an idempotent request without a body (RFC 9110, section 9.2.2) may be repeated when
     /// its connection ended before any byte of an answer; default `true`.
     ///
@@ -212,10 +298,11 @@ impl Upstream {
 impl Inner {
     /// A connection that is there already.
     pub(super) fn idle(&self) -> Option<Link> {
+        let generation = self.address.usable()?;
         match self.target.protocol {
-            Protocol::Http1 => self.pool.take().map(Link::Http1),
+            Protocol::Http1 => self.pool.take(generation).map(Link::Http1),
             Protocol::Http2 => {
-                let connection = self.http2.get()?;
+                let connection = self.http2.get(generation)?;
                 Some(Link::Http2(connection, Timer::new(self.response_timeout)))
             }
         }
@@ -225,24 +312,40 @@ impl Inner {
     pub(super) fn dial(self: Arc<Self>) -> Dial {
         Box::pin(async move {
             let began = Instant::now();
-            self.connect().await.map_err(|error| {
+            self.connect(false).await.map_err(|error| {
                 let redialer = Redialer::new(Upstream { inner: self.clone() });
                 Unreachable::new(error, began, redialer).into()
             })
         })
     }
 
-    async fn connect(&self) -> Result<Link, BoxError> {
-        let (place, limit) = (&self.target.place, self.connect_timeout);
+    /// Connects. When this machine has nothing left for that, room is made, and it is tried once more.
+    async fn connect(&self, redials: bool) -> Result<Link, BoxError> {
+        let deadline = later(self.connect_timeout);
+        match self.connect_once(self.connect_timeout, redials).await {
+            Err(error) if Shortage::in_chain(error.as_ref()).is_some() => {
+                let left = || deadline.saturating_duration_since(Instant::now());
+                if make_room(ROOM) == 0 {
+                    sleep(PAUSE.min(left() / 2)).await;
+                }
+                self.connect_once(left(), redials).await
+            }
+            result => result,
+        }
+    }
+
+    async fn connect_once(&self, limit: Duration, redials: bool) -> Result<Link, BoxError> {
         match self.target.protocol {
             Protocol::Http1 => {
                 let shard = self.pool.shard();
-                let stream = http1::connect(place, limit).await?;
-                let connection = Http1::new(stream, shard, self.response_timeout).await?;
+                let (stream, generation) = self.address.connect(limit, redials).await?;
+                stream.set_nodelay(true)?;
+                let timeout = self.response_timeout;
+                let connection = Http1::new(stream, shard, generation, timeout).await?;
                 Ok(Link::Http1(connection))
             }
             Protocol::Http2 => {
-                let connection = self.http2.dial(place, limit).await?;
+                let connection = self.http2.dial(&self.address, limit, redials).await?;
                 Ok(Link::Http2(connection, Timer::new(self.response_timeout)))
             }
         }
@@ -252,7 +355,7 @@ impl Inner {
 /// Opens a connection and keeps it for the next request of its runtime thread.
 impl Redial for Upstream {
     async fn redial(&self) -> Result<(), BoxError> {
-        if let Link::Http1(connection) = self.inner.connect().await? {
+        if let Link::Http1(connection) = self.inner.connect(true).await? {
             self.inner.pool.put(connection);
         }
         Ok(())
@@ -282,6 +385,7 @@ impl fmt::Debug for Upstream {
         let inner = &*self.inner;
         f.debug_struct("Upstream")
             .field("host", &inner.target.host)
+            .field("address", &inner.address)
             .field("protocol", &inner.target.protocol)
             .field("connect_timeout", &inner.connect_timeout)
             .field("response_timeout", &inner.response_timeout)

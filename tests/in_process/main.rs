@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 
+mod address_changed;
 mod affinity;
 mod chain;
 mod contract;
@@ -28,6 +29,7 @@ mod rebalance;
 mod redial;
 mod session_data;
 mod session_info;
+mod shortage;
 mod slow_start;
 mod streams;
 mod strict;

@@ -3,10 +3,11 @@
 use std::{
     convert::Infallible,
     future::Future,
+    io,
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicI32, AtomicU16, AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll, Waker},
     time::{Duration, SystemTime},
@@ -43,6 +44,8 @@ pub struct Told {
     pub refuses: AtomicBool,
     /// The connection is accepted, and closed before the request is sent.
     pub closes: AtomicBool,
+    /// This machine has no socket left: the number of the error, or 0.
+    pub short: AtomicI32,
     /// Whoever is refused is told how to redial.
     pub redialable: AtomicBool,
     /// Redials do not come to an end.
@@ -87,6 +90,7 @@ impl Node {
             failed: false.into(),
             refuses: false.into(),
             closes: false.into(),
+            short: 0.into(),
             redialable: false.into(),
             redials_hang: false.into(),
             redialed: 0.into(),
@@ -129,7 +133,11 @@ impl Told {
         while self.redials_hang.load(SeqCst) {
             after(10).await;
         }
-        if self.refuses.load(SeqCst) { Err("refused again".into()) } else { Ok(()) }
+        match self.short.load(SeqCst) {
+            0 if self.refuses.load(SeqCst) => Err("refused again".into()),
+            0 => Ok(()),
+            error => Err(io::Error::from_raw_os_error(error).into()),
+        }
     }
 
     pub fn set_busy(&self, busy: bool) {
@@ -177,6 +185,10 @@ impl Service<Request<Body>> for Node {
         self.ready = false;
         let (told, name) = (self.told.clone(), self.name);
         Box::pin(async move {
+            if told.short.load(SeqCst) != 0 {
+                let error = io::Error::from_raw_os_error(told.short.load(SeqCst));
+                return Err(NotSent::new(request, error).into());
+            }
             if told.refuses.load(SeqCst) {
                 return Err(told.refuse(request));
             }

@@ -7,6 +7,7 @@ mod client_faults;
 mod failures;
 mod http1;
 mod http2;
+mod names;
 mod probes;
 mod redial;
 mod rules;

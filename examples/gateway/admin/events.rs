@@ -70,6 +70,14 @@ fn describe(event: &Event) -> (&'static str, Value) {
     match event {
         Event::Joined { backend } => ("joined", json!({ "backend": backend.as_str() })),
         Event::Replaced { backend } => ("replaced", json!({ "backend": backend.as_str() })),
+        Event::AddressChanged { backend, from, to } => (
+            "address-changed",
+            json!({
+                "backend": backend.as_str(),
+                "from": from.to_string(),
+                "to": to.to_string(),
+            }),
+        ),
         Event::Left { backend } => ("left", json!({ "backend": backend.as_str() })),
         Event::State { backend, from, to, cause } => (
             "state",

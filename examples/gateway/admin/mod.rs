@@ -94,6 +94,7 @@ async fn replace(
 ) -> Result<Response, Problem> {
     let new: NewBackend = json::parse(&body)?;
     let backend = file::Backend {
+        resolve_every: None,
         id,
         url: new.url,
         weight: new.weight,

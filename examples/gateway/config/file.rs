@@ -15,6 +15,7 @@ pub(crate) struct File {
     pub(crate) server_timing: bool,
     pub(crate) zone: Option<Zone>,
     pub(crate) limits: Limits,
+    pub(crate) upstream: Upstream,
     pub(crate) affinity: Option<Vec<Affinity>>,
     pub(crate) strict: Option<Strict>,
     pub(crate) strategy: Strategy,
@@ -36,6 +37,14 @@ pub(crate) struct Limits {
     pub(crate) max_waiters: Option<usize>,
     pub(crate) response_timeout: Option<Humane>,
     pub(crate) body_timeout: Option<Humane>,
+}
+
+/// `[upstream]`: how backends are reached.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Upstream {
+    pub(crate) resolve_every: Option<Humane>,
+    pub(crate) nameservers: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -299,6 +308,8 @@ pub(crate) struct Backend {
     #[serde(default)]
     pub(crate) backup: bool,
     pub(crate) zone: Option<Zone>,
+    /// In place of that of `[upstream]`.
+    pub(crate) resolve_every: Option<Humane>,
 }
 
 impl Backend {
@@ -311,6 +322,7 @@ impl Backend {
             max_connections: 0,
             backup: false,
             zone: None,
+            resolve_every: None,
         }
     }
 }

@@ -4,6 +4,7 @@ mod affinity;
 mod duration;
 pub(crate) mod file;
 mod health;
+mod upstream;
 
 use std::{
     fmt, fs,
@@ -19,8 +20,8 @@ use tower_sticky::{
     strategy::Strategy,
 };
 
-pub(crate) use self::duration::Humane;
 use self::file::{Afterwards, File, Otherwise, Retry, SessionHeaders};
+pub(crate) use self::{duration::Humane, upstream::Upstream};
 use crate::{cli::Flags, demo, strategy};
 
 /// Where the gateway listens when nobody says otherwise.
@@ -60,6 +61,7 @@ pub(crate) struct Settings {
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) server_timing: bool,
     pub(crate) limits: Limits,
+    pub(crate) upstream: Upstream,
     pub(crate) affinity: Chain,
     /// What works, and is hardly meant.
     pub(crate) warnings: Vec<String>,
@@ -159,6 +161,9 @@ impl Settings {
                  and url, or --backend ID=URL",
             ));
         }
+        for backend in &backends {
+            positive("backend.resolve_every", backend.resolve_every, 5000)?;
+        }
         let pool = file.pool.unwrap_or_else(|| "default".to_owned());
         if pool.is_empty() {
             return Err(Error::new(
@@ -188,6 +193,7 @@ impl Settings {
             // The demo's page shows it.
             server_timing: file.server_timing || demo,
             limits,
+            upstream: upstream::upstream(&file.upstream)?,
             affinity,
             warnings,
             strict: file.strict.map_or(Ok(Strict::from(false)), strict)?,

@@ -6,6 +6,7 @@
 //! Sockets that share a port (`SO_REUSEPORT`) would save it, but there the kernel deals by hash: of
 //! eight busy connections one of two workers may well get six.
 
+mod accept;
 mod bodies;
 mod connection;
 mod exchange;
@@ -33,7 +34,7 @@ use ipnet::IpNet;
 use tokio::{
     net::TcpListener,
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tower_service::Service;
 use tower_sticky::BoxError;
@@ -155,7 +156,7 @@ impl Server {
         let (shared, places) = (server.shared.clone(), server.places.clone());
         drop(tokio::spawn(async move {
             tokio::select! {
-                () = accept(listener, hands, places) => {}
+                () = accept::accept(listener, hands, places) => {}
                 () = shared.stop.stopped() => {}
             }
         }));
@@ -175,56 +176,6 @@ impl Server {
     pub(crate) fn open(&self) -> usize {
         (self.connections as usize).saturating_sub(self.places.available_permits())
     }
-}
-
-/// Accepts while there are places, and deals the connections out in turn.
-async fn accept(
-    listener: TcpListener,
-    hands: Vec<mpsc::UnboundedSender<Accepted>>,
-    places: Arc<Semaphore>,
-) {
-    let mut turns = hands.iter().cycle();
-    loop {
-        // Without a place nothing is accepted: the client waits in the kernel's queue.
-        let Ok(place) = places.clone().acquire_owned().await else {
-            return;
-        };
-        let accepted = match listener.accept().await {
-            // Small answers must not wait for the client's delayed acknowledgement.
-            Ok((stream, addr)) => stream
-                .set_nodelay(true)
-                .and_then(|()| stream.into_std())
-                .map(|stream| (stream, addr)),
-            Err(error) => Err(error),
-        };
-        match (accepted, turns.next()) {
-            (Ok((stream, addr)), Some(hand)) => {
-                let accepted = Accepted { stream, addr, place };
-                if hand.send(accepted).is_err() {
-                    tracing::error!("a worker is gone; its connections are lost");
-                }
-            }
-            (Err(error), _) if is_of_the_connection(&error) => {}
-            (Err(error), _) => {
-                // Out of file descriptors, most likely: it takes a while until some are free.
-                tracing::warn!(%error, "cannot accept a connection; trying again");
-                sleep(Duration::from_millis(100)).await;
-            }
-            (_, None) => return,
-        }
-    }
-}
-
-/// Whether an error is about the connection that was to be accepted, and not about accepting.
-fn is_of_the_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::InvalidInput
-            | io::ErrorKind::NotConnected
-    )
 }
 
 /// Serves the connections that are dealt to this runtime. It does not return, as that would end

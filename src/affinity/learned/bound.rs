@@ -245,7 +245,13 @@ impl BoundAffinity for Bound {
             return false;
         };
         if word.same || !(word.new || word.removed) {
-            if matches!(commit.change, Change::Assign | Change::Move) {
+            // At the same backend, when it is reached at another address since.
+            let outdated = known.is_some_and(|pin| {
+                pin.backend == commit.backend.tag && pin.epoch < commit.plan.epoch
+            });
+            if matches!(commit.change, Change::Assign | Change::Move)
+                || (outdated && commit.change == Change::Refresh)
+            {
                 let now = (unix_millis(commit.clock) / 1000) as u32;
                 let planned = commit.plan.epoch;
                 let epoch = known.map_or(planned, |pin| planned.max(pin.epoch.saturating_add(1)));

@@ -7,11 +7,14 @@ mod plan;
 use std::{fmt, net::SocketAddr, time::Duration};
 
 use hickory_resolver::{
-    TokioResolver,
+    ResolverBuilder, TokioResolver,
     config::{ConnectionConfig, NameServerConfig, ResolverConfig},
     net::runtime::TokioRuntimeProvider,
     proto::rr::{IntoName, Name},
 };
+
+#[cfg(feature = "proxy")]
+use hickory_resolver::config::LookupIpStrategy;
 
 use self::{follow::follow, look_up::Resolver, plan::Rhythm};
 use super::Feed;
@@ -198,14 +201,7 @@ impl Servers {
                      servers with Dns::name_servers"
                 ))
             })?,
-            Self::These(servers) if servers.is_empty() => {
-                return Err(ConfigError::new("there is no name server; name at least one"));
-            }
-            Self::These(servers) => {
-                let servers = servers.into_iter().map(name_server).collect();
-                let config = ResolverConfig::from_name_servers(servers);
-                TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-            }
+            Self::These(servers) => builder(servers)?,
         };
         let options = builder.options_mut();
         // One lost packet must not use up the time of the whole look-up.
@@ -217,6 +213,32 @@ impl Servers {
             ))),
         }
     }
+}
+
+/// A resolver that asks these servers, to be completed.
+fn builder(servers: Vec<SocketAddr>) -> Result<ResolverBuilder<TokioRuntimeProvider>, ConfigError> {
+    if servers.is_empty() {
+        return Err(ConfigError::new("there is no name server; name at least one"));
+    }
+    let servers = servers.into_iter().map(name_server).collect();
+    let config = ResolverConfig::from_name_servers(servers);
+    Ok(TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()))
+}
+
+/// A resolver that asks these servers each time it is asked, for addresses of both kinds.
+#[cfg(feature = "proxy")]
+pub(crate) fn uncached(servers: Vec<SocketAddr>) -> Result<TokioResolver, ConfigError> {
+    let mut builder = builder(servers)?;
+    let options = builder.options_mut();
+    options.cache_size = 0;
+    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    // One lost packet must not use up the time that a connection may take.
+    options.timeout = Duration::from_millis(250);
+    builder.build().map_err(|error| {
+        ConfigError::new(format!(
+            "the resolver cannot be made ({error}); use the system's, or another one"
+        ))
+    })
 }
 
 fn name_server(address: SocketAddr) -> NameServerConfig {

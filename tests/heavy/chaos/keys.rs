@@ -58,8 +58,10 @@ async fn rank(fleet: &Fleet, user: &str) -> Rank {
 /// Whether `backend` may be passed over by a request.
 fn may_be_out(story: &Story, backend: usize, exchange: &Exchange) -> bool {
     story.spells.iter().any(|spell| {
+        // One that was stopped while it was in doubt stays so.
+        let in_doubt = spell.what == What::Pause && !spell.aftermath.is_zero();
         spell.backend == backend
-            && spell.what.moves()
+            && (spell.what.moves() || in_doubt)
             && spell.meets(exchange.sent, exchange.ended, spell.aftermath)
     })
 }

@@ -80,14 +80,18 @@ impl Spell {
 
 /// Notes how long each spell may have an effect. A backend that refused or broke connections is looked at
 /// again after 100 ms, and then each time after twice as long, up to a second: after as long as it took
-/// it is found well. What begins before that goes on with the same pauses.
+/// it is found well. What begins before that goes on with the same pauses: also a process that is stopped,
+/// as nothing can be found out about it meanwhile.
 fn note_aftermaths(spells: &mut [Spell]) {
     let mut troubles: [Option<(Instant, Instant)>; NAMES.len()] = [None; NAMES.len()];
-    for spell in spells.iter_mut().filter(|spell| spell.what.breaks()) {
+    for spell in spells.iter_mut() {
         let Some(to) = spell.to else { continue };
         let trouble = &mut troubles[spell.backend];
-        let since = trouble.filter(|(_, until)| spell.from <= *until);
-        let since = since.map_or(spell.from, |(since, _)| since);
+        let since = trouble.filter(|(_, until)| spell.from <= *until).map(|(since, _)| since);
+        let Some(since) = since.or(spell.what.breaks().then_some(spell.from)) else { continue };
+        if !(spell.what.breaks() || spell.what == What::Pause) {
+            continue;
+        }
         spell.aftermath = (to - since).min(REDIAL_MAX) + SLOWNESS;
         *trouble = Some((since, to + spell.aftermath));
     }
