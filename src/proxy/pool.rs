@@ -248,3 +248,61 @@ impl fmt::Debug for Pool {
         f.debug_struct("Pool").field("idle", &idle).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    async fn connection(pool: &Pool, generation: u64) -> (Box<Http1>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (other, _) = listener.accept().await.unwrap();
+        let timeout = Duration::from_secs(1);
+        (Http1::new(stream, pool.shard(), generation, timeout).await.unwrap(), other)
+    }
+
+    fn idle(pool: &Pool) -> usize {
+        pool.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    #[tokio::test]
+    async fn room_is_made_by_closing_what_has_been_idle_for_longest() {
+        let pools = [(); 2].map(|()| Arc::new(Pool::new(8, Duration::from_secs(60))));
+        let mut others = Vec::new();
+        for pool in &pools {
+            for _ in 0..3 {
+                let (connection, other) = connection(pool, 0).await;
+                pool.put(connection);
+                others.push(other);
+            }
+        }
+        assert_eq!(pools[0].close_oldest(2), 2);
+        for (number, other) in others[..3].iter().enumerate() {
+            if number < 2 {
+                other.readable().await.unwrap();
+                assert_eq!(other.try_read(&mut [0]).unwrap(), 0, "{number} is closed");
+            } else {
+                assert!(other.try_read(&mut [0]).is_err(), "{number} is open");
+            }
+        }
+        assert!(make_room(usize::MAX) >= 4, "of all pools of the process");
+        assert_eq!((idle(&pools[0]), idle(&pools[1])), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn connections_of_an_older_address_are_not_kept() {
+        let pool = Arc::new(Pool::new(8, Duration::from_secs(60)));
+        let (first, _a) = connection(&pool, 0).await;
+        let (second, _b) = connection(&pool, 0).await;
+        pool.put(first);
+        assert!(pool.take(1).is_none());
+        assert_eq!(idle(&pool), 0, "closed");
+        pool.put(second);
+        assert_eq!(idle(&pool), 0, "closed when its answer has ended");
+        let (third, _c) = connection(&pool, 1).await;
+        pool.put(third);
+        assert!(pool.take(1).is_some());
+    }
+}

@@ -32,6 +32,9 @@ max_waiters = 1024
 response_timeout = "1m"
 body_timeout = "30s"
 
+[upstream]
+resolve_every = "5s"
+
 [[affinity]]
 type = "cookie"
 name = "__Secure-HOME"
@@ -164,8 +167,8 @@ async fn a_flag_overrides_the_file() {
 #[tokio::test]
 async fn a_key_made_at_start_is_worth_a_warning() {
     let mut gateway = Gateway::start(&["--backend", "a=http://127.0.0.1:1"]).await;
-    let line = gateway.stderr_line("WARN").await;
-    assert!(line.contains("key made just now"), "{line}");
+    let line = gateway.stderr_line("key made just now").await;
+    assert!(line.contains("WARN"), "{line}");
 }
 
 #[tokio::test]
@@ -203,6 +206,27 @@ async fn an_affinity_that_nobody_reaches_is_worth_a_warning() {
         assert_eq!(output.status.code(), Some(0), "{stderr}");
         assert_eq!(stderr.contains("warning"), warns, "{affinity}: {stderr}");
         assert_eq!(stderr.contains("client-ip"), warns, "{affinity}: {stderr}");
+    }
+}
+
+#[tokio::test]
+async fn an_idle_timeout_within_the_clock_skew_is_worth_a_warning() {
+    let backend = "[[backend]]\nid = \"a\"\nurl = \"http://127.0.0.1:1\"\n";
+    for (times, warns) in [
+        ("idle_timeout = \"10m\"\nclock_skew = \"10m\"", true),
+        ("idle_timeout = \"10m\"\nclock_skew = \"5m\"", false),
+        // Nobody has said that clocks differ by so much.
+        ("idle_timeout = \"10m\"", false),
+        ("idle_timeout = \"10m\"\nclock_skew = \"1h\"", false),
+    ] {
+        let file = ConfigFile::new(&format!(
+            "[[affinity]]\ntype = \"cookie\"\nkeys = [\"env:STICKY_KEY\"]\n{times}\n{backend}"
+        ));
+        let args = ["--check", "--config", file.path().to_str().unwrap()];
+        let output = run(&args, &[("STICKY_KEY", KEY)]).await;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{stderr}");
+        assert_eq!(stderr.contains("idle_timeout = 600s"), warns, "{times}: {stderr}");
     }
 }
 
@@ -285,6 +309,12 @@ fn refused(what: &str, output: &std::process::Output, expected: &[&str]) {
     }
 }
 
+/// What is said of a name server that is none.
+const NAMESERVERS: &[&str] = match cfg!(feature = "dns") {
+    true => &["upstream.nameservers", "ns1", "IP:PORT"],
+    false => &["upstream.nameservers", "--features dns"],
+};
+
 #[tokio::test]
 async fn bad_files_are_refused() {
     let affinity = "[[affinity]]\ntype = \"cookie\"\n";
@@ -305,6 +335,14 @@ async fn bad_files_are_refused() {
         ("", "[limits]\nheader_timeout = \"0s\"", &["limits.header_timeout"]),
         ("", "[limits]\nbody_timeout = \"0s\"", &["limits.body_timeout"]),
         ("", "[limits]\nspeed = 1", &["speed"]),
+        ("", "[upstream]\nresolve_every = \"0s\"", &["upstream.resolve_every"]),
+        ("", "[upstream]\nhttp2 = \"on\"", &["http2"]),
+        (
+            "",
+            "[[backend]]\nid = \"b\"\nurl = \"http://b.test\"\nresolve_every = \"0s\"",
+            &["resolve_every"],
+        ),
+        ("", "[upstream]\nnameservers = [\"ns1\"]", NAMESERVERS),
         ("", affinity, &["sealed", "keys", "openssl"]),
         (affinity, "keys = [\"env:NO_SUCH_KEY\"]", &["NO_SUCH_KEY", "not set"]),
         (affinity, "keys = [\"base64:c2hvcnQ=\"]", &["5 bytes", "32"]),

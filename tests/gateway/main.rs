@@ -34,5 +34,6 @@ mod rebalance;
 mod restarts;
 mod rows;
 mod sessions;
+mod shortage;
 mod stop;
 mod tiers;

@@ -5,9 +5,7 @@ use std::{io, sync::atomic::Ordering::SeqCst, time::Duration};
 use http::Request;
 use rustix::io::Errno;
 use tower::{Service, ServiceExt};
-use tower_sticky::{
-    Health, HttpProbe, Reason, Shortage, State, StickyError, Verdict,
-};
+use tower_sticky::{Health, HttpProbe, Reason, Shortage, State, StickyError, Verdict};
 
 use crate::support::{Body, Client, after, get, nodes, plain, sealed, until};
 

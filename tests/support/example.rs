@@ -14,7 +14,15 @@ pub(crate) fn binary(name: &str) -> PathBuf {
             Some(name) => name,
         };
         let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "tower-sticky", "--example", name])
+            .args([
+                "build",
+                "--quiet",
+                "--package",
+                "tower-sticky",
+                "--all-features",
+                "--example",
+                name,
+            ])
             .args(["--profile", name_of_profile, "--target-dir"])
             .arg(profile.parent().unwrap())
             .current_dir(env!("CARGO_MANIFEST_DIR"))

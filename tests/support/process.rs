@@ -57,8 +57,28 @@ impl Gateway {
         Self::spawn(&["--config", &path, "--workers", "1"], &[], Some(file)).await
     }
 
+    /// One that may have so many file descriptors.
+    pub(crate) async fn with_files(limit: u32, config: &str) -> Self {
+        let file = ConfigFile::new(config);
+        let path = file.path().to_str().unwrap().to_owned();
+        let mut limited = Command::new("sh");
+        let script = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
+        limited.args(["-c", &script]).arg(binary("gateway"));
+        limited.kill_on_drop(true).stdin(Stdio::null()).env_remove("RUST_LOG");
+        Self::spawn_from(limited, &["--config", &path], &[], Some(file)).await
+    }
+
     async fn spawn(args: &[&str], env: &[(&str, &str)], file: Option<ConfigFile>) -> Self {
-        let mut child = command()
+        Self::spawn_from(command(), args, env, file).await
+    }
+
+    async fn spawn_from(
+        mut command: Command,
+        args: &[&str],
+        env: &[(&str, &str)],
+        file: Option<ConfigFile>,
+    ) -> Self {
+        let mut child = command
             .args(["--listen", "127.0.0.1:0"])
             .args(args)
             .envs(env.iter().copied())
@@ -104,6 +124,18 @@ impl Gateway {
             }
         };
         timeout(FOREVER, find).await.expect("it says so in time")
+    }
+
+    /// All lines on stderr that come until the process ends.
+    pub(crate) async fn rest_of_stderr(&mut self) -> String {
+        let read = async {
+            let mut said = String::new();
+            while let Some(line) = self.stderr.next_line().await.unwrap() {
+                said = said + &line + "\n";
+            }
+            said
+        };
+        timeout(FOREVER, read).await.expect("the gateway ends in time")
     }
 
     /// Sends the process a signal, for example `TERM`.

@@ -42,7 +42,8 @@ struct Zone {
 
 impl Zone {
     fn new(addresses: &[&Server]) -> Self {
-        let zone = Self { addresses: Arc::new(Mutex::new(Ok(Vec::new()))), lookups: Arc::default() };
+        let zone =
+            Self { addresses: Arc::new(Mutex::new(Ok(Vec::new()))), lookups: Arc::default() };
         zone.set(addresses);
         zone
     }

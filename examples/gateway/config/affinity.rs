@@ -1,5 +1,7 @@
 //! `[[affinity]]`: how a session is recognised. Several sections are a chain.
 
+use std::time::Duration;
+
 use ipnet::IpNet;
 use tower_sticky::{
     Key, KeyRing,
@@ -57,9 +59,29 @@ pub(super) fn chain(
     })
 }
 
+/// The library's default.
+const CLOCK_SKEW: Duration = Duration::from_secs(3600);
+
+/// Warnings of what works, and is hardly meant.
+pub(super) fn warnings(sections: Option<&[file::Affinity]>) -> Vec<String> {
+    let sections = sections.unwrap_or_default();
+    let skewed = sections.iter().filter_map(|section| {
+        let (Humane(idle), Humane(skew)) = (section.idle_timeout?, section.clock_skew?);
+        // The default is no statement about anybody's clocks.
+        (idle <= skew && skew != CLOCK_SKEW).then(|| {
+            format!(
+                "affinity of type {:?} has idle_timeout = {idle:?}, which is not longer than clock_skew = \
+                 {skew:?}: a session that goes from a gateway to one whose clock is so far ahead has idled \
+                 out there at once; make idle_timeout longer than the clocks may differ",
+                section.kind
+            )
+        })
+    });
+    unreachable(sections).into_iter().chain(skewed).collect()
+}
+
 /// A warning, where a section that is always there leaves nothing to decide for those behind it.
-pub(super) fn unreachable(sections: Option<&[file::Affinity]>) -> Option<String> {
-    let sections = sections?;
+fn unreachable(sections: &[file::Affinity]) -> Option<String> {
     let first = sections.iter().position(|section| section.kind == "client-ip")?;
     let behind = sections.get(first + 1)?;
     Some(format!(

@@ -177,7 +177,7 @@ impl Settings {
             trusted_proxies: &trusted_proxies,
             balance_factor: file.strategy.balance_factor,
         };
-        let warnings = affinity::unreachable(file.affinity.as_deref()).into_iter().collect();
+        let warnings = affinity::warnings(file.affinity.as_deref());
         let (affinity, passing_key) = affinity::chain(file.affinity, &around)?;
         let limits = limits(&file.limits)?;
         let (health, probe) = health::health(&file.health)?;

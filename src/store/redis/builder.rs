@@ -8,6 +8,7 @@ use super::{
     RedisStore,
     engine::Engine,
     flight::Flights,
+    keeper::Keeper,
     script::Call,
     shared::{Shared, WRITES},
 };
@@ -151,6 +152,7 @@ impl RedisStoreBuilder {
             writes: Arc::new(Semaphore::new(WRITES)),
             on_down: self.on_down,
             recheck: self.recheck,
+            keeper: Keeper::default(),
         };
         Ok(RedisStore { shared: Arc::new(shared) })
     }

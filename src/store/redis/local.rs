@@ -118,6 +118,22 @@ impl Entry {
         Copy::Due(pin, open, Offer { pin, rule: place.unwritten.unwrap_or(Rule::Put) })
     }
 
+    /// What the engine has to be told of a session with something under way, if it was not told for that
+    /// long.
+    pub(super) fn due_while_open(&self, now: Instant, recheck: Duration) -> Option<Offer> {
+        if self.open.load(Relaxed) == 0 {
+            return None;
+        }
+        let now = Moment::of(now);
+        let mut place = self.lock();
+        let due = place.asked == Moment::NEVER || now.since(place.asked) >= recheck;
+        if place.calls > 0 || !due {
+            return None;
+        }
+        place.calls += 1;
+        Some(Offer { pin: place.pin(), rule: place.unwritten.unwrap_or(Rule::Put) })
+    }
+
     /// Changes it as this gateway has decided. Says what the engine has to be told, if anything.
     pub(super) fn change(&self, offer: Offer, now: Instant, idle: Duration) -> Option<Offer> {
         let now = Moment::of(now);

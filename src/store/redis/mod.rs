@@ -3,6 +3,7 @@
 mod builder;
 mod engine;
 mod flight;
+mod keeper;
 mod link;
 mod local;
 mod mend;
@@ -52,8 +53,9 @@ const FRACTION: u32 = 16;
 ///   epoch rises above the one that the other backend was told.
 /// - A gateway may take a session for being where it was for as long as its copy counts. If it had to
 ///   fail over from there meanwhile, it adopts the other gateway's choice.
-/// - A session is forgotten by Redis between one and 17/16 idle times after its last request. A
-///   stream that is open for longer keeps the session alive on its own gateway only.
+/// - A session is forgotten by Redis between one and 17/16 idle times after its last request, or after the
+///   last sixteenth of the idle time in which something of it was under way: a stream that is open for
+///   longer keeps the session alive for all gateways.
 ///
 /// # When Redis does not answer
 ///

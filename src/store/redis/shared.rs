@@ -12,6 +12,7 @@ use super::{
     FRACTION, OnDown,
     engine::{Engine, Fault},
     flight::{Flights, Found, wait},
+    keeper::Keeper,
     local::{Copy, Entry},
     script::{Offer, Rule},
     stats::count,
@@ -29,6 +30,7 @@ pub(super) struct Shared {
     pub(super) writes: Arc<Semaphore>,
     pub(super) on_down: OnDown,
     pub(super) recheck: Duration,
+    pub(super) keeper: Keeper,
 }
 
 impl Shared {
@@ -36,6 +38,7 @@ impl Shared {
         let Some(entry) = self.table.get(&key) else {
             return self.ask(key, idle, None);
         };
+        self.keep_alive(idle);
         let recheck = self.recheck.min(idle / FRACTION);
         match entry.look(Instant::now(), idle, recheck, self.engine.is_up()) {
             Copy::Good(pin, open) => {
@@ -122,18 +125,30 @@ impl Shared {
             }
         };
         let open = entry.open();
+        self.keep_alive(idle);
         if let Some(offer) = offer {
-            let arguments = self.engine.call.arguments(key, idle, Some(offer));
-            let mut call = Ending { entry, over: false };
-            let engine = self.engine.clone();
-            self.behind(async move {
-                let said = engine.pin(arguments).await;
-                let lost = said.is_err();
-                call.end(said);
-                !lost
-            });
+            self.offer(key, entry, offer, idle);
         }
         open
+    }
+
+    /// Tells the engine what an entry says, behind every request's back.
+    pub(super) fn offer(
+        self: &Arc<Self>,
+        key: SessionKey,
+        entry: Arc<Entry>,
+        offer: Offer,
+        idle: Duration,
+    ) {
+        let arguments = self.engine.call.arguments(key, idle, Some(offer));
+        let mut call = Ending { entry, over: false };
+        let engine = self.engine.clone();
+        self.behind(async move {
+            let said = engine.pin(arguments).await;
+            let lost = said.is_err();
+            call.end(said);
+            !lost
+        });
     }
 
     pub(super) fn remove(self: &Arc<Self>, key: SessionKey) {

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::{
     clients::Life,
     exchange::Exchange,
+    kind::Memory,
     process::Log,
     timeline::{NAMES, Spell},
 };
@@ -20,6 +21,9 @@ use crate::{
 pub const CONNECTIONS: Duration = Duration::from_millis(50);
 /// The gateway may not know yet what began so short a time before a request.
 const NEWS: Duration = Duration::from_millis(20);
+
+/// What a gateway writes behind an answer is written so long after it.
+const WRITES: Duration = Duration::from_millis(100);
 
 /// A gateway that was restarted knows nothing, and has met all backends so long after that.
 const ACQUAINTANCE: Duration = Duration::from_millis(200);
@@ -176,8 +180,8 @@ impl Story {
     }
 
     /// A session leaves its backend only after something happened there, and for each such thing once.
-    /// `forgets` says that a restart of the gateway is one.
-    pub fn check_moves(&self, forgets: bool, findings: &mut Findings) {
+    /// A restart of the gateway is one where it forgets sessions.
+    pub fn check_moves(&self, memory: Memory, findings: &mut Findings) {
         let mut moves = 0;
         for life in &self.lives {
             let (mut home, mut reasons): (Option<&Exchange>, _) = (None, BTreeSet::new());
@@ -189,7 +193,7 @@ impl Story {
                     if next.outcome.contains("borrowed") {
                         findings.add("A session was lent although it was to move.", next);
                     }
-                    let all = self.reasons(last, next, forgets);
+                    let all = self.reasons(last, next, memory);
                     match all.iter().find(|reason| !reasons.contains(*reason)) {
                         Some(reason) => drop(reasons.insert(*reason)),
                         None if all.is_empty() => {
@@ -207,14 +211,19 @@ impl Story {
     }
 
     /// Why a session may have left a backend after its request `last`: numbers of what happened.
-    fn reasons(&self, last: &Exchange, next: &Exchange, forgets: bool) -> Vec<usize> {
+    fn reasons(&self, last: &Exchange, next: &Exchange, memory: Memory) -> Vec<usize> {
         let spells = self.spells.iter().enumerate().filter(|(_, spell)| {
             Some(spell.backend) == last.server()
                 && spell.what.moves()
                 && spell.meets(last.sent, next.ended, Duration::ZERO)
         });
         let gaps = self.gaps.iter().enumerate().filter(|(_, (from, to))| {
-            forgets && *from <= next.ended && last.sent <= *to + CONNECTIONS
+            let until = match memory {
+                Memory::WithClients => return false,
+                Memory::Gone => next.ended,
+                Memory::WrittenBehind => last.ended + WRITES,
+            };
+            *from <= until && last.sent <= *to + CONNECTIONS
         });
         let spells = spells.map(|(number, _)| number);
         spells.chain(gaps.map(|(number, _)| self.spells.len() + number)).collect()

@@ -16,6 +16,17 @@ pub enum Kind {
     Envelope,
 }
 
+/// Where it is remembered which backend a session has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// With the clients.
+    WithClients,
+    /// In the gateway, which forgets it with its end.
+    Gone,
+    /// In a store, which is told just after an answer: what happens to the gateway then may be quicker.
+    WrittenBehind,
+}
+
 impl Kind {
     /// The section of the file.
     pub fn section(&self) -> String {
@@ -43,8 +54,12 @@ impl Kind {
         matches!(self, Self::Learned | Self::LearnedOnRedis(_) | Self::Envelope)
     }
 
-    /// Whether the gateway forgets its sessions when it is restarted.
-    pub fn forgets(&self) -> bool {
-        *self == Self::Learned
+    /// What the gateway knows of its sessions when it is restarted.
+    pub fn memory(&self) -> Memory {
+        match self {
+            Self::Learned => Memory::Gone,
+            Self::LearnedOnRedis(_) => Memory::WrittenBehind,
+            _ => Memory::WithClients,
+        }
     }
 }

@@ -2,11 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::Request;
 use tokio::time::Instant;
+use tower::ServiceExt;
 use tower_sticky::store::RedisStore;
 use tower_sticky_heavy_tests::{redis_server::RedisServer, until};
 
-use crate::support::{Gateway, PATIENT, nodes, pinned, until_keys};
+use crate::support::{Body, Gateway, PATIENT, nodes, pinned, until_keys};
 
 #[tokio::test]
 async fn a_session_known_here_costs_no_call() {
@@ -137,4 +139,38 @@ async fn a_touch_keeps_a_session_alive_and_brings_news() {
     third.store.connected().await;
     assert_eq!(third.ask("1").await.verdict, tower_sticky::Verdict::Assigned);
     until("it was asked", || third.store.stats().unknown() == 1).await;
+}
+
+#[tokio::test]
+async fn a_stream_keeps_its_session_alive_for_all_gateways() {
+    let server = RedisServer::start();
+    let nodes = nodes(["a", "b"]);
+    let idle = Duration::from_secs(4);
+    let gateway = || {
+        let store = RedisStore::builder(&server.url()).time_budget(PATIENT);
+        Gateway::new(&nodes, store, idle)
+    };
+    let (first, second) = (gateway(), gateway());
+    first.store.connected().await;
+    second.store.connected().await;
+    first.begin(&nodes[1], "1").await;
+    until_keys(&server, 1).await;
+    let request = Request::get("/").header("cookie", "JSESSIONID=1").body(Body::default());
+    // An answer whose body has not ended.
+    let stream = first.service.clone().oneshot(request.unwrap()).await.unwrap();
+    let key = server.key();
+    let left =
+        || -> u64 { server.command(&["PTTL", &key]).trim_start_matches(':').parse().unwrap_or(0) };
+    for _ in 0..3 {
+        server.command(&["PEXPIRE", &key, "3000"]);
+        until("it is told that the session lives", || left() > 3500).await;
+    }
+    assert_eq!(second.ask("1").await, pinned("b"));
+    drop(stream);
+    // Nothing is under way: nothing is told.
+    tokio::time::sleep(idle / 8).await;
+    first.written().await;
+    let calls = first.store.stats().calls();
+    tokio::time::sleep(idle / 4).await;
+    assert_eq!(first.store.stats().calls(), calls);
 }

@@ -16,7 +16,7 @@ pub fn binary(name: &str) -> PathBuf {
             Some(name) => name,
         };
         let built = std::process::Command::new(env!("CARGO"))
-            .args(["build", "--example", name, "--profile", dev, "--target-dir"])
+            .args(["build", "--all-features", "--example", name, "--profile", dev, "--target-dir"])
             .arg(profile.parent().unwrap())
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
             .status();
