@@ -72,9 +72,16 @@ struct Known {
     /// Since when the one in use has refused every connection.
     failing: Option<Instant>,
     /// Why the last lookup failed, if it did.
-    failure: Option<Arc<str>>,
+    failure: Option<Failure>,
     /// Whether it was said that there are several.
     warned: bool,
+}
+
+/// Why a lookup failed.
+struct Failure {
+    text: Arc<str>,
+    /// What this machine had run out of, if that is why.
+    shortage: Option<Shortage>,
 }
 
 impl Address {
@@ -220,7 +227,13 @@ impl Address {
             return Ok(());
         }
         match &known.failure {
-            Some(failure) => Err(format!("{}: {failure}", self.place).into()),
+            Some(Failure { text, shortage }) => {
+                let error = io::Error::other(format!("{}: {text}", self.place));
+                Err(match *shortage {
+                    Some(shortage) => Short { shortage, source: error }.into(),
+                    None => error.into(),
+                })
+            }
             None if in_time => Err(format!("{} has no address", self.place).into()),
             None => Err(TimedOut::CONNECT.into()),
         }
@@ -250,17 +263,20 @@ impl Address {
                         listed.push(addr);
                     }
                 }
-                listed.is_empty().then(|| "no address".into())
+                listed.is_empty().then(|| Failure { text: "no address".into(), shortage: None })
             }
-            Err(error) => Some(error.to_string().into()),
+            Err(error) => Some(Failure {
+                text: error.to_string().into(),
+                shortage: Shortage::in_chain(error.as_ref()),
+            }),
         };
         let mut known = self.known();
         self.fresh.store(failure.is_none() || !known.listed.is_empty(), Release);
-        if let Some(failure) = &failure {
+        if let Some(Failure { text, .. }) = &failure {
             // Said once: it is tried again often.
             match &known.failure {
-                None => tracing::warn!(name = %self.place, error = %failure, "lookup failed"),
-                Some(_) => tracing::debug!(name = %self.place, error = %failure, "lookup failed"),
+                None => tracing::warn!(name = %self.place, error = %text, "lookup failed"),
+                Some(_) => tracing::debug!(name = %self.place, error = %text, "lookup failed"),
             }
         }
         let failed = failure.is_some();

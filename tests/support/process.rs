@@ -64,7 +64,7 @@ impl Gateway {
         let mut limited = Command::new("sh");
         let script = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
         limited.args(["-c", &script]).arg(binary("gateway"));
-        limited.kill_on_drop(true).stdin(Stdio::null()).env_remove("RUST_LOG");
+        limited.kill_on_drop(true).stdin(Stdio::null());
         Self::spawn_from(limited, &["--config", &path], &[], Some(file)).await
     }
 
@@ -136,6 +136,13 @@ impl Gateway {
             said
         };
         timeout(FOREVER, read).await.expect("the gateway ends in time")
+    }
+
+    /// Prints all that it says on stderr until it ends, so that it need not wait for somebody who reads it.
+    pub(crate) async fn show_stderr(mut self) {
+        while let Ok(Some(line)) = self.stderr.next_line().await {
+            println!("the gateway says: {line}");
+        }
     }
 
     /// Sends the process a signal, for example `TERM`.

@@ -228,6 +228,19 @@ async fn a_name_that_was_never_known_is_no_connection() {
 }
 
 #[tokio::test]
+async fn a_lookup_without_a_descriptor_is_a_shortage() {
+    let shortage = || std::io::Error::from_raw_os_error(24); // EMFILE
+    let upstream = Upstream::new("http://cart.test").unwrap();
+    let upstream = upstream.resolver(move |_| async move { Err::<Vec<IpAddr>, _>(shortage()) });
+    let backends = Backends::from_iter([("cart", upstream)]);
+    let service = service(&backends, Duration::from_millis(10));
+    let response = service.oneshot(get("/")).await.unwrap();
+    let outcome = Outcome::of(response.extensions()).unwrap();
+    assert_eq!(outcome.reason(), Some(tower_sticky::Reason::Shortage));
+    assert_eq!(backends.get("cart").unwrap().state, State::Ready);
+}
+
+#[tokio::test]
 async fn lookups_end_when_nobody_needs_them_and_begin_again() {
     let (a, b) = pair().await;
     let zone = Zone::new(&[&a]);

@@ -10,9 +10,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use tower_sticky_heavy_tests::until;
 
 use crate::{
+    example::binary,
     kind::Kind,
     process::{Port, Process},
-    programs::binary,
 };
 
 /// Killed when it is dropped.

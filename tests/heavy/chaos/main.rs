@@ -10,22 +10,30 @@
 
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 
+mod aborts;
 mod admin;
+#[allow(dead_code, reason = "each test uses its part of it")]
+#[path = "../../support/process.rs"]
+mod black_box;
 mod check;
 mod clients;
+#[path = "../../support/example.rs"]
+mod example;
 mod exchange;
 mod fleet;
 mod gateway;
+mod hostile;
 mod keys;
 mod kind;
 mod kinds;
 mod mesh;
+#[allow(dead_code, reason = "each test uses its part of it")]
+#[path = "../dns/server.rs"]
+mod name_server;
 mod plan;
 #[allow(dead_code, reason = "each test uses its part of it")]
 #[path = "../faults/process.rs"]
 mod process;
-#[path = "../session_data/programs.rs"]
-mod programs;
 mod random;
 mod storm;
 mod timeline;
