@@ -15,6 +15,7 @@ mod admin;
 #[allow(dead_code, reason = "each test uses its part of it")]
 #[path = "../../support/process.rs"]
 mod black_box;
+mod breaks;
 mod check;
 mod clients;
 #[path = "../../support/example.rs"]
