@@ -8,8 +8,8 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::Full;
-use tokio::time::Instant;
-use tower_sticky_heavy_tests::{client::Client, in_time};
+use tokio::time::{Instant, timeout};
+use tower_sticky_heavy_tests::{FOREVER, client::Client};
 
 use crate::{kind::Kind, random::Random, timeline::NAMES};
 
@@ -87,7 +87,10 @@ impl Visitor {
         let request = self.request(&method, number);
         let has_session = self.has_session();
         let sent = Instant::now();
-        let response = in_time("an answer comes", client.send(request)).await;
+        let response = match timeout(FOREVER, client.send(request)).await {
+            Ok(response) => response,
+            Err(_) => panic!("no answer comes to request {number}, {method}: {client}"),
+        };
         let ended = Instant::now();
         let mut outcome = String::new();
         let answer = match response {

@@ -13,11 +13,14 @@ use tower_sticky::BoxError;
 pub struct Client {
     addr: SocketAddr,
     connection: Option<SendRequest<Full<Bytes>>>,
+    /// What the last request has come to.
+    pub stage: &'static str,
+    local: Option<SocketAddr>,
 }
 
 impl Client {
     pub fn new(addr: SocketAddr) -> Self {
-        Self { addr, connection: None }
+        Self { addr, connection: None, stage: "new", local: None }
     }
 
     /// Sends a request and reads the whole answer. The connection is kept, unless that failed.
@@ -30,22 +33,36 @@ impl Client {
         }
         let mut connection = match self.connection.take() {
             Some(connection) if connection.is_ready() => connection,
-            _ => self.connect().await?,
+            _ => {
+                self.stage = "connecting";
+                self.connect().await?
+            }
         };
+        self.stage = "waiting for the head of the answer";
         let (parts, body) = connection.send_request(request).await?.into_parts();
+        self.stage = "waiting for the body of the answer";
         let body = body.collect().await?.to_bytes();
+        self.stage = "waiting for the end of the exchange";
         if connection.ready().await.is_ok() {
             self.connection = Some(connection);
         }
         Ok(Response::from_parts(parts, body))
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, BoxError> {
+    async fn connect(&mut self) -> Result<SendRequest<Full<Bytes>>, BoxError> {
         let stream = TcpStream::connect(self.addr).await?;
         stream.set_nodelay(true)?;
+        self.local = stream.local_addr().ok();
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         Ok(sender)
+    }
+}
+
+/// What there is to say when nothing comes of a request.
+impl std::fmt::Display for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({:?} to {})", self.stage, self.local, self.addr)
     }
 }
 
