@@ -14,13 +14,16 @@ use crate::{
     exchange::Exchange,
     kind::Memory,
     process::Log,
-    timeline::{NAMES, Spell},
+    timeline::{Drained, NAMES, Spell},
 };
 
 /// A client may hear of the end of its connection, and of a gateway that is back, this late.
 pub const CONNECTIONS: Duration = Duration::from_millis(50);
 /// The gateway may not know yet what began so short a time before a request.
 const NEWS: Duration = Duration::from_millis(20);
+
+/// How late a gateway may be with a deadline, on a slow machine.
+const PUNCTUALITY: Duration = Duration::from_millis(30);
 
 /// What a gateway writes behind an answer is written so long after it.
 const WRITES: Duration = Duration::from_millis(100);
@@ -53,6 +56,7 @@ pub struct Story {
     pub spells: Vec<Spell>,
     /// From when to when the gateway was restarted.
     pub gaps: Vec<(Instant, Instant)>,
+    pub drained: Vec<Drained>,
     pub log: Log,
     /// From when on all must be well.
     pub quiet: Instant,
@@ -165,6 +169,28 @@ impl Story {
         let broke: BTreeSet<_> =
             self.spells.iter().filter(during).map(|spell| spell.backend).collect();
         broke.len() >= 2 || (broke.len() == 1 && !self.knows_a_well_one(exchange))
+    }
+
+    /// Past the deadline of its drain a backend serves nobody.
+    pub fn check_deadlines(&self, findings: &mut Findings) {
+        for drained in &self.drained {
+            // A gateway that was restarted has it from its file that the backend is active.
+            let forgot = |exchange: &Exchange| {
+                let met = |(from, to): &(Instant, Instant)| {
+                    *from <= exchange.ended && drained.began <= *to
+                };
+                self.gaps.iter().any(met)
+            };
+            let late = self.exchanges().filter(|exchange| {
+                exchange.server() == Some(drained.backend)
+                    && exchange.sent >= drained.deadline + PUNCTUALITY
+                    && exchange.ended <= drained.until
+                    && !forgot(exchange)
+            });
+            for exchange in late {
+                findings.add("A backend served somebody past its deadline.", &(drained, exchange));
+            }
+        }
     }
 
     /// No POST may have been executed twice, and nothing more than three times.

@@ -15,7 +15,7 @@ use crate::{
     gateway::Gateway,
     kind::Kind,
     process::{Log, Process},
-    timeline::{NAMES, Timeline, What},
+    timeline::{Drained, NAMES, Timeline, What},
 };
 
 pub struct Fleet {
@@ -96,13 +96,19 @@ impl Fleet {
             _ => None,
         };
         let here = self.gateway.read().await;
+        let began = Instant::now();
         match change {
             Some(change) => self.admin.patch(id, change).await,
             None => self.admin.remove(id).await,
         }
         drop(here);
+        let deadline = Instant::now() + lasts / 2;
         sleep(lasts).await;
         let _here = self.gateway.read().await;
+        if what == What::DrainUntil {
+            let until = Instant::now();
+            self.timeline.was_drained(Drained { backend, began, deadline, until });
+        }
         match what {
             What::Remove => self.admin.put(id, self.places[backend]).await,
             What::Weigh => self.admin.patch(id, json!({ "weight": 1 })).await,

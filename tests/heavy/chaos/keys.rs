@@ -94,6 +94,7 @@ async fn run(mut random: Random) {
     let (story, mut findings) = storm::survive(&fleet, clients, plan).await;
     story.check_answers(&mut findings);
     story.check_executions(&mut findings);
+    story.check_deadlines(&mut findings);
     for life in &story.lives {
         if let Some(rank) = ranks.get(&life.user) {
             check_rank(&story, life, rank, &mut findings);

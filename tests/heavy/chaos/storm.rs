@@ -65,6 +65,7 @@ pub async fn survive(
         lives,
         spells: fleet.timeline.spells(),
         gaps: fleet.timeline.gaps(),
+        drained: fleet.timeline.drained(),
         log: fleet.log.clone(),
         quiet,
     };

@@ -97,9 +97,21 @@ fn note_aftermaths(spells: &mut [Spell]) {
     }
 }
 
+/// A drain with a deadline.
+#[derive(Debug, Clone, Copy)]
+pub struct Drained {
+    pub backend: usize,
+    pub began: Instant,
+    /// From then on nobody is served there.
+    pub deadline: Instant,
+    /// Until then.
+    pub until: Instant,
+}
+
 #[derive(Debug, Default)]
 pub struct Timeline {
     spells: Mutex<Vec<Spell>>,
+    drained: Mutex<Vec<Drained>>,
     /// From when to when the gateway was restarted.
     gaps: Mutex<Vec<(Instant, Instant)>>,
 }
@@ -119,6 +131,14 @@ impl Timeline {
 
     pub fn end(&self, number: usize) {
         lock(&self.spells)[number].to = Some(Instant::now());
+    }
+
+    pub fn was_drained(&self, drained: Drained) {
+        lock(&self.drained).push(drained);
+    }
+
+    pub fn drained(&self) -> Vec<Drained> {
+        lock(&self.drained).clone()
     }
 
     /// The gateway was restarted from then until now.
