@@ -38,6 +38,7 @@ mod process;
 mod random;
 mod storm;
 mod timeline;
+mod websockets;
 
 use std::{
     env,
