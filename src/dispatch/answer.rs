@@ -105,11 +105,15 @@ impl<S> Dispatch<S> {
     /// Whether the pin is of an epoch before the one in which the sessions of its backend are.
     #[inline]
     fn is_outdated(&self, backend: &BackendState) -> bool {
-        let epoch = backend.epoch();
-        epoch > 0
-            && self.pin.is_some_and(|pin| {
-                pin.session != 0 && pin.backend == backend.tag && pin.epoch < epoch
-            })
+        // Most backends have had one address only.
+        backend.epoch() > 0 && self.is_before(backend)
+    }
+
+    #[cold]
+    fn is_before(&self, backend: &BackendState) -> bool {
+        self.pin.is_some_and(|pin| {
+            pin.session != 0 && pin.backend == backend.tag && pin.epoch < backend.epoch()
+        })
     }
 
     /// The epoch of a pin that stays, as `backend` sees it.
@@ -140,10 +144,11 @@ impl<S> Dispatch<S> {
         // The way of a pinned request asks for none of this.
         let plan = match change {
             Change::Assign | Change::Move => self.plan(),
-            Change::Keep | Change::Refresh => Plan {
-                session: None,
-                epoch: self.pin.map_or(0, |pin| self.epoch_at(&pin, backend)),
-            },
+            Change::Refresh => {
+                let epoch = self.pin.map_or(0, |pin| self.epoch_at(&pin, backend));
+                Plan { session: None, epoch }
+            }
+            Change::Keep => Plan { session: None, epoch: self.pin.map_or(0, |pin| pin.epoch) },
         };
         let (core, began) = (&*self.core, Cell::new(0));
         let commit = Commit {
