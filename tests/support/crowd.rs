@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use http::{HeaderMap, Method, Request, StatusCode, header};
@@ -18,7 +19,11 @@ use hyper::{
     client::conn::http1::{SendRequest, handshake},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, task::JoinSet, time::Instant};
+use tokio::{
+    net::TcpStream,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -50,12 +55,30 @@ pub(crate) async fn ask(
     methods: &[Method],
     over: Arc<AtomicBool>,
 ) -> Vec<Vec<Exchange>> {
+    ask_every(Duration::ZERO, proxy, clients, methods, over).await
+}
+
+/// The same, but each client asks once per interval, or as soon after it as the last answer is there.
+pub(crate) async fn ask_every(
+    interval: Duration,
+    proxy: SocketAddr,
+    clients: usize,
+    methods: &[Method],
+    over: Arc<AtomicBool>,
+) -> Vec<Vec<Exchange>> {
     let mut tasks = JoinSet::new();
-    for _ in 0..clients {
+    for number in 0..clients {
         let (methods, over) = (methods.to_vec(), over.clone());
+        // Not all at the same moment.
+        let begin = Instant::now() + interval * number as u32 / clients as u32;
         tasks.spawn(async move {
             let (mut client, mut all) = (Client::new(proxy), Vec::new());
+            let mut due = begin;
             for method in methods.iter().cycle() {
+                if !interval.is_zero() {
+                    sleep_until(due).await;
+                    due = (due + interval).max(Instant::now());
+                }
                 all.push(client.ask(method).await);
                 if over.load(Relaxed) {
                     break;

@@ -139,6 +139,7 @@ impl Gateway {
     }
 
     /// Prints all that it says on stderr until it ends, so that it need not wait for somebody who reads it.
+    #[allow(dead_code, reason = "only for storms, which last")]
     pub(crate) async fn show_stderr(mut self) {
         while let Ok(Some(line)) = self.stderr.next_line().await {
             println!("the gateway says: {line}");

@@ -80,16 +80,13 @@ impl Shared {
     /// Tells the engine of every session that has been open since it was last told.
     async fn touch_open(self: &Arc<Self>) {
         let (idle, recheck) = (self.keeper.idle(), self.pause());
-        let mut entries = self.table.iter();
-        let mut looked_at = 0;
-        while let Some((key, entry)) = entries.next() {
+        for (number, (key, entry)) in self.table.iter().enumerate() {
             if self.engine.is_up()
                 && let Some(offer) = entry.due_while_open(Instant::now(), recheck)
             {
                 self.offer(key, entry, offer, idle);
             }
-            looked_at += 1;
-            if looked_at % AT_ONCE == 0 {
+            if number % AT_ONCE == AT_ONCE - 1 {
                 yield_now().await;
             }
         }
