@@ -123,7 +123,7 @@ impl Trouble {
         self.said = Some(now);
         match why {
             Some(shortage) => {
-                tracing::error!(count, %error, "cannot accept connections: {shortage}")
+                tracing::error!(count, %error, "cannot accept connections: {shortage}");
             }
             None => tracing::error!(count, %error, "cannot accept connections"),
         }
