@@ -1,14 +1,27 @@
 //! What can go wrong, as types: configuration, the errors of a dispatch, and the errors by which a
 //! backend says that a request of ours was not executed.
 
+mod client_error;
+mod shortage;
+mod unreachable;
+
+#[cfg(feature = "proxy")]
+pub(crate) use self::shortage::Short;
+pub use self::{
+    client_error::ClientError,
+    shortage::Shortage,
+    unreachable::{Disconnected, Redial},
+};
+pub(crate) use self::{
+    shortage::ShortageLog,
+    unreachable::{Redialer, Refusal, Sendings, Unreachable, chain, is_disconnected, redialer},
+};
+
 use std::{borrow::Cow, error::Error, fmt, sync::Mutex};
 
 use tokio::time::Instant;
 
-use crate::{
-    BackendId, ClientError,
-    unreachable::{Redial, Redialer, Unreachable, chain},
-};
+use crate::id::BackendId;
 
 /// The error type that any backend's error is turned into.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -56,7 +69,7 @@ pub enum StickyError {
     /// [strict](crate::StickyLayer::strict).
     UnknownSession {
         /// What is wrong with the token.
-        reason: crate::Reason,
+        reason: crate::outcome::Reason,
     },
     /// The store that knows the session's backend does not answer, and it is set to [reject]
     /// sessions that it cannot look up.
@@ -139,7 +152,7 @@ impl StickyError {
     pub fn grpc_code(&self) -> u8 {
         #[cfg(feature = "tonic")]
         if let Self::Backend { source, .. } | Self::Inner { source } = self
-            && let Some(code) = crate::grpc::code_in(source.as_ref())
+            && let Some(code) = crate::outcome::grpc_status::code_in(source.as_ref())
         {
             return code;
         }
@@ -227,12 +240,12 @@ impl Error for StickyError {
             // Where Tonic looks for a status.
             #[cfg(feature = "tonic")]
             Self::NoBackend | Self::Unavailable { .. } | Self::StoreUnavailable => {
-                Some(&*crate::grpc::NO_SERVER)
+                Some(&*crate::outcome::grpc_status::NO_SERVER)
             }
             #[cfg(feature = "tonic")]
-            Self::UnknownSession { .. } => Some(&*crate::grpc::UNKNOWN_SESSION),
+            Self::UnknownSession { .. } => Some(&*crate::outcome::grpc_status::UNKNOWN_SESSION),
             #[cfg(feature = "tonic")]
-            Self::Busy { .. } => Some(&*crate::grpc::STAYED_BUSY),
+            Self::Busy { .. } => Some(&*crate::outcome::grpc_status::STAYED_BUSY),
             #[cfg(not(feature = "tonic"))]
             Self::NoBackend
             | Self::Unavailable { .. }
@@ -370,7 +383,7 @@ impl fmt::Display for DrainOver {
 impl Error for DrainOver {
     #[cfg(feature = "tonic")]
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&*crate::grpc::CUT_OFF)
+        Some(&*crate::outcome::grpc_status::CUT_OFF)
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     Affinity, BoundAffinity, Change, Commit, Hashing, Head, Look, Notes, Origin, Reading, Second,
     sealed::Bind,
 };
-use crate::{BackendId, ConfigError};
+use crate::{error::ConfigError, id::BackendId};
 
 /// Several affinities in order of preference: the first for which the request carries something usable
 /// decides, be it a pin or the key of a hash; when there is none, the strategy does.

@@ -6,10 +6,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
     BoundAffinity, Change, Commit, Head, Look, Notes, Reading, cache_control,
-    life::{Life, Tokens, refuse},
     sealed::Bind,
+    token_codec::{Life, Tokens, refuse},
 };
-use crate::{BackendId, ConfigError, KeyRing};
+use crate::{error::ConfigError, id::BackendId, token::KeyRing};
 
 /// Our token in a header: for clients without a cookie jar, such as programs and gRPC callers.
 ///

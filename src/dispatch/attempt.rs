@@ -6,10 +6,11 @@ use tokio::time::Instant;
 
 use super::{LookUp, Recovery};
 use crate::{
-    Reason, StickyError,
-    backend::BackendState,
-    hand_over::HandOver,
+    dispatch::handoff::HandOver,
+    error::StickyError,
     health::{Evidence, LookId, Settings},
+    outcome::Reason,
+    pool::BackendState,
 };
 
 /// What to do next.

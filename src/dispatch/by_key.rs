@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::{Dispatch, Next};
 use crate::{
-    Reason, Verdict,
     affinity::{Origin, Owner, Reading, Second},
-    backend::{BackendState, Mode, Snapshot},
+    outcome::{Reason, Verdict},
+    pool::{BackendState, Mode, Snapshot},
 };
 
 impl<S: Clone> Dispatch<S> {

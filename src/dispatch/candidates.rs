@@ -6,9 +6,11 @@ use tokio::time::Instant;
 
 use super::{placement::choose, recovery::Awaiting};
 use crate::{
-    BackendId, BoxError, Reason, Verdict,
-    backend::{BackendState, Mode, Tier},
-    layer::Core,
+    error::BoxError,
+    id::BackendId,
+    outcome::{Reason, Verdict},
+    pool::{BackendState, Mode, Tier},
+    service::Core,
 };
 
 /// The candidates that are left.

@@ -10,10 +10,11 @@ use super::{
     candidates::{Parked, Remaining},
 };
 use crate::{
-    BackendId, BoxError, Failover, Reason, Shortage, StickyError, Verdict,
-    backend::{BackendState, Gate, Mode, Snapshot},
+    error::{BoxError, Sendings, Shortage, StickyError},
     health::Access,
-    unreachable::Sendings,
+    id::BackendId,
+    outcome::{Failover, Reason, Verdict},
+    pool::{BackendState, Gate, Mode, Snapshot},
 };
 
 impl<S: Clone> Dispatch<S> {

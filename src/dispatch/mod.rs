@@ -1,18 +1,27 @@
 //! The decisions of one request: which backend, and which one next.
 
-mod answer;
 mod attempt;
 mod by_key;
 mod candidates;
+mod commit;
 mod failover;
-mod first_choice;
-mod look_up;
-mod moves;
+mod feedback;
+mod handoff;
 mod placement;
+mod rebalance;
 mod recovery;
+mod session_headers;
+mod shared_choice;
+mod store_lookup;
 mod suspects;
-mod tell;
+mod voluntary_move;
 
+pub(crate) use self::{
+    feedback::{AsAnswers, failed, judge},
+    handoff::{Alone, BeforeMove, HandOver},
+    rebalance::Rebalancer,
+};
+pub use self::{handoff::Move, rebalance::Rebalance};
 use std::{num::NonZeroU64, sync::Arc};
 
 use http::{
@@ -24,25 +33,23 @@ use http::{
 use tokio::time::Instant;
 
 pub(crate) use self::{
-    answer::observe,
     attempt::{Attempt, Next, Patience, Trial},
-    first_choice::FirstChoices,
-    look_up::LookUp,
+    commit::observe,
     recovery::Recovery,
+    shared_choice::FirstChoices,
+    store_lookup::LookUp,
 };
-use self::{candidates::Remaining, first_choice::FirstChoice, recovery::Awaiting};
+use self::{candidates::Remaining, recovery::Awaiting, shared_choice::FirstChoice};
 use crate::{
-    BackendId, BoxError, Reason, StickyError, Verdict, Wish,
     affinity::{Head, Look, Notes, Origin, Plan, Reading, Second},
-    backend::{BackendState, Gate, Mode, NOBODY, Snapshot, UNTOLD},
-    clock::later,
-    hand_over::Alone,
-    layer::Core,
-    on_error::Asked,
-    session::Held,
-    session_info,
+    error::{BoxError, Sendings, StickyError},
+    id::BackendId,
+    outcome::{Reason, Verdict},
+    pool::{BackendState, Gate, Mode, NOBODY, Snapshot, UNTOLD},
+    service::{Asked, Core, Held},
+    session::{Wish, info},
     token::Pin,
-    unreachable::Sendings,
+    util::clock::later,
 };
 
 /// What a node says to the peer to which it forwards a request: serve it yourself.
@@ -190,7 +197,7 @@ impl<S: Clone> Dispatch<S> {
         }
         // Without dates in the tokens anybody can say that a peer has forwarded the request.
         if core.options.telling.strip && (hop.is_none() || !core.affinity.is_dated()) {
-            session_info::strip(request.headers_mut());
+            info::strip(request.headers_mut());
         }
         let second = look.second;
         if let Some(state) = hop.and_then(|here| snapshot.index().get(here.tag())) {

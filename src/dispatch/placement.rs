@@ -5,9 +5,8 @@ use std::sync::Arc;
 use super::{Dispatch, Next};
 use crate::{
     affinity::Hashing,
-    backend::{BackendState, Gate, Snapshot, Tier},
-    layer::Core,
-    session::Held,
+    pool::{BackendState, Gate, Snapshot, Tier},
+    service::{Core, Held},
     strategy::{Candidates, rendezvous},
 };
 

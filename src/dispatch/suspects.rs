@@ -11,10 +11,11 @@ use super::{
     recovery::{Awaiting, Purpose, Recovery, Watched},
 };
 use crate::{
-    Reason, StickyError, Verdict,
-    backend::{BackendState, Gate, Mode, Snapshot},
-    clock::later,
+    error::StickyError,
     health::Access,
+    outcome::{Reason, Verdict},
+    pool::{BackendState, Gate, Mode, Snapshot},
+    util::clock::later,
 };
 
 /// How long redials have before a request itself tries a suspect that cannot be redialed, or waits for a

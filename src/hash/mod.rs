@@ -7,20 +7,20 @@
 //! [`Ranking`] is the method for everybody; [`Maglev`] the choice of who has thousands of backends.
 //! [`BoundedLoad`] keeps a popular rank from filling one backend.
 
-mod bounded;
-mod key;
+mod bounded_load;
+#[cfg(test)]
+mod golden;
+mod key_hasher;
 mod log2;
 mod maglev;
-#[cfg(test)]
-mod published;
-mod rank;
+mod rendezvous;
 
-pub(crate) use self::rank::first_of;
-pub(crate) use self::{bounded::BoundedLoad, rank::signature};
+pub(crate) use self::rendezvous::first_of;
+pub(crate) use self::{bounded_load::BoundedLoad, rendezvous::signature};
 pub(crate) use self::{
-    key::KeyHasher,
+    key_hasher::KeyHasher,
     maglev::{Maglev, Slots},
-    rank::Ranking,
+    rendezvous::Ranking,
 };
 
 /// The finalizer of SplitMix64 (Steele, Lea and Flood, 2014): every bit of the result depends on
@@ -56,7 +56,7 @@ pub(crate) mod testing {
 
     /// Members named like the backends of a pool, `b0`, `b1` and so on, with the weights given.
     pub(crate) fn members(weights: impl IntoIterator<Item = u32>) -> Vec<(u64, u32)> {
-        let tag = |i: usize| crate::BackendId::new(format!("b{i}")).unwrap().tag();
+        let tag = |i: usize| crate::id::BackendId::new(format!("b{i}")).unwrap().tag();
         weights.into_iter().enumerate().map(|(i, weight)| (tag(i), weight)).collect()
     }
 

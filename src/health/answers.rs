@@ -6,7 +6,10 @@ use std::{fmt, sync::Arc};
 use tokio::time::Instant;
 
 use super::{Failure, record_failure};
-use crate::{Cause, backend::BackendState, layer::Core};
+use crate::{
+    pool::{BackendState, Cause},
+    service::Core,
+};
 
 /// Who is told how an answer ended, whatever its backends are.
 pub(crate) trait Answers: Send + Sync {

@@ -17,12 +17,11 @@ use tokio::{
 };
 use tower_service::Service;
 
-use super::{AnyProbe, Settings, judge, redial::redial_suspects, watch::Watches};
+use super::{AnyProbe, Settings, passive, probe_tasks::Watches, redial::redial_suspects};
 use crate::{
-    Cause,
-    backend::{Gate, Pool, Readiness},
-    clock::later,
-    layer::Core,
+    pool::{Cause, Gate, Pool, Readiness},
+    service::Core,
+    util::clock::later,
 };
 
 /// After so many backends a sweep lets other tasks run.
@@ -100,7 +99,7 @@ async fn drive<S, Req>(
         if let (Some(rate), Some(at)) = (settings.success_rate, next_comparison)
             && now >= at
         {
-            judge::compare(&pool, &rate, &settings);
+            passive::compare(&pool, &rate, &settings);
             next_comparison = Some(later(rate.interval));
         }
         let now = Instant::now();

@@ -8,8 +8,11 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Ejection, Looks, Settings, looks::Backoff, looks::LookId};
-use crate::unreachable::{Redialer, Refusal};
+use super::{
+    Ejection, Looks, Settings,
+    looks::{Backoff, LookId},
+};
+use crate::error::{Redialer, Refusal};
 
 /// So many connections in a row that break before an answer are evidence: the first may have been
 /// closed while it was idle.

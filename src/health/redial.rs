@@ -9,9 +9,8 @@ use tokio::time::{Instant, timeout};
 
 use super::{Failure, LookId, Settings, record_failure};
 use crate::{
-    BoxError, Cause, Shortage, TimedOut,
-    backend::{BackendState, Pool},
-    unreachable::{Redialer, Refusal},
+    error::{BoxError, Redialer, Refusal, Shortage, TimedOut},
+    pool::{BackendState, Cause, Pool},
 };
 
 /// No connection takes longer than this.

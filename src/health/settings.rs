@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{NoProbe, SuccessRate, looks::Backoff};
-use crate::clock::YEAR;
+use crate::util::clock::YEAR;
 
 /// How a pool finds out which of its backends can serve.
 ///

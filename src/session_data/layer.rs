@@ -13,7 +13,11 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::scope::{self, Scope};
-use crate::{ConfigError, SessionAction, SessionInfo, affinity::header_name};
+use crate::{
+    affinity::header_name,
+    error::ConfigError,
+    session::{SessionAction, SessionInfo},
+};
 
 /// Gives each request of a backend's application its [`Scope`], by which the stores of this module go.
 /// It goes **around** the layer of tower-sessions.

@@ -4,7 +4,7 @@ use std::{error::Error, fmt};
 
 use tower_sessions_core::session_store;
 
-use crate::BackendId;
+use crate::id::BackendId;
 
 const PREFIX: &str = "save refused: ";
 

@@ -10,7 +10,7 @@ use tokio::task::futures::TaskLocalFuture;
 use tower_sessions_core::{session::Id, session_store};
 
 use super::{Refused, fence::Fence};
-use crate::{SessionInfo, Verdict};
+use crate::{outcome::Verdict, session::SessionInfo};
 
 tokio::task_local! {
     /// The scope of the request that this task serves. `None` stands for a request without one, so

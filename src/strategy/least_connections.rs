@@ -49,7 +49,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        backend::Entered,
+        pool::Entered,
         strategy::testing::{shares, states},
     };
 

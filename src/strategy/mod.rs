@@ -4,7 +4,6 @@
 //! that nothing tells apart (those with a plain token). Requests that are served by their own backend
 //! count as load (in [`Candidate::in_flight`]) and never advance a strategy.
 
-pub(crate) mod chance;
 mod least_connections;
 mod p2c;
 mod peak_ewma;
@@ -17,12 +16,12 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-pub(crate) use self::{chance::Chance, rendezvous::rendezvous};
+pub(crate) use self::rendezvous::rendezvous;
 pub use self::{
     least_connections::LeastConnections, p2c::P2c, peak_ewma::PeakEwma, random::Random,
     round_robin::RoundRobin,
 };
-use crate::{BackendId, backend::BackendState};
+use crate::{id::BackendId, pool::BackendState};
 
 /// Chooses the backend of a new session.
 ///

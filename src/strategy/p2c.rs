@@ -1,6 +1,7 @@
 //! The better of two.
 
-use super::{Candidates, Strategy, chance::Chance};
+use super::{Candidates, Strategy};
+use crate::util::Chance;
 
 /// Power of two choices (Mitzenmacher 2001): two backends by chance, in proportion to their weights, and
 /// of them the one with fewer requests in flight per weight, or the first when they have equally much to
@@ -46,7 +47,7 @@ impl Strategy for P2c {
 mod tests {
     use super::*;
     use crate::{
-        backend::Entered,
+        pool::Entered,
         strategy::testing::{shares, states},
     };
 

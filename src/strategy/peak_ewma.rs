@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Candidate, Candidates, Strategy, chance::Chance};
+use super::{Candidate, Candidates, Strategy};
+use crate::util::Chance;
 
 /// Peak EWMA, as in Finagle and Linkerd: of two backends by chance, in proportion to their weights, the
 /// one with the lower cost, or the first at equal cost. The cost is the moving average of the latency,
@@ -83,7 +84,7 @@ impl Strategy for PeakEwma {
 mod tests {
     use super::*;
     use crate::{
-        backend::Entered,
+        pool::Entered,
         strategy::testing::{shares, states},
     };
 

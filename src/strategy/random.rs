@@ -1,6 +1,7 @@
 //! By chance.
 
-use super::{Candidates, Strategy, chance::Chance};
+use super::{Candidates, Strategy};
+use crate::util::Chance;
 
 /// Random: each backend with a chance proportional to its weight.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ impl Strategy for Random {
 mod tests {
     use super::*;
     use crate::{
-        backend::Entered,
+        pool::Entered,
         strategy::testing::{shares, states},
     };
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{backend::BackendState, hash::first_of};
+use crate::{hash::first_of, pool::BackendState};
 
 /// The position of the backend that ranks first for `key` by weighted rendezvous hashing, as in
 /// [`Ranking`](crate::hash::Ranking), without the making of a table. A weight of 0 counts as 1.

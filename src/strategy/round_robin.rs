@@ -41,7 +41,7 @@ impl Strategy for RoundRobin {
 mod tests {
     use super::*;
     use crate::{
-        backend::Entered,
+        pool::Entered,
         strategy::testing::{shares, states},
     };
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Candidate, Candidates};
-use crate::backend::TagHasher;
+use crate::pool::TagHasher;
 
 /// What each choice costs whoever is chosen, and what is shared out among all that take part. Always
 /// the same: so each choice is paid for by those that took part in it, however many there were.

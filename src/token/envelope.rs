@@ -141,7 +141,7 @@ pub(crate) fn seal_envelope(ring: &KeyRing, context: &Context, letter: &Letter) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Key;
+    use crate::token::Key;
 
     fn ring() -> KeyRing {
         KeyRing::new([Key::from_bytes((0..32).collect::<Vec<u8>>()).unwrap()]).unwrap()

@@ -200,7 +200,7 @@ pub(crate) fn new_session(ring: &KeyRing) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Key;
+    use crate::token::Key;
 
     fn ring() -> KeyRing {
         KeyRing::new([Key::from_bytes((0..32).collect::<Vec<u8>>()).unwrap()]).unwrap()

@@ -1,25 +1,26 @@
 //! The application's own session id, sealed together with the pin.
 
-mod carry;
+mod carrier;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue};
 
-use self::carry::{Carrier, Edit};
+use self::carrier::{Carrier, Edit};
 use super::{
     BoundAffinity, Change, Commit, Head, Look, Notes, Reading,
+    cookie::{parse, set_cookie},
     header::header_name,
-    life::{self, Life, Tokens, refuse},
-    notes::{Author, Note},
-    scan,
+    request_state::{Author, Note},
     sealed::Bind,
-    set_cookie,
+    token_codec::{self, Life, Tokens, refuse},
 };
 use crate::{
-    BackendId, ConfigError, KeyRing, Reason,
-    clock::unix_millis,
-    token::{self, Letter},
+    error::ConfigError,
+    id::BackendId,
+    outcome::Reason,
+    token::{self, KeyRing, Letter},
+    util::clock::unix_millis,
 };
 
 /// The application's own session id, wrapped with our pin on the way out and restored on the way in:
@@ -138,7 +139,7 @@ impl Bind for Envelope {
         let (purpose, kind, name, carrier) = match &self.place {
             Place::Cookie(name) => {
                 set_cookie::check_name(name)?;
-                let carrier = Carrier::Cookie(Box::new(scan::Name::new(name)), name.clone());
+                let carrier = Carrier::Cookie(Box::new(parse::Name::new(name)), name.clone());
                 ("envelope cookie", "cookie", &**name, carrier)
             }
             Place::Header(name) => {
@@ -252,7 +253,7 @@ impl Bound {
             let known = opened.filter(|opened| *opened.letter.id == *said.id);
             let pin = match (known, commit.silent) {
                 (Some(known), _) => continued(known, commit),
-                (None, false) => life::begin(&self.keys, commit),
+                (None, false) => token_codec::begin(&self.keys, commit),
                 (None, true) => return None,
             };
             let (id, attributes) = (said.id.into(), said.attributes.into());
@@ -277,8 +278,8 @@ struct Word {
 /// The pin of a session that goes on, maybe elsewhere.
 fn continued(opened: &Opened, commit: &Commit<'_>) -> token::Pin {
     match commit.change {
-        Change::Keep | Change::Refresh => life::keep(opened.letter.pin, commit),
-        Change::Assign | Change::Move => life::moved(opened.letter.pin, commit),
+        Change::Keep | Change::Refresh => token_codec::keep(opened.letter.pin, commit),
+        Change::Assign | Change::Move => token_codec::moved(opened.letter.pin, commit),
     }
 }
 

@@ -7,23 +7,23 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::Carrier;
 use crate::{
-    Reason,
     affinity::{
         BoundAffinity, Change, Commit, Head, Look, Notes, Reading,
-        application_cookie::Said,
-        later::Later,
-        notes::{Author, Note},
-        scan,
+        cookie::parse,
+        pending_lookup::Later,
+        request_state::{Author, Note},
+        response_cookie::Said,
     },
-    clock::unix_millis,
+    outcome::Reason,
     store::{Answer, Lookup, OpenSession, PinStore, SessionKey, StoredPin},
+    util::clock::unix_millis,
 };
 
 /// How many ids of one request are looked up: a client that sends more has not got them from us.
 const MAX_IDS: usize = 8;
 
 pub(super) struct Bound {
-    pub(super) carrier: Carrier<(scan::Name, String), HeaderName>,
+    pub(super) carrier: Carrier<(parse::Name, String), HeaderName>,
     pub(super) hasher: SipHasher13,
     pub(super) idle: Duration,
     /// In seconds.
@@ -72,7 +72,7 @@ impl Bound {
     ) -> Option<B> {
         match &self.carrier {
             Carrier::Cookie((name, _)) => {
-                let mut cookies = scan::Cookies::new(headers);
+                let mut cookies = parse::Cookies::new(headers);
                 let ids = std::iter::from_fn(|| cookies.next(name));
                 ids.filter(|id| !id.is_empty()).take(MAX_IDS).find_map(visit)
             }
@@ -158,7 +158,7 @@ impl Bound {
             Carrier::Cookie((_, name)) => {
                 for field in headers.get_all(SET_COOKIE) {
                     if let Some(said) = Said::of(field.as_bytes(), name) {
-                        hear(said.id(now).map(scan::unquote));
+                        hear(said.id(now).map(parse::unquote));
                     }
                 }
             }

@@ -8,9 +8,15 @@ use siphasher::sip128::SipHasher13;
 
 use self::bound::Bound;
 pub(crate) use self::bound::Known;
-use super::{BoundAffinity, header::header_name, life::refuse, scan, sealed::Bind, set_cookie};
+use super::{
+    BoundAffinity,
+    cookie::{parse, set_cookie},
+    header::header_name,
+    sealed::Bind,
+    token_codec::refuse,
+};
 use crate::{
-    ConfigError,
+    error::ConfigError,
     store::{MemoryStore, PinStore},
 };
 
@@ -56,7 +62,7 @@ pub struct Learned {
     capacity: usize,
     idle: Duration,
     absolute: Option<Duration>,
-    secret: Option<crate::Key>,
+    secret: Option<crate::token::Key>,
     store: Option<Arc<dyn PinStore>>,
 }
 
@@ -108,7 +114,7 @@ impl Learned {
     /// The secret of the hash of the ids; default one by chance, for this process only. Gateways that
     /// share it make the same choice for an id that is unknown, and can share a store.
     #[must_use]
-    pub fn secret(mut self, secret: crate::Key) -> Self {
+    pub fn secret(mut self, secret: crate::token::Key) -> Self {
         self.secret = Some(secret);
         self
     }
@@ -153,13 +159,13 @@ impl Bind for Learned {
         let carrier = match &self.carrier {
             Carrier::Cookie(name) => {
                 set_cookie::check_name(name)?;
-                Carrier::Cookie((scan::Name::new(name), name.clone()))
+                Carrier::Cookie((parse::Name::new(name), name.clone()))
             }
             Carrier::Header(name) => Carrier::Header(header_name(name)?),
         };
         let secret = match &self.secret {
             Some(secret) => secret.hash_secret(),
-            None => crate::Key::generate()?.hash_secret(),
+            None => crate::token::Key::generate()?.hash_secret(),
         };
         let mut hasher = SipHasher13::new_with_keys(secret[0], secret[1]);
         // One store may serve several pools and names; header names are one however they are written.

@@ -9,8 +9,8 @@ use redis::{
 
 use super::{BUDGET, RedisStore};
 use crate::{
-    ConfigError,
-    engine::{Source, parse, prepare, provide_cryptography},
+    error::ConfigError,
+    redis::{Source, parse, prepare, provide_cryptography},
 };
 
 impl RedisStore {

@@ -22,7 +22,7 @@ use super::{
     memory::{KEEP_DELETED, time_left},
     scope::{self, Seen},
 };
-use crate::BackendId;
+use crate::id::BackendId;
 
 /// Longer than any session lasts, and short enough for Redis, in milliseconds: 1000 years.
 const LONGEST: u128 = 1000 * 60 * 60 * 24 * 365 * 1000;

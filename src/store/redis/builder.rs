@@ -6,13 +6,13 @@ use tokio::sync::Semaphore;
 
 use super::{
     RedisStore,
+    cache::{Shared, WRITES},
     engine::Engine,
-    flight::Flights,
     keeper::Keeper,
     script::Call,
-    shared::{Shared, WRITES},
+    single_flight::Flights,
 };
-use crate::{ConfigError, clock::YEAR, engine::Source, store::table};
+use crate::{error::ConfigError, redis::Source, store::table, util::clock::YEAR};
 
 const DEFAULT_PREFIX: &str = "tower-sticky:";
 const DEFAULT_BUDGET: Duration = Duration::from_millis(5);

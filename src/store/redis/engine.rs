@@ -17,13 +17,13 @@ use tokio::{
 };
 
 use super::{
-    link::Link,
-    mend,
+    connection::Link,
+    reconnect,
     script::{Arguments, Call, decode},
     stats::{Counters, EngineState, Seldom, count},
 };
 use crate::{
-    engine::Source,
+    redis::Source,
     store::{SessionKey, StoredPin},
 };
 
@@ -127,12 +127,12 @@ impl Engine {
         let now = Instant::now();
         self.phase.send_modify(|phase| match *phase {
             // Nothing is known here yet, so all sessions would be placed anew: that is worth a wait.
-            Phase::New => *phase = Phase::Connecting(now + mend::longest(self.budget)),
+            Phase::New => *phase = Phase::Connecting(now + reconnect::longest(self.budget)),
             // After a fault for which there was a reason to wait nobody waits.
             Phase::Down => {}
             Phase::Connecting(_) | Phase::Up => *phase = Phase::Connecting(now + self.budget),
         });
-        runtime.spawn(mend::mend(mend::Hold::new(self, source)));
+        runtime.spawn(reconnect::mend(reconnect::Hold::new(self, source)));
     }
 
     /// Gives back what connects.

@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{FRACTION, shared::Shared};
+use super::{FRACTION, cache::Shared};
 
 /// So many entries are looked at before others have a turn.
 const AT_ONCE: usize = 1024;

@@ -1,15 +1,15 @@
 //! Pins on Redis or Valkey.
 
 mod builder;
+mod cache;
+mod cached_pin;
+mod compact_instant;
+mod connection;
 mod engine;
-mod flight;
 mod keeper;
-mod link;
-mod local;
-mod mend;
-mod moment;
+mod reconnect;
 mod script;
-mod shared;
+mod single_flight;
 mod stats;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -20,11 +20,11 @@ pub use self::{
     builder::{OnDown, RedisStoreBuilder},
     stats::{EngineState, RedisStats},
 };
-use self::{engine::Phase, script::Rule, shared::Shared};
+use self::{cache::Shared, engine::Phase, script::Rule};
 use super::{Lookup, OpenSession, PinStore, SessionKey, StoredPin};
 use crate::{
-    ConfigError,
-    engine::{Source, parse},
+    error::ConfigError,
+    redis::{Source, parse},
 };
 
 /// A session is touched in Redis at most once per this part of its idle time.

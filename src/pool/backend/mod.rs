@@ -1,0 +1,18 @@
+//! One backend: what is known of it, what the operator wants of it, and what it is doing.
+
+mod latency;
+mod mode;
+mod options;
+#[cfg(any(feature = "discover", feature = "dns"))]
+mod owner;
+mod requests;
+mod state;
+mod streams;
+
+#[cfg(any(feature = "discover", feature = "dns"))]
+pub(crate) use self::owner::Owner;
+pub use self::{
+    mode::{Mode, State},
+    options::BackendOptions,
+};
+pub(crate) use self::{state::BackendState, streams::StreamId};
