@@ -39,5 +39,5 @@ step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features --quiet
 
 step "tests"
-cargo build --locked --example gateway
+cargo build --locked --all-features --example gateway
 cargo test --locked --workspace --all-features

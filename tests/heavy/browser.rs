@@ -4,6 +4,8 @@
 
 #[path = "browser/driver.rs"]
 mod driver;
+#[path = "../support/example.rs"]
+mod example;
 #[path = "browser/shop.rs"]
 mod shop;
 

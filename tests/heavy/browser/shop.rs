@@ -1,10 +1,6 @@
 //! The gateway example with its demo shops, as a process of its own.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::{net::SocketAddr, process::Stdio};
 
 use bytes::Bytes;
 use http::{Method, Request};
@@ -15,6 +11,8 @@ use tokio::{
     process::{Child, ChildStderr, ChildStdout, Command},
 };
 use tower_sticky_heavy_tests::{client::Client, in_time};
+
+use crate::example::binary;
 
 pub struct Shop {
     pub page: String,
@@ -31,7 +29,7 @@ impl Shop {
 
     /// The same, with more arguments.
     pub async fn start_with(args: &[&str]) -> Self {
-        let mut process = Command::new(binary())
+        let mut process = Command::new(binary("gateway"))
             .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .args(args)
             .env_remove("RUST_LOG")
@@ -93,31 +91,4 @@ async fn line_after(lines: &mut Lines<BufReader<impl AsyncRead + Unpin>>, start:
         }
     })
     .await
-}
-
-/// The example's binary, built anew if need be, beside this test's own.
-fn binary() -> PathBuf {
-    let this = std::env::current_exe().unwrap();
-    let profile = this.ancestors().nth(2).unwrap();
-    let name = match profile.file_name().and_then(|name| name.to_str()) {
-        Some("debug") | None => "dev",
-        Some(name) => name,
-    };
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
-    let mut cargo = std::process::Command::new(env!("CARGO"));
-    // What Cargo tells this test about its own package would make it build some packages anew.
-    for (variable, _) in std::env::vars_os() {
-        let text = variable.to_string_lossy();
-        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
-            cargo.env_remove(&variable);
-        }
-    }
-    let built = cargo
-        .args(["build", "--quiet", "--package", "tower-sticky", "--example", "gateway"])
-        .args(["--profile", name, "--target-dir"])
-        .arg(profile.parent().unwrap())
-        .current_dir(root)
-        .status();
-    assert!(built.unwrap().success(), "the example is built");
-    profile.join("examples").join("gateway")
 }

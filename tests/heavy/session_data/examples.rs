@@ -8,7 +8,7 @@ use std::{
 use tokio::process::Command;
 use tower_sticky_heavy_tests::{in_time, redis_server::RedisServer, until};
 
-use super::programs::binary;
+use crate::example::binary;
 
 /// Runs an example that ends by itself.
 async fn run(name: &str, args: &[&str]) -> String {

@@ -7,8 +7,8 @@ use tower_sticky_heavy_tests::redis_server::RedisServer;
 
 use super::{
     crowd::{Crowd, Found, Writes},
+    example::binary,
     processes::Processes,
-    programs::binary,
 };
 
 /// A shop with a store, or with the word `none` without one.

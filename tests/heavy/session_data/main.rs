@@ -35,13 +35,14 @@ mod cluster;
 mod crowd;
 mod demo;
 mod engine;
+#[path = "../../support/example.rs"]
+mod example;
 mod examples;
 mod gateways;
 mod keys;
 mod kill;
 mod moves;
 mod processes;
-mod programs;
 mod shops;
 mod tls;
 
