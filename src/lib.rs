@@ -104,12 +104,12 @@ pub use self::upstream::http as proxy;
 pub use self::{
     dispatch::{Move, Rebalance},
     error::{
-        BoxError, ClientError, ConfigError, Disconnected, DrainOver, NotSent, Redial, Shortage,
-        StickyError, TimedOut, Unanswered,
+        BoxError, ClientError, ConfigError, Disconnected, NotSent, Redial, Shortage, TimedOut,
+        Unanswered,
     },
     health::{GrpcProbe, Health, HttpProbe, NoProbe, Probe, ProbeBody, SuccessRate},
     id::{BackendId, SessionId},
-    outcome::{Busy, Failover, Outcome, Reason, Stats, Strict, Verdict},
+    outcome::{Busy, DrainOver, Failover, Outcome, Reason, Stats, StickyError, Strict, Verdict},
     pool::{
         BackendOptions, BackendStatus, Backends, Cause, Drain, DrainEnd, DrainReport, DrainSignal,
         Draining, Event, Events, Hold, HoldEnd, Mode, PoolError, PoolStatus, State,

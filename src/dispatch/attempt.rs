@@ -7,9 +7,8 @@ use tokio::time::Instant;
 use super::{LookUp, Recovery};
 use crate::{
     dispatch::handoff::HandOver,
-    error::StickyError,
     health::{Evidence, LookId, Settings},
-    outcome::Reason,
+    outcome::{Reason, StickyError},
     pool::BackendState,
 };
 

@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{placement::choose, recovery::Awaiting};
+use super::{core::Core, placement::choose, recovery::Awaiting};
 use crate::{
     error::BoxError,
     id::BackendId,
     outcome::{Reason, Verdict},
     pool::{BackendState, Mode, Tier},
-    service::Core,
 };
 
 /// The candidates that are left.

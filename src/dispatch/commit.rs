@@ -5,14 +5,12 @@ use std::{cell::Cell, sync::Arc};
 use http::{Extensions, Request, Response};
 use tokio::time::Instant;
 
-use super::{Dispatch, HOP};
+use super::{Dispatch, HOP, core::Core, held_pin::Held};
 use crate::{
     affinity::{Change, Commit, Plan},
-    error::StickyError,
     id::BackendId,
-    outcome::{Outcome, Reason, Verdict},
+    outcome::{Outcome, Reason, StickyError, Verdict},
     pool::{BackendState, Event, InFlight, session_moved},
-    service::{Core, Held},
     session::{SessionAction, action_header},
     strategy::Candidate,
     token::Pin,

@@ -10,10 +10,10 @@ use super::{
     candidates::{Parked, Remaining},
 };
 use crate::{
-    error::{BoxError, Sendings, Shortage, StickyError},
+    error::{BoxError, Sendings, Shortage},
     health::Access,
     id::BackendId,
-    outcome::{Failover, Reason, Verdict},
+    outcome::{Failover, Reason, StickyError, Verdict},
     pool::{BackendState, Gate, Mode, Snapshot},
 };
 

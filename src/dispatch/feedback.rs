@@ -6,16 +6,16 @@ use http::{Request, Response};
 use http_body::Body;
 use tokio::time::Instant;
 
+use super::core::Core;
 use crate::{
     dispatch::{Dispatch, Next, Trial},
     error::{
-        BoxError, ClientError, NotSent, Refusal, Sendings, Shortage, StickyError, Unanswered,
-        is_disconnected, redialer,
+        BoxError, ClientError, NotSent, Refusal, Sendings, Shortage, Unanswered, is_disconnected,
+        redialer,
     },
     health::{Answers, Failure, Judged, is_failure, record_failure},
-    outcome::Reason,
+    outcome::{Reason, StickyError},
     pool::{Cause, InFlight},
-    service::Core,
 };
 
 /// Who is told how answers end: known where a backend is known to be `Send + Sync`.

@@ -4,9 +4,11 @@ mod attempt;
 mod by_key;
 mod candidates;
 mod commit;
+mod core;
 mod failover;
 mod feedback;
 mod handoff;
+mod held_pin;
 mod placement;
 mod rebalance;
 mod recovery;
@@ -17,8 +19,10 @@ mod suspects;
 mod voluntary_move;
 
 pub(crate) use self::{
+    core::{Core, Options},
     feedback::{AsAnswers, failed, judge},
     handoff::{Alone, BeforeMove, HandOver},
+    held_pin::Held,
     rebalance::Rebalancer,
 };
 pub use self::{handoff::Move, rebalance::Rebalance};
@@ -42,11 +46,10 @@ pub(crate) use self::{
 use self::{candidates::Remaining, recovery::Awaiting, shared_choice::FirstChoice};
 use crate::{
     affinity::{Head, Look, Notes, Origin, Plan, Reading, Second},
-    error::{BoxError, Sendings, StickyError},
+    error::{BoxError, Sendings},
     id::BackendId,
-    outcome::{Reason, Verdict},
+    outcome::{Asked, Reason, StickyError, Verdict},
     pool::{BackendState, Gate, Mode, NOBODY, Snapshot, UNTOLD},
-    service::{Asked, Core, Held},
     session::{Wish, info},
     token::Pin,
     util::clock::later,

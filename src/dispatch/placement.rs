@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Dispatch, Next};
+use super::{Dispatch, Next, core::Core, held_pin::Held};
 use crate::{
     affinity::Hashing,
     pool::{BackendState, Gate, Snapshot, Tier},
-    service::{Core, Held},
     strategy::{Candidates, rendezvous},
 };
 

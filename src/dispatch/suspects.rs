@@ -11,9 +11,8 @@ use super::{
     recovery::{Awaiting, Purpose, Recovery, Watched},
 };
 use crate::{
-    error::StickyError,
     health::Access,
-    outcome::{Reason, Verdict},
+    outcome::{Reason, StickyError, Verdict},
     pool::{BackendState, Gate, Mode, Snapshot},
     util::clock::later,
 };

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::{Failure, record_failure};
 use crate::{
+    dispatch::Core,
     pool::{BackendState, Cause},
-    service::Core,
 };
 
 /// Who is told how an answer ended, whatever its backends are.

@@ -19,8 +19,8 @@ use tower_service::Service;
 
 use super::{AnyProbe, Settings, passive, probe_tasks::Watches, redial::redial_suspects};
 use crate::{
+    dispatch::Core,
     pool::{Cause, Gate, Pool, Readiness},
-    service::Core,
     util::clock::later,
 };
 

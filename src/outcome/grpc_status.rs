@@ -7,7 +7,8 @@ use std::{
 
 use tonic::{Code, ConnectError, Status};
 
-use crate::error::{BoxError, StickyError, chain};
+use super::StickyError;
+use crate::error::{BoxError, chain};
 
 /// The causes of errors that have no other.
 pub(crate) static NO_SERVER: LazyLock<Status> =

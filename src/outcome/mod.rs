@@ -3,10 +3,12 @@
 #[cfg(feature = "tonic")]
 pub(crate) mod grpc_status;
 mod policy;
+mod sticky_error;
 mod verdict;
 
-pub(crate) use self::verdict::Counters;
 pub use self::{
     policy::{Busy, Failover, Strict},
+    sticky_error::{DrainOver, StickyError},
     verdict::{Outcome, Reason, Stats, Verdict},
 };
+pub(crate) use self::{sticky_error::Asked, verdict::Counters};

@@ -15,8 +15,9 @@ use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 
 use crate::{
-    error::{BoxError, ClientError, DrainOver},
+    error::{BoxError, ClientError},
     health::Judged,
+    outcome::DrainOver,
     pool::InFlight,
 };
 

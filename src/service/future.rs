@@ -21,8 +21,8 @@ use crate::{
         AsAnswers, Attempt, Dispatch, HandOver, LookUp, Next, Patience, Recovery, Trial, failed,
         judge, observe,
     },
-    error::{BoxError, Shortage, StickyError},
-    outcome::Reason,
+    error::{BoxError, Shortage},
+    outcome::{Reason, StickyError},
     pool::{BackendState, Entered, Hold, InFlight, Readiness},
     service::{
         OnError, StickyBody,

@@ -5,12 +5,11 @@ use std::{fmt, marker::PhantomData, sync::Arc};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::options::Options;
 use crate::{
-    affinity::{Affinity, BoundAffinity, Head},
-    dispatch::{BeforeMove, FirstChoices, Rebalancer},
+    affinity::{Affinity, BoundAffinity},
+    dispatch::{Core, Options},
     error::ConfigError,
-    health::{AnyProbe, ensure_driven},
+    health::ensure_driven,
     id::BackendId,
     pool::Backends,
     service::{NoInner, Propagate, Respond, StickyService},
@@ -53,30 +52,6 @@ pub struct StickyLayer<S, E = Respond> {
     pub(super) core: Arc<Core<S>>,
     on_error: PhantomData<fn() -> E>,
 }
-
-/// What all services of a layer share.
-pub(crate) struct Core<S> {
-    pub(crate) backends: Backends<S>,
-    pub(crate) affinity: Arc<dyn BoundAffinity>,
-    /// Whether that remembers sessions: asked for once.
-    pub(crate) remembers: bool,
-    /// For how many seconds it remembers one that is idle; 0 for ever.
-    pub(crate) idle_for: u32,
-    pub(crate) strategy: Arc<dyn Strategy>,
-    pub(crate) clock: Arc<dyn WallClock>,
-    pub(crate) local: Option<BackendId>,
-    pub(crate) bypass: Option<Arc<Bypass>>,
-    pub(crate) actions: Actions,
-    pub(crate) first_choices: Arc<FirstChoices>,
-    /// Ids of sessions that are held by their clients.
-    pub(crate) ids: Arc<Chance>,
-    pub(crate) rebalancer: Option<Arc<Rebalancer>>,
-    pub(crate) before_move: Option<BeforeMove>,
-    pub(crate) options: Options,
-    pub(crate) probe: Option<AnyProbe<S>>,
-}
-
-type Bypass = dyn Fn(&Head<'_>) -> bool + Send + Sync;
 
 impl<S> StickyLayer<S> {
     /// A layer over `backends` that recognises sessions by `affinity`. Errors become responses: see
@@ -221,39 +196,5 @@ impl<S, E> Clone for StickyLayer<S, E> {
 impl<S, E> fmt::Debug for StickyLayer<S, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.core.fmt(f)
-    }
-}
-
-impl<S> Clone for Core<S> {
-    fn clone(&self) -> Self {
-        Self {
-            backends: self.backends.clone(),
-            affinity: self.affinity.clone(),
-            remembers: self.remembers,
-            idle_for: self.idle_for,
-            strategy: self.strategy.clone(),
-            clock: self.clock.clone(),
-            local: self.local.clone(),
-            bypass: self.bypass.clone(),
-            actions: self.actions.clone(),
-            first_choices: self.first_choices.clone(),
-            ids: self.ids.clone(),
-            rebalancer: self.rebalancer.clone(),
-            before_move: self.before_move.clone(),
-            options: self.options,
-            probe: self.probe.clone(),
-        }
-    }
-}
-
-impl<S> fmt::Debug for Core<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StickyLayer")
-            .field("backends", &self.backends)
-            .field("affinity", &self.affinity)
-            .field("strategy", &self.strategy)
-            .field("local", &self.local)
-            .field("options", &self.options)
-            .finish_non_exhaustive()
     }
 }

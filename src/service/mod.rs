@@ -17,4 +17,3 @@ pub use self::{
     session_service::StickySession,
     sticky_service::{NoInner, StickyService},
 };
-pub(crate) use self::{layer::Core, respond::Asked, session_service::Held};

@@ -7,70 +7,11 @@ use crate::{
     affinity::{Head, header_name},
     dispatch::{BeforeMove, Move, Rebalance},
     error::{BoxError, ConfigError},
-    health::{AnyProbe, Health, Probe, Settings},
+    health::{AnyProbe, Health, Probe},
     outcome::{Busy, Failover, Strict},
     strategy::Strategy,
     util::{WallClock, clock::YEAR},
 };
-
-/// What is decided once, for all requests.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Options {
-    pub(crate) health: Settings,
-    pub(crate) unavailable: Failover,
-    pub(crate) busy: Busy,
-    pub(crate) home_wait: Duration,
-    pub(crate) max_attempts: usize,
-    pub(crate) ready_timeout: Duration,
-    pub(crate) max_waiters: usize,
-    pub(crate) retry_after: Duration,
-    pub(crate) retry_idempotent: bool,
-    pub(crate) panic: bool,
-    pub(crate) strict: Strict,
-    pub(crate) return_from_backup: bool,
-    pub(crate) telling: Telling,
-    pub(crate) extensions: bool,
-    pub(crate) wants_latency: bool,
-}
-
-/// What backends are told about sessions.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Telling {
-    /// Whether what a request says in our headers is taken out.
-    pub(crate) strip: bool,
-    pub(crate) headers: bool,
-    pub(crate) extensions: bool,
-    pub(crate) replicas: usize,
-}
-
-impl Telling {
-    #[inline]
-    pub(crate) fn is_on(self) -> bool {
-        self.headers || self.extensions
-    }
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            health: Settings::new(),
-            unavailable: Failover::default(),
-            busy: Busy::default(),
-            home_wait: Duration::ZERO,
-            max_attempts: 16,
-            ready_timeout: Duration::from_secs(1),
-            max_waiters: 1024,
-            retry_after: Duration::from_secs(1),
-            retry_idempotent: true,
-            panic: false,
-            strict: Strict::from(false),
-            return_from_backup: false,
-            telling: Telling::default(),
-            extensions: false,
-            wants_latency: false,
-        }
-    }
-}
 
 impl<S, E> StickyLayer<S, E> {
     /// Who takes a new session; default

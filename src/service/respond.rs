@@ -8,7 +8,10 @@ use http::{
     header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
 };
 
-use crate::{error::StickyError, outcome::Strict, service::StickyBody};
+use crate::{
+    outcome::{Asked, StickyError},
+    service::StickyBody,
+};
 
 /// What becomes of a [`StickyError`]: [`Respond`] or [`Propagate`].
 pub trait OnError: sealed::Settle {}
@@ -33,35 +36,9 @@ pub struct Respond;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Propagate;
 
-/// What is known of the request when there is no answer to it.
-#[derive(Debug, Clone, Copy)]
-pub struct Asked {
-    pub(crate) grpc: bool,
-    pub(crate) retry_after: Duration,
-    /// How it is refused, if it is strict.
-    pub(crate) strict: Option<Strict>,
-    /// Whether its session has a backend.
-    pub(crate) has_home: bool,
-}
-
-impl Asked {
-    /// The status of the answer, and whether it says when to try again.
-    fn status(&self, error: &StickyError) -> (StatusCode, bool) {
-        let strict = self.strict.unwrap_or_default();
-        match error {
-            StickyError::UnknownSession { .. } => (strict.status, false),
-            StickyError::Unavailable { .. } => (strict.unavailable, true),
-            StickyError::Busy { .. } if self.has_home => (strict.unavailable, true),
-            error => {
-                let status = error.status();
-                (status, status == StatusCode::SERVICE_UNAVAILABLE)
-            }
-        }
-    }
-}
-
 pub(crate) mod sealed {
-    use super::{Asked, Response, StickyBody, StickyError};
+    use super::{Response, StickyBody, StickyError};
+    use crate::outcome::Asked;
 
     pub trait Settle: Clone + Send + Sync + 'static {
         type Error;

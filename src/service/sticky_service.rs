@@ -15,13 +15,11 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::{
-    dispatch::Dispatch,
+    dispatch::{Core, Dispatch, Held},
     error::BoxError,
     health::{Answers, ensure_driven},
     pool::Backends,
-    service::{
-        Core, NoBody, OnError, ResponseFuture, StickyBody, StickySession, session_service::Held,
-    },
+    service::{NoBody, OnError, ResponseFuture, StickyBody, StickySession},
 };
 
 /// Dispatches each request to the backend of its session; made by
