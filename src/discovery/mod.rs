@@ -28,6 +28,7 @@ mod discover;
 #[cfg(feature = "dns")]
 mod dns;
 mod future;
+mod on_removed;
 mod report;
 mod target;
 
@@ -36,7 +37,8 @@ pub use self::dns::Dns;
 #[cfg(all(feature = "dns", feature = "proxy"))]
 pub(crate) use self::dns::uncached;
 pub use self::{
-    future::{Feed, Leave},
+    future::Feed,
+    on_removed::Leave,
     report::{FeedEnd, FeedHandle, FeedStats},
 };
 /// The resolver that [`Dns::resolver`] takes.

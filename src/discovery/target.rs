@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{FeedStats, Leave};
+use super::{FeedStats, on_removed::Leave};
 #[cfg(feature = "dns")]
 use crate::pool::Standing;
 use crate::{

@@ -23,7 +23,6 @@ pub(crate) use self::{
     feedback::{AsAnswers, failed, judge},
     handoff::{Alone, BeforeMove, HandOver},
     held_pin::Held,
-    rebalance::Rebalancer,
 };
 pub use self::{handoff::Move, rebalance::Rebalance};
 use std::{num::NonZeroU64, sync::Arc};
@@ -40,7 +39,6 @@ pub(crate) use self::{
     attempt::{Attempt, Next, Patience, Trial},
     commit::observe,
     recovery::Recovery,
-    shared_choice::FirstChoices,
     store_lookup::LookUp,
 };
 use self::{candidates::Remaining, recovery::Awaiting, shared_choice::FirstChoice};

@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, time::Duration};
 
-use crate::error::{BoxError, unreachable::chain};
+use super::{config::BoxError, unreachable::chain};
 
 /// A backend's error that says: the request's **own body** failed, so that nobody but the client is to
 /// blame. It broke off, was malformed, was longer or shorter than announced, or stalled.

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::error::{BoxError, unreachable::chain};
+use super::{config::BoxError, unreachable::chain};
 
 /// How often a shortage is logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);

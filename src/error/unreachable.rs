@@ -4,7 +4,7 @@ use std::{error::Error, fmt, future::Future, io, pin::Pin, sync::Arc};
 
 use tokio::time::Instant;
 
-use crate::error::{BoxError, TimedOut};
+use super::{config::BoxError, timed_out::TimedOut};
 
 /// Opens a connection to a backend without sending a request on it.
 ///

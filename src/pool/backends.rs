@@ -5,10 +5,10 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 use super::{
     BackendOptions, BackendState, BackendStatus, Drain, DrainSignal, Mode, Pool, PoolError,
     PoolStatus,
-    shared::{check_free, lock, position},
+    shared::{check_free, position},
     snapshot::Members,
 };
-use crate::{error::ConfigError, id::BackendId, pool::Events};
+use crate::{error::ConfigError, id::BackendId, pool::Events, util::lock};
 
 /// The set of backends behind a layer: a handle that is cheap to clone, and through which the set
 /// can be changed at run time, under traffic.

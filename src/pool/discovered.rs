@@ -2,12 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{
-    BackendState, Mode, Owner, Pool,
-    shared::{check_free, lock},
-    snapshot::Members,
-};
-use crate::{id::BackendId, pool::Event};
+use super::{BackendState, Mode, Owner, Pool, shared::check_free, snapshot::Members};
+use crate::{id::BackendId, pool::Event, util::lock};
 
 /// What a backend is to a feed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use super::{
     BackendState, Mode, Pool, PoolError,
     drain::{DrainEnd, DrainReport, Phase, Plan},
     sessions::Window,
-    shared::{lock, position},
+    shared::position,
 };
-use crate::pool::Event;
+use crate::{pool::Event, util::lock};
 
 /// The time after which sessions without a timeout count as ended.
 const DEFAULT_HORIZON: Duration = Duration::from_secs(30 * 60);

@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex, Weak};
 
-use super::{BackendState, shared::lock};
+use super::BackendState;
+use crate::util::lock;
 
 /// At most so many are remembered; the one that left first is forgotten first.
 const MAX: usize = 4096;

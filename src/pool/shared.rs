@@ -5,7 +5,7 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Acquire},
     },
 };
@@ -27,7 +27,7 @@ use crate::{
     id::BackendId,
     outcome::Counters,
     pool::{Cause, Event, Publisher},
-    util::{Limiter, sync::SwapGuard},
+    util::{Limiter, lock, sync::SwapGuard},
 };
 
 /// What all handles of a pool share.
@@ -294,10 +294,6 @@ impl<S> Drop for Pool<S> {
     fn drop(&mut self) {
         self.wake.notify_one();
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(super) fn position<S>(snapshot: &Snapshot<S>, id: &str) -> Result<usize, PoolError> {

@@ -4,6 +4,8 @@ mod action;
 pub(crate) mod action_header;
 pub(crate) mod info;
 mod peer;
+#[cfg(feature = "proxy")]
+pub(crate) mod peer_headers;
 
 pub(crate) use self::action_header::Actions;
 pub use self::{

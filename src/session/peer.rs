@@ -37,7 +37,7 @@ struct Inner {
     /// What [`Upstream`](crate::proxy::Upstream) tells backends about it, formatted at its first
     /// request.
     #[cfg(feature = "proxy")]
-    lines: std::sync::OnceLock<crate::upstream::http::Lines>,
+    lines: std::sync::OnceLock<super::peer_headers::PeerHeaders>,
 }
 
 impl Peer {
@@ -83,9 +83,9 @@ impl Peer {
     }
 
     #[cfg(feature = "proxy")]
-    pub(crate) fn lines(&self) -> &crate::upstream::http::Lines {
+    pub(crate) fn lines(&self) -> &super::peer_headers::PeerHeaders {
         let inner = &*self.inner;
-        inner.lines.get_or_init(|| crate::upstream::http::Lines::new(inner.addr, inner.https))
+        inner.lines.get_or_init(|| super::peer_headers::PeerHeaders::new(inner.addr, inner.https))
     }
 
     /// Whether the client used https: the connection is encrypted, or the peer is trusted and says

@@ -1,6 +1,6 @@
 //! The better of two.
 
-use super::{Candidates, Strategy};
+use super::{Candidates, Strategy, by_share::two_by_share};
 use crate::util::Chance;
 
 /// Power of two choices (Mitzenmacher 2001): two backends by chance, in proportion to their weights, and
@@ -34,7 +34,7 @@ impl Default for P2c {
 
 impl Strategy for P2c {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
-        let Some((a, b)) = self.chance.two_by_share(candidates) else { return 0 };
+        let Some((a, b)) = two_by_share(&self.chance, candidates) else { return 0 };
         let load = |position| candidates.get(position).map(|candidate| candidate.load());
         match (load(a), load(b)) {
             (Some(load_a), Some(load_b)) if load_b.less_than(load_a) => b,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Candidate, Candidates, Strategy};
+use super::{Candidate, Candidates, Strategy, by_share::two_by_share};
 use crate::util::Chance;
 
 /// Peak EWMA, as in Finagle and Linkerd: of two backends by chance, in proportion to their weights, the
@@ -60,7 +60,7 @@ impl Default for PeakEwma {
 
 impl Strategy for PeakEwma {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
-        let Some((a, b)) = self.chance.two_by_share(candidates) else { return 0 };
+        let Some((a, b)) = two_by_share(&self.chance, candidates) else { return 0 };
         let now = Instant::now();
         let total: u64 = candidates.iter().map(|candidate| candidate.share()).sum();
         let fair = total as f64 / candidates.len() as f64;

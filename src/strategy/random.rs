@@ -1,6 +1,6 @@
 //! By chance.
 
-use super::{Candidates, Strategy};
+use super::{Candidates, Strategy, by_share::by_share};
 use crate::util::Chance;
 
 /// Random: each backend with a chance proportional to its weight.
@@ -29,7 +29,7 @@ impl Default for Random {
 
 impl Strategy for Random {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
-        self.chance.by_share(candidates)
+        by_share(&self.chance, candidates)
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::owner::Mark;
 use super::{requests::Traffic, streams::Streams};
 #[cfg(any(feature = "discover", feature = "dns"))]
-use crate::pool::shared::lock;
+use crate::util::lock;
 use crate::{
     health::{self, LookId, Ramp},
     id::BackendId,

@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering::Relaxed},
 };
 
+use super::window::Window;
 use super::{exact::Few, unconfirmed::Unconfirmed};
 use crate::hash::mix;
 
@@ -39,21 +40,6 @@ struct Sessions {
     few: Few,
     /// The ticks at which the places were marked last; 0 for never.
     marks: Box<[AtomicU32]>,
-}
-
-/// Which sessions count as there.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Window {
-    /// The tick of now, at least 1.
-    pub(crate) now: u32,
-    /// How many ticks ago a session may have been seen.
-    pub(crate) ticks: u32,
-}
-
-impl Window {
-    pub(crate) fn has(self, mark: u32) -> bool {
-        mark > 0 && self.now.saturating_sub(mark) <= self.ticks
-    }
 }
 
 impl Census {

@@ -5,7 +5,7 @@ use std::sync::atomic::{
     Ordering::{AcqRel, Acquire, Relaxed},
 };
 
-use super::counter::Window;
+use super::window::Window;
 
 const CELLS: usize = 256;
 /// How many cells a session may look for its place in.

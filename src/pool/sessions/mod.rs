@@ -4,8 +4,6 @@ mod counter;
 mod exact;
 mod last_seen;
 mod unconfirmed;
+mod window;
 
-pub(crate) use self::{
-    counter::{Census, Window},
-    last_seen::Sights,
-};
+pub(crate) use self::{counter::Census, last_seen::Sights, window::Window};

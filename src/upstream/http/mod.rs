@@ -22,5 +22,3 @@ pub use future::UpstreamFuture;
 pub use resolve::Resolve;
 pub use response_body::UpstreamBody;
 pub use upstream::Upstream;
-
-pub(crate) use forwarded::Lines;
