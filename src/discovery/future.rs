@@ -10,8 +10,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::on_removed::Leave;
-use super::{FeedEnd, FeedHandle, FeedStats, Target};
+use super::{FeedEnd, FeedHandle, FeedStats, Target, on_removed::Leave};
 use crate::pool::Backends;
 
 type Running = Pin<Box<dyn Future<Output = FeedEnd> + Send>>;

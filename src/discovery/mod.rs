@@ -34,8 +34,6 @@ mod target;
 
 #[cfg(feature = "dns")]
 pub use self::dns::Dns;
-#[cfg(all(feature = "dns", feature = "proxy"))]
-pub(crate) use self::dns::uncached;
 pub use self::{
     future::Feed,
     on_removed::Leave,

@@ -5,12 +5,12 @@ use std::{cell::Cell, sync::Arc};
 use http::{Extensions, Request, Response};
 use tokio::time::Instant;
 
-use super::{Dispatch, HOP, core::Core, held_pin::Held};
+use super::{Dispatch, HOP, core::Core, held_pin::Held, in_flight::InFlight};
 use crate::{
     affinity::{Change, Commit, Plan},
     id::BackendId,
     outcome::{Outcome, Reason, StickyError, Verdict},
-    pool::{BackendState, Event, InFlight, session_moved},
+    pool::{BackendState, Event, session_moved},
     session::{SessionAction, action_header},
     strategy::Candidate,
     token::Pin,

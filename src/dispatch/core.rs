@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use super::{handoff::BeforeMove, rebalance::Rebalancer, shared_choice::FirstChoices};
+use crate::health::ensure_driven;
 use crate::{
     affinity::{BoundAffinity, Head},
     health::{AnyProbe, Settings},
@@ -13,6 +14,7 @@ use crate::{
     strategy::Strategy,
     util::{Chance, WallClock},
 };
+use tower_service::Service;
 
 /// What all services of a layer share.
 pub(crate) struct Core<S> {
@@ -129,5 +131,18 @@ impl<S> fmt::Debug for Core<S> {
             .field("local", &self.local)
             .field("options", &self.options)
             .finish_non_exhaustive()
+    }
+}
+
+impl<S> Core<S> {
+    /// Starts the task that watches the pool, unless one runs. Tells whether one runs now.
+    #[inline]
+    pub(crate) fn ensure_driven<Req>(&self) -> bool
+    where
+        S: Service<Req> + Clone + Send + Sync + 'static,
+        Req: 'static,
+    {
+        let (pool, settings) = (self.backends.pool(), &self.options.health);
+        ensure_driven::<S, Req>(pool, settings, self.probe.as_ref())
     }
 }

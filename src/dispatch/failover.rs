@@ -11,10 +11,9 @@ use super::{
 };
 use crate::{
     error::{BoxError, Sendings, Shortage},
-    health::Access,
     id::BackendId,
     outcome::{Failover, Reason, StickyError, Verdict},
-    pool::{BackendState, Gate, Mode, Snapshot},
+    pool::{Access, BackendState, Gate, Mode, Snapshot},
 };
 
 impl<S: Clone> Dispatch<S> {

@@ -6,7 +6,8 @@ use http::{Request, Response};
 use http_body::Body;
 use tokio::time::Instant;
 
-use super::core::Core;
+use super::{core::Core, in_flight::InFlight};
+use crate::pool::BackendState;
 use crate::{
     dispatch::{Dispatch, Next, Trial},
     error::{
@@ -15,7 +16,7 @@ use crate::{
     },
     health::{Answers, Failure, Judged, is_failure, record_failure},
     outcome::{Reason, StickyError},
-    pool::{Cause, InFlight},
+    pool::Cause,
 };
 
 /// Who is told how answers end: known where a backend is known to be `Send + Sync`.
@@ -139,4 +140,24 @@ fn connection_failure(source: &BoxError) -> Failure {
 
 fn broken(source: &BoxError, surely: bool) -> Failure {
     Failure::Broken { surely, redialer: redialer(source) }
+}
+
+impl<S: Send + Sync> Answers for Core<S> {
+    fn passed(&self, state: &BackendState) {
+        if self.options.health.success_rate.is_some() {
+            state.window.count(false);
+        }
+        if state.is_noted() {
+            let now = Instant::now();
+            self.backends.pool().update(state, Cause::Answered, |sources| {
+                sources.evidence.ejection.answered(false, now);
+            });
+        }
+    }
+
+    #[cold]
+    fn broke_off(&self, state: &BackendState) {
+        let (pool, settings) = (self.backends.pool(), &self.options.health);
+        record_failure(pool, state, Failure::Answer, None, settings);
+    }
 }

@@ -9,6 +9,7 @@ mod failover;
 mod feedback;
 mod handoff;
 mod held_pin;
+mod in_flight;
 mod placement;
 mod rebalance;
 mod recovery;
@@ -23,6 +24,7 @@ pub(crate) use self::{
     feedback::{AsAnswers, failed, judge},
     handoff::{Alone, BeforeMove, HandOver},
     held_pin::Held,
+    in_flight::{Entered, InFlight},
 };
 pub use self::{handoff::Move, rebalance::Rebalance};
 use std::{num::NonZeroU64, sync::Arc};

@@ -11,9 +11,8 @@ use super::{
     recovery::{Awaiting, Purpose, Recovery, Watched},
 };
 use crate::{
-    health::Access,
     outcome::{Reason, StickyError, Verdict},
-    pool::{BackendState, Gate, Mode, Snapshot},
+    pool::{Access, BackendState, Gate, Mode, Snapshot},
     util::clock::later,
 };
 

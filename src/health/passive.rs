@@ -3,10 +3,10 @@
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
-use super::{LookId, Settings, SuccessRate};
+use super::{Settings, SuccessRate};
 use crate::{
     error::{Redialer, Refusal},
-    pool::{BackendState, Cause, Pool},
+    pool::{BackendState, Cause, LookId, Pool},
 };
 
 /// How a request, a probe or a redial failed.
@@ -35,6 +35,7 @@ pub(crate) fn record_failure<S>(
         state.window.count(true);
     }
     let (now, backoff) = (Instant::now(), settings.backoff(state.tag));
+    let threshold = settings.connect_failures;
     let cause = match failure {
         Failure::Refused(_) => Cause::ConnectFailed,
         Failure::Broken { .. } => Cause::Broken,
@@ -47,10 +48,10 @@ pub(crate) fn record_failure<S>(
         let evidence = &mut sources.evidence;
         match failure {
             Failure::Refused(refusal) => {
-                evidence.refused(refusal, look, settings, &backoff, now);
+                evidence.refused(refusal, look, threshold, &backoff, now);
             }
             Failure::Broken { surely, redialer } => {
-                evidence.broke(surely, redialer, look, settings, &backoff, now);
+                evidence.broke(surely, redialer, look, threshold, &backoff, now);
             }
             Failure::NoAnswer => evidence.look_failed(look, &backoff, now),
             Failure::Answer => evidence.heard(look.is_some(), now),

@@ -157,7 +157,7 @@ where
 
     /// Takes the result of a probe that `began` then in.
     fn note(&self, pool: &Pool<S>, result: Result<(), ProbeFailure>, began: Instant) {
-        let Settings { rise, fall, ejection, .. } = self.settings;
+        let Settings { rise, fall, ejection, connect_failures, .. } = self.settings;
         let (now, backoff) = (Instant::now(), self.settings.backoff(self.state.tag));
         if let Err(failure) = &result {
             tracing::debug!(backend = %self.state.id, error = failure.text, "a probe failed");
@@ -179,7 +179,7 @@ where
                 }
                 Err(ProbeFailure { text, refusal }) => {
                     if let Some(refusal) = refusal {
-                        evidence.refused(refusal, None, &self.settings, &backoff, now);
+                        evidence.refused(refusal, None, connect_failures, &backoff, now);
                     }
                     sources.active.failed(fall, text, now);
                     // While the probes have it down no trial is needed.

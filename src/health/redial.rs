@@ -7,10 +7,10 @@ use std::{
 
 use tokio::time::{Instant, timeout};
 
-use super::{Failure, LookId, Settings, record_failure};
+use super::{Failure, Settings, record_failure};
 use crate::{
     error::{BoxError, Redialer, Refusal, Shortage, TimedOut},
-    pool::{BackendState, Cause, Pool},
+    pool::{BackendState, Cause, LookId, Pool},
 };
 
 /// No connection takes longer than this.

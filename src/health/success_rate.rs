@@ -1,9 +1,6 @@
 //! Backends that fail more often than the others.
 
-use std::{
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
-    time::Duration,
-};
+use std::time::Duration;
 
 /// How to find the backends whose answers fail more often than the others', as Envoy's outlier
 /// detection does: once per interval those are ejected whose success rate is below the mean of all by
@@ -88,30 +85,6 @@ impl SuccessRate {
 impl Default for SuccessRate {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// What became of a backend's requests since the last comparison; only counted when there are any.
-#[derive(Debug, Default)]
-pub(crate) struct Window {
-    total: AtomicU32,
-    failed: AtomicU32,
-}
-
-impl Window {
-    pub(crate) fn count(&self, failed: bool) {
-        self.total.fetch_add(1, Relaxed);
-        if failed {
-            self.failed.fetch_add(1, Relaxed);
-        }
-    }
-
-    /// Begins a new window; `(answered, failed)` of the old one.
-    pub(super) fn take(&self) -> (u32, u32) {
-        let failed = self.failed.swap(0, Relaxed);
-        // A request between the two lines may count for the next window: not more failed than came.
-        let total = self.total.swap(0, Relaxed);
-        (total, failed.min(total))
     }
 }
 

@@ -2,8 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::State;
-use crate::health::{Active, Evidence};
+use super::{Active, Evidence, State};
 
 /// The health that a request meets, from all sources together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,8 +7,8 @@ mod backends;
 mod discovered;
 mod drain;
 mod events;
+mod health;
 mod housekeeping;
-mod in_flight;
 mod limit;
 #[cfg(test)]
 mod limit_tests;
@@ -27,8 +27,8 @@ pub(crate) use self::discovered::Standing;
 pub(crate) use self::events::Publisher;
 pub(crate) use self::{
     availability::{Gate, Readiness},
-    backend::BackendState,
-    in_flight::{Entered, InFlight},
+    backend::{BackendState, StreamId},
+    health::{Access, Active, AnswerCounts, Backoff, Evidence, LookId, Ramp},
     limit::{NOBODY, Place, Slot, UNTOLD},
     session_balance::session_moved,
     shared::Pool,

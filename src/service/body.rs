@@ -15,10 +15,10 @@ use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 
 use crate::{
+    dispatch::InFlight,
     error::{BoxError, ClientError},
     health::Judged,
     outcome::DrainOver,
-    pool::InFlight,
 };
 
 pin_project! {

@@ -9,7 +9,6 @@ use crate::{
     affinity::{Affinity, BoundAffinity},
     dispatch::{Core, Options},
     error::ConfigError,
-    health::ensure_driven,
     id::BackendId,
     pool::Backends,
     service::{NoInner, Propagate, Respond, StickyService},
@@ -128,7 +127,7 @@ impl<S, E> StickyLayer<S, E> {
         S: Service<Req> + Clone + Send + Sync + 'static,
         Req: 'static,
     {
-        ensure_driven::<S, Req>(&self.core)
+        self.core.ensure_driven::<Req>()
     }
 
     /// The pool's handle.

@@ -17,7 +17,7 @@ use tower_service::Service;
 use crate::{
     dispatch::{Core, Dispatch, Held},
     error::BoxError,
-    health::{Answers, ensure_driven},
+    health::Answers,
     pool::Backends,
     service::{NoBody, OnError, ResponseFuture, StickyBody, StickySession},
 };
@@ -74,7 +74,7 @@ impl<S, I, E> StickyService<S, I, E> {
         I: Service<Request<B>>,
         B: 'static,
     {
-        ensure_driven::<S, Request<B>>(&self.core);
+        self.core.ensure_driven::<Request<B>>();
         let mut dispatch = Dispatch::new(self.core.clone(), self.inner.is_some(), held);
         let next = dispatch.begin(&self.core, &mut request);
         let answers = |core: Arc<Core<S>>| -> Arc<dyn Answers> { core };

@@ -49,7 +49,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        pool::Entered,
+        dispatch::in_flight::Entered,
         strategy::testing::{shares, states},
     };
 

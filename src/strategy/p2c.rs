@@ -47,7 +47,7 @@ impl Strategy for P2c {
 mod tests {
     use super::*;
     use crate::{
-        pool::Entered,
+        dispatch::in_flight::Entered,
         strategy::testing::{shares, states},
     };
 

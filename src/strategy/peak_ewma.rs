@@ -84,7 +84,7 @@ impl Strategy for PeakEwma {
 mod tests {
     use super::*;
     use crate::{
-        pool::Entered,
+        dispatch::in_flight::Entered,
         strategy::testing::{shares, states},
     };
 

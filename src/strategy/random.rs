@@ -37,7 +37,7 @@ impl Strategy for Random {
 mod tests {
     use super::*;
     use crate::{
-        pool::Entered,
+        dispatch::in_flight::Entered,
         strategy::testing::{shares, states},
     };
 

@@ -41,7 +41,7 @@ impl Strategy for RoundRobin {
 mod tests {
     use super::*;
     use crate::{
-        pool::Entered,
+        dispatch::in_flight::Entered,
         strategy::testing::{shares, states},
     };
 

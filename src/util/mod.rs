@@ -2,6 +2,8 @@
 
 pub(crate) mod clock;
 mod lock;
+#[cfg(feature = "dns")]
+pub(crate) mod name_servers;
 mod rate_limiter;
 mod rng;
 pub(crate) mod string_enum;

@@ -19,13 +19,13 @@ use tokio::{sync::Notify, time::Instant};
 use super::owner::Mark;
 use super::{requests::Traffic, streams::Streams};
 #[cfg(any(feature = "discover", feature = "dns"))]
+use crate::pool::{AnswerCounts, DrainSignal};
 use crate::util::lock;
 use crate::{
-    health::{self, LookId, Ramp},
     id::BackendId,
     outcome::Failover,
     pool::{
-        BackendOptions, Mode, State,
+        BackendOptions, LookId, Mode, Ramp, State,
         availability::{Gate, Sources},
         drain::{Drainage, Phase},
         limit::{HasSlots, Slots},
@@ -69,7 +69,7 @@ pub(crate) struct BackendState {
     pub(in crate::pool) drain: Drainage,
     /// What becomes of its sessions once it is drained.
     drained: AtomicU8,
-    pub(crate) window: health::Window,
+    pub(crate) window: AnswerCounts,
     pub(crate) ramp: Ramp,
     sources: Mutex<Sources>,
     /// The feed that brought it, if one did.
@@ -105,7 +105,7 @@ impl BackendState {
             made: Instant::now(),
             drain: Drainage::default(),
             drained: AtomicU8::new(0),
-            window: health::Window::default(),
+            window: AnswerCounts::default(),
             ramp: Ramp::default(),
             sources: Mutex::default(),
             #[cfg(any(feature = "discover", feature = "dns"))]
@@ -255,6 +255,11 @@ impl BackendState {
     #[cold]
     pub(crate) fn lets_go(&self) -> bool {
         self.drain.lets_go()
+    }
+
+    /// What hears of its drain.
+    pub(crate) fn drain_signal(&self) -> DrainSignal {
+        self.drain.signal()
     }
 
     /// What becomes of its sessions once it is drained.

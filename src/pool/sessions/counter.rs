@@ -5,8 +5,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering::Relaxed},
 };
 
-use super::window::Window;
-use super::{exact::Few, unconfirmed::Unconfirmed};
+use super::{exact::Few, unconfirmed::Unconfirmed, window::Window};
 use crate::hash::mix;
 
 /// Sessions are spread over so many registers.

@@ -242,7 +242,7 @@ impl Upstream {
         self,
         servers: impl IntoIterator<Item = SocketAddr>,
     ) -> Result<Self, ConfigError> {
-        let resolver = crate::discovery::uncached(servers.into_iter().collect())?;
+        let resolver = crate::util::name_servers::uncached(servers.into_iter().collect())?;
         Ok(self.resolver(resolver))
     }
 

@@ -4,13 +4,13 @@
 //! of evidence ends by its like: refused connections by a connection, broken ones by an answer, failing
 //! answers with time and a good answer.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{
-    Ejection, Looks, Settings,
-    looks::{Backoff, LookId},
+    Ejection,
+    looks::{Backoff, LookId, Looks},
 };
 use crate::error::{Redialer, Refusal};
 
@@ -104,7 +104,7 @@ impl Evidence {
     /// would have to move instead.
     pub(crate) fn wants_trial(
         &self,
-        settings: &Settings,
+        longest: Duration,
         now: Instant,
         repeatable: bool,
         at_home: bool,
@@ -119,7 +119,7 @@ impl Evidence {
             Access::Trial if repeatable => {
                 self.looks.is_due(now) || (at_home && !self.looks.has_failed())
             }
-            Access::Trial => self.looks.due().is_some_and(|due| due + settings.redial.1 <= now),
+            Access::Trial => self.looks.due().is_some_and(|due| due + longest <= now),
         }
     }
 
@@ -128,13 +128,13 @@ impl Evidence {
         &mut self,
         refusal: Refusal,
         look: Option<LookId>,
-        settings: &Settings,
+        threshold: u32,
         backoff: &Backoff,
         now: Instant,
     ) {
         // One that was begun before the backend was well again is no news.
         let late = self.cleared.is_some_and(|cleared| refusal.began < cleared);
-        if settings.connect_failures == 0 || late {
+        if threshold == 0 || late {
             return;
         }
         self.refusals = self.refusals.saturating_add(1);
@@ -142,7 +142,7 @@ impl Evidence {
         self.failed = Some(now);
         self.said = Some(refusal.text);
         self.redialer = refusal.redialer.or(self.redialer.take());
-        if self.refusals >= settings.connect_failures {
+        if self.refusals >= threshold {
             self.unreachable = true;
             // What broke its connections has ended, as it does not even listen any more. Whatever
             // listens next has broken nothing yet.
@@ -157,11 +157,11 @@ impl Evidence {
         surely: bool,
         redialer: Option<Redialer>,
         look: Option<LookId>,
-        settings: &Settings,
+        threshold: u32,
         backoff: &Backoff,
         now: Instant,
     ) {
-        if settings.connect_failures == 0 {
+        if threshold == 0 {
             return;
         }
         self.breaks = self.breaks.saturating_add(if surely { BREAKS } else { 1 });
@@ -383,7 +383,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_threshold_counts_refusals_in_a_row_and_zero_is_off() {
         let mut case = Case::new();
-        case.settings.connect_failures = 2;
+        case.threshold = 2;
         case.refuse(true, None);
         assert!(!case.evidence.is_suspect(), "one of two");
         case.evidence.heard(false, Instant::now());
@@ -392,7 +392,7 @@ mod tests {
         case.refuse(true, None);
         assert!(case.evidence.is_suspect());
         let mut case = Case::new();
-        case.settings.connect_failures = 0;
+        case.threshold = 0;
         case.refuse(true, None);
         case.break_off(true);
         assert!(case.evidence.is_quiet());

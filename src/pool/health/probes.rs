@@ -30,7 +30,7 @@ impl Active {
     }
 
     /// Whether the next result is worth having soon.
-    pub(super) fn is_in_doubt(&self) -> bool {
+    pub(crate) fn is_in_doubt(&self) -> bool {
         match self.up {
             None => true,
             Some(true) => self.failed > 0,
@@ -43,7 +43,7 @@ impl Active {
     }
 
     /// A probe succeeded, `rise` in a row bring the backend back. Tells whether this one did.
-    pub(super) fn passed(&mut self, rise: u32) -> bool {
+    pub(crate) fn passed(&mut self, rise: u32) -> bool {
         self.failed = 0;
         self.passed = self.passed.saturating_add(1);
         if self.passed < rise {
@@ -54,7 +54,7 @@ impl Active {
     }
 
     /// A probe failed, `fall` in a row take the backend out.
-    pub(super) fn failed(&mut self, fall: u32, mut why: String, now: Instant) {
+    pub(crate) fn failed(&mut self, fall: u32, mut why: String, now: Instant) {
         self.passed = 0;
         self.failed = self.failed.saturating_add(1);
         if self.failed >= fall {

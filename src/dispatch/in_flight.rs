@@ -4,14 +4,10 @@ use std::{fmt, sync::Arc, task::Waker, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{
-    DrainSignal,
-    backend::{BackendState, StreamId},
-    limit::Slot,
-};
 use crate::{
     affinity::Notes,
     health::{Answers, Judged},
+    pool::{BackendState, DrainSignal, Slot, StreamId},
 };
 
 /// A request that counts as in flight on a backend, until this is dropped. It outlives every change of
@@ -91,7 +87,7 @@ impl InFlight {
     /// end.
     pub(crate) fn become_stream(&mut self) -> DrainSignal {
         let _ = self.wait(Waker::noop());
-        self.state().drain.signal()
+        self.state().drain_signal()
     }
 
     /// Keeps an eye on its answer, whose head was good.

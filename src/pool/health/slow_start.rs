@@ -35,7 +35,7 @@ impl Ramp {
         self.part.load(Relaxed)
     }
 
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.part() == FULL
     }
 
