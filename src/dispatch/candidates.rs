@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{core::Core, placement::choose, recovery::Awaiting};
+use super::{choose::choose, core::Core, recovery::Awaiting};
 use crate::{
     error::BoxError,
     id::BackendId,

@@ -3,10 +3,9 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use super::{handoff::BeforeMove, rebalance::Rebalancer, shared_choice::FirstChoices};
-use crate::health::ensure_driven;
 use crate::{
     affinity::{BoundAffinity, Head},
-    health::{AnyProbe, Settings},
+    health::{AnyProbe, Settings, ensure_driven},
     id::BackendId,
     outcome::{Busy, Failover, Strict},
     pool::Backends,

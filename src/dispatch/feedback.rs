@@ -7,7 +7,6 @@ use http_body::Body;
 use tokio::time::Instant;
 
 use super::{core::Core, in_flight::InFlight};
-use crate::pool::BackendState;
 use crate::{
     dispatch::{Dispatch, Next, Trial},
     error::{
@@ -16,7 +15,7 @@ use crate::{
     },
     health::{Answers, Failure, Judged, is_failure, record_failure},
     outcome::{Reason, StickyError},
-    pool::Cause,
+    pool::{BackendState, Cause},
 };
 
 /// Who is told how answers end: known where a backend is known to be `Send + Sync`.

@@ -3,6 +3,7 @@
 mod attempt;
 mod by_key;
 mod candidates;
+mod choose;
 mod commit;
 mod core;
 mod failover;

@@ -9,8 +9,10 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::Dispatch;
-use crate::{affinity::Later, store::Answer};
+use crate::{
+    affinity::{Later, Notes},
+    store::Answer,
+};
 
 /// A look-up under way, for no longer than the request may wait.
 pub(crate) struct LookUp {
@@ -25,7 +27,7 @@ impl LookUp {
 
     /// Ready when the answer is among the notes. A store that does not answer in time knows nothing:
     /// better a session placed by its rank than a request lost.
-    pub(crate) fn poll<S>(&mut self, cx: &mut Context<'_>, dispatch: &mut Dispatch<S>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, notes: &mut Notes) -> Poll<()> {
         let answer = match self.later.poll(cx) {
             Poll::Ready(answer) => answer,
             Poll::Pending if self.sleep.as_mut().poll(cx).is_ready() => {
@@ -35,7 +37,7 @@ impl LookUp {
             }
             Poll::Pending => return Poll::Pending,
         };
-        self.later.answered(answer, &mut dispatch.notes);
+        self.later.answered(answer, notes);
         Poll::Ready(())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Attempt, Dispatch, Next, placement::choose};
+use super::{Attempt, Dispatch, Next, choose::choose};
 use crate::{
     dispatch::Move,
     id::SessionId,

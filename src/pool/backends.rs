@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr, sync::Arc};
 
 use super::{
-    BackendOptions, BackendState, BackendStatus, Drain, DrainSignal, Mode, Pool, PoolError,
+    BackendOptions, BackendState, BackendStatus, Mode, Pool, PoolError,
     PoolStatus,
     shared::{check_free, position},
     snapshot::Members,
@@ -115,29 +115,6 @@ impl<S> Backends<S> {
     /// When no backend has this id.
     pub fn set_mode(&self, id: &str, mode: Mode) -> Result<(), PoolError> {
         self.change_state(id, |state| self.pool.enter_mode(state, mode))
-    }
-
-    /// Drains a backend: it keeps its sessions and takes no new ones. Awaited, it resolves when the
-    /// last session has ended, or when the deadline has come:
-    ///
-    /// - a session has ended when the application says so ([`SessionAction::End`]), or when it has not
-    ///   been seen for as long as its affinity remembers it ([`Drain::idle_for`]), and has no request
-    ///   in flight;
-    /// - where a key decides, keys belong to others at once, and only requests in flight count.
-    ///
-    /// A second drain of the same backend takes the place of the first, which is cancelled by it.
-    ///
-    /// [`SessionAction::End`]: crate::SessionAction::End
-    pub fn drain(&self, id: &str) -> Drain<S> {
-        Drain::new(self.clone(), id)
-    }
-
-    /// What tells something that works for the sessions of a backend, such as the handler of a stream,
-    /// when the backend is being drained, and when that is over; `None` when no backend has this id.
-    pub fn drain_signal(&self, id: &str) -> Option<DrainSignal> {
-        let snapshot = self.pool.load();
-        let position = snapshot.index().position_of(id.as_bytes())?;
-        Some(snapshot.index().states()[position].drain.signal())
     }
 
     /// Sets the most requests that a backend may have in flight, each counted until its response's

@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::{Future, IntoFuture},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,47 +13,12 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use super::backend::{DrainReport, DrainSignal, Plan};
 use super::{Backends, PoolError};
 use crate::{
-    id::BackendId,
     outcome::Failover,
-    util::{Limiter, clock, string_enum::words},
+    util::{Limiter, clock},
 };
-
-words! {
-    /// How a drain ended.
-    DrainEnd {
-        /// The last session has ended.
-        Completed = "completed",
-        /// The deadline came: sessions that were left go elsewhere, and streams were cut off.
-        Deadline = "deadline",
-        /// The operator wants something else of the backend now.
-        Cancelled = "cancelled",
-        /// The backend was removed.
-        Left = "left",
-    }
-}
-
-/// What became of a drain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DrainReport {
-    /// The backend.
-    pub backend: BackendId,
-    /// How it ended.
-    pub end: DrainEnd,
-    /// How long it took.
-    pub elapsed: Duration,
-    /// About how many sessions there were at its beginning; `None` when they cannot be told apart, or had
-    /// not been watched for long enough: see [`BackendStatus::sessions`](crate::BackendStatus::sessions).
-    pub sessions_before: Option<u64>,
-    /// About how many are left.
-    pub sessions_left: Option<u64>,
-    /// Requests that are still in flight, streams included.
-    pub in_flight: usize,
-    /// Streams that were cut off.
-    pub streams_cut: usize,
-}
 
 /// A drain that is to begin: from [`Backends::drain`]. It begins when it is awaited or
 /// [started](Self::start).
@@ -81,6 +46,31 @@ pub struct Drain<S> {
     then: Failover,
     idle_for: Option<Duration>,
     hand_over: Option<u32>,
+}
+
+impl<S> Backends<S> {
+    /// Drains a backend: it keeps its sessions and takes no new ones. Awaited, it resolves when the
+    /// last session has ended, or when the deadline has come:
+    ///
+    /// - a session has ended when the application says so ([`SessionAction::End`]), or when it has not
+    ///   been seen for as long as its affinity remembers it ([`Drain::idle_for`]), and has no request
+    ///   in flight;
+    /// - where a key decides, keys belong to others at once, and only requests in flight count.
+    ///
+    /// A second drain of the same backend takes the place of the first, which is cancelled by it.
+    ///
+    /// [`SessionAction::End`]: crate::SessionAction::End
+    pub fn drain(&self, id: &str) -> Drain<S> {
+        Drain::new(self.clone(), id)
+    }
+
+    /// What tells something that works for the sessions of a backend, such as the handler of a stream,
+    /// when the backend is being drained, and when that is over; `None` when no backend has this id.
+    pub fn drain_signal(&self, id: &str) -> Option<DrainSignal> {
+        let snapshot = self.pool().load();
+        let position = snapshot.index().position_of(id.as_bytes())?;
+        Some(snapshot.index().states()[position].drain_signal())
+    }
 }
 
 impl<S> Drain<S> {
@@ -183,98 +173,6 @@ impl<S> Draining<S> {
     }
 }
 
-/// Tells something that works for the sessions of a backend when to come to an end.
-///
-/// # Example
-///
-/// ```
-/// # async fn farewell() {}
-/// # async fn serve(mut signal: tower_sticky::DrainSignal) {
-/// tokio::select! {
-///     () = signal.begun() => farewell().await, // say goodbye, and ask the client to come again
-///     () = std::future::pending() => {}        // the work
-/// }
-/// # }
-/// ```
-#[derive(Clone)]
-pub struct DrainSignal {
-    phase: watch::Receiver<Phase>,
-}
-
-impl DrainSignal {
-    /// Waits until the backend is being drained; for ever if that never happens.
-    pub async fn begun(&mut self) {
-        self.wait(|phase| *phase != Phase::Serving).await;
-    }
-
-    /// Waits until the deadline of a drain has come; for ever if that never happens.
-    pub async fn over(&mut self) {
-        self.wait(|phase| *phase == Phase::Over).await;
-    }
-
-    async fn wait(&mut self, until: impl FnMut(&Phase) -> bool) {
-        if self.phase.wait_for(until).await.is_err() {
-            // The backend and all that it had to do are gone, so nobody is drained any more.
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-/// Where a backend stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Phase {
-    #[default]
-    Serving,
-    Draining,
-    /// The deadline of a drain has come.
-    Over,
-}
-
-/// What was said of a drain, until it ends.
-#[derive(Debug, Clone)]
-pub(super) struct Plan {
-    pub(super) started: Instant,
-    pub(super) deadline: Option<Instant>,
-    pub(super) then: Failover,
-    pub(super) idle_for: Option<Duration>,
-    /// How many sessions may leave, if they are to.
-    pub(super) hand_over: Option<Arc<Limiter>>,
-    pub(super) sessions_before: Option<u64>,
-    /// Whether its end was reported, though its deadline is still to come.
-    pub(super) is_reported: bool,
-    /// The progress that was told last: requests in flight, streams and sessions.
-    pub(super) last_told: Option<(usize, usize, Option<u64>)>,
-    /// Where the report goes.
-    pub(super) report: watch::Sender<Option<DrainReport>>,
-}
-
-/// The drain of one backend.
-#[derive(Debug, Default)]
-pub(super) struct Drainage {
-    phase: watch::Sender<Phase>,
-    plan: Mutex<Option<Plan>>,
-}
-
-impl Drainage {
-    pub(super) fn plan(&self) -> MutexGuard<'_, Option<Plan>> {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether one more session may leave now; it counts as gone.
-    pub(super) fn lets_go(&self) -> bool {
-        let limiter = self.plan().as_ref().and_then(|plan| plan.hand_over.clone());
-        limiter.is_some_and(|limiter| limiter.admits())
-    }
-
-    pub(super) fn enter(&self, phase: Phase) {
-        self.phase.send_replace(phase);
-    }
-
-    pub(super) fn signal(&self) -> DrainSignal {
-        DrainSignal { phase: self.phase.subscribe() }
-    }
-}
-
 impl<S> fmt::Debug for Drain<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Drain")
@@ -290,11 +188,5 @@ impl<S> fmt::Debug for Drain<S> {
 impl<S> fmt::Debug for Draining<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Draining").field("report", &*self.report.borrow()).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for DrainSignal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DrainSignal").field("phase", &*self.phase.borrow()).finish()
     }
 }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     BackendState, Mode, Pool, PoolError,
-    drain::{DrainEnd, DrainReport, Phase, Plan},
+    backend::{DrainEnd, DrainReport, Phase, Plan},
     sessions::Window,
     shared::position,
 };

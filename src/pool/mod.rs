@@ -41,9 +41,9 @@ pub(crate) use self::{
     discovered::{Change, Refused, What},
 };
 pub use self::{
-    backend::{BackendOptions, Mode, State},
+    backend::{BackendOptions, DrainEnd, DrainReport, DrainSignal, Mode, State},
     backends::Backends,
-    drain::{Drain, DrainEnd, DrainReport, DrainSignal, Draining},
+    drain::{Drain, Draining},
     shared::PoolError,
     status::{BackendStatus, PoolStatus},
 };

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
-use super::{BackendState, Gate, Mode, Pool};
+use super::{BackendState, Gate, Mode, sessions::Window};
 
 /// How many backends are counted in a second.
 const COUNTED_PER_TICK: usize = 256;
@@ -21,21 +21,19 @@ pub(crate) struct Balance {
     due: AtomicU32,
 }
 
-impl<S> Pool<S> {
+impl Balance {
     /// Sessions are counted from now on.
-    pub(crate) fn watch_balance(&self) {
-        self.balance.watched.store(true, Relaxed);
+    pub(super) fn watch(&self) {
+        self.watched.store(true, Relaxed);
     }
 
     /// Counts the sessions of all backends, if that is wanted and due.
-    pub(super) fn weigh(&self) {
-        let tick = self.tick();
-        if !self.balance.watched.load(Relaxed) || tick < self.balance.due.load(Relaxed) {
+    pub(super) fn weigh(&self, states: &[Arc<BackendState>], window: Window, tick: u32) {
+        if !self.watched.load(Relaxed) || tick < self.due.load(Relaxed) {
             return;
         }
-        let (snapshot, window) = (self.load(), self.window(None));
         let (mut sessions, mut weights) = (0, 0);
-        for state in snapshot.index().states() {
+        for state in states {
             let count = state.census.count(window).unwrap_or(0);
             state.sessions.store(count, Relaxed);
             if may_take(state) {
@@ -44,19 +42,19 @@ impl<S> Pool<S> {
             }
         }
         let average = sessions as f64 / weights.max(1) as f64;
-        self.balance.average.store(average.to_bits(), Relaxed);
-        let pause = 1 + snapshot.index().states().len() / COUNTED_PER_TICK;
-        self.balance.due.store(tick.saturating_add(pause as u32), Relaxed);
+        self.average.store(average.to_bits(), Relaxed);
+        let pause = 1 + states.len() / COUNTED_PER_TICK;
+        self.due.store(tick.saturating_add(pause as u32), Relaxed);
     }
 
     /// Who should take a session of `from`, if that has too many of them.
-    pub(crate) fn relief<'a>(
+    pub(super) fn relief<'a>(
         &self,
         from: &BackendState,
         others: &'a [Arc<BackendState>],
         tolerance: f64,
     ) -> Option<&'a Arc<BackendState>> {
-        let average = f64::from_bits(self.balance.average.load(Relaxed));
+        let average = f64::from_bits(self.average.load(Relaxed));
         if load(from, 0) <= average * tolerance || load(from, 0) - average < 1.0 {
             return None;
         }

@@ -16,7 +16,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     BackendState, Gate, Readiness,
     availability::Sources,
-    drain::DrainEnd,
+    backend::DrainEnd,
     removed::Departed,
     session_balance::Balance,
     snapshot::{Members, Snapshot},
@@ -260,6 +260,27 @@ impl<S> Pool<S> {
     pub(super) fn has_left(&self, state: &BackendState) {
         self.end_drain(state, DrainEnd::Left);
         self.events.publish(|| Event::Left { backend: state.id.clone() });
+    }
+
+    /// Sessions are counted from now on.
+    pub(crate) fn watch_balance(&self) {
+        self.balance.watch();
+    }
+
+    /// Counts the sessions of all backends, if that is wanted and due.
+    pub(super) fn weigh(&self) {
+        let snapshot = self.load();
+        self.balance.weigh(snapshot.index().states(), self.window(None), self.tick());
+    }
+
+    /// Who should take a session of `from`, if that has too many of them.
+    pub(crate) fn relief<'a>(
+        &self,
+        from: &BackendState,
+        others: &'a [Arc<BackendState>],
+        tolerance: f64,
+    ) -> Option<&'a Arc<BackendState>> {
+        self.balance.relief(from, others, tolerance)
     }
 
     /// Tells the pool what a health source found out about a backend.

@@ -138,7 +138,7 @@ where
                 }
 
                 StepProjection::LookUp { look_up } => {
-                    ready!(look_up.poll(cx, dispatch));
+                    ready!(look_up.poll(cx, &mut dispatch.notes));
                     let Some(request) = this.request.as_mut() else { return Poll::Pending };
                     Step::Begin { next: dispatch.resume(request) }
                 }

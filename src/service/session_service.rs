@@ -61,6 +61,20 @@ pub struct StickySession<S, I = NoInner, E = Respond> {
     handles: Arc<()>,
 }
 
+impl<S, I, E> StickyService<S, I, E> {
+    /// A session of its own with these backends, which remembers its pin by itself.
+    pub fn session(&self) -> StickySession<S, I, E> {
+        StickySession::new(self.clone(), Held::new(self.core().ids.next()))
+    }
+
+    /// As [`session`](Self::session), for somebody who has a name, for example a user. It begins on the
+    /// backend that ranks first for the name, so that all programs agree on it, and agree with
+    /// [`affinity::Key`](crate::affinity::Key) over the same names as long as that has no secret.
+    pub fn session_named(&self, name: impl Into<String>) -> StickySession<S, I, E> {
+        StickySession::new(self.clone(), Held::named(name.into()))
+    }
+}
+
 impl<S, I, E> StickySession<S, I, E> {
     pub(crate) fn new(service: StickyService<S, I, E>, held: Held) -> Self {
         // Drains have to wait for it, also where nobody else remembers a session.

@@ -19,7 +19,7 @@ use crate::{
     error::BoxError,
     health::Answers,
     pool::Backends,
-    service::{NoBody, OnError, ResponseFuture, StickyBody, StickySession},
+    service::{NoBody, OnError, ResponseFuture, StickyBody},
 };
 
 /// Dispatches each request to the backend of its session; made by
@@ -43,21 +43,13 @@ impl<S, I, E> StickyService<S, I, E> {
         Self { core, inner, on_error: PhantomData }
     }
 
+    pub(super) fn core(&self) -> &Core<S> {
+        &self.core
+    }
+
     /// The pool's handle.
     pub fn backends(&self) -> &Backends<S> {
         &self.core.backends
-    }
-
-    /// A session of its own with these backends, which remembers its pin by itself.
-    pub fn session(&self) -> StickySession<S, I, E> {
-        StickySession::new(self.clone(), Held::new(self.core.ids.next()))
-    }
-
-    /// As [`session`](Self::session), for somebody who has a name, for example a user. It begins on the
-    /// backend that ranks first for the name, so that all programs agree on it, and agree with
-    /// [`affinity::Key`](crate::affinity::Key) over the same names as long as that has no secret.
-    pub fn session_named(&self, name: impl Into<String>) -> StickySession<S, I, E> {
-        StickySession::new(self.clone(), Held::named(name.into()))
     }
 
     /// Dispatches a request, for a session that is held by the caller or for the one that the request

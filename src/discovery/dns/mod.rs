@@ -13,12 +13,11 @@ use hickory_resolver::{
 
 use self::{follow::follow, resolve::Resolver, schedule::Rhythm};
 use super::Feed;
-use crate::util::name_servers::builder;
 use crate::{
     error::{BoxError, ConfigError},
     id::BackendId,
     pool::Backends,
-    util::Chance,
+    util::{Chance, name_servers::builder},
 };
 
 /// What to ask the domain name system for, and how often.

@@ -1,5 +1,6 @@
 //! One backend: what is known of it, what the operator wants of it, and what it is doing.
 
+mod drain;
 mod latency;
 mod mode;
 mod options;
@@ -12,7 +13,12 @@ mod streams;
 #[cfg(any(feature = "discover", feature = "dns"))]
 pub(crate) use self::owner::Owner;
 pub use self::{
+    drain::{DrainEnd, DrainReport, DrainSignal},
     mode::{Mode, State},
     options::BackendOptions,
 };
-pub(crate) use self::{state::BackendState, streams::StreamId};
+pub(crate) use self::{
+    drain::{Phase, Plan},
+    state::BackendState,
+    streams::StreamId,
+};

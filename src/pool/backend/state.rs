@@ -17,21 +17,19 @@ use tokio::{sync::Notify, time::Instant};
 
 #[cfg(any(feature = "discover", feature = "dns"))]
 use super::owner::Mark;
-use super::{requests::Traffic, streams::Streams};
+use super::{Phase, drain::Drainage, requests::Traffic, streams::Streams};
 #[cfg(any(feature = "discover", feature = "dns"))]
 use crate::pool::{AnswerCounts, DrainSignal};
-use crate::util::lock;
 use crate::{
     id::BackendId,
     outcome::Failover,
     pool::{
         BackendOptions, LookId, Mode, Ramp, State,
         availability::{Gate, Sources},
-        drain::{Drainage, Phase},
         limit::{HasSlots, Slots},
         sessions::{Census, Sights, Window},
     },
-    util::{SystemClock, clock::unix_millis},
+    util::{SystemClock, clock::unix_millis, lock},
 };
 
 pub(crate) struct BackendState {
