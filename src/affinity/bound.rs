@@ -4,7 +4,7 @@ use std::{cell::Cell, fmt, time::Duration};
 
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
 
-use super::{Hashing, pending_lookup::Later, request_state::Notes, token_codec};
+use super::{Hashing, pending_lookup::Later, request_state::Notes};
 use crate::{
     id::BackendId,
     outcome::Reason,
@@ -218,10 +218,7 @@ impl Second {
 impl Reading {
     /// Notes a token, and tells whether it is of use.
     #[inline]
-    pub(super) fn settle(
-        &mut self,
-        token: Result<token_codec::Usable, token_codec::Refused>,
-    ) -> bool {
+    pub(super) fn settle(&mut self, token: Result<Usable, Refused>) -> bool {
         match token {
             Ok(usable) => self.accept(usable),
             Err(refused) => self.refuse(refused),
@@ -231,11 +228,11 @@ impl Reading {
 
     /// Notes a good token. After another one it counts only for the same session, in a later epoch.
     #[inline]
-    pub(super) fn accept(&mut self, usable: token_codec::Usable) {
+    pub(super) fn accept(&mut self, usable: Usable) {
         if self.position.is_some() && !self.is_outdated_by(&usable.pin) {
             return;
         }
-        let token_codec::Usable { pin, position, refresh, rested } = usable;
+        let Usable { pin, position, refresh, rested } = usable;
         (self.pin, self.position) = (Some(pin), Some(position));
         (self.refresh, self.rested, self.reason) = (refresh, rested, None);
     }
@@ -248,7 +245,7 @@ impl Reading {
     }
 
     /// Notes a token that is of no use; the first one is remembered, unless one was good.
-    pub(super) fn refuse(&mut self, refused: token_codec::Refused) {
+    pub(super) fn refuse(&mut self, refused: Refused) {
         if self.position.is_some() {
             return;
         }
@@ -299,4 +296,30 @@ pub(crate) enum Change {
     Assign,
     /// The session goes on elsewhere.
     Move,
+}
+
+/// A good token.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Usable {
+    pub(super) pin: Pin,
+    /// Of its backend, in the pool's index.
+    pub(super) position: usize,
+    /// Whether it should be written anew.
+    pub(super) refresh: bool,
+    /// Whether the session has been at rest for as long as was asked.
+    pub(super) rested: bool,
+}
+
+/// A token that is of no use.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refused {
+    pub(super) reason: Reason,
+    /// The pin of a session whose backend has left the pool: the session goes on elsewhere.
+    pub(super) gone: Option<Pin>,
+}
+
+impl From<Reason> for Refused {
+    fn from(reason: Reason) -> Self {
+        Self { reason, gone: None }
+    }
 }

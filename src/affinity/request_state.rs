@@ -2,8 +2,10 @@
 
 use std::fmt;
 
-use super::{envelope::Opened, learned::Known};
-use crate::store::{Answer, SessionKey};
+use crate::{
+    store::{Answer, OpenSession, SessionKey, StoredPin},
+    token::Letter,
+};
 
 /// The notes of one request: none on the way of a request with a token, which needs none.
 ///
@@ -31,6 +33,25 @@ pub(crate) enum Note {
     Outside,
     /// What a store answered that takes its time.
     Answered(SessionKey, Answer),
+}
+
+/// The envelope that a request's session goes on with.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(super) letter: Letter,
+    /// Where it was among the values of this name.
+    pub(super) nth: usize,
+}
+
+/// What is known of the session of a request.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(super) key: SessionKey,
+    /// Its pin, if the table has one.
+    pub(super) pin: Option<StoredPin>,
+    /// Whether that is of a session which has ended because of its age.
+    pub(super) over: bool,
+    pub(super) _open: Option<OpenSession>,
 }
 
 impl Author {

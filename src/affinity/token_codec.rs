@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Change, Commit, Look, Reading};
+use super::{
+    Change, Commit, Look, Reading,
+    bound::{Refused, Usable},
+};
 use crate::{
     error::ConfigError,
     id::{BackendId, MAX_ID_LEN},
@@ -163,32 +166,6 @@ pub(super) struct Tokens {
     life: Life,
     context: Context,
     hop: Context,
-}
-
-/// A good token.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Usable {
-    pub(super) pin: Pin,
-    /// Of its backend, in the pool's index.
-    pub(super) position: usize,
-    /// Whether it should be written anew.
-    pub(super) refresh: bool,
-    /// Whether the session has been at rest for as long as was asked.
-    pub(super) rested: bool,
-}
-
-/// A token that is of no use.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Refused {
-    pub(super) reason: Reason,
-    /// The pin of a session whose backend has left the pool: the session goes on elsewhere.
-    pub(super) gone: Option<Pin>,
-}
-
-impl From<Reason> for Refused {
-    fn from(reason: Reason) -> Self {
-        Self { reason, gone: None }
-    }
 }
 
 /// A new token, and how long the session may last from now on.

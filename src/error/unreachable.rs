@@ -130,7 +130,11 @@ impl Disconnected {
     /// Says how to find out, without a request, whether the backend accepts connections.
     #[must_use]
     pub fn with_redial(self, redial: impl Redial) -> Self {
-        Self { redialer: Some(Redialer::new(redial)), ..self }
+        self.with_redialer(Redialer::new(redial))
+    }
+
+    pub(crate) fn with_redialer(self, redialer: Redialer) -> Self {
+        Self { redialer: Some(redialer), ..self }
     }
 }
 

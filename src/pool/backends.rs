@@ -3,8 +3,7 @@
 use std::{fmt, net::SocketAddr, sync::Arc};
 
 use super::{
-    BackendOptions, BackendState, BackendStatus, Mode, Pool, PoolError,
-    PoolStatus,
+    BackendOptions, BackendState, BackendStatus, Mode, Pool, PoolError, PoolStatus,
     shared::{check_free, position},
     snapshot::Members,
 };

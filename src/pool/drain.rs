@@ -13,8 +13,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::backend::{DrainReport, DrainSignal, Plan};
-use super::{Backends, PoolError};
+use super::{
+    Backends, PoolError,
+    backend::{DrainReport, DrainSignal, Plan},
+};
 use crate::{
     outcome::Failover,
     util::{Limiter, clock},

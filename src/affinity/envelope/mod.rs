@@ -11,7 +11,7 @@ use super::{
     BoundAffinity, Change, Commit, Head, Look, Notes, Reading,
     cookie::{parse, set_cookie},
     header::header_name,
-    request_state::{Author, Note},
+    request_state::{Author, Note, Opened},
     sealed::Bind,
     token_codec::{self, Life, Tokens, refuse},
 };
@@ -164,14 +164,6 @@ struct Bound {
     carrier: Carrier,
     keys: KeyRing,
     tokens: Tokens,
-}
-
-/// The envelope that a request's session goes on with.
-#[derive(Debug)]
-pub(crate) struct Opened {
-    letter: Letter,
-    /// Where it was among the values of this name.
-    nth: usize,
 }
 
 impl Bound {

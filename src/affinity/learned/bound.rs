@@ -5,17 +5,17 @@ use std::{fmt, hash::Hasher as _, sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderName, header::SET_COOKIE};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::Carrier;
+use super::carrier::Carrier;
 use crate::{
     affinity::{
         BoundAffinity, Change, Commit, Head, Look, Notes, Reading,
         cookie::parse,
         pending_lookup::Later,
-        request_state::{Author, Note},
+        request_state::{Author, Known, Note},
         response_cookie::Said,
     },
     outcome::Reason,
-    store::{Answer, Lookup, OpenSession, PinStore, SessionKey, StoredPin},
+    store::{Answer, Lookup, PinStore, SessionKey, StoredPin},
     util::clock::unix_millis,
 };
 
@@ -29,17 +29,6 @@ pub(super) struct Bound {
     /// In seconds.
     pub(super) absolute: Option<u64>,
     pub(super) store: Arc<dyn PinStore>,
-}
-
-/// What is known of the session of a request.
-#[derive(Debug)]
-pub(crate) struct Known {
-    key: SessionKey,
-    /// Its pin, if the table has one.
-    pin: Option<StoredPin>,
-    /// Whether that is of a session which has ended because of its age.
-    over: bool,
-    _open: Option<OpenSession>,
 }
 
 /// What a response says of ids.

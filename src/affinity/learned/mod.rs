@@ -1,13 +1,14 @@
 //! The application's own session id, remembered on our side.
 
 mod bound;
+mod carrier;
 
 use std::{fmt, hash::Hasher as _, sync::Arc, time::Duration};
 
 use siphasher::sip128::SipHasher13;
 
 use self::bound::Bound;
-pub(crate) use self::bound::Known;
+use self::carrier::Carrier;
 use super::{
     BoundAffinity,
     cookie::{parse, set_cookie},
@@ -64,12 +65,6 @@ pub struct Learned {
     absolute: Option<Duration>,
     secret: Option<crate::token::Key>,
     store: Option<Arc<dyn PinStore>>,
-}
-
-#[derive(Debug, Clone)]
-enum Carrier<C, H> {
-    Cookie(C),
-    Header(H),
 }
 
 impl Learned {

@@ -10,23 +10,16 @@ use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, Uri, V
 use hyper::{body::Incoming, client::conn::TrySendError};
 use tokio::time::Instant;
 
+use super::connector::Link;
 use super::{
-    http1::{Answer, Http1},
-    http2::Http2,
+    connector::Inner,
+    http1::Answer,
     request_body::{Phase, RequestBody, Sending},
-    timer::Timer,
-    upstream::Inner,
 };
 use crate::{
     error::{BoxError, ClientError, TimedOut, chain},
     util::clock::after,
 };
-
-/// A connection, of either protocol, during one exchange.
-pub(super) enum Link {
-    Http1(Box<Http1>),
-    Http2(Http2, Timer),
-}
 
 pub(super) struct Exchange<B> {
     pub(super) link: Link,

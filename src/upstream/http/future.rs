@@ -11,25 +11,24 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 
+use super::connector::Dial;
 use super::{
-    exchange::{Exchange, Kept, Link, is_unprocessed},
+    connector::{Inner, Link},
+    exchange::{Exchange, Kept, is_unprocessed},
     headers::{self, Length},
     request_body::RequestBody,
     response_body::UpstreamBody,
     tunnel,
-    upstream::{Inner, Upstream},
 };
 use crate::{
     error::{BoxError, Disconnected, NotSent, Sendings, Unanswered},
     pool::Hold,
     session::Peer,
 };
-
-pub(super) type Dial = Pin<Box<dyn Future<Output = Result<Link, BoxError>> + Send>>;
 
 /// Connections that are given up on before a request counts as unsendable: a backend that accepts
 /// and at once closes must not keep a request for ever.
@@ -181,8 +180,7 @@ where
             if !is_broken {
                 return error.into();
             }
-            let upstream = Upstream { inner: self.inner.clone() };
-            Disconnected::new(error).with_redial(upstream).into()
+            Disconnected::new(error).with_redialer(self.inner.redialer()).into()
         };
         let Some(body) = body else {
             return Err(lost(error));
@@ -319,17 +317,5 @@ impl<B> fmt::Debug for UpstreamFuture<B> {
             State::Done => "done",
         };
         f.debug_struct("UpstreamFuture").field("state", &state).finish_non_exhaustive()
-    }
-}
-
-impl Inner {
-    /// What the request wants to upgrade to, if it may: by its headers, its client's connection and
-    /// the protocol of the backend.
-    fn wants_upgrade<B>(&self, request: &Request<B>) -> Option<HeaderValue> {
-        if self.target.protocol != super::target::Protocol::Http1 {
-            return None;
-        }
-        let asked = headers::wants_upgrade(request.version(), request.headers())?;
-        request.extensions().get::<OnUpgrade>().map(|_| asked)
     }
 }

@@ -2,6 +2,7 @@
 //! its sides.
 
 mod address;
+mod connector;
 mod exchange;
 mod forwarded;
 mod future;

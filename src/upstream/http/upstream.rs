@@ -11,31 +11,22 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use tokio::time::{Instant, sleep};
 use tower_service::Service;
 
+use super::connector::Inner;
 use super::{
     Resolve, UpstreamBody, UpstreamFuture,
     address::{Address, Lookups},
-    exchange::Link,
     forwarded::Via,
-    future::Dial,
-    http1::Http1,
     http2::Shared,
-    idle_pool::{Pool, make_room},
+    idle_pool::Pool,
     resolve::{Resolver, System},
     target::{Protocol, Target},
-    timer::Timer,
 };
 use crate::{
-    error::{BoxError, ConfigError, Redial, Redialer, Shortage, Unreachable},
+    error::{BoxError, ConfigError, Redial},
     util::clock::later,
 };
-
-/// How many idle connections are closed to make room for one.
-const ROOM: usize = 32;
-/// How long to wait when there are none.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// An HTTP backend, as a Tower service: forwards requests as a reverse proxy should.
 ///
@@ -88,22 +79,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub struct Upstream {
     pub(super) inner: Arc<Inner>,
-}
-
-/// What every request of a backend shares.
-pub(super) struct Inner {
-    pub(super) target: Target,
-    lookups: Lookups,
-    address: Arc<Address>,
-    pub(super) via: Option<Via>,
-    pub(super) connect_timeout: Duration,
-    pub(super) response_timeout: Duration,
-    pub(super) body_timeout: Duration,
-    pub(super) replay_idempotent: bool,
-    max_idle: usize,
-    idle_timeout: Duration,
-    pub(super) pool: Arc<Pool>,
-    pub(super) http2: Shared,
 }
 
 impl Upstream {
@@ -294,70 +269,10 @@ impl Upstream {
     }
 }
 
-impl Inner {
-    /// A connection that is there already.
-    pub(super) fn idle(&self) -> Option<Link> {
-        let generation = self.address.usable()?;
-        match self.target.protocol {
-            Protocol::Http1 => self.pool.take(generation).map(Link::Http1),
-            Protocol::Http2 => {
-                let connection = self.http2.get(generation)?;
-                Some(Link::Http2(connection, Timer::new(self.response_timeout)))
-            }
-        }
-    }
-
-    /// A new connection. An error says how to try again.
-    pub(super) fn dial(self: Arc<Self>) -> Dial {
-        Box::pin(async move {
-            let began = Instant::now();
-            self.connect(false).await.map_err(|error| {
-                let redialer = Redialer::new(Upstream { inner: self.clone() });
-                Unreachable::new(error, began, redialer).into()
-            })
-        })
-    }
-
-    /// Connects. When this machine has nothing left for that, room is made, and it is tried once more.
-    async fn connect(&self, redials: bool) -> Result<Link, BoxError> {
-        let deadline = later(self.connect_timeout);
-        match self.connect_once(self.connect_timeout, redials).await {
-            Err(error) if Shortage::in_chain(error.as_ref()).is_some() => {
-                let left = || deadline.saturating_duration_since(Instant::now());
-                if make_room(ROOM) == 0 {
-                    sleep(PAUSE.min(left() / 2)).await;
-                }
-                self.connect_once(left(), redials).await
-            }
-            result => result,
-        }
-    }
-
-    async fn connect_once(&self, limit: Duration, redials: bool) -> Result<Link, BoxError> {
-        match self.target.protocol {
-            Protocol::Http1 => {
-                let shard = self.pool.shard();
-                let (stream, generation) = self.address.connect(limit, redials).await?;
-                stream.set_nodelay(true)?;
-                let timeout = self.response_timeout;
-                let connection = Http1::new(stream, shard, generation, timeout).await?;
-                Ok(Link::Http1(connection))
-            }
-            Protocol::Http2 => {
-                let connection = self.http2.dial(&self.address, limit, redials).await?;
-                Ok(Link::Http2(connection, Timer::new(self.response_timeout)))
-            }
-        }
-    }
-}
-
 /// Opens a connection and keeps it for the next request of its runtime thread.
 impl Redial for Upstream {
     async fn redial(&self) -> Result<(), BoxError> {
-        if let Link::Http1(connection) = self.inner.connect(true).await? {
-            self.inner.pool.put(connection);
-        }
-        Ok(())
+        self.inner.redial().await
     }
 }
 
