@@ -6,15 +6,15 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    affinity::{Affinity, BoundAffinity},
+    affinity::Affinity,
     dispatch::{Core, Options},
     error::ConfigError,
     id::BackendId,
     pool::Backends,
     service::{NoInner, Propagate, Respond, StickyService},
     session::Actions,
-    strategy::{LeastConnections, Strategy},
-    util::{Chance, SystemClock, WallClock},
+    strategy::LeastConnections,
+    util::{Chance, SystemClock},
 };
 
 /// Keeps each session on the backend that holds it: a policy and a set of backends.

@@ -9,11 +9,11 @@ use tokio::{
 };
 
 use super::{
-    FRACTION, OnDown,
     cached_pin::{Copy, Entry},
     engine::{Engine, Fault},
     keeper::Keeper,
-    script::{Offer, Rule},
+    on_down::OnDown,
+    script::{FRACTION, Offer, Rule},
     single_flight::{Flights, Found, wait},
     stats::count,
 };

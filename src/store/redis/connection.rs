@@ -53,3 +53,11 @@ impl Link {
         matches!(self, Self::Single(_)) && (read_only || error.is_unrecoverable_error())
     }
 }
+
+/// An error without what could be a secret: neither addresses nor arguments are in it.
+pub(super) fn describe(error: &RedisError) -> String {
+    match error.code() {
+        Some(code) => format!("{} ({code})", error.category()),
+        None => format!("{}: {error}", error.category()),
+    }
+}

@@ -10,9 +10,8 @@ use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, Uri, V
 use hyper::{body::Incoming, client::conn::TrySendError};
 use tokio::time::Instant;
 
-use super::connector::Link;
 use super::{
-    connector::Inner,
+    connector::{Inner, Link},
     http1::Answer,
     request_body::{Phase, RequestBody, Sending},
 };

@@ -15,9 +15,8 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 
-use super::connector::Dial;
 use super::{
-    connector::{Inner, Link},
+    connector::{Dial, Inner, Link},
     exchange::{Exchange, Kept, is_unprocessed},
     headers::{self, Length},
     request_body::RequestBody,

@@ -13,10 +13,10 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::connector::Inner;
 use super::{
     Resolve, UpstreamBody, UpstreamFuture,
     address::{Address, Lookups},
+    connector::Inner,
     forwarded::Via,
     http2::Shared,
     idle_pool::Pool,
