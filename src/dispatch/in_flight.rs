@@ -7,32 +7,8 @@ use tokio::time::Instant;
 use crate::{
     affinity::Notes,
     health::{Answers, Judged},
-    pool::{BackendState, DrainSignal, Slot, StreamId},
+    pool::{BackendState, DrainSignal, Entered, Slot, StreamId},
 };
-
-/// A request that counts as in flight on a backend, until this is dropped. It outlives every change of
-/// the pool.
-pub(crate) struct Entered(Arc<BackendState>);
-
-impl Entered {
-    #[inline]
-    pub(crate) fn new(state: Arc<BackendState>) -> Self {
-        state.enter();
-        Self(state)
-    }
-
-    #[inline]
-    pub(crate) fn state(&self) -> &Arc<BackendState> {
-        &self.0
-    }
-}
-
-impl Drop for Entered {
-    #[inline]
-    fn drop(&mut self) {
-        self.0.leave();
-    }
-}
 
 /// One request in flight on a backend, with all that it holds there.
 pub(crate) struct InFlight {

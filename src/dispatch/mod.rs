@@ -25,7 +25,7 @@ pub(crate) use self::{
     feedback::{AsAnswers, failed, judge},
     handoff::{Alone, BeforeMove, HandOver},
     held_pin::Held,
-    in_flight::{Entered, InFlight},
+    in_flight::InFlight,
 };
 pub use self::{handoff::Move, rebalance::Rebalance};
 use std::{num::NonZeroU64, sync::Arc};

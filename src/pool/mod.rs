@@ -27,7 +27,7 @@ pub(crate) use self::discovered::Standing;
 pub(crate) use self::events::Publisher;
 pub(crate) use self::{
     availability::{Gate, Readiness},
-    backend::{BackendState, StreamId},
+    backend::{BackendState, Entered, StreamId},
     health::{Access, Active, AnswerCounts, Backoff, Evidence, LookId, Ramp},
     limit::{NOBODY, Place, Slot, UNTOLD},
     session_balance::session_moved,

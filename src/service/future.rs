@@ -18,12 +18,12 @@ use tower_service::Service;
 
 use crate::{
     dispatch::{
-        AsAnswers, Attempt, Dispatch, Entered, HandOver, InFlight, LookUp, Next, Patience,
-        Recovery, Trial, failed, judge, observe,
+        AsAnswers, Attempt, Dispatch, HandOver, InFlight, LookUp, Next, Patience, Recovery, Trial,
+        failed, judge, observe,
     },
     error::{BoxError, Shortage},
     outcome::{Reason, StickyError},
-    pool::{BackendState, Hold, Readiness},
+    pool::{BackendState, Entered, Hold, Readiness},
     service::{
         OnError, StickyBody,
         ready::{Gate, Wait},

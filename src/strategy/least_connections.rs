@@ -49,7 +49,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        dispatch::in_flight::Entered,
+        pool::Entered,
         strategy::testing::{shares, states},
     };
 

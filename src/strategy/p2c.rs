@@ -47,7 +47,7 @@ impl Strategy for P2c {
 mod tests {
     use super::*;
     use crate::{
-        dispatch::in_flight::Entered,
+        pool::Entered,
         strategy::testing::{shares, states},
     };
 

@@ -84,7 +84,7 @@ impl Strategy for PeakEwma {
 mod tests {
     use super::*;
     use crate::{
-        dispatch::in_flight::Entered,
+        pool::Entered,
         strategy::testing::{shares, states},
     };
 

@@ -37,7 +37,7 @@ impl Strategy for Random {
 mod tests {
     use super::*;
     use crate::{
-        dispatch::in_flight::Entered,
+        pool::Entered,
         strategy::testing::{shares, states},
     };
 

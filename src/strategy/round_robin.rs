@@ -41,7 +41,7 @@ impl Strategy for RoundRobin {
 mod tests {
     use super::*;
     use crate::{
-        dispatch::in_flight::Entered,
+        pool::Entered,
         strategy::testing::{shares, states},
     };
 

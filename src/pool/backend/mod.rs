@@ -1,6 +1,7 @@
 //! One backend: what is known of it, what the operator wants of it, and what it is doing.
 
 mod drain;
+mod entered;
 mod latency;
 mod mode;
 mod options;
@@ -19,6 +20,7 @@ pub use self::{
 };
 pub(crate) use self::{
     drain::{Phase, Plan},
+    entered::Entered,
     state::BackendState,
     streams::StreamId,
 };

@@ -239,29 +239,30 @@ mod tests {
 
     struct Case {
         evidence: Evidence,
-        settings: Settings,
+        threshold: u32,
         backoff: Backoff,
     }
 
     impl Case {
         fn new() -> Self {
-            let settings = Settings::new();
-            Self { evidence: Evidence::default(), settings, backoff: settings.backoff(1) }
+            let (first, longest) = (Duration::from_millis(100), Duration::from_secs(1));
+            let backoff = Backoff { first, longest, seed: 1 };
+            Self { evidence: Evidence::default(), threshold: 1, backoff }
         }
 
         fn refuse(&mut self, redialer: bool, look: Option<LookId>) {
             let redialer =
                 redialer.then(|| Redialer::new(|| async { Ok::<_, std::io::Error>(()) }));
             let refusal = Refusal { began: Instant::now(), redialer, text: "refused".into() };
-            self.evidence.refused(refusal, look, &self.settings, &self.backoff, Instant::now());
+            self.evidence.refused(refusal, look, self.threshold, &self.backoff, Instant::now());
         }
 
         fn break_off(&mut self, surely: bool) {
-            self.evidence.broke(surely, None, None, &self.settings, &self.backoff, Instant::now());
+            self.evidence.broke(surely, None, None, self.threshold, &self.backoff, Instant::now());
         }
 
         fn wants(&self, repeatable: bool, at_home: bool) -> bool {
-            self.evidence.wants_trial(&self.settings, Instant::now(), repeatable, at_home)
+            self.evidence.wants_trial(self.backoff.longest, Instant::now(), repeatable, at_home)
         }
     }
 
@@ -296,13 +297,13 @@ mod tests {
         let slow = Refusal { began: Instant::now(), redialer: None, text: "timed out".into() };
         tokio::time::advance(Duration::from_millis(500)).await;
         case.evidence.connected(&case.backoff, Instant::now());
-        case.evidence.refused(slow, None, &case.settings, &case.backoff, Instant::now());
+        case.evidence.refused(slow, None, case.threshold, &case.backoff, Instant::now());
         assert!(case.evidence.is_quiet());
         // An outage is counted from when the connection was begun.
         let slow = Refusal { began: Instant::now(), redialer: None, text: "timed out".into() };
         let began = slow.began;
         tokio::time::advance(Duration::from_millis(500)).await;
-        case.evidence.refused(slow, None, &case.settings, &case.backoff, Instant::now());
+        case.evidence.refused(slow, None, case.threshold, &case.backoff, Instant::now());
         assert_eq!(case.evidence.outage(), Some(began));
     }
 
@@ -328,7 +329,7 @@ mod tests {
         let mut case = Case::new();
         let redialer = Redialer::new(|| async { Ok::<_, std::io::Error>(()) });
         let now = Instant::now();
-        case.evidence.broke(true, Some(redialer), None, &case.settings, &case.backoff, now);
+        case.evidence.broke(true, Some(redialer), None, case.threshold, &case.backoff, now);
         assert!(case.evidence.is_in_question() && !case.wants(true, true), "first a redial");
         assert_eq!(case.evidence.looks.due(), Some(now + Duration::from_millis(10)));
         tokio::time::advance(Duration::from_millis(10)).await;
@@ -340,7 +341,7 @@ mod tests {
         assert!(case.wants(true, false));
         let look = case.evidence.looks.begin(true);
         let now = Instant::now();
-        case.evidence.broke(true, None, look, &case.settings, &case.backoff, now);
+        case.evidence.broke(true, None, look, case.threshold, &case.backoff, now);
         case.evidence.looks.end(look.unwrap());
         assert_eq!(case.evidence.access(), Access::Redial, "and so on, less often");
         assert!(case.evidence.looks.due() > Some(now + Duration::from_millis(100)));
@@ -371,7 +372,7 @@ mod tests {
         assert!(case.wants(true, false) && !case.wants(false, false));
         let look = case.evidence.looks.begin(true);
         assert!(!case.wants(true, true), "one at a time");
-        case.evidence.broke(true, None, look, &case.settings, &case.backoff, Instant::now());
+        case.evidence.broke(true, None, look, case.threshold, &case.backoff, Instant::now());
         case.evidence.looks.end(look.unwrap());
         assert!(!case.wants(true, true), "longer after a trial that failed");
         tokio::time::advance(Duration::from_millis(200)).await;

@@ -13,8 +13,12 @@ use super::{
     single_flight::Flights,
     store::RedisStore,
 };
-use crate::redis::parse;
-use crate::{error::ConfigError, redis::Source, store::table, util::clock::YEAR};
+use crate::{
+    error::ConfigError,
+    redis::{Source, parse},
+    store::table,
+    util::clock::YEAR,
+};
 
 const DEFAULT_PREFIX: &str = "tower-sticky:";
 const DEFAULT_BUDGET: Duration = Duration::from_millis(5);

@@ -108,6 +108,7 @@ impl Via {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::peer_headers::PeerHeaders;
 
     fn applied(peer: Option<&Peer>, given: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -156,7 +157,7 @@ mod tests {
 
     #[test]
     fn mapped_addresses_and_hosts_with_ports() {
-        let lines = Lines::new("[::ffff:1.2.3.4]:5".parse().unwrap(), false);
+        let lines = PeerHeaders::new("[::ffff:1.2.3.4]:5".parse().unwrap(), false);
         let host = HeaderValue::from_static("a:8080");
         for _ in 0..2 {
             assert_eq!(lines.forwarded(&host), "for=1.2.3.4;proto=http;host=\"a:8080\"");
