@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderValue};
 
 use super::{
-    Affinity, BoundAffinity, Change, Commit, Hashing, Head, Look, Notes, Origin, Reading, Second,
-    sealed::Bind,
+    BoundAffinity, Change, Commit, Hashing, Head, Look, Notes, Origin, Reading, Second,
+    traits::{Affinity, sealed::Bind},
 };
 use crate::{error::ConfigError, id::BackendId};
 

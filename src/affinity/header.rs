@@ -6,8 +6,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
     BoundAffinity, Change, Commit, Head, Look, Notes, Reading, cache_control,
-    sealed::Bind,
     token_codec::{Life, Tokens, refuse},
+    traits::sealed::Bind,
 };
 use crate::{error::ConfigError, id::BackendId, token::KeyRing};
 

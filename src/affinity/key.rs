@@ -9,8 +9,8 @@ use super::{
     cookie::parse,
     hashing::{HashOptions, Hashing},
     header::header_name,
-    sealed::Bind,
     token_codec::refuse,
+    traits::sealed::Bind,
 };
 use crate::error::ConfigError;
 

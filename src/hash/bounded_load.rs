@@ -56,7 +56,7 @@ mod tests {
     use super::*;
     use crate::hash::{
         Ranking,
-        testing::{Numbers, members},
+        mixing::testing::{Numbers, members},
     };
 
     /// Places `keys` one after the other, and tells the loads and how many went elsewhere than to

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Maglev, Ranking, Slots,
-    testing::{Numbers, members},
+    mixing::testing::{Numbers, members},
 };
 
 /// By how much the most loaded of 1000 backends is above the average when each of `views` keys goes

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::{finish, fold, log2::neg_log2, mix, unfold};
+use super::{
+    log2::neg_log2,
+    mixing::{finish, fold, mix, unfold},
+};
 
 /// The members of a pool, ready to be ranked for any key by weighted rendezvous hashing (Thaler and
 /// Ravishankar 1998; weights after Schindelhauer and Schomaker 2005): the highest
@@ -241,7 +244,7 @@ mod tests {
     use super::*;
     use crate::hash::{
         KeyHasher,
-        testing::{Numbers, members},
+        mixing::testing::{Numbers, members},
     };
 
     /// The whole rank of `key`, by asking for the first that has not been named yet.

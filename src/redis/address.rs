@@ -6,7 +6,7 @@ use redis::{
     sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
 };
 
-use super::Source;
+use super::target::Source;
 
 /// The port of a sentinel, if none is given.
 const SENTINEL_PORT: u16 = 26379;

@@ -4,7 +4,7 @@ use std::{hash::BuildHasherDefault, sync::Arc};
 
 use quick_cache::{Lifecycle, OptionsBuilder, UnitWeighter, sync::Cache};
 
-use super::SessionKey;
+use super::traits::SessionKey;
 use crate::pool::TagHasher;
 
 /// The keys are hashes already.

@@ -1,6 +1,6 @@
 //! Candidates drawn at random, each with a chance in proportion to its share.
 
-use super::Candidates;
+use super::traits::Candidates;
 use crate::util::Chance;
 
 /// The position of a candidate, each with a chance in proportion to its share; 0 when there is
@@ -41,7 +41,7 @@ fn draw(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::strategy::testing::states;
+    use crate::strategy::traits::testing::states;
 
     #[test]
     fn two_draws_are_different_and_follow_the_shares() {

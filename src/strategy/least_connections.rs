@@ -1,6 +1,9 @@
 //! To whoever has the least to do.
 
-use super::{Candidates, Load, Strategy, turns::Turns};
+use super::{
+    traits::{Candidates, Load, Strategy},
+    turns::Turns,
+};
 
 /// Least connections: the backend with the fewest requests in flight per weight. Requests of pinned
 /// sessions, open streams and WebSockets count. Those that have equally little to do take turns by
@@ -50,7 +53,7 @@ mod tests {
     use super::*;
     use crate::{
         pool::Entered,
-        strategy::testing::{shares, states},
+        strategy::traits::testing::{shares, states},
     };
 
     #[test]

@@ -1,6 +1,9 @@
 //! The better of two.
 
-use super::{Candidates, Strategy, by_share::two_by_share};
+use super::{
+    by_share::two_by_share,
+    traits::{Candidates, Strategy},
+};
 use crate::util::Chance;
 
 /// Power of two choices (Mitzenmacher 2001): two backends by chance, in proportion to their weights, and
@@ -48,7 +51,7 @@ mod tests {
     use super::*;
     use crate::{
         pool::Entered,
-        strategy::testing::{shares, states},
+        strategy::traits::testing::{shares, states},
     };
 
     #[test]

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Candidate, Candidates, Strategy, by_share::two_by_share};
+use super::{
+    by_share::two_by_share,
+    traits::{Candidate, Candidates, Strategy},
+};
 use crate::util::Chance;
 
 /// Peak EWMA, as in Finagle and Linkerd: of two backends by chance, in proportion to their weights, the
@@ -85,7 +88,7 @@ mod tests {
     use super::*;
     use crate::{
         pool::Entered,
-        strategy::testing::{shares, states},
+        strategy::traits::testing::{shares, states},
     };
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,9 @@
 //! By chance.
 
-use super::{Candidates, Strategy, by_share::by_share};
+use super::{
+    by_share::by_share,
+    traits::{Candidates, Strategy},
+};
 use crate::util::Chance;
 
 /// Random: each backend with a chance proportional to its weight.
@@ -38,7 +41,7 @@ mod tests {
     use super::*;
     use crate::{
         pool::Entered,
-        strategy::testing::{shares, states},
+        strategy::traits::testing::{shares, states},
     };
 
     #[test]

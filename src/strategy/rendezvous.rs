@@ -15,7 +15,7 @@ pub(crate) fn rendezvous(key: u64, candidates: &[Arc<BackendState>]) -> Option<u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::strategy::testing::states;
+    use crate::strategy::traits::testing::states;
 
     fn places(states: &[Arc<BackendState>], keys: u64) -> Vec<usize> {
         (0..keys).map(|key| rendezvous(key, states).unwrap()).collect()

@@ -1,6 +1,9 @@
 //! One after the other.
 
-use super::{Candidates, Strategy, turns::Turns};
+use super::{
+    traits::{Candidates, Strategy},
+    turns::Turns,
+};
 
 /// Round robin: the backends in turn, each as often as its weight says, and spread evenly.
 ///
@@ -42,7 +45,7 @@ mod tests {
     use super::*;
     use crate::{
         pool::Entered,
-        strategy::testing::{shares, states},
+        strategy::traits::testing::{shares, states},
     };
 
     #[test]

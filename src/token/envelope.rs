@@ -21,8 +21,9 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::aead::{Aad, Nonce};
 
 use super::{
-    Context, KeyRing, Pin, Unusable,
+    Context, KeyRing, Unusable,
     key_ring::SealingKey,
+    pin::Pin,
     sealed::{BODY_LEN, HEAD_LEN, TAG_LEN, VERSION},
 };
 

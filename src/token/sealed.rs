@@ -22,7 +22,7 @@ use ring::{
     digest::{SHA256, digest},
 };
 
-use super::{KeyRing, Pin, key_ring::SealingKey};
+use super::{KeyRing, key_ring::SealingKey, pin::Pin};
 
 /// The length of a sealed token in characters.
 pub(crate) const SEALED_LEN: usize = 90;

@@ -10,8 +10,8 @@ use self::address::{ClientAddress, Forwarding};
 use super::{
     BoundAffinity, Head, Look, Origin, Reading, Table,
     hashing::{HashOptions, Hashing},
-    sealed::Bind,
     token_codec::refuse,
+    traits::sealed::Bind,
 };
 use crate::{error::ConfigError, session::Peer};
 

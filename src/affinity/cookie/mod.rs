@@ -15,8 +15,8 @@ use super::{
     BoundAffinity, Change, Commit, Conflict, Head, Look, Notes, Reading, SameSite, Secure,
     cache_control,
     request_state::{Author, Note},
-    sealed::Bind,
     token_codec::{Life, Tokens, refuse},
+    traits::sealed::Bind,
 };
 use crate::{error::ConfigError, id::BackendId, token::KeyRing};
 

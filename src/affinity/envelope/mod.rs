@@ -12,8 +12,8 @@ use super::{
     cookie::{parse, set_cookie},
     header::header_name,
     request_state::{Author, Note, Opened},
-    sealed::Bind,
     token_codec::{self, Life, Tokens, refuse},
+    traits::sealed::Bind,
 };
 use crate::{
     error::ConfigError,

@@ -13,8 +13,8 @@ use super::{
     BoundAffinity,
     cookie::{parse, set_cookie},
     header::header_name,
-    sealed::Bind,
     token_codec::refuse,
+    traits::sealed::Bind,
 };
 use crate::{
     error::ConfigError,

@@ -17,7 +17,10 @@ use super::{
     single_flight::{Flights, Found, wait},
     stats::count,
 };
-use crate::store::{Answer, Lookup, OpenSession, SessionKey, StoredPin, table::Table};
+use crate::store::{
+    table::Table,
+    traits::{Answer, Lookup, OpenSession, SessionKey, StoredPin},
+};
 
 /// The most writes under way: at a millisecond each, eight million a second.
 pub(super) const WRITES: usize = 8192;

@@ -14,7 +14,10 @@ use super::{
     compact_instant::Moment,
     script::{Offer, Rule, told},
 };
-use crate::store::{OpenSession, StoredPin, WhenClosed, table};
+use crate::store::{
+    table,
+    traits::{OpenSession, StoredPin, WhenClosed},
+};
 
 /// The copy of a pin.
 pub(super) struct Entry {

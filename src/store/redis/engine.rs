@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     redis::Source,
-    store::{SessionKey, StoredPin},
+    store::traits::{SessionKey, StoredPin},
 };
 
 pub(super) struct Engine {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::{Cmd, Script};
 
-use crate::store::{SessionKey, StoredPin};
+use crate::store::traits::{SessionKey, StoredPin};
 
 /// A session is touched in Redis at most once per this part of its idle time.
 pub(super) const FRACTION: u32 = 16;

@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::cached_pin::Entry;
-use crate::{pool::TagHasher, store::SessionKey};
+use crate::{pool::TagHasher, store::traits::SessionKey};
 
 /// What the engine said.
 #[derive(Clone)]

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use super::{cache::Shared, engine::Phase, script::Rule, stats::RedisStats};
-use crate::store::{Lookup, OpenSession, PinStore, SessionKey, StoredPin};
+use crate::store::traits::{Lookup, OpenSession, PinStore, SessionKey, StoredPin};
 
 /// Pins on [Redis](https://redis.io) or [Valkey](https://valkey.io), which several gateways share. A
 /// handle that is cheap to clone; clones share everything.
