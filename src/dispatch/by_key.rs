@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Dispatch, Next};
+use super::{Next, state::Dispatch};
 use crate::{
     affinity::{Origin, Owner, Reading, Second},
     outcome::{Reason, Verdict},

@@ -5,7 +5,12 @@ use std::{cell::Cell, sync::Arc};
 use http::{Extensions, Request, Response};
 use tokio::time::Instant;
 
-use super::{Dispatch, HOP, core::Core, held_pin::Held, in_flight::InFlight};
+use super::{
+    core::Core,
+    held_pin::Held,
+    in_flight::InFlight,
+    state::{Dispatch, HOP},
+};
 use crate::{
     affinity::{Change, Commit, Plan},
     id::BackendId,

@@ -6,8 +6,9 @@ use std::{num::NonZeroU64, sync::Arc};
 use tokio::time::Instant;
 
 use super::{
-    Attempt, Dispatch, Next, Patience, Trial,
+    Attempt, Next, Patience, Trial,
     candidates::{Parked, Remaining},
+    state::Dispatch,
 };
 use crate::{
     error::{BoxError, Sendings, Shortage},

@@ -6,9 +6,9 @@ use http::{Request, Response};
 use http_body::Body;
 use tokio::time::Instant;
 
-use super::{core::Core, in_flight::InFlight};
+use super::{core::Core, in_flight::InFlight, state::Dispatch};
 use crate::{
-    dispatch::{Dispatch, Next, Trial},
+    dispatch::{Next, Trial},
     error::{
         BoxError, ClientError, NotSent, Refusal, Sendings, Shortage, Unanswered, is_disconnected,
         redialer,

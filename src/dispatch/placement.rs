@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Dispatch, Next, choose::choose, held_pin::Held};
+use super::{Next, choose::choose, held_pin::Held, state::Dispatch};
 use crate::{
     affinity::Hashing,
     pool::{BackendState, Gate, Snapshot, Tier},

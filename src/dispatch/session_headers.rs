@@ -2,7 +2,7 @@
 
 use http::Request;
 
-use super::Dispatch;
+use super::state::Dispatch;
 use crate::{
     affinity::Plan,
     id::{BackendId, SessionId},

@@ -6,9 +6,10 @@ use std::{num::NonZeroU64, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    Attempt, Dispatch, Next, Patience, Trial,
+    Attempt, Next, Patience, Trial,
     candidates::Remaining,
     recovery::{Awaiting, Purpose, Recovery, Watched},
+    state::Dispatch,
 };
 use crate::{
     outcome::{Reason, StickyError, Verdict},

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Attempt, Dispatch, Next, choose::choose};
+use super::{Attempt, Next, choose::choose, state::Dispatch};
 use crate::{
     dispatch::Move,
     id::SessionId,

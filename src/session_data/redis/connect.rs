@@ -7,7 +7,7 @@ use redis::{
     cluster_async::ClusterConnection,
 };
 
-use super::{BUDGET, RedisStore};
+use super::store::{BUDGET, RedisStore};
 use crate::{
     error::ConfigError,
     redis::{Source, parse, prepare, provide_cryptography},
