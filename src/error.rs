@@ -8,8 +8,6 @@ mod shortage;
 mod timed_out;
 mod unreachable;
 
-#[cfg(feature = "proxy")]
-pub(crate) use self::shortage::Short;
 pub use self::{
     client_error::ClientError,
     config::{BoxError, ConfigError},
@@ -18,7 +16,9 @@ pub use self::{
     timed_out::TimedOut,
     unreachable::{Disconnected, Redial},
 };
+#[cfg(feature = "proxy")]
+pub(crate) use self::{shortage::Short, unreachable::Unreachable};
 pub(crate) use self::{
     shortage::ShortageLog,
-    unreachable::{Redialer, Refusal, Sendings, Unreachable, chain, is_disconnected, redialer},
+    unreachable::{Redialer, Refusal, Sendings, chain, is_disconnected, redialer},
 };

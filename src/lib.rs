@@ -59,7 +59,7 @@
 //! | `axum` | [`affinity::ClientIp`] finds the address that Axum tells |
 //! | `tonic` | [`grpc`]: a gRPC backend over Tonic's channel, and errors as its clients expect them; [`affinity::ClientIp`] finds the address that Tonic tells |
 //! | `discover` | [`Backends::follow`]: the backends from a `tower::discover::Discover` stream |
-//! | `dns` | [`Backends::follow_dns`]: the backends from the domain name system; see [`feed`] |
+//! | `dns` | [`Backends::follow_dns`]: the backends from the domain name system; see [`discovery`] |
 //! | `redis` | [`store::RedisStore`]: learned pins that several gateways share, on Redis or Valkey |
 //! | `redis-tls` | the same over TLS |
 //! | `session` | [`session_data`]: sessions of tower-sessions that follow a session when it moves |

@@ -25,7 +25,7 @@ use crate::{error::ConfigError, id::BackendId};
 ///
 /// When a member has the pin, tokens before it that are of no use are replaced, and missing ones are not
 /// added. Each member needs a cookie or header of its own. One that is always there, such as
-/// [`ClientIp`](super::ClientIp), leaves nothing to decide for those behind it.
+/// [`ClientIp`](crate::affinity::ClientIp), leaves nothing to decide for those behind it.
 ///
 /// # Example
 ///

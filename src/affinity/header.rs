@@ -43,7 +43,7 @@ impl Header {
     }
 
     /// A header that holds a sealed token, with all the promises of
-    /// [`Cookie::sealed`](super::Cookie::sealed).
+    /// [`Cookie::sealed`](crate::affinity::Cookie::sealed).
     pub fn sealed(name: impl Into<String>, keys: KeyRing) -> Self {
         Self { name: name.into(), life: Life::new(Some(keys)), forward: false }
     }

@@ -20,7 +20,7 @@ use crate::error::ConfigError;
 /// Best effort. When a backend leaves, its sessions go to the next in their rank, and come back when
 /// it returns; when one joins, it takes its share from all others; nobody else moves. A backend that
 /// drains or has weight 0 is not in the rank: a hash cannot tell old sessions from new ones. To keep
-/// sessions where they are, put a [`Cookie`](super::Cookie) before it in a [`Chain`](super::Chain).
+/// sessions where they are, put a [`Cookie`](crate::affinity::Cookie) before it in a [`Chain`](crate::affinity::Chain).
 ///
 /// Of several values of a header, cookie or parameter the first counts; an empty one is missing. A
 /// request without the key goes to the next affinity of the chain, at last to the strategy.

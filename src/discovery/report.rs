@@ -29,7 +29,7 @@ pub struct FeedStats {
     pub skipped: u64,
 }
 
-/// Watches a feed that runs elsewhere; from [`Feed::handle`](super::Feed::handle).
+/// Watches a feed that runs elsewhere; from [`Feed::handle`](crate::discovery::Feed::handle).
 #[derive(Debug, Clone)]
 pub struct FeedHandle {
     pub(super) stats: watch::Receiver<FeedStats>,

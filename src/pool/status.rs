@@ -3,7 +3,7 @@
 use super::{BackendState, Mode, State, sessions::Window};
 use crate::{id::BackendId, outcome::Stats};
 
-/// One backend as it is now; from [`Backends::snapshot`](super::Backends::snapshot).
+/// One backend as it is now; from [`Backends::snapshot`](crate::Backends::snapshot).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BackendStatus {
@@ -73,7 +73,7 @@ impl BackendStatus {
     }
 }
 
-/// A pool as it is now; from [`Backends::snapshot`](super::Backends::snapshot).
+/// A pool as it is now; from [`Backends::snapshot`](crate::Backends::snapshot).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PoolStatus {

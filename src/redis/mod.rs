@@ -4,4 +4,6 @@ mod address;
 mod target;
 
 pub(crate) use self::address::parse;
-pub(crate) use self::target::{Source, prepare, provide_cryptography};
+pub(crate) use self::target::Source;
+#[cfg(feature = "session")]
+pub(crate) use self::target::{prepare, provide_cryptography};

@@ -21,7 +21,7 @@ impl<E: sealed::Settle> OnError for E {}
 /// Errors become responses, so that the service never fails (`Error = Infallible`), as Axum wants
 /// it. The default.
 ///
-/// The status is [`StickyError::status`], or what [`Strict`] says of it; 503 carries `Retry-After`, and so
+/// The status is [`StickyError::status`], or what [`Strict`](crate::Strict) says of it; 503 carries `Retry-After`, and so
 /// does every answer to a session whose backend cannot serve it. A gRPC request (HTTP/2, with a
 /// `content-type` that begins with `application/grpc`) is answered in gRPC's way: status 200 with
 /// `grpc-status` ([`StickyError::grpc_code`]) in the head, and `grpc-retry-pushback-ms` in place of

@@ -25,7 +25,7 @@ use crate::{
 /// The scope lasts until the response is there; work that its body does later is not in it. The
 /// [`SessionInfo`] is in the request's extensions too.
 ///
-/// tower-sessions answers 500 when it cannot save. Where a store has [refused](super::Refused) to, this
+/// tower-sessions answers 500 when it cannot save. Where a store has [refused](crate::session_data::Refused) to, this
 /// layer makes 409 (Conflict) of that: the client may try again. When the request's pin itself is out of
 /// date, so that it would be refused again, it also says [`SessionAction::End`], and the session gets a
 /// new pin with the next request: the data stays.

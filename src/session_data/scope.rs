@@ -21,7 +21,7 @@ tokio::task_local! {
 /// What the stores of this module go by while a request is served: its [`SessionInfo`]. A handle that
 /// is cheap to clone.
 ///
-/// The [`SessionScope`](super::SessionScope) layer makes one for each request. It is a task-local: a
+/// The [`SessionScope`](crate::session_data::SessionScope) layer makes one for each request. It is a task-local: a
 /// task that a handler spawns has none, unless it is carried over with [`within`](Self::within). With
 /// feature `axum` it is an extractor.
 ///

@@ -16,9 +16,9 @@ use crate::{
 };
 
 /// Affinity by the client's address, as nginx's `ip_hash` and HAProxy's `balance source` do it: a
-/// [`Key`](super::Key) that every client has. It breaks when the address changes, and everybody
+/// [`Key`](crate::affinity::Key) that every client has. It breaks when the address changes, and everybody
 /// behind one address goes to one backend; put something better before it in a
-/// [`Chain`](super::Chain).
+/// [`Chain`](crate::affinity::Chain).
 ///
 /// The address is that of the connection's peer: of the [`Peer`] in the request's extensions, or,
 /// with the features `axum` and `tonic`, of Axum's `ConnectInfo<SocketAddr>` and Tonic's
@@ -144,14 +144,14 @@ impl ClientIp {
         self
     }
 
-    /// Bounds the load of a backend; see [`Key::balance_factor`](super::Key::balance_factor).
+    /// Bounds the load of a backend; see [`Key::balance_factor`](crate::affinity::Key::balance_factor).
     #[must_use]
     pub fn balance_factor(mut self, factor: f64) -> Self {
         self.hashing.balance_factor = Some(factor);
         self
     }
 
-    /// Looks backends up in a table; see [`Key::maglev`](super::Key::maglev).
+    /// Looks backends up in a table; see [`Key::maglev`](crate::affinity::Key::maglev).
     #[must_use]
     pub fn maglev(mut self, table: Table) -> Self {
         self.hashing.table = Some(table);

@@ -24,7 +24,7 @@ use crate::{
 /// for applications that issue an id, such as `JSESSIONID` or `Mcp-Session-Id`. No table, and no
 /// second cookie.
 ///
-/// The client has one opaque value, sealed like the tokens of [`Cookie::sealed`](super::Cookie::sealed);
+/// The client has one opaque value, sealed like the tokens of [`Cookie::sealed`](crate::affinity::Cookie::sealed);
 /// the application sees its own id and nothing else, byte for byte. A session begins when the
 /// application sets the id, and is pinned to the backend that did. A response that removes the
 /// cookie, or sends the header empty, passes as it is. When the session moves, or its envelope is due

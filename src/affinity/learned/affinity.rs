@@ -37,7 +37,7 @@ pub(super) const DEFAULT_IDLE: Duration = Duration::from_secs(30 * 60);
 ///   (`store::RedisStore`, with the feature `redis`). Such a request goes where the rank
 ///   of a hash of its id says, so that all requests with one id agree, and its session is learned
 ///   again from the answer; but this is not necessarily the backend that has it. An
-///   [`Envelope`](super::Envelope) has no table and no such limit.
+///   [`Envelope`](crate::affinity::Envelope) has no table and no such limit.
 /// - Of several ids in one request the first that is known counts.
 ///
 /// The table has a keyed hash of each id (SipHash-1-3, 128 bits), never the id: who reads it cannot

@@ -1,6 +1,6 @@
 //! What may be said of a backend when it joins.
 
-/// What a backend is when it joins a pool; see [`Backends::insert_with`](super::Backends::insert_with).
+/// What a backend is when it joins a pool; see [`Backends::insert_with`](crate::Backends::insert_with).
 ///
 /// # Example
 ///
@@ -34,7 +34,7 @@ impl BackendOptions {
     }
 
     /// The most requests that it may have in flight; 0 for no limit, which is the default. See
-    /// [`Backends::set_limit`](super::Backends::set_limit).
+    /// [`Backends::set_limit`](crate::Backends::set_limit).
     #[must_use]
     pub const fn limit(mut self, max_in_flight: usize) -> Self {
         self.limit = max_in_flight;
@@ -53,7 +53,7 @@ impl BackendOptions {
     }
 
     /// Where it is, for example `"eu-1"`; default nowhere. New sessions go to the pool's own zone
-    /// first: see [`Backends::set_own_zone`](super::Backends::set_own_zone).
+    /// first: see [`Backends::set_own_zone`](crate::Backends::set_own_zone).
     #[must_use]
     pub fn zone(mut self, zone: impl Into<String>) -> Self {
         self.zone = Some(zone.into());

@@ -19,17 +19,17 @@ use tokio::{sync::Notify, time::Instant};
 use super::owner::Mark;
 use super::{Phase, drain::Drainage, requests::Traffic, streams::Streams};
 #[cfg(any(feature = "discover", feature = "dns"))]
-use crate::pool::{AnswerCounts, DrainSignal};
+use crate::util::lock;
 use crate::{
     id::BackendId,
     outcome::Failover,
     pool::{
-        BackendOptions, LookId, Mode, Ramp, State,
+        AnswerCounts, BackendOptions, DrainSignal, LookId, Mode, Ramp, State,
         availability::{Gate, Sources},
         limit::{HasSlots, Slots},
         sessions::{Census, Sights, Window},
     },
-    util::{SystemClock, clock::unix_millis, lock},
+    util::{SystemClock, clock::unix_millis},
 };
 
 pub(crate) struct BackendState {

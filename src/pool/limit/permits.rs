@@ -166,8 +166,8 @@ pub(crate) struct Place<H: HasSlots> {
 }
 
 impl<H: HasSlots> Place<H> {
-    /// A place for the session with this key (or [`NOBODY`](super::places::NOBODY), or
-    /// [`UNTOLD`](super::places::UNTOLD)), of `max` in all; `None` when there are too many, in all or of
+    /// A place for the session with this key (or [`NOBODY`](crate::places::NOBODY), or
+    /// [`UNTOLD`](crate::places::UNTOLD)), of `max` in all; `None` when there are too many, in all or of
     /// this session.
     pub(crate) fn take(holder: &Arc<H>, key: u64, max: usize) -> Option<Self> {
         let taken = holder.slots().lock().places.take(key, max);

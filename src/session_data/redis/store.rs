@@ -29,7 +29,7 @@ pub(super) const LONGEST: u128 = 1000 * 60 * 60 * 24 * 365 * 1000;
 /// Fenced sessions in Redis or Valkey, for backends in several processes. A handle that is cheap to
 /// clone; clones share the connection.
 ///
-/// See [the rules of the fence](super): they are kept by a script inside the engine, one call for each
+/// See [the rules of the fence](crate::session_data): they are kept by a script inside the engine, one call for each
 /// load or save. A session is a hash under `session:` and its id, with the fields `data` (a byte for the
 /// version, and JSON), `epoch`, `owner`, `saves` and `call`; it expires when its date says so. What is
 /// there and is not a session of ours, or of another version, is an error, never a session.

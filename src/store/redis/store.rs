@@ -15,7 +15,7 @@ use crate::store::traits::{Lookup, OpenSession, PinStore, SessionKey, StoredPin}
 /// # What it costs
 ///
 /// Every session that came here has a local copy, which answers without a call: at most once per 1/16
-/// of the idle time (or per [`recheck`](RedisStoreBuilder::recheck)) one call tells Redis that the
+/// of the idle time (or per [`recheck`](crate::store::RedisStoreBuilder::recheck)) one call tells Redis that the
 /// session lives, and asks whether another gateway has moved it. A session that is unknown here is
 /// looked up once, by however many requests. Pins are written behind the requests.
 ///
@@ -34,12 +34,12 @@ use crate::store::traits::{Lookup, OpenSession, PinStore, SessionKey, StoredPin}
 ///
 /// # When Redis does not answer
 ///
-/// A call may take the [`time_budget`](RedisStoreBuilder::time_budget). After
-/// [some](RedisStoreBuilder::failures) failures in a row, or when the connection breaks, the breaker
+/// A call may take the [`time_budget`](crate::store::RedisStoreBuilder::time_budget). After
+/// [some](crate::store::RedisStoreBuilder::failures) failures in a row, or when the connection breaks, the breaker
 /// opens: no request waits, and a task in the background connects anew until a question is answered
 /// in time. Only the first connection of a process is waited for as long as it may take (a second, or ten
 /// times the budget), for before that nothing is known here. Sessions with a local copy are served by
-/// it. Others are [placed by rank or rejected](RedisStoreBuilder::on_down). Pins that could not be
+/// it. Others are [placed by rank or rejected](crate::store::RedisStoreBuilder::on_down). Pins that could not be
 /// written are offered again with the next request of their session, and so are those that Redis has
 /// lost.
 ///

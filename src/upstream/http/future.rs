@@ -33,7 +33,7 @@ use crate::{
 /// and at once closes must not keep a request for ever.
 const MAX_ATTEMPTS: u8 = 3;
 
-/// The future of an [`Upstream`](super::Upstream)'s response head. Dropping it gives the request up
+/// The future of an [`Upstream`](crate::proxy::Upstream)'s response head. Dropping it gives the request up
 /// and closes the connection that it went on (HTTP/2: resets the stream).
 #[must_use = "futures do nothing unless polled"]
 pub struct UpstreamFuture<B> {

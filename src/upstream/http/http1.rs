@@ -46,7 +46,7 @@ pub(super) struct Http1 {
     /// Where in the pool it belongs. It always goes back there, as its socket is registered with
     /// that thread's runtime.
     pub(super) shard: usize,
-    /// Of the backend's address: see [`Address`](super::address::Address).
+    /// Of the backend's address: see [`Address`](crate::proxy::address::Address).
     pub(super) generation: u64,
 }
 

@@ -43,7 +43,7 @@ pub(super) struct Pool {
     shards: Box<[Shard]>,
     max_idle: usize,
     idle_timeout: Duration,
-    /// Of the connections that may be used: see [`Address`](super::address::Address).
+    /// Of the connections that may be used: see [`Address`](crate::proxy::address::Address).
     generation: AtomicU64,
     /// Whether the task runs that closes what is idle for too long.
     sweeping: AtomicBool,

@@ -6,7 +6,7 @@ use crate::error::BoxError;
 
 /// Looks up the addresses of a backend's name.
 ///
-/// The default of an [`Upstream`](super::Upstream) is the system's resolver (`getaddrinfo`). A closure is
+/// The default of an [`Upstream`](crate::proxy::Upstream) is the system's resolver (`getaddrinfo`). A closure is
 /// a `Resolve`:
 ///
 /// ```

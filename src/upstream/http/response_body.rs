@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use super::{http1::Http1, idle_pool::Pool, request_body::Sending};
 use crate::error::BoxError;
 
-/// The body of an [`Upstream`](super::Upstream)'s response.
+/// The body of an [`Upstream`](crate::proxy::Upstream)'s response.
 ///
 /// At its end the connection goes back to the pool. Dropped before that, it closes the connection
 /// (HTTP/2: resets the stream). A backend that dies in the middle makes it end with an error, never
