@@ -59,7 +59,7 @@
 //! | `axum` | [`affinity::ClientIp`] finds the address that Axum tells |
 //! | `tonic` | [`grpc`]: a gRPC backend over Tonic's channel, and errors as its clients expect them; [`affinity::ClientIp`] finds the address that Tonic tells |
 //! | `discover` | [`Backends::follow`]: the backends from a `tower::discover::Discover` stream |
-//! | `dns` | [`Backends::follow_dns`]: the backends from the domain name system; see [`feed`] |
+//! | `dns` | [`Backends::follow_dns`]: the backends from the domain name system; see [`discovery`] |
 //! | `redis` | [`store::RedisStore`]: learned pins that several gateways share, on Redis or Valkey |
 //! | `redis-tls` | the same over TLS |
 //! | `session` | [`session_data`]: sessions of tower-sessions that follow a session when it moves |
@@ -74,81 +74,52 @@
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod actions;
-mod backend;
-mod body;
-mod client_error;
-mod clock;
 mod dispatch;
-#[cfg(feature = "redis")]
-mod engine;
 mod error;
-mod events;
-mod future;
-mod hand_over;
 mod hash;
 mod health;
-mod hold;
-mod judgement;
-mod layer;
-mod limiter;
-mod on_error;
+mod id;
 mod outcome;
-mod peer;
-mod policy;
-mod rebalance;
-mod reclaim;
+mod pool;
+#[cfg(feature = "redis")]
+mod redis;
 mod service;
 mod session;
-mod session_id;
-mod session_info;
-mod shortage;
-mod sync;
 mod token;
-mod unreachable;
-mod wait;
-mod word;
-mod words;
+mod upstream;
+mod util;
 
 pub mod affinity;
 #[cfg(any(feature = "discover", feature = "dns"))]
-pub mod feed;
-#[cfg(feature = "tonic")]
-pub mod grpc;
-#[cfg(feature = "proxy")]
-pub mod proxy;
+pub mod discovery;
 #[cfg(feature = "session")]
 pub mod session_data;
 pub mod store;
 pub mod strategy;
 
+#[cfg(feature = "tonic")]
+pub use self::upstream::grpc;
+#[cfg(feature = "proxy")]
+pub use self::upstream::http as proxy;
 pub use self::{
-    backend::{
-        BackendId, BackendOptions, BackendStatus, Backends, Drain, DrainEnd, DrainReport,
-        DrainSignal, Draining, Mode, PoolError, PoolStatus, State,
+    dispatch::{Move, Rebalance},
+    error::{
+        BoxError, ClientError, ConfigError, Disconnected, NotSent, Redial, Shortage, TimedOut,
+        Unanswered,
     },
-    body::{NoBody, StickyBody},
-    client_error::ClientError,
-    clock::{SystemClock, WallClock},
-    error::{BoxError, ConfigError, DrainOver, NotSent, StickyError, TimedOut, Unanswered},
-    events::{Cause, Event, Events},
-    future::ResponseFuture,
-    hand_over::Move,
     health::{GrpcProbe, Health, HttpProbe, NoProbe, Probe, ProbeBody, SuccessRate},
-    hold::{Hold, HoldEnd},
-    layer::StickyLayer,
-    on_error::{OnError, Propagate, Respond},
-    outcome::{Outcome, Reason, Stats, Verdict},
-    peer::Peer,
-    policy::{Busy, Failover, Strict},
-    rebalance::Rebalance,
-    reclaim::{Reclaim, ReclaimBody, ReclaimFuture},
-    service::{NoInner, StickyService},
-    session::StickySession,
-    session_id::SessionId,
-    session_info::SessionInfo,
-    shortage::Shortage,
+    id::{BackendId, SessionId},
+    outcome::{Busy, DrainOver, Failover, Outcome, Reason, Stats, StickyError, Strict, Verdict},
+    pool::{
+        BackendOptions, BackendStatus, Backends, Cause, Drain, DrainEnd, DrainReport, DrainSignal,
+        Draining, Event, Events, Hold, HoldEnd, Mode, PoolError, PoolStatus, State,
+    },
+    service::{
+        NoBody, NoInner, OnError, Propagate, Respond, ResponseFuture, StickyBody, StickyLayer,
+        StickyService, StickySession,
+    },
+    session::{Peer, SessionAction, SessionInfo, Wish},
     token::{Key, KeyRing},
-    unreachable::{Disconnected, Redial},
-    word::{SessionAction, Wish},
+    upstream::{Reclaim, ReclaimBody, ReclaimFuture},
+    util::{SystemClock, WallClock},
 };

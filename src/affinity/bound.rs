@@ -4,12 +4,13 @@ use std::{cell::Cell, fmt, time::Duration};
 
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
 
-use super::{Hashing, later::Later, life, notes::Notes};
+use super::{Hashing, pending_lookup::Later, request_state::Notes};
 use crate::{
-    BackendId, Reason,
-    backend::{BackendState, Index},
-    clock::WallClock,
+    id::BackendId,
+    outcome::Reason,
+    pool::{BackendState, Index},
     token::Pin,
+    util::WallClock,
 };
 
 /// An affinity at work, for one pool. One that only reads a key, and leaves nothing in requests and
@@ -125,7 +126,7 @@ impl<'a> Head<'a> {
     /// Whether the client used https, by a trusted word.
     #[inline]
     pub(crate) fn is_https(&self) -> bool {
-        let peer = self.extensions.get::<crate::Peer>();
+        let peer = self.extensions.get::<crate::session::Peer>();
         peer.is_some_and(|peer| peer.is_https(self.headers))
     }
 }
@@ -217,7 +218,7 @@ impl Second {
 impl Reading {
     /// Notes a token, and tells whether it is of use.
     #[inline]
-    pub(super) fn settle(&mut self, token: Result<life::Usable, life::Refused>) -> bool {
+    pub(super) fn settle(&mut self, token: Result<Usable, Refused>) -> bool {
         match token {
             Ok(usable) => self.accept(usable),
             Err(refused) => self.refuse(refused),
@@ -227,11 +228,11 @@ impl Reading {
 
     /// Notes a good token. After another one it counts only for the same session, in a later epoch.
     #[inline]
-    pub(super) fn accept(&mut self, usable: life::Usable) {
+    pub(super) fn accept(&mut self, usable: Usable) {
         if self.position.is_some() && !self.is_outdated_by(&usable.pin) {
             return;
         }
-        let life::Usable { pin, position, refresh, rested } = usable;
+        let Usable { pin, position, refresh, rested } = usable;
         (self.pin, self.position) = (Some(pin), Some(position));
         (self.refresh, self.rested, self.reason) = (refresh, rested, None);
     }
@@ -244,7 +245,7 @@ impl Reading {
     }
 
     /// Notes a token that is of no use; the first one is remembered, unless one was good.
-    pub(super) fn refuse(&mut self, refused: life::Refused) {
+    pub(super) fn refuse(&mut self, refused: Refused) {
         if self.position.is_some() {
             return;
         }
@@ -295,4 +296,30 @@ pub(crate) enum Change {
     Assign,
     /// The session goes on elsewhere.
     Move,
+}
+
+/// A good token.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Usable {
+    pub(super) pin: Pin,
+    /// Of its backend, in the pool's index.
+    pub(super) position: usize,
+    /// Whether it should be written anew.
+    pub(super) refresh: bool,
+    /// Whether the session has been at rest for as long as was asked.
+    pub(super) rested: bool,
+}
+
+/// A token that is of no use.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refused {
+    pub(super) reason: Reason,
+    /// The pin of a session whose backend has left the pool: the session goes on elsewhere.
+    pub(super) gone: Option<Pin>,
+}
+
+impl From<Reason> for Refused {
+    fn from(reason: Reason) -> Self {
+        Self { reason, gone: None }
+    }
 }

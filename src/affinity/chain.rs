@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderValue};
 
 use super::{
-    Affinity, BoundAffinity, Change, Commit, Hashing, Head, Look, Notes, Origin, Reading, Second,
-    sealed::Bind,
+    BoundAffinity, Change, Commit, Hashing, Head, Look, Notes, Origin, Reading, Second,
+    traits::{Affinity, sealed::Bind},
 };
-use crate::{BackendId, ConfigError};
+use crate::{error::ConfigError, id::BackendId};
 
 /// Several affinities in order of preference: the first for which the request carries something usable
 /// decides, be it a pin or the key of a hash; when there is none, the strategy does.
@@ -25,7 +25,7 @@ use crate::{BackendId, ConfigError};
 ///
 /// When a member has the pin, tokens before it that are of no use are replaced, and missing ones are not
 /// added. Each member needs a cookie or header of its own. One that is always there, such as
-/// [`ClientIp`](super::ClientIp), leaves nothing to decide for those behind it.
+/// [`ClientIp`](crate::affinity::ClientIp), leaves nothing to decide for those behind it.
 ///
 /// # Example
 ///

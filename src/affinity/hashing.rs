@@ -8,9 +8,10 @@ use std::{
 use arc_swap::ArcSwapOption;
 
 use crate::{
-    ConfigError, Key,
-    backend::BackendState,
+    error::ConfigError,
     hash::{BoundedLoad, KeyHasher, Maglev, Ranking, Slots},
+    pool::BackendState,
+    token::Key,
 };
 
 /// The lookup table of [Maglev](https://research.google/pubs/pub44824/) (Eisenbud et al. 2016), in

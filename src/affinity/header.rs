@@ -6,10 +6,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
     BoundAffinity, Change, Commit, Head, Look, Notes, Reading, cache_control,
-    life::{Life, Tokens, refuse},
-    sealed::Bind,
+    token_codec::{Life, Tokens, refuse},
+    traits::sealed::Bind,
 };
-use crate::{BackendId, ConfigError, KeyRing};
+use crate::{error::ConfigError, id::BackendId, token::KeyRing};
 
 /// Our token in a header: for clients without a cookie jar, such as programs and gRPC callers.
 ///
@@ -43,7 +43,7 @@ impl Header {
     }
 
     /// A header that holds a sealed token, with all the promises of
-    /// [`Cookie::sealed`](super::Cookie::sealed).
+    /// [`Cookie::sealed`](crate::affinity::Cookie::sealed).
     pub fn sealed(name: impl Into<String>, keys: KeyRing) -> Self {
         Self { name: name.into(), life: Life::new(Some(keys)), forward: false }
     }

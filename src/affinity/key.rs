@@ -6,13 +6,13 @@ use http::HeaderName;
 
 use super::{
     BoundAffinity, Head, Look, Origin, Reading, Table,
+    cookie::parse,
     hashing::{HashOptions, Hashing},
     header::header_name,
-    life::refuse,
-    scan,
-    sealed::Bind,
+    token_codec::refuse,
+    traits::sealed::Bind,
 };
-use crate::ConfigError;
+use crate::error::ConfigError;
 
 /// Affinity by hash: a key of the request, for example a user id, chooses the backend by weighted
 /// rendezvous hashing. No state anywhere: every gateway makes the same choice from the same pool.
@@ -20,7 +20,7 @@ use crate::ConfigError;
 /// Best effort. When a backend leaves, its sessions go to the next in their rank, and come back when
 /// it returns; when one joins, it takes its share from all others; nobody else moves. A backend that
 /// drains or has weight 0 is not in the rank: a hash cannot tell old sessions from new ones. To keep
-/// sessions where they are, put a [`Cookie`](super::Cookie) before it in a [`Chain`](super::Chain).
+/// sessions where they are, put a [`Cookie`](crate::affinity::Cookie) before it in a [`Chain`](crate::affinity::Chain).
 ///
 /// Of several values of a header, cookie or parameter the first counts; an empty one is missing. A
 /// request without the key goes to the next affinity of the chain, at last to the strategy.
@@ -103,7 +103,7 @@ impl Key {
     /// A secret that the gateways share, so that nobody else can compute who goes where. Changing it
     /// moves nearly everybody.
     #[must_use]
-    pub fn secret(mut self, secret: crate::Key) -> Self {
+    pub fn secret(mut self, secret: crate::token::Key) -> Self {
         self.hashing.secret = Some(secret);
         self
     }
@@ -163,7 +163,7 @@ impl Bind for Key {
             Source::Cookie(name) | Source::Query(name) if name.is_empty() => {
                 return Err(refuse("a key", "the name of its cookie or parameter is empty"));
             }
-            Source::Cookie(name) => BoundSource::Cookie(Box::new(scan::Name::new(name))),
+            Source::Cookie(name) => BoundSource::Cookie(Box::new(parse::Name::new(name))),
             Source::Query(name) => BoundSource::Query(name.clone()),
             Source::Function(function) => BoundSource::Function(function.clone()),
         };
@@ -178,7 +178,7 @@ struct Bound {
 
 enum BoundSource {
     Header(HeaderName),
-    Cookie(Box<scan::Name>),
+    Cookie(Box<parse::Name>),
     Query(String),
     Function(Arc<Function>),
 }
@@ -188,7 +188,7 @@ impl Bound {
         match &self.source {
             BoundSource::Header(name) => Some(Cow::Borrowed(request.headers.get(name)?.as_bytes())),
             BoundSource::Cookie(name) => {
-                scan::Cookies::new(request.headers).next(name).map(Cow::Borrowed)
+                parse::Cookies::new(request.headers).next(name).map(Cow::Borrowed)
             }
             BoundSource::Query(name) => {
                 let query = request.uri.query()?.as_bytes();

@@ -11,33 +11,31 @@
 //! | [`Learned`] | the application's own session id, remembered in a table | a table per gateway, lost with the process; gateways agree only by a shared store |
 //! | [`Chain`] | several of them in order | |
 
-mod application_cookie;
 mod bound;
 mod cache_control;
 mod chain;
-mod client_address;
 mod client_ip;
 mod cookie;
-mod cookie_options;
 mod envelope;
 mod hashing;
 mod header;
 mod key;
-mod later;
 mod learned;
-mod life;
-mod notes;
-mod scan;
-mod set_cookie;
+mod pending_lookup;
+mod request_state;
+mod response_cookie;
+mod token_codec;
+mod traits;
 
-use std::{fmt, sync::Arc};
-
+pub use self::traits::Affinity;
 pub use self::{
     bound::Head,
     chain::Chain,
     client_ip::{ClientIp, ForwardedBy},
-    cookie::Cookie,
-    cookie_options::{Conflict, SameSite, Secure},
+    cookie::{
+        Cookie,
+        options::{Conflict, SameSite, Secure},
+    },
     envelope::Envelope,
     hashing::Table,
     header::Header,
@@ -48,29 +46,6 @@ pub(crate) use self::{
     bound::{BoundAffinity, Change, Commit, Look, Origin, Plan, Reading, Second},
     hashing::{Hashing, Owner},
     header::header_name,
-    later::Later,
-    notes::Notes,
+    pending_lookup::Later,
+    request_state::Notes,
 };
-use crate::ConfigError;
-
-/// A way to recognise a session and to remember its pin. The methods that there are stand in this
-/// module; the trait is sealed, because what it asks of a method still grows.
-pub trait Affinity: sealed::Bind {}
-
-impl<A: sealed::Bind> Affinity for A {}
-
-pub(crate) mod sealed {
-    use super::{Arc, BoundAffinity, ConfigError, fmt};
-
-    /// Checks the configuration and makes it ready for one pool.
-    pub trait Bind: fmt::Debug + Send + Sync + 'static {
-        #[doc(hidden)]
-        fn bind(&self, pool: &str) -> Result<Arc<dyn BoundAffinity>, ConfigError>;
-    }
-}
-
-impl<A: sealed::Bind + ?Sized> sealed::Bind for Box<A> {
-    fn bind(&self, pool: &str) -> Result<Arc<dyn BoundAffinity>, ConfigError> {
-        (**self).bind(pool)
-    }
-}

@@ -6,10 +6,10 @@ use tokio::time::Instant;
 
 use super::{LookUp, Recovery};
 use crate::{
-    Reason, StickyError,
-    backend::BackendState,
-    hand_over::HandOver,
-    health::{Evidence, LookId, Settings},
+    dispatch::handoff::HandOver,
+    health::Settings,
+    outcome::{Reason, StickyError},
+    pool::{BackendState, Evidence, LookId},
 };
 
 /// What to do next.
@@ -63,8 +63,8 @@ impl Trial {
         repeatable: bool,
         at_home: bool,
     ) -> Option<Self> {
-        let now = Instant::now();
-        let wants = |evidence: &Evidence| evidence.wants_trial(settings, now, repeatable, at_home);
+        let (now, longest) = (Instant::now(), settings.redial.1);
+        let wants = |evidence: &Evidence| evidence.wants_trial(longest, now, repeatable, at_home);
         Self::take_if(state, wants)
     }
 

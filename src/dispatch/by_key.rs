@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Dispatch, Next};
+use super::{Next, state::Dispatch};
 use crate::{
-    Reason, Verdict,
     affinity::{Origin, Owner, Reading, Second},
-    backend::{BackendState, Mode, Snapshot},
+    outcome::{Reason, Verdict},
+    pool::{BackendState, Mode, Snapshot},
 };
 
 impl<S: Clone> Dispatch<S> {

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{placement::choose, recovery::Awaiting};
+use super::{choose::choose, core::Core, recovery::Awaiting};
 use crate::{
-    BackendId, BoxError, Reason, Verdict,
-    backend::{BackendState, Mode, Tier},
-    layer::Core,
+    error::BoxError,
+    id::BackendId,
+    outcome::{Reason, Verdict},
+    pool::{BackendState, Mode, Tier},
 };
 
 /// The candidates that are left.

@@ -6,14 +6,15 @@ use std::{num::NonZeroU64, sync::Arc};
 use tokio::time::Instant;
 
 use super::{
-    Attempt, Dispatch, Next, Patience, Trial,
+    Attempt, Next, Patience, Trial,
     candidates::{Parked, Remaining},
+    state::Dispatch,
 };
 use crate::{
-    BackendId, BoxError, Failover, Reason, Shortage, StickyError, Verdict,
-    backend::{BackendState, Gate, Mode, Snapshot},
-    health::Access,
-    unreachable::Sendings,
+    error::{BoxError, Sendings, Shortage},
+    id::BackendId,
+    outcome::{Failover, Reason, StickyError, Verdict},
+    pool::{Access, BackendState, Gate, Mode, Snapshot},
 };
 
 impl<S: Clone> Dispatch<S> {

@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use crate::backend::{BackendState, Place};
+use crate::pool::{BackendState, Place};
 
 /// A wait for news of one backend or some, for no longer than until a deadline.
 pub(crate) struct Recovery {

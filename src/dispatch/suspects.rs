@@ -6,15 +6,15 @@ use std::{num::NonZeroU64, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    Attempt, Dispatch, Next, Patience, Trial,
+    Attempt, Next, Patience, Trial,
     candidates::Remaining,
     recovery::{Awaiting, Purpose, Recovery, Watched},
+    state::Dispatch,
 };
 use crate::{
-    Reason, StickyError, Verdict,
-    backend::{BackendState, Gate, Mode, Snapshot},
-    clock::later,
-    health::Access,
+    outcome::{Reason, StickyError, Verdict},
+    pool::{Access, BackendState, Gate, Mode, Snapshot},
+    util::clock::later,
 };
 
 /// How long redials have before a request itself tries a suspect that cannot be redialed, or waits for a

@@ -56,7 +56,7 @@ const fn log2_fixed(x: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hash::testing::Numbers;
+    use crate::hash::mixing::testing::Numbers;
 
     #[test]
     fn the_logarithm_is_right() {

@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, fmt, sync::Arc};
 
-use super::{Ranking, mix};
+use super::{Ranking, mixing::mix};
 
 /// How many slots a table has: a prime, at least a hundred times as many as there are members for
 /// shares that are exact to 1 %.
@@ -209,7 +209,7 @@ impl Claims {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hash::testing::{Numbers, members};
+    use crate::hash::mixing::testing::{Numbers, members};
 
     fn ranking(weights: impl IntoIterator<Item = u32>) -> Arc<Ranking> {
         Arc::new(Ranking::new(members(weights)))

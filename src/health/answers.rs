@@ -3,10 +3,7 @@
 
 use std::{fmt, sync::Arc};
 
-use tokio::time::Instant;
-
-use super::{Failure, record_failure};
-use crate::{Cause, backend::BackendState, layer::Core};
+use crate::pool::BackendState;
 
 /// Who is told how an answer ended, whatever its backends are.
 pub(crate) trait Answers: Send + Sync {
@@ -15,26 +12,6 @@ pub(crate) trait Answers: Send + Sync {
 
     /// The backend broke off in the middle of an answer.
     fn broke_off(&self, state: &BackendState);
-}
-
-impl<S: Send + Sync> Answers for Core<S> {
-    fn passed(&self, state: &BackendState) {
-        if self.options.health.success_rate.is_some() {
-            state.window.count(false);
-        }
-        if state.is_noted() {
-            let now = Instant::now();
-            self.backends.pool().update(state, Cause::Answered, |sources| {
-                sources.evidence.ejection.answered(false, now);
-            });
-        }
-    }
-
-    #[cold]
-    fn broke_off(&self, state: &BackendState) {
-        let (pool, settings) = (self.backends.pool(), &self.options.health);
-        record_failure(pool, state, Failure::Answer, None, settings);
-    }
 }
 
 /// An answer with a good head, until it is known how it ends. Dropped, it has passed.

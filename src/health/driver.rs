@@ -17,12 +17,10 @@ use tokio::{
 };
 use tower_service::Service;
 
-use super::{AnyProbe, Settings, judge, redial::redial_suspects, watch::Watches};
+use super::{AnyProbe, Settings, passive, probe_tasks::Watches, redial::redial_suspects};
 use crate::{
-    Cause,
-    backend::{Gate, Pool, Readiness},
-    clock::later,
-    layer::Core,
+    pool::{Cause, Gate, Pool, Readiness},
+    util::clock::later,
 };
 
 /// After so many backends a sweep lets other tasks run.
@@ -31,16 +29,20 @@ const SWEEP_CHUNK: usize = 128;
 /// Starts the task unless one runs already. Tells whether one runs now: outside of a Tokio runtime
 /// there is none.
 #[inline]
-pub(crate) fn ensure_driven<S, Req>(core: &Core<S>) -> bool
+pub(crate) fn ensure_driven<S, Req>(
+    pool: &Arc<Pool<S>>,
+    settings: &Settings,
+    probe: Option<&AnyProbe<S>>,
+) -> bool
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
     Req: 'static,
 {
-    core.backends.pool().driven.load(Acquire) || start(core)
+    pool.driven.load(Acquire) || start(pool, settings, probe)
 }
 
 #[cold]
-fn start<S, Req>(core: &Core<S>) -> bool
+fn start<S, Req>(pool: &Arc<Pool<S>>, settings: &Settings, probe: Option<&AnyProbe<S>>) -> bool
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
     Req: 'static,
@@ -48,13 +50,12 @@ where
     let Ok(runtime) = Handle::try_current() else {
         return false;
     };
-    let (pool, settings) = (core.backends.pool(), core.options.health);
     if pool.driven.compare_exchange(false, true, AcqRel, Acquire).is_ok() {
         pool.slow_start.store(!settings.slow_start.is_zero(), Release);
         // The first request counts by the time of now, and not by that of the pool's making.
         pool.look_at_the_clock(Instant::now());
         let driven = Driven(Arc::downgrade(pool));
-        let task = drive::<S, Req>(driven, pool.wake.clone(), settings, core.probe.clone());
+        let task = drive::<S, Req>(driven, pool.wake.clone(), *settings, probe.cloned());
         runtime.spawn(task);
     }
     true
@@ -100,7 +101,7 @@ async fn drive<S, Req>(
         if let (Some(rate), Some(at)) = (settings.success_rate, next_comparison)
             && now >= at
         {
-            judge::compare(&pool, &rate, &settings);
+            passive::compare(&pool, &rate, &settings);
             next_comparison = Some(later(rate.interval));
         }
         let now = Instant::now();

@@ -7,11 +7,10 @@ use std::{
 
 use tokio::time::{Instant, timeout};
 
-use super::{Failure, LookId, Settings, record_failure};
+use super::{Failure, Settings, record_failure};
 use crate::{
-    BoxError, Cause, Shortage, TimedOut,
-    backend::{BackendState, Pool},
-    unreachable::{Redialer, Refusal},
+    error::{BoxError, Redialer, Refusal, Shortage, TimedOut},
+    pool::{BackendState, Cause, LookId, Pool},
 };
 
 /// No connection takes longer than this.

@@ -7,8 +7,8 @@ use std::{
     time::Duration,
 };
 
-use super::{NoProbe, SuccessRate, looks::Backoff};
-use crate::clock::YEAR;
+use super::{NoProbe, SuccessRate};
+use crate::{pool::Backoff, util::clock::YEAR};
 
 /// How a pool finds out which of its backends can serve.
 ///

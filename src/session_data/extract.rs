@@ -8,7 +8,7 @@ use axum::{
 };
 
 use super::Scope;
-use crate::SessionInfo;
+use crate::session::SessionInfo;
 
 macro_rules! extractor {
     ($name:ident, $why:literal) => {

@@ -1,6 +1,6 @@
 //! The fence: whose save counts. One place for the rules; the script in Redis follows them.
 
-use crate::BackendId;
+use crate::id::BackendId;
 
 use super::Refused;
 

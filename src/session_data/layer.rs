@@ -13,7 +13,11 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::scope::{self, Scope};
-use crate::{ConfigError, SessionAction, SessionInfo, affinity::header_name};
+use crate::{
+    affinity::header_name,
+    error::ConfigError,
+    session::{SessionAction, SessionInfo},
+};
 
 /// Gives each request of a backend's application its [`Scope`], by which the stores of this module go.
 /// It goes **around** the layer of tower-sessions.
@@ -21,7 +25,7 @@ use crate::{ConfigError, SessionAction, SessionInfo, affinity::header_name};
 /// The scope lasts until the response is there; work that its body does later is not in it. The
 /// [`SessionInfo`] is in the request's extensions too.
 ///
-/// tower-sessions answers 500 when it cannot save. Where a store has [refused](super::Refused) to, this
+/// tower-sessions answers 500 when it cannot save. Where a store has [refused](crate::session_data::Refused) to, this
 /// layer makes 409 (Conflict) of that: the client may try again. When the request's pin itself is out of
 /// date, so that it would be refused again, it also says [`SessionAction::End`], and the session gets a
 /// new pin with the next request: the data stays.

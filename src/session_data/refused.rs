@@ -4,7 +4,7 @@ use std::{error::Error, fmt};
 
 use tower_sessions_core::session_store;
 
-use crate::BackendId;
+use crate::id::BackendId;
 
 const PREFIX: &str = "save refused: ";
 
@@ -12,8 +12,8 @@ const PREFIX: &str = "save refused: ";
 /// else's.
 ///
 /// tower-sessions knows errors of a store as text only. There are three ways to tell: the
-/// [`SessionScope`](super::SessionScope) layer makes 409 of the 500 with which tower-sessions answers
-/// a save that failed; a handler that saves by itself asks [`Scope::refused`](super::Scope::refused);
+/// [`SessionScope`](crate::session_data::SessionScope) layer makes 409 of the 500 with which tower-sessions answers
+/// a save that failed; a handler that saves by itself asks [`Scope::refused`](crate::session_data::Scope::refused);
 /// and [`of`](Self::of) reads it out of an error.
 ///
 /// # Example

@@ -10,7 +10,7 @@ use tokio::task::futures::TaskLocalFuture;
 use tower_sessions_core::{session::Id, session_store};
 
 use super::{Refused, fence::Fence};
-use crate::{SessionInfo, Verdict};
+use crate::{outcome::Verdict, session::SessionInfo};
 
 tokio::task_local! {
     /// The scope of the request that this task serves. `None` stands for a request without one, so
@@ -21,7 +21,7 @@ tokio::task_local! {
 /// What the stores of this module go by while a request is served: its [`SessionInfo`]. A handle that
 /// is cheap to clone.
 ///
-/// The [`SessionScope`](super::SessionScope) layer makes one for each request. It is a task-local: a
+/// The [`SessionScope`](crate::session_data::SessionScope) layer makes one for each request. It is a task-local: a
 /// task that a handler spawns has none, unless it is carried over with [`within`](Self::within). With
 /// feature `axum` it is an extractor.
 ///

@@ -12,8 +12,8 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    Answer, Lookup, OpenSession, PinStore, SessionKey, StoredPin, WhenClosed,
     table::{self, Table},
+    traits::{Answer, Lookup, OpenSession, PinStore, SessionKey, StoredPin, WhenClosed},
 };
 
 /// A table of pins in this process: the default store. A handle that is cheap to clone; clones share

@@ -4,8 +4,8 @@ use std::{hash::BuildHasherDefault, sync::Arc};
 
 use quick_cache::{Lifecycle, OptionsBuilder, UnitWeighter, sync::Cache};
 
-use super::SessionKey;
-use crate::backend::TagHasher;
+use super::traits::SessionKey;
+use crate::pool::TagHasher;
 
 /// The keys are hashes already.
 pub(super) type Table<E> =

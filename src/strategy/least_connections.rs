@@ -1,6 +1,9 @@
 //! To whoever has the least to do.
 
-use super::{Candidates, Load, Strategy, turns::Turns};
+use super::{
+    traits::{Candidates, Load, Strategy},
+    turns::Turns,
+};
 
 /// Least connections: the backend with the fewest requests in flight per weight. Requests of pinned
 /// sessions, open streams and WebSockets count. Those that have equally little to do take turns by
@@ -49,8 +52,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        backend::Entered,
-        strategy::testing::{shares, states},
+        pool::Entered,
+        strategy::traits::testing::{shares, states},
     };
 
     #[test]

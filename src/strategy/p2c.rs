@@ -1,6 +1,10 @@
 //! The better of two.
 
-use super::{Candidates, Strategy, chance::Chance};
+use super::{
+    by_share::two_by_share,
+    traits::{Candidates, Strategy},
+};
+use crate::util::Chance;
 
 /// Power of two choices (Mitzenmacher 2001): two backends by chance, in proportion to their weights, and
 /// of them the one with fewer requests in flight per weight, or the first when they have equally much to
@@ -33,7 +37,7 @@ impl Default for P2c {
 
 impl Strategy for P2c {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
-        let Some((a, b)) = self.chance.two_by_share(candidates) else { return 0 };
+        let Some((a, b)) = two_by_share(&self.chance, candidates) else { return 0 };
         let load = |position| candidates.get(position).map(|candidate| candidate.load());
         match (load(a), load(b)) {
             (Some(load_a), Some(load_b)) if load_b.less_than(load_a) => b,
@@ -46,8 +50,8 @@ impl Strategy for P2c {
 mod tests {
     use super::*;
     use crate::{
-        backend::Entered,
-        strategy::testing::{shares, states},
+        pool::Entered,
+        strategy::traits::testing::{shares, states},
     };
 
     #[test]

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Candidate, Candidates, Strategy, chance::Chance};
+use super::{
+    by_share::two_by_share,
+    traits::{Candidate, Candidates, Strategy},
+};
+use crate::util::Chance;
 
 /// Peak EWMA, as in Finagle and Linkerd: of two backends by chance, in proportion to their weights, the
 /// one with the lower cost, or the first at equal cost. The cost is the moving average of the latency,
@@ -59,7 +63,7 @@ impl Default for PeakEwma {
 
 impl Strategy for PeakEwma {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
-        let Some((a, b)) = self.chance.two_by_share(candidates) else { return 0 };
+        let Some((a, b)) = two_by_share(&self.chance, candidates) else { return 0 };
         let now = Instant::now();
         let total: u64 = candidates.iter().map(|candidate| candidate.share()).sum();
         let fair = total as f64 / candidates.len() as f64;
@@ -83,8 +87,8 @@ impl Strategy for PeakEwma {
 mod tests {
     use super::*;
     use crate::{
-        backend::Entered,
-        strategy::testing::{shares, states},
+        pool::Entered,
+        strategy::traits::testing::{shares, states},
     };
 
     #[tokio::test(start_paused = true)]

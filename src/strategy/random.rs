@@ -1,6 +1,10 @@
 //! By chance.
 
-use super::{Candidates, Strategy, chance::Chance};
+use super::{
+    by_share::by_share,
+    traits::{Candidates, Strategy},
+};
+use crate::util::Chance;
 
 /// Random: each backend with a chance proportional to its weight.
 #[derive(Debug)]
@@ -28,7 +32,7 @@ impl Default for Random {
 
 impl Strategy for Random {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
-        self.chance.by_share(candidates)
+        by_share(&self.chance, candidates)
     }
 }
 
@@ -36,8 +40,8 @@ impl Strategy for Random {
 mod tests {
     use super::*;
     use crate::{
-        backend::Entered,
-        strategy::testing::{shares, states},
+        pool::Entered,
+        strategy::traits::testing::{shares, states},
     };
 
     #[test]

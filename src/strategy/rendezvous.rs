@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{backend::BackendState, hash::first_of};
+use crate::{hash::first_of, pool::BackendState};
 
 /// The position of the backend that ranks first for `key` by weighted rendezvous hashing, as in
 /// [`Ranking`](crate::hash::Ranking), without the making of a table. A weight of 0 counts as 1.
@@ -15,7 +15,7 @@ pub(crate) fn rendezvous(key: u64, candidates: &[Arc<BackendState>]) -> Option<u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::strategy::testing::states;
+    use crate::strategy::traits::testing::states;
 
     fn places(states: &[Arc<BackendState>], keys: u64) -> Vec<usize> {
         (0..keys).map(|key| rendezvous(key, states).unwrap()).collect()

@@ -1,6 +1,9 @@
 //! One after the other.
 
-use super::{Candidates, Strategy, turns::Turns};
+use super::{
+    traits::{Candidates, Strategy},
+    turns::Turns,
+};
 
 /// Round robin: the backends in turn, each as often as its weight says, and spread evenly.
 ///
@@ -41,8 +44,8 @@ impl Strategy for RoundRobin {
 mod tests {
     use super::*;
     use crate::{
-        backend::Entered,
-        strategy::testing::{shares, states},
+        pool::Entered,
+        strategy::traits::testing::{shares, states},
     };
 
     #[test]

@@ -6,8 +6,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::{Candidate, Candidates};
-use crate::backend::TagHasher;
+use super::traits::{Candidate, Candidates};
+use crate::pool::TagHasher;
 
 /// What each choice costs whoever is chosen, and what is shared out among all that take part. Always
 /// the same: so each choice is paid for by those that took part in it, however many there were.
@@ -61,7 +61,7 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::strategy::testing::states;
+    use crate::strategy::traits::testing::states;
 
     #[test]
     fn whoever_is_away_leaves_its_turns_to_all_others() {

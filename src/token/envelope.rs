@@ -21,8 +21,9 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::aead::{Aad, Nonce};
 
 use super::{
-    Context, KeyRing, Pin, Unusable,
+    Context, KeyRing, Unusable,
     key_ring::SealingKey,
+    pin::Pin,
     sealed::{BODY_LEN, HEAD_LEN, TAG_LEN, VERSION},
 };
 
@@ -141,7 +142,7 @@ pub(crate) fn seal_envelope(ring: &KeyRing, context: &Context, letter: &Letter) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Key;
+    use crate::token::Key;
 
     fn ring() -> KeyRing {
         KeyRing::new([Key::from_bytes((0..32).collect::<Vec<u8>>()).unwrap()]).unwrap()

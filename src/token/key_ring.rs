@@ -16,7 +16,7 @@ use ring::{
     rand::{SecureRandom, SystemRandom},
 };
 
-use crate::ConfigError;
+use crate::error::ConfigError;
 
 /// The fewest bytes of a secret.
 const MIN_SECRET: usize = 32;

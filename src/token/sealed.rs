@@ -22,7 +22,7 @@ use ring::{
     digest::{SHA256, digest},
 };
 
-use super::{KeyRing, Pin, key_ring::SealingKey};
+use super::{KeyRing, key_ring::SealingKey, pin::Pin};
 
 /// The length of a sealed token in characters.
 pub(crate) const SEALED_LEN: usize = 90;
@@ -200,7 +200,7 @@ pub(crate) fn new_session(ring: &KeyRing) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Key;
+    use crate::token::Key;
 
     fn ring() -> KeyRing {
         KeyRing::new([Key::from_bytes((0..32).collect::<Vec<u8>>()).unwrap()]).unwrap()

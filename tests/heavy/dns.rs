@@ -23,7 +23,7 @@ use tower::ServiceExt;
 use tower_sticky::{
     BackendId, Backends, BoxError, Mode, NoInner, StickyLayer, StickyService,
     affinity::Cookie,
-    feed::{
+    discovery::{
         Dns, FeedEnd, FeedHandle,
         hickory_resolver::{
             TokioResolver,
@@ -117,7 +117,7 @@ impl Setup {
 
     /// Waits for whole look-ups that start after this call: the one under way may be older.
     async fn look_ups(&self, count: u64) {
-        let sum = |stats: &tower_sticky::feed::FeedStats| stats.updates + stats.failures;
+        let sum = |stats: &tower_sticky::discovery::FeedStats| stats.updates + stats.failures;
         let before = sum(&self.handle.stats());
         let wait = self.handle.wait_until(|stats| sum(stats) > before + count);
         in_time("more look-ups", wait).await;

@@ -20,7 +20,7 @@ use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::{net::TcpListener, task::JoinHandle, time::sleep};
-use tower_sticky::feed::hickory_resolver::proto::{op::ResponseCode, rr::RecordType};
+use tower_sticky::discovery::hickory_resolver::proto::{op::ResponseCode, rr::RecordType};
 use tower_sticky_heavy_tests::{
     client::{Client, cookie},
     in_time,

@@ -12,7 +12,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tower::discover::{Change, ServiceList};
 use tower_sticky::{
     BackendOptions, Backends, Mode, Reason, State, Verdict,
-    feed::{FeedEnd, FeedHandle, Leave},
+    discovery::{FeedEnd, FeedHandle, Leave},
 };
 
 use crate::support::{Body, Client, Node, get, nodes, plain, send, with_cookie};

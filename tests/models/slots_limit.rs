@@ -1,7 +1,7 @@
 //! A limit that changes while requests are in flight and others wait.
 
 use crate::{
-    slots::Slot,
+    permits::Slot,
     support::{backend, check, join, spawn},
 };
 

@@ -1,7 +1,7 @@
 //! Whoever waits for a slot is served, whatever the others do.
 
 use crate::{
-    slots::Slot,
+    permits::Slot,
     support::{backend, check, join, spawn},
 };
 

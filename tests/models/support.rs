@@ -11,7 +11,7 @@ use std::{
 
 use loom::{future::block_on, model::Builder, thread};
 
-use crate::slots::{HasSlots, Place, Slot, Slots};
+use crate::permits::{HasSlots, Place, Slot, Slots};
 
 const PLACES: usize = 8;
 

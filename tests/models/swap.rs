@@ -2,7 +2,7 @@
 
 use loom::{sync::Arc, thread};
 
-use crate::{published::Published, support::check};
+use crate::{support::check, versioned::Published};
 
 #[test]
 fn who_knows_the_newest_version_has_the_newest_picture() {

@@ -2,7 +2,7 @@
 
 use loom::{sync::Arc, thread};
 
-use crate::{support::check, traffic::Traffic};
+use crate::{requests::Traffic, support::check};
 
 // Loom overlooks orders of a thread's write whose thread has read the same before: so who leaves does
 // not look, and who looks is another.

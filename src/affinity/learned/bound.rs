@@ -5,41 +5,30 @@ use std::{fmt, hash::Hasher as _, sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderName, header::SET_COOKIE};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::Carrier;
+use super::carrier::Carrier;
 use crate::{
-    Reason,
     affinity::{
         BoundAffinity, Change, Commit, Head, Look, Notes, Reading,
-        application_cookie::Said,
-        later::Later,
-        notes::{Author, Note},
-        scan,
+        cookie::parse,
+        pending_lookup::Later,
+        request_state::{Author, Known, Note},
+        response_cookie::Said,
     },
-    clock::unix_millis,
-    store::{Answer, Lookup, OpenSession, PinStore, SessionKey, StoredPin},
+    outcome::Reason,
+    store::{Answer, Lookup, PinStore, SessionKey, StoredPin},
+    util::clock::unix_millis,
 };
 
 /// How many ids of one request are looked up: a client that sends more has not got them from us.
 const MAX_IDS: usize = 8;
 
 pub(super) struct Bound {
-    pub(super) carrier: Carrier<(scan::Name, String), HeaderName>,
+    pub(super) carrier: Carrier<(parse::Name, String), HeaderName>,
     pub(super) hasher: SipHasher13,
     pub(super) idle: Duration,
     /// In seconds.
     pub(super) absolute: Option<u64>,
     pub(super) store: Arc<dyn PinStore>,
-}
-
-/// What is known of the session of a request.
-#[derive(Debug)]
-pub(crate) struct Known {
-    key: SessionKey,
-    /// Its pin, if the table has one.
-    pin: Option<StoredPin>,
-    /// Whether that is of a session which has ended because of its age.
-    over: bool,
-    _open: Option<OpenSession>,
 }
 
 /// What a response says of ids.
@@ -72,7 +61,7 @@ impl Bound {
     ) -> Option<B> {
         match &self.carrier {
             Carrier::Cookie((name, _)) => {
-                let mut cookies = scan::Cookies::new(headers);
+                let mut cookies = parse::Cookies::new(headers);
                 let ids = std::iter::from_fn(|| cookies.next(name));
                 ids.filter(|id| !id.is_empty()).take(MAX_IDS).find_map(visit)
             }
@@ -158,7 +147,7 @@ impl Bound {
             Carrier::Cookie((_, name)) => {
                 for field in headers.get_all(SET_COOKIE) {
                     if let Some(said) = Said::of(field.as_bytes(), name) {
-                        hear(said.id(now).map(scan::unquote));
+                        hear(said.id(now).map(parse::unquote));
                     }
                 }
             }

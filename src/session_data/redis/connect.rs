@@ -7,10 +7,10 @@ use redis::{
     cluster_async::ClusterConnection,
 };
 
-use super::{BUDGET, RedisStore};
+use super::store::{BUDGET, RedisStore};
 use crate::{
-    ConfigError,
-    engine::{Source, parse, prepare, provide_cryptography},
+    error::ConfigError,
+    redis::{Source, parse, prepare, provide_cryptography},
 };
 
 impl RedisStore {

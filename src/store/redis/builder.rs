@@ -5,31 +5,25 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 
 use super::{
-    RedisStore,
+    cache::{Shared, WRITES},
     engine::Engine,
-    flight::Flights,
     keeper::Keeper,
+    on_down::OnDown,
     script::Call,
-    shared::{Shared, WRITES},
+    single_flight::Flights,
+    store::RedisStore,
 };
-use crate::{ConfigError, clock::YEAR, engine::Source, store::table};
+use crate::{
+    error::ConfigError,
+    redis::{Source, parse},
+    store::table,
+    util::clock::YEAR,
+};
 
 const DEFAULT_PREFIX: &str = "tower-sticky:";
 const DEFAULT_BUDGET: Duration = Duration::from_millis(5);
 const DEFAULT_FAILURES: u32 = 5;
 const DEFAULT_CAPACITY: usize = 1_000_000;
-
-/// What becomes of a session that must be looked up while Redis does not answer.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum OnDown {
-    /// The rest of a chain decides, else the rank of the session's id, which is the same on every
-    /// gateway and most often where the session is.
-    #[default]
-    Open,
-    /// The request fails with [`StickyError::StoreUnavailable`](crate::StickyError::StoreUnavailable)
-    /// (503), unless another member of a chain knows the session. Requests without an id do not.
-    Reject,
-}
 
 /// Makes a [`RedisStore`].
 ///
@@ -56,6 +50,71 @@ pub struct RedisStoreBuilder {
     on_down: OnDown,
     capacity: usize,
     recheck: Duration,
+}
+
+impl RedisStore {
+    /// A store with the defaults of [`builder`](Self::builder). It connects with the first request
+    /// that needs it.
+    ///
+    /// # Errors
+    ///
+    /// When the address cannot be used.
+    pub fn new(url: &str) -> Result<Self, ConfigError> {
+        Self::builder(url).build()
+    }
+
+    /// A store at an address:
+    ///
+    /// - `redis://[user:password@]host[:port][/db]`, or `unix:///path`,
+    /// - `redis-cluster://[user:password@]host:port,host:port`,
+    /// - `redis-sentinel://[user:password@]host:port,host:port/master[/db]`, where the login is for
+    ///   the server and not for the sentinels,
+    /// - with `rediss` in place of `redis` all of these over TLS, with the feature `redis-tls`. Who has
+    ///   signed the server's certificate must be trusted by the system, or stand in the file (PEM) that
+    ///   the environment variable `SSL_CERT_FILE` names, which then counts instead. For a client
+    ///   certificate see [`from_client`](Self::from_client).
+    pub fn builder(url: &str) -> RedisStoreBuilder {
+        RedisStoreBuilder::new(parse(url))
+    }
+
+    /// A store over a client that was made by hand, for example with certificates of its own. The crate
+    /// `redis` is [`client`](crate::store::client).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[cfg(feature = "redis-tls")]
+    /// # fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_sticky::store::{
+    ///     RedisStore,
+    ///     client::{Client, ClientTlsConfig, TlsCertificates},
+    /// };
+    ///
+    /// let certificates = TlsCertificates {
+    ///     client_tls: Some(ClientTlsConfig {
+    ///         client_cert: std::fs::read("gateway.pem")?,
+    ///         client_key: std::fs::read("gateway.key")?,
+    ///     }),
+    ///     root_cert: Some(std::fs::read("our-ca.pem")?), // nobody else is trusted
+    /// };
+    /// let client = Client::build_with_tls("rediss://10.0.0.1", certificates)?;
+    /// let store = RedisStore::from_client(client).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from_client(client: ::redis::Client) -> RedisStoreBuilder {
+        RedisStoreBuilder::new(Ok(Source::Single(Box::new(client))))
+    }
+
+    /// The same for a cluster.
+    pub fn from_cluster(client: ::redis::cluster::ClusterClient) -> RedisStoreBuilder {
+        RedisStoreBuilder::new(Ok(Source::Cluster(Box::new(client))))
+    }
+
+    /// The same for a server that sentinels name, which is asked for anew with each connection.
+    pub fn from_sentinel(client: ::redis::sentinel::SentinelClient) -> RedisStoreBuilder {
+        RedisStoreBuilder::new(Ok(Source::Sentinel(Box::new(client))))
+    }
 }
 
 impl RedisStoreBuilder {

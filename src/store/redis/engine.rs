@@ -2,14 +2,14 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
-use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
+use redis::{ErrorKind, RedisResult, ServerErrorKind};
 use tokio::{
     runtime::Handle,
     sync::watch,
@@ -17,14 +17,14 @@ use tokio::{
 };
 
 use super::{
-    link::Link,
-    mend,
+    connection::{Link, describe},
+    reconnect::{self, Reconnect},
     script::{Arguments, Call, decode},
     stats::{Counters, EngineState, Seldom, count},
 };
 use crate::{
-    engine::Source,
-    store::{SessionKey, StoredPin},
+    redis::Source,
+    store::traits::{SessionKey, StoredPin},
 };
 
 pub(super) struct Engine {
@@ -127,26 +127,12 @@ impl Engine {
         let now = Instant::now();
         self.phase.send_modify(|phase| match *phase {
             // Nothing is known here yet, so all sessions would be placed anew: that is worth a wait.
-            Phase::New => *phase = Phase::Connecting(now + mend::longest(self.budget)),
+            Phase::New => *phase = Phase::Connecting(now + reconnect::longest(self.budget)),
             // After a fault for which there was a reason to wait nobody waits.
             Phase::Down => {}
             Phase::Connecting(_) | Phase::Up => *phase = Phase::Connecting(now + self.budget),
         });
-        runtime.spawn(mend::mend(mend::Hold::new(self, source)));
-    }
-
-    /// Gives back what connects.
-    pub(super) fn rest(&self, source: Source) {
-        *self.source.lock().unwrap_or_else(PoisonError::into_inner) = Some(source);
-    }
-
-    /// Closes the breaker over a connection that works.
-    pub(super) fn connected(&self, link: Link) {
-        count(&self.counters.connections);
-        self.up.store(Some(Arc::new(Up { link, failures: AtomicU32::new(0) })));
-        if self.phase.send_replace(Phase::Up) == Phase::Down {
-            tracing::info!("the Redis store answers again");
-        }
+        runtime.spawn(reconnect::mend(reconnect::Hold::new(self, source)));
     }
 
     /// An attempt to connect was in vain.
@@ -301,16 +287,38 @@ impl Engine {
     fn may_say(&self, topic: Topic) -> bool {
         self.speech[topic as usize].may_speak()
     }
-
-    pub(super) fn downgrade(self: &Arc<Self>) -> Weak<Self> {
-        Arc::downgrade(self)
-    }
 }
 
-/// An error without what could be a secret: neither addresses nor arguments are in it.
-pub(super) fn describe(error: &RedisError) -> String {
-    match error.code() {
-        Some(code) => format!("{} ({code})", error.category()),
-        None => format!("{}: {error}", error.category()),
+impl Reconnect for Engine {
+    fn budget(&self) -> Duration {
+        self.budget
+    }
+
+    async fn ask(&self, link: &Link, number: usize) -> RedisResult<()> {
+        self.run(link, &self.call.probe(number)).await.map(drop)
+    }
+
+    fn is_up(&self) -> bool {
+        Self::is_up(self)
+    }
+
+    fn not_connected(&self, why: &str) {
+        Self::not_connected(self, why);
+    }
+
+    fn wake(self: &Arc<Self>) {
+        Self::wake(self);
+    }
+
+    fn rest(&self, source: Source) {
+        *self.source.lock().unwrap_or_else(PoisonError::into_inner) = Some(source);
+    }
+
+    fn connected(&self, link: Link) {
+        count(&self.counters.connections);
+        self.up.store(Some(Arc::new(Up { link, failures: AtomicU32::new(0) })));
+        if self.phase.send_replace(Phase::Up) == Phase::Down {
+            tracing::info!("the Redis store answers again");
+        }
     }
 }

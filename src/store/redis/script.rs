@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use redis::{Cmd, Script};
 
-use crate::store::{SessionKey, StoredPin};
+use crate::store::traits::{SessionKey, StoredPin};
+
+/// A session is touched in Redis at most once per this part of its idle time.
+pub(super) const FRACTION: u32 = 16;
 
 /// The first byte of a value: which form the rest has.
 const VERSION: u8 = 1;
@@ -125,7 +128,7 @@ impl Call {
         offer: Option<Offer>,
     ) -> Arguments {
         // A fraction longer than the idle time, for as long may pass until the next touch.
-        let ttl = idle.saturating_add(idle / super::FRACTION).as_millis();
+        let ttl = idle.saturating_add(idle / FRACTION).as_millis();
         let ttl = ttl.clamp(1, u128::from(u32::MAX) * 1000) as u64;
         Arguments { key: self.key(key), ttl, offer }
     }

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
-/// How the engine is to be reached, as a [`RedisStore`](super::RedisStore) sees it.
+/// How the engine is to be reached, as a [`RedisStore`](crate::store::RedisStore) sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EngineState {
     /// The first connection, or one in place of a broken one, is under way: requests that need the
@@ -53,7 +53,7 @@ pub(super) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Relaxed);
 }
 
-/// Totals of a [`RedisStore`](super::RedisStore) since it was built, and its state.
+/// Totals of a [`RedisStore`](crate::store::RedisStore) since it was built, and its state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisStats {
     state: EngineState,

@@ -20,7 +20,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
-use tower_sticky::feed::hickory_resolver::proto::{op::ResponseCode, rr::RecordType};
+use tower_sticky::discovery::hickory_resolver::proto::{op::ResponseCode, rr::RecordType};
 use tower_sticky_heavy_tests::{
     client::{Client, cookie},
     in_time, until,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::{net::UdpSocket, task::JoinHandle};
-use tower_sticky::feed::hickory_resolver::proto::{
+use tower_sticky::discovery::hickory_resolver::proto::{
     op::{Message, OpCode, ResponseCode},
     rr::{
         Name, RData, Record, RecordType,

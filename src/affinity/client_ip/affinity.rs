@@ -1,0 +1,236 @@
+//! `ClientIp`: affinity by the client's address.
+
+use ipnet::IpNet;
+use std::{fmt, net::IpAddr, sync::Arc};
+
+use super::address::{ClientAddress, Forwarding};
+use crate::{
+    affinity::{
+        BoundAffinity, Head, Look, Origin, Reading, Table,
+        hashing::{HashOptions, Hashing},
+        token_codec::refuse,
+        traits::sealed::Bind,
+    },
+    error::ConfigError,
+    session::Peer,
+};
+
+/// Affinity by the client's address, as nginx's `ip_hash` and HAProxy's `balance source` do it: a
+/// [`Key`](crate::affinity::Key) that every client has. It breaks when the address changes, and everybody
+/// behind one address goes to one backend; put something better before it in a
+/// [`Chain`](crate::affinity::Chain).
+///
+/// The address is that of the connection's peer: of the [`Peer`] in the request's extensions, or,
+/// with the features `axum` and `tonic`, of Axum's `ConnectInfo<SocketAddr>` and Tonic's
+/// `TcpConnectInfo`, or what a function finds. If the peer is a trusted proxy, it is the right-most
+/// address in `X-Forwarded-For` or `Forwarded` that is not trusted. What an untrusted peer says
+/// changes nothing. Ports are dropped and IPv4-mapped addresses are IPv4.
+///
+/// # Example
+///
+/// ```
+/// use tower_sticky::affinity::ClientIp;
+///
+/// let by_address = ClientIp::new().trusted_proxies(["10.0.0.0/8", "fd00::/8"])?.ipv4_prefix(24);
+/// # Ok::<(), tower_sticky::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct ClientIp {
+    address: ClientAddress,
+    prefixes: (u8, u8),
+    peer: Arc<FindPeer>,
+    hashing: HashOptions,
+}
+
+pub(super) type FindPeer = dyn Fn(&Head<'_>) -> Option<IpAddr> + Send + Sync;
+
+/// Which header says whom a trusted proxy forwards for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ForwardedBy {
+    /// `X-Forwarded-For` when the request has one, else `Forwarded`: for proxies that write the
+    /// former, or both.
+    Either,
+    /// `X-Forwarded-For`.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239): for proxies that write it and pass an `X-Forwarded-For` on as it came.
+    Forwarded,
+}
+
+impl ClientIp {
+    /// Trusts no proxy; the whole of an IPv4 address counts, and the first 64 bits of an IPv6
+    /// address.
+    pub fn new() -> Self {
+        Self {
+            address: ClientAddress::new(),
+            prefixes: (32, 64),
+            peer: Arc::new(peer_of),
+            hashing: HashOptions::default(),
+        }
+    }
+
+    /// The proxies whose word is believed: addresses and CIDR blocks. A [`Peer`] that is
+    /// [trusted](Peer::trusted) is one as well.
+    ///
+    /// # Errors
+    ///
+    /// When one of them is neither.
+    pub fn trusted_proxies<T: AsRef<str>>(
+        self,
+        networks: impl IntoIterator<Item = T>,
+    ) -> Result<Self, ConfigError> {
+        let mut parsed = Vec::new();
+        for network in networks {
+            let text = network.as_ref();
+            let host = || text.parse::<IpAddr>().map(IpNet::from);
+            parsed.push(text.parse::<IpNet>().or_else(|_| host()).map_err(|_| {
+                ConfigError::new(format!(
+                    "{text:?} is not a network; use an address or a CIDR block such as \
+                     \"10.0.0.0/8\""
+                ))
+            })?);
+        }
+        Ok(self.trust(parsed))
+    }
+
+    /// As [`trusted_proxies`](Self::trusted_proxies), with networks that are parsed already.
+    #[must_use]
+    pub fn trust(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
+        self.address = self.address.trust(networks);
+        self
+    }
+
+    /// Which header the trusted proxies write; default [`ForwardedBy::Either`]. A header that a
+    /// proxy passes on as it came was written by anybody.
+    #[must_use]
+    pub fn forwarded_by(mut self, header: ForwardedBy) -> Self {
+        self.address = self.address.forwarding(match header {
+            ForwardedBy::Either => Forwarding::Auto,
+            ForwardedBy::XForwardedFor => Forwarding::XForwardedFor,
+            ForwardedBy::Forwarded => Forwarding::Forwarded,
+        });
+        self
+    }
+
+    /// How many bits of an IPv4 address count, 0 to 32; default 32.
+    #[must_use]
+    pub fn ipv4_prefix(mut self, bits: u8) -> Self {
+        self.prefixes.0 = bits;
+        self
+    }
+
+    /// How many bits of an IPv6 address count, 0 to 128; default 64, which is what a household or a
+    /// machine keeps while it changes the rest.
+    #[must_use]
+    pub fn ipv6_prefix(mut self, bits: u8) -> Self {
+        self.prefixes.1 = bits;
+        self
+    }
+
+    /// How the address of the connection's peer is found.
+    #[must_use]
+    pub fn peer_from(
+        mut self,
+        peer: impl Fn(&Head<'_>) -> Option<IpAddr> + Send + Sync + 'static,
+    ) -> Self {
+        self.peer = Arc::new(peer);
+        self
+    }
+
+    /// A secret that the gateways share, so that nobody else can compute who goes where.
+    #[must_use]
+    pub fn secret(mut self, secret: crate::token::Key) -> Self {
+        self.hashing.secret = Some(secret);
+        self
+    }
+
+    /// Bounds the load of a backend; see [`Key::balance_factor`](crate::affinity::Key::balance_factor).
+    #[must_use]
+    pub fn balance_factor(mut self, factor: f64) -> Self {
+        self.hashing.balance_factor = Some(factor);
+        self
+    }
+
+    /// Looks backends up in a table; see [`Key::maglev`](crate::affinity::Key::maglev).
+    #[must_use]
+    pub fn maglev(mut self, table: Table) -> Self {
+        self.hashing.table = Some(table);
+        self
+    }
+}
+
+impl Default for ClientIp {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for ClientIp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientIp").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// The peer, from whoever accepted the connection.
+pub(super) fn peer_of(head: &Head<'_>) -> Option<IpAddr> {
+    if let Some(peer) = head.extensions.get::<Peer>() {
+        return Some(peer.addr().ip());
+    }
+    #[cfg(feature = "axum")]
+    if let Some(info) = head.extensions.get::<axum::extract::ConnectInfo<std::net::SocketAddr>>() {
+        return Some(info.0.ip());
+    }
+    #[cfg(feature = "tonic")]
+    if let Some(info) = head.extensions.get::<tonic::transport::server::TcpConnectInfo>() {
+        return info.remote_addr().map(|addr| addr.ip());
+    }
+    None
+}
+
+impl Bind for ClientIp {
+    fn bind(&self, _: &str) -> Result<Arc<dyn BoundAffinity>, ConfigError> {
+        let (ipv4, ipv6) = self.prefixes;
+        if ipv4 > 32 || ipv6 > 128 {
+            return Err(refuse(
+                "the client's address",
+                "a prefix is longer than the address; use at most 32 bits of IPv4 and 128 of IPv6",
+            ));
+        }
+        Ok(Arc::new(Bound {
+            address: self.address.clone().ipv4_prefix(ipv4).ipv6_prefix(ipv6),
+            peer: self.peer.clone(),
+            hashing: self.hashing.bind()?,
+        }))
+    }
+}
+
+pub(super) struct Bound {
+    address: ClientAddress,
+    peer: Arc<FindPeer>,
+    hashing: Hashing,
+}
+
+impl BoundAffinity for Bound {
+    fn read(&self, request: &Head<'_>, _: &mut Look<'_>) -> Reading {
+        let key = (self.peer)(request).map(|peer| {
+            let trusted = request.extensions.get::<Peer>().is_some_and(Peer::is_trusted);
+            let client = self.address.find(peer, trusted, request.headers);
+            self.hashing.hash(&self.address.masked(client))
+        });
+        Reading { key, ..Reading::default() }
+    }
+
+    fn remembers(&self) -> bool {
+        false
+    }
+
+    fn hashing(&self, _: Origin) -> Option<&Hashing> {
+        Some(&self.hashing)
+    }
+}
+
+impl fmt::Debug for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientIp").field("address", &self.address).finish_non_exhaustive()
+    }
+}

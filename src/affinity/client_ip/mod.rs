@@ -1,0 +1,6 @@
+//! The client's address.
+
+mod address;
+mod affinity;
+
+pub use self::affinity::{ClientIp, ForwardedBy};

@@ -1,0 +1,257 @@
+//! Writing our cookie: its attributes, checked when built, and other cookies of its name.
+
+use std::time::Duration;
+
+use cookie::{Cookie, CookieBuilder};
+use http::{
+    HeaderMap, HeaderValue,
+    header::{Entry, SET_COOKIE},
+};
+
+use crate::{
+    affinity::{SameSite, Secure},
+    error::ConfigError,
+};
+
+/// Everything about the cookie but its value.
+#[derive(Debug, Clone)]
+pub(crate) struct Attributes {
+    pub(crate) name: String,
+    pub(crate) path: String,
+    pub(crate) domain: Option<String>,
+    pub(crate) same_site: SameSite,
+    pub(crate) secure: Secure,
+    pub(crate) http_only: bool,
+    pub(crate) partitioned: bool,
+}
+
+impl Attributes {
+    pub(crate) fn new(name: String) -> Self {
+        Self {
+            name,
+            path: "/".into(),
+            domain: None,
+            same_site: SameSite::default(),
+            secure: Secure::default(),
+            http_only: true,
+            partitioned: false,
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        check_name(&self.name)?;
+        self.check_path_and_domain()?;
+        let secure = self.secure == Secure::Always;
+        if self.same_site == SameSite::None && !secure {
+            return Err(self.refuse("SameSite=None needs Secure; set secure to always"));
+        }
+        if self.partitioned && !secure {
+            return Err(self.refuse("Partitioned needs Secure; set secure to always"));
+        }
+        // User agents compare the prefixes without regard to case (RFC 6265bis, section 5.7).
+        let lower = self.name.to_ascii_lowercase();
+        if lower.starts_with("__secure-") && !secure {
+            return Err(self.refuse("the prefix __Secure- needs Secure; set secure to always"));
+        }
+        if lower.starts_with("__host-") {
+            if !secure {
+                return Err(self.refuse("the prefix __Host- needs Secure; set secure to always"));
+            }
+            if self.domain.is_some() {
+                return Err(self.refuse("the prefix __Host- allows no domain; leave it out"));
+            }
+            if self.path != "/" {
+                return Err(self.refuse("the prefix __Host- needs the path \"/\""));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_path_and_domain(&self) -> Result<(), ConfigError> {
+        let plain = |text: &str| text.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b';');
+        if !self.path.starts_with('/') || !plain(&self.path) {
+            return Err(
+                self.refuse("the path must begin with '/' and be visible ASCII without ';'")
+            );
+        }
+        let Some(domain) = &self.domain else {
+            return Ok(());
+        };
+        let label = |label: &str| {
+            !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        };
+        if !domain.split('.').all(label) {
+            return Err(self.refuse("the domain must be a name such as \"example.org\""));
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, why: &str) -> ConfigError {
+        refuse(&self.name, why)
+    }
+
+    /// The cookie without its value, for [`header`](Self::header).
+    pub(crate) fn template(&self) -> Cookie<'static> {
+        let same_site = match self.same_site {
+            SameSite::Lax => cookie::SameSite::Lax,
+            SameSite::Strict => cookie::SameSite::Strict,
+            SameSite::None => cookie::SameSite::None,
+        };
+        let mut cookie = CookieBuilder::new(self.name.clone(), "")
+            .path(self.path.clone())
+            .same_site(same_site)
+            .http_only(self.http_only)
+            .partitioned(self.partitioned);
+        if let Some(domain) = &self.domain {
+            cookie = cookie.domain(domain.clone());
+        }
+        cookie.build()
+    }
+
+    /// The header field for one response. `value` is made by us: an id or a sealed token.
+    pub(crate) fn header(
+        &self,
+        template: &Cookie<'static>,
+        value: String,
+        max_age: Option<Duration>,
+        https: bool,
+    ) -> Option<HeaderValue> {
+        let mut cookie = template.clone();
+        cookie.set_value(value);
+        cookie.set_secure(match self.secure {
+            Secure::Auto => https,
+            Secure::Always => true,
+            Secure::Never => false,
+        });
+        if let Some(max_age) = max_age {
+            let seconds = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
+            cookie.set_max_age(cookie::time::Duration::seconds(seconds));
+        }
+        HeaderValue::try_from(cookie.to_string()).ok()
+    }
+}
+
+/// Whether `name` may be a cookie's name.
+pub(crate) fn check_name(name: &str) -> Result<(), ConfigError> {
+    // A token of RFC 9110, section 5.6.2, as RFC 6265 wants a cookie's name to be.
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || !name.bytes().all(token) || name.len() > 128 {
+        return Err(refuse(
+            name,
+            "the name must be 1 to 128 letters, digits and characters of !#$%&'*+-.^_`|~",
+        ));
+    }
+    if name.starts_with('$') {
+        return Err(refuse(name, "names that begin with '$' are attributes in old clients"));
+    }
+    Ok(())
+}
+
+fn refuse(name: &str, why: &str) -> ConfigError {
+    ConfigError::new(format!("the cookie {name:?}: {why}"))
+}
+
+/// Whether a response sets a cookie named `name`.
+pub(crate) fn sets(headers: &HeaderMap, name: &str) -> bool {
+    headers.get_all(SET_COOKIE).iter().any(|field| is_named(field.as_bytes(), name))
+}
+
+/// Drops every `Set-Cookie` field for `name`; the others stay as they are.
+pub(crate) fn drop_named(headers: &mut HeaderMap, name: &str) {
+    let Entry::Occupied(fields) = headers.entry(SET_COOKIE) else {
+        return;
+    };
+    let (key, fields) = fields.remove_entry_mult();
+    let kept: Vec<_> = fields.filter(|field| !is_named(field.as_bytes(), name)).collect();
+    for field in kept {
+        headers.append(&key, field);
+    }
+}
+
+/// Whether a `Set-Cookie` field is for the cookie `name`.
+pub(crate) fn is_named(field: &[u8], name: &str) -> bool {
+    let end = field.iter().position(|&b| b == b'=' || b == b';').unwrap_or(field.len());
+    field[..end].trim_ascii() == name.as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attributes(name: &str) -> Attributes {
+        Attributes::new(name.into())
+    }
+
+    fn header(attributes: &Attributes, max_age: Option<u64>, https: bool) -> String {
+        attributes.check().unwrap();
+        let max_age = max_age.map(Duration::from_secs);
+        let header = attributes.header(&attributes.template(), "v".into(), max_age, https);
+        header.unwrap().to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn attributes_are_written() {
+        let plain = attributes("sid");
+        assert_eq!(header(&plain, None, false), "sid=v; HttpOnly; SameSite=Lax; Path=/");
+        assert_eq!(
+            header(&plain, Some(60), true),
+            "sid=v; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=60"
+        );
+        let all = Attributes {
+            path: "/shop".into(),
+            domain: Some("example.org".into()),
+            same_site: SameSite::None,
+            secure: Secure::Always,
+            http_only: false,
+            partitioned: true,
+            ..attributes("sid")
+        };
+        assert_eq!(
+            header(&all, None, false),
+            "sid=v; SameSite=None; Partitioned; Secure; Path=/shop; Domain=example.org"
+        );
+        let never = Attributes { secure: Secure::Never, ..attributes("sid") };
+        assert!(!header(&never, None, true).contains("Secure"));
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        let always = |name: &str| Attributes { secure: Secure::Always, ..attributes(name) };
+        let bad = [
+            attributes(""),
+            attributes("a b"),
+            attributes("a=b"),
+            attributes("$Version"),
+            attributes("ä"),
+            Attributes { path: "shop".into(), ..attributes("a") },
+            Attributes { path: "/;x".into(), ..attributes("a") },
+            Attributes { domain: Some("a;b".into()), ..attributes("a") },
+            Attributes { domain: Some(".example.org".into()), ..attributes("a") },
+            Attributes { same_site: SameSite::None, ..attributes("a") },
+            Attributes { partitioned: true, ..attributes("a") },
+            attributes("__Secure-a"),
+            attributes("__host-a"),
+            Attributes { domain: Some("example.org".into()), ..always("__Host-a") },
+            Attributes { path: "/x".into(), ..always("__Host-a") },
+        ];
+        for bad in bad {
+            let error = bad.check().expect_err(&format!("{bad:?} cannot work")).to_string();
+            assert!(error.contains(&format!("{:?}", bad.name)), "{error} names the cookie");
+        }
+        assert!(always("__Host-a").check().is_ok());
+        assert!(always("__Secure-a").check().is_ok());
+    }
+
+    #[test]
+    fn other_cookies_of_a_response_stay() {
+        let mut headers = HeaderMap::new();
+        for field in ["a=1; Path=/", "sid=x; Path=/", "sidx=2", "SID=3", " sid =4", "sid; Path=/"] {
+            headers.append(SET_COOKIE, HeaderValue::from_static(field));
+        }
+        assert!(sets(&headers, "sid"));
+        drop_named(&mut headers, "sid");
+        assert!(!sets(&headers, "sid"));
+        let left: Vec<_> = headers.get_all(SET_COOKIE).iter().collect();
+        assert_eq!(left, ["a=1; Path=/", "sidx=2", "SID=3"]);
+    }
+}

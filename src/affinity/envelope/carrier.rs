@@ -1,0 +1,193 @@
+//! Where an application carries its id: a cookie or a header.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{Entry, SET_COOKIE},
+};
+
+pub(super) use crate::affinity::cookie::parse::Edit;
+use crate::{
+    affinity::{
+        cache_control,
+        cookie::{parse, set_cookie},
+        response_cookie,
+    },
+    token::Letter,
+};
+
+#[derive(Debug)]
+pub(super) enum Carrier {
+    Cookie(Box<parse::Name>, String),
+    Header(HeaderName),
+}
+
+/// What the application says with one field of a response.
+pub(super) struct Said<'a> {
+    pub(super) id: &'a [u8],
+    /// In Unix seconds; 0 for a cookie that ends with the browser's session.
+    pub(super) expires: u32,
+    pub(super) attributes: &'a [u8],
+}
+
+impl Carrier {
+    /// Calls `visit` with each value of a request until it finds something.
+    pub(super) fn each(&self, headers: &HeaderMap, visit: impl FnMut(&[u8])) {
+        match self {
+            Self::Cookie(name, _) => {
+                let mut cookies = parse::Cookies::new(headers);
+                std::iter::from_fn(|| cookies.next(name)).for_each(visit);
+            }
+            Self::Header(name) => {
+                headers.get_all(name).iter().map(HeaderValue::as_bytes).for_each(visit);
+            }
+        }
+    }
+
+    /// Asks `choose` what becomes of each value of a request.
+    pub(super) fn edit_request<'a>(
+        &self,
+        headers: &mut HeaderMap,
+        mut choose: impl FnMut(&[u8]) -> Edit<'a>,
+    ) {
+        let name = match self {
+            Self::Cookie(name, _) => return parse::edit(headers, name, choose),
+            Self::Header(name) => name,
+        };
+        let Entry::Occupied(fields) = headers.entry(name) else {
+            return;
+        };
+        let (key, values) = fields.remove_entry_mult();
+        let kept = values.filter_map(|value| match choose(value.as_bytes()) {
+            Edit::Keep => Some(value),
+            Edit::Remove => None,
+            Edit::Replace(id) => HeaderValue::from_bytes(id).ok(),
+        });
+        for value in kept.collect::<Vec<_>>() {
+            headers.append(&key, value);
+        }
+    }
+
+    /// Whether a response says anything of the id.
+    pub(super) fn is_in(&self, headers: &HeaderMap) -> bool {
+        match self {
+            Self::Cookie(_, name) => set_cookie::sets(headers, name),
+            Self::Header(name) => headers.contains_key(name),
+        }
+    }
+
+    /// Whether a response takes the id away from the client.
+    pub(super) fn removes(&self, headers: &HeaderMap, now: u64) -> bool {
+        match self {
+            Self::Cookie(_, name) => headers.get_all(SET_COOKIE).iter().any(|field| {
+                let said = response_cookie::Said::of(field.as_bytes(), name);
+                said.is_some_and(|said| said.id(now).is_none())
+            }),
+            Self::Header(name) => headers.get_all(name).iter().any(HeaderValue::is_empty),
+        }
+    }
+
+    /// Asks `wrap` for another value of each id that a response sets; `None` leaves it as it is.
+    pub(super) fn edit_response(
+        &self,
+        headers: &mut HeaderMap,
+        now: u64,
+        mut wrap: impl FnMut(&Said<'_>) -> Option<Vec<u8>>,
+    ) {
+        let field_name = match self {
+            Self::Cookie(..) => &SET_COOKIE,
+            Self::Header(name) => name,
+        };
+        let Entry::Occupied(mut fields) = headers.entry(field_name) else {
+            return;
+        };
+        for field in fields.iter_mut() {
+            let wrapped = match self {
+                Self::Cookie(_, name) => wrap_cookie(field.as_bytes(), name, now, &mut wrap),
+                Self::Header(_) if field.is_empty() => None,
+                Self::Header(_) => {
+                    wrap(&Said { id: field.as_bytes(), expires: 0, attributes: b"" })
+                }
+            };
+            if let Some(wrapped) = wrapped.and_then(|bytes| HeaderValue::from_bytes(&bytes).ok()) {
+                *field = wrapped;
+            }
+        }
+    }
+
+    /// Sets the id again without a word of the application. Tells whether that could be done.
+    pub(super) fn write(
+        &self,
+        sealed: &[u8],
+        letter: &Letter,
+        now: u64,
+        headers: &mut HeaderMap,
+    ) -> bool {
+        let name = match self {
+            Self::Cookie(_, name) => name,
+            Self::Header(name) => {
+                let value = HeaderValue::from_bytes(sealed);
+                return value.is_ok_and(|value| {
+                    headers.insert(name.clone(), value);
+                    true
+                });
+            }
+        };
+        let left = match letter.expires {
+            0 => String::new(),
+            // It has ended: a client whose clock is late need not lose it through us.
+            expires if u64::from(expires) <= now => return false,
+            expires => format!("; Max-Age={}", u64::from(expires) - now),
+        };
+        let field = [name.as_bytes(), b"=", sealed, &letter.attributes, left.as_bytes()].concat();
+        HeaderValue::from_bytes(&field).is_ok_and(|field| {
+            headers.append(SET_COOKIE, field);
+            true
+        })
+    }
+
+    /// Takes the id away from the client. What the application itself does to that end stays.
+    pub(super) fn forget(&self, attributes: Option<&[u8]>, headers: &mut HeaderMap) {
+        let name = match self {
+            Self::Cookie(_, name) => name,
+            Self::Header(name) => {
+                headers.insert(name.clone(), HeaderValue::from_static(""));
+                return;
+            }
+        };
+        // The time does not matter: what the application removes has ended long ago.
+        if self.is_in(headers) && self.removes(headers, 1) {
+            return;
+        }
+        set_cookie::drop_named(headers, name);
+        let attributes = attributes.unwrap_or(b"; Path=/");
+        let field = [name.as_bytes(), b"=", attributes, b"; Max-Age=0"].concat();
+        if let Ok(field) = HeaderValue::from_bytes(&field) {
+            headers.append(SET_COOKIE, field);
+        }
+    }
+
+    pub(super) fn make_private(&self, headers: &mut HeaderMap) {
+        let field = match self {
+            Self::Cookie(..) => SET_COOKIE.as_str(),
+            Self::Header(name) => name.as_str(),
+        };
+        cache_control::make_private(headers, field);
+    }
+}
+
+fn wrap_cookie(
+    field: &[u8],
+    name: &str,
+    now: u64,
+    wrap: &mut impl FnMut(&Said<'_>) -> Option<Vec<u8>>,
+) -> Option<Vec<u8>> {
+    let said = response_cookie::Said::of(field, name)?;
+    let id = said.id(now)?;
+    let expires = said.expires(now).unwrap_or(0);
+    let wrapped = wrap(&Said {
+        id,
+        expires: u32::try_from(expires).unwrap_or(u32::MAX),
+        attributes: &said.lasting_attributes(),
+    })?;
+    Some(said.with_value(&wrapped))
+}

@@ -1,0 +1,178 @@
+//! The application's own session cookie, as its `Set-Cookie` says it (RFC 6265bis, section 5.6).
+
+use super::cookie::set_cookie::is_named;
+
+/// One `Set-Cookie` field of the application's session cookie.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Said<'a> {
+    field: &'a [u8],
+    /// Where the value begins and ends, without white space around it, with quotes if it has them.
+    value: (usize, usize),
+    /// Where the attributes begin, with the `;` before the first.
+    attributes: usize,
+}
+
+impl<'a> Said<'a> {
+    /// `None` when `field` is for another cookie.
+    pub(super) fn of(field: &'a [u8], name: &str) -> Option<Self> {
+        if !is_named(field, name) {
+            return None;
+        }
+        let attributes = field.iter().position(|&b| b == b';').unwrap_or(field.len());
+        let pair = &field[..attributes];
+        let start = pair.iter().position(|&b| b == b'=').map_or(attributes, |at| at + 1);
+        let value = &pair[start..];
+        let blank = value.len() - value.trim_ascii_start().len();
+        let from = start + blank;
+        Some(Self { field, value: (from, from + value.trim_ascii().len()), attributes })
+    }
+
+    /// The value, byte for byte.
+    pub(super) fn value(&self) -> &'a [u8] {
+        &self.field[self.value.0..self.value.1]
+    }
+
+    /// The session id that it sets; `None` when it removes the cookie. `now` in Unix seconds.
+    pub(super) fn id(&self, now: u64) -> Option<&'a [u8]> {
+        let empty = matches!(self.value(), b"" | b"\"\"");
+        (!empty && self.expires(now).is_none_or(|at| at > now)).then(|| self.value())
+    }
+
+    /// When the cookie ends, in Unix seconds; `None` when it ends with the browser's session.
+    pub(super) fn expires(&self, now: u64) -> Option<u64> {
+        let (mut max_age, mut expires) = (None, None);
+        // Of several attributes of a name the last one that is valid counts.
+        for attribute in self.attributes() {
+            let (name, value) = split(attribute);
+            if name.eq_ignore_ascii_case(b"max-age") {
+                max_age = seconds(value).or(max_age);
+            } else if name.eq_ignore_ascii_case(b"expires") {
+                expires = date(value).or(expires);
+            }
+        }
+        max_age.map(|age| if age == 0 { 0 } else { now.saturating_add(age) }).or(expires)
+    }
+
+    /// What makes the cookie the same cookie for the client: all attributes but its end, each with
+    /// the `;` before it, byte for byte.
+    pub(super) fn lasting_attributes(&self) -> Vec<u8> {
+        let mut lasting = Vec::with_capacity(self.field.len() - self.attributes);
+        for attribute in self.attributes() {
+            let (name, _) = split(attribute);
+            if !name.eq_ignore_ascii_case(b"max-age") && !name.eq_ignore_ascii_case(b"expires") {
+                lasting.push(b';');
+                lasting.extend_from_slice(attribute);
+            }
+        }
+        lasting
+    }
+
+    /// The field with another value; every other byte stays.
+    pub(super) fn with_value(&self, value: &[u8]) -> Vec<u8> {
+        [&self.field[..self.value.0], value, &self.field[self.value.1..]].concat()
+    }
+
+    fn attributes(&self) -> impl Iterator<Item = &'a [u8]> {
+        let behind = self.field.get(self.attributes + 1..);
+        behind.into_iter().flat_map(|behind| behind.split(|&byte| byte == b';'))
+    }
+}
+
+fn split(attribute: &[u8]) -> (&[u8], &[u8]) {
+    let end = attribute.iter().position(|&byte| byte == b'=').unwrap_or(attribute.len());
+    let value = attribute.get(end + 1..).unwrap_or_default();
+    (attribute[..end].trim_ascii(), value.trim_ascii())
+}
+
+/// `Max-Age`: 0 for whatever is not positive, `None` for what is not a number.
+fn seconds(value: &[u8]) -> Option<u64> {
+    let (negative, digits) = match value {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number = std::str::from_utf8(digits).ok()?.parse().unwrap_or(u64::MAX);
+    Some(if negative { 0 } else { number })
+}
+
+/// `Expires`, in Unix seconds.
+fn date(value: &[u8]) -> Option<u64> {
+    let value = std::str::from_utf8(value).ok()?;
+    let cookie = cookie::Cookie::parse(format!("a=b; Expires={value}")).ok()?;
+    let at = cookie.expires_datetime()?.unix_timestamp();
+    Some(u64::try_from(at).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn said(field: &str) -> Said<'_> {
+        Said::of(field.as_bytes(), "JSESSIONID").unwrap()
+    }
+
+    #[test]
+    fn values_are_found_as_they_are_written() {
+        for (field, value) in [
+            ("JSESSIONID=a", "a"),
+            (" JSESSIONID = a ; Path=/", "a"),
+            ("JSESSIONID=\"a\"; Path=/", "\"a\""),
+            ("JSESSIONID=a=b;", "a=b"),
+            ("JSESSIONID=", ""),
+            ("JSESSIONID=  ;x", ""),
+            ("JSESSIONID", ""),
+        ] {
+            assert_eq!(said(field).value(), value.as_bytes(), "{field:?}");
+            let other = said(field).with_value(b"new");
+            if field.contains('=') {
+                let again = Said::of(&other, "JSESSIONID").unwrap();
+                assert_eq!(again.value(), b"new", "{field:?}");
+                let back = again.with_value(value.as_bytes());
+                assert_eq!(back, field.as_bytes(), "every other byte stays");
+            }
+        }
+        for other in ["jsessionid=a", "XJSESSIONID=a", "JSESSIONID2=a", "", "=a"] {
+            assert!(Said::of(other.as_bytes(), "JSESSIONID").is_none(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn removals_are_known() {
+        for removal in [
+            "JSESSIONID=",
+            "JSESSIONID=\"\"; Path=/",
+            "JSESSIONID=a; Max-Age=0",
+            "JSESSIONID=a; max-age = -1 ;Path=/",
+            "JSESSIONID=a; Expires=Thu, 01 Jan 1970 00:00:00 GMT",
+            "JSESSIONID=a; expires=Thu, 01-Jan-1970 00:00:10 GMT; HttpOnly",
+            "JSESSIONID=a; Max-Age=0; Expires=Fri, 31 Dec 2100 00:00:00 GMT",
+        ] {
+            assert_eq!(said(removal).id(NOW), None, "{removal:?}");
+        }
+        for (id, expires) in [
+            ("JSESSIONID=a", None),
+            ("JSESSIONID=a; Max-Age=x; Expires=soon", None),
+            ("JSESSIONID=a; Max-Age=60", Some(NOW + 60)),
+            ("JSESSIONID=a; Max-Age=99999999999999999999999", Some(u64::MAX)),
+            ("JSESSIONID=a; Max-Age=60; Expires=Thu, 01 Jan 1970 00:00:00 GMT", Some(NOW + 60)),
+            ("JSESSIONID=a; Expires=Fri, 31 Dec 2100 00:00:00 GMT", Some(4_133_894_400)),
+        ] {
+            assert_eq!(said(id).id(NOW), Some(&b"a"[..]), "{id:?}");
+            assert_eq!(said(id).expires(NOW), expires, "{id:?}");
+        }
+    }
+
+    #[test]
+    fn all_attributes_but_the_end_last() {
+        let lasting = |field: &str| String::from_utf8(said(field).lasting_attributes()).unwrap();
+        assert_eq!(lasting("JSESSIONID=a"), "");
+        assert_eq!(
+            lasting("JSESSIONID=a; Path=/x;HttpOnly;Max-Age=1; EXPIRES=y ; SameSite=Lax; Odd=1=2"),
+            "; Path=/x;HttpOnly; SameSite=Lax; Odd=1=2"
+        );
+    }
+}

@@ -1,0 +1,186 @@
+//! The pool as a feed sees it: held weakly, and changed only where the feed may.
+
+use std::{
+    collections::HashSet,
+    fmt,
+    future::{Future, pending, poll_fn},
+    pin::pin,
+    sync::Weak,
+    task::Poll,
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use super::{FeedStats, on_removed::Leave};
+#[cfg(feature = "dns")]
+use crate::pool::Standing;
+use crate::{
+    id::BackendId,
+    pool::{Change, Mode, Owner, Pool, Refused, What},
+};
+
+/// Of so many ids that are in trouble a feed remembers that it has warned.
+const MAX_TROUBLED: usize = 1024;
+
+pub(super) struct Target<S> {
+    pool: Weak<Pool<S>>,
+    /// Closed when the pool is gone.
+    open: watch::Receiver<()>,
+    owner: Owner,
+    leave: Leave,
+    /// Who is draining because the feed no longer names it, and until when.
+    leaving: Vec<(Instant, BackendId)>,
+    /// What has been warned of; said once, not at every look-up.
+    troubled: HashSet<String>,
+    stats: watch::Sender<FeedStats>,
+}
+
+impl<S: Clone> Target<S> {
+    pub(super) fn new(
+        pool: Weak<Pool<S>>,
+        open: watch::Receiver<()>,
+        leave: Leave,
+        stats: watch::Sender<FeedStats>,
+    ) -> Self {
+        let (owner, leaving, troubled) = Default::default();
+        Self { pool, open, owner, leave, leaving, troubled, stats }
+    }
+
+    /// What the backend `id` is to this feed.
+    #[cfg(feature = "dns")]
+    pub(super) fn standing(&self, id: &BackendId) -> Standing {
+        self.pool.upgrade().map_or(Standing::Foreign, |pool| pool.standing(&self.owner, id))
+    }
+
+    /// Makes the changes that the feed was told of.
+    pub(super) fn update(&mut self, told: Vec<Change<S>>) {
+        let mut changes = Vec::with_capacity(told.len());
+        for Change { id, what } in told {
+            match what {
+                What::Put { .. } => {
+                    self.troubled.remove(id.as_str());
+                    // Before it gets the service, so that it never takes part in a state between.
+                    if let Some(at) = self.leaving.iter().position(|(_, leaving)| *leaving == id) {
+                        self.leaving.swap_remove(at);
+                        changes.push(Change { id: id.clone(), what: What::Mode(Mode::Active) });
+                    }
+                    changes.push(Change { id, what });
+                }
+                What::Remove => self.say_goodbye(id, &mut changes),
+                _ => changes.push(Change { id, what }),
+            }
+        }
+        self.apply(changes);
+        self.stats.send_modify(|stats| stats.updates += 1);
+    }
+
+    /// Says why a backend is left out.
+    pub(super) fn skip(&mut self, id: &str, why: impl fmt::Display) {
+        if self.troubled.len() >= MAX_TROUBLED {
+            self.troubled.clear();
+        }
+        if self.troubled.insert(id.to_owned()) {
+            tracing::warn!(backend = id, %why, "the feed's backend is left out");
+        }
+        self.stats.send_modify(|stats| stats.skipped += 1);
+    }
+
+    /// Says that the feed could not find out what the backends are.
+    pub(super) fn failed(&self, error: impl fmt::Display) {
+        tracing::warn!(%error, "the feed failed; the backends stay as they are known");
+        self.stats.send_modify(|stats| stats.failures += 1);
+    }
+
+    /// Waits for `next`, and meanwhile removes who has drained for long enough; `None` when the pool
+    /// is gone.
+    pub(super) async fn wait<T>(&mut self, next: impl Future<Output = T>) -> Option<T> {
+        let mut next = pin!(next);
+        let mut open = self.open.clone();
+        let mut closed = pin!(async { while open.changed().await.is_ok() {} });
+        loop {
+            let due = self.leaving.iter().map(|(until, _)| *until).min();
+            let mut drained = pin!(async {
+                match due {
+                    Some(due) => sleep_until(due).await,
+                    None => pending().await,
+                }
+            });
+            let step = poll_fn(|cx| {
+                if closed.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Step::Gone);
+                }
+                if drained.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Step::Drained);
+                }
+                next.as_mut().poll(cx).map(Step::Next)
+            });
+            match step.await {
+                Step::Next(next) => return Some(next),
+                Step::Gone => return None,
+                Step::Drained => self.end_drains(),
+            }
+        }
+    }
+
+    /// Waits until nobody is draining any more; `None` when the pool is gone.
+    #[cfg(feature = "discover")]
+    pub(super) async fn finish(&mut self) -> Option<()> {
+        while let Some(due) = self.leaving.iter().map(|(until, _)| *until).max() {
+            self.wait(sleep_until(due)).await?;
+        }
+        Some(())
+    }
+
+    fn say_goodbye(&mut self, id: BackendId, changes: &mut Vec<Change<S>>) {
+        self.troubled.remove(id.as_str());
+        match self.leave {
+            Leave::Remove => changes.push(Change { id, what: What::Remove }),
+            Leave::Drain(time) => {
+                if self.leaving.iter().any(|(_, leaving)| *leaving == id) {
+                    return;
+                }
+                let now = Instant::now();
+                // A time beyond all clocks is as good as a century.
+                let until = now.checked_add(time).unwrap_or(now + CENTURY);
+                self.leaving.push((until, id.clone()));
+                changes.push(Change { id, what: What::Mode(Mode::Draining) });
+            }
+        }
+    }
+
+    fn end_drains(&mut self) {
+        let now = Instant::now();
+        let mut changes = Vec::new();
+        self.leaving.retain(|(until, id)| {
+            let over = *until <= now;
+            if over {
+                changes.push(Change { id: id.clone(), what: What::Remove });
+            }
+            !over
+        });
+        self.apply(changes);
+    }
+
+    fn apply(&mut self, changes: Vec<Change<S>>) {
+        let Some(pool) = self.pool.upgrade().filter(|_| !changes.is_empty()) else {
+            return;
+        };
+        for change in &changes {
+            tracing::debug!(backend = %change.id, what = ?change.what, "the feed changes a backend");
+        }
+        for Refused { id, why } in pool.apply(&self.owner, changes) {
+            self.skip(id.as_str(), why);
+        }
+    }
+}
+
+const CENTURY: std::time::Duration = std::time::Duration::from_secs(100 * 365 * 86_400);
+
+enum Step<T> {
+    Next(T),
+    Drained,
+    Gone,
+}

@@ -1,0 +1,170 @@
+//! Sessions that move though their backend could serve them, and what is done before any session moves.
+
+use std::sync::Arc;
+
+use super::{Attempt, Next, choose::choose, state::Dispatch};
+use crate::{
+    dispatch::Move,
+    id::SessionId,
+    outcome::{Reason, Verdict},
+    pool::{BackendState, Gate, Mode, Snapshot},
+};
+
+impl<S: Clone> Dispatch<S> {
+    /// Takes a session back from a backup, if a primary backend is ready. `None` when it stays.
+    #[cold]
+    pub(super) fn come_back(&mut self, snapshot: &Snapshot<S>, position: usize) -> Option<Next<S>> {
+        let tier = snapshot.tiers.first().filter(|tier| !tier.backup && tier.is_ready())?;
+        let from = &snapshot.index().states()[position];
+        if self.strict || !from.is_backup() {
+            return None;
+        }
+        let to = &tier.states[choose(&self.core, self.key, &tier.states)];
+        self.move_freely(snapshot, from, to, Reason::Rebalanced, || true)
+    }
+
+    /// Moves a session that rests, if its backend has too many of them. `None` when it stays.
+    #[cold]
+    pub(super) fn relieve(&mut self, snapshot: &Snapshot<S>, position: usize) -> Option<Next<S>> {
+        let core = self.core.clone();
+        let rebalancer = core.rebalancer.as_ref()?;
+        let from = &snapshot.index().states()[position];
+        // One that cannot serve is the business of failover.
+        if self.strict || from.mode() != Mode::Active || from.gate() != Gate::Ready {
+            return None;
+        }
+        let tier = snapshot.tiers.first().filter(|tier| tier.is_ready())?;
+        let pool = core.backends.pool();
+        let to = pool.relief(from, &tier.states, rebalancer.tolerance())?;
+        self.move_freely(snapshot, from, to, Reason::Rebalanced, || rebalancer.admits())
+    }
+
+    /// Moves a session away from a backend whose drain hands its sessions over. `None` when it stays.
+    #[cold]
+    pub(super) fn let_go(&mut self, snapshot: &Snapshot<S>, position: usize) -> Option<Next<S>> {
+        let from = &snapshot.index().states()[position];
+        if self.strict || !from.gate().is_well() {
+            return None;
+        }
+        let tier = snapshot.tiers.first().filter(|tier| tier.is_ready())?;
+        let to = &tier.states[choose(&self.core, self.key, &tier.states)];
+        self.move_freely(snapshot, from, to, Reason::Draining, || from.lets_go())
+    }
+
+    /// Moves a session that could stay, once its state is carried over, if `admits` lets one more go.
+    fn move_freely(
+        &mut self,
+        snapshot: &Snapshot<S>,
+        from: &BackendState,
+        to: &Arc<BackendState>,
+        reason: Reason,
+        admits: impl FnOnce() -> bool,
+    ) -> Option<Next<S>> {
+        if !self.can_ask(snapshot, to) {
+            return None;
+        }
+        let core = self.core.clone();
+        let session = self.pin.and_then(|pin| pin.session());
+        if let (Some(hook), Some(session)) = (&core.before_move, session) {
+            // Should it be under way for another request, this one is served where the session is.
+            let alone = hook.alone(session)?;
+            if !admits() {
+                return None;
+            }
+            let planned = self.planned(session, from, to, reason);
+            let work = hook.begin_alone(alone, planned);
+            return Some(Next::HandOver { work, to: to.tag, reason });
+        }
+        admits().then(|| self.move_to(snapshot, to, reason)).flatten()
+    }
+
+    /// The application has carried the session's state over to `to`, or could not.
+    pub(crate) fn handed_over(&mut self, worked: bool, to: u64, reason: Reason) -> Next<S> {
+        let core = self.core.clone();
+        let snapshot = core.backends.pool().load();
+        let to = snapshot.index().get(to).cloned();
+        // The application has had its own time for that.
+        self.detour().deadline = None;
+        if self.detour().carried {
+            // It has to move, whether that worked or not.
+            let attempt = to.as_ref().and_then(|to| self.attempt(&snapshot, to));
+            return attempt.map_or_else(|| self.next(to.map(|to| to.tag)), Next::Try);
+        }
+        let to = to.filter(|to| worked && to.gate() == Gate::Ready);
+        match to.and_then(|to| self.move_to(&snapshot, &to, reason)) {
+            Some(next) => next,
+            None => self.go_home(&snapshot),
+        }
+    }
+
+    /// What comes before a session that has to move is given to its new backend: once, the
+    /// application may carry its state over.
+    pub(super) fn carry(&mut self, next: Next<S>) -> Next<S> {
+        let Next::Try(attempt) = &next else { return next };
+        if self.verdict != Verdict::Moved
+            || self.detour().carried
+            || self.core.before_move.is_none()
+        {
+            return next;
+        }
+        let core = self.core.clone();
+        let snapshot = core.backends.pool().load();
+        let pin = self.pin;
+        let from = pin.and_then(|pin| snapshot.index().get(pin.backend));
+        let session = pin.and_then(|pin| pin.session());
+        let (Some(hook), Some(from), Some(session)) = (&core.before_move, from, session) else {
+            return next;
+        };
+        self.detour().carried = true;
+        let reason = self.reason.unwrap_or(Reason::Down);
+        let planned = self.planned(session, from, &attempt.state, reason);
+        Next::HandOver { work: hook.begin(planned), to: attempt.state.tag, reason }
+    }
+
+    fn planned(
+        &mut self,
+        session: u64,
+        from: &BackendState,
+        to: &BackendState,
+        reason: Reason,
+    ) -> Move {
+        let verdict = std::mem::replace(&mut self.verdict, Verdict::Moved);
+        let epoch = self.plan().epoch;
+        self.verdict = verdict;
+        let session = SessionId::new(session);
+        Move { session, from: from.id.clone(), to: to.id.clone(), reason, epoch }
+    }
+
+    fn can_ask(&self, snapshot: &Snapshot<S>, to: &BackendState) -> bool {
+        let position = snapshot.index().position(to.tag);
+        position.is_some_and(|position| {
+            snapshot.members.services[position].is_some() || self.is_local(to)
+        })
+    }
+
+    fn move_to(
+        &mut self,
+        snapshot: &Snapshot<S>,
+        to: &Arc<BackendState>,
+        reason: Reason,
+    ) -> Option<Next<S>> {
+        let attempt: Attempt<S> = self.attempt(snapshot, to)?;
+        (self.verdict, self.reason) = (Verdict::Moved, Some(reason));
+        self.detour().moves_freely = true;
+        Some(Next::Try(attempt))
+    }
+
+    /// The session stays where it is.
+    pub(super) fn go_home(&mut self, snapshot: &Snapshot<S>) -> Next<S> {
+        let home = self.pin.and_then(|pin| snapshot.index().position(pin.backend));
+        (self.verdict, self.reason) = (Verdict::Assigned, None);
+        self.detour().moves_freely = false;
+        match home {
+            Some(home) => self.resolve(snapshot, home),
+            None => {
+                self.reason = Some(Reason::Unknown);
+                self.place(snapshot)
+            }
+        }
+    }
+}

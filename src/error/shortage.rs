@@ -1,0 +1,179 @@
+//! `Shortage`: what this machine had run out of when a connection was to be made.
+
+use std::{
+    error::Error,
+    fmt, io,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{config::BoxError, unreachable::chain};
+
+/// How often a shortage is logged.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A resource that this machine or process had run out of.
+///
+/// A connection that could not be made because of it says nothing about its backend. Nothing is held
+/// against the backend, no session moves, and the request is answered with 503, `Retry-After` and
+/// [`Reason::Shortage`](crate::Reason::Shortage). An [`io::Error`] anywhere in the source chain of a
+/// backend's error tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Shortage {
+    /// The file descriptors of this process (`EMFILE`).
+    ProcessFiles,
+    /// The file descriptors of this machine (`ENFILE`).
+    SystemFiles,
+    /// Memory, or buffers for sockets (`ENOMEM`, `ENOBUFS`).
+    Memory,
+    /// Local ports (`EADDRINUSE`; `EADDRNOTAVAIL` where the same address has accepted connections before).
+    Ports,
+}
+
+impl Shortage {
+    /// The shortage that `error` stands for, if it is one.
+    pub fn of(error: &io::Error) -> Option<Self> {
+        match error.kind() {
+            io::ErrorKind::AddrInUse => return Some(Self::Ports),
+            io::ErrorKind::OutOfMemory => return Some(Self::Memory),
+            _ => {}
+        }
+        #[cfg(unix)]
+        {
+            use rustix::io::Errno;
+            match Errno::from_io_error(error)? {
+                Errno::MFILE => Some(Self::ProcessFiles),
+                Errno::NFILE => Some(Self::SystemFiles),
+                Errno::NOBUFS | Errno::NOMEM => Some(Self::Memory),
+                _ => None,
+            }
+        }
+        #[cfg(not(unix))]
+        None
+    }
+
+    /// The shortage in the source chain of `error`.
+    pub(crate) fn in_chain(error: &(dyn Error + 'static)) -> Option<Self> {
+        chain(error).find_map(|error| {
+            #[cfg(feature = "proxy")]
+            if let Some(short) = error.downcast_ref::<Short>() {
+                return Some(short.shortage);
+            }
+            Self::of(error.downcast_ref()?)
+        })
+    }
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ProcessFiles => {
+                "this process has no file descriptor left; raise its limit (ulimit -n)"
+            }
+            Self::SystemFiles => "this machine has no file descriptor left; raise fs.file-max",
+            Self::Memory => "this machine has no memory left for another socket",
+            Self::Ports => {
+                "this machine has no local port left for another connection to this address; widen \
+                 net.ipv4.ip_local_port_range"
+            }
+        })
+    }
+}
+
+/// An error that stands for a shortage, where its cause alone does not say so.
+#[cfg(feature = "proxy")]
+#[derive(Debug)]
+pub(crate) struct Short {
+    pub(crate) shortage: Shortage,
+    pub(crate) source: io::Error,
+}
+
+#[cfg(feature = "proxy")]
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.shortage, self.source)
+    }
+}
+
+#[cfg(feature = "proxy")]
+impl Error for Short {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// What is said of the shortages of a pool: one line in a while, with how many there were.
+#[derive(Debug, Default)]
+pub(crate) struct ShortageLog {
+    count: AtomicU64,
+    said: Mutex<Option<Instant>>,
+}
+
+impl ShortageLog {
+    /// One more request met `shortage`.
+    pub(crate) fn note(&self, shortage: Shortage, error: &BoxError) {
+        let count = self.count.fetch_add(1, Relaxed) + 1;
+        let now = Instant::now();
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.is_some_and(|said| now - said < LOG_INTERVAL) {
+            return;
+        }
+        *said = Some(now);
+        self.count.fetch_sub(count, Relaxed);
+        tracing::error!(count, %error, "{shortage}; no backend is blamed for it");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::NotSent;
+
+    #[cfg(unix)]
+    #[test]
+    fn which_errors_are_a_shortage_of_this_machine() {
+        use rustix::io::Errno;
+        for (errno, expected) in [
+            (Errno::MFILE, Some(Shortage::ProcessFiles)),
+            (Errno::NFILE, Some(Shortage::SystemFiles)),
+            (Errno::NOBUFS, Some(Shortage::Memory)),
+            (Errno::NOMEM, Some(Shortage::Memory)),
+            (Errno::ADDRINUSE, Some(Shortage::Ports)),
+            // Also what a wrong address of a backend brings.
+            (Errno::ADDRNOTAVAIL, None),
+            (Errno::CONNREFUSED, None),
+            (Errno::TIMEDOUT, None),
+        ] {
+            let error: BoxError = NotSent::new((), io::Error::from(errno)).into();
+            assert_eq!(Shortage::in_chain(error.as_ref()), expected, "{errno:?}");
+        }
+        #[cfg(feature = "proxy")]
+        {
+            let source = io::Error::from(Errno::ADDRNOTAVAIL);
+            let error = Short { shortage: Shortage::Ports, source };
+            assert_eq!(Shortage::in_chain(&error), Some(Shortage::Ports));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_line_in_a_while_has_the_count() {
+        let log = ShortageLog::default();
+        let error: BoxError = "too many open files".into();
+        let note = || log.note(Shortage::ProcessFiles, &error);
+        note();
+        assert_eq!(log.count.load(Relaxed), 0, "the first is said at once");
+        for _ in 0..5 {
+            note();
+        }
+        assert_eq!(log.count.load(Relaxed), 5, "the next ones are counted");
+        tokio::time::advance(LOG_INTERVAL).await;
+        note();
+        assert_eq!(log.count.load(Relaxed), 0, "and said together");
+    }
+}

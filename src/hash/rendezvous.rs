@@ -1,0 +1,385 @@
+//! Weighted rendezvous hashing over a table of members.
+
+use std::fmt;
+
+use super::{
+    log2::neg_log2,
+    mixing::{finish, fold, mix, unfold},
+};
+
+/// The members of a pool, ready to be ranked for any key by weighted rendezvous hashing (Thaler and
+/// Ravishankar 1998; weights after Schindelhauer and Schomaker 2005): the highest
+/// `weight / -log2(u)` is first, where `u` is a hash of key and member in (0, 1). So each member
+/// gets keys in proportion to its weight, and when one joins or leaves, or changes its weight, no
+/// key moves between the others.
+///
+/// Made once per change of the membership and shared. Members of one weight are ranked by `u`
+/// alone, so only the best of each distinct weight needs a logarithm.
+///
+/// Equal scores are put in order by `u`, and members of equal tags by their place, so that the
+/// order in which members joined never matters as long as their tags differ.
+#[derive(Clone, Default)]
+pub(crate) struct Ranking {
+    /// Members of one weight each, the heaviest first: it is the likeliest to hold the winner.
+    classes: Box<[Class]>,
+    len: usize,
+    signature: u64,
+}
+
+/// The members of one weight, in the order of their tags.
+#[derive(Clone)]
+struct Class {
+    weight: u32,
+    /// The tags, [folded](fold).
+    tags: Box<[u64]>,
+    /// Where each stands in the list that the ranking was made of.
+    positions: Box<[u32]>,
+}
+
+impl Ranking {
+    /// Of the tags and weights of all members; those of weight 0 are not ranked, but count in the
+    /// positions. At most 2^32 members.
+    pub(crate) fn new(members: impl IntoIterator<Item = (u64, u32)>) -> Self {
+        let members: Vec<_> = members.into_iter().collect();
+        let signature = signature(members.iter().copied());
+        let mut sorted: Vec<(u32, u64, u32)> = (0u32..)
+            .zip(&members)
+            .filter(|&(_, &(_, weight))| weight > 0)
+            .map(|(position, &(tag, weight))| (weight, tag, position))
+            .collect();
+        sorted.sort_unstable_by_key(|&(weight, tag, position)| {
+            (std::cmp::Reverse(weight), tag, position)
+        });
+        let classes = sorted
+            .chunk_by(|one, other| one.0 == other.0)
+            .filter_map(|class| {
+                Some(Class {
+                    weight: class.first()?.0,
+                    tags: class.iter().map(|&(_, tag, _)| fold(tag)).collect(),
+                    positions: class.iter().map(|&(_, _, position)| position).collect(),
+                })
+            })
+            .collect();
+        Self { classes, len: sorted.len(), signature }
+    }
+
+    /// How many members are ranked.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// A number that is another one, but for one chance in 2^64, when the members, their weights or
+    /// their order are others: what was made of one list is good for another of the same signature.
+    pub(crate) fn signature(&self) -> u64 {
+        self.signature
+    }
+
+    /// The members, by weight, the heaviest first, and then in the order of their tags: each weight
+    /// with the positions and tags of its members.
+    pub(super) fn by_weight(
+        &self,
+    ) -> impl Iterator<Item = (u32, impl Iterator<Item = (usize, u64)>)> {
+        self.classes.iter().map(|class| {
+            let members = class.positions.iter().zip(&class.tags);
+            let members = members.map(|(&position, &tag)| (position as usize, unfold(tag)));
+            (class.weight, members)
+        })
+    }
+
+    /// The position and the weight of every member that can be first.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (usize, u32)> {
+        self.classes.iter().flat_map(|class| {
+            class.positions.iter().map(|&position| (position as usize, class.weight))
+        })
+    }
+
+    /// The position of the member that ranks first for `key`; `None` when there is none.
+    #[inline]
+    pub(crate) fn first(&self, key: u64) -> Option<usize> {
+        let key = fold(mix(key));
+        let (mut winner, others) = self.classes.split_first()?;
+        let (mut at, hash) = highest(key, &winner.tags);
+        if !others.is_empty() {
+            let mut best = Contender::new(hash, winner.weight);
+            for class in others {
+                let (index, hash) = highest(key, &class.tags);
+                let contender = Contender::new(hash, class.weight);
+                if contender.beats(best) {
+                    (best, at, winner) = (contender, index, class);
+                }
+            }
+        }
+        winner.positions.get(at).map(|&position| position as usize)
+    }
+
+    /// The position of the member that ranks first for `key` among those that `admits`.
+    ///
+    /// `admits` is asked only of members that would be first so far: of the first alone when it is
+    /// admitted, and of a few when most are, even among thousands. It must give the same answer for
+    /// the same position while the call lasts.
+    #[inline]
+    pub(crate) fn first_where(
+        &self,
+        key: u64,
+        mut admits: impl FnMut(usize) -> bool,
+    ) -> Option<usize> {
+        let first = self.first(key)?;
+        if admits(first) { Some(first) } else { self.next_where(key, first, admits) }
+    }
+
+    #[cold]
+    fn next_where(
+        &self,
+        key: u64,
+        refused: usize,
+        mut admits: impl FnMut(usize) -> bool,
+    ) -> Option<usize> {
+        let key = fold(mix(key));
+        let mut best: Option<(usize, Contender)> = None;
+        for class in &self.classes {
+            // A member with a lower hash than this cannot be first any more.
+            let mut floor = 0;
+            for (&tag, &position) in class.tags.iter().zip(&class.positions) {
+                let (hash, position) = (finish(key ^ tag), position as usize);
+                if hash < floor || position == refused {
+                    continue;
+                }
+                let contender = Contender::new(hash, class.weight);
+                if best.is_some_and(|(_, best)| !contender.beats(best)) {
+                    floor = hash;
+                } else if admits(position) {
+                    floor = hash;
+                    best = Some((position, contender));
+                }
+            }
+        }
+        best.map(|(position, _)| position)
+    }
+}
+
+impl fmt::Debug for Ranking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ranking").field("members", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// The position of the member that ranks first for `key`, without a table: for a list of tags and
+/// weights that is asked once. The same as [`Ranking::first`].
+pub(crate) fn first_of(key: u64, members: impl IntoIterator<Item = (u64, u32)>) -> Option<usize> {
+    let key = mix(key);
+    let mut best: Option<(usize, Contender)> = None;
+    for (position, (tag, weight)) in members.into_iter().enumerate() {
+        let hash = mix(key ^ tag);
+        // Members of one weight need no logarithm.
+        let loses = |(_, best): (usize, Contender)| best.weight == weight && hash <= best.hash;
+        if weight == 0 || best.is_some_and(loses) {
+            continue;
+        }
+        let contender = Contender::new(hash, weight);
+        if best.is_none_or(|(_, best)| contender.beats(best)) {
+            best = Some((position, contender));
+        }
+    }
+    best.map(|(position, _)| position)
+}
+
+/// See [`Ranking::signature`]; for a list whose ranking is not made yet.
+pub(crate) fn signature(members: impl IntoIterator<Item = (u64, u32)>) -> u64 {
+    members
+        .into_iter()
+        .fold(0, |state, (tag, weight)| mix(mix(state ^ tag).wrapping_add(u64::from(weight) + 1)))
+}
+
+/// Index and hash of the member with the highest hash; key and tags are folded.
+#[inline]
+fn highest(key: u64, tags: &[u64]) -> (usize, u64) {
+    let mut best = (0, 0);
+    let mut offer = |index, tag| {
+        let hash = finish(key ^ tag);
+        if hash > best.1 {
+            best = (index, hash);
+        }
+    };
+    // Four at a time, so that the processor works on several hashes at once.
+    let (fours, rest) = tags.as_chunks::<4>();
+    let mut index = 0;
+    for &[a, b, c, d] in fours {
+        offer(index, a);
+        offer(index + 1, b);
+        offer(index + 2, c);
+        offer(index + 3, d);
+        index += 4;
+    }
+    for &tag in rest {
+        offer(index, tag);
+        index += 1;
+    }
+    best
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Contender {
+    hash: u64,
+    cost: u64,
+    weight: u32,
+}
+
+impl Contender {
+    fn new(hash: u64, weight: u32) -> Self {
+        Self { hash, cost: neg_log2(hash), weight }
+    }
+
+    /// By `weight / cost`, compared by multiplying out, then by the hash itself, which no two tags
+    /// share under one key. Among members of one weight the hash alone says the same, because the
+    /// cost never grows with it.
+    fn beats(self, other: Self) -> bool {
+        let ours = u128::from(self.weight) * u128::from(other.cost);
+        let theirs = u128::from(other.weight) * u128::from(self.cost);
+        ours > theirs || (ours == theirs && self.hash > other.hash)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::{
+        KeyHasher,
+        mixing::testing::{Numbers, members},
+    };
+
+    /// The whole rank of `key`, by asking for the first that has not been named yet.
+    fn rank(ranking: &Ranking, key: u64) -> Vec<usize> {
+        let mut named = Vec::new();
+        while let Some(next) = ranking.first_where(key, |position| !named.contains(&position)) {
+            named.push(next);
+        }
+        named
+    }
+
+    /// Some members with some weights, 0 among them.
+    fn some(numbers: &mut Numbers) -> Vec<(u64, u32)> {
+        let heaviest = [1, 2, 5, 1000][numbers.below(4)];
+        let len = numbers.below(40);
+        (0..len).map(|_| (numbers.next(), numbers.below(heaviest + 1) as u32)).collect()
+    }
+
+    #[test]
+    fn the_rank_never_changes() {
+        let ranking = Ranking::new(members([1, 2, 3, 1, 1]));
+        // `weight / -log2(u)` in floating point, by another implementation (Python).
+        let golden: [(&str, [usize; 5]); 8] = [
+            ("alice", [3, 4, 1, 2, 0]),
+            ("bob", [0, 2, 3, 1, 4]),
+            ("carol", [2, 0, 3, 1, 4]),
+            ("dave", [2, 1, 0, 4, 3]),
+            ("203.0.113.7", [2, 3, 0, 1, 4]),
+            ("", [2, 1, 0, 4, 3]),
+            ("42", [2, 1, 0, 3, 4]),
+            ("session-1", [2, 4, 1, 0, 3]),
+        ];
+        for (key, expected) in golden {
+            let key = KeyHasher::default().hash(key.as_bytes());
+            assert_eq!(rank(&ranking, key), expected);
+        }
+    }
+
+    #[test]
+    fn the_table_says_what_the_list_says() {
+        let mut numbers = Numbers(1);
+        for _ in 0..400 {
+            let members = some(&mut numbers);
+            let ranking = Ranking::new(members.iter().copied());
+            for _ in 0..20 {
+                let key = numbers.next() >> numbers.below(64);
+                let first = first_of(key, members.iter().copied());
+                assert_eq!(ranking.first(key), first, "key {key} among {members:?}");
+                assert_eq!(ranking.first_where(key, |_| true), first);
+                let up = numbers.next();
+                let alive = |at: usize| up >> at & 1 == 1;
+                let rest = members.iter().enumerate();
+                let rest = rest.map(|(at, &(tag, weight))| (tag, u32::from(alive(at)) * weight));
+                assert_eq!(ranking.first_where(key, alive), first_of(key, rest));
+            }
+        }
+    }
+
+    #[test]
+    fn everybody_with_a_weight_is_in_the_rank_once() {
+        let mut numbers = Numbers(2);
+        for _ in 0..200 {
+            let members = some(&mut numbers);
+            let ranking = Ranking::new(members.iter().copied());
+            let mut all = rank(&ranking, numbers.next());
+            all.sort_unstable();
+            let expected: Vec<_> = (0..members.len()).filter(|&at| members[at].1 > 0).collect();
+            assert_eq!(all, expected);
+            assert_eq!(ranking.len(), expected.len());
+        }
+        assert_eq!(Ranking::default().first(1), None);
+        assert_eq!(Ranking::new([(1, 0)]).first_where(1, |_| true), None);
+    }
+
+    #[test]
+    fn the_order_of_members_never_matters() {
+        let mut numbers = Numbers(3);
+        for _ in 0..200 {
+            let members = some(&mut numbers);
+            let mut shuffled: Vec<_> = members.iter().copied().enumerate().collect();
+            numbers.shuffle(&mut shuffled);
+            let (one, other) =
+                (Ranking::new(members), Ranking::new(shuffled.iter().map(|&(_, member)| member)));
+            for _ in 0..20 {
+                let key = numbers.next();
+                let ranked = rank(&other, key).into_iter().map(|at| shuffled[at].0);
+                assert_eq!(rank(&one, key), ranked.collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_moves_who_need_not_move() {
+        let mut numbers = Numbers(4);
+        for _ in 0..100 {
+            let members = some(&mut numbers);
+            let full = Ranking::new(members.iter().copied());
+            let Some(last) = members.len().checked_sub(1) else { continue };
+            let fewer = Ranking::new(members[..last].iter().copied());
+            for _ in 0..200 {
+                let key = numbers.next();
+                let (before, after) = (full.first(key), fewer.first(key));
+                assert!(before == after || before == Some(last), "only the last one's keys move");
+                let down = full.first_where(key, |at| at != last);
+                assert_eq!(down, after, "a failed member is as good as one that left");
+            }
+        }
+    }
+
+    #[test]
+    fn few_members_are_asked() {
+        let ranking = Ranking::new(members([1; 1000]));
+        let mut asked = 0;
+        for key in 0..1000 {
+            let first = ranking.first(key);
+            ranking.first_where(key, |at| {
+                asked += 1;
+                Some(at) != first
+            });
+        }
+        // The first, and then as many as set a record: the 999th harmonic number, 7.5.
+        assert!((7_500..9_500).contains(&asked), "{asked} questions for 1000 keys");
+    }
+
+    #[test]
+    fn the_signature_changes_with_the_list() {
+        let list = members([1, 2, 3]);
+        let of = |list: &[(u64, u32)]| Ranking::new(list.iter().copied()).signature();
+        let same = of(&list);
+        assert_eq!(same, of(&members([1, 2, 3])));
+        assert_eq!(same, signature(list.iter().copied()));
+        assert_ne!(same, of(&members([1, 2, 4])), "another weight");
+        assert_ne!(same, of(&members([1, 2])), "one less");
+        assert_ne!(same, of(&members([1, 2, 3, 0])), "one of weight 0 more");
+        assert_ne!(same, of(&[list[1], list[0], list[2]]), "other positions");
+        assert_ne!(of(&[]), of(&[(0, 0)]), "a tag of 0");
+    }
+}

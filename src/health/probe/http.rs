@@ -1,0 +1,219 @@
+//! `HttpProbe`: a request whose answer says whether a backend is well.
+
+use std::{fmt, ops::RangeInclusive, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header};
+use http_body::Body;
+use memchr::memmem;
+use tower_service::Service;
+
+use super::exchange::{MAX_ANSWER, exchange};
+use crate::{
+    error::{BoxError, ConfigError},
+    health::{Probe, ProbeBody},
+    id::BackendId,
+};
+
+/// Probes a backend by an HTTP request: it is well if the status is one of those that are expected,
+/// by default 200 to 399, and the body has what is expected in it, by default anything.
+///
+/// The answer must be complete in time, or at least the first 64 KiB of its body. The request has no
+/// body, and the `Host` of the backend unless told another one.
+///
+/// # Example
+///
+/// ```no_run
+/// # #[cfg(feature = "proxy")]
+/// # fn run(keys: tower_sticky::KeyRing) -> Result<(), tower_sticky::ConfigError> {
+/// use tower_sticky::{Backends, Health, HttpProbe, StickyLayer, affinity::Cookie, proxy::Upstream};
+///
+/// let backends = Backends::from_iter([("a", Upstream::new("http://10.0.0.1:8080")?)]);
+/// let probe = HttpProbe::get("/healthz").expect_status(200).expect_body("ok");
+/// let layer = StickyLayer::new(backends, Cookie::sealed("SERVER_ID", keys))
+///     .health(Health::new().probe(probe));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A service that wants another type of body gets it by [`map_body`](Self::map_body); a Router of
+/// Axum by `HttpProbe::get("/healthz").map_body(axum::body::Body::new)`.
+pub struct HttpProbe<B = ProbeBody> {
+    plan: Result<Plan, ConfigError>,
+    make_body: Arc<dyn Fn(ProbeBody) -> B + Send + Sync>,
+}
+
+#[derive(Debug, Clone)]
+struct Plan {
+    head: Request<()>,
+    statuses: RangeInclusive<u16>,
+    text: Option<Bytes>,
+}
+
+impl HttpProbe {
+    /// Asks for `path`, which begins with `/` and may have a query.
+    pub fn get(path: &str) -> Self {
+        Self::new(Method::GET, path)
+    }
+
+    /// As [`get`](Self::get), with the method `HEAD`.
+    pub fn head(path: &str) -> Self {
+        Self::new(Method::HEAD, path)
+    }
+
+    fn new(method: Method, path: &str) -> Self {
+        let wrong = || {
+            ConfigError::new(format!(
+                "{path:?} is not the path of a probe; it has to begin with '/', have no characters \
+                 but those of a URI, and no fragment"
+            ))
+        };
+        let uri = Some(path).filter(|path| path.starts_with('/') && !path.contains('#'));
+        let plan = uri.and_then(|path| path.parse::<Uri>().ok()).ok_or_else(wrong).map(|uri| {
+            let mut head = Request::new(());
+            (*head.method_mut(), *head.uri_mut()) = (method, uri);
+            let agent =
+                HeaderValue::from_static(concat!("tower-sticky/", env!("CARGO_PKG_VERSION")));
+            head.headers_mut().insert(header::USER_AGENT, agent);
+            Plan { head, statuses: 200..=399, text: None }
+        });
+        Self { plan, make_body: Arc::new(|body| body) }
+    }
+}
+
+impl<B> HttpProbe<B> {
+    /// The `Host` that is asked for; default the backend's own.
+    #[must_use]
+    pub fn host(self, host: &str) -> Self {
+        self.header("host", host)
+    }
+
+    /// Adds a header, in place of one of the same name.
+    #[must_use]
+    pub fn header(self, name: &str, value: &str) -> Self {
+        self.with(|plan| {
+            let name = name.parse::<HeaderName>().map_err(|_| {
+                ConfigError::new(format!("{name:?} is not a header name; a probe cannot send it"))
+            })?;
+            let value = HeaderValue::from_str(value).map_err(|_| {
+                ConfigError::new(format!(
+                    "the probe's header {name} has a value that is not one; use visible ASCII"
+                ))
+            })?;
+            plan.head.headers_mut().insert(name, value);
+            Ok(())
+        })
+    }
+
+    /// The one status that is expected.
+    #[must_use]
+    pub fn expect_status(self, status: u16) -> Self {
+        self.expect_statuses(status..=status)
+    }
+
+    /// The statuses that are expected; default 200 to 399.
+    #[must_use]
+    pub fn expect_statuses(self, statuses: RangeInclusive<u16>) -> Self {
+        self.with(|plan| {
+            if statuses.is_empty() || *statuses.end() < 200 || *statuses.start() > 599 {
+                return Err(ConfigError::new(format!(
+                    "no answer has a status of {} to {}; a probe can expect 200 to 599",
+                    statuses.start(),
+                    statuses.end()
+                )));
+            }
+            plan.statuses = statuses;
+            Ok(())
+        })
+    }
+
+    /// What has to occur in the first 64 KiB of the body, byte for byte; default nothing.
+    #[must_use]
+    pub fn expect_body(self, text: impl AsRef<[u8]>) -> Self {
+        let text = Bytes::copy_from_slice(text.as_ref());
+        self.with(|plan| {
+            if plan.head.method() == Method::HEAD {
+                return Err(ConfigError::new(
+                    "a HEAD probe cannot expect a body; its answer has none: use HttpProbe::get",
+                ));
+            }
+            plan.text = Some(text);
+            Ok(())
+        })
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Plan) -> Result<(), ConfigError>) -> Self {
+        if let Ok(plan) = &mut self.plan
+            && let Err(error) = change(plan)
+        {
+            self.plan = Err(error);
+        }
+        self
+    }
+}
+
+impl HttpProbe {
+    /// Makes the requests' bodies what the service wants, for example with `axum::body::Body::new`.
+    #[must_use]
+    pub fn map_body<B>(
+        self,
+        make_body: impl Fn(ProbeBody) -> B + Send + Sync + 'static,
+    ) -> HttpProbe<B> {
+        HttpProbe { plan: self.plan, make_body: Arc::new(make_body) }
+    }
+}
+
+impl<S, B, RB> Probe<S> for HttpProbe<B>
+where
+    S: Service<Request<B>, Response = Response<RB>> + Send,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    B: Send + 'static,
+    RB: Body<Data = Bytes> + Send,
+    RB::Error: Into<BoxError>,
+{
+    async fn probe(&self, service: S, _: &BackendId) -> Result<(), BoxError> {
+        let plan = self.plan.as_ref().map_err(Clone::clone)?;
+        let request = plan.head.clone().map(|()| (self.make_body)(ProbeBody::default()));
+        let answer = exchange(service, request).await?;
+        let (first, last) = (plan.statuses.start(), plan.statuses.end());
+        if !plan.statuses.contains(&answer.status.as_u16()) {
+            let expected = if first == last { String::new() } else { format!(" to {last}") };
+            return Err(format!("it answered {}, not {first}{expected}", answer.status).into());
+        }
+        match &plan.text {
+            Some(text) if memmem::find(&answer.body, text).is_none() => {
+                let read = if answer.body.len() == MAX_ANSWER { " within 64 KiB" } else { "" };
+                let text = String::from_utf8_lossy(text);
+                Err(format!("it answered {}, but without {text:?}{read}", answer.status).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        self.plan.as_ref().map(|_| ()).map_err(Clone::clone)
+    }
+}
+
+impl<B> Clone for HttpProbe<B> {
+    fn clone(&self) -> Self {
+        Self { plan: self.plan.clone(), make_body: self.make_body.clone() }
+    }
+}
+
+impl<B> fmt::Debug for HttpProbe<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut probe = f.debug_struct("HttpProbe");
+        match &self.plan {
+            // Its headers may be secret.
+            Ok(plan) => probe
+                .field("method", plan.head.method())
+                .field("uri", plan.head.uri())
+                .field("statuses", &plan.statuses)
+                .field("text", &plan.text),
+            Err(error) => probe.field("error", error),
+        };
+        probe.finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,111 @@
+//! What a probe is.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use crate::{
+    error::{BoxError, ConfigError},
+    id::BackendId,
+};
+
+/// Asks a backend for a sign of life, through its own service.
+///
+/// A closure that takes the service and the backend's id is one:
+///
+/// ```
+/// # #[derive(Clone)] struct Database;
+/// # impl Database { async fn ping(&self) -> Result<(), std::io::Error> { Ok(()) } }
+/// use tower_sticky::{BackendId, Health};
+///
+/// let health = Health::new().probe(|database: Database, _: BackendId| async move {
+///     database.ping().await
+/// });
+/// ```
+///
+/// See [`Health::probe`](crate::Health::probe) for when it is asked and what follows.
+pub trait Probe<S>: Send + Sync + 'static {
+    /// Asks once. An error is a failed probe, with its text for people to read
+    /// ([`BackendStatus::probe_failure`](crate::BackendStatus::probe_failure)); so is a panic, and
+    /// an answer that takes longer than [`Health::probe_timeout`](crate::Health::probe_timeout):
+    /// then the future is dropped.
+    ///
+    /// The service is a clone that has just said that it is ready, so it may be called once. It should
+    /// be dropped before the future ends, as it may hold a permit.
+    fn probe(
+        &self,
+        service: S,
+        backend: &BackendId,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send;
+
+    /// Whether it can work at all; asked when a layer is given it. Default: it can.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration cannot work.
+    fn check(&self) -> Result<(), ConfigError> {
+        Ok(())
+    }
+
+    #[doc(hidden)]
+    fn is_none(&self) -> bool {
+        false
+    }
+}
+
+impl<S, F, A, E> Probe<S> for F
+where
+    S: Send,
+    F: Fn(S, BackendId) -> A + Send + Sync + 'static,
+    A: Future<Output = Result<(), E>> + Send,
+    E: Into<BoxError>,
+{
+    async fn probe(&self, service: S, backend: &BackendId) -> Result<(), BoxError> {
+        self(service, backend.clone()).await.map_err(Into::into)
+    }
+}
+
+/// No probe: the default of [`Health`](crate::Health).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NoProbe;
+
+impl<S: Send> Probe<S> for NoProbe {
+    async fn probe(&self, _: S, _: &BackendId) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    fn is_none(&self) -> bool {
+        true
+    }
+}
+
+/// Any probe of services of type `S`.
+pub(crate) struct AnyProbe<S>(Arc<dyn Erased<S>>);
+
+pub(super) trait Erased<S>: Send + Sync {
+    fn probe<'a>(&'a self, service: S, backend: &'a BackendId) -> Asking<'a>;
+}
+
+pub(super) type Asking<'a> = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + 'a>>;
+
+impl<S: 'static, P: Probe<S>> Erased<S> for P {
+    fn probe<'a>(&'a self, service: S, backend: &'a BackendId) -> Asking<'a> {
+        Box::pin(Probe::probe(self, service, backend))
+    }
+}
+
+impl<S: 'static> AnyProbe<S> {
+    /// Checks it; `None` when it is [`NoProbe`].
+    pub(crate) fn new<P: Probe<S>>(probe: P) -> Result<Option<Self>, ConfigError> {
+        probe.check()?;
+        Ok((!probe.is_none()).then(|| Self(Arc::new(probe))))
+    }
+
+    pub(crate) fn probe<'a>(&'a self, service: S, backend: &'a BackendId) -> Asking<'a> {
+        self.0.probe(service, backend)
+    }
+}
+
+impl<S> Clone for AnyProbe<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}

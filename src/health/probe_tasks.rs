@@ -1,0 +1,265 @@
+//! The tasks that probe: one per backend, so that one that hangs delays no other.
+
+use std::{
+    collections::HashMap,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::{Arc, Weak},
+    task::Poll,
+};
+
+use tokio::{
+    task::AbortHandle,
+    time::{Instant, sleep, timeout},
+};
+use tower_service::Service;
+
+use super::{AnyProbe, Settings};
+use crate::{
+    error::{BoxError, Refusal, Shortage},
+    pool::{BackendState, Cause, Members, Mode, Pool},
+    util::Chance,
+};
+
+/// All tasks of a pool. They end when it is dropped.
+pub(super) struct Watches<S> {
+    probe: AnyProbe<S>,
+    settings: Settings,
+    seed: u64,
+    tasks: HashMap<u64, Watch>,
+    /// The members that the tasks are for.
+    seen: Weak<Members<S>>,
+}
+
+/// One task; it ends when this is dropped.
+struct Watch {
+    state: Arc<BackendState>,
+    generation: u64,
+    task: AbortHandle,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl<S> Watches<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    pub(super) fn new(probe: AnyProbe<S>, settings: Settings) -> Self {
+        let seed = settings.seed.unwrap_or_else(|| Chance::new().next());
+        Self { probe, settings, seed, tasks: HashMap::new(), seen: Weak::new() }
+    }
+
+    /// Has every backend that is there probed, as the service that it has now, and no other.
+    pub(super) fn follow<Req>(&mut self, pool: &Arc<Pool<S>>)
+    where
+        S: Service<Req>,
+        Req: 'static,
+    {
+        let members = pool.load().members.clone();
+        if std::ptr::eq(self.seen.as_ptr(), Arc::as_ptr(&members)) {
+            return;
+        }
+        self.seen = Arc::downgrade(&members);
+        let remote = || {
+            let all = members.index.states().iter().zip(&members.services);
+            all.filter_map(|(state, service)| service.is_some().then_some(state))
+        };
+        let mut before = std::mem::take(&mut self.tasks);
+        for state in remote() {
+            let generation = state.sources().generation;
+            let same = before
+                .remove(&state.tag)
+                .filter(|watch| Arc::ptr_eq(&watch.state, state) && watch.generation == generation);
+            let watch = same.unwrap_or_else(|| {
+                let task = Task {
+                    pool: Arc::downgrade(pool),
+                    state: state.clone(),
+                    generation,
+                    probe: self.probe.clone(),
+                    settings: self.settings,
+                    chance: Chance::seeded(self.seed ^ state.tag),
+                };
+                let task = tokio::spawn(task.run::<Req>()).abort_handle();
+                Watch { state: state.clone(), generation, task }
+            });
+            self.tasks.insert(state.tag, watch);
+        }
+    }
+}
+
+struct Task<S> {
+    pool: Weak<Pool<S>>,
+    state: Arc<BackendState>,
+    /// Of the service that is probed: what is found out about it is not said of the next one.
+    generation: u64,
+    probe: AnyProbe<S>,
+    settings: Settings,
+    chance: Chance,
+}
+
+impl<S> Task<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    async fn run<Req>(self)
+    where
+        S: Service<Req>,
+    {
+        // Not all at the same moment, but soon.
+        let interval = self.settings.probe_interval;
+        sleep((interval / 4).mul_f64(self.part())).await;
+        loop {
+            let mut wait = interval;
+            if self.state.mode() != Mode::Disabled {
+                let Some(service) = self.service() else {
+                    return;
+                };
+                let began = Instant::now();
+                let result = ask::<S, Req>(&self, service).await;
+                let Some(pool) = self.pool.upgrade() else {
+                    return;
+                };
+                if let Some(result) = result {
+                    self.note(&pool, result, began);
+                }
+                if self.is_in_doubt() {
+                    wait = interval / 4;
+                }
+            }
+            sleep(wait.mul_f64(0.9 + 0.2 * self.part())).await;
+        }
+    }
+
+    /// By chance from 0 to 1.
+    fn part(&self) -> f64 {
+        self.chance.next() as f64 / u64::MAX as f64
+    }
+
+    /// A clone of the backend's service; nothing that would keep the pool.
+    fn service(&self) -> Option<S> {
+        let pool = self.pool.upgrade()?;
+        let snapshot = pool.load();
+        let members = &snapshot.members;
+        let position = members.index.position(self.state.tag)?;
+        members.services.get(position)?.clone()
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        let sources = self.state.sources();
+        let suspect = !sources.evidence.is_quiet() && !sources.active.is_down();
+        suspect || sources.active.is_in_doubt()
+    }
+
+    /// Takes the result of a probe that `began` then in.
+    fn note(&self, pool: &Pool<S>, result: Result<(), ProbeFailure>, began: Instant) {
+        let Settings { rise, fall, ejection, connect_failures, .. } = self.settings;
+        let (now, backoff) = (Instant::now(), self.settings.backoff(self.state.tag));
+        if let Err(failure) = &result {
+            tracing::debug!(backend = %self.state.id, error = failure.text, "a probe failed");
+        }
+        pool.update(&self.state, Cause::Probe, |sources| {
+            if sources.generation != self.generation {
+                return;
+            }
+            let evidence = &mut sources.evidence;
+            match result {
+                Ok(()) => {
+                    // One that was under way when the evidence was found says nothing about it.
+                    evidence.heard(evidence.failed().is_none_or(|failed| failed <= began), now);
+                    // Back after the probes had it down, or on trial: that also ends what its answers
+                    // have brought upon it.
+                    if sources.active.passed(rise) || evidence.ejection.is_on_trial() {
+                        evidence.ejection.reinstate(now);
+                    }
+                }
+                Err(ProbeFailure { text, refusal }) => {
+                    if let Some(refusal) = refusal {
+                        evidence.refused(refusal, None, connect_failures, &backoff, now);
+                    }
+                    sources.active.failed(fall, text, now);
+                    // While the probes have it down no trial is needed.
+                    if evidence.ejection.is_on_trial() && !sources.active.is_down() {
+                        evidence.ejection.eject(ejection, now);
+                    }
+                }
+            }
+        });
+        // The end of an ejection, and the time of a redial, are what the driver has to know.
+        if self.state.is_noted() {
+            pool.wake.notify_one();
+        }
+    }
+}
+
+/// What a failed probe said.
+struct ProbeFailure {
+    text: String,
+    /// It found no connection.
+    refusal: Option<Refusal>,
+}
+
+impl ProbeFailure {
+    fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), refusal: None }
+    }
+
+    fn of(error: &BoxError) -> Self {
+        Self { text: describe(error), refusal: Refusal::in_chain(error) }
+    }
+}
+
+/// Probes once. `None` is no result: the service, or this machine, had no room.
+async fn ask<S, Req>(task: &Task<S>, mut service: S) -> Option<Result<(), ProbeFailure>>
+where
+    S: Service<Req> + Send + 'static,
+{
+    let limit = task.settings.probe_timeout;
+    let asking = async {
+        let ready = poll_fn(|cx| service.poll_ready(cx).map_err(drop));
+        match timeout(limit, ready).await {
+            Err(_) => return None,
+            Ok(Err(())) => {
+                return Some(Err(ProbeFailure::new("its service failed to become ready")));
+            }
+            Ok(Ok(())) => {}
+        }
+        let probing = task.probe.probe(service, &task.state.id);
+        match timeout(limit, probing).await {
+            // Without a connection there was no probe.
+            Ok(Err(error)) if Shortage::in_chain(error.as_ref()).is_some() => None,
+            Ok(result) => Some(result.map_err(|error| ProbeFailure::of(&error))),
+            Err(_) => Some(Err(ProbeFailure::new(format!("it did not answer within {limit:?}")))),
+        }
+    };
+    let asked = unpanicked(asking).await;
+    asked.unwrap_or_else(|| Some(Err(ProbeFailure::new("the probe panicked"))))
+}
+
+/// What `future` returns, or `None` if it panics: what a probe does is no business of the task's.
+async fn unpanicked<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+        Ok(poll) => poll.map(Some),
+        Err(_) => Poll::Ready(None),
+    })
+    .await
+}
+
+/// The error with its causes, as far as they say more.
+fn describe(error: &BoxError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,7 @@
+//! The names of backends and of sessions.
+
+pub(crate) mod backend;
+mod session;
+
+pub(crate) use self::backend::MAX_ID_LEN;
+pub use self::{backend::BackendId, session::SessionId};

@@ -1,0 +1,78 @@
+//! From what the health sources say to what a request meets.
+
+use tokio::time::Instant;
+
+use super::{Active, Evidence, State};
+
+/// The health that a request meets, from all sources together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gate {
+    Ready,
+    Busy,
+    /// There is evidence against it.
+    Suspect,
+    Down,
+}
+
+impl Gate {
+    /// Whether nothing is held against it.
+    pub(crate) fn is_well(self) -> bool {
+        matches!(self, Self::Ready | Self::Busy)
+    }
+
+    /// The health shown to people.
+    pub(crate) fn state(self) -> State {
+        match self {
+            Self::Ready => State::Ready,
+            Self::Busy => State::Busy,
+            Self::Suspect => State::Suspect,
+            Self::Down => State::Down,
+        }
+    }
+}
+
+/// What the readiness poll saw last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Readiness {
+    #[default]
+    Ready,
+    Busy,
+    Failed,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Sources {
+    pub(crate) readiness: Readiness,
+    pub(crate) evidence: Evidence,
+    pub(crate) active: Active,
+    /// Grows with each service that the backend is given.
+    pub(crate) generation: u64,
+}
+
+impl Sources {
+    /// The backend has another service, of which nothing is known.
+    pub(crate) fn forget(&mut self) {
+        // The looks are numbered on: the result of one that is under way is of no interest.
+        let mut looks = std::mem::take(&mut self.evidence.looks);
+        looks.forget();
+        *self = Self { generation: self.generation.wrapping_add(1), ..Self::default() };
+        self.evidence.looks = looks;
+    }
+
+    /// The health that all sources together make.
+    pub(super) fn gate(&self) -> Gate {
+        match self.readiness {
+            _ if self.active.is_down() => Gate::Down,
+            Readiness::Failed => Gate::Suspect,
+            _ if self.evidence.is_suspect() => Gate::Suspect,
+            Readiness::Busy => Gate::Busy,
+            Readiness::Ready => Gate::Ready,
+        }
+    }
+
+    /// Since when the backend has been out of reach: its connections are refused, or its probes have it
+    /// down.
+    pub(crate) fn outage(&self) -> Option<Instant> {
+        [self.evidence.outage(), self.active.fell()].into_iter().flatten().min()
+    }
+}

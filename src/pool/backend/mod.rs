@@ -1,0 +1,26 @@
+//! One backend: what is known of it, what the operator wants of it, and what it is doing.
+
+mod drain;
+mod entered;
+mod latency;
+mod mode;
+mod options;
+#[cfg(any(feature = "discover", feature = "dns"))]
+mod owner;
+mod requests;
+mod state;
+mod streams;
+
+#[cfg(any(feature = "discover", feature = "dns"))]
+pub(crate) use self::owner::Owner;
+pub use self::{
+    drain::{DrainEnd, DrainReport, DrainSignal},
+    mode::{Mode, State},
+    options::BackendOptions,
+};
+pub(crate) use self::{
+    drain::{Phase, Plan},
+    entered::Entered,
+    state::BackendState,
+    streams::StreamId,
+};

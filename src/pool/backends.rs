@@ -1,0 +1,382 @@
+//! The handle through which a pool is seen and changed.
+
+use std::{fmt, net::SocketAddr, sync::Arc};
+
+use super::{
+    BackendOptions, BackendState, BackendStatus, Mode, Pool, PoolError, PoolStatus,
+    shared::{check_free, position},
+    snapshot::Members,
+};
+use crate::{error::ConfigError, id::BackendId, pool::Events, util::lock};
+
+/// The set of backends behind a layer: a handle that is cheap to clone, and through which the set
+/// can be changed at run time, under traffic.
+///
+/// A change affects the requests that come after it. Requests that are under way finish on the
+/// backend that was chosen for them, even when it is removed. Nobody moves when a backend joins.
+///
+/// # Example
+///
+/// ```
+/// use tower_sticky::{Backends, Mode};
+///
+/// // Any clonable Tower service will do; here two functions.
+/// let serve = |name: &'static str| {
+///     tower::service_fn(move |_: http::Request<String>| async move {
+///         Ok::<_, std::convert::Infallible>(http::Response::new(name.to_owned()))
+///     })
+/// };
+/// let backends = Backends::from_iter([("a", serve("a")), ("b", serve("b"))]);
+///
+/// backends.set_weight("a", 3)?;
+/// backends.set_mode("b", Mode::Draining)?;
+/// for backend in backends.snapshot().backends {
+///     println!("{} is {} and {}", backend.id, backend.state, backend.mode);
+/// }
+/// # Ok::<(), tower_sticky::PoolError>(())
+/// ```
+pub struct Backends<S> {
+    pool: Arc<Pool<S>>,
+}
+
+impl<S> Backends<S> {
+    /// An empty pool, named `default`.
+    pub fn new() -> Self {
+        Self::named("default")
+    }
+
+    /// An empty pool with a name of its own. The name is bound into every sealed token: a token of
+    /// one pool is worth nothing at another, even under the same keys.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { pool: Arc::new(Pool::new(name.into())) }
+    }
+
+    /// The pool's name.
+    pub fn name(&self) -> &str {
+        &self.pool.name
+    }
+
+    /// How many backends there are.
+    pub fn len(&self) -> usize {
+        self.pool.load().index().states().len()
+    }
+
+    /// Whether there is no backend.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The backends with their status, and what became of all requests so far.
+    pub fn snapshot(&self) -> PoolStatus {
+        let snapshot = self.pool.load();
+        let members = &snapshot.members;
+        let backends = members
+            .index
+            .states()
+            .iter()
+            .zip(&members.services)
+            .map(|(state, service)| self.status(state, service.is_none()))
+            .collect();
+        PoolStatus { backends, stats: self.pool.counters.stats() }
+    }
+
+    /// The backends with their status, in the order in which they joined.
+    pub fn iter(&self) -> impl Iterator<Item = BackendStatus> + use<S> {
+        self.snapshot().backends.into_iter()
+    }
+
+    /// The status of one backend.
+    pub fn get(&self, id: &str) -> Option<BackendStatus> {
+        let snapshot = self.pool.load();
+        let position = snapshot.index().position_of(id.as_bytes())?;
+        let members = &snapshot.members;
+        Some(self.status(&members.index.states()[position], members.services[position].is_none()))
+    }
+
+    /// Sets the share of new sessions that a backend gets, relative to the others. With 0 it keeps
+    /// its sessions and takes no new ones. Default 1.
+    ///
+    /// # Errors
+    ///
+    /// When no backend has this id.
+    pub fn set_weight(&self, id: &str, weight: u32) -> Result<(), PoolError> {
+        self.change_state(id, |state| self.pool.enter_weight(state, weight))
+    }
+
+    /// Sets what the operator wants of a backend. To drain one until its sessions have ended, or until
+    /// a deadline, see [`drain`](Self::drain), which this cancels.
+    ///
+    /// A backend that is disabled or drained, and has no request in flight any more, gets none: then it
+    /// can be stopped. Requests that were on their way to it go elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// When no backend has this id.
+    pub fn set_mode(&self, id: &str, mode: Mode) -> Result<(), PoolError> {
+        self.change_state(id, |state| self.pool.enter_mode(state, mode))
+    }
+
+    /// Sets the most requests that a backend may have in flight, each counted until its response's
+    /// body has ended; 0 for no limit, which is the default. The limit wins over affinity: one token
+    /// may be replayed by many.
+    ///
+    /// Requests beyond it wait, as the layer's [`on_busy`](crate::StickyLayer::on_busy) says. The
+    /// sessions take turns, and each session's requests are served in the order in which they came: one
+    /// that waits alone is served after at most one request of each other session. Sessions that
+    /// cannot be told apart count as one: those with plain tokens, and all new ones without a key.
+    ///
+    /// A new limit counts the requests that are in flight under the old one. When it is higher, as
+    /// many of those that wait as now fit are served at once; when it is lower, those in flight finish
+    /// and none takes their place until there are fewer. Only requests that came while there was no
+    /// limit are never counted.
+    ///
+    /// # Errors
+    ///
+    /// When no backend has this id.
+    pub fn set_limit(&self, id: &str, max_in_flight: usize) -> Result<(), PoolError> {
+        // Nobody chooses by it, so there is nothing to publish; and it may wake some who wait, which is
+        // foreign code, and never done under a lock.
+        let snapshot = self.pool.load();
+        snapshot.index().states()[position(&snapshot, id)?].set_limit(max_in_flight);
+        Ok(())
+    }
+
+    /// Sets whether a backend takes sessions only when no other backend is up.
+    ///
+    /// # Errors
+    ///
+    /// When no backend has this id.
+    pub fn set_backup(&self, id: &str, backup: bool) -> Result<(), PoolError> {
+        self.change_state(id, |state| state.set_backup(backup))
+    }
+
+    /// Sets where a backend is; `None` for nowhere.
+    ///
+    /// # Errors
+    ///
+    /// When no backend has this id.
+    pub fn set_zone(&self, id: &str, zone: Option<&str>) -> Result<(), PoolError> {
+        self.change_state(id, |state| state.set_zone(zone.map(str::to_owned)))
+    }
+
+    /// Sets the zone in which this program runs: its backends are asked first to take a new session,
+    /// and those of other zones when none of them is ready. `None`, the default, prefers nobody.
+    ///
+    /// Sessions hold across zones, and where a key decides, zones mean nothing: all gateways have to
+    /// agree.
+    pub fn set_own_zone(&self, zone: Option<&str>) {
+        let _changing = lock(&self.pool.changing);
+        self.pool.own_zone.store(zone.map(|zone| Arc::new(zone.to_owned())));
+        self.pool.publish(self.pool.load().members.clone());
+    }
+
+    /// Sets how to make a new service for a backend whose service has failed for good: in Tower an
+    /// error of `poll_ready` is final for that instance. The hook is asked by the readiness poll,
+    /// once per interval while the backend is down for that reason; `None` means not now.
+    pub fn rebuild_with<F>(&self, rebuild: F)
+    where
+        F: Fn(&BackendId) -> Option<S> + Send + Sync + 'static,
+    {
+        *lock(&self.pool.rebuild) = Some(Arc::new(rebuild));
+    }
+
+    /// What happens to the pool from now on: health, modes, membership, moves.
+    pub fn events(&self) -> Events {
+        self.pool.events.listen()
+    }
+
+    /// Changes what is said of one backend.
+    fn change_state(&self, id: &str, change: impl FnOnce(&BackendState)) -> Result<(), PoolError> {
+        let _changing = lock(&self.pool.changing);
+        let snapshot = self.pool.load();
+        change(&snapshot.index().states()[position(&snapshot, id)?]);
+        self.pool.publish(snapshot.members.clone());
+        Ok(())
+    }
+
+    fn status(&self, state: &BackendState, local: bool) -> BackendStatus {
+        let window = self.pool.window(None);
+        let sessions = self.pool.session_count(state, window);
+        BackendStatus { sessions, ..BackendStatus::new(state, window, local) }
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool<S>> {
+        &self.pool
+    }
+}
+
+impl<S: Clone> Backends<S> {
+    /// Makes a pool named `default` of backends with their ids.
+    ///
+    /// # Errors
+    ///
+    /// When an id is not one (see [`BackendId`]) or occurs twice.
+    pub fn try_from_iter<I, T>(backends: I) -> Result<Self, ConfigError>
+    where
+        I: IntoIterator<Item = (T, S)>,
+        T: AsRef<str>,
+    {
+        let pool = Self::new();
+        let mut members = Members::default();
+        for (id, service) in backends {
+            let state = BackendState::new(BackendId::new(id)?);
+            check_free(&members, &state)?;
+            members.push(Arc::new(state), Some(service));
+        }
+        pool.pool.publish(Arc::new(members));
+        Ok(pool)
+    }
+
+    /// Adds a backend. It takes new sessions from now on; nobody moves to it. When one with this id
+    /// was removed and still has requests in flight, its counters go on.
+    ///
+    /// # Errors
+    ///
+    /// When the id is not one, or is taken: then see [`replace`](Self::replace).
+    pub fn insert(&self, id: impl AsRef<str>, service: S) -> Result<(), PoolError> {
+        self.insert_with(id, service, BackendOptions::new())
+    }
+
+    /// Adds a backend with a weight, a limit, as a backup, or in a zone.
+    ///
+    /// # Errors
+    ///
+    /// As [`insert`](Self::insert).
+    pub fn insert_with(
+        &self,
+        id: impl AsRef<str>,
+        service: S,
+        options: BackendOptions,
+    ) -> Result<(), PoolError> {
+        let state = BackendState::new(BackendId::new(id)?);
+        state.set(&options);
+        self.pool.insert(state, Some(service))
+    }
+
+    /// Gives the backend `id` another service, for example at a new address, and returns the old
+    /// one. Its sessions stay, its counters go on, and what was known of its health is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// When no backend has this id, or when it is the local node.
+    pub fn replace(&self, id: &str, service: S) -> Result<S, PoolError> {
+        self.pool.replace(id, service)
+    }
+
+    /// Says that a backend is reached at another address now, though it is the same service: for example
+    /// because its name has moved. What its sessions had at the old address they may not have at the new
+    /// one, so each begins a new [epoch](crate::SessionInfo::epoch) with its next request, and
+    /// [events](Self::events) tell of it.
+    ///
+    /// # Errors
+    ///
+    /// When no backend has this id.
+    pub fn address_changed(
+        &self,
+        id: &str,
+        from: SocketAddr,
+        to: SocketAddr,
+    ) -> Result<(), PoolError> {
+        self.pool.address_changed(id, from, to)
+    }
+
+    /// What tells the pool that the backend `id` is reached at another address, to be given to the service
+    /// that finds that out. It does not keep the pool alive, and does nothing when the backend has left.
+    ///
+    /// ```
+    /// # #[cfg(feature = "proxy")]
+    /// # fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_sticky::{Backends, proxy::Upstream};
+    ///
+    /// let backends = Backends::new();
+    /// let upstream = Upstream::new("http://cart.internal:8080")?
+    ///     .on_address_change(backends.address_listener("cart"));
+    /// backends.insert("cart", upstream)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn address_listener(
+        &self,
+        id: &str,
+    ) -> impl Fn(SocketAddr, SocketAddr) + Send + Sync + use<S>
+    where
+        S: Send + Sync,
+    {
+        let (pool, id) = (Arc::downgrade(&self.pool), id.to_owned());
+        move |from, to| {
+            if let Some(pool) = pool.upgrade()
+                && pool.address_changed(&id, from, to).is_err()
+            {
+                tracing::debug!(%id, %from, %to, "a backend that has left changed its address");
+            }
+        }
+    }
+
+    /// Removes a backend and returns its service. Requests in flight finish on it; its sessions are
+    /// placed anew when they come back.
+    ///
+    /// # Errors
+    ///
+    /// When no backend has this id.
+    pub fn remove(&self, id: &str) -> Result<Option<S>, PoolError> {
+        let _changing = lock(&self.pool.changing);
+        let snapshot = self.pool.load();
+        let position = position(&snapshot, id)?;
+        let mut members = Members::clone(&snapshot.members);
+        let (state, service) = members.remove(position);
+        self.pool.departed.remember([&state]);
+        self.pool.publish(Arc::new(members));
+        self.pool.has_left(&state);
+        Ok(service)
+    }
+
+    /// Makes the local node a member, if it is not one yet: the service that stood for it, if any,
+    /// gives way to the layer's inner service.
+    pub(crate) fn insert_local(&self, id: &BackendId) {
+        let pool = &self.pool;
+        let _changing = lock(&pool.changing);
+        let snapshot = pool.load();
+        let mut members = Members::clone(&snapshot.members);
+        match snapshot.index().position(id.tag()) {
+            Some(position) => members.services[position] = None,
+            None => members.push(Arc::new(BackendState::new(id.clone())), None),
+        }
+        pool.publish(Arc::new(members));
+    }
+}
+
+/// Makes a pool of backends with their ids, for ids that are known when the program is written.
+///
+/// # Panics
+///
+/// When an id is not one or occurs twice; [`Backends::try_from_iter`] returns an error instead.
+impl<T: AsRef<str>, S: Clone> FromIterator<(T, S)> for Backends<S> {
+    fn from_iter<I: IntoIterator<Item = (T, S)>>(backends: I) -> Self {
+        match Self::try_from_iter(backends) {
+            Ok(pool) => pool,
+            #[expect(clippy::panic, reason = "documented; there is a way that returns the error")]
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+impl<S> Clone for Backends<S> {
+    fn clone(&self) -> Self {
+        Self { pool: self.pool.clone() }
+    }
+}
+
+impl<S> Default for Backends<S> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> fmt::Debug for Backends<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backends")
+            .field("name", &self.pool.name)
+            .field("backends", &self.pool.load().index().states())
+            .finish()
+    }
+}

@@ -1,0 +1,151 @@
+//! Changes of a pool by a feed, which touches only the backends that it brought itself.
+
+use std::{fmt, sync::Arc};
+
+use super::{BackendState, Mode, Owner, Pool, shared::check_free, snapshot::Members};
+use crate::{id::BackendId, pool::Event, util::lock};
+
+/// What a backend is to a feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// There is no backend with this id.
+    Free,
+    /// The feed brought it.
+    Mine,
+    /// A feed brought it that has ended.
+    Orphan,
+    /// It was inserted by hand or by another feed.
+    Foreign,
+    /// It is the local node.
+    Local,
+}
+
+/// One change that a feed wants.
+#[derive(Debug)]
+pub(crate) struct Change<S> {
+    pub(crate) id: BackendId,
+    pub(crate) what: What<S>,
+}
+
+pub(crate) enum What<S> {
+    /// The backend joins, or gets another service, and another weight if one is given.
+    Put { service: S, weight: Option<u32> },
+    /// The backend gets another weight.
+    #[cfg(feature = "dns")]
+    Weight(u32),
+    /// The backend gets another mode.
+    Mode(Mode),
+    /// The backend leaves.
+    Remove,
+}
+
+impl<S> fmt::Debug for What<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Put { .. } => "Put",
+            #[cfg(feature = "dns")]
+            Self::Weight(_) => "Weight",
+            Self::Mode(_) => "Mode",
+            Self::Remove => "Remove",
+        })
+    }
+}
+
+/// A change that was not made, and why.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) id: BackendId,
+    pub(crate) why: String,
+}
+
+impl<S: Clone> Pool<S> {
+    /// Makes the changes of one feed, all of them visible at once. Those that would touch the backend
+    /// of another are left out; of these, what would have brought a backend is returned.
+    pub(crate) fn apply(&self, owner: &Owner, changes: Vec<Change<S>>) -> Vec<Refused> {
+        let _changing = lock(&self.changing);
+        let mut members = Members::clone(&self.load().members);
+        let mut refused = Vec::new();
+        let (mut left, mut replaced) = (Vec::new(), Vec::new());
+        for Change { id, what } in changes {
+            let standing = standing(&members, owner, &id);
+            let position = members.index.position_of(id.as_str().as_bytes());
+            match (what, standing, position) {
+                (What::Put { service, weight }, Standing::Free, _) => {
+                    let fresh = BackendState::new(id);
+                    fresh.set_weight(weight.unwrap_or(1));
+                    fresh.set_owner(owner.mark());
+                    // Two ids may share a hash.
+                    if let Err(error) = check_free(&members, &fresh) {
+                        refused.push(Refused { id: fresh.id, why: error.to_string() });
+                        continue;
+                    }
+                    let backend = fresh.id.clone();
+                    let state = self.departed.recall(fresh);
+                    self.begin_slowly(&state);
+                    replaced.push(state.clone());
+                    members.push(state, Some(service));
+                    self.events.publish(|| Event::Joined { backend });
+                }
+                (
+                    What::Put { service, weight },
+                    Standing::Mine | Standing::Orphan,
+                    Some(position),
+                ) => {
+                    members.services[position] = Some(service);
+                    let state = &members.index.states()[position];
+                    state.set_owner(owner.mark());
+                    self.forget_health(state);
+                    replaced.push(state.clone());
+                    if let Some(weight) = weight {
+                        self.enter_weight(state, weight);
+                    }
+                }
+                (What::Put { .. }, Standing::Foreign, _) => {
+                    let why = "the id is taken by a backend that this feed did not bring; remove \
+                               that one, or give one of them another id";
+                    refused.push(Refused { id, why: why.to_owned() });
+                }
+                #[cfg(feature = "dns")]
+                (What::Weight(weight), Standing::Mine, Some(position)) => {
+                    self.enter_weight(&members.index.states()[position], weight);
+                }
+                (What::Mode(mode), Standing::Mine, Some(position)) => {
+                    self.enter_mode(&members.index.states()[position], mode);
+                }
+                (What::Remove, Standing::Mine, Some(position)) => {
+                    let state = members.remove(position).0;
+                    self.has_left(&state);
+                    left.push(state);
+                }
+                // The local node serves itself, and what is not ours is left alone.
+                _ => {}
+            }
+        }
+        self.departed.remember(&left);
+        self.publish(Arc::new(members));
+        replaced.iter().for_each(|state| state.renew());
+        refused
+    }
+}
+
+#[cfg(feature = "dns")]
+impl<S> Pool<S> {
+    /// What the backend `id` is to `owner` now.
+    pub(crate) fn standing(&self, owner: &Owner, id: &BackendId) -> Standing {
+        standing(&self.load().members, owner, id)
+    }
+}
+
+fn standing<S>(members: &Members<S>, owner: &Owner, id: &BackendId) -> Standing {
+    let Some(position) = members.index.position_of(id.as_str().as_bytes()) else {
+        return Standing::Free;
+    };
+    if members.services.get(position).is_some_and(Option::is_none) {
+        return Standing::Local;
+    }
+    match members.index.states().get(position).map(|state| state.owner()) {
+        Some(mark) if owner.left(&mark) => Standing::Mine,
+        Some(mark) if mark.is_stale() => Standing::Orphan,
+        _ => Standing::Foreign,
+    }
+}

@@ -1,0 +1,10 @@
+//! Limits of a backend: permits, who waits for one, and whose turn it is.
+
+mod fair_queue;
+mod permits;
+mod quota;
+
+pub(crate) use self::{
+    permits::{HasSlots, Place, Slot, Slots},
+    quota::{NOBODY, UNTOLD},
+};

@@ -1,0 +1,53 @@
+//! Who can serve: the pool, its immutable snapshot, and what is known about each backend.
+
+mod availability;
+mod backend;
+mod backends;
+#[cfg(any(feature = "discover", feature = "dns"))]
+mod discovered;
+mod drain;
+mod events;
+mod health;
+mod housekeeping;
+mod limit;
+#[cfg(test)]
+mod limit_tests;
+mod removed;
+mod session_balance;
+mod sessions;
+mod shared;
+mod snapshot;
+mod status;
+mod tiers;
+mod upgrade_guard;
+mod versioned;
+
+#[cfg(feature = "dns")]
+pub(crate) use self::discovered::Standing;
+pub(crate) use self::events::Publisher;
+pub(crate) use self::{
+    availability::{Gate, Readiness},
+    backend::{BackendState, Entered, StreamId},
+    health::{Access, Active, AnswerCounts, Backoff, Evidence, LookId, Ramp},
+    limit::{NOBODY, Place, Slot, UNTOLD},
+    session_balance::session_moved,
+    shared::Pool,
+    snapshot::{Index, Members, Snapshot, TagHasher},
+    tiers::Tier,
+};
+#[cfg(any(feature = "discover", feature = "dns"))]
+pub(crate) use self::{
+    backend::Owner,
+    discovered::{Change, Refused, What},
+};
+pub use self::{
+    backend::{BackendOptions, DrainEnd, DrainReport, DrainSignal, Mode, State},
+    backends::Backends,
+    drain::{Drain, Draining},
+    shared::PoolError,
+    status::{BackendStatus, PoolStatus},
+};
+pub use self::{
+    events::{Cause, Event, Events},
+    upgrade_guard::{Hold, HoldEnd},
+};

@@ -1,0 +1,74 @@
+//! The backends that left a pool and still have requests in flight.
+
+use std::sync::{Arc, Mutex, Weak};
+
+use super::BackendState;
+use crate::util::lock;
+
+/// At most so many are remembered; the one that left first is forgotten first.
+const MAX: usize = 4096;
+
+/// Remembers the states of removed backends for as long as something holds them, so that the counts
+/// of a backend that comes back go on where they were.
+#[derive(Debug, Default)]
+pub(super) struct Departed(Mutex<Vec<Weak<BackendState>>>);
+
+impl Departed {
+    /// Takes in who has just left.
+    pub(super) fn remember<'a>(&self, states: impl IntoIterator<Item = &'a Arc<BackendState>>) {
+        let mut left = lock(&self.0);
+        left.retain(|state| state.strong_count() > 0);
+        left.extend(states.into_iter().map(Arc::downgrade));
+        let surplus = left.len().saturating_sub(MAX);
+        left.drain(..surplus);
+    }
+
+    /// The state that a backend with the settings of `fresh` joins with: the one that it had, if its
+    /// requests are still in flight, else `fresh`. What was known of its health is forgotten.
+    pub(super) fn recall(&self, fresh: BackendState) -> Arc<BackendState> {
+        let mut left = lock(&self.0);
+        left.retain(|state| state.strong_count() > 0);
+        let old = left.iter().position(|state| {
+            state.upgrade().is_some_and(|state| state.tag == fresh.tag && state.id == fresh.id)
+        });
+        match old.and_then(|position| left.swap_remove(position).upgrade()) {
+            Some(old) => {
+                old.join_again(&fresh);
+                old
+            }
+            None => Arc::new(fresh),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::BackendId;
+
+    fn state(id: &str) -> BackendState {
+        BackendState::new(BackendId::new(id).unwrap())
+    }
+
+    #[test]
+    fn who_is_held_is_remembered_and_who_is_not_is_forgotten() {
+        let departed = Departed::default();
+        let (held, gone) = (Arc::new(state("a")), Arc::new(state("b")));
+        departed.remember([&held, &gone]);
+        drop(gone);
+        assert!(Arc::ptr_eq(&departed.recall(state("a")), &held), "its requests are in flight");
+        assert!(!Arc::ptr_eq(&departed.recall(state("a")), &held), "it has come back already");
+        assert_eq!(departed.recall(state("b")).requests(), 0);
+        assert!(lock(&departed.0).is_empty(), "nothing is kept of who is forgotten");
+    }
+
+    #[test]
+    fn there_is_a_bound() {
+        let departed = Departed::default();
+        let held: Vec<_> = (0..MAX + 10).map(|i| Arc::new(state(&format!("b{i}")))).collect();
+        held.iter().for_each(|state| departed.remember([state]));
+        assert_eq!(lock(&departed.0).len(), MAX);
+        assert!(Arc::ptr_eq(&departed.recall(state("b10")), &held[10]), "it left late enough");
+        assert!(!Arc::ptr_eq(&departed.recall(state("b9")), &held[9]), "the first ones gave way");
+    }
+}

@@ -1,0 +1,81 @@
+//! How evenly sessions are spread.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+};
+
+use super::{BackendState, Gate, Mode, sessions::Window};
+
+/// How many backends are counted in a second.
+const COUNTED_PER_TICK: usize = 256;
+
+/// What the pool knows about the spread of its sessions.
+#[derive(Debug, Default)]
+pub(crate) struct Balance {
+    /// Whether anybody wants to know.
+    watched: std::sync::atomic::AtomicBool,
+    /// Sessions per weight, as the bits of an `f64`.
+    average: AtomicU64,
+    /// At which tick to count again.
+    due: AtomicU32,
+}
+
+impl Balance {
+    /// Sessions are counted from now on.
+    pub(super) fn watch(&self) {
+        self.watched.store(true, Relaxed);
+    }
+
+    /// Counts the sessions of all backends, if that is wanted and due.
+    pub(super) fn weigh(&self, states: &[Arc<BackendState>], window: Window, tick: u32) {
+        if !self.watched.load(Relaxed) || tick < self.due.load(Relaxed) {
+            return;
+        }
+        let (mut sessions, mut weights) = (0, 0);
+        for state in states {
+            let count = state.census.count(window).unwrap_or(0);
+            state.sessions.store(count, Relaxed);
+            if may_take(state) {
+                sessions += count;
+                weights += u64::from(state.weight());
+            }
+        }
+        let average = sessions as f64 / weights.max(1) as f64;
+        self.average.store(average.to_bits(), Relaxed);
+        let pause = 1 + states.len() / COUNTED_PER_TICK;
+        self.due.store(tick.saturating_add(pause as u32), Relaxed);
+    }
+
+    /// Who should take a session of `from`, if that has too many of them.
+    pub(super) fn relief<'a>(
+        &self,
+        from: &BackendState,
+        others: &'a [Arc<BackendState>],
+        tolerance: f64,
+    ) -> Option<&'a Arc<BackendState>> {
+        let average = f64::from_bits(self.average.load(Relaxed));
+        if load(from, 0) <= average * tolerance || load(from, 0) - average < 1.0 {
+            return None;
+        }
+        let others = others.iter().filter(|state| state.tag != from.tag && may_take(state));
+        others
+            .min_by(|a, b| load(a, 1).total_cmp(&load(b, 1)))
+            .filter(|state| load(state, 1) <= average)
+    }
+}
+
+/// A session has moved: until they are counted again, the numbers are kept.
+pub(crate) fn session_moved(from: &BackendState, to: &BackendState) {
+    let _ = from.sessions.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1));
+    to.sessions.fetch_add(1, Relaxed);
+}
+
+fn may_take(state: &BackendState) -> bool {
+    state.mode() == Mode::Active && state.weight() > 0 && state.gate() == Gate::Ready
+}
+
+/// Sessions per weight, with some more.
+fn load(state: &BackendState, more: u64) -> f64 {
+    (state.sessions.load(Relaxed) + more) as f64 / f64::from(state.weight().max(1))
+}

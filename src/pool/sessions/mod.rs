@@ -1,0 +1,9 @@
+//! How many sessions a backend has, and when each was last seen.
+
+mod counter;
+mod exact;
+mod last_seen;
+mod unconfirmed;
+mod window;
+
+pub(crate) use self::{counter::Census, last_seen::Sights, window::Window};

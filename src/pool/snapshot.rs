@@ -1,0 +1,247 @@
+//! The immutable picture of a pool that a request works on from its first look to its last.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    sync::{Arc, OnceLock},
+};
+
+use twox_hash::XxHash3_64;
+
+use super::{
+    availability::Gate,
+    backend::{BackendState, Mode},
+    tiers::{Tier, tiers},
+};
+use crate::{
+    hash::{self, Ranking},
+    id::backend,
+    util::{SystemClock, clock::unix_millis},
+};
+
+/// Who is in the pool, and who of them may take a new session.
+pub(crate) struct Snapshot<S> {
+    pub(crate) members: Arc<Members<S>>,
+    /// Who may take a new session, in the order in which they are asked.
+    pub(crate) tiers: Box<[Tier]>,
+    /// The suspects that the operator wants to take new sessions.
+    pub(crate) suspects: Box<[Arc<BackendState>]>,
+    /// The Unix time in milliseconds at which a key may have got another owner last, and what that
+    /// was seen by.
+    pub(crate) epoch: u64,
+    owners: u64,
+    /// What keys are hashed to: made when it is first needed, and handed on while it stays the same.
+    ranking: OnceLock<Arc<Ranking>>,
+}
+
+pub(crate) struct Members<S> {
+    /// `None` stands for the local node, which the layer's inner service serves.
+    pub(crate) services: Vec<Option<S>>,
+    pub(crate) index: Index,
+}
+
+/// The members without their services: what affinities and strategies look at.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Index {
+    states: Vec<Arc<BackendState>>,
+    by_tag: Positions,
+    /// A shorter way from an id as a plain token has it, by a cheaper hash than the tag. Should two ids
+    /// share one, the way to one of them is by its tag.
+    by_id: Positions,
+}
+
+type Positions = HashMap<u64, u32, BuildHasherDefault<TagHasher>>;
+
+impl<S> Snapshot<S> {
+    /// The picture of `members` as they are now, after `previous`.
+    pub(crate) fn new(
+        members: Arc<Members<S>>,
+        own_zone: Option<&str>,
+        previous: Option<&Self>,
+    ) -> Self {
+        let tiers = tiers(&members.index.states, own_zone);
+        let states = members.index.states.iter();
+        let is_suspect =
+            |state: &&Arc<BackendState>| state.may_take_new() && state.gate() == Gate::Suspect;
+        let suspects = states.filter(is_suspect).cloned().collect();
+        let ranking = OnceLock::new();
+        if let Some(old) = previous.and_then(|previous| previous.ranking.get())
+            && old.signature() == hash::signature(members.index.ranked())
+        {
+            let _ = ranking.set(old.clone());
+        }
+        let owners = owners(&members.index);
+        let epoch = match previous {
+            Some(previous) if previous.owners == owners => previous.epoch,
+            previous => {
+                unix_millis(&SystemClock).max(previous.map_or(0, |p| p.epoch.saturating_add(1)))
+            }
+        };
+        Self { members, tiers, suspects, epoch, owners, ranking }
+    }
+
+    pub(crate) fn index(&self) -> &Index {
+        &self.members.index
+    }
+
+    /// The rank of the members that are active and have a weight, whatever their health.
+    #[inline]
+    pub(crate) fn ranking(&self) -> &Arc<Ranking> {
+        self.ranking.get_or_init(|| Arc::new(Ranking::new(self.index().ranked())))
+    }
+
+    /// Whether no backend may take a new session, not even a suspect.
+    pub(crate) fn nobody_is_up(&self) -> bool {
+        self.tiers.is_empty() && self.suspects.is_empty()
+    }
+}
+
+/// A number that changes with everything that decides who owns a key.
+fn owners(index: &Index) -> u64 {
+    let ranked = index.ranked().zip(&index.states).map(|((tag, weight), state)| {
+        let serves = state.mode() != Mode::Disabled && state.gate().is_well();
+        (tag ^ state.epoch(), weight << 1 | u32::from(serves))
+    });
+    hash::signature(ranked)
+}
+
+impl<S> Default for Members<S> {
+    fn default() -> Self {
+        Self { services: Vec::new(), index: Index::default() }
+    }
+}
+
+impl<S: Clone> Clone for Members<S> {
+    fn clone(&self) -> Self {
+        Self { services: self.services.clone(), index: self.index.clone() }
+    }
+}
+
+impl<S> Members<S> {
+    pub(crate) fn push(&mut self, state: Arc<BackendState>, service: Option<S>) {
+        let position = self.services.len() as u32;
+        self.index.by_tag.insert(state.tag, position);
+        self.index.by_id.insert(quick(state.id.as_str().as_bytes()), position);
+        self.index.states.push(state);
+        self.services.push(service);
+    }
+
+    pub(crate) fn remove(&mut self, position: usize) -> (Arc<BackendState>, Option<S>) {
+        let service = self.services.remove(position);
+        let state = self.index.states.remove(position);
+        let Index { by_tag, by_id, .. } = &mut self.index;
+        by_tag.remove(&state.tag);
+        by_id.remove(&quick(state.id.as_str().as_bytes()));
+        let all = by_tag.values_mut().chain(by_id.values_mut());
+        all.filter(|other| **other as usize > position).for_each(|other| *other -= 1);
+        (state, service)
+    }
+}
+
+impl Index {
+    pub(crate) fn states(&self) -> &[Arc<BackendState>] {
+        &self.states
+    }
+
+    /// Tag and weight of all members in order; weight 0 is not in the rank, and neither is a backup
+    /// while there is a primary backend, whatever its health.
+    fn ranked(&self) -> impl Iterator<Item = (u64, u32)> {
+        let takes = |state: &BackendState| state.mode() == Mode::Active && state.weight() > 0;
+        let primaries = self.states.iter().any(|state| takes(state) && !state.is_backup());
+        self.states.iter().map(move |state| {
+            let ranks = takes(state) && !(primaries && state.is_backup());
+            (state.tag, if ranks { state.weight() } else { 0 })
+        })
+    }
+
+    #[inline]
+    pub(crate) fn position(&self, tag: u64) -> Option<usize> {
+        self.by_tag.get(&tag).map(|&position| position as usize)
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, tag: u64) -> Option<&Arc<BackendState>> {
+        self.states.get(self.position(tag)?)
+    }
+
+    /// The position of the member whose id is exactly `id`.
+    #[inline]
+    pub(crate) fn position_of(&self, id: &[u8]) -> Option<usize> {
+        match self.by_id.get(&quick(id)) {
+            Some(&near) if self.is_called(near as usize, id) => Some(near as usize),
+            _ => self.position_by_tag(id),
+        }
+    }
+
+    #[cold]
+    fn position_by_tag(&self, id: &[u8]) -> Option<usize> {
+        self.position(backend::tag(id)).filter(|&position| self.is_called(position, id))
+    }
+
+    #[inline]
+    fn is_called(&self, position: usize, id: &[u8]) -> bool {
+        self.states.get(position).is_some_and(|state| state.id.as_str().as_bytes() == id)
+    }
+}
+
+/// A hash of an id, to find it here and nowhere else.
+#[inline]
+fn quick(id: &[u8]) -> u64 {
+    XxHash3_64::oneshot(id)
+}
+
+/// Tags are hashes already.
+#[derive(Default, Clone)]
+pub(crate) struct TagHasher(u64);
+
+impl Hasher for TagHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, tag: u64) {
+        self.0 = tag;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::strategy::testing::states;
+
+    #[test]
+    fn members_are_found_where_they_are() {
+        let mut members = Members::default();
+        for state in states(&[1; 10]) {
+            members.push(state, Some(()));
+        }
+        members.remove(3);
+        assert_eq!(members.index.position_of(b"b3"), None);
+        for (position, state) in members.index.states().iter().enumerate() {
+            let id = state.id.as_str().as_bytes();
+            assert_eq!(members.index.position_of(id), Some(position), "{state:?}");
+            let short = members.index.by_id.get(&quick(id));
+            assert_eq!(short, Some(&(position as u32)), "{state:?} is found by the shorter way");
+            assert_eq!(members.index.position(state.tag), Some(position), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn two_ids_may_share_a_short_hash() {
+        let mut members = Members::default();
+        for state in states(&[1; 3]) {
+            members.push(state, Some(()));
+        }
+        // As if "b1" and "b2" had the same.
+        members.index.by_id.insert(quick(b"b1"), 2);
+        assert_eq!(members.index.position_of(b"b1"), Some(1), "found by its tag");
+        members.remove(2);
+        assert_eq!(members.index.position_of(b"b1"), Some(1));
+    }
+}

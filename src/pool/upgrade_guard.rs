@@ -1,0 +1,173 @@
+//! `Hold`: what a request occupies stays occupied after its response's body has ended.
+
+use std::{
+    any::Any,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use tokio::sync::watch;
+
+use crate::pool::DrainSignal;
+
+/// A backend's word that it goes on working for the session when the response is over, as with an
+/// upgraded connection (WebSocket).
+///
+/// The backend makes a [`pair`](Self::pair), puts the `Hold` into the **response's** extensions and
+/// gives the [`HoldEnd`] to whatever goes on. The layer finds the `Hold` and gives it what must live
+/// as long: the guard that counts the session as in flight. When the `HoldEnd` is dropped the guards
+/// are dropped.
+///
+/// # Example
+///
+/// ```
+/// use tower_sticky::Hold;
+///
+/// let (hold, end) = Hold::pair();
+/// let in_flight = std::sync::Arc::new(());
+///
+/// hold.keep(in_flight.clone());
+/// assert_eq!(std::sync::Arc::strong_count(&in_flight), 2);
+/// drop(end); // the tunnel ended
+/// assert_eq!(std::sync::Arc::strong_count(&in_flight), 1);
+/// ```
+#[derive(Clone)]
+pub struct Hold {
+    shared: Arc<Shared>,
+}
+
+/// The other end of a [`Hold`]: when it is dropped, all that the hold keeps is dropped, and what
+/// arrives later is dropped at once.
+#[must_use = "what the hold keeps is dropped together with its end"]
+pub struct HoldEnd {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// `None` once released.
+    kept: Mutex<Option<Vec<Box<dyn Any + Send>>>>,
+    /// What tells when to end, once the layer has found the hold.
+    signal: watch::Sender<Option<DrainSignal>>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Box<dyn Any + Send>>>> {
+        // Nothing of ours can panic under the lock, and a list of guards is never half-changed.
+        self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Hold {
+    /// A hold and its end.
+    pub fn pair() -> (Self, HoldEnd) {
+        let kept = Mutex::new(Some(Vec::new()));
+        let shared = Arc::new(Shared { kept, signal: watch::Sender::new(None) });
+        (Self { shared: shared.clone() }, HoldEnd { shared })
+    }
+
+    /// Keeps `guard` until the end; drops it at once if the end is already reached.
+    pub fn keep(&self, guard: impl Send + 'static) {
+        if self.is_released() {
+            return;
+        }
+        let guard: Box<dyn Any + Send> = Box::new(guard);
+        let late = match &mut *self.shared.lock() {
+            Some(kept) => {
+                kept.push(guard);
+                None
+            }
+            None => Some(guard),
+        };
+        // A guard's destructor is foreign code: it never runs under the lock.
+        drop(late);
+    }
+
+    /// Tells the end of the hold when the backend is being drained.
+    pub(crate) fn listen_to(&self, signal: DrainSignal) {
+        self.shared.signal.send_replace(Some(signal));
+    }
+
+    /// Whether the end is reached.
+    pub fn is_released(&self) -> bool {
+        self.shared.lock().is_none()
+    }
+}
+
+impl HoldEnd {
+    /// Tells when the backend is being drained and when that is over: whatever goes on should come to
+    /// an end at the first, and has to at the second. Waits until the layer has found the hold, and for
+    /// ever if there is no layer.
+    pub async fn signal(&self) -> DrainSignal {
+        let mut signal = self.shared.signal.subscribe();
+        let known = signal.wait_for(Option::is_some).await;
+        if let Some(signal) = known.ok().and_then(|signal| Option::clone(&signal)) {
+            return signal;
+        }
+        std::future::pending().await
+    }
+
+    /// Drops what the hold keeps, as dropping the `HoldEnd` does.
+    pub fn release(self) {
+        drop(self);
+    }
+}
+
+impl Drop for HoldEnd {
+    fn drop(&mut self) {
+        let kept = self.shared.lock().take();
+        drop(kept);
+    }
+}
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hold").field("released", &self.is_released()).finish()
+    }
+}
+
+impl fmt::Debug for HoldEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HoldEnd").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guards_live_until_the_end() {
+        let (hold, end) = Hold::pair();
+        let guard = Arc::new(());
+        hold.keep(guard.clone());
+        let other = hold.clone();
+        other.keep(guard.clone());
+        drop((hold, other));
+        assert_eq!(Arc::strong_count(&guard), 3, "dropping the handle releases nothing");
+        end.release();
+        assert_eq!(Arc::strong_count(&guard), 1);
+    }
+
+    #[test]
+    fn a_late_guard_is_dropped_at_once() {
+        let (hold, end) = Hold::pair();
+        drop(end);
+        let guard = Arc::new(());
+        hold.keep(guard.clone());
+        assert_eq!(Arc::strong_count(&guard), 1);
+    }
+
+    #[test]
+    fn a_guard_may_use_the_hold_in_its_destructor() {
+        struct Reentrant(Hold);
+        impl Drop for Reentrant {
+            fn drop(&mut self) {
+                self.0.keep(());
+            }
+        }
+        let (hold, end) = Hold::pair();
+        hold.keep(Reentrant(hold.clone()));
+        drop(end);
+        assert!(hold.is_released());
+    }
+}

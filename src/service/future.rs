@@ -1,0 +1,404 @@
+//! The way of one request: wait for a backend, call it, fail over, stamp the answer.
+
+use std::{
+    fmt,
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower_service::Service;
+
+use crate::{
+    dispatch::{
+        AsAnswers, Attempt, Dispatch, HandOver, InFlight, LookUp, Next, Patience, Recovery, Trial,
+        failed, judge, observe,
+    },
+    error::{BoxError, Shortage},
+    outcome::{Reason, StickyError},
+    pool::{BackendState, Entered, Hold, Readiness},
+    service::{
+        OnError, StickyBody,
+        ready::{Gate, Wait},
+    },
+};
+
+pin_project! {
+    /// The future of a [`StickyService`](crate::StickyService)'s response. It is not boxed, and
+    /// allocates nothing on the way of a pinned request whose backend is ready.
+    pub struct ResponseFuture<S, I, E, B>
+    where
+        S: Service<Request<B>>,
+        I: Service<Request<B>>,
+    {
+        #[pin]
+        step: Step<S, I, B>,
+        // The request, while it is not with a backend.
+        request: Option<Request<B>>,
+        dispatch: Dispatch<S>,
+        inner: Option<Arc<I>>,
+        answers: AsAnswers<S>,
+        on_error: PhantomData<fn() -> E>,
+    }
+}
+
+pin_project! {
+    #[project = StepProjection]
+    #[project_replace = OwnedStep]
+    enum Step<S, I, B>
+    where
+        S: Service<Request<B>>,
+        I: Service<Request<B>>,
+    {
+        // Something is to be begun.
+        Begin { next: Next<S> },
+        // Waiting for a store, before it is known where the request belongs.
+        LookUp { look_up: LookUp },
+        // Waiting for a suspect, or for what somebody finds out about it.
+        Recover { recovery: Box<Recovery> },
+        // The application carries the session's state over to another backend.
+        HandOver { work: HandOver, to: u64, reason: Reason },
+        // Waiting until this very clone is ready to be called.
+        Wait { wait: Wait<S> },
+        Call {
+            #[pin]
+            future: S::Future,
+            in_flight: Option<InFlight>,
+            trial: Option<Trial>,
+            started: Option<Instant>,
+        },
+        // The same for the local node.
+        LocalWait { wait: Wait<I> },
+        LastResort { inner: I },
+        InnerCall {
+            #[pin]
+            future: I::Future,
+            in_flight: Option<InFlight>,
+        },
+        Done,
+    }
+}
+
+impl<S, I, E, B> ResponseFuture<S, I, E, B>
+where
+    S: Service<Request<B>>,
+    I: Service<Request<B>>,
+{
+    pub(crate) fn new(
+        dispatch: Dispatch<S>,
+        answers: AsAnswers<S>,
+        next: Next<S>,
+        request: Request<B>,
+        inner: Option<Arc<I>>,
+    ) -> Self {
+        let step = match next {
+            Next::Try(Attempt { service: Some(service), state, trial, patience }) => {
+                Step::Wait { wait: Wait::new(service, state, trial, patience) }
+            }
+            next => Step::Begin { next },
+        };
+        Self { step, request: Some(request), dispatch, inner, answers, on_error: PhantomData }
+    }
+}
+
+impl<S, I, E, B, RB, IB> Future for ResponseFuture<S, I, E, B>
+where
+    S: Service<Request<B>, Response = Response<RB>> + Clone,
+    S::Error: Into<BoxError>,
+    RB: Body<Data = Bytes>,
+    RB::Error: Into<BoxError>,
+    I: Service<Request<B>, Response = Response<IB>> + Clone,
+    I::Error: Into<BoxError>,
+    IB: Body<Data = Bytes>,
+    IB::Error: Into<BoxError>,
+    E: OnError,
+    B: 'static,
+{
+    type Output = Result<Response<StickyBody<RB, IB>>, E::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let dispatch = this.dispatch;
+        loop {
+            let step = match this.step.as_mut().project() {
+                StepProjection::Begin { .. } => {
+                    let owned = this.step.as_mut().project_replace(Step::Done);
+                    let OwnedStep::Begin { next } = owned else { return Poll::Pending };
+                    match begin(dispatch, next, this.request, this.inner) {
+                        Ok(step) => step,
+                        Err(error) => return Poll::Ready(fail::<E, RB, IB, S>(dispatch, error)),
+                    }
+                }
+
+                StepProjection::LookUp { look_up } => {
+                    ready!(look_up.poll(cx, &mut dispatch.notes));
+                    let Some(request) = this.request.as_mut() else { return Poll::Pending };
+                    Step::Begin { next: dispatch.resume(request) }
+                }
+
+                StepProjection::Recover { recovery } => {
+                    ready!(recovery.poll(cx));
+                    Step::Begin { next: dispatch.recovered(recovery) }
+                }
+
+                StepProjection::HandOver { work, to, reason } => {
+                    let moves = ready!(work.poll(cx));
+                    dispatch.detour().alone = work.release();
+                    Step::Begin { next: dispatch.handed_over(moves, *to, *reason) }
+                }
+
+                StepProjection::Wait { wait } => {
+                    match ready!(wait.poll_ready::<S, B>(cx, dispatch)) {
+                        // In place, piece by piece: to move the whole of it costs more than all of this.
+                        Gate::Open(slot) => {
+                            let known = wait.state.as_deref();
+                            if let Some(service) = known.and_then(|state| dispatch.renewed(state)) {
+                                wait.renew(service, slot);
+                                continue;
+                            }
+                            let Some(state) = wait.state.take() else { return Poll::Pending };
+                            // Counted first, and looked at again then: when a backend was taken out
+                            // and nothing is in flight there, nothing comes any more.
+                            let entered = Entered::new(state);
+                            let state = entered.state();
+                            if state.is_taken_out() {
+                                Step::Begin { next: dispatch.withdrawn(state) }
+                            } else {
+                                dispatch.send(this.request, state, true);
+                                let (started, services) = (dispatch.started(), state.services());
+                                let Some(request) = this.request.take() else {
+                                    return Poll::Pending;
+                                };
+                                let trial = wait.trial.take();
+                                let future = wait.service.call(request);
+                                let in_flight = Some(InFlight::new(entered, slot, services));
+                                this.step.set(Step::Call { future, in_flight, trial, started });
+                                continue;
+                            }
+                        }
+                        gate => {
+                            // What failed may not be the backend's service any more.
+                            let known = wait.state.as_deref().filter(|_| gate.is_failure());
+                            if let Some(service) = known.and_then(|state| dispatch.renewed(state)) {
+                                wait.service = service;
+                                continue;
+                            }
+                            let owned = this.step.as_mut().project_replace(Step::Done);
+                            let OwnedStep::Wait { wait } = owned else { return Poll::Pending };
+                            let Some(left) = wait.leave() else { return Poll::Pending };
+                            Step::Begin { next: shut(dispatch, gate, left) }
+                        }
+                    }
+                }
+
+                StepProjection::Call { future, in_flight, trial, started } => {
+                    let mut result = ready!(future.poll(cx));
+                    let (mut in_flight, mut trial) = (in_flight.take(), trial.take());
+                    let started = started.take();
+                    this.step.set(Step::Done);
+                    let mut judged = None;
+                    // What goes out is looked at where it is, and moved once.
+                    if let (Ok(response), Some(known)) = (&mut result, &mut in_flight) {
+                        observe(dispatch.core(), known.state(), started);
+                        judged = judge(dispatch, *this.answers, known, trial.take(), response);
+                        dispatch.answered(known.state(), true, response);
+                        dispatch.settled(known);
+                        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                            hold(response, &mut in_flight);
+                        }
+                    }
+                    match (result, in_flight) {
+                        (Ok(response), in_flight) => {
+                            let answer =
+                                response.map(|body| StickyBody::backend(body, in_flight, judged));
+                            return Poll::Ready(Ok(answer));
+                        }
+                        (Err(error), Some(in_flight)) => {
+                            match failed(dispatch, in_flight, trial, error.into()) {
+                                Ok((next, request)) => {
+                                    *this.request = Some(request);
+                                    Step::Begin { next }
+                                }
+                                Err(error) => {
+                                    return Poll::Ready(fail::<E, RB, IB, S>(dispatch, error));
+                                }
+                            }
+                        }
+                        (Err(_), None) => return Poll::Pending,
+                    }
+                }
+
+                StepProjection::LocalWait { wait } => {
+                    match ready!(wait.poll_ready::<S, B>(cx, dispatch)) {
+                        Gate::Open(slot) => {
+                            let Some(state) = wait.state.take() else { return Poll::Pending };
+                            dispatch.send(this.request, &state, false);
+                            let Some(request) = this.request.take() else {
+                                return Poll::Pending;
+                            };
+                            let future = wait.service.call(request);
+                            let services = state.services();
+                            let in_flight =
+                                Some(InFlight::new(Entered::new(state), slot, services));
+                            Step::InnerCall { future, in_flight }
+                        }
+                        gate => {
+                            let owned = this.step.as_mut().project_replace(Step::Done);
+                            let OwnedStep::LocalWait { wait } = owned else {
+                                return Poll::Pending;
+                            };
+                            let Some(left) = wait.leave() else { return Poll::Pending };
+                            Step::Begin { next: shut(dispatch, gate, left) }
+                        }
+                    }
+                }
+
+                StepProjection::LastResort { inner } => {
+                    let result = ready!(inner.poll_ready(cx)).map_err(Into::into);
+                    match (result, this.request.take()) {
+                        (Ok(()), Some(request)) => {
+                            let future = inner.call(request);
+                            Step::InnerCall { future, in_flight: None }
+                        }
+                        (Ok(()), None) => return Poll::Pending,
+                        (Err(source), _) => {
+                            this.step.set(Step::Done);
+                            let error = StickyError::Inner { source };
+                            return Poll::Ready(fail::<E, RB, IB, S>(dispatch, error));
+                        }
+                    }
+                }
+
+                StepProjection::InnerCall { future, in_flight } => {
+                    let result = ready!(future.poll(cx));
+                    let in_flight = in_flight.take();
+                    this.step.set(Step::Done);
+                    return Poll::Ready(match result {
+                        Ok(response) => Ok(inner_answered(dispatch, response, in_flight)),
+                        Err(error) => {
+                            let error = StickyError::Inner { source: error.into() };
+                            fail::<E, RB, IB, S>(dispatch, error)
+                        }
+                    });
+                }
+
+                // A future that has returned is not polled again; waiting for ever is allowed.
+                StepProjection::Done => return Poll::Pending,
+            };
+            this.step.set(step);
+        }
+    }
+}
+
+/// Turns a decision into the step that carries it out.
+fn begin<S, I, B>(
+    dispatch: &mut Dispatch<S>,
+    next: Next<S>,
+    request: &mut Option<Request<B>>,
+    inner: &Option<Arc<I>>,
+) -> Result<Step<S, I, B>, StickyError>
+where
+    S: Service<Request<B>> + Clone,
+    I: Service<Request<B>> + Clone,
+{
+    match (next, inner) {
+        (Next::LookUp(look_up), _) => Ok(Step::LookUp { look_up }),
+        (Next::Recover(recovery), _) => Ok(Step::Recover { recovery }),
+        (Next::HandOver { work, to, reason }, _) => Ok(Step::HandOver { work, to, reason }),
+        (Next::Fail(error), _) => Err(error),
+        (Next::Try(Attempt { service: Some(service), state, trial, patience }), _) => {
+            Ok(Step::Wait { wait: Wait::new(service, state, trial, patience) })
+        }
+        (Next::Try(Attempt { state, trial, patience, .. }), Some(inner)) => {
+            Ok(Step::LocalWait { wait: Wait::new(I::clone(inner), state, trial, patience) })
+        }
+        (Next::LastResort, Some(inner)) => {
+            dispatch.send_last_resort(request);
+            Ok(Step::LastResort { inner: I::clone(inner) })
+        }
+        (Next::Try(_) | Next::LastResort, None) => Err(StickyError::NoBackend),
+    }
+}
+
+/// What to do about a backend that did not become ready: its request is untouched.
+fn shut<S: Clone>(
+    dispatch: &mut Dispatch<S>,
+    gate: Gate,
+    (state, patience): (Arc<BackendState>, Patience),
+) -> Next<S> {
+    match gate {
+        Gate::Failed(source) => {
+            if let Some(shortage) = Shortage::in_chain(source.as_ref()) {
+                return Next::Fail(dispatch.short(&state, shortage, source));
+            }
+            let pool = dispatch.core().backends.pool();
+            pool.set_readiness(&state, Readiness::Failed);
+            dispatch.not_sent(&state, Reason::NotReady, source)
+        }
+        Gate::Busy | Gate::Open(_) => dispatch.busy(&state, patience),
+    }
+}
+
+/// An upgraded connection holds what its request occupies; other responses do until their body ends.
+#[cold]
+fn hold<B>(response: &Response<B>, in_flight: &mut Option<InFlight>) {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS
+        && let Some(hold) = response.extensions().get::<Hold>()
+        && let Some(mut in_flight) = in_flight.take()
+    {
+        hold.listen_to(in_flight.become_stream());
+        hold.keep(in_flight);
+    }
+}
+
+fn inner_answered<S, RB, IB>(
+    dispatch: &mut Dispatch<S>,
+    mut response: Response<IB>,
+    mut in_flight: Option<InFlight>,
+) -> Response<StickyBody<RB, IB>> {
+    match &mut in_flight {
+        Some(known) => {
+            dispatch.answered(known.state(), false, &mut response);
+            dispatch.settled(known);
+            hold(&response, &mut in_flight);
+        }
+        None => dispatch.answered_by_last_resort(&mut response),
+    }
+    response.map(|body| StickyBody::inner(body, in_flight))
+}
+
+fn fail<E: OnError, RB, IB, S>(
+    dispatch: &mut Dispatch<S>,
+    error: StickyError,
+) -> Result<Response<StickyBody<RB, IB>>, E::Error> {
+    dispatch.rejected(&error);
+    let outcome = dispatch.outcome(error.backend());
+    let unknown = matches!(error, StickyError::UnknownSession { .. });
+    let result = E::settle(error, dispatch.asked());
+    result.map(|mut response| {
+        if unknown {
+            dispatch.forget(&mut response);
+        }
+        if dispatch.core().options.extensions {
+            response.extensions_mut().insert(outcome);
+        }
+        response
+    })
+}
+
+impl<S, I, E, B> fmt::Debug for ResponseFuture<S, I, E, B>
+where
+    S: Service<Request<B>>,
+    I: Service<Request<B>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

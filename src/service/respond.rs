@@ -1,0 +1,126 @@
+//! What becomes of the layer's own errors: responses, or errors.
+
+use std::{convert::Infallible, time::Duration};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+};
+
+use crate::{
+    outcome::{Asked, StickyError},
+    service::StickyBody,
+};
+
+/// What becomes of a [`StickyError`]: [`Respond`] or [`Propagate`].
+pub trait OnError: sealed::Settle {}
+
+impl<E: sealed::Settle> OnError for E {}
+
+/// Errors become responses, so that the service never fails (`Error = Infallible`), as Axum wants
+/// it. The default.
+///
+/// The status is [`StickyError::status`], or what [`Strict`](crate::Strict) says of it; 503 carries `Retry-After`, and so
+/// does every answer to a session whose backend cannot serve it. A gRPC request (HTTP/2, with a
+/// `content-type` that begins with `application/grpc`) is answered in gRPC's way: status 200 with
+/// `grpc-status` ([`StickyError::grpc_code`]) in the head, and `grpc-retry-pushback-ms` in place of
+/// `Retry-After`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Respond;
+
+/// Errors stay errors: the service's error is [`StickyError`].
+///
+/// With feature `tonic` the error of a gRPC request has a `tonic::Status` in its source chain, with the
+/// backend's own error as its source, so that Tonic's clients show the code and not `UNKNOWN`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Propagate;
+
+pub(crate) mod sealed {
+    use super::{Response, StickyBody, StickyError};
+    use crate::outcome::Asked;
+
+    pub trait Settle: Clone + Send + Sync + 'static {
+        type Error;
+
+        #[doc(hidden)]
+        fn settle<R, I>(
+            error: StickyError,
+            asked: Asked,
+        ) -> Result<Response<StickyBody<R, I>>, Self::Error>;
+    }
+}
+
+impl sealed::Settle for Propagate {
+    type Error = StickyError;
+
+    fn settle<R, I>(
+        error: StickyError,
+        asked: Asked,
+    ) -> Result<Response<StickyBody<R, I>>, StickyError> {
+        #[cfg(feature = "tonic")]
+        if asked.grpc {
+            return Err(crate::outcome::grpc_status::in_chain(error));
+        }
+        let _ = asked;
+        Err(error)
+    }
+}
+
+impl sealed::Settle for Respond {
+    type Error = Infallible;
+
+    fn settle<R, I>(
+        error: StickyError,
+        asked: Asked,
+    ) -> Result<Response<StickyBody<R, I>>, Infallible> {
+        let (status, again) = asked.status(&error);
+        // What exactly failed is for the log: the client could be anyone.
+        let text = match (&error, status) {
+            (StickyError::UnknownSession { .. }, _) => "the session is not known; start a new one",
+            (StickyError::Busy { .. } | StickyError::Shortage { .. }, _) => "busy, try again later",
+            (StickyError::Unavailable { .. }, _) => "no server is available for this session",
+            (_, StatusCode::SERVICE_UNAVAILABLE) => "no server is available for this session",
+            (_, StatusCode::GATEWAY_TIMEOUT) => "the server did not answer in time",
+            (_, StatusCode::REQUEST_TIMEOUT) => "the request did not come in time",
+            (_, StatusCode::BAD_REQUEST) => "the request's body is broken",
+            (_, StatusCode::BAD_GATEWAY) => "the server gave no valid answer",
+            _ => "internal error",
+        };
+        if asked.grpc {
+            let pushback = error.may_pass().then_some(asked.retry_after);
+            return Ok(grpc(error.grpc_code(), text, pushback));
+        }
+        let mut response = Response::new(StickyBody::message(Bytes::from(format!("{text}\n"))));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        if matches!(error, StickyError::UnknownSession { .. }) {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        if again {
+            // Whole seconds (RFC 9110, section 10.2.3), at least one.
+            headers.insert(RETRY_AFTER, asked.retry_after.as_secs().max(1).into());
+        }
+        Ok(response)
+    }
+}
+
+/// A gRPC "trailers-only" response.
+fn grpc<R, I>(
+    code: u8,
+    text: &'static str,
+    pushback: Option<Duration>,
+) -> Response<StickyBody<R, I>> {
+    let mut response = Response::new(StickyBody::message(Bytes::new()));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", u16::from(code).into());
+    headers.insert("grpc-message", HeaderValue::from_static(text));
+    if let Some(pushback) = pushback {
+        // Whole milliseconds (gRFC A6, "Pushback"), which clients take for a signed 32-bit number.
+        let millis = pushback.as_millis().clamp(1, i32::MAX as u128) as u64;
+        headers.insert("grpc-retry-pushback-ms", millis.into());
+    }
+    response
+}

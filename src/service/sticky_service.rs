@@ -1,0 +1,132 @@
+//! The service: reads the pin, resolves it, and dispatches.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    future::{Pending, pending},
+    marker::PhantomData,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use crate::{
+    dispatch::{Core, Dispatch, Held},
+    error::BoxError,
+    health::Answers,
+    pool::Backends,
+    service::{NoBody, OnError, ResponseFuture, StickyBody},
+};
+
+/// Dispatches each request to the backend of its session; made by
+/// [`StickyLayer`](crate::StickyLayer).
+///
+/// It is always ready: which backend must be ready is known only once the request is. The future
+/// then waits for that backend, on the very clone that it calls. Requests are never cloned, and
+/// neither request nor body need be `Clone` or `Sync`.
+///
+/// Cloning is cheap; clones share everything.
+pub struct StickyService<S, I = NoInner, E = crate::service::Respond> {
+    core: Arc<Core<S>>,
+    /// Shared, so that a clone of the service, or a future, does not cost a clone of `I`: it is
+    /// cloned when it is needed.
+    inner: Option<Arc<I>>,
+    on_error: PhantomData<fn() -> E>,
+}
+
+impl<S, I, E> StickyService<S, I, E> {
+    pub(crate) fn new(core: Arc<Core<S>>, inner: Option<Arc<I>>) -> Self {
+        Self { core, inner, on_error: PhantomData }
+    }
+
+    pub(super) fn core(&self) -> &Core<S> {
+        &self.core
+    }
+
+    /// The pool's handle.
+    pub fn backends(&self) -> &Backends<S> {
+        &self.core.backends
+    }
+
+    /// Dispatches a request, for a session that is held by the caller or for the one that the request
+    /// itself tells.
+    // Always: the request would be moved once more.
+    #[inline(always)]
+    pub(crate) fn call_for<B>(
+        &self,
+        held: Option<Arc<Held>>,
+        mut request: Request<B>,
+    ) -> ResponseFuture<S, I, E, B>
+    where
+        S: Service<Request<B>> + Clone + Send + Sync + 'static,
+        I: Service<Request<B>>,
+        B: 'static,
+    {
+        self.core.ensure_driven::<Request<B>>();
+        let mut dispatch = Dispatch::new(self.core.clone(), self.inner.is_some(), held);
+        let next = dispatch.begin(&self.core, &mut request);
+        let answers = |core: Arc<Core<S>>| -> Arc<dyn Answers> { core };
+        ResponseFuture::new(dispatch, answers, next, request, self.inner.clone())
+    }
+}
+
+impl<S, I, E, B, RB, IB> Service<Request<B>> for StickyService<S, I, E>
+where
+    S: Service<Request<B>, Response = Response<RB>> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    RB: Body<Data = Bytes>,
+    RB::Error: Into<BoxError>,
+    I: Service<Request<B>, Response = Response<IB>> + Clone,
+    I::Error: Into<BoxError>,
+    IB: Body<Data = Bytes>,
+    IB::Error: Into<BoxError>,
+    E: OnError,
+    B: 'static,
+{
+    type Response = Response<StickyBody<RB, IB>>;
+    type Error = E::Error;
+    type Future = ResponseFuture<S, I, E, B>;
+
+    /// Always ready.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), E::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        self.call_for(None, request)
+    }
+}
+
+impl<S, I, E> Clone for StickyService<S, I, E> {
+    fn clone(&self) -> Self {
+        Self { core: self.core.clone(), inner: self.inner.clone(), on_error: PhantomData }
+    }
+}
+
+impl<S, I, E> fmt::Debug for StickyService<S, I, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StickyService").field("layer", &self.core).finish_non_exhaustive()
+    }
+}
+
+/// The inner service of a [`StickyService`] that has none; it is never called.
+#[derive(Debug, Clone)]
+pub struct NoInner(());
+
+impl<B> Service<Request<B>> for NoInner {
+    type Response = Response<NoBody>;
+    type Error = Infallible;
+    type Future = Pending<Result<Response<NoBody>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Pending
+    }
+
+    fn call(&mut self, _: Request<B>) -> Self::Future {
+        pending()
+    }
+}

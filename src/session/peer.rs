@@ -1,0 +1,154 @@
+//! Who is at the other end of the client's connection, and whether its word is believed.
+
+use std::{fmt, net::SocketAddr, sync::Arc};
+
+use http::HeaderMap;
+
+/// The client side of a connection, as a request extension: whoever accepts connections makes one
+/// per connection and puts a clone (a pointer) into each of its requests.
+///
+/// [`Cookie`](crate::affinity::Cookie) asks it whether the request came over https (attribute
+/// `Secure`), and [`Upstream`](crate::proxy::Upstream) writes `Forwarded` and `X-Forwarded-*` from
+/// it. Without it a request is taken to come over plain http from nobody in particular, and what
+/// its headers say about that is not believed.
+///
+/// # Example
+///
+/// ```
+/// use tower_sticky::Peer;
+///
+/// let peer = Peer::new("10.0.0.7:51000".parse()?).trusted(true);
+/// let mut request = http::Request::new(());
+/// request.headers_mut().insert("x-forwarded-proto", "https".parse()?);
+/// assert!(peer.is_https(request.headers()), "a trusted proxy says that the client used https");
+/// request.extensions_mut().insert(peer);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Peer {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone)]
+struct Inner {
+    addr: SocketAddr,
+    https: bool,
+    trusted: bool,
+    /// What [`Upstream`](crate::proxy::Upstream) tells backends about it, formatted at its first
+    /// request.
+    #[cfg(feature = "proxy")]
+    lines: std::sync::OnceLock<super::peer_headers::PeerHeaders>,
+}
+
+impl Peer {
+    /// A peer at `addr`, over plain http, whose `Forwarded` and `X-Forwarded-*` are not believed.
+    pub fn new(addr: SocketAddr) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                addr,
+                https: false,
+                trusted: false,
+                #[cfg(feature = "proxy")]
+                lines: std::sync::OnceLock::new(),
+            }),
+        }
+    }
+
+    /// Whether the connection itself is encrypted; default `false`.
+    #[must_use]
+    pub fn https(mut self, https: bool) -> Self {
+        let inner = Arc::make_mut(&mut self.inner);
+        inner.https = https;
+        #[cfg(feature = "proxy")]
+        inner.lines.take();
+        self
+    }
+
+    /// Whether the peer is a proxy of ours, so that its `Forwarded` and `X-Forwarded-*` are
+    /// believed; default `false`.
+    #[must_use]
+    pub fn trusted(mut self, trusted: bool) -> Self {
+        Arc::make_mut(&mut self.inner).trusted = trusted;
+        self
+    }
+
+    /// The peer's address.
+    pub fn addr(&self) -> SocketAddr {
+        self.inner.addr
+    }
+
+    /// Whether the peer's `Forwarded` and `X-Forwarded-*` are believed.
+    pub fn is_trusted(&self) -> bool {
+        self.inner.trusted
+    }
+
+    #[cfg(feature = "proxy")]
+    pub(crate) fn lines(&self) -> &super::peer_headers::PeerHeaders {
+        let inner = &*self.inner;
+        inner.lines.get_or_init(|| super::peer_headers::PeerHeaders::new(inner.addr, inner.https))
+    }
+
+    /// Whether the client used https: the connection is encrypted, or the peer is trusted and says
+    /// so in the last element of `X-Forwarded-Proto`, or of `Forwarded` (RFC 7239) without that.
+    pub fn is_https(&self, headers: &HeaderMap) -> bool {
+        self.inner.https || (self.inner.trusted && forwarded_https(headers))
+    }
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer")
+            .field("addr", &self.inner.addr)
+            .field("https", &self.inner.https)
+            .field("trusted", &self.inner.trusted)
+            .finish()
+    }
+}
+
+fn forwarded_https(headers: &HeaderMap) -> bool {
+    if let Some(proto) = headers.get_all("x-forwarded-proto").iter().next_back() {
+        let proto = proto.to_str().unwrap_or("");
+        return last_element(proto).eq_ignore_ascii_case("https");
+    }
+    let forwarded = headers.get_all(http::header::FORWARDED).iter().next_back();
+    let Some(Ok(forwarded)) = forwarded.map(http::HeaderValue::to_str) else {
+        return false;
+    };
+    last_element(forwarded).split(';').any(|pair| {
+        pair.split_once('=').is_some_and(|(name, value)| {
+            name.trim().eq_ignore_ascii_case("proto")
+                && value.trim().trim_matches('"').eq_ignore_ascii_case("https")
+        })
+    })
+}
+
+fn last_element(list: &str) -> &str {
+    list.rsplit(',').next().unwrap_or("").trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn https(trusted: bool, headers: &[(&'static str, &'static str)]) -> bool {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        Peer::new(SocketAddr::from(([127, 0, 0, 1], 1))).trusted(trusted).is_https(&map)
+    }
+
+    #[test]
+    fn only_a_trusted_peers_last_word_counts() {
+        assert!(https(true, &[("x-forwarded-proto", "https")]));
+        assert!(!https(false, &[("x-forwarded-proto", "https")]), "an untrusted peer can say it");
+        assert!(!https(true, &[("x-forwarded-proto", "https, http")]), "the last hop used http");
+        assert!(!https(true, &[("x-forwarded-proto", "https"), ("x-forwarded-proto", "http")]));
+        assert!(https(
+            true,
+            &[("forwarded", "for=1.2.3.4;proto=http, for=5.6.7.8; Proto=\"https\"")]
+        ));
+        assert!(!https(true, &[("forwarded", "for=1.2.3.4;proto=https, for=5.6.7.8")]));
+        assert!(!https(true, &[]));
+    }
+}

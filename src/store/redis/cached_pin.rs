@@ -1,0 +1,221 @@
+//! What this gateway knows of a session by itself.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    compact_instant::Moment,
+    script::{Offer, Rule, told},
+};
+use crate::store::{
+    table,
+    traits::{OpenSession, StoredPin, WhenClosed},
+};
+
+/// The copy of a pin.
+pub(super) struct Entry {
+    /// Requests and streams under way.
+    open: AtomicU32,
+    place: Mutex<Place>,
+}
+
+/// There may be a million, so no byte of it is padding.
+struct Place {
+    /// What a [`StoredPin`] is made of.
+    backend: u64,
+    epoch: u64,
+    issued: u32,
+    /// Calls under way that concern it.
+    calls: u32,
+    /// When the session's last request came here.
+    seen: Moment,
+    /// When the engine last said, or was last told in vain, where the session is.
+    asked: Moment,
+    /// By which rule the pin is to be written, if it is not written yet.
+    unwritten: Option<Rule>,
+}
+
+impl Place {
+    fn new(pin: StoredPin, now: Moment) -> Self {
+        let StoredPin { backend, epoch, issued } = pin;
+        Self { backend, epoch, issued, calls: 0, seen: now, asked: Moment::NEVER, unwritten: None }
+    }
+
+    fn pin(&self) -> StoredPin {
+        StoredPin { backend: self.backend, epoch: self.epoch, issued: self.issued }
+    }
+
+    fn set_pin(&mut self, pin: StoredPin) {
+        StoredPin { backend: self.backend, epoch: self.epoch, issued: self.issued } = pin;
+    }
+}
+
+/// What a look at an entry says.
+pub(super) enum Copy {
+    /// It is good; the session is open.
+    Good(StoredPin, OpenSession),
+    /// It is good, but the engine should be asked: it is told this, and the session is open.
+    Due(StoredPin, OpenSession, Offer),
+    /// The session had no request here for too long.
+    Idle,
+}
+
+impl Entry {
+    /// A copy of what the engine said.
+    pub(super) fn read(pin: StoredPin, now: Instant) -> Self {
+        let now = Moment::of(now);
+        Self::new(Place { asked: now, ..Place::new(pin, now) })
+    }
+
+    /// A pin that is about to be written.
+    pub(super) fn written(offer: Offer, now: Instant) -> Self {
+        let Offer { pin, rule } = offer;
+        let place = Place::new(pin, Moment::of(now));
+        Self::new(Place { unwritten: Some(rule), calls: 1, ..place })
+    }
+
+    fn new(place: Place) -> Self {
+        Self { open: AtomicU32::new(0), place: Mutex::new(place) }
+    }
+
+    pub(super) fn open(self: &Arc<Self>) -> OpenSession {
+        self.open.fetch_add(1, Relaxed);
+        OpenSession::new(self.clone())
+    }
+
+    /// Where the session is.
+    pub(super) fn pin(&self) -> StoredPin {
+        self.lock().pin()
+    }
+
+    /// Looks at it because of a request; the engine is asked at most once per `recheck`.
+    pub(super) fn look(
+        self: &Arc<Self>,
+        now: Instant,
+        idle: Duration,
+        recheck: Duration,
+        reachable: bool,
+    ) -> Copy {
+        let now = Moment::of(now);
+        let mut place = self.lock();
+        if self.is_idle(&place, now, idle) {
+            return Copy::Idle;
+        }
+        place.seen = now;
+        let pin = place.pin();
+        // Under the lock, so that it does not expire between the look at it and this.
+        let open = self.open();
+        let due = place.asked == Moment::NEVER || now.since(place.asked) >= recheck;
+        if !reachable || place.calls > 0 || !due {
+            return Copy::Good(pin, open);
+        }
+        place.calls += 1;
+        // What was lost there is restored from here.
+        Copy::Due(pin, open, Offer { pin, rule: place.unwritten.unwrap_or(Rule::Put) })
+    }
+
+    /// What the engine has to be told of a session with something under way, if it was not told for that
+    /// long.
+    pub(super) fn due_while_open(&self, now: Instant, recheck: Duration) -> Option<Offer> {
+        if self.open.load(Relaxed) == 0 {
+            return None;
+        }
+        let now = Moment::of(now);
+        let mut place = self.lock();
+        let due = place.asked == Moment::NEVER || now.since(place.asked) >= recheck;
+        if place.calls > 0 || !due {
+            return None;
+        }
+        place.calls += 1;
+        Some(Offer { pin: place.pin(), rule: place.unwritten.unwrap_or(Rule::Put) })
+    }
+
+    /// Changes it as this gateway has decided. Says what the engine has to be told, if anything.
+    pub(super) fn change(&self, offer: Offer, now: Instant, idle: Duration) -> Option<Offer> {
+        let now = Moment::of(now);
+        let mut place = self.lock();
+        let Offer { pin, rule } = offer;
+        // With an old id a new session may begin.
+        let accepted = self.is_idle(&place, now, idle) || rule.accepts(place.pin(), pin);
+        place.seen = now;
+        if !accepted {
+            // Another request was faster. The epoch is written with the next touch.
+            let stays = told(place.pin(), pin);
+            place.set_pin(stays);
+            return None;
+        }
+        place.set_pin(pin);
+        let rule = match (rule, place.unwritten) {
+            // From where the engine knows the session to be.
+            (Rule::Claim(_), Some(unwritten)) => unwritten,
+            (rule, _) => rule,
+        };
+        place.unwritten = Some(rule);
+        place.calls += 1;
+        Some(Offer { pin, rule })
+    }
+
+    /// Ends a call: the engine says that this is where the session is.
+    pub(super) fn settle(&self, said: StoredPin, now: Instant) {
+        let now = Moment::of(now);
+        let mut place = self.lock();
+        place.calls = place.calls.saturating_sub(1);
+        place.asked = now;
+        if place.calls == 0 {
+            let pin = told(said, place.pin());
+            place.set_pin(pin);
+            place.unwritten = None;
+        }
+    }
+
+    /// The same for a copy that had been idle and is of no use any more.
+    pub(super) fn revive(&self, said: StoredPin, now: Instant) {
+        let now = Moment::of(now);
+        let mut place = self.lock();
+        place.seen = now;
+        place.asked = now;
+        if place.calls == 0 {
+            let pin = told(said, place.pin());
+            place.set_pin(pin);
+            place.unwritten = None;
+        }
+    }
+
+    /// Ends a call without an answer: at `None` the next request tries again, else one whose time has
+    /// come.
+    pub(super) fn unsettled(&self, asked: Option<Instant>) {
+        let mut place = self.lock();
+        place.calls = place.calls.saturating_sub(1);
+        place.asked = asked.map_or(Moment::NEVER, Moment::of);
+    }
+
+    fn is_idle(&self, place: &Place, now: Moment, idle: Duration) -> bool {
+        now.since(place.seen) >= idle && self.open.load(Relaxed) == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Place> {
+        // Nothing can panic under the lock.
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl table::Open for Entry {
+    fn is_open(&self) -> bool {
+        self.open.load(Relaxed) > 0
+    }
+}
+
+impl WhenClosed for Entry {
+    fn closed(&self) {
+        let mut place = self.lock();
+        place.seen = Moment::of(Instant::now());
+        self.open.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,58 @@
+//! Look-ups under way: one per session, however many requests want it.
+
+use std::{
+    collections::HashMap,
+    hash::BuildHasherDefault,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+
+use super::cached_pin::Entry;
+use crate::{pool::TagHasher, store::traits::SessionKey};
+
+/// What the engine said.
+#[derive(Clone)]
+pub(super) enum Found {
+    /// Where the session is.
+    Known(Arc<Entry>),
+    /// That it does not know the session.
+    Nothing,
+    /// Nothing at all.
+    Down,
+}
+
+pub(super) type Told = watch::Receiver<Option<Found>>;
+
+#[derive(Default)]
+pub(super) struct Flights(Mutex<HashMap<SessionKey, Told, BuildHasherDefault<TagHasher>>>);
+
+impl Flights {
+    /// Joins the look-up of a session, or begins one: then also where its result is told.
+    pub(super) fn join(&self, key: SessionKey) -> (Told, Option<watch::Sender<Option<Found>>>) {
+        let mut flights = self.lock();
+        if let Some(told) = flights.get(&key) {
+            return (told.clone(), None);
+        }
+        let (sender, told) = watch::channel(None);
+        flights.insert(key, told.clone());
+        (told, Some(sender))
+    }
+
+    /// The look-up has ended.
+    pub(super) fn end(&self, key: SessionKey) {
+        self.lock().remove(&key);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionKey, Told, BuildHasherDefault<TagHasher>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for the result. If the task is gone that was to bring it, there is none.
+pub(super) async fn wait(mut told: Told) -> Found {
+    match told.wait_for(Option::is_some).await {
+        Ok(found) => found.clone().unwrap_or(Found::Down),
+        Err(_) => Found::Down,
+    }
+}

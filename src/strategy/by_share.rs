@@ -1,0 +1,61 @@
+//! Candidates drawn at random, each with a chance in proportion to its share.
+
+use super::traits::Candidates;
+use crate::util::Chance;
+
+/// The position of a candidate, each with a chance in proportion to its share; 0 when there is
+/// none.
+pub(super) fn by_share(chance: &Chance, candidates: &Candidates<'_>) -> usize {
+    draw(chance, candidates, |_| true).unwrap_or(0)
+}
+
+/// The positions of two different candidates, drawn one after the other as
+/// [`by_share`] does; `None` when there is only one.
+pub(super) fn two_by_share(chance: &Chance, candidates: &Candidates<'_>) -> Option<(usize, usize)> {
+    let first = draw(chance, candidates, |_| true)?;
+    let second = draw(chance, candidates, |position| position != first)?;
+    Some((first, second))
+}
+
+/// The position of a candidate by share, of those at a position that `takes_part` accepts.
+fn draw(
+    chance: &Chance,
+    candidates: &Candidates<'_>,
+    takes_part: impl Fn(usize) -> bool,
+) -> Option<usize> {
+    let present = || candidates.iter().enumerate().filter(|(position, _)| takes_part(*position));
+    let total: u64 = present().map(|(_, candidate)| candidate.share()).sum();
+    let mut ticket = chance.below(total.max(1) as usize) as u64;
+    let mut last = None;
+    for (position, candidate) in present() {
+        match ticket.checked_sub(candidate.share()) {
+            Some(rest) => ticket = rest,
+            None => return Some(position),
+        }
+        // Shares may have shrunk since they were added up.
+        last = Some(position);
+    }
+    last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::strategy::traits::testing::states;
+
+    #[test]
+    fn two_draws_are_different_and_follow_the_shares() {
+        let states = states(&[2, 1, 1]);
+        let (chance, all) = (Chance::seeded(7), Candidates::new(&states));
+        let mut first = [0_usize; 3];
+        for _ in 0..40_000 {
+            let (a, b) = two_by_share(&chance, &all).unwrap();
+            assert_ne!(a, b);
+            first[a] += 1;
+        }
+        for (got, expected) in first.into_iter().zip([20_000, 10_000, 10_000]) {
+            assert!(got.abs_diff(expected) < 400, "{got} is not about {expected}");
+        }
+        assert_eq!(two_by_share(&chance, &Candidates::new(&states[..1])), None);
+    }
+}

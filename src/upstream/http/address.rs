@@ -1,0 +1,373 @@
+//! The address at which a backend is reached: of those that its name has, one at a time.
+
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{AcqRel, Acquire, Relaxed, Release},
+        },
+    },
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpStream,
+    sync::watch,
+    time::{Instant, sleep, timeout_at},
+};
+
+use super::{resolve::Resolver, target::Place};
+use crate::{
+    error::{BoxError, Short, Shortage, TimedOut},
+    util::clock::later,
+};
+
+/// How long an address may refuse connections before a request tries the next one. A redial tries it at
+/// once.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How many lookups in a row nobody needed when the regular ones end.
+const UNUSED: u32 = 12;
+
+/// Who wants to know that another address is used: the old one and the new one.
+pub(super) type OnChange = Arc<dyn Fn(SocketAddr, SocketAddr) + Send + Sync>;
+
+/// How a name is looked up.
+#[derive(Clone)]
+pub(super) struct Lookups {
+    pub(super) resolver: Resolver,
+    pub(super) every: Duration,
+    pub(super) on_change: Option<OnChange>,
+}
+
+/// The addresses of one backend, and the one in use.
+pub(super) struct Address {
+    place: Place,
+    lookups: Lookups,
+    known: Mutex<Known>,
+    /// Grows with each change of the address in use: connections of an older one are not used again.
+    generation: AtomicU64,
+    /// Whether what is known is no older than regular lookups make it.
+    fresh: AtomicBool,
+    /// Whether anybody has needed the address since the last lookup.
+    used: AtomicBool,
+    /// Whether the regular lookups run.
+    regular: AtomicBool,
+    /// Whether a lookup is under way, and how many have ended.
+    looking: AtomicBool,
+    ended: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Known {
+    listed: Vec<SocketAddr>,
+    /// The one in use: it has accepted a connection.
+    current: Option<SocketAddr>,
+    /// The one that was in use before, until the next one is.
+    last: Option<SocketAddr>,
+    /// Since when the one in use has refused every connection.
+    failing: Option<Instant>,
+    /// Why the last lookup failed, if it did.
+    failure: Option<Failure>,
+    /// Whether it was said that there are several.
+    warned: bool,
+}
+
+/// Why a lookup failed.
+struct Failure {
+    text: Arc<str>,
+    /// What this machine had run out of, if that is why.
+    shortage: Option<Shortage>,
+}
+
+impl Address {
+    pub(super) fn new(place: Place, lookups: Lookups) -> Self {
+        let known = match place {
+            Place::Addr(addr) => Known { listed: vec![addr], ..Known::default() },
+            Place::Name(..) => Known::default(),
+        };
+        Self {
+            fresh: AtomicBool::new(matches!(place, Place::Addr(_))),
+            place,
+            lookups,
+            known: Mutex::new(known),
+            generation: AtomicU64::new(0),
+            used: AtomicBool::new(false),
+            regular: AtomicBool::new(false),
+            looking: AtomicBool::new(false),
+            ended: watch::Sender::new(0),
+        }
+    }
+
+    /// Which connections may be used for a new request; `None` when that has to be looked up first.
+    #[inline]
+    pub(super) fn usable(&self) -> Option<u64> {
+        if !self.used.load(Relaxed) {
+            self.used.store(true, Relaxed);
+        }
+        self.fresh.load(Acquire).then(|| self.generation())
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Acquire)
+    }
+
+    /// Opens a connection, and tells which generation it belongs to. `redials`: nobody's request depends
+    /// on the address in use, so the next one is tried where that one refuses.
+    pub(super) async fn connect(
+        self: &Arc<Self>,
+        limit: Duration,
+        redials: bool,
+    ) -> Result<(TcpStream, u64), BoxError> {
+        let deadline = later(limit);
+        if self.usable().is_none() {
+            self.look_up(deadline).await?;
+        }
+        let generation = self.generation();
+        let (current, listed) = {
+            let known = self.known();
+            (known.current, known.listed.clone())
+        };
+        let Some(current) = current else {
+            return self.connect_to_first(&listed, None, deadline).await;
+        };
+        let error = match timeout_at(deadline, TcpStream::connect(current)).await {
+            Ok(Ok(stream)) => {
+                self.known().failing = None;
+                return Ok((stream, generation));
+            }
+            Ok(Err(error)) => error_of(error, true),
+            Err(_) => TimedOut::CONNECT.into(),
+        };
+        if Shortage::in_chain(error.as_ref()).is_none() && self.gives_up(current, redials) {
+            let others: Vec<_> = listed.into_iter().filter(|addr| *addr != current).collect();
+            let connecting = self.connect_to_first(&others, Some(current), later(limit));
+            if let Ok(connected) = connecting.await {
+                return Ok(connected);
+            }
+        }
+        Err(error)
+    }
+
+    /// Connects to the first that accepts, which is the one in use from then on, in place of `current`.
+    async fn connect_to_first(
+        &self,
+        addrs: &[SocketAddr],
+        current: Option<SocketAddr>,
+        deadline: Instant,
+    ) -> Result<(TcpStream, u64), BoxError> {
+        let mut last: BoxError = io::Error::from(io::ErrorKind::HostUnreachable).into();
+        for (tried, addr) in addrs.iter().enumerate() {
+            // Each of them gets an equal share of the time that is left.
+            let left = deadline.saturating_duration_since(Instant::now());
+            let share = later(left / (addrs.len() - tried) as u32);
+            last = match timeout_at(share, TcpStream::connect(addr)).await {
+                Ok(Ok(stream)) => match self.takes(*addr, current) {
+                    Ok(generation) => return Ok((stream, generation)),
+                    Err(other) => {
+                        let generation = self.generation();
+                        let stream = timeout_at(deadline, TcpStream::connect(other)).await;
+                        return Ok((stream.map_err(|_| TimedOut::CONNECT)??, generation));
+                    }
+                },
+                Ok(Err(error)) => error_of(error, false),
+                Err(_) => TimedOut::CONNECT.into(),
+            };
+            if Shortage::in_chain(last.as_ref()).is_some() {
+                break;
+            }
+        }
+        Err(last)
+    }
+
+    /// Whether the next address is to be tried, as `current` has refused a connection.
+    fn gives_up(&self, current: SocketAddr, redials: bool) -> bool {
+        let mut known = self.known();
+        if known.current != Some(current) || known.listed.len() < 2 {
+            return false;
+        }
+        let failing = *known.failing.get_or_insert_with(Instant::now);
+        redials || failing.elapsed() >= PATIENCE
+    }
+
+    /// `addr` has accepted a connection, and is used from now on in place of `current`. Tells its
+    /// generation, or which address somebody else has chosen meanwhile.
+    fn takes(&self, addr: SocketAddr, current: Option<SocketAddr>) -> Result<u64, SocketAddr> {
+        let mut known = self.known();
+        match known.current {
+            Some(chosen) if chosen == addr => return Ok(self.generation()),
+            Some(chosen) if Some(chosen) != current => return Err(chosen),
+            _ => {}
+        }
+        let before = known.current.or(known.last);
+        (known.current, known.last, known.failing) = (Some(addr), None, None);
+        let Some(before) = before.filter(|before| *before != addr) else {
+            return Ok(self.generation());
+        };
+        let generation = self.generation.fetch_add(1, AcqRel) + 1;
+        drop(known);
+        tracing::info!(name = %self.place, from = %before, to = %addr, "address changed");
+        if let Some(on_change) = &self.lookups.on_change {
+            on_change(before, addr);
+        }
+        Ok(generation)
+    }
+
+    /// Waits for a lookup to end. An error only when no address is known at all.
+    pub(super) async fn look_up(self: &Arc<Self>, deadline: Instant) -> Result<(), BoxError> {
+        let mut ended = self.ended.subscribe();
+        self.begin_lookup();
+        let in_time = timeout_at(deadline, ended.changed()).await.is_ok();
+        let known = self.known();
+        if !known.listed.is_empty() {
+            return Ok(());
+        }
+        match &known.failure {
+            Some(Failure { text, shortage }) => {
+                let error = io::Error::other(format!("{}: {text}", self.place));
+                Err(match *shortage {
+                    Some(shortage) => Short { shortage, source: error }.into(),
+                    None => error.into(),
+                })
+            }
+            None if in_time => Err(format!("{} has no address", self.place).into()),
+            None => Err(TimedOut::CONNECT.into()),
+        }
+    }
+
+    /// Looks the name up, unless that is under way.
+    fn begin_lookup(self: &Arc<Self>) {
+        let Place::Name(name, port) = &self.place else { return };
+        if self.looking.swap(true, AcqRel) {
+            return;
+        }
+        let (name, port, lookup) = (name.clone(), *port, Lookup(self.clone()));
+        drop(tokio::spawn(async move {
+            let found = lookup.0.lookups.resolver.resolve(&name).await;
+            lookup.0.found(found, port);
+            lookup.0.look_up_regularly();
+        }));
+    }
+
+    /// Takes in what a lookup has found.
+    fn found(&self, found: Result<Vec<IpAddr>, BoxError>, port: u16) {
+        let mut listed = Vec::new();
+        let failure = match found {
+            Ok(found) => {
+                for addr in found.into_iter().map(|ip| SocketAddr::new(ip, port)) {
+                    if !listed.contains(&addr) {
+                        listed.push(addr);
+                    }
+                }
+                listed.is_empty().then(|| Failure { text: "no address".into(), shortage: None })
+            }
+            Err(error) => Some(Failure {
+                text: error.to_string().into(),
+                shortage: Shortage::in_chain(error.as_ref()),
+            }),
+        };
+        let mut known = self.known();
+        self.fresh.store(failure.is_none() || !known.listed.is_empty(), Release);
+        if let Some(Failure { text, .. }) = &failure {
+            // Said once: it is tried again often.
+            match &known.failure {
+                None => tracing::warn!(name = %self.place, error = %text, "lookup failed"),
+                Some(_) => tracing::debug!(name = %self.place, error = %text, "lookup failed"),
+            }
+        }
+        let failed = failure.is_some();
+        known.failure = failure;
+        if failed {
+            return;
+        }
+        self.warn_of_several(&mut known, &listed);
+        if let Some(current) = known.current.filter(|current| !listed.contains(current)) {
+            // Its connections are not used again. Which of the others is used is known once one accepts.
+            (known.current, known.last, known.failing) = (None, Some(current), None);
+            self.generation.fetch_add(1, AcqRel);
+        }
+        known.listed = listed;
+    }
+
+    /// Several addresses of one kind are most often several servers.
+    fn warn_of_several(&self, known: &mut Known, listed: &[SocketAddr]) {
+        let count = |v4: bool| listed.iter().filter(|addr| addr.is_ipv4() == v4).count();
+        if !known.warned && count(true).max(count(false)) > 1 {
+            known.warned = true;
+            tracing::warn!(
+                name = %self.place,
+                addresses = ?listed,
+                "the name of a backend has several addresses, and one of them is used; to use them all, \
+                 make each a backend of its own ([[discover]] in a gateway's file, Backends::follow_dns)"
+            );
+        }
+    }
+
+    /// Looks the name up again and again, as long as the address is used.
+    fn look_up_regularly(self: &Arc<Self>) {
+        if self.regular.swap(true, AcqRel) {
+            return;
+        }
+        let (every, regular) = (self.lookups.every, Regular(Arc::downgrade(self)));
+        drop(tokio::spawn(async move {
+            let mut unused = 0;
+            loop {
+                sleep(every).await;
+                let Some(address) = regular.0.upgrade() else { return };
+                unused = if address.used.swap(false, Relaxed) { 0 } else { unused + 1 };
+                if unused >= UNUSED {
+                    return;
+                }
+                address.begin_lookup();
+            }
+        }));
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A lookup that is under way, until this is dropped.
+struct Lookup(Arc<Address>);
+
+impl Drop for Lookup {
+    fn drop(&mut self) {
+        self.0.looking.store(false, Release);
+        self.0.ended.send_modify(|ended| *ended += 1);
+    }
+}
+
+/// The regular lookups, until this is dropped. Whoever needs the address then looks it up first.
+struct Regular(Weak<Address>);
+
+impl Drop for Regular {
+    fn drop(&mut self) {
+        if let Some(address) = self.0.upgrade() {
+            address.fresh.store(matches!(address.place, Place::Addr(_)), Release);
+            address.regular.store(false, Release);
+        }
+    }
+}
+
+/// The error of a connection. `accepted`: the address has accepted one before.
+fn error_of(error: io::Error, accepted: bool) -> BoxError {
+    if accepted && error.kind() == io::ErrorKind::AddrNotAvailable {
+        return Short { shortage: Shortage::Ports, source: error }.into();
+    }
+    error.into()
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = self.known();
+        f.debug_struct("Address")
+            .field("place", &self.place)
+            .field("listed", &known.listed)
+            .field("current", &known.current)
+            .finish_non_exhaustive()
+    }
+}

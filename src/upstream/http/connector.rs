@@ -1,0 +1,141 @@
+//! What every request of a backend shares, and its connections.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use http::{HeaderValue, Request};
+use hyper::upgrade::OnUpgrade;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    address::{Address, Lookups},
+    forwarded::Via,
+    headers,
+    http1::Http1,
+    http2::{Http2, Shared},
+    idle_pool::{Pool, make_room},
+    target::{Protocol, Target},
+    timer::Timer,
+};
+use crate::{
+    error::{BoxError, Redial, Redialer, Shortage, Unreachable},
+    util::clock::later,
+};
+
+/// How many idle connections are closed to make room for one.
+const ROOM: usize = 32;
+/// How long to wait when there are none.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A connection, of either protocol, during one exchange.
+pub(super) enum Link {
+    Http1(Box<Http1>),
+    Http2(Http2, Timer),
+}
+
+/// A connection that is being made.
+pub(super) type Dial = Pin<Box<dyn Future<Output = Result<Link, BoxError>> + Send>>;
+
+/// What every request of a backend shares.
+pub(super) struct Inner {
+    pub(super) target: Target,
+    pub(super) lookups: Lookups,
+    pub(super) address: Arc<Address>,
+    pub(super) via: Option<Via>,
+    pub(super) connect_timeout: Duration,
+    pub(super) response_timeout: Duration,
+    pub(super) body_timeout: Duration,
+    pub(super) replay_idempotent: bool,
+    pub(super) max_idle: usize,
+    pub(super) idle_timeout: Duration,
+    pub(super) pool: Arc<Pool>,
+    pub(super) http2: Shared,
+}
+
+impl Inner {
+    /// A connection that is there already.
+    pub(super) fn idle(&self) -> Option<Link> {
+        let generation = self.address.usable()?;
+        match self.target.protocol {
+            Protocol::Http1 => self.pool.take(generation).map(Link::Http1),
+            Protocol::Http2 => {
+                let connection = self.http2.get(generation)?;
+                Some(Link::Http2(connection, Timer::new(self.response_timeout)))
+            }
+        }
+    }
+
+    /// A new connection. An error says how to try again.
+    pub(super) fn dial(self: Arc<Self>) -> Dial {
+        Box::pin(async move {
+            let began = Instant::now();
+            self.connect(false).await.map_err(|error| {
+                let redialer = self.redialer();
+                Unreachable::new(error, began, redialer).into()
+            })
+        })
+    }
+
+    /// Connects. When this machine has nothing left for that, room is made, and it is tried once more.
+    pub(super) async fn connect(&self, redials: bool) -> Result<Link, BoxError> {
+        let deadline = later(self.connect_timeout);
+        match self.connect_once(self.connect_timeout, redials).await {
+            Err(error) if Shortage::in_chain(error.as_ref()).is_some() => {
+                let left = || deadline.saturating_duration_since(Instant::now());
+                if make_room(ROOM) == 0 {
+                    sleep(PAUSE.min(left() / 2)).await;
+                }
+                self.connect_once(left(), redials).await
+            }
+            result => result,
+        }
+    }
+
+    async fn connect_once(&self, limit: Duration, redials: bool) -> Result<Link, BoxError> {
+        match self.target.protocol {
+            Protocol::Http1 => {
+                let shard = self.pool.shard();
+                let (stream, generation) = self.address.connect(limit, redials).await?;
+                stream.set_nodelay(true)?;
+                let timeout = self.response_timeout;
+                let connection = Http1::new(stream, shard, generation, timeout).await?;
+                Ok(Link::Http1(connection))
+            }
+            Protocol::Http2 => {
+                let connection = self.http2.dial(&self.address, limit, redials).await?;
+                Ok(Link::Http2(connection, Timer::new(self.response_timeout)))
+            }
+        }
+    }
+
+    /// Opens a connection and keeps it for the next request of its runtime thread.
+    pub(super) async fn redial(&self) -> Result<(), BoxError> {
+        if let Link::Http1(connection) = self.connect(true).await? {
+            self.pool.put(connection);
+        }
+        Ok(())
+    }
+
+    /// What connects again, for whoever could not.
+    pub(super) fn redialer(self: &Arc<Self>) -> Redialer {
+        Redialer::new(Redials(self.clone()))
+    }
+
+    /// What the request wants to upgrade to, if it may: by its headers, its client's connection and
+    /// the protocol of the backend.
+    pub(super) fn wants_upgrade<B>(&self, request: &Request<B>) -> Option<HeaderValue> {
+        if self.target.protocol != Protocol::Http1 {
+            return None;
+        }
+        let asked = headers::wants_upgrade(request.version(), request.headers())?;
+        request.extensions().get::<OnUpgrade>().map(|_| asked)
+    }
+}
+
+/// Opens a connection and keeps it for the next request of its runtime thread.
+struct Redials(Arc<Inner>);
+
+impl Redial for Redials {
+    async fn redial(&self) -> Result<(), BoxError> {
+        self.0.redial().await
+    }
+}

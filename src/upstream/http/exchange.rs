@@ -1,0 +1,172 @@
+//! One exchange: a request on a connection, until the head of its answer is there or takes too long.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
+use hyper::{body::Incoming, client::conn::TrySendError};
+use tokio::time::Instant;
+
+use super::{
+    connector::{Inner, Link},
+    http1::Answer,
+    request_body::{Phase, RequestBody, Sending},
+};
+use crate::{
+    error::{BoxError, ClientError, TimedOut, chain},
+    util::clock::after,
+};
+
+pub(super) struct Exchange<B> {
+    pub(super) link: Link,
+    pub(super) answer: Answer,
+    pub(super) kept: Kept<B>,
+    /// Whether the task's waker is registered with the connection.
+    pub(super) polled: bool,
+}
+
+/// What the backend does not get, or what is needed to have the request back. A connection consumes
+/// the head, so it is cloned: that copies the map, not the values.
+pub(super) struct Kept<B> {
+    pub(super) method: Method,
+    pub(super) uri: Uri,
+    pub(super) version: Version,
+    pub(super) headers: HeaderMap,
+    pub(super) extensions: Extensions,
+    /// The body, when there is nothing in it.
+    pub(super) body: Option<B>,
+    /// The sending of the body, when there is something in it.
+    pub(super) sending: Option<Arc<Sending>>,
+    /// What the request wants to upgrade to.
+    pub(super) upgrade: Option<HeaderValue>,
+}
+
+impl<B> Kept<B> {
+    pub(super) fn request(self, body: B) -> Request<B> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.version_mut() = self.version;
+        *request.headers_mut() = self.headers;
+        *request.extensions_mut() = self.extensions;
+        request
+    }
+
+    /// Why the client is to blame, when it is.
+    pub(super) fn client_error(&self) -> Option<ClientError> {
+        self.sending.as_ref().and_then(|sending| sending.client_error())
+    }
+
+    /// How long the client may be silent within its body: for ever in a gRPC stream, and once it has asked
+    /// for an upgrade.
+    fn patience(&self, inner: &Inner) -> Duration {
+        let kind = self.headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        if self.upgrade.is_some() || kind.starts_with(b"application/grpc") {
+            return Duration::MAX;
+        }
+        inner.body_timeout
+    }
+}
+
+pub(super) type Answered = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
+
+impl<B> Exchange<B> {
+    /// The answer, or who took too long.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        inner: &Inner,
+    ) -> Poll<Result<Answered, Late>> {
+        let answer = self.answer.as_mut();
+        match &mut self.link {
+            Link::Http1(connection) if connection.is_driven_here() => {
+                // The answer comes out of the connection, which is polled here, so it needs no waker
+                // of its own. And most often a wake-up means that the answer is there: then the
+                // connection needs none either, or it would wake this task for the body's first
+                // frame, which this task takes anyway.
+                let mut answer = answer;
+                let mut noop = Context::from_waker(Waker::noop());
+                if self.polled {
+                    connection.nudge();
+                    if let Poll::Ready(answered) = answer.as_mut().poll(&mut noop) {
+                        return Poll::Ready(Ok(answered));
+                    }
+                }
+                self.polled = true;
+                let over = connection.poll(cx).is_ready();
+                let answered = if over { answer.poll(cx) } else { answer.poll(&mut noop) };
+                if let Poll::Ready(answered) = answered {
+                    return Poll::Ready(Ok(answered));
+                }
+            }
+            _ => {
+                if let Poll::Ready(answered) = answer.poll(cx) {
+                    return Poll::Ready(Ok(answered));
+                }
+            }
+        }
+        let timer = match &mut self.link {
+            Link::Http1(connection) => &mut connection.timer,
+            Link::Http2(_, timer) => timer,
+        };
+        let Some(sending) = &self.kept.sending else {
+            ready!(timer.poll(cx));
+            return Poll::Ready(Err(Late::Backend));
+        };
+        let patience = self.kept.patience(inner);
+        loop {
+            match due(sending.phase(), patience, inner.response_timeout) {
+                Ok(due) => timer.set_at(due),
+                Err(late) => return Poll::Ready(Err(late)),
+            }
+            ready!(timer.poll(cx));
+        }
+    }
+}
+
+/// Who took too long.
+pub(super) enum Late {
+    Backend,
+    /// The client, for so long.
+    Client(Duration),
+}
+
+impl From<Late> for BoxError {
+    fn from(late: Late) -> Self {
+        match late {
+            Late::Backend => TimedOut::new("response head").into(),
+            Late::Client(limit) => ClientError::stalled(limit).into(),
+        }
+    }
+}
+
+/// When to look again whether somebody takes too long. Nobody is woken when the body comes to another
+/// phase, so it is looked at again before anybody can be late in that.
+fn due(phase: Phase, patience: Duration, response_timeout: Duration) -> Result<Instant, Late> {
+    let now = Instant::now();
+    let (due, late) = match phase {
+        Phase::Taken => return Ok(after(now, patience.min(response_timeout))),
+        Phase::Awaited(since) => (after(since, patience), Late::Client(patience)),
+        Phase::Done(since) => (after(since, response_timeout), Late::Backend),
+    };
+    match late {
+        late if due <= now => Err(late),
+        Late::Client(_) => Ok(due.min(after(now, response_timeout))),
+        Late::Backend => Ok(due),
+    }
+}
+
+/// Whether the backend said that it has not processed the stream and will not (RFC 9113, section
+/// 8.7).
+pub(super) fn is_unprocessed(error: &hyper::Error) -> bool {
+    let error = chain(error).find_map(|cause| cause.downcast_ref::<h2::Error>());
+    error.is_some_and(|error| {
+        let reason = error.reason();
+        error.is_remote()
+            && ((error.is_go_away() && reason == Some(h2::Reason::NO_ERROR))
+                || (error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM)))
+    })
+}

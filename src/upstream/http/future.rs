@@ -1,0 +1,320 @@
+//! `UpstreamFuture`: the way of one request. Connect, send, wait for the head of the answer; and what
+//! to do with the request when that fails.
+
+use std::{
+    fmt,
+    future::Future,
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body;
+use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
+
+use super::{
+    connector::{Dial, Inner, Link},
+    exchange::{Exchange, Kept, is_unprocessed},
+    headers::{self, Length},
+    request_body::RequestBody,
+    response_body::UpstreamBody,
+    tunnel,
+};
+use crate::{
+    error::{BoxError, Disconnected, NotSent, Sendings, Unanswered},
+    pool::Hold,
+    session::Peer,
+};
+
+/// Connections that are given up on before a request counts as unsendable: a backend that accepts
+/// and at once closes must not keep a request for ever.
+const MAX_ATTEMPTS: u8 = 3;
+
+/// The future of an [`Upstream`](crate::proxy::Upstream)'s response head. Dropping it gives the request up
+/// and closes the connection that it went on (HTTP/2: resets the stream).
+#[must_use = "futures do nothing unless polled"]
+pub struct UpstreamFuture<B> {
+    inner: Arc<Inner>,
+    state: State<B>,
+    attempts: u8,
+    /// Set once the request may have been executed: how often it was sent.
+    unanswered: Option<Sendings>,
+}
+
+enum State<B> {
+    Start(Request<B>),
+    Dialing { dial: Dial, request: Request<B> },
+    Exchange(Exchange<B>),
+    Done,
+}
+
+impl<B> UpstreamFuture<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    pub(super) fn new(inner: Arc<Inner>, request: Request<B>) -> Self {
+        Self { inner, state: State::Start(request), attempts: 0, unanswered: None }
+    }
+
+    /// Finds a connection for `request`: an idle one, or else a new one.
+    fn start(&mut self, request: Request<B>) -> Result<(), BoxError> {
+        if request.method() == Method::CONNECT {
+            return Err("CONNECT is not forwarded to a backend".into());
+        }
+        let upgrades = self.inner.wants_upgrade(&request).is_some();
+        // An upgrade has a connection of its own: it does not come back, so it is not taken away.
+        match if upgrades { None } else { self.inner.idle() } {
+            Some(link) => self.send(link, request),
+            None => {
+                self.dial(request);
+                Ok(())
+            }
+        }
+    }
+
+    fn dial(&mut self, request: Request<B>) {
+        self.state = State::Dialing { dial: self.inner.clone().dial(), request };
+    }
+
+    /// The connection exists: only now the request is taken apart.
+    fn send(&mut self, mut link: Link, request: Request<B>) -> Result<(), BoxError> {
+        self.attempts += 1;
+        let upgrade = self.inner.wants_upgrade(&request);
+        let (mut parts, body) = request.into_parts();
+        let mut kept = Kept {
+            method: parts.method.clone(),
+            uri: parts.uri.clone(),
+            version: parts.version,
+            headers: parts.headers.clone(),
+            extensions: mem::take(&mut parts.extensions),
+            body: None,
+            sending: None,
+            upgrade,
+        };
+        let length = if body.is_end_stream() {
+            Length::Empty
+        } else {
+            body.size_hint().exact().map_or(Length::Unknown, Length::Exact)
+        };
+        let peer = kept.extensions.get::<Peer>();
+        headers::request(
+            &mut parts,
+            &self.inner.target,
+            self.inner.via.as_ref(),
+            peer,
+            kept.upgrade.as_ref(),
+            length,
+        )?;
+        let body = if length == Length::Empty {
+            kept.body = Some(body);
+            RequestBody::empty()
+        } else {
+            let (body, sending) = RequestBody::new(body);
+            kept.sending = Some(sending);
+            body
+        };
+        let request = Request::from_parts(parts, body);
+        let answer = match &mut link {
+            Link::Http1(connection) => {
+                if kept.upgrade.is_some() {
+                    connection.detach(true);
+                }
+                connection.timer.set(self.inner.response_timeout);
+                connection.send(request)
+            }
+            Link::Http2(connection, _) => connection.send(request),
+        };
+        self.state = State::Exchange(Exchange { link, answer, kept, polled: false });
+        Ok(())
+    }
+
+    /// No connection came about.
+    fn undialed(&mut self, mut request: Request<B>, error: BoxError) -> BoxError {
+        match self.unanswered.take() {
+            // It was sent before, on another connection; this error says how the backend is now.
+            Some(sendings) => {
+                request.extensions_mut().insert(sendings);
+                Unanswered::new(request, error).into()
+            }
+            None => NotSent::new(request, error).into(),
+        }
+    }
+
+    /// The exchange failed: either the request goes on a new connection, or there is an error.
+    fn failed(
+        &mut self,
+        exchange: Exchange<B>,
+        mut error: TrySendError<Request<RequestBody>>,
+    ) -> Result<(), BoxError> {
+        let Exchange { link, mut kept, .. } = exchange;
+        let message = error.take_message();
+        let error = error.into_error();
+        let (reused, heard_nothing) = match &link {
+            Link::Http1(connection) => (connection.reused, !connection.heard.bytes()),
+            Link::Http2(connection, _) => {
+                let unprocessed = is_unprocessed(&error);
+                if message.is_some() || unprocessed || connection.has_ended() {
+                    self.inner.http2.forget(connection);
+                }
+                (connection.reused || unprocessed, connection.has_ended())
+            }
+        };
+        let unsent = message.is_some() || is_unprocessed(&error);
+        drop(link);
+        if let Some(error) = kept.client_error() {
+            return Err(error.into());
+        }
+
+        let body = match kept.body.take() {
+            Some(body) => Some(body),
+            None => message.and_then(|message| message.into_body().into_untouched()),
+        };
+        // What went wrong with the request's own body is not the connection's fault.
+        let is_broken = heard_nothing && !error.is_user();
+        let lost = |error: hyper::Error| -> BoxError {
+            if !is_broken {
+                return error.into();
+            }
+            Disconnected::new(error).with_redialer(self.inner.redialer()).into()
+        };
+        let Some(body) = body else {
+            return Err(lost(error));
+        };
+        if unsent {
+            let request = kept.request(body);
+            if self.attempts < MAX_ATTEMPTS && reused {
+                self.dial(request);
+                return Ok(());
+            }
+            // A fresh connection was accepted and closed: that is no refusal.
+            let error = lost(error);
+            return Err(self.undialed(request, error));
+        }
+        let repeatable = self.inner.replay_idempotent
+            && kept.method.is_idempotent()
+            && kept.sending.is_none()
+            && kept.upgrade.is_none()
+            && heard_nothing;
+        if !repeatable {
+            return Err(lost(error));
+        }
+        let mut request = kept.request(body);
+        let sent = match &self.unanswered {
+            Some(sendings) => sendings.0,
+            None => request.extensions().get::<Sendings>().map_or(0, |sendings| sendings.0),
+        };
+        let sendings = Sendings(sent + 1);
+        if reused && self.unanswered.is_none() && sendings < Sendings::MAX {
+            // It was most likely closed while it was idle: not the backend's word about the request.
+            self.unanswered = Some(sendings);
+            self.dial(request);
+            return Ok(());
+        }
+        request.extensions_mut().insert(sendings);
+        Err(Unanswered::new(request, lost(error)).into())
+    }
+
+    /// The head of the answer is there.
+    fn answered(
+        &mut self,
+        exchange: Exchange<B>,
+        response: Response<Incoming>,
+    ) -> Result<Response<UpstreamBody>, BoxError> {
+        let Exchange { link, mut kept, .. } = exchange;
+        let (mut parts, incoming) = response.into_parts();
+        headers::response(&mut parts, kept.upgrade.as_ref())?;
+        let backend = parts.extensions.remove::<OnUpgrade>();
+        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            let client = kept.extensions.remove::<OnUpgrade>();
+            let (Some(client), Some(backend)) = (client, backend) else {
+                return Err("an upgrade needs both of its ends".into());
+            };
+            let (hold, end) = Hold::pair();
+            tunnel::join(client, backend, end);
+            parts.extensions.insert(hold);
+        }
+        let sending = kept.sending.take().filter(|sending| !sending.is_done());
+        let body = match link {
+            Link::Http1(connection) if !connection.is_driven_here() => {
+                UpstreamBody::driven(incoming, sending)
+            }
+            Link::Http1(connection) if sending.is_none() && connection.heard.all_written() => {
+                UpstreamBody::driving(incoming, connection, self.inner.pool.clone())
+            }
+            Link::Http1(mut connection) => {
+                // The answer is earlier than the end of the request's body. If only the reader of
+                // the answer moved the connection, a client that sends all before it reads would
+                // wait for ever.
+                connection.detach(false);
+                UpstreamBody::driven(incoming, sending)
+            }
+            Link::Http2(..) => UpstreamBody::driven(incoming, sending),
+        };
+        Ok(Response::from_parts(parts, body))
+    }
+}
+
+impl<B> Future for UpstreamFuture<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Output = Result<Response<UpstreamBody>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        loop {
+            match &mut this.state {
+                State::Start(_) => {
+                    if let State::Start(request) = mem::replace(&mut this.state, State::Done) {
+                        this.start(request)?;
+                    }
+                }
+                State::Dialing { dial, .. } => {
+                    let dialed = ready!(dial.as_mut().poll(cx));
+                    let state = mem::replace(&mut this.state, State::Done);
+                    if let State::Dialing { request, .. } = state {
+                        match dialed {
+                            Ok(link) => this.send(link, request)?,
+                            Err(error) => return Poll::Ready(Err(this.undialed(request, error))),
+                        }
+                    }
+                }
+                State::Exchange(exchange) => {
+                    let answered = ready!(exchange.poll(cx, &this.inner));
+                    let state = mem::replace(&mut this.state, State::Done);
+                    if let State::Exchange(exchange) = state {
+                        match answered {
+                            Ok(Ok(response)) => {
+                                return Poll::Ready(this.answered(exchange, response));
+                            }
+                            Ok(Err(error)) => this.failed(exchange, error)?,
+                            Err(late) => return Poll::Ready(Err(late.into())),
+                        }
+                    }
+                }
+                // Polled after it was ready.
+                State::Done => return Poll::Pending,
+            }
+        }
+    }
+}
+
+// Nothing in it is pinned: what has to be is boxed.
+impl<B> Unpin for UpstreamFuture<B> {}
+
+impl<B> fmt::Debug for UpstreamFuture<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Start(_) => "start",
+            State::Dialing { .. } => "connecting",
+            State::Exchange(_) => "waiting for the answer",
+            State::Done => "done",
+        };
+        f.debug_struct("UpstreamFuture").field("state", &state).finish_non_exhaustive()
+    }
+}

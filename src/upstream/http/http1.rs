@@ -1,0 +1,136 @@
+//! One HTTP/1.1 connection to a backend, driven by the request that uses it.
+//!
+//! No task of its own: the request's future, and then its response's body, poll the connection. That
+//! saves two hops between tasks per request, dropping either closes the socket, and a connection
+//! that is idle costs nothing but its memory.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::{TrySendError, http1},
+};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, time::Instant};
+
+use super::{
+    io::{Heard, Socket},
+    request_body::RequestBody,
+    timer::Timer,
+};
+use crate::error::BoxError;
+
+/// What a connection answers to a request. Boxed, because hyper's future has no name.
+pub(super) type Answer = Pin<
+    Box<dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + Send>,
+>;
+
+pub(super) struct Http1 {
+    sender: http1::SendRequest<RequestBody>,
+    /// `None` once a task of its own drives it, or it is over. hyper answers what is left in its
+    /// queue when the connection is dropped, so it is dropped as soon as it is over.
+    driver: Option<http1::Connection<TokioIo<Socket>, RequestBody>>,
+    pub(super) heard: Arc<Heard>,
+    pub(super) timer: Timer,
+    /// Whether it has served a request before.
+    pub(super) reused: bool,
+    pub(super) idle_since: Instant,
+    /// Where in the pool it belongs. It always goes back there, as its socket is registered with
+    /// that thread's runtime.
+    pub(super) shard: usize,
+    /// Of the backend's address: see [`Address`](crate::proxy::address::Address).
+    pub(super) generation: u64,
+}
+
+impl Http1 {
+    pub(super) async fn new(
+        stream: TcpStream,
+        shard: usize,
+        generation: u64,
+        response_timeout: Duration,
+    ) -> Result<Box<Self>, BoxError> {
+        let (socket, heard) = Socket::new(stream);
+        let (sender, driver) = http1::Builder::new().handshake(TokioIo::new(socket)).await?;
+        Ok(Box::new(Self {
+            sender,
+            driver: Some(driver),
+            heard,
+            timer: Timer::new(response_timeout),
+            reused: false,
+            idle_since: Instant::now(),
+            shard,
+            generation,
+        }))
+    }
+
+    pub(super) fn send(&mut self, request: Request<RequestBody>) -> Answer {
+        self.heard.reset();
+        // Outside of the task's budget: the answer is polled without a waker when we drive the
+        // connection ourselves, so it must not ask for a later wake-up.
+        Box::pin(tokio::task::unconstrained(self.sender.try_send_request(request)))
+    }
+
+    /// Whether it is driven here, by whoever polls it.
+    pub(super) fn is_driven_here(&self) -> bool {
+        self.driver.is_some()
+    }
+
+    /// Moves the connection forward. Ready when there is nothing to drive: it is over, and its error
+    /// has reached the request through its answer or its body, or it has a task of its own.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(driver) = &mut self.driver else {
+            return Poll::Ready(());
+        };
+        if Pin::new(driver).poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.driver = None;
+        Poll::Ready(())
+    }
+
+    /// Moves the connection forward without a wake-up for later. What it wakes meanwhile would only
+    /// be the task that is just running.
+    pub(super) fn nudge(&mut self) {
+        let _ = self.poll(&mut Context::from_waker(Waker::noop()));
+    }
+
+    /// Whether the exchange is over and left the connection open, as far as is known.
+    pub(super) fn is_idle(&self) -> bool {
+        self.driver.is_some() && self.sender.is_ready() && self.heard.all_written()
+    }
+
+    /// Whether it is open and idle; notices that the backend has closed it.
+    pub(super) fn is_usable(&mut self) -> bool {
+        let driver = std::future::poll_fn(|cx| Poll::Ready(self.poll(cx).is_pending()));
+        let open =
+            pin!(tokio::task::unconstrained(driver)).poll(&mut Context::from_waker(Waker::noop()));
+        open == Poll::Ready(true) && self.is_idle()
+    }
+
+    /// Gives the connection a task of its own, for an exchange whose two directions must not wait
+    /// for each other.
+    pub(super) fn detach(&mut self, upgrades: bool) {
+        let Some(driver) = self.driver.take() else {
+            return;
+        };
+        if upgrades {
+            drop(tokio::spawn(driver.with_upgrades()));
+        } else {
+            drop(tokio::spawn(driver));
+        }
+    }
+}
+
+impl fmt::Debug for Http1 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http1").field("reused", &self.reused).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,174 @@
+//! The HTTP/2 connections of one backend: one per runtime thread, shared by all requests of that
+//! thread, dialed once however many wait for it.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::sync::Semaphore;
+
+use super::{
+    address::Address,
+    http1::Answer,
+    idle_pool::{shard_count, thread_slot},
+    io::{Heard, Socket},
+    request_body::RequestBody,
+};
+use crate::error::BoxError;
+
+/// A handle to a shared connection.
+#[derive(Clone)]
+pub(super) struct Http2 {
+    sender: http2::SendRequest<RequestBody>,
+    heard: Arc<Heard>,
+    /// Of the backend's address: see [`Address`].
+    generation: u64,
+    /// Whether this handle came from the shelf, so that the connection may have died unnoticed.
+    pub(super) reused: bool,
+}
+
+impl Http2 {
+    pub(super) fn send(&mut self, request: http::Request<RequestBody>) -> Answer {
+        Box::pin(self.sender.try_send_request(request))
+    }
+
+    /// Whether the connection, and not only one stream of it, has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.heard.end() || self.sender.is_closed()
+    }
+}
+
+pub(super) struct Shared {
+    shards: Box<[Shard]>,
+}
+
+#[repr(align(64))]
+struct Shard {
+    current: Mutex<Option<Http2>>,
+    /// Whose turn it is to dial.
+    turn: Semaphore,
+    /// How many dials have failed, and why the last one did.
+    failures: AtomicU64,
+    failure: Mutex<Option<Arc<BoxError>>>,
+}
+
+/// A dial's error, for all that waited for it.
+#[derive(Debug, Clone)]
+struct SharedError(Arc<BoxError>);
+
+impl fmt::Display for SharedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for SharedError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&**self.0)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Shared {
+    pub(super) fn new() -> Self {
+        let shard = |_| Shard {
+            current: Mutex::new(None),
+            turn: Semaphore::new(1),
+            failures: AtomicU64::new(0),
+            failure: Mutex::new(None),
+        };
+        Self { shards: (0..shard_count()).map(shard).collect() }
+    }
+
+    /// This thread's connection of that generation, if it is open.
+    pub(super) fn get(&self, generation: u64) -> Option<Http2> {
+        self.shards[thread_slot() % self.shards.len()].get(generation)
+    }
+
+    /// This thread's connection, dialed if need be.
+    pub(super) async fn dial(
+        &self,
+        address: &Arc<Address>,
+        limit: Duration,
+        redials: bool,
+    ) -> Result<Http2, BoxError> {
+        let shard = &self.shards[thread_slot() % self.shards.len()];
+        let failed_before = shard.failures.load(Ordering::Acquire);
+        let _turn = shard.turn.acquire().await?;
+        if let Some(open) = shard.get(address.generation()) {
+            return Ok(open);
+        }
+        if shard.failures.load(Ordering::Acquire) != failed_before {
+            // The one that we waited for tried just now; to try again would make each of a
+            // thousand waiters wait for all before it.
+            if let Some(error) = lock(&shard.failure).clone() {
+                return Err(SharedError(error).into());
+            }
+        }
+        match open(address, limit, redials).await {
+            Ok(http2) => {
+                let shelved = Http2 { reused: true, ..http2.clone() };
+                *lock(&shard.current) = Some(shelved);
+                Ok(http2)
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                *lock(&shard.failure) = Some(error.clone());
+                shard.failures.fetch_add(1, Ordering::Release);
+                Err(SharedError(error).into())
+            }
+        }
+    }
+
+    /// Forgets `dead`, so that the next request dials.
+    pub(super) fn forget(&self, dead: &Http2) {
+        for shard in &self.shards {
+            let mut current = lock(&shard.current);
+            if current.as_ref().is_some_and(|open| Arc::ptr_eq(&open.heard, &dead.heard)) {
+                let dropped = current.take();
+                drop(current);
+                drop(dropped);
+                return;
+            }
+        }
+    }
+}
+
+impl Shard {
+    fn get(&self, generation: u64) -> Option<Http2> {
+        let current = lock(&self.current);
+        let open = current.as_ref()?;
+        (open.generation == generation && !open.has_ended()).then(|| open.clone())
+    }
+
+    fn is_open(&self) -> bool {
+        lock(&self.current).as_ref().is_some_and(|open| !open.has_ended())
+    }
+}
+
+async fn open(address: &Arc<Address>, limit: Duration, redials: bool) -> Result<Http2, BoxError> {
+    let (stream, generation) = address.connect(limit, redials).await?;
+    stream.set_nodelay(true)?;
+    let (socket, heard) = Socket::new(stream);
+    let handshake = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(socket));
+    let (sender, driver) = handshake.await?;
+    drop(tokio::spawn(driver));
+    Ok(Http2 { sender, heard, generation, reused: false })
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let open = self.shards.iter().filter(|shard| shard.is_open()).count();
+        f.debug_struct("Shared").field("open", &open).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,308 @@
+//! Idle HTTP/1.1 connections of one backend, by runtime thread.
+
+use std::{
+    cell::Cell,
+    fmt, mem,
+    sync::{
+        Arc, LazyLock, Mutex, MutexGuard, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
+
+use super::http1::Http1;
+
+/// The number of this thread, as small as possible.
+pub(super) fn thread_slot() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static SLOT: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+    SLOT.with(|slot| {
+        slot.get().unwrap_or_else(|| {
+            let mine = NEXT.fetch_add(1, Ordering::Relaxed);
+            slot.set(Some(mine));
+            mine
+        })
+    })
+}
+
+/// How many shards there are: one per thread that may run at once.
+pub(super) fn shard_count() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The last one in is the first one out: the warmest connection is used, and the others grow old
+/// enough to be closed.
+pub(super) struct Pool {
+    shards: Box<[Shard]>,
+    max_idle: usize,
+    idle_timeout: Duration,
+    /// Of the connections that may be used: see [`Address`](crate::proxy::address::Address).
+    generation: AtomicU64,
+    /// Whether the task runs that closes what is idle for too long.
+    sweeping: AtomicBool,
+    /// Ends that task when the pool is gone.
+    gone: Arc<Notify>,
+}
+
+/// Apart by a cache line, so that threads do not slow each other down.
+#[repr(align(64))]
+#[derive(Default)]
+struct Shard(Mutex<Idle>);
+
+// A connection is a kilobyte and moves often, so it stays in its box from first to last.
+type Idle = Vec<Box<Http1>>;
+
+impl Shard {
+    fn lock(&self) -> MutexGuard<'_, Idle> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Pool {
+    pub(super) fn new(max_idle: usize, idle_timeout: Duration) -> Self {
+        Self {
+            shards: (0..shard_count()).map(|_| Shard::default()).collect(),
+            max_idle,
+            idle_timeout,
+            generation: AtomicU64::new(0),
+            sweeping: AtomicBool::new(false),
+            gone: Arc::default(),
+        }
+    }
+
+    /// This thread's shard.
+    pub(super) fn shard(&self) -> usize {
+        thread_slot() % self.shards.len()
+    }
+
+    /// An idle connection of that generation that is open as far as can be known.
+    pub(super) fn take(&self, generation: u64) -> Option<Box<Http1>> {
+        if self.generation.load(Ordering::Relaxed) < generation {
+            self.close_older(generation);
+        }
+        let shard = &self.shards[self.shard()];
+        loop {
+            // The lock is not held while a connection is looked at.
+            let mut connection = shard.lock().pop()?;
+            if connection.idle_since.elapsed() >= self.idle_timeout {
+                // All below it are older.
+                let old = mem::take(&mut *shard.lock());
+                drop(old);
+                return None;
+            }
+            let is_current = connection.generation >= generation;
+            if is_current && connection.is_usable() {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Keeps `connection` for the next request, if it can serve one.
+    pub(super) fn put(self: &Arc<Self>, mut connection: Box<Http1>) {
+        // What is known is enough here: it is looked at again when it is taken. Only the very end of
+        // an answer may still have to be noticed.
+        let is_wanted = self.max_idle > 0
+            && connection.generation >= self.generation.load(Ordering::Relaxed)
+            && (connection.is_idle() || connection.is_usable());
+        if !is_wanted {
+            return;
+        }
+        connection.idle_since = Instant::now();
+        connection.reused = true;
+        let mut idle = self.shards[connection.shard].lock();
+        if idle.len() < self.max_idle {
+            idle.push(connection);
+            drop(idle);
+            self.sweep_later();
+        }
+    }
+
+    fn sweep_later(self: &Arc<Self>) {
+        if self.sweeping.load(Ordering::Relaxed) || self.sweeping.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        all_pools().add(self);
+        // Often enough that nothing is idle for more than one and a half times the timeout.
+        let period = (self.idle_timeout / 2).max(Duration::from_millis(10));
+        let (sweeper, gone) = (Sweeper(Arc::downgrade(self)), self.gone.clone());
+        drop(tokio::spawn(async move {
+            loop {
+                let _ = timeout(period, gone.notified()).await;
+                match sweeper.0.upgrade() {
+                    Some(pool) if pool.sweep() => {}
+                    _ => return,
+                }
+            }
+        }));
+    }
+
+    /// Closes the connections of generations before this one.
+    #[cold]
+    fn close_older(&self, generation: u64) {
+        self.generation.fetch_max(generation, Ordering::Relaxed);
+        for shard in &self.shards {
+            let mut idle = shard.lock();
+            let (kept, closed): (Idle, Idle) =
+                mem::take(&mut *idle).into_iter().partition(|it| it.generation >= generation);
+            *idle = kept;
+            drop(idle);
+            drop(closed);
+        }
+    }
+
+    /// Closes up to `most` of the connections that have been idle for longest. Tells how many.
+    fn close_oldest(&self, most: usize) -> usize {
+        let mut closed = Idle::new();
+        for shard in &self.shards {
+            let mut idle = shard.lock();
+            let count = (most - closed.len()).min(idle.len());
+            closed.extend(idle.drain(..count));
+        }
+        closed.len()
+    }
+
+    /// Closes what is closed at the other end or idle for too long. Whether anything is left.
+    fn sweep(&self) -> bool {
+        let mut left = false;
+        for shard in &self.shards {
+            let idle = mem::take(&mut *shard.lock());
+            let mut kept: Idle = idle
+                .into_iter()
+                .filter_map(|mut connection| {
+                    let young = connection.idle_since.elapsed() < self.idle_timeout;
+                    (young && connection.is_usable()).then_some(connection)
+                })
+                .collect();
+            let mut now = shard.lock();
+            // What came back meanwhile is younger.
+            kept.append(&mut now);
+            left |= !kept.is_empty();
+            *now = kept;
+        }
+        left
+    }
+}
+
+/// The pools of this process that have, or had, idle connections: file descriptors are its, and not a
+/// backend's.
+#[derive(Default)]
+struct AllPools {
+    pools: Vec<Weak<Pool>>,
+    /// How many there may be before those that are gone are looked for.
+    enough: usize,
+}
+
+fn all_pools() -> MutexGuard<'static, AllPools> {
+    static ALL: LazyLock<Mutex<AllPools>> = LazyLock::new(Mutex::default);
+    ALL.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl AllPools {
+    fn add(&mut self, pool: &Arc<Pool>) {
+        if self.pools.len() >= self.enough {
+            let this = Arc::as_ptr(pool);
+            self.pools.retain(|it| it.strong_count() > 0 && !std::ptr::eq(it.as_ptr(), this));
+            self.enough = 2 * self.pools.len() + 16;
+        }
+        self.pools.push(Arc::downgrade(pool));
+    }
+}
+
+/// Closes up to `most` idle connections of this process, so that another one has room. Tells how many.
+pub(super) fn make_room(most: usize) -> usize {
+    let pools: Vec<_> = all_pools().pools.iter().filter_map(Weak::upgrade).collect();
+    let mut closed = 0;
+    for pool in pools {
+        closed += pool.close_oldest(most - closed);
+    }
+    closed
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.gone.notify_one();
+    }
+}
+
+/// Lets the next one start, however this one ends: the pool is empty, or its runtime is gone.
+struct Sweeper(Weak<Pool>);
+
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        if let Some(pool) = self.0.upgrade() {
+            pool.sweeping.store(false, Ordering::Release);
+        }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let idle: usize = self.shards.iter().map(|shard| shard.lock().len()).sum();
+        f.debug_struct("Pool").field("idle", &idle).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    async fn connection(pool: &Pool, generation: u64) -> (Box<Http1>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (other, _) = listener.accept().await.unwrap();
+        let timeout = Duration::from_secs(1);
+        (Http1::new(stream, pool.shard(), generation, timeout).await.unwrap(), other)
+    }
+
+    fn idle(pool: &Pool) -> usize {
+        pool.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    #[tokio::test]
+    async fn room_is_made_by_closing_what_has_been_idle_for_longest() {
+        let pools = [(); 2].map(|()| Arc::new(Pool::new(8, Duration::from_secs(60))));
+        let mut others = Vec::new();
+        for pool in &pools {
+            for _ in 0..3 {
+                let (connection, other) = connection(pool, 0).await;
+                pool.put(connection);
+                others.push(other);
+            }
+        }
+        assert_eq!(pools[0].close_oldest(2), 2);
+        for (number, other) in others[..3].iter().enumerate() {
+            if number < 2 {
+                other.readable().await.unwrap();
+                assert_eq!(other.try_read(&mut [0]).unwrap(), 0, "{number} is closed");
+            } else {
+                assert!(other.try_read(&mut [0]).is_err(), "{number} is open");
+            }
+        }
+        assert!(make_room(usize::MAX) >= 4, "of all pools of the process");
+        assert_eq!((idle(&pools[0]), idle(&pools[1])), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn connections_of_an_older_address_are_not_kept() {
+        let pool = Arc::new(Pool::new(8, Duration::from_secs(60)));
+        let (first, _a) = connection(&pool, 0).await;
+        let (second, _b) = connection(&pool, 0).await;
+        pool.put(first);
+        assert!(pool.take(1).is_none());
+        assert_eq!(idle(&pool), 0, "closed");
+        pool.put(second);
+        assert_eq!(idle(&pool), 0, "closed when its answer has ended");
+        let (third, _c) = connection(&pool, 1).await;
+        pool.put(third);
+        assert!(pool.take(1).is_some());
+    }
+}

@@ -1,0 +1,275 @@
+//! The request's body on its way to the backend: one type for the pool's connections, whatever the
+//! body's own type is, and the way back to that type while nobody has touched it.
+
+use std::{
+    any::Any,
+    mem,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
+
+use crate::error::{BoxError, ClientError};
+
+type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
+
+/// A body without its type.
+trait Erased: Send {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled;
+    fn is_end(&self) -> bool;
+    fn hint(&self) -> SizeHint;
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
+
+impl<B> Erased for B
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
+        Body::poll_frame(self, cx).map(|frame| frame.map(|result| result.map_err(Into::into)))
+    }
+
+    fn is_end(&self) -> bool {
+        Body::is_end_stream(self)
+    }
+
+    fn hint(&self) -> SizeHint {
+        Body::size_hint(self)
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+/// A body is boxed unpinned and pinned at its first poll. So it needs no `Unpin`, and an unpolled
+/// one can be taken out again.
+enum Stage {
+    Empty,
+    Untouched(Box<dyn Erased>),
+    Started(Pin<Box<dyn Erased>>),
+}
+
+/// How far the sending of a request's body has come; shared with whoever waits for the answer.
+#[derive(Debug)]
+pub(super) struct Sending {
+    began: Instant,
+    /// The phase, in the lower two bits, and above them its begin in microseconds since `began`.
+    phase: AtomicU64,
+    client_error: Mutex<Option<ClientError>>,
+}
+
+/// Who has to do something about the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The connection: it has not asked for more yet.
+    Taken,
+    /// The client: it was asked for more then, and has sent nothing since.
+    Awaited(Instant),
+    /// Nobody: since then the connection has let go of it. All of it is sent, or will never be.
+    Done(Instant),
+}
+
+const TAKEN: u64 = 0;
+const AWAITED: u64 = 1;
+const DONE: u64 = 2;
+
+impl Sending {
+    fn new() -> Self {
+        Self { began: Instant::now(), phase: AtomicU64::new(TAKEN), client_error: Mutex::default() }
+    }
+
+    fn enter(&self, phase: u64) {
+        let micros = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.phase.store(micros << 2 | phase, Ordering::Release);
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        let phase = self.phase.load(Ordering::Acquire);
+        let since = self.began + Duration::from_micros(phase >> 2);
+        match phase & 3 {
+            TAKEN => Phase::Taken,
+            AWAITED => Phase::Awaited(since),
+            _ => Phase::Done(since),
+        }
+    }
+
+    /// Whether the connection has let go of the body.
+    pub(super) fn is_done(&self) -> bool {
+        self.phase.load(Ordering::Acquire) & 3 == DONE
+    }
+
+    /// Why the body failed, if it did. Tells it once.
+    pub(super) fn client_error(&self) -> Option<ClientError> {
+        self.lock_error().take()
+    }
+
+    fn lock_error(&self) -> MutexGuard<'_, Option<ClientError>> {
+        self.client_error.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The body was asked for more.
+    fn asked(&self, polled: &Polled) {
+        let was_awaited = self.phase.load(Ordering::Relaxed) & 3 == AWAITED;
+        match polled {
+            Poll::Pending if !was_awaited => self.enter(AWAITED),
+            Poll::Ready(_) if was_awaited => self.enter(TAKEN),
+            _ => {}
+        }
+    }
+
+    /// The body failed. What the connection is told is not passed on by all of its protocols.
+    fn fail(&self, error: BoxError) -> BoxError {
+        let text = error.to_string();
+        *self.lock_error() = Some(ClientError::new(error));
+        text.into()
+    }
+}
+
+/// The body type of all connections.
+pub(super) struct RequestBody {
+    stage: Stage,
+    sending: Option<Arc<Sending>>,
+    /// How many bytes of the announced length are still to come.
+    left: Option<u64>,
+}
+
+impl RequestBody {
+    /// No body; costs nothing.
+    pub(super) const fn empty() -> Self {
+        Self { stage: Stage::Empty, sending: None, left: None }
+    }
+
+    pub(super) fn new<B>(body: B) -> (Self, Arc<Sending>)
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let sending = Arc::new(Sending::new());
+        let left = body.size_hint().exact();
+        let stage = Stage::Untouched(Box::new(body));
+        (Self { stage, sending: Some(sending.clone()), left }, sending)
+    }
+
+    /// The body itself, if it was never polled.
+    pub(super) fn into_untouched<B: 'static>(mut self) -> Option<B> {
+        match mem::replace(&mut self.stage, Stage::Empty) {
+            Stage::Untouched(body) => body.into_any().downcast().ok().map(|body| *body),
+            Stage::Empty | Stage::Started(_) => None,
+        }
+    }
+
+    /// What came of the body, held against its announced length.
+    fn measured(&mut self, polled: Polled) -> Polled {
+        let Some(left) = &mut self.left else { return polled };
+        let wrong = match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                let come = frame.data_ref().map_or(0, |data| data.len() as u64);
+                match left.checked_sub(come) {
+                    Some(rest) => {
+                        *left = rest;
+                        return polled;
+                    }
+                    None => "it is longer than announced",
+                }
+            }
+            Poll::Ready(None) if *left > 0 => "it is shorter than announced",
+            _ => return polled,
+        };
+        Poll::Ready(Some(Err(wrong.into())))
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
+        if let Stage::Untouched(_) = self.stage
+            && let Stage::Untouched(body) = mem::replace(&mut self.stage, Stage::Empty)
+        {
+            self.stage = Stage::Started(Box::into_pin(body));
+        }
+        let Stage::Started(body) = &mut self.stage else {
+            return Poll::Ready(None);
+        };
+        let polled = body.as_mut().poll(cx);
+        let polled = self.measured(polled);
+        let Some(sending) = &self.sending else { return polled };
+        sending.asked(&polled);
+        match polled {
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(sending.fail(error)))),
+            polled => polled,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // What is too short is asked once more, and fails.
+        let whole = self.left.is_none_or(|left| left == 0);
+        match &self.stage {
+            Stage::Empty => true,
+            Stage::Untouched(body) => whole && body.is_end(),
+            Stage::Started(body) => whole && body.is_end(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.stage {
+            Stage::Empty => SizeHint::with_exact(0),
+            Stage::Untouched(body) => body.hint(),
+            Stage::Started(body) => body.hint(),
+        }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Some(sending) = &self.sending {
+            sending.enter(DONE);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, marker::PhantomPinned};
+
+    use super::*;
+
+    /// A body that may not move once it is polled.
+    struct Pinned(u8, PhantomPinned);
+
+    impl Body for Pinned {
+        type Data = Bytes;
+        type Error = std::io::Error;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+        }
+    }
+
+    #[tokio::test]
+    async fn only_an_untouched_body_comes_back() {
+        let (body, sending) = RequestBody::new(Pinned(7, PhantomPinned));
+        assert!(!sending.is_done());
+        assert_eq!(body.into_untouched::<Pinned>().unwrap().0, 7);
+        assert!(sending.is_done(), "the connection has let go of it");
+
+        let (mut body, sending) = RequestBody::new(Pinned(7, PhantomPinned));
+        poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.unwrap().unwrap();
+        assert_eq!(sending.phase(), Phase::Taken);
+        assert!(body.into_untouched::<Pinned>().is_none(), "a polled body is pinned");
+    }
+}

@@ -1,0 +1,127 @@
+//! `UpstreamBody`: the answer's body, which drives its connection and gives it back at its end.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::{http1::Http1, idle_pool::Pool, request_body::Sending};
+use crate::error::BoxError;
+
+/// The body of an [`Upstream`](crate::proxy::Upstream)'s response.
+///
+/// At its end the connection goes back to the pool. Dropped before that, it closes the connection
+/// (HTTP/2: resets the stream). A backend that dies in the middle makes it end with an error, never
+/// as if it were complete.
+#[must_use = "dropping the body closes its connection"]
+pub struct UpstreamBody {
+    incoming: Incoming,
+    /// The connection, while this body drives it.
+    connection: Option<(Box<Http1>, Arc<Pool>)>,
+    /// The sending of the request's body, when the answer came before its end.
+    sending: Option<Arc<Sending>>,
+}
+
+impl UpstreamBody {
+    /// A body whose connection is driven by a task.
+    pub(super) fn driven(incoming: Incoming, sending: Option<Arc<Sending>>) -> Self {
+        Self { incoming, connection: None, sending }
+    }
+
+    /// A body that drives `connection`, which goes back to `pool`.
+    pub(super) fn driving(incoming: Incoming, connection: Box<Http1>, pool: Arc<Pool>) -> Self {
+        let mut body = Self { incoming, connection: Some((connection, pool)), sending: None };
+        if body.incoming.is_end_stream() {
+            body.give_back();
+        }
+        body
+    }
+
+    fn give_back(&mut self) {
+        if let Some((connection, pool)) = self.connection.take() {
+            pool.put(connection);
+        }
+    }
+
+    fn poll_incoming(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some((connection, _)) = &mut self.connection else {
+            return Pin::new(&mut self.incoming).poll_frame(cx);
+        };
+        // Frames come only when the connection is polled, which is done here, so waiting for a frame
+        // needs no waker; with one, each frame would wake the task that is just taking it. For the
+        // same reason the connection gets the waker only when there is really nothing to do.
+        let incoming = Pin::new(&mut self.incoming);
+        if let ready @ Poll::Ready(_) = without_waker(incoming) {
+            return ready;
+        }
+        connection.nudge();
+        let incoming = Pin::new(&mut self.incoming);
+        if let ready @ Poll::Ready(_) = without_waker(incoming) {
+            return ready;
+        }
+        if connection.poll(cx).is_ready() {
+            self.connection = None;
+        }
+        Pin::new(&mut self.incoming).poll_frame(cx)
+    }
+}
+
+fn without_waker(incoming: Pin<&mut Incoming>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    incoming.poll_frame(&mut Context::from_waker(Waker::noop()))
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.poll_incoming(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Ok(frame))) => {
+                // A reader that knows this to be the last frame does not ask for another.
+                if frame.is_trailers() || self.incoming.is_end_stream() {
+                    self.give_back();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(None) => {
+                self.give_back();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.connection = None;
+                let by_client = self.sending.take().and_then(|sending| sending.client_error());
+                Poll::Ready(Some(Err(by_client.map_or_else(|| error.into(), Into::into))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl fmt::Debug for UpstreamBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UpstreamBody")
+            .field("size_hint", &self.size_hint())
+            .field("open", &self.connection.is_some())
+            .finish()
+    }
+}

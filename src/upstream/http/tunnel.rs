@@ -1,0 +1,214 @@
+//! An upgraded connection: bytes from one end to the other, both ways, until either is gone.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::pin,
+    sync::atomic::{AtomicU64, Ordering},
+    task::Poll,
+    time::Duration,
+};
+
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::pool::HoldEnd;
+
+/// How long the other direction may be silent after one has ended. A closed socket and a half-closed
+/// one look the same from here, so an end that goes on talking is heard out, and a silent one is not
+/// waited for for ever.
+const AFTER_HALF_CLOSE: Duration = Duration::from_secs(10);
+
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// Joins the ends in a task of their own; `end` is dropped when the tunnel is over.
+pub(super) fn join(client: OnUpgrade, backend: OnUpgrade, end: HoldEnd) {
+    drop(tokio::spawn(async move {
+        // A client that is gone before it read the 101 never upgrades, and its end errs.
+        match (backend.await, client.await) {
+            (Ok(backend), Ok(client)) => {
+                let mut over = pin!(async { end.signal().await.over().await });
+                let mut tunnel = pin!(run(TokioIo::new(client), TokioIo::new(backend)));
+                let ended = poll_fn(|cx| match tunnel.as_mut().poll(cx) {
+                    Poll::Ready(result) => Poll::Ready(Some(result)),
+                    Poll::Pending => over.as_mut().poll(cx).map(|()| None),
+                });
+                match ended.await {
+                    Some(Ok(())) => {}
+                    Some(Err(error)) => tracing::debug!(%error, "an upgraded connection broke"),
+                    None => tracing::debug!("an upgraded connection was cut off: drained"),
+                }
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::debug!(%error, "an upgrade did not complete");
+            }
+        }
+    }));
+}
+
+async fn run<C, B>(client: C, backend: B) -> io::Result<()>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let (client_read, client_write) = tokio::io::split(client);
+    let (backend_read, backend_write) = tokio::io::split(backend);
+    let moved = AtomicU64::new(0);
+    let mut up = pin!(pump(client_read, backend_write, &moved));
+    let mut down = pin!(pump(backend_read, client_write, &moved));
+    let (mut up_open, mut down_open) = (true, true);
+    let mut seen = 0;
+    let mut silence = pin!(None);
+    // Why one end takes nothing any more, while what it has said is still passed on.
+    let mut broken = None;
+    poll_fn(|cx| {
+        if up_open && let Poll::Ready(result) = up.as_mut().poll(cx) {
+            broken = broken.take().or(over(result)?);
+            up_open = false;
+        }
+        if down_open && let Poll::Ready(result) = down.as_mut().poll(cx) {
+            broken = broken.take().or(over(result)?);
+            down_open = false;
+        }
+        if !up_open && !down_open {
+            return Poll::Ready(broken.take().map_or(Ok(()), Err));
+        }
+        if up_open && down_open {
+            return Poll::Pending;
+        }
+        loop {
+            if silence.is_none() {
+                seen = moved.load(Ordering::Relaxed);
+                silence.set(Some(tokio::time::sleep(AFTER_HALF_CLOSE)));
+            }
+            match silence.as_mut().as_pin_mut().map(|sleep| sleep.poll(cx)) {
+                Some(Poll::Ready(())) if moved.load(Ordering::Relaxed) == seen => {
+                    return Poll::Ready(Ok(()));
+                }
+                Some(Poll::Ready(())) => silence.set(None),
+                Some(Poll::Pending) | None => return Poll::Pending,
+            }
+        }
+    })
+    .await
+}
+
+/// How a direction broke.
+enum Broken {
+    /// Nothing more comes, and all that had come was passed on.
+    Reading(io::Error),
+    /// Nothing more is taken. What the same end has said before may not be read yet.
+    Writing(io::Error),
+}
+
+/// Whether the other direction goes on after the end of one.
+fn over(result: Result<(), Broken>) -> io::Result<Option<io::Error>> {
+    match result {
+        Ok(()) => Ok(None),
+        Err(Broken::Writing(error)) => Ok(Some(error)),
+        Err(Broken::Reading(error)) => Err(error),
+    }
+}
+
+/// Copies one direction until its end, and passes the end on.
+async fn pump<R, W>(mut from: R, mut to: W, moved: &AtomicU64) -> Result<(), Broken>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        let read = from.read(&mut buffer).await.map_err(Broken::Reading)?;
+        if read == 0 {
+            return to.shutdown().await.map_err(Broken::Writing);
+        }
+        to.write_all(&buffer[..read]).await.map_err(Broken::Writing)?;
+        to.flush().await.map_err(Broken::Writing)?;
+        moved.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{pin::Pin, task::Context};
+
+    use tokio::{
+        io::{ReadBuf, duplex},
+        time::Instant,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn both_ways_until_both_have_ended() {
+        let (mut client, ours) = duplex(64);
+        let (theirs, mut backend) = duplex(64);
+        let tunnel = tokio::spawn(run(ours, theirs));
+        client.write_all(b"ping").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut text = String::new();
+        backend.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "ping");
+        backend.write_all(b"pong").await.unwrap();
+        drop(backend);
+        text.clear();
+        client.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "pong", "what comes after a half-close still arrives");
+        tunnel.await.unwrap().unwrap();
+    }
+
+    /// Says its last words, and takes nothing any more.
+    struct Leaving(&'static [u8]);
+
+    impl AsyncRead for Leaving {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            buf.put_slice(std::mem::take(&mut self.0));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Leaving {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_end_that_takes_nothing_is_still_heard_out() {
+        let (mut client, ours) = duplex(64);
+        client.write_all(b"ping").await.unwrap();
+        let tunnel = tokio::spawn(run(ours, Leaving(b"last words")));
+        let mut text = String::new();
+        client.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "last words");
+        assert!(tunnel.await.unwrap().is_err(), "and that it broke is not forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_end_is_not_waited_for() {
+        let (client, ours) = duplex(64);
+        let (theirs, _backend) = duplex(64);
+        let start = Instant::now();
+        let tunnel = tokio::spawn(run(ours, theirs));
+        drop(client);
+        tunnel.await.unwrap().unwrap();
+        assert_eq!(start.elapsed(), AFTER_HALF_CLOSE);
+    }
+}

@@ -1,0 +1,312 @@
+//! `Upstream`: the backend, its options and its service.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use super::{
+    Resolve, UpstreamBody, UpstreamFuture,
+    address::{Address, Lookups},
+    connector::Inner,
+    forwarded::Via,
+    http2::Shared,
+    idle_pool::Pool,
+    resolve::{Resolver, System},
+    target::{Protocol, Target},
+};
+use crate::{
+    error::{BoxError, ConfigError, Redial},
+    util::clock::later,
+};
+
+/// An HTTP backend, as a Tower service: forwards requests as a reverse proxy should.
+///
+/// It is a handle; clones share its connections. It is always ready: whether the backend can be
+/// reached shows when a request is sent.
+///
+/// # Errors of a request
+///
+/// - [`NotSent`](crate::NotSent)`<Request<B>>`: no connection (refused, unreachable, or not within
+///   [`connect_timeout`](Self::connect_timeout)). The request is in it, as it came, its body
+///   unpolled.
+/// - [`Unanswered`](crate::Unanswered)`<Request<B>>`: the connection ended before any byte of an
+///   answer, and the request can be repeated as it is; see
+///   [`replay_idempotent`](Self::replay_idempotent).
+/// - [`TimedOut`](crate::TimedOut): no answer within [`response_timeout`](Self::response_timeout).
+/// - [`Disconnected`](crate::Disconnected): the connection ended before any byte of an answer, and the
+///   request cannot be repeated.
+/// - [`ClientError`](crate::ClientError): the request's own body failed, or stalled for longer than
+///   [`body_timeout`](Self::body_timeout).
+/// - Anything else: the backend broke off, or said something that is not HTTP.
+///
+/// # What is changed on the way
+///
+/// Both ways, hop-by-hop fields end here: `Connection` and what it names, `Keep-Alive`,
+/// `Proxy-Connection`, `Proxy-Authenticate`, `Proxy-Authorization`, `TE` (but for `trailers`),
+/// `Transfer-Encoding`, `Upgrade` (RFC 9110, section 7.6.1). A message has one framing field, made
+/// from its real body. Trailers pass (over HTTP/1.1 those that `Trailer` announces).
+///
+/// Requests go in origin form with the client's `Host`, or the authority of an HTTP/2 or absolute
+/// target, which outranks it. `Via` is appended; `Expect` is removed, as our own server has answered
+/// it. From the [`Peer`](crate::Peer) in the request's extensions come `X-Forwarded-For`, `-Proto`,
+/// `-Host` and `Forwarded` (RFC 7239): appended to when the peer is trusted, replaced when it is
+/// not; without a peer they are removed. Variants of these names with underscores are dropped.
+///
+/// An HTTP/1.1 upgrade (WebSocket) gets a connection of its own. The 101 is passed on if it names a
+/// protocol that was asked for, and carries a [`Hold`](crate::Hold) that ends with the tunnel.
+/// `h2c` is never upgraded to, nor is anything on an HTTP/2 backend.
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_sticky::proxy::Upstream;
+///
+/// let backend = Upstream::new("http://10.0.0.1:8080")?
+///     .connect_timeout(Duration::from_millis(500))
+///     .max_idle(64);
+/// # Ok::<(), tower_sticky::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct Upstream {
+    pub(super) inner: Arc<Inner>,
+}
+
+impl Upstream {
+    /// The backend at `url`: `http://host:port`, or `http://host` for port 80.
+    ///
+    /// # Names
+    ///
+    /// A name is looked up when the first connection is made, and again every
+    /// [`resolve_every`](Self::resolve_every) as long as it is used. Of its addresses one is used at a
+    /// time: the first that accepts a connection, for as long as the name has it. When the name has it no
+    /// more, its connections are not used for new requests, and the first of the other addresses that
+    /// accepts is used; requests in flight finish. While the name cannot be looked up the addresses that
+    /// were found before are used on.
+    ///
+    /// An address that refuses connections is the backend refusing them. Only when a
+    /// [redial](crate::Redial) is refused, too, the next address is used; without redials, as outside of a
+    /// layer, when it has refused for a second. [`on_address_change`](Self::on_address_change) hears of
+    /// each change.
+    ///
+    /// A name with several servers behind it, of which each has sessions of its own, is better followed
+    /// with [`Backends::follow_dns`](crate::Backends), which makes each a backend.
+    ///
+    /// # Errors
+    ///
+    /// When `url` is not of that form: another scheme (`https` is not built yet), user information,
+    /// a path other than `/`, a query or a fragment.
+    pub fn new(url: &str) -> Result<Self, ConfigError> {
+        let target = Target::parse(url)?;
+        let every = Duration::from_secs(5);
+        let lookups = Lookups { resolver: Resolver::new(System), every, on_change: None };
+        Ok(Self::build(Inner {
+            address: Arc::new(Address::new(target.place.clone(), lookups.clone())),
+            target,
+            lookups,
+            via: Some(Via::formatted("tower-sticky")),
+            connect_timeout: Duration::from_secs(1),
+            response_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(30),
+            replay_idempotent: true,
+            max_idle: 512,
+            idle_timeout: Duration::from_secs(30),
+            pool: Arc::new(Pool::new(0, Duration::ZERO)),
+            http2: Shared::new(),
+        }))
+    }
+
+    /// A handle of its own, so that a setter never changes the clones made before it.
+    fn build(mut inner: Inner) -> Self {
+        inner.pool = Arc::new(Pool::new(inner.max_idle, inner.idle_timeout));
+        inner.http2 = Shared::new();
+        let place = inner.target.place.clone();
+        inner.address = Arc::new(Address::new(place, inner.lookups.clone()));
+        Self { inner: Arc::new(inner) }
+    }
+
+    fn with(self, change: impl FnOnce(&mut Inner)) -> Self {
+        let old = &*self.inner;
+        let mut inner = Inner {
+            target: old.target.clone(),
+            via: old.via.clone(),
+            lookups: old.lookups.clone(),
+            address: old.address.clone(),
+            pool: old.pool.clone(),
+            http2: Shared::new(),
+            ..*old
+        };
+        change(&mut inner);
+        Self::build(inner)
+    }
+
+    /// How long connecting may take, name lookup included; default 1 s.
+    #[must_use]
+    pub fn connect_timeout(self, limit: Duration) -> Self {
+        self.with(|inner| inner.connect_timeout = limit)
+    }
+
+    /// How long the head of the answer may take from the end of the request; default 60 s. While the
+    /// request's body is not sent to its end there is no such limit. The answer's body may take any time.
+    #[must_use]
+    pub fn response_timeout(self, limit: Duration) -> Self {
+        self.with(|inner| inner.response_timeout = limit)
+    }
+
+    /// How long the client may send nothing of its request's body although the connection to the backend
+    /// asks for more; default 30 s. It does not count while the backend takes nothing, nor once the head of
+    /// the answer has come, nor for gRPC (a `content-type` that begins with `application/grpc`) and
+    /// upgrades. The error is a [`ClientError`](crate::ClientError).
+    #[must_use]
+    pub fn body_timeout(self, limit: Duration) -> Self {
+        self.with(|inner| inner.body_timeout = limit)
+    }
+
+    /// Whether to speak HTTP/2 without TLS, known in advance ("h2c prior knowledge", RFC 9113,
+    /// section 3.3), instead of HTTP/1.1; default `false`. All requests of a runtime thread share
+    /// one connection.
+    #[must_use]
+    pub fn http2(self, http2: bool) -> Self {
+        let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
+        self.with(|inner| inner.target.protocol = protocol)
+    }
+
+    /// How many idle HTTP/1.1 connections are kept **per runtime thread**; default 512. With 0 each
+    /// request has a connection of its own.
+    #[must_use]
+    pub fn max_idle(self, connections: usize) -> Self {
+        self.with(|inner| inner.max_idle = connections)
+    }
+
+    /// How long a connection may be idle before it is closed; default 30 s. It should be shorter
+    /// than the backend's own keep-alive timeout.
+    #[must_use]
+    pub fn idle_timeout(self, limit: Duration) -> Self {
+        self.with(|inner| inner.idle_timeout = limit)
+    }
+
+    /// How often the URL's name is looked up again while it is used, at least every 10 ms; default 5 s. It
+    /// means nothing where the URL has an address.
+    #[must_use]
+    pub fn resolve_every(self, interval: Duration) -> Self {
+        self.with(|inner| inner.lookups.every = interval.max(Duration::from_millis(10)))
+    }
+
+    /// What looks the URL's name up; default: the system's resolver.
+    #[must_use]
+    pub fn resolver(self, resolver: impl Resolve) -> Self {
+        self.with(|inner| inner.lookups.resolver = Resolver::new(resolver))
+    }
+
+    /// Looks the URL's name up at these name servers, over UDP, and over TCP when an answer is too long.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    #[cfg(feature = "dns")]
+    pub fn name_servers(
+        self,
+        servers: impl IntoIterator<Item = SocketAddr>,
+    ) -> Result<Self, ConfigError> {
+        let resolver = crate::util::name_servers::uncached(servers.into_iter().collect())?;
+        Ok(self.resolver(resolver))
+    }
+
+    /// Calls `heard` with the old and the new address whenever another address is used. For a pool, see
+    /// [`Backends::address_listener`](crate::Backends::address_listener).
+    #[must_use]
+    pub fn on_address_change(
+        self,
+        heard: impl Fn(SocketAddr, SocketAddr) + Send + Sync + 'static,
+    ) -> Self {
+        self.with(|inner| inner.lookups.on_change = Some(Arc::new(heard)))
+    }
+
+    /// Looks the URL's name up now, so that the first request does not have to wait for it and the log
+    /// says early if something is wrong with it.
+    ///
+    /// # Errors
+    ///
+    /// When no address is known.
+    pub async fn look_up(&self) -> Result<(), BoxError> {
+        match self.inner.address.usable() {
+            Some(_) => Ok(()),
+            None => self.inner.address.look_up(later(self.inner.connect_timeout)).await,
+        }
+    }
+
+    /// Whether an idempotent request without a body (RFC 9110, section 9.2.2) may be repeated when
+    /// its connection ended before any byte of an answer; default `true`.
+    ///
+    /// On a connection that had been idle, it is repeated once on a new connection to the same
+    /// backend: most likely the backend closed the old one just before. If that fails too, or the
+    /// connection was new, the error is [`Unanswered`](crate::Unanswered), which carries the
+    /// request. No request is sent more than three times in all, whichever backends it goes to.
+    #[must_use]
+    pub fn replay_idempotent(self, replay: bool) -> Self {
+        self.with(|inner| inner.replay_idempotent = replay)
+    }
+
+    /// The name that stands for this proxy in the requests' `Via` field (RFC 9110, section 7.6.3);
+    /// default `tower-sticky`. With `None` no `Via` is sent, against the letter of the RFC; some
+    /// servers do not compress answers to requests that have one.
+    ///
+    /// # Errors
+    ///
+    /// When the name is not a token.
+    pub fn via(self, pseudonym: Option<&str>) -> Result<Self, ConfigError> {
+        let via = pseudonym.map(Via::new).transpose()?;
+        Ok(self.with(|inner| inner.via = via))
+    }
+}
+
+/// Opens a connection and keeps it for the next request of its runtime thread.
+impl Redial for Upstream {
+    async fn redial(&self) -> Result<(), BoxError> {
+        self.inner.redial().await
+    }
+}
+
+impl<B> Service<Request<B>> for Upstream
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<UpstreamBody>;
+    type Error = BoxError;
+    type Future = UpstreamFuture<B>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> UpstreamFuture<B> {
+        UpstreamFuture::new(self.inner.clone(), request)
+    }
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = &*self.inner;
+        f.debug_struct("Upstream")
+            .field("host", &inner.target.host)
+            .field("address", &inner.address)
+            .field("protocol", &inner.target.protocol)
+            .field("connect_timeout", &inner.connect_timeout)
+            .field("response_timeout", &inner.response_timeout)
+            .field("body_timeout", &inner.body_timeout)
+            .field("replay_idempotent", &inner.replay_idempotent)
+            .field("pool", &inner.pool)
+            .field("http2", &inner.http2)
+            .finish()
+    }
+}

@@ -1,0 +1,13 @@
+//! What any room may need: clocks, locks that can be replaced, rates, random numbers, string enums.
+
+pub(crate) mod clock;
+mod lock;
+#[cfg(feature = "dns")]
+pub(crate) mod name_servers;
+mod rate_limiter;
+mod rng;
+pub(crate) mod string_enum;
+pub(crate) mod sync;
+
+pub use self::clock::{SystemClock, WallClock};
+pub(crate) use self::{lock::lock, rate_limiter::Limiter, rng::Chance};

@@ -1,0 +1,59 @@
+//! Chance, seedable, without a lock.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use crate::hash::mix;
+
+/// SplitMix64 (Steele, Lea and Flood, 2014) over a shared counter: every draw takes the next number
+/// of one sequence, whichever thread draws it.
+#[derive(Debug)]
+pub(crate) struct Chance(AtomicU64);
+
+impl Chance {
+    pub(crate) fn new() -> Self {
+        Self::seeded(RandomState::new().hash_one("chance"))
+    }
+
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self(AtomicU64::new(seed))
+    }
+
+    pub(crate) fn next(&self) -> u64 {
+        const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+        mix(self.0.fetch_add(GAMMA, Relaxed).wrapping_add(GAMMA))
+    }
+
+    /// A number below `bound`, which is at least 1 (Lemire's multiplication; the bias is below
+    /// `bound / 2^64`).
+    pub(crate) fn below(&self, bound: usize) -> usize {
+        ((u128::from(self.next()) * bound as u128) >> 64) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_splitmix64() {
+        let chance = Chance::seeded(1_234_567);
+        let drawn = [chance.next(), chance.next(), chance.next()];
+        assert_eq!(
+            drawn,
+            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
+        );
+    }
+
+    #[test]
+    fn draws_stay_below_the_bound_and_reach_all_of_it() {
+        let chance = Chance::seeded(7);
+        let mut seen = [false; 5];
+        for _ in 0..200 {
+            seen[chance.below(5)] = true;
+        }
+        assert_eq!(seen, [true; 5]);
+    }
+}
