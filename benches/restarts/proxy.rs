@@ -97,6 +97,7 @@ impl Drop for Proxy {
 fn gateway(home_wait: &str, addr: SocketAddr, servers: &[Server]) -> Result<String, fmt::Error> {
     let mut file = format!(
         "listen = \"{addr}\"\n\
+         [limits]\nconnections = 1000\n\
          [[affinity]]\ntype = \"cookie\"\nname = \"SRV\"\nformat = \"plain\"\n"
     );
     if home_wait != "0s" {

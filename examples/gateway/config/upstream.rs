@@ -9,6 +9,7 @@ use super::{Error, file, positive};
 pub(crate) struct Upstream {
     pub(crate) resolve_every: Duration,
     /// The name servers that are asked in place of the system's.
+    #[cfg_attr(not(feature = "dns"), expect(dead_code, reason = "there are none then"))]
     pub(crate) nameservers: Vec<SocketAddr>,
 }
 
