@@ -70,6 +70,32 @@ async fn a_drain_may_hand_its_sessions_over() {
     assert_eq!(backends.snapshot().stats.violations(), 0);
 }
 
+/// It may have been executed there, so it is repeated, and at home: the session need not move.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_could_stay_stays_when_its_new_backend_breaks_off() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let (layer, moves, fails) = noting(sealed(&backends).retry_idempotent(true));
+    let service = layer.into_service();
+    let mut client = Client::default();
+    assert_eq!(client.send(&service, get()).await.body, "a");
+    let token = client.token.clone();
+    let _drain = backends.drain("a").hand_over(100).start().unwrap();
+    b.told.hangs_up.store(true, SeqCst);
+    for hook_fails in [false, true] {
+        fails.store(hook_fails, SeqCst);
+        tokio::time::sleep(SECOND).await;
+        let (before, asked) = (a.served(), moves.lock().unwrap().len());
+        let answer = client.send(&service, get()).await;
+        assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None), "{hook_fails}");
+        assert_eq!(a.served(), before + 1);
+        // Once: a failure on the way is no reason to carry it over again.
+        assert!(moves.lock().unwrap().len() <= asked + 1, "{hook_fails}");
+        assert_eq!(client.token, token, "nothing is written for a move that was none");
+    }
+    assert_eq!(backends.snapshot().stats.moves(), 0);
+    assert_eq!(b.served(), 1, "the node has noted what it broke off");
+}
+
 #[tokio::test(start_paused = true)]
 async fn parallel_requests_of_a_session_carry_it_over_once() {
     let (backends, _nodes) = nodes(["a", "b"]);
