@@ -130,7 +130,9 @@ where
             let step = match this.step.as_mut().project() {
                 StepProjection::Begin { .. } => {
                     let owned = this.step.as_mut().project_replace(Step::Done);
-                    let OwnedStep::Begin { next } = owned else { return Poll::Pending };
+                    let OwnedStep::Begin { next } = owned else {
+                        return lost::<E, RB, IB, S>(dispatch);
+                    };
                     match begin(dispatch, next, this.request, this.inner) {
                         Ok(step) => step,
                         Err(error) => return Poll::Ready(fail::<E, RB, IB, S>(dispatch, error)),
@@ -139,7 +141,9 @@ where
 
                 StepProjection::LookUp { look_up } => {
                     ready!(look_up.poll(cx, &mut dispatch.notes));
-                    let Some(request) = this.request.as_mut() else { return Poll::Pending };
+                    let Some(request) = this.request.as_mut() else {
+                        return lost::<E, RB, IB, S>(dispatch);
+                    };
                     Step::Begin { next: dispatch.resume(request) }
                 }
 
@@ -163,7 +167,9 @@ where
                                 wait.renew(service, slot);
                                 continue;
                             }
-                            let Some(state) = wait.state.take() else { return Poll::Pending };
+                            let Some(state) = wait.state.take() else {
+                                return lost::<E, RB, IB, S>(dispatch);
+                            };
                             // Counted first, and looked at again then: when a backend was taken out
                             // and nothing is in flight there, nothing comes any more.
                             let entered = Entered::new(state);
@@ -174,7 +180,7 @@ where
                                 dispatch.send(this.request, state, true);
                                 let (started, services) = (dispatch.started(), state.services());
                                 let Some(request) = this.request.take() else {
-                                    return Poll::Pending;
+                                    return lost::<E, RB, IB, S>(dispatch);
                                 };
                                 let trial = wait.trial.take();
                                 let future = wait.service.call(request);
@@ -191,8 +197,12 @@ where
                                 continue;
                             }
                             let owned = this.step.as_mut().project_replace(Step::Done);
-                            let OwnedStep::Wait { wait } = owned else { return Poll::Pending };
-                            let Some(left) = wait.leave() else { return Poll::Pending };
+                            let OwnedStep::Wait { wait } = owned else {
+                                return lost::<E, RB, IB, S>(dispatch);
+                            };
+                            let Some(left) = wait.leave() else {
+                                return lost::<E, RB, IB, S>(dispatch);
+                            };
                             Step::Begin { next: shut(dispatch, gate, left) }
                         }
                     }
@@ -231,17 +241,19 @@ where
                                 }
                             }
                         }
-                        (Err(_), None) => return Poll::Pending,
+                        (Err(_), None) => return lost::<E, RB, IB, S>(dispatch),
                     }
                 }
 
                 StepProjection::LocalWait { wait } => {
                     match ready!(wait.poll_ready::<S, B>(cx, dispatch)) {
                         Gate::Open(slot) => {
-                            let Some(state) = wait.state.take() else { return Poll::Pending };
+                            let Some(state) = wait.state.take() else {
+                                return lost::<E, RB, IB, S>(dispatch);
+                            };
                             dispatch.send(this.request, &state, false);
                             let Some(request) = this.request.take() else {
-                                return Poll::Pending;
+                                return lost::<E, RB, IB, S>(dispatch);
                             };
                             let future = wait.service.call(request);
                             let services = state.services();
@@ -252,9 +264,11 @@ where
                         gate => {
                             let owned = this.step.as_mut().project_replace(Step::Done);
                             let OwnedStep::LocalWait { wait } = owned else {
-                                return Poll::Pending;
+                                return lost::<E, RB, IB, S>(dispatch);
                             };
-                            let Some(left) = wait.leave() else { return Poll::Pending };
+                            let Some(left) = wait.leave() else {
+                                return lost::<E, RB, IB, S>(dispatch);
+                            };
                             Step::Begin { next: shut(dispatch, gate, left) }
                         }
                     }
@@ -267,7 +281,7 @@ where
                             let future = inner.call(request);
                             Step::InnerCall { future, in_flight: None }
                         }
-                        (Ok(()), None) => return Poll::Pending,
+                        (Ok(()), None) => return lost::<E, RB, IB, S>(dispatch),
                         (Err(source), _) => {
                             this.step.set(Step::Done);
                             let error = StickyError::Inner { source };
@@ -372,6 +386,16 @@ fn inner_answered<S, RB, IB>(
         None => dispatch.answered_by_last_resort(&mut response),
     }
     response.map(|body| StickyBody::inner(body, in_flight))
+}
+
+/// A step has not what it must have, which is a bug: better an error than a request that waits for ever.
+#[cold]
+fn lost<E: OnError, RB, IB, S>(
+    dispatch: &mut Dispatch<S>,
+) -> Poll<Result<Response<StickyBody<RB, IB>>, E::Error>> {
+    debug_assert!(false, "a step of a request has lost what it needs");
+    let source = "a step of the request has lost what it needs: a bug in tower-sticky".into();
+    Poll::Ready(fail::<E, RB, IB, S>(dispatch, StickyError::Inner { source }))
 }
 
 fn fail<E: OnError, RB, IB, S>(
