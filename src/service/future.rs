@@ -131,7 +131,7 @@ where
                 StepProjection::Begin { .. } => {
                     let owned = this.step.as_mut().project_replace(Step::Done);
                     let OwnedStep::Begin { next } = owned else {
-                        return lost::<E, RB, IB, S>(dispatch);
+                        return Poll::Ready(lost::<E, RB, IB, S>(dispatch));
                     };
                     match begin(dispatch, next, this.request, this.inner) {
                         Ok(step) => step,
@@ -142,7 +142,7 @@ where
                 StepProjection::LookUp { look_up } => {
                     ready!(look_up.poll(cx, &mut dispatch.notes));
                     let Some(request) = this.request.as_mut() else {
-                        return lost::<E, RB, IB, S>(dispatch);
+                        return Poll::Ready(lost::<E, RB, IB, S>(dispatch));
                     };
                     Step::Begin { next: dispatch.resume(request) }
                 }
@@ -168,7 +168,7 @@ where
                                 continue;
                             }
                             let Some(state) = wait.state.take() else {
-                                return lost::<E, RB, IB, S>(dispatch);
+                                return Poll::Ready(lost::<E, RB, IB, S>(dispatch));
                             };
                             // Counted first, and looked at again then: when a backend was taken out
                             // and nothing is in flight there, nothing comes any more.
@@ -180,7 +180,7 @@ where
                                 dispatch.send(this.request, state, true);
                                 let (started, services) = (dispatch.started(), state.services());
                                 let Some(request) = this.request.take() else {
-                                    return lost::<E, RB, IB, S>(dispatch);
+                                    return Poll::Ready(lost::<E, RB, IB, S>(dispatch));
                                 };
                                 let trial = wait.trial.take();
                                 let future = wait.service.call(request);
@@ -198,10 +198,10 @@ where
                             }
                             let owned = this.step.as_mut().project_replace(Step::Done);
                             let OwnedStep::Wait { wait } = owned else {
-                                return lost::<E, RB, IB, S>(dispatch);
+                                return Poll::Ready(lost::<E, RB, IB, S>(dispatch));
                             };
                             let Some(left) = wait.leave() else {
-                                return lost::<E, RB, IB, S>(dispatch);
+                                return Poll::Ready(lost::<E, RB, IB, S>(dispatch));
                             };
                             Step::Begin { next: shut(dispatch, gate, left) }
                         }
@@ -241,7 +241,7 @@ where
                                 }
                             }
                         }
-                        (Err(_), None) => return lost::<E, RB, IB, S>(dispatch),
+                        (Err(_), None) => return Poll::Ready(lost::<E, RB, IB, S>(dispatch)),
                     }
                 }
 
@@ -249,11 +249,11 @@ where
                     match ready!(wait.poll_ready::<S, B>(cx, dispatch)) {
                         Gate::Open(slot) => {
                             let Some(state) = wait.state.take() else {
-                                return lost::<E, RB, IB, S>(dispatch);
+                                return Poll::Ready(lost::<E, RB, IB, S>(dispatch));
                             };
                             dispatch.send(this.request, &state, false);
                             let Some(request) = this.request.take() else {
-                                return lost::<E, RB, IB, S>(dispatch);
+                                return Poll::Ready(lost::<E, RB, IB, S>(dispatch));
                             };
                             let future = wait.service.call(request);
                             let services = state.services();
@@ -264,10 +264,10 @@ where
                         gate => {
                             let owned = this.step.as_mut().project_replace(Step::Done);
                             let OwnedStep::LocalWait { wait } = owned else {
-                                return lost::<E, RB, IB, S>(dispatch);
+                                return Poll::Ready(lost::<E, RB, IB, S>(dispatch));
                             };
                             let Some(left) = wait.leave() else {
-                                return lost::<E, RB, IB, S>(dispatch);
+                                return Poll::Ready(lost::<E, RB, IB, S>(dispatch));
                             };
                             Step::Begin { next: shut(dispatch, gate, left) }
                         }
@@ -281,7 +281,7 @@ where
                             let future = inner.call(request);
                             Step::InnerCall { future, in_flight: None }
                         }
-                        (Ok(()), None) => return lost::<E, RB, IB, S>(dispatch),
+                        (Ok(()), None) => return Poll::Ready(lost::<E, RB, IB, S>(dispatch)),
                         (Err(source), _) => {
                             this.step.set(Step::Done);
                             let error = StickyError::Inner { source };
@@ -392,10 +392,10 @@ fn inner_answered<S, RB, IB>(
 #[cold]
 fn lost<E: OnError, RB, IB, S>(
     dispatch: &mut Dispatch<S>,
-) -> Poll<Result<Response<StickyBody<RB, IB>>, E::Error>> {
+) -> Result<Response<StickyBody<RB, IB>>, E::Error> {
     debug_assert!(false, "a step of a request has lost what it needs");
     let source = "a step of the request has lost what it needs: a bug in tower-sticky".into();
-    Poll::Ready(fail::<E, RB, IB, S>(dispatch, StickyError::Inner { source }))
+    fail::<E, RB, IB, S>(dispatch, StickyError::Inner { source })
 }
 
 fn fail<E: OnError, RB, IB, S>(
