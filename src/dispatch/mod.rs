@@ -14,6 +14,7 @@ mod in_flight;
 mod placement;
 mod rebalance;
 mod recovery;
+mod request_kind;
 mod session_headers;
 mod shared_choice;
 mod state;

@@ -1,14 +1,12 @@
 //! `Dispatch`: what is known and decided about one request.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Version,
-    header::{
-        ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN, TRANSFER_ENCODING,
-    },
+    HeaderName, Request, Version,
 };
 use std::{num::NonZeroU64, sync::Arc};
 use tokio::time::Instant;
 
+use super::request_kind::{is_grpc, is_preflight, is_repeatable};
 use super::{
     attempt::{Attempt, Next, Patience},
     candidates::Remaining,
@@ -381,30 +379,6 @@ impl<S> Dispatch<S> {
     pub(super) fn is_local(&self, state: &BackendState) -> bool {
         self.has_inner && self.core.local.as_ref() == Some(&state.id)
     }
-}
-
-/// Whether it is a CORS preflight (Fetch, section 3.3.2), which browsers send without cookies: it begins no
-/// session.
-pub(super) fn is_preflight(head: &Head<'_>) -> bool {
-    *head.method() == Method::OPTIONS
-        && head.headers().contains_key(ORIGIN)
-        && head.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
-}
-
-/// Whether a request seems to be idempotent and without a body. Whether it is, its backend's service
-/// sees, before it is repeated.
-pub(super) fn is_repeatable<B>(request: &Request<B>) -> bool {
-    let headers = request.headers();
-    request.method().is_idempotent()
-        && !headers.contains_key(TRANSFER_ENCODING)
-        && headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0")
-}
-
-pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers
-        .get(CONTENT_TYPE)
-        .map(HeaderValue::as_bytes)
-        .is_some_and(|value| value.starts_with(b"application/grpc"))
 }
 
 #[cfg(test)]

@@ -16,14 +16,15 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower_service::Service;
 
+use super::finish::{fail, hold, inner_answered, lost, shut};
 use crate::{
     dispatch::{
-        AsAnswers, Attempt, Dispatch, HandOver, InFlight, LookUp, Next, Patience, Recovery, Trial,
+        AsAnswers, Attempt, Dispatch, HandOver, InFlight, LookUp, Next, Recovery, Trial,
         failed, judge, observe,
     },
-    error::{BoxError, Shortage},
+    error::BoxError,
     outcome::{Reason, StickyError},
-    pool::{BackendState, Entered, Hold, Readiness},
+    pool::Entered,
     service::{
         OnError, StickyBody,
         ready::{Gate, Wait},
@@ -339,82 +340,6 @@ where
         }
         (Next::Try(_) | Next::LastResort, None) => Err(StickyError::NoBackend),
     }
-}
-
-/// What to do about a backend that did not become ready: its request is untouched.
-fn shut<S: Clone>(
-    dispatch: &mut Dispatch<S>,
-    gate: Gate,
-    (state, patience): (Arc<BackendState>, Patience),
-) -> Next<S> {
-    match gate {
-        Gate::Failed(source) => {
-            if let Some(shortage) = Shortage::in_chain(source.as_ref()) {
-                return Next::Fail(dispatch.short(&state, shortage, source));
-            }
-            let pool = dispatch.core().backends.pool();
-            pool.set_readiness(&state, Readiness::Failed);
-            dispatch.not_sent(&state, Reason::NotReady, source)
-        }
-        Gate::Busy | Gate::Open(_) => dispatch.busy(&state, patience),
-    }
-}
-
-/// An upgraded connection holds what its request occupies; other responses do until their body ends.
-#[cold]
-fn hold<B>(response: &Response<B>, in_flight: &mut Option<InFlight>) {
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS
-        && let Some(hold) = response.extensions().get::<Hold>()
-        && let Some(mut in_flight) = in_flight.take()
-    {
-        hold.listen_to(in_flight.become_stream());
-        hold.keep(in_flight);
-    }
-}
-
-fn inner_answered<S, RB, IB>(
-    dispatch: &mut Dispatch<S>,
-    mut response: Response<IB>,
-    mut in_flight: Option<InFlight>,
-) -> Response<StickyBody<RB, IB>> {
-    match &mut in_flight {
-        Some(known) => {
-            dispatch.answered(known.state(), false, &mut response);
-            dispatch.settled(known);
-            hold(&response, &mut in_flight);
-        }
-        None => dispatch.answered_by_last_resort(&mut response),
-    }
-    response.map(|body| StickyBody::inner(body, in_flight))
-}
-
-/// A step has not what it must have, which is a bug: better an error than a request that waits for ever.
-#[cold]
-fn lost<E: OnError, RB, IB, S>(
-    dispatch: &mut Dispatch<S>,
-) -> Result<Response<StickyBody<RB, IB>>, E::Error> {
-    debug_assert!(false, "a step of a request has lost what it needs");
-    let source = "a step of the request has lost what it needs: a bug in tower-sticky".into();
-    fail::<E, RB, IB, S>(dispatch, StickyError::Inner { source })
-}
-
-fn fail<E: OnError, RB, IB, S>(
-    dispatch: &mut Dispatch<S>,
-    error: StickyError,
-) -> Result<Response<StickyBody<RB, IB>>, E::Error> {
-    dispatch.rejected(&error);
-    let outcome = dispatch.outcome(error.backend());
-    let unknown = matches!(error, StickyError::UnknownSession { .. });
-    let result = E::settle(error, dispatch.asked());
-    result.map(|mut response| {
-        if unknown {
-            dispatch.forget(&mut response);
-        }
-        if dispatch.core().options.extensions {
-            response.extensions_mut().insert(outcome);
-        }
-        response
-    })
 }
 
 impl<S, I, E, B> fmt::Debug for ResponseFuture<S, I, E, B>

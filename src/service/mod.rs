@@ -1,6 +1,7 @@
 //! What a user composes, and the way of one request: the layer, its services, their future and body.
 
 mod body;
+mod finish;
 mod future;
 mod layer;
 mod options;
