@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use tower_service::Service;
+
 use super::{handoff::BeforeMove, rebalance::Rebalancer, shared_choice::FirstChoices};
 use crate::{
     affinity::{BoundAffinity, Head},
@@ -13,7 +15,6 @@ use crate::{
     strategy::Strategy,
     util::{Chance, WallClock},
 };
-use tower_service::Service;
 
 /// What all services of a layer share.
 pub(crate) struct Core<S> {

@@ -1,9 +1,8 @@
 //! `Dispatch`: what is known and decided about one request.
 
-use http::{
-    HeaderName, Request, Version,
-};
 use std::{num::NonZeroU64, sync::Arc};
+
+use http::{HeaderName, Request, Version};
 use tokio::time::Instant;
 
 use super::request_kind::{is_grpc, is_preflight, is_repeatable};

@@ -19,8 +19,8 @@ use tower_service::Service;
 use super::finish::{fail, hold, inner_answered, lost, shut};
 use crate::{
     dispatch::{
-        AsAnswers, Attempt, Dispatch, HandOver, InFlight, LookUp, Next, Recovery, Trial,
-        failed, judge, observe,
+        AsAnswers, Attempt, Dispatch, HandOver, InFlight, LookUp, Next, Recovery, Trial, failed,
+        judge, observe,
     },
     error::BoxError,
     outcome::{Reason, StickyError},

@@ -1,7 +1,8 @@
 //! `ClientIp`: affinity by the client's address.
 
-use ipnet::IpNet;
 use std::{fmt, net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
 
 use super::address::{ClientAddress, Forwarding};
 use crate::{

@@ -1,10 +1,11 @@
 //! `Cookie`: a token in a cookie.
 
+use std::{fmt, sync::Arc, time::Duration};
+
 use http::{
     HeaderMap, HeaderValue,
     header::{COOKIE, SET_COOKIE},
 };
-use std::{fmt, sync::Arc, time::Duration};
 
 use super::{parse, set_cookie};
 use crate::{

@@ -1,7 +1,8 @@
 //! `Envelope`: the application's own session id, wrapped with the pin.
 
-use http::{HeaderMap, HeaderValue};
 use std::{fmt, sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderValue};
 
 use super::carrier::{Carrier, Edit};
 use crate::{

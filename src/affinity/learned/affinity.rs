@@ -1,7 +1,8 @@
 //! `Learned`: the application's own session id, remembered here.
 
-use siphasher::sip128::SipHasher13;
 use std::{fmt, hash::Hasher as _, sync::Arc, time::Duration};
+
+use siphasher::sip128::SipHasher13;
 
 use super::{bound::Bound, carrier::Carrier};
 use crate::{

@@ -1,10 +1,11 @@
 //! What to ask the domain name system for.
 
+use std::{fmt, net::SocketAddr, time::Duration};
+
 use hickory_resolver::{
     TokioResolver,
     proto::rr::{IntoName, Name},
 };
-use std::{fmt, net::SocketAddr, time::Duration};
 
 use super::{
     follow::follow,

@@ -1,11 +1,12 @@
 //! The store of sessions in Redis or Valkey.
 
+use std::{fmt, sync::Arc, time::Duration};
+
 use async_trait::async_trait;
 use redis::{
     Script,
     aio::{ConnectionLike, ConnectionManager},
 };
-use std::{fmt, sync::Arc, time::Duration};
 use tower_sessions_core::{
     SessionStore,
     session::{Id, Record},
