@@ -5,7 +5,6 @@ use std::{num::NonZeroU64, sync::Arc};
 use http::{HeaderName, Request, Version};
 use tokio::time::Instant;
 
-use super::request_kind::{is_grpc, is_preflight, is_repeatable};
 use super::{
     attempt::{Attempt, Next, Patience},
     candidates::Remaining,
@@ -13,6 +12,7 @@ use super::{
     handoff::Alone,
     held_pin::Held,
     recovery::Awaiting,
+    request_kind::{is_grpc, is_preflight, is_repeatable},
     shared_choice::FirstChoice,
     store_lookup::LookUp,
 };
