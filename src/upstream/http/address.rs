@@ -301,7 +301,7 @@ impl Address {
                 name = %self.place,
                 addresses = ?listed,
                 "the name of a backend has several addresses, and one of them is used; to use them all, \
-                 make each a backend of its own ([[discover]] in a gateway's file, Backends::follow_dns)"
+                 make each a backend of its own (Backends::follow_dns in the library)"
             );
         }
     }
