@@ -112,13 +112,13 @@ pub use self::{
     outcome::{Busy, DrainOver, Failover, Outcome, Reason, Stats, StickyError, Strict, Verdict},
     pool::{
         BackendOptions, BackendStatus, Backends, Cause, Drain, DrainEnd, DrainReport, DrainSignal,
-        Draining, Event, Events, Hold, HoldEnd, Mode, PoolError, PoolStatus, State,
+        Draining, Event, Events, Mode, PoolError, PoolStatus, State, UpgradeEnd, UpgradeGuard,
     },
     service::{
         NoBody, NoInner, OnError, Propagate, Respond, ResponseFuture, StickyBody, StickyLayer,
         StickyService, StickySession,
     },
-    session::{Peer, SessionAction, SessionInfo, Wish},
+    session::{Peer, Preference, SessionAction, SessionInfo},
     token::{Key, KeyRing},
     upstream::{Reclaim, ReclaimBody, ReclaimFuture},
     util::{SystemClock, WallClock},

@@ -4,7 +4,7 @@ use std::{cell::Cell, fmt, time::Duration};
 
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
 
-use super::{Hashing, pending_lookup::Later, request_state::Notes};
+use super::{Hashing, pending_lookup::PendingLookup, request_state::RequestState};
 use crate::{
     id::BackendId,
     outcome::Reason,
@@ -18,20 +18,25 @@ use crate::{
 pub trait BoundAffinity: fmt::Debug + Send + Sync + 'static {
     /// Reads what the request carries. When it leaves a [`later`](Look::later) behind, it is asked
     /// again once that has answered.
-    fn read(&self, request: &Head<'_>, pool: &mut Look<'_>) -> Reading;
+    fn read(&self, request: &Head<'_>, pool: &mut ReadContext<'_>) -> Reading;
 
     /// Takes what is ours out of the request. In a chain also without [`read`](Self::read) before
     /// it, when an earlier member had a pin.
-    fn strip(&self, _reading: &Reading, _pool: &mut Look<'_>, _headers: &mut HeaderMap) {}
+    fn strip(&self, _reading: &Reading, _pool: &mut ReadContext<'_>, _headers: &mut HeaderMap) {}
 
     /// Writes the pin on the response when there is something to write, and settles conflicts with
     /// what the backend wrote. Tells whether a token was issued.
-    fn respond(&self, _commit: &Commit<'_>, _notes: &mut Notes, _headers: &mut HeaderMap) -> bool {
+    fn respond(
+        &self,
+        _commit: &Commit<'_>,
+        _notes: &mut RequestState,
+        _headers: &mut HeaderMap,
+    ) -> bool {
         false
     }
 
     /// Takes the pin away from the client: the application has ended the session.
-    fn forget(&self, _https: bool, _notes: &mut Notes, _headers: &mut HeaderMap) {}
+    fn forget(&self, _https: bool, _notes: &mut RequestState, _headers: &mut HeaderMap) {}
 
     /// Whether the pin of a new session is remembered. If not, the key of each request decides.
     fn remembers(&self) -> bool {
@@ -70,7 +75,7 @@ pub trait BoundAffinity: fmt::Debug + Send + Sync + 'static {
 
     /// Whether `value` was said by a peer, to this node or, by a mistake in a list of nodes, to
     /// another one.
-    fn is_hop(&self, value: &HeaderValue, pool: &Look<'_>) -> bool {
+    fn is_hop(&self, value: &HeaderValue, pool: &ReadContext<'_>) -> bool {
         pool.index.position_of(value.as_bytes()).is_some()
     }
 }
@@ -133,14 +138,14 @@ impl<'a> Head<'a> {
 
 /// What an affinity may look at besides the request.
 #[derive(Debug)]
-pub struct Look<'a> {
+pub struct ReadContext<'a> {
     pub(crate) index: &'a Index,
     pub(crate) clock: &'a dyn WallClock,
-    pub(crate) notes: &'a mut Notes,
+    pub(crate) notes: &'a mut RequestState,
     /// For how many seconds a session must not have been seen to be at rest, if that matters.
     pub(crate) rest: Option<u64>,
     /// What has to be waited for before the request can be read.
-    pub(crate) later: Option<Later>,
+    pub(crate) later: Option<PendingLookup>,
     /// What decides while the owner of a key that decides is out.
     pub(crate) second: Option<Second>,
 }
@@ -218,7 +223,7 @@ impl Second {
 impl Reading {
     /// Notes a token, and tells whether it is of use.
     #[inline]
-    pub(super) fn settle(&mut self, token: Result<Usable, Refused>) -> bool {
+    pub(super) fn settle(&mut self, token: Result<ValidPin, RejectedToken>) -> bool {
         match token {
             Ok(usable) => self.accept(usable),
             Err(refused) => self.refuse(refused),
@@ -228,11 +233,11 @@ impl Reading {
 
     /// Notes a good token. After another one it counts only for the same session, in a later epoch.
     #[inline]
-    pub(super) fn accept(&mut self, usable: Usable) {
+    pub(super) fn accept(&mut self, usable: ValidPin) {
         if self.position.is_some() && !self.is_outdated_by(&usable.pin) {
             return;
         }
-        let Usable { pin, position, refresh, rested } = usable;
+        let ValidPin { pin, position, refresh, rested } = usable;
         (self.pin, self.position) = (Some(pin), Some(position));
         (self.refresh, self.rested, self.reason) = (refresh, rested, None);
     }
@@ -245,7 +250,7 @@ impl Reading {
     }
 
     /// Notes a token that is of no use; the first one is remembered, unless one was good.
-    pub(super) fn refuse(&mut self, refused: Refused) {
+    pub(super) fn refuse(&mut self, refused: RejectedToken) {
         if self.position.is_some() {
             return;
         }
@@ -256,7 +261,7 @@ impl Reading {
 
 /// Who a session is, and in which epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Plan {
+pub(crate) struct PlannedPin {
     /// What identifies it; `None` when nothing does.
     pub(crate) session: Option<u64>,
     pub(crate) epoch: u64,
@@ -279,7 +284,7 @@ pub struct Commit<'a> {
     /// Whether this answer is not to begin a session.
     pub(crate) silent: bool,
     /// Who the session is, should it begin or move now, and in which epoch.
-    pub(crate) plan: &'a Plan,
+    pub(crate) plan: &'a PlannedPin,
     /// The session that begins with this answer, should one begin; 0 while none has.
     pub(crate) began: &'a Cell<u64>,
     pub(crate) clock: &'a dyn WallClock,
@@ -300,7 +305,7 @@ pub(crate) enum Change {
 
 /// A good token.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Usable {
+pub(super) struct ValidPin {
     pub(super) pin: Pin,
     /// Of its backend, in the pool's index.
     pub(super) position: usize,
@@ -312,13 +317,13 @@ pub(super) struct Usable {
 
 /// A token that is of no use.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Refused {
+pub(super) struct RejectedToken {
     pub(super) reason: Reason,
     /// The pin of a session whose backend has left the pool: the session goes on elsewhere.
     pub(super) gone: Option<Pin>,
 }
 
-impl From<Reason> for Refused {
+impl From<Reason> for RejectedToken {
     fn from(reason: Reason) -> Self {
         Self { reason, gone: None }
     }

@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderValue};
 
 use super::{
-    BoundAffinity, Change, Commit, Hashing, Head, Look, Notes, Origin, Reading, Second,
+    BoundAffinity, Change, Commit, Hashing, Head, Origin, ReadContext, Reading, RequestState,
+    Second,
     traits::{Affinity, sealed::Bind},
 };
 use crate::{error::ConfigError, id::BackendId};
@@ -90,7 +91,7 @@ struct Bound {
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, pool: &mut Look<'_>) -> Reading {
+    fn read(&self, request: &Head<'_>, pool: &mut ReadContext<'_>) -> Reading {
         // Each member that carries something has it stripped, also behind the one that wins.
         let mut chosen = Reading { found: true, ..Reading::default() };
         let (mut bad, mut remembered) = (0, false);
@@ -133,13 +134,18 @@ impl BoundAffinity for Bound {
         chosen
     }
 
-    fn strip(&self, reading: &Reading, pool: &mut Look<'_>, headers: &mut HeaderMap) {
+    fn strip(&self, reading: &Reading, pool: &mut ReadContext<'_>, headers: &mut HeaderMap) {
         for member in &self.members {
             member.strip(reading, pool, headers);
         }
     }
 
-    fn respond(&self, commit: &Commit<'_>, notes: &mut Notes, headers: &mut HeaderMap) -> bool {
+    fn respond(
+        &self,
+        commit: &Commit<'_>,
+        notes: &mut RequestState,
+        headers: &mut HeaderMap,
+    ) -> bool {
         let mut issued = false;
         let (from, source) = commit.source.split();
         let by_key = from > 0 && self.members.get(from).is_some_and(|member| !member.remembers());
@@ -161,7 +167,7 @@ impl BoundAffinity for Bound {
         issued
     }
 
-    fn forget(&self, https: bool, notes: &mut Notes, headers: &mut HeaderMap) {
+    fn forget(&self, https: bool, notes: &mut RequestState, headers: &mut HeaderMap) {
         for member in &self.members {
             member.forget(https, notes, headers);
         }
@@ -196,7 +202,7 @@ impl BoundAffinity for Bound {
         self.speaker()?.hop(to)
     }
 
-    fn is_hop(&self, value: &HeaderValue, pool: &Look<'_>) -> bool {
+    fn is_hop(&self, value: &HeaderValue, pool: &ReadContext<'_>) -> bool {
         self.speaker().is_some_and(|member| member.is_hop(value, pool))
     }
 }
@@ -208,7 +214,12 @@ fn is_key(member: &Arc<dyn BoundAffinity>, reading: &Reading) -> bool {
 
 impl Bound {
     /// The first usable thing from the member at `first` on.
-    fn second(&self, first: usize, request: &Head<'_>, pool: &mut Look<'_>) -> Option<Second> {
+    fn second(
+        &self,
+        first: usize,
+        request: &Head<'_>,
+        pool: &mut ReadContext<'_>,
+    ) -> Option<Second> {
         for (position, member) in self.members.iter().enumerate().skip(first) {
             let reading = member.read(request, pool);
             if pool.later.is_some() {

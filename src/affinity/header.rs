@@ -5,8 +5,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
-    BoundAffinity, Change, Commit, Head, Look, Notes, Reading, cache_control,
-    token_codec::{Life, Tokens, refuse},
+    BoundAffinity, Change, Commit, Head, ReadContext, Reading, RequestState, cache_control,
+    token_codec::{TokenCodec, TokenLifetime, refuse},
     traits::sealed::Bind,
 };
 use crate::{error::ConfigError, id::BackendId, token::KeyRing};
@@ -31,7 +31,7 @@ use crate::{error::ConfigError, id::BackendId, token::KeyRing};
 #[derive(Clone)]
 pub struct Header {
     name: String,
-    life: Life,
+    life: TokenLifetime,
     forward: bool,
 }
 
@@ -39,13 +39,13 @@ impl Header {
     /// A header that holds the backend's id as it is: readable and forgeable. No timeouts. Prefer
     /// [`sealed`](Self::sealed).
     pub fn plain(name: impl Into<String>) -> Self {
-        Self { name: name.into(), life: Life::new(None), forward: false }
+        Self { name: name.into(), life: TokenLifetime::new(None), forward: false }
     }
 
     /// A header that holds a sealed token, with all the promises of
     /// [`Cookie::sealed`](crate::affinity::Cookie::sealed).
     pub fn sealed(name: impl Into<String>, keys: KeyRing) -> Self {
-        Self { name: name.into(), life: Life::new(Some(keys)), forward: false }
+        Self { name: name.into(), life: TokenLifetime::new(Some(keys)), forward: false }
     }
 
     /// Ends a session that has sent no request for this long, in whole seconds. The token is written
@@ -128,7 +128,7 @@ impl Bind for Header {
     fn bind(&self, pool: &str) -> Result<Arc<dyn BoundAffinity>, ConfigError> {
         let name = header_name(&self.name)?;
         self.life.check().map_err(|why| refuse(&format!("the header {:?}", self.name), &why))?;
-        let tokens = Tokens::new(self.life.clone(), "header", pool, name.as_str());
+        let tokens = TokenCodec::new(self.life.clone(), "header", pool, name.as_str());
         Ok(Arc::new(Bound { name, tokens, forward: self.forward }))
     }
 }
@@ -136,12 +136,12 @@ impl Bind for Header {
 #[derive(Debug)]
 struct Bound {
     name: HeaderName,
-    tokens: Tokens,
+    tokens: TokenCodec,
     forward: bool,
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, pool: &mut Look<'_>) -> Reading {
+    fn read(&self, request: &Head<'_>, pool: &mut ReadContext<'_>) -> Reading {
         let mut reading = Reading::default();
         for value in request.headers.get_all(&self.name) {
             reading.found = !self.forward;
@@ -153,13 +153,13 @@ impl BoundAffinity for Bound {
         reading
     }
 
-    fn strip(&self, _: &Reading, _: &mut Look<'_>, headers: &mut HeaderMap) {
+    fn strip(&self, _: &Reading, _: &mut ReadContext<'_>, headers: &mut HeaderMap) {
         if !self.forward {
             headers.remove(&self.name);
         }
     }
 
-    fn respond(&self, commit: &Commit<'_>, _: &mut Notes, headers: &mut HeaderMap) -> bool {
+    fn respond(&self, commit: &Commit<'_>, _: &mut RequestState, headers: &mut HeaderMap) -> bool {
         headers.remove(&self.name);
         if commit.change == Change::Keep {
             return false;
@@ -175,7 +175,7 @@ impl BoundAffinity for Bound {
     }
 
     /// An empty value: the client has nothing to send any more.
-    fn forget(&self, _: bool, _: &mut Notes, headers: &mut HeaderMap) {
+    fn forget(&self, _: bool, _: &mut RequestState, headers: &mut HeaderMap) {
         headers.insert(self.name.clone(), HeaderValue::from_static(""));
         cache_control::make_private(headers, self.name.as_str());
     }
@@ -200,7 +200,7 @@ impl BoundAffinity for Bound {
         HeaderValue::try_from(self.tokens.hop(to)?).ok()
     }
 
-    fn is_hop(&self, value: &HeaderValue, pool: &Look<'_>) -> bool {
+    fn is_hop(&self, value: &HeaderValue, pool: &ReadContext<'_>) -> bool {
         self.tokens.is_hop(value.as_bytes(), pool)
     }
 }

@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use http::HeaderName;
 
 use super::{
-    BoundAffinity, Head, Look, Origin, Reading, Table,
+    BoundAffinity, Head, Origin, ReadContext, Reading, Table,
     cookie::parse,
     hashing::{HashOptions, Hashing},
     header::header_name,
@@ -204,7 +204,7 @@ impl Bound {
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, _: &mut Look<'_>) -> Reading {
+    fn read(&self, request: &Head<'_>, _: &mut ReadContext<'_>) -> Reading {
         let value = self.value(request).filter(|value| !value.is_empty());
         Reading { key: value.map(|value| self.hashing.hash(&value)), ..Reading::default() }
     }

@@ -43,9 +43,9 @@ pub use self::{
     learned::Learned,
 };
 pub(crate) use self::{
-    bound::{BoundAffinity, Change, Commit, Look, Origin, Plan, Reading, Second},
+    bound::{BoundAffinity, Change, Commit, Origin, PlannedPin, ReadContext, Reading, Second},
     hashing::{Hashing, Owner},
     header::header_name,
-    pending_lookup::Later,
-    request_state::Notes,
+    pending_lookup::PendingLookup,
+    request_state::RequestState,
 };

@@ -8,21 +8,21 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::request_state::{Author, Note, Notes};
+use super::request_state::{AffinityKey, RequestState, StateEntry};
 use crate::store::{Answer, SessionKey};
 
 type Lookup = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// What must be waited for before the affinity can read the request.
-pub(crate) struct Later {
-    author: Author,
+pub(crate) struct PendingLookup {
+    author: AffinityKey,
     key: SessionKey,
     /// Never locked: it makes the future of the response `Sync`, whatever the store's is.
     lookup: Mutex<Lookup>,
 }
 
-impl Later {
-    pub(super) fn new(author: Author, key: SessionKey, lookup: Lookup) -> Self {
+impl PendingLookup {
+    pub(super) fn new(author: AffinityKey, key: SessionKey, lookup: Lookup) -> Self {
         Self { author, key, lookup: Mutex::new(lookup) }
     }
 
@@ -31,12 +31,12 @@ impl Later {
     }
 
     /// Notes the answer for when the affinity reads the request again.
-    pub(crate) fn answered(&self, answer: Answer, notes: &mut Notes) {
-        notes.push(self.author, Note::Answered(self.key, answer));
+    pub(crate) fn answered(&self, answer: Answer, notes: &mut RequestState) {
+        notes.push(self.author, StateEntry::Answered(self.key, answer));
     }
 }
 
-impl fmt::Debug for Later {
+impl fmt::Debug for PendingLookup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Later").finish_non_exhaustive()
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{
     store::{Answer, OpenSession, SessionKey, StoredPin},
-    token::Letter,
+    token::EnvelopePayload,
 };
 
 /// The notes of one request: none on the way of a request with a token, which needs none.
@@ -12,19 +12,19 @@ use crate::{
 /// They are dropped when the response's body has ended, so that what they hold open stays open until
 /// then.
 #[derive(Default)]
-pub struct Notes(Option<Box<Entry>>);
+pub struct RequestState(Option<Box<Entry>>);
 
 struct Entry {
-    author: Author,
-    note: Note,
-    next: Notes,
+    author: AffinityKey,
+    note: StateEntry,
+    next: RequestState,
 }
 
 /// Which affinity of a chain a note belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Author(usize);
+pub(crate) struct AffinityKey(usize);
 
-pub(crate) enum Note {
+pub(crate) enum StateEntry {
     /// The application's id as its envelope had it; `None` when no envelope was usable.
     Opened(Option<Opened>),
     /// The application's id as the table knows it.
@@ -38,7 +38,7 @@ pub(crate) enum Note {
 /// The envelope that a request's session goes on with.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    pub(super) letter: Letter,
+    pub(super) letter: EnvelopePayload,
     /// Where it was among the values of this name.
     pub(super) nth: usize,
 }
@@ -54,15 +54,15 @@ pub(crate) struct Known {
     pub(super) _open: Option<OpenSession>,
 }
 
-impl Author {
+impl AffinityKey {
     /// The affinity that lives here. It is behind an `Arc`, so no other one has its address.
     pub(super) fn new<A>(affinity: &A) -> Self {
         Self(std::ptr::from_ref(affinity).addr())
     }
 }
 
-impl Notes {
-    pub(crate) fn push(&mut self, author: Author, note: Note) {
+impl RequestState {
+    pub(crate) fn push(&mut self, author: AffinityKey, note: StateEntry) {
         let next = Self(self.0.take());
         self.0 = Some(Box::new(Entry { author, note, next }));
     }
@@ -75,8 +75,8 @@ impl Notes {
     /// The first of an affinity's notes that `pick` accepts, newest first.
     pub(super) fn find<'a, T>(
         &'a self,
-        author: Author,
-        pick: impl Fn(&'a Note) -> Option<T>,
+        author: AffinityKey,
+        pick: impl Fn(&'a StateEntry) -> Option<T>,
     ) -> Option<T> {
         let mut next = self.0.as_deref();
         while let Some(entry) = next {
@@ -93,8 +93,8 @@ impl Notes {
     /// As [`find`](Self::find), to change it.
     pub(super) fn find_mut<'a, T>(
         &'a mut self,
-        author: Author,
-        pick: impl Fn(&'a mut Note) -> Option<T>,
+        author: AffinityKey,
+        pick: impl Fn(&'a mut StateEntry) -> Option<T>,
     ) -> Option<T> {
         let mut next = self.0.as_deref_mut();
         while let Some(entry) = next {
@@ -109,7 +109,7 @@ impl Notes {
     }
 }
 
-impl fmt::Debug for Notes {
+impl fmt::Debug for RequestState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Ids of sessions are secrets.
         f.debug_struct("Notes").field("any", &self.0.is_some()).finish()

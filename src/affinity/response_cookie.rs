@@ -4,7 +4,7 @@ use super::cookie::set_cookie::is_named;
 
 /// One `Set-Cookie` field of the application's session cookie.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Said<'a> {
+pub(super) struct ResponseCookie<'a> {
     field: &'a [u8],
     /// Where the value begins and ends, without white space around it, with quotes if it has them.
     value: (usize, usize),
@@ -12,7 +12,7 @@ pub(super) struct Said<'a> {
     attributes: usize,
 }
 
-impl<'a> Said<'a> {
+impl<'a> ResponseCookie<'a> {
     /// `None` when `field` is for another cookie.
     pub(super) fn of(field: &'a [u8], name: &str) -> Option<Self> {
         if !is_named(field, name) {
@@ -111,8 +111,8 @@ mod tests {
 
     const NOW: u64 = 1_800_000_000;
 
-    fn said(field: &str) -> Said<'_> {
-        Said::of(field.as_bytes(), "JSESSIONID").unwrap()
+    fn said(field: &str) -> ResponseCookie<'_> {
+        ResponseCookie::of(field.as_bytes(), "JSESSIONID").unwrap()
     }
 
     #[test]
@@ -129,14 +129,14 @@ mod tests {
             assert_eq!(said(field).value(), value.as_bytes(), "{field:?}");
             let other = said(field).with_value(b"new");
             if field.contains('=') {
-                let again = Said::of(&other, "JSESSIONID").unwrap();
+                let again = ResponseCookie::of(&other, "JSESSIONID").unwrap();
                 assert_eq!(again.value(), b"new", "{field:?}");
                 let back = again.with_value(value.as_bytes());
                 assert_eq!(back, field.as_bytes(), "every other byte stays");
             }
         }
         for other in ["jsessionid=a", "XJSESSIONID=a", "JSESSIONID2=a", "", "=a"] {
-            assert!(Said::of(other.as_bytes(), "JSESSIONID").is_none(), "{other:?}");
+            assert!(ResponseCookie::of(other.as_bytes(), "JSESSIONID").is_none(), "{other:?}");
         }
     }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Change, Commit, Look, Reading,
-    bound::{Refused, Usable},
+    Change, Commit, ReadContext, Reading,
+    bound::{RejectedToken, ValidPin},
 };
 use crate::{
     error::ConfigError,
@@ -19,7 +19,7 @@ const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 
 /// What a user chose.
 #[derive(Debug, Clone)]
-pub(super) struct Life {
+pub(super) struct TokenLifetime {
     /// `None` for a plain token.
     pub(super) keys: Option<KeyRing>,
     pub(super) idle: Option<Duration>,
@@ -30,7 +30,7 @@ pub(super) struct Life {
     pub(super) streams: bool,
 }
 
-impl Life {
+impl TokenLifetime {
     pub(super) fn new(keys: Option<KeyRing>) -> Self {
         Self { keys, idle: None, absolute: None, skew: CLOCK_SKEW, streams: true }
     }
@@ -50,7 +50,7 @@ impl Life {
     }
 }
 
-impl Life {
+impl TokenLifetime {
     /// What identifies a session that begins now.
     pub(super) fn new_session(&self) -> Option<u64> {
         self.keys.as_ref().map(token::new_session)
@@ -72,8 +72,8 @@ impl Life {
         pin: Pin,
         old_key: bool,
         now: u64,
-        pool: &Look<'_>,
-    ) -> Result<Usable, Refused> {
+        pool: &ReadContext<'_>,
+    ) -> Result<ValidPin, RejectedToken> {
         let (issued, seen) = (u64::from(pin.issued), u64::from(pin.seen));
         let ahead = issued.max(seen).saturating_sub(now);
         if ahead > self.skew.as_secs() {
@@ -94,7 +94,7 @@ impl Life {
         if expires(idle) {
             return Err(Reason::ExpiredIdle.into());
         }
-        let gone = Refused { reason: Reason::Unknown, gone: Some(pin) };
+        let gone = RejectedToken { reason: Reason::Unknown, gone: Some(pin) };
         let position = pool.index.position(pin.backend).ok_or(gone)?;
         // A quarter of the idle timeout, rounded up, so that it is never due at once.
         let due = self.idle.is_some_and(|timeout| idle >= timeout.as_secs().div_ceil(4));
@@ -104,7 +104,7 @@ impl Life {
             let late = rest.div_ceil(3);
             (idle >= late, idle >= rest + late)
         });
-        Ok(Usable {
+        Ok(ValidPin {
             pin,
             position,
             refresh: due || stale || old_key || streamed || ahead > 0,
@@ -113,10 +113,10 @@ impl Life {
     }
 }
 
-impl Life {
+impl TokenLifetime {
     /// How many seconds ago a stream of the session was seen on this gateway.
     #[cold]
-    fn stream_seen(&self, pin: &Pin, pool: &Look<'_>) -> Option<u64> {
+    fn stream_seen(&self, pin: &Pin, pool: &ReadContext<'_>) -> Option<u64> {
         let backend = pool.index.get(pin.backend).filter(|_| self.streams)?;
         Some(backend.stream_seen(pin.session)?.as_secs())
     }
@@ -162,21 +162,21 @@ pub(super) fn refuse(carrier: &str, why: &str) -> ConfigError {
 
 /// Reads and writes the tokens of one carrier, for one pool.
 #[derive(Debug)]
-pub(super) struct Tokens {
-    life: Life,
+pub(super) struct TokenCodec {
+    life: TokenLifetime,
     context: Context,
     hop: Context,
 }
 
 /// A new token, and how long the session may last from now on.
-pub(super) struct Written {
+pub(super) struct IssuedToken {
     pub(super) token: String,
     pub(super) left: Option<Duration>,
 }
 
-impl Tokens {
+impl TokenCodec {
     /// `purpose` and `name` tell carriers apart: a token of one is worth nothing in another.
-    pub(super) fn new(life: Life, purpose: &str, pool: &str, name: &str) -> Self {
+    pub(super) fn new(life: TokenLifetime, purpose: &str, pool: &str, name: &str) -> Self {
         Self {
             life,
             context: Context::new(purpose, pool, name),
@@ -184,7 +184,7 @@ impl Tokens {
         }
     }
 
-    pub(super) fn life(&self) -> &Life {
+    pub(super) fn life(&self) -> &TokenLifetime {
         &self.life
     }
 
@@ -200,7 +200,7 @@ impl Tokens {
 
     /// Reads the pin that `token` stands for, and tells whether it is of use.
     #[inline]
-    pub(super) fn read(&self, token: &[u8], pool: &Look<'_>, reading: &mut Reading) -> bool {
+    pub(super) fn read(&self, token: &[u8], pool: &ReadContext<'_>, reading: &mut Reading) -> bool {
         // Each kind is settled by itself: if both met in one result, it would go through memory.
         match &self.life.keys {
             None => reading.settle(Self::look_up(token, pool)),
@@ -210,28 +210,33 @@ impl Tokens {
 
     /// A plain token.
     #[inline]
-    fn look_up(token: &[u8], pool: &Look<'_>) -> Result<Usable, Refused> {
+    fn look_up(token: &[u8], pool: &ReadContext<'_>) -> Result<ValidPin, RejectedToken> {
         if token.is_empty() || token.len() > MAX_ID_LEN {
             return Err(Reason::Malformed.into());
         }
         let position = pool.index.position_of(token).ok_or(Reason::Unknown)?;
         let pin = Pin::plain(pool.index.states()[position].tag);
-        Ok(Usable { pin, position, refresh: false, rested: false })
+        Ok(ValidPin { pin, position, refresh: false, rested: false })
     }
 
     /// A sealed token.
     // Not inlined: what it asks for would be looked up for plain tokens too.
     #[inline(never)]
-    fn open(&self, keys: &KeyRing, token: &[u8], pool: &Look<'_>) -> Result<Usable, Refused> {
+    fn open(
+        &self,
+        keys: &KeyRing,
+        token: &[u8],
+        pool: &ReadContext<'_>,
+    ) -> Result<ValidPin, RejectedToken> {
         let now = unix_millis(pool.clock) / 1000;
         let opened = token::open(keys, &self.context, token, now).map_err(Reason::from)?;
         self.life.judge(opened.pin, opened.old_key, now, pool)
     }
 
     /// The token for what has become of the pin. `None` when the system has no randomness to give.
-    pub(super) fn write(&self, commit: &Commit<'_>) -> Option<Written> {
+    pub(super) fn write(&self, commit: &Commit<'_>) -> Option<IssuedToken> {
         let Some(keys) = &self.life.keys else {
-            return Some(Written { token: commit.backend.id.as_str().to_owned(), left: None });
+            return Some(IssuedToken { token: commit.backend.id.as_str().to_owned(), left: None });
         };
         let pin = match (commit.change, commit.pin) {
             (Change::Refresh | Change::Keep, Some(pin)) if pin.session != 0 => keep(*pin, commit),
@@ -244,7 +249,7 @@ impl Tokens {
             timeout.saturating_sub(age)
         };
         let token = token::seal(keys, &self.context, &pin)?;
-        Some(Written { token, left: self.life.absolute.map(left) })
+        Some(IssuedToken { token, left: self.life.absolute.map(left) })
     }
 
     /// What a node says to its peer `to` when it forwards a request to it: unforgeable if the tokens
@@ -257,7 +262,7 @@ impl Tokens {
     }
 
     /// Whether a peer said it, to whomever.
-    pub(super) fn is_hop(&self, value: &[u8], pool: &Look<'_>) -> bool {
+    pub(super) fn is_hop(&self, value: &[u8], pool: &ReadContext<'_>) -> bool {
         let Some(keys) = &self.life.keys else {
             return pool.index.position_of(value).is_some();
         };

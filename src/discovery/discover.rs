@@ -11,11 +11,11 @@ use std::{
 use tokio::time::sleep;
 use tower::discover;
 
-use super::{Feed, FeedEnd, Target};
+use super::{Discovery, DiscoveryEnd, Target};
 use crate::{
     error::BoxError,
     id::BackendId,
-    pool::{Backends, Change, What},
+    pool::{Backends, ChangeKind, MemberChange},
 };
 
 /// So many changes at most become visible at once.
@@ -33,13 +33,13 @@ impl<S: Clone + Send + Sync + 'static> Backends<S> {
     /// and so do its mode, its weight and its limit. An error item leaves everything as it is, and
     /// the stream is polled on after a pause that grows from 10 ms to 1 s until the next change.
     ///
-    /// The stream is polled by the returned [`Feed`] alone, whether there is traffic or not.
+    /// The stream is polled by the returned [`Discovery`] alone, whether there is traffic or not.
     ///
     /// # Example
     ///
     /// ```
     /// use tower::discover::ServiceList;
-    /// use tower_sticky::{Backends, discovery::FeedEnd};
+    /// use tower_sticky::{Backends, discovery::DiscoveryEnd};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
@@ -49,22 +49,22 @@ impl<S: Clone + Send + Sync + 'static> Backends<S> {
     /// let backends = Backends::new();
     /// let feed = backends.follow(ServiceList::new::<http::Request<String>>(vec![serve("x"), serve("y")]));
     /// // Usually: tokio::spawn(feed). This one ends by itself, and its backends stay.
-    /// assert!(matches!(feed.await, FeedEnd::Ended));
+    /// assert!(matches!(feed.await, DiscoveryEnd::Ended));
     /// let ids: Vec<_> = backends.iter().map(|backend| backend.id.to_string()).collect();
     /// assert_eq!(ids, ["0", "1"], "the keys of a list are positions; better name them");
     /// # }
     /// ```
-    pub fn follow<D>(&self, discover: D) -> Feed
+    pub fn follow<D>(&self, discover: D) -> Discovery
     where
         D: discover::Discover<Service = S> + Send + 'static,
         D::Key: Display + Send,
         D::Error: Into<BoxError>,
     {
-        Feed::new(self, move |target| run(discover, target))
+        Discovery::new(self, move |target| run(discover, target))
     }
 }
 
-async fn run<D, S>(discover: D, mut target: Target<S>) -> FeedEnd
+async fn run<D, S>(discover: D, mut target: Target<S>) -> DiscoveryEnd
 where
     D: discover::Discover<Service = S>,
     D::Key: Display,
@@ -77,7 +77,7 @@ where
     loop {
         let gathered = target.wait(poll_fn(|cx| gather(discover.as_mut(), cx))).await;
         let Some(Gathered { changes, then }) = gathered else {
-            return FeedEnd::PoolGone;
+            return DiscoveryEnd::PoolGone;
         };
         if !changes.is_empty() {
             (last_error, pause) = (None, PAUSE.0);
@@ -91,15 +91,15 @@ where
                 target.failed(&error);
                 last_error = Some(error);
                 if target.wait(sleep(pause)).await.is_none() {
-                    return FeedEnd::PoolGone;
+                    return DiscoveryEnd::PoolGone;
                 }
                 pause = (pause * 2).min(PAUSE.1);
             }
             Then::End => {
                 return match (target.finish().await, last_error) {
-                    (None, _) => FeedEnd::PoolGone,
-                    (Some(()), Some(error)) => FeedEnd::Failed(error),
-                    (Some(()), None) => FeedEnd::Ended,
+                    (None, _) => DiscoveryEnd::PoolGone,
+                    (Some(()), Some(error)) => DiscoveryEnd::Failed(error),
+                    (Some(()), None) => DiscoveryEnd::Ended,
                 };
             }
         }
@@ -142,14 +142,14 @@ where
 fn translate<K: Display, S: Clone>(
     change: discover::Change<K, S>,
     target: &mut Target<S>,
-) -> Option<Change<S>> {
+) -> Option<MemberChange<S>> {
     let (key, what) = match change {
-        discover::Change::Insert(key, service) => (key, What::Put { service, weight: None }),
-        discover::Change::Remove(key) => (key, What::Remove),
+        discover::Change::Insert(key, service) => (key, ChangeKind::Put { service, weight: None }),
+        discover::Change::Remove(key) => (key, ChangeKind::Remove),
     };
     let key = key.to_string();
     match BackendId::new(&key) {
-        Ok(id) => Some(Change { id, what }),
+        Ok(id) => Some(MemberChange { id, what }),
         Err(why) => {
             target.skip(&key, why);
             None

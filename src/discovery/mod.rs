@@ -35,9 +35,9 @@ mod target;
 #[cfg(feature = "dns")]
 pub use self::dns::Dns;
 pub use self::{
-    future::Feed,
-    on_removed::Leave,
-    report::{FeedEnd, FeedHandle, FeedStats},
+    future::Discovery,
+    on_removed::OnRemoved,
+    report::{DiscoveryEnd, DiscoveryHandle, DiscoveryStats},
 };
 /// The resolver that [`Dns::resolver`] takes.
 #[cfg(feature = "dns")]

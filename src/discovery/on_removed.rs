@@ -5,7 +5,7 @@ use std::time::Duration;
 /// What a feed does with a backend that it no longer names. Either way the requests in flight finish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub enum Leave {
+pub enum OnRemoved {
     /// It is removed at once; its sessions are placed anew when they come back.
     #[default]
     Remove,

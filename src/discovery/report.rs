@@ -7,7 +7,7 @@ use crate::error::BoxError;
 /// Why a feed ended. The backends that it brought stay as they are.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum FeedEnd {
+pub enum DiscoveryEnd {
     /// The stream has ended.
     Ended,
     /// The stream has ended after this error.
@@ -19,7 +19,7 @@ pub enum FeedEnd {
 /// What a feed has done so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct FeedStats {
+pub struct DiscoveryStats {
     /// How often it told what the backends are: batches of changes, or look-ups that were answered.
     pub updates: u64,
     /// How often it could not tell: error items, or look-ups that failed at least in part.
@@ -29,15 +29,15 @@ pub struct FeedStats {
     pub skipped: u64,
 }
 
-/// Watches a feed that runs elsewhere; from [`Feed::handle`](crate::discovery::Feed::handle).
+/// Watches a feed that runs elsewhere; from [`Discovery::handle`](crate::discovery::Feed::handle).
 #[derive(Debug, Clone)]
-pub struct FeedHandle {
-    pub(super) stats: watch::Receiver<FeedStats>,
+pub struct DiscoveryHandle {
+    pub(super) stats: watch::Receiver<DiscoveryStats>,
 }
 
-impl FeedHandle {
+impl DiscoveryHandle {
     /// What the feed has done so far.
-    pub fn stats(&self) -> FeedStats {
+    pub fn stats(&self) -> DiscoveryStats {
         *self.stats.borrow()
     }
 
@@ -45,12 +45,12 @@ impl FeedHandle {
     /// time; false when the feed ends before.
     ///
     /// ```
-    /// # use tower_sticky::discovery::FeedHandle;
-    /// # async fn filled(handle: FeedHandle) {
+    /// # use tower_sticky::discovery::DiscoveryHandle;
+    /// # async fn filled(handle: DiscoveryHandle) {
     /// handle.wait_until(|stats| stats.updates > 0).await;
     /// # }
     /// ```
-    pub async fn wait_until(&self, mut condition: impl FnMut(&FeedStats) -> bool) -> bool {
+    pub async fn wait_until(&self, mut condition: impl FnMut(&DiscoveryStats) -> bool) -> bool {
         self.stats.clone().wait_for(|stats| condition(stats)).await.is_ok()
     }
 }

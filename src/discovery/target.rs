@@ -14,12 +14,12 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{FeedStats, on_removed::Leave};
+use super::{DiscoveryStats, on_removed::OnRemoved};
 #[cfg(feature = "dns")]
-use crate::pool::Standing;
+use crate::pool::Ownership;
 use crate::{
     id::BackendId,
-    pool::{Change, Mode, Owner, Pool, Refused, What},
+    pool::{ChangeKind, MemberChange, Mode, Owner, Pool, RejectedChange},
 };
 
 /// Of so many ids that are in trouble a feed remembers that it has warned.
@@ -30,20 +30,20 @@ pub(super) struct Target<S> {
     /// Closed when the pool is gone.
     open: watch::Receiver<()>,
     owner: Owner,
-    leave: Leave,
+    leave: OnRemoved,
     /// Who is draining because the feed no longer names it, and until when.
     leaving: Vec<(Instant, BackendId)>,
     /// What has been warned of; said once, not at every look-up.
     troubled: HashSet<String>,
-    stats: watch::Sender<FeedStats>,
+    stats: watch::Sender<DiscoveryStats>,
 }
 
 impl<S: Clone> Target<S> {
     pub(super) fn new(
         pool: Weak<Pool<S>>,
         open: watch::Receiver<()>,
-        leave: Leave,
-        stats: watch::Sender<FeedStats>,
+        leave: OnRemoved,
+        stats: watch::Sender<DiscoveryStats>,
     ) -> Self {
         let (owner, leaving, troubled) = Default::default();
         Self { pool, open, owner, leave, leaving, troubled, stats }
@@ -51,26 +51,29 @@ impl<S: Clone> Target<S> {
 
     /// What the backend `id` is to this feed.
     #[cfg(feature = "dns")]
-    pub(super) fn standing(&self, id: &BackendId) -> Standing {
-        self.pool.upgrade().map_or(Standing::Foreign, |pool| pool.standing(&self.owner, id))
+    pub(super) fn standing(&self, id: &BackendId) -> Ownership {
+        self.pool.upgrade().map_or(Ownership::Foreign, |pool| pool.standing(&self.owner, id))
     }
 
     /// Makes the changes that the feed was told of.
-    pub(super) fn update(&mut self, told: Vec<Change<S>>) {
+    pub(super) fn update(&mut self, told: Vec<MemberChange<S>>) {
         let mut changes = Vec::with_capacity(told.len());
-        for Change { id, what } in told {
+        for MemberChange { id, what } in told {
             match what {
-                What::Put { .. } => {
+                ChangeKind::Put { .. } => {
                     self.troubled.remove(id.as_str());
                     // Before it gets the service, so that it never takes part in a state between.
                     if let Some(at) = self.leaving.iter().position(|(_, leaving)| *leaving == id) {
                         self.leaving.swap_remove(at);
-                        changes.push(Change { id: id.clone(), what: What::Mode(Mode::Active) });
+                        changes.push(MemberChange {
+                            id: id.clone(),
+                            what: ChangeKind::Mode(Mode::Active),
+                        });
                     }
-                    changes.push(Change { id, what });
+                    changes.push(MemberChange { id, what });
                 }
-                What::Remove => self.say_goodbye(id, &mut changes),
-                _ => changes.push(Change { id, what }),
+                ChangeKind::Remove => self.say_goodbye(id, &mut changes),
+                _ => changes.push(MemberChange { id, what }),
             }
         }
         self.apply(changes);
@@ -134,11 +137,11 @@ impl<S: Clone> Target<S> {
         Some(())
     }
 
-    fn say_goodbye(&mut self, id: BackendId, changes: &mut Vec<Change<S>>) {
+    fn say_goodbye(&mut self, id: BackendId, changes: &mut Vec<MemberChange<S>>) {
         self.troubled.remove(id.as_str());
         match self.leave {
-            Leave::Remove => changes.push(Change { id, what: What::Remove }),
-            Leave::Drain(time) => {
+            OnRemoved::Remove => changes.push(MemberChange { id, what: ChangeKind::Remove }),
+            OnRemoved::Drain(time) => {
                 if self.leaving.iter().any(|(_, leaving)| *leaving == id) {
                     return;
                 }
@@ -146,7 +149,7 @@ impl<S: Clone> Target<S> {
                 // A time beyond all clocks is as good as a century.
                 let until = now.checked_add(time).unwrap_or(now + CENTURY);
                 self.leaving.push((until, id.clone()));
-                changes.push(Change { id, what: What::Mode(Mode::Draining) });
+                changes.push(MemberChange { id, what: ChangeKind::Mode(Mode::Draining) });
             }
         }
     }
@@ -157,21 +160,21 @@ impl<S: Clone> Target<S> {
         self.leaving.retain(|(until, id)| {
             let over = *until <= now;
             if over {
-                changes.push(Change { id: id.clone(), what: What::Remove });
+                changes.push(MemberChange { id: id.clone(), what: ChangeKind::Remove });
             }
             !over
         });
         self.apply(changes);
     }
 
-    fn apply(&mut self, changes: Vec<Change<S>>) {
+    fn apply(&mut self, changes: Vec<MemberChange<S>>) {
         let Some(pool) = self.pool.upgrade().filter(|_| !changes.is_empty()) else {
             return;
         };
         for change in &changes {
             tracing::debug!(backend = %change.id, what = ?change.what, "the feed changes a backend");
         }
-        for Refused { id, why } in pool.apply(&self.owner, changes) {
+        for RejectedChange { id, why } in pool.apply(&self.owner, changes) {
             self.skip(id.as_str(), why);
         }
     }

@@ -4,21 +4,21 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{LookUp, Recovery};
+use super::{Recovery, StoreLookup};
 use crate::{
-    dispatch::handoff::HandOver,
+    dispatch::handoff::Handoff,
     health::Settings,
     outcome::{Reason, StickyError},
     pool::{BackendState, Evidence, LookId},
 };
 
 /// What to do next.
-pub(crate) enum Next<S> {
+pub(crate) enum NextStep<S> {
     /// The request cannot be read before this has answered.
-    LookUp(LookUp),
+    Lookup(StoreLookup),
     /// The application carries the session's state over to a backend, by its tag, and for that reason.
-    HandOver {
-        work: HandOver,
+    Handoff {
+        work: Handoff,
         to: u64,
         reason: Reason,
     },
@@ -34,13 +34,13 @@ pub(crate) struct Attempt<S> {
     pub(crate) state: Arc<BackendState>,
     /// `None`: the local node, which is the inner service.
     pub(crate) service: Option<S>,
-    pub(crate) trial: Option<Trial>,
-    pub(crate) patience: Patience,
+    pub(crate) trial: Option<TrialPermit>,
+    pub(crate) patience: WaitLimit,
 }
 
 /// How long to wait for a backend that is busy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Patience {
+pub(crate) enum WaitLimit {
     /// Not at all: there may be others.
     None,
     /// It holds the session: as long as the policy says.
@@ -50,12 +50,12 @@ pub(crate) enum Patience {
 }
 
 /// The one request that tries a suspect; when it is dropped, with or without a result, another may.
-pub(crate) struct Trial {
+pub(crate) struct TrialPermit {
     state: Arc<BackendState>,
     look: LookId,
 }
 
-impl Trial {
+impl TrialPermit {
     /// A trial that the suspect has due, though others are there.
     pub(super) fn wanted(
         state: &Arc<BackendState>,
@@ -88,14 +88,14 @@ impl Trial {
     }
 }
 
-impl Drop for Trial {
+impl Drop for TrialPermit {
     fn drop(&mut self) {
         self.state.end_look(self.look);
     }
 }
 
 impl<S> Attempt<S> {
-    pub(super) fn new(state: Arc<BackendState>, service: Option<S>, patience: Patience) -> Self {
+    pub(super) fn new(state: Arc<BackendState>, service: Option<S>, patience: WaitLimit) -> Self {
         Self { state, service, trial: None, patience }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Next, state::Dispatch};
+use super::{NextStep, state::Dispatch};
 use crate::{
     affinity::{Origin, Owner, Reading, Second},
     outcome::{Reason, Verdict},
@@ -67,7 +67,7 @@ impl<S: Clone> Dispatch<S> {
     }
 
     /// Asks the backend of a key, where nothing is remembered.
-    pub(super) fn go_to(&mut self, snapshot: &Snapshot<S>, owner: Owner) -> Next<S> {
+    pub(super) fn go_to(&mut self, snapshot: &Snapshot<S>, owner: Owner) -> NextStep<S> {
         let next = self.resolve(snapshot, owner.position);
         if owner.displaced && self.verdict == Verdict::Pinned {
             // The stated bound on the load says so.

@@ -14,10 +14,10 @@ use crate::{
 
 /// The candidates that are left.
 #[derive(Default)]
-pub(super) struct Remaining {
+pub(super) struct RemainingCandidates {
     pub(super) tiers: Vec<Tier>,
     /// The one to wait for when all others have been asked: the pinned one, or the first choice.
-    pub(super) parked: Option<Parked>,
+    pub(super) parked: Option<BusyFallback>,
     /// Whether a primary backend is up, and only busy: then no backup is asked.
     pub(super) primary_is_busy: bool,
     /// What the last candidate said that did not take the request.
@@ -37,13 +37,13 @@ pub(super) struct Remaining {
     pub(super) is_over: bool,
 }
 
-pub(super) struct Parked {
+pub(super) struct BusyFallback {
     pub(super) state: Arc<BackendState>,
     pub(super) verdict: Verdict,
     pub(super) reason: Option<Reason>,
 }
 
-impl Remaining {
+impl RemainingCandidates {
     pub(super) fn new<S>(core: &Core<S>) -> Self {
         let snapshot = core.backends.pool().load();
         let mut tiers = snapshot.tiers.to_vec();

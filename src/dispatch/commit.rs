@@ -7,12 +7,12 @@ use tokio::time::Instant;
 
 use super::{
     core::Core,
-    held_pin::Held,
+    held_pin::HeldPin,
     in_flight::InFlight,
     state::{Dispatch, HOP},
 };
 use crate::{
-    affinity::{Change, Commit, Plan},
+    affinity::{Change, Commit, PlannedPin},
     id::BackendId,
     outcome::{Outcome, Reason, StickyError, Verdict},
     pool::{BackendState, Event, session_moved},
@@ -151,9 +151,11 @@ impl<S> Dispatch<S> {
             Change::Assign | Change::Move => self.plan(),
             Change::Refresh => {
                 let epoch = self.pin.map_or(0, |pin| self.epoch_at(&pin, backend));
-                Plan { session: None, epoch }
+                PlannedPin { session: None, epoch }
             }
-            Change::Keep => Plan { session: None, epoch: self.pin.map_or(0, |pin| pin.epoch) },
+            Change::Keep => {
+                PlannedPin { session: None, epoch: self.pin.map_or(0, |pin| pin.epoch) }
+            }
         };
         let (core, began) = (&*self.core, Cell::new(0));
         let commit = Commit {
@@ -331,7 +333,7 @@ impl<S> Dispatch<S> {
     }
 
     #[inline(never)]
-    fn tell_session(&self, held: &Held, backend: Option<&BackendId>) {
+    fn tell_session(&self, held: &HeldPin, backend: Option<&BackendId>) {
         held.ended_with(self.outcome(backend));
     }
 

@@ -4,16 +4,16 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tower_service::Service;
 
-use super::{handoff::BeforeMove, rebalance::Rebalancer, shared_choice::FirstChoices};
+use super::{handoff::HandoffHook, rebalance::Rebalancer, shared_choice::SharedChoices};
 use crate::{
     affinity::{BoundAffinity, Head},
     health::{AnyProbe, Settings, ensure_driven},
     id::BackendId,
     outcome::{Busy, Failover, Strict},
     pool::Backends,
-    session::Actions,
+    session::ActionHeader,
     strategy::Strategy,
-    util::{Chance, WallClock},
+    util::{Rng, WallClock},
 };
 
 /// What all services of a layer share.
@@ -28,12 +28,12 @@ pub(crate) struct Core<S> {
     pub(crate) clock: Arc<dyn WallClock>,
     pub(crate) local: Option<BackendId>,
     pub(crate) bypass: Option<Arc<Bypass>>,
-    pub(crate) actions: Actions,
-    pub(crate) first_choices: Arc<FirstChoices>,
+    pub(crate) actions: ActionHeader,
+    pub(crate) first_choices: Arc<SharedChoices>,
     /// Ids of sessions that are held by their clients.
-    pub(crate) ids: Arc<Chance>,
+    pub(crate) ids: Arc<Rng>,
     pub(crate) rebalancer: Option<Arc<Rebalancer>>,
-    pub(crate) before_move: Option<BeforeMove>,
+    pub(crate) before_move: Option<HandoffHook>,
     pub(crate) options: Options,
     pub(crate) probe: Option<AnyProbe<S>>,
 }

@@ -6,25 +6,25 @@ use std::{num::NonZeroU64, sync::Arc};
 use tokio::time::Instant;
 
 use super::{
-    Attempt, Next, Patience, Trial,
-    candidates::{Parked, Remaining},
+    Attempt, NextStep, TrialPermit, WaitLimit,
+    candidates::{BusyFallback, RemainingCandidates},
     state::Dispatch,
 };
 use crate::{
     error::{BoxError, Sendings, Shortage},
     id::BackendId,
     outcome::{Failover, Reason, StickyError, Verdict},
-    pool::{Access, BackendState, Gate, Mode, Snapshot},
+    pool::{Access, Availability, BackendState, Mode, Snapshot},
 };
 
 impl<S: Clone> Dispatch<S> {
     /// The session's backend cannot serve: the policy decides.
-    pub(super) fn unavailable(&mut self, state: &Arc<BackendState>, reason: Reason) -> Next<S> {
+    pub(super) fn unavailable(&mut self, state: &Arc<BackendState>, reason: Reason) -> NextStep<S> {
         self.turn_to(state, reason, self.core.options.unavailable)
     }
 
     /// The drain of the session's backend is over: what was said of it decides.
-    pub(super) fn drained(&mut self, state: &Arc<BackendState>) -> Next<S> {
+    pub(super) fn drained(&mut self, state: &Arc<BackendState>) -> NextStep<S> {
         self.turn_to(state, Reason::Draining, state.drained())
     }
 
@@ -33,8 +33,8 @@ impl<S: Clone> Dispatch<S> {
         state: &Arc<BackendState>,
         reason: Reason,
         failover: Failover,
-    ) -> Next<S> {
-        let evident = state.gate() == Gate::Suspect && reason == Reason::Down;
+    ) -> NextStep<S> {
+        let evident = state.gate() == Availability::Suspect && reason == Reason::Down;
         self.reason = Some(reason);
         match self.elsewhere(failover) {
             Some(verdict) => {
@@ -43,10 +43,10 @@ impl<S: Clone> Dispatch<S> {
                 self.next((!evident).then_some(state.tag))
             }
             None if evident => {
-                self.detour().remaining = Some(Remaining::only(state.tag));
+                self.detour().remaining = Some(RemainingCandidates::only(state.tag));
                 self.next(None)
             }
-            None => Next::Fail(StickyError::Unavailable { backend: state.id.clone() }),
+            None => NextStep::Fail(StickyError::Unavailable { backend: state.id.clone() }),
         }
     }
 
@@ -61,7 +61,7 @@ impl<S: Clone> Dispatch<S> {
 
     /// The operator has taken the backend out since it was chosen, and it has not got the request.
     #[cold]
-    pub(crate) fn withdrawn(&mut self, state: &Arc<BackendState>) -> Next<S> {
+    pub(crate) fn withdrawn(&mut self, state: &Arc<BackendState>) -> NextStep<S> {
         if self.moves_freely() {
             return self.stay_at_home();
         }
@@ -84,10 +84,11 @@ impl<S: Clone> Dispatch<S> {
     }
 
     /// The next candidate after `tried`, or the end.
-    pub(super) fn next(&mut self, tried: Option<u64>) -> Next<S> {
+    pub(super) fn next(&mut self, tried: Option<u64>) -> NextStep<S> {
         let core = self.core.clone();
         let snapshot = core.backends.pool().load();
-        let mut remaining = self.detour().remaining.take().unwrap_or_else(|| Remaining::new(&core));
+        let mut remaining =
+            self.detour().remaining.take().unwrap_or_else(|| RemainingCandidates::new(&core));
         if let Some(tag) = tried {
             remaining.strike(tag);
         }
@@ -113,7 +114,7 @@ impl<S: Clone> Dispatch<S> {
             }
         }
         let next = match next {
-            Some(attempt) => Next::Try(attempt),
+            Some(attempt) => NextStep::Try(attempt),
             None => match self.next_suspect(&snapshot, &mut remaining) {
                 Some(next) => next,
                 None => self.give_up(&snapshot, &mut remaining),
@@ -124,19 +125,23 @@ impl<S: Clone> Dispatch<S> {
     }
 
     /// All have been asked: back to one that was busy, or the end.
-    fn give_up(&mut self, snapshot: &Snapshot<S>, remaining: &mut Remaining) -> Next<S> {
+    fn give_up(
+        &mut self,
+        snapshot: &Snapshot<S>,
+        remaining: &mut RemainingCandidates,
+    ) -> NextStep<S> {
         if let Some(parked) = remaining.parked.take() {
             return self.wait_for(snapshot, parked);
         }
         if self.has_inner && self.core.local.is_none() {
-            return Next::LastResort;
+            return NextStep::LastResort;
         }
         let only = remaining.only.and_then(|tag| snapshot.index().get(tag));
         match only {
-            Some(state) => Next::Fail(StickyError::Unavailable { backend: state.id.clone() }),
+            Some(state) => NextStep::Fail(StickyError::Unavailable { backend: state.id.clone() }),
             None => {
                 let last = remaining.last.take();
-                Next::Fail(self.nobody(last))
+                NextStep::Fail(self.nobody(last))
             }
         }
     }
@@ -154,13 +159,13 @@ impl<S: Clone> Dispatch<S> {
     }
 
     /// All have been asked: back to the one that was busy, now with all the time that is left.
-    fn wait_for(&mut self, snapshot: &Snapshot<S>, parked: Parked) -> Next<S> {
+    fn wait_for(&mut self, snapshot: &Snapshot<S>, parked: BusyFallback) -> NextStep<S> {
         let Some(attempt) = self.attempt(snapshot, &parked.state) else {
-            return Next::Fail(StickyError::Busy { backend: parked.state.id.clone() });
+            return NextStep::Fail(StickyError::Busy { backend: parked.state.id.clone() });
         };
         self.verdict = parked.verdict;
         self.reason = parked.reason;
-        Next::Try(Attempt { patience: Patience::Last, ..attempt })
+        NextStep::Try(Attempt { patience: WaitLimit::Last, ..attempt })
     }
 
     /// The attempt at a backend that was chosen; `None` when it cannot be made now.
@@ -170,15 +175,15 @@ impl<S: Clone> Dispatch<S> {
         state: &Arc<BackendState>,
     ) -> Option<Attempt<S>> {
         let trial = match state.gate() {
-            Gate::Suspect => match state.sources().evidence.access() {
+            Availability::Suspect => match state.sources().evidence.access() {
                 Access::Open => None,
                 Access::Trial => Some(()),
                 Access::Redial => return None,
             },
-            Gate::Ready | Gate::Busy | Gate::Down => None,
+            Availability::Ready | Availability::Busy | Availability::Down => None,
         };
         let trial = match trial {
-            Some(()) => Some(Trial::last(state)?),
+            Some(()) => Some(TrialPermit::last(state)?),
             None => None,
         };
         self.attempt_with(snapshot, state, trial)
@@ -188,53 +193,54 @@ impl<S: Clone> Dispatch<S> {
         &self,
         snapshot: &Snapshot<S>,
         state: &Arc<BackendState>,
-        trial: Option<Trial>,
+        trial: Option<TrialPermit>,
     ) -> Option<Attempt<S>> {
         let position = snapshot.index().position(state.tag)?;
         let service = snapshot.members.services[position].clone();
         if service.is_none() && !self.is_local(state) {
             return None;
         }
-        Some(Attempt { state: state.clone(), service, trial, patience: Patience::None })
+        Some(Attempt { state: state.clone(), service, trial, patience: WaitLimit::None })
     }
 
     /// A move without need did not work out.
-    fn stay_at_home(&mut self) -> Next<S> {
+    fn stay_at_home(&mut self) -> NextStep<S> {
         let core = self.core.clone();
         let snapshot = core.backends.pool().load();
         self.go_home(&snapshot)
     }
 
     /// The backend did not become ready within the time that it had.
-    pub(crate) fn busy(&mut self, state: &Arc<BackendState>, patience: Patience) -> Next<S> {
-        let parked = Parked { state: state.clone(), verdict: self.verdict, reason: self.reason };
+    pub(crate) fn busy(&mut self, state: &Arc<BackendState>, patience: WaitLimit) -> NextStep<S> {
+        let parked =
+            BusyFallback { state: state.clone(), verdict: self.verdict, reason: self.reason };
         match patience {
-            Patience::None if self.moves_freely() => self.stay_at_home(),
-            Patience::None => self.park(parked, Some(state.tag)),
-            Patience::Pinned => {
+            WaitLimit::None if self.moves_freely() => self.stay_at_home(),
+            WaitLimit::None => self.park(parked, Some(state.tag)),
+            WaitLimit::Pinned => {
                 self.reason = Some(Reason::Busy);
                 let Some(verdict) = self.elsewhere(self.core.options.busy.then) else {
-                    return Next::Fail(StickyError::Busy { backend: state.id.clone() });
+                    return NextStep::Fail(StickyError::Busy { backend: state.id.clone() });
                 };
                 self.verdict = verdict;
                 self.park(parked, Some(state.tag))
             }
-            Patience::Last => {
+            WaitLimit::Last => {
                 self.reason = Some(Reason::Busy);
                 if self.has_inner && self.core.local.is_none() {
-                    return Next::LastResort;
+                    return NextStep::LastResort;
                 }
-                Next::Fail(StickyError::Busy { backend: state.id.clone() })
+                NextStep::Fail(StickyError::Busy { backend: state.id.clone() })
             }
         }
     }
 
-    fn remaining(&mut self) -> &mut Remaining {
+    fn remaining(&mut self) -> &mut RemainingCandidates {
         let detour = self.detour.get_or_insert_default();
-        detour.remaining.get_or_insert_with(|| Remaining::new(&self.core))
+        detour.remaining.get_or_insert_with(|| RemainingCandidates::new(&self.core))
     }
 
-    fn park(&mut self, parked: Parked, tried: Option<u64>) -> Next<S> {
+    fn park(&mut self, parked: BusyFallback, tried: Option<u64>) -> NextStep<S> {
         let remaining = self.remaining();
         remaining.primary_is_busy |= !parked.state.is_backup();
         remaining.parked.get_or_insert(parked);
@@ -247,11 +253,11 @@ impl<S: Clone> Dispatch<S> {
         state: &Arc<BackendState>,
         reason: Reason,
         source: BoxError,
-    ) -> Next<S> {
+    ) -> NextStep<S> {
         tracing::debug!(backend = %state.id, %reason, error = %source, "the request was not taken");
         if self.verdict == Verdict::Local {
             // What a peer has forwarded is never forwarded again.
-            return Next::Fail(StickyError::NotSent { backend: state.id.clone(), source });
+            return NextStep::Fail(StickyError::NotSent { backend: state.id.clone(), source });
         }
         if self.verdict == Verdict::Pinned && reason == Reason::ConnectFailed {
             if let Some(next) = self.await_after_failure(state) {
@@ -264,7 +270,7 @@ impl<S: Clone> Dispatch<S> {
             return self.stay_at_home();
         }
         if let Err(error) = self.leave(state, reason, self.core.options.unavailable) {
-            return Next::Fail(error);
+            return NextStep::Fail(error);
         }
         let remaining = self.remaining();
         remaining.last = Some((state.id.clone(), source));
@@ -313,7 +319,7 @@ impl<S: Clone> Dispatch<S> {
         source: BoxError,
         sendings: Option<Sendings>,
         on_trial: bool,
-    ) -> Result<Next<S>, StickyError> {
+    ) -> Result<NextStep<S>, StickyError> {
         let backend = state.id.clone();
         let from_home = self.verdict == Verdict::Pinned;
         let detour = self.detour();

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{core::Core, in_flight::InFlight, state::Dispatch};
 use crate::{
-    dispatch::{Next, Trial},
+    dispatch::{NextStep, TrialPermit},
     error::{
         BoxError, ClientError, NotSent, Refusal, Sendings, Shortage, Unanswered, is_disconnected,
         redialer,
@@ -28,7 +28,7 @@ pub(crate) fn judge<S, RB: Body>(
     dispatch: &Dispatch<S>,
     answers: AsAnswers<S>,
     in_flight: &InFlight,
-    trial: Option<Trial>,
+    trial: Option<TrialPermit>,
     response: &Response<RB>,
 ) -> Option<Judged> {
     if in_flight.is_outdated() {
@@ -38,7 +38,7 @@ pub(crate) fn judge<S, RB: Body>(
     let state = in_flight.state();
     let (pool, health) = (dispatch.core().backends.pool(), &dispatch.core().options.health);
     let failure = is_failure(response.status(), response.headers(), dispatch.asked().grpc);
-    let look = trial.as_ref().map(Trial::look);
+    let look = trial.as_ref().map(TrialPermit::look);
     let mut judged = None;
     if health.judges_answers() {
         if failure {
@@ -67,14 +67,14 @@ pub(crate) fn judge<S, RB: Body>(
 pub(crate) fn failed<S: Clone, B: 'static>(
     dispatch: &mut Dispatch<S>,
     in_flight: InFlight,
-    trial: Option<Trial>,
+    trial: Option<TrialPermit>,
     error: BoxError,
-) -> Result<(Next<S>, Request<B>), StickyError> {
+) -> Result<(NextStep<S>, Request<B>), StickyError> {
     let (state, outdated) = (&in_flight.state().clone(), in_flight.is_outdated());
     drop(in_flight);
     let record = |dispatch: &Dispatch<S>, failure| {
         if !outdated {
-            let (core, look) = (dispatch.core(), trial.as_ref().map(Trial::look));
+            let (core, look) = (dispatch.core(), trial.as_ref().map(TrialPermit::look));
             record_failure(core.backends.pool(), state, failure, look, &core.options.health);
         }
     };

@@ -61,14 +61,14 @@ type HookFuture = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
 /// What the application does before sessions move.
 #[derive(Clone)]
-pub(crate) struct BeforeMove {
+pub(crate) struct HandoffHook {
     hook: Arc<Hook>,
     patience: Duration,
     /// The sessions that move without need and are being carried over now.
     under_way: Arc<Mutex<HashSet<u64>>>,
 }
 
-impl BeforeMove {
+impl HandoffHook {
     pub(crate) fn new<F, Fut, E>(patience: Duration, hook: F) -> Self
     where
         F: Fn(Move) -> Fut + Send + Sync + 'static,
@@ -83,41 +83,41 @@ impl BeforeMove {
     }
 
     /// Begins to carry a session over that has to move.
-    pub(crate) fn begin(&self, session: Move) -> HandOver {
+    pub(crate) fn begin(&self, session: Move) -> Handoff {
         let sleep = Box::pin(sleep_until(later(self.patience)));
-        HandOver { work: Mutex::new((self.hook)(session)), sleep, alone: None }
+        Handoff { work: Mutex::new((self.hook)(session)), sleep, alone: None }
     }
 
     /// The same for a session that could stay, and is held alone.
-    pub(crate) fn begin_alone(&self, alone: Alone, session: Move) -> HandOver {
-        HandOver { alone: Some(alone), ..self.begin(session) }
+    pub(crate) fn begin_alone(&self, alone: HandoffGuard, session: Move) -> Handoff {
+        Handoff { alone: Some(alone), ..self.begin(session) }
     }
 
     /// Sees to it that no other request carries this session over, until it is dropped. `None` when one
     /// does already.
-    pub(crate) fn alone(&self, session: u64) -> Option<Alone> {
+    pub(crate) fn alone(&self, session: u64) -> Option<HandoffGuard> {
         let first = lock(&self.under_way).insert(session);
-        first.then(|| Alone { session, under_way: self.under_way.clone() })
+        first.then(|| HandoffGuard { session, under_way: self.under_way.clone() })
     }
 }
 
-impl fmt::Debug for BeforeMove {
+impl fmt::Debug for HandoffHook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BeforeMove").field("patience", &self.patience).finish_non_exhaustive()
     }
 }
 
 /// The application carries a session's state over.
-pub(crate) struct HandOver {
+pub(crate) struct Handoff {
     /// Never locked: it makes the future of the response `Sync`, whatever the hook's is.
     work: Mutex<HookFuture>,
     sleep: Pin<Box<Sleep>>,
-    alone: Option<Alone>,
+    alone: Option<HandoffGuard>,
 }
 
-impl HandOver {
+impl Handoff {
     /// What sees to it that nobody else carries the session over: kept until the move is settled.
-    pub(crate) fn release(&mut self) -> Option<Alone> {
+    pub(crate) fn release(&mut self) -> Option<HandoffGuard> {
         self.alone.take()
     }
 
@@ -139,12 +139,12 @@ impl HandOver {
 }
 
 /// Nobody else carries this session over, until it is dropped.
-pub(crate) struct Alone {
+pub(crate) struct HandoffGuard {
     session: u64,
     under_way: Arc<Mutex<HashSet<u64>>>,
 }
 
-impl Drop for Alone {
+impl Drop for HandoffGuard {
     fn drop(&mut self) {
         lock(&self.under_way).remove(&self.session);
     }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What a session remembers.
-pub(crate) struct Held {
+pub(crate) struct HeldPin {
     session: u64,
     name: Option<Box<str>>,
     kept: Mutex<Kept>,
@@ -25,7 +25,7 @@ struct Kept {
     outcome: Option<Outcome>,
 }
 
-impl Held {
+impl HeldPin {
     /// A session identified by `id`.
     pub(crate) fn new(id: u64) -> Self {
         Self { session: id.max(1), name: None, kept: Mutex::default() }

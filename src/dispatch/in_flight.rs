@@ -5,17 +5,17 @@ use std::{fmt, sync::Arc, task::Waker, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    affinity::Notes,
+    affinity::RequestState,
     health::{Answers, Judged},
-    pool::{BackendState, DrainSignal, Entered, Slot, StreamId},
+    pool::{BackendState, DrainSignal, Entered, Permit, StreamId},
 };
 
 /// One request in flight on a backend, with all that it holds there.
 pub(crate) struct InFlight {
     entered: Entered,
-    _slot: Option<Slot<BackendState>>,
+    _slot: Option<Permit<BackendState>>,
     /// What the session's affinity holds open meanwhile.
-    notes: Notes,
+    notes: RequestState,
     /// How often the backend had been given another service when the request was sent.
     services: u32,
     /// The session that it belongs to, if one is remembered; else 0.
@@ -29,15 +29,15 @@ pub(crate) struct InFlight {
 impl InFlight {
     /// `services`: what the [backend said](BackendState::services) before the request was sent.
     #[inline]
-    pub(crate) fn new(entered: Entered, slot: Option<Slot<BackendState>>, services: u32) -> Self {
-        let notes = Notes::default();
+    pub(crate) fn new(entered: Entered, slot: Option<Permit<BackendState>>, services: u32) -> Self {
+        let notes = RequestState::default();
         Self { services, entered, _slot: slot, notes, session: 0, idle: 0, stream: None }
     }
 
     /// The answer has come, to a request of `session` (0 for none), which is remembered for `idle`
     /// seconds. Keeps the notes of the request until it has ended.
     #[inline]
-    pub(crate) fn answered(&mut self, notes: &mut Notes, session: u64, idle: u32) {
+    pub(crate) fn answered(&mut self, notes: &mut RequestState, session: u64, idle: u32) {
         (self.session, self.idle) = (session, idle);
         // Most requests have none, and what is not written need not be waited for.
         if !notes.is_empty() {

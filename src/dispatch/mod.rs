@@ -24,16 +24,16 @@ mod voluntary_move;
 
 pub(crate) use self::state::Dispatch;
 pub(crate) use self::{
-    attempt::{Attempt, Next, Patience, Trial},
+    attempt::{Attempt, NextStep, TrialPermit, WaitLimit},
     commit::observe,
     recovery::Recovery,
-    store_lookup::LookUp,
+    store_lookup::StoreLookup,
 };
 pub(crate) use self::{
     core::{Core, Options},
     feedback::{AsAnswers, failed, judge},
-    handoff::{BeforeMove, HandOver},
-    held_pin::Held,
+    handoff::{Handoff, HandoffHook},
+    held_pin::HeldPin,
     in_flight::InFlight,
 };
 pub use self::{handoff::Move, rebalance::Rebalance};

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{Next, choose::choose, held_pin::Held, state::Dispatch};
+use super::{NextStep, choose::choose, held_pin::HeldPin, state::Dispatch};
 use crate::{
     affinity::Hashing,
-    pool::{BackendState, Gate, Snapshot, Tier},
+    pool::{Availability, BackendState, Snapshot, Tier},
 };
 
 impl<S: Clone> Dispatch<S> {
     /// Chooses a backend for a request without a pin: the way of every new session. One whose key is
     /// known goes where its rank says, so that all its first requests agree, on every gateway.
-    pub(super) fn place(&mut self, snapshot: &Snapshot<S>) -> Next<S> {
+    pub(super) fn place(&mut self, snapshot: &Snapshot<S>) -> NextStep<S> {
         let Some(Tier { states: list, .. }) = snapshot.tiers.first() else {
             return self.next(None);
         };
@@ -26,7 +26,7 @@ impl<S: Clone> Dispatch<S> {
             .or_else(|| self.second(snapshot));
         let state = home.as_ref().unwrap_or_else(|| &list[choose(&self.core, self.key, list)]);
         match self.attempt(snapshot, state) {
-            Some(attempt) => Next::Try(attempt),
+            Some(attempt) => NextStep::Try(attempt),
             None => self.next(Some(state.tag)),
         }
     }
@@ -50,7 +50,7 @@ impl<S: Clone> Dispatch<S> {
             self.owner(snapshot, key)?.position
         };
         let state = &snapshot.index().states()[position];
-        (state.may_take_new() && state.gate() == Gate::Ready).then(|| state.clone())
+        (state.may_take_new() && state.gate() == Availability::Ready).then(|| state.clone())
     }
 
     /// The same for a session that its client holds: by the rank of its name, or by the strategy, whose
@@ -58,7 +58,7 @@ impl<S: Clone> Dispatch<S> {
     fn first_of_session(
         &mut self,
         snapshot: &Snapshot<S>,
-        held: &Held,
+        held: &HeldPin,
         key: u64,
     ) -> Option<Arc<BackendState>> {
         let position = if self.pin.is_some() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{error::ConfigError, util::Limiter};
+use crate::{error::ConfigError, util::RateLimiter};
 
 /// Moves sessions that rest to backends that have less to do.
 ///
@@ -89,7 +89,7 @@ impl Rebalance {
                  instead",
             ));
         }
-        let limiter = Limiter::new(self.max_per_second);
+        let limiter = RateLimiter::new(self.max_per_second);
         Ok(Rebalancer { settings: self, limiter })
     }
 }
@@ -104,7 +104,7 @@ impl Default for Rebalance {
 #[derive(Debug)]
 pub(crate) struct Rebalancer {
     settings: Rebalance,
-    limiter: Limiter,
+    limiter: RateLimiter,
 }
 
 impl Rebalancer {

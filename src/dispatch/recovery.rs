@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use crate::pool::{BackendState, Place};
+use crate::pool::{BackendState, Waiter};
 
 /// A wait for news of one backend or some, for no longer than until a deadline.
 pub(crate) struct Recovery {
@@ -80,13 +80,13 @@ impl fmt::Debug for Recovery {
 /// often.
 pub(super) struct Awaiting {
     state: Arc<BackendState>,
-    _place: Place<BackendState>,
+    _place: Waiter<BackendState>,
 }
 
 impl Awaiting {
     /// `None` when too many wait already, in all or of the session with this key.
     pub(super) fn take(state: &Arc<BackendState>, key: u64, max: usize) -> Option<Self> {
-        let place = Place::take(state, key, max)?;
+        let place = Waiter::take(state, key, max)?;
         state.await_return(true);
         Some(Self { state: state.clone(), _place: place })
     }

@@ -4,10 +4,10 @@ use http::Request;
 
 use super::state::Dispatch;
 use crate::{
-    affinity::Plan,
+    affinity::PlannedPin,
     id::{BackendId, SessionId},
     outcome::Verdict,
-    pool::{BackendState, Gate, Mode, Snapshot},
+    pool::{Availability, BackendState, Mode, Snapshot},
     session::SessionInfo,
     util::clock::unix_millis,
 };
@@ -15,7 +15,7 @@ use crate::{
 impl<S> Dispatch<S> {
     /// Who the session is, and in which epoch, as things stand: what the backend is told is what is
     /// written on the answer.
-    pub(super) fn plan(&mut self) -> Plan {
+    pub(super) fn plan(&mut self) -> PlannedPin {
         // Counted as moving whatever the application says then: an epoch may be left out.
         let verdict = self.verdict;
         let told = self.detour.as_ref().and_then(|detour| detour.told);
@@ -34,7 +34,7 @@ impl<S> Dispatch<S> {
                 unix_millis(&*core.clock).max(pin.map_or(0, |pin| pin.epoch.saturating_add(1)))
             }
         };
-        let plan = Plan { session, epoch };
+        let plan = PlannedPin { session, epoch };
         self.detour().told = Some((verdict, plan));
         plan
     }
@@ -100,7 +100,7 @@ fn replicas<S>(snapshot: &Snapshot<S>, session: u64, home: u64, count: usize) ->
             let state = &states[position];
             state.tag != home
                 && state.mode() == Mode::Active
-                && state.gate() != Gate::Down
+                && state.gate() != Availability::Down
                 && !chosen.contains(&position)
         });
         match next {

@@ -12,7 +12,7 @@ use std::{
 /// first of them and not the second. So the first one chooses, and the others follow while any of
 /// them is under way.
 #[derive(Default)]
-pub(crate) struct FirstChoices {
+pub(crate) struct SharedChoices {
     open: Arc<Mutex<HashMap<u64, Open>>>,
 }
 
@@ -22,20 +22,20 @@ struct Open {
 }
 
 /// A place among the first requests of a key, until it is dropped.
-pub(crate) struct FirstChoice {
+pub(crate) struct SharedChoice {
     key: u64,
     tag: u64,
     open: Arc<Mutex<HashMap<u64, Open>>>,
 }
 
-impl FirstChoices {
+impl SharedChoices {
     /// Joins the choice that is open for `key`, or opens it with what `choose` says: the tag of a
     /// backend.
     pub(crate) fn join(
         &self,
         key: u64,
         choose: impl FnOnce() -> Option<u64>,
-    ) -> Option<FirstChoice> {
+    ) -> Option<SharedChoice> {
         let mut open = lock(&self.open);
         let tag = match open.get_mut(&key) {
             Some(choice) => {
@@ -48,18 +48,18 @@ impl FirstChoices {
                 tag
             }
         };
-        Some(FirstChoice { key, tag, open: self.open.clone() })
+        Some(SharedChoice { key, tag, open: self.open.clone() })
     }
 }
 
-impl FirstChoice {
+impl SharedChoice {
     /// The tag of the chosen backend.
     pub(crate) fn tag(&self) -> u64 {
         self.tag
     }
 }
 
-impl Drop for FirstChoice {
+impl Drop for SharedChoice {
     fn drop(&mut self) {
         let mut open = lock(&self.open);
         if let Some(choice) = open.get_mut(&self.key) {
@@ -75,7 +75,7 @@ fn lock(open: &Mutex<HashMap<u64, Open>>) -> MutexGuard<'_, HashMap<u64, Open>> 
     open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl fmt::Debug for FirstChoices {
+impl fmt::Debug for SharedChoices {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FirstChoices").field("open", &lock(&self.open).len()).finish()
     }
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn followers_share_the_first_choice_while_it_is_open() {
-        let choices = FirstChoices::default();
+        let choices = SharedChoices::default();
         let first = choices.join(7, || Some(1)).unwrap();
         let second = choices.join(7, || Some(2)).unwrap();
         let other = choices.join(8, || Some(3)).unwrap();

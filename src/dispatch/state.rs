@@ -6,23 +6,23 @@ use http::{HeaderName, Request, Version};
 use tokio::time::Instant;
 
 use super::{
-    attempt::{Attempt, Next, Patience},
-    candidates::Remaining,
+    attempt::{Attempt, NextStep, WaitLimit},
+    candidates::RemainingCandidates,
     core::Core,
-    handoff::Alone,
-    held_pin::Held,
+    handoff::HandoffGuard,
+    held_pin::HeldPin,
     recovery::Awaiting,
     request_kind::{is_grpc, is_preflight, is_repeatable},
-    shared_choice::FirstChoice,
-    store_lookup::LookUp,
+    shared_choice::SharedChoice,
+    store_lookup::StoreLookup,
 };
 use crate::{
-    affinity::{Head, Look, Notes, Origin, Plan, Reading, Second},
+    affinity::{Head, Origin, PlannedPin, ReadContext, Reading, RequestState, Second},
     error::{BoxError, Sendings},
     id::BackendId,
-    outcome::{Asked, Reason, StickyError, Verdict},
-    pool::{BackendState, Gate, Mode, NOBODY, Snapshot, UNTOLD},
-    session::{Wish, info},
+    outcome::{ErrorContext, Reason, StickyError, Verdict},
+    pool::{Availability, BackendState, Mode, NOBODY, Snapshot, UNTOLD},
+    session::{Preference, info},
     token::Pin,
     util::clock::later,
 };
@@ -41,7 +41,7 @@ pub(crate) struct Dispatch<S> {
     pub(super) pin: Option<Pin>,
     pub(super) source: Origin,
     /// The session, when the caller holds it, and the version of its pin.
-    pub(super) held: Option<(Arc<Held>, u64)>,
+    pub(super) held: Option<(Arc<HeldPin>, u64)>,
     /// What identifies the session on every gateway, if anything does.
     pub(crate) key: Option<u64>,
     /// Whether the key of each request decides, and nothing is remembered.
@@ -63,26 +63,26 @@ pub(crate) struct Dispatch<S> {
     pub(super) grpc: bool,
     pub(super) counted: bool,
     /// Only there when it is needed.
-    pub(super) detour: Option<Box<Detour>>,
+    pub(super) detour: Option<Box<SlowPath>>,
     /// What the affinity noted for the answer.
-    pub(crate) notes: Notes,
+    pub(crate) notes: RequestState,
 }
 
 /// What is known about one request that does not go straight to its backend and back.
 #[derive(Default)]
-pub(crate) struct Detour {
+pub(crate) struct SlowPath {
     /// Whether the session is on its way to another backend though it could stay.
     pub(super) moves_freely: bool,
     /// Whether the application has carried the session's state over for this request, or has tried to.
     pub(super) carried: bool,
     /// No other request of the session carries it over meanwhile.
-    pub(crate) alone: Option<Alone>,
+    pub(crate) alone: Option<HandoffGuard>,
     /// The members of a chain whose tokens are of no use beside the pin, a bit each.
     pub(super) bad: u64,
     /// The backend that is next in a chain, by its tag, while the one that is first is out.
     pub(super) second: Option<u64>,
     /// Who the session is and in which epoch, once a backend was told, and for which verdict.
-    pub(super) told: Option<(Verdict, Plan)>,
+    pub(super) told: Option<(Verdict, PlannedPin)>,
     /// Set once the request was given to another backend though it may have been executed: by whom.
     pub(super) unanswered: Option<(BackendId, BoxError)>,
     /// How often it was given to a backend in vain.
@@ -96,14 +96,14 @@ pub(crate) struct Detour {
     /// Until when the trial of the session's own backend is waited for.
     pub(super) trial_until: Option<Instant>,
     /// Only there while a first choice is shared.
-    pub(super) first_choice: Option<FirstChoice>,
+    pub(super) first_choice: Option<SharedChoice>,
     /// Only there once the first choice did not work.
-    pub(super) remaining: Option<Remaining>,
+    pub(super) remaining: Option<RemainingCandidates>,
 }
 
 impl<S: Clone> Dispatch<S> {
     #[inline]
-    pub(crate) fn new(core: Arc<Core<S>>, has_inner: bool, held: Option<Arc<Held>>) -> Self {
+    pub(crate) fn new(core: Arc<Core<S>>, has_inner: bool, held: Option<Arc<HeldPin>>) -> Self {
         Self {
             has_inner,
             version: 0,
@@ -123,7 +123,7 @@ impl<S: Clone> Dispatch<S> {
             grpc: false,
             counted: false,
             detour: None,
-            notes: Notes::default(),
+            notes: RequestState::default(),
             core,
         }
     }
@@ -131,7 +131,7 @@ impl<S: Clone> Dispatch<S> {
     /// Reads the request, takes what is ours out of it, and makes the first choice. Called again when
     /// something had to be looked up first.
     #[inline]
-    pub(crate) fn begin<B>(&mut self, core: &Core<S>, request: &mut Request<B>) -> Next<S> {
+    pub(crate) fn begin<B>(&mut self, core: &Core<S>, request: &mut Request<B>) -> NextStep<S> {
         let pool = core.backends.pool();
         self.version = pool.version();
         let snapshot = pool.load();
@@ -141,7 +141,7 @@ impl<S: Clone> Dispatch<S> {
         let (index, clock) = (snapshot.index(), &*core.clock);
         let rest = core.rebalancer.as_ref().map(|rebalancer| rebalancer.idle_for().as_secs());
         let mut look =
-            Look { index, clock, notes: &mut self.notes, rest, later: None, second: None };
+            ReadContext { index, clock, notes: &mut self.notes, rest, later: None, second: None };
         let head = Head::of(request);
         let reading = match &mut self.held {
             None => core.affinity.read(&head, &mut look),
@@ -155,13 +155,13 @@ impl<S: Clone> Dispatch<S> {
         self.grpc = request.version() == Version::HTTP_2 && is_grpc(head.headers);
         self.https = head.is_https();
         self.silent = is_preflight(&head);
-        let wish = head.extensions.get::<Wish>().cloned();
+        let wish = head.extensions.get::<Preference>().cloned();
         let bypass = core.bypass.as_ref().is_some_and(|bypass| bypass(&head));
-        let reads = !bypass && wish.as_ref().is_none_or(Wish::reads);
+        let reads = !bypass && wish.as_ref().is_none_or(Preference::reads);
         if let Some(later) = look.later.take()
             && reads
         {
-            return Next::LookUp(LookUp::new(later, self.whole_deadline()));
+            return NextStep::Lookup(StoreLookup::new(later, self.whole_deadline()));
         }
         let hop = core.local.as_ref().and_then(|here| {
             let value = request.headers_mut().remove(HOP)?;
@@ -177,10 +177,10 @@ impl<S: Clone> Dispatch<S> {
         let second = look.second;
         if let Some(state) = hop.and_then(|here| snapshot.index().get(here.tag())) {
             self.verdict = Verdict::Local;
-            return Next::Try(Attempt::new(state.clone(), None, Patience::Last));
+            return NextStep::Try(Attempt::new(state.clone(), None, WaitLimit::Last));
         }
         if wish.is_some() || bypass {
-            let wish = wish.unwrap_or(Wish::bypass());
+            let wish = wish.unwrap_or(Preference::bypass());
             self.strict = wish.strict.unwrap_or(self.strict);
             // Not followed; but should the application pin the session here, it is the same session.
             (self.pin, self.source) = (reading.pin, reading.source);
@@ -214,17 +214,17 @@ impl<S: Clone> Dispatch<S> {
     }
 
     /// The backend did not take the request, and was given another service since: that one is asked.
-    pub(crate) fn ask_again(&mut self, state: &Arc<BackendState>) -> Option<Next<S>> {
+    pub(crate) fn ask_again(&mut self, state: &Arc<BackendState>) -> Option<NextStep<S>> {
         let core = self.core.clone();
         let snapshot = core.backends.pool().load();
         let service = snapshot.members.services[snapshot.index().position(state.tag)?].clone()?;
         let patience =
-            if self.verdict == Verdict::Pinned { Patience::Pinned } else { Patience::None };
-        Some(Next::Try(Attempt::new(state.clone(), Some(service), patience)))
+            if self.verdict == Verdict::Pinned { WaitLimit::Pinned } else { WaitLimit::None };
+        Some(NextStep::Try(Attempt::new(state.clone(), Some(service), patience)))
     }
 
     /// Begins again: what had to be looked up is among the notes.
-    pub(crate) fn resume<B>(&mut self, request: &mut Request<B>) -> Next<S> {
+    pub(crate) fn resume<B>(&mut self, request: &mut Request<B>) -> NextStep<S> {
         let core = self.core.clone();
         self.begin(&core, request)
     }
@@ -236,7 +236,7 @@ impl<S: Clone> Dispatch<S> {
         snapshot: &Snapshot<S>,
         reading: &Reading,
         second: Option<Second>,
-    ) -> Next<S> {
+    ) -> NextStep<S> {
         (self.pin, self.refresh, self.source) = (reading.pin, reading.refresh, reading.source);
         if reading.bad != 0 {
             self.detour().bad = reading.bad;
@@ -265,12 +265,12 @@ impl<S: Clone> Dispatch<S> {
             return self.resolve(snapshot, position);
         }
         if reading.unavailable {
-            return Next::Fail(StickyError::StoreUnavailable);
+            return NextStep::Fail(StickyError::StoreUnavailable);
         }
         if let Some(reason) = reading.reason {
             self.core.backends.pool().counters.token_error(reason);
             if self.strict && !reading.decides && self.core.options.strict.refuses(reason) {
-                return Next::Fail(StickyError::UnknownSession { reason });
+                return NextStep::Fail(StickyError::UnknownSession { reason });
             }
         }
         if let Some(key) = reading.key
@@ -286,10 +286,10 @@ impl<S: Clone> Dispatch<S> {
     }
 
     /// The caller wants this backend and no other.
-    pub(super) fn force(&mut self, snapshot: &Snapshot<S>, id: &BackendId) -> Next<S> {
+    pub(super) fn force(&mut self, snapshot: &Snapshot<S>, id: &BackendId) -> NextStep<S> {
         (self.silent, self.strict) = (true, true);
         let Some(position) = snapshot.index().position(id.tag()) else {
-            return Next::Fail(StickyError::Unavailable { backend: id.clone() });
+            return NextStep::Fail(StickyError::Unavailable { backend: id.clone() });
         };
         let next = self.resolve(snapshot, position);
         self.reason = Some(Reason::Requested);
@@ -298,15 +298,17 @@ impl<S: Clone> Dispatch<S> {
 
     /// Asks the session's own backend, or says why that cannot be.
     #[inline]
-    pub(super) fn resolve(&mut self, snapshot: &Snapshot<S>, position: usize) -> Next<S> {
+    pub(super) fn resolve(&mut self, snapshot: &Snapshot<S>, position: usize) -> NextStep<S> {
         let state = &snapshot.index().states()[position];
         let panic = self.core.options.panic && snapshot.nobody_is_up();
         match (state.mode(), state.gate()) {
-            (Mode::Active | Mode::Draining, Gate::Down) if panic => {}
-            (Mode::Active | Mode::Draining, Gate::Ready | Gate::Busy) => {}
+            (Mode::Active | Mode::Draining, Availability::Down) if panic => {}
+            (Mode::Active | Mode::Draining, Availability::Ready | Availability::Busy) => {}
             (Mode::Drained, _) => return self.drained(state),
             (Mode::Disabled, _) => return self.unavailable(state, Reason::Disabled),
-            (_, Gate::Suspect | Gate::Down) => return self.doubtful_home(snapshot, position),
+            (_, Availability::Suspect | Availability::Down) => {
+                return self.doubtful_home(snapshot, position);
+            }
         }
         let service = snapshot.members.services[position].clone();
         if service.is_none() && !self.is_local(state) {
@@ -317,7 +319,7 @@ impl<S: Clone> Dispatch<S> {
         if self.detour.is_some() {
             self.stop_waiting();
         }
-        Next::Try(Attempt::new(state.clone(), service, Patience::Pinned))
+        NextStep::Try(Attempt::new(state.clone(), service, WaitLimit::Pinned))
     }
 }
 
@@ -340,16 +342,16 @@ impl<S> Dispatch<S> {
         self.detour.as_ref().is_some_and(|detour| detour.moves_freely)
     }
 
-    pub(crate) fn detour(&mut self) -> &mut Detour {
+    pub(crate) fn detour(&mut self) -> &mut SlowPath {
         self.detour.get_or_insert_default()
     }
 
     /// How long the request may wait for this backend.
-    pub(crate) fn deadline(&mut self, patience: Patience) -> Instant {
+    pub(crate) fn deadline(&mut self, patience: WaitLimit) -> Instant {
         let whole = self.whole_deadline();
         match patience {
-            Patience::Pinned => whole.min(later(self.core.options.busy.wait)),
-            Patience::None | Patience::Last => whole,
+            WaitLimit::Pinned => whole.min(later(self.core.options.busy.wait)),
+            WaitLimit::None | WaitLimit::Last => whole,
         }
     }
 
@@ -359,9 +361,9 @@ impl<S> Dispatch<S> {
         *self.detour().deadline.get_or_insert_with(|| later(timeout))
     }
 
-    pub(crate) fn asked(&self) -> Asked {
+    pub(crate) fn asked(&self) -> ErrorContext {
         let options = &self.core.options;
-        Asked {
+        ErrorContext {
             grpc: self.grpc,
             retry_after: options.retry_after,
             strict: Some(options.strict).filter(|_| self.strict),

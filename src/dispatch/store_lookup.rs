@@ -10,24 +10,24 @@ use std::{
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{
-    affinity::{Later, Notes},
+    affinity::{PendingLookup, RequestState},
     store::Answer,
 };
 
 /// A look-up under way, for no longer than the request may wait.
-pub(crate) struct LookUp {
-    later: Later,
+pub(crate) struct StoreLookup {
+    later: PendingLookup,
     sleep: Pin<Box<Sleep>>,
 }
 
-impl LookUp {
-    pub(super) fn new(later: Later, deadline: Instant) -> Self {
+impl StoreLookup {
+    pub(super) fn new(later: PendingLookup, deadline: Instant) -> Self {
         Self { later, sleep: Box::pin(sleep_until(deadline)) }
     }
 
     /// Ready when the answer is among the notes. A store that does not answer in time knows nothing:
     /// better a session placed by its rank than a request lost.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, notes: &mut Notes) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, notes: &mut RequestState) -> Poll<()> {
         let answer = match self.later.poll(cx) {
             Poll::Ready(answer) => answer,
             Poll::Pending if self.sleep.as_mut().poll(cx).is_ready() => {
@@ -42,7 +42,7 @@ impl LookUp {
     }
 }
 
-impl fmt::Debug for LookUp {
+impl fmt::Debug for StoreLookup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LookUp").finish_non_exhaustive()
     }

@@ -6,14 +6,14 @@ use std::{num::NonZeroU64, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    Attempt, Next, Patience, Trial,
-    candidates::Remaining,
+    Attempt, NextStep, TrialPermit, WaitLimit,
+    candidates::RemainingCandidates,
     recovery::{Awaiting, Purpose, Recovery, Watched},
     state::Dispatch,
 };
 use crate::{
     outcome::{Reason, StickyError, Verdict},
-    pool::{Access, BackendState, Gate, Mode, Snapshot},
+    pool::{Access, Availability, BackendState, Mode, Snapshot},
     util::clock::later,
 };
 
@@ -37,7 +37,7 @@ impl<S: Clone> Dispatch<S> {
     /// The session's own backend is out of reach, or there is evidence against it: its return is waited
     /// for, or it is tried, or the policy decides.
     #[cold]
-    pub(super) fn doubtful_home(&mut self, snapshot: &Snapshot<S>, position: usize) -> Next<S> {
+    pub(super) fn doubtful_home(&mut self, snapshot: &Snapshot<S>, position: usize) -> NextStep<S> {
         let state = &snapshot.index().states()[position].clone();
         self.owed_to = NonZeroU64::new(state.tag);
         let watched = Watched::new(state);
@@ -50,12 +50,12 @@ impl<S: Clone> Dispatch<S> {
             Err(watched) => watched,
         };
         let sent_in_vain = self.detour().unanswered.is_some();
-        if state.gate() == Gate::Suspect {
+        if state.gate() == Availability::Suspect {
             if !sent_in_vain && let Some(trial) = self.wanted_trial(state, true) {
                 return self.try_home(snapshot, position, trial);
             }
             if let Some(until) = self.look_under_way(state, sent_in_vain) {
-                return Next::Recover(Recovery::new(Purpose::Home, vec![watched], until));
+                return NextStep::Recover(Recovery::new(Purpose::Home, vec![watched], until));
             }
         }
         self.stop_waiting();
@@ -63,11 +63,20 @@ impl<S: Clone> Dispatch<S> {
     }
 
     /// A trial of `state` that is due, and that this request may be.
-    pub(super) fn wanted_trial(&self, state: &Arc<BackendState>, at_home: bool) -> Option<Trial> {
-        Trial::wanted(state, &self.core.options.health, self.repeatable, at_home)
+    pub(super) fn wanted_trial(
+        &self,
+        state: &Arc<BackendState>,
+        at_home: bool,
+    ) -> Option<TrialPermit> {
+        TrialPermit::wanted(state, &self.core.options.health, self.repeatable, at_home)
     }
 
-    fn try_home(&mut self, snapshot: &Snapshot<S>, position: usize, trial: Trial) -> Next<S> {
+    fn try_home(
+        &mut self,
+        snapshot: &Snapshot<S>,
+        position: usize,
+        trial: TrialPermit,
+    ) -> NextStep<S> {
         let state = snapshot.index().states()[position].clone();
         let service = snapshot.members.services[position].clone();
         if service.is_none() && !self.is_local(&state) {
@@ -75,7 +84,7 @@ impl<S: Clone> Dispatch<S> {
         }
         self.at_home(&state);
         let trial = Some(trial);
-        Next::Try(Attempt { state, service, trial, patience: Patience::Pinned })
+        NextStep::Try(Attempt { state, service, trial, patience: WaitLimit::Pinned })
     }
 
     /// Until when to wait for what somebody is about to find out about a pinned session's backend: by a
@@ -103,7 +112,7 @@ impl<S: Clone> Dispatch<S> {
         &mut self,
         state: &Arc<BackendState>,
         watched: Watched,
-    ) -> Result<Next<S>, Watched> {
+    ) -> Result<NextStep<S>, Watched> {
         let home_wait = self.core.options.home_wait;
         if home_wait.is_zero() || self.by_key {
             return Err(watched);
@@ -140,13 +149,13 @@ impl<S: Clone> Dispatch<S> {
             Some(due) if access == Access::Trial && due > now => until.min(due),
             _ => until,
         };
-        Ok(Next::Recover(Recovery::new(Purpose::Home, vec![watched], until)))
+        Ok(NextStep::Recover(Recovery::new(Purpose::Home, vec![watched], until)))
     }
 
     /// The request could not be sent to its session's backend, or was sent in vain, and the sessions of the
     /// backend are to wait for its return. If it refuses connections by now, it is being restarted; if it
     /// accepts them and breaks off, the request has to go elsewhere.
-    pub(super) fn await_after_failure(&mut self, state: &Arc<BackendState>) -> Option<Next<S>> {
+    pub(super) fn await_after_failure(&mut self, state: &Arc<BackendState>) -> Option<NextStep<S>> {
         if self.core.options.home_wait.is_zero() {
             return None;
         }
@@ -155,11 +164,11 @@ impl<S: Clone> Dispatch<S> {
             Err(watched) => watched,
         };
         let until = self.look_under_way(state, true)?;
-        Some(Next::Recover(Recovery::new(Purpose::Home, vec![watched], until)))
+        Some(NextStep::Recover(Recovery::new(Purpose::Home, vec![watched], until)))
     }
 
     /// There is news of what was waited for, or the time is over.
-    pub(crate) fn recovered(&mut self, recovery: &Recovery) -> Next<S> {
+    pub(crate) fn recovered(&mut self, recovery: &Recovery) -> NextStep<S> {
         let core = self.core.clone();
         let snapshot = core.backends.pool().load();
         match (recovery.purpose, recovery.first()) {
@@ -185,7 +194,7 @@ impl<S: Clone> Dispatch<S> {
     }
 
     /// A suspect that wants a trial and that a new session may be. Sessions with a key are placed by rank.
-    pub(super) fn trial_of_suspect(&mut self, snapshot: &Snapshot<S>) -> Option<Next<S>> {
+    pub(super) fn trial_of_suspect(&mut self, snapshot: &Snapshot<S>) -> Option<NextStep<S>> {
         if self.key.is_some() {
             return None;
         }
@@ -194,7 +203,7 @@ impl<S: Clone> Dispatch<S> {
         let (state, trial) =
             suspects.find_map(|state| Some((state, self.wanted_trial(state, false)?)))?;
         let attempt = self.attempt_with(snapshot, state, Some(trial))?;
-        Some(Next::Try(attempt))
+        Some(NextStep::Try(attempt))
     }
 
     /// What to do when all others have been asked: try a suspect, wait for what somebody finds out about
@@ -202,8 +211,8 @@ impl<S: Clone> Dispatch<S> {
     pub(super) fn next_suspect(
         &mut self,
         snapshot: &Snapshot<S>,
-        remaining: &mut Remaining,
-    ) -> Option<Next<S>> {
+        remaining: &mut RemainingCandidates,
+    ) -> Option<NextStep<S>> {
         let (now, deadline) = (Instant::now(), self.whole_deadline());
         if remaining.is_over || now >= deadline {
             return None;
@@ -229,7 +238,7 @@ impl<S: Clone> Dispatch<S> {
         let mut until = deadline;
         if let Some(state) = trial {
             if watched.is_empty() || now >= start {
-                return match Trial::last(&state) {
+                return match TrialPermit::last(&state) {
                     Some(trial) => self.try_suspect(snapshot, remaining, &state, Some(trial)),
                     // Another request has begun to try it just now, and is waited for.
                     None => self.next_suspect(snapshot, remaining),
@@ -248,30 +257,30 @@ impl<S: Clone> Dispatch<S> {
 
     fn wait_for_suspects(
         &mut self,
-        remaining: &mut Remaining,
+        remaining: &mut RemainingCandidates,
         watched: Vec<Watched>,
         until: Instant,
-    ) -> Option<Next<S>> {
+    ) -> Option<NextStep<S>> {
         let recovery = Recovery::new(Purpose::Suspects, watched, until);
         let first = recovery.first()?;
         if remaining.awaiting.is_none() {
             let (key, max) = (self.waits_as(), self.core.options.max_waiters);
             let Some(awaiting) = Awaiting::take(first, key, max) else {
                 self.reason = Some(Reason::Busy);
-                return Some(Next::Fail(StickyError::Busy { backend: first.id.clone() }));
+                return Some(NextStep::Fail(StickyError::Busy { backend: first.id.clone() }));
             };
             remaining.awaiting = Some(awaiting);
         }
-        Some(Next::Recover(recovery))
+        Some(NextStep::Recover(recovery))
     }
 
     fn try_suspect(
         &mut self,
         snapshot: &Snapshot<S>,
-        remaining: &mut Remaining,
+        remaining: &mut RemainingCandidates,
         state: &Arc<BackendState>,
-        trial: Option<Trial>,
-    ) -> Option<Next<S>> {
+        trial: Option<TrialPermit>,
+    ) -> Option<NextStep<S>> {
         remaining.strike(state.tag);
         remaining.suspects += 1;
         remaining.awaiting = None;
@@ -281,7 +290,7 @@ impl<S: Clone> Dispatch<S> {
                     // Its own backend serves the session after all.
                     self.at_home(state);
                 }
-                Some(Next::Try(attempt))
+                Some(NextStep::Try(attempt))
             }
             None => self.next_suspect(snapshot, remaining),
         }
@@ -293,7 +302,7 @@ impl<S: Clone> Dispatch<S> {
     }
 }
 
-impl Remaining {
+impl RemainingCandidates {
     /// Those that have not been asked and that may be, also such as have become well since the others
     /// were gathered: these first, then the suspects, the least recent failure first.
     fn untried<S>(&self, snapshot: &Snapshot<S>, home: Option<u64>) -> Vec<Arc<BackendState>> {
@@ -301,7 +310,7 @@ impl Remaining {
             let is_home =
                 home == Some(state.tag) && matches!(state.mode(), Mode::Active | Mode::Draining);
             (is_home || (self.only.is_none() && state.may_take_new()))
-                && state.gate() != Gate::Down
+                && state.gate() != Availability::Down
                 && !(self.primary_is_busy && state.is_backup())
                 && !self.tried.contains(&state.tag)
         };

@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 
-use super::{Attempt, Next, choose::choose, state::Dispatch};
+use super::{Attempt, NextStep, choose::choose, state::Dispatch};
 use crate::{
     dispatch::Move,
     id::SessionId,
     outcome::{Reason, Verdict},
-    pool::{BackendState, Gate, Mode, Snapshot},
+    pool::{Availability, BackendState, Mode, Snapshot},
 };
 
 impl<S: Clone> Dispatch<S> {
     /// Takes a session back from a backup, if a primary backend is ready. `None` when it stays.
     #[cold]
-    pub(super) fn come_back(&mut self, snapshot: &Snapshot<S>, position: usize) -> Option<Next<S>> {
+    pub(super) fn come_back(
+        &mut self,
+        snapshot: &Snapshot<S>,
+        position: usize,
+    ) -> Option<NextStep<S>> {
         let tier = snapshot.tiers.first().filter(|tier| !tier.backup && tier.is_ready())?;
         let from = &snapshot.index().states()[position];
         if self.strict || !from.is_backup() {
@@ -25,12 +29,16 @@ impl<S: Clone> Dispatch<S> {
 
     /// Moves a session that rests, if its backend has too many of them. `None` when it stays.
     #[cold]
-    pub(super) fn relieve(&mut self, snapshot: &Snapshot<S>, position: usize) -> Option<Next<S>> {
+    pub(super) fn relieve(
+        &mut self,
+        snapshot: &Snapshot<S>,
+        position: usize,
+    ) -> Option<NextStep<S>> {
         let core = self.core.clone();
         let rebalancer = core.rebalancer.as_ref()?;
         let from = &snapshot.index().states()[position];
         // One that cannot serve is the business of failover.
-        if self.strict || from.mode() != Mode::Active || from.gate() != Gate::Ready {
+        if self.strict || from.mode() != Mode::Active || from.gate() != Availability::Ready {
             return None;
         }
         let tier = snapshot.tiers.first().filter(|tier| tier.is_ready())?;
@@ -41,7 +49,11 @@ impl<S: Clone> Dispatch<S> {
 
     /// Moves a session away from a backend whose drain hands its sessions over. `None` when it stays.
     #[cold]
-    pub(super) fn let_go(&mut self, snapshot: &Snapshot<S>, position: usize) -> Option<Next<S>> {
+    pub(super) fn let_go(
+        &mut self,
+        snapshot: &Snapshot<S>,
+        position: usize,
+    ) -> Option<NextStep<S>> {
         let from = &snapshot.index().states()[position];
         if self.strict || !from.gate().is_well() {
             return None;
@@ -59,7 +71,7 @@ impl<S: Clone> Dispatch<S> {
         to: &Arc<BackendState>,
         reason: Reason,
         admits: impl FnOnce() -> bool,
-    ) -> Option<Next<S>> {
+    ) -> Option<NextStep<S>> {
         if !self.can_ask(snapshot, to) {
             return None;
         }
@@ -73,13 +85,13 @@ impl<S: Clone> Dispatch<S> {
             }
             let planned = self.planned(session, from, to, reason);
             let work = hook.begin_alone(alone, planned);
-            return Some(Next::HandOver { work, to: to.tag, reason });
+            return Some(NextStep::Handoff { work, to: to.tag, reason });
         }
         admits().then(|| self.move_to(snapshot, to, reason)).flatten()
     }
 
     /// The application has carried the session's state over to `to`, or could not.
-    pub(crate) fn handed_over(&mut self, worked: bool, to: u64, reason: Reason) -> Next<S> {
+    pub(crate) fn handed_over(&mut self, worked: bool, to: u64, reason: Reason) -> NextStep<S> {
         let core = self.core.clone();
         let snapshot = core.backends.pool().load();
         let to = snapshot.index().get(to).cloned();
@@ -88,9 +100,9 @@ impl<S: Clone> Dispatch<S> {
         if self.detour().carried {
             // It has to move, whether that worked or not.
             let attempt = to.as_ref().and_then(|to| self.attempt(&snapshot, to));
-            return attempt.map_or_else(|| self.next(to.map(|to| to.tag)), Next::Try);
+            return attempt.map_or_else(|| self.next(to.map(|to| to.tag)), NextStep::Try);
         }
-        let to = to.filter(|to| worked && to.gate() == Gate::Ready);
+        let to = to.filter(|to| worked && to.gate() == Availability::Ready);
         match to.and_then(|to| self.move_to(&snapshot, &to, reason)) {
             Some(next) => next,
             None => self.go_home(&snapshot),
@@ -99,8 +111,8 @@ impl<S: Clone> Dispatch<S> {
 
     /// What comes before a session that has to move is given to its new backend: once, the
     /// application may carry its state over.
-    pub(super) fn carry(&mut self, next: Next<S>) -> Next<S> {
-        let Next::Try(attempt) = &next else { return next };
+    pub(super) fn carry(&mut self, next: NextStep<S>) -> NextStep<S> {
+        let NextStep::Try(attempt) = &next else { return next };
         if self.verdict != Verdict::Moved
             || self.detour().carried
             || self.core.before_move.is_none()
@@ -118,7 +130,7 @@ impl<S: Clone> Dispatch<S> {
         self.detour().carried = true;
         let reason = self.reason.unwrap_or(Reason::Down);
         let planned = self.planned(session, from, &attempt.state, reason);
-        Next::HandOver { work: hook.begin(planned), to: attempt.state.tag, reason }
+        NextStep::Handoff { work: hook.begin(planned), to: attempt.state.tag, reason }
     }
 
     fn planned(
@@ -147,15 +159,15 @@ impl<S: Clone> Dispatch<S> {
         snapshot: &Snapshot<S>,
         to: &Arc<BackendState>,
         reason: Reason,
-    ) -> Option<Next<S>> {
+    ) -> Option<NextStep<S>> {
         let attempt: Attempt<S> = self.attempt(snapshot, to)?;
         (self.verdict, self.reason) = (Verdict::Moved, Some(reason));
         self.detour().moves_freely = true;
-        Some(Next::Try(attempt))
+        Some(NextStep::Try(attempt))
     }
 
     /// The session stays where it is.
-    pub(super) fn go_home(&mut self, snapshot: &Snapshot<S>) -> Next<S> {
+    pub(super) fn go_home(&mut self, snapshot: &Snapshot<S>) -> NextStep<S> {
         let home = self.pin.and_then(|pin| snapshot.index().position(pin.backend));
         (self.verdict, self.reason) = (Verdict::Assigned, None);
         self.detour().moves_freely = false;

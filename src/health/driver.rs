@@ -17,9 +17,9 @@ use tokio::{
 };
 use tower_service::Service;
 
-use super::{AnyProbe, Settings, passive, probe_tasks::Watches, redial::redial_suspects};
+use super::{AnyProbe, Settings, passive, probe_tasks::ProbeTasks, redial::redial_suspects};
 use crate::{
-    pool::{Cause, Gate, Pool, Readiness},
+    pool::{Availability, Cause, Pool, Readiness},
     util::clock::later,
 };
 
@@ -84,7 +84,7 @@ async fn drive<S, Req>(
 {
     let mut sweeps = Sweeps::new(&settings);
     let mut next_comparison = settings.success_rate.map(|rate| later(rate.interval));
-    let mut watches = probe.map(|probe| Watches::new(probe, settings));
+    let mut watches = probe.map(|probe| ProbeTasks::new(probe, settings));
     loop {
         let Some(pool) = driven.0.upgrade() else {
             return;
@@ -191,7 +191,8 @@ where
             tokio::task::yield_now().await;
         }
         let state = &members.index.states()[position];
-        let Some(service) = service.as_ref().filter(|_| all || state.gate() == Gate::Suspect)
+        let Some(service) =
+            service.as_ref().filter(|_| all || state.gate() == Availability::Suspect)
         else {
             continue;
         };

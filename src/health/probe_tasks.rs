@@ -19,11 +19,11 @@ use super::{AnyProbe, Settings};
 use crate::{
     error::{BoxError, Refusal, Shortage},
     pool::{BackendState, Cause, Members, Mode, Pool},
-    util::Chance,
+    util::Rng,
 };
 
 /// All tasks of a pool. They end when it is dropped.
-pub(super) struct Watches<S> {
+pub(super) struct ProbeTasks<S> {
     probe: AnyProbe<S>,
     settings: Settings,
     seed: u64,
@@ -45,12 +45,12 @@ impl Drop for Watch {
     }
 }
 
-impl<S> Watches<S>
+impl<S> ProbeTasks<S>
 where
     S: Clone + Send + Sync + 'static,
 {
     pub(super) fn new(probe: AnyProbe<S>, settings: Settings) -> Self {
-        let seed = settings.seed.unwrap_or_else(|| Chance::new().next());
+        let seed = settings.seed.unwrap_or_else(|| Rng::new().next());
         Self { probe, settings, seed, tasks: HashMap::new(), seen: Weak::new() }
     }
 
@@ -82,7 +82,7 @@ where
                     generation,
                     probe: self.probe.clone(),
                     settings: self.settings,
-                    chance: Chance::seeded(self.seed ^ state.tag),
+                    chance: Rng::seeded(self.seed ^ state.tag),
                 };
                 let task = tokio::spawn(task.run::<Req>()).abort_handle();
                 Watch { state: state.clone(), generation, task }
@@ -99,7 +99,7 @@ struct Task<S> {
     generation: u64,
     probe: AnyProbe<S>,
     settings: Settings,
-    chance: Chance,
+    chance: Rng,
 }
 
 impl<S> Task<S>

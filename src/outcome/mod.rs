@@ -11,4 +11,4 @@ pub use self::{
     sticky_error::{DrainOver, StickyError},
     verdict::{Outcome, Reason, Stats, Verdict},
 };
-pub(crate) use self::{sticky_error::Asked, verdict::Counters};
+pub(crate) use self::{sticky_error::ErrorContext, verdict::Counters};

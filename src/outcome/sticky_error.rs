@@ -260,7 +260,7 @@ fn is_timeout(error: &(dyn Error + 'static)) -> bool {
 
 /// What is known of the request when there is no answer to it.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked {
+pub struct ErrorContext {
     pub(crate) grpc: bool,
     pub(crate) retry_after: Duration,
     /// How it is refused, if it is strict.
@@ -269,7 +269,7 @@ pub struct Asked {
     pub(crate) has_home: bool,
 }
 
-impl Asked {
+impl ErrorContext {
     /// The status of the answer, and whether it says when to try again.
     pub(crate) fn status(&self, error: &StickyError) -> (StatusCode, bool) {
         let strict = self.strict.unwrap_or_default();

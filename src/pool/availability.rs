@@ -2,11 +2,11 @@
 
 use tokio::time::Instant;
 
-use super::{Active, Evidence, State};
+use super::{Evidence, ProbeState, State};
 
 /// The health that a request meets, from all sources together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Gate {
+pub(crate) enum Availability {
     Ready,
     Busy,
     /// There is evidence against it.
@@ -14,7 +14,7 @@ pub(crate) enum Gate {
     Down,
 }
 
-impl Gate {
+impl Availability {
     /// Whether nothing is held against it.
     pub(crate) fn is_well(self) -> bool {
         matches!(self, Self::Ready | Self::Busy)
@@ -41,15 +41,15 @@ pub(crate) enum Readiness {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Sources {
+pub(crate) struct HealthSources {
     pub(crate) readiness: Readiness,
     pub(crate) evidence: Evidence,
-    pub(crate) active: Active,
+    pub(crate) active: ProbeState,
     /// Grows with each service that the backend is given.
     pub(crate) generation: u64,
 }
 
-impl Sources {
+impl HealthSources {
     /// The backend has another service, of which nothing is known.
     pub(crate) fn forget(&mut self) {
         // The looks are numbered on: the result of one that is under way is of no interest.
@@ -60,13 +60,13 @@ impl Sources {
     }
 
     /// The health that all sources together make.
-    pub(super) fn gate(&self) -> Gate {
+    pub(super) fn gate(&self) -> Availability {
         match self.readiness {
-            _ if self.active.is_down() => Gate::Down,
-            Readiness::Failed => Gate::Suspect,
-            _ if self.evidence.is_suspect() => Gate::Suspect,
-            Readiness::Busy => Gate::Busy,
-            Readiness::Ready => Gate::Ready,
+            _ if self.active.is_down() => Availability::Down,
+            Readiness::Failed => Availability::Suspect,
+            _ if self.evidence.is_suspect() => Availability::Suspect,
+            Readiness::Busy => Availability::Busy,
+            Readiness::Ready => Availability::Ready,
         }
     }
 

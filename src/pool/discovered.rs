@@ -7,7 +7,7 @@ use crate::{id::BackendId, pool::Event, util::lock};
 
 /// What a backend is to a feed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum Ownership {
     /// There is no backend with this id.
     Free,
     /// The feed brought it.
@@ -22,12 +22,12 @@ pub(crate) enum Standing {
 
 /// One change that a feed wants.
 #[derive(Debug)]
-pub(crate) struct Change<S> {
+pub(crate) struct MemberChange<S> {
     pub(crate) id: BackendId,
-    pub(crate) what: What<S>,
+    pub(crate) what: ChangeKind<S>,
 }
 
-pub(crate) enum What<S> {
+pub(crate) enum ChangeKind<S> {
     /// The backend joins, or gets another service, and another weight if one is given.
     Put { service: S, weight: Option<u32> },
     /// The backend gets another weight.
@@ -39,7 +39,7 @@ pub(crate) enum What<S> {
     Remove,
 }
 
-impl<S> fmt::Debug for What<S> {
+impl<S> fmt::Debug for ChangeKind<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Put { .. } => "Put",
@@ -53,7 +53,7 @@ impl<S> fmt::Debug for What<S> {
 
 /// A change that was not made, and why.
 #[derive(Debug)]
-pub(crate) struct Refused {
+pub(crate) struct RejectedChange {
     pub(crate) id: BackendId,
     pub(crate) why: String,
 }
@@ -61,22 +61,26 @@ pub(crate) struct Refused {
 impl<S: Clone> Pool<S> {
     /// Makes the changes of one feed, all of them visible at once. Those that would touch the backend
     /// of another are left out; of these, what would have brought a backend is returned.
-    pub(crate) fn apply(&self, owner: &Owner, changes: Vec<Change<S>>) -> Vec<Refused> {
+    pub(crate) fn apply(
+        &self,
+        owner: &Owner,
+        changes: Vec<MemberChange<S>>,
+    ) -> Vec<RejectedChange> {
         let _changing = lock(&self.changing);
         let mut members = Members::clone(&self.load().members);
         let mut refused = Vec::new();
         let (mut left, mut replaced) = (Vec::new(), Vec::new());
-        for Change { id, what } in changes {
+        for MemberChange { id, what } in changes {
             let standing = standing(&members, owner, &id);
             let position = members.index.position_of(id.as_str().as_bytes());
             match (what, standing, position) {
-                (What::Put { service, weight }, Standing::Free, _) => {
+                (ChangeKind::Put { service, weight }, Ownership::Free, _) => {
                     let fresh = BackendState::new(id);
                     fresh.set_weight(weight.unwrap_or(1));
                     fresh.set_owner(owner.mark());
                     // Two ids may share a hash.
                     if let Err(error) = check_free(&members, &fresh) {
-                        refused.push(Refused { id: fresh.id, why: error.to_string() });
+                        refused.push(RejectedChange { id: fresh.id, why: error.to_string() });
                         continue;
                     }
                     let backend = fresh.id.clone();
@@ -87,8 +91,8 @@ impl<S: Clone> Pool<S> {
                     self.events.publish(|| Event::Joined { backend });
                 }
                 (
-                    What::Put { service, weight },
-                    Standing::Mine | Standing::Orphan,
+                    ChangeKind::Put { service, weight },
+                    Ownership::Mine | Ownership::Orphan,
                     Some(position),
                 ) => {
                     members.services[position] = Some(service);
@@ -100,19 +104,19 @@ impl<S: Clone> Pool<S> {
                         self.enter_weight(state, weight);
                     }
                 }
-                (What::Put { .. }, Standing::Foreign, _) => {
+                (ChangeKind::Put { .. }, Ownership::Foreign, _) => {
                     let why = "the id is taken by a backend that this feed did not bring; remove \
                                that one, or give one of them another id";
-                    refused.push(Refused { id, why: why.to_owned() });
+                    refused.push(RejectedChange { id, why: why.to_owned() });
                 }
                 #[cfg(feature = "dns")]
-                (What::Weight(weight), Standing::Mine, Some(position)) => {
+                (ChangeKind::Weight(weight), Ownership::Mine, Some(position)) => {
                     self.enter_weight(&members.index.states()[position], weight);
                 }
-                (What::Mode(mode), Standing::Mine, Some(position)) => {
+                (ChangeKind::Mode(mode), Ownership::Mine, Some(position)) => {
                     self.enter_mode(&members.index.states()[position], mode);
                 }
-                (What::Remove, Standing::Mine, Some(position)) => {
+                (ChangeKind::Remove, Ownership::Mine, Some(position)) => {
                     let state = members.remove(position).0;
                     self.has_left(&state);
                     left.push(state);
@@ -131,21 +135,21 @@ impl<S: Clone> Pool<S> {
 #[cfg(feature = "dns")]
 impl<S> Pool<S> {
     /// What the backend `id` is to `owner` now.
-    pub(crate) fn standing(&self, owner: &Owner, id: &BackendId) -> Standing {
+    pub(crate) fn standing(&self, owner: &Owner, id: &BackendId) -> Ownership {
         standing(&self.load().members, owner, id)
     }
 }
 
-fn standing<S>(members: &Members<S>, owner: &Owner, id: &BackendId) -> Standing {
+fn standing<S>(members: &Members<S>, owner: &Owner, id: &BackendId) -> Ownership {
     let Some(position) = members.index.position_of(id.as_str().as_bytes()) else {
-        return Standing::Free;
+        return Ownership::Free;
     };
     if members.services.get(position).is_some_and(Option::is_none) {
-        return Standing::Local;
+        return Ownership::Local;
     }
     match members.index.states().get(position).map(|state| state.owner()) {
-        Some(mark) if owner.left(&mark) => Standing::Mine,
-        Some(mark) if mark.is_stale() => Standing::Orphan,
-        _ => Standing::Foreign,
+        Some(mark) if owner.left(&mark) => Ownership::Mine,
+        Some(mark) if mark.is_stale() => Ownership::Orphan,
+        _ => Ownership::Foreign,
     }
 }

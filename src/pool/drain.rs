@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     outcome::Failover,
-    util::{Limiter, clock},
+    util::{RateLimiter, clock},
 };
 
 /// A drain that is to begin: from [`Backends::drain`]. It begins when it is awaited or
@@ -133,7 +133,7 @@ impl<S> Drain<S> {
             started: now,
             deadline: self.deadline.map(|deadline| clock::after(now, deadline)),
             then: self.then,
-            hand_over: self.hand_over.map(|rate| Arc::new(Limiter::new(rate))),
+            hand_over: self.hand_over.map(|rate| Arc::new(RateLimiter::new(rate))),
             idle_for: self.idle_for,
             sessions_before: None,
             is_reported: false,

@@ -6,20 +6,20 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use super::limit::{HasSlots, Place, Slot, Slots};
+use super::limit::{ConcurrencyLimit, HasLimit, Permit, Waiter};
 
 const PLACES: usize = 4096;
 
-struct Backend(Slots);
+struct Backend(ConcurrencyLimit);
 
-impl HasSlots for Backend {
-    fn slots(&self) -> &Slots {
+impl HasLimit for Backend {
+    fn slots(&self) -> &ConcurrencyLimit {
         &self.0
     }
 }
 
 fn backend(limit: usize) -> Arc<Backend> {
-    let backend = Backend(Slots::new());
+    let backend = Backend(ConcurrencyLimit::new());
     backend.0.set_limit(limit);
     Arc::new(backend)
 }
@@ -35,20 +35,20 @@ impl Wake for Tell {
     }
 }
 
-fn poll(place: &mut Place<Backend>, number: usize, woken: &Woken) -> Poll<Slot<Backend>> {
+fn poll(place: &mut Waiter<Backend>, number: usize, woken: &Woken) -> Poll<Permit<Backend>> {
     let waker = Waker::from(Arc::new(Tell(number, woken.clone())));
     place.poll_slot(&mut Context::from_waker(&waker))
 }
 
 /// One that waits, with its number.
-fn wait(backend: &Arc<Backend>, key: u64, number: usize, woken: &Woken) -> Place<Backend> {
-    let mut place = Place::take(backend, key, PLACES).expect("there are places enough");
+fn wait(backend: &Arc<Backend>, key: u64, number: usize, woken: &Woken) -> Waiter<Backend> {
+    let mut place = Waiter::take(backend, key, PLACES).expect("there are places enough");
     assert!(poll(&mut place, number, woken).is_pending(), "no slot is free");
     place
 }
 
 /// Gives the slot on as often as somebody waits for it, and tells in which order.
-fn serve(held: Slot<Backend>, mut places: Vec<Place<Backend>>, woken: &Woken) -> Vec<usize> {
+fn serve(held: Permit<Backend>, mut places: Vec<Waiter<Backend>>, woken: &Woken) -> Vec<usize> {
     let mut served = Vec::new();
     let mut held = Some(held);
     while let Some(slot) = held.take() {
@@ -69,7 +69,7 @@ fn serve(held: Slot<Backend>, mut places: Vec<Place<Backend>>, woken: &Woken) ->
 #[test]
 fn one_token_a_thousand_times_does_not_starve_ten_others() {
     let (backend, woken) = (backend(1), Woken::default());
-    let held = Slot::take(&backend).expect("nobody is there");
+    let held = Permit::take(&backend).expect("nobody is there");
     let mut places: Vec<_> = (0..1000).map(|n| wait(&backend, 7, n, &woken)).collect();
     places.extend((1000..1010).map(|n| wait(&backend, n as u64, n, &woken)));
     let served = serve(held, places, &woken);
@@ -82,7 +82,7 @@ fn one_token_a_thousand_times_does_not_starve_ten_others() {
 #[test]
 fn requests_without_a_key_are_one_group() {
     let (backend, woken) = (backend(1), Woken::default());
-    let held = Slot::take(&backend).expect("nobody is there");
+    let held = Permit::take(&backend).expect("nobody is there");
     let keys = [0, 0, 0, 1, 1, 2];
     let waiters = keys.into_iter().enumerate();
     let places = waiters.map(|(n, key)| wait(&backend, key, n, &woken)).collect();
@@ -92,21 +92,21 @@ fn requests_without_a_key_are_one_group() {
 #[test]
 fn nobody_overtakes_those_that_wait() {
     let (backend, woken) = (backend(1), Woken::default());
-    let held = Slot::take(&backend).expect("nobody is there");
+    let held = Permit::take(&backend).expect("nobody is there");
     let mut first = wait(&backend, 1, 1, &woken);
     drop(held);
-    assert!(Slot::take(&backend).is_none(), "the slot is promised");
+    assert!(Permit::take(&backend).is_none(), "the slot is promised");
     let mut second = wait(&backend, 2, 2, &woken);
     assert!(poll(&mut second, 2, &woken).is_pending());
     assert!(poll(&mut first, 1, &woken).is_ready());
     assert!(poll(&mut second, 2, &woken).is_ready(), "the first one gave it back");
-    assert!(Slot::take(&backend).is_some());
+    assert!(Permit::take(&backend).is_some());
 }
 
 #[test]
 fn one_that_leaves_passes_on_what_it_was_given() {
     let (backend, woken) = (backend(1), Woken::default());
-    let held = Slot::take(&backend).expect("nobody is there");
+    let held = Permit::take(&backend).expect("nobody is there");
     let [gone, given, mut stays] = [1, 2, 3].map(|n| wait(&backend, n as u64, n, &woken));
     drop(gone);
     assert_eq!(backend.0.waiting(), 2, "who leaves gives back its place");
@@ -117,15 +117,15 @@ fn one_that_leaves_passes_on_what_it_was_given() {
     let slot = poll(&mut stays, 3, &woken);
     drop(stays);
     assert_eq!(backend.0.waiting(), 0);
-    assert!(Slot::take(&backend).is_none());
+    assert!(Permit::take(&backend).is_none());
     drop(slot);
-    assert!(Slot::take(&backend).is_some());
+    assert!(Permit::take(&backend).is_some());
 }
 
 #[test]
 fn the_waker_of_the_last_poll_is_woken() {
     let (backend, woken) = (backend(1), Woken::default());
-    let held = Slot::take(&backend);
+    let held = Permit::take(&backend);
     let mut place = wait(&backend, 1, 1, &woken);
     assert!(poll(&mut place, 2, &woken).is_pending());
     drop(held);
@@ -135,7 +135,7 @@ fn the_waker_of_the_last_poll_is_woken() {
 #[test]
 fn a_limit_changes_in_place() {
     let (backend, woken) = (backend(2), Woken::default());
-    let held = [(); 2].map(|()| Slot::take(&backend).expect("there are two"));
+    let held = [(); 2].map(|()| Permit::take(&backend).expect("there are two"));
     let mut places = [0, 1, 2, 3].map(|n| wait(&backend, 7, n, &woken));
     backend.0.set_limit(4);
     assert_eq!(*woken.lock().unwrap(), [0, 1], "as many as now fit, beside those in flight");
@@ -156,15 +156,15 @@ fn a_limit_changes_in_place() {
 #[test]
 fn places_are_counted_whatever_they_wait_for() {
     let (backend, woken) = (backend(1), Woken::default());
-    let _held = Slot::take(&backend);
+    let _held = Permit::take(&backend);
     // These wait for the service, and not for a slot.
-    let ready: Vec<_> = (0..4).map_while(|_| Place::take(&backend, 7, 4)).collect();
+    let ready: Vec<_> = (0..4).map_while(|_| Waiter::take(&backend, 7, 4)).collect();
     assert_eq!(ready.len(), 2, "one session gets half of the places");
-    let mut place = Place::take(&backend, 8, 4).expect("another gets one");
+    let mut place = Waiter::take(&backend, 8, 4).expect("another gets one");
     assert!(poll(&mut place, 0, &woken).is_pending());
-    assert!(Place::take(&backend, 8, 4).is_none(), "it has as many as are free");
-    let last = Place::take(&backend, 0, 4).expect("without a key, all may be taken");
-    assert!(Place::take(&backend, 9, 4).is_none(), "all are taken");
+    assert!(Waiter::take(&backend, 8, 4).is_none(), "it has as many as are free");
+    let last = Waiter::take(&backend, 0, 4).expect("without a key, all may be taken");
+    assert!(Waiter::take(&backend, 9, 4).is_none(), "all are taken");
     assert_eq!(backend.0.waiting(), 4);
     drop((ready, place, last));
     assert_eq!(backend.0.waiting(), 0);

@@ -23,13 +23,13 @@ mod upgrade_guard;
 mod versioned;
 
 #[cfg(feature = "dns")]
-pub(crate) use self::discovered::Standing;
+pub(crate) use self::discovered::Ownership;
 pub(crate) use self::events::Publisher;
 pub(crate) use self::{
-    availability::{Gate, Readiness},
+    availability::{Availability, Readiness},
     backend::{BackendState, Entered, StreamId},
-    health::{Access, Active, AnswerCounts, Backoff, Evidence, LookId, Ramp},
-    limit::{NOBODY, Place, Slot, UNTOLD},
+    health::{Access, AnswerCounts, Backoff, Evidence, LookId, ProbeState, SlowStart},
+    limit::{NOBODY, Permit, UNTOLD, Waiter},
     session_balance::session_moved,
     shared::Pool,
     snapshot::{Index, Members, Snapshot, TagHasher},
@@ -38,7 +38,7 @@ pub(crate) use self::{
 #[cfg(any(feature = "discover", feature = "dns"))]
 pub(crate) use self::{
     backend::Owner,
-    discovered::{Change, Refused, What},
+    discovered::{ChangeKind, MemberChange, RejectedChange},
 };
 pub use self::{
     backend::{BackendOptions, DrainEnd, DrainReport, DrainSignal, Mode, State},
@@ -49,5 +49,5 @@ pub use self::{
 };
 pub use self::{
     events::{Cause, Event, Events},
-    upgrade_guard::{Hold, HoldEnd},
+    upgrade_guard::{UpgradeEnd, UpgradeGuard},
 };

@@ -11,9 +11,9 @@ const MAX: usize = 4096;
 /// Remembers the states of removed backends for as long as something holds them, so that the counts
 /// of a backend that comes back go on where they were.
 #[derive(Debug, Default)]
-pub(super) struct Departed(Mutex<Vec<Weak<BackendState>>>);
+pub(super) struct RemovedBackends(Mutex<Vec<Weak<BackendState>>>);
 
-impl Departed {
+impl RemovedBackends {
     /// Takes in who has just left.
     pub(super) fn remember<'a>(&self, states: impl IntoIterator<Item = &'a Arc<BackendState>>) {
         let mut left = lock(&self.0);
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn who_is_held_is_remembered_and_who_is_not_is_forgotten() {
-        let departed = Departed::default();
+        let departed = RemovedBackends::default();
         let (held, gone) = (Arc::new(state("a")), Arc::new(state("b")));
         departed.remember([&held, &gone]);
         drop(gone);
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn there_is_a_bound() {
-        let departed = Departed::default();
+        let departed = RemovedBackends::default();
         let held: Vec<_> = (0..MAX + 10).map(|i| Arc::new(state(&format!("b{i}")))).collect();
         held.iter().for_each(|state| departed.remember([state]));
         assert_eq!(lock(&departed.0).len(), MAX);

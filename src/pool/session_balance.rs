@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
-use super::{BackendState, Gate, Mode, sessions::Window};
+use super::{Availability, BackendState, Mode, sessions::Window};
 
 /// How many backends are counted in a second.
 const COUNTED_PER_TICK: usize = 256;
@@ -72,7 +72,7 @@ pub(crate) fn session_moved(from: &BackendState, to: &BackendState) {
 }
 
 fn may_take(state: &BackendState) -> bool {
-    state.mode() == Mode::Active && state.weight() > 0 && state.gate() == Gate::Ready
+    state.mode() == Mode::Active && state.weight() > 0 && state.gate() == Availability::Ready
 }
 
 /// Sessions per weight, with some more.

@@ -14,26 +14,26 @@ use arc_swap::ArcSwapOption;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    BackendState, Gate, Readiness,
-    availability::Sources,
+    Availability, BackendState, Readiness,
+    availability::HealthSources,
     backend::DrainEnd,
-    removed::Departed,
+    removed::RemovedBackends,
     session_balance::Balance,
     snapshot::{Members, Snapshot},
-    versioned::Published,
+    versioned::Versioned,
 };
 use crate::{
     error::{ConfigError, ShortageLog},
     id::BackendId,
     outcome::Counters,
     pool::{Cause, Event, Publisher},
-    util::{Limiter, lock, sync::SwapGuard},
+    util::{RateLimiter, lock, sync::SwapGuard},
 };
 
 /// What all handles of a pool share.
 pub(crate) struct Pool<S> {
     pub(super) name: String,
-    snapshot: Published<Snapshot<S>>,
+    snapshot: Versioned<Snapshot<S>>,
     /// Held by whoever changes the members or republishes them.
     pub(super) changing: Mutex<()>,
     pub(super) rebuild: Mutex<Option<Rebuild<S>>>,
@@ -51,7 +51,7 @@ pub(crate) struct Pool<S> {
     /// How many backends are drained with a plan.
     pub(super) drains: AtomicUsize,
     pub(super) balance: Balance,
-    pub(super) departed: Departed,
+    pub(super) departed: RemovedBackends,
     /// Closed with the pool: what feeds it ends.
     #[cfg(any(feature = "discover", feature = "dns"))]
     pub(crate) open: tokio::sync::watch::Sender<()>,
@@ -64,8 +64,8 @@ pub(crate) struct Pool<S> {
     /// gone.
     pub(crate) wake: Arc<Notify>,
     /// How often the pool redials in the background, and how often while somebody waits for that.
-    pub(crate) redials: Limiter,
-    pub(crate) awaited_redials: Limiter,
+    pub(crate) redials: RateLimiter,
+    pub(crate) awaited_redials: RateLimiter,
     pub(crate) shortages: ShortageLog,
 }
 
@@ -164,7 +164,7 @@ impl<S> Pool<S> {
     pub(super) fn new(name: String) -> Self {
         Self {
             name,
-            snapshot: Published::new(Snapshot::new(Arc::default(), None, None)),
+            snapshot: Versioned::new(Snapshot::new(Arc::default(), None, None)),
             changing: Mutex::new(()),
             rebuild: Mutex::new(None),
             counters: Counters::default(),
@@ -176,15 +176,15 @@ impl<S> Pool<S> {
             pins_outlive: AtomicBool::new(false),
             drains: AtomicUsize::new(0),
             balance: Balance::default(),
-            departed: Departed::default(),
+            departed: RemovedBackends::default(),
             #[cfg(any(feature = "discover", feature = "dns"))]
             open: tokio::sync::watch::Sender::new(()),
             driven: AtomicBool::new(false),
             slow_start: AtomicBool::new(false),
             ejecting: Mutex::new(()),
             wake: Arc::new(Notify::new()),
-            redials: Limiter::new(100),
-            awaited_redials: Limiter::new(1000),
+            redials: RateLimiter::new(100),
+            awaited_redials: RateLimiter::new(1000),
             shortages: ShortageLog::default(),
         }
     }
@@ -225,7 +225,7 @@ impl<S> Pool<S> {
     }
 
     /// As [`begin_slowly`](Self::begin_slowly), if the change brought the backend back.
-    fn came_back(&self, state: &BackendState, changed: Option<(Gate, Gate)>) {
+    fn came_back(&self, state: &BackendState, changed: Option<(Availability, Availability)>) {
         if let Some((from, to)) = changed
             && !from.is_well()
             && to.is_well()
@@ -236,7 +236,7 @@ impl<S> Pool<S> {
 
     /// The backend has another service, of which nothing is known. The caller publishes.
     pub(super) fn forget_health(&self, state: &BackendState) {
-        let changed = state.update(Sources::forget);
+        let changed = state.update(HealthSources::forget);
         self.came_back(state, changed);
         self.events.publish(|| Event::Replaced { backend: state.id.clone() });
         if let Some((from, to)) = changed.map(|(from, to)| (from.state(), to.state()))
@@ -288,7 +288,7 @@ impl<S> Pool<S> {
         &self,
         state: &BackendState,
         cause: Cause,
-        change: impl FnOnce(&mut Sources),
+        change: impl FnOnce(&mut HealthSources),
     ) {
         let Some((before, after)) = state.update(change) else {
             return;

@@ -9,7 +9,7 @@ use std::{
 use twox_hash::XxHash3_64;
 
 use super::{
-    availability::Gate,
+    availability::Availability,
     backend::{BackendState, Mode},
     tiers::{Tier, tiers},
 };
@@ -61,8 +61,9 @@ impl<S> Snapshot<S> {
     ) -> Self {
         let tiers = tiers(&members.index.states, own_zone);
         let states = members.index.states.iter();
-        let is_suspect =
-            |state: &&Arc<BackendState>| state.may_take_new() && state.gate() == Gate::Suspect;
+        let is_suspect = |state: &&Arc<BackendState>| {
+            state.may_take_new() && state.gate() == Availability::Suspect
+        };
         let suspects = states.filter(is_suspect).cloned().collect();
         let ranking = OnceLock::new();
         if let Some(old) = previous.and_then(|previous| previous.ranking.get())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{BackendState, Gate};
+use super::{Availability, BackendState};
 
 /// Backends that are equally good for a new session.
 #[derive(Debug, Clone)]
@@ -15,7 +15,7 @@ pub(crate) struct Tier {
 impl Tier {
     /// Whether its backends are ready, and not only up.
     pub(crate) fn is_ready(&self) -> bool {
-        self.states.first().is_some_and(|state| state.gate() == Gate::Ready)
+        self.states.first().is_some_and(|state| state.gate() == Availability::Ready)
     }
 }
 
@@ -29,10 +29,10 @@ pub(super) fn tiers(states: &[Arc<BackendState>], own_zone: Option<&str>) -> Box
             continue;
         }
         let rank = match state.gate() {
-            Gate::Ready if own_zone.is_none() || state.is_in(own_zone) => 0,
-            Gate::Ready => 1,
-            Gate::Busy => 2,
-            Gate::Suspect | Gate::Down => continue,
+            Availability::Ready if own_zone.is_none() || state.is_in(own_zone) => 0,
+            Availability::Ready => 1,
+            Availability::Busy => 2,
+            Availability::Suspect | Availability::Down => continue,
         };
         tiers[rank + if state.is_backup() { 3 } else { 0 }].states.push(state.clone());
     }

@@ -1,4 +1,4 @@
-//! `Hold`: what a request occupies stays occupied after its response's body has ended.
+//! `UpgradeGuard`: what a request occupies stays occupied after its response's body has ended.
 
 use std::{
     any::Any,
@@ -13,17 +13,17 @@ use crate::pool::DrainSignal;
 /// A backend's word that it goes on working for the session when the response is over, as with an
 /// upgraded connection (WebSocket).
 ///
-/// The backend makes a [`pair`](Self::pair), puts the `Hold` into the **response's** extensions and
-/// gives the [`HoldEnd`] to whatever goes on. The layer finds the `Hold` and gives it what must live
-/// as long: the guard that counts the session as in flight. When the `HoldEnd` is dropped the guards
+/// The backend makes a [`pair`](Self::pair), puts the `UpgradeGuard` into the **response's** extensions and
+/// gives the [`UpgradeEnd`] to whatever goes on. The layer finds the `UpgradeGuard` and gives it what must live
+/// as long: the guard that counts the session as in flight. When the `UpgradeEnd` is dropped the guards
 /// are dropped.
 ///
 /// # Example
 ///
 /// ```
-/// use tower_sticky::Hold;
+/// use tower_sticky::UpgradeGuard;
 ///
-/// let (hold, end) = Hold::pair();
+/// let (hold, end) = UpgradeGuard::pair();
 /// let in_flight = std::sync::Arc::new(());
 ///
 /// hold.keep(in_flight.clone());
@@ -32,14 +32,14 @@ use crate::pool::DrainSignal;
 /// assert_eq!(std::sync::Arc::strong_count(&in_flight), 1);
 /// ```
 #[derive(Clone)]
-pub struct Hold {
+pub struct UpgradeGuard {
     shared: Arc<Shared>,
 }
 
-/// The other end of a [`Hold`]: when it is dropped, all that the hold keeps is dropped, and what
+/// The other end of a [`UpgradeGuard`]: when it is dropped, all that the hold keeps is dropped, and what
 /// arrives later is dropped at once.
 #[must_use = "what the hold keeps is dropped together with its end"]
-pub struct HoldEnd {
+pub struct UpgradeEnd {
     shared: Arc<Shared>,
 }
 
@@ -57,12 +57,12 @@ impl Shared {
     }
 }
 
-impl Hold {
+impl UpgradeGuard {
     /// A hold and its end.
-    pub fn pair() -> (Self, HoldEnd) {
+    pub fn pair() -> (Self, UpgradeEnd) {
         let kept = Mutex::new(Some(Vec::new()));
         let shared = Arc::new(Shared { kept, signal: watch::Sender::new(None) });
-        (Self { shared: shared.clone() }, HoldEnd { shared })
+        (Self { shared: shared.clone() }, UpgradeEnd { shared })
     }
 
     /// Keeps `guard` until the end; drops it at once if the end is already reached.
@@ -93,7 +93,7 @@ impl Hold {
     }
 }
 
-impl HoldEnd {
+impl UpgradeEnd {
     /// Tells when the backend is being drained and when that is over: whatever goes on should come to
     /// an end at the first, and has to at the second. Waits until the layer has found the hold, and for
     /// ever if there is no layer.
@@ -106,26 +106,26 @@ impl HoldEnd {
         std::future::pending().await
     }
 
-    /// Drops what the hold keeps, as dropping the `HoldEnd` does.
+    /// Drops what the hold keeps, as dropping the `UpgradeEnd` does.
     pub fn release(self) {
         drop(self);
     }
 }
 
-impl Drop for HoldEnd {
+impl Drop for UpgradeEnd {
     fn drop(&mut self) {
         let kept = self.shared.lock().take();
         drop(kept);
     }
 }
 
-impl fmt::Debug for Hold {
+impl fmt::Debug for UpgradeGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hold").field("released", &self.is_released()).finish()
     }
 }
 
-impl fmt::Debug for HoldEnd {
+impl fmt::Debug for UpgradeEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HoldEnd").finish_non_exhaustive()
     }
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn guards_live_until_the_end() {
-        let (hold, end) = Hold::pair();
+        let (hold, end) = UpgradeGuard::pair();
         let guard = Arc::new(());
         hold.keep(guard.clone());
         let other = hold.clone();
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_late_guard_is_dropped_at_once() {
-        let (hold, end) = Hold::pair();
+        let (hold, end) = UpgradeGuard::pair();
         drop(end);
         let guard = Arc::new(());
         hold.keep(guard.clone());
@@ -159,13 +159,13 @@ mod tests {
 
     #[test]
     fn a_guard_may_use_the_hold_in_its_destructor() {
-        struct Reentrant(Hold);
+        struct Reentrant(UpgradeGuard);
         impl Drop for Reentrant {
             fn drop(&mut self) {
                 self.0.keep(());
             }
         }
-        let (hold, end) = Hold::pair();
+        let (hold, end) = UpgradeGuard::pair();
         hold.keep(Reentrant(hold.clone()));
         drop(end);
         assert!(hold.is_released());

@@ -9,12 +9,12 @@ use crate::util::sync::{
 };
 
 /// What is published: read without a lock, and replaced as a whole.
-pub(crate) struct Published<T> {
+pub(crate) struct Versioned<T> {
     current: Swap<T>,
     version: AtomicU64,
 }
 
-impl<T> Published<T> {
+impl<T> Versioned<T> {
     pub(crate) fn new(first: T) -> Self {
         Self { current: Swap::new(Arc::new(first)), version: AtomicU64::new(0) }
     }

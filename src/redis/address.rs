@@ -6,14 +6,14 @@ use redis::{
     sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
 };
 
-use super::target::Source;
+use super::target::RedisTarget;
 
 /// The port of a sentinel, if none is given.
 const SENTINEL_PORT: u16 = 26379;
 
 /// Reads an address, or says what is wrong with it. It may have a password in it, so no error quotes
 /// it.
-pub(crate) fn parse(url: &str) -> Result<Source, String> {
+pub(crate) fn parse(url: &str) -> Result<RedisTarget, String> {
     let Some((scheme, rest)) = url.split_once("://") else {
         return Err("it has no scheme".to_owned());
     };
@@ -27,12 +27,12 @@ pub(crate) fn parse(url: &str) -> Result<Source, String> {
             let nodes =
                 each_host(rest, |login, host, path| format!("{plain}://{login}{host}{path}"));
             let client = ClusterClient::new(nodes).map_err(|error| not_valid(&error))?;
-            Ok(Source::Cluster(Box::new(client)))
+            Ok(RedisTarget::Cluster(Box::new(client)))
         }
         "redis-sentinel" | "rediss-sentinel" => sentinel(plain, rest),
         "redis" | "rediss" | "redis+unix" | "unix" => {
             let client = Client::open(url).map_err(|error| not_valid(&error))?;
-            Ok(Source::Single(Box::new(client)))
+            Ok(RedisTarget::Single(Box::new(client)))
         }
         _ => Err("its scheme is unknown".to_owned()),
     }
@@ -40,7 +40,7 @@ pub(crate) fn parse(url: &str) -> Result<Source, String> {
 
 /// `[user:password@]host[:port],host[:port]/master[/db]`: the login is for the server, not for the
 /// sentinels.
-fn sentinel(scheme: &str, rest: &str) -> Result<Source, String> {
+fn sentinel(scheme: &str, rest: &str) -> Result<RedisTarget, String> {
     let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
     let (master, db) = path.split_once('/').unwrap_or((path, ""));
     if master.is_empty() {
@@ -64,7 +64,7 @@ fn sentinel(scheme: &str, rest: &str) -> Result<Source, String> {
         format!("{scheme}://{host}{port}")
     });
     SentinelClient::build(sentinels, master, Some(node), SentinelServerType::Master)
-        .map(|client| Source::Sentinel(Box::new(client)))
+        .map(|client| RedisTarget::Sentinel(Box::new(client)))
         .map_err(|error| not_valid(&error))
 }
 
@@ -86,9 +86,9 @@ mod tests {
 
     fn kind(url: &str) -> &'static str {
         match parse(url) {
-            Ok(Source::Single(_)) => "single",
-            Ok(Source::Cluster(_)) => "cluster",
-            Ok(Source::Sentinel(_)) => "sentinel",
+            Ok(RedisTarget::Single(_)) => "single",
+            Ok(RedisTarget::Cluster(_)) => "cluster",
+            Ok(RedisTarget::Sentinel(_)) => "sentinel",
             Err(_) => "none",
         }
     }

@@ -4,6 +4,6 @@ mod address;
 mod target;
 
 pub(crate) use self::address::parse;
-pub(crate) use self::target::Source;
+pub(crate) use self::target::RedisTarget;
 #[cfg(feature = "session")]
 pub(crate) use self::target::{prepare, provide_cryptography};

@@ -3,13 +3,13 @@
 use redis::{Client, ConnectionAddr, cluster::ClusterClient, sentinel::SentinelClient};
 
 /// What makes connections.
-pub(crate) enum Source {
+pub(crate) enum RedisTarget {
     Single(Box<Client>),
     Cluster(Box<ClusterClient>),
     Sentinel(Box<SentinelClient>),
 }
 
-impl Source {
+impl RedisTarget {
     /// To be called before it connects.
     pub(crate) fn prepare(&self) {
         match self {

@@ -4,30 +4,30 @@ use std::sync::Arc;
 
 use http::{Response, StatusCode};
 
-use super::{OnError, StickyBody, ready::Gate};
+use super::{OnError, StickyBody, ready::ReadyOutcome};
 use crate::{
-    dispatch::{Dispatch, InFlight, Next, Patience},
+    dispatch::{Dispatch, InFlight, NextStep, WaitLimit},
     error::Shortage,
     outcome::{Reason, StickyError},
-    pool::{BackendState, Hold, Readiness},
+    pool::{BackendState, Readiness, UpgradeGuard},
 };
 
 /// What to do about a backend that did not become ready: its request is untouched.
 pub(super) fn shut<S: Clone>(
     dispatch: &mut Dispatch<S>,
-    gate: Gate,
-    (state, patience): (Arc<BackendState>, Patience),
-) -> Next<S> {
+    gate: ReadyOutcome,
+    (state, patience): (Arc<BackendState>, WaitLimit),
+) -> NextStep<S> {
     match gate {
-        Gate::Failed(source) => {
+        ReadyOutcome::Failed(source) => {
             if let Some(shortage) = Shortage::in_chain(source.as_ref()) {
-                return Next::Fail(dispatch.short(&state, shortage, source));
+                return NextStep::Fail(dispatch.short(&state, shortage, source));
             }
             let pool = dispatch.core().backends.pool();
             pool.set_readiness(&state, Readiness::Failed);
             dispatch.not_sent(&state, Reason::NotReady, source)
         }
-        Gate::Busy | Gate::Open(_) => dispatch.busy(&state, patience),
+        ReadyOutcome::Busy | ReadyOutcome::Open(_) => dispatch.busy(&state, patience),
     }
 }
 
@@ -35,7 +35,7 @@ pub(super) fn shut<S: Clone>(
 #[cold]
 pub(super) fn hold<B>(response: &Response<B>, in_flight: &mut Option<InFlight>) {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS
-        && let Some(hold) = response.extensions().get::<Hold>()
+        && let Some(hold) = response.extensions().get::<UpgradeGuard>()
         && let Some(mut in_flight) = in_flight.take()
     {
         hold.listen_to(in_flight.become_stream());

@@ -19,15 +19,15 @@ use tower_service::Service;
 use super::finish::{fail, hold, inner_answered, lost, shut};
 use crate::{
     dispatch::{
-        AsAnswers, Attempt, Dispatch, HandOver, InFlight, LookUp, Next, Recovery, Trial, failed,
-        judge, observe,
+        AsAnswers, Attempt, Dispatch, Handoff, InFlight, NextStep, Recovery, StoreLookup,
+        TrialPermit, failed, judge, observe,
     },
     error::BoxError,
     outcome::{Reason, StickyError},
     pool::Entered,
     service::{
         OnError, StickyBody,
-        ready::{Gate, Wait},
+        ready::{ReadyOutcome, ReadyWait},
     },
 };
 
@@ -40,7 +40,7 @@ pin_project! {
         I: Service<Request<B>>,
     {
         #[pin]
-        step: Step<S, I, B>,
+        step: State<S, I, B>,
         // The request, while it is not with a backend.
         request: Option<Request<B>>,
         dispatch: Dispatch<S>,
@@ -51,32 +51,32 @@ pin_project! {
 }
 
 pin_project! {
-    #[project = StepProjection]
-    #[project_replace = OwnedStep]
-    enum Step<S, I, B>
+    #[project = StateProjection]
+    #[project_replace = OwnedState]
+    enum State<S, I, B>
     where
         S: Service<Request<B>>,
         I: Service<Request<B>>,
     {
         // Something is to be begun.
-        Begin { next: Next<S> },
+        Begin { next: NextStep<S> },
         // Waiting for a store, before it is known where the request belongs.
-        LookUp { look_up: LookUp },
+        Lookup { lookup: StoreLookup },
         // Waiting for a suspect, or for what somebody finds out about it.
         Recover { recovery: Box<Recovery> },
         // The application carries the session's state over to another backend.
-        HandOver { work: HandOver, to: u64, reason: Reason },
+        Handoff { work: Handoff, to: u64, reason: Reason },
         // Waiting until this very clone is ready to be called.
-        Wait { wait: Wait<S> },
+        Wait { wait: ReadyWait<S> },
         Call {
             #[pin]
             future: S::Future,
             in_flight: Option<InFlight>,
-            trial: Option<Trial>,
+            trial: Option<TrialPermit>,
             started: Option<Instant>,
         },
         // The same for the local node.
-        LocalWait { wait: Wait<I> },
+        LocalWait { wait: ReadyWait<I> },
         LastResort { inner: I },
         InnerCall {
             #[pin]
@@ -95,15 +95,15 @@ where
     pub(crate) fn new(
         dispatch: Dispatch<S>,
         answers: AsAnswers<S>,
-        next: Next<S>,
+        next: NextStep<S>,
         request: Request<B>,
         inner: Option<Arc<I>>,
     ) -> Self {
         let step = match next {
-            Next::Try(Attempt { service: Some(service), state, trial, patience }) => {
-                Step::Wait { wait: Wait::new(service, state, trial, patience) }
+            NextStep::Try(Attempt { service: Some(service), state, trial, patience }) => {
+                State::Wait { wait: ReadyWait::new(service, state, trial, patience) }
             }
-            next => Step::Begin { next },
+            next => State::Begin { next },
         };
         Self { step, request: Some(request), dispatch, inner, answers, on_error: PhantomData }
     }
@@ -129,9 +129,9 @@ where
         let dispatch = this.dispatch;
         loop {
             let step = match this.step.as_mut().project() {
-                StepProjection::Begin { .. } => {
-                    let owned = this.step.as_mut().project_replace(Step::Done);
-                    let OwnedStep::Begin { next } = owned else {
+                StateProjection::Begin { .. } => {
+                    let owned = this.step.as_mut().project_replace(State::Done);
+                    let OwnedState::Begin { next } = owned else {
                         return Poll::Ready(lost::<E, RB, IB, S>(dispatch));
                     };
                     match begin(dispatch, next, this.request, this.inner) {
@@ -140,29 +140,29 @@ where
                     }
                 }
 
-                StepProjection::LookUp { look_up } => {
-                    ready!(look_up.poll(cx, &mut dispatch.notes));
+                StateProjection::Lookup { lookup } => {
+                    ready!(lookup.poll(cx, &mut dispatch.notes));
                     let Some(request) = this.request.as_mut() else {
                         return Poll::Ready(lost::<E, RB, IB, S>(dispatch));
                     };
-                    Step::Begin { next: dispatch.resume(request) }
+                    State::Begin { next: dispatch.resume(request) }
                 }
 
-                StepProjection::Recover { recovery } => {
+                StateProjection::Recover { recovery } => {
                     ready!(recovery.poll(cx));
-                    Step::Begin { next: dispatch.recovered(recovery) }
+                    State::Begin { next: dispatch.recovered(recovery) }
                 }
 
-                StepProjection::HandOver { work, to, reason } => {
+                StateProjection::Handoff { work, to, reason } => {
                     let moves = ready!(work.poll(cx));
                     dispatch.detour().alone = work.release();
-                    Step::Begin { next: dispatch.handed_over(moves, *to, *reason) }
+                    State::Begin { next: dispatch.handed_over(moves, *to, *reason) }
                 }
 
-                StepProjection::Wait { wait } => {
+                StateProjection::Wait { wait } => {
                     match ready!(wait.poll_ready::<S, B>(cx, dispatch)) {
                         // In place, piece by piece: to move the whole of it costs more than all of this.
-                        Gate::Open(slot) => {
+                        ReadyOutcome::Open(slot) => {
                             let known = wait.state.as_deref();
                             if let Some(service) = known.and_then(|state| dispatch.renewed(state)) {
                                 wait.renew(service, slot);
@@ -176,7 +176,7 @@ where
                             let entered = Entered::new(state);
                             let state = entered.state();
                             if state.is_taken_out() {
-                                Step::Begin { next: dispatch.withdrawn(state) }
+                                State::Begin { next: dispatch.withdrawn(state) }
                             } else {
                                 dispatch.send(this.request, state, true);
                                 let (started, services) = (dispatch.started(), state.services());
@@ -186,7 +186,7 @@ where
                                 let trial = wait.trial.take();
                                 let future = wait.service.call(request);
                                 let in_flight = Some(InFlight::new(entered, slot, services));
-                                this.step.set(Step::Call { future, in_flight, trial, started });
+                                this.step.set(State::Call { future, in_flight, trial, started });
                                 continue;
                             }
                         }
@@ -197,23 +197,23 @@ where
                                 wait.service = service;
                                 continue;
                             }
-                            let owned = this.step.as_mut().project_replace(Step::Done);
-                            let OwnedStep::Wait { wait } = owned else {
+                            let owned = this.step.as_mut().project_replace(State::Done);
+                            let OwnedState::Wait { wait } = owned else {
                                 return Poll::Ready(lost::<E, RB, IB, S>(dispatch));
                             };
                             let Some(left) = wait.leave() else {
                                 return Poll::Ready(lost::<E, RB, IB, S>(dispatch));
                             };
-                            Step::Begin { next: shut(dispatch, gate, left) }
+                            State::Begin { next: shut(dispatch, gate, left) }
                         }
                     }
                 }
 
-                StepProjection::Call { future, in_flight, trial, started } => {
+                StateProjection::Call { future, in_flight, trial, started } => {
                     let mut result = ready!(future.poll(cx));
                     let (mut in_flight, mut trial) = (in_flight.take(), trial.take());
                     let started = started.take();
-                    this.step.set(Step::Done);
+                    this.step.set(State::Done);
                     let mut judged = None;
                     // What goes out is looked at where it is, and moved once.
                     if let (Ok(response), Some(known)) = (&mut result, &mut in_flight) {
@@ -235,7 +235,7 @@ where
                             match failed(dispatch, in_flight, trial, error.into()) {
                                 Ok((next, request)) => {
                                     *this.request = Some(request);
-                                    Step::Begin { next }
+                                    State::Begin { next }
                                 }
                                 Err(error) => {
                                     return Poll::Ready(fail::<E, RB, IB, S>(dispatch, error));
@@ -246,9 +246,9 @@ where
                     }
                 }
 
-                StepProjection::LocalWait { wait } => {
+                StateProjection::LocalWait { wait } => {
                     match ready!(wait.poll_ready::<S, B>(cx, dispatch)) {
-                        Gate::Open(slot) => {
+                        ReadyOutcome::Open(slot) => {
                             let Some(state) = wait.state.take() else {
                                 return Poll::Ready(lost::<E, RB, IB, S>(dispatch));
                             };
@@ -260,41 +260,41 @@ where
                             let services = state.services();
                             let in_flight =
                                 Some(InFlight::new(Entered::new(state), slot, services));
-                            Step::InnerCall { future, in_flight }
+                            State::InnerCall { future, in_flight }
                         }
                         gate => {
-                            let owned = this.step.as_mut().project_replace(Step::Done);
-                            let OwnedStep::LocalWait { wait } = owned else {
+                            let owned = this.step.as_mut().project_replace(State::Done);
+                            let OwnedState::LocalWait { wait } = owned else {
                                 return Poll::Ready(lost::<E, RB, IB, S>(dispatch));
                             };
                             let Some(left) = wait.leave() else {
                                 return Poll::Ready(lost::<E, RB, IB, S>(dispatch));
                             };
-                            Step::Begin { next: shut(dispatch, gate, left) }
+                            State::Begin { next: shut(dispatch, gate, left) }
                         }
                     }
                 }
 
-                StepProjection::LastResort { inner } => {
+                StateProjection::LastResort { inner } => {
                     let result = ready!(inner.poll_ready(cx)).map_err(Into::into);
                     match (result, this.request.take()) {
                         (Ok(()), Some(request)) => {
                             let future = inner.call(request);
-                            Step::InnerCall { future, in_flight: None }
+                            State::InnerCall { future, in_flight: None }
                         }
                         (Ok(()), None) => return Poll::Ready(lost::<E, RB, IB, S>(dispatch)),
                         (Err(source), _) => {
-                            this.step.set(Step::Done);
+                            this.step.set(State::Done);
                             let error = StickyError::Inner { source };
                             return Poll::Ready(fail::<E, RB, IB, S>(dispatch, error));
                         }
                     }
                 }
 
-                StepProjection::InnerCall { future, in_flight } => {
+                StateProjection::InnerCall { future, in_flight } => {
                     let result = ready!(future.poll(cx));
                     let in_flight = in_flight.take();
-                    this.step.set(Step::Done);
+                    this.step.set(State::Done);
                     return Poll::Ready(match result {
                         Ok(response) => Ok(inner_answered(dispatch, response, in_flight)),
                         Err(error) => {
@@ -305,7 +305,7 @@ where
                 }
 
                 // A future that has returned is not polled again; waiting for ever is allowed.
-                StepProjection::Done => return Poll::Pending,
+                StateProjection::Done => return Poll::Pending,
             };
             this.step.set(step);
         }
@@ -315,30 +315,30 @@ where
 /// Turns a decision into the step that carries it out.
 fn begin<S, I, B>(
     dispatch: &mut Dispatch<S>,
-    next: Next<S>,
+    next: NextStep<S>,
     request: &mut Option<Request<B>>,
     inner: &Option<Arc<I>>,
-) -> Result<Step<S, I, B>, StickyError>
+) -> Result<State<S, I, B>, StickyError>
 where
     S: Service<Request<B>> + Clone,
     I: Service<Request<B>> + Clone,
 {
     match (next, inner) {
-        (Next::LookUp(look_up), _) => Ok(Step::LookUp { look_up }),
-        (Next::Recover(recovery), _) => Ok(Step::Recover { recovery }),
-        (Next::HandOver { work, to, reason }, _) => Ok(Step::HandOver { work, to, reason }),
-        (Next::Fail(error), _) => Err(error),
-        (Next::Try(Attempt { service: Some(service), state, trial, patience }), _) => {
-            Ok(Step::Wait { wait: Wait::new(service, state, trial, patience) })
+        (NextStep::Lookup(lookup), _) => Ok(State::Lookup { lookup }),
+        (NextStep::Recover(recovery), _) => Ok(State::Recover { recovery }),
+        (NextStep::Handoff { work, to, reason }, _) => Ok(State::Handoff { work, to, reason }),
+        (NextStep::Fail(error), _) => Err(error),
+        (NextStep::Try(Attempt { service: Some(service), state, trial, patience }), _) => {
+            Ok(State::Wait { wait: ReadyWait::new(service, state, trial, patience) })
         }
-        (Next::Try(Attempt { state, trial, patience, .. }), Some(inner)) => {
-            Ok(Step::LocalWait { wait: Wait::new(I::clone(inner), state, trial, patience) })
+        (NextStep::Try(Attempt { state, trial, patience, .. }), Some(inner)) => {
+            Ok(State::LocalWait { wait: ReadyWait::new(I::clone(inner), state, trial, patience) })
         }
-        (Next::LastResort, Some(inner)) => {
+        (NextStep::LastResort, Some(inner)) => {
             dispatch.send_last_resort(request);
-            Ok(Step::LastResort { inner: I::clone(inner) })
+            Ok(State::LastResort { inner: I::clone(inner) })
         }
-        (Next::Try(_) | Next::LastResort, None) => Err(StickyError::NoBackend),
+        (NextStep::Try(_) | NextStep::LastResort, None) => Err(StickyError::NoBackend),
     }
 }
 

@@ -12,9 +12,9 @@ use crate::{
     id::BackendId,
     pool::Backends,
     service::{NoInner, Propagate, Respond, StickyService},
-    session::Actions,
+    session::ActionHeader,
     strategy::LeastConnections,
-    util::{Chance, SystemClock},
+    util::{Rng, SystemClock},
 };
 
 /// Keeps each session on the backend that holds it: a policy and a set of backends.
@@ -89,9 +89,9 @@ impl<S> StickyLayer<S> {
             clock: Arc::new(SystemClock),
             local: None,
             bypass: None,
-            actions: Actions::default(),
+            actions: ActionHeader::default(),
             first_choices: Arc::default(),
-            ids: Arc::new(Chance::new()),
+            ids: Arc::new(Rng::new()),
             rebalancer: None,
             before_move: None,
             options: Options::default(),

@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use super::StickyLayer;
 use crate::{
     affinity::{Head, header_name},
-    dispatch::{BeforeMove, Move, Rebalance},
+    dispatch::{HandoffHook, Move, Rebalance},
     error::{BoxError, ConfigError},
     health::{AnyProbe, Health, Probe},
     outcome::{Busy, Failover, Strict},
@@ -136,7 +136,7 @@ impl<S, E> StickyLayer<S, E> {
     /// carries anything usable. A session whose backend is known and cannot serve is answered with
     /// [`Unavailable`](crate::StickyError::Unavailable) or [`Busy`](crate::StickyError::Busy) (503),
     /// whatever [`on_unavailable`](Self::on_unavailable) and [`on_busy`](Self::on_busy) say. A session
-    /// that has expired begins anew. [`Wish::strict`](crate::Wish::strict) decides for one request.
+    /// that has expired begins anew. [`Preference::strict`](crate::Wish::strict) decides for one request.
     #[must_use]
     pub fn strict(self, strict: impl Into<Strict>) -> Self {
         let strict = strict.into();
@@ -182,7 +182,7 @@ impl<S, E> StickyLayer<S, E> {
         Fut: Future<Output = Result<(), Err>> + Send + 'static,
         Err: Into<BoxError>,
     {
-        self.with(|core| core.before_move = Some(BeforeMove::new(patience, hook)))
+        self.with(|core| core.before_move = Some(HandoffHook::new(patience, hook)))
     }
 
     /// Whether sessions that rest move to backends that have less to do, for example after new ones
@@ -205,7 +205,7 @@ impl<S, E> StickyLayer<S, E> {
     }
 
     /// Which requests neither read nor write a pin, for example those of static files and health
-    /// checks; the strategy chooses for them. [`Wish::bypass`](crate::Wish::bypass) decides for one
+    /// checks; the strategy chooses for them. [`Preference::bypass`](crate::Wish::bypass) decides for one
     /// request.
     ///
     /// ```

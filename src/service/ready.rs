@@ -12,30 +12,30 @@ use tokio::time::{Sleep, sleep_until};
 use tower_service::Service;
 
 use crate::{
-    dispatch::{Dispatch, Patience, Trial},
+    dispatch::{Dispatch, TrialPermit, WaitLimit},
     error::BoxError,
-    pool::{BackendState, Place, Slot},
+    pool::{BackendState, Permit, Waiter},
 };
 
 /// One clone of a backend's service on its way to being ready; the same clone is called then.
-pub(crate) struct Wait<S> {
+pub(crate) struct ReadyWait<S> {
     pub(crate) service: S,
     /// `None` once the backend is called: then it is in flight there.
     pub(crate) state: Option<Arc<BackendState>>,
-    pub(crate) trial: Option<Trial>,
-    pub(crate) patience: Patience,
-    slot: Option<Slot<BackendState>>,
+    pub(crate) trial: Option<TrialPermit>,
+    pub(crate) patience: WaitLimit,
+    slot: Option<Permit<BackendState>>,
     /// Only there when it really has to wait.
     queue: Option<Box<Queue>>,
 }
 
 struct Queue {
     sleep: Pin<Box<Sleep>>,
-    place: Place<BackendState>,
+    place: Waiter<BackendState>,
 }
 
 /// How it stands with a slot of the backend.
-enum Claim {
+enum PermitState {
     /// It is taken, or none is needed.
     Mine,
     /// It will be, in turn.
@@ -45,40 +45,40 @@ enum Claim {
 }
 
 /// How the wait ended.
-pub(crate) enum Gate {
+pub(crate) enum ReadyOutcome {
     /// The service is ready, and a slot is taken if the backend has a limit.
-    Open(Option<Slot<BackendState>>),
+    Open(Option<Permit<BackendState>>),
     /// It was busy for too long, or too many wait already.
     Busy,
     /// The service failed, which is final for this clone. The request is untouched.
     Failed(BoxError),
 }
 
-impl Gate {
+impl ReadyOutcome {
     pub(crate) fn is_failure(&self) -> bool {
         matches!(self, Self::Failed(_))
     }
 }
 
-impl<S> Wait<S> {
+impl<S> ReadyWait<S> {
     pub(crate) fn new(
         service: S,
         state: Arc<BackendState>,
-        trial: Option<Trial>,
-        patience: Patience,
+        trial: Option<TrialPermit>,
+        patience: WaitLimit,
     ) -> Self {
         Self { service, state: Some(state), trial, patience, slot: None, queue: None }
     }
 
     /// Waits for another service of the same backend, with the slot that it has.
     #[cold]
-    pub(crate) fn renew(&mut self, service: S, slot: Option<Slot<BackendState>>) {
+    pub(crate) fn renew(&mut self, service: S, slot: Option<Permit<BackendState>>) {
         self.service = service;
         self.slot = slot;
     }
 
     /// Gives up: what it held for itself, such as a trial, is free again.
-    pub(crate) fn leave(self) -> Option<(Arc<BackendState>, Patience)> {
+    pub(crate) fn leave(self) -> Option<(Arc<BackendState>, WaitLimit)> {
         Some((self.state?, self.patience))
     }
 
@@ -87,58 +87,58 @@ impl<S> Wait<S> {
         &mut self,
         cx: &mut Context<'_>,
         dispatch: &mut Dispatch<D>,
-    ) -> Poll<Gate>
+    ) -> Poll<ReadyOutcome>
     where
         S: Service<Request<B>>,
         S::Error: Into<BoxError>,
     {
         match self.poll_slot(cx, dispatch) {
-            Claim::Mine => match self.service.poll_ready(cx) {
-                Poll::Ready(Ok(())) => return Poll::Ready(Gate::Open(self.slot.take())),
-                Poll::Ready(Err(error)) => return Poll::Ready(Gate::Failed(error.into())),
+            PermitState::Mine => match self.service.poll_ready(cx) {
+                Poll::Ready(Ok(())) => return Poll::Ready(ReadyOutcome::Open(self.slot.take())),
+                Poll::Ready(Err(error)) => return Poll::Ready(ReadyOutcome::Failed(error.into())),
                 Poll::Pending => {}
             },
-            Claim::Awaited => {}
-            Claim::None => return Poll::Ready(Gate::Busy),
+            PermitState::Awaited => {}
+            PermitState::None => return Poll::Ready(ReadyOutcome::Busy),
         }
-        if self.patience == Patience::None || !self.enqueue(dispatch) {
-            return Poll::Ready(Gate::Busy);
+        if self.patience == WaitLimit::None || !self.enqueue(dispatch) {
+            return Poll::Ready(ReadyOutcome::Busy);
         }
         match &mut self.queue {
-            Some(queue) => queue.sleep.as_mut().poll(cx).map(|()| Gate::Busy),
-            None => Poll::Ready(Gate::Busy),
+            Some(queue) => queue.sleep.as_mut().poll(cx).map(|()| ReadyOutcome::Busy),
+            None => Poll::Ready(ReadyOutcome::Busy),
         }
     }
 
     /// Takes a slot of a backend that has a limit now.
     #[inline]
-    fn poll_slot<D>(&mut self, cx: &mut Context<'_>, dispatch: &mut Dispatch<D>) -> Claim {
+    fn poll_slot<D>(&mut self, cx: &mut Context<'_>, dispatch: &mut Dispatch<D>) -> PermitState {
         match &self.state {
             Some(state) if self.slot.is_none() && state.limit() != 0 => {
                 if self.queue.is_none() {
-                    self.slot = Slot::take(state);
+                    self.slot = Permit::take(state);
                 }
             }
-            _ => return Claim::Mine,
+            _ => return PermitState::Mine,
         }
         if self.slot.is_some() {
-            return Claim::Mine;
+            return PermitState::Mine;
         }
         self.await_slot(cx, dispatch)
     }
 
     #[cold]
-    fn await_slot<D>(&mut self, cx: &mut Context<'_>, dispatch: &mut Dispatch<D>) -> Claim {
-        if self.patience == Patience::None || !self.enqueue(dispatch) {
-            return Claim::None;
+    fn await_slot<D>(&mut self, cx: &mut Context<'_>, dispatch: &mut Dispatch<D>) -> PermitState {
+        if self.patience == WaitLimit::None || !self.enqueue(dispatch) {
+            return PermitState::None;
         }
         match self.queue.as_mut().map(|queue| queue.place.poll_slot(cx)) {
             Some(Poll::Ready(slot)) => {
                 self.slot = Some(slot);
-                Claim::Mine
+                PermitState::Mine
             }
-            Some(Poll::Pending) => Claim::Awaited,
-            None => Claim::None,
+            Some(Poll::Pending) => PermitState::Awaited,
+            None => PermitState::None,
         }
     }
 
@@ -149,7 +149,8 @@ impl<S> Wait<S> {
         }
         let max = dispatch.core().options.max_waiters;
         let key = dispatch.waits_as();
-        let Some(place) = self.state.as_ref().and_then(|state| Place::take(state, key, max)) else {
+        let Some(place) = self.state.as_ref().and_then(|state| Waiter::take(state, key, max))
+        else {
             return false;
         };
         let deadline = dispatch.deadline(self.patience);

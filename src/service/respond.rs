@@ -9,7 +9,7 @@ use http::{
 };
 
 use crate::{
-    outcome::{Asked, StickyError},
+    outcome::{ErrorContext, StickyError},
     service::StickyBody,
 };
 
@@ -38,7 +38,7 @@ pub struct Propagate;
 
 pub(crate) mod sealed {
     use super::{Response, StickyBody, StickyError};
-    use crate::outcome::Asked;
+    use crate::outcome::ErrorContext;
 
     pub trait Settle: Clone + Send + Sync + 'static {
         type Error;
@@ -46,7 +46,7 @@ pub(crate) mod sealed {
         #[doc(hidden)]
         fn settle<R, I>(
             error: StickyError,
-            asked: Asked,
+            asked: ErrorContext,
         ) -> Result<Response<StickyBody<R, I>>, Self::Error>;
     }
 }
@@ -56,7 +56,7 @@ impl sealed::Settle for Propagate {
 
     fn settle<R, I>(
         error: StickyError,
-        asked: Asked,
+        asked: ErrorContext,
     ) -> Result<Response<StickyBody<R, I>>, StickyError> {
         #[cfg(feature = "tonic")]
         if asked.grpc {
@@ -72,7 +72,7 @@ impl sealed::Settle for Respond {
 
     fn settle<R, I>(
         error: StickyError,
-        asked: Asked,
+        asked: ErrorContext,
     ) -> Result<Response<StickyBody<R, I>>, Infallible> {
         let (status, again) = asked.status(&error);
         // What exactly failed is for the log: the client could be anyone.

@@ -12,7 +12,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::{
-    dispatch::Held,
+    dispatch::HeldPin,
     error::BoxError,
     id::{BackendId, SessionId},
     outcome::Outcome,
@@ -56,7 +56,7 @@ use crate::{
 /// ```
 pub struct StickySession<S, I = NoInner, E = Respond> {
     service: StickyService<S, I, E>,
-    held: Arc<Held>,
+    held: Arc<HeldPin>,
     /// One for each handle; calls under way have none.
     handles: Arc<()>,
 }
@@ -64,19 +64,19 @@ pub struct StickySession<S, I = NoInner, E = Respond> {
 impl<S, I, E> StickyService<S, I, E> {
     /// A session of its own with these backends, which remembers its pin by itself.
     pub fn session(&self) -> StickySession<S, I, E> {
-        StickySession::new(self.clone(), Held::new(self.core().ids.next()))
+        StickySession::new(self.clone(), HeldPin::new(self.core().ids.next()))
     }
 
     /// As [`session`](Self::session), for somebody who has a name, for example a user. It begins on the
     /// backend that ranks first for the name, so that all programs agree on it, and agree with
     /// [`affinity::Key`](crate::affinity::Key) over the same names as long as that has no secret.
     pub fn session_named(&self, name: impl Into<String>) -> StickySession<S, I, E> {
-        StickySession::new(self.clone(), Held::named(name.into()))
+        StickySession::new(self.clone(), HeldPin::named(name.into()))
     }
 }
 
 impl<S, I, E> StickySession<S, I, E> {
-    pub(crate) fn new(service: StickyService<S, I, E>, held: Held) -> Self {
+    pub(crate) fn new(service: StickyService<S, I, E>, held: HeldPin) -> Self {
         // Drains have to wait for it, also where nobody else remembers a session.
         service.backends().pool().remembers(None);
         Self { service, held: Arc::new(held), handles: Arc::new(()) }

@@ -15,7 +15,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::{
-    dispatch::{Core, Dispatch, Held},
+    dispatch::{Core, Dispatch, HeldPin},
     error::BoxError,
     health::Answers,
     pool::Backends,
@@ -58,7 +58,7 @@ impl<S, I, E> StickyService<S, I, E> {
     #[inline(always)]
     pub(crate) fn call_for<B>(
         &self,
-        held: Option<Arc<Held>>,
+        held: Option<Arc<HeldPin>>,
         mut request: Request<B>,
     ) -> ResponseFuture<S, I, E, B>
     where

@@ -58,20 +58,20 @@ impl SessionAction {
 /// # Example
 ///
 /// ```
-/// use tower_sticky::Wish;
+/// use tower_sticky::Preference;
 ///
 /// let mut request = http::Request::new(());
-/// request.extensions_mut().insert(Wish::backend("a")?);
+/// request.extensions_mut().insert(Preference::backend("a")?);
 /// # Ok::<(), tower_sticky::ConfigError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish {
+pub struct Preference {
     pub(crate) backend: Option<BackendId>,
     pub(crate) bypass: bool,
     pub(crate) strict: Option<bool>,
 }
 
-impl Wish {
+impl Preference {
     const NONE: Self = Self { backend: None, bypass: false, strict: None };
 
     /// The request neither reads nor writes a pin; the strategy chooses.

@@ -9,11 +9,11 @@ const FROM_PEER: HeaderName = HeaderName::from_static("x-sticky-action");
 
 /// The header that backends use, if they may.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Actions {
+pub(crate) struct ActionHeader {
     pub(crate) header: Option<HeaderName>,
 }
 
-impl Actions {
+impl ActionHeader {
     /// Takes the application's word out of a response; `from_peer` when a peer gave it.
     #[inline]
     pub(crate) fn read<B>(

@@ -7,9 +7,9 @@ mod peer;
 #[cfg(feature = "proxy")]
 pub(crate) mod peer_headers;
 
-pub(crate) use self::action_header::Actions;
+pub(crate) use self::action_header::ActionHeader;
 pub use self::{
-    action::{SessionAction, Wish},
+    action::{Preference, SessionAction},
     info::SessionInfo,
     peer::Peer,
 };

@@ -23,7 +23,7 @@ use tower_sessions_core::{
     session_store,
 };
 
-use super::scope::{self, Copies};
+use super::scope::{self, CopyUse};
 
 /// Where the number of a copy stands in it. No application uses a name like this.
 const NUMBER: &str = "\0tower-sticky copy";
@@ -76,12 +76,12 @@ pub struct FencedCache<L, S> {
 
 struct Shared {
     /// What is known of the copies in `local`; a copy of which nothing is known is worth nothing.
-    notes: Cache<Id, Note, UnitWeighter, RandomState>,
+    notes: Cache<Id, CopyMeta, UnitWeighter, RandomState>,
     numbers: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Note {
+struct CopyMeta {
     /// The number that the copy must have. Each reading and each save has its own, taken before the
     /// store is asked: so a copy counts only if nothing else has begun since, and whatever is late in
     /// coming to `local` has a number that is not wanted any more.
@@ -116,7 +116,7 @@ impl<L: SessionStore, S: SessionStore> FencedCache<L, S> {
     }
 
     /// The copy, if there is one that the request may use.
-    async fn copy(&self, id: &Id, copies: Copies) -> Option<Record> {
+    async fn copy(&self, id: &Id, copies: CopyUse) -> Option<Record> {
         let note = self.shared.notes.get(id)?;
         if !copies.read || note.epoch < copies.epoch || note.since.elapsed() >= self.fresh_for {
             return None;
@@ -151,7 +151,7 @@ impl Shared {
     /// Begins a copy: those that are there or are being made are worth nothing any more.
     fn begin(&self, id: &Id, epoch: u64) -> u64 {
         let number = self.numbers.fetch_add(1, Relaxed);
-        self.notes.insert(*id, Note { number, epoch, since: Instant::now() });
+        self.notes.insert(*id, CopyMeta { number, epoch, since: Instant::now() });
         number
     }
 

@@ -40,7 +40,7 @@ impl Fence {
 
 /// What a store knows of a session's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kept<'a> {
+pub(super) enum StoredRecord<'a> {
     Nothing,
     /// A record, and its fence if it has one.
     Live(Option<&'a Fence>),
@@ -48,7 +48,7 @@ pub(super) enum Kept<'a> {
     Deleted,
 }
 
-impl<'a> Kept<'a> {
+impl<'a> StoredRecord<'a> {
     pub(super) fn fence(self) -> Option<&'a Fence> {
         match self {
             Self::Live(fence) => fence,
@@ -59,7 +59,7 @@ impl<'a> Kept<'a> {
 
 /// What else decides whether a request may save.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Terms {
+pub(super) struct SaveConditions {
     /// Those save too who are not the owner and whose request is not older: they leave the fence as it
     /// is.
     pub(super) shared: bool,
@@ -71,14 +71,14 @@ pub(super) struct Terms {
 
 /// Who saves: the fence that is on the record afterwards, or why not.
 pub(super) fn save(
-    kept: Kept<'_>,
+    kept: StoredRecord<'_>,
     request: Option<&Fence>,
-    terms: Terms,
+    terms: SaveConditions,
 ) -> Result<Option<Fence>, Refused> {
     let kept = match kept {
-        Kept::Nothing | Kept::Live(None) => return Ok(request.cloned()),
-        Kept::Deleted => return Err(Refused::Deleted),
-        Kept::Live(Some(kept)) => kept,
+        StoredRecord::Nothing | StoredRecord::Live(None) => return Ok(request.cloned()),
+        StoredRecord::Deleted => return Err(Refused::Deleted),
+        StoredRecord::Live(Some(kept)) => kept,
     };
     let Some(request) = request else {
         return if terms.shared { Ok(Some(kept.clone())) } else { Err(Refused::Unfenced) };
@@ -113,13 +113,13 @@ pub(super) fn save(
 
 /// Who loads: the fence that is put on the record from now on, if it changes. The first to read in a
 /// new epoch raises the fence, so that nothing of an older one is saved behind its back.
-pub(super) fn load<'a>(kept: Kept<'_>, request: Option<&'a Fence>) -> Option<&'a Fence> {
+pub(super) fn load<'a>(kept: StoredRecord<'_>, request: Option<&'a Fence>) -> Option<&'a Fence> {
     let request = request?;
     match kept {
-        Kept::Nothing | Kept::Deleted => None,
-        Kept::Live(None) => Some(request),
-        Kept::Live(Some(kept)) if request.epoch > kept.epoch => Some(request),
-        Kept::Live(Some(kept)) => {
+        StoredRecord::Nothing | StoredRecord::Deleted => None,
+        StoredRecord::Live(None) => Some(request),
+        StoredRecord::Live(Some(kept)) if request.epoch > kept.epoch => Some(request),
+        StoredRecord::Live(Some(kept)) => {
             let unowned = request.epoch == kept.epoch && kept.owner.is_none();
             Some(request).filter(|_| unowned && request.owner.is_some())
         }
@@ -130,7 +130,8 @@ pub(super) fn load<'a>(kept: Kept<'_>, request: Option<&'a Fence>) -> Option<&'a
 mod tests {
     use super::*;
 
-    const SHARED: Terms = Terms { shared: true, may_contest: false, unchanged: false };
+    const SHARED: SaveConditions =
+        SaveConditions { shared: true, may_contest: false, unchanged: false };
 
     fn fence(epoch: u64, owner: &str) -> Fence {
         Fence { epoch, owner: BackendId::new(owner).ok() }
@@ -139,7 +140,7 @@ mod tests {
     /// Saves on a record with this fence, which is nobody's with an empty owner.
     fn on(kept: (u64, &str), request: (u64, &str)) -> Result<Option<Fence>, Refused> {
         let (kept, request) = (fence(kept.0, kept.1), fence(request.0, request.1));
-        save(Kept::Live(Some(&kept)), Some(&request), Terms::default())
+        save(StoredRecord::Live(Some(&kept)), Some(&request), SaveConditions::default())
     }
 
     #[test]
@@ -163,10 +164,12 @@ mod tests {
     fn of_several_who_borrow_only_one_saves_what_it_has_read() {
         let on = |kept: (u64, &str), request: (u64, &str), terms| {
             let (kept, request) = (fence(kept.0, kept.1), fence(request.0, request.1));
-            save(Kept::Live(Some(&kept)), Some(&request), terms).map(|_| ())
+            save(StoredRecord::Live(Some(&kept)), Some(&request), terms).map(|_| ())
         };
-        let (changed, unchanged) =
-            (Terms::default(), Terms { unchanged: true, ..Terms::default() });
+        let (changed, unchanged) = (
+            SaveConditions::default(),
+            SaveConditions { unchanged: true, ..SaveConditions::default() },
+        );
         assert_eq!(on((7, ""), (7, ""), changed), Err(Refused::Changed));
         assert_eq!(on((7, ""), (7, ""), unchanged), Ok(()));
         assert_eq!(on((7, ""), (7, ""), SHARED), Ok(()), "the later save wins");
@@ -177,20 +180,20 @@ mod tests {
 
     #[test]
     fn who_may_contest_must_have_read_what_is_replaced() {
-        let changed = Terms { may_contest: true, ..Terms::default() };
-        let unchanged = Terms { unchanged: true, ..changed };
+        let changed = SaveConditions { may_contest: true, ..SaveConditions::default() };
+        let unchanged = SaveConditions { unchanged: true, ..changed };
         for request in [(6, "a"), (6, "b"), (6, ""), (7, "b"), (7, "")] {
             let (kept, request) = (fence(7, "a"), fence(request.0, request.1));
-            let on = |terms| save(Kept::Live(Some(&kept)), Some(&request), terms);
+            let on = |terms| save(StoredRecord::Live(Some(&kept)), Some(&request), terms);
             assert_eq!(on(unchanged), Ok(Some(fence(8, ""))), "{request:?}: nobody's from now on");
             assert!(on(changed).is_err(), "{request:?}");
-            assert!(on(Terms { may_contest: false, ..unchanged }).is_err(), "{request:?}");
+            assert!(on(SaveConditions { may_contest: false, ..unchanged }).is_err(), "{request:?}");
         }
         let (kept, owner) = (fence(7, "a"), fence(7, "a"));
-        let on = save(Kept::Live(Some(&kept)), Some(&owner), unchanged);
+        let on = save(StoredRecord::Live(Some(&kept)), Some(&owner), unchanged);
         assert_eq!(on, Ok(Some(fence(7, "a"))), "it stays its owner's");
         let nobodys = fence(u64::MAX, "");
-        let on = |terms| save(Kept::Live(Some(&nobodys)), Some(&owner), terms);
+        let on = |terms| save(StoredRecord::Live(Some(&nobodys)), Some(&owner), terms);
         assert_eq!(on(unchanged), Ok(Some(nobodys.clone())), "there is no epoch after the last");
         assert_eq!(on(changed), Err(Refused::Older { epoch: 7, kept: u64::MAX }));
     }
@@ -198,16 +201,23 @@ mod tests {
     #[test]
     fn who_has_no_fence_saves_only_where_there_is_none() {
         let kept = fence(7, "a");
-        assert_eq!(save(Kept::Nothing, None, Terms::default()), Ok(None));
-        assert_eq!(save(Kept::Live(None), None, Terms::default()), Ok(None));
-        assert_eq!(save(Kept::Live(Some(&kept)), None, Terms::default()), Err(Refused::Unfenced));
-        assert_eq!(save(Kept::Live(None), Some(&kept), Terms::default()), Ok(Some(kept)));
+        assert_eq!(save(StoredRecord::Nothing, None, SaveConditions::default()), Ok(None));
+        assert_eq!(save(StoredRecord::Live(None), None, SaveConditions::default()), Ok(None));
+        assert_eq!(
+            save(StoredRecord::Live(Some(&kept)), None, SaveConditions::default()),
+            Err(Refused::Unfenced)
+        );
+        assert_eq!(
+            save(StoredRecord::Live(None), Some(&kept), SaveConditions::default()),
+            Ok(Some(kept))
+        );
     }
 
     #[test]
     fn what_is_shared_is_saved_by_all_but_those_of_an_older_epoch() {
         let kept = fence(7, "a");
-        let share = |request: Option<&Fence>| save(Kept::Live(Some(&kept)), request, SHARED);
+        let share =
+            |request: Option<&Fence>| save(StoredRecord::Live(Some(&kept)), request, SHARED);
         assert_eq!(share(None), Ok(Some(kept.clone())));
         assert_eq!(share(Some(&fence(7, ""))), Ok(Some(kept.clone())));
         assert!(share(Some(&fence(7, "b"))).is_err());
@@ -217,13 +227,15 @@ mod tests {
     #[test]
     fn what_is_deleted_stays_so() {
         for request in [None, Some(&fence(1, "a")), Some(&fence(u64::MAX, "a"))] {
-            for terms in
-                [Terms::default(), SHARED, Terms { may_contest: true, unchanged: true, ..SHARED }]
-            {
-                assert_eq!(save(Kept::Deleted, request, terms), Err(Refused::Deleted));
+            for terms in [
+                SaveConditions::default(),
+                SHARED,
+                SaveConditions { may_contest: true, unchanged: true, ..SHARED },
+            ] {
+                assert_eq!(save(StoredRecord::Deleted, request, terms), Err(Refused::Deleted));
             }
-            assert_eq!(load(Kept::Deleted, request), None);
-            assert_eq!(load(Kept::Nothing, request), None);
+            assert_eq!(load(StoredRecord::Deleted, request), None);
+            assert_eq!(load(StoredRecord::Nothing, request), None);
         }
     }
 
@@ -231,7 +243,7 @@ mod tests {
     fn the_first_to_read_in_a_new_epoch_raises_the_fence() {
         let raised = |kept: Option<(u64, &str)>, request: (u64, &str)| {
             let kept = kept.map(|kept| fence(kept.0, kept.1));
-            load(Kept::Live(kept.as_ref()), Some(&fence(request.0, request.1))).is_some()
+            load(StoredRecord::Live(kept.as_ref()), Some(&fence(request.0, request.1))).is_some()
         };
         assert!(raised(None, (7, "a")));
         assert!(raised(Some((6, "b")), (7, "a")));
@@ -242,6 +254,6 @@ mod tests {
         assert!(!raised(Some((7, "a")), (7, "")));
         assert!(!raised(Some((7, "")), (7, "")));
         assert!(!raised(Some((8, "")), (7, "a")));
-        assert_eq!(load(Kept::Live(Some(&fence(7, "a"))), None), None);
+        assert_eq!(load(StoredRecord::Live(Some(&fence(7, "a"))), None), None);
     }
 }

@@ -17,8 +17,8 @@ use tower_sessions_core::{
 };
 
 use super::{
-    fence::{self, Fence, Kept, Terms},
-    scope::{self, Seen},
+    fence::{self, Fence, SaveConditions, StoredRecord},
+    scope::{self, RecordVersion},
 };
 
 /// For how long a store remembers that a session was deleted, unless it is told otherwise: longer than
@@ -121,7 +121,7 @@ impl MemoryStore {
         let free = part.get(&record.id, now).is_none();
         if free {
             part.insert(now, record, fence.clone(), 1);
-            scope::saved(&record.id, Seen { fence, saves: Some(1) });
+            scope::saved(&record.id, RecordVersion { fence, saves: Some(1) });
         }
         free
     }
@@ -160,11 +160,11 @@ impl Part {
 }
 
 impl Slot {
-    fn kept(slot: Option<&Slot>) -> Kept<'_> {
+    fn kept(slot: Option<&Slot>) -> StoredRecord<'_> {
         match slot.map(|slot| slot.live.as_ref()) {
-            None => Kept::Nothing,
-            Some(None) => Kept::Deleted,
-            Some(Some(live)) => Kept::Live(live.fence.as_ref()),
+            None => StoredRecord::Nothing,
+            Some(None) => StoredRecord::Deleted,
+            Some(Some(live)) => StoredRecord::Live(live.fence.as_ref()),
         }
     }
 }
@@ -191,7 +191,7 @@ impl SessionStore for MemoryStore {
         let kept = Slot::kept(slot.as_deref());
         let saves = slot.as_ref().and_then(|slot| slot.live.as_ref()).map(|live| live.saves);
         let seen = scope::saves_seen(&record.id);
-        let terms = Terms {
+        let terms = SaveConditions {
             shared: self.shared,
             may_contest: scope::may_contest(),
             unchanged: seen.is_some() && seen == saves,
@@ -205,7 +205,7 @@ impl SessionStore for MemoryStore {
         let saves = saves.unwrap_or(0) + 1;
         part.insert(now, record, fence.clone(), saves);
         drop(part);
-        scope::saved(&record.id, Seen { fence, saves: Some(saves) });
+        scope::saved(&record.id, RecordVersion { fence, saves: Some(saves) });
         Ok(())
     }
 
@@ -221,7 +221,7 @@ impl SessionStore for MemoryStore {
                     if raised.is_some() {
                         live.fence = raised;
                     }
-                    let seen = Seen { fence: live.fence.clone(), saves: Some(live.saves) };
+                    let seen = RecordVersion { fence: live.fence.clone(), saves: Some(live.saves) };
                     (Some(live.record.clone()), Some(seen))
                 }
                 None => (None, None),

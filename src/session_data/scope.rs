@@ -51,22 +51,22 @@ struct Inner {
     info: SessionInfo,
     /// `None` without an epoch: then it is as if there were no scope.
     fence: Option<Fence>,
-    notes: Mutex<Notes>,
+    notes: Mutex<ScopeState>,
 }
 
 /// What the stores have found out.
 #[derive(Default)]
-struct Notes {
+struct ScopeState {
     /// Of each session, most often one, what was found when it was read first since it was last saved,
     /// and when it was read last: a save builds on what may have been read first.
-    records: Vec<(Id, Seen, Seen)>,
+    records: Vec<(Id, RecordVersion, RecordVersion)>,
     /// Why a save was refused, and the fence that was on the record then, if it is known.
     refused: Option<(Refused, Option<Fence>)>,
 }
 
 /// What was found on a record when it was read.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Seen {
+pub(super) struct RecordVersion {
     pub(super) fence: Option<Fence>,
     /// How often the record had been saved; `None` when it was a copy.
     pub(super) saves: Option<u64>,
@@ -74,7 +74,7 @@ pub(super) struct Seen {
 
 /// How far a local copy may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Copies {
+pub(super) struct CopyUse {
     pub(super) epoch: u64,
     /// Whether one that is there may be read.
     pub(super) read: bool,
@@ -126,24 +126,24 @@ impl Scope {
         })
     }
 
-    fn notes(&self) -> MutexGuard<'_, Notes> {
+    fn notes(&self) -> MutexGuard<'_, ScopeState> {
         // Nothing can panic under the lock.
         self.inner.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Notes {
-    fn record(&self, id: &Id) -> Option<&(Id, Seen, Seen)> {
+impl ScopeState {
+    fn record(&self, id: &Id) -> Option<&(Id, RecordVersion, RecordVersion)> {
         self.records.iter().find(|(of, ..)| of == id)
     }
 
     /// What was found when the session was read first.
-    fn first(&self, id: &Id) -> Option<&Seen> {
+    fn first(&self, id: &Id) -> Option<&RecordVersion> {
         self.record(id).map(|(_, first, _)| first)
     }
 
     /// And last.
-    fn last(&self, id: &Id) -> Option<&Seen> {
+    fn last(&self, id: &Id) -> Option<&RecordVersion> {
         self.record(id).map(|(.., last)| last)
     }
 
@@ -181,7 +181,7 @@ pub(super) fn fence(id: &Id) -> Option<Fence> {
 }
 
 /// Notes what is on a record that the current request reads; `None`: there is none.
-pub(super) fn saw(id: &Id, seen: Option<Seen>) {
+pub(super) fn saw(id: &Id, seen: Option<RecordVersion>) {
     with(|scope| {
         let mut notes = scope.notes();
         let known = notes.records.iter_mut().find(|(of, ..)| of == id);
@@ -195,7 +195,7 @@ pub(super) fn saw(id: &Id, seen: Option<Seen>) {
 }
 
 /// Notes what is on a record since the current request has saved it.
-pub(super) fn saved(id: &Id, seen: Seen) {
+pub(super) fn saved(id: &Id, seen: RecordVersion) {
     with(|scope| {
         scope.notes().forget(id);
         Some(())
@@ -232,7 +232,7 @@ pub(super) fn refuse(id: &Id, refused: Refused, kept: Option<Fence>) -> session_
 
 /// How far the current request may use a local copy of the session; `None`: not at all, because it is
 /// not this backend's, or is not any more.
-pub(super) fn copies(id: &Id) -> Option<Copies> {
+pub(super) fn copies(id: &Id) -> Option<CopyUse> {
     with(|scope| {
         let notes = scope.notes();
         let seen = notes.last(id).and_then(|seen| seen.fence.as_ref());
@@ -241,14 +241,14 @@ pub(super) fn copies(id: &Id) -> Option<Copies> {
             return None;
         }
         let read = scope.inner.info.verdict() == Verdict::Pinned;
-        Some(Copies { epoch, read })
+        Some(CopyUse { epoch, read })
     })
 }
 
 /// Notes that the current request goes by a copy that was made in this epoch, here.
 pub(super) fn saw_copy(id: &Id, epoch: u64) {
     let owner = with(|scope| scope.inner.fence.as_ref()?.owner.clone());
-    saw(id, Some(Seen { fence: Some(Fence { epoch, owner }), saves: None }));
+    saw(id, Some(RecordVersion { fence: Some(Fence { epoch, owner }), saves: None }));
 }
 
 impl fmt::Debug for Scope {

@@ -55,7 +55,7 @@ struct Place {
     seen: Instant,
 }
 
-impl table::Open for Entry {
+impl table::HasOpenRequests for Entry {
     fn is_open(&self) -> bool {
         self.open.load(Relaxed) > 0
     }

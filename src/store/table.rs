@@ -12,7 +12,7 @@ pub(super) type Table<E> =
     Cache<SessionKey, Arc<E>, UnitWeighter, BuildHasherDefault<TagHasher>, KeepOpen>;
 
 /// An entry that may have requests and streams under way.
-pub(super) trait Open {
+pub(super) trait HasOpenRequests {
     fn is_open(&self) -> bool;
 }
 
@@ -20,7 +20,7 @@ pub(super) trait Open {
 #[derive(Clone)]
 pub(super) struct KeepOpen;
 
-impl<E: Open> Lifecycle<SessionKey, Arc<E>> for KeepOpen {
+impl<E: HasOpenRequests> Lifecycle<SessionKey, Arc<E>> for KeepOpen {
     type RequestState = ();
 
     fn is_pinned(&self, _: &SessionKey, entry: &Arc<E>) -> bool {
@@ -29,7 +29,7 @@ impl<E: Open> Lifecycle<SessionKey, Arc<E>> for KeepOpen {
 }
 
 /// A table for about this many sessions. It grows as it is filled.
-pub(super) fn new<E: Open>(capacity: usize) -> Table<E> {
+pub(super) fn new<E: HasOpenRequests>(capacity: usize) -> Table<E> {
     // The table is split, and its parts are never filled evenly: a little more room, so that none is
     // full before its time. Fewer than two the table would not take in at all.
     let capacity = capacity.saturating_add(capacity / 64).max(2);

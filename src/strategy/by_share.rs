@@ -1,17 +1,17 @@
 //! Candidates drawn at random, each with a chance in proportion to its share.
 
 use super::traits::Candidates;
-use crate::util::Chance;
+use crate::util::Rng;
 
 /// The position of a candidate, each with a chance in proportion to its share; 0 when there is
 /// none.
-pub(super) fn by_share(chance: &Chance, candidates: &Candidates<'_>) -> usize {
+pub(super) fn by_share(chance: &Rng, candidates: &Candidates<'_>) -> usize {
     draw(chance, candidates, |_| true).unwrap_or(0)
 }
 
 /// The positions of two different candidates, drawn one after the other as
 /// [`by_share`] does; `None` when there is only one.
-pub(super) fn two_by_share(chance: &Chance, candidates: &Candidates<'_>) -> Option<(usize, usize)> {
+pub(super) fn two_by_share(chance: &Rng, candidates: &Candidates<'_>) -> Option<(usize, usize)> {
     let first = draw(chance, candidates, |_| true)?;
     let second = draw(chance, candidates, |position| position != first)?;
     Some((first, second))
@@ -19,7 +19,7 @@ pub(super) fn two_by_share(chance: &Chance, candidates: &Candidates<'_>) -> Opti
 
 /// The position of a candidate by share, of those at a position that `takes_part` accepts.
 fn draw(
-    chance: &Chance,
+    chance: &Rng,
     candidates: &Candidates<'_>,
     takes_part: impl Fn(usize) -> bool,
 ) -> Option<usize> {
@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn two_draws_are_different_and_follow_the_shares() {
         let states = states(&[2, 1, 1]);
-        let (chance, all) = (Chance::seeded(7), Candidates::new(&states));
+        let (chance, all) = (Rng::seeded(7), Candidates::new(&states));
         let mut first = [0_usize; 3];
         for _ in 0..40_000 {
             let (a, b) = two_by_share(&chance, &all).unwrap();

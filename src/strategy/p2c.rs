@@ -4,7 +4,7 @@ use super::{
     by_share::two_by_share,
     traits::{Candidates, Strategy},
 };
-use crate::util::Chance;
+use crate::util::Rng;
 
 /// Power of two choices (Mitzenmacher 2001): two backends by chance, in proportion to their weights, and
 /// of them the one with fewer requests in flight per weight, or the first when they have equally much to
@@ -14,18 +14,18 @@ use crate::util::Chance;
 /// A choice takes time in the number of backends.
 #[derive(Debug)]
 pub struct P2c {
-    chance: Chance,
+    chance: Rng,
 }
 
 impl P2c {
     /// Seeded by the system.
     pub fn new() -> Self {
-        Self { chance: Chance::new() }
+        Self { chance: Rng::new() }
     }
 
     /// With a seed of your own: the same seed makes the same choices.
     pub fn seeded(seed: u64) -> Self {
-        Self { chance: Chance::seeded(seed) }
+        Self { chance: Rng::seeded(seed) }
     }
 }
 

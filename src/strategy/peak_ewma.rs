@@ -8,7 +8,7 @@ use super::{
     by_share::two_by_share,
     traits::{Candidate, Candidates, Strategy},
 };
-use crate::util::Chance;
+use crate::util::Rng;
 
 /// Peak EWMA, as in Finagle and Linkerd: of two backends by chance, in proportion to their weights, the
 /// one with the lower cost, or the first at equal cost. The cost is the moving average of the latency,
@@ -19,7 +19,7 @@ use crate::util::Chance;
 /// Latency is the time from handing the request over to the response's head.
 #[derive(Debug)]
 pub struct PeakEwma {
-    chance: Chance,
+    chance: Rng,
     decay: Duration,
 }
 
@@ -30,13 +30,13 @@ const LEAST_NANOS: f64 = 1e6;
 impl PeakEwma {
     /// With a decay time of 10 s, seeded by the system.
     pub fn new() -> Self {
-        Self { chance: Chance::new(), decay: Duration::from_secs(10) }
+        Self { chance: Rng::new(), decay: Duration::from_secs(10) }
     }
 
     /// With a seed of your own: the same seed makes the same choices.
     #[must_use]
     pub fn seeded(mut self, seed: u64) -> Self {
-        self.chance = Chance::seeded(seed);
+        self.chance = Rng::seeded(seed);
         self
     }
 

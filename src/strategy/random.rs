@@ -4,23 +4,23 @@ use super::{
     by_share::by_share,
     traits::{Candidates, Strategy},
 };
-use crate::util::Chance;
+use crate::util::Rng;
 
 /// Random: each backend with a chance proportional to its weight.
 #[derive(Debug)]
 pub struct Random {
-    chance: Chance,
+    chance: Rng,
 }
 
 impl Random {
     /// Seeded by the system.
     pub fn new() -> Self {
-        Self { chance: Chance::new() }
+        Self { chance: Rng::new() }
     }
 
     /// With a seed of your own: the same seed makes the same choices.
     pub fn seeded(seed: u64) -> Self {
-        Self { chance: Chance::seeded(seed) }
+        Self { chance: Rng::seeded(seed) }
     }
 }
 

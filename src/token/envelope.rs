@@ -37,7 +37,7 @@ const MAX_RAW: usize = HEAD_LEN + FIXED_LEN + MAX_CONTENT + TAG_LEN;
 
 /// What is in an envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Letter {
+pub(crate) struct EnvelopePayload {
     pub(crate) pin: Pin,
     /// In Unix seconds; 0 for a cookie that ends with the browser's session.
     pub(crate) expires: u32,
@@ -58,7 +58,7 @@ pub(crate) fn open_envelope(
     context: &Context,
     value: &[u8],
     now: u64,
-) -> Result<(Letter, bool), Unusable> {
+) -> Result<(EnvelopePayload, bool), Unusable> {
     let text = value.strip_prefix(MARK).ok_or(Unusable::Malformed)?;
     if text.len() > MAX_RAW.div_ceil(3) * 4 {
         return Err(Unusable::Malformed);
@@ -88,7 +88,7 @@ fn open_with(
     key: &SealingKey,
     context: &Context,
     mut raw: Vec<u8>,
-) -> Option<Result<Letter, Unusable>> {
+) -> Option<Result<EnvelopePayload, Unusable>> {
     let (head, sealed) = raw.split_at_mut(HEAD_LEN);
     let nonce = Nonce::try_assume_unique_for_key(&head[1..]).ok()?;
     let body = &*key.aead.open_in_place(nonce, Aad::from(&*context.data), sealed).ok()?;
@@ -96,12 +96,12 @@ fn open_with(
 }
 
 /// `None` when it is too short.
-fn letter_of(context: &Context, body: &[u8]) -> Option<Result<Letter, Unusable>> {
+fn letter_of(context: &Context, body: &[u8]) -> Option<Result<EnvelopePayload, Unusable>> {
     let (pin, body) = body.split_at_checked(BODY_LEN)?;
     let (expires, body) = body.split_first_chunk()?;
     let (id_len, body) = body.split_first_chunk()?;
     let (id, attributes) = body.split_at_checked(usize::from(u16::from_be_bytes(*id_len)))?;
-    let letter = |pin| Letter {
+    let letter = |pin| EnvelopePayload {
         pin,
         expires: u32::from_be_bytes(*expires),
         id: id.into(),
@@ -112,7 +112,11 @@ fn letter_of(context: &Context, body: &[u8]) -> Option<Result<Letter, Unusable>>
 
 /// Seals a letter under the first key of the ring. `None` when it is too long, or the system has no
 /// randomness to give.
-pub(crate) fn seal_envelope(ring: &KeyRing, context: &Context, letter: &Letter) -> Option<Vec<u8>> {
+pub(crate) fn seal_envelope(
+    ring: &KeyRing,
+    context: &Context,
+    letter: &EnvelopePayload,
+) -> Option<Vec<u8>> {
     let content = letter.id.len() + letter.attributes.len();
     if content > MAX_CONTENT {
         return None;
@@ -152,7 +156,7 @@ mod tests {
         Context::new("envelope cookie", "default", "JSESSIONID")
     }
 
-    fn letter(id: &[u8], attributes: &[u8]) -> Letter {
+    fn letter(id: &[u8], attributes: &[u8]) -> EnvelopePayload {
         let pin = Pin {
             backend: 0x0102_0304_0506_0708,
             session: 0x1112_1314_1516_1718,
@@ -160,7 +164,7 @@ mod tests {
             issued: 0x3132_3334,
             seen: 0x4142_4344,
         };
-        Letter { pin, expires: 0x5152_5354, id: id.into(), attributes: attributes.into() }
+        EnvelopePayload { pin, expires: 0x5152_5354, id: id.into(), attributes: attributes.into() }
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod key_ring;
 mod pin;
 mod sealed;
 
-pub(crate) use self::envelope::{Letter, is_envelope, open_envelope, seal_envelope};
+pub(crate) use self::envelope::{EnvelopePayload, is_envelope, open_envelope, seal_envelope};
 pub use self::key_ring::{Key, KeyRing};
 pub(crate) use self::pin::Pin;
 pub(crate) use self::sealed::{Context, Unusable, new_session, open, seal};

@@ -10,4 +10,4 @@ pub(crate) mod string_enum;
 pub(crate) mod sync;
 
 pub use self::clock::{SystemClock, WallClock};
-pub(crate) use self::{lock::lock, rate_limiter::Limiter, rng::Chance};
+pub(crate) use self::{lock::lock, rate_limiter::RateLimiter, rng::Rng};

@@ -10,13 +10,13 @@ use tokio::time::Instant;
 /// Admits so many a second: the generic cell rate algorithm (ITU-T I.371), which lets a tenth of a
 /// second's worth through at once and at least one.
 #[derive(Debug)]
-pub(crate) struct Limiter {
+pub(crate) struct RateLimiter {
     interval: Duration,
     /// When the next one would be due if they came evenly.
     due: Mutex<Option<Instant>>,
 }
 
-impl Limiter {
+impl RateLimiter {
     /// At most `per_second`, which is at least 1.
     pub(crate) fn new(per_second: u32) -> Self {
         Self { interval: Duration::from_secs(1) / per_second.max(1), due: Mutex::new(None) }
@@ -44,7 +44,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn so_many_pass_in_a_second_and_no_more() {
         for (rate, at_once) in [(1, 1), (10, 1), (100, 10), (3000, 300)] {
-            let limiter = Limiter::new(rate);
+            let limiter = RateLimiter::new(rate);
             let burst = (0..1000).filter(|_| limiter.admits()).count();
             assert_eq!(burst, at_once, "{rate} a second, at once");
             let mut passed = 0;

@@ -10,9 +10,9 @@ use crate::hash::mix;
 /// SplitMix64 (Steele, Lea and Flood, 2014) over a shared counter: every draw takes the next number
 /// of one sequence, whichever thread draws it.
 #[derive(Debug)]
-pub(crate) struct Chance(AtomicU64);
+pub(crate) struct Rng(AtomicU64);
 
-impl Chance {
+impl Rng {
     pub(crate) fn new() -> Self {
         Self::seeded(RandomState::new().hash_one("chance"))
     }
@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn it_is_splitmix64() {
-        let chance = Chance::seeded(1_234_567);
+        let chance = Rng::seeded(1_234_567);
         let drawn = [chance.next(), chance.next(), chance.next()];
         assert_eq!(
             drawn,
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn draws_stay_below_the_bound_and_reach_all_of_it() {
-        let chance = Chance::seeded(7);
+        let chance = Rng::seeded(7);
         let mut seen = [false; 5];
         for _ in 0..200 {
             seen[chance.below(5)] = true;

@@ -24,7 +24,7 @@ use tower_sticky::{
     BackendId, Backends, BoxError, Mode, NoInner, StickyLayer, StickyService,
     affinity::Cookie,
     discovery::{
-        Dns, FeedEnd, FeedHandle,
+        DiscoveryEnd, DiscoveryHandle, Dns,
         hickory_resolver::{
             TokioResolver,
             config::{ConnectionConfig, NameServerConfig, ResolverConfig},
@@ -78,8 +78,8 @@ struct Setup {
     park: Park,
     backends: Backends<Upstream>,
     service: StickyService<Upstream, NoInner>,
-    handle: FeedHandle,
-    feed: JoinHandle<FeedEnd>,
+    handle: DiscoveryHandle,
+    feed: JoinHandle<DiscoveryEnd>,
 }
 
 /// Asks again as soon as it can.
@@ -117,7 +117,7 @@ impl Setup {
 
     /// Waits for whole look-ups that start after this call: the one under way may be older.
     async fn look_ups(&self, count: u64) {
-        let sum = |stats: &tower_sticky::discovery::FeedStats| stats.updates + stats.failures;
+        let sum = |stats: &tower_sticky::discovery::DiscoveryStats| stats.updates + stats.failures;
         let before = sum(&self.handle.stats());
         let wait = self.handle.wait_until(|stats| sum(stats) > before + count);
         in_time("more look-ups", wait).await;
@@ -399,7 +399,7 @@ async fn with_the_pool_the_feed_ends() {
     in_time("the first answer", handle.wait_until(|stats| stats.updates == 1)).await;
     drop((backends, service));
     let end = in_time("the feed ends", feed).await.unwrap();
-    assert!(matches!(end, FeedEnd::PoolGone), "{end:?}");
+    assert!(matches!(end, DiscoveryEnd::PoolGone), "{end:?}");
 }
 
 #[tokio::test]

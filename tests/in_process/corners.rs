@@ -17,8 +17,8 @@ use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_sticky::{
-    Backends, Busy, Failover, Health, Hold, Mode, Reason, SessionAction, State, StickyError,
-    StickyLayer, StickyService, Verdict, WallClock,
+    Backends, Busy, Failover, Health, Mode, Reason, SessionAction, State, StickyError, StickyLayer,
+    StickyService, UpgradeGuard, Verdict, WallClock,
     affinity::{Affinity, Chain, Cookie, Header, Key},
     strategy::RoundRobin,
 };
@@ -209,7 +209,7 @@ async fn an_upgrade_on_the_local_node_is_in_flight_until_it_ends() {
     let handler = {
         let ends = ends.clone();
         service_fn(move |_: Request<Body>| {
-            let (hold, end) = Hold::pair();
+            let (hold, end) = UpgradeGuard::pair();
             ends.lock().unwrap().push(end);
             let mut response = Response::new(Body::default());
             *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

@@ -15,8 +15,8 @@ use http_body_util::BodyExt;
 use tokio::time::Instant;
 use tower::ServiceExt;
 use tower_sticky::{
-    Backends, DrainEnd, DrainOver, Event, Failover, Hold, Mode, Reason, SessionAction, StickyLayer,
-    Verdict,
+    Backends, DrainEnd, DrainOver, Event, Failover, Mode, Reason, SessionAction, StickyLayer,
+    UpgradeGuard, Verdict,
     affinity::{Cookie, Key, Learned},
 };
 
@@ -409,7 +409,7 @@ async fn an_upgraded_connection_is_told_and_counted() {
     let upgrade = tower::service_fn({
         let ends = ends.clone();
         move |_: Request<Body>| {
-            let (hold, end) = Hold::pair();
+            let (hold, end) = UpgradeGuard::pair();
             ends.lock().unwrap().push(end);
             async move {
                 let mut response = Response::new(Body::default());

@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use tower_sticky::{
-    Backends, Key, KeyRing, NoInner, Reason, StickyLayer, StickyService, Verdict, Wish,
+    Backends, Key, KeyRing, NoInner, Preference, Reason, StickyLayer, StickyService, Verdict,
     affinity::{Affinity, Envelope},
     strategy::RoundRobin,
 };
@@ -346,7 +346,7 @@ async fn a_request_that_neither_reads_nor_writes_pins_still_carries_the_id() {
     let service = service(&backends);
     let session = begin(&service, &a, "JSESSIONID=1").await;
     let mut forced = with_cookie(&session);
-    forced.extensions_mut().insert(Wish::backend("b").unwrap());
+    forced.extensions_mut().insert(Preference::backend("b").unwrap());
     set(&b, &["JSESSIONID=1; Path=/"]);
     let answer = send(&service, forced).await;
     assert_eq!(seen(&b), "JSESSIONID=1");
@@ -355,7 +355,7 @@ async fn a_request_that_neither_reads_nor_writes_pins_still_carries_the_id() {
     let answer = send(&service, with_cookie(&again)).await;
     assert_eq!(answer.why().1, Some("a"), "and its pin is as it was");
     let mut bypass = get();
-    bypass.extensions_mut().insert(Wish::bypass());
+    bypass.extensions_mut().insert(Preference::bypass());
     for node in [&a, &b] {
         set(node, &["JSESSIONID=3"]);
     }

@@ -12,7 +12,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tower::discover::{Change, ServiceList};
 use tower_sticky::{
     BackendOptions, Backends, Mode, Reason, State, Verdict,
-    discovery::{FeedEnd, FeedHandle, Leave},
+    discovery::{DiscoveryEnd, DiscoveryHandle, OnRemoved},
 };
 
 use crate::support::{Body, Client, Node, get, nodes, plain, send, with_cookie};
@@ -33,12 +33,12 @@ impl futures_core::Stream for Channel {
 /// A feed under way.
 struct Fed {
     send: mpsc::UnboundedSender<Item>,
-    handle: FeedHandle,
-    task: JoinHandle<FeedEnd>,
+    handle: DiscoveryHandle,
+    task: JoinHandle<DiscoveryEnd>,
 }
 
 impl Fed {
-    fn new(backends: &Backends<Node>, leave: Leave) -> Self {
+    fn new(backends: &Backends<Node>, leave: OnRemoved) -> Self {
         let (send, receive) = mpsc::unbounded_channel();
         let feed = backends.follow(Channel(receive)).leave(leave);
         Self { send, handle: feed.handle(), task: tokio::spawn(feed) }
@@ -71,7 +71,7 @@ fn ids(backends: &Backends<Node>) -> Vec<String> {
 async fn what_the_stream_inserts_joins_and_what_it_removes_leaves() {
     let backends = Backends::new();
     let service = plain(&backends).into_service();
-    let fed = Fed::new(&backends, Leave::Remove);
+    let fed = Fed::new(&backends, OnRemoved::Remove);
     assert_eq!(send(&service, get()).await.status, 503, "nobody is there yet");
     let (a, b) = (Node::new("a"), Node::new("b"));
     fed.insert("a", &a).await;
@@ -91,7 +91,7 @@ async fn a_list_of_services_is_followed_to_its_end_and_stays() {
     let backends = Backends::new();
     let list = vec![Node::new("x"), Node::new("y")];
     let end = backends.follow(ServiceList::new::<Request<Body>>(list)).await;
-    assert!(matches!(end, FeedEnd::Ended), "{end:?}");
+    assert!(matches!(end, DiscoveryEnd::Ended), "{end:?}");
     assert_eq!(ids(&backends), ["0", "1"]);
 }
 
@@ -99,7 +99,7 @@ async fn a_list_of_services_is_followed_to_its_end_and_stays() {
 async fn sessions_stay_with_an_id_that_is_readdressed() {
     let backends = Backends::new();
     let service = plain(&backends).into_service();
-    let fed = Fed::new(&backends, Leave::Remove);
+    let fed = Fed::new(&backends, OnRemoved::Remove);
     let (old, new, other) = (Node::new("old"), Node::new("new"), Node::new("other"));
     fed.insert("a", &old).await;
     let mut client = Client::default();
@@ -128,7 +128,7 @@ async fn sessions_stay_with_an_id_that_is_readdressed() {
 #[tokio::test(start_paused = true)]
 async fn an_error_item_keeps_the_set_and_the_stream_is_followed_on() {
     let backends = Backends::new();
-    let fed = Fed::new(&backends, Leave::Remove);
+    let fed = Fed::new(&backends, OnRemoved::Remove);
     let (a, b) = (Node::new("a"), Node::new("b"));
     fed.insert("a", &a).await;
     for _ in 0..3 {
@@ -163,7 +163,7 @@ async fn a_stream_of_nothing_but_errors_is_not_asked_without_a_pause() {
 #[tokio::test(start_paused = true)]
 async fn a_key_that_is_not_an_id_is_skipped() {
     let backends = Backends::new();
-    let fed = Fed::new(&backends, Leave::Remove);
+    let fed = Fed::new(&backends, OnRemoved::Remove);
     let (a, b) = (Node::new("a"), Node::new("b"));
     fed.insert("not an id", &a).await;
     fed.insert("", &a).await;
@@ -177,18 +177,18 @@ async fn a_key_that_is_not_an_id_is_skipped() {
 async fn the_end_of_the_stream_ends_the_feed_and_keeps_the_set() {
     let backends = Backends::new();
     let a = Node::new("a");
-    let fed = Fed::new(&backends, Leave::Remove);
+    let fed = Fed::new(&backends, OnRemoved::Remove);
     fed.insert("a", &a).await;
     drop(fed.send);
-    assert!(matches!(fed.task.await.unwrap(), FeedEnd::Ended));
+    assert!(matches!(fed.task.await.unwrap(), DiscoveryEnd::Ended));
     assert!(!fed.handle.wait_until(|stats| stats.updates > 99).await, "it waits for nobody");
     assert_eq!(ids(&backends), ["a"]);
 
-    let fed = Fed::new(&backends, Leave::Remove);
+    let fed = Fed::new(&backends, OnRemoved::Remove);
     fed.say(Err("broken for good".to_owned())).await;
     drop(fed.send);
     match fed.task.await.unwrap() {
-        FeedEnd::Failed(error) => assert_eq!(error.to_string(), "broken for good"),
+        DiscoveryEnd::Failed(error) => assert_eq!(error.to_string(), "broken for good"),
         other => panic!("the last word was an error: {other:?}"),
     }
 }
@@ -197,7 +197,7 @@ async fn the_end_of_the_stream_ends_the_feed_and_keeps_the_set() {
 async fn with_the_last_handle_of_the_pool_its_feed_ends() {
     let backends = Backends::new();
     let service = plain(&backends).into_service();
-    let fed = Fed::new(&backends, Leave::Drain(Duration::from_secs(3600)));
+    let fed = Fed::new(&backends, OnRemoved::Drain(Duration::from_secs(3600)));
     let a = Node::new("a");
     fed.insert("a", &a).await;
     fed.remove("a").await;
@@ -207,15 +207,15 @@ async fn with_the_last_handle_of_the_pool_its_feed_ends() {
     assert_eq!(a.told.alive.load(SeqCst), 2, "the test's and the pool's: the feed keeps none");
     drop(service);
     let end = tokio::time::timeout(Duration::from_secs(60), fed.task).await;
-    assert!(matches!(end.expect("it ends at once").unwrap(), FeedEnd::PoolGone));
+    assert!(matches!(end.expect("it ends at once").unwrap(), DiscoveryEnd::PoolGone));
     assert_eq!(a.told.alive.load(SeqCst), 1, "nothing is left of the pool");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_feed_touches_only_what_it_brought() {
     let (backends, [hand, _]) = nodes(["hand", "b"]);
-    let one = Fed::new(&backends, Leave::Remove);
-    let two = Fed::new(&backends, Leave::Drain(Duration::from_secs(1)));
+    let one = Fed::new(&backends, OnRemoved::Remove);
+    let two = Fed::new(&backends, OnRemoved::Drain(Duration::from_secs(1)));
     let node = Node::new("fed");
     let body = |id: &'static str| {
         let service = plain(&backends).into_service();
@@ -246,12 +246,12 @@ async fn a_feed_touches_only_what_it_brought() {
 async fn what_a_feed_left_behind_is_adopted_by_the_next_one() {
     let backends = Backends::new();
     let (first, second) = (Node::new("first"), Node::new("second"));
-    let fed = Fed::new(&backends, Leave::Remove);
+    let fed = Fed::new(&backends, OnRemoved::Remove);
     fed.insert("a", &first).await;
     fed.insert("b", &first).await;
     fed.task.abort();
     settle().await;
-    let fed = Fed::new(&backends, Leave::Remove);
+    let fed = Fed::new(&backends, OnRemoved::Remove);
     fed.remove("b").await;
     assert_eq!(ids(&backends), ["a", "b"], "it has not named it, so it cannot take it away");
     fed.insert("a", &second).await;
@@ -266,7 +266,7 @@ async fn what_a_feed_left_behind_is_adopted_by_the_next_one() {
 async fn the_local_node_may_be_among_the_named() {
     let backends = Backends::new();
     let peer = Node::new("peer");
-    let fed = Fed::new(&backends, Leave::Remove);
+    let fed = Fed::new(&backends, OnRemoved::Remove);
     fed.insert("me", &peer).await;
     fed.insert("peer", &peer).await;
     let layer = plain(&backends).local("me");
@@ -282,7 +282,7 @@ async fn the_local_node_may_be_among_the_named() {
 async fn who_leaves_may_drain_for_a_while() {
     let backends = Backends::new();
     let service = plain(&backends).into_service();
-    let fed = Fed::new(&backends, Leave::Drain(Duration::from_secs(60)));
+    let fed = Fed::new(&backends, OnRemoved::Drain(Duration::from_secs(60)));
     let (a, b) = (Node::new("a"), Node::new("b"));
     fed.insert("a", &a).await;
     fed.insert("b", &b).await;
@@ -306,7 +306,7 @@ async fn who_leaves_may_drain_for_a_while() {
     fed.remove("b").await;
     let (before, task) = (tokio::time::Instant::now(), fed.task);
     drop(fed.send);
-    assert!(matches!(task.await.unwrap(), FeedEnd::Ended));
+    assert!(matches!(task.await.unwrap(), DiscoveryEnd::Ended));
     assert!(before.elapsed() >= Duration::from_secs(59), "the feed sees its drains through");
     assert!(backends.is_empty());
 }
@@ -314,7 +314,7 @@ async fn who_leaves_may_drain_for_a_while() {
 #[tokio::test(start_paused = true)]
 async fn thousands_of_changes_at_once_are_taken_in_order() {
     let backends = Backends::new();
-    let fed = Fed::new(&backends, Leave::Remove);
+    let fed = Fed::new(&backends, OnRemoved::Remove);
     let node = Node::new("n");
     for i in 0..3000 {
         let change = match i % 3 {
@@ -371,7 +371,7 @@ async fn counters_survive_a_removal_while_requests_are_in_flight() {
 #[tokio::test(start_paused = true)]
 async fn counters_survive_a_removal_by_a_feed_too() {
     let backends = Backends::new();
-    let fed = Fed::new(&backends, Leave::Remove);
+    let fed = Fed::new(&backends, OnRemoved::Remove);
     let (old, new) = (Node::new("old"), Node::new("new"));
     fed.insert("a", &old).await;
     let service = plain(&backends).into_service();
@@ -395,7 +395,7 @@ async fn changes_under_load_never_send_a_request_elsewhere() {
     const CHANGES: usize = 4000;
     let (backends, _nodes) = nodes(["a", "b"]);
     let service = plain(&backends).into_service();
-    let fed = Fed::new(&backends, Leave::Remove);
+    let fed = Fed::new(&backends, OnRemoved::Remove);
     let over = std::sync::Arc::new(AtomicUsize::new(0));
     let clients = ["a", "b", "w", "x", "y", "z"].map(|id| {
         let (service, over) = (service.clone(), over.clone());
@@ -429,7 +429,7 @@ async fn changes_under_load_never_send_a_request_elsewhere() {
         }
     }
     drop(fed.send);
-    assert!(matches!(fed.task.await.unwrap(), FeedEnd::Ended));
+    assert!(matches!(fed.task.await.unwrap(), DiscoveryEnd::Ended));
     over.store(1, SeqCst);
     for client in clients {
         let (id, sent, pinned) = client.await.unwrap();

@@ -6,8 +6,8 @@ use http::Request;
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 use tower_sticky::{
-    Backends, Key, NoInner, Outcome, Reason, SessionAction, StickyLayer, StickyService, Verdict,
-    Wish,
+    Backends, Key, NoInner, Outcome, Preference, Reason, SessionAction, StickyLayer, StickyService,
+    Verdict,
     affinity::{Affinity, Chain, Cookie, Learned},
     store::MemoryStore,
     strategy::RoundRobin,
@@ -270,7 +270,7 @@ async fn answers_that_begin_no_session_are_not_learned() {
     let service = layer(&backends, learned).into_service();
     set(&a, "JSESSIONID=1");
     let mut bypass = get();
-    bypass.extensions_mut().insert(Wish::bypass());
+    bypass.extensions_mut().insert(Preference::bypass());
     send(&service, bypass).await;
     *a.told.word.lock().unwrap() = Some(SessionAction::NoPin);
     send(&service, get()).await;

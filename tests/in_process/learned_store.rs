@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 use tower_sticky::{
-    Reason, Verdict, Wish,
+    Preference, Reason, Verdict,
     affinity::{Chain, Cookie, Learned},
     store::{
         Answer, Lookup, MemoryStore, OpenSession, PinStore, RedisStore, SessionKey, StoredPin,
@@ -104,7 +104,7 @@ async fn a_store_that_hangs_costs_no_request() {
     assert_eq!(answer.why().0, Verdict::Assigned, "by the rank of its id");
     assert_eq!(before.elapsed(), Duration::from_secs(1), "as long as a request may wait");
     let mut bypass = with_cookie("JSESSIONID=1");
-    bypass.extensions_mut().insert(Wish::bypass());
+    bypass.extensions_mut().insert(Preference::bypass());
     let asked = slow.asked.load(SeqCst);
     let before = tokio::time::Instant::now();
     send(&service, bypass).await;

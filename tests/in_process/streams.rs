@@ -13,8 +13,8 @@ use http::{Request, Response, header};
 use http_body::{Body as _, Frame};
 use tower::{Service, ServiceExt};
 use tower_sticky::{
-    Backends, Hold, HoldEnd, Mode, NoInner, Outcome, Reason, Rebalance, StickyBody, StickyLayer,
-    StickyService, Verdict, affinity::Cookie, strategy::RoundRobin,
+    Backends, Mode, NoInner, Outcome, Reason, Rebalance, StickyBody, StickyLayer, StickyService,
+    UpgradeEnd, UpgradeGuard, Verdict, affinity::Cookie, strategy::RoundRobin,
 };
 
 use crate::support::{Clock, keys};
@@ -196,11 +196,11 @@ async fn a_stream_of_a_session_that_has_moved_counts_for_its_own_backend_only() 
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_upgraded_connection_counts_too() {
-    let (sender, mut ends) = tokio::sync::mpsc::unbounded_channel::<HoldEnd>();
+    let (sender, mut ends) = tokio::sync::mpsc::unbounded_channel::<UpgradeEnd>();
     let upgrade = tower::service_fn(move |request: Request<()>| {
         let mut response = Response::new(String::new());
         if request.uri().path() == "/socket" {
-            let (hold, end) = Hold::pair();
+            let (hold, end) = UpgradeGuard::pair();
             *response.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
             response.extensions_mut().insert(hold);
             sender.send(end).unwrap();

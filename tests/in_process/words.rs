@@ -5,7 +5,7 @@ use std::{convert::Infallible, sync::atomic::Ordering::SeqCst};
 use http::{Request, Response};
 use tower::service_fn;
 use tower_sticky::{
-    Backends, Busy, Failover, Mode, Reason, SessionAction, StickyLayer, Verdict, Wish,
+    Backends, Busy, Failover, Mode, Preference, Reason, SessionAction, StickyLayer, Verdict,
     affinity::Cookie, strategy::RoundRobin,
 };
 
@@ -116,7 +116,7 @@ async fn some_requests_neither_read_nor_write_a_pin() {
         let mut request = with_cookie(&cookie);
         *request.uri_mut() = path.parse().unwrap();
         if wish {
-            request.extensions_mut().insert(Wish::bypass());
+            request.extensions_mut().insert(Preference::bypass());
         }
         request
     };
@@ -146,7 +146,7 @@ async fn an_operator_tests_one_backend() {
     client.send(&service, get()).await;
     backends.set_mode("b", Mode::Draining).unwrap();
     let mut request = get();
-    request.extensions_mut().insert(Wish::backend("b").unwrap());
+    request.extensions_mut().insert(Preference::backend("b").unwrap());
     let answer = client.send(&service, request).await;
     assert_eq!(answer.why(), (Verdict::Pinned, Some("b"), Some(Reason::Requested)));
     assert_eq!(answer.token(), None, "the pin stays as it is");
@@ -154,7 +154,7 @@ async fn an_operator_tests_one_backend() {
     b.told.refuses.store(true, SeqCst);
     for id in ["b", "nowhere"] {
         let mut request = get();
-        request.extensions_mut().insert(Wish::backend(id).unwrap());
+        request.extensions_mut().insert(Preference::backend(id).unwrap());
         assert_eq!(send(&service, request).await.status, 503, "that one and no other");
     }
     assert_eq!(backends.snapshot().stats.violations(), 0);
@@ -178,7 +178,7 @@ async fn strict_sessions_are_served_at_home_or_not_at_all() {
         assert_eq!(answer.headers["cache-control"], "no-store");
     }
     let mut lenient = with_cookie("sid=nonsense");
-    lenient.extensions_mut().insert(Wish::strict(false));
+    lenient.extensions_mut().insert(Preference::strict(false));
     assert_eq!(send(&service, lenient).await.status, 200);
 
     let mut status = async |reason: Reason| {
@@ -209,7 +209,7 @@ async fn a_plain_session_can_be_strict_for_one_request() {
     let (backends, _nodes) = nodes(["a"]);
     let service = plain(&backends).into_service();
     let mut request = with_cookie("sid=gone");
-    request.extensions_mut().insert(Wish::strict(true));
+    request.extensions_mut().insert(Preference::strict(true));
     assert_eq!(send(&service, request).await.status, 410);
 }
 

@@ -1,7 +1,7 @@
 //! Whoever waits for a slot is served, whatever the others do.
 
 use crate::{
-    permits::Slot,
+    permits::Permit,
     support::{backend, check, join, spawn},
 };
 
@@ -26,7 +26,7 @@ fn no_more_slots_are_out_than_there_are_and_all_are_served() {
 fn two_of_one_session_are_served_as_two_sessions_are() {
     check(|| {
         let backend = backend(2);
-        let held = [Slot::take(&backend), Slot::take(&backend)];
+        let held = [Permit::take(&backend), Permit::take(&backend)];
         let threads = [7, 7].map(|key| {
             spawn(&backend, move |backend| {
                 let slot = backend.wait(key);
@@ -43,7 +43,7 @@ fn two_of_one_session_are_served_as_two_sessions_are() {
 fn one_that_gives_up_passes_its_slot_on() {
     check(|| {
         let backend = backend(1);
-        let held = Slot::take(&backend);
+        let held = Permit::take(&backend);
         let gives_up = spawn(&backend, |backend| backend.ask_and_give_up(1));
         let stays = spawn(&backend, |backend| {
             let slot = backend.wait(2);
@@ -59,7 +59,7 @@ fn one_that_gives_up_passes_its_slot_on() {
 fn one_that_gives_up_takes_no_turn_of_its_session_with_it() {
     check(|| {
         let backend = backend(1);
-        let held = Slot::take(&backend);
+        let held = Permit::take(&backend);
         let threads = [
             spawn(&backend, |backend| backend.ask_and_give_up(7)),
             spawn(&backend, |backend| drop(backend.wait(7))),

@@ -8,19 +8,19 @@ use std::{
 use loom::{future::block_on, sync::Arc, thread};
 
 use crate::{
-    streams::{StreamId, Streams},
+    streams::{OpenStreams, StreamId},
     support::check,
 };
 
 /// A stream that has begun.
-fn begun(streams: &Streams) -> Option<StreamId> {
+fn begun(streams: &OpenStreams) -> Option<StreamId> {
     let mut stream = None;
     assert!(streams.wait(&mut stream, 0, || 0, Waker::noop()), "nothing is cut off yet");
     stream
 }
 
 /// Reads until the stream is cut off. A reader that is never woken shows as a deadlock.
-fn read(streams: &Streams, mut stream: Option<StreamId>) {
+fn read(streams: &OpenStreams, mut stream: Option<StreamId>) {
     block_on(poll_fn(|cx| {
         let cut = stream.as_ref().is_some_and(|stream| streams.is_cut(stream));
         if cut || !streams.wait(&mut stream, 0, || 0, cx.waker()) {
@@ -35,7 +35,7 @@ fn read(streams: &Streams, mut stream: Option<StreamId>) {
 #[test]
 fn no_reader_is_left_waiting() {
     check(|| {
-        let streams = Arc::new(Streams::new());
+        let streams = Arc::new(OpenStreams::new());
         let readers = [(); 2].map(|()| {
             let stream = begun(&streams);
             let streams = streams.clone();
@@ -52,7 +52,7 @@ fn no_reader_is_left_waiting() {
 #[test]
 fn streams_that_end_meanwhile_leave_the_others_to_be_cut_off() {
     check(|| {
-        let streams = Arc::new(Streams::new());
+        let streams = Arc::new(OpenStreams::new());
         let (ends, stays) = (begun(&streams), begun(&streams));
         let ending = thread::spawn({
             let streams = streams.clone();

@@ -11,18 +11,18 @@ use std::{
 
 use loom::{future::block_on, model::Builder, thread};
 
-use crate::permits::{HasSlots, Place, Slot, Slots};
+use crate::permits::{ConcurrencyLimit, HasLimit, Permit, Waiter};
 
 const PLACES: usize = 8;
 
 pub(crate) struct Backend {
-    pub(crate) slots: Slots,
+    pub(crate) slots: ConcurrencyLimit,
     /// How many are at work. Not loom's: it only watches, and adds no orders to try.
     at_work: AtomicUsize,
 }
 
-impl HasSlots for Backend {
-    fn slots(&self) -> &Slots {
+impl HasLimit for Backend {
+    fn slots(&self) -> &ConcurrencyLimit {
         &self.slots
     }
 }
@@ -36,16 +36,16 @@ pub(crate) fn check(model: impl Fn() + Send + Sync + 'static) {
 }
 
 pub(crate) fn backend(limit: usize) -> Arc<Backend> {
-    let backend = Backend { slots: Slots::new(), at_work: AtomicUsize::new(0) };
+    let backend = Backend { slots: ConcurrencyLimit::new(), at_work: AtomicUsize::new(0) };
     backend.slots.set_limit(limit);
     Arc::new(backend)
 }
 
 impl Backend {
     /// Waits for a slot for as long as it takes. One that is never woken shows as a deadlock.
-    pub(crate) fn wait(self: &Arc<Self>, key: u64) -> Slot<Self> {
-        Slot::take(self).unwrap_or_else(|| {
-            let mut place = Place::take(self, key, PLACES).expect("there are places enough");
+    pub(crate) fn wait(self: &Arc<Self>, key: u64) -> Permit<Self> {
+        Permit::take(self).unwrap_or_else(|| {
+            let mut place = Waiter::take(self, key, PLACES).expect("there are places enough");
             block_on(poll_fn(|cx| place.poll_slot(cx)))
         })
     }
@@ -53,7 +53,7 @@ impl Backend {
     /// Asks once, and gives up whatever the answer is: whether it had to wait, or was given a slot
     /// since, which it never takes.
     pub(crate) fn ask_and_give_up(self: &Arc<Self>, key: u64) {
-        let mut place = Place::take(self, key, PLACES).expect("there are places enough");
+        let mut place = Waiter::take(self, key, PLACES).expect("there are places enough");
         let answer = place.poll_slot(&mut Context::from_waker(Waker::noop()));
         // Others may go on before it gives up.
         thread::yield_now();
@@ -61,7 +61,7 @@ impl Backend {
     }
 
     /// Works while no more than `max` do.
-    pub(crate) fn work(&self, slot: Slot<Self>, max: usize) {
+    pub(crate) fn work(&self, slot: Permit<Self>, max: usize) {
         let others = self.at_work.fetch_add(1, SeqCst);
         assert!(others < max, "more than {max} slots are out");
         thread::yield_now();
@@ -73,7 +73,7 @@ impl Backend {
     pub(crate) fn assert_at_rest(self: &Arc<Self>) {
         assert_eq!(self.slots.waiting(), 0, "no place is taken");
         self.slots.set_limit(2);
-        let free = [(); 3].map(|()| Slot::take(self));
+        let free = [(); 3].map(|()| Permit::take(self));
         assert!(free[0].is_some() && free[1].is_some(), "no slot is lost");
         assert!(free[2].is_none(), "no slot is free twice");
     }

@@ -2,12 +2,12 @@
 
 use loom::{sync::Arc, thread};
 
-use crate::{support::check, versioned::Published};
+use crate::{support::check, versioned::Versioned};
 
 #[test]
 fn who_knows_the_newest_version_has_the_newest_picture() {
     check(|| {
-        let published = Arc::new(Published::new(0_u64));
+        let published = Arc::new(Versioned::new(0_u64));
         let changing = thread::spawn({
             let published = published.clone();
             move || {
@@ -33,7 +33,7 @@ fn who_knows_the_newest_version_has_the_newest_picture() {
 #[test]
 fn nobody_goes_back_to_an_older_picture() {
     check(|| {
-        let published = Arc::new(Published::new(0_u64));
+        let published = Arc::new(Versioned::new(0_u64));
         let looking = [(); 2].map(|()| {
             let published = published.clone();
             thread::spawn(move || {

@@ -2,7 +2,7 @@
 
 use loom::{sync::Arc, thread};
 
-use crate::{requests::Traffic, support::check};
+use crate::{requests::RequestCounter, support::check};
 
 // Loom overlooks orders of a thread's write whose thread has read the same before: so who leaves does
 // not look, and who looks is another.
@@ -10,7 +10,7 @@ use crate::{requests::Traffic, support::check};
 #[test]
 fn who_is_in_flight_counts_whoever_else_leaves() {
     check(|| {
-        let traffic = Arc::new(Traffic::new());
+        let traffic = Arc::new(RequestCounter::new());
         let other = thread::spawn({
             let traffic = traffic.clone();
             move || {
@@ -30,7 +30,7 @@ fn who_is_in_flight_counts_whoever_else_leaves() {
 #[test]
 fn whoever_looks_sees_no_less_than_none_and_no_more_than_came() {
     check(|| {
-        let traffic = Arc::new(Traffic::new());
+        let traffic = Arc::new(RequestCounter::new());
         let threads = [(); 2].map(|()| {
             let traffic = traffic.clone();
             thread::spawn(move || {

@@ -8,19 +8,19 @@ use tokio::{
     net::TcpStream,
     sync::mpsc,
 };
-use tower_sticky::{Hold, proxy::Upstream};
+use tower_sticky::{UpgradeGuard, proxy::Upstream};
 
 use crate::support::*;
 
 /// A proxy of `upstream`; it sends the hold of each answer that has one.
-async fn proxy(upstream: Upstream) -> (Backend, mpsc::UnboundedReceiver<Hold>) {
+async fn proxy(upstream: Upstream) -> (Backend, mpsc::UnboundedReceiver<UpgradeGuard>) {
     let (holds, received) = mpsc::unbounded_channel();
     let proxy = server(false, move |request: Request<hyper::body::Incoming>| {
         let (upstream, holds) = (upstream.clone(), holds.clone());
         async move {
             match send(&upstream, request).await {
                 Ok(response) => {
-                    if let Some(hold) = response.extensions().get::<Hold>() {
+                    if let Some(hold) = response.extensions().get::<UpgradeGuard>() {
                         let _ = holds.send(hold.clone());
                     }
                     response.map(http_body_util::Either::Left)

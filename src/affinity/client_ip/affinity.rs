@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::address::{ClientAddress, Forwarding};
 use crate::{
     affinity::{
-        BoundAffinity, Head, Look, Origin, Reading, Table,
+        BoundAffinity, Head, Origin, ReadContext, Reading, Table,
         hashing::{HashOptions, Hashing},
         token_codec::refuse,
         traits::sealed::Bind,
@@ -212,7 +212,7 @@ pub(super) struct Bound {
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, _: &mut Look<'_>) -> Reading {
+    fn read(&self, request: &Head<'_>, _: &mut ReadContext<'_>) -> Reading {
         let key = (self.peer)(request).map(|peer| {
             let trusted = request.extensions.get::<Peer>().is_some_and(Peer::is_trusted);
             let client = self.address.find(peer, trusted, request.headers);

@@ -10,10 +10,10 @@ use http::{
 use super::{parse, set_cookie};
 use crate::{
     affinity::{
-        BoundAffinity, Change, Commit, Conflict, Head, Look, Notes, Reading, SameSite, Secure,
-        cache_control,
-        request_state::{Author, Note},
-        token_codec::{Life, Tokens, refuse},
+        BoundAffinity, Change, Commit, Conflict, Head, ReadContext, Reading, RequestState,
+        SameSite, Secure, cache_control,
+        request_state::{AffinityKey, StateEntry},
+        token_codec::{TokenCodec, TokenLifetime, refuse},
         traits::sealed::Bind,
     },
     error::ConfigError,
@@ -50,7 +50,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Cookie {
     attributes: set_cookie::Attributes,
-    life: Life,
+    life: TokenLifetime,
     permanent: bool,
     forward: bool,
     conflict: Conflict,
@@ -75,7 +75,7 @@ impl Cookie {
     fn new(name: String, keys: Option<KeyRing>) -> Self {
         Self {
             attributes: set_cookie::Attributes::new(name),
-            life: Life::new(keys),
+            life: TokenLifetime::new(keys),
             permanent: false,
             forward: false,
             conflict: Conflict::default(),
@@ -212,7 +212,7 @@ impl Bind for Cookie {
         self.check()?;
         let name = &self.attributes.name;
         Ok(Arc::new(Bound {
-            tokens: Tokens::new(self.life.clone(), "cookie", pool, name),
+            tokens: TokenCodec::new(self.life.clone(), "cookie", pool, name),
             name: parse::Name::new(name),
             template: self.attributes.template(),
             options: self.clone(),
@@ -229,17 +229,17 @@ pub(super) fn is_within(path: &str, cookie: &str) -> bool {
 #[derive(Debug)]
 pub(super) struct Bound {
     options: Cookie,
-    tokens: Tokens,
+    tokens: TokenCodec,
     name: parse::Name,
     template: cookie::Cookie<'static>,
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, pool: &mut Look<'_>) -> Reading {
+    fn read(&self, request: &Head<'_>, pool: &mut ReadContext<'_>) -> Reading {
         let mut reading = Reading::default();
         let path = &self.options.attributes.path;
         if path != "/" && !is_within(request.client_path(), path) {
-            pool.notes.push(Author::new(self), Note::Outside);
+            pool.notes.push(AffinityKey::new(self), StateEntry::Outside);
             return reading;
         }
         let mut cookies = parse::Cookies::new(request.headers);
@@ -254,7 +254,7 @@ impl BoundAffinity for Bound {
         reading
     }
 
-    fn strip(&self, reading: &Reading, _: &mut Look<'_>, headers: &mut HeaderMap) {
+    fn strip(&self, reading: &Reading, _: &mut ReadContext<'_>, headers: &mut HeaderMap) {
         if self.options.forward {
             return;
         }
@@ -265,7 +265,12 @@ impl BoundAffinity for Bound {
         parse::remove(headers, &self.name);
     }
 
-    fn respond(&self, commit: &Commit<'_>, notes: &mut Notes, headers: &mut HeaderMap) -> bool {
+    fn respond(
+        &self,
+        commit: &Commit<'_>,
+        notes: &mut RequestState,
+        headers: &mut HeaderMap,
+    ) -> bool {
         if !notes.is_empty() && self.is_outside(notes) {
             return false;
         }
@@ -292,7 +297,7 @@ impl BoundAffinity for Bound {
         true
     }
 
-    fn forget(&self, https: bool, _: &mut Notes, headers: &mut HeaderMap) {
+    fn forget(&self, https: bool, _: &mut RequestState, headers: &mut HeaderMap) {
         set_cookie::drop_named(headers, &self.options.attributes.name);
         if let Some(field) = self.field(String::new(), Some(Duration::ZERO), https) {
             headers.append(SET_COOKIE, field);
@@ -320,16 +325,16 @@ impl BoundAffinity for Bound {
         HeaderValue::try_from(self.tokens.hop(to)?).ok()
     }
 
-    fn is_hop(&self, value: &HeaderValue, pool: &Look<'_>) -> bool {
+    fn is_hop(&self, value: &HeaderValue, pool: &ReadContext<'_>) -> bool {
         self.tokens.is_hop(value.as_bytes(), pool)
     }
 }
 
 impl Bound {
     /// Whether the request is one that the client does not send this cookie with.
-    fn is_outside(&self, notes: &Notes) -> bool {
-        let outside = |note: &Note| matches!(note, Note::Outside).then_some(());
-        notes.find(Author::new(self), outside).is_some()
+    fn is_outside(&self, notes: &RequestState) -> bool {
+        let outside = |note: &StateEntry| matches!(note, StateEntry::Outside).then_some(());
+        notes.find(AffinityKey::new(self), outside).is_some()
     }
 
     fn field(&self, value: String, max_age: Option<Duration>, https: bool) -> Option<HeaderValue> {

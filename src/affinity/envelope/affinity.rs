@@ -7,17 +7,17 @@ use http::{HeaderMap, HeaderValue};
 use super::carrier::{Carrier, Edit};
 use crate::{
     affinity::{
-        BoundAffinity, Change, Commit, Head, Look, Notes, Reading,
+        BoundAffinity, Change, Commit, Head, ReadContext, Reading, RequestState,
         cookie::{parse, set_cookie},
         header::header_name,
-        request_state::{Author, Note, Opened},
-        token_codec::{self, Life, Tokens, refuse},
+        request_state::{AffinityKey, Opened, StateEntry},
+        token_codec::{self, TokenCodec, TokenLifetime, refuse},
         traits::sealed::Bind,
     },
     error::ConfigError,
     id::BackendId,
     outcome::Reason,
-    token::{self, KeyRing, Letter},
+    token::{self, EnvelopePayload, KeyRing},
     util::clock::unix_millis,
 };
 
@@ -50,7 +50,7 @@ use crate::{
 ///   Protocol do, misses a later envelope. Do not set an idle timeout for them; a session that has
 ///   moved then moves again with each request, always to the same backend.
 /// - On a response that is not to begin a session
-///   ([`SessionAction::NoPin`](crate::SessionAction::NoPin), [`Wish`](crate::Wish), a bypass) a new id
+///   ([`SessionAction::NoPin`](crate::SessionAction::NoPin), [`Preference`](crate::Wish), a bypass) a new id
 ///   passes as it is.
 ///
 /// # Example
@@ -68,7 +68,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Envelope {
     place: Place,
-    life: Life,
+    life: TokenLifetime,
 }
 
 #[derive(Debug, Clone)]
@@ -80,12 +80,12 @@ pub(super) enum Place {
 impl Envelope {
     /// The id is in a cookie that the application sets.
     pub fn cookie(name: impl Into<String>, keys: KeyRing) -> Self {
-        Self { place: Place::Cookie(name.into()), life: Life::new(Some(keys)) }
+        Self { place: Place::Cookie(name.into()), life: TokenLifetime::new(Some(keys)) }
     }
 
     /// The id is in a header: the application's response says it, and the client sends it back.
     pub fn header(name: impl Into<String>, keys: KeyRing) -> Self {
-        Self { place: Place::Header(name.into()), life: Life::new(Some(keys)) }
+        Self { place: Place::Header(name.into()), life: TokenLifetime::new(Some(keys)) }
     }
 
     /// Ends a session that has sent no request for this long, in whole seconds, checked on our side:
@@ -153,7 +153,7 @@ impl Bind for Envelope {
             Carrier::Cookie(..) => name,
             Carrier::Header(name) => name.as_str(),
         };
-        let tokens = Tokens::new(self.life.clone(), purpose, pool, name);
+        let tokens = TokenCodec::new(self.life.clone(), purpose, pool, name);
         Ok(Arc::new(Bound { carrier, keys, tokens }))
     }
 }
@@ -161,17 +161,17 @@ impl Bind for Envelope {
 pub(super) struct Bound {
     carrier: Carrier,
     keys: KeyRing,
-    tokens: Tokens,
+    tokens: TokenCodec,
 }
 
 impl Bound {
-    fn author(&self) -> Author {
-        Author::new(self)
+    fn author(&self) -> AffinityKey {
+        AffinityKey::new(self)
     }
 
     /// Opens the envelopes of a request. The first usable one counts; of two of one session that of the
     /// later epoch.
-    fn survey(&self, headers: &HeaderMap, pool: &Look<'_>) -> (Reading, Option<Opened>) {
+    fn survey(&self, headers: &HeaderMap, pool: &ReadContext<'_>) -> (Reading, Option<Opened>) {
         let now = unix_millis(pool.clock) / 1000;
         let mut reading = Reading::default();
         let (mut best, mut homeless) = (None, None);
@@ -210,19 +210,19 @@ impl Bound {
         (reading, best.or(homeless))
     }
 
-    fn is_noted(&self, notes: &Notes) -> bool {
-        let opened = |note: &Note| matches!(note, Note::Opened(_)).then_some(());
+    fn is_noted(&self, notes: &RequestState) -> bool {
+        let opened = |note: &StateEntry| matches!(note, StateEntry::Opened(_)).then_some(());
         notes.find(self.author(), opened).is_some()
     }
 
-    fn opened<'a>(&self, notes: &'a Notes) -> Option<&'a Opened> {
+    fn opened<'a>(&self, notes: &'a RequestState) -> Option<&'a Opened> {
         notes.find(self.author(), |note| match note {
-            Note::Opened(opened) => opened.as_ref(),
+            StateEntry::Opened(opened) => opened.as_ref(),
             _ => None,
         })
     }
 
-    fn seal(&self, letter: &Letter) -> Option<Vec<u8>> {
+    fn seal(&self, letter: &EnvelopePayload) -> Option<Vec<u8>> {
         let sealed = token::seal_envelope(&self.keys, self.tokens.context(), letter);
         if sealed.is_none() {
             tracing::error!(
@@ -235,9 +235,14 @@ impl Bound {
     }
 
     /// Wraps what the application has set. Tells what it said.
-    fn wrap(&self, commit: &Commit<'_>, opened: Option<&Opened>, headers: &mut HeaderMap) -> Word {
+    fn wrap(
+        &self,
+        commit: &Commit<'_>,
+        opened: Option<&Opened>,
+        headers: &mut HeaderMap,
+    ) -> WrapResult {
         let now = unix_millis(commit.clock) / 1000;
-        let mut word = Word::default();
+        let mut word = WrapResult::default();
         self.carrier.edit_response(headers, now, |said| {
             word.spoke = true;
             let known = opened.filter(|opened| *opened.letter.id == *said.id);
@@ -247,7 +252,7 @@ impl Bound {
                 (None, true) => return None,
             };
             let (id, attributes) = (said.id.into(), said.attributes.into());
-            let letter = Letter { pin, expires: said.expires, id, attributes };
+            let letter = EnvelopePayload { pin, expires: said.expires, id, attributes };
             let sealed = self.seal(&letter)?;
             word.wrapped = true;
             Some(sealed)
@@ -258,7 +263,7 @@ impl Bound {
 
 /// What the application said of its id with a response.
 #[derive(Debug, Default)]
-pub(super) struct Word {
+pub(super) struct WrapResult {
     /// It set it.
     spoke: bool,
     /// It set it, and that was wrapped.
@@ -274,21 +279,21 @@ pub(super) fn continued(opened: &Opened, commit: &Commit<'_>) -> token::Pin {
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, pool: &mut Look<'_>) -> Reading {
+    fn read(&self, request: &Head<'_>, pool: &mut ReadContext<'_>) -> Reading {
         let (reading, opened) = self.survey(request.headers, pool);
         if reading.found && !self.is_noted(pool.notes) {
-            pool.notes.push(self.author(), Note::Opened(opened));
+            pool.notes.push(self.author(), StateEntry::Opened(opened));
         }
         reading
     }
 
-    fn strip(&self, _: &Reading, pool: &mut Look<'_>, headers: &mut HeaderMap) {
+    fn strip(&self, _: &Reading, pool: &mut ReadContext<'_>, headers: &mut HeaderMap) {
         if !self.is_noted(pool.notes) {
             let (reading, opened) = self.survey(headers, pool);
             if !reading.found {
                 return;
             }
-            pool.notes.push(self.author(), Note::Opened(opened));
+            pool.notes.push(self.author(), StateEntry::Opened(opened));
         }
         let opened = self.opened(pool.notes);
         let mut nth = 0;
@@ -302,7 +307,12 @@ impl BoundAffinity for Bound {
         });
     }
 
-    fn respond(&self, commit: &Commit<'_>, notes: &mut Notes, headers: &mut HeaderMap) -> bool {
+    fn respond(
+        &self,
+        commit: &Commit<'_>,
+        notes: &mut RequestState,
+        headers: &mut HeaderMap,
+    ) -> bool {
         let opened = self.opened(notes);
         let mut wrote = false;
         if self.carrier.is_in(headers) {
@@ -318,7 +328,8 @@ impl BoundAffinity for Bound {
         if let Some(opened) = opened
             && commit.change != Change::Keep
         {
-            let letter = Letter { pin: continued(opened, commit), ..opened.letter.clone() };
+            let letter =
+                EnvelopePayload { pin: continued(opened, commit), ..opened.letter.clone() };
             let now = unix_millis(commit.clock) / 1000;
             wrote = self
                 .seal(&letter)
@@ -330,7 +341,7 @@ impl BoundAffinity for Bound {
         wrote
     }
 
-    fn forget(&self, _: bool, notes: &mut Notes, headers: &mut HeaderMap) {
+    fn forget(&self, _: bool, notes: &mut RequestState, headers: &mut HeaderMap) {
         let attributes = self.opened(notes).map(|opened| &*opened.letter.attributes);
         self.carrier.forget(attributes, headers);
         self.carrier.make_private(headers);
@@ -359,7 +370,7 @@ impl BoundAffinity for Bound {
         HeaderValue::try_from(self.tokens.hop(to)?).ok()
     }
 
-    fn is_hop(&self, value: &HeaderValue, pool: &Look<'_>) -> bool {
+    fn is_hop(&self, value: &HeaderValue, pool: &ReadContext<'_>) -> bool {
         self.tokens.is_hop(value.as_bytes(), pool)
     }
 }

@@ -12,7 +12,7 @@ use crate::{
         cookie::{parse, set_cookie},
         response_cookie,
     },
-    token::Letter,
+    token::EnvelopePayload,
 };
 
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) enum Carrier {
 }
 
 /// What the application says with one field of a response.
-pub(super) struct Said<'a> {
+pub(super) struct ResponseValue<'a> {
     pub(super) id: &'a [u8],
     /// In Unix seconds; 0 for a cookie that ends with the browser's session.
     pub(super) expires: u32,
@@ -79,7 +79,7 @@ impl Carrier {
     pub(super) fn removes(&self, headers: &HeaderMap, now: u64) -> bool {
         match self {
             Self::Cookie(_, name) => headers.get_all(SET_COOKIE).iter().any(|field| {
-                let said = response_cookie::Said::of(field.as_bytes(), name);
+                let said = response_cookie::ResponseCookie::of(field.as_bytes(), name);
                 said.is_some_and(|said| said.id(now).is_none())
             }),
             Self::Header(name) => headers.get_all(name).iter().any(HeaderValue::is_empty),
@@ -91,7 +91,7 @@ impl Carrier {
         &self,
         headers: &mut HeaderMap,
         now: u64,
-        mut wrap: impl FnMut(&Said<'_>) -> Option<Vec<u8>>,
+        mut wrap: impl FnMut(&ResponseValue<'_>) -> Option<Vec<u8>>,
     ) {
         let field_name = match self {
             Self::Cookie(..) => &SET_COOKIE,
@@ -105,7 +105,7 @@ impl Carrier {
                 Self::Cookie(_, name) => wrap_cookie(field.as_bytes(), name, now, &mut wrap),
                 Self::Header(_) if field.is_empty() => None,
                 Self::Header(_) => {
-                    wrap(&Said { id: field.as_bytes(), expires: 0, attributes: b"" })
+                    wrap(&ResponseValue { id: field.as_bytes(), expires: 0, attributes: b"" })
                 }
             };
             if let Some(wrapped) = wrapped.and_then(|bytes| HeaderValue::from_bytes(&bytes).ok()) {
@@ -118,7 +118,7 @@ impl Carrier {
     pub(super) fn write(
         &self,
         sealed: &[u8],
-        letter: &Letter,
+        letter: &EnvelopePayload,
         now: u64,
         headers: &mut HeaderMap,
     ) -> bool {
@@ -179,12 +179,12 @@ fn wrap_cookie(
     field: &[u8],
     name: &str,
     now: u64,
-    wrap: &mut impl FnMut(&Said<'_>) -> Option<Vec<u8>>,
+    wrap: &mut impl FnMut(&ResponseValue<'_>) -> Option<Vec<u8>>,
 ) -> Option<Vec<u8>> {
-    let said = response_cookie::Said::of(field, name)?;
+    let said = response_cookie::ResponseCookie::of(field, name)?;
     let id = said.id(now)?;
     let expires = said.expires(now).unwrap_or(0);
-    let wrapped = wrap(&Said {
+    let wrapped = wrap(&ResponseValue {
         id,
         expires: u32::try_from(expires).unwrap_or(u32::MAX),
         attributes: &said.lasting_attributes(),

@@ -8,11 +8,11 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use super::carrier::Carrier;
 use crate::{
     affinity::{
-        BoundAffinity, Change, Commit, Head, Look, Notes, Reading,
+        BoundAffinity, Change, Commit, Head, ReadContext, Reading, RequestState,
         cookie::parse,
-        pending_lookup::Later,
-        request_state::{Author, Known, Note},
-        response_cookie::Said,
+        pending_lookup::PendingLookup,
+        request_state::{AffinityKey, Known, StateEntry},
+        response_cookie::ResponseCookie,
     },
     outcome::Reason,
     store::{Answer, Lookup, PinStore, SessionKey, StoredPin},
@@ -33,7 +33,7 @@ pub(super) struct Bound {
 
 /// What a response says of ids.
 #[derive(Default)]
-struct Word {
+struct ResponseIds {
     /// It sets ids that the request did not have.
     new: bool,
     /// It sets the id that the request had.
@@ -43,8 +43,8 @@ struct Word {
 }
 
 impl Bound {
-    fn author(&self) -> Author {
-        Author::new(self)
+    fn author(&self) -> AffinityKey {
+        AffinityKey::new(self)
     }
 
     fn key(&self, id: &[u8]) -> SessionKey {
@@ -73,10 +73,10 @@ impl Bound {
     }
 
     /// What the table knows; `None` when that takes its time.
-    fn look_up(&self, key: SessionKey, pool: &mut Look<'_>) -> Option<Answer> {
+    fn look_up(&self, key: SessionKey, pool: &mut ReadContext<'_>) -> Option<Answer> {
         let noted = pool.notes.find_mut(self.author(), |note| match note {
             // The request may be read several times, if it has several ids.
-            Note::Answered(of, answer) if *of == key => Some(match answer {
+            StateEntry::Answered(of, answer) if *of == key => Some(match answer {
                 Answer::Pin(pin, open) => Answer::Pin(*pin, open.take()),
                 Answer::Idle => Answer::Idle,
                 Answer::Nothing => Answer::Nothing,
@@ -90,32 +90,38 @@ impl Bound {
         match self.store.get(key, self.idle) {
             Lookup::Now(answer) => Some(answer),
             Lookup::Later(lookup) => {
-                pool.later = Some(Later::new(self.author(), key, lookup));
+                pool.later = Some(PendingLookup::new(self.author(), key, lookup));
                 None
             }
         }
     }
 
-    fn known<'a>(&self, notes: &'a Notes) -> Option<&'a Known> {
+    fn known<'a>(&self, notes: &'a RequestState) -> Option<&'a Known> {
         notes.find(self.author(), |note| match note {
-            Note::Known(known) => Some(known),
+            StateEntry::Known(known) => Some(known),
             _ => None,
         })
     }
 
-    fn note(&self, notes: &mut Notes, known: Known) {
-        notes.push(self.author(), Note::Known(known));
+    fn note(&self, notes: &mut RequestState, known: Known) {
+        notes.push(self.author(), StateEntry::Known(known));
     }
 
     /// Remembers where the application has begun a session, and keeps it alive until the answer has
     /// ended.
-    fn put(&self, key: SessionKey, pin: StoredPin, notes: &mut Notes) {
+    fn put(&self, key: SessionKey, pin: StoredPin, notes: &mut RequestState) {
         let _open = self.store.put(key, pin, self.idle);
         self.note(notes, Known { key, pin: Some(pin), over: false, _open });
     }
 
     /// The same where it was for us to say.
-    fn claim(&self, key: SessionKey, pin: StoredPin, known: Option<StoredPin>, notes: &mut Notes) {
+    fn claim(
+        &self,
+        key: SessionKey,
+        pin: StoredPin,
+        known: Option<StoredPin>,
+        notes: &mut RequestState,
+    ) {
         let _open = self.store.claim(key, pin, known, self.idle);
         self.note(notes, Known { key, pin: Some(pin), over: false, _open });
     }
@@ -125,10 +131,10 @@ impl Bound {
         &self,
         key: Option<SessionKey>,
         commit: &Commit<'_>,
-        notes: &mut Notes,
+        notes: &mut RequestState,
         headers: &HeaderMap,
-    ) -> Word {
-        let mut word = Word::default();
+    ) -> ResponseIds {
+        let mut word = ResponseIds::default();
         let now = unix_millis(commit.clock) / 1000;
         let mut hear = |id: Option<&[u8]>| match id.map(|id| self.key(id)) {
             None => word.removed = true,
@@ -146,7 +152,7 @@ impl Bound {
         match &self.carrier {
             Carrier::Cookie((_, name)) => {
                 for field in headers.get_all(SET_COOKIE) {
-                    if let Some(said) = Said::of(field.as_bytes(), name) {
+                    if let Some(said) = ResponseCookie::of(field.as_bytes(), name) {
                         hear(said.id(now).map(parse::unquote));
                     }
                 }
@@ -162,7 +168,7 @@ impl Bound {
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, pool: &mut Look<'_>) -> Reading {
+    fn read(&self, request: &Head<'_>, pool: &mut ReadContext<'_>) -> Reading {
         // Without a usable pin: the session whose backend has left the pool, else the first id.
         let (mut homeless, mut first) = (None, None);
         let mut reading = Reading::default();
@@ -218,7 +224,7 @@ impl BoundAffinity for Bound {
 
     /// Nothing of ours is in the request; but behind another pin of a chain the id is noted, so that
     /// what the answer says of it is understood.
-    fn strip(&self, _: &Reading, pool: &mut Look<'_>, headers: &mut HeaderMap) {
+    fn strip(&self, _: &Reading, pool: &mut ReadContext<'_>, headers: &mut HeaderMap) {
         if self.known(pool.notes).is_some() {
             return;
         }
@@ -227,7 +233,12 @@ impl BoundAffinity for Bound {
         }
     }
 
-    fn respond(&self, commit: &Commit<'_>, notes: &mut Notes, headers: &mut HeaderMap) -> bool {
+    fn respond(
+        &self,
+        commit: &Commit<'_>,
+        notes: &mut RequestState,
+        headers: &mut HeaderMap,
+    ) -> bool {
         let known = self.known(notes).map(|known| (known.key, known.pin, known.over));
         let word = self.listen(known.map(|(key, ..)| key), commit, notes, headers);
         let Some((key, known, over)) = known else {
@@ -258,7 +269,7 @@ impl BoundAffinity for Bound {
         Some(self.idle)
     }
 
-    fn forget(&self, _: bool, notes: &mut Notes, _: &mut HeaderMap) {
+    fn forget(&self, _: bool, notes: &mut RequestState, _: &mut HeaderMap) {
         if let Some(known) = self.known(notes) {
             self.store.remove(known.key);
         }

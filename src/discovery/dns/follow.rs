@@ -6,22 +6,22 @@ use tokio::time::sleep;
 
 use super::{
     resolve::{Answer, Asker, Found},
-    schedule::Rhythm,
+    schedule::RefreshSchedule,
 };
 use crate::{
-    discovery::{FeedEnd, Target},
+    discovery::{DiscoveryEnd, Target},
     error::BoxError,
     id::BackendId,
-    pool::{Change, Standing, What},
+    pool::{ChangeKind, MemberChange, Ownership},
 };
 
 pub(super) async fn follow<S, F>(
     asker: Asker,
-    mut rhythm: Rhythm,
+    mut rhythm: RefreshSchedule,
     empty_when_gone: bool,
     make: F,
     target: Target<S>,
-) -> FeedEnd
+) -> DiscoveryEnd
 where
     S: Clone,
     F: FnMut(&BackendId, SocketAddr) -> Result<S, BoxError>,
@@ -30,11 +30,11 @@ where
     loop {
         let asked = follower.target.wait(asker.look_up(&follower.known)).await;
         let Some(answer) = asked else {
-            return FeedEnd::PoolGone;
+            return DiscoveryEnd::PoolGone;
         };
         let pause = follower.take_in(answer, &mut rhythm, empty_when_gone);
         if follower.target.wait(sleep(pause)).await.is_none() {
-            return FeedEnd::PoolGone;
+            return DiscoveryEnd::PoolGone;
         }
     }
 }
@@ -52,7 +52,12 @@ where
     F: FnMut(&BackendId, SocketAddr) -> Result<S, BoxError>,
 {
     /// Makes of an answer what it says, and tells how long it is good for.
-    fn take_in(&mut self, answer: Answer, rhythm: &mut Rhythm, empty_when_gone: bool) -> Duration {
+    fn take_in(
+        &mut self,
+        answer: Answer,
+        rhythm: &mut RefreshSchedule,
+        empty_when_gone: bool,
+    ) -> Duration {
         for (id, why) in &answer.bad {
             self.target.skip(id, why);
         }
@@ -74,25 +79,25 @@ where
         }
     }
 
-    fn reconcile(&mut self, answer: &Answer) -> Vec<Change<S>> {
+    fn reconcile(&mut self, answer: &Answer) -> Vec<MemberChange<S>> {
         let mut changes = Vec::new();
         self.known.retain(|id, _| {
             let stays = answer.found.contains_key(id) || answer.unsure.contains(id);
             if !stays {
-                changes.push(Change { id: id.clone(), what: What::Remove });
+                changes.push(MemberChange { id: id.clone(), what: ChangeKind::Remove });
             }
             stays
         });
         for (id, &found) in &answer.found {
             match self.target.standing(id) {
-                Standing::Local => continue,
-                Standing::Foreign => {
+                Ownership::Local => continue,
+                Ownership::Foreign => {
                     let why = "the id is taken by a backend that this feed did not bring; remove \
                                that one, or give one of them another id";
                     self.target.skip(id.as_str(), why);
                     continue;
                 }
-                Standing::Mine | Standing::Free | Standing::Orphan => {}
+                Ownership::Mine | Ownership::Free | Ownership::Orphan => {}
             }
             changes.extend(self.set_up(id, found));
         }
@@ -100,15 +105,15 @@ where
     }
 
     /// What has to be done so that the backend is as it was found.
-    fn set_up(&mut self, id: &BackendId, found: Found) -> Option<Change<S>> {
-        let known = self.known.get(id).filter(|_| self.target.standing(id) == Standing::Mine);
+    fn set_up(&mut self, id: &BackendId, found: Found) -> Option<MemberChange<S>> {
+        let known = self.known.get(id).filter(|_| self.target.standing(id) == Ownership::Mine);
         let weight =
             found.weight.filter(|_| known.is_none_or(|known| known.weight != found.weight));
         let what = if known.is_some_and(|known| known.address == found.address) {
-            What::Weight(weight?)
+            ChangeKind::Weight(weight?)
         } else {
             match (self.make)(id, found.address) {
-                Ok(service) => What::Put { service, weight },
+                Ok(service) => ChangeKind::Put { service, weight },
                 Err(why) => {
                     self.target.skip(id.as_str(), why);
                     return None;
@@ -116,6 +121,6 @@ where
             }
         };
         self.known.insert(id.clone(), found);
-        Some(Change { id: id.clone(), what })
+        Some(MemberChange { id: id.clone(), what })
     }
 }

@@ -10,14 +10,14 @@ use hickory_resolver::{
 use super::{
     follow::follow,
     resolve::{self, Resolver},
-    schedule::Rhythm,
+    schedule::RefreshSchedule,
 };
 use crate::{
-    discovery::Feed,
+    discovery::Discovery,
     error::{BoxError, ConfigError},
     id::BackendId,
     pool::Backends,
-    util::{Chance, name_servers::builder},
+    util::{Rng, name_servers::builder},
 };
 
 /// What to ask the domain name system for, and how often.
@@ -57,13 +57,13 @@ use crate::{
 /// # #[cfg(feature = "proxy")]
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
-/// use tower_sticky::{Backends, discovery::{Dns, Leave}, proxy::Upstream};
+/// use tower_sticky::{Backends, discovery::{Dns, OnRemoved}, proxy::Upstream};
 ///
 /// let backends = Backends::new();
 /// let dns = Dns::srv("_http._tcp.shop.internal").refresh(Duration::from_secs(1), Duration::from_secs(30));
 /// let feed = backends.follow_dns(dns, |_id, address| Upstream::new(&format!("http://{address}")))?;
 /// let handle = feed.handle();
-/// tokio::spawn(feed.leave(Leave::Drain(Duration::from_secs(600))));
+/// tokio::spawn(feed.leave(OnRemoved::Drain(Duration::from_secs(600))));
 /// // The backends are there before the first request is.
 /// handle.wait_until(|stats| stats.updates > 0).await;
 /// # Ok(())
@@ -77,7 +77,7 @@ pub struct Dns {
     max: Duration,
     timeout: Duration,
     empty_when_gone: bool,
-    chance: Chance,
+    chance: Rng,
 }
 
 #[derive(Debug)]
@@ -112,7 +112,7 @@ impl Dns {
             max: Duration::from_secs(60),
             timeout: Duration::from_secs(5),
             empty_when_gone: false,
-            chance: Chance::new(),
+            chance: Rng::new(),
         }
     }
 
@@ -153,7 +153,7 @@ impl Dns {
 
     /// Makes the chance that spreads the look-ups repeatable.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.chance = Chance::seeded(seed);
+        self.chance = Rng::seeded(seed);
         self
     }
 
@@ -226,7 +226,7 @@ impl<S: Clone + Send + Sync + 'static> Backends<S> {
     ///
     /// When the name is not one, an option makes no sense, or the system's configuration of name
     /// servers cannot be read.
-    pub fn follow_dns<F, E>(&self, dns: Dns, mut make: F) -> Result<Feed, ConfigError>
+    pub fn follow_dns<F, E>(&self, dns: Dns, mut make: F) -> Result<Discovery, ConfigError>
     where
         F: FnMut(&BackendId, SocketAddr) -> Result<S, E> + Send + 'static,
         E: Into<BoxError>,
@@ -239,10 +239,10 @@ impl<S: Clone + Send + Sync + 'static> Backends<S> {
         };
         let resolver = dns.servers.resolver(dns.timeout)?;
         let asker = resolve::Asker { resolver, name, port, timeout: dns.timeout };
-        let rhythm = Rhythm::new(dns.min, dns.max, dns.chance);
+        let rhythm = RefreshSchedule::new(dns.min, dns.max, dns.chance);
         let empty_when_gone = dns.empty_when_gone;
         let make = move |id: &BackendId, address| make(id, address).map_err(Into::into);
-        Ok(Feed::new(self, move |target| follow(asker, rhythm, empty_when_gone, make, target)))
+        Ok(Discovery::new(self, move |target| follow(asker, rhythm, empty_when_gone, make, target)))
     }
 }
 

@@ -2,20 +2,20 @@
 
 use std::time::Duration;
 
-use crate::util::Chance;
+use crate::util::Rng;
 
 /// The rhythm of look-ups.
 #[derive(Debug)]
-pub(super) struct Rhythm {
+pub(super) struct RefreshSchedule {
     min: Duration,
     max: Duration,
-    chance: Chance,
+    chance: Rng,
     /// Failures in a row.
     failures: u32,
 }
 
-impl Rhythm {
-    pub(super) fn new(min: Duration, max: Duration, chance: Chance) -> Self {
+impl RefreshSchedule {
+    pub(super) fn new(min: Duration, max: Duration, chance: Rng) -> Self {
         Self { min, max, chance, failures: 0 }
     }
 
@@ -45,8 +45,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn rhythm() -> Rhythm {
-        Rhythm::new(2 * SECOND, 30 * SECOND, Chance::seeded(1))
+    fn rhythm() -> RefreshSchedule {
+        RefreshSchedule::new(2 * SECOND, 30 * SECOND, Rng::seeded(1))
     }
 
     fn assert_about(pause: Duration, expected: Duration) {

@@ -11,7 +11,7 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     id::BackendId,
     outcome::Failover,
-    util::{Limiter, string_enum::words},
+    util::{RateLimiter, string_enum::words},
 };
 
 words! {
@@ -104,7 +104,7 @@ pub(crate) struct Plan {
     pub(crate) then: Failover,
     pub(crate) idle_for: Option<Duration>,
     /// How many sessions may leave, if they are to.
-    pub(crate) hand_over: Option<Arc<Limiter>>,
+    pub(crate) hand_over: Option<Arc<RateLimiter>>,
     pub(crate) sessions_before: Option<u64>,
     /// Whether its end was reported, though its deadline is still to come.
     pub(crate) is_reported: bool,
@@ -116,12 +116,12 @@ pub(crate) struct Plan {
 
 /// The drain of one backend.
 #[derive(Debug, Default)]
-pub(crate) struct Drainage {
+pub(crate) struct DrainState {
     phase: watch::Sender<Phase>,
     plan: Mutex<Option<Plan>>,
 }
 
-impl Drainage {
+impl DrainState {
     pub(crate) fn plan(&self) -> MutexGuard<'_, Option<Plan>> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }

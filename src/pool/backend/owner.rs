@@ -9,19 +9,19 @@ pub(crate) struct Owner(Arc<()>);
 
 /// What a backend carries of its owner; the default stands for the program's own hand.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Mark(Option<Weak<()>>);
+pub(crate) struct OwnerRef(Option<Weak<()>>);
 
 impl Owner {
-    pub(crate) fn mark(&self) -> Mark {
-        Mark(Some(Arc::downgrade(&self.0)))
+    pub(crate) fn mark(&self) -> OwnerRef {
+        OwnerRef(Some(Arc::downgrade(&self.0)))
     }
 
-    pub(crate) fn left(&self, mark: &Mark) -> bool {
+    pub(crate) fn left(&self, mark: &OwnerRef) -> bool {
         mark.0.as_ref().is_some_and(|weak| weak.as_ptr() == Arc::as_ptr(&self.0))
     }
 }
 
-impl Mark {
+impl OwnerRef {
     /// Whether it was left by a feed that is no more.
     pub(crate) fn is_stale(&self) -> bool {
         self.0.as_ref().is_some_and(|weak| weak.strong_count() == 0)

@@ -7,12 +7,12 @@ use crate::util::sync::{
 
 /// Requests that came, and of them those that went: in flight is the difference.
 #[derive(Debug)]
-pub(crate) struct Traffic {
+pub(crate) struct RequestCounter {
     entered: AtomicU64,
     left: AtomicU64,
 }
 
-impl Traffic {
+impl RequestCounter {
     pub(crate) fn new() -> Self {
         Self { entered: AtomicU64::new(0), left: AtomicU64::new(0) }
     }

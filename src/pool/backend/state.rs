@@ -16,18 +16,18 @@ use arc_swap::ArcSwapOption;
 use tokio::{sync::Notify, time::Instant};
 
 #[cfg(any(feature = "discover", feature = "dns"))]
-use super::owner::Mark;
-use super::{Phase, drain::Drainage, requests::Traffic, streams::Streams};
+use super::owner::OwnerRef;
+use super::{Phase, drain::DrainState, requests::RequestCounter, streams::OpenStreams};
 #[cfg(any(feature = "discover", feature = "dns"))]
 use crate::util::lock;
 use crate::{
     id::BackendId,
     outcome::Failover,
     pool::{
-        AnswerCounts, BackendOptions, DrainSignal, LookId, Mode, Ramp, State,
-        availability::{Gate, Sources},
-        limit::{HasSlots, Slots},
-        sessions::{Census, Sights, Window},
+        AnswerCounts, BackendOptions, DrainSignal, LookId, Mode, SlowStart, State,
+        availability::{Availability, HealthSources},
+        limit::{ConcurrencyLimit, HasLimit},
+        sessions::{SessionCounter, Sights, Window},
     },
     util::{SystemClock, clock::unix_millis},
 };
@@ -53,26 +53,26 @@ pub(crate) struct BackendState {
     weight: AtomicU32,
     backup: AtomicBool,
     zone: ArcSwapOption<String>,
-    traffic: Traffic,
-    slots: Slots,
+    traffic: RequestCounter,
+    slots: ConcurrencyLimit,
     pub(crate) latency: super::latency::Latency,
-    pub(crate) census: Census,
+    pub(crate) census: SessionCounter,
     /// The tick since when its sessions have been watched; 0 for since the pool was made.
     watched: AtomicU32,
     /// About how many sessions it has, as they were counted last.
     pub(crate) sessions: AtomicU64,
-    pub(crate) streams: Streams,
+    pub(crate) streams: OpenStreams,
     pub(crate) sights: Sights,
     made: Instant,
-    pub(in crate::pool) drain: Drainage,
+    pub(in crate::pool) drain: DrainState,
     /// What becomes of its sessions once it is drained.
     drained: AtomicU8,
     pub(crate) window: AnswerCounts,
-    pub(crate) ramp: Ramp,
-    sources: Mutex<Sources>,
+    pub(crate) ramp: SlowStart,
+    sources: Mutex<HealthSources>,
     /// The feed that brought it, if one did.
     #[cfg(any(feature = "discover", feature = "dns"))]
-    owner: Mutex<Mark>,
+    owner: Mutex<OwnerRef>,
 }
 
 impl BackendState {
@@ -92,19 +92,19 @@ impl BackendState {
             weight: AtomicU32::new(1),
             backup: AtomicBool::new(false),
             zone: ArcSwapOption::empty(),
-            traffic: Traffic::new(),
-            slots: Slots::new(),
+            traffic: RequestCounter::new(),
+            slots: ConcurrencyLimit::new(),
             latency: super::latency::Latency::default(),
-            census: Census::default(),
+            census: SessionCounter::default(),
             watched: AtomicU32::new(0),
             sessions: AtomicU64::new(0),
-            streams: Streams::new(),
+            streams: OpenStreams::new(),
             sights: Sights::default(),
             made: Instant::now(),
-            drain: Drainage::default(),
+            drain: DrainState::default(),
             drained: AtomicU8::new(0),
             window: AnswerCounts::default(),
-            ramp: Ramp::default(),
+            ramp: SlowStart::default(),
             sources: Mutex::default(),
             #[cfg(any(feature = "discover", feature = "dns"))]
             owner: Mutex::default(),
@@ -112,12 +112,12 @@ impl BackendState {
     }
 
     #[inline]
-    pub(crate) fn gate(&self) -> Gate {
+    pub(crate) fn gate(&self) -> Availability {
         match self.gate.load(Relaxed) {
-            0 => Gate::Ready,
-            1 => Gate::Busy,
-            2 => Gate::Suspect,
-            _ => Gate::Down,
+            0 => Availability::Ready,
+            1 => Availability::Busy,
+            2 => Availability::Suspect,
+            _ => Availability::Down,
         }
     }
 
@@ -347,7 +347,10 @@ impl BackendState {
     }
 
     /// Changes what the health sources say, and tells whether that changed the gate.
-    pub(crate) fn update(&self, change: impl FnOnce(&mut Sources)) -> Option<(Gate, Gate)> {
+    pub(crate) fn update(
+        &self,
+        change: impl FnOnce(&mut HealthSources),
+    ) -> Option<(Availability, Availability)> {
         let mut sources = self.sources();
         change(&mut sources);
         let gate = sources.gate();
@@ -368,26 +371,26 @@ impl BackendState {
         self.drain.enter(Phase::Serving);
         #[cfg(any(feature = "discover", feature = "dns"))]
         self.set_owner(fresh.owner());
-        self.update(Sources::forget);
+        self.update(HealthSources::forget);
     }
 
     #[cfg(any(feature = "discover", feature = "dns"))]
-    pub(crate) fn owner(&self) -> Mark {
+    pub(crate) fn owner(&self) -> OwnerRef {
         lock(&self.owner).clone()
     }
 
     #[cfg(any(feature = "discover", feature = "dns"))]
-    pub(crate) fn set_owner(&self, owner: Mark) {
+    pub(crate) fn set_owner(&self, owner: OwnerRef) {
         *lock(&self.owner) = owner;
     }
 
-    pub(crate) fn sources(&self) -> MutexGuard<'_, Sources> {
+    pub(crate) fn sources(&self) -> MutexGuard<'_, HealthSources> {
         self.sources.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
-impl HasSlots for BackendState {
-    fn slots(&self) -> &Slots {
+impl HasLimit for BackendState {
+    fn slots(&self) -> &ConcurrencyLimit {
         &self.slots
     }
 }

@@ -9,7 +9,7 @@ use crate::util::sync::{AtomicU32, Mutex, MutexGuard, Ordering::Relaxed};
 /// The open streams of one backend: responses whose reader had to wait for more, and upgraded
 /// connections. A response that came in one piece never gets here, and costs nothing.
 #[derive(Debug)]
-pub(crate) struct Streams {
+pub(crate) struct OpenStreams {
     /// How often they were cut off. A stream is cut off when this is not what it was at its beginning.
     cuts: AtomicU32,
     readers: Mutex<Slab<Reader>>,
@@ -33,7 +33,7 @@ pub(crate) struct StreamId {
     cuts: u32,
 }
 
-impl Streams {
+impl OpenStreams {
     pub(crate) fn new() -> Self {
         Self { cuts: AtomicU32::new(0), readers: Mutex::new(Slab::new()) }
     }

@@ -12,6 +12,6 @@ pub(crate) use self::{
     ejection::Ejection,
     evidence::{Access, Evidence},
     looks::{Backoff, LookId},
-    probes::Active,
-    slow_start::Ramp,
+    probes::ProbeState,
+    slow_start::SlowStart,
 };

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 /// The verdict of the probes on one backend.
 #[derive(Debug, Default)]
-pub(crate) struct Active {
+pub(crate) struct ProbeState {
     /// Results of the same kind in a row.
     passed: u32,
     failed: u32,
@@ -19,7 +19,7 @@ pub(crate) struct Active {
 /// So many bytes of a failure's text are kept.
 const MAX_FAILURE: usize = 256;
 
-impl Active {
+impl ProbeState {
     pub(crate) fn is_down(&self) -> bool {
         self.up == Some(false)
     }
@@ -73,13 +73,13 @@ impl Active {
 mod tests {
     use super::*;
 
-    fn failed(active: &mut Active) {
+    fn failed(active: &mut ProbeState) {
         active.failed(3, "no".to_owned(), Instant::now());
     }
 
     #[test]
     fn results_in_a_row_make_the_verdict() {
-        let mut active = Active::default();
+        let mut active = ProbeState::default();
         assert!(active.is_in_doubt() && !active.is_down(), "unknown counts as up");
         failed(&mut active);
         failed(&mut active);
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_long_failure_is_cut_between_characters() {
-        let mut active = Active::default();
+        let mut active = ProbeState::default();
         active.failed(1, format!("x{}", "é".repeat(300)), Instant::now());
         let text = active.failure().unwrap();
         assert!(text.len() == 255 && text.ends_with('é'), "{} bytes", text.len());

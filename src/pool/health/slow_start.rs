@@ -17,18 +17,18 @@ const FIRST: u32 = 26;
 
 /// How much of its share a backend takes, in parts of 256.
 #[derive(Debug)]
-pub(crate) struct Ramp {
+pub(crate) struct SlowStart {
     part: AtomicU32,
     since: Mutex<Option<Instant>>,
 }
 
-impl Default for Ramp {
+impl Default for SlowStart {
     fn default() -> Self {
         Self { part: AtomicU32::new(FULL), since: Mutex::default() }
     }
 }
 
-impl Ramp {
+impl SlowStart {
     /// From 26 to 256.
     #[inline]
     pub(crate) fn part(&self) -> u32 {
@@ -71,7 +71,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_grows_evenly_from_a_tenth_to_the_whole() {
-        let (ramp, whole) = (Ramp::default(), Duration::from_secs(20));
+        let (ramp, whole) = (SlowStart::default(), Duration::from_secs(20));
         assert!(ramp.is_over() && ramp.part() == 256, "whole unless it was started");
         ramp.start(Instant::now());
         let mut parts = Vec::new();

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 /// The groups take turns, and within a group who came first is first. So one that waits alone is
 /// served after at most one of each other group, however many wait there.
 #[derive(Debug)]
-pub(crate) struct Turns<T> {
+pub(crate) struct FairQueue<T> {
     /// Tickets and turns are numbered in the order in which they are given.
     issued: u64,
     /// The keys of the groups in which somebody waits, by turn.
@@ -28,7 +28,7 @@ pub(crate) struct Ticket {
     number: u64,
 }
 
-impl<T> Turns<T> {
+impl<T> FairQueue<T> {
     pub(crate) const fn new() -> Self {
         Self { issued: 0, order: BTreeMap::new(), groups: BTreeMap::new() }
     }
@@ -79,15 +79,15 @@ impl<T> Turns<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::Turns;
+    use super::FairQueue;
 
-    fn all(turns: &mut Turns<u32>) -> Vec<u32> {
+    fn all(turns: &mut FairQueue<u32>) -> Vec<u32> {
         std::iter::from_fn(|| turns.next()).collect()
     }
 
     #[test]
     fn groups_take_turns_and_are_queues_themselves() {
-        let mut turns = Turns::new();
+        let mut turns = FairQueue::new();
         for (key, waiter) in [(1, 10), (1, 11), (1, 12), (2, 20), (0, 1), (2, 21), (0, 2)] {
             turns.push(key, waiter);
         }
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn who_comes_back_comes_after_the_others() {
-        let mut turns = Turns::new();
+        let mut turns = FairQueue::new();
         turns.push(1, 10);
         turns.push(2, 20);
         turns.push(2, 21);
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn who_leaves_takes_no_turn_with_them() {
-        let mut turns = Turns::new();
+        let mut turns = FairQueue::new();
         let tickets = [(1, 10), (2, 20), (1, 11), (3, 30), (2, 21)].map(|(k, w)| turns.push(k, w));
         assert_eq!(turns.remove(tickets[0]), Some(10));
         assert_eq!(turns.remove(tickets[0]), None, "it is out");

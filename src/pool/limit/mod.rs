@@ -5,6 +5,6 @@ mod permits;
 mod quota;
 
 pub(crate) use self::{
-    permits::{HasSlots, Place, Slot, Slots},
+    permits::{ConcurrencyLimit, HasLimit, Permit, Waiter},
     quota::{NOBODY, UNTOLD},
 };

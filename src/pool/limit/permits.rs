@@ -8,21 +8,21 @@ use std::{
 };
 
 use super::{
-    fair_queue::{Ticket, Turns},
-    quota::Places,
+    fair_queue::{FairQueue, Ticket},
+    quota::WaitQuota,
 };
 use crate::util::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering::Relaxed};
 
 /// What has slots.
-pub(crate) trait HasSlots {
-    fn slots(&self) -> &Slots;
+pub(crate) trait HasLimit {
+    fn slots(&self) -> &ConcurrencyLimit;
 }
 
 /// How many requests a backend takes at a time, and who waits for it: for a slot, or for its service
 /// to become ready.
 ///
 /// A waker belongs to others: it is called, and dropped, after the lock is given back.
-pub(crate) struct Slots {
+pub(crate) struct ConcurrencyLimit {
     /// The same as under the lock, so that a backend without a limit needs none.
     max: AtomicUsize,
     /// Whether there is a limit, and none is free.
@@ -40,16 +40,16 @@ struct Inner {
     /// 0 for no limit.
     max: usize,
     taken: usize,
-    places: Places,
+    places: WaitQuota,
     /// Those that wait for a slot. Who is taken out has got one, so a free slot means that nobody is
     /// in there.
-    turns: Turns<Waker>,
+    turns: FairQueue<Waker>,
 }
 
-impl Slots {
+impl ConcurrencyLimit {
     /// Without a limit.
     pub(crate) fn new() -> Self {
-        let inner = Inner { max: 0, taken: 0, places: Places::new(), turns: Turns::new() };
+        let inner = Inner { max: 0, taken: 0, places: WaitQuota::new(), turns: FairQueue::new() };
         Self { max: AtomicUsize::new(0), full: AtomicBool::new(false), inner: Mutex::new(inner) }
     }
 
@@ -135,9 +135,9 @@ impl Inner {
 }
 
 /// A slot that is taken, until it is dropped; then it goes to the next in turn.
-pub(crate) struct Slot<H: HasSlots>(Arc<H>);
+pub(crate) struct Permit<H: HasLimit>(Arc<H>);
 
-impl<H: HasSlots> Slot<H> {
+impl<H: HasLimit> Permit<H> {
     /// `None` when none is free. Nobody overtakes those that wait.
     // Not inlined, as what is below: it would be in the way of the requests that need no slot.
     #[inline(never)]
@@ -147,7 +147,7 @@ impl<H: HasSlots> Slot<H> {
     }
 }
 
-impl<H: HasSlots> Drop for Slot<H> {
+impl<H: HasLimit> Drop for Permit<H> {
     #[inline(never)]
     fn drop(&mut self) {
         let woken = self.0.slots().lock().give_back();
@@ -158,14 +158,14 @@ impl<H: HasSlots> Drop for Slot<H> {
 }
 
 /// A place among those that wait, until it is dropped.
-pub(crate) struct Place<H: HasSlots> {
+pub(crate) struct Waiter<H: HasLimit> {
     holder: Arc<H>,
     key: u64,
     /// Once it has asked for a slot, until it has it.
     ticket: Option<Ticket>,
 }
 
-impl<H: HasSlots> Place<H> {
+impl<H: HasLimit> Waiter<H> {
     /// A place for the session with this key (or [`NOBODY`](crate::places::NOBODY), or
     /// [`UNTOLD`](crate::places::UNTOLD)), of `max` in all; `None` when there are too many, in all or of
     /// this session.
@@ -176,7 +176,7 @@ impl<H: HasSlots> Place<H> {
 
     /// Waits for a slot, in turn.
     #[inline(never)]
-    pub(crate) fn poll_slot(&mut self, cx: &mut Context<'_>) -> Poll<Slot<H>> {
+    pub(crate) fn poll_slot(&mut self, cx: &mut Context<'_>) -> Poll<Permit<H>> {
         // One that gives way to another is dropped after the lock, as it is declared before.
         let mut waker = cx.waker().clone();
         let mut inner = self.holder.slots().lock();
@@ -192,14 +192,14 @@ impl<H: HasSlots> Place<H> {
         };
         if mine {
             self.ticket = None;
-            return Poll::Ready(Slot(self.holder.clone()));
+            return Poll::Ready(Permit(self.holder.clone()));
         }
         self.ticket = Some(inner.turns.push(self.key, waker));
         Poll::Pending
     }
 }
 
-impl<H: HasSlots> Drop for Place<H> {
+impl<H: HasLimit> Drop for Waiter<H> {
     #[inline(never)]
     fn drop(&mut self) {
         let mut inner = self.holder.slots().lock();
@@ -216,7 +216,7 @@ impl<H: HasSlots> Drop for Place<H> {
     }
 }
 
-impl fmt::Debug for Slots {
+impl fmt::Debug for ConcurrencyLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = self.lock();
         f.debug_struct("Slots")

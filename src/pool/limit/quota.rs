@@ -16,12 +16,12 @@ pub(crate) const UNTOLD: u64 = 1;
 /// another. The requests without a session have at most half of all places. Sessions that cannot be
 /// told apart obey the total only.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct WaitQuota {
     taken: usize,
     by_key: BTreeMap<u64, usize>,
 }
 
-impl Places {
+impl WaitQuota {
     pub(crate) const fn new() -> Self {
         Self { taken: 0, by_key: BTreeMap::new() }
     }
@@ -61,15 +61,15 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
-    use super::{NOBODY, Places, UNTOLD};
+    use super::{NOBODY, UNTOLD, WaitQuota};
 
-    fn take_all(places: &mut Places, key: u64, max: usize) -> usize {
+    fn take_all(places: &mut WaitQuota, key: u64, max: usize) -> usize {
         (0..2 * max).filter(|_| places.take(key, max)).count()
     }
 
     #[test]
     fn one_session_gets_half_and_leaves_room_for_others() {
-        let mut places = Places::new();
+        let mut places = WaitQuota::new();
         assert_eq!(take_all(&mut places, 7, 1024), 512, "half of all places");
         assert_eq!(take_all(&mut places, 8, 1024), 256, "half of what is left");
         let others = (100..200).filter(|key| places.take(*key, 1024)).count();
@@ -80,16 +80,16 @@ mod tests {
     #[test]
     fn few_places_are_shared_as_far_as_they_go() {
         for (max, one) in [(0, 0), (1, 1), (2, 1), (3, 2), (4, 2), (5, 3)] {
-            assert_eq!(take_all(&mut Places::new(), 7, max), one, "of {max} places");
+            assert_eq!(take_all(&mut WaitQuota::new(), 7, max), one, "of {max} places");
         }
     }
 
     #[test]
     fn requests_without_a_session_get_half_at_most() {
         for (max, half) in [(0, 0), (1, 1), (2, 1), (5, 3), (10, 5)] {
-            assert_eq!(take_all(&mut Places::new(), NOBODY, max), half, "of {max} places");
+            assert_eq!(take_all(&mut WaitQuota::new(), NOBODY, max), half, "of {max} places");
         }
-        let mut places = Places::new();
+        let mut places = WaitQuota::new();
         assert_eq!(take_all(&mut places, 7, 10), 5);
         assert!(places.take(8, 10), "another session");
         assert_eq!(take_all(&mut places, NOBODY, 10), 4, "what is left, and not half of it");
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn sessions_that_cannot_be_told_apart_obey_the_total_only() {
-        let mut places = Places::new();
+        let mut places = WaitQuota::new();
         assert_eq!(take_all(&mut places, UNTOLD, 10), 10);
         assert!(!places.take(7, 10), "the total holds for all");
         assert!(!places.take(UNTOLD, 10));
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn places_given_back_are_free_for_whoever_comes() {
-        let mut places = Places::new();
+        let mut places = WaitQuota::new();
         assert_eq!(take_all(&mut places, 7, 4), 2);
         assert_eq!(take_all(&mut places, 8, 4), 1);
         places.give_back(7);

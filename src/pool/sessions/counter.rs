@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering::Relaxed},
 };
 
-use super::{exact::Few, unconfirmed::Unconfirmed, window::Window};
+use super::{exact::ExactCounter, unconfirmed::Unconfirmed, window::Window};
 use crate::hash::mix;
 
 /// Sessions are spread over so many registers.
@@ -24,7 +24,7 @@ const RANKS: usize = 20;
 ///
 /// It takes 44 KiB, once the first session was seen.
 #[derive(Debug, Default)]
-pub(crate) struct Census {
+pub(crate) struct SessionCounter {
     sessions: OnceLock<Sessions>,
     /// The same for requests whose sessions cannot be told apart.
     anonymous: AtomicU32,
@@ -36,12 +36,12 @@ pub(crate) struct Census {
 
 #[derive(Debug)]
 struct Sessions {
-    few: Few,
+    few: ExactCounter,
     /// The ticks at which the places were marked last; 0 for never.
     marks: Box<[AtomicU32]>,
 }
 
-impl Census {
+impl SessionCounter {
     /// A session was here at `tick`, which is at least 1. Without a key it is one of those that cannot
     /// be told apart. Tells whether it is new here, as far as is known.
     #[inline]
@@ -133,7 +133,7 @@ impl Census {
 impl Sessions {
     fn new() -> Self {
         let marks = (0..REGISTERS * RANKS).map(|_| AtomicU32::new(0)).collect();
-        Self { few: Few::new(), marks }
+        Self { few: ExactCounter::new(), marks }
     }
 
     fn estimate(&self, window: Window) -> u64 {
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn few_sessions_are_counted_and_many_estimated() {
-        let (census, mut numbers) = (Census::default(), Numbers(7));
+        let (census, mut numbers) = (SessionCounter::default(), Numbers(7));
         assert_eq!(census.count(window(1, 60)), Some(0));
         let mut seen = 0;
         for (sessions, tolerance) in [(1, 0.0), (3, 0.0), (40, 0.03), (1000, 0.1), (100_000, 0.12)]
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn numbers_in_a_row_are_as_good_as_any() {
-        let census = Census::default();
+        let census = SessionCounter::default();
         for session in 0..10_000 {
             census.saw(Some(session), true, 1);
         }
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn only_those_who_were_seen_lately_count() {
-        let census = Census::default();
+        let census = SessionCounter::default();
         census.saw(Some(1), true, 1);
         census.saw(Some(2), true, 50);
         assert_eq!(census.count(window(50, 60)), Some(2));
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn who_has_left_does_not_count() {
-        let census = Census::default();
+        let census = SessionCounter::default();
         for session in 1..=3 {
             census.saw(Some(session), true, 1);
         }
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn sessions_that_cannot_be_told_apart_are_not_counted() {
-        let census = Census::default();
+        let census = SessionCounter::default();
         census.saw(None, true, 5);
         assert_eq!(census.count(window(5, 60)), None);
         assert!(!census.is_empty(window(65, 60)));
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn whom_nobody_remembers_holds_nothing_up() {
-        let census = Census::default();
+        let census = SessionCounter::default();
         census.saw(Some(1), false, 5);
         assert_eq!(census.count(window(5, 60)), Some(1));
         assert!(census.is_empty(window(5, 60)));

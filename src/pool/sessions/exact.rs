@@ -14,7 +14,7 @@ const REACH: usize = 8;
 /// The sessions that were seen, and when, as long as there are no more than some two hundred: counted one
 /// by one.
 #[derive(Debug)]
-pub(crate) struct Few {
+pub(crate) struct ExactCounter {
     cells: Box<[Cell]>,
     /// When there was no place for one of them last; 0 for never.
     overflow: AtomicU32,
@@ -27,7 +27,7 @@ struct Cell {
     mark: AtomicU32,
 }
 
-impl Few {
+impl ExactCounter {
     pub(crate) fn new() -> Self {
         let cells = (0..CELLS).map(|_| Cell::default()).collect();
         Self { cells, overflow: AtomicU32::new(0) }
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn each_is_counted_once_and_leaves_by_itself() {
-        let few = Few::new();
+        let few = ExactCounter::new();
         for session in 1..=100 {
             few.saw(session, mix(session), 1);
             few.saw(session, mix(session), 2);
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn neighbours_have_places_of_their_own() {
-        let few = Few::new();
+        let few = ExactCounter::new();
         for session in 1..=REACH as u64 {
             assert!(few.saw(session, 7, 1), "it is new");
             assert!(!few.saw(session, 7, 1), "it is known");

@@ -10,7 +10,7 @@ use redis::{
 use super::store::{BUDGET, RedisStore};
 use crate::{
     error::ConfigError,
-    redis::{Source, parse, prepare, provide_cryptography},
+    redis::{RedisTarget, parse, prepare, provide_cryptography},
 };
 
 impl RedisStore {
@@ -32,9 +32,11 @@ impl RedisStore {
     /// When `url` cannot be used, or outside of a Tokio runtime, which the connection needs.
     pub fn new(url: &str) -> Result<Self, ConfigError> {
         match parse(url).map_err(|why| refuse(&why))? {
-            Source::Single(client) => Self::from_client(*client),
-            Source::Cluster(_) => Err(refuse("it is that of a cluster; use RedisStore::cluster")),
-            Source::Sentinel(_) => Err(refuse("sentinels are not asked for sessions")),
+            RedisTarget::Single(client) => Self::from_client(*client),
+            RedisTarget::Cluster(_) => {
+                Err(refuse("it is that of a cluster; use RedisStore::cluster"))
+            }
+            RedisTarget::Sentinel(_) => Err(refuse("sentinels are not asked for sessions")),
         }
     }
 
@@ -108,8 +110,8 @@ impl RedisStore<ClusterConnection> {
     /// ```
     pub fn cluster(url: &str) -> Result<Self, ConfigError> {
         match parse(url).map_err(|why| refuse(&why))? {
-            Source::Cluster(client) => Self::from_cluster(&client),
-            Source::Single(_) | Source::Sentinel(_) => {
+            RedisTarget::Cluster(client) => Self::from_cluster(&client),
+            RedisTarget::Single(_) | RedisTarget::Sentinel(_) => {
                 Err(refuse("it is not that of a cluster; use RedisStore::new for a single server"))
             }
         }

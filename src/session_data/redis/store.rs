@@ -20,7 +20,7 @@ use crate::{
         Refused,
         fence::Fence,
         memory::{KEEP_DELETED, time_left},
-        scope::{self, Seen},
+        scope::{self, RecordVersion},
     },
 };
 
@@ -212,11 +212,11 @@ pub(super) fn read_fence(epoch: &[u8], owner: &[u8]) -> Result<Option<Fence>, Er
     Ok(Some(Fence { epoch, owner }))
 }
 
-pub(super) fn read_seen(epoch: &[u8], owner: &[u8], saves: &[u8]) -> Result<Seen, Error> {
+pub(super) fn read_seen(epoch: &[u8], owner: &[u8], saves: &[u8]) -> Result<RecordVersion, Error> {
     let number = std::str::from_utf8(saves).ok().and_then(|text| text.parse().ok());
     let bad = || Error::Decode("a stored session has a number of saves that is none".to_owned());
     let saves = Some(number.ok_or_else(bad)?);
-    Ok(Seen { fence: read_fence(epoch, owner)?, saves })
+    Ok(RecordVersion { fence: read_fence(epoch, owner)?, saves })
 }
 
 #[async_trait]

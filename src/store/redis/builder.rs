@@ -5,17 +5,17 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 
 use super::{
-    cache::{Shared, WRITES},
+    cache::{PinCache, WRITES},
     engine::Engine,
     keeper::Keeper,
     on_down::OnDown,
-    script::Call,
-    single_flight::Flights,
+    script::Commands,
+    single_flight::SingleFlight,
     store::RedisStore,
 };
 use crate::{
     error::ConfigError,
-    redis::{Source, parse},
+    redis::{RedisTarget, parse},
     store::table,
     util::clock::YEAR,
 };
@@ -43,7 +43,7 @@ const DEFAULT_CAPACITY: usize = 1_000_000;
 #[must_use]
 pub struct RedisStoreBuilder {
     /// Or what is wrong with the address.
-    source: Result<Source, String>,
+    source: Result<RedisTarget, String>,
     prefix: String,
     budget: Duration,
     failures: u32,
@@ -103,22 +103,22 @@ impl RedisStore {
     /// # }
     /// ```
     pub fn from_client(client: ::redis::Client) -> RedisStoreBuilder {
-        RedisStoreBuilder::new(Ok(Source::Single(Box::new(client))))
+        RedisStoreBuilder::new(Ok(RedisTarget::Single(Box::new(client))))
     }
 
     /// The same for a cluster.
     pub fn from_cluster(client: ::redis::cluster::ClusterClient) -> RedisStoreBuilder {
-        RedisStoreBuilder::new(Ok(Source::Cluster(Box::new(client))))
+        RedisStoreBuilder::new(Ok(RedisTarget::Cluster(Box::new(client))))
     }
 
     /// The same for a server that sentinels name, which is asked for anew with each connection.
     pub fn from_sentinel(client: ::redis::sentinel::SentinelClient) -> RedisStoreBuilder {
-        RedisStoreBuilder::new(Ok(Source::Sentinel(Box::new(client))))
+        RedisStoreBuilder::new(Ok(RedisTarget::Sentinel(Box::new(client))))
     }
 }
 
 impl RedisStoreBuilder {
-    pub(super) fn new(source: Result<Source, String>) -> Self {
+    pub(super) fn new(source: Result<RedisTarget, String>) -> Self {
         Self {
             source,
             prefix: DEFAULT_PREFIX.to_owned(),
@@ -203,11 +203,11 @@ impl RedisStoreBuilder {
                  redis-cluster://host:port,host:port or redis-sentinel://host:port,host:port/master"
             ))
         })?;
-        let engine = Engine::new(source, Call::new(self.prefix), self.budget, self.failures);
-        let shared = Shared {
+        let engine = Engine::new(source, Commands::new(self.prefix), self.budget, self.failures);
+        let shared = PinCache {
             engine: Arc::new(engine),
             table: table::new(self.capacity),
-            flights: Flights::default(),
+            flights: SingleFlight::default(),
             writes: Arc::new(Semaphore::new(WRITES)),
             on_down: self.on_down,
             recheck: self.recheck,

@@ -9,12 +9,12 @@ use tokio::{
 };
 
 use super::{
-    cached_pin::{Copy, Entry},
+    cached_pin::{CacheLookup, CachedPin},
     engine::{Engine, Fault},
     keeper::Keeper,
     on_down::OnDown,
-    script::{FRACTION, Offer, Rule},
-    single_flight::{Flights, Found, wait},
+    script::{FRACTION, PinWrite, WriteCondition},
+    single_flight::{LookupResult, SingleFlight, wait},
     stats::count,
 };
 use crate::store::{
@@ -25,10 +25,10 @@ use crate::store::{
 /// The most writes under way: at a millisecond each, eight million a second.
 pub(super) const WRITES: usize = 8192;
 
-pub(super) struct Shared {
+pub(super) struct PinCache {
     pub(super) engine: Arc<Engine>,
-    pub(super) table: Table<Entry>,
-    pub(super) flights: Flights,
+    pub(super) table: Table<CachedPin>,
+    pub(super) flights: SingleFlight,
     /// A permit per write under way.
     pub(super) writes: Arc<Semaphore>,
     pub(super) on_down: OnDown,
@@ -36,7 +36,7 @@ pub(super) struct Shared {
     pub(super) keeper: Keeper,
 }
 
-impl Shared {
+impl PinCache {
     pub(super) fn get(self: &Arc<Self>, key: SessionKey, idle: Duration) -> Lookup {
         let Some(entry) = self.table.get(&key) else {
             return self.ask(key, idle, None);
@@ -44,17 +44,22 @@ impl Shared {
         self.keep_alive(idle);
         let recheck = self.recheck.min(idle / FRACTION);
         match entry.look(Instant::now(), idle, recheck, self.engine.is_up()) {
-            Copy::Good(pin, open) => {
+            CacheLookup::Good(pin, open) => {
                 count(&self.engine.counters.local);
                 Lookup::Now(Answer::Pin(pin, Some(open)))
             }
-            Copy::Due(pin, open, offer) => self.touch(key, idle, entry, (pin, open), offer),
-            Copy::Idle => self.ask(key, idle, Some(entry)),
+            CacheLookup::Due(pin, open, offer) => self.touch(key, idle, entry, (pin, open), offer),
+            CacheLookup::Idle => self.ask(key, idle, Some(entry)),
         }
     }
 
     /// Looks up a session of which nothing is known here, or nothing any more.
-    fn ask(self: &Arc<Self>, key: SessionKey, idle: Duration, entry: Option<Arc<Entry>>) -> Lookup {
+    fn ask(
+        self: &Arc<Self>,
+        key: SessionKey,
+        idle: Duration,
+        entry: Option<Arc<CachedPin>>,
+    ) -> Lookup {
         let was_known = entry.is_some();
         if self.engine.is_down() {
             count(&self.engine.counters.unanswered);
@@ -69,17 +74,17 @@ impl Shared {
             let flight = Flight { shared: self.clone(), key, sender };
             match self.table.get(&key).filter(|_| !was_known) {
                 // One has ended between the look at the table and this.
-                Some(entry) => flight.tell(Found::Known(entry)),
+                Some(entry) => flight.tell(LookupResult::Known(entry)),
                 None => drop(runtime.spawn(flight.run(idle))),
             }
         }
         let shared = self.clone();
         Lookup::Later(Box::pin(async move {
             match wait(told).await {
-                Found::Known(entry) => Answer::Pin(entry.pin(), Some(entry.open())),
-                Found::Nothing if was_known => Answer::Idle,
-                Found::Nothing => Answer::Nothing,
-                Found::Down => shared.unanswered(was_known),
+                LookupResult::Known(entry) => Answer::Pin(entry.pin(), Some(entry.open())),
+                LookupResult::Nothing if was_known => Answer::Idle,
+                LookupResult::Nothing => Answer::Nothing,
+                LookupResult::Down => shared.unanswered(was_known),
             }
         }))
     }
@@ -89,12 +94,12 @@ impl Shared {
         self: &Arc<Self>,
         key: SessionKey,
         idle: Duration,
-        entry: Arc<Entry>,
+        entry: Arc<CachedPin>,
         (pin, open): (StoredPin, OpenSession),
-        offer: Offer,
+        offer: PinWrite,
     ) -> Lookup {
         let arguments = self.engine.call.arguments(key, idle, Some(offer));
-        let mut call = Ending { entry: entry.clone(), over: false };
+        let mut call = CallGuard { entry: entry.clone(), over: false };
         let engine = self.engine.clone();
         let Ok(runtime) = Handle::try_current() else {
             return Lookup::Now(Answer::Pin(pin, Some(open)));
@@ -112,17 +117,17 @@ impl Shared {
         self: &Arc<Self>,
         key: SessionKey,
         pin: StoredPin,
-        rule: Rule,
+        rule: WriteCondition,
         idle: Duration,
     ) -> OpenSession {
-        let (now, offer) = (Instant::now(), Offer { pin, rule });
+        let (now, offer) = (Instant::now(), PinWrite { pin, rule });
         let (entry, offer) = match self.table.get(&key) {
             Some(entry) => {
                 let offer = entry.change(offer, now, idle);
                 (entry, offer)
             }
             None => {
-                let entry = Arc::new(Entry::written(offer, now));
+                let entry = Arc::new(CachedPin::written(offer, now));
                 self.table.insert(key, entry.clone());
                 (entry, Some(offer))
             }
@@ -139,12 +144,12 @@ impl Shared {
     pub(super) fn offer(
         self: &Arc<Self>,
         key: SessionKey,
-        entry: Arc<Entry>,
-        offer: Offer,
+        entry: Arc<CachedPin>,
+        offer: PinWrite,
         idle: Duration,
     ) {
         let arguments = self.engine.call.arguments(key, idle, Some(offer));
-        let mut call = Ending { entry, over: false };
+        let mut call = CallGuard { entry, over: false };
         let engine = self.engine.clone();
         self.behind(async move {
             let said = engine.pin(arguments).await;
@@ -197,9 +202,9 @@ impl Shared {
 
 /// A look-up under way.
 struct Flight {
-    shared: Arc<Shared>,
+    shared: Arc<PinCache>,
     key: SessionKey,
-    sender: watch::Sender<Option<Found>>,
+    sender: watch::Sender<Option<LookupResult>>,
 }
 
 impl Flight {
@@ -208,21 +213,21 @@ impl Flight {
         let found = match engine.pin(engine.call.arguments(self.key, idle, None)).await {
             Ok(Some(pin)) => {
                 count(&engine.counters.found);
-                Found::Known(self.shared.adopt(self.key, pin))
+                LookupResult::Known(self.shared.adopt(self.key, pin))
             }
             Ok(None) | Err(Fault::Refused) => {
                 count(&engine.counters.unknown);
-                Found::Nothing
+                LookupResult::Nothing
             }
             Err(Fault::Down) => {
                 count(&engine.counters.unanswered);
-                Found::Down
+                LookupResult::Down
             }
         };
         self.tell(found);
     }
 
-    fn tell(self, found: Found) {
+    fn tell(self, found: LookupResult) {
         self.sender.send_replace(Some(found));
     }
 }
@@ -233,27 +238,27 @@ impl Drop for Flight {
     }
 }
 
-impl Shared {
+impl PinCache {
     /// Makes a copy of what the engine said.
-    fn adopt(&self, key: SessionKey, pin: StoredPin) -> Arc<Entry> {
+    fn adopt(&self, key: SessionKey, pin: StoredPin) -> Arc<CachedPin> {
         let now = Instant::now();
         if let Some(entry) = self.table.get(&key) {
             entry.revive(pin, now);
             return entry;
         }
-        let entry = Arc::new(Entry::read(pin, now));
+        let entry = Arc::new(CachedPin::read(pin, now));
         self.table.insert(key, entry.clone());
         entry
     }
 }
 
 /// A call that concerns an entry, until it has ended, in whatever way.
-struct Ending {
-    entry: Arc<Entry>,
+struct CallGuard {
+    entry: Arc<CachedPin>,
     over: bool,
 }
 
-impl Ending {
+impl CallGuard {
     fn end(&mut self, said: Result<Option<StoredPin>, Fault>) {
         self.over = true;
         match said {
@@ -265,7 +270,7 @@ impl Ending {
     }
 }
 
-impl Drop for Ending {
+impl Drop for CallGuard {
     fn drop(&mut self) {
         if !self.over {
             self.entry.unsettled(None);

@@ -11,8 +11,8 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    compact_instant::Moment,
-    script::{Offer, Rule, told},
+    compact_instant::CompactInstant,
+    script::{PinWrite, WriteCondition, told},
 };
 use crate::store::{
     table,
@@ -20,7 +20,7 @@ use crate::store::{
 };
 
 /// The copy of a pin.
-pub(super) struct Entry {
+pub(super) struct CachedPin {
     /// Requests and streams under way.
     open: AtomicU32,
     place: Mutex<Place>,
@@ -35,17 +35,25 @@ struct Place {
     /// Calls under way that concern it.
     calls: u32,
     /// When the session's last request came here.
-    seen: Moment,
+    seen: CompactInstant,
     /// When the engine last said, or was last told in vain, where the session is.
-    asked: Moment,
+    asked: CompactInstant,
     /// By which rule the pin is to be written, if it is not written yet.
-    unwritten: Option<Rule>,
+    unwritten: Option<WriteCondition>,
 }
 
 impl Place {
-    fn new(pin: StoredPin, now: Moment) -> Self {
+    fn new(pin: StoredPin, now: CompactInstant) -> Self {
         let StoredPin { backend, epoch, issued } = pin;
-        Self { backend, epoch, issued, calls: 0, seen: now, asked: Moment::NEVER, unwritten: None }
+        Self {
+            backend,
+            epoch,
+            issued,
+            calls: 0,
+            seen: now,
+            asked: CompactInstant::NEVER,
+            unwritten: None,
+        }
     }
 
     fn pin(&self) -> StoredPin {
@@ -58,26 +66,26 @@ impl Place {
 }
 
 /// What a look at an entry says.
-pub(super) enum Copy {
+pub(super) enum CacheLookup {
     /// It is good; the session is open.
     Good(StoredPin, OpenSession),
     /// It is good, but the engine should be asked: it is told this, and the session is open.
-    Due(StoredPin, OpenSession, Offer),
+    Due(StoredPin, OpenSession, PinWrite),
     /// The session had no request here for too long.
     Idle,
 }
 
-impl Entry {
+impl CachedPin {
     /// A copy of what the engine said.
     pub(super) fn read(pin: StoredPin, now: Instant) -> Self {
-        let now = Moment::of(now);
+        let now = CompactInstant::of(now);
         Self::new(Place { asked: now, ..Place::new(pin, now) })
     }
 
     /// A pin that is about to be written.
-    pub(super) fn written(offer: Offer, now: Instant) -> Self {
-        let Offer { pin, rule } = offer;
-        let place = Place::new(pin, Moment::of(now));
+    pub(super) fn written(offer: PinWrite, now: Instant) -> Self {
+        let PinWrite { pin, rule } = offer;
+        let place = Place::new(pin, CompactInstant::of(now));
         Self::new(Place { unwritten: Some(rule), calls: 1, ..place })
     }
 
@@ -102,46 +110,50 @@ impl Entry {
         idle: Duration,
         recheck: Duration,
         reachable: bool,
-    ) -> Copy {
-        let now = Moment::of(now);
+    ) -> CacheLookup {
+        let now = CompactInstant::of(now);
         let mut place = self.lock();
         if self.is_idle(&place, now, idle) {
-            return Copy::Idle;
+            return CacheLookup::Idle;
         }
         place.seen = now;
         let pin = place.pin();
         // Under the lock, so that it does not expire between the look at it and this.
         let open = self.open();
-        let due = place.asked == Moment::NEVER || now.since(place.asked) >= recheck;
+        let due = place.asked == CompactInstant::NEVER || now.since(place.asked) >= recheck;
         if !reachable || place.calls > 0 || !due {
-            return Copy::Good(pin, open);
+            return CacheLookup::Good(pin, open);
         }
         place.calls += 1;
         // What was lost there is restored from here.
-        Copy::Due(pin, open, Offer { pin, rule: place.unwritten.unwrap_or(Rule::Put) })
+        CacheLookup::Due(
+            pin,
+            open,
+            PinWrite { pin, rule: place.unwritten.unwrap_or(WriteCondition::Put) },
+        )
     }
 
     /// What the engine has to be told of a session with something under way, if it was not told for that
     /// long.
-    pub(super) fn due_while_open(&self, now: Instant, recheck: Duration) -> Option<Offer> {
+    pub(super) fn due_while_open(&self, now: Instant, recheck: Duration) -> Option<PinWrite> {
         if self.open.load(Relaxed) == 0 {
             return None;
         }
-        let now = Moment::of(now);
+        let now = CompactInstant::of(now);
         let mut place = self.lock();
-        let due = place.asked == Moment::NEVER || now.since(place.asked) >= recheck;
+        let due = place.asked == CompactInstant::NEVER || now.since(place.asked) >= recheck;
         if place.calls > 0 || !due {
             return None;
         }
         place.calls += 1;
-        Some(Offer { pin: place.pin(), rule: place.unwritten.unwrap_or(Rule::Put) })
+        Some(PinWrite { pin: place.pin(), rule: place.unwritten.unwrap_or(WriteCondition::Put) })
     }
 
     /// Changes it as this gateway has decided. Says what the engine has to be told, if anything.
-    pub(super) fn change(&self, offer: Offer, now: Instant, idle: Duration) -> Option<Offer> {
-        let now = Moment::of(now);
+    pub(super) fn change(&self, offer: PinWrite, now: Instant, idle: Duration) -> Option<PinWrite> {
+        let now = CompactInstant::of(now);
         let mut place = self.lock();
-        let Offer { pin, rule } = offer;
+        let PinWrite { pin, rule } = offer;
         // With an old id a new session may begin.
         let accepted = self.is_idle(&place, now, idle) || rule.accepts(place.pin(), pin);
         place.seen = now;
@@ -154,17 +166,17 @@ impl Entry {
         place.set_pin(pin);
         let rule = match (rule, place.unwritten) {
             // From where the engine knows the session to be.
-            (Rule::Claim(_), Some(unwritten)) => unwritten,
+            (WriteCondition::Claim(_), Some(unwritten)) => unwritten,
             (rule, _) => rule,
         };
         place.unwritten = Some(rule);
         place.calls += 1;
-        Some(Offer { pin, rule })
+        Some(PinWrite { pin, rule })
     }
 
     /// Ends a call: the engine says that this is where the session is.
     pub(super) fn settle(&self, said: StoredPin, now: Instant) {
-        let now = Moment::of(now);
+        let now = CompactInstant::of(now);
         let mut place = self.lock();
         place.calls = place.calls.saturating_sub(1);
         place.asked = now;
@@ -177,7 +189,7 @@ impl Entry {
 
     /// The same for a copy that had been idle and is of no use any more.
     pub(super) fn revive(&self, said: StoredPin, now: Instant) {
-        let now = Moment::of(now);
+        let now = CompactInstant::of(now);
         let mut place = self.lock();
         place.seen = now;
         place.asked = now;
@@ -193,10 +205,10 @@ impl Entry {
     pub(super) fn unsettled(&self, asked: Option<Instant>) {
         let mut place = self.lock();
         place.calls = place.calls.saturating_sub(1);
-        place.asked = asked.map_or(Moment::NEVER, Moment::of);
+        place.asked = asked.map_or(CompactInstant::NEVER, CompactInstant::of);
     }
 
-    fn is_idle(&self, place: &Place, now: Moment, idle: Duration) -> bool {
+    fn is_idle(&self, place: &Place, now: CompactInstant, idle: Duration) -> bool {
         now.since(place.seen) >= idle && self.open.load(Relaxed) == 0
     }
 
@@ -206,16 +218,16 @@ impl Entry {
     }
 }
 
-impl table::Open for Entry {
+impl table::HasOpenRequests for CachedPin {
     fn is_open(&self) -> bool {
         self.open.load(Relaxed) > 0
     }
 }
 
-impl WhenClosed for Entry {
+impl WhenClosed for CachedPin {
     fn closed(&self) {
         let mut place = self.lock();
-        place.seen = Moment::of(Instant::now());
+        place.seen = CompactInstant::of(Instant::now());
         self.open.fetch_sub(1, Relaxed);
     }
 }

@@ -7,11 +7,11 @@ use tokio::time::Instant;
 /// An [`Instant`] in half of its room: microseconds since the first one in this process, or before it
 /// (the clocks of two paused runtimes differ).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Moment(i64);
+pub(super) struct CompactInstant(i64);
 
 static FIRST: OnceLock<Instant> = OnceLock::new();
 
-impl Moment {
+impl CompactInstant {
     /// Before all others.
     pub(super) const NEVER: Self = Self(i64::MIN);
 
@@ -41,11 +41,14 @@ mod tests {
     #[test]
     fn differences_are_those_of_the_clock() {
         let now = Instant::now();
-        let (first, later) = (Moment::of(now), Moment::of(now + Duration::from_millis(1500)));
+        let (first, later) =
+            (CompactInstant::of(now), CompactInstant::of(now + Duration::from_millis(1500)));
         assert_eq!(later.since(first), Duration::from_millis(1500));
         assert_eq!(first.since(later), Duration::ZERO);
         let Some(before) = now.checked_sub(Duration::from_millis(3)) else { return };
-        assert_eq!(later.since(Moment::of(before)), Duration::from_millis(1503));
-        assert!(Moment::of(before).since(Moment::NEVER) > Duration::from_secs(1 << 40));
+        assert_eq!(later.since(CompactInstant::of(before)), Duration::from_millis(1503));
+        assert!(
+            CompactInstant::of(before).since(CompactInstant::NEVER) > Duration::from_secs(1 << 40)
+        );
     }
 }

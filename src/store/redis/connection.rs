@@ -5,7 +5,7 @@ use redis::{
     aio::MultiplexedConnection, cluster_async::ClusterConnection,
 };
 
-use crate::redis::Source;
+use crate::redis::RedisTarget;
 
 /// One connection, shared by all calls.
 pub(super) enum Link {
@@ -13,7 +13,7 @@ pub(super) enum Link {
     Cluster(ClusterConnection),
 }
 
-impl Source {
+impl RedisTarget {
     pub(super) async fn connect(&mut self) -> RedisResult<Link> {
         self.prepare();
         // Our own time budget counts, and that of the whole attempt.

@@ -19,29 +19,29 @@ use tokio::{
 use super::{
     connection::{Link, describe},
     reconnect::{self, Reconnect},
-    script::{Arguments, Call, decode},
-    stats::{Counters, EngineState, Seldom, count},
+    script::{Arguments, Commands, decode},
+    stats::{Counters, EngineState, LogLimiter, count},
 };
 use crate::{
-    redis::Source,
+    redis::RedisTarget,
     store::traits::{SessionKey, StoredPin},
 };
 
 pub(super) struct Engine {
-    pub(super) call: Call,
+    pub(super) call: Commands,
     pub(super) budget: Duration,
     /// So many failures in a row open the breaker.
     pub(super) limit: u32,
     pub(super) counters: Counters,
     /// Only there while the breaker is closed.
-    up: ArcSwapOption<Up>,
+    up: ArcSwapOption<LiveConnection>,
     phase: watch::Sender<Phase>,
     /// Not there while it is being used to connect.
-    source: Mutex<Option<Source>>,
-    speech: [Seldom; 3],
+    source: Mutex<Option<RedisTarget>>,
+    speech: [LogLimiter; 3],
 }
 
-struct Up {
+struct LiveConnection {
     link: Link,
     /// In a row.
     failures: AtomicU32,
@@ -68,14 +68,14 @@ pub(super) enum Fault {
 
 /// What is said at most once a minute.
 #[derive(Debug, Clone, Copy)]
-enum Topic {
+enum LogTopic {
     Down,
     Refused,
     Unreadable,
 }
 
 impl Engine {
-    pub(super) fn new(source: Source, call: Call, budget: Duration, limit: u32) -> Self {
+    pub(super) fn new(source: RedisTarget, call: Commands, budget: Duration, limit: u32) -> Self {
         Self {
             call,
             budget,
@@ -132,13 +132,13 @@ impl Engine {
             Phase::Down => {}
             Phase::Connecting(_) | Phase::Up => *phase = Phase::Connecting(now + self.budget),
         });
-        runtime.spawn(reconnect::mend(reconnect::Hold::new(self, source)));
+        runtime.spawn(reconnect::mend(reconnect::TargetGuard::new(self, source)));
     }
 
     /// An attempt to connect was in vain.
     pub(super) fn not_connected(&self, why: &str) {
         self.phase.send_replace(Phase::Down);
-        if self.may_say(Topic::Down) {
+        if self.may_say(LogTopic::Down) {
             tracing::warn!(
                 why,
                 "the Redis store does not answer; sessions are served from local copies until it does"
@@ -182,7 +182,7 @@ impl Engine {
     }
 
     /// The connection, waiting for it if one is being made, and until when a call on it may take.
-    async fn link(self: &Arc<Self>) -> Result<(Arc<Up>, Instant), Fault> {
+    async fn link(self: &Arc<Self>) -> Result<(Arc<LiveConnection>, Instant), Fault> {
         let deadline = Instant::now() + self.budget;
         if let Some(up) = self.up.load_full() {
             return Ok((up, deadline));
@@ -206,7 +206,7 @@ impl Engine {
     /// One call, within the budget; its failure counts.
     async fn guard<T>(
         self: &Arc<Self>,
-        up: &Arc<Up>,
+        up: &Arc<LiveConnection>,
         deadline: Instant,
         call: impl Future<Output = RedisResult<T>>,
     ) -> Result<T, Fault> {
@@ -228,7 +228,7 @@ impl Engine {
             Some("OOM" | "NOPERM" | "MISCONF") => {
                 up.failures.store(0, Relaxed);
                 count(&self.counters.refused);
-                if self.may_say(Topic::Refused) {
+                if self.may_say(LogTopic::Refused) {
                     tracing::warn!(why = describe(&error), "the Redis store refuses a pin");
                 }
                 Err(Fault::Refused)
@@ -251,7 +251,7 @@ impl Engine {
     }
 
     /// Counts a failure of this connection, and opens the breaker if it was one too many.
-    fn failed(self: &Arc<Self>, up: &Arc<Up>, broken: bool, why: &str) {
+    fn failed(self: &Arc<Self>, up: &Arc<LiveConnection>, broken: bool, why: &str) {
         let failures = up.failures.fetch_add(1, Relaxed).saturating_add(1);
         if failures < self.limit && !broken {
             return;
@@ -273,7 +273,7 @@ impl Engine {
 
     fn unreadable(&self, what: &str) {
         count(&self.counters.unreadable);
-        if self.may_say(Topic::Unreadable) {
+        if self.may_say(LogTopic::Unreadable) {
             let prefix = self.call.prefix();
             tracing::warn!(
                 what,
@@ -284,7 +284,7 @@ impl Engine {
         }
     }
 
-    fn may_say(&self, topic: Topic) -> bool {
+    fn may_say(&self, topic: LogTopic) -> bool {
         self.speech[topic as usize].may_speak()
     }
 }
@@ -310,13 +310,13 @@ impl Reconnect for Engine {
         Self::wake(self);
     }
 
-    fn rest(&self, source: Source) {
+    fn rest(&self, source: RedisTarget) {
         *self.source.lock().unwrap_or_else(PoisonError::into_inner) = Some(source);
     }
 
     fn connected(&self, link: Link) {
         count(&self.counters.connections);
-        self.up.store(Some(Arc::new(Up { link, failures: AtomicU32::new(0) })));
+        self.up.store(Some(Arc::new(LiveConnection { link, failures: AtomicU32::new(0) })));
         if self.phase.send_replace(Phase::Up) == Phase::Down {
             tracing::info!("the Redis store answers again");
         }

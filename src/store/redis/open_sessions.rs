@@ -15,12 +15,12 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{cache::Shared, script::FRACTION};
+use super::{cache::PinCache, script::FRACTION};
 
 /// So many entries are looked at before others have a turn.
 const AT_ONCE: usize = 1024;
 
-impl Shared {
+impl PinCache {
     /// A session is open, which may be idle for so long: sees to it that it is kept alive.
     #[inline]
     pub(super) fn keep_alive(self: &Arc<Self>, idle: Duration) {
@@ -69,7 +69,7 @@ impl Shared {
 }
 
 /// The task, until this is dropped, in whatever way.
-struct Running(Weak<Shared>);
+struct Running(Weak<PinCache>);
 
 impl Drop for Running {
     fn drop(&mut self) {

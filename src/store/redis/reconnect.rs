@@ -9,7 +9,7 @@ use redis::RedisResult;
 use tokio::time::{sleep, timeout};
 
 use super::connection::{Link, describe};
-use crate::{redis::Source, util::Chance};
+use crate::{redis::RedisTarget, util::Rng};
 
 /// An attempt may take this long, or ten times the budget of a call.
 const ATTEMPT: Duration = Duration::from_secs(1);
@@ -37,22 +37,22 @@ pub(super) trait Reconnect: Send + Sync + 'static {
     fn wake(self: &Arc<Self>);
 
     /// Takes back what connects.
-    fn rest(&self, source: Source);
+    fn rest(&self, source: RedisTarget);
 }
 
 /// What connects: there is one, so that one task at a time does. It is given back however that ends.
-pub(super) struct Hold<E: Reconnect> {
+pub(super) struct TargetGuard<E: Reconnect> {
     engine: Weak<E>,
-    source: Option<Source>,
+    source: Option<RedisTarget>,
 }
 
-impl<E: Reconnect> Hold<E> {
-    pub(super) fn new(engine: &Arc<E>, source: Source) -> Self {
+impl<E: Reconnect> TargetGuard<E> {
+    pub(super) fn new(engine: &Arc<E>, source: RedisTarget) -> Self {
         Self { engine: Arc::downgrade(engine), source: Some(source) }
     }
 }
 
-impl<E: Reconnect> Drop for Hold<E> {
+impl<E: Reconnect> Drop for TargetGuard<E> {
     fn drop(&mut self) {
         if let (Some(engine), Some(source)) = (self.engine.upgrade(), self.source.take()) {
             engine.rest(source);
@@ -62,8 +62,8 @@ impl<E: Reconnect> Drop for Hold<E> {
 
 /// Tries until it works or the store is gone. Always with a new connection: an old one over which
 /// nothing comes may stay so for a quarter of an hour.
-pub(super) async fn mend<E: Reconnect>(mut hold: Hold<E>) {
-    let chance = Chance::new();
+pub(super) async fn mend<E: Reconnect>(mut hold: TargetGuard<E>) {
+    let chance = Rng::new();
     let mut pause = FIRST_PAUSE;
     loop {
         let Some(engine) = hold.engine.upgrade() else { return };
@@ -99,7 +99,7 @@ pub(super) fn longest(budget: Duration) -> Duration {
 /// Connects and asks one question, which must be answered as fast as those of requests.
 async fn attempt<E: Reconnect>(
     engine: &E,
-    source: &mut Source,
+    source: &mut RedisTarget,
     number: usize,
 ) -> Result<Link, String> {
     let longest = longest(engine.budget());

@@ -61,7 +61,7 @@ return keep
 
 /// When an offer replaces another pin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rule {
+pub(super) enum WriteCondition {
     /// When it is newer: the application has said where the session is.
     Put,
     /// When it is newer and the session is still at the backend from which it was moved; a session
@@ -69,7 +69,7 @@ pub(super) enum Rule {
     Claim(Option<u64>),
 }
 
-impl Rule {
+impl WriteCondition {
     /// Whether an offer replaces what is there, as the script decides it.
     pub(super) fn accepts(self, stored: StoredPin, offer: StoredPin) -> bool {
         let may = match self {
@@ -88,18 +88,18 @@ pub(super) fn told(stays: StoredPin, other: StoredPin) -> StoredPin {
 
 /// A pin that is written if the rule says so.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Offer {
+pub(super) struct PinWrite {
     pub(super) pin: StoredPin,
-    pub(super) rule: Rule,
+    pub(super) rule: WriteCondition,
 }
 
 /// The script, and where the sessions are.
-pub(super) struct Call {
+pub(super) struct Commands {
     sha: String,
     prefix: String,
 }
 
-impl Call {
+impl Commands {
     pub(super) fn new(prefix: String) -> Self {
         Self { sha: Script::new(SOURCE).get_hash().to_owned(), prefix }
     }
@@ -125,7 +125,7 @@ impl Call {
         &self,
         key: SessionKey,
         idle: Duration,
-        offer: Option<Offer>,
+        offer: Option<PinWrite>,
     ) -> Arguments {
         // A fraction longer than the idle time, for as long may pass until the next touch.
         let ttl = idle.saturating_add(idle / FRACTION).as_millis();
@@ -158,21 +158,23 @@ pub(super) struct Arguments {
     key: String,
     /// In milliseconds.
     ttl: u64,
-    offer: Option<Offer>,
+    offer: Option<PinWrite>,
 }
 
 impl Arguments {
     fn add_to(&self, cmd: &mut Cmd) {
         cmd.arg(1).arg(&self.key);
-        let Some(Offer { pin, rule }) = self.offer else {
+        let Some(PinWrite { pin, rule }) = self.offer else {
             cmd.arg("").arg(self.ttl).arg("").arg("");
             return;
         };
         cmd.arg(&encode(pin)[..]).arg(self.ttl);
         match rule {
-            Rule::Put => cmd.arg("put"),
-            Rule::Claim(None) => cmd.arg("claim"),
-            Rule::Claim(Some(from)) => cmd.arg([&b"claim"[..], &from.to_be_bytes()].concat()),
+            WriteCondition::Put => cmd.arg("put"),
+            WriteCondition::Claim(None) => cmd.arg("claim"),
+            WriteCondition::Claim(Some(from)) => {
+                cmd.arg([&b"claim"[..], &from.to_be_bytes()].concat())
+            }
         };
         cmd.arg(&pin.epoch.saturating_add(1).to_be_bytes()[..]);
     }
@@ -211,19 +213,23 @@ mod tests {
 
     #[test]
     fn the_first_writer_wins_and_epochs_never_go_backwards() {
-        let decide = |rule: Rule, stored, offer| match rule.accepts(stored, offer) {
+        let decide = |rule: WriteCondition, stored, offer| match rule.accepts(stored, offer) {
             true => offer,
             false => told(stored, offer),
         };
-        let new = Rule::Claim(None);
+        let new = WriteCondition::Claim(None);
         assert_eq!(decide(new, pin(1, 5), pin(2, 9)), pin(1, 10), "the other backend was told 9");
         assert_eq!(decide(new, pin(1, 5), pin(1, 9)), pin(1, 9), "the same backend");
         assert_eq!(decide(new, pin(1, 5), pin(2, 3)), pin(1, 5), "an older one changes nothing");
-        let moved = Rule::Claim(Some(1));
+        let moved = WriteCondition::Claim(Some(1));
         assert_eq!(decide(moved, pin(1, 5), pin(2, 9)), pin(2, 9), "a move from where it is");
         assert_eq!(decide(moved, pin(3, 5), pin(2, 9)), pin(3, 10), "another has moved it before");
         assert_eq!(decide(moved, pin(1, 9), pin(2, 9)), pin(1, 10), "a move must be newer");
-        assert_eq!(decide(Rule::Put, pin(3, 5), pin(2, 9)), pin(2, 9), "the application says so");
-        assert_eq!(decide(Rule::Put, pin(3, 5), pin(2, 4)), pin(3, 5), "too late");
+        assert_eq!(
+            decide(WriteCondition::Put, pin(3, 5), pin(2, 9)),
+            pin(2, 9),
+            "the application says so"
+        );
+        assert_eq!(decide(WriteCondition::Put, pin(3, 5), pin(2, 4)), pin(3, 5), "too late");
     }
 }

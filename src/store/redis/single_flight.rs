@@ -8,28 +8,31 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::cached_pin::Entry;
+use super::cached_pin::CachedPin;
 use crate::{pool::TagHasher, store::traits::SessionKey};
 
 /// What the engine said.
 #[derive(Clone)]
-pub(super) enum Found {
+pub(super) enum LookupResult {
     /// Where the session is.
-    Known(Arc<Entry>),
+    Known(Arc<CachedPin>),
     /// That it does not know the session.
     Nothing,
     /// Nothing at all.
     Down,
 }
 
-pub(super) type Told = watch::Receiver<Option<Found>>;
+pub(super) type Told = watch::Receiver<Option<LookupResult>>;
 
 #[derive(Default)]
-pub(super) struct Flights(Mutex<HashMap<SessionKey, Told, BuildHasherDefault<TagHasher>>>);
+pub(super) struct SingleFlight(Mutex<HashMap<SessionKey, Told, BuildHasherDefault<TagHasher>>>);
 
-impl Flights {
+impl SingleFlight {
     /// Joins the look-up of a session, or begins one: then also where its result is told.
-    pub(super) fn join(&self, key: SessionKey) -> (Told, Option<watch::Sender<Option<Found>>>) {
+    pub(super) fn join(
+        &self,
+        key: SessionKey,
+    ) -> (Told, Option<watch::Sender<Option<LookupResult>>>) {
         let mut flights = self.lock();
         if let Some(told) = flights.get(&key) {
             return (told.clone(), None);
@@ -50,9 +53,9 @@ impl Flights {
 }
 
 /// Waits for the result. If the task is gone that was to bring it, there is none.
-pub(super) async fn wait(mut told: Told) -> Found {
+pub(super) async fn wait(mut told: Told) -> LookupResult {
     match told.wait_for(Option::is_some).await {
-        Ok(found) => found.clone().unwrap_or(Found::Down),
-        Err(_) => Found::Down,
+        Ok(found) => found.clone().unwrap_or(LookupResult::Down),
+        Err(_) => LookupResult::Down,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{cache::Shared, engine::Phase, script::Rule, stats::RedisStats};
+use super::{cache::PinCache, engine::Phase, script::WriteCondition, stats::RedisStats};
 use crate::store::traits::{Lookup, OpenSession, PinStore, SessionKey, StoredPin};
 
 /// Pins on [Redis](https://redis.io) or [Valkey](https://valkey.io), which several gateways share. A
@@ -61,7 +61,7 @@ use crate::store::traits::{Lookup, OpenSession, PinStore, SessionKey, StoredPin}
 /// ```
 #[derive(Clone)]
 pub struct RedisStore {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<PinCache>,
 }
 
 impl RedisStore {
@@ -92,7 +92,7 @@ impl PinStore for RedisStore {
     }
 
     fn put(&self, key: SessionKey, pin: StoredPin, idle: Duration) -> Option<OpenSession> {
-        Some(self.shared.write(key, pin, Rule::Put, idle))
+        Some(self.shared.write(key, pin, WriteCondition::Put, idle))
     }
 
     fn claim(
@@ -102,7 +102,7 @@ impl PinStore for RedisStore {
         known: Option<StoredPin>,
         idle: Duration,
     ) -> Option<OpenSession> {
-        let rule = Rule::Claim(known.map(|known| known.backend));
+        let rule = WriteCondition::Claim(known.map(|known| known.backend));
         Some(self.shared.write(key, pin, rule, idle))
     }
 

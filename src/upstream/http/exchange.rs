@@ -23,14 +23,14 @@ use crate::{
 pub(super) struct Exchange<B> {
     pub(super) link: Link,
     pub(super) answer: Answer,
-    pub(super) kept: Kept<B>,
+    pub(super) kept: SavedRequest<B>,
     /// Whether the task's waker is registered with the connection.
     pub(super) polled: bool,
 }
 
 /// What the backend does not get, or what is needed to have the request back. A connection consumes
 /// the head, so it is cloned: that copies the map, not the values.
-pub(super) struct Kept<B> {
+pub(super) struct SavedRequest<B> {
     pub(super) method: Method,
     pub(super) uri: Uri,
     pub(super) version: Version,
@@ -44,7 +44,7 @@ pub(super) struct Kept<B> {
     pub(super) upgrade: Option<HeaderValue>,
 }
 
-impl<B> Kept<B> {
+impl<B> SavedRequest<B> {
     pub(super) fn request(self, body: B) -> Request<B> {
         let mut request = Request::new(body);
         *request.method_mut() = self.method;

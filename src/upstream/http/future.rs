@@ -17,7 +17,7 @@ use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 
 use super::{
     connector::{Dial, Inner, Link},
-    exchange::{Exchange, Kept, is_unprocessed},
+    exchange::{Exchange, SavedRequest, is_unprocessed},
     headers::{self, Length},
     request_body::RequestBody,
     response_body::UpstreamBody,
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     error::{BoxError, Disconnected, NotSent, Sendings, Unanswered},
-    pool::Hold,
+    pool::UpgradeGuard,
     session::Peer,
 };
 
@@ -85,7 +85,7 @@ where
         self.attempts += 1;
         let upgrade = self.inner.wants_upgrade(&request);
         let (mut parts, body) = request.into_parts();
-        let mut kept = Kept {
+        let mut kept = SavedRequest {
             method: parts.method.clone(),
             uri: parts.uri.clone(),
             version: parts.version,
@@ -233,7 +233,7 @@ where
             let (Some(client), Some(backend)) = (client, backend) else {
                 return Err("an upgrade needs both of its ends".into());
             };
-            let (hold, end) = Hold::pair();
+            let (hold, end) = UpgradeGuard::pair();
             tunnel::join(client, backend, end);
             parts.extensions.insert(hold);
         }

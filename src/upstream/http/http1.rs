@@ -22,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{
-    io::{Heard, Socket},
+    io::{ReadState, Socket},
     request_body::RequestBody,
     timer::Timer,
 };
@@ -38,7 +38,7 @@ pub(super) struct Http1 {
     /// `None` once a task of its own drives it, or it is over. hyper answers what is left in its
     /// queue when the connection is dropped, so it is dropped as soon as it is over.
     driver: Option<http1::Connection<TokioIo<Socket>, RequestBody>>,
-    pub(super) heard: Arc<Heard>,
+    pub(super) heard: Arc<ReadState>,
     pub(super) timer: Timer,
     /// Whether it has served a request before.
     pub(super) reused: bool,

@@ -18,7 +18,7 @@ use super::{
     address::Address,
     http1::Answer,
     idle_pool::{shard_count, thread_slot},
-    io::{Heard, Socket},
+    io::{ReadState, Socket},
     request_body::RequestBody,
 };
 use crate::error::BoxError;
@@ -27,7 +27,7 @@ use crate::error::BoxError;
 #[derive(Clone)]
 pub(super) struct Http2 {
     sender: http2::SendRequest<RequestBody>,
-    heard: Arc<Heard>,
+    heard: Arc<ReadState>,
     /// Of the backend's address: see [`Address`].
     generation: u64,
     /// Whether this handle came from the shelf, so that the connection may have died unnoticed.

@@ -17,14 +17,14 @@ use tokio::{
 
 /// What has come and gone through a socket; shared by the socket, which is inside hyper, and us.
 #[derive(Debug, Default)]
-pub(super) struct Heard {
+pub(super) struct ReadState {
     bytes: AtomicBool,
     end: AtomicBool,
     /// Whether hyper has bytes left to write: it flushes the socket when it has none.
     unwritten: AtomicBool,
 }
 
-impl Heard {
+impl ReadState {
     /// Forgets the bytes of the last answer.
     pub(super) fn reset(&self) {
         self.bytes.store(false, Ordering::Relaxed);
@@ -49,14 +49,14 @@ impl Heard {
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
-    heard: Arc<Heard>,
+    heard: Arc<ReadState>,
     /// Whether the backend takes nothing any more.
     deaf: bool,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> (Self, Arc<Heard>) {
-        let heard = Arc::new(Heard::default());
+    pub(super) fn new(stream: TcpStream) -> (Self, Arc<ReadState>) {
+        let heard = Arc::new(ReadState::default());
         (Self { stream, heard: heard.clone(), deaf: false }, heard)
     }
 }

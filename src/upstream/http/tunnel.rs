@@ -13,7 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::pool::HoldEnd;
+use crate::pool::UpgradeEnd;
 
 /// How long the other direction may be silent after one has ended. A closed socket and a half-closed
 /// one look the same from here, so an end that goes on talking is heard out, and a silent one is not
@@ -23,7 +23,7 @@ const AFTER_HALF_CLOSE: Duration = Duration::from_secs(10);
 const BUFFER_BYTES: usize = 16 * 1024;
 
 /// Joins the ends in a task of their own; `end` is dropped when the tunnel is over.
-pub(super) fn join(client: OnUpgrade, backend: OnUpgrade, end: HoldEnd) {
+pub(super) fn join(client: OnUpgrade, backend: OnUpgrade, end: UpgradeEnd) {
     drop(tokio::spawn(async move {
         // A client that is gone before it read the 101 never upgrades, and its end errs.
         match (backend.await, client.await) {

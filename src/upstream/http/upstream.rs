@@ -62,7 +62,7 @@ use crate::{
 /// not; without a peer they are removed. Variants of these names with underscores are dropped.
 ///
 /// An HTTP/1.1 upgrade (WebSocket) gets a connection of its own. The 101 is passed on if it names a
-/// protocol that was asked for, and carries a [`Hold`](crate::Hold) that ends with the tunnel.
+/// protocol that was asked for, and carries a [`UpgradeGuard`](crate::Hold) that ends with the tunnel.
 /// `h2c` is never upgraded to, nor is anything on an HTTP/2 backend.
 ///
 /// # Example
