@@ -12,7 +12,7 @@ use tower_sticky::{
 };
 
 use crate::config::{
-    self, Humane, Settings,
+    self, Settings, Time,
     file::{self, Zone},
 };
 
@@ -132,7 +132,7 @@ impl Fleet {
     }
 
     fn upstream(&self, backend: &file::Backend) -> Result<Upstream, ConfigError> {
-        let resolve_every = backend.resolve_every.map(|Humane(interval)| interval);
+        let resolve_every = backend.resolve_every.map(|Time(interval)| interval);
         let upstream = Upstream::new(&backend.url)?
             .resolve_every(resolve_every.unwrap_or(self.reach.resolve_every))
             .on_address_change(self.backends.address_listener(&backend.id))

@@ -10,10 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use tower_sticky::{BackendStatus, Failover, Mode, PoolError, Reason, State, Stats, Verdict};
 
-use crate::config::{
-    Humane,
-    file::{Otherwise, Zone},
-};
+use crate::config::{OperatorMode, Otherwise, Time, file::Zone};
 
 /// Body of `PUT /backends/{id}`.
 #[derive(Debug, Deserialize)]
@@ -37,10 +34,10 @@ const fn one() -> u32 {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Patch {
-    mode: Option<ModeWord>,
+    mode: Option<OperatorMode>,
     pub(super) weight: Option<u32>,
     /// How long a drain may take.
-    deadline: Option<Humane>,
+    deadline: Option<Time>,
     /// What becomes of sessions that come after it.
     then: Option<Otherwise>,
     /// How many sessions a second may leave in a drain, each with its next request; nobody does
@@ -65,7 +62,7 @@ pub(super) struct Drain {
 impl Patch {
     pub(super) fn mode(&self) -> Result<Option<NewMode>, Problem> {
         let wrong = |message| Err(Problem::new(StatusCode::BAD_REQUEST, message));
-        let draining = matches!(self.mode, Some(ModeWord::Draining));
+        let draining = matches!(self.mode, Some(OperatorMode::Draining));
         if self.deadline.is_some() && !draining {
             return wrong(
                 "`deadline` is the end of a drain; add \"mode\":\"draining\", or leave it out",
@@ -95,28 +92,10 @@ impl Patch {
             return Ok(self.mode.map(|mode| NewMode::Plain(mode.into())));
         }
         Ok(Some(NewMode::Drain(Drain {
-            deadline: self.deadline.map(|Humane(deadline)| deadline),
+            deadline: self.deadline.map(|Time(deadline)| deadline),
             then: self.then.unwrap_or(Otherwise::Repin).into(),
             hand_over: self.hand_over,
         })))
-    }
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum ModeWord {
-    Active,
-    Draining,
-    Disabled,
-}
-
-impl From<ModeWord> for Mode {
-    fn from(word: ModeWord) -> Self {
-        match word {
-            ModeWord::Active => Self::Active,
-            ModeWord::Draining => Self::Draining,
-            ModeWord::Disabled => Self::Disabled,
-        }
     }
 }
 
