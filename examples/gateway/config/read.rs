@@ -89,7 +89,7 @@ fn why(path: &Path, error: &toml::de::Error, value: &str) -> String {
         _ => false,
     };
     let kind = path.iter().find_map(|segment| match segment {
-        Segment::Enum { variant } => Some(format!(" (type = {variant:?})")),
+        Segment::Enum { variant } => Some(format!(" (type {variant:?})")),
         _ => None,
     });
     let kind = kind.unwrap_or_default();
