@@ -92,6 +92,7 @@ mod util;
 pub mod affinity;
 #[cfg(any(feature = "discover", feature = "dns"))]
 pub mod discovery;
+pub mod guide;
 #[cfg(feature = "session")]
 pub mod session_data;
 pub mod store;
