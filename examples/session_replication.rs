@@ -74,6 +74,7 @@ async fn add(
     Ok(format!("{} ({}): {}", info.backend(), info.verdict(), cart.join(", ")))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn unavailable(error: tower_sessions::session::Error) -> StatusCode {
     eprintln!("the session store: {error}");
     StatusCode::SERVICE_UNAVAILABLE
