@@ -32,14 +32,9 @@ const NAMES: [&str; 3] = ["node-a", "node-b", "node-c"];
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     // In production KeyRing::from_env("STICKY_KEY"): all nodes have the same keys.
     let keys = KeyRing::generate()?;
-    let places = NAMES.map(|_| Server::bind("127.0.0.1:0"));
-    let mut urls = Vec::new();
-    for place in &places {
-        urls.push(format!("http://{}", place.local_addr()?));
-    }
-
+    let (listeners, urls) = Server::bind_all(NAMES.len())?;
     let mut nodes = Vec::new();
-    for (name, place) in NAMES.into_iter().zip(places) {
+    for (name, listener) in NAMES.into_iter().zip(listeners) {
         // Every node has the same list; `local` says which of them it is.
         let peers = Backends::new();
         for (peer, url) in NAMES.iter().zip(&urls) {
@@ -47,7 +42,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         }
         let affinity = affinity::Header::sealed("x-sticky", keys.clone());
         let sticky = StickyLayer::new(peers, affinity).local(name);
-        nodes.push(Server::on(place, move |listener| {
+        nodes.push(Server::on(listener, move |listener| {
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
             let service = GreeterServer(Node::new(name));
             Grpc::builder().layer(sticky).add_service(service).serve_with_incoming(incoming)

@@ -42,14 +42,9 @@ fn shop(node: &'static str) -> Router {
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     // In production KeyRing::from_env("STICKY_KEY"): all nodes have the same keys.
     let keys = KeyRing::generate()?;
-    let places = NAMES.map(|_| Server::bind("127.0.0.1:0"));
-    let mut urls = Vec::new();
-    for place in &places {
-        urls.push(format!("http://{}", place.local_addr()?));
-    }
-
+    let (listeners, urls) = Server::bind_all(NAMES.len())?;
     let mut nodes = Vec::new();
-    for (name, place) in NAMES.into_iter().zip(places) {
+    for (name, listener) in NAMES.into_iter().zip(listeners) {
         // Every node has the same list; `local` says which of them it is.
         let peers = Backends::new();
         for (peer, url) in NAMES.iter().zip(&urls) {
@@ -57,7 +52,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         }
         let affinity = affinity::Cookie::sealed("SERVER_ID", keys.clone());
         let app = shop(name).layer(StickyLayer::new(peers, affinity).local(name));
-        nodes.push(Server::on(place, async move |listener| axum::serve(listener, app).await));
+        nodes.push(Server::on(listener, async move |listener| axum::serve(listener, app).await));
     }
 
     let mut cookie = None;

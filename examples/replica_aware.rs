@@ -11,12 +11,13 @@
 
 #![allow(missing_docs, unreachable_pub)]
 
+#[path = "support/customer.rs"]
+mod customer;
 #[path = "support/process.rs"]
 mod process;
 
 use std::{
     collections::HashMap,
-    error::Error,
     process::ExitCode,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -28,16 +29,15 @@ use axum::{
     http::{Request, StatusCode, header},
     routing::{get, post},
 };
+use customer::{Customer, Fallible};
 use lexopt::ValueExt;
 use process::Process;
 use serde::{Deserialize, Serialize};
 use tower::ServiceExt;
 use tower_sticky::{
-    BackendId, Backends, KeyRing, NoInner, SessionInfo, StickyLayer, StickyService,
-    affinity::Cookie, proxy::Upstream, session_data::SessionScope,
+    BackendId, Backends, KeyRing, SessionInfo, StickyLayer, affinity::Cookie, proxy::Upstream,
+    session_data::SessionScope,
 };
-
-type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const NAMES: [&str; 3] = ["shop-1", "shop-2", "shop-3"];
 
@@ -251,33 +251,6 @@ fn start_all() -> Fallible<(Vec<Process>, Peers)> {
     Ok((shops, read_peers(&peers)?))
 }
 
-// ---- A customer ----
-
-/// A browser that knows the gateway's cookie.
-struct Customer {
-    gateway: StickyService<Upstream, NoInner>,
-    cookie: String,
-}
-
-impl Customer {
-    async fn send(&mut self, method: &str, path: &str) -> Fallible<String> {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, "shop.example")
-            .header(header::COOKIE, &self.cookie)
-            .body(Body::empty())?;
-        let response = self.gateway.clone().oneshot(request).await?;
-        if let Some(cookie) = response.headers().get(header::SET_COOKIE) {
-            self.cookie = cookie.to_str()?.split(';').next().unwrap_or_default().to_owned();
-        }
-        let status = response.status();
-        let body = to_bytes(Body::new(response.into_body()), 1 << 20).await?;
-        let text = String::from_utf8_lossy(&body).into_owned();
-        if status.is_success() { Ok(text) } else { Err(format!("{status}: {text}").into()) }
-    }
-}
-
 // ---- The story ----
 
 #[tokio::main]
@@ -296,8 +269,7 @@ async fn main() -> Fallible<ExitCode> {
         .into_service();
     println!("Three shops; each copies its carts to the session's replica.");
 
-    let mut customers: Vec<_> =
-        (0..count).map(|_| Customer { gateway: gateway.clone(), cookie: String::new() }).collect();
+    let mut customers: Vec<_> = (0..count).map(|_| Customer::new(gateway.clone())).collect();
     let mut owners = Vec::new();
     for customer in &mut customers {
         customer.send("POST", "/cart/apple").await?;

@@ -14,33 +14,32 @@
 
 #![allow(missing_docs, unreachable_pub)]
 
+#[path = "support/customer.rs"]
+mod customer;
 #[path = "support/process.rs"]
 mod process;
 #[path = "support/server.rs"]
 mod server;
 
-use std::{error::Error, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use axum::{
     Router,
-    body::{Body, to_bytes},
     extract::Path,
-    http::{Request, StatusCode, header},
+    http::StatusCode,
     routing::{get, post},
 };
+use customer::{Customer, Fallible};
 use lexopt::ValueExt;
 use process::Process;
 use server::Server;
-use tower::ServiceExt;
 use tower_sessions::{Session, SessionManagerLayer, SessionStore};
 use tower_sticky::{
-    Backends, KeyRing, NoInner, SessionInfo, StickyLayer, StickyService,
+    Backends, KeyRing, SessionInfo, StickyLayer,
     affinity::Cookie,
     proxy::Upstream,
     session_data::{FencedCache, MemoryStore, RedisStore, SessionScope},
 };
-
-type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const NAMES: [&str; 3] = ["shop-1", "shop-2", "shop-3"];
 
@@ -116,39 +115,6 @@ async fn be_a_shop(redis: &str) -> Fallible<()> {
     Ok(axum::serve(process::listen().await?, app).await?)
 }
 
-// ---- A customer ----
-
-/// A browser with two cookies: the gateway's and the shop's.
-struct Customer {
-    gateway: StickyService<Upstream, NoInner>,
-    cookies: Vec<(String, String)>,
-}
-
-impl Customer {
-    async fn send(&mut self, method: &str, path: &str) -> Fallible<String> {
-        let cookies: Vec<_> =
-            self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, "shop.example")
-            .header(header::COOKIE, cookies.join("; "))
-            .body(Body::empty())?;
-        let response = self.gateway.clone().oneshot(request).await?;
-        for cookie in response.headers().get_all(header::SET_COOKIE) {
-            let pair = cookie.to_str()?.split(';').next().unwrap_or_default();
-            if let Some((name, value)) = pair.split_once('=') {
-                self.cookies.retain(|(known, _)| known != name);
-                self.cookies.push((name.to_owned(), value.to_owned()));
-            }
-        }
-        let status = response.status();
-        let body = to_bytes(Body::new(response.into_body()), 1 << 20).await?;
-        let text = String::from_utf8_lossy(&body).into_owned();
-        if status.is_success() { Ok(text) } else { Err(format!("{status}: {text}").into()) }
-    }
-}
-
 // ---- The story ----
 
 #[tokio::main]
@@ -183,8 +149,7 @@ async fn main() -> Fallible<ExitCode> {
             println!("{what:<12} {answer}");
         }
     };
-    let mut customers: Vec<_> =
-        (0..count).map(|_| Customer { gateway: gateway.clone(), cookies: Vec::new() }).collect();
+    let mut customers: Vec<_> = (0..count).map(|_| Customer::new(gateway.clone())).collect();
     let mut owners = Vec::new();
     for customer in &mut customers {
         say("add apple", &customer.send("POST", "/cart/apple").await?);
