@@ -1,5 +1,5 @@
-//! Three gRPC servers that are each other's peers: a caller may ask any of them, and is served by the
-//! one that has its session. One of them dies.
+//! Three gRPC servers that are each other's peers: a client may call any of them, and is served by the one
+//! that has its session. One of them is killed.
 //!
 //! ```text
 //! cargo run --example grpc_mesh
@@ -30,12 +30,12 @@ const NAMES: [&str; 3] = ["node-a", "node-b", "node-c"];
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
-    // In production KeyRing::from_env("STICKY_KEY"): all nodes have the same keys.
+    // In production KeyRing::from_env("STICKY_KEY"), with the same keys on all nodes.
     let keys = KeyRing::generate()?;
     let (listeners, urls) = Server::bind_all(NAMES.len())?;
     let mut nodes = Vec::new();
     for (name, listener) in NAMES.into_iter().zip(listeners) {
-        // Every node has the same list; `local` says which of them it is.
+        // Every node has the same list; `local` names the node itself.
         let peers = Backends::new();
         for (peer, url) in NAMES.iter().zip(&urls) {
             peers.insert(peer, GrpcChannel::new(url)?)?;

@@ -1,8 +1,8 @@
 //! Sessions that outlive their server: three shops with tower-sessions behind a gateway.
 //!
-//! A customer fills a cart, the shop that has the customer is killed, and the cart is still there: each
-//! shop keeps its sessions at hand, in a cache that is good as long as the customer stays, and in a
-//! store that all shops share.
+//! A customer fills a cart, the shop that serves the customer is killed, and the cart is still there: each
+//! shop keeps its sessions in a cache, which is valid until the session moves, and in a store that all shops
+//! share.
 //!
 //! ```sh
 //! cargo run --example session_replication                                    # the store is in memory
@@ -10,7 +10,7 @@
 //! cargo run --example session_replication -- --customers 1000                # default: one
 //! ```
 //!
-//! With Redis each shop is a process of its own, and dies by `kill -9`.
+//! With Redis each shop is a process of its own, and is killed by `kill -9`.
 
 #![allow(missing_docs, unreachable_pub)]
 
@@ -47,13 +47,13 @@ const NAMES: [&str; 3] = ["shop-1", "shop-2", "shop-3"];
 
 /// The application: a cart in the session.
 fn shop<S: SessionStore + Clone>(store: S) -> Router {
-    // Copies are in this process, and only good as long as the gateway sends the session here.
+    // The copies are in this process, and valid only while the gateway sends the session here.
     let sessions = SessionManagerLayer::new(FencedCache::new(MemoryStore::new(), store));
     Router::new()
         .route("/cart", get(show))
         .route("/cart/{item}", post(add))
         .layer(sessions.with_secure(false))
-        // What the gateway says in headers. Nobody else can reach these shops.
+        // The session headers are trusted: only the gateway can reach these shops.
         .layer(SessionScope::from_headers())
 }
 
@@ -79,11 +79,11 @@ fn unavailable(error: tower_sessions::session::Error) -> StatusCode {
     StatusCode::SERVICE_UNAVAILABLE
 }
 
-/// A shop that runs until it is killed: then all that it had in memory is gone.
+/// A shop that runs until it is killed, and loses its memory then.
 enum Running {
-    /// A store in memory has to be in the same process, so here the shop has only a thread of its own.
+    /// A thread: the shops share a store in memory, so they are in one process.
     Thread(Server),
-    /// With Redis it is a process of its own.
+    /// A process: the shops share a store on Redis.
     Process(Process),
 }
 
@@ -108,20 +108,20 @@ impl Running {
     }
 }
 
-/// The whole life of a shop that is a process.
-async fn be_a_shop(redis: &str) -> Fallible<()> {
+/// Runs a shop in a process of its own.
+async fn run_shop(redis: &str) -> Fallible<()> {
     process::end_with_parent();
     let app = shop(RedisStore::new(redis)?);
     Ok(axum::serve(process::listen().await?, app).await?)
 }
 
-// ---- The story ----
+// ---- The demonstration ----
 
 #[tokio::main]
 async fn main() -> Fallible<ExitCode> {
     let Arguments { shop, redis, customers: count } = Arguments::read()?;
     if let (Some(_), Some(redis)) = (&shop, &redis) {
-        be_a_shop(redis).await?;
+        run_shop(redis).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let place = if redis.is_some() { "Redis" } else { "memory" };
@@ -143,7 +143,7 @@ async fn main() -> Fallible<ExitCode> {
         .retry_idempotent(true)
         .into_service();
 
-    // Of one customer every answer is shown, of many only what became of them.
+    // With one customer every response is printed, with several only a summary.
     let say = |what: &str, answer: &str| {
         if count == 1 {
             println!("{what:<12} {answer}");
@@ -163,7 +163,8 @@ async fn main() -> Fallible<ExitCode> {
         println!("{count} customers fill their carts, {theirs} of them at {killed}.");
     }
 
-    let position = NAMES.iter().position(|name| *name == killed).ok_or("who was that?")?;
+    let position =
+        NAMES.iter().position(|name| *name == killed).ok_or("the response names no shop")?;
     shops[position].kill()?;
     println!("{killed} is killed, and all that it had in memory is gone.");
 
@@ -187,7 +188,7 @@ async fn main() -> Fallible<ExitCode> {
 }
 
 struct Arguments {
-    /// Not for users: this is a shop's process.
+    /// Internal: set in the process of a shop.
     shop: Option<String>,
     /// The address of Redis, if one is given.
     redis: Option<String>,

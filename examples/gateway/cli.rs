@@ -79,9 +79,9 @@ pub(crate) struct Flags {
     pub(crate) workers: Option<usize>,
     pub(crate) check: bool,
     pub(crate) help: bool,
-    /// Not in `--help`, because it is no feature: forwards round robin over the same backends with
-    /// the same server loop and the same HTTP client, but without affinity: nothing is read from the
-    /// request and nothing is put on the response. The floor when the cost of affinity is measured.
+    /// Forwards round robin to the same backends with the same server and the same HTTP client, without
+    /// affinity: the baseline when the cost of affinity is measured. Not in `--help`, because it is no
+    /// feature.
     pub(crate) forward_only: bool,
 }
 
@@ -131,7 +131,7 @@ fn workers(text: &str) -> Result<usize, Error> {
     }
 }
 
-/// Reads `ID=URL[,weight=N][,max_connections=N][,backup][,zone=NAME]`.
+/// Parses `ID=URL[,weight=N][,max_connections=N][,backup][,zone=NAME]`.
 fn backend(text: &str) -> Result<file::Backend, Error> {
     let wrong = |why: &str| {
         Error::new(format!(

@@ -1,4 +1,4 @@
-//! A greeter that knows its name, and counts how often it was called by whom.
+//! A greeter that returns its own name and the number of calls by each caller.
 
 use std::{
     collections::HashMap,

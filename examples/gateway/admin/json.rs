@@ -1,4 +1,4 @@
-//! What the admin interface reads and writes.
+//! The JSON that the admin interface reads and writes.
 
 use std::time::Duration;
 
@@ -36,16 +36,15 @@ const fn one() -> u32 {
 pub(super) struct Patch {
     mode: Option<OperatorMode>,
     pub(super) weight: Option<u32>,
-    /// How long a drain may take.
+    /// The time limit of a drain.
     deadline: Option<Time>,
-    /// What becomes of sessions that come after it.
+    /// What happens to sessions after the deadline.
     then: Option<Otherwise>,
-    /// How many sessions a second may leave in a drain, each with its next request; nobody does
-    /// without it.
+    /// How many sessions a second leave during a drain, each with its next request. Default: none.
     hand_over: Option<u32>,
 }
 
-/// What is wanted of a backend from now on.
+/// The mode that a request sets.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum NewMode {
     Plain(Mode),
@@ -99,19 +98,19 @@ impl Patch {
     }
 }
 
-/// A backend in an answer.
+/// A backend in a response.
 #[derive(Debug, Serialize)]
 pub(super) struct Backend<'a> {
     id: &'a str,
     url: &'a str,
     weight: u32,
     state: &'static str,
-    /// What the last failed probe said.
+    /// The error of the last failed probe.
     probe_failure: Option<&'a str>,
     mode: &'static str,
     in_flight: usize,
     requests: u64,
-    /// An estimate; `None` when sessions cannot be told apart, or were not watched for long enough.
+    /// An estimate. `None` until an idle timeout has been observed, and where tokens do not identify sessions.
     sessions: Option<u64>,
     sessions_seen: u64,
     unconfirmed: u64,
@@ -154,7 +153,7 @@ pub(super) const fn state(state: State) -> &'static str {
     }
 }
 
-/// What the operator said: a drain whose deadline has come is still a drain.
+/// The mode set by the operator. A drain past its deadline is still a drain.
 pub(super) const fn mode(mode: Mode) -> &'static str {
     match mode {
         Mode::Active => "active",
@@ -163,7 +162,7 @@ pub(super) const fn mode(mode: Mode) -> &'static str {
     }
 }
 
-/// Totals, with every word there is, so that a reader need not guess what is missing.
+/// The totals, with every outcome and reason, zeros included.
 pub(super) fn stats(stats: &Stats) -> Value {
     let reasons: Map<String, Value> = Reason::ALL
         .iter()
@@ -189,7 +188,7 @@ pub(super) fn stats(stats: &Stats) -> Value {
     })
 }
 
-/// Reads a body whatever its `Content-Type` says: `curl -d` calls everything a form.
+/// Parses a body and ignores its `Content-Type`, because `curl -d` labels everything a form.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
         Problem::new(StatusCode::BAD_REQUEST, format!("the body is not what was expected: {error}"))
@@ -201,7 +200,7 @@ pub(super) fn answer(status: StatusCode, body: &impl Serialize) -> Response {
         Ok(mut text) => {
             text.push('\n');
             let json = HeaderValue::from_static("application/json");
-            // What was true a moment ago is of no use.
+            // The state changes at any time.
             let no_store = HeaderValue::from_static("no-store");
             let headers = [(header::CONTENT_TYPE, json), (header::CACHE_CONTROL, no_store)];
             (status, headers, text).into_response()
@@ -210,7 +209,7 @@ pub(super) fn answer(status: StatusCode, body: &impl Serialize) -> Response {
     }
 }
 
-/// An error as an answer: `{"error": "…"}`.
+/// An error response: `{"error": "…"}`.
 #[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,

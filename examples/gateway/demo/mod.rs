@@ -1,5 +1,4 @@
-//! The demo: three shops that keep carts in their own memory, as many applications keep sessions, or in
-//! a store that they share.
+//! The demo: three shops that keep carts in their own memory, or in a store that they share.
 
 mod in_store;
 mod own_memory;
@@ -49,7 +48,7 @@ fn all_carts(store: Option<&Store>) -> Result<Vec<Router>, ConfigError> {
     }
 }
 
-/// What to try, for whoever has just started it.
+/// Prints what to try.
 pub(crate) fn print_hints(page: SocketAddr, admin: SocketAddr, store: Option<&Store>) {
     let (keeping, knows) = match store {
         None => ("Each keeps its carts in its own memory.", "does not know the cart"),
