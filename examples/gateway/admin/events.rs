@@ -30,7 +30,7 @@ pub(super) async fn listen(State(admin): State<Admin>) -> Result<Response, Probl
     let Ok(place) = admin.listeners.try_acquire_owned() else {
         return Err(Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            "too many listen already; end one of them",
+            "too many clients follow the events; disconnect one of them",
         ));
     };
     let mut stage = admin.stage;

@@ -44,7 +44,7 @@ impl Guard {
         {
             return Err(Problem::new(
                 StatusCode::UNAUTHORIZED,
-                "this needs `Authorization: Bearer …` with the gateway's admin_token",
+                "`Authorization: Bearer …` with the gateway's admin_token is missing or wrong",
             ));
         }
         // Listening occupies one of a few slots, even for a page that cannot read the response.

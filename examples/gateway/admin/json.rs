@@ -81,8 +81,8 @@ impl Patch {
             }
             Some(0) => {
                 return wrong(
-                    "`hand_over` is how many sessions a second may leave; with 0 nobody could, so \
-                     use at least 1, or leave it out",
+                    "`hand_over` is how many sessions a second may leave; use at least 1, or leave it \
+                     out",
                 );
             }
             _ => {}
@@ -191,7 +191,7 @@ pub(super) fn stats(stats: &Stats) -> Value {
 /// Parses a body and ignores its `Content-Type`, because `curl -d` labels everything a form.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
-        Problem::new(StatusCode::BAD_REQUEST, format!("the body is not what was expected: {error}"))
+        Problem::new(StatusCode::BAD_REQUEST, format!("the body is not valid: {error}"))
     })
 }
 

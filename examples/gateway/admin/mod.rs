@@ -152,12 +152,12 @@ async fn remove(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Re
 async fn nothing() -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
-        "nothing is here; see /backends, /backends/{id}, /stats, /events and /healthz",
+        "there is no such path; see /backends, /backends/{id}, /stats, /events and /healthz",
     )
 }
 
 async fn wrong_method() -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not know this method")
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not support this method")
 }
 
 /// A response with the current state of the backend.
