@@ -1,4 +1,4 @@
-//! The command line and the file.
+//! Valid configurations, and what the command line and the file do.
 
 use http::Method;
 use tokio::net::TcpListener;
@@ -12,7 +12,7 @@ use crate::{
 /// A key for tests, as `openssl rand -base64 32` would print it.
 pub(crate) const KEY: &str = "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=";
 
-/// Every key that exists.
+/// A value for every key outside the other affinity types.
 const EVERYTHING: &str = r#"
 pool = "shop"
 listen = "127.0.0.1:0"
@@ -95,7 +95,7 @@ zone = "eu-1"
 "#;
 
 #[tokio::test]
-async fn everything_in_a_file() {
+async fn every_key_of_the_file_is_accepted() {
     let a = echo("a").await;
     let config = EVERYTHING.replace("BACKEND", &a.addr.to_string());
     let gateway = Gateway::configured_with(&config, &[("STICKY_KEY", KEY)]).await;
@@ -129,11 +129,11 @@ async fn two_gateways_with_one_key_agree() {
     let other = Gateway::configured(&config).await;
     for _ in 0..4 {
         let mut client = Client::new(one.addr);
-        let home = client.get("/").await.backend();
+        let own = client.get("/").await.backend();
         let mut elsewhere = Client::new(other.addr);
         elsewhere.jar = client.jar;
         let answer = elsewhere.get("/").await;
-        assert_eq!(answer.backend(), home);
+        assert_eq!(answer.backend(), own);
         assert_eq!(answer.header("set-cookie"), "");
     }
 }
@@ -165,7 +165,7 @@ async fn a_flag_overrides_the_file() {
 }
 
 #[tokio::test]
-async fn a_key_made_at_start_is_worth_a_warning() {
+async fn a_generated_key_causes_a_warning() {
     let mut gateway = Gateway::start(&["--backend", "a=http://127.0.0.1:1"]).await;
     let line = gateway.stderr_line("key made just now").await;
     assert!(line.contains("WARN"), "{line}");
@@ -193,7 +193,7 @@ async fn good_configurations_pass_the_check() {
 }
 
 #[tokio::test]
-async fn an_affinity_that_nobody_reaches_is_worth_a_warning() {
+async fn an_unreachable_affinity_causes_a_warning() {
     let backend = "[[backend]]\nid = \"a\"\nurl = \"http://127.0.0.1:1\"\n";
     let address = "[[affinity]]\ntype = \"client-ip\"\n";
     let user = "[[affinity]]\ntype = \"key\"\nheader = \"x-user-id\"\n";
@@ -210,12 +210,12 @@ async fn an_affinity_that_nobody_reaches_is_worth_a_warning() {
 }
 
 #[tokio::test]
-async fn an_idle_timeout_within_the_clock_skew_is_worth_a_warning() {
+async fn an_idle_timeout_within_the_clock_skew_causes_a_warning() {
     let backend = "[[backend]]\nid = \"a\"\nurl = \"http://127.0.0.1:1\"\n";
     for (times, warns) in [
         ("idle_timeout = \"10m\"\nclock_skew = \"10m\"", true),
         ("idle_timeout = \"10m\"\nclock_skew = \"5m\"", false),
-        // Nobody has said that clocks differ by so much.
+        // The default of clock_skew makes no statement about the clocks.
         ("idle_timeout = \"10m\"", false),
         ("idle_timeout = \"10m\"\nclock_skew = \"1h\"", false),
     ] {
@@ -231,7 +231,7 @@ async fn an_idle_timeout_within_the_clock_skew_is_worth_a_warning() {
 }
 
 #[tokio::test]
-async fn help_tells_every_flag() {
+async fn help_documents_every_flag() {
     let output = run(&["--help"], &[]).await;
     assert_eq!(output.status.code(), Some(0));
     let help = String::from_utf8(output.stdout).unwrap();
@@ -254,7 +254,7 @@ async fn help_tells_every_flag() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_no_riddle() {
+async fn an_address_in_use_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = taken.local_addr().unwrap().to_string();
     let output = run(&["--listen", &addr], &[]).await;
@@ -266,7 +266,7 @@ async fn an_address_that_is_taken_is_no_riddle() {
 }
 
 #[tokio::test]
-async fn requests_are_not_sent_twice_where_that_is_not_wanted() {
+async fn requests_are_retried_only_if_configured() {
     use std::sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -277,7 +277,7 @@ async fn requests_are_not_sent_twice_where_that_is_not_wanted() {
     for (retry, expected) in [("idempotent", 2), ("never", 1)] {
         let seen = Arc::new(AtomicUsize::new(0));
         let count = seen.clone();
-        // Takes a request and closes without a word.
+        // Reads a request and closes without a response.
         let closing = move |mut stream| {
             let count = count.clone();
             async move {

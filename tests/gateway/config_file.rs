@@ -34,7 +34,7 @@ async fn check(text: &str) -> (Option<i32>, String) {
 }
 
 #[tokio::test]
-async fn the_commented_file_is_good_as_it_is_and_with_every_setting_on() {
+async fn the_commented_file_is_valid_as_it_is_and_with_every_setting_on() {
     for text in [template(), everything()] {
         let (code, stderr) = check(&text).await;
         assert_eq!(code, Some(0), "{stderr}");
