@@ -140,7 +140,7 @@ impl Record {
                 let met = self.outages.iter().find(with_it);
                 assert!(met.is_some(), "{own} did not end during this POST: {exchange:?}");
                 let most = if ending == Ending::Term { 0 } else { 1 };
-                assert!(times <= most, "{own} was to finish it, or not to begin: {exchange:?}");
+                assert!(times <= most, "{own} executed it and did not finish: {exchange:?}");
             }
         }
     }
