@@ -15,14 +15,17 @@ fn template() -> String {
     fs::read_to_string(path).unwrap()
 }
 
-/// The file with every setting on.
+/// The file with every setting on that this build has.
 fn everything() -> String {
-    let is_off = |line: &str| line.starts_with('#') && !line.starts_with("# ") && line != "#";
+    let is_on = |line: &str| cfg!(feature = "dns") || !line.starts_with("#nameservers");
+    let is_setting = |line: &str| line.starts_with('#') && !line.starts_with("# ") && line != "#";
     let text = template();
-    let on = text.lines().map(|line| if is_off(line) { &line[1..] } else { line });
-    // This build may lack the feature.
-    let on = on.filter(|line| cfg!(feature = "dns") || !line.starts_with("nameservers"));
-    on.map(|line| format!("{line}\n")).collect()
+    let lines = text.lines().map(|line| match is_setting(line) {
+        true if is_on(line) => format!("{}\n", &line[1..]),
+        true => format!("# {}\n", &line[1..]),
+        false => format!("{line}\n"),
+    });
+    lines.collect()
 }
 
 /// The exit code of `--check`, and what it says.
