@@ -18,7 +18,7 @@ use axum::{
 use futures_core::Stream;
 use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
-use tower_sticky::{Event, Events, Reason};
+use tower_sticky::{DrainReport, Event, Events, Reason};
 
 use super::{
     Admin, Stage,
@@ -103,18 +103,7 @@ fn describe(event: &Event) -> (&'static str, Value) {
                 "sessions": sessions,
             }),
         ),
-        Event::Drained { report } => (
-            "drained",
-            json!({
-                "backend": report.backend.as_str(),
-                "end": report.end.to_string(),
-                "elapsed_ms": u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX),
-                "sessions_before": report.sessions_before,
-                "sessions_left": report.sessions_left,
-                "in_flight": report.in_flight,
-                "streams_cut": report.streams_cut,
-            }),
-        ),
+        Event::Drained { report } => ("drained", drained(report)),
         Event::Moved { from, to, reason } => (
             "moved",
             json!({
@@ -133,4 +122,17 @@ fn describe(event: &Event) -> (&'static str, Value) {
             }),
         ),
     }
+}
+
+/// The data of the end of a drain.
+fn drained(report: &DrainReport) -> Value {
+    json!({
+        "backend": report.backend.as_str(),
+        "end": report.end.to_string(),
+        "elapsed_ms": u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX),
+        "sessions_before": report.sessions_before,
+        "sessions_left": report.sessions_left,
+        "in_flight": report.in_flight,
+        "streams_cut": report.streams_cut,
+    })
 }

@@ -110,7 +110,8 @@ pub(super) struct Backend<'a> {
     mode: &'static str,
     in_flight: usize,
     requests: u64,
-    /// An estimate. `None` until an idle timeout has been observed, and where tokens do not identify sessions.
+    /// An estimate. `None` until an idle timeout has been observed, and where tokens do not identify
+    /// sessions.
     sessions: Option<u64>,
     sessions_seen: u64,
     unconfirmed: u64,

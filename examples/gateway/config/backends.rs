@@ -4,8 +4,10 @@ use tower_sticky::{BackendId, proxy::Upstream};
 
 use super::{Error, file::Backend};
 
-/// The backends, once their ids and URLs are good.
-pub(super) fn checked(backends: Vec<Backend>, from_flags: bool) -> Result<Vec<Backend>, Error> {
+/// The backends of the command line, or else of the file, with their ids and URLs checked.
+pub(super) fn either(flags: Vec<Backend>, file: Vec<Backend>) -> Result<Vec<Backend>, Error> {
+    let from_flags = !flags.is_empty();
+    let backends = if from_flags { flags } else { file };
     for (position, backend) in backends.iter().enumerate() {
         let at = |option: &str, value: &str, why: &dyn std::fmt::Display| {
             Error::new(match from_flags {

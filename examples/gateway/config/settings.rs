@@ -95,29 +95,20 @@ impl Settings {
         Self::new(file, flags)
     }
 
-    fn new(mut file: File, mut flags: Flags) -> Result<Self, Error> {
+    fn new(mut file: File, flags: Flags) -> Result<Self, Error> {
         application::check_session_headers(file.session_headers)?;
         let demo = demo(&mut file, &flags)?;
         let (listen_key, listen) = either(("--listen", flags.listen), ("listen", file.listen));
         let admin_addr = either(("--admin", flags.admin), ("admin", file.admin));
         let admin = admin(admin_addr, file.admin_token, demo)?;
-        let from_flags = !flags.backends.is_empty();
-        let backends = backends::checked(
-            match from_flags {
-                true => std::mem::take(&mut flags.backends),
-                false => file.backend,
-            },
-            from_flags,
-        )?;
+        let backends = backends::either(flags.backends, file.backend)?;
         if backends.is_empty() && !demo && admin.is_none() {
             return Err(Error::new(
                 "there is no backend, and no admin interface to add one; add a [[backend]] with id \
                  and url, or --backend ID=URL",
             ));
         }
-        let networks = file.trusted_proxies.iter().enumerate();
-        let networks = networks.map(|(position, text)| network(position, text));
-        let trusted_proxies: Vec<_> = networks.collect::<Result<_, _>>()?;
+        let trusted_proxies = networks(&file.trusted_proxies)?;
         let context = affinity::Context {
             cookie_name: flags.cookie,
             trusted_proxies: &trusted_proxies,
@@ -161,9 +152,7 @@ impl Settings {
             backends,
             demo,
             demo_store: flags.demo_store,
-            workers: flags
-                .workers
-                .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+            workers: flags.workers.unwrap_or_else(cores),
             forward_only: flags.forward_only,
         })
     }
@@ -256,14 +245,21 @@ fn address(key: &str, text: Option<&str>, default: &str) -> Result<SocketAddr, E
     })
 }
 
-fn network(position: usize, text: &str) -> Result<IpNet, Error> {
-    let host = || text.parse::<IpAddr>().map(IpNet::from);
-    text.parse().or_else(|_| host()).map_err(|_| {
-        Error::new(format!(
-            "trusted_proxies[{position}] = {text:?}: not a network; expected an address or a CIDR block \
-             such as \"10.0.0.0/8\" or \"fd00::/8\""
-        ))
-    })
+fn networks(trusted_proxies: &[String]) -> Result<Vec<IpNet>, Error> {
+    let network = |(position, text): (usize, &String)| {
+        let host = || text.parse::<IpAddr>().map(IpNet::from);
+        text.parse().or_else(|_| host()).map_err(|_| {
+            Error::new(format!(
+                "trusted_proxies[{position}] = {text:?}: not a network; expected an address or a CIDR \
+                 block such as \"10.0.0.0/8\" or \"fd00::/8\""
+            ))
+        })
+    };
+    trusted_proxies.iter().enumerate().map(network).collect()
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The duration in the file, or else the default.
