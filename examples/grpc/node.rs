@@ -56,7 +56,7 @@ impl Greeter for Node {
         while let Some(request) = requests.next().await {
             last = Some(self.greet(&request?.name));
         }
-        last.map(Response::new).ok_or_else(|| Status::invalid_argument("nobody to greet"))
+        last.map(Response::new).ok_or_else(|| Status::invalid_argument("no request to greet"))
     }
 
     async fn chat(

@@ -11,11 +11,11 @@ pub(super) fn check_header(name: &str) -> Result<(), Error> {
     checked.map_err(|error| Error::new(format!("application.header = {name:?}: {error}")))
 }
 
-/// Checks that the replicas are told to somebody.
+/// Checks that replicas are only set when the headers that carry them are on.
 pub(super) fn check_session_headers(section: SessionHeaders) -> Result<(), Error> {
     match section {
         SessionHeaders { enabled: false, replicas: replicas @ 1.. } => Err(Error::new(format!(
-            "session_headers.replicas = {replicas}: no backend is told of them; set \
+            "session_headers.replicas = {replicas}: the headers that carry them are off; set \
              session_headers.enabled = true"
         ))),
         _ => Ok(()),
