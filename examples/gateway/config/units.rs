@@ -25,6 +25,14 @@ impl<const MIN_MS: u64> FromStr for Time<MIN_MS> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        let too_long = || format!("{text:?} is too long; expected at most \"366d\"");
+        // humantime panics when its sum of seconds overflows by a carry. Five numbers of eleven digits
+        // cannot reach that, whatever their units.
+        let compact: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+        let mut numbers = compact.split(|c: char| !c.is_ascii_digit());
+        if compact.len() > 64 || numbers.any(|digits| digits.len() > 11) {
+            return Err(too_long());
+        }
         let time = humantime::parse_duration(text).map_err(|error| {
             format!(
                 "{text:?} is not a duration ({error}); expected a number with a unit, such as \
@@ -35,7 +43,7 @@ impl<const MIN_MS: u64> FromStr for Time<MIN_MS> {
             return Err(format!("{text:?} is too short; expected at least \"{MIN_MS}ms\""));
         }
         if time > LONGEST {
-            return Err(format!("{text:?} is too long; expected at most \"366d\""));
+            return Err(too_long());
         }
         Ok(Self(time))
     }
