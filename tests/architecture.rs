@@ -1,6 +1,6 @@
-//! The rooms of `src/`, and that imports between them run downwards.
+//! Checks that imports between the rooms of `src/` run downwards, and that the guide is up to date.
 //!
-//! What is read are the `use` declarations. Methods, macros, doc links and tests are not looked at.
+//! Only `use` declarations are read. Methods, macros, doc links and tests are not checked.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test may fail in any line")]
 
