@@ -131,7 +131,7 @@ impl<S: Clone> Dispatch<S> {
         remaining: &mut RemainingCandidates,
     ) -> NextStep<S> {
         if let Some(parked) = remaining.parked.take() {
-            return self.wait_for_busy(snapshot, parked);
+            return self.wait_for_busy(snapshot, &parked);
         }
         if self.inner == InnerRole::LastResort {
             return NextStep::LastResort;
@@ -159,7 +159,7 @@ impl<S: Clone> Dispatch<S> {
     }
 
     /// All have been asked: back to the one that was busy, now with all the time that is left.
-    fn wait_for_busy(&mut self, snapshot: &Snapshot<S>, parked: BusyFallback) -> NextStep<S> {
+    fn wait_for_busy(&mut self, snapshot: &Snapshot<S>, parked: &BusyFallback) -> NextStep<S> {
         let Some(attempt) = self.attempt(snapshot, &parked.state) else {
             return NextStep::Fail(StickyError::Busy { backend: parked.state.id.clone() });
         };

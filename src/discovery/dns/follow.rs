@@ -32,7 +32,7 @@ where
         let Some(answer) = asked else {
             return DiscoveryEnd::PoolGone;
         };
-        let pause = follower.take_in(answer, &mut rhythm, empty_when_gone);
+        let pause = follower.take_in(&answer, &mut rhythm, empty_when_gone);
         if follower.target.wait(sleep(pause)).await.is_none() {
             return DiscoveryEnd::PoolGone;
         }
@@ -54,7 +54,7 @@ where
     /// Makes of an answer what it says, and tells how long it is good for.
     fn take_in(
         &mut self,
-        answer: Answer,
+        answer: &Answer,
         rhythm: &mut RefreshSchedule,
         empty_when_gone: bool,
     ) -> Duration {
@@ -69,7 +69,7 @@ where
         }
         // A part of an answer is better than none; a name that is gone is one only by option.
         if !answer.found.is_empty() || gone && empty_when_gone {
-            let changes = self.reconcile(&answer);
+            let changes = self.reconcile(answer);
             self.target.update(changes);
         }
         if answer.failure.is_some() || gone && !empty_when_gone {

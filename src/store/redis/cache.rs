@@ -39,7 +39,7 @@ pub(super) struct PinCache {
 impl PinCache {
     pub(super) fn get(self: &Arc<Self>, key: SessionKey, idle: Duration) -> Lookup {
         let Some(entry) = self.table.get(&key) else {
-            return self.ask(key, idle, None);
+            return self.ask(key, idle, false);
         };
         self.keep_alive(idle);
         let recheck = self.recheck.min(idle / FRACTION);
@@ -49,18 +49,12 @@ impl PinCache {
                 Lookup::Now(Answer::Pin(pin, Some(open)))
             }
             CacheLookup::Due(pin, open, offer) => self.touch(key, idle, entry, (pin, open), offer),
-            CacheLookup::Idle => self.ask(key, idle, Some(entry)),
+            CacheLookup::Idle => self.ask(key, idle, true),
         }
     }
 
     /// Looks up a session of which nothing is known here, or nothing any more.
-    fn ask(
-        self: &Arc<Self>,
-        key: SessionKey,
-        idle: Duration,
-        entry: Option<Arc<CachedPin>>,
-    ) -> Lookup {
-        let was_known = entry.is_some();
+    fn ask(self: &Arc<Self>, key: SessionKey, idle: Duration, was_known: bool) -> Lookup {
         if self.engine.is_down() {
             count(&self.engine.counters.unanswered);
             return Lookup::Now(self.unanswered(was_known));
