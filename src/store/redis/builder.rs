@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use super::{
     cache::{PinCache, WRITES},
     engine::Engine,
-    keeper::Keeper,
+    keep_alive::KeepAlive,
     on_down::OnDown,
     script::Commands,
     single_flight::SingleFlight,
@@ -211,7 +211,7 @@ impl RedisStoreBuilder {
             writes: Arc::new(Semaphore::new(WRITES)),
             on_down: self.on_down,
             recheck: self.recheck,
-            keeper: Keeper::default(),
+            keep_alive: KeepAlive::default(),
         };
         Ok(RedisStore { shared: Arc::new(shared) })
     }

@@ -11,7 +11,7 @@ use tokio::{
 use super::{
     cached_pin::{CacheLookup, CachedPin},
     engine::{Engine, Fault},
-    keeper::Keeper,
+    keep_alive::KeepAlive,
     on_down::OnDown,
     script::{FRACTION, PinWrite, WriteCondition},
     single_flight::{LookupResult, SingleFlight, wait},
@@ -33,15 +33,15 @@ pub(super) struct PinCache {
     pub(super) writes: Arc<Semaphore>,
     pub(super) on_down: OnDown,
     pub(super) recheck: Duration,
-    pub(super) keeper: Keeper,
+    pub(super) keep_alive: KeepAlive,
 }
 
 impl PinCache {
     pub(super) fn get(self: &Arc<Self>, key: SessionKey, idle: Duration) -> Lookup {
+        self.keep_alive(idle);
         let Some(entry) = self.table.get(&key) else {
             return self.ask(key, idle, None);
         };
-        self.keep_alive(idle);
         let recheck = self.recheck.min(idle / FRACTION);
         match entry.look(Instant::now(), idle, recheck, self.engine.is_up()) {
             CacheLookup::Good(pin, open) => {
@@ -127,7 +127,7 @@ impl PinCache {
                 (entry, offer)
             }
             None => {
-                let entry = Arc::new(CachedPin::written(offer, now));
+                let entry = Arc::new(CachedPin::written(offer, now, idle));
                 self.table.insert(key, entry.clone());
                 (entry, Some(offer))
             }
@@ -213,7 +213,7 @@ impl Flight {
         let found = match engine.pin(engine.call.arguments(self.key, idle, None)).await {
             Ok(Some(pin)) => {
                 count(&engine.counters.found);
-                LookupResult::Known(self.shared.adopt(self.key, pin))
+                LookupResult::Known(self.shared.adopt(self.key, pin, idle))
             }
             Ok(None) | Err(Fault::Refused) => {
                 count(&engine.counters.unknown);
@@ -240,13 +240,13 @@ impl Drop for Flight {
 
 impl PinCache {
     /// Makes a copy of what the engine said.
-    fn adopt(&self, key: SessionKey, pin: StoredPin) -> Arc<CachedPin> {
+    fn adopt(&self, key: SessionKey, pin: StoredPin, idle: Duration) -> Arc<CachedPin> {
         let now = Instant::now();
         if let Some(entry) = self.table.get(&key) {
-            entry.revive(pin, now);
+            entry.revive(pin, now, idle);
             return entry;
         }
-        let entry = Arc::new(CachedPin::read(pin, now));
+        let entry = Arc::new(CachedPin::read(pin, now, idle));
         self.table.insert(key, entry.clone());
         entry
     }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     compact_instant::CompactInstant,
+    idle_time::IdleTime,
     script::{PinWrite, WriteCondition, told},
 };
 use crate::store::{
@@ -23,6 +24,9 @@ use crate::store::{
 pub(super) struct CachedPin {
     /// Requests and streams under way.
     open: AtomicU32,
+    /// The idle time that the last request of the session came with: several affinities may share a
+    /// store. Beside `open` it takes bytes that would be padding.
+    idle: IdleTime,
     place: Mutex<Place>,
 }
 
@@ -77,20 +81,25 @@ pub(super) enum CacheLookup {
 
 impl CachedPin {
     /// A copy of what the engine said.
-    pub(super) fn read(pin: StoredPin, now: Instant) -> Self {
+    pub(super) fn read(pin: StoredPin, now: Instant, idle: Duration) -> Self {
         let now = CompactInstant::of(now);
-        Self::new(Place { asked: now, ..Place::new(pin, now) })
+        Self::new(Place { asked: now, ..Place::new(pin, now) }, idle)
     }
 
     /// A pin that is about to be written.
-    pub(super) fn written(offer: PinWrite, now: Instant) -> Self {
+    pub(super) fn written(offer: PinWrite, now: Instant, idle: Duration) -> Self {
         let PinWrite { pin, rule } = offer;
         let place = Place::new(pin, CompactInstant::of(now));
-        Self::new(Place { unwritten: Some(rule), calls: 1, ..place })
+        Self::new(Place { unwritten: Some(rule), calls: 1, ..place }, idle)
     }
 
-    fn new(place: Place) -> Self {
-        Self { open: AtomicU32::new(0), place: Mutex::new(place) }
+    fn new(place: Place, idle: Duration) -> Self {
+        Self { open: AtomicU32::new(0), idle: IdleTime::new(idle), place: Mutex::new(place) }
+    }
+
+    /// How long the session may be idle.
+    pub(super) fn idle(&self) -> Duration {
+        self.idle.get()
     }
 
     pub(super) fn open(self: &Arc<Self>) -> OpenSession {
@@ -117,6 +126,7 @@ impl CachedPin {
             return CacheLookup::Idle;
         }
         place.seen = now;
+        self.idle.set(idle);
         let pin = place.pin();
         // Under the lock, so that it does not expire between the look at it and this.
         let open = self.open();
@@ -157,6 +167,7 @@ impl CachedPin {
         // With an old id a new session may begin.
         let accepted = self.is_idle(&place, now, idle) || rule.accepts(place.pin(), pin);
         place.seen = now;
+        self.idle.set(idle);
         if !accepted {
             // Another request was faster. The epoch is written with the next touch.
             let stays = told(place.pin(), pin);
@@ -188,11 +199,12 @@ impl CachedPin {
     }
 
     /// The same for a copy that had been idle and is of no use any more.
-    pub(super) fn revive(&self, said: StoredPin, now: Instant) {
+    pub(super) fn revive(&self, said: StoredPin, now: Instant, idle: Duration) {
         let now = CompactInstant::of(now);
         let mut place = self.lock();
         place.seen = now;
         place.asked = now;
+        self.idle.set(idle);
         if place.calls == 0 {
             let pin = told(said, place.pin());
             place.set_pin(pin);
@@ -229,5 +241,51 @@ impl WhenClosed for CachedPin {
         let mut place = self.lock();
         place.seen = CompactInstant::of(Instant::now());
         self.open.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(now: Instant, idle: Duration) -> Arc<CachedPin> {
+        let pin = StoredPin { backend: 1, epoch: 1, issued: 0 };
+        let write = PinWrite { pin, rule: WriteCondition::Put };
+        let entry = Arc::new(CachedPin::written(write, now, idle));
+        entry.settle(pin, now);
+        entry
+    }
+
+    #[test]
+    fn an_entry_has_the_idle_time_of_its_last_request() {
+        let (now, short, long) =
+            (Instant::now(), Duration::from_secs(16), Duration::from_secs(160));
+        let entry = written(now, short);
+        assert_eq!(entry.idle(), short);
+        drop(entry.look(now, long, Duration::from_secs(10), true));
+        assert_eq!(entry.idle(), long, "a request with another idle timeout");
+        entry.revive(entry.pin(), now, short);
+        assert_eq!(entry.idle(), short);
+        assert_eq!(written(now, long).idle(), long, "entries do not share it");
+    }
+
+    #[test]
+    fn only_an_open_session_is_due_and_only_after_its_interval() {
+        let (now, interval) = (Instant::now(), Duration::from_secs(1));
+        let entry = written(now, 16 * interval);
+        assert!(entry.due_while_open(now + interval, interval).is_none(), "nothing is open");
+        let open = entry.open();
+        assert!(entry.due_while_open(now + interval / 2, interval).is_none(), "too early");
+        assert!(entry.due_while_open(now + interval, interval).is_some());
+        let again = entry.due_while_open(now + interval, interval);
+        assert!(again.is_none(), "a call is in flight");
+        entry.settle(entry.pin(), now + interval);
+        drop(open);
+        assert!(entry.due_while_open(now + 2 * interval, interval).is_none(), "it was closed");
+    }
+
+    #[test]
+    fn the_idle_time_takes_no_additional_memory() {
+        assert_eq!(size_of::<CachedPin>(), 72);
     }
 }

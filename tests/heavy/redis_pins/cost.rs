@@ -2,13 +2,27 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::Request;
 use tokio::time::Instant;
-use tower::ServiceExt;
 use tower_sticky::store::RedisStore;
 use tower_sticky_heavy_tests::{redis_server::RedisServer, until};
 
-use crate::support::{Body, Gateway, PATIENT, nodes, pinned, until_keys};
+use crate::support::{Gateway, Node, PATIENT, learned, nodes, pinned, until_keys};
+
+/// Gateways that are connected, each with a store of its own.
+async fn gateways<const N: usize>(
+    server: &RedisServer,
+    nodes: &[Node],
+    idle: Duration,
+) -> [Gateway; N] {
+    let gateways = std::array::from_fn(|_| {
+        let store = RedisStore::builder(&server.url()).time_budget(PATIENT);
+        Gateway::new(nodes, store, idle)
+    });
+    for gateway in &gateways {
+        gateway.store.connected().await;
+    }
+    gateways
+}
 
 #[tokio::test]
 async fn a_session_known_here_costs_no_call() {
@@ -50,13 +64,7 @@ async fn a_session_is_touched_once_per_fraction_of_its_idle_time() {
     let server = RedisServer::start();
     let nodes = nodes(["a", "b"]);
     let idle = Duration::from_secs(4);
-    let gateway = || {
-        let store = RedisStore::builder(&server.url()).time_budget(PATIENT);
-        Gateway::new(&nodes, store, idle)
-    };
-    let (first, second) = (gateway(), gateway());
-    first.store.connected().await;
-    second.store.connected().await;
+    let [first, second] = gateways(&server, &nodes, idle).await;
     server.reset_calls();
     // From before the first call until after the last one: as many fractions lie between two calls.
     let most = |since: Instant| {
@@ -141,36 +149,68 @@ async fn a_touch_keeps_a_session_alive_and_brings_news() {
     until("it was asked", || third.store.stats().unknown() == 1).await;
 }
 
+/// How many milliseconds a key still has; negative if it is not there.
+fn time_to_live(server: &RedisServer, key: &str) -> i64 {
+    server.command(&["PTTL", key]).trim_start_matches(':').parse().unwrap()
+}
+
 #[tokio::test]
-async fn a_stream_keeps_its_session_alive_for_all_gateways() {
+async fn an_open_stream_keeps_its_session_alive_for_all_gateways() {
     let server = RedisServer::start();
     let nodes = nodes(["a", "b"]);
     let idle = Duration::from_secs(4);
-    let gateway = || {
-        let store = RedisStore::builder(&server.url()).time_budget(PATIENT);
-        Gateway::new(&nodes, store, idle)
-    };
-    let (first, second) = (gateway(), gateway());
-    first.store.connected().await;
-    second.store.connected().await;
+    let [first, second, third] = gateways(&server, &nodes, idle).await;
     first.begin(&nodes[1], "1").await;
     until_keys(&server, 1).await;
-    let request = Request::get("/").header("cookie", "JSESSIONID=1").body(Body::default());
-    // An answer whose body has not ended.
-    let stream = first.service.clone().oneshot(request.unwrap()).await.unwrap();
     let key = server.key();
-    let left =
-        || -> u64 { server.command(&["PTTL", &key]).trim_start_matches(':').parse().unwrap_or(0) };
-    for _ in 0..3 {
-        server.command(&["PEXPIRE", &key, "3000"]);
-        until("it is told that the session lives", || left() > 3500).await;
+    // The first gateway has begun the session; the second one reads its pin for this request.
+    for gateway in [&first, &second] {
+        let stream = gateway.open_stream("1").await;
+        for _ in 0..3 {
+            server.command(&["PEXPIRE", &key, "3000"]);
+            until("the session is touched", || time_to_live(&server, &key) > 3500).await;
+        }
+        drop(stream);
+        tokio::time::sleep(idle / 8).await;
+        gateway.written().await;
+        let calls = gateway.store.stats().calls();
+        tokio::time::sleep(idle / 4).await;
+        assert_eq!(gateway.store.stats().calls(), calls, "no touch after the stream has ended");
     }
-    assert_eq!(second.ask("1").await, pinned("b"));
-    drop(stream);
-    // Nothing is under way: nothing is told.
-    tokio::time::sleep(idle / 8).await;
-    first.written().await;
-    let calls = first.store.stats().calls();
-    tokio::time::sleep(idle / 4).await;
-    assert_eq!(first.store.stats().calls(), calls);
+    assert_eq!(third.ask("1").await, pinned("b"));
+}
+
+#[tokio::test]
+async fn each_open_session_is_kept_alive_by_its_own_idle_time() {
+    let server = RedisServer::start();
+    let nodes = nodes(["a", "b"]);
+    let store = RedisStore::builder(&server.url()).time_budget(PATIENT).build().unwrap();
+    let (short, long) = (Duration::from_secs(2), Duration::from_secs(3600));
+    let [by_long, by_short] =
+        [long, short].map(|idle| Gateway::with(&nodes, store.clone(), learned(&store, idle)));
+    store.connected().await;
+    by_long.begin(&nodes[0], "long").await;
+    until_keys(&server, 1).await;
+    let long_key = server.key();
+    by_short.begin(&nodes[1], "short").await;
+    until_keys(&server, 2).await;
+    let other = "for _, key in ipairs(redis.call('KEYS', '*')) do
+        if key ~= ARGV[1] then return key end
+    end";
+    let short_key = server.command(&["EVAL", other, "0", &long_key]);
+    let streams = (by_long.open_stream("long").await, by_short.open_stream("short").await);
+    let began = Instant::now();
+    let calls = store.stats().calls();
+    let most = i64::try_from((short + short / 16).as_millis()).unwrap();
+    while began.elapsed() < 2 * short {
+        let left = time_to_live(&server, &short_key);
+        assert!((1..=most).contains(&left), "{left} ms are left, of at most {most}");
+        tokio::time::sleep(short / 32).await;
+    }
+    let left = time_to_live(&server, &long_key);
+    assert!(left > 3_500_000, "the other session keeps its longer time: {left}");
+    let touches = u128::from(store.stats().calls() - calls);
+    let intervals = began.elapsed().as_micros() / (short / 16).as_micros();
+    assert!(touches <= intervals + 1, "only the short one is touched: {touches} in {intervals}");
+    drop(streams);
 }

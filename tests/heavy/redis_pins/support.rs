@@ -134,12 +134,7 @@ impl Gateway {
         cookie: Option<&str>,
         name: &str,
     ) -> (Went, Option<String>) {
-        let mut request = Request::new(Body::default());
-        if let Some(cookie) = cookie {
-            request.headers_mut().insert(header::COOKIE, cookie.parse().unwrap());
-        }
-        let response: Result<_, Infallible> = self.service.clone().oneshot(request).await;
-        let response = response.unwrap();
+        let response = self.call(cookie).await;
         let outcome = response.extensions().get::<Outcome>().unwrap();
         let went = Went {
             status: response.status(),
@@ -148,6 +143,20 @@ impl Gateway {
             to: outcome.backend().map(|id| id.as_str().to_owned()),
         };
         (went, client::cookie(&response, name))
+    }
+
+    /// A request whose response is not read to its end: it is in flight until the response is dropped.
+    pub async fn open_stream(&self, id: &str) -> Response<impl Sized + use<>> {
+        self.call(Some(&format!("JSESSIONID={id}"))).await
+    }
+
+    async fn call(&self, cookie: Option<&str>) -> Response<impl Sized + use<>> {
+        let mut request = Request::new(Body::default());
+        if let Some(cookie) = cookie {
+            request.headers_mut().insert(header::COOKIE, cookie.parse().unwrap());
+        }
+        let response: Result<_, Infallible> = self.service.clone().oneshot(request).await;
+        response.unwrap()
     }
 
     pub async fn ask(&self, id: &str) -> Went {
