@@ -1,5 +1,6 @@
-//! Pins on Redis or Valkey.
+//! [`RedisStore`]: pins in Redis or Valkey.
 
+mod breaker;
 mod builder;
 mod cache;
 mod cached_pin;

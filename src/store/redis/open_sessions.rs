@@ -70,8 +70,8 @@ impl PinCache {
                 // A little less, so that the round trip of the last touch does not put this one off
                 // until the next run.
                 let interval = interval - interval / 16;
-                if let Some(offer) = entry.due_while_open(Instant::now(), interval) {
-                    self.offer(key, entry, offer, idle);
+                if let Some(write) = entry.touch_if_open(Instant::now(), interval) {
+                    self.send_write(key, entry, write, idle);
                 }
             }
             if number % BATCH == BATCH - 1 {
