@@ -10,7 +10,7 @@ use redis::{
 use super::store::{BUDGET, RedisStore};
 use crate::{
     error::ConfigError,
-    redis::{RedisTarget, parse, prepare, provide_cryptography},
+    redis::{RedisTarget, install_crypto_provider, parse, prepare},
 };
 
 impl RedisStore {
@@ -124,7 +124,7 @@ impl RedisStore<ClusterConnection> {
     /// Outside of a Tokio runtime.
     pub fn from_cluster(client: &ClusterClient) -> Result<Self, ConfigError> {
         within_runtime()?;
-        provide_cryptography();
+        install_crypto_provider();
         let config =
             ClusterConfig::new().set_connection_timeout(BUDGET).set_response_timeout(BUDGET);
         Ok(Self::with_connection(client.get_pending_async_connection_with_config(config)))
