@@ -71,7 +71,8 @@ impl Future for Discovery {
         let mut running = match std::mem::replace(&mut self.stage, Stage::Ended) {
             Stage::New(start) => start(on_removed),
             Stage::Running(running) => running,
-            Stage::Ended => return Poll::Pending,
+            // Polled after completion.
+            Stage::Ended => return Poll::Ready(DiscoveryEnd::Ended),
         };
         let poll = running.as_mut().poll(cx);
         if poll.is_pending() {
