@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn shared_saves_are_refused_only_for_older_epochs_and_other_owners() {
         let stored = fence((7, "a"));
-        let on = |request| save(StoredRecord::Live(Some(&stored)), request, SHARED);
+        let on = |request: Option<&Fence>| save(StoredRecord::Live(Some(&stored)), request, SHARED);
         assert_eq!(on(None), Ok(Some(stored.clone())));
         assert_eq!(on(Some(&fence((7, "")))), Ok(Some(stored.clone())));
         assert!(on(Some(&fence((7, "b")))).is_err());
