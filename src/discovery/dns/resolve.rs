@@ -142,43 +142,22 @@ impl Query {
             {
                 let resolver = resolver.clone();
                 resolving.spawn(async move {
-                    (
-                        id,
-                        target.port,
-                        target.weight,
-                        addresses(resolver, target.name, deadline).await,
-                    )
+                    let records = addresses(resolver, target.name.clone(), deadline).await;
+                    (id, target, records)
                 });
             }
             let Some(joined) = resolving.join_next().await else {
                 break;
             };
-            let Ok((id, port, weight, records)) = joined else {
-                // The id is lost with the task, so all backends stay.
-                answer.unresolved.extend(known.keys().cloned());
-                answer.failure = Some("the look-up of a target was cancelled".to_owned());
-                continue;
-            };
-            match records {
-                Records::Found(records, ttl) => {
-                    answer.limit_ttl(ttl);
-                    let mut ips: Vec<IpAddr> = records.iter().filter_map(RData::ip_addr).collect();
-                    ips.sort_unstable();
-                    let current = known.get(&id).map(|found| found.address.ip());
-                    let ip = current.filter(|ip| ips.contains(ip)).or(ips.first().copied());
-                    if let Some(ip) = ip {
-                        let address = SocketAddr::new(ip, port);
-                        answer.found.insert(id, Endpoint { address, weight: Some(weight) });
-                    }
+            match joined {
+                Ok((id, target, records)) => {
+                    let current = known.get(&id).map(|endpoint| endpoint.address.ip());
+                    answer.add_target(id, &target, records, current);
                 }
-                // The service still lists the target, so its backend stays.
-                Records::Missing(_) => {
-                    answer.failure = Some(format!("the target {id} has no address"));
-                    answer.unresolved.insert(id);
-                }
-                Records::Failed(why) => {
-                    answer.failure = Some(why);
-                    answer.unresolved.insert(id);
+                Err(_) => {
+                    // The id is lost with the task, so all backends stay.
+                    answer.unresolved.extend(known.keys().cloned());
+                    answer.failure = Some("the look-up of a target was cancelled".to_owned());
                 }
             }
         }
@@ -204,6 +183,38 @@ impl Answer {
                 self.found.insert(id, Endpoint { address, weight });
             }
             Err(why) => self.invalid.push((id, why.to_string())),
+        }
+    }
+
+    /// Adds a target at its `current` address, if that is still among its addresses, or else at the lowest
+    /// one.
+    fn add_target(
+        &mut self,
+        id: BackendId,
+        target: &SrvTarget,
+        records: Records,
+        current: Option<IpAddr>,
+    ) {
+        match records {
+            Records::Found(records, ttl) => {
+                self.limit_ttl(ttl);
+                let mut ips: Vec<IpAddr> = records.iter().filter_map(RData::ip_addr).collect();
+                ips.sort_unstable();
+                let ip = current.filter(|ip| ips.contains(ip)).or(ips.first().copied());
+                if let Some(ip) = ip {
+                    let address = SocketAddr::new(ip, target.port);
+                    self.found.insert(id, Endpoint { address, weight: Some(target.weight) });
+                }
+            }
+            // The service still lists the target, so its backend stays.
+            Records::Missing(_) => {
+                self.failure = Some(format!("the target {id} has no address"));
+                self.unresolved.insert(id);
+            }
+            Records::Failed(why) => {
+                self.failure = Some(why);
+                self.unresolved.insert(id);
+            }
         }
     }
 

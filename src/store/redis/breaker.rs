@@ -124,8 +124,8 @@ impl Breaker {
     pub(super) fn connecting(&self) {
         let now = Instant::now();
         self.phase.send_modify(|phase| match *phase {
-            // There are no local copies yet, so every session would be placed anew: wait for as long as
-            // an attempt may take.
+            // There are no local copies yet, so every session would be assigned again: wait for as
+            // long as an attempt may take.
             Phase::New => *phase = Phase::Connecting(now + self.connect_timeout()),
             // Redis was already waited for, in vain.
             Phase::Down => {}

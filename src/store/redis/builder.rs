@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 
 use super::{
+    breaker::Breaker,
     cache::{MAX_WRITES, PinCache},
     engine::Engine,
     keep_alive::KeepAlive,
@@ -203,9 +204,10 @@ impl RedisStoreBuilder {
                  redis-cluster://host:port,host:port or redis-sentinel://host:port,host:port/master"
             ))
         })?;
-        let engine = Engine::new(target, Commands::new(self.prefix), self.budget, self.failures);
+        let commands = Commands::new(self.prefix);
+        let breaker = Breaker::new(target, commands, self.budget, self.failures);
         let cache = PinCache {
-            engine,
+            engine: Engine::new(breaker),
             table: table::new(self.capacity),
             lookups: SingleFlight::default(),
             writes: Arc::new(Semaphore::new(MAX_WRITES)),

@@ -1,6 +1,6 @@
 //! Calls to Redis, within a time budget and behind a circuit breaker.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::{
@@ -16,10 +16,7 @@ use super::{
     script::{Arguments, Commands, decode},
     stats::{Counters, EngineState, count},
 };
-use crate::{
-    redis::RedisTarget,
-    store::traits::{SessionKey, StoredPin},
-};
+use crate::store::traits::{SessionKey, StoredPin};
 
 /// A handle; clones share the connection.
 #[derive(Clone)]
@@ -37,13 +34,8 @@ pub(super) enum CallError {
 }
 
 impl Engine {
-    pub(super) fn new(
-        target: RedisTarget,
-        commands: Commands,
-        budget: Duration,
-        max_failures: u32,
-    ) -> Self {
-        Self { breaker: Arc::new(Breaker::new(target, commands, budget, max_failures)) }
+    pub(super) fn new(breaker: Breaker) -> Self {
+        Self { breaker: Arc::new(breaker) }
     }
 
     pub(super) fn commands(&self) -> &Commands {

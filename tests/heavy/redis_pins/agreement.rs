@@ -1,11 +1,11 @@
 //! Gateways that share a Redis agree on the backend of a session.
 
-use std::{sync::Arc, sync::atomic::Ordering::SeqCst, time::Duration};
+use std::sync::{Arc, atomic::Ordering::SeqCst};
 
-use tower_sticky::{Verdict, store::RedisStore};
+use tower_sticky::Verdict;
 use tower_sticky_heavy_tests::redis_server::RedisServer;
 
-use crate::support::{Gateway, LONG_BUDGET, nodes, pinned, until_keys};
+use crate::support::{Gateway, Node, nodes, pinned, until_keys};
 
 #[tokio::test]
 async fn a_pin_of_one_gateway_is_used_by_the_others() {
@@ -71,15 +71,9 @@ async fn concurrent_first_requests_on_two_gateways_get_the_same_backend() {
 async fn a_session_that_two_gateways_move_goes_to_the_backend_of_the_first_one() {
     let server = RedisServer::start();
     let nodes = nodes(["a", "b", "c", "d"]);
-    let idle = Duration::from_secs(1800);
-    let gateway = || {
-        let store = RedisStore::builder(&server.url()).time_budget(LONG_BUDGET);
-        Gateway::new(&nodes, store, idle)
-    };
-    let (first, second, third) = (gateway(), gateway(), gateway());
-    for gateway in [&first, &second, &third] {
-        gateway.store.connected().await;
-    }
+    let first = Gateway::connected(&server, &nodes).await;
+    let second = Gateway::connected(&server, &nodes).await;
+    let third = Gateway::connected(&server, &nodes).await;
     for n in 0..30 {
         first.begin(&nodes[0], &n.to_string()).await;
     }
@@ -117,21 +111,21 @@ async fn a_session_that_two_gateways_move_goes_to_the_backend_of_the_first_one()
         assert_eq!(third.ask(&id).await, pinned(backend), "{id} as stored in Redis");
     }
     assert!(differed > 0, "some moves went to different backends");
-    // The last epoch of a session is greater than those that its other backends have seen.
     for (n, backend) in backends.iter().enumerate() {
-        let id = n.to_string();
-        let of = |node: &crate::support::Node| {
-            let epochs = node.state.epochs.lock().unwrap();
-            epochs.get(&id).cloned().unwrap_or_default()
-        };
-        let all: Vec<_> = nodes.iter().map(|node| (node.name, of(node))).collect();
-        let here = &all.iter().find(|(name, _)| name == backend).unwrap().1;
-        let elsewhere = all.iter().filter(|(name, _)| name != backend).flat_map(|(_, all)| all);
-        assert!(
-            here.last() > elsewhere.max(),
-            "the last epoch of {id} on {backend} is above the epochs of the other backends: {all:?}"
-        );
+        assert_last_epoch_is_greatest(&nodes, &n.to_string(), backend);
     }
+}
+
+/// Asserts that the last epoch on a session's backend is greater than those on the other backends.
+fn assert_last_epoch_is_greatest(nodes: &[Node], id: &str, backend: &str) {
+    let epochs = |node: &Node| {
+        let epochs = node.state.epochs.lock().unwrap();
+        epochs.get(id).cloned().unwrap_or_default()
+    };
+    let all: Vec<_> = nodes.iter().map(|node| (node.name, epochs(node))).collect();
+    let (_, own) = all.iter().find(|(name, _)| *name == backend).unwrap();
+    let others = all.iter().filter(|(name, _)| *name != backend).flat_map(|(_, epochs)| epochs);
+    assert!(own.last() > others.max(), "epochs of {id} on {backend} and others: {all:?}");
 }
 
 #[tokio::test]

@@ -51,15 +51,7 @@ async fn other_nodes_are_used_while_one_is_down() {
     let mut cluster = RedisCluster::start().await;
     let nodes = nodes(["a", "b"]);
     let first = gateway(&cluster, &nodes, LONG_BUDGET).await;
-    // The sessions by the node that has their pin.
-    let mut by_node = vec![Vec::new(); 3];
-    for n in 0..60 {
-        let before = cluster.sizes();
-        first.begin(&nodes[n % 2], &n.to_string()).await;
-        first.written().await;
-        let after = cluster.sizes();
-        by_node[(0..3).find(|node| after[*node] > before[*node]).unwrap()].push(n);
-    }
+    let by_node = begin_sessions(&cluster, &first, &nodes).await;
     let second = gateway(&cluster, &nodes, budget).await;
     cluster.nodes[1].kill();
 
@@ -98,7 +90,7 @@ async fn other_nodes_are_used_while_one_is_down() {
 
     cluster.nodes[1].restart();
     cluster.until_complete().await;
-    let recovered = in_time("pins are stored on all nodes again", async {
+    in_time("pins are stored on all nodes again", async {
         // The node has lost its pins. New pins are written at once.
         let mut n = 0;
         while cluster.sizes()[1] < 5 {
@@ -111,6 +103,23 @@ async fn other_nodes_are_used_while_one_is_down() {
             let routed = fourth.ask(&format!("later-{later}")).await;
             assert_eq!(routed, pinned("a"), "{later}");
         }
-    });
-    recovered.await;
+    })
+    .await;
+}
+
+/// Begins 60 sessions. Returns their numbers by the cluster node that has their pin.
+async fn begin_sessions(
+    cluster: &RedisCluster,
+    gateway: &Gateway,
+    nodes: &[Node],
+) -> [Vec<usize>; 3] {
+    let mut by_node = [const { Vec::new() }; 3];
+    for n in 0..60 {
+        let before = cluster.sizes();
+        gateway.begin(&nodes[n % 2], &n.to_string()).await;
+        gateway.written().await;
+        let after = cluster.sizes();
+        by_node[(0..3).find(|node| after[*node] > before[*node]).unwrap()].push(n);
+    }
+    by_node
 }
