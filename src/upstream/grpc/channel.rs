@@ -34,7 +34,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A gRPC backend: a `tonic::transport::Channel` with the behaviour that a backend needs.
 ///
 /// - It connects with the first call, and again after the connection was lost.
-/// - A call of which nothing was sent is returned as [`NotSent`](crate::NotSent), with its messages, and
+/// - A call of which nothing was sent is returned as [`NotSent`], with its messages, and
 ///   fails over to another backend. This is the case if no connection could be made, or if the connection
 ///   was closed while the call was queued. After a closed connection, the call is first tried on a new one.
 ///   No other call is repeated.
