@@ -8,6 +8,7 @@ mod shortage;
 mod timed_out;
 mod unreachable;
 
+pub(crate) use self::unreachable::{Redialer, Refusal, Sendings, chain, is_disconnected, redialer};
 pub use self::{
     client_error::ClientError,
     config::{BoxError, ConfigError},
@@ -18,7 +19,3 @@ pub use self::{
 };
 #[cfg(feature = "proxy")]
 pub(crate) use self::{shortage::Short, unreachable::Unreachable};
-pub(crate) use self::{
-    shortage::ShortageLog,
-    unreachable::{Redialer, Refusal, Sendings, chain, is_disconnected, redialer},
-};

@@ -288,7 +288,7 @@ impl<S: Clone> Dispatch<S> {
         shortage: Shortage,
         source: BoxError,
     ) -> StickyError {
-        self.core.backends.pool().shortages.note(shortage, &source);
+        self.core.backends.pool().shortages.record(shortage, &source);
         StickyError::Shortage { backend: state.id.clone(), source }
     }
 

@@ -1,21 +1,8 @@
 //! `Shortage`: what this machine had run out of when a connection was to be made.
 
-use std::{
-    error::Error,
-    fmt, io,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{error::Error, fmt, io};
 
-use tokio::time::Instant;
-
-use super::{config::BoxError, unreachable::chain};
-
-/// How often a shortage is logged.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
+use super::unreachable::chain;
 
 /// A resource that this machine or process had run out of.
 ///
@@ -108,32 +95,10 @@ impl Error for Short {
     }
 }
 
-/// What is said of the shortages of a pool: one line in a while, with how many there were.
-#[derive(Debug, Default)]
-pub(crate) struct ShortageLog {
-    count: AtomicU64,
-    said: Mutex<Option<Instant>>,
-}
-
-impl ShortageLog {
-    /// One more request met `shortage`.
-    pub(crate) fn note(&self, shortage: Shortage, error: &BoxError) {
-        let count = self.count.fetch_add(1, Relaxed) + 1;
-        let now = Instant::now();
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.is_some_and(|said| now - said < LOG_INTERVAL) {
-            return;
-        }
-        *said = Some(now);
-        self.count.fetch_sub(count, Relaxed);
-        tracing::error!(count, %error, "{shortage}; no backend is blamed for it");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::NotSent;
+    use crate::error::{BoxError, NotSent};
 
     #[cfg(unix)]
     #[test]
@@ -159,21 +124,5 @@ mod tests {
             let error = Short { shortage: Shortage::Ports, source };
             assert_eq!(Shortage::in_chain(&error), Some(Shortage::Ports));
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_line_in_a_while_has_the_count() {
-        let log = ShortageLog::default();
-        let error: BoxError = "too many open files".into();
-        let note = || log.note(Shortage::ProcessFiles, &error);
-        note();
-        assert_eq!(log.count.load(Relaxed), 0, "the first is said at once");
-        for _ in 0..5 {
-            note();
-        }
-        assert_eq!(log.count.load(Relaxed), 5, "the next ones are counted");
-        tokio::time::advance(LOG_INTERVAL).await;
-        note();
-        assert_eq!(log.count.load(Relaxed), 0, "and said together");
     }
 }

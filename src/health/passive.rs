@@ -7,6 +7,7 @@ use super::{Settings, SuccessRate};
 use crate::{
     error::{Redialer, Refusal},
     pool::{BackendState, Cause, LookId, Pool},
+    util::lock,
 };
 
 /// How a request, a probe or a redial failed.
@@ -73,7 +74,7 @@ pub(crate) fn record_failure<S>(
 /// Takes a backend out, if that leaves enough of the others in.
 pub(super) fn eject<S>(pool: &Pool<S>, state: &BackendState, cause: Cause, settings: &Settings) {
     // Two at a time could both find room for one.
-    let _ejecting = pool.ejecting.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _ejecting = lock(&pool.ejecting);
     if !state.is_ejected() && !has_room(pool, settings.max_ejected) {
         tracing::debug!(backend = %state.id, %cause, "not ejected: too many are");
         return;

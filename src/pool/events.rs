@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -18,7 +18,7 @@ use crate::{
     id::BackendId,
     outcome::Reason,
     pool::{DrainReport, Mode, State},
-    util::string_enum::words,
+    util::{lock, string_enum::words},
 };
 
 /// How many events a listener may be behind before it misses some.
@@ -233,7 +233,7 @@ impl Publisher {
     pub(crate) fn listen(&self) -> Events {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let missed = Arc::default();
-        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = lock(&self.listeners);
         listeners.push(Listener { sender, missed: Arc::clone(&missed) });
         self.any.store(true, Relaxed);
         Events { receiver, missed }
@@ -249,7 +249,7 @@ impl Publisher {
 
     #[cold]
     fn tell(&self, event: Event) {
-        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = lock(&self.listeners);
         listeners.retain(|listener| match listener.sender.try_send(event.clone()) {
             Ok(()) => true,
             Err(TrySendError::Full(_)) => {

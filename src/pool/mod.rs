@@ -16,6 +16,7 @@ mod removed;
 mod session_balance;
 mod sessions;
 mod shared;
+mod shortage_log;
 mod snapshot;
 mod status;
 mod tiers;

@@ -19,11 +19,12 @@ use super::{
     backend::DrainEnd,
     removed::RemovedBackends,
     session_balance::Balance,
+    shortage_log::ShortageLog,
     snapshot::{Members, Snapshot},
     versioned::Versioned,
 };
 use crate::{
-    error::{ConfigError, ShortageLog},
+    error::ConfigError,
     id::BackendId,
     outcome::Counters,
     pool::{Cause, Event, Publisher},

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::pool::DrainSignal;
+use crate::{pool::DrainSignal, util::lock};
 
 /// A backend's word that it goes on working for the session when the response is over, as with an
 /// upgraded connection (WebSocket).
@@ -52,8 +52,7 @@ struct Shared {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Option<Vec<Box<dyn Any + Send>>>> {
-        // Nothing of ours can panic under the lock, and a list of guards is never half-changed.
-        self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.kept)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -20,6 +20,7 @@ use super::{
     fence::{self, Fence, SaveConditions, StoredRecord},
     scope::{self, RecordVersion},
 };
+use crate::util::lock;
 
 /// For how long a store remembers that a session was deleted, unless it is told otherwise: longer than
 /// a request takes.
@@ -131,11 +132,6 @@ impl Default for MemoryStore {
     fn default() -> Self {
         Self::new()
     }
-}
-
-fn lock(part: &Mutex<Part>) -> MutexGuard<'_, Part> {
-    // Nothing can panic under the lock, and slots are changed as a whole.
-    part.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Part {

@@ -3,14 +3,14 @@
 use std::{
     fmt,
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use tokio::task::futures::TaskLocalFuture;
 use tower_sessions_core::{session::Id, session_store};
 
 use super::{Refused, fence::Fence};
-use crate::{outcome::Verdict, session::SessionInfo};
+use crate::{outcome::Verdict, session::SessionInfo, util::lock};
 
 tokio::task_local! {
     /// The scope of the request that this task serves. `None` stands for a request without one, so
@@ -127,8 +127,7 @@ impl Scope {
     }
 
     fn notes(&self) -> MutexGuard<'_, ScopeState> {
-        // Nothing can panic under the lock.
-        self.inner.notes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner.notes)
     }
 }
 

@@ -15,6 +15,7 @@ use super::{
     table::{self, Table},
     traits::{Answer, Lookup, OpenSession, PinStore, SessionKey, StoredPin, WhenClosed},
 };
+use crate::util::lock;
 
 /// A table of pins in this process: the default store. A handle that is cheap to clone; clones share
 /// the table.
@@ -124,8 +125,7 @@ impl PinStore for MemoryStore {
 
 impl Entry {
     fn lock(&self) -> MutexGuard<'_, Place> {
-        // Nothing can panic under the lock, and the place is changed as a whole.
-        self.place.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.place)
     }
 }
 

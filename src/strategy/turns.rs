@@ -1,13 +1,9 @@
 //! Turns by share: smooth weighted round robin.
 
-use std::{
-    collections::HashMap,
-    hash::BuildHasherDefault,
-    sync::{Mutex, PoisonError},
-};
+use std::{collections::HashMap, hash::BuildHasherDefault, sync::Mutex};
 
 use super::traits::{Candidate, Candidates};
-use crate::pool::TagHasher;
+use crate::{pool::TagHasher, util::lock};
 
 /// What each choice costs whoever is chosen, and what is shared out among all that take part. Always
 /// the same: so each choice is paid for by those that took part in it, however many there were.
@@ -38,7 +34,7 @@ impl Turns {
         let present = || candidates.iter().enumerate().filter(|(_, one)| takes_part(*one));
         let total: u64 = present().map(|(_, one)| one.share()).sum();
         let rate = (CHOICE / total.max(1)).max(1);
-        let mut credits = self.credits.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut credits = lock(&self.credits);
         if credits.len() > candidates.len() * 2 + KEPT {
             credits.retain(|&tag, _| candidates.iter().any(|one| one.tag() == tag));
         }
@@ -87,7 +83,7 @@ mod tests {
         let many = states(&[1; 200]);
         turns.next(&Candidates::new(&many), |_| true);
         turns.next(&Candidates::new(&many[..2]), |_| true);
-        assert_eq!(turns.credits.lock().unwrap().len(), 2);
+        assert_eq!(lock(&turns.credits).len(), 2);
         assert_eq!(turns.next(&Candidates::new(&many), |_| false), None, "nobody takes part");
     }
 

@@ -13,7 +13,10 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use crate::error::{BoxError, NotSent, Redial, Redialer};
+use crate::{
+    error::{BoxError, NotSent, Redial, Redialer},
+    util::lock,
+};
 
 /// Turns the connection failures of any HTTP client into [`NotSent`] errors, which carry the whole
 /// request, so that the next backend can have it.
@@ -146,11 +149,11 @@ struct Slot<B>(Mutex<Option<B>>);
 
 impl<B> Slot<B> {
     fn put(&self, body: B) {
-        *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(body);
+        *lock(&self.0) = Some(body);
     }
 
     fn take(&self) -> Option<B> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
+        lock(&self.0).take()
     }
 }
 

@@ -29,6 +29,11 @@ mod traffic_count;
 
 /// What `src/util/sync.rs` gives to the library.
 mod util {
+    /// A panic of a model's thread fails the model, so the mutex is never poisoned.
+    pub(crate) fn lock<T>(mutex: &sync::Mutex<T>) -> sync::MutexGuard<'_, T> {
+        mutex.lock().expect("no thread panics under the lock")
+    }
+
     pub(crate) mod sync {
         pub(crate) use loom::sync::{
             Mutex, MutexGuard,

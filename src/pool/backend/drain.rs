@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -11,7 +11,7 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     id::BackendId,
     outcome::Failover,
-    util::{RateLimiter, string_enum::words},
+    util::{RateLimiter, lock, string_enum::words},
 };
 
 words! {
@@ -123,7 +123,7 @@ pub(crate) struct DrainState {
 
 impl DrainState {
     pub(crate) fn plan(&self) -> MutexGuard<'_, Option<Plan>> {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.plan)
     }
 
     /// Whether one more session may leave now; it counts as gone.

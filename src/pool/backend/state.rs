@@ -18,8 +18,6 @@ use tokio::{sync::Notify, time::Instant};
 #[cfg(any(feature = "discover", feature = "dns"))]
 use super::owner::OwnerRef;
 use super::{Phase, drain::DrainState, requests::RequestCounter, streams::OpenStreams};
-#[cfg(any(feature = "discover", feature = "dns"))]
-use crate::util::lock;
 use crate::{
     id::BackendId,
     outcome::Failover,
@@ -29,7 +27,7 @@ use crate::{
         limit::{ConcurrencyLimit, HasLimit},
         sessions::{SessionCounter, Sights, Window},
     },
-    util::{SystemClock, clock::unix_millis},
+    util::{SystemClock, clock::unix_millis, lock},
 };
 
 pub(crate) struct BackendState {
@@ -385,7 +383,7 @@ impl BackendState {
     }
 
     pub(crate) fn sources(&self) -> MutexGuard<'_, HealthSources> {
-        self.sources.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        lock(&self.sources)
     }
 }
 

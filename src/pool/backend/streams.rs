@@ -1,10 +1,13 @@
 //! The responses of a backend that are still under way, so that they can be cut off.
 
-use std::{sync::PoisonError, task::Waker};
+use std::task::Waker;
 
 use slab::Slab;
 
-use crate::util::sync::{AtomicU32, Mutex, MutexGuard, Ordering::Relaxed};
+use crate::util::{
+    lock,
+    sync::{AtomicU32, Mutex, MutexGuard, Ordering::Relaxed},
+};
 
 /// The open streams of one backend: responses whose reader had to wait for more, and upgraded
 /// connections. A response that came in one piece never gets here, and costs nothing.
@@ -109,6 +112,6 @@ impl OpenStreams {
     }
 
     fn readers(&self) -> MutexGuard<'_, Slab<Reader>> {
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.readers)
     }
 }

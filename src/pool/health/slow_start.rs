@@ -2,13 +2,15 @@
 
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use tokio::time::Instant;
+
+use crate::util::lock;
 
 /// The whole share.
 const FULL: u32 = 256;
@@ -40,7 +42,7 @@ impl SlowStart {
     }
 
     pub(crate) fn start(&self, now: Instant) {
-        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut since = lock(&self.since);
         *since = Some(now);
         self.part.store(FIRST, Relaxed);
     }
@@ -48,7 +50,7 @@ impl SlowStart {
     /// Takes the share to what it should be now, when it is to be whole after `duration`. Tells when to
     /// do so again: twenty times in all, but at most every 10 ms.
     pub(crate) fn advance(&self, now: Instant, duration: Duration) -> Option<Instant> {
-        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut since = lock(&self.since);
         let start = (*since)?;
         let gone = now.saturating_duration_since(start);
         if gone >= duration {

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     ops::{Deref, DerefMut},
-    sync::{Arc, PoisonError},
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -11,7 +11,10 @@ use super::{
     fair_queue::{FairQueue, Ticket},
     quota::WaitQuota,
 };
-use crate::util::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering::Relaxed};
+use crate::util::{
+    lock,
+    sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering::Relaxed},
+};
 
 /// What has slots.
 pub(crate) trait HasLimit {
@@ -82,7 +85,7 @@ impl ConcurrencyLimit {
     }
 
     fn lock(&self) -> Locked<'_> {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = lock(&self.inner);
         Locked { inner, full: &self.full }
     }
 }

@@ -3,13 +3,15 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use tokio::time::Instant;
+
+use crate::util::lock;
 
 /// So many ends are remembered for a backend, in less than 1 MiB; beyond that the oldest goes first.
 const CAPACITY: usize = 16_384;
@@ -33,7 +35,7 @@ struct Ends {
 impl Sights {
     /// A stream of the session has ended; that matters for as long as `idle`.
     pub(crate) fn ended(&self, session: u64, now: Instant, idle: Duration) {
-        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ends = lock(&self.ends);
         ends.by_session.insert(session, now);
         ends.order.push_back((session, now));
         while let Some(&(session, then)) = ends.order.front() {
@@ -56,7 +58,7 @@ impl Sights {
 
     /// When a stream of the session ended last.
     pub(crate) fn last(&self, session: u64) -> Option<Instant> {
-        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let ends = lock(&self.ends);
         ends.by_session.get(&session).copied()
     }
 
@@ -96,6 +98,6 @@ mod tests {
             sights.ended(10, now + Duration::from_nanos(nanos), MINUTE);
         }
         assert_eq!((sights.last(11), sights.evicted()), (Some(now), 10));
-        assert!(sights.ends.lock().unwrap().order.len() <= 2 * CAPACITY);
+        assert!(lock(&sights.ends).order.len() <= 2 * CAPACITY);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
@@ -14,9 +14,12 @@ use super::{
     compact_instant::CompactInstant,
     script::{PinWrite, WriteCondition, told},
 };
-use crate::store::{
-    table,
-    traits::{OpenSession, StoredPin, WhenClosed},
+use crate::{
+    store::{
+        table,
+        traits::{OpenSession, StoredPin, WhenClosed},
+    },
+    util::lock,
 };
 
 /// The copy of a pin.
@@ -213,8 +216,7 @@ impl CachedPin {
     }
 
     fn lock(&self) -> MutexGuard<'_, Place> {
-        // Nothing can panic under the lock.
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.place)
     }
 }
 

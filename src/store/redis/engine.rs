@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
@@ -25,6 +25,7 @@ use super::{
 use crate::{
     redis::RedisTarget,
     store::traits::{SessionKey, StoredPin},
+    util::lock,
 };
 
 pub(super) struct Engine {
@@ -122,7 +123,7 @@ impl Engine {
     pub(super) fn wake(self: &Arc<Self>) {
         // Outside of a runtime nothing can be done; the next request comes from within one.
         let Ok(runtime) = Handle::try_current() else { return };
-        let source = self.source.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let source = lock(&self.source).take();
         let Some(source) = source else { return };
         let now = Instant::now();
         self.phase.send_modify(|phase| match *phase {
@@ -311,7 +312,7 @@ impl Reconnect for Engine {
     }
 
     fn rest(&self, source: RedisTarget) {
-        *self.source.lock().unwrap_or_else(PoisonError::into_inner) = Some(source);
+        *lock(&self.source) = Some(source);
     }
 
     fn connected(&self, link: Link) {

@@ -3,13 +3,13 @@
 use std::{
     collections::HashMap,
     hash::BuildHasherDefault,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use tokio::sync::watch;
 
 use super::cached_pin::CachedPin;
-use crate::{pool::TagHasher, store::traits::SessionKey};
+use crate::{pool::TagHasher, store::traits::SessionKey, util::lock};
 
 /// What the engine said.
 #[derive(Clone)]
@@ -48,7 +48,7 @@ impl SingleFlight {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SessionKey, Told, BuildHasherDefault<TagHasher>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -3,13 +3,15 @@
 use std::{
     fmt,
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use tokio::time::Instant;
+
+use crate::util::lock;
 
 /// How the engine is to be reached, as a [`RedisStore`](crate::store::RedisStore) sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -173,7 +175,7 @@ pub(super) struct LogLimiter(Mutex<Option<Instant>>);
 impl LogLimiter {
     pub(super) fn may_speak(&self) -> bool {
         let now = Instant::now();
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.0);
         let quiet = last.is_some_and(|last| now.duration_since(last) < Duration::from_secs(60));
         if !quiet {
             *last = Some(now);

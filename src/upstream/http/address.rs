@@ -4,7 +4,7 @@ use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, Weak,
         atomic::{
             AtomicBool, AtomicU64,
             Ordering::{AcqRel, Acquire, Relaxed, Release},
@@ -22,7 +22,7 @@ use tokio::{
 use super::{resolve::Resolver, target::Place};
 use crate::{
     error::{BoxError, Short, Shortage, TimedOut},
-    util::clock::later,
+    util::{clock::later, lock},
 };
 
 /// How long an address may refuse connections before a request tries the next one. A redial tries it at
@@ -327,7 +327,7 @@ impl Address {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
 }
 
