@@ -8,7 +8,9 @@ mod shortage;
 mod timed_out;
 mod unreachable;
 
-pub(crate) use self::unreachable::{Redialer, Refusal, Sendings, chain, is_disconnected, redialer};
+pub(crate) use self::unreachable::{
+    Redialer, Refusal, SendCount, chain, is_disconnected, redialer,
+};
 pub use self::{
     client_error::ClientError,
     config::{BoxError, ConfigError},
@@ -18,4 +20,4 @@ pub use self::{
     unreachable::{Disconnected, Redial},
 };
 #[cfg(feature = "proxy")]
-pub(crate) use self::{shortage::Short, unreachable::Unreachable};
+pub(crate) use self::{shortage::ShortageError, unreachable::Unreachable};

@@ -51,15 +51,15 @@ impl<S: Clone> Target<S> {
 
     /// What the backend `id` is to this feed.
     #[cfg(feature = "dns")]
-    pub(super) fn standing(&self, id: &BackendId) -> Ownership {
-        self.pool.upgrade().map_or(Ownership::Foreign, |pool| pool.standing(&self.owner, id))
+    pub(super) fn ownership(&self, id: &BackendId) -> Ownership {
+        self.pool.upgrade().map_or(Ownership::Foreign, |pool| pool.ownership(&self.owner, id))
     }
 
     /// Makes the changes that the feed was told of.
     pub(super) fn update(&mut self, told: Vec<MemberChange<S>>) {
         let mut changes = Vec::with_capacity(told.len());
-        for MemberChange { id, what } in told {
-            match what {
+        for MemberChange { id, kind } in told {
+            match kind {
                 ChangeKind::Put { .. } => {
                     self.troubled.remove(id.as_str());
                     // Before it gets the service, so that it never takes part in a state between.
@@ -67,13 +67,13 @@ impl<S: Clone> Target<S> {
                         self.leaving.swap_remove(at);
                         changes.push(MemberChange {
                             id: id.clone(),
-                            what: ChangeKind::Mode(Mode::Active),
+                            kind: ChangeKind::Mode(Mode::Active),
                         });
                     }
-                    changes.push(MemberChange { id, what });
+                    changes.push(MemberChange { id, kind });
                 }
                 ChangeKind::Remove => self.say_goodbye(id, &mut changes),
-                _ => changes.push(MemberChange { id, what }),
+                _ => changes.push(MemberChange { id, kind }),
             }
         }
         self.apply(changes);
@@ -140,7 +140,7 @@ impl<S: Clone> Target<S> {
     fn say_goodbye(&mut self, id: BackendId, changes: &mut Vec<MemberChange<S>>) {
         self.troubled.remove(id.as_str());
         match self.leave {
-            OnRemoved::Remove => changes.push(MemberChange { id, what: ChangeKind::Remove }),
+            OnRemoved::Remove => changes.push(MemberChange { id, kind: ChangeKind::Remove }),
             OnRemoved::Drain(time) => {
                 if self.leaving.iter().any(|(_, leaving)| *leaving == id) {
                     return;
@@ -149,7 +149,7 @@ impl<S: Clone> Target<S> {
                 // A time beyond all clocks is as good as a century.
                 let until = now.checked_add(time).unwrap_or(now + CENTURY);
                 self.leaving.push((until, id.clone()));
-                changes.push(MemberChange { id, what: ChangeKind::Mode(Mode::Draining) });
+                changes.push(MemberChange { id, kind: ChangeKind::Mode(Mode::Draining) });
             }
         }
     }
@@ -160,7 +160,7 @@ impl<S: Clone> Target<S> {
         self.leaving.retain(|(until, id)| {
             let over = *until <= now;
             if over {
-                changes.push(MemberChange { id: id.clone(), what: ChangeKind::Remove });
+                changes.push(MemberChange { id: id.clone(), kind: ChangeKind::Remove });
             }
             !over
         });
@@ -172,10 +172,10 @@ impl<S: Clone> Target<S> {
             return;
         };
         for change in &changes {
-            tracing::debug!(backend = %change.id, what = ?change.what, "the feed changes a backend");
+            tracing::debug!(backend = %change.id, what = ?change.kind, "the feed changes a backend");
         }
-        for RejectedChange { id, why } in pool.apply(&self.owner, changes) {
-            self.skip(id.as_str(), why);
+        for RejectedChange { id, reason } in pool.apply(&self.owner, changes) {
+            self.skip(id.as_str(), reason);
         }
     }
 }

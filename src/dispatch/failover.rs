@@ -11,7 +11,7 @@ use super::{
     state::Dispatch,
 };
 use crate::{
-    error::{BoxError, Sendings, Shortage},
+    error::{BoxError, SendCount, Shortage},
     id::BackendId,
     outcome::{Failover, Reason, StickyError, Verdict},
     pool::{Access, Availability, BackendState, Mode, Snapshot},
@@ -25,7 +25,7 @@ impl<S: Clone> Dispatch<S> {
 
     /// The drain of the session's backend is over: what was said of it decides.
     pub(super) fn drained(&mut self, state: &Arc<BackendState>) -> NextStep<S> {
-        self.turn_to(state, Reason::Draining, state.drained())
+        self.turn_to(state, Reason::Draining, state.drained_policy())
     }
 
     fn turn_to(
@@ -34,7 +34,7 @@ impl<S: Clone> Dispatch<S> {
         reason: Reason,
         failover: Failover,
     ) -> NextStep<S> {
-        let evident = state.gate() == Availability::Suspect && reason == Reason::Down;
+        let evident = state.availability() == Availability::Suspect && reason == Reason::Down;
         self.reason = Some(reason);
         match self.elsewhere(failover) {
             Some(verdict) => {
@@ -105,7 +105,7 @@ impl<S: Clone> Dispatch<S> {
         {
             // They were gathered at the first failure; what has become of them since?
             let Some(state) = snapshot.index().get(state.tag) else { continue };
-            if !state.takes_new() && !core.options.panic {
+            if !state.takes_new_sessions() && !core.options.panic {
                 continue;
             }
             next = self.attempt(&snapshot, state);
@@ -174,7 +174,7 @@ impl<S: Clone> Dispatch<S> {
         snapshot: &Snapshot<S>,
         state: &Arc<BackendState>,
     ) -> Option<Attempt<S>> {
-        let trial = match state.gate() {
+        let trial = match state.availability() {
             Availability::Suspect => match state.sources().evidence.access() {
                 Access::Open => None,
                 Access::Trial => Some(()),
@@ -317,18 +317,18 @@ impl<S: Clone> Dispatch<S> {
         &mut self,
         state: &Arc<BackendState>,
         source: BoxError,
-        sendings: Option<Sendings>,
+        sendings: Option<SendCount>,
         on_trial: bool,
     ) -> Result<NextStep<S>, StickyError> {
         let backend = state.id.clone();
         let from_home = self.verdict == Verdict::Pinned;
         let detour = self.detour();
         let before = detour.sendings;
-        detour.sendings = sendings.unwrap_or(Sendings(before.0 + 1));
+        detour.sendings = sendings.unwrap_or(SendCount(before.0 + 1));
         // A suspect that was tried for its own sake is not the one other backend.
-        let to_others = before > Sendings(0) && !from_home && !detour.tried_suspect;
+        let to_others = before > SendCount(0) && !from_home && !detour.tried_suspect;
         detour.tried_suspect = on_trial && !from_home;
-        let over = detour.sendings >= Sendings::MAX || to_others;
+        let over = detour.sendings >= SendCount::MAX || to_others;
         // To serve it here is no sending.
         let here = self.here().filter(|_| over && !self.moves_freely());
         let is_the_end = over && here.is_none();

@@ -18,10 +18,10 @@ use super::{
 };
 use crate::{
     affinity::{Head, Origin, PlannedPin, ReadContext, Reading, RequestState, Second},
-    error::{BoxError, Sendings},
+    error::{BoxError, SendCount},
     id::BackendId,
     outcome::{ErrorContext, Reason, StickyError, Verdict},
-    pool::{Availability, BackendState, Mode, NOBODY, Snapshot, UNTOLD},
+    pool::{Availability, BackendState, Mode, NO_SESSION, Snapshot, UNIDENTIFIED},
     session::{Preference, info},
     token::Pin,
     util::clock::later,
@@ -86,7 +86,7 @@ pub(crate) struct SlowPath {
     /// Set once the request was given to another backend though it may have been executed: by whom.
     pub(super) unanswered: Option<(BackendId, BoxError)>,
     /// How often it was given to a backend in vain.
-    pub(super) sendings: Sendings,
+    pub(super) sendings: SendCount,
     /// Whether the last time was the trial of a suspect that is not its own.
     pub(super) tried_suspect: bool,
     /// Until when the request may wait, from the first time that it has to.
@@ -300,8 +300,8 @@ impl<S: Clone> Dispatch<S> {
     #[inline]
     pub(super) fn resolve(&mut self, snapshot: &Snapshot<S>, position: usize) -> NextStep<S> {
         let state = &snapshot.index().states()[position];
-        let panic = self.core.options.panic && snapshot.nobody_is_up();
-        match (state.mode(), state.gate()) {
+        let panic = self.core.options.panic && snapshot.all_unavailable();
+        match (state.mode(), state.availability()) {
             (Mode::Active | Mode::Draining, Availability::Down) if panic => {}
             (Mode::Active | Mode::Draining, Availability::Ready | Availability::Busy) => {}
             (Mode::Drained, _) => return self.drained(state),
@@ -374,7 +374,7 @@ impl<S> Dispatch<S> {
     /// Whom the request waits with: its session, or those that are nobody's, or nobody can tell whose.
     pub(crate) fn waits_as(&self) -> u64 {
         let has_session = self.pin.is_some() && !self.silent;
-        self.key.unwrap_or(if has_session { UNTOLD } else { NOBODY })
+        self.key.unwrap_or(if has_session { UNIDENTIFIED } else { NO_SESSION })
     }
 
     pub(super) fn is_local(&self, state: &BackendState) -> bool {

@@ -49,7 +49,7 @@ impl Shortage {
     pub(crate) fn in_chain(error: &(dyn Error + 'static)) -> Option<Self> {
         chain(error).find_map(|error| {
             #[cfg(feature = "proxy")]
-            if let Some(short) = error.downcast_ref::<Short>() {
+            if let Some(short) = error.downcast_ref::<ShortageError>() {
                 return Some(short.shortage);
             }
             Self::of(error.downcast_ref()?)
@@ -76,20 +76,20 @@ impl fmt::Display for Shortage {
 /// An error that stands for a shortage, where its cause alone does not say so.
 #[cfg(feature = "proxy")]
 #[derive(Debug)]
-pub(crate) struct Short {
+pub(crate) struct ShortageError {
     pub(crate) shortage: Shortage,
     pub(crate) source: io::Error,
 }
 
 #[cfg(feature = "proxy")]
-impl fmt::Display for Short {
+impl fmt::Display for ShortageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.shortage, self.source)
     }
 }
 
 #[cfg(feature = "proxy")]
-impl Error for Short {
+impl Error for ShortageError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&self.source)
     }
@@ -121,7 +121,7 @@ mod tests {
         #[cfg(feature = "proxy")]
         {
             let source = io::Error::from(Errno::ADDRNOTAVAIL);
-            let error = Short { shortage: Shortage::Ports, source };
+            let error = ShortageError { shortage: Shortage::Ports, source };
             assert_eq!(Shortage::in_chain(&error), Some(Shortage::Ports));
         }
     }

@@ -57,14 +57,14 @@ where
 #[derive(Clone)]
 pub(crate) struct Redialer(Arc<dyn Erased>);
 
-type Redialing<'a> = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + 'a>>;
+type RedialFuture<'a> = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + 'a>>;
 
 trait Erased: Send + Sync {
-    fn redial(&self) -> Redialing<'_>;
+    fn redial(&self) -> RedialFuture<'_>;
 }
 
 impl<R: Redial> Erased for R {
-    fn redial(&self) -> Redialing<'_> {
+    fn redial(&self) -> RedialFuture<'_> {
         Box::pin(Redial::redial(self))
     }
 }
@@ -203,9 +203,9 @@ pub(crate) fn redialer(error: &BoxError) -> Option<Redialer> {
 
 /// How often a request was sent without an answer, in the extensions of one that is given back.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Sendings(pub(crate) u8);
+pub(crate) struct SendCount(pub(crate) u8);
 
-impl Sendings {
+impl SendCount {
     /// To whichever backends, and no more.
     pub(crate) const MAX: Self = Self(3);
 }

@@ -19,13 +19,17 @@ pub(crate) struct Judged {
     answers: Arc<dyn Answers>,
     state: Arc<BackendState>,
     /// How often the backend had been given another service when the request was sent.
-    services: u32,
+    generation: u32,
     is_broken: bool,
 }
 
 impl Judged {
-    pub(crate) fn new(answers: Arc<dyn Answers>, state: Arc<BackendState>, services: u32) -> Self {
-        Self { answers, state, services, is_broken: false }
+    pub(crate) fn new(
+        answers: Arc<dyn Answers>,
+        state: Arc<BackendState>,
+        generation: u32,
+    ) -> Self {
+        Self { answers, state, generation, is_broken: false }
     }
 
     pub(crate) fn broke_off(mut self) {
@@ -35,7 +39,7 @@ impl Judged {
 
 impl Drop for Judged {
     fn drop(&mut self) {
-        if self.services != self.state.services() {
+        if self.generation != self.state.service_generation() {
             // It says nothing about the service that the backend has now.
             return;
         }

@@ -24,12 +24,12 @@ use crate::{
 };
 
 /// After so many backends a sweep lets other tasks run.
-const SWEEP_CHUNK: usize = 128;
+const POLL_CHUNK: usize = 128;
 
 /// Starts the task unless one runs already. Tells whether one runs now: outside of a Tokio runtime
 /// there is none.
 #[inline]
-pub(crate) fn ensure_driven<S, Req>(
+pub(crate) fn ensure_driver<S, Req>(
     pool: &Arc<Pool<S>>,
     settings: &Settings,
     probe: Option<&AnyProbe<S>>,
@@ -38,7 +38,7 @@ where
     S: Service<Req> + Clone + Send + Sync + 'static,
     Req: 'static,
 {
-    pool.driven.load(Acquire) || start(pool, settings, probe)
+    pool.has_driver.load(Acquire) || start(pool, settings, probe)
 }
 
 #[cold]
@@ -50,12 +50,12 @@ where
     let Ok(runtime) = Handle::try_current() else {
         return false;
     };
-    if pool.driven.compare_exchange(false, true, AcqRel, Acquire).is_ok() {
+    if pool.has_driver.compare_exchange(false, true, AcqRel, Acquire).is_ok() {
         pool.slow_start.store(!settings.slow_start.is_zero(), Release);
         // The first request counts by the time of now, and not by that of the pool's making.
-        pool.look_at_the_clock(Instant::now());
-        let driven = Driven(Arc::downgrade(pool));
-        let task = drive::<S, Req>(driven, pool.wake.clone(), *settings, probe.cloned());
+        pool.update_tick(Instant::now());
+        let guard = DriverGuard(Arc::downgrade(pool));
+        let task = drive::<S, Req>(guard, pool.wake.clone(), *settings, probe.cloned());
         runtime.spawn(task);
     }
     true
@@ -63,18 +63,18 @@ where
 
 /// The pool, held weakly. Dropped with the task, also when its runtime is shut down while others
 /// still use the pool: then the next request on one of them starts a new task.
-struct Driven<S>(Weak<Pool<S>>);
+struct DriverGuard<S>(Weak<Pool<S>>);
 
-impl<S> Drop for Driven<S> {
+impl<S> Drop for DriverGuard<S> {
     fn drop(&mut self) {
         if let Some(pool) = self.0.upgrade() {
-            pool.driven.store(false, Release);
+            pool.has_driver.store(false, Release);
         }
     }
 }
 
 async fn drive<S, Req>(
-    driven: Driven<S>,
+    guard: DriverGuard<S>,
     wake: Arc<tokio::sync::Notify>,
     settings: Settings,
     probe: Option<AnyProbe<S>>,
@@ -82,21 +82,21 @@ async fn drive<S, Req>(
     S: Service<Req> + Clone + Send + Sync + 'static,
     Req: 'static,
 {
-    let mut sweeps = Sweeps::new(&settings);
+    let mut schedule = PollSchedule::new(&settings);
     let mut next_comparison = settings.success_rate.map(|rate| later(rate.interval));
-    let mut watches = probe.map(|probe| ProbeTasks::new(probe, settings));
+    let mut probe_tasks = probe.map(|probe| ProbeTasks::new(probe, settings));
     loop {
-        let Some(pool) = driven.0.upgrade() else {
+        let Some(pool) = guard.0.upgrade() else {
             return;
         };
-        if let Some(watches) = &mut watches {
-            watches.follow::<Req>(&pool);
+        if let Some(probe_tasks) = &mut probe_tasks {
+            probe_tasks.sync::<Req>(&pool);
         }
         let now = Instant::now();
-        if now >= sweeps.next {
-            let all = now >= sweeps.next_of_all;
-            let failed = sweep::<S, Req>(&pool, all).await;
-            sweeps.done(all, failed);
+        if now >= schedule.next {
+            let all = now >= schedule.next_of_all;
+            let failed = poll_readiness::<S, Req>(&pool, all).await;
+            schedule.done(all, failed);
         }
         if let (Some(rate), Some(at)) = (settings.success_rate, next_comparison)
             && now >= at
@@ -109,9 +109,9 @@ async fn drive<S, Req>(
             end_ejections(&pool, now),
             redial_suspects(&pool, &settings, now),
             next_comparison,
-            advance_ramps(&pool, &settings, now),
+            advance_slow_starts(&pool, &settings, now),
         ];
-        let next = sweeps.next.min(pool.housekeep(now));
+        let next = schedule.next.min(pool.housekeep(now));
         let due = others.into_iter().flatten().fold(next, Instant::min);
         drop(pool);
         // Either the time has come, or there is new evidence, or the members have changed, or the last
@@ -129,7 +129,7 @@ fn end_ejections<S>(pool: &Pool<S>, now: Instant) -> Option<Instant> {
         match until {
             Some(until) if until <= now => {
                 pool.update(state, Cause::EjectionOver, |sources| {
-                    sources.evidence.ejection.release(now);
+                    sources.evidence.ejection.begin_trial(now);
                 });
             }
             Some(until) => next = Some(next.map_or(until, |next| next.min(until))),
@@ -140,14 +140,14 @@ fn end_ejections<S>(pool: &Pool<S>, now: Instant) -> Option<Instant> {
 }
 
 /// Brings every slow start to where it should be; tells when that is to be done again.
-fn advance_ramps<S>(pool: &Pool<S>, settings: &Settings, now: Instant) -> Option<Instant> {
+fn advance_slow_starts<S>(pool: &Pool<S>, settings: &Settings, now: Instant) -> Option<Instant> {
     let snapshot = pool.load();
-    let states = snapshot.index().states().iter().filter(|state| !state.ramp.is_over());
-    states.filter_map(|state| state.ramp.advance(now, settings.slow_start)).min()
+    let states = snapshot.index().states().iter().filter(|state| !state.slow_start.is_over());
+    states.filter_map(|state| state.slow_start.advance(now, settings.slow_start)).min()
 }
 
 /// When the readiness of all is polled next, and of those that failed, which is more often.
-struct Sweeps {
+struct PollSchedule {
     next: Instant,
     next_of_all: Instant,
     /// The pause until those that failed are asked again.
@@ -156,7 +156,7 @@ struct Sweeps {
     redial: (Duration, Duration),
 }
 
-impl Sweeps {
+impl PollSchedule {
     fn new(settings: &Settings) -> Self {
         let (now, redial) = (Instant::now(), settings.redial);
         let interval = settings.readiness_interval;
@@ -179,7 +179,7 @@ impl Sweeps {
 }
 
 /// Polls the readiness of all backends, or of those that had failed. Tells whether any has failed now.
-async fn sweep<S, Req>(pool: &Pool<S>, all: bool) -> bool
+async fn poll_readiness<S, Req>(pool: &Pool<S>, all: bool) -> bool
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
 {
@@ -187,12 +187,12 @@ where
     let version = pool.version();
     let members = pool.load().members.clone();
     for (position, service) in members.services.iter().enumerate() {
-        if position % SWEEP_CHUNK == SWEEP_CHUNK - 1 {
+        if position % POLL_CHUNK == POLL_CHUNK - 1 {
             tokio::task::yield_now().await;
         }
         let state = &members.index.states()[position];
         let Some(service) =
-            service.as_ref().filter(|_| all || state.gate() == Availability::Suspect)
+            service.as_ref().filter(|_| all || state.availability() == Availability::Suspect)
         else {
             continue;
         };

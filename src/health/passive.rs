@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::{Settings, SuccessRate};
 use crate::{
     error::{Redialer, Refusal},
-    pool::{BackendState, Cause, LookId, Pool},
+    pool::{BackendState, Cause, Pool, RecheckId},
     util::lock,
 };
 
@@ -16,11 +16,11 @@ pub(crate) enum Failure {
     /// No connection came about.
     Refused(Refusal),
     /// The connection ended before any byte of an answer. `surely`: a fresh one did so, too.
-    Broken { surely: bool, redialer: Option<Redialer> },
+    Broken { is_conclusive: bool, redialer: Option<Redialer> },
     /// No proper answer came on a connection that was not at fault.
     NoAnswer,
     /// An answer that says so.
-    Answer,
+    FailedAnswer,
 }
 
 /// Holds a failure against a backend. `look`: the request was the look at a suspect.
@@ -29,37 +29,44 @@ pub(crate) fn record_failure<S>(
     pool: &Pool<S>,
     state: &BackendState,
     failure: Failure,
-    look: Option<LookId>,
+    recheck: Option<RecheckId>,
     settings: &Settings,
 ) {
     if settings.success_rate.is_some() {
-        state.window.count(true);
+        state.answer_counts.count(true);
     }
     let (now, backoff) = (Instant::now(), settings.backoff(state.tag));
     let threshold = settings.connect_failures;
     let cause = match failure {
         Failure::Refused(_) => Cause::ConnectFailed,
         Failure::Broken { .. } => Cause::Broken,
-        Failure::NoAnswer | Failure::Answer => Cause::Failures,
+        Failure::NoAnswer | Failure::FailedAnswer => Cause::Failures,
     };
     let is_refusal = matches!(failure, Failure::Refused(_));
-    let is_answer = matches!(failure, Failure::Answer);
+    let is_answer = matches!(failure, Failure::FailedAnswer);
     let mut eject = false;
     pool.update(state, cause, |sources| {
         let evidence = &mut sources.evidence;
         match failure {
             Failure::Refused(refusal) => {
-                evidence.refused(refusal, look, threshold, &backoff, now);
+                evidence.record_refusal(refusal, recheck, threshold, &backoff, now);
             }
-            Failure::Broken { surely, redialer } => {
-                evidence.broke(surely, redialer, look, threshold, &backoff, now);
+            Failure::Broken { is_conclusive, redialer } => {
+                evidence.record_broken_connection(
+                    is_conclusive,
+                    redialer,
+                    recheck,
+                    threshold,
+                    &backoff,
+                    now,
+                );
             }
-            Failure::NoAnswer => evidence.look_failed(look, &backoff, now),
-            Failure::Answer => evidence.heard(look.is_some(), now),
+            Failure::NoAnswer => evidence.record_failed_recheck(recheck, &backoff, now),
+            Failure::FailedAnswer => evidence.record_answer(recheck.is_some(), now),
         }
         if !is_refusal {
             let (threshold, longest) = (settings.consecutive_failures, settings.ejection);
-            eject = evidence.ejection.failed(threshold, look.is_some(), longest, now);
+            eject = evidence.ejection.record_failure(threshold, recheck.is_some(), longest, now);
         }
     });
     if eject {
@@ -100,7 +107,7 @@ fn has_room<S>(pool: &Pool<S>, share: f64) -> bool {
 pub(super) fn compare<S>(pool: &Pool<S>, rate: &SuccessRate, settings: &Settings) {
     let snapshot = pool.load();
     let states = snapshot.index().states();
-    let counts: Vec<_> = states.iter().map(|state| state.window.take()).collect();
+    let counts: Vec<_> = states.iter().map(|state| state.answer_counts.take()).collect();
     for position in rate.outliers(&counts) {
         eject(pool, &states[position], Cause::SuccessRate, settings);
     }

@@ -119,7 +119,7 @@ impl Settings {
 
     /// Whether a failing answer is held against a backend.
     #[inline]
-    pub(crate) fn judges_answers(&self) -> bool {
+    pub(crate) fn counts_answers(&self) -> bool {
         self.consecutive_failures > 0 || self.success_rate.is_some()
     }
 
@@ -134,7 +134,7 @@ impl<P> Health<P> {
     /// How often every backend's readiness is polled, at least a millisecond; default 1 s.
     #[must_use]
     pub fn readiness_interval(mut self, interval: Duration) -> Self {
-        self.settings.readiness_interval = sensible(interval);
+        self.settings.readiness_interval = clamp_interval(interval);
         self
     }
 
@@ -159,7 +159,7 @@ impl<P> Health<P> {
     /// verdict, and when the last result, or passive detection, disagrees with the verdict.
     #[must_use]
     pub fn probe_interval(mut self, interval: Duration) -> Self {
-        self.settings.probe_interval = sensible(interval);
+        self.settings.probe_interval = clamp_interval(interval);
         self
     }
 
@@ -167,7 +167,7 @@ impl<P> Health<P> {
     /// that it waits as long for its service to be ready.
     #[must_use]
     pub fn probe_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.probe_timeout = sensible(timeout);
+        self.settings.probe_timeout = clamp_interval(timeout);
         self
     }
 
@@ -206,8 +206,8 @@ impl<P> Health<P> {
     /// ([`home_wait`](crate::StickyLayer::home_wait)).
     #[must_use]
     pub fn redial(mut self, first: Duration, longest: Duration) -> Self {
-        let first = sensible(first);
-        self.settings.redial = (first, sensible(longest).max(first));
+        let first = clamp_interval(first);
+        self.settings.redial = (first, clamp_interval(longest).max(first));
         self
     }
 
@@ -282,7 +282,7 @@ fn process_seed() -> u64 {
 }
 
 /// As an interval or a time limit.
-pub(super) fn sensible(time: Duration) -> Duration {
+pub(super) fn clamp_interval(time: Duration) -> Duration {
     time.clamp(Duration::from_millis(1), YEAR)
 }
 

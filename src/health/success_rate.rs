@@ -36,7 +36,7 @@ impl SuccessRate {
     /// How often the backends are compared, at least a millisecond; default 10 s.
     #[must_use]
     pub fn interval(mut self, interval: Duration) -> Self {
-        self.interval = super::settings::sensible(interval);
+        self.interval = super::settings::clamp_interval(interval);
         self
     }
 

@@ -16,7 +16,7 @@ pub(crate) enum Availability {
 
 impl Availability {
     /// Whether nothing is held against it.
-    pub(crate) fn is_well(self) -> bool {
+    pub(crate) fn is_healthy(self) -> bool {
         matches!(self, Self::Ready | Self::Busy)
     }
 
@@ -44,25 +44,25 @@ pub(crate) enum Readiness {
 pub(crate) struct HealthSources {
     pub(crate) readiness: Readiness,
     pub(crate) evidence: Evidence,
-    pub(crate) active: ProbeState,
+    pub(crate) probes: ProbeState,
     /// Grows with each service that the backend is given.
     pub(crate) generation: u64,
 }
 
 impl HealthSources {
     /// The backend has another service, of which nothing is known.
-    pub(crate) fn forget(&mut self) {
-        // The looks are numbered on: the result of one that is under way is of no interest.
-        let mut looks = std::mem::take(&mut self.evidence.looks);
-        looks.forget();
+    pub(crate) fn reset(&mut self) {
+        // The rechecks are numbered on: the result of one that is under way is of no interest.
+        let mut rechecks = std::mem::take(&mut self.evidence.rechecks);
+        rechecks.invalidate();
         *self = Self { generation: self.generation.wrapping_add(1), ..Self::default() };
-        self.evidence.looks = looks;
+        self.evidence.rechecks = rechecks;
     }
 
     /// The health that all sources together make.
-    pub(super) fn gate(&self) -> Availability {
+    pub(super) fn availability(&self) -> Availability {
         match self.readiness {
-            _ if self.active.is_down() => Availability::Down,
+            _ if self.probes.is_down() => Availability::Down,
             Readiness::Failed => Availability::Suspect,
             _ if self.evidence.is_suspect() => Availability::Suspect,
             Readiness::Busy => Availability::Busy,
@@ -73,6 +73,6 @@ impl HealthSources {
     /// Since when the backend has been out of reach: its connections are refused, or its probes have it
     /// down.
     pub(crate) fn outage(&self) -> Option<Instant> {
-        [self.evidence.outage(), self.active.fell()].into_iter().flatten().min()
+        [self.evidence.outage(), self.probes.down_since()].into_iter().flatten().min()
     }
 }

@@ -100,7 +100,7 @@ impl<S> Backends<S> {
     ///
     /// When no backend has this id.
     pub fn set_weight(&self, id: &str, weight: u32) -> Result<(), PoolError> {
-        self.change_state(id, |state| self.pool.enter_weight(state, weight))
+        self.change_state(id, |state| self.pool.change_weight(state, weight))
     }
 
     /// Sets what the operator wants of a backend. To drain one until its sessions have ended, or until
@@ -113,7 +113,7 @@ impl<S> Backends<S> {
     ///
     /// When no backend has this id.
     pub fn set_mode(&self, id: &str, mode: Mode) -> Result<(), PoolError> {
-        self.change_state(id, |state| self.pool.enter_mode(state, mode))
+        self.change_state(id, |state| self.pool.change_mode(state, mode))
     }
 
     /// Sets the most requests that a backend may have in flight, each counted until its response's
@@ -182,7 +182,7 @@ impl<S> Backends<S> {
 
     /// What happens to the pool from now on: health, modes, membership, moves.
     pub fn events(&self) -> Events {
-        self.pool.events.listen()
+        self.pool.events.subscribe()
     }
 
     /// Changes what is said of one backend.
@@ -249,7 +249,7 @@ impl<S: Clone> Backends<S> {
         options: BackendOptions,
     ) -> Result<(), PoolError> {
         let state = BackendState::new(BackendId::new(id)?);
-        state.set(&options);
+        state.apply(&options);
         self.pool.insert(state, Some(service))
     }
 
@@ -324,9 +324,9 @@ impl<S: Clone> Backends<S> {
         let position = position(&snapshot, id)?;
         let mut members = Members::clone(&snapshot.members);
         let (state, service) = members.remove(position);
-        self.pool.departed.remember([&state]);
+        self.pool.removed.insert([&state]);
         self.pool.publish(Arc::new(members));
-        self.pool.has_left(&state);
+        self.pool.finish_removal(&state);
         Ok(service)
     }
 

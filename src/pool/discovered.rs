@@ -11,9 +11,9 @@ pub(crate) enum Ownership {
     /// There is no backend with this id.
     Free,
     /// The feed brought it.
-    Mine,
+    Own,
     /// A feed brought it that has ended.
-    Orphan,
+    Orphaned,
     /// It was inserted by hand or by another feed.
     Foreign,
     /// It is the local node.
@@ -24,7 +24,7 @@ pub(crate) enum Ownership {
 #[derive(Debug)]
 pub(crate) struct MemberChange<S> {
     pub(crate) id: BackendId,
-    pub(crate) what: ChangeKind<S>,
+    pub(crate) kind: ChangeKind<S>,
 }
 
 pub(crate) enum ChangeKind<S> {
@@ -55,7 +55,7 @@ impl<S> fmt::Debug for ChangeKind<S> {
 #[derive(Debug)]
 pub(crate) struct RejectedChange {
     pub(crate) id: BackendId,
-    pub(crate) why: String,
+    pub(crate) reason: String,
 }
 
 impl<S: Clone> Pool<S> {
@@ -68,79 +68,79 @@ impl<S: Clone> Pool<S> {
     ) -> Vec<RejectedChange> {
         let _changing = lock(&self.changing);
         let mut members = Members::clone(&self.load().members);
-        let mut refused = Vec::new();
+        let mut rejected = Vec::new();
         let (mut left, mut replaced) = (Vec::new(), Vec::new());
-        for MemberChange { id, what } in changes {
-            let standing = standing(&members, owner, &id);
+        for MemberChange { id, kind } in changes {
+            let ownership = ownership_of(&members, owner, &id);
             let position = members.index.position_of(id.as_str().as_bytes());
-            match (what, standing, position) {
+            match (kind, ownership, position) {
                 (ChangeKind::Put { service, weight }, Ownership::Free, _) => {
                     let fresh = BackendState::new(id);
                     fresh.set_weight(weight.unwrap_or(1));
-                    fresh.set_owner(owner.mark());
+                    fresh.set_owner(owner.reference());
                     // Two ids may share a hash.
                     if let Err(error) = check_free(&members, &fresh) {
-                        refused.push(RejectedChange { id: fresh.id, why: error.to_string() });
+                        rejected.push(RejectedChange { id: fresh.id, reason: error.to_string() });
                         continue;
                     }
                     let backend = fresh.id.clone();
-                    let state = self.departed.recall(fresh);
-                    self.begin_slowly(&state);
+                    let state = self.removed.restore(fresh);
+                    self.begin_slow_start(&state);
                     replaced.push(state.clone());
                     members.push(state, Some(service));
                     self.events.publish(|| Event::Joined { backend });
                 }
                 (
                     ChangeKind::Put { service, weight },
-                    Ownership::Mine | Ownership::Orphan,
+                    Ownership::Own | Ownership::Orphaned,
                     Some(position),
                 ) => {
                     members.services[position] = Some(service);
                     let state = &members.index.states()[position];
-                    state.set_owner(owner.mark());
-                    self.forget_health(state);
+                    state.set_owner(owner.reference());
+                    self.reset_health(state);
                     replaced.push(state.clone());
                     if let Some(weight) = weight {
-                        self.enter_weight(state, weight);
+                        self.change_weight(state, weight);
                     }
                 }
                 (ChangeKind::Put { .. }, Ownership::Foreign, _) => {
-                    let why = "the id is taken by a backend that this feed did not bring; remove \
+                    let reason = "the id is taken by a backend that this feed did not bring; remove \
                                that one, or give one of them another id";
-                    refused.push(RejectedChange { id, why: why.to_owned() });
+                    rejected.push(RejectedChange { id, reason: reason.to_owned() });
                 }
                 #[cfg(feature = "dns")]
-                (ChangeKind::Weight(weight), Ownership::Mine, Some(position)) => {
-                    self.enter_weight(&members.index.states()[position], weight);
+                (ChangeKind::Weight(weight), Ownership::Own, Some(position)) => {
+                    self.change_weight(&members.index.states()[position], weight);
                 }
-                (ChangeKind::Mode(mode), Ownership::Mine, Some(position)) => {
-                    self.enter_mode(&members.index.states()[position], mode);
+                (ChangeKind::Mode(mode), Ownership::Own, Some(position)) => {
+                    self.change_mode(&members.index.states()[position], mode);
                 }
-                (ChangeKind::Remove, Ownership::Mine, Some(position)) => {
+                (ChangeKind::Remove, Ownership::Own, Some(position)) => {
                     let state = members.remove(position).0;
-                    self.has_left(&state);
+                    self.finish_removal(&state);
                     left.push(state);
                 }
                 // The local node serves itself, and what is not ours is left alone.
                 _ => {}
             }
         }
-        self.departed.remember(&left);
+        self.removed.insert(&left);
         self.publish(Arc::new(members));
-        replaced.iter().for_each(|state| state.renew());
-        refused
+        replaced.iter().for_each(|state| state.begin_service_generation());
+        rejected
     }
 }
 
 #[cfg(feature = "dns")]
 impl<S> Pool<S> {
     /// What the backend `id` is to `owner` now.
-    pub(crate) fn standing(&self, owner: &Owner, id: &BackendId) -> Ownership {
-        standing(&self.load().members, owner, id)
+    pub(crate) fn ownership(&self, owner: &Owner, id: &BackendId) -> Ownership {
+        ownership_of(&self.load().members, owner, id)
     }
 }
 
-fn standing<S>(members: &Members<S>, owner: &Owner, id: &BackendId) -> Ownership {
+fn ownership_of<S>(members: &Members<S>, owner: &Owner, id: &BackendId) -> Ownership {
     let Some(position) = members.index.position_of(id.as_str().as_bytes()) else {
         return Ownership::Free;
     };
@@ -148,8 +148,8 @@ fn standing<S>(members: &Members<S>, owner: &Owner, id: &BackendId) -> Ownership
         return Ownership::Local;
     }
     match members.index.states().get(position).map(|state| state.owner()) {
-        Some(mark) if owner.left(&mark) => Ownership::Mine,
-        Some(mark) if mark.is_stale() => Ownership::Orphan,
+        Some(reference) if owner.owns(&reference) => Ownership::Own,
+        Some(reference) if reference.is_stale() => Ownership::Orphaned,
         _ => Ownership::Foreign,
     }
 }

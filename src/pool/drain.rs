@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     Backends, PoolError,
-    backend::{DrainReport, DrainSignal, Plan},
+    backend::{DrainPlan, DrainReport, DrainSignal},
 };
 use crate::{
     outcome::Failover,
@@ -129,15 +129,15 @@ impl<S> Drain<S> {
     /// When no backend has this id.
     pub fn start(self) -> Result<Draining<S>, PoolError> {
         let (now, report) = (Instant::now(), watch::Sender::new(None));
-        let plan = Plan {
+        let plan = DrainPlan {
             started: now,
             deadline: self.deadline.map(|deadline| clock::after(now, deadline)),
             then: self.then,
-            hand_over: self.hand_over.map(|rate| Arc::new(RateLimiter::new(rate))),
+            handoffs: self.hand_over.map(|rate| Arc::new(RateLimiter::new(rate))),
             idle_for: self.idle_for,
             sessions_before: None,
             is_reported: false,
-            last_told: None,
+            last_progress: None,
             report: report.clone(),
         };
         self.backends.pool().begin_drain(&self.id, plan)?;

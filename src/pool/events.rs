@@ -220,7 +220,7 @@ impl fmt::Debug for Events {
 #[derive(Default)]
 pub(crate) struct Publisher {
     /// Whether anybody has ever listened: if not, an event is not even made.
-    any: AtomicBool,
+    has_listeners: AtomicBool,
     listeners: Mutex<Vec<Listener>>,
 }
 
@@ -230,25 +230,25 @@ struct Listener {
 }
 
 impl Publisher {
-    pub(crate) fn listen(&self) -> Events {
+    pub(crate) fn subscribe(&self) -> Events {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let missed = Arc::default();
         let mut listeners = lock(&self.listeners);
         listeners.push(Listener { sender, missed: Arc::clone(&missed) });
-        self.any.store(true, Relaxed);
+        self.has_listeners.store(true, Relaxed);
         Events { receiver, missed }
     }
 
     /// Tells everybody who listens about `event`.
     #[inline]
     pub(crate) fn publish(&self, event: impl FnOnce() -> Event) {
-        if self.any.load(Relaxed) {
-            self.tell(event());
+        if self.has_listeners.load(Relaxed) {
+            self.send(event());
         }
     }
 
     #[cold]
-    fn tell(&self, event: Event) {
+    fn send(&self, event: Event) {
         let mut listeners = lock(&self.listeners);
         listeners.retain(|listener| match listener.sender.try_send(event.clone()) {
             Ok(()) => true,
@@ -258,7 +258,7 @@ impl Publisher {
             }
             Err(TrySendError::Closed(_)) => false,
         });
-        self.any.store(!listeners.is_empty(), Relaxed);
+        self.has_listeners.store(!listeners.is_empty(), Relaxed);
     }
 }
 
@@ -274,9 +274,9 @@ mod tests {
     async fn everybody_who_listens_is_told_from_then_on() {
         let publisher = Publisher::default();
         publisher.publish(|| unreachable!("nobody listens"));
-        let mut first = publisher.listen();
+        let mut first = publisher.subscribe();
         publisher.publish(|| left(1));
-        let mut second = publisher.listen();
+        let mut second = publisher.subscribe();
         publisher.publish(|| left(2));
         assert_eq!(first.next().await, Some(left(1)));
         assert_eq!(first.next().await, Some(left(2)));
@@ -289,7 +289,7 @@ mod tests {
     #[tokio::test]
     async fn who_is_too_slow_is_told_how_much_was_missed() {
         let publisher = Publisher::default();
-        let mut events = publisher.listen();
+        let mut events = publisher.subscribe();
         for id in 0..BACKLOG + 7 {
             publisher.publish(|| left(id));
         }

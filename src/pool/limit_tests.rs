@@ -13,7 +13,7 @@ const PLACES: usize = 4096;
 struct Backend(ConcurrencyLimit);
 
 impl HasLimit for Backend {
-    fn slots(&self) -> &ConcurrencyLimit {
+    fn permits(&self) -> &ConcurrencyLimit {
         &self.0
     }
 }
@@ -37,12 +37,12 @@ impl Wake for Tell {
 
 fn poll(place: &mut Waiter<Backend>, number: usize, woken: &Woken) -> Poll<Permit<Backend>> {
     let waker = Waker::from(Arc::new(Tell(number, woken.clone())));
-    place.poll_slot(&mut Context::from_waker(&waker))
+    place.poll_permit(&mut Context::from_waker(&waker))
 }
 
 /// One that waits, with its number.
 fn wait(backend: &Arc<Backend>, key: u64, number: usize, woken: &Woken) -> Waiter<Backend> {
-    let mut place = Waiter::take(backend, key, PLACES).expect("there are places enough");
+    let mut place = Waiter::try_new(backend, key, PLACES).expect("there are places enough");
     assert!(poll(&mut place, number, woken).is_pending(), "no slot is free");
     place
 }
@@ -69,7 +69,7 @@ fn serve(held: Permit<Backend>, mut places: Vec<Waiter<Backend>>, woken: &Woken)
 #[test]
 fn one_token_a_thousand_times_does_not_starve_ten_others() {
     let (backend, woken) = (backend(1), Woken::default());
-    let held = Permit::take(&backend).expect("nobody is there");
+    let held = Permit::try_acquire(&backend).expect("nobody is there");
     let mut places: Vec<_> = (0..1000).map(|n| wait(&backend, 7, n, &woken)).collect();
     places.extend((1000..1010).map(|n| wait(&backend, n as u64, n, &woken)));
     let served = serve(held, places, &woken);
@@ -82,7 +82,7 @@ fn one_token_a_thousand_times_does_not_starve_ten_others() {
 #[test]
 fn requests_without_a_key_are_one_group() {
     let (backend, woken) = (backend(1), Woken::default());
-    let held = Permit::take(&backend).expect("nobody is there");
+    let held = Permit::try_acquire(&backend).expect("nobody is there");
     let keys = [0, 0, 0, 1, 1, 2];
     let waiters = keys.into_iter().enumerate();
     let places = waiters.map(|(n, key)| wait(&backend, key, n, &woken)).collect();
@@ -92,21 +92,21 @@ fn requests_without_a_key_are_one_group() {
 #[test]
 fn nobody_overtakes_those_that_wait() {
     let (backend, woken) = (backend(1), Woken::default());
-    let held = Permit::take(&backend).expect("nobody is there");
+    let held = Permit::try_acquire(&backend).expect("nobody is there");
     let mut first = wait(&backend, 1, 1, &woken);
     drop(held);
-    assert!(Permit::take(&backend).is_none(), "the slot is promised");
+    assert!(Permit::try_acquire(&backend).is_none(), "the slot is promised");
     let mut second = wait(&backend, 2, 2, &woken);
     assert!(poll(&mut second, 2, &woken).is_pending());
     assert!(poll(&mut first, 1, &woken).is_ready());
     assert!(poll(&mut second, 2, &woken).is_ready(), "the first one gave it back");
-    assert!(Permit::take(&backend).is_some());
+    assert!(Permit::try_acquire(&backend).is_some());
 }
 
 #[test]
 fn one_that_leaves_passes_on_what_it_was_given() {
     let (backend, woken) = (backend(1), Woken::default());
-    let held = Permit::take(&backend).expect("nobody is there");
+    let held = Permit::try_acquire(&backend).expect("nobody is there");
     let [gone, given, mut stays] = [1, 2, 3].map(|n| wait(&backend, n as u64, n, &woken));
     drop(gone);
     assert_eq!(backend.0.waiting(), 2, "who leaves gives back its place");
@@ -117,15 +117,15 @@ fn one_that_leaves_passes_on_what_it_was_given() {
     let slot = poll(&mut stays, 3, &woken);
     drop(stays);
     assert_eq!(backend.0.waiting(), 0);
-    assert!(Permit::take(&backend).is_none());
+    assert!(Permit::try_acquire(&backend).is_none());
     drop(slot);
-    assert!(Permit::take(&backend).is_some());
+    assert!(Permit::try_acquire(&backend).is_some());
 }
 
 #[test]
 fn the_waker_of_the_last_poll_is_woken() {
     let (backend, woken) = (backend(1), Woken::default());
-    let held = Permit::take(&backend);
+    let held = Permit::try_acquire(&backend);
     let mut place = wait(&backend, 1, 1, &woken);
     assert!(poll(&mut place, 2, &woken).is_pending());
     drop(held);
@@ -135,7 +135,7 @@ fn the_waker_of_the_last_poll_is_woken() {
 #[test]
 fn a_limit_changes_in_place() {
     let (backend, woken) = (backend(2), Woken::default());
-    let held = [(); 2].map(|()| Permit::take(&backend).expect("there are two"));
+    let held = [(); 2].map(|()| Permit::try_acquire(&backend).expect("there are two"));
     let mut places = [0, 1, 2, 3].map(|n| wait(&backend, 7, n, &woken));
     backend.0.set_limit(4);
     assert_eq!(*woken.lock().unwrap(), [0, 1], "as many as now fit, beside those in flight");
@@ -156,15 +156,15 @@ fn a_limit_changes_in_place() {
 #[test]
 fn places_are_counted_whatever_they_wait_for() {
     let (backend, woken) = (backend(1), Woken::default());
-    let _held = Permit::take(&backend);
+    let _held = Permit::try_acquire(&backend);
     // These wait for the service, and not for a slot.
-    let ready: Vec<_> = (0..4).map_while(|_| Waiter::take(&backend, 7, 4)).collect();
+    let ready: Vec<_> = (0..4).map_while(|_| Waiter::try_new(&backend, 7, 4)).collect();
     assert_eq!(ready.len(), 2, "one session gets half of the places");
-    let mut place = Waiter::take(&backend, 8, 4).expect("another gets one");
+    let mut place = Waiter::try_new(&backend, 8, 4).expect("another gets one");
     assert!(poll(&mut place, 0, &woken).is_pending());
-    assert!(Waiter::take(&backend, 8, 4).is_none(), "it has as many as are free");
-    let last = Waiter::take(&backend, 0, 4).expect("without a key, all may be taken");
-    assert!(Waiter::take(&backend, 9, 4).is_none(), "all are taken");
+    assert!(Waiter::try_new(&backend, 8, 4).is_none(), "it has as many as are free");
+    let last = Waiter::try_new(&backend, 0, 4).expect("without a key, all may be taken");
+    assert!(Waiter::try_new(&backend, 9, 4).is_none(), "all are taken");
     assert_eq!(backend.0.waiting(), 4);
     drop((ready, place, last));
     assert_eq!(backend.0.waiting(), 0);

@@ -12,6 +12,7 @@ mod housekeeping;
 mod limit;
 #[cfg(test)]
 mod limit_tests;
+mod priority;
 mod removed;
 mod session_balance;
 mod sessions;
@@ -19,7 +20,6 @@ mod shared;
 mod shortage_log;
 mod snapshot;
 mod status;
-mod tiers;
 mod upgrade_guard;
 mod versioned;
 
@@ -29,12 +29,12 @@ pub(crate) use self::events::Publisher;
 pub(crate) use self::{
     availability::{Availability, Readiness},
     backend::{BackendState, Entered, StreamId},
-    health::{Access, AnswerCounts, Backoff, Evidence, LookId, ProbeState, SlowStart},
-    limit::{NOBODY, Permit, UNTOLD, Waiter},
+    health::{Access, AnswerCounts, Backoff, Evidence, ProbeState, RecheckId, SlowStart},
+    limit::{NO_SESSION, Permit, UNIDENTIFIED, Waiter},
+    priority::Tier,
     session_balance::session_moved,
     shared::Pool,
     snapshot::{Index, Members, Snapshot, TagHasher},
-    tiers::Tier,
 };
 #[cfg(any(feature = "discover", feature = "dns"))]
 pub(crate) use self::{

@@ -15,7 +15,7 @@ pub(super) struct RemovedBackends(Mutex<Vec<Weak<BackendState>>>);
 
 impl RemovedBackends {
     /// Takes in who has just left.
-    pub(super) fn remember<'a>(&self, states: impl IntoIterator<Item = &'a Arc<BackendState>>) {
+    pub(super) fn insert<'a>(&self, states: impl IntoIterator<Item = &'a Arc<BackendState>>) {
         let mut left = lock(&self.0);
         left.retain(|state| state.strong_count() > 0);
         left.extend(states.into_iter().map(Arc::downgrade));
@@ -25,7 +25,7 @@ impl RemovedBackends {
 
     /// The state that a backend with the settings of `fresh` joins with: the one that it had, if its
     /// requests are still in flight, else `fresh`. What was known of its health is forgotten.
-    pub(super) fn recall(&self, fresh: BackendState) -> Arc<BackendState> {
+    pub(super) fn restore(&self, fresh: BackendState) -> Arc<BackendState> {
         let mut left = lock(&self.0);
         left.retain(|state| state.strong_count() > 0);
         let old = left.iter().position(|state| {
@@ -33,7 +33,7 @@ impl RemovedBackends {
         });
         match old.and_then(|position| left.swap_remove(position).upgrade()) {
             Some(old) => {
-                old.join_again(&fresh);
+                old.rejoin(&fresh);
                 old
             }
             None => Arc::new(fresh),
@@ -52,23 +52,23 @@ mod tests {
 
     #[test]
     fn who_is_held_is_remembered_and_who_is_not_is_forgotten() {
-        let departed = RemovedBackends::default();
+        let removed = RemovedBackends::default();
         let (held, gone) = (Arc::new(state("a")), Arc::new(state("b")));
-        departed.remember([&held, &gone]);
+        removed.insert([&held, &gone]);
         drop(gone);
-        assert!(Arc::ptr_eq(&departed.recall(state("a")), &held), "its requests are in flight");
-        assert!(!Arc::ptr_eq(&departed.recall(state("a")), &held), "it has come back already");
-        assert_eq!(departed.recall(state("b")).requests(), 0);
-        assert!(lock(&departed.0).is_empty(), "nothing is kept of who is forgotten");
+        assert!(Arc::ptr_eq(&removed.restore(state("a")), &held), "its requests are in flight");
+        assert!(!Arc::ptr_eq(&removed.restore(state("a")), &held), "it has come back already");
+        assert_eq!(removed.restore(state("b")).requests(), 0);
+        assert!(lock(&removed.0).is_empty(), "nothing is kept of who is forgotten");
     }
 
     #[test]
     fn there_is_a_bound() {
-        let departed = RemovedBackends::default();
+        let removed = RemovedBackends::default();
         let held: Vec<_> = (0..MAX + 10).map(|i| Arc::new(state(&format!("b{i}")))).collect();
-        held.iter().for_each(|state| departed.remember([state]));
-        assert_eq!(lock(&departed.0).len(), MAX);
-        assert!(Arc::ptr_eq(&departed.recall(state("b10")), &held[10]), "it left late enough");
-        assert!(!Arc::ptr_eq(&departed.recall(state("b9")), &held[9]), "the first ones gave way");
+        held.iter().for_each(|state| removed.insert([state]));
+        assert_eq!(lock(&removed.0).len(), MAX);
+        assert!(Arc::ptr_eq(&removed.restore(state("b10")), &held[10]), "it left late enough");
+        assert!(!Arc::ptr_eq(&removed.restore(state("b9")), &held[9]), "the first ones gave way");
     }
 }

@@ -14,7 +14,7 @@ const COUNTED_PER_TICK: usize = 256;
 #[derive(Debug, Default)]
 pub(crate) struct Balance {
     /// Whether anybody wants to know.
-    watched: std::sync::atomic::AtomicBool,
+    is_enabled: std::sync::atomic::AtomicBool,
     /// Sessions per weight, as the bits of an `f64`.
     average: AtomicU64,
     /// At which tick to count again.
@@ -23,19 +23,19 @@ pub(crate) struct Balance {
 
 impl Balance {
     /// Sessions are counted from now on.
-    pub(super) fn watch(&self) {
-        self.watched.store(true, Relaxed);
+    pub(super) fn enable(&self) {
+        self.is_enabled.store(true, Relaxed);
     }
 
     /// Counts the sessions of all backends, if that is wanted and due.
-    pub(super) fn weigh(&self, states: &[Arc<BackendState>], window: Window, tick: u32) {
-        if !self.watched.load(Relaxed) || tick < self.due.load(Relaxed) {
+    pub(super) fn update(&self, states: &[Arc<BackendState>], window: Window, tick: u32) {
+        if !self.is_enabled.load(Relaxed) || tick < self.due.load(Relaxed) {
             return;
         }
         let (mut sessions, mut weights) = (0, 0);
         for state in states {
-            let count = state.census.count(window).unwrap_or(0);
-            state.sessions.store(count, Relaxed);
+            let count = state.session_counter.count(window).unwrap_or(0);
+            state.last_session_count.store(count, Relaxed);
             if may_take(state) {
                 sessions += count;
                 weights += u64::from(state.weight());
@@ -48,7 +48,7 @@ impl Balance {
     }
 
     /// Who should take a session of `from`, if that has too many of them.
-    pub(super) fn relief<'a>(
+    pub(super) fn rebalance_target<'a>(
         &self,
         from: &BackendState,
         others: &'a [Arc<BackendState>],
@@ -67,15 +67,17 @@ impl Balance {
 
 /// A session has moved: until they are counted again, the numbers are kept.
 pub(crate) fn session_moved(from: &BackendState, to: &BackendState) {
-    let _ = from.sessions.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1));
-    to.sessions.fetch_add(1, Relaxed);
+    let _ = from.last_session_count.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1));
+    to.last_session_count.fetch_add(1, Relaxed);
 }
 
 fn may_take(state: &BackendState) -> bool {
-    state.mode() == Mode::Active && state.weight() > 0 && state.gate() == Availability::Ready
+    state.mode() == Mode::Active
+        && state.weight() > 0
+        && state.availability() == Availability::Ready
 }
 
 /// Sessions per weight, with some more.
 fn load(state: &BackendState, more: u64) -> f64 {
-    (state.sessions.load(Relaxed) + more) as f64 / f64::from(state.weight().max(1))
+    (state.last_session_count.load(Relaxed) + more) as f64 / f64::from(state.weight().max(1))
 }

@@ -46,17 +46,17 @@ pub(crate) struct Pool<S> {
     pub(super) started: Instant,
     pub(super) tick: AtomicU32,
     /// For how many seconds an idle session counts as there; 0 when no affinity remembers any.
-    pub(super) horizon: AtomicU32,
+    pub(super) session_timeout: AtomicU32,
     /// Whether pins outlive this process, so that some may be there that it has not seen.
-    pub(super) pins_outlive: AtomicBool,
+    pub(super) has_external_pins: AtomicBool,
     /// How many backends are drained with a plan.
     pub(super) drains: AtomicUsize,
     pub(super) balance: Balance,
-    pub(super) departed: RemovedBackends,
+    pub(super) removed: RemovedBackends,
     /// Closed with the pool: what feeds it ends.
     #[cfg(any(feature = "discover", feature = "dns"))]
     pub(crate) open: tokio::sync::watch::Sender<()>,
-    pub(crate) driven: AtomicBool,
+    pub(crate) has_driver: AtomicBool,
     /// Whether backends that are new, or back, begin slowly.
     pub(crate) slow_start: AtomicBool,
     /// Held by whoever ejects a backend.
@@ -66,7 +66,7 @@ pub(crate) struct Pool<S> {
     pub(crate) wake: Arc<Notify>,
     /// How often the pool redials in the background, and how often while somebody waits for that.
     pub(crate) redials: RateLimiter,
-    pub(crate) awaited_redials: RateLimiter,
+    pub(crate) urgent_redials: RateLimiter,
     pub(crate) shortages: ShortageLog,
 }
 
@@ -106,12 +106,12 @@ impl<S: Clone> Pool<S> {
         check_free(&members, &state)?;
         let backend = state.id.clone();
         let fresh = self.tick();
-        state.watch_since(fresh);
-        let state = self.departed.recall(state);
-        self.begin_slowly(&state);
+        state.count_sessions_since(fresh);
+        let state = self.removed.restore(state);
+        self.begin_slow_start(&state);
         members.push(state.clone(), service);
         self.publish(Arc::new(members));
-        state.renew();
+        state.begin_service_generation();
         self.events.publish(|| Event::Joined { backend });
         Ok(())
     }
@@ -127,9 +127,9 @@ impl<S: Clone> Pool<S> {
                 "the backend {id:?} is the local node; its service is the layer's inner service"
             ))));
         };
-        self.forget_health(state);
+        self.reset_health(state);
         self.publish(Arc::new(members));
-        state.renew();
+        state.begin_service_generation();
         Ok(old)
     }
 
@@ -173,19 +173,19 @@ impl<S> Pool<S> {
             own_zone: ArcSwapOption::empty(),
             started: Instant::now(),
             tick: AtomicU32::new(1),
-            horizon: AtomicU32::new(0),
-            pins_outlive: AtomicBool::new(false),
+            session_timeout: AtomicU32::new(0),
+            has_external_pins: AtomicBool::new(false),
             drains: AtomicUsize::new(0),
             balance: Balance::default(),
-            departed: RemovedBackends::default(),
+            removed: RemovedBackends::default(),
             #[cfg(any(feature = "discover", feature = "dns"))]
             open: tokio::sync::watch::Sender::new(()),
-            driven: AtomicBool::new(false),
+            has_driver: AtomicBool::new(false),
             slow_start: AtomicBool::new(false),
             ejecting: Mutex::new(()),
             wake: Arc::new(Notify::new()),
             redials: RateLimiter::new(100),
-            awaited_redials: RateLimiter::new(1000),
+            urgent_redials: RateLimiter::new(1000),
             shortages: ShortageLog::default(),
         }
     }
@@ -214,31 +214,35 @@ impl<S> Pool<S> {
         }
         // Those who wait for a backend look again, also at one that has just left.
         let (before, now) = (previous.index().states(), members.index.states());
-        before.iter().chain(now).for_each(|state| state.news.notify_waiters());
+        before.iter().chain(now).for_each(|state| state.changed.notify_waiters());
     }
 
     /// A backend is new, or back: it takes its share of new sessions by and by, if that is wanted.
-    pub(super) fn begin_slowly(&self, state: &BackendState) {
+    pub(super) fn begin_slow_start(&self, state: &BackendState) {
         if self.slow_start.load(Acquire) {
-            state.ramp.start(Instant::now());
+            state.slow_start.start(Instant::now());
             self.wake.notify_one();
         }
     }
 
-    /// As [`begin_slowly`](Self::begin_slowly), if the change brought the backend back.
-    fn came_back(&self, state: &BackendState, changed: Option<(Availability, Availability)>) {
+    /// As [`begin_slow_start`](Self::begin_slow_start), if the change brought the backend back.
+    fn slow_start_if_recovered(
+        &self,
+        state: &BackendState,
+        changed: Option<(Availability, Availability)>,
+    ) {
         if let Some((from, to)) = changed
-            && !from.is_well()
-            && to.is_well()
+            && !from.is_healthy()
+            && to.is_healthy()
         {
-            self.begin_slowly(state);
+            self.begin_slow_start(state);
         }
     }
 
     /// The backend has another service, of which nothing is known. The caller publishes.
-    pub(super) fn forget_health(&self, state: &BackendState) {
-        let changed = state.update(HealthSources::forget);
-        self.came_back(state, changed);
+    pub(super) fn reset_health(&self, state: &BackendState) {
+        let changed = state.update(HealthSources::reset);
+        self.slow_start_if_recovered(state, changed);
         self.events.publish(|| Event::Replaced { backend: state.id.clone() });
         if let Some((from, to)) = changed.map(|(from, to)| (from.state(), to.state()))
             && from != to
@@ -249,7 +253,7 @@ impl<S> Pool<S> {
     }
 
     /// The operator, or a feed, wants another weight. The caller publishes.
-    pub(super) fn enter_weight(&self, state: &BackendState, weight: u32) {
+    pub(super) fn change_weight(&self, state: &BackendState, weight: u32) {
         let (backend, from) = (state.id.clone(), state.weight());
         state.set_weight(weight);
         if from != weight {
@@ -258,30 +262,30 @@ impl<S> Pool<S> {
     }
 
     /// The backend is no member any more.
-    pub(super) fn has_left(&self, state: &BackendState) {
+    pub(super) fn finish_removal(&self, state: &BackendState) {
         self.end_drain(state, DrainEnd::Left);
         self.events.publish(|| Event::Left { backend: state.id.clone() });
     }
 
     /// Sessions are counted from now on.
-    pub(crate) fn watch_balance(&self) {
-        self.balance.watch();
+    pub(crate) fn enable_balance(&self) {
+        self.balance.enable();
     }
 
     /// Counts the sessions of all backends, if that is wanted and due.
-    pub(super) fn weigh(&self) {
+    pub(super) fn update_balance(&self) {
         let snapshot = self.load();
-        self.balance.weigh(snapshot.index().states(), self.window(None), self.tick());
+        self.balance.update(snapshot.index().states(), self.window(None), self.tick());
     }
 
     /// Who should take a session of `from`, if that has too many of them.
-    pub(crate) fn relief<'a>(
+    pub(crate) fn rebalance_target<'a>(
         &self,
         from: &BackendState,
         others: &'a [Arc<BackendState>],
         tolerance: f64,
     ) -> Option<&'a Arc<BackendState>> {
-        self.balance.relief(from, others, tolerance)
+        self.balance.rebalance_target(from, others, tolerance)
     }
 
     /// Tells the pool what a health source found out about a backend.
@@ -300,7 +304,7 @@ impl<S> Pool<S> {
             let backend = state.id.clone();
             self.events.publish(|| Event::State { backend, from, to, cause });
         }
-        self.came_back(state, Some((before, after)));
+        self.slow_start_if_recovered(state, Some((before, after)));
         let _changing = lock(&self.changing);
         let members = self.load().members.clone();
         self.publish(members);

@@ -11,7 +11,7 @@ use twox_hash::XxHash3_64;
 use super::{
     availability::Availability,
     backend::{BackendState, Mode},
-    tiers::{Tier, tiers},
+    priority::{Tier, tiers_of},
 };
 use crate::{
     hash::{self, Ranking},
@@ -29,7 +29,7 @@ pub(crate) struct Snapshot<S> {
     /// The Unix time in milliseconds at which a key may have got another owner last, and what that
     /// was seen by.
     pub(crate) epoch: u64,
-    owners: u64,
+    owner_signature: u64,
     /// What keys are hashed to: made when it is first needed, and handed on while it stays the same.
     ranking: OnceLock<Arc<Ranking>>,
 }
@@ -59,10 +59,10 @@ impl<S> Snapshot<S> {
         own_zone: Option<&str>,
         previous: Option<&Self>,
     ) -> Self {
-        let tiers = tiers(&members.index.states, own_zone);
+        let tiers = tiers_of(&members.index.states, own_zone);
         let states = members.index.states.iter();
         let is_suspect = |state: &&Arc<BackendState>| {
-            state.may_take_new() && state.gate() == Availability::Suspect
+            state.may_take_new_sessions() && state.availability() == Availability::Suspect
         };
         let suspects = states.filter(is_suspect).cloned().collect();
         let ranking = OnceLock::new();
@@ -71,14 +71,14 @@ impl<S> Snapshot<S> {
         {
             let _ = ranking.set(old.clone());
         }
-        let owners = owners(&members.index);
+        let owner_signature = owner_signature(&members.index);
         let epoch = match previous {
-            Some(previous) if previous.owners == owners => previous.epoch,
+            Some(previous) if previous.owner_signature == owner_signature => previous.epoch,
             previous => {
                 unix_millis(&SystemClock).max(previous.map_or(0, |p| p.epoch.saturating_add(1)))
             }
         };
-        Self { members, tiers, suspects, epoch, owners, ranking }
+        Self { members, tiers, suspects, epoch, owner_signature, ranking }
     }
 
     pub(crate) fn index(&self) -> &Index {
@@ -92,15 +92,15 @@ impl<S> Snapshot<S> {
     }
 
     /// Whether no backend may take a new session, not even a suspect.
-    pub(crate) fn nobody_is_up(&self) -> bool {
+    pub(crate) fn all_unavailable(&self) -> bool {
         self.tiers.is_empty() && self.suspects.is_empty()
     }
 }
 
 /// A number that changes with everything that decides who owns a key.
-fn owners(index: &Index) -> u64 {
+fn owner_signature(index: &Index) -> u64 {
     let ranked = index.ranked().zip(&index.states).map(|((tag, weight), state)| {
-        let serves = state.mode() != Mode::Disabled && state.gate().is_well();
+        let serves = state.mode() != Mode::Disabled && state.availability().is_healthy();
         (tag ^ state.epoch(), weight << 1 | u32::from(serves))
     });
     hash::signature(ranked)
@@ -122,7 +122,7 @@ impl<S> Members<S> {
     pub(crate) fn push(&mut self, state: Arc<BackendState>, service: Option<S>) {
         let position = self.services.len() as u32;
         self.index.by_tag.insert(state.tag, position);
-        self.index.by_id.insert(quick(state.id.as_str().as_bytes()), position);
+        self.index.by_id.insert(id_hash(state.id.as_str().as_bytes()), position);
         self.index.states.push(state);
         self.services.push(service);
     }
@@ -132,7 +132,7 @@ impl<S> Members<S> {
         let state = self.index.states.remove(position);
         let Index { by_tag, by_id, .. } = &mut self.index;
         by_tag.remove(&state.tag);
-        by_id.remove(&quick(state.id.as_str().as_bytes()));
+        by_id.remove(&id_hash(state.id.as_str().as_bytes()));
         let all = by_tag.values_mut().chain(by_id.values_mut());
         all.filter(|other| **other as usize > position).for_each(|other| *other -= 1);
         (state, service)
@@ -147,10 +147,10 @@ impl Index {
     /// Tag and weight of all members in order; weight 0 is not in the rank, and neither is a backup
     /// while there is a primary backend, whatever its health.
     fn ranked(&self) -> impl Iterator<Item = (u64, u32)> {
-        let takes = |state: &BackendState| state.mode() == Mode::Active && state.weight() > 0;
-        let primaries = self.states.iter().any(|state| takes(state) && !state.is_backup());
+        let may_take = |state: &BackendState| state.mode() == Mode::Active && state.weight() > 0;
+        let primaries = self.states.iter().any(|state| may_take(state) && !state.is_backup());
         self.states.iter().map(move |state| {
-            let ranks = takes(state) && !(primaries && state.is_backup());
+            let ranks = may_take(state) && !(primaries && state.is_backup());
             (state.tag, if ranks { state.weight() } else { 0 })
         })
     }
@@ -168,26 +168,26 @@ impl Index {
     /// The position of the member whose id is exactly `id`.
     #[inline]
     pub(crate) fn position_of(&self, id: &[u8]) -> Option<usize> {
-        match self.by_id.get(&quick(id)) {
-            Some(&near) if self.is_called(near as usize, id) => Some(near as usize),
+        match self.by_id.get(&id_hash(id)) {
+            Some(&near) if self.has_id(near as usize, id) => Some(near as usize),
             _ => self.position_by_tag(id),
         }
     }
 
     #[cold]
     fn position_by_tag(&self, id: &[u8]) -> Option<usize> {
-        self.position(backend::tag(id)).filter(|&position| self.is_called(position, id))
+        self.position(backend::tag(id)).filter(|&position| self.has_id(position, id))
     }
 
     #[inline]
-    fn is_called(&self, position: usize, id: &[u8]) -> bool {
+    fn has_id(&self, position: usize, id: &[u8]) -> bool {
         self.states.get(position).is_some_and(|state| state.id.as_str().as_bytes() == id)
     }
 }
 
 /// A hash of an id, to find it here and nowhere else.
 #[inline]
-fn quick(id: &[u8]) -> u64 {
+fn id_hash(id: &[u8]) -> u64 {
     XxHash3_64::oneshot(id)
 }
 
@@ -227,7 +227,7 @@ mod tests {
         for (position, state) in members.index.states().iter().enumerate() {
             let id = state.id.as_str().as_bytes();
             assert_eq!(members.index.position_of(id), Some(position), "{state:?}");
-            let short = members.index.by_id.get(&quick(id));
+            let short = members.index.by_id.get(&id_hash(id));
             assert_eq!(short, Some(&(position as u32)), "{state:?} is found by the shorter way");
             assert_eq!(members.index.position(state.tag), Some(position), "{state:?}");
         }
@@ -240,7 +240,7 @@ mod tests {
             members.push(state, Some(()));
         }
         // As if "b1" and "b2" had the same.
-        members.index.by_id.insert(quick(b"b1"), 2);
+        members.index.by_id.insert(id_hash(b"b1"), 2);
         assert_eq!(members.index.position_of(b"b1"), Some(1), "found by its tag");
         members.remove(2);
         assert_eq!(members.index.position_of(b"b1"), Some(1));

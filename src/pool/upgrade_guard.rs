@@ -23,10 +23,10 @@ use crate::{pool::DrainSignal, util::lock};
 /// ```
 /// use tower_sticky::UpgradeGuard;
 ///
-/// let (hold, end) = UpgradeGuard::pair();
+/// let (upgrade, end) = UpgradeGuard::pair();
 /// let in_flight = std::sync::Arc::new(());
 ///
-/// hold.keep(in_flight.clone());
+/// upgrade.keep(in_flight.clone());
 /// assert_eq!(std::sync::Arc::strong_count(&in_flight), 2);
 /// drop(end); // the tunnel ended
 /// assert_eq!(std::sync::Arc::strong_count(&in_flight), 1);
@@ -45,22 +45,22 @@ pub struct UpgradeEnd {
 
 struct Shared {
     /// `None` once released.
-    kept: Mutex<Option<Vec<Box<dyn Any + Send>>>>,
-    /// What tells when to end, once the layer has found the hold.
+    guards: Mutex<Option<Vec<Box<dyn Any + Send>>>>,
+    /// What tells when to end, once the layer has found the upgrade.
     signal: watch::Sender<Option<DrainSignal>>,
 }
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Option<Vec<Box<dyn Any + Send>>>> {
-        lock(&self.kept)
+        lock(&self.guards)
     }
 }
 
 impl UpgradeGuard {
     /// A hold and its end.
     pub fn pair() -> (Self, UpgradeEnd) {
-        let kept = Mutex::new(Some(Vec::new()));
-        let shared = Arc::new(Shared { kept, signal: watch::Sender::new(None) });
+        let guards = Mutex::new(Some(Vec::new()));
+        let shared = Arc::new(Shared { guards, signal: watch::Sender::new(None) });
         (Self { shared: shared.clone() }, UpgradeEnd { shared })
     }
 
@@ -71,8 +71,8 @@ impl UpgradeGuard {
         }
         let guard: Box<dyn Any + Send> = Box::new(guard);
         let late = match &mut *self.shared.lock() {
-            Some(kept) => {
-                kept.push(guard);
+            Some(guards) => {
+                guards.push(guard);
                 None
             }
             None => Some(guard),
@@ -82,7 +82,7 @@ impl UpgradeGuard {
     }
 
     /// Tells the end of the hold when the backend is being drained.
-    pub(crate) fn listen_to(&self, signal: DrainSignal) {
+    pub(crate) fn set_drain_signal(&self, signal: DrainSignal) {
         self.shared.signal.send_replace(Some(signal));
     }
 
@@ -94,7 +94,7 @@ impl UpgradeGuard {
 
 impl UpgradeEnd {
     /// Tells when the backend is being drained and when that is over: whatever goes on should come to
-    /// an end at the first, and has to at the second. Waits until the layer has found the hold, and for
+    /// an end at the first, and has to at the second. Waits until the layer has found the upgrade, and for
     /// ever if there is no layer.
     pub async fn signal(&self) -> DrainSignal {
         let mut signal = self.shared.signal.subscribe();
@@ -113,20 +113,20 @@ impl UpgradeEnd {
 
 impl Drop for UpgradeEnd {
     fn drop(&mut self) {
-        let kept = self.shared.lock().take();
-        drop(kept);
+        let guards = self.shared.lock().take();
+        drop(guards);
     }
 }
 
 impl fmt::Debug for UpgradeGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hold").field("released", &self.is_released()).finish()
+        f.debug_struct("UpgradeGuard").field("released", &self.is_released()).finish()
     }
 }
 
 impl fmt::Debug for UpgradeEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HoldEnd").finish_non_exhaustive()
+        f.debug_struct("UpgradeEnd").finish_non_exhaustive()
     }
 }
 
@@ -136,12 +136,12 @@ mod tests {
 
     #[test]
     fn guards_live_until_the_end() {
-        let (hold, end) = UpgradeGuard::pair();
+        let (upgrade, end) = UpgradeGuard::pair();
         let guard = Arc::new(());
-        hold.keep(guard.clone());
-        let other = hold.clone();
+        upgrade.keep(guard.clone());
+        let other = upgrade.clone();
         other.keep(guard.clone());
-        drop((hold, other));
+        drop((upgrade, other));
         assert_eq!(Arc::strong_count(&guard), 3, "dropping the handle releases nothing");
         end.release();
         assert_eq!(Arc::strong_count(&guard), 1);
@@ -149,10 +149,10 @@ mod tests {
 
     #[test]
     fn a_late_guard_is_dropped_at_once() {
-        let (hold, end) = UpgradeGuard::pair();
+        let (upgrade, end) = UpgradeGuard::pair();
         drop(end);
         let guard = Arc::new(());
-        hold.keep(guard.clone());
+        upgrade.keep(guard.clone());
         assert_eq!(Arc::strong_count(&guard), 1);
     }
 
@@ -164,9 +164,9 @@ mod tests {
                 self.0.keep(());
             }
         }
-        let (hold, end) = UpgradeGuard::pair();
-        hold.keep(Reentrant(hold.clone()));
+        let (upgrade, end) = UpgradeGuard::pair();
+        upgrade.keep(Reentrant(upgrade.clone()));
         drop(end);
-        assert!(hold.is_released());
+        assert!(upgrade.is_released());
     }
 }

@@ -175,11 +175,12 @@ where
                             // and nothing is in flight there, nothing comes any more.
                             let entered = Entered::new(state);
                             let state = entered.state();
-                            if state.is_taken_out() {
+                            if state.is_out_of_service() {
                                 State::Begin { next: dispatch.withdrawn(state) }
                             } else {
                                 dispatch.send(this.request, state, true);
-                                let (started, services) = (dispatch.started(), state.services());
+                                let (started, services) =
+                                    (dispatch.started(), state.service_generation());
                                 let Some(request) = this.request.take() else {
                                     return Poll::Ready(lost::<E, RB, IB, S>(dispatch));
                                 };
@@ -257,7 +258,7 @@ where
                                 return Poll::Ready(lost::<E, RB, IB, S>(dispatch));
                             };
                             let future = wait.service.call(request);
-                            let services = state.services();
+                            let services = state.service_generation();
                             let in_flight =
                                 Some(InFlight::new(Entered::new(state), slot, services));
                             State::InnerCall { future, in_flight }

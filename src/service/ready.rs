@@ -116,7 +116,7 @@ impl<S> ReadyWait<S> {
         match &self.state {
             Some(state) if self.slot.is_none() && state.limit() != 0 => {
                 if self.queue.is_none() {
-                    self.slot = Permit::take(state);
+                    self.slot = Permit::try_acquire(state);
                 }
             }
             _ => return PermitState::Mine,
@@ -132,7 +132,7 @@ impl<S> ReadyWait<S> {
         if self.patience == WaitLimit::None || !self.enqueue(dispatch) {
             return PermitState::None;
         }
-        match self.queue.as_mut().map(|queue| queue.place.poll_slot(cx)) {
+        match self.queue.as_mut().map(|queue| queue.place.poll_permit(cx)) {
             Some(Poll::Ready(slot)) => {
                 self.slot = Some(slot);
                 PermitState::Mine
@@ -149,7 +149,7 @@ impl<S> ReadyWait<S> {
         }
         let max = dispatch.core().options.max_waiters;
         let key = dispatch.waits_as();
-        let Some(place) = self.state.as_ref().and_then(|state| Waiter::take(state, key, max))
+        let Some(place) = self.state.as_ref().and_then(|state| Waiter::try_new(state, key, max))
         else {
             return false;
         };

@@ -1,8 +1,8 @@
 //! To whoever has the least to do.
 
 use super::{
+    smooth_round_robin::SmoothRoundRobin,
     traits::{Candidates, Load, Strategy},
-    turns::Turns,
 };
 
 /// Least connections: the backend with the fewest requests in flight per weight. Requests of pinned
@@ -12,7 +12,7 @@ use super::{
 /// It is the default. A choice takes time in the number of backends.
 #[derive(Debug, Default)]
 pub struct LeastConnections {
-    turns: Turns,
+    round_robin: SmoothRoundRobin,
 }
 
 impl LeastConnections {
@@ -25,21 +25,22 @@ impl LeastConnections {
 impl Strategy for LeastConnections {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
         let mut best: Option<(usize, Load)> = None;
-        let mut equals = 0;
+        let mut ties = 0;
         for (position, candidate) in candidates.iter().enumerate() {
             let load = candidate.load();
             match best {
                 Some((_, least)) if least.less_than(load) => continue,
-                Some((_, least)) if !load.less_than(least) => equals += 1,
-                _ => (best, equals) = (Some((position, load)), 0),
+                Some((_, least)) if !load.less_than(least) => ties += 1,
+                _ => (best, ties) = (Some((position, load)), 0),
             }
         }
         let Some((position, least)) = best else { return 0 };
-        if equals == 0 {
+        if ties == 0 {
             return position;
         }
         // What has begun meanwhile may leave none of them.
-        let turn = self.turns.next(candidates, |candidate| !least.less_than(candidate.load()));
+        let turn =
+            self.round_robin.next(candidates, |candidate| !least.less_than(candidate.load()));
         turn.unwrap_or(position)
     }
 }
@@ -61,9 +62,9 @@ mod tests {
         let states = states(&[1, 1, 4]);
         let strategy = LeastConnections::new();
         let held: Vec<_> = (0..2).map(|_| Entered::new(states[0].clone())).collect();
-        let third = Entered::new(states[1].clone());
+        let other = Entered::new(states[1].clone());
         assert_eq!(shares(&strategy, &states, 9), [0, 0, 9], "weight 4 has nothing to do");
-        drop((held, third));
+        drop((held, other));
         let mut spread = Vec::new();
         let mut got = [0; 3];
         for _ in 0..60 {
@@ -107,10 +108,10 @@ mod tests {
         let states = states(&[1, 1]);
         let (strategy, whole) = (LeastConnections::new(), Duration::from_secs(20));
         let start = Instant::now();
-        states[1].ramp.start(start);
+        states[1].slow_start.start(start);
         let mut got = Vec::new();
         for quarter in 0..5 {
-            states[1].ramp.advance(start + whole / 4 * quarter, whole);
+            states[1].slow_start.advance(start + whole / 4 * quarter, whole);
             got.push(shares(&strategy, &states, 1000)[1]);
         }
         // x of 256 + x, for x = 26, 83, 141, 198, 256.

@@ -4,15 +4,15 @@
 //! that nothing tells apart (those with a plain token). Requests that are served by their own backend
 //! count as load (in [`Candidate::in_flight`]) and never advance a strategy.
 
-mod by_share;
 mod least_connections;
 mod p2c;
 mod peak_ewma;
 mod random;
 mod rendezvous;
 mod round_robin;
+mod smooth_round_robin;
 mod traits;
-mod turns;
+mod weighted;
 
 pub(crate) use self::rendezvous::rendezvous;
 #[cfg(test)]

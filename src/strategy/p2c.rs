@@ -1,8 +1,8 @@
 //! The better of two.
 
 use super::{
-    by_share::two_by_share,
     traits::{Candidates, Strategy},
+    weighted::choose_two_weighted,
 };
 use crate::util::Rng;
 
@@ -14,18 +14,18 @@ use crate::util::Rng;
 /// A choice takes time in the number of backends.
 #[derive(Debug)]
 pub struct P2c {
-    chance: Rng,
+    rng: Rng,
 }
 
 impl P2c {
     /// Seeded by the system.
     pub fn new() -> Self {
-        Self { chance: Rng::new() }
+        Self { rng: Rng::new() }
     }
 
     /// With a seed of your own: the same seed makes the same choices.
     pub fn seeded(seed: u64) -> Self {
-        Self { chance: Rng::seeded(seed) }
+        Self { rng: Rng::seeded(seed) }
     }
 }
 
@@ -37,7 +37,7 @@ impl Default for P2c {
 
 impl Strategy for P2c {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
-        let Some((a, b)) = two_by_share(&self.chance, candidates) else { return 0 };
+        let Some((a, b)) = choose_two_weighted(&self.rng, candidates) else { return 0 };
         let load = |position| candidates.get(position).map(|candidate| candidate.load());
         match (load(a), load(b)) {
             (Some(load_a), Some(load_b)) if load_b.less_than(load_a) => b,

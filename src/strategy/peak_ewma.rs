@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    by_share::two_by_share,
     traits::{Candidate, Candidates, Strategy},
+    weighted::choose_two_weighted,
 };
 use crate::util::Rng;
 
@@ -19,7 +19,7 @@ use crate::util::Rng;
 /// Latency is the time from handing the request over to the response's head.
 #[derive(Debug)]
 pub struct PeakEwma {
-    chance: Rng,
+    rng: Rng,
     decay: Duration,
 }
 
@@ -30,13 +30,13 @@ const LEAST_NANOS: f64 = 1e6;
 impl PeakEwma {
     /// With a decay time of 10 s, seeded by the system.
     pub fn new() -> Self {
-        Self { chance: Rng::new(), decay: Duration::from_secs(10) }
+        Self { rng: Rng::new(), decay: Duration::from_secs(10) }
     }
 
     /// With a seed of your own: the same seed makes the same choices.
     #[must_use]
     pub fn seeded(mut self, seed: u64) -> Self {
-        self.chance = Rng::seeded(seed);
+        self.rng = Rng::seeded(seed);
         self
     }
 
@@ -49,9 +49,9 @@ impl PeakEwma {
 
     /// What it costs to be served there. `fair` is the mean share: whoever has it works on its requests
     /// in flight as they are, and whoever has twice as much on half of them.
-    fn cost(&self, candidate: Candidate<'_>, fair: f64, now: Instant) -> f64 {
+    fn cost(&self, candidate: Candidate<'_>, mean_share: f64, now: Instant) -> f64 {
         let latency = candidate.latency(now, self.decay).max(LEAST_NANOS);
-        latency * (1.0 + candidate.in_flight() as f64 * fair / candidate.share() as f64)
+        latency * (1.0 + candidate.in_flight() as f64 * mean_share / candidate.share() as f64)
     }
 }
 
@@ -63,11 +63,11 @@ impl Default for PeakEwma {
 
 impl Strategy for PeakEwma {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
-        let Some((a, b)) = two_by_share(&self.chance, candidates) else { return 0 };
+        let Some((a, b)) = choose_two_weighted(&self.rng, candidates) else { return 0 };
         let now = Instant::now();
         let total: u64 = candidates.iter().map(|candidate| candidate.share()).sum();
-        let fair = total as f64 / candidates.len() as f64;
-        let cost = |position| candidates.get(position).map(|c| self.cost(c, fair, now));
+        let mean_share = total as f64 / candidates.len() as f64;
+        let cost = |position| candidates.get(position).map(|c| self.cost(c, mean_share, now));
         match (cost(a), cost(b)) {
             (Some(cost_a), Some(cost_b)) if cost_b < cost_a => b,
             _ => a,

@@ -1,26 +1,26 @@
-//! By chance.
+//! By rng.
 
 use super::{
-    by_share::by_share,
     traits::{Candidates, Strategy},
+    weighted::choose_weighted,
 };
 use crate::util::Rng;
 
 /// Random: each backend with a chance proportional to its weight.
 #[derive(Debug)]
 pub struct Random {
-    chance: Rng,
+    rng: Rng,
 }
 
 impl Random {
     /// Seeded by the system.
     pub fn new() -> Self {
-        Self { chance: Rng::new() }
+        Self { rng: Rng::new() }
     }
 
     /// With a seed of your own: the same seed makes the same choices.
     pub fn seeded(seed: u64) -> Self {
-        Self { chance: Rng::seeded(seed) }
+        Self { rng: Rng::seeded(seed) }
     }
 }
 
@@ -32,7 +32,7 @@ impl Default for Random {
 
 impl Strategy for Random {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
-        by_share(&self.chance, candidates)
+        choose_weighted(&self.rng, candidates)
     }
 }
 

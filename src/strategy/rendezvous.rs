@@ -17,23 +17,23 @@ mod tests {
     use super::*;
     use crate::strategy::traits::testing::states;
 
-    fn places(states: &[Arc<BackendState>], keys: u64) -> Vec<usize> {
+    fn choices(states: &[Arc<BackendState>], keys: u64) -> Vec<usize> {
         (0..keys).map(|key| rendezvous(key, states).unwrap()).collect()
     }
 
     #[test]
     fn weights_order_and_departures() {
         let states = states(&[1, 1, 2]);
-        let before = places(&states, 40_000);
+        let before = choices(&states, 40_000);
         for (backend, expected) in [(0, 10_000), (1, 10_000), (2, 20_000)] {
-            let got = before.iter().filter(|&&place| place == backend).count();
+            let got = before.iter().filter(|&&chosen| chosen == backend).count();
             assert!(got.abs_diff(expected) < 400, "{got} is not about {expected}");
         }
         let reversed: Vec<_> = states.iter().rev().cloned().collect();
-        for (key, &place) in before.iter().enumerate() {
-            assert_eq!(2 - rendezvous(key as u64, &reversed).unwrap(), place, "any order");
+        for (key, &chosen) in before.iter().enumerate() {
+            assert_eq!(2 - rendezvous(key as u64, &reversed).unwrap(), chosen, "any order");
             let without = rendezvous(key as u64, &states[..2]).unwrap();
-            assert!(place == 2 || without == place, "only the sessions of the departed move");
+            assert!(chosen == 2 || without == chosen, "only the sessions of the departed move");
         }
     }
 
@@ -42,6 +42,6 @@ mod tests {
         let states = states(&[1, 2, 3, 1, 1]);
         // The same as `weight / -log2(u)` in floating point gives, in another implementation (Python).
         let golden = [4, 0, 1, 1, 2, 2, 1, 2, 2, 2, 1, 1, 0, 2, 3, 1];
-        assert_eq!(places(&states, 16), golden);
+        assert_eq!(choices(&states, 16), golden);
     }
 }

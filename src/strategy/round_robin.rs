@@ -1,8 +1,8 @@
 //! One after the other.
 
 use super::{
+    smooth_round_robin::SmoothRoundRobin,
     traits::{Candidates, Strategy},
-    turns::Turns,
 };
 
 /// Round robin: the backends in turn, each as often as its weight says, and spread evenly.
@@ -24,7 +24,7 @@ use super::{
 /// ```
 #[derive(Debug, Default)]
 pub struct RoundRobin {
-    turns: Turns,
+    round_robin: SmoothRoundRobin,
 }
 
 impl RoundRobin {
@@ -36,7 +36,7 @@ impl RoundRobin {
 
 impl Strategy for RoundRobin {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
-        self.turns.next(candidates, |_| true).unwrap_or(0)
+        self.round_robin.next(candidates, |_| true).unwrap_or(0)
     }
 }
 

@@ -112,7 +112,7 @@ impl<'a> Candidate<'a> {
     /// Its share of new sessions now, relative to the others: 256 times its weight, and less, down to
     /// a tenth of that, while it starts [slowly](crate::Health::slow_start).
     pub fn share(&self) -> u64 {
-        u64::from(self.weight()) * u64::from(self.state.ramp.part())
+        u64::from(self.weight()) * u64::from(self.state.slow_start.fraction())
     }
 
     /// Requests that it works on now, pinned ones included, each counted until its body has ended.

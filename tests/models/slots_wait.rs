@@ -26,7 +26,7 @@ fn no_more_slots_are_out_than_there_are_and_all_are_served() {
 fn two_of_one_session_are_served_as_two_sessions_are() {
     check(|| {
         let backend = backend(2);
-        let held = [Permit::take(&backend), Permit::take(&backend)];
+        let held = [Permit::try_acquire(&backend), Permit::try_acquire(&backend)];
         let threads = [7, 7].map(|key| {
             spawn(&backend, move |backend| {
                 let slot = backend.wait(key);
@@ -43,7 +43,7 @@ fn two_of_one_session_are_served_as_two_sessions_are() {
 fn one_that_gives_up_passes_its_slot_on() {
     check(|| {
         let backend = backend(1);
-        let held = Permit::take(&backend);
+        let held = Permit::try_acquire(&backend);
         let gives_up = spawn(&backend, |backend| backend.ask_and_give_up(1));
         let stays = spawn(&backend, |backend| {
             let slot = backend.wait(2);
@@ -59,7 +59,7 @@ fn one_that_gives_up_passes_its_slot_on() {
 fn one_that_gives_up_takes_no_turn_of_its_session_with_it() {
     check(|| {
         let backend = backend(1);
-        let held = Permit::take(&backend);
+        let held = Permit::try_acquire(&backend);
         let threads = [
             spawn(&backend, |backend| backend.ask_and_give_up(7)),
             spawn(&backend, |backend| drop(backend.wait(7))),

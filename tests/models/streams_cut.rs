@@ -15,7 +15,7 @@ use crate::{
 /// A stream that has begun.
 fn begun(streams: &OpenStreams) -> Option<StreamId> {
     let mut stream = None;
-    assert!(streams.wait(&mut stream, 0, || 0, Waker::noop()), "nothing is cut off yet");
+    assert!(streams.register(&mut stream, 0, || 0, Waker::noop()), "nothing is cut off yet");
     stream
 }
 
@@ -23,7 +23,7 @@ fn begun(streams: &OpenStreams) -> Option<StreamId> {
 fn read(streams: &OpenStreams, mut stream: Option<StreamId>) {
     block_on(poll_fn(|cx| {
         let cut = stream.as_ref().is_some_and(|stream| streams.is_cut(stream));
-        if cut || !streams.wait(&mut stream, 0, || 0, cx.waker()) {
+        if cut || !streams.register(&mut stream, 0, || 0, cx.waker()) {
             Poll::Ready(())
         } else {
             Poll::Pending
@@ -59,7 +59,7 @@ fn streams_that_end_meanwhile_leave_the_others_to_be_cut_off() {
             move || {
                 streams.end(ends.expect("it has begun"));
                 // Its place may go to one that begins now, which is cut off only if it was there.
-                let next = streams.wait(&mut None, 0, || 0, Waker::noop());
+                let next = streams.register(&mut None, 0, || 0, Waker::noop());
                 assert!(next, "one that begins is never cut off before");
             }
         });

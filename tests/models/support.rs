@@ -16,14 +16,14 @@ use crate::permits::{ConcurrencyLimit, HasLimit, Permit, Waiter};
 const PLACES: usize = 8;
 
 pub(crate) struct Backend {
-    pub(crate) slots: ConcurrencyLimit,
+    pub(crate) permits: ConcurrencyLimit,
     /// How many are at work. Not loom's: it only watches, and adds no orders to try.
     at_work: AtomicUsize,
 }
 
 impl HasLimit for Backend {
-    fn slots(&self) -> &ConcurrencyLimit {
-        &self.slots
+    fn permits(&self) -> &ConcurrencyLimit {
+        &self.permits
     }
 }
 
@@ -36,25 +36,25 @@ pub(crate) fn check(model: impl Fn() + Send + Sync + 'static) {
 }
 
 pub(crate) fn backend(limit: usize) -> Arc<Backend> {
-    let backend = Backend { slots: ConcurrencyLimit::new(), at_work: AtomicUsize::new(0) };
-    backend.slots.set_limit(limit);
+    let backend = Backend { permits: ConcurrencyLimit::new(), at_work: AtomicUsize::new(0) };
+    backend.permits.set_limit(limit);
     Arc::new(backend)
 }
 
 impl Backend {
     /// Waits for a slot for as long as it takes. One that is never woken shows as a deadlock.
     pub(crate) fn wait(self: &Arc<Self>, key: u64) -> Permit<Self> {
-        Permit::take(self).unwrap_or_else(|| {
-            let mut place = Waiter::take(self, key, PLACES).expect("there are places enough");
-            block_on(poll_fn(|cx| place.poll_slot(cx)))
+        Permit::try_acquire(self).unwrap_or_else(|| {
+            let mut place = Waiter::try_new(self, key, PLACES).expect("there are places enough");
+            block_on(poll_fn(|cx| place.poll_permit(cx)))
         })
     }
 
     /// Asks once, and gives up whatever the answer is: whether it had to wait, or was given a slot
     /// since, which it never takes.
     pub(crate) fn ask_and_give_up(self: &Arc<Self>, key: u64) {
-        let mut place = Waiter::take(self, key, PLACES).expect("there are places enough");
-        let answer = place.poll_slot(&mut Context::from_waker(Waker::noop()));
+        let mut place = Waiter::try_new(self, key, PLACES).expect("there are places enough");
+        let answer = place.poll_permit(&mut Context::from_waker(Waker::noop()));
         // Others may go on before it gives up.
         thread::yield_now();
         drop((place, answer));
@@ -71,9 +71,9 @@ impl Backend {
 
     /// Nobody is left who holds a slot or a place.
     pub(crate) fn assert_at_rest(self: &Arc<Self>) {
-        assert_eq!(self.slots.waiting(), 0, "no place is taken");
-        self.slots.set_limit(2);
-        let free = [(); 3].map(|()| Permit::take(self));
+        assert_eq!(self.permits.waiting(), 0, "no place is taken");
+        self.permits.set_limit(2);
+        let free = [(); 3].map(|()| Permit::try_acquire(self));
         assert!(free[0].is_some() && free[1].is_some(), "no slot is lost");
         assert!(free[2].is_none(), "no slot is free twice");
     }

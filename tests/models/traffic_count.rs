@@ -10,39 +10,39 @@ use crate::{requests::RequestCounter, support::check};
 #[test]
 fn who_is_in_flight_counts_whoever_else_leaves() {
     check(|| {
-        let traffic = Arc::new(RequestCounter::new());
+        let requests = Arc::new(RequestCounter::new());
         let other = thread::spawn({
-            let traffic = traffic.clone();
+            let requests = requests.clone();
             move || {
-                traffic.enter();
-                traffic.leave();
+                requests.enter();
+                requests.leave();
             }
         });
-        traffic.enter();
-        let seen = traffic.in_flight();
+        requests.enter();
+        let seen = requests.in_flight();
         assert!((1..=2).contains(&seen), "one who is in flight counts, and sees {seen}");
-        traffic.leave();
+        requests.leave();
         other.join().expect("no thread fails");
-        assert_eq!((traffic.in_flight(), traffic.requests()), (0, 2));
+        assert_eq!((requests.in_flight(), requests.requests()), (0, 2));
     });
 }
 
 #[test]
 fn whoever_looks_sees_no_less_than_none_and_no_more_than_came() {
     check(|| {
-        let traffic = Arc::new(RequestCounter::new());
+        let requests = Arc::new(RequestCounter::new());
         let threads = [(); 2].map(|()| {
-            let traffic = traffic.clone();
+            let requests = requests.clone();
             thread::spawn(move || {
-                traffic.enter();
-                traffic.leave();
+                requests.enter();
+                requests.leave();
             })
         });
-        let seen = traffic.in_flight();
+        let seen = requests.in_flight();
         assert!(seen <= 2, "no more than came are in flight, not {seen}");
         for thread in threads {
             thread.join().expect("no thread fails");
         }
-        assert_eq!(traffic.in_flight(), 0);
+        assert_eq!(requests.in_flight(), 0);
     });
 }

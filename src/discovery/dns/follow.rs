@@ -84,12 +84,12 @@ where
         self.known.retain(|id, _| {
             let stays = answer.found.contains_key(id) || answer.unsure.contains(id);
             if !stays {
-                changes.push(MemberChange { id: id.clone(), what: ChangeKind::Remove });
+                changes.push(MemberChange { id: id.clone(), kind: ChangeKind::Remove });
             }
             stays
         });
         for (id, &found) in &answer.found {
-            match self.target.standing(id) {
+            match self.target.ownership(id) {
                 Ownership::Local => continue,
                 Ownership::Foreign => {
                     let why = "the id is taken by a backend that this feed did not bring; remove \
@@ -97,7 +97,7 @@ where
                     self.target.skip(id.as_str(), why);
                     continue;
                 }
-                Ownership::Mine | Ownership::Free | Ownership::Orphan => {}
+                Ownership::Own | Ownership::Free | Ownership::Orphaned => {}
             }
             changes.extend(self.set_up(id, found));
         }
@@ -106,10 +106,10 @@ where
 
     /// What has to be done so that the backend is as it was found.
     fn set_up(&mut self, id: &BackendId, found: Found) -> Option<MemberChange<S>> {
-        let known = self.known.get(id).filter(|_| self.target.standing(id) == Ownership::Mine);
+        let known = self.known.get(id).filter(|_| self.target.ownership(id) == Ownership::Own);
         let weight =
             found.weight.filter(|_| known.is_none_or(|known| known.weight != found.weight));
-        let what = if known.is_some_and(|known| known.address == found.address) {
+        let kind = if known.is_some_and(|known| known.address == found.address) {
             ChangeKind::Weight(weight?)
         } else {
             match (self.make)(id, found.address) {
@@ -121,6 +121,6 @@ where
             }
         };
         self.known.insert(id.clone(), found);
-        Some(MemberChange { id: id.clone(), what })
+        Some(MemberChange { id: id.clone(), kind })
     }
 }

@@ -39,12 +39,12 @@ use crate::{
 /// A service that wants another type of body gets it by [`map_body`](Self::map_body); a Router of
 /// Axum by `HttpProbe::get("/healthz").map_body(axum::body::Body::new)`.
 pub struct HttpProbe<B = ProbeBody> {
-    plan: Result<Plan, ConfigError>,
+    spec: Result<Spec, ConfigError>,
     make_body: Arc<dyn Fn(ProbeBody) -> B + Send + Sync>,
 }
 
 #[derive(Debug, Clone)]
-struct Plan {
+struct Spec {
     head: Request<()>,
     statuses: RangeInclusive<u16>,
     text: Option<Bytes>,
@@ -69,15 +69,15 @@ impl HttpProbe {
             ))
         };
         let uri = Some(path).filter(|path| path.starts_with('/') && !path.contains('#'));
-        let plan = uri.and_then(|path| path.parse::<Uri>().ok()).ok_or_else(wrong).map(|uri| {
+        let spec = uri.and_then(|path| path.parse::<Uri>().ok()).ok_or_else(wrong).map(|uri| {
             let mut head = Request::new(());
             (*head.method_mut(), *head.uri_mut()) = (method, uri);
             let agent =
                 HeaderValue::from_static(concat!("tower-sticky/", env!("CARGO_PKG_VERSION")));
             head.headers_mut().insert(header::USER_AGENT, agent);
-            Plan { head, statuses: 200..=399, text: None }
+            Spec { head, statuses: 200..=399, text: None }
         });
-        Self { plan, make_body: Arc::new(|body| body) }
+        Self { spec, make_body: Arc::new(|body| body) }
     }
 }
 
@@ -91,7 +91,7 @@ impl<B> HttpProbe<B> {
     /// Adds a header, in place of one of the same name.
     #[must_use]
     pub fn header(self, name: &str, value: &str) -> Self {
-        self.with(|plan| {
+        self.configure(|spec| {
             let name = name.parse::<HeaderName>().map_err(|_| {
                 ConfigError::new(format!("{name:?} is not a header name; a probe cannot send it"))
             })?;
@@ -100,7 +100,7 @@ impl<B> HttpProbe<B> {
                     "the probe's header {name} has a value that is not one; use visible ASCII"
                 ))
             })?;
-            plan.head.headers_mut().insert(name, value);
+            spec.head.headers_mut().insert(name, value);
             Ok(())
         })
     }
@@ -114,7 +114,7 @@ impl<B> HttpProbe<B> {
     /// The statuses that are expected; default 200 to 399.
     #[must_use]
     pub fn expect_statuses(self, statuses: RangeInclusive<u16>) -> Self {
-        self.with(|plan| {
+        self.configure(|spec| {
             if statuses.is_empty() || *statuses.end() < 200 || *statuses.start() > 599 {
                 return Err(ConfigError::new(format!(
                     "no answer has a status of {} to {}; a probe can expect 200 to 599",
@@ -122,7 +122,7 @@ impl<B> HttpProbe<B> {
                     statuses.end()
                 )));
             }
-            plan.statuses = statuses;
+            spec.statuses = statuses;
             Ok(())
         })
     }
@@ -131,22 +131,22 @@ impl<B> HttpProbe<B> {
     #[must_use]
     pub fn expect_body(self, text: impl AsRef<[u8]>) -> Self {
         let text = Bytes::copy_from_slice(text.as_ref());
-        self.with(|plan| {
-            if plan.head.method() == Method::HEAD {
+        self.configure(|spec| {
+            if spec.head.method() == Method::HEAD {
                 return Err(ConfigError::new(
                     "a HEAD probe cannot expect a body; its answer has none: use HttpProbe::get",
                 ));
             }
-            plan.text = Some(text);
+            spec.text = Some(text);
             Ok(())
         })
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Plan) -> Result<(), ConfigError>) -> Self {
-        if let Ok(plan) = &mut self.plan
-            && let Err(error) = change(plan)
+    fn configure(mut self, change: impl FnOnce(&mut Spec) -> Result<(), ConfigError>) -> Self {
+        if let Ok(spec) = &mut self.spec
+            && let Err(error) = change(spec)
         {
-            self.plan = Err(error);
+            self.spec = Err(error);
         }
         self
     }
@@ -159,7 +159,7 @@ impl HttpProbe {
         self,
         make_body: impl Fn(ProbeBody) -> B + Send + Sync + 'static,
     ) -> HttpProbe<B> {
-        HttpProbe { plan: self.plan, make_body: Arc::new(make_body) }
+        HttpProbe { spec: self.spec, make_body: Arc::new(make_body) }
     }
 }
 
@@ -173,15 +173,15 @@ where
     RB::Error: Into<BoxError>,
 {
     async fn probe(&self, service: S, _: &BackendId) -> Result<(), BoxError> {
-        let plan = self.plan.as_ref().map_err(Clone::clone)?;
-        let request = plan.head.clone().map(|()| (self.make_body)(ProbeBody::default()));
+        let spec = self.spec.as_ref().map_err(Clone::clone)?;
+        let request = spec.head.clone().map(|()| (self.make_body)(ProbeBody::default()));
         let answer = exchange(service, request).await?;
-        let (first, last) = (plan.statuses.start(), plan.statuses.end());
-        if !plan.statuses.contains(&answer.status.as_u16()) {
+        let (first, last) = (spec.statuses.start(), spec.statuses.end());
+        if !spec.statuses.contains(&answer.status.as_u16()) {
             let expected = if first == last { String::new() } else { format!(" to {last}") };
             return Err(format!("it answered {}, not {first}{expected}", answer.status).into());
         }
-        match &plan.text {
+        match &spec.text {
             Some(text) if memmem::find(&answer.body, text).is_none() => {
                 let read = if answer.body.len() == MAX_ANSWER { " within 64 KiB" } else { "" };
                 let text = String::from_utf8_lossy(text);
@@ -192,26 +192,26 @@ where
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        self.plan.as_ref().map(|_| ()).map_err(Clone::clone)
+        self.spec.as_ref().map(|_| ()).map_err(Clone::clone)
     }
 }
 
 impl<B> Clone for HttpProbe<B> {
     fn clone(&self) -> Self {
-        Self { plan: self.plan.clone(), make_body: self.make_body.clone() }
+        Self { spec: self.spec.clone(), make_body: self.make_body.clone() }
     }
 }
 
 impl<B> fmt::Debug for HttpProbe<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut probe = f.debug_struct("HttpProbe");
-        match &self.plan {
+        match &self.spec {
             // Its headers may be secret.
-            Ok(plan) => probe
-                .field("method", plan.head.method())
-                .field("uri", plan.head.uri())
-                .field("statuses", &plan.statuses)
-                .field("text", &plan.text),
+            Ok(spec) => probe
+                .field("method", spec.head.method())
+                .field("uri", spec.head.uri())
+                .field("statuses", &spec.statuses)
+                .field("text", &spec.text),
             Err(error) => probe.field("error", error),
         };
         probe.finish_non_exhaustive()

@@ -81,13 +81,13 @@ impl<S: Send> Probe<S> for NoProbe {
 pub(crate) struct AnyProbe<S>(Arc<dyn Erased<S>>);
 
 pub(super) trait Erased<S>: Send + Sync {
-    fn probe<'a>(&'a self, service: S, backend: &'a BackendId) -> Asking<'a>;
+    fn probe<'a>(&'a self, service: S, backend: &'a BackendId) -> ProbeFuture<'a>;
 }
 
-pub(super) type Asking<'a> = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + 'a>>;
+pub(super) type ProbeFuture<'a> = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + 'a>>;
 
 impl<S: 'static, P: Probe<S>> Erased<S> for P {
-    fn probe<'a>(&'a self, service: S, backend: &'a BackendId) -> Asking<'a> {
+    fn probe<'a>(&'a self, service: S, backend: &'a BackendId) -> ProbeFuture<'a> {
         Box::pin(Probe::probe(self, service, backend))
     }
 }
@@ -99,7 +99,7 @@ impl<S: 'static> AnyProbe<S> {
         Ok((!probe.is_none()).then(|| Self(Arc::new(probe))))
     }
 
-    pub(crate) fn probe<'a>(&'a self, service: S, backend: &'a BackendId) -> Asking<'a> {
+    pub(crate) fn probe<'a>(&'a self, service: S, backend: &'a BackendId) -> ProbeFuture<'a> {
         self.0.probe(service, backend)
     }
 }

@@ -64,21 +64,21 @@ pub struct DrainReport {
 /// ```
 #[derive(Clone)]
 pub struct DrainSignal {
-    phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<DrainPhase>,
 }
 
 impl DrainSignal {
     /// Waits until the backend is being drained; for ever if that never happens.
     pub async fn begun(&mut self) {
-        self.wait(|phase| *phase != Phase::Serving).await;
+        self.wait(|phase| *phase != DrainPhase::Serving).await;
     }
 
     /// Waits until the deadline of a drain has come; for ever if that never happens.
     pub async fn over(&mut self) {
-        self.wait(|phase| *phase == Phase::Over).await;
+        self.wait(|phase| *phase == DrainPhase::Ended).await;
     }
 
-    async fn wait(&mut self, until: impl FnMut(&Phase) -> bool) {
+    async fn wait(&mut self, until: impl FnMut(&DrainPhase) -> bool) {
         if self.phase.wait_for(until).await.is_err() {
             // The backend and all that it had to do are gone, so nobody is drained any more.
             std::future::pending::<()>().await;
@@ -88,28 +88,28 @@ impl DrainSignal {
 
 /// Where a backend stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Phase {
+pub(crate) enum DrainPhase {
     #[default]
     Serving,
     Draining,
     /// The deadline of a drain has come.
-    Over,
+    Ended,
 }
 
 /// What was said of a drain, until it ends.
 #[derive(Debug, Clone)]
-pub(crate) struct Plan {
+pub(crate) struct DrainPlan {
     pub(crate) started: Instant,
     pub(crate) deadline: Option<Instant>,
     pub(crate) then: Failover,
     pub(crate) idle_for: Option<Duration>,
     /// How many sessions may leave, if they are to.
-    pub(crate) hand_over: Option<Arc<RateLimiter>>,
+    pub(crate) handoffs: Option<Arc<RateLimiter>>,
     pub(crate) sessions_before: Option<u64>,
     /// Whether its end was reported, though its deadline is still to come.
     pub(crate) is_reported: bool,
     /// The progress that was told last: requests in flight, streams and sessions.
-    pub(crate) last_told: Option<(usize, usize, Option<u64>)>,
+    pub(crate) last_progress: Option<(usize, usize, Option<u64>)>,
     /// Where the report goes.
     pub(crate) report: watch::Sender<Option<DrainReport>>,
 }
@@ -117,22 +117,22 @@ pub(crate) struct Plan {
 /// The drain of one backend.
 #[derive(Debug, Default)]
 pub(crate) struct DrainState {
-    phase: watch::Sender<Phase>,
-    plan: Mutex<Option<Plan>>,
+    phase: watch::Sender<DrainPhase>,
+    plan: Mutex<Option<DrainPlan>>,
 }
 
 impl DrainState {
-    pub(crate) fn plan(&self) -> MutexGuard<'_, Option<Plan>> {
+    pub(crate) fn plan(&self) -> MutexGuard<'_, Option<DrainPlan>> {
         lock(&self.plan)
     }
 
     /// Whether one more session may leave now; it counts as gone.
-    pub(crate) fn lets_go(&self) -> bool {
-        let limiter = self.plan().as_ref().and_then(|plan| plan.hand_over.clone());
+    pub(crate) fn admits_handoff(&self) -> bool {
+        let limiter = self.plan().as_ref().and_then(|plan| plan.handoffs.clone());
         limiter.is_some_and(|limiter| limiter.admits())
     }
 
-    pub(crate) fn enter(&self, phase: Phase) {
+    pub(crate) fn set_phase(&self, phase: DrainPhase) {
         self.phase.send_replace(phase);
     }
 

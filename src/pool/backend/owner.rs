@@ -12,12 +12,12 @@ pub(crate) struct Owner(Arc<()>);
 pub(crate) struct OwnerRef(Option<Weak<()>>);
 
 impl Owner {
-    pub(crate) fn mark(&self) -> OwnerRef {
+    pub(crate) fn reference(&self) -> OwnerRef {
         OwnerRef(Some(Arc::downgrade(&self.0)))
     }
 
-    pub(crate) fn left(&self, mark: &OwnerRef) -> bool {
-        mark.0.as_ref().is_some_and(|weak| weak.as_ptr() == Arc::as_ptr(&self.0))
+    pub(crate) fn owns(&self, reference: &OwnerRef) -> bool {
+        reference.0.as_ref().is_some_and(|weak| weak.as_ptr() == Arc::as_ptr(&self.0))
     }
 }
 

@@ -31,7 +31,7 @@ struct Reader {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StreamId {
     // Smaller than a `usize`, as it is moved with each response.
-    place: u32,
+    key: u32,
     /// How often streams had been cut off when it began.
     cuts: u32,
 }
@@ -51,7 +51,7 @@ impl OpenStreams {
     }
 
     /// Whether a stream of this session is open.
-    pub(crate) fn has(&self, session: u64) -> bool {
+    pub(crate) fn has_session(&self, session: u64) -> bool {
         self.readers().iter().any(|(_, reader)| reader.session == session)
     }
 
@@ -64,7 +64,7 @@ impl OpenStreams {
 
     /// A reader waits, which makes its response a stream of its session (0 for none), `since` now: it is
     /// woken when the streams are cut off. `false` when that has happened since it became one.
-    pub(crate) fn wait(
+    pub(crate) fn register(
         &self,
         id: &mut Option<StreamId>,
         session: u64,
@@ -78,15 +78,15 @@ impl OpenStreams {
         let waits = match id {
             Some(stream) if stream.cuts != cuts => false,
             Some(stream) => {
-                if let Some(known) = readers.get_mut(stream.place as usize) {
+                if let Some(known) = readers.get_mut(stream.key as usize) {
                     std::mem::swap(&mut known.waker, &mut waker);
                 }
                 true
             }
             None => {
                 let waker = std::mem::replace(&mut waker, Waker::noop().clone());
-                let place = readers.insert(Reader { waker, session, since: since() }) as u32;
-                *id = Some(StreamId { place, cuts });
+                let key = readers.insert(Reader { waker, session, since: since() }) as u32;
+                *id = Some(StreamId { key, cuts });
                 true
             }
         };
@@ -96,7 +96,7 @@ impl OpenStreams {
 
     /// A stream has ended; tells when it began.
     pub(crate) fn end(&self, stream: StreamId) -> Option<u32> {
-        let reader = self.readers().try_remove(stream.place as usize);
+        let reader = self.readers().try_remove(stream.key as usize);
         reader.map(|reader| reader.since)
     }
 

@@ -6,5 +6,5 @@ mod quota;
 
 pub(crate) use self::{
     permits::{ConcurrencyLimit, HasLimit, Permit, Waiter},
-    quota::{NOBODY, UNTOLD},
+    quota::{NO_SESSION, UNIDENTIFIED},
 };

@@ -18,7 +18,7 @@ use crate::util::{
 
 /// What has slots.
 pub(crate) trait HasLimit {
-    fn slots(&self) -> &ConcurrencyLimit;
+    fn permits(&self) -> &ConcurrencyLimit;
 }
 
 /// How many requests a backend takes at a time, and who waits for it: for a slot, or for its service
@@ -43,16 +43,16 @@ struct Inner {
     /// 0 for no limit.
     max: usize,
     taken: usize,
-    places: WaitQuota,
+    quota: WaitQuota,
     /// Those that wait for a slot. Who is taken out has got one, so a free slot means that nobody is
     /// in there.
-    turns: FairQueue<Waker>,
+    queue: FairQueue<Waker>,
 }
 
 impl ConcurrencyLimit {
     /// Without a limit.
     pub(crate) fn new() -> Self {
-        let inner = Inner { max: 0, taken: 0, places: WaitQuota::new(), turns: FairQueue::new() };
+        let inner = Inner { max: 0, taken: 0, quota: WaitQuota::new(), queue: FairQueue::new() };
         Self { max: AtomicUsize::new(0), full: AtomicBool::new(false), inner: Mutex::new(inner) }
     }
 
@@ -70,7 +70,7 @@ impl ConcurrencyLimit {
 
     /// How many hold a place.
     pub(crate) fn waiting(&self) -> usize {
-        self.lock().places.taken()
+        self.lock().quota.taken()
     }
 
     /// Changes how many may be taken at a time; 0 for no limit. Those that are taken keep counting,
@@ -115,7 +115,7 @@ impl Inner {
         self.max != 0 && self.taken >= self.max
     }
 
-    fn take(&mut self) -> bool {
+    fn try_acquire(&mut self) -> bool {
         let free = !self.is_full();
         self.taken += usize::from(free);
         free
@@ -126,12 +126,12 @@ impl Inner {
         if self.is_full() {
             return None;
         }
-        let next = self.turns.next()?;
+        let next = self.queue.next()?;
         self.taken += 1;
         Some(next)
     }
 
-    fn give_back(&mut self) -> Option<Waker> {
+    fn release(&mut self) -> Option<Waker> {
         self.taken = self.taken.saturating_sub(1);
         self.grant()
     }
@@ -144,8 +144,8 @@ impl<H: HasLimit> Permit<H> {
     /// `None` when none is free. Nobody overtakes those that wait.
     // Not inlined, as what is below: it would be in the way of the requests that need no slot.
     #[inline(never)]
-    pub(crate) fn take(holder: &Arc<H>) -> Option<Self> {
-        let taken = holder.slots().lock().take();
+    pub(crate) fn try_acquire(holder: &Arc<H>) -> Option<Self> {
+        let taken = holder.permits().lock().try_acquire();
         taken.then(|| Self(holder.clone()))
     }
 }
@@ -153,7 +153,7 @@ impl<H: HasLimit> Permit<H> {
 impl<H: HasLimit> Drop for Permit<H> {
     #[inline(never)]
     fn drop(&mut self) {
-        let woken = self.0.slots().lock().give_back();
+        let woken = self.0.permits().lock().release();
         if let Some(woken) = woken {
             woken.wake();
         }
@@ -169,23 +169,23 @@ pub(crate) struct Waiter<H: HasLimit> {
 }
 
 impl<H: HasLimit> Waiter<H> {
-    /// A place for the session with this key (or [`NOBODY`](crate::places::NOBODY), or
-    /// [`UNTOLD`](crate::places::UNTOLD)), of `max` in all; `None` when there are too many, in all or of
+    /// A place for the session with this key (or [`NO_SESSION`](crate::places::NO_SESSION), or
+    /// [`UNIDENTIFIED`](crate::places::UNIDENTIFIED)), of `max` in all; `None` when there are too many, in all or of
     /// this session.
-    pub(crate) fn take(holder: &Arc<H>, key: u64, max: usize) -> Option<Self> {
-        let taken = holder.slots().lock().places.take(key, max);
+    pub(crate) fn try_new(holder: &Arc<H>, key: u64, max: usize) -> Option<Self> {
+        let taken = holder.permits().lock().quota.try_acquire(key, max);
         taken.then(|| Self { holder: holder.clone(), key, ticket: None })
     }
 
     /// Waits for a slot, in turn.
     #[inline(never)]
-    pub(crate) fn poll_slot(&mut self, cx: &mut Context<'_>) -> Poll<Permit<H>> {
+    pub(crate) fn poll_permit(&mut self, cx: &mut Context<'_>) -> Poll<Permit<H>> {
         // One that gives way to another is dropped after the lock, as it is declared before.
         let mut waker = cx.waker().clone();
-        let mut inner = self.holder.slots().lock();
+        let mut inner = self.holder.permits().lock();
         let mine = match self.ticket {
-            None => inner.take(),
-            Some(ticket) => match inner.turns.get_mut(ticket) {
+            None => inner.try_acquire(),
+            Some(ticket) => match inner.queue.get_mut(ticket) {
                 Some(old) => {
                     std::mem::swap(old, &mut waker);
                     return Poll::Pending;
@@ -197,7 +197,7 @@ impl<H: HasLimit> Waiter<H> {
             self.ticket = None;
             return Poll::Ready(Permit(self.holder.clone()));
         }
-        self.ticket = Some(inner.turns.push(self.key, waker));
+        self.ticket = Some(inner.queue.push(self.key, waker));
         Poll::Pending
     }
 }
@@ -205,12 +205,12 @@ impl<H: HasLimit> Waiter<H> {
 impl<H: HasLimit> Drop for Waiter<H> {
     #[inline(never)]
     fn drop(&mut self) {
-        let mut inner = self.holder.slots().lock();
-        inner.places.give_back(self.key);
-        let own = self.ticket.and_then(|ticket| inner.turns.remove(ticket));
+        let mut inner = self.holder.permits().lock();
+        inner.quota.release(self.key);
+        let own = self.ticket.and_then(|ticket| inner.queue.remove(ticket));
         // It was given a slot and has not taken it.
         let unused = self.ticket.is_some() && own.is_none();
-        let woken = if unused { inner.give_back() } else { None };
+        let woken = if unused { inner.release() } else { None };
         drop(inner);
         drop(own);
         if let Some(woken) = woken {
@@ -222,10 +222,10 @@ impl<H: HasLimit> Drop for Waiter<H> {
 impl fmt::Debug for ConcurrencyLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = self.lock();
-        f.debug_struct("Slots")
+        f.debug_struct("ConcurrencyLimit")
             .field("max", &inner.max)
             .field("taken", &inner.taken)
-            .field("waiting", &inner.places.taken())
+            .field("waiting", &inner.quota.taken())
             .finish()
     }
 }

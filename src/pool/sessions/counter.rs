@@ -36,7 +36,7 @@ pub(crate) struct SessionCounter {
 
 #[derive(Debug)]
 struct Sessions {
-    few: ExactCounter,
+    exact: ExactCounter,
     /// The ticks at which the places were marked last; 0 for never.
     marks: Box<[AtomicU32]>,
 }
@@ -45,34 +45,34 @@ impl SessionCounter {
     /// A session was here at `tick`, which is at least 1. Without a key it is one of those that cannot
     /// be told apart. Tells whether it is new here, as far as is known.
     #[inline]
-    pub(crate) fn saw(&self, session: Option<u64>, remembered: bool, tick: u32) -> bool {
+    pub(crate) fn record(&self, session: Option<u64>, remembered: bool, tick: u32) -> bool {
         if remembered {
-            touch(&self.remembered, tick);
+            mark(&self.remembered, tick);
         }
         let Some(session) = session else {
-            touch(&self.anonymous, tick);
+            mark(&self.anonymous, tick);
             return false;
         };
-        self.saw_one(session, tick)
+        self.record_session(session, tick)
     }
 
     #[inline(never)]
-    fn saw_one(&self, session: u64, tick: u32) -> bool {
+    fn record_session(&self, session: u64, tick: u32) -> bool {
         let sessions = self.sessions.get_or_init(Sessions::new);
-        let hash = spread(session);
-        touch(&sessions.marks[place(hash)], tick);
-        sessions.few.saw(session.max(1), hash, tick)
+        let hash = hash_of(session);
+        mark(&sessions.marks[cell_index(hash)], tick);
+        sessions.exact.record(session.max(1), hash, tick)
     }
 
     /// A token was issued, for a session that counts once it comes back.
     #[cold]
-    pub(crate) fn issued(&self, tick: u32) {
+    pub(crate) fn token_issued(&self, tick: u32) {
         self.unconfirmed.get_or_init(|| Box::new(Unconfirmed::new())).issue(tick);
     }
 
     /// A token that was issued about at `tick` has come back.
     #[cold]
-    pub(crate) fn confirmed(&self, tick: u32) {
+    pub(crate) fn token_returned(&self, tick: u32) {
         if let Some(unconfirmed) = self.unconfirmed.get() {
             unconfirmed.confirm(tick);
         }
@@ -87,30 +87,30 @@ impl SessionCounter {
     pub(crate) fn seen(&self, window: Window) -> u64 {
         self.count(window).unwrap_or_else(|| {
             let known = self.sessions.get();
-            let count = known.map_or(0, |known| known.few.count(window).unwrap_or(1));
+            let count = known.map_or(0, |known| known.exact.count(window).unwrap_or(1));
             count.max(1)
         })
     }
 
     /// A session has ended, or is elsewhere now. One that shares its place is counted again when it
     /// is seen the next time.
-    pub(crate) fn forget(&self, session: u64) {
+    pub(crate) fn remove(&self, session: u64) {
         if let Some(sessions) = self.sessions.get() {
-            let hash = spread(session);
-            sessions.few.forget(session.max(1), hash);
-            sessions.marks[place(hash)].store(0, Relaxed);
+            let hash = hash_of(session);
+            sessions.exact.remove(session.max(1), hash);
+            sessions.marks[cell_index(hash)].store(0, Relaxed);
         }
     }
 
     /// About how many sessions there are; `None` when they cannot be told apart.
     pub(crate) fn count(&self, window: Window) -> Option<u64> {
-        if window.has(self.anonymous.load(Relaxed)) {
+        if window.contains(self.anonymous.load(Relaxed)) {
             return None;
         }
         let Some(sessions) = self.sessions.get() else {
             return Some(0);
         };
-        Some(sessions.few.count(window).unwrap_or_else(|| sessions.estimate(window)))
+        Some(sessions.exact.count(window).unwrap_or_else(|| sessions.estimate(window)))
     }
 
     /// Whether no session is there that somebody remembers, and none may come with a token that was
@@ -119,13 +119,13 @@ impl SessionCounter {
         if self.unconfirmed(window.now) > 0 {
             return false;
         }
-        if !window.has(self.remembered.load(Relaxed)) {
+        if !window.contains(self.remembered.load(Relaxed)) {
             return true;
         }
-        !window.has(self.anonymous.load(Relaxed))
-            && self.sessions.get().is_none_or(|sessions| match sessions.few.count(window) {
+        !window.contains(self.anonymous.load(Relaxed))
+            && self.sessions.get().is_none_or(|sessions| match sessions.exact.count(window) {
                 Some(count) => count == 0,
-                None => !sessions.marks.iter().any(|mark| window.has(mark.load(Relaxed))),
+                None => !sessions.marks.iter().any(|mark| window.contains(mark.load(Relaxed))),
             })
     }
 }
@@ -133,13 +133,13 @@ impl SessionCounter {
 impl Sessions {
     fn new() -> Self {
         let marks = (0..REGISTERS * RANKS).map(|_| AtomicU32::new(0)).collect();
-        Self { few: ExactCounter::new(), marks }
+        Self { exact: ExactCounter::new(), marks }
     }
 
     fn estimate(&self, window: Window) -> u64 {
         let (mut empty, mut sum) = (0u32, 0.0);
         for register in self.marks.chunks_exact(RANKS) {
-            let highest = register.iter().rposition(|mark| window.has(mark.load(Relaxed)));
+            let highest = register.iter().rposition(|mark| window.contains(mark.load(Relaxed)));
             let rank = highest.map_or(0, |rank| rank as i32 + 1);
             empty += u32::from(rank == 0);
             sum += f64::from(-rank).exp2();
@@ -157,7 +157,7 @@ impl Sessions {
 
 /// Written once a tick only: other threads read it too.
 #[inline]
-fn touch(mark: &AtomicU32, tick: u32) {
+fn mark(mark: &AtomicU32, tick: u32) {
     if mark.load(Relaxed) != tick {
         mark.store(tick, Relaxed);
     }
@@ -165,13 +165,13 @@ fn touch(mark: &AtomicU32, tick: u32) {
 
 /// A session's key may be chosen by its user, so it is mixed first.
 #[inline]
-fn spread(session: u64) -> u64 {
+fn hash_of(session: u64) -> u64 {
     mix(session ^ 0x5e55_1043)
 }
 
 /// Where a session leaves its mark.
 #[inline]
-fn place(hash: u64) -> usize {
+fn cell_index(hash: u64) -> usize {
     let register = (hash >> (64 - REGISTER_BITS)) as usize;
     let rank = (hash << REGISTER_BITS).leading_zeros().min(RANKS as u32 - 1) as usize;
     register * RANKS + rank
@@ -188,18 +188,18 @@ mod tests {
 
     #[test]
     fn few_sessions_are_counted_and_many_estimated() {
-        let (census, mut numbers) = (SessionCounter::default(), Numbers(7));
-        assert_eq!(census.count(window(1, 60)), Some(0));
+        let (counter, mut numbers) = (SessionCounter::default(), Numbers(7));
+        assert_eq!(counter.count(window(1, 60)), Some(0));
         let mut seen = 0;
         for (sessions, tolerance) in [(1, 0.0), (3, 0.0), (40, 0.03), (1000, 0.1), (100_000, 0.12)]
         {
             while seen < sessions {
                 let session = numbers.next();
-                census.saw(Some(session), true, 1);
-                census.saw(Some(session), true, 1);
+                counter.record(Some(session), true, 1);
+                counter.record(Some(session), true, 1);
                 seen += 1;
             }
-            let count = census.count(window(1, 60)).unwrap();
+            let count = counter.count(window(1, 60)).unwrap();
             let error = (count as f64 - sessions as f64).abs() / sessions as f64;
             assert!(error <= tolerance, "{sessions} sessions were counted as {count}");
         }
@@ -207,52 +207,52 @@ mod tests {
 
     #[test]
     fn numbers_in_a_row_are_as_good_as_any() {
-        let census = SessionCounter::default();
+        let counter = SessionCounter::default();
         for session in 0..10_000 {
-            census.saw(Some(session), true, 1);
+            counter.record(Some(session), true, 1);
         }
-        let count = census.count(window(1, 0)).unwrap();
+        let count = counter.count(window(1, 0)).unwrap();
         assert!(count.abs_diff(10_000) < 1200, "10,000 users were counted as {count}");
     }
 
     #[test]
     fn only_those_who_were_seen_lately_count() {
-        let census = SessionCounter::default();
-        census.saw(Some(1), true, 1);
-        census.saw(Some(2), true, 50);
-        assert_eq!(census.count(window(50, 60)), Some(2));
-        assert_eq!(census.count(window(62, 60)), Some(1), "the first was seen 61 ticks ago");
-        assert!(!census.is_empty(window(110, 60)));
-        assert!(census.is_empty(window(111, 60)));
+        let counter = SessionCounter::default();
+        counter.record(Some(1), true, 1);
+        counter.record(Some(2), true, 50);
+        assert_eq!(counter.count(window(50, 60)), Some(2));
+        assert_eq!(counter.count(window(62, 60)), Some(1), "the first was seen 61 ticks ago");
+        assert!(!counter.is_empty(window(110, 60)));
+        assert!(counter.is_empty(window(111, 60)));
     }
 
     #[test]
     fn who_has_left_does_not_count() {
-        let census = SessionCounter::default();
+        let counter = SessionCounter::default();
         for session in 1..=3 {
-            census.saw(Some(session), true, 1);
+            counter.record(Some(session), true, 1);
         }
-        census.forget(2);
-        assert_eq!(census.count(window(1, 60)), Some(2));
-        census.forget(1);
-        census.forget(3);
-        assert!(census.is_empty(window(1, 60)));
+        counter.remove(2);
+        assert_eq!(counter.count(window(1, 60)), Some(2));
+        counter.remove(1);
+        counter.remove(3);
+        assert!(counter.is_empty(window(1, 60)));
     }
 
     #[test]
     fn sessions_that_cannot_be_told_apart_are_not_counted() {
-        let census = SessionCounter::default();
-        census.saw(None, true, 5);
-        assert_eq!(census.count(window(5, 60)), None);
-        assert!(!census.is_empty(window(65, 60)));
-        assert!(census.is_empty(window(66, 60)));
+        let counter = SessionCounter::default();
+        counter.record(None, true, 5);
+        assert_eq!(counter.count(window(5, 60)), None);
+        assert!(!counter.is_empty(window(65, 60)));
+        assert!(counter.is_empty(window(66, 60)));
     }
 
     #[test]
     fn whom_nobody_remembers_holds_nothing_up() {
-        let census = SessionCounter::default();
-        census.saw(Some(1), false, 5);
-        assert_eq!(census.count(window(5, 60)), Some(1));
-        assert!(census.is_empty(window(5, 60)));
+        let counter = SessionCounter::default();
+        counter.record(Some(1), false, 5);
+        assert_eq!(counter.count(window(5, 60)), Some(1));
+        assert!(counter.is_empty(window(5, 60)));
     }
 }

@@ -6,4 +6,4 @@ mod last_seen;
 mod unconfirmed;
 mod window;
 
-pub(crate) use self::{counter::SessionCounter, last_seen::Sights, window::Window};
+pub(crate) use self::{counter::SessionCounter, last_seen::LastSeen, window::Window};

@@ -10,7 +10,7 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    pub(crate) fn has(self, mark: u32) -> bool {
+    pub(crate) fn contains(self, mark: u32) -> bool {
         mark > 0 && self.now.saturating_sub(mark) <= self.ticks
     }
 }

@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{resolve::Resolver, target::Place};
 use crate::{
-    error::{BoxError, Short, Shortage, TimedOut},
+    error::{BoxError, Shortage, ShortageError, TimedOut},
     util::{clock::later, lock},
 };
 
@@ -229,7 +229,7 @@ impl Address {
             Some(Failure { text, shortage }) => {
                 let error = io::Error::other(format!("{}: {text}", self.place));
                 Err(match *shortage {
-                    Some(shortage) => Short { shortage, source: error }.into(),
+                    Some(shortage) => ShortageError { shortage, source: error }.into(),
                     None => error.into(),
                 })
             }
@@ -356,7 +356,7 @@ impl Drop for Regular {
 /// The error of a connection. `accepted`: the address has accepted one before.
 fn error_of(error: io::Error, accepted: bool) -> BoxError {
     if accepted && error.kind() == io::ErrorKind::AddrNotAvailable {
-        return Short { shortage: Shortage::Ports, source: error }.into();
+        return ShortageError { shortage: Shortage::Ports, source: error }.into();
     }
     error.into()
 }

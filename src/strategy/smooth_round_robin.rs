@@ -1,4 +1,4 @@
-//! Turns by share: smooth weighted round robin.
+//! SmoothRoundRobin by share: smooth weighted round robin.
 
 use std::{collections::HashMap, hash::BuildHasherDefault, sync::Mutex};
 
@@ -6,11 +6,11 @@ use super::traits::{Candidate, Candidates};
 use crate::{pool::TagHasher, util::lock};
 
 /// What each choice costs whoever is chosen, and what is shared out among all that take part. Always
-/// the same: so each choice is paid for by those that took part in it, however many there were.
-const CHOICE: u64 = 1 << 52;
+/// the same: so each choice is total_gain for by those that took part in it, however many there were.
+const CHOICE_COST: u64 = 1 << 52;
 
 /// So many more credits than candidates are kept of backends that are away.
-const KEPT: usize = 64;
+const SPARE_CREDITS: usize = 64;
 
 /// nginx's smooth weighted round robin, by backend and not by position: whoever takes part gains its
 /// share, and the one with the most has its turn and pays for it.
@@ -18,38 +18,38 @@ const KEPT: usize = 64;
 /// The list may be another one each time. One that is away gains nothing meanwhile, and the others
 /// have its turns by their shares.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
+pub(super) struct SmoothRoundRobin {
     /// By tag. It grows only with a backend that is seen for the first time.
     credits: Mutex<HashMap<u64, i64, BuildHasherDefault<TagHasher>>>,
 }
 
-impl Turns {
+impl SmoothRoundRobin {
     /// The position of the candidate whose turn it is, of those that take part; `None` when none
     /// does.
     pub(super) fn next(
         &self,
         candidates: &Candidates<'_>,
-        takes_part: impl Fn(Candidate<'_>) -> bool,
+        is_eligible: impl Fn(Candidate<'_>) -> bool,
     ) -> Option<usize> {
-        let present = || candidates.iter().enumerate().filter(|(_, one)| takes_part(*one));
-        let total: u64 = present().map(|(_, one)| one.share()).sum();
-        let rate = (CHOICE / total.max(1)).max(1);
+        let eligible = || candidates.iter().enumerate().filter(|(_, one)| is_eligible(*one));
+        let total: u64 = eligible().map(|(_, one)| one.share()).sum();
+        let rate = (CHOICE_COST / total.max(1)).max(1);
         let mut credits = lock(&self.credits);
-        if credits.len() > candidates.len() * 2 + KEPT {
+        if credits.len() > candidates.len() * 2 + SPARE_CREDITS {
             credits.retain(|&tag, _| candidates.iter().any(|one| one.tag() == tag));
         }
-        let (mut best, mut paid) = (None, 0);
-        for (position, one) in present() {
+        let (mut best, mut total_gain) = (None, 0);
+        for (position, one) in eligible() {
             let gain = one.share().saturating_mul(rate) as i64;
             let credit = credits.entry(one.tag()).or_insert(0);
             *credit = credit.saturating_add(gain);
-            paid += gain;
+            total_gain += gain;
             if best.is_none_or(|(_, _, most)| *credit > most) {
                 best = Some((position, one.tag(), *credit));
             }
         }
         let (position, tag, credit) = best?;
-        credits.insert(tag, credit.saturating_sub(paid));
+        credits.insert(tag, credit.saturating_sub(total_gain));
         Some(position)
     }
 }
@@ -62,37 +62,37 @@ mod tests {
     #[test]
     fn whoever_is_away_leaves_its_turns_to_all_others() {
         let states = states(&[1, 1, 1, 1]);
-        let (turns, all) = (Turns::default(), Candidates::new(&states));
+        let (round_robin, all) = (SmoothRoundRobin::default(), Candidates::new(&states));
         let mut got = [0; 4];
         for _ in 0..1200 {
             // The third is asked and refuses, and then the others are.
-            let mut chosen = turns.next(&all, |_| true).unwrap();
+            let mut chosen = round_robin.next(&all, |_| true).unwrap();
             if chosen == 2 {
-                chosen = turns.next(&all, |one| one.id().as_str() != "b2").unwrap();
+                chosen = round_robin.next(&all, |one| one.id().as_str() != "b2").unwrap();
             }
             got[chosen] += 1;
         }
         assert_eq!(got, [400, 400, 0, 400]);
-        let back: Vec<_> = (0..4).filter_map(|_| turns.next(&all, |_| true)).collect();
+        let back: Vec<_> = (0..4).filter_map(|_| round_robin.next(&all, |_| true)).collect();
         assert_eq!(back.iter().filter(|&&one| one == 2).count(), 1, "it makes up for nothing");
     }
 
     #[test]
     fn those_that_left_are_forgotten_in_time() {
-        let turns = Turns::default();
+        let round_robin = SmoothRoundRobin::default();
         let many = states(&[1; 200]);
-        turns.next(&Candidates::new(&many), |_| true);
-        turns.next(&Candidates::new(&many[..2]), |_| true);
-        assert_eq!(lock(&turns.credits).len(), 2);
-        assert_eq!(turns.next(&Candidates::new(&many), |_| false), None, "nobody takes part");
+        round_robin.next(&Candidates::new(&many), |_| true);
+        round_robin.next(&Candidates::new(&many[..2]), |_| true);
+        assert_eq!(lock(&round_robin.credits).len(), 2);
+        assert_eq!(round_robin.next(&Candidates::new(&many), |_| false), None, "nobody takes part");
     }
 
     #[test]
     fn the_largest_weights_do_not_overflow() {
         let states = states(&[u32::MAX; 8]);
-        let turns = Turns::default();
+        let round_robin = SmoothRoundRobin::default();
         let all = Candidates::new(&states);
-        let got: Vec<_> = (0..8).filter_map(|_| turns.next(&all, |_| true)).collect();
+        let got: Vec<_> = (0..8).filter_map(|_| round_robin.next(&all, |_| true)).collect();
         assert_eq!(got, [0, 1, 2, 3, 4, 5, 6, 7]);
     }
 }

@@ -15,20 +15,20 @@ pub(crate) struct Tier {
 impl Tier {
     /// Whether its backends are ready, and not only up.
     pub(crate) fn is_ready(&self) -> bool {
-        self.states.first().is_some_and(|state| state.gate() == Availability::Ready)
+        self.states.first().is_some_and(|state| state.availability() == Availability::Ready)
     }
 }
 
 /// The backends of `states` that may take a new session, in the order in which they are asked: ready
 /// ones of the own zone, ready ones elsewhere, busy ones; all primaries before any backup. Suspects are
 /// in none, and no tier is empty.
-pub(super) fn tiers(states: &[Arc<BackendState>], own_zone: Option<&str>) -> Box<[Tier]> {
+pub(super) fn tiers_of(states: &[Arc<BackendState>], own_zone: Option<&str>) -> Box<[Tier]> {
     let mut tiers: [Tier; 6] = std::array::from_fn(|i| Tier { states: Vec::new(), backup: i >= 3 });
     for state in states {
-        if !state.may_take_new() {
+        if !state.may_take_new_sessions() {
             continue;
         }
-        let rank = match state.gate() {
+        let rank = match state.availability() {
             Availability::Ready if own_zone.is_none() || state.is_in(own_zone) => 0,
             Availability::Ready => 1,
             Availability::Busy => 2,
