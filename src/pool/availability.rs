@@ -1,26 +1,26 @@
-//! From what the health sources say to what a request meets.
+//! Derives the availability of a backend from its health sources.
 
 use tokio::time::Instant;
 
 use super::{Evidence, ProbeState, State};
 
-/// The health that a request meets, from all sources together.
+/// Whether a backend can take requests, derived from all health sources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Availability {
     Ready,
     Busy,
-    /// There is evidence against it.
+    /// There is evidence against it, or its readiness has failed.
     Suspect,
     Down,
 }
 
 impl Availability {
-    /// Whether nothing is held against it.
+    /// Whether it is neither suspect nor down.
     pub(crate) fn is_healthy(self) -> bool {
         matches!(self, Self::Ready | Self::Busy)
     }
 
-    /// The health shown to people.
+    /// The state that users see.
     pub(crate) fn state(self) -> State {
         match self {
             Self::Ready => State::Ready,
@@ -31,7 +31,7 @@ impl Availability {
     }
 }
 
-/// What the readiness poll saw last.
+/// The result of the last readiness poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Readiness {
     #[default]
@@ -40,17 +40,18 @@ pub(crate) enum Readiness {
     Failed,
 }
 
+/// The health sources of one backend.
 #[derive(Debug, Default)]
 pub(crate) struct HealthSources {
     pub(crate) readiness: Readiness,
     pub(crate) evidence: Evidence,
     pub(crate) probes: ProbeState,
-    /// Grows with each service that the backend is given.
+    /// The generation of the service; results from older generations are ignored.
     pub(crate) generation: u64,
 }
 
 impl HealthSources {
-    /// The backend has another service, of which nothing is known.
+    /// Resets everything, as the backend has another service.
     pub(crate) fn reset(&mut self) {
         // The rechecks are numbered on: the result of one that is under way is of no interest.
         let mut rechecks = std::mem::take(&mut self.evidence.rechecks);
@@ -59,7 +60,7 @@ impl HealthSources {
         self.evidence.rechecks = rechecks;
     }
 
-    /// The health that all sources together make.
+    /// The availability that follows from the sources.
     pub(super) fn availability(&self) -> Availability {
         match self.readiness {
             _ if self.probes.is_down() => Availability::Down,
@@ -70,8 +71,7 @@ impl HealthSources {
         }
     }
 
-    /// Since when the backend has been out of reach: its connections are refused, or its probes have it
-    /// down.
+    /// Since when the backend has been unreachable: its connections are refused, or its probes fail.
     pub(crate) fn outage(&self) -> Option<Instant> {
         [self.evidence.outage(), self.probes.down_since()].into_iter().flatten().min()
     }

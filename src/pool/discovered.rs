@@ -1,26 +1,26 @@
-//! Changes of a pool by a feed, which touches only the backends that it brought itself.
+//! Changes of a pool by a discovery feed, which affect only the backends of that feed.
 
 use std::{fmt, sync::Arc};
 
 use super::{BackendState, Mode, Owner, Pool, shared::check_free, snapshot::Members};
 use crate::{id::BackendId, pool::Event, util::lock};
 
-/// What a backend is to a feed.
+/// The owner of a backend id, as seen by a feed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ownership {
     /// There is no backend with this id.
     Free,
-    /// The feed brought it.
+    /// The feed inserted it.
     Own,
-    /// A feed brought it that has ended.
+    /// It was inserted by a feed that has ended.
     Orphaned,
-    /// It was inserted by hand or by another feed.
+    /// It was inserted by the program or by another feed.
     Foreign,
     /// It is the local node.
     Local,
 }
 
-/// One change that a feed wants.
+/// A change that a feed requests.
 #[derive(Debug)]
 pub(crate) struct MemberChange<S> {
     pub(crate) id: BackendId,
@@ -28,14 +28,14 @@ pub(crate) struct MemberChange<S> {
 }
 
 pub(crate) enum ChangeKind<S> {
-    /// The backend joins, or gets another service, and another weight if one is given.
+    /// Inserts the backend or replaces its service, and sets its weight if one is given.
     Put { service: S, weight: Option<u32> },
-    /// The backend gets another weight.
+    /// Sets the weight.
     #[cfg(feature = "dns")]
     Weight(u32),
-    /// The backend gets another mode.
+    /// Sets the mode.
     Mode(Mode),
-    /// The backend leaves.
+    /// Removes the backend.
     Remove,
 }
 
@@ -51,7 +51,7 @@ impl<S> fmt::Debug for ChangeKind<S> {
     }
 }
 
-/// A change that was not made, and why.
+/// A change that was rejected, with the reason.
 #[derive(Debug)]
 pub(crate) struct RejectedChange {
     pub(crate) id: BackendId,
@@ -59,8 +59,8 @@ pub(crate) struct RejectedChange {
 }
 
 impl<S: Clone> Pool<S> {
-    /// Makes the changes of one feed, all of them visible at once. Those that would touch the backend
-    /// of another are left out; of these, what would have brought a backend is returned.
+    /// Applies the changes of one feed, and publishes them together. Changes of backends that the feed does
+    /// not own are ignored. Returns the insertions among them.
     pub(crate) fn apply(
         &self,
         owner: &Owner,
@@ -78,7 +78,7 @@ impl<S: Clone> Pool<S> {
                     let fresh = BackendState::new(id);
                     fresh.set_weight(weight.unwrap_or(1));
                     fresh.set_owner(owner.reference());
-                    // Two ids may share a hash.
+                    // Two ids may have the same hash.
                     if let Err(error) = check_free(&members, &fresh) {
                         rejected.push(RejectedChange { id: fresh.id, reason: error.to_string() });
                         continue;
@@ -121,7 +121,7 @@ impl<S: Clone> Pool<S> {
                     self.finish_removal(&state);
                     left.push(state);
                 }
-                // The local node serves itself, and what is not ours is left alone.
+                // The local node, and changes of backends with another owner.
                 _ => {}
             }
         }
@@ -134,7 +134,7 @@ impl<S: Clone> Pool<S> {
 
 #[cfg(feature = "dns")]
 impl<S> Pool<S> {
-    /// What the backend `id` is to `owner` now.
+    /// The current owner of the backend `id`, as seen by `owner`.
     pub(crate) fn ownership(&self, owner: &Owner, id: &BackendId) -> Ownership {
         ownership_of(&self.load().members, owner, id)
     }

@@ -1,4 +1,4 @@
-//! What a pool does with time: its sessions grow old, and its drains come to an end.
+//! Periodic work of a pool: session ticks and timeouts, and the progress of drains.
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
@@ -12,53 +12,56 @@ use super::{
 };
 use crate::{pool::Event, util::lock};
 
-/// The time after which sessions without a timeout count as ended.
+/// The idle time after which sessions without a timeout count as ended.
 const DEFAULT_SESSION_TIMEOUT: Duration = Duration::from_secs(30 * 60);
-/// How often the pool looks after itself.
+/// The interval of the periodic work.
 const TICK: Duration = Duration::from_secs(1);
 
 impl<S> Pool<S> {
-    /// The seconds since the pool was made, as they were when it last looked; at least 1.
+    /// The tick: seconds since the creation of the pool, as of the last update; at least 1.
     #[inline]
     pub(crate) fn tick(&self) -> u32 {
         self.tick.load(Relaxed)
     }
 
-    /// An affinity remembers sessions that have been idle for so long; `None` for ever.
+    /// Tracks sessions for `idle`, the time for which an affinity remembers an idle session; `None`
+    /// without a limit.
     pub(crate) fn track_sessions(&self, idle: Option<Duration>) {
         let seconds =
             idle.unwrap_or(DEFAULT_SESSION_TIMEOUT).as_secs().clamp(1, u64::from(u32::MAX));
         self.session_timeout.fetch_max(seconds as u32, Relaxed);
     }
 
-    /// As [`remembers`](Self::remembers), by what the clients or an engine keep, or another gateway.
+    /// As [`track_sessions`](Self::track_sessions), for pins outside this process: with clients, in a
+    /// store, or at another gateway.
     pub(crate) fn track_external_pins(&self, idle: Option<Duration>) {
         self.track_sessions(idle);
         self.has_external_pins.store(true, Relaxed);
     }
 
-    /// Whether the backend has been watched for long enough to know all its sessions.
+    /// Whether the sessions of the backend have been counted for long enough to know all of them.
     fn has_full_count(&self, state: &BackendState, window: Window) -> bool {
         !self.has_external_pins.load(Relaxed) || state.has_counted_for(window)
     }
 
-    /// How many sessions a backend has, if they can be told apart and have been watched for long enough.
+    /// How many sessions a backend has; `None` when they cannot be told apart, or have not been counted
+    /// for long enough.
     pub(super) fn session_count(&self, state: &BackendState, window: Window) -> Option<u64> {
         state.session_counter.count(window).filter(|_| self.has_full_count(state, window))
     }
 
-    /// The sessions that count as there.
+    /// The window of time in which a session must have been seen to count.
     pub(crate) fn window(&self, idle_for: Option<Duration>) -> Window {
         self.update_tick(Instant::now());
         let ticks = match idle_for {
             Some(idle) => idle.as_secs().min(u64::from(u32::MAX)) as u32,
             None => self.session_timeout.load(Relaxed),
         };
-        // A mark may be a tick older than what it stands for.
+        // The recorded tick of a session may be one tick older than its last request.
         Window { now: self.tick(), ticks: ticks.saturating_add(1) }
     }
 
-    /// Does what is due, and tells when to do so again.
+    /// Does the work that is due. Returns when to call this again.
     pub(crate) fn housekeep(&self, now: Instant) -> Instant {
         self.update_tick(now);
         self.record_open_streams();
@@ -70,7 +73,7 @@ impl<S> Pool<S> {
         self.check_drains(now).map_or(next, |deadline| deadline.min(next))
     }
 
-    /// Sessions with an open stream are there, however long ago their tokens were seen.
+    /// Counts sessions with an open stream as present, even if their tokens have not been seen lately.
     fn record_open_streams(&self) {
         let (snapshot, tick) = (self.load(), self.tick());
         for state in snapshot.index().states().iter().filter(|state| state.in_flight() > 0) {
@@ -101,7 +104,7 @@ impl<S> Pool<S> {
         Ok(())
     }
 
-    /// The operator wants `mode`. A drain that is under way ends with that.
+    /// Changes the mode, which cancels a drain. The caller publishes.
     pub(super) fn change_mode(&self, state: &BackendState, mode: Mode) {
         let from = state.mode();
         self.end_drain(state, DrainEnd::Cancelled);
@@ -114,7 +117,7 @@ impl<S> Pool<S> {
                 Mode::Draining => DrainPhase::Draining,
                 Mode::Active | Mode::Disabled | Mode::Drained => DrainPhase::Serving,
             });
-            // A suspect that was out was not looked at, and its next look may be due.
+            // A suspect that was out of service was not rechecked, and its next recheck may be due.
             self.wake.notify_one();
             let backend = state.id.clone();
             self.events.publish(|| Event::Mode { backend, from, to: mode });
@@ -135,7 +138,7 @@ impl<S> Pool<S> {
             }
             return;
         }
-        // One that is complete before its deadline goes on to it: late tokens are honoured until then.
+        // A drain that completes before its deadline continues until then: tokens are honoured.
         match (end, plan.deadline) {
             (DrainEnd::Completed, Some(_)) => {
                 *state.drain.plan() = Some(DrainPlan { is_reported: true, ..plan.clone() });
@@ -166,24 +169,24 @@ impl<S> Pool<S> {
         self.events.publish(|| Event::Drained { report });
     }
 
-    /// Notes how many seconds old the pool is.
+    /// Updates the tick.
     pub(crate) fn update_tick(&self, now: Instant) {
         let tick = now.saturating_duration_since(self.started).as_secs() + 1;
         self.tick.fetch_max(tick.min(u64::from(u32::MAX)) as u32, Relaxed);
     }
 
-    /// Ends the drains that have come to their end; tells when the next deadline is.
+    /// Ends the drains that have completed or reached their deadline. Returns the next deadline.
     fn check_drains(&self, now: Instant) -> Option<Instant> {
         let _changing = lock(&self.changing);
         let snapshot = self.load();
-        let (mut next, mut over) = (None, false);
+        let (mut next, mut any_ended) = (None, false);
         for state in snapshot.index().states() {
             let Some(plan) = state.drain.plan().clone() else {
                 continue;
             };
             if plan.deadline.is_some_and(|deadline| deadline <= now) {
                 self.end_drain(state, DrainEnd::Deadline);
-                over = true;
+                any_ended = true;
             } else if plan.is_reported {
                 next = [next, plan.deadline].into_iter().flatten().min();
             } else if self.is_empty(state, &plan) {
@@ -194,7 +197,7 @@ impl<S> Pool<S> {
                 self.publish_progress(state, &plan);
             }
         }
-        if over {
+        if any_ended {
             self.publish(snapshot.members.clone());
         }
         next
@@ -202,11 +205,11 @@ impl<S> Pool<S> {
 
     fn is_empty(&self, state: &BackendState, plan: &DrainPlan) -> bool {
         let window = self.window(plan.idle_for);
-        // Without an affinity that remembers, no session is anybody's.
-        let remembers = self.session_timeout.load(Relaxed) > 0;
+        // Without an affinity that remembers sessions, only requests in flight count.
+        let has_sessions = self.session_timeout.load(Relaxed) > 0;
         let is_empty =
             || self.has_full_count(state, window) && state.session_counter.is_empty(window);
-        state.in_flight() == 0 && (!remembers || is_empty())
+        state.in_flight() == 0 && (!has_sessions || is_empty())
     }
 
     fn publish_progress(&self, state: &BackendState, plan: &DrainPlan) {

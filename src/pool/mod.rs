@@ -1,4 +1,4 @@
-//! Who can serve: the pool, its immutable snapshot, and what is known about each backend.
+//! The set of backends: its handle, its immutable snapshot, and the state of each backend.
 
 mod availability;
 mod backend;

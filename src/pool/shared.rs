@@ -1,4 +1,4 @@
-//! What all handles of a pool share, and how it changes.
+//! `Pool`: the state that all handles of a pool share, and the changes of its members.
 
 use std::{
     error::Error,
@@ -31,40 +31,40 @@ use crate::{
     util::{RateLimiter, lock, sync::SwapGuard},
 };
 
-/// What all handles of a pool share.
+/// The state that all handles of a pool share.
 pub(crate) struct Pool<S> {
     pub(super) name: String,
     snapshot: Versioned<Snapshot<S>>,
-    /// Held by whoever changes the members or republishes them.
+    /// Locked while the members are changed or published.
     pub(super) changing: Mutex<()>,
     pub(super) rebuild: Mutex<Option<Rebuild<S>>>,
     pub(crate) counters: Counters,
     pub(crate) events: Publisher,
     /// The zone whose backends are preferred for new sessions.
     pub(super) own_zone: ArcSwapOption<String>,
-    /// When the pool was made, and how many seconds ago that was when somebody looked.
+    /// When the pool was created, and how many seconds ago that was at the last update.
     pub(super) started: Instant,
     pub(super) tick: AtomicU32,
-    /// For how many seconds an idle session counts as there; 0 when no affinity remembers any.
+    /// For how many seconds an idle session counts; 0 when no affinity remembers sessions.
     pub(super) session_timeout: AtomicU32,
-    /// Whether pins outlive this process, so that some may be there that it has not seen.
+    /// Whether pins exist outside this process, so that there may be sessions that it has not seen.
     pub(super) has_external_pins: AtomicBool,
-    /// How many backends are drained with a plan.
+    /// How many drains are active.
     pub(super) drains: AtomicUsize,
     pub(super) balance: Balance,
     pub(super) removed: RemovedBackends,
-    /// Closed with the pool: what feeds it ends.
+    /// Closed when the pool is dropped, which ends its feeds.
     #[cfg(any(feature = "discover", feature = "dns"))]
     pub(crate) open: tokio::sync::watch::Sender<()>,
     pub(crate) has_driver: AtomicBool,
-    /// Whether backends that are new, or back, begin slowly.
+    /// Whether slow start is enabled.
     pub(crate) slow_start: AtomicBool,
-    /// Held by whoever ejects a backend.
+    /// Locked while a backend is ejected.
     pub(crate) ejecting: Mutex<()>,
-    /// Wakes the health driver: something was ejected, the members have changed, or the last handle is
-    /// gone.
+    /// Wakes the driver task: a backend was ejected, the members have changed, or the last handle was
+    /// dropped.
     pub(crate) wake: Arc<Notify>,
-    /// How often the pool redials in the background, and how often while somebody waits for that.
+    /// Limits the redials of the pool, and separately those that requests wait for.
     pub(crate) redials: RateLimiter,
     pub(crate) urgent_redials: RateLimiter,
     pub(crate) shortages: ShortageLog,
@@ -72,11 +72,11 @@ pub(crate) struct Pool<S> {
 
 pub(super) type Rebuild<S> = Arc<dyn Fn(&BackendId) -> Option<S> + Send + Sync>;
 
-/// A change of a pool that cannot be made.
+/// An error of a change of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PoolError {
-    /// The id is not one, or is taken.
+    /// The id is invalid or taken.
     Config(ConfigError),
     /// No backend has this id.
     Unknown(String),
@@ -105,8 +105,7 @@ impl<S: Clone> Pool<S> {
         let mut members = Members::clone(&self.load().members);
         check_free(&members, &state)?;
         let backend = state.id.clone();
-        let fresh = self.tick();
-        state.count_sessions_since(fresh);
+        state.count_sessions_since(self.tick());
         let state = self.removed.restore(state);
         self.begin_slow_start(&state);
         members.push(state.clone(), service);
@@ -133,7 +132,7 @@ impl<S: Clone> Pool<S> {
         Ok(old)
     }
 
-    /// The backend is reached at another address now.
+    /// Begins a new epoch for the sessions of a backend whose address has changed.
     pub(super) fn address_changed(
         &self,
         id: &str,
@@ -149,7 +148,7 @@ impl<S: Clone> Pool<S> {
         Ok(())
     }
 
-    /// Replaces the service of a backend whose readiness failed, if there is a way to.
+    /// Replaces the service of a backend whose readiness has failed, if the rebuild hook creates one.
     pub(crate) fn rebuild(&self, id: &BackendId) {
         let rebuild = lock(&self.rebuild).clone();
         let Some(service) = rebuild.and_then(|rebuild| rebuild(id)) else {
@@ -195,8 +194,7 @@ impl<S> Pool<S> {
         self.snapshot.load()
     }
 
-    /// Grows with every change of the members: the snapshot that is loaded after this was read is no
-    /// older.
+    /// Grows with every change of the members. A snapshot that is loaded after this is at least as new.
     #[inline]
     pub(crate) fn version(&self) -> u64 {
         self.snapshot.version()
@@ -212,12 +210,12 @@ impl<S> Pool<S> {
         if changed {
             self.wake.notify_one();
         }
-        // Those who wait for a backend look again, also at one that has just left.
+        // Wake requests that wait for a backend, including one that was just removed.
         let (before, now) = (previous.index().states(), members.index.states());
         before.iter().chain(now).for_each(|state| state.changed.notify_waiters());
     }
 
-    /// A backend is new, or back: it takes its share of new sessions by and by, if that is wanted.
+    /// Begins the slow start of a backend that has joined or recovered, if that is enabled.
     pub(super) fn begin_slow_start(&self, state: &BackendState) {
         if self.slow_start.load(Acquire) {
             state.slow_start.start(Instant::now());
@@ -225,7 +223,7 @@ impl<S> Pool<S> {
         }
     }
 
-    /// As [`begin_slow_start`](Self::begin_slow_start), if the change brought the backend back.
+    /// Begins the slow start if the backend has recovered.
     fn slow_start_if_recovered(
         &self,
         state: &BackendState,
@@ -239,7 +237,7 @@ impl<S> Pool<S> {
         }
     }
 
-    /// The backend has another service, of which nothing is known. The caller publishes.
+    /// Resets the health of a backend that has another service. The caller publishes.
     pub(super) fn reset_health(&self, state: &BackendState) {
         let changed = state.update(HealthSources::reset);
         self.slow_start_if_recovered(state, changed);
@@ -252,7 +250,7 @@ impl<S> Pool<S> {
         }
     }
 
-    /// The operator, or a feed, wants another weight. The caller publishes.
+    /// Sets the weight. The caller publishes.
     pub(super) fn change_weight(&self, state: &BackendState, weight: u32) {
         let (backend, from) = (state.id.clone(), state.weight());
         state.set_weight(weight);
@@ -261,24 +259,24 @@ impl<S> Pool<S> {
         }
     }
 
-    /// The backend is no member any more.
+    /// Ends the drain of a backend that was removed, and publishes the event.
     pub(super) fn finish_removal(&self, state: &BackendState) {
         self.end_drain(state, DrainEnd::Left);
         self.events.publish(|| Event::Left { backend: state.id.clone() });
     }
 
-    /// Sessions are counted from now on.
+    /// Starts periodic counts of sessions, for rebalancing.
     pub(crate) fn enable_balance(&self) {
         self.balance.enable();
     }
 
-    /// Counts the sessions of all backends, if that is wanted and due.
+    /// Counts the sessions of all backends, if that is enabled and due.
     pub(super) fn update_balance(&self) {
         let snapshot = self.load();
         self.balance.update(snapshot.index().states(), self.window(None), self.tick());
     }
 
-    /// Who should take a session of `from`, if that has too many of them.
+    /// The backend that should take a session of `from`, if `from` has too many.
     pub(crate) fn rebalance_target<'a>(
         &self,
         from: &BackendState,
@@ -288,7 +286,7 @@ impl<S> Pool<S> {
         self.balance.rebalance_target(from, others, tolerance)
     }
 
-    /// Tells the pool what a health source found out about a backend.
+    /// Changes the health sources of a backend, and publishes if its availability has changed.
     pub(crate) fn update(
         &self,
         state: &BackendState,
@@ -310,7 +308,7 @@ impl<S> Pool<S> {
         self.publish(members);
     }
 
-    /// Takes the result of a readiness poll in, without the word of any other source.
+    /// Records the result of a readiness poll.
     pub(crate) fn set_readiness(&self, state: &BackendState, readiness: Readiness) {
         self.update(state, Cause::Readiness, |sources| sources.readiness = readiness);
     }

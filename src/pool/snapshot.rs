@@ -1,4 +1,4 @@
-//! The immutable picture of a pool that a request works on from its first look to its last.
+//! `Snapshot`: the immutable view of a pool that a request works with.
 
 use std::{
     collections::HashMap,
@@ -19,41 +19,42 @@ use crate::{
     util::{SystemClock, clock::unix_millis},
 };
 
-/// Who is in the pool, and who of them may take a new session.
+/// The members of the pool, and those of them that may take a new session.
 pub(crate) struct Snapshot<S> {
     pub(crate) members: Arc<Members<S>>,
-    /// Who may take a new session, in the order in which they are asked.
+    /// The backends that may take a new session, by priority.
     pub(crate) tiers: Box<[Tier]>,
-    /// The suspects that the operator wants to take new sessions.
+    /// The suspect backends whose settings let them take new sessions.
     pub(crate) suspects: Box<[Arc<BackendState>]>,
-    /// The Unix time in milliseconds at which a key may have got another owner last, and what that
-    /// was seen by.
+    /// The Unix time in milliseconds at which the backend of a key may last have changed.
     pub(crate) epoch: u64,
+    /// A hash of everything that decides the backend of a key; when it changes, so does `epoch`.
     owner_signature: u64,
-    /// What keys are hashed to: made when it is first needed, and handed on while it stays the same.
+    /// The ranking that keys are hashed with: created when it is first needed, and shared by later
+    /// snapshots while it stays the same.
     ranking: OnceLock<Arc<Ranking>>,
 }
 
 pub(crate) struct Members<S> {
-    /// `None` stands for the local node, which the layer's inner service serves.
+    /// `None` for the local node, which is served by the layer's inner service.
     pub(crate) services: Vec<Option<S>>,
     pub(crate) index: Index,
 }
 
-/// The members without their services: what affinities and strategies look at.
+/// The members without their services, for affinities and strategies.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Index {
     states: Vec<Arc<BackendState>>,
     by_tag: Positions,
-    /// A shorter way from an id as a plain token has it, by a cheaper hash than the tag. Should two ids
-    /// share one, the way to one of them is by its tag.
+    /// Positions by a hash of the id that is cheaper than the tag, for the ids in plain tokens. Of two ids
+    /// with the same hash, one is found by its tag.
     by_id: Positions,
 }
 
 type Positions = HashMap<u64, u32, BuildHasherDefault<TagHasher>>;
 
 impl<S> Snapshot<S> {
-    /// The picture of `members` as they are now, after `previous`.
+    /// A snapshot of the current state of `members`, which replaces `previous`.
     pub(crate) fn new(
         members: Arc<Members<S>>,
         own_zone: Option<&str>,
@@ -85,19 +86,19 @@ impl<S> Snapshot<S> {
         &self.members.index
     }
 
-    /// The rank of the members that are active and have a weight, whatever their health.
+    /// The ranking of the members that are active and have a weight, whatever their health.
     #[inline]
     pub(crate) fn ranking(&self) -> &Arc<Ranking> {
         self.ranking.get_or_init(|| Arc::new(Ranking::new(self.index().ranked())))
     }
 
-    /// Whether no backend may take a new session, not even a suspect.
+    /// Whether no backend may take a new session, not even a suspect one.
     pub(crate) fn all_unavailable(&self) -> bool {
         self.tiers.is_empty() && self.suspects.is_empty()
     }
 }
 
-/// A number that changes with everything that decides who owns a key.
+/// A hash of everything that decides the backend of a key.
 fn owner_signature(index: &Index) -> u64 {
     let ranked = index.ranked().zip(&index.states).map(|((tag, weight), state)| {
         let serves = state.mode() != Mode::Disabled && state.availability().is_healthy();
@@ -144,7 +145,7 @@ impl Index {
         &self.states
     }
 
-    /// Tag and weight of all members in order; weight 0 is not in the rank, and neither is a backup
+    /// Tag and weight of all members in order. Members with weight 0 are not ranked, nor are backups
     /// while there is a primary backend, whatever its health.
     fn ranked(&self) -> impl Iterator<Item = (u64, u32)> {
         let may_take = |state: &BackendState| state.mode() == Mode::Active && state.weight() > 0;
@@ -169,7 +170,7 @@ impl Index {
     #[inline]
     pub(crate) fn position_of(&self, id: &[u8]) -> Option<usize> {
         match self.by_id.get(&id_hash(id)) {
-            Some(&near) if self.has_id(near as usize, id) => Some(near as usize),
+            Some(&position) if self.has_id(position as usize, id) => Some(position as usize),
             _ => self.position_by_tag(id),
         }
     }
@@ -185,13 +186,13 @@ impl Index {
     }
 }
 
-/// A hash of an id, to find it here and nowhere else.
+/// A hash of an id, used only within this file.
 #[inline]
 fn id_hash(id: &[u8]) -> u64 {
     XxHash3_64::oneshot(id)
 }
 
-/// Tags are hashes already.
+/// The identity function, as tags are hashes already.
 #[derive(Default, Clone)]
 pub(crate) struct TagHasher(u64);
 
@@ -217,7 +218,7 @@ mod tests {
     use crate::strategy::testing::states;
 
     #[test]
-    fn members_are_found_where_they_are() {
+    fn members_are_found_by_id_and_by_tag_after_a_removal() {
         let mut members = Members::default();
         for state in states(&[1; 10]) {
             members.push(state, Some(()));
@@ -228,18 +229,18 @@ mod tests {
             let id = state.id.as_str().as_bytes();
             assert_eq!(members.index.position_of(id), Some(position), "{state:?}");
             let short = members.index.by_id.get(&id_hash(id));
-            assert_eq!(short, Some(&(position as u32)), "{state:?} is found by the shorter way");
+            assert_eq!(short, Some(&(position as u32)), "{state:?} is found by the hash of its id");
             assert_eq!(members.index.position(state.tag), Some(position), "{state:?}");
         }
     }
 
     #[test]
-    fn two_ids_may_share_a_short_hash() {
+    fn ids_with_the_same_hash_are_found_by_tag() {
         let mut members = Members::default();
         for state in states(&[1; 3]) {
             members.push(state, Some(()));
         }
-        // As if "b1" and "b2" had the same.
+        // As if "b1" and "b2" had the same hash.
         members.index.by_id.insert(id_hash(b"b1"), 2);
         assert_eq!(members.index.position_of(b"b1"), Some(1), "found by its tag");
         members.remove(2);

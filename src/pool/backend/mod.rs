@@ -1,4 +1,4 @@
-//! One backend: what is known of it, what the operator wants of it, and what it is doing.
+//! One backend: its state, settings, health, requests, streams and drain.
 
 mod drain;
 mod entered;

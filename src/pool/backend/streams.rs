@@ -1,4 +1,4 @@
-//! The responses of a backend that are still under way, so that they can be cut off.
+//! The open streams of a backend, so that a drain can cut them off.
 
 use std::task::Waker;
 
@@ -10,10 +10,10 @@ use crate::util::{
 };
 
 /// The open streams of one backend: responses whose reader had to wait for more, and upgraded
-/// connections. A response that came in one piece never gets here, and costs nothing.
+/// connections. A response that arrives as a whole is not registered and costs nothing.
 #[derive(Debug)]
 pub(crate) struct OpenStreams {
-    /// How often they were cut off. A stream is cut off when this is not what it was at its beginning.
+    /// How often streams were cut off. A stream is cut off when this has changed since it was registered.
     cuts: AtomicU32,
     readers: Mutex<Slab<Reader>>,
 }
@@ -21,18 +21,18 @@ pub(crate) struct OpenStreams {
 #[derive(Debug)]
 struct Reader {
     waker: Waker,
-    /// The session that the stream belongs to; 0 for none.
+    /// The session of the stream; 0 for none.
     session: u64,
-    /// When it began, as its backend counts seconds.
+    /// When the stream was registered, in seconds of the age of its backend.
     since: u32,
 }
 
-/// The place of one stream.
+/// A registered stream.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StreamId {
-    // Smaller than a `usize`, as it is moved with each response.
+    // Not a `usize`, as it is moved with each response.
     key: u32,
-    /// How often streams had been cut off when it began.
+    /// The value of `cuts` when the stream was registered.
     cuts: u32,
 }
 
@@ -50,20 +50,21 @@ impl OpenStreams {
         self.readers().len()
     }
 
-    /// Whether a stream of this session is open.
+    /// Whether a stream of the session is open.
     pub(crate) fn has_session(&self, session: u64) -> bool {
         self.readers().iter().any(|(_, reader)| reader.session == session)
     }
 
-    /// The sessions of the open streams.
+    /// Calls `visit` with the session of each open stream that has one.
     pub(crate) fn each_session(&self, mut visit: impl FnMut(u64)) {
         let readers = self.readers();
         let sessions = readers.iter().map(|(_, reader)| reader.session);
         sessions.filter(|session| *session != 0).for_each(&mut visit);
     }
 
-    /// A reader waits, which makes its response a stream of its session (0 for none), `since` now: it is
-    /// woken when the streams are cut off. `false` when that has happened since it became one.
+    /// Registers the waker of a reader that waits, which makes its response a stream of `session` (0 for
+    /// none), open `since` now. The waker is called when the streams are cut off. Returns `false` if the
+    /// stream has been cut off already.
     pub(crate) fn register(
         &self,
         id: &mut Option<StreamId>,
@@ -71,7 +72,7 @@ impl OpenStreams {
         since: impl FnOnce() -> u32,
         waker: &Waker,
     ) -> bool {
-        // A waker is foreign code: it is never cloned or dropped under the lock.
+        // A waker runs foreign code, so it is never cloned or dropped under the lock.
         let mut waker = waker.clone();
         let mut readers = self.readers();
         let cuts = self.cuts.load(Relaxed);
@@ -94,13 +95,13 @@ impl OpenStreams {
         waits
     }
 
-    /// A stream has ended; tells when it began.
+    /// Removes a stream that has ended. Returns when it was registered.
     pub(crate) fn end(&self, stream: StreamId) -> Option<u32> {
         let reader = self.readers().try_remove(stream.key as usize);
         reader.map(|reader| reader.since)
     }
 
-    /// Cuts all off that have begun, and tells how many.
+    /// Cuts off all open streams. Returns how many.
     pub(crate) fn cut(&self) -> usize {
         let readers = self.readers();
         self.cuts.fetch_add(1, Relaxed);

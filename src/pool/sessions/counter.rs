@@ -1,4 +1,4 @@
-//! How many sessions a backend has: an estimate in bounded memory.
+//! Counts the sessions of a backend in bounded memory.
 
 use std::sync::{
     OnceLock,
@@ -8,46 +8,47 @@ use std::sync::{
 use super::{exact::ExactCounter, unconfirmed::Unconfirmed, window::Window};
 use crate::hash::mix;
 
-/// Sessions are spread over so many registers.
+/// The number of HyperLogLog registers.
 const REGISTERS: usize = 1 << REGISTER_BITS;
 const REGISTER_BITS: u32 = 9;
-/// Each register tells so many ranks apart, which is enough for 500 million sessions.
+/// The ranks of each register, enough for 500 million sessions.
 const RANKS: usize = 20;
 
 /// The sessions that a backend has seen, and when: HyperLogLog (Flajolet, Fusy, Gandouet and Meunier,
 /// 2007) over a sliding window.
 ///
-/// Every session has a register and a rank, and marks that place with the time. Of a register only
-/// the highest rank that was marked lately counts, so that the number of sessions seen within any
-/// time up to now can be asked for. Up to some two hundred are known one by one, and counted exactly;
-/// more are estimated, and off by 4.6 % (1.04 / √512, one standard deviation).
+/// A session is hashed to a register and a rank, where the tick of its last request is stored. The
+/// highest rank of each register with a tick within the window gives the number of sessions seen in any
+/// time up to now. Up to about two hundred sessions are counted exactly. More are estimated, with a
+/// standard error of 4.6 % (1.04 / √512).
 ///
-/// It takes 44 KiB, once the first session was seen.
+/// It takes 44 KiB, allocated with the first session.
 #[derive(Debug, Default)]
 pub(crate) struct SessionCounter {
     sessions: OnceLock<Sessions>,
-    /// The same for requests whose sessions cannot be told apart.
+    /// The tick of the last request whose session cannot be told apart from others.
     anonymous: AtomicU32,
-    /// The same for sessions that somebody remembers; the others are nobody's.
-    remembered: AtomicU32,
-    /// Tokens that have not come back, once one was issued.
+    /// The last tick at which a session with a stored pin was seen.
+    pinned: AtomicU32,
+    /// Issued tokens that have not been sent back, allocated with the first one.
     unconfirmed: OnceLock<Box<Unconfirmed>>,
 }
 
 #[derive(Debug)]
 struct Sessions {
     exact: ExactCounter,
-    /// The ticks at which the places were marked last; 0 for never.
+    /// The last tick of each rank of each register; 0 for never.
     marks: Box<[AtomicU32]>,
 }
 
 impl SessionCounter {
-    /// A session was here at `tick`, which is at least 1. Without a key it is one of those that cannot
-    /// be told apart. Tells whether it is new here, as far as is known.
+    /// Records a request of a session at `tick`, which is at least 1. `session` is `None` if it cannot be
+    /// told apart from others; `has_pin` if its pin is stored somewhere. Returns whether the session was
+    /// not known yet.
     #[inline]
-    pub(crate) fn record(&self, session: Option<u64>, remembered: bool, tick: u32) -> bool {
-        if remembered {
-            mark(&self.remembered, tick);
+    pub(crate) fn record(&self, session: Option<u64>, has_pin: bool, tick: u32) -> bool {
+        if has_pin {
+            mark(&self.pinned, tick);
         }
         let Some(session) = session else {
             mark(&self.anonymous, tick);
@@ -64,13 +65,13 @@ impl SessionCounter {
         sessions.exact.record(session.max(1), hash, tick)
     }
 
-    /// A token was issued, for a session that counts once it comes back.
+    /// Records that a token was issued. Its session counts when the token is sent back.
     #[cold]
     pub(crate) fn token_issued(&self, tick: u32) {
         self.unconfirmed.get_or_init(|| Box::new(Unconfirmed::new())).issue(tick);
     }
 
-    /// A token that was issued about at `tick` has come back.
+    /// Records that a token issued at about `tick` was sent back.
     #[cold]
     pub(crate) fn token_returned(&self, tick: u32) {
         if let Some(unconfirmed) = self.unconfirmed.get() {
@@ -78,12 +79,12 @@ impl SessionCounter {
         }
     }
 
-    /// How many tokens were issued in the last minute and have not come back.
+    /// How many tokens were issued in the last minute and have not been sent back.
     pub(crate) fn unconfirmed(&self, now: u32) -> u64 {
         self.unconfirmed.get().map_or(0, |unconfirmed| unconfirmed.count(now))
     }
 
-    /// At least so many sessions are there.
+    /// A lower bound of the number of sessions.
     pub(crate) fn seen(&self, window: Window) -> u64 {
         self.count(window).unwrap_or_else(|| {
             let known = self.sessions.get();
@@ -92,8 +93,8 @@ impl SessionCounter {
         })
     }
 
-    /// A session has ended, or is elsewhere now. One that shares its place is counted again when it
-    /// is seen the next time.
+    /// Removes a session that has ended or moved. A session with the same register and rank is counted
+    /// again with its next request.
     pub(crate) fn remove(&self, session: u64) {
         if let Some(sessions) = self.sessions.get() {
             let hash = hash_of(session);
@@ -102,7 +103,7 @@ impl SessionCounter {
         }
     }
 
-    /// About how many sessions there are; `None` when they cannot be told apart.
+    /// The number of sessions, exact or estimated; `None` when they cannot be told apart.
     pub(crate) fn count(&self, window: Window) -> Option<u64> {
         if window.contains(self.anonymous.load(Relaxed)) {
             return None;
@@ -113,13 +114,13 @@ impl SessionCounter {
         Some(sessions.exact.count(window).unwrap_or_else(|| sessions.estimate(window)))
     }
 
-    /// Whether no session is there that somebody remembers, and none may come with a token that was
-    /// issued just now.
+    /// Whether no session with a stored pin was seen within the window, and no token was issued within the
+    /// last minute that may still be sent back.
     pub(crate) fn is_empty(&self, window: Window) -> bool {
         if self.unconfirmed(window.now) > 0 {
             return false;
         }
-        if !window.contains(self.remembered.load(Relaxed)) {
+        if !window.contains(self.pinned.load(Relaxed)) {
             return true;
         }
         !window.contains(self.anonymous.load(Relaxed))
@@ -155,21 +156,21 @@ impl Sessions {
     }
 }
 
-/// Written once a tick only: other threads read it too.
+/// Stores `tick`. Writes only if it has changed, as other threads read the same cache line.
 #[inline]
-fn mark(mark: &AtomicU32, tick: u32) {
-    if mark.load(Relaxed) != tick {
-        mark.store(tick, Relaxed);
+fn mark(cell: &AtomicU32, tick: u32) {
+    if cell.load(Relaxed) != tick {
+        cell.store(tick, Relaxed);
     }
 }
 
-/// A session's key may be chosen by its user, so it is mixed first.
+/// Hashes a session's key, which its user may have chosen.
 #[inline]
 fn hash_of(session: u64) -> u64 {
     mix(session ^ 0x5e55_1043)
 }
 
-/// Where a session leaves its mark.
+/// The index of the session's register and rank.
 #[inline]
 fn cell_index(hash: u64) -> usize {
     let register = (hash >> (64 - REGISTER_BITS)) as usize;
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn few_sessions_are_counted_and_many_estimated() {
+    fn few_sessions_are_counted_exactly_and_many_are_estimated() {
         let (counter, mut numbers) = (SessionCounter::default(), Numbers(7));
         assert_eq!(counter.count(window(1, 60)), Some(0));
         let mut seen = 0;
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_in_a_row_are_as_good_as_any() {
+    fn consecutive_keys_do_not_skew_the_estimate() {
         let counter = SessionCounter::default();
         for session in 0..10_000 {
             counter.record(Some(session), true, 1);
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn only_those_who_were_seen_lately_count() {
+    fn only_sessions_seen_within_the_window_count() {
         let counter = SessionCounter::default();
         counter.record(Some(1), true, 1);
         counter.record(Some(2), true, 50);
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_left_does_not_count() {
+    fn removed_sessions_do_not_count() {
         let counter = SessionCounter::default();
         for session in 1..=3 {
             counter.record(Some(session), true, 1);
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_that_cannot_be_told_apart_are_not_counted() {
+    fn sessions_that_cannot_be_told_apart_have_no_count() {
         let counter = SessionCounter::default();
         counter.record(None, true, 5);
         assert_eq!(counter.count(window(5, 60)), None);
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn whom_nobody_remembers_holds_nothing_up() {
+    fn sessions_without_a_stored_pin_leave_the_counter_empty() {
         let counter = SessionCounter::default();
         counter.record(Some(1), false, 5);
         assert_eq!(counter.count(window(5, 60)), Some(1));

@@ -1,4 +1,4 @@
-//! When the long streams of sessions ended: that counts as the last sight of a session.
+//! `LastSeen`: when sessions last had a stream open.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,8 +16,8 @@ use crate::util::lock;
 /// So many entries are remembered for a backend, in less than 1 MiB; beyond that the oldest goes first.
 const CAPACITY: usize = 16_384;
 
-/// The ends of long streams at one backend, for as long as an idle session is remembered. A page that
-/// reloads just after its WebSocket has ended has not been idle, though its token was not seen meanwhile.
+/// When the long streams of sessions at one backend ended, kept for the idle timeout. A session whose
+/// WebSocket has just ended was not idle, although its token was not seen in the meantime.
 #[derive(Debug, Default)]
 pub(crate) struct LastSeen {
     entries: Mutex<Entries>,
@@ -28,12 +28,12 @@ pub(crate) struct LastSeen {
 #[derive(Debug, Default)]
 struct Entries {
     by_session: HashMap<u64, Instant>,
-    /// In their order; an entry that is not as the map says is outdated.
+    /// In the order of insertion. An entry that differs from the map is outdated.
     order: VecDeque<(u64, Instant)>,
 }
 
 impl LastSeen {
-    /// A stream of the session has ended; that matters for as long as `idle`.
+    /// Records that a stream of the session has ended, and keeps that for `idle`.
     pub(crate) fn record(&self, session: u64, now: Instant, idle: Duration) {
         let mut entries = lock(&self.entries);
         entries.by_session.insert(session, now);
@@ -56,7 +56,7 @@ impl LastSeen {
         }
     }
 
-    /// When a stream of the session ended last.
+    /// When the last stream of the session ended.
     pub(crate) fn get(&self, session: u64) -> Option<Instant> {
         let entries = lock(&self.entries);
         entries.by_session.get(&session).copied()
@@ -75,7 +75,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[tokio::test(start_paused = true)]
-    async fn the_last_end_is_remembered_for_a_while() {
+    async fn end_of_the_last_stream_is_kept_for_the_idle_timeout() {
         let (last_seen, start) = (LastSeen::default(), Instant::now());
         assert_eq!(last_seen.get(7), None);
         last_seen.record(7, start, MINUTE);
@@ -84,16 +84,16 @@ mod tests {
         assert_eq!(last_seen.get(7), Some(start + MINUTE / 2));
         last_seen.record(8, start + 2 * MINUTE, MINUTE);
         assert_eq!((last_seen.get(7), last_seen.get(8)), (None, Some(start + 2 * MINUTE)));
-        assert_eq!(last_seen.evicted(), 0, "it had its time");
+        assert_eq!(last_seen.evicted(), 0, "the entry expired and was not evicted");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn there_is_a_bound_and_the_oldest_goes_first() {
+    async fn oldest_entries_are_evicted_at_capacity() {
         let (last_seen, now) = (LastSeen::default(), Instant::now());
         (0..CAPACITY as u64 + 10).for_each(|session| last_seen.record(session, now, MINUTE));
         assert_eq!((last_seen.get(9), last_seen.get(10)), (None, Some(now)));
         assert_eq!(last_seen.evicted(), 10);
-        // One session that comes again and again takes no room from others.
+        // Many streams of one session do not evict others.
         for nanos in 0..3 * CAPACITY as u64 {
             last_seen.record(10, now + Duration::from_nanos(nanos), MINUTE);
         }
