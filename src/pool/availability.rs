@@ -53,7 +53,7 @@ pub(crate) struct HealthSources {
 impl HealthSources {
     /// Resets everything, as the backend has another service.
     pub(crate) fn reset(&mut self) {
-        // The rechecks are numbered on: the result of one that is under way is of no interest.
+        // The numbers of rechecks continue, so that the result of a running one is ignored.
         let mut rechecks = std::mem::take(&mut self.evidence.rechecks);
         rechecks.invalidate();
         *self = Self { generation: self.generation.wrapping_add(1), ..Self::default() };

@@ -1,4 +1,4 @@
-//! `UpgradeGuard`: what a request occupies stays occupied after its response's body has ended.
+//! `UpgradeGuard`: keeps a request in flight after the end of its response's body.
 
 use std::{
     any::Any,
@@ -10,13 +10,13 @@ use tokio::sync::watch;
 
 use crate::{pool::DrainSignal, util::lock};
 
-/// A backend's word that it goes on working for the session when the response is over, as with an
-/// upgraded connection (WebSocket).
+/// Tells the layer that a backend continues to work for the session after the response has ended, as with
+/// an upgraded connection (WebSocket).
 ///
-/// The backend makes a [`pair`](Self::pair), puts the `UpgradeGuard` into the **response's** extensions and
-/// gives the [`UpgradeEnd`] to whatever goes on. The layer finds the `UpgradeGuard` and gives it what must live
-/// as long: the guard that counts the session as in flight. When the `UpgradeEnd` is dropped the guards
-/// are dropped.
+/// The backend creates a [`pair`](Self::pair), puts the `UpgradeGuard` into the **response's** extensions,
+/// and moves the [`UpgradeEnd`] into the task that continues. The layer adds to the `UpgradeGuard` what
+/// must live as long, which is the guard that counts the request as in flight. Dropping the `UpgradeEnd`
+/// drops these guards.
 ///
 /// # Example
 ///
@@ -28,7 +28,7 @@ use crate::{pool::DrainSignal, util::lock};
 ///
 /// upgrade.keep(in_flight.clone());
 /// assert_eq!(std::sync::Arc::strong_count(&in_flight), 2);
-/// drop(end); // the tunnel ended
+/// drop(end); // the tunnel has ended
 /// assert_eq!(std::sync::Arc::strong_count(&in_flight), 1);
 /// ```
 #[derive(Clone)]
@@ -36,9 +36,9 @@ pub struct UpgradeGuard {
     shared: Arc<Shared>,
 }
 
-/// The other end of a [`UpgradeGuard`]: when it is dropped, all that the hold keeps is dropped, and what
-/// arrives later is dropped at once.
-#[must_use = "what the hold keeps is dropped together with its end"]
+/// The other end of an [`UpgradeGuard`]: dropping it drops everything that the guard keeps, and what is
+/// added later is dropped immediately.
+#[must_use = "dropping the end drops what the guard keeps"]
 pub struct UpgradeEnd {
     shared: Arc<Shared>,
 }
@@ -57,14 +57,14 @@ impl Shared {
 }
 
 impl UpgradeGuard {
-    /// A hold and its end.
+    /// Creates a guard and its end.
     pub fn pair() -> (Self, UpgradeEnd) {
         let guards = Mutex::new(Some(Vec::new()));
         let shared = Arc::new(Shared { guards, signal: watch::Sender::new(None) });
         (Self { shared: shared.clone() }, UpgradeEnd { shared })
     }
 
-    /// Keeps `guard` until the end; drops it at once if the end is already reached.
+    /// Keeps `guard` until the end is dropped. Drops it immediately if that has happened.
     pub fn keep(&self, guard: impl Send + 'static) {
         if self.is_released() {
             return;
@@ -77,16 +77,16 @@ impl UpgradeGuard {
             }
             None => Some(guard),
         };
-        // A guard's destructor is foreign code: it never runs under the lock.
+        // The destructor of a guard is foreign code, so it never runs under the lock.
         drop(late);
     }
 
-    /// Tells the end of the hold when the backend is being drained.
+    /// Gives the drain signal of the backend to the end.
     pub(crate) fn set_drain_signal(&self, signal: DrainSignal) {
         self.shared.signal.send_replace(Some(signal));
     }
 
-    /// Whether the end is reached.
+    /// Whether the end was dropped.
     pub fn is_released(&self) -> bool {
         self.shared.lock().is_none()
     }
@@ -105,7 +105,7 @@ impl UpgradeEnd {
         std::future::pending().await
     }
 
-    /// Drops what the hold keeps, as dropping the `UpgradeEnd` does.
+    /// Drops what the guard keeps, as dropping the `UpgradeEnd` does.
     pub fn release(self) {
         drop(self);
     }
@@ -135,20 +135,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn guards_live_until_the_end() {
+    fn guards_are_kept_until_the_end_is_dropped() {
         let (upgrade, end) = UpgradeGuard::pair();
         let guard = Arc::new(());
         upgrade.keep(guard.clone());
         let other = upgrade.clone();
         other.keep(guard.clone());
         drop((upgrade, other));
-        assert_eq!(Arc::strong_count(&guard), 3, "dropping the handle releases nothing");
+        assert_eq!(Arc::strong_count(&guard), 3, "dropping the clones releases nothing");
         end.release();
         assert_eq!(Arc::strong_count(&guard), 1);
     }
 
     #[test]
-    fn a_late_guard_is_dropped_at_once() {
+    fn guard_that_is_added_after_the_end_is_dropped_immediately() {
         let (upgrade, end) = UpgradeGuard::pair();
         drop(end);
         let guard = Arc::new(());
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_may_use_the_hold_in_its_destructor() {
+    fn destructor_of_a_guard_may_use_the_upgrade_guard() {
         struct Reentrant(UpgradeGuard);
         impl Drop for Reentrant {
             fn drop(&mut self) {

@@ -1,4 +1,4 @@
-//! The slots of a backend that has a limit, and those that wait for it.
+//! `ConcurrencyLimit`: the permits of a backend, and the requests that wait for them.
 
 use std::{
     fmt,
@@ -16,24 +16,24 @@ use crate::util::{
     sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering::Relaxed},
 };
 
-/// What has slots.
+/// Something with a concurrency limit.
 pub(crate) trait HasLimit {
     fn permits(&self) -> &ConcurrencyLimit;
 }
 
-/// How many requests a backend takes at a time, and who waits for it: for a slot, or for its service
-/// to become ready.
+/// Limits the requests that a backend has in flight, and the requests that wait for a permit or for its
+/// service to become ready.
 ///
-/// A waker belongs to others: it is called, and dropped, after the lock is given back.
+/// A waker runs foreign code, so it is called and dropped after the lock is released.
 pub(crate) struct ConcurrencyLimit {
-    /// The same as under the lock, so that a backend without a limit needs none.
+    /// A copy of [`Inner::max`], so that a backend without a limit takes no lock.
     max: AtomicUsize,
-    /// Whether there is a limit, and none is free.
+    /// Whether there is a limit and no permit is free.
     full: AtomicBool,
     inner: Mutex<Inner>,
 }
 
-/// The slots under their lock. What is known without it follows when it is given back.
+/// The locked state. Updates `full` when the lock is released.
 struct Locked<'a> {
     inner: MutexGuard<'a, Inner>,
     full: &'a AtomicBool,
@@ -44,8 +44,8 @@ struct Inner {
     max: usize,
     taken: usize,
     quota: WaitQuota,
-    /// Those that wait for a slot. Who is taken out has got one, so a free slot means that nobody is
-    /// in there.
+    /// The requests that wait for a permit. A request that is removed by `grant` has a permit, so the
+    /// queue is empty while a permit is free.
     queue: FairQueue<Waker>,
 }
 
@@ -56,25 +56,25 @@ impl ConcurrencyLimit {
         Self { max: AtomicUsize::new(0), full: AtomicBool::new(false), inner: Mutex::new(inner) }
     }
 
-    /// How many may be taken at a time; 0 for no limit: then none need be taken.
+    /// The most permits; 0 for no limit, when no permit is needed.
     #[inline]
     pub(crate) fn limit(&self) -> usize {
         self.max.load(Relaxed)
     }
 
-    /// Whether none is free.
+    /// Whether no permit is free.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
         self.full.load(Relaxed)
     }
 
-    /// How many hold a place.
+    /// How many requests wait.
     pub(crate) fn waiting(&self) -> usize {
         self.lock().quota.taken()
     }
 
-    /// Changes how many may be taken at a time; 0 for no limit. Those that are taken keep counting,
-    /// and as many as now fit are given to those that wait.
+    /// Sets the most permits; 0 for no limit. Permits that are held continue to count, and waiting
+    /// requests get permits as far as the new limit allows.
     pub(crate) fn set_limit(&self, max: usize) {
         let mut inner = self.lock();
         inner.max = max;
@@ -121,7 +121,8 @@ impl Inner {
         free
     }
 
-    /// Gives a slot that is free to the next in turn, who is to be woken.
+    /// Grants a free permit to the next request in the queue. Returns its waker, to be called without the
+    /// lock.
     fn grant(&mut self) -> Option<Waker> {
         if self.is_full() {
             return None;
@@ -137,12 +138,12 @@ impl Inner {
     }
 }
 
-/// A slot that is taken, until it is dropped; then it goes to the next in turn.
+/// A permit. Dropping it passes it to the next request in the queue.
 pub(crate) struct Permit<H: HasLimit>(Arc<H>);
 
 impl<H: HasLimit> Permit<H> {
-    /// `None` when none is free. Nobody overtakes those that wait.
-    // Not inlined, as what is below: it would be in the way of the requests that need no slot.
+    /// Takes a permit; `None` when none is free. Waiting requests come first.
+    // Not inlined, like the functions below, to keep the path of requests without a limit short.
     #[inline(never)]
     pub(crate) fn try_acquire(holder: &Arc<H>) -> Option<Self> {
         let taken = holder.permits().lock().try_acquire();
@@ -160,30 +161,30 @@ impl<H: HasLimit> Drop for Permit<H> {
     }
 }
 
-/// A place among those that wait, until it is dropped.
+/// A request that waits, until it is dropped.
 pub(crate) struct Waiter<H: HasLimit> {
     holder: Arc<H>,
     key: u64,
-    /// Once it has asked for a slot, until it has it.
+    /// Its position in the queue, from its first poll for a permit until it gets one.
     ticket: Option<Ticket>,
 }
 
 impl<H: HasLimit> Waiter<H> {
-    /// A place for the session with this key (or [`NO_SESSION`](crate::places::NO_SESSION), or
-    /// [`UNIDENTIFIED`](crate::places::UNIDENTIFIED)), of `max` in all; `None` when there are too many, in all or of
-    /// this session.
+    /// A waiter for the session with this key (or [`NO_SESSION`](super::NO_SESSION), or
+    /// [`UNIDENTIFIED`](super::UNIDENTIFIED)), of at most `max`. `None` when too many requests wait, in
+    /// total or of this session.
     pub(crate) fn try_new(holder: &Arc<H>, key: u64, max: usize) -> Option<Self> {
         let taken = holder.permits().lock().quota.try_acquire(key, max);
         taken.then(|| Self { holder: holder.clone(), key, ticket: None })
     }
 
-    /// Waits for a slot, in turn.
+    /// Waits for a permit.
     #[inline(never)]
     pub(crate) fn poll_permit(&mut self, cx: &mut Context<'_>) -> Poll<Permit<H>> {
-        // One that gives way to another is dropped after the lock, as it is declared before.
+        // Declared before the lock, so that a replaced waker is dropped after its release.
         let mut waker = cx.waker().clone();
         let mut inner = self.holder.permits().lock();
-        let mine = match self.ticket {
+        let granted = match self.ticket {
             None => inner.try_acquire(),
             Some(ticket) => match inner.queue.get_mut(ticket) {
                 Some(old) => {
@@ -193,7 +194,7 @@ impl<H: HasLimit> Waiter<H> {
                 None => true,
             },
         };
-        if mine {
+        if granted {
             self.ticket = None;
             return Poll::Ready(Permit(self.holder.clone()));
         }
@@ -207,12 +208,12 @@ impl<H: HasLimit> Drop for Waiter<H> {
     fn drop(&mut self) {
         let mut inner = self.holder.permits().lock();
         inner.quota.release(self.key);
-        let own = self.ticket.and_then(|ticket| inner.queue.remove(ticket));
-        // It was given a slot and has not taken it.
-        let unused = self.ticket.is_some() && own.is_none();
+        let waker = self.ticket.and_then(|ticket| inner.queue.remove(ticket));
+        // It was granted a permit that it has not taken.
+        let unused = self.ticket.is_some() && waker.is_none();
         let woken = if unused { inner.release() } else { None };
         drop(inner);
-        drop(own);
+        drop(waker);
         if let Some(woken) = woken {
             woken.wake();
         }

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use crate::util::lock;
 
-/// So many entries are remembered for a backend, in less than 1 MiB; beyond that the oldest goes first.
+/// The most entries that are kept for one backend, in less than 1 MiB. Beyond that the oldest are
+/// evicted.
 const CAPACITY: usize = 16_384;
 
 /// When the long streams of sessions at one backend ended, kept for the idle timeout. A session whose
@@ -21,7 +22,7 @@ const CAPACITY: usize = 16_384;
 #[derive(Debug, Default)]
 pub(crate) struct LastSeen {
     entries: Mutex<Entries>,
-    /// Entries that were forgotten before their time.
+    /// Entries that were evicted before the idle timeout.
     evicted: AtomicU64,
 }
 
@@ -62,7 +63,7 @@ impl LastSeen {
         entries.by_session.get(&session).copied()
     }
 
-    /// How many entries were forgotten before their time.
+    /// How many entries were evicted before the idle timeout.
     pub(crate) fn evicted(&self) -> u64 {
         self.evicted.load(Relaxed)
     }

@@ -1,4 +1,4 @@
-//! A limit that changes while requests are in flight and others wait.
+//! Models of a limit that changes while requests are in flight and others wait.
 
 use crate::{
     permits::Permit,
@@ -6,22 +6,22 @@ use crate::{
 };
 
 #[test]
-fn a_raised_limit_serves_those_that_wait() {
+fn raised_limit_serves_waiting_requests() {
     check(|| {
         let backend = backend(1);
         let held = Permit::try_acquire(&backend);
-        // They keep their slots, so that each has one of its own.
+        // They keep their permits, so three must be out at the same time.
         let threads = [1, 2].map(|key| spawn(&backend, move |backend| backend.wait(key)));
         backend.permits.set_limit(3);
         let served = join(threads);
-        assert!(Permit::try_acquire(&backend).is_none(), "all three are taken");
+        assert!(Permit::try_acquire(&backend).is_none(), "all three permits are taken");
         drop((held, served));
-        backend.assert_at_rest();
+        backend.assert_idle();
     });
 }
 
 #[test]
-fn without_a_limit_all_that_wait_are_let_through() {
+fn removed_limit_serves_all_waiting_requests() {
     check(|| {
         let backend = backend(1);
         let held = Permit::try_acquire(&backend);
@@ -31,46 +31,46 @@ fn without_a_limit_all_that_wait_are_let_through() {
         backend.permits.set_limit(3);
         assert!(
             Permit::try_acquire(&backend).is_none(),
-            "those that were let through keep counting"
+            "requests that were admitted without a limit continue to count"
         );
         drop((held, served));
-        backend.assert_at_rest();
+        backend.assert_idle();
     });
 }
 
 #[test]
-fn a_lowered_limit_holds_once_those_in_flight_are_done() {
+fn lowered_limit_applies_after_requests_in_flight_have_finished() {
     check(|| {
         let backend = backend(2);
         let held = [Permit::try_acquire(&backend), Permit::try_acquire(&backend)];
         let threads = [1, 2].map(|key| {
             spawn(&backend, move |backend| {
-                let slot = backend.wait(key);
-                backend.work(slot, 1);
+                let permit = backend.wait(key);
+                backend.work(permit, 1);
             })
         });
         backend.permits.set_limit(1);
         drop(held);
         join(threads);
-        backend.assert_at_rest();
+        backend.assert_idle();
     });
 }
 
 #[test]
-fn a_limit_may_change_while_slots_come_back_and_waiters_give_up() {
+fn limit_may_change_while_permits_are_released_and_waiters_cancel() {
     check(|| {
         let backend = backend(1);
         let held = Permit::try_acquire(&backend);
         let threads = [
-            spawn(&backend, |backend| backend.ask_and_give_up(1)),
+            spawn(&backend, |backend| backend.poll_and_cancel(1)),
             spawn(&backend, |backend| {
-                let slot = backend.wait(2);
-                backend.work(slot, 2);
+                let permit = backend.wait(2);
+                backend.work(permit, 2);
             }),
             spawn(&backend, |backend| backend.permits.set_limit(2)),
         ];
         drop(held);
         join(threads);
-        backend.assert_at_rest();
+        backend.assert_idle();
     });
 }

@@ -1,4 +1,4 @@
-//! Whoever waits for a slot is served, whatever the others do.
+//! Models of waiting for a permit: every waiter that does not cancel is served.
 
 use crate::{
     permits::Permit,
@@ -6,66 +6,66 @@ use crate::{
 };
 
 #[test]
-fn no_more_slots_are_out_than_there_are_and_all_are_served() {
+fn limit_is_never_exceeded_and_all_waiters_are_served() {
     check(|| {
         let backend = backend(1);
         let threads = [1, 2].map(|key| {
             spawn(&backend, move |backend| {
-                let slot = backend.wait(key);
-                backend.work(slot, 1);
+                let permit = backend.wait(key);
+                backend.work(permit, 1);
             })
         });
-        let slot = backend.wait(0);
-        backend.work(slot, 1);
+        let permit = backend.wait(0);
+        backend.work(permit, 1);
         join(threads);
-        backend.assert_at_rest();
+        backend.assert_idle();
     });
 }
 
 #[test]
-fn two_of_one_session_are_served_as_two_sessions_are() {
+fn two_requests_of_one_session_are_served() {
     check(|| {
         let backend = backend(2);
         let held = [Permit::try_acquire(&backend), Permit::try_acquire(&backend)];
         let threads = [7, 7].map(|key| {
             spawn(&backend, move |backend| {
-                let slot = backend.wait(key);
-                backend.work(slot, 2);
+                let permit = backend.wait(key);
+                backend.work(permit, 2);
             })
         });
         drop(held);
         join(threads);
-        backend.assert_at_rest();
+        backend.assert_idle();
     });
 }
 
 #[test]
-fn one_that_gives_up_passes_its_slot_on() {
+fn cancelled_waiter_passes_its_permit_on() {
     check(|| {
         let backend = backend(1);
         let held = Permit::try_acquire(&backend);
-        let gives_up = spawn(&backend, |backend| backend.ask_and_give_up(1));
+        let gives_up = spawn(&backend, |backend| backend.poll_and_cancel(1));
         let stays = spawn(&backend, |backend| {
-            let slot = backend.wait(2);
-            backend.work(slot, 1);
+            let permit = backend.wait(2);
+            backend.work(permit, 1);
         });
         drop(held);
         join([gives_up, stays]);
-        backend.assert_at_rest();
+        backend.assert_idle();
     });
 }
 
 #[test]
-fn one_that_gives_up_takes_no_turn_of_its_session_with_it() {
+fn cancelled_waiter_does_not_cost_its_session_a_turn() {
     check(|| {
         let backend = backend(1);
         let held = Permit::try_acquire(&backend);
         let threads = [
-            spawn(&backend, |backend| backend.ask_and_give_up(7)),
+            spawn(&backend, |backend| backend.poll_and_cancel(7)),
             spawn(&backend, |backend| drop(backend.wait(7))),
         ];
         drop(held);
         join(threads);
-        backend.assert_at_rest();
+        backend.assert_idle();
     });
 }

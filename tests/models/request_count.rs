@@ -1,14 +1,14 @@
-//! The count of requests in flight.
+//! Models of the counter of requests in flight.
 
 use loom::{sync::Arc, thread};
 
 use crate::{requests::RequestCounter, support::check};
 
-// Loom overlooks orders of a thread's write whose thread has read the same before: so who leaves does
-// not look, and who looks is another.
+// Loom misses some orders of a write in a thread that has read the same atomic before, so the threads that
+// leave do not read.
 
 #[test]
-fn who_is_in_flight_counts_whoever_else_leaves() {
+fn request_in_flight_is_counted_while_another_one_leaves() {
     check(|| {
         let requests = Arc::new(RequestCounter::new());
         let other = thread::spawn({
@@ -20,15 +20,15 @@ fn who_is_in_flight_counts_whoever_else_leaves() {
         });
         requests.enter();
         let seen = requests.in_flight();
-        assert!((1..=2).contains(&seen), "one who is in flight counts, and sees {seen}");
+        assert!((1..=2).contains(&seen), "one or two requests are in flight, not {seen}");
         requests.leave();
-        other.join().expect("no thread fails");
+        other.join().expect("no thread panics");
         assert_eq!((requests.in_flight(), requests.requests()), (0, 2));
     });
 }
 
 #[test]
-fn whoever_looks_sees_no_less_than_none_and_no_more_than_came() {
+fn count_is_between_zero_and_the_number_of_requests() {
     check(|| {
         let requests = Arc::new(RequestCounter::new());
         let threads = [(); 2].map(|()| {
@@ -39,9 +39,9 @@ fn whoever_looks_sees_no_less_than_none_and_no_more_than_came() {
             })
         });
         let seen = requests.in_flight();
-        assert!(seen <= 2, "no more than came are in flight, not {seen}");
+        assert!(seen <= 2, "at most two requests are in flight, not {seen}");
         for thread in threads {
-            thread.join().expect("no thread fails");
+            thread.join().expect("no thread panics");
         }
         assert_eq!(requests.in_flight(), 0);
     });
