@@ -1,24 +1,23 @@
-//! Answers that are judged: an answer is a good one once its body has ended, and a failure when it breaks
-//! off.
+//! Reports how an answer ended: it is good once its body has ended, and a failure when the body breaks off.
 
 use std::{fmt, sync::Arc};
 
 use crate::pool::BackendState;
 
-/// Who is told how an answer ended, whatever its backends are.
+/// Is told how answers ended, independent of the type of the backends' services.
 pub(crate) trait Answers: Send + Sync {
-    /// An answer came to its end, or nobody reads it any more.
+    /// The body of an answer has ended, or is not read any more.
     fn passed(&self, state: &BackendState);
 
-    /// The backend broke off in the middle of an answer.
+    /// The backend ended the connection before the end of the body.
     fn broke_off(&self, state: &BackendState);
 }
 
-/// An answer with a good head, until it is known how it ends. Dropped, it has passed.
+/// An answer with a good status, while its body is read. Dropping it reports that it has passed.
 pub(crate) struct Judged {
     answers: Arc<dyn Answers>,
     state: Arc<BackendState>,
-    /// How often the backend had been given another service when the request was sent.
+    /// The generation of the service that the request was sent to.
     generation: u32,
     is_broken: bool,
 }
@@ -40,7 +39,7 @@ impl Judged {
 impl Drop for Judged {
     fn drop(&mut self) {
         if self.generation != self.state.service_generation() {
-            // It says nothing about the service that the backend has now.
+            // The backend has another service now.
             return;
         }
         match self.is_broken {

@@ -1,5 +1,5 @@
-//! The task behind a pool: polls readiness, ends ejections in time, has the backends probed and the
-//! suspects redialed, compares them, and brings slow starts forward.
+//! The background task of a pool: polls readiness, starts probes and redials, ends ejections, compares
+//! success rates, and advances slow starts and drains.
 
 use std::{
     future::poll_fn,
@@ -23,11 +23,11 @@ use crate::{
     util::clock::later,
 };
 
-/// After so many backends a sweep lets other tasks run.
+/// After so many backends the readiness poll yields to other tasks.
 const POLL_CHUNK: usize = 128;
 
-/// Starts the task unless one runs already. Tells whether one runs now: outside of a Tokio runtime
-/// there is none.
+/// Starts the task unless it is running. Returns whether it is running: outside of a Tokio runtime it
+/// cannot be started.
 #[inline]
 pub(crate) fn ensure_driver<S, Req>(
     pool: &Arc<Pool<S>>,
@@ -52,7 +52,7 @@ where
     };
     if pool.has_driver.compare_exchange(false, true, AcqRel, Acquire).is_ok() {
         pool.slow_start.store(!settings.slow_start.is_zero(), Release);
-        // The first request counts by the time of now, and not by that of the pool's making.
+        // The pool may be old, so the tick must be current before the first request is counted.
         pool.update_tick(Instant::now());
         let guard = DriverGuard(Arc::downgrade(pool));
         let task = drive::<S, Req>(guard, pool.wake.clone(), *settings, probe.cloned());
@@ -61,8 +61,8 @@ where
     true
 }
 
-/// The pool, held weakly. Dropped with the task, also when its runtime is shut down while others
-/// still use the pool: then the next request on one of them starts a new task.
+/// A weak reference to the pool, dropped with the task. If the runtime of the task is shut down while
+/// others use the pool, the next request on another runtime starts a new task.
 struct DriverGuard<S>(Weak<Pool<S>>);
 
 impl<S> Drop for DriverGuard<S> {
@@ -94,7 +94,7 @@ async fn drive<S, Req>(
         }
         let now = Instant::now();
         if now >= schedule.next {
-            let all = now >= schedule.next_of_all;
+            let all = now >= schedule.next_full;
             let failed = poll_readiness::<S, Req>(&pool, all).await;
             schedule.done(all, failed);
         }
@@ -114,13 +114,12 @@ async fn drive<S, Req>(
         let next = schedule.next.min(pool.housekeep(now));
         let due = others.into_iter().flatten().fold(next, Instant::min);
         drop(pool);
-        // Either the time has come, or there is new evidence, or the members have changed, or the last
-        // handle is gone.
+        // Woken by new evidence, a change of the members, or the drop of the last handle.
         let _ = timeout_at(due, wake.notified()).await;
     }
 }
 
-/// Opens the trial of every backend whose ejection is over; tells when the next one will be.
+/// Begins the trial of every backend whose ejection has ended. Returns when the next ejection ends.
 fn end_ejections<S>(pool: &Pool<S>, now: Instant) -> Option<Instant> {
     let snapshot = pool.load();
     let mut next: Option<Instant> = None;
@@ -139,18 +138,18 @@ fn end_ejections<S>(pool: &Pool<S>, now: Instant) -> Option<Instant> {
     next
 }
 
-/// Brings every slow start to where it should be; tells when that is to be done again.
+/// Advances all slow starts. Returns when to do so again.
 fn advance_slow_starts<S>(pool: &Pool<S>, settings: &Settings, now: Instant) -> Option<Instant> {
     let snapshot = pool.load();
     let states = snapshot.index().states().iter().filter(|state| !state.slow_start.is_over());
     states.filter_map(|state| state.slow_start.advance(now, settings.slow_start)).min()
 }
 
-/// When the readiness of all is polled next, and of those that failed, which is more often.
+/// The schedule of the readiness poll: all backends once per interval, and those that failed more often.
 struct PollSchedule {
     next: Instant,
-    next_of_all: Instant,
-    /// The pause until those that failed are asked again.
+    next_full: Instant,
+    /// The pause before the next poll of the failed backends; it doubles.
     pause: Duration,
     interval: Duration,
     redial: (Duration, Duration),
@@ -160,15 +159,16 @@ impl PollSchedule {
     fn new(settings: &Settings) -> Self {
         let (now, redial) = (Instant::now(), settings.redial);
         let interval = settings.readiness_interval;
-        Self { next: now, next_of_all: now, pause: redial.0, interval, redial }
+        Self { next: now, next_full: now, pause: redial.0, interval, redial }
     }
 
-    /// A sweep, of all or of those that had failed, is done; some are left that `failed`.
+    /// Schedules the next poll, after one of all backends or of the failed ones. `failed`: some have
+    /// failed.
     fn done(&mut self, all: bool, failed: bool) {
         if all {
-            self.next_of_all = later(self.interval);
+            self.next_full = later(self.interval);
         }
-        self.next = self.next_of_all;
+        self.next = self.next_full;
         if failed {
             self.next = self.next.min(later(self.pause));
             self.pause = (self.pause * 2).min(self.redial.1);
@@ -178,7 +178,7 @@ impl PollSchedule {
     }
 }
 
-/// Polls the readiness of all backends, or of those that had failed. Tells whether any has failed now.
+/// Polls the readiness of all backends, or of those that are suspect. Returns whether any has failed.
 async fn poll_readiness<S, Req>(pool: &Pool<S>, all: bool) -> bool
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
@@ -196,18 +196,18 @@ where
         else {
             continue;
         };
-        // The clone lives for one poll: one that is kept would hold a permit, or a place in a queue.
-        let mut probe = service.clone();
-        // Outside of the task's budget: at its end everything would look busy.
-        let polled = unconstrained(poll_fn(|cx| Poll::Ready(probe.poll_ready(cx)))).await;
-        drop(probe);
+        // The clone is dropped after one poll, as it may hold a permit or a position in a queue.
+        let mut service = service.clone();
+        // Unconstrained by the task's budget: when that is used up, every service would seem to be busy.
+        let polled = unconstrained(poll_fn(|cx| Poll::Ready(service.poll_ready(cx)))).await;
+        drop(service);
         let readiness = match polled {
             Poll::Ready(Ok(())) => Readiness::Ready,
             Poll::Pending => Readiness::Busy,
             Poll::Ready(Err(_)) => Readiness::Failed,
         };
         if pool.version() != version {
-            // What was asked may not be the backend's service any more; the next sweep asks again.
+            // The backend may have another service now; the next poll asks that one.
             return failed;
         }
         pool.set_readiness(state, readiness);

@@ -1,4 +1,4 @@
-//! What failures and answers mean for a backend, and who of a pool may be ejected.
+//! Passive detection: records failures against backends, and ejects backends whose answers fail.
 
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
@@ -13,17 +13,17 @@ use crate::{
 /// How a request, a probe or a redial failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// No connection came about.
+    /// The connection was refused or timed out.
     Refused(Refusal),
-    /// The connection ended before any byte of an answer. `surely`: a fresh one did so, too.
+    /// The connection ended before any byte of an answer. `is_conclusive`: it was a fresh one.
     Broken { is_conclusive: bool, redialer: Option<Redialer> },
-    /// No proper answer came on a connection that was not at fault.
+    /// No valid answer came, though the connection was not at fault.
     NoAnswer,
-    /// An answer that says so.
+    /// A failing answer.
     FailedAnswer,
 }
 
-/// Holds a failure against a backend. `look`: the request was the look at a suspect.
+/// Records a failure of a backend. `recheck`: the recheck of a suspect that has failed, if it was one.
 #[cold]
 pub(crate) fn record_failure<S>(
     pool: &Pool<S>,
@@ -73,16 +73,16 @@ pub(crate) fn record_failure<S>(
         self::eject(pool, state, Cause::Failures, settings);
     }
     if !is_answer {
-        // The next look has a time that the driver has to know.
+        // The driver has to know when the next recheck is due.
         pool.wake.notify_one();
     }
 }
 
-/// Takes a backend out, if that leaves enough of the others in.
+/// Ejects a backend, unless too many are ejected.
 pub(super) fn eject<S>(pool: &Pool<S>, state: &BackendState, cause: Cause, settings: &Settings) {
-    // Two at a time could both find room for one.
+    // Without the lock two threads could both eject the last backend that may be.
     let _ejecting = lock(&pool.ejecting);
-    if !state.is_ejected() && !has_room(pool, settings.max_ejected) {
+    if !state.is_ejected() && !may_eject_one_more(pool, settings.max_ejected) {
         tracing::debug!(backend = %state.id, %cause, "not ejected: too many are");
         return;
     }
@@ -92,7 +92,7 @@ pub(super) fn eject<S>(pool: &Pool<S>, state: &BackendState, cause: Cause, setti
 }
 
 /// Whether one more backend may be ejected.
-fn has_room<S>(pool: &Pool<S>, share: f64) -> bool {
+fn may_eject_one_more<S>(pool: &Pool<S>, share: f64) -> bool {
     if share >= 1.0 {
         return true;
     }
@@ -103,7 +103,7 @@ fn has_room<S>(pool: &Pool<S>, share: f64) -> bool {
     share > 0.0 && ejected < most.max(1)
 }
 
-/// Ejects those that failed more often than the others since the last time.
+/// Ejects the backends that have failed more often than the others since the last comparison.
 pub(super) fn compare<S>(pool: &Pool<S>, rate: &SuccessRate, settings: &Settings) {
     let snapshot = pool.load();
     let states = snapshot.index().states();
@@ -113,7 +113,7 @@ pub(super) fn compare<S>(pool: &Pool<S>, rate: &SuccessRate, settings: &Settings
     }
 }
 
-/// Whether the head of an answer to a gRPC request says `UNAVAILABLE`: then there are no messages.
+/// Whether the headers of a gRPC answer have the status `UNAVAILABLE`, which means that it has no messages.
 fn is_unavailable(headers: &HeaderMap) -> bool {
     headers.get("grpc-status").is_some_and(|status| status == "14")
 }

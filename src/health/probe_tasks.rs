@@ -1,4 +1,4 @@
-//! The tasks that probe: one per backend, so that one that hangs delays no other.
+//! The tasks that run active probes: one per backend, so that a slow probe delays no other.
 
 use std::{
     collections::HashMap,
@@ -22,17 +22,17 @@ use crate::{
     util::Rng,
 };
 
-/// All tasks of a pool. They end when it is dropped.
+/// The probe tasks of a pool. They are aborted when this is dropped.
 pub(super) struct ProbeTasks<S> {
     probe: AnyProbe<S>,
     settings: Settings,
     seed: u64,
     tasks: HashMap<u64, RunningTask>,
-    /// The members that the tasks are for.
+    /// The members of the last `sync`.
     members: Weak<Members<S>>,
 }
 
-/// One task; it ends when this is dropped.
+/// A running task, which is aborted when this is dropped.
 struct RunningTask {
     state: Arc<BackendState>,
     generation: u64,
@@ -54,7 +54,7 @@ where
         Self { probe, settings, seed, tasks: HashMap::new(), members: Weak::new() }
     }
 
-    /// Has every backend that is there probed, as the service that it has now, and no other.
+    /// Starts and aborts tasks so that there is one for the current service of each remote backend.
     pub(super) fn sync<Req>(&mut self, pool: &Arc<Pool<S>>)
     where
         S: Service<Req>,
@@ -95,7 +95,7 @@ where
 struct ProbeTask<S> {
     pool: Weak<Pool<S>>,
     state: Arc<BackendState>,
-    /// Of the service that is probed: what is found out about it is not said of the next one.
+    /// The generation of the service that is probed; results for other generations are ignored.
     generation: u64,
     probe: AnyProbe<S>,
     settings: Settings,
@@ -110,7 +110,7 @@ where
     where
         S: Service<Req>,
     {
-        // Not all at the same moment, but soon.
+        // Spreads the first probes over a quarter of the interval.
         let interval = self.settings.probe_interval;
         sleep((interval / 4).mul_f64(self.random_fraction())).await;
         loop {
@@ -135,12 +135,12 @@ where
         }
     }
 
-    /// By chance from 0 to 1.
+    /// A random number from 0 to 1.
     fn random_fraction(&self) -> f64 {
         self.rng.next() as f64 / u64::MAX as f64
     }
 
-    /// A clone of the backend's service; nothing that would keep the pool.
+    /// A clone of the backend's service. The task must not keep the pool alive.
     fn service(&self) -> Option<S> {
         let pool = self.pool.upgrade()?;
         let snapshot = pool.load();
@@ -155,7 +155,7 @@ where
         suspect || sources.probes.is_uncertain()
     }
 
-    /// Takes the result of a probe that `began` then in.
+    /// Records the result of a probe that was started at `began`.
     fn record(&self, pool: &Pool<S>, result: Result<(), ProbeFailure>, began: Instant) {
         let Settings { rise, fall, ejection, connect_failures, .. } = self.settings;
         let (now, backoff) = (Instant::now(), self.settings.backoff(self.state.tag));
@@ -169,13 +169,12 @@ where
             let evidence = &mut sources.evidence;
             match result {
                 Ok(()) => {
-                    // One that was under way when the evidence was found says nothing about it.
+                    // A probe that was started before the failure does not end its evidence.
                     evidence.record_answer(
                         evidence.last_failure().is_none_or(|failed| failed <= began),
                         now,
                     );
-                    // Back after the probes had it down, or on trial: that also ends what its answers
-                    // have brought upon it.
+                    // Coming up from down, or a success during the trial, also ends the ejection.
                     if sources.probes.record_success(rise) || evidence.ejection.is_on_trial() {
                         evidence.ejection.reinstate(now);
                     }
@@ -185,24 +184,24 @@ where
                         evidence.record_refusal(refusal, None, connect_failures, &backoff, now);
                     }
                     sources.probes.record_failure(fall, text, now);
-                    // While the probes have it down no trial is needed.
+                    // A failed probe fails the trial, unless the backend is down anyway.
                     if evidence.ejection.is_on_trial() && !sources.probes.is_down() {
                         evidence.ejection.eject(ejection, now);
                     }
                 }
             }
         });
-        // The end of an ejection, and the time of a redial, are what the driver has to know.
+        // The driver has to know when an ejection ends or a redial is due.
         if self.state.has_evidence() {
             pool.wake.notify_one();
         }
     }
 }
 
-/// What a failed probe said.
+/// The error of a failed probe.
 struct ProbeFailure {
     text: String,
-    /// It found no connection.
+    /// Set if the connection was refused or timed out.
     refusal: Option<Refusal>,
 }
 
@@ -216,7 +215,7 @@ impl ProbeFailure {
     }
 }
 
-/// Probes once. `None` is no result: the service, or this machine, had no room.
+/// Probes once. `None` without a result: the service was busy, or this machine has a shortage.
 async fn probe_once<S, Req>(task: &ProbeTask<S>, mut service: S) -> Option<Result<(), ProbeFailure>>
 where
     S: Service<Req> + Send + 'static,
@@ -233,7 +232,7 @@ where
         }
         let probing = task.probe.probe(service, &task.state.id);
         match timeout(limit, probing).await {
-            // Without a connection there was no probe.
+            // The connection failed because of this machine, so the backend was not probed.
             Ok(Err(error)) if Shortage::in_chain(error.as_ref()).is_some() => None,
             Ok(result) => Some(result.map_err(|error| ProbeFailure::of(&error))),
             Err(_) => Some(Err(ProbeFailure::new(format!("it did not answer within {limit:?}")))),
@@ -243,7 +242,7 @@ where
     result.unwrap_or_else(|| Some(Err(ProbeFailure::new("the probe panicked"))))
 }
 
-/// What `future` returns, or `None` if it panics: what a probe does is no business of the task's.
+/// Resolves to the output of `future`, or `None` if it panics, so that the task survives it.
 async fn catch_panic<F: Future>(future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
@@ -253,7 +252,7 @@ async fn catch_panic<F: Future>(future: F) -> Option<F::Output> {
     .await
 }
 
-/// The error with its causes, as far as they say more.
+/// The text of the error, followed by those of its causes that it does not contain.
 fn describe(error: &BoxError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,4 +1,4 @@
-//! Looking at suspects in the background: connections are opened until one succeeds.
+//! Redials suspect backends in the background until a connection succeeds.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -13,9 +13,9 @@ use crate::{
     pool::{BackendState, Cause, Pool, RecheckId},
 };
 
-/// No connection takes longer than this.
+/// The timeout of a redial.
 const REDIAL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long to wait when there have been too many redials.
+/// The delay of redials that exceed the rate limit.
 const RATE_LIMIT_DELAY: Duration = Duration::from_millis(10);
 
 /// A suspect whose recheck is due.
@@ -25,8 +25,8 @@ struct DueRedial {
     at: Instant,
 }
 
-/// Redials every suspect whose time has come, those first whose sessions wait and then those that have
-/// any. Tells when the next one will be due.
+/// Redials the suspects that are due: first those that requests wait for, then those with sessions.
+/// Returns when the next redial is due.
 pub(super) fn redial_suspects<S>(
     pool: &Arc<Pool<S>>,
     settings: &Settings,
@@ -36,9 +36,9 @@ where
     S: Send + Sync + 'static,
 {
     let snapshot = pool.load();
-    let noted = snapshot.index().states().iter().filter(|state| state.has_evidence());
-    let all = noted.filter(|state| !state.is_out_of_service()).filter_map(due_redial);
-    let (mut due, later): (Vec<_>, Vec<_>) = all.partition(|suspect| suspect.at <= now);
+    let suspects = snapshot.index().states().iter().filter(|state| state.has_evidence());
+    let redials = suspects.filter(|state| !state.is_out_of_service()).filter_map(due_redial);
+    let (mut due, later): (Vec<_>, Vec<_>) = redials.partition(|suspect| suspect.at <= now);
     let mut next = later.iter().map(|suspect| suspect.at).min();
     due.sort_by_key(|DueRedial { state, at, .. }| {
         (!state.has_recovery_waiters(), state.last_session_count.load(Relaxed) == 0, *at)
@@ -56,7 +56,7 @@ where
     next
 }
 
-/// When a suspect is to be redialed, if that can end the evidence and is not under way.
+/// The next redial of a backend, if a connection can end its evidence and no recheck is running.
 fn due_redial(state: &Arc<BackendState>) -> Option<DueRedial> {
     let sources = state.sources();
     let rechecks = &sources.evidence.rechecks;
@@ -74,7 +74,7 @@ where
         let Some(recheck) = sources.evidence.rechecks.begin(false) else { return };
         (recheck, sources.generation)
     };
-    // Ends the recheck however this ends, so that nobody waits for it for ever.
+    // Ends the recheck in any case, as requests may wait for it.
     let guard = RecheckGuard { state, recheck };
     let (pool, settings) = (Arc::downgrade(pool), *settings);
     drop(tokio::spawn(async move {
@@ -86,7 +86,7 @@ where
         let Some(pool) = pool.upgrade() else { return };
         match result {
             Ok(()) => record_connection(&pool, &guard.state, generation, &settings),
-            // The redial says nothing about the backend; the next one may.
+            // A local shortage says nothing about the backend, so it is redialed later.
             Err(error) if Shortage::in_chain(error.as_ref()).is_some() => {
                 let backoff = settings.backoff(guard.state.tag);
                 guard.state.sources().evidence.rechecks.fail(
@@ -103,7 +103,7 @@ where
     }));
 }
 
-/// A recheck that is under way, until this is dropped.
+/// A running recheck, which ends when this is dropped.
 struct RecheckGuard {
     state: Arc<BackendState>,
     recheck: RecheckId,

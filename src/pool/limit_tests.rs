@@ -8,7 +8,7 @@ use std::{
 
 use super::limit::{ConcurrencyLimit, HasLimit, Permit, Waiter};
 
-const PLACES: usize = 4096;
+const MAX_WAITING: usize = 4096;
 
 struct Backend(ConcurrencyLimit);
 
@@ -35,20 +35,20 @@ impl Wake for RecordWake {
     }
 }
 
-fn poll(place: &mut Waiter<Backend>, number: usize, woken: &Woken) -> Poll<Permit<Backend>> {
+fn poll(waiter: &mut Waiter<Backend>, number: usize, woken: &Woken) -> Poll<Permit<Backend>> {
     let waker = Waker::from(Arc::new(RecordWake(number, woken.clone())));
-    place.poll_permit(&mut Context::from_waker(&waker))
+    waiter.poll_permit(&mut Context::from_waker(&waker))
 }
 
 /// A waiter with a number, which waits for a permit.
 fn wait(backend: &Arc<Backend>, key: u64, number: usize, woken: &Woken) -> Waiter<Backend> {
-    let mut place = Waiter::try_new(backend, key, PLACES).expect("the quota allows it");
-    assert!(poll(&mut place, number, woken).is_pending(), "no permit is free");
-    place
+    let mut waiter = Waiter::try_new(backend, key, MAX_WAITING).expect("the quota allows it");
+    assert!(poll(&mut waiter, number, woken).is_pending(), "no permit is free");
+    waiter
 }
 
 /// Passes the permit on until no request waits, and returns the order.
-fn serve(held: Permit<Backend>, mut places: Vec<Waiter<Backend>>, woken: &Woken) -> Vec<usize> {
+fn serve(held: Permit<Backend>, mut waiters: Vec<Waiter<Backend>>, woken: &Woken) -> Vec<usize> {
     let mut served = Vec::new();
     let mut held = Some(held);
     while let Some(permit) = held.take() {
@@ -56,7 +56,7 @@ fn serve(held: Permit<Backend>, mut places: Vec<Waiter<Backend>>, woken: &Woken)
         let next = std::mem::take(&mut *woken.lock().unwrap());
         assert!(next.len() <= 1, "only the waiter that gets the permit is woken, not {next:?}");
         if let [number] = next[..] {
-            match poll(&mut places[number], number, woken) {
+            match poll(&mut waiters[number], number, woken) {
                 Poll::Ready(permit) => held = Some(permit),
                 Poll::Pending => panic!("{number} was woken without a permit"),
             }
@@ -70,9 +70,9 @@ fn serve(held: Permit<Backend>, mut places: Vec<Waiter<Backend>>, woken: &Woken)
 fn thousand_requests_of_one_session_do_not_starve_ten_others() {
     let (backend, woken) = (backend(1), Woken::default());
     let held = Permit::try_acquire(&backend).expect("a permit is free");
-    let mut places: Vec<_> = (0..1000).map(|n| wait(&backend, 7, n, &woken)).collect();
-    places.extend((1000..1010).map(|n| wait(&backend, n as u64, n, &woken)));
-    let served = serve(held, places, &woken);
+    let mut waiters: Vec<_> = (0..1000).map(|n| wait(&backend, 7, n, &woken)).collect();
+    waiters.extend((1000..1010).map(|n| wait(&backend, n as u64, n, &woken)));
+    let served = serve(held, waiters, &woken);
     assert_eq!(served.len(), 1010, "all waiters are served");
     let others = served[..20].iter().filter(|number| **number >= 1000).count();
     assert_eq!(others, 10, "the others are served first: {:?}", &served[..20]);
@@ -88,8 +88,8 @@ fn requests_without_a_key_share_one_turn() {
     let held = Permit::try_acquire(&backend).expect("a permit is free");
     let keys = [0, 0, 0, 1, 1, 2];
     let waiters = keys.into_iter().enumerate();
-    let places = waiters.map(|(n, key)| wait(&backend, key, n, &woken)).collect();
-    assert_eq!(serve(held, places, &woken), [0, 3, 5, 1, 4, 2]);
+    let waiters = waiters.map(|(n, key)| wait(&backend, key, n, &woken)).collect();
+    assert_eq!(serve(held, waiters, &woken), [0, 3, 5, 1, 4, 2]);
 }
 
 #[test]
@@ -133,8 +133,8 @@ fn dropped_waiter_passes_its_permit_on() {
 fn the_waker_of_the_last_poll_is_woken() {
     let (backend, woken) = (backend(1), Woken::default());
     let held = Permit::try_acquire(&backend);
-    let mut place = wait(&backend, 1, 1, &woken);
-    assert!(poll(&mut place, 2, &woken).is_pending());
+    let mut waiter = wait(&backend, 1, 1, &woken);
+    assert!(poll(&mut waiter, 2, &woken).is_pending());
     drop(held);
     assert_eq!(*woken.lock().unwrap(), [2]);
 }
@@ -143,11 +143,11 @@ fn the_waker_of_the_last_poll_is_woken() {
 fn limit_changes_while_permits_are_held() {
     let (backend, woken) = (backend(2), Woken::default());
     let held = [(); 2].map(|()| Permit::try_acquire(&backend).expect("two permits are free"));
-    let mut places = [0, 1, 2, 3].map(|n| wait(&backend, 7, n, &woken));
+    let mut waiters = [0, 1, 2, 3].map(|n| wait(&backend, 7, n, &woken));
     backend.0.set_limit(4);
     assert_eq!(*woken.lock().unwrap(), [0, 1], "as many as the new limit allows");
     backend.0.set_limit(1);
-    let more = [0, 1].map(|n| poll(&mut places[n], n, &woken));
+    let more = [0, 1].map(|n| poll(&mut waiters[n], n, &woken));
     assert!(more.iter().all(Poll::is_ready), "permits that were granted stay valid");
     drop(more);
     let [first, last] = held;
@@ -167,8 +167,8 @@ fn waiters_for_readiness_count_in_the_quota() {
     // These wait for the service to become ready, not for a permit.
     let ready: Vec<_> = (0..4).map_while(|_| Waiter::try_new(&backend, 7, 4)).collect();
     assert_eq!(ready.len(), 2, "one session gets half of the places");
-    let mut place = Waiter::try_new(&backend, 8, 4).expect("another session gets a place");
-    assert!(poll(&mut place, 0, &woken).is_pending());
+    let mut waiter = Waiter::try_new(&backend, 8, 4).expect("another session gets a place");
+    assert!(poll(&mut waiter, 0, &woken).is_pending());
     assert!(
         Waiter::try_new(&backend, 8, 4).is_none(),
         "the session has as many places as are free"
@@ -176,6 +176,6 @@ fn waiters_for_readiness_count_in_the_quota() {
     let last = Waiter::try_new(&backend, 0, 4).expect("requests without a key get the last place");
     assert!(Waiter::try_new(&backend, 9, 4).is_none(), "all places are taken");
     assert_eq!(backend.0.waiting(), 4);
-    drop((ready, place, last));
+    drop((ready, waiter, last));
     assert_eq!(backend.0.waiting(), 0);
 }

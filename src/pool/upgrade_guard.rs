@@ -46,7 +46,7 @@ pub struct UpgradeEnd {
 struct Shared {
     /// `None` once released.
     guards: Mutex<Option<Vec<Box<dyn Any + Send>>>>,
-    /// What tells when to end, once the layer has found the upgrade.
+    /// The drain signal, once the layer has set it.
     signal: watch::Sender<Option<DrainSignal>>,
 }
 
@@ -93,9 +93,8 @@ impl UpgradeGuard {
 }
 
 impl UpgradeEnd {
-    /// Tells when the backend is being drained and when that is over: whatever goes on should come to
-    /// an end at the first, and has to at the second. Waits until the layer has found the upgrade, and for
-    /// ever if there is no layer.
+    /// The drain signal of the backend: the task should finish when a drain begins, and must finish when
+    /// its deadline has passed. Waits until the layer has set it. Never resolves without a layer.
     pub async fn signal(&self) -> DrainSignal {
         let mut signal = self.shared.signal.subscribe();
         let known = signal.wait_for(Option::is_some).await;
