@@ -1,4 +1,4 @@
-//! What can go wrong, as types: configuration, and the errors by which a backend says what has become of a
+//! Error types: errors of the configuration, and the errors by which a backend reports what happened to a
 //! request.
 
 mod client_error;

@@ -1,15 +1,15 @@
-//! `Shortage`: what this machine had run out of when a connection was to be made.
+//! `Shortage`: a resource of this machine that a connection could not get.
 
 use std::{error::Error, fmt, io};
 
 use super::unreachable::chain;
 
-/// A resource that this machine or process had run out of.
+/// A resource of this machine or process that is exhausted.
 ///
-/// A connection that could not be made because of it says nothing about its backend. Nothing is held
-/// against the backend, no session moves, and the request is answered with 503, `Retry-After` and
-/// [`Reason::Shortage`](crate::Reason::Shortage). An [`io::Error`] anywhere in the source chain of a
-/// backend's error tells it.
+/// A connection that fails because of it says nothing about the backend. It is not counted as a failure of
+/// the backend, no session moves, and the response has status 503, `Retry-After` and
+/// [`Reason::Shortage`](crate::Reason::Shortage). It is recognised by an [`io::Error`] anywhere in the
+/// source chain of a backend's error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Shortage {
@@ -24,7 +24,7 @@ pub enum Shortage {
 }
 
 impl Shortage {
-    /// The shortage that `error` stands for, if it is one.
+    /// The shortage that `error` is caused by, if any.
     pub fn of(error: &io::Error) -> Option<Self> {
         match error.kind() {
             io::ErrorKind::AddrInUse => return Some(Self::Ports),
@@ -45,7 +45,7 @@ impl Shortage {
         None
     }
 
-    /// The shortage in the source chain of `error`.
+    /// The shortage in the source chain of `error`, if any.
     pub(crate) fn in_chain(error: &(dyn Error + 'static)) -> Option<Self> {
         chain(error).find_map(|error| {
             #[cfg(feature = "proxy")]
@@ -73,7 +73,7 @@ impl fmt::Display for Shortage {
     }
 }
 
-/// An error that stands for a shortage, where its cause alone does not say so.
+/// An error caused by a shortage that cannot be recognised by `source` alone.
 #[cfg(feature = "proxy")]
 #[derive(Debug)]
 pub(crate) struct ShortageError {
@@ -102,7 +102,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn which_errors_are_a_shortage_of_this_machine() {
+    fn errors_of_exhausted_resources_are_shortages() {
         use rustix::io::Errno;
         for (errno, expected) in [
             (Errno::MFILE, Some(Shortage::ProcessFiles)),
@@ -110,7 +110,7 @@ mod tests {
             (Errno::NOBUFS, Some(Shortage::Memory)),
             (Errno::NOMEM, Some(Shortage::Memory)),
             (Errno::ADDRINUSE, Some(Shortage::Ports)),
-            // Also what a wrong address of a backend brings.
+            // Also the error for a wrong address of a backend.
             (Errno::ADDRNOTAVAIL, None),
             (Errno::CONNREFUSED, None),
             (Errno::TIMEDOUT, None),

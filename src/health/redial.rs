@@ -18,7 +18,7 @@ const REDIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The delay of redials that exceed the rate limit.
 const RATE_LIMIT_DELAY: Duration = Duration::from_millis(10);
 
-/// A suspect whose recheck is due.
+/// A suspect, and when its redial is due.
 struct DueRedial {
     state: Arc<BackendState>,
     redialer: Redialer,
@@ -98,7 +98,7 @@ where
             Err(error) => record_refusal(&pool, &guard, generation, &error, began, &settings),
         }
         drop(guard);
-        // When to recheck again.
+        // The driver has to know when the next redial is due.
         pool.wake.notify_one();
     }));
 }

@@ -263,8 +263,7 @@ impl<P> Health<P> {
     /// The [strategies](crate::strategy) apply it by
     /// [`Candidate::share`](crate::strategy::Candidate::share). It does not affect existing sessions, nor
     /// sessions whose backend is chosen by a hash, in the hash modes and at failover, as all gateways must
-    /// choose the same. Strategies that compare loads do so per share, so an idle pool prefers the other
-    /// backends.
+    /// choose the same. Strategies that compare loads do so per share.
     #[must_use]
     pub fn slow_start(mut self, duration: Duration) -> Self {
         self.settings.slow_start = duration.min(YEAR);

@@ -1,8 +1,8 @@
-//! Who takes a new session.
+//! Strategies: load balancing of new sessions.
 //!
-//! A strategy places requests without a usable pin, and sessions that have to leave their backend and
-//! that nothing tells apart (those with a plain token). Requests that are served by their own backend
-//! count as load (in [`Candidate::in_flight`]) and never advance a strategy.
+//! A strategy chooses the backend of requests without a valid pin, and of sessions that have to move and
+//! cannot be told apart (those with a plain token). Requests of pinned sessions count as load (in
+//! [`Candidate::in_flight`]) and never advance a strategy.
 
 mod least_connections;
 mod p2c;

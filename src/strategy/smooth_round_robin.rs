@@ -1,31 +1,30 @@
-//! SmoothRoundRobin by share: smooth weighted round robin.
+//! Smooth weighted round robin, for strategies.
 
 use std::{collections::HashMap, hash::BuildHasherDefault, sync::Mutex};
 
 use super::traits::{Candidate, Candidates};
 use crate::{pool::TagHasher, util::lock};
 
-/// What each choice costs whoever is chosen, and what is shared out among all that take part. Always
-/// the same: so each choice is total_gain for by those that took part in it, however many there were.
+/// The sum of the credits that the candidates gain with each choice, and that the chosen one pays. It is
+/// constant, so that choices among different sets of candidates have the same total.
 const CHOICE_COST: u64 = 1 << 52;
 
-/// So many more credits than candidates are kept of backends that are away.
+/// How many credits of absent backends are kept, in addition to as many as there are candidates.
 const SPARE_CREDITS: usize = 64;
 
-/// nginx's smooth weighted round robin, by backend and not by position: whoever takes part gains its
-/// share, and the one with the most has its turn and pays for it.
+/// nginx's smooth weighted round robin, by backend instead of position: each eligible candidate gains
+/// credits by its share, and the one with the most credits is chosen and pays for the turn.
 ///
-/// The list may be another one each time. One that is away gains nothing meanwhile, and the others
-/// have its turns by their shares.
+/// The candidates may differ between choices. An absent backend gains no credits, and the others get its
+/// turns by share.
 #[derive(Debug, Default)]
 pub(super) struct SmoothRoundRobin {
-    /// By tag. It grows only with a backend that is seen for the first time.
+    /// The credits by tag. An entry is allocated when a backend is seen for the first time.
     credits: Mutex<HashMap<u64, i64, BuildHasherDefault<TagHasher>>>,
 }
 
 impl SmoothRoundRobin {
-    /// The position of the candidate whose turn it is, of those that take part; `None` when none
-    /// does.
+    /// The position of the next candidate among the eligible ones; `None` if there is none.
     pub(super) fn next(
         &self,
         candidates: &Candidates<'_>,
@@ -60,12 +59,12 @@ mod tests {
     use crate::strategy::traits::testing::states;
 
     #[test]
-    fn whoever_is_away_leaves_its_turns_to_all_others() {
+    fn turns_of_an_absent_backend_go_to_all_others() {
         let states = states(&[1, 1, 1, 1]);
         let (round_robin, all) = (SmoothRoundRobin::default(), Candidates::new(&states));
         let mut got = [0; 4];
         for _ in 0..1200 {
-            // The third is asked and refuses, and then the others are.
+            // The third one is chosen and refuses, so another one is chosen.
             let mut chosen = round_robin.next(&all, |_| true).unwrap();
             if chosen == 2 {
                 chosen = round_robin.next(&all, |one| one.id().as_str() != "b2").unwrap();
@@ -74,17 +73,25 @@ mod tests {
         }
         assert_eq!(got, [400, 400, 0, 400]);
         let back: Vec<_> = (0..4).filter_map(|_| round_robin.next(&all, |_| true)).collect();
-        assert_eq!(back.iter().filter(|&&one| one == 2).count(), 1, "it makes up for nothing");
+        assert_eq!(
+            back.iter().filter(|&&one| one == 2).count(),
+            1,
+            "it does not get its missed turns back"
+        );
     }
 
     #[test]
-    fn those_that_left_are_forgotten_in_time() {
+    fn credits_of_removed_backends_are_dropped() {
         let round_robin = SmoothRoundRobin::default();
         let many = states(&[1; 200]);
         round_robin.next(&Candidates::new(&many), |_| true);
         round_robin.next(&Candidates::new(&many[..2]), |_| true);
         assert_eq!(lock(&round_robin.credits).len(), 2);
-        assert_eq!(round_robin.next(&Candidates::new(&many), |_| false), None, "nobody takes part");
+        assert_eq!(
+            round_robin.next(&Candidates::new(&many), |_| false),
+            None,
+            "no candidate is eligible"
+        );
     }
 
     #[test]

@@ -1,16 +1,15 @@
-//! Candidates drawn at random, each with a rng in proportion to its share.
+//! Random choice of candidates, weighted by share.
 
 use super::traits::Candidates;
 use crate::util::Rng;
 
-/// The position of a candidate, each with a rng in proportion to its share; 0 when there is
-/// none.
+/// The position of a random candidate, weighted by share; 0 when there is none.
 pub(super) fn choose_weighted(rng: &Rng, candidates: &Candidates<'_>) -> usize {
     draw(rng, candidates, |_| true).unwrap_or(0)
 }
 
-/// The positions of two different candidates, drawn one after the other as
-/// [`choose_weighted`] does; `None` when there is only one.
+/// The positions of two different random candidates, each weighted by share; `None` when there is only
+/// one.
 pub(super) fn choose_two_weighted(
     rng: &Rng,
     candidates: &Candidates<'_>,
@@ -20,7 +19,7 @@ pub(super) fn choose_two_weighted(
     Some((first, second))
 }
 
-/// The position of a candidate by share, of those at a position that `is_eligible` accepts.
+/// The position of a random candidate, weighted by share, among the positions that `is_eligible` accepts.
 fn draw(
     rng: &Rng,
     candidates: &Candidates<'_>,
@@ -28,14 +27,14 @@ fn draw(
 ) -> Option<usize> {
     let eligible = || candidates.iter().enumerate().filter(|(position, _)| is_eligible(*position));
     let total: u64 = eligible().map(|(_, candidate)| candidate.share()).sum();
-    let mut ticket = rng.below(total.max(1) as usize) as u64;
+    let mut remaining = rng.below(total.max(1) as usize) as u64;
     let mut last = None;
     for (position, candidate) in eligible() {
-        match ticket.checked_sub(candidate.share()) {
-            Some(rest) => ticket = rest,
+        match remaining.checked_sub(candidate.share()) {
+            Some(rest) => remaining = rest,
             None => return Some(position),
         }
-        // Shares may have shrunk since they were added up.
+        // Other threads may have reduced shares since the sum, so the loop may end without a choice.
         last = Some(position);
     }
     last
@@ -47,7 +46,7 @@ mod tests {
     use crate::strategy::traits::testing::states;
 
     #[test]
-    fn two_draws_are_different_and_follow_the_shares() {
+    fn two_choices_are_different_and_follow_the_shares() {
         let states = states(&[2, 1, 1]);
         let (rng, all) = (Rng::seeded(7), Candidates::new(&states));
         let mut first = [0_usize; 3];
