@@ -78,17 +78,10 @@ impl<S: Clone> Pool<S> {
                     let fresh = BackendState::new(id);
                     fresh.set_weight(weight.unwrap_or(1));
                     fresh.set_owner(owner.reference());
-                    // Two ids may have the same hash.
-                    if let Err(error) = check_free(&members, &fresh) {
-                        rejected.push(RejectedChange { id: fresh.id, reason: error.to_string() });
-                        continue;
+                    match self.join(&mut members, fresh, service) {
+                        Ok(state) => replaced.push(state),
+                        Err(change) => rejected.push(change),
                     }
-                    let backend = fresh.id.clone();
-                    let state = self.removed.restore(fresh);
-                    self.begin_slow_start(&state);
-                    replaced.push(state.clone());
-                    members.push(state, Some(service));
-                    self.events.publish(|| Event::Joined { backend });
                 }
                 (
                     ChangeKind::Put { service, weight },
@@ -129,6 +122,25 @@ impl<S: Clone> Pool<S> {
         self.publish(Arc::new(members));
         replaced.iter().for_each(|state| state.begin_service_generation());
         rejected
+    }
+
+    /// Adds a backend to `members`.
+    fn join(
+        &self,
+        members: &mut Members<S>,
+        fresh: BackendState,
+        service: S,
+    ) -> Result<Arc<BackendState>, RejectedChange> {
+        // Two ids may have the same hash.
+        if let Err(error) = check_free(members, &fresh) {
+            return Err(RejectedChange { id: fresh.id, reason: error.to_string() });
+        }
+        let backend = fresh.id.clone();
+        let state = self.removed.restore(fresh);
+        self.begin_slow_start(&state);
+        members.push(state.clone(), Some(service));
+        self.events.publish(|| Event::Joined { backend });
+        Ok(state)
     }
 }
 
