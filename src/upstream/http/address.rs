@@ -4,7 +4,7 @@ use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, Weak,
         atomic::{
             AtomicBool, AtomicU64,
             Ordering::{AcqRel, Acquire, Relaxed, Release},
@@ -21,8 +21,8 @@ use tokio::{
 
 use super::{resolve::Resolver, target::Place};
 use crate::{
-    error::{BoxError, Short, Shortage, TimedOut},
-    util::clock::later,
+    error::{BoxError, Shortage, ShortageError, TimedOut},
+    util::{clock::later, lock},
 };
 
 /// How long an address may refuse connections before a request tries the next one. A redial tries it at
@@ -229,7 +229,7 @@ impl Address {
             Some(Failure { text, shortage }) => {
                 let error = io::Error::other(format!("{}: {text}", self.place));
                 Err(match *shortage {
-                    Some(shortage) => Short { shortage, source: error }.into(),
+                    Some(shortage) => ShortageError { shortage, source: error }.into(),
                     None => error.into(),
                 })
             }
@@ -327,7 +327,7 @@ impl Address {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
 }
 
@@ -356,7 +356,7 @@ impl Drop for Regular {
 /// The error of a connection. `accepted`: the address has accepted one before.
 fn error_of(error: io::Error, accepted: bool) -> BoxError {
     if accepted && error.kind() == io::ErrorKind::AddrNotAvailable {
-        return Short { shortage: Shortage::Ports, source: error }.into();
+        return ShortageError { shortage: Shortage::Ports, source: error }.into();
     }
     error.into()
 }

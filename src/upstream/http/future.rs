@@ -24,7 +24,7 @@ use super::{
     tunnel,
 };
 use crate::{
-    error::{BoxError, Disconnected, NotSent, Sendings, Unanswered},
+    error::{BoxError, Disconnected, NotSent, SendCount, Unanswered},
     pool::UpgradeGuard,
     session::Peer,
 };
@@ -41,7 +41,7 @@ pub struct UpstreamFuture<B> {
     state: State<B>,
     attempts: u8,
     /// Set once the request may have been executed: how often it was sent.
-    unanswered: Option<Sendings>,
+    unanswered: Option<SendCount>,
 }
 
 enum State<B> {
@@ -205,10 +205,10 @@ where
         let mut request = kept.request(body);
         let sent = match &self.unanswered {
             Some(sendings) => sendings.0,
-            None => request.extensions().get::<Sendings>().map_or(0, |sendings| sendings.0),
+            None => request.extensions().get::<SendCount>().map_or(0, |sendings| sendings.0),
         };
-        let sendings = Sendings(sent + 1);
-        if reused && self.unanswered.is_none() && sendings < Sendings::MAX {
+        let sendings = SendCount(sent + 1);
+        if reused && self.unanswered.is_none() && sendings < SendCount::MAX {
             // It was most likely closed while it was idle: not the backend's word about the request.
             self.unanswered = Some(sendings);
             self.dial(request);

@@ -6,7 +6,7 @@ use std::{
     mem,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -17,7 +17,10 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
-use crate::error::{BoxError, ClientError};
+use crate::{
+    error::{BoxError, ClientError},
+    util::lock,
+};
 
 type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
@@ -114,7 +117,7 @@ impl Sending {
     }
 
     fn lock_error(&self) -> MutexGuard<'_, Option<ClientError>> {
-        self.client_error.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.client_error)
     }
 
     /// The body was asked for more.
