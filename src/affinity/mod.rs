@@ -15,6 +15,7 @@ mod bound;
 mod cache_control;
 mod chain;
 mod client_ip;
+mod commit;
 mod cookie;
 mod envelope;
 mod hashing;
@@ -22,14 +23,25 @@ mod header;
 mod key;
 mod learned;
 mod pending_lookup;
+mod reading;
+mod request;
 mod request_state;
 mod response_cookie;
 mod token_codec;
 mod traits;
 
 pub use self::traits::Affinity;
+pub(crate) use self::{
+    bound::BoundAffinity,
+    commit::{Change, Commit, PlannedPin},
+    hashing::{Hashing, Owner},
+    header::header_name,
+    pending_lookup::PendingLookup,
+    reading::{Origin, Reading, Second},
+    request::ReadContext,
+    request_state::RequestState,
+};
 pub use self::{
-    bound::Head,
     chain::Chain,
     client_ip::{ClientIp, ForwardedBy},
     cookie::{
@@ -41,11 +53,5 @@ pub use self::{
     header::Header,
     key::Key,
     learned::Learned,
-};
-pub(crate) use self::{
-    bound::{BoundAffinity, Change, Commit, Origin, PlannedPin, ReadContext, Reading, Second},
-    hashing::{Hashing, Owner},
-    header::header_name,
-    pending_lookup::PendingLookup,
-    request_state::RequestState,
+    request::Head,
 };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Change, Commit, ReadContext, Reading,
-    bound::{RejectedToken, ValidPin},
+    reading::{RejectedToken, ValidPin},
 };
 use crate::{
     error::ConfigError,
