@@ -10,72 +10,80 @@ use super::{
     reading::{Origin, Reading},
     request::{Head, ReadContext},
     request_state::RequestState,
+    token_codec::TokenCodec,
 };
 use crate::id::BackendId;
 
-/// An affinity at work, for one pool. One that only reads a key, and leaves nothing in requests and
-/// responses, says how it reads and hashes, and that it does not remember.
+/// An affinity with its configuration checked, for one pool.
+///
+/// An affinity without state, which only hashes a key of the request, implements
+/// [`read`](Self::read), [`remembers`](Self::remembers) and [`hashing`](Self::hashing).
 pub trait BoundAffinity: fmt::Debug + Send + Sync + 'static {
-    /// Reads what the request carries. When it leaves a [`later`](Look::later) behind, it is asked
-    /// again once that has answered.
-    fn read(&self, request: &Head<'_>, pool: &mut ReadContext<'_>) -> Reading;
+    /// Reads the pin or the key of a request. When it sets [`pending`](ReadContext::pending), it is
+    /// called again once that lookup is complete.
+    fn read(&self, request: &Head<'_>, context: &mut ReadContext<'_>) -> Reading;
 
-    /// Takes what is ours out of the request. In a chain also without [`read`](Self::read) before
-    /// it, when an earlier member had a pin.
-    fn strip(&self, _reading: &Reading, _pool: &mut ReadContext<'_>, _headers: &mut HeaderMap) {}
+    /// Removes our tokens from the request. A chain calls it also without [`read`](Self::read)
+    /// before it, when an earlier member had a pin.
+    fn strip(&self, _reading: &Reading, _context: &mut ReadContext<'_>, _headers: &mut HeaderMap) {}
 
-    /// Writes the pin on the response when there is something to write, and settles conflicts with
-    /// what the backend wrote. Tells whether a token was issued.
-    fn respond(
-        &self,
-        _commit: &Commit<'_>,
-        _notes: &mut RequestState,
-        _headers: &mut HeaderMap,
-    ) -> bool {
+    /// Saves the pin, in the response or in a store, and resolves conflicts with headers that the
+    /// backend wrote. Returns whether a token was issued.
+    fn save(&self, _: &Commit<'_>, _: &mut RequestState, _headers: &mut HeaderMap) -> bool {
         false
     }
 
-    /// Takes the pin away from the client: the application has ended the session.
-    fn forget(&self, _https: bool, _notes: &mut RequestState, _headers: &mut HeaderMap) {}
+    /// Removes the pin, because the session has ended.
+    fn clear(&self, _https: bool, _state: &mut RequestState, _headers: &mut HeaderMap) {}
 
-    /// Whether the pin of a new session is remembered. If not, the key of each request decides.
+    /// Whether the pin of a new session is remembered. If not, each request is routed by its key.
     fn remembers(&self) -> bool {
         true
     }
 
-    /// What identifies a session that begins now, if that is for us to say.
+    /// The codec of its tokens, for an affinity that issues tokens.
+    fn tokens(&self) -> Option<&TokenCodec> {
+        None
+    }
+
+    /// The identifier for a new session, for an affinity that issues tokens with one.
     fn new_session(&self) -> Option<u64> {
+        self.tokens()?.new_session()
+    }
+
+    /// Whether its tokens are sealed, with the times when their sessions began and were last seen.
+    fn is_sealed(&self) -> bool {
+        self.tokens().is_some_and(TokenCodec::is_sealed)
+    }
+
+    /// How long an idle session is remembered; `None` without a limit.
+    fn idle_timeout(&self) -> Option<Duration> {
+        self.tokens()?.idle_timeout()
+    }
+
+    /// How the keys from `origin` are hashed to backends, for an affinity that routes by key.
+    fn hashing(&self, _origin: Origin) -> Option<&Hashing> {
         None
     }
 
-    /// Whether its pins say when their sessions were last seen.
-    fn is_dated(&self) -> bool {
-        false
-    }
-
-    /// For how long it remembers a session that is idle; `None` for ever.
-    fn idle_for(&self) -> Option<Duration> {
-        None
-    }
-
-    /// How the keys of `source` are hashed to backends, where a key decides.
-    fn hashing(&self, _source: Origin) -> Option<&Hashing> {
-        None
-    }
-
-    /// What it carries its tokens in, which nothing else in a chain may use.
+    /// The cookie or header of its tokens, which no other member of a chain may use.
     fn carrier(&self) -> Option<String> {
         None
     }
 
-    /// What a node says to its peer `to` when it forwards a request to it.
-    fn hop(&self, to: &BackendId) -> Option<HeaderValue> {
-        HeaderValue::from_str(to.as_str()).ok()
+    /// The value with which a node marks a request that it forwards to its peer `to`.
+    fn peer_token(&self, to: &BackendId) -> Option<HeaderValue> {
+        match self.tokens() {
+            Some(tokens) => HeaderValue::try_from(tokens.peer_token(to)?).ok(),
+            None => HeaderValue::from_str(to.as_str()).ok(),
+        }
     }
 
-    /// Whether `value` was said by a peer, to this node or, by a mistake in a list of nodes, to
-    /// another one.
-    fn is_hop(&self, value: &HeaderValue, pool: &ReadContext<'_>) -> bool {
-        pool.index.position_of(value.as_bytes()).is_some()
+    /// Whether a peer made `value`, for this node or, when the lists of nodes differ, for another one.
+    fn is_peer_token(&self, value: &HeaderValue, context: &ReadContext<'_>) -> bool {
+        match self.tokens() {
+            Some(tokens) => tokens.is_peer_token(value.as_bytes(), context),
+            None => context.index.position_of(value.as_bytes()).is_some(),
+        }
     }
 }

@@ -1,50 +1,50 @@
-//! What happened to a pin, for an affinity that writes it to the response.
+//! What happened to a pin, for an affinity that saves it with the response.
 
 use std::cell::Cell;
 
 use super::reading::Origin;
 use crate::{pool::BackendState, token::Pin, util::WallClock};
 
-/// What has become of the pin, once a backend has answered.
+/// What happened to the pin, once a backend has answered.
 #[derive(Debug, Clone, Copy)]
 pub struct Commit<'a> {
     pub(crate) change: Change,
-    /// The backend that the pin names from now on.
+    /// The backend of the pin from now on.
     pub(crate) backend: &'a BackendState,
-    /// The pin so far.
+    /// The pin of the request.
     pub(crate) pin: Option<&'a Pin>,
-    /// Which member of a chain it came from.
-    pub(crate) source: Origin,
+    /// The member of a chain that the pin came from.
+    pub(crate) origin: Origin,
     /// The members of a chain whose tokens are to be replaced, a bit each.
-    pub(crate) bad: u64,
-    /// Whether the client used https, by a trusted word.
+    pub(crate) rejected: u64,
+    /// Whether the client used https, as far as its peer is trusted.
     pub(crate) https: bool,
-    /// Whether this answer is not to begin a session.
-    pub(crate) silent: bool,
-    /// Who the session is, should it begin or move now, and in which epoch.
-    pub(crate) plan: &'a PlannedPin,
-    /// The session that begins with this answer, should one begin; 0 while none has.
-    pub(crate) began: &'a Cell<u64>,
+    /// Whether this response must not begin a session.
+    pub(crate) no_new_session: bool,
+    /// The session and epoch of a pin that is assigned or moved now.
+    pub(crate) planned: &'a PlannedPin,
+    /// Set to the session that begins with this response; 0 when none does.
+    pub(crate) new_session: &'a Cell<u64>,
     pub(crate) clock: &'a dyn WallClock,
 }
 
-/// What is to be written.
+/// What happens to the pin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// Nothing: the client's token stays good as it is.
+    /// The client's token stays valid as it is; nothing is written.
     Keep,
-    /// The same pin, with a later date or under a newer key.
+    /// The same pin is written again, with the current time or under a newer key.
     Refresh,
-    /// A new session.
+    /// A new session begins.
     Assign,
-    /// The session goes on elsewhere.
+    /// The session continues on another backend.
     Move,
 }
 
-/// Who a session is, and in which epoch.
+/// The session and epoch that a pin is to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PlannedPin {
-    /// What identifies it; `None` when nothing does.
+    /// The identifier of the session; `None` when nothing identifies it.
     pub(crate) session: Option<u64>,
     pub(crate) epoch: u64,
 }

@@ -5,11 +5,11 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use http::HeaderName;
 
 use super::{
-    BoundAffinity, Head, Origin, ReadContext, Reading, Table,
+    BoundAffinity, Head, Origin, ReadContext, Reading,
     cookie::parse,
-    hashing::{HashOptions, Hashing},
+    hashing::{HashOptions, Hashing, hash_setters},
     header::header_name,
-    token_codec::refuse,
+    token_options::invalid,
     traits::sealed::Bind,
 };
 use crate::error::ConfigError;
@@ -100,12 +100,26 @@ impl Key {
         Self { source, hashing: HashOptions::default() }
     }
 
-    /// A secret that the gateways share, so that nobody else can compute who goes where. Changing it
-    /// moves nearly everybody.
-    #[must_use]
-    pub fn secret(mut self, secret: crate::token::Key) -> Self {
-        self.hashing.secret = Some(secret);
-        self
+    hash_setters! {
+        /// A secret that the gateways share, so that clients cannot compute which backend a key goes to.
+        /// Changing it moves nearly all sessions.
+        secret,
+
+        /// Bounds the load of a backend to `factor` times its fair share, counted in requests in flight
+        /// on this gateway (consistent hashing with bounded loads, Mirrokni, Thorup and Zadimoghaddam
+        /// 2018): a key whose backend is above its bound goes to the next in its rank. At least 1.0; a usual
+        /// value is 1.25. Default: no bound.
+        ///
+        /// In a chain, after a member that remembers pins, the bound applies to new sessions only, and
+        /// parallel first requests of one key share one choice. Without such a member it applies to each
+        /// request, so a key may alternate between the first and the next in its rank.
+        balance_factor,
+
+        /// Looks the backend up in a table instead of ranking all backends: for thousands of backends,
+        /// where ranking takes microseconds. When the members change, about half a percent more sessions
+        /// move than necessary, and the first request builds the table (1 ms, or 20 ms for the large
+        /// one). All gateways must use the same table.
+        maglev,
     }
 
     /// Hashes the key with XXH3 instead of SipHash-1-3: faster by some nanoseconds, and everybody can
@@ -113,30 +127,6 @@ impl Key {
     #[must_use]
     pub fn unkeyed_xxh3(mut self) -> Self {
         self.hashing.unkeyed = true;
-        self
-    }
-
-    /// Bounds the load of a backend to `factor` times its fair share, counted in requests in flight
-    /// on this gateway (consistent hashing with bounded loads, Mirrokni, Thorup and Zadimoghaddam
-    /// 2018): a key whose backend has more goes to the next in its rank. At least 1.0; a usual value
-    /// is 1.25. Default: no bound.
-    ///
-    /// In a chain, behind something that remembers, only a new session is placed so, and parallel first
-    /// requests of one key share one choice. Alone, each request is: then the load of the moment
-    /// decides between the first and the next in rank.
-    #[must_use]
-    pub fn balance_factor(mut self, factor: f64) -> Self {
-        self.hashing.balance_factor = Some(factor);
-        self
-    }
-
-    /// Looks the backend up in a table instead of ranking all of them: for thousands of backends,
-    /// where ranking takes microseconds. When the members change, some more sessions move than need
-    /// to (half a percent), and the first request builds the table (one millisecond, or twenty for
-    /// the large one). All gateways must choose the same.
-    #[must_use]
-    pub fn maglev(mut self, table: Table) -> Self {
-        self.hashing.table = Some(table);
         self
     }
 }
@@ -161,7 +151,7 @@ impl Bind for Key {
         let source = match &self.source {
             Source::Header(name) => BoundSource::Header(header_name(name)?),
             Source::Cookie(name) | Source::Query(name) if name.is_empty() => {
-                return Err(refuse("a key", "the name of its cookie or parameter is empty"));
+                return Err(invalid("a key", "the name of its cookie or parameter is empty"));
             }
             Source::Cookie(name) => BoundSource::Cookie(Box::new(parse::Name::new(name))),
             Source::Query(name) => BoundSource::Query(name.clone()),

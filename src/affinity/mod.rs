@@ -28,6 +28,7 @@ mod request;
 mod request_state;
 mod response_cookie;
 mod token_codec;
+mod token_options;
 mod traits;
 
 pub use self::traits::Affinity;
@@ -37,7 +38,7 @@ pub(crate) use self::{
     hashing::{Hashing, Owner},
     header::header_name,
     pending_lookup::PendingLookup,
-    reading::{Origin, Reading, Second},
+    reading::{Fallback, Origin, Reading},
     request::ReadContext,
     request_state::RequestState,
 };

@@ -5,111 +5,112 @@ use crate::{outcome::Reason, token::Pin};
 /// What a request carries.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Reading {
-    /// The first usable pin: authentic and in time; of two of one session that of the later epoch.
+    /// The first valid pin; of two valid pins of one session the one with the higher epoch.
     pub(crate) pin: Option<Pin>,
-    /// The position of the pin's backend in the index that was looked at; `None` when it has left the
-    /// pool, so that the pin only says which session it is.
+    /// The position of the pin's backend in the index; `None` when it has left the pool, so that the
+    /// pin only identifies the session.
     pub(crate) position: Option<usize>,
     /// A hash of what identifies the session, when there is no pin.
     pub(crate) key: Option<u64>,
-    /// Whether that key is the first usable thing in a chain, and decides.
-    pub(crate) decides: bool,
-    /// Whether it does so for each request: no member of the chain before it remembers.
-    pub(crate) alone: bool,
-    /// Whether the pin should be written anew, though it is good.
+    /// Whether that key is the first usable value in a chain, so that it routes the request.
+    pub(crate) key_decides: bool,
+    /// Whether it does so for each request, because no member of the chain before it remembers pins.
+    pub(crate) stateless: bool,
+    /// Whether the valid pin should be written again.
     pub(crate) refresh: bool,
-    /// Whether the session has been at rest for as long as was asked.
-    pub(crate) rested: bool,
-    /// Whether a session could not be looked up that must not be placed blindly.
+    /// Whether the session has been idle for longer than the threshold.
+    pub(crate) is_idle: bool,
+    /// Whether the store failed, and sessions that cannot be looked up are to be rejected.
     pub(crate) unavailable: bool,
-    /// What was wrong with the first token, when none was usable.
+    /// Why the first token was rejected, when none was valid.
     pub(crate) reason: Option<Reason>,
-    /// Whether there is something to strip.
-    pub(crate) found: bool,
-    /// Which member of a chain the pin, or else the key, came from.
-    pub(crate) source: Origin,
-    /// The members of a chain before the one with the pin whose tokens are of no use, a bit each.
-    pub(crate) bad: u64,
-    /// Whether the token is all that its header holds, so that the header goes as a whole.
-    pub(crate) sole: bool,
+    /// Whether the request has something to strip.
+    pub(crate) must_strip: bool,
+    /// The member of a chain that the pin, or else the key, came from.
+    pub(crate) origin: Origin,
+    /// The members of a chain before the one with the pin whose tokens were rejected, a bit each.
+    pub(crate) rejected: u64,
+    /// Whether the token is the only content of its header, so that the header can be removed.
+    pub(crate) only_value: bool,
 }
 
 impl Reading {
-    /// Notes a token, and tells whether it is of use.
+    /// Records a token. Returns whether it is valid.
     #[inline]
-    pub(super) fn settle(&mut self, token: Result<ValidPin, RejectedToken>) -> bool {
+    pub(super) fn record(&mut self, token: Result<ValidPin, RejectedToken>) -> bool {
         match token {
-            Ok(usable) => self.accept(usable),
-            Err(refused) => self.refuse(refused),
+            Ok(valid) => self.accept(valid),
+            Err(rejected) => self.reject(rejected),
         }
         token.is_ok()
     }
 
-    /// Notes a good token. After another one it counts only for the same session, in a later epoch.
+    /// Records a valid token. After another valid one it counts only when it is of the same session
+    /// and has a higher epoch.
     #[inline]
-    pub(super) fn accept(&mut self, usable: ValidPin) {
-        if self.position.is_some() && !self.is_outdated_by(&usable.pin) {
+    pub(super) fn accept(&mut self, valid: ValidPin) {
+        if self.position.is_some() && !self.is_outdated_by(&valid.pin) {
             return;
         }
-        let ValidPin { pin, position, refresh, rested } = usable;
+        let ValidPin { pin, position, refresh, is_idle } = valid;
         (self.pin, self.position) = (Some(pin), Some(position));
-        (self.refresh, self.rested, self.reason) = (refresh, rested, None);
+        (self.refresh, self.is_idle, self.reason) = (refresh, is_idle, None);
     }
 
-    /// Whether the pin is that of the same session in a later epoch.
+    /// Whether `other` is of the same session and has a higher epoch.
     #[cold]
     fn is_outdated_by(&self, other: &Pin) -> bool {
         let same = |pin: Pin| pin.session != 0 && pin.session == other.session;
         self.pin.is_some_and(|pin| same(pin) && pin.epoch < other.epoch)
     }
 
-    /// Notes a token that is of no use; the first one is remembered, unless one was good.
-    pub(super) fn refuse(&mut self, refused: RejectedToken) {
+    /// Records a rejected token. The first one counts, unless a token was valid.
+    pub(super) fn reject(&mut self, rejected: RejectedToken) {
         if self.position.is_some() {
             return;
         }
-        self.pin = self.pin.or(refused.gone);
-        self.reason = self.reason.or(Some(refused.reason));
+        self.pin = self.pin.or(rejected.orphaned);
+        self.reason = self.reason.or(Some(rejected.reason));
     }
 }
 
-/// A good token.
+/// A valid token.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ValidPin {
     pub(super) pin: Pin,
-    /// Of its backend, in the pool's index.
+    /// The position of its backend in the index.
     pub(super) position: usize,
-    /// Whether it should be written anew.
+    /// Whether the token should be written again.
     pub(super) refresh: bool,
-    /// Whether the session has been at rest for as long as was asked.
-    pub(super) rested: bool,
+    /// Whether the session has been idle for longer than the threshold.
+    pub(super) is_idle: bool,
 }
 
-/// A token that is of no use.
+/// A token that cannot be used.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RejectedToken {
     pub(super) reason: Reason,
-    /// The pin of a session whose backend has left the pool: the session goes on elsewhere.
-    pub(super) gone: Option<Pin>,
+    /// The pin of a session whose backend has left the pool; the session continues on another one.
+    pub(super) orphaned: Option<Pin>,
 }
 
 impl From<Reason> for RejectedToken {
     fn from(reason: Reason) -> Self {
-        Self { reason, gone: None }
+        Self { reason, orphaned: None }
     }
 }
 
-/// What decides when what came first cannot.
+/// What routes a request while the owner of its first key is out.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Second {
+pub(crate) enum Fallback {
     /// A pin to the backend with this tag.
     Pin(u64),
-    /// A key, and which member of a chain it came from.
+    /// A key, and the member of a chain that it came from.
     Key(u64, Origin),
 }
 
-impl Second {
-    /// The same, seen from the chain around the one that it is in.
+impl Fallback {
+    /// The same, for the chain in which the current one is the member at `position`.
     pub(super) fn within(self, position: usize) -> Self {
         match self {
             Self::Pin(_) => self,
@@ -118,20 +119,21 @@ impl Second {
     }
 }
 
-/// A place in a chain, and in the chains within it: a digit each, the outermost last.
+/// The path to a member of nested chains: one digit for each level, the outermost chain in the lowest
+/// digit.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Origin(u32);
 
 impl Origin {
-    /// The most members of a chain.
+    /// The most members of a chain, which is the base of the digits.
     pub(super) const MAX: usize = 64;
 
-    /// The same place, seen from the chain around the one that it is in.
+    /// The same member, for the chain in which the current one is the member at `position`.
     pub(super) fn within(self, position: usize) -> Self {
         Self(self.0 * Self::MAX as u32 + position as u32)
     }
 
-    /// The member of the outermost chain, and the place within that.
+    /// The position in the outermost chain, and the path from there.
     pub(super) fn split(self) -> (usize, Self) {
         (self.0 as usize % Self::MAX, Self(self.0 / Self::MAX as u32))
     }

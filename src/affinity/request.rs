@@ -2,10 +2,11 @@
 
 use http::{Extensions, HeaderMap, Method, Request, Uri};
 
-use super::{pending_lookup::PendingLookup, reading::Second, request_state::RequestState};
+use super::{pending_lookup::PendingLookup, reading::Fallback, request_state::RequestState};
 use crate::{pool::Index, util::WallClock};
 
-/// The head of a request, whatever its body is: what functions that look at requests are given.
+/// The head of a request, without the type of its body: the argument of functions that inspect
+/// requests.
 #[derive(Debug, Clone, Copy)]
 pub struct Head<'a> {
     pub(crate) method: &'a Method,
@@ -29,7 +30,7 @@ impl<'a> Head<'a> {
         self.method
     }
 
-    /// The target.
+    /// The request target.
     pub fn uri(&self) -> &'a Uri {
         self.uri
     }
@@ -44,7 +45,7 @@ impl<'a> Head<'a> {
         self.extensions
     }
 
-    /// The path that the client asked for, also where a router has stripped a part of it.
+    /// The path that the client requested, also when a router has stripped a prefix of it.
     pub(crate) fn client_path(&self) -> &'a str {
         #[cfg(feature = "axum")]
         if let Some(original) = self.extensions.get::<axum::extract::OriginalUri>() {
@@ -53,7 +54,7 @@ impl<'a> Head<'a> {
         self.uri.path()
     }
 
-    /// Whether the client used https, by a trusted word.
+    /// Whether the client used https, as far as its [`Peer`](crate::session::Peer) is trusted.
     #[inline]
     pub(crate) fn is_https(&self) -> bool {
         let peer = self.extensions.get::<crate::session::Peer>();
@@ -61,16 +62,17 @@ impl<'a> Head<'a> {
     }
 }
 
-/// What an affinity may look at besides the request.
+/// What an affinity uses besides the request, and what it leaves for the dispatch.
 #[derive(Debug)]
 pub struct ReadContext<'a> {
     pub(crate) index: &'a Index,
     pub(crate) clock: &'a dyn WallClock,
-    pub(crate) notes: &'a mut RequestState,
-    /// For how many seconds a session must not have been seen to be at rest, if that matters.
-    pub(crate) rest: Option<u64>,
-    /// What has to be waited for before the request can be read.
-    pub(crate) later: Option<PendingLookup>,
-    /// What decides while the owner of a key that decides is out.
-    pub(crate) second: Option<Second>,
+    pub(crate) state: &'a mut RequestState,
+    /// The idle time in seconds after which a session may be moved to balance the load, when that is
+    /// enabled.
+    pub(crate) idle_threshold: Option<u64>,
+    /// A lookup that must be complete before the request can be read.
+    pub(crate) pending: Option<PendingLookup>,
+    /// What routes the request while the owner of the key that decides is out.
+    pub(crate) fallback: Option<Fallback>,
 }

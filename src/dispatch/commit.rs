@@ -42,7 +42,7 @@ impl<S> Dispatch<S> {
     fn equip<B>(&mut self, request: &mut Option<Request<B>>, state: &BackendState, forwards: bool) {
         let Some(request) = request else { return };
         if forwards {
-            match self.core.affinity.hop(&state.id) {
+            match self.core.affinity.peer_token(&state.id) {
                 Some(hop) => request.headers_mut().insert(HOP, hop),
                 None => request.headers_mut().remove(HOP),
             };
@@ -162,19 +162,19 @@ impl<S> Dispatch<S> {
             change,
             backend,
             pin: self.pin.as_ref(),
-            source: self.source,
-            bad: if self.verdict == Verdict::Pinned { self.bad() } else { 0 },
+            origin: self.source,
+            rejected: if self.verdict == Verdict::Pinned { self.bad() } else { 0 },
             https: self.https,
-            silent,
-            plan: &plan,
-            began: &began,
+            no_new_session: silent,
+            planned: &plan,
+            new_session: &began,
             clock: &*core.clock,
         };
         let counters = &core.backends.pool().counters;
         // A session that its client has ended meanwhile is not there any more.
         let is_there = self.held.as_ref().is_none_or(|(held, version)| held.is_at(*version));
         let issued = match &self.held {
-            None => core.affinity.respond(&commit, &mut self.notes, response.headers_mut()),
+            None => core.affinity.save(&commit, &mut self.notes, response.headers_mut()),
             Some((held, version)) => {
                 if matches!(change, Change::Assign | Change::Move) || self.is_outdated(backend) {
                     held.pin(backend, *version, plan.epoch, unix_millis(&*core.clock));
@@ -295,7 +295,7 @@ impl<S> Dispatch<S> {
         match &self.held {
             None => {
                 let headers = response.headers_mut();
-                self.core.affinity.forget(self.https, &mut self.notes, headers);
+                self.core.affinity.clear(self.https, &mut self.notes, headers);
             }
             Some((held, _)) => {
                 held.end();

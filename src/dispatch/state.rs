@@ -17,7 +17,7 @@ use super::{
     store_lookup::StoreLookup,
 };
 use crate::{
-    affinity::{Head, Origin, PlannedPin, ReadContext, Reading, RequestState, Second},
+    affinity::{Fallback, Head, Origin, PlannedPin, ReadContext, Reading, RequestState},
     error::{BoxError, Sendings},
     id::BackendId,
     outcome::{ErrorContext, Reason, StickyError, Verdict},
@@ -139,9 +139,16 @@ impl<S: Clone> Dispatch<S> {
             self.repeatable = is_repeatable(request);
         }
         let (index, clock) = (snapshot.index(), &*core.clock);
-        let rest = core.rebalancer.as_ref().map(|rebalancer| rebalancer.idle_for().as_secs());
-        let mut look =
-            ReadContext { index, clock, notes: &mut self.notes, rest, later: None, second: None };
+        let idle_threshold =
+            core.rebalancer.as_ref().map(|rebalancer| rebalancer.idle_for().as_secs());
+        let mut look = ReadContext {
+            index,
+            clock,
+            state: &mut self.notes,
+            idle_threshold,
+            pending: None,
+            fallback: None,
+        };
         let head = Head::of(request);
         let reading = match &mut self.held {
             None => core.affinity.read(&head, &mut look),
@@ -158,23 +165,23 @@ impl<S: Clone> Dispatch<S> {
         let wish = head.extensions.get::<Preference>().cloned();
         let bypass = core.bypass.as_ref().is_some_and(|bypass| bypass(&head));
         let reads = !bypass && wish.as_ref().is_none_or(Preference::reads);
-        if let Some(later) = look.later.take()
+        if let Some(later) = look.pending.take()
             && reads
         {
             return NextStep::Lookup(StoreLookup::new(later, self.whole_deadline()));
         }
         let hop = core.local.as_ref().and_then(|here| {
             let value = request.headers_mut().remove(HOP)?;
-            core.affinity.is_hop(&value, &look).then_some(here)
+            core.affinity.is_peer_token(&value, &look).then_some(here)
         });
-        if reading.found {
+        if reading.must_strip {
             core.affinity.strip(&reading, &mut look, request.headers_mut());
         }
         // Without dates in the tokens anybody can say that a peer has forwarded the request.
-        if core.options.telling.strip && (hop.is_none() || !core.affinity.is_dated()) {
+        if core.options.telling.strip && (hop.is_none() || !core.affinity.is_sealed()) {
             info::strip(request.headers_mut());
         }
-        let second = look.second;
+        let second = look.fallback;
         if let Some(state) = hop.and_then(|here| snapshot.index().get(here.tag())) {
             self.verdict = Verdict::Local;
             return NextStep::Try(Attempt::new(state.clone(), None, WaitLimit::Last));
@@ -183,7 +190,7 @@ impl<S: Clone> Dispatch<S> {
             let wish = wish.unwrap_or(Preference::bypass());
             self.strict = wish.strict.unwrap_or(self.strict);
             // Not followed; but should the application pin the session here, it is the same session.
-            (self.pin, self.source) = (reading.pin, reading.source);
+            (self.pin, self.source) = (reading.pin, reading.origin);
             if let Some(id) = &wish.backend {
                 return self.force(&snapshot, id);
             }
@@ -235,15 +242,15 @@ impl<S: Clone> Dispatch<S> {
         &mut self,
         snapshot: &Snapshot<S>,
         reading: &Reading,
-        second: Option<Second>,
+        second: Option<Fallback>,
     ) -> NextStep<S> {
-        (self.pin, self.refresh, self.source) = (reading.pin, reading.refresh, reading.source);
-        if reading.bad != 0 {
-            self.detour().bad = reading.bad;
+        (self.pin, self.refresh, self.source) = (reading.pin, reading.refresh, reading.origin);
+        if reading.rejected != 0 {
+            self.detour().bad = reading.rejected;
         }
         self.reason = reading.reason;
         self.key = reading.pin.and_then(|pin| pin.session()).or(reading.key);
-        if reading.decides {
+        if reading.key_decides {
             self.note_second(snapshot, reading, second);
         }
         if let Some(position) = reading.position {
@@ -252,7 +259,7 @@ impl<S: Clone> Dispatch<S> {
             {
                 return next;
             }
-            if reading.rested
+            if reading.is_idle
                 && let Some(next) = self.relieve(snapshot, position)
             {
                 return next;
@@ -269,13 +276,13 @@ impl<S: Clone> Dispatch<S> {
         }
         if let Some(reason) = reading.reason {
             self.core.backends.pool().counters.token_error(reason);
-            if self.strict && !reading.decides && self.core.options.strict.refuses(reason) {
+            if self.strict && !reading.key_decides && self.core.options.strict.refuses(reason) {
                 return NextStep::Fail(StickyError::UnknownSession { reason });
             }
         }
         if let Some(key) = reading.key
             && self.held.is_none()
-            && (reading.alone || !self.core.remembers)
+            && (reading.stateless || !self.core.remembers)
         {
             self.by_key = true;
             if let Some(owner) = self.owner(snapshot, key) {

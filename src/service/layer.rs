@@ -77,9 +77,9 @@ impl<S> StickyLayer<S> {
         let affinity = affinity.bind(backends.name())?;
         let remembers = affinity.remembers();
         if remembers {
-            backends.pool().pins_outlive(affinity.idle_for());
+            backends.pool().pins_outlive(affinity.idle_timeout());
         }
-        let idle_for = affinity.idle_for().map_or(0, |idle| idle.as_secs());
+        let idle_for = affinity.idle_timeout().map_or(0, |idle| idle.as_secs());
         let core = Core {
             backends,
             affinity,

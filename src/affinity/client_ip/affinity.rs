@@ -7,9 +7,9 @@ use ipnet::IpNet;
 use super::address::{ClientAddress, Forwarding};
 use crate::{
     affinity::{
-        BoundAffinity, Head, Origin, ReadContext, Reading, Table,
-        hashing::{HashOptions, Hashing},
-        token_codec::refuse,
+        BoundAffinity, Head, Origin, ReadContext, Reading,
+        hashing::{HashOptions, Hashing, hash_setters},
+        token_options::invalid,
         traits::sealed::Bind,
     },
     error::ConfigError,
@@ -138,25 +138,15 @@ impl ClientIp {
         self
     }
 
-    /// A secret that the gateways share, so that nobody else can compute who goes where.
-    #[must_use]
-    pub fn secret(mut self, secret: crate::token::Key) -> Self {
-        self.hashing.secret = Some(secret);
-        self
-    }
+    hash_setters! {
+        /// A secret that the gateways share, so that clients cannot compute which backend an address goes to.
+        secret,
 
-    /// Bounds the load of a backend; see [`Key::balance_factor`](crate::affinity::Key::balance_factor).
-    #[must_use]
-    pub fn balance_factor(mut self, factor: f64) -> Self {
-        self.hashing.balance_factor = Some(factor);
-        self
-    }
+        /// Bounds the load of a backend; see [`Key::balance_factor`](crate::affinity::Key::balance_factor).
+        balance_factor,
 
-    /// Looks backends up in a table; see [`Key::maglev`](crate::affinity::Key::maglev).
-    #[must_use]
-    pub fn maglev(mut self, table: Table) -> Self {
-        self.hashing.table = Some(table);
-        self
+        /// Looks backends up in a table; see [`Key::maglev`](crate::affinity::Key::maglev).
+        maglev,
     }
 }
 
@@ -192,7 +182,7 @@ impl Bind for ClientIp {
     fn bind(&self, _: &str) -> Result<Arc<dyn BoundAffinity>, ConfigError> {
         let (ipv4, ipv6) = self.prefixes;
         if ipv4 > 32 || ipv6 > 128 {
-            return Err(refuse(
+            return Err(invalid(
                 "the client's address",
                 "a prefix is longer than the address; use at most 32 bits of IPv4 and 128 of IPv6",
             ));
