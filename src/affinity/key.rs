@@ -1,4 +1,4 @@
-//! A hash of something in the request.
+//! `Key`: routes a request by a hash of one of its values.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -15,20 +15,20 @@ use super::{
 use crate::error::ConfigError;
 
 /// Affinity by hash: a key of the request, for example a user id, chooses the backend by weighted
-/// rendezvous hashing. No state anywhere: every gateway makes the same choice from the same pool.
+/// rendezvous hashing. It needs no state: every gateway chooses the same backend from the same pool.
 ///
-/// Best effort. When a backend leaves, its sessions go to the next in their rank, and come back when
-/// it returns; when one joins, it takes its share from all others; nobody else moves. A backend that
-/// drains or has weight 0 is not in the rank: a hash cannot tell old sessions from new ones. To keep
-/// sessions where they are, put a [`Cookie`](crate::affinity::Cookie) before it in a [`Chain`](crate::affinity::Chain).
+/// Affinity is best effort. When a backend leaves, its sessions go to the next in their rank, and return
+/// when it does. When a backend joins, it takes its share of the sessions of all others. No other session
+/// moves. A backend that drains or has weight 0 is not in the rank, because a hash does not distinguish
+/// old sessions from new ones. To keep sessions on their backends, put a [`Cookie`](crate::affinity::Cookie) before it in a [`Chain`](crate::affinity::Chain).
 ///
-/// Of several values of a header, cookie or parameter the first counts; an empty one is missing. A
-/// request without the key goes to the next affinity of the chain, at last to the strategy.
+/// Of several values of a header, cookie or parameter the first counts; an empty value counts as missing.
+/// A request without the key is routed by the next affinity of the chain, or else by the strategy.
 ///
 /// # Security
 ///
-/// Without a [`secret`](Self::secret) everyone can compute who goes where, and could fill one
-/// backend on purpose by choosing keys. With a secret that the gateways share nobody else can.
+/// Without a [`secret`](Self::secret) a client can compute which backend a key goes to, and can overload
+/// one backend by choosing keys. A secret that the gateways share prevents this.
 ///
 /// # Example
 ///
@@ -74,7 +74,7 @@ impl Key {
         Self::new(Source::Query(name.into()))
     }
 
-    /// What `key` makes of a request extension.
+    /// The result of `key` for a request extension.
     ///
     /// ```
     /// use tower_sticky::affinity::Key;
@@ -91,7 +91,7 @@ impl Key {
         Self::from_fn(move |head| head.extensions().get::<T>().map(&key))
     }
 
-    /// What a function makes of the request's head; `None`, or nothing, is a missing key.
+    /// The result of a function of the request's head; `None` or an empty value is a missing key.
     pub fn from_fn(key: impl Fn(&Head<'_>) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
         Self::new(Source::Function(Arc::new(key)))
     }
@@ -122,8 +122,8 @@ impl Key {
         maglev,
     }
 
-    /// Hashes the key with XXH3 instead of SipHash-1-3: faster by some nanoseconds, and everybody can
-    /// compute who goes where. Not together with a secret.
+    /// Hashes the key with XXH3 instead of SipHash-1-3, which is some nanoseconds faster. Clients can
+    /// compute which backend a key goes to. Cannot be combined with a secret.
     #[must_use]
     pub fn unkeyed_xxh3(mut self) -> Self {
         self.hashing.unkeyed = true;
