@@ -17,7 +17,7 @@ use crate::id::BackendId;
 /// An affinity with its configuration checked, for one pool.
 ///
 /// An affinity without state, which only hashes a key of the request, implements
-/// [`read`](Self::read), [`remembers`](Self::remembers) and [`hashing`](Self::hashing).
+/// [`read`](Self::read) and [`hashing`](Self::hashing).
 pub trait BoundAffinity: fmt::Debug + Send + Sync + 'static {
     /// Reads the pin or the key of a request. When it sets [`pending`](ReadContext::pending), it is
     /// called again once that lookup is complete.
@@ -36,9 +36,10 @@ pub trait BoundAffinity: fmt::Debug + Send + Sync + 'static {
     /// Removes the pin, because the session has ended.
     fn clear(&self, _https: bool, _state: &mut RequestState, _headers: &mut HeaderMap) {}
 
-    /// Whether the pin of a new session is remembered. If not, each request is routed by its key.
+    /// Whether the pin of a new session is remembered. If not, each request is routed by its key, as with
+    /// an affinity that hashes keys.
     fn remembers(&self) -> bool {
-        true
+        self.hashing(Origin::default()).is_none()
     }
 
     /// The codec of its tokens, for an affinity that issues tokens.

@@ -199,10 +199,6 @@ impl BoundAffinity for Bound {
         Reading { key: value.map(|value| self.hashing.hash(&value)), ..Reading::default() }
     }
 
-    fn remembers(&self) -> bool {
-        false
-    }
-
     fn hashing(&self, _: Origin) -> Option<&Hashing> {
         Some(&self.hashing)
     }

@@ -210,10 +210,6 @@ impl BoundAffinity for Bound {
         Reading { key, ..Reading::default() }
     }
 
-    fn remembers(&self) -> bool {
-        false
-    }
-
     fn hashing(&self, _: Origin) -> Option<&Hashing> {
         Some(&self.hashing)
     }
