@@ -27,7 +27,7 @@ impl<S> Dispatch<S> {
     #[cold]
     fn prepare<B>(&mut self, request: &mut Request<B>, state: &BackendState, forwards: bool) {
         if forwards {
-            match self.core.affinity.hop(&state.id) {
+            match self.core.affinity.peer_token(&state.id) {
                 Some(hop) => request.headers_mut().insert(HOP, hop),
                 None => request.headers_mut().remove(HOP),
             };
