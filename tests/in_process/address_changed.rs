@@ -15,7 +15,7 @@ fn addrs() -> (SocketAddr, SocketAddr) {
 }
 
 fn epoch(node: &Node) -> u64 {
-    let headers = node.told.headers.lock().unwrap();
+    let headers = node.control.headers.lock().unwrap();
     SessionInfo::from_headers(headers.last().unwrap()).unwrap().epoch().unwrap()
 }
 
@@ -27,8 +27,7 @@ fn now() -> u64 {
 async fn a_token_gets_a_new_epoch_once() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = sealed(&backends).session_headers(true).into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
+    let mut client = Client::assigned(&service).await;
     let first = epoch(&a);
     let mut events = backends.events();
     let (from, to) = addrs();
@@ -39,7 +38,7 @@ async fn a_token_gets_a_new_epoch_once() {
 
     let token = client.token.clone();
     let answer = client.send(&service, get()).await;
-    assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None), "it does not move");
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None), "it does not move");
     let second = epoch(&a);
     assert!(second > first && second >= before, "{first} {second}");
     assert_ne!(client.token, token, "what was told is written");
@@ -61,9 +60,9 @@ async fn so_do_learned_sessions_keys_and_those_that_are_held() {
     let (backends, [a]) = nodes(["a"]);
     let layer = StickyLayer::new(backends.clone(), Learned::cookie("id"));
     let service = layer.session_headers(true).into_service();
-    *a.told.answers.lock().unwrap() = vec![("set-cookie", "id=1".to_owned())];
+    *a.control.response_headers.lock().unwrap() = vec![("set-cookie", "id=1".to_owned())];
     send(&service, get()).await;
-    a.told.answers.lock().unwrap().clear();
+    a.control.response_headers.lock().unwrap().clear();
     send(&service, with_cookie("id=1")).await;
     let first = epoch(&a);
     backends.address_changed("a", from, to).unwrap();

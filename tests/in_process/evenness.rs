@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use tower_sticky::{State, StickyLayer, StickyService, affinity::Cookie};
 
-use crate::support::{Client, Node, UNGATED, get, nodes, plain, send};
+use crate::support::{Client, Node, get, nodes, plain, send};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -25,23 +25,23 @@ async fn a_busy_backend_hands_its_share_to_all_others() {
     let (backends, [_a, _b, c, _d]) = nodes(["a", "b", "c", "d"]);
     let service = plain(&backends).into_service();
     assert_eq!(spread(&service, 12).await, [3, 3, 3, 3]);
-    c.told.set_busy(true);
+    c.control.set_busy(true);
     assert_eq!(spread(&service, 12).await, [4, 4, 0, 4], "each request finds out");
     tokio::time::sleep(2000 * MS).await;
     assert_eq!(backends.get("c").unwrap().state, State::Busy);
     assert_eq!(spread(&service, 12).await, [4, 4, 0, 4], "it is known");
-    c.told.set_busy(false);
+    c.control.set_busy(false);
     tokio::time::sleep(2000 * MS).await;
     assert_eq!(spread(&service, 12).await, [3, 3, 3, 3], "it makes up for nothing");
     backends.set_limit("c", 1).unwrap();
-    c.told.gate.forget_permits(UNGATED);
+    c.hold_responses();
     let held = tokio::spawn({
         let (service, mut client) = (service.clone(), Client { token: Some("c".to_owned()) });
         async move { client.send(&service, get()).await.body }
     });
     tokio::task::yield_now().await;
     assert_eq!(spread(&service, 12).await, [4, 4, 0, 4], "at its limit");
-    c.told.gate.add_permits(UNGATED);
+    c.release_responses();
     assert_eq!(held.await.unwrap(), "c");
 }
 
@@ -62,7 +62,7 @@ async fn pins_do_not_advance_the_round() {
 async fn a_suspect_hands_its_share_to_all_others() {
     let (backends, [_a, _b, c, _d]) = nodes(["a", "b", "c", "d"]);
     let service = plain(&backends).into_service();
-    c.told.refuses.store(true, SeqCst);
+    c.control.refuses.store(true, SeqCst);
     let got: [usize; 4] = spread(&service, 120).await;
     assert_eq!(got[2], 0);
     assert!([0, 1, 3].iter().all(|one| got[*one].abs_diff(40) <= 1), "{got:?}");
@@ -74,7 +74,7 @@ async fn an_idle_pool_is_used_by_weight_by_default() {
     backends.set_weight("a", 2).unwrap();
     let service = StickyLayer::new(backends.clone(), Cookie::plain("sid")).into_service();
     assert_eq!(spread(&service, 400).await, [200, 100, 100]);
-    c.told.set_busy(true);
+    c.control.set_busy(true);
     let got: [usize; 3] = spread(&service, 300).await;
     assert!(got[0].abs_diff(200) <= 1 && got[1].abs_diff(100) <= 1, "{got:?}");
 }

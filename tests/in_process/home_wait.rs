@@ -29,11 +29,11 @@ impl Scene {
         layer: impl FnOnce(StickyLayer<Node>) -> StickyLayer<Node>,
     ) -> Self {
         let (backends, [a, _b]) = nodes(["a", "b"]);
-        a.told.redialable.store(redialable, SeqCst);
+        a.control.redialable.store(redialable, SeqCst);
         let service = layer(sealed(&backends).home_wait(SECOND)).into_service();
         let mut client = Client::default();
         assert_eq!(client.send(&service, get()).await.body, "a");
-        a.told.refuses.store(true, SeqCst);
+        a.control.refuses.store(true, SeqCst);
         Self { backends, a, service, client }
     }
 
@@ -61,12 +61,12 @@ async fn a_quick_restart_moves_nobody_and_touches_no_request() {
         let more: Vec<_> = (0..20).map(|_| scene.ask(post("!"))).collect();
         after(300).await;
         assert_eq!(scene.waiting(), 21);
-        scene.a.told.refuses.store(false, SeqCst);
+        scene.a.control.refuses.store(false, SeqCst);
         let returned = Instant::now();
-        assert_eq!(first.await.unwrap().why(), (Verdict::Pinned, Some("a"), None));
+        assert_eq!(first.await.unwrap().decision(), (Verdict::Pinned, Some("a"), None));
         for answer in more {
             let answer = answer.await.unwrap();
-            assert_eq!((answer.why().0, &*answer.body), (Verdict::Pinned, "a!"));
+            assert_eq!((answer.decision().0, &*answer.body), (Verdict::Pinned, "a!"));
         }
         assert!(returned.elapsed() <= Duration::from_millis(51), "{:?}", returned.elapsed());
         assert_eq!(scene.waiting(), 0);
@@ -80,9 +80,9 @@ async fn all_who_wait_share_one_redial_every_25_to_50_ms() {
     let scene = Scene::new(true, |layer| layer).await;
     let all: Vec<_> = (0..50).map(|_| scene.ask(get())).collect();
     after(800).await;
-    let redials = scene.a.told.redialed.load(SeqCst);
+    let redials = scene.a.control.redials.load(SeqCst);
     assert!((16..=32).contains(&redials), "{redials} in 800 ms");
-    scene.a.told.refuses.store(false, SeqCst);
+    scene.a.control.refuses.store(false, SeqCst);
     for answer in all {
         assert_eq!(answer.await.unwrap().body, "a");
     }
@@ -98,12 +98,12 @@ async fn they_go_on_in_order() {
         all.push(scene.ask(request));
         after(1).await;
     }
-    scene.a.told.headers.lock().unwrap().clear();
-    scene.a.told.refuses.store(false, SeqCst);
+    scene.a.control.headers.lock().unwrap().clear();
+    scene.a.control.refuses.store(false, SeqCst);
     for answer in all {
         answer.await.unwrap();
     }
-    let headers = scene.a.told.headers.lock().unwrap();
+    let headers = scene.a.control.headers.lock().unwrap();
     let order: Vec<_> = headers.iter().map(|h| h["x-number"].to_str().unwrap()).collect();
     let expected: Vec<_> = (0..20).map(|n| n.to_string()).collect();
     assert_eq!(order, expected);
@@ -119,24 +119,24 @@ async fn the_time_counts_once_for_each_outage() {
         let later = scene.ask(get());
         let moved = (Verdict::Moved, Some("b"), Some(Reason::ConnectFailed));
         let answer = first.await.unwrap();
-        let why = answer.why();
+        let why = answer.decision();
         assert_eq!((why.0, why.1), (moved.0, moved.1));
-        assert_eq!(later.await.unwrap().why().0, Verdict::Moved);
+        assert_eq!(later.await.unwrap().decision().0, Verdict::Moved);
         assert_eq!(start.elapsed(), SECOND, "what was left of it");
         let start = Instant::now();
-        assert_eq!(scene.ask(get()).await.unwrap().why().0, Verdict::Moved);
+        assert_eq!(scene.ask(get()).await.unwrap().decision().0, Verdict::Moved);
         assert_eq!(start.elapsed(), Duration::ZERO, "it costs later requests nothing");
         // It returns, and goes again: that is another outage.
-        scene.a.told.refuses.store(false, SeqCst);
+        scene.a.control.refuses.store(false, SeqCst);
         after(1_100).await;
         assert_eq!(send(&scene.service, with_cookie("sid=x")).await.status, 200);
         assert_eq!(scene.ask(get()).await.unwrap().body, "a");
-        scene.a.told.refuses.store(true, SeqCst);
+        scene.a.control.refuses.store(true, SeqCst);
         let again = scene.ask(get());
         after(500).await;
         assert!(!again.is_finished());
-        scene.a.told.refuses.store(false, SeqCst);
-        assert_eq!(again.await.unwrap().why().0, Verdict::Pinned);
+        scene.a.control.refuses.store(false, SeqCst);
+        assert_eq!(again.await.unwrap().decision().0, Verdict::Pinned);
     }
 }
 
@@ -153,7 +153,7 @@ async fn it_comes_before_each_policy_and_on_top_of_the_ready_timeout() {
         .await;
         let start = Instant::now();
         let answer = scene.ask(get()).await.unwrap();
-        assert_eq!(answer.why().0, expected);
+        assert_eq!(answer.decision().0, expected);
         let waited = start.elapsed();
         assert!((SECOND..=SECOND + SECOND / 10).contains(&waited), "{policy:?}: {waited:?}");
     }
@@ -177,9 +177,9 @@ async fn only_pins_wait() {
     request.headers_mut().insert("x-user", "ann".parse().unwrap());
     let home = send(&by_key, request.clone()).await.body;
     let home = nodes.iter().find(|node| node.name == home).unwrap();
-    home.told.refuses.store(true, SeqCst);
+    home.control.refuses.store(true, SeqCst);
     for _ in 0..2 {
-        assert_eq!(send(&by_key, request.clone()).await.why().0, Verdict::Borrowed, "keys");
+        assert_eq!(send(&by_key, request.clone()).await.decision().0, Verdict::Borrowed, "keys");
     }
     assert_eq!(start.elapsed(), Duration::ZERO);
     pinned.abort();
@@ -188,10 +188,10 @@ async fn only_pins_wait() {
 #[tokio::test(start_paused = true)]
 async fn those_beyond_the_places_follow_the_policy_at_once() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
-    a.told.redialable.store(true, SeqCst);
+    a.control.redialable.store(true, SeqCst);
     let layer = plain(&backends).home_wait(SECOND).max_waiters(3);
     let service = layer.on_unavailable(Failover::Borrow).into_service();
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     let ask = || {
         let service = service.clone();
         tokio::spawn(async move { send(&service, with_cookie("sid=a")).await })
@@ -202,7 +202,7 @@ async fn those_beyond_the_places_follow_the_policy_at_once() {
     for answer in all {
         if answer.is_finished() {
             let answer = answer.await.unwrap();
-            assert_eq!(answer.why(), (Verdict::Borrowed, Some("b"), Some(Reason::Busy)));
+            assert_eq!(answer.decision(), (Verdict::Borrowed, Some("b"), Some(Reason::Busy)));
             busy += 1;
         } else {
             answer.abort();
@@ -228,7 +228,7 @@ async fn the_operators_word_ends_it() {
         after(100).await;
         word(&scene.backends);
         let answer = answer.await.unwrap();
-        assert_eq!((answer.why().0, &*answer.body), (expected, "b"));
+        assert_eq!((answer.decision().0, &*answer.body), (expected, "b"));
         assert_eq!(start.elapsed(), Duration::from_millis(100));
     }
     // A drain keeps its sessions, and lets them wait.
@@ -237,15 +237,15 @@ async fn the_operators_word_ends_it() {
     after(100).await;
     scene.backends.set_mode("a", Mode::Draining).unwrap();
     after(100).await;
-    scene.a.told.refuses.store(false, SeqCst);
-    assert_eq!(answer.await.unwrap().why(), (Verdict::Pinned, Some("a"), None));
+    scene.a.control.refuses.store(false, SeqCst);
+    assert_eq!(answer.await.unwrap().decision(), (Verdict::Pinned, Some("a"), None));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_is_refused_begins_it_and_one_that_falls_does_not_end_it() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let probe = |node: Node, _: BackendId| async move {
-        match node.told.refuses.load(SeqCst) {
+        match node.control.refuses.load(SeqCst) {
             true => {
                 Err(NotSent::new((), std::io::Error::from(std::io::ErrorKind::ConnectionRefused)))
             }
@@ -258,7 +258,7 @@ async fn a_probe_that_is_refused_begins_it_and_one_that_falls_does_not_end_it() 
     let mut client = Client::default();
     assert_eq!(client.send(&service, get()).await.body, "a");
     after(100).await;
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     after(400).await;
     assert_eq!(backends.get("a").unwrap().state, tower_sticky::State::Down, "it has fallen");
     let ask = || {
@@ -268,41 +268,41 @@ async fn a_probe_that_is_refused_begins_it_and_one_that_falls_does_not_end_it() 
     let (start, answer) = (Instant::now(), ask());
     after(300).await;
     assert!(!answer.is_finished(), "it waits for one that fell less than a second ago");
-    a.told.refuses.store(false, SeqCst);
-    assert_eq!(answer.await.unwrap().why(), (Verdict::Pinned, Some("a"), None));
+    a.control.refuses.store(false, SeqCst);
+    assert_eq!(answer.await.unwrap().decision(), (Verdict::Pinned, Some("a"), None));
     assert!(start.elapsed() < Duration::from_millis(400));
     // Probes have passed for a while; then it counts from the first refused one on.
     after(200).await;
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     after(800).await;
     let (start, answer) = (Instant::now(), ask());
-    assert_eq!(answer.await.unwrap().why().0, Verdict::Moved);
+    assert_eq!(answer.await.unwrap().decision().0, Verdict::Moved);
     let waited = start.elapsed();
     assert!((150..=230).contains(&waited.as_millis()), "{waited:?}");
     after(1_000).await;
     let start = Instant::now();
-    assert_eq!(ask().await.unwrap().why(), (Verdict::Moved, Some("b"), Some(Reason::Down)));
+    assert_eq!(ask().await.unwrap().decision(), (Verdict::Moved, Some("b"), Some(Reason::Down)));
     assert_eq!(start.elapsed(), Duration::ZERO, "one that fell earlier is not waited for");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_broke_in_the_restart_goes_home_too() {
     let scene = Scene::new(true, |layer| layer).await;
-    scene.a.told.refuses.store(false, SeqCst);
-    scene.a.told.hangs_up.store(true, SeqCst);
+    scene.a.control.refuses.store(false, SeqCst);
+    scene.a.control.disconnects.store(true, SeqCst);
     let answer = scene.ask(get());
     after(1).await;
-    scene.a.told.hangs_up.store(false, SeqCst);
-    scene.a.told.refuses.store(true, SeqCst);
+    scene.a.control.disconnects.store(false, SeqCst);
+    scene.a.control.refuses.store(true, SeqCst);
     after(100).await;
     assert!(!answer.is_finished(), "it waits");
-    scene.a.told.refuses.store(false, SeqCst);
-    assert_eq!(answer.await.unwrap().why(), (Verdict::Pinned, Some("a"), None));
+    scene.a.control.refuses.store(false, SeqCst);
+    assert_eq!(answer.await.unwrap().decision(), (Verdict::Pinned, Some("a"), None));
 
     // One that goes on accepting has not been restarted.
-    scene.a.told.hangs_up.store(true, SeqCst);
+    scene.a.control.disconnects.store(true, SeqCst);
     let start = Instant::now();
-    assert_eq!(scene.ask(get()).await.unwrap().why().0, Verdict::Moved);
+    assert_eq!(scene.ask(get()).await.unwrap().decision().0, Verdict::Moved);
     assert!(start.elapsed() <= Duration::from_millis(51), "{:?}", start.elapsed());
 }
 
@@ -310,10 +310,9 @@ async fn a_request_that_broke_in_the_restart_goes_home_too() {
 async fn by_default_nobody_waits() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
-    a.told.refuses.store(true, SeqCst);
+    let mut client = Client::assigned(&service).await;
+    a.control.refuses.store(true, SeqCst);
     let start = Instant::now();
-    assert_eq!(client.send(&service, get()).await.why().0, Verdict::Moved);
+    assert_eq!(client.send(&service, get()).await.decision().0, Verdict::Moved);
     assert_eq!(start.elapsed(), Duration::ZERO);
 }

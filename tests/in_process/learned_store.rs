@@ -86,7 +86,7 @@ async fn a_store_may_take_its_time() {
     assert_eq!(request.await.unwrap(), "b");
     assert_eq!(slow.asked.load(SeqCst), 2, "each once");
     slow.gate.add_permits(1);
-    b.told.refuses.store(true, SeqCst);
+    b.control.refuses.store(true, SeqCst);
     assert_eq!(ask(&service, "1").await, ((Verdict::Moved, Some(Reason::ConnectFailed)), "a"));
     let epochs = slow.epochs.lock().unwrap().clone();
     assert!(epochs[1] > epochs[0], "a move has a greater epoch: {epochs:?}");
@@ -101,7 +101,7 @@ async fn a_store_that_hangs_costs_no_request() {
     begin(&service, &b, "1").await;
     let before = tokio::time::Instant::now();
     let answer = send(&service, with_cookie("JSESSIONID=1")).await;
-    assert_eq!(answer.why().0, Verdict::Assigned, "by the rank of its id");
+    assert_eq!(answer.decision().0, Verdict::Assigned, "by the rank of its id");
     assert_eq!(before.elapsed(), Duration::from_secs(1), "as long as a request may wait");
     let mut bypass = with_cookie("JSESSIONID=1");
     bypass.extensions_mut().insert(Preference::bypass());
@@ -126,7 +126,7 @@ async fn a_store_behind_a_chain_may_take_its_time() {
     let service = layer(&backends, chain).into_service();
     send(&service, get()).await;
     set(&b, "JSESSIONID=1");
-    assert_eq!(send(&service, get()).await.why().1, Some("b"));
+    assert_eq!(send(&service, get()).await.decision().1, Some("b"));
     assert_eq!(ask(&service, "1").await, (PINNED, "b"));
     let asked = slow.asked.load(SeqCst);
     assert_eq!(ask(&service, "1; sid=a").await, (PINNED, "a"));
@@ -197,12 +197,12 @@ async fn a_store_is_told_what_a_choice_of_ours_replaces() {
     assert_eq!(known, None, "of a session that is new to us");
     let (_, home) = ask(&service, "2").await;
     let home = if home == "a" { &a } else { &b };
-    home.told.refuses.store(true, SeqCst);
+    home.control.refuses.store(true, SeqCst);
     assert_eq!(ask(&service, "2").await.0.0, Verdict::Moved);
     let (known, moved) = store.last();
     assert_eq!(known, Some(first), "of a move: from where");
     assert!(moved.epoch() > first.epoch());
-    home.told.refuses.store(false, SeqCst);
+    home.control.refuses.store(false, SeqCst);
     clock.advance(601);
     ask(&service, "2").await;
     let (known, last) = store.last();
@@ -223,8 +223,8 @@ async fn a_store_may_refuse_to_have_a_session_placed_blindly() {
         Chain::of(Learned::cookie("JSESSIONID").store(store.clone())).or(Cookie::plain("sid"));
     let service = layer(&backends, chain).into_service();
     set(&b, "JSESSIONID=1");
-    while send(&service, get()).await.why().1 != Some("b") {}
-    b.told.answers.lock().unwrap().clear();
+    while send(&service, get()).await.decision().1 != Some("b") {}
+    b.control.response_headers.lock().unwrap().clear();
     store.down.store(true, SeqCst);
     let answer = send(&service, with_cookie("JSESSIONID=1")).await;
     assert_eq!(answer.status, 503, "nobody knows where it is");
@@ -265,9 +265,9 @@ async fn no_epoch_of_a_store_is_too_great() {
     let learned = Learned::cookie("JSESSIONID").store(Last(MemoryStore::new(100)));
     let service = layer(&backends, learned).session_headers(true).into_service();
     begin(&service, &b, "1").await;
-    b.told.refuses.store(true, SeqCst);
+    b.control.refuses.store(true, SeqCst);
     assert_eq!(ask(&service, "1").await, ((Verdict::Moved, Some(Reason::ConnectFailed)), "a"));
-    let told = a.told.headers.lock().unwrap().last().unwrap().clone();
+    let told = a.control.headers.lock().unwrap().last().unwrap().clone();
     assert_eq!(told["x-sticky-epoch"], u64::MAX.to_string());
 }
 

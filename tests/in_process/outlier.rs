@@ -9,8 +9,7 @@ use tower_sticky::{
 };
 
 use crate::support::{
-    Body, Client, Node, UNGATED, after, get, health_changes, nodes, plain, sealed, send,
-    with_cookie,
+    Body, Client, Node, after, get, health_changes, nodes, plain, sealed, send, with_cookie,
 };
 
 type Service = StickyService<Node, NoInner>;
@@ -38,7 +37,7 @@ async fn ask(service: &Service, id: &str) -> u16 {
 }
 
 fn fails(node: &Node, fails: bool) {
-    node.told.status.store(if fails { 500 } else { 200 }, SeqCst);
+    node.control.status.store(if fails { 500 } else { 200 }, SeqCst);
 }
 
 #[tokio::test(start_paused = true)]
@@ -85,15 +84,15 @@ async fn by_default_answers_are_not_judged() {
     for _ in 0..50 {
         assert_eq!(ask(&service, "a").await, 500);
     }
-    a.told.breaks.store(true, SeqCst);
+    a.control.call_fails.store(true, SeqCst);
     for _ in 0..50 {
         assert_eq!(ask(&service, "a").await, 502);
     }
     assert_eq!(state(&backends, "a"), State::Ready);
-    a.told.breaks.store(false, SeqCst);
-    a.told.refuses.store(true, SeqCst);
+    a.control.call_fails.store(false, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     ask(&service, "a").await;
-    a.told.refuses.store(false, SeqCst);
+    a.control.refuses.store(false, SeqCst);
     after(100).await;
     ask(&service, "a").await;
     assert_eq!(state(&backends, "a"), State::Ready, "for a connection any answer will do");
@@ -104,7 +103,7 @@ async fn answers_that_break_off_count_and_client_errors_do_not() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let mut events = backends.events();
     let service = service(&backends, Health::new().consecutive_failures(3));
-    for answer in [&a.told.breaks, &a.told.breaks] {
+    for answer in [&a.control.call_fails, &a.control.call_fails] {
         answer.store(true, SeqCst);
         ask(&service, "a").await;
         answer.store(false, SeqCst);
@@ -112,7 +111,7 @@ async fn answers_that_break_off_count_and_client_errors_do_not() {
     fails(&a, true);
     ask(&service, "a").await;
     assert_eq!(health_changes(&mut events).await, a_is(State::Suspect, Cause::Failures));
-    b.told.status.store(499, SeqCst);
+    b.control.status.store(499, SeqCst);
     for _ in 0..10 {
         assert_eq!(ask(&service, "b").await, 499);
     }
@@ -124,7 +123,7 @@ async fn grpc_says_unavailable_in_its_own_way() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = service(&backends, Health::new().consecutive_failures(2));
     let call = async |grpc: bool, status: &str| {
-        *a.told.answers.lock().unwrap() = vec![("grpc-status", status.to_owned())];
+        *a.control.response_headers.lock().unwrap() = vec![("grpc-status", status.to_owned())];
         let mut request = with_cookie("sid=a");
         if grpc {
             *request.version_mut() = Version::HTTP_2;
@@ -145,18 +144,18 @@ async fn grpc_says_unavailable_in_its_own_way() {
 async fn a_late_failure_does_not_fail_a_trial_that_is_not_its_own() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = service(&backends, Health::new().consecutive_failures(1));
-    a.told.gate.forget_permits(UNGATED);
+    a.hold_responses();
     let late = tokio::spawn({
         let service = service.clone();
         async move { ask(&service, "a").await }
     });
     after(1).await;
-    a.told.breaks.store(true, SeqCst);
+    a.control.call_fails.store(true, SeqCst);
     assert_eq!(ask(&service, "a").await, 502, "ejected meanwhile");
-    a.told.breaks.store(false, SeqCst);
+    a.control.call_fails.store(false, SeqCst);
     after(1_100).await;
     fails(&a, true);
-    a.told.gate.add_permits(UNGATED);
+    a.release_responses();
     assert_eq!(late.await.unwrap(), 500);
     fails(&a, false);
     assert_eq!(send(&service, with_cookie("sid=a")).await.body, "a", "the trial is still open");
@@ -235,7 +234,7 @@ async fn a_client_that_asks_for_a_page_that_fails_puts_at_most_half_of_a_pool_ou
 async fn connections_have_no_share() {
     let (backends, nodes) = nodes(["a", "b", "c", "d"]);
     for node in &nodes {
-        node.told.refuses.store(true, SeqCst);
+        node.control.refuses.store(true, SeqCst);
     }
     let service = service(&backends, Health::new().max_ejected(0.0));
     send(&service, get()).await;
@@ -285,7 +284,7 @@ async fn at_the_same_moment_no_more_are_ejected_either() {
     let (backends, nodes) = nodes(names);
     let service = service(&backends, Health::new().consecutive_failures(1).max_ejected(0.25));
     for node in &nodes {
-        node.told.gate.forget_permits(UNGATED);
+        node.hold_responses();
         fails(node, true);
     }
     let asking = names.map(|name| {
@@ -294,7 +293,7 @@ async fn at_the_same_moment_no_more_are_ejected_either() {
     });
     after(1).await;
     for node in &nodes {
-        node.told.gate.add_permits(UNGATED);
+        node.release_responses();
     }
     for asked in asking {
         assert_eq!(asked.await.unwrap(), 500);
@@ -355,7 +354,7 @@ async fn a_session_does_not_follow_a_flapping_backend() {
     let mut client = Client::default();
     assert_eq!(client.send(&service, get()).await.body, "a");
     for tenth in 0..600 {
-        a.told.refuses.store(tenth / 10 % 3 == 1, SeqCst);
+        a.control.refuses.store(tenth / 10 % 3 == 1, SeqCst);
         assert_eq!(client.send(&service, get()).await.status, 200);
         // Others keep trying it.
         send(&service, get()).await;
@@ -376,16 +375,16 @@ async fn all_sources_make_one_state() {
     ask(&service, "a").await;
     after(5_000).await;
     // Out for two reasons, and in only when both are gone.
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     ask(&service, "a").await;
     assert_eq!(health_changes(&mut events).await, a_is(State::Suspect, Cause::ConnectFailed));
     after(1_900).await;
-    a.told.failed.store(true, SeqCst);
+    a.control.readiness_fails.store(true, SeqCst);
     after(2_000).await;
-    a.told.refuses.store(false, SeqCst);
+    a.control.refuses.store(false, SeqCst);
     after(10_000).await;
     assert_eq!(health_changes(&mut events).await, a_is(State::Down, Cause::Probe));
-    a.told.failed.store(false, SeqCst);
+    a.control.readiness_fails.store(false, SeqCst);
     after(1_100).await;
     assert_eq!(
         state(&backends, "a"),

@@ -17,6 +17,7 @@ use tower_sticky::{
 use crate::support::{Client, Clock, Node, get, keys, nodes};
 
 const SECOND: Duration = Duration::from_secs(1);
+
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn layer(backends: &Backends<Node>, clock: &Clock) -> StickyLayer<Node> {
@@ -43,13 +44,13 @@ macro_rules! visit {
             tokio::time::sleep(Duration::from_millis(1)).await;
             let answer = client.send(&$service, get()).await;
             assert_eq!(answer.status, 200);
-            let (verdict, _, reason) = answer.why();
+            let (verdict, _, reason) = answer.decision();
             match verdict {
                 Verdict::Moved => assert_eq!(reason, Some(Reason::Rebalanced)),
                 // A session counts once its token has come back.
                 Verdict::Assigned => {
                     assert_eq!(reason, None);
-                    assert_eq!(client.send(&$service, get()).await.why().0, Verdict::Pinned);
+                    assert_eq!(client.send(&$service, get()).await.decision().0, Verdict::Pinned);
                 }
                 verdict => assert_eq!((verdict, reason), (Verdict::Pinned, None)),
             }
@@ -246,7 +247,7 @@ async fn a_move_that_is_refused_moves_nobody() {
     let mut clients = vec![Client::default(); 4];
     visit!(clients, service);
     let b = Node::new("b");
-    b.told.refuses.store(true, SeqCst);
+    b.control.refuses.store(true, SeqCst);
     backends.insert("b", b).unwrap();
     after(&clock, 10 * MINUTE).await;
     assert_eq!(visit!(clients, service), 0, "served at home after all");

@@ -6,17 +6,17 @@ use http::Request;
 use tower_sticky::{Backends, Cause, Health, Mode, State};
 
 use crate::support::{
-    Body, Node, after, get, health_changes, nodes, plain, send, until, with_cookie,
+    Body, Node, after, get, health_changes, nodes, plain, send, spawn, until, with_cookie,
 };
 
 fn redialable<const N: usize>(names: [&'static str; N]) -> (Backends<Node>, [Node; N]) {
     let (backends, nodes) = nodes(names);
-    nodes.iter().for_each(|node| node.told.redialable.store(true, SeqCst));
+    nodes.iter().for_each(|node| node.control.redialable.store(true, SeqCst));
     (backends, nodes)
 }
 
 fn redialed(node: &Node) -> usize {
-    node.told.redialed.load(SeqCst)
+    node.control.redials.load(SeqCst)
 }
 
 #[tokio::test(start_paused = true)]
@@ -24,9 +24,9 @@ async fn a_connection_ends_a_refusal_and_no_request_pays_for_it() {
     let (backends, [a, _b]) = redialable(["a", "b"]);
     let mut events = backends.events();
     let service = plain(&backends).into_service();
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     send(&service, get()).await;
-    let polled = a.told.polled.load(SeqCst);
+    let polled = a.control.polls.load(SeqCst);
     for (pause, redials) in [(79, 0), (22, 1), (138, 1), (63, 2), (257, 2), (143, 3)] {
         after(pause).await;
         assert_eq!(redialed(&a), redials, "after 100, 200 and 400 ms, or a fifth less");
@@ -36,14 +36,14 @@ async fn a_connection_ends_a_refusal_and_no_request_pays_for_it() {
     after(rest).await;
     assert!((9..=13).contains(&(redialed(&a) - before)), "at most a second apart");
     assert_eq!(send(&service, get()).await.body, "b");
-    a.told.refuses.store(false, SeqCst);
+    a.control.refuses.store(false, SeqCst);
     until(&backends, "a", State::Ready).await;
     let changes: Vec<_> = health_changes(&mut events).await;
     let a_is = |state, cause| ("a".to_owned(), state, cause);
     let expected =
         [a_is(State::Suspect, Cause::ConnectFailed), a_is(State::Ready, Cause::Connected)];
     assert_eq!(changes, expected);
-    assert!(a.told.polled.load(SeqCst) <= polled + 25, "but for the readiness poll nobody asked");
+    assert!(a.control.polls.load(SeqCst) <= polled + 25, "but for the readiness poll nobody asked");
     assert_eq!(a.served(), 0);
 }
 
@@ -52,7 +52,7 @@ async fn the_pauses_are_an_option() {
     let (backends, [a, _b]) = redialable(["a", "b"]);
     let (first, longest) = (Duration::from_secs(5), Duration::from_secs(20));
     let service = plain(&backends).health(Health::new().redial(first, longest)).into_service();
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     send(&service, get()).await;
     after(3_900).await;
     assert_eq!(redialed(&a), 0);
@@ -69,8 +69,8 @@ async fn a_pool_redials_a_hundred_times_a_second_at_most() {
     let backends = Backends::from_iter(nodes.iter().map(|node| (node.name, node.clone())));
     let service = plain(&backends).max_attempts(300).into_service();
     for node in &nodes {
-        node.told.redialable.store(true, SeqCst);
-        node.told.refuses.store(true, SeqCst);
+        node.control.redialable.store(true, SeqCst);
+        node.control.refuses.store(true, SeqCst);
     }
     assert_eq!(send(&service, get()).await.status, 503, "all refuse");
     after(10_000).await;
@@ -81,7 +81,7 @@ async fn a_pool_redials_a_hundred_times_a_second_at_most() {
     assert!((900..=1_010).contains(&redials), "{redials} in ten seconds");
     assert!(nodes.iter().all(|node| redialed(node) > 0), "nobody is forgotten");
     for node in &nodes {
-        node.told.refuses.store(false, SeqCst);
+        node.control.refuses.store(false, SeqCst);
     }
     after(5_000).await;
     assert!(backends.iter().all(|backend| backend.state == State::Ready));
@@ -91,31 +91,28 @@ async fn a_pool_redials_a_hundred_times_a_second_at_most() {
 async fn a_redial_that_hangs_holds_up_nobody() {
     let (backends, [a, b]) = redialable(["a", "b"]);
     let service = plain(&backends).into_service();
-    a.told.redials_hang.store(true, SeqCst);
-    a.told.refuses.store(true, SeqCst);
+    a.control.redial_hangs.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     send(&service, get()).await;
     after(150).await;
     assert_eq!(redialed(&a), 1, "under way");
     for _ in 0..10 {
         assert_eq!(send(&service, get()).await.body, "b");
     }
-    b.told.refuses.store(true, SeqCst);
-    let waiting = tokio::spawn({
-        let service = service.clone();
-        async move { send(&service, get()).await.status }
-    });
+    b.control.refuses.store(true, SeqCst);
+    let waiting = spawn(&service, get());
     after(999).await;
     assert!(!waiting.is_finished(), "it waits for as long as it may");
     after(2).await;
-    assert_eq!(waiting.await.unwrap(), 503);
+    assert_eq!(waiting.await.unwrap().status, 503);
     // b has returned: one that hangs must not be in its way.
-    b.told.refuses.store(false, SeqCst);
+    b.control.refuses.store(false, SeqCst);
     assert_eq!(send(&service, get()).await.body, "b");
-    a.told.refuses.store(false, SeqCst);
+    a.control.refuses.store(false, SeqCst);
     after(20_000).await;
     assert_eq!(backends.get("a").unwrap().state, State::Suspect);
     assert!(redialed(&a) >= 2, "one that takes longer than 10 s is given up");
-    a.told.redials_hang.store(false, SeqCst);
+    a.control.redial_hangs.store(false, SeqCst);
     until(&backends, "a", State::Ready).await;
 }
 
@@ -123,13 +120,13 @@ async fn a_redial_that_hangs_holds_up_nobody() {
 async fn a_proxy_that_accepts_for_the_dead_stays_suspect() {
     let (backends, [a, _b]) = redialable(["a", "b"]);
     let service = plain(&backends).into_service();
-    a.told.hangs_up.store(true, SeqCst);
+    a.control.disconnects.store(true, SeqCst);
     assert_eq!(send(&service, with_cookie("sid=a")).await.body, "b");
     after(60_000).await;
     assert_eq!(redialed(&a), 1, "it accepts: more of them tell nothing");
     assert_eq!(backends.get("a").unwrap().state, State::Suspect);
     assert_eq!(send(&service, get()).await.body, "b", "a trial that failed, and cost nothing");
-    a.told.hangs_up.store(false, SeqCst);
+    a.control.disconnects.store(false, SeqCst);
     after(1_000).await;
     assert_eq!(send(&service, get()).await.body, "a", "an answer");
     assert_eq!(backends.get("a").unwrap().state, State::Ready);
@@ -139,14 +136,14 @@ async fn a_proxy_that_accepts_for_the_dead_stays_suspect() {
 async fn what_has_ended_is_well_when_it_accepts_again() {
     let (backends, [a, _b]) = redialable(["a", "b"]);
     let service = plain(&backends).into_service();
-    a.told.hangs_up.store(true, SeqCst);
-    a.told.refuses.store(true, SeqCst);
-    a.told.refuses.store(false, SeqCst);
+    a.control.disconnects.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
+    a.control.refuses.store(false, SeqCst);
     send(&service, with_cookie("sid=a")).await;
-    a.told.hangs_up.store(false, SeqCst);
-    a.told.refuses.store(true, SeqCst);
+    a.control.disconnects.store(false, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     after(50).await;
-    a.told.refuses.store(false, SeqCst);
+    a.control.refuses.store(false, SeqCst);
     until(&backends, "a", State::Ready).await;
     assert_eq!(a.served(), 1, "without a request");
 }
@@ -155,18 +152,18 @@ async fn what_has_ended_is_well_when_it_accepts_again() {
 async fn a_backend_with_another_service_is_as_good_as_new() {
     let (backends, [a, _b]) = redialable(["a", "b"]);
     let service = plain(&backends).into_service();
-    a.told.redials_hang.store(true, SeqCst);
-    a.told.refuses.store(true, SeqCst);
+    a.control.redial_hangs.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     send(&service, get()).await;
     after(150).await;
     let new = Node::new("new");
-    new.told.redialable.store(true, SeqCst);
+    new.control.redialable.store(true, SeqCst);
     backends.replace("a", new.clone()).unwrap();
     assert_eq!(backends.get("a").unwrap().state, State::Ready);
-    a.told.redials_hang.store(false, SeqCst);
+    a.control.redial_hangs.store(false, SeqCst);
     after(20).await;
     assert_eq!(backends.get("a").unwrap().state, State::Ready, "the old one is of no interest");
-    new.told.refuses.store(true, SeqCst);
+    new.control.refuses.store(true, SeqCst);
     send(&service, with_cookie("sid=a")).await;
     after(150).await;
     assert_eq!(redialed(&new), 1);
@@ -176,12 +173,12 @@ async fn a_backend_with_another_service_is_as_good_as_new() {
 async fn what_the_operator_has_taken_out_is_not_redialed() {
     let (backends, [a, _b]) = redialable(["a", "b"]);
     let service = plain(&backends).into_service();
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     send(&service, get()).await;
     backends.set_mode("a", Mode::Disabled).unwrap();
     after(10_500).await;
     assert_eq!(redialed(&a), 0);
-    a.told.refuses.store(false, SeqCst);
+    a.control.refuses.store(false, SeqCst);
     backends.set_mode("a", Mode::Active).unwrap();
     after(1).await;
     assert_eq!((redialed(&a), backends.get("a").unwrap().state), (1, State::Ready), "at once then");
@@ -192,14 +189,14 @@ async fn requests_in_a_hurry_do_not_put_the_next_redial_off() {
     let (backends, [a, b]) = redialable(["a", "b"]);
     let service = plain(&backends).into_service();
     for node in [&a, &b] {
-        node.told.refuses.store(true, SeqCst);
+        node.control.refuses.store(true, SeqCst);
     }
     for _ in 0..10 {
         assert_eq!(send(&service, get()).await.status, 503, "after one more look at each");
     }
     assert!(redialed(&a) >= 8 && redialed(&b) >= 8);
     for node in [&a, &b] {
-        node.told.refuses.store(false, SeqCst);
+        node.control.refuses.store(false, SeqCst);
     }
     after(100).await;
     for id in ["a", "b"] {
@@ -213,7 +210,7 @@ async fn a_pool_that_is_gone_redials_nobody() {
     let layer = plain(&backends);
     assert!(layer.start::<Request<Body>>());
     let service = layer.into_service();
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     send(&service, get()).await;
     drop((service, backends));
     after(150).await;

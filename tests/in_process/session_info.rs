@@ -14,7 +14,7 @@ use crate::support::{Body, Client, Clock, Node, get, keys, nodes, sealed, send, 
 
 /// What the last request that came to a node said.
 fn told(node: &Node) -> Option<SessionInfo> {
-    SessionInfo::from_headers(node.told.headers.lock().unwrap().last().unwrap())
+    SessionInfo::from_headers(node.control.headers.lock().unwrap().last().unwrap())
 }
 
 #[tokio::test(start_paused = true)]
@@ -22,8 +22,7 @@ async fn a_session_has_one_id_and_an_epoch_that_grows_with_each_move() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let clock = Clock::new();
     let service = sealed(&backends).session_headers(true).clock(clock.clone()).into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
+    let mut client = Client::assigned(&service).await;
     let first = told(&a).unwrap();
     assert_eq!((first.verdict(), first.from()), (Verdict::Assigned, None));
     assert_eq!(first.epoch(), Some(1_800_000_000_000), "the Unix time in milliseconds");
@@ -34,7 +33,7 @@ async fn a_session_has_one_id_and_an_epoch_that_grows_with_each_move() {
     assert_eq!(pinned.verdict(), Verdict::Pinned);
     assert_eq!((pinned.id(), pinned.epoch()), (first.id(), first.epoch()), "nothing has moved");
 
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     client.send(&service, get()).await;
     let moved = told(&b).unwrap();
     assert_eq!((moved.verdict(), moved.id()), (Verdict::Moved, first.id()));
@@ -60,10 +59,9 @@ async fn a_session_that_is_borrowed_keeps_its_epoch() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let layer = sealed(&backends).on_unavailable(tower_sticky::Failover::Borrow);
     let service = layer.session_headers(true).into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
+    let mut client = Client::assigned(&service).await;
     let home = told(&a).unwrap();
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     client.send(&service, get()).await;
     let borrowed = told(&b).unwrap();
     assert_eq!(borrowed.verdict(), Verdict::Borrowed);
@@ -85,7 +83,7 @@ async fn what_a_client_says_of_it_is_taken_out() {
     let count = |headers: &HeaderMap| {
         headers.keys().filter(|name| name.as_str().starts_with("x-sticky-")).count()
     };
-    let last = || a.told.headers.lock().unwrap().last().unwrap().clone();
+    let last = || a.control.headers.lock().unwrap().last().unwrap().clone();
     send(&sealed(&backends).session_headers(false).into_service(), forged()).await;
     assert_eq!(count(&last()), 0);
     send(&sealed(&backends).session_headers(true).into_service(), forged()).await;
@@ -109,8 +107,8 @@ async fn nor_is_it_believed_when_the_client_says_that_a_peer_has_forwarded_it() 
     let layer = StickyLayer::new(Backends::<Node>::new(), Cookie::plain("sid"));
     let service =
         layer.local("a").session_headers(true).outcome_extensions(true).layer(node.clone());
-    assert_eq!(send(&service, forged()).await.why().0, Verdict::Local, "anybody can say that");
-    let seen = node.told.headers.lock().unwrap().last().unwrap().clone();
+    assert_eq!(send(&service, forged()).await.decision().0, Verdict::Local, "anybody can say that");
+    let seen = node.control.headers.lock().unwrap().last().unwrap().clone();
     assert!(!seen.contains_key("x-sticky-epoch"), "{seen:?}");
 }
 
@@ -163,7 +161,7 @@ async fn what_nobody_knows_is_not_said() {
     let service = StickyLayer::new(backends.clone(), Learned::cookie("app"))
         .session_headers(true)
         .into_service();
-    *a.told.answers.lock().unwrap() = vec![("set-cookie", "app=1".into())];
+    *a.control.response_headers.lock().unwrap() = vec![("set-cookie", "app=1".into())];
     send(&service, get()).await;
     assert_eq!(told(&a).unwrap().id(), None, "the application has not issued an id yet");
     send(&service, with_cookie("app=1")).await;
@@ -195,13 +193,13 @@ async fn a_session_goes_to_the_replica_that_was_named() {
         let replicas: Vec<&str> = info.replicas().iter().map(BackendId::as_str).collect();
         assert_eq!(replicas.len(), 2);
         assert!(!replicas.contains(&home.as_str()) && replicas[0] != replicas[1]);
-        node.told.refuses.store(true, SeqCst);
+        node.control.refuses.store(true, SeqCst);
         let answer = client.send(&service, get()).await;
         assert_eq!(answer.body, replicas[0], "the first replica takes over");
         backends.set_mode(replicas[0], Mode::Disabled).unwrap();
         assert_eq!(client.send(&service, get()).await.body, replicas[1], "and then the second");
         backends.set_mode(replicas[0], Mode::Active).unwrap();
-        node.told.refuses.store(false, SeqCst);
+        node.control.refuses.store(false, SeqCst);
         backends.replace(&home, node.clone()).unwrap();
     }
     // Also when the backend is taken out of the pool.

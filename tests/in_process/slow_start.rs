@@ -83,25 +83,25 @@ async fn a_backend_that_comes_back_begins_slowly() {
     };
     let wait_for = async |state| until(&backends, "a", state).await;
 
-    a.told.breaks.store(true, SeqCst);
+    a.control.call_fails.store(true, SeqCst);
     wait_for(State::Down).await;
-    a.told.breaks.store(false, SeqCst);
+    a.control.call_fails.store(false, SeqCst);
     wait_for(State::Ready).await;
     about_a_tenth("from the probes' verdict").await;
 
     after(20_100).await;
     assert_eq!(shares(&layer, ["a", "b"]).await, [500, 500]);
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     send(&layer.clone().into_service(), with_cookie("sid=a")).await;
     wait_for(State::Down).await;
-    a.told.refuses.store(false, SeqCst);
+    a.control.refuses.store(false, SeqCst);
     wait_for(State::Ready).await;
     about_a_tenth("from an ejection").await;
 
     after(20_100).await;
-    a.told.failed.store(true, SeqCst);
+    a.control.readiness_fails.store(true, SeqCst);
     wait_for(State::Down).await;
-    a.told.failed.store(false, SeqCst);
+    a.control.readiness_fails.store(false, SeqCst);
     wait_for(State::Ready).await;
     about_a_tenth("from failed readiness").await;
 
@@ -123,9 +123,9 @@ async fn a_backend_that_comes_back_begins_slowly() {
         [500, 500],
         "one that was still being drained was there all along"
     );
-    a.told.set_busy(true);
+    a.control.set_busy(true);
     wait_for(State::Busy).await;
-    a.told.set_busy(false);
+    a.control.set_busy(false);
     wait_for(State::Ready).await;
     assert_eq!(shares(&layer, ["a", "b"]).await, [500, 500], "and so was a busy one");
 }
@@ -151,7 +151,10 @@ async fn pins_and_hashes_are_not_affected() {
     backends.set_mode("a", Mode::Disabled).unwrap();
     backends.set_mode("a", Mode::Active).unwrap();
     for _ in 0..20 {
-        assert_eq!(client.send(&pinned, get()).await.why(), (Verdict::Pinned, Some("a"), None));
+        assert_eq!(
+            client.send(&pinned, get()).await.decision(),
+            (Verdict::Pinned, Some("a"), None)
+        );
     }
     for (key, expected) in before.iter().enumerate() {
         assert_eq!(send(&hashed, user(key)).await.body, *expected, "all gateways agree");

@@ -77,7 +77,7 @@ impl Scene {
             .unwrap()
             .into_service();
         let mut scene = Self { backends, service, clock, token: None };
-        assert_eq!(scene.why().await, (Verdict::Assigned, "a".into(), None));
+        assert_eq!(scene.decision().await, (Verdict::Assigned, "a".into(), None));
         scene
     }
 
@@ -99,7 +99,7 @@ impl Scene {
     }
 
     /// One request whose answer is not read.
-    async fn why(&mut self) -> (Verdict, String, Option<Reason>) {
+    async fn decision(&mut self) -> (Verdict, String, Option<Reason>) {
         let (response, _) = self.ask().await;
         let outcome = Outcome::of(response.extensions()).unwrap();
         (outcome.verdict(), outcome.backend().unwrap().to_string(), outcome.reason())
@@ -131,10 +131,14 @@ async fn an_open_stream_keeps_its_session_alive_and_its_end_is_its_last_sight() 
     scene.after(40 * MINUTE).await;
     drop(stream);
     scene.after(19 * MINUTE).await;
-    assert_eq!(scene.why().await.0, Verdict::Pinned, "a page that reloads after its WebSocket");
+    assert_eq!(
+        scene.decision().await.0,
+        Verdict::Pinned,
+        "a page that reloads after its WebSocket"
+    );
     scene.token = old;
     scene.after(2 * MINUTE).await;
-    let answer = scene.why().await;
+    let answer = scene.decision().await;
     assert_eq!(answer.2, Some(Reason::ExpiredIdle), "21 minutes after the end of the stream");
 }
 
@@ -143,15 +147,15 @@ async fn the_absolute_timeout_stands_and_it_is_an_option() {
     let mut scene = Scene::new(|cookie| cookie.absolute_timeout(30 * MINUTE)).await;
     let stream = scene.stream().await;
     scene.after(25 * MINUTE).await;
-    assert_eq!(scene.why().await.0, Verdict::Pinned);
+    assert_eq!(scene.decision().await.0, Verdict::Pinned);
     scene.after(5 * MINUTE).await;
-    assert_eq!(scene.why().await.2, Some(Reason::ExpiredAbsolute));
+    assert_eq!(scene.decision().await.2, Some(Reason::ExpiredAbsolute));
     drop(stream);
 
     let mut scene = Scene::new(|cookie| cookie.streams_keep_alive(false)).await;
     let _stream = scene.stream().await;
     scene.after(20 * MINUTE).await;
-    assert_eq!(scene.why().await.2, Some(Reason::ExpiredIdle));
+    assert_eq!(scene.decision().await.2, Some(Reason::ExpiredIdle));
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,13 +166,13 @@ async fn a_session_with_an_open_stream_does_not_rest_and_holds_a_drain() {
     scene.backends.set_weight("b", 0).unwrap();
     for _ in 0..10 {
         let token = scene.token.take();
-        scene.why().await;
-        scene.why().await;
+        scene.decision().await;
+        scene.decision().await;
         scene.token = token;
     }
     scene.backends.set_weight("b", 1).unwrap();
     scene.after(10 * MINUTE).await;
-    let answer = scene.why().await;
+    let answer = scene.decision().await;
     assert_eq!(answer, (Verdict::Pinned, "a".into(), None), "it does not rest");
     scene.after(40 * MINUTE).await;
     let status = scene.backends.get("a").unwrap();
@@ -187,10 +191,10 @@ async fn a_stream_of_a_session_that_has_moved_counts_for_its_own_backend_only() 
     let mut scene = Scene::new(|cookie| cookie).await;
     let stream = scene.stream().await;
     scene.backends.set_mode("a", Mode::Disabled).unwrap();
-    assert_eq!(scene.why().await.1, "b");
+    assert_eq!(scene.decision().await.1, "b");
     scene.backends.set_mode("a", Mode::Active).unwrap();
     scene.after(21 * MINUTE).await;
-    assert_eq!(scene.why().await.2, Some(Reason::ExpiredIdle), "it is idle at b");
+    assert_eq!(scene.decision().await.2, Some(Reason::ExpiredIdle), "it is idle at b");
     drop(stream);
 }
 

@@ -13,7 +13,7 @@ use tower_sticky::{
     strategy::RoundRobin,
 };
 
-use crate::support::{Answer, Node, UNGATED, get, nodes, send};
+use crate::support::{Answer, Node, get, nodes, send};
 
 fn layer(backends: &Backends<Node>) -> StickyLayer<Node> {
     StickyLayer::new(backends.clone(), Key::header("x-user"))
@@ -31,11 +31,11 @@ async fn a_session_stays_with_one_backend_by_itself() {
         let session = sticky.session();
         assert_eq!((session.backend(), session.outcome()), (None, None));
         let first = send(&session, get()).await;
-        assert_eq!(first.why().0, Verdict::Assigned);
+        assert_eq!(first.decision().0, Verdict::Assigned);
         assert!(first.set_cookies().is_empty());
         for _ in 0..3 {
             let answer = send(&session.clone(), get()).await;
-            assert_eq!((answer.why().0, &answer.body), (Verdict::Pinned, &first.body));
+            assert_eq!((answer.decision().0, &answer.body), (Verdict::Pinned, &first.body));
         }
         assert_eq!(session.backend().unwrap().as_str(), first.body);
         assert_eq!(session.outcome().unwrap().verdict(), Verdict::Pinned);
@@ -69,19 +69,19 @@ async fn the_session_moves_when_its_backend_cannot_serve_and_stays_there() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let session = layer(&backends).into_service().session();
     assert_eq!(send(&session, get()).await.body, "a");
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     let answer = send(&session, get()).await;
-    assert_eq!(answer.why(), (Verdict::Moved, Some("b"), Some(Reason::ConnectFailed)));
+    assert_eq!(answer.decision(), (Verdict::Moved, Some("b"), Some(Reason::ConnectFailed)));
     assert_eq!(session.backend().unwrap(), "b");
-    a.told.refuses.store(false, SeqCst);
+    a.control.refuses.store(false, SeqCst);
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(send(&session, get()).await.why(), (Verdict::Pinned, Some("b"), None));
+    assert_eq!(send(&session, get()).await.decision(), (Verdict::Pinned, Some("b"), None));
     assert_eq!(backends.get("b").unwrap().state, State::Ready);
 
     backends.remove("b").unwrap();
     assert_eq!(session.backend(), None, "that backend has left");
     let answer = send(&session, get()).await;
-    assert_eq!(answer.why(), (Verdict::Assigned, Some("a"), Some(Reason::Unknown)));
+    assert_eq!(answer.decision(), (Verdict::Assigned, Some("a"), Some(Reason::Unknown)));
     assert_eq!(session.backend().unwrap(), "a");
     assert_eq!((b.served(), backends.snapshot().stats.violations()), (2, 0));
 }
@@ -94,10 +94,10 @@ async fn it_ends_when_it_is_told_to() {
     session.end();
     assert_eq!(session.backend(), None);
     assert_eq!(backends.get("a").unwrap().sessions_seen, 0);
-    assert_eq!(send(&session, get()).await.why(), (Verdict::Assigned, Some("b"), None));
+    assert_eq!(send(&session, get()).await.decision(), (Verdict::Assigned, Some("b"), None));
 
     backends.set_mode("b", Mode::Disabled).unwrap();
-    *a.told.word.lock().unwrap() = Some(SessionAction::End);
+    *a.control.action.lock().unwrap() = Some(SessionAction::End);
     send(&session, get()).await;
     assert_eq!(session.backend(), None, "the application has ended it");
 }
@@ -107,7 +107,7 @@ async fn first_calls_that_are_under_way_together_agree() {
     let (backends, nodes) = nodes(["a", "b", "c"]);
     let session = layer(&backends).into_service().session();
     for node in &nodes {
-        node.told.gate.forget_permits(UNGATED);
+        node.hold_responses();
     }
     let calls: Vec<_> = (0..20)
         .map(|_| {
@@ -119,7 +119,7 @@ async fn first_calls_that_are_under_way_together_agree() {
         .collect();
     tokio::time::sleep(Duration::from_millis(1)).await;
     for node in &nodes {
-        node.told.gate.add_permits(UNGATED);
+        node.release_responses();
     }
     let mut bodies = BTreeSet::new();
     for call in calls {
@@ -159,14 +159,14 @@ async fn a_first_call_that_ends_while_another_one_begins_decides_for_it() {
 async fn a_call_that_began_before_the_end_leaves_no_pin() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let session = layer(&backends).into_service().session();
-    a.told.gate.forget_permits(UNGATED);
+    a.hold_responses();
     let slow = tokio::spawn({
         let session = session.clone();
         async move { send(&session, get()).await.body }
     });
     tokio::time::sleep(Duration::from_millis(1)).await;
     session.end();
-    a.told.gate.add_permits(UNGATED);
+    a.release_responses();
     assert_eq!(slow.await.unwrap(), "a");
     assert_eq!(session.backend(), None);
 }
@@ -180,7 +180,7 @@ async fn a_strict_session_is_told_when_its_backend_is_gone() {
     assert_eq!(send(&session, get()).await.status, 503, "it is there, and cannot serve");
     backends.remove("a").unwrap();
     assert_eq!(send(&session, get()).await.status, 410);
-    assert_eq!(send(&session, get()).await.why(), (Verdict::Assigned, Some("b"), None));
+    assert_eq!(send(&session, get()).await.decision(), (Verdict::Assigned, Some("b"), None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -192,7 +192,7 @@ async fn sessions_drain_as_others_do() {
     assert_eq!(send(&session, get()).await.body, "a");
     assert_eq!(drain.ended().await.end, DrainEnd::Deadline);
     let answer = send(&session, get()).await;
-    assert_eq!(answer.why(), (Verdict::Moved, Some("b"), Some(Reason::Draining)));
+    assert_eq!(answer.decision(), (Verdict::Moved, Some("b"), Some(Reason::Draining)));
     // What was there before this process began would have been seen by now.
     tokio::time::sleep(Duration::from_secs(31 * 60)).await;
     assert_eq!(send(&session, get()).await.body, "b");
@@ -207,12 +207,12 @@ async fn sessions_drain_as_others_do() {
 async fn a_session_that_has_ended_is_not_counted_by_a_call_that_comes_late() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let session = layer(&backends).into_service().session();
-    a.told.gate.forget_permits(UNGATED);
+    a.hold_responses();
     let late = session.clone();
     let late = tokio::spawn(async move { send(&late, get()).await.body });
     tokio::time::sleep(Duration::from_millis(1)).await;
     session.end();
-    a.told.gate.add_permits(UNGATED);
+    a.release_responses();
     assert_eq!(late.await.unwrap(), "a");
     assert_eq!(backends.get("a").unwrap().sessions_seen, 0);
 }

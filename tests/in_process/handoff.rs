@@ -50,17 +50,22 @@ async fn a_drain_may_hand_its_sessions_over() {
     let drain = backends.drain("a").hand_over(100).start().unwrap();
     fails.store(true, SeqCst);
     let stays = client.send(&service, get()).await;
-    assert_eq!(stays.why(), (Verdict::Pinned, Some("a"), None), "it could not be carried over");
+    assert_eq!(
+        stays.decision(),
+        (Verdict::Pinned, Some("a"), None),
+        "it could not be carried over"
+    );
     fails.store(false, SeqCst);
     tokio::time::sleep(SECOND).await;
     let answer = client.send(&service, get()).await;
-    assert_eq!(answer.why(), (Verdict::Moved, Some("b"), Some(Reason::Draining)));
+    assert_eq!(answer.decision(), (Verdict::Moved, Some("b"), Some(Reason::Draining)));
     let session = last(&moves);
     assert_eq!((session.from().as_str(), session.to().as_str()), ("a", "b"));
     assert_eq!(session.reason(), Reason::Draining);
-    let told = SessionInfo::from_headers(b.told.headers.lock().unwrap().last().unwrap()).unwrap();
-    assert_eq!((told.id(), told.epoch()), (Some(session.id()), Some(session.epoch())));
-    assert_eq!(client.send(&service, get()).await.why(), (Verdict::Pinned, Some("b"), None));
+    let control =
+        SessionInfo::from_headers(b.control.headers.lock().unwrap().last().unwrap()).unwrap();
+    assert_eq!((control.id(), control.epoch()), (Some(session.id()), Some(session.epoch())));
+    assert_eq!(client.send(&service, get()).await.decision(), (Verdict::Pinned, Some("b"), None));
     let report = drain.ended().await;
     assert_eq!(
         (report.end, report.sessions_before),
@@ -80,13 +85,13 @@ async fn a_session_that_could_stay_stays_when_its_new_backend_breaks_off() {
     assert_eq!(client.send(&service, get()).await.body, "a");
     let token = client.token.clone();
     let _drain = backends.drain("a").hand_over(100).start().unwrap();
-    b.told.hangs_up.store(true, SeqCst);
+    b.control.disconnects.store(true, SeqCst);
     for hook_fails in [false, true] {
         fails.store(hook_fails, SeqCst);
         tokio::time::sleep(SECOND).await;
         let (before, asked) = (a.served(), moves.lock().unwrap().len());
         let answer = client.send(&service, get()).await;
-        assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None), "{hook_fails}");
+        assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None), "{hook_fails}");
         assert_eq!(a.served(), before + 1);
         // Once: a failure on the way is no reason to carry it over again.
         assert!(moves.lock().unwrap().len() <= asked + 1, "{hook_fails}");
@@ -101,8 +106,7 @@ async fn parallel_requests_of_a_session_carry_it_over_once() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let (layer, moves, _) = noting(sealed(&backends));
     let service = layer.into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
+    let client = Client::assigned(&service).await;
     let _drain = backends.drain("a").hand_over(1000).start().unwrap();
     let calls: Vec<_> = (0..5)
         .map(|_| {
@@ -143,7 +147,7 @@ async fn sessions_leave_at_a_bounded_rate_and_none_without_being_asked() {
         let mut now = 0;
         for client in &mut clients {
             let answer = client.send(&service, get()).await;
-            now += usize::from(answer.why().0 == Verdict::Moved);
+            now += usize::from(answer.decision().0 == Verdict::Moved);
         }
         moved.push(now);
         tokio::time::sleep(SECOND / 5).await;
@@ -164,18 +168,18 @@ async fn who_has_to_move_is_carried_over_first_and_moves_in_any_case() {
         }
         backends.set_mode("b", Mode::Active).unwrap();
         match reason {
-            Reason::ConnectFailed => a.told.refuses.store(true, SeqCst),
+            Reason::ConnectFailed => a.control.refuses.store(true, SeqCst),
             Reason::Disabled => backends.set_mode("a", Mode::Disabled).unwrap(),
             _ => drop(backends.drain("a").deadline(Duration::ZERO).await.unwrap()),
         }
         for (client, failure) in clients.iter_mut().zip([false, true]) {
             fails.store(failure, SeqCst);
             // The first refused connection makes the backend look down for the second.
-            a.told.refuses.store(reason == Reason::ConnectFailed, SeqCst);
+            a.control.refuses.store(reason == Reason::ConnectFailed, SeqCst);
             let answer = client.send(&service, get()).await;
-            assert_eq!((answer.why().0, answer.why().1), (Verdict::Moved, Some("b")));
+            assert_eq!((answer.decision().0, answer.decision().1), (Verdict::Moved, Some("b")));
             let session = last(&moves);
-            assert_eq!(Some(session.reason()), answer.why().2, "the hook is told why");
+            assert_eq!(Some(session.reason()), answer.decision().2, "the hook is told why");
             assert_eq!((session.from().as_str(), session.to().as_str()), ("a", "b"));
         }
         assert_eq!(moves.lock().unwrap().len(), 2, "once for each");
@@ -188,8 +192,7 @@ async fn a_hook_that_hangs_holds_nobody_up_for_long() {
     let layer =
         sealed(&backends).before_move(SECOND, |_| std::future::pending::<Result<(), BoxError>>());
     let service = layer.into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
+    let mut client = Client::assigned(&service).await;
     backends.set_mode("a", Mode::Disabled).unwrap();
     let start = tokio::time::Instant::now();
     assert_eq!(client.send(&service, get()).await.body, "b");
@@ -203,7 +206,7 @@ async fn sessions_without_an_id_move_without_it() {
     let service = layer.into_service();
     backends.set_mode("a", Mode::Disabled).unwrap();
     let answer = send(&service, with_cookie("sid=a")).await;
-    assert_eq!(answer.why(), (Verdict::Moved, Some("b"), Some(Reason::Disabled)));
+    assert_eq!(answer.decision(), (Verdict::Moved, Some("b"), Some(Reason::Disabled)));
     assert!(moves.lock().unwrap().is_empty());
 }
 
@@ -212,13 +215,9 @@ async fn a_client_that_goes_away_leaves_nothing_behind() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let (layer, moves, _) = noting(sealed(&backends));
     let service = layer.into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
+    let mut client = Client::assigned(&service).await;
     let _drain = backends.drain("a").hand_over(1000).start().unwrap();
-    let gone = tokio::spawn({
-        let (service, mut client) = (service.clone(), client.clone());
-        async move { client.send(&service, get()).await.body }
-    });
+    let gone = client.spawn(&service, get());
     tokio::time::sleep(SECOND / 20).await;
     gone.abort();
     assert!(gone.await.unwrap_err().is_cancelled());
@@ -268,7 +267,7 @@ async fn a_hundred_thousand_sessions_leave_in_half_a_minute() {
             }
             let answer = client.send(&service, get()).await;
             assert_eq!(answer.status, 200);
-            match answer.why() {
+            match answer.decision() {
                 (Verdict::Moved, Some(_), Some(Reason::Draining)) => {}
                 (Verdict::Pinned, Some("a"), None) => stay.push(client),
                 other => panic!("got {other:?}"),

@@ -1,4 +1,4 @@
-//! Backends from a `Discover` stream, through the service.
+//! Backends from a `Discover` stream: what joins, what leaves, and when the task ends.
 
 use std::{
     pin::Pin,
@@ -11,13 +11,13 @@ use http::Request;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tower::discover::{Change, ServiceList};
 use tower_sticky::{
-    BackendOptions, Backends, Mode, Reason, State, Verdict,
+    Backends, Mode, Reason, State, Verdict,
     discovery::{DiscoveryEnd, DiscoveryHandle, OnRemoved},
 };
 
 use crate::support::{Body, Client, Node, get, nodes, plain, send, with_cookie};
 
-type Item = Result<Change<String, Node>, String>;
+pub(crate) type Item = Result<Change<String, Node>, String>;
 
 /// A stream that a test feeds.
 struct Channel(mpsc::UnboundedReceiver<Item>);
@@ -31,39 +31,39 @@ impl futures_core::Stream for Channel {
 }
 
 /// A feed under way.
-struct Fed {
-    send: mpsc::UnboundedSender<Item>,
-    handle: DiscoveryHandle,
-    task: JoinHandle<DiscoveryEnd>,
+pub(crate) struct Fed {
+    pub(crate) send: mpsc::UnboundedSender<Item>,
+    pub(crate) handle: DiscoveryHandle,
+    pub(crate) task: JoinHandle<DiscoveryEnd>,
 }
 
 impl Fed {
-    fn new(backends: &Backends<Node>, leave: OnRemoved) -> Self {
+    pub(crate) fn new(backends: &Backends<Node>, leave: OnRemoved) -> Self {
         let (send, receive) = mpsc::unbounded_channel();
         let feed = backends.follow(Channel(receive)).leave(leave);
         Self { send, handle: feed.handle(), task: tokio::spawn(feed) }
     }
 
-    async fn say(&self, item: Item) {
+    pub(crate) async fn say(&self, item: Item) {
         self.send.send(item).unwrap();
         settle().await;
     }
 
-    async fn insert(&self, id: &str, node: &Node) {
+    pub(crate) async fn insert(&self, id: &str, node: &Node) {
         self.say(Ok(Change::Insert(id.to_owned(), node.clone()))).await;
     }
 
-    async fn remove(&self, id: &str) {
+    pub(crate) async fn remove(&self, id: &str) {
         self.say(Ok(Change::Remove(id.to_owned()))).await;
     }
 }
 
 /// Lets the feed do what it has been told to.
-async fn settle() {
+pub(crate) async fn settle() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
-fn ids(backends: &Backends<Node>) -> Vec<String> {
+pub(crate) fn ids(backends: &Backends<Node>) -> Vec<String> {
     backends.iter().map(|backend| backend.id.to_string()).collect()
 }
 
@@ -81,7 +81,7 @@ async fn what_the_stream_inserts_joins_and_what_it_removes_leaves() {
     fed.remove("b").await;
     assert_eq!(ids(&backends), ["a"]);
     let answer = send(&service, with_cookie("sid=b")).await;
-    assert_eq!(answer.why(), (Verdict::Assigned, Some("a"), Some(Reason::Unknown)));
+    assert_eq!(answer.decision(), (Verdict::Assigned, Some("a"), Some(Reason::Unknown)));
     fed.remove("unheard of").await;
     assert_eq!(ids(&backends), ["a"]);
 }
@@ -108,7 +108,7 @@ async fn sessions_stay_with_an_id_that_is_readdressed() {
     backends.set_weight("a", 3).unwrap();
     backends.set_limit("a", 50).unwrap();
     backends.set_mode("a", Mode::Draining).unwrap();
-    old.told.refuses.store(true, SeqCst);
+    old.control.refuses.store(true, SeqCst);
     assert_eq!(
         client.send(&service, get()).await.body,
         "other",
@@ -120,7 +120,7 @@ async fn sessions_stay_with_an_id_that_is_readdressed() {
     assert_eq!((a.weight, a.limit, a.mode), (3, 50, Mode::Draining), "the operator's word holds");
     assert_eq!(a.state, State::Ready, "what was known of its health is forgotten");
     let answer = send(&service, with_cookie("sid=a")).await;
-    assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None));
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None));
     assert_eq!(answer.body, "new");
     assert!(backends.get("a").unwrap().requests >= 2, "its counters go on");
 }
@@ -204,11 +204,11 @@ async fn with_the_last_handle_of_the_pool_its_feed_ends() {
     drop(backends);
     settle().await;
     assert!(!fed.task.is_finished(), "the service holds the pool still");
-    assert_eq!(a.told.alive.load(SeqCst), 2, "the test's and the pool's: the feed keeps none");
+    assert_eq!(a.control.clones.load(SeqCst), 2, "the test's and the pool's: the feed keeps none");
     drop(service);
     let end = tokio::time::timeout(Duration::from_secs(60), fed.task).await;
     assert!(matches!(end.expect("it ends at once").unwrap(), DiscoveryEnd::PoolGone));
-    assert_eq!(a.told.alive.load(SeqCst), 1, "nothing is left of the pool");
+    assert_eq!(a.control.clones.load(SeqCst), 1, "nothing is left of the pool");
 }
 
 #[tokio::test(start_paused = true)]
@@ -257,7 +257,7 @@ async fn what_a_feed_left_behind_is_adopted_by_the_next_one() {
     fed.insert("a", &second).await;
     let service = plain(&backends).into_service();
     let answer = send(&service, with_cookie("sid=a")).await;
-    assert_eq!((answer.body.as_str(), answer.why().0), ("second", Verdict::Pinned));
+    assert_eq!((answer.body.as_str(), answer.decision().0), ("second", Verdict::Pinned));
     fed.remove("a").await;
     assert_eq!(ids(&backends), ["b"]);
 }
@@ -288,7 +288,7 @@ async fn who_leaves_may_drain_for_a_while() {
     fed.insert("b", &b).await;
     fed.remove("a").await;
     assert_eq!(backends.get("a").unwrap().mode, Mode::Draining);
-    assert_eq!(send(&service, with_cookie("sid=a")).await.why().0, Verdict::Pinned);
+    assert_eq!(send(&service, with_cookie("sid=a")).await.decision().0, Verdict::Pinned);
     for _ in 0..4 {
         assert_eq!(send(&service, get()).await.body, "b", "it takes no new sessions");
     }
@@ -309,134 +309,4 @@ async fn who_leaves_may_drain_for_a_while() {
     assert!(matches!(task.await.unwrap(), DiscoveryEnd::Ended));
     assert!(before.elapsed() >= Duration::from_secs(59), "the feed sees its drains through");
     assert!(backends.is_empty());
-}
-
-#[tokio::test(start_paused = true)]
-async fn thousands_of_changes_at_once_are_taken_in_order() {
-    let backends = Backends::new();
-    let fed = Fed::new(&backends, OnRemoved::Remove);
-    let node = Node::new("n");
-    for i in 0..3000 {
-        let change = match i % 3 {
-            2 => Change::Remove(format!("b{}", i - 1)),
-            _ => Change::Insert(format!("b{i}"), node.clone()),
-        };
-        fed.send.send(Ok(change)).unwrap();
-    }
-    settle().await;
-    assert_eq!(backends.len(), 1000);
-    assert!(backends.get("b0").is_some() && backends.get("b1").is_none());
-    let updates = fed.handle.stats().updates;
-    assert!(updates < 300, "they become visible in {updates} steps, not one by one");
-    let service = plain(&backends).into_service();
-    let answer = send(&service, with_cookie("sid=b2997")).await;
-    assert_eq!(answer.why().1, Some("b2997"), "ids, never positions");
-}
-
-#[tokio::test(start_paused = true)]
-async fn counters_survive_a_removal_while_requests_are_in_flight() {
-    let (backends, [a, _b]) = nodes(["a", "b"]);
-    let service = plain(&backends).into_service();
-    send(&service, with_cookie("sid=a")).await;
-    a.told.gate.forget_permits(crate::support::UNGATED);
-    let slow = tokio::spawn({
-        let service = service.clone();
-        async move { send(&service, with_cookie("sid=a")).await }
-    });
-    settle().await;
-    a.told.refuses.store(true, SeqCst);
-    send(&service, with_cookie("sid=a")).await;
-    assert_eq!(backends.get("a").unwrap().state, State::Suspect);
-    backends.set_mode("a", Mode::Disabled).unwrap();
-    backends.remove("a").unwrap();
-
-    let new = Node::new("a anew");
-    backends.insert_with("a", new.clone(), BackendOptions::new().weight(2).limit(2)).unwrap();
-    let status = backends.get("a").unwrap();
-    assert_eq!((status.in_flight, status.requests), (1, 3), "its counters go on");
-    assert_eq!((status.weight, status.limit), (2, 2), "as it was inserted this time");
-    assert_eq!((status.mode, status.state), (Mode::Active, State::Ready), "as a new one is");
-    assert_eq!(send(&service, with_cookie("sid=a")).await.body, "a anew");
-    a.told.gate.add_permits(crate::support::UNGATED);
-    assert_eq!(slow.await.unwrap().body, "a", "it finished where it was");
-    assert_eq!(backends.get("a").unwrap().in_flight, 0);
-
-    // With nothing in flight, a removed backend is forgotten.
-    backends.remove("a").unwrap();
-    settle().await;
-    backends.insert("a", new).unwrap();
-    assert_eq!(backends.get("a").unwrap().requests, 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn counters_survive_a_removal_by_a_feed_too() {
-    let backends = Backends::new();
-    let fed = Fed::new(&backends, OnRemoved::Remove);
-    let (old, new) = (Node::new("old"), Node::new("new"));
-    fed.insert("a", &old).await;
-    let service = plain(&backends).into_service();
-    old.told.gate.forget_permits(crate::support::UNGATED);
-    let slow = tokio::spawn(async move { send(&service, get()).await });
-    settle().await;
-    fed.remove("a").await;
-    assert!(backends.is_empty());
-    fed.insert("a", &new).await;
-    assert_eq!(backends.get("a").unwrap().in_flight, 1);
-    old.told.gate.add_permits(crate::support::UNGATED);
-    assert_eq!(slow.await.unwrap().body, "old");
-    assert_eq!(backends.get("a").unwrap().in_flight, 0);
-    fed.remove("a").await;
-    assert!(backends.is_empty(), "it is the feed's own still");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn changes_under_load_never_send_a_request_elsewhere() {
-    const COMING: [&str; 4] = ["w", "x", "y", "z"];
-    const CHANGES: usize = 4000;
-    let (backends, _nodes) = nodes(["a", "b"]);
-    let service = plain(&backends).into_service();
-    let fed = Fed::new(&backends, OnRemoved::Remove);
-    let over = std::sync::Arc::new(AtomicUsize::new(0));
-    let clients = ["a", "b", "w", "x", "y", "z"].map(|id| {
-        let (service, over) = (service.clone(), over.clone());
-        tokio::spawn(async move {
-            let (mut sent, mut pinned) = (0, 0);
-            loop {
-                let answer = send(&service, with_cookie(&format!("sid={id}"))).await;
-                let (verdict, backend, _) = answer.why();
-                assert_eq!(backend, Some(&*answer.body), "the one that was chosen has answered");
-                if verdict == Verdict::Pinned {
-                    assert_eq!(answer.body, id, "a pinned request is served by its own backend");
-                    pinned += 1;
-                }
-                sent += 1;
-                if over.load(SeqCst) == 1 {
-                    return (id, sent, pinned);
-                }
-                tokio::task::yield_now().await;
-            }
-        })
-    });
-    for i in 0..CHANGES {
-        let id = COMING[i % 4].to_owned();
-        let change = match (i / 4) % 3 {
-            2 => Change::Remove(id),
-            _ => Change::Insert(id, Node::new(COMING[i % 4])),
-        };
-        fed.send.send(Ok(change)).unwrap();
-        if i % 4 == 0 {
-            tokio::task::yield_now().await;
-        }
-    }
-    drop(fed.send);
-    assert!(matches!(fed.task.await.unwrap(), DiscoveryEnd::Ended));
-    over.store(1, SeqCst);
-    for client in clients {
-        let (id, sent, pinned) = client.await.unwrap();
-        if ["a", "b"].contains(&id) {
-            assert_eq!(pinned, sent, "nobody moves because others come and go");
-        }
-    }
-    assert_eq!(backends.snapshot().stats.violations(), 0);
-    assert!(backends.iter().all(|backend| backend.in_flight == 0));
 }

@@ -1,18 +1,26 @@
-//! An application whose nodes are each other's peers.
+//! An application whose nodes forward the sessions of their peers.
 
 use std::{
+    convert::Infallible,
     future::Future,
     pin::Pin,
-    sync::{Arc, OnceLock, atomic::Ordering::SeqCst},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     task::{Context, Poll},
 };
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use tower::{BoxError, Layer, Service, ServiceExt};
-use tower_sticky::{Backends, Mode, Reason, StickyLayer, StickyService, Verdict, affinity::Cookie};
+use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
+use tower_sticky::{
+    Backends, Mode, Reason, StickyLayer, StickyService, UpgradeGuard, Verdict,
+    affinity::{Affinity, Cookie},
+    strategy::RoundRobin,
+};
 
-use crate::support::{Body, Client, Node, get, keys, nodes, send, with_cookie};
+use crate::support::{Body, Client, MS, Node, get, keys, layer, nodes, send, with_cookie};
 
 /// The way to another node of the mesh, as a proxy would be.
 #[derive(Clone)]
@@ -66,13 +74,13 @@ async fn a_session_is_served_by_its_node_whichever_node_is_asked() {
         let [(entry_a, a), (entry_b, b)] = mesh(sealed);
         let mut client = Client::default();
         let answer = client.send(&entry_a, get()).await;
-        assert_eq!(answer.why(), (Verdict::Assigned, Some("a"), None));
+        assert_eq!(answer.decision(), (Verdict::Assigned, Some("a"), None));
         let answer = client.send(&entry_b, get()).await;
-        assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None), "forwarded to the peer");
+        assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None), "forwarded to the peer");
         let answer = client.send(&entry_a, get()).await;
-        assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None), "served here");
+        assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None), "served here");
         assert_eq!((a.served(), b.served()), (3, 0));
-        let outcomes = a.told.outcomes.lock().unwrap();
+        let outcomes = a.control.outcomes.lock().unwrap();
         let verdicts: Vec<_> = outcomes.iter().map(|o| o.as_ref().unwrap().verdict()).collect();
         assert_eq!(verdicts, [Verdict::Assigned, Verdict::Local, Verdict::Pinned]);
         let stats = entry_b.backends().snapshot().stats;
@@ -104,7 +112,7 @@ async fn a_client_cannot_pretend_to_be_a_peer() {
     let served = b.served();
     let mut request = with_cookie(&format!("sid={}", pin.token.unwrap()));
     request.headers_mut().insert("x-sticky-forwarded", "a".parse().unwrap());
-    assert_eq!(send(&entry_a, request).await.why(), (Verdict::Pinned, Some("b"), None));
+    assert_eq!(send(&entry_a, request).await.decision(), (Verdict::Pinned, Some("b"), None));
     assert_eq!(b.served(), served + 1);
 }
 
@@ -119,9 +127,9 @@ async fn a_peer_that_is_gone_is_failed_over_to_the_local_node() {
     assert_eq!(backends.len(), 2, "the local node is a member");
     assert!(backends.get("a").unwrap().local);
     assert!(backends.replace("a", way.clone()).is_err(), "its service is the inner service");
-    way.told.refuses.store(true, SeqCst);
+    way.control.refuses.store(true, SeqCst);
     let answer = send(&service, with_cookie("sid=b")).await;
-    assert_eq!((answer.body.as_str(), answer.why().0), ("a", Verdict::Moved));
+    assert_eq!((answer.body.as_str(), answer.decision().0), ("a", Verdict::Moved));
     assert_eq!(answer.token().as_deref(), Some("a"));
 }
 
@@ -140,15 +148,15 @@ async fn a_node_serves_what_has_broken_at_two_others() {
             client = Client::default();
         }
         let served = (a.served(), b.served(), here.served());
-        a.told.hangs_up.store(true, SeqCst);
-        b.told.hangs_up.store(true, SeqCst);
+        a.control.disconnects.store(true, SeqCst);
+        b.control.disconnects.store(true, SeqCst);
         let mut other = client.clone();
         let answer = client.send(&service, get()).await;
         assert_eq!((answer.status, answer.body.as_str()), (200, "c"));
-        assert_eq!(answer.why(), (Verdict::Moved, Some("c"), Some(Reason::ConnectFailed)));
+        assert_eq!(answer.decision(), (Verdict::Moved, Some("c"), Some(Reason::ConnectFailed)));
         assert_eq!((a.served(), here.served()), (served.0 + 1, served.2 + 1));
         twice += b.served() - served.1;
-        assert_eq!(client.send(&service, get()).await.why().0, Verdict::Pinned);
+        assert_eq!(client.send(&service, get()).await.decision().0, Verdict::Pinned);
 
         // One that is to take no sessions takes none in this way either.
         backends.set_mode("c", Mode::Draining).unwrap();
@@ -166,7 +174,7 @@ async fn what_a_handler_says_reaches_the_node_that_forwarded() {
     while client.send(&entry_a, get()).await.body != "a" {
         client = Client::default();
     }
-    a.told.word.lock().unwrap().replace(tower_sticky::SessionAction::End);
+    a.control.action.lock().unwrap().replace(tower_sticky::SessionAction::End);
     for entry in [&entry_a, &entry_b] {
         let answer = client.clone().send(entry, get()).await;
         assert_eq!(answer.token().as_deref(), Some(""), "the session has ended");
@@ -182,8 +190,119 @@ async fn a_node_that_cannot_serve_what_it_was_given_says_so() {
         client = Client::default();
     }
     let served = b.served();
-    a.told.failed.store(true, SeqCst);
+    a.control.readiness_fails.store(true, SeqCst);
     let answer = client.send(&entry_b, get()).await;
     assert_eq!(answer.status, 503, "it is not forwarded again");
     assert_eq!(b.served(), served);
+}
+
+/// A node `a` that is local, with a peer `b`.
+fn local(affinity: impl Affinity) -> (Backends<Node>, StickyLayer<Node>) {
+    let backends = Backends::from_iter([("b", Node::new("b"))]);
+    let layer = layer(&backends, affinity).local("a");
+    (backends, layer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_local_node_has_limits_and_patience_like_any_other() {
+    let (backends, layer) = local(Cookie::plain("sid"));
+    backends.set_limit("a", 1).unwrap();
+    let a = Node::new("a");
+    a.hold_responses();
+    let service = layer.layer(a.clone());
+    let mut requests = Vec::new();
+    for _ in 0..3 {
+        let service = service.clone();
+        requests.push(tokio::spawn(async move { send(&service, with_cookie("sid=a")).await.body }));
+    }
+    tokio::time::sleep(10 * MS).await;
+    let status = backends.get("a").unwrap();
+    assert_eq!((status.in_flight, status.waiting), (1, 2));
+    tokio::time::sleep(300 * MS).await;
+    a.release_responses();
+    let mut bodies = Vec::new();
+    for request in requests {
+        bodies.push(request.await.unwrap());
+    }
+    bodies.sort();
+    assert_eq!(bodies, ["a", "b", "b"], "two were borrowed by the peer");
+
+    a.control.set_busy(true);
+    let answer = send(&service, with_cookie("sid=a")).await;
+    assert_eq!(
+        answer.decision(),
+        (Verdict::Borrowed, Some("b"), Some(Reason::Busy)),
+        "not for ever"
+    );
+    a.control.set_busy(false);
+    a.control.readiness_fails.store(true, SeqCst);
+    let answer = send(&service, with_cookie("sid=a")).await;
+    assert_eq!(answer.decision(), (Verdict::Moved, Some("b"), Some(Reason::NotReady)));
+}
+
+#[tokio::test]
+async fn an_upgrade_on_the_local_node_is_in_flight_until_it_ends() {
+    let (backends, layer) = local(Cookie::plain("sid"));
+    let ends = Arc::new(Mutex::new(Vec::new()));
+    let handler = {
+        let ends = ends.clone();
+        service_fn(move |_: Request<Body>| {
+            let (hold, end) = UpgradeGuard::pair();
+            ends.lock().unwrap().push(end);
+            let mut response = Response::new(Body::default());
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            response.extensions_mut().insert(hold);
+            async { Ok::<_, Infallible>(response) }
+        })
+    };
+    let service = layer.layer(handler);
+    send(&service, with_cookie("sid=a")).await;
+    assert_eq!(backends.get("a").unwrap().in_flight, 1, "the tunnel is open");
+    ends.lock().unwrap().clear();
+    assert_eq!(backends.get("a").unwrap().in_flight, 0);
+}
+
+/// The way to a node that is, against what the list says, this one.
+#[derive(Clone)]
+struct Mirror {
+    node: Arc<OnceLock<StickyService<Mirror, Node>>>,
+    hops: Arc<AtomicUsize>,
+}
+
+impl Service<Request<Body>> for Mirror {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        request.extensions_mut().clear();
+        let (node, hops) = (self.node.get().unwrap().clone(), self.hops.fetch_add(1, SeqCst));
+        Box::pin(async move {
+            if hops > 20 {
+                return Err("round and round".into());
+            }
+            let (parts, body) = node.oneshot(request).await?.into_parts();
+            Ok(Response::from_parts(parts, Body::from(body.collect().await?.to_bytes())))
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_mistake_in_the_list_of_nodes_makes_no_loop() {
+    for sealed in [false, true] {
+        let mirror = Mirror { node: Arc::default(), hops: Arc::default() };
+        let cookie = if sealed { Cookie::sealed("sid", keys()) } else { Cookie::plain("sid") };
+        let backends = Backends::from_iter([("b", mirror.clone())]);
+        let layer = StickyLayer::new(backends, cookie).strategy(RoundRobin::new()).local("a");
+        let service = layer.layer(Node::new("a"));
+        assert!(mirror.node.set(service.clone()).is_ok());
+        for _ in 0..4 {
+            assert_eq!(send(&service, get()).await.body, "a");
+        }
+        assert_eq!(mirror.hops.load(SeqCst), 2, "every other one is forwarded, once");
+    }
 }

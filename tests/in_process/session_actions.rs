@@ -13,7 +13,7 @@ use crate::support::{Body, Client, get, keys, nodes, plain, sealed, send, with_c
 
 /// Says what a node answers in the header `x-app`.
 fn say(node: &crate::support::Node, word: &str) {
-    let mut answers = node.told.answers.lock().unwrap();
+    let mut answers = node.control.response_headers.lock().unwrap();
     answers.clear();
     if !word.is_empty() {
         answers.push(("x-app", word.to_owned()));
@@ -27,15 +27,15 @@ async fn a_backend_ends_pins_moves_and_keeps_from_pinning() {
     say(&a, "no-pin");
     let mut client = Client::default();
     let answer = client.send(&service, get()).await;
-    assert_eq!((answer.why().1, answer.token()), (Some("a"), None), "no session begins");
+    assert_eq!((answer.decision().1, answer.token()), (Some("a"), None), "no session begins");
     assert!(!answer.headers.contains_key("x-app"), "taken out before the client");
     assert_eq!(client.send(&service, get()).await.body, "b");
     say(&b, "move a");
     say(&a, "");
     let answer = client.send(&service, get()).await;
-    assert_eq!((answer.why().0, answer.token().is_some()), (Verdict::Pinned, true));
+    assert_eq!((answer.decision().0, answer.token().is_some()), (Verdict::Pinned, true));
     let answer = client.send(&service, get()).await;
-    assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None), "moved by its own word");
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None), "moved by its own word");
     say(&a, "end");
     let answer = client.send(&service, get()).await;
     assert_eq!(answer.set_cookies().len(), 1);
@@ -91,8 +91,7 @@ async fn pin_keeps_a_borrowed_session_where_it_is() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let layer = sealed(&backends).on_unavailable(Failover::Borrow);
     let service = layer.application_header("x-app").unwrap().into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
+    let mut client = Client::assigned(&service).await;
     backends.set_mode("a", Mode::Disabled).unwrap();
     assert_eq!(client.send(&service, get()).await.token(), None);
     say(&b, "pin");
@@ -109,8 +108,7 @@ async fn some_requests_neither_read_nor_write_a_pin() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let layer = sealed(&backends).bypass_if(|head| head.uri().path().starts_with("/static/"));
     let service = layer.into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
+    let mut client = Client::assigned(&service).await;
     let cookie = format!("sid={}", client.token.clone().unwrap());
     let request = |path: &str, wish: bool| {
         let mut request = with_cookie(&cookie);
@@ -125,15 +123,15 @@ async fn some_requests_neither_read_nor_write_a_pin() {
         for _ in 0..2 {
             let path = if wish { "/" } else { "/static/logo.png" };
             let answer = send(&service, request(path, wish)).await;
-            assert_eq!(answer.why().2, Some(Reason::Requested));
+            assert_eq!(answer.decision().2, Some(Reason::Requested));
             assert_eq!(answer.token(), None);
             bodies.push(answer.body);
         }
     }
     assert_eq!(bodies, ["b", "a", "b", "a"], "the strategy chooses");
-    assert!(a.told.cookies.lock().unwrap().iter().all(|cookie| !cookie.contains("sid")));
+    assert!(a.control.cookies.lock().unwrap().iter().all(|cookie| !cookie.contains("sid")));
     drop(b);
-    assert_eq!(client.send(&service, get()).await.why(), (Verdict::Pinned, Some("a"), None));
+    assert_eq!(client.send(&service, get()).await.decision(), (Verdict::Pinned, Some("a"), None));
     let stats = backends.snapshot().stats;
     assert_eq!((stats.tokens_issued(), stats.violations()), (1, 0));
 }
@@ -142,16 +140,15 @@ async fn some_requests_neither_read_nor_write_a_pin() {
 async fn an_operator_tests_one_backend() {
     let (backends, [_a, b]) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
+    let mut client = Client::assigned(&service).await;
     backends.set_mode("b", Mode::Draining).unwrap();
     let mut request = get();
     request.extensions_mut().insert(Preference::backend("b").unwrap());
     let answer = client.send(&service, request).await;
-    assert_eq!(answer.why(), (Verdict::Pinned, Some("b"), Some(Reason::Requested)));
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("b"), Some(Reason::Requested)));
     assert_eq!(answer.token(), None, "the pin stays as it is");
     assert_eq!(client.send(&service, get()).await.body, "a");
-    b.told.refuses.store(true, SeqCst);
+    b.control.refuses.store(true, SeqCst);
     for id in ["b", "nowhere"] {
         let mut request = get();
         request.extensions_mut().insert(Preference::backend(id).unwrap());
@@ -174,7 +171,7 @@ async fn strict_sessions_are_served_at_home_or_not_at_all() {
     for unknown in ["", "nonsense", &"A".repeat(90)] {
         let answer = send(&service, with_cookie(&format!("sid={unknown}"))).await;
         assert_eq!(answer.status, 410, "{unknown:?} is not known");
-        assert_eq!(answer.why().0, Verdict::Rejected);
+        assert_eq!(answer.decision().0, Verdict::Rejected);
         assert_eq!(answer.headers["cache-control"], "no-store");
     }
     let mut lenient = with_cookie("sid=nonsense");
@@ -183,17 +180,17 @@ async fn strict_sessions_are_served_at_home_or_not_at_all() {
 
     let mut status = async |reason: Reason| {
         let answer = client.send(&service, get()).await;
-        assert_eq!(answer.why(), (Verdict::Rejected, Some("a"), Some(reason)));
+        assert_eq!(answer.decision(), (Verdict::Rejected, Some("a"), Some(reason)));
         assert_eq!(answer.token(), None);
         answer.status
     };
-    a.told.set_busy(true);
+    a.control.set_busy(true);
     assert_eq!(status(Reason::Busy).await, 503);
-    a.told.set_busy(false);
-    a.told.hangs_up.store(true, SeqCst);
+    a.control.set_busy(false);
+    a.control.disconnects.store(true, SeqCst);
     assert_eq!(status(Reason::ConnectFailed).await, 503, "it holds across retries");
-    a.told.hangs_up.store(false, SeqCst);
-    a.told.refuses.store(true, SeqCst);
+    a.control.disconnects.store(false, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     assert_eq!(status(Reason::ConnectFailed).await, 503, "and across failover");
     assert_eq!(status(Reason::ConnectFailed).await, 503, "a suspect is asked each time");
     backends.set_mode("a", Mode::Disabled).unwrap();
@@ -217,10 +214,9 @@ async fn a_plain_session_can_be_strict_for_one_request() {
 async fn to_move_a_session_to_where_it_is_is_to_stay() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
+    let mut client = Client::assigned(&service).await;
     let here: tower_sticky::BackendId = "a".parse().unwrap();
-    *a.told.word.lock().unwrap() = Some(SessionAction::Move(here));
+    *a.control.action.lock().unwrap() = Some(SessionAction::Move(here));
     for _ in 0..3 {
         assert_eq!(client.send(&service, get()).await.body, "a");
     }

@@ -1,21 +1,14 @@
-//! The cookie, case by case: what counts as a pin, and what the client gets.
+//! The affinity cookie: which tokens are a pin, and what the client receives.
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use http::header;
 use tower_sticky::{
     Backends, ConfigError, Key, KeyRing, Peer, Reason, StickyLayer, Verdict,
-    affinity::{Affinity, Conflict, Cookie, Header, SameSite, Secure},
-    strategy::RoundRobin,
+    affinity::{Conflict, Cookie, Header, SameSite, Secure},
 };
 
-use crate::support::{Client, Clock, Node, get, keys, nodes, plain, sealed, send, with_cookie};
-
-fn layer(backends: &Backends<Node>, affinity: impl Affinity) -> StickyLayer<Node> {
-    StickyLayer::new(backends.clone(), affinity)
-        .strategy(RoundRobin::new())
-        .outcome_extensions(true)
-}
+use crate::support::{Client, Node, get, keys, layer, nodes, plain, sealed, send, with_cookie};
 
 #[tokio::test]
 async fn a_plain_token_is_the_id() {
@@ -24,7 +17,7 @@ async fn a_plain_token_is_the_id() {
     let answer = send(&service, get()).await;
     assert_eq!(answer.set_cookies(), ["sid=a; HttpOnly; SameSite=Lax; Path=/"]);
     assert_eq!(answer.headers["cache-control"], "private, no-cache=\"set-cookie\"");
-    assert_eq!(send(&service, with_cookie("sid=b")).await.why().0, Verdict::Pinned);
+    assert_eq!(send(&service, with_cookie("sid=b")).await.decision().0, Verdict::Pinned);
 }
 
 #[tokio::test]
@@ -66,7 +59,7 @@ async fn bad_tokens_are_no_pin_each_for_its_own_reason_and_are_replaced() {
         (&other_key, Reason::Forged),
     ] {
         let answer = send(&service, with_cookie(&format!("sid={token}"))).await;
-        let (verdict, _, why) = answer.why();
+        let (verdict, _, why) = answer.decision();
         assert_eq!((verdict, why), (Verdict::Assigned, Some(reason)), "{token:?}");
         assert!(answer.token().is_some(), "{token:?} is replaced");
     }
@@ -79,7 +72,7 @@ async fn bad_tokens_are_no_pin_each_for_its_own_reason_and_are_replaced() {
         ("a%20", Reason::Unknown),
     ] {
         let answer = send(&service, with_cookie(&format!("sid={token}"))).await;
-        assert_eq!(answer.why().2, Some(reason), "{token:?}");
+        assert_eq!(answer.decision().2, Some(reason), "{token:?}");
         assert!(answer.token().is_some(), "{token:?} is replaced");
     }
     let stats = backends.snapshot().stats;
@@ -93,7 +86,7 @@ async fn the_first_usable_of_several_tokens_wins() {
     let service = plain(&backends).into_service();
     for cookie in ["sid=gone; sid=b; sid=a", "sid=; x=1; sid=\"b\"", "xsid=a; sid=b"] {
         assert_eq!(
-            send(&service, with_cookie(cookie)).await.why(),
+            send(&service, with_cookie(cookie)).await.decision(),
             (Verdict::Pinned, Some("b"), None)
         );
     }
@@ -101,11 +94,11 @@ async fn the_first_usable_of_several_tokens_wins() {
     for field in ["x=1", "sid=gone", "sid=b"] {
         split.headers_mut().append(header::COOKIE, field.parse().unwrap());
     }
-    assert_eq!(send(&service, split).await.why().1, Some("b"), "HTTP/2 splits the field");
+    assert_eq!(send(&service, split).await.decision().1, Some("b"), "HTTP/2 splits the field");
     for other in ["SID=b", "sidx=b", "x=sid=b", "$sid=b"] {
         let answer = send(&service, with_cookie(other)).await;
-        assert_eq!(answer.why().2, None, "{other:?} is none of ours");
-        assert_eq!(answer.why().0, Verdict::Assigned);
+        assert_eq!(answer.decision().2, None, "{other:?} is none of ours");
+        assert_eq!(answer.decision().0, Verdict::Assigned);
     }
 }
 
@@ -113,7 +106,7 @@ async fn the_first_usable_of_several_tokens_wins() {
 async fn our_token_is_taken_out_on_the_way_in() {
     let (backends, [a]) = nodes(["a"]);
     let service = plain(&backends).into_service();
-    let sent = || a.told.cookies.lock().unwrap().pop().unwrap();
+    let sent = || a.control.cookies.lock().unwrap().pop().unwrap();
     for (cookie, seen) in [
         ("sid=a", ""),
         ("x=1; sid=a; y=\"2\"", "x=1; y=\"2\""),
@@ -132,8 +125,8 @@ async fn our_token_is_taken_out_on_the_way_in() {
 async fn a_backends_cookie_of_our_name() {
     let (backends, [a]) = nodes(["a"]);
     let logout = "sid=; Max-Age=0; Path=/";
-    a.told.answers.lock().unwrap().push(("set-cookie", logout.into()));
-    a.told.answers.lock().unwrap().push(("set-cookie", "x=1".into()));
+    a.control.response_headers.lock().unwrap().push(("set-cookie", logout.into()));
+    a.control.response_headers.lock().unwrap().push(("set-cookie", "x=1".into()));
     let service = plain(&backends).into_service();
     let ours = "sid=a; HttpOnly; SameSite=Lax; Path=/";
     assert_eq!(send(&service, get()).await.set_cookies(), ["x=1", ours], "ours replaces it");
@@ -148,7 +141,7 @@ async fn a_backends_cookie_of_our_name() {
 #[tokio::test]
 async fn shared_caches_are_kept_from_our_cookie() {
     let (backends, [a]) = nodes(["a"]);
-    a.told.answers.lock().unwrap().push(("cache-control", "public, max-age=60".into()));
+    a.control.response_headers.lock().unwrap().push(("cache-control", "public, max-age=60".into()));
     let service = plain(&backends).into_service();
     let answer = send(&service, get()).await;
     assert_eq!(answer.headers["cache-control"], "private, no-cache=\"set-cookie\", max-age=60");
@@ -191,113 +184,12 @@ async fn secure_is_right_on_a_session_that_moves() {
         request.extensions_mut().insert(Peer::new("10.0.0.1:1".parse().unwrap()).https(true));
         request
     };
-    a.told.refuses.store(true, std::sync::atomic::Ordering::SeqCst);
+    a.control.refuses.store(true, std::sync::atomic::Ordering::SeqCst);
     for reason in [Reason::ConnectFailed, Reason::Down] {
         let answer = send(&service, request()).await;
-        assert_eq!(answer.why().2, Some(reason));
+        assert_eq!(answer.decision().2, Some(reason));
         assert_eq!(answer.set_cookies(), ["sid=b; HttpOnly; SameSite=Lax; Secure; Path=/"]);
     }
-}
-
-#[tokio::test]
-async fn sessions_expire_on_our_side() {
-    let (backends, _nodes) = nodes(["a", "b"]);
-    let clock = Clock::new();
-    let minutes = |n: u64| Duration::from_secs(n * 60);
-    let cookie =
-        Cookie::sealed("sid", keys()).idle_timeout(minutes(20)).absolute_timeout(minutes(60));
-    let service = layer(&backends, cookie.permanent()).clock(clock.clone()).into_service();
-    let mut client = Client::default();
-    let answer = client.send(&service, get()).await;
-    assert!(answer.set_cookies()[0].ends_with("; Max-Age=3600"), "{:?}", answer.set_cookies());
-    clock.advance(4 * 60);
-    assert_eq!(client.send(&service, get()).await.token(), None, "not a quarter yet");
-    clock.advance(60);
-    let answer = client.send(&service, get()).await;
-    assert_eq!(answer.why().0, Verdict::Pinned);
-    assert!(answer.set_cookies()[0].ends_with("; Max-Age=3300"), "re-issued, from the first date");
-    clock.advance(20 * 60);
-    let mut late = client.clone();
-    let answer = late.send(&service, get()).await;
-    assert_eq!(answer.why().2, Some(Reason::ExpiredIdle));
-    clock.advance(-6 * 60);
-    for _ in 0..4 {
-        assert_eq!(client.send(&service, get()).await.why().0, Verdict::Pinned, "kept alive");
-        clock.advance(10 * 60);
-    }
-    clock.advance(60);
-    let answer = client.send(&service, get()).await;
-    assert_eq!(answer.why().2, Some(Reason::ExpiredAbsolute), "the first date never changes");
-    assert_eq!(answer.why().0, Verdict::Assigned);
-}
-
-#[tokio::test]
-async fn the_first_date_outlives_the_backend() {
-    let (backends, _nodes) = nodes(["a", "b"]);
-    let clock = Clock::new();
-    let cookie = Cookie::sealed("sid", keys()).absolute_timeout(Duration::from_secs(100));
-    let service = layer(&backends, cookie).clock(clock.clone()).into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
-    clock.advance(60);
-    backends.remove("a").unwrap();
-    assert_eq!(client.send(&service, get()).await.why().2, Some(Reason::Unknown));
-    clock.advance(39);
-    assert_eq!(client.send(&service, get()).await.why().0, Verdict::Pinned);
-    clock.advance(1);
-    assert_eq!(client.send(&service, get()).await.why().2, Some(Reason::ExpiredAbsolute));
-}
-
-#[tokio::test]
-async fn dates_in_the_future_are_accepted_within_the_skew() {
-    let (backends, _nodes) = nodes(["a"]);
-    let clock = Clock::new();
-    let service = sealed(&backends).clock(clock.clone()).into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
-    clock.advance(-3600);
-    let answer = client.send(&service, get()).await;
-    assert_eq!(answer.why().0, Verdict::Pinned, "an hour");
-    assert!(answer.token().is_some(), "written anew, with dates of now");
-    let answer = client.send(&service, get()).await;
-    assert_eq!((answer.why().0, answer.token()), (Verdict::Pinned, None), "once");
-    clock.advance(-3601);
-    assert_eq!(client.send(&service, get()).await.why().2, Some(Reason::Malformed));
-
-    let cookie = Cookie::sealed("sid", keys()).clock_skew(Duration::from_secs(10));
-    let service = layer(&backends, cookie).clock(clock.clone()).into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
-    clock.advance(-11);
-    assert_eq!(client.send(&service, get()).await.why().2, Some(Reason::Malformed), "an option");
-}
-
-#[tokio::test]
-async fn gateways_whose_clocks_differ_do_not_throw_sessions_back_and_forth() {
-    let (backends, _nodes) = nodes(["a", "b"]);
-    let (behind, ahead) = (Clock::new(), Clock::new());
-    ahead.advance(20 * 60);
-    let cookie = || {
-        let cookie = Cookie::sealed("sid", keys()).idle_timeout(Duration::from_secs(30 * 60));
-        cookie.absolute_timeout(Duration::from_secs(3600))
-    };
-    let gateways = [&ahead, &behind]
-        .map(|clock| layer(&backends, cookie()).clock(clock.clone()).into_service());
-    let mut client = Client::default();
-    let home = client.send(&gateways[0], get()).await.body;
-    for round in 0..8 {
-        for gateway in &gateways {
-            let answer = client.send(gateway, get()).await;
-            assert_eq!((answer.why().0, &answer.body), (Verdict::Pinned, &home), "{round}");
-        }
-        [&ahead, &behind].into_iter().for_each(|clock| clock.advance(240));
-    }
-    // The first date was that of the clock ahead; it has become that of the other one.
-    [&ahead, &behind].into_iter().for_each(|clock| clock.advance(600));
-    let answer = client.send(&gateways[1], get()).await;
-    assert_eq!(answer.why().0, Verdict::Pinned, "42 minutes by the clock behind");
-    let answer = client.send(&gateways[0], get()).await;
-    assert_eq!(answer.why().2, Some(Reason::ExpiredAbsolute), "62 by the clock ahead");
 }
 
 #[tokio::test]
@@ -328,21 +220,29 @@ async fn of_two_tokens_of_one_session_the_later_epoch_wins_in_any_order() {
             answer.token().or(header)
         };
         let old = token(&send(&service, request(&[])).await).unwrap();
-        a.told.refuses.store(true, SeqCst);
+        a.control.refuses.store(true, SeqCst);
         let new = token(&send(&service, request(&[&old])).await).unwrap();
-        a.told.refuses.store(false, SeqCst);
+        a.control.refuses.store(false, SeqCst);
         tokio::time::sleep(Duration::from_millis(10)).await;
         let other = token(&send(&service, request(&[])).await).unwrap();
         for tokens in [[&*old, &new], [&new, &old]] {
             let answer = send(&service, request(&tokens)).await;
-            assert_eq!(answer.why(), (Verdict::Pinned, Some("b"), None), "header: {by_header}");
+            assert_eq!(
+                answer.decision(),
+                (Verdict::Pinned, Some("b"), None),
+                "header: {by_header}"
+            );
             assert_eq!(token(&answer), None, "nothing changed");
         }
         // Of two sessions the first one counts, whatever their epochs are.
         let first = send(&service, request(&[&new, &other])).await;
-        assert_eq!(first.why().1, Some("b"));
+        assert_eq!(first.decision().1, Some("b"));
         let answer = send(&service, request(&[&new, "nonsense"])).await;
-        assert_eq!(answer.why(), (Verdict::Pinned, Some("b"), None), "one good token is enough");
+        assert_eq!(
+            answer.decision(),
+            (Verdict::Pinned, Some("b"), None),
+            "one good token is enough"
+        );
         drop(b);
     }
 }
@@ -357,7 +257,7 @@ async fn a_token_of_another_pool_under_the_same_keys_says_so() {
     let mut client = Client::default();
     client.send(&services[0].1, get()).await;
     let answer = client.send(&services[1].1, get()).await;
-    assert_eq!(answer.why(), (Verdict::Assigned, Some("a"), Some(Reason::OtherPool)));
+    assert_eq!(answer.decision(), (Verdict::Assigned, Some("a"), Some(Reason::OtherPool)));
     assert!(answer.token().is_some(), "it is replaced");
     let stats = services[1].0.snapshot().stats;
     let errors = (stats.token_errors(Reason::OtherPool), stats.token_errors(Reason::Forged));
@@ -377,13 +277,13 @@ async fn keys_rotate_under_traffic_and_nobody_moves() {
     ring.set([new.clone(), old]).unwrap();
     for client in &mut clients {
         let answer = client.send(&service, get()).await;
-        assert_eq!(answer.why().0, Verdict::Pinned);
+        assert_eq!(answer.decision().0, Verdict::Pinned);
         assert!(answer.token().is_some(), "sealed anew under the first key");
         assert!(client.send(&service, get()).await.token().is_none(), "once");
     }
     ring.set([new]).unwrap();
     for client in &mut clients {
-        assert_eq!(client.send(&service, get()).await.why().0, Verdict::Pinned);
+        assert_eq!(client.send(&service, get()).await.decision().0, Verdict::Pinned);
     }
 }
 
@@ -397,7 +297,7 @@ async fn a_second_gateway_with_the_keys_knows_the_tokens() {
         let mut client = Client::default();
         let body = client.send(&first, get()).await.body;
         let answer = client.send(&second, get()).await;
-        assert_eq!((answer.why().0, answer.body), (Verdict::Pinned, body));
+        assert_eq!((answer.decision().0, answer.body), (Verdict::Pinned, body));
     }
 }
 

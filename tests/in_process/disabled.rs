@@ -6,14 +6,13 @@ use http_body_util::BodyExt;
 use tower::{Service, ServiceExt};
 use tower_sticky::{DrainEnd, Mode, Outcome, Reason, State, Verdict};
 
-use crate::support::{Client, Node, UNGATED, get, nodes, sealed, with_cookie};
+use crate::support::{Client, Node, get, nodes, sealed, with_cookie};
 
 #[tokio::test(start_paused = true)]
 async fn a_request_on_its_way_to_a_backend_that_is_taken_out_goes_elsewhere() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let mut service = sealed(&backends).into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
+    let client = Client::assigned(&service).await;
     let pinned = with_cookie(&format!("sid={}", client.token.unwrap()));
     // Where they go is decided, but they are not there yet: for `a`, `b` and `a`.
     let on_their_way = [pinned, get(), get()].map(|request| service.call(request));
@@ -34,9 +33,8 @@ async fn a_request_that_waits_for_a_backend_that_is_taken_out_goes_elsewhere() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     backends.set_limit("a", 1).unwrap();
     let service = sealed(&backends).into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
-    a.told.gate.forget_permits(UNGATED);
+    let client = Client::assigned(&service).await;
+    a.hold_responses();
     let requests = [(); 2].map(|()| {
         let (service, mut client) = (service.clone(), client.clone());
         tokio::spawn(async move { client.send(&service, get()).await })
@@ -45,11 +43,15 @@ async fn a_request_that_waits_for_a_backend_that_is_taken_out_goes_elsewhere() {
     let status = backends.get("a").unwrap();
     assert_eq!((status.in_flight, status.waiting), (1, 1));
     backends.set_mode("a", Mode::Disabled).unwrap();
-    a.told.gate.add_permits(UNGATED);
+    a.release_responses();
     let [first, second] = requests;
-    assert_eq!(first.await.unwrap().why(), (Verdict::Pinned, Some("a"), None), "it was there");
+    assert_eq!(first.await.unwrap().decision(), (Verdict::Pinned, Some("a"), None), "it was there");
     let why = (Verdict::Moved, Some("b"), Some(Reason::Disabled));
-    assert_eq!(second.await.unwrap().why(), why, "it has its turn, and does not want it any more");
+    assert_eq!(
+        second.await.unwrap().decision(),
+        why,
+        "it has its turn, and does not want it any more"
+    );
     let status = backends.get("a").unwrap();
     assert_eq!((status.in_flight, status.waiting), (0, 0));
 }
@@ -70,8 +72,7 @@ async fn an_answer_that_is_not_read_yet_at_the_deadline_is_whole() {
 async fn a_request_on_its_way_meets_the_service_that_the_backend_has_then() {
     let (backends, [old, _b]) = nodes(["a", "b"]);
     let mut service = sealed(&backends).into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
+    let client = Client::assigned(&service).await;
     let pinned = with_cookie(&format!("sid={}", client.token.unwrap()));
     let on_its_way = service.call(pinned);
     let new = Node::new("the new a");
@@ -85,23 +86,19 @@ async fn a_request_on_its_way_meets_the_service_that_the_backend_has_then() {
 async fn what_an_old_service_could_not_take_goes_to_the_new_one_and_is_not_held_against_it() {
     let (backends, [_a, _b]) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
+    let client = Client::assigned(&service).await;
     let connecting = Node::new("connecting");
-    connecting.told.refuses_later.store(true, SeqCst);
-    connecting.told.gate.forget_permits(UNGATED);
+    connecting.control.refuses_after_gate.store(true, SeqCst);
+    connecting.hold_responses();
     backends.replace("a", connecting.clone()).unwrap();
-    let sent = tokio::spawn({
-        let (service, mut client) = (service.clone(), client.clone());
-        async move { client.send(&service, get()).await }
-    });
+    let sent = client.spawn(&service, get());
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!(backends.get("a").unwrap().in_flight, 1);
     backends.replace("a", Node::new("the new a")).unwrap();
-    connecting.told.gate.add_permits(UNGATED);
+    connecting.release_responses();
     let answer = sent.await.unwrap();
     assert_eq!(
-        (answer.why(), answer.body.as_str()),
+        (answer.decision(), answer.body.as_str()),
         ((Verdict::Pinned, Some("a"), None), "the new a")
     );
     assert_eq!(backends.get("a").unwrap().state, State::Ready);
@@ -112,37 +109,30 @@ async fn what_an_old_service_could_not_take_goes_to_the_new_one_and_is_not_held_
 async fn what_an_old_service_failed_in_says_nothing_about_the_new_one() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
-    a.told.set_busy(true);
-    let waiting = tokio::spawn({
-        let (service, mut client) = (service.clone(), client.clone());
-        async move { client.send(&service, get()).await }
-    });
+    let client = Client::assigned(&service).await;
+    a.control.set_busy(true);
+    let waiting = client.spawn(&service, get());
     tokio::time::sleep(Duration::from_millis(1)).await;
     backends.replace("a", Node::new("the new a")).unwrap();
-    a.told.failed.store(true, SeqCst);
-    a.told.set_busy(false);
+    a.control.readiness_fails.store(true, SeqCst);
+    a.control.set_busy(false);
     let answer = waiting.await.unwrap();
     assert_eq!(
-        (answer.why(), answer.body.as_str()),
+        (answer.decision(), answer.body.as_str()),
         ((Verdict::Pinned, Some("a"), None), "the new a")
     );
     assert_eq!(backends.get("a").unwrap().state, State::Ready);
 
     // The same for one that was taken out, and comes back with requests in flight.
     let connecting = Node::new("connecting");
-    connecting.told.refuses_later.store(true, SeqCst);
-    connecting.told.gate.forget_permits(UNGATED);
+    connecting.control.refuses_after_gate.store(true, SeqCst);
+    connecting.hold_responses();
     backends.replace("a", connecting.clone()).unwrap();
-    let sent = tokio::spawn({
-        let (service, mut client) = (service.clone(), client.clone());
-        async move { client.send(&service, get()).await }
-    });
+    let sent = client.spawn(&service, get());
     tokio::time::sleep(Duration::from_millis(1)).await;
     backends.remove("a").unwrap();
     backends.insert("a", Node::new("back")).unwrap();
-    connecting.told.gate.add_permits(UNGATED);
+    connecting.release_responses();
     assert_eq!(sent.await.unwrap().body, "back");
     assert_eq!(backends.get("a").unwrap().state, State::Ready);
 }

@@ -1,0 +1,51 @@
+//! Pools of nodes, and the layers in front of them.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use http_body_util::BodyExt;
+use tower_sticky::{
+    Backends, Key, KeyRing, StickyLayer,
+    affinity::{Affinity, Cookie},
+    strategy::{Candidates, RoundRobin, Strategy},
+};
+
+use super::Node;
+
+/// A pool of nodes with these names, and the nodes.
+pub fn nodes<const N: usize>(names: [&'static str; N]) -> (Backends<Node>, [Node; N]) {
+    let nodes = names.map(Node::new);
+    (Backends::from_iter(nodes.iter().map(|node| (node.name, node.clone()))), nodes)
+}
+
+pub fn keys() -> KeyRing {
+    KeyRing::new([Key::from_bytes((0..32).collect::<Vec<u8>>()).unwrap()]).unwrap()
+}
+
+pub fn plain(backends: &Backends<Node>) -> StickyLayer<Node> {
+    layer(backends, Cookie::plain("sid"))
+}
+
+pub fn sealed(backends: &Backends<Node>) -> StickyLayer<Node> {
+    layer(backends, Cookie::sealed("sid", keys()))
+}
+
+/// Round robin, with outcomes in the extensions of responses.
+pub fn layer(backends: &Backends<Node>, affinity: impl Affinity) -> StickyLayer<Node> {
+    StickyLayer::new(backends.clone(), affinity)
+        .strategy(RoundRobin::new())
+        .outcome_extensions(true)
+}
+
+/// Chooses the first candidate.
+#[derive(Debug)]
+pub struct First;
+
+impl Strategy for First {
+    fn choose(&self, _: &Candidates<'_>) -> usize {
+        0
+    }
+}
+
+pub fn refuse(node: &Node, refuses: bool) {
+    node.control.refuses.store(refuses, SeqCst);
+}
