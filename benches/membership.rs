@@ -13,7 +13,9 @@ use std::{
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use tokio::time::Instant;
 use tower_sticky::{Backends, Mode, StickyLayer, affinity};
-use tower_sticky_benches::{backends, call, enter_runtime, instant, request, request_of_user};
+use tower_sticky_benches::{
+    backends, call, enter_runtime, ready_backend, request, request_of_user,
+};
 
 /// Times `change` alone, and undoes it after each time.
 fn timed(iterations: u64, mut change: impl FnMut(), mut undo: impl FnMut()) -> Duration {
@@ -33,7 +35,7 @@ fn changes(c: &mut Criterion) {
     for count in [1_000, 10_000] {
         let pool = backends(count);
         let middle = format!("b{}", count / 2);
-        let insert = |id: &str| drop(pool.insert(id, instant()));
+        let insert = |id: &str| drop(pool.insert(id, ready_backend()));
         let remove = |id: &str| drop(pool.remove(id));
         group.bench_function(BenchmarkId::new("insert", count), |b| {
             b.iter_custom(|n| timed(n, || insert("new"), || remove("new")));
@@ -42,7 +44,7 @@ fn changes(c: &mut Criterion) {
             b.iter_custom(|n| timed(n, || remove(&middle), || insert(&middle)));
         });
         group.bench_function(BenchmarkId::new("replace", count), |b| {
-            b.iter(|| pool.replace(&middle, instant()));
+            b.iter(|| pool.replace(&middle, ready_backend()));
         });
         group.bench_function(BenchmarkId::new("set_mode", count), |b| {
             let mut modes = [Mode::Draining, Mode::Active].into_iter().cycle();
@@ -95,7 +97,7 @@ fn requests(c: &mut Criterion) {
     });
     let (stop, made) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
-        let changing = scope.spawn(|| churn(&pool, &instant(), &stop, &made));
+        let changing = scope.spawn(|| churn(&pool, &ready_backend(), &stop, &made));
         let start = Instant::now();
         group.bench_function("1,000 changes a second", |b| {
             b.iter(|| call(&mut service, black_box(&sample).clone()));

@@ -23,9 +23,9 @@ use tower_sticky::{
 
 /// A backend that answers at once, behind an `Arc` as real clients are.
 #[derive(Debug, Clone)]
-pub struct Instant(Arc<u16>);
+pub struct ReadyBackend(Arc<u16>);
 
-impl Service<Request<()>> for Instant {
+impl Service<Request<()>> for ReadyBackend {
     type Response = Response<Empty<Bytes>>;
     type Error = Infallible;
     type Future = Ready<Result<Response<Empty<Bytes>>, Infallible>>;
@@ -51,16 +51,16 @@ pub fn enter_runtime() {
 }
 
 /// The service under test.
-pub type Sticky = StickyService<Instant, NoInner>;
+pub type Sticky = StickyService<ReadyBackend, NoInner>;
 
 /// One backend, as the service would call it without us.
-pub fn instant() -> Instant {
-    Instant(Arc::new(200))
+pub fn ready_backend() -> ReadyBackend {
+    ReadyBackend(Arc::new(200))
 }
 
 /// `count` backends, `b0`, `b1` and so on.
-pub fn backends(count: usize) -> Backends<Instant> {
-    Backends::from_iter((0..count).map(|i| (format!("b{i}"), instant())))
+pub fn backends(count: usize) -> Backends<ReadyBackend> {
+    Backends::from_iter((0..count).map(|i| (format!("b{i}"), ready_backend())))
 }
 
 /// A fixed key ring.
@@ -69,9 +69,9 @@ pub fn keys() -> KeyRing {
     KeyRing::new([key]).expect("one key")
 }
 
-/// How the outcome is told.
+/// Where a service reports the outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub enum OutcomesIn {
     /// By counters and spans only, which is the default.
     Counters,
     /// In the extensions of request and response as well.
@@ -79,16 +79,16 @@ pub enum Told {
 }
 
 /// A service with a plain cookie.
-pub fn plain(count: usize, told: Told) -> Sticky {
+pub fn plain(count: usize, outcomes: OutcomesIn) -> Sticky {
     StickyLayer::new(backends(count), Cookie::plain("SERVER_ID"))
-        .outcome_extensions(told == Told::Extensions)
+        .outcome_extensions(outcomes == OutcomesIn::Extensions)
         .into_service()
 }
 
 /// A service with a sealed cookie.
-pub fn sealed(count: usize, told: Told) -> Sticky {
+pub fn sealed(count: usize, outcomes: OutcomesIn) -> Sticky {
     StickyLayer::new(backends(count), Cookie::sealed("SERVER_ID", keys()))
-        .outcome_extensions(told == Told::Extensions)
+        .outcome_extensions(outcomes == OutcomesIn::Extensions)
         .into_service()
 }
 

@@ -2,13 +2,9 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-#[path = "../support/example.rs"]
-mod example;
-
 use std::process::Stdio;
 
-use example::binary;
-use tower_sticky_heavy_tests::in_time;
+use tower_sticky_heavy_tests::{example::binary, in_time};
 
 /// What an example prints.
 async fn run(name: &str) -> String {

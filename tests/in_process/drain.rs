@@ -13,7 +13,6 @@ use tower_sticky::{
 use crate::support::{Body, Client, First, get, keys, nodes, plain, send, spawn, with_cookie};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
-
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
 pub(crate) fn sealed(

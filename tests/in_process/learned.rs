@@ -16,7 +16,6 @@ use tower_sticky::{
 use crate::support::{Body, Clock, Node, get, nodes, send, with_cookie};
 
 pub const PINNED: (Verdict, Option<Reason>) = (Verdict::Pinned, None);
-
 const UNKNOWN: (Verdict, Option<Reason>) = (Verdict::Assigned, None);
 
 pub fn layer(backends: &Backends<Node>, affinity: impl Affinity) -> StickyLayer<Node> {

@@ -17,7 +17,6 @@ use tower_sticky::{
 use crate::support::{Client, Clock, Node, get, keys, nodes};
 
 const SECOND: Duration = Duration::from_secs(1);
-
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn layer(backends: &Backends<Node>, clock: &Clock) -> StickyLayer<Node> {

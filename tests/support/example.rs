@@ -1,9 +1,14 @@
 //! The binary of an example.
 
+#![allow(
+    unreachable_pub,
+    reason = "a module of the tests of the gateway, and of the library of the heavy tests"
+)]
+
 use std::{path::PathBuf, process::Command};
 
 /// An example's binary is near this test's: `target/<profile>/examples/<name>`.
-pub(crate) fn binary(name: &str) -> PathBuf {
+pub fn binary(name: &str) -> PathBuf {
     let this = std::env::current_exe().unwrap();
     let profile = this.ancestors().nth(2).unwrap();
     let binary = profile.join("examples").join(name);

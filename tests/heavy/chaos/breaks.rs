@@ -19,11 +19,12 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
-use tower_sticky_heavy_tests::in_time;
+use tower_sticky_heavy_tests::{in_time, process::Gateway};
 
-use crate::{alone, black_box::Gateway, check::Findings, length, random::Random};
+use crate::{alone, check::Findings, length, random::Random};
 
 const CLIENTS: usize = 6;
+
 /// What fits into the gateway's buffers at once, so that a reset does not take back what was not sent.
 const MOST: u64 = 16_000;
 

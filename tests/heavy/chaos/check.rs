@@ -8,17 +8,18 @@ use std::{
 
 use http::StatusCode;
 use tokio::time::Instant;
+use tower_sticky_heavy_tests::backend_process::Log;
 
 use crate::{
     clients::Life,
     exchange::Exchange,
     kind::Memory,
-    process::Log,
     timeline::{Drained, NAMES, Spell},
 };
 
 /// A client may hear of the end of its connection, and of a gateway that is back, this late.
 pub const CONNECTIONS: Duration = Duration::from_millis(50);
+
 /// The gateway may not know yet what began so short a time before a request.
 const NEWS: Duration = Duration::from_millis(20);
 

@@ -9,12 +9,12 @@ use tokio::{
     task::block_in_place,
     time::{Instant, sleep},
 };
+use tower_sticky_heavy_tests::backend_process::{Log, Process};
 
 use crate::{
     admin::Admin,
     gateway::Gateway,
     kind::Kind,
-    process::{Log, Process},
     timeline::{Drained, NAMES, Timeline, What},
 };
 

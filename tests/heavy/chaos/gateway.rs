@@ -7,13 +7,13 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use tower_sticky_heavy_tests::until;
-
-use crate::{
+use tower_sticky_heavy_tests::{
+    backend_process::{Port, Process},
     example::binary,
-    kind::Kind,
-    process::{Port, Process},
+    until,
 };
+
+use crate::kind::Kind;
 
 /// Killed when it is dropped.
 pub struct Gateway {

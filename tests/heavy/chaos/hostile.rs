@@ -22,18 +22,20 @@ use tokio::{
 };
 use tower_sticky::discovery::hickory_resolver::proto::{op::ResponseCode, rr::RecordType};
 use tower_sticky_heavy_tests::{
+    backend_process::{Log, Process},
     client::{Client, cookie},
-    in_time, until,
+    in_time,
+    process::Gateway as GatewayProcess,
+    until,
 };
 
 use crate::{
     aborts,
     admin::Admin,
-    alone, black_box,
+    alone,
     check::Findings,
     length,
     name_server::{NameServer, Say},
-    process::{Log, Process},
     random::Random,
 };
 
@@ -41,6 +43,7 @@ use crate::{
 const FILES: u32 = 256;
 const REGULARS: usize = 8;
 const ABORTERS: usize = 4;
+
 /// Descriptors are there again, and everybody may have heard of it, so long after somebody had them all.
 const AFTERMATH: Duration = Duration::from_millis(1_500);
 const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -181,7 +184,7 @@ async fn run(mut random: Random) {
     }
     let names = NameServer::start().await;
     tell_names(&names);
-    let mut gateway = black_box::Gateway::with_files(FILES, &config(&backends, &names)).await;
+    let mut gateway = GatewayProcess::with_files(FILES, &config(&backends, &names)).await;
     let (addr, admin) = (gateway.addr, gateway.admin_addr().await);
     // What it says is read, so that it need not wait for that.
     let said = tokio::spawn(async move { gateway.show_stderr().await });

@@ -12,14 +12,9 @@
 
 mod aborts;
 mod admin;
-#[allow(dead_code, reason = "each test uses its part of it")]
-#[path = "../../support/process.rs"]
-mod black_box;
 mod breaks;
 mod check;
 mod clients;
-#[path = "../../support/example.rs"]
-mod example;
 mod exchange;
 mod fleet;
 mod gateway;
@@ -32,9 +27,6 @@ mod mesh;
 #[path = "../dns/server.rs"]
 mod name_server;
 mod plan;
-#[allow(dead_code, reason = "each test uses its part of it")]
-#[path = "../faults/process.rs"]
-mod process;
 mod random;
 mod storm;
 mod timeline;

@@ -16,7 +16,10 @@ use tokio::{
     task::{JoinSet, block_in_place},
     time::{Instant, sleep, sleep_until},
 };
-use tower_sticky_heavy_tests::client::Client;
+use tower_sticky_heavy_tests::{
+    backend_process::{Log, Port, Process, Program},
+    client::Client,
+};
 
 use crate::{
     alone,
@@ -24,7 +27,6 @@ use crate::{
     exchange::{Exchange, Visitor},
     kind::Kind,
     length,
-    process::{Log, Port, Process, Program},
     random::Random,
     storm::CALM,
     timeline::{NAMES, Spell, Timeline, What},
@@ -47,7 +49,7 @@ impl Mesh {
         let places: Vec<_> = ports.iter().map(|port| port.addr).collect();
         let peers = NAMES.iter().zip(&places);
         let peers = peers.map(|(name, addr)| format!("{name}=http://{addr}")).collect();
-        let program = Program { path: env!("CARGO_BIN_EXE_heavy-node"), args: peers };
+        let program = Program::named("heavy-node", peers);
         let (log, mut nodes) = (Log::default(), Vec::new());
         for (name, port) in NAMES.into_iter().zip(ports) {
             let mut node = Process::new(name, port, program.clone(), &log);

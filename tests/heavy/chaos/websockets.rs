@@ -24,18 +24,13 @@ use tokio_tungstenite::{
 };
 use tower_sticky_heavy_tests::{
     FOREVER,
+    backend_process::{Log, Process},
     client::{Client, cookie},
     in_time,
+    process::Gateway as GatewayProcess,
 };
 
-use crate::{
-    admin::Admin,
-    alone, black_box,
-    check::Findings,
-    length,
-    process::{Log, Process},
-    random::Random,
-};
+use crate::{admin::Admin, alone, check::Findings, length, random::Random};
 
 const USERS: usize = 9;
 const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -204,7 +199,7 @@ async fn run(mut random: Random) {
         config += &format!("[[backend]]\nid = \"{name}\"\nurl = \"{url}\"\n");
         backends.push(process);
     }
-    let mut gateway = black_box::Gateway::configured(&config).await;
+    let mut gateway = GatewayProcess::configured(&config).await;
     let (addr, admin) = (gateway.addr, Admin(gateway.admin_addr().await));
     let said = tokio::spawn(async move { gateway.show_stderr().await });
     let (deadlines, over) = (Deadlines::default(), Arc::new(AtomicBool::new(false)));

@@ -15,13 +15,13 @@ use tokio::{
     sync::mpsc,
 };
 use tower_sticky_heavy_tests::{
+    backend_process::Port,
     gateway::{Gateway, NUMBER},
     in_time, until,
 };
 
 use crate::{
     alone::{alone, median, timed},
-    process::Port,
     session::{HOLD, number},
     setup::{Setup, layer},
 };

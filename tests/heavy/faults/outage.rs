@@ -3,11 +3,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use tower_sticky::{Backends, State, proxy::Upstream};
-use tower_sticky_heavy_tests::{in_time, until};
+use tower_sticky_heavy_tests::{backend_process::Process, in_time, until};
 
 use crate::{
     alone::alone,
-    process::Process,
     session::Session,
     setup::{Setup, hopeful},
     traffic::{Record, Traffic},

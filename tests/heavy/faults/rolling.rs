@@ -16,11 +16,10 @@ use http::Request;
 use rustix::process::Signal;
 use tokio::sync::RwLock;
 use tower_sticky::{Backends, DrainEnd, Mode, proxy::Upstream};
-use tower_sticky_heavy_tests::{FOREVER, in_time, until};
+use tower_sticky_heavy_tests::{FOREVER, backend_process::Process, in_time, until};
 
 use crate::{
     alone::alone,
-    process::Process,
     session::Session,
     setup::Setup,
     socket::{End, Socket},

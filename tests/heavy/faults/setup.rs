@@ -5,12 +5,14 @@ use std::time::Duration;
 use tower_sticky::{
     Backends, Health, KeyRing, StickyLayer, affinity::Cookie, proxy::Upstream, strategy::RoundRobin,
 };
-use tower_sticky_heavy_tests::{FOREVER, gateway::Gateway, until};
-
-use crate::{
-    process::{Log, Process},
-    session::Session,
+use tower_sticky_heavy_tests::{
+    FOREVER,
+    backend_process::{Log, Process},
+    gateway::Gateway,
+    until,
 };
+
+use crate::session::Session;
 
 pub struct Setup {
     pub backends: Backends<Upstream>,

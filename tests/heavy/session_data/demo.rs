@@ -8,11 +8,10 @@ use http_body_util::Full;
 use serde_json::Value;
 use tower_sticky_heavy_tests::{
     client::{Client, cookie},
+    demo::Shop,
     in_time,
     redis_server::RedisServer,
 };
-
-use super::gateway::Shop;
 
 /// A browser.
 struct Browser {

@@ -3,9 +3,15 @@
 #![allow(missing_docs, missing_debug_implementations, clippy::unwrap_used)]
 
 pub mod again;
+pub mod backend_process;
 pub mod certificates;
 pub mod client;
+pub mod demo;
+#[path = "../../support/example.rs"]
+pub mod example;
 pub mod gateway;
+#[path = "../../support/process.rs"]
+pub mod process;
 pub mod redis_cluster;
 pub mod redis_server;
 pub mod server;

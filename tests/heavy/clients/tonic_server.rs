@@ -1,7 +1,5 @@
 //! In a Tonic server: the layer mounts, and the client's address is found.
 
-#![allow(missing_docs, clippy::unwrap_used)]
-
 use std::{convert::Infallible, net::SocketAddr};
 
 use http::{Request, Response};

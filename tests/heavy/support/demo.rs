@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, process::Stdio};
 
+use crate::{client::Client, example::binary, in_time};
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
@@ -10,9 +11,6 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader, Lines},
     process::{Child, ChildStderr, ChildStdout, Command},
 };
-use tower_sticky_heavy_tests::{client::Client, in_time};
-
-use crate::example::binary;
 
 pub struct Shop {
     pub page: String,

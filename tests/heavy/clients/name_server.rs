@@ -1,16 +1,5 @@
 //! The gateway and a backend whose URL has a name, with a real name server.
 
-#![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
-
-#[path = "../support/example.rs"]
-mod example;
-#[allow(dead_code, reason = "each test uses its part of it")]
-#[path = "dns/server.rs"]
-mod name_server;
-#[allow(dead_code, reason = "each test uses its part of it")]
-#[path = "../support/process.rs"]
-mod process;
-
 use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
@@ -24,12 +13,10 @@ use tower_sticky::discovery::hickory_resolver::proto::{op::ResponseCode, rr::Rec
 use tower_sticky_heavy_tests::{
     client::{Client, cookie},
     in_time,
-};
-
-use self::{
-    name_server::{NameServer, Say},
     process::Gateway,
 };
+
+use crate::dns_server::{NameServer, Say};
 
 const NAME: &str = "cart.test.";
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";

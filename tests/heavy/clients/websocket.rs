@@ -1,8 +1,6 @@
 //! WebSockets through a gateway: what is said arrives both ways, a socket counts as in flight until
 //! it is closed, and it is with the session's backend.
 
-#![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
-
 use futures_util::{SinkExt, StreamExt, future::join_all};
 use http::{Request, Response, header};
 use tokio::net::TcpStream;

@@ -5,13 +5,8 @@
 
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 
-#[path = "properties/caching.rs"]
 mod caching;
-#[path = "properties/cookies.rs"]
 mod cookies;
-#[path = "properties/pool.rs"]
 mod pool;
-#[path = "properties/support.rs"]
 mod support;
-#[path = "properties/tokens.rs"]
 mod tokens;

@@ -1,20 +1,14 @@
 //! The demo shop in a real browser. Needs Chromium and its driver.
 
-#![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
-
-#[path = "browser/driver.rs"]
 mod driver;
-#[path = "../support/example.rs"]
-mod example;
-#[path = "browser/shop.rs"]
-mod shop;
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 
 use futures_util::FutureExt;
 use serde_json::json;
+use tower_sticky_heavy_tests::demo::Shop;
 
-use self::{driver::Browser, shop::Shop};
+use self::driver::Browser;
 
 const NOTE_IS_HIDDEN: &str = "document.getElementById('note').hidden";
 

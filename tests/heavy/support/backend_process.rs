@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     io::{BufRead, BufReader, Write},
     net::SocketAddr,
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Arc, Mutex,
@@ -15,7 +16,8 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{net::TcpSocket, task::spawn_blocking};
 use tower_sticky::proxy::Upstream;
-use tower_sticky_heavy_tests::{FOREVER, until};
+
+use crate::{FOREVER, until};
 
 /// Who got which request, by its number: kept when a process is killed.
 #[derive(Debug, Default, Clone)]
@@ -70,14 +72,21 @@ pub struct Process {
 /// A program that is given a name and a port, and then this.
 #[derive(Debug, Clone)]
 pub struct Program {
-    pub path: &'static str,
+    pub path: PathBuf,
     pub args: Vec<String>,
 }
 
 impl Program {
     /// The usual backend.
     pub fn backend() -> Self {
-        Self { path: env!("CARGO_BIN_EXE_heavy-backend"), args: Vec::new() }
+        Self::named("heavy-backend", Vec::new())
+    }
+
+    /// A program of this package. Cargo builds it before a test target, near its binary.
+    pub fn named(name: &str, args: Vec<String>) -> Self {
+        let this = std::env::current_exe().unwrap();
+        let profile = this.ancestors().nth(2).unwrap();
+        Self { path: profile.join(name), args }
     }
 }
 
@@ -163,7 +172,7 @@ impl Process {
 
 impl Running {
     fn start(name: &'static str, port: u16, program: &Program, log: Log) -> Self {
-        let mut child = Command::new(program.path)
+        let mut child = Command::new(&program.path)
             .args([name, &port.to_string()])
             .args(&program.args)
             .stdin(Stdio::piped())

@@ -3,9 +3,7 @@
 
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 
-#[path = "load/backend.rs"]
 mod backend;
-#[path = "load/traffic.rs"]
 mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};

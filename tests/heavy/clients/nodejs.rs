@@ -1,13 +1,5 @@
 //! The gateway and a backend of Node.js, as a real server that answers early and closes.
 
-#![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
-
-#[path = "../support/example.rs"]
-mod example;
-#[allow(dead_code, reason = "each test uses its part of it")]
-#[path = "../support/process.rs"]
-mod process;
-
 use std::{net::SocketAddr, process::Stdio};
 
 use http::{Request, StatusCode};
@@ -19,9 +11,7 @@ use tokio::{
     net::TcpStream,
     process::{Child, Command},
 };
-use tower_sticky_heavy_tests::in_time;
-
-use self::process::Gateway;
+use tower_sticky_heavy_tests::{in_time, process::Gateway};
 
 const SIZE: usize = 20 << 20;
 const TIMES: usize = 100;
