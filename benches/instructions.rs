@@ -12,7 +12,7 @@ use tower_sticky_benches::{
     ready_backend, request, request_of_user, sealed, timed,
 };
 
-/// A service that has been used, and a request of a session that it knows.
+/// A service after some requests, and a request of one of its sessions.
 fn known(mut service: Sticky) -> (Sticky, Request<()>) {
     enter_runtime();
     let request = request(&pin(&service));
@@ -20,7 +20,7 @@ fn known(mut service: Sticky) -> (Sticky, Request<()>) {
     (service, request)
 }
 
-/// A service that has been used.
+/// A service after some requests.
 fn used(service: Sticky) -> Sticky {
     known(service).0
 }
@@ -74,7 +74,7 @@ fn by_key((mut service, request): (Sticky, Request<()>)) -> (Sticky, impl Sized)
     (service, response)
 }
 
-/// A session that its client holds, and that has its backend.
+/// A client session with a pin.
 fn own(mut session: StickySession<ReadyBackend>) -> StickySession<ReadyBackend> {
     enter_runtime();
     drop(call(&mut session, Request::new(())));

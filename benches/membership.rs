@@ -1,4 +1,4 @@
-//! What a change of a pool costs, and what requests pay for changes at the same time.
+//! The cost of a change of a pool, and of requests during changes.
 //!
 //! The bars: a change of a pool of 1,000 backends takes less than 5 ms, and with 1,000 changes a
 //! second a request takes at most 1.5 times as long as without.
@@ -50,7 +50,7 @@ fn changes(c: &mut Criterion) {
             let mut modes = [Mode::Draining, Mode::Active].into_iter().cycle();
             b.iter(|| modes.next().map(|mode| pool.set_mode(&middle, mode)));
         });
-        // Where a key decides, the first request after a change makes the rank.
+        // The first request by key after a change computes the rank.
         let mut service =
             StickyLayer::new(pool.clone(), affinity::Key::header("x-user-id")).into_service();
         let sample = request_of_user();
@@ -67,7 +67,7 @@ fn changes(c: &mut Criterion) {
     group.finish();
 }
 
-/// Changes `pool` a thousand times a second until it is told to stop.
+/// Changes `pool` a thousand times a second until `stop` is set.
 fn churn<S: Clone>(pool: &Backends<S>, service: &S, stop: &AtomicBool, made: &AtomicU64) {
     let start = Instant::now();
     let mut round = 0_u32;

@@ -1,4 +1,4 @@
-//! Time: what a pinned request, a new session and a long cookie header cost.
+//! The time of a pinned request, a new session and a long cookie header.
 //!
 //! Every figure holds the clone of the sample request and the drop of the response. The overhead of
 //! a pinned request is its figure less that of `pinned/direct`, which clones the backend and calls the
@@ -18,7 +18,7 @@ fn pinned(c: &mut Criterion) {
     enter_runtime();
     let mut group = c.benchmark_group("pinned");
     let backend = ready_backend();
-    // The floor: a clone of the backend, called directly with the same request.
+    // The baseline: a clone of the backend, called directly with the same request.
     for (name, cookie) in [("plain", "SERVER_ID=b1"), ("sealed", &*"x".repeat(89))] {
         let sample = request(cookie);
         group.bench_function(BenchmarkId::new("direct", name), |b| {
@@ -65,7 +65,7 @@ fn by_key(c: &mut Criterion) {
     group.finish();
 }
 
-/// A session that its client holds. The bar is 200 ns over the backend's clone, called directly.
+/// A client session. The bar is 200 ns over the backend's clone, called directly.
 fn held(c: &mut Criterion) {
     enter_runtime();
     let mut group = c.benchmark_group("held");

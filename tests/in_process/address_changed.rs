@@ -1,4 +1,4 @@
-//! A backend that is reached at another address: its sessions stay, in a new epoch.
+//! A backend whose address changes keeps its sessions, in a new epoch.
 
 use std::{net::SocketAddr, time::SystemTime};
 
@@ -24,7 +24,7 @@ fn now() -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_gets_a_new_epoch_once() {
+async fn a_changed_address_gives_a_token_one_new_epoch() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = sealed(&backends).session_headers(true).into_service();
     let mut client = Client::assigned(&service).await;
@@ -41,13 +41,13 @@ async fn a_token_gets_a_new_epoch_once() {
     assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None), "it does not move");
     let second = epoch(&a);
     assert!(second > first && second >= before, "{first} {second}");
-    assert_ne!(client.token, token, "what was told is written");
+    assert_ne!(client.token, token, "the announced epoch is written");
     let answer = client.send(&service, get()).await;
     assert!(answer.set_cookies().is_empty(), "once");
     assert_eq!(epoch(&a), second);
     assert_eq!(backends.snapshot().stats.moves(), 0);
 
-    // Twice within a millisecond, too.
+    // Also for two changes within one millisecond.
     backends.address_changed("a", to, from).unwrap();
     client.send(&service, get()).await;
     assert!(epoch(&a) > second);
@@ -55,7 +55,7 @@ async fn a_token_gets_a_new_epoch_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn so_do_learned_sessions_keys_and_those_that_are_held() {
+async fn a_changed_address_gives_learned_keyed_and_client_sessions_a_new_epoch() {
     let (from, to) = addrs();
     let (backends, [a]) = nodes(["a"]);
     let layer = StickyLayer::new(backends.clone(), Learned::cookie("id"));
@@ -97,7 +97,7 @@ async fn so_do_learned_sessions_keys_and_those_that_are_held() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listener_does_not_keep_the_pool() {
+async fn an_event_listener_does_not_keep_the_pool_alive() {
     let (backends, _nodes) = nodes(["a"]);
     let (from, to) = addrs();
     let listener = backends.address_listener("a");

@@ -9,7 +9,7 @@ use tower_sticky::{
 
 use crate::support::{Answer, MS, Node, get, keys, layer, nodes, send, with_header};
 
-/// Holds every answer, and sends one request for each of these users.
+/// Holds all responses back, and sends one request for each of these users.
 async fn hold<'a>(
     service: &tower_sticky::StickyService<Node>,
     nodes: &[Node],
@@ -28,7 +28,7 @@ async fn hold<'a>(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bound_on_the_load_spreads_what_one_key_would_pile_up() {
+async fn a_load_bound_spreads_the_requests_of_one_key() {
     let (backends, nodes) = nodes(["a", "b", "c", "d"]);
     let service = layer(&backends, Key::header("u").balance_factor(1.25)).into_service();
     let requests = hold(&service, &nodes, std::iter::repeat_n("everybody", 100)).await;
@@ -52,7 +52,7 @@ async fn a_bound_on_the_load_spreads_what_one_key_would_pile_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn parallel_first_requests_agree_below_a_bound_too() {
+async fn parallel_first_requests_agree_under_a_load_bound() {
     let (backends, nodes) = nodes(["a", "b", "c", "d"]);
     let chain = Chain::of(Cookie::sealed("sid", keys())).or(Key::header("u").balance_factor(1.0));
     let service = layer(&backends, chain).into_service();
@@ -70,7 +70,7 @@ async fn parallel_first_requests_agree_below_a_bound_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_bound_is_that_of_the_key_that_decides() {
+async fn the_load_bound_is_that_of_the_deciding_key() {
     let (backends, nodes) = nodes(["a", "b", "c", "d"]);
     let chain = Chain::of(Key::header("user")).or(Key::header("ip").balance_factor(1.0));
     let service = layer(&backends, chain).into_service();

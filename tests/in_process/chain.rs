@@ -42,7 +42,7 @@ async fn sessions<const N: usize>(backends: &Backends<Node>) -> [(String, String
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_before_a_cookie_wins_and_touches_nothing() {
+async fn a_key_before_a_cookie_decides_and_writes_nothing() {
     let (backends, _nodes) = nodes(["a", "b", "c"]);
     let [(on_a, _), (_, user_b), _] = sessions::<3>(&backends).await;
     let service = layer(&backends, key_first()).into_service();
@@ -58,7 +58,7 @@ async fn a_key_before_a_cookie_wins_and_touches_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_refreshes_no_token_behind_it() {
+async fn a_deciding_key_does_not_refresh_later_tokens() {
     let (backends, _nodes) = nodes(["a"]);
     let clock = Clock::new();
     let hour = Duration::from_secs(3600);
@@ -72,7 +72,7 @@ async fn a_key_refreshes_no_token_behind_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cookie_before_a_key_wins_and_is_minted_for_the_key() {
+async fn a_cookie_before_a_key_decides_and_is_issued_for_the_key() {
     let (backends, _nodes) = nodes(["a", "b", "c"]);
     let [(on_a, _), (_, user_b), _] = sessions::<3>(&backends).await;
     let chain = Chain::of(cookie()).or(Key::header("user")).or(Header::plain("x-sticky"));
@@ -90,7 +90,7 @@ async fn a_cookie_before_a_key_wins_and_is_minted_for_the_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_whose_backend_is_gone_goes_where_the_key_says() {
+async fn a_session_of_a_removed_backend_follows_the_key() {
     let (backends, _nodes) = nodes(["a", "b", "c"]);
     let [(on_a, _), ..] = sessions::<3>(&backends).await;
     backends.remove("a").unwrap();
@@ -106,7 +106,7 @@ async fn a_session_whose_backend_is_gone_goes_where_the_key_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_owner_is_out_the_next_member_decides() {
+async fn the_next_member_decides_while_the_owner_is_unavailable() {
     let (backends, [_a, b, _c]) = nodes(["a", "b", "c"]);
     let found = sessions::<3>(&backends).await;
     let user_b = &found[1].1;
@@ -141,12 +141,16 @@ async fn while_the_owner_is_out_the_next_member_decides() {
     b.control.refuses.store(true, SeqCst);
     borrowed(&service, "a drain keeps its sessions").await;
     let rejects = layer(&backends, key_first()).on_unavailable(Failover::Reject).into_service();
-    assert_eq!(send(&rejects, of(user_b, Some(&found[0].0))).await.status, 503, "or nobody");
+    assert_eq!(
+        send(&rejects, of(user_b, Some(&found[0].0))).await.status,
+        503,
+        "no other backend serves it"
+    );
     assert_eq!(backends.snapshot().stats.violations(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_second_key_decides_while_the_owner_of_the_first_is_out() {
+async fn the_second_key_decides_while_the_owner_of_the_first_is_unavailable() {
     let (backends, [_a, b, _c]) = nodes(["a", "b", "c"]);
     let found = sessions::<3>(&backends).await;
     let user_b = &found[1].1;
@@ -192,14 +196,14 @@ async fn a_chain_within_a_chain_keeps_its_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_by_a_key_holds_no_drain_up() {
+async fn requests_by_key_do_not_delay_a_drain() {
     let (backends, _nodes) = nodes(["a"]);
     let service = layer(&backends, key_first()).into_service();
-    // What was there before this process began would have been seen by now.
+    // Sessions from before the start of this process would have been seen by now.
     tokio::time::sleep(Duration::from_secs(31 * 60)).await;
     send(&service, of("1", None)).await;
     let drained = tokio::time::timeout(Duration::from_secs(5), backends.drain("a")).await;
-    assert!(drained.is_ok(), "nobody remembers where its session is");
+    assert!(drained.is_ok(), "the session has no stored pin");
 }
 
 #[tokio::test(start_paused = true)]
@@ -211,7 +215,7 @@ async fn the_application_may_pin_a_session_that_came_by_a_key() {
 }
 
 #[tokio::test]
-async fn chains_within_chains_know_where_a_pin_came_from() {
+async fn a_nested_chain_refreshes_only_the_token_that_was_used() {
     let (backends, _nodes) = nodes(["a"]);
     let clock = Clock::new();
     let idle = Duration::from_secs(1800);
@@ -238,7 +242,7 @@ fn a_chain_uses_each_carrier_once() {
 }
 
 #[tokio::test]
-async fn a_bad_token_beside_a_good_one_in_a_chain_is_replaced() {
+async fn a_bad_token_is_replaced_when_another_member_has_a_good_one() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let chain = Chain::of(Cookie::sealed("sid", keys())).or(Header::plain("x-sticky"));
     let service = layer(&backends, chain).into_service();

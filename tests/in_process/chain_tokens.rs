@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use http::header;
-use http_body_util::BodyExt;
 use tower_sticky::{
     Verdict,
     affinity::{Chain, Cookie, Header, Key},
@@ -18,7 +17,7 @@ fn three_members() -> Chain {
 }
 
 #[tokio::test]
-async fn a_chain_asks_in_order() {
+async fn a_chain_uses_its_members_in_order() {
     let (backends, _nodes) = nodes(["a", "b", "c"]);
     let service = layer(&backends, three_members()).into_service();
     let by_key = layer(&backends, Key::header("x-user-id")).into_service();
@@ -29,7 +28,7 @@ async fn a_chain_asks_in_order() {
         assert_eq!(
             first.decision(),
             (Verdict::Assigned, Some(&*home), None),
-            "lands right at once"
+            "the key chooses at once"
         );
         let (cookie, header) = (first.token().unwrap(), header_token(&first).unwrap());
         let elsewhere = format!("{user}0");
@@ -71,11 +70,11 @@ async fn parallel_first_requests_of_a_user_agree() {
         homes.push(request.await.unwrap());
     }
     homes.dedup();
-    assert_eq!(homes.len(), 1, "six slow first requests, one home: {homes:?}");
+    assert_eq!(homes.len(), 1, "six slow first requests share one backend: {homes:?}");
 }
 
 #[tokio::test]
-async fn every_token_of_a_chain_is_taken_out() {
+async fn every_token_of_a_chain_is_removed_from_the_request() {
     let (backends, [a]) = nodes(["a"]);
     let service = layer(&backends, three_members()).into_service();
     let first = send(&service, get()).await;

@@ -16,7 +16,7 @@ fn from(peer: &str, trusted: bool, header: Option<(&'static str, &str)>) -> Requ
 }
 
 #[tokio::test]
-async fn the_clients_address_chooses() {
+async fn the_client_address_chooses_the_backend() {
     let (backends, _nodes) = nodes(["a", "b", "c", "d", "e", "f", "g", "h"]);
     let affinity = ClientIp::new().trusted_proxies(["10.0.0.0/8"]).unwrap();
     let service = layer(&backends, affinity).into_service();
@@ -33,7 +33,11 @@ async fn the_clients_address_chooses() {
     }
     assert!(differs > 10, "addresses spread");
     let client = home(from("203.0.113.9", false, None)).await;
-    assert_eq!(home(from("10.9.9.9", false, xff)).await, client, "a trusted proxy's word");
+    assert_eq!(
+        home(from("10.9.9.9", false, xff)).await,
+        client,
+        "the header of a trusted proxy counts"
+    );
     assert_eq!(home(from("10.9.9.9", false, forwarded)).await, client);
     assert_eq!(home(from("192.0.2.1", true, xff)).await, client, "trusted by its connection");
     let mapped = Some(("x-forwarded-for", "::ffff:203.0.113.9"));
@@ -50,7 +54,7 @@ async fn the_clients_address_chooses() {
 }
 
 #[tokio::test]
-async fn the_clients_address_can_come_from_axum_or_a_function_and_be_cut() {
+async fn the_client_address_can_come_from_axum_or_a_function_with_a_prefix() {
     let (backends, _nodes) = nodes(["a", "b", "c", "d", "e", "f", "g", "h"]);
     let service = layer(&backends, ClientIp::new().ipv4_prefix(24)).into_service();
     let by_function = ClientIp::new()
@@ -63,7 +67,7 @@ async fn the_clients_address_can_come_from_axum_or_a_function_and_be_cut() {
         let mut request = get();
         let addr: std::net::SocketAddr = format!("192.0.{net}.77:1").parse().unwrap();
         request.extensions_mut().insert(axum::extract::ConnectInfo(addr));
-        assert_eq!(send(&service, request).await.body, home, "one network, one home");
+        assert_eq!(send(&service, request).await.body, home, "one network maps to one backend");
         assert_eq!(send(&by_function, with_header("addr", &peer)).await.body, home);
     }
     let backends = Backends::<Node>::new;

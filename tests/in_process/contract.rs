@@ -1,4 +1,4 @@
-//! What Tower asks of a service and a layer.
+//! The contract of Tower's `Service` and `Layer`.
 
 use std::{
     convert::Infallible,
@@ -33,7 +33,7 @@ fn assert_send<T: Send>() {}
 type OddBody = http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, BoxError>;
 
 #[test]
-fn everything_is_send_and_what_is_shared_is_sync() {
+fn futures_are_send_and_shared_types_are_sync() {
     assert_send_sync::<StickyLayer<Node>>();
     assert_send_sync::<StickyService<Node>>();
     assert_send_sync::<StickyService<Node, Node, Propagate>>();
@@ -71,7 +71,7 @@ fn the_service_is_always_ready() {
     assert!(matches!(ready, Poll::Ready(Ok(()))));
 }
 
-/// Counts how many requests are inside at once.
+/// Counts the requests inside at the same time.
 #[derive(Clone)]
 struct Inside {
     now: Arc<AtomicUsize>,
@@ -101,7 +101,7 @@ impl Service<Request<Body>> for Inside {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_concurrency_limit_of_1_admits_one_at_a_time_and_starves_nobody() {
+async fn a_concurrency_limit_of_1_admits_one_at_a_time_without_starvation() {
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let inside = Inside { now: now.clone(), most: most.clone() };
     let limited = ConcurrencyLimitLayer::new(1).layer(inside);
@@ -123,7 +123,7 @@ async fn a_concurrency_limit_of_1_admits_one_at_a_time_and_starves_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_future_dropped_at_any_await_leaks_nothing() {
+async fn a_future_dropped_at_any_await_releases_everything() {
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let limited = ConcurrencyLimitLayer::new(1).layer(Inside { now, most });
     let backends = Backends::from_iter([("a", limited)]);
@@ -148,18 +148,18 @@ async fn a_future_dropped_at_any_await_leaks_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_is_final_for_its_instance_and_a_new_clone_is_used_next() {
+async fn after_a_readiness_error_the_next_request_uses_a_new_clone() {
     let (backends, [a]) = nodes(["a"]);
     a.control.readiness_fails.store(true, SeqCst);
     let service = plain(&backends).into_service();
     assert_eq!(send(&service, get()).await.status, 503);
     a.control.readiness_fails.store(false, SeqCst);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(send(&service, get()).await.status, 200, "the readiness poll found it well again");
+    assert_eq!(send(&service, get()).await.status, 200, "the readiness poll found it ready again");
 }
 
 #[tokio::test(start_paused = true)]
-async fn layers_spawn_nothing_and_the_last_handle_ends_the_driver() {
+async fn layers_spawn_no_task_and_the_last_handle_ends_the_driver() {
     let metrics = tokio::runtime::Handle::current().metrics();
     let tasks = metrics.num_alive_tasks();
     let (backends, [a]) = nodes(["a"]);
@@ -178,7 +178,7 @@ async fn layers_spawn_nothing_and_the_last_handle_ends_the_driver() {
 }
 
 #[test]
-fn a_driver_whose_runtime_is_gone_is_started_anew() {
+fn the_driver_restarts_after_its_runtime_has_ended() {
     let (backends, [a]) = nodes(["a"]);
     let service = sealed(&backends).into_service();
     for _ in 0..2 {
@@ -244,7 +244,7 @@ async fn grpc_requests_get_grpc_errors() {
 }
 
 #[tokio::test]
-async fn it_mounts_wherever_axum_takes_a_layer_or_a_service() {
+async fn axum_accepts_the_layer_and_the_service() {
     let backend = service_fn(|_: axum::extract::Request| async {
         Ok::<_, Infallible>(axum::response::Response::new(axum::body::Body::from("backend")))
     });
@@ -280,7 +280,7 @@ async fn it_mounts_wherever_axum_takes_a_layer_or_a_service() {
 }
 
 #[tokio::test]
-async fn the_last_resort_answers_only_when_nobody_else_can() {
+async fn the_inner_service_answers_only_when_no_backend_can() {
     let (backends, [a]) = nodes(["a"]);
     let layer = plain(&backends);
     let service = layer.last_resort(Node::new("sorry"));

@@ -11,7 +11,7 @@ use tower_sticky::{
 use crate::support::{Client, Node, get, keys, layer, nodes, plain, sealed, send, with_cookie};
 
 #[tokio::test]
-async fn a_plain_token_is_the_id() {
+async fn a_plain_token_is_the_backend_id() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let service = plain(&backends).into_service();
     let answer = send(&service, get()).await;
@@ -30,7 +30,7 @@ async fn sealed_tokens_of_two_clients_of_one_backend_differ() {
 }
 
 #[tokio::test]
-async fn bad_tokens_are_no_pin_each_for_its_own_reason_and_are_replaced() {
+async fn unusable_tokens_are_replaced_and_have_distinct_reasons() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let other_pool = Backends::named("other");
     other_pool.insert("a", Node::new("a")).unwrap();
@@ -103,7 +103,7 @@ async fn the_first_usable_of_several_tokens_wins() {
 }
 
 #[tokio::test]
-async fn our_token_is_taken_out_on_the_way_in() {
+async fn the_token_is_removed_from_the_request() {
     let (backends, [a]) = nodes(["a"]);
     let service = plain(&backends).into_service();
     let sent = || a.control.cookies.lock().unwrap().pop().unwrap();
@@ -118,11 +118,11 @@ async fn our_token_is_taken_out_on_the_way_in() {
     }
     let forward = layer(&backends, Cookie::plain("sid").forward(true)).into_service();
     send(&forward, with_cookie("x=1; sid=a")).await;
-    assert_eq!(sent(), "x=1; sid=a", "kept by option");
+    assert_eq!(sent(), "x=1; sid=a", "forwarded by option");
 }
 
 #[tokio::test]
-async fn a_backends_cookie_of_our_name() {
+async fn a_backend_cookie_of_the_same_name_is_replaced_or_preserved() {
     let (backends, [a]) = nodes(["a"]);
     let logout = "sid=; Max-Age=0; Path=/";
     a.control.response_headers.lock().unwrap().push(("set-cookie", logout.into()));
@@ -134,23 +134,30 @@ async fn a_backends_cookie_of_our_name() {
     let preserve = layer(&backends, Cookie::plain("sid").conflict(Conflict::Preserve));
     let service = preserve.into_service();
     for request in [get(), with_cookie("sid=a")] {
-        assert_eq!(send(&service, request).await.set_cookies(), [logout, "x=1"], "it wins");
+        assert_eq!(
+            send(&service, request).await.set_cookies(),
+            [logout, "x=1"],
+            "the backend's cookie is kept"
+        );
     }
 }
 
 #[tokio::test]
-async fn shared_caches_are_kept_from_our_cookie() {
+async fn responses_with_the_cookie_are_not_cached_by_shared_caches() {
     let (backends, [a]) = nodes(["a"]);
     a.control.response_headers.lock().unwrap().push(("cache-control", "public, max-age=60".into()));
     let service = plain(&backends).into_service();
     let answer = send(&service, get()).await;
     assert_eq!(answer.headers["cache-control"], "private, no-cache=\"set-cookie\", max-age=60");
     let answer = send(&service, with_cookie("sid=a")).await;
-    assert_eq!(answer.headers["cache-control"], "public, max-age=60", "nothing of ours in it");
+    assert_eq!(
+        answer.headers["cache-control"], "public, max-age=60",
+        "it has no cookie of the layer"
+    );
 }
 
 #[tokio::test]
-async fn secure_follows_a_trusted_word_only() {
+async fn secure_is_set_only_for_a_trusted_https_indication() {
     let (backends, _nodes) = nodes(["a"]);
     let service = plain(&backends).into_service();
     let addr = "10.0.0.1:1".parse().unwrap();
@@ -171,12 +178,12 @@ async fn secure_follows_a_trusted_word_only() {
     };
     assert!(secure(Some(Peer::new(addr).https(true)), false).await);
     assert!(secure(Some(Peer::new(addr).trusted(true)), true).await);
-    assert!(!secure(Some(Peer::new(addr)), true).await, "an untrusted peer says it");
-    assert!(!secure(None, true).await, "nobody in particular says it");
+    assert!(!secure(Some(Peer::new(addr)), true).await, "an untrusted peer is ignored");
+    assert!(!secure(None, true).await, "no peer is known");
 }
 
 #[tokio::test]
-async fn secure_is_right_on_a_session_that_moves() {
+async fn secure_is_kept_when_a_session_moves() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = plain(&backends).into_service();
     let request = || {
@@ -193,7 +200,7 @@ async fn secure_is_right_on_a_session_that_moves() {
 }
 
 #[tokio::test]
-async fn of_two_tokens_of_one_session_the_later_epoch_wins_in_any_order() {
+async fn of_two_tokens_of_one_session_the_later_epoch_is_used() {
     for by_header in [false, true] {
         let (backends, [a, b]) = nodes(["a", "b"]);
         let layer = if by_header {
@@ -234,7 +241,7 @@ async fn of_two_tokens_of_one_session_the_later_epoch_wins_in_any_order() {
             );
             assert_eq!(token(&answer), None, "nothing changed");
         }
-        // Of two sessions the first one counts, whatever their epochs are.
+        // Of two sessions the first one is used, whatever the epochs.
         let first = send(&service, request(&[&new, &other])).await;
         assert_eq!(first.decision().1, Some("b"));
         let answer = send(&service, request(&[&new, "nonsense"])).await;
@@ -248,7 +255,7 @@ async fn of_two_tokens_of_one_session_the_later_epoch_wins_in_any_order() {
 }
 
 #[tokio::test]
-async fn a_token_of_another_pool_under_the_same_keys_says_so() {
+async fn a_token_of_another_pool_has_its_own_reason() {
     let services = ["shop", "forum"].map(|pool| {
         let backends = Backends::named(pool);
         backends.insert("a", Node::new("a")).unwrap();
@@ -265,7 +272,7 @@ async fn a_token_of_another_pool_under_the_same_keys_says_so() {
 }
 
 #[tokio::test]
-async fn keys_rotate_under_traffic_and_nobody_moves() {
+async fn key_rotation_moves_no_session() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let (old, new) = (Key::generate().unwrap(), Key::generate().unwrap());
     let ring = KeyRing::new([old.clone()]).unwrap();
@@ -278,7 +285,7 @@ async fn keys_rotate_under_traffic_and_nobody_moves() {
     for client in &mut clients {
         let answer = client.send(&service, get()).await;
         assert_eq!(answer.decision().0, Verdict::Pinned);
-        assert!(answer.token().is_some(), "sealed anew under the first key");
+        assert!(answer.token().is_some(), "sealed again under the first key");
         assert!(client.send(&service, get()).await.token().is_none(), "once");
     }
     ring.set([new]).unwrap();
@@ -288,9 +295,9 @@ async fn keys_rotate_under_traffic_and_nobody_moves() {
 }
 
 #[tokio::test]
-async fn a_second_gateway_with_the_keys_knows_the_tokens() {
+async fn a_second_gateway_with_the_keys_accepts_the_tokens() {
     let (backends, _nodes) = nodes(["a", "b", "c"]);
-    // Other order, other process: ids count, not positions.
+    // Another order, as in another process: ids decide, not positions.
     let other = Backends::from_iter(["c", "b", "a"].map(|name| (name, Node::new(name))));
     let [first, second] = [&backends, &other].map(|pool| sealed(pool).into_service());
     for _ in 0..6 {
@@ -302,7 +309,7 @@ async fn a_second_gateway_with_the_keys_knows_the_tokens() {
 }
 
 #[test]
-fn configuration_that_cannot_work_is_refused_when_built() {
+fn invalid_configuration_is_rejected_at_build_time() {
     let refused = |cookie: Cookie| -> ConfigError {
         let backends: Backends<Node> = Backends::new();
         StickyLayer::try_new(backends, cookie).expect_err("it cannot work")

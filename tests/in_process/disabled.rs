@@ -1,4 +1,4 @@
-//! Requests that meet the very moment at which a backend is taken out.
+//! Requests that are dispatched while their backend is disabled, drained or replaced.
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
@@ -9,12 +9,12 @@ use tower_sticky::{DrainEnd, Mode, Outcome, Reason, State, Verdict};
 use crate::support::{Client, Node, get, nodes, sealed, with_cookie};
 
 #[tokio::test(start_paused = true)]
-async fn a_request_on_its_way_to_a_backend_that_is_taken_out_goes_elsewhere() {
+async fn a_dispatched_request_fails_over_when_its_backend_is_disabled() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let mut service = sealed(&backends).into_service();
     let client = Client::assigned(&service).await;
     let pinned = with_cookie(&format!("sid={}", client.token.unwrap()));
-    // Where they go is decided, but they are not there yet: for `a`, `b` and `a`.
+    // Dispatched, but not sent yet: to `a`, `b` and `a`.
     let on_their_way = [pinned, get(), get()].map(|request| service.call(request));
     let report = backends.drain("a").deadline(Duration::ZERO).await.unwrap();
     assert_eq!((report.end, report.in_flight), (DrainEnd::Deadline, 0));
@@ -29,7 +29,7 @@ async fn a_request_on_its_way_to_a_backend_that_is_taken_out_goes_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_waits_for_a_backend_that_is_taken_out_goes_elsewhere() {
+async fn a_waiting_request_fails_over_when_its_backend_is_disabled() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     backends.set_limit("a", 1).unwrap();
     let service = sealed(&backends).into_service();
@@ -57,19 +57,19 @@ async fn a_request_that_waits_for_a_backend_that_is_taken_out_goes_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_not_read_yet_at_the_deadline_is_whole() {
+async fn a_response_not_read_before_the_deadline_is_complete() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
     let response = service.oneshot(get()).await.unwrap();
     let report = backends.drain("a").deadline(Duration::from_secs(1)).await.unwrap();
     assert_eq!((report.end, report.in_flight, report.streams_cut), (DrainEnd::Deadline, 1, 0));
-    let body = response.into_body().collect().await.expect("nobody had to wait for it");
+    let body = response.into_body().collect().await.expect("the body was complete");
     assert_eq!(body.to_bytes(), "a");
     assert_eq!(backends.get("a").unwrap().in_flight, 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_on_its_way_meets_the_service_that_the_backend_has_then() {
+async fn a_dispatched_request_uses_the_replaced_service() {
     let (backends, [old, _b]) = nodes(["a", "b"]);
     let mut service = sealed(&backends).into_service();
     let client = Client::assigned(&service).await;
@@ -83,7 +83,7 @@ async fn a_request_on_its_way_meets_the_service_that_the_backend_has_then() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_old_service_could_not_take_goes_to_the_new_one_and_is_not_held_against_it() {
+async fn a_request_refused_by_the_old_service_goes_to_the_new_one() {
     let (backends, [_a, _b]) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
     let client = Client::assigned(&service).await;
@@ -106,7 +106,7 @@ async fn what_an_old_service_could_not_take_goes_to_the_new_one_and_is_not_held_
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_old_service_failed_in_says_nothing_about_the_new_one() {
+async fn failures_of_the_old_service_do_not_count_against_the_new_one() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
     let client = Client::assigned(&service).await;
@@ -123,7 +123,7 @@ async fn what_an_old_service_failed_in_says_nothing_about_the_new_one() {
     );
     assert_eq!(backends.get("a").unwrap().state, State::Ready);
 
-    // The same for one that was taken out, and comes back with requests in flight.
+    // The same for a backend that is removed and inserted again with requests in flight.
     let connecting = Node::new("connecting");
     connecting.control.refuses_after_gate.store(true, SeqCst);
     connecting.hold_responses();

@@ -19,7 +19,7 @@ use crate::support::{Body, Client, Node, get, nodes, plain, send, with_cookie};
 
 pub(crate) type Item = Result<Change<String, Node>, String>;
 
-/// A stream that a test feeds.
+/// A stream whose items a test sends.
 struct Channel(mpsc::UnboundedReceiver<Item>);
 
 impl futures_core::Stream for Channel {
@@ -30,35 +30,35 @@ impl futures_core::Stream for Channel {
     }
 }
 
-/// A feed under way.
-pub(crate) struct Fed {
+/// A running discovery.
+pub(crate) struct Running {
     pub(crate) send: mpsc::UnboundedSender<Item>,
     pub(crate) handle: DiscoveryHandle,
     pub(crate) task: JoinHandle<DiscoveryEnd>,
 }
 
-impl Fed {
+impl Running {
     pub(crate) fn new(backends: &Backends<Node>, leave: OnRemoved) -> Self {
         let (send, receive) = mpsc::unbounded_channel();
         let feed = backends.follow(Channel(receive)).leave(leave);
         Self { send, handle: feed.handle(), task: tokio::spawn(feed) }
     }
 
-    pub(crate) async fn say(&self, item: Item) {
+    pub(crate) async fn send_item(&self, item: Item) {
         self.send.send(item).unwrap();
         settle().await;
     }
 
     pub(crate) async fn insert(&self, id: &str, node: &Node) {
-        self.say(Ok(Change::Insert(id.to_owned(), node.clone()))).await;
+        self.send_item(Ok(Change::Insert(id.to_owned(), node.clone()))).await;
     }
 
     pub(crate) async fn remove(&self, id: &str) {
-        self.say(Ok(Change::Remove(id.to_owned()))).await;
+        self.send_item(Ok(Change::Remove(id.to_owned()))).await;
     }
 }
 
-/// Lets the feed do what it has been told to.
+/// Lets the discovery handle what was sent.
 pub(crate) async fn settle() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
@@ -68,26 +68,26 @@ pub(crate) fn ids(backends: &Backends<Node>) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_stream_inserts_joins_and_what_it_removes_leaves() {
+async fn inserts_join_the_pool_and_removals_leave_it() {
     let backends = Backends::new();
     let service = plain(&backends).into_service();
-    let fed = Fed::new(&backends, OnRemoved::Remove);
-    assert_eq!(send(&service, get()).await.status, 503, "nobody is there yet");
+    let running = Running::new(&backends, OnRemoved::Remove);
+    assert_eq!(send(&service, get()).await.status, 503, "the pool is empty");
     let (a, b) = (Node::new("a"), Node::new("b"));
-    fed.insert("a", &a).await;
-    fed.insert("b", &b).await;
+    running.insert("a", &a).await;
+    running.insert("b", &b).await;
     assert_eq!(ids(&backends), ["a", "b"], "without any traffic");
     assert_eq!(send(&service, with_cookie("sid=b")).await.body, "b");
-    fed.remove("b").await;
+    running.remove("b").await;
     assert_eq!(ids(&backends), ["a"]);
     let answer = send(&service, with_cookie("sid=b")).await;
     assert_eq!(answer.decision(), (Verdict::Assigned, Some("a"), Some(Reason::Unknown)));
-    fed.remove("unheard of").await;
+    running.remove("unheard of").await;
     assert_eq!(ids(&backends), ["a"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_of_services_is_followed_to_its_end_and_stays() {
+async fn a_finite_list_of_services_stays_after_its_end() {
     let backends = Backends::new();
     let list = vec![Node::new("x"), Node::new("y")];
     let end = backends.follow(ServiceList::new::<Request<Body>>(list)).await;
@@ -96,15 +96,15 @@ async fn a_list_of_services_is_followed_to_its_end_and_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sessions_stay_with_an_id_that_is_readdressed() {
+async fn sessions_stay_with_an_id_whose_service_is_replaced() {
     let backends = Backends::new();
     let service = plain(&backends).into_service();
-    let fed = Fed::new(&backends, OnRemoved::Remove);
+    let running = Running::new(&backends, OnRemoved::Remove);
     let (old, new, other) = (Node::new("old"), Node::new("new"), Node::new("other"));
-    fed.insert("a", &old).await;
+    running.insert("a", &old).await;
     let mut client = Client::default();
     assert_eq!(client.send(&service, get()).await.body, "old");
-    fed.insert("b", &other).await;
+    running.insert("b", &other).await;
     backends.set_weight("a", 3).unwrap();
     backends.set_limit("a", 50).unwrap();
     backends.set_mode("a", Mode::Draining).unwrap();
@@ -115,9 +115,13 @@ async fn sessions_stay_with_an_id_that_is_readdressed() {
         "it is down, and the cookie moves"
     );
     assert_eq!(backends.get("a").unwrap().state, State::Suspect);
-    fed.insert("a", &new).await;
+    running.insert("a", &new).await;
     let a = backends.get("a").unwrap();
-    assert_eq!((a.weight, a.limit, a.mode), (3, 50, Mode::Draining), "the operator's word holds");
+    assert_eq!(
+        (a.weight, a.limit, a.mode),
+        (3, 50, Mode::Draining),
+        "the operator's settings are kept"
+    );
     assert_eq!(a.state, State::Ready, "what was known of its health is forgotten");
     let answer = send(&service, with_cookie("sid=a")).await;
     assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None));
@@ -126,23 +130,23 @@ async fn sessions_stay_with_an_id_that_is_readdressed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_item_keeps_the_set_and_the_stream_is_followed_on() {
+async fn an_error_item_changes_nothing_and_the_stream_goes_on() {
     let backends = Backends::new();
-    let fed = Fed::new(&backends, OnRemoved::Remove);
+    let running = Running::new(&backends, OnRemoved::Remove);
     let (a, b) = (Node::new("a"), Node::new("b"));
-    fed.insert("a", &a).await;
+    running.insert("a", &a).await;
     for _ in 0..3 {
-        fed.say(Err("the registry is gone".to_owned())).await;
+        running.send_item(Err("the registry is gone".to_owned())).await;
     }
-    assert!(fed.handle.wait_until(|stats| stats.failures == 3).await);
+    assert!(running.handle.wait_until(|stats| stats.failures == 3).await);
     assert_eq!(ids(&backends), ["a"], "the last known set stays");
-    fed.insert("b", &b).await;
-    fed.handle.wait_until(|stats| stats.updates == 2).await;
+    running.insert("b", &b).await;
+    running.handle.wait_until(|stats| stats.updates == 2).await;
     assert_eq!(ids(&backends), ["a", "b"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_of_nothing_but_errors_is_not_asked_without_a_pause() {
+async fn a_stream_of_errors_is_polled_with_pauses() {
     struct Broken(std::sync::Arc<AtomicUsize>);
     impl futures_core::Stream for Broken {
         type Item = Item;
@@ -161,61 +165,61 @@ async fn a_stream_of_nothing_but_errors_is_not_asked_without_a_pause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_that_is_not_an_id_is_skipped() {
+async fn an_invalid_id_is_skipped() {
     let backends = Backends::new();
-    let fed = Fed::new(&backends, OnRemoved::Remove);
+    let running = Running::new(&backends, OnRemoved::Remove);
     let (a, b) = (Node::new("a"), Node::new("b"));
-    fed.insert("not an id", &a).await;
-    fed.insert("", &a).await;
-    fed.remove("not an id").await;
-    fed.insert("b", &b).await;
+    running.insert("not an id", &a).await;
+    running.insert("", &a).await;
+    running.remove("not an id").await;
+    running.insert("b", &b).await;
     assert_eq!(ids(&backends), ["b"]);
-    assert_eq!(fed.handle.stats().skipped, 3, "it was said");
+    assert_eq!(running.handle.stats().skipped, 3, "it is counted");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_the_stream_ends_the_feed_and_keeps_the_set() {
+async fn the_end_of_the_stream_keeps_its_backends() {
     let backends = Backends::new();
     let a = Node::new("a");
-    let fed = Fed::new(&backends, OnRemoved::Remove);
-    fed.insert("a", &a).await;
-    drop(fed.send);
-    assert!(matches!(fed.task.await.unwrap(), DiscoveryEnd::Ended));
-    assert!(!fed.handle.wait_until(|stats| stats.updates > 99).await, "it waits for nobody");
+    let running = Running::new(&backends, OnRemoved::Remove);
+    running.insert("a", &a).await;
+    drop(running.send);
+    assert!(matches!(running.task.await.unwrap(), DiscoveryEnd::Ended));
+    assert!(!running.handle.wait_until(|stats| stats.updates > 99).await, "it does not wait");
     assert_eq!(ids(&backends), ["a"]);
 
-    let fed = Fed::new(&backends, OnRemoved::Remove);
-    fed.say(Err("broken for good".to_owned())).await;
-    drop(fed.send);
-    match fed.task.await.unwrap() {
+    let running = Running::new(&backends, OnRemoved::Remove);
+    running.send_item(Err("broken for good".to_owned())).await;
+    drop(running.send);
+    match running.task.await.unwrap() {
         DiscoveryEnd::Failed(error) => assert_eq!(error.to_string(), "broken for good"),
-        other => panic!("the last word was an error: {other:?}"),
+        other => panic!("the last item was an error: {other:?}"),
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_the_last_handle_of_the_pool_its_feed_ends() {
+async fn discovery_ends_with_the_last_handle_of_the_pool() {
     let backends = Backends::new();
     let service = plain(&backends).into_service();
-    let fed = Fed::new(&backends, OnRemoved::Drain(Duration::from_secs(3600)));
+    let running = Running::new(&backends, OnRemoved::Drain(Duration::from_secs(3600)));
     let a = Node::new("a");
-    fed.insert("a", &a).await;
-    fed.remove("a").await;
+    running.insert("a", &a).await;
+    running.remove("a").await;
     drop(backends);
     settle().await;
-    assert!(!fed.task.is_finished(), "the service holds the pool still");
-    assert_eq!(a.control.clones.load(SeqCst), 2, "the test's and the pool's: the feed keeps none");
+    assert!(!running.task.is_finished(), "the service still holds the pool");
+    assert_eq!(a.control.clones.load(SeqCst), 2, "the clones are the test's and the pool's");
     drop(service);
-    let end = tokio::time::timeout(Duration::from_secs(60), fed.task).await;
+    let end = tokio::time::timeout(Duration::from_secs(60), running.task).await;
     assert!(matches!(end.expect("it ends at once").unwrap(), DiscoveryEnd::PoolGone));
-    assert_eq!(a.control.clones.load(SeqCst), 1, "nothing is left of the pool");
+    assert_eq!(a.control.clones.load(SeqCst), 1, "the pool is released");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_feed_touches_only_what_it_brought() {
+async fn discovery_changes_only_its_own_backends() {
     let (backends, [hand, _]) = nodes(["hand", "b"]);
-    let one = Fed::new(&backends, OnRemoved::Remove);
-    let two = Fed::new(&backends, OnRemoved::Drain(Duration::from_secs(1)));
+    let one = Running::new(&backends, OnRemoved::Remove);
+    let two = Running::new(&backends, OnRemoved::Drain(Duration::from_secs(1)));
     let node = Node::new("fed");
     let body = |id: &'static str| {
         let service = plain(&backends).into_service();
@@ -224,18 +228,18 @@ async fn a_feed_touches_only_what_it_brought() {
     one.insert("c", &node).await;
     for feed in [&one, &two] {
         feed.insert("hand", &node).await;
-        assert_eq!(feed.handle.stats().skipped, 1, "a clash is said");
-        assert_eq!(body("hand").await, "hand", "what was inserted by hand is not replaced");
+        assert_eq!(feed.handle.stats().skipped, 1, "a conflict is counted");
+        assert_eq!(body("hand").await, "hand", "a backend inserted by hand is not replaced");
         feed.remove("hand").await;
     }
     let other = Node::new("other");
     two.insert("c", &other).await;
-    assert_eq!(body("c").await, "fed", "nor is what another feed brought");
+    assert_eq!(body("c").await, "fed", "a backend of another discovery is not replaced");
     two.remove("c").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(ids(&backends), ["hand", "b", "c"], "nor is any of it removed");
-    assert!(backends.iter().all(|backend| backend.mode == Mode::Active), "nor drained");
-    // What the hand takes away and gives back is the hand's.
+    assert_eq!(ids(&backends), ["hand", "b", "c"], "none of them is removed");
+    assert!(backends.iter().all(|backend| backend.mode == Mode::Active), "none of them is drained");
+    // A backend that is removed and inserted by hand belongs to no discovery.
     backends.remove("c").unwrap();
     backends.insert("c", hand.clone()).unwrap();
     one.remove("c").await;
@@ -243,70 +247,70 @@ async fn a_feed_touches_only_what_it_brought() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_feed_left_behind_is_adopted_by_the_next_one() {
+async fn the_next_discovery_adopts_backends_of_an_ended_one() {
     let backends = Backends::new();
     let (first, second) = (Node::new("first"), Node::new("second"));
-    let fed = Fed::new(&backends, OnRemoved::Remove);
-    fed.insert("a", &first).await;
-    fed.insert("b", &first).await;
-    fed.task.abort();
+    let running = Running::new(&backends, OnRemoved::Remove);
+    running.insert("a", &first).await;
+    running.insert("b", &first).await;
+    running.task.abort();
     settle().await;
-    let fed = Fed::new(&backends, OnRemoved::Remove);
-    fed.remove("b").await;
-    assert_eq!(ids(&backends), ["a", "b"], "it has not named it, so it cannot take it away");
-    fed.insert("a", &second).await;
+    let running = Running::new(&backends, OnRemoved::Remove);
+    running.remove("b").await;
+    assert_eq!(ids(&backends), ["a", "b"], "a backend it did not insert is not removed");
+    running.insert("a", &second).await;
     let service = plain(&backends).into_service();
     let answer = send(&service, with_cookie("sid=a")).await;
     assert_eq!((answer.body.as_str(), answer.decision().0), ("second", Verdict::Pinned));
-    fed.remove("a").await;
+    running.remove("a").await;
     assert_eq!(ids(&backends), ["b"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_local_node_may_be_among_the_named() {
+async fn the_local_node_may_be_among_the_discovered() {
     let backends = Backends::new();
     let peer = Node::new("peer");
-    let fed = Fed::new(&backends, OnRemoved::Remove);
-    fed.insert("me", &peer).await;
-    fed.insert("peer", &peer).await;
+    let running = Running::new(&backends, OnRemoved::Remove);
+    running.insert("me", &peer).await;
+    running.insert("peer", &peer).await;
     let layer = plain(&backends).local("me");
     let service = tower::Layer::layer(&layer, Node::new("inner"));
-    fed.insert("me", &peer).await;
-    fed.remove("me").await;
-    assert_eq!(fed.handle.stats().skipped, 0, "it is no clash");
+    running.insert("me", &peer).await;
+    running.remove("me").await;
+    assert_eq!(running.handle.stats().skipped, 0, "it is no clash");
     assert_eq!(send(&service, with_cookie("sid=me")).await.body, "inner");
     assert_eq!(send(&service, with_cookie("sid=peer")).await.body, "peer");
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_leaves_may_drain_for_a_while() {
+async fn removed_backends_may_drain_first() {
     let backends = Backends::new();
     let service = plain(&backends).into_service();
-    let fed = Fed::new(&backends, OnRemoved::Drain(Duration::from_secs(60)));
+    let running = Running::new(&backends, OnRemoved::Drain(Duration::from_secs(60)));
     let (a, b) = (Node::new("a"), Node::new("b"));
-    fed.insert("a", &a).await;
-    fed.insert("b", &b).await;
-    fed.remove("a").await;
+    running.insert("a", &a).await;
+    running.insert("b", &b).await;
+    running.remove("a").await;
     assert_eq!(backends.get("a").unwrap().mode, Mode::Draining);
     assert_eq!(send(&service, with_cookie("sid=a")).await.decision().0, Verdict::Pinned);
     for _ in 0..4 {
         assert_eq!(send(&service, get()).await.body, "b", "it takes no new sessions");
     }
     tokio::time::sleep(Duration::from_secs(50)).await;
-    fed.insert("a", &a).await;
+    running.insert("a", &a).await;
     assert_eq!(backends.get("a").unwrap().mode, Mode::Active, "it is back");
     tokio::time::sleep(Duration::from_secs(50)).await;
     assert_eq!(ids(&backends), ["a", "b"], "and stays");
-    fed.remove("a").await;
+    running.remove("a").await;
     tokio::time::sleep(Duration::from_secs(59)).await;
     assert_eq!(ids(&backends), ["a", "b"]);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(ids(&backends), ["b"], "its time is over");
+    assert_eq!(ids(&backends), ["b"], "its drain is over");
 
-    fed.remove("b").await;
-    let (before, task) = (tokio::time::Instant::now(), fed.task);
-    drop(fed.send);
+    running.remove("b").await;
+    let (before, task) = (tokio::time::Instant::now(), running.task);
+    drop(running.send);
     assert!(matches!(task.await.unwrap(), DiscoveryEnd::Ended));
-    assert!(before.elapsed() >= Duration::from_secs(59), "the feed sees its drains through");
+    assert!(before.elapsed() >= Duration::from_secs(59), "the discovery waits for its drains");
     assert!(backends.is_empty());
 }

@@ -9,26 +9,26 @@ use tower_sticky::{
 };
 
 use crate::{
-    discovery::{Fed, settle},
+    discovery::{Running, settle},
     support::{Node, get, nodes, plain, send, spawn, with_cookie},
 };
 
 #[tokio::test(start_paused = true)]
 async fn thousands_of_changes_at_once_are_taken_in_order() {
     let backends = Backends::new();
-    let fed = Fed::new(&backends, OnRemoved::Remove);
+    let running = Running::new(&backends, OnRemoved::Remove);
     let node = Node::new("n");
     for i in 0..3000 {
         let change = match i % 3 {
             2 => Change::Remove(format!("b{}", i - 1)),
             _ => Change::Insert(format!("b{i}"), node.clone()),
         };
-        fed.send.send(Ok(change)).unwrap();
+        running.send.send(Ok(change)).unwrap();
     }
     settle().await;
     assert_eq!(backends.len(), 1000);
     assert!(backends.get("b0").is_some() && backends.get("b1").is_none());
-    let updates = fed.handle.stats().updates;
+    let updates = running.handle.stats().updates;
     assert!(updates < 300, "they become visible in {updates} steps, not one by one");
     let service = plain(&backends).into_service();
     let answer = send(&service, with_cookie("sid=b2997")).await;
@@ -60,7 +60,7 @@ async fn counters_survive_a_removal_while_requests_are_in_flight() {
     assert_eq!(slow.await.unwrap().body, "a", "it finished where it was");
     assert_eq!(backends.get("a").unwrap().in_flight, 0);
 
-    // With nothing in flight, a removed backend is forgotten.
+    // With nothing in flight, the counters of a removed backend are dropped.
     backends.remove("a").unwrap();
     settle().await;
     backends.insert("a", new).unwrap();
@@ -68,24 +68,24 @@ async fn counters_survive_a_removal_while_requests_are_in_flight() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn counters_survive_a_removal_by_a_feed_too() {
+async fn counters_survive_a_removal_by_discovery() {
     let backends = Backends::new();
-    let fed = Fed::new(&backends, OnRemoved::Remove);
+    let running = Running::new(&backends, OnRemoved::Remove);
     let (old, new) = (Node::new("old"), Node::new("new"));
-    fed.insert("a", &old).await;
+    running.insert("a", &old).await;
     let service = plain(&backends).into_service();
     old.hold_responses();
     let slow = tokio::spawn(async move { send(&service, get()).await });
     settle().await;
-    fed.remove("a").await;
+    running.remove("a").await;
     assert!(backends.is_empty());
-    fed.insert("a", &new).await;
+    running.insert("a", &new).await;
     assert_eq!(backends.get("a").unwrap().in_flight, 1);
     old.release_responses();
     assert_eq!(slow.await.unwrap().body, "old");
     assert_eq!(backends.get("a").unwrap().in_flight, 0);
-    fed.remove("a").await;
-    assert!(backends.is_empty(), "it is the feed's own still");
+    running.remove("a").await;
+    assert!(backends.is_empty(), "it still belongs to the discovery");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -94,7 +94,7 @@ async fn changes_under_load_never_send_a_request_elsewhere() {
     const CHANGES: usize = 4000;
     let (backends, _nodes) = nodes(["a", "b"]);
     let service = plain(&backends).into_service();
-    let fed = Fed::new(&backends, OnRemoved::Remove);
+    let running = Running::new(&backends, OnRemoved::Remove);
     let over = std::sync::Arc::new(AtomicUsize::new(0));
     let clients = ["a", "b", "w", "x", "y", "z"].map(|id| {
         let (service, over) = (service.clone(), over.clone());
@@ -122,18 +122,18 @@ async fn changes_under_load_never_send_a_request_elsewhere() {
             2 => Change::Remove(id),
             _ => Change::Insert(id, Node::new(COMING[i % 4])),
         };
-        fed.send.send(Ok(change)).unwrap();
+        running.send.send(Ok(change)).unwrap();
         if i % 4 == 0 {
             tokio::task::yield_now().await;
         }
     }
-    drop(fed.send);
-    assert!(matches!(fed.task.await.unwrap(), DiscoveryEnd::Ended));
+    drop(running.send);
+    assert!(matches!(running.task.await.unwrap(), DiscoveryEnd::Ended));
     over.store(1, SeqCst);
     for client in clients {
         let (id, sent, pinned) = client.await.unwrap();
         if ["a", "b"].contains(&id) {
-            assert_eq!(pinned, sent, "nobody moves because others come and go");
+            assert_eq!(pinned, sent, "no session moves because others join or leave");
         }
     }
     assert_eq!(backends.snapshot().stats.violations(), 0);

@@ -4,7 +4,6 @@ use std::{convert::Infallible, time::Duration};
 
 use http::{Request, Response};
 use tokio::time::Instant;
-use tower::ServiceExt;
 use tower_sticky::{
     Backends, DrainEnd, Event, Failover, Mode, Reason, SessionAction, StickyLayer, Verdict,
     affinity::{Cookie, Key},
@@ -27,7 +26,7 @@ pub(crate) async fn after(duration: Duration) {
     tokio::time::sleep(duration).await;
 }
 
-/// Lets as much time pass as it takes until the sessions of a pool are known, and has these seen in it.
+/// Waits until the number of sessions is known, and sends requests of these sessions meanwhile.
 pub(crate) async fn watched<S>(service: &S, sessions: &mut [&mut Client])
 where
     S: tower::Service<
@@ -45,7 +44,7 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_ends_when_nobody_has_been_seen_for_the_idle_timeout() {
+async fn a_drain_ends_when_no_session_was_seen_for_the_idle_timeout() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
     let mut client = Client::default();
@@ -62,7 +61,7 @@ async fn a_drain_ends_when_nobody_has_been_seen_for_the_idle_timeout() {
     assert_eq!((report.sessions_before, report.sessions_left), (Some(1), Some(0)));
     let took = start.elapsed();
     assert!(took >= 15 * MINUTE && took < 15 * MINUTE + 3 * SECOND, "it took {took:?}");
-    assert_eq!(backends.get("a").unwrap().mode, Mode::Draining, "who comes late is still served");
+    assert_eq!(backends.get("a").unwrap().mode, Mode::Draining, "late sessions are still served");
     assert_eq!(client.send(&service, get()).await.body, "a");
 }
 
@@ -92,7 +91,7 @@ async fn a_drain_ends_when_the_last_session_has_logged_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_in_flight_holds_a_drain_up() {
+async fn a_request_in_flight_delays_the_end_of_a_drain() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service =
         StickyLayer::new(backends.clone(), Key::header("x-user")).strategy(First).into_service();
@@ -105,11 +104,11 @@ async fn a_request_in_flight_holds_a_drain_up() {
     a.release_responses();
     assert_eq!(busy.await.unwrap().status, 200);
     let report = drain.await.unwrap().unwrap();
-    assert_eq!(report.end, DrainEnd::Completed, "keys are nobody's sessions");
+    assert_eq!(report.end, DrainEnd::Completed, "keys do not count as sessions");
 }
 
 #[tokio::test(start_paused = true)]
-async fn sessions_that_cannot_be_told_apart_hold_a_drain_up_together() {
+async fn sessions_without_ids_delay_a_drain_together() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let service = plain(&backends).into_service();
     send(&service, with_cookie("sid=a")).await;
@@ -147,7 +146,7 @@ async fn at_the_deadline_sessions_move() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_the_deadline_sessions_may_be_rejected_or_lent() {
+async fn at_the_deadline_sessions_may_be_rejected_or_borrowed() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
     let mut client = Client::assigned(&service).await;
@@ -163,7 +162,7 @@ async fn at_the_deadline_sessions_may_be_rejected_or_lent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_is_cancelled_by_another_mode_and_ends_with_its_backend() {
+async fn another_mode_cancels_a_drain_and_removal_ends_it() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
     let mut client = Client::assigned(&service).await;
@@ -180,7 +179,7 @@ async fn a_drain_is_cancelled_by_another_mode_and_ends_with_its_backend() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_that_nobody_awaits_ends_as_well() {
+async fn a_drain_that_is_not_awaited_ends_at_its_deadline() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
     let _client = Client::assigned(&service).await;
@@ -190,7 +189,7 @@ async fn a_drain_that_nobody_awaits_ends_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_happens_is_told_as_it_happens() {
+async fn a_drain_emits_events_in_order() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
     let mut client = Client::assigned(&service).await;
@@ -209,7 +208,7 @@ async fn what_happens_is_told_as_it_happens() {
     let next = events.next().await.unwrap();
     assert!(
         matches!(&next, Event::Drained { report } if report.end == DrainEnd::Deadline),
-        "got {next:?}: progress is told once while nothing changes"
+        "got {next:?}: progress is reported once while nothing changes"
     );
     client.send(&service, get()).await;
     let next = events.next().await.unwrap();
@@ -219,7 +218,7 @@ async fn what_happens_is_told_as_it_happens() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn past_its_deadline_a_drain_honours_no_pin_whatever_was_counted() {
+async fn past_its_deadline_a_drain_honours_no_pin() {
     // Another gateway has issued the token, and this one has never seen it.
     let (others, _nodes) = nodes(["a", "b"]);
     let mut client = Client::default();
@@ -230,7 +229,7 @@ async fn past_its_deadline_a_drain_honours_no_pin_whatever_was_counted() {
     let mut events = backends.events();
     let start = Instant::now();
     let report = backends.drain("a").deadline(MINUTE).await.unwrap();
-    assert_eq!(report.end, DrainEnd::Completed, "nobody was seen");
+    assert_eq!(report.end, DrainEnd::Completed, "no session was seen");
     assert!(start.elapsed() < 3 * SECOND);
     let early = client.clone().send(&service, get()).await;
     assert_eq!(early.decision(), (Verdict::Pinned, Some("a"), None), "until then it is honoured");
@@ -242,5 +241,5 @@ async fn past_its_deadline_a_drain_honours_no_pin_whatever_was_counted() {
     while let Ok(Some(event)) = tokio::time::timeout(Duration::ZERO, events.next()).await {
         reports += usize::from(matches!(event, Event::Drained { .. }));
     }
-    assert_eq!(reports, 1, "its end was told once");
+    assert_eq!(reports, 1, "its end was reported once");
 }

@@ -23,7 +23,7 @@ use crate::{
     support::{Body, Client, First, get, keys, nodes, spawn},
 };
 
-/// A body that says one word and then nothing, for ever.
+/// A body that sends one frame and never ends.
 struct Silent {
     spoken: bool,
     _open: Arc<()>,
@@ -45,7 +45,7 @@ impl http_body::Body for Silent {
 }
 
 #[tokio::test(start_paused = true)]
-async fn open_streams_are_cut_off_at_the_deadline() {
+async fn open_streams_end_at_the_deadline() {
     let open = Arc::new(());
     let stream = tower::service_fn({
         let open = open.clone();
@@ -84,7 +84,7 @@ async fn open_streams_are_cut_off_at_the_deadline() {
     let start = Instant::now();
     let drain = backends.drain("a").deadline(MINUTE).start().unwrap();
     signal.begun().await;
-    assert_eq!(start.elapsed(), Duration::ZERO, "those who can close cleanly are told at once");
+    assert_eq!(start.elapsed(), Duration::ZERO, "the signal arrives at once");
     assert_eq!(drain.ended().await.streams_cut, 2);
     signal.over().await;
     for reader in readers {
@@ -100,7 +100,7 @@ async fn open_streams_are_cut_off_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_not_answered_at_the_deadline_is_left_to_finish() {
+async fn an_unanswered_request_finishes_after_the_deadline() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
     a.hold_responses();
@@ -115,7 +115,7 @@ async fn a_request_that_is_not_answered_at_the_deadline_is_left_to_finish() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upgraded_connection_is_told_and_counted() {
+async fn an_upgraded_connection_is_signalled_and_counted() {
     let ends = Arc::new(std::sync::Mutex::new(Vec::new()));
     let upgrade = tower::service_fn({
         let ends = ends.clone();
@@ -148,7 +148,7 @@ async fn an_upgraded_connection_is_told_and_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_signal_is_about_the_drain_that_is_under_way() {
+async fn a_drain_signal_reports_the_current_drain() {
     let (backends, _nodes) = nodes(["a"]);
     let service = sealed(&backends).into_service();
     let mut client = Client::assigned(&service).await;

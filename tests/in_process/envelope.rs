@@ -1,4 +1,4 @@
-//! The envelope: what the application sees, what the client has, and where the session goes.
+//! The envelope: what the application and the client see, and which backend serves the session.
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
@@ -27,12 +27,12 @@ pub fn set(node: &Node, fields: &[&str]) {
     *node.control.response_headers.lock().unwrap() = fields.collect();
 }
 
-/// What the backend saw last.
+/// The last cookie that the backend received.
 pub fn seen(node: &Node) -> String {
     node.control.cookies.lock().unwrap().pop().expect("it had a request")
 }
 
-/// The pair to send back.
+/// The cookie pair to send back.
 pub fn pair(answer: &Answer) -> String {
     let field = answer.set_cookies().into_iter().find(|field| field.starts_with("JSESSIONID="));
     field.expect("the cookie is set").split(';').next().unwrap().to_owned()
@@ -42,10 +42,10 @@ fn is_wrapped(pair: &str) -> bool {
     pair.starts_with("JSESSIONID=ts2~")
 }
 
-/// A session on the node, which sets `field`; its pair.
+/// Begins a session on the node, which sets `field`, and returns the cookie pair.
 pub async fn begin(service: &Sticky, node: &Node, field: &str) -> String {
     set(node, &[field]);
-    // The strategy goes round: sooner or later it is this one's turn.
+    // Round robin reaches this node after some requests.
     for _ in 0..100 {
         let answer = send(service, get()).await;
         if answer.decision().1 == Some(node.name) {
@@ -57,7 +57,7 @@ pub async fn begin(service: &Sticky, node: &Node, field: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_application_sees_its_id_and_the_client_one_opaque_value() {
+async fn the_application_sees_its_id_and_the_client_an_opaque_value() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let service = service(&backends);
     set(
@@ -71,7 +71,7 @@ async fn the_application_sees_its_id_and_the_client_one_opaque_value() {
     let (before, rest) = fields[1].split_once("ts2~").unwrap();
     assert_eq!(before, " JSESSIONID = ");
     assert!(rest.ends_with(" ; Path=/shop;HttpOnly; Max-Age=60 ; Odd"), "byte for byte: {rest}");
-    assert!(!fields[1].contains("0123ABC"), "nobody sees the id");
+    assert!(!fields[1].contains("0123ABC"), "the id is not shown");
     assert_eq!(answer.headers["cache-control"], "private, no-cache=\"set-cookie\"");
     let value = rest.split(' ').next().unwrap();
     set(&a, &[]);
@@ -102,7 +102,7 @@ async fn quotes_around_an_id_are_part_of_it() {
 }
 
 #[tokio::test]
-async fn nothing_begins_before_the_application_sets_an_id() {
+async fn no_session_begins_before_the_application_sets_an_id() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let service = service(&backends);
     for expected in ["a", "b", "a"] {
@@ -115,7 +115,7 @@ async fn nothing_begins_before_the_application_sets_an_id() {
 }
 
 #[tokio::test]
-async fn removals_by_the_application_pass_as_they_are() {
+async fn removals_by_the_application_are_not_wrapped() {
     let (backends, [a]) = nodes(["a"]);
     let service = service(&backends);
     let session = begin(&service, &a, "JSESSIONID=1").await;
@@ -129,17 +129,17 @@ async fn removals_by_the_application_pass_as_they_are() {
         for request in [get(), with_cookie(&session)] {
             let answer = send(&service, request).await;
             assert_eq!(answer.set_cookies(), [removal]);
-            assert!(!answer.headers.contains_key("cache-control"), "nothing of ours in it");
+            assert!(!answer.headers.contains_key("cache-control"), "it has no cookie of the layer");
         }
     }
 }
 
 #[tokio::test]
-async fn a_new_id_is_wrapped_with_the_pin_of_who_answered() {
+async fn a_new_id_is_wrapped_with_the_answering_backend() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let service = service(&backends);
     let before = begin(&service, &a, "JSESSIONID=guest").await;
-    // The login gets a new id; it is served elsewhere, for its backend is down.
+    // The login sets a new id on another backend, because the pinned one is down.
     a.control.refuses.store(true, SeqCst);
     set(&b, &["JSESSIONID=user; Path=/"]);
     let answer = send(&service, with_cookie(&before)).await;
@@ -152,7 +152,7 @@ async fn a_new_id_is_wrapped_with_the_pin_of_who_answered() {
 }
 
 #[tokio::test]
-async fn a_session_that_moves_is_wrapped_anew_without_a_word_of_the_application() {
+async fn a_moved_session_is_wrapped_again_without_the_application() {
     let (backends, [a, b, c]) = nodes(["a", "b", "c"]);
     let clock = Clock::new();
     let envelope = Envelope::cookie("JSESSIONID", keys());
@@ -198,7 +198,7 @@ async fn parallel_requests_of_a_session_that_moves_agree() {
 }
 
 #[tokio::test]
-async fn an_id_whose_backend_is_gone_goes_on_elsewhere() {
+async fn an_id_of_a_removed_backend_continues_elsewhere() {
     let (backends, [a, b, c]) = nodes(["a", "b", "c"]);
     let service = service(&backends);
     let session = begin(&service, &a, "JSESSIONID=42; Path=/").await;
@@ -221,7 +221,7 @@ async fn an_id_whose_backend_is_gone_goes_on_elsewhere() {
 }
 
 #[tokio::test]
-async fn bad_envelopes_are_taken_out_each_for_its_reason() {
+async fn unusable_envelopes_are_removed_and_have_distinct_reasons() {
     let (backends, [a]) = nodes(["a"]);
     let clock = Clock::new();
     let minutes = |n: u64| Duration::from_secs(n * 60);
@@ -266,7 +266,7 @@ async fn bad_envelopes_are_taken_out_each_for_its_reason() {
 }
 
 #[tokio::test]
-async fn an_envelope_is_written_anew_when_it_is_due() {
+async fn an_envelope_is_refreshed_when_due() {
     let (backends, [a]) = nodes(["a"]);
     let clock = Clock::new();
     let ring = KeyRing::new([Key::from_bytes((0..32).collect::<Vec<u8>>()).unwrap()]).unwrap();
@@ -294,13 +294,13 @@ async fn an_envelope_is_written_anew_when_it_is_due() {
     ring.set([Key::generate().unwrap(), old]).unwrap();
     let answer = send(&service, with_cookie(&session)).await;
     assert_eq!(answer.decision().0, Verdict::Pinned);
-    assert_ne!(pair(&answer), session, "sealed anew under the first key");
+    assert_ne!(pair(&answer), session, "sealed again under the first key");
     let answer = send(&service, with_cookie(&pair(&answer))).await;
     assert!(answer.set_cookies().is_empty(), "once");
 }
 
 #[tokio::test]
-async fn the_same_id_set_again_goes_on_with_its_session() {
+async fn setting_the_same_id_again_continues_the_session() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let clock = Clock::new();
     let envelope =
@@ -318,7 +318,7 @@ async fn the_same_id_set_again_goes_on_with_its_session() {
 }
 
 #[tokio::test]
-async fn end_takes_the_cookie_away_where_it_was_set() {
+async fn end_deletes_the_cookie_with_its_path_and_domain() {
     let (backends, [a]) = nodes(["a"]);
     let service = layer(&backends, Envelope::cookie("JSESSIONID", keys()))
         .application_header("x-sticky-action")
@@ -346,7 +346,7 @@ async fn end_takes_the_cookie_away_where_it_was_set() {
 }
 
 #[tokio::test]
-async fn a_request_that_neither_reads_nor_writes_pins_still_carries_the_id() {
+async fn a_bypassed_request_still_carries_the_id() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let service = service(&backends);
     let session = begin(&service, &a, "JSESSIONID=1").await;
@@ -380,7 +380,7 @@ async fn a_second_gateway_with_the_keys_opens_the_envelopes() {
 }
 
 #[tokio::test]
-async fn ids_that_are_too_long_pass_as_they_are() {
+async fn ids_that_are_too_long_are_not_wrapped() {
     let (backends, [a]) = nodes(["a"]);
     let service = service(&backends);
     let field = format!("JSESSIONID={}", "x".repeat(2049));

@@ -1,4 +1,4 @@
-//! The envelope in headers, in chains, and in whatever `Cookie` header a client sends.
+//! The envelope in headers, in chains, and in arbitrary `Cookie` headers.
 
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -22,7 +22,7 @@ fn with_header(values: &[&str]) -> Request<Body> {
 }
 
 #[tokio::test]
-async fn the_header_form() {
+async fn an_id_may_be_in_a_header() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let envelope = Envelope::header("Mcp-Session-Id", keys());
     let service =
@@ -90,7 +90,7 @@ async fn in_a_chain_the_id_is_restored_behind_another_pin() {
 }
 
 #[tokio::test]
-async fn the_word_in_an_extension_counts_too() {
+async fn a_session_action_in_an_extension_is_applied() {
     let (backends, [a]) = nodes(["a"]);
     let service = service(&backends);
     let session = begin(&service, &a, "JSESSIONID=1; Path=/x").await;
@@ -99,7 +99,7 @@ async fn the_word_in_an_extension_counts_too() {
     assert_eq!(answer.set_cookies(), ["JSESSIONID=; Path=/x; Max-Age=0"]);
 }
 
-/// Numbers that look random and are the same every time.
+/// A deterministic random number generator.
 struct Dice(u64);
 
 impl Dice {
@@ -110,7 +110,7 @@ impl Dice {
 }
 
 #[tokio::test]
-async fn in_whatever_cookie_header_exactly_the_value_is_replaced() {
+async fn only_the_value_is_replaced_in_any_cookie_header() {
     let (backends, [a]) = nodes(["a"]);
     let service = service(&backends);
     let mut dice = Dice(7);

@@ -1,5 +1,4 @@
-//! Whom new sessions go to: by weight at equal load, and the share of one that cannot take them to all
-//! others.
+//! How new sessions are spread: by weight at equal load, also while a backend is busy or suspect.
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
@@ -9,7 +8,7 @@ use crate::support::{Client, Node, get, nodes, plain, send};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// How many of so many new sessions each backend gets.
+/// How many of `of` new sessions each backend receives.
 async fn spread<const N: usize>(service: &StickyService<Node>, of: usize) -> [usize; N] {
     let names = ["a", "b", "c", "d"];
     let mut got = [0; N];
@@ -21,7 +20,7 @@ async fn spread<const N: usize>(service: &StickyService<Node>, of: usize) -> [us
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_busy_backend_hands_its_share_to_all_others() {
+async fn the_share_of_a_busy_backend_is_spread_over_the_others() {
     let (backends, [_a, _b, c, _d]) = nodes(["a", "b", "c", "d"]);
     let service = plain(&backends).into_service();
     assert_eq!(spread(&service, 12).await, [3, 3, 3, 3]);
@@ -46,7 +45,7 @@ async fn a_busy_backend_hands_its_share_to_all_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pins_do_not_advance_the_round() {
+async fn pinned_requests_do_not_advance_round_robin() {
     let (backends, _nodes) = nodes(["a", "b", "c"]);
     let service = plain(&backends).into_service();
     let mut pinned = Client { token: Some("b".to_owned()) };
@@ -59,7 +58,7 @@ async fn pins_do_not_advance_the_round() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_suspect_hands_its_share_to_all_others() {
+async fn the_share_of_a_suspect_is_spread_over_the_others() {
     let (backends, [_a, _b, c, _d]) = nodes(["a", "b", "c", "d"]);
     let service = plain(&backends).into_service();
     c.control.refuses.store(true, SeqCst);

@@ -1,4 +1,4 @@
-//! Backends that are down, gone, draining or disabled: where their sessions go.
+//! Failover: sessions of backends that are down, removed, draining or disabled.
 
 use std::{collections::HashSet, sync::atomic::Ordering::SeqCst};
 
@@ -53,7 +53,7 @@ async fn a_refused_connection_moves_the_session_with_its_request_untouched() {
             (Verdict::Pinned, Some("b"), None),
             "it stays on the new one"
         );
-        assert_eq!(a.control.polls.load(SeqCst), polled, "nobody asks the dead");
+        assert_eq!(a.control.polls.load(SeqCst), polled, "no request goes to a dead backend");
         assert_eq!(b.served(), 2);
         let stats = backends.snapshot().stats;
         assert_eq!((stats.moves(), stats.violations()), (1, 0));
@@ -86,7 +86,7 @@ async fn each_candidate_is_tried_once_and_then_the_answer_is_503() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn panic_mode_tries_all_when_the_probes_have_all_down() {
+async fn panic_mode_tries_all_when_all_are_down() {
     for panics in [true, false] {
         let (backends, [a, b]) = nodes(["a", "b"]);
         let health = Health::new().probe(|_: Node, _: BackendId| async { Err::<(), _>("unwell") });
@@ -105,7 +105,7 @@ async fn panic_mode_tries_all_when_the_probes_have_all_down() {
                 "all are tried, and a pin is honoured"
             );
         }
-        assert_eq!(b.served(), if panics { 2 } else { 0 }, "nobody is asked without it");
+        assert_eq!(b.served(), if panics { 2 } else { 0 }, "no request is sent without it");
     }
 }
 
@@ -127,7 +127,7 @@ async fn borrow_serves_elsewhere_once_and_keeps_the_pin() {
     a.control.refuses.store(false, SeqCst);
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     let answer = client.send(&service, get()).await;
-    assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None), "back at home");
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None), "back on its own backend");
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,7 +148,7 @@ async fn reject_answers_for_a_session_whose_backend_is_down() {
     assert_eq!(
         answer.decision(),
         (Verdict::Pinned, Some("a"), None),
-        "nobody is refused by evidence"
+        "no request is refused by evidence"
     );
 }
 
@@ -183,7 +183,7 @@ async fn disabled_is_down_at_once_and_weight_0_keeps_its_sessions() {
     let answer = client.send(&service, get()).await;
     assert_eq!(answer.decision(), (Verdict::Moved, Some("b"), Some(Reason::Disabled)));
     backends.set_mode("a", Mode::Active).unwrap();
-    assert_eq!(client.send(&service, get()).await.body, "b", "nobody moves back");
+    assert_eq!(client.send(&service, get()).await.body, "b", "no session moves back");
 }
 
 #[tokio::test(start_paused = true)]
@@ -199,7 +199,7 @@ async fn a_removed_backend_is_unknown_and_the_bad_token_is_replaced() {
     assert_eq!(backends.snapshot().stats.token_errors(Reason::Unknown), 1);
 }
 
-/// So many sessions of `a`, that chance leaves no survivor out.
+/// Enough sessions of `a` that every other backend receives some.
 const SESSIONS: usize = 80;
 
 async fn sessions_of_a(service: &tower_sticky::StickyService<Node>) -> Vec<Client> {
@@ -213,8 +213,8 @@ async fn sessions_of_a(service: &tower_sticky::StickyService<Node>) -> Vec<Clien
     sessions
 }
 
-/// Sends several requests of each session, each with the old pin, as parallel ones have it; each
-/// session must land on one backend. Tells on how many they land together.
+/// Sends parallel requests of each session with its old pin. All of one session must reach the same
+/// backend; returns the number of different backends.
 async fn new_homes(
     service: &tower_sticky::StickyService<Node>,
     sessions: Vec<Client>,
@@ -225,14 +225,14 @@ async fn new_homes(
         for _ in 0..4 {
             landed.insert(session.clone().send(service, get()).await.body);
         }
-        assert_eq!(landed.len(), 1, "one session, one new home: {landed:?}");
+        assert_eq!(landed.len(), 1, "one session moves to one backend: {landed:?}");
         homes.extend(landed);
     }
     homes
 }
 
 #[tokio::test(start_paused = true)]
-async fn parallel_requests_of_a_session_whose_backend_has_left_agree() {
+async fn parallel_requests_of_a_session_of_a_removed_backend_agree() {
     let (backends, _nodes) = nodes(["a", "b", "c", "d", "e"]);
     let service = sealed(&backends).into_service();
     let sessions = sessions_of_a(&service).await;
@@ -267,7 +267,7 @@ async fn parallel_requests_of_a_sealed_session_fail_over_to_the_same_backend() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unanswered_request_goes_once_to_another_backend_if_that_is_wanted() {
+async fn an_unanswered_request_is_retried_once_by_option() {
     let (backends, [a, ..]) = nodes(["a", "b", "c"]);
     let service = sealed(&backends).retry_idempotent(false).into_service();
     a.control.disconnects.store(true, SeqCst);
@@ -294,7 +294,7 @@ async fn an_unanswered_request_goes_once_to_another_backend_if_that_is_wanted() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_backend_that_breaks_keeps_its_sessions() {
+async fn a_failed_call_moves_no_session() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
     let mut client = Client::assigned(&service).await;
@@ -308,7 +308,7 @@ async fn a_backend_that_breaks_keeps_its_sessions() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_readiness_costs_nothing_and_moves_on() {
+async fn a_readiness_error_fails_over_without_losing_the_request() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
     let mut client = Client::assigned(&service).await;
@@ -321,7 +321,7 @@ async fn a_failed_readiness_costs_nothing_and_moves_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_have_been_executed_is_no_503() {
+async fn a_request_that_may_have_been_executed_is_answered_502() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let service = sealed(&backends).retry_idempotent(true).propagate_errors().into_service();
     a.control.disconnects.store(true, SeqCst);
@@ -332,7 +332,7 @@ async fn what_may_have_been_executed_is_no_503() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_another_backend_answers_takes_its_session_along() {
+async fn a_retried_request_moves_its_session_by_policy() {
     for (policy, verdict, home) in
         [(Failover::Repin, Verdict::Moved, "b"), (Failover::Borrow, Verdict::Borrowed, "a")]
     {
@@ -349,9 +349,9 @@ async fn a_request_that_another_backend_answers_takes_its_session_along() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_candidate_that_stops_taking_sessions_meanwhile_is_not_asked() {
+async fn a_candidate_that_starts_to_drain_is_skipped() {
     let (_, [b, c]) = nodes(["b", "c"]);
-    // `a` refuses after a while, in which the operator drains `b`.
+    // `a` refuses after 100 ms; meanwhile `b` begins to drain.
     let slow = service_fn(|request: Request<Body>| async move {
         tokio::time::sleep(100 * MS).await;
         Err::<Response<Body>, BoxError>(tower_sticky::NotSent::new(request, "refused").into())

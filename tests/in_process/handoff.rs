@@ -1,4 +1,4 @@
-//! The application carries the state of sessions over before they move.
+//! The handoff hook: an application transfers the state of a session before it moves.
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +19,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 type Moves = Arc<Mutex<Vec<Move>>>;
 
-/// A layer whose hook notes the moves, and fails when it is told to.
+/// A layer whose hook records the moves, and fails when a test says so.
 fn noting(layer: StickyLayer<Node>) -> (StickyLayer<Node>, Moves, Arc<AtomicBool>) {
     let (moves, fails) = (Moves::default(), Arc::new(AtomicBool::new(false)));
     let layer = layer.before_move(SECOND, {
@@ -50,11 +50,7 @@ async fn a_drain_may_hand_its_sessions_over() {
     let drain = backends.drain("a").hand_over(100).start().unwrap();
     fails.store(true, SeqCst);
     let stays = client.send(&service, get()).await;
-    assert_eq!(
-        stays.decision(),
-        (Verdict::Pinned, Some("a"), None),
-        "it could not be carried over"
-    );
+    assert_eq!(stays.decision(), (Verdict::Pinned, Some("a"), None), "its handoff failed");
     fails.store(false, SeqCst);
     tokio::time::sleep(SECOND).await;
     let answer = client.send(&service, get()).await;
@@ -75,9 +71,9 @@ async fn a_drain_may_hand_its_sessions_over() {
     assert_eq!(backends.snapshot().stats.violations(), 0);
 }
 
-/// It may have been executed there, so it is repeated, and at home: the session need not move.
+/// The request may have been executed, so it is retried on its own backend: the move is voluntary.
 #[tokio::test(start_paused = true)]
-async fn a_session_that_could_stay_stays_when_its_new_backend_breaks_off() {
+async fn a_voluntary_move_is_undone_when_the_new_backend_disconnects() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let (layer, moves, fails) = noting(sealed(&backends).retry_idempotent(true));
     let service = layer.into_service();
@@ -93,7 +89,7 @@ async fn a_session_that_could_stay_stays_when_its_new_backend_breaks_off() {
         let answer = client.send(&service, get()).await;
         assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None), "{hook_fails}");
         assert_eq!(a.served(), before + 1);
-        // Once: a failure on the way is no reason to carry it over again.
+        // Once: a failed attempt does not run the hook again.
         assert!(moves.lock().unwrap().len() <= asked + 1, "{hook_fails}");
         assert_eq!(client.token, token, "nothing is written for a move that was none");
     }
@@ -102,7 +98,7 @@ async fn a_session_that_could_stay_stays_when_its_new_backend_breaks_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn parallel_requests_of_a_session_carry_it_over_once() {
+async fn parallel_requests_of_a_session_run_its_handoff_once() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let (layer, moves, _) = noting(sealed(&backends));
     let service = layer.into_service();
@@ -124,7 +120,7 @@ async fn parallel_requests_of_a_session_carry_it_over_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sessions_leave_at_a_bounded_rate_and_none_without_being_asked() {
+async fn sessions_are_handed_over_at_a_bounded_rate_and_only_by_option() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
     let mut clients = vec![Client::default(); 40];
@@ -138,7 +134,7 @@ async fn sessions_leave_at_a_bounded_rate_and_none_without_being_asked() {
         assert_eq!(
             client.send(&service, get()).await.body,
             "a",
-            "nobody is handed over by default"
+            "no session is handed over by default"
         );
     }
     drop(backends.drain("a").hand_over(10).start().unwrap());
@@ -152,11 +148,11 @@ async fn sessions_leave_at_a_bounded_rate_and_none_without_being_asked() {
         moved.push(now);
         tokio::time::sleep(SECOND / 5).await;
     }
-    assert_eq!(moved, [1, 1, 1], "ten in a second, and these come all at one moment");
+    assert_eq!(moved, [1, 1, 1], "ten per second, and these arrive at once");
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_to_move_is_carried_over_first_and_moves_in_any_case() {
+async fn a_required_move_runs_the_hook_and_happens_even_if_it_fails() {
     for reason in [Reason::ConnectFailed, Reason::Disabled, Reason::Draining] {
         let (backends, [a, _b]) = nodes(["a", "b"]);
         let (layer, moves, fails) = noting(sealed(&backends));
@@ -174,12 +170,12 @@ async fn who_has_to_move_is_carried_over_first_and_moves_in_any_case() {
         }
         for (client, failure) in clients.iter_mut().zip([false, true]) {
             fails.store(failure, SeqCst);
-            // The first refused connection makes the backend look down for the second.
+            // The first refused connection makes the backend a suspect for the second request.
             a.control.refuses.store(reason == Reason::ConnectFailed, SeqCst);
             let answer = client.send(&service, get()).await;
             assert_eq!((answer.decision().0, answer.decision().1), (Verdict::Moved, Some("b")));
             let session = last(&moves);
-            assert_eq!(Some(session.reason()), answer.decision().2, "the hook is told why");
+            assert_eq!(Some(session.reason()), answer.decision().2, "the hook receives the reason");
             assert_eq!((session.from().as_str(), session.to().as_str()), ("a", "b"));
         }
         assert_eq!(moves.lock().unwrap().len(), 2, "once for each");
@@ -187,7 +183,7 @@ async fn who_has_to_move_is_carried_over_first_and_moves_in_any_case() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hook_that_hangs_holds_nobody_up_for_long() {
+async fn a_hanging_hook_times_out() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let layer =
         sealed(&backends).before_move(SECOND, |_| std::future::pending::<Result<(), BoxError>>());
@@ -211,7 +207,7 @@ async fn sessions_without_an_id_move_without_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_goes_away_leaves_nothing_behind() {
+async fn a_cancelled_handoff_can_be_retried() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let (layer, moves, _) = noting(sealed(&backends));
     let service = layer.into_service();
@@ -257,7 +253,7 @@ async fn a_hundred_thousand_sessions_leave_in_half_a_minute() {
     }
     let start = tokio::time::Instant::now();
     let drain = backends.drain("a").hand_over(4000).start().unwrap();
-    // Every session has a request in each 7.5 seconds or so.
+    // Every session sends a request about every 7.5 seconds.
     let mut left: Vec<&mut Client> = clients.iter_mut().collect();
     while !left.is_empty() {
         let mut stay = Vec::new();

@@ -1,4 +1,4 @@
-//! Tokens in a header of their own.
+//! Tokens in a header instead of a cookie.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tower_sticky::{
 use crate::support::{Body, Node, get, header_token, keys, layer, nodes, send, with_header};
 
 #[tokio::test]
-async fn a_token_in_a_header_has_all_promises_of_the_cookie() {
+async fn a_header_token_behaves_like_a_cookie_token() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let affinity = Header::sealed("x-sticky", keys()).idle_timeout(Duration::from_secs(60));
     let service = layer(&backends, affinity).into_service();
@@ -45,7 +45,7 @@ async fn a_token_in_a_header_has_all_promises_of_the_cookie() {
 }
 
 #[tokio::test]
-async fn the_token_is_taken_out_of_the_request() {
+async fn the_header_token_is_removed_unless_forwarded() {
     let (backends, _nodes) = nodes(["a"]);
     let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let spy = {

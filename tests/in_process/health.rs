@@ -10,7 +10,7 @@ use crate::support::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn the_poll_sees_ready_busy_and_failed() {
+async fn the_readiness_poll_sees_ready_busy_and_failed() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let layer = sealed(&backends).health(Health::new().readiness_interval(Duration::from_secs(5)));
     assert!(layer.start::<Request<Body>>(), "started by hand");
@@ -33,7 +33,7 @@ async fn the_poll_sees_ready_busy_and_failed() {
 }
 
 #[test]
-fn outside_of_a_runtime_the_poll_does_not_start() {
+fn the_readiness_poll_needs_a_runtime() {
     let (backends, _nodes) = nodes(["a"]);
     assert!(!plain(&backends).start::<Request<Body>>());
 }
@@ -80,7 +80,7 @@ async fn a_refused_connection_makes_a_backend_suspect_until_a_trial_is_answered(
     assert_eq!(a.control.polls.load(SeqCst), 0, "new sessions do not pay for a dead backend");
 
     after(100).await;
-    // The readiness poll has begun meanwhile.
+    // The readiness poll has started meanwhile.
     a.control.polls.store(0, SeqCst);
     assert_eq!(send(&service, get()).await.body, "b", "the trial failed, and cost nothing");
     assert_eq!(a.control.polls.load(SeqCst), 1, "it was one");

@@ -54,7 +54,7 @@ async fn the_sessions_of_a_dead_backend_go_to_the_next_in_rank_and_come_back() {
             assert_eq!(
                 (answer.decision().0, &answer.body),
                 (Verdict::Pinned, home),
-                "nobody else moves"
+                "no other session moves"
             );
         }
     }
@@ -70,13 +70,13 @@ async fn the_sessions_of_a_dead_backend_go_to_the_next_in_rank_and_come_back() {
         assert_eq!(
             &send(&service, with_header("x-user-id", user)).await.body,
             home,
-            "all are home again"
+            "all are back on their backends"
         );
     }
 }
 
 #[tokio::test]
-async fn a_hash_follows_the_operator_and_the_policy() {
+async fn a_hash_respects_modes_weights_and_the_policy() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let reject = layer(&backends, Key::header("u")).on_unavailable(Failover::Reject);
     let service = reject.into_service();
@@ -144,7 +144,7 @@ async fn keys_come_from_anywhere_in_the_request() {
 }
 
 #[tokio::test]
-async fn a_secret_changes_who_goes_where() {
+async fn a_secret_changes_the_choice_of_backends() {
     let (backends, _nodes) = nodes(["a", "b", "c", "d"]);
     let secret = |byte: u8| Secret::from_bytes([[byte; 31].as_slice(), &[0]].concat()).unwrap();
     let places = async |key: Key| {
@@ -163,7 +163,7 @@ async fn a_secret_changes_who_goes_where() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn maglev_is_a_choice_that_every_gateway_makes_alike() {
+async fn maglev_is_the_same_on_every_gateway() {
     let (backends, [a, ..]) = nodes(["a", "b", "c"]);
     let other = Backends::from_iter(["c", "a", "b"].map(|name| (name, Node::new(name))));
     let key = || Key::header("u").maglev(Table::Small);
@@ -181,7 +181,7 @@ async fn maglev_is_a_choice_that_every_gateway_makes_alike() {
         if home == "a" {
             assert_eq!(answer.decision().0, Verdict::Borrowed);
         } else {
-            assert_eq!(&answer.body, home, "health moves nobody else");
+            assert_eq!(&answer.body, home, "health moves no other session");
         }
     }
     a.control.refuses.store(false, SeqCst);
@@ -192,7 +192,7 @@ async fn maglev_is_a_choice_that_every_gateway_makes_alike() {
 }
 
 #[test]
-fn a_secret_and_none_cannot_both_be() {
+fn a_secret_contradicts_an_unkeyed_hash() {
     let key = Key::header("u").unkeyed_xxh3().secret(Secret::generate().unwrap());
     assert!(StickyLayer::try_new(Backends::<Node>::new(), key).is_err());
 }

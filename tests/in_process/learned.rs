@@ -1,4 +1,4 @@
-//! The learned id: when a session is remembered, where it goes, and when it is forgotten.
+//! Learned ids: when a session is learned, where it goes, and when it expires.
 
 use std::{collections::HashSet, sync::atomic::Ordering::SeqCst, time::Duration};
 
@@ -38,7 +38,7 @@ pub fn set(node: &Node, field: &str) {
     *node.control.response_headers.lock().unwrap() = vec![("set-cookie", field.to_owned())];
 }
 
-/// A session with this id on the node.
+/// Begins a session with this id on the node.
 pub async fn begin(service: &Sticky, node: &Node, id: &str) {
     set(node, &format!("JSESSIONID={id}; Path=/"));
     for _ in 0..100 {
@@ -56,7 +56,7 @@ pub async fn begin(service: &Sticky, node: &Node, id: &str) {
     panic!("{} never had its turn", node.name);
 }
 
-/// Verdict and reason of a request with this id, and who answered.
+/// The verdict and the reason of a request with this id, and the backend that answered.
 pub async fn ask(service: &Sticky, id: &str) -> ((Verdict, Option<Reason>), &'static str) {
     let answer = send(service, with_cookie(&format!("x=1; JSESSIONID={id}"))).await;
     let (verdict, backend, reason) = answer.decision();
@@ -104,7 +104,7 @@ async fn a_session_that_moves_stays_where_it_went() {
     assert_eq!((verdict, reason), (Verdict::Moved, Some(Reason::ConnectFailed)));
     a.control.refuses.store(false, SeqCst);
     assert_eq!(ask(&service, "1").await, (PINNED, to));
-    // Until it is trusted again.
+    // Until the backend is ready again.
     tokio::time::advance(Duration::from_secs(60)).await;
     let moved = Some(SessionAction::Move("a".parse().unwrap()));
     for node in [&b, &c] {
@@ -143,13 +143,13 @@ async fn the_application_ends_a_session() {
     begin(&service, &a, "1").await;
     *a.control.action.lock().unwrap() = Some(SessionAction::End);
     assert_eq!(ask(&service, "1").await, (PINNED, "a"));
-    assert!(store.is_empty(), "by its word");
+    assert!(store.is_empty(), "by its action");
     *a.control.action.lock().unwrap() = None;
     assert_eq!(ask(&service, "1").await.0, UNKNOWN);
 }
 
 #[tokio::test]
-async fn a_new_id_takes_the_place_of_the_old_one() {
+async fn a_new_id_replaces_the_old_one() {
     let (backends, [_a, b]) = nodes(["a", "b"]);
     let store = MemoryStore::new(100);
     let learned = Learned::cookie("JSESSIONID").store(store.clone());
@@ -202,7 +202,7 @@ pub async fn send_owned(service: Sticky, cookie: String) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sessions_are_forgotten_in_time() {
+async fn learned_sessions_expire() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let clock = Clock::new();
     let hour = 3600;
@@ -239,8 +239,8 @@ async fn a_stream_keeps_its_session_alive() {
     tokio::time::advance(Duration::from_secs(3600)).await;
     stream.into_body().collect().await.unwrap();
     tokio::time::advance(Duration::from_secs(29 * 60)).await;
-    assert_eq!(ask(&service, "1").await, (PINNED, "a"), "its end began the time anew");
-    // The very response that sets the id may be a stream.
+    assert_eq!(ask(&service, "1").await, (PINNED, "a"), "its end restarted the time");
+    // The response that sets the id may itself be a stream.
     set(&a, "JSESSIONID=2");
     let stream = service.clone().oneshot(with_cookie("JSESSIONID=1")).await.unwrap();
     a.control.response_headers.lock().unwrap().clear();
@@ -252,7 +252,7 @@ async fn a_stream_keeps_its_session_alive() {
 }
 
 #[tokio::test]
-async fn an_id_whose_backend_is_gone_is_learned_anew() {
+async fn an_id_of_a_removed_backend_is_learned_again() {
     let (backends, [a, _b, _c]) = nodes(["a", "b", "c"]);
     let service = service(&backends);
     begin(&service, &a, "1").await;
@@ -263,7 +263,7 @@ async fn an_id_whose_backend_is_gone_is_learned_anew() {
 }
 
 #[tokio::test]
-async fn answers_that_begin_no_session_are_not_learned() {
+async fn responses_that_begin_no_session_are_not_learned() {
     let (backends, [a]) = nodes(["a"]);
     let store = MemoryStore::new(100);
     let learned = Learned::cookie("JSESSIONID").store(store.clone());
@@ -283,7 +283,7 @@ async fn answers_that_begin_no_session_are_not_learned() {
 }
 
 #[tokio::test]
-async fn the_header_form() {
+async fn an_id_may_be_in_a_header() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let store = MemoryStore::new(100);
     let learned = Learned::header("Mcp-Session-Id").store(store.clone());
@@ -330,7 +330,7 @@ async fn in_a_chain_the_table_follows_another_pin() {
 }
 
 #[test]
-fn configuration_that_cannot_work_is_refused_when_built() {
+fn invalid_configuration_is_rejected_at_build_time() {
     let second = Duration::from_millis(999);
     for (learned, word) in [
         (Learned::cookie("a b"), "name"),
@@ -346,7 +346,7 @@ fn configuration_that_cannot_work_is_refused_when_built() {
 }
 
 #[tokio::test]
-async fn outcomes_are_told_as_ever() {
+async fn learned_sessions_have_ordinary_outcomes() {
     let (backends, [a]) = nodes(["a"]);
     let service = service(&backends);
     begin(&service, &a, "1").await;

@@ -1,4 +1,4 @@
-//! A store of learned sessions that takes its time.
+//! Learned sessions in a slow or failing store.
 
 use std::{
     sync::{
@@ -23,7 +23,7 @@ use crate::{
     support::{Clock, get, nodes, send, with_cookie},
 };
 
-/// A store that answers when a test lets it.
+/// A store that answers when a test permits it.
 #[derive(Debug, Clone)]
 struct Slow {
     table: MemoryStore,
@@ -71,13 +71,13 @@ impl PinStore for Slow {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_may_take_its_time() {
+async fn a_slow_store_delays_the_request() {
     let (backends, [_a, b]) = nodes(["a", "b"]);
     let slow = Slow::new(0);
     let learned = Learned::cookie("JSESSIONID").store(slow.clone());
     let service = layer(&backends, learned).into_service();
     begin(&service, &b, "1").await;
-    assert_eq!(slow.asked.load(SeqCst), 0, "a request without an id asks nobody");
+    assert_eq!(slow.asked.load(SeqCst), 0, "a request without an id makes no lookup");
     let request = tokio::spawn(send_owned(service.clone(), "JSESSIONID=x; JSESSIONID=1".into()));
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(!request.is_finished());
@@ -93,7 +93,7 @@ async fn a_store_may_take_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_hangs_costs_no_request() {
+async fn a_hanging_store_fails_no_request() {
     let (backends, [_a, b]) = nodes(["a", "b"]);
     let slow = Slow::new(0);
     let learned = Learned::cookie("JSESSIONID").store(slow.clone());
@@ -118,7 +118,7 @@ async fn a_store_that_hangs_costs_no_request() {
 }
 
 #[tokio::test]
-async fn a_store_behind_a_chain_may_take_its_time() {
+async fn a_slow_store_in_a_chain_delays_the_request() {
     let (backends, [_a, b]) = nodes(["a", "b"]);
     let slow = Slow::new(crate::support::UNGATED);
     let learned = Learned::cookie("JSESSIONID").store(slow.clone());
@@ -136,7 +136,7 @@ async fn a_store_behind_a_chain_may_take_its_time() {
 /// The pin that was known, and the new one.
 type Claim = (Option<StoredPin>, StoredPin);
 
-/// What a layer tells a store that is asked who was first.
+/// A store that records the arguments of its claims.
 #[derive(Debug, Clone)]
 struct Claims {
     table: MemoryStore,
@@ -183,7 +183,7 @@ impl PinStore for Claims {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_is_told_what_a_choice_of_ours_replaces() {
+async fn a_store_receives_the_pin_that_a_new_one_replaces() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let store = Claims::new();
     let clock = Clock::new();
@@ -191,7 +191,7 @@ async fn a_store_is_told_what_a_choice_of_ours_replaces() {
     let learned = learned.absolute_timeout(Duration::from_secs(600));
     let service = layer(&backends, learned).clock(clock.clone()).into_service();
     begin(&service, &b, "1").await;
-    assert!(store.claims.lock().unwrap().is_empty(), "the application said so, not we");
+    assert!(store.claims.lock().unwrap().is_empty(), "the application ended it");
     ask(&service, "2").await;
     let (known, first) = store.last();
     assert_eq!(known, None, "of a session that is new to us");
@@ -216,7 +216,7 @@ async fn a_store_is_told_what_a_choice_of_ours_replaces() {
 }
 
 #[tokio::test]
-async fn a_store_may_refuse_to_have_a_session_placed_blindly() {
+async fn a_store_may_refuse_a_new_pin() {
     let (backends, [_a, b]) = nodes(["a", "b"]);
     let store = Claims::new();
     let chain =
@@ -227,14 +227,14 @@ async fn a_store_may_refuse_to_have_a_session_placed_blindly() {
     b.control.response_headers.lock().unwrap().clear();
     store.down.store(true, SeqCst);
     let answer = send(&service, with_cookie("JSESSIONID=1")).await;
-    assert_eq!(answer.status, 503, "nobody knows where it is");
+    assert_eq!(answer.status, 503, "its backend is unknown");
     assert_eq!(ask(&service, "1; sid=a").await, (PINNED, "a"), "but a token does");
     assert_eq!(send(&service, get()).await.status, 200, "without an id there is nothing to know");
     store.down.store(false, SeqCst);
     assert_eq!(ask(&service, "1").await, (PINNED, "b"));
 }
 
-/// A store with an epoch in it after which there is none.
+/// A store that contains the largest epoch.
 #[derive(Debug)]
 struct Last(MemoryStore);
 
@@ -260,7 +260,7 @@ impl PinStore for Last {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_epoch_of_a_store_is_too_great() {
+async fn the_largest_epoch_does_not_overflow() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let learned = Learned::cookie("JSESSIONID").store(Last(MemoryStore::new(100)));
     let service = layer(&backends, learned).session_headers(true).into_service();
@@ -272,9 +272,9 @@ async fn no_epoch_of_a_store_is_too_great() {
 }
 
 #[tokio::test]
-async fn no_time_budget_is_too_long() {
+async fn the_longest_time_budget_does_not_overflow() {
     let (backends, _nodes) = nodes(["a", "b"]);
-    // A port at which nobody listens.
+    // A port without a listener.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let store = RedisStore::builder(&format!("redis://{port}")).time_budget(Duration::MAX);
     let learned = Learned::cookie("JSESSIONID").store(store.build().unwrap());

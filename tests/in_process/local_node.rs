@@ -22,7 +22,7 @@ use tower_sticky::{
 
 use crate::support::{Body, Client, MS, Node, get, keys, layer, nodes, send, with_cookie};
 
-/// The way to another node of the mesh, as a proxy would be.
+/// A connection to another node of the mesh, as a proxy would make it.
 #[derive(Clone)]
 struct Peer(Arc<OnceLock<StickyService<Peer, Node>>>);
 
@@ -48,7 +48,7 @@ impl Service<Request<Body>> for Peer {
     }
 }
 
-/// Two nodes, `a` and `b`, that are given the same list of backends.
+/// Two nodes, `a` and `b`, with the same list of backends.
 fn mesh(sealed: bool) -> [(StickyService<Peer, Node>, Node); 2] {
     let ways = [Peer(Arc::default()), Peer(Arc::default())];
     let nodes = ["a", "b"].map(|name| {
@@ -134,7 +134,7 @@ async fn a_peer_that_is_gone_is_failed_over_to_the_local_node() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_serves_what_has_broken_at_two_others() {
+async fn the_local_node_serves_a_request_that_two_peers_disconnected() {
     let mut twice = 0;
     for _ in 0..20 {
         let (backends, [a, b]) = nodes(["a", "b"]);
@@ -158,17 +158,17 @@ async fn a_node_serves_what_has_broken_at_two_others() {
         twice += b.served() - served.1;
         assert_eq!(client.send(&service, get()).await.decision().0, Verdict::Pinned);
 
-        // One that is to take no sessions takes none in this way either.
+        // A draining local node takes no session by this path.
         backends.set_mode("c", Mode::Draining).unwrap();
         let sent = a.served() + b.served();
         assert_eq!(other.send(&service, get()).await.status, 502);
         assert!((1..=3).contains(&(a.served() + b.served() - sent)));
     }
-    assert!((1..20).contains(&twice), "the rank decides who is asked first: {twice}");
+    assert!((1..20).contains(&twice), "the rank decides which is tried first: {twice}");
 }
 
 #[tokio::test]
-async fn what_a_handler_says_reaches_the_node_that_forwarded() {
+async fn a_session_action_reaches_the_forwarding_node() {
     let [(entry_a, a), (entry_b, _)] = mesh(true);
     let mut client = Client::default();
     while client.send(&entry_a, get()).await.body != "a" {
@@ -178,12 +178,15 @@ async fn what_a_handler_says_reaches_the_node_that_forwarded() {
     for entry in [&entry_a, &entry_b] {
         let answer = client.clone().send(entry, get()).await;
         assert_eq!(answer.token().as_deref(), Some(""), "the session has ended");
-        assert!(!answer.headers.contains_key("x-sticky-action"), "said between nodes only");
+        assert!(
+            !answer.headers.contains_key("x-sticky-action"),
+            "the header is only sent between nodes"
+        );
     }
 }
 
 #[tokio::test]
-async fn a_node_that_cannot_serve_what_it_was_given_says_so() {
+async fn a_forwarded_request_that_cannot_be_served_is_rejected() {
     let [(entry_a, a), (entry_b, b)] = mesh(true);
     let mut client = Client::default();
     while client.send(&entry_a, get()).await.body != "a" {
@@ -204,7 +207,7 @@ fn local(affinity: impl Affinity) -> (Backends<Node>, StickyLayer<Node>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_local_node_has_limits_and_patience_like_any_other() {
+async fn the_local_node_has_limits_and_timeouts() {
     let (backends, layer) = local(Cookie::plain("sid"));
     backends.set_limit("a", 1).unwrap();
     let a = Node::new("a");
@@ -262,7 +265,7 @@ async fn an_upgrade_on_the_local_node_is_in_flight_until_it_ends() {
     assert_eq!(backends.get("a").unwrap().in_flight, 0);
 }
 
-/// The way to a node that is, against what the list says, this one.
+/// A backend whose address is, by mistake, that of this node.
 #[derive(Clone)]
 struct Mirror {
     node: Arc<OnceLock<StickyService<Mirror, Node>>>,
@@ -292,7 +295,7 @@ impl Service<Request<Body>> for Mirror {
 }
 
 #[tokio::test]
-async fn a_mistake_in_the_list_of_nodes_makes_no_loop() {
+async fn a_wrong_peer_address_causes_no_loop() {
     for sealed in [false, true] {
         let mirror = Mirror { node: Arc::default(), hops: Arc::default() };
         let cookie = if sealed { Cookie::sealed("sid", keys()) } else { Cookie::plain("sid") };

@@ -1,4 +1,4 @@
-//! The service in process: its contract with Tower, and every decision case by case.
+//! The service in process: the contract with Tower, and every decision, case by case.
 
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 

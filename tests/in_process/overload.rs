@@ -3,11 +3,8 @@
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use http::Request;
-use http_body_util::BodyExt;
-use tower::ServiceExt;
 use tower_sticky::{
-    Backends, Busy, Failover, Health, Reason, State, StickyLayer, Verdict, WallClock,
-    affinity::Cookie,
+    Backends, Busy, Failover, Health, Reason, State, StickyLayer, Verdict, affinity::Cookie,
 };
 
 use crate::support::{Body, Client, MS, Node, get, nodes, sealed, send};
@@ -31,11 +28,15 @@ async fn a_pinned_request_waits_and_then_borrows() {
     });
     tokio::time::sleep(100 * MS).await;
     control.set_busy(false);
-    assert_eq!(request.await.unwrap().decision(), (Verdict::Pinned, Some("a"), None), "in time");
+    assert_eq!(
+        request.await.unwrap().decision(),
+        (Verdict::Pinned, Some("a"), None),
+        "it waited until the backend was ready"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn busy_may_move_or_reject() {
+async fn a_busy_backend_may_repin_or_reject() {
     for (then, why) in [
         (Failover::Repin, (Verdict::Moved, Some("b"), Some(Reason::Busy))),
         (Failover::Reject, (Verdict::Rejected, Some("a"), Some(Reason::Busy))),
@@ -61,11 +62,11 @@ async fn a_new_session_does_not_wait_while_another_backend_is_free() {
         let answer = send(&service, get()).await;
         assert_eq!(answer.decision(), (Verdict::Assigned, Some("b"), None));
     }
-    assert!(started.elapsed() < MS, "nobody waits");
+    assert!(started.elapsed() < MS, "no request waits");
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_all_are_busy_a_request_waits_for_its_turn_or_the_deadline() {
+async fn when_all_are_busy_a_request_waits_until_its_deadline() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let service = sealed(&backends).ready_timeout(300 * MS).into_service();
     a.control.set_busy(true);
@@ -74,7 +75,10 @@ async fn when_all_are_busy_a_request_waits_for_its_turn_or_the_deadline() {
     let answer = send(&service, get()).await;
     assert_eq!(answer.status, 503);
     assert_eq!(answer.decision(), (Verdict::Rejected, Some("a"), Some(Reason::Busy)));
-    assert!((300 * MS..310 * MS).contains(&started.elapsed()), "one deadline for the whole");
+    assert!(
+        (300 * MS..310 * MS).contains(&started.elapsed()),
+        "one deadline for the whole dispatch dispatch"
+    );
     let control = b.control.clone();
     let wait = async {
         tokio::time::sleep(100 * MS).await;
@@ -86,7 +90,7 @@ async fn when_all_are_busy_a_request_waits_for_its_turn_or_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_holds_and_wins_over_affinity() {
+async fn a_limit_overrides_affinity() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     backends.set_limit("a", 2).unwrap();
     let service = sealed(&backends).into_service();
@@ -114,7 +118,7 @@ async fn a_limit_holds_and_wins_over_affinity() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn slots_pass_to_those_who_wait_in_turn() {
+async fn permits_pass_to_waiting_requests_in_order() {
     let (backends, [a]) = nodes(["a"]);
     backends.set_limit("a", 1).unwrap();
     let service = sealed(&backends).into_service();
@@ -139,10 +143,10 @@ async fn slots_pass_to_those_who_wait_in_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_so_many_wait() {
+async fn the_queue_is_bounded() {
     let (backends, [a]) = nodes(["a"]);
     a.control.set_busy(true);
-    // None of them has a session: they get half of the places.
+    // Requests without a session use half of the queue.
     let service = sealed(&backends).max_waiters(4).into_service();
     let requests: Vec<_> = (0..5)
         .map(|_| {
@@ -163,7 +167,7 @@ async fn only_so_many_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_duration_is_too_long() {
+async fn the_longest_durations_do_not_overflow() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let health = Health::new().ejection(Duration::MAX).readiness_interval(Duration::MAX);
     let layer = sealed(&backends).ready_timeout(Duration::MAX).health(health);

@@ -23,7 +23,7 @@ use crate::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn the_request_is_what_was_asked_for() {
+async fn the_probe_request_is_as_configured() {
     let (backends, [a]) = nodes(["a"]);
     let probe =
         HttpProbe::head("/up?deep=1").host("shop").header("x-key", "1").header("x-key", "2");
@@ -77,7 +77,7 @@ async fn an_axum_router_can_be_a_backend() {
 }
 
 #[test]
-fn what_cannot_work_is_said_when_the_layer_is_built() {
+fn an_invalid_probe_is_rejected_at_build_time() {
     let error = |probe: HttpProbe| {
         let (backends, _nodes) = nodes(["a"]);
         let health = Health::new().probe(probe.map_body(|_| Body::default()));
@@ -93,12 +93,12 @@ fn what_cannot_work_is_said_when_the_layer_is_built() {
     assert!(error(HttpProbe::get("/").expect_status(42)).contains("200 to 599"));
     assert!(error(HttpProbe::head("/").expect_body("x")).contains("HttpProbe::get"));
     let first = HttpProbe::get("/").expect_status(42).header("a b", "1");
-    assert!(error(first).contains("200 to 599"), "the first mistake is the one that is told");
+    assert!(error(first).contains("200 to 599"), "the first mistake is reported");
 }
 
 #[test]
 #[should_panic(expected = "begin with '/'")]
-fn the_short_way_panics_with_the_same_words() {
+fn health_panics_with_the_error_of_try_health() {
     let (backends, _nodes) = nodes(["a"]);
     let probe = HttpProbe::get("nowhere").map_body(|_| Body::default());
     let _ = plain(&backends).health(Health::new().probe(probe));
@@ -114,7 +114,7 @@ fn debug_output_shows_no_header() {
     assert!(format!("{health:?}").contains("rise"));
 }
 
-/// A probe with a state of its own.
+/// A probe with its own state.
 struct Lazy {
     connected: Arc<AtomicBool>,
     asked: AtomicUsize,
@@ -136,5 +136,5 @@ async fn a_probe_can_be_of_any_type() {
     let probe = Lazy { connected: connected.clone(), asked: 0.into() };
     let _layer = start(&backends, Health::new().probe(probe).probe_interval(Duration::ZERO));
     after(10).await;
-    assert!(connected.load(SeqCst), "lazy connections come about");
+    assert!(connected.load(SeqCst), "the probe has connected");
 }

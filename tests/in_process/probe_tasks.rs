@@ -3,7 +3,7 @@
 use std::{convert::Infallible, sync::atomic::Ordering::SeqCst, time::Duration};
 
 use http::Request;
-use tower_sticky::{BackendId, Cause, Health, Mode, Probe, State};
+use tower_sticky::{BackendId, Cause, Health, Mode, State};
 
 use crate::{
     probes::{health, start},
@@ -22,12 +22,12 @@ async fn every_task_ends_with_the_pool() {
     assert_eq!(tasks(), before + 4, "the driver, and one per backend");
     backends.remove("c").unwrap();
     after(1).await;
-    assert_eq!(tasks(), before + 3, "that of the departed ends at once");
+    assert_eq!(tasks(), before + 3, "the task of a removed backend ends at once");
     drop((backends, layer));
     after(1).await;
     assert_eq!(tasks(), before, "a hanging probe, and one that waits for its service, end too");
     for node in [a, b, c] {
-        assert_eq!(node.control.clones.load(SeqCst), 1, "the test's own");
+        assert_eq!(node.control.clones.load(SeqCst), 1, "only the test's own clone is left");
     }
 }
 
@@ -66,7 +66,7 @@ async fn the_local_node_is_not_probed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_service_is_judged_by_its_own_probes() {
+async fn a_replaced_service_is_judged_by_its_own_probes() {
     let (backends, [a]) = nodes(["a"]);
     let mut events = backends.events();
     let _layer = start(&backends, health().probe_timeout(Duration::from_secs(10)).fall(1));
@@ -78,7 +78,7 @@ async fn a_new_service_is_judged_by_its_own_probes() {
     after(1).await;
     assert_eq!(a.control.clones.load(SeqCst), 1, "the hanging probe of the old one is given up");
     after(11_000).await;
-    assert_eq!(health_changes(&mut events).await, [], "what the old one does is no matter");
+    assert_eq!(health_changes(&mut events).await, [], "results of the old service are ignored");
     assert!(anew.served() > 5, "the new one is probed, {} times", anew.served());
     anew.control.call_fails.store(true, SeqCst);
     after(1_200).await;
@@ -91,7 +91,7 @@ async fn a_new_service_is_judged_by_its_own_probes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_result_that_comes_at_the_moment_of_the_change_is_not_the_new_services() {
+async fn a_probe_result_of_a_replaced_service_is_ignored() {
     let (backends, _nodes) = nodes(["a"]);
     let mut events = backends.events();
     let pool = backends.clone();
@@ -101,7 +101,7 @@ async fn a_result_that_comes_at_the_moment_of_the_change_is_not_the_new_services
             if node.name == "anew" {
                 return Ok(());
             }
-            // There before anybody can give this probe up.
+            // Replaced before this probe can be cancelled.
             pool.replace(id.as_str(), Node::new("anew")).map_err(|_| "it is not the local node")?;
             Err("the old one is dead")
         }
@@ -113,7 +113,7 @@ async fn a_result_that_comes_at_the_moment_of_the_change_is_not_the_new_services
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_backend_that_joins_is_probed_from_then_on() {
+async fn an_inserted_backend_is_probed() {
     let (backends, _nodes) = nodes(["a"]);
     let _layer = start(&backends, health().readiness_interval(Duration::from_secs(1000)));
     after(3_000).await;
@@ -125,7 +125,7 @@ async fn a_backend_that_joins_is_probed_from_then_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_is_a_failed_probe_and_nothing_worse() {
+async fn a_panicking_probe_counts_as_failed() {
     let (backends, [_a, b]) = nodes(["a", "b"]);
     let panicking = |node: Node, backend: BackendId| async move {
         assert!(backend != *"a", "a mistake in the probe");

@@ -19,7 +19,7 @@ pub(crate) fn probe() -> HttpProbe<Body> {
     HttpProbe::get("/healthz").map_body(|_| Body::default())
 }
 
-/// Probed every second, with a variation that is the same each time.
+/// Probes every second, with a seeded variation.
 pub(crate) fn health() -> Health<HttpProbe<Body>> {
     Health::new().probe(probe()).seed(7)
 }
@@ -34,12 +34,12 @@ pub(crate) fn start<P: Probe<Node>>(
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_in_a_row_take_a_backend_out_and_successes_bring_it_back() {
+async fn consecutive_probe_failures_take_a_backend_down_and_successes_restore_it() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let mut events = backends.events();
     let _layer = start(&backends, health());
     after(5_000).await;
-    assert_eq!(health_changes(&mut events).await, [], "both are well");
+    assert_eq!(health_changes(&mut events).await, [], "both are ready");
     a.control.call_fails.store(true, SeqCst);
     after(3_000).await;
     let down = ("a".to_owned(), State::Down, Cause::Probe);
@@ -54,7 +54,7 @@ async fn failures_in_a_row_take_a_backend_out_and_successes_bring_it_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rise_and_fall_say_how_many() {
+async fn rise_and_fall_set_the_number_of_probes() {
     let (backends, [a]) = nodes(["a"]);
     let _layer = start(&backends, health().fall(5).rise(4));
     after(5_000).await;
@@ -62,14 +62,14 @@ async fn rise_and_fall_say_how_many() {
     let failing = Instant::now();
     until(&backends, "a", State::Down).await;
     let took = failing.elapsed();
-    assert!(took > Duration::from_millis(900), "four more in doubt, of 225 ms and more: {took:?}");
+    assert!(took > Duration::from_millis(900), "four more probes, at least 225 ms apart: {took:?}");
     a.control.call_fails.store(false, SeqCst);
     let before = a.served();
     until(&backends, "a", State::Ready).await;
     assert_eq!(a.served() - before, 4);
 }
 
-/// When each probe was made, in milliseconds.
+/// The times of the probes, in milliseconds.
 async fn times(seed: u64, fails_from: u64, until: u64) -> Vec<u128> {
     let (backends, _nodes) = nodes(["a"]);
     let times = Arc::new(Mutex::new(Vec::new()));
@@ -89,20 +89,20 @@ async fn times(seed: u64, fails_from: u64, until: u64) -> Vec<u128> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn intervals_vary_and_are_shorter_while_in_doubt() {
+async fn intervals_vary_and_are_shorter_until_a_verdict() {
     let times_of = times(1, 10_000, 16_000).await;
     let gaps: Vec<_> = times_of.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(times_of[0] < 250, "the first one soon: {times_of:?}");
-    assert!((225..=275).contains(&gaps[0]), "no verdict yet: {gaps:?}");
+    assert!((225..=275).contains(&gaps[0]), "short before the first verdict: {gaps:?}");
     let failing = times_of.iter().position(|&at| at >= 10_000).unwrap();
     for gap in &gaps[1..failing] {
-        assert!((900..=1101).contains(gap), "a second, and a tenth more or less: {gaps:?}");
+        assert!((900..=1101).contains(gap), "one second, varied by a tenth: {gaps:?}");
     }
     for gap in &gaps[failing..failing + 2] {
-        assert!((225..=276).contains(gap), "the verdict is in doubt: {gaps:?}");
+        assert!((225..=276).contains(gap), "short while failing: {gaps:?}");
     }
     for gap in &gaps[failing + 2..] {
-        assert!((900..=1101).contains(gap), "it is down, no doubt: {gaps:?}");
+        assert!((900..=1101).contains(gap), "long once it is down: {gaps:?}");
     }
     assert_ne!(gaps[2], gaps[3], "they vary");
     assert_eq!(times_of, times(1, 10_000, 16_000).await, "the same seed, the same times");
@@ -110,7 +110,7 @@ async fn intervals_vary_and_are_shorter_while_in_doubt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_hangs_fails_and_delays_no_other() {
+async fn a_hanging_probe_fails_and_delays_no_other() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let mut events = backends.events();
     a.hold_responses();
@@ -134,7 +134,7 @@ async fn a_saturated_service_gives_no_result() {
     after(3_000).await;
     a.control.set_busy(true);
     after(20_000).await;
-    assert_eq!(state(&backends, "a"), State::Busy, "busy is not dead");
+    assert_eq!(state(&backends, "a"), State::Busy, "busy is not down");
     assert_eq!(backends.get("a").unwrap().probe_failure, None);
 }
 
@@ -154,7 +154,7 @@ async fn a_service_that_cannot_become_ready_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_is_not_a_request() {
+async fn a_probe_does_not_count_as_a_request() {
     let (backends, [a]) = nodes(["a"]);
     backends.set_limit("a", 1).unwrap();
     a.hold_responses();
@@ -167,7 +167,7 @@ async fn a_probe_is_not_a_request() {
     let service = layer.into_service();
     let request = tokio::spawn(async move { send(&service, get()).await.body });
     after(1).await;
-    assert_eq!(backends.get("a").unwrap().in_flight, 1, "the probe holds no slot");
+    assert_eq!(backends.get("a").unwrap().in_flight, 1, "the probe holds no permit");
     a.release_responses();
     assert_eq!(request.await.unwrap(), "a");
     after(3_000).await;
@@ -204,7 +204,7 @@ async fn a_failed_probe_fails_a_trial() {
     a.control.status.store(500, SeqCst);
     send(&service, with_cookie("sid=a")).await;
     let failed = a.control.polls.load(SeqCst);
-    // A second, and then two, for which nothing but a failed trial can be the reason.
+    // One second, then two: only a failed trial doubles the ejection.
     after(1_600).await;
     a.control.status.store(200, SeqCst);
     after(900).await;
@@ -212,7 +212,7 @@ async fn a_failed_probe_fails_a_trial() {
     after(1_500).await;
     assert_eq!(state(&backends, "a"), State::Ready);
     let changes = health_changes(&mut events).await;
-    assert_eq!(changes.len(), 2, "suspect, and well again: {changes:?}");
+    assert_eq!(changes.len(), 2, "suspect, and ready again: {changes:?}");
     assert!(a.control.polls.load(SeqCst) > failed);
 }
 
@@ -229,13 +229,13 @@ async fn probes_that_rise_end_an_ejection() {
     assert_eq!(state(&backends, "a"), State::Down, "ejected, and the probes have it down");
     a.control.status.store(200, SeqCst);
     after(2_500).await;
-    assert_eq!(state(&backends, "a"), State::Ready, "long before the ejection's 100 s are over");
+    assert_eq!(state(&backends, "a"), State::Ready, "before the ejection ends");
     let causes: Vec<_> = health_changes(&mut events).await.into_iter().map(|e| e.2).collect();
     assert_eq!(causes, [Cause::Failures, Cause::Probe, Cause::Probe]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn times_without_a_sensible_end_do_no_harm() {
+async fn the_longest_intervals_do_not_overflow() {
     let (backends, [a]) = nodes(["a"]);
     let ever = Duration::MAX;
     let health = health().probe_interval(ever).probe_timeout(ever).readiness_interval(ever);
@@ -246,7 +246,7 @@ async fn times_without_a_sensible_end_do_no_harm() {
     a.control.status.store(500, SeqCst);
     assert_eq!(send(&service, with_cookie("sid=a")).await.status, 500);
     assert_eq!(send(&service, with_cookie("sid=a")).await.body, "b");
-    // In one leap, and not second by second, as the pool looks after itself.
+    // In one step, because the driver would otherwise wake every second.
     tokio::time::advance(Duration::from_millis(3_000_000_000)).await;
     after(2000).await;
     assert_eq!(state(&backends, "a"), State::Suspect, "a tenth of a year is longer");

@@ -1,4 +1,4 @@
-//! Redials: a suspect is looked at in the background until it is well.
+//! Redials: a refused backend is reconnected in the background until it accepts.
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
@@ -20,7 +20,7 @@ fn redialed(node: &Node) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_ends_a_refusal_and_no_request_pays_for_it() {
+async fn a_successful_redial_restores_a_refused_backend() {
     let (backends, [a, _b]) = redialable(["a", "b"]);
     let mut events = backends.events();
     let service = plain(&backends).into_service();
@@ -43,12 +43,12 @@ async fn a_connection_ends_a_refusal_and_no_request_pays_for_it() {
     let expected =
         [a_is(State::Suspect, Cause::ConnectFailed), a_is(State::Ready, Cause::Connected)];
     assert_eq!(changes, expected);
-    assert!(a.control.polls.load(SeqCst) <= polled + 25, "but for the readiness poll nobody asked");
+    assert!(a.control.polls.load(SeqCst) <= polled + 25, "only the readiness poll polled it");
     assert_eq!(a.served(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_pauses_are_an_option() {
+async fn the_redial_interval_is_an_option() {
     let (backends, [a, _b]) = redialable(["a", "b"]);
     let (first, longest) = (Duration::from_secs(5), Duration::from_secs(20));
     let service = plain(&backends).health(Health::new().redial(first, longest)).into_service();
@@ -79,7 +79,7 @@ async fn a_pool_redials_a_hundred_times_a_second_at_most() {
     after(10_000).await;
     let redials = all() - before;
     assert!((900..=1_010).contains(&redials), "{redials} in ten seconds");
-    assert!(nodes.iter().all(|node| redialed(node) > 0), "nobody is forgotten");
+    assert!(nodes.iter().all(|node| redialed(node) > 0), "no session is forgotten");
     for node in &nodes {
         node.control.refuses.store(false, SeqCst);
     }
@@ -88,7 +88,7 @@ async fn a_pool_redials_a_hundred_times_a_second_at_most() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_redial_that_hangs_holds_up_nobody() {
+async fn a_hanging_redial_delays_no_request() {
     let (backends, [a, b]) = redialable(["a", "b"]);
     let service = plain(&backends).into_service();
     a.control.redial_hangs.store(true, SeqCst);
@@ -105,7 +105,7 @@ async fn a_redial_that_hangs_holds_up_nobody() {
     assert!(!waiting.is_finished(), "it waits for as long as it may");
     after(2).await;
     assert_eq!(waiting.await.unwrap().status, 503);
-    // b has returned: one that hangs must not be in its way.
+    // `b` has returned: a hanging redial of `a` must not delay it.
     b.control.refuses.store(false, SeqCst);
     assert_eq!(send(&service, get()).await.body, "b");
     a.control.refuses.store(false, SeqCst);
@@ -117,7 +117,7 @@ async fn a_redial_that_hangs_holds_up_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_proxy_that_accepts_for_the_dead_stays_suspect() {
+async fn a_backend_that_accepts_but_does_not_answer_stays_suspect() {
     let (backends, [a, _b]) = redialable(["a", "b"]);
     let service = plain(&backends).into_service();
     a.control.disconnects.store(true, SeqCst);
@@ -133,7 +133,7 @@ async fn a_proxy_that_accepts_for_the_dead_stays_suspect() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_ended_is_well_when_it_accepts_again() {
+async fn a_disconnected_backend_is_ready_when_it_accepts_again() {
     let (backends, [a, _b]) = redialable(["a", "b"]);
     let service = plain(&backends).into_service();
     a.control.disconnects.store(true, SeqCst);
@@ -149,7 +149,7 @@ async fn what_has_ended_is_well_when_it_accepts_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_backend_with_another_service_is_as_good_as_new() {
+async fn a_replaced_service_is_ready() {
     let (backends, [a, _b]) = redialable(["a", "b"]);
     let service = plain(&backends).into_service();
     a.control.redial_hangs.store(true, SeqCst);
@@ -170,7 +170,7 @@ async fn a_backend_with_another_service_is_as_good_as_new() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_operator_has_taken_out_is_not_redialed() {
+async fn a_disabled_backend_is_not_redialed() {
     let (backends, [a, _b]) = redialable(["a", "b"]);
     let service = plain(&backends).into_service();
     a.control.refuses.store(true, SeqCst);
@@ -185,7 +185,7 @@ async fn what_the_operator_has_taken_out_is_not_redialed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_in_a_hurry_do_not_put_the_next_redial_off() {
+async fn frequent_requests_do_not_delay_the_next_redial() {
     let (backends, [a, b]) = redialable(["a", "b"]);
     let service = plain(&backends).into_service();
     for node in [&a, &b] {
@@ -205,7 +205,7 @@ async fn requests_in_a_hurry_do_not_put_the_next_redial_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pool_that_is_gone_redials_nobody() {
+async fn redials_end_with_the_pool() {
     let (backends, [a, _b]) = redialable(["a", "b"]);
     let layer = plain(&backends);
     assert!(layer.start::<Request<Body>>());

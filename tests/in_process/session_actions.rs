@@ -1,4 +1,4 @@
-//! The application's word, the caller's wishes, and strict sessions.
+//! Session actions of the application, preferences of the caller, and strict sessions.
 
 use std::{convert::Infallible, sync::atomic::Ordering::SeqCst};
 
@@ -11,7 +11,7 @@ use tower_sticky::{
 
 use crate::support::{Body, Client, get, keys, nodes, plain, sealed, send, with_cookie};
 
-/// Says what a node answers in the header `x-app`.
+/// Sets the header `x-app` of the node's responses.
 fn say(node: &crate::support::Node, word: &str) {
     let mut answers = node.control.response_headers.lock().unwrap();
     answers.clear();
@@ -21,7 +21,7 @@ fn say(node: &crate::support::Node, word: &str) {
 }
 
 #[tokio::test]
-async fn a_backend_ends_pins_moves_and_keeps_from_pinning() {
+async fn the_application_header_sets_every_session_action() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let service = sealed(&backends).application_header("x-app").unwrap().into_service();
     say(&a, "no-pin");
@@ -35,7 +35,7 @@ async fn a_backend_ends_pins_moves_and_keeps_from_pinning() {
     let answer = client.send(&service, get()).await;
     assert_eq!((answer.decision().0, answer.token().is_some()), (Verdict::Pinned, true));
     let answer = client.send(&service, get()).await;
-    assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None), "moved by its own word");
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None), "moved by its own action");
     say(&a, "end");
     let answer = client.send(&service, get()).await;
     assert_eq!(answer.set_cookies().len(), 1);
@@ -52,7 +52,7 @@ async fn a_backend_ends_pins_moves_and_keeps_from_pinning() {
 }
 
 #[tokio::test]
-async fn the_header_is_only_a_word_when_it_is_named() {
+async fn the_application_header_is_read_only_when_configured() {
     let (backends, [a]) = nodes(["a"]);
     say(&a, "end");
     let service = sealed(&backends).into_service();
@@ -62,7 +62,7 @@ async fn the_header_is_only_a_word_when_it_is_named() {
 }
 
 #[tokio::test]
-async fn a_handler_in_process_has_a_word_too() {
+async fn a_handler_sets_a_session_action_in_extensions() {
     let handler = service_fn(|request: Request<Body>| async move {
         let mut response = Response::new(Body::default());
         let action = match request.uri().path() {
@@ -104,7 +104,7 @@ async fn pin_keeps_a_borrowed_session_where_it_is() {
 }
 
 #[tokio::test]
-async fn some_requests_neither_read_nor_write_a_pin() {
+async fn bypassed_requests_neither_read_nor_write_a_pin() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let layer = sealed(&backends).bypass_if(|head| head.uri().path().starts_with("/static/"));
     let service = layer.into_service();
@@ -137,7 +137,7 @@ async fn some_requests_neither_read_nor_write_a_pin() {
 }
 
 #[tokio::test]
-async fn an_operator_tests_one_backend() {
+async fn a_request_may_be_forced_to_one_backend() {
     let (backends, [_a, b]) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
     let mut client = Client::assigned(&service).await;
@@ -158,9 +158,9 @@ async fn an_operator_tests_one_backend() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn strict_sessions_are_served_at_home_or_not_at_all() {
+async fn strict_sessions_are_served_by_their_backend_or_rejected() {
     let (backends, [a, b]) = nodes(["a", "b"]);
-    // The other policies say what strictness overrules.
+    // Strictness overrides these policies.
     let layer = sealed(&backends)
         .strict(true)
         .retry_idempotent(true)
@@ -211,7 +211,7 @@ async fn a_plain_session_can_be_strict_for_one_request() {
 }
 
 #[tokio::test]
-async fn to_move_a_session_to_where_it_is_is_to_stay() {
+async fn moving_a_session_to_its_own_backend_changes_nothing() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
     let mut client = Client::assigned(&service).await;

@@ -1,7 +1,6 @@
 //! How many sessions a backend has, and which requests count as one.
 
 use http::Request;
-use http_body_util::BodyExt;
 use tokio::time::Instant;
 use tower_sticky::{
     DrainEnd, Failover, StickyLayer, Verdict,
@@ -14,7 +13,7 @@ use crate::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn sessions_are_counted_whatever_identifies_them() {
+async fn sessions_are_counted_for_every_affinity() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let layer = StickyLayer::new(backends.clone(), Learned::cookie("app"));
     let service = layer.strategy(tower_sticky::strategy::RoundRobin::new()).into_service();
@@ -50,7 +49,7 @@ async fn sessions_are_counted_whatever_identifies_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_is_lent_is_counted_where_it_is_pinned() {
+async fn a_borrowed_session_is_counted_where_it_is_pinned() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = sealed(&backends).on_unavailable(Failover::Borrow).into_service();
     let mut client = Client::default();
@@ -64,7 +63,7 @@ async fn a_session_that_is_lent_is_counted_where_it_is_pinned() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sessions_that_are_idle_for_too_long_are_not_counted_any_more() {
+async fn expired_sessions_are_not_counted() {
     let (backends, _nodes) = nodes(["a"]);
     let clock = Clock::new();
     let service = sealed(&backends).clock(clock.clone()).into_service();
@@ -86,7 +85,7 @@ async fn a_count_is_unknown_until_an_idle_timeout_was_watched() {
     client.send(&service, get()).await;
     let status = |id: &str| backends.get(id).unwrap();
     assert_eq!((status("a").sessions, status("a").sessions_seen), (None, 1));
-    // Somebody may be idle since before this process began: a drain cannot know that it is done.
+    // A session may be idle since before this process started, so the drain waits.
     let start = Instant::now();
     let report = backends.drain("b").await.unwrap();
     assert_eq!((report.end, report.sessions_before), (DrainEnd::Completed, None));
@@ -98,7 +97,7 @@ async fn a_count_is_unknown_until_an_idle_timeout_was_watched() {
     let report = backends.drain("b").await.unwrap();
     assert_eq!((report.end, report.sessions_before), (DrainEnd::Completed, Some(0)));
     assert!(start.elapsed() < 3 * SECOND, "now it knows");
-    // A backend that joins later is watched from then on.
+    // A backend that joins later is watched from that time.
     backends.insert("c", crate::support::Node::new("c")).unwrap();
     assert_eq!(status("c").sessions, None);
     after(11 * MINUTE).await;
@@ -106,7 +105,7 @@ async fn a_count_is_unknown_until_an_idle_timeout_was_watched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_never_comes_back_is_no_session() {
+async fn a_token_that_never_returns_is_not_a_session() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let clock = Clock::new();
     let service = sealed(&backends).clock(clock.clone()).into_service();
@@ -155,7 +154,7 @@ async fn plain_tokens_are_counted_as_they_are_issued() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn preflights_and_requests_outside_of_the_path_begin_no_session() {
+async fn preflights_and_requests_outside_the_path_begin_no_session() {
     let (backends, _nodes) = nodes(["a"]);
     let cookie = Cookie::sealed("sid", keys()).path("/shop");
     let service =
@@ -184,7 +183,7 @@ async fn preflights_and_requests_outside_of_the_path_begin_no_session() {
         let counted = backends.get("a").unwrap().unconfirmed - before;
         assert_eq!(counted, u64::from(begins), "{method} {path}");
     }
-    // A session goes on through a preflight, should the client send its cookie.
+    // A preflight with a cookie continues its session.
     let mut client = Client::default();
     client.send(&service, request("GET", "/shop", false)).await;
     let answer = client.send(&service, request("OPTIONS", "/shop", true)).await;

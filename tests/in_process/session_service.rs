@@ -1,4 +1,4 @@
-//! Sessions that a client holds by itself.
+//! `session()`: a client that remembers its own pin.
 
 use std::{
     collections::BTreeSet,
@@ -22,7 +22,7 @@ fn layer(backends: &Backends<Node>) -> StickyLayer<Node> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_stays_with_one_backend_by_itself() {
+async fn a_session_service_stays_with_one_backend() {
     let (backends, nodes) = nodes(["a", "b", "c"]);
     let sticky = layer(&backends).into_service();
     let mut homes = BTreeSet::new();
@@ -87,7 +87,7 @@ async fn the_session_moves_when_its_backend_cannot_serve_and_stays_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_ends_when_it_is_told_to() {
+async fn a_session_service_ends_on_request() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let session = layer(&backends).into_service().session();
     assert_eq!(send(&session, get()).await.body, "a");
@@ -103,7 +103,7 @@ async fn it_ends_when_it_is_told_to() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn first_calls_that_are_under_way_together_agree() {
+async fn concurrent_first_calls_agree() {
     let (backends, nodes) = nodes(["a", "b", "c"]);
     let session = layer(&backends).into_service().session();
     for node in &nodes {
@@ -129,11 +129,11 @@ async fn first_calls_that_are_under_way_together_agree() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_first_call_that_ends_while_another_one_begins_decides_for_it() {
+async fn a_completed_first_call_decides_for_a_concurrent_one() {
     let (backends, _nodes) = nodes(["a", "b", "c"]);
     let first = Arc::new(Mutex::new(None::<BoxFuture<'static, Answer>>));
     let slot = first.clone();
-    // Asked after a call has read where its session is, and before it chooses.
+    // Called after a request has read its pin, and before it chooses.
     let layer = layer(&backends).bypass_if(move |head| {
         if head.headers().contains_key("x-second")
             && let Some(mut first) = slot.lock().unwrap().take()
@@ -156,7 +156,7 @@ async fn a_first_call_that_ends_while_another_one_begins_decides_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_began_before_the_end_leaves_no_pin() {
+async fn a_call_from_before_the_end_leaves_no_pin() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let session = layer(&backends).into_service().session();
     a.hold_responses();
@@ -172,7 +172,7 @@ async fn a_call_that_began_before_the_end_leaves_no_pin() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_strict_session_is_told_when_its_backend_is_gone() {
+async fn a_strict_session_is_rejected_when_its_backend_is_removed() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let session = layer(&backends).strict(true).into_service().session();
     assert_eq!(send(&session, get()).await.body, "a");
@@ -184,7 +184,7 @@ async fn a_strict_session_is_told_when_its_backend_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sessions_drain_as_others_do() {
+async fn session_services_drain_like_other_sessions() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let session = layer(&backends).into_service().session();
     assert_eq!(send(&session, get()).await.body, "a");
@@ -193,18 +193,18 @@ async fn sessions_drain_as_others_do() {
     assert_eq!(drain.ended().await.end, DrainEnd::Deadline);
     let answer = send(&session, get()).await;
     assert_eq!(answer.decision(), (Verdict::Moved, Some("b"), Some(Reason::Draining)));
-    // What was there before this process began would have been seen by now.
+    // Sessions from before the start of this process would have been seen by now.
     tokio::time::sleep(Duration::from_secs(31 * 60)).await;
     assert_eq!(send(&session, get()).await.body, "b");
     let drain = backends.drain("b").start().unwrap();
     drop(session);
     let report = drain.ended().await;
-    assert_eq!(report.end, DrainEnd::Completed, "nobody has a handle any more");
+    assert_eq!(report.end, DrainEnd::Completed, "no handle is left");
     assert!(report.elapsed < Duration::from_secs(5), "it took {:?}", report.elapsed);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_has_ended_is_not_counted_by_a_call_that_comes_late() {
+async fn a_late_call_does_not_count_an_ended_session() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let session = layer(&backends).into_service().session();
     a.hold_responses();

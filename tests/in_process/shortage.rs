@@ -1,4 +1,4 @@
-//! This machine has nothing left for a connection: nobody is blamed, and nobody moves.
+//! A shortage of this machine is no evidence against a backend, and moves no session.
 
 use std::{io, sync::atomic::Ordering::SeqCst, time::Duration};
 
@@ -10,7 +10,7 @@ use tower_sticky::{Health, HttpProbe, Reason, Shortage, State, StickyError, Verd
 use crate::support::{Body, Client, after, get, nodes, plain, sealed, until};
 
 #[tokio::test(start_paused = true)]
-async fn a_shortage_is_no_evidence_and_moves_nobody() {
+async fn a_local_shortage_is_no_evidence_and_moves_no_session() {
     for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRINUSE] {
         let (backends, [a, b]) = nodes(["a", "b"]);
         let service = sealed(&backends).into_service();
@@ -36,7 +36,7 @@ async fn a_shortage_is_no_evidence_and_moves_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_address_that_is_not_to_be_had_is_a_failed_connection() {
+async fn an_unavailable_address_is_a_failed_connection() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = plain(&backends).into_service();
     let mut client = Client { token: Some("a".into()) };
@@ -46,7 +46,7 @@ async fn an_address_that_is_not_to_be_had_is_a_failed_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_says_what_was_short() {
+async fn an_error_names_the_shortage() {
     let (backends, [a]) = nodes(["a"]);
     let mut service = plain(&backends).propagate_errors().into_service();
     a.control.os_error.store(Errno::MFILE.raw_os_error(), SeqCst);
@@ -58,7 +58,7 @@ async fn an_error_says_what_was_short() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_and_a_redial_without_a_descriptor_say_nothing() {
+async fn a_probe_or_redial_without_a_descriptor_gives_no_result() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let probe = HttpProbe::get("/healthz").map_body(|_| Body::default());
     let health = Health::new().probe(probe).fall(2).probe_interval(Duration::from_secs(1));
@@ -73,7 +73,7 @@ async fn a_probe_and_a_redial_without_a_descriptor_say_nothing() {
     assert!(a.control.polls.load(SeqCst) > polled + 25, "it is probed");
     assert_eq!(backends.get("a").unwrap().state, State::Ready, "no probe has failed");
 
-    // A redial that this machine has no descriptor for is tried again.
+    // A redial without a free descriptor is repeated.
     a.control.os_error.store(0, SeqCst);
     a.control.redialable.store(true, SeqCst);
     a.control.refuses.store(true, SeqCst);

@@ -1,4 +1,4 @@
-//! Slow start: who is new, or back, takes its share of new sessions by and by.
+//! Slow start: a new or returning backend takes a growing share of new sessions.
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
@@ -16,7 +16,7 @@ fn layer(backends: &Backends<Node>) -> StickyLayer<Node> {
     plain(backends).health(Health::new().slow_start(WHOLE))
 }
 
-/// How many of so many new sessions each backend gets.
+/// How many of `of` new sessions each backend receives.
 async fn shares<const N: usize>(layer: &StickyLayer<Node>, ids: [&str; N]) -> [usize; N] {
     let service = layer.clone().into_service();
     let mut shares = [0; N];
@@ -70,7 +70,7 @@ async fn before_the_driver_runs_there_is_no_slow_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_backend_that_comes_back_begins_slowly() {
+async fn a_returning_backend_starts_slowly() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let probe = HttpProbe::get("/").map_body(|_| Body::default());
     let health = Health::new().slow_start(WHOLE).probe(probe).seed(1);
@@ -162,7 +162,7 @@ async fn pins_and_hashes_are_not_affected() {
     assert!(a.served() > 50);
 }
 
-/// Says what it is shown.
+/// Records the weight and the share that it sees.
 #[derive(Debug)]
 struct Shown(std::sync::Mutex<Vec<(u32, u64)>>);
 
@@ -175,7 +175,7 @@ impl Strategy for Shown {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_strategy_of_ones_own_sees_weight_and_share() {
+async fn a_custom_strategy_sees_weight_and_share() {
     let (backends, _nodes) = nodes(["a"]);
     let shown = std::sync::Arc::new(Shown(Default::default()));
     let service = layer(&backends).strategy(shown.clone()).into_service();
@@ -191,7 +191,7 @@ async fn a_strategy_of_ones_own_sees_weight_and_share() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_strategy_heeds_it() {
+async fn every_strategy_applies_slow_start() {
     let strategies: [std::sync::Arc<dyn Strategy>; 5] = [
         std::sync::Arc::new(RoundRobin::new()),
         std::sync::Arc::new(Random::seeded(1)),

@@ -1,9 +1,8 @@
-//! Strict sessions: which are refused, and how.
+//! Strict sessions: which are rejected, and with which status.
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use http::StatusCode;
-use tower::ServiceExt;
 use tower_sticky::{
     Backends, Busy, Failover, Mode, Reason, StickyLayer, Strict, Verdict,
     affinity::{Chain, Cookie, Key},
@@ -11,13 +10,13 @@ use tower_sticky::{
 
 use crate::support::{Client, Clock, Node, get, keys, nodes, sealed, send, with_cookie};
 
-/// As a server of the Model Context Protocol wants it.
+/// The statuses that the Model Context Protocol asks for.
 fn mcp() -> Strict {
     let strict = Strict::new().status(StatusCode::NOT_FOUND).unwrap();
     strict.unavailable_status(StatusCode::NOT_FOUND).unwrap()
 }
 
-/// A token that is sealed under other keys.
+/// A token sealed under other keys.
 async fn forged(backends: &Backends<Node>) -> String {
     let keys = tower_sticky::KeyRing::generate().unwrap();
     let other = StickyLayer::new(backends.clone(), Cookie::sealed("sid", keys)).into_service();
@@ -25,7 +24,7 @@ async fn forged(backends: &Backends<Node>) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_of_no_use_is_refused_and_deleted() {
+async fn an_unusable_token_is_rejected_and_deleted() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let forged = forged(&backends).await;
     let mut gone = Client::default();
@@ -76,7 +75,7 @@ async fn a_known_backend_that_cannot_serve_has_its_own_status() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_expired_session_begins_anew_unless_that_is_refused_too() {
+async fn an_expired_session_is_replaced_unless_rejected_by_option() {
     for (expired, status) in [(false, 200), (true, 410)] {
         let (backends, _nodes) = nodes(["a"]);
         let clock = Clock::new();
@@ -106,7 +105,7 @@ async fn a_chain_refuses_only_when_nothing_in_it_is_usable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn to_reject_concerns_backends_that_are_known() {
+async fn reject_applies_to_known_backends_only() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let layer = sealed(&backends).on_unavailable(Failover::Reject);
     let service = layer.on_busy(Busy::default().then(Failover::Reject)).into_service();
@@ -123,7 +122,7 @@ async fn to_reject_concerns_backends_that_are_known() {
 }
 
 #[test]
-fn a_status_says_that_there_is_no_answer() {
+fn strict_statuses_must_be_errors() {
     let status = |code: u16| StatusCode::from_u16(code).unwrap();
     for code in [200, 301, 399, 500, 503] {
         let error = Strict::new().status(status(code)).unwrap_err().to_string();
@@ -138,7 +137,7 @@ fn a_status_says_that_there_is_no_answer() {
 }
 
 #[tokio::test]
-async fn a_strict_client_can_begin_anew() {
+async fn a_strict_client_can_start_a_new_session() {
     let (backends, _nodes) = nodes(["a"]);
     let service = sealed(&backends).strict(true).into_service();
     let answer = send(&service, with_cookie("sid=old")).await;

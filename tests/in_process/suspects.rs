@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn a_backend_that_has_returned_serves_at_once_when_nobody_else_can() {
+async fn a_returned_backend_serves_at_once_when_no_other_can() {
     for redialable in [false, true] {
         let (backends, [a, b]) = nodes(["a", "b"]);
         let service = sealed(&backends).into_service();
@@ -23,7 +23,7 @@ async fn a_backend_that_has_returned_serves_at_once_when_nobody_else_can() {
         }
         assert_eq!(send(&service, get()).await.status, 503);
         assert_eq!([state(&backends, "a"), state(&backends, "b")], [State::Suspect; 2]);
-        // Not a moment later, and whatever the schedule of the looks says.
+        // At once, whatever the schedule of redials.
         refuse(&a, false);
         for request in [get(), post()] {
             assert_eq!(send(&service, request).await.body, "a", "redialable: {redialable}");
@@ -33,12 +33,12 @@ async fn a_backend_that_has_returned_serves_at_once_when_nobody_else_can() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn suspects_are_tried_in_the_order_of_their_failures_and_not_too_many() {
+async fn suspects_are_tried_by_age_of_failure_up_to_max_attempts() {
     let names = ["a", "b", "c", "d"];
     let (backends, nodes) = nodes(names);
     let layer = plain(&backends).max_attempts(2).on_unavailable(Failover::Reject);
     let service = layer.into_service();
-    // They fail one after the other: c, a, d, b.
+    // They fail in the order c, a, d, b.
     for id in ["c", "a", "d", "b"] {
         let node = nodes.iter().find(|node| node.name == id).unwrap();
         refuse(node, true);
@@ -59,7 +59,7 @@ async fn suspects_are_tried_in_the_order_of_their_failures_and_not_too_many() {
 
 #[tokio::test(start_paused = true)]
 async fn a_dead_backend_moves_each_of_its_sessions_once() {
-    // For each way to hold a session: a layer, and a request of the session `n` with its token.
+    // For each kind of affinity.
     let dead = |a: &Node, breaks: bool| match breaks {
         true => a.control.disconnects.store(true, SeqCst),
         false => refuse(a, true),
@@ -97,7 +97,7 @@ async fn a_dead_backend_moves_each_of_its_sessions_once() {
     }
 }
 
-/// One request of a session that keeps what it is told, in a cookie, a header, or as its own id.
+/// Sends one request of a session that keeps its token in a cookie, in a header, or as its own id.
 async fn step(
     service: &StickyService<Node>,
     kind: &str,
@@ -124,7 +124,7 @@ async fn step(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_borrows_always_the_same_backend_and_comes_home() {
+async fn a_key_always_borrows_the_same_backend_and_returns() {
     let names = ["a", "b", "c", "d", "e"];
     let gateways: [_; 2] = std::array::from_fn(|_| {
         let (backends, nodes) = nodes(names);
@@ -153,19 +153,19 @@ async fn a_key_borrows_always_the_same_backend_and_comes_home() {
             }
         }
         let (first, rest) = found.split_at(40);
-        assert_eq!([first, first].concat(), rest, "never a third");
+        assert_eq!([first, first].concat(), rest, "each key borrows one backend");
         refuges.push(first.to_vec());
         refuse(&nodes[0], false);
         after(1_100).await;
         for (n, home) in homes.iter().enumerate() {
-            assert_eq!(send(service, user(n)).await.body, *home, "back when it returns");
+            assert_eq!(send(service, user(n)).await.body, *home, "its backend serves it again");
         }
     }
     assert_eq!(refuges[0], refuges[1], "on every gateway");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_busy_backend_is_waited_for_rather_than_a_suspect_that_hangs() {
+async fn a_request_waits_for_a_busy_backend_rather_than_a_hanging_suspect() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     backends.set_limit("b", 1).unwrap();
     let service = plain(&backends).into_service();
@@ -185,16 +185,16 @@ async fn a_busy_backend_is_waited_for_rather_than_a_suspect_that_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_is_accepted_and_closed_is_no_refusal() {
+async fn an_accepted_and_closed_connection_is_not_refused() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = plain(&backends).into_service();
     a.control.closes_early.store(true, SeqCst);
     a.control.redialable.store(true, SeqCst);
     assert_eq!(send(&service, with_cookie("sid=a")).await.body, "b", "the request was not sent");
     after(10_000).await;
-    assert_eq!(state(&backends, "a"), State::Suspect, "it accepts, which shows nothing");
+    assert_eq!(state(&backends, "a"), State::Suspect, "accepting a connection is no success");
     a.control.closes_early.store(false, SeqCst);
-    assert_eq!(send(&service, get()).await.body, "a", "an answer does");
+    assert_eq!(send(&service, get()).await.body, "a", "a response is");
     assert_eq!(state(&backends, "a"), State::Ready);
 }
 
@@ -216,7 +216,7 @@ async fn no_request_is_sent_more_than_three_times() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drained_session_is_served_by_its_suspect_backend_when_nobody_else_can() {
+async fn a_draining_suspect_serves_its_session_when_no_other_can() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
     let mut client = Client::assigned(&service).await;
@@ -231,7 +231,7 @@ async fn a_drained_session_is_served_by_its_suspect_backend_when_nobody_else_can
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_moves_without_need_stays_when_its_request_breaks_there() {
+async fn a_voluntary_move_is_undone_when_its_request_disconnects() {
     use tower_sticky::Mode;
     let (backends, [_a, b]) = nodes(["a", "b"]);
     let cookie = Cookie::sealed("sid", keys()).idle_timeout(Duration::from_secs(3600));
@@ -241,7 +241,7 @@ async fn a_session_that_moves_without_need_stays_when_its_request_breaks_there()
     let drain = backends.drain("a").hand_over(1000).start().unwrap();
     b.control.disconnects.store(true, SeqCst);
     let answer = client.send(&service, get()).await;
-    assert_eq!((answer.status, &*answer.body), (200, "a"), "it could stay, and does");
+    assert_eq!((answer.status, &*answer.body), (200, "a"), "it stays on its backend");
     drop(drain);
     assert_eq!(backends.get("a").unwrap().mode, Mode::Draining);
 }

@@ -1,4 +1,4 @@
-//! Backups and zones: who is asked first to take a new session.
+//! Backups and zones: the order in which backends take new sessions.
 
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -56,7 +56,7 @@ async fn by_option_sessions_return_from_a_backup() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_return_that_fails_moves_nobody() {
+async fn a_failed_return_moves_no_session() {
     let (backends, [a, _b]) = with_backup();
     let service = sealed(&backends).return_from_backup(true).into_service();
     let mut client = Client::default();
@@ -66,13 +66,13 @@ async fn a_return_that_fails_moves_nobody() {
     a.control.refuses.store(true, SeqCst);
     let answer = client.send(&service, get()).await;
     assert_eq!(answer.decision(), (Verdict::Pinned, Some("b"), None), "it stayed where it was");
-    assert!(answer.token().is_none(), "and nothing is to be said about it");
+    assert!(answer.token().is_none(), "and nothing is reported");
     assert_eq!(backends.snapshot().stats.moves(), 0);
     assert_eq!(backends.snapshot().stats.violations(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_busy_primary_is_waited_for() {
+async fn a_request_waits_for_a_busy_primary() {
     let (backends, [a, b]) = with_backup();
     let service = plain(&backends).into_service();
     a.control.set_busy(true);
@@ -80,11 +80,11 @@ async fn a_busy_primary_is_waited_for() {
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     a.control.set_busy(false);
     assert_eq!(waiting.await.unwrap().body, "a");
-    assert_eq!(b.served(), 0, "a backup is for when nobody is up");
+    assert_eq!(b.served(), 0, "a backup serves when no primary is up");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_keys_of_a_pool_belong_to_its_primaries() {
+async fn keys_choose_among_primaries() {
     let (backends, _nodes) = with_backup();
     let key = tower_sticky::affinity::Key::header("x-user");
     let service = tower_sticky::StickyLayer::new(backends.clone(), key).into_service();
@@ -100,7 +100,7 @@ async fn the_keys_of_a_pool_belong_to_its_primaries() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn new_sessions_go_to_the_own_zone_first_and_pins_hold_across() {
+async fn new_sessions_prefer_the_local_zone_and_pins_hold_across_zones() {
     let (backends, [a, _b]) =
         two(BackendOptions::new().zone("east"), BackendOptions::new().zone("west"));
     let service = sealed(&backends).into_service();

@@ -8,7 +8,7 @@ use tower_sticky::{Failover, Mode, Reason, SessionAction, Verdict, affinity::Coo
 use crate::support::{Body, Client, Clock, get, keys, layer, nodes, sealed};
 
 #[tokio::test]
-async fn sessions_expire_on_our_side() {
+async fn sessions_expire_on_the_gateway() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let clock = Clock::new();
     let minutes = |n: u64| Duration::from_secs(n * 60);
@@ -23,7 +23,7 @@ async fn sessions_expire_on_our_side() {
     clock.advance(60);
     let answer = client.send(&service, get()).await;
     assert_eq!(answer.decision().0, Verdict::Pinned);
-    assert!(answer.set_cookies()[0].ends_with("; Max-Age=3300"), "re-issued, from the first date");
+    assert!(answer.set_cookies()[0].ends_with("; Max-Age=3300"), "reissued with the first date");
     clock.advance(20 * 60);
     let mut late = client.clone();
     let answer = late.send(&service, get()).await;
@@ -40,7 +40,7 @@ async fn sessions_expire_on_our_side() {
 }
 
 #[tokio::test]
-async fn the_first_date_outlives_the_backend() {
+async fn the_first_date_survives_a_move() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let clock = Clock::new();
     let cookie = Cookie::sealed("sid", keys()).absolute_timeout(Duration::from_secs(100));
@@ -56,7 +56,7 @@ async fn the_first_date_outlives_the_backend() {
 }
 
 #[tokio::test]
-async fn dates_in_the_future_are_accepted_within_the_skew() {
+async fn future_dates_are_accepted_within_the_skew() {
     let (backends, _nodes) = nodes(["a"]);
     let clock = Clock::new();
     let service = sealed(&backends).clock(clock.clone()).into_service();
@@ -64,7 +64,7 @@ async fn dates_in_the_future_are_accepted_within_the_skew() {
     clock.advance(-3600);
     let answer = client.send(&service, get()).await;
     assert_eq!(answer.decision().0, Verdict::Pinned, "an hour");
-    assert!(answer.token().is_some(), "written anew, with dates of now");
+    assert!(answer.token().is_some(), "reissued with current dates");
     let answer = client.send(&service, get()).await;
     assert_eq!((answer.decision().0, answer.token()), (Verdict::Pinned, None), "once");
     clock.advance(-3601);
@@ -82,7 +82,7 @@ async fn dates_in_the_future_are_accepted_within_the_skew() {
 }
 
 #[tokio::test]
-async fn gateways_whose_clocks_differ_do_not_throw_sessions_back_and_forth() {
+async fn gateways_with_different_clocks_agree_on_sessions() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let (behind, ahead) = (Clock::new(), Clock::new());
     ahead.advance(20 * 60);
@@ -101,16 +101,16 @@ async fn gateways_whose_clocks_differ_do_not_throw_sessions_back_and_forth() {
         }
         [&ahead, &behind].into_iter().for_each(|clock| clock.advance(240));
     }
-    // The first date was that of the clock ahead; it has become that of the other one.
+    // The first date came from the fast clock, and was replaced by that of the slow one.
     [&ahead, &behind].into_iter().for_each(|clock| clock.advance(600));
     let answer = client.send(&gateways[1], get()).await;
-    assert_eq!(answer.decision().0, Verdict::Pinned, "42 minutes by the clock behind");
+    assert_eq!(answer.decision().0, Verdict::Pinned, "42 minutes by the slow clock");
     let answer = client.send(&gateways[0], get()).await;
-    assert_eq!(answer.decision().2, Some(Reason::ExpiredAbsolute), "62 by the clock ahead");
+    assert_eq!(answer.decision().2, Some(Reason::ExpiredAbsolute), "62 minutes by the fast clock");
 }
 
 #[tokio::test]
-async fn a_session_that_is_borrowed_does_not_expire_meanwhile() {
+async fn a_borrowed_session_does_not_expire() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let clock = Clock::new();
     let cookie = Cookie::sealed("sid", keys()).idle_timeout(Duration::from_secs(1800));
@@ -128,7 +128,7 @@ async fn a_session_that_is_borrowed_does_not_expire_meanwhile() {
 }
 
 #[tokio::test]
-async fn a_pin_on_a_request_passed_by_is_the_same_session() {
+async fn a_pin_on_a_bypassed_request_keeps_the_first_date() {
     let (backends, [a]) = nodes(["a"]);
     let clock = Clock::new();
     let cookie = Cookie::sealed("sid", keys()).absolute_timeout(Duration::from_secs(3600));

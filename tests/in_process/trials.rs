@@ -2,7 +2,6 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use http_body_util::BodyExt;
 use tower_sticky::{Health, Reason, State, Verdict};
 
 use crate::support::{
@@ -11,7 +10,7 @@ use crate::support::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn one_request_tries_a_suspect_that_hangs_and_the_others_are_not_held_up() {
+async fn one_request_tries_a_hanging_suspect_and_no_other_is_delayed() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let service = plain(&backends).into_service();
     refuse(&a, true);
@@ -26,7 +25,7 @@ async fn one_request_tries_a_suspect_that_hangs_and_the_others_are_not_held_up()
     for _ in 0..20 {
         assert_eq!(send(&service, get()).await.body, "b", "others go elsewhere");
     }
-    // Nobody else is left: they wait for what the trial finds, and no longer than they may.
+    // No other backend is left: the others wait for the trial, up to their timeout.
     refuse(&b, true);
     let others: Vec<_> = (0..20).map(|_| spawn(&service, get())).collect();
     after(500).await;
@@ -47,7 +46,7 @@ async fn one_request_tries_a_suspect_that_hangs_and_the_others_are_not_held_up()
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_wait_for_a_trial_go_on_with_its_result() {
+async fn requests_waiting_for_a_trial_continue_with_its_result() {
     let (backends, [a]) = nodes(["a"]);
     let service = plain(&backends).into_service();
     refuse(&a, true);
@@ -66,9 +65,9 @@ async fn those_who_wait_for_a_trial_go_on_with_its_result() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_wait_for_a_suspect_than_may() {
+async fn the_queue_for_a_trial_is_bounded() {
     let (backends, [a]) = nodes(["a"]);
-    // Requests without a session get half of the places.
+    // Requests without a session use half of the queue.
     let service = plain(&backends).max_waiters(6).into_service();
     refuse(&a, true);
     send(&service, get()).await;
@@ -122,7 +121,7 @@ async fn a_pinned_request_waits_for_the_trial_of_its_backend_instead_of_moving()
 }
 
 #[tokio::test(start_paused = true)]
-async fn broken_connections_end_by_an_answer_and_requests_that_can_be_repeated_come_first() {
+async fn an_answer_ends_a_disconnect_and_idempotent_requests_are_tried_first() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let service = plain(&backends).into_service();
     a.control.disconnects.store(true, SeqCst);
@@ -131,7 +130,11 @@ async fn broken_connections_end_by_an_answer_and_requests_that_can_be_repeated_c
     after(100).await;
     let served = a.served();
     for _ in 0..5 {
-        assert_eq!(send(&service, post()).await.body, "b", "it could be lost there");
+        assert_eq!(
+            send(&service, post()).await.body,
+            "b",
+            "a request that is not idempotent avoids it"
+        );
     }
     assert_eq!(a.served(), served);
     a.control.disconnects.store(false, SeqCst);
@@ -141,7 +144,7 @@ async fn broken_connections_end_by_an_answer_and_requests_that_can_be_repeated_c
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_only_others_come_one_of_them_is_the_trial_in_the_end() {
+async fn after_a_while_any_request_may_be_the_trial() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = plain(&backends).into_service();
     a.control.disconnects.store(true, SeqCst);
@@ -153,7 +156,7 @@ async fn where_only_others_come_one_of_them_is_the_trial_in_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_bad_request_moves_no_other_session() {
+async fn one_disconnected_request_moves_no_other_session() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
     let mut sessions = [Client::default(), Client::default()];
@@ -166,12 +169,12 @@ async fn one_bad_request_moves_no_other_session() {
     assert_eq!(state(&backends, "a"), State::Suspect);
     a.control.disconnects.store(false, SeqCst);
     let answer = sessions[1].send(&service, get()).await;
-    assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None), "it is the trial, at once");
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None), "it is the trial");
     assert_eq!(state(&backends, "a"), State::Ready);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_trial_does_not_cost_a_request_its_other_backend() {
+async fn a_trial_does_not_use_up_the_retry() {
     let (backends, [a, b, c]) = nodes(["a", "b", "c"]);
     let service = plain(&backends).strategy(First).into_service();
     a.control.disconnects.store(true, SeqCst);
@@ -185,7 +188,7 @@ async fn a_trial_does_not_cost_a_request_its_other_backend() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_that_fail_otherwise_serve_when_nobody_else_is_left() {
+async fn ejected_backends_serve_when_no_other_is_left() {
     let (backends, [a]) = nodes(["a"]);
     let mut events = backends.events();
     let health = Health::new().consecutive_failures(1).max_ejected(1.0);
@@ -198,7 +201,11 @@ async fn those_that_fail_otherwise_serve_when_nobody_else_is_left() {
     for answer in all {
         assert_eq!(answer.await.unwrap().status, 200, "any number at a time");
     }
-    assert_eq!(state(&backends, "a"), State::Suspect, "an ejection for answers keeps its time");
+    assert_eq!(
+        state(&backends, "a"),
+        State::Suspect,
+        "an ejection for failures keeps its duration"
+    );
     after(1_001).await;
     assert_eq!(send(&service, get()).await.status, 200);
     assert_eq!(state(&backends, "a"), State::Ready);
@@ -206,7 +213,7 @@ async fn those_that_fail_otherwise_serve_when_nobody_else_is_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_trial_that_finds_its_backend_busy_waits_for_it() {
+async fn a_trial_waits_for_a_busy_backend() {
     let (backends, [a]) = nodes(["a"]);
     let service = sealed(&backends).into_service();
     a.control.refuses.store(true, SeqCst);
@@ -225,7 +232,7 @@ async fn a_trial_that_finds_its_backend_busy_waits_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_from_before_a_failure_proves_nothing() {
+async fn an_answer_to_an_older_request_does_not_end_a_suspicion() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = plain(&backends).into_service();
     a.hold_responses();
@@ -236,5 +243,5 @@ async fn an_answer_from_before_a_failure_proves_nothing() {
     assert_eq!(backends.get("a").unwrap().state, State::Suspect);
     a.release_responses();
     assert_eq!(slow.await.unwrap().status, 200);
-    assert_eq!(backends.get("a").unwrap().state, State::Suspect, "it refuses still");
+    assert_eq!(backends.get("a").unwrap().state, State::Suspect, "it still refuses");
 }

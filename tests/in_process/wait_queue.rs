@@ -12,10 +12,10 @@ use tower_sticky::{
 
 use crate::support::{Client, MS, Node, get, nodes, plain, sealed, send};
 
-/// Waits for as long as it takes, and nobody else may serve the session.
+/// Waits long, and lets no other backend serve the session.
 const PATIENT: Busy = Busy::wait(Duration::from_secs(60)).then(Failover::Reject);
 
-/// A service in front of `backends` whose requests have time.
+/// A service whose requests wait for up to a minute.
 fn patient(backends: &Backends<Node>, waiters: usize) -> StickyService<Node> {
     patient_with(backends, waiters, RoundRobin::new())
 }
@@ -29,10 +29,10 @@ fn patient_with(
     layer.ready_timeout(Duration::from_secs(60)).max_waiters(waiters).into_service()
 }
 
-/// Who was answered, and how, in order.
+/// The numbers and statuses of answered requests, in order.
 type Answers = Arc<Mutex<Vec<(usize, u16)>>>;
 
-/// Sends one request of `client`, under a number, without waiting for its answer.
+/// Sends one numbered request of `client` without waiting for its response.
 async fn start(service: &StickyService<Node>, client: &Client, number: usize, answers: &Answers) {
     let (mut client, service, answers) = (client.clone(), service.clone(), answers.clone());
     tokio::spawn(async move {
@@ -42,13 +42,13 @@ async fn start(service: &StickyService<Node>, client: &Client, number: usize, an
     tokio::task::yield_now().await;
 }
 
-/// The numbers of those that were answered with `status`, in order.
+/// The numbers of the requests answered with `status`, in order.
 fn answered(answers: &Answers, status: u16) -> Vec<usize> {
     let answers = answers.lock().unwrap();
     answers.iter().filter(|answer| answer.1 == status).map(|answer| answer.0).collect()
 }
 
-/// Clients whose sessions are on the one backend there is.
+/// Clients with sessions on the only backend.
 async fn clients<const N: usize>(service: &StickyService<Node>) -> [Client; N] {
     let mut clients = [(); N].map(|()| Client::default());
     for client in &mut clients {
@@ -92,7 +92,7 @@ async fn a_replayed_token_does_not_starve_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sessions_that_wait_take_turns() {
+async fn waiting_sessions_are_served_round_robin() {
     let (backends, [a]) = nodes(["a"]);
     let service = patient(&backends, 1024);
     let [one, two, three] = clients(&service).await;
@@ -112,7 +112,7 @@ async fn sessions_that_wait_take_turns() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn places_are_shared_also_while_a_service_is_not_ready() {
+async fn the_queue_is_shared_while_a_service_is_not_ready() {
     let (backends, [a]) = nodes(["a"]);
     let service = patient(&backends, 8);
     let [replayed, other] = clients(&service).await;
@@ -138,7 +138,7 @@ async fn places_are_shared_also_while_a_service_is_not_ready() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_raised_limit_serves_those_that_wait() {
+async fn a_raised_limit_admits_waiting_requests() {
     let (backends, [a]) = nodes(["a"]);
     let service = patient(&backends, 1024);
     backends.set_limit("a", 1).unwrap();
@@ -157,14 +157,14 @@ async fn a_raised_limit_serves_those_that_wait() {
     assert_eq!(counts(), (3, 3), "as many as now fit, beside the one in flight");
     backends.set_limit("a", 0).unwrap();
     tokio::time::sleep(MS).await;
-    assert_eq!(counts(), (6, 0), "without a limit nobody waits");
+    assert_eq!(counts(), (6, 0), "without a limit no request waits");
     a.release_responses();
     tokio::time::sleep(MS).await;
     assert_eq!(answered(&answers, 200).len(), 6);
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_in_flight_count_under_a_lowered_limit() {
+async fn requests_in_flight_count_under_a_lowered_limit() {
     let (backends, [a]) = nodes(["a"]);
     let service = patient(&backends, 1024);
     backends.set_limit("a", 2).unwrap();
@@ -177,7 +177,11 @@ async fn those_in_flight_count_under_a_lowered_limit() {
     start(&service, &Client::default(), 2, &answers).await;
     tokio::time::sleep(MS).await;
     let status = backends.get("a").unwrap();
-    assert_eq!((status.in_flight, status.waiting), (2, 1), "they finish, and nobody comes before");
+    assert_eq!(
+        (status.in_flight, status.waiting),
+        (2, 1),
+        "they finish before another is admitted"
+    );
     a.control.gate.add_permits(1);
     tokio::time::sleep(MS).await;
     assert_eq!(answered(&answers, 200), [0, 1, 2]);
@@ -185,7 +189,7 @@ async fn those_in_flight_count_under_a_lowered_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_without_a_session_leave_room_for_those_with_one() {
+async fn requests_without_a_session_use_half_of_the_queue() {
     let (backends, [a]) = nodes(["a"]);
     let service = patient(&backends, 8);
     let sessions: [_; 4] = clients(&service).await;
@@ -198,14 +202,14 @@ async fn requests_without_a_session_leave_room_for_those_with_one() {
     for session in &sessions {
         start(&service, session, 1, &answers).await;
     }
-    assert_eq!(answered(&answers, 503), [0; 6], "who has a session still finds a place");
+    assert_eq!(answered(&answers, 503), [0; 6], "a request with a session still finds room");
     a.control.set_busy(false);
     tokio::time::sleep(MS).await;
     assert_eq!(answered(&answers, 200).len(), 8);
 }
 
 #[tokio::test(start_paused = true)]
-async fn sessions_with_plain_tokens_may_take_all_places() {
+async fn sessions_with_plain_tokens_may_fill_the_queue() {
     let (backends, [a]) = nodes(["a"]);
     let service = plain(&backends).on_busy(PATIENT).max_waiters(8).into_service();
     a.control.set_busy(true);
@@ -217,7 +221,7 @@ async fn sessions_with_plain_tokens_may_take_all_places() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_backend_at_its_limit_is_busy_and_is_not_asked() {
+async fn a_backend_at_its_limit_is_busy_and_is_not_polled() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     backends.set_limit("a", 1).unwrap();
     let service = patient(&backends, 8);
@@ -237,7 +241,7 @@ async fn a_backend_at_its_limit_is_busy_and_is_not_asked() {
     backends.set_limit("a", 1).unwrap();
     assert_eq!(state(), State::Busy);
     backends.set_limit("a", 0).unwrap();
-    assert_eq!(state(), State::Ready, "nothing limits it");
+    assert_eq!(state(), State::Ready, "it has no limit");
     backends.set_limit("a", 1).unwrap();
     a.release_responses();
     tokio::time::sleep(MS).await;
@@ -245,7 +249,7 @@ async fn a_backend_at_its_limit_is_busy_and_is_not_asked() {
     assert_eq!(b.served(), 4);
 }
 
-/// Round robin that says whom it was asked about.
+/// Round robin that records its candidates.
 #[derive(Debug, Default)]
 struct Spy(RoundRobin, Mutex<Vec<String>>);
 
@@ -258,7 +262,7 @@ impl Strategy for Spy {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_backend_at_its_limit_is_no_candidate_while_another_is_below_its_own() {
+async fn a_backend_at_its_limit_is_not_a_candidate_while_another_has_room() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let spy = Arc::new(Spy::default());
     let service = patient_with(&backends, 8, spy.clone());
@@ -271,7 +275,7 @@ async fn a_backend_at_its_limit_is_no_candidate_while_another_is_below_its_own()
     for number in 0..3 {
         start(&service, &Client::default(), number, &answers).await;
     }
-    assert_eq!(asked()[..3], ["ab", "b", "ab"], "the third finds nobody with room, and waits");
+    assert_eq!(asked()[..3], ["ab", "b", "ab"], "the third finds no backend with room, and waits");
     a.release_responses();
     b.release_responses();
     tokio::time::sleep(MS).await;

@@ -1,4 +1,4 @@
-//! The gateway as a process of its own, ended with its guard.
+//! The gateway as a process, which is killed with its guard.
 
 #![allow(
     unreachable_pub,
@@ -24,10 +24,10 @@ use tokio::{
 
 use crate::example::binary;
 
-/// Nothing takes this long, on whatever machine; a test that waits for it has failed.
+/// A timeout that no passing test reaches on any machine.
 pub const FOREVER: Duration = Duration::from_secs(60);
 
-/// A gateway that runs. It is killed when this is dropped.
+/// A running gateway. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Gateway {
     child: Child,
@@ -55,14 +55,14 @@ impl Gateway {
         Self::spawn(&["--config", &path], env, Some(file)).await
     }
 
-    /// One that serves all clients on one thread.
+    /// Starts a gateway with one worker thread.
     pub async fn on_one_worker(config: &str) -> Self {
         let file = ConfigFile::new(config);
         let path = file.path().to_str().unwrap().to_owned();
         Self::spawn(&["--config", &path, "--workers", "1"], &[], Some(file)).await
     }
 
-    /// One that may have so many file descriptors.
+    /// Starts a gateway with a limit of file descriptors.
     pub async fn with_files(limit: u32, config: &str) -> Self {
         let file = ConfigFile::new(config);
         let path = file.path().to_str().unwrap().to_owned();
@@ -105,7 +105,7 @@ impl Gateway {
         Self { child, addr: addr.parse().unwrap(), stdout, stderr, _file: file }
     }
 
-    /// Where the admin interface is, which the gateway says on stderr.
+    /// The address of the admin interface, from the gateway's stderr.
     pub async fn admin_addr(&mut self) -> SocketAddr {
         let line = self.stderr_line("admin interface on http://").await;
         let (_, addr) = line.rsplit_once("http://").unwrap();
@@ -131,7 +131,7 @@ impl Gateway {
         timeout(FOREVER, find).await.expect("it says so in time")
     }
 
-    /// All lines on stderr that come until the process ends.
+    /// All remaining lines on stderr, until the process ends.
     pub async fn rest_of_stderr(&mut self) -> String {
         let read = async {
             let mut said = String::new();
@@ -143,7 +143,7 @@ impl Gateway {
         timeout(FOREVER, read).await.expect("the gateway ends in time")
     }
 
-    /// Prints all that it says on stderr until it ends, so that it need not wait for somebody who reads it.
+    /// Prints its stderr until it ends, so that the pipe does not fill up.
     #[allow(dead_code, reason = "only for storms, which last")]
     pub async fn show_stderr(mut self) {
         while let Ok(Some(line)) = self.stderr.next_line().await {

@@ -39,16 +39,16 @@ use crate::{
     random::Random,
 };
 
-/// What the gateway may have: enough for everybody but those who take all.
+/// The gateway's limit of descriptors: enough unless a client takes all of them.
 const FILES: u32 = 256;
 const REGULARS: usize = 8;
 const ABORTERS: usize = 4;
 
-/// Descriptors are there again, and everybody may have heard of it, so long after somebody had them all.
+/// How long after a shortage of descriptors requests may still fail.
 const AFTERMATH: Duration = Duration::from_millis(1_500);
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// When there were no descriptors.
+/// The periods without free descriptors.
 type Shortages = Arc<Mutex<Vec<(Instant, Instant)>>>;
 
 fn config(backends: &[Process], names: &NameServer) -> String {
@@ -68,7 +68,7 @@ fn config(backends: &[Process], names: &NameServer) -> String {
     text
 }
 
-/// Notes every change of a backend's health to something that is not well.
+/// Records every change of a backend's state to one that is not ready.
 async fn watch_health(admin: SocketAddr, unwell: Arc<Mutex<Vec<String>>>) {
     let mut stream = TcpStream::connect(admin).await.unwrap();
     stream.write_all(b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await.unwrap();
@@ -82,7 +82,7 @@ async fn watch_health(admin: SocketAddr, unwell: Arc<Mutex<Vec<String>>>) {
     }
 }
 
-/// One user who stays: every request is to be answered by one backend.
+/// A user with a session: every request must be answered by the same backend.
 async fn stay(addr: SocketAddr, mut random: Random, over: Arc<AtomicBool>) -> Vec<Visit> {
     let (mut client, mut token, mut visits) = (Client::new(addr), None, Vec::new());
     while !over.load(Relaxed) {
@@ -115,7 +115,7 @@ struct Visit {
     answer: Result<(StatusCode, Option<String>), String>,
 }
 
-/// Takes all descriptors of the gateway for a while.
+/// Takes all descriptors of the gateway for some time.
 async fn take_all(addr: SocketAddr, random: &mut Random, shortages: &Shortages) {
     let began = Instant::now();
     let mut taken = Vec::new();
@@ -129,7 +129,7 @@ async fn take_all(addr: SocketAddr, random: &mut Random, shortages: &Shortages) 
     shortages.lock().unwrap().push((began, Instant::now()));
 }
 
-/// The names cannot be looked up for a while, in one way or another.
+/// Lets the resolution of names fail for some time, in different ways.
 async fn confuse(names: &NameServer, random: &mut Random) {
     let say = match random.among(0..4) {
         0 => Say::Silence,
@@ -186,12 +186,12 @@ async fn run(mut random: Random) {
     tell_names(&names);
     let mut gateway = GatewayProcess::with_files(FILES, &config(&backends, &names)).await;
     let (addr, admin) = (gateway.addr, gateway.admin_addr().await);
-    // What it says is read, so that it need not wait for that.
+    // Its output is read, so that the pipe does not fill up.
     let said = tokio::spawn(async move { gateway.show_stderr().await });
     let unwell = Arc::<Mutex<Vec<String>>>::default();
     let watching = tokio::spawn(watch_health(admin, unwell.clone()));
     for name in NAMES {
-        // From then on the gateway knows its address.
+        // From then on the gateway has its address.
         let answered = async {
             let request = || Request::get("/").body(Full::default()).unwrap();
             while Client::new(addr).send(request()).await.unwrap().headers()["x-server"] != *name {}

@@ -73,7 +73,7 @@ impl Mesh {
         self.timeline.end(spell);
     }
 
-    /// Restarts one node after the other, of which two may be down at the same time.
+    /// Restarts one node after the other; two may be down at the same time.
     async fn rage(self: &Arc<Self>, random: &mut Random) {
         let (begun, mut tasks) = (Instant::now(), JoinSet::new());
         let mut at = Duration::from_millis(200);
@@ -88,7 +88,7 @@ impl Mesh {
         tasks.join_all().await;
     }
 
-    /// Asks one node after the other that is not known to be down.
+    /// Sends requests to nodes that are not known to be down, one after the other.
     async fn visit(self: Arc<Self>, mut visitor: Visitor) -> Vec<Exchange> {
         let mut clients: Vec<_> = self.places.iter().map(|place| Client::new(*place)).collect();
         let mut life = Vec::new();
@@ -103,7 +103,7 @@ impl Mesh {
     }
 }
 
-/// What must be true of every request.
+/// The invariants of every request.
 fn check(spells: &[Spell], life: &[Exchange], quiet: Instant, findings: &mut Findings) {
     let mut home: Option<&Exchange> = None;
     for exchange in life {
@@ -117,7 +117,7 @@ fn check(spells: &[Spell], life: &[Exchange], quiet: Instant, findings: &mut Fin
                 findings.add("A living node has broken a connection off.", exchange);
             }
             Ok((_, None)) if met(exchange.asked, Duration::ZERO) => {}
-            // What cannot be repeated may break with the node that has it.
+            // A request that cannot be retried may fail with its node.
             Ok((status, None)) if *status == 502 && !exchange.may_be_repeated() && broke => {}
             Ok((_, None)) => {
                 findings.add("A request failed although the node that was asked lives.", exchange);

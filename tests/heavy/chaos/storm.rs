@@ -1,4 +1,4 @@
-//! A storm and what comes after it.
+//! A run of random faults, and the checks after it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,10 +15,10 @@ use crate::{
     plan::Step,
 };
 
-/// How long after a storm all must be well.
+/// How long after the last fault all backends must be ready.
 pub const CALM: Duration = Duration::from_secs(1);
 
-/// Lets all of the plan happen, and waits for the end of it.
+/// Runs the plan to its end.
 async fn rage(fleet: &Arc<Fleet>, plan: Vec<(Duration, Step)>) {
     let (begun, mut tasks) = (Instant::now(), JoinSet::new());
     for (at, step) in plan {
@@ -34,8 +34,8 @@ async fn rage(fleet: &Arc<Fleet>, plan: Vec<(Duration, Step)>) {
     tasks.join_all().await;
 }
 
-/// A storm over clients, and a look at what is left of it. Tells what has happened, and what was wrong
-/// already.
+/// Runs the plan while clients send requests, and checks what is left afterwards. Returns the history, and
+/// the findings so far.
 pub async fn survive(
     fleet: &Arc<Fleet>,
     clients: Clients,
@@ -77,7 +77,7 @@ pub async fn survive(
     (story, findings)
 }
 
-/// The backends that still have something to do, after some time to finish it.
+/// The backends that still have requests in flight after some time.
 async fn left(fleet: &Fleet) -> Vec<Value> {
     for _ in 0..100 {
         let mut all = fleet.admin.backends().await;

@@ -12,13 +12,13 @@ use self::driver::Browser;
 
 const NOTE_IS_HIDDEN: &str = "document.getElementById('note').hidden";
 
-/// What a user sees.
+/// The visible text of an element.
 async fn text(browser: &Browser, id: &str) -> String {
     let text = browser.evaluate(&format!("document.getElementById('{id}').innerText")).await;
     text.as_str().unwrap().trim().to_owned()
 }
 
-/// Waits until the page has its answer: the cart with so many things in it.
+/// Waits until the page shows a cart with this number of things.
 async fn cart(browser: &Browser, things: usize) {
     let total = match things {
         0 => "The cart is empty.".to_owned(),
@@ -54,14 +54,14 @@ async fn shopping(browser: &Browser, shop: &Shop) {
     let script_sees = browser.evaluate("document.cookie").await;
     assert_eq!(script_sees, json!(""), "no script sees the cookies");
 
-    // Things go into the cart.
+    // Adds things to the cart.
     for (thing, count) in [("Apple", 1), ("Apple", 2), ("Bread", 3)] {
         browser.click(&format!("[aria-label='Add {thing} to the cart']")).await;
         cart(browser, count).await;
     }
     assert_eq!(history(browser).await[0], row("POST /cart/bread", "pinned", &first));
 
-    // They are still there, as it is always the same shop.
+    // They are still there, because the shop is the same.
     for _ in 0..8 {
         browser.reload().await;
         cart(browser, 3).await;
@@ -75,7 +75,7 @@ async fn shopping(browser: &Browser, shop: &Shop) {
     assert_eq!(text(browser, "pieces-apple").await, "2");
     assert_eq!(text(browser, "pieces-bread").await, "1");
 
-    // The shop closes: the session moves, and the user is told.
+    // The shop is disabled: the session moves, and the page shows a note.
     shop.set_mode(&first, "disabled").await;
     browser.reload().await;
     cart(browser, 0).await;
@@ -107,7 +107,7 @@ async fn shopping(browser: &Browser, shop: &Shop) {
     assert_eq!(stats["outcomes"]["assigned"], 1, "{stats}");
 }
 
-/// With a store the shop that takes over finds the cart.
+/// With a store the next shop finds the cart.
 async fn shopping_with_a_store(browser: &Browser, shop: &Shop) {
     browser.visit(&shop.page).await;
     cart(browser, 0).await;
@@ -124,7 +124,7 @@ async fn shopping_with_a_store(browser: &Browser, shop: &Shop) {
     browser.until("the note is there", &format!("!{NOTE_IS_HIDDEN}")).await;
     let note = text(browser, "note").await;
     assert!(note.contains(&format!("{second} has found your cart")), "{note}");
-    // The next one is told by an answer to a click.
+    // The next move is shown after a click.
     shop.set_mode(&first, "active").await;
     shop.set_mode(&second, "disabled").await;
     browser.click("[aria-label='Add Bread to the cart']").await;
@@ -141,7 +141,7 @@ async fn a_cart_in_a_browser_stays_with_its_shop() {
 }
 
 #[tokio::test]
-async fn a_cart_in_a_browser_is_found_by_the_next_shop() {
+async fn a_cart_in_a_browser_moves_to_the_next_shop() {
     let shop = Shop::start_with(&["--demo-store", "memory"]).await;
     in_a_browser(shop, async |browser, shop| shopping_with_a_store(browser, shop).await).await;
 }

@@ -1,5 +1,5 @@
-//! The layer and the gateway with clients and servers that are programs of others: a browser, Node.js,
-//! Tonic, WebSockets, and a name server.
+//! The layer and the gateway with clients and servers of other projects: a browser, Node.js, Tonic,
+//! WebSockets, and a name server.
 
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 

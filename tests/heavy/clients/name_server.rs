@@ -1,4 +1,4 @@
-//! The gateway and a backend whose URL has a name, with a real name server.
+//! A gateway whose backend has a host name, with a real name server.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -55,14 +55,14 @@ fn serve(listener: TcpListener) -> JoinHandle<()> {
     })
 }
 
-/// One user.
+/// A client with a session.
 struct Visitor {
     client: Client,
     token: Option<String>,
 }
 
 impl Visitor {
-    /// The outcome, and who answered.
+    /// The outcome, and the server that answered.
     async fn visit(&mut self) -> (String, String) {
         let mut request = Request::get("/");
         if let Some(token) = &self.token {
@@ -76,7 +76,7 @@ impl Visitor {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_follows_the_name_of_its_backend_and_outlives_a_resolver_that_fails() {
+async fn a_session_follows_its_host_name_and_survives_resolver_failures() {
     let names = NameServer::start().await;
     names.addresses(NAME, 60, &["127.0.0.1", "127.0.0.2"]);
     let first = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -98,7 +98,7 @@ async fn a_session_follows_the_name_of_its_backend_and_outlives_a_resolver_that_
         assert_eq!(visitor.visit().await, (pinned.to_owned(), home.clone()));
     }
 
-    // The name fails, in each way.
+    // The resolution fails, in each way.
     for say in [Say::Silence, Say::Code(ResponseCode::ServFail), Say::Code(ResponseCode::NXDomain)]
     {
         names.say(NAME, RecordType::A, say.clone());
@@ -111,7 +111,7 @@ async fn a_session_follows_the_name_of_its_backend_and_outlives_a_resolver_that_
         }
     }
 
-    // It moves, while the old server still answers.
+    // The address changes while the old server still answers.
     let next = if home == "127.0.0.1" { "127.0.0.2" } else { "127.0.0.1" };
     let token = visitor.token.clone();
     names.addresses(NAME, 60, &[next]);

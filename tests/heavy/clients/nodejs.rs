@@ -15,7 +15,7 @@ use tower_sticky_heavy_tests::{in_time, process::Gateway};
 
 const SIZE: usize = 20 << 20;
 const TIMES: usize = 100;
-/// HAProxy: 89 of 100.
+/// HAProxy delivers 89 of 100.
 const ENOUGH: usize = 95;
 
 /// Refuses every upload as soon as its head is there, and closes.
@@ -41,7 +41,7 @@ async fn node() -> (Child, u16) {
     (child, line.parse().unwrap())
 }
 
-/// What a client gets that uploads and reads at the same time.
+/// The response to a client that uploads and reads at the same time.
 async fn upload(addr: SocketAddr) -> Option<(StatusCode, Bytes)> {
     let stream = TcpStream::connect(addr).await.unwrap();
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();

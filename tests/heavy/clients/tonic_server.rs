@@ -1,4 +1,4 @@
-//! In a Tonic server: the layer mounts, and the client's address is found.
+//! The layer in a Tonic server, which provides the address of the client.
 
 use std::{convert::Infallible, net::SocketAddr};
 
@@ -19,7 +19,7 @@ type Bytes = bytes::Bytes;
 const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 
 #[tokio::test]
-async fn tonic_tells_the_clients_address() {
+async fn tonic_provides_the_client_address() {
     let backends = Backends::from_iter(NAMES.map(|name| {
         let answer = move |_: Request<tonic::body::Body>| async move {
             Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(name))))

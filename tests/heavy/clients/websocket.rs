@@ -1,5 +1,5 @@
-//! WebSockets through a gateway: what is said arrives both ways, a socket counts as in flight until
-//! it is closed, and it is with the session's backend.
+//! WebSockets through a gateway: messages arrive both ways, a socket counts as in flight until
+//! it is closed, and it reaches the session's backend.
 
 use futures_util::{SinkExt, StreamExt, future::join_all};
 use http::{Request, Response, header};
@@ -105,7 +105,7 @@ async fn ask(socket: &mut Socket, text: &str) -> String {
     next(socket).await.into_text().unwrap().to_string()
 }
 
-/// Says goodbye, and waits until the other end has said it too.
+/// Sends a close frame, and waits for that of the other end.
 async fn close(mut socket: Socket) {
     socket.close(None).await.unwrap();
     while in_time("the socket closes", socket.next()).await.is_some_and(|message| message.is_ok()) {
@@ -113,7 +113,7 @@ async fn close(mut socket: Socket) {
 }
 
 #[tokio::test]
-async fn messages_of_every_kind_go_both_ways() {
+async fn messages_of_every_kind_arrive_both_ways() {
     let setup = Setup::new().await;
     let (mut socket, response) = setup.open(None).await;
     assert_eq!(response.status(), 101);
@@ -163,7 +163,7 @@ async fn a_socket_is_in_flight_until_it_closes() {
     assert_eq!((setup.in_flight("a"), setup.in_flight("b")), (1, 2));
     close(second).await;
     until("one has ended", || setup.in_flight("b") == 1).await;
-    // Without a goodbye.
+    // Without a close frame.
     drop(third);
     until("both have ended", || setup.in_flight("b") == 0).await;
     assert_eq!(ask(&mut first, "still here?").await, "a: still here?");
@@ -209,7 +209,7 @@ async fn the_cookie_pins_the_handshake() {
 }
 
 #[tokio::test]
-async fn a_backend_that_dies_closes_its_clients_sockets() {
+async fn a_killed_backend_closes_the_sockets_of_its_clients() {
     let mut setup = Setup::new().await;
     let (mut lost, response) = setup.open(None).await;
     let token = cookie(&response, "sid").unwrap();
@@ -223,7 +223,7 @@ async fn a_backend_that_dies_closes_its_clients_sockets() {
     until("it is not in flight any more", || setup.in_flight("a") == 0).await;
     assert_eq!(ask(&mut other, "and you?").await, "b: and you?");
 
-    // The client comes back with its cookie, and is moved.
+    // The client reconnects with its cookie, and its session moves.
     let (mut socket, response) = setup.open(Some(&token)).await;
     assert_eq!(response.headers()[VERDICT], "moved");
     assert_eq!(ask(&mut socket, "hello").await, "b: hello");

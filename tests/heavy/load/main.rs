@@ -1,5 +1,5 @@
-//! No request is lost and no session strays, under load: when a backend dies, when backends come and
-//! go, and when an operator changes the pool a thousand times.
+//! No request is lost and no session moves without need under load: when a backend is killed, when
+//! backends join and leave, and when the pool changes a thousand times.
 
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 
@@ -41,7 +41,7 @@ async fn set_up(requests: usize) -> (Backends<Upstream>, [Backend; 4], std::sync
     (backends, servers, Traffic::new(gateway, requests))
 }
 
-/// What must be true of the pool's counters when all is over.
+/// The invariants of the pool's counters at the end.
 async fn check_counters(backends: &Backends<Upstream>, requests: usize) {
     let idle = || backends.iter().all(|backend| backend.in_flight == 0 && backend.waiting == 0);
     until("nothing is in flight", idle).await;
@@ -55,13 +55,13 @@ fn failures(records: &[Record]) -> Vec<&Record> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_backend_that_dies_costs_no_request_that_it_had_not_got() {
+async fn a_killed_backend_loses_only_requests_that_it_received() {
     let (backends, mut servers, traffic) = set_up(REQUESTS).await;
     let clients = traffic.start().await;
-    // Not many more than half of all start before the backend is stopped, however slow we are.
+    // Not many more than half of them start before the backend is stopped, however slow the test is.
     traffic.allow(REQUESTS / 2 + 64);
     traffic.ended(REQUESTS / 2).await;
-    // Some that it has got for certain, and has not answered.
+    // Some requests that it has received, and has not answered.
     let held = [(Method::GET, ""), (Method::POST, ""), (Method::POST, "a body")];
     let numbers = REQUESTS..REQUESTS + held.len();
     let held = held.into_iter().zip(numbers.clone()).map(|((method, body), number)| {
@@ -151,7 +151,7 @@ async fn a_backend_that_dies_costs_no_request_that_it_had_not_got() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn backends_come_and_go_and_no_request_is_lost() {
+async fn joining_and_leaving_backends_lose_no_request() {
     let (backends, mut servers, traffic) = set_up(REQUESTS).await;
     let clients = traffic.start().await;
 
@@ -208,7 +208,7 @@ async fn backends_come_and_go_and_no_request_is_lost() {
         };
         let first = one(&first);
         let expected = if first == "a" { "new a" } else { &first };
-        // Requests that started just before `b` left may be the first ones without it.
+        // Requests that started just before the removal of `b` may be the first ones without it.
         if first != "b" {
             assert_eq!(one(&between), expected, "session {session} goes with its backend");
             assert_eq!(one(&finally), expected, "session {session} had no reason to move");
@@ -220,7 +220,7 @@ async fn backends_come_and_go_and_no_request_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_changes_cost_no_request() {
+async fn a_thousand_changes_lose_no_request() {
     const CHANGES: usize = 1_000;
     let requests = SESSIONS + 4 * CHANGES;
     let (backends, servers, traffic) = set_up(requests).await;
@@ -228,7 +228,7 @@ async fn a_thousand_changes_cost_no_request() {
     let [a, b, c, d] = servers.each_ref().map(|backend| backend.server.upstream());
     traffic.allow(SESSIONS + 64);
     for change in 0..CHANGES {
-        // `a` always stays; everything else comes and goes.
+        // `a` always stays; all other backends join and leave.
         match change % 14 {
             0 => backends.insert("x", b.clone()).unwrap(),
             1 => backends.set_mode("b", Mode::Draining).unwrap(),
@@ -248,7 +248,7 @@ async fn a_thousand_changes_cost_no_request() {
             12 => backends.set_weight("a", 1 + change as u32 % 7).unwrap(),
             _ => drop(backends.remove("y").unwrap()),
         }
-        // Some requests between any two changes, and always some under way.
+        // Some requests between two changes, and always some in flight.
         traffic.ended(SESSIONS + 4 * change).await;
         traffic.allow(SESSIONS + 4 * change + 64);
     }

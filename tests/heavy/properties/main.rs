@@ -1,7 +1,7 @@
-//! What must hold whatever a client, a backend or an operator does, tried with many random inputs.
+//! Property tests: invariants under random inputs of clients, backends and operators.
 //!
-//! The inputs are the same in every run. `PROPTEST_CASES` asks for more of them, and
-//! `PROPTEST_RNG_SEED` for others.
+//! The inputs are the same in every run. `PROPTEST_CASES` sets their number, and
+//! `PROPTEST_RNG_SEED` changes them.
 
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 

@@ -19,17 +19,17 @@ use tower_sticky::proxy::Upstream;
 
 use crate::{FOREVER, until};
 
-/// Who got which request, by its number: kept when a process is killed.
+/// Which backends received each request, by its number. It survives a kill.
 #[derive(Debug, Default, Clone)]
 pub struct Log(Arc<Mutex<HashMap<usize, Vec<&'static str>>>>);
 
 impl Log {
-    /// The backends that got a request.
+    /// The backends that received a request.
     pub fn of(&self, number: usize) -> Vec<&'static str> {
         self.0.lock().unwrap().get(&number).cloned().unwrap_or_default()
     }
 
-    /// All requests that more than so many processes got, or one more than so many times.
+    /// All requests that were received more than `times` times.
     pub fn more_than(&self, times: usize) -> HashMap<usize, Vec<&'static str>> {
         let log = self.0.lock().unwrap();
         let more = log.iter().filter(|(_, by)| by.len() > times);
@@ -37,7 +37,7 @@ impl Log {
     }
 }
 
-/// A port that nobody else gets, and where connections are refused unless somebody listens there.
+/// A reserved port, where connections are refused unless a process listens.
 #[derive(Debug)]
 pub struct Port {
     pub addr: SocketAddr,
@@ -46,7 +46,7 @@ pub struct Port {
 
 impl Port {
     pub fn reserve() -> Self {
-        // Bound, but not listening: so another socket that says the same may listen.
+        // Bound, but not listening: another socket with the same option may listen.
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_reuseaddr(true).unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -69,7 +69,7 @@ pub struct Process {
     running: Option<Running>,
 }
 
-/// A program that is given a name and a port, and then this.
+/// A program that receives a name, a port, and these arguments.
 #[derive(Debug, Clone)]
 pub struct Program {
     pub path: PathBuf,
@@ -94,7 +94,7 @@ impl Program {
 struct Running {
     child: Child,
     reader: Option<JoinHandle<()>>,
-    /// What it has said that it does now.
+    /// The mode that it has confirmed.
     doing: Receiver<String>,
 }
 
@@ -105,12 +105,12 @@ impl Process {
         process
     }
 
-    /// One that does not run yet.
+    /// A process that does not run yet.
     pub fn new(name: &'static str, port: Port, program: Program, log: &Log) -> Self {
         Self { name, port, program, log: log.clone(), running: None }
     }
 
-    /// Starts it anew where it was.
+    /// Starts it again at the same address.
     pub async fn restart(&mut self) {
         self.run(self.program.clone()).await;
     }
@@ -139,25 +139,25 @@ impl Process {
         kill_process(id, signal).unwrap();
     }
 
-    /// `kill -9`. When this returns it is dead, and all that it said was read.
+    /// `kill -9`. When this returns it has ended, and its output was read.
     pub fn kill(&mut self) {
         self.running = None;
     }
 
-    /// Tells it to say goodbye to its WebSockets.
+    /// Makes it close its WebSockets.
     pub fn close_sockets(&mut self) {
         let running = self.running.as_mut().expect("it runs");
         running.child.stdin.as_mut().unwrap().write_all(b"close\n").unwrap();
     }
 
-    /// Tells it what to do from now on, and waits until it says that it does.
+    /// Sets its mode, and waits until it confirms it.
     pub fn tell(&mut self, word: &str) {
         let running = self.running.as_mut().expect("it runs");
         writeln!(running.child.stdin.as_mut().unwrap(), "{word}").unwrap();
         assert_eq!(running.doing.recv_timeout(FOREVER).as_deref(), Ok(word));
     }
 
-    /// Waits for its end, which it has been asked for.
+    /// Waits for its end after a signal.
     pub async fn ended(&mut self) -> ExitStatus {
         let mut running = self.running.take().expect("it runs");
         let mut status = None;
@@ -189,7 +189,7 @@ impl Running {
                 if let Some(word) = line.strip_prefix("now ") {
                     let _ = does.send(word.to_owned());
                 }
-                // A line is written at once, so there is no half of one, whenever it is killed.
+                // Lines are written atomically, so a kill leaves no partial one.
                 let number = line.strip_prefix("got ").and_then(|number| number.parse().ok());
                 if let Some(number) = number {
                     log.0.lock().unwrap().entry(number).or_default().push(name);

@@ -1,4 +1,4 @@
-//! The gateway example with its demo shops, as a process of its own.
+//! The gateway example with its demo shops, as a process.
 
 use std::{net::SocketAddr, process::Stdio};
 

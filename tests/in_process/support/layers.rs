@@ -2,7 +2,6 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use http_body_util::BodyExt;
 use tower_sticky::{
     Backends, Key, KeyRing, StickyLayer,
     affinity::{Affinity, Cookie},

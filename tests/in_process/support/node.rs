@@ -14,7 +14,7 @@ use std::{
 use http::{HeaderMap, Request, Response, header};
 use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
-use tower::{BoxError, Service, ServiceExt};
+use tower::{BoxError, Service};
 use tower_sticky::{Disconnected, NotSent, Outcome, Unanswered};
 
 use super::{Body, after};

@@ -20,7 +20,7 @@ use tokio::{
 };
 use tower_sticky_heavy_tests::{FOREVER, client::Client, in_time};
 
-/// A browser with one window. It ends, whatever happens, when this is dropped.
+/// A browser with one window. It ends when this is dropped.
 pub struct Browser {
     addr: SocketAddr,
     session: String,
@@ -98,7 +98,7 @@ impl Browser {
         self.session = opened["sessionId"].as_str().expect("a session").to_owned();
     }
 
-    /// Ends the browser as it should be ended.
+    /// Ends the browser properly.
     pub async fn close(mut self) {
         self.session_call(Method::DELETE, "", Value::Null).await;
         self.session.clear();
@@ -138,7 +138,7 @@ impl Browser {
         in_time(what, wait).await;
     }
 
-    /// Saves a picture of the page, and says where.
+    /// Saves a screenshot of the page, and returns its path.
     pub async fn screenshot(&self) -> PathBuf {
         let picture = self.session_call(Method::GET, "/screenshot", Value::Null).await;
         let path = temporary("tower-sticky-failure").with_extension("png");
@@ -179,7 +179,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver first, so that it starts nothing any more; then what it left behind.
+        // The driver first, so that it starts no process any more; then its remaining processes.
         if let Some(driver) = self.driver.id() {
             kill(driver);
         }
@@ -217,7 +217,7 @@ fn find(names: &[&str], variable: &str) -> PathBuf {
     })
 }
 
-/// A path that nobody else uses.
+/// A unique path.
 fn temporary(name: &str) -> PathBuf {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
     std::env::temp_dir().join(format!("{name}-{}-{now}", std::process::id()))

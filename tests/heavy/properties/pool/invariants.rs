@@ -1,8 +1,6 @@
 //! What must hold after every operation, whatever the operations are.
 
-use futures_util::FutureExt as _;
 use http::header;
-use http_body_util::BodyExt as _;
 use proptest::prelude::*;
 use tower_sticky::{Mode, Outcome, Verdict};
 
@@ -13,7 +11,7 @@ use super::{
 use crate::support::config;
 
 impl Model {
-    /// The backend that got a request since then.
+    /// The backend that received a request since `before`.
     pub(crate) fn served_since(&self, before: usize) -> Result<Option<usize>, TestCaseError> {
         let log = self.log.lock().unwrap();
         let served = &log.served[before..];
@@ -100,12 +98,12 @@ proptest! {
     #![proptest_config(config(512))]
 
     #[test]
-    fn every_request_becomes_what_the_rules_say(
+    fn every_request_has_the_expected_outcome(
         operations in prop::collection::vec(operation(), 1..80),
         strategy in 0..4usize,
     ) {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
-        // Time stands still but for those who wait.
+        // The clock is paused.
         let runtime = runtime.enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let mut model = Model::new(strategy);
@@ -130,7 +128,7 @@ proptest! {
 }
 
 #[test]
-fn parallel_requests_of_a_session_whose_backend_is_gone_stay_together() {
+fn parallel_requests_of_a_session_of_a_removed_backend_agree() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         for gone in [Operation::Mode(0, Mode::Disabled), Operation::Remove(0)] {

@@ -1,5 +1,5 @@
-//! The pool under an operator's hands while sessions send requests: a model says what each request
-//! must become, and the pool's own counters must agree with it.
+//! The pool changes while sessions send requests: a model predicts the outcome of each request, and the
+//! counters of the pool must agree with it.
 
 mod invariants;
 mod model;

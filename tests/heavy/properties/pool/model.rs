@@ -1,4 +1,4 @@
-//! The model of the pool: what it contains, and what must become of a request.
+//! The model of the pool: its members, and the expected outcome of a request.
 
 use std::{
     collections::BTreeMap,
@@ -8,9 +8,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use futures_util::FutureExt as _;
 use http::Response;
-use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
 use tower_sticky::{
     Backends, Mode, NoInner, Reason, StickyBody, StickyLayer, StickyService, Verdict,
@@ -25,11 +23,11 @@ pub(crate) const IDS: [&str; 4] = ["a", "b", "c", "d"];
 
 pub(crate) const SESSIONS: usize = 5;
 
-/// One backend as it must be.
+/// The expected state of one backend.
 #[derive(Debug, Clone)]
 pub(crate) struct Member {
-    /// Tells it from one of the same id that was removed. One that comes back while requests are in
-    /// flight on it is the same.
+    /// Distinguishes it from a removed one of the same id. One that returns while requests are in
+    /// flight on it keeps its generation.
     pub(crate) generation: usize,
     /// The number of its service.
     pub(crate) service: usize,
@@ -52,12 +50,12 @@ impl Member {
     }
 }
 
-/// What a request in flight occupies.
+/// What a request in flight holds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Occupied {
     pub(crate) id: usize,
     pub(crate) generation: usize,
-    /// Whether it counts against the limit: not when it came while there was none.
+    /// Whether it counts against the limit: not when it started while there was none.
     pub(crate) permit: bool,
 }
 
@@ -73,7 +71,7 @@ pub(crate) struct Started {
     pub(crate) occupied: Occupied,
 }
 
-/// What must become of a request.
+/// The expected outcome of a request.
 #[derive(Debug, Clone)]
 pub(crate) enum Expected {
     Pinned(usize),
@@ -87,9 +85,9 @@ pub(crate) struct Model {
     pub(crate) service: StickyService<Node, NoInner>,
     pub(crate) log: Arc<Mutex<Log>>,
     pub(crate) members: BTreeMap<usize, Member>,
-    /// Those that were removed while requests were in flight on them, the one that left last of each.
+    /// The last removed member of each id, for its requests in flight.
     pub(crate) removed: BTreeMap<usize, Member>,
-    /// The cookie of each session, and the backend that it stands for.
+    /// The cookie of each session, and the backend that it names.
     pub(crate) sessions: Vec<Option<(String, usize)>>,
     pub(crate) started: Vec<Started>,
     pub(crate) open: Vec<(Answered, Occupied)>,
@@ -130,7 +128,7 @@ impl Model {
         self.generations
     }
 
-    /// What the rules say of a request of this session.
+    /// The expected outcome of a request of this session.
     pub(crate) fn expect(&self, session: usize) -> Expected {
         let pin = self.sessions[session].as_ref().map(|(_, id)| *id);
         // The ones that may be candidates: backups only when no primary is up, and the session's own one
@@ -149,7 +147,7 @@ impl Model {
             if !free.is_empty() {
                 return Expected::One(verdict, reason, free);
             }
-            // All that may take it are full: it waits in vain.
+            // All candidates are full: it waits until its timeout.
             Expected::Rejected(if candidates.is_empty() { reason } else { Some(Reason::Busy) })
         };
         let Some(id) = pin else {

@@ -14,7 +14,7 @@ use tower::Service;
 
 use crate::support::Body;
 
-/// A backend that answers when it is told to. The number tells what replaced what.
+/// A backend that answers when a test permits it. The number identifies its service.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
     pub(crate) id: usize,
@@ -26,7 +26,7 @@ pub(crate) struct Node {
 pub(crate) struct Log {
     /// Who got a request: its occupied in `IDS`, and the number of its service.
     pub(crate) served: Vec<(usize, usize)>,
-    /// When there is one, the next request's answer waits for it.
+    /// The next response waits for it, if it is set.
     pub(crate) gate: Option<oneshot::Receiver<()>>,
 }
 

@@ -27,11 +27,11 @@ pub(crate) enum Operation {
     Request(usize),
     /// A request whose answer's body stays open.
     Open(usize),
-    /// A request whose answer does not come yet.
+    /// A request whose response is delayed.
     Start(usize),
     /// The backend answers one that was started.
     Answer(usize),
-    /// The client of one that was started goes away.
+    /// The client cancels one that was started.
     Cancel(usize),
     /// The body of an open answer ends.
     Close(usize),
@@ -195,7 +195,7 @@ impl Model {
         Box::pin(self.service.clone().oneshot(request))
     }
 
-    /// Sends a request and checks its answer; gives the answer back if a backend made it.
+    /// Sends a request and checks its response; returns it if a backend answered.
     pub(crate) async fn request(
         &mut self,
         session: usize,
@@ -211,7 +211,7 @@ impl Model {
     pub(crate) async fn start(&mut self, session: usize) -> Result<(), TestCaseError> {
         let expected = self.expect(session);
         if matches!(expected, Expected::Rejected(_) | Expected::One(Verdict::Borrowed, ..)) {
-            // It would wait before it is sent; `request` looks at those.
+            // It would wait before it is sent; `request` covers those.
             return Ok(());
         }
         let (gate, receiver) = oneshot::channel();
