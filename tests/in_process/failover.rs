@@ -9,7 +9,9 @@ use tower_sticky::{
     affinity::Cookie, strategy::RoundRobin,
 };
 
-use crate::support::{Body, Client, MS, Node, get, nodes, plain, sealed, send, until, with_cookie};
+use crate::support::{
+    Body, Client, MS, Node, get, nodes, plain, sealed, sealed_session, send, until, with_cookie,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_new_session_is_assigned_and_stays() {
@@ -154,9 +156,7 @@ async fn reject_answers_for_a_session_whose_backend_is_down() {
 
 #[tokio::test(start_paused = true)]
 async fn draining_keeps_sessions_and_takes_no_new_ones() {
-    let (backends, _nodes) = nodes(["a", "b"]);
-    let service = sealed(&backends).into_service();
-    let mut client = Client::assigned(&service).await;
+    let (backends, _nodes, service, mut client) = sealed_session(["a", "b"]).await;
     backends.set_mode("a", Mode::Draining).unwrap();
     assert_eq!(client.send(&service, get()).await.decision(), (Verdict::Pinned, Some("a"), None));
     for _ in 0..4 {
@@ -170,9 +170,7 @@ async fn draining_keeps_sessions_and_takes_no_new_ones() {
 
 #[tokio::test(start_paused = true)]
 async fn disabled_is_down_at_once_and_weight_0_keeps_its_sessions() {
-    let (backends, _nodes) = nodes(["a", "b"]);
-    let service = sealed(&backends).into_service();
-    let mut client = Client::assigned(&service).await;
+    let (backends, _nodes, service, mut client) = sealed_session(["a", "b"]).await;
     backends.set_weight("a", 0).unwrap();
     assert_eq!(client.send(&service, get()).await.body, "a");
     for _ in 0..4 {
@@ -188,9 +186,7 @@ async fn disabled_is_down_at_once_and_weight_0_keeps_its_sessions() {
 
 #[tokio::test(start_paused = true)]
 async fn a_removed_backend_is_unknown_and_the_bad_token_is_replaced() {
-    let (backends, _nodes) = nodes(["a", "b"]);
-    let service = sealed(&backends).into_service();
-    let mut client = Client::assigned(&service).await;
+    let (backends, _nodes, service, mut client) = sealed_session(["a", "b"]).await;
     backends.remove("a").unwrap();
     let answer = client.send(&service, get()).await;
     assert_eq!(answer.decision(), (Verdict::Assigned, Some("b"), Some(Reason::Unknown)));
@@ -243,9 +239,7 @@ async fn parallel_requests_of_a_session_of_a_removed_backend_agree() {
 
 #[tokio::test(start_paused = true)]
 async fn replacing_a_backend_keeps_its_sessions_and_counters() {
-    let (backends, [a, _b]) = nodes(["a", "b"]);
-    let service = sealed(&backends).into_service();
-    let mut client = Client::assigned(&service).await;
+    let (backends, [a, _b], service, mut client) = sealed_session(["a", "b"]).await;
     a.control.refuses.store(true, SeqCst);
     send(&service, with_cookie("sid=x")).await;
     let new = crate::support::Node::new("a at its new address");
@@ -295,9 +289,7 @@ async fn an_unanswered_request_is_retried_once_by_option() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_call_moves_no_session() {
-    let (backends, [a, _b]) = nodes(["a", "b"]);
-    let service = sealed(&backends).into_service();
-    let mut client = Client::assigned(&service).await;
+    let (backends, [a, _b], service, mut client) = sealed_session(["a", "b"]).await;
     a.control.call_fails.store(true, SeqCst);
     let answer = client.send(&service, get()).await;
     assert_eq!(answer.status, 502);
@@ -309,9 +301,7 @@ async fn a_failed_call_moves_no_session() {
 
 #[tokio::test(start_paused = true)]
 async fn a_readiness_error_fails_over_without_losing_the_request() {
-    let (backends, [a, _b]) = nodes(["a", "b"]);
-    let service = sealed(&backends).into_service();
-    let mut client = Client::assigned(&service).await;
+    let (backends, [a, _b], service, mut client) = sealed_session(["a", "b"]).await;
     a.control.readiness_fails.store(true, SeqCst);
     let mut put = Request::new(Body::from("!"));
     *put.method_mut() = Method::PUT;

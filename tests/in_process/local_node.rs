@@ -23,8 +23,11 @@ use tower_sticky::{
 use crate::support::{Body, Client, MS, Node, get, keys, layer, nodes, send, with_cookie};
 
 /// A connection to another node of the mesh, as a proxy would make it.
-#[derive(Clone)]
-struct Peer(Arc<OnceLock<StickyService<Peer, Node>>>);
+#[derive(Clone, Default)]
+struct Peer {
+    node: Arc<OnceLock<StickyService<Peer, Node>>>,
+    hops: Arc<AtomicUsize>,
+}
 
 impl Service<Request<Body>> for Peer {
     type Response = Response<Body>;
@@ -38,8 +41,12 @@ impl Service<Request<Body>> for Peer {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         // Extensions do not cross a network.
         request.extensions_mut().clear();
-        let node = self.0.get().expect("the mesh is complete").clone();
+        let node = self.node.get().expect("the mesh is complete").clone();
+        let hops = self.hops.fetch_add(1, SeqCst);
         Box::pin(async move {
+            if hops > 20 {
+                return Err("the request loops".into());
+            }
             let (mut parts, body) = node.oneshot(request).await?.into_parts();
             parts.extensions.clear();
             let body = body.collect().await?.to_bytes();
@@ -50,7 +57,7 @@ impl Service<Request<Body>> for Peer {
 
 /// Two nodes, `a` and `b`, with the same list of backends.
 fn mesh(sealed: bool) -> [(StickyService<Peer, Node>, Node); 2] {
-    let ways = [Peer(Arc::default()), Peer(Arc::default())];
+    let ways = [Peer::default(), Peer::default()];
     let nodes = ["a", "b"].map(|name| {
         let peers = [("a", ways[0].clone()), ("b", ways[1].clone())];
         let cookie = if sealed { Cookie::sealed("sid", keys()) } else { Cookie::plain("sid") };
@@ -63,7 +70,7 @@ fn mesh(sealed: bool) -> [(StickyService<Peer, Node>, Node); 2] {
         (layer.layer(node.clone()), node)
     });
     for (way, (service, _)) in ways.iter().zip(&nodes) {
-        assert!(way.0.set(service.clone()).is_ok());
+        assert!(way.node.set(service.clone()).is_ok());
     }
     nodes
 }
@@ -265,39 +272,11 @@ async fn an_upgrade_on_the_local_node_is_in_flight_until_it_ends() {
     assert_eq!(backends.get("a").unwrap().in_flight, 0);
 }
 
-/// A backend whose address is, by mistake, that of this node.
-#[derive(Clone)]
-struct Mirror {
-    node: Arc<OnceLock<StickyService<Mirror, Node>>>,
-    hops: Arc<AtomicUsize>,
-}
-
-impl Service<Request<Body>> for Mirror {
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        request.extensions_mut().clear();
-        let (node, hops) = (self.node.get().unwrap().clone(), self.hops.fetch_add(1, SeqCst));
-        Box::pin(async move {
-            if hops > 20 {
-                return Err("round and round".into());
-            }
-            let (parts, body) = node.oneshot(request).await?.into_parts();
-            Ok(Response::from_parts(parts, Body::from(body.collect().await?.to_bytes())))
-        })
-    }
-}
-
 #[tokio::test]
 async fn a_wrong_peer_address_causes_no_loop() {
     for sealed in [false, true] {
-        let mirror = Mirror { node: Arc::default(), hops: Arc::default() };
+        // The address of `b` is, by mistake, that of this node.
+        let mirror = Peer::default();
         let cookie = if sealed { Cookie::sealed("sid", keys()) } else { Cookie::plain("sid") };
         let backends = Backends::from_iter([("b", mirror.clone())]);
         let layer = StickyLayer::new(backends, cookie).strategy(RoundRobin::new()).local("a");

@@ -7,13 +7,11 @@ use tower_sticky::{
     Backends, Busy, Failover, Health, Reason, State, StickyLayer, Verdict, affinity::Cookie,
 };
 
-use crate::support::{Body, Client, MS, Node, get, nodes, sealed, send};
+use crate::support::{Body, Client, MS, Node, get, nodes, sealed, sealed_session, send};
 
 #[tokio::test(start_paused = true)]
 async fn a_pinned_request_waits_and_then_borrows() {
-    let (backends, [a, _b]) = nodes(["a", "b"]);
-    let service = sealed(&backends).into_service();
-    let mut client = Client::assigned(&service).await;
+    let (backends, [a, _b], service, mut client) = sealed_session(["a", "b"]).await;
     a.control.set_busy(true);
     let started = tokio::time::Instant::now();
     let answer = client.send(&service, get()).await;

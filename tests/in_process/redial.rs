@@ -198,7 +198,7 @@ async fn frequent_requests_do_not_delay_the_next_redial() {
     for node in [&a, &b] {
         node.control.refuses.store(false, SeqCst);
     }
-    after(100).await;
+    after(120).await;
     for id in ["a", "b"] {
         assert_eq!(backends.get(id).unwrap().state, State::Ready, "the first one in its time");
     }

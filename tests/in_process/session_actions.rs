@@ -9,7 +9,9 @@ use tower_sticky::{
     affinity::Cookie, strategy::RoundRobin,
 };
 
-use crate::support::{Body, Client, get, keys, nodes, plain, sealed, send, with_cookie};
+use crate::support::{
+    Body, Client, get, keys, nodes, plain, sealed, sealed_session, send, with_cookie,
+};
 
 /// Sets the header `x-app` of the node's responses.
 fn say(node: &crate::support::Node, word: &str) {
@@ -138,9 +140,7 @@ async fn bypassed_requests_neither_read_nor_write_a_pin() {
 
 #[tokio::test]
 async fn a_request_may_be_forced_to_one_backend() {
-    let (backends, [_a, b]) = nodes(["a", "b"]);
-    let service = sealed(&backends).into_service();
-    let mut client = Client::assigned(&service).await;
+    let (backends, [_a, b], service, mut client) = sealed_session(["a", "b"]).await;
     backends.set_mode("b", Mode::Draining).unwrap();
     let mut request = get();
     request.extensions_mut().insert(Preference::backend("b").unwrap());
@@ -212,9 +212,7 @@ async fn a_plain_session_can_be_strict_for_one_request() {
 
 #[tokio::test]
 async fn moving_a_session_to_its_own_backend_changes_nothing() {
-    let (backends, [a, _b]) = nodes(["a", "b"]);
-    let service = sealed(&backends).into_service();
-    let mut client = Client::assigned(&service).await;
+    let (backends, [a, _b], service, mut client) = sealed_session(["a", "b"]).await;
     let here: tower_sticky::BackendId = "a".parse().unwrap();
     *a.control.action.lock().unwrap() = Some(SessionAction::Move(here));
     for _ in 0..3 {

@@ -7,14 +7,12 @@ use rustix::io::Errno;
 use tower::{Service, ServiceExt};
 use tower_sticky::{Health, HttpProbe, Reason, Shortage, State, StickyError, Verdict};
 
-use crate::support::{Body, Client, after, get, nodes, plain, sealed, until};
+use crate::support::{Body, Client, after, get, nodes, plain, sealed_session, until};
 
 #[tokio::test(start_paused = true)]
 async fn a_local_shortage_is_no_evidence_and_moves_no_session() {
     for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRINUSE] {
-        let (backends, [a, b]) = nodes(["a", "b"]);
-        let service = sealed(&backends).into_service();
-        let mut client = Client::assigned(&service).await;
+        let (backends, [a, b], service, mut client) = sealed_session(["a", "b"]).await;
         let token = client.token.clone();
         a.control.os_error.store(errno.raw_os_error(), SeqCst);
         for _ in 0..20 {

@@ -8,8 +8,8 @@ use tower_sticky::{
 };
 
 use crate::support::{
-    Answer, Client, Node, after, get, keys, layer, nodes, plain, post, refuse, sealed, send, spawn,
-    state, with_cookie,
+    Answer, Client, Node, after, get, keys, layer, nodes, plain, post, refuse, sealed,
+    sealed_session, send, spawn, state, with_cookie,
 };
 
 #[tokio::test(start_paused = true)]
@@ -217,9 +217,7 @@ async fn no_request_is_sent_more_than_three_times() {
 
 #[tokio::test(start_paused = true)]
 async fn a_draining_suspect_serves_its_session_when_no_other_can() {
-    let (backends, [a, b]) = nodes(["a", "b"]);
-    let service = sealed(&backends).into_service();
-    let mut client = Client::assigned(&service).await;
+    let (backends, [a, b], service, mut client) = sealed_session(["a", "b"]).await;
     backends.set_mode("a", tower_sticky::Mode::Draining).unwrap();
     refuse(&b, true);
     assert_eq!(send(&service, get()).await.status, 503, "no new session on a draining backend");

@@ -101,7 +101,8 @@ impl Gateway {
             panic!("the gateway did not start: {said}");
         };
         let addr = line.strip_prefix("listening on http://");
-        let addr = addr.unwrap_or_else(|| panic!("the first line must tell the address: {line}"));
+        let addr = addr
+            .unwrap_or_else(|| panic!("the first line is expected to contain the address: {line}"));
         Self { child, addr: addr.parse().unwrap(), stdout, stderr, _file: file }
     }
 
@@ -122,13 +123,13 @@ impl Gateway {
         let find = async {
             loop {
                 let line = self.stderr.next_line().await.unwrap();
-                let line = line.unwrap_or_else(|| panic!("{text:?} must be said on stderr"));
+                let line = line.unwrap_or_else(|| panic!("{text:?} is expected on stderr"));
                 if line.contains(text) {
                     return line;
                 }
             }
         };
-        timeout(FOREVER, find).await.expect("it says so in time")
+        timeout(FOREVER, find).await.expect("the line is printed in time")
     }
 
     /// All remaining lines on stderr, until the process ends.
@@ -167,7 +168,7 @@ impl Gateway {
 
 async fn next_line(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<String> {
     let line = timeout(FOREVER, lines.next_line()).await;
-    line.expect("the gateway says something in time").unwrap()
+    line.expect("the gateway prints a line in time").unwrap()
 }
 
 /// Runs a gateway that ends by itself.

@@ -47,7 +47,7 @@ impl Findings {
         let lines = self.0.iter();
         let lines = lines.map(|(sentence, (times, one))| format!("{sentence} {times}×: {one}"));
         let lines: Vec<_> = lines.collect();
-        assert!(lines.is_empty(), "what must not be:\n{}", lines.join("\n"));
+        assert!(lines.is_empty(), "violations:\n{}", lines.join("\n"));
     }
 }
 
@@ -96,7 +96,7 @@ impl Story {
                 Err(_) | Ok((_, Some(_))) => {}
             }
             if exchange.sent >= self.quiet && !is_good(exchange) {
-                findings.add("A request failed after the storm.", exchange);
+                findings.add("A request failed after the faults.", exchange);
             }
         }
         println!("{nobody} requests found no backend well; {excused} broke twice");

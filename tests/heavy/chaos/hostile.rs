@@ -237,10 +237,10 @@ async fn run(mut random: Random) {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    in_time("nothing is in flight when nobody asks", nothing_left).await;
+    in_time("nothing is in flight without requests", nothing_left).await;
     for backend in idle.into_inner().unwrap() {
         if backend["state"] != "ready" {
-            findings.add("A backend is not ready after the storm.", &backend);
+            findings.add("A backend is not ready after the faults.", &backend);
         }
     }
     let stats = admin.call(http::Method::GET, "/stats", &Value::Null).await;

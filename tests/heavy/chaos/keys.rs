@@ -77,7 +77,7 @@ fn check_rank(story: &Story, life: &Life, rank: &Rank, findings: &mut Findings) 
             );
         }
         if exchange.sent >= story.quiet && server != rank[0] {
-            findings.add("A key was not with its owner after the storm.", exchange);
+            findings.add("A key was not with its owner after the faults.", exchange);
         }
     }
 }

@@ -125,7 +125,7 @@ fn check(spells: &[Spell], life: &[Exchange], quiet: Instant, findings: &mut Fin
             _ => {}
         }
         if exchange.sent >= quiet && exchange.server().is_none() {
-            findings.add("A request failed after the storm.", exchange);
+            findings.add("A request failed after the faults.", exchange);
         }
         if exchange.server().is_none() {
             continue;

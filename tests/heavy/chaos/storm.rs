@@ -49,13 +49,13 @@ pub async fn survive(
     for backend in fleet.admin.backends().await {
         let now = (&backend["state"], &backend["mode"], &backend["weight"]);
         if now != (&"ready".into(), &"active".into(), &1.into()) {
-            findings.add("A second after the storm a backend is not ready.", &backend);
+            findings.add("A second after the faults a backend is not ready.", &backend);
         }
     }
     sleep(CALM / 2).await;
     let lives = clients.end().await;
     for backend in left(fleet).await {
-        findings.add("Something is in flight or waits although nobody asks.", &backend);
+        findings.add("Requests are in flight or waiting after the last response.", &backend);
     }
     let violations = fleet.violations().await;
     if violations > 0 {

@@ -244,7 +244,7 @@ async fn two_hundred_sockets_at_once() {
             let text = format!("{number} in round {round}");
             let answer = ask(socket, &text).await;
             let (name, echo) = answer.split_once(": ").unwrap();
-            assert_eq!(echo, text, "nobody gets another one's message");
+            assert_eq!(echo, text, "no socket receives a message of another one");
             name.to_owned()
         });
         let names = join_all(talks).await;

@@ -95,7 +95,7 @@ impl Service<Request<Body>> for Node {
             }
             told.executed.fetch_add(1, SeqCst);
             let got = request.into_body().collect().await?.to_bytes();
-            assert_eq!(got, "in in in ", "the request's body is whole, whoever refused it before");
+            assert_eq!(got, "in in in ", "the request's body is complete after a refusal");
             yield_now().await;
             Ok(Response::new(body(name)))
         })

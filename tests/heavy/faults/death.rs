@@ -100,12 +100,12 @@ fn sessions_of_a_failed_backend_spread_evenly() {
         let mut taken = [0; NODES as usize];
         for session in &mut sessions {
             let (home, token) = ask(&service, Some(&session.token)).await;
-            assert_eq!(token.is_some(), session.home == 0, "whoever moves gets a new token");
+            assert_eq!(token.is_some(), session.home == 0, "a moved session receives a new token");
             if session.home == 0 {
                 taken[usize::from(home)] += 1;
                 *session = Session { token: token.unwrap().into(), home };
             } else {
-                assert_eq!(home, session.home, "nobody else moves");
+                assert_eq!(home, session.home, "no other session moves");
             }
         }
         let unevenness = unevenness(&taken);
@@ -128,7 +128,7 @@ fn sessions_of_a_failed_backend_spread_evenly() {
         assert_eq!(all, 100, "its whole share");
         for session in sessions.iter().step_by(100) {
             let (home, token) = ask(&service, Some(&session.token)).await;
-            assert_eq!((home, token), (session.home, None), "nobody returns");
+            assert_eq!((home, token), (session.home, None), "no session returns");
         }
         let stats = backends.snapshot().stats;
         assert_eq!((stats.violations(), stats.moves()), (0, homes[0] as u64));

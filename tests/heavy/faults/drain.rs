@@ -51,7 +51,7 @@ fn a_drain_closes_a_thousand_sockets() {
 
         let mut signal = setup.backends.drain_signal("a").unwrap();
         let drain = setup.backends.drain("a").deadline(FOREVER).start().unwrap();
-        in_time("those that work for the sessions are told", signal.begun()).await;
+        in_time("the backends with sessions are reported", signal.begun()).await;
         setup.processes[0].close_sockets();
         let (polite, mut tokens): (Vec<_>, Vec<_>) = polite.into_iter().unzip();
         for end in join_all(polite.into_iter().map(Socket::end)).await {
@@ -65,7 +65,7 @@ fn a_drain_closes_a_thousand_sockets() {
         let report = setup.backends.drain("a").deadline(Duration::ZERO).await.unwrap();
         assert_eq!(drain.ended().await.end, DrainEnd::Cancelled, "another took its place");
         assert_eq!((report.end, report.streams_cut), (DrainEnd::Deadline, SOCKETS / 2));
-        in_time("the deadline is told", signal.over()).await;
+        in_time("the deadline is reported", signal.over()).await;
         for (socket, token) in stubborn {
             let end = socket.end().await;
             assert!(matches!(end, End::Broken(_)), "no clean end: {end:?}");

@@ -96,7 +96,7 @@ fn a_request_of_a_killed_backend_is_retried_if_idempotent() {
                 } else {
                     assert_eq!(answer.status, 502, "it may have been executed");
                     assert_eq!(got, ["a"], "and is not repeated");
-                    assert_eq!(answer.token, None, "nobody is moved by that");
+                    assert_eq!(answer.token, None, "no session is moved by that");
                 }
             }
             let answer = sessions[0].post("next").await;

@@ -164,7 +164,7 @@ fn six_of_ten_down_move_only_their_sessions() {
         }
         back(&setup, &NAMES).await;
         for (session, home) in sessions.iter_mut().zip(&homes) {
-            assert_eq!(session.get("/").await.why(), ("pinned", &**home, ""), "nobody returns");
+            assert_eq!(session.get("/").await.why(), ("pinned", &**home, ""), "no session returns");
         }
         assert_eq!(setup.backends.snapshot().stats.moves(), 48);
         setup.end().await;

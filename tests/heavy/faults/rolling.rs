@@ -110,7 +110,7 @@ async fn restart(setup: &mut Setup, room: &Room, index: usize, resting: &mut Ses
     drop(door);
     setup.processes[index].close_sockets();
     let status = || setup.backends.get(name).unwrap();
-    until("all sockets have said goodbye", || status().streams == 0).await;
+    until("all sockets have sent a close frame", || status().streams == 0).await;
     // Its sessions never end by themselves, so the deadline is set to now.
     let report = setup.backends.drain(name).deadline(Duration::ZERO).await.unwrap();
     assert_eq!(drain.ended().await.end, DrainEnd::Cancelled);

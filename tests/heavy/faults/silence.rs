@@ -84,7 +84,7 @@ fn all_waits_of_a_request_have_one_bound() {
         let tried: Vec<_> = setup.backends.iter().map(|backend| backend.requests).collect();
         assert_eq!(tried, [2, 2, 1], "no further one is tried");
         let answer = sessions[2].get("/").await;
-        assert_eq!(answer.why(), ("pinned", "c", ""), "those that are well wait for nobody");
+        assert_eq!(answer.why(), ("pinned", "c", ""), "ready backends are not delayed");
         setup.end().await;
     });
 }

@@ -77,7 +77,7 @@ impl Socket {
             Some(Ok(Message::Close(Some(goodbye)))) if goodbye.code == CloseCode::Restart => {
                 match in_time("it ends", self.socket.next()).await {
                     None => Err(End::ComeAgain),
-                    other => Err(End::Broken(format!("{other:?} after the goodbye"))),
+                    other => Err(End::Broken(format!("{other:?} after the close frame"))),
                 }
             }
             other => Err(End::Broken(format!("{other:?}"))),

@@ -172,7 +172,7 @@ async fn joining_and_leaving_backends_lose_no_request() {
     traffic.allow(6_500);
     traffic.ended(6_000).await;
     let joined = servers_of_sessions(&traffic.records()).values().any(|s| s.contains("e"));
-    assert!(!joined, "nobody moves because a backend joins");
+    assert!(!joined, "no session moves because a backend joins");
     let mut visitor = Client::new(traffic.addr());
     let mut seen = BTreeSet::new();
     for _ in 0..5 {

@@ -180,7 +180,7 @@ impl Running {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let first = lines.next().expect("it says where it listens").unwrap();
+        let first = lines.next().expect("it prints its address").unwrap();
         assert!(first.starts_with("listening on "), "{first}");
         let (does, doing) = mpsc::channel();
         let reader = thread::spawn(move || {

@@ -34,5 +34,5 @@ pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 /// Waits for a future that must complete.
 pub async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
     let result = tokio::time::timeout(FOREVER, future).await;
-    result.unwrap_or_else(|_| panic!("in vain: {what}"))
+    result.unwrap_or_else(|_| panic!("timed out: {what}"))
 }

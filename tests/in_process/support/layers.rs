@@ -3,12 +3,12 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use tower_sticky::{
-    Backends, Key, KeyRing, StickyLayer,
+    Backends, Key, KeyRing, StickyLayer, StickyService,
     affinity::{Affinity, Cookie},
     strategy::{Candidates, RoundRobin, Strategy},
 };
 
-use super::Node;
+use super::{Client, Node};
 
 /// A pool of nodes with these names, and the nodes.
 pub fn nodes<const N: usize>(names: [&'static str; N]) -> (Backends<Node>, [Node; N]) {
@@ -26,6 +26,16 @@ pub fn plain(backends: &Backends<Node>) -> StickyLayer<Node> {
 
 pub fn sealed(backends: &Backends<Node>) -> StickyLayer<Node> {
     layer(backends, Cookie::sealed("sid", keys()))
+}
+
+/// A pool of nodes behind a sealed cookie, and a client with a session on the first of them.
+pub async fn sealed_session<const N: usize>(
+    names: [&'static str; N],
+) -> (Backends<Node>, [Node; N], StickyService<Node>, Client) {
+    let (backends, nodes) = nodes(names);
+    let service = sealed(&backends).into_service();
+    let client = Client::assigned(&service).await;
+    (backends, nodes, service, client)
 }
 
 /// Round robin, with outcomes in the extensions of responses.
