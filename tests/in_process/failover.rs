@@ -289,7 +289,7 @@ async fn an_unanswered_request_is_retried_once_by_option() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_call_moves_no_session() {
-    let (backends, [a, _b], service, mut client) = sealed_session(["a", "b"]).await;
+    let (_backends, [a, _b], service, mut client) = sealed_session(["a", "b"]).await;
     a.control.call_fails.store(true, SeqCst);
     let answer = client.send(&service, get()).await;
     assert_eq!(answer.status, 502);
@@ -301,7 +301,7 @@ async fn a_failed_call_moves_no_session() {
 
 #[tokio::test(start_paused = true)]
 async fn a_readiness_error_fails_over_without_losing_the_request() {
-    let (backends, [a, _b], service, mut client) = sealed_session(["a", "b"]).await;
+    let (_backends, [a, _b], service, mut client) = sealed_session(["a", "b"]).await;
     a.control.readiness_fails.store(true, SeqCst);
     let mut put = Request::new(Body::from("!"));
     *put.method_mut() = Method::PUT;

@@ -308,7 +308,7 @@ async fn a_request_disconnected_by_the_restart_returns_to_its_backend() {
 
 #[tokio::test(start_paused = true)]
 async fn by_default_no_request_waits_for_a_restart() {
-    let (backends, [a, _b], service, mut client) = sealed_session(["a", "b"]).await;
+    let (_backends, [a, _b], service, mut client) = sealed_session(["a", "b"]).await;
     a.control.refuses.store(true, SeqCst);
     let start = Instant::now();
     assert_eq!(client.send(&service, get()).await.decision().0, Verdict::Moved);

@@ -11,7 +11,7 @@ use crate::support::{Body, Client, MS, Node, get, nodes, sealed, sealed_session,
 
 #[tokio::test(start_paused = true)]
 async fn a_pinned_request_waits_and_then_borrows() {
-    let (backends, [a, _b], service, mut client) = sealed_session(["a", "b"]).await;
+    let (_backends, [a, _b], service, mut client) = sealed_session(["a", "b"]).await;
     a.control.set_busy(true);
     let started = tokio::time::Instant::now();
     let answer = client.send(&service, get()).await;
