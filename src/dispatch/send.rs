@@ -17,10 +17,10 @@ impl<S> Dispatch<S> {
     ) {
         let forwards = remote && self.core.local.is_some();
         let options = &self.core.options;
-        if forwards || options.extensions || options.session_info.is_on() {
-            if let Some(request) = request {
-                self.prepare(request, state, forwards);
-            }
+        if (forwards || options.extensions || options.session_info.is_on())
+            && let Some(request) = request
+        {
+            self.prepare(request, state, forwards);
         }
     }
 
