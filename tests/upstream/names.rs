@@ -17,13 +17,13 @@ use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::AsyncWriteExt,
-    net::{TcpListener, TcpSocket},
+    net::{TcpListener, TcpSocket, TcpStream},
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tower::ServiceExt;
 use tower_sticky::{
-    Backends, Cause, Event, Health, Key, KeyRing, NoInner, Outcome, State, StickyLayer,
+    Backends, Cause, Event, Health, Key, KeyRing, NoInner, Outcome, Redial, State, StickyLayer,
     StickyService, Verdict, affinity::Cookie, proxy::Upstream,
 };
 
@@ -319,6 +319,46 @@ async fn an_address_that_refuses_gives_way_after_a_redial() {
     let down = format!("{} {}", State::Suspect, Cause::ConnectFailed);
     let up = format!("{} {}", State::Ready, Cause::Connected);
     assert_eq!(heard, [down, "address".to_owned(), up]);
+}
+
+/// An address where connecting takes for ever: its queue of connections is full.
+async fn black_hole(socket: TcpSocket) -> (TcpListener, Vec<TcpStream>) {
+    let listener = socket.listen(0).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut queued = Vec::new();
+    while let Ok(stream) = timeout(Duration::from_millis(50), TcpStream::connect(addr)).await {
+        queued.push(stream.unwrap());
+    }
+    (listener, queued)
+}
+
+/// `connect_timeout` covers the attempts at all addresses together.
+#[tokio::test]
+async fn all_addresses_share_one_connect_timeout() {
+    const LIMIT: Duration = Duration::from_millis(600);
+    let (a, b) = pair().await;
+    let zone = Zone::new(&[&a, &b]);
+    let upstream = zone.upstream(&a).max_idle(0).connect_timeout(LIMIT);
+    assert_eq!(text(send(&upstream, get("/")).await.unwrap()).await, "127.0.0.1");
+    let _first = black_hole(a.stop().await).await;
+    let b = black_hole(b.stop().await).await;
+    let begun = Instant::now();
+    assert!(Redial::redial(&upstream).await.is_err());
+    assert!(begun.elapsed() >= LIMIT, "the addresses get the whole time");
+    assert!(begun.elapsed() < LIMIT * 3 / 2, "and not more than that");
+    drop(b);
+}
+
+/// The address in use may not take the time of those that are tried after it.
+#[tokio::test]
+async fn an_address_that_does_not_answer_leaves_time_for_the_next() {
+    let (a, b) = pair().await;
+    let zone = Zone::new(&[&a, &b]);
+    let upstream = zone.upstream(&a).connect_timeout(Duration::from_millis(600));
+    assert_eq!(text(send(&upstream, get("/")).await.unwrap()).await, "127.0.0.1");
+    let _hole = black_hole(a.stop().await).await;
+    Redial::redial(&upstream).await.expect("the next address is reached in time");
+    assert_eq!(text(send(&upstream, get("/")).await.unwrap()).await, "127.0.0.2");
 }
 
 /// A request does not go to the next address before a redial has: it might only be a restart.

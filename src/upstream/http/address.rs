@@ -22,7 +22,7 @@ use tokio::{
 use super::{resolve::Resolver, target::Place};
 use crate::{
     error::{BoxError, Short, Shortage, TimedOut},
-    util::clock::later,
+    util::clock::{after, later},
 };
 
 /// How long an address may refuse connections before a request tries the next one. A redial tries it at
@@ -115,8 +115,8 @@ impl Address {
         self.generation.load(Acquire)
     }
 
-    /// Opens a connection, and tells which generation it belongs to. `redials`: nobody's request depends
-    /// on the address in use, so the next one is tried where that one refuses.
+    /// Opens a connection within `limit`, and returns the generation that it belongs to. With `redials`, no
+    /// request depends on the address in use, so the next one is tried when that one refuses.
     pub(super) async fn connect(
         self: &Arc<Self>,
         limit: Duration,
@@ -127,14 +127,18 @@ impl Address {
             self.look_up(deadline).await?;
         }
         let generation = self.generation();
-        let (current, listed) = {
+        let (current, listed, failing) = {
             let known = self.known();
-            (known.current, known.listed.clone())
+            (known.current, known.listed.clone(), known.failing)
         };
         let Some(current) = current else {
             return self.connect_to_first(&listed, None, deadline).await;
         };
-        let error = match timeout_at(deadline, TcpStream::connect(current)).await {
+        // The others need a share of the time when they may have to be tried.
+        let half = later(deadline.saturating_duration_since(Instant::now()) / 2);
+        let may_give_up = redials || failing.is_some_and(|since| after(since, PATIENCE) <= half);
+        let due = if may_give_up && listed.len() > 1 { half } else { deadline };
+        let error = match timeout_at(due, TcpStream::connect(current)).await {
             Ok(Ok(stream)) => {
                 self.known().failing = None;
                 return Ok((stream, generation));
@@ -144,7 +148,7 @@ impl Address {
         };
         if Shortage::in_chain(error.as_ref()).is_none() && self.gives_up(current, redials) {
             let others: Vec<_> = listed.into_iter().filter(|addr| *addr != current).collect();
-            let connecting = self.connect_to_first(&others, Some(current), later(limit));
+            let connecting = self.connect_to_first(&others, Some(current), deadline);
             if let Ok(connected) = connecting.await {
                 return Ok(connected);
             }
