@@ -18,7 +18,7 @@ use crate::{
     fleet::Fleet,
     forward::ForwardOnly,
     note, say,
-    server::{ClientBody, Options, Server},
+    server::{ClientBody, Options, Server, ServerLimits},
 };
 
 /// A gateway that could start: everything that can be wrong without touching the network is known
@@ -107,9 +107,9 @@ impl Gateway {
         }
         let options = Options {
             connections: settings.limits.connections,
-            header_timeout: settings.limits.header_timeout,
             trusted: settings.trusted_proxies.clone(),
             server_timing: settings.server_timing,
+            limits: settings.server_limits.clone(),
         };
         let (page, workers) = (listener.local_addr()?, settings.workers);
         let server = if settings.forward_only {
@@ -133,9 +133,12 @@ impl Gateway {
             let admin = admin::Admin::new(fleet.clone(), told);
             let options = Options {
                 connections: admin::CONNECTIONS,
-                header_timeout: settings.limits.header_timeout,
                 trusted: Vec::new(),
                 server_timing: false,
+                limits: ServerLimits {
+                    header_timeout: settings.server_limits.header_timeout,
+                    ..ServerLimits::default()
+                },
             };
             let router = admin::router(admin, guard);
             admin_server = Some(Server::start(listener, &router, 0, options)?);

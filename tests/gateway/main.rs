@@ -30,6 +30,7 @@ mod failures;
 mod forwarding;
 mod health;
 mod limits;
+mod raw_requests;
 mod rebalance;
 mod restarts;
 mod rows;

@@ -75,6 +75,15 @@ pub(crate) async fn canned(answer: &'static str) -> Backend {
     .await
 }
 
+/// A backend that answers the first request of each connection with these bytes, and closes.
+pub(crate) async fn once(answer: &'static str) -> Backend {
+    raw(move |_, mut socket| async move {
+        read_head(&mut socket).await?;
+        socket.write_all(answer.as_bytes()).await
+    })
+    .await
+}
+
 /// A backend that sends each request head that it gets to the receiver, and answers 204.
 pub(crate) async fn recorder() -> (Backend, mpsc::UnboundedReceiver<String>) {
     let (heads, received) = mpsc::unbounded_channel();

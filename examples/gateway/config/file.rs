@@ -1,6 +1,6 @@
 //! The file as it is written.
 
-use super::duration::Humane;
+use super::{duration::Humane, size::Size};
 use serde::Deserialize;
 
 #[derive(Debug, Default, Deserialize)]
@@ -31,7 +31,20 @@ pub(crate) struct File {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Limits {
     pub(crate) connections: Option<u32>,
+    pub(crate) idle_timeout: Option<Humane>,
     pub(crate) header_timeout: Option<Humane>,
+    pub(crate) header_bytes: Option<Size>,
+    pub(crate) headers: Option<usize>,
+    pub(crate) target_bytes: Option<Size>,
+    pub(crate) body_bytes: Option<Size>,
+    pub(crate) h2_streams: Option<u32>,
+    pub(crate) h2_window: Option<Size>,
+    pub(crate) h2_ping: Option<Humane>,
+    pub(crate) h2_ping_timeout: Option<Humane>,
+    pub(crate) write_timeout: Option<Humane>,
+    pub(crate) tcp_user_timeout: Option<Humane>,
+    pub(crate) linger: Option<Humane>,
+    pub(crate) linger_bytes: Option<Size>,
     pub(crate) connect_timeout: Option<Humane>,
     pub(crate) ready_timeout: Option<Humane>,
     pub(crate) max_waiters: Option<usize>,

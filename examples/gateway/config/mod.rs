@@ -4,6 +4,8 @@ mod affinity;
 mod duration;
 pub(crate) mod file;
 mod health;
+mod http;
+mod size;
 mod upstream;
 
 use std::{
@@ -13,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use http::StatusCode;
+use ::http::StatusCode;
 use ipnet::IpNet;
 use tower_sticky::{
     Busy, ConfigError, Failover, Health, HttpProbe, Rebalance, Strict, affinity::Chain,
@@ -21,8 +23,8 @@ use tower_sticky::{
 };
 
 use self::file::{Afterwards, File, Otherwise, Retry, SessionHeaders};
-pub(crate) use self::{duration::Humane, upstream::Upstream};
-use crate::{cli::Flags, demo, strategy};
+pub(crate) use self::{duration::Humane, size::Size, upstream::Upstream};
+use crate::{cli::Flags, demo, server::ServerLimits, strategy};
 
 /// Where the gateway listens when nobody says otherwise.
 const LISTEN: &str = "127.0.0.1:8080";
@@ -61,6 +63,7 @@ pub(crate) struct Settings {
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) server_timing: bool,
     pub(crate) limits: Limits,
+    pub(crate) server_limits: ServerLimits,
     pub(crate) upstream: Upstream,
     pub(crate) affinity: Chain,
     /// What works, and is hardly meant.
@@ -105,7 +108,6 @@ pub(crate) struct Admin {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) connections: u32,
-    pub(crate) header_timeout: Duration,
     pub(crate) connect_timeout: Duration,
     pub(crate) ready_timeout: Duration,
     pub(crate) max_waiters: usize,
@@ -193,6 +195,7 @@ impl Settings {
             // The demo's page shows it.
             server_timing: file.server_timing || demo,
             limits,
+            server_limits: http::server_limits(&file.limits)?,
             upstream: upstream::upstream(&file.upstream)?,
             affinity,
             warnings,
@@ -301,7 +304,6 @@ fn limits(limits: &file::Limits) -> Result<Limits, Error> {
     }
     Ok(Limits {
         connections,
-        header_timeout: positive("limits.header_timeout", limits.header_timeout, 5000)?,
         connect_timeout: positive("limits.connect_timeout", limits.connect_timeout, 1000)?,
         ready_timeout: or(limits.ready_timeout, Duration::from_secs(1)),
         max_waiters: limits.max_waiters.unwrap_or(1024),

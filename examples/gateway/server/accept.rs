@@ -16,7 +16,7 @@ use tokio::{
 };
 use tower_sticky::Shortage;
 
-use super::Accepted;
+use super::{Accepted, socket_options::find_dead_peers};
 
 /// How long to wait when nothing can be accepted: this long, doubling.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -37,6 +37,7 @@ pub(super) async fn accept(
     listener: TcpListener,
     hands: Vec<mpsc::UnboundedSender<Accepted>>,
     places: Arc<Semaphore>,
+    user_timeout: Duration,
 ) {
     let mut turns = hands.iter().cycle();
     let mut trouble = Trouble::new();
@@ -51,6 +52,9 @@ pub(super) async fn accept(
                 // Small answers must not wait for the client's delayed acknowledgement.
                 let taken = stream.set_nodelay(true).and_then(|()| stream.into_std());
                 if let Ok(stream) = taken {
+                    if let Err(error) = find_dead_peers(&stream, user_timeout) {
+                        tracing::debug!(%error, "a socket option could not be set");
+                    }
                     deal(&mut turns, Accepted { stream, addr, place });
                 }
             }

@@ -10,6 +10,10 @@ mod accept;
 mod bodies;
 mod connection;
 mod exchange;
+mod limits;
+mod refusal;
+mod socket;
+mod socket_options;
 mod watch;
 
 use std::{
@@ -29,7 +33,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use ipnet::IpNet;
 use tokio::{
     net::TcpListener,
@@ -39,18 +43,23 @@ use tokio::{
 use tower_service::Service;
 use tower_sticky::BoxError;
 
-pub(crate) use self::bodies::ClientBody;
+pub(crate) use self::{
+    bodies::ClientBody,
+    limits::{Http2Limits, ServerLimits},
+    refusal::RequestLimits,
+};
 
-/// The largest request head, in bytes: a client must not be able to make us keep more.
-const MAX_HEAD: usize = 64 * 1024;
+/// Room for a request line in front of the header fields. hyper answers a longer head with 431 itself;
+/// with this room, a target that is too long gets 414 (RFC 9112, section 3).
+const REQUEST_LINE: usize = 64 << 10;
 
 /// What a server is told.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) connections: u32,
-    pub(crate) header_timeout: Duration,
     pub(crate) trusted: Vec<IpNet>,
     pub(crate) server_timing: bool,
+    pub(crate) limits: ServerLimits,
 }
 
 /// A server that runs.
@@ -64,9 +73,9 @@ pub(crate) struct Server {
 /// What all connections share.
 #[derive(Debug)]
 struct Shared {
-    header_timeout: Duration,
     trusted: Vec<IpNet>,
     server_timing: bool,
+    limits: ServerLimits,
     stop: Stop,
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
@@ -120,15 +129,12 @@ impl Server {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let mut http1 = http1::Builder::new();
-        // See `watch`: how long a head may take is our own affair.
-        http1.header_read_timeout(None).max_header_size(MAX_HEAD);
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
-        http2.max_header_list_size(MAX_HEAD as u32);
+        let limits = options.limits;
+        let (http1, http2) = (http1_builder(&limits), http2_builder(&limits));
         let shared = Arc::new(Shared {
-            header_timeout: options.header_timeout,
             trusted: options.trusted,
             server_timing: options.server_timing,
+            limits,
             stop: Stop::default(),
             http1,
             http2,
@@ -156,7 +162,7 @@ impl Server {
         let (shared, places) = (server.shared.clone(), server.places.clone());
         drop(tokio::spawn(async move {
             tokio::select! {
-                () = accept::accept(listener, hands, places) => {}
+                () = accept::accept(listener, hands, places, shared.limits.tcp_user_timeout) => {}
                 () = shared.stop.stopped() => {}
             }
         }));
@@ -176,6 +182,30 @@ impl Server {
     pub(crate) fn open(&self) -> usize {
         (self.connections as usize).saturating_sub(self.places.available_permits())
     }
+}
+
+fn http1_builder(limits: &ServerLimits) -> http1::Builder {
+    let mut http1 = http1::Builder::new();
+    // The time for a head is limited in `connection`.
+    http1.header_read_timeout(None);
+    http1.max_header_size(limits.request.header_bytes.saturating_add(REQUEST_LINE));
+    if limits.request.headers > refusal::DEFAULT_HEADERS {
+        http1.max_headers(limits.request.headers);
+    }
+    http1
+}
+
+fn http2_builder(limits: &ServerLimits) -> http2::Builder<TokioExecutor> {
+    let (request, limits) = (&limits.request, &limits.http2);
+    let mut http2 = http2::Builder::new(TokioExecutor::new());
+    http2
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(request.header_bytes).unwrap_or(u32::MAX))
+        .max_concurrent_streams(limits.streams)
+        .initial_stream_window_size(limits.window)
+        .keep_alive_interval(limits.ping)
+        .keep_alive_timeout(limits.ping_timeout);
+    http2
 }
 
 /// Serves the connections that are dealt to this runtime. It does not return, as that would end

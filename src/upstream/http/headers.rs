@@ -2,7 +2,7 @@
 //! framing (RFC 9112, section 6) and upgrades (RFC 9110, section 7.8).
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Version, header,
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header,
     request::Parts as RequestParts,
     response::Parts as ResponseParts,
     uri::{Authority, PathAndQuery, Scheme, Uri},
@@ -12,7 +12,10 @@ use super::{
     forwarded,
     target::{Protocol, Target},
 };
-use crate::{error::BoxError, session::Peer};
+use crate::{
+    error::{BoxError, ClientError},
+    session::Peer,
+};
 
 /// Which of the fields that matter are there: one walk over the names costs less than a lookup for
 /// each of them.
@@ -157,6 +160,10 @@ pub(super) fn request(
 ) -> Result<(), BoxError> {
     let seen = Seen::in_request(&parts.headers);
     let headers = &mut parts.headers;
+    if seen.transfer_encoding && !is_chunked_once(headers) {
+        let why = "a transfer coding other than chunked, which would be lost";
+        return Err(ClientError::new(why).into());
+    }
     let trailers = seen.te && te_trailers(headers);
     seen.strip(headers);
     if seen.expect {
@@ -199,6 +206,10 @@ pub(super) fn request(
             }
             if parts.uri.authority().is_some() || parts.uri.path_and_query().is_none() {
                 parts.uri = Uri::from(path);
+                // A path may be empty in an absolute target, and nowhere else (RFC 9112, section 3.2.1).
+                if parts.uri.path().is_empty() {
+                    parts.uri = Uri::from_static("/");
+                }
             }
             if trailers {
                 headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -303,26 +314,62 @@ pub(super) fn response(
     asked: Option<&HeaderValue>,
 ) -> Result<(), BoxError> {
     let headers = &mut parts.headers;
-    let upgrade = if parts.status == http::StatusCode::SWITCHING_PROTOCOLS {
-        Some(accepted(headers, asked)?)
-    } else {
-        None
+    let upgrade = match parts.status {
+        StatusCode::SWITCHING_PROTOCOLS => Some(accepted(headers, asked)?),
+        // It must say which protocols would do (RFC 9110, section 15.5.22).
+        StatusCode::UPGRADE_REQUIRED => headers.get(header::UPGRADE).cloned(),
+        _ => None,
     };
     let seen = Seen::in_response(headers);
     if seen.transfer_encoding {
-        let mut fields = headers.get_all(header::TRANSFER_ENCODING).iter();
-        let chunked = fields.next().is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"chunked"));
         // Another coding would be taken off the body's description while it is still on the body.
-        if !chunked || fields.next().is_some() {
+        if !is_chunked_once(headers) {
             return Err("the backend answered with a transfer coding other than chunked".into());
+        }
+        // Then it is not sure where the body ends (RFC 9112, section 6.1).
+        if parts.version == Version::HTTP_10 {
+            return Err("the backend answered with a transfer coding in HTTP/1.0".into());
         }
     }
     seen.strip(headers);
+    if seen.content_length {
+        one_length(headers)?;
+    }
     parts.version = Version::HTTP_11;
     if let Some(protocol) = upgrade {
         headers.insert(header::UPGRADE, protocol);
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
+    Ok(())
+}
+
+/// Whether the transfer coding is `chunked`, and nothing else.
+fn is_chunked_once(headers: &HeaderMap) -> bool {
+    let mut fields = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let chunked = fields.next().is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    chunked && fields.next().is_none()
+}
+
+/// Makes one length of a list of equal ones; different ones are an error (RFC 9110, section 8.6).
+fn one_length(headers: &mut HeaderMap) -> Result<(), BoxError> {
+    let is_number = |length: &[u8]| !length.is_empty() && length.iter().all(u8::is_ascii_digit);
+    let mut fields = headers.get_all(header::CONTENT_LENGTH).iter();
+    match (fields.next(), fields.next()) {
+        (None, _) => return Ok(()),
+        (Some(only), None) if is_number(only.as_bytes()) => return Ok(()),
+        _ => {}
+    }
+    let fields = headers.get_all(header::CONTENT_LENGTH).iter();
+    let lengths = fields.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let mut one: Option<&[u8]> = None;
+    for length in lengths.map(<[u8]>::trim_ascii) {
+        if !is_number(length) || one.is_some_and(|one| one != length) {
+            return Err("the backend answered with an invalid Content-Length".into());
+        }
+        one = Some(length);
+    }
+    let one = HeaderValue::from_bytes(one.unwrap_or_default())?;
+    headers.insert(header::CONTENT_LENGTH, one);
     Ok(())
 }
 

@@ -180,7 +180,6 @@ fn answered(
 #[test]
 fn answers_are_stripped_too() {
     let response = Response::builder()
-        .version(Version::HTTP_10)
         .header("connection", "close, x-once")
         .header("x-once", "1")
         .header("keep-alive", "timeout=5")
