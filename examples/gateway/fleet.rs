@@ -141,6 +141,7 @@ impl Fleet {
             .body_timeout(self.body_timeout)
             // Who wants no request to be sent twice wants it on the same backend neither.
             .replay_idempotent(self.retry);
+        let upstream = self.reach.apply(upstream)?;
         #[cfg(feature = "dns")]
         if !self.reach.nameservers.is_empty() {
             return upstream.name_servers(self.reach.nameservers.iter().copied());

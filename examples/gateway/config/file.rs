@@ -58,6 +58,11 @@ pub(crate) struct Limits {
 pub(crate) struct Upstream {
     pub(crate) resolve_every: Option<Humane>,
     pub(crate) nameservers: Vec<String>,
+    pub(crate) via: Option<bool>,
+    pub(crate) response_via: bool,
+    pub(crate) x_forwarded_port: bool,
+    pub(crate) x_real_ip: bool,
+    pub(crate) pass_forwarded: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -8,8 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     address::{Address, Lookups},
-    forwarded::Via,
-    headers,
+    headers::{self, Added},
     http1::Http1,
     http2::{Http2, Shared},
     idle_pool::{Pool, make_room},
@@ -40,7 +39,7 @@ pub(super) struct Inner {
     pub(super) target: Target,
     pub(super) lookups: Lookups,
     pub(super) address: Arc<Address>,
-    pub(super) via: Option<Via>,
+    pub(super) added: Added,
     pub(super) connect_timeout: Duration,
     pub(super) response_timeout: Duration,
     pub(super) body_timeout: Duration,

@@ -103,8 +103,8 @@ where
         let peer = kept.extensions.get::<Peer>();
         headers::request(
             &mut parts,
+            &self.inner.added,
             &self.inner.target,
-            self.inner.via.as_ref(),
             peer,
             kept.upgrade.as_ref(),
             length,
@@ -226,7 +226,8 @@ where
     ) -> Result<Response<UpstreamBody>, BoxError> {
         let Exchange { link, mut kept, .. } = exchange;
         let (mut parts, incoming) = response.into_parts();
-        headers::response(&mut parts, kept.upgrade.as_ref())?;
+        let via = self.inner.added.response_via.as_ref();
+        headers::response(&mut parts, via, kept.upgrade.as_ref())?;
         let backend = parts.extensions.remove::<OnUpgrade>();
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             let client = kept.extensions.remove::<OnUpgrade>();

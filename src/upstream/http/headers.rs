@@ -9,7 +9,7 @@ use http::{
 };
 
 use super::{
-    forwarded,
+    forwarded::{self, ForwardedOptions, Kind, Via},
     target::{Protocol, Target},
 };
 use crate::{
@@ -41,16 +41,11 @@ impl Seen {
                 "host" => seen.host = true,
                 "expect" => seen.expect = true,
                 "cookie" => seen.cookie = true,
-                "forwarded" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" => {
-                    seen.forwarded = true;
-                }
-                other => {
-                    if forwarded::is_disguised(other) {
-                        seen.remove.push(name.clone());
-                    } else {
-                        seen.common(name);
-                    }
-                }
+                other => match forwarded::kind(other) {
+                    Kind::Forwarded => seen.forwarded = true,
+                    Kind::Disguised => seen.remove.push(name.clone()),
+                    Kind::Other => seen.common(name),
+                },
             }
         }
         seen
@@ -128,6 +123,16 @@ fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
         .any(|found| found.eq_ignore_ascii_case(token.as_bytes()))
 }
 
+/// What this proxy adds to messages.
+#[derive(Debug, Clone)]
+pub(super) struct Added {
+    /// To requests.
+    pub(super) via: Option<Via>,
+    /// To answers.
+    pub(super) response_via: Option<Via>,
+    pub(super) forwarded: ForwardedOptions,
+}
+
 /// How long a request's body is, as far as its framing goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Length {
@@ -152,8 +157,8 @@ pub(super) fn wants_upgrade(version: Version, headers: &HeaderMap) -> Option<Hea
 /// Makes a client's request head into the one that goes to the backend.
 pub(super) fn request(
     parts: &mut RequestParts,
+    added: &Added,
     target: &Target,
-    via: Option<&super::forwarded::Via>,
     peer: Option<&Peer>,
     upgrade: Option<&HeaderValue>,
     length: Length,
@@ -186,10 +191,10 @@ pub(super) fn request(
             None => target.host.clone(),
         },
     };
-    if let Some(via) = via {
+    if let Some(via) = &added.via {
         headers.append(header::VIA, via.of(parts.version));
     }
-    forwarded::apply(headers, peer, &host, seen.forwarded);
+    forwarded::apply(headers, peer, &host, &added.forwarded, seen.forwarded);
 
     frame(headers, &parts.method, target.protocol, length, seen.content_length);
     let path = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
@@ -311,6 +316,7 @@ fn single(headers: &HeaderMap) -> bool {
 /// An error is an answer that cannot be passed on.
 pub(super) fn response(
     parts: &mut ResponseParts,
+    via: Option<&Via>,
     asked: Option<&HeaderValue>,
 ) -> Result<(), BoxError> {
     let headers = &mut parts.headers;
@@ -334,6 +340,9 @@ pub(super) fn response(
     seen.strip(headers);
     if seen.content_length {
         one_length(headers)?;
+    }
+    if let Some(via) = via {
+        headers.append(header::VIA, via.of(parts.version));
     }
     parts.version = Version::HTTP_11;
     if let Some(protocol) = upgrade {

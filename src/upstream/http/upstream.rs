@@ -17,7 +17,8 @@ use super::{
     Resolve, UpstreamBody, UpstreamFuture,
     address::{Address, Lookups},
     connector::Inner,
-    forwarded::Via,
+    forwarded::{ForwardedOptions, Via},
+    headers::Added,
     http2::Shared,
     idle_pool::Pool,
     resolve::{Resolver, System},
@@ -27,6 +28,9 @@ use crate::{
     error::{BoxError, ConfigError, Redial},
     util::clock::later,
 };
+
+/// The name that stands for this proxy in `Via`.
+const PSEUDONYM: &str = "tower-sticky";
 
 /// An HTTP backend, as a Tower service: forwards requests as a reverse proxy should.
 ///
@@ -57,9 +61,12 @@ use crate::{
 ///
 /// Requests go in origin form with the client's `Host`, or the authority of an HTTP/2 or absolute
 /// target, which outranks it. `Via` is appended; `Expect` is removed, as our own server has answered
-/// it. From the [`Peer`](crate::Peer) in the request's extensions come `X-Forwarded-For`, `-Proto`,
-/// `-Host` and `Forwarded` (RFC 7239): appended to when the peer is trusted, replaced when it is
-/// not; without a peer they are removed. Variants of these names with underscores are dropped.
+/// it. From the [`Peer`](crate::Peer) in the request's extensions come `X-Forwarded-For` and `Forwarded`
+/// (RFC 7239), appended to when the peer is trusted and replaced when it is not, and `X-Forwarded-Proto` and
+/// `-Host`, kept as they are when the peer is trusted and replaced when it is not. From a peer that is
+/// not trusted no other `X-Forwarded-*` field passes, nor `X-Real-IP`, `X-Client-IP` and `True-Client-IP`,
+/// but for those of [`pass_forwarded`](Self::pass_forwarded). Without a peer all of them are removed.
+/// Variants of these names with underscores are dropped.
 ///
 /// An HTTP/1.1 upgrade (WebSocket) gets a connection of its own. The 101 is passed on if it names a
 /// protocol that was asked for, and carries a [`UpgradeGuard`](crate::Hold) that ends with the tunnel.
@@ -113,7 +120,11 @@ impl Upstream {
             address: Arc::new(Address::new(target.place.clone(), lookups.clone())),
             target,
             lookups,
-            via: Some(Via::formatted("tower-sticky")),
+            added: Added {
+                via: Some(Via::formatted(PSEUDONYM)),
+                response_via: None,
+                forwarded: ForwardedOptions::default(),
+            },
             connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(30),
@@ -138,7 +149,7 @@ impl Upstream {
         let old = &*self.inner;
         let mut inner = Inner {
             target: old.target.clone(),
-            via: old.via.clone(),
+            added: old.added.clone(),
             lookups: old.lookups.clone(),
             address: old.address.clone(),
             pool: old.pool.clone(),
@@ -265,7 +276,46 @@ impl Upstream {
     /// When the name is not a token.
     pub fn via(self, pseudonym: Option<&str>) -> Result<Self, ConfigError> {
         let via = pseudonym.map(Via::new).transpose()?;
-        Ok(self.with(|inner| inner.via = via))
+        Ok(self.with(|inner| inner.added.via = via))
+    }
+
+    /// The same for the answers' `Via` field; default `None`.
+    ///
+    /// # Errors
+    ///
+    /// When the name is not a token.
+    pub fn response_via(self, pseudonym: Option<&str>) -> Result<Self, ConfigError> {
+        let via = pseudonym.map(Via::new).transpose()?;
+        Ok(self.with(|inner| inner.added.response_via = via))
+    }
+
+    /// Whether requests get `X-Forwarded-Port`: the port of the client's host, or the scheme's; default
+    /// `false`. That of a trusted peer is kept.
+    #[must_use]
+    pub fn x_forwarded_port(self, add: bool) -> Self {
+        self.with(|inner| inner.added.forwarded.port = add)
+    }
+
+    /// Whether requests get `X-Real-IP`, the peer's address; default `false`. That of a trusted peer is
+    /// kept.
+    #[must_use]
+    pub fn x_real_ip(self, add: bool) -> Self {
+        self.with(|inner| inner.added.forwarded.real_ip = add)
+    }
+
+    /// Which of the fields that only trusted peers may set are passed on from all peers, for example
+    /// `x-forwarded-prefix`; default none.
+    ///
+    /// # Errors
+    ///
+    /// When one is not such a field, or one that this proxy writes.
+    pub fn pass_forwarded<'a>(
+        self,
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, ConfigError> {
+        let mut forwarded = self.inner.added.forwarded.clone();
+        forwarded.pass(names)?;
+        Ok(self.with(|inner| inner.added.forwarded = forwarded))
     }
 }
 

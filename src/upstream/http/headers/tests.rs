@@ -1,7 +1,6 @@
 use http::{Request, Response};
 
 use super::*;
-use crate::upstream::http::forwarded::Via;
 
 fn forwarded(request: http::request::Builder, length: Length, h2: bool) -> RequestParts {
     let mut target = Target::parse("http://10.0.0.1:81").unwrap();
@@ -10,8 +9,12 @@ fn forwarded(request: http::request::Builder, length: Length, h2: bool) -> Reque
     }
     let (mut parts, ()) = request.body(()).unwrap().into_parts();
     let upgrade = wants_upgrade(parts.version, &parts.headers);
-    super::request(&mut parts, &target, Some(&Via::formatted("x")), None, upgrade.as_ref(), length)
-        .unwrap();
+    let added = Added {
+        via: Some(Via::formatted("x")),
+        response_via: None,
+        forwarded: ForwardedOptions::default(),
+    };
+    super::request(&mut parts, &added, &target, None, upgrade.as_ref(), length).unwrap();
     parts
 }
 
@@ -174,7 +177,7 @@ fn answered(
 ) -> Result<ResponseParts, BoxError> {
     let (mut parts, ()) = response.body(()).unwrap().into_parts();
     let asked = asked.map(|asked| HeaderValue::from_str(asked).unwrap());
-    super::response(&mut parts, asked.as_ref()).map(|()| parts)
+    super::response(&mut parts, None, asked.as_ref()).map(|()| parts)
 }
 
 #[test]
