@@ -24,6 +24,7 @@ pub(crate) struct Fleet {
     connect_timeout: Duration,
     response_timeout: Duration,
     body_timeout: Duration,
+    expect_wait: Duration,
     reach: config::Upstream,
     retry: bool,
 }
@@ -43,6 +44,7 @@ impl Fleet {
             connect_timeout: settings.limits.connect_timeout,
             response_timeout: settings.limits.response_timeout,
             body_timeout: settings.limits.body_timeout,
+            expect_wait: settings.limits.expect_wait,
             reach: settings.upstream.clone(),
             retry: settings.retry,
         };
@@ -139,6 +141,7 @@ impl Fleet {
             .connect_timeout(self.connect_timeout)
             .response_timeout(self.response_timeout)
             .body_timeout(self.body_timeout)
+            .expect_wait(self.expect_wait)
             // Who wants no request to be sent twice wants it on the same backend neither.
             .replay_idempotent(self.retry);
         let upstream = self.reach.apply(upstream)?;

@@ -26,6 +26,7 @@ mod drain;
 mod dropping;
 mod early;
 mod events;
+mod expect;
 mod failures;
 mod forwarding;
 mod health;

@@ -43,6 +43,7 @@ pub(crate) struct Limits {
     pub(crate) h2_ping_timeout: Option<Humane>,
     pub(crate) write_timeout: Option<Humane>,
     pub(crate) tcp_user_timeout: Option<Humane>,
+    pub(crate) expect_wait: Option<Humane>,
     pub(crate) linger: Option<Humane>,
     pub(crate) linger_bytes: Option<Size>,
     pub(crate) connect_timeout: Option<Humane>,

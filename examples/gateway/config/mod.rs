@@ -113,6 +113,7 @@ pub(crate) struct Limits {
     pub(crate) max_waiters: usize,
     pub(crate) response_timeout: Duration,
     pub(crate) body_timeout: Duration,
+    pub(crate) expect_wait: Duration,
 }
 
 impl Settings {
@@ -309,6 +310,7 @@ fn limits(limits: &file::Limits) -> Result<Limits, Error> {
         max_waiters: limits.max_waiters.unwrap_or(1024),
         response_timeout: positive("limits.response_timeout", limits.response_timeout, 60_000)?,
         body_timeout: positive("limits.body_timeout", limits.body_timeout, 30_000)?,
+        expect_wait: or(limits.expect_wait, Duration::from_secs(1)),
     })
 }
 

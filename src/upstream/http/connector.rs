@@ -43,6 +43,7 @@ pub(super) struct Inner {
     pub(super) connect_timeout: Duration,
     pub(super) response_timeout: Duration,
     pub(super) body_timeout: Duration,
+    pub(super) expect_wait: Duration,
     pub(super) replay_idempotent: bool,
     pub(super) max_idle: usize,
     pub(super) idle_timeout: Duration,

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     connector::{Inner, Link},
+    expect::Expectation,
     http1::Answer,
     request_body::{Phase, RequestBody, Sending},
 };
@@ -40,6 +41,8 @@ pub(super) struct SavedRequest<B> {
     pub(super) body: Option<B>,
     /// The sending of the body, when there is something in it.
     pub(super) sending: Option<Arc<Sending>>,
+    /// The body, while the backend has not asked for it.
+    pub(super) expectation: Option<Arc<Expectation>>,
     /// What the request wants to upgrade to.
     pub(super) upgrade: Option<HeaderValue>,
 }

@@ -18,9 +18,11 @@ use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 use super::{
     connector::{Dial, Inner, Link},
     exchange::{Exchange, SavedRequest, is_unprocessed},
+    expect::expects_continue,
     headers::{self, Length},
     request_body::RequestBody,
     response_body::UpstreamBody,
+    target::Protocol,
     tunnel,
 };
 use crate::{
@@ -93,6 +95,7 @@ where
             extensions: mem::take(&mut parts.extensions),
             body: None,
             sending: None,
+            expectation: None,
             upgrade,
         };
         let length = if body.is_end_stream() {
@@ -100,6 +103,9 @@ where
         } else {
             body.size_hint().exact().map_or(Length::Unknown, Length::Exact)
         };
+        let expects = length != Length::Empty
+            && self.inner.target.protocol == Protocol::Http1
+            && expects_continue(parts.version, &parts.headers);
         let peer = kept.extensions.get::<Peer>();
         headers::request(
             &mut parts,
@@ -108,16 +114,25 @@ where
             peer,
             kept.upgrade.as_ref(),
             length,
+            expects,
         )?;
         let body = if length == Length::Empty {
             kept.body = Some(body);
             RequestBody::empty()
+        } else if expects {
+            let (body, sending, expectation) = RequestBody::expected(body, self.inner.expect_wait);
+            kept.sending = Some(sending);
+            kept.expectation = Some(expectation);
+            body
         } else {
             let (body, sending) = RequestBody::new(body);
             kept.sending = Some(sending);
             body
         };
-        let request = Request::from_parts(parts, body);
+        let mut request = Request::from_parts(parts, body);
+        if let Some(expectation) = &kept.expectation {
+            expectation.listen(&mut request);
+        }
         let answer = match &mut link {
             Link::Http1(connection) => {
                 if kept.upgrade.is_some() {
@@ -163,13 +178,19 @@ where
                 (connection.reused || unprocessed, connection.has_ended())
             }
         };
-        let unsent = message.is_some() || is_unprocessed(&error);
+        // A backend that was not sent the body has not executed the request.
+        let withdrawn = match &kept.expectation {
+            Some(expectation) if heard_nothing => expectation.withdraw(),
+            _ => None,
+        };
+        let unsent = message.is_some() || is_unprocessed(&error) || withdrawn.is_some();
         drop(link);
         if let Some(error) = kept.client_error() {
             return Err(error.into());
         }
 
-        let body = match kept.body.take() {
+        let withdrawn = withdrawn.and_then(|body| body.downcast::<B>().ok().map(|body| *body));
+        let body = match kept.body.take().or(withdrawn) {
             Some(body) => Some(body),
             None => message.and_then(|message| message.into_body().into_untouched()),
         };
@@ -239,7 +260,12 @@ where
             parts.extensions.insert(hold);
         }
         let sending = kept.sending.take().filter(|sending| !sending.is_done());
+        // The connection cannot serve another request: the next bytes on it might be taken for the body.
+        let is_withdrawn = kept.expectation.is_some_and(|it| it.withdraw().is_some());
         let body = match link {
+            Link::Http1(connection) if is_withdrawn && connection.is_driven_here() => {
+                UpstreamBody::driving(incoming, connection, self.inner.pool.clone())
+            }
             Link::Http1(connection) if !connection.is_driven_here() => {
                 UpstreamBody::driven(incoming, sending)
             }

@@ -154,7 +154,8 @@ pub(super) fn wants_upgrade(version: Version, headers: &HeaderMap) -> Option<Hea
     (!h2c && lists(headers, &header::CONNECTION, "upgrade")).then(|| only.clone())
 }
 
-/// Makes a client's request head into the one that goes to the backend.
+/// Makes a client's request head into the one that goes to the backend. `expects`: an expectation is passed
+/// on.
 pub(super) fn request(
     parts: &mut RequestParts,
     added: &Added,
@@ -162,6 +163,7 @@ pub(super) fn request(
     peer: Option<&Peer>,
     upgrade: Option<&HeaderValue>,
     length: Length,
+    expects: bool,
 ) -> Result<(), BoxError> {
     let seen = Seen::in_request(&parts.headers);
     let headers = &mut parts.headers;
@@ -171,8 +173,7 @@ pub(super) fn request(
     }
     let trailers = seen.te && te_trailers(headers);
     seen.strip(headers);
-    if seen.expect {
-        // Our own server has answered `100-continue` when the body is first asked for.
+    if seen.expect && !expects {
         headers.remove(header::EXPECT);
     }
 

@@ -4,6 +4,7 @@
 mod address;
 mod connector;
 mod exchange;
+mod expect;
 mod forwarded;
 mod future;
 mod headers;

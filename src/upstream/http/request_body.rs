@@ -3,26 +3,31 @@
 
 use std::{
     any::Any,
+    future::Future,
     mem,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::error::{BoxError, ClientError};
+use super::expect::Expectation;
+use crate::{
+    error::{BoxError, ClientError},
+    util::clock::later,
+};
 
 type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
 /// A body without its type.
-trait Erased: Send {
+pub(super) trait Erased: Send {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled;
     fn is_end(&self) -> bool;
     fn hint(&self) -> SizeHint;
@@ -56,7 +61,31 @@ where
 enum Stage {
     Empty,
     Untouched(Box<dyn Erased>),
+    /// Not asked for by the backend yet.
+    Expected(Box<Expected>),
     Started(Pin<Box<dyn Erased>>),
+}
+
+/// A body that waits for the backend to ask for it, for so long at most.
+struct Expected {
+    expectation: Arc<Expectation>,
+    hint: SizeHint,
+    wait: Duration,
+    /// Runs from when the head is sent.
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Expected {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Box<dyn Erased>> {
+        if let ready @ Poll::Ready(_) = self.expectation.poll_body(cx) {
+            return ready;
+        }
+        let wait = self.wait;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(later(wait))));
+        ready!(sleep.as_mut().poll(cx));
+        self.expectation.ask();
+        self.expectation.poll_body(cx)
+    }
 }
 
 /// How far the sending of a request's body has come; shared with whoever waits for the answer.
@@ -160,10 +189,29 @@ impl RequestBody {
         (Self { stage, sending: Some(sending.clone()), left }, sending)
     }
 
+    /// A body that is sent when the backend asks for it, or has not answered for as long as `wait`.
+    pub(super) fn expected<B>(body: B, wait: Duration) -> (Self, Arc<Sending>, Arc<Expectation>)
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let sending = Arc::new(Sending::new());
+        let hint = body.size_hint();
+        let left = hint.exact();
+        let expectation = Arc::new(Expectation::new(Box::new(body)));
+        let expected = Expected { expectation: expectation.clone(), hint, wait, sleep: None };
+        let stage = Stage::Expected(Box::new(expected));
+        (Self { stage, sending: Some(sending.clone()), left }, sending, expectation)
+    }
+
     /// The body itself, if it was never polled.
     pub(super) fn into_untouched<B: 'static>(mut self) -> Option<B> {
         match mem::replace(&mut self.stage, Stage::Empty) {
             Stage::Untouched(body) => body.into_any().downcast().ok().map(|body| *body),
+            Stage::Expected(expected) => {
+                let body = expected.expectation.withdraw()?;
+                body.downcast().ok().map(|body| *body)
+            }
             Stage::Empty | Stage::Started(_) => None,
         }
     }
@@ -199,6 +247,10 @@ impl Body for RequestBody {
         {
             self.stage = Stage::Started(Box::into_pin(body));
         }
+        if let Stage::Expected(expected) = &mut self.stage {
+            let body = ready!(expected.poll(cx));
+            self.stage = Stage::Started(Box::into_pin(body));
+        }
         let Stage::Started(body) = &mut self.stage else {
             return Poll::Ready(None);
         };
@@ -218,6 +270,7 @@ impl Body for RequestBody {
         match &self.stage {
             Stage::Empty => true,
             Stage::Untouched(body) => whole && body.is_end(),
+            Stage::Expected(_) => false,
             Stage::Started(body) => whole && body.is_end(),
         }
     }
@@ -226,6 +279,7 @@ impl Body for RequestBody {
         match &self.stage {
             Stage::Empty => SizeHint::with_exact(0),
             Stage::Untouched(body) => body.hint(),
+            Stage::Expected(expected) => expected.hint.clone(),
             Stage::Started(body) => body.hint(),
         }
     }

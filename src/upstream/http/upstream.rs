@@ -60,8 +60,8 @@ const PSEUDONYM: &str = "tower-sticky";
 /// from its real body. Trailers pass (over HTTP/1.1 those that `Trailer` announces).
 ///
 /// Requests go in origin form with the client's `Host`, or the authority of an HTTP/2 or absolute
-/// target, which outranks it. `Via` is appended; `Expect` is removed, as our own server has answered
-/// it. From the [`Peer`](crate::Peer) in the request's extensions come `X-Forwarded-For` and `Forwarded`
+/// target, which outranks it. `Via` is appended. `Expect: 100-continue` goes to an HTTP/1.1 backend, which
+/// decides whether the body is sent; see [`expect_wait`](Self::expect_wait). From the [`Peer`](crate::Peer) in the request's extensions come `X-Forwarded-For` and `Forwarded`
 /// (RFC 7239), appended to when the peer is trusted and replaced when it is not, and `X-Forwarded-Proto` and
 /// `-Host`, kept as they are when the peer is trusted and replaced when it is not. From a peer that is
 /// not trusted no other `X-Forwarded-*` field passes, nor `X-Real-IP`, `X-Client-IP` and `True-Client-IP`,
@@ -128,6 +128,7 @@ impl Upstream {
             connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(30),
+            expect_wait: Duration::from_secs(1),
             replay_idempotent: true,
             max_idle: 512,
             idle_timeout: Duration::from_secs(30),
@@ -180,6 +181,14 @@ impl Upstream {
     #[must_use]
     pub fn body_timeout(self, limit: Duration) -> Self {
         self.with(|inner| inner.body_timeout = limit)
+    }
+
+    /// How long a backend may take to answer `Expect: 100-continue` before it is sent the body all the same;
+    /// default 1 s (RFC 9110, section 10.1.1). Until then the body is untouched, so that the request can go
+    /// to another backend when the connection ends.
+    #[must_use]
+    pub fn expect_wait(self, limit: Duration) -> Self {
+        self.with(|inner| inner.expect_wait = limit)
     }
 
     /// Whether to speak HTTP/2 without TLS, known in advance ("h2c prior knowledge", RFC 9113,

@@ -14,7 +14,7 @@ fn forwarded(request: http::request::Builder, length: Length, h2: bool) -> Reque
         response_via: None,
         forwarded: ForwardedOptions::default(),
     };
-    super::request(&mut parts, &added, &target, None, upgrade.as_ref(), length).unwrap();
+    super::request(&mut parts, &added, &target, None, upgrade.as_ref(), length, false).unwrap();
     parts
 }
 
