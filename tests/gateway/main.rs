@@ -39,3 +39,4 @@ mod sessions;
 mod shortage;
 mod stop;
 mod tiers;
+mod trailers;

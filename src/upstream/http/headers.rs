@@ -105,7 +105,7 @@ impl Seen {
 }
 
 /// Whether it is a field that this crate adds: a client must not be able to name it away.
-fn is_ours(name: &[u8]) -> bool {
+pub(super) fn is_ours(name: &[u8]) -> bool {
     const PREFIX: &[u8] = b"x-sticky-";
     name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
 }

@@ -17,6 +17,7 @@ mod resolve;
 mod response_body;
 mod target;
 mod timer;
+mod trailers;
 mod tunnel;
 mod upstream;
 

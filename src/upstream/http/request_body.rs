@@ -18,7 +18,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::expect::Expectation;
+use super::{expect::Expectation, trailers};
 use crate::{
     error::{BoxError, ClientError},
     util::clock::later,
@@ -260,6 +260,7 @@ impl Body for RequestBody {
         sending.asked(&polled);
         match polled {
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(sending.fail(error)))),
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(trailers::allowed(frame).map(Ok)),
             polled => polled,
         }
     }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{http1::Http1, idle_pool::Pool, request_body::Sending};
+use super::{http1::Http1, idle_pool::Pool, request_body::Sending, trailers};
 use crate::error::BoxError;
 
 /// The body of an [`Upstream`](crate::proxy::Upstream)'s response.
@@ -94,7 +94,7 @@ impl Body for UpstreamBody {
                 if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.give_back();
                 }
-                Poll::Ready(Some(Ok(frame)))
+                Poll::Ready(trailers::allowed(frame).map(Ok))
             }
             Poll::Ready(None) => {
                 self.give_back();
