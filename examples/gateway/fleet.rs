@@ -25,6 +25,7 @@ pub(crate) struct Fleet {
     response_timeout: Duration,
     body_timeout: Duration,
     expect_wait: Duration,
+    tcp_user_timeout: Duration,
     reach: config::Upstream,
     retry: bool,
 }
@@ -45,6 +46,7 @@ impl Fleet {
             response_timeout: settings.limits.response_timeout,
             body_timeout: settings.limits.body_timeout,
             expect_wait: settings.limits.expect_wait,
+            tcp_user_timeout: settings.server_limits.tcp_user_timeout,
             reach: settings.upstream.clone(),
             retry: settings.retry,
         };
@@ -142,6 +144,7 @@ impl Fleet {
             .response_timeout(self.response_timeout)
             .body_timeout(self.body_timeout)
             .expect_wait(self.expect_wait)
+            .tcp_user_timeout(self.tcp_user_timeout)
             // Who wants no request to be sent twice wants it on the same backend neither.
             .replay_idempotent(self.retry);
         let upstream = self.reach.apply(upstream)?;

@@ -15,7 +15,10 @@ use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tower_sticky::BoxError;
 
-use super::watch::{Busy, Watch};
+use super::{
+    streams,
+    watch::{Busy, Watch},
+};
 
 /// A request's body. When it is dropped before its end, the rest is left unread: the connection closes
 /// after the answer.
@@ -136,7 +139,9 @@ where
         let this = self.project();
         if this.error.is_none() {
             let Some(body) = this.body.as_pin_mut() else { return Poll::Ready(None) };
-            match ready!(body.poll_frame(cx)) {
+            let polled = body.poll_frame(cx);
+            streams::asked(matches!(polled, Poll::Ready(Some(Ok(_)))));
+            match ready!(polled) {
                 None => return Poll::Ready(None),
                 Some(Ok(frame)) => {
                     *this.given = this.watch.as_ref().map_or(0, |watch| watch.flushes());

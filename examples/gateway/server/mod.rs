@@ -14,6 +14,7 @@ mod limits;
 mod refusal;
 mod socket;
 mod socket_options;
+mod streams;
 mod watch;
 
 use std::{
@@ -33,7 +34,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use ipnet::IpNet;
 use tokio::{
     net::TcpListener,
@@ -43,6 +44,7 @@ use tokio::{
 use tower_service::Service;
 use tower_sticky::BoxError;
 
+use self::streams::Streams;
 pub(crate) use self::{
     bodies::ClientBody,
     limits::{Http2Limits, ServerLimits},
@@ -78,7 +80,7 @@ struct Shared {
     limits: ServerLimits,
     stop: Stop,
     http1: http1::Builder,
-    http2: http2::Builder<TokioExecutor>,
+    http2: http2::Builder<Streams>,
 }
 
 /// Tells all connections, once, to come to an end.
@@ -195,9 +197,9 @@ fn http1_builder(limits: &ServerLimits) -> http1::Builder {
     http1
 }
 
-fn http2_builder(limits: &ServerLimits) -> http2::Builder<TokioExecutor> {
+fn http2_builder(limits: &ServerLimits) -> http2::Builder<Streams> {
+    let mut http2 = http2::Builder::new(Streams { write_timeout: limits.write_timeout });
     let (request, limits) = (&limits.request, &limits.http2);
-    let mut http2 = http2::Builder::new(TokioExecutor::new());
     http2
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(request.header_bytes).unwrap_or(u32::MAX))

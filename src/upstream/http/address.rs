@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use super::{resolve::Resolver, target::Place};
+use super::{resolve::Resolver, socket_options, target::Place};
 use crate::{
     error::{BoxError, Short, Shortage, TimedOut},
     util::clock::{after, later},
@@ -47,6 +47,8 @@ pub(super) struct Lookups {
 pub(super) struct Address {
     place: Place,
     lookups: Lookups,
+    /// How long a peer may acknowledge nothing.
+    user_timeout: Duration,
     known: Mutex<Known>,
     /// Grows with each change of the address in use: connections of an older one are not used again.
     generation: AtomicU64,
@@ -84,7 +86,7 @@ struct Failure {
 }
 
 impl Address {
-    pub(super) fn new(place: Place, lookups: Lookups) -> Self {
+    pub(super) fn new(place: Place, lookups: Lookups, user_timeout: Duration) -> Self {
         let known = match place {
             Place::Addr(addr) => Known { listed: vec![addr], ..Known::default() },
             Place::Name(..) => Known::default(),
@@ -93,6 +95,7 @@ impl Address {
             fresh: AtomicBool::new(matches!(place, Place::Addr(_))),
             place,
             lookups,
+            user_timeout,
             known: Mutex::new(known),
             generation: AtomicU64::new(0),
             used: AtomicBool::new(false),
@@ -118,6 +121,16 @@ impl Address {
     /// Opens a connection within `limit`, and returns the generation that it belongs to. With `redials`, no
     /// request depends on the address in use, so the next one is tried when that one refuses.
     pub(super) async fn connect(
+        self: &Arc<Self>,
+        limit: Duration,
+        redials: bool,
+    ) -> Result<(TcpStream, u64), BoxError> {
+        let (stream, generation) = self.connect_to_any(limit, redials).await?;
+        socket_options::apply(&stream, self.user_timeout)?;
+        Ok((stream, generation))
+    }
+
+    async fn connect_to_any(
         self: &Arc<Self>,
         limit: Duration,
         redials: bool,

@@ -44,6 +44,7 @@ pub(super) struct Inner {
     pub(super) response_timeout: Duration,
     pub(super) body_timeout: Duration,
     pub(super) expect_wait: Duration,
+    pub(super) tcp_user_timeout: Duration,
     pub(super) replay_idempotent: bool,
     pub(super) max_idle: usize,
     pub(super) idle_timeout: Duration,
@@ -95,7 +96,6 @@ impl Inner {
             Protocol::Http1 => {
                 let shard = self.pool.shard();
                 let (stream, generation) = self.address.connect(limit, redials).await?;
-                stream.set_nodelay(true)?;
                 let timeout = self.response_timeout;
                 let connection = Http1::new(stream, shard, generation, timeout).await?;
                 Ok(Link::Http1(connection))

@@ -158,7 +158,6 @@ impl Shard {
 
 async fn open(address: &Arc<Address>, limit: Duration, redials: bool) -> Result<Http2, BoxError> {
     let (stream, generation) = address.connect(limit, redials).await?;
-    stream.set_nodelay(true)?;
     let (socket, heard) = Socket::new(stream);
     let handshake = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(socket));
     let (sender, driver) = handshake.await?;

@@ -15,6 +15,7 @@ mod io;
 mod request_body;
 mod resolve;
 mod response_body;
+mod socket_options;
 mod target;
 mod timer;
 mod trailers;

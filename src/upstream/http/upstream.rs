@@ -116,8 +116,10 @@ impl Upstream {
         let target = Target::parse(url)?;
         let every = Duration::from_secs(5);
         let lookups = Lookups { resolver: Resolver::new(System), every, on_change: None };
+        let user_timeout = Duration::from_secs(75);
+        let address = Address::new(target.place.clone(), lookups.clone(), user_timeout);
         Ok(Self::build(Inner {
-            address: Arc::new(Address::new(target.place.clone(), lookups.clone())),
+            address: Arc::new(address),
             target,
             lookups,
             added: Added {
@@ -129,6 +131,7 @@ impl Upstream {
             response_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(30),
             expect_wait: Duration::from_secs(1),
+            tcp_user_timeout: user_timeout,
             replay_idempotent: true,
             max_idle: 512,
             idle_timeout: Duration::from_secs(30),
@@ -142,7 +145,8 @@ impl Upstream {
         inner.pool = Arc::new(Pool::new(inner.max_idle, inner.idle_timeout));
         inner.http2 = Shared::new();
         let place = inner.target.place.clone();
-        inner.address = Arc::new(Address::new(place, inner.lookups.clone()));
+        let (lookups, user_timeout) = (inner.lookups.clone(), inner.tcp_user_timeout);
+        inner.address = Arc::new(Address::new(place, lookups, user_timeout));
         Self { inner: Arc::new(inner) }
     }
 
@@ -189,6 +193,13 @@ impl Upstream {
     #[must_use]
     pub fn expect_wait(self, limit: Duration) -> Self {
         self.with(|inner| inner.expect_wait = limit)
+    }
+
+    /// How long the backend's system may acknowledge nothing of what was sent before the connection is broken
+    /// (`TCP_USER_TIMEOUT`, on Linux; RFC 5482); default 75 s. Idle connections are probed after 60 s.
+    #[must_use]
+    pub fn tcp_user_timeout(self, limit: Duration) -> Self {
+        self.with(|inner| inner.tcp_user_timeout = limit)
     }
 
     /// Whether to speak HTTP/2 without TLS, known in advance ("h2c prior knowledge", RFC 9113,
