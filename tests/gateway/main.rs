@@ -30,6 +30,8 @@ mod expect;
 mod failures;
 mod forwarding;
 mod health;
+mod http2_frames;
+mod interim;
 mod limits;
 mod raw_requests;
 mod rebalance;

@@ -26,7 +26,7 @@ use super::{
     Accepted, Shared,
     bodies::ClientBody,
     exchange::Exchange,
-    socket::{Sniffed, Socket},
+    socket::{SNIFFED, Sniffed, Socket},
     watch::Watch,
 };
 
@@ -36,6 +36,9 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long an HTTP/1.1 connection without a request is kept when the gateway stops: a request may be
 /// on its way already. HTTP/2 has GOAWAY for that.
 const STOP_DELAY: Duration = Duration::from_millis(200);
+
+/// The head of the first frame, which must be SETTINGS (RFC 9113, section 3.4).
+const FRAME_HEAD: usize = SNIFFED - PREFACE.len();
 
 enum Protocol {
     Http1,
@@ -69,14 +72,19 @@ where
     let watch = Arc::new(Watch::default());
     let ip = accepted.addr.ip().to_canonical();
     let trusted = shared.trusted.iter().any(|network| network.contains(&ip));
+    let is_http1 = matches!(protocol, Protocol::Http1);
+    let mut peer = Peer::new(accepted.addr).trusted(trusted);
+    if is_http1 {
+        let watch = watch.clone();
+        peer = peer.on_interim(move |status, headers| watch.add_interim(status, headers));
+    }
     let service = Exchange {
         service,
-        peer: Peer::new(accepted.addr).trusted(trusted),
+        peer,
         watch: watch.clone(),
         server_timing: shared.server_timing,
         limits: shared.limits.request,
     };
-    let is_http1 = matches!(protocol, Protocol::Http1);
     let limits = &shared.limits;
     let socket = Socket::new(stream, sniffed, watch.clone(), is_http1, limits, accepted.place);
     let io = TokioIo::new(socket);
@@ -107,12 +115,18 @@ async fn sniff(stream: &mut TcpStream) -> io::Result<(Protocol, Sniffed)> {
     loop {
         let read = stream.read(&mut sniffed.bytes[sniffed.len..]).await?;
         sniffed.len += read;
-        let so_far = &sniffed.bytes[..sniffed.len];
-        if read == 0 || !PREFACE.starts_with(so_far) {
+        let (preface, frame) =
+            sniffed.bytes[..sniffed.len].split_at(PREFACE.len().min(sniffed.len));
+        if !PREFACE.starts_with(preface) || (read == 0 && frame.len() < FRAME_HEAD) {
             return Ok((Protocol::Http1, sniffed));
         }
-        if so_far.len() == PREFACE.len() {
-            return Ok((Protocol::Http2, sniffed));
+        if frame.len() == FRAME_HEAD {
+            // SETTINGS, and not an acknowledgement.
+            let is_settings = frame[3] == 4 && frame[4] & 1 == 0;
+            return match is_settings {
+                true => Ok((Protocol::Http2, sniffed)),
+                false => Err(io::ErrorKind::InvalidData.into()),
+            };
         }
     }
 }

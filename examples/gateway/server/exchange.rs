@@ -56,6 +56,7 @@ where
         );
         let refused = refusal(&request, &self.limits);
         let is_http1 = request.version() < Version::HTTP_2;
+        self.watch.allow_interim(request.version() == Version::HTTP_11);
         let (limit, watch) = (self.limits.body_bytes, self.watch.clone());
         let mut request = request.map(|body| ClientBody::new(body, limit, watch, busy.clone()));
         let too_large = request.body().too_large();

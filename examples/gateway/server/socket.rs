@@ -19,17 +19,26 @@ use tokio::{
 
 use super::{limits::ServerLimits, watch::Watch};
 
+/// An HTTP/2 preface, and the head of the frame after it.
+pub(super) const SNIFFED: usize = 24 + 9;
+
 /// How long a client may be silent while the rest of its request is dropped.
 const LINGER_SILENCE: Duration = Duration::from_secs(1);
 /// How often is looked whether other clients wait for a connection.
 const LINGER_CHECK: Duration = Duration::from_millis(100);
 
-/// The first bytes of a connection, as many as an HTTP/2 preface has.
-#[derive(Debug, Default)]
+/// The first bytes of a connection, as many as tell that it is HTTP/2.
+#[derive(Debug)]
 pub(super) struct Sniffed {
-    pub(super) bytes: [u8; 24],
+    pub(super) bytes: [u8; SNIFFED],
     pub(super) len: usize,
     read: usize,
+}
+
+impl Default for Sniffed {
+    fn default() -> Self {
+        Self { bytes: [0; SNIFFED], len: 0, read: 0 }
+    }
 }
 
 /// It holds the connection's permit, so that an upgraded connection, which leaves hyper, still counts.
@@ -73,6 +82,19 @@ impl Socket {
     ) -> Self {
         let limits = LingerLimits { time: limits.linger, bytes: limits.linger_bytes };
         Self { stream, sniffed, watch, is_http1, limits, linger: None, permit }
+    }
+
+    /// Sends the interim answers that wait. hyper has sent everything before them, and nothing of what comes
+    /// after them.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.watch.has_interim() {
+            let polled = {
+                let bytes = self.watch.interim();
+                Pin::new(&mut self.stream).poll_write(cx, &bytes)
+            };
+            self.watch.sent_interim(ready!(polled)?);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Whether all permits are taken: then a connection that lingers gives its own back.
@@ -142,6 +164,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.watch.has_interim() {
+            ready!(self.poll_interim(cx))?;
+        }
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.watch.wrote(result.is_pending());
         result
@@ -152,6 +177,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.watch.has_interim() {
+            ready!(self.poll_interim(cx))?;
+        }
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.watch.wrote(result.is_pending());
         result
@@ -162,6 +190,10 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper has nothing to send, so that this is between two answers.
+        if self.watch.has_interim() {
+            ready!(self.poll_interim(cx))?;
+        }
         self.watch.flushed();
         Pin::new(&mut self.stream).poll_flush(cx)
     }

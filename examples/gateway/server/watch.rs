@@ -15,6 +15,8 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use http::{HeaderMap, StatusCode};
+
 /// The state of one connection, shared by its socket, its service and its driver.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
@@ -27,6 +29,16 @@ pub(super) struct Watch {
     /// Whether the rest of a request was left unread.
     unread: AtomicBool,
     written: Written,
+    interim: Interim,
+}
+
+/// Interim answers (RFC 9110, section 15.2), which hyper's server cannot send.
+#[derive(Debug, Default)]
+struct Interim {
+    /// Whether the client of the request in flight knows them: in HTTP/1.1.
+    allowed: AtomicBool,
+    waits: AtomicBool,
+    bytes: Mutex<Vec<u8>>,
 }
 
 /// What hyper has been given to send, and what of it the socket has taken.
@@ -84,6 +96,47 @@ impl Watch {
         written.waits.store(true, SeqCst);
         // It may have been flushed just now.
         if is_sent() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Whether interim answers to the request that has just begun may be sent.
+    pub(super) fn allow_interim(&self, allowed: bool) {
+        self.interim.allowed.store(allowed, Relaxed);
+    }
+
+    /// Sends an interim answer before the answer to the request in flight. It is dropped while bytes of the
+    /// answer before that are not sent, as it must not stand within them.
+    pub(super) fn add_interim(&self, status: StatusCode, headers: &HeaderMap) {
+        if !self.interim.allowed.load(Relaxed) || self.written.unwritten.load(SeqCst) {
+            return;
+        }
+        let reason = status.canonical_reason().unwrap_or("Interim");
+        let mut bytes = self.interim();
+        bytes.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).as_bytes());
+        for (name, value) in headers {
+            bytes.extend_from_slice(name.as_str().as_bytes());
+            bytes.extend_from_slice(b": ");
+            bytes.extend_from_slice(value.as_bytes());
+            bytes.extend_from_slice(b"\r\n");
+        }
+        bytes.extend_from_slice(b"\r\n");
+        self.interim.waits.store(true, Relaxed);
+    }
+
+    /// Whether interim answers wait to be sent.
+    pub(super) fn has_interim(&self) -> bool {
+        self.interim.waits.load(Relaxed)
+    }
+
+    /// They were sent up to `length`.
+    pub(super) fn sent_interim(&self, length: usize) {
+        let mut bytes = self.interim();
+        bytes.drain(..length);
+        self.interim.waits.store(!bytes.is_empty(), Relaxed);
+    }
+
+    /// The bytes of the interim answers.
+    pub(super) fn interim(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.interim.bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Leaves the rest of a request unread.

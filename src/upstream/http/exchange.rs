@@ -6,18 +6,22 @@ use std::{
     time::Duration,
 };
 
-use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
+use http::{
+    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
+};
 use hyper::{body::Incoming, client::conn::TrySendError};
 use tokio::time::Instant;
 
 use super::{
     connector::{Inner, Link},
     expect::Expectation,
+    headers,
     http1::Answer,
     request_body::{Phase, RequestBody, Sending},
 };
 use crate::{
     error::{BoxError, ClientError, TimedOut, chain},
+    session::Peer,
     util::clock::after,
 };
 
@@ -77,12 +81,28 @@ impl<B> SavedRequest<B> {
 pub(super) type Answered = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
 
 impl<B> Exchange<B> {
-    /// The answer, or who took too long.
+    /// The answer, or who took too long. Interim answers are passed on.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         inner: &Inner,
     ) -> Poll<Result<Answered, Late>> {
+        let polled = self.poll_answer(cx, inner);
+        if let Link::Http1(connection) = &self.link {
+            for (status, mut headers) in connection.heard.take_interim() {
+                // What 100 is about is between this proxy and either side.
+                if status != StatusCode::CONTINUE
+                    && let Some(peer) = self.kept.extensions.get::<Peer>()
+                {
+                    headers::interim(&mut headers);
+                    peer.tell_interim(status, &headers);
+                }
+            }
+        }
+        polled
+    }
+
+    fn poll_answer(&mut self, cx: &mut Context<'_>, inner: &Inner) -> Poll<Result<Answered, Late>> {
         let answer = self.answer.as_mut();
         match &mut self.link {
             Link::Http1(connection) if connection.is_driven_here() => {

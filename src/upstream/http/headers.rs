@@ -353,6 +353,12 @@ pub(super) fn response(
     Ok(())
 }
 
+/// Removes from an interim answer what ends at this hop.
+pub(super) fn interim(headers: &mut HeaderMap) {
+    Seen::in_response(headers).strip(headers);
+    headers.remove(header::CONTENT_LENGTH);
+}
+
 /// Whether the transfer coding is `chunked`, and nothing else.
 fn is_chunked_once(headers: &HeaderMap) -> bool {
     let mut fields = headers.get_all(header::TRANSFER_ENCODING).iter();

@@ -1,10 +1,10 @@
 //! The socket, with a memory of what has come from it.
 
 use std::{
-    io,
+    io, mem,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
@@ -15,6 +15,8 @@ use tokio::{
     net::TcpStream,
 };
 
+use super::interim::{Interim, InterimReader};
+
 /// What has come and gone through a socket; shared by the socket, which is inside hyper, and us.
 #[derive(Debug, Default)]
 pub(super) struct ReadState {
@@ -22,6 +24,9 @@ pub(super) struct ReadState {
     end: AtomicBool,
     /// Whether hyper has bytes left to write: it flushes the socket when it has none.
     unwritten: AtomicBool,
+    /// Whether there are interim answers.
+    has_interim: AtomicBool,
+    interim: Mutex<Vec<Interim>>,
 }
 
 impl ReadState {
@@ -33,6 +38,21 @@ impl ReadState {
     /// Whether a byte has come since the last reset.
     pub(super) fn bytes(&self) -> bool {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The interim answers that have come.
+    #[inline]
+    pub(super) fn take_interim(&self) -> Vec<Interim> {
+        if !self.has_interim.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        self.has_interim.store(false, Ordering::Relaxed);
+        mem::take(&mut *self.interim.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add_interim(&self, interim: Interim) {
+        self.interim.lock().unwrap_or_else(PoisonError::into_inner).push(interim);
+        self.has_interim.store(true, Ordering::Relaxed);
     }
 
     /// Whether all bytes that there are to send are sent.
@@ -52,12 +72,16 @@ pub(super) struct Socket {
     heard: Arc<ReadState>,
     /// Whether the backend takes nothing any more.
     deaf: bool,
+    interim: InterimReader,
 }
 
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> (Self, Arc<ReadState>) {
         let heard = Arc::new(ReadState::default());
-        (Self { stream, heard: heard.clone(), deaf: false }, heard)
+        (
+            Self { stream, heard: heard.clone(), deaf: false, interim: InterimReader::default() },
+            heard,
+        )
     }
 }
 
@@ -83,12 +107,15 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
         let before = buf.filled().len();
-        let result = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        let result = ready!(Pin::new(&mut this.stream).poll_read(cx, buf));
         if result.is_ok() && buf.filled().len() > before {
-            self.heard.bytes.store(true, Ordering::Relaxed);
+            let (heard, first) = (&this.heard, !this.heard.bytes());
+            this.interim.read(&buf.filled()[before..], first, &mut |it| heard.add_interim(it));
+            this.heard.bytes.store(true, Ordering::Relaxed);
         } else {
-            self.heard.end.store(true, Ordering::Relaxed);
+            this.heard.end.store(true, Ordering::Relaxed);
         }
         Poll::Ready(result)
     }

@@ -11,6 +11,7 @@ mod headers;
 mod http1;
 mod http2;
 mod idle_pool;
+mod interim;
 mod io;
 mod request_body;
 mod resolve;
