@@ -5,12 +5,15 @@ use http_body_util::{BodyExt, Empty};
 
 use crate::support::*;
 
+/// The status, some of the fields, and the body.
+type Parts = (u16, &'static [(&'static str, &'static str)], &'static str);
+
 /// The bytes of a backend; what comes out of them: the status, some of the fields, and the body; or
 /// `None` when that is an error, from the head on or within the body.
 struct Case {
     method: Method,
     bytes: &'static str,
-    becomes: Option<(u16, &'static [(&'static str, &'static str)], &'static str)>,
+    becomes: Option<Parts>,
     section: &'static str,
 }
 

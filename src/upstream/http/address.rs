@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use super::{resolve::Resolver, socket_options, target::Place};
+use super::{resolve::Resolver, socket_options, target::Endpoint};
 use crate::{
     error::{BoxError, Short, Shortage, TimedOut},
     util::clock::{after, later},
@@ -27,10 +27,10 @@ use crate::{
 
 /// How long an address may refuse connections before a request tries the next one. A redial tries it at
 /// once.
-const PATIENCE: Duration = Duration::from_secs(1);
+const GIVE_UP_AFTER: Duration = Duration::from_secs(1);
 
-/// How many lookups in a row nobody needed when the regular ones end.
-const UNUSED: u32 = 12;
+/// How many lookups in a row nobody needed when the refreshing ones end.
+const MAX_UNUSED: u32 = 12;
 
 /// Who wants to know that another address is used: the old one and the new one.
 pub(super) type OnChange = Arc<dyn Fn(SocketAddr, SocketAddr) + Send + Sync>;
@@ -45,19 +45,19 @@ pub(super) struct Lookups {
 
 /// The addresses of one backend, and the one in use.
 pub(super) struct Address {
-    place: Place,
+    endpoint: Endpoint,
     lookups: Lookups,
     /// How long a peer may acknowledge nothing.
     user_timeout: Duration,
     known: Mutex<Known>,
     /// Grows with each change of the address in use: connections of an older one are not used again.
     generation: AtomicU64,
-    /// Whether what is known is no older than regular lookups make it.
+    /// Whether what is known is no older than refreshing lookups make it.
     fresh: AtomicBool,
     /// Whether anybody has needed the address since the last lookup.
     used: AtomicBool,
-    /// Whether the regular lookups run.
-    regular: AtomicBool,
+    /// Whether the refreshing lookups run.
+    refreshing: AtomicBool,
     /// Whether a lookup is under way, and how many have ended.
     looking: AtomicBool,
     ended: watch::Sender<u64>,
@@ -86,20 +86,20 @@ struct Failure {
 }
 
 impl Address {
-    pub(super) fn new(place: Place, lookups: Lookups, user_timeout: Duration) -> Self {
-        let known = match place {
-            Place::Addr(addr) => Known { listed: vec![addr], ..Known::default() },
-            Place::Name(..) => Known::default(),
+    pub(super) fn new(endpoint: Endpoint, lookups: Lookups, user_timeout: Duration) -> Self {
+        let known = match endpoint {
+            Endpoint::Addr(addr) => Known { listed: vec![addr], ..Known::default() },
+            Endpoint::Name(..) => Known::default(),
         };
         Self {
-            fresh: AtomicBool::new(matches!(place, Place::Addr(_))),
-            place,
+            fresh: AtomicBool::new(matches!(endpoint, Endpoint::Addr(_))),
+            endpoint,
             lookups,
             user_timeout,
             known: Mutex::new(known),
             generation: AtomicU64::new(0),
             used: AtomicBool::new(false),
-            regular: AtomicBool::new(false),
+            refreshing: AtomicBool::new(false),
             looking: AtomicBool::new(false),
             ended: watch::Sender::new(0),
         }
@@ -149,8 +149,8 @@ impl Address {
         };
         // The others need a share of the time when they may have to be tried.
         let half = later(deadline.saturating_duration_since(Instant::now()) / 2);
-        let may_give_up = redials || failing.is_some_and(|since| after(since, PATIENCE) <= half);
-        let due = if may_give_up && listed.len() > 1 { half } else { deadline };
+        let may_change = redials || failing.is_some_and(|since| after(since, GIVE_UP_AFTER) <= half);
+        let due = if may_change && listed.len() > 1 { half } else { deadline };
         let error = match timeout_at(due, TcpStream::connect(current)).await {
             Ok(Ok(stream)) => {
                 self.known().failing = None;
@@ -159,7 +159,7 @@ impl Address {
             Ok(Err(error)) => error_of(error, true),
             Err(_) => TimedOut::CONNECT.into(),
         };
-        if Shortage::in_chain(error.as_ref()).is_none() && self.gives_up(current, redials) {
+        if Shortage::in_chain(error.as_ref()).is_none() && self.should_change(current, redials) {
             let others: Vec<_> = listed.into_iter().filter(|addr| *addr != current).collect();
             let connecting = self.connect_to_first(&others, Some(current), deadline);
             if let Ok(connected) = connecting.await {
@@ -169,7 +169,7 @@ impl Address {
         Err(error)
     }
 
-    /// Connects to the first that accepts, which is the one in use from then on, in place of `current`.
+    /// Connects to the first that accepts, which is the one in use from then on, in endpoint of `current`.
     async fn connect_to_first(
         &self,
         addrs: &[SocketAddr],
@@ -182,7 +182,7 @@ impl Address {
             let left = deadline.saturating_duration_since(Instant::now());
             let share = later(left / (addrs.len() - tried) as u32);
             last = match timeout_at(share, TcpStream::connect(addr)).await {
-                Ok(Ok(stream)) => match self.takes(*addr, current) {
+                Ok(Ok(stream)) => match self.set_current(*addr, current) {
                     Ok(generation) => return Ok((stream, generation)),
                     Err(other) => {
                         let generation = self.generation();
@@ -201,18 +201,18 @@ impl Address {
     }
 
     /// Whether the next address is to be tried, as `current` has refused a connection.
-    fn gives_up(&self, current: SocketAddr, redials: bool) -> bool {
+    fn should_change(&self, current: SocketAddr, redials: bool) -> bool {
         let mut known = self.known();
         if known.current != Some(current) || known.listed.len() < 2 {
             return false;
         }
         let failing = *known.failing.get_or_insert_with(Instant::now);
-        redials || failing.elapsed() >= PATIENCE
+        redials || failing.elapsed() >= GIVE_UP_AFTER
     }
 
-    /// `addr` has accepted a connection, and is used from now on in place of `current`. Tells its
+    /// `addr` has accepted a connection, and is used from now on in endpoint of `current`. Tells its
     /// generation, or which address somebody else has chosen meanwhile.
-    fn takes(&self, addr: SocketAddr, current: Option<SocketAddr>) -> Result<u64, SocketAddr> {
+    fn set_current(&self, addr: SocketAddr, current: Option<SocketAddr>) -> Result<u64, SocketAddr> {
         let mut known = self.known();
         match known.current {
             Some(chosen) if chosen == addr => return Ok(self.generation()),
@@ -226,7 +226,7 @@ impl Address {
         };
         let generation = self.generation.fetch_add(1, AcqRel) + 1;
         drop(known);
-        tracing::info!(name = %self.place, from = %before, to = %addr, "address changed");
+        tracing::info!(name = %self.endpoint, from = %before, to = %addr, "address changed");
         if let Some(on_change) = &self.lookups.on_change {
             on_change(before, addr);
         }
@@ -244,33 +244,33 @@ impl Address {
         }
         match &known.failure {
             Some(Failure { text, shortage }) => {
-                let error = io::Error::other(format!("{}: {text}", self.place));
+                let error = io::Error::other(format!("{}: {text}", self.endpoint));
                 Err(match *shortage {
                     Some(shortage) => Short { shortage, source: error }.into(),
                     None => error.into(),
                 })
             }
-            None if in_time => Err(format!("{} has no address", self.place).into()),
+            None if in_time => Err(format!("{} has no address", self.endpoint).into()),
             None => Err(TimedOut::CONNECT.into()),
         }
     }
 
     /// Looks the name up, unless that is under way.
     fn begin_lookup(self: &Arc<Self>) {
-        let Place::Name(name, port) = &self.place else { return };
+        let Endpoint::Name(name, port) = &self.endpoint else { return };
         if self.looking.swap(true, AcqRel) {
             return;
         }
         let (name, port, lookup) = (name.clone(), *port, Lookup(self.clone()));
         drop(tokio::spawn(async move {
             let found = lookup.0.lookups.resolver.resolve(&name).await;
-            lookup.0.found(found, port);
-            lookup.0.look_up_regularly();
+            lookup.0.apply(found, port);
+            lookup.0.refresh_periodically();
         }));
     }
 
     /// Takes in what a lookup has found.
-    fn found(&self, found: Result<Vec<IpAddr>, BoxError>, port: u16) {
+    fn apply(&self, found: Result<Vec<IpAddr>, BoxError>, port: u16) {
         let mut listed = Vec::new();
         let failure = match found {
             Ok(found) => {
@@ -291,8 +291,8 @@ impl Address {
         if let Some(Failure { text, .. }) = &failure {
             // Said once: it is tried again often.
             match &known.failure {
-                None => tracing::warn!(name = %self.place, error = %text, "lookup failed"),
-                Some(_) => tracing::debug!(name = %self.place, error = %text, "lookup failed"),
+                None => tracing::warn!(name = %self.endpoint, error = %text, "lookup failed"),
+                Some(_) => tracing::debug!(name = %self.endpoint, error = %text, "lookup failed"),
             }
         }
         let failed = failure.is_some();
@@ -315,7 +315,7 @@ impl Address {
         if !known.warned && count(true).max(count(false)) > 1 {
             known.warned = true;
             tracing::warn!(
-                name = %self.place,
+                name = %self.endpoint,
                 addresses = ?listed,
                 "the name of a backend has several addresses, and one of them is used; to use them all, \
                  make each a backend of its own (Backends::follow_dns in the library)"
@@ -324,18 +324,18 @@ impl Address {
     }
 
     /// Looks the name up again and again, as long as the address is used.
-    fn look_up_regularly(self: &Arc<Self>) {
-        if self.regular.swap(true, AcqRel) {
+    fn refresh_periodically(self: &Arc<Self>) {
+        if self.refreshing.swap(true, AcqRel) {
             return;
         }
-        let (every, regular) = (self.lookups.every, Regular(Arc::downgrade(self)));
+        let (every, refreshing) = (self.lookups.every, Refreshing(Arc::downgrade(self)));
         drop(tokio::spawn(async move {
             let mut unused = 0;
             loop {
                 sleep(every).await;
-                let Some(address) = regular.0.upgrade() else { return };
+                let Some(address) = refreshing.0.upgrade() else { return };
                 unused = if address.used.swap(false, Relaxed) { 0 } else { unused + 1 };
-                if unused >= UNUSED {
+                if unused >= MAX_UNUSED {
                     return;
                 }
                 address.begin_lookup();
@@ -358,14 +358,14 @@ impl Drop for Lookup {
     }
 }
 
-/// The regular lookups, until this is dropped. Whoever needs the address then looks it up first.
-struct Regular(Weak<Address>);
+/// The refreshing lookups, until this is dropped. Whoever needs the address then looks it up first.
+struct Refreshing(Weak<Address>);
 
-impl Drop for Regular {
+impl Drop for Refreshing {
     fn drop(&mut self) {
         if let Some(address) = self.0.upgrade() {
-            address.fresh.store(matches!(address.place, Place::Addr(_)), Release);
-            address.regular.store(false, Release);
+            address.fresh.store(matches!(address.endpoint, Endpoint::Addr(_)), Release);
+            address.refreshing.store(false, Release);
         }
     }
 }
@@ -382,7 +382,7 @@ impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let known = self.known();
         f.debug_struct("Address")
-            .field("place", &self.place)
+            .field("endpoint", &self.endpoint)
             .field("listed", &known.listed)
             .field("current", &known.current)
             .finish_non_exhaustive()

@@ -11,7 +11,7 @@ use super::{
     headers::{self, Added},
     http1::Http1,
     http2::{Http2, Shared},
-    idle_pool::{Pool, make_room},
+    idle_pool::{Pool, close_idle},
     target::{Protocol, Target},
     timer::Timer,
 };
@@ -21,9 +21,9 @@ use crate::{
 };
 
 /// How many idle connections are closed to make room for one.
-const ROOM: usize = 32;
+const CLOSED_FOR_ROOM: usize = 32;
 /// How long to wait when there are none.
-const PAUSE: Duration = Duration::from_millis(50);
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
 /// A connection, of either protocol, during one exchange.
 pub(super) enum Link {
@@ -82,8 +82,8 @@ impl Inner {
         match self.connect_once(self.connect_timeout, redials).await {
             Err(error) if Shortage::in_chain(error.as_ref()).is_some() => {
                 let left = || deadline.saturating_duration_since(Instant::now());
-                if make_room(ROOM) == 0 {
-                    sleep(PAUSE.min(left() / 2)).await;
+                if close_idle(CLOSED_FOR_ROOM) == 0 {
+                    sleep(SHORTAGE_PAUSE.min(left() / 2)).await;
                 }
                 self.connect_once(left(), redials).await
             }

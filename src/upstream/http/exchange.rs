@@ -28,7 +28,7 @@ use crate::{
 pub(super) struct Exchange<B> {
     pub(super) link: Link,
     pub(super) answer: Answer,
-    pub(super) kept: SavedRequest<B>,
+    pub(super) saved: SavedRequest<B>,
     /// Whether the task's waker is registered with the connection.
     pub(super) polled: bool,
 }
@@ -69,7 +69,7 @@ impl<B> SavedRequest<B> {
 
     /// How long the client may be silent within its body: for ever in a gRPC stream, and once it has asked
     /// for an upgrade.
-    fn patience(&self, inner: &Inner) -> Duration {
+    fn client_timeout(&self, inner: &Inner) -> Duration {
         let kind = self.headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         if self.upgrade.is_some() || kind.starts_with(b"application/grpc") {
             return Duration::MAX;
@@ -89,10 +89,10 @@ impl<B> Exchange<B> {
     ) -> Poll<Result<Answered, Late>> {
         let polled = self.poll_answer(cx, inner);
         if let Link::Http1(connection) = &self.link {
-            for (status, mut headers) in connection.heard.take_interim() {
+            for (status, mut headers) in connection.read_state.take_interim() {
                 // What 100 is about is between this proxy and either side.
                 if status != StatusCode::CONTINUE
-                    && let Some(peer) = self.kept.extensions.get::<Peer>()
+                    && let Some(peer) = self.saved.extensions.get::<Peer>()
                 {
                     headers::interim(&mut headers);
                     peer.tell_interim(status, &headers);
@@ -105,7 +105,7 @@ impl<B> Exchange<B> {
     fn poll_answer(&mut self, cx: &mut Context<'_>, inner: &Inner) -> Poll<Result<Answered, Late>> {
         let answer = self.answer.as_mut();
         match &mut self.link {
-            Link::Http1(connection) if connection.is_driven_here() => {
+            Link::Http1(connection) if connection.is_driven_by_request() => {
                 // The answer comes out of the connection, which is polled here, so it needs no waker
                 // of its own. And most often a wake-up means that the answer is there: then the
                 // connection needs none either, or it would wake this task for the body's first
@@ -113,7 +113,7 @@ impl<B> Exchange<B> {
                 let mut answer = answer;
                 let mut noop = Context::from_waker(Waker::noop());
                 if self.polled {
-                    connection.nudge();
+                    connection.poll_without_waker();
                     if let Poll::Ready(answered) = answer.as_mut().poll(&mut noop) {
                         return Poll::Ready(Ok(answered));
                     }
@@ -135,13 +135,13 @@ impl<B> Exchange<B> {
             Link::Http1(connection) => &mut connection.timer,
             Link::Http2(_, timer) => timer,
         };
-        let Some(sending) = &self.kept.sending else {
+        let Some(sending) = &self.saved.sending else {
             ready!(timer.poll(cx));
             return Poll::Ready(Err(Late::Backend));
         };
-        let patience = self.kept.patience(inner);
+        let client_timeout = self.saved.client_timeout(inner);
         loop {
-            match due(sending.phase(), patience, inner.response_timeout) {
+            match due(sending.phase(), client_timeout, inner.response_timeout) {
                 Ok(due) => timer.set_at(due),
                 Err(late) => return Poll::Ready(Err(late)),
             }
@@ -168,11 +168,11 @@ impl From<Late> for BoxError {
 
 /// When to look again whether somebody takes too long. Nobody is woken when the body comes to another
 /// phase, so it is looked at again before anybody can be late in that.
-fn due(phase: Phase, patience: Duration, response_timeout: Duration) -> Result<Instant, Late> {
+fn due(phase: Phase, client_timeout: Duration, response_timeout: Duration) -> Result<Instant, Late> {
     let now = Instant::now();
     let (due, late) = match phase {
-        Phase::Taken => return Ok(after(now, patience.min(response_timeout))),
-        Phase::Awaited(since) => (after(since, patience), Late::Client(patience)),
+        Phase::Connection => return Ok(after(now, client_timeout.min(response_timeout))),
+        Phase::Client(since) => (after(since, client_timeout), Late::Client(client_timeout)),
         Phase::Done(since) => (after(since, response_timeout), Late::Backend),
     };
     match late {

@@ -87,7 +87,7 @@ where
         self.attempts += 1;
         let upgrade = self.inner.wants_upgrade(&request);
         let (mut parts, body) = request.into_parts();
-        let mut kept = SavedRequest {
+        let mut saved = SavedRequest {
             method: parts.method.clone(),
             uri: parts.uri.clone(),
             version: parts.version,
@@ -106,36 +106,36 @@ where
         let expects = length != Length::Empty
             && self.inner.target.protocol == Protocol::Http1
             && expects_continue(parts.version, &parts.headers);
-        let peer = kept.extensions.get::<Peer>();
+        let peer = saved.extensions.get::<Peer>();
         headers::request(
             &mut parts,
             &self.inner.added,
             &self.inner.target,
             peer,
-            kept.upgrade.as_ref(),
+            saved.upgrade.as_ref(),
             length,
             expects,
         )?;
         let body = if length == Length::Empty {
-            kept.body = Some(body);
+            saved.body = Some(body);
             RequestBody::empty()
         } else if expects {
             let (body, sending, expectation) = RequestBody::expected(body, self.inner.expect_wait);
-            kept.sending = Some(sending);
-            kept.expectation = Some(expectation);
+            saved.sending = Some(sending);
+            saved.expectation = Some(expectation);
             body
         } else {
             let (body, sending) = RequestBody::new(body);
-            kept.sending = Some(sending);
+            saved.sending = Some(sending);
             body
         };
         let mut request = Request::from_parts(parts, body);
-        if let Some(expectation) = &kept.expectation {
+        if let Some(expectation) = &saved.expectation {
             expectation.listen(&mut request);
         }
         let answer = match &mut link {
             Link::Http1(connection) => {
-                if kept.upgrade.is_some() {
+                if saved.upgrade.is_some() {
                     connection.detach(true);
                 }
                 connection.timer.set(self.inner.response_timeout);
@@ -143,12 +143,12 @@ where
             }
             Link::Http2(connection, _) => connection.send(request),
         };
-        self.state = State::Exchange(Exchange { link, answer, kept, polled: false });
+        self.state = State::Exchange(Exchange { link, answer, saved, polled: false });
         Ok(())
     }
 
     /// No connection came about.
-    fn undialed(&mut self, mut request: Request<B>, error: BoxError) -> BoxError {
+    fn not_connected(&mut self, mut request: Request<B>, error: BoxError) -> BoxError {
         match self.unanswered.take() {
             // It was sent before, on another connection; this error says how the backend is now.
             Some(sendings) => {
@@ -165,11 +165,11 @@ where
         exchange: Exchange<B>,
         mut error: TrySendError<Request<RequestBody>>,
     ) -> Result<(), BoxError> {
-        let Exchange { link, mut kept, .. } = exchange;
+        let Exchange { link, mut saved, .. } = exchange;
         let message = error.take_message();
         let error = error.into_error();
-        let (reused, heard_nothing) = match &link {
-            Link::Http1(connection) => (connection.reused, !connection.heard.bytes()),
+        let (reused, no_byte_came) = match &link {
+            Link::Http1(connection) => (connection.reused, !connection.read_state.bytes()),
             Link::Http2(connection, _) => {
                 let unprocessed = is_unprocessed(&error);
                 if message.is_some() || unprocessed || connection.has_ended() {
@@ -179,23 +179,23 @@ where
             }
         };
         // A backend that was not sent the body has not executed the request.
-        let withdrawn = match &kept.expectation {
-            Some(expectation) if heard_nothing => expectation.withdraw(),
+        let withdrawn = match &saved.expectation {
+            Some(expectation) if no_byte_came => expectation.withdraw(),
             _ => None,
         };
         let unsent = message.is_some() || is_unprocessed(&error) || withdrawn.is_some();
         drop(link);
-        if let Some(error) = kept.client_error() {
+        if let Some(error) = saved.client_error() {
             return Err(error.into());
         }
 
         let withdrawn = withdrawn.and_then(|body| body.downcast::<B>().ok().map(|body| *body));
-        let body = match kept.body.take().or(withdrawn) {
+        let body = match saved.body.take().or(withdrawn) {
             Some(body) => Some(body),
             None => message.and_then(|message| message.into_body().into_untouched()),
         };
         // What went wrong with the request's own body is not the connection's fault.
-        let is_broken = heard_nothing && !error.is_user();
+        let is_broken = no_byte_came && !error.is_user();
         let lost = |error: hyper::Error| -> BoxError {
             if !is_broken {
                 return error.into();
@@ -206,24 +206,24 @@ where
             return Err(lost(error));
         };
         if unsent {
-            let request = kept.request(body);
+            let request = saved.request(body);
             if self.attempts < MAX_ATTEMPTS && reused {
                 self.dial(request);
                 return Ok(());
             }
             // A fresh connection was accepted and closed: that is no refusal.
             let error = lost(error);
-            return Err(self.undialed(request, error));
+            return Err(self.not_connected(request, error));
         }
         let repeatable = self.inner.replay_idempotent
-            && kept.method.is_idempotent()
-            && kept.sending.is_none()
-            && kept.upgrade.is_none()
-            && heard_nothing;
+            && saved.method.is_idempotent()
+            && saved.sending.is_none()
+            && saved.upgrade.is_none()
+            && no_byte_came;
         if !repeatable {
             return Err(lost(error));
         }
-        let mut request = kept.request(body);
+        let mut request = saved.request(body);
         let sent = match &self.unanswered {
             Some(sendings) => sendings.0,
             None => request.extensions().get::<Sendings>().map_or(0, |sendings| sendings.0),
@@ -245,13 +245,13 @@ where
         exchange: Exchange<B>,
         response: Response<Incoming>,
     ) -> Result<Response<UpstreamBody>, BoxError> {
-        let Exchange { link, mut kept, .. } = exchange;
+        let Exchange { link, mut saved, .. } = exchange;
         let (mut parts, incoming) = response.into_parts();
         let via = self.inner.added.response_via.as_ref();
-        headers::response(&mut parts, via, kept.upgrade.as_ref())?;
+        headers::response(&mut parts, via, saved.upgrade.as_ref())?;
         let backend = parts.extensions.remove::<OnUpgrade>();
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            let client = kept.extensions.remove::<OnUpgrade>();
+            let client = saved.extensions.remove::<OnUpgrade>();
             let (Some(client), Some(backend)) = (client, backend) else {
                 return Err("an upgrade needs both of its ends".into());
             };
@@ -259,17 +259,17 @@ where
             tunnel::join(client, backend, end);
             parts.extensions.insert(hold);
         }
-        let sending = kept.sending.take().filter(|sending| !sending.is_done());
+        let sending = saved.sending.take().filter(|sending| !sending.is_done());
         // The connection cannot serve another request: the next bytes on it might be taken for the body.
-        let is_withdrawn = kept.expectation.is_some_and(|it| it.withdraw().is_some());
+        let is_withdrawn = saved.expectation.is_some_and(|it| it.withdraw().is_some());
         let body = match link {
-            Link::Http1(connection) if is_withdrawn && connection.is_driven_here() => {
+            Link::Http1(connection) if is_withdrawn && connection.is_driven_by_request() => {
                 UpstreamBody::driving(incoming, connection, self.inner.pool.clone())
             }
-            Link::Http1(connection) if !connection.is_driven_here() => {
+            Link::Http1(connection) if !connection.is_driven_by_request() => {
                 UpstreamBody::driven(incoming, sending)
             }
-            Link::Http1(connection) if sending.is_none() && connection.heard.all_written() => {
+            Link::Http1(connection) if sending.is_none() && connection.read_state.all_written() => {
                 UpstreamBody::driving(incoming, connection, self.inner.pool.clone())
             }
             Link::Http1(mut connection) => {
@@ -307,7 +307,7 @@ where
                     if let State::Dialing { request, .. } = state {
                         match dialed {
                             Ok(link) => this.send(link, request)?,
-                            Err(error) => return Poll::Ready(Err(this.undialed(request, error))),
+                            Err(error) => return Poll::Ready(Err(this.not_connected(request, error))),
                         }
                     }
                 }

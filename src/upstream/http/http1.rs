@@ -38,7 +38,7 @@ pub(super) struct Http1 {
     /// `None` once a task of its own drives it, or it is over. hyper answers what is left in its
     /// queue when the connection is dropped, so it is dropped as soon as it is over.
     driver: Option<http1::Connection<TokioIo<Socket>, RequestBody>>,
-    pub(super) heard: Arc<ReadState>,
+    pub(super) read_state: Arc<ReadState>,
     pub(super) timer: Timer,
     /// Whether it has served a request before.
     pub(super) reused: bool,
@@ -57,12 +57,12 @@ impl Http1 {
         generation: u64,
         response_timeout: Duration,
     ) -> Result<Box<Self>, BoxError> {
-        let (socket, heard) = Socket::new(stream);
+        let (socket, read_state) = Socket::new(stream);
         let (sender, driver) = http1::Builder::new().handshake(TokioIo::new(socket)).await?;
         Ok(Box::new(Self {
             sender,
             driver: Some(driver),
-            heard,
+            read_state,
             timer: Timer::new(response_timeout),
             reused: false,
             idle_since: Instant::now(),
@@ -72,14 +72,14 @@ impl Http1 {
     }
 
     pub(super) fn send(&mut self, request: Request<RequestBody>) -> Answer {
-        self.heard.reset();
+        self.read_state.reset();
         // Outside of the task's budget: the answer is polled without a waker when we drive the
         // connection ourselves, so it must not ask for a later wake-up.
         Box::pin(tokio::task::unconstrained(self.sender.try_send_request(request)))
     }
 
     /// Whether it is driven here, by whoever polls it.
-    pub(super) fn is_driven_here(&self) -> bool {
+    pub(super) fn is_driven_by_request(&self) -> bool {
         self.driver.is_some()
     }
 
@@ -98,13 +98,13 @@ impl Http1 {
 
     /// Moves the connection forward without a wake-up for later. What it wakes meanwhile would only
     /// be the task that is just running.
-    pub(super) fn nudge(&mut self) {
+    pub(super) fn poll_without_waker(&mut self) {
         let _ = self.poll(&mut Context::from_waker(Waker::noop()));
     }
 
     /// Whether the exchange is over and left the connection open, as far as is known.
     pub(super) fn is_idle(&self) -> bool {
-        self.driver.is_some() && self.sender.is_ready() && self.heard.all_written()
+        self.driver.is_some() && self.sender.is_ready() && self.read_state.all_written()
     }
 
     /// Whether it is open and idle; notices that the backend has closed it.

@@ -27,7 +27,7 @@ use crate::error::BoxError;
 #[derive(Clone)]
 pub(super) struct Http2 {
     sender: http2::SendRequest<RequestBody>,
-    heard: Arc<ReadState>,
+    read_state: Arc<ReadState>,
     /// Of the backend's address: see [`Address`].
     generation: u64,
     /// Whether this handle came from the shelf, so that the connection may have died unnoticed.
@@ -41,7 +41,7 @@ impl Http2 {
 
     /// Whether the connection, and not only one stream of it, has ended.
     pub(super) fn has_ended(&self) -> bool {
-        self.heard.end() || self.sender.is_closed()
+        self.read_state.end() || self.sender.is_closed()
     }
 }
 
@@ -52,8 +52,8 @@ pub(super) struct Shared {
 #[repr(align(64))]
 struct Shard {
     current: Mutex<Option<Http2>>,
-    /// Whose turn it is to dial.
-    turn: Semaphore,
+    /// Whose dial_permit it is to dial.
+    dial_permit: Semaphore,
     /// How many dials have failed, and why the last one did.
     failures: AtomicU64,
     failure: Mutex<Option<Arc<BoxError>>>,
@@ -83,7 +83,7 @@ impl Shared {
     pub(super) fn new() -> Self {
         let shard = |_| Shard {
             current: Mutex::new(None),
-            turn: Semaphore::new(1),
+            dial_permit: Semaphore::new(1),
             failures: AtomicU64::new(0),
             failure: Mutex::new(None),
         };
@@ -104,7 +104,7 @@ impl Shared {
     ) -> Result<Http2, BoxError> {
         let shard = &self.shards[thread_slot() % self.shards.len()];
         let failed_before = shard.failures.load(Ordering::Acquire);
-        let _turn = shard.turn.acquire().await?;
+        let _permit = shard.dial_permit.acquire().await?;
         if let Some(open) = shard.get(address.generation()) {
             return Ok(open);
         }
@@ -117,8 +117,8 @@ impl Shared {
         }
         match open(address, limit, redials).await {
             Ok(http2) => {
-                let shelved = Http2 { reused: true, ..http2.clone() };
-                *lock(&shard.current) = Some(shelved);
+                let kept = Http2 { reused: true, ..http2.clone() };
+                *lock(&shard.current) = Some(kept);
                 Ok(http2)
             }
             Err(error) => {
@@ -134,7 +134,7 @@ impl Shared {
     pub(super) fn forget(&self, dead: &Http2) {
         for shard in &self.shards {
             let mut current = lock(&shard.current);
-            if current.as_ref().is_some_and(|open| Arc::ptr_eq(&open.heard, &dead.heard)) {
+            if current.as_ref().is_some_and(|open| Arc::ptr_eq(&open.read_state, &dead.read_state)) {
                 let dropped = current.take();
                 drop(current);
                 drop(dropped);
@@ -158,11 +158,11 @@ impl Shard {
 
 async fn open(address: &Arc<Address>, limit: Duration, redials: bool) -> Result<Http2, BoxError> {
     let (stream, generation) = address.connect(limit, redials).await?;
-    let (socket, heard) = Socket::new(stream);
+    let (socket, read_state) = Socket::new(stream);
     let handshake = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(socket));
     let (sender, driver) = handshake.await?;
     drop(tokio::spawn(driver));
-    Ok(Http2 { sender, heard, generation, reused: false })
+    Ok(Http2 { sender, read_state, generation, reused: false })
 }
 
 impl fmt::Debug for Shared {

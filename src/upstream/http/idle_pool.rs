@@ -216,7 +216,7 @@ impl AllPools {
 }
 
 /// Closes up to `most` idle connections of this process, so that another one has room. Tells how many.
-pub(super) fn make_room(most: usize) -> usize {
+pub(super) fn close_idle(most: usize) -> usize {
     let pools: Vec<_> = all_pools().pools.iter().filter_map(Weak::upgrade).collect();
     let mut closed = 0;
     for pool in pools {
@@ -287,7 +287,7 @@ mod tests {
                 assert!(other.try_read(&mut [0]).is_err(), "{number} is open");
             }
         }
-        assert!(make_room(usize::MAX) >= 4, "of all pools of the process");
+        assert!(close_idle(usize::MAX) >= 4, "of all pools of the process");
         assert_eq!((idle(&pools[0]), idle(&pools[1])), (0, 0));
     }
 

@@ -69,18 +69,18 @@ impl ReadState {
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
-    heard: Arc<ReadState>,
+    read_state: Arc<ReadState>,
     /// Whether the backend takes nothing any more.
-    deaf: bool,
+    write_closed: bool,
     interim: InterimReader,
 }
 
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> (Self, Arc<ReadState>) {
-        let heard = Arc::new(ReadState::default());
+        let read_state = Arc::new(ReadState::default());
         (
-            Self { stream, heard: heard.clone(), deaf: false, interim: InterimReader::default() },
-            heard,
+            Self { stream, read_state: read_state.clone(), write_closed: false, interim: InterimReader::default() },
+            read_state,
         )
     }
 }
@@ -93,7 +93,7 @@ impl Socket {
         use io::ErrorKind::{BrokenPipe, ConnectionReset};
         match result {
             Poll::Ready(Err(error)) if matches!(error.kind(), BrokenPipe | ConnectionReset) => {
-                self.deaf = true;
+                self.write_closed = true;
                 Poll::Pending
             }
             result => result,
@@ -111,11 +111,11 @@ impl AsyncRead for Socket {
         let before = buf.filled().len();
         let result = ready!(Pin::new(&mut this.stream).poll_read(cx, buf));
         if result.is_ok() && buf.filled().len() > before {
-            let (heard, first) = (&this.heard, !this.heard.bytes());
-            this.interim.read(&buf.filled()[before..], first, &mut |it| heard.add_interim(it));
-            this.heard.bytes.store(true, Ordering::Relaxed);
+            let (read_state, first) = (&this.read_state, !this.read_state.bytes());
+            this.interim.read(&buf.filled()[before..], first, &mut |it| read_state.add_interim(it));
+            this.read_state.bytes.store(true, Ordering::Relaxed);
         } else {
-            this.heard.end.store(true, Ordering::Relaxed);
+            this.read_state.end.store(true, Ordering::Relaxed);
         }
         Poll::Ready(result)
     }
@@ -127,8 +127,8 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.heard.unwritten.store(true, Ordering::Relaxed);
-        if self.deaf {
+        self.read_state.unwritten.store(true, Ordering::Relaxed);
+        if self.write_closed {
             return Poll::Pending;
         }
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
@@ -140,8 +140,8 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.heard.unwritten.store(true, Ordering::Relaxed);
-        if self.deaf {
+        self.read_state.unwritten.store(true, Ordering::Relaxed);
+        if self.write_closed {
             return Poll::Pending;
         }
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
@@ -153,7 +153,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.heard.unwritten.store(false, Ordering::Relaxed);
+        self.read_state.unwritten.store(false, Ordering::Relaxed);
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

@@ -101,20 +101,20 @@ pub(super) struct Sending {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     /// The connection: it has not asked for more yet.
-    Taken,
+    Connection,
     /// The client: it was asked for more then, and has sent nothing since.
-    Awaited(Instant),
+    Client(Instant),
     /// Nobody: since then the connection has let go of it. All of it is sent, or will never be.
     Done(Instant),
 }
 
-const TAKEN: u64 = 0;
-const AWAITED: u64 = 1;
+const CONNECTION: u64 = 0;
+const CLIENT: u64 = 1;
 const DONE: u64 = 2;
 
 impl Sending {
     fn new() -> Self {
-        Self { began: Instant::now(), phase: AtomicU64::new(TAKEN), client_error: Mutex::default() }
+        Self { began: Instant::now(), phase: AtomicU64::new(CONNECTION), client_error: Mutex::default() }
     }
 
     fn enter(&self, phase: u64) {
@@ -126,8 +126,8 @@ impl Sending {
         let phase = self.phase.load(Ordering::Acquire);
         let since = self.began + Duration::from_micros(phase >> 2);
         match phase & 3 {
-            TAKEN => Phase::Taken,
-            AWAITED => Phase::Awaited(since),
+            CONNECTION => Phase::Connection,
+            CLIENT => Phase::Client(since),
             _ => Phase::Done(since),
         }
     }
@@ -148,10 +148,10 @@ impl Sending {
 
     /// The body was asked for more.
     fn asked(&self, polled: &Polled) {
-        let was_awaited = self.phase.load(Ordering::Relaxed) & 3 == AWAITED;
+        let was_client = self.phase.load(Ordering::Relaxed) & 3 == CLIENT;
         match polled {
-            Poll::Pending if !was_awaited => self.enter(AWAITED),
-            Poll::Ready(_) if was_awaited => self.enter(TAKEN),
+            Poll::Pending if !was_client => self.enter(CLIENT),
+            Poll::Ready(_) if was_client => self.enter(CONNECTION),
             _ => {}
         }
     }
@@ -280,7 +280,7 @@ impl Body for RequestBody {
         match &self.stage {
             Stage::Empty => SizeHint::with_exact(0),
             Stage::Untouched(body) => body.hint(),
-            Stage::Expected(expected) => expected.hint.clone(),
+            Stage::Expected(expected) => expected.hint,
             Stage::Started(body) => body.hint(),
         }
     }
@@ -324,7 +324,7 @@ mod tests {
 
         let (mut body, sending) = RequestBody::new(Pinned(7, PhantomPinned));
         poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.unwrap().unwrap();
-        assert_eq!(sending.phase(), Phase::Taken);
+        assert_eq!(sending.phase(), Phase::Connection);
         assert!(body.into_untouched::<Pinned>().is_none(), "a polled body is pinned");
     }
 }

@@ -63,7 +63,7 @@ impl UpstreamBody {
         if let ready @ Poll::Ready(_) = without_waker(incoming) {
             return ready;
         }
-        connection.nudge();
+        connection.poll_without_waker();
         let incoming = Pin::new(&mut self.incoming);
         if let ready @ Poll::Ready(_) = without_waker(incoming) {
             return ready;

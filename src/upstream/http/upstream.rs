@@ -117,7 +117,7 @@ impl Upstream {
         let every = Duration::from_secs(5);
         let lookups = Lookups { resolver: Resolver::new(System), every, on_change: None };
         let user_timeout = Duration::from_secs(75);
-        let address = Address::new(target.place.clone(), lookups.clone(), user_timeout);
+        let address = Address::new(target.endpoint.clone(), lookups.clone(), user_timeout);
         Ok(Self::build(Inner {
             address: Arc::new(address),
             target,
@@ -144,9 +144,9 @@ impl Upstream {
     fn build(mut inner: Inner) -> Self {
         inner.pool = Arc::new(Pool::new(inner.max_idle, inner.idle_timeout));
         inner.http2 = Shared::new();
-        let place = inner.target.place.clone();
+        let endpoint = inner.target.endpoint.clone();
         let (lookups, user_timeout) = (inner.lookups.clone(), inner.tcp_user_timeout);
-        inner.address = Arc::new(Address::new(place, lookups, user_timeout));
+        inner.address = Arc::new(Address::new(endpoint, lookups, user_timeout));
         Self { inner: Arc::new(inner) }
     }
 
