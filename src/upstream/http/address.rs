@@ -1,4 +1,4 @@
-//! The address at which a backend is reached: of those that its name has, one at a time.
+//! The address of a backend. Of the addresses that its name has, one is used at a time.
 
 use std::{
     fmt, io,
@@ -25,14 +25,14 @@ use crate::{
     util::clock::{after, later},
 };
 
-/// How long an address may refuse connections before a request tries the next one. A redial tries it at
+/// How long an address may refuse connections before a request tries the next one. A redial does so at
 /// once.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(1);
 
-/// How many lookups in a row nobody needed when the refreshing ones end.
+/// After how many lookups without a request in between the periodic ones end.
 const MAX_UNUSED: u32 = 12;
 
-/// Who wants to know that another address is used: the old one and the new one.
+/// Called with the old and the new address when another one is used.
 pub(super) type OnChange = Arc<dyn Fn(SocketAddr, SocketAddr) + Send + Sync>;
 
 /// How a name is looked up.
@@ -52,13 +52,13 @@ pub(super) struct Address {
     known: Mutex<Known>,
     /// Grows with each change of the address in use: connections of an older one are not used again.
     generation: AtomicU64,
-    /// Whether what is known is no older than refreshing lookups make it.
+    /// Whether the addresses are looked up periodically, so that they are up to date.
     fresh: AtomicBool,
-    /// Whether anybody has needed the address since the last lookup.
+    /// Whether a request has used the address since the last lookup.
     used: AtomicBool,
-    /// Whether the refreshing lookups run.
+    /// Whether the periodic lookups run.
     refreshing: AtomicBool,
-    /// Whether a lookup is under way, and how many have ended.
+    /// Whether a lookup is in progress, and how many have ended.
     looking: AtomicBool,
     ended: watch::Sender<u64>,
 }
@@ -66,22 +66,22 @@ pub(super) struct Address {
 #[derive(Default)]
 struct Known {
     listed: Vec<SocketAddr>,
-    /// The one in use: it has accepted a connection.
+    /// The address in use, which has accepted a connection.
     current: Option<SocketAddr>,
-    /// The one that was in use before, until the next one is.
+    /// The address that was in use before, until the next one is.
     last: Option<SocketAddr>,
-    /// Since when the one in use has refused every connection.
+    /// Since when the address in use has refused every connection.
     failing: Option<Instant>,
     /// Why the last lookup failed, if it did.
     failure: Option<Failure>,
-    /// Whether it was said that there are several.
+    /// Whether a warning of several addresses was logged.
     warned: bool,
 }
 
 /// Why a lookup failed.
 struct Failure {
     text: Arc<str>,
-    /// What this machine had run out of, if that is why.
+    /// What this machine had run out of, if that was the cause.
     shortage: Option<Shortage>,
 }
 
@@ -105,7 +105,8 @@ impl Address {
         }
     }
 
-    /// Which connections may be used for a new request; `None` when that has to be looked up first.
+    /// The generation of the connections that may be used for a new request; `None` when a lookup has to come
+    /// first.
     #[inline]
     pub(super) fn usable(&self) -> Option<u64> {
         if !self.used.load(Relaxed) {
@@ -149,7 +150,8 @@ impl Address {
         };
         // The others need a share of the time when they may have to be tried.
         let half = later(deadline.saturating_duration_since(Instant::now()) / 2);
-        let may_change = redials || failing.is_some_and(|since| after(since, GIVE_UP_AFTER) <= half);
+        let may_change =
+            redials || failing.is_some_and(|since| after(since, GIVE_UP_AFTER) <= half);
         let due = if may_change && listed.len() > 1 { half } else { deadline };
         let error = match timeout_at(due, TcpStream::connect(current)).await {
             Ok(Ok(stream)) => {
@@ -169,7 +171,7 @@ impl Address {
         Err(error)
     }
 
-    /// Connects to the first that accepts, which is the one in use from then on, in endpoint of `current`.
+    /// Connects to the first address that accepts. It is used from then on, in place of `current`.
     async fn connect_to_first(
         &self,
         addrs: &[SocketAddr],
@@ -200,7 +202,7 @@ impl Address {
         Err(last)
     }
 
-    /// Whether the next address is to be tried, as `current` has refused a connection.
+    /// Whether the next address is tried after `current` has refused a connection.
     fn should_change(&self, current: SocketAddr, redials: bool) -> bool {
         let mut known = self.known();
         if known.current != Some(current) || known.listed.len() < 2 {
@@ -210,9 +212,13 @@ impl Address {
         redials || failing.elapsed() >= GIVE_UP_AFTER
     }
 
-    /// `addr` has accepted a connection, and is used from now on in endpoint of `current`. Tells its
-    /// generation, or which address somebody else has chosen meanwhile.
-    fn set_current(&self, addr: SocketAddr, current: Option<SocketAddr>) -> Result<u64, SocketAddr> {
+    /// Uses `addr`, which has accepted a connection, in place of `current`. Returns its generation, or the
+    /// address that another request has chosen meanwhile.
+    fn set_current(
+        &self,
+        addr: SocketAddr,
+        current: Option<SocketAddr>,
+    ) -> Result<u64, SocketAddr> {
         let mut known = self.known();
         match known.current {
             Some(chosen) if chosen == addr => return Ok(self.generation()),
@@ -233,7 +239,7 @@ impl Address {
         Ok(generation)
     }
 
-    /// Waits for a lookup to end. An error only when no address is known at all.
+    /// Waits for a lookup to end. An error when no address is known.
     pub(super) async fn look_up(self: &Arc<Self>, deadline: Instant) -> Result<(), BoxError> {
         let mut ended = self.ended.subscribe();
         self.begin_lookup();
@@ -255,7 +261,7 @@ impl Address {
         }
     }
 
-    /// Looks the name up, unless that is under way.
+    /// Starts a lookup, unless one is in progress.
     fn begin_lookup(self: &Arc<Self>) {
         let Endpoint::Name(name, port) = &self.endpoint else { return };
         if self.looking.swap(true, AcqRel) {
@@ -269,7 +275,7 @@ impl Address {
         }));
     }
 
-    /// Takes in what a lookup has found.
+    /// Applies the result of a lookup.
     fn apply(&self, found: Result<Vec<IpAddr>, BoxError>, port: u16) {
         let mut listed = Vec::new();
         let failure = match found {
@@ -289,7 +295,7 @@ impl Address {
         let mut known = self.known();
         self.fresh.store(failure.is_none() || !known.listed.is_empty(), Release);
         if let Some(Failure { text, .. }) = &failure {
-            // Said once: it is tried again often.
+            // One warning: lookups are retried often.
             match &known.failure {
                 None => tracing::warn!(name = %self.endpoint, error = %text, "lookup failed"),
                 Some(_) => tracing::debug!(name = %self.endpoint, error = %text, "lookup failed"),
@@ -302,14 +308,14 @@ impl Address {
         }
         self.warn_of_several(&mut known, &listed);
         if let Some(current) = known.current.filter(|current| !listed.contains(current)) {
-            // Its connections are not used again. Which of the others is used is known once one accepts.
+            // Its connections are not used again. The first of the others that accepts is used.
             (known.current, known.last, known.failing) = (None, Some(current), None);
             self.generation.fetch_add(1, AcqRel);
         }
         known.listed = listed;
     }
 
-    /// Several addresses of one kind are most often several servers.
+    /// Several addresses of one family are most often several servers.
     fn warn_of_several(&self, known: &mut Known, listed: &[SocketAddr]) {
         let count = |v4: bool| listed.iter().filter(|addr| addr.is_ipv4() == v4).count();
         if !known.warned && count(true).max(count(false)) > 1 {
@@ -323,7 +329,7 @@ impl Address {
         }
     }
 
-    /// Looks the name up again and again, as long as the address is used.
+    /// Looks the name up periodically, as long as requests use the address.
     fn refresh_periodically(self: &Arc<Self>) {
         if self.refreshing.swap(true, AcqRel) {
             return;
@@ -348,7 +354,7 @@ impl Address {
     }
 }
 
-/// A lookup that is under way, until this is dropped.
+/// A lookup in progress. It has ended when this is dropped.
 struct Lookup(Arc<Address>);
 
 impl Drop for Lookup {
@@ -358,7 +364,7 @@ impl Drop for Lookup {
     }
 }
 
-/// The refreshing lookups, until this is dropped. Whoever needs the address then looks it up first.
+/// The periodic lookups, which have ended when this is dropped. The next request then waits for a lookup.
 struct Refreshing(Weak<Address>);
 
 impl Drop for Refreshing {
@@ -370,7 +376,7 @@ impl Drop for Refreshing {
     }
 }
 
-/// The error of a connection. `accepted`: the address has accepted one before.
+/// The error of a connection attempt. `accepted`: the address has accepted a connection before.
 fn error_of(error: io::Error, accepted: bool) -> BoxError {
     if accepted && error.kind() == io::ErrorKind::AddrNotAvailable {
         return Short { shortage: Shortage::Ports, source: error }.into();

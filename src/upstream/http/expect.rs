@@ -1,5 +1,5 @@
-//! `Expect: 100-continue` (RFC 9110, section 10.1.1): the body of a request waits until the backend asks for
-//! it, and nobody has touched it until then.
+//! `Expect: 100-continue` (RFC 9110, section 10.1.1): the body of a request is not polled until the backend
+//! asks for it.
 
 use std::{
     any::Any,
@@ -35,7 +35,7 @@ enum State {
     Asked(Box<dyn Erased>),
     /// It is being sent.
     Sent,
-    /// The backend has answered without it, or the request was taken back.
+    /// The backend has responded without it, or the request was restored.
     Withdrawn,
 }
 
@@ -44,7 +44,7 @@ impl Expectation {
         Self { state: Mutex::new(State::Waiting { body, waker: None }) }
     }
 
-    /// Asks for the body when the backend answers `request` with 100.
+    /// Asks for the body when the backend responds to `request` with 100.
     pub(super) fn listen(self: &Arc<Self>, request: &mut http::Request<RequestBody>) {
         let expectation = self.clone();
         on_informational(request, move |response| {
@@ -54,7 +54,7 @@ impl Expectation {
         });
     }
 
-    /// The backend wants the body, or has not said anything for too long.
+    /// Asks for the body: the backend wants it, or has not responded in time.
     pub(super) fn ask(&self) {
         let mut state = self.lock();
         match std::mem::replace(&mut *state, State::Sent) {
@@ -85,7 +85,7 @@ impl Expectation {
         }
     }
 
-    /// Withdraws the body if it was not asked for. The body, if it is withdrawn.
+    /// Withdraws the body if it was not asked for, and returns it.
     pub(super) fn withdraw(&self) -> Option<Box<dyn Any>> {
         let mut state = self.lock();
         if !matches!(*state, State::Waiting { .. }) {

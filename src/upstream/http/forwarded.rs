@@ -1,5 +1,5 @@
-//! The fields that say who sent a request and how: `Forwarded` (RFC 7239), `X-Forwarded-*`, and `Via`
-//! (RFC 9110, section 7.6.3).
+//! The fields that tell a backend about the client: `Forwarded` (RFC 7239), `X-Forwarded-*`, and `Via` (RFC
+//! 9110, section 7.6.3).
 
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ pub(super) struct ForwardedOptions {
 }
 
 impl ForwardedOptions {
-    /// Passes these fields on, whoever has sent them.
+    /// Passes these fields on from all peers.
     pub(super) fn pass<'a>(
         &mut self,
         names: impl IntoIterator<Item = &'a str>,
@@ -80,8 +80,8 @@ impl ForwardedOptions {
     }
 }
 
-/// Says who sent the request. What a trusted peer says is kept, and its lists are appended to; what any other
-/// says is replaced. Without a peer nothing is known, so nothing is said.
+/// Sets the fields. Those of a trusted peer are kept, and its lists are appended to; those of any other peer
+/// are replaced. Without a peer they are removed.
 pub(super) fn apply(
     headers: &mut HeaderMap,
     peer: Option<&Peer>,
@@ -99,18 +99,18 @@ pub(super) fn apply(
         let ours = if keeps { joined(headers, &name, ours) } else { ours };
         headers.insert(name, ours);
     }
-    let mut say = |name: HeaderName, ours: HeaderValue| {
+    let mut set = |name: HeaderName, ours: HeaderValue| {
         if !any_present || !headers.contains_key(&name) {
             headers.insert(name, ours);
         }
     };
-    say(PROTO, lines.proto.clone());
-    say(HOST, host.clone());
+    set(PROTO, lines.proto.clone());
+    set(HOST, host.clone());
     if options.port {
-        say(PORT, port(host, &lines.proto));
+        set(PORT, port(host, &lines.proto));
     }
     if options.real_ip {
-        say(REAL_IP, lines.address.clone());
+        set(REAL_IP, lines.address.clone());
     }
 }
 
@@ -138,12 +138,12 @@ fn port(host: &HeaderValue, proto: &HeaderValue) -> HeaderValue {
     }
 }
 
-/// One field with all elements: many backends read the first field only.
+/// One field with all elements: many backends read only the first field.
 fn joined(headers: &HeaderMap, name: &HeaderName, ours: HeaderValue) -> HeaderValue {
     let mut list = Vec::new();
-    for said in headers.get_all(name) {
-        if !said.as_bytes().trim_ascii().is_empty() {
-            list.extend_from_slice(said.as_bytes());
+    for value in headers.get_all(name) {
+        if !value.as_bytes().trim_ascii().is_empty() {
+            list.extend_from_slice(value.as_bytes());
             list.extend_from_slice(b", ");
         }
     }
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_peer_nothing_is_said() {
+    fn without_a_peer_all_fields_are_removed() {
         assert!(applied(None, &FORGED).is_empty());
     }
 
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setter_after_the_first_request_is_heard() {
+    fn a_setter_after_the_first_request_takes_effect() {
         let peer = Peer::new("10.1.2.3:4".parse().unwrap());
         assert_eq!(applied(Some(&peer), &[])["x-forwarded-proto"], "http");
         assert_eq!(applied(Some(&peer.https(true)), &[])["x-forwarded-proto"], "https");

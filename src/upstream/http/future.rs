@@ -1,5 +1,5 @@
-//! `UpstreamFuture`: the way of one request. Connect, send, wait for the head of the answer; and what
-//! to do with the request when that fails.
+//! `UpstreamFuture`: connects, sends a request, waits for the head of its response, and decides whether the
+//! request is sent again when that fails.
 
 use std::{
     fmt,
@@ -31,12 +31,12 @@ use crate::{
     session::Peer,
 };
 
-/// Connections that are given up on before a request counts as unsendable: a backend that accepts
-/// and at once closes must not keep a request for ever.
+/// How many connections are tried for a request: a backend that accepts and closes at once must not hold it
+/// for ever.
 const MAX_ATTEMPTS: u8 = 3;
 
-/// The future of an [`Upstream`](crate::proxy::Upstream)'s response head. Dropping it gives the request up
-/// and closes the connection that it went on (HTTP/2: resets the stream).
+/// The future of an [`Upstream`](crate::proxy::Upstream)'s response head. Dropping it cancels the request
+/// and closes its connection (HTTP/2: resets the stream).
 #[must_use = "futures do nothing unless polled"]
 pub struct UpstreamFuture<B> {
     inner: Arc<Inner>,
@@ -62,13 +62,13 @@ where
         Self { inner, state: State::Start(request), attempts: 0, unanswered: None }
     }
 
-    /// Finds a connection for `request`: an idle one, or else a new one.
+    /// Sends `request` on an idle connection, or starts to open one.
     fn start(&mut self, request: Request<B>) -> Result<(), BoxError> {
         if request.method() == Method::CONNECT {
             return Err("CONNECT is not forwarded to a backend".into());
         }
         let upgrades = self.inner.wants_upgrade(&request).is_some();
-        // An upgrade has a connection of its own: it does not come back, so it is not taken away.
+        // An upgrade gets a new connection, as it does not return to the pool.
         match if upgrades { None } else { self.inner.idle() } {
             Some(link) => self.send(link, request),
             None => {
@@ -82,7 +82,7 @@ where
         self.state = State::Dialing { dial: self.inner.clone().dial(), request };
     }
 
-    /// The connection exists: only now the request is taken apart.
+    /// Sends the request. It is taken apart only now that there is a connection.
     fn send(&mut self, mut link: Link, request: Request<B>) -> Result<(), BoxError> {
         self.attempts += 1;
         let upgrade = self.inner.wants_upgrade(&request);
@@ -147,10 +147,10 @@ where
         Ok(())
     }
 
-    /// No connection came about.
+    /// The error of a request that could not be sent.
     fn not_connected(&mut self, mut request: Request<B>, error: BoxError) -> BoxError {
         match self.unanswered.take() {
-            // It was sent before, on another connection; this error says how the backend is now.
+            // It was sent before, on another connection.
             Some(sendings) => {
                 request.extensions_mut().insert(sendings);
                 Unanswered::new(request, error).into()
@@ -159,7 +159,7 @@ where
         }
     }
 
-    /// The exchange failed: either the request goes on a new connection, or there is an error.
+    /// Sends the request of a failed exchange on a new connection, or returns the error.
     fn failed(
         &mut self,
         exchange: Exchange<B>,
@@ -194,7 +194,7 @@ where
             Some(body) => Some(body),
             None => message.and_then(|message| message.into_body().into_untouched()),
         };
-        // What went wrong with the request's own body is not the connection's fault.
+        // A failure of the request's own body is no failure of the connection.
         let is_broken = no_byte_came && !error.is_user();
         let lost = |error: hyper::Error| -> BoxError {
             if !is_broken {
@@ -211,7 +211,7 @@ where
                 self.dial(request);
                 return Ok(());
             }
-            // A fresh connection was accepted and closed: that is no refusal.
+            // A new connection was accepted and closed, which is no refusal.
             let error = lost(error);
             return Err(self.not_connected(request, error));
         }
@@ -230,7 +230,7 @@ where
         };
         let sendings = Sendings(sent + 1);
         if reused && self.unanswered.is_none() && sendings < Sendings::MAX {
-            // It was most likely closed while it was idle: not the backend's word about the request.
+            // The connection was most likely closed while it was idle.
             self.unanswered = Some(sendings);
             self.dial(request);
             return Ok(());
@@ -239,7 +239,7 @@ where
         Err(Unanswered::new(request, lost(error)).into())
     }
 
-    /// The head of the answer is there.
+    /// The head of the response has arrived.
     fn answered(
         &mut self,
         exchange: Exchange<B>,
@@ -253,7 +253,7 @@ where
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             let client = saved.extensions.remove::<OnUpgrade>();
             let (Some(client), Some(backend)) = (client, backend) else {
-                return Err("an upgrade needs both of its ends".into());
+                return Err("an upgrade needs both connections".into());
             };
             let (hold, end) = UpgradeGuard::pair();
             tunnel::join(client, backend, end);
@@ -273,8 +273,8 @@ where
                 UpstreamBody::driving(incoming, connection, self.inner.pool.clone())
             }
             Link::Http1(mut connection) => {
-                // The answer is earlier than the end of the request's body. If only the reader of
-                // the answer moved the connection, a client that sends all before it reads would
+                // The response came before the end of the request's body. If only the reader of the
+                // response drove the connection, a client that sends everything before it reads would
                 // wait for ever.
                 connection.detach(false);
                 UpstreamBody::driven(incoming, sending)
@@ -307,7 +307,9 @@ where
                     if let State::Dialing { request, .. } = state {
                         match dialed {
                             Ok(link) => this.send(link, request)?,
-                            Err(error) => return Poll::Ready(Err(this.not_connected(request, error))),
+                            Err(error) => {
+                                return Poll::Ready(Err(this.not_connected(request, error)));
+                            }
                         }
                     }
                 }

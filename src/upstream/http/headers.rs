@@ -14,7 +14,6 @@ use super::forwarded::{self, ForwardedOptions, Kind, Via};
 #[derive(Default)]
 struct Present {
     connection: bool,
-    host: bool,
     content_length: bool,
     transfer_encoding: bool,
     te: bool,
@@ -30,7 +29,6 @@ impl Present {
         let mut present = Self::default();
         for name in headers.keys() {
             match name.as_str() {
-                "host" => present.host = true,
                 "expect" => present.expect = true,
                 "cookie" => present.cookie = true,
                 other => match forwarded::kind(other) {
@@ -71,7 +69,7 @@ impl Present {
             let fields: Vec<_> = headers.get_all(header::CONNECTION).iter().cloned().collect();
             headers.remove(header::CONNECTION);
             for name in fields.iter().flat_map(|value| tokens(value.as_bytes())) {
-                // The sender cannot make these hop-by-hop: they frame the message, or say whom it is for.
+                // The sender cannot make these hop-by-hop: they frame the message or name its host.
                 let kept = [&b"close"[..], b"keep-alive", b"host", b"content-length"];
                 if !kept.iter().any(|kept| name.eq_ignore_ascii_case(kept))
                     && !is_ours(name)

@@ -1,5 +1,5 @@
-//! The HTTP/2 connections of one backend: one per runtime thread, shared by all requests of that
-//! thread, dialed once however many wait for it.
+//! The HTTP/2 connections of a backend: one per runtime thread, shared by all requests of that thread. It is
+//! opened once, however many requests wait for it.
 
 use std::{
     fmt,
@@ -30,7 +30,7 @@ pub(super) struct Http2 {
     read_state: Arc<ReadState>,
     /// Of the backend's address: see [`Address`].
     generation: u64,
-    /// Whether this handle came from the shelf, so that the connection may have died unnoticed.
+    /// Whether other requests have used the connection, so that it may have ended unnoticed.
     pub(super) reused: bool,
 }
 
@@ -52,14 +52,14 @@ pub(super) struct Shared {
 #[repr(align(64))]
 struct Shard {
     current: Mutex<Option<Http2>>,
-    /// Whose dial_permit it is to dial.
+    /// Held by the request that opens the connection.
     dial_permit: Semaphore,
     /// How many dials have failed, and why the last one did.
     failures: AtomicU64,
     failure: Mutex<Option<Arc<BoxError>>>,
 }
 
-/// A dial's error, for all that waited for it.
+/// The error of a connection attempt, for all requests that waited for it.
 #[derive(Debug, Clone)]
 struct SharedError(Arc<BoxError>);
 
@@ -90,12 +90,12 @@ impl Shared {
         Self { shards: (0..shard_count()).map(shard).collect() }
     }
 
-    /// This thread's connection of that generation, if it is open.
+    /// This thread's connection of this generation, if it is open.
     pub(super) fn get(&self, generation: u64) -> Option<Http2> {
         self.shards[thread_slot() % self.shards.len()].get(generation)
     }
 
-    /// This thread's connection, dialed if need be.
+    /// This thread's connection, which is opened if there is none.
     pub(super) async fn dial(
         &self,
         address: &Arc<Address>,
@@ -109,8 +109,8 @@ impl Shared {
             return Ok(open);
         }
         if shard.failures.load(Ordering::Acquire) != failed_before {
-            // The one that we waited for tried just now; to try again would make each of a
-            // thousand waiters wait for all before it.
+            // The attempt that this one waited for has just failed. If each waiter tried again, each of a
+            // thousand would wait for all before it.
             if let Some(error) = lock(&shard.failure).clone() {
                 return Err(SharedError(error).into());
             }
@@ -130,11 +130,12 @@ impl Shared {
         }
     }
 
-    /// Forgets `dead`, so that the next request dials.
+    /// Removes `dead`, so that the next request opens a connection.
     pub(super) fn forget(&self, dead: &Http2) {
         for shard in &self.shards {
             let mut current = lock(&shard.current);
-            if current.as_ref().is_some_and(|open| Arc::ptr_eq(&open.read_state, &dead.read_state)) {
+            if current.as_ref().is_some_and(|open| Arc::ptr_eq(&open.read_state, &dead.read_state))
+            {
                 let dropped = current.take();
                 drop(current);
                 drop(dropped);

@@ -1,29 +1,29 @@
-//! Interim answers (RFC 9110, section 15.2), such as 103: hyper's client skips them, unless each request
-//! pays for a callback. They are read along with it here.
+//! Interim responses (RFC 9110, section 15.2), such as 103. hyper's client skips them unless each request
+//! allocates a callback, so they are read from the socket as well.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-/// How an interim answer begins.
+/// How an interim response begins.
 const BEGIN: &[u8] = b"HTTP/1.1 1";
 
-/// An interim answer whose head is longer is not passed on.
+/// An interim response with a longer head is not passed on.
 const MAX_HEAD: usize = 16 << 10;
 const MAX_FIELDS: usize = 64;
 
-/// An interim answer.
+/// An interim response.
 pub(super) type Interim = (StatusCode, HeaderMap);
 
-/// What has come of the heads before the final answer.
+/// Reads the heads before the final response.
 #[derive(Debug, Default)]
 pub(super) struct InterimReader {
-    /// Whether there was an interim answer, and the final one has not begun.
+    /// Whether there was an interim response, and the final one has not begun.
     reading: bool,
     head: Vec<u8>,
 }
 
 impl InterimReader {
-    /// Takes what has come; `first`: these are the first bytes since the request was sent. Interim answers that
-    /// are whole are added to `found`.
+    /// Reads `bytes`, which with `first` are the first since the request was sent. `found` is called with
+    /// interim responses that are complete.
     #[inline]
     pub(super) fn read(&mut self, bytes: &[u8], first: bool, found: &mut impl FnMut(Interim)) {
         if first {
@@ -58,7 +58,7 @@ impl InterimReader {
     }
 }
 
-/// The answer, if it is an interim one. A 101 is final.
+/// The response, if it is an interim one. A 101 is final.
 fn interim(response: &httparse::Response<'_, '_>) -> Option<Interim> {
     let status = StatusCode::from_u16(response.code?).ok()?;
     if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn other_answers_are_not_kept() {
+    fn other_responses_are_not_kept() {
         let mut reader = InterimReader::default();
         for bytes in
             [&b"HTTP/1.1 200 OK\r\n"[..], b"HTTP/1.1 101 Switching Protocols\r\n\r\n", b"x"]

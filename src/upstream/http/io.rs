@@ -1,4 +1,4 @@
-//! The socket, with a memory of what has come from it.
+//! The socket to a backend, which records what was read and written.
 
 use std::{
     io, mem,
@@ -17,30 +17,30 @@ use tokio::{
 
 use super::interim::{Interim, InterimReader};
 
-/// What has come and gone through a socket; shared by the socket, which is inside hyper, and us.
+/// What was read from and written to a socket; shared by the socket, which hyper owns, and its connection.
 #[derive(Debug, Default)]
 pub(super) struct ReadState {
     bytes: AtomicBool,
     end: AtomicBool,
     /// Whether hyper has bytes left to write: it flushes the socket when it has none.
     unwritten: AtomicBool,
-    /// Whether there are interim answers.
+    /// Whether there are interim responses.
     has_interim: AtomicBool,
     interim: Mutex<Vec<Interim>>,
 }
 
 impl ReadState {
-    /// Forgets the bytes of the last answer.
+    /// Begins a new exchange.
     pub(super) fn reset(&self) {
         self.bytes.store(false, Ordering::Relaxed);
     }
 
-    /// Whether a byte has come since the last reset.
+    /// Whether a byte was read since the last reset.
     pub(super) fn bytes(&self) -> bool {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// The interim answers that have come.
+    /// The interim responses that have arrived.
     #[inline]
     pub(super) fn take_interim(&self) -> Vec<Interim> {
         if !self.has_interim.load(Ordering::Relaxed) {
@@ -70,7 +70,7 @@ impl ReadState {
 pub(super) struct Socket {
     stream: TcpStream,
     read_state: Arc<ReadState>,
-    /// Whether the backend takes nothing any more.
+    /// Whether writing has failed.
     write_closed: bool,
     interim: InterimReader,
 }
@@ -79,16 +79,21 @@ impl Socket {
     pub(super) fn new(stream: TcpStream) -> (Self, Arc<ReadState>) {
         let read_state = Arc::new(ReadState::default());
         (
-            Self { stream, read_state: read_state.clone(), write_closed: false, interim: InterimReader::default() },
+            Self {
+                stream,
+                read_state: read_state.clone(),
+                write_closed: false,
+                interim: InterimReader::default(),
+            },
             read_state,
         )
     }
 }
 
 impl Socket {
-    /// What hyper is told of a write. A backend may answer before it has read the whole request, and close.
-    /// hyper would give up at the first write that fails; it waits instead, and reads what has come. The
-    /// end of that wakes it.
+    /// The result of a write, as hyper gets it. A backend may respond before it has read the whole request,
+    /// and close. hyper would fail at the first write that fails, so the write stays pending instead: hyper
+    /// reads what has arrived, and the end of that wakes it.
     fn written(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         use io::ErrorKind::{BrokenPipe, ConnectionReset};
         match result {

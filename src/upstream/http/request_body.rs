@@ -1,5 +1,5 @@
-//! The request's body on its way to the backend: one type for the pool's connections, whatever the
-//! body's own type is, and the way back to that type while nobody has touched it.
+//! The request's body as connections take it: one type for all bodies. A body that was not polled can be
+//! taken out again, as its own type.
 
 use std::{
     any::Any,
@@ -56,17 +56,17 @@ where
     }
 }
 
-/// A body is boxed unpinned and pinned at its first poll. So it needs no `Unpin`, and an unpolled
-/// one can be taken out again.
+/// A body is boxed unpinned and pinned at its first poll, so that it need not be `Unpin`, and an unpolled one
+/// can be taken out again.
 enum Stage {
     Empty,
     Untouched(Box<dyn Erased>),
-    /// Not asked for by the backend yet.
+    /// The backend has not asked for it yet.
     Expected(Box<Expected>),
     Started(Pin<Box<dyn Erased>>),
 }
 
-/// A body that waits for the backend to ask for it, for so long at most.
+/// A body that waits for the backend to ask for it, for at most `wait`.
 struct Expected {
     expectation: Arc<Expectation>,
     hint: SizeHint,
@@ -88,7 +88,7 @@ impl Expected {
     }
 }
 
-/// How far the sending of a request's body has come; shared with whoever waits for the answer.
+/// The progress of a request's body; shared with the exchange, which checks the timeouts.
 #[derive(Debug)]
 pub(super) struct Sending {
     began: Instant,
@@ -97,14 +97,14 @@ pub(super) struct Sending {
     client_error: Mutex<Option<ClientError>>,
 }
 
-/// Who has to do something about the body.
+/// What the body waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// The connection: it has not asked for more yet.
+    /// The connection, which has not asked for more yet.
     Connection,
-    /// The client: it was asked for more then, and has sent nothing since.
+    /// The client, which was asked for more at this time and has sent nothing since.
     Client(Instant),
-    /// Nobody: since then the connection has let go of it. All of it is sent, or will never be.
+    /// Nothing: the connection dropped it at this time. All of it is sent, or will never be.
     Done(Instant),
 }
 
@@ -114,7 +114,11 @@ const DONE: u64 = 2;
 
 impl Sending {
     fn new() -> Self {
-        Self { began: Instant::now(), phase: AtomicU64::new(CONNECTION), client_error: Mutex::default() }
+        Self {
+            began: Instant::now(),
+            phase: AtomicU64::new(CONNECTION),
+            client_error: Mutex::default(),
+        }
     }
 
     fn enter(&self, phase: u64) {
@@ -132,12 +136,12 @@ impl Sending {
         }
     }
 
-    /// Whether the connection has let go of the body.
+    /// Whether the connection has dropped the body.
     pub(super) fn is_done(&self) -> bool {
         self.phase.load(Ordering::Acquire) & 3 == DONE
     }
 
-    /// Why the body failed, if it did. Tells it once.
+    /// Takes the error of the body, if it failed.
     pub(super) fn client_error(&self) -> Option<ClientError> {
         self.lock_error().take()
     }
@@ -146,7 +150,7 @@ impl Sending {
         self.client_error.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The body was asked for more.
+    /// Records that the connection has asked for more.
     fn asked(&self, polled: &Polled) {
         let was_client = self.phase.load(Ordering::Relaxed) & 3 == CLIENT;
         match polled {
@@ -156,7 +160,7 @@ impl Sending {
         }
     }
 
-    /// The body failed. What the connection is told is not passed on by all of its protocols.
+    /// Records that the body failed. hyper does not pass the error on for all protocols.
     fn fail(&self, error: BoxError) -> BoxError {
         let text = error.to_string();
         *self.lock_error() = Some(ClientError::new(error));
@@ -173,7 +177,7 @@ pub(super) struct RequestBody {
 }
 
 impl RequestBody {
-    /// No body; costs nothing.
+    /// No body; allocates nothing.
     pub(super) const fn empty() -> Self {
         Self { stage: Stage::Empty, sending: None, left: None }
     }
@@ -216,7 +220,7 @@ impl RequestBody {
         }
     }
 
-    /// What came of the body, held against its announced length.
+    /// Checks what the body has returned against its announced length.
     fn measured(&mut self, polled: Polled) -> Polled {
         let Some(left) = &mut self.left else { return polled };
         let wrong = match &polled {
@@ -266,7 +270,7 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        // What is too short is asked once more, and fails.
+        // A body that is too short is polled once more, and fails.
         let whole = self.left.is_none_or(|left| left == 0);
         match &self.stage {
             Stage::Empty => true,
@@ -320,7 +324,7 @@ mod tests {
         let (body, sending) = RequestBody::new(Pinned(7, PhantomPinned));
         assert!(!sending.is_done());
         assert_eq!(body.into_untouched::<Pinned>().unwrap().0, 7);
-        assert!(sending.is_done(), "the connection has let go of it");
+        assert!(sending.is_done(), "the connection has dropped it");
 
         let (mut body, sending) = RequestBody::new(Pinned(7, PhantomPinned));
         poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! Where a backend is: its URL, taken apart once.
+//! The URL of a backend, parsed.
 
 use std::{
     fmt,
@@ -9,14 +9,14 @@ use http::{HeaderValue, Uri};
 
 use crate::error::ConfigError;
 
-/// What is spoken with the backend.
+/// The protocol of the backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
     Http1,
     Http2,
 }
 
-/// What to connect to: an address needs no lookup.
+/// What to connect to. An address needs no lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Addr(SocketAddr),
@@ -41,7 +41,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Takes `http://host[:port][/]` apart.
+    /// Parses `http://host[:port][/]`.
     pub(super) fn parse(url: &str) -> Result<Self, ConfigError> {
         let wrong = |why: &str| {
             ConfigError::new(format!(

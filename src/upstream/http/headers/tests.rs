@@ -1,6 +1,4 @@
-use http::{
-    Request, Response, request::Parts as RequestParts, response::Parts as ResponseParts,
-};
+use http::{Request, Response, request::Parts as RequestParts, response::Parts as ResponseParts};
 
 use super::*;
 use crate::{
