@@ -1,4 +1,4 @@
-//! `--forward-only`: the same proxy without affinity, the floor for measuring what affinity costs.
+//! `--forward-only`: the same proxy without affinity, as the baseline for the cost of affinity.
 
 use std::{
     convert::Infallible,
@@ -20,8 +20,8 @@ use tower_sticky::proxy::{Upstream, UpstreamBody, UpstreamFuture};
 
 use crate::server::ClientBody;
 
-/// Sends each request to the next backend. A request that fails is answered with 502, or 400 or 408 when
-/// its own body failed, and not sent anywhere else.
+/// Sends each request to the next backend, round robin. A request that fails is answered with 502, or with 400 or
+/// 408 when its own body failed. It is not sent to another backend.
 #[derive(Debug, Clone)]
 pub(crate) struct ForwardOnly {
     backends: Arc<[Upstream]>,
@@ -45,13 +45,13 @@ impl Service<Request<ClientBody>> for ForwardOnly {
     }
 
     fn call(&mut self, request: Request<ClientBody>) -> Forwarding {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.backends.len();
+        let next = self.next.fetch_add(1, Ordering::Relaxed) % self.backends.len();
         // `Upstream` is always ready.
-        Forwarding(self.backends[turn].clone().call(request))
+        Forwarding(self.backends[next].clone().call(request))
     }
 }
 
-/// The future of an answer.
+/// The future of a response.
 pub(crate) struct Forwarding(UpstreamFuture<ClientBody>);
 
 impl Future for Forwarding {

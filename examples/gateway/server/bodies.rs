@@ -1,4 +1,4 @@
-//! The bodies of a request and of its answer, as the client's connection sees them.
+//! The bodies of a request and of its response, as the client's connection sees them.
 
 use std::{
     pin::Pin,
@@ -103,12 +103,12 @@ impl Drop for ClientBody {
 }
 
 pin_project! {
-    /// The body of an answer; `None` is empty. An error that ends it comes when all that was before it is
-    /// sent: hyper throws away what it has not written yet when a body fails.
+    /// The body of a response; `None` is empty. An error is returned only when everything before it is sent:
+    /// hyper drops what it has not written yet when a body fails.
     pub(super) struct AnswerBody<B> {
         #[pin]
         body: Option<B>,
-        // What tells how much is sent.
+        // Knows how much is sent.
         watch: Option<Arc<Watch>>,
         // How many flushes there had been when hyper was given something for the last time.
         given: u64,

@@ -33,8 +33,8 @@ use super::{
 /// How a connection without TLS begins when it is HTTP/2 (RFC 9113, section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How long an HTTP/1.1 connection without a request is kept when the gateway stops: a request may be
-/// on its way already. HTTP/2 has GOAWAY for that.
+/// How long an HTTP/1.1 connection without a request is kept when the gateway stops: a request may be in
+/// flight. HTTP/2 has GOAWAY for that.
 const STOP_DELAY: Duration = Duration::from_millis(200);
 
 /// The head of the first frame, which must be SETTINGS (RFC 9113, section 3.4).
@@ -54,7 +54,7 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    // One limit for the first head, whatever it takes to get there.
+    // One limit for the first head, detection of the protocol included.
     let deadline = Instant::now() + shared.limits.header_timeout;
     let Ok(mut stream) = TcpStream::from_std(accepted.stream) else {
         return;
@@ -64,7 +64,7 @@ where
         biased;
         sniffed = sniffing => match sniffed {
             Ok(Ok(sniffed)) => sniffed,
-            // Gone, or silent for too long.
+            // Closed, or timed out.
             _ => return,
         },
         () = stopped_for(&shared, STOP_DELAY) => return,
@@ -86,7 +86,7 @@ where
         limits: shared.limits.request,
     };
     let limits = &shared.limits;
-    let socket = Socket::new(stream, sniffed, watch.clone(), is_http1, limits, accepted.place);
+    let socket = Socket::new(stream, sniffed, watch.clone(), is_http1, limits, accepted.permit);
     let io = TokioIo::new(socket);
     let timeouts = Timeouts::new(&watch, &shared, is_http1, deadline);
     let ended = match protocol {
@@ -100,7 +100,7 @@ where
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, client = %accepted.addr, "a connection broke");
+        tracing::debug!(%error, client = %accepted.addr, "a connection failed");
     }
 }
 
@@ -109,7 +109,7 @@ async fn stopped_for(shared: &Shared, time: Duration) {
     sleep(time).await;
 }
 
-/// Reads as much as it takes to tell the protocol, and not more than hyper can be given back.
+/// Detects the protocol. What was read is given to hyper later.
 async fn sniff(stream: &mut TcpStream) -> io::Result<(Protocol, Sniffed)> {
     let mut sniffed = Sniffed::default();
     loop {
@@ -131,7 +131,7 @@ async fn sniff(stream: &mut TcpStream) -> io::Result<(Protocol, Sniffed)> {
     }
 }
 
-/// Polls a connection to its end, and ends it when it is silent for too long or the gateway stops.
+/// Polls a connection to its end, and ends it when a timeout has passed or the gateway stops.
 ///
 /// One timer per connection, which is moved when it fires and not with each request.
 async fn drive<C>(
@@ -147,7 +147,7 @@ where
     let mut stopped = pin!(stop.stopped());
     let mut listening = false;
     poll_fn(|cx| {
-        // Polled once, to be woken; after that a flag is looked at, which costs nothing.
+        // Polled once, to be woken. After that only a flag is read.
         if !listening {
             listening = true;
             let _ = stopped.as_mut().poll(cx);
@@ -175,11 +175,11 @@ where
     .await
 }
 
-/// When a connection has to end.
+/// The timeouts of a connection.
 struct Timeouts<'a> {
     watch: &'a Watch,
     shared: &'a Shared,
-    /// Whether the begin of each request's head is seen: in HTTP/1.1.
+    /// Whether bytes without a request in flight are the begin of a head: in HTTP/1.1.
     sees_heads: bool,
     first_head: Instant,
     /// When the head that is being read must be complete.
@@ -187,9 +187,9 @@ struct Timeouts<'a> {
     requests: u64,
     /// How many requests there were when the timer was set to the end of an idle time.
     idle_at: Option<u64>,
-    /// How much was written when the client took nothing more, and when that was.
+    /// How often the client had taken something when it blocked, and when that was.
     blocked: Option<(u64, Instant)>,
-    /// When the gateway stops: until when a request may still come.
+    /// Until when a request may still arrive, when the gateway stops.
     stop_at: Option<Instant>,
     finishing: bool,
 }
@@ -236,7 +236,7 @@ impl<'a> Timeouts<'a> {
         false
     }
 
-    /// Sets the timer to an earlier end where something new asks for that. Whether it did.
+    /// Sets the timer to an earlier deadline if there is one. Whether it did.
     fn bring_forward(&mut self, mut timer: Pin<&mut Sleep>) -> bool {
         let mut moved = false;
         if self.watch.requests() != self.requests {
@@ -263,7 +263,7 @@ impl<'a> Timeouts<'a> {
         moved
     }
 
-    /// The timer has elapsed: what for, and when it has to elapse next.
+    /// The timer has elapsed: what that means, and the next deadline.
     fn elapsed(&mut self, timer: Pin<&mut Sleep>) -> Elapsed {
         let (now, limits) = (Instant::now(), &self.shared.limits);
         let blocked = self.blocked.map(|(_, since)| since + limits.write_timeout);

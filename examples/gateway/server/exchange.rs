@@ -1,4 +1,4 @@
-//! One request of a client: what goes with it to the service, and what is added to the answer.
+//! A request of a client: what is added to it for the service, and to its response.
 
 use std::{
     convert::Infallible,
@@ -24,7 +24,7 @@ use super::{
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
-/// The service of one connection. The inner service must be one that is always ready, as
+/// The service of one connection. The inner service must always be ready, as
 /// [`StickyService`](tower_sticky::StickyService) and Axum's router are.
 pub(super) struct Exchange<S> {
     pub(super) service: S,
@@ -82,7 +82,7 @@ pin_project! {
 }
 
 pin_project! {
-    /// The future of an answer.
+    /// The future of a response.
     pub(super) struct Answer<F> {
         #[pin]
         step: Step<F>,

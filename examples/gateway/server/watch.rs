@@ -24,7 +24,7 @@ pub(super) struct Watch {
     busy: Arc<()>,
     /// Requests so far.
     requests: AtomicU64,
-    /// Whether bytes have come that do not make a whole request head yet.
+    /// Whether a part of a request head was received.
     partial: AtomicBool,
     /// Whether the rest of a request was left unread.
     unread: AtomicBool,
@@ -41,7 +41,7 @@ struct Interim {
     bytes: Mutex<Vec<u8>>,
 }
 
-/// What hyper has been given to send, and what of it the socket has taken.
+/// What hyper has to send, and what of it the socket has taken.
 #[derive(Debug, Default)]
 struct Written {
     /// Whether hyper has bytes left to write: it flushes the socket when it has none.
@@ -56,13 +56,13 @@ struct Written {
     waiting: Mutex<Vec<Waker>>,
 }
 
-/// As long as one of these is there, its connection is busy.
+/// As long as a clone of this exists, its connection is busy.
 pub(super) type Busy = Arc<()>;
 
 impl Watch {
     /// A request's head is complete.
     pub(super) fn began(&self) -> Busy {
-        // Only the connection's own task counts, so that an addition need not be atomic.
+        // Only the connection's task writes, so that the addition need not be atomic.
         self.requests.store(self.requests() + 1, Relaxed);
         self.partial.store(false, Relaxed);
         self.busy.clone()
@@ -80,12 +80,12 @@ impl Watch {
         self.partial.load(Relaxed) && !self.is_busy()
     }
 
-    /// A number that grows whenever everything that there was to send has been taken by the socket.
+    /// How often the socket has taken everything that there was to send.
     pub(super) fn flushes(&self) -> u64 {
         self.written.flushes.load(SeqCst)
     }
 
-    /// Waits until everything is sent that hyper was given when there had been so many flushes.
+    /// Waits until everything is sent that hyper had when there had been `since` flushes.
     pub(super) fn poll_sent(&self, since: u64, cx: &Context<'_>) -> Poll<()> {
         let written = &self.written;
         let is_sent = || self.flushes() > since && !written.unwritten.load(SeqCst);
@@ -180,7 +180,7 @@ impl Watch {
     }
 
     pub(super) fn received(&self) {
-        // What comes during a request is most likely its body.
+        // Bytes during a request are most likely its body.
         if !self.is_busy() {
             self.partial.store(true, Relaxed);
         }
