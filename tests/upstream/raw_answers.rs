@@ -1,4 +1,4 @@
-//! Answers as bytes: what `Upstream` makes of them.
+//! Responses as bytes, and what `Upstream` makes of them.
 
 use http::{Method, Request};
 use http_body_util::{BodyExt, Empty};
@@ -120,7 +120,7 @@ const CASES: &[Case] = &[
 ];
 
 #[tokio::test]
-async fn an_answer_is_passed_on_or_is_an_error() {
+async fn a_response_is_passed_on_or_is_an_error() {
     let mut wrong = Vec::new();
     for Case { method, bytes, becomes, section } in CASES {
         let answer: &str = Box::leak(format!("HTTP/1.1 {bytes}").into_boxed_str());

@@ -1,4 +1,4 @@
-//! What a backend sees of a request, byte by byte.
+//! The head of a request as the backend gets it.
 
 use http::{Request, Version};
 use http_body_util::Empty;
@@ -7,7 +7,7 @@ use tower_sticky::Peer;
 use crate::support::*;
 
 #[tokio::test]
-async fn a_backend_sees_what_is_for_it() {
+async fn a_backend_gets_the_rewritten_head() {
     let (backend, mut heads) = recorder().await;
     let request = Request::get("http://shop:8080/cart?x=%20")
         .version(Version::HTTP_2)
@@ -45,7 +45,7 @@ async fn a_backend_sees_what_is_for_it() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_is_added_to() {
+async fn fields_of_a_trusted_proxy_are_kept_or_appended_to() {
     let (backend, mut heads) = recorder().await;
     let request = Request::get("/")
         .header("host", "shop")
@@ -107,7 +107,7 @@ async fn no_forwarded_field_of_an_untrusted_peer_is_passed_on() {
 }
 
 #[tokio::test]
-async fn an_answer_gets_via_when_it_is_asked_for() {
+async fn a_response_gets_via_by_option() {
     for (http2, version) in [(false, "1.1"), (true, "2.0")] {
         let backend =
             server(http2, |_| async { http::Response::new(Empty::<bytes::Bytes>::new()) });

@@ -1,4 +1,4 @@
-//! Backends to talk to, and bodies to talk with.
+//! Backends and bodies for the tests.
 
 use std::{
     convert::Infallible,
