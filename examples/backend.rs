@@ -1,11 +1,11 @@
-//! A server to put behind the gateway: it answers with its name.
+//! A server to run behind the gateway. It responds with its name.
 //!
 //! ```text
 //! cargo run --example backend -- a 127.0.0.1:9001
 //! ```
 //!
-//! It says where it listens, and `got N` for each request with `x-number: N`, as soon as it has its
-//! head. On SIGTERM it takes no more connections, finishes what it has begun, and ends.
+//! It prints the address it listens on, and `got N` when the head of a request with `x-number: N` has
+//! arrived. On SIGTERM it stops accepting, finishes the requests in flight, and exits.
 
 #![allow(missing_docs)]
 
@@ -57,12 +57,12 @@ async fn answer(name: &str, request: Request<Body>) -> Response {
             let text = format!("{name} got {length} bytes\n");
             ([("x-server", name.to_owned())], text).into_response()
         }
-        // The client is gone.
+        // The client has disconnected.
         Err(_) => http::StatusCode::BAD_REQUEST.into_response(),
     }
 }
 
-/// Prints a line at once. Nobody may be listening, which is no reason to stop.
+/// Prints a line at once. A closed standard output is no reason to stop.
 fn say(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
 }

@@ -1,5 +1,5 @@
-//! A gRPC client of three servers: each user is served by one of them, and so is each session. One
-//! server is killed.
+//! A gRPC client of three servers: each user, and each session, is served by one of them. One server is
+//! killed.
 //!
 //! ```text
 //! cargo run --example grpc_client
@@ -69,17 +69,17 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     }
 
     let session = &sessions[0];
-    let Some(home) = session.backend() else { return Err("the session has a server".into()) };
+    let Some(backend) = session.backend() else { return Err("the session has a server".into()) };
     for (name, server) in NAMES.iter().zip(&mut servers) {
-        if home == *name {
+        if backend == *name {
             server.kill();
         }
     }
-    println!("server {home} of session 0 is killed");
+    println!("server {backend} of session 0 is killed");
     let mut client = GreeterClient::new(session.clone());
     let mut reply = client.say_hello(hello(0)).await;
-    // Sent before the end of the connection was seen, a call may have been executed. Only the caller can
-    // know whether it may be sent again: this one may.
+    // A call that was sent before the connection was seen to end may have been executed. Only the caller
+    // knows whether it may be sent again: this one may.
     if reply.as_ref().is_err_and(|status| status.code() == Code::Unavailable) {
         reply = client.say_hello(hello(0)).await;
     }

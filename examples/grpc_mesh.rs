@@ -1,5 +1,5 @@
-//! Three gRPC servers that are each other's peers: a caller may ask any of them, and is served by the
-//! one that has its session. One of them dies.
+//! Three gRPC servers that are each other's peers: a client may call any of them, and is served by the one
+//! that has its session. One of them is killed.
 //!
 //! ```text
 //! cargo run --example grpc_mesh
@@ -30,24 +30,19 @@ const NAMES: [&str; 3] = ["node-a", "node-b", "node-c"];
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
-    // In production KeyRing::from_env("STICKY_KEY"): all nodes have the same keys.
+    // In production KeyRing::from_env("STICKY_KEY"), with the same keys on all nodes.
     let keys = KeyRing::generate()?;
-    let places = NAMES.map(|_| Server::bind("127.0.0.1:0"));
-    let mut urls = Vec::new();
-    for place in &places {
-        urls.push(format!("http://{}", place.local_addr()?));
-    }
-
+    let (listeners, urls) = Server::bind_all(NAMES.len())?;
     let mut nodes = Vec::new();
-    for (name, place) in NAMES.into_iter().zip(places) {
-        // Every node has the same list; `local` says which of them it is.
+    for (name, listener) in NAMES.into_iter().zip(listeners) {
+        // Every node has the same list; `local` names the node itself.
         let peers = Backends::new();
         for (peer, url) in NAMES.iter().zip(&urls) {
             peers.insert(peer, GrpcChannel::new(url)?)?;
         }
         let affinity = affinity::Header::sealed("x-sticky", keys.clone());
         let sticky = StickyLayer::new(peers, affinity).local(name);
-        nodes.push(Server::on(place, move |listener| {
+        nodes.push(Server::on(listener, move |listener| {
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
             let service = GreeterServer(Node::new(name));
             Grpc::builder().layer(sticky).add_service(service).serve_with_incoming(incoming)

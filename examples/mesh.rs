@@ -1,5 +1,5 @@
-//! An Axum application whose nodes share the sessions: each serves its own, and forwards a peer's to
-//! the peer. A cart lives in the memory of one node, and is found through any of them.
+//! An Axum application whose nodes share the sessions: each node serves its own, and forwards those of a
+//! peer to that peer. A cart is in the memory of one node, and is reached through any of them.
 //!
 //! ```text
 //! cargo run --example mesh
@@ -40,24 +40,19 @@ fn shop(node: &'static str) -> Router {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
-    // In production KeyRing::from_env("STICKY_KEY"): all nodes have the same keys.
+    // In production KeyRing::from_env("STICKY_KEY"), with the same keys on all nodes.
     let keys = KeyRing::generate()?;
-    let places = NAMES.map(|_| Server::bind("127.0.0.1:0"));
-    let mut urls = Vec::new();
-    for place in &places {
-        urls.push(format!("http://{}", place.local_addr()?));
-    }
-
+    let (listeners, urls) = Server::bind_all(NAMES.len())?;
     let mut nodes = Vec::new();
-    for (name, place) in NAMES.into_iter().zip(places) {
-        // Every node has the same list; `local` says which of them it is.
+    for (name, listener) in NAMES.into_iter().zip(listeners) {
+        // Every node has the same list; `local` names the node itself.
         let peers = Backends::new();
         for (peer, url) in NAMES.iter().zip(&urls) {
             peers.insert(peer, Upstream::new(url)?)?;
         }
         let affinity = affinity::Cookie::sealed("SERVER_ID", keys.clone());
         let app = shop(name).layer(StickyLayer::new(peers, affinity).local(name));
-        nodes.push(Server::on(place, async move |listener| axum::serve(listener, app).await));
+        nodes.push(Server::on(listener, async move |listener| axum::serve(listener, app).await));
     }
 
     let mut cookie = None;
@@ -67,12 +62,12 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         if let Some(cookie) = &cookie {
             request.headers_mut().insert(COOKIE, Clone::clone(cookie));
         }
-        let answer = Upstream::new(url)?.oneshot(request).await?;
-        if let Some(set) = answer.headers().get(SET_COOKIE) {
+        let response = Upstream::new(url)?.oneshot(request).await?;
+        if let Some(set) = response.headers().get(SET_COOKIE) {
             let value = set.to_str()?.split(';').next().unwrap_or_default();
             cookie = Some(value.parse()?);
         }
-        let text = answer.into_body().collect().await?.to_bytes();
+        let text = response.into_body().collect().await?.to_bytes();
         println!("asked {name} for {item}: {}", String::from_utf8_lossy(&text));
     }
     for mut node in nodes {

@@ -1,8 +1,8 @@
-//! Sessions that outlive their server without an engine: three shops that copy carts to each other.
+//! Sessions that outlive their server without a store: three shops that copy carts to each other.
 //!
 //! The gateway tells each shop where the session would go if this shop failed: its replica. The shop
-//! copies the cart there before it says yes. The shop, a process of its own, dies by `kill -9`; the
-//! gateway sends the customer to that replica, and every item that was acknowledged is there.
+//! copies the cart there before it acknowledges a change. One shop, a process of its own, is killed by
+//! `kill -9`. The gateway sends the customer to the replica, and every acknowledged item is there.
 //!
 //! ```sh
 //! cargo run --example replica_aware                      # 30 customers
@@ -11,12 +11,13 @@
 
 #![allow(missing_docs, unreachable_pub)]
 
+#[path = "support/customer.rs"]
+mod customer;
 #[path = "support/process.rs"]
 mod process;
 
 use std::{
     collections::HashMap,
-    error::Error,
     process::ExitCode,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -28,16 +29,15 @@ use axum::{
     http::{Request, StatusCode, header},
     routing::{get, post},
 };
+use customer::{Customer, Fallible};
 use lexopt::ValueExt;
 use process::Process;
 use serde::{Deserialize, Serialize};
 use tower::ServiceExt;
 use tower_sticky::{
-    BackendId, Backends, KeyRing, NoInner, SessionInfo, StickyLayer, StickyService,
-    affinity::Cookie, proxy::Upstream, session_data::SessionScope,
+    BackendId, Backends, KeyRing, SessionInfo, StickyLayer, affinity::Cookie, proxy::Upstream,
+    session_data::SessionScope,
 };
-
-type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const NAMES: [&str; 3] = ["shop-1", "shop-2", "shop-3"];
 
@@ -46,17 +46,17 @@ const NAMES: [&str; 3] = ["shop-1", "shop-2", "shop-3"];
 #[derive(Clone)]
 struct Shop {
     carts: Arc<Mutex<HashMap<String, Cart>>>,
-    /// Items are added one at a time, so that of two at once both are there. In earnest there is one
-    /// of these for each session.
+    /// Serializes additions, so that concurrent ones are not lost. A real application has one lock for
+    /// each session.
     adding: Arc<tokio::sync::Mutex<()>>,
     peers: Arc<Peers>,
 }
 
-/// How to reach each shop.
+/// The other shops by name.
 type Peers = HashMap<String, Upstream>;
 
-/// A cart, and which of two copies is the newer: that of the later epoch, and in one epoch that with
-/// more items.
+/// A cart. Of two copies the one with the later epoch is newer, and within an epoch the one with more
+/// items.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Cart {
     epoch: u64,
@@ -73,10 +73,10 @@ fn shop(shop: Shop) -> Router {
     Router::new()
         .route("/cart", get(show))
         .route("/cart/{item}", post(add))
-        // For the other shops. In earnest these are on an address of their own.
+        // For the other shops. A real application has these on an address of their own.
         .route("/copies/{session}", get(give_copy).put(take_copy))
         .with_state(shop)
-        // What the gateway says in headers. Nobody else can reach these shops.
+        // The session headers are trusted: only the gateway can reach these shops.
         .layer(SessionScope::from_headers())
 }
 
@@ -84,7 +84,7 @@ async fn show(State(shop): State<Shop>, info: SessionInfo) -> Result<String, Sta
     Ok(describe(&info, &shop.cart(&info).await?))
 }
 
-/// Says yes when the replica has it too.
+/// Acknowledges an item once the replica has it too.
 async fn add(
     State(shop): State<Shop>,
     Path(item): Path<String>,
@@ -128,7 +128,7 @@ impl Shop {
         self.carts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a cart, unless a newer one is there.
+    /// Stores a cart, unless there is a newer one.
     fn keep(&self, session: String, cart: Cart) -> bool {
         let mut carts = self.carts();
         let kept = carts.entry(session).or_default();
@@ -139,8 +139,8 @@ impl Shop {
         is_newer
     }
 
-    /// The session's cart. When it has just moved here it may be newer where it comes from, if that
-    /// shop is still there: a drain, and not a failure.
+    /// The cart of the session. After a move the previous shop, if it still runs (as in a drain), may
+    /// have a newer one.
     async fn cart(&self, info: &SessionInfo) -> Result<Cart, StatusCode> {
         let session = session(info)?;
         let mut cart = self.carts().get(&session).cloned().unwrap_or_default();
@@ -153,17 +153,17 @@ impl Shop {
             cart = other;
         }
         if cart.epoch > epoch {
-            // This is a slow request of before a move.
+            // This is a slow request from before a move.
             return Err(StatusCode::CONFLICT);
         }
-        // Whatever an earlier shop still has under way for it is refused from now on.
+        // From now on requests that are in flight at the previous shop are refused.
         cart.epoch = epoch;
         self.keep(session, cart.clone());
         Ok(cart)
     }
 
-    /// Copies a cart to the first of the session's replicas that can be reached: there the gateway
-    /// goes too. With no other shop left there is nobody to copy it to.
+    /// Copies a cart to the first replica of the session that can be reached, which is where the gateway
+    /// fails over to. Without another shop there is no copy.
     async fn replicate(
         &self,
         info: &SessionInfo,
@@ -173,7 +173,7 @@ impl Shop {
         for replica in info.replicas() {
             match self.copy_to(replica, session, cart).await {
                 Ok(()) => return Ok(()),
-                // It has a newer one: this is a slow request of before a move.
+                // The replica has a newer cart: this is a slow request from before a move.
                 Err(error) if error.to_string().starts_with("409") => {
                     return Err(StatusCode::CONFLICT);
                 }
@@ -216,16 +216,16 @@ impl Shop {
 
 // ---- The processes ----
 
-/// The whole life of a shop: a process of its own. Where the others are it hears when all of them run.
-async fn be_a_shop() -> Fallible<()> {
+/// Runs a shop in a process of its own. It reads the addresses of the others once all of them run.
+async fn run_shop() -> Fallible<()> {
     let listener = process::listen().await?;
-    let peers = read_peers(&process::hear()?)?;
+    let peers = read_peers(&process::read_line()?)?;
     process::end_with_parent();
     let app = shop(Shop { carts: Arc::default(), adding: Arc::default(), peers: Arc::new(peers) });
     Ok(axum::serve(listener, app).await?)
 }
 
-/// Reads `shop-1=127.0.0.1:4001 shop-2=…`.
+/// Parses `shop-1=127.0.0.1:4001 shop-2=…`.
 fn read_peers(line: &str) -> Fallible<Peers> {
     let mut peers = HashMap::new();
     for peer in line.split_whitespace() {
@@ -235,7 +235,7 @@ fn read_peers(line: &str) -> Fallible<Peers> {
     Ok(peers)
 }
 
-/// Starts all shops, and tells each where they are.
+/// Starts all shops, and tells each the addresses of all.
 fn start_all() -> Fallible<(Vec<Process>, Peers)> {
     let mut shops = Vec::new();
     let mut peers = Vec::new();
@@ -246,45 +246,18 @@ fn start_all() -> Fallible<(Vec<Process>, Peers)> {
     }
     let peers = peers.join(" ");
     for shop in &mut shops {
-        shop.say(&peers)?;
+        shop.write_line(&peers)?;
     }
     Ok((shops, read_peers(&peers)?))
 }
 
-// ---- A customer ----
-
-/// A browser that knows the gateway's cookie.
-struct Customer {
-    gateway: StickyService<Upstream, NoInner>,
-    cookie: String,
-}
-
-impl Customer {
-    async fn send(&mut self, method: &str, path: &str) -> Fallible<String> {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, "shop.example")
-            .header(header::COOKIE, &self.cookie)
-            .body(Body::empty())?;
-        let response = self.gateway.clone().oneshot(request).await?;
-        if let Some(cookie) = response.headers().get(header::SET_COOKIE) {
-            self.cookie = cookie.to_str()?.split(';').next().unwrap_or_default().to_owned();
-        }
-        let status = response.status();
-        let body = to_bytes(Body::new(response.into_body()), 1 << 20).await?;
-        let text = String::from_utf8_lossy(&body).into_owned();
-        if status.is_success() { Ok(text) } else { Err(format!("{status}: {text}").into()) }
-    }
-}
-
-// ---- The story ----
+// ---- The demonstration ----
 
 #[tokio::main]
 async fn main() -> Fallible<ExitCode> {
     let Arguments { shop, customers: count } = Arguments::read()?;
     if shop.is_some() {
-        be_a_shop().await?;
+        run_shop().await?;
         return Ok(ExitCode::SUCCESS);
     }
     let (mut shops, upstreams) = start_all()?;
@@ -296,8 +269,7 @@ async fn main() -> Fallible<ExitCode> {
         .into_service();
     println!("Three shops; each copies its carts to the session's replica.");
 
-    let mut customers: Vec<_> =
-        (0..count).map(|_| Customer { gateway: gateway.clone(), cookie: String::new() }).collect();
+    let mut customers: Vec<_> = (0..count).map(|_| Customer::new(gateway.clone())).collect();
     let mut owners = Vec::new();
     for customer in &mut customers {
         customer.send("POST", "/cart/apple").await?;
@@ -308,7 +280,8 @@ async fn main() -> Fallible<ExitCode> {
     let orphans = owners.iter().filter(|owner| **owner == killed).count();
     println!("{count} customers fill their carts, {orphans} of them at {killed}.");
 
-    let position = NAMES.iter().position(|name| *name == killed).ok_or("who was that?")?;
+    let position =
+        NAMES.iter().position(|name| *name == killed).ok_or("the response names no shop")?;
     shops[position].kill()?;
     println!("{killed} is killed, and all that it had in memory is gone.");
 
@@ -327,7 +300,7 @@ async fn main() -> Fallible<ExitCode> {
     for (name, count) in taken_over {
         println!("{name} has taken over {count} of them.");
     }
-    // They go on, and are copied to the shop that is left.
+    // The carts still change, and are copied to the shop that is left.
     for customer in &mut customers {
         let answer = customer.send("POST", "/cart/cheese").await?;
         lost += usize::from(!answer.ends_with(": apple, bread, cheese"));
@@ -337,7 +310,7 @@ async fn main() -> Fallible<ExitCode> {
 }
 
 struct Arguments {
-    /// Not for users: this is a shop's process.
+    /// Internal: set in the process of a shop.
     shop: Option<String>,
     customers: usize,
 }

@@ -1,8 +1,8 @@
 //! Sessions that outlive their server: three shops with tower-sessions behind a gateway.
 //!
-//! A customer fills a cart, the shop that has the customer is killed, and the cart is still there: each
-//! shop keeps its sessions at hand, in a cache that is good as long as the customer stays, and in a
-//! store that all shops share.
+//! A customer fills a cart, the shop that serves the customer is killed, and the cart is still there: each
+//! shop keeps its sessions in a cache, which is valid until the session moves, and in a store that all shops
+//! share.
 //!
 //! ```sh
 //! cargo run --example session_replication                                    # the store is in memory
@@ -10,37 +10,36 @@
 //! cargo run --example session_replication -- --customers 1000                # default: one
 //! ```
 //!
-//! With Redis each shop is a process of its own, and dies by `kill -9`.
+//! With Redis each shop is a process of its own, and is killed by `kill -9`.
 
 #![allow(missing_docs, unreachable_pub)]
 
+#[path = "support/customer.rs"]
+mod customer;
 #[path = "support/process.rs"]
 mod process;
 #[path = "support/server.rs"]
 mod server;
 
-use std::{error::Error, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use axum::{
     Router,
-    body::{Body, to_bytes},
     extract::Path,
-    http::{Request, StatusCode, header},
+    http::StatusCode,
     routing::{get, post},
 };
+use customer::{Customer, Fallible};
 use lexopt::ValueExt;
 use process::Process;
 use server::Server;
-use tower::ServiceExt;
 use tower_sessions::{Session, SessionManagerLayer, SessionStore};
 use tower_sticky::{
-    Backends, KeyRing, NoInner, SessionInfo, StickyLayer, StickyService,
+    Backends, KeyRing, SessionInfo, StickyLayer,
     affinity::Cookie,
     proxy::Upstream,
     session_data::{FencedCache, MemoryStore, RedisStore, SessionScope},
 };
-
-type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const NAMES: [&str; 3] = ["shop-1", "shop-2", "shop-3"];
 
@@ -48,13 +47,13 @@ const NAMES: [&str; 3] = ["shop-1", "shop-2", "shop-3"];
 
 /// The application: a cart in the session.
 fn shop<S: SessionStore + Clone>(store: S) -> Router {
-    // Copies are in this process, and only good as long as the gateway sends the session here.
+    // The copies are in this process, and valid only while the gateway sends the session here.
     let sessions = SessionManagerLayer::new(FencedCache::new(MemoryStore::new(), store));
     Router::new()
         .route("/cart", get(show))
         .route("/cart/{item}", post(add))
         .layer(sessions.with_secure(false))
-        // What the gateway says in headers. Nobody else can reach these shops.
+        // The session headers are trusted: only the gateway can reach these shops.
         .layer(SessionScope::from_headers())
 }
 
@@ -74,16 +73,17 @@ async fn add(
     Ok(format!("{} ({}): {}", info.backend(), info.verdict(), cart.join(", ")))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn unavailable(error: tower_sessions::session::Error) -> StatusCode {
     eprintln!("the session store: {error}");
     StatusCode::SERVICE_UNAVAILABLE
 }
 
-/// A shop that runs until it is killed: then all that it had in memory is gone.
+/// A shop that runs until it is killed, and loses its memory then.
 enum Running {
-    /// A store in memory has to be in the same process, so here the shop has only a thread of its own.
+    /// A thread: the shops share a store in memory, so they are in one process.
     Thread(Server),
-    /// With Redis it is a process of its own.
+    /// A process: the shops share a store on Redis.
     Process(Process),
 }
 
@@ -108,53 +108,20 @@ impl Running {
     }
 }
 
-/// The whole life of a shop that is a process.
-async fn be_a_shop(redis: &str) -> Fallible<()> {
+/// Runs a shop in a process of its own.
+async fn run_shop(redis: &str) -> Fallible<()> {
     process::end_with_parent();
     let app = shop(RedisStore::new(redis)?);
     Ok(axum::serve(process::listen().await?, app).await?)
 }
 
-// ---- A customer ----
-
-/// A browser with two cookies: the gateway's and the shop's.
-struct Customer {
-    gateway: StickyService<Upstream, NoInner>,
-    cookies: Vec<(String, String)>,
-}
-
-impl Customer {
-    async fn send(&mut self, method: &str, path: &str) -> Fallible<String> {
-        let cookies: Vec<_> =
-            self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, "shop.example")
-            .header(header::COOKIE, cookies.join("; "))
-            .body(Body::empty())?;
-        let response = self.gateway.clone().oneshot(request).await?;
-        for cookie in response.headers().get_all(header::SET_COOKIE) {
-            let pair = cookie.to_str()?.split(';').next().unwrap_or_default();
-            if let Some((name, value)) = pair.split_once('=') {
-                self.cookies.retain(|(known, _)| known != name);
-                self.cookies.push((name.to_owned(), value.to_owned()));
-            }
-        }
-        let status = response.status();
-        let body = to_bytes(Body::new(response.into_body()), 1 << 20).await?;
-        let text = String::from_utf8_lossy(&body).into_owned();
-        if status.is_success() { Ok(text) } else { Err(format!("{status}: {text}").into()) }
-    }
-}
-
-// ---- The story ----
+// ---- The demonstration ----
 
 #[tokio::main]
 async fn main() -> Fallible<ExitCode> {
     let Arguments { shop, redis, customers: count } = Arguments::read()?;
     if let (Some(_), Some(redis)) = (&shop, &redis) {
-        be_a_shop(redis).await?;
+        run_shop(redis).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let place = if redis.is_some() { "Redis" } else { "memory" };
@@ -176,14 +143,13 @@ async fn main() -> Fallible<ExitCode> {
         .retry_idempotent(true)
         .into_service();
 
-    // Of one customer every answer is shown, of many only what became of them.
+    // With one customer every response is printed, with several only a summary.
     let say = |what: &str, answer: &str| {
         if count == 1 {
             println!("{what:<12} {answer}");
         }
     };
-    let mut customers: Vec<_> =
-        (0..count).map(|_| Customer { gateway: gateway.clone(), cookies: Vec::new() }).collect();
+    let mut customers: Vec<_> = (0..count).map(|_| Customer::new(gateway.clone())).collect();
     let mut owners = Vec::new();
     for customer in &mut customers {
         say("add apple", &customer.send("POST", "/cart/apple").await?);
@@ -197,7 +163,8 @@ async fn main() -> Fallible<ExitCode> {
         println!("{count} customers fill their carts, {theirs} of them at {killed}.");
     }
 
-    let position = NAMES.iter().position(|name| *name == killed).ok_or("who was that?")?;
+    let position =
+        NAMES.iter().position(|name| *name == killed).ok_or("the response names no shop")?;
     shops[position].kill()?;
     println!("{killed} is killed, and all that it had in memory is gone.");
 
@@ -221,7 +188,7 @@ async fn main() -> Fallible<ExitCode> {
 }
 
 struct Arguments {
-    /// Not for users: this is a shop's process.
+    /// Internal: set in the process of a shop.
     shop: Option<String>,
     /// The address of Redis, if one is given.
     redis: Option<String>,

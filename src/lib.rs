@@ -1,15 +1,15 @@
 //! Session affinity (sticky sessions) for [Tower](https://docs.rs/tower): each user stays on the
 //! backend that holds their session.
 //!
-//! A [`StickyLayer`] has a policy and a set of inner services, the [`Backends`]. Its service reads
-//! the affinity token of each request, dispatches the request to the backend that the token names,
-//! and puts a token on the response of a new session. Sessions outlive the failure of other
-//! backends, scaling up and down, and restarts of the gateway; when a session's own backend fails,
-//! the session moves at once, and every request can be asked [why](Outcome) it went where it went.
+//! A [`StickyLayer`] has a policy and a set of inner services, the [`Backends`]. Its service reads the affinity
+//! token of each request, sends the request to the backend that the token names, and adds a token to the
+//! response of a new session. Sessions stay where they are when other backends fail, when backends join or
+//! leave, and when the gateway restarts. When the backend of a session fails, the session moves at once. Every
+//! request has an [`Outcome`] that explains where it went and why.
 //!
 //! # Example
 //!
-//! A gateway with Axum; every connection of a browser to it sticks:
+//! An Axum gateway that keeps each browser on its backend:
 //!
 //! ```no_run
 //! # #[cfg(feature = "proxy")]
@@ -30,44 +30,49 @@
 //! # }
 //! ```
 //!
-//! # Two promises
+//! # Persistence and affinity by hash
 //!
-//! - **Persistence**: a token names the backend. A promise: nobody moves who need not move.
+//! - **Persistence**: a token names the backend. A promise: no session moves without need.
 //! - **Affinity by hash**: a key of the request chooses the backend. Best effort, without state.
 //!
 //! In order of preference: a sealed token (no table, and all gateways agree); a hash of a stable
 //! key; a table, only for ids that the application issues itself. See [`affinity`].
 //!
-//! # What a backend is
+//! # Backends
 //!
-//! Any Tower service that is `Clone + Send + Sync + 'static` and whose error converts into a
-//! [`BoxError`]; [`tower::buffer`](https://docs.rs/tower/latest/tower/buffer) makes a clonable one of
-//! any other. The service whose readiness was polled is the one that is called. Two errors have a
-//! meaning: [`NotSent`] and [`Unanswered`] give the request back, so that it can go elsewhere
-//! without having been copied. [`proxy::Upstream`] speaks them; [`Reclaim`] teaches them to any other
-//! HTTP client.
+//! A backend is any Tower service that is `Clone + Send + Sync + 'static` and whose error converts into a
+//! [`BoxError`]; [`tower::buffer`](https://docs.rs/tower/latest/tower/buffer) makes any other service
+//! clonable. The instance whose readiness was polled is the one that is called. The errors [`NotSent`] and
+//! [`Unanswered`] give the request back, so that another backend can serve it without a copy.
+//! [`proxy::Upstream`] returns them; [`Reclaim`] adds them to any other HTTP client.
 //!
-//! Tonic's `Channel` and most HTTP clients are always "ready", dead or not: for them the readiness
-//! poll finds nothing out, and probes and passive detection do the work. See [`Health`], and [`grpc`]
-//! for what makes a better backend of a `Channel`.
+//! Tonic's `Channel` and most HTTP clients are always ready, even if their server is down. For them the
+//! readiness poll finds nothing out, and active probes and passive detection do the work: see [`Health`].
+//! [`grpc`] has a better backend than a `Channel`.
 //!
 //! # Features
 //!
-//! | feature | what |
+//! | feature | adds |
 //! |---|---|
 //! | `proxy` | [`proxy::Upstream`], an HTTP/1.1 and HTTP/2 backend over hyper |
-//! | `axum` | [`affinity::ClientIp`] finds the address that Axum tells |
-//! | `tonic` | [`grpc`]: a gRPC backend over Tonic's channel, and errors as its clients expect them; [`affinity::ClientIp`] finds the address that Tonic tells |
-//! | `discover` | [`Backends::follow`]: the backends from a `tower::discover::Discover` stream |
-//! | `dns` | [`Backends::follow_dns`]: the backends from the domain name system; see [`discovery`] |
+//! | `axum` | [`affinity::ClientIp`] reads the client address from Axum |
+//! | `tonic` | [`grpc`]: a gRPC backend over Tonic's channel, and gRPC statuses as errors; [`affinity::ClientIp`] reads the client address from Tonic |
+//! | `discover` | [`Backends::follow`]: backends from a `tower::discover::Discover` stream |
+//! | `dns` | [`Backends::follow_dns`]: backends from DNS; see [`discovery`] |
 //! | `redis` | [`store::RedisStore`]: learned pins that several gateways share, on Redis or Valkey |
 //! | `redis-tls` | the same over TLS |
 //! | `session` | [`session_data`]: sessions of tower-sessions that follow a session when it moves |
-//! | `redis`, with `session` | [`session_data::RedisStore`]: these sessions in Redis or Valkey |
+//! | `redis`, with `session` | [`session_data::RedisStore`]: these sessions on Redis or Valkey |
 //! | `full` | all of them |
+//!
+//! # Guide
+//!
+//! The [`guide`] describes what happens when backends [fail, fill up, drain, join and leave](guide::failures),
+//! how to [keep session data](guide::session_data) when a server dies, and the
+//! [architecture](guide::architecture) of the crate.
 
 #![forbid(unsafe_code)]
-// No request may meet a panic: the few that there are belong to building, and say so themselves.
+// Handling a request must not panic. The few panics while building are allowed where they are.
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)
@@ -92,6 +97,7 @@ mod util;
 pub mod affinity;
 #[cfg(any(feature = "discover", feature = "dns"))]
 pub mod discovery;
+pub mod guide;
 #[cfg(feature = "session")]
 pub mod session_data;
 pub mod store;

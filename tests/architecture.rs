@@ -1,6 +1,6 @@
-//! The rooms of `src/`, and that imports between them run downwards.
+//! Checks that imports between the rooms of `src/` run downwards, and that the guide is up to date.
 //!
-//! What is read are the `use` declarations. Methods, macros, doc links and tests are not looked at.
+//! Only `use` declarations are read. Methods, macros, doc links and tests are not checked.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test may fail in any line")]
 
@@ -11,7 +11,7 @@ use std::{
 };
 
 /// The rooms, from top to bottom: each may import from those behind it.
-const ROOMS: [&str; 18] = [
+const ROOMS: [&str; 19] = [
     "service",
     "session_data",
     "discovery",
@@ -30,6 +30,7 @@ const ROOMS: [&str; 18] = [
     "util",
     "error",
     "hash",
+    "guide",
 ];
 
 /// A path, segment by segment.
@@ -294,4 +295,40 @@ fn a_mod_file_has_no_logic() {
             assert!(!logic, "{} has logic: {line}", module.file.display());
         }
     }
+}
+
+#[test]
+fn what_the_guide_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for page in ["architecture.md", "extend.md"] {
+        let text = fs::read_to_string(source().join("guide").join(page)).unwrap();
+        let prose =
+            text.split("```").step_by(2).flat_map(|prose| prose.split('`').skip(1).step_by(2));
+        for named in prose {
+            let (path, test) = named.split_once("::").unwrap_or((named, ""));
+            if !path.ends_with(".rs") || !path.contains('/') {
+                continue;
+            }
+            let file = match path.starts_with("tests/") {
+                true => root.join(path),
+                false => source().join(path),
+            };
+            let content = fs::read_to_string(&file);
+            let content = content.unwrap_or_else(|_| panic!("{page} names {path}, which is gone"));
+            let is_there = content.contains(&format!("fn {test}"));
+            assert!(is_there, "{page} names the test {named}, which is gone");
+        }
+    }
+}
+
+#[test]
+fn the_guide_and_the_contribution_guide_list_the_rooms_in_order() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let guide = fs::read_to_string(source().join("guide/architecture.md")).unwrap();
+    let rows = guide.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    assert_eq!(rows.collect::<Vec<_>>(), ROOMS, "the table of the guide");
+    let contributing = fs::read_to_string(root.join("CONTRIBUTING.md")).unwrap();
+    let listed = ROOMS.map(|room| format!("`{room}`")).join(", ");
+    let one_line = contributing.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(one_line.contains(&listed), "CONTRIBUTING.md lists the rooms in this order: {listed}");
 }

@@ -14,49 +14,54 @@ use crate::{
 
 /// What `--help` prints.
 pub(crate) const HELP: &str = "\
-A reverse proxy that keeps each user on the backend that holds their session.
+A reverse proxy with session affinity: each user stays on the backend that holds their session.
 
 USAGE
     gateway [OPTIONS]
 
-Without --config and --backend it starts a demo: three small shops of its own behind the gateway,
-with the admin interface on 127.0.0.1:9090.
+Without --config and --backend it runs a demo: the gateway, three small shops as its backends, and
+the admin interface on 127.0.0.1:9090.
 
 OPTIONS
-    --config FILE      Read the configuration from FILE (TOML). A flag overrides the file.
-    --listen ADDR      Where clients connect. Port 0 takes a free one.
+    --config FILE      Read the configuration from FILE (TOML); examples/gateway/gateway.toml has all
+                       keys. A flag overrides the file.
+    --listen ADDR      Listen for clients on ADDR. Port 0 takes a free port.
                        [default: 127.0.0.1:8080]
-    --admin ADDR       Serve the admin interface (JSON) at ADDR: see, drain, disable, add and remove
-                       backends, and listen to what happens to them. Must be a loopback address unless the file sets `admin_token`.
+    --admin ADDR       Serve the admin interface (JSON) on ADDR: list, drain, disable, add and remove
+                       backends, and follow their events. ADDR must be a loopback address unless the
+                       file sets `admin_token`.
                        [default: off]
     --backend ID=URL[,weight=N][,max_connections=N][,backup][,zone=NAME]
-                       A backend; repeat it for each one. ID is its stable name, which sessions
-                       remember; URL is http://host:port. weight is its share of new sessions
-                       (default 1; 0: none, it keeps those it has). max_connections bounds the
-                       requests in flight (default 0: no limit). A backup takes sessions only when
-                       no other backend is up. New sessions prefer the backends of the gateway's own
-                       zone, which the file names. Replaces the backends of the file.
-    --cookie NAME      The cookie that carries the session's backend.
+                       Add a backend; may be repeated. The backends of the file are ignored then.
+                         ID               a stable name; sessions remember it
+                         URL              http://host:port
+                         weight           share of new sessions; 0 takes none and keeps those it has
+                                          [default: 1]
+                         max_connections  limit of requests in flight [default: 0, no limit]
+                         backup           takes sessions only when no other backend is up
+                         zone             new sessions prefer backends in the gateway's own zone,
+                                          which the file names
+    --cookie NAME      The name of the affinity cookie.
                        [default: SERVER_ID]
-    --strategy NAME    Who takes a new session: round-robin, least-connections, random, p2c or
-                       peak-ewma.
+    --strategy NAME    How the backend of a new session is chosen: round-robin, least-connections,
+                       random, p2c or peak-ewma.
                        [default: least-connections]
-    --demo-store STORE Where the shops of the demo keep their carts: each in its own memory, or, with
-                       memory or redis://HOST:PORT/ here, in a store that all of them share, so that
-                       a cart is found when its session moves. Only without --config and --backend.
-                       [default: each in its own memory]
-    --workers N        Threads that serve clients.
+    --demo-store STORE Keep the carts of the demo in a store that all shops share, so that a cart is
+                       found when its session moves: memory, or redis://HOST:PORT/. Only without
+                       --config and --backend.
+                       [default: each shop keeps carts in its own memory]
+    --workers N        Number of threads that serve clients.
                        [default: the number of CPU cores]
-    --check            Check the configuration, say what is wrong with it, and exit:
-                       0 when it is good, 2 when it is not.
-    --help, -h         Print this and exit.
+    --check            Check the configuration and exit: with 0 when it is good, with 2 and a message
+                       when it is not.
+    --help, -h         Print this help and exit.
 
 SIGNALS
-    SIGTERM, SIGINT    Stop accepting, finish what is in flight within `shutdown_timeout` (30s), and
-                       exit with 0. A second one ends the wait.
+    SIGTERM, SIGINT    Stop accepting connections, finish the requests in flight within
+                       `shutdown_timeout` (30s), and exit with 0. A second signal ends the wait.
 
 ENVIRONMENT
-    RUST_LOG           What is logged to stderr, for example `info` for a line per request, or
+    RUST_LOG           What is logged to standard error, for example `info` for a line per request, or
                        `warn,tower_sticky=debug` for every decision.  [default: warn]
 
 EXAMPLES
@@ -79,9 +84,9 @@ pub(crate) struct Flags {
     pub(crate) workers: Option<usize>,
     pub(crate) check: bool,
     pub(crate) help: bool,
-    /// Not in `--help`, because it is no feature: forwards round robin over the same backends with
-    /// the same server loop and the same HTTP client, but without affinity: nothing is read from the
-    /// request and nothing is put on the response. The floor when the cost of affinity is measured.
+    /// Forwards round robin to the same backends with the same server and the same HTTP client, without
+    /// affinity: the baseline when the cost of affinity is measured. Not in `--help`, because it is no
+    /// feature.
     pub(crate) forward_only: bool,
 }
 
@@ -131,7 +136,7 @@ fn workers(text: &str) -> Result<usize, Error> {
     }
 }
 
-/// Reads `ID=URL[,weight=N][,max_connections=N][,backup][,zone=NAME]`.
+/// Parses `ID=URL[,weight=N][,max_connections=N][,backup][,zone=NAME]`.
 fn backend(text: &str) -> Result<file::Backend, Error> {
     let wrong = |why: &str| {
         Error::new(format!(

@@ -2,11 +2,11 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that are neither a client's nor a backend's: listeners, the log, the runtimes.
+/// Descriptors that are used for neither clients nor backends: listeners, the log, the runtimes.
 const OWN: u64 = 64;
 
-/// Raises this process's limit of file descriptors as far as it may, and tells what is wrong when that does
-/// not suffice for so many connections, each of which may need one to a backend.
+/// Raises the limit of file descriptors of this process as far as allowed. Returns a warning when that is
+/// too low for so many client connections, each of which may need one to a backend.
 pub(crate) fn raise_limit(connections: u32) -> Option<String> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

@@ -1,4 +1,4 @@
-//! The backends with their URLs: the pool knows services, and not where they are.
+//! The backends with their URLs, which the pool does not know.
 
 use std::{
     collections::BTreeMap,
@@ -12,25 +12,25 @@ use tower_sticky::{
 };
 
 use crate::config::{
-    self, Humane, Settings,
+    self, Settings, Time,
     file::{self, Zone},
 };
 
 #[derive(Debug)]
 pub(crate) struct Fleet {
     backends: Backends<Upstream>,
-    /// Held during every change, so that it and the pool agree.
+    /// Locked during every change, so that the URLs and the pool agree.
     members: Mutex<BTreeMap<String, Member>>,
     connect_timeout: Duration,
     response_timeout: Duration,
     body_timeout: Duration,
     expect_wait: Duration,
     tcp_user_timeout: Duration,
-    reach: config::Upstream,
+    upstream_settings: config::Upstream,
     retry: bool,
 }
 
-/// A backend, and where it is.
+/// A backend with its URL.
 #[derive(Debug)]
 struct Member {
     url: String,
@@ -46,8 +46,8 @@ impl Fleet {
             response_timeout: settings.limits.response_timeout,
             body_timeout: settings.limits.body_timeout,
             expect_wait: settings.limits.expect_wait,
-            tcp_user_timeout: settings.server_limits.tcp_user_timeout,
-            reach: settings.upstream.clone(),
+            tcp_user_timeout: settings.limits.tcp_user_timeout,
+            upstream_settings: settings.upstream.clone(),
             retry: settings.retry,
         };
         fleet.backends.set_own_zone(settings.zone.as_ref().map(|Zone(zone)| zone.as_str()));
@@ -67,8 +67,8 @@ impl Fleet {
         self.insert(&mut members, backend)
     }
 
-    /// Adds a backend, or gives the one that is there another URL, weight, limit and place.
-    /// Its mode stays. Tells whether it is new.
+    /// Adds a backend, or changes the URL, weight, limit, tier and zone of an existing one, whose mode
+    /// stays. Returns whether it is new.
     pub(crate) fn put(&self, backend: &file::Backend) -> Result<bool, PoolError> {
         let mut members = self.members();
         let id = &backend.id;
@@ -96,7 +96,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// All backends, each with its URL, and what became of all requests.
+    /// All backends with their URLs, and the totals of all requests.
     pub(crate) fn status(&self) -> (Vec<(BackendStatus, String)>, Stats) {
         let members = self.members();
         let pool = self.backends.snapshot();
@@ -108,12 +108,12 @@ impl Fleet {
         (backends.collect(), pool.stats)
     }
 
-    /// Looks all names up.
+    /// Looks up the names of all backends.
     pub(crate) fn look_up(&self) {
         self.upstreams().into_iter().for_each(look_up);
     }
 
-    /// The services alone.
+    /// The services of all backends.
     pub(crate) fn upstreams(&self) -> Vec<Upstream> {
         self.members().values().map(|member| member.upstream.clone()).collect()
     }
@@ -136,21 +136,21 @@ impl Fleet {
     }
 
     fn upstream(&self, backend: &file::Backend) -> Result<Upstream, ConfigError> {
-        let resolve_every = backend.resolve_every.map(|Humane(interval)| interval);
+        let resolve_every = backend.resolve_every.map(|Time(interval)| interval);
         let upstream = Upstream::new(&backend.url)?
-            .resolve_every(resolve_every.unwrap_or(self.reach.resolve_every))
+            .resolve_every(resolve_every.unwrap_or(self.upstream_settings.resolve_every))
             .on_address_change(self.backends.address_listener(&backend.id))
             .connect_timeout(self.connect_timeout)
             .response_timeout(self.response_timeout)
             .body_timeout(self.body_timeout)
             .expect_wait(self.expect_wait)
             .tcp_user_timeout(self.tcp_user_timeout)
-            // Who wants no request to be sent twice wants it on the same backend neither.
+            // Without retries no request is sent twice to the same backend either.
             .replay_idempotent(self.retry);
-        let upstream = self.reach.apply(upstream)?;
+        let upstream = self.upstream_settings.apply(upstream)?;
         #[cfg(feature = "dns")]
-        if !self.reach.nameservers.is_empty() {
-            return upstream.name_servers(self.reach.nameservers.iter().copied());
+        if !self.upstream_settings.nameservers.is_empty() {
+            return upstream.name_servers(self.upstream_settings.nameservers.iter().copied());
         }
         Ok(upstream)
     }
@@ -160,8 +160,7 @@ impl Fleet {
     }
 }
 
-/// Looks a backend's name up early, so that the log says it if something is wrong with it. Before the
-/// gateway serves there is nothing to do it on.
+/// Looks up a backend's name early, so that the log shows a failure. Does nothing outside a runtime.
 fn look_up(upstream: Upstream) {
     if let Ok(runtime) = Handle::try_current() {
         drop(runtime.spawn(async move {

@@ -1,4 +1,4 @@
-//! `--forward-only`: the same proxy without affinity, as the baseline for the cost of affinity.
+//! `--forward-only`: the same proxy without affinity, as the baseline when the cost of affinity is measured.
 
 use std::{
     convert::Infallible,
@@ -20,8 +20,8 @@ use tower_sticky::proxy::{Upstream, UpstreamBody, UpstreamFuture};
 
 use crate::server::ClientBody;
 
-/// Sends each request to the next backend, round robin. A request that fails is answered with 502, or with 400 or
-/// 408 when its own body failed. It is not sent to another backend.
+/// Sends each request to the next backend, once. A failure is a 502, or a 400 or 408 when the request body
+/// failed.
 #[derive(Debug, Clone)]
 pub(crate) struct ForwardOnly {
     backends: Arc<[Upstream]>,
@@ -45,9 +45,9 @@ impl Service<Request<ClientBody>> for ForwardOnly {
     }
 
     fn call(&mut self, request: Request<ClientBody>) -> Forwarding {
-        let next = self.next.fetch_add(1, Ordering::Relaxed) % self.backends.len();
+        let position = self.next.fetch_add(1, Ordering::Relaxed) % self.backends.len();
         // `Upstream` is always ready.
-        Forwarding(self.backends[next].clone().call(request))
+        Forwarding(self.backends[position].clone().call(request))
     }
 }
 

@@ -4,10 +4,10 @@
 //! cargo run --release --example gateway
 //! cargo run --release --example gateway -- --demo-store redis://127.0.0.1:6379/
 //! cargo run --release --example gateway -- --backend a=http://127.0.0.1:9001 --backend b=http://127.0.0.1:9002
-//! cargo run --release --example gateway -- --config gateway.toml
+//! cargo run --release --example gateway -- --config examples/gateway/gateway.toml
 //! ```
 //!
-//! `--help` says the rest.
+//! `--help` documents all options; `gateway.toml` beside this file is a commented configuration.
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
 
@@ -79,7 +79,7 @@ fn refuse(error: &Error) -> ExitCode {
     ExitCode::from(BAD_CONFIGURATION)
 }
 
-/// Prints a line. Nobody may be listening any more, which is no reason to stop serving.
+/// Prints a line. A closed standard output is no reason to stop serving.
 fn say(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
 }

@@ -108,7 +108,7 @@ impl Gateway {
             connections: settings.limits.connections,
             trusted: settings.trusted_proxies.clone(),
             server_timing: settings.server_timing,
-            limits: settings.server_limits.clone(),
+            limits: settings.limits.server(),
         };
         let (page, workers) = (listener.local_addr()?, settings.workers);
         let server = if settings.forward_only {
@@ -135,7 +135,7 @@ impl Gateway {
                 trusted: Vec::new(),
                 server_timing: false,
                 limits: ServerLimits {
-                    header_timeout: settings.server_limits.header_timeout,
+                    header_timeout: settings.limits.header_timeout,
                     ..ServerLimits::default()
                 },
             };

@@ -1,4 +1,4 @@
-//! The strategies by their names.
+//! The strategies by name.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use tower_sticky::strategy::{LeastConnections, P2c, PeakEwma, Random, RoundRobin
 
 use crate::config::Error;
 
-/// The strategy called `name`; without a name the default.
-pub(crate) fn named(name: Option<&str>) -> Result<Arc<dyn Strategy>, Error> {
+/// The strategy called `name`, the value of `key`; without a name the default.
+pub(crate) fn named(key: &str, name: Option<&str>) -> Result<Arc<dyn Strategy>, Error> {
     Ok(match name.unwrap_or("least-connections") {
         "round-robin" => Arc::new(RoundRobin::new()),
         "least-connections" => Arc::new(LeastConnections::new()),
@@ -16,8 +16,8 @@ pub(crate) fn named(name: Option<&str>) -> Result<Arc<dyn Strategy>, Error> {
         "peak-ewma" => Arc::new(PeakEwma::new()),
         other => {
             return Err(Error::new(format!(
-                "the strategy {other:?} is unknown; expected round-robin, least-connections, \
-                     random, p2c or peak-ewma"
+                "{key} = {other:?}: an unknown strategy; expected round-robin, least-connections, \
+                 random, p2c or peak-ewma"
             )));
         }
     })

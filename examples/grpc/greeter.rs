@@ -1,5 +1,4 @@
-//! A gRPC service, as `tonic-prost-build` would generate it, but shorter, and without the need for
-//! `protoc`:
+//! A gRPC service written by hand, so that the examples need no `protoc`:
 //!
 //! ```proto
 //! syntax = "proto3";
@@ -16,7 +15,7 @@
 //! }
 //! ```
 
-#![allow(dead_code)] // Each program uses its part of it.
+#![allow(dead_code, reason = "each program uses a part of it")]
 
 use std::{
     convert::Infallible,
@@ -62,7 +61,7 @@ const WATCH: &str = "/hello.Greeter/Watch";
 const COLLECT: &str = "/hello.Greeter/Collect";
 const CHAT: &str = "/hello.Greeter/Chat";
 
-/// The client, over anything that is a channel.
+/// The client, over any gRPC channel.
 #[derive(Debug, Clone)]
 pub struct GreeterClient<T> {
     inner: tonic::client::Grpc<T>,
@@ -123,7 +122,7 @@ where
 
 pub type Replies = Pin<Box<dyn Stream<Item = Result<HelloReply, Status>> + Send>>;
 
-/// What a server has to do.
+/// The service that a server implements.
 pub trait Greeter: Clone + Send + Sync + 'static {
     fn say_hello(
         self,

@@ -1,4 +1,4 @@
-//! A greeter that knows its name, and counts how often it was called by whom.
+//! A greeter that returns its own name and the number of calls by each caller.
 
 use std::{
     collections::HashMap,
@@ -21,9 +21,9 @@ impl Node {
         Self { name, calls: Arc::default() }
     }
 
-    fn greet(&self, caller: String) -> HelloReply {
+    fn greet(&self, caller: &str) -> HelloReply {
         let mut all = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        let calls = all.entry(caller.clone()).or_default();
+        let calls = all.entry(caller.to_owned()).or_default();
         *calls += 1;
         HelloReply {
             message: format!("hello {caller}"),
@@ -39,11 +39,11 @@ impl Greeter for Node {
         self,
         request: Request<HelloRequest>,
     ) -> Result<Response<HelloReply>, Status> {
-        Ok(Response::new(self.greet(request.into_inner().name)))
+        Ok(Response::new(self.greet(&request.into_inner().name)))
     }
 
     async fn watch(self, request: Request<HelloRequest>) -> Result<Response<Replies>, Status> {
-        let replies = tokio_stream::once(Ok(self.greet(request.into_inner().name)));
+        let replies = tokio_stream::once(Ok(self.greet(&request.into_inner().name)));
         Ok(Response::new(Box::pin(replies)))
     }
 
@@ -54,9 +54,9 @@ impl Greeter for Node {
         let mut requests = request.into_inner();
         let mut last = None;
         while let Some(request) = requests.next().await {
-            last = Some(self.greet(request?.name));
+            last = Some(self.greet(&request?.name));
         }
-        last.map(Response::new).ok_or_else(|| Status::invalid_argument("nobody to greet"))
+        last.map(Response::new).ok_or_else(|| Status::invalid_argument("no request to greet"))
     }
 
     async fn chat(
@@ -64,7 +64,7 @@ impl Greeter for Node {
         request: Request<Streaming<HelloRequest>>,
     ) -> Result<Response<Replies>, Status> {
         let requests = request.into_inner();
-        let replies = requests.map(move |request| Ok(self.greet(request?.name)));
+        let replies = requests.map(move |request| Ok(self.greet(&request?.name)));
         Ok(Response::new(Box::pin(replies)))
     }
 }

@@ -1,4 +1,4 @@
-//! Backends from a `tower::discover::Discover` stream.
+//! [`Backends::follow`]: backends from a `tower::discover::Discover` stream.
 
 use std::{
     fmt::Display,
@@ -18,22 +18,22 @@ use crate::{
     pool::{Backends, ChangeKind, MemberChange},
 };
 
-/// So many changes at most become visible at once.
+/// The most changes that are applied in one step.
 const MAX_BATCH: usize = 1024;
-/// The first pause after an error item, and the longest one.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// The pause after the first error item.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl<S: Clone + Send + Sync + 'static> Backends<S> {
-    /// Follows a [`Discover`](tower::discover::Discover) stream, that is a stream of
-    /// `Result<tower::discover::Change<K, S>, E>`: the backends that it inserts join, those that it
-    /// removes leave.
+    /// Follows a [`Discover`](tower::discover::Discover) stream, that is, a stream of
+    /// `Result<tower::discover::Change<K, S>, E>`: adds and removes backends as it says.
     ///
-    /// The stream's key, as text, is the [id](BackendId) of the backend; one that is not an id is
-    /// skipped. A key that is inserted again gives its backend another service: its sessions stay,
-    /// and so do its mode, its weight and its limit. An error item leaves everything as it is, and
-    /// the stream is polled on after a pause that grows from 10 ms to 1 s until the next change.
+    /// The key in its text form is the [id](BackendId) of the backend; a key that is not a valid id is
+    /// skipped. A key that is inserted again replaces the service of its backend, which keeps its
+    /// sessions, mode, weight and limit. After an error item the backends stay as they are, and the stream
+    /// is polled again after a pause that doubles from 10 ms to 1 s, until the next change.
     ///
-    /// The stream is polled by the returned [`Discovery`] alone, whether there is traffic or not.
+    /// Only the returned [`Discovery`] polls the stream, independently of requests.
     ///
     /// # Example
     ///
@@ -47,11 +47,11 @@ impl<S: Clone + Send + Sync + 'static> Backends<S> {
     /// #     Ok::<_, std::convert::Infallible>(http::Response::new(name.to_owned()))
     /// # });
     /// let backends = Backends::new();
-    /// let feed = backends.follow(ServiceList::new::<http::Request<String>>(vec![serve("x"), serve("y")]));
-    /// // Usually: tokio::spawn(feed). This one ends by itself, and its backends stay.
-    /// assert!(matches!(feed.await, DiscoveryEnd::Ended));
+    /// let discovery = backends.follow(ServiceList::new::<http::Request<String>>(vec![serve("x"), serve("y")]));
+    /// // Usually: tokio::spawn(discovery). This one ends by itself, and its backends stay.
+    /// assert!(matches!(discovery.await, DiscoveryEnd::Ended));
     /// let ids: Vec<_> = backends.iter().map(|backend| backend.id.to_string()).collect();
-    /// assert_eq!(ids, ["0", "1"], "the keys of a list are positions; better name them");
+    /// assert_eq!(ids, ["0", "1"], "the keys of a `ServiceList` are positions");
     /// # }
     /// ```
     pub fn follow<D>(&self, discover: D) -> Discovery
@@ -73,30 +73,30 @@ where
 {
     let mut discover = pin!(discover);
     let mut last_error: Option<BoxError> = None;
-    let mut pause = PAUSE.0;
+    let mut pause = FIRST_PAUSE;
     loop {
-        let gathered = target.wait(poll_fn(|cx| gather(discover.as_mut(), cx))).await;
-        let Some(Gathered { changes, then }) = gathered else {
+        let batch = target.wait(poll_fn(|cx| poll_batch(discover.as_mut(), cx))).await;
+        let Some(Batch { changes, next }) = batch else {
             return DiscoveryEnd::PoolGone;
         };
         if !changes.is_empty() {
-            (last_error, pause) = (None, PAUSE.0);
-            let changes = changes.into_iter().filter_map(|change| translate(change, &mut target));
+            (last_error, pause) = (None, FIRST_PAUSE);
+            let changes = changes.into_iter().filter_map(|change| convert(change, &mut target));
             let changes = changes.collect();
             target.update(changes);
         }
-        match then {
-            Then::More => tokio::task::yield_now().await,
-            Then::Failed(error) => {
-                target.failed(&error);
+        match next {
+            Next::Pending => tokio::task::yield_now().await,
+            Next::Failed(error) => {
+                target.record_failure(&error);
                 last_error = Some(error);
                 if target.wait(sleep(pause)).await.is_none() {
                     return DiscoveryEnd::PoolGone;
                 }
-                pause = (pause * 2).min(PAUSE.1);
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
-            Then::End => {
-                return match (target.finish().await, last_error) {
+            Next::End => {
+                return match (target.finish_drains().await, last_error) {
                     (None, _) => DiscoveryEnd::PoolGone,
                     (Some(()), Some(error)) => DiscoveryEnd::Failed(error),
                     (Some(()), None) => DiscoveryEnd::Ended,
@@ -106,40 +106,42 @@ where
     }
 }
 
-/// What a stream had to say at once.
-struct Gathered<K, S> {
+/// The changes that a stream had ready at once.
+struct Batch<K, S> {
     changes: Vec<discover::Change<K, S>>,
-    then: Then,
+    next: Next,
 }
 
-enum Then {
-    More,
+/// What follows after a batch.
+enum Next {
+    /// More changes, now or later.
+    Pending,
     Failed(BoxError),
     End,
 }
 
-fn gather<D>(mut discover: Pin<&mut D>, cx: &mut Context<'_>) -> Poll<Gathered<D::Key, D::Service>>
+fn poll_batch<D>(mut discover: Pin<&mut D>, cx: &mut Context<'_>) -> Poll<Batch<D::Key, D::Service>>
 where
     D: discover::Discover,
     D::Error: Into<BoxError>,
 {
     let mut changes = Vec::new();
-    let then = loop {
+    let next = loop {
         if changes.len() == MAX_BATCH {
-            break Then::More;
+            break Next::Pending;
         }
         match discover.as_mut().poll_discover(cx) {
             Poll::Ready(Some(Ok(change))) => changes.push(change),
-            Poll::Ready(Some(Err(error))) => break Then::Failed(error.into()),
-            Poll::Ready(None) => break Then::End,
+            Poll::Ready(Some(Err(error))) => break Next::Failed(error.into()),
+            Poll::Ready(None) => break Next::End,
             Poll::Pending if changes.is_empty() => return Poll::Pending,
-            Poll::Pending => break Then::More,
+            Poll::Pending => break Next::Pending,
         }
     };
-    Poll::Ready(Gathered { changes, then })
+    Poll::Ready(Batch { changes, next })
 }
 
-fn translate<K: Display, S: Clone>(
+fn convert<K: Display, S: Clone>(
     change: discover::Change<K, S>,
     target: &mut Target<S>,
 ) -> Option<MemberChange<S>> {

@@ -1,4 +1,4 @@
-//! `Discovery`: the future that keeps a pool up to date.
+//! [`Discovery`]: the future that updates a pool.
 
 use std::{
     fmt,
@@ -18,16 +18,16 @@ type Running = Pin<Box<dyn Future<Output = DiscoveryEnd> + Send>>;
 enum Stage {
     New(Box<dyn FnOnce(OnRemoved) -> Running + Send>),
     Running(Running),
-    Over,
+    Ended,
 }
 
-/// Keeps a pool up to date for as long as it is polled: spawn it, or await it. See [the
-/// module](super) for what it does and does not.
+/// Updates a pool as long as it is polled: spawn it, or await it. See [the module](super) for its rules.
 ///
-/// It ends with its source, or with the pool's last handle. Dropped, it leaves the pool as it is.
-#[must_use = "a feed does nothing unless it is spawned or awaited"]
+/// It ends with its source, or when the pool's last handle is dropped. If it is dropped, the pool stays as
+/// it is.
+#[must_use = "a discovery does nothing unless it is spawned or awaited"]
 pub struct Discovery {
-    leave: OnRemoved,
+    on_removed: OnRemoved,
     stage: Stage,
     stats: watch::Receiver<DiscoveryStats>,
 }
@@ -41,21 +41,23 @@ impl Discovery {
         S: Clone + Send + Sync + 'static,
         F: Future<Output = DiscoveryEnd> + Send + 'static,
     {
-        let (told, stats) = watch::channel(DiscoveryStats::default());
+        let (sender, stats) = watch::channel(DiscoveryStats::default());
         let pool = Arc::downgrade(backends.pool());
         let open = backends.pool().open.subscribe();
-        let start = move |leave| Box::pin(run(Target::new(pool, open, leave, told))) as Running;
-        Self { leave: OnRemoved::default(), stage: Stage::New(Box::new(start)), stats }
+        let start =
+            move |on_removed| Box::pin(run(Target::new(pool, open, on_removed, sender))) as Running;
+        let on_removed = OnRemoved::default();
+        Self { on_removed, stage: Stage::New(Box::new(start)), stats }
     }
 
-    /// What to do with a backend that the feed no longer names; default: [`OnRemoved::Remove`]. Without
-    /// effect once the feed runs.
-    pub fn leave(mut self, leave: OnRemoved) -> Self {
-        self.leave = leave;
+    /// What to do with a backend that is no longer found; default [`OnRemoved::Remove`]. Has no effect
+    /// after the first poll.
+    pub fn on_removed(mut self, on_removed: OnRemoved) -> Self {
+        self.on_removed = on_removed;
         self
     }
 
-    /// A handle that tells how the feed does.
+    /// A handle that observes this discovery from another task.
     pub fn handle(&self) -> DiscoveryHandle {
         DiscoveryHandle { stats: self.stats.clone() }
     }
@@ -65,11 +67,12 @@ impl Future for Discovery {
     type Output = DiscoveryEnd;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<DiscoveryEnd> {
-        let leave = self.leave;
-        let mut running = match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::New(start) => start(leave),
+        let on_removed = self.on_removed;
+        let mut running = match std::mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::New(start) => start(on_removed),
             Stage::Running(running) => running,
-            Stage::Over => return Poll::Pending,
+            // Polled after completion.
+            Stage::Ended => return Poll::Ready(DiscoveryEnd::Ended),
         };
         let poll = running.as_mut().poll(cx);
         if poll.is_pending() {
@@ -81,8 +84,8 @@ impl Future for Discovery {
 
 impl fmt::Debug for Discovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Feed")
-            .field("leave", &self.leave)
+        f.debug_struct("Discovery")
+            .field("on_removed", &self.on_removed)
             .field("stats", &*self.stats.borrow())
             .finish_non_exhaustive()
     }

@@ -1,27 +1,26 @@
-//! Feeds: the backends of a pool, brought and taken at run time by something that knows them.
+//! Service discovery: adds and removes the backends of a pool at run time.
 //!
 //! - [`Backends::follow`](crate::Backends::follow) follows a `tower::discover::Discover` stream
 //!   (feature `discover`).
-//! - [`Backends::follow_dns`](crate::Backends::follow_dns) follows the [domain name system](Dns)
-//!   (feature `dns`).
-//! - The handle, [`Backends`](crate::Backends), serves every other way.
+//! - [`Backends::follow_dns`](crate::Backends::follow_dns) follows [DNS records](Dns) (feature `dns`).
+//! - For any other source, use the methods of [`Backends`](crate::Backends).
 //!
-//! What holds for all of them:
+//! Rules for both:
 //!
-//! - **Sessions belong to the id.** A backend that is announced again under the same id, for example
-//!   at a new address, keeps its sessions, its counters, its mode and its limit; what was known of its
-//!   health is forgotten. Requests under way finish where they are.
-//! - **A feed that fails keeps what is known.** Nothing is removed because something could not be
-//!   found out.
-//! - **A feed touches only what it brought.** A backend inserted by hand, or by another feed, stays
-//!   as it is: the feed skips that id and says so. Backends of a feed that has ended stay, and the
-//!   next feed that names them adopts them. The [local node](crate::StickyLayer::local) may well be
-//!   among the backends that a feed names; it goes on serving itself.
-//! - **The pool is held weakly**: with its last handle, its feeds end.
+//! - **Sessions belong to the id.** A backend that is discovered again with the same id, for example at a
+//!   new address, keeps its sessions, counters, mode and limit, while its health is reset. Requests in
+//!   flight finish at the old address.
+//! - **A failure keeps the known backends.** No backend is removed because a look-up has failed.
+//! - **A discovery changes only backends that it has added.** A backend that was inserted by hand, or by
+//!   another discovery, stays as it is: its id is skipped and a warning logged. Backends stay when their
+//!   discovery ends, and the next discovery that finds them takes them over. The
+//!   [local node](crate::StickyLayer::local) may be among the backends that are found; it goes on serving
+//!   its own sessions.
+//! - **The pool is held weakly**: a discovery ends when the last handle of its pool is dropped.
 //!
-//! To take a backend out for a while that a feed goes on naming, disable it
-//! ([`set_mode`](crate::Backends::set_mode)): removed by hand, it comes back as soon as the feed
-//! names it again.
+//! To take a discovered backend out of service, disable it
+//! ([`set_mode`](crate::Backends::set_mode)). If it is removed by hand, it is added again as soon as it is
+//! found again.
 
 #[cfg(feature = "discover")]
 mod discover;

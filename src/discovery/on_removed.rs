@@ -1,15 +1,15 @@
-//! What becomes of a backend that is not named any more.
+//! [`OnRemoved`]: the option for backends that are no longer found.
 
 use std::time::Duration;
 
-/// What a feed does with a backend that it no longer names. Either way the requests in flight finish.
+/// What a discovery does with a backend that it no longer finds. In either case requests in flight finish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnRemoved {
-    /// It is removed at once; its sessions are placed anew when they come back.
+    /// Removes it at once; its sessions are assigned to other backends with their next requests.
     #[default]
     Remove,
-    /// It is [draining](crate::Mode::Draining) for so long, and removed then: meanwhile it serves its
-    /// sessions and takes no new ones. When the feed names it again, it is active again.
+    /// [Drains](crate::Mode::Draining) it for this time, and then removes it: it serves its sessions and
+    /// takes no new ones. If it is found again meanwhile, it becomes active again.
     Drain(Duration),
 }

@@ -1,10 +1,10 @@
-//! What a feed tells about itself.
+//! Statistics of a discovery, and why it has ended.
 
 use tokio::sync::watch;
 
 use crate::error::BoxError;
 
-/// Why a feed ended. The backends that it brought stay as they are.
+/// Why a discovery has ended. The backends that it has added stay as they are.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum DiscoveryEnd {
@@ -12,41 +12,44 @@ pub enum DiscoveryEnd {
     Ended,
     /// The stream has ended after this error.
     Failed(BoxError),
-    /// The last handle of the pool is gone, and so is the pool.
+    /// The last handle of the pool was dropped.
     PoolGone,
 }
 
-/// What a feed has done so far.
+/// Totals of a discovery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct DiscoveryStats {
-    /// How often it told what the backends are: batches of changes, or look-ups that were answered.
+    /// Successful updates: batches of changes, or look-ups that were answered.
     pub updates: u64,
-    /// How often it could not tell: error items, or look-ups that failed at least in part.
+    /// Failures: error items, or look-ups that have failed at least in part.
     pub failures: u64,
-    /// How often a backend was left out because its id is not one or is taken, or because no service
-    /// could be made for it.
+    /// Backends that were skipped because their id is invalid or taken, or because their service could not
+    /// be made. Counted with each update.
     pub skipped: u64,
 }
 
-/// Watches a feed that runs elsewhere; from [`Discovery::handle`](crate::discovery::Feed::handle).
+/// Observes a discovery that runs in another task; from
+/// [`Discovery::handle`](crate::discovery::Discovery::handle).
 #[derive(Debug, Clone)]
 pub struct DiscoveryHandle {
     pub(super) stats: watch::Receiver<DiscoveryStats>,
 }
 
 impl DiscoveryHandle {
-    /// What the feed has done so far.
+    /// Totals since the discovery was started.
     pub fn stats(&self) -> DiscoveryStats {
         *self.stats.borrow()
     }
 
-    /// Waits until `condition` holds, for example until the feed has told its backends for the first
-    /// time; false when the feed ends before.
+    /// Waits until `condition` holds, for example until the backends were found for the first time.
+    /// Returns `false` if the discovery ends before.
+    ///
+    /// # Example
     ///
     /// ```
     /// # use tower_sticky::discovery::DiscoveryHandle;
-    /// # async fn filled(handle: DiscoveryHandle) {
+    /// # async fn wait_for_backends(handle: DiscoveryHandle) {
     /// handle.wait_until(|stats| stats.updates > 0).await;
     /// # }
     /// ```

@@ -1,4 +1,4 @@
-//! The pool as a feed sees it: held weakly, and changed only where the feed may.
+//! The pool as a discovery sees it: held weakly, and changed only where the discovery owns backends.
 
 use std::{
     collections::HashSet,
@@ -7,6 +7,7 @@ use std::{
     pin::pin,
     sync::Weak,
     task::Poll,
+    time::Duration,
 };
 
 use tokio::{
@@ -22,19 +23,22 @@ use crate::{
     pool::{ChangeKind, MemberChange, Mode, Owner, Pool, RejectedChange},
 };
 
-/// Of so many ids that are in trouble a feed remembers that it has warned.
-const MAX_TROUBLED: usize = 1024;
+/// The most skipped ids that are remembered as logged.
+const MAX_WARNED: usize = 1024;
+
+/// Used in place of drain times that an `Instant` cannot represent.
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 pub(super) struct Target<S> {
     pool: Weak<Pool<S>>,
-    /// Closed when the pool is gone.
+    /// Closed when the pool is dropped.
     open: watch::Receiver<()>,
     owner: Owner,
-    leave: OnRemoved,
-    /// Who is draining because the feed no longer names it, and until when.
-    leaving: Vec<(Instant, BackendId)>,
-    /// What has been warned of; said once, not at every look-up.
-    troubled: HashSet<String>,
+    on_removed: OnRemoved,
+    /// Backends that drain because they are no longer found, with the end of their drain.
+    draining: Vec<(Instant, BackendId)>,
+    /// Ids that were skipped with a warning, which is not logged again with each update.
+    warned: HashSet<String>,
     stats: watch::Sender<DiscoveryStats>,
 }
 
@@ -42,37 +46,36 @@ impl<S: Clone> Target<S> {
     pub(super) fn new(
         pool: Weak<Pool<S>>,
         open: watch::Receiver<()>,
-        leave: OnRemoved,
+        on_removed: OnRemoved,
         stats: watch::Sender<DiscoveryStats>,
     ) -> Self {
-        let (owner, leaving, troubled) = Default::default();
-        Self { pool, open, owner, leave, leaving, troubled, stats }
+        let (owner, draining, warned) = Default::default();
+        Self { pool, open, owner, on_removed, draining, warned, stats }
     }
 
-    /// What the backend `id` is to this feed.
+    /// Who owns the backend `id`, from the point of view of this discovery.
     #[cfg(feature = "dns")]
-    pub(super) fn standing(&self, id: &BackendId) -> Ownership {
+    pub(super) fn ownership(&self, id: &BackendId) -> Ownership {
         self.pool.upgrade().map_or(Ownership::Foreign, |pool| pool.standing(&self.owner, id))
     }
 
-    /// Makes the changes that the feed was told of.
-    pub(super) fn update(&mut self, told: Vec<MemberChange<S>>) {
-        let mut changes = Vec::with_capacity(told.len());
-        for MemberChange { id, what } in told {
+    /// Applies the changes that were found.
+    pub(super) fn update(&mut self, found: Vec<MemberChange<S>>) {
+        let mut changes = Vec::with_capacity(found.len());
+        for MemberChange { id, what } in found {
             match what {
                 ChangeKind::Put { .. } => {
-                    self.troubled.remove(id.as_str());
-                    // Before it gets the service, so that it never takes part in a state between.
-                    if let Some(at) = self.leaving.iter().position(|(_, leaving)| *leaving == id) {
-                        self.leaving.swap_remove(at);
-                        changes.push(MemberChange {
-                            id: id.clone(),
-                            what: ChangeKind::Mode(Mode::Active),
-                        });
+                    self.warned.remove(id.as_str());
+                    let draining = self.draining.iter().position(|(_, draining)| *draining == id);
+                    if let Some(position) = draining {
+                        self.draining.swap_remove(position);
+                        // Before the new service, so that the backend is never draining with it.
+                        let what = ChangeKind::Mode(Mode::Active);
+                        changes.push(MemberChange { id: id.clone(), what });
                     }
                     changes.push(MemberChange { id, what });
                 }
-                ChangeKind::Remove => self.say_goodbye(id, &mut changes),
+                ChangeKind::Remove => self.begin_removal(id, &mut changes),
                 _ => changes.push(MemberChange { id, what }),
             }
         }
@@ -80,89 +83,89 @@ impl<S: Clone> Target<S> {
         self.stats.send_modify(|stats| stats.updates += 1);
     }
 
-    /// Says why a backend is left out.
+    /// Counts a backend that is skipped, and logs why.
     pub(super) fn skip(&mut self, id: &str, why: impl fmt::Display) {
-        if self.troubled.len() >= MAX_TROUBLED {
-            self.troubled.clear();
+        if self.warned.len() >= MAX_WARNED {
+            self.warned.clear();
         }
-        if self.troubled.insert(id.to_owned()) {
-            tracing::warn!(backend = id, %why, "the feed's backend is left out");
+        if self.warned.insert(id.to_owned()) {
+            tracing::warn!(backend = id, %why, "a discovered backend is skipped");
         }
         self.stats.send_modify(|stats| stats.skipped += 1);
     }
 
-    /// Says that the feed could not find out what the backends are.
-    pub(super) fn failed(&self, error: impl fmt::Display) {
-        tracing::warn!(%error, "the feed failed; the backends stay as they are known");
+    /// Counts and logs a failure to find the backends.
+    pub(super) fn record_failure(&self, error: impl fmt::Display) {
+        tracing::warn!(%error, "the discovery has failed; the backends stay as they are");
         self.stats.send_modify(|stats| stats.failures += 1);
     }
 
-    /// Waits for `next`, and meanwhile removes who has drained for long enough; `None` when the pool
-    /// is gone.
+    /// Waits for `next`, and meanwhile removes backends at the end of their drain. `None` if the pool was
+    /// dropped.
     pub(super) async fn wait<T>(&mut self, next: impl Future<Output = T>) -> Option<T> {
         let mut next = pin!(next);
         let mut open = self.open.clone();
         let mut closed = pin!(async { while open.changed().await.is_ok() {} });
         loop {
-            let due = self.leaving.iter().map(|(until, _)| *until).min();
+            let deadline = self.draining.iter().map(|(deadline, _)| *deadline).min();
             let mut drained = pin!(async {
-                match due {
-                    Some(due) => sleep_until(due).await,
+                match deadline {
+                    Some(deadline) => sleep_until(deadline).await,
                     None => pending().await,
                 }
             });
-            let step = poll_fn(|cx| {
+            let event = poll_fn(|cx| {
                 if closed.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Step::Gone);
+                    return Poll::Ready(Event::PoolDropped);
                 }
                 if drained.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Step::Drained);
+                    return Poll::Ready(Event::Drained);
                 }
-                next.as_mut().poll(cx).map(Step::Next)
+                next.as_mut().poll(cx).map(Event::Next)
             });
-            match step.await {
-                Step::Next(next) => return Some(next),
-                Step::Gone => return None,
-                Step::Drained => self.end_drains(),
+            match event.await {
+                Event::Next(next) => return Some(next),
+                Event::PoolDropped => return None,
+                Event::Drained => self.remove_drained(),
             }
         }
     }
 
-    /// Waits until nobody is draining any more; `None` when the pool is gone.
+    /// Waits until all drains have ended. `None` if the pool was dropped.
     #[cfg(feature = "discover")]
-    pub(super) async fn finish(&mut self) -> Option<()> {
-        while let Some(due) = self.leaving.iter().map(|(until, _)| *until).max() {
-            self.wait(sleep_until(due)).await?;
+    pub(super) async fn finish_drains(&mut self) -> Option<()> {
+        while let Some(last) = self.draining.iter().map(|(deadline, _)| *deadline).max() {
+            self.wait(sleep_until(last)).await?;
         }
         Some(())
     }
 
-    fn say_goodbye(&mut self, id: BackendId, changes: &mut Vec<MemberChange<S>>) {
-        self.troubled.remove(id.as_str());
-        match self.leave {
+    /// Removes a backend or starts to drain it.
+    fn begin_removal(&mut self, id: BackendId, changes: &mut Vec<MemberChange<S>>) {
+        self.warned.remove(id.as_str());
+        match self.on_removed {
             OnRemoved::Remove => changes.push(MemberChange { id, what: ChangeKind::Remove }),
             OnRemoved::Drain(time) => {
-                if self.leaving.iter().any(|(_, leaving)| *leaving == id) {
+                if self.draining.iter().any(|(_, draining)| *draining == id) {
                     return;
                 }
                 let now = Instant::now();
-                // A time beyond all clocks is as good as a century.
-                let until = now.checked_add(time).unwrap_or(now + CENTURY);
-                self.leaving.push((until, id.clone()));
+                let deadline = now.checked_add(time).unwrap_or(now + CENTURY);
+                self.draining.push((deadline, id.clone()));
                 changes.push(MemberChange { id, what: ChangeKind::Mode(Mode::Draining) });
             }
         }
     }
 
-    fn end_drains(&mut self) {
+    fn remove_drained(&mut self) {
         let now = Instant::now();
         let mut changes = Vec::new();
-        self.leaving.retain(|(until, id)| {
-            let over = *until <= now;
-            if over {
+        self.draining.retain(|(deadline, id)| {
+            let ended = *deadline <= now;
+            if ended {
                 changes.push(MemberChange { id: id.clone(), what: ChangeKind::Remove });
             }
-            !over
+            !ended
         });
         self.apply(changes);
     }
@@ -172,7 +175,11 @@ impl<S: Clone> Target<S> {
             return;
         };
         for change in &changes {
-            tracing::debug!(backend = %change.id, what = ?change.what, "the feed changes a backend");
+            tracing::debug!(
+                backend = %change.id,
+                what = ?change.what,
+                "the discovery changes a backend"
+            );
         }
         for RejectedChange { id, why } in pool.apply(&self.owner, changes) {
             self.skip(id.as_str(), why);
@@ -180,10 +187,9 @@ impl<S: Clone> Target<S> {
     }
 }
 
-const CENTURY: std::time::Duration = std::time::Duration::from_secs(100 * 365 * 86_400);
-
-enum Step<T> {
+/// What ends a [`Target::wait`], or interrupts it.
+enum Event<T> {
     Next(T),
     Drained,
-    Gone,
+    PoolDropped,
 }

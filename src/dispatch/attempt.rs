@@ -35,7 +35,7 @@ pub(crate) struct Attempt<S> {
     /// `None`: the local node, which is the inner service.
     pub(crate) service: Option<S>,
     pub(crate) trial: Option<TrialPermit>,
-    pub(crate) patience: WaitLimit,
+    pub(crate) wait_limit: WaitLimit,
 }
 
 /// How long to wait for a backend that is busy.
@@ -95,7 +95,7 @@ impl Drop for TrialPermit {
 }
 
 impl<S> Attempt<S> {
-    pub(super) fn new(state: Arc<BackendState>, service: Option<S>, patience: WaitLimit) -> Self {
-        Self { state, service, trial: None, patience }
+    pub(super) fn new(state: Arc<BackendState>, service: Option<S>, wait_limit: WaitLimit) -> Self {
+        Self { state, service, trial: None, wait_limit }
     }
 }

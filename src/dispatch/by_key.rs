@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{NextStep, state::Dispatch};
 use crate::{
     affinity::{Origin, Owner, Reading, Second},
-    outcome::{Reason, Verdict},
+    outcome::Reason,
     pool::{BackendState, Mode, Snapshot},
 };
 
@@ -30,18 +30,18 @@ impl<S: Clone> Dispatch<S> {
             (_, None) => None,
         };
         if second.is_some() {
-            self.detour().second = second;
+            self.slow_path().second = second;
         }
     }
 
     /// The backend that is next in a chain, once, if it can serve.
     pub(super) fn second(&mut self, snapshot: &Snapshot<S>) -> Option<Arc<BackendState>> {
-        let tag = self.detour.as_mut()?.second.take()?;
+        let tag = self.slow_path.as_mut()?.second.take()?;
         let state = snapshot.index().get(tag)?;
         let serves = match state.mode() {
             Mode::Active => state.gate().is_well(),
             // It keeps its sessions, and takes no new one.
-            Mode::Draining => self.by_key && state.gate().is_well(),
+            Mode::Draining => self.is_keyed() && state.gate().is_well(),
             Mode::Disabled | Mode::Drained => false,
         };
         serves.then(|| state.clone())
@@ -67,12 +67,11 @@ impl<S: Clone> Dispatch<S> {
     }
 
     /// Asks the backend of a key, where nothing is remembered.
-    pub(super) fn go_to(&mut self, snapshot: &Snapshot<S>, owner: Owner) -> NextStep<S> {
-        let next = self.resolve(snapshot, owner.position);
-        if owner.displaced && self.verdict == Verdict::Pinned {
+    pub(super) fn try_owner(&mut self, snapshot: &Snapshot<S>, owner: Owner) -> NextStep<S> {
+        let next = self.honor_pin(snapshot, owner.position);
+        if owner.displaced && self.decision.is_pinned() {
             // The stated bound on the load says so.
-            (self.verdict, self.reason, self.owed_to) =
-                (Verdict::Borrowed, Some(Reason::Busy), None);
+            self.borrowed(Reason::Busy);
         }
         next
     }

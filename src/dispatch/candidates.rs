@@ -47,7 +47,7 @@ impl RemainingCandidates {
     pub(super) fn new<S>(core: &Core<S>) -> Self {
         let snapshot = core.backends.pool().load();
         let mut tiers = snapshot.tiers.to_vec();
-        if core.options.telling.replicas > 0 {
+        if core.options.session_info.replicas > 0 {
             merge_zones(&mut tiers);
         }
         if core.options.panic && snapshot.nobody_is_up() {
@@ -69,7 +69,7 @@ impl RemainingCandidates {
     }
 
     /// It has been asked, and is not asked again.
-    pub(super) fn strike(&mut self, tag: u64) {
+    pub(super) fn mark_tried(&mut self, tag: u64) {
         self.tried.push(tag);
         for tier in &mut self.tiers {
             tier.states.retain(|state| state.tag != tag);

@@ -1,76 +1,21 @@
-//! Handing the request over, and settling the pin when the answer comes.
+//! Settling the pin once a backend has answered.
 
 use std::{cell::Cell, sync::Arc};
 
-use http::{Extensions, Request, Response};
-use tokio::time::Instant;
+use http::Response;
 
-use super::{
-    core::Core,
-    held_pin::HeldPin,
-    in_flight::InFlight,
-    state::{Dispatch, HOP},
-};
+use super::{core::Core, decision::Recognized, in_flight::InFlight, state::Dispatch};
 use crate::{
     affinity::{Change, Commit, PlannedPin},
-    id::BackendId,
-    outcome::{Outcome, Reason, StickyError, Verdict},
+    outcome::Verdict,
     pool::{BackendState, Event, session_moved},
     session::{SessionAction, action_header},
-    strategy::Candidate,
     token::Pin,
     util::clock::unix_millis,
 };
 
 impl<S> Dispatch<S> {
-    /// Readies a request for the backend that is about to get it.
-    #[inline]
-    pub(crate) fn send<B>(
-        &mut self,
-        request: &mut Option<Request<B>>,
-        state: &BackendState,
-        remote: bool,
-    ) {
-        let forwards = remote && self.core.local.is_some();
-        let options = &self.core.options;
-        if forwards || options.extensions || options.telling.is_on() {
-            self.equip(request, state, forwards);
-        }
-    }
-
-    #[cold]
-    fn equip<B>(&mut self, request: &mut Option<Request<B>>, state: &BackendState, forwards: bool) {
-        let Some(request) = request else { return };
-        if forwards {
-            match self.core.affinity.hop(&state.id) {
-                Some(hop) => request.headers_mut().insert(HOP, hop),
-                None => request.headers_mut().remove(HOP),
-            };
-        }
-        if self.core.options.extensions {
-            request.extensions_mut().insert(self.outcome(Some(&state.id)));
-        }
-        if self.core.options.telling.is_on() {
-            self.tell(request, state, forwards);
-        }
-    }
-
-    pub(crate) fn send_last_resort<B>(&mut self, request: &mut Option<Request<B>>) {
-        self.verdict = Verdict::LastResort;
-        if let Some(request) = request
-            && self.core.options.extensions
-        {
-            request.extensions_mut().insert(self.outcome(None));
-        }
-    }
-
-    /// When a request is handed over, if the strategy wants to know how long backends take.
-    #[inline]
-    pub(crate) fn started(&self) -> Option<Instant> {
-        self.core.options.wants_latency.then(Instant::now)
-    }
-
-    /// A backend, or the local node, answered: the pin is settled, once.
+    /// A backend or the local node answered: the pin is settled, once.
     #[inline]
     pub(crate) fn answered<B>(
         &mut self,
@@ -80,34 +25,48 @@ impl<S> Dispatch<S> {
     ) {
         let from_peer = remote && self.core.local.is_some();
         let action = self.core.actions.read(response, from_peer);
-        let change = match self.verdict {
-            _ if self.silent => Some(Change::Keep),
-            // The key of the next request decides anew.
-            Verdict::Assigned if self.by_key => Some(Change::Keep),
-            Verdict::Assigned => Some(Change::Assign),
-            Verdict::Moved => Some(Change::Move),
-            // Its address is another one since: the session begins a new epoch.
-            Verdict::Pinned if self.is_outdated(state) => Some(Change::Refresh),
-            // The pin stays where it is, and stays alive.
-            Verdict::Pinned | Verdict::Borrowed if self.refresh => Some(Change::Refresh),
-            Verdict::Pinned | Verdict::Borrowed => Some(Change::Keep),
-            // The node that forwarded the request settles it, and hears what the application said.
-            _ => None,
-        };
-        match (change, action) {
+        match (self.change(state), action) {
             (Some(change), None) => self.commit(change, self.silent, state, response),
-            (Some(change), Some(action)) => self.obey(action, change, state, response),
+            (Some(change), Some(action)) => self.apply_action(action, change, state, response),
+            // The node that forwarded the request settles the pin, and applies the action.
             (None, Some(action)) => action_header::tell(&action, response.headers_mut()),
             (None, None) => {}
         }
-        if self.owed_to.is_some_and(|owed| owed.get() != state.tag) && self.reason.is_none() {
-            self.core.backends.pool().counters.violation();
-            tracing::error!(backend = %state.id, "a pinned request was served elsewhere: a bug");
+        if self.is_violated_by(state.tag) {
+            self.violated(state);
         }
-        self.settle(Some(&state.id), response.extensions_mut());
+        self.finish(Some(&state.id), response.extensions_mut());
     }
 
-    /// Whether the pin is of an epoch before the one in which the sessions of its backend are.
+    /// What becomes of the pin unless the application decides otherwise. `None` when it is not for this
+    /// node to settle.
+    #[inline]
+    fn change(&self, state: &BackendState) -> Option<Change> {
+        if self.silent {
+            return Some(Change::Keep);
+        }
+        match self.decision.verdict() {
+            // The key of the next request decides anew.
+            Verdict::Assigned if self.is_keyed() => Some(Change::Keep),
+            Verdict::Assigned => Some(Change::Assign),
+            Verdict::Moved => Some(Change::Move),
+            // The backend has another address since: the session begins a new epoch.
+            Verdict::Pinned if self.is_outdated(state) => Some(Change::Refresh),
+            Verdict::Pinned | Verdict::Borrowed => match self.recognized {
+                Recognized::Pin { refresh: true } => Some(Change::Refresh),
+                _ => Some(Change::Keep),
+            },
+            Verdict::Local | Verdict::LastResort | Verdict::Rejected => None,
+        }
+    }
+
+    #[cold]
+    fn violated(&self, state: &BackendState) {
+        self.core.backends.pool().counters.violation();
+        tracing::error!(backend = %state.id, "a pinned request was served elsewhere: a bug");
+    }
+
+    /// Whether the pin is of an earlier epoch than the sessions of its backend.
     #[inline]
     fn is_outdated(&self, backend: &BackendState) -> bool {
         // Most backends have had one address only.
@@ -121,18 +80,18 @@ impl<S> Dispatch<S> {
         })
     }
 
-    /// The epoch of a pin that stays, as `backend` sees it.
+    /// The epoch of a pin that stays with `backend`.
     #[inline]
     pub(super) fn epoch_at(&self, pin: &Pin, backend: &BackendState) -> u64 {
         if pin.backend == backend.tag { pin.epoch.max(backend.epoch()) } else { pin.epoch }
     }
 
-    /// What was noted for the answer is kept until it has ended, and whose it is.
+    /// Gives the affinity's state to the request in flight, until the response has ended.
     #[inline]
-    pub(crate) fn settled(&mut self, in_flight: &mut InFlight) {
-        let remembered = self.core.remembers && !self.by_key;
+    pub(crate) fn keep_affinity_state(&mut self, in_flight: &mut InFlight) {
+        let remembered = self.core.remembers && !self.is_keyed();
         let session = if remembered { self.key.unwrap_or(0) } else { 0 };
-        in_flight.answered(&mut self.notes, session, self.core.idle_for);
+        in_flight.answered(&mut self.affinity_state, session, self.core.idle_for);
     }
 
     #[inline]
@@ -143,38 +102,30 @@ impl<S> Dispatch<S> {
         backend: &Arc<BackendState>,
         response: &mut Response<B>,
     ) {
-        let at_home = self.pin.is_some_and(|pin| pin.backend == backend.tag);
-        // To move where it is, as the application may say, is to stay.
-        let change = if change == Change::Move && at_home { Change::Refresh } else { change };
-        // The way of a pinned request asks for none of this.
-        let plan = match change {
-            Change::Assign | Change::Move => self.plan(),
-            Change::Refresh => {
-                let epoch = self.pin.map_or(0, |pin| self.epoch_at(&pin, backend));
-                PlannedPin { session: None, epoch }
-            }
-            Change::Keep => {
-                PlannedPin { session: None, epoch: self.pin.map_or(0, |pin| pin.epoch) }
-            }
-        };
+        let stays = self.pin.is_some_and(|pin| pin.backend == backend.tag);
+        // A move to the backend where the session is already is a refresh.
+        let change = if change == Change::Move && stays { Change::Refresh } else { change };
+        let plan = self.plan_for(change, backend);
         let (core, began) = (&*self.core, Cell::new(0));
         let commit = Commit {
             change,
             backend,
             pin: self.pin.as_ref(),
             source: self.source,
-            bad: if self.verdict == Verdict::Pinned { self.bad() } else { 0 },
-            https: self.https,
+            bad: if self.decision.is_pinned() { self.bad() } else { 0 },
+            https: self.kind.https,
             silent,
             plan: &plan,
             began: &began,
             clock: &*core.clock,
         };
-        let counters = &core.backends.pool().counters;
-        // A session that its client has ended meanwhile is not there any more.
-        let is_there = self.held.as_ref().is_none_or(|(held, version)| held.is_at(*version));
+        // A session that its client has ended meanwhile is not counted.
+        let exists = self.held.as_ref().is_none_or(|(held, version)| held.is_at(*version));
         let issued = match &self.held {
-            None => core.affinity.respond(&commit, &mut self.notes, response.headers_mut()),
+            None => {
+                let headers = response.headers_mut();
+                core.affinity.respond(&commit, &mut self.affinity_state, headers)
+            }
             Some((held, version)) => {
                 if matches!(change, Change::Assign | Change::Move) || self.is_outdated(backend) {
                     held.pin(backend, *version, plan.epoch, unix_millis(&*core.clock));
@@ -183,43 +134,64 @@ impl<S> Dispatch<S> {
             }
         };
         if issued {
-            counters.token_issued();
+            core.backends.pool().counters.token_issued();
         }
-        let borrowed =
-            self.verdict == Verdict::Borrowed && matches!(change, Change::Keep | Change::Refresh);
-        if !silent && !borrowed && is_there {
-            let tick = core.backends.pool().tick();
-            let is_new = self.pin.is_none() && self.key.is_none() && self.held.is_none();
-            if is_new && (issued || began.get() != 0) {
-                // It is a session once its token comes back.
-                backend.census.issued(tick);
-                self.key = (began.get() != 0).then(|| began.get());
-            } else if self.key.is_some() || self.pin.is_some() {
-                let remembered = self.held.is_some() || (core.remembers && !self.by_key);
-                if backend.census.saw(self.key, remembered, tick) {
-                    self.came_back(backend, tick);
-                }
-            }
+        let borrowed = self.decision.verdict() == Verdict::Borrowed
+            && matches!(change, Change::Keep | Change::Refresh);
+        if !silent && !borrowed && exists {
+            self.count_session(backend, issued, began.get());
         }
         if change == Change::Move {
-            counters.moved();
             self.moved(backend);
         }
     }
 
-    /// A session is new to the count of its backend: its token may be one of the last minute.
+    /// The session and its epoch after `change`. A pin that is kept needs no plan.
+    #[inline]
+    fn plan_for(&mut self, change: Change, backend: &BackendState) -> PlannedPin {
+        match (change, self.pin) {
+            (Change::Assign | Change::Move, _) => self.planned_pin(),
+            (_, None) => PlannedPin { session: None, epoch: 0 },
+            (Change::Refresh, Some(pin)) => {
+                PlannedPin { session: None, epoch: self.epoch_at(&pin, backend) }
+            }
+            (Change::Keep, Some(pin)) => PlannedPin { session: None, epoch: pin.epoch },
+        }
+    }
+
+    /// Counts the session at its backend. `began` identifies a session that begins with this response, or
+    /// is 0.
+    #[inline]
+    fn count_session(&mut self, backend: &BackendState, issued: bool, began: u64) {
+        let core = &*self.core;
+        let is_new = self.pin.is_none() && self.key.is_none() && self.held.is_none();
+        if is_new && (issued || began != 0) {
+            // It counts as a session once its token comes back.
+            backend.census.issued(core.backends.pool().tick());
+            self.key = (began != 0).then_some(began);
+        } else if self.key.is_some() || self.pin.is_some() {
+            let tick = core.backends.pool().tick();
+            let remembered = self.held.is_some() || (core.remembers && !self.is_keyed());
+            if backend.census.saw(self.key, remembered, tick) {
+                self.confirmed(backend, tick);
+            }
+        }
+    }
+
+    /// A session is new to the count of its backend: its token may have been issued in the last minute.
     #[cold]
-    fn came_back(&self, backend: &BackendState, tick: u32) {
+    fn confirmed(&self, backend: &BackendState, tick: u32) {
         if let Some(pin) = self.pin.filter(|pin| pin.issued != 0) {
             let age = (unix_millis(&*self.core.clock) / 1000).saturating_sub(u64::from(pin.issued));
             backend.census.confirmed(tick.saturating_sub(age.min(u64::from(u32::MAX)) as u32));
         }
     }
 
-    /// The session goes on at another backend.
+    /// The session continues at another backend.
     #[cold]
     fn moved(&self, to: &BackendState) {
         let pool = self.core.backends.pool();
+        pool.counters.moved();
         let snapshot = pool.load();
         let from = self.pin.and_then(|pin| snapshot.index().get(pin.backend));
         if let (Some(from), Some(session)) = (from, self.key) {
@@ -229,19 +201,19 @@ impl<S> Dispatch<S> {
         pool.events.publish(|| Event::Moved {
             from: from.map(|state| state.id.clone()),
             to: to.id.clone(),
-            reason: self.reason,
+            reason: self.decision.reason(),
         });
     }
 
-    /// Does what the application wants, in place of what would have been done.
-    fn obey<B>(
+    /// Applies what the application decided, instead of `change`.
+    #[cold]
+    fn apply_action<B>(
         &mut self,
         action: SessionAction,
         change: Change,
         state: &Arc<BackendState>,
         response: &mut Response<B>,
     ) {
-        let core = self.core.clone();
         let known = self.pin.is_some();
         match action {
             SessionAction::End => {
@@ -252,7 +224,7 @@ impl<S> Dispatch<S> {
             }
             SessionAction::NoPin => self.commit(Change::Keep, true, state, response),
             SessionAction::Pin => {
-                let is_pinned = self.verdict == Verdict::Pinned && !self.silent && !self.by_key;
+                let is_pinned = self.decision.is_pinned() && !self.silent && !self.is_keyed();
                 let change = match change {
                     Change::Keep if is_pinned => Change::Keep,
                     Change::Keep if known => Change::Move,
@@ -262,6 +234,7 @@ impl<S> Dispatch<S> {
                 self.commit(change, false, state, response);
             }
             SessionAction::Move(id) => {
+                let core: Arc<Core<S>> = self.core.clone();
                 let snapshot = core.backends.pool().load();
                 match snapshot.index().get(id.tag()) {
                     Some(to) => {
@@ -277,92 +250,16 @@ impl<S> Dispatch<S> {
         }
     }
 
-    /// No backend could take the request; the last resort answered.
-    pub(crate) fn answered_by_last_resort<B>(&mut self, response: &mut Response<B>) {
-        self.verdict = Verdict::LastResort;
-        self.settle(None, response.extensions_mut());
-    }
-
-    fn settle(&mut self, backend: Option<&BackendId>, extensions: &mut Extensions) {
-        self.count(backend);
-        if self.core.options.extensions {
-            extensions.insert(self.outcome(backend));
-        }
-    }
-
-    /// Takes a token away that is worth nothing, so that the client can begin anew.
+    /// Removes an unusable token from the client, so that its next request starts a session.
     pub(crate) fn forget<B>(&mut self, response: &mut Response<B>) {
         match &self.held {
             None => {
                 let headers = response.headers_mut();
-                self.core.affinity.forget(self.https, &mut self.notes, headers);
+                self.core.affinity.forget(self.kind.https, &mut self.affinity_state, headers);
             }
             Some((held, _)) => {
                 held.end();
             }
         }
-    }
-
-    /// The request ends with an error of ours.
-    pub(crate) fn rejected(&mut self, error: &StickyError) {
-        tracing::debug!(error = %error, "no answer from a backend");
-        self.verdict = Verdict::Rejected;
-        match error {
-            StickyError::Client { .. } => self.reason = Some(Reason::ClientError),
-            StickyError::Shortage { .. } => self.reason = Some(Reason::Shortage),
-            _ => {}
-        }
-        self.count(error.backend());
-    }
-
-    /// The outcome as it stands.
-    pub(crate) fn outcome(&self, backend: Option<&BackendId>) -> Outcome {
-        Outcome { verdict: self.verdict, backend: backend.cloned(), reason: self.reason }
-    }
-
-    #[inline]
-    fn count(&mut self, backend: Option<&BackendId>) {
-        self.counted = true;
-        self.core.backends.pool().counters.count(self.verdict, self.reason);
-        if let Some((held, _)) = &self.held {
-            self.tell_session(held, backend);
-        }
-        if tracing::enabled!(target: "tower_sticky", tracing::Level::ERROR) {
-            self.trace(backend);
-        }
-    }
-
-    #[inline(never)]
-    fn tell_session(&self, held: &HeldPin, backend: Option<&BackendId>) {
-        held.ended_with(self.outcome(backend));
-    }
-
-    #[cold]
-    fn trace(&self, backend: Option<&BackendId>) {
-        let backend = backend.map_or("", BackendId::as_str);
-        let (outcome, reason) = (self.verdict.as_str(), self.reason.map(Reason::as_str));
-        let span = tracing::Span::current();
-        span.record("sticky.backend", backend);
-        span.record("sticky.outcome", outcome);
-        if let Some(reason) = reason {
-            span.record("sticky.reason", reason);
-        }
-        tracing::debug!(target: "tower_sticky", backend, outcome, reason, "dispatched");
-    }
-}
-
-/// A request whose client went away counts as what it was about to become.
-impl<S> Drop for Dispatch<S> {
-    fn drop(&mut self) {
-        if !self.counted {
-            self.count(None);
-        }
-    }
-}
-
-/// Tells the strategy how long a backend took, if it wants to know.
-pub(crate) fn observe<S>(core: &Core<S>, state: &BackendState, started: Option<Instant>) {
-    if let Some(started) = started {
-        core.strategy.answered(Candidate::new(state), started.elapsed());
     }
 }

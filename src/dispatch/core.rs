@@ -56,14 +56,14 @@ pub(crate) struct Options {
     pub(crate) panic: bool,
     pub(crate) strict: Strict,
     pub(crate) return_from_backup: bool,
-    pub(crate) telling: Telling,
+    pub(crate) session_info: SessionInfoOptions,
     pub(crate) extensions: bool,
     pub(crate) wants_latency: bool,
 }
 
 /// What backends are told about sessions.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Telling {
+pub(crate) struct SessionInfoOptions {
     /// Whether what a request says in our headers is taken out.
     pub(crate) strip: bool,
     pub(crate) headers: bool,
@@ -71,7 +71,7 @@ pub(crate) struct Telling {
     pub(crate) replicas: usize,
 }
 
-impl Telling {
+impl SessionInfoOptions {
     #[inline]
     pub(crate) fn is_on(self) -> bool {
         self.headers || self.extensions
@@ -93,7 +93,7 @@ impl Default for Options {
             panic: false,
             strict: Strict::from(false),
             return_from_backup: false,
-            telling: Telling::default(),
+            session_info: SessionInfoOptions::default(),
             extensions: false,
             wants_latency: false,
         }

@@ -1,13 +1,14 @@
 //! What follows when a backend does not take the request: who is asked next, and what becomes of the
 //! pin.
 
-use std::{num::NonZeroU64, sync::Arc};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::{
     Attempt, NextStep, TrialPermit, WaitLimit,
     candidates::{BusyFallback, RemainingCandidates},
+    decision::InnerRole,
     state::Dispatch,
 };
 use crate::{
@@ -20,30 +21,30 @@ use crate::{
 impl<S: Clone> Dispatch<S> {
     /// The session's backend cannot serve: the policy decides.
     pub(super) fn unavailable(&mut self, state: &Arc<BackendState>, reason: Reason) -> NextStep<S> {
-        self.turn_to(state, reason, self.core.options.unavailable)
+        self.fail_over(state, reason, self.core.options.unavailable)
     }
 
     /// The drain of the session's backend is over: what was said of it decides.
     pub(super) fn drained(&mut self, state: &Arc<BackendState>) -> NextStep<S> {
-        self.turn_to(state, Reason::Draining, state.drained())
+        self.fail_over(state, Reason::Draining, state.drained())
     }
 
-    fn turn_to(
+    fn fail_over(
         &mut self,
         state: &Arc<BackendState>,
         reason: Reason,
         failover: Failover,
     ) -> NextStep<S> {
         let evident = state.gate() == Availability::Suspect && reason == Reason::Down;
-        self.reason = Some(reason);
-        match self.elsewhere(failover) {
+        self.decision.set_reason(Some(reason));
+        match self.failover_verdict(failover) {
             Some(verdict) => {
-                self.verdict = verdict;
+                self.decision.set_verdict(verdict);
                 // A suspect has not been asked: it is when nobody better is left.
                 self.next((!evident).then_some(state.tag))
             }
             None if evident => {
-                self.detour().remaining = Some(RemainingCandidates::only(state.tag));
+                self.slow_path().remaining = Some(RemainingCandidates::only(state.tag));
                 self.next(None)
             }
             None => NextStep::Fail(StickyError::Unavailable { backend: state.id.clone() }),
@@ -51,21 +52,20 @@ impl<S: Clone> Dispatch<S> {
     }
 
     /// The backend that the session is pinned to is asked.
-    pub(super) fn at_home(&mut self, state: &BackendState) {
-        self.owed_to = NonZeroU64::new(state.tag);
-        self.verdict = Verdict::Pinned;
-        if self.reason != Some(Reason::Requested) {
-            self.reason = None;
+    pub(super) fn pinned_after_all(&mut self, state: &BackendState) {
+        self.pinned_to(state.tag);
+        if self.decision.reason() != Some(Reason::Requested) {
+            self.decision.set_reason(None);
         }
     }
 
     /// The operator has taken the backend out since it was chosen, and it has not got the request.
     #[cold]
     pub(crate) fn withdrawn(&mut self, state: &Arc<BackendState>) -> NextStep<S> {
-        if self.moves_freely() {
-            return self.stay_at_home();
+        if self.moves_voluntarily() {
+            return self.cancel_move();
         }
-        match (self.verdict, state.mode()) {
+        match (self.decision.verdict(), state.mode()) {
             (Verdict::Pinned, Mode::Drained) => self.drained(state),
             (Verdict::Pinned, _) => self.unavailable(state, Reason::Disabled),
             _ => self.next(Some(state.tag)),
@@ -74,11 +74,11 @@ impl<S: Clone> Dispatch<S> {
 
     /// What it is called when another backend serves the session; `None` when none may. Where
     /// nothing is remembered there is nothing to move.
-    fn elsewhere(&self, failover: Failover) -> Option<Verdict> {
+    fn failover_verdict(&self, failover: Failover) -> Option<Verdict> {
         match failover {
             _ if self.strict => None,
             Failover::Reject => None,
-            Failover::Repin if !self.by_key => Some(Verdict::Moved),
+            Failover::Repin if !self.is_keyed() => Some(Verdict::Moved),
             Failover::Repin | Failover::Borrow => Some(Verdict::Borrowed),
         }
     }
@@ -88,16 +88,16 @@ impl<S: Clone> Dispatch<S> {
         let core = self.core.clone();
         let snapshot = core.backends.pool().load();
         let mut remaining =
-            self.detour().remaining.take().unwrap_or_else(|| RemainingCandidates::new(&core));
+            self.slow_path().remaining.take().unwrap_or_else(|| RemainingCandidates::new(&core));
         if let Some(tag) = tried {
-            remaining.strike(tag);
+            remaining.mark_tried(tag);
         }
         let mut next = None;
         if remaining.only.is_none()
             && let Some(second) = self.second(&snapshot)
             && !remaining.tried.contains(&second.tag)
         {
-            remaining.strike(second.tag);
+            remaining.mark_tried(second.tag);
             next = self.attempt(&snapshot, &second);
         }
         while next.is_none()
@@ -120,8 +120,8 @@ impl<S: Clone> Dispatch<S> {
                 None => self.give_up(&snapshot, &mut remaining),
             },
         };
-        self.detour().remaining = Some(remaining);
-        self.carry(next)
+        self.slow_path().remaining = Some(remaining);
+        self.with_handoff(next)
     }
 
     /// All have been asked: back to one that was busy, or the end.
@@ -131,9 +131,9 @@ impl<S: Clone> Dispatch<S> {
         remaining: &mut RemainingCandidates,
     ) -> NextStep<S> {
         if let Some(parked) = remaining.parked.take() {
-            return self.wait_for(snapshot, parked);
+            return self.wait_for_busy(snapshot, &parked);
         }
-        if self.has_inner && self.core.local.is_none() {
+        if self.inner == InnerRole::LastResort {
             return NextStep::LastResort;
         }
         let only = remaining.only.and_then(|tag| snapshot.index().get(tag));
@@ -141,15 +141,15 @@ impl<S: Clone> Dispatch<S> {
             Some(state) => NextStep::Fail(StickyError::Unavailable { backend: state.id.clone() }),
             None => {
                 let last = remaining.last.take();
-                NextStep::Fail(self.nobody(last))
+                NextStep::Fail(self.exhausted(last))
             }
         }
     }
 
     /// The error when all have been asked; `last` is what the last one said.
-    fn nobody(&mut self, last: Option<(BackendId, BoxError)>) -> StickyError {
+    fn exhausted(&mut self, last: Option<(BackendId, BoxError)>) -> StickyError {
         // One of them may have executed the request: then that is what has to be said.
-        if let Some((backend, source)) = self.detour().unanswered.take() {
+        if let Some((backend, source)) = self.slow_path().unanswered.take() {
             return StickyError::Backend { backend, source };
         }
         match last {
@@ -159,13 +159,13 @@ impl<S: Clone> Dispatch<S> {
     }
 
     /// All have been asked: back to the one that was busy, now with all the time that is left.
-    fn wait_for(&mut self, snapshot: &Snapshot<S>, parked: BusyFallback) -> NextStep<S> {
+    fn wait_for_busy(&mut self, snapshot: &Snapshot<S>, parked: &BusyFallback) -> NextStep<S> {
         let Some(attempt) = self.attempt(snapshot, &parked.state) else {
             return NextStep::Fail(StickyError::Busy { backend: parked.state.id.clone() });
         };
-        self.verdict = parked.verdict;
-        self.reason = parked.reason;
-        NextStep::Try(Attempt { patience: WaitLimit::Last, ..attempt })
+        self.decision.set_verdict(parked.verdict);
+        self.decision.set_reason(parked.reason);
+        NextStep::Try(Attempt { wait_limit: WaitLimit::Last, ..attempt })
     }
 
     /// The attempt at a backend that was chosen; `None` when it cannot be made now.
@@ -200,34 +200,37 @@ impl<S: Clone> Dispatch<S> {
         if service.is_none() && !self.is_local(state) {
             return None;
         }
-        Some(Attempt { state: state.clone(), service, trial, patience: WaitLimit::None })
+        Some(Attempt { state: state.clone(), service, trial, wait_limit: WaitLimit::None })
     }
 
     /// A move without need did not work out.
-    fn stay_at_home(&mut self) -> NextStep<S> {
+    fn cancel_move(&mut self) -> NextStep<S> {
         let core = self.core.clone();
         let snapshot = core.backends.pool().load();
-        self.go_home(&snapshot)
+        self.retry_pinned(&snapshot)
     }
 
     /// The backend did not become ready within the time that it had.
-    pub(crate) fn busy(&mut self, state: &Arc<BackendState>, patience: WaitLimit) -> NextStep<S> {
-        let parked =
-            BusyFallback { state: state.clone(), verdict: self.verdict, reason: self.reason };
-        match patience {
-            WaitLimit::None if self.moves_freely() => self.stay_at_home(),
+    pub(crate) fn busy(&mut self, state: &Arc<BackendState>, wait_limit: WaitLimit) -> NextStep<S> {
+        let parked = BusyFallback {
+            state: state.clone(),
+            verdict: self.decision.verdict(),
+            reason: self.decision.reason(),
+        };
+        match wait_limit {
+            WaitLimit::None if self.moves_voluntarily() => self.cancel_move(),
             WaitLimit::None => self.park(parked, Some(state.tag)),
             WaitLimit::Pinned => {
-                self.reason = Some(Reason::Busy);
-                let Some(verdict) = self.elsewhere(self.core.options.busy.then) else {
+                self.decision.set_reason(Some(Reason::Busy));
+                let Some(verdict) = self.failover_verdict(self.core.options.busy.then) else {
                     return NextStep::Fail(StickyError::Busy { backend: state.id.clone() });
                 };
-                self.verdict = verdict;
+                self.decision.set_verdict(verdict);
                 self.park(parked, Some(state.tag))
             }
             WaitLimit::Last => {
-                self.reason = Some(Reason::Busy);
-                if self.has_inner && self.core.local.is_none() {
+                self.decision.set_reason(Some(Reason::Busy));
+                if self.inner == InnerRole::LastResort {
                     return NextStep::LastResort;
                 }
                 NextStep::Fail(StickyError::Busy { backend: state.id.clone() })
@@ -236,8 +239,8 @@ impl<S: Clone> Dispatch<S> {
     }
 
     fn remaining(&mut self) -> &mut RemainingCandidates {
-        let detour = self.detour.get_or_insert_default();
-        detour.remaining.get_or_insert_with(|| RemainingCandidates::new(&self.core))
+        let slow_path = self.slow_path.get_or_insert_default();
+        slow_path.remaining.get_or_insert_with(|| RemainingCandidates::new(&self.core))
     }
 
     fn park(&mut self, parked: BusyFallback, tried: Option<u64>) -> NextStep<S> {
@@ -255,19 +258,19 @@ impl<S: Clone> Dispatch<S> {
         source: BoxError,
     ) -> NextStep<S> {
         tracing::debug!(backend = %state.id, %reason, error = %source, "the request was not taken");
-        if self.verdict == Verdict::Local {
+        if self.decision.verdict() == Verdict::Local {
             // What a peer has forwarded is never forwarded again.
             return NextStep::Fail(StickyError::NotSent { backend: state.id.clone(), source });
         }
-        if self.verdict == Verdict::Pinned && reason == Reason::ConnectFailed {
+        if self.decision.is_pinned() && reason == Reason::ConnectFailed {
             if let Some(next) = self.await_after_failure(state) {
                 return next;
             }
-            self.stop_waiting();
+            self.end_recovery_wait();
         }
         let in_time = Instant::now() < self.whole_deadline();
-        if self.moves_freely() && in_time {
-            return self.stay_at_home();
+        if self.moves_voluntarily() && in_time {
+            return self.cancel_move();
         }
         if let Err(error) = self.leave(state, reason, self.core.options.unavailable) {
             return NextStep::Fail(error);
@@ -282,7 +285,7 @@ impl<S: Clone> Dispatch<S> {
 
     /// This machine has nothing left for a connection. Whoever is asked next would need one, too.
     #[cold]
-    pub(crate) fn short(
+    pub(crate) fn shortage(
         &mut self,
         state: &BackendState,
         shortage: Shortage,
@@ -299,13 +302,13 @@ impl<S: Clone> Dispatch<S> {
         reason: Reason,
         failover: Failover,
     ) -> Result<(), StickyError> {
-        let from_pin = self.verdict == Verdict::Pinned;
-        if from_pin || self.reason.is_none() {
-            self.reason = Some(reason);
+        let from_pin = self.decision.is_pinned();
+        if from_pin || self.decision.reason().is_none() {
+            self.decision.set_reason(Some(reason));
         }
         if from_pin {
             let unavailable = || StickyError::Unavailable { backend: state.id.clone() };
-            self.verdict = self.elsewhere(failover).ok_or_else(unavailable)?;
+            self.decision.set_verdict(self.failover_verdict(failover).ok_or_else(unavailable)?);
         }
         Ok(())
     }
@@ -321,23 +324,26 @@ impl<S: Clone> Dispatch<S> {
         on_trial: bool,
     ) -> Result<NextStep<S>, StickyError> {
         let backend = state.id.clone();
-        let from_home = self.verdict == Verdict::Pinned;
-        let detour = self.detour();
-        let before = detour.sendings;
-        detour.sendings = sendings.unwrap_or(Sendings(before.0 + 1));
+        let from_home = self.decision.is_pinned();
+        let slow_path = self.slow_path();
+        let before = slow_path.sendings;
+        slow_path.sendings = sendings.unwrap_or(Sendings(before.0 + 1));
         // A suspect that was tried for its own sake is not the one other backend.
-        let to_others = before > Sendings(0) && !from_home && !detour.tried_suspect;
-        detour.tried_suspect = on_trial && !from_home;
-        let over = detour.sendings >= Sendings::MAX || to_others;
+        let to_others = before > Sendings(0) && !from_home && !slow_path.tried_suspect;
+        slow_path.tried_suspect = on_trial && !from_home;
+        let over = slow_path.sendings >= Sendings::MAX || to_others;
         // To serve it here is no sending.
-        let here = self.here().filter(|_| over && !self.moves_freely());
+        let here = self.local_tag().filter(|_| over && !self.moves_voluntarily());
         let is_the_end = over && here.is_none();
-        if is_the_end || !self.core.options.retry_idempotent || self.verdict == Verdict::Local {
+        if is_the_end
+            || !self.core.options.retry_idempotent
+            || self.decision.verdict() == Verdict::Local
+        {
             return Err(StickyError::Backend { backend, source });
         }
-        self.detour().unanswered = Some((backend, source));
-        if self.moves_freely() {
-            return Ok(self.stay_at_home());
+        self.slow_path().unanswered = Some((backend, source));
+        if self.moves_voluntarily() {
+            return Ok(self.cancel_move());
         }
         if from_home
             && here.is_none()
@@ -353,10 +359,10 @@ impl<S: Clone> Dispatch<S> {
     }
 
     /// The tag of the local node, if it may serve the request in place of another one.
-    fn here(&self) -> Option<u64> {
-        let here = self.core.local.as_ref().filter(|_| self.has_inner)?;
-        let may_leave = self.verdict != Verdict::Pinned
-            || self.elsewhere(self.core.options.unavailable).is_some();
+    fn local_tag(&self) -> Option<u64> {
+        let here = self.core.local.as_ref().filter(|_| self.inner == InnerRole::LocalNode)?;
+        let may_leave = !self.decision.is_pinned()
+            || self.failover_verdict(self.core.options.unavailable).is_some();
         may_leave.then(|| here.tag())
     }
 }

@@ -37,7 +37,7 @@ pub(crate) fn judge<S, RB: Body>(
     }
     let state = in_flight.state();
     let (pool, health) = (dispatch.core().backends.pool(), &dispatch.core().options.health);
-    let failure = is_failure(response.status(), response.headers(), dispatch.asked().grpc);
+    let failure = is_failure(response.status(), response.headers(), dispatch.is_grpc());
     let look = trial.as_ref().map(TrialPermit::look);
     let mut judged = None;
     if health.judges_answers() {
@@ -62,8 +62,8 @@ pub(crate) fn judge<S, RB: Body>(
     judged
 }
 
-/// What to do about a backend's error: the next step with the request, when it is here again and
-/// may go elsewhere, or the error.
+/// What follows a backend's error: the next step, if the request is here again and may be sent once more,
+/// else the error.
 pub(crate) fn failed<S: Clone, B: 'static>(
     dispatch: &mut Dispatch<S>,
     in_flight: InFlight,
@@ -82,7 +82,7 @@ pub(crate) fn failed<S: Clone, B: 'static>(
         return Err(StickyError::Client { backend: state.id.clone(), source: error });
     }
     if let Some(shortage) = Shortage::in_chain(error.as_ref()) {
-        return Err(dispatch.short(state, shortage, error));
+        return Err(dispatch.shortage(state, shortage, error));
     }
     let error = match error.downcast::<NotSent<Request<B>>>() {
         Ok(not_sent) => {
@@ -91,7 +91,7 @@ pub(crate) fn failed<S: Clone, B: 'static>(
             drop(trial);
             return match request {
                 Some(request) => {
-                    if outdated && let Some(next) = dispatch.ask_again(state) {
+                    if outdated && let Some(next) = dispatch.retry_with_new_service(state) {
                         return Ok((next, request));
                     }
                     let next = dispatch.not_sent(state, Reason::ConnectFailed, source);

@@ -63,13 +63,13 @@ type HookFuture = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 #[derive(Clone)]
 pub(crate) struct HandoffHook {
     hook: Arc<Hook>,
-    patience: Duration,
+    wait_limit: Duration,
     /// The sessions that move without need and are being carried over now.
     under_way: Arc<Mutex<HashSet<u64>>>,
 }
 
 impl HandoffHook {
-    pub(crate) fn new<F, Fut, E>(patience: Duration, hook: F) -> Self
+    pub(crate) fn new<F, Fut, E>(wait_limit: Duration, hook: F) -> Self
     where
         F: Fn(Move) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), E>> + Send + 'static,
@@ -79,12 +79,12 @@ impl HandoffHook {
             let done = hook(session);
             Box::pin(async move { done.await.map_err(Into::into) })
         });
-        Self { hook, patience, under_way: Arc::default() }
+        Self { hook, wait_limit, under_way: Arc::default() }
     }
 
     /// Begins to carry a session over that has to move.
     pub(crate) fn begin(&self, session: Move) -> Handoff {
-        let sleep = Box::pin(sleep_until(later(self.patience)));
+        let sleep = Box::pin(sleep_until(later(self.wait_limit)));
         Handoff { work: Mutex::new((self.hook)(session)), sleep, alone: None }
     }
 
@@ -103,7 +103,7 @@ impl HandoffHook {
 
 impl fmt::Debug for HandoffHook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BeforeMove").field("patience", &self.patience).finish_non_exhaustive()
+        f.debug_struct("BeforeMove").field("patience", &self.wait_limit).finish_non_exhaustive()
     }
 }
 

@@ -6,6 +6,7 @@ mod candidates;
 mod choose;
 mod commit;
 mod core;
+mod decision;
 mod failover;
 mod feedback;
 mod handoff;
@@ -15,18 +16,21 @@ mod placement;
 mod rebalance;
 mod recovery;
 mod request_kind;
+mod resolve;
+mod send;
 mod session_headers;
 mod shared_choice;
 mod state;
 mod store_lookup;
 mod suspects;
+mod tally;
 mod voluntary_move;
 
 pub(crate) use self::state::Dispatch;
 pub(crate) use self::{
     attempt::{Attempt, NextStep, TrialPermit, WaitLimit},
-    commit::observe,
     recovery::Recovery,
+    send::observe,
     store_lookup::StoreLookup,
 };
 pub(crate) use self::{

@@ -22,7 +22,7 @@ impl<S: Clone> Dispatch<S> {
         }
         let goes_on = if self.pin.is_some() { self.second(snapshot) } else { None };
         let home = goes_on
-            .or_else(|| self.key.and_then(|key| self.first_home(snapshot, key)))
+            .or_else(|| self.key.and_then(|key| self.first_backend(snapshot, key)))
             .or_else(|| self.second(snapshot));
         let state = home.as_ref().unwrap_or_else(|| &list[choose(&self.core, self.key, list)]);
         match self.attempt(snapshot, state) {
@@ -33,7 +33,7 @@ impl<S: Clone> Dispatch<S> {
 
     /// The backend of a new session with this key, if it can take one: all first requests of the key
     /// agree, on every gateway as far as its load is not bounded, and here always.
-    fn first_home(&mut self, snapshot: &Snapshot<S>, key: u64) -> Option<Arc<BackendState>> {
+    fn first_backend(&mut self, snapshot: &Snapshot<S>, key: u64) -> Option<Arc<BackendState>> {
         if let Some((held, _)) = &self.held {
             let held = held.clone();
             return self.first_of_session(snapshot, &held, key);
@@ -44,7 +44,7 @@ impl<S: Clone> Dispatch<S> {
             let choose = || self.owner(snapshot, key).map(|owner| states[owner.position].tag);
             let choice = self.core.first_choices.join(key, choose)?;
             let position = snapshot.index().position(choice.tag());
-            self.detour().first_choice = Some(choice);
+            self.slow_path().first_choice = Some(choice);
             position?
         } else {
             self.owner(snapshot, key)?.position
@@ -73,7 +73,7 @@ impl<S: Clone> Dispatch<S> {
             let choose = || held.home().or_else(|| Some(list[choose(&self.core, None, list)].tag));
             let choice = self.core.first_choices.join(key, choose)?;
             let position = snapshot.index().position(choice.tag());
-            self.detour().first_choice = Some(choice);
+            self.slow_path().first_choice = Some(choice);
             position?
         };
         let state = &snapshot.index().states()[position];

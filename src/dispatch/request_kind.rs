@@ -1,4 +1,4 @@
-//! What kind of a request it is, as its head tells.
+//! What the head of a request says about its kind.
 
 use http::{
     HeaderMap, HeaderValue, Method, Request,
@@ -9,16 +9,27 @@ use http::{
 
 use crate::affinity::Head;
 
-/// Whether it is a CORS preflight (Fetch, section 3.3.2), which browsers send without cookies: it begins no
-/// session.
+/// What is asked of the head of a request more than once.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct RequestKind {
+    /// The client used HTTPS, according to the connection or a trusted proxy.
+    pub(super) https: bool,
+    /// The body is gRPC.
+    pub(super) grpc: bool,
+    /// The request can be repeated. Only set while the pool has suspects.
+    pub(super) repeatable: bool,
+}
+
+/// Whether it is a CORS preflight (Fetch, section 3.3.2). Browsers send it without cookies, so it begins
+/// no session.
 pub(super) fn is_preflight(head: &Head<'_>) -> bool {
     *head.method() == Method::OPTIONS
         && head.headers().contains_key(ORIGIN)
         && head.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// Whether a request seems to be idempotent and without a body. Whether it is, its backend's service
-/// sees, before it is repeated.
+/// Whether a request is idempotent and has no body, as far as its head tells. The backend's service checks
+/// again before it repeats a request.
 pub(super) fn is_repeatable<B>(request: &Request<B>) -> bool {
     let headers = request.headers();
     request.method().is_idempotent()
@@ -26,7 +37,7 @@ pub(super) fn is_repeatable<B>(request: &Request<B>) -> bool {
         && headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0")
 }
 
-/// Whether its body is gRPC.
+/// Whether the content type is gRPC.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     headers
         .get(CONTENT_TYPE)

@@ -2,324 +2,145 @@
 
 use std::{num::NonZeroU64, sync::Arc};
 
-use http::{HeaderName, Request, Version};
 use tokio::time::Instant;
 
 use super::{
     attempt::{Attempt, NextStep, WaitLimit},
     candidates::RemainingCandidates,
     core::Core,
+    decision::{Decision, InnerRole, Recognized, Relocation},
     handoff::HandoffGuard,
     held_pin::HeldPin,
     recovery::Awaiting,
-    request_kind::{is_grpc, is_preflight, is_repeatable},
+    request_kind::RequestKind,
+    resolve::Held,
     shared_choice::SharedChoice,
-    store_lookup::StoreLookup,
 };
 use crate::{
-    affinity::{Head, Origin, PlannedPin, ReadContext, Reading, RequestState, Second},
+    affinity::{Origin, PlannedPin, RequestState},
     error::{BoxError, Sendings},
     id::BackendId,
-    outcome::{ErrorContext, Reason, StickyError, Verdict},
-    pool::{Availability, BackendState, Mode, NOBODY, Snapshot, UNTOLD},
-    session::{Preference, info},
+    outcome::{ErrorContext, Reason, Verdict},
+    pool::{BackendState, NOBODY, UNTOLD},
     token::Pin,
     util::clock::later,
 };
 
-/// What a node says to the peer to which it forwards a request: serve it yourself.
-pub(super) const HOP: HeaderName = HeaderName::from_static("x-sticky-forwarded");
-
-/// What is known and decided about one request, from its arrival to its answer. Not more than most
-/// requests need: it is moved with each of them.
+/// What is known and decided about one request, from its arrival to its answer. It is moved with each
+/// request, so what few requests need is in [`SlowPath`].
 pub(crate) struct Dispatch<S> {
     pub(super) core: Arc<Core<S>>,
-    pub(super) has_inner: bool,
-    /// The version of the pool that is known.
+    pub(super) inner: InnerRole,
+    /// The version of the pool's members when the backend was chosen.
     pub(super) version: u64,
-    /// The usable pin that the request carries, and which member of a chain it came from.
+    /// The pin of the request's session. Its backend may have left the pool.
     pub(super) pin: Option<Pin>,
+    /// The member of a chain of affinities that the pin or the key came from.
     pub(super) source: Origin,
-    /// The session, when the caller holds it, and the version of its pin.
-    pub(super) held: Option<(Arc<HeldPin>, u64)>,
-    /// What identifies the session on every gateway, if anything does.
-    pub(crate) key: Option<u64>,
-    /// Whether the key of each request decides, and nothing is remembered.
-    pub(super) by_key: bool,
-    /// Whether no pin is to be written, whatever becomes of the request.
+    /// Set when the client holds the session itself, in a [`StickySession`](crate::StickySession).
+    pub(super) held: Option<Held>,
+    /// Identifies the session on every gateway.
+    pub(super) key: Option<u64>,
+    pub(super) recognized: Recognized,
+    /// No pin is written, whatever becomes of the request.
     pub(super) silent: bool,
-    /// Whether a session is to be served by its own backend or not at all.
+    /// The session is served by its own backend or not at all.
     pub(super) strict: bool,
-    /// The backend that must serve the request unless a stated policy says otherwise, by its tag. One
-    /// whose tag is 0, of 2^64, is not watched; that makes it smaller.
-    pub(super) owed_to: Option<NonZeroU64>,
-    pub(super) verdict: Verdict,
-    pub(super) reason: Option<Reason>,
-    pub(super) refresh: bool,
-    /// Whether the request can be repeated, as far as its head tells. Only looked at while there are
-    /// suspects.
-    pub(super) repeatable: bool,
-    pub(super) https: bool,
-    pub(super) grpc: bool,
-    pub(super) counted: bool,
-    /// Only there when it is needed.
-    pub(super) detour: Option<Box<SlowPath>>,
-    /// What the affinity noted for the answer.
-    pub(crate) notes: RequestState,
+    pub(super) kind: RequestKind,
+    pub(super) decision: Decision,
+    /// The tag of the backend that must answer the request unless a stated policy decides otherwise. A
+    /// backend with the tag 0 is not watched. Not part of the decision, which would be larger with it.
+    owed_to: Option<NonZeroU64>,
+    pub(super) slow_path: Option<Box<SlowPath>>,
+    /// What the affinity keeps from the request for the response.
+    pub(crate) affinity_state: RequestState,
 }
 
-/// What is known about one request that does not go straight to its backend and back.
+/// What is known about a request that does not go straight to its backend and back.
 #[derive(Default)]
 pub(crate) struct SlowPath {
-    /// Whether the session is on its way to another backend though it could stay.
-    pub(super) moves_freely: bool,
-    /// Whether the application has carried the session's state over for this request, or has tried to.
-    pub(super) carried: bool,
-    /// No other request of the session carries it over meanwhile.
-    pub(crate) alone: Option<HandoffGuard>,
-    /// The members of a chain whose tokens are of no use beside the pin, a bit each.
+    pub(super) relocation: Relocation,
+    /// While it is held, no other request of the session runs the hook.
+    pub(crate) handoff_guard: Option<HandoffGuard>,
+    /// The members of a chain whose tokens are unusable beside the pin, one bit each.
     pub(super) bad: u64,
-    /// The backend that is next in a chain, by its tag, while the one that is first is out.
+    /// The tag of the backend that is second in a chain, while the first one is out.
     pub(super) second: Option<u64>,
-    /// Who the session is and in which epoch, once a backend was told, and for which verdict.
+    /// The planned pin that a backend was told, and for which verdict.
     pub(super) told: Option<(Verdict, PlannedPin)>,
-    /// Set once the request was given to another backend though it may have been executed: by whom.
+    /// The backend that may have executed the request without an answer, and its error.
     pub(super) unanswered: Option<(BackendId, BoxError)>,
-    /// How often it was given to a backend in vain.
+    /// How often the request was sent without an answer.
     pub(super) sendings: Sendings,
-    /// Whether the last time was the trial of a suspect that is not its own.
+    /// The last sending was the trial of a suspect that is not the session's own backend.
     pub(super) tried_suspect: bool,
-    /// Until when the request may wait, from the first time that it has to.
+    /// Until when the request may wait, counted from its first wait or failure.
     pub(super) deadline: Option<Instant>,
-    /// A place among those that wait for the session's own backend.
+    /// Held while the request waits for the session's own backend.
     pub(super) awaiting: Option<Awaiting>,
-    /// Until when the trial of the session's own backend is waited for.
+    /// Until when the request waits for another request's trial of the session's own backend.
     pub(super) trial_until: Option<Instant>,
-    /// Only there while a first choice is shared.
+    /// Held while parallel first requests of the session share one choice.
     pub(super) first_choice: Option<SharedChoice>,
-    /// Only there once the first choice did not work.
+    /// Set once the first choice has failed.
     pub(super) remaining: Option<RemainingCandidates>,
 }
 
 impl<S: Clone> Dispatch<S> {
     #[inline]
     pub(crate) fn new(core: Arc<Core<S>>, has_inner: bool, held: Option<Arc<HeldPin>>) -> Self {
+        let inner = match (has_inner, &core.local) {
+            (false, _) => InnerRole::None,
+            (true, Some(_)) => InnerRole::LocalNode,
+            (true, None) => InnerRole::LastResort,
+        };
         Self {
-            has_inner,
+            inner,
             version: 0,
             pin: None,
             source: Origin::default(),
             held: held.map(|held| (held, 0)),
             key: None,
-            by_key: false,
+            recognized: Recognized::NoSession,
             silent: false,
             strict: core.options.strict.on,
+            kind: RequestKind::default(),
+            decision: Decision::new(),
             owed_to: None,
-            verdict: Verdict::Assigned,
-            reason: None,
-            refresh: false,
-            repeatable: false,
-            https: false,
-            grpc: false,
-            counted: false,
-            detour: None,
-            notes: RequestState::default(),
+            slow_path: None,
+            affinity_state: RequestState::default(),
             core,
         }
     }
 
-    /// Reads the request, takes what is ours out of it, and makes the first choice. Called again when
-    /// something had to be looked up first.
-    #[inline]
-    pub(crate) fn begin<B>(&mut self, core: &Core<S>, request: &mut Request<B>) -> NextStep<S> {
-        let pool = core.backends.pool();
-        self.version = pool.version();
-        let snapshot = pool.load();
-        if !snapshot.suspects.is_empty() {
-            self.repeatable = is_repeatable(request);
-        }
-        let (index, clock) = (snapshot.index(), &*core.clock);
-        let rest = core.rebalancer.as_ref().map(|rebalancer| rebalancer.idle_for().as_secs());
-        let mut look =
-            ReadContext { index, clock, notes: &mut self.notes, rest, later: None, second: None };
-        let head = Head::of(request);
-        let reading = match &mut self.held {
-            None => core.affinity.read(&head, &mut look),
-            Some((held, version)) => {
-                let (reading, read) = held.read(index);
-                *version = read;
-                reading
-            }
-        };
-        // gRPC is spoken over HTTP/2 only; others need not be looked at.
-        self.grpc = request.version() == Version::HTTP_2 && is_grpc(head.headers);
-        self.https = head.is_https();
-        self.silent = is_preflight(&head);
-        let wish = head.extensions.get::<Preference>().cloned();
-        let bypass = core.bypass.as_ref().is_some_and(|bypass| bypass(&head));
-        let reads = !bypass && wish.as_ref().is_none_or(Preference::reads);
-        if let Some(later) = look.later.take()
-            && reads
-        {
-            return NextStep::Lookup(StoreLookup::new(later, self.whole_deadline()));
-        }
-        let hop = core.local.as_ref().and_then(|here| {
-            let value = request.headers_mut().remove(HOP)?;
-            core.affinity.is_hop(&value, &look).then_some(here)
-        });
-        if reading.found {
-            core.affinity.strip(&reading, &mut look, request.headers_mut());
-        }
-        // Without dates in the tokens anybody can say that a peer has forwarded the request.
-        if core.options.telling.strip && (hop.is_none() || !core.affinity.is_dated()) {
-            info::strip(request.headers_mut());
-        }
-        let second = look.second;
-        if let Some(state) = hop.and_then(|here| snapshot.index().get(here.tag())) {
-            self.verdict = Verdict::Local;
-            return NextStep::Try(Attempt::new(state.clone(), None, WaitLimit::Last));
-        }
-        if wish.is_some() || bypass {
-            let wish = wish.unwrap_or(Preference::bypass());
-            self.strict = wish.strict.unwrap_or(self.strict);
-            // Not followed; but should the application pin the session here, it is the same session.
-            (self.pin, self.source) = (reading.pin, reading.source);
-            if let Some(id) = &wish.backend {
-                return self.force(&snapshot, id);
-            }
-            if wish.bypass || bypass {
-                self.silent = true;
-                self.reason = Some(Reason::Requested);
-                return self.place(&snapshot);
-            }
-        }
-        self.follow(&snapshot, &reading, second)
-    }
-
-    /// The service of a backend that was chosen, should the members have changed since: then the one
-    /// that was taken may not be the backend's any more.
+    /// The service to call instead of the one that was chosen, if the pool's members have changed since
+    /// and the backend has another service now.
     #[inline]
     pub(crate) fn renewed(&mut self, state: &BackendState) -> Option<S> {
         let version = self.core.backends.pool().version();
-        if self.version == version { None } else { self.look_again(state, version) }
+        if self.version == version { None } else { self.service_at(state, version) }
     }
 
     #[cold]
-    pub(super) fn look_again(&mut self, state: &BackendState, version: u64) -> Option<S> {
+    fn service_at(&mut self, state: &BackendState, version: u64) -> Option<S> {
         self.version = version;
         let snapshot = self.core.backends.pool().load();
-        // One that has left the pool finishes what was chosen for it.
+        // A backend that has left the pool serves the requests that were chosen for it.
         let position = snapshot.index().position(state.tag)?;
         snapshot.members.services[position].clone()
     }
 
-    /// The backend did not take the request, and was given another service since: that one is asked.
-    pub(crate) fn ask_again(&mut self, state: &Arc<BackendState>) -> Option<NextStep<S>> {
+    /// The backend's old service did not take the request: its new one is asked.
+    pub(crate) fn retry_with_new_service(
+        &mut self,
+        state: &Arc<BackendState>,
+    ) -> Option<NextStep<S>> {
         let core = self.core.clone();
         let snapshot = core.backends.pool().load();
         let service = snapshot.members.services[snapshot.index().position(state.tag)?].clone()?;
-        let patience =
-            if self.verdict == Verdict::Pinned { WaitLimit::Pinned } else { WaitLimit::None };
-        Some(NextStep::Try(Attempt::new(state.clone(), Some(service), patience)))
-    }
-
-    /// Begins again: what had to be looked up is among the notes.
-    pub(crate) fn resume<B>(&mut self, request: &mut Request<B>) -> NextStep<S> {
-        let core = self.core.clone();
-        self.begin(&core, request)
-    }
-
-    /// Goes where the reading says: by pin, else by key, else by strategy.
-    #[inline]
-    pub(super) fn follow(
-        &mut self,
-        snapshot: &Snapshot<S>,
-        reading: &Reading,
-        second: Option<Second>,
-    ) -> NextStep<S> {
-        (self.pin, self.refresh, self.source) = (reading.pin, reading.refresh, reading.source);
-        if reading.bad != 0 {
-            self.detour().bad = reading.bad;
-        }
-        self.reason = reading.reason;
-        self.key = reading.pin.and_then(|pin| pin.session()).or(reading.key);
-        if reading.decides {
-            self.note_second(snapshot, reading, second);
-        }
-        if let Some(position) = reading.position {
-            if self.core.options.return_from_backup
-                && let Some(next) = self.come_back(snapshot, position)
-            {
-                return next;
-            }
-            if reading.rested
-                && let Some(next) = self.relieve(snapshot, position)
-            {
-                return next;
-            }
-            if snapshot.index().states()[position].mode() == Mode::Draining
-                && let Some(next) = self.let_go(snapshot, position)
-            {
-                return next;
-            }
-            return self.resolve(snapshot, position);
-        }
-        if reading.unavailable {
-            return NextStep::Fail(StickyError::StoreUnavailable);
-        }
-        if let Some(reason) = reading.reason {
-            self.core.backends.pool().counters.token_error(reason);
-            if self.strict && !reading.decides && self.core.options.strict.refuses(reason) {
-                return NextStep::Fail(StickyError::UnknownSession { reason });
-            }
-        }
-        if let Some(key) = reading.key
-            && self.held.is_none()
-            && (reading.alone || !self.core.remembers)
-        {
-            self.by_key = true;
-            if let Some(owner) = self.owner(snapshot, key) {
-                return self.go_to(snapshot, owner);
-            }
-        }
-        self.place(snapshot)
-    }
-
-    /// The caller wants this backend and no other.
-    pub(super) fn force(&mut self, snapshot: &Snapshot<S>, id: &BackendId) -> NextStep<S> {
-        (self.silent, self.strict) = (true, true);
-        let Some(position) = snapshot.index().position(id.tag()) else {
-            return NextStep::Fail(StickyError::Unavailable { backend: id.clone() });
-        };
-        let next = self.resolve(snapshot, position);
-        self.reason = Some(Reason::Requested);
-        next
-    }
-
-    /// Asks the session's own backend, or says why that cannot be.
-    #[inline]
-    pub(super) fn resolve(&mut self, snapshot: &Snapshot<S>, position: usize) -> NextStep<S> {
-        let state = &snapshot.index().states()[position];
-        let panic = self.core.options.panic && snapshot.nobody_is_up();
-        match (state.mode(), state.gate()) {
-            (Mode::Active | Mode::Draining, Availability::Down) if panic => {}
-            (Mode::Active | Mode::Draining, Availability::Ready | Availability::Busy) => {}
-            (Mode::Drained, _) => return self.drained(state),
-            (Mode::Disabled, _) => return self.unavailable(state, Reason::Disabled),
-            (_, Availability::Suspect | Availability::Down) => {
-                return self.doubtful_home(snapshot, position);
-            }
-        }
-        let service = snapshot.members.services[position].clone();
-        if service.is_none() && !self.is_local(state) {
-            return self.unavailable(state, Reason::Down);
-        }
-        self.owed_to = NonZeroU64::new(state.tag);
-        self.verdict = Verdict::Pinned;
-        if self.detour.is_some() {
-            self.stop_waiting();
-        }
-        NextStep::Try(Attempt::new(state.clone(), service, WaitLimit::Pinned))
+        let wait_limit =
+            if self.decision.is_pinned() { WaitLimit::Pinned } else { WaitLimit::None };
+        Some(NextStep::Try(Attempt::new(state.clone(), Some(service), wait_limit)))
     }
 }
 
@@ -332,53 +153,99 @@ impl<S> Dispatch<S> {
         self.core.clone()
     }
 
-    /// The members of a chain whose tokens are to be replaced, a bit each.
+    /// The request goes to the backend of its pin or key.
+    #[inline]
+    pub(super) fn pinned_to(&mut self, tag: u64) {
+        self.owed_to = NonZeroU64::new(tag);
+        self.decision.set_verdict(Verdict::Pinned);
+    }
+
+    /// The backend with this tag must answer the request, whether or not it can be asked.
+    pub(super) fn owe(&mut self, tag: u64) {
+        self.owed_to = NonZeroU64::new(tag);
+    }
+
+    /// The tag of the backend that must answer the request unless a stated policy decides otherwise.
+    #[inline]
+    pub(super) fn owed_to(&self) -> Option<u64> {
+        self.owed_to.map(NonZeroU64::get)
+    }
+
+    /// A stated policy sends the request to another backend than that of its key.
+    pub(super) fn borrowed(&mut self, reason: Reason) {
+        self.owed_to = None;
+        self.decision.set(Verdict::Borrowed, Some(reason));
+    }
+
+    /// Whether the backend with this tag answers in place of the one that must, for no stated reason.
+    #[inline]
+    pub(super) fn is_violated_by(&self, tag: u64) -> bool {
+        self.owed_to().is_some_and(|owed| owed != tag) && self.decision.reason().is_none()
+    }
+
+    /// The members of a chain whose tokens are to be replaced, one bit each.
     pub(super) fn bad(&self) -> u64 {
-        self.detour.as_ref().map_or(0, |detour| detour.bad)
+        self.slow_path.as_ref().map_or(0, |slow_path| slow_path.bad)
     }
 
-    /// Whether the session is on its way to another backend though it could stay.
-    pub(super) fn moves_freely(&self) -> bool {
-        self.detour.as_ref().is_some_and(|detour| detour.moves_freely)
+    pub(super) fn relocation(&self) -> Relocation {
+        self.slow_path.as_ref().map_or(Relocation::None, |slow_path| slow_path.relocation)
     }
 
-    pub(crate) fn detour(&mut self) -> &mut SlowPath {
-        self.detour.get_or_insert_default()
+    /// Whether the session is on its way to another backend although it could stay.
+    pub(super) fn moves_voluntarily(&self) -> bool {
+        self.relocation() == Relocation::Voluntary
     }
 
-    /// How long the request may wait for this backend.
-    pub(crate) fn deadline(&mut self, patience: WaitLimit) -> Instant {
+    /// Whether the key of each request decides, so that nothing is remembered.
+    #[inline]
+    pub(super) fn is_keyed(&self) -> bool {
+        self.recognized == Recognized::Key
+    }
+
+    #[inline]
+    pub(crate) fn is_grpc(&self) -> bool {
+        self.kind.grpc
+    }
+
+    pub(crate) fn slow_path(&mut self) -> &mut SlowPath {
+        self.slow_path.get_or_insert_default()
+    }
+
+    /// Until when the request may wait for a backend with this limit.
+    pub(crate) fn deadline(&mut self, wait_limit: WaitLimit) -> Instant {
         let whole = self.whole_deadline();
-        match patience {
+        match wait_limit {
             WaitLimit::Pinned => whole.min(later(self.core.options.busy.wait)),
             WaitLimit::None | WaitLimit::Last => whole,
         }
     }
 
-    /// The one deadline of the whole dispatch; the clock starts with the first wait or failure.
+    /// The deadline of the whole dispatch, `ready_timeout` after the first wait or failure.
     pub(super) fn whole_deadline(&mut self) -> Instant {
         let timeout = self.core.options.ready_timeout;
-        *self.detour().deadline.get_or_insert_with(|| later(timeout))
+        *self.slow_path().deadline.get_or_insert_with(|| later(timeout))
     }
 
-    pub(crate) fn asked(&self) -> ErrorContext {
+    pub(crate) fn error_context(&self) -> ErrorContext {
         let options = &self.core.options;
         ErrorContext {
-            grpc: self.grpc,
+            grpc: self.kind.grpc,
             retry_after: options.retry_after,
             strict: Some(options.strict).filter(|_| self.strict),
-            has_home: self.pin.is_some() || self.owed_to.is_some(),
+            has_home: self.pin.is_some() || self.owed_to().is_some(),
         }
     }
 
-    /// Whom the request waits with: its session, or those that are nobody's, or nobody can tell whose.
-    pub(crate) fn waits_as(&self) -> u64 {
+    /// The key under which the request waits: its session's, or a common one for requests without a
+    /// session, or for sessions that cannot be told apart.
+    pub(crate) fn waiter_key(&self) -> u64 {
         let has_session = self.pin.is_some() && !self.silent;
         self.key.unwrap_or(if has_session { UNTOLD } else { NOBODY })
     }
 
     pub(super) fn is_local(&self, state: &BackendState) -> bool {
-        self.has_inner && self.core.local.as_ref() == Some(&state.id)
+        self.inner == InnerRole::LocalNode && self.core.local.as_ref() == Some(&state.id)
     }
 }
 
@@ -387,8 +254,8 @@ mod tests {
     use super::*;
 
     #[test]
-    pub(super) fn a_dispatch_is_small() {
-        // What is longer than this is moved by a call, and no longer in registers.
-        assert!(size_of::<Dispatch<()>>() <= 128, "what few requests need goes into the detour");
+    fn dispatch_fits_into_two_cache_lines() {
+        // A larger value is moved by a call to memcpy.
+        assert!(size_of::<Dispatch<()>>() <= 128, "{} bytes", size_of::<Dispatch<()>>());
     }
 }

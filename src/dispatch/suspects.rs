@@ -1,7 +1,7 @@
 //! What a request does about suspects: its session's own, which may return, and those that are left when
 //! nobody better is.
 
-use std::{num::NonZeroU64, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -37,28 +37,32 @@ impl<S: Clone> Dispatch<S> {
     /// The session's own backend is out of reach, or there is evidence against it: its return is waited
     /// for, or it is tried, or the policy decides.
     #[cold]
-    pub(super) fn doubtful_home(&mut self, snapshot: &Snapshot<S>, position: usize) -> NextStep<S> {
+    pub(super) fn suspect_pinned(
+        &mut self,
+        snapshot: &Snapshot<S>,
+        position: usize,
+    ) -> NextStep<S> {
         let state = &snapshot.index().states()[position].clone();
-        self.owed_to = NonZeroU64::new(state.tag);
+        self.owe(state.tag);
         let watched = Watched::new(state);
         if state.gate().is_well() {
             // It has returned just now.
-            return self.resolve(snapshot, position);
+            return self.honor_pin(snapshot, position);
         }
         let watched = match self.await_return(state, watched) {
             Ok(next) => return next,
             Err(watched) => watched,
         };
-        let sent_in_vain = self.detour().unanswered.is_some();
+        let sent_in_vain = self.slow_path().unanswered.is_some();
         if state.gate() == Availability::Suspect {
             if !sent_in_vain && let Some(trial) = self.wanted_trial(state, true) {
-                return self.try_home(snapshot, position, trial);
+                return self.try_pinned(snapshot, position, trial);
             }
-            if let Some(until) = self.look_under_way(state, sent_in_vain) {
+            if let Some(until) = self.pending_check(state, sent_in_vain) {
                 return NextStep::Recover(Recovery::new(Purpose::Home, vec![watched], until));
             }
         }
-        self.stop_waiting();
+        self.end_recovery_wait();
         self.unavailable(state, Reason::Down)
     }
 
@@ -68,10 +72,10 @@ impl<S: Clone> Dispatch<S> {
         state: &Arc<BackendState>,
         at_home: bool,
     ) -> Option<TrialPermit> {
-        TrialPermit::wanted(state, &self.core.options.health, self.repeatable, at_home)
+        TrialPermit::wanted(state, &self.core.options.health, self.kind.repeatable, at_home)
     }
 
-    fn try_home(
+    fn try_pinned(
         &mut self,
         snapshot: &Snapshot<S>,
         position: usize,
@@ -82,16 +86,16 @@ impl<S: Clone> Dispatch<S> {
         if service.is_none() && !self.is_local(&state) {
             return self.unavailable(&state, Reason::Down);
         }
-        self.at_home(&state);
+        self.pinned_after_all(&state);
         let trial = Some(trial);
-        NextStep::Try(Attempt { state, service, trial, patience: WaitLimit::Pinned })
+        NextStep::Try(Attempt { state, service, trial, wait_limit: WaitLimit::Pinned })
     }
 
     /// Until when to wait for what somebody is about to find out about a pinned session's backend: by a
     /// trial, unless this request has been `sent_in_vain` and should rather go elsewhere, or by a redial
     /// after its connections have broken.
-    fn look_under_way(&mut self, state: &BackendState, sent_in_vain: bool) -> Option<Instant> {
-        if self.by_key {
+    fn pending_check(&mut self, state: &BackendState, sent_in_vain: bool) -> Option<Instant> {
+        if self.is_keyed() {
             return None;
         }
         let is_looked_at = {
@@ -102,7 +106,7 @@ impl<S: Clone> Dispatch<S> {
             return None;
         }
         let timeout = self.core.options.ready_timeout;
-        let until = *self.detour().trial_until.get_or_insert_with(|| later(timeout));
+        let until = *self.slow_path().trial_until.get_or_insert_with(|| later(timeout));
         (Instant::now() < until).then_some(until)
     }
 
@@ -114,7 +118,7 @@ impl<S: Clone> Dispatch<S> {
         watched: Watched,
     ) -> Result<NextStep<S>, Watched> {
         let home_wait = self.core.options.home_wait;
-        if home_wait.is_zero() || self.by_key {
+        if home_wait.is_zero() || self.is_keyed() {
             return Err(watched);
         }
         let now = Instant::now();
@@ -122,12 +126,12 @@ impl<S: Clone> Dispatch<S> {
         let Some(until) = outage.map(|since| since + home_wait).filter(|until| *until > now) else {
             return Err(watched);
         };
-        if self.detour().awaiting.is_none() {
-            let (key, max) = (self.waits_as(), self.core.options.max_waiters);
+        if self.slow_path().awaiting.is_none() {
+            let (key, max) = (self.waiter_key(), self.core.options.max_waiters);
             let Some(awaiting) = Awaiting::take(state, key, max) else {
                 return Ok(self.unavailable(state, Reason::Busy));
             };
-            self.detour().awaiting = Some(awaiting);
+            self.slow_path().awaiting = Some(awaiting);
         }
         let seed = self.core.options.health.backoff(state.tag).seed;
         let (access, due) = {
@@ -141,7 +145,7 @@ impl<S: Clone> Dispatch<S> {
         {
             let snapshot = self.core.backends.pool().load();
             if let Some(position) = snapshot.index().position(state.tag) {
-                return Ok(self.try_home(&snapshot, position, trial));
+                return Ok(self.try_pinned(&snapshot, position, trial));
             }
         }
         // Without a redial one of those who wait tries it when its time has come.
@@ -163,7 +167,7 @@ impl<S: Clone> Dispatch<S> {
             Ok(next) => return Some(next),
             Err(watched) => watched,
         };
-        let until = self.look_under_way(state, true)?;
+        let until = self.pending_check(state, true)?;
         Some(NextStep::Recover(Recovery::new(Purpose::Home, vec![watched], until)))
     }
 
@@ -173,10 +177,10 @@ impl<S: Clone> Dispatch<S> {
         let snapshot = core.backends.pool().load();
         match (recovery.purpose, recovery.first()) {
             (Purpose::Home, Some(home)) => match snapshot.index().position(home.tag) {
-                Some(position) => self.resolve(&snapshot, position),
+                Some(position) => self.honor_pin(&snapshot, position),
                 None => {
-                    self.stop_waiting();
-                    (self.verdict, self.reason) = (Verdict::Assigned, Some(Reason::Unknown));
+                    self.end_recovery_wait();
+                    self.decision.set(Verdict::Assigned, Some(Reason::Unknown));
                     self.place(&snapshot)
                 }
             },
@@ -185,11 +189,11 @@ impl<S: Clone> Dispatch<S> {
     }
 
     /// The time for the other candidates begins now.
-    pub(super) fn stop_waiting(&mut self) {
-        if let Some(detour) = &mut self.detour
-            && (detour.awaiting.take().is_some() || detour.trial_until.is_some())
+    pub(super) fn end_recovery_wait(&mut self) {
+        if let Some(slow_path) = &mut self.slow_path
+            && (slow_path.awaiting.take().is_some() || slow_path.trial_until.is_some())
         {
-            detour.deadline = None;
+            slow_path.deadline = None;
         }
     }
 
@@ -264,9 +268,9 @@ impl<S: Clone> Dispatch<S> {
         let recovery = Recovery::new(Purpose::Suspects, watched, until);
         let first = recovery.first()?;
         if remaining.awaiting.is_none() {
-            let (key, max) = (self.waits_as(), self.core.options.max_waiters);
+            let (key, max) = (self.waiter_key(), self.core.options.max_waiters);
             let Some(awaiting) = Awaiting::take(first, key, max) else {
-                self.reason = Some(Reason::Busy);
+                self.decision.set_reason(Some(Reason::Busy));
                 return Some(NextStep::Fail(StickyError::Busy { backend: first.id.clone() }));
             };
             remaining.awaiting = Some(awaiting);
@@ -281,14 +285,14 @@ impl<S: Clone> Dispatch<S> {
         state: &Arc<BackendState>,
         trial: Option<TrialPermit>,
     ) -> Option<NextStep<S>> {
-        remaining.strike(state.tag);
+        remaining.mark_tried(state.tag);
         remaining.suspects += 1;
         remaining.awaiting = None;
         match self.attempt_with(snapshot, state, trial) {
             Some(attempt) => {
                 if self.home() == Some(state.tag) {
                     // Its own backend serves the session after all.
-                    self.at_home(state);
+                    self.pinned_after_all(state);
                 }
                 Some(NextStep::Try(attempt))
             }
@@ -298,7 +302,7 @@ impl<S: Clone> Dispatch<S> {
 
     /// The backend that the request would be pinned to, if it could serve it.
     fn home(&self) -> Option<u64> {
-        self.owed_to.map(|owed| owed.get())
+        self.owed_to()
     }
 }
 
@@ -358,7 +362,7 @@ impl RemainingCandidates {
         if let Some(said) = said {
             self.last = Some((state.id.clone(), said.into()));
         }
-        self.strike(state.tag);
+        self.mark_tried(state.tag);
         self.suspects += 1;
         Step::Done
     }

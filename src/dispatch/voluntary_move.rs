@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Attempt, NextStep, choose::choose, state::Dispatch};
+use super::{Attempt, NextStep, choose::choose, decision::Relocation, state::Dispatch};
 use crate::{
     dispatch::Move,
     id::SessionId,
@@ -13,7 +13,7 @@ use crate::{
 impl<S: Clone> Dispatch<S> {
     /// Takes a session back from a backup, if a primary backend is ready. `None` when it stays.
     #[cold]
-    pub(super) fn come_back(
+    pub(super) fn leave_backup(
         &mut self,
         snapshot: &Snapshot<S>,
         position: usize,
@@ -24,12 +24,12 @@ impl<S: Clone> Dispatch<S> {
             return None;
         }
         let to = &tier.states[choose(&self.core, self.key, &tier.states)];
-        self.move_freely(snapshot, from, to, Reason::Rebalanced, || true)
+        self.move_voluntarily(snapshot, from, to, Reason::Rebalanced, || true)
     }
 
     /// Moves a session that rests, if its backend has too many of them. `None` when it stays.
     #[cold]
-    pub(super) fn relieve(
+    pub(super) fn rebalance_session(
         &mut self,
         snapshot: &Snapshot<S>,
         position: usize,
@@ -44,12 +44,12 @@ impl<S: Clone> Dispatch<S> {
         let tier = snapshot.tiers.first().filter(|tier| tier.is_ready())?;
         let pool = core.backends.pool();
         let to = pool.relief(from, &tier.states, rebalancer.tolerance())?;
-        self.move_freely(snapshot, from, to, Reason::Rebalanced, || rebalancer.admits())
+        self.move_voluntarily(snapshot, from, to, Reason::Rebalanced, || rebalancer.admits())
     }
 
     /// Moves a session away from a backend whose drain hands its sessions over. `None` when it stays.
     #[cold]
-    pub(super) fn let_go(
+    pub(super) fn hand_over_session(
         &mut self,
         snapshot: &Snapshot<S>,
         position: usize,
@@ -60,11 +60,11 @@ impl<S: Clone> Dispatch<S> {
         }
         let tier = snapshot.tiers.first().filter(|tier| tier.is_ready())?;
         let to = &tier.states[choose(&self.core, self.key, &tier.states)];
-        self.move_freely(snapshot, from, to, Reason::Draining, || from.lets_go())
+        self.move_voluntarily(snapshot, from, to, Reason::Draining, || from.lets_go())
     }
 
     /// Moves a session that could stay, once its state is carried over, if `admits` lets one more go.
-    fn move_freely(
+    fn move_voluntarily(
         &mut self,
         snapshot: &Snapshot<S>,
         from: &BackendState,
@@ -91,13 +91,13 @@ impl<S: Clone> Dispatch<S> {
     }
 
     /// The application has carried the session's state over to `to`, or could not.
-    pub(crate) fn handed_over(&mut self, worked: bool, to: u64, reason: Reason) -> NextStep<S> {
+    pub(crate) fn handoff_done(&mut self, worked: bool, to: u64, reason: Reason) -> NextStep<S> {
         let core = self.core.clone();
         let snapshot = core.backends.pool().load();
         let to = snapshot.index().get(to).cloned();
         // The application has had its own time for that.
-        self.detour().deadline = None;
-        if self.detour().carried {
+        self.slow_path().deadline = None;
+        if self.relocation() == Relocation::HookCalled {
             // It has to move, whether that worked or not.
             let attempt = to.as_ref().and_then(|to| self.attempt(&snapshot, to));
             return attempt.map_or_else(|| self.next(to.map(|to| to.tag)), NextStep::Try);
@@ -105,16 +105,16 @@ impl<S: Clone> Dispatch<S> {
         let to = to.filter(|to| worked && to.gate() == Availability::Ready);
         match to.and_then(|to| self.move_to(&snapshot, &to, reason)) {
             Some(next) => next,
-            None => self.go_home(&snapshot),
+            None => self.retry_pinned(&snapshot),
         }
     }
 
     /// What comes before a session that has to move is given to its new backend: once, the
     /// application may carry its state over.
-    pub(super) fn carry(&mut self, next: NextStep<S>) -> NextStep<S> {
+    pub(super) fn with_handoff(&mut self, next: NextStep<S>) -> NextStep<S> {
         let NextStep::Try(attempt) = &next else { return next };
-        if self.verdict != Verdict::Moved
-            || self.detour().carried
+        if self.decision.verdict() != Verdict::Moved
+            || self.relocation() == Relocation::HookCalled
             || self.core.before_move.is_none()
         {
             return next;
@@ -127,8 +127,8 @@ impl<S: Clone> Dispatch<S> {
         let (Some(hook), Some(from), Some(session)) = (&core.before_move, from, session) else {
             return next;
         };
-        self.detour().carried = true;
-        let reason = self.reason.unwrap_or(Reason::Down);
+        self.slow_path().relocation = Relocation::HookCalled;
+        let reason = self.decision.reason().unwrap_or(Reason::Down);
         let planned = self.planned(session, from, &attempt.state, reason);
         NextStep::Handoff { work: hook.begin(planned), to: attempt.state.tag, reason }
     }
@@ -140,9 +140,9 @@ impl<S: Clone> Dispatch<S> {
         to: &BackendState,
         reason: Reason,
     ) -> Move {
-        let verdict = std::mem::replace(&mut self.verdict, Verdict::Moved);
-        let epoch = self.plan().epoch;
-        self.verdict = verdict;
+        let verdict = std::mem::replace(&mut self.decision.verdict(), Verdict::Moved);
+        let epoch = self.planned_pin().epoch;
+        self.decision.set_verdict(verdict);
         let session = SessionId::new(session);
         Move { session, from: from.id.clone(), to: to.id.clone(), reason, epoch }
     }
@@ -161,20 +161,20 @@ impl<S: Clone> Dispatch<S> {
         reason: Reason,
     ) -> Option<NextStep<S>> {
         let attempt: Attempt<S> = self.attempt(snapshot, to)?;
-        (self.verdict, self.reason) = (Verdict::Moved, Some(reason));
-        self.detour().moves_freely = true;
+        self.decision.set(Verdict::Moved, Some(reason));
+        self.slow_path().relocation = Relocation::Voluntary;
         Some(NextStep::Try(attempt))
     }
 
     /// The session stays where it is.
-    pub(super) fn go_home(&mut self, snapshot: &Snapshot<S>) -> NextStep<S> {
+    pub(super) fn retry_pinned(&mut self, snapshot: &Snapshot<S>) -> NextStep<S> {
         let home = self.pin.and_then(|pin| snapshot.index().position(pin.backend));
-        (self.verdict, self.reason) = (Verdict::Assigned, None);
-        self.detour().moves_freely = false;
+        self.decision.set(Verdict::Assigned, None);
+        self.slow_path().relocation = Relocation::None;
         match home {
-            Some(home) => self.resolve(snapshot, home),
+            Some(home) => self.honor_pin(snapshot, home),
             None => {
-                self.reason = Some(Reason::Unknown);
+                self.decision.set_reason(Some(Reason::Unknown));
                 self.place(snapshot)
             }
         }

@@ -242,6 +242,7 @@ impl<S: Clone> Backends<S> {
     /// # Errors
     ///
     /// As [`insert`](Self::insert).
+    #[expect(clippy::needless_pass_by_value, reason = "callers build it in place")]
     pub fn insert_with(
         &self,
         id: impl AsRef<str>,

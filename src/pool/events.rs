@@ -243,12 +243,12 @@ impl Publisher {
     #[inline]
     pub(crate) fn publish(&self, event: impl FnOnce() -> Event) {
         if self.any.load(Relaxed) {
-            self.tell(event());
+            self.tell(&event());
         }
     }
 
     #[cold]
-    fn tell(&self, event: Event) {
+    fn tell(&self, event: &Event) {
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         listeners.retain(|listener| match listener.sender.try_send(event.clone()) {
             Ok(()) => true,

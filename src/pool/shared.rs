@@ -206,13 +206,13 @@ impl<S> Pool<S> {
         let zone = zone.as_deref().map(String::as_str);
         let previous = self.load();
         let changed = !Arc::ptr_eq(&members, &previous.members);
-        let next = Snapshot::new(members.clone(), zone, Some(&previous));
-        self.snapshot.publish(Arc::new(next), changed);
+        let next = Arc::new(Snapshot::new(members, zone, Some(&previous)));
+        self.snapshot.publish(next.clone(), changed);
         if changed {
             self.wake.notify_one();
         }
         // Those who wait for a backend look again, also at one that has just left.
-        let (before, now) = (previous.index().states(), members.index.states());
+        let (before, now) = (previous.index().states(), next.index().states());
         before.iter().chain(now).for_each(|state| state.news.notify_waiters());
     }
 

@@ -1,4 +1,4 @@
-//! Where the engine is: one server, a cluster, or whoever the sentinels say is the master.
+//! Parses the address of a Redis server, of a cluster, or of sentinels that know the master.
 
 use redis::{
     Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError, TlsMode,
@@ -8,11 +8,11 @@ use redis::{
 
 use super::target::RedisTarget;
 
-/// The port of a sentinel, if none is given.
+/// The default port of a sentinel.
 const SENTINEL_PORT: u16 = 26379;
 
-/// Reads an address, or says what is wrong with it. It may have a password in it, so no error quotes
-/// it.
+/// Parses an address. The error says what is wrong with it, and does not quote it, because it may
+/// contain a password.
 pub(crate) fn parse(url: &str) -> Result<RedisTarget, String> {
     let Some((scheme, rest)) = url.split_once("://") else {
         return Err("it has no scheme".to_owned());
@@ -26,33 +26,33 @@ pub(crate) fn parse(url: &str) -> Result<RedisTarget, String> {
         "redis-cluster" | "rediss-cluster" => {
             let nodes =
                 each_host(rest, |login, host, path| format!("{plain}://{login}{host}{path}"));
-            let client = ClusterClient::new(nodes).map_err(|error| not_valid(&error))?;
+            let client = ClusterClient::new(nodes).map_err(|error| invalid(&error))?;
             Ok(RedisTarget::Cluster(Box::new(client)))
         }
         "redis-sentinel" | "rediss-sentinel" => sentinel(plain, rest),
         "redis" | "rediss" | "redis+unix" | "unix" => {
-            let client = Client::open(url).map_err(|error| not_valid(&error))?;
+            let client = Client::open(url).map_err(|error| invalid(&error))?;
             Ok(RedisTarget::Single(Box::new(client)))
         }
         _ => Err("its scheme is unknown".to_owned()),
     }
 }
 
-/// `[user:password@]host[:port],host[:port]/master[/db]`: the login is for the server, not for the
-/// sentinels.
+/// Parses `[user:password@]host[:port],host[:port]/master[/db]`. The login is for the server, not for
+/// the sentinels.
 fn sentinel(scheme: &str, rest: &str) -> Result<RedisTarget, String> {
     let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
     let (master, db) = path.split_once('/').unwrap_or((path, ""));
     if master.is_empty() {
-        return Err("of sentinels, the name of the master must stand behind them: \
+        return Err("the name of the master is missing, which follows the sentinels: \
              redis-sentinel://host:26379,host:26379/mymaster"
             .to_owned());
     }
     let master = master.to_owned();
-    // Of the server only the login and the database are known.
+    // The sentinels know the server's address; only its login and database are given here.
     let login = hosts.rsplit_once('@').map_or(String::new(), |(login, _)| format!("{login}@"));
     let server = format!("{scheme}://{login}localhost/{db}");
-    let server = server.into_connection_info().map_err(|error| not_valid(&error))?;
+    let server = server.into_connection_info().map_err(|error| invalid(&error))?;
     let settings: RedisConnectionInfo = server.redis_settings().clone();
     let mut node = SentinelNodeConnectionInfo::default().set_redis_connection_info(settings);
     if matches!(server.addr(), ConnectionAddr::TcpTls { .. }) {
@@ -65,10 +65,10 @@ fn sentinel(scheme: &str, rest: &str) -> Result<RedisTarget, String> {
     });
     SentinelClient::build(sentinels, master, Some(node), SentinelServerType::Master)
         .map(|client| RedisTarget::Sentinel(Box::new(client)))
-        .map_err(|error| not_valid(&error))
+        .map_err(|error| invalid(&error))
 }
 
-/// Takes `[login@]host,host[/path]` apart: calls `make` with the login and its `@`, each host, and
+/// Splits `[login@]host,host[/path]` and calls `make` with the login including its `@`, each host, and
 /// the path.
 fn each_host(rest: &str, make: impl Fn(&str, &str, &str) -> String) -> Vec<String> {
     let (hosts, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
@@ -76,8 +76,8 @@ fn each_host(rest: &str, make: impl Fn(&str, &str, &str) -> String) -> Vec<Strin
     hosts.split(',').map(|host| make(login, host.trim(), path)).collect()
 }
 
-fn not_valid(error: &RedisError) -> String {
-    format!("{:?}: {}", error.kind(), error.detail().unwrap_or("see its form"))
+fn invalid(error: &RedisError) -> String {
+    format!("{:?}: {}", error.kind(), error.detail().unwrap_or("it is malformed"))
 }
 
 #[cfg(test)]
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_all_kinds_are_read() {
+    fn all_kinds_of_addresses_are_parsed() {
         assert_eq!(kind("redis://localhost"), "single");
         assert_eq!(kind("redis://user:pass@[::1]:6379/3?protocol=resp3"), "single");
         assert_eq!(kind("unix:///run/redis.sock"), "single");
@@ -113,13 +113,13 @@ mod tests {
 
     #[cfg(not(feature = "redis-tls"))]
     #[test]
-    fn tls_without_its_feature_says_which() {
+    fn tls_without_the_feature_is_an_error_that_names_the_feature() {
         let error = parse("rediss://localhost").map(|_| ()).unwrap_err();
         assert_eq!(error, "TLS needs the feature `redis-tls` of tower-sticky; enable it");
     }
 
     #[test]
-    fn no_error_tells_the_password() {
+    fn errors_do_not_contain_the_password() {
         let urls = [
             "redis://user:hunter2@host:notaport",
             "redis-cluster://:hunter2@one,two:notaport",

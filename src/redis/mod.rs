@@ -1,4 +1,4 @@
-//! What the stores of pins and of sessions both need of Redis.
+//! Connecting to Redis, for the store of pins and the store of sessions.
 
 mod address;
 mod target;
@@ -6,4 +6,4 @@ mod target;
 pub(crate) use self::address::parse;
 pub(crate) use self::target::RedisTarget;
 #[cfg(feature = "session")]
-pub(crate) use self::target::{prepare, provide_cryptography};
+pub(crate) use self::target::{install_crypto_provider, prepare};

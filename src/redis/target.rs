@@ -1,8 +1,8 @@
-//! Where the engine is, and how it is connected to.
+//! [`RedisTarget`]: the clients that connect to Redis.
 
 use redis::{Client, ConnectionAddr, cluster::ClusterClient, sentinel::SentinelClient};
 
-/// What makes connections.
+/// A client for one server, a cluster, or a master behind sentinels.
 pub(crate) enum RedisTarget {
     Single(Box<Client>),
     Cluster(Box<ClusterClient>),
@@ -10,30 +10,30 @@ pub(crate) enum RedisTarget {
 }
 
 impl RedisTarget {
-    /// To be called before it connects.
+    /// Must be called before the client connects.
     pub(crate) fn prepare(&self) {
         match self {
             Self::Single(client) => prepare(client),
-            // These do not tell.
-            Self::Cluster(_) | Self::Sentinel(_) => provide_cryptography(),
+            // These clients do not say whether they use TLS.
+            Self::Cluster(_) | Self::Sentinel(_) => install_crypto_provider(),
         }
     }
 }
 
-/// To be called before a client connects.
+/// Must be called before the client connects.
 pub(crate) fn prepare(client: &Client) {
     if matches!(client.get_connection_info().addr(), ConnectionAddr::TcpTls { .. }) {
-        provide_cryptography();
+        install_crypto_provider();
     }
 }
 
-/// To be called before anything connects over TLS: Rustls panics when it cannot tell which of several
-/// implementations of cryptography to use, and with other crates in the program there may be several.
-/// One that the program has installed itself stays.
-pub(crate) fn provide_cryptography() {
+/// Installs a crypto provider for Rustls unless the program has installed one. Must be called before a
+/// connection over TLS: Rustls panics if the crates of a program enable several providers and none is
+/// installed.
+pub(crate) fn install_crypto_provider() {
     #[cfg(feature = "redis-tls")]
     if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // Another thread may have been faster.
+        // Fails if another thread has installed one meanwhile.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
 }

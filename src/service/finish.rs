@@ -1,39 +1,48 @@
-//! How the way of a request goes on or ends: after a backend that was not ready, with an answer, with an error.
-
-use std::sync::Arc;
+//! How a request ends: with the answer of a backend or of the inner service, or with an error.
 
 use http::{Response, StatusCode};
+use http_body::Body;
 
-use super::{OnError, StickyBody, ready::ReadyOutcome};
+use super::{OnError, StickyBody};
 use crate::{
-    dispatch::{Dispatch, InFlight, NextStep, WaitLimit},
-    error::Shortage,
-    outcome::{Reason, StickyError},
-    pool::{BackendState, Readiness, UpgradeGuard},
+    dispatch::{AsAnswers, Dispatch, InFlight, TrialPermit, judge},
+    health::Judged,
+    outcome::StickyError,
+    pool::UpgradeGuard,
 };
 
-/// What to do about a backend that did not become ready: its request is untouched.
-pub(super) fn shut<S: Clone>(
+/// A backend answered: its health and the pin are settled. Returns what watches the body of an answer that
+/// may still become a failure.
+#[inline]
+pub(super) fn settle<S, RB: Body>(
     dispatch: &mut Dispatch<S>,
-    gate: ReadyOutcome,
-    (state, patience): (Arc<BackendState>, WaitLimit),
-) -> NextStep<S> {
-    match gate {
-        ReadyOutcome::Failed(source) => {
-            if let Some(shortage) = Shortage::in_chain(source.as_ref()) {
-                return NextStep::Fail(dispatch.short(&state, shortage, source));
-            }
-            let pool = dispatch.core().backends.pool();
-            pool.set_readiness(&state, Readiness::Failed);
-            dispatch.not_sent(&state, Reason::NotReady, source)
-        }
-        ReadyOutcome::Busy | ReadyOutcome::Open(_) => dispatch.busy(&state, patience),
-    }
+    answers: AsAnswers<S>,
+    in_flight: &mut InFlight,
+    trial: Option<TrialPermit>,
+    response: &mut Response<RB>,
+) -> Option<Judged> {
+    let judged = judge(dispatch, answers, in_flight, trial, response);
+    dispatch.answered(in_flight.state(), true, response);
+    dispatch.keep_affinity_state(in_flight);
+    judged
 }
 
-/// An upgraded connection holds what its request occupies; other responses do until their body ends.
+/// The answer of a backend, which stays in flight until its body ends.
+#[inline]
+pub(super) fn answer<RB, IB>(
+    response: Response<RB>,
+    mut in_flight: Option<InFlight>,
+    judged: Option<Judged>,
+) -> Response<StickyBody<RB, IB>> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        hold(&response, &mut in_flight);
+    }
+    response.map(|body| StickyBody::backend(body, in_flight, judged))
+}
+
+/// The request stays in flight until the upgraded connection ends, as others do until their body ends.
 #[cold]
-pub(super) fn hold<B>(response: &Response<B>, in_flight: &mut Option<InFlight>) {
+fn hold<B>(response: &Response<B>, in_flight: &mut Option<InFlight>) {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Some(hold) = response.extensions().get::<UpgradeGuard>()
         && let Some(mut in_flight) = in_flight.take()
@@ -43,7 +52,8 @@ pub(super) fn hold<B>(response: &Response<B>, in_flight: &mut Option<InFlight>) 
     }
 }
 
-pub(super) fn inner_answered<S, RB, IB>(
+/// The answer of the inner service: as the local node, in flight there, or as the last resort.
+pub(super) fn inner_answer<S, RB, IB>(
     dispatch: &mut Dispatch<S>,
     mut response: Response<IB>,
     mut in_flight: Option<InFlight>,
@@ -51,7 +61,7 @@ pub(super) fn inner_answered<S, RB, IB>(
     match &mut in_flight {
         Some(known) => {
             dispatch.answered(known.state(), false, &mut response);
-            dispatch.settled(known);
+            dispatch.keep_affinity_state(known);
             hold(&response, &mut in_flight);
         }
         None => dispatch.answered_by_last_resort(&mut response),
@@ -59,16 +69,17 @@ pub(super) fn inner_answered<S, RB, IB>(
     response.map(|body| StickyBody::inner(body, in_flight))
 }
 
-/// A step has not what it must have, which is a bug: better an error than a request that waits for ever.
+/// The error of a request whose state does not have what it needs. That would be a bug, and an error is better
+/// than a request that never ends.
 #[cold]
-pub(super) fn lost<E: OnError, RB, IB, S>(
-    dispatch: &mut Dispatch<S>,
-) -> Result<Response<StickyBody<RB, IB>>, E::Error> {
-    debug_assert!(false, "a step of a request has lost what it needs");
-    let source = "a step of the request has lost what it needs: a bug in tower-sticky".into();
-    fail::<E, RB, IB, S>(dispatch, StickyError::Inner { source })
+pub(super) fn lost() -> StickyError {
+    debug_assert!(false, "the state of a request does not have what it needs");
+    let source = "the state of a request does not have what it needs: a bug in tower-sticky".into();
+    StickyError::Inner { source }
 }
 
+/// Ends the request with an error.
+#[cold]
 pub(super) fn fail<E: OnError, RB, IB, S>(
     dispatch: &mut Dispatch<S>,
     error: StickyError,
@@ -76,7 +87,7 @@ pub(super) fn fail<E: OnError, RB, IB, S>(
     dispatch.rejected(&error);
     let outcome = dispatch.outcome(error.backend());
     let unknown = matches!(error, StickyError::UnknownSession { .. });
-    let result = E::settle(error, dispatch.asked());
+    let result = E::settle(error, dispatch.error_context());
     result.map(|mut response| {
         if unknown {
             dispatch.forget(&mut response);

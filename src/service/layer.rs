@@ -73,6 +73,7 @@ impl<S> StickyLayer<S> {
     /// # Errors
     ///
     /// When the affinity's configuration cannot work: it says what was wrong, and what to do.
+    #[expect(clippy::needless_pass_by_value, reason = "callers build it in place")]
     pub fn try_new(backends: Backends<S>, affinity: impl Affinity) -> Result<Self, ConfigError> {
         let affinity = affinity.bind(backends.name())?;
         let remembers = affinity.remembers();

@@ -8,6 +8,7 @@ mod options;
 mod ready;
 mod respond;
 mod session_service;
+mod steps;
 mod sticky_service;
 
 pub use self::{

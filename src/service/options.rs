@@ -176,13 +176,13 @@ impl<S, E> StickyLayer<S, E> {
     /// # Ok::<(), tower_sticky::ConfigError>(())
     /// ```
     #[must_use]
-    pub fn before_move<F, Fut, Err>(self, patience: Duration, hook: F) -> Self
+    pub fn before_move<F, Fut, Err>(self, wait_limit: Duration, hook: F) -> Self
     where
         F: Fn(Move) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), Err>> + Send + 'static,
         Err: Into<BoxError>,
     {
-        self.with(|core| core.before_move = Some(HandoffHook::new(patience, hook)))
+        self.with(|core| core.before_move = Some(HandoffHook::new(wait_limit, hook)))
     }
 
     /// Whether sessions that rest move to backends that have less to do, for example after new ones
@@ -253,7 +253,7 @@ impl<S, E> StickyLayer<S, E> {
     /// [`outcome_extensions`](Self::outcome_extensions) does.
     #[must_use]
     pub fn session_extensions(self, extensions: bool) -> Self {
-        self.with(|core| core.options.telling.extensions = extensions)
+        self.with(|core| core.options.session_info.extensions = extensions)
     }
 
     /// Whether each request tells its backend the same in headers (see
@@ -262,8 +262,8 @@ impl<S, E> StickyLayer<S, E> {
     #[must_use]
     pub fn session_headers(self, headers: bool) -> Self {
         self.with(|core| {
-            core.options.telling.strip = true;
-            core.options.telling.headers = headers;
+            core.options.session_info.strip = true;
+            core.options.session_info.headers = headers;
         })
     }
 
@@ -275,7 +275,7 @@ impl<S, E> StickyLayer<S, E> {
     /// decides whether it says yes all the same.
     #[must_use]
     pub fn replicas(self, replicas: usize) -> Self {
-        self.with(|core| core.options.telling.replicas = replicas)
+        self.with(|core| core.options.session_info.replicas = replicas)
     }
 
     /// The wall clock that dates tokens; default the system's.

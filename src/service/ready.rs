@@ -1,4 +1,4 @@
-//! Waiting for one backend to become ready, for as long as its patience lasts.
+//! Waiting for one backend to become ready, within the time that the request may wait for it.
 
 use std::{
     future::Future,
@@ -17,73 +17,81 @@ use crate::{
     pool::{BackendState, Permit, Waiter},
 };
 
-/// One clone of a backend's service on its way to being ready; the same clone is called then.
-pub(crate) struct ReadyWait<S> {
-    pub(crate) service: S,
-    /// `None` once the backend is called: then it is in flight there.
-    pub(crate) state: Option<Arc<BackendState>>,
-    pub(crate) trial: Option<TrialPermit>,
-    pub(crate) patience: WaitLimit,
-    slot: Option<Permit<BackendState>>,
-    /// Only there when it really has to wait.
+/// One clone of a backend's service that is polled until it is ready, and is then called itself.
+pub(super) struct ReadyWait<S> {
+    pub(super) service: S,
+    pub(super) trial: Option<TrialPermit>,
+    pub(super) wait_limit: WaitLimit,
+    /// The backend, until it is called or given up.
+    state: Option<Arc<BackendState>>,
+    permit: Option<Permit<BackendState>>,
+    /// Set once the request has to wait.
     queue: Option<Box<Queue>>,
 }
 
 struct Queue {
     sleep: Pin<Box<Sleep>>,
-    place: Waiter<BackendState>,
+    waiter: Waiter<BackendState>,
 }
 
-/// How it stands with a slot of the backend.
+/// The request's claim on one of the backend's permits.
 enum PermitState {
-    /// It is taken, or none is needed.
-    Mine,
-    /// It will be, in turn.
-    Awaited,
-    /// There is none, and no place to wait for one.
-    None,
+    /// It has one, or the backend has no limit.
+    Granted,
+    /// It is in the queue for one.
+    Queued,
+    /// All are taken, and the queue is full.
+    Refused,
 }
 
 /// How the wait ended.
-pub(crate) enum ReadyOutcome {
-    /// The service is ready, and a slot is taken if the backend has a limit.
+pub(super) enum ReadyOutcome {
+    /// The service is ready. If the backend has a limit, this is its permit.
     Open(Option<Permit<BackendState>>),
-    /// It was busy for too long, or too many wait already.
+    /// The backend was busy for too long, or its queue is full.
     Busy,
-    /// The service failed, which is final for this clone. The request is untouched.
+    /// The service failed, and this clone cannot be used any more. The request is untouched.
     Failed(BoxError),
 }
 
-impl ReadyOutcome {
-    pub(crate) fn is_failure(&self) -> bool {
-        matches!(self, Self::Failed(_))
-    }
-}
-
 impl<S> ReadyWait<S> {
-    pub(crate) fn new(
+    #[inline]
+    pub(super) fn new(
         service: S,
         state: Arc<BackendState>,
         trial: Option<TrialPermit>,
-        patience: WaitLimit,
+        wait_limit: WaitLimit,
     ) -> Self {
-        Self { service, state: Some(state), trial, patience, slot: None, queue: None }
+        Self { service, trial, wait_limit, state: Some(state), permit: None, queue: None }
     }
 
-    /// Waits for another service of the same backend, with the slot that it has.
+    /// The backend that is waited for.
+    #[inline]
+    pub(super) fn backend(&self) -> Option<&BackendState> {
+        self.state.as_deref()
+    }
+
+    /// Waits for another service of the same backend, and keeps the permit.
     #[cold]
-    pub(crate) fn renew(&mut self, service: S, slot: Option<Permit<BackendState>>) {
+    pub(super) fn renew(&mut self, service: S, permit: Option<Permit<BackendState>>) {
         self.service = service;
-        self.slot = slot;
+        self.permit = permit;
     }
 
-    /// Gives up: what it held for itself, such as a trial, is free again.
-    pub(crate) fn leave(self) -> Option<(Arc<BackendState>, WaitLimit)> {
-        Some((self.state?, self.patience))
+    /// The backend, which is about to be called.
+    #[inline]
+    pub(super) fn take(&mut self) -> Option<Arc<BackendState>> {
+        self.state.take()
+    }
+
+    /// Gives the backend up, and releases the permit, the place in its queue and the trial.
+    pub(super) fn leave(&mut self) -> Option<Arc<BackendState>> {
+        (self.permit, self.queue, self.trial) = (None, None, None);
+        self.state.take()
     }
 
     #[inline]
-    pub(crate) fn poll_ready<D, B>(
+    pub(super) fn poll_ready<D, B>(
         &mut self,
         cx: &mut Context<'_>,
         dispatch: &mut Dispatch<D>,
@@ -92,16 +100,16 @@ impl<S> ReadyWait<S> {
         S: Service<Request<B>>,
         S::Error: Into<BoxError>,
     {
-        match self.poll_slot(cx, dispatch) {
-            PermitState::Mine => match self.service.poll_ready(cx) {
-                Poll::Ready(Ok(())) => return Poll::Ready(ReadyOutcome::Open(self.slot.take())),
+        match self.poll_permit(cx, dispatch) {
+            PermitState::Granted => match self.service.poll_ready(cx) {
+                Poll::Ready(Ok(())) => return Poll::Ready(ReadyOutcome::Open(self.permit.take())),
                 Poll::Ready(Err(error)) => return Poll::Ready(ReadyOutcome::Failed(error.into())),
                 Poll::Pending => {}
             },
-            PermitState::Awaited => {}
-            PermitState::None => return Poll::Ready(ReadyOutcome::Busy),
+            PermitState::Queued => {}
+            PermitState::Refused => return Poll::Ready(ReadyOutcome::Busy),
         }
-        if self.patience == WaitLimit::None || !self.enqueue(dispatch) {
+        if self.wait_limit == WaitLimit::None || !self.enqueue(dispatch) {
             return Poll::Ready(ReadyOutcome::Busy);
         }
         match &mut self.queue {
@@ -110,52 +118,52 @@ impl<S> ReadyWait<S> {
         }
     }
 
-    /// Takes a slot of a backend that has a limit now.
+    /// Takes a permit if the backend has a limit.
     #[inline]
-    fn poll_slot<D>(&mut self, cx: &mut Context<'_>, dispatch: &mut Dispatch<D>) -> PermitState {
+    fn poll_permit<D>(&mut self, cx: &mut Context<'_>, dispatch: &mut Dispatch<D>) -> PermitState {
         match &self.state {
-            Some(state) if self.slot.is_none() && state.limit() != 0 => {
+            Some(state) if self.permit.is_none() && state.limit() != 0 => {
                 if self.queue.is_none() {
-                    self.slot = Permit::take(state);
+                    self.permit = Permit::take(state);
                 }
             }
-            _ => return PermitState::Mine,
+            _ => return PermitState::Granted,
         }
-        if self.slot.is_some() {
-            return PermitState::Mine;
+        if self.permit.is_some() {
+            return PermitState::Granted;
         }
-        self.await_slot(cx, dispatch)
+        self.poll_queue(cx, dispatch)
     }
 
     #[cold]
-    fn await_slot<D>(&mut self, cx: &mut Context<'_>, dispatch: &mut Dispatch<D>) -> PermitState {
-        if self.patience == WaitLimit::None || !self.enqueue(dispatch) {
-            return PermitState::None;
+    fn poll_queue<D>(&mut self, cx: &mut Context<'_>, dispatch: &mut Dispatch<D>) -> PermitState {
+        if self.wait_limit == WaitLimit::None || !self.enqueue(dispatch) {
+            return PermitState::Refused;
         }
-        match self.queue.as_mut().map(|queue| queue.place.poll_slot(cx)) {
-            Some(Poll::Ready(slot)) => {
-                self.slot = Some(slot);
-                PermitState::Mine
+        match self.queue.as_mut().map(|queue| queue.waiter.poll_slot(cx)) {
+            Some(Poll::Ready(permit)) => {
+                self.permit = Some(permit);
+                PermitState::Granted
             }
-            Some(Poll::Pending) => PermitState::Awaited,
-            None => PermitState::None,
+            Some(Poll::Pending) => PermitState::Queued,
+            None => PermitState::Refused,
         }
     }
 
-    /// Takes a place among those that wait, unless there are too many, in all or of this session.
+    /// Joins the backend's queue, unless it is full, in all or for this session.
     fn enqueue<D>(&mut self, dispatch: &mut Dispatch<D>) -> bool {
         if self.queue.is_some() {
             return true;
         }
         let max = dispatch.core().options.max_waiters;
-        let key = dispatch.waits_as();
-        let Some(place) = self.state.as_ref().and_then(|state| Waiter::take(state, key, max))
+        let key = dispatch.waiter_key();
+        let Some(waiter) = self.state.as_ref().and_then(|state| Waiter::take(state, key, max))
         else {
             return false;
         };
-        let deadline = dispatch.deadline(self.patience);
+        let deadline = dispatch.deadline(self.wait_limit);
         let sleep = Box::pin(sleep_until(deadline));
-        self.queue = Some(Box::new(Queue { sleep, place }));
+        self.queue = Some(Box::new(Queue { sleep, waiter }));
         true
     }
 }

@@ -79,8 +79,9 @@ impl sealed::Settle for Respond {
         let text = match (&error, status) {
             (StickyError::UnknownSession { .. }, _) => "the session is not known; start a new one",
             (StickyError::Busy { .. } | StickyError::Shortage { .. }, _) => "busy, try again later",
-            (StickyError::Unavailable { .. }, _) => "no server is available for this session",
-            (_, StatusCode::SERVICE_UNAVAILABLE) => "no server is available for this session",
+            (StickyError::Unavailable { .. }, _) | (_, StatusCode::SERVICE_UNAVAILABLE) => {
+                "no server is available for this session"
+            }
             (_, StatusCode::GATEWAY_TIMEOUT) => "the server did not answer in time",
             (_, StatusCode::REQUEST_TIMEOUT) => "the request did not come in time",
             (_, StatusCode::BAD_REQUEST) => "the request's body is broken",

@@ -1,4 +1,4 @@
-//! Copies of sessions that are good for one epoch.
+//! [`FencedCache`]: local copies of sessions, each valid for one epoch.
 
 use std::{
     fmt,
@@ -25,35 +25,36 @@ use tower_sessions_core::{
 
 use super::scope::{self, CopyUse};
 
-/// Where the number of a copy stands in it. No application uses a name like this.
-const NUMBER: &str = "\0tower-sticky copy";
+/// The name under which the generation of a copy is stored in its data. Applications do not use such a
+/// name.
+const GENERATION: &str = "\0tower-sticky copy";
 
-/// A local cache in front of any store of sessions: what this backend has read or saved of a session
-/// is good **as long as the session stays here**.
+/// A local cache in front of any session store. A copy of a session that this backend has read or saved is
+/// valid **as long as the session stays on this backend**.
 ///
-/// A copy is used by a request that is [pinned](crate::Verdict::Pinned) here, in the epoch of the copy or
-/// an earlier one. Everything else is read from the store:
+/// A request that is [pinned](crate::Verdict::Pinned) to this backend uses the copy, if the copy is of the
+/// same or a later epoch. All other requests read the store:
 ///
-/// | request | reads | leaves a copy |
+/// | request | reads | stores a copy |
 /// |---|---|---|
-/// | pinned, same epoch or an earlier one | the copy | after a save |
-/// | pinned, a later epoch; moved or assigned here | the store | yes, unless another backend has the session by now |
-/// | borrowed | the store | no; after a save there is none |
-/// | without a scope or an epoch | the store | no; after a save there is none |
+/// | pinned, in the epoch of the copy or an earlier one | the copy | after a save |
+/// | pinned, in a later epoch; moved or assigned to this backend | the store | yes, unless another backend owns the session now |
+/// | borrowed | the store | no, and a save drops the copy |
+/// | without a scope or an epoch | the store | no, and a save drops the copy |
 ///
-/// Saves go to the store first, and a save that fails leaves no copy. With a store that has a
-/// [fence](super) nothing is saved that was built on a copy which is out of date; and while a session is
-/// here nobody else saves it, unless [gateways do not agree](super#where-gateways-do-not-agree) whose it
-/// is. Then, for as long as [`fresh_for`](Self::fresh_for) says, what is read may be out of date.
+/// Saves go to the store first, and a failed save drops the copy. With a [fenced store](super) a save that
+/// is based on an outdated copy is refused, and other backends cannot save a session while it is on this
+/// one, unless [gateways disagree](super#gateways-that-disagree). Outdated data may then be read for up to
+/// [`fresh_for`](Self::fresh_for).
 ///
 /// # Logouts
 ///
-/// A session that is deleted is gone in the store, for all backends, and so is the copy where it was
-/// deleted. A session that has moved is read from the store wherever it goes, back to here too. Two
-/// kinds of requests still find a copy of a session that was deleted elsewhere: of a session whose home
-/// this is while another backend, which had borrowed it, served the logout; and those that come with an
-/// old token of before a move. That ends when the copy is older than [`fresh_for`](Self::fresh_for). No
-/// such request can save: the store refuses.
+/// A deleted session is deleted in the store, and its copy is dropped on the backend that has deleted it. A
+/// session that has moved is read from the store on its new backend, and also when it returns. Two kinds of
+/// requests can still read the copy of a session that was deleted on another backend: requests to the
+/// session's own backend, if another backend had borrowed the session and served the logout, and requests
+/// with a token from before a move. They can do so until the copy is older than
+/// [`fresh_for`](Self::fresh_for). They cannot save, because the store refuses it.
 ///
 /// # Example
 ///
@@ -75,40 +76,40 @@ pub struct FencedCache<L, S> {
 }
 
 struct Shared {
-    /// What is known of the copies in `local`; a copy of which nothing is known is worth nothing.
-    notes: Cache<Id, CopyMeta, UnitWeighter, RandomState>,
-    numbers: AtomicU64,
+    /// The valid copies in `local`. Copies that are not listed here are not used.
+    copies: Cache<Id, CopyMeta, UnitWeighter, RandomState>,
+    next_generation: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct CopyMeta {
-    /// The number that the copy must have. Each reading and each save has its own, taken before the
-    /// store is asked: so a copy counts only if nothing else has begun since, and whatever is late in
-    /// coming to `local` has a number that is not wanted any more.
-    number: u64,
+    /// The generation that the copy in `local` must have. Each read and each save takes one before it calls
+    /// the store, so a copy is valid only if no other read or save has begun since, and a late write to
+    /// `local` is ignored.
+    generation: u64,
     epoch: u64,
-    since: Instant,
+    created: Instant,
 }
 
 impl<L: SessionStore, S: SessionStore> FencedCache<L, S> {
-    /// Keeps copies in `local`, for 100,000 sessions, of what is in `store`.
+    /// Caches up to 100,000 sessions of `store` in `local`.
     pub fn new(local: L, store: S) -> Self {
         Self { local, store, shared: Arc::new(Shared::new(100_000)), fresh_for: Self::FRESH_FOR }
     }
 
     const FRESH_FOR: Duration = Duration::from_secs(30);
 
-    /// How many sessions may have a copy; the copies themselves are dropped as `local` does it. Default
-    /// 100,000.
+    /// The most sessions with a valid copy; default 100,000. It does not limit how many records `local`
+    /// holds.
     #[must_use]
     pub fn capacity(mut self, sessions: usize) -> Self {
         self.shared = Arc::new(Shared::new(sessions));
         self
     }
 
-    /// How old a copy may become; default 30 s. This bounds for how long a logout that was served
-    /// elsewhere may not be known here: see [above](Self#logouts). With `Duration::MAX` the epoch alone
-    /// decides.
+    /// The longest age of a copy that is used; default 30 s. This limits how long a logout on another
+    /// backend may go unnoticed, as described under [Logouts](Self#logouts). With `Duration::MAX` only the
+    /// epoch is checked.
     #[must_use]
     pub fn fresh_for(mut self, time: Duration) -> Self {
         self.fresh_for = time;
@@ -116,25 +117,24 @@ impl<L: SessionStore, S: SessionStore> FencedCache<L, S> {
     }
 
     /// The copy, if there is one that the request may use.
-    async fn copy(&self, id: &Id, copies: CopyUse) -> Option<Record> {
-        let note = self.shared.notes.get(id)?;
-        if !copies.read || note.epoch < copies.epoch || note.since.elapsed() >= self.fresh_for {
+    async fn load_copy(&self, id: &Id, allowed: CopyUse) -> Option<Record> {
+        let copy = self.shared.copies.get(id)?;
+        if !allowed.read || copy.epoch < allowed.epoch || copy.created.elapsed() >= self.fresh_for {
             return None;
         }
-        let mut record = outside(self.local.load(id)).await.ok().flatten()?;
-        if record.data.remove(NUMBER)?.as_u64() != Some(note.number) {
+        let mut record = without_scope(self.local.load(id)).await.ok().flatten()?;
+        if record.data.remove(GENERATION)?.as_u64() != Some(copy.generation) {
             return None;
         }
-        scope::saw_copy(id, note.epoch);
+        scope::record_copy_load(id, copy.epoch);
         Some(record)
     }
 
-    /// Puts a copy where the next request finds it.
-    async fn keep(&self, mut record: Record, number: u64) {
-        record.data.insert(NUMBER.to_owned(), Value::from(number));
-        if let Err(error) = outside(self.local.save(&record)).await {
-            // The session is as it should be; it is only not at hand.
-            tracing::debug!(%error, "no copy of a session is kept");
+    async fn save_copy(&self, mut record: Record, generation: u64) {
+        record.data.insert(GENERATION.to_owned(), Value::from(generation));
+        if let Err(error) = without_scope(self.local.save(&record)).await {
+            // The session itself was loaded or saved.
+            tracing::debug!(%error, "the local copy of a session cannot be saved");
         }
     }
 }
@@ -143,44 +143,45 @@ impl Shared {
     fn new(capacity: usize) -> Self {
         let capacity = capacity.max(2);
         let hasher = RandomState::default();
-        let notes =
+        let copies =
             Cache::with(capacity, capacity as u64, UnitWeighter, hasher, Default::default());
-        Self { notes, numbers: AtomicU64::new(0) }
+        Self { copies, next_generation: AtomicU64::new(0) }
     }
 
-    /// Begins a copy: those that are there or are being made are worth nothing any more.
-    fn begin(&self, id: &Id, epoch: u64) -> u64 {
-        let number = self.numbers.fetch_add(1, Relaxed);
-        self.notes.insert(*id, CopyMeta { number, epoch, since: Instant::now() });
-        number
+    /// Begins a new copy, which invalidates all earlier ones. Returns its generation.
+    fn begin_copy(&self, id: &Id, epoch: u64) -> u64 {
+        let generation = self.next_generation.fetch_add(1, Relaxed);
+        self.copies.insert(*id, CopyMeta { generation, epoch, created: Instant::now() });
+        generation
     }
 
-    /// Says of which epoch a copy is, once that is known. `false` when it is worth nothing any more.
-    fn settle(&self, id: &Id, number: u64, epoch: u64) -> bool {
-        let settled = self.notes.entry(id, None, |_, note| {
-            let is_current = note.number == number;
+    /// Sets the epoch of a copy, after the store has answered. Returns `false` if the copy was invalidated
+    /// meanwhile.
+    fn set_epoch(&self, id: &Id, generation: u64, epoch: u64) -> bool {
+        let result = self.copies.entry(id, None, |_, copy| {
+            let is_current = copy.generation == generation;
             if is_current {
-                note.epoch = epoch;
+                copy.epoch = epoch;
             }
             EntryAction::Retain(is_current)
         });
-        matches!(settled, EntryResult::Retained(true))
+        matches!(result, EntryResult::Retained(true))
     }
 
-    fn forget(&self, id: &Id) {
-        self.notes.remove(id);
+    fn invalidate(&self, id: &Id) {
+        self.copies.remove(id);
     }
 }
 
-/// Forgets the copy of a session, unless it is told not to: also when a request is given up while the
-/// store is at work, of which nobody knows then what it did.
-struct Forget<'a> {
+/// Invalidates the copy of a session on drop, unless disarmed. This covers a request that is cancelled
+/// while it waits for the store, so that the result is unknown.
+struct InvalidateOnDrop<'a> {
     shared: &'a Shared,
     id: &'a Id,
     armed: bool,
 }
 
-impl<'a> Forget<'a> {
+impl<'a> InvalidateOnDrop<'a> {
     fn new(shared: &'a Shared, id: &'a Id) -> Self {
         Self { shared, id, armed: true }
     }
@@ -190,16 +191,16 @@ impl<'a> Forget<'a> {
     }
 }
 
-impl Drop for Forget<'_> {
+impl Drop for InvalidateOnDrop<'_> {
     fn drop(&mut self) {
         if self.armed {
-            self.shared.forget(self.id);
+            self.shared.invalidate(self.id);
         }
     }
 }
 
-/// The local cache has no part in the fence.
-async fn outside<F: Future>(future: F) -> F::Output {
+/// Runs a future of the local cache without the scope, because the fence does not apply to copies.
+async fn without_scope<F: Future>(future: F) -> F::Output {
     scope::enter(None, future).await
 }
 
@@ -207,57 +208,58 @@ async fn outside<F: Future>(future: F) -> F::Output {
 impl<L: SessionStore, S: SessionStore> SessionStore for FencedCache<L, S> {
     async fn create(&self, record: &mut Record) -> session_store::Result<()> {
         self.store.create(record).await?;
-        // Nobody else knows the id yet.
-        if let Some(copies) = scope::copies(&record.id) {
-            let number = self.shared.begin(&record.id, copies.epoch);
-            self.keep(record.clone(), number).await;
+        // No other request knows the id yet.
+        if let Some(allowed) = scope::copy_use(&record.id) {
+            let generation = self.shared.begin_copy(&record.id, allowed.epoch);
+            self.save_copy(record.clone(), generation).await;
         }
         Ok(())
     }
 
     async fn save(&self, record: &Record) -> session_store::Result<()> {
-        let forget = Forget::new(&self.shared, &record.id);
-        let copies = scope::copies(&record.id);
-        let number = copies.map(|copies| self.shared.begin(&record.id, copies.epoch));
+        let guard = InvalidateOnDrop::new(&self.shared, &record.id);
+        let allowed = scope::copy_use(&record.id);
+        let generation = allowed.map(|allowed| self.shared.begin_copy(&record.id, allowed.epoch));
         self.store.save(record).await?;
-        // Of two that were under way at the same time nobody knows which the store took last. And what
-        // was saved may be nobody's.
-        if let (Some(number), Some(copies)) = (number, scope::copies(&record.id))
-            && self.shared.settle(&record.id, number, copies.epoch)
+        // No copy if another save was in flight, because the order of the two in the store is unknown, or
+        // if the session has no owner after this save.
+        if let (Some(generation), Some(allowed)) = (generation, scope::copy_use(&record.id))
+            && self.shared.set_epoch(&record.id, generation, allowed.epoch)
         {
-            forget.disarm();
-            self.keep(record.clone(), number).await;
+            guard.disarm();
+            self.save_copy(record.clone(), generation).await;
         }
         Ok(())
     }
 
     async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
-        let Some(copies) = scope::copies(id) else {
+        let Some(allowed) = scope::copy_use(id) else {
             return self.store.load(id).await;
         };
-        if let Some(record) = self.copy(id, copies).await {
+        if let Some(record) = self.load_copy(id, allowed).await {
             return Ok(Some(record));
         }
-        let number = self.shared.begin(id, copies.epoch);
-        let forget = Forget::new(&self.shared, id);
+        let generation = self.shared.begin_copy(id, allowed.epoch);
+        let guard = InvalidateOnDrop::new(&self.shared, id);
         let found = self.store.load(id).await?;
-        // By what was read the request may go on in a later epoch, or not be of use here any more.
-        if let (Some(record), Some(copies)) = (&found, scope::copies(id)) {
-            forget.disarm();
-            if self.shared.settle(id, number, copies.epoch) {
-                self.keep(record.clone(), number).await;
+        // The record may be of a later epoch, in which the request continues, or belong to another backend.
+        if let (Some(record), Some(allowed)) = (&found, scope::copy_use(id)) {
+            guard.disarm();
+            if self.shared.set_epoch(id, generation, allowed.epoch) {
+                self.save_copy(record.clone(), generation).await;
             }
         }
         Ok(found)
     }
 
     async fn delete(&self, id: &Id) -> session_store::Result<()> {
-        // At once, and again when the store has done it: somebody may have read meanwhile.
-        self.shared.forget(id);
-        let _forget = Forget::new(&self.shared, id);
+        // Before the store has deleted the record and again afterwards, because another request may have
+        // loaded it meanwhile.
+        self.shared.invalidate(id);
+        let _guard = InvalidateOnDrop::new(&self.shared, id);
         self.store.delete(id).await?;
-        if let Err(error) = outside(self.local.delete(id)).await {
-            tracing::debug!(%error, "a copy of a session that was deleted stays, out of use");
+        if let Err(error) = without_scope(self.local.delete(id)).await {
+            tracing::debug!(%error, "the invalid copy of a deleted session cannot be deleted");
         }
         Ok(())
     }
@@ -268,7 +270,7 @@ impl<L: fmt::Debug, S: fmt::Debug> fmt::Debug for FencedCache<L, S> {
         f.debug_struct("FencedCache")
             .field("local", &self.local)
             .field("store", &self.store)
-            .field("copies", &self.shared.notes.len())
+            .field("copies", &self.shared.copies.len())
             .field("fresh_for", &self.fresh_for)
             .finish()
     }

@@ -1,4 +1,4 @@
-//! The scope and the information in it, as extractors of Axum.
+//! Axum extractors for [`Scope`] and [`SessionInfo`].
 
 use std::convert::Infallible;
 
@@ -12,8 +12,8 @@ use crate::session::SessionInfo;
 
 macro_rules! extractor {
     ($name:ident, $why:literal) => {
-        /// Rejects with 500 when there is none, as with every extractor whose layer is missing; wrap it
-        /// in an `Option` where requests come that the gateway says nothing of.
+        /// Rejects with 500 if the request has none, like other extractors whose layer is missing. Use
+        /// `Option` for requests without information from a gateway.
         impl<S: Send + Sync> FromRequestParts<S> for $name {
             type Rejection = (StatusCode, &'static str);
 
@@ -38,6 +38,9 @@ macro_rules! extractor {
 
 extractor!(
     Scope,
-    "no session scope: is the SessionScope layer there, and does the gateway say it?"
+    "no session scope: is the SessionScope layer added, and are session headers enabled on the gateway?"
 );
-extractor!(SessionInfo, "no session information: does the gateway say it?");
+extractor!(
+    SessionInfo,
+    "no session information: are session headers or extensions enabled on the gateway?"
+);

@@ -1,4 +1,4 @@
-//! The layer that gives each request its scope.
+//! [`SessionScope`]: the layer that sets the scope of each request.
 
 use std::{
     future::Future,
@@ -19,16 +19,17 @@ use crate::{
     session::{SessionAction, SessionInfo},
 };
 
-/// Gives each request of a backend's application its [`Scope`], by which the stores of this module go.
-/// It goes **around** the layer of tower-sessions.
+/// Sets the [`Scope`] of each request to a backend's application, which the stores of this module use. It
+/// must be **outside** the layer of tower-sessions.
 ///
-/// The scope lasts until the response is there; work that its body does later is not in it. The
-/// [`SessionInfo`] is in the request's extensions too.
+/// The scope ends when the response is returned, so it does not cover work of the response's body. The
+/// [`SessionInfo`] is also added to the request's extensions.
 ///
-/// tower-sessions answers 500 when it cannot save. Where a store has [refused](crate::session_data::Refused) to, this
-/// layer makes 409 (Conflict) of that: the client may try again. When the request's pin itself is out of
-/// date, so that it would be refused again, it also says [`SessionAction::End`], and the session gets a
-/// new pin with the next request: the data stays.
+/// tower-sessions responds with 500 if it cannot save. If a store has
+/// [refused](crate::session_data::Refused) the save, this layer changes that to 409 (Conflict): the client
+/// may retry. If the pin of the request is outdated, so that its saves would be refused again, the layer
+/// also adds [`SessionAction::End`] to the response. The session then gets a new pin with the next request,
+/// and keeps its data.
 ///
 /// # Example
 ///
@@ -37,12 +38,12 @@ use crate::{
 /// use tower_sessions::SessionManagerLayer;
 /// use tower_sticky::session_data::{FencedCache, MemoryStore, SessionScope};
 ///
-/// // The store stands for a `RedisStore`, which all backends share.
+/// // Use a `RedisStore` in place of `store` if the backends are several processes.
 /// let (cache, store) = (MemoryStore::new(), MemoryStore::new());
 /// let app: Router = Router::new()
 ///     .route("/cart", get(|| async { "a cart" }))
 ///     .layer(SessionManagerLayer::new(FencedCache::new(cache, store)))
-///     // The gateway is another process: `StickyLayer::session_headers(true)`.
+///     // The gateway is another process, with `StickyLayer::session_headers(true)`.
 ///     .layer(SessionScope::from_headers());
 /// ```
 #[derive(Debug, Clone)]
@@ -52,28 +53,28 @@ pub struct SessionScope {
 }
 
 impl SessionScope {
-    /// Takes the [`SessionInfo`] from the request's extensions: the gateway is in this process, and says
-    /// [`session_extensions`](crate::StickyLayer::session_extensions).
+    /// Reads the [`SessionInfo`] from the request's extensions, for a gateway in the same process that has
+    /// [`session_extensions`](crate::StickyLayer::session_extensions) enabled.
     pub const fn new() -> Self {
         Self { headers: false, action: None }
     }
 
-    /// Takes it from the extensions, else from the headers that the gateway writes with
-    /// [`session_headers`](crate::StickyLayer::session_headers).
+    /// Reads the [`SessionInfo`] from the request's extensions, or else from the headers that a gateway adds
+    /// with [`session_headers`](crate::StickyLayer::session_headers).
     ///
-    /// Only for an application that nobody reaches but through a gateway of yours, which takes out what
-    /// clients say in these headers: an epoch from a client would lock the owner of a session out.
+    /// Only for an application that clients can reach only through such a gateway, which removes these
+    /// headers from their requests: with a forged epoch a client could lock the owner of a session out.
     pub const fn from_headers() -> Self {
         Self { headers: true, action: None }
     }
 
-    /// The response header in which the gateway is told that a pin is out of date: what its
-    /// [`application_header`](crate::StickyLayer::application_header) says. Default: only in the
-    /// response's extensions, for a gateway in this process.
+    /// The response header that tells the gateway to end an outdated pin. It must be the gateway's
+    /// [`application_header`](crate::StickyLayer::application_header). By default only the response's
+    /// extensions are used, for a gateway in the same process.
     ///
     /// # Errors
     ///
-    /// When `name` is not a header name, or is one that HTTP itself uses.
+    /// When `name` is not a header name, or is one that HTTP itself defines.
     pub fn application_header(mut self, name: &str) -> Result<Self, ConfigError> {
         self.action = Some(header_name(name)?);
         Ok(self)
@@ -121,13 +122,13 @@ where
                 request.extensions_mut().insert(info.clone());
             }
         }
-        let current = info.map(Scope::new);
-        if let Some(current) = &current {
-            request.extensions_mut().insert(current.clone());
+        let scope = info.map(Scope::new);
+        if let Some(scope) = &scope {
+            request.extensions_mut().insert(scope.clone());
         }
-        let future = scope::enter_sync(current.clone(), || self.inner.call(request));
+        let future = scope::enter_sync(scope.clone(), || self.inner.call(request));
         let action = self.options.action.clone();
-        ScopedFuture { scoped: scope::enter(current.clone(), future), current, action }
+        ScopedFuture { scoped: scope::enter(scope.clone(), future), scope, action }
     }
 }
 
@@ -136,7 +137,7 @@ pin_project! {
     pub struct ScopedFuture<F> {
         #[pin]
         scoped: TaskLocalFuture<Option<Scope>, F>,
-        current: Option<Scope>,
+        scope: Option<Scope>,
         action: Option<HeaderName>,
     }
 }
@@ -149,8 +150,8 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut answer = ready!(this.scoped.poll(cx));
-        if let (Ok(response), Some(scope)) = (&mut answer, this.current)
+        let mut result = ready!(this.scoped.poll(cx));
+        if let (Ok(response), Some(scope)) = (&mut result, this.scope)
             && scope.refused().is_some()
         {
             if response.status() == StatusCode::INTERNAL_SERVER_ERROR {
@@ -163,12 +164,12 @@ where
                 response.extensions_mut().insert(SessionAction::End);
             }
         }
-        Poll::Ready(answer)
+        Poll::Ready(result)
     }
 }
 
 impl<F> std::fmt::Debug for ScopedFuture<F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ScopedFuture").field("current", &self.current).finish_non_exhaustive()
+        f.debug_struct("ScopedFuture").field("scope", &self.scope).finish_non_exhaustive()
     }
 }

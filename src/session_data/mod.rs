@@ -1,52 +1,57 @@
-//! Session data that follows a session: stores for
-//! [tower-sessions](https://docs.rs/tower-sessions), behind a gateway of this crate.
+//! Stores for the session data of [tower-sessions](https://docs.rs/tower-sessions), behind a gateway of
+//! this crate.
 //!
-//! A session stays on its backend, so the backend may keep its data at hand. Now and then a session
-//! moves all the same, because its backend has failed or drains. Then two things go wrong with a plain
-//! cache in front of a shared store: the backend that gets the session, or gets it back, goes by an old
-//! copy, and a slow request on the one that lost it erases what has been written since. Each session
-//! has an [epoch](crate::SessionInfo::epoch) that grows with each move, and both can be told by it:
+//! A session stays on its backend, so the backend can cache its data. Sometimes a session moves, because
+//! its backend has failed or drains. Two things can then go wrong with a plain cache in front of a shared
+//! store: the backend to which the session moves, or returns, uses an outdated copy, and a slow request on
+//! the previous backend overwrites newer data. Each session has an [epoch](crate::SessionInfo::epoch) that
+//! grows with each move, by which both are detected:
 //!
-//! - [`SessionScope`] is a layer that hands what the gateway says of a session to handlers and stores;
-//! - [`FencedCache`] keeps copies in front of any store, each good for one epoch only;
-//! - [`MemoryStore`] and [`RedisStore`] have a fence: they refuse a save of an older epoch.
+//! - [`SessionScope`] is a layer that passes the gateway's information about a session to handlers and
+//!   stores.
+//! - [`FencedCache`] keeps copies in front of any store, each of which is valid for one epoch.
+//! - [`MemoryStore`] and [`RedisStore`] are fenced: they refuse to save data of an older epoch (see
+//!   Kleppmann, "How to do distributed locking", 2016, on fencing tokens).
 //!
-//! # The rules of the fence
+//! # Rules of the fence
 //!
-//! | a request | may save when |
+//! | a request | may save if |
 //! |---|---|
-//! | of a newer epoch | always; nobody of an older one may from then on, also when it has only read so far |
-//! | of the same epoch | the session is its backend's: the first that used it in this epoch |
-//! | of an older epoch | it has read what is stored, and no other backend has the session: it goes on in the epoch that it found |
-//! | that [borrows](crate::Verdict::Borrowed) the session | its home has not used it in this epoch, and nobody has saved it since it was read; or saves are [shared](MemoryStore::shared_saves) |
+//! | of a newer epoch | always; requests of older epochs may not save from then on, even if this request has only read the session so far |
+//! | of the same epoch | its backend owns the session, that is, was the first to use it in this epoch |
+//! | of an older epoch | it has read the stored data, and no other backend owns the session: it continues in the stored epoch |
+//! | that [borrows](crate::Verdict::Borrowed) the session | the session's own backend has not used it in this epoch, and it was not saved since this request has read it; or saves are [shared](MemoryStore::shared_saves) |
 //! | without a scope or an epoch | the session was never used through a gateway, or saves are shared |
 //!
-//! So what a request saves is never built on something older than what it replaces, but for what
-//! [is not promised](#what-is-not-promised). A session may always be deleted, by anyone: a logout holds.
-//! What was deleted cannot be saved again. What is refused changes nothing, and says [`Refused`].
+//! So a save never replaces data that is newer than the data it is based on, with the exceptions in
+//! [Limitations](#limitations). Every request may delete a session, so a logout always succeeds. A deleted
+//! session cannot be saved again. A refused save changes nothing, and its error is [`Refused`].
 //!
-//! # Where gateways do not agree
+//! # Gateways that disagree
 //!
-//! With [`affinity::Key`](crate::affinity::Key) and its like no token carries an epoch from one gateway
-//! to another: each of them [counts](crate::SessionInfo::is_keyed) by what it has seen of its backends,
-//! and by its own clock. While a session's backend is down the next in rank borrows the session, in a
-//! newer epoch, and when it is back the epoch is newer again; so for one gateway the table holds. With
-//! tokens, a gateway whose clock is behind may say an older epoch for a session that it has just placed
-//! anew. So there is one more rule: a request where a key decides, or which is the first on a new pin,
-//! may save whatever its epoch and backend are, if it has read what is stored and nobody has saved since.
-//! From then on the session is nobody's, and each save needs that, until a newer epoch comes. Gateways
-//! that do not agree, for a moment or for good, erase nothing and lock nobody out. It costs a refusal
-//! where a copy was out of date: the client tries again.
+//! With affinities like [`affinity::Key`](crate::affinity::Key) no token carries the epoch from one gateway
+//! to another. Each gateway [counts epochs](crate::SessionInfo::is_keyed) by the changes of its backends
+//! that it has observed, and by its own clock. While the backend of a session is down, the next backend in
+//! rank borrows the session in a newer epoch, and when it is available again the epoch is newer once more,
+//! so the table above holds for one gateway. With tokens, a gateway whose clock is late may use an older
+//! epoch for a session that it has just assigned.
 //!
-//! # What is not promised
+//! Therefore a request with a keyed affinity, and the first request with a new pin, may save whatever its
+//! epoch and backend are, if it has read the stored data and the session was not saved since. The session
+//! then has no owner, and the same condition applies to each save until a newer epoch begins. So gateways
+//! that disagree, temporarily or permanently, neither overwrite newer data nor lock out a session's
+//! backend. A save that is based on an outdated copy is refused, and the client has to retry.
 //!
-//! What a backend had not saved when it failed is lost: tower-sessions saves after the handler and
-//! before the answer, so what was acknowledged is there. Two requests of one session at one backend at
-//! the same time are not kept apart: the later save wins, as with tower-sessions alone. A request that
-//! gives a session another id (`cycle_id`) deletes the one and creates the other with what it has read,
-//! and that the two belong together no store can see: done by a slow request of before a move it takes
-//! the session back to then. While gateways do not agree, a [copy](FencedCache) may be read that is out
-//! of date.
+//! # Limitations
+//!
+//! - Data that a backend had not saved when it failed is lost. tower-sessions saves after the handler and
+//!   before the response, so acknowledged changes are stored.
+//! - Concurrent requests of one session on one backend are not isolated: the later save wins, as with
+//!   tower-sessions alone.
+//! - A request that changes a session's id (`cycle_id`) deletes one record and creates another with the
+//!   data that it has read. A store cannot see that the records belong together, so a slow request from
+//!   before a move can restore the data of that time.
+//! - While gateways disagree, an outdated [copy](FencedCache) may be read.
 
 mod cache;
 #[cfg(feature = "axum")]
@@ -54,6 +59,7 @@ mod extract;
 mod fence;
 mod layer;
 mod memory;
+mod options;
 #[cfg(feature = "redis")]
 mod redis;
 mod refused;

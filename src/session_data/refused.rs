@@ -1,4 +1,4 @@
-//! Why a save was refused.
+//! [`Refused`]: why a fenced store has refused a save.
 
 use std::{error::Error, fmt};
 
@@ -8,13 +8,13 @@ use crate::id::BackendId;
 
 const PREFIX: &str = "save refused: ";
 
-/// Why a fenced store did not save: nothing was written, and what is stored is newer or somebody
-/// else's.
+/// Why a fenced store has refused a save. Nothing was written: the stored data is newer, or belongs to
+/// another backend.
 ///
-/// tower-sessions knows errors of a store as text only. There are three ways to tell: the
-/// [`SessionScope`](crate::session_data::SessionScope) layer makes 409 of the 500 with which tower-sessions answers
-/// a save that failed; a handler that saves by itself asks [`Scope::refused`](crate::session_data::Scope::refused);
-/// and [`of`](Self::of) reads it out of an error.
+/// The errors of tower-sessions contain this only as text. There are three ways to detect it: the
+/// [`SessionScope`](crate::session_data::SessionScope) layer changes the 500 of tower-sessions to 409, a
+/// handler that saves by itself can call [`Scope::refused`](crate::session_data::Scope::refused), and
+/// [`of`](Self::of) parses it from an error.
 ///
 /// # Example
 ///
@@ -30,29 +30,29 @@ const PREFIX: &str = "save refused: ";
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refused {
-    /// The session has moved on: what is stored was used in a later epoch.
+    /// The session has moved: the stored data was used in a later epoch.
     Older {
         /// The epoch of the request.
         epoch: u64,
-        /// The epoch of what is stored.
+        /// The epoch of the stored data.
         kept: u64,
     },
-    /// In this epoch the session belongs to another backend: it has used it first.
+    /// Another backend owns the session in this epoch, because it was the first to use it.
     Held {
-        /// That backend.
+        /// The backend that owns the session.
         owner: BackendId,
     },
-    /// Somebody else has saved the session since this request has read it, and it is nobody's: both only
-    /// [borrow](crate::Verdict::Borrowed) it, for example.
+    /// The session has no owner, and was saved since this request has read it. For example, two backends
+    /// have [borrowed](crate::Verdict::Borrowed) it at the same time.
     Changed,
     /// The session has been deleted, for example by a logout.
     Deleted,
-    /// The request has no scope, or one without an epoch, and the session has one.
+    /// The request has no scope or no epoch, and the session has an epoch.
     Unfenced,
 }
 
 impl Refused {
-    /// The refusal that is the cause of a store's error.
+    /// Parses the error of a store. `None` if it is not a refusal.
     pub fn of(error: &session_store::Error) -> Option<Self> {
         let session_store::Error::Backend(text) = error else { return None };
         let why = text.strip_prefix(PREFIX)?;
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_read_out_of_its_text() {
+    fn refusals_are_parsed_from_their_text() {
         for refused in [
             Refused::Older { epoch: 1, kept: u64::MAX },
             Refused::Held { owner: BackendId::new("a:80").unwrap() },

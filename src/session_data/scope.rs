@@ -1,29 +1,28 @@
-//! What a request knows of its session, for stores under it.
+//! [`Scope`]: what the stores know about the current request and its session.
 
 use std::{
     fmt,
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use tokio::task::futures::TaskLocalFuture;
 use tower_sessions_core::{session::Id, session_store};
 
 use super::{Refused, fence::Fence};
-use crate::{outcome::Verdict, session::SessionInfo};
+use crate::{outcome::Verdict, session::SessionInfo, util::lock};
 
 tokio::task_local! {
-    /// The scope of the request that this task serves. `None` stands for a request without one, so
-    /// that it does not take that of another request around it.
+    /// The scope of the current request. `None` for a request without a scope inside one that has a scope.
     static CURRENT: Option<Scope>;
 }
 
-/// What the stores of this module go by while a request is served: its [`SessionInfo`]. A handle that
-/// is cheap to clone.
+/// The [`SessionInfo`] of the current request, which the stores of this module use. A handle that is cheap
+/// to clone.
 ///
-/// The [`SessionScope`](crate::session_data::SessionScope) layer makes one for each request. It is a task-local: a
-/// task that a handler spawns has none, unless it is carried over with [`within`](Self::within). With
-/// feature `axum` it is an extractor.
+/// The [`SessionScope`](crate::session_data::SessionScope) layer sets one for each request, in a
+/// task-local. A task that a handler spawns has no scope, unless it is passed on with
+/// [`within`](Self::within). With the feature `axum` it is an extractor.
 ///
 /// # Example
 ///
@@ -31,14 +30,14 @@ tokio::task_local! {
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
 /// use tower_sticky::session_data::Scope;
 ///
-/// /// Saves when the answer is out already.
-/// fn later(work: impl Future<Output = ()> + Send + 'static) {
+/// /// Spawns work that saves the session after the response.
+/// fn spawn_work(work: impl Future<Output = ()> + Send + 'static) {
 ///     match Scope::current() {
 ///         Some(scope) => tokio::spawn(scope.within(work)),
 ///         None => tokio::spawn(work),
 ///     };
 /// }
-/// # later(async {});
+/// # spawn_work(async {});
 /// # });
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -49,59 +48,66 @@ pub struct Scope {
 
 struct Inner {
     info: SessionInfo,
-    /// `None` without an epoch: then it is as if there were no scope.
+    /// `None` without an epoch, which is handled like a request without a scope.
     fence: Option<Fence>,
-    notes: Mutex<ScopeState>,
+    state: Mutex<ScopeState>,
 }
 
-/// What the stores have found out.
+/// What the stores have recorded while they served the request.
 #[derive(Default)]
 struct ScopeState {
-    /// Of each session, most often one, what was found when it was read first since it was last saved,
-    /// and when it was read last: a save builds on what may have been read first.
-    records: Vec<(Id, RecordVersion, RecordVersion)>,
-    /// Why a save was refused, and the fence that was on the record then, if it is known.
+    /// Most often there is one.
+    records: Vec<LoadedRecord>,
+    /// The last refusal, with the fence of the stored record if it is known.
     refused: Option<(Refused, Option<Fence>)>,
 }
 
-/// What was found on a record when it was read.
+/// The versions of a record that the request has loaded.
+struct LoadedRecord {
+    id: Id,
+    /// The first one since the request has last saved the record. A save may be based on this one.
+    first: RecordVersion,
+    last: RecordVersion,
+}
+
+/// The version of a record when it was loaded.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RecordVersion {
     pub(super) fence: Option<Fence>,
-    /// How often the record had been saved; `None` when it was a copy.
+    /// How often the record had been saved. `None` for a local copy.
     pub(super) saves: Option<u64>,
 }
 
-/// How far a local copy may be used.
+/// Allows the use of local copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CopyUse {
     pub(super) epoch: u64,
-    /// Whether one that is there may be read.
+    /// Whether an existing copy may be read.
     pub(super) read: bool,
 }
 
 impl Scope {
-    /// The scope of a request of which this is known.
+    /// The scope of a request with this information.
     pub fn new(info: SessionInfo) -> Self {
         let borrowed = info.verdict() == Verdict::Borrowed;
         let owner = (!borrowed).then(|| info.backend().clone());
         let fence = info.epoch().map(|epoch| Fence { epoch, owner });
-        Self { inner: Arc::new(Inner { info, fence, notes: Mutex::default() }) }
+        Self { inner: Arc::new(Inner { info, fence, state: Mutex::default() }) }
     }
 
-    /// The scope of the request that this task serves.
+    /// The scope of the current request, from the task-local.
     pub fn current() -> Option<Self> {
         CURRENT.try_with(Clone::clone).ok().flatten()
     }
 
-    /// What is known of the session.
+    /// The gateway's information about the session.
     pub fn info(&self) -> &SessionInfo {
         &self.inner.info
     }
 
-    /// Why a store has refused to save, if one has while this request was served.
+    /// Why a store has last refused a save of this request, if one has.
     pub fn refused(&self) -> Option<Refused> {
-        self.notes().refused.as_ref().map(|(refused, _)| refused.clone())
+        self.state().refused.as_ref().map(|(refused, _)| refused.clone())
     }
 
     /// Runs a future in this scope.
@@ -109,50 +115,39 @@ impl Scope {
         enter(Some(self), future)
     }
 
-    /// Whether a save was refused because the pin of this request is worth nothing any more: it will be
-    /// refused again, until the session gets a new one.
+    /// Whether a save was refused because the pin of this request is outdated. Further saves will be refused
+    /// until the session gets a new pin.
     pub(super) fn has_stale_pin(&self) -> bool {
-        let notes = self.notes();
-        let Some((_, kept)) = &notes.refused else { return false };
-        let seen = notes.records.iter().filter_map(|(_, _, last)| last.fence.as_ref());
-        kept.iter().chain(seen).any(|fence| self.is_behind(fence))
+        let state = self.state();
+        let Some((_, stored)) = &state.refused else { return false };
+        let loaded = state.records.iter().filter_map(|record| record.last.fence.as_ref());
+        stored.iter().chain(loaded).any(|fence| self.is_superseded_by(fence))
     }
 
-    /// Whether another backend has the session by now.
-    fn is_behind(&self, seen: &Fence) -> bool {
+    /// Whether the record's fence says that another backend has the session now.
+    fn is_superseded_by(&self, stored: &Fence) -> bool {
         let fence = self.inner.fence.as_ref().filter(|fence| fence.owner.is_some());
         fence.is_some_and(|fence| {
-            seen.owner != fence.owner && seen.is_past(fence.epoch, fence.owner.as_ref())
+            stored.owner != fence.owner && stored.supersedes(fence.epoch, fence.owner.as_ref())
         })
     }
 
-    fn notes(&self) -> MutexGuard<'_, ScopeState> {
-        // Nothing can panic under the lock.
-        self.inner.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, ScopeState> {
+        lock(&self.inner.state)
     }
 }
 
 impl ScopeState {
-    fn record(&self, id: &Id) -> Option<&(Id, RecordVersion, RecordVersion)> {
-        self.records.iter().find(|(of, ..)| of == id)
+    fn record(&self, id: &Id) -> Option<&LoadedRecord> {
+        self.records.iter().find(|record| record.id == *id)
     }
 
-    /// What was found when the session was read first.
-    fn first(&self, id: &Id) -> Option<&RecordVersion> {
-        self.record(id).map(|(_, first, _)| first)
-    }
-
-    /// And last.
-    fn last(&self, id: &Id) -> Option<&RecordVersion> {
-        self.record(id).map(|(.., last)| last)
-    }
-
-    fn forget(&mut self, id: &Id) {
-        self.records.retain(|(of, ..)| of != id);
+    fn remove(&mut self, id: &Id) {
+        self.records.retain(|record| record.id != *id);
     }
 }
 
-/// Runs a future in a scope, or in none.
+/// Runs a future in a scope, or without one.
 pub(super) fn enter<F: Future>(
     scope: Option<Scope>,
     future: F,
@@ -160,84 +155,85 @@ pub(super) fn enter<F: Future>(
     CURRENT.scope(scope, future)
 }
 
-/// Calls a function in a scope, or in none.
+/// Calls a function in a scope, or without one.
 pub(super) fn enter_sync<T>(scope: Option<Scope>, function: impl FnOnce() -> T) -> T {
     CURRENT.sync_scope(scope, function)
 }
 
-fn with<T>(look: impl FnOnce(&Scope) -> Option<T>) -> Option<T> {
-    CURRENT.try_with(|scope| scope.as_ref().and_then(look)).ok().flatten()
+fn with_current<T>(function: impl FnOnce(&Scope) -> Option<T>) -> Option<T> {
+    CURRENT.try_with(|scope| scope.as_ref().and_then(function)).ok().flatten()
 }
 
-/// The [fence](Fence::after) that the current request goes by, for a look at the session `id` or a save
-/// of it.
+/// The [effective fence](Fence::effective) of the current request for loading or saving a session.
 pub(super) fn fence(id: &Id) -> Option<Fence> {
-    with(|scope| {
-        let notes = scope.notes();
-        let seen = notes.first(id).and_then(|seen| seen.fence.as_ref());
-        let (epoch, owner) = scope.inner.fence.as_ref()?.after(seen);
+    with_current(|scope| {
+        let state = scope.state();
+        let seen = state.record(id).and_then(|record| record.first.fence.as_ref());
+        let (epoch, owner) = scope.inner.fence.as_ref()?.effective(seen);
         Some(Fence { epoch, owner: owner.cloned() })
     })
 }
 
-/// Notes what is on a record that the current request reads; `None`: there is none.
-pub(super) fn saw(id: &Id, seen: Option<RecordVersion>) {
-    with(|scope| {
-        let mut notes = scope.notes();
-        let known = notes.records.iter_mut().find(|(of, ..)| of == id);
-        match (known, seen) {
-            (Some((.., last)), Some(seen)) => *last = seen,
-            (None, Some(seen)) => notes.records.push((*id, seen.clone(), seen)),
-            (_, None) => notes.forget(id),
+/// Records the version of a record that the current request has loaded. `None` if the record is missing.
+pub(super) fn record_load(id: &Id, version: Option<RecordVersion>) {
+    with_current(|scope| {
+        let mut state = scope.state();
+        let known = state.records.iter_mut().find(|record| record.id == *id);
+        match (known, version) {
+            (Some(record), Some(version)) => record.last = version,
+            (None, Some(last)) => {
+                let first = last.clone();
+                state.records.push(LoadedRecord { id: *id, first, last });
+            }
+            (_, None) => state.remove(id),
         }
         Some(())
     });
 }
 
-/// Notes what is on a record since the current request has saved it.
-pub(super) fn saved(id: &Id, seen: RecordVersion) {
-    with(|scope| {
-        scope.notes().forget(id);
+/// Records the version of a record that the current request has saved.
+pub(super) fn record_save(id: &Id, version: RecordVersion) {
+    with_current(|scope| {
+        scope.state().remove(id);
         Some(())
     });
-    saw(id, Some(seen));
+    record_load(id, Some(version));
 }
 
-/// How often the session had been saved when the current request has read it.
-pub(super) fn saves_seen(id: &Id) -> Option<u64> {
-    with(|scope| scope.notes().first(id)?.saves)
+/// How often the session had been saved when the current request has loaded it.
+pub(super) fn saves_at_load(id: &Id) -> Option<u64> {
+    with_current(|scope| scope.state().record(id)?.first.saves)
 }
 
-/// Whether the epoch of the current request need not be the right one, though its backend may be: where a
-/// key decides each gateway counts epochs by itself, and one that has just chosen the backend may have a
-/// clock that is behind.
+/// Whether the epoch of the current request may be wrong although its backend is right. With keyed
+/// affinities each gateway counts epochs by itself, and a gateway that has just chosen the backend may have
+/// a clock that is late.
 pub(super) fn may_contest() -> bool {
     let fresh = [Verdict::Assigned, Verdict::Moved];
-    let info =
-        |scope: &Scope| scope.inner.info.is_keyed() || fresh.contains(&scope.info().verdict());
-    with(|scope| Some(info(scope))).unwrap_or(false)
+    let may_contest = |info: &SessionInfo| info.is_keyed() || fresh.contains(&info.verdict());
+    with_current(|scope| Some(may_contest(scope.info()))).unwrap_or(false)
 }
 
-/// Notes that the current request was refused, because of the fence `kept` on the record, and makes an
-/// error of it. What was read is worth nothing then, and may be read anew.
-pub(super) fn refuse(id: &Id, refused: Refused, kept: Option<Fence>) -> session_store::Error {
-    with(|scope| {
-        let mut notes = scope.notes();
-        notes.forget(id);
-        notes.refused = Some((refused.clone(), kept));
+/// Records that a save of the current request was refused because of the fence `stored` of the record, and
+/// returns the error. The loaded version is removed, so that the request can load the record again.
+pub(super) fn refuse(id: &Id, refused: Refused, stored: Option<Fence>) -> session_store::Error {
+    with_current(|scope| {
+        let mut state = scope.state();
+        state.remove(id);
+        state.refused = Some((refused.clone(), stored));
         Some(())
     });
     refused.into()
 }
 
-/// How far the current request may use a local copy of the session; `None`: not at all, because it is
-/// not this backend's, or is not any more.
-pub(super) fn copies(id: &Id) -> Option<CopyUse> {
-    with(|scope| {
-        let notes = scope.notes();
-        let seen = notes.last(id).and_then(|seen| seen.fence.as_ref());
-        let (epoch, owner) = scope.inner.fence.as_ref()?.after(seen);
-        if owner.is_none() || seen.is_some_and(|seen| seen.is_past(epoch, owner)) {
+/// Whether the current request may use local copies of the session. `None` if this backend does not own the
+/// session, or no longer does.
+pub(super) fn copy_use(id: &Id) -> Option<CopyUse> {
+    with_current(|scope| {
+        let state = scope.state();
+        let seen = state.record(id).and_then(|record| record.last.fence.as_ref());
+        let (epoch, owner) = scope.inner.fence.as_ref()?.effective(seen);
+        if owner.is_none() || seen.is_some_and(|seen| seen.supersedes(epoch, owner)) {
             return None;
         }
         let read = scope.inner.info.verdict() == Verdict::Pinned;
@@ -245,10 +241,10 @@ pub(super) fn copies(id: &Id) -> Option<CopyUse> {
     })
 }
 
-/// Notes that the current request goes by a copy that was made in this epoch, here.
-pub(super) fn saw_copy(id: &Id, epoch: u64) {
-    let owner = with(|scope| scope.inner.fence.as_ref()?.owner.clone());
-    saw(id, Some(RecordVersion { fence: Some(Fence { epoch, owner }), saves: None }));
+/// Records that the current request has loaded a local copy of this epoch.
+pub(super) fn record_copy_load(id: &Id, epoch: u64) {
+    let owner = with_current(|scope| scope.inner.fence.as_ref()?.owner.clone());
+    record_load(id, Some(RecordVersion { fence: Some(Fence { epoch, owner }), saves: None }));
 }
 
 impl fmt::Debug for Scope {

@@ -1,9 +1,9 @@
-//! Pins in this process.
+//! [`MemoryStore`]: pins in this process.
 
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
@@ -15,19 +15,20 @@ use super::{
     table::{self, Table},
     traits::{Answer, Lookup, OpenSession, PinStore, SessionKey, StoredPin, WhenClosed},
 };
+use crate::util::lock;
 
 /// A table of pins in this process: the default store. A handle that is cheap to clone; clones share
 /// the table.
 ///
-/// 140 bytes per session at a million of them, and at most 170 while the table grows. A new session
-/// is always taken in. When the table is full an old one goes for it that has not been used for long:
-/// half of the places are for new sessions, first in, first out, and the other half for those that
-/// came back. One with a request or a stream under way stays. Sessions that have expired are dropped
-/// when their place is needed.
+/// A session takes 140 bytes when there are a million, and at most 170 while the table grows. A new
+/// session is always inserted; when the table is full, one that has not been used for long is evicted.
+/// Half of the table is for new sessions, first in, first out, and the other half for sessions with a
+/// second request. A session with a request or stream in flight is not evicted. Expired sessions are
+/// dropped when their room is needed.
 ///
 /// # Example
 ///
-/// One table behind two layers, which then need the same secret:
+/// Two layers that share a table, and therefore need the same secret:
 ///
 /// ```
 /// use tower_sticky::{Key, affinity::Learned, store::MemoryStore};
@@ -44,15 +45,15 @@ pub struct MemoryStore {
 
 /// One session.
 struct Entry {
-    /// Requests and streams under way.
+    /// Requests and streams in flight.
     open: AtomicU32,
-    place: Mutex<Place>,
+    state: Mutex<State>,
 }
 
 #[derive(Clone, Copy)]
-struct Place {
+struct State {
     pin: StoredPin,
-    seen: Instant,
+    last_used: Instant,
 }
 
 impl table::HasOpenRequests for Entry {
@@ -62,17 +63,17 @@ impl table::HasOpenRequests for Entry {
 }
 
 impl MemoryStore {
-    /// A table for about this many sessions. It grows as it is filled.
+    /// A table for about `capacity` sessions. It grows as it is filled.
     pub fn new(capacity: usize) -> Self {
         Self { table: Arc::new(table::new(capacity)) }
     }
 
-    /// How many sessions are in it, expired ones included.
+    /// The number of sessions, including expired ones.
     pub fn len(&self) -> usize {
         self.table.len()
     }
 
-    /// Whether there are none.
+    /// Whether the table has no sessions.
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
     }
@@ -84,32 +85,32 @@ impl PinStore for MemoryStore {
             return Lookup::Now(Answer::Nothing);
         };
         let now = Instant::now();
-        let mut place = entry.lock();
-        let unused = now.saturating_duration_since(place.seen);
+        let mut state = lock(&entry.state);
+        let unused = now.saturating_duration_since(state.last_used);
         if unused >= idle && entry.open.load(Relaxed) == 0 {
             return Lookup::Now(Answer::Idle);
         }
         if unused >= idle / 16 {
-            place.seen = now;
+            state.last_used = now;
         }
-        // Under the lock, so that it does not expire between the look at it and this.
+        // Under the lock, so that the session cannot expire after the check above.
         entry.open.fetch_add(1, Relaxed);
-        let pin = place.pin;
-        drop(place);
+        let pin = state.pin;
+        drop(state);
         Lookup::Now(Answer::Pin(pin, Some(OpenSession::new(entry))))
     }
 
     fn put(&self, key: SessionKey, pin: StoredPin, _: Duration) -> Option<OpenSession> {
-        let place = Place { pin, seen: Instant::now() };
+        let state = State { pin, last_used: Instant::now() };
         let entry = match self.table.get(&key) {
-            // The streams that are open belong to the session, wherever it is.
+            // Open streams still count for the session after it has moved.
             Some(entry) => {
-                *entry.lock() = place;
+                *lock(&entry.state) = state;
                 entry.open.fetch_add(1, Relaxed);
                 entry
             }
             None => {
-                let entry = Arc::new(Entry { open: AtomicU32::new(1), place: Mutex::new(place) });
+                let entry = Arc::new(Entry { open: AtomicU32::new(1), state: Mutex::new(state) });
                 self.table.insert(key, entry.clone());
                 entry
             }
@@ -122,17 +123,10 @@ impl PinStore for MemoryStore {
     }
 }
 
-impl Entry {
-    fn lock(&self) -> MutexGuard<'_, Place> {
-        // Nothing can panic under the lock, and the place is changed as a whole.
-        self.place.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
-
 impl WhenClosed for Entry {
     fn closed(&self) {
-        let mut place = self.lock();
-        place.seen = Instant::now();
+        let mut state = lock(&self.state);
+        state.last_used = Instant::now();
         self.open.fetch_sub(1, Relaxed);
     }
 }
@@ -162,7 +156,7 @@ mod tests {
         StoredPin { backend, epoch: 1, issued: 0 }
     }
 
-    /// The backend, if the session is known.
+    /// The backend of the session, if it has a pin.
     fn backend(store: &MemoryStore, number: u64) -> Option<u64> {
         match store.get(key(number), IDLE) {
             Lookup::Now(Answer::Pin(pin, _)) => Some(pin.backend),
@@ -179,13 +173,13 @@ mod tests {
         let store = MemoryStore::new(10);
         let open = store.put(key(1), pin(7), IDLE);
         tokio::time::advance(2 * IDLE).await;
-        assert_eq!(backend(&store, 1), Some(7), "a stream is open");
+        assert_eq!(backend(&store, 1), Some(7), "a stream is in flight");
         drop(open);
         tokio::time::advance(IDLE - Duration::from_secs(1)).await;
-        assert_eq!(backend(&store, 1), Some(7), "its end began the time anew");
+        assert_eq!(backend(&store, 1), Some(7), "the idle time starts at the end of the stream");
         tokio::time::advance(IDLE).await;
         assert!(is_idle(&store, 1));
-        assert!(is_idle(&store, 1), "the first one to ask does not revive it");
+        assert!(is_idle(&store, 1), "the first look-up does not renew it");
         drop(store.put(key(1), pin(8), IDLE));
         assert_eq!(backend(&store, 1), Some(8), "a new session");
         store.remove(key(1));
@@ -193,21 +187,21 @@ mod tests {
     }
 
     #[test]
-    fn when_it_is_full_the_newest_are_kept() {
+    fn a_full_table_keeps_the_newest_sessions() {
         let store = MemoryStore::new(1000);
         for round in 0..3 {
-            // The old ones are well used, and would be dear to a cache that counts.
+            // A cache that counts uses would prefer the old ones.
             for old in 0..1000 {
                 backend(&store, old);
             }
             for new in 0..5000 {
                 let number = round * 10_000 + new;
                 drop(store.put(key(number), pin(number), IDLE));
-                assert_eq!(backend(&store, number), Some(number), "the one just made is there");
+                assert_eq!(backend(&store, number), Some(number), "the newest session is kept");
                 let recent = number.saturating_sub(100).max(round * 10_000);
-                assert_eq!(backend(&store, recent), Some(recent), "so are those just before");
+                assert_eq!(backend(&store, recent), Some(recent), "recent sessions are kept");
             }
-            assert!(store.len() <= 1016, "{} are too many", store.len());
+            assert!(store.len() <= 1016, "the table has {} sessions", store.len());
         }
     }
 
@@ -218,17 +212,20 @@ mod tests {
         for new in 1000..10_000 {
             drop(store.put(key(new), pin(new), IDLE));
         }
-        assert!((0..100).all(|n| backend(&store, n) == Some(n)), "their streams are open");
+        assert!((0..100).all(|n| backend(&store, n) == Some(n)), "their streams are in flight");
         drop(streams);
         for new in 10_000..30_000 {
             drop(store.put(key(new), pin(new), IDLE));
             backend(&store, new);
         }
-        assert!((0..100).all(|n| backend(&store, n).is_none()), "now they are like the others");
+        assert!(
+            (0..100).all(|n| backend(&store, n).is_none()),
+            "they can be evicted after their streams have ended"
+        );
     }
 
     #[test]
-    fn a_table_full_of_open_sessions_still_takes_new_ones() {
+    fn a_table_full_of_open_sessions_accepts_new_ones() {
         let store = MemoryStore::new(100);
         let streams: Vec<_> = (0..300).map(|n| store.put(key(n), pin(n), IDLE)).collect();
         assert!((0..300).all(|n| backend(&store, n) == Some(n)));
@@ -238,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_table_works() {
+    fn a_table_with_capacity_zero_keeps_a_session() {
         let store = MemoryStore::new(0);
         drop(store.put(key(1), pin(1), IDLE));
         assert_eq!(backend(&store, 1), Some(1));

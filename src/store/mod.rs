@@ -1,7 +1,7 @@
-//! Pins that are kept on our side, for [`affinity::Learned`](crate::affinity::Learned).
+//! Stores of pins on the server side, for [`affinity::Learned`](crate::affinity::Learned).
 //!
 //! [`MemoryStore`] is the default: a table in this process. With the feature `redis`, `RedisStore` keeps
-//! them on Redis or Valkey, for several gateways. Any other engine implements [`PinStore`].
+//! pins in Redis or Valkey, which several gateways share. Other engines can implement [`PinStore`].
 
 mod memory;
 #[cfg(feature = "redis")]

@@ -1,4 +1,4 @@
-//! A table of sessions that never refuses a new one.
+//! The bounded table of sessions, which evicts old sessions to insert new ones.
 
 use std::{hash::BuildHasherDefault, sync::Arc};
 
@@ -7,16 +7,16 @@ use quick_cache::{Lifecycle, OptionsBuilder, UnitWeighter, sync::Cache};
 use super::traits::SessionKey;
 use crate::pool::TagHasher;
 
-/// The keys are hashes already.
+/// The keys are hashes already, so they are not hashed again.
 pub(super) type Table<E> =
     Cache<SessionKey, Arc<E>, UnitWeighter, BuildHasherDefault<TagHasher>, KeepOpen>;
 
-/// An entry that may have requests and streams under way.
+/// An entry that may have requests and streams in flight.
 pub(super) trait HasOpenRequests {
     fn is_open(&self) -> bool;
 }
 
-/// Sessions with a stream under way are not evicted.
+/// Excludes sessions with a request or stream in flight from eviction.
 #[derive(Clone)]
 pub(super) struct KeepOpen;
 
@@ -28,21 +28,20 @@ impl<E: HasOpenRequests> Lifecycle<SessionKey, Arc<E>> for KeepOpen {
     }
 }
 
-/// A table for about this many sessions. It grows as it is filled.
+/// A table for about `capacity` sessions. It grows as it is filled.
 pub(super) fn new<E: HasOpenRequests>(capacity: usize) -> Table<E> {
-    // The table is split, and its parts are never filled evenly: a little more room, so that none is
-    // full before its time. Fewer than two the table would not take in at all.
+    // The table has shards, which are not filled evenly: with some more room none is full too early. With
+    // a capacity below two the table would not keep any entry.
     let capacity = capacity.saturating_add(capacity / 64).max(2);
     let mut options = OptionsBuilder::new();
     options.estimated_items_capacity(capacity).weight_capacity(capacity as u64);
-    // Half of the table belongs to new sessions, whatever the others do; no memory of those that were
-    // dropped, which would only cost room.
+    // Half of the table is for new sessions. Evicted keys are not remembered, which would cost memory.
     options.hot_allocation(0.5).ghost_allocation(0.0);
     match options.build() {
         Ok(options) => {
             Cache::with_options(options, UnitWeighter, BuildHasherDefault::default(), KeepOpen)
         }
-        // Not reached: both capacities are set.
+        // Not reached, because both capacities are set.
         Err(_) => Cache::with(
             capacity,
             capacity as u64,

@@ -1,20 +1,20 @@
-//! What a store of pins does.
+//! [`PinStore`], the interface of a store of pins, and its types.
 
 use std::{fmt, future::Future, hash::Hash, pin::Pin, sync::Arc, time::Duration};
 
 use crate::token;
 
-/// A table of pins.
+/// A store of pins.
 ///
-/// Nothing in it blocks: [`get`](Self::get) may answer later, [`put`](Self::put) and
-/// [`remove`](Self::remove) return at once, and an engine over a network writes behind them. A store
-/// that fails says [`Answer::Nothing`]: the session is then placed by the rank of its id, which most
-/// often is where it was, and no request is lost. The layer waits for an answer no longer than its
-/// [`ready_timeout`](crate::StickyLayer::ready_timeout).
+/// No method may block: [`get`](Self::get) can return a future, while [`put`](Self::put) and
+/// [`remove`](Self::remove) return at once, so a store over a network writes in the background. A store
+/// that fails returns [`Answer::Nothing`]: the session is then placed by the rank of its id, which most
+/// often is the backend that it was on, and no request is lost. The layer waits for an answer no longer
+/// than its [`ready_timeout`](crate::StickyLayer::ready_timeout).
 ///
 /// # Example
 ///
-/// A store that answers later:
+/// A store that answers with a future:
 ///
 /// ```
 /// use std::time::Duration;
@@ -45,20 +45,21 @@ use crate::token;
 /// }
 /// ```
 pub trait PinStore: fmt::Debug + Send + Sync + 'static {
-    /// Looks a session up because a request of it has come: its idle time begins anew.
+    /// Looks up the session of a request, and restarts its idle time.
     fn get(&self, key: SessionKey, idle: Duration) -> Lookup;
 
-    /// Remembers a pin, in place of the one that may be there: the application has issued the id. Its
-    /// session ends when it has sent no request for `idle`.
+    /// Stores the pin of a session whose id the application has issued, and replaces any other pin. The
+    /// session expires when it has sent no request for `idle`.
     ///
-    /// The session counts as open until what is returned is dropped; `None` if the store cannot tell.
+    /// The session counts as open until the returned value is dropped. `None` if the store does not track
+    /// open sessions.
     fn put(&self, key: SessionKey, pin: StoredPin, idle: Duration) -> Option<OpenSession>;
 
-    /// Remembers where the layer has placed a session whose id came with the request, or to where it
-    /// has moved the session; `known` is the pin that the store had told, if it had.
+    /// Stores the pin of a session that the layer has assigned to a backend or has moved. `known` is the
+    /// pin that [`get`](Self::get) returned, if it returned one.
     ///
-    /// A store that several gateways share keeps the backend that another gateway wrote meanwhile, so
-    /// that all of them agree: the first writer wins. By default as [`put`](Self::put).
+    /// A store that several gateways share keeps a pin that another gateway has written since, so that all
+    /// of them agree: the first writer wins. The default is [`put`](Self::put).
     fn claim(
         &self,
         key: SessionKey,
@@ -70,15 +71,15 @@ pub trait PinStore: fmt::Debug + Send + Sync + 'static {
         self.put(key, pin, idle)
     }
 
-    /// Forgets a pin: the application has ended the session.
+    /// Removes the pin of a session that the application has ended.
     fn remove(&self, key: SessionKey);
 }
 
-/// What stands for a session in a store: a keyed hash of the application's id, 128 bits, from which
-/// nobody finds the id.
+/// The key of a session in a store: a keyed hash of the application's session id (SipHash-1-3, 128 bits).
+/// The id cannot be computed from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionKey {
-    // Not one `u128`, whose alignment would cost 16 bytes per session.
+    // Not a `u128`, whose alignment would cost 16 bytes per session.
     high: u64,
     low: u64,
 }
@@ -96,13 +97,13 @@ impl SessionKey {
         bytes
     }
 
-    /// 64 bits that identify the session, never 0.
+    /// The session's identity in 64 bits, never 0.
     pub(crate) fn session(&self) -> u64 {
         self.low.max(1)
     }
 }
 
-/// A pin as a store keeps it.
+/// A pin in a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoredPin {
     /// The tag of the backend's id.
@@ -116,8 +117,7 @@ impl StoredPin {
     /// The length of [`to_bytes`](Self::to_bytes).
     pub const LEN: usize = 20;
 
-    /// The pin as bytes, for engines that keep bytes: the backend's tag (8), the epoch (8) and the
-    /// date (4), each with its most significant byte first.
+    /// The pin as bytes: the backend's tag (8), the epoch (8) and the date (4), each in big-endian order.
     pub fn to_bytes(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         bytes[..8].copy_from_slice(&self.backend.to_be_bytes());
@@ -126,7 +126,7 @@ impl StoredPin {
         bytes
     }
 
-    /// Reads what [`to_bytes`](Self::to_bytes) wrote; `None` when it is something else.
+    /// Reads the bytes of [`to_bytes`](Self::to_bytes). `None` if they have another length.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (backend, rest) = bytes.split_first_chunk()?;
         let (epoch, rest) = rest.split_first_chunk()?;
@@ -137,13 +137,13 @@ impl StoredPin {
         })
     }
 
-    /// A number that grows each time the session moves: of two pins of one session the one with the
-    /// greater number is the newer.
+    /// A number that grows each time the session moves. The newer of two pins of a session is the one with
+    /// the greater epoch.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// As a token would say it.
+    /// The pin in the form that tokens use.
     pub(crate) fn pin(&self, key: &SessionKey) -> token::Pin {
         token::Pin {
             backend: self.backend,
@@ -155,24 +155,24 @@ impl StoredPin {
     }
 }
 
-/// How a store answers.
+/// The answer of a store to a look-up.
 pub enum Lookup {
-    /// At once.
+    /// The answer is known now.
     Now(Answer),
-    /// Later: the request waits.
+    /// The request waits for the answer.
     Later(Pin<Box<dyn Future<Output = Answer> + Send>>),
 }
 
-/// What a store knows of a session.
+/// What a store knows about a session.
 #[derive(Debug)]
 pub enum Answer {
-    /// Its pin. The session counts as open until the second part is dropped.
+    /// The session's pin. The session counts as open until the second value is dropped.
     Pin(StoredPin, Option<OpenSession>),
-    /// It had been idle for too long.
+    /// The session has expired: it was idle for too long.
     Idle,
-    /// Nothing.
+    /// The session is unknown.
     Nothing,
-    /// It could not be looked up, and is not to be placed anew: the request fails with
+    /// The look-up has failed, and the session must not be assigned again: the request fails with
     /// [`StickyError::StoreUnavailable`](crate::StickyError::StoreUnavailable), unless another member
     /// of a [chain](crate::affinity::Chain) knows the session.
     Unavailable,
@@ -187,18 +187,18 @@ impl fmt::Debug for Lookup {
     }
 }
 
-/// A session with a request or a stream under way, until this is dropped: meanwhile it does not
-/// expire.
+/// Marks a session as open, that is, with a request or stream in flight. The session does not expire
+/// until this is dropped.
 pub struct OpenSession(Arc<dyn WhenClosed>);
 
-/// What a store does when an [`OpenSession`] ends.
+/// The part of a store that is notified when an [`OpenSession`] is dropped.
 pub trait WhenClosed: Send + Sync + 'static {
-    /// Called once for each.
+    /// Called once for each [`OpenSession`].
     fn closed(&self);
 }
 
 impl OpenSession {
-    /// Tells `entry` when it is dropped.
+    /// Calls [`closed`](WhenClosed::closed) on `entry` when it is dropped.
     pub fn new(entry: Arc<impl WhenClosed>) -> Self {
         Self(entry)
     }
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pins_and_keys_are_bytes() {
+    fn pins_and_keys_convert_to_bytes() {
         let pin = StoredPin { backend: 1, epoch: 2 << 40, issued: 3 };
         let bytes = pin.to_bytes();
         assert_eq!(StoredPin::from_bytes(&bytes), Some(pin));

@@ -1,4 +1,4 @@
-//! `Reclaim`: makes any HTTP client give a request back when it could not connect.
+//! [`Reclaim`]: makes any HTTP client return the request when it could not connect.
 
 use std::{
     fmt,
@@ -13,27 +13,29 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use crate::error::{BoxError, NotSent, Redial, Redialer};
+use crate::{
+    error::{BoxError, NotSent, Redial, Redialer},
+    util::lock,
+};
 
-/// Turns the connection failures of any HTTP client into [`NotSent`] errors, which carry the whole
-/// request, so that the next backend can have it.
+/// Turns the connection failures of any HTTP client into [`NotSent`] errors, which contain the whole
+/// request, so that it can be sent to another backend.
 ///
-/// `is_connect` says whether an error of the client means that no connection came about. The body
-/// travels inside a [`ReclaimBody`], which gives it back when the client drops it without having
-/// polled it: nothing is copied, a streaming body needs no buffer, and the body need be neither
-/// `Clone` nor `Sync`. When the body *was* polled, or the client still has it, the client's own error
-/// is passed on.
+/// `is_connect` says whether an error of the client means that it could not connect. The body is wrapped
+/// in a [`ReclaimBody`], which returns it when the client drops it without having polled it. Nothing is
+/// copied, a streaming body is not buffered, and the body need be neither `Clone` nor `Sync`. If the body
+/// was polled, or the client still holds it, the error of the client is returned unchanged.
 ///
-/// The client takes the request's head apart, so the head is cloned for each request: header values
-/// are shared, not copied, but the map and each extension are. [`Upstream`](crate::proxy::Upstream)
-/// does better, as it connects before it touches the request.
+/// The client consumes the request's head, so the head is cloned for each request: the header map and the
+/// extensions are copied, while header values are shared. [`Upstream`](crate::proxy::Upstream) avoids this,
+/// because it connects before it uses the request.
 ///
 /// # Example
 ///
-/// The client of `hyper-util` is always ready and says `is_connect()`:
+/// The client of `hyper-util` is always ready, and its errors have `is_connect()`:
 ///
 /// ```
-/// # mod legacy { // stands for hyper_util::client::legacy
+/// # mod legacy { // in place of hyper_util::client::legacy
 /// #     #[derive(Debug)] pub struct Error;
 /// #     impl Error { pub fn is_connect(&self) -> bool { true } }
 /// #     impl std::fmt::Display for Error { fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("refused") } }
@@ -62,19 +64,20 @@ pub struct Reclaim<S, F> {
 }
 
 impl<S, F> Reclaim<S, F> {
-    /// Wraps `inner`; `is_connect` recognises its connection failures.
+    /// Wraps `inner`. `is_connect` returns whether an error means that it could not connect.
     pub fn new(inner: S, is_connect: F) -> Self {
         Self { inner, is_connect, redialer: None }
     }
 
-    /// Says how to find out, without a request, whether the client can connect again; the errors hand it
-    /// out: see [`Redial`]. Without it one request at a time tries a backend that has refused.
+    /// Sets how to check, without a request, whether the client can connect again; it is part of the
+    /// [`NotSent`] errors. Without it, a backend that has refused a connection is tried by one request at
+    /// a time. See [`Redial`].
     #[must_use]
     pub fn with_redial(self, redial: impl Redial) -> Self {
         Self { redialer: Some(Redialer::new(redial)), ..self }
     }
 
-    /// The client.
+    /// The wrapped client.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
@@ -110,12 +113,12 @@ where
             headers: parts.headers.clone(),
             extensions: parts.extensions.clone(),
         };
-        let slot = Arc::new(Slot(Mutex::new(None)));
+        let slot = Arc::new(BodySlot(Mutex::new(None)));
         let body = ReclaimBody { body: Some(body), slot: Some(slot.clone()) };
         ReclaimFuture {
             future: Some(self.inner.call(Request::from_parts(parts, body))),
             is_connect: self.is_connect.clone(),
-            kept: Some((head, slot)),
+            saved: Some((head, slot)),
             redialer: self.redialer.clone(),
         }
     }
@@ -130,7 +133,7 @@ struct Head {
 }
 
 impl Head {
-    fn with<B>(self, body: B) -> Request<B> {
+    fn with_body<B>(self, body: B) -> Request<B> {
         let mut request = Request::new(body);
         *request.method_mut() = self.method;
         *request.uri_mut() = self.uri;
@@ -141,16 +144,16 @@ impl Head {
     }
 }
 
-/// Where an unpolled body goes when it is dropped.
-struct Slot<B>(Mutex<Option<B>>);
+/// Receives the body when it is dropped unpolled.
+struct BodySlot<B>(Mutex<Option<B>>);
 
-impl<B> Slot<B> {
+impl<B> BodySlot<B> {
     fn put(&self, body: B) {
-        *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(body);
+        *lock(&self.0) = Some(body);
     }
 
     fn take(&self) -> Option<B> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take()
+        lock(&self.0).take()
     }
 }
 
@@ -160,7 +163,7 @@ pin_project! {
         #[pin]
         future: Option<Fut>,
         is_connect: F,
-        kept: Option<(Head, Arc<Slot<B>>)>,
+        saved: Option<(Head, Arc<BodySlot<B>>)>,
         redialer: Option<Redialer>,
     }
 }
@@ -177,21 +180,21 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let Some(future) = this.future.as_mut().as_pin_mut() else {
-            return Poll::Pending;
+            return Poll::Ready(Err("ReclaimFuture was polled after completion".into()));
         };
         let result = ready!(future.poll(cx));
-        // The client's future may hold the body until it is dropped.
+        // Drops the client's future, which may still hold the body.
         this.future.set(None);
-        let kept = this.kept.take();
+        let saved = this.saved.take();
         let error = match result {
             Ok(response) => return Poll::Ready(Ok(response)),
             Err(error) => error,
         };
         if (this.is_connect)(&error)
-            && let Some((head, slot)) = kept
+            && let Some((head, slot)) = saved
             && let Some(body) = slot.take()
         {
-            let not_sent = NotSent::new(head.with(body), error);
+            let not_sent = NotSent::new(head.with_body(body), error);
             let not_sent = match this.redialer.take() {
                 Some(redialer) => not_sent.with_redialer(redialer),
                 None => not_sent,
@@ -208,11 +211,11 @@ impl<Fut, F, B> fmt::Debug for ReclaimFuture<Fut, F, B> {
     }
 }
 
-/// A request body that goes back to its [`Reclaim`] when it is dropped unpolled.
+/// A request body that is returned to its [`Reclaim`] when it is dropped unpolled.
 pub struct ReclaimBody<B> {
     body: Option<B>,
-    /// Gone at the first poll: from then on the body cannot be given back.
-    slot: Option<Arc<Slot<B>>>,
+    /// `None` after the first poll: from then on the body cannot be returned.
+    slot: Option<Arc<BodySlot<B>>>,
 }
 
 impl<B> Drop for ReclaimBody<B> {
@@ -225,7 +228,7 @@ impl<B> Drop for ReclaimBody<B> {
     }
 }
 
-// `Unpin` because an unpolled body has to move back; a body that is not can be boxed.
+// The body must be `Unpin`, because it is moved back when it was not polled. Others can be boxed.
 impl<B: Body + Unpin> Body for ReclaimBody<B> {
     type Data = B::Data;
     type Error = B::Error;
@@ -250,7 +253,7 @@ impl<B: Body + Unpin> Body for ReclaimBody<B> {
     }
 }
 
-// No field is ever pinned.
+// No field is pinned.
 impl<B> Unpin for ReclaimBody<B> {}
 
 impl<B> fmt::Debug for ReclaimBody<B> {
@@ -296,7 +299,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_request_comes_back_whole() {
+    async fn a_request_whose_connection_was_refused_is_returned_unchanged() {
         let client = service_fn(|request: Request<ReclaimBody<Stream>>| async move {
             drop(request);
             Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionRefused))
@@ -317,18 +320,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_started_body_is_not_given_back() {
+    async fn a_polled_body_is_not_returned() {
         let client = service_fn(|mut request: Request<ReclaimBody<Stream>>| async move {
             let _ = request.body_mut().frame().await;
             Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionRefused))
         });
         let backend = Reclaim::new(client, |_: &io::Error| true);
         let error = backend.oneshot(request()).await.unwrap_err();
-        assert!(error.is::<io::Error>(), "the client's own error is passed on");
+        assert!(error.is::<io::Error>(), "the error of the client is returned");
     }
 
     #[tokio::test]
-    async fn other_failures_are_passed_on() {
+    async fn other_errors_are_returned_unchanged() {
         let client = service_fn(|_: Request<ReclaimBody<Stream>>| async move {
             Err::<(), _>(io::Error::from(io::ErrorKind::BrokenPipe))
         });

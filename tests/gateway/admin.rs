@@ -56,7 +56,7 @@ async fn backends_are_listed() {
 }
 
 #[tokio::test]
-async fn backends_come_change_and_go() {
+async fn backends_are_added_changed_and_removed() {
     let setup = setup().await;
     let c = echo("c").await;
     let body = json!({ "url": c.url(), "weight": 2, "max_connections": 5 }).to_string();
@@ -71,14 +71,14 @@ async fn backends_come_change_and_go() {
     assert_eq!(client.get("/").await.backend(), "c");
 
     // The same backend at another address: its sessions stay.
-    let elsewhere = echo("moved house").await;
+    let elsewhere = echo("other address").await;
     let body = json!({ "url": elsewhere.url() }).to_string();
     let replaced = setup.call(Method::PUT, "/backends/c", &body).await;
     assert_eq!(replaced.status, StatusCode::OK);
     assert_eq!(replaced.json()["url"], elsewhere.url());
-    assert_eq!(replaced.json()["weight"], 1, "what is left out has its default");
+    assert_eq!(replaced.json()["weight"], 1, "an absent field has its default");
     let answer = client.get("/").await;
-    assert_eq!(answer.backend(), "moved house");
+    assert_eq!(answer.backend(), "other address");
     assert_eq!(answer.header("set-cookie"), "", "the session has not moved");
 
     assert!(setup.call(Method::DELETE, "/backends/c", "").await.status.is_success());
@@ -91,31 +91,39 @@ async fn backends_come_change_and_go() {
 async fn a_draining_backend_keeps_its_sessions_and_takes_no_new_ones() {
     let setup = setup().await;
     let mut client = Client::new(setup.gateway.addr);
-    let home = client.get("/").await.backend();
+    let own = client.get("/").await.backend();
     for id in ["a", "b"] {
         let path = format!("/backends/{id}");
         let drained = setup.call(Method::PATCH, &path, "{\"mode\":\"draining\"}").await;
         assert_eq!(drained.status, StatusCode::OK);
         assert_eq!(drained.json()["mode"], "draining");
     }
-    assert_eq!(client.get("/").await.backend(), home, "it is there already");
-    let stranger = get(setup.gateway.addr, "/").await;
-    assert_eq!(stranger.status, StatusCode::SERVICE_UNAVAILABLE, "it is new");
+    assert_eq!(client.get("/").await.backend(), own, "the session was there before the drain");
+    let new_session = get(setup.gateway.addr, "/").await;
+    assert_eq!(
+        new_session.status,
+        StatusCode::SERVICE_UNAVAILABLE,
+        "a new session is not assigned to a draining backend"
+    );
 
-    let path = format!("/backends/{home}");
+    let path = format!("/backends/{own}");
     setup.call(Method::PATCH, &path, "{\"mode\":\"active\",\"weight\":0}").await;
-    let stranger = get(setup.gateway.addr, "/").await;
-    assert_eq!(stranger.status, StatusCode::SERVICE_UNAVAILABLE, "weight 0 takes none either");
+    let new_session = get(setup.gateway.addr, "/").await;
+    assert_eq!(
+        new_session.status,
+        StatusCode::SERVICE_UNAVAILABLE,
+        "a backend of weight 0 takes no new session"
+    );
     setup.call(Method::PATCH, &path, "{\"weight\":1}").await;
-    let stranger = get(setup.gateway.addr, "/").await;
-    assert_eq!(stranger.backend(), home);
+    let new_session = get(setup.gateway.addr, "/").await;
+    assert_eq!(new_session.backend(), own);
 }
 
 #[tokio::test]
-async fn the_totals_add_up() {
+async fn outcomes_add_up_to_the_requests() {
     let setup = setup().await;
     let mut client = Client::new(setup.gateway.addr);
-    let home = client.get("/").await.backend();
+    let own = client.get("/").await.backend();
     client.get("/").await;
     client.jar.insert("SERVER_ID".into(), "nonsense".into());
     client.get("/").await;
@@ -128,7 +136,7 @@ async fn the_totals_add_up() {
     client.get("/").await;
 
     let stats = setup.stats().await;
-    assert_eq!(stats["requests"], 6, "they survive a change of membership; {home}: {stats}");
+    assert_eq!(stats["requests"], 6, "totals survive a change of membership; {own}: {stats}");
     let outcomes = stats["outcomes"].as_object().unwrap();
     let sum: u64 = outcomes.values().map(|count| count.as_u64().unwrap()).sum();
     assert_eq!(sum, 6, "{stats}");
@@ -140,12 +148,12 @@ async fn the_totals_add_up() {
     assert_eq!(stats["tokens_issued"], 3);
     assert_eq!(stats["reasons"]["disabled"], 1);
     assert_eq!(stats["token_errors"]["malformed"], 1);
-    assert_eq!(stats["token_errors"]["forged"], 0, "all words are there");
+    assert_eq!(stats["token_errors"]["forged"], 0, "every reason is listed");
     assert_eq!(stats["violations"], 0);
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_is_refused() {
+async fn invalid_requests_are_refused() {
     let setup = setup().await;
     let put = |body: &'static str| (Method::PUT, "/backends/c", body);
     let patch = |body: &'static str| (Method::PATCH, "/backends/a", body);
@@ -186,12 +194,12 @@ async fn what_makes_no_sense_is_refused() {
     let answer = setup.call(Method::POST, "/stats", "").await;
     assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
     let list = get(setup.admin, "/backends").await.json();
-    assert_eq!(list.as_array().unwrap().len(), 2, "nothing has changed");
-    assert_eq!(list[0]["mode"], "active", "nor in part");
+    assert_eq!(list.as_array().unwrap().len(), 2, "a refused request changes nothing");
+    assert_eq!(list[0]["mode"], "active", "a refused request changes nothing in part");
 }
 
 #[tokio::test]
-async fn pages_from_elsewhere_change_nothing() {
+async fn foreign_hosts_and_origins_are_refused() {
     let setup = setup().await;
     let own = setup.admin.to_string();
     let origin = format!("http://{own}");
@@ -216,12 +224,16 @@ async fn pages_from_elsewhere_change_nothing() {
         let allowed = answer.status != StatusCode::FORBIDDEN;
         assert_eq!(allowed, expected == StatusCode::OK, "{headers:?}");
         let listening = Listener::try_new(setup.admin, headers).await.map(drop);
-        assert_eq!(listening.err().unwrap_or(StatusCode::OK), expected, "to listen, {headers:?}");
+        assert_eq!(
+            listening.err().unwrap_or(StatusCode::OK),
+            expected,
+            "listening with {headers:?}"
+        );
     }
 }
 
 #[tokio::test]
-async fn a_token_opens_every_call() {
+async fn with_a_token_every_call_needs_it() {
     let a = echo("a").await;
     let config = format!(
         "admin = \"0.0.0.0:0\"\nadmin_token = \"open sesame\"\n\
@@ -246,5 +258,5 @@ async fn a_token_opens_every_call() {
     assert_eq!(answer.status, StatusCode::OK);
     let answer = client::send(admin, Method::PATCH, "/backends/a", &right, "{\"weight\":3}").await;
     assert_eq!(answer.json()["weight"], 3);
-    assert!(Listener::try_new(admin, &right).await.is_ok(), "who has the token may listen");
+    assert!(Listener::try_new(admin, &right).await.is_ok(), "the token allows listening");
 }

@@ -1,4 +1,4 @@
-//! Every way to recognise a session, as the file sets it up.
+//! Every affinity type of the file.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ async fn ask(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> Answer 
 }
 
 #[tokio::test]
-async fn a_token_in_a_header() {
+async fn a_header_carries_the_token_both_ways() {
     let (a, b) = (echo("a").await, echo("b").await);
     let gateway = gateway(
         "[[affinity]]\ntype = \"header\"\nname = \"x-sticky\"\nkeys = [\"env:STICKY_KEY\"]",
@@ -39,36 +39,44 @@ async fn a_token_in_a_header() {
     for _ in 0..4 {
         let next = ask(&gateway, "/", &[("x-sticky", &token)]).await;
         assert_eq!((next.backend(), next.header("x-sticky")), (first.backend(), ""));
-        assert!(next.json()["headers"].get("x-sticky").is_none(), "it ends here");
+        assert!(next.json()["headers"].get("x-sticky").is_none(), "the token is not forwarded");
     }
 }
 
 #[tokio::test]
-async fn a_key_of_the_request() {
+async fn a_key_of_the_request_chooses_the_backend() {
     let (a, b, c) = (echo("a").await, echo("b").await, echo("c").await);
     let all = [("a", &a), ("b", &b), ("c", &c)];
     let by_header = gateway("[[affinity]]\ntype = \"key\"\nheader = \"x-user-id\"", &all).await;
     let by_cookie = gateway("[[affinity]]\ntype = \"key\"\ncookie = \"uid\"", &all).await;
     let reversed = [("c", &c), ("b", &b), ("a", &a)];
     let by_query = gateway("[[affinity]]\ntype = \"key\"\nquery = \"user\"", &reversed).await;
-    let mut homes = BTreeSet::new();
+    let mut backends = BTreeSet::new();
     for user in 0..12 {
         let user = format!("user-{user}");
-        let home = ask(&by_header, "/", &[("x-user-id", &user)]).await;
-        assert_eq!(home.header("set-cookie"), "", "nothing is remembered");
+        let first = ask(&by_header, "/", &[("x-user-id", &user)]).await;
+        assert_eq!(first.header("set-cookie"), "", "a key sets no cookie");
         let cookie = format!("x=1; uid={user}");
         let answer = ask(&by_cookie, "/", &[("cookie", &cookie)]).await;
-        assert_eq!(answer.backend(), home.backend());
-        assert_eq!(answer.json()["headers"]["cookie"][0], cookie, "the application's own");
+        assert_eq!(answer.backend(), first.backend());
+        assert_eq!(
+            answer.json()["headers"]["cookie"][0],
+            cookie,
+            "the cookie of the application is forwarded"
+        );
         let path = format!("/?user={user}");
-        assert_eq!(ask(&by_query, &path, &[]).await.backend(), home.backend(), "any order");
-        homes.insert(home.backend());
+        assert_eq!(
+            ask(&by_query, &path, &[]).await.backend(),
+            first.backend(),
+            "the order of parameters does not matter"
+        );
+        backends.insert(first.backend());
     }
-    assert_eq!(homes.len(), 3);
+    assert_eq!(backends.len(), 3);
 }
 
 #[tokio::test]
-async fn the_clients_address_behind_a_trusted_proxy() {
+async fn the_client_address_behind_a_trusted_proxy_chooses_the_backend() {
     let (a, b, c) = (echo("a").await, echo("b").await, echo("c").await);
     let all = [("a", &a), ("b", &b), ("c", &c)];
     let address = "[[affinity]]\ntype = \"client-ip\"\nipv4_prefix = 24";
@@ -79,23 +87,23 @@ async fn the_clients_address_behind_a_trusted_proxy() {
         all.map(|(id, b)| format!("[[backend]]\nid = \"{id}\"\nurl = \"{}\"\n", b.url())).concat(),
     ))
     .await;
-    let mut homes = BTreeSet::new();
+    let mut backends = BTreeSet::new();
     let alone = ask(&open, "/", &[]).await.backend();
     for net in 0..12 {
         let client = format!("203.0.{net}.9, 10.0.0.1");
         let spoofed = ask(&open, "/", &[("x-forwarded-for", &client)]).await;
-        assert_eq!(spoofed.backend(), alone, "an untrusted peer changes nothing");
-        let home = ask(&trusting, "/", &[("x-forwarded-for", &client)]).await.backend();
+        assert_eq!(spoofed.backend(), alone, "an untrusted peer cannot choose the address");
+        let own = ask(&trusting, "/", &[("x-forwarded-for", &client)]).await.backend();
         let neighbour = format!("6.6.6.6, 203.0.{net}.77");
         let answer = ask(&trusting, "/", &[("x-forwarded-for", &neighbour)]).await;
-        assert_eq!(answer.backend(), home, "one network, and what is left of it is not believed");
-        homes.insert(home);
+        assert_eq!(answer.backend(), own, "the right-most untrusted address counts, by its prefix");
+        backends.insert(own);
     }
-    assert_eq!(homes.len(), 3);
+    assert_eq!(backends.len(), 3);
 }
 
 #[tokio::test]
-async fn a_chain_of_cookie_and_user_on_two_gateways() {
+async fn a_chain_of_cookie_and_user_agrees_on_two_gateways() {
     let (a, b, c) = (echo("a").await, echo("b").await, echo("c").await);
     let chain = "[[affinity]]\ntype = \"cookie\"\nkeys = [\"env:STICKY_KEY\"]\nidle_timeout = \"30m\"\n\
                  [[affinity]]\ntype = \"key\"\nheader = \"x-user-id\"\n\
@@ -105,21 +113,21 @@ async fn a_chain_of_cookie_and_user_on_two_gateways() {
     for user in 0..6 {
         let user = format!("user-{user}");
         let mut client = Client::new(one.addr);
-        let home = client.send(Method::GET, "/", &[("x-user-id", &user)], "").await.backend();
-        clients.push((client.jar.remove("SERVER_ID").unwrap(), home));
+        let own = client.send(Method::GET, "/", &[("x-user-id", &user)], "").await.backend();
+        clients.push((client.jar.remove("SERVER_ID").unwrap(), own));
     }
     drop(one);
     let two = gateway(chain, &[("c", &c), ("a", &a), ("b", &b)]).await;
-    for (token, home) in clients {
+    for (token, own) in clients {
         let cookie = format!("SERVER_ID={token}");
         let answer = ask(&two, "/", &[("cookie", &cookie), ("x-user-id", "someone else")]).await;
-        assert_eq!(answer.backend(), home, "the cookie wins, and outlives the first gateway");
+        assert_eq!(answer.backend(), own, "the cookie wins, on the second gateway too");
         assert_eq!(answer.header("set-cookie"), "");
     }
 }
 
 #[tokio::test]
-async fn the_application_has_a_word() {
+async fn the_application_header_controls_the_session() {
     let (a, b) = (talking("a").await, talking("b").await);
     let gateway = gateway(
         "[application]\nheader = \"x-sticky-action\"\n\
@@ -129,80 +137,83 @@ async fn the_application_has_a_word() {
     .await;
     let say = async |word: &str, cookie: &str| {
         let answer = ask(&gateway, "/", &[("x-say", word), ("cookie", cookie)]).await;
-        assert_eq!(answer.header("x-sticky-action"), "", "not for the client");
+        assert_eq!(answer.header("x-sticky-action"), "", "the header is removed from the response");
         answer
     };
     assert_eq!(say("no-pin", "x=1").await.header("set-cookie"), "");
     let moved = say("move b", "SERVER_ID=a").await;
     assert_eq!(moved.backend(), "a");
-    assert!(moved.header("set-cookie").starts_with("SERVER_ID=b;"), "from now on");
+    assert!(moved.header("set-cookie").starts_with("SERVER_ID=b;"), "the next request goes to b");
     let ended = say("end", "SERVER_ID=a").await;
     assert!(ended.header("set-cookie").contains("Max-Age=0"), "{:?}", ended.headers);
 }
 
 #[tokio::test]
-async fn the_applications_own_id() {
+async fn the_application_id_identifies_the_session() {
     let (a, b) = (crate::backends::sessions("a").await, crate::backends::sessions("b").await);
     let all = [("a", &a), ("b", &b)];
     let envelope =
         "[[affinity]]\ntype = \"envelope\"\ncookie = \"JSESSIONID\"\nkeys = [\"env:STICKY_KEY\"]";
     let learned = "[[affinity]]\ntype = \"learned\"\ncookie = \"JSESSIONID\"\nidle_timeout = \"5m\"\ncapacity = 1000";
-    // A Redis that is not there costs nobody a request.
+    // An unreachable Redis fails no request.
     let shared = "[[affinity]]\ntype = \"learned\"\ncookie = \"JSESSIONID\"\nkeys = [\"env:STICKY_KEY\"]\nstore = \"redis://127.0.0.1:1\"\nstore_timeout = \"10ms\"\nstore_prefix = \"shop:\"\non_store_down = \"open\"";
     for (config, opaque) in [(envelope, true), (learned, false), (shared, false)] {
         let gateway = gateway(config, &all).await;
-        let mut homes = BTreeSet::new();
+        let mut backends = BTreeSet::new();
         for _ in 0..4 {
             let mut client = Client::new(gateway.addr);
-            let home = client.get("/login").await.backend();
+            let own = client.get("/login").await.backend();
             let value = client.jar["JSESSIONID"].clone();
             assert_eq!(value.contains("id-of"), !opaque, "{value}");
             for _ in 0..4 {
                 let answer = client.get("/").await;
-                assert_eq!(answer.backend(), home, "the session stays");
+                assert_eq!(answer.backend(), own, "the session stays on its backend");
                 assert_eq!(
                     answer.json()["cookie"],
-                    format!("JSESSIONID=id-of-{home}"),
-                    "its own id"
+                    format!("JSESSIONID=id-of-{own}"),
+                    "the backend gets its own id"
                 );
             }
             client.get("/logout").await;
-            homes.insert(home);
+            backends.insert(own);
         }
-        assert_eq!(homes.len(), 2);
+        assert_eq!(backends.len(), 2);
     }
 }
 
 #[tokio::test]
-async fn backends_are_told_the_session() {
+async fn session_headers_reach_the_backend() {
     let (a, b) = (echo("a").await, echo("b").await);
     let sealed = "[[affinity]]\ntype = \"header\"\nname = \"x-sid\"\nkeys = [\"env:STICKY_KEY\"]";
     let config = format!("{sealed}\n[session_headers]\nenabled = true\nreplicas = 1");
     let telling = gateway(&config, &[("a", &a), ("b", &b)]).await;
     let forged = [("x-sticky-epoch", "1"), ("x-sticky-from", "z"), ("x-sticky-session", "00")];
     let first = ask(&telling, "/", &forged).await;
-    let said = |answer: &Answer, name: &str| -> String {
+    let header = |answer: &Answer, name: &str| -> String {
         answer.json()["headers"][name][0].as_str().unwrap_or("").to_owned()
     };
-    assert_eq!(said(&first, "x-sticky-outcome"), "assigned");
-    assert_eq!(said(&first, "x-sticky-backend"), "a");
-    assert_eq!(said(&first, "x-sticky-replicas"), "b");
-    assert_eq!(said(&first, "x-sticky-from"), "", "a client cannot say it");
+    assert_eq!(header(&first, "x-sticky-outcome"), "assigned");
+    assert_eq!(header(&first, "x-sticky-backend"), "a");
+    assert_eq!(header(&first, "x-sticky-replicas"), "b");
+    assert_eq!(header(&first, "x-sticky-from"), "", "the header from the client is removed");
     let token = first.header("x-sid").to_owned();
     let next = ask(&telling, "/", &[("x-sid", &token)]).await;
-    assert_eq!(said(&next, "x-sticky-outcome"), "pinned");
+    assert_eq!(header(&next, "x-sticky-outcome"), "pinned");
     for name in ["x-sticky-session", "x-sticky-epoch"] {
-        assert!(said(&first, name).len() >= 13, "{name}");
-        assert_eq!(said(&next, name), said(&first, name), "{name} stays");
+        assert!(header(&first, name).len() >= 13, "{name}");
+        assert_eq!(header(&next, name), header(&first, name), "{name} stays");
     }
     let silent = gateway(sealed, &[("a", &a), ("b", &b)]).await;
     let answer = ask(&silent, "/", &forged).await;
     let headers = answer.json()["headers"].as_object().unwrap().clone();
-    assert!(!headers.keys().any(|name| name.starts_with("x-sticky-")), "taken out: {headers:?}");
+    assert!(
+        !headers.keys().any(|name| name.starts_with("x-sticky-")),
+        "the headers from the client are removed: {headers:?}"
+    );
 }
 
 #[tokio::test]
-async fn a_key_before_a_cookie_decides_and_writes_nothing() {
+async fn a_key_before_a_cookie_decides_and_sets_no_cookie() {
     let (a, b, c) = (echo("a").await, echo("b").await, echo("c").await);
     let all = [("a", &a), ("b", &b), ("c", &c)];
     let key = "[[affinity]]\ntype = \"key\"\nheader = \"x-user-id\"\n";
@@ -211,18 +222,18 @@ async fn a_key_before_a_cookie_decides_and_writes_nothing() {
     let both = gateway(&format!("{key}{cookie}"), &all).await;
     for user in 0..6 {
         let user = format!("user-{user}");
-        let home = ask(&by_key, "/", &[("x-user-id", &user)]).await.backend();
+        let own = ask(&by_key, "/", &[("x-user-id", &user)]).await.backend();
         for id in ["a", "b", "c"] {
             let cookie = format!("SERVER_ID={id}");
             let answer = ask(&both, "/", &[("x-user-id", &user), ("cookie", &cookie)]).await;
-            assert_eq!((answer.backend(), answer.header("set-cookie")), (home.clone(), ""));
+            assert_eq!((answer.backend(), answer.header("set-cookie")), (own.clone(), ""));
             assert_eq!(ask(&both, "/", &[("cookie", &cookie)]).await.backend(), id);
         }
     }
 }
 
 #[tokio::test]
-async fn strict_sessions_are_refused_as_the_file_says() {
+async fn strict_statuses_are_those_of_the_file() {
     let a = echo("a").await;
     let cookie = "[[affinity]]\ntype = \"cookie\"\nkeys = [\"env:STICKY_KEY\"]\n";
     for (strict, status) in [("", 200), ("[strict]", 410), ("[strict]\nstatus = 404", 404)] {
@@ -235,7 +246,7 @@ async fn strict_sessions_are_refused_as_the_file_says() {
 }
 
 #[tokio::test]
-async fn new_sessions_are_spread_by_weight_whatever_the_strategy() {
+async fn every_strategy_spreads_new_sessions_by_weight() {
     let (a, b, c) = (echo("a").await, echo("b").await, echo("c").await);
     let backend = |id: &str, url: &str, weight: u32| {
         format!("[[backend]]\nid = \"{id}\"\nurl = \"{url}\"\nweight = {weight}\n")

@@ -1,4 +1,4 @@
-//! What a backend sent before it broke off is delivered, and that it broke off is seen.
+//! A truncated response is delivered up to its end, and the client sees that it is truncated.
 
 use http::Request;
 use http_body_util::{BodyExt, Full};
@@ -16,14 +16,14 @@ use crate::{
 
 const TIMES: usize = 20;
 
-/// An answer that breaks off, and what of its body has come.
+/// A truncated response, and the part of its body that was sent.
 struct Answer {
     bytes: &'static str,
     body: &'static str,
     reset: bool,
 }
 
-/// `../shared/cases/http.md`, "Answers"; HAProxy delivers all of them.
+/// HAProxy delivers all of these.
 const ANSWERS: [Answer; 4] = [
     Answer {
         bytes: "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n0123456789",
@@ -64,7 +64,7 @@ async fn gateway(backend: &Backend) -> Gateway {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_is_delivered_so_far_over_http1() {
+async fn a_truncated_response_is_delivered_up_to_its_end_over_http1() {
     for answer in &ANSWERS {
         let backend = breaking(answer).await;
         let gateway = gateway(&backend).await;
@@ -72,13 +72,13 @@ async fn an_answer_that_breaks_off_is_delivered_so_far_over_http1() {
             let got = client::raw(gateway.addr, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
             assert!(got.starts_with("HTTP/1.1 200 OK\r\n"), "{got:?} of {:?}", answer.bytes);
             assert!(got.contains(answer.body), "{got:?} of {:?}", answer.bytes);
-            assert!(!got.ends_with("0\r\n\r\n"), "no clean end: {got:?}");
+            assert!(!got.ends_with("0\r\n\r\n"), "the end must not look complete: {got:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_is_delivered_so_far_over_http2() {
+async fn a_truncated_response_is_delivered_up_to_its_end_over_http2() {
     for answer in &ANSWERS {
         let backend = breaking(answer).await;
         let gateway = gateway(&backend).await;
@@ -95,15 +95,15 @@ async fn an_answer_that_breaks_off_is_delivered_so_far_over_http2() {
                 }
             };
             assert_eq!(String::from_utf8(got).unwrap(), answer.body, "of {:?}", answer.bytes);
-            assert!(matches!(end, Some(Err(_))), "no clean end");
+            assert!(matches!(end, Some(Err(_))), "the end must not look complete");
         }
     }
 }
 
-/// Of some of these sizes the end is still in the gateway when the backend breaks off, as the client does not
-/// read yet.
+/// With some of these sizes the end is still in the gateway when the backend closes, because the client does
+/// not read yet.
 #[tokio::test]
-async fn a_slow_reader_gets_all_of_it() {
+async fn a_slow_reader_gets_the_whole_response() {
     const STEP: usize = 128 << 10;
     let backend = Backend::raw(|mut stream| async move {
         let head = read_head(&mut stream).await;
@@ -127,7 +127,7 @@ async fn a_slow_reader_gets_all_of_it() {
             tokio::time::sleep(Duration::from_millis(500)).await;
             let mut got = Vec::new();
             let _ = timeout(FOREVER, client.read_to_end(&mut got)).await.expect("it ends");
-            assert_eq!(got.len(), size, "all of it");
+            assert_eq!(got.len(), size, "the whole body is delivered");
         });
     }
     while let Some(read) = readers.join_next().await {
@@ -136,14 +136,14 @@ async fn a_slow_reader_gets_all_of_it() {
 }
 
 #[tokio::test]
-async fn what_came_through_a_tunnel_before_it_broke_is_delivered() {
+async fn bytes_before_a_broken_tunnel_are_delivered() {
     const SWITCH: &str =
         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
     let backend = Backend::raw(|mut stream| async move {
         read_head(&mut stream).await;
         stream.write_all(SWITCH.as_bytes()).await.unwrap();
         stream.read_u8().await.unwrap();
-        stream.write_all(b"last words").await.unwrap();
+        stream.write_all(b"final bytes").await.unwrap();
         stream.set_zero_linger().unwrap();
     })
     .await;
@@ -153,7 +153,7 @@ async fn what_came_through_a_tunnel_before_it_broke_is_delivered() {
         let ask = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n";
         client.write_all(ask).await.unwrap();
         read_head(&mut client).await;
-        // Enough that the gateway meets the reset while it writes.
+        // Enough that the gateway sees the reset while it writes.
         let (mut reads, mut writes) = client.into_split();
         let writer = tokio::spawn(async move {
             for _ in 0..64 {
@@ -165,14 +165,14 @@ async fn what_came_through_a_tunnel_before_it_broke_is_delivered() {
         });
         let mut got = Vec::new();
         let _ = timeout(FOREVER, reads.read_to_end(&mut got)).await.expect("it ends");
-        assert_eq!(String::from_utf8(got).unwrap(), "last words");
+        assert_eq!(String::from_utf8(got).unwrap(), "final bytes");
         drop(writer.await);
     }
 }
 
-/// A broken answer does not spoil what comes after it.
+/// Later requests are not affected by a truncated response.
 #[tokio::test]
-async fn others_go_on() {
+async fn a_truncated_response_does_not_affect_other_requests() {
     let (broken, well) = (breaking(&ANSWERS[0]).await, echo("b").await);
     let gateway =
         Gateway::start(&["--backend", &broken.flag("a"), "--backend", &well.flag("b")]).await;
@@ -183,5 +183,5 @@ async fn others_go_on() {
                 .await;
         served += usize::from(got.contains("\"name\":\"b\""));
     }
-    assert!(served > 0, "the other one is asked, too");
+    assert!(served > 0, "backend b serves requests too");
 }

@@ -19,7 +19,7 @@ use crate::{
     process::{FOREVER, Gateway},
 };
 
-/// A gateway in front of backends `a` and `b`, which take turns.
+/// A gateway in front of backends `a` and `b`, by round robin.
 async fn gateway(options: &str, backends: [&Backend; 2]) -> (Gateway, SocketAddr) {
     let [a, b] = backends.map(Backend::url);
     let mut gateway = Gateway::configured(&format!(
@@ -44,7 +44,7 @@ async fn backend_a(admin: SocketAddr) -> Value {
     get(admin, "/backends").await.json()[0].clone()
 }
 
-/// A response's body that goes on for ever, of the session that `client` has; its beginning is read.
+/// An endless response body of the session of `client`, whose beginning has been read.
 async fn open_stream(addr: SocketAddr, client: &Client) -> Incoming {
     let cookie = format!("SERVER_ID={}", client.jar["SERVER_ID"]);
     let request = Request::get("/stream").header("host", addr.to_string()).header("cookie", cookie);
@@ -59,13 +59,13 @@ async fn open_stream(addr: SocketAddr, client: &Client) -> Incoming {
 }
 
 #[tokio::test]
-async fn at_the_deadline_streams_are_cut_and_sessions_move() {
+async fn at_the_deadline_streams_are_closed_and_sessions_move() {
     let (a, b) = (streaming("a").await, streaming("b").await);
     let (gateway, admin) = gateway(SEALED, [&a, &b]).await;
     let mut client = Client::new(gateway.addr);
     assert_eq!(client.get("/").await.backend(), "a");
     let mut stream = open_stream(gateway.addr, &client).await;
-    // It is a stream once the gateway had to wait for more of it.
+    // It counts as a stream once the gateway had to wait for more of it.
     loop {
         let now = backend_a(admin).await;
         if now["streams"] == 1 && now["in_flight"] == 1 {
@@ -79,17 +79,21 @@ async fn at_the_deadline_streams_are_cut_and_sessions_move() {
     assert_eq!(
         (&now["mode"], &now["in_flight"], &now["streams"], &now["sessions"]),
         (&json!("draining"), &json!(1), &json!(1), &Value::Null),
-        "the answer does not wait for the end"
+        "the response does not wait for the end of the drain"
     );
     assert_eq!((&now["sessions_seen"], &now["unconfirmed"]), (&json!(1), &json!(0)));
     let begun = json!({ "backend": "a", "from": "active", "to": "draining" });
     assert_eq!(listener.next().await, ("mode".to_owned(), begun));
     let progress = json!({ "backend": "a", "in_flight": 1, "streams": 1, "sessions": null });
     assert_eq!(listener.next().await, ("draining".to_owned(), progress));
-    assert_eq!(client.get("/").await.backend(), "a", "there is an hour left");
+    assert_eq!(client.get("/").await.backend(), "a", "the drain lasts another hour");
 
     patch(admin, json!({ "mode": "draining", "deadline": "10ms" })).await;
-    assert_eq!(listener.next_of("drained").await["end"], "cancelled", "the hour is called off");
+    assert_eq!(
+        listener.next_of("drained").await["end"],
+        "cancelled",
+        "a new drain cancels the first"
+    );
     let report = listener.next_of("drained").await;
     for (key, expected) in [
         ("backend", json!("a")),
@@ -102,18 +106,18 @@ async fn at_the_deadline_streams_are_cut_and_sessions_move() {
     }
     assert!(report["elapsed_ms"].as_u64() >= Some(10), "{report}");
     let end = timeout(FOREVER, stream.frame()).await.expect("the stream is cut in time");
-    assert!(end.is_some_and(|frame| frame.is_err()), "which is no clean end");
+    assert!(end.is_some_and(|frame| frame.is_err()), "the stream must not end cleanly");
 
     let answer = client.get("/").await;
     assert_eq!(answer.header("server-timing"), "sticky;desc=\"moved b\"");
     let moved = json!({ "from": "a", "to": "b", "reason": "draining" });
     assert_eq!(listener.next_of("moved").await, moved);
-    assert_eq!(backend_a(admin).await["mode"], "draining", "it still is what the operator said");
+    assert_eq!(backend_a(admin).await["mode"], "draining", "the mode stays that of the operator");
     assert_eq!(client.get("/").await.backend(), "b");
 }
 
 #[tokio::test]
-async fn what_comes_after_the_deadline_can_be_chosen() {
+async fn the_policy_after_the_deadline_is_configurable() {
     let (a, b) = (echo("a").await, echo("b").await);
     let (gateway, admin) = gateway(SEALED, [&a, &b]).await;
     let mut client = Client::new(gateway.addr);
@@ -127,7 +131,7 @@ async fn what_comes_after_the_deadline_can_be_chosen() {
         let answer = client.get("/").await;
         let timing = answer.header("server-timing");
         assert!(timing.starts_with(expected), "{then}: {timing}");
-        assert_eq!(answer.header("set-cookie"), "", "{then}: the session is still at home");
+        assert_eq!(answer.header("set-cookie"), "", "{then}: the session is still pinned to a");
     }
     patch(admin, json!({ "mode": "active" })).await;
     let back = json!({ "backend": "a", "from": "draining", "to": "active" });
@@ -136,7 +140,7 @@ async fn what_comes_after_the_deadline_can_be_chosen() {
 }
 
 #[tokio::test]
-async fn a_drain_is_over_when_nobody_can_be_there() {
+async fn a_drain_without_sessions_ends_after_the_idle_timeout() {
     let (a, b) = (echo("a").await, echo("b").await);
     let sealed = format!("{SEALED}\nidle_timeout = \"1s\"");
     let (_gateway, admin) = gateway(&sealed, [&a, &b]).await;
@@ -158,14 +162,14 @@ async fn after_a_restart_a_drain_keeps_its_deadline() {
     let mut listener = Listener::new(admin).await;
     patch(admin, json!({ "mode": "draining", "deadline": "100ms" })).await;
     let report = listener.next_of("drained").await;
-    assert_eq!(report["end"], "deadline", "nobody knows who is there: {report}");
+    assert_eq!(report["end"], "deadline", "plain tokens identify no sessions: {report}");
     let mut moved = Client::new(second.addr);
     moved.jar = client.jar;
     assert_eq!(moved.get("/").await.header("server-timing"), "sticky;desc=\"moved b\"");
 }
 
 #[tokio::test]
-async fn sessions_are_counted_where_they_can_be_told_apart() {
+async fn sessions_are_counted_when_tokens_identify_them() {
     let (a, b) = (echo("a").await, echo("b").await);
     let plain = "[[affinity]]\ntype = \"cookie\"\nformat = \"plain\"";
     for options in [SEALED, plain] {
@@ -178,18 +182,18 @@ async fn sessions_are_counted_where_they_can_be_told_apart() {
         let now = backend_a(admin).await;
         let (counts, unknown) = ((&json!(2), &json!(1)), &Value::Null);
         assert_eq!((&now["requests"], &now["sessions_seen"]), counts, "{options}");
-        assert_eq!(&now["sessions"], unknown, "not watched for long enough: {options}");
+        assert_eq!(&now["sessions"], unknown, "no idle timeout has been observed: {options}");
     }
 }
 
 #[tokio::test]
-async fn sessions_may_be_handed_over_at_once() {
+async fn a_drain_can_hand_sessions_over_at_once() {
     let (a, b) = (echo("a").await, echo("b").await);
     let (gateway, admin) = gateway(SEALED, [&a, &b]).await;
     let mut client = Client::new(gateway.addr);
     assert_eq!(client.get("/").await.backend(), "a");
     patch(admin, json!({ "mode": "draining" })).await;
-    assert_eq!(client.get("/").await.backend(), "a", "nobody is handed over by default");
+    assert_eq!(client.get("/").await.backend(), "a", "no session is handed over by default");
     patch(admin, json!({ "mode": "draining", "hand_over": 1000 })).await;
     assert_eq!(client.get("/").await.header("server-timing"), "sticky;desc=\"moved b\"");
     assert_eq!(client.get("/").await.header("server-timing"), "sticky;desc=\"pinned b\"");

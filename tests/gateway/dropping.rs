@@ -1,4 +1,4 @@
-//! A backend that takes connections and closes them at once.
+//! A backend that accepts connections and closes them at once.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -18,28 +18,27 @@ use crate::{
 
 const LENGTH: Duration = Duration::from_secs(2);
 
-/// Closes each connection as soon as it is there, on a thread of its own: often before anything was written
-/// on it.
+/// Closes each connection as soon as it is accepted, on its own thread: often before anything was written.
 fn dropping() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
-    // It waits for connections until the test's process ends.
+    // The thread accepts connections until the process of the test ends.
     thread::spawn(move || listener.incoming().for_each(drop));
     addr
 }
 
-/// Asks as sessions of `a` do, one after the other.
+/// Sends requests of sessions of `a`, one after the other.
 async fn ask(gateway: SocketAddr) {
     let begun = Instant::now();
     while begun.elapsed() < LENGTH {
         let mut client = Client::new(gateway);
         client.jar.insert("SERVER_ID".into(), "a".into());
-        assert_eq!(client.get("/").await.backend(), "b", "its sessions are served elsewhere");
+        assert_eq!(client.get("/").await.backend(), "b", "sessions of a are served by b");
     }
 }
 
 #[tokio::test]
-async fn it_is_suspect_until_it_answers() {
+async fn a_backend_that_drops_connections_is_suspect_until_it_responds() {
     let (a, b) = (dropping(), echo("b").await);
     let mut gateway = Gateway::on_one_worker(&format!(
         "admin = \"127.0.0.1:0\"\n[[affinity]]\ntype = \"cookie\"\nformat = \"plain\"\n\
@@ -55,9 +54,9 @@ async fn it_is_suspect_until_it_answers() {
     let (begun, mut suspect) = (Instant::now(), false);
     while begun.elapsed() < LENGTH {
         let state = get(admin, "/backends").await.json()[0]["state"].clone();
-        assert!(!suspect || state == "suspect", "it accepts, but has not answered: {state}");
+        assert!(!suspect || state == "suspect", "it accepts, but has not responded: {state}");
         suspect |= state == "suspect";
     }
-    assert!(suspect, "it is found out");
+    assert!(suspect, "the backend becomes suspect");
     clients.join_all().await;
 }

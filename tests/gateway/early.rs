@@ -1,4 +1,4 @@
-//! An answer that comes before the end of its request, and a backend that closes at once after it.
+//! A response before the end of the request, from a backend that closes right after it.
 
 use std::net::SocketAddr;
 
@@ -21,7 +21,7 @@ const TIMES: usize = 100;
 /// Node.js behind HAProxy: 89.
 const ENOUGH: usize = 95;
 
-/// Refuses every upload unread, and closes.
+/// Refuses every upload without reading it, and closes.
 async fn strict() -> Backend {
     Backend::raw(|mut stream| async move {
         read_head(&mut stream).await;
@@ -32,7 +32,7 @@ async fn strict() -> Backend {
     .await
 }
 
-/// Whether an upload over HTTP/1.1 gets its answer whole.
+/// Whether an upload over HTTP/1.1 gets the complete response.
 async fn upload(addr: SocketAddr) -> String {
     let client = TcpStream::connect(addr).await.unwrap();
     let (mut reads, mut writes) = client.into_split();
@@ -60,7 +60,7 @@ async fn upload(addr: SocketAddr) -> String {
 }
 
 #[tokio::test]
-async fn an_early_answer_reaches_an_upload_over_http1() {
+async fn an_early_response_reaches_an_uploading_client_over_http1() {
     let backend = strict().await;
     let gateway = Gateway::start(&["--backend", &backend.flag("a")]).await;
     let mut whole = 0;
@@ -73,7 +73,7 @@ async fn an_early_answer_reaches_an_upload_over_http1() {
 }
 
 #[tokio::test]
-async fn an_early_answer_reaches_an_upload_over_http2() {
+async fn an_early_response_reaches_an_uploading_client_over_http2() {
     let backend = strict().await;
     let gateway = Gateway::start(&["--backend", &backend.flag("a")]).await;
     let upload = bytes::Bytes::from(vec![b'x'; SIZE]);
@@ -93,15 +93,15 @@ async fn an_early_answer_reaches_an_upload_over_http2() {
 }
 
 #[tokio::test]
-async fn an_answer_of_our_own_reaches_an_upload() {
-    let nobody = refusing();
-    let flag = format!("a=http://{}", nobody.addr);
+async fn an_early_response_of_the_gateway_reaches_an_uploading_client() {
+    let closed = refusing();
+    let flag = format!("a=http://{}", closed.addr);
     let gateway = Gateway::start(&["--backend", &flag]).await;
     for _ in 0..TIMES {
         let mut client = TcpStream::connect(gateway.addr).await.unwrap();
         let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", 1 << 20);
         client.write_all(head.as_bytes()).await.unwrap();
-        // A client may well send everything before it reads.
+        // A client may send everything before it reads.
         for _ in 0..16 {
             tokio::time::sleep(Duration::from_millis(1)).await;
             client.write_all(&vec![b'x'; 1 << 16]).await.expect("the gateway takes it");

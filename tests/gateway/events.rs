@@ -11,9 +11,9 @@ use crate::{
 };
 
 #[tokio::test]
-async fn every_change_is_told() {
-    let nobody = refusing();
-    let flag = format!("a=http://{}", nobody.addr);
+async fn every_change_is_an_event() {
+    let closed = refusing();
+    let flag = format!("a=http://{}", closed.addr);
     let mut gateway = Gateway::start(&["--admin", "127.0.0.1:0", "--backend", &flag]).await;
     let admin = gateway.admin_addr().await;
     let mut first = Listener::new(admin).await;
@@ -44,7 +44,7 @@ async fn every_change_is_told() {
             ("mode", json!({ "backend": "b", "from": "active", "to": "disabled" })),
             ("left", json!({ "backend": "b" })),
         ] {
-            // The other backend comes and goes by itself.
+            // Events of the other backend.
             let mut next = listener.next().await;
             while next.0 == "state" {
                 next = listener.next().await;
@@ -55,7 +55,7 @@ async fn every_change_is_told() {
 }
 
 #[tokio::test]
-async fn those_who_listen_leave_room_for_others() {
+async fn event_listeners_leave_connections_for_others() {
     let a = echo("a").await;
     let mut gateway = Gateway::start(&["--admin", "127.0.0.1:0", "--backend", &a.flag("a")]).await;
     let admin = gateway.admin_addr().await;
@@ -69,7 +69,7 @@ async fn those_who_listen_leave_room_for_others() {
     assert_eq!((listeners.len(), refused), (64, StatusCode::SERVICE_UNAVAILABLE));
     assert_eq!(get(admin, "/backends").await.status, StatusCode::OK);
     listeners.pop();
-    // The gateway learns a little later that somebody has left.
+    // The gateway notices a little later that a listener has disconnected.
     while Listener::try_new(admin, &[]).await.is_err() {
         tokio::task::yield_now().await;
     }

@@ -1,4 +1,4 @@
-//! What the client is answered when a backend is no help.
+//! The response to the client when a backend fails.
 
 use http::{Method, StatusCode};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
@@ -14,17 +14,17 @@ fn one(backend: &Backend) -> String {
 }
 
 #[tokio::test]
-async fn silence_is_504() {
+async fn a_silent_backend_is_504() {
     let silent = silent().await;
     let config = format!("[limits]\nresponse_timeout = \"100ms\"\n{}", one(&silent));
     let gateway = Gateway::configured(&config).await;
     let answer = get(gateway.addr, "/").await;
     assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
-    assert_eq!(answer.header("set-cookie"), "", "an error of ours never pins");
+    assert_eq!(answer.header("set-cookie"), "", "an error of the gateway sets no cookie");
 }
 
 #[tokio::test]
-async fn garbage_is_502() {
+async fn an_invalid_response_is_502() {
     let garbage = garbage().await;
     let gateway = Gateway::configured(&one(&garbage)).await;
     let answer = get(gateway.addr, "/").await;
@@ -32,9 +32,9 @@ async fn garbage_is_502() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_503_with_a_hint_when_to_retry() {
-    let nobody = refusing();
-    let flag = format!("a=http://{}", nobody.addr);
+async fn no_backend_is_503_with_retry_after() {
+    let closed = refusing();
+    let flag = format!("a=http://{}", closed.addr);
     let gateway = Gateway::start(&["--backend", &flag]).await;
     let answer = get(gateway.addr, "/").await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -42,9 +42,9 @@ async fn nobody_there_is_503_with_a_hint_when_to_retry() {
 }
 
 #[tokio::test]
-async fn a_refused_request_reaches_another_backend_whole() {
-    let (nobody, b) = (refusing(), echo("b").await);
-    let dead = format!("a=http://{}", nobody.addr);
+async fn a_refused_request_reaches_another_backend_unchanged() {
+    let (closed, b) = (refusing(), echo("b").await);
+    let dead = format!("a=http://{}", closed.addr);
     let args = ["--backend", &dead, "--backend", &b.flag("b")];
     let gateway = Gateway::start(&args).await;
     for _ in 0..4 {
@@ -55,17 +55,17 @@ async fn a_refused_request_reaches_another_backend_whole() {
 }
 
 #[tokio::test]
-async fn a_repin_is_for_good_and_reject_is_an_answer() {
+async fn repin_moves_the_session_and_reject_responds_with_503() {
     for (policy, expected) in
         [("repin", StatusCode::OK), ("reject", StatusCode::SERVICE_UNAVAILABLE)]
     {
-        let (nobody, b) = (refusing(), echo("b").await);
+        let (closed, b) = (refusing(), echo("b").await);
         let gateway = Gateway::configured(&format!(
             "[failover]\nunavailable = \"{policy}\"\n\
              [[affinity]]\ntype = \"cookie\"\nformat = \"plain\"\n\
              [[backend]]\nid = \"a\"\nurl = \"http://{}\"\n\
              [[backend]]\nid = \"b\"\nurl = \"{}\"\n",
-            nobody.addr,
+            closed.addr,
             b.url()
         ))
         .await;
@@ -79,7 +79,7 @@ async fn a_repin_is_for_good_and_reject_is_an_answer() {
 }
 
 #[tokio::test]
-async fn a_backend_at_its_limit_lends_its_session() {
+async fn a_session_is_borrowed_when_its_backend_is_at_its_limit() {
     let (a, b) = (held("a").await, echo("b").await);
     let gateway = Gateway::configured(&format!(
         "server_timing = true\n\
@@ -98,14 +98,14 @@ async fn a_backend_at_its_limit_lends_its_session() {
     a.arrival().await;
     let second = client::send(addr, Method::GET, "/", &pinned, "").await;
     assert_eq!(second.header("server-timing"), "sticky;desc=\"borrowed b\"");
-    assert_eq!(second.header("set-cookie"), "", "the pin stays");
+    assert_eq!(second.header("set-cookie"), "", "the pin does not change");
     a.release();
     assert_eq!(first.await.unwrap().backend(), "a");
 }
 
-/// `../shared/cases/http.md`, "Requests": what is the client's fault is never 502.
+/// A failure of the client is never a 502.
 #[tokio::test]
-async fn a_request_that_breaks_by_itself_is_400_or_408() {
+async fn a_broken_request_body_is_400_or_408() {
     let silent = silent().await;
     let config = format!(
         "server_timing = true\n[limits]\nbody_timeout = \"200ms\"\nresponse_timeout = \"50ms\"\n{}",
@@ -122,6 +122,6 @@ async fn a_request_that_breaks_by_itself_is_400_or_408() {
         let head = client::read_head(&mut stream).await;
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
         assert!(head.contains("sticky;desc=\"rejected a\""), "{head}");
-        assert!(!head.contains("set-cookie"), "an error of ours never pins: {head}");
+        assert!(!head.contains("set-cookie"), "an error of the gateway sets no cookie: {head}");
     }
 }

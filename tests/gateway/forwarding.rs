@@ -1,4 +1,4 @@
-//! What reaches the backend, and what comes back.
+//! Forwarding of requests and responses.
 
 use http::Method;
 use serde_json::Value;
@@ -33,7 +33,7 @@ async fn forwarded(trusted: &str) -> (Value, String) {
 }
 
 #[tokio::test]
-async fn a_stranger_is_not_believed() {
+async fn forwarded_headers_of_untrusted_peers_are_replaced() {
     let (echo, cookie) = forwarded("\"10.0.0.0/8\", \"192.0.2.1\"").await;
     let headers = &echo["headers"];
     assert_eq!(headers["x-forwarded-for"], serde_json::json!(["127.0.0.1"]));
@@ -43,13 +43,17 @@ async fn a_stranger_is_not_believed() {
         headers["forwarded"],
         serde_json::json!(["for=127.0.0.1;proto=http;host=shop.example"])
     );
-    assert_eq!(headers["host"], serde_json::json!(["shop.example"]), "the client's Host");
-    assert_eq!(echo["uri"], "/p?q=1", "origin form");
+    assert_eq!(
+        headers["host"],
+        serde_json::json!(["shop.example"]),
+        "the Host of the client is forwarded"
+    );
+    assert_eq!(echo["uri"], "/p?q=1", "the target is in origin form");
     assert!(!cookie.contains("Secure"), "{cookie}");
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_is_added_to() {
+async fn forwarded_headers_of_trusted_peers_are_appended_to() {
     let (echo, cookie) = forwarded("\"127.0.0.0/8\"").await;
     let headers = &echo["headers"];
     assert_eq!(headers["x-forwarded-for"][0], "6.6.6.6, 127.0.0.1");
@@ -88,7 +92,7 @@ async fn optional_fields_are_added_by_the_file() {
 }
 
 #[tokio::test]
-async fn of_two_framings_at_most_one_reaches_the_backend() {
+async fn at_most_one_framing_reaches_the_backend() {
     let a = echo("a").await;
     let gateway = Gateway::start(&["--backend", &a.flag("a")]).await;
     let request = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\n\
@@ -97,7 +101,7 @@ async fn of_two_framings_at_most_one_reaches_the_backend() {
     if !answer.starts_with("HTTP/1.1 400") {
         let body = answer.split("\r\n\r\n").nth(1).unwrap();
         let echo: Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("{answer}"));
-        assert_eq!(echo["body"], "hello", "framed by the transfer coding");
+        assert_eq!(echo["body"], "hello", "the transfer coding frames the body");
         assert!(echo["headers"].get("content-length").is_none(), "{echo}");
         assert_eq!(echo["headers"]["transfer-encoding"][0], "chunked");
     }
@@ -114,7 +118,7 @@ async fn an_upgraded_connection_is_a_tunnel() {
     stream.write_all(request.as_bytes()).await.unwrap();
     let head = read_head(&mut stream).await;
     assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-    assert!(head.contains("set-cookie: SERVER_ID="), "a 101 is pinned like any answer: {head}");
+    assert!(head.contains("set-cookie: SERVER_ID="), "a 101 sets the cookie too: {head}");
     let mut buffer = [0; 5];
     for word in ["hello", "again"] {
         stream.write_all(word.as_bytes()).await.unwrap();
@@ -125,7 +129,7 @@ async fn an_upgraded_connection_is_a_tunnel() {
         let backends = client::get(admin, "/backends").await.json();
         backends[0]["in_flight"].as_u64().unwrap()
     };
-    assert_eq!(in_flight().await, 1, "in flight until the tunnel ends");
+    assert_eq!(in_flight().await, 1, "the request is in flight until the tunnel ends");
     drop(stream);
     while in_flight().await > 0 {
         tokio::task::yield_now().await;
@@ -133,16 +137,16 @@ async fn an_upgraded_connection_is_a_tunnel() {
 }
 
 #[tokio::test]
-async fn a_large_body_goes_both_ways() {
+async fn large_bodies_are_forwarded_both_ways() {
     let a = echo("a").await;
     let gateway = Gateway::start(&["--backend", &a.flag("a"), "--workers", "1"]).await;
     let body = "0123456789".repeat(150_000);
     let answer = client::send(gateway.addr, Method::PUT, "/", &[], &body).await;
-    assert!(answer.json()["body"] == body, "byte for byte");
+    assert!(answer.json()["body"] == body, "the body is unchanged");
 }
 
 #[tokio::test]
-async fn what_no_backend_should_see_is_refused() {
+async fn invalid_requests_are_not_forwarded() {
     let a = echo("a").await;
     let config = format!("server_timing = true\n[[backend]]\nid = \"a\"\nurl = \"{}\"", a.url());
     let gateway = Gateway::configured(&config).await;

@@ -12,7 +12,7 @@ use crate::{
     process::Gateway,
 };
 
-/// A gateway with this `[health]` in front of backends that take turns, and its admin interface.
+/// A gateway with this `[health]` in front of backends, by round robin, and its admin interface.
 async fn gateway(health: &str, backends: &[(&str, String)]) -> (Gateway, SocketAddr) {
     let mut file = format!(
         "admin = \"127.0.0.1:0\"\n[strategy]\ntype = \"round-robin\"\n[health]\n{health}\n"
@@ -30,9 +30,9 @@ async fn backend_a(admin: SocketAddr) -> Value {
 }
 
 #[tokio::test]
-async fn a_backend_that_fails_its_probes_is_left_alone_until_it_recovers() {
+async fn a_backend_that_fails_its_probes_gets_no_requests_until_it_recovers() {
     let (a, b) = (moody("a").await, moody("b").await);
-    // So much time that no machine is too slow for it.
+    // Long enough for a slow machine.
     let probe = "probe = { path = \"/healthz\", interval = \"20ms\", timeout = \"50s\", rise = 1, fall = 1 }";
     let urls = [("a", a.backend.url()), ("b", b.backend.url())];
     let (gateway, admin) = gateway(probe, &urls).await;
@@ -45,7 +45,11 @@ async fn a_backend_that_fails_its_probes_is_left_alone_until_it_recovers() {
     let now = backend_a(admin).await;
     assert_eq!(now["state"], "down");
     assert!(now["probe_failure"].as_str().unwrap().contains("500"), "{now}");
-    assert_eq!(client.get("/").await.backend(), "b", "though it would have answered");
+    assert_eq!(
+        client.get("/").await.backend(),
+        "b",
+        "a request does not reach the backend that is down"
+    );
     a.to_probes.store(204, Ordering::SeqCst);
     let up = json!({ "backend": "a", "from": "down", "to": "ready", "cause": "probe" });
     assert_eq!(listener.next_of("state").await, up);
@@ -54,7 +58,7 @@ async fn a_backend_that_fails_its_probes_is_left_alone_until_it_recovers() {
 }
 
 #[tokio::test]
-async fn failing_answers_eject_where_that_is_wanted() {
+async fn failing_responses_eject_if_configured() {
     for (health, ejects) in
         [("", false), ("outlier = { consecutive_5xx = 3, ejection = \"1h\" }", true)]
     {
@@ -68,7 +72,11 @@ async fn failing_answers_eject_where_that_is_wanted() {
         for _ in 0..3 {
             let answer = client.get("/").await;
             assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{health}");
-            assert_eq!(answer.backend(), "a", "{health}: the application's answer, not ours");
+            assert_eq!(
+                answer.backend(),
+                "a",
+                "{health}: the response of the application is forwarded"
+            );
         }
         if ejects {
             let suspect = json!({
@@ -78,13 +86,13 @@ async fn failing_answers_eject_where_that_is_wanted() {
             assert_eq!(client.get("/").await.backend(), "b", "the session has moved");
         } else {
             assert_eq!(backend_a(admin).await["state"], "ready");
-            assert_eq!(client.get("/").await.backend(), "a", "it stays where it is");
+            assert_eq!(client.get("/").await.backend(), "a", "the session stays on its backend");
         }
     }
 }
 
 #[tokio::test]
-async fn no_more_than_a_share_is_ejected() {
+async fn max_ejected_bounds_the_ejections() {
     for (share, state) in [("max_ejected = 0.0,", "ready"), ("", "suspect")] {
         let (a, b) = (moody("a").await, echo("b").await);
         let health = format!("outlier = {{ {share} consecutive_5xx = 1, ejection = \"1h\" }}");
@@ -96,11 +104,11 @@ async fn no_more_than_a_share_is_ejected() {
     }
 }
 
-/// A backend that has refused is well again by itself, also where no request comes.
+/// A backend that refused connections becomes ready again without any request.
 #[tokio::test]
-async fn a_backend_that_returns_is_ready_without_a_request() {
-    let (nobody, b) = (refusing(), echo("b").await);
-    let urls = [("a", format!("http://{}", nobody.addr)), ("b", b.url())];
+async fn a_backend_that_returns_becomes_ready_without_a_request() {
+    let (closed, b) = (refusing(), echo("b").await);
+    let urls = [("a", format!("http://{}", closed.addr)), ("b", b.url())];
     let health = "redial = \"20ms\"\nredial_max = \"50ms\"";
     let (gateway, admin) = gateway(health, &urls).await;
     for _ in 0..2 {
@@ -108,7 +116,7 @@ async fn a_backend_that_returns_is_ready_without_a_request() {
     }
     let mut listener = Listener::new(admin).await;
     assert_eq!(backend_a(admin).await["state"], "suspect");
-    let a = nobody.come_back(axum::Router::new());
+    let a = closed.come_back(axum::Router::new());
     let ready = json!({
         "backend": "a", "from": "suspect", "to": "ready", "cause": "connected",
     });
@@ -117,7 +125,7 @@ async fn a_backend_that_returns_is_ready_without_a_request() {
 }
 
 #[tokio::test]
-async fn a_new_backend_begins_slowly_where_that_is_wanted() {
+async fn slow_start_ramps_up_a_new_backend() {
     for (health, expected) in [("", 11..=11), ("slow_start = \"1h\"", 1..=4)] {
         let (a, b): (Backend, Backend) = (echo("a").await, echo("b").await);
         let (gateway, admin) = gateway(health, &[("a", a.url())]).await;

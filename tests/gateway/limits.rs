@@ -1,4 +1,4 @@
-//! Connections that say nothing, or not enough, and too many connections.
+//! Connections that are silent or too slow, and too many connections.
 
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -24,54 +24,56 @@ async fn gateway(url: &str) -> Gateway {
     .await
 }
 
-/// Connects, says `bytes`, and waits until the gateway closes.
-async fn is_cut_after(bytes: &[u8]) {
+/// Connects, sends `bytes`, and waits until the gateway closes.
+async fn is_closed_after(bytes: &[u8]) {
     let a = echo("a").await;
     let gateway = gateway(&a.url()).await;
     let start = Instant::now();
     let mut stream = TcpStream::connect(gateway.addr).await.unwrap();
     stream.write_all(bytes).await.unwrap();
     read_to_end(&mut stream).await;
-    assert!(start.elapsed() >= HEADER_TIMEOUT, "it had its time");
+    assert!(start.elapsed() >= HEADER_TIMEOUT, "the connection is not closed before the timeout");
 }
 
 #[tokio::test]
-async fn a_silent_connection_is_cut() {
-    is_cut_after(b"").await;
+async fn a_silent_connection_is_closed() {
+    is_closed_after(b"").await;
 }
 
 #[tokio::test]
-async fn half_a_request_head_is_cut() {
-    is_cut_after(b"GET / HTTP/1.1\r\nHost: a\r\nX-Half: ").await;
+async fn a_connection_with_half_a_request_head_is_closed() {
+    is_closed_after(b"GET / HTTP/1.1\r\nHost: a\r\nX-Half: ").await;
 }
 
 #[tokio::test]
-async fn half_an_http2_preface_is_cut() {
-    is_cut_after(b"PRI * HTTP/2.0\r\n").await;
+async fn a_connection_with_half_an_http2_preface_is_closed() {
+    is_closed_after(b"PRI * HTTP/2.0\r\n").await;
 }
 
 #[tokio::test]
-async fn an_http2_connection_without_a_request_is_cut() {
+async fn an_http2_connection_without_a_request_is_closed() {
     // The preface and an empty SETTINGS frame (RFC 9113, section 6.5).
-    is_cut_after(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00").await;
+    is_closed_after(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00").await;
 }
 
 #[tokio::test]
-async fn a_head_that_comes_in_drops_is_cut() {
+async fn a_slow_request_head_is_closed() {
     let a = echo("a").await;
     let gateway = gateway(&a.url()).await;
     let mut stream = TcpStream::connect(gateway.addr).await.unwrap();
-    // Each byte comes in time, and the whole head does not.
-    let drops = async {
+    // Each byte arrives in time, the whole head does not.
+    let slow_head = async {
         while stream.write_all(b"G").await.is_ok() {
             sleep(HEADER_TIMEOUT / 3).await;
         }
     };
-    tokio::time::timeout(crate::process::FOREVER, drops).await.expect("it is cut");
+    tokio::time::timeout(crate::process::FOREVER, slow_head)
+        .await
+        .expect("the connection is closed");
 }
 
 #[tokio::test]
-async fn a_connection_may_rest_between_requests_but_not_within_a_head() {
+async fn a_connection_may_be_idle_between_requests_but_not_within_a_head() {
     let a = echo("a").await;
     let gateway = gateway(&a.url()).await;
     let mut stream = TcpStream::connect(gateway.addr).await.unwrap();
@@ -81,13 +83,17 @@ async fn a_connection_may_rest_between_requests_but_not_within_a_head() {
     sleep(HEADER_TIMEOUT * 3).await;
     stream.write_all(request).await.unwrap();
     let head = read_head(&mut stream).await;
-    assert!(head.starts_with("HTTP/1.1 200"), "it was kept: {head}");
+    assert!(head.starts_with("HTTP/1.1 200"), "the connection stays open: {head}");
     stream.write_all(&request[..10]).await.unwrap();
-    assert_eq!(read_to_end(&mut stream).await, "", "half a head is cut here as well");
+    assert_eq!(
+        read_to_end(&mut stream).await,
+        "",
+        "half a head is closed on a kept connection too"
+    );
 }
 
 #[tokio::test]
-async fn a_request_may_take_longer_than_its_head() {
+async fn the_header_timeout_does_not_bound_the_response() {
     let a = held("a").await;
     let gateway = gateway(&a.backend.url()).await;
     let addr = gateway.addr;
@@ -117,12 +123,12 @@ async fn the_number_of_connections_is_limited() {
     let mut first = TcpStream::connect(gateway.addr).await.unwrap();
     first.write_all(request).await.unwrap();
     read_head(&mut first).await;
-    // The second one waits in the kernel until there is a place.
+    // The second connection waits in the kernel until the first one is closed.
     let mut second = TcpStream::connect(gateway.addr).await.unwrap();
     second.write_all(request).await.unwrap();
     let mut byte = [0];
     let waited = tokio::time::timeout(Duration::from_millis(300), second.peek(&mut byte)).await;
-    assert!(waited.is_err(), "nobody answers while the first one is open");
+    assert!(waited.is_err(), "the second connection is not served while the first one is open");
     drop(first);
     let head = read_head(&mut second).await;
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");

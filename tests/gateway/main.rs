@@ -16,11 +16,16 @@ mod listener;
 mod process;
 #[path = "../support/server.rs"]
 mod server;
+#[allow(dead_code, reason = "the gateway's own reader of durations and sizes")]
+#[path = "../../examples/gateway/config/units.rs"]
+mod units;
 
 mod admin;
 mod affinity;
 mod breaks;
 mod config;
+mod config_errors;
+mod config_file;
 mod demo;
 mod drain;
 mod dropping;

@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn sessions_that_rest_move_to_a_new_backend() {
+async fn idle_sessions_move_to_a_new_backend() {
     let (a, b) = (echo("a").await, echo("b").await);
     let mut gateway = Gateway::configured(&format!(
         "admin = \"127.0.0.1:0\"\n\
@@ -32,7 +32,7 @@ async fn sessions_that_rest_move_to_a_new_backend() {
     let mut listener = Listener::new(admin).await;
     let body = json!({ "url": b.url() }).to_string();
     client::send(admin, Method::PUT, "/backends/b", &[], &body).await;
-    // How long a session has rested stands in its token, so the same one may be tried again.
+    // The token contains the time of the last request, so the same token can be sent again.
     let moved = async {
         for jar in sessions.iter().cycle() {
             let mut client = Client::new(gateway.addr);

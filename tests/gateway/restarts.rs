@@ -1,5 +1,5 @@
-//! Backends that are restarted one after the other, under clients that do not rest: no request that
-//! could be answered fails, and nobody moves without need.
+//! Backends that are restarted one after the other under load: no request fails that could be served, and
+//! no session moves without need.
 
 use std::{
     collections::BTreeSet,
@@ -32,17 +32,17 @@ const PACE: Pace = Pace {
     interval: Duration::from_millis(700),
     down: Duration::from_millis(100),
 };
-/// The gateway may hear of the end of a process a little later than this test.
+/// The gateway may notice the end of a process a little later than this test.
 const MARGIN: Duration = Duration::from_millis(100);
 
-/// What has happened.
-struct Story {
+/// The record of all requests and outages.
+struct Record {
     sessions: Vec<Vec<Exchange>>,
     outages: Vec<Outage>,
     log: Log,
 }
 
-async fn run(failover: &str, ending: Ending, methods: &[Method]) -> Story {
+async fn run(failover: &str, ending: Ending, methods: &[Method]) -> Record {
     let log = Log::default();
     let program = binary("backend");
     let mut servers = ["a", "b", "c"].map(|name| Server::start(program.clone(), name, &log));
@@ -70,10 +70,10 @@ async fn run(failover: &str, ending: Ending, methods: &[Method]) -> Story {
     let stats = get(admin, "/stats").await.json();
     assert_eq!(stats["violations"], 0, "{stats}");
     timeout(FOREVER, idle(admin)).await.expect("nothing is in flight and nothing waits in the end");
-    Story { sessions, outages, log }
+    Record { sessions, outages, log }
 }
 
-/// Waits until nothing is under way.
+/// Waits until no request is in flight.
 async fn idle(admin: SocketAddr) {
     let rests = |backend: &Value| backend["in_flight"] == 0 && backend["waiting"] == 0;
     while !get(admin, "/backends").await.json().as_array().unwrap().iter().all(rests) {
@@ -81,20 +81,20 @@ async fn idle(admin: SocketAddr) {
     }
 }
 
-impl Story {
-    /// The outage because of which a session left `server` after its request `last` there.
+impl Record {
+    /// The outage that made a session leave `server` after its request `last` there.
     fn reason(&self, server: &str, last: &Exchange, next: &Exchange) -> Option<usize> {
         self.outages.iter().position(|outage| {
             outage.server == server && last.sent <= outage.gone && outage.begun <= next.ended
         })
     }
 
-    /// Everything that did not get its answer.
+    /// All requests that failed.
     fn failures(&self) -> Vec<&Exchange> {
         self.sessions.iter().flatten().filter(|exchange| !exchange.is_answered()).collect()
     }
 
-    /// How often sessions have moved: once per outage of their backend at most, and never without one.
+    /// How often sessions have moved: at most once per outage of their backend, and never without one.
     fn moves(&self) -> usize {
         let mut moves = 0;
         for (session, exchanges) in self.sessions.iter().enumerate() {
@@ -102,59 +102,56 @@ impl Story {
             let answered: Vec<_> = exchanges.iter().filter(|one| one.is_answered()).collect();
             for pair in answered.windows(2) {
                 let [last, next] = [pair[0], pair[1]];
-                let home = last.server.as_deref().unwrap_or_default();
-                if next.server.as_deref() == Some(home) {
+                let own = last.server.as_deref().unwrap_or_default();
+                if next.server.as_deref() == Some(own) {
                     continue;
                 }
-                let reason = self.reason(home, last, next);
+                let reason = self.reason(own, last, next);
                 let reason = reason
-                    .unwrap_or_else(|| panic!("session {session} had no need to leave {home}"));
-                assert!(
-                    reasons.insert(reason),
-                    "session {session} left {home} twice in one outage"
-                );
+                    .unwrap_or_else(|| panic!("session {session} had no need to leave {own}"));
+                assert!(reasons.insert(reason), "session {session} left {own} twice in one outage");
                 moves += 1;
             }
         }
         moves
     }
 
-    /// What cannot be repeated may fail with its backend, and only so.
+    /// A request that cannot be repeated fails only with its backend.
     fn check_posts(&self, ending: Ending) {
         for exchanges in &self.sessions {
-            let mut home = "";
+            let mut own = "";
             for exchange in exchanges {
                 let times = self.log.times(exchange.number);
                 if exchange.is_answered() {
-                    home = exchange.server.as_deref().unwrap_or_default();
-                    assert_eq!(times, 1, "an answered POST was executed once: {exchange:?}");
+                    own = exchange.server.as_deref().unwrap_or_default();
+                    assert_eq!(times, 1, "a POST with a response was executed once: {exchange:?}");
                     continue;
                 }
                 assert_eq!(
                     exchange.status,
                     Some(StatusCode::BAD_GATEWAY),
-                    "a POST is not refused while a backend is well: {exchange:?}"
+                    "a POST is not refused while a backend is ready: {exchange:?}"
                 );
                 let with_it = |outage: &&Outage| {
-                    outage.server == home
+                    outage.server == own
                         && exchange.sent <= outage.gone + MARGIN
                         && exchange.ended >= outage.begun
                 };
                 let met = self.outages.iter().find(with_it);
-                assert!(met.is_some(), "{home} did not end during this POST: {exchange:?}");
+                assert!(met.is_some(), "{own} did not end during this POST: {exchange:?}");
                 let most = if ending == Ending::Term { 0 } else { 1 };
-                assert!(times <= most, "{home} was to finish it, or not to begin: {exchange:?}");
+                assert!(times <= most, "{own} executed it and did not finish: {exchange:?}");
             }
         }
     }
 }
 
 async fn no_get_fails(ending: Ending) {
-    let story = run("", ending, &[Method::GET]).await;
-    let failures = story.failures();
-    let all: usize = story.sessions.iter().map(Vec::len).sum();
+    let record = run("", ending, &[Method::GET]).await;
+    let failures = record.failures();
+    let all: usize = record.sessions.iter().map(Vec::len).sum();
     assert!(failures.is_empty(), "{} of {all} failed: {:?} …", failures.len(), failures[0]);
-    println!("{ending:?}: {all} requests, {} moves", story.moves());
+    println!("{ending:?}: {all} requests, {} moves", record.moves());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -163,35 +160,35 @@ async fn no_get_fails_when_backends_are_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_get_fails_when_backends_are_told_to_stop() {
+async fn no_get_fails_when_backends_stop_gracefully() {
     no_get_fails(Ending::Term).await;
 }
 
 async fn a_post_fails_only_with_its_backend(ending: Ending) {
-    let story = run("", ending, &[Method::POST]).await;
+    let record = run("", ending, &[Method::POST]).await;
     let (all, failed): (usize, _) =
-        (story.sessions.iter().map(Vec::len).sum(), story.failures().len());
+        (record.sessions.iter().map(Vec::len).sum(), record.failures().len());
     println!("{ending:?}: {failed} of {all} requests failed");
-    story.check_posts(ending);
-    println!("{ending:?}: {} moves", story.moves());
+    record.check_posts(ending);
+    println!("{ending:?}: {} moves", record.moves());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_post_fails_only_where_its_backend_is_killed() {
+async fn a_post_fails_only_if_its_backend_is_killed() {
     a_post_fails_only_with_its_backend(Ending::Kill).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_post_fails_only_where_its_backend_stops_and_has_not_begun_it() {
+async fn a_post_fails_only_if_its_backend_stops_before_it_starts() {
     a_post_fails_only_with_its_backend(Ending::Term).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sessions_that_wait_for_their_backend_stay_there() {
+async fn with_home_wait_sessions_stay_over_a_restart() {
     for ending in [Ending::Kill, Ending::Term] {
-        let story = run("[failover]\nhome_wait = \"1s\"", ending, &[Method::GET]).await;
-        let failures = story.failures();
+        let record = run("[failover]\nhome_wait = \"1s\"", ending, &[Method::GET]).await;
+        let failures = record.failures();
         assert!(failures.is_empty(), "{} failed: {:?} …", failures.len(), failures[0]);
-        assert_eq!(story.moves(), 0, "every backend is back before the second is over");
+        assert_eq!(record.moves(), 0, "every backend returns within home_wait");
     }
 }

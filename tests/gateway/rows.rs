@@ -1,5 +1,5 @@
-//! The cookie and its token through the gateway, case by case: what counts as a pin, and what the
-//! client and the backend see of it.
+//! The cookie through the gateway, case by case: which tokens are pins, and what the client and the backend
+//! see of them.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ fn token(answer: &Answer) -> String {
 }
 
 #[tokio::test]
-async fn every_bad_token_is_no_pin_and_is_replaced() {
+async fn every_bad_token_is_replaced() {
     let (a, b) = (echo("a").await, echo("b").await);
     let sealed = gateway("keys = [\"env:STICKY_KEY\"]", [&a, &b]).await;
     let good = token(&ask(&sealed, &[]).await);
@@ -60,7 +60,7 @@ async fn every_bad_token_is_no_pin_and_is_replaced() {
 }
 
 #[tokio::test]
-async fn the_first_usable_cookie_wins_by_its_exact_name_and_the_rest_goes_on() {
+async fn the_first_usable_cookie_of_the_exact_name_wins() {
     let (a, b) = (echo("a").await, echo("b").await);
     let gateway = gateway("format = \"plain\"", [&a, &b]).await;
     for (cookies, rest) in [
@@ -87,13 +87,17 @@ async fn the_first_usable_cookie_wins_by_its_exact_name_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
-async fn attributes_and_caches() {
+async fn cookie_attributes_and_cache_control_are_set() {
     let (a, b) = (echo("a").await, echo("b").await);
     let permanent = "keys = [\"env:STICKY_KEY\"]\nlifetime = \"permanent\"\nabsolute_timeout = \"1h\"\n\
                      secure = \"always\"\nsame_site = \"none\"\npath = \"/shop\"\ndomain = \"example.org\"";
     let gateway_in_shop = gateway(permanent, [&a, &b]).await;
     let answer = ask(&gateway_in_shop, &[]).await;
-    assert_eq!(answer.header("set-cookie"), "", "a request outside of the cookie's path");
+    assert_eq!(
+        answer.header("set-cookie"),
+        "",
+        "a request outside the path of the cookie gets none"
+    );
     let answer = send(gateway_in_shop.addr, Method::GET, "/shop/cart", &[], "").await;
     let field = answer.header("set-cookie");
     for part in ["HttpOnly", "SameSite=None", "Secure", "Path=/shop", "Domain=example.org"] {
@@ -101,16 +105,16 @@ async fn attributes_and_caches() {
     }
     assert!(field.ends_with("Max-Age=3600"), "{field}");
     assert_eq!(answer.header("cache-control"), "private, no-cache=\"set-cookie\"");
-    // By a stranger's word a request does not become secure.
+    // An untrusted peer cannot make a request secure.
     let auto = gateway("format = \"plain\"", [&a, &b]).await;
     let answer = ask(&auto, &[("x-forwarded-proto", "https")]).await;
     assert_eq!(answer.header("set-cookie"), "sid=a; HttpOnly; SameSite=Lax; Path=/");
 }
 
 #[tokio::test]
-async fn a_backends_own_cookie_of_our_name() {
+async fn a_cookie_of_the_same_name_from_the_backend_is_replaced_or_preserved() {
     let (a, b) = (sessions("a").await, sessions("b").await);
-    // The application's own cookie has the name that we were given.
+    // The application has a cookie of the same name.
     let ours = "format = \"plain\"\nname = \"JSESSIONID\"";
     let files = ["", "conflict = \"preserve\""].map(|conflict| {
         format!(
@@ -129,14 +133,14 @@ async fn a_backends_own_cookie_of_our_name() {
 }
 
 #[tokio::test]
-async fn sessions_end_when_their_time_is_over() {
+async fn sessions_expire() {
     let (a, b) = (echo("a").await, echo("b").await);
     let timeouts = "keys = [\"env:STICKY_KEY\"]\nidle_timeout = \"2s\"\nabsolute_timeout = \"1h\"";
     let gateway = gateway(timeouts, [&a, &b]).await;
     let first = ask(&gateway, &[]).await;
     let cookie = format!("sid={}", token(&first));
     assert!(outcome(&ask(&gateway, &[("cookie", &cookie)]).await).starts_with("pinned"));
-    // The timeout itself is under test: two whole seconds, and the one that may be under way.
+    // The timeout itself is tested: two whole seconds, and a started one.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let answer = ask(&gateway, &[("cookie", &cookie)]).await;
     assert!(outcome(&answer).starts_with("assigned"), "{}", outcome(&answer));
@@ -144,7 +148,7 @@ async fn sessions_end_when_their_time_is_over() {
 }
 
 #[tokio::test]
-async fn every_kind_of_answer_is_stamped() {
+async fn every_kind_of_response_sets_the_cookie() {
     let (a, b) = (echo("a").await, echo("b").await);
     let gateway = gateway("format = \"plain\"", [&a, &b]).await;
     for method in [Method::GET, Method::HEAD, Method::POST, Method::OPTIONS, Method::DELETE] {

@@ -1,4 +1,4 @@
-//! Who is served where, and what the client is told about it.
+//! Which backend serves a session, and what the client sees of it.
 
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
@@ -25,22 +25,22 @@ async fn a_cookie_keeps_each_client_on_its_backend() {
     for _ in 0..4 {
         let mut client = Client::new(gateway.addr);
         let first = client.get("/").await;
-        assert!(client.jar.contains_key("SERVER_ID"), "the first answer pins");
+        assert!(client.jar.contains_key("SERVER_ID"), "the first response sets the cookie");
         for _ in 0..5 {
             let next = client.get("/again").await;
-            assert_eq!(next.backend(), first.backend(), "the session stays");
-            assert_eq!(next.header("set-cookie"), "", "nothing is sent when nothing changed");
-            assert_eq!(next.header("server-timing"), "", "it is off by default");
+            assert_eq!(next.backend(), first.backend(), "the session stays on its backend");
+            assert_eq!(next.header("set-cookie"), "", "an unchanged pin sets no cookie");
+            assert_eq!(next.header("server-timing"), "", "Server-Timing is off by default");
             let headers = &next.json()["headers"];
-            assert!(headers.get("cookie").is_none(), "our cookie ends here: {headers}");
+            assert!(headers.get("cookie").is_none(), "the cookie is not forwarded: {headers}");
         }
         seen.push(first.backend());
     }
-    assert_eq!(seen, ["a", "b", "a", "b"], "new sessions are dealt out in turn");
+    assert_eq!(seen, ["a", "b", "a", "b"], "new sessions are assigned round robin");
 }
 
 #[tokio::test]
-async fn every_answer_tells_its_outcome() {
+async fn every_response_has_its_outcome() {
     let (a, refusing) = (echo("a").await, refusing());
     let gateway = Gateway::configured(&format!(
         "server_timing = true
@@ -69,7 +69,7 @@ async fn every_answer_tells_its_outcome() {
 }
 
 #[tokio::test]
-async fn the_gateways_own_answers_tell_it_too() {
+async fn responses_of_the_gateway_have_their_outcome_too() {
     let refusing = refusing();
     let gateway = Gateway::configured(&format!(
         "server_timing = true
@@ -106,7 +106,7 @@ async fn http2_is_spoken_on_the_same_port() {
 }
 
 #[tokio::test]
-async fn the_log_tells_backend_and_outcome_of_every_request() {
+async fn the_log_has_backend_and_outcome_of_every_request() {
     let a = echo("a").await;
     let config = format!("[[backend]]\nid = \"a\"\nurl = \"{}\"", a.url());
     let mut gateway = Gateway::configured_with(&config, &[("RUST_LOG", "info")]).await;
@@ -118,7 +118,7 @@ async fn the_log_tells_backend_and_outcome_of_every_request() {
     {
         assert!(line.contains(part), "{part} is missing in {line}");
     }
-    assert!(!line.contains("secret"), "a query may hold secrets: {line}");
+    assert!(!line.contains("secret"), "a query may contain secrets: {line}");
     client.jar.insert("SERVER_ID".into(), "nonsense".into());
     client.send(Method::POST, "/", &[], "x").await;
     let line = gateway.stderr_line("answered").await;
@@ -126,7 +126,7 @@ async fn the_log_tells_backend_and_outcome_of_every_request() {
 }
 
 #[tokio::test]
-async fn without_affinity_it_only_forwards() {
+async fn forward_only_forwards_round_robin() {
     let (a, b) = (echo("a").await, echo("b").await);
     let gateway =
         Gateway::start(&["--backend", &a.flag("a"), "--backend", &b.flag("b"), "--forward-only"])

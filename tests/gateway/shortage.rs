@@ -1,4 +1,4 @@
-//! No file descriptor is left: nobody is blamed, nobody moves, and clients are told.
+//! A shortage of file descriptors: no backend is suspect, no session moves, and clients get a response.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ fn config(backends: &[(&str, &Backend)], more: &str) -> String {
     config
 }
 
-/// Connections that do nothing, so many that the gateway says it can have no more.
+/// Idle connections, as many as it takes until the gateway reports a shortage.
 async fn take_all_files(gateway: &mut Gateway) -> Vec<TcpStream> {
     let mut idle = Vec::new();
     for _ in 0..FILES {
@@ -39,7 +39,7 @@ async fn take_all_files(gateway: &mut Gateway) -> Vec<TcpStream> {
     idle
 }
 
-/// One request on a connection that is open.
+/// One request on an open connection.
 async fn ask(stream: &mut TcpStream, cookie: &str) -> String {
     let request = format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: SERVER_ID={cookie}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -51,7 +51,7 @@ async fn ask(stream: &mut TcpStream, cookie: &str) -> String {
 }
 
 #[tokio::test]
-async fn without_a_descriptor_nobody_is_blamed_and_nobody_moves() {
+async fn without_descriptors_no_backend_is_suspect_and_no_session_moves() {
     let (a, b) = (echo("a").await, echo("b").await);
     let backends = [("a", &a), ("b", &b)];
     let mut gateway = Gateway::with_files(FILES, &config(&backends, "")).await;
@@ -63,14 +63,14 @@ async fn without_a_descriptor_nobody_is_blamed_and_nobody_moves() {
     assert!(ask(&mut client, "a").await.contains("pinned a"));
     let mut idle = take_all_files(&mut gateway).await.into_iter();
 
-    // The kept connection to its backend serves it even now.
+    // The idle connection to its backend still serves it.
     assert!(ask(&mut client, "a").await.contains("pinned a"));
-    // For another one there is room when a kept one is closed, unless a client takes that.
+    // Another one has room once an idle one is closed, unless a client takes the descriptor.
     let mut second = idle.next().unwrap();
     for _ in 0..3 {
         let (first, second) = tokio::join!(ask(&mut client, "a"), ask(&mut second, "b"));
-        for (head, home) in [(&first, "pinned a"), (&second, "pinned b")] {
-            let served = head.starts_with("HTTP/1.1 200") && head.contains(home);
+        for (head, own) in [(&first, "pinned a"), (&second, "pinned b")] {
+            let served = head.starts_with("HTTP/1.1 200") && head.contains(own);
             let short = head.starts_with("HTTP/1.1 503") && head.contains("retry-after: 1");
             assert!(served || short, "{head}");
         }
@@ -104,7 +104,7 @@ async fn without_a_descriptor_nobody_is_blamed_and_nobody_moves() {
 }
 
 #[tokio::test]
-async fn whoever_cannot_be_accepted_for_long_is_told_and_then_served() {
+async fn clients_that_cannot_be_accepted_get_503_and_are_served_later() {
     let a = echo("a").await;
     let mut gateway = Gateway::with_files(FILES, &config(&[("a", &a)], "")).await;
     let idle = take_all_files(&mut gateway).await;
@@ -123,12 +123,12 @@ async fn whoever_cannot_be_accepted_for_long_is_told_and_then_served() {
 }
 
 #[tokio::test]
-async fn a_limit_that_fits_is_not_worth_a_word() {
+async fn a_sufficient_descriptor_limit_causes_no_warning() {
     let a = echo("a").await;
     let more = "[limits]\nconnections = 16";
     let mut gateway = Gateway::with_files(256, &config(&[("a", &a)], more)).await;
     assert_eq!(get(gateway.addr, "/").await.status, StatusCode::OK);
     gateway.signal("TERM").await;
-    let said = gateway.rest_of_stderr().await;
-    assert!(!said.contains("descriptor"), "{said}");
+    let stderr = gateway.rest_of_stderr().await;
+    assert!(!stderr.contains("descriptor"), "{stderr}");
 }

@@ -1,4 +1,4 @@
-//! How a gateway ends.
+//! The graceful stop of a gateway.
 
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
@@ -15,7 +15,7 @@ use crate::{
     process::Gateway,
 };
 
-/// Waits until nobody listens there any more.
+/// Waits until the port is closed.
 async fn until_closed(gateway: &Gateway) {
     while TcpStream::connect(gateway.addr).await.is_ok() {
         tokio::task::yield_now().await;
@@ -23,7 +23,7 @@ async fn until_closed(gateway: &Gateway) {
 }
 
 #[tokio::test]
-async fn what_is_in_flight_is_finished() {
+async fn requests_in_flight_are_finished() {
     for signal in ["TERM", "INT"] {
         let a = held("a").await;
         let mut gateway = Gateway::start(&["--backend", &a.backend.flag("a")]).await;
@@ -49,7 +49,7 @@ async fn what_is_in_flight_is_finished() {
 }
 
 #[tokio::test]
-async fn idle_connections_do_not_hold_it_up() {
+async fn idle_connections_do_not_delay_the_stop() {
     let a = echo("a").await;
     let mut gateway = Gateway::start(&["--backend", &a.flag("a")]).await;
     let mut silent = TcpStream::connect(gateway.addr).await.unwrap();
@@ -63,13 +63,13 @@ async fn idle_connections_do_not_hold_it_up() {
 }
 
 #[tokio::test]
-async fn half_a_head_may_be_completed() {
+async fn a_request_head_in_progress_is_completed() {
     let a = echo("a").await;
     let mut gateway = Gateway::start(&["--backend", &a.flag("a"), "--workers", "1"]).await;
     let (half, rest) = ("HEAD / HTTP/1.1\r\n", "Host: a\r\n\r\n");
     let mut stream = TcpStream::connect(gateway.addr).await.unwrap();
     stream.write_all(half.as_bytes()).await.unwrap();
-    // The same worker is done with a later one, so it knows the first one.
+    // The same worker has served a later connection, so it has accepted the first one.
     client::get(gateway.addr, "/").await;
     gateway.signal("TERM").await;
     until_closed(&gateway).await;
@@ -81,7 +81,7 @@ async fn half_a_head_may_be_completed() {
 }
 
 #[tokio::test]
-async fn it_does_not_wait_for_ever() {
+async fn the_stop_is_bounded_by_the_shutdown_timeout() {
     let a = held("a").await;
     let mut gateway = Gateway::configured(&format!(
         "shutdown_timeout = \"100ms\"\n[[backend]]\nid = \"a\"\nurl = \"{}\"",
@@ -133,13 +133,13 @@ async fn the_health_check_fails_while_it_stops() {
 }
 
 #[tokio::test]
-async fn who_listens_hears_all_of_it_and_does_not_hold_it_up() {
+async fn event_listeners_get_every_event_and_do_not_delay_the_stop() {
     let a = held("a").await;
     let mut gateway =
         Gateway::start(&["--backend", &a.backend.flag("a"), "--admin", "127.0.0.1:0"]).await;
     let admin = gateway.admin_addr().await;
     let mut listener = Listener::new(admin).await;
-    // This one listens and never reads a byte of it.
+    // This listener never reads a byte.
     let mut deaf = TcpStream::connect(admin).await.unwrap();
     let request = format!("GET /events HTTP/1.1\r\nHost: {admin}\r\n\r\n");
     deaf.write_all(request.as_bytes()).await.unwrap();
@@ -149,7 +149,7 @@ async fn who_listens_hears_all_of_it_and_does_not_hold_it_up() {
     a.arrival().await;
     gateway.signal("TERM").await;
     until_closed(&gateway).await;
-    // As long as something is in flight there is something to hear.
+    // There are events while requests are in flight.
     client::send(admin, Method::PATCH, "/backends/a", &[], "{\"weight\":2}").await;
     let weight = json!({ "backend": "a", "from": 1, "to": 2 });
     assert_eq!(listener.next().await, ("weight".to_owned(), weight));

@@ -1,4 +1,4 @@
-//! Who is asked first to take a session: primaries before backups, and the own zone before others.
+//! The order of candidates: primaries before backups, and the own zone before others.
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -10,8 +10,8 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_backup_takes_over_and_keeps_or_gives_back_what_it_took() {
-    for (option, home) in [("", "b"), ("backup = \"stay\"", "b"), ("backup = \"return\"", "a")] {
+async fn sessions_stay_on_a_backup_or_return_as_configured() {
+    for (option, own) in [("", "b"), ("backup = \"stay\"", "b"), ("backup = \"return\"", "a")] {
         let (a, b) = (mortal("a").await, echo("b").await);
         let gateway = Gateway::configured(&format!(
             "[failover]\n{option}\n[health]\noutlier = {{ ejection = \"100ms\" }}\n\
@@ -25,18 +25,18 @@ async fn a_backup_takes_over_and_keeps_or_gives_back_what_it_took() {
         assert_eq!(client.get("/").await.backend(), "a", "{option}: the primary is up");
         let (dead, router) = a.die().await;
         for _ in 0..3 {
-            assert_eq!(client.get("/").await.backend(), "b", "{option}: the primary is dead");
+            assert_eq!(client.get("/").await.backend(), "b", "{option}: the primary is down");
         }
         let _a = dead.come_back(router);
         while Client::new(gateway.addr).get("/").await.backend() != "a" {
             tokio::task::yield_now().await;
         }
-        assert_eq!(client.get("/").await.backend(), home, "{option}: the primary is back");
+        assert_eq!(client.get("/").await.backend(), own, "{option}: the primary is back");
     }
 }
 
 #[tokio::test]
-async fn new_sessions_prefer_the_own_zone() {
+async fn new_sessions_prefer_backends_of_the_same_zone() {
     let (a, b) = (echo("a").await, echo("b").await);
     let mut gateway = Gateway::configured(&format!(
         "zone = \"eu-1\"\nadmin = \"127.0.0.1:0\"\n[strategy]\ntype = \"round-robin\"\n\
@@ -63,7 +63,7 @@ async fn new_sessions_prefer_the_own_zone() {
     let here = put("a", json!({ "url": a.url(), "zone": "eu-1" })).await;
     assert_eq!(here, (json!("eu-1"), json!(false)));
     let nowhere = put("b", json!({ "url": b.url() })).await;
-    assert_eq!(nowhere, (Value::Null, json!(false)), "what is left out has its default");
+    assert_eq!(nowhere, (Value::Null, json!(false)), "an absent field has its default");
     everybody_goes_to("a", "they have changed places").await;
     let spare = put("a", json!({ "url": a.url(), "zone": "eu-1", "backup": true })).await;
     assert_eq!(spare, (json!("eu-1"), json!(true)));
@@ -71,7 +71,7 @@ async fn new_sessions_prefer_the_own_zone() {
 }
 
 #[tokio::test]
-async fn the_command_line_knows_them_too() {
+async fn the_command_line_sets_backup_and_zone() {
     let (a, b) = (echo("a").await, echo("b").await);
     let flags = [format!("{},backup,zone=eu-1", a.flag("a")), b.flag("b")];
     let args = ["--admin", "127.0.0.1:0", "--backend", &flags[0], "--backend", &flags[1]];

@@ -1,5 +1,4 @@
-//! `GrpcProbe` against real servers with Tonic's health service, over `Upstream` and over Tonic's own
-//! `Channel`.
+//! `GrpcProbe` with real servers that have Tonic's health service, over `Upstream` and Tonic's `Channel`.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -23,7 +22,7 @@ use tower_sticky::{
 };
 use tower_sticky_heavy_tests::until;
 
-/// A real server with the health service.
+/// A server with the health service.
 struct Grpc {
     address: SocketAddr,
     reporter: HealthReporter,
@@ -61,103 +60,107 @@ impl Drop for Grpc {
     }
 }
 
-struct Watched<S> {
+struct Probed<S> {
     backends: Backends<S>,
     _layer: StickyLayer<S>,
 }
 
-/// Probes one backend often, each time for as long as `limit`.
-fn watch<S>(service: S, probe: impl Probe<S>, limit: Duration) -> Watched<S>
+/// Probes one backend every 20 ms, with this timeout.
+fn probe_backend<S>(service: S, probe: impl Probe<S>, timeout: Duration) -> Probed<S>
 where
     S: Service<Request<Body>> + Clone + Send + Sync + 'static,
 {
     let backends = Backends::from_iter([("a", service)]);
-    let often = Duration::from_millis(20);
-    let health = Health::new().probe(probe).probe_interval(often).probe_timeout(limit);
+    let interval = Duration::from_millis(20);
+    let health = Health::new().probe(probe).probe_interval(interval).probe_timeout(timeout);
     let layer = StickyLayer::new(backends.clone(), Cookie::plain("sid")).health(health);
     assert!(layer.start::<Request<Body>>());
-    Watched { backends, _layer: layer }
+    Probed { backends, _layer: layer }
 }
 
-/// Time enough for a probe that is to be answered.
-const PLENTY: Duration = Duration::from_secs(30);
+/// A timeout for probes that are answered.
+const LONG_TIMEOUT: Duration = Duration::from_secs(30);
 
-impl<S> Watched<S> {
+impl<S> Probed<S> {
     fn state(&self) -> State {
         self.backends.get("a").unwrap().state
     }
 
-    async fn becomes(&self, state: State) -> String {
+    /// Waits for this state. Returns the failure of the last probe.
+    async fn until(&self, state: State) -> String {
         until(&format!("the backend becomes {state}"), || self.state() == state).await;
         self.backends.get("a").unwrap().probe_failure.unwrap_or_default()
     }
 }
 
-/// One probe by hand.
+/// Makes one probe.
 async fn probe_once<S>(service: S, probe: impl Probe<S>) -> Result<(), BoxError> {
     probe.probe(service, &"a".parse().unwrap()).await
 }
 
 #[tokio::test]
-async fn serving_or_not_is_what_the_server_says() {
+async fn the_state_follows_the_status_of_the_service() {
     let server = Grpc::new().await;
-    probe_once(server.upstream(), GrpcProbe::new()).await.expect("a server serves as a whole");
-    let watched = watch(server.upstream(), GrpcProbe::new().service("shop.Cart"), PLENTY);
-    let said = watched.becomes(State::Down).await;
-    assert_eq!(said, "it does not know the service \"shop.Cart\"");
+    probe_once(server.upstream(), GrpcProbe::new())
+        .await
+        .expect("the server as a whole is serving");
+    let probed =
+        probe_backend(server.upstream(), GrpcProbe::new().service("shop.Cart"), LONG_TIMEOUT);
+    let failure = probed.until(State::Down).await;
+    assert_eq!(failure, "it does not know the service \"shop.Cart\"");
     server.reporter.set_service_status("shop.Cart", ServingStatus::Serving).await;
-    assert_eq!(watched.becomes(State::Ready).await, "");
+    assert_eq!(probed.until(State::Ready).await, "");
     server.reporter.set_service_status("shop.Cart", ServingStatus::NotServing).await;
-    assert_eq!(watched.becomes(State::Down).await, "it is NOT_SERVING");
+    assert_eq!(probed.until(State::Down).await, "it is NOT_SERVING");
     server.reporter.set_service_status("shop.Cart", ServingStatus::Unknown).await;
     let unknown = || {
-        let failure = watched.backends.get("a").unwrap().probe_failure;
-        failure.is_some_and(|said| said.contains("UNKNOWN"))
+        let failure = probed.backends.get("a").unwrap().probe_failure;
+        failure.is_some_and(|failure| failure.contains("UNKNOWN"))
     };
-    until("UNKNOWN is told", unknown).await;
-    assert_eq!(watched.state(), State::Down);
+    until("the failure is UNKNOWN", unknown).await;
+    assert_eq!(probed.state(), State::Down);
 }
 
 #[tokio::test]
-async fn a_server_without_the_health_service_is_told_so() {
+async fn a_server_without_the_health_service_is_down() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let server = Server::builder().add_routes(Routes::default());
     let serving = tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
     let upstream = Upstream::new(&url).unwrap().http2(true);
-    let said = watch(upstream, GrpcProbe::new(), PLENTY).becomes(State::Down).await;
-    assert!(said.contains("does not implement grpc.health.v1.Health"), "{said}");
+    let failure = probe_backend(upstream, GrpcProbe::new(), LONG_TIMEOUT).until(State::Down).await;
+    assert!(failure.contains("does not implement grpc.health.v1.Health"), "{failure}");
     serving.abort();
 }
 
-/// A listener that accepts and says nothing.
-async fn hung() -> (String, JoinHandle<Infallible>) {
+/// A listener that accepts connections and does not answer.
+async fn hung_server() -> (String, JoinHandle<Infallible>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let serving = tokio::spawn(async move {
-        let mut held = Vec::new();
+        let mut connections = Vec::new();
         loop {
-            held.push(listener.accept().await);
+            connections.push(listener.accept().await);
         }
     });
     (url, serving)
 }
 
 #[tokio::test]
-async fn a_dead_or_hung_server_is_found_over_an_upstream() {
+async fn an_ended_or_hung_server_is_down_over_an_upstream() {
     let server = Grpc::new().await;
     let (address, upstream) = (server.address, server.upstream());
-    let watched = watch(upstream, GrpcProbe::new(), PLENTY);
+    let probed = probe_backend(upstream, GrpcProbe::new(), LONG_TIMEOUT);
     drop(server);
-    let said = watched.becomes(State::Down).await;
-    assert!(!said.is_empty(), "it is told why");
-    let _back = Grpc::at(address).await;
-    watched.becomes(State::Ready).await;
+    let failure = probed.until(State::Down).await;
+    assert!(!failure.is_empty(), "the failure has a text");
+    let _restarted = Grpc::at(address).await;
+    probed.until(State::Ready).await;
 
-    let (url, serving) = hung().await;
+    let (url, serving) = hung_server().await;
     let upstream = Upstream::new(&url).unwrap().http2(true);
-    let watched = watch(upstream, GrpcProbe::new(), Duration::from_millis(60));
-    assert_eq!(watched.becomes(State::Down).await, "it did not answer within 60ms");
+    let probed = probe_backend(upstream, GrpcProbe::new(), Duration::from_millis(60));
+    assert_eq!(probed.until(State::Down).await, "it did not answer within 60ms");
     serving.abort();
 }
 
@@ -170,36 +173,36 @@ fn channel_probe() -> GrpcProbe<Body> {
 }
 
 #[tokio::test]
-async fn a_channel_to_a_dead_port_says_it_is_ready_and_the_probe_knows_better() {
+async fn a_channel_that_is_refused_is_ready_and_its_probe_fails() {
     let server = Grpc::new().await;
     let (address, url) = (server.address, server.url());
     drop(server);
-    let mut dead = channel(&url);
-    dead.ready().await.expect("a channel is always ready");
+    let mut refused = channel(&url);
+    refused.ready().await.expect("a channel is always ready");
 
-    let watched = watch(dead, channel_probe(), PLENTY);
-    let said = watched.becomes(State::Down).await;
-    assert!(said.to_lowercase().contains("refused"), "the causes are told as well: {said}");
-    let _back = Grpc::at(address).await;
-    watched.becomes(State::Ready).await;
+    let probed = probe_backend(refused, channel_probe(), LONG_TIMEOUT);
+    let failure = probed.until(State::Down).await;
+    assert!(failure.to_lowercase().contains("refused"), "the sources are included: {failure}");
+    let _restarted = Grpc::at(address).await;
+    probed.until(State::Ready).await;
 }
 
 #[tokio::test]
-async fn the_probe_drives_a_lazy_channel() {
+async fn the_probe_connects_a_lazy_channel() {
     let server = Grpc::new().await;
     let lazy = channel(&server.url());
     probe_once(lazy.clone().ready_oneshot().await.unwrap(), channel_probe()).await.unwrap();
-    let watched = watch(lazy, channel_probe(), PLENTY);
+    let probed = probe_backend(lazy, channel_probe(), LONG_TIMEOUT);
     server.reporter.set_service_status("", ServingStatus::NotServing).await;
-    assert_eq!(watched.becomes(State::Down).await, "it is NOT_SERVING");
+    assert_eq!(probed.until(State::Down).await, "it is NOT_SERVING");
     server.reporter.set_service_status("", ServingStatus::Serving).await;
-    watched.becomes(State::Ready).await;
+    probed.until(State::Ready).await;
 }
 
 #[tokio::test]
-async fn a_hung_channel_is_found_down() {
-    let (url, serving) = hung().await;
-    let watched = watch(channel(&url), channel_probe(), Duration::from_millis(60));
-    watched.becomes(State::Down).await;
+async fn a_hung_server_is_down_over_a_channel() {
+    let (url, serving) = hung_server().await;
+    let probed = probe_backend(channel(&url), channel_probe(), Duration::from_millis(60));
+    probed.until(State::Down).await;
     serving.abort();
 }

@@ -27,7 +27,7 @@ use tower_sticky_heavy_tests::{
 };
 
 use self::{
-    name_server::{NameServer, Say},
+    name_server::{NameServer, Reply},
     process::Gateway,
 };
 
@@ -112,10 +112,11 @@ async fn a_session_follows_the_name_of_its_backend_and_outlives_a_resolver_that_
     }
 
     // The name fails, in each way.
-    for say in [Say::Silence, Say::Code(ResponseCode::ServFail), Say::Code(ResponseCode::NXDomain)]
+    for say in
+        [Reply::None, Reply::Code(ResponseCode::ServFail), Reply::Code(ResponseCode::NXDomain)]
     {
-        names.say(NAME, RecordType::A, say.clone());
-        names.say(NAME, RecordType::AAAA, say);
+        names.set(NAME, RecordType::A, say.clone());
+        names.set(NAME, RecordType::AAAA, say);
         for _ in 0..10 {
             sleep(EVERY).await;
             assert_eq!(visitor.visit().await, (pinned.to_owned(), home.clone()));

@@ -40,7 +40,7 @@ struct Fed {
 impl Fed {
     fn new(backends: &Backends<Node>, leave: OnRemoved) -> Self {
         let (send, receive) = mpsc::unbounded_channel();
-        let feed = backends.follow(Channel(receive)).leave(leave);
+        let feed = backends.follow(Channel(receive)).on_removed(leave);
         Self { send, handle: feed.handle(), task: tokio::spawn(feed) }
     }
 

@@ -250,5 +250,5 @@ async fn handlers_get_it_from_axum() {
     assert_eq!(ask("/may", HeaderMap::new()).await.1, "false false");
     let (status, why) = ask("/must", HeaderMap::new()).await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
-    assert!(why.contains("does the gateway say it?"), "{why}");
+    assert!(why.contains("enabled on the gateway?"), "{why}");
 }

@@ -18,19 +18,19 @@ use axum::{
 use futures_core::Stream;
 use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
-use tower_sticky::{Event, Events, Reason};
+use tower_sticky::{DrainReport, Event, Events, Reason};
 
 use super::{
     Admin, Stage,
     json::{Problem, mode, state},
 };
 
-/// Tells what happens from now on, until the client leaves or the gateway ends.
+/// Streams the events from now on, until the client disconnects or the gateway exits.
 pub(super) async fn listen(State(admin): State<Admin>) -> Result<Response, Problem> {
     let Ok(place) = admin.listeners.try_acquire_owned() else {
         return Err(Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            "too many listen already; end one of them",
+            "too many clients follow the events; disconnect one of them",
         ));
     };
     let mut stage = admin.stage;
@@ -38,14 +38,14 @@ pub(super) async fn listen(State(admin): State<Admin>) -> Result<Response, Probl
         let _ = stage.wait_for(|stage| *stage == Stage::Over).await;
     });
     let told = Told { events: admin.fleet.backends().events(), over, _place: place };
-    // Comments in between, so that whoever is in the middle does not take silence for the end.
+    // Comments keep proxies from closing a connection that is silent for long.
     Ok(Sse::new(told).keep_alive(KeepAlive::default()).into_response())
 }
 
 /// The events as they are sent.
 struct Told {
     events: Events,
-    /// Resolves when nothing more will happen.
+    /// Resolves when there will be no more events.
     over: Pin<Box<dyn Future<Output = ()> + Send>>,
     _place: OwnedSemaphorePermit,
 }
@@ -54,7 +54,7 @@ impl Stream for Told {
     type Item = Result<sse::Event, Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        // What has happened is told before the end.
+        // Pending events are sent before the end.
         if let Poll::Ready(event) = Pin::new(&mut self.events).poll_next(cx) {
             return Poll::Ready(event.map(|event| {
                 let (name, data) = describe(&event);
@@ -65,7 +65,7 @@ impl Stream for Told {
     }
 }
 
-/// An event's name, and what there is to say.
+/// The name and the data of an event.
 fn describe(event: &Event) -> (&'static str, Value) {
     match event {
         Event::Joined { backend } => ("joined", json!({ "backend": backend.as_str() })),
@@ -103,18 +103,7 @@ fn describe(event: &Event) -> (&'static str, Value) {
                 "sessions": sessions,
             }),
         ),
-        Event::Drained { report } => (
-            "drained",
-            json!({
-                "backend": report.backend.as_str(),
-                "end": report.end.to_string(),
-                "elapsed_ms": u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX),
-                "sessions_before": report.sessions_before,
-                "sessions_left": report.sessions_left,
-                "in_flight": report.in_flight,
-                "streams_cut": report.streams_cut,
-            }),
-        ),
+        Event::Drained { report } => ("drained", drained(report)),
         Event::Moved { from, to, reason } => (
             "moved",
             json!({
@@ -124,7 +113,7 @@ fn describe(event: &Event) -> (&'static str, Value) {
             }),
         ),
         Event::Missed { count } => ("missed", json!({ "count": count })),
-        // One that came after this was written.
+        // An event type that was added to the library later.
         other => (
             "other",
             json!({
@@ -133,4 +122,17 @@ fn describe(event: &Event) -> (&'static str, Value) {
             }),
         ),
     }
+}
+
+/// The data of the end of a drain.
+fn drained(report: &DrainReport) -> Value {
+    json!({
+        "backend": report.backend.as_str(),
+        "end": report.end.to_string(),
+        "elapsed_ms": u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX),
+        "sessions_before": report.sessions_before,
+        "sessions_left": report.sessions_left,
+        "in_flight": report.in_flight,
+        "streams_cut": report.streams_cut,
+    })
 }

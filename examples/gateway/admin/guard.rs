@@ -1,8 +1,8 @@
 //! Who may call the admin interface.
 //!
-//! Without a token everyone on this machine may, and a web page that somebody here has open must
-//! not: neither directly (its `Origin` is foreign) nor by a name of its own that resolves to our
-//! address (DNS rebinding: then `Host` is foreign).
+//! Without a token every process on this machine may. A web page in a browser on this machine must not:
+//! neither directly (its `Origin` is foreign) nor by a host name that resolves to our address (DNS
+//! rebinding: its `Host` is foreign).
 
 use std::{
     hint::black_box,
@@ -44,10 +44,10 @@ impl Guard {
         {
             return Err(Problem::new(
                 StatusCode::UNAUTHORIZED,
-                "this needs `Authorization: Bearer …` with the gateway's admin_token",
+                "`Authorization: Bearer …` with the gateway's admin_token is missing or wrong",
             ));
         }
-        // To listen takes a place, which a page could take without being able to read anything.
+        // Listening occupies one of a few slots, even for a page that cannot read the response.
         let listens = request.uri().path() == super::EVENTS;
         if matches!(*request.method(), Method::GET | Method::HEAD) && !listens {
             return Ok(());
@@ -92,8 +92,8 @@ impl Guard {
         if ip.is_loopback() {
             return true;
         }
-        // Listening everywhere, it has every address that somebody can reach it at. A number is never
-        // the name of a page that resolves to us.
+        // When it listens on all addresses, any IP address may be its own. DNS rebinding needs a host
+        // name, never an IP address.
         let is_admin = ip == own || own.is_unspecified();
         is_admin && host.port_u16().unwrap_or(80) == self.addr.port()
     }
@@ -105,7 +105,7 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-/// Compares in a time that tells only the length.
+/// Compares in constant time for a given length.
 fn equal(given: &[u8], expected: &[u8]) -> bool {
     if given.len() != expected.len() {
         return false;

@@ -1,4 +1,4 @@
-//! What the admin interface reads and writes.
+//! The JSON that the admin interface reads and writes.
 
 use std::time::Duration;
 
@@ -10,10 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use tower_sticky::{BackendStatus, Failover, Mode, PoolError, Reason, State, Stats, Verdict};
 
-use crate::config::{
-    Humane,
-    file::{Otherwise, Zone},
-};
+use crate::config::{OperatorMode, Otherwise, Time, file::Zone};
 
 /// Body of `PUT /backends/{id}`.
 #[derive(Debug, Deserialize)]
@@ -37,18 +34,17 @@ const fn one() -> u32 {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Patch {
-    mode: Option<ModeWord>,
+    mode: Option<OperatorMode>,
     pub(super) weight: Option<u32>,
-    /// How long a drain may take.
-    deadline: Option<Humane>,
-    /// What becomes of sessions that come after it.
+    /// The time limit of a drain.
+    deadline: Option<Time>,
+    /// What happens to sessions after the deadline.
     then: Option<Otherwise>,
-    /// How many sessions a second may leave in a drain, each with its next request; nobody does
-    /// without it.
+    /// How many sessions a second leave during a drain, each with its next request. Default: none.
     hand_over: Option<u32>,
 }
 
-/// What is wanted of a backend from now on.
+/// The mode that a request sets.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum NewMode {
     Plain(Mode),
@@ -65,7 +61,7 @@ pub(super) struct Drain {
 impl Patch {
     pub(super) fn mode(&self) -> Result<Option<NewMode>, Problem> {
         let wrong = |message| Err(Problem::new(StatusCode::BAD_REQUEST, message));
-        let draining = matches!(self.mode, Some(ModeWord::Draining));
+        let draining = matches!(self.mode, Some(OperatorMode::Draining));
         if self.deadline.is_some() && !draining {
             return wrong(
                 "`deadline` is the end of a drain; add \"mode\":\"draining\", or leave it out",
@@ -85,8 +81,8 @@ impl Patch {
             }
             Some(0) => {
                 return wrong(
-                    "`hand_over` is how many sessions a second may leave; with 0 nobody could, so \
-                     use at least 1, or leave it out",
+                    "`hand_over` is how many sessions a second may leave; use at least 1, or leave it \
+                     out",
                 );
             }
             _ => {}
@@ -95,44 +91,27 @@ impl Patch {
             return Ok(self.mode.map(|mode| NewMode::Plain(mode.into())));
         }
         Ok(Some(NewMode::Drain(Drain {
-            deadline: self.deadline.map(|Humane(deadline)| deadline),
+            deadline: self.deadline.map(|Time(deadline)| deadline),
             then: self.then.unwrap_or(Otherwise::Repin).into(),
             hand_over: self.hand_over,
         })))
     }
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum ModeWord {
-    Active,
-    Draining,
-    Disabled,
-}
-
-impl From<ModeWord> for Mode {
-    fn from(word: ModeWord) -> Self {
-        match word {
-            ModeWord::Active => Self::Active,
-            ModeWord::Draining => Self::Draining,
-            ModeWord::Disabled => Self::Disabled,
-        }
-    }
-}
-
-/// A backend in an answer.
+/// A backend in a response.
 #[derive(Debug, Serialize)]
 pub(super) struct Backend<'a> {
     id: &'a str,
     url: &'a str,
     weight: u32,
     state: &'static str,
-    /// What the last failed probe said.
+    /// The error of the last failed probe.
     probe_failure: Option<&'a str>,
     mode: &'static str,
     in_flight: usize,
     requests: u64,
-    /// An estimate; `None` when sessions cannot be told apart, or were not watched for long enough.
+    /// An estimate. `None` until an idle timeout has been observed, and where tokens do not identify
+    /// sessions.
     sessions: Option<u64>,
     sessions_seen: u64,
     unconfirmed: u64,
@@ -175,7 +154,7 @@ pub(super) const fn state(state: State) -> &'static str {
     }
 }
 
-/// What the operator said: a drain whose deadline has come is still a drain.
+/// The mode set by the operator. A drain past its deadline is still a drain.
 pub(super) const fn mode(mode: Mode) -> &'static str {
     match mode {
         Mode::Active => "active",
@@ -184,7 +163,7 @@ pub(super) const fn mode(mode: Mode) -> &'static str {
     }
 }
 
-/// Totals, with every word there is, so that a reader need not guess what is missing.
+/// The totals, with every outcome and reason, zeros included.
 pub(super) fn stats(stats: &Stats) -> Value {
     let reasons: Map<String, Value> = Reason::ALL
         .iter()
@@ -210,10 +189,10 @@ pub(super) fn stats(stats: &Stats) -> Value {
     })
 }
 
-/// Reads a body whatever its `Content-Type` says: `curl -d` calls everything a form.
+/// Parses a body and ignores its `Content-Type`, because `curl -d` labels everything a form.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
-        Problem::new(StatusCode::BAD_REQUEST, format!("the body is not what was expected: {error}"))
+        Problem::new(StatusCode::BAD_REQUEST, format!("the body is not valid: {error}"))
     })
 }
 
@@ -222,7 +201,7 @@ pub(super) fn answer(status: StatusCode, body: &impl Serialize) -> Response {
         Ok(mut text) => {
             text.push('\n');
             let json = HeaderValue::from_static("application/json");
-            // What was true a moment ago is of no use.
+            // The state changes at any time.
             let no_store = HeaderValue::from_static("no-store");
             let headers = [(header::CONTENT_TYPE, json), (header::CACHE_CONTROL, no_store)];
             (status, headers, text).into_response()
@@ -231,7 +210,7 @@ pub(super) fn answer(status: StatusCode, body: &impl Serialize) -> Response {
     }
 }
 
-/// An error as an answer: `{"error": "…"}`.
+/// An error response: `{"error": "…"}`.
 #[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,

@@ -1,4 +1,4 @@
-//! The admin interface: see the backends and change them, in JSON.
+//! The admin interface: shows and changes the backends, in JSON.
 
 mod events;
 mod guard;
@@ -22,20 +22,20 @@ pub(crate) use self::guard::Guard;
 use self::json::{NewBackend, NewMode, Patch, Problem};
 use crate::{config::file, fleet::Fleet};
 
-/// How many connections the admin interface takes.
+/// The maximum number of connections to the admin interface.
 pub(crate) const CONNECTIONS: u32 = 100;
-/// How many of them may be listeners, who stay: somebody else must still get in.
+/// How many of them may listen to events. Listeners stay connected, and others must still get in.
 const LISTENERS: usize = 64;
 
 const EVENTS: &str = "/events";
 
-/// Where the gateway is in its life.
+/// The stage of the gateway between start and exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     Serving,
-    /// What is in flight is being finished.
+    /// Requests in flight are being finished.
     Stopping,
-    /// There is nothing to see any more.
+    /// All requests have finished.
     Over,
 }
 
@@ -78,7 +78,7 @@ async fn stats(State(admin): State<Admin>) -> Response {
     json::answer(StatusCode::OK, &json::stats(&stats))
 }
 
-/// 200 while it serves. Whoever balances over several gateways must not choose one that stops.
+/// 200 while the gateway serves, 503 once it stops, so that a load balancer in front of it stops sending.
 async fn healthz(State(admin): State<Admin>) -> Response {
     if *admin.stage.borrow() != Stage::Serving {
         return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is stopping")
@@ -126,7 +126,7 @@ async fn change(
     }
     match mode {
         Some(NewMode::Plain(mode)) => backends.set_mode(&id, mode)?,
-        // It goes on by itself, and its end is one of the events.
+        // The drain continues in the background, and its end is an event.
         Some(NewMode::Drain(wanted)) => {
             let mut drain = backends.drain(&id).then(wanted.then);
             if let Some(deadline) = wanted.deadline {
@@ -152,15 +152,15 @@ async fn remove(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Re
 async fn nothing() -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
-        "nothing is here; see /backends, /backends/{id}, /stats, /events and /healthz",
+        "there is no such path; see /backends, /backends/{id}, /stats, /events and /healthz",
     )
 }
 
 async fn wrong_method() -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not know this method")
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not support this method")
 }
 
-/// The backend as it is now.
+/// A response with the current state of the backend.
 fn one(admin: &Admin, id: &str, status: StatusCode) -> Result<Response, Problem> {
     let (backends, _) = admin.fleet.status();
     let (backend, url) = backends

@@ -1,5 +1,5 @@
-//! Carts in sessions of tower-sessions, in a store that all shops share: a cart that has been
-//! acknowledged is found by whichever shop the session moves to.
+//! Carts in sessions of tower-sessions, in a store that all shops share. An acknowledged cart is found by
+//! any shop that the session moves to.
 
 use axum::{
     Router,
@@ -21,16 +21,16 @@ use tower_sticky::{
 
 use super::shop::{self, Cart, MAX_CARTS, SESSION};
 
-/// The response header in which a shop tells the gateway that a session's pin is out of date.
+/// The response header by which a shop tells the gateway that the pin of a session is out of date.
 pub(crate) const ACTION: &str = "x-shop-session-action";
 
-/// Where the cart stands in the session.
+/// The key of the cart in the session.
 const CART: &str = "cart";
 
 #[derive(Debug, Clone)]
 struct Shop {
     name: &'static str,
-    /// Copies of the sessions that are here, which are good as long as they stay.
+    /// Copies of the sessions of this shop, valid until they move.
     copies: MemoryStore,
 }
 
@@ -43,9 +43,9 @@ pub(super) fn carts<S: SessionStore + Clone>(
         .with_name(SESSION)
         .with_same_site(SameSite::Lax)
         .with_expiry(Expiry::OnInactivity(Duration::hours(1)))
-        // The demo is on http.
+        // The demo uses plain http.
         .with_secure(false);
-    // What the gateway says in headers. Nobody else is told where these shops are.
+    // The session headers are trusted: only the gateway knows the addresses of these shops.
     let scope = SessionScope::from_headers().application_header(ACTION)?;
     Ok(Router::new()
         .route("/cart", get(show))
@@ -76,17 +76,17 @@ async fn add(
     }
     let mut cart = cart.unwrap_or_default();
     shop::put(&mut cart, position);
-    // It is saved before the answer goes out, and instead of the answer there is an error if it is not.
+    // The session is saved before the response is sent; a failed save becomes an error response.
     session.insert(CART, cart).await.map_err(failed)?;
     Ok(shop::describe(shop.name, cart, true))
 }
 
-/// What tower-sessions, which has logged it, says too when it cannot save.
+/// The status that tower-sessions uses too when it cannot save. It has logged the error.
 fn failed(_: session::Error) -> StatusCode {
     StatusCode::INTERNAL_SERVER_ERROR
 }
 
-/// Says what an error of the store means, which so far is a status and no more.
+/// Adds a text to an error of the store, which is only a status.
 async fn explain(mut response: Response) -> Response {
     let (status, why) = match response.status() {
         StatusCode::INTERNAL_SERVER_ERROR => {

@@ -1,5 +1,4 @@
-//! The demo: three shops that keep carts in their own memory, as many applications keep sessions, or in
-//! a store that they share.
+//! The demo: three shops that keep carts in their own memory, or in a store that they share.
 
 mod in_store;
 mod own_memory;
@@ -49,7 +48,7 @@ fn all_carts(store: Option<&Store>) -> Result<Vec<Router>, ConfigError> {
     }
 }
 
-/// What to try, for whoever has just started it.
+/// Prints what to try.
 pub(crate) fn print_hints(page: SocketAddr, admin: SocketAddr, store: Option<&Store>) {
     let (keeping, knows) = match store {
         None => ("Each keeps its carts in its own memory.", "does not know the cart"),
@@ -63,13 +62,13 @@ pub(crate) fn print_hints(page: SocketAddr, admin: SocketAddr, store: Option<&St
     say(&format!(
         "
 Three demo shops are behind it. {keeping}
-  Open http://{page} and put something into the cart: you stay with one shop.
-  Close that shop, and see the session move to another one, which {knows}:
+  Open http://{page} and add something to the cart: your requests stay with one shop.
+  Disable that shop. The session moves to another one, which {knows}:
     curl -X PATCH -d '{{\"mode\":\"disabled\"}}' http://{admin}/backends/shop-a
-  Let it finish the sessions it has, or open it again: \"draining\", \"active\".
-  Give its sessions half a minute, after which they move:
+  The other modes: \"draining\" keeps its sessions and takes no new ones, \"active\" is normal.
+  Drain it for half a minute, after which its sessions move:
     curl -X PATCH -d '{{\"mode\":\"draining\",\"deadline\":\"30s\"}}' http://{admin}/backends/shop-a
-  See the shops, what became of all requests, and what happens while you look:
+  List the shops, show the totals, and follow the events:
     curl http://{admin}/backends
     curl http://{admin}/stats
     curl -N http://{admin}/events"

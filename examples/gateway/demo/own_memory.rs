@@ -1,4 +1,4 @@
-//! Carts that a shop keeps in its own memory, by a session cookie of its own.
+//! Carts that a shop keeps in its own memory, under its own session cookie.
 
 use std::{
     collections::HashMap,
@@ -39,10 +39,10 @@ async fn add(State(shop): State<Shop>, Path(item): Path<String>, headers: Header
     };
     let mut carts = shop.carts();
     if carts.len() >= MAX_CARTS {
-        // It forgets everything.
+        // The demo simply forgets all carts.
         carts.clear();
     }
-    // A session that this shop does not know begins here, under a new name.
+    // A session that this shop does not know gets a new id.
     let known = session(&headers).filter(|session| carts.contains_key(*session));
     let (session, is_new) = match known {
         Some(session) => (session.to_owned(), false),
@@ -67,7 +67,7 @@ impl Shop {
     }
 }
 
-/// The session that the request names.
+/// The session id in the request.
 fn session(headers: &HeaderMap) -> Option<&str> {
     let cookies = headers.get_all(header::COOKIE).iter();
     cookies.filter_map(|field| field.to_str().ok()).flat_map(|field| field.split(';')).find_map(
@@ -78,7 +78,7 @@ fn session(headers: &HeaderMap) -> Option<&str> {
     )
 }
 
-/// Good enough to tell demo sessions apart; a real application takes a real random number.
+/// Unique enough for a demo; a real application uses a cryptographic random number.
 fn new_session() -> String {
     let number = || RandomState::new().hash_one(0);
     format!("{:016x}{:016x}", number(), number())

@@ -1,4 +1,4 @@
-//! What a shop is, wherever it keeps its carts: a page, and what it says of a cart.
+//! What all shops of the demo have in common: the page, the goods, and the JSON of a cart.
 
 use axum::{
     Json, Router,
@@ -11,15 +11,15 @@ use serde_json::json;
 /// The shop's own session cookie; the gateway passes it on as it is.
 pub(super) const SESSION: &str = "shop_session";
 
-/// What there is to buy.
+/// The goods, as id and name.
 const GOODS: [(&str, &str); 4] =
     [("apple", "Apple"), ("bread", "Bread"), ("cheese", "Cheese"), ("tea", "Tea")];
 
-/// A demo must not fill the memory.
+/// The demo must not use unbounded memory.
 pub(super) const MAX_CARTS: usize = 10_000;
 const MAX_PIECES: u32 = 99;
 
-/// One page for all shops; it asks for everything that differs.
+/// The page of all shops. It loads what differs.
 const PAGE: &str = include_str!("page.html");
 
 /// How many pieces of each of the goods.
@@ -31,7 +31,7 @@ pub(super) fn router(carts: Router) -> Router {
 }
 
 async fn page() -> Response {
-    // The page needs nothing from anywhere else, and nobody may frame it.
+    // The page loads nothing from other origins, and must not be framed.
     let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                   connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
                   frame-ancestors 'none'";
@@ -39,17 +39,17 @@ async fn page() -> Response {
     (headers, Html(PAGE)).into_response()
 }
 
-/// Where something stands among the goods.
+/// The position of an item among the goods.
 pub(super) fn find(item: &str) -> Option<usize> {
     GOODS.iter().position(|(id, _)| *id == item)
 }
 
-/// Puts one more of it into the cart.
+/// Adds one piece to the cart.
 pub(super) fn put(cart: &mut Cart, position: usize) {
     cart[position] = (cart[position] + 1).min(MAX_PIECES);
 }
 
-/// What a shop says of a cart.
+/// The response with a cart.
 pub(super) fn describe(shop: &str, cart: Cart, known: bool) -> Response {
     let goods: Vec<_> = GOODS
         .iter()

@@ -22,7 +22,7 @@ impl Store {
         if text == "memory" {
             return Ok(Self::Memory);
         }
-        // It may have a password in it, so it is not quoted.
+        // The value may contain a password, so it is not quoted.
         let wrong = |why: &str| {
             Error::new(format!(
                 "--demo-store {why}; expected memory, or the address of a Redis such as \
@@ -35,7 +35,7 @@ impl Store {
         if text.starts_with("redis-") || text.starts_with("rediss-") {
             return Err(wrong("names a cluster or sentinels, which the demo does not use"));
         }
-        // Only to see whether it can be used: nothing connects yet, and so nothing runs.
+        // Only checks the address: nothing connects yet. The client needs a runtime to be built.
         let runtime = runtime::Builder::new_current_thread()
             .build()
             .map_err(|error| Error::new(format!("there is no runtime: {error}")))?;
@@ -45,7 +45,7 @@ impl Store {
     }
 }
 
-/// The sessions of the demo in Redis, apart from those of other applications.
+/// The sessions of the demo in Redis, under a prefix of their own.
 pub(super) fn redis(url: &str) -> Result<RedisStore, ConfigError> {
     Ok(RedisStore::new(url)?.prefix("sticky-demo:"))
 }

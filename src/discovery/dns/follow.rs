@@ -1,11 +1,11 @@
-//! The loop of a feed from the domain name system.
+//! The loop that resolves a name and updates the pool.
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use tokio::time::sleep;
 
 use super::{
-    resolve::{Answer, Asker, Found},
+    resolve::{Answer, Endpoint, Query},
     schedule::RefreshSchedule,
 };
 use crate::{
@@ -16,8 +16,8 @@ use crate::{
 };
 
 pub(super) async fn follow<S, F>(
-    asker: Asker,
-    mut rhythm: RefreshSchedule,
+    query: Query,
+    mut schedule: RefreshSchedule,
     empty_when_gone: bool,
     make: F,
     target: Target<S>,
@@ -26,13 +26,13 @@ where
     S: Clone,
     F: FnMut(&BackendId, SocketAddr) -> Result<S, BoxError>,
 {
-    let mut follower = Follower { make, target, known: HashMap::new() };
+    let mut follower = Follower { make, target, empty_when_gone, known: HashMap::new() };
     loop {
-        let asked = follower.target.wait(asker.look_up(&follower.known)).await;
-        let Some(answer) = asked else {
+        let answer = follower.target.wait(query.run(&follower.known)).await;
+        let Some(answer) = answer else {
             return DiscoveryEnd::PoolGone;
         };
-        let pause = follower.take_in(answer, &mut rhythm, empty_when_gone);
+        let pause = follower.apply(answer, &mut schedule);
         if follower.target.wait(sleep(pause)).await.is_none() {
             return DiscoveryEnd::PoolGone;
         }
@@ -42,8 +42,9 @@ where
 struct Follower<S, F> {
     make: F,
     target: Target<S>,
-    /// The backends as this feed has set them up.
-    known: HashMap<BackendId, Found>,
+    empty_when_gone: bool,
+    /// The backends as this discovery has last added or changed them.
+    known: HashMap<BackendId, Endpoint>,
 }
 
 impl<S, F> Follower<S, F>
@@ -51,68 +52,63 @@ where
     S: Clone,
     F: FnMut(&BackendId, SocketAddr) -> Result<S, BoxError>,
 {
-    /// Makes of an answer what it says, and tells how long it is good for.
-    fn take_in(
-        &mut self,
-        answer: Answer,
-        rhythm: &mut RefreshSchedule,
-        empty_when_gone: bool,
-    ) -> Duration {
-        for (id, why) in &answer.bad {
+    /// Updates the pool. Returns the pause until the next look-up.
+    fn apply(&mut self, answer: Answer, schedule: &mut RefreshSchedule) -> Duration {
+        for (id, why) in &answer.invalid {
             self.target.skip(id, why);
         }
-        let gone = answer.failure.is_none() && answer.found.is_empty() && answer.bad.is_empty();
+        let gone = answer.failure.is_none() && answer.found.is_empty() && answer.invalid.is_empty();
         if let Some(why) = &answer.failure {
-            self.target.failed(why);
-        } else if gone && !empty_when_gone {
-            self.target.failed("the name does not exist, or has no records");
+            self.target.record_failure(why);
+        } else if gone && !self.empty_when_gone {
+            self.target.record_failure("the name does not exist, or has no records");
         }
-        // A part of an answer is better than none; a name that is gone is one only by option.
-        if !answer.found.is_empty() || gone && empty_when_gone {
+        // A partial answer is applied.
+        if !answer.found.is_empty() || gone && self.empty_when_gone {
             let changes = self.reconcile(&answer);
             self.target.update(changes);
         }
-        if answer.failure.is_some() || gone && !empty_when_gone {
-            rhythm.after_failure()
+        if answer.failure.is_some() || gone && !self.empty_when_gone {
+            schedule.after_failure()
         } else {
-            rhythm.after_answer(answer.ttl.unwrap_or_default())
+            schedule.after_answer(answer.ttl.unwrap_or_default())
         }
     }
 
     fn reconcile(&mut self, answer: &Answer) -> Vec<MemberChange<S>> {
         let mut changes = Vec::new();
         self.known.retain(|id, _| {
-            let stays = answer.found.contains_key(id) || answer.unsure.contains(id);
+            let stays = answer.found.contains_key(id) || answer.unresolved.contains(id);
             if !stays {
                 changes.push(MemberChange { id: id.clone(), what: ChangeKind::Remove });
             }
             stays
         });
-        for (id, &found) in &answer.found {
-            match self.target.standing(id) {
+        for (id, &endpoint) in &answer.found {
+            match self.target.ownership(id) {
                 Ownership::Local => continue,
                 Ownership::Foreign => {
-                    let why = "the id is taken by a backend that this feed did not bring; remove \
-                               that one, or give one of them another id";
+                    let why = "the id belongs to a backend that this discovery has not added; \
+                               remove that backend, or change one of the ids";
                     self.target.skip(id.as_str(), why);
                     continue;
                 }
                 Ownership::Mine | Ownership::Free | Ownership::Orphan => {}
             }
-            changes.extend(self.set_up(id, found));
+            changes.extend(self.change(id, endpoint));
         }
         changes
     }
 
-    /// What has to be done so that the backend is as it was found.
-    fn set_up(&mut self, id: &BackendId, found: Found) -> Option<MemberChange<S>> {
-        let known = self.known.get(id).filter(|_| self.target.standing(id) == Ownership::Mine);
+    /// The change that makes the backend as it was found, if one is needed.
+    fn change(&mut self, id: &BackendId, endpoint: Endpoint) -> Option<MemberChange<S>> {
+        let known = self.known.get(id).filter(|_| self.target.ownership(id) == Ownership::Mine);
         let weight =
-            found.weight.filter(|_| known.is_none_or(|known| known.weight != found.weight));
-        let what = if known.is_some_and(|known| known.address == found.address) {
+            endpoint.weight.filter(|_| known.is_none_or(|known| known.weight != endpoint.weight));
+        let what = if known.is_some_and(|known| known.address == endpoint.address) {
             ChangeKind::Weight(weight?)
         } else {
-            match (self.make)(id, found.address) {
+            match (self.make)(id, endpoint.address) {
                 Ok(service) => ChangeKind::Put { service, weight },
                 Err(why) => {
                     self.target.skip(id.as_str(), why);
@@ -120,7 +116,7 @@ where
                 }
             }
         };
-        self.known.insert(id.clone(), found);
+        self.known.insert(id.clone(), endpoint);
         Some(MemberChange { id: id.clone(), what })
     }
 }

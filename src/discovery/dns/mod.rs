@@ -1,4 +1,4 @@
-//! Backends from the domain name system.
+//! [`Backends::follow_dns`](crate::Backends::follow_dns): backends from DNS records.
 
 mod follow;
 mod options;

@@ -1,4 +1,4 @@
-//! What to ask the domain name system for.
+//! [`Dns`]: the name to resolve, and how.
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
@@ -20,36 +20,37 @@ use crate::{
     util::{Rng, name_servers::builder},
 };
 
-/// What to ask the domain name system for, and how often.
+/// A name to resolve for backends, and how often to resolve it.
 ///
-/// # What becomes a backend
+/// # Backends
 ///
-/// - [`host`](Self::host): every address of a name (A and AAAA). The id is the address with the port,
-///   `10.0.0.1:8080` or `[fd00::1]:8080`: a backend at a new address is a new backend.
-/// - [`srv`](Self::srv): every target of a service (SRV, RFC 2782). The id is the target's name with
-///   its port, in lower case and without the last dot, `node-a.shop.internal:8080`: when the
-///   target's address changes, its sessions stay. Use it when the targets have stable names, as the
-///   pods of a Kubernetes `StatefulSet` have.
+/// - [`host`](Self::host): each address of a name (A and AAAA records) is a backend. Its id is the address
+///   with the port, `10.0.0.1:8080` or `[fd00::1]:8080`, so another address is another backend.
+/// - [`srv`](Self::srv): each target of a service (SRV records, RFC 2782) is a backend. Its id is the
+///   target's name with its port, in lower case and without the trailing dot, for example
+///   `node-a.shop.internal:8080`, so its sessions stay when its address changes. Use it for targets with
+///   stable names, such as the pods of a Kubernetes `StatefulSet`.
 ///
-/// Of SRV records only those of the lowest priority count. Their weight becomes the backend's, and a
-/// weight of 0 becomes 1, the smallest share ("a very small chance", says RFC 2782; in this crate 0
-/// would take no session at all). It is set when the backend joins and whenever the record's weight
-/// changes, not in between. Of a target's addresses the one in use is kept while it is
-/// listed, else the lowest A record is taken; AAAA records are asked for when there is no A record.
+/// Only the SRV records with the lowest priority are used. A record's weight becomes the weight of the
+/// backend. A weight of 0 becomes 1, because RFC 2782 gives it "a very small chance", while in this crate a
+/// backend with weight 0 takes no new sessions. The weight is set when the backend is added and when the
+/// record's weight changes. If a target has several addresses, the one in use is kept as long as it is
+/// listed; otherwise the lowest address of the A records is used, or of the AAAA records if there are no A
+/// records.
 ///
-/// # When it asks
+/// # Refresh
 ///
-/// Whenever the smallest TTL of the last answer has passed, but within
-/// [`refresh`](Self::refresh), and up to a tenth later, so that gateways do not ask in step. After a
-/// failure it asks again after the shorter bound, then after twice as long each time up to the
-/// longer one.
+/// The name is resolved again when the smallest TTL of the last answer has passed, limited by
+/// [`refresh`](Self::refresh), with jitter of up to a tenth, so that gateways do not query at the same
+/// time. After a failure it is resolved again after the shorter bound, which doubles with each failure up
+/// to the longer one.
 ///
-/// # What a failure does
+/// # Failures
 ///
-/// Nothing: no answer in time, an error of the server and, unless
-/// [`empty_when_gone`](Self::empty_when_gone) is set, a name that does not exist or has no records,
-/// leave all backends as they are. When only a part of the answer could be had (one of the two kinds
-/// of address, the address of one target), that part is left as it is.
+/// The backends stay as they are after a timeout, after an error of the server and, unless
+/// [`empty_when_gone`](Self::empty_when_gone) is set, when the name does not exist or has no records. If a
+/// part of the look-up fails (the A or AAAA records, or the address of one target), the backends of that
+/// part stay as they are.
 ///
 /// # Example
 ///
@@ -61,15 +62,15 @@ use crate::{
 ///
 /// let backends = Backends::new();
 /// let dns = Dns::srv("_http._tcp.shop.internal").refresh(Duration::from_secs(1), Duration::from_secs(30));
-/// let feed = backends.follow_dns(dns, |_id, address| Upstream::new(&format!("http://{address}")))?;
-/// let handle = feed.handle();
-/// tokio::spawn(feed.leave(OnRemoved::Drain(Duration::from_secs(600))));
-/// // The backends are there before the first request is.
+/// let discovery = backends.follow_dns(dns, |_id, address| Upstream::new(&format!("http://{address}")))?;
+/// let handle = discovery.handle();
+/// tokio::spawn(discovery.on_removed(OnRemoved::Drain(Duration::from_secs(600))));
+/// // Do not accept requests before the backends are known.
 /// handle.wait_until(|stats| stats.updates > 0).await;
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "it is only a description; give it to `Backends::follow_dns`"]
+#[must_use = "a `Dns` does nothing until it is passed to `Backends::follow_dns`"]
 pub struct Dns {
     question: Question,
     servers: Servers,
@@ -77,7 +78,7 @@ pub struct Dns {
     max: Duration,
     timeout: Duration,
     empty_when_gone: bool,
-    chance: Rng,
+    rng: Rng,
 }
 
 #[derive(Debug)]
@@ -88,18 +89,18 @@ pub(super) enum Question {
 
 pub(super) enum Servers {
     System,
-    These(Vec<SocketAddr>),
+    Given(Vec<SocketAddr>),
     Resolver(Box<TokioResolver>),
 }
 
 impl Dns {
-    /// The addresses of `name`, at `port`. A name that ends with a dot is complete; any other is also
-    /// looked for in the system's search domains.
+    /// The addresses of `name`, with `port`. A name without a trailing dot is also looked up in the
+    /// system's search domains.
     pub fn host(name: impl Into<String>, port: u16) -> Self {
         Self::new(Question::Host(name.into(), port))
     }
 
-    /// The targets of the service `name`, such as `_http._tcp.shop.internal`.
+    /// The targets of the service `name`, for example `_http._tcp.shop.internal`.
     pub fn srv(name: impl Into<String>) -> Self {
         Self::new(Question::Srv(name.into()))
     }
@@ -112,48 +113,48 @@ impl Dns {
             max: Duration::from_secs(60),
             timeout: Duration::from_secs(5),
             empty_when_gone: false,
-            chance: Rng::new(),
+            rng: Rng::new(),
         }
     }
 
-    /// The shortest and the longest time between two look-ups, whatever the TTLs are; default 1 s and
+    /// The shortest and the longest pause between two look-ups, which limit the TTLs; default 1 s and
     /// 60 s.
     pub fn refresh(mut self, min: Duration, max: Duration) -> Self {
         (self.min, self.max) = (min, max);
         self
     }
 
-    /// How long a look-up may take, with all its questions; default 5 s.
+    /// The timeout of a look-up with all its queries; default 5 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout.min(crate::util::clock::YEAR);
         self
     }
 
-    /// Whether all backends leave when the domain name system says that the name does not exist
-    /// (NXDOMAIN), has no such records, or has no service (the SRV target `.`); default false: that is
-    /// taken for a mistake, and everything stays.
+    /// Whether all backends are removed when the name does not exist (NXDOMAIN), has no such records, or
+    /// has no service (the SRV target `.`). Default `false`: this counts as a failure, and the backends
+    /// stay.
     pub fn empty_when_gone(mut self, yes: bool) -> Self {
         self.empty_when_gone = yes;
         self
     }
 
-    /// Asks these name servers over UDP, and over TCP when an answer is too long, instead of those
-    /// that the system is configured with.
+    /// Queries these name servers over UDP, and over TCP when an answer is too long, instead of those of
+    /// the system's configuration.
     pub fn name_servers(mut self, servers: impl IntoIterator<Item = SocketAddr>) -> Self {
-        self.servers = Servers::These(servers.into_iter().collect());
+        self.servers = Servers::Given(servers.into_iter().collect());
         self
     }
 
-    /// Asks this resolver. Its cache answers for as long as the TTLs in it allow; a look-up before
-    /// that finds nothing new.
+    /// Uses this resolver. Its cache is not cleared, so a look-up before the cached TTLs have passed finds
+    /// no changes.
     pub fn resolver(mut self, resolver: TokioResolver) -> Self {
         self.servers = Servers::Resolver(Box::new(resolver));
         self
     }
 
-    /// Makes the chance that spreads the look-ups repeatable.
+    /// Seeds the jitter of the look-ups, to make tests reproducible.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.chance = Rng::seeded(seed);
+        self.rng = Rng::seeded(seed);
         self
     }
 
@@ -194,20 +195,22 @@ impl Question {
 impl Servers {
     fn resolver(self, timeout: Duration) -> Result<Resolver, ConfigError> {
         let mut builder = match self {
-            Self::Resolver(resolver) => return Ok(Resolver { resolver: *resolver, own: false }),
+            Self::Resolver(resolver) => {
+                return Ok(Resolver { resolver: *resolver, clear_cache: false });
+            }
             Self::System => TokioResolver::builder_tokio().map_err(|error| {
                 ConfigError::new(format!(
                     "the system's configuration of name servers cannot be used ({error}); name the \
                      servers with Dns::name_servers"
                 ))
             })?,
-            Self::These(servers) => builder(servers)?,
+            Self::Given(servers) => builder(servers)?,
         };
         let options = builder.options_mut();
-        // One lost packet must not use up the time of the whole look-up.
+        // Leaves time to retry after a lost packet.
         options.timeout = options.timeout.min(timeout / 4);
         match builder.build() {
-            Ok(resolver) => Ok(Resolver { resolver, own: true }),
+            Ok(resolver) => Ok(Resolver { resolver, clear_cache: true }),
             Err(error) => Err(ConfigError::new(format!(
                 "the resolver cannot be made ({error}); give one with Dns::resolver"
             ))),
@@ -216,16 +219,16 @@ impl Servers {
 }
 
 impl<S: Clone + Send + Sync + 'static> Backends<S> {
-    /// Follows the domain name system: what [`Dns`] finds joins, what it no longer finds leaves.
+    /// Adds the backends that [`Dns`] finds, and removes those that it no longer finds.
     ///
-    /// `make` makes the service of a backend, from its id and its present address; it is asked when
-    /// the backend joins and when its address changes. When it fails, the backend is left out, or
-    /// stays at the address that it has, until the next look-up.
+    /// `make` makes the service of a backend from its id and address. It is called when the backend is
+    /// added and when its address changes. If it fails, the backend is skipped, or stays at its current
+    /// address, until the next look-up.
     ///
     /// # Errors
     ///
-    /// When the name is not one, an option makes no sense, or the system's configuration of name
-    /// servers cannot be read.
+    /// When the name is invalid, an option is out of range, or the system's configuration of name servers
+    /// cannot be read.
     pub fn follow_dns<F, E>(&self, dns: Dns, mut make: F) -> Result<Discovery, ConfigError>
     where
         F: FnMut(&BackendId, SocketAddr) -> Result<S, E> + Send + 'static,
@@ -238,11 +241,13 @@ impl<S: Clone + Send + Sync + 'static> Backends<S> {
             Question::Srv(_) => None,
         };
         let resolver = dns.servers.resolver(dns.timeout)?;
-        let asker = resolve::Asker { resolver, name, port, timeout: dns.timeout };
-        let rhythm = RefreshSchedule::new(dns.min, dns.max, dns.chance);
+        let query = resolve::Query { resolver, name, port, timeout: dns.timeout };
+        let schedule = RefreshSchedule::new(dns.min, dns.max, dns.rng);
         let empty_when_gone = dns.empty_when_gone;
         let make = move |id: &BackendId, address| make(id, address).map_err(Into::into);
-        Ok(Discovery::new(self, move |target| follow(asker, rhythm, empty_when_gone, make, target)))
+        Ok(Discovery::new(self, move |target| {
+            follow(query, schedule, empty_when_gone, make, target)
+        }))
     }
 }
 
@@ -250,7 +255,7 @@ impl fmt::Debug for Dns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Dns");
         debug.field("question", &self.question);
-        if let Servers::These(servers) = &self.servers {
+        if let Servers::Given(servers) = &self.servers {
             debug.field("name_servers", servers);
         }
         debug.field("min", &self.min).field("max", &self.max).finish_non_exhaustive()

@@ -1,4 +1,4 @@
-//! One look-up: the questions, and what their answers mean.
+//! One look-up: the DNS queries, and the backends in their answers.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -18,58 +18,59 @@ use tokio::{
 
 use crate::id::BackendId;
 
-/// So many targets are looked up at once: a connection to a name server takes 32 questions.
-const AT_ONCE: usize = 8;
+/// The number of targets that are resolved concurrently. A connection to a name server takes 32 queries.
+const CONCURRENCY: usize = 8;
 
 pub(super) struct Resolver {
     pub(super) resolver: TokioResolver,
-    /// Whether it was made for this feed alone.
-    pub(super) own: bool,
+    /// Whether the cache is cleared before each look-up: no other code uses this resolver.
+    pub(super) clear_cache: bool,
 }
 
-pub(super) struct Asker {
+/// The name to resolve.
+pub(super) struct Query {
     pub(super) resolver: Resolver,
     pub(super) name: Name,
-    /// The port of the addresses; `None` when the service's records tell it.
+    /// The port of the backends. `None` to use SRV records, which contain the ports.
     pub(super) port: Option<u16>,
     pub(super) timeout: Duration,
 }
 
-/// A backend that was found.
+/// The address and weight of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct Endpoint {
     pub(super) address: SocketAddr,
-    /// `None` when the records have no weights.
+    /// `None` if the records have no weights.
     pub(super) weight: Option<u32>,
 }
 
-/// What a look-up found out.
+/// The result of a look-up.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
-    pub(super) found: BTreeMap<BackendId, Found>,
-    /// Known backends of which nothing could be found out.
-    pub(super) unsure: HashSet<BackendId>,
-    /// Names that cannot be ids, and why.
-    pub(super) bad: Vec<(String, String)>,
+    pub(super) found: BTreeMap<BackendId, Endpoint>,
+    /// Known backends whose part of the look-up has failed.
+    pub(super) unresolved: HashSet<BackendId>,
+    /// Names that are not valid ids, and why.
+    pub(super) invalid: Vec<(String, String)>,
     /// The smallest TTL.
     pub(super) ttl: Option<Duration>,
-    /// What could not be found out, and why.
+    /// Why the look-up has failed, at least in part.
     pub(super) failure: Option<String>,
 }
 
-/// What one question brought.
+/// The result of one query.
 enum Records {
-    Some(Vec<RData>, Duration),
-    /// There are none, says the domain name system, maybe for so long.
-    None(Option<Duration>),
+    Found(Vec<RData>, Duration),
+    /// There are no such records, with the TTL of that answer if it has one.
+    Missing(Option<Duration>),
     Failed(String),
 }
 
-impl Asker {
-    /// Asks for everything. `known` are the backends of the feed as it knows them.
-    pub(super) async fn look_up(&self, known: &HashMap<BackendId, Found>) -> Answer {
-        if self.resolver.own {
-            // Its TTLs have passed, but for rounding; and after a failure there is nothing to keep.
+impl Query {
+    /// Resolves the name. `known` are the backends of the previous look-ups.
+    pub(super) async fn run(&self, known: &HashMap<BackendId, Endpoint>) -> Answer {
+        if self.resolver.clear_cache {
+            // The TTLs have passed, except for rounding, or the last look-up has failed.
             self.resolver.resolver.clear_cache();
         }
         let deadline = Instant::now() + self.timeout;
@@ -82,32 +83,33 @@ impl Asker {
     async fn host(
         &self,
         port: u16,
-        known: &HashMap<BackendId, Found>,
+        known: &HashMap<BackendId, Endpoint>,
         deadline: Instant,
     ) -> Answer {
         let resolver = &self.resolver.resolver;
-        let mut other = JoinSet::new();
-        other.spawn(ask(resolver.clone(), self.name.clone(), RecordType::AAAA, deadline));
+        let mut aaaa = JoinSet::new();
+        aaaa.spawn(ask(resolver.clone(), self.name.clone(), RecordType::AAAA, deadline));
         let v4 = ask(resolver.clone(), self.name.clone(), RecordType::A, deadline).await;
-        let v6 = match other.join_next().await {
+        let v6 = match aaaa.join_next().await {
             Some(Ok(records)) => records,
-            _ => Records::Failed("the look-up was cut short".to_owned()),
+            _ => Records::Failed("the look-up was cancelled".to_owned()),
         };
         let mut answer = Answer::default();
         for (records, is_v4) in [(v4, true), (v6, false)] {
             match records {
-                Records::Some(records, ttl) => {
-                    answer.lives(ttl);
+                Records::Found(records, ttl) => {
+                    answer.limit_ttl(ttl);
                     for ip in records.iter().filter_map(RData::ip_addr) {
                         let address = SocketAddr::new(ip, port);
-                        answer.find(address.to_string(), address, None);
+                        answer.add(address.to_string(), address, None);
                     }
                 }
-                // A family without records does not shorten the life of the other one.
-                Records::None(_) => {}
+                // The TTL of a negative answer does not limit that of the other family.
+                Records::Missing(_) => {}
                 Records::Failed(why) => {
-                    let family = known.iter().filter(|(_, at)| at.address.is_ipv4() == is_v4);
-                    answer.unsure.extend(family.map(|(id, _)| id.clone()));
+                    let family =
+                        known.iter().filter(|(_, endpoint)| endpoint.address.is_ipv4() == is_v4);
+                    answer.unresolved.extend(family.map(|(id, _)| id.clone()));
                     answer.failure = Some(why);
                 }
             }
@@ -115,68 +117,47 @@ impl Asker {
         answer
     }
 
-    async fn srv(&self, known: &HashMap<BackendId, Found>, deadline: Instant) -> Answer {
+    async fn srv(&self, known: &HashMap<BackendId, Endpoint>, deadline: Instant) -> Answer {
         let mut answer = Answer::default();
         let resolver = &self.resolver.resolver;
-        let asked = ask(resolver.clone(), self.name.clone(), RecordType::SRV, deadline).await;
-        let (records, ttl) = match asked {
-            Records::Some(records, ttl) => (records, ttl),
-            Records::None(ttl) => {
+        let records = ask(resolver.clone(), self.name.clone(), RecordType::SRV, deadline).await;
+        let (records, ttl) = match records {
+            Records::Found(records, ttl) => (records, ttl),
+            Records::Missing(ttl) => {
                 answer.ttl = ttl;
                 return answer;
             }
             Records::Failed(why) => {
-                answer.unsure.extend(known.keys().cloned());
+                answer.unresolved.extend(known.keys().cloned());
                 answer.failure = Some(why);
                 return answer;
             }
         };
-        answer.lives(ttl);
+        answer.limit_ttl(ttl);
         let mut targets = answer.targets(&records).into_iter();
-        let mut asking = JoinSet::new();
+        let mut resolving = JoinSet::new();
         loop {
-            while asking.len() < AT_ONCE
+            while resolving.len() < CONCURRENCY
                 && let Some((id, target)) = targets.next()
             {
                 let resolver = resolver.clone();
-                asking.spawn(async move {
-                    (
-                        id,
-                        target.port,
-                        target.weight,
-                        addresses(resolver, target.name, deadline).await,
-                    )
+                resolving.spawn(async move {
+                    let records = addresses(resolver, target.name.clone(), deadline).await;
+                    (id, target, records)
                 });
             }
-            let Some(joined) = asking.join_next().await else {
+            let Some(joined) = resolving.join_next().await else {
                 break;
             };
-            let Ok((id, port, weight, records)) = joined else {
-                // Whom it was about is not known any more, so everybody stays.
-                answer.unsure.extend(known.keys().cloned());
-                answer.failure = Some("the look-up of a target was cut short".to_owned());
-                continue;
-            };
-            match records {
-                Records::Some(records, ttl) => {
-                    answer.lives(ttl);
-                    let mut ips: Vec<IpAddr> = records.iter().filter_map(RData::ip_addr).collect();
-                    ips.sort_unstable();
-                    let current = known.get(&id).map(|found| found.address.ip());
-                    let ip = current.filter(|ip| ips.contains(ip)).or(ips.first().copied());
-                    if let Some(ip) = ip {
-                        let address = SocketAddr::new(ip, port);
-                        answer.found.insert(id, Found { address, weight: Some(weight) });
-                    }
+            match joined {
+                Ok((id, target, records)) => {
+                    let current = known.get(&id).map(|endpoint| endpoint.address.ip());
+                    answer.add_target(id, &target, records, current);
                 }
-                // The service names it, so it is not gone.
-                Records::None(_) => {
-                    answer.failure = Some(format!("the target {id} has no address"));
-                    answer.unsure.insert(id);
-                }
-                Records::Failed(why) => {
-                    answer.failure = Some(why);
-                    answer.unsure.insert(id);
+                Err(_) => {
+                    // The id is lost with the task, so all backends stay.
+                    answer.unresolved.extend(known.keys().cloned());
+                    answer.failure = Some("the look-up of a target was cancelled".to_owned());
                 }
             }
         }
@@ -184,48 +165,81 @@ impl Asker {
     }
 }
 
-struct Wanted {
+/// A target of a service, to be resolved.
+struct SrvTarget {
     name: Name,
     port: u16,
     weight: u32,
 }
 
 impl Answer {
-    fn lives(&mut self, ttl: Duration) {
+    fn limit_ttl(&mut self, ttl: Duration) {
         self.ttl = Some(self.ttl.map_or(ttl, |least| least.min(ttl)));
     }
 
-    fn find(&mut self, id: String, address: SocketAddr, weight: Option<u32>) {
+    fn add(&mut self, id: String, address: SocketAddr, weight: Option<u32>) {
         match BackendId::new(&id) {
             Ok(id) => {
-                self.found.insert(id, Found { address, weight });
+                self.found.insert(id, Endpoint { address, weight });
             }
-            Err(why) => self.bad.push((id, why.to_string())),
+            Err(why) => self.invalid.push((id, why.to_string())),
+        }
+    }
+
+    /// Adds a target at its `current` address, if that is still among its addresses, or else at the lowest
+    /// one.
+    fn add_target(
+        &mut self,
+        id: BackendId,
+        target: &SrvTarget,
+        records: Records,
+        current: Option<IpAddr>,
+    ) {
+        match records {
+            Records::Found(records, ttl) => {
+                self.limit_ttl(ttl);
+                let mut ips: Vec<IpAddr> = records.iter().filter_map(RData::ip_addr).collect();
+                ips.sort_unstable();
+                let ip = current.filter(|ip| ips.contains(ip)).or(ips.first().copied());
+                if let Some(ip) = ip {
+                    let address = SocketAddr::new(ip, target.port);
+                    self.found.insert(id, Endpoint { address, weight: Some(target.weight) });
+                }
+            }
+            // The service still lists the target, so its backend stays.
+            Records::Missing(_) => {
+                self.failure = Some(format!("the target {id} has no address"));
+                self.unresolved.insert(id);
+            }
+            Records::Failed(why) => {
+                self.failure = Some(why);
+                self.unresolved.insert(id);
+            }
         }
     }
 
     /// The targets of the lowest priority, by id.
-    fn targets(&mut self, records: &[RData]) -> BTreeMap<BackendId, Wanted> {
+    fn targets(&mut self, records: &[RData]) -> BTreeMap<BackendId, SrvTarget> {
         let services = || {
             records.iter().filter_map(|record| match record {
-                // The root as target: decidedly no service (RFC 2782).
+                // The root as target means that the service is not available (RFC 2782).
                 RData::SRV(srv) if !srv.target.is_root() => Some(srv),
                 _ => None,
             })
         };
         let first = services().map(|srv| srv.priority).min();
-        let mut targets = BTreeMap::<BackendId, Wanted>::new();
+        let mut targets = BTreeMap::<BackendId, SrvTarget>::new();
         for srv in services().filter(|srv| Some(srv.priority) == first) {
             let name = srv.target.to_lowercase().to_ascii();
             let id = format!("{}:{}", name.trim_end_matches('.'), srv.port);
             match BackendId::new(&id) {
                 Ok(id) => {
                     let weight = u32::from(srv.weight);
-                    let wanted = Wanted { name: srv.target.clone(), port: srv.port, weight: 0 };
-                    // Listed twice, it gets the share of both.
-                    targets.entry(id).or_insert(wanted).weight += weight;
+                    let target = SrvTarget { name: srv.target.clone(), port: srv.port, weight: 0 };
+                    // The weights of a target that is listed twice are added.
+                    targets.entry(id).or_insert(target).weight += weight;
                 }
-                Err(why) => self.bad.push((id, why.to_string())),
+                Err(why) => self.invalid.push((id, why.to_string())),
             }
         }
         for target in targets.values_mut() {
@@ -235,16 +249,16 @@ impl Answer {
     }
 }
 
-/// A records, or AAAA records when there are none.
+/// Resolves A records, or AAAA records if there are none.
 async fn addresses(resolver: TokioResolver, name: Name, deadline: Instant) -> Records {
     match ask(resolver.clone(), name.clone(), RecordType::A, deadline).await {
-        Records::None(_) => ask(resolver, name, RecordType::AAAA, deadline).await,
+        Records::Missing(_) => ask(resolver, name, RecordType::AAAA, deadline).await,
         other => other,
     }
 }
 
 async fn ask(resolver: TokioResolver, name: Name, kind: RecordType, deadline: Instant) -> Records {
-    let question = format!("{name} {kind}");
+    let query = format!("{name} {kind}");
     match timeout_at(deadline, resolver.lookup(name, kind)).await {
         Ok(Ok(lookup)) => {
             let answers = lookup.answers();
@@ -252,12 +266,16 @@ async fn ask(resolver: TokioResolver, name: Name, kind: RecordType, deadline: In
             let wanted = answers.iter().filter(|record| record.record_type() == kind);
             let records: Vec<_> = wanted.map(|record| record.data.clone()).collect();
             let ttl = Duration::from_secs(ttl.into());
-            if records.is_empty() { Records::None(Some(ttl)) } else { Records::Some(records, ttl) }
+            if records.is_empty() {
+                Records::Missing(Some(ttl))
+            } else {
+                Records::Found(records, ttl)
+            }
         }
         Ok(Err(NetError::Dns(DnsError::NoRecordsFound(none)))) => {
-            Records::None(none.negative_ttl.map(|ttl| Duration::from_secs(ttl.into())))
+            Records::Missing(none.negative_ttl.map(|ttl| Duration::from_secs(ttl.into())))
         }
-        Ok(Err(error)) => Records::Failed(format!("{question}: {error}")),
-        Err(_) => Records::Failed(format!("{question}: no answer in time")),
+        Ok(Err(error)) => Records::Failed(format!("{query}: {error}")),
+        Err(_) => Records::Failed(format!("{query}: no answer in time")),
     }
 }

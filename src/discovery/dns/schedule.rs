@@ -1,40 +1,41 @@
-//! When to ask again.
+//! When a name is resolved again.
 
 use std::time::Duration;
 
 use crate::util::Rng;
 
-/// The rhythm of look-ups.
+/// The pauses between look-ups.
 #[derive(Debug)]
 pub(super) struct RefreshSchedule {
     min: Duration,
     max: Duration,
-    chance: Rng,
+    rng: Rng,
     /// Failures in a row.
     failures: u32,
 }
 
 impl RefreshSchedule {
-    pub(super) fn new(min: Duration, max: Duration, chance: Rng) -> Self {
-        Self { min, max, chance, failures: 0 }
+    pub(super) fn new(min: Duration, max: Duration, rng: Rng) -> Self {
+        Self { min, max, rng, failures: 0 }
     }
 
-    /// How long to wait after an answer whose smallest TTL is `ttl`.
+    /// The pause after an answer whose smallest TTL is `ttl`.
     pub(super) fn after_answer(&mut self, ttl: Duration) -> Duration {
         self.failures = 0;
-        self.spread(ttl.clamp(self.min, self.max))
+        self.add_jitter(ttl.clamp(self.min, self.max))
     }
 
-    /// How long to wait after a failure.
+    /// The pause after a failure.
     pub(super) fn after_failure(&mut self) -> Duration {
         let doubled = 2_u32.saturating_pow(self.failures);
         self.failures = self.failures.saturating_add(1);
-        self.spread(self.min.saturating_mul(doubled).min(self.max))
+        self.add_jitter(self.min.saturating_mul(doubled).min(self.max))
     }
 
-    /// Up to a tenth more, never less: before its TTL has passed, an answer may come from a cache.
-    fn spread(&self, pause: Duration) -> Duration {
-        let thousandths = self.chance.below(101) as u32;
+    /// Adds jitter of up to a tenth. The pause never becomes shorter, because before the TTL has passed
+    /// the answer may come from a cache.
+    fn add_jitter(&self, pause: Duration) -> Duration {
+        let thousandths = self.rng.below(101) as u32;
         pause.saturating_add(pause / 1000 * thousandths)
     }
 }
@@ -45,40 +46,43 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn rhythm() -> RefreshSchedule {
+    fn schedule() -> RefreshSchedule {
         RefreshSchedule::new(2 * SECOND, 30 * SECOND, Rng::seeded(1))
     }
 
     fn assert_about(pause: Duration, expected: Duration) {
         let most = expected + expected / 10;
-        assert!((expected..=most).contains(&pause), "{pause:?} is {expected:?} to {most:?}");
+        assert!(
+            (expected..=most).contains(&pause),
+            "{pause:?} is between {expected:?} and {most:?}"
+        );
     }
 
     #[test]
-    fn the_ttl_counts_within_its_bounds() {
-        let mut rhythm = rhythm();
+    fn the_ttl_is_limited_to_the_bounds() {
+        let mut schedule = schedule();
         for (ttl, expected) in [(0, 2), (1, 2), (7, 7), (30, 30), (86_400, 30)] {
-            assert_about(rhythm.after_answer(ttl * SECOND), expected * SECOND);
+            assert_about(schedule.after_answer(ttl * SECOND), expected * SECOND);
         }
     }
 
     #[test]
-    fn failures_back_off_up_to_the_bound_and_an_answer_ends_that() {
-        let mut rhythm = rhythm();
+    fn failures_back_off_until_the_next_answer() {
+        let mut schedule = schedule();
         for expected in [2, 4, 8, 16, 30, 30] {
-            assert_about(rhythm.after_failure(), expected * SECOND);
+            assert_about(schedule.after_failure(), expected * SECOND);
         }
         for _ in 0..100 {
-            assert_about(rhythm.after_failure(), 30 * SECOND);
+            assert_about(schedule.after_failure(), 30 * SECOND);
         }
-        rhythm.after_answer(SECOND);
-        assert_about(rhythm.after_failure(), 2 * SECOND);
+        schedule.after_answer(SECOND);
+        assert_about(schedule.after_failure(), 2 * SECOND);
     }
 
     #[test]
-    fn gateways_do_not_ask_in_step() {
-        let mut rhythm = rhythm();
-        let first = rhythm.after_answer(10 * SECOND);
-        assert!((0..20).any(|_| rhythm.after_answer(10 * SECOND) != first));
+    fn pauses_have_jitter() {
+        let mut schedule = schedule();
+        let first = schedule.after_answer(10 * SECOND);
+        assert!((0..20).any(|_| schedule.after_answer(10 * SECOND) != first));
     }
 }

@@ -1,4 +1,4 @@
-//! How a store comes to its connection.
+//! Constructors of [`RedisStore`] that make its connection.
 
 use redis::{
     Client,
@@ -10,38 +10,38 @@ use redis::{
 use super::store::{BUDGET, RedisStore};
 use crate::{
     error::ConfigError,
-    redis::{RedisTarget, parse, prepare, provide_cryptography},
+    redis::{RedisTarget, install_crypto_provider, parse, prepare},
 };
 
 impl RedisStore {
-    /// A store in the engine at `url`. It connects with the first call, so the engine need not be there
-    /// yet.
+    /// A store in the Redis server at `url`. It connects with the first call, so the server need not be
+    /// running yet.
     ///
     /// - `redis://[user:password@]host[:port][/db]`, or `unix:///path`,
-    /// - `rediss://…` for TLS, with the feature `redis-tls`. Who has signed the engine's certificate must
-    ///   be trusted by the system, or stand in the file (PEM) that the environment variable
-    ///   `SSL_CERT_FILE` names, which then counts instead. For a client certificate see
-    ///   [`from_client`](Self::from_client). A program with cryptography of its own for Rustls installs
-    ///   that first (`CryptoProvider::install_default`), else it gets that of `ring`.
+    /// - `rediss://…` for TLS, with the feature `redis-tls`. The authority that has signed the server's
+    ///   certificate must be trusted by the system, or be in the file (PEM) that the environment variable
+    ///   `SSL_CERT_FILE` names, which then replaces those of the system. For a client certificate see
+    ///   [`from_client`](Self::from_client). If the program has not installed a crypto provider for Rustls
+    ///   (`CryptoProvider::install_default`), that of `ring` is installed.
     ///
-    /// For a cluster there is [`cluster`](Self::cluster). Sentinels are not asked: give the address at
-    /// which the master is always found.
+    /// For a cluster use [`cluster`](Self::cluster). Sentinels are not supported: use an address that
+    /// always leads to the master.
     ///
     /// # Errors
     ///
-    /// When `url` cannot be used, or outside of a Tokio runtime, which the connection needs.
+    /// When `url` is invalid, or outside of a Tokio runtime, which the connection needs.
     pub fn new(url: &str) -> Result<Self, ConfigError> {
         match parse(url).map_err(|why| refuse(&why))? {
             RedisTarget::Single(client) => Self::from_client(*client),
             RedisTarget::Cluster(_) => {
-                Err(refuse("it is that of a cluster; use RedisStore::cluster"))
+                Err(refuse("it is the address of a cluster; use RedisStore::cluster"))
             }
-            RedisTarget::Sentinel(_) => Err(refuse("sentinels are not asked for sessions")),
+            RedisTarget::Sentinel(_) => Err(refuse("sentinels are not supported for session data")),
         }
     }
 
-    /// The same over a client that was made by hand, for example with certificates of its own. The
-    /// crate `redis` is [`store::client`](crate::store::client).
+    /// A store with a given client, for example one with its own certificates. The crate `redis` is
+    /// re-exported as [`store::client`](crate::store::client).
     ///
     /// # Errors
     ///
@@ -62,7 +62,7 @@ impl RedisStore {
     ///         client_cert: std::fs::read("shop.pem")?,
     ///         client_key: std::fs::read("shop.key")?,
     ///     }),
-    ///     root_cert: Some(std::fs::read("our-ca.pem")?), // nobody else is trusted
+    ///     root_cert: Some(std::fs::read("our-ca.pem")?), // the only trusted authority
     /// };
     /// let client = Client::build_with_tls("rediss://10.0.0.1", certificates)?;
     /// let store = RedisStore::from_client(client)?;
@@ -70,12 +70,12 @@ impl RedisStore {
     /// # }
     /// ```
     pub fn from_client(client: Client) -> Result<Self, ConfigError> {
-        within_runtime()?;
+        require_runtime()?;
         prepare(&client);
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(BUDGET))
             .set_response_timeout(Some(BUDGET))
-            // Each call tries again; none waits for those before it.
+            // Each call connects again if needed, so no call waits for the retries of others.
             .set_number_of_retries(0);
         let manager = ConnectionManager::new_lazy_with_config(client, config);
         let manager = manager.map_err(|error| ConfigError::new(format!("RedisStore: {error}")))?;
@@ -84,17 +84,17 @@ impl RedisStore {
 }
 
 impl RedisStore<ClusterConnection> {
-    /// A store in a cluster, which is found by any of these nodes:
-    /// `redis-cluster://[user:password@]host:port,host:port`, with `rediss-cluster` over TLS as
-    /// [`new`](RedisStore::new) says. It connects in the background; the cluster need not be there yet.
+    /// A store in a cluster with these nodes, of which one is enough:
+    /// `redis-cluster://[user:password@]host:port,host:port`, or `rediss-cluster` over TLS as described at
+    /// [`new`](RedisStore::new). It connects in the background; the cluster need not be running yet.
     ///
-    /// Each session is one key. While a node is gone, and no replica has taken over, its sessions fail
-    /// within the [time budget](Self::time_budget), and those of the other nodes go on, if the cluster
-    /// is set up so (`cluster-require-full-coverage no`).
+    /// Each session is one key. While a node is down and no replica has taken over, calls for its sessions
+    /// fail within the [time budget](Self::time_budget). Calls for the other sessions succeed if the cluster
+    /// has `cluster-require-full-coverage no`.
     ///
     /// # Errors
     ///
-    /// When `url` cannot be used, or outside of a Tokio runtime.
+    /// When `url` is invalid, or outside of a Tokio runtime.
     ///
     /// # Example
     ///
@@ -111,34 +111,34 @@ impl RedisStore<ClusterConnection> {
     pub fn cluster(url: &str) -> Result<Self, ConfigError> {
         match parse(url).map_err(|why| refuse(&why))? {
             RedisTarget::Cluster(client) => Self::from_cluster(&client),
-            RedisTarget::Single(_) | RedisTarget::Sentinel(_) => {
-                Err(refuse("it is not that of a cluster; use RedisStore::new for a single server"))
-            }
+            RedisTarget::Single(_) | RedisTarget::Sentinel(_) => Err(refuse(
+                "it is not the address of a cluster; use RedisStore::new for a single server",
+            )),
         }
     }
 
-    /// The same over a client that was made by hand, for example with certificates of its own.
+    /// A store with a given client, for example one with its own certificates.
     ///
     /// # Errors
     ///
     /// Outside of a Tokio runtime.
     pub fn from_cluster(client: &ClusterClient) -> Result<Self, ConfigError> {
-        within_runtime()?;
-        provide_cryptography();
+        require_runtime()?;
+        install_crypto_provider();
         let config =
             ClusterConfig::new().set_connection_timeout(BUDGET).set_response_timeout(BUDGET);
         Ok(Self::with_connection(client.get_pending_async_connection_with_config(config)))
     }
 }
 
-fn within_runtime() -> Result<(), ConfigError> {
+fn require_runtime() -> Result<(), ConfigError> {
     match tokio::runtime::Handle::try_current() {
         Ok(_) => Ok(()),
         Err(_) => Err(ConfigError::new("RedisStore: call it in a Tokio runtime")),
     }
 }
 
-/// The address is not repeated: there may be a password in it.
+/// The error does not contain the address, which may contain a password.
 fn refuse(why: &str) -> ConfigError {
     ConfigError::new(format!(
         "RedisStore: the address cannot be used: {why}; expected \
@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn tls_without_its_feature_says_which() {
+    async fn tls_without_the_feature_is_an_error_that_names_the_feature() {
         let single = RedisStore::new("rediss://:hunter2@localhost").unwrap_err();
         let cluster = RedisStore::cluster("rediss-cluster://:hunter2@localhost").unwrap_err();
         for error in [single.to_string(), cluster.to_string()] {

@@ -1,21 +1,21 @@
--- The rules of src/session_data/fence.rs, inside Redis.
+-- Implements the rules of src/session_data/fence.rs in Redis.
 --
--- KEYS[1]  the session
--- ARGV[1]  load, save, create or delete
--- ARGV[2]  the epoch of the request, 20 digits; empty without one
--- ARGV[3]  the backend; empty for one who borrows
--- ARGV[4]  for how long what is written is kept, in milliseconds
--- ARGV[5]  1 when saves are shared
+-- KEYS[1]  the key of the session
+-- ARGV[1]  the command: load, save, create or delete
+-- ARGV[2]  the epoch of the request, 20 digits; empty without a fence
+-- ARGV[3]  the backend; empty if it borrows the session
+-- ARGV[4]  the time to live of what is written, in milliseconds
+-- ARGV[5]  1 if saves are shared
 -- ARGV[6]  the data
--- ARGV[7]  how often it had been saved when the request has read it; empty if it has not
--- ARGV[8]  1 when the epoch of the request need not be the right one
--- ARGV[9]  what no other call says: a client may send a call twice when a connection breaks
+-- ARGV[7]  the number of saves when the request has loaded the session; empty if it has not
+-- ARGV[8]  1 if the epoch of the request may be wrong
+-- ARGV[9]  a unique id of the call: a client may send a call again after its connection has broken
 --
--- The answer is a word, and what belongs to it. Epochs are compared as text: a number in Lua has 53
--- bits.
+-- Returns a status and its values. Epochs are compared as text, because a number in Lua is exact only up
+-- to 53 bits.
 
--- The next epoch, digit by digit; the last one of 64 bits has none.
-local function after(epoch)
+-- The next epoch, computed on its digits. The greatest one of 64 bits is returned unchanged.
+local function next_epoch(epoch)
   if epoch >= '18446744073709551615' then
     return epoch
   end
@@ -23,70 +23,71 @@ local function after(epoch)
   return head .. string.char(string.byte(last) + 1) .. string.rep('0', #nines)
 end
 
-local key, what, epoch, owner, time = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local key, command, epoch, owner, ttl = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
-if what == 'delete' then
+if command == 'delete' then
   redis.call('DEL', key)
   redis.call('HSET', key, 'deleted', '1')
-  redis.call('PEXPIRE', key, time)
+  redis.call('PEXPIRE', key, ttl)
   return {'ok'}
 end
 
-local kept = redis.call('HMGET', key, 'data', 'epoch', 'owner', 'saves', 'deleted', 'call')
-local data, kept_epoch, kept_owner, saves = kept[1], kept[2] or '', kept[3] or '', kept[4] or '0'
+local stored = redis.call('HMGET', key, 'data', 'epoch', 'owner', 'saves', 'deleted', 'call')
+local data, saves = stored[1], stored[4] or '0'
+local stored_epoch, stored_owner = stored[2] or '', stored[3] or ''
 
-if kept[5] then
+if stored[5] then
   return {'deleted'}
 end
 if not data and redis.call('EXISTS', key) == 1 then
   return {'foreign'}
 end
-if kept_epoch ~= '' and not (#kept_epoch == 20 and string.find(kept_epoch, '^%d+$')) then
+if stored_epoch ~= '' and not (#stored_epoch == 20 and string.find(stored_epoch, '^%d+$')) then
   return {'foreign'}
 end
 
-if kept[6] == ARGV[9] then
-  return {'ok', kept_epoch, kept_owner, saves}
+if stored[6] == ARGV[9] then
+  return {'ok', stored_epoch, stored_owner, saves}
 end
 
-if what == 'load' then
+if command == 'load' then
   if not data then
     return {'nothing'}
   end
-  local unowned = epoch == kept_epoch and kept_owner == '' and owner ~= ''
-  if epoch ~= '' and (kept_epoch == '' or epoch > kept_epoch or unowned) then
+  local unowned = epoch == stored_epoch and stored_owner == '' and owner ~= ''
+  if epoch ~= '' and (stored_epoch == '' or epoch > stored_epoch or unowned) then
     redis.call('HSET', key, 'epoch', epoch, 'owner', owner)
-    kept_epoch, kept_owner = epoch, owner
+    stored_epoch, stored_owner = epoch, owner
   end
-  return {'ok', kept_epoch, kept_owner, saves, data}
+  return {'ok', stored_epoch, stored_owner, saves, data}
 end
 
-if what == 'create' then
+if command == 'create' then
   if data then
     return {'exists'}
   end
-elseif data and kept_epoch ~= '' then
+elseif data and stored_epoch ~= '' then
   local shared, unchanged = ARGV[5] == '1', ARGV[7] == saves
   if epoch == '' then
     if not shared then
       return {'unfenced'}
     end
-    epoch, owner = kept_epoch, kept_owner
-  elseif epoch <= kept_epoch then
-    local older, may = epoch < kept_epoch, owner ~= '' or shared or unchanged
-    if kept_owner ~= '' then
-      may = owner == kept_owner or (owner == '' and shared)
+    epoch, owner = stored_epoch, stored_owner
+  elseif epoch <= stored_epoch then
+    local older, may_save = epoch < stored_epoch, owner ~= '' or shared or unchanged
+    if stored_owner ~= '' then
+      may_save = owner == stored_owner or (owner == '' and shared)
     end
-    if may and not older then
-      if kept_owner ~= '' then
-        owner = kept_owner
+    if may_save and not older then
+      if stored_owner ~= '' then
+        owner = stored_owner
       end
     elseif ARGV[8] == '1' and unchanged then
-      epoch, owner = after(kept_epoch), ''
+      epoch, owner = next_epoch(stored_epoch), ''
     elseif older then
-      return {'older', kept_epoch, kept_owner}
-    elseif kept_owner ~= '' then
-      return {'held', kept_epoch, kept_owner}
+      return {'older', stored_epoch, stored_owner}
+    elseif stored_owner ~= '' then
+      return {'held', stored_epoch, stored_owner}
     else
       return {'changed'}
     end
@@ -95,5 +96,5 @@ end
 
 saves = redis.call('HINCRBY', key, 'saves', 1)
 redis.call('HSET', key, 'data', ARGV[6], 'epoch', epoch, 'owner', owner, 'call', ARGV[9])
-redis.call('PEXPIRE', key, time)
+redis.call('PEXPIRE', key, ttl)
 return {'ok', epoch, owner, tostring(saves)}

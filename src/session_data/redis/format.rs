@@ -1,4 +1,4 @@
-//! A session as it is stored: one byte for the version, and JSON.
+//! The format of a stored session: a version byte, and JSON.
 
 use std::collections::HashMap;
 
@@ -9,28 +9,28 @@ use tower_sessions_core::{
     session_store::Error,
 };
 
-/// The first byte.
+/// The first byte, the version of the format.
 const VERSION: u8 = 1;
 
-/// The date in Unix seconds, the nanoseconds in that second, and the data. JSON, because other tools
-/// read it too; the date not as `serde` writes it, which depends on features of other crates.
+/// The expiry date in Unix seconds, the nanoseconds in that second, and the data. It is JSON so that other
+/// tools can read it. The date is not in the format of `serde`, which depends on features of other crates.
 type Content<D> = (i64, u32, D);
 
-pub(super) fn write(record: &Record) -> Result<Vec<u8>, Error> {
+pub(super) fn encode(record: &Record) -> Result<Vec<u8>, Error> {
     let date = record.expiry_date;
     let content: Content<_> = (date.unix_timestamp(), date.nanosecond(), &record.data);
     let mut bytes = vec![VERSION];
     serde_json::to_writer(&mut bytes, &content)
-        .map_err(|error| Error::Encode(format!("the session cannot be written: {error}")))?;
+        .map_err(|error| Error::Encode(format!("the session cannot be encoded: {error}")))?;
     Ok(bytes)
 }
 
-pub(super) fn read(id: &Id, bytes: &[u8]) -> Result<Record, Error> {
-    let bad = |what: String| Error::Decode(format!("a stored session cannot be read: {what}"));
+pub(super) fn decode(id: &Id, bytes: &[u8]) -> Result<Record, Error> {
+    let bad = |what: String| Error::Decode(format!("a stored session cannot be decoded: {what}"));
     let json = match bytes.split_first() {
         Some((&VERSION, json)) => json,
         Some((other, _)) => {
-            return Err(bad(format!("its version is {other}, and {VERSION} is known")));
+            return Err(bad(format!("its version is {other}, expected {VERSION}")));
         }
         None => return Err(bad("it is empty".to_owned())),
     };
@@ -39,7 +39,7 @@ pub(super) fn read(id: &Id, bytes: &[u8]) -> Result<Record, Error> {
     let expiry_date = OffsetDateTime::from_unix_timestamp(seconds)
         .ok()
         .and_then(|date| date.checked_add(Duration::nanoseconds(nanoseconds.into())))
-        .ok_or_else(|| bad(format!("its date, {seconds}, is none")))?;
+        .ok_or_else(|| bad(format!("its expiry date, {seconds}, is out of range")))?;
     Ok(Record { id: *id, data, expiry_date })
 }
 
@@ -54,19 +54,20 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read() {
+    fn an_encoded_session_is_decoded() {
         let record = record();
-        assert_eq!(read(&record.id, &write(&record).unwrap()).unwrap(), record);
+        assert_eq!(decode(&record.id, &encode(&record).unwrap()).unwrap(), record);
         let early = Record { expiry_date: OffsetDateTime::UNIX_EPOCH - Duration::SECOND, ..record };
-        assert_eq!(read(&early.id, &write(&early).unwrap()).unwrap(), early);
+        assert_eq!(decode(&early.id, &encode(&early).unwrap()).unwrap(), early);
     }
 
     #[test]
-    fn what_is_not_whole_is_an_error() {
-        let whole = write(&record()).unwrap();
-        for length in 0..whole.len() {
-            let cut = read(&Id(7), &whole[..length]);
-            assert!(matches!(cut, Err(Error::Decode(_))), "{length} of {}", whole.len());
+    fn truncated_and_foreign_data_is_an_error() {
+        let encoded = encode(&record()).unwrap();
+        for length in 0..encoded.len() {
+            let truncated = decode(&Id(7), &encoded[..length]);
+            let of = encoded.len();
+            assert!(matches!(truncated, Err(Error::Decode(_))), "{length} of {of} bytes");
         }
         for foreign in [
             &b"\x02[1,0,{}]"[..],
@@ -78,7 +79,7 @@ mod tests {
             b"hello",
             b"\x01\xff",
         ] {
-            assert!(matches!(read(&Id(7), foreign), Err(Error::Decode(_))), "{foreign:?}");
+            assert!(matches!(decode(&Id(7), foreign), Err(Error::Decode(_))), "{foreign:?}");
         }
     }
 }

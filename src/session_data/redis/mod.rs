@@ -1,4 +1,4 @@
-//! Sessions in Redis or Valkey.
+//! [`RedisStore`]: fenced sessions in Redis or Valkey.
 
 mod connect;
 mod format;

@@ -1,4 +1,4 @@
-//! The store of sessions in Redis or Valkey.
+//! [`RedisStore`] and its calls of the script.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -19,29 +19,28 @@ use crate::{
     session_data::{
         Refused,
         fence::Fence,
-        memory::{KEEP_DELETED, time_left},
+        memory::time_left,
+        options::{StoreOptions, store_options},
         scope::{self, RecordVersion},
     },
 };
 
-/// Longer than any session lasts, and short enough for Redis, in milliseconds: 1000 years.
-pub(super) const LONGEST: u128 = 1000 * 60 * 60 * 24 * 365 * 1000;
+/// The longest time to live of a key, 1000 years in milliseconds, which Redis accepts.
+const LONGEST_MILLIS: u128 = 1000 * 60 * 60 * 24 * 365 * 1000;
 
 /// Fenced sessions in Redis or Valkey, for backends in several processes. A handle that is cheap to
 /// clone; clones share the connection.
 ///
-/// See [the rules of the fence](crate::session_data): they are kept by a script inside the engine, one call for each
-/// load or save. A session is a hash under `session:` and its id, with the fields `data` (a byte for the
-/// version, and JSON), `epoch`, `owner`, `saves` and `call`; it expires when its date says so. What is
-/// there and is not a session of ours, or of another version, is an error, never a session.
+/// See the [rules of the fence](crate::session_data#rules-of-the-fence): a script in Redis implements them,
+/// with one call for each load or save. A session is a hash with the key `session:` and its id, and the
+/// fields `data` (a version byte, and JSON), `epoch`, `owner`, `saves` and `call`. It expires at its expiry
+/// date. A value that is not a session, or of another version, is an error.
 ///
-/// No call takes longer than the [time budget](Self::time_budget): with the engine down or hung each
-/// fails, and a connection is made again when it is back. A save whose answer did not come in time may
-/// have been done.
+/// Calls are limited by the [time budget](Self::time_budget). While Redis is down or hangs they fail, and
+/// the store reconnects when it is available again. A save that has timed out may have been executed.
 ///
-/// The engine must not evict (`maxmemory-policy noeviction`): a session that is evicted is lost, and so
-/// is the memory that one was deleted. What its replicas have not got when they take over is lost too,
-/// fences included.
+/// Redis must not evict keys (`maxmemory-policy noeviction`): an evicted session is lost, and so is the
+/// mark of a deleted one. Writes that were not replicated before a failover are lost too, including fences.
 ///
 /// # Example
 ///
@@ -62,133 +61,117 @@ pub struct RedisStore<C = ConnectionManager> {
     script: Arc<Script>,
     prefix: Arc<str>,
     budget: Duration,
-    keep_deleted: Duration,
-    shared: bool,
+    options: StoreOptions,
 }
 
-/// How many ids are tried for a new session: two in a row would be a fault of the engine's.
-pub(super) const TRIES: usize = 8;
+/// The number of random ids that are tried for a new session.
+const MAX_TRIES: usize = 8;
 
 pub(super) const BUDGET: Duration = Duration::from_secs(1);
 
 impl<C> RedisStore<C> {
-    /// A store behind a connection of your own, for example a `ConnectionManager` with other settings.
-    /// It must come back by itself after a failure; a bare `MultiplexedConnection` does not.
+    /// A store with a given connection, for example a `ConnectionManager` with other settings. The
+    /// connection must reconnect by itself after a failure, which a `MultiplexedConnection` does not.
     pub fn with_connection(connection: C) -> Self {
         Self {
             connection,
             script: Arc::new(Script::new(include_str!("fence.lua"))),
             prefix: "session:".into(),
             budget: BUDGET,
-            keep_deleted: KEEP_DELETED,
-            shared: false,
+            options: StoreOptions::DEFAULT,
         }
     }
 
-    /// What the keys begin with; default `session:`. Applications that share an engine differ in it.
+    /// The prefix of the keys; default `session:`. Applications that share a Redis need different prefixes.
     #[must_use]
     pub fn prefix(mut self, prefix: &str) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// How long a call may take; default 1 s, which is also the most that a connection of
-    /// [`new`](RedisStore::new) waits for an answer.
+    /// The longest time that a call may take; default 1 s. A connection of [`new`](RedisStore::new) has a
+    /// timeout of 1 s too, so a longer budget has no effect with it.
     #[must_use]
     pub const fn time_budget(mut self, budget: Duration) -> Self {
         self.budget = budget;
         self
     }
 
-    /// For how long a deleted session cannot be saved again, by a request that had read it before;
-    /// default 10 minutes. It should be longer than any request takes.
-    #[must_use]
-    pub const fn keep_deleted(mut self, time: Duration) -> Self {
-        self.keep_deleted = time;
-        self
-    }
-
-    /// Whether requests also save that borrow the session, or come past the gateway; default `false`.
-    /// The later save wins then. Only for applications whose backends keep no copies.
-    #[must_use]
-    pub const fn shared_saves(mut self, shared: bool) -> Self {
-        self.shared = shared;
-        self
-    }
+    store_options!();
 }
 
-/// What the script answers.
-pub(super) type Words = Vec<Vec<u8>>;
+/// The reply of the script: a status, and its values.
+type Reply = Vec<Vec<u8>>;
 
 impl<C: ConnectionLike + Clone + Send + Sync> RedisStore<C> {
-    /// Runs the script.
+    /// Runs a command of the script.
     async fn run(
         &self,
-        what: &str,
+        command: &str,
         id: &Id,
         request: Option<&Fence>,
-        time: Duration,
+        time_to_live: Duration,
         data: &[u8],
-    ) -> Result<Words, Error> {
+    ) -> Result<Reply, Error> {
         let (epoch, owner) = match request {
             Some(fence) => {
                 (epoch_text(fence.epoch), fence.owner.as_ref().map_or("", |id| id.as_str()))
             }
             None => (String::new(), ""),
         };
-        let time = time.as_millis().clamp(1, LONGEST) as u64;
+        let millis = time_to_live.as_millis().clamp(1, LONGEST_MILLIS) as u64;
         let mut call = self.script.prepare_invoke();
-        call.key(format!("{}{id}", self.prefix)).arg(what).arg(epoch).arg(owner).arg(time);
-        let saves = scope::saves_seen(id).map_or(String::new(), |saves| saves.to_string());
-        call.arg(if self.shared { "1" } else { "" }).arg(data).arg(saves);
+        call.key(format!("{}{id}", self.prefix)).arg(command).arg(epoch).arg(owner).arg(millis);
+        let saves = scope::saves_at_load(id).map_or(String::new(), |saves| saves.to_string());
+        call.arg(if self.options.shared_saves { "1" } else { "" }).arg(data).arg(saves);
         call.arg(if scope::may_contest() { "1" } else { "" }).arg(Id::default().to_string());
         let mut connection = self.connection.clone();
-        let answer = call.invoke_async::<Words>(&mut connection);
-        match tokio::time::timeout(self.budget, answer).await {
-            Ok(Ok(words)) => Ok(words),
+        let reply = call.invoke_async::<Reply>(&mut connection);
+        match tokio::time::timeout(self.budget, reply).await {
+            Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error)) => Err(Error::Backend(format!("redis: {error}"))),
             Err(_) => Err(Error::Backend(format!("redis: no answer within {:?}", self.budget))),
         }
     }
 
-    async fn write(&self, what: &str, record: &Record) -> Result<Words, Error> {
-        let (request, data) = (scope::fence(&record.id), format::write(record)?);
-        let words = self.run(what, &record.id, request.as_ref(), time_left(record), &data).await?;
-        if let [b"ok", epoch, owner, saves] = slices(&words).as_slice() {
-            scope::saved(&record.id, read_seen(epoch, owner, saves)?);
+    async fn write(&self, command: &str, record: &Record) -> Result<Reply, Error> {
+        let (fence, data) = (scope::fence(&record.id), format::encode(record)?);
+        let reply = self.run(command, &record.id, fence.as_ref(), time_left(record), &data).await?;
+        if let [b"ok", epoch, owner, saves] = slices(&reply).as_slice() {
+            scope::record_save(&record.id, parse_version(epoch, owner, saves)?);
         }
-        Ok(words)
+        Ok(reply)
     }
 }
 
-/// With leading zeros, so that its order as text is that as a number.
-pub(super) fn epoch_text(epoch: u64) -> String {
+/// Formats an epoch with leading zeros, so that texts and numbers have the same order.
+fn epoch_text(epoch: u64) -> String {
     format!("{epoch:020}")
 }
 
-pub(super) fn slices(words: &[Vec<u8>]) -> Vec<&[u8]> {
-    words.iter().map(Vec::as_slice).collect()
+fn slices(reply: &[Vec<u8>]) -> Vec<&[u8]> {
+    reply.iter().map(Vec::as_slice).collect()
 }
 
-/// What the script says besides that all is well.
-pub(super) fn failure(id: &Id, words: &[Vec<u8>]) -> Error {
+/// The error for a reply other than `ok`.
+fn failure(id: &Id, reply: &[Vec<u8>]) -> Error {
     let unknown = || {
-        let word = words.first().map(|word| String::from_utf8_lossy(word)).unwrap_or_default();
-        Error::Backend(format!("redis: an answer that is not known: {word:?}"))
+        let status = reply.first().map(|status| String::from_utf8_lossy(status));
+        Error::Backend(format!("redis: unknown reply: {:?}", status.unwrap_or_default()))
     };
-    match slices(words).as_slice() {
+    match slices(reply).as_slice() {
         [b"deleted"] => scope::refuse(id, Refused::Deleted, None),
         [b"unfenced"] => scope::refuse(id, Refused::Unfenced, None),
         [b"changed"] => scope::refuse(id, Refused::Changed, None),
-        [b"foreign"] => Error::Decode("under the session's key is something else".to_owned()),
-        [word, epoch, owner] => match (*word, read_fence(epoch, owner)) {
+        [b"foreign"] => Error::Decode("the value of the key is not a session".to_owned()),
+        [status, epoch, owner] => match (*status, parse_fence(epoch, owner)) {
             (_, Err(error)) => error,
-            (b"older", Ok(Some(kept))) => {
+            (b"older", Ok(Some(stored))) => {
                 let epoch = scope::fence(id).map_or(0, |fence| fence.epoch);
-                scope::refuse(id, Refused::Older { epoch, kept: kept.epoch }, Some(kept))
+                scope::refuse(id, Refused::Older { epoch, kept: stored.epoch }, Some(stored))
             }
-            (b"held", Ok(Some(kept))) => match kept.owner.clone() {
-                Some(owner) => scope::refuse(id, Refused::Held { owner }, Some(kept)),
+            (b"held", Ok(Some(stored))) => match stored.owner.clone() {
+                Some(owner) => scope::refuse(id, Refused::Held { owner }, Some(stored)),
                 None => unknown(),
             },
             _ => unknown(),
@@ -197,9 +180,9 @@ pub(super) fn failure(id: &Id, words: &[Vec<u8>]) -> Error {
     }
 }
 
-/// The fence that is on a record, as the script says it.
-pub(super) fn read_fence(epoch: &[u8], owner: &[u8]) -> Result<Option<Fence>, Error> {
-    let bad = || Error::Decode("a stored session has an epoch or owner that is none".to_owned());
+/// Parses the fence of a record in a reply.
+fn parse_fence(epoch: &[u8], owner: &[u8]) -> Result<Option<Fence>, Error> {
+    let bad = || Error::Decode("a stored session has an invalid epoch or owner".to_owned());
     if epoch.is_empty() {
         return Ok(None);
     }
@@ -212,11 +195,11 @@ pub(super) fn read_fence(epoch: &[u8], owner: &[u8]) -> Result<Option<Fence>, Er
     Ok(Some(Fence { epoch, owner }))
 }
 
-pub(super) fn read_seen(epoch: &[u8], owner: &[u8], saves: &[u8]) -> Result<RecordVersion, Error> {
+fn parse_version(epoch: &[u8], owner: &[u8], saves: &[u8]) -> Result<RecordVersion, Error> {
     let number = std::str::from_utf8(saves).ok().and_then(|text| text.parse().ok());
-    let bad = || Error::Decode("a stored session has a number of saves that is none".to_owned());
+    let bad = || Error::Decode("a stored session has an invalid number of saves".to_owned());
     let saves = Some(number.ok_or_else(bad)?);
-    Ok(RecordVersion { fence: read_fence(epoch, owner)?, saves })
+    Ok(RecordVersion { fence: parse_fence(epoch, owner)?, saves })
 }
 
 #[async_trait]
@@ -225,46 +208,46 @@ where
     C: ConnectionLike + Clone + Send + Sync + 'static,
 {
     async fn create(&self, record: &mut Record) -> session_store::Result<()> {
-        for _ in 0..TRIES {
-            let words = self.write("create", record).await?;
-            match words.first().map(Vec::as_slice) {
+        for _ in 0..MAX_TRIES {
+            let reply = self.write("create", record).await?;
+            match reply.first().map(Vec::as_slice) {
                 Some(b"ok") => return Ok(()),
-                // The id is somebody's; nothing was written.
+                // The id is in use; nothing was written.
                 Some(b"exists" | b"deleted" | b"foreign") => record.id = Id::default(),
-                _ => return Err(failure(&record.id, &words)),
+                _ => return Err(failure(&record.id, &reply)),
             }
         }
-        Err(Error::Backend(format!("redis: {TRIES} ids of 128 random bits were all in use")))
+        Err(Error::Backend(format!("redis: {MAX_TRIES} ids of 128 random bits were all in use")))
     }
 
     async fn save(&self, record: &Record) -> session_store::Result<()> {
-        let words = self.write("save", record).await?;
-        match words.first().map(Vec::as_slice) {
+        let reply = self.write("save", record).await?;
+        match reply.first().map(Vec::as_slice) {
             Some(b"ok") => Ok(()),
-            _ => Err(failure(&record.id, &words)),
+            _ => Err(failure(&record.id, &reply)),
         }
     }
 
     async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
-        let request = scope::fence(id);
-        let words = self.run("load", id, request.as_ref(), Duration::ZERO, &[]).await?;
-        let (seen, found) = match slices(&words).as_slice() {
+        let fence = scope::fence(id);
+        let reply = self.run("load", id, fence.as_ref(), Duration::ZERO, &[]).await?;
+        let (version, found) = match slices(&reply).as_slice() {
             [b"ok", epoch, owner, saves, data] => {
-                (Some(read_seen(epoch, owner, saves)?), Some(format::read(id, data)?))
+                (Some(parse_version(epoch, owner, saves)?), Some(format::decode(id, data)?))
             }
             [b"nothing" | b"deleted"] => (None, None),
-            _ => return Err(failure(id, &words)),
+            _ => return Err(failure(id, &reply)),
         };
-        scope::saw(id, seen);
-        // The engine's clock may be behind.
+        scope::record_load(id, version);
+        // The clock of Redis may be late.
         Ok(found.filter(|record| !time_left(record).is_zero()))
     }
 
     async fn delete(&self, id: &Id) -> session_store::Result<()> {
-        let words = self.run("delete", id, None, self.keep_deleted, &[]).await?;
-        match words.first().map(Vec::as_slice) {
+        let reply = self.run("delete", id, None, self.options.keep_deleted, &[]).await?;
+        match reply.first().map(Vec::as_slice) {
             Some(b"ok") => Ok(()),
-            _ => Err(failure(id, &words)),
+            _ => Err(failure(id, &reply)),
         }
     }
 }
@@ -274,8 +257,8 @@ impl<C> fmt::Debug for RedisStore<C> {
         f.debug_struct("RedisStore")
             .field("prefix", &self.prefix)
             .field("time_budget", &self.budget)
-            .field("keep_deleted", &self.keep_deleted)
-            .field("shared_saves", &self.shared)
+            .field("keep_deleted", &self.options.keep_deleted)
+            .field("shared_saves", &self.options.shared_saves)
             .finish_non_exhaustive()
     }
 }

@@ -1,13 +1,14 @@
-//! How a Redis store is to behave.
+//! [`RedisStoreBuilder`]: the options of a Redis store.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 
 use super::{
-    cache::{PinCache, WRITES},
+    breaker::Breaker,
+    cache::{MAX_WRITES, PinCache},
     engine::Engine,
-    keeper::Keeper,
+    keep_alive::KeepAlive,
     on_down::OnDown,
     script::Commands,
     single_flight::SingleFlight,
@@ -25,7 +26,7 @@ const DEFAULT_BUDGET: Duration = Duration::from_millis(5);
 const DEFAULT_FAILURES: u32 = 5;
 const DEFAULT_CAPACITY: usize = 1_000_000;
 
-/// Makes a [`RedisStore`].
+/// Builds a [`RedisStore`].
 ///
 /// # Example
 ///
@@ -42,8 +43,8 @@ const DEFAULT_CAPACITY: usize = 1_000_000;
 /// ```
 #[must_use]
 pub struct RedisStoreBuilder {
-    /// Or what is wrong with the address.
-    source: Result<RedisTarget, String>,
+    /// `Err` says why the address is invalid.
+    target: Result<RedisTarget, String>,
     prefix: String,
     budget: Duration,
     failures: u32,
@@ -58,7 +59,7 @@ impl RedisStore {
     ///
     /// # Errors
     ///
-    /// When the address cannot be used.
+    /// When the address is invalid.
     pub fn new(url: &str) -> Result<Self, ConfigError> {
         Self::builder(url).build()
     }
@@ -69,16 +70,16 @@ impl RedisStore {
     /// - `redis-cluster://[user:password@]host:port,host:port`,
     /// - `redis-sentinel://[user:password@]host:port,host:port/master[/db]`, where the login is for
     ///   the server and not for the sentinels,
-    /// - with `rediss` in place of `redis` all of these over TLS, with the feature `redis-tls`. Who has
-    ///   signed the server's certificate must be trusted by the system, or stand in the file (PEM) that
-    ///   the environment variable `SSL_CERT_FILE` names, which then counts instead. For a client
-    ///   certificate see [`from_client`](Self::from_client).
+    /// - the same with `rediss` in place of `redis`, over TLS, with the feature `redis-tls`. The authority
+    ///   that has signed the server's certificate must be trusted by the system, or be in the file (PEM)
+    ///   that the environment variable `SSL_CERT_FILE` names, which then replaces those of the system. For
+    ///   a client certificate see [`from_client`](Self::from_client).
     pub fn builder(url: &str) -> RedisStoreBuilder {
         RedisStoreBuilder::new(parse(url))
     }
 
-    /// A store over a client that was made by hand, for example with certificates of its own. The crate
-    /// `redis` is [`client`](crate::store::client).
+    /// A store with a given client, for example one with its own certificates. The crate `redis` is
+    /// re-exported as [`client`](crate::store::client).
     ///
     /// # Example
     ///
@@ -95,7 +96,7 @@ impl RedisStore {
     ///         client_cert: std::fs::read("gateway.pem")?,
     ///         client_key: std::fs::read("gateway.key")?,
     ///     }),
-    ///     root_cert: Some(std::fs::read("our-ca.pem")?), // nobody else is trusted
+    ///     root_cert: Some(std::fs::read("our-ca.pem")?), // the only trusted authority
     /// };
     /// let client = Client::build_with_tls("rediss://10.0.0.1", certificates)?;
     /// let store = RedisStore::from_client(client).build()?;
@@ -106,21 +107,21 @@ impl RedisStore {
         RedisStoreBuilder::new(Ok(RedisTarget::Single(Box::new(client))))
     }
 
-    /// The same for a cluster.
+    /// A store with a given client of a cluster.
     pub fn from_cluster(client: ::redis::cluster::ClusterClient) -> RedisStoreBuilder {
         RedisStoreBuilder::new(Ok(RedisTarget::Cluster(Box::new(client))))
     }
 
-    /// The same for a server that sentinels name, which is asked for anew with each connection.
+    /// A store with a given client of sentinels. They are asked for the master with each new connection.
     pub fn from_sentinel(client: ::redis::sentinel::SentinelClient) -> RedisStoreBuilder {
         RedisStoreBuilder::new(Ok(RedisTarget::Sentinel(Box::new(client))))
     }
 }
 
 impl RedisStoreBuilder {
-    pub(super) fn new(source: Result<RedisTarget, String>) -> Self {
+    pub(super) fn new(target: Result<RedisTarget, String>) -> Self {
         Self {
-            source,
+            target,
             prefix: DEFAULT_PREFIX.to_owned(),
             budget: DEFAULT_BUDGET,
             failures: DEFAULT_FAILURES,
@@ -130,59 +131,59 @@ impl RedisStoreBuilder {
         }
     }
 
-    /// What the keys in Redis begin with; default `tower-sticky:`. Pools and names need none of
-    /// their own: they are in the hash that follows.
+    /// The prefix of the keys in Redis; default `tower-sticky:`. Pools and cookie names that share a Redis
+    /// need no prefix each: they are part of the hash in the key.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// For how long one call to Redis may take, and a request may wait for it; default 5 ms. Must be
-    /// well above the usual round trip.
+    /// The longest time that a call to Redis may take, and that a request may wait for it; default 5 ms.
+    /// It should be well above the usual round trip.
     pub fn time_budget(mut self, budget: Duration) -> Self {
         self.budget = budget.min(YEAR);
         self
     }
 
-    /// How many calls in a row must fail until no more are made for a while; default 5. One that
-    /// breaks the connection is enough.
+    /// How many failed calls in a row open the circuit breaker; default 5. A broken connection opens it at
+    /// once.
     pub fn failures(mut self, failures: u32) -> Self {
         self.failures = failures;
         self
     }
 
-    /// What becomes of sessions without a local copy while Redis does not answer; default
+    /// How sessions without a local copy are handled while Redis does not answer; default
     /// [`OnDown::Open`].
     pub fn on_down(mut self, on_down: OnDown) -> Self {
         self.on_down = on_down;
         self
     }
 
-    /// How many sessions have a local copy, about; default 1,000,000. 156 bytes each at a million of
-    /// them, and at most 190 while the table grows. It grows as it is filled, and when it is full old
-    /// sessions go that have not been used for long.
+    /// The approximate number of local copies; default 1,000,000. A copy takes 156 bytes when there are a
+    /// million, and at most 190 while the table grows. The table grows as it is filled; when it is full,
+    /// the copies of sessions that have not been used for long are dropped.
     pub fn local_capacity(mut self, sessions: usize) -> Self {
         self.capacity = sessions;
         self
     }
 
-    /// For how long a local copy counts at most until Redis is asked again; by default, and never
-    /// longer than, 1/16 of the idle time. For as long a gateway may not notice that another one has
-    /// moved a session whose old backend still answers. Shorter is more calls.
+    /// How long a local copy is used until Redis is asked again; default, and at most, 1/16 of the idle
+    /// time. For this time a gateway may not notice that another one has moved a session whose old backend
+    /// still answers. A shorter time costs more calls.
     pub fn recheck(mut self, after: Duration) -> Self {
         self.recheck = after;
         self
     }
 
-    /// Makes the store.
+    /// Builds the store.
     ///
     /// # Errors
     ///
-    /// When the address cannot be used, or an option makes no sense.
+    /// When the address is invalid, or an option is out of range.
     pub fn build(self) -> Result<RedisStore, ConfigError> {
         let refuse = |what| Err(ConfigError::new(format!("a Redis store has {what}")));
         if self.prefix.is_empty() {
-            return refuse("an empty prefix; its keys would mix with others; leave it out");
+            return refuse("an empty prefix; its keys would mix with others; leave the option out");
         }
         if self.budget < Duration::from_millis(1) {
             return refuse("a time budget below 1 ms; no call would succeed; expected some 5 ms");
@@ -196,30 +197,31 @@ impl RedisStoreBuilder {
         if self.recheck.is_zero() {
             return refuse("a recheck of zero; every request would be a call; leave it out");
         }
-        let source = self.source.map_err(|why| {
+        let target = self.target.map_err(|why| {
             ConfigError::new(format!(
                 "the address of a Redis store cannot be used: {why}; expected \
                  redis://[user:password@]host[:port][/db], rediss://…, unix:///path, \
                  redis-cluster://host:port,host:port or redis-sentinel://host:port,host:port/master"
             ))
         })?;
-        let engine = Engine::new(source, Commands::new(self.prefix), self.budget, self.failures);
-        let shared = PinCache {
-            engine: Arc::new(engine),
+        let commands = Commands::new(self.prefix);
+        let breaker = Breaker::new(target, commands, self.budget, self.failures);
+        let cache = PinCache {
+            engine: Engine::new(breaker),
             table: table::new(self.capacity),
-            flights: SingleFlight::default(),
-            writes: Arc::new(Semaphore::new(WRITES)),
+            lookups: SingleFlight::default(),
+            writes: Arc::new(Semaphore::new(MAX_WRITES)),
             on_down: self.on_down,
             recheck: self.recheck,
-            keeper: Keeper::default(),
+            keep_alive: KeepAlive::default(),
         };
-        Ok(RedisStore { shared: Arc::new(shared) })
+        Ok(RedisStore { cache: Arc::new(cache) })
     }
 }
 
 impl fmt::Debug for RedisStoreBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Neither the address nor the password.
+        // Without the address, which may contain a password.
         f.debug_struct("RedisStoreBuilder")
             .field("prefix", &self.prefix)
             .field("time_budget", &self.budget)

@@ -1,20 +1,17 @@
-//! The store at work: the local copies in front of the engine.
+//! The cache of pins in front of Redis: answers look-ups from local copies, and sends writes to Redis in
+//! the background.
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    runtime::Handle,
-    sync::{Semaphore, watch},
-    time::Instant,
-};
+use tokio::{runtime::Handle, sync::Semaphore, time::Instant};
 
 use super::{
     cached_pin::{CacheLookup, CachedPin},
-    engine::{Engine, Fault},
-    keeper::Keeper,
+    engine::{CallError, Engine},
+    keep_alive::KeepAlive,
     on_down::OnDown,
     script::{FRACTION, PinWrite, WriteCondition},
-    single_flight::{LookupResult, SingleFlight, wait},
+    single_flight::{LookupResult, Sender, SingleFlight, wait},
     stats::count,
 };
 use crate::store::{
@@ -22,153 +19,156 @@ use crate::store::{
     traits::{Answer, Lookup, OpenSession, SessionKey, StoredPin},
 };
 
-/// The most writes under way: at a millisecond each, eight million a second.
-pub(super) const WRITES: usize = 8192;
+/// The most writes in flight: at a millisecond each, eight million a second.
+pub(super) const MAX_WRITES: usize = 8192;
 
 pub(super) struct PinCache {
-    pub(super) engine: Arc<Engine>,
+    pub(super) engine: Engine,
     pub(super) table: Table<CachedPin>,
-    pub(super) flights: SingleFlight,
-    /// A permit per write under way.
+    pub(super) lookups: SingleFlight,
+    /// A permit per write in flight.
     pub(super) writes: Arc<Semaphore>,
     pub(super) on_down: OnDown,
     pub(super) recheck: Duration,
-    pub(super) keeper: Keeper,
+    pub(super) keep_alive: KeepAlive,
 }
 
 impl PinCache {
     pub(super) fn get(self: &Arc<Self>, key: SessionKey, idle: Duration) -> Lookup {
-        let Some(entry) = self.table.get(&key) else {
-            return self.ask(key, idle, None);
-        };
         self.keep_alive(idle);
+        let Some(entry) = self.table.get(&key) else {
+            return self.look_up_remote(key, idle, None);
+        };
         let recheck = self.recheck.min(idle / FRACTION);
-        match entry.look(Instant::now(), idle, recheck, self.engine.is_up()) {
-            CacheLookup::Good(pin, open) => {
-                count(&self.engine.counters.local);
+        match entry.look_up(Instant::now(), idle, recheck, self.engine.is_up()) {
+            CacheLookup::Fresh(pin, open) => {
+                count(&self.engine.counters().local_hits);
                 Lookup::Now(Answer::Pin(pin, Some(open)))
             }
-            CacheLookup::Due(pin, open, offer) => self.touch(key, idle, entry, (pin, open), offer),
-            CacheLookup::Idle => self.ask(key, idle, Some(entry)),
+            CacheLookup::Stale(pin, open, write) => {
+                self.touch(key, idle, entry, (pin, open), write)
+            }
+            CacheLookup::Idle => self.look_up_remote(key, idle, Some(entry)),
         }
     }
 
-    /// Looks up a session of which nothing is known here, or nothing any more.
-    fn ask(
+    /// Asks Redis for a session without a local copy, or with one that has expired (`idle_entry`).
+    fn look_up_remote(
         self: &Arc<Self>,
         key: SessionKey,
         idle: Duration,
-        entry: Option<Arc<CachedPin>>,
+        idle_entry: Option<Arc<CachedPin>>,
     ) -> Lookup {
-        let was_known = entry.is_some();
-        if self.engine.is_down() {
-            count(&self.engine.counters.unanswered);
+        let was_known = idle_entry.is_some();
+        if !self.engine.is_available() {
+            count(&self.engine.counters().unanswered);
             return Lookup::Now(self.unanswered(was_known));
         }
         let Ok(runtime) = Handle::try_current() else {
             return Lookup::Now(self.unanswered(was_known));
         };
-        let (told, sender) = self.flights.join(key);
+        let (result, sender) = self.lookups.join(key);
         if let Some(sender) = sender {
-            // A task of its own, for a request may be dropped while others wait for the same.
-            let flight = Flight { shared: self.clone(), key, sender };
+            // In a task, because this request may be dropped while others wait for the same look-up.
+            let lookup = RemoteLookup { cache: self.clone(), key, sender };
             match self.table.get(&key).filter(|_| !was_known) {
-                // One has ended between the look at the table and this.
-                Some(entry) => flight.tell(LookupResult::Known(entry)),
-                None => drop(runtime.spawn(flight.run(idle))),
+                // Another look-up has ended since the table was checked.
+                Some(entry) => lookup.finish(LookupResult::Found(entry)),
+                None => drop(runtime.spawn(lookup.run(idle))),
             }
         }
-        let shared = self.clone();
+        let cache = self.clone();
         Lookup::Later(Box::pin(async move {
-            match wait(told).await {
-                LookupResult::Known(entry) => Answer::Pin(entry.pin(), Some(entry.open())),
-                LookupResult::Nothing if was_known => Answer::Idle,
-                LookupResult::Nothing => Answer::Nothing,
-                LookupResult::Down => shared.unanswered(was_known),
+            match wait(result).await {
+                LookupResult::Found(entry) => Answer::Pin(entry.pin(), Some(entry.open())),
+                LookupResult::NotFound if was_known => Answer::Idle,
+                LookupResult::NotFound => Answer::Nothing,
+                LookupResult::Unavailable => cache.unanswered(was_known),
             }
         }))
     }
 
-    /// Tells the engine that the session lives, and asks where it is now.
+    /// Renews the session's time to live in Redis, and reads where the session is now.
     fn touch(
         self: &Arc<Self>,
         key: SessionKey,
         idle: Duration,
         entry: Arc<CachedPin>,
         (pin, open): (StoredPin, OpenSession),
-        offer: PinWrite,
+        write: PinWrite,
     ) -> Lookup {
-        let arguments = self.engine.call.arguments(key, idle, Some(offer));
-        let mut call = CallGuard { entry: entry.clone(), over: false };
+        let arguments = self.engine.commands().arguments(key, idle, Some(write));
+        let mut call = CallGuard { entry: entry.clone(), finished: false };
         let engine = self.engine.clone();
         let Ok(runtime) = Handle::try_current() else {
             return Lookup::Now(Answer::Pin(pin, Some(open)));
         };
-        let touched = runtime.spawn(async move { call.end(engine.pin(arguments).await) });
+        let touched = runtime.spawn(async move { call.finish(engine.pin(arguments).await) });
         Lookup::Later(Box::pin(async move {
-            // Whatever came of it, the copy is what counts.
+            // The call has changed the local copy, or has failed and left it as it was.
             let _ = touched.await;
             Answer::Pin(entry.pin(), Some(open))
         }))
     }
 
-    /// Remembers what this gateway says, and tells the engine behind the request's back.
+    /// Changes the local copy, and writes the pin to Redis in the background.
     pub(super) fn write(
         self: &Arc<Self>,
         key: SessionKey,
         pin: StoredPin,
-        rule: WriteCondition,
+        condition: WriteCondition,
         idle: Duration,
     ) -> OpenSession {
-        let (now, offer) = (Instant::now(), PinWrite { pin, rule });
-        let (entry, offer) = match self.table.get(&key) {
+        let (now, write) = (Instant::now(), PinWrite { pin, condition });
+        let (entry, write) = match self.table.get(&key) {
             Some(entry) => {
-                let offer = entry.change(offer, now, idle);
-                (entry, offer)
+                let write = entry.update(write, now, idle);
+                (entry, write)
             }
             None => {
-                let entry = Arc::new(CachedPin::written(offer, now));
+                let entry = Arc::new(CachedPin::written(write, now, idle));
                 self.table.insert(key, entry.clone());
-                (entry, Some(offer))
+                (entry, Some(write))
             }
         };
         let open = entry.open();
         self.keep_alive(idle);
-        if let Some(offer) = offer {
-            self.offer(key, entry, offer, idle);
+        if let Some(write) = write {
+            self.send_write(key, entry, write, idle);
         }
         open
     }
 
-    /// Tells the engine what an entry says, behind every request's back.
-    pub(super) fn offer(
+    /// Sends a write to Redis in the background; the local copy has it already.
+    pub(super) fn send_write(
         self: &Arc<Self>,
         key: SessionKey,
         entry: Arc<CachedPin>,
-        offer: PinWrite,
+        write: PinWrite,
         idle: Duration,
     ) {
-        let arguments = self.engine.call.arguments(key, idle, Some(offer));
-        let mut call = CallGuard { entry, over: false };
+        let arguments = self.engine.commands().arguments(key, idle, Some(write));
+        let mut call = CallGuard { entry, finished: false };
         let engine = self.engine.clone();
-        self.behind(async move {
-            let said = engine.pin(arguments).await;
-            let lost = said.is_err();
-            call.end(said);
-            !lost
+        self.spawn_write(async move {
+            let result = engine.pin(arguments).await;
+            let is_written = result.is_ok();
+            call.finish(result);
+            is_written
         });
     }
 
     pub(super) fn remove(self: &Arc<Self>, key: SessionKey) {
         self.table.remove(&key);
         let engine = self.engine.clone();
-        self.behind(async move { engine.remove(key).await.is_ok() });
+        self.spawn_write(async move { engine.remove(key).await.is_ok() });
     }
 
-    /// Does it after the request, if there is room and the engine is there. What is lost is counted.
-    fn behind(self: &Arc<Self>, write: impl Future<Output = bool> + Send + 'static) {
-        let lost = || count(&self.engine.counters.lost_writes);
-        if self.engine.is_down() {
+    /// Runs a write in the background, if Redis is available and not too many writes are in flight.
+    /// Counts those that are not executed.
+    fn spawn_write(self: &Arc<Self>, write: impl Future<Output = bool> + Send + 'static) {
+        let lost = || count(&self.engine.counters().lost_writes);
+        if !self.engine.is_available() {
             return lost();
         }
         let Ok(permit) = self.writes.clone().try_acquire_owned() else {
@@ -180,17 +180,17 @@ impl PinCache {
         let engine = self.engine.clone();
         runtime.spawn(async move {
             if !write.await {
-                count(&engine.counters.lost_writes);
+                count(&engine.counters().lost_writes);
             }
             drop(permit);
         });
     }
 
-    /// Writes under way.
-    pub(super) fn writing(&self) -> usize {
-        WRITES.saturating_sub(self.writes.available_permits())
+    pub(super) fn writes_in_flight(&self) -> usize {
+        MAX_WRITES.saturating_sub(self.writes.available_permits())
     }
 
+    /// The answer to a look-up that Redis has not answered.
     fn unanswered(&self, was_known: bool) -> Answer {
         match self.on_down {
             OnDown::Reject => Answer::Unavailable,
@@ -198,82 +198,80 @@ impl PinCache {
             OnDown::Open => Answer::Nothing,
         }
     }
-}
 
-/// A look-up under way.
-struct Flight {
-    shared: Arc<PinCache>,
-    key: SessionKey,
-    sender: watch::Sender<Option<LookupResult>>,
-}
-
-impl Flight {
-    async fn run(self, idle: Duration) {
-        let engine = &self.shared.engine;
-        let found = match engine.pin(engine.call.arguments(self.key, idle, None)).await {
-            Ok(Some(pin)) => {
-                count(&engine.counters.found);
-                LookupResult::Known(self.shared.adopt(self.key, pin))
-            }
-            Ok(None) | Err(Fault::Refused) => {
-                count(&engine.counters.unknown);
-                LookupResult::Nothing
-            }
-            Err(Fault::Down) => {
-                count(&engine.counters.unanswered);
-                LookupResult::Down
-            }
-        };
-        self.tell(found);
-    }
-
-    fn tell(self, found: LookupResult) {
-        self.sender.send_replace(Some(found));
-    }
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        self.shared.flights.end(self.key);
-    }
-}
-
-impl PinCache {
-    /// Makes a copy of what the engine said.
-    fn adopt(&self, key: SessionKey, pin: StoredPin) -> Arc<CachedPin> {
+    /// Stores a local copy of a pin that was read from Redis.
+    fn insert_read(&self, key: SessionKey, pin: StoredPin, idle: Duration) -> Arc<CachedPin> {
         let now = Instant::now();
         if let Some(entry) = self.table.get(&key) {
-            entry.revive(pin, now);
+            entry.replace_idle(pin, now, idle);
             return entry;
         }
-        let entry = Arc::new(CachedPin::read(pin, now));
+        let entry = Arc::new(CachedPin::read(pin, now, idle));
         self.table.insert(key, entry.clone());
         entry
     }
 }
 
-/// A call that concerns an entry, until it has ended, in whatever way.
+/// A look-up in Redis that is in flight. Drop removes it from the look-ups that others can join.
+struct RemoteLookup {
+    cache: Arc<PinCache>,
+    key: SessionKey,
+    sender: Sender,
+}
+
+impl RemoteLookup {
+    async fn run(self, idle: Duration) {
+        let engine = &self.cache.engine;
+        let arguments = engine.commands().arguments(self.key, idle, None);
+        let result = match engine.pin(arguments).await {
+            Ok(Some(pin)) => {
+                count(&engine.counters().found);
+                LookupResult::Found(self.cache.insert_read(self.key, pin, idle))
+            }
+            Ok(None) | Err(CallError::Refused) => {
+                count(&engine.counters().unknown);
+                LookupResult::NotFound
+            }
+            Err(CallError::Unavailable) => {
+                count(&engine.counters().unanswered);
+                LookupResult::Unavailable
+            }
+        };
+        self.finish(result);
+    }
+
+    fn finish(self, result: LookupResult) {
+        self.sender.send_replace(Some(result));
+    }
+}
+
+impl Drop for RemoteLookup {
+    fn drop(&mut self) {
+        self.cache.lookups.remove(self.key);
+    }
+}
+
+/// Ends a call of an entry when it is dropped, so that a cancelled call does not block later ones.
 struct CallGuard {
     entry: Arc<CachedPin>,
-    over: bool,
+    finished: bool,
 }
 
 impl CallGuard {
-    fn end(&mut self, said: Result<Option<StoredPin>, Fault>) {
-        self.over = true;
-        match said {
-            Ok(Some(pin)) => self.entry.settle(pin, Instant::now()),
-            // Not before its time again: the engine would say no again.
-            Ok(None) | Err(Fault::Refused) => self.entry.unsettled(Some(Instant::now())),
-            Err(Fault::Down) => self.entry.unsettled(None),
+    fn finish(&mut self, result: Result<Option<StoredPin>, CallError>) {
+        self.finished = true;
+        match result {
+            Ok(Some(pin)) => self.entry.call_succeeded(pin, Instant::now()),
+            Ok(None) | Err(CallError::Refused) => self.entry.call_refused(Instant::now()),
+            Err(CallError::Unavailable) => self.entry.call_failed(),
         }
     }
 }
 
 impl Drop for CallGuard {
     fn drop(&mut self) {
-        if !self.over {
-            self.entry.unsettled(None);
+        if !self.finished {
+            self.entry.call_failed();
         }
     }
 }

@@ -1,8 +1,8 @@
-//! What this gateway knows of a session by itself.
+//! The local copy of a pin.
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
@@ -12,37 +12,44 @@ use tokio::time::Instant;
 
 use super::{
     compact_instant::CompactInstant,
-    script::{PinWrite, WriteCondition, told},
+    idle_time::IdleTime,
+    script::{PinWrite, WriteCondition, raise_epoch},
 };
-use crate::store::{
-    table,
-    traits::{OpenSession, StoredPin, WhenClosed},
+use crate::{
+    store::{
+        table,
+        traits::{OpenSession, StoredPin, WhenClosed},
+    },
+    util::lock,
 };
 
-/// The copy of a pin.
+/// The local copy of a pin, and what is known of its session.
 pub(super) struct CachedPin {
-    /// Requests and streams under way.
+    /// Requests and streams in flight.
     open: AtomicU32,
-    place: Mutex<Place>,
+    /// The idle time that the last request of the session came with: several affinities may share a
+    /// store. Next to `open` it takes bytes that would be padding.
+    idle: IdleTime,
+    state: Mutex<State>,
 }
 
 /// There may be a million, so no byte of it is padding.
-struct Place {
-    /// What a [`StoredPin`] is made of.
+struct State {
+    // The fields of a `StoredPin`, which has padding.
     backend: u64,
     epoch: u64,
     issued: u32,
-    /// Calls under way that concern it.
+    /// Calls in flight that concern the session.
     calls: u32,
-    /// When the session's last request came here.
-    seen: CompactInstant,
-    /// When the engine last said, or was last told in vain, where the session is.
-    asked: CompactInstant,
-    /// By which rule the pin is to be written, if it is not written yet.
-    unwritten: Option<WriteCondition>,
+    /// The time of the session's last request on this gateway.
+    last_used: CompactInstant,
+    /// The time of the last Redis reply or refused write.
+    last_checked: CompactInstant,
+    /// The condition of the write that Redis has not confirmed yet, if there is one.
+    unconfirmed: Option<WriteCondition>,
 }
 
-impl Place {
+impl State {
     fn new(pin: StoredPin, now: CompactInstant) -> Self {
         let StoredPin { backend, epoch, issued } = pin;
         Self {
@@ -50,9 +57,9 @@ impl Place {
             epoch,
             issued,
             calls: 0,
-            seen: now,
-            asked: CompactInstant::NEVER,
-            unwritten: None,
+            last_used: now,
+            last_checked: CompactInstant::NEVER,
+            unconfirmed: None,
         }
     }
 
@@ -63,34 +70,62 @@ impl Place {
     fn set_pin(&mut self, pin: StoredPin) {
         StoredPin { backend: self.backend, epoch: self.epoch, issued: self.issued } = pin;
     }
+
+    /// Whether Redis should be asked: no call is in flight, and the last one ended at least `interval`
+    /// ago.
+    fn is_due(&self, now: CompactInstant, interval: Duration) -> bool {
+        let never = self.last_checked == CompactInstant::NEVER;
+        self.calls == 0 && (never || now.since(self.last_checked) >= interval)
+    }
+
+    /// Begins the call that touches the session, and writes the pin again if Redis has lost it.
+    fn begin_touch(&mut self) -> PinWrite {
+        self.calls += 1;
+        let condition = self.unconfirmed.unwrap_or(WriteCondition::Put);
+        PinWrite { pin: self.pin(), condition }
+    }
+
+    /// Takes over the pin that Redis has, unless a later write is in flight.
+    fn confirm(&mut self, stored: StoredPin) {
+        if self.calls == 0 {
+            let pin = raise_epoch(stored, self.pin());
+            self.set_pin(pin);
+            self.unconfirmed = None;
+        }
+    }
 }
 
-/// What a look at an entry says.
+/// The result of a look-up in the local cache. With a pin, the session is open.
 pub(super) enum CacheLookup {
-    /// It is good; the session is open.
-    Good(StoredPin, OpenSession),
-    /// It is good, but the engine should be asked: it is told this, and the session is open.
-    Due(StoredPin, OpenSession, PinWrite),
-    /// The session had no request here for too long.
+    /// The copy can be used.
+    Fresh(StoredPin, OpenSession),
+    /// The copy can be used, but Redis should be asked first, with this write.
+    Stale(StoredPin, OpenSession, PinWrite),
+    /// The session has sent no request to this gateway within its idle time.
     Idle,
 }
 
 impl CachedPin {
-    /// A copy of what the engine said.
-    pub(super) fn read(pin: StoredPin, now: Instant) -> Self {
+    /// A copy of a pin that was read from Redis.
+    pub(super) fn read(pin: StoredPin, now: Instant, idle: Duration) -> Self {
         let now = CompactInstant::of(now);
-        Self::new(Place { asked: now, ..Place::new(pin, now) })
+        Self::new(State { last_checked: now, ..State::new(pin, now) }, idle)
     }
 
-    /// A pin that is about to be written.
-    pub(super) fn written(offer: PinWrite, now: Instant) -> Self {
-        let PinWrite { pin, rule } = offer;
-        let place = Place::new(pin, CompactInstant::of(now));
-        Self::new(Place { unwritten: Some(rule), calls: 1, ..place })
+    /// A pin that is about to be written: one call is in flight.
+    pub(super) fn written(write: PinWrite, now: Instant, idle: Duration) -> Self {
+        let PinWrite { pin, condition } = write;
+        let state = State::new(pin, CompactInstant::of(now));
+        Self::new(State { unconfirmed: Some(condition), calls: 1, ..state }, idle)
     }
 
-    fn new(place: Place) -> Self {
-        Self { open: AtomicU32::new(0), place: Mutex::new(place) }
+    fn new(state: State, idle: Duration) -> Self {
+        Self { open: AtomicU32::new(0), idle: IdleTime::new(idle), state: Mutex::new(state) }
+    }
+
+    /// How long the session may be idle.
+    pub(super) fn idle(&self) -> Duration {
+        self.idle.get()
     }
 
     pub(super) fn open(self: &Arc<Self>) -> OpenSession {
@@ -98,13 +133,13 @@ impl CachedPin {
         OpenSession::new(self.clone())
     }
 
-    /// Where the session is.
     pub(super) fn pin(&self) -> StoredPin {
         self.lock().pin()
     }
 
-    /// Looks at it because of a request; the engine is asked at most once per `recheck`.
-    pub(super) fn look(
+    /// Looks the session up for a request. Redis is asked at most once per `recheck`, and not while it
+    /// is not `reachable`.
+    pub(super) fn look_up(
         self: &Arc<Self>,
         now: Instant,
         idle: Duration,
@@ -112,109 +147,98 @@ impl CachedPin {
         reachable: bool,
     ) -> CacheLookup {
         let now = CompactInstant::of(now);
-        let mut place = self.lock();
-        if self.is_idle(&place, now, idle) {
+        let mut state = self.lock();
+        if self.is_idle(&state, now, idle) {
             return CacheLookup::Idle;
         }
-        place.seen = now;
-        let pin = place.pin();
-        // Under the lock, so that it does not expire between the look at it and this.
+        state.last_used = now;
+        self.idle.set(idle);
+        let pin = state.pin();
+        // Under the lock, so that the session cannot expire after the check above.
         let open = self.open();
-        let due = place.asked == CompactInstant::NEVER || now.since(place.asked) >= recheck;
-        if !reachable || place.calls > 0 || !due {
-            return CacheLookup::Good(pin, open);
+        if reachable && state.is_due(now, recheck) {
+            CacheLookup::Stale(pin, open, state.begin_touch())
+        } else {
+            CacheLookup::Fresh(pin, open)
         }
-        place.calls += 1;
-        // What was lost there is restored from here.
-        CacheLookup::Due(
-            pin,
-            open,
-            PinWrite { pin, rule: place.unwritten.unwrap_or(WriteCondition::Put) },
-        )
     }
 
-    /// What the engine has to be told of a session with something under way, if it was not told for that
-    /// long.
-    pub(super) fn due_while_open(&self, now: Instant, recheck: Duration) -> Option<PinWrite> {
+    /// Begins a touch of a session that is open, if the last call ended at least `interval` ago.
+    pub(super) fn touch_if_open(&self, now: Instant, interval: Duration) -> Option<PinWrite> {
         if self.open.load(Relaxed) == 0 {
             return None;
         }
-        let now = CompactInstant::of(now);
-        let mut place = self.lock();
-        let due = place.asked == CompactInstant::NEVER || now.since(place.asked) >= recheck;
-        if place.calls > 0 || !due {
-            return None;
-        }
-        place.calls += 1;
-        Some(PinWrite { pin: place.pin(), rule: place.unwritten.unwrap_or(WriteCondition::Put) })
+        let mut state = self.lock();
+        let due = state.is_due(CompactInstant::of(now), interval);
+        due.then(|| state.begin_touch())
     }
 
-    /// Changes it as this gateway has decided. Says what the engine has to be told, if anything.
-    pub(super) fn change(&self, offer: PinWrite, now: Instant, idle: Duration) -> Option<PinWrite> {
+    /// Changes the pin as this gateway has decided. Returns the write to send to Redis, if any.
+    pub(super) fn update(&self, write: PinWrite, now: Instant, idle: Duration) -> Option<PinWrite> {
         let now = CompactInstant::of(now);
-        let mut place = self.lock();
-        let PinWrite { pin, rule } = offer;
-        // With an old id a new session may begin.
-        let accepted = self.is_idle(&place, now, idle) || rule.accepts(place.pin(), pin);
-        place.seen = now;
+        let mut state = self.lock();
+        let PinWrite { pin, condition } = write;
+        // An application may use an id again for a new session.
+        let accepted = self.is_idle(&state, now, idle) || condition.accepts(state.pin(), pin);
+        state.last_used = now;
+        self.idle.set(idle);
         if !accepted {
-            // Another request was faster. The epoch is written with the next touch.
-            let stays = told(place.pin(), pin);
-            place.set_pin(stays);
+            // A concurrent request was first. The raised epoch is written with the next touch.
+            let kept = raise_epoch(state.pin(), pin);
+            state.set_pin(kept);
             return None;
         }
-        place.set_pin(pin);
-        let rule = match (rule, place.unwritten) {
-            // From where the engine knows the session to be.
-            (WriteCondition::Claim(_), Some(unwritten)) => unwritten,
-            (rule, _) => rule,
+        state.set_pin(pin);
+        let condition = match (condition, state.unconfirmed) {
+            // Redis still has the pin that the unconfirmed write was to replace.
+            (WriteCondition::Claim(_), Some(unconfirmed)) => unconfirmed,
+            (condition, _) => condition,
         };
-        place.unwritten = Some(rule);
-        place.calls += 1;
-        Some(PinWrite { pin, rule })
+        state.unconfirmed = Some(condition);
+        state.calls += 1;
+        Some(PinWrite { pin, condition })
     }
 
-    /// Ends a call: the engine says that this is where the session is.
-    pub(super) fn settle(&self, said: StoredPin, now: Instant) {
+    /// Ends a call that Redis has answered with the pin that it has.
+    pub(super) fn call_succeeded(&self, stored: StoredPin, now: Instant) {
+        let mut state = self.lock();
+        state.calls = state.calls.saturating_sub(1);
+        state.last_checked = CompactInstant::of(now);
+        state.confirm(stored);
+    }
+
+    /// Replaces a copy that was idle by a pin that was read from Redis.
+    pub(super) fn replace_idle(&self, stored: StoredPin, now: Instant, idle: Duration) {
         let now = CompactInstant::of(now);
-        let mut place = self.lock();
-        place.calls = place.calls.saturating_sub(1);
-        place.asked = now;
-        if place.calls == 0 {
-            let pin = told(said, place.pin());
-            place.set_pin(pin);
-            place.unwritten = None;
-        }
+        let mut state = self.lock();
+        state.last_used = now;
+        state.last_checked = now;
+        self.idle.set(idle);
+        state.confirm(stored);
     }
 
-    /// The same for a copy that had been idle and is of no use any more.
-    pub(super) fn revive(&self, said: StoredPin, now: Instant) {
-        let now = CompactInstant::of(now);
-        let mut place = self.lock();
-        place.seen = now;
-        place.asked = now;
-        if place.calls == 0 {
-            let pin = told(said, place.pin());
-            place.set_pin(pin);
-            place.unwritten = None;
-        }
+    /// Ends a call that Redis has refused: it would refuse the next one too, so that waits for its time.
+    pub(super) fn call_refused(&self, now: Instant) {
+        self.end_call(CompactInstant::of(now));
     }
 
-    /// Ends a call without an answer: at `None` the next request tries again, else one whose time has
-    /// come.
-    pub(super) fn unsettled(&self, asked: Option<Instant>) {
-        let mut place = self.lock();
-        place.calls = place.calls.saturating_sub(1);
-        place.asked = asked.map_or(CompactInstant::NEVER, CompactInstant::of);
+    /// Ends a call without an answer: the next request tries again.
+    pub(super) fn call_failed(&self) {
+        self.end_call(CompactInstant::NEVER);
     }
 
-    fn is_idle(&self, place: &Place, now: CompactInstant, idle: Duration) -> bool {
-        now.since(place.seen) >= idle && self.open.load(Relaxed) == 0
+    fn end_call(&self, last_checked: CompactInstant) {
+        let mut state = self.lock();
+        state.calls = state.calls.saturating_sub(1);
+        state.last_checked = last_checked;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Place> {
-        // Nothing can panic under the lock.
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    fn is_idle(&self, state: &State, now: CompactInstant, idle: Duration) -> bool {
+        now.since(state.last_used) >= idle && self.open.load(Relaxed) == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 }
 
@@ -226,8 +250,57 @@ impl table::HasOpenRequests for CachedPin {
 
 impl WhenClosed for CachedPin {
     fn closed(&self) {
-        let mut place = self.lock();
-        place.seen = CompactInstant::of(Instant::now());
+        let mut state = self.lock();
+        state.last_used = CompactInstant::of(Instant::now());
         self.open.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(now: Instant, idle: Duration) -> Arc<CachedPin> {
+        let pin = StoredPin { backend: 1, epoch: 1, issued: 0 };
+        let write = PinWrite { pin, condition: WriteCondition::Put };
+        let entry = Arc::new(CachedPin::written(write, now, idle));
+        entry.call_succeeded(pin, now);
+        entry
+    }
+
+    #[test]
+    fn an_entry_has_the_idle_time_of_its_last_request() {
+        let (now, short, long) =
+            (Instant::now(), Duration::from_secs(16), Duration::from_secs(160));
+        let entry = written(now, short);
+        assert_eq!(entry.idle(), short);
+        drop(entry.look_up(now, long, Duration::from_secs(10), true));
+        assert_eq!(entry.idle(), long, "a request with another idle timeout");
+        entry.replace_idle(entry.pin(), now, short);
+        assert_eq!(entry.idle(), short);
+        assert_eq!(written(now, long).idle(), long, "entries do not share it");
+    }
+
+    #[test]
+    fn only_open_sessions_are_touched_once_per_interval() {
+        let (now, interval) = (Instant::now(), Duration::from_secs(1));
+        let entry = written(now, 16 * interval);
+        assert!(entry.touch_if_open(now + interval, interval).is_none(), "nothing is in flight");
+        let open = entry.open();
+        assert!(entry.touch_if_open(now + interval / 2, interval).is_none(), "too early");
+        assert!(entry.touch_if_open(now + interval, interval).is_some());
+        let again = entry.touch_if_open(now + interval, interval);
+        assert!(again.is_none(), "a call is in flight");
+        entry.call_succeeded(entry.pin(), now + interval);
+        drop(open);
+        assert!(
+            entry.touch_if_open(now + 2 * interval, interval).is_none(),
+            "the stream has ended"
+        );
+    }
+
+    #[test]
+    fn the_idle_time_takes_no_additional_memory() {
+        assert_eq!(size_of::<CachedPin>(), 72);
     }
 }

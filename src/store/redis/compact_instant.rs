@@ -1,18 +1,18 @@
-//! A time in 8 bytes, where there are a million of them.
+//! An instant in eight bytes, for the entries of the local cache.
 
 use std::{sync::OnceLock, time::Duration};
 
 use tokio::time::Instant;
 
-/// An [`Instant`] in half of its room: microseconds since the first one in this process, or before it
-/// (the clocks of two paused runtimes differ).
+/// An [`Instant`] in half of its size: microseconds since the first one of this process. Negative before
+/// that, which happens with the paused clocks of several test runtimes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CompactInstant(i64);
 
 static FIRST: OnceLock<Instant> = OnceLock::new();
 
 impl CompactInstant {
-    /// Before all others.
+    /// Earlier than any other.
     pub(super) const NEVER: Self = Self(i64::MIN);
 
     pub(super) fn of(time: Instant) -> Self {
@@ -20,14 +20,14 @@ impl CompactInstant {
         let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
         match time.checked_duration_since(first) {
             Some(after) => Self(micros(after)),
-            // Rounded down, as the others are, so that differences are exact.
+            // Rounded down like positive values, so that differences are exact.
             None => Self(-micros(
                 first.saturating_duration_since(time).saturating_add(Duration::from_nanos(999)),
             )),
         }
     }
 
-    /// How long after `earlier` it is; zero if it is not.
+    /// The time since `earlier`, or zero if `earlier` is later.
     pub(super) fn since(self, earlier: Self) -> Duration {
         let micros = self.0.saturating_sub(earlier.0);
         Duration::from_micros(u64::try_from(micros).unwrap_or(0))
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn differences_are_those_of_the_clock() {
+    fn differences_equal_those_of_the_clock() {
         let now = Instant::now();
         let (first, later) =
             (CompactInstant::of(now), CompactInstant::of(now + Duration::from_millis(1500)));

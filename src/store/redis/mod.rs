@@ -1,12 +1,14 @@
-//! Pins on Redis or Valkey.
+//! [`RedisStore`]: pins in Redis or Valkey.
 
+mod breaker;
 mod builder;
 mod cache;
 mod cached_pin;
 mod compact_instant;
 mod connection;
 mod engine;
-mod keeper;
+mod idle_time;
+mod keep_alive;
 mod on_down;
 mod open_sessions;
 mod reconnect;

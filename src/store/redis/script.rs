@@ -1,4 +1,4 @@
-//! What is in Redis for a session, and the one script that reads and writes it.
+//! The format of a pin in Redis, and the Lua script that reads and writes pins.
 
 use std::time::Duration;
 
@@ -9,91 +9,94 @@ use crate::store::traits::{SessionKey, StoredPin};
 /// A session is touched in Redis at most once per this part of its idle time.
 pub(super) const FRACTION: u32 = 16;
 
-/// The first byte of a value: which form the rest has.
+/// The first byte of a value: the version of its format.
 const VERSION: u8 = 1;
 const LEN: usize = 1 + StoredPin::LEN;
 
-/// Epochs are times in milliseconds; the year 10889 is not one of ours.
+/// Epochs start as Unix times in milliseconds, so one from the year 10889 on is not valid.
 const MAX_EPOCH: u64 = 1 << 48;
 
-/// Reads a pin and begins its time anew. With an offer (`ARGV[1]`): writes it if there is no pin, or
-/// if the rule (`ARGV[3]`) prefers it to the one that is there. Answers with what is there in the end.
+/// Reads a pin and renews its time to live (`ARGV[2]`, in milliseconds). With a pin in `ARGV[1]`, writes
+/// that one if none is stored, or if the condition (`ARGV[3]`) allows it to replace the stored one.
+/// Returns the pin that is stored afterwards.
 ///
-/// A pin that stays although another gateway has placed the session elsewhere gets an epoch above
-/// that of the offer (`ARGV[4]`), for a backend has been told that one: epochs never go backwards.
+/// A stored pin that is kept although another gateway has assigned the session to another backend gets
+/// an epoch above that of the rejected pin (`ARGV[4]`): that backend has seen the rejected epoch, and
+/// epochs never decrease.
 ///
 /// Numbers in Lua are not exact above 2^53, and its comparison of strings depends on the locale, so
 /// epochs are compared byte by byte.
 const SOURCE: &str = r"
 local stored = redis.pcall('GET', KEYS[1])
 if type(stored) == 'table' then return stored end
-local offer, ttl, rule = ARGV[1], ARGV[2], ARGV[3]
+local new, ttl, condition = ARGV[1], ARGV[2], ARGV[3]
 local readable = stored and #stored == 21 and string.byte(stored, 1) == 1
 if not readable then
-  if offer == '' then return stored end
-  local set = redis.pcall('SET', KEYS[1], offer, 'PX', ttl)
+  if new == '' then return stored end
+  local set = redis.pcall('SET', KEYS[1], new, 'PX', ttl)
   if set.err then return set end
-  return offer
+  return new
 end
-local keep = stored
-if offer ~= '' then
+local result = stored
+if new ~= '' then
   local order = 0
   for i = 10, 17 do
-    if order == 0 then order = string.byte(offer, i) - string.byte(stored, i) end
+    if order == 0 then order = string.byte(new, i) - string.byte(stored, i) end
   end
-  local there = string.sub(stored, 2, 9)
-  if order > 0 and (rule == 'put' or string.sub(rule, 6) == there) then
-    keep = offer
+  local backend = string.sub(stored, 2, 9)
+  if order > 0 and (condition == 'put' or string.sub(condition, 6) == backend) then
+    result = new
   elseif order >= 0 then
-    local epoch = string.sub(offer, 10, 17)
-    if string.sub(offer, 2, 9) ~= there then epoch = ARGV[4] end
-    keep = string.sub(stored, 1, 9) .. epoch .. string.sub(stored, 18)
+    local epoch = string.sub(new, 10, 17)
+    if string.sub(new, 2, 9) ~= backend then epoch = ARGV[4] end
+    result = string.sub(stored, 1, 9) .. epoch .. string.sub(stored, 18)
   end
 end
-if keep == stored then
+if result == stored then
   redis.call('PEXPIRE', KEYS[1], ttl)
   return stored
 end
-local set = redis.pcall('SET', KEYS[1], keep, 'PX', ttl)
+local set = redis.pcall('SET', KEYS[1], result, 'PX', ttl)
 if set.err then return set end
-return keep
+return result
 ";
 
-/// When an offer replaces another pin.
+/// When a pin replaces the stored one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WriteCondition {
-    /// When it is newer: the application has said where the session is.
+    /// When it is newer: the application has issued the session id.
     Put,
-    /// When it is newer and the session is still at the backend from which it was moved; a session
-    /// that was new to us replaces none.
+    /// When it is newer and the session is still on the backend from which this gateway has moved it.
+    /// `None`, for a session that was unknown here, replaces no other pin.
     Claim(Option<u64>),
 }
 
 impl WriteCondition {
-    /// Whether an offer replaces what is there, as the script decides it.
-    pub(super) fn accepts(self, stored: StoredPin, offer: StoredPin) -> bool {
-        let may = match self {
+    /// Whether `new` replaces `stored`, as the script decides it.
+    pub(super) fn accepts(self, stored: StoredPin, new: StoredPin) -> bool {
+        let may_replace = match self {
             Self::Put => true,
             Self::Claim(from) => from == Some(stored.backend),
         };
-        may && offer.epoch > stored.epoch
+        may_replace && new.epoch > stored.epoch
     }
 }
 
-/// The pin that stays, with an epoch above that of the one which was told to another backend.
-pub(super) fn told(stays: StoredPin, other: StoredPin) -> StoredPin {
-    let above = other.epoch.saturating_add((stays.backend != other.backend).into());
-    StoredPin { epoch: if other.epoch >= stays.epoch { above } else { stays.epoch }, ..stays }
+/// The pin that is kept, with an epoch above that of a rejected pin to another backend, which that
+/// backend has seen.
+pub(super) fn raise_epoch(kept: StoredPin, rejected: StoredPin) -> StoredPin {
+    let raised = rejected.epoch.saturating_add((kept.backend != rejected.backend).into());
+    StoredPin { epoch: if rejected.epoch >= kept.epoch { raised } else { kept.epoch }, ..kept }
 }
 
-/// A pin that is written if the rule says so.
+/// A pin to write, and the condition under which it replaces another one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PinWrite {
     pub(super) pin: StoredPin,
-    pub(super) rule: WriteCondition,
+    pub(super) condition: WriteCondition,
 }
 
-/// The script, and where the sessions are.
+/// Makes the commands for Redis.
 pub(super) struct Commands {
     sha: String,
     prefix: String,
@@ -104,39 +107,39 @@ impl Commands {
         Self { sha: Script::new(SOURCE).get_hash().to_owned(), prefix }
     }
 
-    /// By the script's hash; Redis may not have the script yet.
-    pub(super) fn short(&self, arguments: &Arguments) -> Cmd {
+    /// Runs the script by its hash; fails with `NOSCRIPT` if Redis has not loaded it.
+    pub(super) fn evalsha(&self, arguments: &Arguments) -> Cmd {
         let mut cmd = redis::cmd("EVALSHA");
         cmd.arg(&self.sha);
         arguments.add_to(&mut cmd);
         cmd
     }
 
-    /// The same with the whole script, which Redis then remembers.
-    pub(super) fn long(&self, arguments: &Arguments) -> Cmd {
+    /// Runs the script, and makes Redis load it.
+    pub(super) fn eval(&self, arguments: &Arguments) -> Cmd {
         let mut cmd = redis::cmd("EVAL");
         cmd.arg(SOURCE);
         arguments.add_to(&mut cmd);
         cmd
     }
 
-    /// Reads the pin of a session, or offers one.
+    /// Reads the pin of a session, and writes one if it is given.
     pub(super) fn arguments(
         &self,
         key: SessionKey,
         idle: Duration,
-        offer: Option<PinWrite>,
+        write: Option<PinWrite>,
     ) -> Arguments {
-        // A fraction longer than the idle time, for as long may pass until the next touch.
+        // Longer than the idle time by the longest time between two touches.
         let ttl = idle.saturating_add(idle / FRACTION).as_millis();
         let ttl = ttl.clamp(1, u128::from(u32::MAX) * 1000) as u64;
-        Arguments { key: self.key(key), ttl, offer }
+        Arguments { key: self.key(key), ttl, write }
     }
 
-    /// Asks for what is never there, to see whether Redis answers; with another number perhaps another
-    /// node of a cluster.
+    /// Reads a key that never exists, to see whether Redis answers. The number selects the key, and with
+    /// it a node of a cluster.
     pub(super) fn probe(&self, number: usize) -> Arguments {
-        Arguments { key: format!("{}probe:{number}", self.prefix), ttl: 1, offer: None }
+        Arguments { key: format!("{}probe:{number}", self.prefix), ttl: 1, write: None }
     }
 
     pub(super) fn delete(&self, key: SessionKey) -> Cmd {
@@ -158,18 +161,18 @@ pub(super) struct Arguments {
     key: String,
     /// In milliseconds.
     ttl: u64,
-    offer: Option<PinWrite>,
+    write: Option<PinWrite>,
 }
 
 impl Arguments {
     fn add_to(&self, cmd: &mut Cmd) {
         cmd.arg(1).arg(&self.key);
-        let Some(PinWrite { pin, rule }) = self.offer else {
+        let Some(PinWrite { pin, condition }) = self.write else {
             cmd.arg("").arg(self.ttl).arg("").arg("");
             return;
         };
         cmd.arg(&encode(pin)[..]).arg(self.ttl);
-        match rule {
+        match condition {
             WriteCondition::Put => cmd.arg("put"),
             WriteCondition::Claim(None) => cmd.arg("claim"),
             WriteCondition::Claim(Some(from)) => {
@@ -186,7 +189,7 @@ fn encode(pin: StoredPin) -> [u8; LEN] {
     bytes
 }
 
-/// `None` when it is not a pin as this version writes it.
+/// Decodes a value; `None` when it is not a pin in the format of this version.
 pub(super) fn decode(bytes: &[u8]) -> Option<StoredPin> {
     let pin = StoredPin::from_bytes(bytes.strip_prefix(&[VERSION])?)?;
     (pin.epoch < MAX_EPOCH).then_some(pin)
@@ -201,35 +204,32 @@ mod tests {
     }
 
     #[test]
-    fn only_what_we_wrote_is_a_pin() {
+    fn values_in_another_format_are_not_decoded() {
         let good = encode(pin(1, 2));
         assert_eq!(decode(&good), Some(pin(1, 2)));
         assert_eq!(decode(&good[..20]), None, "truncated");
         assert_eq!(decode(&[&good[..], b"x"].concat()), None, "too long");
         assert_eq!(decode(&[&[9], &good[1..]].concat()), None, "another version");
         assert_eq!(decode(b""), None);
-        assert_eq!(decode(&encode(pin(1, u64::MAX))), None, "no time of ours");
+        assert_eq!(decode(&encode(pin(1, u64::MAX))), None, "the epoch is out of range");
     }
 
     #[test]
-    fn the_first_writer_wins_and_epochs_never_go_backwards() {
-        let decide = |rule: WriteCondition, stored, offer| match rule.accepts(stored, offer) {
-            true => offer,
-            false => told(stored, offer),
+    fn the_first_writer_wins_and_epochs_never_decrease() {
+        let decide = |condition: WriteCondition, stored, new| match condition.accepts(stored, new) {
+            true => new,
+            false => raise_epoch(stored, new),
         };
-        let new = WriteCondition::Claim(None);
-        assert_eq!(decide(new, pin(1, 5), pin(2, 9)), pin(1, 10), "the other backend was told 9");
-        assert_eq!(decide(new, pin(1, 5), pin(1, 9)), pin(1, 9), "the same backend");
-        assert_eq!(decide(new, pin(1, 5), pin(2, 3)), pin(1, 5), "an older one changes nothing");
+        let first = WriteCondition::Claim(None);
+        assert_eq!(decide(first, pin(1, 5), pin(2, 9)), pin(1, 10), "the other backend has seen 9");
+        assert_eq!(decide(first, pin(1, 5), pin(1, 9)), pin(1, 9), "the same backend");
+        assert_eq!(decide(first, pin(1, 5), pin(2, 3)), pin(1, 5), "an older pin is ignored");
         let moved = WriteCondition::Claim(Some(1));
-        assert_eq!(decide(moved, pin(1, 5), pin(2, 9)), pin(2, 9), "a move from where it is");
-        assert_eq!(decide(moved, pin(3, 5), pin(2, 9)), pin(3, 10), "another has moved it before");
+        assert_eq!(decide(moved, pin(1, 5), pin(2, 9)), pin(2, 9), "moved from where it is");
+        assert_eq!(decide(moved, pin(3, 5), pin(2, 9)), pin(3, 10), "another gateway was first");
         assert_eq!(decide(moved, pin(1, 9), pin(2, 9)), pin(1, 10), "a move must be newer");
-        assert_eq!(
-            decide(WriteCondition::Put, pin(3, 5), pin(2, 9)),
-            pin(2, 9),
-            "the application says so"
-        );
-        assert_eq!(decide(WriteCondition::Put, pin(3, 5), pin(2, 4)), pin(3, 5), "too late");
+        let put = WriteCondition::Put;
+        assert_eq!(decide(put, pin(3, 5), pin(2, 9)), pin(2, 9), "a newer pin replaces any");
+        assert_eq!(decide(put, pin(3, 5), pin(2, 4)), pin(3, 5), "an older pin is ignored");
     }
 }

@@ -1,61 +1,57 @@
-//! Look-ups under way: one per session, however many requests want it.
+//! Shares one look-up in Redis between all requests that wait for the same session.
 
 use std::{
     collections::HashMap,
     hash::BuildHasherDefault,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use tokio::sync::watch;
 
 use super::cached_pin::CachedPin;
-use crate::{pool::TagHasher, store::traits::SessionKey};
+use crate::{pool::TagHasher, store::traits::SessionKey, util::lock};
 
-/// What the engine said.
+/// The result of a look-up in Redis.
 #[derive(Clone)]
 pub(super) enum LookupResult {
-    /// Where the session is.
-    Known(Arc<CachedPin>),
-    /// That it does not know the session.
-    Nothing,
-    /// Nothing at all.
-    Down,
+    Found(Arc<CachedPin>),
+    NotFound,
+    /// Redis has not answered.
+    Unavailable,
 }
 
-pub(super) type Told = watch::Receiver<Option<LookupResult>>;
+pub(super) type Receiver = watch::Receiver<Option<LookupResult>>;
+pub(super) type Sender = watch::Sender<Option<LookupResult>>;
 
+/// The look-ups in flight, by session.
 #[derive(Default)]
-pub(super) struct SingleFlight(Mutex<HashMap<SessionKey, Told, BuildHasherDefault<TagHasher>>>);
+pub(super) struct SingleFlight {
+    // The keys are hashes already.
+    in_flight: Mutex<HashMap<SessionKey, Receiver, BuildHasherDefault<TagHasher>>>,
+}
 
 impl SingleFlight {
-    /// Joins the look-up of a session, or begins one: then also where its result is told.
-    pub(super) fn join(
-        &self,
-        key: SessionKey,
-    ) -> (Told, Option<watch::Sender<Option<LookupResult>>>) {
-        let mut flights = self.lock();
-        if let Some(told) = flights.get(&key) {
-            return (told.clone(), None);
+    /// Joins the look-up of a session, or begins one. The caller that gets a sender makes the look-up,
+    /// and [removes](Self::remove) it at its end.
+    pub(super) fn join(&self, key: SessionKey) -> (Receiver, Option<Sender>) {
+        let mut in_flight = lock(&self.in_flight);
+        if let Some(receiver) = in_flight.get(&key) {
+            return (receiver.clone(), None);
         }
-        let (sender, told) = watch::channel(None);
-        flights.insert(key, told.clone());
-        (told, Some(sender))
+        let (sender, receiver) = watch::channel(None);
+        in_flight.insert(key, receiver.clone());
+        (receiver, Some(sender))
     }
 
-    /// The look-up has ended.
-    pub(super) fn end(&self, key: SessionKey) {
-        self.lock().remove(&key);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<SessionKey, Told, BuildHasherDefault<TagHasher>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn remove(&self, key: SessionKey) {
+        lock(&self.in_flight).remove(&key);
     }
 }
 
-/// Waits for the result. If the task is gone that was to bring it, there is none.
-pub(super) async fn wait(mut told: Told) -> LookupResult {
-    match told.wait_for(Option::is_some).await {
-        Ok(found) => found.clone().unwrap_or(LookupResult::Down),
-        Err(_) => LookupResult::Down,
+/// Waits for the result. It is `Unavailable` if the task of the look-up has ended without one.
+pub(super) async fn wait(mut receiver: Receiver) -> LookupResult {
+    match receiver.wait_for(Option::is_some).await {
+        Ok(result) => result.clone().unwrap_or(LookupResult::Unavailable),
+        Err(_) => LookupResult::Unavailable,
     }
 }

@@ -1,9 +1,9 @@
-//! What the store has done.
+//! Counters and state of the Redis store.
 
 use std::{
     fmt,
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -11,15 +11,18 @@ use std::{
 
 use tokio::time::Instant;
 
-/// How the engine is to be reached, as a [`RedisStore`](crate::store::RedisStore) sees it.
+use crate::util::lock;
+
+/// Whether a [`RedisStore`](crate::store::RedisStore) has a connection to Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EngineState {
-    /// The first connection, or one in place of a broken one, is under way: requests that need the
-    /// engine wait for it, for no longer than the time budget.
+    /// The first connection, or one in place of a broken one, is being made. Requests that need Redis
+    /// wait for it, at most for the time budget.
     Connecting,
-    /// It answers.
+    /// Redis answers.
     Up,
-    /// It does not: the breaker is open, nobody waits, and a task in the background tries to connect.
+    /// Redis does not answer: the circuit breaker is open, no request waits, and a task in the
+    /// background tries to connect.
     Down,
 }
 
@@ -33,20 +36,73 @@ impl fmt::Display for EngineState {
     }
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    pub(super) local: AtomicU64,
-    pub(super) calls: AtomicU64,
-    pub(super) found: AtomicU64,
-    pub(super) unknown: AtomicU64,
-    pub(super) unanswered: AtomicU64,
-    pub(super) timeouts: AtomicU64,
-    pub(super) failures: AtomicU64,
-    pub(super) refused: AtomicU64,
-    pub(super) unreadable: AtomicU64,
-    pub(super) lost_writes: AtomicU64,
-    pub(super) opened: AtomicU64,
-    pub(super) connections: AtomicU64,
+/// Declares the counters, and the methods of [`RedisStats`] that return their totals.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        #[derive(Debug, Default)]
+        pub(super) struct Counters {
+            $(pub(super) $name: AtomicU64,)*
+        }
+
+        impl Counters {
+            fn totals(&self) -> Totals {
+                Totals { $($name: self.$name.load(Relaxed),)* }
+            }
+        }
+
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        struct Totals {
+            $($name: u64,)*
+        }
+
+        impl RedisStats {
+            $(
+                $(#[$doc])*
+                pub fn $name(&self) -> u64 {
+                    self.totals.$name
+                }
+            )*
+        }
+    };
+}
+
+counters! {
+    /// Look-ups that a local copy answered, without a call to Redis.
+    local_hits,
+
+    /// Calls to Redis: look-ups, touches, writes and removals.
+    calls,
+
+    /// Sessions without a local copy that were looked up and found.
+    found,
+
+    /// Sessions without a local copy that were looked up and not found.
+    unknown,
+
+    /// Look-ups of sessions without a local copy that Redis has not answered.
+    unanswered,
+
+    /// Calls that took longer than the time budget.
+    timeouts,
+
+    /// Calls that failed otherwise, most often because the connection broke.
+    failures,
+
+    /// Commands that Redis has refused, for example because it is full.
+    refused,
+
+    /// Values that were not pins: another program has written one of our keys.
+    unreadable,
+
+    /// Writes and removals that Redis has not executed. Such a pin is written again with the next
+    /// request of its session on this gateway once Redis answers.
+    lost_writes,
+
+    /// How often the circuit breaker has opened.
+    opened,
+
+    /// Connections that were made and have worked.
+    connections,
 }
 
 pub(super) fn count(counter: &AtomicU64) {
@@ -58,126 +114,37 @@ pub(super) fn count(counter: &AtomicU64) {
 pub struct RedisStats {
     state: EngineState,
     writes: usize,
-    totals: [u64; 12],
+    totals: Totals,
 }
 
 impl RedisStats {
     pub(super) fn new(state: EngineState, writes: usize, counters: &Counters) -> Self {
-        let Counters {
-            local,
-            calls,
-            found,
-            unknown,
-            unanswered,
-            timeouts,
-            failures,
-            refused,
-            unreadable,
-            lost_writes,
-            opened,
-            connections,
-        } = counters;
-        let all = [
-            local,
-            calls,
-            found,
-            unknown,
-            unanswered,
-            timeouts,
-            failures,
-            refused,
-            unreadable,
-            lost_writes,
-            opened,
-            connections,
-        ];
-        Self { state, writes, totals: all.map(|counter| counter.load(Relaxed)) }
+        Self { state, writes, totals: counters.totals() }
     }
 
-    /// How the engine is to be reached now.
+    /// Whether the store has a connection now.
     pub fn state(&self) -> EngineState {
         self.state
     }
 
-    /// Writes and removals under way now.
+    /// Writes and removals in flight now.
     pub fn writing(&self) -> usize {
         self.writes
     }
-
-    /// Look-ups that a local copy answered, without a call.
-    pub fn local_hits(&self) -> u64 {
-        self.totals[0]
-    }
-
-    /// Calls to the engine: look-ups, touches, writes and removals.
-    pub fn calls(&self) -> u64 {
-        self.totals[1]
-    }
-
-    /// Look-ups of sessions without a local copy that the engine knew.
-    pub fn found(&self) -> u64 {
-        self.totals[2]
-    }
-
-    /// The same that it did not know.
-    pub fn unknown(&self) -> u64 {
-        self.totals[3]
-    }
-
-    /// The same that it did not answer.
-    pub fn unanswered(&self) -> u64 {
-        self.totals[4]
-    }
-
-    /// Calls that were given up after the time budget.
-    pub fn timeouts(&self) -> u64 {
-        self.totals[5]
-    }
-
-    /// Calls that failed otherwise, most often because the connection broke.
-    pub fn failures(&self) -> u64 {
-        self.totals[6]
-    }
-
-    /// Calls to which the engine said no, for example because it is full.
-    pub fn refused(&self) -> u64 {
-        self.totals[7]
-    }
-
-    /// Answers that were no pin: something else is under our key.
-    pub fn unreadable(&self) -> u64 {
-        self.totals[8]
-    }
-
-    /// Writes and removals that the engine did not take. A pin is offered again with the next request
-    /// of its session that comes here once the engine answers.
-    pub fn lost_writes(&self) -> u64 {
-        self.totals[9]
-    }
-
-    /// How often the breaker has opened.
-    pub fn opened(&self) -> u64 {
-        self.totals[10]
-    }
-
-    /// How often a connection was made that worked.
-    pub fn connections(&self) -> u64 {
-        self.totals[11]
-    }
 }
 
-/// Says something at most once a minute.
+/// Allows a message at most once a minute.
 #[derive(Debug, Default)]
 pub(super) struct LogLimiter(Mutex<Option<Instant>>);
 
 impl LogLimiter {
-    pub(super) fn may_speak(&self) -> bool {
+    pub(super) fn should_log(&self) -> bool {
         let now = Instant::now();
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let quiet = last.is_some_and(|last| now.duration_since(last) < Duration::from_secs(60));
-        if !quiet {
+        let mut last = lock(&self.0);
+        let allowed = last.is_none_or(|last| now.duration_since(last) >= Duration::from_secs(60));
+        if allowed {
             *last = Some(now);
         }
-        !quiet
+        allowed
     }
 }

@@ -1,49 +1,49 @@
-//! The store: a handle.
+//! [`RedisStore`], the handle of the store.
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{cache::PinCache, engine::Phase, script::WriteCondition, stats::RedisStats};
+use super::{breaker::Phase, cache::PinCache, script::WriteCondition, stats::RedisStats};
 use crate::store::traits::{Lookup, OpenSession, PinStore, SessionKey, StoredPin};
 
 /// Pins on [Redis](https://redis.io) or [Valkey](https://valkey.io), which several gateways share. A
 /// handle that is cheap to clone; clones share everything.
 ///
-/// The gateways must have the same [`secret`](crate::affinity::Learned::secret), else each of them
-/// has keys of its own. Any Redis from 5 on will do; what is needed are `EVALSHA`, `EVAL`, `GET`,
-/// `SET`, `PEXPIRE` and `DEL`.
+/// The gateways must have the same [`secret`](crate::affinity::Learned::secret), or else they use
+/// different keys. Redis 5 or later is required, with the commands `EVALSHA`, `EVAL`, `GET`, `SET`,
+/// `PEXPIRE` and `DEL`.
 ///
-/// # What it costs
+/// # Cost
 ///
-/// Every session that came here has a local copy, which answers without a call: at most once per 1/16
-/// of the idle time (or per [`recheck`](crate::store::RedisStoreBuilder::recheck)) one call tells Redis that the
-/// session lives, and asks whether another gateway has moved it. A session that is unknown here is
-/// looked up once, by however many requests. Pins are written behind the requests.
+/// Each session that this gateway has served has a local copy, which answers without a call to Redis. At
+/// most once per 1/16 of the idle time (or per [`recheck`](crate::store::RedisStoreBuilder::recheck)) one
+/// call renews the session's time to live and reads whether another gateway has moved the session. A
+/// session that is unknown here is looked up once, however many requests wait for it. Pins are written in
+/// the background.
 ///
-/// # What is agreed
+/// # Consistency
 ///
-/// - The first gateway that places a session wins: another that placed it at the same time adopts what
-///   is there. A session that was moved is moved only from where it is. What the application says
-///   itself (it issues the id) replaces what is there, if it is newer.
-/// - Epochs never go backwards: when a session stays where it is although it was served elsewhere, its
-///   epoch rises above the one that the other backend was told.
-/// - A gateway may take a session for being where it was for as long as its copy counts. If it had to
-///   fail over from there meanwhile, it adopts the other gateway's choice.
-/// - A session is forgotten by Redis between one and 17/16 idle times after its last request, or after the
-///   last sixteenth of the idle time in which something of it was under way: a stream that is open for
-///   longer keeps the session alive for all gateways.
+/// - The first gateway that assigns a session wins: one that has assigned it at the same time adopts the
+///   stored pin. A session is moved only from the backend that it is on. A pin to the backend that has
+///   issued the session id replaces any older pin.
+/// - Epochs never decrease: when a session keeps its backend although another gateway has sent requests to
+///   another one, its epoch is raised above the one that the other backend has seen.
+/// - A gateway may use an outdated local copy until its next recheck. If it fails over from there, it
+///   adopts the pin of the gateway that has moved the session first.
+/// - Redis forgets a session between one and 17/16 idle times after its last request on any gateway. A
+///   session with a request or stream in flight is renewed every 1/16 of its own idle time, so it does
+///   not expire on other gateways.
 ///
 /// # When Redis does not answer
 ///
-/// A call may take the [`time_budget`](crate::store::RedisStoreBuilder::time_budget). After
-/// [some](crate::store::RedisStoreBuilder::failures) failures in a row, or when the connection breaks, the breaker
-/// opens: no request waits, and a task in the background connects anew until a question is answered
-/// in time. Only the first connection of a process is waited for as long as it may take (a second, or ten
-/// times the budget), for before that nothing is known here. Sessions with a local copy are served by
-/// it. Others are [placed by rank or rejected](crate::store::RedisStoreBuilder::on_down). Pins that could not be
-/// written are offered again with the next request of their session, and so are those that Redis has
-/// lost.
+/// Each call is limited by the [`time_budget`](crate::store::RedisStoreBuilder::time_budget). After
+/// [several](crate::store::RedisStoreBuilder::failures) failures in a row, or when the connection breaks, a
+/// circuit breaker opens: no request waits, and a task in the background reconnects until a call is
+/// answered in time. Requests wait longer only for the first connection of a process (a second, or ten
+/// times the budget), because there are no local copies yet. Sessions with a local copy are served from
+/// it. Others are [placed by rank or rejected](crate::store::RedisStoreBuilder::on_down). Pins that could
+/// not be written, or that Redis has lost, are written with the next request of their session.
 ///
-/// Something else under a key of ours counts as nothing, with a warning at most once a minute.
+/// A value under one of our keys that is not a pin counts as no pin, and is logged at most once a minute.
 ///
 /// # Example
 ///
@@ -52,8 +52,8 @@ use crate::store::traits::{Lookup, OpenSession, PinStore, SessionKey, StoredPin}
 /// use tower_sticky::{Key, affinity::Learned, store::RedisStore};
 ///
 /// let store = RedisStore::new("redis://localhost")?;
-/// # let text_of_the_key = String::new();
-/// let secret = Key::from_base64(&text_of_the_key)?; // the same on every gateway
+/// # let key = String::new();
+/// let secret = Key::from_base64(&key)?; // the same on every gateway
 /// let learned = Learned::cookie("JSESSIONID").store(store.clone()).secret(secret);
 /// println!("{:?}", store.stats());
 /// # Ok(())
@@ -61,38 +61,38 @@ use crate::store::traits::{Lookup, OpenSession, PinStore, SessionKey, StoredPin}
 /// ```
 #[derive(Clone)]
 pub struct RedisStore {
-    pub(super) shared: Arc<PinCache>,
+    pub(super) cache: Arc<PinCache>,
 }
 
 impl RedisStore {
-    /// Connects, and waits until that has worked: for a gateway that would rather not take its first
-    /// requests without its pins. Combine it with a timeout. Must be called within a Tokio runtime.
+    /// Connects, and waits until that has worked: for a gateway that should not serve requests without
+    /// its pins. Waits without limit; combine it with a timeout. Must be called within a Tokio runtime.
     pub async fn connected(&self) {
-        let engine = &self.shared.engine;
-        let mut phase = engine.watch();
-        engine.wake();
+        let engine = &self.cache.engine;
+        let mut phase = engine.subscribe();
+        engine.connect();
         while !engine.is_up() && phase.wait_for(|phase| *phase == Phase::Up).await.is_ok() {}
     }
 
-    /// What it has done so far, and whether Redis answers.
+    /// Totals since the store was built, and whether Redis answers.
     pub fn stats(&self) -> RedisStats {
-        let engine = &self.shared.engine;
-        RedisStats::new(engine.state(), self.shared.writing(), &engine.counters)
+        let engine = &self.cache.engine;
+        RedisStats::new(engine.state(), self.cache.writes_in_flight(), engine.counters())
     }
 
-    /// How many sessions have a local copy, expired ones included.
+    /// The number of local copies, including those of expired sessions.
     pub fn local_len(&self) -> usize {
-        self.shared.table.len()
+        self.cache.table.len()
     }
 }
 
 impl PinStore for RedisStore {
     fn get(&self, key: SessionKey, idle: Duration) -> Lookup {
-        self.shared.get(key, idle)
+        self.cache.get(key, idle)
     }
 
     fn put(&self, key: SessionKey, pin: StoredPin, idle: Duration) -> Option<OpenSession> {
-        Some(self.shared.write(key, pin, WriteCondition::Put, idle))
+        Some(self.cache.write(key, pin, WriteCondition::Put, idle))
     }
 
     fn claim(
@@ -102,21 +102,21 @@ impl PinStore for RedisStore {
         known: Option<StoredPin>,
         idle: Duration,
     ) -> Option<OpenSession> {
-        let rule = WriteCondition::Claim(known.map(|known| known.backend));
-        Some(self.shared.write(key, pin, rule, idle))
+        let condition = WriteCondition::Claim(known.map(|known| known.backend));
+        Some(self.cache.write(key, pin, condition, idle))
     }
 
     fn remove(&self, key: SessionKey) {
-        self.shared.remove(key);
+        self.cache.remove(key);
     }
 }
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Neither the address nor the password.
+        // Without the address, which may contain a password.
         f.debug_struct("RedisStore")
-            .field("prefix", &self.shared.engine.call.prefix())
-            .field("state", &self.shared.engine.state())
+            .field("prefix", &self.cache.engine.commands().prefix())
+            .field("state", &self.cache.engine.state())
             .field("local", &self.local_len())
             .finish_non_exhaustive()
     }

@@ -1,4 +1,5 @@
-//! `GrpcChannel`: a Tonic channel that gives back what it could not send, and outlives its worker.
+//! [`GrpcChannel`]: a Tonic channel that returns calls that it could not send, and that replaces a
+//! channel whose worker has ended.
 
 use std::{
     error::Error,
@@ -27,25 +28,26 @@ use crate::{
     upstream::{Reclaim, ReclaimFuture},
 };
 
-/// How long connecting may take where the endpoint does not say.
+/// The time to connect for endpoints without a `connect_timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A gRPC backend: a `tonic::transport::Channel` as a backend should be.
+/// A gRPC backend: a `tonic::transport::Channel` with the behaviour that a backend needs.
 ///
-/// - It connects when the first call comes, and again after the connection was lost.
-/// - A call that was surely not sent comes back as [`NotSent`](crate::NotSent), its messages untouched,
-///   and goes to another backend: no connection came about, or it was closed before the call had its
-///   turn. After a closed connection a fresh one is tried first. Nothing else is ever repeated.
-/// - It can be [redialed](crate::Redial), so that it is well again as soon as the server is.
-/// - When the channel's worker has ended, for example with the runtime it ran on, the next call builds
+/// - It connects with the first call, and again after the connection was lost.
+/// - A call of which nothing was sent is returned as [`NotSent`], with its messages, and
+///   fails over to another backend. This is the case if no connection could be made, or if the connection
+///   was closed while the call was queued. After a closed connection, the call is first tried on a new one.
+///   No other call is repeated.
+/// - It supports [`Redial`], so the backend is available again as soon as its server is.
+/// - If the channel's worker has ended, for example with the runtime that it ran on, the next call builds
 ///   another channel.
-/// - Connecting may take as long as the endpoint's `connect_timeout` says, else 1 s.
-/// - It takes requests with any body, so it stands behind Axum and hyper as it does behind a Tonic
-///   client. It is no reverse proxy, though: for what proxies do to headers see
-///   [`Upstream`](crate::proxy::Upstream), which speaks gRPC too.
+/// - The time to connect is limited by the endpoint's `connect_timeout`; default 1 s.
+/// - It accepts requests with any body, so it works behind Axum and hyper as well as behind a Tonic client.
+///   It does not change headers as a reverse proxy does; for that see
+///   [`Upstream`](crate::proxy::Upstream), which supports gRPC too.
 ///
-/// It is a handle; clones share the channel. What it costs over a plain `Channel` is that each request's
-/// head is cloned, as [`Reclaim`] says.
+/// It is a handle; clones share the channel. Compared to a plain `Channel` it clones the head of each
+/// request, as described at [`Reclaim`].
 ///
 /// # Example
 ///
@@ -64,23 +66,23 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// ```
 pub struct GrpcChannel {
     shared: Arc<Shared>,
-    /// The channel that was ready, and where it came from.
+    /// The clone of the channel that was polled ready, and the shared channel that it was cloned from.
     ready: Option<(Arc<Channel>, Channel)>,
 }
 
 struct Shared {
     endpoint: Endpoint,
-    /// Built with the first call: its worker needs a runtime.
+    /// Built with the first call, because its worker needs a runtime.
     current: ArcSwapOption<Channel>,
 }
 
 impl GrpcChannel {
-    /// The server at `url`: `http://host:port`. For TLS, and all other settings, make it
-    /// [from](Self::from) an `Endpoint`.
+    /// A channel to the server at `url`, which has the form `http://host:port`. For TLS and other settings
+    /// convert it [from](Self::from) an `Endpoint`.
     ///
     /// # Errors
     ///
-    /// When `url` is not of that form.
+    /// When `url` does not have that form.
     pub fn new(url: &str) -> Result<Self, ConfigError> {
         let refuse = |why: String| {
             ConfigError::new(format!("the gRPC server {url:?}: {why}; use http://host:port"))
@@ -92,7 +94,7 @@ impl GrpcChannel {
         Ok(Self::from(Endpoint::from(uri)))
     }
 
-    /// Where its server is.
+    /// The URL of the server.
     pub fn uri(&self) -> &Uri {
         self.shared.endpoint.uri()
     }
@@ -109,7 +111,7 @@ impl From<Endpoint> for GrpcChannel {
 }
 
 impl Shared {
-    /// The channel, built if there is none.
+    /// The shared channel, which is built if there is none.
     fn channel(&self) -> Result<Arc<Channel>, BoxError> {
         match self.current.load_full() {
             Some(channel) => Ok(channel),
@@ -117,9 +119,9 @@ impl Shared {
         }
     }
 
-    /// A channel in place of `old`, which everybody gets who finds that one dead.
+    /// Replaces `old`, unless another task has replaced it already. Returns the current channel.
     fn build(&self, old: &Option<Arc<Channel>>) -> Result<Arc<Channel>, BoxError> {
-        // Tonic would panic.
+        // Tonic panics without a runtime.
         tokio::runtime::Handle::try_current()?;
         let new = Arc::new(self.endpoint.connect_lazy());
         self.current.compare_and_swap(old, Some(new.clone()));
@@ -136,7 +138,7 @@ where
     type Error = BoxError;
     type Future = GrpcFuture<B>;
 
-    /// Ready, unless the channel's queue is full: see the [module](crate::grpc)'s documentation.
+    /// Ready unless the channel's queue is full; see the documentation of the [module](crate::grpc).
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         let mut rebuilt = false;
         loop {
@@ -151,19 +153,19 @@ where
             let Err(error) = ready!(channel.poll_ready(cx)) else {
                 return Poll::Ready(Ok(()));
             };
-            let dead = self.ready.take().map(|(source, _)| source);
+            let ended = self.ready.take().map(|(source, _)| source);
             if rebuilt {
                 return Poll::Ready(Err(error.into()));
             }
             rebuilt = true;
-            tracing::debug!(uri = %self.shared.endpoint.uri(), %error, "the channel is built anew");
-            self.shared.build(&dead)?;
+            tracing::debug!(uri = %self.shared.endpoint.uri(), %error, "the worker of the channel has ended; building another channel");
+            self.shared.build(&ended)?;
         }
     }
 
     fn call(&mut self, request: Request<B>) -> GrpcFuture<B> {
         let call = self.ready.take().map(|(_, channel)| begin(channel, request));
-        GrpcFuture { call, again: None, repeated: false, shared: self.shared.clone() }
+        GrpcFuture { call, retry: None, retried: false, shared: self.shared.clone() }
     }
 }
 
@@ -176,10 +178,10 @@ where
     B::Error: Into<BoxError>,
 {
     let is_unsent: IsUnsent = is_unsent;
-    Reclaim::new(Erasing(channel), is_unsent).call(request)
+    Reclaim::new(AnyBody(channel), is_unsent).call(request)
 }
 
-/// Connects anew, and keeps the connection for the next call.
+/// Connects, and keeps the connection for the next calls.
 impl Redial for GrpcChannel {
     async fn redial(&self) -> Result<(), BoxError> {
         let channel = self.shared.endpoint.connect().await?;
@@ -188,7 +190,8 @@ impl Redial for GrpcChannel {
     }
 }
 
-/// Readiness belongs to the one clone that was asked: it is a place in the channel's queue.
+/// Does not clone readiness, which belongs to the clone that was polled: it has reserved a slot in the
+/// channel's queue.
 impl Clone for GrpcChannel {
     fn clone(&self) -> Self {
         Self { shared: self.shared.clone(), ready: None }
@@ -201,10 +204,10 @@ impl fmt::Debug for GrpcChannel {
     }
 }
 
-/// The channel for any body.
-struct Erasing(Channel);
+/// A channel that accepts any body.
+struct AnyBody(Channel);
 
-impl<B> Service<Request<B>> for Erasing
+impl<B> Service<Request<B>> for AnyBody
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -224,8 +227,8 @@ where
 
 type IsUnsent = fn(&transport::Error) -> bool;
 
-/// Whether no byte of the request can have reached the server: there was no connection, or hyper says
-/// "canceled", which it says of requests that were still in its queue when the connection ended.
+/// Whether no byte of the request can have reached the server: there was no connection, or hyper reports
+/// that the request was canceled, that is, still in its queue when the connection ended.
 fn is_unsent(error: &transport::Error) -> bool {
     chain(error).any(|error| {
         let canceled = error.downcast_ref().is_some_and(hyper::Error::is_canceled);
@@ -233,8 +236,8 @@ fn is_unsent(error: &transport::Error) -> bool {
     })
 }
 
-/// Whether a connection was lost, and not that none came about.
-fn is_lost(error: &BoxError) -> bool {
+/// Whether a connection was lost, as opposed to a failure to connect.
+fn connection_was_lost(error: &BoxError) -> bool {
     !chain(error.as_ref()).any(<dyn Error>::is::<ConnectError>)
 }
 
@@ -243,9 +246,9 @@ pin_project! {
     pub struct GrpcFuture<B> {
         #[pin]
         call: Option<Call<B>>,
-        // The call that is to be made once more, and the channel that is to become ready for it.
-        again: Option<(Channel, Request<B>)>,
-        repeated: bool,
+        // The call to repeat, and the channel to poll ready for it.
+        retry: Option<(Channel, Request<B>)>,
+        retried: bool,
         shared: Arc<Shared>,
     }
 }
@@ -260,9 +263,9 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            if let Some((channel, _)) = this.again {
+            if let Some((channel, _)) = this.retry {
                 let ready = ready!(channel.poll_ready(cx));
-                if let Some((channel, request)) = this.again.take() {
+                if let Some((channel, request)) = this.retry.take() {
                     match ready {
                         Ok(()) => this.call.set(Some(begin(channel, request))),
                         Err(error) => {
@@ -272,7 +275,7 @@ where
                 }
             }
             let Some(call) = this.call.as_mut().as_pin_mut() else {
-                let error = "called before it was ready: poll_ready comes first";
+                let error = "called before poll_ready has returned ready";
                 return Poll::Ready(Err(error.into()));
             };
             let error = match ready!(call.poll(cx)) {
@@ -286,12 +289,12 @@ where
             let (Some(request), source) = unsent else {
                 return Poll::Ready(Err(unsent.1));
             };
-            // A connection that the server has closed says nothing about a fresh one.
-            if is_lost(&source)
-                && !std::mem::replace(this.repeated, true)
+            // A new connection may work although the server has closed the old one.
+            if connection_was_lost(&source)
+                && !std::mem::replace(this.retried, true)
                 && let Ok(channel) = this.shared.channel()
             {
-                *this.again = Some((Channel::clone(&channel), request));
+                *this.retry = Some((Channel::clone(&channel), request));
                 continue;
             }
             return Poll::Ready(Err(not_sent(this.shared, request, source)));
@@ -299,7 +302,7 @@ where
     }
 }
 
-/// The error of a call that was not sent, with the way to connect again.
+/// The error of a call that was not sent, with this channel as its [`Redial`].
 fn not_sent<B: Send + 'static>(
     shared: &Arc<Shared>,
     request: Request<B>,

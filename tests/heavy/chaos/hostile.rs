@@ -32,7 +32,7 @@ use crate::{
     alone, black_box,
     check::Findings,
     length,
-    name_server::{NameServer, Say},
+    name_server::{NameServer, Reply},
     process::{Log, Process},
     random::Random,
 };
@@ -129,14 +129,14 @@ async fn take_all(addr: SocketAddr, random: &mut Random, shortages: &Shortages) 
 /// The names cannot be looked up for a while, in one way or another.
 async fn confuse(names: &NameServer, random: &mut Random) {
     let say = match random.among(0..4) {
-        0 => Say::Silence,
-        1 => Say::Code(ResponseCode::ServFail),
-        2 => Say::Code(ResponseCode::NXDomain),
-        _ => Say::Records(0, Vec::new()),
+        0 => Reply::None,
+        1 => Reply::Code(ResponseCode::ServFail),
+        2 => Reply::Code(ResponseCode::NXDomain),
+        _ => Reply::Records(0, Vec::new()),
     };
     for name in NAMES {
-        names.say(&format!("{name}.test."), RecordType::A, say.clone());
-        names.say(&format!("{name}.test."), RecordType::AAAA, say.clone());
+        names.set(&format!("{name}.test."), RecordType::A, say.clone());
+        names.set(&format!("{name}.test."), RecordType::AAAA, say.clone());
     }
     sleep(random.millis(50..400)).await;
     tell_names(names);

@@ -1,4 +1,4 @@
-//! A name server on a free port, which answers as a test tells it to.
+//! A name server on a free port, with replies that tests can set.
 
 use std::{
     collections::HashMap,
@@ -15,18 +15,18 @@ use tower_sticky::discovery::hickory_resolver::proto::{
     },
 };
 
-/// What it says to one question.
+/// The reply to a query.
 #[derive(Debug, Clone)]
-pub enum Say {
+pub enum Reply {
     /// These records, with this TTL in seconds.
     Records(u32, Vec<RData>),
-    /// Nothing but this code, and an SOA record with a negative TTL of 0.
+    /// Only this code, and an SOA record with a negative TTL of 0.
     Code(ResponseCode),
-    /// Nothing at all.
-    Silence,
+    /// No reply.
+    None,
 }
 
-type Zone = Arc<Mutex<HashMap<(String, RecordType), Say>>>;
+type Zone = Arc<Mutex<HashMap<(String, RecordType), Reply>>>;
 
 pub struct NameServer {
     pub addr: SocketAddr,
@@ -43,25 +43,26 @@ impl NameServer {
         Self { addr, zone, task }
     }
 
-    pub fn say(&self, name: &str, kind: RecordType, say: Say) {
-        self.zone.lock().unwrap().insert((name.to_owned(), kind), say);
+    /// Sets the reply to a query.
+    pub fn set(&self, name: &str, kind: RecordType, reply: Reply) {
+        self.zone.lock().unwrap().insert((name.to_owned(), kind), reply);
     }
 
-    /// Says that `name` has these addresses, of either kind.
+    /// Sets the addresses of `name`, of both kinds.
     pub fn addresses(&self, name: &str, ttl: u32, addresses: &[&str]) {
         let addresses = addresses.iter().map(|address| address.parse::<IpAddr>().unwrap());
         let (v4, v6): (Vec<_>, Vec<_>) =
             addresses.map(RData::from).partition(|a| a.record_type() == RecordType::A);
-        self.say(name, RecordType::A, Say::Records(ttl, v4));
-        self.say(name, RecordType::AAAA, Say::Records(ttl, v6));
+        self.set(name, RecordType::A, Reply::Records(ttl, v4));
+        self.set(name, RecordType::AAAA, Reply::Records(ttl, v6));
     }
 
-    /// Says that the service `name` has these targets: priority, weight, port and name.
+    /// Sets the targets of the service `name`: priority, weight, port and name.
     pub fn service(&self, name: &str, targets: &[(u16, u16, u16, &str)]) {
         let records = targets.iter().map(|&(priority, weight, port, target)| {
             RData::SRV(SRV::new(priority, weight, port, Name::from_ascii(target).unwrap()))
         });
-        self.say(name, RecordType::SRV, Say::Records(0, records.collect()));
+        self.set(name, RecordType::SRV, Reply::Records(0, records.collect()));
     }
 }
 
@@ -78,19 +79,19 @@ async fn serve(socket: UdpSocket, zone: Zone) {
         let question = Message::from_vec(&packet[..length]).unwrap();
         let query = question.queries[0].clone();
         let key = (query.name().to_lowercase().to_ascii(), query.query_type());
-        let say = zone.lock().unwrap().get(&key).cloned();
+        let reply = zone.lock().unwrap().get(&key).cloned();
         let mut answer = Message::response(question.metadata.id, OpCode::Query);
         answer.metadata.recursion_available = true;
         let name = query.name().clone();
         answer.add_query(query);
-        match say.unwrap_or(Say::Code(ResponseCode::NXDomain)) {
-            Say::Records(ttl, records) => {
+        match reply.unwrap_or(Reply::Code(ResponseCode::NXDomain)) {
+            Reply::Records(ttl, records) => {
                 answer.add_answers(
                     records.into_iter().map(|record| Record::from_rdata(name.clone(), ttl, record)),
                 );
             }
-            Say::Code(code) => answer.metadata.response_code = code,
-            Say::Silence => continue,
+            Reply::Code(code) => answer.metadata.response_code = code,
+            Reply::None => continue,
         }
         if answer.answers.is_empty() {
             let root = Name::from_ascii("test.").unwrap();

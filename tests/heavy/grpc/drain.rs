@@ -1,4 +1,4 @@
-//! Servers that are taken out of service.
+//! Servers that drain or shut down.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -15,37 +15,37 @@ use crate::{
 };
 
 #[tokio::test]
-async fn sessions_stay_new_ones_go_elsewhere_and_streams_finish() {
+async fn a_draining_server_keeps_its_sessions_and_streams() {
     let cluster = cluster(["a", "b"]);
     let layer = StickyLayer::new(cluster.backends.clone(), Header::sealed(TOKEN, keys()));
     let sticky = layer.strategy(RoundRobin::new()).into_service();
     let mut client = GreeterClient::new(sticky.clone());
     let reply = client.say_hello(hello("x")).await.unwrap();
-    let (pin, home) = (token(reply.metadata()), reply.into_inner().server);
+    let (pin, pinned) = (token(reply.metadata()), reply.into_inner().server);
     let (send, chat) = tokio::sync::mpsc::unbounded_channel();
     let chat = with_token(tokio_stream::wrappers::UnboundedReceiverStream::new(chat), pin.as_ref());
     send.send(hello("x")).unwrap();
     let mut chat = client.chat(chat).await.unwrap().into_inner();
-    assert_eq!(chat.message().await.unwrap().unwrap().server, home);
+    assert_eq!(chat.message().await.unwrap().unwrap().server, pinned);
 
-    let drain = cluster.backends.drain(&home).deadline(Duration::from_secs(60)).start().unwrap();
+    let drain = cluster.backends.drain(&pinned).deadline(Duration::from_secs(60)).start().unwrap();
     let reply = client.say_hello(with_token(hello("x"), pin.as_ref())).await.unwrap();
-    assert_eq!((token(reply.metadata()), reply.into_inner().server), (None, home.clone()));
+    assert_eq!((token(reply.metadata()), reply.into_inner().server), (None, pinned.clone()));
     for _ in 0..6 {
         let reply = client.say_hello(hello("x")).await.unwrap();
-        assert_ne!(reply.into_inner().server, home, "new sessions go elsewhere");
+        assert_ne!(reply.into_inner().server, pinned, "new sessions use the other server");
     }
     for _ in 0..3 {
         send.send(hello("x")).unwrap();
-        assert_eq!(chat.message().await.unwrap().unwrap().server, home);
+        assert_eq!(chat.message().await.unwrap().unwrap().server, pinned);
     }
     drop(send);
-    assert_eq!(chat.message().await.unwrap(), None, "the stream ends in its own way");
+    assert_eq!(chat.message().await.unwrap(), None, "the stream ends without an error");
     drop(drain);
 }
 
 #[tokio::test]
-async fn a_drain_is_over_when_the_handles_are_dropped() {
+async fn a_drain_ends_when_the_session_handles_are_dropped() {
     let cluster = cluster(["a"]);
     let layer = StickyLayer::new(cluster.backends.clone(), Key::header("x-user-id"));
     let session = layer.into_service().session();
@@ -58,7 +58,7 @@ async fn a_drain_is_over_when_the_handles_are_dropped() {
 }
 
 #[tokio::test]
-async fn a_server_that_says_goodbye_loses_no_call() {
+async fn no_call_is_lost_when_a_server_sends_goaway() {
     let cluster = cluster(["a", "b", "c"]);
     let layer = StickyLayer::new(cluster.backends.clone(), Key::header("x-user-id"));
     let session = layer.into_service().session();
@@ -67,26 +67,26 @@ async fn a_server_that_says_goodbye_loses_no_call() {
     send.send(hello("x")).unwrap();
     let chat = tokio_stream::wrappers::UnboundedReceiverStream::new(chat);
     let mut chat = client.chat(chat).await.unwrap().into_inner();
-    let home = chat.message().await.unwrap().unwrap().server;
+    let pinned = chat.message().await.unwrap().unwrap().server;
 
-    // It closes its port, and its connections with GOAWAY; what is there may finish.
-    cluster.node(&home).leave.notify_one();
-    let left = async {
+    // The server stops listening, sends GOAWAY, and finishes its streams.
+    cluster.node(&pinned).shutdown.notify_one();
+    let moved = async {
         loop {
             let server = client.say_hello(hello("x")).await.unwrap().into_inner().server;
-            if server != home {
+            if server != pinned {
                 break server;
             }
             tokio::task::yield_now().await;
         }
     };
-    let next = in_time("the session moves", left).await;
-    let places: BTreeSet<_> =
+    let next = in_time("the session moves", moved).await;
+    let used: BTreeSet<_> =
         [next.clone(), client.say_hello(hello("x")).await.unwrap().into_inner().server].into();
-    assert_eq!(places.len(), 1, "and stays");
+    assert_eq!(used.len(), 1, "the session stays on the new server");
     send.send(hello("x")).unwrap();
     let reply = in_time("the stream goes on", chat.message()).await.unwrap().unwrap();
-    assert_eq!(reply.server, home);
+    assert_eq!(reply.server, pinned);
     drop(send);
     assert_eq!(in_time("the stream ends", chat.message()).await.unwrap(), None);
     assert_eq!(cluster.backends.snapshot().stats.violations(), 0);

@@ -1,4 +1,4 @@
-//! Our errors, as a Tonic client sees them.
+//! The errors of this crate as a Tonic client receives them.
 
 use std::{io, time::Duration};
 
@@ -14,7 +14,7 @@ use tower_sticky_heavy_tests::{in_time, until};
 
 use crate::{
     greeter::GreeterClient,
-    support::{Node, TOKEN, call, cluster, dead, hello, keys},
+    support::{Node, TOKEN, call, cluster, hello, keys, refusing},
 };
 
 fn by_user(backends: &Backends<GrpcChannel>) -> StickyLayer<GrpcChannel> {
@@ -22,15 +22,15 @@ fn by_user(backends: &Backends<GrpcChannel>) -> StickyLayer<GrpcChannel> {
         .retry_after(Duration::from_millis(1500))
 }
 
-/// What both ways of telling an error say.
-async fn told(
+/// The status of a failed call with `Respond` and with `Propagate`.
+async fn statuses(
     layer: StickyLayer<GrpcChannel>,
     request: fn() -> tonic::Request<crate::greeter::HelloRequest>,
 ) -> (Status, Status) {
     let mut responding = GreeterClient::new(layer.clone().into_service());
     let mut propagating = GreeterClient::new(layer.propagate_errors().into_service());
-    let responded = in_time("an answer", responding.say_hello(request())).await.unwrap_err();
-    let propagated = in_time("an error", propagating.say_hello(request())).await.unwrap_err();
+    let responded = in_time("the response", responding.say_hello(request())).await.unwrap_err();
+    let propagated = in_time("the error", propagating.say_hello(request())).await.unwrap_err();
     (responded, propagated)
 }
 
@@ -38,19 +38,19 @@ fn pushback(status: &Status) -> Option<&str> {
     status.metadata().get("grpc-retry-pushback-ms").map(|value| value.to_str().unwrap())
 }
 
-/// The error of ours that Tonic shows as a status.
+/// The error of this crate that is the source of a status.
 fn cause(status: &Status) -> &StickyError {
-    let source = std::error::Error::source(status).expect("the status has a cause");
-    source.downcast_ref().expect("it is ours")
+    let source = std::error::Error::source(status).expect("the status has a source");
+    source.downcast_ref().expect("the source is a StickyError")
 }
 
-fn anybody() -> tonic::Request<crate::greeter::HelloRequest> {
+fn by_ann() -> tonic::Request<crate::greeter::HelloRequest> {
     call(hello("x"), "x-user-id", "ann")
 }
 
 #[tokio::test]
 async fn no_backend_is_unavailable() {
-    let (responded, propagated) = told(by_user(&Backends::new()), anybody).await;
+    let (responded, propagated) = statuses(by_user(&Backends::new()), by_ann).await;
     assert_eq!((responded.code(), pushback(&responded)), (Code::Unavailable, Some("1500")));
     assert_eq!(responded.message(), "no server is available for this session");
     assert_eq!(propagated.code(), Code::Unavailable);
@@ -74,27 +74,27 @@ async fn a_session_whose_backend_cannot_serve_is_unavailable() {
 }
 
 #[tokio::test]
-async fn a_dead_port_is_unavailable() {
-    let layer = || by_user(&Backends::from_iter([("a", dead())]));
+async fn a_refused_connection_is_unavailable() {
+    let layer = || by_user(&Backends::from_iter([("a", refusing())]));
     let mut client = GreeterClient::new(layer().into_service());
-    let responded = client.say_hello(anybody()).await.unwrap_err();
+    let responded = client.say_hello(by_ann()).await.unwrap_err();
     assert_eq!((responded.code(), pushback(&responded)), (Code::Unavailable, Some("1500")));
     let mut client = GreeterClient::new(layer().propagate_errors().into_service());
-    let propagated = client.say_hello(anybody()).await.unwrap_err();
+    let propagated = client.say_hello(by_ann()).await.unwrap_err();
     assert_eq!(propagated.code(), Code::Unavailable);
     assert!(matches!(cause(&propagated), StickyError::NotSent { .. }), "{propagated:?}");
 }
 
 #[tokio::test]
-async fn a_dead_port_behind_a_plain_channel_is_unavailable_too() {
-    let port = dead().uri().clone();
+async fn a_refused_connection_of_a_plain_channel_is_unavailable() {
+    let port = refusing().uri().clone();
     let channels = Backends::from_iter([("a", Endpoint::from(port).connect_lazy())]);
     let layer = StickyLayer::new(channels, Key::header("x-user-id"));
     let mut client = GreeterClient::new(layer.clone().into_service());
-    let responded = client.say_hello(anybody()).await.unwrap_err();
+    let responded = client.say_hello(by_ann()).await.unwrap_err();
     assert_eq!((responded.code(), pushback(&responded)), (Code::Unavailable, None));
     let mut client = GreeterClient::new(layer.propagate_errors().into_service());
-    let propagated = client.say_hello(anybody()).await.unwrap_err();
+    let propagated = client.say_hello(by_ann()).await.unwrap_err();
     assert_eq!(propagated.code(), Code::Unavailable);
 }
 
@@ -107,8 +107,8 @@ async fn busy_is_resource_exhausted() {
     let mut first = GreeterClient::new(layer.clone().into_service());
     let held =
         tokio::spawn(async move { first.say_hello(call(hello("wait"), "x-user-id", "ann")).await });
-    until("the only place is taken", || cluster.calls() == 1).await;
-    let (responded, propagated) = told(layer, anybody).await;
+    until("the limit is reached", || cluster.calls() == 1).await;
+    let (responded, propagated) = statuses(layer, by_ann).await;
     assert_eq!((responded.code(), pushback(&responded)), (Code::ResourceExhausted, Some("1500")));
     assert_eq!(propagated.code(), Code::ResourceExhausted);
     assert!(matches!(cause(&propagated), StickyError::Busy { .. }));
@@ -116,11 +116,11 @@ async fn busy_is_resource_exhausted() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_not_known_is_a_failed_precondition() {
+async fn an_unknown_session_is_a_failed_precondition() {
     let cluster = cluster(["a"]);
     let layer = StickyLayer::new(cluster.backends.clone(), Header::sealed(TOKEN, keys()));
     let forged = || call(hello("x"), TOKEN, "forged");
-    let (responded, propagated) = told(layer.strict(true), forged).await;
+    let (responded, propagated) = statuses(layer.strict(true), forged).await;
     assert_eq!((responded.code(), pushback(&responded)), (Code::FailedPrecondition, None));
     assert_eq!(propagated.code(), Code::FailedPrecondition);
     assert!(matches!(cause(&propagated), StickyError::UnknownSession { .. }));
@@ -128,19 +128,19 @@ async fn a_session_that_is_not_known_is_a_failed_precondition() {
 }
 
 #[tokio::test]
-async fn no_answer_in_time_is_a_deadline_exceeded() {
+async fn a_timeout_is_deadline_exceeded() {
     let node = Node::new("a");
     let server = node.serve();
     let endpoint = Endpoint::from_shared(server.url()).unwrap().timeout(Duration::from_millis(20));
     let backends = Backends::from_iter([("a", GrpcChannel::from(endpoint))]);
     let (responded, propagated) =
-        told(by_user(&backends), || call(hello("wait"), "x-user-id", "a")).await;
+        statuses(by_user(&backends), || call(hello("wait"), "x-user-id", "a")).await;
     assert_eq!((responded.code(), pushback(&responded)), (Code::DeadlineExceeded, None));
     assert_eq!(propagated.code(), Code::DeadlineExceeded);
 }
 
 #[tokio::test]
-async fn a_server_that_dies_in_a_call_is_unavailable_and_the_call_is_not_repeated() {
+async fn a_call_whose_server_is_killed_is_unavailable_and_not_repeated() {
     for propagates in [false, true] {
         let mut cluster = cluster(["a", "b"]);
         let layer = by_user(&cluster.backends);
@@ -154,8 +154,8 @@ async fn a_server_that_dies_in_a_call_is_unavailable_and_the_call_is_not_repeate
             }
         });
         until("a server has the call", || cluster.calls() == 1).await;
-        let home = cluster.nodes.iter().find(|node| node.calls() == 1).unwrap().name;
-        cluster.kill(home).await;
+        let pinned = cluster.nodes.iter().find(|node| node.calls() == 1).unwrap().name;
+        cluster.kill(pinned).await;
         let status = in_time("the call ends", call).await.unwrap().unwrap_err();
         assert_eq!((status.code(), pushback(&status)), (Code::Unavailable, None), "{status:?}");
         assert_eq!(cluster.calls(), 1, "it may have been executed");
@@ -163,7 +163,7 @@ async fn a_server_that_dies_in_a_call_is_unavailable_and_the_call_is_not_repeate
 }
 
 #[tokio::test]
-async fn a_failed_inner_service_is_internal_unless_it_says_otherwise() {
+async fn a_failed_inner_service_is_internal_unless_it_returns_a_status() {
     let failing = |error: fn() -> tower_sticky::BoxError| {
         service_fn(move |_: Request<Body>| async move { Err::<Response<Body>, _>(error()) })
     };
@@ -184,7 +184,7 @@ async fn a_failed_inner_service_is_internal_unless_it_says_otherwise() {
 }
 
 #[tokio::test]
-async fn a_stream_that_a_drain_cuts_off_is_unavailable() {
+async fn a_stream_that_is_cut_off_by_a_drain_is_unavailable() {
     let cluster = cluster(["a"]);
     let mut client = GreeterClient::new(by_user(&cluster.backends).into_service());
     let mut stream = client.watch(hello("wait")).await.unwrap().into_inner();
@@ -196,10 +196,10 @@ async fn a_stream_that_a_drain_cuts_off_is_unavailable() {
 }
 
 #[tokio::test]
-async fn the_backends_own_status_passes() {
+async fn the_status_of_the_backend_is_returned_unchanged() {
     let cluster = cluster(["a"]);
     let mut client =
         GreeterClient::new(by_user(&cluster.backends).propagate_errors().into_service());
     let status = client.say_hello(hello("fail")).await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::NotFound, "nobody of that name"));
+    assert_eq!((status.code(), status.message()), (Code::NotFound, "no such name"));
 }

@@ -1,4 +1,4 @@
-//! A call that was not sent goes elsewhere, untouched; nothing else is repeated.
+//! Calls that were not sent fail over unchanged. No other calls are repeated.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -18,24 +18,25 @@ use crate::{
     greeter::{GreeterClient, HelloReply},
     server::Server,
     support::{
-        Node, TOKEN, channel, cluster, dead, hello, keys, noticed, token, with_payload, with_token,
+        Node, TOKEN, channel, cluster, hello, keys, let_runtime_notice, refusing, token,
+        with_payload, with_token,
     },
 };
 
-/// Two pools' worth of trouble: the strategy's first choice is a port where nobody listens.
-fn behind_a_dead_port() -> (Node, Server, StickyLayer<GrpcChannel>) {
+/// A pool whose first backend refuses connections.
+fn with_a_refusing_backend() -> (Node, Server, StickyLayer<GrpcChannel>) {
     let node = Node::new("b");
     let server = node.serve();
-    let backends = Backends::from_iter([("a", dead()), ("b", channel(&server.url()))]);
+    let backends = Backends::from_iter([("a", refusing()), ("b", channel(&server.url()))]);
     let layer = StickyLayer::new(backends, Key::header("x-user-id")).strategy(RoundRobin::new());
     (node, server, layer)
 }
 
 #[tokio::test]
-async fn a_call_that_could_not_connect_moves_with_its_messages_untouched() {
+async fn a_call_that_could_not_connect_fails_over_with_its_messages() {
     let payload = Bytes::from(vec![7; 1 << 20]);
     for kind in 0..4 {
-        let (node, _server, layer) = behind_a_dead_port();
+        let (node, _server, layer) = with_a_refusing_backend();
         let session = layer.into_service().session();
         let mut client = GreeterClient::new(session.clone());
         let one = || with_payload(payload.clone());
@@ -61,64 +62,67 @@ async fn a_call_that_could_not_connect_moves_with_its_messages_untouched() {
         }
         let outcome = session.outcome().unwrap();
         assert_eq!(outcome.reason(), Some(Reason::ConnectFailed), "kind {kind}");
-        assert_eq!(node.calls(), 1, "once");
+        assert_eq!(node.calls(), 1, "the call is served once");
     }
 }
 
 #[tokio::test]
-async fn a_session_whose_server_was_killed_between_calls_moves_and_stays() {
+async fn a_session_moves_once_when_its_server_is_killed() {
     let mut cluster = cluster(["a", "b", "c"]);
     let layer = StickyLayer::new(cluster.backends.clone(), Header::sealed(TOKEN, keys()));
     let sticky = layer.into_service();
     let mut by_token = GreeterClient::new(sticky.clone());
     let reply = by_token.say_hello(hello("x")).await.unwrap();
     let pin = token(reply.metadata());
-    let home = reply.into_inner().server;
+    let pinned = reply.into_inner().server;
     let session = sticky.session_named("ann");
     let mut by_session = GreeterClient::new(session.clone());
     by_session.say_hello(hello("x")).await.unwrap();
 
-    cluster.kill(&home).await;
+    cluster.kill(&pinned).await;
     let reply = by_token.say_hello(with_token(hello("x"), pin.as_ref())).await.unwrap();
     let moved = token(reply.metadata()).expect("the session has moved");
-    let new_home = reply.into_inner().server;
-    assert_ne!(new_home, home);
+    let new_server = reply.into_inner().server;
+    assert_ne!(new_server, pinned);
     for _ in 0..3 {
         let reply = by_token.say_hello(with_token(hello("x"), Some(&moved))).await.unwrap();
-        assert_eq!((token(reply.metadata()), reply.into_inner().server), (None, new_home.clone()));
+        assert_eq!(
+            (token(reply.metadata()), reply.into_inner().server),
+            (None, new_server.clone())
+        );
     }
 
-    let home = session.backend().unwrap();
-    if cluster.node(home.as_str()).name != new_home {
-        cluster.kill(home.as_str()).await;
+    let pinned = session.backend().unwrap();
+    if cluster.node(pinned.as_str()).name != new_server {
+        cluster.kill(pinned.as_str()).await;
     }
     let servers = [(); 3].map(|()| by_session.clone());
-    let mut places = BTreeSet::new();
+    let mut used = BTreeSet::new();
     for mut client in servers {
-        places.insert(client.say_hello(hello("x")).await.unwrap().into_inner().server);
+        used.insert(client.say_hello(hello("x")).await.unwrap().into_inner().server);
     }
-    assert_eq!(places.len(), 1, "it moved once, if at all");
+    assert_eq!(used.len(), 1, "all calls reach one server");
     assert_eq!(cluster.backends.snapshot().stats.violations(), 0);
 }
 
 #[tokio::test]
-async fn a_stream_whose_server_is_killed_ends_and_the_next_call_goes_elsewhere() {
+async fn a_stream_of_a_killed_server_ends_and_the_next_call_fails_over() {
     let mut cluster = cluster(["a", "b"]);
     let layer = StickyLayer::new(cluster.backends.clone(), Key::header("x-user-id"));
     let session = layer.into_service().session();
     let mut client = GreeterClient::new(session.clone());
     let mut stream = client.watch(hello("wait")).await.unwrap().into_inner();
-    let home = stream.message().await.unwrap().unwrap().server;
-    cluster.kill(&home).await;
+    let pinned = stream.message().await.unwrap().unwrap().server;
+    cluster.kill(&pinned).await;
     in_time("the stream ends", stream.message()).await.unwrap_err();
-    assert_eq!(cluster.calls(), 1, "a stream that has begun is not begun again");
+    assert_eq!(cluster.calls(), 1, "a started stream is not repeated");
     let server = client.say_hello(hello("x")).await.unwrap().into_inner().server;
-    assert_ne!(server, home);
+    assert_ne!(server, pinned);
     assert_eq!(session.outcome().unwrap().verdict(), Verdict::Moved);
 }
 
 #[tokio::test]
-async fn a_server_that_comes_back_on_its_port_is_connected_to_again() {
+async fn a_restarted_server_is_connected_again() {
     let node = Node::new("a");
     let mut server = node.serve();
     let addr = server.addr.to_string();
@@ -126,7 +130,7 @@ async fn a_server_that_comes_back_on_its_port_is_connected_to_again() {
     let mut client = GreeterClient::new(backend.clone());
     client.say_hello(hello("x")).await.unwrap();
     server.kill();
-    noticed().await;
+    let_runtime_notice().await;
     let status = client.say_hello(hello("x")).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     let _server = node.serve_on(Server::bind(&addr));
@@ -138,21 +142,21 @@ async fn a_server_that_comes_back_on_its_port_is_connected_to_again() {
 }
 
 #[test]
-fn a_channel_whose_worker_ended_with_its_runtime_is_built_anew() {
+fn a_channel_whose_worker_has_ended_is_replaced() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let node = Node::new("a");
     let server = node.serve();
     let plain =
         runtime().block_on(async { Endpoint::from_shared(server.url()).unwrap().connect_lazy() });
-    let kept = channel(&server.url());
+    let replaced = channel(&server.url());
     runtime().block_on(async {
-        GreeterClient::new(kept.clone()).say_hello(hello("x")).await.unwrap();
+        GreeterClient::new(replaced.clone()).say_hello(hello("x")).await.unwrap();
     });
-    // Their runtimes are gone.
+    // The runtimes of both channels have ended.
     runtime().block_on(async {
         let failed = GreeterClient::new(plain).say_hello(hello("x")).await;
-        assert!(failed.is_err(), "a plain channel is dead for good");
-        let mut others = [kept.clone(), kept.clone(), kept];
+        assert!(failed.is_err(), "a plain channel is not replaced");
+        let mut others = [replaced.clone(), replaced.clone(), replaced];
         for backend in &mut others {
             GreeterClient::new(backend.clone()).say_hello(hello("x")).await.unwrap();
         }
@@ -161,7 +165,7 @@ fn a_channel_whose_worker_ended_with_its_runtime_is_built_anew() {
 }
 
 #[test]
-fn without_a_runtime_there_is_an_error_and_no_panic() {
+fn a_call_without_a_runtime_is_an_error() {
     let mut backend = channel("http://127.0.0.1:1");
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     let ready = Service::<http::Request<tonic::body::Body>>::poll_ready(&mut backend, &mut cx);
@@ -172,7 +176,7 @@ fn without_a_runtime_there_is_an_error_and_no_panic() {
 }
 
 #[test]
-fn urls_are_checked() {
+fn invalid_urls_are_errors() {
     for url in ["10.0.0.1:1", "https://a:1", "/x", "unix:/x", "", "http://"] {
         let error = GrpcChannel::new(url).unwrap_err().to_string();
         assert!(error.contains("use http://host:port"), "{error}");
@@ -182,8 +186,8 @@ fn urls_are_checked() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_accept_is_left_after_the_connect_timeout() {
-    // Its queue of connections is full, so that connecting hangs.
+async fn a_call_fails_over_after_the_connect_timeout() {
+    // The backlog of the listener is full, so connecting hangs.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(1).unwrap();
@@ -203,7 +207,7 @@ async fn a_server_that_does_not_accept_is_left_after_the_connect_timeout() {
         let layer = StickyLayer::new(backends, Key::header("x-user-id"));
         let sticky = layer.strategy(RoundRobin::new()).into_service();
         let mut client = GreeterClient::new(sticky.session());
-        let reply = in_time("an answer", client.say_hello(with_payload("whole"))).await.unwrap();
+        let reply = in_time("the response", client.say_hello(with_payload("whole"))).await.unwrap();
         assert_eq!((&*reply.get_ref().server, &*reply.get_ref().payload), ("b", &b"whole"[..]));
         assert_eq!(node.calls(), 1);
     }

@@ -1,4 +1,4 @@
-//! An Axum gateway in front of gRPC servers, and tokens that gateway and client stacks share.
+//! An Axum gateway in front of gRPC servers, and tokens shared by gateways and client stacks.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -23,7 +23,7 @@ use crate::{
     support::{Cluster, Node, TOKEN, call, cluster, hello, keys, token, with_payload, with_token},
 };
 
-/// An Axum gateway over HTTP/2, without TLS on both sides.
+/// An Axum gateway with HTTP/2 without TLS on both sides.
 fn gateway(cluster: &Cluster, keys: &KeyRing) -> (Server, Backends<Upstream>) {
     let upstream = |server: &Server| Upstream::new(&server.url()).unwrap().http2(true);
     let backends = cluster.nodes.iter().zip(&cluster.servers);
@@ -43,37 +43,37 @@ fn client(server: &Server) -> GreeterClient<Channel> {
 }
 
 #[tokio::test]
-async fn metadata_trailers_and_all_kinds_of_calls_pass() {
+async fn all_kinds_of_calls_pass_with_metadata_and_trailers() {
     let cluster = cluster(["a", "b", "c"]);
     let (gateway, backends) = gateway(&cluster, &keys());
     let mut client = client(&gateway);
-    let mut homes = BTreeSet::new();
+    let mut used = BTreeSet::new();
     for _ in 0..3 {
         let reply = client.say_hello(with_payload(vec![1; 1 << 20])).await.unwrap();
         let pin = token(reply.metadata()).expect("a token in the initial metadata");
         assert_eq!(reply.get_ref().payload.len(), 1 << 20);
-        let home = reply.into_inner().server;
+        let pinned = reply.into_inner().server;
         let stream = tokio_stream::iter(vec![hello("x"); 3]);
         let reply = client.collect(with_token(stream, Some(&pin))).await.unwrap().into_inner();
-        assert_eq!((&reply.server, reply.calls), (&home, 3));
+        assert_eq!((&reply.server, reply.calls), (&pinned, 3));
         let stream = tokio_stream::iter(vec![hello("x"); 3]);
         let mut chat = client.chat(with_token(stream, Some(&pin))).await.unwrap().into_inner();
         while let Some(reply) = chat.message().await.unwrap() {
-            assert_eq!(reply.server, home);
+            assert_eq!(reply.server, pinned);
         }
-        assert!(chat.trailers().await.unwrap().is_some(), "the status came in trailers");
+        assert!(chat.trailers().await.unwrap().is_some(), "the status is in the trailers");
         let status = client.watch(with_token(hello("fail"), Some(&pin))).await.unwrap_err();
-        assert_eq!((status.code(), status.message()), (Code::NotFound, "nobody of that name"));
-        homes.insert(home);
+        assert_eq!((status.code(), status.message()), (Code::NotFound, "no such name"));
+        used.insert(pinned);
     }
-    assert_eq!(homes.len(), 3);
+    assert_eq!(used.len(), 3);
     let status = client.say_hello(hello("fail")).await.unwrap_err();
     assert!(token(status.metadata()).is_some(), "trailers-only answers have the token");
     for node in ["a", "b", "c"] {
         backends.set_mode(node, Mode::Disabled).unwrap();
     }
     let status = client.say_hello(hello("x")).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unavailable, "the gateway's own word is a status");
+    assert_eq!(status.code(), Code::Unavailable, "an error of the gateway is a status");
 }
 
 #[tokio::test]
@@ -84,10 +84,10 @@ async fn deadlines_and_cancellation_pass_through_the_gateway() {
     let node = cluster.node("a");
     let mut request = tonic::Request::new(hello("wait"));
     request.set_timeout(Duration::from_millis(30));
-    let said = request.metadata().get("grpc-timeout").unwrap().to_str().unwrap().to_owned();
-    in_time("the deadline", client.say_hello(request)).await.unwrap_err();
-    until("the server gave up", || node.cancelled() == 1).await;
-    assert_eq!(*node.seen.timeouts.lock().unwrap(), [said]);
+    let timeout = request.metadata().get("grpc-timeout").unwrap().to_str().unwrap().to_owned();
+    in_time("the call is cancelled", client.say_hello(request)).await.unwrap_err();
+    until("the server cancels the call", || node.cancelled() == 1).await;
+    assert_eq!(*node.seen.timeouts.lock().unwrap(), [timeout]);
 
     let mut stream = client.watch(hello("wait")).await.unwrap().into_inner();
     stream.message().await.unwrap().unwrap();
@@ -97,7 +97,7 @@ async fn deadlines_and_cancellation_pass_through_the_gateway() {
 }
 
 #[tokio::test]
-async fn a_token_is_the_same_pin_in_a_gateway_and_in_a_client() {
+async fn a_token_is_valid_in_gateways_and_in_clients() {
     let cluster = cluster(["a", "b", "c"]);
     let keys = keys();
     let (gateway, backends) = gateway(&cluster, &keys);
@@ -106,23 +106,23 @@ async fn a_token_is_the_same_pin_in_a_gateway_and_in_a_client() {
     let mut direct = GreeterClient::new(layer.strategy(RoundRobin::new()).into_service());
     for _ in 0..3 {
         let reply = through_gateway.say_hello(hello("x")).await.unwrap();
-        let (pin, home) = (token(reply.metadata()), reply.into_inner().server);
+        let (pin, pinned) = (token(reply.metadata()), reply.into_inner().server);
         let reply = direct.say_hello(with_token(hello("x"), pin.as_ref())).await.unwrap();
-        assert_eq!((token(reply.metadata()), reply.into_inner().server), (None, home));
+        assert_eq!((token(reply.metadata()), reply.into_inner().server), (None, pinned));
     }
     direct.say_hello(hello("x")).await.unwrap();
     for _ in 0..3 {
         let reply = direct.say_hello(hello("x")).await.unwrap();
-        let (pin, home) = (token(reply.metadata()), reply.into_inner().server);
+        let (pin, pinned) = (token(reply.metadata()), reply.into_inner().server);
         let reply = through_gateway.say_hello(with_token(hello("x"), pin.as_ref())).await.unwrap();
-        assert_eq!((token(reply.metadata()), reply.into_inner().server), (None, home));
+        assert_eq!((token(reply.metadata()), reply.into_inner().server), (None, pinned));
     }
     let violations = backends.snapshot().stats.violations();
     assert_eq!((violations, cluster.backends.snapshot().stats.violations()), (0, 0));
 }
 
-/// A unary call as a browser makes it: HTTP/1.1, and the trailers are in the body.
-async fn from_browser(gateway: &Server, pin: Option<&str>) -> Response<Bytes> {
+/// A unary gRPC-Web call over HTTP/1.1, with the trailers in the body.
+async fn call_grpc_web(gateway: &Server, pin: Option<&str>) -> Response<Bytes> {
     let message = prost::Message::encode_to_vec(&hello("x"));
     let mut frame = vec![0];
     frame.extend((message.len() as u32).to_be_bytes());
@@ -141,7 +141,7 @@ async fn from_browser(gateway: &Server, pin: Option<&str>) -> Response<Bytes> {
 }
 
 #[tokio::test]
-async fn grpc_web_passes_through_the_gateway_and_sticks() {
+async fn grpc_web_calls_of_a_session_reach_one_server() {
     let servers = ["a", "b", "c"].map(|name| {
         let server = Server::start(move |listener| {
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -156,19 +156,19 @@ async fn grpc_web_passes_through_the_gateway_and_sticks() {
     let backends =
         servers.iter().map(|(name, server)| (*name, Upstream::new(&server.url()).unwrap()));
     let gateway = serve(Backends::from_iter(backends), &keys());
-    let mut homes = BTreeSet::new();
+    let mut used = BTreeSet::new();
     for _ in 0..3 {
-        let first = from_browser(&gateway, None).await;
+        let first = call_grpc_web(&gateway, None).await;
         let pin = first.headers()[TOKEN].to_str().unwrap();
-        let home = reply(&first).server;
+        let pinned = reply(&first).server;
         for _ in 0..3 {
-            let next = from_browser(&gateway, Some(pin)).await;
-            assert_eq!(reply(&next).server, home);
+            let next = call_grpc_web(&gateway, Some(pin)).await;
+            assert_eq!(reply(&next).server, pinned);
             assert!(!next.headers().contains_key(TOKEN));
         }
-        homes.insert(home);
+        used.insert(pinned);
     }
-    assert_eq!(homes.len(), 3);
+    assert_eq!(used.len(), 3);
 }
 
 fn reply(answer: &Response<Bytes>) -> HelloReply {

@@ -1,5 +1,4 @@
-//! Servers that are ill while their channels say that they are ready: the probe finds them, and sessions
-//! move.
+//! Probes detect servers that have failed although their channels are ready, and sessions fail over.
 
 use std::{
     task::{Context, Poll, Waker},
@@ -18,10 +17,10 @@ use tower_sticky_heavy_tests::until;
 use crate::{
     greeter::{GreeterClient, GreeterServer},
     server::Server,
-    support::{Node, channel, dead, hello, noticed},
+    support::{Node, channel, hello, let_runtime_notice, refusing},
 };
 
-/// A server with the health service, and what tells it how it is.
+/// A server with the health service, and the handle that sets its status.
 fn serve(name: &'static str) -> (Server, HealthReporter) {
     let (reporter, health) = tonic_health::server::health_reporter();
     let server = Server::start(move |listener| {
@@ -42,19 +41,19 @@ fn probed(backends: &Backends<GrpcChannel>) -> StickyLayer<GrpcChannel> {
         .health(probe)
 }
 
-fn says_it_is_ready(backend: &GrpcChannel) -> bool {
+fn is_ready(backend: &GrpcChannel) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
     let mut backend = backend.clone();
     let ready = Service::<http::Request<tonic::body::Body>>::poll_ready(&mut backend, &mut cx);
     matches!(ready, Poll::Ready(Ok(())))
 }
 
-async fn is_found_down(backends: &Backends<GrpcChannel>, id: &str) {
-    until("the probe finds it", || backends.get(id).unwrap().state == State::Down).await;
+async fn until_down(backends: &Backends<GrpcChannel>, id: &str) {
+    until("the probe fails", || backends.get(id).unwrap().state == State::Down).await;
 }
 
 #[tokio::test]
-async fn a_server_that_says_it_does_not_serve_loses_its_sessions_and_gets_new_ones_later() {
+async fn sessions_of_a_server_that_is_not_serving_move() {
     let servers = ["a", "b"].map(|name| (name, serve(name)));
     for (_, (_, reporter)) in &servers {
         reporter.set_service_status("hello.Greeter", ServingStatus::Serving).await;
@@ -65,59 +64,64 @@ async fn a_server_that_says_it_does_not_serve_loses_its_sessions_and_gets_new_on
     let sticky = probed(&backends).into_service();
     let session = sticky.session();
     let mut client = GreeterClient::new(session.clone());
-    let home = client.say_hello(hello("x")).await.unwrap().into_inner().server;
+    let pinned = client.say_hello(hello("x")).await.unwrap().into_inner().server;
 
-    let (_, (server, reporter)) = servers.iter().find(|(name, _)| *name == home).unwrap();
+    let (_, (server, reporter)) = servers.iter().find(|(name, _)| *name == pinned).unwrap();
     reporter.set_service_status("hello.Greeter", ServingStatus::NotServing).await;
-    is_found_down(&backends, &home).await;
-    assert!(says_it_is_ready(&channel(&server.url())), "the channel knows nothing");
+    until_down(&backends, &pinned).await;
+    assert!(is_ready(&channel(&server.url())), "the channel is ready");
     let other = client.say_hello(hello("x")).await.unwrap().into_inner().server;
-    assert_ne!(other, home);
+    assert_ne!(other, pinned);
     assert_eq!(session.outcome().unwrap().reason(), Some(Reason::Down));
 
     reporter.set_service_status("hello.Greeter", ServingStatus::Serving).await;
-    until("it is well again", || backends.get(&home).unwrap().state == State::Ready).await;
-    assert_eq!(client.say_hello(hello("x")).await.unwrap().into_inner().server, other, "it stays");
+    until("the backend is ready again", || backends.get(&pinned).unwrap().state == State::Ready)
+        .await;
+    assert_eq!(
+        client.say_hello(hello("x")).await.unwrap().into_inner().server,
+        other,
+        "the session stays on the new server"
+    );
 }
 
 #[tokio::test]
-async fn a_dead_port_a_dead_server_and_a_hung_one_are_found_and_no_call_is_tried_on_them() {
-    let (well, reporter) = serve("well");
+async fn no_call_is_sent_to_servers_that_refuse_connections_have_ended_or_hang() {
+    let (healthy, reporter) = serve("healthy");
     let (mut dying, dying_reporter) = serve("dying");
     for reporter in [reporter, dying_reporter] {
         reporter.set_service_status("hello.Greeter", ServingStatus::Serving).await;
     }
-    // It accepts connections, and says nothing.
+    // Accepts connections and does not answer.
     let hung = Server::start(async |listener| {
-        let mut kept = Vec::new();
+        let mut connections = Vec::new();
         while let Ok(connection) = listener.accept().await {
-            kept.push(connection);
+            connections.push(connection);
         }
     });
     let backends = Backends::from_iter([
-        ("dead", dead()),
+        ("dead", refusing()),
         ("dying", channel(&dying.url())),
         ("hung", channel(&hung.url())),
-        ("well", channel(&well.url())),
+        ("healthy", channel(&healthy.url())),
     ]);
     let layer = probed(&backends);
     assert!(layer.start::<http::Request<tonic::body::Body>>());
-    is_found_down(&backends, "dead").await;
-    is_found_down(&backends, "hung").await;
+    until_down(&backends, "dead").await;
+    until_down(&backends, "hung").await;
     let sticky = layer.into_service();
     for _ in 0..4 {
         let mut client = GreeterClient::new(sticky.session());
         let server = client.say_hello(hello("x")).await.unwrap().into_inner().server;
-        assert!(["dying", "well"].contains(&&*server), "{server}");
+        assert!(["dying", "healthy"].contains(&&*server), "{server}");
     }
     dying.kill();
-    noticed().await;
-    is_found_down(&backends, "dying").await;
+    let_runtime_notice().await;
+    until_down(&backends, "dying").await;
     for (id, url) in [("dying", dying.url()), ("hung", hung.url())] {
-        assert!(says_it_is_ready(&channel(&url)), "{id}: a channel says so all the same");
+        assert!(is_ready(&channel(&url)), "the channel of {id} is ready");
     }
     for _ in 0..4 {
         let mut client = GreeterClient::new(sticky.session());
-        assert_eq!(client.say_hello(hello("x")).await.unwrap().into_inner().server, "well");
+        assert_eq!(client.say_hello(hello("x")).await.unwrap().into_inner().server, "healthy");
     }
 }

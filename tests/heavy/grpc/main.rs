@@ -1,4 +1,4 @@
-//! gRPC: sticky Tonic clients, servers and gateways, against real servers.
+//! Session affinity for gRPC: Tonic clients, servers and gateways, with real servers.
 
 #![allow(missing_docs, missing_debug_implementations, clippy::unwrap_used, unreachable_pub)]
 

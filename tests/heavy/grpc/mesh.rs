@@ -1,4 +1,4 @@
-//! Tonic servers that are each other's peers.
+//! A mesh of Tonic servers that forward calls to each other.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use tower_sticky::{
 use crate::{
     greeter::{GreeterClient, GreeterServer},
     server::Server,
-    support::{Node, TOKEN, call, channel, hello, keys, noticed, token, with_token},
+    support::{Node, TOKEN, call, channel, hello, keys, let_runtime_notice, token, with_token},
 };
 
 const NAMES: [&str; 3] = ["node-a", "node-b", "node-c"];
@@ -27,58 +27,56 @@ struct Mesh {
     urls: Vec<String>,
 }
 
-/// One node; the nodes' backends may be of any kind.
-fn join<S>(
-    node: Node,
-    place: std::net::TcpListener,
-    peers: Backends<S>,
-    affinity: impl Affinity,
-) -> Server
-where
-    S: Service<http::Request<tonic::body::Body>, Response = http::Response<tonic::body::Body>>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    S::Error: Into<tower_sticky::BoxError>,
-    S::Future: Send,
+/// A backend through which a node calls another.
+trait Peer:
+    Service<
+        http::Request<tonic::body::Body>,
+        Response = http::Response<tonic::body::Body>,
+        Error: Into<tower_sticky::BoxError>,
+        Future: Send,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
 {
+}
+
+impl Peer for Channel {}
+impl Peer for GrpcChannel {}
+
+/// Starts a node.
+fn start(
+    node: Node,
+    listener: std::net::TcpListener,
+    peers: Backends<impl Peer>,
+    affinity: impl Affinity,
+) -> Server {
     let sticky = StickyLayer::new(peers, affinity).local(node.name);
-    Server::on(place, move |listener| {
+    Server::on(listener, move |listener| {
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let service = GreeterServer(node);
         Grpc::builder().layer(sticky).add_service(service).serve_with_incoming(incoming)
     })
 }
 
-fn mesh<S, A>(peer: impl Fn(&str) -> S, affinity: impl Fn() -> A) -> Mesh
-where
-    S: Service<http::Request<tonic::body::Body>, Response = http::Response<tonic::body::Body>>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    S::Error: Into<tower_sticky::BoxError>,
-    S::Future: Send,
-    A: Affinity,
-{
-    let places = NAMES.map(|_| Server::bind("127.0.0.1:0"));
+fn mesh<P: Peer, A: Affinity>(peer: impl Fn(&str) -> P, affinity: impl Fn() -> A) -> Mesh {
+    let listeners = NAMES.map(|_| Server::bind("127.0.0.1:0"));
     let urls: Vec<_> =
-        places.iter().map(|place| format!("http://{}", place.local_addr().unwrap())).collect();
+        listeners.iter().map(|l| format!("http://{}", l.local_addr().unwrap())).collect();
     let nodes: Vec<_> = NAMES.into_iter().map(Node::new).collect();
-    let joined = nodes.iter().zip(places).map(|(node, place)| {
-        // Nobody needs to reach himself, so a node's own entry may be anything.
+    let servers = nodes.iter().zip(listeners).map(|(node, listener)| {
+        // A node does not call itself, so its own entry is not used.
         let url = |name: &str, url| {
             if name == node.name { peer("http://127.0.0.1:1") } else { peer(url) }
         };
-        let peers = NAMES.iter().zip(&urls).map(|(name, place)| (*name, url(name, place)));
-        join(node.clone(), place, Backends::from_iter(peers), affinity())
+        let peers = NAMES.iter().zip(&urls).map(|(name, address)| (*name, url(name, address)));
+        start(node.clone(), listener, Backends::from_iter(peers), affinity())
     });
-    Mesh { servers: joined.collect(), nodes, urls }
+    Mesh { servers: servers.collect(), nodes, urls }
 }
 
 impl Mesh {
-    /// A client that knows one node and nothing of sessions.
+    /// A client of one node, without affinity.
     fn client(&self, entry: usize) -> GreeterClient<Channel> {
         GreeterClient::new(plain(&self.urls[entry]))
     }
@@ -87,8 +85,9 @@ impl Mesh {
         self.nodes.iter().map(Node::calls).sum()
     }
 
-    /// Asks each entry in `entries` with a token, and tells who answered and what token is valid now.
-    async fn ask(
+    /// Calls each node in `entries` with a token. Returns the servers that have responded, and the last
+    /// token.
+    async fn call_each(
         &self,
         entries: &[usize],
         mut pin: Option<AsciiMetadataValue>,
@@ -114,27 +113,27 @@ fn sealed(keys: &KeyRing) -> impl Fn() -> Header {
 }
 
 #[tokio::test]
-async fn any_node_is_an_entry_and_each_session_has_one_owner() {
+async fn every_node_forwards_a_session_to_its_owner() {
     let mesh = mesh(channel, sealed(&keys()));
     let mut owners = BTreeMap::<_, usize>::new();
     for session in 0..6 {
         let first = session % 3;
-        let (servers, pin) = mesh.ask(&[first, 0, 1, 2, 2, 1, 0], None).await;
-        assert_eq!(servers, vec![servers[0].clone(); 7], "one owner, whoever is asked");
+        let (servers, pin) = mesh.call_each(&[first, 0, 1, 2, 2, 1, 0], None).await;
+        assert_eq!(servers, vec![servers[0].clone(); 7], "all nodes agree on the owner");
         assert!(pin.is_some());
         *owners.entry(servers[0].clone()).or_default() += 1;
-        // Failures and streams pass between peers as well.
+        // Errors and streams are forwarded too.
         let status = mesh.client(first).say_hello(with_token(hello("fail"), pin.as_ref())).await;
         assert_eq!(status.unwrap_err().code(), tonic::Code::NotFound);
         let stream = tokio_stream::iter(vec![hello("x"); 3]);
         let reply = mesh.client((first + 1) % 3).collect(with_token(stream, pin.as_ref())).await;
         assert_eq!(reply.unwrap().into_inner().server, servers[0]);
     }
-    assert_eq!(mesh.calls(), 6 * 9, "each call is served once: no loops");
+    assert_eq!(mesh.calls(), 6 * 9, "each call is served once");
 }
 
 #[tokio::test]
-async fn keys_are_owned_by_one_node_over_plain_channels_too() {
+async fn every_node_forwards_a_key_to_its_owner_over_plain_channels() {
     let mesh = mesh(plain, || Key::header("x-user-id"));
     let mut owners = BTreeMap::<_, usize>::new();
     for user in ["ann", "ben", "cleo", "dan", "eve", "fay", "gus", "hal"] {
@@ -151,33 +150,30 @@ async fn keys_are_owned_by_one_node_over_plain_channels_too() {
 }
 
 #[tokio::test]
-async fn an_owner_dies_and_starts_again() {
+async fn a_session_moves_when_its_owner_is_killed_and_stays_there() {
     let keys = keys();
     let mut mesh = mesh(channel, sealed(&keys));
-    let (servers, pin) = mesh.ask(&[0, 1, 2], None).await;
+    let (servers, pin) = mesh.call_each(&[0, 1, 2], None).await;
     let owner = NAMES.iter().position(|name| *name == servers[0]).unwrap();
     let others = [(owner + 1) % 3, (owner + 2) % 3];
     mesh.servers[owner].kill();
-    noticed().await;
+    let_runtime_notice().await;
 
     let (servers, moved) =
-        mesh.ask(&[others[0], others[1], others[0], others[1]], pin.clone()).await;
+        mesh.call_each(&[others[0], others[1], others[0], others[1]], pin.clone()).await;
     assert_eq!(servers, vec![servers[0].clone(); 4], "the session has a new owner");
     assert_ne!(servers[0], NAMES[owner]);
-    assert_ne!(moved, pin, "and a new token");
+    assert_ne!(moved, pin, "the session has a new token");
 
     let addr = mesh.urls[owner].strip_prefix("http://").unwrap();
     let peers = NAMES.iter().zip(&mesh.urls).map(|(name, url)| (*name, channel(url)));
     let peers: Backends<GrpcChannel> = Backends::from_iter(peers);
     let node = mesh.nodes[owner].clone();
-    mesh.servers[owner] = join(node, Server::bind(addr), peers, sealed(&keys)());
-    let (back, kept) = mesh.ask(&[owner, others[0], owner, others[1]], moved.clone()).await;
-    assert_eq!(
-        back,
-        vec![servers[0].clone(); 4],
-        "it stays where it is, through the restarted node too"
-    );
-    assert_eq!(kept, moved);
-    let (fresh, _) = mesh.ask(&[owner], None).await;
-    assert!(NAMES.contains(&&*fresh[0]), "and that node takes new ones");
+    mesh.servers[owner] = start(node, Server::bind(addr), peers, sealed(&keys)());
+    let (responded, last) =
+        mesh.call_each(&[owner, others[0], owner, others[1]], moved.clone()).await;
+    assert_eq!(responded, vec![servers[0].clone(); 4], "the session stays on its new owner");
+    assert_eq!(last, moved);
+    let (new, _) = mesh.call_each(&[owner], None).await;
+    assert!(NAMES.contains(&&*new[0]), "the restarted node accepts new sessions");
 }

@@ -1,4 +1,4 @@
-//! Deadlines, cancellation, big messages and flow control.
+//! Deadlines, cancellation, large messages and flow control.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_call_that_is_given_up_is_cancelled_on_the_server() {
+async fn a_dropped_call_is_cancelled_on_the_server() {
     let cluster = cluster(["a"]);
     let layer = StickyLayer::new(cluster.backends.clone(), Key::header("x-user-id"));
     let session = layer.into_service().session();
@@ -27,7 +27,7 @@ async fn a_call_that_is_given_up_is_cancelled_on_the_server() {
     let mut stream = stream.into_inner();
     stream.message().await.unwrap().unwrap();
     let node = cluster.node("a");
-    until("the server has both", || node.calls() == 2).await;
+    until("the server has both calls", || node.calls() == 2).await;
     assert_eq!(cluster.backends.get("a").unwrap().in_flight, 2);
     call.abort();
     until("the call is cancelled", || node.cancelled() == 1).await;
@@ -43,19 +43,19 @@ async fn a_deadline_reaches_the_server() {
     let mut client = GreeterClient::new(layer.into_service().session());
     let mut request = Request::new(hello("wait"));
     request.set_timeout(Duration::from_millis(30));
-    let said = request.metadata().get("grpc-timeout").unwrap().to_str().unwrap().to_owned();
-    let status = in_time("the deadline", client.say_hello(request)).await.unwrap_err();
-    // Ours, or the server's own word, which Tonic calls so: whoever is first.
+    let timeout = request.metadata().get("grpc-timeout").unwrap().to_str().unwrap().to_owned();
+    let status = in_time("the call is cancelled", client.say_hello(request)).await.unwrap_err();
+    // Either the client's deadline or the server's, which Tonic reports as cancelled.
     assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status:?}");
     let node = cluster.node("a");
-    until("the server gave up", || node.cancelled() == 1).await;
-    assert_eq!(*node.seen.timeouts.lock().unwrap(), [said]);
+    until("the server cancels the call", || node.cancelled() == 1).await;
+    assert_eq!(*node.seen.timeouts.lock().unwrap(), [timeout]);
     client.say_hello(hello("x")).await.unwrap();
-    assert_eq!(node.calls(), 2, "the session is where it was");
+    assert_eq!(node.calls(), 2, "the session stays on its server");
 }
 
 #[tokio::test]
-async fn big_messages_pass_both_ways() {
+async fn large_messages_pass_in_both_directions() {
     let cluster = cluster(["a", "b"]);
     let layer = StickyLayer::new(cluster.backends.clone(), Key::header("x-user-id"));
     let mut client = GreeterClient::new(layer.into_service().session());
@@ -69,7 +69,7 @@ async fn big_messages_pass_both_ways() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_does_not_stop_another_session() {
+async fn a_slow_reader_does_not_block_another_session() {
     let cluster = cluster(["a"]);
     let layer = StickyLayer::new(cluster.backends.clone(), Key::header("x-user-id"));
     let sticky = layer.into_service();
@@ -78,16 +78,16 @@ async fn a_slow_reader_does_not_stop_another_session() {
     let mut stream = slow.watch(flood).await.unwrap().into_inner();
     stream.message().await.unwrap().unwrap();
 
-    // Nobody reads on; the server may send as much as the stream's window takes, and no more.
+    // The stream is not read, so the server can send only as much as fits in the stream's window.
     let mut other = GreeterClient::new(sticky.session());
     let payload = vec![2; 256 << 10];
     for _ in 0..50 {
         let call = other.say_hello(with_payload(payload.clone()));
-        let reply = in_time("the other session goes on", call).await.unwrap();
+        let reply = in_time("the other session is served", call).await.unwrap();
         assert_eq!(reply.into_inner().payload.len(), payload.len());
     }
     for calls in 2..200 {
-        let reply = in_time("the stream goes on", stream.message()).await.unwrap().unwrap();
-        assert_eq!(reply.calls, calls, "nothing is lost");
+        let reply = in_time("the stream continues", stream.message()).await.unwrap().unwrap();
+        assert_eq!(reply.calls, calls, "no message is lost");
     }
 }

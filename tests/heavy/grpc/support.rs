@@ -1,4 +1,4 @@
-//! Servers that do as the caller's name says, and what tests ask of them.
+//! Servers whose behaviour depends on the name in the request, and helpers of the tests.
 
 use std::{
     future::pending,
@@ -26,29 +26,29 @@ use crate::{
 
 pub const TOKEN: &str = "x-sticky";
 
-/// What a server does, and what it has seen.
+/// A server, and what it has recorded.
 #[derive(Clone)]
 pub struct Node {
     pub name: &'static str,
-    pub seen: Arc<Seen>,
-    /// Ends the server as an operator would: nothing new, what is there may finish.
-    pub leave: Arc<Notify>,
+    pub seen: Arc<Recorded>,
+    /// Starts a graceful shutdown.
+    pub shutdown: Arc<Notify>,
 }
 
 #[derive(Default)]
-pub struct Seen {
+pub struct Recorded {
     /// Calls that reached the service.
     pub calls: AtomicUsize,
-    /// Calls whose caller went away, or whose time was over.
+    /// Calls that were cancelled or have timed out.
     pub cancelled: AtomicUsize,
-    /// Whether a token of ours came along.
+    /// Whether a request had a token.
     pub token: AtomicBool,
     pub timeouts: Mutex<Vec<String>>,
 }
 
 impl Node {
     pub fn new(name: &'static str) -> Self {
-        Self { name, seen: Arc::default(), leave: Arc::default() }
+        Self { name, seen: Arc::default(), shutdown: Arc::default() }
     }
 
     pub fn calls(&self) -> usize {
@@ -63,18 +63,18 @@ impl Node {
         self.serve_on(Server::bind("127.0.0.1:0"))
     }
 
-    pub fn serve_on(&self, place: std::net::TcpListener) -> Server {
+    pub fn serve_on(&self, listener: std::net::TcpListener) -> Server {
         let node = self.clone();
-        Server::on(place, move |listener| {
-            let (leave, service) = (node.leave.clone(), GreeterServer(node));
+        Server::on(listener, move |listener| {
+            let (shutdown, service) = (node.shutdown.clone(), GreeterServer(node));
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
             Grpc::builder()
                 .add_service(service)
-                .serve_with_incoming_shutdown(incoming, async move { leave.notified().await })
+                .serve_with_incoming_shutdown(incoming, async move { shutdown.notified().await })
         })
     }
 
-    fn saw(&self, metadata: &MetadataMap) {
+    fn record(&self, metadata: &MetadataMap) {
         self.seen.calls.fetch_add(1, SeqCst);
         if metadata.contains_key(TOKEN) {
             self.seen.token.store(true, SeqCst);
@@ -88,13 +88,13 @@ impl Node {
         HelloReply { message: "hello".into(), server: self.name.into(), calls, payload }
     }
 
-    async fn for_ever(&self) -> Status {
+    async fn wait_forever(&self) -> Status {
         let _cancelled = Cancelled(self.seen.clone());
         pending().await
     }
 }
 
-struct Cancelled(Arc<Seen>);
+struct Cancelled(Arc<Recorded>);
 
 impl Drop for Cancelled {
     fn drop(&mut self) {
@@ -102,29 +102,30 @@ impl Drop for Cancelled {
     }
 }
 
-/// What is called `fail` fails, `wait` waits for ever, `flood` gets more than it can take.
+/// The name `fail` makes a call fail, `wait` makes it wait for ever, `flood` makes it return an endless
+/// stream.
 impl Greeter for Node {
     async fn say_hello(
         self,
         request: Request<HelloRequest>,
     ) -> Result<Response<HelloReply>, Status> {
-        self.saw(request.metadata());
+        self.record(request.metadata());
         let request = request.into_inner();
         match &*request.name {
-            "fail" => Err(Status::not_found("nobody of that name")),
-            "wait" => Err(self.for_ever().await),
+            "fail" => Err(Status::not_found("no such name")),
+            "wait" => Err(self.wait_forever().await),
             _ => Ok(Response::new(self.reply(1, request.payload))),
         }
     }
 
     async fn watch(self, request: Request<HelloRequest>) -> Result<Response<Replies>, Status> {
-        self.saw(request.metadata());
+        self.record(request.metadata());
         let HelloRequest { name, payload } = request.into_inner();
         let first = tokio_stream::once(Ok(self.reply(1, payload.clone())));
         let rest: Pin<Box<dyn Stream<Item = _> + Send>> = match &*name {
-            "fail" => return Err(Status::not_found("nobody of that name")),
+            "fail" => return Err(Status::not_found("no such name")),
             "wait" => {
-                Box::pin(futures_util::stream::once(async move { Err(self.for_ever().await) }))
+                Box::pin(futures_util::stream::once(async move { Err(self.wait_forever().await) }))
             }
             "flood" => {
                 Box::pin(tokio_stream::iter(2..).map(move |n| Ok(self.reply(n, payload.clone()))))
@@ -140,7 +141,7 @@ impl Greeter for Node {
         self,
         request: Request<Streaming<HelloRequest>>,
     ) -> Result<Response<HelloReply>, Status> {
-        self.saw(request.metadata());
+        self.record(request.metadata());
         let mut requests = request.into_inner();
         let (mut calls, mut payload) = (0, Vec::new());
         while let Some(request) = requests.next().await {
@@ -154,7 +155,7 @@ impl Greeter for Node {
         self,
         request: Request<Streaming<HelloRequest>>,
     ) -> Result<Response<Replies>, Status> {
-        self.saw(request.metadata());
+        self.record(request.metadata());
         let mut calls = 0;
         let replies = request.into_inner().map(move |request| {
             calls += 1;
@@ -164,7 +165,7 @@ impl Greeter for Node {
     }
 }
 
-/// Servers that run, and the pool of them.
+/// Running servers, and their pool.
 pub struct Cluster {
     pub nodes: Vec<Node>,
     pub servers: Vec<Server>,
@@ -178,7 +179,7 @@ pub fn cluster<const N: usize>(names: [&'static str; N]) -> Cluster {
     Cluster { nodes, servers, backends }
 }
 
-/// A pool of these servers, with channels of its own.
+/// A pool of these servers, with new channels.
 pub fn pool(nodes: &[Node], servers: &[Server]) -> Backends<GrpcChannel> {
     let channels = nodes.iter().zip(servers);
     Backends::from_iter(channels.map(|(node, server)| (node.name, channel(&server.url()))))
@@ -192,7 +193,7 @@ impl Cluster {
     pub async fn kill(&mut self, name: &str) {
         let position = self.nodes.iter().position(|node| node.name == name).unwrap();
         self.servers[position].kill();
-        noticed().await;
+        let_runtime_notice().await;
     }
 
     pub fn calls(&self) -> usize {
@@ -200,8 +201,8 @@ impl Cluster {
     }
 }
 
-/// Lets the runtime look at its sockets, and so see which connections have ended.
-pub async fn noticed() {
+/// Lets the runtime poll its sockets, and so notice which connections have ended.
+pub async fn let_runtime_notice() {
     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
 }
 
@@ -209,10 +210,10 @@ pub fn channel(url: &str) -> GrpcChannel {
     GrpcChannel::new(url).unwrap()
 }
 
-/// A channel to a port where nobody listens.
-pub fn dead() -> GrpcChannel {
-    let place = Server::bind("127.0.0.1:0");
-    channel(&format!("http://{}", place.local_addr().unwrap()))
+/// A channel to a port that refuses connections.
+pub fn refusing() -> GrpcChannel {
+    let listener = Server::bind("127.0.0.1:0");
+    channel(&format!("http://{}", listener.local_addr().unwrap()))
 }
 
 pub fn keys() -> KeyRing {
@@ -234,7 +235,7 @@ pub fn call<T>(message: T, name: &'static str, value: &str) -> Request<T> {
     request
 }
 
-/// The same with a token, if there is one.
+/// A call with a token, if there is one.
 pub fn with_token<T>(message: T, token: Option<&AsciiMetadataValue>) -> Request<T> {
     let mut request = Request::new(message);
     if let Some(token) = token {

@@ -1,16 +1,17 @@
-//! A cluster, and whoever a sentinel names.
+//! The kinds of Redis addresses: a cluster, and sentinels.
 
 use std::time::Duration;
 
 use tower_sticky::store::{EngineState, RedisStore};
-use tower_sticky_heavy_tests::{redis_server::RedisServer, until};
+use tower_sticky_heavy_tests::redis_server::RedisServer;
 
-use crate::support::{Gateway, PATIENT, nodes, pinned, until_keys};
+use crate::support::{Gateway, LONG_BUDGET, nodes, pinned, until_keys};
 
+/// Asserts that two gateways share pins through the Redis at `url`.
 async fn works(url: &str, server: &RedisServer) {
     let nodes = nodes(["a", "b"]);
     let gateway = || {
-        let store = RedisStore::builder(url).time_budget(PATIENT);
+        let store = RedisStore::builder(url).time_budget(LONG_BUDGET);
         Gateway::new(&nodes, store, Duration::from_secs(1800))
     };
     let (first, second) = (gateway(), gateway());
@@ -26,16 +27,14 @@ async fn works(url: &str, server: &RedisServer) {
 }
 
 #[tokio::test]
-async fn a_cluster() {
+async fn pins_are_shared_through_a_cluster() {
     let server = RedisServer::with(&["--cluster-enabled", "yes"]);
-    assert_eq!(server.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]), "+OK");
-    let ok = || server.command(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
-    until("the cluster is there", ok).await;
+    server.form_cluster().await;
     works(&format!("redis-cluster://{}", server.addr()), &server).await;
 }
 
 #[tokio::test]
-async fn a_master_that_a_sentinel_names() {
+async fn pins_are_shared_through_the_master_of_a_sentinel() {
     let server = RedisServer::start();
     let sentinel = RedisServer::sentinel("shop", server.addr());
     works(&format!("redis-sentinel://{}/shop", sentinel.addr()), &server).await;

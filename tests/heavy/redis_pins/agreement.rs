@@ -1,18 +1,18 @@
-//! Several gateways, one answer.
+//! Gateways that share a Redis agree on the backend of a session.
 
-use std::{sync::Arc, sync::atomic::Ordering::SeqCst, time::Duration};
+use std::sync::{Arc, atomic::Ordering::SeqCst};
 
-use tower_sticky::{Verdict, store::RedisStore};
+use tower_sticky::Verdict;
 use tower_sticky_heavy_tests::redis_server::RedisServer;
 
-use crate::support::{Gateway, PATIENT, nodes, pinned, until_keys};
+use crate::support::{Gateway, Node, nodes, pinned, until_keys};
 
 #[tokio::test]
-async fn what_one_gateway_learned_the_others_know() {
+async fn a_pin_of_one_gateway_is_used_by_the_others() {
     let server = RedisServer::start();
     let nodes = nodes(["a", "b", "c", "d"]);
-    let first = Gateway::patient(&server, &nodes).await;
-    let second = Gateway::patient(&server, &nodes).await;
+    let first = Gateway::connected(&server, &nodes).await;
+    let second = Gateway::connected(&server, &nodes).await;
     for (position, node) in nodes.iter().enumerate() {
         for n in 0..10 {
             first.begin(node, &format!("{position}-{n}")).await;
@@ -30,13 +30,13 @@ async fn what_one_gateway_learned_the_others_know() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn first_requests_that_race_on_two_gateways_agree() {
+async fn concurrent_first_requests_on_two_gateways_get_the_same_backend() {
     const SESSIONS: usize = 20_000;
     let server = RedisServer::start();
     let nodes = nodes(["a", "b", "c", "d"]);
-    let first = Arc::new(Gateway::patient(&server, &nodes).await);
-    let second = Arc::new(Gateway::patient(&server, &nodes).await);
-    // By rank alone they would agree without a store.
+    let first = Arc::new(Gateway::connected(&server, &nodes).await);
+    let second = Arc::new(Gateway::connected(&server, &nodes).await);
+    // With equal weights they would agree by rank, without a store.
     second.backends.set_weight("a", 0).unwrap();
     let mut races = Vec::new();
     for start in (0..SESSIONS).step_by(500) {
@@ -52,7 +52,7 @@ async fn first_requests_that_race_on_two_gateways_agree() {
         }
     }
     let differed = races.chunks(2).filter(|pair| pair[0] != pair[1]).count();
-    assert!(differed > 0, "there was a race to decide");
+    assert!(differed > 0, "some first requests reached different backends");
     until_keys(&server, SESSIONS).await;
     for gateway in [&first, &second] {
         gateway.written().await;
@@ -64,81 +64,83 @@ async fn first_requests_that_race_on_two_gateways_agree() {
         assert_eq!((one.verdict, other.verdict), (Verdict::Pinned, Verdict::Pinned), "{id}");
         wrong += usize::from(one.to != other.to);
     }
-    assert_eq!(wrong, 0, "of {SESSIONS} sessions, {differed} of which were begun in two places");
+    assert_eq!(wrong, 0, "of {SESSIONS} sessions, {differed} of which began on two backends");
 }
 
 #[tokio::test]
-async fn a_session_that_two_gateways_move_goes_where_the_first_one_says() {
+async fn a_session_that_two_gateways_move_goes_to_the_backend_of_the_first_one() {
     let server = RedisServer::start();
     let nodes = nodes(["a", "b", "c", "d"]);
-    let idle = Duration::from_secs(1800);
-    let gateway = || {
-        let store = RedisStore::builder(&server.url()).time_budget(PATIENT);
-        Gateway::new(&nodes, store, idle)
-    };
-    let (first, second, third) = (gateway(), gateway(), gateway());
-    for gateway in [&first, &second, &third] {
-        gateway.store.connected().await;
-    }
+    let first = Gateway::connected(&server, &nodes).await;
+    let second = Gateway::connected(&server, &nodes).await;
+    let third = Gateway::connected(&server, &nodes).await;
     for n in 0..30 {
         first.begin(&nodes[0], &n.to_string()).await;
     }
     until_keys(&server, 30).await;
     for n in 0..30 {
-        assert_eq!(second.ask(&n.to_string()).await, pinned("a"), "it has a copy now");
+        assert_eq!(
+            second.ask(&n.to_string()).await,
+            pinned("a"),
+            "the second gateway has a local copy"
+        );
     }
-    nodes[0].told.refuses.store(true, SeqCst);
-    // The second gateway would not move it to where the first one does.
-    let mut homes = Vec::new();
+    nodes[0].state.refuses.store(true, SeqCst);
+    // The second gateway must choose other backends than the first one.
+    let mut backends = Vec::new();
     for n in 0..30 {
-        let went = first.ask(&n.to_string()).await;
-        assert_eq!(went.verdict, Verdict::Moved);
-        homes.push(went.to.unwrap());
+        let routed = first.ask(&n.to_string()).await;
+        assert_eq!(routed.verdict, Verdict::Moved);
+        backends.push(routed.to.unwrap());
     }
     first.written().await;
     let mut differed = 0;
-    for (n, home) in homes.iter().enumerate() {
+    for (n, backend) in backends.iter().enumerate() {
         let id = n.to_string();
-        second.backends.set_weight(home, 0).unwrap();
-        let went = second.ask(&id).await;
-        assert_eq!(went.verdict, Verdict::Moved, "its copy says a");
-        differed += usize::from(went.to.as_ref() != Some(home));
-        second.backends.set_weight(home, 1).unwrap();
+        second.backends.set_weight(backend, 0).unwrap();
+        let routed = second.ask(&id).await;
+        assert_eq!(routed.verdict, Verdict::Moved, "its local copy has backend a");
+        differed += usize::from(routed.to.as_ref() != Some(backend));
+        second.backends.set_weight(backend, 1).unwrap();
         second.written().await;
-        assert_eq!(second.ask(&id).await, pinned(home), "{id}: the first one has moved it");
-        assert_eq!(third.ask(&id).await, pinned(home), "{id} in Redis");
-    }
-    assert!(differed > 0, "there was something to agree on");
-    // Each backend that the session was at last told of had never been told a greater epoch.
-    for (n, home) in homes.iter().enumerate() {
-        let id = n.to_string();
-        let of = |node: &crate::support::Node| {
-            let epochs = node.told.epochs.lock().unwrap();
-            epochs.get(&id).cloned().unwrap_or_default()
-        };
-        let all: Vec<_> = nodes.iter().map(|node| (node.name, of(node))).collect();
-        let here = &all.iter().find(|(name, _)| name == home).unwrap().1;
-        let elsewhere = all.iter().filter(|(name, _)| name != home).flat_map(|(_, all)| all);
-        assert!(
-            here.last() > elsewhere.max(),
-            "the last epoch of {id} at {home} is above all that others were told: {all:?}"
+        assert_eq!(
+            second.ask(&id).await,
+            pinned(backend),
+            "{id} is on the backend of the first gateway"
         );
+        assert_eq!(third.ask(&id).await, pinned(backend), "{id} as stored in Redis");
+    }
+    assert!(differed > 0, "some moves went to different backends");
+    for (n, backend) in backends.iter().enumerate() {
+        assert_last_epoch_is_greatest(&nodes, &n.to_string(), backend);
     }
 }
 
+/// Asserts that the last epoch on a session's backend is greater than those on the other backends.
+fn assert_last_epoch_is_greatest(nodes: &[Node], id: &str, backend: &str) {
+    let epochs = |node: &Node| {
+        let epochs = node.state.epochs.lock().unwrap();
+        epochs.get(id).cloned().unwrap_or_default()
+    };
+    let all: Vec<_> = nodes.iter().map(|node| (node.name, epochs(node))).collect();
+    let (_, own) = all.iter().find(|(name, _)| *name == backend).unwrap();
+    let others = all.iter().filter(|(name, _)| *name != backend).flat_map(|(_, epochs)| epochs);
+    assert!(own.last() > others.max(), "epochs of {id} on {backend} and others: {all:?}");
+}
+
 #[tokio::test]
-async fn a_session_that_one_gateway_ends_another_begins_anew() {
+async fn a_session_that_one_gateway_ends_is_unknown_to_another() {
     let server = RedisServer::start();
     let nodes = nodes(["a", "b"]);
-    let first = Gateway::patient(&server, &nodes).await;
-    let second = Gateway::patient(&server, &nodes).await;
+    let first = Gateway::connected(&server, &nodes).await;
+    let second = Gateway::connected(&server, &nodes).await;
     first.begin(&nodes[0], "1").await;
     until_keys(&server, 1).await;
-    // Another id takes its place.
-    *nodes[0].told.issues.lock().unwrap() = Some("2".to_owned());
+    // The response replaces the id.
+    *nodes[0].state.issues.lock().unwrap() = Some("2".to_owned());
     assert_eq!(first.ask("1").await, pinned("a"));
-    *nodes[0].told.issues.lock().unwrap() = None;
+    *nodes[0].state.issues.lock().unwrap() = None;
     first.written().await;
     assert_eq!(second.ask("2").await, pinned("a"));
-    assert_eq!(second.ask("1").await.verdict, Verdict::Assigned, "it is unknown");
+    assert_eq!(second.ask("1").await.verdict, Verdict::Assigned, "its pin was removed");
 }

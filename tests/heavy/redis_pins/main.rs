@@ -1,4 +1,4 @@
-//! Learned pins on a real Redis, shared by several gateways in this process.
+//! Learned pins in a real Redis, shared by several gateways in this process.
 
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! Redis answers, but does not want to, or has lost what it had.
+//! Redis answers with errors, or has lost its data.
 
 use std::time::Duration;
 
@@ -9,20 +9,20 @@ use tower_sticky::{
 };
 use tower_sticky_heavy_tests::{redis_server::RedisServer, until};
 
-use crate::support::{Gateway, Node, PATIENT, nodes, pinned, until_keys};
+use crate::support::{Gateway, LONG_BUDGET, Node, nodes, pinned, until_keys};
 
 const RECHECK: Duration = Duration::from_millis(20);
 
-/// One that asks often.
+/// A gateway that rechecks pins often.
 async fn gateway(url: &str, nodes: &[Node]) -> Gateway {
-    let store = RedisStore::builder(url).time_budget(PATIENT).recheck(RECHECK);
+    let store = RedisStore::builder(url).time_budget(LONG_BUDGET).recheck(RECHECK);
     let gateway = Gateway::new(nodes, store, Duration::from_secs(1800));
     gateway.store.connected().await;
     gateway
 }
 
 #[tokio::test]
-async fn flushed() {
+async fn flushed_pins_are_written_again() {
     let server = RedisServer::start();
     let nodes = nodes(["a", "b"]);
     let first = gateway(&server.url(), &nodes).await;
@@ -39,14 +39,14 @@ async fn flushed() {
     until_keys(&server, 10).await;
     let second = gateway(&server.url(), &nodes).await;
     for n in 0..10 {
-        let went = second.ask(&n.to_string()).await;
-        assert_eq!(went, pinned(nodes[n % 2].name), "the first gateway has restored it");
+        let routed = second.ask(&n.to_string()).await;
+        assert_eq!(routed, pinned(nodes[n % 2].name), "the first gateway has written it again");
     }
     assert_eq!(first.store.stats().failures(), 0);
 }
 
 #[tokio::test]
-async fn full() {
+async fn a_full_redis_refuses_writes_and_stays_connected() {
     let server = RedisServer::start();
     let nodes = nodes(["a", "b"]);
     let first = gateway(&server.url(), &nodes).await;
@@ -61,37 +61,41 @@ async fn full() {
     for _ in 0..20 {
         assert_eq!(first.ask("new").await, pinned("b"), "from the local copy");
     }
-    assert_eq!(second.ask("old").await, pinned("a"), "what is there can be read");
+    assert_eq!(second.ask("old").await, pinned("a"), "stored pins can be read");
     assert_eq!(second.ask("new").await.status, StatusCode::OK);
     let stats = first.store.stats();
-    assert_eq!((stats.state(), stats.opened()), (EngineState::Up, 0), "it does answer: {stats:?}");
+    assert_eq!(
+        (stats.state(), stats.opened()),
+        (EngineState::Up, 0),
+        "the breaker stays closed: {stats:?}"
+    );
     assert!(stats.lost_writes() > 0, "{stats:?}");
     server.command(&["CONFIG", "SET", "maxmemory", "0"]);
     tokio::time::sleep(2 * RECHECK).await;
     assert_eq!(first.ask("new").await, pinned("b"));
     until_keys(&server, 2).await;
     let third = gateway(&server.url(), &nodes).await;
-    assert_eq!(third.ask("new").await, pinned("b"), "it was written when there was room");
+    assert_eq!(third.ask("new").await, pinned("b"), "the pin was written when Redis had room");
 }
 
 #[tokio::test]
-async fn wrong_password_or_database() {
+async fn a_wrong_password_or_database_counts_as_down() {
     let server = RedisServer::start();
     let nodes = nodes(["a", "b"]);
     for url in
         [format!("redis://:hunter2@{}", server.addr()), format!("redis://{}/99", server.addr())]
     {
-        let store = RedisStore::builder(&url).time_budget(PATIENT);
+        let store = RedisStore::builder(&url).time_budget(LONG_BUDGET);
         assert!(!format!("{store:?}").contains("hunter2"), "{store:?}");
         let gateway = Gateway::new(&nodes, store, Duration::from_secs(1800));
-        let went = gateway.ask("1").await;
-        assert_eq!((went.status, went.verdict), (StatusCode::OK, Verdict::Assigned));
+        let routed = gateway.ask("1").await;
+        assert_eq!((routed.status, routed.verdict), (StatusCode::OK, Verdict::Assigned));
         gateway.until(EngineState::Down).await;
-        let seen = format!("{:?} {:?}", gateway.store, gateway.service);
-        assert!(!seen.contains("hunter2") && seen.contains("RedisStore"), "{seen}");
-        assert_eq!(gateway.ask("1").await, pinned(went.to.as_deref().unwrap()));
+        let debug = format!("{:?} {:?}", gateway.store, gateway.service);
+        assert!(!debug.contains("hunter2") && debug.contains("RedisStore"), "{debug}");
+        assert_eq!(gateway.ask("1").await, pinned(routed.to.as_deref().unwrap()));
         if !url.ends_with("99") {
-            // It becomes right.
+            // Makes the password valid.
             server.command(&["CONFIG", "SET", "requirepass", "hunter2"]);
             gateway.until(EngineState::Up).await;
             server.command_after_auth("hunter2", &["CONFIG", "SET", "requirepass", ""]);

@@ -1,4 +1,4 @@
-//! Backends in this process that record what they were told, and gateways in front of them.
+//! Backends in this process that record their requests, and gateways in front of them.
 
 use std::{
     collections::HashMap,
@@ -27,23 +27,23 @@ use tower_sticky_heavy_tests::{client, redis_server::RedisServer, until};
 
 pub type Body = Full<Bytes>;
 
-/// No call takes this long on a machine that is alive: for tests in which none may fail.
-pub const PATIENT: Duration = Duration::from_secs(20);
+/// Longer than any call takes, for tests in which no call may time out.
+pub const LONG_BUDGET: Duration = Duration::from_secs(20);
 
 /// One backend; every gateway has a clone.
 #[derive(Clone)]
 pub struct Node {
     pub name: &'static str,
-    pub told: Arc<Told>,
+    pub state: Arc<NodeState>,
 }
 
 #[derive(Default)]
-pub struct Told {
-    /// Connections are refused.
+pub struct NodeState {
+    /// Whether connections are refused.
     pub refuses: AtomicBool,
-    /// The id that the next answers issue.
+    /// The session id that responses set.
     pub issues: Mutex<Option<String>>,
-    /// Epochs by the id that the request had.
+    /// The epochs of requests by their session id.
     pub epochs: Mutex<HashMap<String, Vec<u64>>>,
 }
 
@@ -57,18 +57,18 @@ impl Service<Request<Body>> for Node {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if self.told.refuses.load(SeqCst) {
+        if self.state.refuses.load(SeqCst) {
             return ready(Err(NotSent::new(request, "refused").into()));
         }
         let cookie = request.headers().get(header::COOKIE);
         if let Some(id) = cookie.and_then(|value| value.to_str().ok()?.strip_prefix("JSESSIONID="))
             && let Some(epoch) = SessionInfo::of(request.extensions()).and_then(|info| info.epoch())
         {
-            let mut epochs = self.told.epochs.lock().unwrap();
+            let mut epochs = self.state.epochs.lock().unwrap();
             epochs.entry(id.to_owned()).or_default().push(epoch);
         }
         let mut response = Response::new(Full::from(self.name));
-        if let Some(id) = &*self.told.issues.lock().unwrap() {
+        if let Some(id) = &*self.state.issues.lock().unwrap() {
             let field = format!("JSESSIONID={id}; Path=/").parse().unwrap();
             response.headers_mut().insert(header::SET_COOKIE, field);
         }
@@ -77,7 +77,7 @@ impl Service<Request<Body>> for Node {
 }
 
 pub fn nodes<const N: usize>(names: [&'static str; N]) -> [Node; N] {
-    names.map(|name| Node { name, told: Arc::default() })
+    names.map(|name| Node { name, state: Arc::default() })
 }
 
 /// One of several gateways.
@@ -87,9 +87,9 @@ pub struct Gateway {
     pub service: StickyService<Node, NoInner>,
 }
 
-/// How a request went.
+/// The result of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Went {
+pub struct Routed {
     pub status: StatusCode,
     pub verdict: Verdict,
     pub reason: Option<Reason>,
@@ -116,82 +116,91 @@ impl Gateway {
         Self { backends, store, service: layer.into_service() }
     }
 
-    /// One with sessions of half an hour that never loses patience, once it is connected.
-    pub async fn patient(server: &RedisServer, nodes: &[Node]) -> Self {
-        let store = RedisStore::builder(&server.url()).time_budget(PATIENT);
+    /// A connected gateway with an idle timeout of half an hour, whose calls do not time out.
+    pub async fn connected(server: &RedisServer, nodes: &[Node]) -> Self {
+        let store = RedisStore::builder(&server.url()).time_budget(LONG_BUDGET);
         let gateway = Self::new(nodes, store, Duration::from_secs(1800));
         gateway.store.connected().await;
         gateway
     }
 
-    pub async fn send(&self, cookie: Option<&str>) -> Went {
+    pub async fn send(&self, cookie: Option<&str>) -> Routed {
         self.send_for_cookie(cookie, "").await.0
     }
 
-    /// The same, and what the response sets as this cookie.
+    /// The same, and the cookie of this name in the response.
     pub async fn send_for_cookie(
         &self,
         cookie: Option<&str>,
         name: &str,
-    ) -> (Went, Option<String>) {
-        let mut request = Request::new(Body::default());
-        if let Some(cookie) = cookie {
-            request.headers_mut().insert(header::COOKIE, cookie.parse().unwrap());
-        }
-        let response: Result<_, Infallible> = self.service.clone().oneshot(request).await;
-        let response = response.unwrap();
+    ) -> (Routed, Option<String>) {
+        let response = self.call(cookie).await;
         let outcome = response.extensions().get::<Outcome>().unwrap();
-        let went = Went {
+        let routed = Routed {
             status: response.status(),
             verdict: outcome.verdict(),
             reason: outcome.reason(),
             to: outcome.backend().map(|id| id.as_str().to_owned()),
         };
-        (went, client::cookie(&response, name))
+        (routed, client::cookie(&response, name))
     }
 
-    pub async fn ask(&self, id: &str) -> Went {
+    /// A request whose response is not read to its end: it is in flight until the response is dropped.
+    pub async fn open_stream(&self, id: &str) -> Response<impl Sized + use<>> {
+        self.call(Some(&format!("JSESSIONID={id}"))).await
+    }
+
+    async fn call(&self, cookie: Option<&str>) -> Response<impl Sized + use<>> {
+        let mut request = Request::new(Body::default());
+        if let Some(cookie) = cookie {
+            request.headers_mut().insert(header::COOKIE, cookie.parse().unwrap());
+        }
+        let response: Result<_, Infallible> = self.service.clone().oneshot(request).await;
+        response.unwrap()
+    }
+
+    /// A request with this session id.
+    pub async fn ask(&self, id: &str) -> Routed {
         self.send(Some(&format!("JSESSIONID={id}"))).await
     }
 
-    /// A session with this id that the application has begun on the node; the pin is in Redis, unless
-    /// that cannot be.
+    /// Lets the node begin a session with this id, whose pin is then written to Redis.
     pub async fn begin(&self, node: &Node, id: &str) {
         for other in self.backends.iter() {
             let weight = u32::from(other.id.as_str() == node.name);
             self.backends.set_weight(other.id.as_str(), weight).unwrap();
         }
-        *node.told.issues.lock().unwrap() = Some(id.to_owned());
-        let went = self.send(None).await;
-        *node.told.issues.lock().unwrap() = None;
-        assert_eq!(went.to.as_deref(), Some(node.name), "only it takes new sessions");
+        *node.state.issues.lock().unwrap() = Some(id.to_owned());
+        let routed = self.send(None).await;
+        *node.state.issues.lock().unwrap() = None;
+        assert_eq!(routed.to.as_deref(), Some(node.name), "other nodes have weight 0");
         for other in self.backends.iter() {
             self.backends.set_weight(other.id.as_str(), 1).unwrap();
         }
     }
 
-    /// Waits until nothing is being written, so that it has heard who was first.
+    /// Waits until no write is in flight, so that the gateway has adopted the first writer's pin.
     pub async fn written(&self) {
-        until("all is written", || self.store.stats().writing() == 0).await;
+        until("all writes have ended", || self.store.stats().writing() == 0).await;
     }
 
-    /// Waits until the store says so.
+    /// Waits until the store is in this state.
     pub async fn until(&self, state: EngineState) {
         until(&format!("the store is {state}"), || self.store.stats().state() == state).await;
     }
 }
 
-/// How many pins are in Redis.
+/// The number of pins in Redis.
 pub fn keys(server: &RedisServer) -> usize {
     server.command(&["DBSIZE"]).trim_start_matches(':').parse().unwrap()
 }
 
-/// Waits until this many pins are in Redis.
+/// Waits until Redis has this many pins.
 pub async fn until_keys(server: &RedisServer, count: usize) {
-    until(&format!("{count} pins are in Redis"), || keys(server) == count).await;
+    until(&format!("Redis has {count} pins"), || keys(server) == count).await;
 }
 
-pub fn pinned(to: &str) -> Went {
+pub fn pinned(to: &str) -> Routed {
     let to = Some(to.to_owned());
-    Went { status: StatusCode::OK, verdict: Verdict::Pinned, reason: None, to }
+    Routed { status: StatusCode::OK, verdict: Verdict::Pinned, reason: None, to }
 }

@@ -1,4 +1,4 @@
-//! Redis over TLS.
+//! Pins in Redis over TLS.
 
 use std::time::Duration;
 
@@ -6,41 +6,31 @@ use http::StatusCode;
 use tokio::time::Instant;
 use tower_sticky::{
     Verdict,
-    store::{
-        EngineState, RedisStore, RedisStoreBuilder,
-        client::{Client, ClientTlsConfig, TlsCertificates},
-    },
+    store::{EngineState, RedisStore, RedisStoreBuilder},
 };
 use tower_sticky_heavy_tests::{
     again,
     certificates::{Authority, Identity},
     in_time,
     redis_server::RedisServer,
-    until,
 };
 
-use crate::support::{Gateway, PATIENT, nodes, pinned, until_keys};
+use crate::support::{Gateway, LONG_BUDGET, nodes, pinned, until_keys};
 
 const IDLE: Duration = Duration::from_secs(1800);
 
-/// A store that trusts one authority only, and shows a certificate if it has one.
+/// A store that trusts only one authority, and sends a certificate if one is given.
 fn store(server: &RedisServer, trusted: &Authority, own: Option<Identity>) -> RedisStoreBuilder {
-    let own = own.map(|own| ClientTlsConfig {
-        client_cert: own.certificate.into_bytes(),
-        client_key: own.key.into_bytes(),
-    });
-    let certificates =
-        TlsCertificates { client_tls: own, root_cert: Some(trusted.pem().into_bytes()) };
-    let client = Client::build_with_tls(server.tls_url(), certificates).unwrap();
-    RedisStore::from_client(client).time_budget(PATIENT)
+    let client = server.tls_client(trusted, own);
+    RedisStore::from_client(client).time_budget(LONG_BUDGET)
 }
 
-/// Two gateways share what they learn.
+/// Asserts that two gateways share pins.
 async fn works(store: impl Fn() -> RedisStoreBuilder) {
     let nodes = nodes(["a", "b"]);
     let (first, second) =
         (Gateway::new(&nodes, store(), IDLE), Gateway::new(&nodes, store(), IDLE));
-    in_time("it connects", first.store.connected()).await;
+    in_time("the store connects", first.store.connected()).await;
     for n in 0..10 {
         first.begin(&nodes[n % 2], &n.to_string()).await;
     }
@@ -52,18 +42,21 @@ async fn works(store: impl Fn() -> RedisStoreBuilder) {
     assert_eq!((stats.state(), stats.found(), stats.failures()), (EngineState::Up, 10, 0));
 }
 
-/// The store never works, and no request fails of it or waits for the time budget.
+/// Asserts that the store is never connected, and that requests neither fail nor wait for the time budget.
 async fn fails(store: RedisStoreBuilder) {
     let nodes = nodes(["a", "b"]);
     let gateway = Gateway::new(&nodes, store, IDLE);
     let began = Instant::now();
-    let went = gateway.ask("1").await;
-    assert_eq!((went.status, went.verdict), (StatusCode::OK, Verdict::Assigned));
+    let routed = gateway.ask("1").await;
+    assert_eq!((routed.status, routed.verdict), (StatusCode::OK, Verdict::Assigned));
     gateway.until(EngineState::Down).await;
-    assert!(began.elapsed() < PATIENT, "the failure is known before the time is over");
-    let home = went.to.unwrap();
+    assert!(
+        began.elapsed() < LONG_BUDGET,
+        "the failure is detected before the time budget has passed"
+    );
+    let backend = routed.to.unwrap();
     for n in 2..200 {
-        assert_eq!(gateway.ask("1").await, pinned(&home), "from the local copy");
+        assert_eq!(gateway.ask("1").await, pinned(&backend), "from the local copy");
         let other = gateway.ask(&n.to_string()).await;
         assert_eq!((other.status, other.verdict), (StatusCode::OK, Verdict::Assigned));
         assert_eq!(gateway.store.stats().state(), EngineState::Down);
@@ -74,7 +67,7 @@ async fn fails(store: RedisStoreBuilder) {
 }
 
 #[tokio::test]
-async fn with_an_authority_of_our_own() {
+async fn a_private_authority_is_trusted() {
     let authority = Authority::new("ours");
     let server = RedisServer::with_tls(&authority, false, &[]);
     works(|| store(&server, &authority, None)).await;
@@ -82,7 +75,7 @@ async fn with_an_authority_of_our_own() {
 }
 
 #[tokio::test]
-async fn with_certificates_on_both_sides() {
+async fn mutual_tls_requires_a_client_certificate() {
     let authority = Authority::new("ours");
     let server = RedisServer::with_tls(&authority, true, &[]);
     works(|| store(&server, &authority, Some(authority.client()))).await;
@@ -93,22 +86,22 @@ async fn with_certificates_on_both_sides() {
 }
 
 #[tokio::test]
-async fn an_engine_that_is_not_trusted_is_none() {
+async fn an_untrusted_server_is_not_used() {
     let server = RedisServer::with_tls(&Authority::new("ours"), false, &[]);
     fails(store(&server, &Authority::new("another"), None)).await;
-    // Nor does the system know who has signed it.
-    fails(RedisStore::builder(&server.tls_url()).time_budget(PATIENT)).await;
-    // And this port does not speak TLS at all: it waits for more.
+    // The system does not trust the authority either.
+    fails(RedisStore::builder(&server.tls_url()).time_budget(LONG_BUDGET)).await;
+    // This port does not support TLS, and waits for more data.
     let plain = server.url().replace("redis:", "rediss:");
     fails(RedisStore::builder(&plain)).await;
 }
 
 #[tokio::test]
-async fn an_address_and_the_file_of_an_authority_are_enough() {
+async fn an_authority_from_the_environment_is_trusted() {
     if let Some(url) = again::address() {
-        return works(|| RedisStore::builder(&url).time_budget(PATIENT)).await;
+        return works(|| RedisStore::builder(&url).time_budget(LONG_BUDGET)).await;
     }
-    let name = "tls::an_address_and_the_file_of_an_authority_are_enough";
+    let name = "tls::an_authority_from_the_environment_is_trusted";
     let authority = Authority::new("ours");
     let server = RedisServer::with_tls(&authority, false, &[]);
     again::with_authority(name, &server.authority_file(), &server.tls_url()).await;
@@ -116,9 +109,7 @@ async fn an_address_and_the_file_of_an_authority_are_enough() {
 
     let args = ["--cluster-enabled", "yes", "--tls-cluster", "yes"];
     let cluster = RedisServer::with_tls(&authority, false, &args);
-    assert_eq!(cluster.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]), "+OK");
-    let ok = || cluster.command(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
-    until("the cluster is there", ok).await;
+    cluster.form_cluster().await;
     let url = format!("rediss-cluster://{}", cluster.tls_addr());
     again::with_authority(name, &cluster.authority_file(), &url).await;
     until_keys(&cluster, 10).await;

@@ -1,4 +1,4 @@
-//! The script in Redis does as the store in memory, which has the rules.
+//! Property test: the script in Redis behaves like the store in memory.
 
 use std::collections::HashMap;
 
@@ -25,28 +25,28 @@ use tower_sticky_heavy_tests::redis_server::RedisServer;
 
 #[derive(Debug, Clone)]
 struct Step {
-    what: What,
+    operation: Operation,
     session: u8,
     /// `None` without a scope.
-    who: Option<Who>,
+    request: Option<RequestInfo>,
 }
 
 #[derive(Debug, Clone)]
-struct Who {
+struct RequestInfo {
     epoch: u64,
     backend: &'static str,
     verdict: &'static str,
-    /// Whether a key decides.
+    /// Whether the affinity is keyed.
     keyed: bool,
 }
 
 #[derive(Debug, Clone)]
-enum What {
+enum Operation {
     Load,
     Save,
-    /// In one request, so that the save builds on what was read.
+    /// In one request, so that the save is based on the loaded data.
     LoadAndSave,
-    /// Looks once more, at what it does not build on.
+    /// The save is based on the first load.
     LoadTwiceAndSave,
     Create,
     CreateAndSave,
@@ -54,79 +54,83 @@ enum What {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let what = prop_oneof![
-        4 => Just(What::Load),
-        6 => Just(What::Save),
-        4 => Just(What::LoadAndSave),
-        1 => Just(What::LoadTwiceAndSave),
-        1 => Just(What::Create),
-        1 => Just(What::CreateAndSave),
-        1 => Just(What::Delete),
+    let operation = prop_oneof![
+        4 => Just(Operation::Load),
+        6 => Just(Operation::Save),
+        4 => Just(Operation::LoadAndSave),
+        1 => Just(Operation::LoadTwiceAndSave),
+        1 => Just(Operation::Create),
+        1 => Just(Operation::CreateAndSave),
+        1 => Just(Operation::Delete),
     ];
-    // Around a power of ten, where text and number differ, and beyond what a double holds.
+    // Around a power of ten, where text and numbers have different orders, and above 2^53.
     let epoch = prop_oneof![8..12_u64, u64::MAX - 2..=u64::MAX];
     let owner = prop_oneof![Just("a"), Just("b")];
     let verdict = prop_oneof![6 => Just("pinned"), 2 => Just("borrowed"), 2 => Just("moved")];
-    let who = (epoch, owner, verdict, proptest::bool::weighted(0.3));
-    let who =
-        who.prop_map(|(epoch, backend, verdict, keyed)| Who { epoch, backend, verdict, keyed });
-    let who = proptest::option::weighted(0.9, who);
-    (what, 0..2_u8, who).prop_map(|(what, session, who)| Step { what, session, who })
+    let request = (epoch, owner, verdict, proptest::bool::weighted(0.3)).prop_map(
+        |(epoch, backend, verdict, keyed)| RequestInfo { epoch, backend, verdict, keyed },
+    );
+    let request = proptest::option::weighted(0.9, request);
+    (operation, 0..2_u8, request).prop_map(|(operation, session, request)| Step {
+        operation,
+        session,
+        request,
+    })
 }
 
-fn scope(who: &Who) -> Scope {
+fn scope(request: &RequestInfo) -> Scope {
     let mut headers = HeaderMap::new();
-    headers.insert("x-sticky-outcome", who.verdict.parse().unwrap());
-    headers.insert("x-sticky-backend", who.backend.parse().unwrap());
+    headers.insert("x-sticky-outcome", request.verdict.parse().unwrap());
+    headers.insert("x-sticky-backend", request.backend.parse().unwrap());
     headers.insert("x-sticky-session", "00000000000000ff".parse().unwrap());
-    headers.insert("x-sticky-epoch", who.epoch.into());
-    if who.keyed {
+    headers.insert("x-sticky-epoch", request.epoch.into());
+    if request.keyed {
         headers.insert("x-sticky-keyed", "1".parse().unwrap());
     }
     Scope::new(SessionInfo::from_headers(&headers).unwrap())
 }
 
-/// What a store says to one step.
-async fn take(store: &impl SessionStore, step: &Step, number: u32) -> String {
+/// Executes a step. Returns its results as text.
+async fn execute(store: &impl SessionStore, step: &Step, number: u32) -> String {
     let expiry_date = OffsetDateTime::UNIX_EPOCH + std::time::Duration::from_secs(1 << 33);
     let id = Id(step.session.into());
     let data = HashMap::from([("number".to_owned(), number.into())]);
     let mut record = Record { id, data, expiry_date };
     let work = async {
-        match step.what {
-            What::Load => format!("{:?}", store.load(&id).await),
-            What::Save => format!("{:?}", store.save(&record).await),
-            What::LoadAndSave => {
+        match step.operation {
+            Operation::Load => format!("{:?}", store.load(&id).await),
+            Operation::Save => format!("{:?}", store.save(&record).await),
+            Operation::LoadAndSave => {
                 let loaded = store.load(&id).await;
                 format!("{loaded:?}, {:?}", store.save(&record).await)
             }
-            What::LoadTwiceAndSave => {
+            Operation::LoadTwiceAndSave => {
                 let loaded = (store.load(&id).await, store.load(&id).await);
                 format!("{loaded:?}, {:?}", store.save(&record).await)
             }
-            What::Create => {
+            Operation::Create => {
                 store.create(&mut record).await.unwrap();
-                format!("its own id: {}", record.id == id)
+                format!("keeps its id: {}", record.id == id)
             }
-            What::CreateAndSave => {
+            Operation::CreateAndSave => {
                 store.create(&mut record).await.unwrap();
-                format!("its own id: {}, {:?}", record.id == id, store.save(&record).await)
+                format!("keeps its id: {}, {:?}", record.id == id, store.save(&record).await)
             }
-            What::Delete => format!("{:?}", store.delete(&id).await),
+            Operation::Delete => format!("{:?}", store.delete(&id).await),
         }
     };
-    match &step.who {
-        Some(who) => {
-            let scope = scope(who);
-            let said = scope.clone().within(work).await;
-            format!("{said}, {:?}", scope.refused())
+    match &step.request {
+        Some(request) => {
+            let scope = scope(request);
+            let result = scope.clone().within(work).await;
+            format!("{result}, {:?}", scope.refused())
         }
         None => work.await,
     }
 }
 
-/// A connection that sends everything twice, as a client may when it does not know whether the first
-/// call has arrived.
+/// A connection that sends each command twice, as a client may do when its connection breaks before the
+/// reply.
 #[derive(Clone)]
 struct Twice(ConnectionManager);
 
@@ -153,20 +157,20 @@ impl ConnectionLike for Twice {
 }
 
 #[tokio::test]
-async fn both_stores_say_the_same() {
+async fn both_stores_return_the_same_results() {
     let server = RedisServer::start();
     let client = Client::open(server.url()).unwrap();
-    agree(ConnectionManager::new(client).await.unwrap()).await;
+    assert_agreement(ConnectionManager::new(client).await.unwrap()).await;
 }
 
 #[tokio::test]
-async fn a_call_that_arrives_twice_counts_once() {
+async fn a_call_that_is_sent_twice_is_executed_once() {
     let server = RedisServer::start();
     let client = Client::open(server.url()).unwrap();
-    agree(Twice(ConnectionManager::new(client).await.unwrap())).await;
+    assert_agreement(Twice(ConnectionManager::new(client).await.unwrap())).await;
 }
 
-async fn agree(connection: impl ConnectionLike + Clone + Send + Sync + 'static) {
+async fn assert_agreement(connection: impl ConnectionLike + Clone + Send + Sync + 'static) {
     let mut runner = TestRunner::new(Config::default());
     let steps = proptest::collection::vec(step(), 1..24);
     let mut refused = 0;
@@ -177,11 +181,11 @@ async fn agree(connection: impl ConnectionLike + Clone + Send + Sync + 'static) 
         let memory = MemoryStore::new().shared_saves(shared);
         let steps = steps.new_tree(&mut runner).unwrap().current();
         for (number, step) in (0..).zip(&steps) {
-            let says = take(&redis, step, number).await;
-            let expected = take(&memory, step, number).await;
-            assert_eq!(says, expected, "step {number} of {steps:#?}");
-            refused += u32::from(says.contains("refused"));
+            let actual = execute(&redis, step, number).await;
+            let expected = execute(&memory, step, number).await;
+            assert_eq!(actual, expected, "step {number} of {steps:#?}");
+            refused += u32::from(actual.contains("refused"));
         }
     }
-    assert!(refused > 100, "{refused} were refused: the steps must not be too tame");
+    assert!(refused > 100, "only {refused} saves were refused, so the steps test too little");
 }

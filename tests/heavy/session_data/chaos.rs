@@ -1,4 +1,4 @@
-//! Whatever happens to shops and gateways, no acknowledged count is lost and none is given twice.
+//! Property test: with random failures and moves, no acknowledged count is lost or returned twice.
 
 use std::collections::BTreeSet;
 
@@ -23,51 +23,53 @@ use super::{
     shops::{Answer, Client, Slow, fenced_shop, shop},
 };
 
-const PEOPLE: [&str; 2] = ["anna", "bert"];
+const USERS: [&str; 2] = ["anna", "bert"];
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Who, by which gateway.
+    /// A request of a user, through a gateway.
     Count(usize, usize),
-    /// A request that reads now, and saves at the next `Finish`.
+    /// A request that loads the session now, and saves it at the next `Finish`.
     Begin(usize, usize),
     Finish,
     Logout(usize, usize),
-    /// The operator says it to all gateways.
+    /// Sets the mode of a shop on all gateways.
     Mode(usize, Mode),
-    /// One gateway does not reach one shop.
-    Cut(usize, usize),
-    Mend(usize, usize),
+    /// Disconnects a gateway from a shop.
+    Disconnect(usize, usize),
+    Reconnect(usize, usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let mode = prop_oneof![Just(Mode::Active), Just(Mode::Draining), Just(Mode::Disabled)];
-    let (who, by, what) = (0..PEOPLE.len(), 0..2_usize, 0..NAMES.len());
+    let (user, gateway, shop) = (0..USERS.len(), 0..2_usize, 0..NAMES.len());
     prop_oneof![
-        12 => (who.clone(), by.clone()).prop_map(|(who, by)| Step::Count(who, by)),
-        4 => (who.clone(), by.clone()).prop_map(|(who, by)| Step::Begin(who, by)),
+        12 => (user.clone(), gateway.clone())
+            .prop_map(|(user, gateway)| Step::Count(user, gateway)),
+        4 => (user.clone(), gateway.clone())
+            .prop_map(|(user, gateway)| Step::Begin(user, gateway)),
         4 => Just(Step::Finish),
-        1 => (who, by.clone()).prop_map(|(who, by)| Step::Logout(who, by)),
-        4 => (what.clone(), mode).prop_map(|(what, mode)| Step::Mode(what, mode)),
-        3 => (by.clone(), what.clone()).prop_map(|(by, what)| Step::Cut(by, what)),
-        3 => (by, what).prop_map(|(by, what)| Step::Mend(by, what)),
+        1 => (user, gateway.clone()).prop_map(|(user, gateway)| Step::Logout(user, gateway)),
+        4 => (shop.clone(), mode).prop_map(|(shop, mode)| Step::Mode(shop, mode)),
+        3 => (gateway.clone(), shop.clone())
+            .prop_map(|(gateway, shop)| Step::Disconnect(gateway, shop)),
+        3 => (gateway, shop).prop_map(|(gateway, shop)| Step::Reconnect(gateway, shop)),
     ]
 }
 
-/// What is known of somebody's session.
 #[derive(Default)]
-struct Person {
+struct User {
     client: Client,
-    /// The last count that was acknowledged; 0 without a session.
+    /// The last acknowledged count; 0 without a session.
     count: u32,
 }
 
-/// A request that has read and not yet saved.
+/// A request that has loaded the session and not saved it yet.
 struct Pending {
-    who: usize,
+    user: usize,
     answer: JoinHandle<Answer>,
     read: u32,
-    /// The shops that have acknowledged something of the session since.
+    /// The shops that have acknowledged a count of the session since.
     since: BTreeSet<BackendId>,
     logged_out: bool,
 }
@@ -75,13 +77,13 @@ struct Pending {
 struct World {
     gateways: [Gateway; 2],
     slow: Slow,
-    people: [Person; PEOPLE.len()],
+    users: [User; USERS.len()],
     pending: Option<Pending>,
     refused: u32,
 }
 
-/// Something that must not be.
-type Wrong = String;
+/// A description of what went wrong.
+type Violation = String;
 
 impl World {
     async fn new(shops: impl Fn(&Slow) -> [Router; 3], keys: Option<&str>) -> Self {
@@ -98,38 +100,39 @@ impl World {
                 [Gateway::new(&shops, key()).await, Gateway::new(&shops, key()).await]
             }
         };
-        Self { gateways, slow, people: Default::default(), pending: None, refused: 0 }
+        Self { gateways, slow, users: Default::default(), pending: None, refused: 0 }
     }
 
-    async fn take(&mut self, step: &Step) -> Result<(), Wrong> {
+    async fn execute(&mut self, step: &Step) -> Result<(), Violation> {
         match *step {
-            Step::Count(who, by) => self.count(who, by).await?,
-            Step::Begin(who, by) => self.begin(who, by).await,
+            Step::Count(user, gateway) => self.count(user, gateway).await?,
+            Step::Begin(user, gateway) => self.begin(user, gateway).await,
             Step::Finish => self.finish().await?,
-            Step::Logout(who, by) => self.log_out(who, by).await,
-            Step::Mode(what, mode) => {
+            Step::Logout(user, gateway) => self.log_out(user, gateway).await,
+            Step::Mode(shop, mode) => {
                 for gateway in &self.gateways {
-                    gateway.backends.set_mode(NAMES[what], mode).unwrap();
+                    gateway.backends.set_mode(NAMES[shop], mode).unwrap();
                 }
                 next_millisecond().await;
             }
-            Step::Cut(by, what) => self.gateways[by].cut(NAMES[what]),
-            Step::Mend(by, what) => self.gateways[by].mend(NAMES[what]).await,
+            Step::Disconnect(gateway, shop) => self.gateways[gateway].disconnect(NAMES[shop]),
+            Step::Reconnect(gateway, shop) => self.gateways[gateway].reconnect(NAMES[shop]).await,
         }
         Ok(())
     }
 
-    async fn count(&mut self, who: usize, by: usize) -> Result<(), Wrong> {
-        let person = &mut self.people[who];
-        let service = self.gateways[by].service.clone();
-        let answer = person.client.get_as(PEOPLE[who], service, "/count").await;
+    async fn count(&mut self, user: usize, gateway: usize) -> Result<(), Violation> {
+        let User { client, count } = &mut self.users[user];
+        let service = self.gateways[gateway].service.clone();
+        let answer = client.get_as(USERS[user], service, "/count").await;
         match answer.status {
             StatusCode::OK => {
-                person.count += 1;
-                if answer.body != person.count.to_string() {
-                    return Err(format!("{} instead of {}: {answer:?}", answer.body, person.count));
+                *count += 1;
+                if answer.body != count.to_string() {
+                    return Err(format!("{} instead of {count}: {answer:?}", answer.body));
                 }
-                if let Some(pending) = self.pending.as_mut().filter(|pending| pending.who == who) {
+                if let Some(pending) = self.pending.as_mut().filter(|pending| pending.user == user)
+                {
                     pending.since.extend(answer.backend);
                 }
                 Ok(())
@@ -143,41 +146,41 @@ impl World {
         }
     }
 
-    async fn begin(&mut self, who: usize, by: usize) {
-        if self.pending.is_some() || self.people[who].count == 0 {
+    async fn begin(&mut self, user: usize, gateway: usize) {
+        if self.pending.is_some() || self.users[user].count == 0 {
             return;
         }
-        let service = self.gateways[by].service.clone();
-        let mut client = self.people[who].client.clone();
+        let service = self.gateways[gateway].service.clone();
+        let mut client = self.users[user].client.clone();
         let mut answer =
-            tokio::spawn(async move { client.get_as(PEOPLE[who], service, "/slow").await });
-        let have_read = self.slow.have_read.clone();
+            tokio::spawn(async move { client.get_as(USERS[user], service, "/slow").await });
+        let loaded = self.slow.loaded.clone();
         tokio::select! {
-            // It could not be served.
+            // The request could not be served.
             _ = &mut answer => {}
-            read = have_read.acquire() => {
-                read.unwrap().forget();
-                let (read, since) = (self.people[who].count, BTreeSet::new());
-                self.pending = Some(Pending { who, answer, read, since, logged_out: false });
+            permit = loaded.acquire() => {
+                permit.unwrap().forget();
+                let (read, since) = (self.users[user].count, BTreeSet::new());
+                self.pending = Some(Pending { user, answer, read, since, logged_out: false });
             }
         }
     }
 
-    async fn finish(&mut self) -> Result<(), Wrong> {
+    async fn finish(&mut self) -> Result<(), Violation> {
         let Some(pending) = self.pending.take() else { return Ok(()) };
-        self.slow.may_write.add_permits(1);
+        self.slow.may_save.add_permits(1);
         let answer = in_time("the slow request ends", pending.answer).await.unwrap();
         match answer.status {
             StatusCode::OK => {
                 let elsewhere = pending.since.iter().any(|by| Some(by) != answer.backend.as_ref());
                 if pending.logged_out || elsewhere {
-                    return Err(format!("{answer:?} erases what {:?} have done", pending.since));
+                    return Err(format!("{answer:?} overwrites the saves of {:?}", pending.since));
                 }
-                // It may have read an old copy, and then nothing else may count.
+                // It may have loaded an outdated copy, but then the save must be refused.
                 if answer.body != (pending.read + 1).to_string() {
                     return Err(format!("{answer:?} after {}", pending.read));
                 }
-                self.people[pending.who].count = pending.read + 1;
+                self.users[pending.user].count = pending.read + 1;
                 Ok(())
             }
             StatusCode::CONFLICT => {
@@ -188,35 +191,35 @@ impl World {
         }
     }
 
-    async fn log_out(&mut self, who: usize, by: usize) {
-        let person = &mut self.people[who];
-        let service = self.gateways[by].service.clone();
-        let answer = person.client.get_as(PEOPLE[who], service, "/logout").await;
+    async fn log_out(&mut self, user: usize, gateway: usize) {
+        let User { client, count } = &mut self.users[user];
+        let service = self.gateways[gateway].service.clone();
+        let answer = client.get_as(USERS[user], service, "/logout").await;
         if answer.status == StatusCode::OK {
-            person.count = 0;
-            if let Some(pending) = self.pending.as_mut().filter(|pending| pending.who == who) {
+            *count = 0;
+            if let Some(pending) = self.pending.as_mut().filter(|pending| pending.user == user) {
                 pending.logged_out = true;
             }
         }
     }
 
-    /// Everything works again: everybody goes on, by either gateway.
-    async fn heal(&mut self) -> Result<(), Wrong> {
+    /// Recovers all shops and connections. Each user must then be able to count on through each gateway.
+    async fn recover(&mut self) -> Result<(), Violation> {
         self.finish().await?;
-        for (what, name) in NAMES.into_iter().enumerate() {
-            self.take(&Step::Mode(what, Mode::Active)).await?;
+        for (shop, name) in NAMES.into_iter().enumerate() {
+            self.execute(&Step::Mode(shop, Mode::Active)).await?;
             for gateway in &self.gateways {
-                gateway.mend(name).await;
+                gateway.reconnect(name).await;
             }
         }
-        for (who, name) in PEOPLE.into_iter().enumerate() {
-            for by in [0, 1, 0] {
-                let before = self.people[who].count;
+        for (user, name) in USERS.into_iter().enumerate() {
+            for gateway in [0, 1, 0] {
+                let before = self.users[user].count;
                 for _ in 0..3 {
-                    self.count(who, by).await?;
+                    self.count(user, gateway).await?;
                 }
-                if self.people[who].count == before {
-                    return Err(format!("{name} is locked out of gateway {by}"));
+                if self.users[user].count == before {
+                    return Err(format!("{name} is locked out of gateway {gateway}"));
                 }
             }
         }
@@ -224,12 +227,12 @@ impl World {
     }
 }
 
-/// Runs many stories; gives the first that went wrong, and how many saves were refused.
+/// Runs many cases. Returns the first violation, and the number of refused saves.
 async fn run(
     cases: u32,
     shops: impl Fn(u32, &Slow) -> [Router; 3],
     keys: Option<&str>,
-) -> (Option<Wrong>, u32) {
+) -> (Option<Violation>, u32) {
     let mut runner = TestRunner::new(Config::default());
     let mut refused = 0;
     let steps = proptest::collection::vec(step(), 10..60);
@@ -237,12 +240,12 @@ async fn run(
         let steps = steps.new_tree(&mut runner).unwrap().current();
         let mut world = World::new(|slow| shops(case, slow), keys).await;
         for (number, step) in steps.iter().enumerate() {
-            if let Err(wrong) = world.take(step).await {
-                return (Some(format!("{wrong} in step {number} of {steps:#?}")), refused);
+            if let Err(violation) = world.execute(step).await {
+                return (Some(format!("{violation} in step {number} of {steps:#?}")), refused);
             }
         }
-        if let Err(wrong) = world.heal().await {
-            return (Some(format!("{wrong} at the end of {steps:#?}")), refused);
+        if let Err(violation) = world.recover().await {
+            return (Some(format!("{violation} at the end of {steps:#?}")), refused);
         }
         refused += world.refused;
     }
@@ -251,14 +254,17 @@ async fn run(
 
 const KEYS: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-async fn nothing_is_lost(
+async fn assert_nothing_is_lost(
     cases: u32,
     shops: impl Fn(u32, &Slow) -> [Router; 3],
     keys: Option<&str>,
 ) {
-    let (wrong, refused) = run(cases, shops, keys).await;
-    assert_eq!(wrong, None);
-    assert!(refused > cases / 10, "{refused} were refused: the stories must not be too tame");
+    let (violation, refused) = run(cases, shops, keys).await;
+    assert_eq!(violation, None);
+    assert!(
+        refused > cases / 10,
+        "only {refused} saves were refused, so the steps test too little"
+    );
 }
 
 fn fenced<S: SessionStore + Clone>(store: &S, slow: &Slow) -> [Router; 3] {
@@ -266,39 +272,39 @@ fn fenced<S: SessionStore + Clone>(store: &S, slow: &Slow) -> [Router; 3] {
 }
 
 #[tokio::test]
-async fn with_tokens() {
-    nothing_is_lost(200, |_, slow| fenced(&MemoryStore::new(), slow), Some(KEYS)).await;
+async fn no_count_is_lost_with_tokens() {
+    assert_nothing_is_lost(200, |_, slow| fenced(&MemoryStore::new(), slow), Some(KEYS)).await;
 }
 
 #[tokio::test]
-async fn with_keys() {
-    nothing_is_lost(200, |_, slow| fenced(&MemoryStore::new(), slow), None).await;
+async fn no_count_is_lost_with_keys() {
+    assert_nothing_is_lost(200, |_, slow| fenced(&MemoryStore::new(), slow), None).await;
 }
 
 #[tokio::test]
-async fn with_tokens_in_redis() {
+async fn no_count_is_lost_with_tokens_and_redis() {
     let server = RedisServer::start();
     let store = RedisStore::new(&server.url()).unwrap();
-    nothing_is_lost(50, |_, slow| fenced(&store, slow), Some(KEYS)).await;
+    assert_nothing_is_lost(50, |_, slow| fenced(&store, slow), Some(KEYS)).await;
 }
 
 #[tokio::test]
-async fn with_keys_in_redis() {
+async fn no_count_is_lost_with_keys_and_redis() {
     let server = RedisServer::start();
     let store = RedisStore::new(&server.url()).unwrap();
-    nothing_is_lost(50, |_, slow| fenced(&store, slow), None).await;
+    assert_nothing_is_lost(50, |_, slow| fenced(&store, slow), None).await;
 }
 
-/// The control: these stories do lose something without the fence.
+/// The negative control: without the fence, counts are lost.
 #[tokio::test]
-async fn without_a_fence() {
+async fn counts_are_lost_without_a_fence() {
     for keys in [Some(KEYS), None] {
         let shops = |_, slow: &Slow| {
             let store = MemoryStore::new();
             NAMES.map(|_| shop(CachingSessionStore::new(MemoryStore::new(), store.clone()), slow))
         };
-        let (wrong, _) = run(200, shops, keys).await;
-        let wrong = wrong.expect("an old copy is used");
-        assert!(!wrong.contains("locked out"), "{wrong}");
+        let (violation, _) = run(200, shops, keys).await;
+        let violation = violation.expect("an outdated copy is used");
+        assert!(!violation.contains("locked out"), "{violation}");
     }
 }

@@ -1,4 +1,4 @@
-//! Sessions in a cluster of three nodes.
+//! Session data in a cluster of three nodes.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -22,7 +22,7 @@ fn record(id: i128) -> Record {
 }
 
 #[tokio::test]
-async fn sessions_are_on_all_nodes() {
+async fn sessions_are_distributed_over_all_nodes() {
     let cluster = RedisCluster::start().await;
     let store = RedisStore::cluster(&cluster.url()).unwrap().time_budget(FOREVER);
     cluster.forget_scripts();
@@ -36,7 +36,7 @@ async fn sessions_are_on_all_nodes() {
         assert!(store.load(&Id(id)).await.unwrap().is_some(), "{id}");
     }
     for node in &cluster.nodes {
-        assert_eq!(node.calls("script|load"), 1, "each is given the script again, once");
+        assert_eq!(node.calls("script|load"), 1, "the script is loaded once on each node");
     }
     for id in 0..100 {
         store.delete(&Id(id)).await.unwrap();
@@ -51,42 +51,46 @@ async fn sessions_are_on_all_nodes() {
 }
 
 #[tokio::test]
-async fn a_node_hangs_or_is_killed_and_started_again() {
+async fn other_nodes_serve_their_sessions_while_one_hangs_or_is_killed() {
     let mut cluster = RedisCluster::start().await;
     let store = RedisStore::cluster(&cluster.url()).unwrap().time_budget(Duration::from_secs(1));
-    let mut homes = vec![Vec::new(); 3];
+    let mut by_node = vec![Vec::new(); 3];
     for id in 0..60 {
         store.save(&record(id)).await.unwrap();
-        homes[cluster.home(&format!("session:{}", Id(id)))].push(id);
+        by_node[cluster.home(&format!("session:{}", Id(id)))].push(id);
     }
-    let sizes: Vec<_> = homes.iter().map(Vec::len).collect();
+    let sizes: Vec<_> = by_node.iter().map(Vec::len).collect();
     assert_eq!(cluster.sizes(), sizes);
 
     cluster.nodes[1].hang();
-    others_go_on(&store, &homes).await;
+    assert_others_serve(&store, &by_node).await;
     cluster.nodes[1].go_on();
-    heals(&cluster, &store, &homes[1]).await;
+    assert_recovers(&cluster, &store, &by_node[1]).await;
 
     cluster.nodes[1].kill();
-    others_go_on(&store, &homes).await;
+    assert_others_serve(&store, &by_node).await;
     cluster.nodes[1].restart();
-    heals(&cluster, &store, &homes[1]).await;
-    assert_eq!(cluster.sizes(), sizes, "all are there again");
+    assert_recovers(&cluster, &store, &by_node[1]).await;
+    assert_eq!(cluster.sizes(), sizes, "all sessions are stored again");
 }
 
-/// What is on the second node fails, and nothing else does.
-async fn others_go_on(store: &RedisStore<ClusterConnection>, homes: &[Vec<i128>]) {
-    for lost in homes[1].iter().take(3) {
-        let error = in_time("an answer", store.load(&Id(*lost))).await.unwrap_err();
+/// Asserts that calls fail for sessions on the second node only.
+async fn assert_others_serve(store: &RedisStore<ClusterConnection>, by_node: &[Vec<i128>]) {
+    for lost in by_node[1].iter().take(3) {
+        let error = in_time("the result", store.load(&Id(*lost))).await.unwrap_err();
         assert!(matches!(error, Error::Backend(_)), "{error}");
-        for id in homes[0].iter().chain(&homes[2]) {
+        for id in by_node[0].iter().chain(&by_node[2]) {
             assert!(store.load(&Id(*id)).await.unwrap().is_some(), "{id} is on another node");
             store.save(&record(*id)).await.unwrap();
         }
     }
 }
 
-async fn heals(cluster: &RedisCluster, store: &RedisStore<ClusterConnection>, ids: &[i128]) {
+async fn assert_recovers(
+    cluster: &RedisCluster,
+    store: &RedisStore<ClusterConnection>,
+    ids: &[i128],
+) {
     cluster.until_complete().await;
     let healed = async {
         for id in ids {
@@ -96,17 +100,17 @@ async fn heals(cluster: &RedisCluster, store: &RedisStore<ClusterConnection>, id
             assert!(store.load(&Id(*id)).await.unwrap().is_some());
         }
     };
-    in_time("the node is found again", healed).await;
+    in_time("the store uses the node again", healed).await;
 }
 
 #[tokio::test]
-async fn a_cluster_that_is_not_there_yet_is_found() {
+async fn a_cluster_that_starts_later_is_connected() {
     let mut cluster = RedisCluster::start().await;
     for node in &mut cluster.nodes {
         node.kill();
     }
     let store = RedisStore::cluster(&cluster.url()).unwrap();
-    assert!(in_time("an answer", store.load(&Id(1))).await.is_err());
+    assert!(in_time("the result", store.load(&Id(1))).await.is_err());
     for node in &mut cluster.nodes {
         node.restart();
     }
@@ -116,21 +120,21 @@ async fn a_cluster_that_is_not_there_yet_is_found() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    in_time("the cluster is found", found).await;
+    in_time("the store connects to the cluster", found).await;
 }
 
 #[tokio::test]
-async fn addresses_of_another_kind_are_said_at_once() {
-    let said = |url: &str| RedisStore::cluster(url).unwrap_err().to_string();
+async fn addresses_of_another_kind_are_errors() {
+    let error = |url: &str| RedisStore::cluster(url).unwrap_err().to_string();
     for url in ["redis://:secret@one", "redis-sentinel://:secret@one/master", "nothing://:secret@"]
     {
-        let error = said(url);
+        let error = error(url);
         assert!(error.contains("redis-cluster://") && !error.contains("secret"), "{error}");
     }
     let error = RedisStore::new("redis-cluster://one,two").unwrap_err().to_string();
     assert!(error.contains("use RedisStore::cluster"), "{error}");
     let error = RedisStore::new("redis-sentinel://one/master").unwrap_err().to_string();
-    assert!(error.contains("sentinels are not asked for sessions"), "{error}");
+    assert!(error.contains("sentinels are not supported"), "{error}");
     let url = "redis-cluster://one";
     let elsewhere = std::thread::spawn(|| RedisStore::cluster(url).unwrap_err());
     assert!(elsewhere.join().unwrap().to_string().contains("Tokio runtime"));

@@ -1,4 +1,4 @@
-//! Many customers at once, who remember what they were told.
+//! Many concurrent customers, who check the acknowledged items in their carts.
 
 use std::{
     collections::BTreeMap,
@@ -16,23 +16,23 @@ use tower_sticky_heavy_tests::until;
 
 use super::shops::{Answer, Client};
 
-/// So many of them are asking at the same time.
-const AT_ONCE: usize = 64;
+/// The number of concurrent customers.
+const CONCURRENCY: usize = 64;
 
 type Gateway = StickyService<Upstream, NoInner>;
 
-/// A customer, whose items are numbers that count up.
+/// A customer, whose items are consecutive numbers.
 #[derive(Default)]
 struct Customer {
     client: Client,
     /// The items that a shop has acknowledged.
     acknowledged: Vec<String>,
-    /// The item that was under way when the answer was an error: it may be in the cart or not.
-    in_doubt: Option<String>,
+    /// The item of a request that has failed: it may be in the cart or not.
+    uncertain: Option<String>,
 }
 
 impl Customer {
-    /// Adds an item. The answer to a write that was cut off is an error.
+    /// Adds an item.
     async fn add(&mut self, gateway: &Gateway) -> StatusCode {
         let item = self.acknowledged.len().to_string();
         let path = format!("/cart/{item}");
@@ -40,13 +40,13 @@ impl Customer {
         if answer.status == StatusCode::OK {
             self.acknowledged.push(item);
         } else {
-            self.in_doubt = Some(item);
+            self.uncertain = Some(item);
         }
         answer.status
     }
 
-    /// What the cart is said to be, and by whom.
-    async fn look(&mut self, gateway: &Gateway) -> Result<(String, Vec<String>), StatusCode> {
+    /// Loads the cart. Returns the shop and the items.
+    async fn load(&mut self, gateway: &Gateway) -> Result<(String, Vec<String>), StatusCode> {
         let answer = self.client.send_to(gateway.clone(), Method::GET, "/cart").await;
         if answer.status != StatusCode::OK {
             return Err(answer.status);
@@ -56,21 +56,21 @@ impl Customer {
         Ok((owner(&answer), items.map(str::to_owned).collect()))
     }
 
-    /// Whether a cart has all that was acknowledged, each thing once and in order, and nothing that was
-    /// never put into it.
-    fn is_kept_by(&self, cart: &[String]) -> bool {
+    /// Whether a cart has all acknowledged items, once and in order, and no other items except the uncertain
+    /// one.
+    fn is_complete(&self, cart: &[String]) -> bool {
         let more = cart.strip_prefix(self.acknowledged.as_slice());
         more.is_some_and(|more| match more {
             [] => true,
-            [one] => self.in_doubt.as_ref() == Some(one),
+            [one] => self.uncertain.as_ref() == Some(one),
             _ => false,
         })
     }
 
-    /// Takes the cart as it is.
-    fn go_on_with(&mut self, cart: Vec<String>) {
+    /// Accepts the cart as it is.
+    fn accept(&mut self, cart: Vec<String>) {
         self.acknowledged = cart;
-        self.in_doubt = None;
+        self.uncertain = None;
     }
 }
 
@@ -78,30 +78,30 @@ fn owner(answer: &Answer) -> String {
     answer.body.split(' ').next().unwrap().to_owned()
 }
 
-/// All customers, and the way to the shops.
+/// All customers, and the gateway to the shops.
 pub struct Crowd {
     customers: Vec<Customer>,
     gateway: Gateway,
 }
 
-/// What became of the writes around a kill.
+/// The results of writes before and during a kill.
 #[derive(Debug, Default)]
 pub struct Writes {
     pub acknowledged: usize,
-    /// The bad answers, by status.
+    /// The number of failed requests by status.
     pub failed: BTreeMap<u16, usize>,
 }
 
-/// What customers found.
+/// The results of loading all carts.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Answers that were errors.
+    /// The number of failed requests by status.
     pub refused: BTreeMap<u16, usize>,
-    /// Carts without something that was acknowledged, or with something wrong.
+    /// Carts that lack an acknowledged item, or have a wrong one.
     pub lost: usize,
-    /// Carts with the item that was in doubt.
-    pub doubtful: usize,
-    /// Who has answered how many of them.
+    /// Carts with the uncertain item.
+    pub with_uncertain: usize,
+    /// The number of carts by shop.
     pub by: BTreeMap<String, usize>,
 }
 
@@ -111,24 +111,24 @@ impl Crowd {
         Self { customers, gateway: gateway.clone() }
     }
 
-    /// Lets all but so many go.
-    pub fn keep(&mut self, count: usize) {
+    /// Removes all customers but the first ones.
+    pub fn truncate(&mut self, count: usize) {
         self.customers.truncate(count);
     }
 
-    /// Each adds an item, which must not fail.
+    /// Each customer adds an item, which must succeed.
     pub async fn add(&mut self) {
         self.in_parts(|gateway, mut part| async move {
             for customer in &mut part {
-                assert_eq!(customer.add(&gateway).await, StatusCode::OK, "all is well");
+                assert_eq!(customer.add(&gateway).await, StatusCode::OK, "no shop has failed");
             }
             part
         })
         .await;
     }
 
-    /// All go on adding items, one after the other; after so many `kill` is called, while others are
-    /// under way.
+    /// All customers add items until `count` were acknowledged. Then calls `kill`, while requests are in
+    /// flight.
     pub async fn add_until(&mut self, count: usize, kill: impl FnOnce()) -> Writes {
         let all = Arc::new(Mutex::new(Writes::default()));
         let stop = Arc::new(AtomicBool::new(false));
@@ -136,8 +136,8 @@ impl Crowd {
         let adding = self.in_parts(move |gateway, mut part| {
             let (writes, stopped) = (writes.clone(), stopped.clone());
             async move {
-                while !stopped.load(SeqCst) && part.iter().any(|one| one.in_doubt.is_none()) {
-                    for customer in part.iter_mut().filter(|one| one.in_doubt.is_none()) {
+                while !stopped.load(SeqCst) && part.iter().any(|one| one.uncertain.is_none()) {
+                    for customer in part.iter_mut().filter(|one| one.uncertain.is_none()) {
                         if stopped.load(SeqCst) {
                             break;
                         }
@@ -154,7 +154,8 @@ impl Crowd {
             }
         });
         let killing = async {
-            until("the writes are under way", || all.lock().unwrap().acknowledged >= count).await;
+            until("enough writes are acknowledged", || all.lock().unwrap().acknowledged >= count)
+                .await;
             kill();
             stop.store(true, SeqCst);
         };
@@ -162,17 +163,17 @@ impl Crowd {
         mem::take(&mut all.lock().unwrap())
     }
 
-    /// Each looks once, and is not asked to try again.
-    pub async fn look(&mut self) -> Found {
+    /// Each customer loads the cart once, without a retry.
+    pub async fn load(&mut self) -> Found {
         let all = Arc::new(Mutex::new(Found::default()));
         let found = all.clone();
         self.in_parts(move |gateway, mut part| {
             let found = found.clone();
             async move {
                 for customer in &mut part {
-                    let answer = customer.look(&gateway).await;
+                    let answer = customer.load(&gateway).await;
                     let cart = found.lock().unwrap().count(customer, answer);
-                    customer.go_on_with(cart);
+                    customer.accept(cart);
                 }
                 part
             }
@@ -181,13 +182,13 @@ impl Crowd {
         mem::take(&mut all.lock().unwrap())
     }
 
-    /// Lets each of some parts of them do something, all parts at the same time.
+    /// Runs `act` concurrently on parts of the customers.
     async fn in_parts<F>(&mut self, act: impl Fn(Gateway, Vec<Customer>) -> F)
     where
         F: Future<Output = Vec<Customer>> + Send + 'static,
     {
         let mut tasks = JoinSet::new();
-        let size = self.customers.len().div_ceil(AT_ONCE);
+        let size = self.customers.len().div_ceil(CONCURRENCY);
         let mut all = mem::take(&mut self.customers).into_iter();
         loop {
             let part: Vec<_> = all.by_ref().take(size).collect();
@@ -201,7 +202,7 @@ impl Crowd {
 }
 
 impl Found {
-    /// Notes an answer, and gives the cart.
+    /// Counts a result. Returns the cart.
     fn count(
         &mut self,
         customer: &Customer,
@@ -210,8 +211,8 @@ impl Found {
         match answer {
             Ok((by, cart)) => {
                 *self.by.entry(by).or_default() += 1;
-                self.lost += usize::from(!customer.is_kept_by(&cart));
-                self.doubtful += usize::from(cart.len() > customer.acknowledged.len());
+                self.lost += usize::from(!customer.is_complete(&cart));
+                self.with_uncertain += usize::from(cart.len() > customer.acknowledged.len());
                 cart
             }
             Err(status) => {

@@ -1,4 +1,4 @@
-//! The demo shops of the gateway, with their carts in Redis and without.
+//! The demo shops of the gateway example, with carts in Redis and in memory.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use tower_sticky_heavy_tests::{
 
 use super::gateway::Shop;
 
-/// A browser.
+/// A client with a cookie jar.
 struct Browser {
     client: Client,
     jar: BTreeMap<&'static str, String>,
@@ -43,7 +43,7 @@ impl Browser {
         (answer.status(), serde_json::from_slice(answer.body()).unwrap())
     }
 
-    /// The shop, whether it knows the cart, and how many apples are in it.
+    /// The shop, whether it has the cart, and the number of apples in the cart.
     async fn cart(&mut self, method: Method, path: &str) -> (String, bool, u64) {
         let (status, cart) = self.send(method, path).await;
         assert_eq!(status, StatusCode::OK, "{cart}");
@@ -55,59 +55,59 @@ impl Browser {
         self.cart(Method::POST, "/cart/apple").await
     }
 
-    async fn look(&mut self) -> (String, bool, u64) {
+    async fn load(&mut self) -> (String, bool, u64) {
         self.cart(Method::GET, "/cart").await
     }
 }
 
 #[tokio::test]
-async fn a_cart_in_redis_outlives_its_shop() {
+async fn a_cart_in_redis_survives_a_move() {
     let mut server = RedisServer::start();
     let gateway = Shop::start_with(&["--demo-store", &server.url()]).await;
     let mut browser = Browser::new(&gateway);
     let (first, known, apples) = browser.add().await;
     assert_eq!((known, apples), (true, 1));
-    assert!(server.key().starts_with("sticky-demo:"), "apart from what others keep there");
+    assert!(server.key().starts_with("sticky-demo:"), "the keys have a prefix of the demo");
     gateway.set_mode(&first, "disabled").await;
-    let (second, known, apples) = browser.look().await;
+    let (second, known, apples) = browser.load().await;
     assert_ne!(second, first, "the session has moved");
-    assert_eq!((known, apples), (true, 1), "and the cart is there");
+    assert_eq!((known, apples), (true, 1), "the cart has moved with it");
     assert_eq!(browser.add().await, (second.clone(), true, 2));
     server.reset_calls();
-    assert_eq!(browser.look().await, (second, true, 2));
-    assert_eq!(server.calls("evalsha"), 0, "as long as it stays the shop has it at hand");
-    // And back, where there is an old copy.
+    assert_eq!(browser.load().await, (second, true, 2));
+    assert_eq!(server.calls("evalsha"), 0, "the cart is read from the local copy");
+    // The session returns to the first shop, which has an outdated copy.
     gateway.set_mode(&first, "active").await;
     for other in ["shop-a", "shop-b", "shop-c"].into_iter().filter(|other| *other != first) {
         gateway.set_mode(other, "disabled").await;
     }
-    assert_eq!(browser.look().await, (first.clone(), true, 2), "the copy is not used");
+    assert_eq!(browser.load().await, (first.clone(), true, 2), "the outdated copy is not used");
     assert_eq!(browser.add().await, (first.clone(), true, 3));
 
     server.kill();
-    let (status, said) = browser.send(Method::POST, "/cart/apple").await;
-    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{said}");
-    assert_eq!(said["error"], "the store of the sessions does not answer");
+    let (status, body) = browser.send(Method::POST, "/cart/apple").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
+    assert_eq!(body["error"], "the store of the sessions does not answer");
     server.restart();
-    let again = async {
+    let reconnected = async {
         while browser.send(Method::POST, "/cart/apple").await.0 != StatusCode::OK {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     };
-    in_time("the shops find the store again", again).await;
+    in_time("the shops reconnect to the store", reconnected).await;
     gateway.stop().await;
 }
 
-/// The control: what the store is for.
+/// The negative control: without a shared store, the cart is lost.
 #[tokio::test]
-async fn a_cart_in_a_shops_own_memory_does_not() {
+async fn a_cart_in_memory_is_lost_by_a_move() {
     let gateway = Shop::start().await;
     let mut browser = Browser::new(&gateway);
     let (first, known, apples) = browser.add().await;
     assert_eq!((known, apples), (true, 1));
     gateway.set_mode(&first, "disabled").await;
-    let (second, known, apples) = browser.look().await;
+    let (second, known, apples) = browser.load().await;
     assert_ne!(second, first, "the session has moved");
-    assert_eq!((known, apples), (false, 0), "and the cart is not there");
+    assert_eq!((known, apples), (false, 0), "the cart has not moved with it");
     gateway.stop().await;
 }

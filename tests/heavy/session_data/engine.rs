@@ -1,4 +1,4 @@
-//! The engine: what is in it, what must not be, and what happens when it is not there.
+//! The session store in Redis: expiry, invalid data, and outages.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -23,8 +23,17 @@ fn record(count: u32) -> Record {
     }
 }
 
+/// Shops with a store in Redis, and a client with a session on shop `a`.
+async fn session_on_a(server: &RedisServer) -> (Fleet, Client) {
+    let fleet = Fleet::fenced(&RedisStore::new(&server.url()).unwrap());
+    let mut client = Client::default();
+    fleet.only("a");
+    client.ok(&fleet, "/count").await;
+    (fleet, client)
+}
+
 #[tokio::test]
-async fn a_session_expires_in_the_engine() {
+async fn a_session_expires_in_redis() {
     let server = RedisServer::start();
     let store = RedisStore::new(&server.url()).unwrap().prefix("shop:");
     let record = record(1);
@@ -32,16 +41,16 @@ async fn a_session_expires_in_the_engine() {
     assert_eq!(store.load(&record.id).await.unwrap(), Some(record.clone()));
     let key = format!("shop:{}", record.id);
     let left = |key: &str| server.command(&["PTTL", key])[1..].parse::<u64>().unwrap();
-    assert!((1..=60_000).contains(&left(&key)), "as the session's date says");
+    assert!((1..=60_000).contains(&left(&key)), "until the expiry date of the session");
     store.delete(&record.id).await.unwrap();
     assert_eq!(store.load(&record.id).await.unwrap(), None);
-    assert!((60_001..=600_000).contains(&left(&key)), "the memory of it, ten minutes");
+    assert!((60_001..=600_000).contains(&left(&key)), "the deletion is remembered for ten minutes");
     let error = store.save(&record).await.unwrap_err();
     assert_eq!(error.to_string(), "save refused: the session has been deleted");
 
-    let over = Record { id: Id(1), expiry_date: OffsetDateTime::UNIX_EPOCH, ..record };
-    store.save(&over).await.unwrap();
-    assert_eq!(store.load(&over.id).await.unwrap(), None, "it is over");
+    let expired = Record { id: Id(1), expiry_date: OffsetDateTime::UNIX_EPOCH, ..record };
+    store.save(&expired).await.unwrap();
+    assert_eq!(store.load(&expired.id).await.unwrap(), None, "it has expired");
 }
 
 #[tokio::test]
@@ -58,11 +67,11 @@ async fn a_new_session_never_takes_the_id_of_another() {
     store.delete(&first.id).await.unwrap();
     let mut third = Record { id: first.id, ..record(3) };
     store.create(&mut third).await.unwrap();
-    assert_ne!(third.id, first.id, "nor of one that was deleted");
+    assert_ne!(third.id, first.id, "the id of a deleted session is not used again");
 }
 
 #[tokio::test]
-async fn bad_data_is_an_error_and_no_more() {
+async fn invalid_data_is_an_error_and_can_be_deleted() {
     let server = RedisServer::start();
     let store = RedisStore::new(&server.url()).unwrap();
     let id = Id::default();
@@ -87,9 +96,9 @@ async fn bad_data_is_an_error_and_no_more() {
         let error = store.load(&id).await.unwrap_err();
         assert!(matches!(error, Error::Decode(_)), "{field}: {bad:?}: {error}");
         store.delete(&id).await.unwrap();
-        assert_eq!(store.load(&id).await.unwrap(), None, "it can be deleted all the same");
+        assert_eq!(store.load(&id).await.unwrap(), None, "invalid data can be deleted");
     }
-    // A key of another kind, and a hash of somebody else.
+    // A value of another type, and a hash of another program.
     server.command(&["DEL", &key]);
     server.command(&["HSET", &key, "colour", "green"]);
     assert!(matches!(store.load(&id).await, Err(Error::Decode(_))));
@@ -97,29 +106,25 @@ async fn bad_data_is_an_error_and_no_more() {
     server.command(&["SET", &key, "hello"]);
     assert!(matches!(store.load(&id).await, Err(Error::Backend(_))));
     assert!(store.save(&Record { id, ..record(1) }).await.is_err());
-    assert_eq!(server.command(&["GET", &key]), "hello", "what is not ours stays");
+    assert_eq!(server.command(&["GET", &key]), "hello", "a foreign value is not changed");
 }
 
 #[tokio::test]
-async fn bad_data_fails_the_request_and_nothing_else() {
+async fn invalid_data_fails_only_requests_of_its_session() {
     let server = RedisServer::start();
-    let store = RedisStore::new(&server.url()).unwrap();
-    let fleet = Fleet::fenced(&store);
-    let mut client = Client::default();
-    fleet.only("a");
-    client.ok(&fleet, "/count").await;
+    let (fleet, mut client) = session_on_a(&server).await;
     let key = format!("session:{}", client.jar["id"]);
     server.command(&["HSET", &key, "data", "rubbish"]);
-    assert_eq!(client.ok(&fleet, "/read").await, "1", "a has a copy");
+    assert_eq!(client.ok(&fleet, "/read").await, "1", "it is read from a copy");
     fleet.only("b");
     let answer = client.get(&fleet, "/read").await;
     assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
-    assert!(answer.body.contains("its version is 114, and 1 is known"), "{}", answer.body);
+    assert!(answer.body.contains("its version is 114, expected 1"), "{}", answer.body);
     assert_eq!(Client::default().ok(&fleet, "/count").await, "1");
 }
 
 #[tokio::test]
-async fn the_engine_goes_and_comes_back() {
+async fn the_store_recovers_after_an_outage() {
     let budget = Duration::from_millis(300);
     let mut server = RedisServer::start();
     let store = RedisStore::new(&server.url()).unwrap().time_budget(budget);
@@ -130,24 +135,24 @@ async fn the_engine_goes_and_comes_back() {
 
     server.hang();
     let began = Instant::now();
-    let hung = in_time("an answer", client.get(&fleet, "/count")).await;
+    let hung = in_time("the response", client.get(&fleet, "/count")).await;
     assert_eq!(hung.status, StatusCode::INTERNAL_SERVER_ERROR);
-    assert!(began.elapsed() >= budget, "it was waited for");
-    let read = in_time("an answer", client.get(&fleet, "/read")).await;
-    assert_eq!(read.status, StatusCode::INTERNAL_SERVER_ERROR, "the copy may be out of date now");
+    assert!(began.elapsed() >= budget, "the request waits for the time budget");
+    let read = in_time("the response", client.get(&fleet, "/read")).await;
+    assert_eq!(read.status, StatusCode::INTERNAL_SERVER_ERROR, "the copy may be outdated");
     assert!(read.body.contains("no answer within 300ms"), "{}", read.body);
     server.go_on();
-    // The save that was given up was done when the engine went on.
+    // Redis has executed the save that has timed out.
     assert_eq!(client.ok(&fleet, "/read").await, "2");
 
     server.kill();
-    let down = in_time("an answer", client.get(&fleet, "/count")).await;
+    let down = in_time("the response", client.get(&fleet, "/count")).await;
     assert_eq!(down.status, StatusCode::INTERNAL_SERVER_ERROR);
-    let down = in_time("an answer", client.get(&fleet, "/read")).await;
+    let down = in_time("the response", client.get(&fleet, "/read")).await;
     assert!(down.body.contains("redis: "), "{}", down.body);
 
     server.restart();
-    let answer = in_time("the engine is found again", async {
+    let answer = in_time("the store reconnects", async {
         loop {
             let answer = client.get(&fleet, "/count").await;
             if answer.status == StatusCode::OK {
@@ -156,12 +161,12 @@ async fn the_engine_goes_and_comes_back() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     });
-    assert_eq!(answer.await.body, "1", "it is empty, and a session begins");
+    assert_eq!(answer.await.body, "1", "Redis is empty, so a new session begins");
     assert_eq!(client.ok(&fleet, "/count").await, "2");
 }
 
 #[tokio::test]
-async fn an_engine_that_is_not_there_yet_is_found() {
+async fn a_server_that_starts_later_is_connected() {
     let mut server = RedisServer::start();
     server.kill();
     let store = RedisStore::new(&server.url()).unwrap();
@@ -172,11 +177,11 @@ async fn an_engine_that_is_not_there_yet_is_found() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    in_time("the engine is found", found).await;
+    in_time("the store connects", found).await;
 }
 
 #[tokio::test]
-async fn an_address_that_is_none_is_said_at_once() {
+async fn invalid_addresses_are_errors() {
     let error = RedisStore::new("http://:secret@example.com").unwrap_err().to_string();
     assert!(error.contains("expected redis://[user:") && !error.contains("secret"), "{error}");
     let elsewhere = std::thread::spawn(|| RedisStore::new("redis://127.0.0.1/").unwrap_err());
@@ -186,16 +191,12 @@ async fn an_address_that_is_none_is_said_at_once() {
 #[tokio::test]
 async fn a_copy_costs_no_call() {
     let server = RedisServer::start();
-    let store = RedisStore::new(&server.url()).unwrap();
-    let fleet = Fleet::fenced(&store);
-    let mut client = Client::default();
-    fleet.only("a");
-    client.ok(&fleet, "/count").await;
+    let (fleet, mut client) = session_on_a(&server).await;
     server.reset_calls();
     for _ in 0..20 {
         assert_eq!(client.ok(&fleet, "/read").await, "1");
     }
-    assert_eq!(server.calls("evalsha"), 0, "read from the copy");
+    assert_eq!(server.calls("evalsha"), 0, "sessions are read from the copy");
     client.ok(&fleet, "/count").await;
-    assert_eq!(server.calls("evalsha"), 1, "saved, and not read");
+    assert_eq!(server.calls("evalsha"), 1, "the session is saved without a load");
 }

@@ -20,20 +20,20 @@ use tower_sticky_heavy_tests::until;
 
 pub const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// A shop as one gateway reaches it, or does not.
+/// The connection of a gateway to a shop.
 #[derive(Clone)]
-pub struct Line {
+pub struct Connection {
     shop: Router,
-    is_cut: Arc<AtomicBool>,
+    is_down: Arc<AtomicBool>,
 }
 
-impl Service<Request<Body>> for Line {
+impl Service<Request<Body>> for Connection {
     type Response = axum::response::Response;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(if self.is_cut.load(SeqCst) { Err("cut".into()) } else { Ok(()) })
+        Poll::Ready(if self.is_down.load(SeqCst) { Err("disconnected".into()) } else { Ok(()) })
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
@@ -44,45 +44,44 @@ impl Service<Request<Body>> for Line {
 
 /// One of several gateways in front of the same shops.
 pub struct Gateway {
-    pub backends: Backends<Line>,
-    lines: [Line; 3],
-    pub service: StickyService<Line, NoInner>,
+    pub backends: Backends<Connection>,
+    connections: [Connection; 3],
+    pub service: StickyService<Connection, NoInner>,
 }
 
 impl Gateway {
-    /// The pool is filled one by one, so that it ends with another epoch than one that has been there
-    /// for longer.
+    /// Adds the shops one by one, so that the epoch of the pool differs from that of an older gateway.
     pub async fn new(shops: &[Router; 3], affinity: impl Affinity) -> Self {
-        let lines = shops.clone().map(|shop| Line { shop, is_cut: Arc::default() });
+        let connections = shops.clone().map(|shop| Connection { shop, is_down: Arc::default() });
         let backends = Backends::new();
-        for (name, line) in NAMES.into_iter().zip(&lines) {
-            backends.insert(name, line.clone()).unwrap();
+        for (name, connection) in NAMES.into_iter().zip(&connections) {
+            backends.insert(name, connection.clone()).unwrap();
         }
         let service = StickyLayer::new(backends.clone(), affinity)
             .session_extensions(true)
             .outcome_extensions(true)
             .health(Health::new().readiness_interval(Duration::from_millis(10)))
             .into_service();
-        // Each change has an epoch of its own, so they may be ahead of the clock now.
+        // Each change has its own epoch, so the last one may be later than the clock.
         for _ in NAMES {
             super::next_millisecond().await;
         }
-        Self { backends, lines, service }
+        Self { backends, connections, service }
     }
 
-    /// Cuts the line to a shop, which nobody knows yet.
-    pub fn cut(&self, name: &str) {
-        self.line(name).store(true, SeqCst);
+    /// Disconnects a shop. The gateway detects it with the next readiness poll.
+    pub fn disconnect(&self, name: &str) {
+        self.is_down(name).store(true, SeqCst);
     }
 
-    pub async fn mend(&self, name: &str) {
-        self.line(name).store(false, SeqCst);
+    pub async fn reconnect(&self, name: &str) {
+        self.is_down(name).store(false, SeqCst);
         let is_ready = || self.backends.get(name).unwrap().state == State::Ready;
-        until("the shop is reached again", is_ready).await;
+        until("the shop is ready again", is_ready).await;
     }
 
-    fn line(&self, name: &str) -> &AtomicBool {
+    fn is_down(&self, name: &str) -> &AtomicBool {
         let position = NAMES.into_iter().position(|known| known == name).unwrap();
-        &self.lines[position].is_cut
+        &self.connections[position].is_down
     }
 }

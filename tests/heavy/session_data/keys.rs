@@ -1,4 +1,4 @@
-//! Sessions whose backend is chosen by a key: no token carries an epoch, and each gateway has its own.
+//! Sessions with a keyed affinity, where each gateway counts epochs by itself.
 
 use axum::{Router, http::StatusCode};
 use tower_sessions::SessionStore;
@@ -16,13 +16,13 @@ use super::{
 
 over_both_stores!(
     gateways_of_different_ages_agree,
-    a_session_goes_on_elsewhere_and_comes_back,
-    a_session_goes_elsewhere_when_its_shop_is_closed,
-    a_gateway_that_has_not_seen_an_outage_goes_on_after_it,
-    gateways_that_disagree_for_good_lose_nothing_and_lock_nobody_out,
+    a_session_fails_over_and_returns,
+    a_session_moves_when_its_shop_is_disabled_or_draining,
+    a_gateway_that_has_not_noticed_an_outage_retries_once,
+    gateways_that_disagree_permanently_lose_no_data,
 );
 
-/// The shops `a`, `b` and `c`, which share a store, and keep copies.
+/// The shops `a`, `b` and `c` with a shared store, each with a local cache.
 fn shops<S: SessionStore + Clone>(store: &S) -> [Router; 3] {
     NAMES.map(|_| fenced_shop(store, &Slow::default()))
 }
@@ -41,8 +41,8 @@ async fn ok(gateway: &Gateway, client: &mut Client, path: &str) -> String {
     answer.body
 }
 
-/// The shop that has served something, which only the session's has.
-fn home(gateway: &Gateway) -> &'static str {
+/// The shop of the session, the only one with requests.
+fn shop_of(gateway: &Gateway) -> &'static str {
     let served = |name: &&str| gateway.backends.get(name).unwrap().requests > 0;
     NAMES.into_iter().find(served).unwrap()
 }
@@ -55,77 +55,74 @@ async fn gateways_of_different_ages_agree(store: impl SessionStore + Clone) {
     for (count, gateway) in (1..).zip([&second, &first, &first, &second, &first, &second]) {
         assert_eq!(ok(gateway, &mut client, "/count").await, count.to_string());
     }
-    assert_eq!(home(&first), home(&second));
+    assert_eq!(shop_of(&first), shop_of(&second));
 }
 
-async fn a_session_goes_on_elsewhere_and_comes_back(store: impl SessionStore + Clone) {
+async fn a_session_fails_over_and_returns(store: impl SessionStore + Clone) {
     let gateway = open(&shops(&store)).await;
     let mut client = Client::default();
     assert_eq!(ok(&gateway, &mut client, "/count").await, "1");
-    assert_eq!(ok(&gateway, &mut client, "/read").await, "1", "there is a copy");
-    let home = home(&gateway);
+    assert_eq!(ok(&gateway, &mut client, "/read").await, "1", "it is read from a copy");
+    let shop = shop_of(&gateway);
     for counts in [["2", "3", "4"], ["5", "6", "7"]] {
-        gateway.cut(home);
+        gateway.disconnect(shop);
         for count in &counts[..2] {
-            assert_eq!(ok(&gateway, &mut client, "/count").await, *count, "elsewhere");
+            assert_eq!(ok(&gateway, &mut client, "/count").await, *count, "on another shop");
         }
-        gateway.mend(home).await;
-        assert_eq!(ok(&gateway, &mut client, "/count").await, counts[2], "at home again");
+        gateway.reconnect(shop).await;
+        assert_eq!(ok(&gateway, &mut client, "/count").await, counts[2], "on its own shop again");
     }
 }
 
-/// The same when the operator takes the shop out.
-async fn a_session_goes_elsewhere_when_its_shop_is_closed(store: impl SessionStore + Clone) {
+async fn a_session_moves_when_its_shop_is_disabled_or_draining(store: impl SessionStore + Clone) {
     let gateway = open(&shops(&store)).await;
     let mut client = Client::default();
     assert_eq!(ok(&gateway, &mut client, "/count").await, "1");
-    let home = home(&gateway);
+    let shop = shop_of(&gateway);
     for (mode, count) in [(Mode::Disabled, 2), (Mode::Active, 3), (Mode::Draining, 4)] {
-        gateway.backends.set_mode(home, mode).unwrap();
-        let said = ok(&gateway, &mut client, "/count").await;
-        assert_eq!(said, count.to_string(), "{mode}");
+        gateway.backends.set_mode(shop, mode).unwrap();
+        let body = ok(&gateway, &mut client, "/count").await;
+        assert_eq!(body, count.to_string(), "{mode}");
     }
 }
 
-async fn a_gateway_that_has_not_seen_an_outage_goes_on_after_it(store: impl SessionStore + Clone) {
+async fn a_gateway_that_has_not_noticed_an_outage_retries_once(store: impl SessionStore + Clone) {
     let shops = shops(&store);
     let (first, second) = (open(&shops).await, open(&shops).await);
     let mut client = Client::default();
     assert_eq!(ok(&second, &mut client, "/count").await, "1");
-    let home = home(&second);
-    // Only the first gateway does not reach it for a while.
-    first.cut(home);
+    let shop = shop_of(&second);
+    // Only the first gateway is disconnected.
+    first.disconnect(shop);
     assert_eq!(ok(&first, &mut client, "/count").await, "2");
-    first.mend(home).await;
+    first.reconnect(shop).await;
     let refused = get(&second, &mut client, "/count").await;
-    assert_eq!(refused.status, StatusCode::CONFLICT, "its copy is out of date: {}", refused.body);
-    assert_eq!(ok(&second, &mut client, "/count").await, "3", "and no more than once");
+    assert_eq!(refused.status, StatusCode::CONFLICT, "its copy is outdated: {}", refused.body);
+    assert_eq!(ok(&second, &mut client, "/count").await, "3", "the retry succeeds");
     assert_eq!(ok(&second, &mut client, "/count").await, "4");
     assert_eq!(ok(&first, &mut client, "/count").await, "5");
     assert_eq!(ok(&second, &mut client, "/count").await, "6");
 }
 
-/// The clock of one gateway may be wrong by any time, and a change of members may reach one alone.
-async fn gateways_that_disagree_for_good_lose_nothing_and_lock_nobody_out(
-    store: impl SessionStore + Clone,
-) {
+/// A shop is disabled on one gateway only.
+async fn gateways_that_disagree_permanently_lose_no_data(store: impl SessionStore + Clone) {
     let shops = shops(&store);
     let (first, second) = (open(&shops).await, open(&shops).await);
     let mut client = Client::default();
-    assert_eq!(second_try(&first, &mut client).await, "1");
-    first.backends.set_mode(home(&first), Mode::Disabled).unwrap();
+    assert_eq!(count_with_retry(&first, &mut client).await, "1");
+    first.backends.set_mode(shop_of(&first), Mode::Disabled).unwrap();
     for (count, gateway) in (2..).zip([&first, &second, &second, &first, &second, &first, &first]) {
-        assert_eq!(second_try(gateway, &mut client).await, count.to_string());
+        assert_eq!(count_with_retry(gateway, &mut client).await, count.to_string());
     }
     let served = |gateway: &Gateway| {
         let served = |name: &&str| gateway.backends.get(name).unwrap().requests > 1;
         NAMES.into_iter().filter(served).collect::<Vec<_>>()
     };
-    assert_ne!(served(&first), served(&second), "they did disagree");
+    assert_ne!(served(&first), served(&second), "the gateways use different shops");
 }
 
-/// The count, by a client that tries again after a conflict.
-async fn second_try(gateway: &Gateway, client: &mut Client) -> String {
+/// Counts, and retries once after a conflict.
+async fn count_with_retry(gateway: &Gateway, client: &mut Client) -> String {
     let answer = get(gateway, client, "/count").await;
     if answer.status == StatusCode::CONFLICT {
         return ok(gateway, client, "/count").await;

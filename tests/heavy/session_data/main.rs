@@ -1,11 +1,11 @@
-//! Session data that follows a session: shops with tower-sessions behind a gateway in this process, in
-//! memory and over a real Redis.
+//! Session data in memory and in a real Redis: applications with tower-sessions behind gateways in this
+//! process. The applications are shops whose sessions contain a cart or a count.
 
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 
 use std::time::{Duration, SystemTime};
 
-/// Runs a scenario over both stores.
+/// Runs each test with both stores.
 macro_rules! over_both_stores {
     ($($name:ident),+ $(,)?) => {
         mod in_memory {
@@ -25,7 +25,7 @@ macro_rules! over_both_stores {
     };
 }
 
-#[allow(dead_code, reason = "each test uses its part of it")]
+#[allow(dead_code, reason = "each test uses a part of it")]
 #[path = "../browser/shop.rs"]
 mod gateway;
 
@@ -46,7 +46,8 @@ mod processes;
 mod shops;
 mod tls;
 
-/// Epochs are milliseconds: two moves in the same one would have the same.
+/// Waits for the next millisecond. Epochs start as times in milliseconds, so two moves in the same
+/// millisecond could have the same epoch.
 async fn next_millisecond() {
     let millis = || SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
     let now = millis();

@@ -1,4 +1,4 @@
-//! Sessions that move, over each kind of store.
+//! Sessions that move, with each kind of store.
 
 use axum::http::StatusCode;
 use tower_sessions::{CachingSessionStore, SessionStore};
@@ -11,16 +11,16 @@ use super::{
 };
 
 over_both_stores!(
-    a_counter_counts_through_moves,
-    without_the_fence_it_does_not,
-    a_slow_request_of_the_old_owner_is_refused,
-    reading_is_enough_to_keep_the_old_owner_out,
-    a_logout_elsewhere_is_a_logout_here,
-    a_logout_cannot_be_undone_by_a_slow_request,
-    two_requests_that_move_at_once_do_not_lock_the_session,
+    a_count_survives_moves,
+    a_count_is_lost_without_the_fence,
+    a_slow_request_of_the_previous_owner_is_refused,
+    a_load_is_enough_to_refuse_the_previous_owner,
+    a_logout_on_another_shop_drops_the_copy,
+    a_slow_request_cannot_undo_a_logout,
+    two_requests_that_move_a_session_do_not_lock_it,
 );
 
-/// What a counter says on these shops, one request after the other.
+/// The counts of consecutive requests to these shops.
 async fn counts(fleet: &Fleet, shops: [&str; 6]) -> Vec<String> {
     let mut client = Client::default();
     let mut counts = Vec::new();
@@ -33,20 +33,20 @@ async fn counts(fleet: &Fleet, shops: [&str; 6]) -> Vec<String> {
 
 const MOVES: [&str; 6] = ["a", "a", "b", "b", "a", "b"];
 
-async fn a_counter_counts_through_moves(store: impl SessionStore + Clone) {
+async fn a_count_survives_moves(store: impl SessionStore + Clone) {
     let fleet = Fleet::fenced(&store);
     assert_eq!(counts(&fleet, MOVES).await, ["1", "2", "3", "4", "5", "6"]);
 }
 
-/// The control: what the fence is for.
-async fn without_the_fence_it_does_not(store: impl SessionStore + Clone) {
+/// The negative control.
+async fn a_count_is_lost_without_the_fence(store: impl SessionStore + Clone) {
     let fleet =
         Fleet::new(|slow| shop(CachingSessionStore::new(MemoryStore::new(), store.clone()), slow));
     let counts = counts(&fleet, MOVES).await;
-    assert_eq!(counts, ["1", "2", "3", "4", "3", "5"], "old copies are read, and saved");
+    assert_eq!(counts, ["1", "2", "3", "4", "3", "5"], "outdated copies are read and saved");
 }
 
-async fn a_slow_request_of_the_old_owner_is_refused(store: impl SessionStore + Clone) {
+async fn a_slow_request_of_the_previous_owner_is_refused(store: impl SessionStore + Clone) {
     let fleet = Fleet::fenced(&store);
     let mut client = Client::default();
     fleet.only("a");
@@ -54,22 +54,22 @@ async fn a_slow_request_of_the_old_owner_is_refused(store: impl SessionStore + C
     let mut other_tab = client.clone();
     let slow = async {
         let answer = other_tab.get(&fleet, "/slow").await;
-        assert_eq!(answer.status, StatusCode::CONFLICT, "it is too late: {}", answer.body);
+        assert_eq!(answer.status, StatusCode::CONFLICT, "the session has moved: {}", answer.body);
     };
     let meanwhile = async {
-        fleet.slow.have_read.acquire().await.unwrap().forget();
+        fleet.slow.loaded.acquire().await.unwrap().forget();
         fleet.only("b");
         assert_eq!(client.ok(&fleet, "/count").await, "2");
         assert_eq!(client.ok(&fleet, "/count").await, "3");
-        fleet.slow.may_write.add_permits(1);
+        fleet.slow.may_save.add_permits(1);
     };
     in_time("both are served", async { tokio::join!(slow, meanwhile) }).await;
-    assert_eq!(client.ok(&fleet, "/count").await, "4", "nothing is erased");
+    assert_eq!(client.ok(&fleet, "/count").await, "4", "no count is overwritten");
     fleet.only("a");
     assert_eq!(client.ok(&fleet, "/count").await, "5");
 }
 
-async fn reading_is_enough_to_keep_the_old_owner_out(store: impl SessionStore + Clone) {
+async fn a_load_is_enough_to_refuse_the_previous_owner(store: impl SessionStore + Clone) {
     let fleet = Fleet::fenced(&store);
     let mut client = Client::default();
     fleet.only("a");
@@ -79,38 +79,38 @@ async fn reading_is_enough_to_keep_the_old_owner_out(store: impl SessionStore + 
         assert_eq!(other_tab.get(&fleet, "/slow").await.status, StatusCode::CONFLICT);
     };
     let meanwhile = async {
-        fleet.slow.have_read.acquire().await.unwrap().forget();
+        fleet.slow.loaded.acquire().await.unwrap().forget();
         fleet.only("b");
         assert_eq!(client.ok(&fleet, "/read").await, "1");
-        fleet.slow.may_write.add_permits(1);
+        fleet.slow.may_save.add_permits(1);
     };
     in_time("both are served", async { tokio::join!(slow, meanwhile) }).await;
-    assert_eq!(client.ok(&fleet, "/read").await, "1", "what was read is still so");
+    assert_eq!(client.ok(&fleet, "/read").await, "1", "the session has not changed");
     assert_eq!(client.ok(&fleet, "/count").await, "2");
 }
 
-async fn a_logout_elsewhere_is_a_logout_here(store: impl SessionStore + Clone) {
+async fn a_logout_on_another_shop_drops_the_copy(store: impl SessionStore + Clone) {
     let fleet = Fleet::fenced(&store);
     let mut client = Client::default();
     fleet.only("a");
     client.ok(&fleet, "/count").await;
-    assert_eq!(client.ok(&fleet, "/read").await, "1", "a has a copy");
+    assert_eq!(client.ok(&fleet, "/read").await, "1", "it is read from a copy");
     let session = client.jar["id"].clone();
     fleet.only("b");
     assert_eq!(client.ok(&fleet, "/logout").await, "bye");
-    assert!(!client.jar.contains_key("id"), "the browser forgets it");
+    assert!(!client.jar.contains_key("id"), "the cookie is removed");
     client.jar.insert("id".to_owned(), session.clone());
-    assert_eq!(client.ok(&fleet, "/read").await, "nobody", "where the logout was");
+    assert_eq!(client.ok(&fleet, "/read").await, "none", "on the shop of the logout");
     fleet.only("a");
     client.jar.insert("id".to_owned(), session.clone());
-    assert_eq!(client.ok(&fleet, "/read").await, "nobody", "where the copy is");
+    assert_eq!(client.ok(&fleet, "/read").await, "none", "on the shop with the copy");
     let mut stranger = Client::default();
     stranger.jar.insert("id".to_owned(), session);
-    assert_eq!(stranger.ok(&fleet, "/read").await, "nobody", "with no token of ours");
+    assert_eq!(stranger.ok(&fleet, "/read").await, "none", "without a token");
     assert_eq!(client.ok(&fleet, "/count").await, "1", "a new session begins");
 }
 
-async fn a_logout_cannot_be_undone_by_a_slow_request(store: impl SessionStore + Clone) {
+async fn a_slow_request_cannot_undo_a_logout(store: impl SessionStore + Clone) {
     let fleet = Fleet::fenced(&store);
     let mut client = Client::default();
     fleet.only("a");
@@ -121,16 +121,16 @@ async fn a_logout_cannot_be_undone_by_a_slow_request(store: impl SessionStore + 
         assert_eq!(other_tab.get(&fleet, "/slow").await.status, StatusCode::CONFLICT);
     };
     let meanwhile = async {
-        fleet.slow.have_read.acquire().await.unwrap().forget();
-        // The same backend, and the same epoch.
+        fleet.slow.loaded.acquire().await.unwrap().forget();
+        // On the same backend, in the same epoch.
         client.ok(&fleet, "/logout").await;
-        fleet.slow.may_write.add_permits(1);
+        fleet.slow.may_save.add_permits(1);
     };
     in_time("both are served", async { tokio::join!(slow, meanwhile) }).await;
-    assert_eq!(before.clone().ok(&fleet, "/read").await, "nobody");
+    assert_eq!(before.clone().ok(&fleet, "/read").await, "none");
 }
 
-async fn two_requests_that_move_at_once_do_not_lock_the_session(store: impl SessionStore + Clone) {
+async fn two_requests_that_move_a_session_do_not_lock_it(store: impl SessionStore + Clone) {
     let fleet = Fleet::fenced(&store);
     let mut client = Client::default();
     fleet.only("a");
@@ -139,18 +139,18 @@ async fn two_requests_that_move_at_once_do_not_lock_the_session(store: impl Sess
     fleet.only("b");
     assert_eq!(client.ok(&fleet, "/count").await, "2");
     next_millisecond().await;
-    assert_eq!(other_tab.ok(&fleet, "/count").await, "3", "a later epoch, the same backend");
+    assert_eq!(other_tab.ok(&fleet, "/count").await, "3", "in a later epoch on the same backend");
     for count in 4..8 {
-        assert_eq!(client.ok(&fleet, "/count").await, count.to_string(), "the earlier token");
+        assert_eq!(client.ok(&fleet, "/count").await, count.to_string(), "with the earlier token");
     }
-    // Another gateway sends it elsewhere, and this browser keeps the earlier token.
+    // Another request moves the session, and this client keeps the earlier token.
     next_millisecond().await;
     fleet.only("c");
     assert_eq!(other_tab.ok(&fleet, "/count").await, "8");
     fleet.only("b");
     let refused = client.get(&fleet, "/count").await;
-    assert_eq!(refused.status, StatusCode::CONFLICT, "c has it");
-    assert!(!client.jar.contains_key("sticky"), "a pin that is worth nothing is taken away");
+    assert_eq!(refused.status, StatusCode::CONFLICT, "shop c owns the session");
+    assert!(!client.jar.contains_key("sticky"), "the outdated pin is removed");
     next_millisecond().await;
-    assert_eq!(client.ok(&fleet, "/count").await, "9", "the session goes on");
+    assert_eq!(client.ok(&fleet, "/count").await, "9", "the session keeps its data");
 }

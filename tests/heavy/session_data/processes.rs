@@ -1,4 +1,4 @@
-//! Shops that are processes, behind a gateway in this one.
+//! Shops in processes of their own, behind a gateway in this process.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -18,63 +18,64 @@ use tower_sticky::{
 
 pub const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// Shops `a`, `b` and `c`, each a process of its own.
+/// The shops `a`, `b` and `c`.
 pub struct Processes {
     pub gateway: StickyService<Upstream, NoInner>,
-    newcomers: Newcomers,
+    new_sessions: NewSessionsTo,
     shops: Vec<Process>,
 }
 
-/// Where new sessions go. With weights that could not be said: a shop without one is no replica.
+/// Assigns new sessions to one shop. Weights would not do, because a shop with weight 0 is no replica.
 #[derive(Debug, Clone, Default)]
-struct Newcomers(Arc<Mutex<&'static str>>);
+struct NewSessionsTo(Arc<Mutex<&'static str>>);
 
-impl Strategy for Newcomers {
+impl Strategy for NewSessionsTo {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
-        let wanted = *self.0.lock().unwrap();
-        candidates.iter().position(|shop| shop.id().as_str() == wanted).unwrap_or_default()
+        let name = *self.0.lock().unwrap();
+        candidates.iter().position(|shop| shop.id().as_str() == name).unwrap_or_default()
     }
 }
 
 impl Processes {
-    /// Shops that are started like this; the gateway tells them so many replicas of each session. On its
-    /// standard input each shop hears where all of them are.
+    /// Starts the shops. The gateway names `replicas` replicas of each session to them. Each shop reads the
+    /// addresses of all shops from its standard input.
     pub fn start(command: impl Fn(&str) -> Command, replicas: usize) -> Self {
         let mut shops: Vec<_> = NAMES.iter().map(|name| Process::start(command(name))).collect();
-        let places = NAMES.iter().zip(&shops).map(|(name, shop)| format!("{name}={}", shop.addr));
-        let places = places.collect::<Vec<_>>().join(" ");
+        let addresses =
+            NAMES.iter().zip(&shops).map(|(name, shop)| format!("{name}={}", shop.addr));
+        let addresses = addresses.collect::<Vec<_>>().join(" ");
         let backends = Backends::new();
         for (name, shop) in NAMES.iter().zip(&mut shops) {
-            writeln!(shop.child.stdin.as_mut().unwrap(), "{places}").unwrap();
+            writeln!(shop.child.stdin.as_mut().unwrap(), "{addresses}").unwrap();
             let upstream = Upstream::new(&format!("http://{}", shop.addr)).unwrap();
             backends.insert(name, upstream.connect_timeout(Duration::from_secs(10))).unwrap();
         }
-        let newcomers = Newcomers::default();
+        let new_sessions = NewSessionsTo::default();
         let keys = KeyRing::generate().unwrap();
         let gateway = StickyLayer::new(backends, Cookie::sealed("sticky", keys))
-            .strategy(newcomers.clone())
+            .strategy(new_sessions.clone())
             .session_headers(true)
             .replicas(replicas)
             .retry_idempotent(true)
             .into_service();
-        Self { gateway, newcomers, shops }
+        Self { gateway, new_sessions, shops }
     }
 
-    /// New sessions go to this shop.
+    /// Assigns new sessions to this shop.
     pub fn new_sessions_at(&self, name: &'static str) {
-        *self.newcomers.0.lock().unwrap() = name;
+        *self.new_sessions.0.lock().unwrap() = name;
     }
 
-    /// `kill -9` of one. When this returns it is dead.
+    /// Kills a shop (SIGKILL), and waits until it has ended.
     pub fn kill(&mut self, name: &str) {
         let position = NAMES.iter().position(|known| *known == name).unwrap();
         let child = &mut self.shops[position].child;
         child.kill().unwrap();
-        assert_eq!(child.wait().unwrap().signal(), Some(9), "nobody had the time to tidy up");
+        assert_eq!(child.wait().unwrap().signal(), Some(9), "it had no time to clean up");
     }
 }
 
-/// It is killed and reaped when this is dropped.
+/// Drop kills the process and waits for it.
 struct Process {
     child: Child,
     addr: SocketAddr,
@@ -85,7 +86,7 @@ impl Process {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        Self { child, addr: line.trim().parse().expect("it says where it listens") }
+        Self { child, addr: line.trim().parse().expect("it prints its address") }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Shops that count in the session, and a client with a cookie jar.
+//! Shops with a counter in the session, and a client with a cookie jar.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -26,26 +26,26 @@ pub struct Fleet {
     pub slow: Slow,
 }
 
-/// Where slow requests wait: between reading the session and writing it.
+/// Makes slow requests wait between loading and saving the session.
 #[derive(Debug, Clone)]
 pub struct Slow {
-    pub have_read: Arc<Semaphore>,
-    pub may_write: Arc<Semaphore>,
+    pub loaded: Arc<Semaphore>,
+    pub may_save: Arc<Semaphore>,
 }
 
 impl Default for Slow {
     fn default() -> Self {
-        Self { have_read: Arc::new(Semaphore::new(0)), may_write: Arc::new(Semaphore::new(0)) }
+        Self { loaded: Arc::new(Semaphore::new(0)), may_save: Arc::new(Semaphore::new(0)) }
     }
 }
 
 impl Fleet {
-    /// Shops `a`, `b` and `c`, each with a fenced cache of its own.
+    /// The shops `a`, `b` and `c`, each with its own fenced cache.
     pub fn fenced<S: SessionStore + Clone>(store: &S) -> Self {
         Self::new(|slow| fenced_shop(store, slow))
     }
 
-    /// Shops that `shop` makes; `Slow` is the same for all of them.
+    /// Shops that `shop` makes, with the same `Slow`.
     pub fn new(shop: impl Fn(&Slow) -> Router) -> Self {
         let slow = Slow::default();
         let backends = Backends::from_iter(["a", "b", "c"].map(|name| (name, shop(&slow))));
@@ -57,7 +57,7 @@ impl Fleet {
         Self { backends, gateway, slow }
     }
 
-    /// Sends all sessions to this shop.
+    /// Moves all sessions to this shop.
     pub fn only(&self, name: &str) {
         self.backends.set_mode(name, Mode::Active).unwrap();
         for other in ["a", "b", "c"].into_iter().filter(|other| *other != name) {
@@ -66,13 +66,13 @@ impl Fleet {
     }
 }
 
-/// A shop with a fenced cache of its own in front of the store.
+/// A shop with its own fenced cache in front of the store.
 pub fn fenced_shop<S: SessionStore + Clone>(store: &S, slow: &Slow) -> Router {
     let cache = FencedCache::new(MemoryStore::new(), store.clone());
     shop(cache, slow).layer(SessionScope::new())
 }
 
-/// A shop that keeps its sessions in `store`, without a scope.
+/// A shop with its sessions in `store`, without a scope.
 pub fn shop<S: SessionStore + Clone>(store: S, slow: &Slow) -> Router {
     Router::new()
         .route("/count", get(count))
@@ -83,9 +83,9 @@ pub fn shop<S: SessionStore + Clone>(store: S, slow: &Slow) -> Router {
         .layer(SessionManagerLayer::new(store))
 }
 
-type Answered = Result<String, Failed>;
+type Handled = Result<String, Failed>;
 
-/// The session cannot be read or written.
+/// The session cannot be loaded or saved.
 pub struct Failed(tower_sessions::session::Error);
 
 impl From<tower_sessions::session::Error> for Failed {
@@ -100,31 +100,31 @@ impl IntoResponse for Failed {
     }
 }
 
-async fn count(session: Session) -> Answered {
+async fn count(session: Session) -> Handled {
     let count = session.get::<u32>("count").await?.unwrap_or(0) + 1;
     session.insert("count", count).await?;
     Ok(count.to_string())
 }
 
-async fn read(session: Session) -> Answered {
+async fn read(session: Session) -> Handled {
     let count = session.get::<u32>("count").await?;
-    Ok(count.map_or("nobody".to_owned(), |count| count.to_string()))
+    Ok(count.map_or("none".to_owned(), |count| count.to_string()))
 }
 
-async fn count_slowly(State(slow): State<Slow>, session: Session) -> Answered {
+async fn count_slowly(State(slow): State<Slow>, session: Session) -> Handled {
     let count = session.get::<u32>("count").await?.unwrap_or(0) + 1;
-    slow.have_read.add_permits(1);
-    slow.may_write.acquire().await.unwrap().forget();
+    slow.loaded.add_permits(1);
+    slow.may_save.acquire().await.unwrap().forget();
     session.insert("count", count).await?;
     Ok(count.to_string())
 }
 
-async fn logout(session: Session) -> Answered {
+async fn logout(session: Session) -> Handled {
     session.flush().await?;
     Ok("bye".to_owned())
 }
 
-/// A browser. A clone has the cookies of now.
+/// A client with a cookie jar. A clone has a copy of the cookies.
 #[derive(Debug, Clone, Default)]
 pub struct Client {
     pub jar: BTreeMap<String, String>,
@@ -134,7 +134,7 @@ pub struct Client {
 pub struct Answer {
     pub status: StatusCode,
     pub body: String,
-    /// Who says so, when the gateway tells.
+    /// The backend, if the gateway has chosen one.
     pub backend: Option<BackendId>,
 }
 
@@ -153,7 +153,7 @@ impl Client {
         self.get_as("", service, path).await
     }
 
-    /// The same with the name of a user, which may be the key.
+    /// Sends a user name, which may be the affinity key.
     pub async fn get_as<S, B>(&mut self, user: &str, service: S, path: &str) -> Answer
     where
         S: tower::Service<Request<Body>, Response = Response<B>>,
@@ -202,7 +202,7 @@ impl Client {
         Answer { status, body: String::from_utf8(body.to_vec()).unwrap(), backend }
     }
 
-    /// The body of an answer that is to be good.
+    /// Sends a request that must succeed. Returns the body.
     pub async fn ok(&mut self, fleet: &Fleet, path: &str) -> String {
         let answer = self.get(fleet, path).await;
         assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.body);

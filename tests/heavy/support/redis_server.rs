@@ -10,7 +10,9 @@ use std::{
     time::Duration,
 };
 
-use crate::certificates::Authority;
+use tower_sticky::store::client::{Client, ClientTlsConfig, TlsCertificates};
+
+use crate::certificates::{Authority, Identity};
 
 /// A `redis-server` on a free port of the loopback interface, with nothing on disk. It is killed and
 /// reaped when this is dropped, also when it hangs and when the test fails.
@@ -106,7 +108,25 @@ impl RedisServer {
         format!("rediss://{}/", self.tls_addr())
     }
 
-    /// The file with the certificate of who has signed its own.
+    /// A client over TLS that trusts only one authority, and sends a certificate if one is given.
+    pub fn tls_client(&self, trusted: &Authority, own: Option<Identity>) -> Client {
+        let client_tls = own.map(|own| ClientTlsConfig {
+            client_cert: own.certificate.into_bytes(),
+            client_key: own.key.into_bytes(),
+        });
+        let root_cert = Some(trusted.pem().into_bytes());
+        let certificates = TlsCertificates { client_tls, root_cert };
+        Client::build_with_tls(self.tls_url(), certificates).unwrap()
+    }
+
+    /// Makes a server with `--cluster-enabled yes` a complete cluster of one node.
+    pub async fn form_cluster(&self) {
+        assert_eq!(self.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]), "+OK");
+        let is_ok = || self.command(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
+        super::until("the cluster is complete", is_ok).await;
+    }
+
+    /// The file with the certificate of the authority that has signed the server's certificate.
     pub fn authority_file(&self) -> PathBuf {
         self.dir.join("ca.pem")
     }

@@ -1,0 +1,14 @@
+//! `[[affinity]]`: how a session is recognised. Several sections are a chain.
+
+mod build;
+mod checked;
+mod keys;
+mod section;
+mod store;
+mod warnings;
+
+pub(super) use self::{
+    build::{Context, chain},
+    section::Section,
+    warnings::warnings,
+};

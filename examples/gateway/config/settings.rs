@@ -1,0 +1,268 @@
+//! Everything that the gateway needs to know, from the file and the flags, with defaults filled in.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::StatusCode;
+use ipnet::IpNet;
+use tower_sticky::{
+    Busy, Failover, Health, HttpProbe, Rebalance, Strict, affinity::Chain, strategy::Strategy,
+};
+
+use super::{
+    Error, affinity, application, backends,
+    file::{self, File, SessionHeaders},
+    health,
+    limits::Limits,
+    read,
+    units::Time,
+    upstream::{self, Upstream},
+    words::{Afterwards, Otherwise, Retry},
+};
+use crate::{cli::Flags, demo, strategy};
+
+/// Where the gateway listens by default.
+const LISTEN: &str = "127.0.0.1:8080";
+/// Where the demo's admin interface is by default.
+const DEMO_ADMIN: &str = "127.0.0.1:9090";
+
+/// Everything that the gateway needs to know.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) pool: String,
+    pub(crate) listen: SocketAddr,
+    pub(crate) admin: Option<Admin>,
+    pub(crate) shutdown_timeout: Duration,
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) server_timing: bool,
+    pub(crate) limits: Limits,
+    pub(crate) upstream: Upstream,
+    pub(crate) affinity: Chain,
+    /// About what works but is probably not what was meant.
+    pub(crate) warnings: Vec<String>,
+    pub(crate) strict: Strict,
+    /// Whether the cookie is sealed under a key that was generated for this process.
+    pub(crate) passing_key: bool,
+    /// The response header by which backends end, pin or move a session.
+    pub(crate) application_header: Option<String>,
+    pub(crate) strategy: Arc<dyn Strategy>,
+    pub(crate) failover: Failover,
+    pub(crate) busy: Busy,
+    pub(crate) home_wait: Duration,
+    pub(crate) max_attempts: usize,
+    pub(crate) retry: bool,
+    pub(crate) panic: bool,
+    /// Whether sessions return from a backup.
+    pub(crate) return_from_backup: bool,
+    pub(crate) health: Health,
+    pub(crate) probe: Option<HttpProbe>,
+    pub(crate) rebalance: Option<Rebalance>,
+    pub(crate) session_headers: SessionHeaders,
+    /// The zone that the gateway is in.
+    pub(crate) zone: Option<file::Zone>,
+    pub(crate) backends: Vec<file::Backend>,
+    /// Whether the three shops of the demo are the backends.
+    pub(crate) demo: bool,
+    /// Where the shops keep their carts, if not each in its own memory.
+    pub(crate) demo_store: Option<demo::Store>,
+    pub(crate) workers: usize,
+    pub(crate) forward_only: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Admin {
+    pub(crate) addr: SocketAddr,
+    pub(crate) token: Option<String>,
+    /// Whether a free port is taken when this one is in use.
+    pub(crate) any_port: bool,
+}
+
+impl Settings {
+    /// Reads the file, if one is named, and lets the flags override it.
+    pub(crate) fn load(flags: Flags) -> Result<Self, Error> {
+        let Some(path) = &flags.config else {
+            return Self::new(File::default(), flags);
+        };
+        let name = path.display().to_string();
+        let text = fs::read_to_string(path).map_err(|error| {
+            Error::new(format!("the configuration file {name} cannot be read: {error}"))
+        })?;
+        let file = read::file(&name, &text)?;
+        Self::new(file, flags)
+    }
+
+    fn new(mut file: File, flags: Flags) -> Result<Self, Error> {
+        application::check_session_headers(file.session_headers)?;
+        let demo = demo(&mut file, &flags)?;
+        let (listen_key, listen) = either(("--listen", flags.listen), ("listen", file.listen));
+        let admin_addr = either(("--admin", flags.admin), ("admin", file.admin));
+        let admin = admin(admin_addr, file.admin_token, demo)?;
+        let backends = backends::either(flags.backends, file.backend)?;
+        if backends.is_empty() && !demo && admin.is_none() {
+            return Err(Error::new(
+                "there is no backend, and no admin interface to add one; add a [[backend]] with id \
+                 and url, or --backend ID=URL",
+            ));
+        }
+        let trusted_proxies = networks(&file.trusted_proxies)?;
+        let context = affinity::Context {
+            cookie_name: flags.cookie,
+            trusted_proxies: &trusted_proxies,
+            balance_factor: file.strategy.balance_factor,
+        };
+        let warnings = affinity::warnings(file.affinity.as_deref().unwrap_or_default());
+        let (affinity, passing_key) = affinity::chain(file.affinity, &context)?;
+        let (health, probe) = health::health(&file.health)?;
+        let (strategy_key, strategy) =
+            either(("--strategy", flags.strategy), ("strategy.type", file.strategy.kind));
+        let failover = &file.failover;
+        Ok(Self {
+            pool: pool(file.pool)?,
+            listen: address(listen_key, listen.as_deref(), LISTEN)?,
+            admin,
+            shutdown_timeout: or(file.shutdown_timeout, Duration::from_secs(30)),
+            trusted_proxies,
+            // The demo's page shows it.
+            server_timing: file.server_timing || demo,
+            limits: Limits::from(file.limits).checked()?,
+            upstream: upstream::upstream(&file.upstream)?,
+            affinity,
+            warnings,
+            strict: file.strict.map_or(Ok(Strict::from(false)), strict)?,
+            passing_key,
+            application_header: file.application.header,
+            strategy: strategy::named(strategy_key, strategy.as_deref())?,
+            failover: failover.unavailable.unwrap_or(Otherwise::Repin).into(),
+            busy: Busy::wait(or(failover.busy_wait, Duration::from_millis(200)))
+                .then(failover.busy.unwrap_or(Otherwise::Borrow).into()),
+            home_wait: or(failover.home_wait, Duration::ZERO),
+            max_attempts: failover.max_attempts.map_or(16, Into::into),
+            retry: failover.retry != Some(Retry::Never),
+            panic: failover.panic,
+            return_from_backup: failover.backup == Some(Afterwards::Return),
+            health,
+            probe,
+            session_headers: file.session_headers,
+            rebalance: file.rebalance.as_ref().map(health::rebalance).transpose()?,
+            zone: file.zone,
+            backends,
+            demo,
+            demo_store: flags.demo_store,
+            workers: flags.workers.unwrap_or_else(cores),
+            forward_only: flags.forward_only,
+        })
+    }
+}
+
+/// Whether this is the demo; it sets what the shops of the demo need.
+fn demo(file: &mut File, flags: &Flags) -> Result<bool, Error> {
+    let is_demo = flags.config.is_none() && flags.backends.is_empty();
+    if flags.demo_store.is_some() {
+        if !is_demo {
+            return Err(Error::new(
+                "--demo-store is for the shops of the demo, and with --config or --backend there are \
+                 none; leave it out",
+            ));
+        }
+        // By these the shops know whether a session that they have in memory is up to date.
+        file.session_headers.enabled = true;
+        file.application.header = Some(demo::ACTION.to_owned());
+    } else if let Some(header) = &file.application.header {
+        application::check_header(header)?;
+    }
+    Ok(is_demo)
+}
+
+/// The value of the flag or else of the key in the file, with the name of the one that it is from.
+fn either<T>(
+    flag: (&'static str, Option<T>),
+    key: (&'static str, Option<T>),
+) -> (&'static str, Option<T>) {
+    if flag.1.is_some() { flag } else { key }
+}
+
+fn pool(name: Option<String>) -> Result<String, Error> {
+    match name {
+        Some(name) if name.is_empty() => Err(Error::new(
+            "pool = \"\": empty; expected a name for the set of backends, such as \"default\", or \
+             leave it out",
+        )),
+        name => Ok(name.unwrap_or_else(|| "default".to_owned())),
+    }
+}
+
+fn admin(
+    (key, addr): (&str, Option<String>),
+    token: Option<String>,
+    demo: bool,
+) -> Result<Option<Admin>, Error> {
+    if token.as_deref() == Some("") {
+        return Err(Error::new(
+            "admin_token is empty; set it to a secret, for example from `openssl rand -hex 32`",
+        ));
+    }
+    let any_port = addr.is_none() && demo;
+    if addr.is_none() && !demo {
+        return Ok(None);
+    }
+    let addr = address(key, addr.as_deref(), DEMO_ADMIN)?;
+    if !addr.ip().to_canonical().is_loopback() && token.is_none() {
+        return Err(Error::new(format!(
+            "{key} = \"{addr}\" could be reached from other machines by anyone; set admin_token in \
+             the file, or use a loopback address such as 127.0.0.1:9090"
+        )));
+    }
+    Ok(Some(Admin { addr, token, any_port }))
+}
+
+/// Which sessions are refused, and how.
+fn strict(file: file::Strict) -> Result<Strict, Error> {
+    let status = |key: &str, given: u32| {
+        let status = u16::try_from(given).ok().and_then(|given| StatusCode::from_u16(given).ok());
+        status.ok_or_else(|| Error::new(format!("strict.{key} = {given}: not an HTTP status")))
+    };
+    let mut strict = Strict::new().expired(file.expired);
+    if let Some(given) = file.status {
+        strict = strict.status(status("status", given.into())?)?;
+    }
+    if let Some(given) = file.unavailable_status {
+        let given = status("unavailable_status", given.into())?;
+        strict = strict.unavailable_status(given)?;
+    }
+    Ok(strict)
+}
+
+fn address(key: &str, text: Option<&str>, default: &str) -> Result<SocketAddr, Error> {
+    let text = text.unwrap_or(default);
+    text.parse().map_err(|_| {
+        Error::new(format!(
+            "{key} = {text:?}: not an address; expected IP:PORT, for example {default} or [::]:80"
+        ))
+    })
+}
+
+fn networks(trusted_proxies: &[String]) -> Result<Vec<IpNet>, Error> {
+    let network = |(position, text): (usize, &String)| {
+        let host = || text.parse::<IpAddr>().map(IpNet::from);
+        text.parse().or_else(|_| host()).map_err(|_| {
+            Error::new(format!(
+                "trusted_proxies[{position}] = {text:?}: not a network; expected an address or a CIDR \
+                 block such as \"10.0.0.0/8\" or \"fd00::/8\""
+            ))
+        })
+    };
+    trusted_proxies.iter().enumerate().map(network).collect()
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The duration in the file, or else the default.
+pub(super) fn or<const MIN: u64>(given: Option<Time<MIN>>, default: Duration) -> Duration {
+    given.map_or(default, Duration::from)
+}

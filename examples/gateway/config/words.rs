@@ -1,0 +1,65 @@
+//! Values of the file that are one word out of a few.
+
+use serde::Deserialize;
+use tower_sticky::{Failover, Mode, affinity, store};
+
+/// Defines enums that are read from kebab-case words and become enums of the library.
+macro_rules! words {
+    ($($(#[$doc:meta])* $name:ident => $of:ty { $($word:ident),* $(,)? })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub(crate) enum $name {
+            $($word,)*
+        }
+
+        impl From<$name> for $of {
+            fn from(word: $name) -> Self {
+                match word {
+                    $($name::$word => Self::$word,)*
+                }
+            }
+        }
+    )*};
+}
+
+words! {
+    SameSite => affinity::SameSite { Lax, Strict, None }
+    Secure => affinity::Secure { Auto, Always, Never }
+    Conflict => affinity::Conflict { Replace, Preserve }
+    OnStoreDown => store::OnDown { Open, Reject }
+    /// What happens to a session whose backend cannot serve it.
+    Otherwise => Failover { Repin, Borrow, Reject }
+    /// What the operator wants of a backend.
+    OperatorMode => Mode { Active, Draining, Disabled }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Format {
+    #[default]
+    Sealed,
+    Plain,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Lifetime {
+    Session,
+    Permanent,
+}
+
+/// What becomes of a session on a backup once a primary backend is up again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Afterwards {
+    Stay,
+    Return,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Retry {
+    Idempotent,
+    Never,
+}

@@ -1,0 +1,349 @@
+//! The states of a request between its arrival and its response, and the work of each.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::Request;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower_service::Service;
+
+use super::ready::{ReadyOutcome, ReadyWait};
+use crate::{
+    dispatch::{
+        Attempt, Dispatch, Handoff, InFlight, NextStep, Recovery, StoreLookup, TrialPermit,
+        WaitLimit, failed,
+    },
+    error::{BoxError, Shortage},
+    outcome::{Reason, StickyError},
+    pool::{BackendState, Entered, Readiness},
+};
+
+pin_project! {
+    #[project = StateProjection]
+    #[project_replace = OwnedState]
+    pub(super) enum State<S, I, B>
+    where
+        S: Service<Request<B>>,
+        I: Service<Request<B>>,
+    {
+        // Something other than a service has to answer first.
+        Detour { detour: Detour<S> },
+        // Waiting until this clone of the backend's service is ready to be called.
+        Wait { wait: ReadyWait<S> },
+        // The backend has the request.
+        Call {
+            #[pin]
+            future: S::Future,
+            in_flight: Option<InFlight>,
+            trial: Option<TrialPermit>,
+            // When the request was sent, if the strategy measures latencies.
+            started: Option<Instant>,
+        },
+        // As `Wait`, for the local node.
+        LocalWait { wait: ReadyWait<I> },
+        // Waiting until the last resort is ready to be called.
+        LastResort { inner: I },
+        // The inner service has the request: as the local node, in flight there, or as the last resort.
+        InnerCall {
+            #[pin]
+            future: I::Future,
+            in_flight: Option<InFlight>,
+        },
+        // The response has been returned.
+        Done,
+    }
+}
+
+/// What a state leads to. States that are common set their successor in place instead.
+pub(super) enum Transition<S> {
+    /// The successor has been set.
+    Continue,
+    /// The next step. The request is in its slot.
+    Next(NextStep<S>),
+    /// The request ends with this error.
+    Fail(StickyError),
+    /// The state does not have what it needs.
+    Lost,
+}
+
+/// Work before the request can be sent.
+pub(super) enum Detour<S> {
+    /// A decision that has not been entered yet.
+    Decided(NextStep<S>),
+    /// A store has to answer before it is known where the request belongs.
+    Lookup(StoreLookup),
+    /// A suspect may return, or another request finds out how it is.
+    Recover(Box<Recovery>),
+    /// The application carries the session's state over to the backend with the tag `to`.
+    Handoff { work: Handoff, to: u64, reason: Reason },
+}
+
+impl<S: Clone> Transition<S> {
+    /// What follows a failed call: the next step if the request is here again, else the error.
+    pub(super) fn after_failure<B: 'static>(
+        dispatch: &mut Dispatch<S>,
+        in_flight: InFlight,
+        trial: Option<TrialPermit>,
+        error: BoxError,
+        slot: &mut Option<Request<B>>,
+    ) -> Self {
+        match failed(dispatch, in_flight, trial, error) {
+            Ok((next, request)) => {
+                *slot = Some(request);
+                Self::Next(next)
+            }
+            Err(error) => Self::Fail(error),
+        }
+    }
+}
+
+impl<S: Clone> Detour<S> {
+    /// The next step, or the detour itself while it is pending.
+    fn poll<B>(
+        mut self,
+        cx: &mut Context<'_>,
+        dispatch: &mut Dispatch<S>,
+        request: &mut Option<Request<B>>,
+    ) -> Result<Transition<S>, Self> {
+        let poll = match (&mut self, request) {
+            (Self::Lookup(lookup), Some(request)) => {
+                lookup.poll(cx, &mut dispatch.affinity_state).map(|()| dispatch.resume(request))
+            }
+            (Self::Lookup(_), None) => return Ok(Transition::Lost),
+            (Self::Recover(recovery), _) => {
+                recovery.poll(cx).map(|()| dispatch.recovered(recovery))
+            }
+            (Self::Handoff { work, to, reason }, _) => work.poll(cx).map(|succeeded| {
+                dispatch.slow_path().handoff_guard = work.release();
+                dispatch.handoff_done(succeeded, *to, *reason)
+            }),
+            (Self::Decided(_), _) => Poll::Pending,
+        };
+        match (poll, self) {
+            (Poll::Ready(next), _) | (Poll::Pending, Self::Decided(next)) => {
+                Ok(Transition::Next(next))
+            }
+            (Poll::Pending, detour) => Err(detour),
+        }
+    }
+}
+
+impl<S, I, B> State<S, I, B>
+where
+    S: Service<Request<B>>,
+    I: Service<Request<B>>,
+{
+    /// The first state of a request.
+    #[inline(always)]
+    pub(super) fn new(next: NextStep<S>) -> Self {
+        match next {
+            NextStep::Try(Attempt { service: Some(service), state, trial, wait_limit }) => {
+                Self::Wait { wait: ReadyWait::new(service, state, trial, wait_limit) }
+            }
+            next => Self::Detour { detour: Detour::Decided(next) },
+        }
+    }
+}
+
+impl<S, I, B> State<S, I, B>
+where
+    S: Service<Request<B>> + Clone,
+    S::Error: Into<BoxError>,
+    I: Service<Request<B>> + Clone,
+    I::Error: Into<BoxError>,
+{
+    /// The state that carries out a decision.
+    #[inline]
+    pub(super) fn enter(
+        next: NextStep<S>,
+        request: &mut Option<Request<B>>,
+        inner: &Option<Arc<I>>,
+        dispatch: &mut Dispatch<S>,
+    ) -> Result<Self, StickyError> {
+        let detour = match (next, inner) {
+            (NextStep::Try(Attempt { service: Some(service), state, trial, wait_limit }), _) => {
+                let wait = ReadyWait::new(service, state, trial, wait_limit);
+                return Ok(Self::Wait { wait });
+            }
+            (NextStep::Try(Attempt { state, trial, wait_limit, .. }), Some(inner)) => {
+                let wait = ReadyWait::new(I::clone(inner), state, trial, wait_limit);
+                return Ok(Self::LocalWait { wait });
+            }
+            (NextStep::LastResort, Some(inner)) => {
+                if let Some(request) = request {
+                    dispatch.send_last_resort(request);
+                }
+                return Ok(Self::LastResort { inner: I::clone(inner) });
+            }
+            (NextStep::Fail(error), _) => return Err(error),
+            // Only an inner service is ever the local node or the last resort.
+            (NextStep::Try(_) | NextStep::LastResort, None) => return Err(StickyError::NoBackend),
+            (NextStep::Lookup(lookup), _) => Detour::Lookup(lookup),
+            (NextStep::Recover(recovery), _) => Detour::Recover(recovery),
+            (NextStep::Handoff { work, to, reason }, _) => Detour::Handoff { work, to, reason },
+        };
+        Ok(Self::Detour { detour })
+    }
+
+    /// ## Detour => (Detour | any state)
+    pub(super) fn poll_detour(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        dispatch: &mut Dispatch<S>,
+        request: &mut Option<Request<B>>,
+    ) -> Poll<Transition<S>> {
+        let OwnedState::Detour { detour } = self.as_mut().project_replace(Self::Done) else {
+            return Poll::Ready(Transition::Lost);
+        };
+        match detour.poll(cx, dispatch, request) {
+            Ok(transition) => Poll::Ready(transition),
+            Err(detour) => {
+                self.set(Self::Detour { detour });
+                Poll::Pending
+            }
+        }
+    }
+
+    /// ## Wait => (Wait | Call | any state)
+    #[inline(always)]
+    pub(super) fn poll_wait(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        dispatch: &mut Dispatch<S>,
+        request: &mut Option<Request<B>>,
+    ) -> Poll<Transition<S>> {
+        let StateProjection::Wait { wait } = self.as_mut().project() else {
+            return Poll::Ready(Transition::Lost);
+        };
+        let outcome = ready!(wait.poll_ready(cx, dispatch));
+        let ReadyOutcome::Open(permit) = outcome else {
+            return Poll::Ready(not_ready(wait, outcome, dispatch));
+        };
+        if let Some(service) = wait.backend().and_then(|state| dispatch.renewed(state)) {
+            wait.renew(service, permit);
+            return Poll::Ready(Transition::Continue);
+        }
+        let Some(state) = wait.take() else {
+            return Poll::Ready(Transition::Lost);
+        };
+        // Counted before it is looked at: once a backend has been taken out and has nothing in flight,
+        // no request reaches it any more.
+        let entered = Entered::new(state);
+        if entered.state().is_taken_out() {
+            let next = dispatch.withdrawn(entered.state());
+            return Poll::Ready(Transition::Next(next));
+        }
+        // In place: to move the request once more costs more than all of this.
+        dispatch.send(request, entered.state(), true);
+        let (started, trial) = (dispatch.started(), wait.trial.take());
+        let services = entered.state().services();
+        let Some(request) = request.take() else {
+            return Poll::Ready(Transition::Lost);
+        };
+        let future = wait.service.call(request);
+        let in_flight = Some(InFlight::new(entered, permit, services));
+        self.set(Self::Call { future, in_flight, trial, started });
+        Poll::Ready(Transition::Continue)
+    }
+
+    /// ## LocalWait => (LocalWait | InnerCall | any state)
+    pub(super) fn poll_local_wait(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        dispatch: &mut Dispatch<S>,
+        request: &mut Option<Request<B>>,
+    ) -> Poll<Transition<S>> {
+        let StateProjection::LocalWait { wait } = self.as_mut().project() else {
+            return Poll::Ready(Transition::Lost);
+        };
+        let outcome = ready!(wait.poll_ready(cx, dispatch));
+        let ReadyOutcome::Open(permit) = outcome else {
+            return Poll::Ready(leave(wait, outcome, dispatch));
+        };
+        let Some(state) = wait.take() else {
+            return Poll::Ready(Transition::Lost);
+        };
+        dispatch.send(request, &state, false);
+        let services = state.services();
+        let Some(request) = request.take() else {
+            return Poll::Ready(Transition::Lost);
+        };
+        let future = wait.service.call(request);
+        let in_flight = Some(InFlight::new(Entered::new(state), permit, services));
+        self.set(Self::InnerCall { future, in_flight });
+        Poll::Ready(Transition::Continue)
+    }
+
+    /// ## LastResort => (LastResort | InnerCall)
+    pub(super) fn poll_last_resort(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        request: &mut Option<Request<B>>,
+    ) -> Poll<Transition<S>> {
+        let StateProjection::LastResort { inner } = self.as_mut().project() else {
+            return Poll::Ready(Transition::Lost);
+        };
+        if let Err(source) = ready!(inner.poll_ready(cx)) {
+            return Poll::Ready(Transition::Fail(StickyError::Inner { source: source.into() }));
+        }
+        let Some(request) = request.take() else {
+            return Poll::Ready(Transition::Lost);
+        };
+        let future = inner.call(request);
+        self.set(Self::InnerCall { future, in_flight: None });
+        Poll::Ready(Transition::Continue)
+    }
+}
+
+/// The backend is busy or its service has failed: another service of the same backend is asked if there is
+/// one, else the next step follows.
+#[cold]
+fn not_ready<S: Clone>(
+    wait: &mut ReadyWait<S>,
+    outcome: ReadyOutcome,
+    dispatch: &mut Dispatch<S>,
+) -> Transition<S> {
+    // A failed service may not be the backend's any more.
+    let failed = wait.backend().filter(|_| matches!(outcome, ReadyOutcome::Failed(_)));
+    if let Some(service) = failed.and_then(|state| dispatch.renewed(state)) {
+        wait.service = service;
+        return Transition::Continue;
+    }
+    leave(wait, outcome, dispatch)
+}
+
+/// The next step after a backend that did not become ready: the request is untouched.
+#[cold]
+fn leave<S: Clone, T>(
+    wait: &mut ReadyWait<T>,
+    outcome: ReadyOutcome,
+    dispatch: &mut Dispatch<S>,
+) -> Transition<S> {
+    let wait_limit = wait.wait_limit;
+    // A trial and a permit are given back first.
+    let Some(state) = wait.leave() else { return Transition::Lost };
+    Transition::Next(after_wait(dispatch, outcome, &state, wait_limit))
+}
+
+fn after_wait<S: Clone>(
+    dispatch: &mut Dispatch<S>,
+    outcome: ReadyOutcome,
+    state: &Arc<BackendState>,
+    wait_limit: WaitLimit,
+) -> NextStep<S> {
+    match outcome {
+        ReadyOutcome::Failed(source) => {
+            if let Some(shortage) = Shortage::in_chain(source.as_ref()) {
+                return NextStep::Fail(dispatch.shortage(state, shortage, source));
+            }
+            let pool = dispatch.core().backends.pool();
+            pool.set_readiness(state, Readiness::Failed);
+            dispatch.not_sent(state, Reason::NotReady, source)
+        }
+        ReadyOutcome::Busy | ReadyOutcome::Open(_) => dispatch.busy(state, wait_limit),
+    }
+}

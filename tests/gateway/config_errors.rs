@@ -1,0 +1,232 @@
+//! Configurations that are refused: the message names the key or flag, and says what is allowed.
+
+use crate::process::{ConfigFile, run};
+
+#[tokio::test]
+async fn bad_flags_are_refused() {
+    let cases: [(&[&str], &[&str]); 23] = [
+        (&["--nonsense"], &["--nonsense", "--help"]),
+        (&["stray"], &["stray"]),
+        (&["--listen"], &["--listen"]),
+        (&["--listen", "here"], &["--listen", "here", "IP:PORT"]),
+        (&["--workers", "0"], &["--workers", "1 to 1024"]),
+        (&["--strategy", "best"], &["--strategy", "best", "round-robin", "peak-ewma"]),
+        (&["--cookie", "a b"], &["--cookie", "a b"]),
+        (&["--demo-store"], &["--demo-store"]),
+        (&["--demo-store", "disk"], &["--demo-store", "memory", "redis://127.0.0.1:6379/"]),
+        (&["--demo-store", "redis://a b"], &["--demo-store", "expected redis://"]),
+        (&["--demo-store", "memory", "--backend", "a=http://a:1"], &["--demo-store", "--backend"]),
+        (&["--demo-store", "memory", "--config", "/dev/null"], &["--demo-store", "--config"]),
+        (&["--config", "/no/such/file.toml"], &["/no/such/file.toml"]),
+        (&["--backend", "http://a:1"], &["--backend", "ID=URL"]),
+        (&["--backend", "a=https://a:1"], &["https", "not built yet"]),
+        (&["--backend", "a=http://a:1/app"], &["--backend", "path"]),
+        (&["--backend", "a;b=http://a:1"], &["--backend", "a;b"]),
+        (&["--backend", "a=http://a:1,weight=x"], &["weight=x", "whole number"]),
+        (&["--backend", "a=http://a:1,speed=9"], &["speed=9", "max_connections"]),
+        (&["--backend", "a=http://a:1,backup=maybe"], &["backup=maybe", "[,backup]"]),
+        (&["--backend", "a=http://a:1,zone="], &["zone", "name"]),
+        (
+            &["--backend", "a=http://a:1", "--backend", "a=http://a:2"],
+            &["--backend", "\"a\"", "taken"],
+        ),
+        (
+            &["--backend", "a=http://a:1", "--admin", "0.0.0.0:9090"],
+            &["--admin", "admin_token", "loopback"],
+        ),
+    ];
+    for (args, expected) in cases {
+        let with_check = [&["--check"], args].concat();
+        // A start fails with the same message as a check.
+        for args in [&with_check, args] {
+            let output = run(args, &[]).await;
+            refused(&format!("{args:?}"), &output, expected);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_password_of_the_demo_store_is_not_repeated() {
+    for address in ["http://:secret@a", "redis://:secret@", "rediss://:secret@a:port/"] {
+        let output = run(&["--demo-store", address], &[]).await;
+        refused(address, &output, &["--demo-store"]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!stderr.contains("secret"), "the password is repeated: {stderr}");
+    }
+}
+
+fn refused(what: &str, output: &std::process::Output, expected: &[&str]) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{what}: {stderr}");
+    assert!(output.stdout.is_empty(), "{what}");
+    for part in expected {
+        assert!(stderr.contains(part), "{what}: {part:?} is missing in {stderr}");
+    }
+}
+
+/// The error about a name server that is not an address.
+const NAMESERVERS: &[&str] = match cfg!(feature = "dns") {
+    true => &["upstream.nameservers", "ns1", "IP:PORT"],
+    false => &["upstream.nameservers", "--features dns"],
+};
+
+const COOKIE: &str = "[[affinity]]\ntype = \"cookie\"\n";
+const PLAIN: &str = "[[affinity]]\ntype = \"cookie\"\nformat = \"plain\"\n";
+
+/// A beginning, what is wrong after it, and what the message contains.
+const BAD_FILES: &[(&str, &str, &[&str])] = &[
+    ("", "nonsense = 1", &["nonsense", "line 1"]),
+    ("", "listen = ", &["line 1"]),
+    ("", "listen = 8080", &["listen"]),
+    ("", "shutdown_timeout = 30", &["shutdown_timeout", "duration", "30s"]),
+    ("", "shutdown_timeout = \"30\"", &["shutdown_timeout", "30", "unit"]),
+    ("", "shutdown_timeout = \"soon\"", &["shutdown_timeout", "duration"]),
+    ("", "shutdown_timeout = \"999999h\"", &["shutdown_timeout", "too long", "366d"]),
+    ("", "trusted_proxies = [\"10.0.0.0/33\"]", &["trusted_proxies[0]", "10.0.0.0/33", "CIDR"]),
+    ("", "admin = \"0.0.0.0:9090\"", &["admin_token"]),
+    ("", "admin_token = \"\"", &["admin_token", "empty"]),
+    ("", "pool = \"\"", &["pool"]),
+    ("", "[limits]\nconnections = 0", &["limits.connections"]),
+    ("", "[limits]\nheader_timeout = \"0s\"", &["limits.header_timeout"]),
+    ("", "[limits]\nbody_timeout = \"0s\"", &["limits.body_timeout"]),
+    ("", "[limits]\nspeed = 1", &["limits.speed", "body_timeout"]),
+    ("", "[upstream]\nresolve_every = \"0s\"", &["upstream.resolve_every"]),
+    ("", "[upstream]\nhttp2 = \"on\"", &["upstream.http2"]),
+    (
+        "",
+        "[[backend]]\nid = \"b\"\nurl = \"http://b.test\"\nresolve_every = \"0s\"",
+        &["backend[0].resolve_every"],
+    ),
+    ("", "[upstream]\nnameservers = [\"ns1\"]", NAMESERVERS),
+    ("", COOKIE, &["affinity[0].keys", "sealed", "openssl"]),
+    (COOKIE, "keys = [\"env:NO_SUCH_KEY\"]", &["affinity[0].keys[0]", "NO_SUCH_KEY", "not set"]),
+    (COOKIE, "keys = [\"base64:c2hvcnQ=\"]", &["affinity[0].keys[0]", "5 bytes", "32"]),
+    (COOKIE, "keys = [\"hunter2\"]", &["affinity[0].keys[0]", "env:NAME", "base64:"]),
+    (COOKIE, "keys = []", &["affinity[0].keys"]),
+    (PLAIN, "keys = [\"env:X\"]", &["affinity[0].keys", "plain"]),
+    (PLAIN, "idle_timeout = \"5m\"", &["affinity[0].idle_timeout = 300s", "plain", "timeouts"]),
+    (PLAIN, "lifetime = \"permanent\"", &["affinity[0].lifetime", "absolute timeout"]),
+    (PLAIN, "same_site = \"none\"", &["affinity[0].same_site = None", "SameSite"]),
+    (PLAIN, "same_site = \"sometimes\"", &["affinity[0].same_site", "sometimes", "strict"]),
+    (PLAIN, "name = \"a=b\"", &["affinity[0].name", "a=b"]),
+    (PLAIN, "header = \"x\"", &["affinity[0].header", "type \"cookie\""]),
+    ("", "[[affinity]]\ntype = \"magic\"", &["affinity[0].type", "magic", "cookie"]),
+    (
+        "",
+        "[[affinity]]\ntype = \"key\"",
+        &["affinity[0]", "exactly one of header, cookie and query"],
+    ),
+    (
+        "",
+        "[[affinity]]\ntype = \"key\"\nheader = \"host\"",
+        &["affinity[0].header", "host", "HTTP itself"],
+    ),
+    ("", "[[affinity]]\ntype = \"key\"\nname = \"u\"", &["`name`", "type \"key\""]),
+    ("", "[[affinity]]\ntype = \"header\"\nformat = \"plain\"", &["affinity[0].name", "missing"]),
+    (
+        "",
+        "[[affinity]]\ntype = \"client-ip\"\nipv4_prefix = 33",
+        &["affinity[0].ipv4_prefix", "33", "at most 32"],
+    ),
+    (PLAIN, "query = \"u\"", &["`query`", "type \"cookie\""]),
+    ("", "[[affinity]]\ntype = \"learned\"", &["affinity[0]", "learned", "JSESSIONID"]),
+    ("", "[[affinity]]\ntype = \"envelope\"\ncookie = \"J\"", &["affinity[0].keys"]),
+    (
+        "[[affinity]]\ntype = \"learned\"\ncookie = \"J\"\n",
+        "store = \"redis://localhost\"",
+        &["affinity[0].store", "no keys", "env:STICKY_KEY"],
+    ),
+    (
+        "[[affinity]]\ntype = \"learned\"\ncookie = \"J\"\n",
+        "store = \"mysql://:hunter2@db\"",
+        &["affinity[0].store", "unknown", "memory", "redis://"],
+    ),
+    (
+        "[[affinity]]\ntype = \"learned\"\ncookie = \"J\"\nstore = \"redis://:hunter2@h/x\"\n",
+        "keys = [\"base64:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"]",
+        &["affinity[0].store", "Redis", "redis://"],
+    ),
+    (
+        "[[affinity]]\ntype = \"learned\"\ncookie = \"J\"\n",
+        "store = \"env:NO_SUCH_VARIABLE\"",
+        &["affinity[0].store", "NO_SUCH_VARIABLE", "not set"],
+    ),
+    (
+        "[[affinity]]\ntype = \"learned\"\ncookie = \"J\"\n",
+        "on_store_down = \"reject\"",
+        &["affinity[0].on_store_down", "redis://"],
+    ),
+    ("", "[strict]\nstatus = 503", &["strict.status", "503", "at least 400 and at most 499"]),
+    ("", "[strict]\nstatus = 7", &["strict.status", "7"]),
+    (
+        "",
+        "[strict]\nunavailable_status = 200",
+        &["strict.unavailable_status", "200", "at least 400 and at most 599"],
+    ),
+    ("", "[strict]\nexpired = 1", &["strict.expired"]),
+    ("", "[strict]\nunavailable = \"reject\"", &["unavailable", "unavailable_status"]),
+    ("", "[strategy]\ntype = \"best\"", &["strategy.type", "best", "random"]),
+    ("", "[strategy]\nbalance_factor = 1.25", &["strategy.balance_factor = 1.25", "hash modes"]),
+    (
+        "[[affinity]]\ntype = \"client-ip\"\n",
+        "[strategy]\nbalance_factor = 0.5",
+        &["strategy.balance_factor = 0.5", "1.25"],
+    ),
+    ("", "[failover]\nbusy = \"wait\"", &["failover.busy", "wait", "borrow"]),
+    ("", "[health]\nprobe = {}", &["health.probe", "path"]),
+    ("", "[health]\nprobe = { path = \"healthz\" }", &["health.probe.path", "healthz", "'/'"]),
+    ("", "[health.probe]\npath = \"/\"\ninterval = \"0s\"", &["health.probe.interval"]),
+    ("", "[health.probe]\npath = \"/\"\ntimeout = \"0s\"", &["health.probe.timeout"]),
+    ("", "[health.probe]\npath = \"/\"\nrise = 0", &["health.probe.rise", "at least 1"]),
+    ("", "[health.probe]\npath = \"/\"\nfall = 0", &["health.probe.fall", "at least 1"]),
+    ("", "[health.probe]\npath = \"/\"\nspeed = 1", &["speed", "interval"]),
+    ("", "[health]\nslow_start = 5", &["health.slow_start", "duration"]),
+    ("", "[health]\noutlier = { consecutive_5xx = -1 }", &["health.outlier.consecutive_5xx", "-1"]),
+    ("", "[health]\noutlier = { max_ejected = 50 }", &["health.outlier.max_ejected", "50", "1.0"]),
+    ("", "[health]\noutlier = { max_ejected = nan }", &["health.outlier.max_ejected", "1.0"]),
+    ("", "[health]\nredial = \"0s\"", &["health.redial", "1ms"]),
+    ("", "[health]\nredial = \"2s\"\nredial_max = \"1s\"", &["health.redial_max", "2s"]),
+    ("", "[failover]\nmax_attempts = 0", &["failover.max_attempts", "at least 1"]),
+    ("", "[failover]\nhome_wait = 1", &["failover.home_wait", "duration"]),
+    ("", "[rebalance]\ntolerance = 1", &["rebalance.tolerance", "1.25"]),
+    ("", "[rebalance]\ntolerance = nan", &["rebalance.tolerance", "1.25"]),
+    ("", "[rebalance]\nidle_for = \"500ms\"", &["rebalance.idle_for = 500ms", "one second"]),
+    ("", "[rebalance]\nidle_for = 300", &["rebalance.idle_for", "duration"]),
+    ("", "[rebalance]\nmax_per_second = 0", &["rebalance.max_per_second", "at least 1"]),
+    ("", "[rebalance]\nmax_per_second = -1", &["rebalance.max_per_second", "-1"]),
+    ("", "[rebalance]\nspeed = 1", &["rebalance.speed", "max_per_second"]),
+    (PLAIN, "[rebalance]", &["rebalance", "sealed"]),
+    ("", "[failover]\nbackup = \"leave\"", &["failover.backup", "leave", "stay", "return"]),
+    ("", "zone = \"\"", &["zone", "eu-1"]),
+    ("", "[[backend]]\nid = \"b\"\nurl = \"http://b:1\"\nzone = \"\"", &["zone", "eu-1"]),
+    (
+        "",
+        "[[backend]]\nid = \"b\"\nurl = \"http://b:1\"\nbackup = \"yes\"",
+        &["backend[0].backup", "yes"],
+    ),
+    (
+        "",
+        "[application]\nheader = \"set-cookie\"",
+        &["application.header", "set-cookie", "HTTP itself"],
+    ),
+    ("", "[session_headers]\nreplicas = 2", &["session_headers.replicas", "enabled = true"]),
+    ("", "[[backend]]\nid = \"b\"", &["backend[0]", "`url`"]),
+    ("", "[[backend]]\nid = \"b\"\nurl = \"b\"", &["backend[0].url", "scheme"]),
+    ("", "[[backend]]\nid = \"a\"\nurl = \"http://b:1\"", &["backend[1].id = \"a\"", "taken"]),
+];
+
+#[tokio::test]
+async fn bad_files_are_refused() {
+    for (before, text, expected) in BAD_FILES {
+        // With a good backend, so that nothing else is wrong.
+        let backend = "\n[[backend]]\nid = \"a\"\nurl = \"http://127.0.0.1:1\"\n";
+        let file = ConfigFile::new(&format!("{before}{text}\n{backend}"));
+        let output = run(&["--check", "--config", file.path().to_str().unwrap()], &[]).await;
+        refused(text, &output, expected);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!stderr.contains("hunter2"), "a secret is repeated: {stderr}");
+    }
+    let no_backend = ConfigFile::new("server_timing = true");
+    let output = run(&["--config", no_backend.path().to_str().unwrap()], &[]).await;
+    refused("no backend", &output, &["[[backend]]", "--backend"]);
+}
