@@ -1,4 +1,4 @@
-//! What can go wrong, as types: configuration, and the errors by which a backend says what has become of a
+//! Error types: errors of the configuration, and the errors by which a backend reports what happened to a
 //! request.
 
 mod client_error;
@@ -8,6 +8,9 @@ mod shortage;
 mod timed_out;
 mod unreachable;
 
+pub(crate) use self::unreachable::{
+    Redialer, Refusal, SendCount, chain, is_disconnected, redialer,
+};
 pub use self::{
     client_error::ClientError,
     config::{BoxError, ConfigError},
@@ -17,8 +20,4 @@ pub use self::{
     unreachable::{Disconnected, Redial},
 };
 #[cfg(feature = "proxy")]
-pub(crate) use self::{shortage::Short, unreachable::Unreachable};
-pub(crate) use self::{
-    shortage::ShortageLog,
-    unreachable::{Redialer, Refusal, Sendings, chain, is_disconnected, redialer},
-};
+pub(crate) use self::{shortage::ShortageError, unreachable::Unreachable};

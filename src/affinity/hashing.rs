@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use arc_swap::ArcSwapOption;
@@ -12,6 +12,7 @@ use crate::{
     hash::{BoundedLoad, KeyHasher, Maglev, Ranking, Slots},
     pool::BackendState,
     token::Key,
+    util::lock,
 };
 
 /// The lookup table of [Maglev](https://research.google/pubs/pub44824/) (Eisenbud et al. 2016), in
@@ -146,7 +147,7 @@ impl Hashing {
         if let Some(built) = ready() {
             return built;
         }
-        let _building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        let _building = lock(&self.building);
         if let Some(built) = ready() {
             return built;
         }

@@ -145,13 +145,13 @@ fn convert<K: Display, S: Clone>(
     change: discover::Change<K, S>,
     target: &mut Target<S>,
 ) -> Option<MemberChange<S>> {
-    let (key, what) = match change {
+    let (key, kind) = match change {
         discover::Change::Insert(key, service) => (key, ChangeKind::Put { service, weight: None }),
         discover::Change::Remove(key) => (key, ChangeKind::Remove),
     };
     let key = key.to_string();
     match BackendId::new(&key) {
-        Ok(id) => Some(MemberChange { id, what }),
+        Ok(id) => Some(MemberChange { id, kind }),
         Err(why) => {
             target.skip(&key, why);
             None

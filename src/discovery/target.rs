@@ -56,27 +56,27 @@ impl<S: Clone> Target<S> {
     /// Who owns the backend `id`, from the point of view of this discovery.
     #[cfg(feature = "dns")]
     pub(super) fn ownership(&self, id: &BackendId) -> Ownership {
-        self.pool.upgrade().map_or(Ownership::Foreign, |pool| pool.standing(&self.owner, id))
+        self.pool.upgrade().map_or(Ownership::Foreign, |pool| pool.ownership(&self.owner, id))
     }
 
     /// Applies the changes that were found.
     pub(super) fn update(&mut self, found: Vec<MemberChange<S>>) {
         let mut changes = Vec::with_capacity(found.len());
-        for MemberChange { id, what } in found {
-            match what {
+        for MemberChange { id, kind } in found {
+            match kind {
                 ChangeKind::Put { .. } => {
                     self.warned.remove(id.as_str());
                     let draining = self.draining.iter().position(|(_, draining)| *draining == id);
                     if let Some(position) = draining {
                         self.draining.swap_remove(position);
                         // Before the new service, so that the backend is never draining with it.
-                        let what = ChangeKind::Mode(Mode::Active);
-                        changes.push(MemberChange { id: id.clone(), what });
+                        let kind = ChangeKind::Mode(Mode::Active);
+                        changes.push(MemberChange { id: id.clone(), kind });
                     }
-                    changes.push(MemberChange { id, what });
+                    changes.push(MemberChange { id, kind });
                 }
                 ChangeKind::Remove => self.begin_removal(id, &mut changes),
-                _ => changes.push(MemberChange { id, what }),
+                _ => changes.push(MemberChange { id, kind }),
             }
         }
         self.apply(changes);
@@ -144,7 +144,7 @@ impl<S: Clone> Target<S> {
     fn begin_removal(&mut self, id: BackendId, changes: &mut Vec<MemberChange<S>>) {
         self.warned.remove(id.as_str());
         match self.on_removed {
-            OnRemoved::Remove => changes.push(MemberChange { id, what: ChangeKind::Remove }),
+            OnRemoved::Remove => changes.push(MemberChange { id, kind: ChangeKind::Remove }),
             OnRemoved::Drain(time) => {
                 if self.draining.iter().any(|(_, draining)| *draining == id) {
                     return;
@@ -152,7 +152,7 @@ impl<S: Clone> Target<S> {
                 let now = Instant::now();
                 let deadline = now.checked_add(time).unwrap_or(now + CENTURY);
                 self.draining.push((deadline, id.clone()));
-                changes.push(MemberChange { id, what: ChangeKind::Mode(Mode::Draining) });
+                changes.push(MemberChange { id, kind: ChangeKind::Mode(Mode::Draining) });
             }
         }
     }
@@ -163,7 +163,7 @@ impl<S: Clone> Target<S> {
         self.draining.retain(|(deadline, id)| {
             let ended = *deadline <= now;
             if ended {
-                changes.push(MemberChange { id: id.clone(), what: ChangeKind::Remove });
+                changes.push(MemberChange { id: id.clone(), kind: ChangeKind::Remove });
             }
             !ended
         });
@@ -177,12 +177,12 @@ impl<S: Clone> Target<S> {
         for change in &changes {
             tracing::debug!(
                 backend = %change.id,
-                what = ?change.what,
+                what = ?change.kind,
                 "the discovery changes a backend"
             );
         }
-        for RejectedChange { id, why } in pool.apply(&self.owner, changes) {
-            self.skip(id.as_str(), why);
+        for RejectedChange { id, reason } in pool.apply(&self.owner, changes) {
+            self.skip(id.as_str(), reason);
         }
     }
 }

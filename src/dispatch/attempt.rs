@@ -9,7 +9,7 @@ use crate::{
     dispatch::handoff::Handoff,
     health::Settings,
     outcome::{Reason, StickyError},
-    pool::{BackendState, Evidence, LookId},
+    pool::{BackendState, Evidence, RecheckId},
 };
 
 /// What to do next.
@@ -52,7 +52,7 @@ pub(crate) enum WaitLimit {
 /// The one request that tries a suspect; when it is dropped, with or without a result, another may.
 pub(crate) struct TrialPermit {
     state: Arc<BackendState>,
-    look: LookId,
+    look: RecheckId,
 }
 
 impl TrialPermit {
@@ -78,19 +78,19 @@ impl TrialPermit {
         if !admits(&sources.evidence) {
             return None;
         }
-        let look = sources.evidence.looks.begin(true)?;
+        let look = sources.evidence.rechecks.begin(true)?;
         drop(sources);
         Some(Self { state: state.clone(), look })
     }
 
-    pub(crate) fn look(&self) -> LookId {
+    pub(crate) fn look(&self) -> RecheckId {
         self.look
     }
 }
 
 impl Drop for TrialPermit {
     fn drop(&mut self) {
-        self.state.end_look(self.look);
+        self.state.end_recheck(self.look);
     }
 }
 

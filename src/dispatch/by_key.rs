@@ -24,7 +24,7 @@ impl<S: Clone> Dispatch<S> {
         let goes_on = reading.key.filter(|_| reading.pin.is_some());
         let owner = goes_on.and_then(|key| owner_of(key, reading.source));
         let second = match (owner, next) {
-            (Some(owner), _) if owner.takes_new() => Some(owner.tag),
+            (Some(owner), _) if owner.takes_new_sessions() => Some(owner.tag),
             (_, Some(Second::Pin(tag))) => Some(tag),
             (_, Some(Second::Key(key, source))) => owner_of(key, source).map(|state| state.tag),
             (_, None) => None,
@@ -39,9 +39,9 @@ impl<S: Clone> Dispatch<S> {
         let tag = self.slow_path.as_mut()?.second.take()?;
         let state = snapshot.index().get(tag)?;
         let serves = match state.mode() {
-            Mode::Active => state.gate().is_well(),
+            Mode::Active => state.availability().is_healthy(),
             // It keeps its sessions, and takes no new one.
-            Mode::Draining => self.is_keyed() && state.gate().is_well(),
+            Mode::Draining => self.is_keyed() && state.availability().is_healthy(),
             Mode::Disabled | Mode::Drained => false,
         };
         serves.then(|| state.clone())

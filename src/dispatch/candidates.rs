@@ -50,7 +50,7 @@ impl RemainingCandidates {
         if core.options.session_info.replicas > 0 {
             merge_zones(&mut tiers);
         }
-        if core.options.panic && snapshot.nobody_is_up() {
+        if core.options.panic && snapshot.all_unavailable() {
             let states = snapshot.index().states().iter();
             let states = states
                 .filter(|state| state.mode() == Mode::Active && state.weight() > 0)

@@ -167,12 +167,12 @@ impl<S> Dispatch<S> {
         let is_new = self.pin.is_none() && self.key.is_none() && self.held.is_none();
         if is_new && (issued || began != 0) {
             // It counts as a session once its token comes back.
-            backend.census.issued(core.backends.pool().tick());
+            backend.session_counter.token_issued(core.backends.pool().tick());
             self.key = (began != 0).then_some(began);
         } else if self.key.is_some() || self.pin.is_some() {
             let tick = core.backends.pool().tick();
             let remembered = self.held.is_some() || (core.remembers && !self.is_keyed());
-            if backend.census.saw(self.key, remembered, tick) {
+            if backend.session_counter.record(self.key, remembered, tick) {
                 self.confirmed(backend, tick);
             }
         }
@@ -183,7 +183,9 @@ impl<S> Dispatch<S> {
     fn confirmed(&self, backend: &BackendState, tick: u32) {
         if let Some(pin) = self.pin.filter(|pin| pin.issued != 0) {
             let age = (unix_millis(&*self.core.clock) / 1000).saturating_sub(u64::from(pin.issued));
-            backend.census.confirmed(tick.saturating_sub(age.min(u64::from(u32::MAX)) as u32));
+            backend
+                .session_counter
+                .token_returned(tick.saturating_sub(age.min(u64::from(u32::MAX)) as u32));
         }
     }
 
@@ -195,7 +197,7 @@ impl<S> Dispatch<S> {
         let snapshot = pool.load();
         let from = self.pin.and_then(|pin| snapshot.index().get(pin.backend));
         if let (Some(from), Some(session)) = (from, self.key) {
-            from.census.forget(session);
+            from.session_counter.remove(session);
             session_moved(from, to);
         }
         pool.events.publish(|| Event::Moved {
@@ -218,7 +220,7 @@ impl<S> Dispatch<S> {
         match action {
             SessionAction::End => {
                 if let Some(session) = self.key {
-                    state.census.forget(session);
+                    state.session_counter.remove(session);
                 }
                 self.forget(response);
             }

@@ -7,7 +7,7 @@ use tower_service::Service;
 use super::{handoff::HandoffHook, rebalance::Rebalancer, shared_choice::SharedChoices};
 use crate::{
     affinity::{BoundAffinity, Head},
-    health::{AnyProbe, Settings, ensure_driven},
+    health::{AnyProbe, Settings, ensure_driver},
     id::BackendId,
     outcome::{Busy, Failover, Strict},
     pool::Backends,
@@ -137,12 +137,12 @@ impl<S> fmt::Debug for Core<S> {
 impl<S> Core<S> {
     /// Starts the task that watches the pool, unless one runs. Tells whether one runs now.
     #[inline]
-    pub(crate) fn ensure_driven<Req>(&self) -> bool
+    pub(crate) fn ensure_driver<Req>(&self) -> bool
     where
         S: Service<Req> + Clone + Send + Sync + 'static,
         Req: 'static,
     {
         let (pool, settings) = (self.backends.pool(), &self.options.health);
-        ensure_driven::<S, Req>(pool, settings, self.probe.as_ref())
+        ensure_driver::<S, Req>(pool, settings, self.probe.as_ref())
     }
 }

@@ -12,7 +12,7 @@ use super::{
     state::Dispatch,
 };
 use crate::{
-    error::{BoxError, Sendings, Shortage},
+    error::{BoxError, SendCount, Shortage},
     id::BackendId,
     outcome::{Failover, Reason, StickyError, Verdict},
     pool::{Access, Availability, BackendState, Mode, Snapshot},
@@ -26,7 +26,7 @@ impl<S: Clone> Dispatch<S> {
 
     /// The drain of the session's backend is over: what was said of it decides.
     pub(super) fn drained(&mut self, state: &Arc<BackendState>) -> NextStep<S> {
-        self.fail_over(state, Reason::Draining, state.drained())
+        self.fail_over(state, Reason::Draining, state.drained_policy())
     }
 
     fn fail_over(
@@ -35,7 +35,7 @@ impl<S: Clone> Dispatch<S> {
         reason: Reason,
         failover: Failover,
     ) -> NextStep<S> {
-        let evident = state.gate() == Availability::Suspect && reason == Reason::Down;
+        let evident = state.availability() == Availability::Suspect && reason == Reason::Down;
         self.decision.set_reason(Some(reason));
         match self.failover_verdict(failover) {
             Some(verdict) => {
@@ -105,7 +105,7 @@ impl<S: Clone> Dispatch<S> {
         {
             // They were gathered at the first failure; what has become of them since?
             let Some(state) = snapshot.index().get(state.tag) else { continue };
-            if !state.takes_new() && !core.options.panic {
+            if !state.takes_new_sessions() && !core.options.panic {
                 continue;
             }
             next = self.attempt(&snapshot, state);
@@ -174,7 +174,7 @@ impl<S: Clone> Dispatch<S> {
         snapshot: &Snapshot<S>,
         state: &Arc<BackendState>,
     ) -> Option<Attempt<S>> {
-        let trial = match state.gate() {
+        let trial = match state.availability() {
             Availability::Suspect => match state.sources().evidence.access() {
                 Access::Open => None,
                 Access::Trial => Some(()),
@@ -291,7 +291,7 @@ impl<S: Clone> Dispatch<S> {
         shortage: Shortage,
         source: BoxError,
     ) -> StickyError {
-        self.core.backends.pool().shortages.note(shortage, &source);
+        self.core.backends.pool().shortages.record(shortage, &source);
         StickyError::Shortage { backend: state.id.clone(), source }
     }
 
@@ -320,18 +320,18 @@ impl<S: Clone> Dispatch<S> {
         &mut self,
         state: &Arc<BackendState>,
         source: BoxError,
-        sendings: Option<Sendings>,
+        sendings: Option<SendCount>,
         on_trial: bool,
     ) -> Result<NextStep<S>, StickyError> {
         let backend = state.id.clone();
         let from_home = self.decision.is_pinned();
         let slow_path = self.slow_path();
         let before = slow_path.sendings;
-        slow_path.sendings = sendings.unwrap_or(Sendings(before.0 + 1));
+        slow_path.sendings = sendings.unwrap_or(SendCount(before.0 + 1));
         // A suspect that was tried for its own sake is not the one other backend.
-        let to_others = before > Sendings(0) && !from_home && !slow_path.tried_suspect;
+        let to_others = before > SendCount(0) && !from_home && !slow_path.tried_suspect;
         slow_path.tried_suspect = on_trial && !from_home;
-        let over = slow_path.sendings >= Sendings::MAX || to_others;
+        let over = slow_path.sendings >= SendCount::MAX || to_others;
         // To serve it here is no sending.
         let here = self.local_tag().filter(|_| over && !self.moves_voluntarily());
         let is_the_end = over && here.is_none();

@@ -10,7 +10,7 @@ use super::{core::Core, in_flight::InFlight, state::Dispatch};
 use crate::{
     dispatch::{NextStep, TrialPermit},
     error::{
-        BoxError, ClientError, NotSent, Refusal, Sendings, Shortage, Unanswered, is_disconnected,
+        BoxError, ClientError, NotSent, Refusal, SendCount, Shortage, Unanswered, is_disconnected,
         redialer,
     },
     health::{Answers, Failure, Judged, is_failure, record_failure},
@@ -40,21 +40,21 @@ pub(crate) fn judge<S, RB: Body>(
     let failure = is_failure(response.status(), response.headers(), dispatch.is_grpc());
     let look = trial.as_ref().map(TrialPermit::look);
     let mut judged = None;
-    if health.judges_answers() {
+    if health.counts_answers() {
         if failure {
-            record_failure(pool, state, Failure::Answer, look, health);
+            record_failure(pool, state, Failure::FailedAnswer, look, health);
         } else if !response.body().is_end_stream() {
             judged = Some(in_flight.judged(answers(dispatch.shared_core())));
         } else if health.success_rate.is_some() {
-            state.window.count(false);
+            state.answer_counts.count(false);
         }
     }
-    if state.is_noted() && !(failure && health.consecutive_failures > 0) {
+    if state.has_evidence() && !(failure && health.consecutive_failures > 0) {
         let now = Instant::now();
         pool.update(state, Cause::Answered, |sources| {
-            sources.evidence.heard(look.is_some(), now);
+            sources.evidence.record_answer(look.is_some(), now);
             if look.is_some() || judged.is_none() {
-                sources.evidence.ejection.answered(look.is_some(), now);
+                sources.evidence.ejection.record_success(look.is_some(), now);
             }
         });
     }
@@ -120,7 +120,7 @@ pub(crate) fn failed<S: Clone, B: 'static>(
     drop(trial);
     match request {
         Some(request) => {
-            let sendings = request.extensions().get::<Sendings>().copied();
+            let sendings = request.extensions().get::<SendCount>().copied();
             Ok((dispatch.unanswered(state, source, sendings, on_trial)?, request))
         }
         None => Err(StickyError::Backend { backend: state.id.clone(), source }),
@@ -138,18 +138,18 @@ fn connection_failure(source: &BoxError) -> Failure {
 }
 
 fn broken(source: &BoxError, surely: bool) -> Failure {
-    Failure::Broken { surely, redialer: redialer(source) }
+    Failure::Broken { is_conclusive: surely, redialer: redialer(source) }
 }
 
 impl<S: Send + Sync> Answers for Core<S> {
     fn passed(&self, state: &BackendState) {
         if self.options.health.success_rate.is_some() {
-            state.window.count(false);
+            state.answer_counts.count(false);
         }
-        if state.is_noted() {
+        if state.has_evidence() {
             let now = Instant::now();
             self.backends.pool().update(state, Cause::Answered, |sources| {
-                sources.evidence.ejection.answered(false, now);
+                sources.evidence.ejection.record_success(false, now);
             });
         }
     }
@@ -157,6 +157,6 @@ impl<S: Send + Sync> Answers for Core<S> {
     #[cold]
     fn broke_off(&self, state: &BackendState) {
         let (pool, settings) = (self.backends.pool(), &self.options.health);
-        record_failure(pool, state, Failure::Answer, None, settings);
+        record_failure(pool, state, Failure::FailedAnswer, None, settings);
     }
 }

@@ -5,7 +5,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -16,7 +16,7 @@ use crate::{
     error::BoxError,
     id::{BackendId, SessionId},
     outcome::Reason,
-    util::clock::later,
+    util::{clock::later, lock},
 };
 
 /// A session that is about to move; what [`before_move`](crate::StickyLayer::before_move) is told.
@@ -148,8 +148,4 @@ impl Drop for HandoffGuard {
     fn drop(&mut self) {
         lock(&self.under_way).remove(&self.session);
     }
-}
-
-fn lock(sessions: &Mutex<HashSet<u64>>) -> MutexGuard<'_, HashSet<u64>> {
-    sessions.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,6 @@
 //! The pin of a session that its client holds.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::{
     affinity::Reading,
@@ -8,6 +8,7 @@ use crate::{
     outcome::{Outcome, Reason},
     pool::{BackendState, Index},
     token::Pin,
+    util::lock,
 };
 
 /// What a session remembers.
@@ -107,6 +108,6 @@ impl HeldPin {
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.kept)
     }
 }

@@ -27,7 +27,7 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    /// `services`: what the [backend said](BackendState::services) before the request was sent.
+    /// `services`: what the [backend said](BackendState::service_generation) before the request was sent.
     #[inline]
     pub(crate) fn new(entered: Entered, slot: Option<Permit<BackendState>>, services: u32) -> Self {
         let notes = RequestState::default();
@@ -56,7 +56,7 @@ impl InFlight {
     /// it is.
     pub(crate) fn wait(&mut self, waker: &Waker) -> bool {
         let state = self.entered.state();
-        state.streams.wait(&mut self.stream, self.session, || state.seconds(), waker)
+        state.streams.register(&mut self.stream, self.session, || state.age_secs(), waker)
     }
 
     /// The answer becomes a stream of which only the end is seen here; what tells its carrier when to
@@ -73,7 +73,7 @@ impl InFlight {
 
     /// Whether the backend was given another service since.
     pub(crate) fn is_outdated(&self) -> bool {
-        self.services != self.state().services()
+        self.services != self.state().service_generation()
     }
 
     pub(crate) fn state(&self) -> &Arc<BackendState> {
@@ -83,10 +83,10 @@ impl InFlight {
     /// The end of a long stream is the last sight of its session. What is shorter than a quarter of the
     /// idle timeout makes no difference worth remembering.
     fn stream_ended(&self, since: u32) {
-        let lasted = self.state().seconds().saturating_sub(since);
+        let lasted = self.state().age_secs().saturating_sub(since);
         if self.idle != 0 && lasted >= self.idle / 4 {
             let idle = Duration::from_secs(u64::from(self.idle));
-            self.state().sights.ended(self.session, Instant::now(), idle);
+            self.state().stream_ends.record(self.session, Instant::now(), idle);
         }
     }
 }

@@ -50,7 +50,8 @@ impl<S: Clone> Dispatch<S> {
             self.owner(snapshot, key)?.position
         };
         let state = &snapshot.index().states()[position];
-        (state.may_take_new() && state.gate() == Availability::Ready).then(|| state.clone())
+        (state.may_take_new_sessions() && state.availability() == Availability::Ready)
+            .then(|| state.clone())
     }
 
     /// The same for a session that its client holds: by the rank of its name, or by the strategy, whose
@@ -77,6 +78,6 @@ impl<S: Clone> Dispatch<S> {
             position?
         };
         let state = &snapshot.index().states()[position];
-        state.takes_new().then(|| state.clone())
+        state.takes_new_sessions().then(|| state.clone())
     }
 }

@@ -40,7 +40,7 @@ pub(super) struct Watched {
 
 impl Watched {
     pub(super) fn new(state: &Arc<BackendState>) -> Self {
-        let mut news = Box::pin(state.news.clone().notified_owned());
+        let mut news = Box::pin(state.changed.clone().notified_owned());
         news.as_mut().enable();
         Self { state: state.clone(), news }
     }
@@ -86,14 +86,14 @@ pub(super) struct Awaiting {
 impl Awaiting {
     /// `None` when too many wait already, in all or of the session with this key.
     pub(super) fn take(state: &Arc<BackendState>, key: u64, max: usize) -> Option<Self> {
-        let place = Waiter::take(state, key, max)?;
-        state.await_return(true);
+        let place = Waiter::try_new(state, key, max)?;
+        state.begin_recovery_wait();
         Some(Self { state: state.clone(), _place: place })
     }
 }
 
 impl Drop for Awaiting {
     fn drop(&mut self) {
-        self.state.await_return(false);
+        self.state.end_recovery_wait();
     }
 }

@@ -188,8 +188,8 @@ impl<S: Clone> Dispatch<S> {
     #[inline]
     pub(super) fn honor_pin(&mut self, snapshot: &Snapshot<S>, position: usize) -> NextStep<S> {
         let state = &snapshot.index().states()[position];
-        let panic = self.core.options.panic && snapshot.nobody_is_up();
-        match (state.mode(), state.gate()) {
+        let panic = self.core.options.panic && snapshot.all_unavailable();
+        match (state.mode(), state.availability()) {
             (Mode::Active | Mode::Draining, Availability::Down) if panic => {}
             (Mode::Active | Mode::Draining, Availability::Ready | Availability::Busy) => {}
             (Mode::Drained, _) => return self.drained(state),

@@ -100,7 +100,7 @@ fn replicas<S>(snapshot: &Snapshot<S>, session: u64, home: u64, count: usize) ->
             let state = &states[position];
             state.tag != home
                 && state.mode() == Mode::Active
-                && state.gate() != Availability::Down
+                && state.availability() != Availability::Down
                 && !chosen.contains(&position)
         });
         match next {

@@ -3,8 +3,10 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
+
+use crate::util::lock;
 
 /// The choices that are being made now, by key.
 ///
@@ -69,10 +71,6 @@ impl Drop for SharedChoice {
             }
         }
     }
-}
-
-fn lock(open: &Mutex<HashMap<u64, Open>>) -> MutexGuard<'_, HashMap<u64, Open>> {
-    open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for SharedChoices {

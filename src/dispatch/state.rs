@@ -18,10 +18,10 @@ use super::{
 };
 use crate::{
     affinity::{Origin, PlannedPin, RequestState},
-    error::{BoxError, Sendings},
+    error::{BoxError, SendCount},
     id::BackendId,
     outcome::{ErrorContext, Reason, Verdict},
-    pool::{BackendState, NOBODY, UNTOLD},
+    pool::{BackendState, NO_SESSION, UNIDENTIFIED},
     token::Pin,
     util::clock::later,
 };
@@ -71,7 +71,7 @@ pub(crate) struct SlowPath {
     /// The backend that may have executed the request without an answer, and its error.
     pub(super) unanswered: Option<(BackendId, BoxError)>,
     /// How often the request was sent without an answer.
-    pub(super) sendings: Sendings,
+    pub(super) sendings: SendCount,
     /// The last sending was the trial of a suspect that is not the session's own backend.
     pub(super) tried_suspect: bool,
     /// Until when the request may wait, counted from its first wait or failure.
@@ -241,7 +241,7 @@ impl<S> Dispatch<S> {
     /// session, or for sessions that cannot be told apart.
     pub(crate) fn waiter_key(&self) -> u64 {
         let has_session = self.pin.is_some() && !self.silent;
-        self.key.unwrap_or(if has_session { UNTOLD } else { NOBODY })
+        self.key.unwrap_or(if has_session { UNIDENTIFIED } else { NO_SESSION })
     }
 
     pub(super) fn is_local(&self, state: &BackendState) -> bool {

@@ -45,7 +45,7 @@ impl<S: Clone> Dispatch<S> {
         let state = &snapshot.index().states()[position].clone();
         self.owe(state.tag);
         let watched = Watched::new(state);
-        if state.gate().is_well() {
+        if state.availability().is_healthy() {
             // It has returned just now.
             return self.honor_pin(snapshot, position);
         }
@@ -54,7 +54,7 @@ impl<S: Clone> Dispatch<S> {
             Err(watched) => watched,
         };
         let sent_in_vain = self.slow_path().unanswered.is_some();
-        if state.gate() == Availability::Suspect {
+        if state.availability() == Availability::Suspect {
             if !sent_in_vain && let Some(trial) = self.wanted_trial(state, true) {
                 return self.try_pinned(snapshot, position, trial);
             }
@@ -100,7 +100,7 @@ impl<S: Clone> Dispatch<S> {
         }
         let is_looked_at = {
             let evidence = &state.sources().evidence;
-            evidence.is_in_question() || (!sent_in_vain && evidence.looks.is_tried())
+            evidence.awaits_redial() || (!sent_in_vain && evidence.rechecks.is_trial_running())
         };
         if !is_looked_at {
             return None;
@@ -136,8 +136,8 @@ impl<S: Clone> Dispatch<S> {
         let seed = self.core.options.health.backoff(state.tag).seed;
         let (access, due) = {
             let evidence = &mut state.sources().evidence;
-            evidence.looks.soon(seed, now);
-            (evidence.access(), evidence.looks.due())
+            evidence.rechecks.make_due_soon(seed, now);
+            (evidence.access(), evidence.rechecks.due())
         };
         self.core.backends.pool().wake.notify_one();
         if access == Access::Trial
@@ -202,8 +202,10 @@ impl<S: Clone> Dispatch<S> {
         if self.key.is_some() {
             return None;
         }
-        let mut suspects =
-            snapshot.suspects.iter().filter(|state| state.may_take_new() && !state.is_backup());
+        let mut suspects = snapshot
+            .suspects
+            .iter()
+            .filter(|state| state.may_take_new_sessions() && !state.is_backup());
         let (state, trial) =
             suspects.find_map(|state| Some((state, self.wanted_trial(state, false)?)))?;
         let attempt = self.attempt_with(snapshot, state, Some(trial))?;
@@ -313,16 +315,16 @@ impl RemainingCandidates {
         let may_serve = |state: &&Arc<BackendState>| {
             let is_home =
                 home == Some(state.tag) && matches!(state.mode(), Mode::Active | Mode::Draining);
-            (is_home || (self.only.is_none() && state.may_take_new()))
-                && state.gate() != Availability::Down
+            (is_home || (self.only.is_none() && state.may_take_new_sessions()))
+                && state.availability() != Availability::Down
                 && !(self.primary_is_busy && state.is_backup())
                 && !self.tried.contains(&state.tag)
         };
         let states = snapshot.index().states().iter().filter(may_serve);
         let mut states: Vec<_> = states
             .map(|state| {
-                let failed = state.sources().evidence.failed();
-                ((!state.gate().is_well(), state.is_backup(), failed), state.clone())
+                let failed = state.sources().evidence.last_failure();
+                ((!state.availability().is_healthy(), state.is_backup(), failed), state.clone())
             })
             .collect();
         states.sort_by_key(|(order, _)| *order);
@@ -335,14 +337,14 @@ impl RemainingCandidates {
         let evidence = &mut sources.evidence;
         let access = evidence.access();
         match access {
-            _ if state.gate().is_well() => return Step::Go,
+            _ if state.availability().is_healthy() => return Step::Go,
             Access::Open => return Step::Go,
-            Access::Trial if evidence.looks.is_under_way() => return Step::Wait,
+            Access::Trial if evidence.rechecks.is_running() => return Step::Wait,
             Access::Trial => return Step::Try,
             Access::Redial => {}
         }
         // Only a look that begins from now on says how the backend is while this request is there.
-        let next = evidence.looks.begun() + 1;
+        let next = evidence.rechecks.started() + 1;
         let wanted = match self.awaited_looks.iter().find(|(tag, _)| *tag == state.tag) {
             Some((_, wanted)) => *wanted,
             None => {
@@ -350,14 +352,14 @@ impl RemainingCandidates {
                 next
             }
         };
-        if evidence.looks.ended() < wanted {
-            if !evidence.looks.is_under_way() {
-                evidence.looks.hurry(now);
+        if evidence.rechecks.finished() < wanted {
+            if !evidence.rechecks.is_running() {
+                evidence.rechecks.make_due(now);
                 *redials = true;
             }
             return Step::Wait;
         }
-        let said = evidence.said().map(str::to_owned);
+        let said = evidence.last_error().map(str::to_owned);
         drop(sources);
         if let Some(said) = said {
             self.last = Some((state.id.clone(), said.into()));

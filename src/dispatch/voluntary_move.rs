@@ -38,12 +38,13 @@ impl<S: Clone> Dispatch<S> {
         let rebalancer = core.rebalancer.as_ref()?;
         let from = &snapshot.index().states()[position];
         // One that cannot serve is the business of failover.
-        if self.strict || from.mode() != Mode::Active || from.gate() != Availability::Ready {
+        if self.strict || from.mode() != Mode::Active || from.availability() != Availability::Ready
+        {
             return None;
         }
         let tier = snapshot.tiers.first().filter(|tier| tier.is_ready())?;
         let pool = core.backends.pool();
-        let to = pool.relief(from, &tier.states, rebalancer.tolerance())?;
+        let to = pool.rebalance_target(from, &tier.states, rebalancer.tolerance())?;
         self.move_voluntarily(snapshot, from, to, Reason::Rebalanced, || rebalancer.admits())
     }
 
@@ -55,12 +56,12 @@ impl<S: Clone> Dispatch<S> {
         position: usize,
     ) -> Option<NextStep<S>> {
         let from = &snapshot.index().states()[position];
-        if self.strict || !from.gate().is_well() {
+        if self.strict || !from.availability().is_healthy() {
             return None;
         }
         let tier = snapshot.tiers.first().filter(|tier| tier.is_ready())?;
         let to = &tier.states[choose(&self.core, self.key, &tier.states)];
-        self.move_voluntarily(snapshot, from, to, Reason::Draining, || from.lets_go())
+        self.move_voluntarily(snapshot, from, to, Reason::Draining, || from.admits_handoff())
     }
 
     /// Moves a session that could stay, once its state is carried over, if `admits` lets one more go.
@@ -102,7 +103,7 @@ impl<S: Clone> Dispatch<S> {
             let attempt = to.as_ref().and_then(|to| self.attempt(&snapshot, to));
             return attempt.map_or_else(|| self.next(to.map(|to| to.tag)), NextStep::Try);
         }
-        let to = to.filter(|to| worked && to.gate() == Availability::Ready);
+        let to = to.filter(|to| worked && to.availability() == Availability::Ready);
         match to.and_then(|to| self.move_to(&snapshot, &to, reason)) {
             Some(next) => next,
             None => self.retry_pinned(&snapshot),

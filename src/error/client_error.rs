@@ -1,16 +1,16 @@
-//! `ClientError`: a request failed because of its own body.
+//! `ClientError`: a request that failed because of its own body.
 
 use std::{error::Error, fmt, time::Duration};
 
 use super::{config::BoxError, unreachable::chain};
 
-/// A backend's error that says: the request's **own body** failed, so that nobody but the client is to
-/// blame. It broke off, was malformed, was longer or shorter than announced, or stalled.
+/// A backend's error for a request whose **own body** failed, which is the client's fault: the body broke
+/// off, stalled, was malformed, or did not have its announced length.
 ///
-/// It may stand anywhere in the source chain of the backend's error. Nothing is held against the backend
-/// then, the request goes nowhere else, and the layer's error is [`StickyError::Client`], with
+/// It may be anywhere in the source chain of the backend's error. It is not counted as a failure of the
+/// backend, the request is not retried, and the layer's error is [`StickyError::Client`], with
 /// [`Reason::ClientError`](crate::Reason::ClientError). [`proxy::Upstream`](crate::proxy::Upstream)
-/// returns it by itself.
+/// returns it.
 ///
 /// [`StickyError::Client`]: crate::StickyError::Client
 ///
@@ -30,23 +30,23 @@ pub struct ClientError {
 }
 
 impl ClientError {
-    /// The body failed because of `source`. The response is 400.
+    /// An error for a body that failed because of `source`. The response has status 400.
     pub fn new(source: impl Into<BoxError>) -> Self {
         Self { source: source.into(), is_stall: false }
     }
 
-    /// The client sent nothing for as long as `limit`, though more of its body was asked for. The response
-    /// is 408.
+    /// An error for a client that sent nothing for `limit` while its body was being read. The response has
+    /// status 408.
     pub fn stalled(limit: Duration) -> Self {
         Self { source: format!("the client sent nothing for {limit:?}").into(), is_stall: true }
     }
 
-    /// Whether the client sent nothing for too long.
+    /// Whether the client has stalled.
     pub fn is_stall(&self) -> bool {
         self.is_stall
     }
 
-    /// The one in the source chain of `error`.
+    /// The `ClientError` in the source chain of `error`, if any.
     pub(crate) fn in_chain<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
         chain(error).find_map(<dyn Error>::downcast_ref)
     }

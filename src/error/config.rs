@@ -1,13 +1,13 @@
-//! `ConfigError`, and the error type of any backend.
+//! `ConfigError`, and the boxed error of any backend.
 
 use std::{borrow::Cow, error::Error, fmt};
 
-/// The error type that any backend's error is turned into.
+/// The type that the errors of all backends are converted into.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// A configuration that cannot work: what was wrong, what was expected, what to do.
+/// An invalid configuration. The message says what was wrong, what was expected, and what to do.
 ///
-/// Everything that can be checked before the first request is checked when it is built.
+/// Configuration is checked when it is built, as far as possible, and not with the first request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     message: Cow<'static, str>,

@@ -1,4 +1,4 @@
-//! Errors by which a backend gives a request back.
+//! `NotSent` and `Unanswered`: errors by which a backend returns a request.
 
 use std::{error::Error, fmt, sync::Mutex};
 
@@ -9,24 +9,27 @@ use super::{
     unreachable::{Redial, Redialer, Unreachable},
 };
 
-/// A backend's error that says: the request was **not sent**, and here it is again, untouched.
+/// A backend's error for a request that was **not sent**, and is returned unchanged.
 ///
 /// A backend returns it (boxed, as its error or anything that converts into a [`BoxError`]) when it
-/// could not connect. The layer then passes the request on to the next candidate without copying
-/// anything. [`with_redial`](Self::with_redial) adds how the backend can be looked at again. It must be the very type of request that the layer gave to the backend: one whose body a
-/// middleware in between has changed is not recognised, and counts as any other error. [`Reclaim`](crate::Reclaim) makes such errors out of any HTTP client.
+/// could not connect. The layer then sends the request to the next candidate without copying it.
+/// [`with_redial`](Self::with_redial) adds how to find out whether the backend has recovered.
+///
+/// `Req` must be the type of the request that the layer gave to the backend. An error with another type,
+/// because a middleware in between has changed the body, is treated as any other error.
+/// [`Reclaim`](crate::Reclaim) converts the errors of any HTTP client.
 pub struct NotSent<Req> {
-    // The mutex only makes the error `Sync`, which a boxed error must be, when the request is not.
+    // The mutex makes the error `Sync` for requests that are not, as a boxed error must be.
     request: Mutex<Option<Req>>,
     source: BoxError,
 }
 
-/// A backend's error that says: the connection ended before any byte of an answer came. The
-/// request, **which may have been executed**, is given back.
+/// A backend's error for a connection that ended before any byte of an answer. The request, **which may
+/// have been executed**, is returned.
 ///
-/// Only a backend that can tell, and whose request can be repeated as it is, returns it: the method
-/// is idempotent (RFC 9110, section 9.2.2) and there is no body. Whether the layer repeats it on
-/// another backend is [its option](crate::StickyLayer::retry_idempotent).
+/// A backend returns it only for a request that can be repeated: one with an idempotent method (RFC 9110,
+/// section 9.2.2) and without a body. Whether the layer sends it to another backend is set by
+/// [`retry_idempotent`](crate::StickyLayer::retry_idempotent).
 pub struct Unanswered<Req> {
     request: Mutex<Option<Req>>,
     source: BoxError,
@@ -35,7 +38,7 @@ pub struct Unanswered<Req> {
 macro_rules! request_error {
     ($name:ident, $what:literal) => {
         impl<Req> $name<Req> {
-            /// Gives `request` back, because of `source`.
+            /// Returns `request` because of `source`.
             pub fn new(request: Req, source: impl Into<BoxError>) -> Self {
                 Self { request: Mutex::new(Some(request)), source: source.into() }
             }
@@ -70,7 +73,7 @@ macro_rules! request_error {
 request_error!(NotSent, "the request was not sent");
 
 impl<Req> NotSent<Req> {
-    /// Says how to find out, without a request, whether the backend can be reached again.
+    /// Adds how to find out, without a request, whether the backend can be reached again.
     #[must_use]
     pub fn with_redial(self, redial: impl Redial) -> Self {
         self.with_redialer(Redialer::new(redial))

@@ -1,28 +1,15 @@
-//! `Shortage`: what this machine had run out of when a connection was to be made.
+//! `Shortage`: a resource of this machine that a connection could not get.
 
-use std::{
-    error::Error,
-    fmt, io,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{error::Error, fmt, io};
 
-use tokio::time::Instant;
+use super::unreachable::chain;
 
-use super::{config::BoxError, unreachable::chain};
-
-/// How often a shortage is logged.
-const LOG_INTERVAL: Duration = Duration::from_secs(10);
-
-/// A resource that this machine or process had run out of.
+/// A resource of this machine or process that is exhausted.
 ///
-/// A connection that could not be made because of it says nothing about its backend. Nothing is held
-/// against the backend, no session moves, and the request is answered with 503, `Retry-After` and
-/// [`Reason::Shortage`](crate::Reason::Shortage). An [`io::Error`] anywhere in the source chain of a
-/// backend's error tells it.
+/// A connection that fails because of it says nothing about the backend. It is not counted as a failure of
+/// the backend, no session moves, and the response has status 503, `Retry-After` and
+/// [`Reason::Shortage`](crate::Reason::Shortage). It is recognised by an [`io::Error`] anywhere in the
+/// source chain of a backend's error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Shortage {
@@ -37,7 +24,7 @@ pub enum Shortage {
 }
 
 impl Shortage {
-    /// The shortage that `error` stands for, if it is one.
+    /// The shortage that `error` is caused by, if any.
     pub fn of(error: &io::Error) -> Option<Self> {
         match error.kind() {
             io::ErrorKind::AddrInUse => return Some(Self::Ports),
@@ -58,11 +45,11 @@ impl Shortage {
         None
     }
 
-    /// The shortage in the source chain of `error`.
+    /// The shortage in the source chain of `error`, if any.
     pub(crate) fn in_chain(error: &(dyn Error + 'static)) -> Option<Self> {
         chain(error).find_map(|error| {
             #[cfg(feature = "proxy")]
-            if let Some(short) = error.downcast_ref::<Short>() {
+            if let Some(short) = error.downcast_ref::<ShortageError>() {
                 return Some(short.shortage);
             }
             Self::of(error.downcast_ref()?)
@@ -86,58 +73,36 @@ impl fmt::Display for Shortage {
     }
 }
 
-/// An error that stands for a shortage, where its cause alone does not say so.
+/// An error caused by a shortage that cannot be recognised by `source` alone.
 #[cfg(feature = "proxy")]
 #[derive(Debug)]
-pub(crate) struct Short {
+pub(crate) struct ShortageError {
     pub(crate) shortage: Shortage,
     pub(crate) source: io::Error,
 }
 
 #[cfg(feature = "proxy")]
-impl fmt::Display for Short {
+impl fmt::Display for ShortageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.shortage, self.source)
     }
 }
 
 #[cfg(feature = "proxy")]
-impl Error for Short {
+impl Error for ShortageError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&self.source)
-    }
-}
-
-/// What is said of the shortages of a pool: one line in a while, with how many there were.
-#[derive(Debug, Default)]
-pub(crate) struct ShortageLog {
-    count: AtomicU64,
-    said: Mutex<Option<Instant>>,
-}
-
-impl ShortageLog {
-    /// One more request met `shortage`.
-    pub(crate) fn note(&self, shortage: Shortage, error: &BoxError) {
-        let count = self.count.fetch_add(1, Relaxed) + 1;
-        let now = Instant::now();
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.is_some_and(|said| now - said < LOG_INTERVAL) {
-            return;
-        }
-        *said = Some(now);
-        self.count.fetch_sub(count, Relaxed);
-        tracing::error!(count, %error, "{shortage}; no backend is blamed for it");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::NotSent;
+    use crate::error::{BoxError, NotSent};
 
     #[cfg(unix)]
     #[test]
-    fn which_errors_are_a_shortage_of_this_machine() {
+    fn errors_of_exhausted_resources_are_shortages() {
         use rustix::io::Errno;
         for (errno, expected) in [
             (Errno::MFILE, Some(Shortage::ProcessFiles)),
@@ -145,7 +110,7 @@ mod tests {
             (Errno::NOBUFS, Some(Shortage::Memory)),
             (Errno::NOMEM, Some(Shortage::Memory)),
             (Errno::ADDRINUSE, Some(Shortage::Ports)),
-            // Also what a wrong address of a backend brings.
+            // Also the error for a wrong address of a backend.
             (Errno::ADDRNOTAVAIL, None),
             (Errno::CONNREFUSED, None),
             (Errno::TIMEDOUT, None),
@@ -156,24 +121,8 @@ mod tests {
         #[cfg(feature = "proxy")]
         {
             let source = io::Error::from(Errno::ADDRNOTAVAIL);
-            let error = Short { shortage: Shortage::Ports, source };
+            let error = ShortageError { shortage: Shortage::Ports, source };
             assert_eq!(Shortage::in_chain(&error), Some(Shortage::Ports));
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_line_in_a_while_has_the_count() {
-        let log = ShortageLog::default();
-        let error: BoxError = "too many open files".into();
-        let note = || log.note(Shortage::ProcessFiles, &error);
-        note();
-        assert_eq!(log.count.load(Relaxed), 0, "the first is said at once");
-        for _ in 0..5 {
-            note();
-        }
-        assert_eq!(log.count.load(Relaxed), 5, "the next ones are counted");
-        tokio::time::advance(LOG_INTERVAL).await;
-        note();
-        assert_eq!(log.count.load(Relaxed), 0, "and said together");
     }
 }

@@ -1,15 +1,15 @@
-//! `TimedOut`: something took too long.
+//! `TimedOut`: a timeout of a backend.
 
 use std::{error::Error, fmt};
 
-/// A backend's error that says: no answer in time. It becomes 504 instead of 502.
+/// A backend's error for a timeout. The response has status 504 instead of 502.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimedOut {
     what: &'static str,
 }
 
 impl TimedOut {
-    /// A connection did not come about in time.
+    /// A connection was not established in time.
     pub(crate) const CONNECT: Self = Self::new("connect");
 
     /// A timeout of `what`, for example `"response head"`.

@@ -1,4 +1,4 @@
-//! What a backend's error says about its connection, and how to look whether one is possible again.
+//! Errors about the connection to a backend, and how to redial it.
 
 use std::{error::Error, fmt, future::Future, io, pin::Pin, sync::Arc};
 
@@ -9,14 +9,13 @@ use super::{config::BoxError, timed_out::TimedOut};
 /// Opens a connection to a backend without sending a request on it.
 ///
 /// A backend whose connections were refused is *suspect* until a connection succeeds. The pool redials
-/// it in the background, and keeps no request waiting for that: see [`Health::redial`]. A connection
-/// counts once a request could be sent on it, with its TLS handshake or its HTTP/2 preface done, and
-/// should be kept for the next request.
+/// it in the background: see [`Health::redial`]. A connection counts when a request can be sent on it,
+/// after its TLS handshake or its HTTP/2 preface, and should be kept for the next request.
 ///
-/// The backend hands its `Redial` out with the error that says that it could not be reached, so that
-/// every middleware in between passes it on: see [`NotSent::with_redial`](crate::NotSent::with_redial).
+/// The backend returns its `Redial` with the error for the failed connection, so that middleware in
+/// between passes it on: see [`NotSent::with_redial`](crate::NotSent::with_redial).
 /// [`proxy::Upstream`](crate::proxy::Upstream) and [`grpc::GrpcChannel`](crate::grpc::GrpcChannel) do
-/// so by themselves. A closure is a `Redial`:
+/// so. A closure is a `Redial`:
 ///
 /// ```
 /// # #[derive(Clone)] struct Client;
@@ -32,7 +31,7 @@ use super::{config::BoxError, timed_out::TimedOut};
 /// }
 /// ```
 ///
-/// A backend that cannot be redialed gets one request at a time as a trial instead.
+/// A backend that cannot be redialed gets one trial request at a time instead.
 ///
 /// [`Health::redial`]: crate::Health::redial
 pub trait Redial: Send + Sync + 'static {
@@ -53,18 +52,18 @@ where
     }
 }
 
-/// Any [`Redial`].
+/// A type-erased [`Redial`].
 #[derive(Clone)]
 pub(crate) struct Redialer(Arc<dyn Erased>);
 
-type Redialing<'a> = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + 'a>>;
+type RedialFuture<'a> = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + 'a>>;
 
 trait Erased: Send + Sync {
-    fn redial(&self) -> Redialing<'_>;
+    fn redial(&self) -> RedialFuture<'_>;
 }
 
 impl<R: Redial> Erased for R {
-    fn redial(&self) -> Redialing<'_> {
+    fn redial(&self) -> RedialFuture<'_> {
         Box::pin(Redial::redial(self))
     }
 }
@@ -85,8 +84,8 @@ impl fmt::Debug for Redialer {
     }
 }
 
-/// An error in the source chain of a backend's error: no connection came about, since when it was
-/// tried, and how to try again.
+/// An error in the source chain of a backend's error: a connection failed. Says when it was begun and how
+/// to redial.
 #[derive(Debug)]
 pub(crate) struct Unreachable {
     source: BoxError,
@@ -113,8 +112,8 @@ impl Error for Unreachable {
     }
 }
 
-/// A backend's error that says: the connection ended before any byte of an answer, and the request
-/// cannot be given back; for one that can, see [`Unanswered`](crate::Unanswered), whose source it may be.
+/// A backend's error for a connection that ended before any byte of an answer, where the request cannot be
+/// returned. If it can, see [`Unanswered`](crate::Unanswered), whose source this may be.
 #[derive(Debug)]
 pub struct Disconnected {
     source: BoxError,
@@ -122,12 +121,12 @@ pub struct Disconnected {
 }
 
 impl Disconnected {
-    /// Because of `source`.
+    /// An error caused by `source`.
     pub fn new(source: impl Into<BoxError>) -> Self {
         Self { source: source.into(), redialer: None }
     }
 
-    /// Says how to find out, without a request, whether the backend accepts connections.
+    /// Adds how to find out, without a request, whether the backend accepts connections.
     #[must_use]
     pub fn with_redial(self, redial: impl Redial) -> Self {
         self.with_redialer(Redialer::new(redial))
@@ -150,19 +149,19 @@ impl Error for Disconnected {
     }
 }
 
-/// A connection that did not come about.
+/// A connection that was refused or timed out.
 #[derive(Debug, Clone)]
 pub(crate) struct Refusal {
-    /// When it was begun.
+    /// When the connection was begun.
     pub(crate) began: Instant,
-    /// How to look again without a request.
+    /// How to redial without a request.
     pub(crate) redialer: Option<Redialer>,
-    /// What was said, for people to read.
+    /// The text of the error.
     pub(crate) text: Arc<str>,
 }
 
 impl Refusal {
-    /// The refusal that `error` stands for, whatever it says of its cause.
+    /// Takes `error` as a refusal, whatever its cause.
     pub(crate) fn of(error: &BoxError) -> Self {
         let unreachable = chain(error.as_ref()).find_map(<dyn Error>::downcast_ref::<Unreachable>);
         Self {
@@ -172,7 +171,7 @@ impl Refusal {
         }
     }
 
-    /// The refusal in the source chain of `error`, if it says that no connection came about.
+    /// A refusal, if the source chain of `error` has a cause of one.
     pub(crate) fn in_chain(error: &BoxError) -> Option<Self> {
         chain(error.as_ref()).any(is_refusal).then(|| Self::of(error))
     }
@@ -191,7 +190,7 @@ pub(crate) fn is_disconnected(error: &BoxError) -> bool {
     chain(error.as_ref()).any(<dyn Error>::is::<Disconnected>)
 }
 
-/// How to redial the backend that `error` came from, if it says so.
+/// The redialer in the source chain of `error`, if any.
 pub(crate) fn redialer(error: &BoxError) -> Option<Redialer> {
     chain(error.as_ref()).find_map(|error| {
         let disconnected = error.downcast_ref::<Disconnected>();
@@ -201,16 +200,16 @@ pub(crate) fn redialer(error: &BoxError) -> Option<Redialer> {
     })
 }
 
-/// How often a request was sent without an answer, in the extensions of one that is given back.
+/// How many times a request was sent without an answer, in the extensions of a returned request.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Sendings(pub(crate) u8);
+pub(crate) struct SendCount(pub(crate) u8);
 
-impl Sendings {
-    /// To whichever backends, and no more.
+impl SendCount {
+    /// The most times, over all backends.
     pub(crate) const MAX: Self = Self(3);
 }
 
-/// `error` and what caused it.
+/// `error` and its causes.
 pub(crate) fn chain<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
@@ -228,7 +227,7 @@ mod tests {
     use crate::error::NotSent;
 
     #[tokio::test]
-    async fn a_refusal_is_found_behind_any_wrapper_with_its_redial() {
+    async fn refusal_is_found_in_the_source_chain_with_its_redialer() {
         let dialed = Arc::new(AtomicUsize::new(0));
         let count = dialed.clone();
         let redial = move || {
@@ -240,13 +239,13 @@ mod tests {
         };
         let inner: BoxError = NotSent::new(7_u32, "no").with_redial(redial).into();
         let outer: BoxError = Disconnected::new(inner).into();
-        let refusal = Refusal::in_chain(&outer).expect("it is found");
-        refusal.redialer.expect("with its redial").redial().await.unwrap();
+        let refusal = Refusal::in_chain(&outer).expect("the refusal is found");
+        refusal.redialer.expect("the refusal has a redialer").redial().await.unwrap();
         assert_eq!(dialed.load(Relaxed), 1);
     }
 
     #[test]
-    fn what_is_a_refusal_and_what_is_not() {
+    fn refused_unreachable_and_timed_out_connections_are_refusals() {
         let io = |kind: io::ErrorKind| -> BoxError { io::Error::from(kind).into() };
         for (error, expected) in [
             (io(io::ErrorKind::ConnectionRefused), true),

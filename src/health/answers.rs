@@ -1,31 +1,34 @@
-//! Answers that are judged: an answer is a good one once its body has ended, and a failure when it breaks
-//! off.
+//! Reports how an answer ended: it is good once its body has ended, and a failure when the body breaks off.
 
 use std::{fmt, sync::Arc};
 
 use crate::pool::BackendState;
 
-/// Who is told how an answer ended, whatever its backends are.
+/// Is told how answers ended, independent of the type of the backends' services.
 pub(crate) trait Answers: Send + Sync {
-    /// An answer came to its end, or nobody reads it any more.
+    /// The body of an answer has ended, or is not read any more.
     fn passed(&self, state: &BackendState);
 
-    /// The backend broke off in the middle of an answer.
+    /// The backend ended the connection before the end of the body.
     fn broke_off(&self, state: &BackendState);
 }
 
-/// An answer with a good head, until it is known how it ends. Dropped, it has passed.
+/// An answer with a good status, while its body is read. Dropping it reports that it has passed.
 pub(crate) struct Judged {
     answers: Arc<dyn Answers>,
     state: Arc<BackendState>,
-    /// How often the backend had been given another service when the request was sent.
-    services: u32,
+    /// The generation of the service that the request was sent to.
+    generation: u32,
     is_broken: bool,
 }
 
 impl Judged {
-    pub(crate) fn new(answers: Arc<dyn Answers>, state: Arc<BackendState>, services: u32) -> Self {
-        Self { answers, state, services, is_broken: false }
+    pub(crate) fn new(
+        answers: Arc<dyn Answers>,
+        state: Arc<BackendState>,
+        generation: u32,
+    ) -> Self {
+        Self { answers, state, generation, is_broken: false }
     }
 
     pub(crate) fn broke_off(mut self) {
@@ -35,8 +38,8 @@ impl Judged {
 
 impl Drop for Judged {
     fn drop(&mut self) {
-        if self.services != self.state.services() {
-            // It says nothing about the service that the backend has now.
+        if self.generation != self.state.service_generation() {
+            // The backend has another service now.
             return;
         }
         match self.is_broken {

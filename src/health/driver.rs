@@ -1,5 +1,5 @@
-//! The task behind a pool: polls readiness, ends ejections in time, has the backends probed and the
-//! suspects redialed, compares them, and brings slow starts forward.
+//! The background task of a pool: polls readiness, starts probes and redials, ends ejections, compares
+//! success rates, and advances slow starts and drains.
 
 use std::{
     future::poll_fn,
@@ -23,13 +23,13 @@ use crate::{
     util::clock::later,
 };
 
-/// After so many backends a sweep lets other tasks run.
-const SWEEP_CHUNK: usize = 128;
+/// After so many backends the readiness poll yields to other tasks.
+const POLL_CHUNK: usize = 128;
 
-/// Starts the task unless one runs already. Tells whether one runs now: outside of a Tokio runtime
-/// there is none.
+/// Starts the task unless it is running. Returns whether it is running: outside of a Tokio runtime it
+/// cannot be started.
 #[inline]
-pub(crate) fn ensure_driven<S, Req>(
+pub(crate) fn ensure_driver<S, Req>(
     pool: &Arc<Pool<S>>,
     settings: &Settings,
     probe: Option<&AnyProbe<S>>,
@@ -38,7 +38,7 @@ where
     S: Service<Req> + Clone + Send + Sync + 'static,
     Req: 'static,
 {
-    pool.driven.load(Acquire) || start(pool, settings, probe)
+    pool.has_driver.load(Acquire) || start(pool, settings, probe)
 }
 
 #[cold]
@@ -50,31 +50,31 @@ where
     let Ok(runtime) = Handle::try_current() else {
         return false;
     };
-    if pool.driven.compare_exchange(false, true, AcqRel, Acquire).is_ok() {
+    if pool.has_driver.compare_exchange(false, true, AcqRel, Acquire).is_ok() {
         pool.slow_start.store(!settings.slow_start.is_zero(), Release);
-        // The first request counts by the time of now, and not by that of the pool's making.
-        pool.look_at_the_clock(Instant::now());
-        let driven = Driven(Arc::downgrade(pool));
-        let task = drive::<S, Req>(driven, pool.wake.clone(), *settings, probe.cloned());
+        // The pool may be old, so the tick must be current before the first request is counted.
+        pool.update_tick(Instant::now());
+        let guard = DriverGuard(Arc::downgrade(pool));
+        let task = drive::<S, Req>(guard, pool.wake.clone(), *settings, probe.cloned());
         runtime.spawn(task);
     }
     true
 }
 
-/// The pool, held weakly. Dropped with the task, also when its runtime is shut down while others
-/// still use the pool: then the next request on one of them starts a new task.
-struct Driven<S>(Weak<Pool<S>>);
+/// A weak reference to the pool, dropped with the task. If the runtime of the task is shut down while
+/// others use the pool, the next request on another runtime starts a new task.
+struct DriverGuard<S>(Weak<Pool<S>>);
 
-impl<S> Drop for Driven<S> {
+impl<S> Drop for DriverGuard<S> {
     fn drop(&mut self) {
         if let Some(pool) = self.0.upgrade() {
-            pool.driven.store(false, Release);
+            pool.has_driver.store(false, Release);
         }
     }
 }
 
 async fn drive<S, Req>(
-    driven: Driven<S>,
+    guard: DriverGuard<S>,
     wake: Arc<tokio::sync::Notify>,
     settings: Settings,
     probe: Option<AnyProbe<S>>,
@@ -82,21 +82,21 @@ async fn drive<S, Req>(
     S: Service<Req> + Clone + Send + Sync + 'static,
     Req: 'static,
 {
-    let mut sweeps = Sweeps::new(&settings);
+    let mut schedule = PollSchedule::new(&settings);
     let mut next_comparison = settings.success_rate.map(|rate| later(rate.interval));
-    let mut watches = probe.map(|probe| ProbeTasks::new(probe, settings));
+    let mut probe_tasks = probe.map(|probe| ProbeTasks::new(probe, settings));
     loop {
-        let Some(pool) = driven.0.upgrade() else {
+        let Some(pool) = guard.0.upgrade() else {
             return;
         };
-        if let Some(watches) = &mut watches {
-            watches.follow::<Req>(&pool);
+        if let Some(probe_tasks) = &mut probe_tasks {
+            probe_tasks.sync::<Req>(&pool);
         }
         let now = Instant::now();
-        if now >= sweeps.next {
-            let all = now >= sweeps.next_of_all;
-            let failed = sweep::<S, Req>(&pool, all).await;
-            sweeps.done(all, failed);
+        if now >= schedule.next {
+            let all = now >= schedule.next_full;
+            let failed = poll_readiness::<S, Req>(&pool, all).await;
+            schedule.done(all, failed);
         }
         if let (Some(rate), Some(at)) = (settings.success_rate, next_comparison)
             && now >= at
@@ -109,18 +109,17 @@ async fn drive<S, Req>(
             end_ejections(&pool, now),
             redial_suspects(&pool, &settings, now),
             next_comparison,
-            advance_ramps(&pool, &settings, now),
+            advance_slow_starts(&pool, &settings, now),
         ];
-        let next = sweeps.next.min(pool.housekeep(now));
+        let next = schedule.next.min(pool.housekeep(now));
         let due = others.into_iter().flatten().fold(next, Instant::min);
         drop(pool);
-        // Either the time has come, or there is new evidence, or the members have changed, or the last
-        // handle is gone.
+        // Woken by new evidence, a change of the members, or the drop of the last handle.
         let _ = timeout_at(due, wake.notified()).await;
     }
 }
 
-/// Opens the trial of every backend whose ejection is over; tells when the next one will be.
+/// Begins the trial of every backend whose ejection has ended. Returns when the next ejection ends.
 fn end_ejections<S>(pool: &Pool<S>, now: Instant) -> Option<Instant> {
     let snapshot = pool.load();
     let mut next: Option<Instant> = None;
@@ -129,7 +128,7 @@ fn end_ejections<S>(pool: &Pool<S>, now: Instant) -> Option<Instant> {
         match until {
             Some(until) if until <= now => {
                 pool.update(state, Cause::EjectionOver, |sources| {
-                    sources.evidence.ejection.release(now);
+                    sources.evidence.ejection.begin_trial(now);
                 });
             }
             Some(until) => next = Some(next.map_or(until, |next| next.min(until))),
@@ -139,36 +138,37 @@ fn end_ejections<S>(pool: &Pool<S>, now: Instant) -> Option<Instant> {
     next
 }
 
-/// Brings every slow start to where it should be; tells when that is to be done again.
-fn advance_ramps<S>(pool: &Pool<S>, settings: &Settings, now: Instant) -> Option<Instant> {
+/// Advances all slow starts. Returns when to do so again.
+fn advance_slow_starts<S>(pool: &Pool<S>, settings: &Settings, now: Instant) -> Option<Instant> {
     let snapshot = pool.load();
-    let states = snapshot.index().states().iter().filter(|state| !state.ramp.is_over());
-    states.filter_map(|state| state.ramp.advance(now, settings.slow_start)).min()
+    let states = snapshot.index().states().iter().filter(|state| !state.slow_start.is_over());
+    states.filter_map(|state| state.slow_start.advance(now, settings.slow_start)).min()
 }
 
-/// When the readiness of all is polled next, and of those that failed, which is more often.
-struct Sweeps {
+/// The schedule of the readiness poll: all backends once per interval, and those that failed more often.
+struct PollSchedule {
     next: Instant,
-    next_of_all: Instant,
-    /// The pause until those that failed are asked again.
+    next_full: Instant,
+    /// The pause before the next poll of the failed backends; it doubles.
     pause: Duration,
     interval: Duration,
     redial: (Duration, Duration),
 }
 
-impl Sweeps {
+impl PollSchedule {
     fn new(settings: &Settings) -> Self {
         let (now, redial) = (Instant::now(), settings.redial);
         let interval = settings.readiness_interval;
-        Self { next: now, next_of_all: now, pause: redial.0, interval, redial }
+        Self { next: now, next_full: now, pause: redial.0, interval, redial }
     }
 
-    /// A sweep, of all or of those that had failed, is done; some are left that `failed`.
+    /// Schedules the next poll, after one of all backends or of the failed ones. `failed`: some have
+    /// failed.
     fn done(&mut self, all: bool, failed: bool) {
         if all {
-            self.next_of_all = later(self.interval);
+            self.next_full = later(self.interval);
         }
-        self.next = self.next_of_all;
+        self.next = self.next_full;
         if failed {
             self.next = self.next.min(later(self.pause));
             self.pause = (self.pause * 2).min(self.redial.1);
@@ -178,8 +178,8 @@ impl Sweeps {
     }
 }
 
-/// Polls the readiness of all backends, or of those that had failed. Tells whether any has failed now.
-async fn sweep<S, Req>(pool: &Pool<S>, all: bool) -> bool
+/// Polls the readiness of all backends, or of those that are suspect. Returns whether any has failed.
+async fn poll_readiness<S, Req>(pool: &Pool<S>, all: bool) -> bool
 where
     S: Service<Req> + Clone + Send + Sync + 'static,
 {
@@ -187,27 +187,27 @@ where
     let version = pool.version();
     let members = pool.load().members.clone();
     for (position, service) in members.services.iter().enumerate() {
-        if position % SWEEP_CHUNK == SWEEP_CHUNK - 1 {
+        if position % POLL_CHUNK == POLL_CHUNK - 1 {
             tokio::task::yield_now().await;
         }
         let state = &members.index.states()[position];
         let Some(service) =
-            service.as_ref().filter(|_| all || state.gate() == Availability::Suspect)
+            service.as_ref().filter(|_| all || state.availability() == Availability::Suspect)
         else {
             continue;
         };
-        // The clone lives for one poll: one that is kept would hold a permit, or a place in a queue.
-        let mut probe = service.clone();
-        // Outside of the task's budget: at its end everything would look busy.
-        let polled = unconstrained(poll_fn(|cx| Poll::Ready(probe.poll_ready(cx)))).await;
-        drop(probe);
+        // The clone is dropped after one poll, as it may hold a permit or a position in a queue.
+        let mut service = service.clone();
+        // Unconstrained by the task's budget: when that is used up, every service would seem to be busy.
+        let polled = unconstrained(poll_fn(|cx| Poll::Ready(service.poll_ready(cx)))).await;
+        drop(service);
         let readiness = match polled {
             Poll::Ready(Ok(())) => Readiness::Ready,
             Poll::Pending => Readiness::Busy,
             Poll::Ready(Err(_)) => Readiness::Failed,
         };
         if pool.version() != version {
-            // What was asked may not be the backend's service any more; the next sweep asks again.
+            // The backend may have another service now; the next poll asks that one.
             return failed;
         }
         pool.set_readiness(state, readiness);

@@ -1,5 +1,5 @@
-//! Who is well: the readiness poll, active probes, and the evidence of requests and connections. One
-//! state per backend.
+//! Health checks: the readiness poll, active probes, passive detection by requests and connections, and
+//! redials. They share one state per backend.
 
 mod answers;
 mod driver;
@@ -12,7 +12,7 @@ mod success_rate;
 
 pub(crate) use self::{
     answers::{Answers, Judged},
-    driver::ensure_driven,
+    driver::ensure_driver,
     passive::{Failure, is_failure, record_failure},
     probe::AnyProbe,
     settings::Settings,

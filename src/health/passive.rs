@@ -1,4 +1,4 @@
-//! What failures and answers mean for a backend, and who of a pool may be ejected.
+//! Passive detection: records failures against backends, and ejects backends whose answers fail.
 
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
@@ -6,75 +6,83 @@ use tokio::time::Instant;
 use super::{Settings, SuccessRate};
 use crate::{
     error::{Redialer, Refusal},
-    pool::{BackendState, Cause, LookId, Pool},
+    pool::{BackendState, Cause, Pool, RecheckId},
+    util::lock,
 };
 
 /// How a request, a probe or a redial failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// No connection came about.
+    /// The connection was refused or timed out.
     Refused(Refusal),
-    /// The connection ended before any byte of an answer. `surely`: a fresh one did so, too.
-    Broken { surely: bool, redialer: Option<Redialer> },
-    /// No proper answer came on a connection that was not at fault.
+    /// The connection ended before any byte of an answer. `is_conclusive`: it was a fresh one.
+    Broken { is_conclusive: bool, redialer: Option<Redialer> },
+    /// No valid answer came, though the connection was not at fault.
     NoAnswer,
-    /// An answer that says so.
-    Answer,
+    /// A failing answer.
+    FailedAnswer,
 }
 
-/// Holds a failure against a backend. `look`: the request was the look at a suspect.
+/// Records a failure of a backend. `recheck`: the recheck of a suspect that has failed, if it was one.
 #[cold]
 pub(crate) fn record_failure<S>(
     pool: &Pool<S>,
     state: &BackendState,
     failure: Failure,
-    look: Option<LookId>,
+    recheck: Option<RecheckId>,
     settings: &Settings,
 ) {
     if settings.success_rate.is_some() {
-        state.window.count(true);
+        state.answer_counts.count(true);
     }
     let (now, backoff) = (Instant::now(), settings.backoff(state.tag));
     let threshold = settings.connect_failures;
     let cause = match failure {
         Failure::Refused(_) => Cause::ConnectFailed,
         Failure::Broken { .. } => Cause::Broken,
-        Failure::NoAnswer | Failure::Answer => Cause::Failures,
+        Failure::NoAnswer | Failure::FailedAnswer => Cause::Failures,
     };
     let is_refusal = matches!(failure, Failure::Refused(_));
-    let is_answer = matches!(failure, Failure::Answer);
+    let is_answer = matches!(failure, Failure::FailedAnswer);
     let mut eject = false;
     pool.update(state, cause, |sources| {
         let evidence = &mut sources.evidence;
         match failure {
             Failure::Refused(refusal) => {
-                evidence.refused(refusal, look, threshold, &backoff, now);
+                evidence.record_refusal(refusal, recheck, threshold, &backoff, now);
             }
-            Failure::Broken { surely, redialer } => {
-                evidence.broke(surely, redialer, look, threshold, &backoff, now);
+            Failure::Broken { is_conclusive, redialer } => {
+                evidence.record_broken_connection(
+                    is_conclusive,
+                    redialer,
+                    recheck,
+                    threshold,
+                    &backoff,
+                    now,
+                );
             }
-            Failure::NoAnswer => evidence.look_failed(look, &backoff, now),
-            Failure::Answer => evidence.heard(look.is_some(), now),
+            Failure::NoAnswer => evidence.record_failed_recheck(recheck, &backoff, now),
+            Failure::FailedAnswer => evidence.record_answer(recheck.is_some(), now),
         }
         if !is_refusal {
             let (threshold, longest) = (settings.consecutive_failures, settings.ejection);
-            eject = evidence.ejection.failed(threshold, look.is_some(), longest, now);
+            eject = evidence.ejection.record_failure(threshold, recheck.is_some(), longest, now);
         }
     });
     if eject {
         self::eject(pool, state, Cause::Failures, settings);
     }
     if !is_answer {
-        // The next look has a time that the driver has to know.
+        // The driver has to know when the next recheck is due.
         pool.wake.notify_one();
     }
 }
 
-/// Takes a backend out, if that leaves enough of the others in.
+/// Ejects a backend, unless too many are ejected.
 pub(super) fn eject<S>(pool: &Pool<S>, state: &BackendState, cause: Cause, settings: &Settings) {
-    // Two at a time could both find room for one.
-    let _ejecting = pool.ejecting.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if !state.is_ejected() && !has_room(pool, settings.max_ejected) {
+    // Without the lock two threads could both eject the last backend that may be.
+    let _ejecting = lock(&pool.ejecting);
+    if !state.is_ejected() && !may_eject_one_more(pool, settings.max_ejected) {
         tracing::debug!(backend = %state.id, %cause, "not ejected: too many are");
         return;
     }
@@ -84,7 +92,7 @@ pub(super) fn eject<S>(pool: &Pool<S>, state: &BackendState, cause: Cause, setti
 }
 
 /// Whether one more backend may be ejected.
-fn has_room<S>(pool: &Pool<S>, share: f64) -> bool {
+fn may_eject_one_more<S>(pool: &Pool<S>, share: f64) -> bool {
     if share >= 1.0 {
         return true;
     }
@@ -95,17 +103,17 @@ fn has_room<S>(pool: &Pool<S>, share: f64) -> bool {
     share > 0.0 && ejected < most.max(1)
 }
 
-/// Ejects those that failed more often than the others since the last time.
+/// Ejects the backends that have failed more often than the others since the last comparison.
 pub(super) fn compare<S>(pool: &Pool<S>, rate: &SuccessRate, settings: &Settings) {
     let snapshot = pool.load();
     let states = snapshot.index().states();
-    let counts: Vec<_> = states.iter().map(|state| state.window.take()).collect();
+    let counts: Vec<_> = states.iter().map(|state| state.answer_counts.take()).collect();
     for position in rate.outliers(&counts) {
         eject(pool, &states[position], Cause::SuccessRate, settings);
     }
 }
 
-/// Whether the head of an answer to a gRPC request says `UNAVAILABLE`: then there are no messages.
+/// Whether the headers of a gRPC answer have the status `UNAVAILABLE`, which means that it has no messages.
 fn is_unavailable(headers: &HeaderMap) -> bool {
     headers.get("grpc-status").is_some_and(|status| status == "14")
 }

@@ -1,4 +1,4 @@
-//! The tasks that probe: one per backend, so that one that hangs delays no other.
+//! The tasks that run active probes: one per backend, so that a slow probe delays no other.
 
 use std::{
     collections::HashMap,
@@ -22,24 +22,24 @@ use crate::{
     util::Rng,
 };
 
-/// All tasks of a pool. They end when it is dropped.
+/// The probe tasks of a pool. They are aborted when this is dropped.
 pub(super) struct ProbeTasks<S> {
     probe: AnyProbe<S>,
     settings: Settings,
     seed: u64,
-    tasks: HashMap<u64, Watch>,
-    /// The members that the tasks are for.
-    seen: Weak<Members<S>>,
+    tasks: HashMap<u64, RunningTask>,
+    /// The members of the last `sync`.
+    members: Weak<Members<S>>,
 }
 
-/// One task; it ends when this is dropped.
-struct Watch {
+/// A running task, which is aborted when this is dropped.
+struct RunningTask {
     state: Arc<BackendState>,
     generation: u64,
     task: AbortHandle,
 }
 
-impl Drop for Watch {
+impl Drop for RunningTask {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -51,20 +51,20 @@ where
 {
     pub(super) fn new(probe: AnyProbe<S>, settings: Settings) -> Self {
         let seed = settings.seed.unwrap_or_else(|| Rng::new().next());
-        Self { probe, settings, seed, tasks: HashMap::new(), seen: Weak::new() }
+        Self { probe, settings, seed, tasks: HashMap::new(), members: Weak::new() }
     }
 
-    /// Has every backend that is there probed, as the service that it has now, and no other.
-    pub(super) fn follow<Req>(&mut self, pool: &Arc<Pool<S>>)
+    /// Starts and aborts tasks so that there is one for the current service of each remote backend.
+    pub(super) fn sync<Req>(&mut self, pool: &Arc<Pool<S>>)
     where
         S: Service<Req>,
         Req: 'static,
     {
         let members = pool.load().members.clone();
-        if std::ptr::eq(self.seen.as_ptr(), Arc::as_ptr(&members)) {
+        if std::ptr::eq(self.members.as_ptr(), Arc::as_ptr(&members)) {
             return;
         }
-        self.seen = Arc::downgrade(&members);
+        self.members = Arc::downgrade(&members);
         let remote = || {
             let all = members.index.states().iter().zip(&members.services);
             all.filter_map(|(state, service)| service.is_some().then_some(state))
@@ -72,37 +72,37 @@ where
         let mut before = std::mem::take(&mut self.tasks);
         for state in remote() {
             let generation = state.sources().generation;
-            let same = before
-                .remove(&state.tag)
-                .filter(|watch| Arc::ptr_eq(&watch.state, state) && watch.generation == generation);
-            let watch = same.unwrap_or_else(|| {
-                let task = Task {
+            let same = before.remove(&state.tag).filter(|running| {
+                Arc::ptr_eq(&running.state, state) && running.generation == generation
+            });
+            let running = same.unwrap_or_else(|| {
+                let task = ProbeTask {
                     pool: Arc::downgrade(pool),
                     state: state.clone(),
                     generation,
                     probe: self.probe.clone(),
                     settings: self.settings,
-                    chance: Rng::seeded(self.seed ^ state.tag),
+                    rng: Rng::seeded(self.seed ^ state.tag),
                 };
                 let task = tokio::spawn(task.run::<Req>()).abort_handle();
-                Watch { state: state.clone(), generation, task }
+                RunningTask { state: state.clone(), generation, task }
             });
-            self.tasks.insert(state.tag, watch);
+            self.tasks.insert(state.tag, running);
         }
     }
 }
 
-struct Task<S> {
+struct ProbeTask<S> {
     pool: Weak<Pool<S>>,
     state: Arc<BackendState>,
-    /// Of the service that is probed: what is found out about it is not said of the next one.
+    /// The generation of the service that is probed; results for other generations are ignored.
     generation: u64,
     probe: AnyProbe<S>,
     settings: Settings,
-    chance: Rng,
+    rng: Rng,
 }
 
-impl<S> Task<S>
+impl<S> ProbeTask<S>
 where
     S: Clone + Send + Sync + 'static,
 {
@@ -110,9 +110,9 @@ where
     where
         S: Service<Req>,
     {
-        // Not all at the same moment, but soon.
+        // Spreads the first probes over a quarter of the interval.
         let interval = self.settings.probe_interval;
-        sleep((interval / 4).mul_f64(self.part())).await;
+        sleep((interval / 4).mul_f64(self.random_fraction())).await;
         loop {
             let mut wait = interval;
             if self.state.mode() != Mode::Disabled {
@@ -120,27 +120,27 @@ where
                     return;
                 };
                 let began = Instant::now();
-                let result = ask::<S, Req>(&self, service).await;
+                let result = probe_once::<S, Req>(&self, service).await;
                 let Some(pool) = self.pool.upgrade() else {
                     return;
                 };
                 if let Some(result) = result {
-                    self.note(&pool, result, began);
+                    self.record(&pool, result, began);
                 }
-                if self.is_in_doubt() {
+                if self.is_uncertain() {
                     wait = interval / 4;
                 }
             }
-            sleep(wait.mul_f64(0.9 + 0.2 * self.part())).await;
+            sleep(wait.mul_f64(0.9 + 0.2 * self.random_fraction())).await;
         }
     }
 
-    /// By chance from 0 to 1.
-    fn part(&self) -> f64 {
-        self.chance.next() as f64 / u64::MAX as f64
+    /// A random number from 0 to 1.
+    fn random_fraction(&self) -> f64 {
+        self.rng.next() as f64 / u64::MAX as f64
     }
 
-    /// A clone of the backend's service; nothing that would keep the pool.
+    /// A clone of the backend's service. The task must not keep the pool alive.
     fn service(&self) -> Option<S> {
         let pool = self.pool.upgrade()?;
         let snapshot = pool.load();
@@ -149,14 +149,14 @@ where
         members.services.get(position)?.clone()
     }
 
-    fn is_in_doubt(&self) -> bool {
+    fn is_uncertain(&self) -> bool {
         let sources = self.state.sources();
-        let suspect = !sources.evidence.is_quiet() && !sources.active.is_down();
-        suspect || sources.active.is_in_doubt()
+        let suspect = !sources.evidence.is_clear() && !sources.probes.is_down();
+        suspect || sources.probes.is_uncertain()
     }
 
-    /// Takes the result of a probe that `began` then in.
-    fn note(&self, pool: &Pool<S>, result: Result<(), ProbeFailure>, began: Instant) {
+    /// Records the result of a probe that was started at `began`.
+    fn record(&self, pool: &Pool<S>, result: Result<(), ProbeFailure>, began: Instant) {
         let Settings { rise, fall, ejection, connect_failures, .. } = self.settings;
         let (now, backoff) = (Instant::now(), self.settings.backoff(self.state.tag));
         if let Err(failure) = &result {
@@ -169,37 +169,39 @@ where
             let evidence = &mut sources.evidence;
             match result {
                 Ok(()) => {
-                    // One that was under way when the evidence was found says nothing about it.
-                    evidence.heard(evidence.failed().is_none_or(|failed| failed <= began), now);
-                    // Back after the probes had it down, or on trial: that also ends what its answers
-                    // have brought upon it.
-                    if sources.active.passed(rise) || evidence.ejection.is_on_trial() {
+                    // A probe that was started before the failure does not end its evidence.
+                    evidence.record_answer(
+                        evidence.last_failure().is_none_or(|failed| failed <= began),
+                        now,
+                    );
+                    // Coming up from down, or a success during the trial, also ends the ejection.
+                    if sources.probes.record_success(rise) || evidence.ejection.is_on_trial() {
                         evidence.ejection.reinstate(now);
                     }
                 }
                 Err(ProbeFailure { text, refusal }) => {
                     if let Some(refusal) = refusal {
-                        evidence.refused(refusal, None, connect_failures, &backoff, now);
+                        evidence.record_refusal(refusal, None, connect_failures, &backoff, now);
                     }
-                    sources.active.failed(fall, text, now);
-                    // While the probes have it down no trial is needed.
-                    if evidence.ejection.is_on_trial() && !sources.active.is_down() {
+                    sources.probes.record_failure(fall, text, now);
+                    // A failed probe fails the trial, unless the backend is down anyway.
+                    if evidence.ejection.is_on_trial() && !sources.probes.is_down() {
                         evidence.ejection.eject(ejection, now);
                     }
                 }
             }
         });
-        // The end of an ejection, and the time of a redial, are what the driver has to know.
-        if self.state.is_noted() {
+        // The driver has to know when an ejection ends or a redial is due.
+        if self.state.has_evidence() {
             pool.wake.notify_one();
         }
     }
 }
 
-/// What a failed probe said.
+/// The error of a failed probe.
 struct ProbeFailure {
     text: String,
-    /// It found no connection.
+    /// Set if the connection was refused or timed out.
     refusal: Option<Refusal>,
 }
 
@@ -213,13 +215,13 @@ impl ProbeFailure {
     }
 }
 
-/// Probes once. `None` is no result: the service, or this machine, had no room.
-async fn ask<S, Req>(task: &Task<S>, mut service: S) -> Option<Result<(), ProbeFailure>>
+/// Probes once. `None` without a result: the service was busy, or this machine has a shortage.
+async fn probe_once<S, Req>(task: &ProbeTask<S>, mut service: S) -> Option<Result<(), ProbeFailure>>
 where
     S: Service<Req> + Send + 'static,
 {
     let limit = task.settings.probe_timeout;
-    let asking = async {
+    let attempt = async {
         let ready = poll_fn(|cx| service.poll_ready(cx).map_err(drop));
         match timeout(limit, ready).await {
             Err(_) => return None,
@@ -230,18 +232,18 @@ where
         }
         let probing = task.probe.probe(service, &task.state.id);
         match timeout(limit, probing).await {
-            // Without a connection there was no probe.
+            // The connection failed because of this machine, so the backend was not probed.
             Ok(Err(error)) if Shortage::in_chain(error.as_ref()).is_some() => None,
             Ok(result) => Some(result.map_err(|error| ProbeFailure::of(&error))),
             Err(_) => Some(Err(ProbeFailure::new(format!("it did not answer within {limit:?}")))),
         }
     };
-    let asked = unpanicked(asking).await;
-    asked.unwrap_or_else(|| Some(Err(ProbeFailure::new("the probe panicked"))))
+    let result = catch_panic(attempt).await;
+    result.unwrap_or_else(|| Some(Err(ProbeFailure::new("the probe panicked"))))
 }
 
-/// What `future` returns, or `None` if it panics: what a probe does is no business of the task's.
-async fn unpanicked<F: Future>(future: F) -> Option<F::Output> {
+/// Resolves to the output of `future`, or `None` if it panics, so that the task survives it.
+async fn catch_panic<F: Future>(future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(poll) => poll.map(Some),
@@ -250,7 +252,7 @@ async fn unpanicked<F: Future>(future: F) -> Option<F::Output> {
     .await
 }
 
-/// The error with its causes, as far as they say more.
+/// The text of the error, followed by those of its causes that it does not contain.
 fn describe(error: &BoxError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

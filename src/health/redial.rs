@@ -1,4 +1,4 @@
-//! Looking at suspects in the background: connections are opened until one succeeds.
+//! Redials suspect backends in the background until a connection succeeds.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -10,23 +10,23 @@ use tokio::time::{Instant, timeout};
 use super::{Failure, Settings, record_failure};
 use crate::{
     error::{BoxError, Redialer, Refusal, Shortage, TimedOut},
-    pool::{BackendState, Cause, LookId, Pool},
+    pool::{BackendState, Cause, Pool, RecheckId},
 };
 
-/// No connection takes longer than this.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long to wait when there have been too many redials.
-const LATER: Duration = Duration::from_millis(10);
+/// The timeout of a redial.
+const REDIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// The delay of redials that exceed the rate limit.
+const RATE_LIMIT_DELAY: Duration = Duration::from_millis(10);
 
-/// A suspect whose look is due.
-struct Due {
+/// A suspect, and when its redial is due.
+struct DueRedial {
     state: Arc<BackendState>,
     redialer: Redialer,
     at: Instant,
 }
 
-/// Redials every suspect whose time has come, those first whose sessions wait and then those that have
-/// any. Tells when the next one will be due.
+/// Redials the suspects that are due: first those that requests wait for, then those with sessions.
+/// Returns when the next redial is due.
 pub(super) fn redial_suspects<S>(
     pool: &Arc<Pool<S>>,
     settings: &Settings,
@@ -36,105 +36,119 @@ where
     S: Send + Sync + 'static,
 {
     let snapshot = pool.load();
-    let noted = snapshot.index().states().iter().filter(|state| state.is_noted());
-    let all = noted.filter(|state| !state.is_taken_out()).filter_map(due);
-    let (mut due, later): (Vec<_>, Vec<_>) = all.partition(|suspect| suspect.at <= now);
+    let suspects = snapshot.index().states().iter().filter(|state| state.has_evidence());
+    let redials = suspects.filter(|state| !state.is_out_of_service()).filter_map(due_redial);
+    let (mut due, later): (Vec<_>, Vec<_>) = redials.partition(|suspect| suspect.at <= now);
     let mut next = later.iter().map(|suspect| suspect.at).min();
-    due.sort_by_key(|Due { state, at, .. }| {
-        (!state.is_awaited(), state.sessions.load(Relaxed) == 0, *at)
+    due.sort_by_key(|DueRedial { state, at, .. }| {
+        (!state.has_recovery_waiters(), state.last_session_count.load(Relaxed) == 0, *at)
     });
     for suspect in due {
-        let awaited = suspect.state.is_awaited();
-        let limiter = if awaited { &pool.awaited_redials } else { &pool.redials };
+        let awaited = suspect.state.has_recovery_waiters();
+        let limiter = if awaited { &pool.urgent_redials } else { &pool.redials };
         if limiter.admits() {
-            begin(pool, suspect, settings);
+            spawn_redial(pool, suspect, settings);
         } else {
-            next = Some(next.map_or(now + LATER, |next| next.min(now + LATER)));
+            next =
+                Some(next.map_or(now + RATE_LIMIT_DELAY, |next| next.min(now + RATE_LIMIT_DELAY)));
         }
     }
     next
 }
 
-/// When a suspect is to be redialed, if that can end the evidence and is not under way.
-fn due(state: &Arc<BackendState>) -> Option<Due> {
+/// The next redial of a backend, if a connection can end its evidence and no recheck is running.
+fn due_redial(state: &Arc<BackendState>) -> Option<DueRedial> {
     let sources = state.sources();
-    let looks = &sources.evidence.looks;
-    let redialer = sources.evidence.redialer().filter(|_| !looks.is_under_way())?.clone();
-    Some(Due { at: looks.due()?, state: state.clone(), redialer })
+    let rechecks = &sources.evidence.rechecks;
+    let redialer = sources.evidence.redialer().filter(|_| !rechecks.is_running())?.clone();
+    Some(DueRedial { at: rechecks.due()?, state: state.clone(), redialer })
 }
 
-fn begin<S>(pool: &Arc<Pool<S>>, suspect: Due, settings: &Settings)
+fn spawn_redial<S>(pool: &Arc<Pool<S>>, suspect: DueRedial, settings: &Settings)
 where
     S: Send + Sync + 'static,
 {
-    let Due { state, redialer, .. } = suspect;
-    let (look, generation) = {
+    let DueRedial { state, redialer, .. } = suspect;
+    let (recheck, generation) = {
         let mut sources = state.sources();
-        let Some(look) = sources.evidence.looks.begin(false) else { return };
-        (look, sources.generation)
+        let Some(recheck) = sources.evidence.rechecks.begin(false) else { return };
+        (recheck, sources.generation)
     };
-    // Ends the look however this ends, so that nobody waits for it for ever.
-    let open = OpenLook { state, look };
+    // Ends the recheck in any case, as requests may wait for it.
+    let guard = RecheckGuard { state, recheck };
     let (pool, settings) = (Arc::downgrade(pool), *settings);
     drop(tokio::spawn(async move {
         let began = Instant::now();
-        let result = match timeout(PATIENCE, redialer.redial()).await {
+        let result = match timeout(REDIAL_TIMEOUT, redialer.redial()).await {
             Ok(result) => result,
             Err(_) => Err(TimedOut::CONNECT.into()),
         };
         let Some(pool) = pool.upgrade() else { return };
         match result {
-            Ok(()) => note_connection(&pool, &open.state, generation, &settings),
-            // The redial says nothing about the backend; the next one may.
+            Ok(()) => record_connection(&pool, &guard.state, generation, &settings),
+            // A local shortage says nothing about the backend, so it is redialed later.
             Err(error) if Shortage::in_chain(error.as_ref()).is_some() => {
-                let backoff = settings.backoff(open.state.tag);
-                open.state.sources().evidence.looks.fail(open.look, &backoff, Instant::now());
+                let backoff = settings.backoff(guard.state.tag);
+                guard.state.sources().evidence.rechecks.fail(
+                    guard.recheck,
+                    &backoff,
+                    Instant::now(),
+                );
             }
-            Err(error) => note_refusal(&pool, &open, generation, &error, began, &settings),
+            Err(error) => record_refusal(&pool, &guard, generation, &error, began, &settings),
         }
-        drop(open);
-        // When to look again.
+        drop(guard);
+        // The driver has to know when the next redial is due.
         pool.wake.notify_one();
     }));
 }
 
-/// A look that is under way, until this is dropped.
-struct OpenLook {
+/// A running recheck, which ends when this is dropped.
+struct RecheckGuard {
     state: Arc<BackendState>,
-    look: LookId,
+    recheck: RecheckId,
 }
 
-impl Drop for OpenLook {
+impl Drop for RecheckGuard {
     fn drop(&mut self) {
-        self.state.end_look(self.look);
+        self.state.end_recheck(self.recheck);
     }
 }
 
-fn note_connection<S>(pool: &Pool<S>, state: &BackendState, generation: u64, settings: &Settings) {
+fn record_connection<S>(
+    pool: &Pool<S>,
+    state: &BackendState,
+    generation: u64,
+    settings: &Settings,
+) {
     pool.update(state, Cause::Connected, |sources| {
         if sources.generation == generation {
-            sources.evidence.connected(&settings.backoff(state.tag), Instant::now());
+            sources.evidence.record_connection(&settings.backoff(state.tag), Instant::now());
         }
     });
 }
 
-fn note_refusal<S>(
+fn record_refusal<S>(
     pool: &Pool<S>,
-    open: &OpenLook,
+    guard: &RecheckGuard,
     generation: u64,
     error: &BoxError,
     began: Instant,
     settings: &Settings,
 ) {
-    let state = &open.state;
+    let state = &guard.state;
     tracing::debug!(backend = %state.id, %error, "a redial failed");
     // The service may have been replaced since.
     if state.sources().generation != generation {
         return;
     }
     let refusal = Refusal { began, ..Refusal::of(error) };
-    record_failure(pool, state, Failure::Refused(refusal), Some(open.look), settings);
-    if state.is_awaited() {
-        state.sources().evidence.looks.soon(settings.backoff(state.tag).seed, Instant::now());
+    record_failure(pool, state, Failure::Refused(refusal), Some(guard.recheck), settings);
+    if state.has_recovery_waiters() {
+        state
+            .sources()
+            .evidence
+            .rechecks
+            .make_due_soon(settings.backoff(state.tag).seed, Instant::now());
     }
 }

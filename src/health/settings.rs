@@ -1,4 +1,4 @@
-//! `Health`: how a pool finds out who is alive, and its builder.
+//! `Health`: the builder of the health checks, and their settings.
 
 use std::{
     fmt,
@@ -10,41 +10,39 @@ use std::{
 use super::{NoProbe, SuccessRate};
 use crate::{pool::Backoff, util::clock::YEAR};
 
-/// How a pool finds out which of its backends can serve.
+/// The health checks of a pool, which determine which backends can serve.
 ///
-/// There are two kinds of knowledge, and one state per backend that is made of them. *Authority*, which
-/// is the verdict of active probes beside the operator's [`Mode`](crate::Mode), can make a backend
-/// [`Down`](crate::State::Down). *Evidence*, which is what requests and connections have met, makes it
-/// [`Suspect`](crate::State::Suspect): new sessions go to others, and its own follow
-/// [`on_unavailable`](crate::StickyLayer::on_unavailable); but when only suspects are left they are tried
-/// before a request is refused. Without either the backend is [`Ready`](crate::State::Ready). Every
-/// change is an [`Event`](crate::Event) with its [`Cause`](crate::Cause). Unknown at the start counts as
-/// ready.
+/// Each backend has one state, derived from two kinds of sources. *Authority*, which is the verdict of
+/// active probes beside the operator's [`Mode`](crate::Mode), can make a backend
+/// [`Down`](crate::State::Down). *Evidence*, which is failures of requests and connections, makes it
+/// [`Suspect`](crate::State::Suspect): new sessions go to other backends, and its own sessions follow
+/// [`on_unavailable`](crate::StickyLayer::on_unavailable), but suspects are tried before a request is
+/// refused. Otherwise the backend is [`Ready`](crate::State::Ready), which is also its initial state.
+/// Every change is published as an [`Event`](crate::Event) with its [`Cause`](crate::Cause).
 ///
-/// **Readiness poll.** A task asks a clone of every backend's service whether it is ready, once per
-/// interval, and drops the clone at once, so that a probe never keeps a permit. Ready, pending and
-/// failed become [`Ready`](crate::State::Ready), [`Busy`](crate::State::Busy) and
-/// [`Suspect`](crate::State::Suspect); one that failed is asked more often. The task begins with the first request, or with
-/// [`StickyLayer::start`](crate::StickyLayer::start), and ends with the last handle of the pool.
-/// Services that are always "ready", such as Tonic's `Channel` and most HTTP clients, say nothing
-/// in this way:
+/// **Readiness poll.** Once per interval, a background task calls `poll_ready` on a clone of each
+/// backend's service, and drops the clone immediately, as it may hold a permit. Ready, pending and failed
+/// become [`Ready`](crate::State::Ready), [`Busy`](crate::State::Busy) and
+/// [`Suspect`](crate::State::Suspect); failed services are polled more often. The task starts with the
+/// first request, or with [`StickyLayer::start`](crate::StickyLayer::start), and ends with the last
+/// handle of the pool. Services that are always ready, such as Tonic's `Channel` and most HTTP clients,
+/// need the other health checks.
 ///
-/// **Active probes.** By option the task also asks every backend for a sign of life, through its own
-/// service: see [`probe`](Self::probe). After [`fall`](Self::fall) failures in a row the backend is
-/// down, after [`rise`](Self::rise) successes it is up again.
+/// **Active probes.** Optional, see [`probe`](Self::probe): the task probes each backend through its own
+/// service. After [`fall`](Self::fall) failures in a row the backend is down, after
+/// [`rise`](Self::rise) successes in a row it is up again.
 ///
-/// **Connections.** A backend that refuses connections, or to which they time out, is suspect until one
-/// succeeds. It is redialed in the background, soon and often: see [`redial`](Self::redial). One whose
-/// connections end before any byte of an answer, on a fresh connection or twice in a row, is suspect until
-/// it answers: a probe, or one request at a time as a trial. That is because proxies and load balancers
-/// accept connections for servers that are gone. How many refusals it takes says
-/// [`connect_failures`](Self::connect_failures), where 0 switches off both.
+/// **Connections.** A backend whose connections are refused or time out is suspect until one succeeds. It
+/// is redialed in the background: see [`redial`](Self::redial). A backend whose connections end before any
+/// byte of an answer, on a fresh connection or twice in a row, is suspect until it answers a probe or a
+/// trial request, as proxies and load balancers accept connections for servers that are gone.
+/// [`connect_failures`](Self::connect_failures) sets the threshold; 0 disables both.
 ///
-/// **Answers.** By option failing answers eject a backend:
+/// **Answers.** Optional: failing answers eject a backend, see
 /// [`consecutive_failures`](Self::consecutive_failures) and [`success_rate`](Self::success_rate). It is
-/// suspect then for a while, first for a tenth of the longest [`ejection`](Self::ejection), then for twice
-/// as long each time. After that one request at a time may try it, or a probe: a good answer brings it
-/// back. It begins at a tenth again once it has been in without a failure for as long as the longest
+/// suspect for a tenth of the longest [`ejection`](Self::ejection) at first, and for twice as long each
+/// time. After that it gets one trial request at a time, and a good answer to one, or to a probe, ends
+/// the ejection. The back-off is reset when the backend has not failed for as long as the longest
 /// ejection.
 ///
 /// # Example
@@ -69,7 +67,7 @@ pub struct Health<P = NoProbe> {
     pub(crate) probe: P,
 }
 
-/// All of it but the probe.
+/// All settings except the probe.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Settings {
     pub(crate) readiness_interval: Duration,
@@ -79,7 +77,7 @@ pub(crate) struct Settings {
     pub(crate) success_rate: Option<SuccessRate>,
     pub(crate) max_ejected: f64,
     pub(crate) ejection: Duration,
-    /// The first pause between two looks at a suspect, and the longest.
+    /// The first and the longest pause between rechecks of a suspect.
     pub(crate) redial: (Duration, Duration),
     pub(crate) probe_interval: Duration,
     pub(crate) probe_timeout: Duration,
@@ -91,8 +89,8 @@ pub(crate) struct Settings {
 }
 
 impl Health {
-    /// Polls every second, suspects after one connection failure, redials after 100 ms to 1 s, and does
-    /// not probe.
+    /// Polls readiness every second, suspects a backend after one connection failure, redials after 100 ms
+    /// to 1 s, and does not probe.
     pub const fn new() -> Self {
         Self { settings: Settings::new(), probe: NoProbe }
     }
@@ -117,13 +115,13 @@ impl Settings {
         }
     }
 
-    /// Whether a failing answer is held against a backend.
+    /// Whether failing answers are counted.
     #[inline]
-    pub(crate) fn judges_answers(&self) -> bool {
+    pub(crate) fn counts_answers(&self) -> bool {
         self.consecutive_failures > 0 || self.success_rate.is_some()
     }
 
-    /// The pauses between the looks at the backend with this tag.
+    /// The pauses between rechecks of the backend with this tag.
     pub(crate) fn backoff(&self, tag: u64) -> Backoff {
         let (first, longest) = self.redial;
         Backoff { first, longest, seed: self.seed.unwrap_or_else(process_seed) ^ tag }
@@ -131,50 +129,49 @@ impl Settings {
 }
 
 impl<P> Health<P> {
-    /// How often every backend's readiness is polled, at least a millisecond; default 1 s.
+    /// The interval of the readiness poll, at least a millisecond; default 1 s.
     #[must_use]
     pub fn readiness_interval(mut self, interval: Duration) -> Self {
-        self.settings.readiness_interval = sensible(interval);
+        self.settings.readiness_interval = clamp_interval(interval);
         self
     }
 
-    /// How to ask a backend for a sign of life: [`HttpProbe`](crate::HttpProbe),
-    /// [`GrpcProbe`](crate::GrpcProbe), a closure, or a [`Probe`](crate::Probe) of your own.
+    /// Sets the active probe: [`HttpProbe`](crate::HttpProbe), [`GrpcProbe`](crate::GrpcProbe), a closure,
+    /// or an implementation of [`Probe`](crate::Probe).
     ///
-    /// Probes go through the backend's own service. They are not requests: they count nowhere, take
-    /// no slot of a [limit](crate::Backends::set_limit) and touch no session. A backend has at most
-    /// one at a time, and one that hangs delays no other. A service that has no room for a probe
-    /// within [`probe_timeout`](Self::probe_timeout) is saturated, not dead: that is no result.
+    /// Probes are sent through the backend's own service. They are not counted as requests, take no permit
+    /// of a [limit](crate::Backends::set_limit), and affect no session. A backend has at most one probe at
+    /// a time, and a slow probe delays no other. If the service does not become ready within
+    /// [`probe_timeout`](Self::probe_timeout) it is saturated, which is not a failure.
     ///
-    /// Draining backends are probed, disabled ones and the local node are not.
+    /// Draining backends are probed; disabled ones and the local node are not.
     #[must_use]
     pub fn probe<P2>(self, probe: P2) -> Health<P2> {
         Health { settings: self.settings, probe }
     }
 
-    /// How often a backend is probed, at least a millisecond; default 1 s. It varies by a tenth, so
-    /// that several gateways do not probe in step.
+    /// The interval of the probes of a backend, at least a millisecond; default 1 s. A jitter of a tenth
+    /// keeps several gateways from probing at the same time.
     ///
-    /// While it is not clear how the backend is, it is probed four times as often: before the first
-    /// verdict, and when the last result, or passive detection, disagrees with the verdict.
+    /// A backend is probed four times as often before the first verdict, and while the last result or
+    /// passive detection disagrees with the verdict.
     #[must_use]
     pub fn probe_interval(mut self, interval: Duration) -> Self {
-        self.settings.probe_interval = sensible(interval);
+        self.settings.probe_interval = clamp_interval(interval);
         self
     }
 
-    /// How long a probe may take before it has failed, at least a millisecond; default 500 ms. Before
-    /// that it waits as long for its service to be ready.
+    /// The timeout of a probe, at least a millisecond; default 500 ms. The wait for the service to become
+    /// ready before that has the same timeout.
     #[must_use]
     pub fn probe_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.probe_timeout = sensible(timeout);
+        self.settings.probe_timeout = clamp_interval(timeout);
         self
     }
 
     /// How many probes in a row must succeed until a backend is up again, at least 1; default 2.
     ///
-    /// That also ends an ejection: whatever it was for, the backend answers again. A single success ends the
-    /// evidence of connections.
+    /// That also ends an ejection. A single success ends the evidence of failed connections.
     #[must_use]
     pub fn rise(mut self, successes: u32) -> Self {
         self.settings.rise = successes.max(1);
@@ -188,33 +185,33 @@ impl<P> Health<P> {
         self
     }
 
-    /// Makes the variation of the intervals the same each time, for tests; default: by chance.
+    /// Sets the seed of the jitter of the intervals, for tests; default random.
     #[must_use]
     pub const fn seed(mut self, seed: u64) -> Self {
         self.settings.seed = Some(seed);
         self
     }
 
-    /// How long to wait before a suspect backend is looked at for the first time, and at most: the pauses
-    /// double from `first` to `longest`. Default 100 ms and 1 s; at least 1 ms, and `longest` is at least
-    /// `first`. Each pause is shorter by a chance part of up to a fifth.
+    /// The pauses between rechecks of a suspect backend: they double from `first` to `longest`. Default
+    /// 100 ms and 1 s; at least 1 ms, and `longest` is at least `first`. A random jitter shortens each pause
+    /// by up to a fifth.
     ///
-    /// A backend that refused connections is redialed, if its service can be (see
-    /// [`Redial`](crate::Redial)); the connection is kept for the next request. Another one gets one
-    /// request as a trial when its time has come. A pool makes at most 100 redials a second, first those of
-    /// backends that have sessions, and at most 1000 beside these for backends whose sessions wait
+    /// A backend that refused connections is redialed, if its service supports that (see
+    /// [`Redial`](crate::Redial)); the connection is kept for the next request. Otherwise a recheck is one
+    /// trial request. A pool makes at most 100 redials a second, first those of backends with sessions,
+    /// and at most 1000 more for backends that requests wait for
     /// ([`home_wait`](crate::StickyLayer::home_wait)).
     #[must_use]
     pub fn redial(mut self, first: Duration, longest: Duration) -> Self {
-        let first = sensible(first);
-        self.settings.redial = (first, sensible(longest).max(first));
+        let first = clamp_interval(first);
+        self.settings.redial = (first, clamp_interval(longest).max(first));
         self
     }
 
     /// How many connection failures in a row make a backend suspect; 0 for never; default 1.
     ///
-    /// A connection that was refused or timed out is one. Connections that ended before any byte of an answer
-    /// are not counted by this number: two in a row, or a fresh one, make a backend suspect unless it is 0.
+    /// Connections that are refused or time out are counted. Connections that end before any byte of an
+    /// answer have their own threshold, two in a row or a fresh one, and are ignored if this is 0.
     #[must_use]
     pub const fn connect_failures(mut self, failures: u32) -> Self {
         self.settings.connect_failures = failures;
@@ -223,29 +220,29 @@ impl<P> Health<P> {
 
     /// How many failing answers in a row eject a backend; 0 for never, which is the default.
     ///
-    /// Failing are answers with a 5xx status, answers that were not HTTP, broke off before their head was
-    /// complete or did not come in time, and, to gRPC requests, the status `UNAVAILABLE` (14) without a
-    /// message. Any other answer begins the count anew. A 5xx that is the application's fault and not
-    /// the backend's counts too: choose a number that a healthy backend does not reach.
+    /// Failing answers are those with a 5xx status, answers that are not HTTP, that break off before the
+    /// end of their headers or that time out, and for gRPC requests the status `UNAVAILABLE` (14) without
+    /// a message. Any other answer resets the count. A 5xx that the application causes counts as well, so
+    /// choose a number that a healthy backend does not reach.
     #[must_use]
     pub const fn consecutive_failures(mut self, failures: u32) -> Self {
         self.settings.consecutive_failures = failures;
         self
     }
 
-    /// Ejects backends whose answers fail more often than the others'; default: does not.
+    /// Ejects backends whose answers fail more often than those of the others; default off.
     #[must_use]
     pub const fn success_rate(mut self, success_rate: SuccessRate) -> Self {
         self.settings.success_rate = Some(success_rate);
         self
     }
 
-    /// The largest share of the pool's backends that may be ejected for their answers at a time, from 0 to
-    /// 1 (what is outside counts as the nearer end); default 0.5. So a client that asks for a page that
-    /// fails cannot put a whole pool under suspicion.
+    /// The largest fraction of the pool's backends that may be ejected at a time, from 0 to 1; values
+    /// outside are clamped; default 0.5. Without it, requests for a page that fails could eject all
+    /// backends.
     ///
-    /// Unless it is 0 one backend may always be ejected. A backend that would be one too many stays in,
-    /// and its failures go on counting. Backends that are suspect or down for other causes do not count.
+    /// Unless it is 0, one backend may always be ejected. A backend that would exceed it is not ejected, and
+    /// its failures continue to count. Backends that are suspect or down for other causes do not count.
     #[must_use]
     pub const fn max_ejected(mut self, share: f64) -> Self {
         self.settings.max_ejected = share;
@@ -259,15 +256,14 @@ impl<P> Health<P> {
         self
     }
 
-    /// For how long a backend that has joined the running pool, or has come back from being suspect, down,
-    /// disabled or [drained](crate::Mode::Drained), takes fewer new sessions than its weight says: a
-    /// tenth at first, and evenly more until the time is over. Default zero: it takes its whole share
-    /// at once.
+    /// The duration of the slow start of a backend that has joined the running pool, or is no longer
+    /// suspect, down, disabled or [drained](crate::Mode::Drained). Its share of new sessions grows
+    /// linearly from a tenth of its weight to the full weight. Default zero, for no slow start.
     ///
-    /// The [strategies](crate::strategy) do so, by [`Candidate::share`](crate::strategy::Candidate::share).
-    /// Sessions that have a backend are not affected, nor are those that are placed by the hash of a
-    /// key, in the hash modes as at failover: all gateways must agree on them. A strategy that compares
-    /// loads does so per share: while nobody has anything to do, one that begins slowly gets nothing.
+    /// The [strategies](crate::strategy) apply it by
+    /// [`Candidate::share`](crate::strategy::Candidate::share). It does not affect existing sessions, nor
+    /// sessions whose backend is chosen by a hash, in the hash modes and at failover, as all gateways must
+    /// choose the same. Strategies that compare loads do so per share.
     #[must_use]
     pub fn slow_start(mut self, duration: Duration) -> Self {
         self.settings.slow_start = duration.min(YEAR);
@@ -275,14 +271,14 @@ impl<P> Health<P> {
     }
 }
 
-/// A number that is another one in each process.
+/// A random seed, fixed for the process.
 fn process_seed() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
     *SEED.get_or_init(|| RandomState::new().hash_one("redial"))
 }
 
-/// As an interval or a time limit.
-pub(super) fn sensible(time: Duration) -> Duration {
+/// Clamps an interval or a timeout to 1 ms to a year.
+pub(super) fn clamp_interval(time: Duration) -> Duration {
     time.clamp(Duration::from_millis(1), YEAR)
 }
 

@@ -1,14 +1,15 @@
-//! Backends that fail more often than the others.
+//! `SuccessRate`: finds backends that fail more often than the others.
 
 use std::time::Duration;
 
-/// How to find the backends whose answers fail more often than the others', as Envoy's outlier
-/// detection does: once per interval those are ejected whose success rate is below the mean of all by
+/// Ejects backends whose answers fail more often than those of the others, as Envoy's outlier detection
+/// by success rate does: once per interval, those are ejected whose success rate is below the mean by
 /// more than `factor` standard deviations.
 ///
-/// What a failure is says [`Health::consecutive_failures`](crate::Health::consecutive_failures);
-/// connections that fail count as well. A backend with few requests in the interval is neither judged
-/// nor compared with, and nobody is judged when there are few to compare.
+/// Failures are failing answers, as defined by
+/// [`Health::consecutive_failures`](crate::Health::consecutive_failures), and failed connections. A
+/// backend with too few requests in the interval is left out, and no backend is ejected when too few
+/// can be compared.
 ///
 /// # Example
 ///
@@ -36,28 +37,28 @@ impl SuccessRate {
     /// How often the backends are compared, at least a millisecond; default 10 s.
     #[must_use]
     pub fn interval(mut self, interval: Duration) -> Self {
-        self.interval = super::settings::sensible(interval);
+        self.interval = super::settings::clamp_interval(interval);
         self
     }
 
-    /// How many requests in the interval a backend needs to be judged, at least 1; default 100.
+    /// How many requests in the interval a backend needs to be compared, at least 1; default 100.
     #[must_use]
     pub fn min_requests(mut self, requests: u32) -> Self {
         self.min_requests = requests.max(1);
         self
     }
 
-    /// How many such backends are needed for a comparison, at least 2; default 5.
+    /// How many such backends a comparison needs, at least 2; default 5.
     #[must_use]
     pub fn min_backends(mut self, backends: usize) -> Self {
         self.min_backends = backends.max(2);
         self
     }
 
-    /// How many standard deviations below the mean are too many; default 1.9.
+    /// How many standard deviations below the mean a success rate may be; default 1.9.
     ///
-    /// Of `n` backends one alone can be at most the square root of `n - 1` below the mean: with 5 of
-    /// them 2, with 10 of them 3.
+    /// A single one of `n` backends can be at most the square root of `n - 1` standard deviations below
+    /// the mean: 2 with 5 backends, 3 with 10.
     #[must_use]
     pub const fn factor(mut self, factor: f64) -> Self {
         self.factor = factor;
@@ -67,8 +68,10 @@ impl SuccessRate {
     /// The positions of the outliers among `(answered, failed)`, the worst first.
     pub(super) fn outliers(&self, counts: &[(u32, u32)]) -> Vec<usize> {
         let rate = |&(total, failed): &(u32, u32)| 1.0 - f64::from(failed) / f64::from(total);
-        let judged = counts.iter().enumerate().filter(|(_, counts)| counts.0 >= self.min_requests);
-        let mut rates: Vec<_> = judged.map(|(position, counts)| (position, rate(counts))).collect();
+        let compared =
+            counts.iter().enumerate().filter(|(_, counts)| counts.0 >= self.min_requests);
+        let mut rates: Vec<_> =
+            compared.map(|(position, counts)| (position, rate(counts))).collect();
         if rates.len() < self.min_backends {
             return Vec::new();
         }
@@ -93,27 +96,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mean_and_the_deviation_decide() {
+    fn outliers_are_below_the_mean_by_the_factor_of_deviations() {
         // Rates 1.0 (four times) and 0.9: the mean is 0.98, the standard deviation 0.04.
         let counts = [(100, 0), (100, 0), (100, 10), (100, 0), (100, 0)];
         let by = |factor| SuccessRate::new().factor(factor);
         assert_eq!(by(1.99).outliers(&counts), [2], "0.9 is below 0.98 - 1.99 * 0.04");
         assert!(by(2.01).outliers(&counts).is_empty(), "0.9 is above 0.98 - 2.01 * 0.04");
-        assert!(by(1.9).outliers(&[(100, 50); 5]).is_empty(), "all alike");
+        assert!(by(1.9).outliers(&[(100, 50); 5]).is_empty(), "all backends have the same rate");
         assert!(by(1.9).outliers(&[]).is_empty());
     }
 
     #[test]
-    fn few_requests_or_few_backends_are_not_judged() {
+    fn too_few_requests_or_backends_are_not_compared() {
         let rate = SuccessRate::new();
         let counts = [(99, 99), (100, 0), (100, 0), (100, 0), (100, 0)];
-        assert!(rate.outliers(&counts).is_empty(), "four that can be compared, not five");
+        assert!(rate.outliers(&counts).is_empty(), "only four backends can be compared");
         let counts = [(99, 99), (100, 0), (100, 0), (100, 0), (100, 0), (100, 0), (500, 400)];
         assert_eq!(rate.outliers(&counts), [6], "the first has too few requests");
     }
 
     #[test]
-    fn the_worst_comes_first() {
+    fn worst_outlier_comes_first() {
         let mut counts = vec![(100, 0); 20];
         (counts[3], counts[11]) = ((100, 60), (100, 80));
         assert_eq!(SuccessRate::new().outliers(&counts), [11, 3]);

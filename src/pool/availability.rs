@@ -1,26 +1,26 @@
-//! From what the health sources say to what a request meets.
+//! Derives the availability of a backend from its health sources.
 
 use tokio::time::Instant;
 
 use super::{Evidence, ProbeState, State};
 
-/// The health that a request meets, from all sources together.
+/// Whether a backend can take requests, derived from all health sources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Availability {
     Ready,
     Busy,
-    /// There is evidence against it.
+    /// There is evidence against it, or its readiness has failed.
     Suspect,
     Down,
 }
 
 impl Availability {
-    /// Whether nothing is held against it.
-    pub(crate) fn is_well(self) -> bool {
+    /// Whether it is neither suspect nor down.
+    pub(crate) fn is_healthy(self) -> bool {
         matches!(self, Self::Ready | Self::Busy)
     }
 
-    /// The health shown to people.
+    /// The state that users see.
     pub(crate) fn state(self) -> State {
         match self {
             Self::Ready => State::Ready,
@@ -31,7 +31,7 @@ impl Availability {
     }
 }
 
-/// What the readiness poll saw last.
+/// The result of the last readiness poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Readiness {
     #[default]
@@ -40,29 +40,30 @@ pub(crate) enum Readiness {
     Failed,
 }
 
+/// The health sources of one backend.
 #[derive(Debug, Default)]
 pub(crate) struct HealthSources {
     pub(crate) readiness: Readiness,
     pub(crate) evidence: Evidence,
-    pub(crate) active: ProbeState,
-    /// Grows with each service that the backend is given.
+    pub(crate) probes: ProbeState,
+    /// The generation of the service; results from older generations are ignored.
     pub(crate) generation: u64,
 }
 
 impl HealthSources {
-    /// The backend has another service, of which nothing is known.
-    pub(crate) fn forget(&mut self) {
-        // The looks are numbered on: the result of one that is under way is of no interest.
-        let mut looks = std::mem::take(&mut self.evidence.looks);
-        looks.forget();
+    /// Resets everything, as the backend has another service.
+    pub(crate) fn reset(&mut self) {
+        // The numbers of rechecks continue, so that the result of a running one is ignored.
+        let mut rechecks = std::mem::take(&mut self.evidence.rechecks);
+        rechecks.invalidate();
         *self = Self { generation: self.generation.wrapping_add(1), ..Self::default() };
-        self.evidence.looks = looks;
+        self.evidence.rechecks = rechecks;
     }
 
-    /// The health that all sources together make.
-    pub(super) fn gate(&self) -> Availability {
+    /// The availability that follows from the sources.
+    pub(super) fn availability(&self) -> Availability {
         match self.readiness {
-            _ if self.active.is_down() => Availability::Down,
+            _ if self.probes.is_down() => Availability::Down,
             Readiness::Failed => Availability::Suspect,
             _ if self.evidence.is_suspect() => Availability::Suspect,
             Readiness::Busy => Availability::Busy,
@@ -70,9 +71,8 @@ impl HealthSources {
         }
     }
 
-    /// Since when the backend has been out of reach: its connections are refused, or its probes have it
-    /// down.
+    /// Since when the backend has been unreachable: its connections are refused, or its probes fail.
     pub(crate) fn outage(&self) -> Option<Instant> {
-        [self.evidence.outage(), self.active.fell()].into_iter().flatten().min()
+        [self.evidence.outage(), self.probes.down_since()].into_iter().flatten().min()
     }
 }

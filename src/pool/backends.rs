@@ -1,4 +1,4 @@
-//! The handle through which a pool is seen and changed.
+//! `Backends`: the handle of a pool.
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
@@ -9,18 +9,18 @@ use super::{
 };
 use crate::{error::ConfigError, id::BackendId, pool::Events, util::lock};
 
-/// The set of backends behind a layer: a handle that is cheap to clone, and through which the set
-/// can be changed at run time, under traffic.
+/// The set of backends behind a layer: a cheaply cloneable handle, through which the set can be changed
+/// while requests are served.
 ///
-/// A change affects the requests that come after it. Requests that are under way finish on the
-/// backend that was chosen for them, even when it is removed. Nobody moves when a backend joins.
+/// A change affects later requests. Requests in flight finish on the backend that was chosen for them,
+/// even when it is removed. No session moves when a backend joins.
 ///
 /// # Example
 ///
 /// ```
 /// use tower_sticky::{Backends, Mode};
 ///
-/// // Any clonable Tower service will do; here two functions.
+/// // Any Tower service that is `Clone`; here two functions.
 /// let serve = |name: &'static str| {
 ///     tower::service_fn(move |_: http::Request<String>| async move {
 ///         Ok::<_, std::convert::Infallible>(http::Response::new(name.to_owned()))
@@ -45,8 +45,8 @@ impl<S> Backends<S> {
         Self::named("default")
     }
 
-    /// An empty pool with a name of its own. The name is bound into every sealed token: a token of
-    /// one pool is worth nothing at another, even under the same keys.
+    /// An empty pool with a name of its own. The name is bound into every sealed token, so that a token
+    /// of one pool is not valid for another, even with the same keys.
     pub fn named(name: impl Into<String>) -> Self {
         Self { pool: Arc::new(Pool::new(name.into())) }
     }
@@ -66,7 +66,7 @@ impl<S> Backends<S> {
         self.len() == 0
     }
 
-    /// The backends with their status, and what became of all requests so far.
+    /// The status of all backends, and the statistics of all requests so far.
     pub fn snapshot(&self) -> PoolStatus {
         let snapshot = self.pool.load();
         let members = &snapshot.members;
@@ -80,7 +80,7 @@ impl<S> Backends<S> {
         PoolStatus { backends, stats: self.pool.counters.stats() }
     }
 
-    /// The backends with their status, in the order in which they joined.
+    /// The status of all backends, in the order in which they joined.
     pub fn iter(&self) -> impl Iterator<Item = BackendStatus> + use<S> {
         self.snapshot().backends.into_iter()
     }
@@ -100,42 +100,42 @@ impl<S> Backends<S> {
     ///
     /// When no backend has this id.
     pub fn set_weight(&self, id: &str, weight: u32) -> Result<(), PoolError> {
-        self.change_state(id, |state| self.pool.enter_weight(state, weight))
+        self.change_state(id, |state| self.pool.change_weight(state, weight))
     }
 
-    /// Sets what the operator wants of a backend. To drain one until its sessions have ended, or until
-    /// a deadline, see [`drain`](Self::drain), which this cancels.
+    /// Sets the mode of a backend, and cancels a [`drain`](Self::drain) of it. To wait until its sessions
+    /// have ended, use `drain` instead.
     ///
-    /// A backend that is disabled or drained, and has no request in flight any more, gets none: then it
-    /// can be stopped. Requests that were on their way to it go elsewhere.
+    /// A backend that is disabled or drained and has no request in flight gets no more, and can be
+    /// stopped. Requests that have chosen it but were not sent yet go elsewhere.
     ///
     /// # Errors
     ///
     /// When no backend has this id.
     pub fn set_mode(&self, id: &str, mode: Mode) -> Result<(), PoolError> {
-        self.change_state(id, |state| self.pool.enter_mode(state, mode))
+        self.change_state(id, |state| self.pool.change_mode(state, mode))
     }
 
-    /// Sets the most requests that a backend may have in flight, each counted until its response's
-    /// body has ended; 0 for no limit, which is the default. The limit wins over affinity: one token
-    /// may be replayed by many.
+    /// Sets the most requests that a backend may have in flight, each counted until the end of its
+    /// response's body; 0 for no limit, which is the default. The limit has priority over affinity, as
+    /// many clients can send the same token.
     ///
-    /// Requests beyond it wait, as the layer's [`on_busy`](crate::StickyLayer::on_busy) says. The
-    /// sessions take turns, and each session's requests are served in the order in which they came: one
-    /// that waits alone is served after at most one request of each other session. Sessions that
-    /// cannot be told apart count as one: those with plain tokens, and all new ones without a key.
+    /// Requests beyond the limit wait, as configured by the layer's
+    /// [`on_busy`](crate::StickyLayer::on_busy). The queue is fair: sessions take turns, and the requests
+    /// of one session are served in order. A session with one waiting request is served after at most
+    /// one request of each other session. Sessions that cannot be told apart share one turn: those with
+    /// plain tokens, and all new ones without a key.
     ///
-    /// A new limit counts the requests that are in flight under the old one. When it is higher, as
-    /// many of those that wait as now fit are served at once; when it is lower, those in flight finish
-    /// and none takes their place until there are fewer. Only requests that came while there was no
-    /// limit are never counted.
+    /// A new limit also counts the requests in flight under the old one. When it is higher, waiting
+    /// requests are served immediately as far as it allows; when it is lower, no request is admitted
+    /// until fewer are in flight. Requests that came while there was no limit are never counted.
     ///
     /// # Errors
     ///
     /// When no backend has this id.
     pub fn set_limit(&self, id: &str, max_in_flight: usize) -> Result<(), PoolError> {
-        // Nobody chooses by it, so there is nothing to publish; and it may wake some who wait, which is
-        // foreign code, and never done under a lock.
+        // The limit is not part of the snapshot, so nothing is published. It may wake waiters, which runs
+        // foreign code, so the pool must not be locked.
         let snapshot = self.pool.load();
         snapshot.index().states()[position(&snapshot, id)?].set_limit(max_in_flight);
         Ok(())
@@ -150,7 +150,7 @@ impl<S> Backends<S> {
         self.change_state(id, |state| state.set_backup(backup))
     }
 
-    /// Sets where a backend is; `None` for nowhere.
+    /// Sets the zone of a backend; `None` for no zone.
     ///
     /// # Errors
     ///
@@ -159,20 +159,20 @@ impl<S> Backends<S> {
         self.change_state(id, |state| state.set_zone(zone.map(str::to_owned)))
     }
 
-    /// Sets the zone in which this program runs: its backends are asked first to take a new session,
-    /// and those of other zones when none of them is ready. `None`, the default, prefers nobody.
+    /// Sets the zone in which this program runs. New sessions prefer its backends, and go to other zones
+    /// when none of them is ready. `None`, the default, prefers no zone.
     ///
-    /// Sessions hold across zones, and where a key decides, zones mean nothing: all gateways have to
-    /// agree.
+    /// Sessions stay at their backends in any zone. Where the hash of a key chooses the backend, zones are
+    /// ignored, as all gateways must choose the same.
     pub fn set_own_zone(&self, zone: Option<&str>) {
         let _changing = lock(&self.pool.changing);
         self.pool.own_zone.store(zone.map(|zone| Arc::new(zone.to_owned())));
         self.pool.publish(self.pool.load().members.clone());
     }
 
-    /// Sets how to make a new service for a backend whose service has failed for good: in Tower an
-    /// error of `poll_ready` is final for that instance. The hook is asked by the readiness poll,
-    /// once per interval while the backend is down for that reason; `None` means not now.
+    /// Sets a hook that creates a new service for a backend whose service has failed permanently: in
+    /// Tower, an error of `poll_ready` is final for that instance. The readiness poll calls the hook once
+    /// per interval while the service fails; `None` means that there is no new service yet.
     pub fn rebuild_with<F>(&self, rebuild: F)
     where
         F: Fn(&BackendId) -> Option<S> + Send + Sync + 'static,
@@ -180,12 +180,12 @@ impl<S> Backends<S> {
         *lock(&self.pool.rebuild) = Some(Arc::new(rebuild));
     }
 
-    /// What happens to the pool from now on: health, modes, membership, moves.
+    /// The events of the pool from now on: changes of health, modes and members, drains and moves.
     pub fn events(&self) -> Events {
-        self.pool.events.listen()
+        self.pool.events.subscribe()
     }
 
-    /// Changes what is said of one backend.
+    /// Changes the state of one backend, and publishes.
     fn change_state(&self, id: &str, change: impl FnOnce(&BackendState)) -> Result<(), PoolError> {
         let _changing = lock(&self.pool.changing);
         let snapshot = self.pool.load();
@@ -206,11 +206,11 @@ impl<S> Backends<S> {
 }
 
 impl<S: Clone> Backends<S> {
-    /// Makes a pool named `default` of backends with their ids.
+    /// Creates a pool named `default` of backends with their ids.
     ///
     /// # Errors
     ///
-    /// When an id is not one (see [`BackendId`]) or occurs twice.
+    /// When an id is invalid (see [`BackendId`]) or occurs twice.
     pub fn try_from_iter<I, T>(backends: I) -> Result<Self, ConfigError>
     where
         I: IntoIterator<Item = (T, S)>,
@@ -227,12 +227,12 @@ impl<S: Clone> Backends<S> {
         Ok(pool)
     }
 
-    /// Adds a backend. It takes new sessions from now on; nobody moves to it. When one with this id
-    /// was removed and still has requests in flight, its counters go on.
+    /// Adds a backend. It takes new sessions from now on, and no existing session moves to it. If a
+    /// backend with this id was removed and still has requests in flight, its counters continue.
     ///
     /// # Errors
     ///
-    /// When the id is not one, or is taken: then see [`replace`](Self::replace).
+    /// When the id is invalid, or is taken: then use [`replace`](Self::replace).
     pub fn insert(&self, id: impl AsRef<str>, service: S) -> Result<(), PoolError> {
         self.insert_with(id, service, BackendOptions::new())
     }
@@ -250,12 +250,12 @@ impl<S: Clone> Backends<S> {
         options: BackendOptions,
     ) -> Result<(), PoolError> {
         let state = BackendState::new(BackendId::new(id)?);
-        state.set(&options);
+        state.apply(&options);
         self.pool.insert(state, Some(service))
     }
 
-    /// Gives the backend `id` another service, for example at a new address, and returns the old
-    /// one. Its sessions stay, its counters go on, and what was known of its health is forgotten.
+    /// Gives the backend `id` another service, for example at a new address, and returns the old one. Its
+    /// sessions stay, its counters continue, and its health is reset.
     ///
     /// # Errors
     ///
@@ -264,10 +264,10 @@ impl<S: Clone> Backends<S> {
         self.pool.replace(id, service)
     }
 
-    /// Says that a backend is reached at another address now, though it is the same service: for example
-    /// because its name has moved. What its sessions had at the old address they may not have at the new
-    /// one, so each begins a new [epoch](crate::SessionInfo::epoch) with its next request, and
-    /// [events](Self::events) tell of it.
+    /// Tells the pool that the service of a backend reaches it at another address, for example because
+    /// its name resolves to another one. The state of its sessions may not exist at the new address, so
+    /// each begins a new [epoch](crate::SessionInfo::epoch) with its next request. Publishes
+    /// [`Event::AddressChanged`](crate::Event::AddressChanged).
     ///
     /// # Errors
     ///
@@ -281,8 +281,9 @@ impl<S: Clone> Backends<S> {
         self.pool.address_changed(id, from, to)
     }
 
-    /// What tells the pool that the backend `id` is reached at another address, to be given to the service
-    /// that finds that out. It does not keep the pool alive, and does nothing when the backend has left.
+    /// A callback that calls [`address_changed`](Self::address_changed) for the backend `id`, for a service
+    /// that resolves names itself. It does not keep the pool alive, and does nothing when the backend was
+    /// removed.
     ///
     /// ```
     /// # #[cfg(feature = "proxy")]
@@ -308,13 +309,13 @@ impl<S: Clone> Backends<S> {
             if let Some(pool) = pool.upgrade()
                 && pool.address_changed(&id, from, to).is_err()
             {
-                tracing::debug!(%id, %from, %to, "a backend that has left changed its address");
+                tracing::debug!(%id, %from, %to, "a removed backend changed its address");
             }
         }
     }
 
-    /// Removes a backend and returns its service. Requests in flight finish on it; its sessions are
-    /// placed anew when they come back.
+    /// Removes a backend and returns its service; `None` for the local node. Requests in flight finish on
+    /// it, and its sessions get another backend with their next requests.
     ///
     /// # Errors
     ///
@@ -325,14 +326,13 @@ impl<S: Clone> Backends<S> {
         let position = position(&snapshot, id)?;
         let mut members = Members::clone(&snapshot.members);
         let (state, service) = members.remove(position);
-        self.pool.departed.remember([&state]);
+        self.pool.removed.insert([&state]);
         self.pool.publish(Arc::new(members));
-        self.pool.has_left(&state);
+        self.pool.finish_removal(&state);
         Ok(service)
     }
 
-    /// Makes the local node a member, if it is not one yet: the service that stood for it, if any,
-    /// gives way to the layer's inner service.
+    /// Makes the local node a member. A service with its id is replaced by the layer's inner service.
     pub(crate) fn insert_local(&self, id: &BackendId) {
         let pool = &self.pool;
         let _changing = lock(&pool.changing);
@@ -346,16 +346,16 @@ impl<S: Clone> Backends<S> {
     }
 }
 
-/// Makes a pool of backends with their ids, for ids that are known when the program is written.
+/// Creates a pool of backends with their ids, for ids that are known at compile time.
 ///
 /// # Panics
 ///
-/// When an id is not one or occurs twice; [`Backends::try_from_iter`] returns an error instead.
+/// When an id is invalid or occurs twice; [`Backends::try_from_iter`] returns an error instead.
 impl<T: AsRef<str>, S: Clone> FromIterator<(T, S)> for Backends<S> {
     fn from_iter<I: IntoIterator<Item = (T, S)>>(backends: I) -> Self {
         match Self::try_from_iter(backends) {
             Ok(pool) => pool,
-            #[expect(clippy::panic, reason = "documented; there is a way that returns the error")]
+            #[expect(clippy::panic, reason = "documented; try_from_iter returns the error")]
             Err(error) => panic!("{error}"),
         }
     }

@@ -1,41 +1,41 @@
-//! Changes of a pool by a feed, which touches only the backends that it brought itself.
+//! Changes of a pool by a discovery feed, which affect only the backends of that feed.
 
 use std::{fmt, sync::Arc};
 
 use super::{BackendState, Mode, Owner, Pool, shared::check_free, snapshot::Members};
 use crate::{id::BackendId, pool::Event, util::lock};
 
-/// What a backend is to a feed.
+/// The owner of a backend id, as seen by a feed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ownership {
     /// There is no backend with this id.
     Free,
-    /// The feed brought it.
-    Mine,
-    /// A feed brought it that has ended.
-    Orphan,
-    /// It was inserted by hand or by another feed.
+    /// The feed inserted it.
+    Own,
+    /// It was inserted by a feed that has ended.
+    Orphaned,
+    /// It was inserted by the program or by another feed.
     Foreign,
     /// It is the local node.
     Local,
 }
 
-/// One change that a feed wants.
+/// A change that a feed requests.
 #[derive(Debug)]
 pub(crate) struct MemberChange<S> {
     pub(crate) id: BackendId,
-    pub(crate) what: ChangeKind<S>,
+    pub(crate) kind: ChangeKind<S>,
 }
 
 pub(crate) enum ChangeKind<S> {
-    /// The backend joins, or gets another service, and another weight if one is given.
+    /// Inserts the backend or replaces its service, and sets its weight if one is given.
     Put { service: S, weight: Option<u32> },
-    /// The backend gets another weight.
+    /// Sets the weight.
     #[cfg(feature = "dns")]
     Weight(u32),
-    /// The backend gets another mode.
+    /// Sets the mode.
     Mode(Mode),
-    /// The backend leaves.
+    /// Removes the backend.
     Remove,
 }
 
@@ -51,16 +51,16 @@ impl<S> fmt::Debug for ChangeKind<S> {
     }
 }
 
-/// A change that was not made, and why.
+/// A change that was rejected, with the reason.
 #[derive(Debug)]
 pub(crate) struct RejectedChange {
     pub(crate) id: BackendId,
-    pub(crate) why: String,
+    pub(crate) reason: String,
 }
 
 impl<S: Clone> Pool<S> {
-    /// Makes the changes of one feed, all of them visible at once. Those that would touch the backend
-    /// of another are left out; of these, what would have brought a backend is returned.
+    /// Applies the changes of one feed, and publishes them together. Changes of backends that the feed does
+    /// not own are ignored. Returns the insertions among them.
     pub(crate) fn apply(
         &self,
         owner: &Owner,
@@ -68,79 +68,91 @@ impl<S: Clone> Pool<S> {
     ) -> Vec<RejectedChange> {
         let _changing = lock(&self.changing);
         let mut members = Members::clone(&self.load().members);
-        let mut refused = Vec::new();
+        let mut rejected = Vec::new();
         let (mut left, mut replaced) = (Vec::new(), Vec::new());
-        for MemberChange { id, what } in changes {
-            let standing = standing(&members, owner, &id);
+        for MemberChange { id, kind } in changes {
+            let ownership = ownership_of(&members, owner, &id);
             let position = members.index.position_of(id.as_str().as_bytes());
-            match (what, standing, position) {
+            match (kind, ownership, position) {
                 (ChangeKind::Put { service, weight }, Ownership::Free, _) => {
                     let fresh = BackendState::new(id);
                     fresh.set_weight(weight.unwrap_or(1));
-                    fresh.set_owner(owner.mark());
-                    // Two ids may share a hash.
-                    if let Err(error) = check_free(&members, &fresh) {
-                        refused.push(RejectedChange { id: fresh.id, why: error.to_string() });
-                        continue;
+                    fresh.set_owner(owner.reference());
+                    match self.join(&mut members, fresh, service) {
+                        Ok(state) => replaced.push(state),
+                        Err(change) => rejected.push(change),
                     }
-                    let backend = fresh.id.clone();
-                    let state = self.departed.recall(fresh);
-                    self.begin_slowly(&state);
-                    replaced.push(state.clone());
-                    members.push(state, Some(service));
-                    self.events.publish(|| Event::Joined { backend });
                 }
                 (
                     ChangeKind::Put { service, weight },
-                    Ownership::Mine | Ownership::Orphan,
+                    Ownership::Own | Ownership::Orphaned,
                     Some(position),
                 ) => {
                     members.services[position] = Some(service);
                     let state = &members.index.states()[position];
-                    state.set_owner(owner.mark());
-                    self.forget_health(state);
+                    state.set_owner(owner.reference());
+                    self.reset_health(state);
                     replaced.push(state.clone());
                     if let Some(weight) = weight {
-                        self.enter_weight(state, weight);
+                        self.change_weight(state, weight);
                     }
                 }
                 (ChangeKind::Put { .. }, Ownership::Foreign, _) => {
-                    let why = "the id is taken by a backend that this feed did not bring; remove \
+                    let reason = "the id is taken by a backend that this feed did not bring; remove \
                                that one, or give one of them another id";
-                    refused.push(RejectedChange { id, why: why.to_owned() });
+                    rejected.push(RejectedChange { id, reason: reason.to_owned() });
                 }
                 #[cfg(feature = "dns")]
-                (ChangeKind::Weight(weight), Ownership::Mine, Some(position)) => {
-                    self.enter_weight(&members.index.states()[position], weight);
+                (ChangeKind::Weight(weight), Ownership::Own, Some(position)) => {
+                    self.change_weight(&members.index.states()[position], weight);
                 }
-                (ChangeKind::Mode(mode), Ownership::Mine, Some(position)) => {
-                    self.enter_mode(&members.index.states()[position], mode);
+                (ChangeKind::Mode(mode), Ownership::Own, Some(position)) => {
+                    self.change_mode(&members.index.states()[position], mode);
                 }
-                (ChangeKind::Remove, Ownership::Mine, Some(position)) => {
+                (ChangeKind::Remove, Ownership::Own, Some(position)) => {
                     let state = members.remove(position).0;
-                    self.has_left(&state);
+                    self.finish_removal(&state);
                     left.push(state);
                 }
-                // The local node serves itself, and what is not ours is left alone.
+                // The local node, and changes of backends with another owner.
                 _ => {}
             }
         }
-        self.departed.remember(&left);
+        self.removed.insert(&left);
         self.publish(Arc::new(members));
-        replaced.iter().for_each(|state| state.renew());
-        refused
+        replaced.iter().for_each(|state| state.begin_service_generation());
+        rejected
+    }
+
+    /// Adds a backend to `members`.
+    fn join(
+        &self,
+        members: &mut Members<S>,
+        fresh: BackendState,
+        service: S,
+    ) -> Result<Arc<BackendState>, RejectedChange> {
+        // Two ids may have the same hash.
+        if let Err(error) = check_free(members, &fresh) {
+            return Err(RejectedChange { id: fresh.id, reason: error.to_string() });
+        }
+        let backend = fresh.id.clone();
+        let state = self.removed.restore(fresh);
+        self.begin_slow_start(&state);
+        members.push(state.clone(), Some(service));
+        self.events.publish(|| Event::Joined { backend });
+        Ok(state)
     }
 }
 
 #[cfg(feature = "dns")]
 impl<S> Pool<S> {
-    /// What the backend `id` is to `owner` now.
-    pub(crate) fn standing(&self, owner: &Owner, id: &BackendId) -> Ownership {
-        standing(&self.load().members, owner, id)
+    /// The current owner of the backend `id`, as seen by `owner`.
+    pub(crate) fn ownership(&self, owner: &Owner, id: &BackendId) -> Ownership {
+        ownership_of(&self.load().members, owner, id)
     }
 }
 
-fn standing<S>(members: &Members<S>, owner: &Owner, id: &BackendId) -> Ownership {
+fn ownership_of<S>(members: &Members<S>, owner: &Owner, id: &BackendId) -> Ownership {
     let Some(position) = members.index.position_of(id.as_str().as_bytes()) else {
         return Ownership::Free;
     };
@@ -148,8 +160,8 @@ fn standing<S>(members: &Members<S>, owner: &Owner, id: &BackendId) -> Ownership
         return Ownership::Local;
     }
     match members.index.states().get(position).map(|state| state.owner()) {
-        Some(mark) if owner.left(&mark) => Ownership::Mine,
-        Some(mark) if mark.is_stale() => Ownership::Orphan,
+        Some(reference) if owner.owns(&reference) => Ownership::Own,
+        Some(reference) if reference.is_stale() => Ownership::Orphaned,
         _ => Ownership::Foreign,
     }
 }

@@ -1,4 +1,4 @@
-//! The end of a backend's work: its sessions end one by one, or a deadline comes.
+//! `Drain`: removes the sessions of a backend until none is left or a deadline has passed.
 
 use std::{
     fmt,
@@ -15,14 +15,14 @@ use tokio::{
 
 use super::{
     Backends, PoolError,
-    backend::{DrainReport, DrainSignal, Plan},
+    backend::{DrainPlan, DrainReport, DrainSignal},
 };
 use crate::{
     outcome::Failover,
     util::{RateLimiter, clock},
 };
 
-/// A drain that is to begin: from [`Backends::drain`]. It begins when it is awaited or
+/// The builder of a drain, from [`Backends::drain`]. The drain begins when this is awaited or
 /// [started](Self::start).
 ///
 /// # Example
@@ -35,7 +35,7 @@ use crate::{
 ///
 /// let backends: Backends<()> = Backends::from_iter([("a", ()), ("b", ())]);
 /// let report = backends.drain("a").deadline(Duration::from_secs(600)).await?;
-/// assert_eq!(report.end, DrainEnd::Completed, "nobody was there");
+/// assert_eq!(report.end, DrainEnd::Completed, "there was no session");
 /// backends.remove("a")?;
 /// # Ok(())
 /// # }
@@ -51,23 +51,24 @@ pub struct Drain<S> {
 }
 
 impl<S> Backends<S> {
-    /// Drains a backend: it keeps its sessions and takes no new ones. Awaited, it resolves when the
-    /// last session has ended, or when the deadline has come:
+    /// Drains a backend: it keeps its sessions and takes no new ones. The future resolves when the last
+    /// session has ended, or when the deadline has passed:
     ///
-    /// - a session has ended when the application says so ([`SessionAction::End`]), or when it has not
-    ///   been seen for as long as its affinity remembers it ([`Drain::idle_for`]), and has no request
-    ///   in flight;
-    /// - where a key decides, keys belong to others at once, and only requests in flight count.
+    /// - a session has ended when the application ends it ([`SessionAction::End`]), or when it has no
+    ///   request in flight and was idle for as long as its affinity remembers it
+    ///   ([`Drain::idle_for`]);
+    /// - where the hash of a key chooses the backend, keys move to other backends immediately, and only
+    ///   requests in flight count.
     ///
-    /// A second drain of the same backend takes the place of the first, which is cancelled by it.
+    /// A second drain of the same backend cancels the first one.
     ///
     /// [`SessionAction::End`]: crate::SessionAction::End
     pub fn drain(&self, id: &str) -> Drain<S> {
         Drain::new(self.clone(), id)
     }
 
-    /// What tells something that works for the sessions of a backend, such as the handler of a stream,
-    /// when the backend is being drained, and when that is over; `None` when no backend has this id.
+    /// A signal for tasks that work for the sessions of a backend, such as the handler of a stream: it
+    /// tells when a drain begins and when its deadline has passed. `None` when no backend has this id.
     pub fn drain_signal(&self, id: &str) -> Option<DrainSignal> {
         let snapshot = self.pool().load();
         let position = snapshot.index().position_of(id.as_bytes())?;
@@ -82,62 +83,60 @@ impl<S> Drain<S> {
         Self { backends, id, deadline: None, then, idle_for: None, hand_over: None }
     }
 
-    /// How long it may take at most. After that the backend gets no more requests, whatever was counted,
-    /// also when the drain has been reported as completed before: see
-    /// [`Mode::Drained`](crate::Mode::Drained). Streams and upgraded connections that are still open
-    /// are cut off: these are responses whose reader had to wait for more. A request that is not answered
-    /// yet is left to finish, and so is an answer that has come and is not read yet. Default: no
-    /// deadline.
+    /// The longest time that the drain may take. After that the backend gets no more requests, even if
+    /// sessions are left, or if the drain was reported as completed before: see
+    /// [`Mode::Drained`](crate::Mode::Drained). Open streams, which are responses whose reader had to
+    /// wait for more, and upgraded connections are cut off. A request that is not answered yet may
+    /// finish, and so may a response that has arrived but is not read yet. Default: no deadline.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
-    /// What becomes of sessions that come after the deadline; default [`Failover::Repin`].
+    /// What happens to sessions that return after the deadline; default [`Failover::Repin`].
     pub fn then(mut self, failover: Failover) -> Self {
         self.then = failover;
         self
     }
 
-    /// For how long a session must not have been seen to count as ended. Default: for as long as its
-    /// affinity remembers an idle session, which is its idle timeout, else its absolute timeout, else
-    /// 30 minutes.
+    /// How long a session must be idle to count as ended. Default: as long as its affinity remembers an
+    /// idle session, which is its idle timeout, else its absolute timeout, else 30 minutes.
     pub fn idle_for(mut self, idle: Duration) -> Self {
         self.idle_for = Some(idle);
         self
     }
 
-    /// Lets its sessions move to other backends now instead of staying until they end: each with its
-    /// next request, at most `max_per_second` of them, once
-    /// [`before_move`](crate::StickyLayer::before_move) has carried its state over. Those that could not
-    /// be carried over stay for now. Default: nobody moves before the deadline.
+    /// Moves the sessions to other backends instead of letting them stay until they end: each with its
+    /// next request, at most `max_per_second` of them, after
+    /// [`before_move`](crate::StickyLayer::before_move) has transferred its state. A session whose state
+    /// could not be transferred stays for now. Default: no session moves before the deadline.
     ///
-    /// Of many hundred sessions, the number of those that are left is an estimate, and the drain may
-    /// end while some that rest are there yet: the backend goes on serving them.
+    /// With more than a few hundred sessions, the number of those that are left is an estimate. The
+    /// drain may then complete while a few idle sessions are left, which the backend continues to serve.
     ///
-    /// A session moves to the backend that ranks first for it of those that are ready, as in a failure.
+    /// A session moves to the ready backend that ranks first for it, as in a failover.
     pub fn hand_over(mut self, max_per_second: u32) -> Self {
         self.hand_over = Some(max_per_second);
         self
     }
 
-    /// Begins now. The drain goes on when the handle that is returned is dropped; it is cancelled by
-    /// [`Backends::set_mode`].
+    /// Begins the drain. It continues when the returned handle is dropped, and
+    /// [`Backends::set_mode`] cancels it.
     ///
     /// # Errors
     ///
     /// When no backend has this id.
     pub fn start(self) -> Result<Draining<S>, PoolError> {
         let (now, report) = (Instant::now(), watch::Sender::new(None));
-        let plan = Plan {
+        let plan = DrainPlan {
             started: now,
             deadline: self.deadline.map(|deadline| clock::after(now, deadline)),
             then: self.then,
-            hand_over: self.hand_over.map(|rate| Arc::new(RateLimiter::new(rate))),
+            handoffs: self.hand_over.map(|rate| Arc::new(RateLimiter::new(rate))),
             idle_for: self.idle_for,
             sessions_before: None,
             is_reported: false,
-            last_told: None,
+            last_progress: None,
             report: report.clone(),
         };
         self.backends.pool().begin_drain(&self.id, plan)?;
@@ -154,22 +153,22 @@ impl<S: Send + Sync + 'static> IntoFuture for Drain<S> {
     }
 }
 
-/// A drain under way: from [`Drain::start`].
+/// A drain that has begun, from [`Drain::start`].
 pub struct Draining<S> {
     backends: Backends<S>,
     report: watch::Receiver<Option<DrainReport>>,
 }
 
 impl<S> Draining<S> {
-    /// Waits for its end.
+    /// Waits until the drain has ended.
     pub async fn ended(mut self) -> DrainReport {
         loop {
-            // Looked after by the pool's task as well, but nobody may have started that.
+            // The pool's task does this as well, but it may not have been started.
             let due = self.backends.pool().housekeep(Instant::now());
             if let Some(report) = &*self.report.borrow_and_update() {
                 return report.clone();
             }
-            // The sender is dropped only after its report was sent.
+            // The sender is dropped only after it has sent a report.
             let _ = timeout_at(due, self.report.changed()).await;
         }
     }

@@ -1,11 +1,11 @@
-//! What happens to a pool, as it happens.
+//! The events of a pool: changes of health, modes and members, drains, and moves of sessions.
 
 use std::{
     fmt,
     net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -18,13 +18,13 @@ use crate::{
     id::BackendId,
     outcome::Reason,
     pool::{DrainReport, Mode, State},
-    util::string_enum::words,
+    util::{lock, string_enum::words},
 };
 
-/// How many events a listener may be behind before it misses some.
+/// How many events are queued for a listener before it misses some.
 const BACKLOG: usize = 1024;
 
-/// Something that happened to a pool; from [`Backends::events`](crate::Backends::events).
+/// A change of a pool, from [`Backends::events`](crate::Backends::events).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -38,14 +38,14 @@ pub enum Event {
         /// The backend.
         backend: BackendId,
     },
-    /// A backend is reached at another address, as its name has moved or its last address refused
-    /// connections: see [`Backends::address_changed`](crate::Backends::address_changed).
+    /// A backend is reached at another address, as its name resolves to another one or its last address
+    /// refused connections: see [`Backends::address_changed`](crate::Backends::address_changed).
     AddressChanged {
         /// The backend.
         backend: BackendId,
-        /// Where it was reached before.
+        /// Its address before.
         from: SocketAddr,
-        /// Where it is reached now.
+        /// Its address now.
         to: SocketAddr,
     },
     /// A backend was removed.
@@ -57,65 +57,65 @@ pub enum Event {
     State {
         /// The backend.
         backend: BackendId,
-        /// What it was before.
+        /// Its health before.
         from: State,
-        /// What it is now.
+        /// Its health now.
         to: State,
-        /// What brought the change about.
+        /// The cause of the change.
         cause: Cause,
     },
-    /// The operator wants something else of a backend.
+    /// A backend's mode was changed.
     Mode {
         /// The backend.
         backend: BackendId,
-        /// What it was before.
+        /// Its mode before.
         from: Mode,
-        /// What it is now.
+        /// Its mode now.
         to: Mode,
     },
     /// A backend's share of new sessions was changed.
     Weight {
         /// The backend.
         backend: BackendId,
-        /// What it was before.
+        /// Its weight before.
         from: u32,
-        /// What it is now.
+        /// Its weight now.
         to: u32,
     },
-    /// A drain makes progress: told when it has changed, at most once a second.
+    /// The progress of a drain: published when it has changed, at most once a second.
     Draining {
         /// The backend.
         backend: BackendId,
         /// Requests in flight.
         in_flight: usize,
-        /// Of these, streams and upgraded connections.
+        /// Open streams and upgraded connections among them.
         streams: usize,
-        /// About how many sessions are left; `None` when they cannot be told apart.
+        /// The number of sessions that are left, an estimate; `None` when they cannot be told apart.
         sessions: Option<u64>,
     },
     /// A drain has ended.
     Drained {
-        /// What became of it.
+        /// Its result.
         report: DrainReport,
     },
-    /// A session goes on at another backend.
+    /// A session has moved to another backend.
     Moved {
-        /// Where it was; `None` when that backend has left the pool.
+        /// The backend that it has left; `None` when that is no longer in the pool.
         from: Option<BackendId>,
-        /// Where it is now.
+        /// The backend that it has moved to.
         to: BackendId,
-        /// Why.
+        /// The reason for the move.
         reason: Option<Reason>,
     },
-    /// The listener was too slow for so many events, which it will not get.
+    /// The listener was too slow, and events were dropped.
     Missed {
-        /// How many.
+        /// The number of dropped events.
         count: u64,
     },
 }
 
 impl Event {
-    /// The backend that it is about: of a move the new one.
+    /// The backend that the event is about; for a move, the new one.
     pub fn backend(&self) -> Option<&BackendId> {
         match self {
             Self::Joined { backend }
@@ -134,9 +134,9 @@ impl Event {
 }
 
 words! {
-    /// What brought a change of a backend's health about.
+    /// The cause of a change of a backend's health.
     Cause {
-        /// The readiness poll found it so.
+        /// The readiness poll.
         Readiness = "readiness",
         /// A connection to it was refused, or timed out.
         ConnectFailed = "connect-failed",
@@ -144,26 +144,26 @@ words! {
         Broken = "broken",
         /// A connection to it succeeded again.
         Connected = "connected",
-        /// It answered with failures, too many in a row.
+        /// Too many failing answers in a row.
         Failures = "failures",
         /// It failed more often than the others.
         SuccessRate = "success-rate",
-        /// An active probe found it so.
+        /// An active probe.
         Probe = "probe",
-        /// The ejection is over: it is on trial.
+        /// The ejection has ended, and the backend is on trial.
         EjectionOver = "ejection-over",
-        /// It answered a request.
+        /// An answer to a request.
         Answered = "answered",
-        /// It was given another service, of which nothing is known yet.
+        /// It was given another service, whose health is not known yet.
         Replaced = "replaced",
     }
 }
 
-/// The events of a pool from now on: a [`Stream`], or [`next`](Self::next) by hand. It ends when the
-/// last handle of the pool is gone.
+/// The events of a pool since [`Backends::events`](crate::Backends::events) was called: a [`Stream`],
+/// which can also be read with [`next`](Self::next). It ends when the last handle of the pool is dropped.
 ///
-/// A listener that does not listen is no burden: up to 1,024 events are kept for it, and of those
-/// that come after that it is told the number.
+/// A slow listener does not delay the pool: up to 1,024 events are queued for it, and those that do not
+/// fit are dropped and counted in [`Event::Missed`].
 ///
 /// # Example
 ///
@@ -182,14 +182,14 @@ words! {
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "events are lost unless they are listened to"]
+#[must_use = "events are dropped unless they are read"]
 pub struct Events {
     receiver: mpsc::Receiver<Event>,
     missed: Arc<AtomicU64>,
 }
 
 impl Events {
-    /// The next event; `None` when the pool is gone.
+    /// Waits for the next event; `None` when the pool has been dropped.
     pub async fn next(&mut self) -> Option<Event> {
         std::future::poll_fn(|cx| self.poll_event(cx)).await
     }
@@ -216,11 +216,11 @@ impl fmt::Debug for Events {
     }
 }
 
-/// Tells the listeners of one pool.
+/// Sends the events of one pool to its listeners.
 #[derive(Default)]
 pub(crate) struct Publisher {
-    /// Whether anybody has ever listened: if not, an event is not even made.
-    any: AtomicBool,
+    /// Whether there are listeners. If not, events are not even created.
+    has_listeners: AtomicBool,
     listeners: Mutex<Vec<Listener>>,
 }
 
@@ -230,26 +230,26 @@ struct Listener {
 }
 
 impl Publisher {
-    pub(crate) fn listen(&self) -> Events {
+    pub(crate) fn subscribe(&self) -> Events {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let missed = Arc::default();
-        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = lock(&self.listeners);
         listeners.push(Listener { sender, missed: Arc::clone(&missed) });
-        self.any.store(true, Relaxed);
+        self.has_listeners.store(true, Relaxed);
         Events { receiver, missed }
     }
 
-    /// Tells everybody who listens about `event`.
+    /// Sends `event` to all listeners.
     #[inline]
     pub(crate) fn publish(&self, event: impl FnOnce() -> Event) {
-        if self.any.load(Relaxed) {
-            self.tell(&event());
+        if self.has_listeners.load(Relaxed) {
+            self.send(event());
         }
     }
 
     #[cold]
-    fn tell(&self, event: &Event) {
-        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+    fn send(&self, event: Event) {
+        let mut listeners = lock(&self.listeners);
         listeners.retain(|listener| match listener.sender.try_send(event.clone()) {
             Ok(()) => true,
             Err(TrySendError::Full(_)) => {
@@ -258,7 +258,7 @@ impl Publisher {
             }
             Err(TrySendError::Closed(_)) => false,
         });
-        self.any.store(!listeners.is_empty(), Relaxed);
+        self.has_listeners.store(!listeners.is_empty(), Relaxed);
     }
 }
 
@@ -271,25 +271,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn everybody_who_listens_is_told_from_then_on() {
+    async fn listeners_get_all_events_after_they_subscribed() {
         let publisher = Publisher::default();
-        publisher.publish(|| unreachable!("nobody listens"));
-        let mut first = publisher.listen();
+        publisher.publish(|| unreachable!("there is no listener"));
+        let mut first = publisher.subscribe();
         publisher.publish(|| left(1));
-        let mut second = publisher.listen();
+        let mut second = publisher.subscribe();
         publisher.publish(|| left(2));
         assert_eq!(first.next().await, Some(left(1)));
         assert_eq!(first.next().await, Some(left(2)));
         assert_eq!(second.next().await, Some(left(2)));
         drop((first, second));
         publisher.publish(|| left(3));
-        publisher.publish(|| unreachable!("nobody listens any more"));
+        publisher.publish(|| unreachable!("there is no listener any more"));
     }
 
     #[tokio::test]
-    async fn who_is_too_slow_is_told_how_much_was_missed() {
+    async fn slow_listener_learns_how_many_events_it_missed() {
         let publisher = Publisher::default();
-        let mut events = publisher.listen();
+        let mut events = publisher.subscribe();
         for id in 0..BACKLOG + 7 {
             publisher.publish(|| left(id));
         }
@@ -298,6 +298,6 @@ mod tests {
             assert_eq!(events.next().await, Some(left(id)));
         }
         drop(publisher);
-        assert_eq!(events.next().await, None, "the pool is gone");
+        assert_eq!(events.next().await, None, "the publisher was dropped");
     }
 }

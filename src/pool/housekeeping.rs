@@ -1,4 +1,4 @@
-//! What a pool does with time: its sessions grow old, and its drains come to an end.
+//! Periodic work of a pool: session ticks and timeouts, and the progress of drains.
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
@@ -6,89 +6,93 @@ use tokio::time::Instant;
 
 use super::{
     BackendState, Mode, Pool, PoolError,
-    backend::{DrainEnd, DrainReport, Phase, Plan},
+    backend::{DrainEnd, DrainPhase, DrainPlan, DrainReport},
     sessions::Window,
     shared::position,
 };
 use crate::{pool::Event, util::lock};
 
-/// The time after which sessions without a timeout count as ended.
-const DEFAULT_HORIZON: Duration = Duration::from_secs(30 * 60);
-/// How often the pool looks after itself.
+/// The idle time after which sessions without a timeout count as ended.
+const DEFAULT_SESSION_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// The interval of the periodic work.
 const TICK: Duration = Duration::from_secs(1);
 
 impl<S> Pool<S> {
-    /// The seconds since the pool was made, as they were when it last looked; at least 1.
+    /// The tick: seconds since the creation of the pool, as of the last update; at least 1.
     #[inline]
     pub(crate) fn tick(&self) -> u32 {
         self.tick.load(Relaxed)
     }
 
-    /// An affinity remembers sessions that have been idle for so long; `None` for ever.
-    pub(crate) fn remembers(&self, idle: Option<Duration>) {
-        let seconds = idle.unwrap_or(DEFAULT_HORIZON).as_secs().clamp(1, u64::from(u32::MAX));
-        self.horizon.fetch_max(seconds as u32, Relaxed);
+    /// Tracks sessions for `idle`, the time for which an affinity remembers an idle session; `None`
+    /// without a limit.
+    pub(crate) fn track_sessions(&self, idle: Option<Duration>) {
+        let seconds =
+            idle.unwrap_or(DEFAULT_SESSION_TIMEOUT).as_secs().clamp(1, u64::from(u32::MAX));
+        self.session_timeout.fetch_max(seconds as u32, Relaxed);
     }
 
-    /// As [`remembers`](Self::remembers), by what the clients or an engine keep, or another gateway.
-    pub(crate) fn pins_outlive(&self, idle: Option<Duration>) {
-        self.remembers(idle);
-        self.pins_outlive.store(true, Relaxed);
+    /// As [`track_sessions`](Self::track_sessions), for pins outside this process: with clients, in a
+    /// store, or at another gateway.
+    pub(crate) fn track_external_pins(&self, idle: Option<Duration>) {
+        self.track_sessions(idle);
+        self.has_external_pins.store(true, Relaxed);
     }
 
-    /// Whether the backend has been watched for long enough to know all its sessions.
-    fn is_watched(&self, state: &BackendState, window: Window) -> bool {
-        !self.pins_outlive.load(Relaxed) || state.is_watched_for(window)
+    /// Whether the sessions of the backend have been counted for long enough to know all of them.
+    fn has_full_count(&self, state: &BackendState, window: Window) -> bool {
+        !self.has_external_pins.load(Relaxed) || state.has_counted_for(window)
     }
 
-    /// How many sessions a backend has, if they can be told apart and have been watched for long enough.
+    /// How many sessions a backend has; `None` when they cannot be told apart, or have not been counted
+    /// for long enough.
     pub(super) fn session_count(&self, state: &BackendState, window: Window) -> Option<u64> {
-        state.census.count(window).filter(|_| self.is_watched(state, window))
+        state.session_counter.count(window).filter(|_| self.has_full_count(state, window))
     }
 
-    /// The sessions that count as there.
+    /// The window of time in which a session must have been seen to count.
     pub(crate) fn window(&self, idle_for: Option<Duration>) -> Window {
-        self.look_at_the_clock(Instant::now());
+        self.update_tick(Instant::now());
         let ticks = match idle_for {
             Some(idle) => idle.as_secs().min(u64::from(u32::MAX)) as u32,
-            None => self.horizon.load(Relaxed),
+            None => self.session_timeout.load(Relaxed),
         };
-        // A mark may be a tick older than what it stands for.
+        // The recorded tick of a session may be one tick older than its last request.
         Window { now: self.tick(), ticks: ticks.saturating_add(1) }
     }
 
-    /// Does what is due, and tells when to do so again.
+    /// Does the work that is due. Returns when to call this again.
     pub(crate) fn housekeep(&self, now: Instant) -> Instant {
-        self.look_at_the_clock(now);
-        self.see_streams();
-        self.weigh();
+        self.update_tick(now);
+        self.record_open_streams();
+        self.update_balance();
         let next = now + TICK;
         if self.drains.load(Relaxed) == 0 {
             return next;
         }
-        self.look_after_drains(now).map_or(next, |deadline| deadline.min(next))
+        self.check_drains(now).map_or(next, |deadline| deadline.min(next))
     }
 
-    /// Sessions with an open stream are there, however long ago their tokens were seen.
-    fn see_streams(&self) {
+    /// Counts sessions with an open stream as present, even if their tokens have not been seen lately.
+    fn record_open_streams(&self) {
         let (snapshot, tick) = (self.load(), self.tick());
         for state in snapshot.index().states().iter().filter(|state| state.in_flight() > 0) {
             state.streams.each_session(|session| {
-                state.census.saw(Some(session), true, tick);
+                state.session_counter.record(Some(session), true, tick);
             });
         }
     }
 
-    pub(super) fn begin_drain(&self, id: &str, mut plan: Plan) -> Result<(), PoolError> {
+    pub(super) fn begin_drain(&self, id: &str, mut plan: DrainPlan) -> Result<(), PoolError> {
         let _changing = lock(&self.changing);
         let snapshot = self.load();
         let state = &snapshot.index().states()[position(&snapshot, id)?];
-        self.look_at_the_clock(plan.started);
+        self.update_tick(plan.started);
         plan.sessions_before = self.session_count(state, self.window(plan.idle_for));
         self.end_drain(state, DrainEnd::Cancelled);
         let from = state.mode();
         state.set_mode(Mode::Draining);
-        state.drain.enter(Phase::Draining);
+        state.drain.set_phase(DrainPhase::Draining);
         *state.drain.plan() = Some(plan);
         self.drains.fetch_add(1, Relaxed);
         self.publish(snapshot.members.clone());
@@ -100,20 +104,20 @@ impl<S> Pool<S> {
         Ok(())
     }
 
-    /// The operator wants `mode`. A drain that is under way ends with that.
-    pub(super) fn enter_mode(&self, state: &BackendState, mode: Mode) {
+    /// Changes the mode, which cancels a drain. The caller publishes.
+    pub(super) fn change_mode(&self, state: &BackendState, mode: Mode) {
         let from = state.mode();
         self.end_drain(state, DrainEnd::Cancelled);
         if from != mode {
             if mode == Mode::Active && matches!(from, Mode::Disabled | Mode::Drained) {
-                self.begin_slowly(state);
+                self.begin_slow_start(state);
             }
             state.set_mode(mode);
-            state.drain.enter(match mode {
-                Mode::Draining => Phase::Draining,
-                Mode::Active | Mode::Disabled | Mode::Drained => Phase::Serving,
+            state.drain.set_phase(match mode {
+                Mode::Draining => DrainPhase::Draining,
+                Mode::Active | Mode::Disabled | Mode::Drained => DrainPhase::Serving,
             });
-            // A suspect that was out was not looked at, and its next look may be due.
+            // A suspect that was out of service was not rechecked, and its next recheck may be due.
             self.wake.notify_one();
             let backend = state.id.clone();
             self.events.publish(|| Event::Mode { backend, from, to: mode });
@@ -130,14 +134,14 @@ impl<S> Pool<S> {
             if end == DrainEnd::Deadline {
                 state.set_drained(plan.then);
                 state.streams.cut();
-                state.drain.enter(Phase::Over);
+                state.drain.set_phase(DrainPhase::Ended);
             }
             return;
         }
-        // One that is complete before its deadline goes on to it: late tokens are honoured until then.
+        // A drain that completes before its deadline continues until then: tokens are honoured.
         match (end, plan.deadline) {
             (DrainEnd::Completed, Some(_)) => {
-                *state.drain.plan() = Some(Plan { is_reported: true, ..plan.clone() });
+                *state.drain.plan() = Some(DrainPlan { is_reported: true, ..plan.clone() });
             }
             _ => {
                 self.drains.fetch_sub(1, Relaxed);
@@ -159,30 +163,30 @@ impl<S> Pool<S> {
         };
         tracing::info!(backend = %state.id, %end, in_flight = report.in_flight, "drain ended");
         if end == DrainEnd::Deadline {
-            state.drain.enter(Phase::Over);
+            state.drain.set_phase(DrainPhase::Ended);
         }
         plan.report.send_replace(Some(report.clone()));
         self.events.publish(|| Event::Drained { report });
     }
 
-    /// Notes how many seconds old the pool is.
-    pub(crate) fn look_at_the_clock(&self, now: Instant) {
+    /// Updates the tick.
+    pub(crate) fn update_tick(&self, now: Instant) {
         let tick = now.saturating_duration_since(self.started).as_secs() + 1;
         self.tick.fetch_max(tick.min(u64::from(u32::MAX)) as u32, Relaxed);
     }
 
-    /// Ends the drains that have come to their end; tells when the next deadline is.
-    fn look_after_drains(&self, now: Instant) -> Option<Instant> {
+    /// Ends the drains that have completed or reached their deadline. Returns the next deadline.
+    fn check_drains(&self, now: Instant) -> Option<Instant> {
         let _changing = lock(&self.changing);
         let snapshot = self.load();
-        let (mut next, mut over) = (None, false);
+        let (mut next, mut any_ended) = (None, false);
         for state in snapshot.index().states() {
             let Some(plan) = state.drain.plan().clone() else {
                 continue;
             };
             if plan.deadline.is_some_and(|deadline| deadline <= now) {
                 self.end_drain(state, DrainEnd::Deadline);
-                over = true;
+                any_ended = true;
             } else if plan.is_reported {
                 next = [next, plan.deadline].into_iter().flatten().min();
             } else if self.is_empty(state, &plan) {
@@ -190,31 +194,32 @@ impl<S> Pool<S> {
                 next = [next, plan.deadline].into_iter().flatten().min();
             } else {
                 next = [next, plan.deadline].into_iter().flatten().min();
-                self.tell_progress(state, &plan);
+                self.publish_progress(state, &plan);
             }
         }
-        if over {
+        if any_ended {
             self.publish(snapshot.members.clone());
         }
         next
     }
 
-    fn is_empty(&self, state: &BackendState, plan: &Plan) -> bool {
+    fn is_empty(&self, state: &BackendState, plan: &DrainPlan) -> bool {
         let window = self.window(plan.idle_for);
-        // Without an affinity that remembers, no session is anybody's.
-        let remembers = self.horizon.load(Relaxed) > 0;
-        let is_empty = || self.is_watched(state, window) && state.census.is_empty(window);
-        state.in_flight() == 0 && (!remembers || is_empty())
+        // Without an affinity that remembers sessions, only requests in flight count.
+        let has_sessions = self.session_timeout.load(Relaxed) > 0;
+        let is_empty =
+            || self.has_full_count(state, window) && state.session_counter.is_empty(window);
+        state.in_flight() == 0 && (!has_sessions || is_empty())
     }
 
-    fn tell_progress(&self, state: &BackendState, plan: &Plan) {
+    fn publish_progress(&self, state: &BackendState, plan: &DrainPlan) {
         let sessions = self.session_count(state, self.window(plan.idle_for));
         let progress = (state.in_flight(), state.streams.len(), sessions);
-        if plan.last_told == Some(progress) {
+        if plan.last_progress == Some(progress) {
             return;
         }
         if let Some(plan) = &mut *state.drain.plan() {
-            plan.last_told = Some(progress);
+            plan.last_progress = Some(progress);
         }
         let (in_flight, streams, sessions) = progress;
         let backend = state.id.clone();

@@ -1,4 +1,4 @@
-//! Who can serve: the pool, its immutable snapshot, and what is known about each backend.
+//! The set of backends: its handle, its immutable snapshot, and the state of each backend.
 
 mod availability;
 mod backend;
@@ -12,13 +12,14 @@ mod housekeeping;
 mod limit;
 #[cfg(test)]
 mod limit_tests;
+mod priority;
 mod removed;
 mod session_balance;
 mod sessions;
 mod shared;
+mod shortage_log;
 mod snapshot;
 mod status;
-mod tiers;
 mod upgrade_guard;
 mod versioned;
 
@@ -28,12 +29,12 @@ pub(crate) use self::events::Publisher;
 pub(crate) use self::{
     availability::{Availability, Readiness},
     backend::{BackendState, Entered, StreamId},
-    health::{Access, AnswerCounts, Backoff, Evidence, LookId, ProbeState, SlowStart},
-    limit::{NOBODY, Permit, UNTOLD, Waiter},
+    health::{Access, AnswerCounts, Backoff, Evidence, ProbeState, RecheckId, SlowStart},
+    limit::{NO_SESSION, Permit, UNIDENTIFIED, Waiter},
+    priority::Tier,
     session_balance::session_moved,
     shared::Pool,
     snapshot::{Index, Members, Snapshot, TagHasher},
-    tiers::Tier,
 };
 #[cfg(any(feature = "discover", feature = "dns"))]
 pub(crate) use self::{

@@ -1,4 +1,4 @@
-//! How evenly sessions are spread.
+//! The distribution of sessions over backends, for rebalancing.
 
 use std::sync::{
     Arc,
@@ -7,35 +7,35 @@ use std::sync::{
 
 use super::{Availability, BackendState, Mode, sessions::Window};
 
-/// How many backends are counted in a second.
+/// How many backends may be counted per tick, which sets the interval between counts.
 const COUNTED_PER_TICK: usize = 256;
 
-/// What the pool knows about the spread of its sessions.
+/// The average number of sessions per weight, updated periodically.
 #[derive(Debug, Default)]
 pub(crate) struct Balance {
-    /// Whether anybody wants to know.
-    watched: std::sync::atomic::AtomicBool,
+    /// Whether a layer rebalances sessions.
+    is_enabled: std::sync::atomic::AtomicBool,
     /// Sessions per weight, as the bits of an `f64`.
     average: AtomicU64,
-    /// At which tick to count again.
+    /// The tick of the next count.
     due: AtomicU32,
 }
 
 impl Balance {
-    /// Sessions are counted from now on.
-    pub(super) fn watch(&self) {
-        self.watched.store(true, Relaxed);
+    /// Starts the periodic counts.
+    pub(super) fn enable(&self) {
+        self.is_enabled.store(true, Relaxed);
     }
 
-    /// Counts the sessions of all backends, if that is wanted and due.
-    pub(super) fn weigh(&self, states: &[Arc<BackendState>], window: Window, tick: u32) {
-        if !self.watched.load(Relaxed) || tick < self.due.load(Relaxed) {
+    /// Counts the sessions of all backends, if that is enabled and due.
+    pub(super) fn update(&self, states: &[Arc<BackendState>], window: Window, tick: u32) {
+        if !self.is_enabled.load(Relaxed) || tick < self.due.load(Relaxed) {
             return;
         }
         let (mut sessions, mut weights) = (0, 0);
         for state in states {
-            let count = state.census.count(window).unwrap_or(0);
-            state.sessions.store(count, Relaxed);
+            let count = state.session_counter.count(window).unwrap_or(0);
+            state.last_session_count.store(count, Relaxed);
             if may_take(state) {
                 sessions += count;
                 weights += u64::from(state.weight());
@@ -47,8 +47,8 @@ impl Balance {
         self.due.store(tick.saturating_add(pause as u32), Relaxed);
     }
 
-    /// Who should take a session of `from`, if that has too many of them.
-    pub(super) fn relief<'a>(
+    /// The backend that should take a session of `from`, if `from` has too many.
+    pub(super) fn rebalance_target<'a>(
         &self,
         from: &BackendState,
         others: &'a [Arc<BackendState>],
@@ -65,17 +65,19 @@ impl Balance {
     }
 }
 
-/// A session has moved: until they are counted again, the numbers are kept.
+/// Adjusts the counts for a session that has moved, until the next count.
 pub(crate) fn session_moved(from: &BackendState, to: &BackendState) {
-    let _ = from.sessions.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1));
-    to.sessions.fetch_add(1, Relaxed);
+    let _ = from.last_session_count.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1));
+    to.last_session_count.fetch_add(1, Relaxed);
 }
 
 fn may_take(state: &BackendState) -> bool {
-    state.mode() == Mode::Active && state.weight() > 0 && state.gate() == Availability::Ready
+    state.mode() == Mode::Active
+        && state.weight() > 0
+        && state.availability() == Availability::Ready
 }
 
-/// Sessions per weight, with some more.
+/// Sessions per weight, with `more` sessions added.
 fn load(state: &BackendState, more: u64) -> f64 {
-    (state.sessions.load(Relaxed) + more) as f64 / f64::from(state.weight().max(1))
+    (state.last_session_count.load(Relaxed) + more) as f64 / f64::from(state.weight().max(1))
 }

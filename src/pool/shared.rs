@@ -1,4 +1,4 @@
-//! What all handles of a pool share, and how it changes.
+//! `Pool`: the state that all handles of a pool share, and the changes of its members.
 
 use std::{
     error::Error,
@@ -19,63 +19,64 @@ use super::{
     backend::DrainEnd,
     removed::RemovedBackends,
     session_balance::Balance,
+    shortage_log::ShortageLog,
     snapshot::{Members, Snapshot},
     versioned::Versioned,
 };
 use crate::{
-    error::{ConfigError, ShortageLog},
+    error::ConfigError,
     id::BackendId,
     outcome::Counters,
     pool::{Cause, Event, Publisher},
     util::{RateLimiter, lock, sync::SwapGuard},
 };
 
-/// What all handles of a pool share.
+/// The state that all handles of a pool share.
 pub(crate) struct Pool<S> {
     pub(super) name: String,
     snapshot: Versioned<Snapshot<S>>,
-    /// Held by whoever changes the members or republishes them.
+    /// Locked while the members are changed or published.
     pub(super) changing: Mutex<()>,
     pub(super) rebuild: Mutex<Option<Rebuild<S>>>,
     pub(crate) counters: Counters,
     pub(crate) events: Publisher,
     /// The zone whose backends are preferred for new sessions.
     pub(super) own_zone: ArcSwapOption<String>,
-    /// When the pool was made, and how many seconds ago that was when somebody looked.
+    /// When the pool was created, and how many seconds ago that was at the last update.
     pub(super) started: Instant,
     pub(super) tick: AtomicU32,
-    /// For how many seconds an idle session counts as there; 0 when no affinity remembers any.
-    pub(super) horizon: AtomicU32,
-    /// Whether pins outlive this process, so that some may be there that it has not seen.
-    pub(super) pins_outlive: AtomicBool,
-    /// How many backends are drained with a plan.
+    /// For how many seconds an idle session counts; 0 when no affinity remembers sessions.
+    pub(super) session_timeout: AtomicU32,
+    /// Whether pins exist outside this process, so that there may be sessions that it has not seen.
+    pub(super) has_external_pins: AtomicBool,
+    /// How many drains are active.
     pub(super) drains: AtomicUsize,
     pub(super) balance: Balance,
-    pub(super) departed: RemovedBackends,
-    /// Closed with the pool: what feeds it ends.
+    pub(super) removed: RemovedBackends,
+    /// Closed when the pool is dropped, which ends its feeds.
     #[cfg(any(feature = "discover", feature = "dns"))]
     pub(crate) open: tokio::sync::watch::Sender<()>,
-    pub(crate) driven: AtomicBool,
-    /// Whether backends that are new, or back, begin slowly.
+    pub(crate) has_driver: AtomicBool,
+    /// Whether slow start is enabled.
     pub(crate) slow_start: AtomicBool,
-    /// Held by whoever ejects a backend.
+    /// Locked while a backend is ejected.
     pub(crate) ejecting: Mutex<()>,
-    /// Wakes the health driver: something was ejected, the members have changed, or the last handle is
-    /// gone.
+    /// Wakes the driver task: a backend was ejected, the members have changed, or the last handle was
+    /// dropped.
     pub(crate) wake: Arc<Notify>,
-    /// How often the pool redials in the background, and how often while somebody waits for that.
+    /// Limits the redials of the pool, and separately those that requests wait for.
     pub(crate) redials: RateLimiter,
-    pub(crate) awaited_redials: RateLimiter,
+    pub(crate) urgent_redials: RateLimiter,
     pub(crate) shortages: ShortageLog,
 }
 
 pub(super) type Rebuild<S> = Arc<dyn Fn(&BackendId) -> Option<S> + Send + Sync>;
 
-/// A change of a pool that cannot be made.
+/// An error of a change of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PoolError {
-    /// The id is not one, or is taken.
+    /// The id is invalid or taken.
     Config(ConfigError),
     /// No backend has this id.
     Unknown(String),
@@ -104,13 +105,12 @@ impl<S: Clone> Pool<S> {
         let mut members = Members::clone(&self.load().members);
         check_free(&members, &state)?;
         let backend = state.id.clone();
-        let fresh = self.tick();
-        state.watch_since(fresh);
-        let state = self.departed.recall(state);
-        self.begin_slowly(&state);
+        state.count_sessions_since(self.tick());
+        let state = self.removed.restore(state);
+        self.begin_slow_start(&state);
         members.push(state.clone(), service);
         self.publish(Arc::new(members));
-        state.renew();
+        state.begin_service_generation();
         self.events.publish(|| Event::Joined { backend });
         Ok(())
     }
@@ -126,13 +126,13 @@ impl<S: Clone> Pool<S> {
                 "the backend {id:?} is the local node; its service is the layer's inner service"
             ))));
         };
-        self.forget_health(state);
+        self.reset_health(state);
         self.publish(Arc::new(members));
-        state.renew();
+        state.begin_service_generation();
         Ok(old)
     }
 
-    /// The backend is reached at another address now.
+    /// Begins a new epoch for the sessions of a backend whose address has changed.
     pub(super) fn address_changed(
         &self,
         id: &str,
@@ -148,7 +148,7 @@ impl<S: Clone> Pool<S> {
         Ok(())
     }
 
-    /// Replaces the service of a backend whose readiness failed, if there is a way to.
+    /// Replaces the service of a backend whose readiness has failed, if the rebuild hook creates one.
     pub(crate) fn rebuild(&self, id: &BackendId) {
         let rebuild = lock(&self.rebuild).clone();
         let Some(service) = rebuild.and_then(|rebuild| rebuild(id)) else {
@@ -172,19 +172,19 @@ impl<S> Pool<S> {
             own_zone: ArcSwapOption::empty(),
             started: Instant::now(),
             tick: AtomicU32::new(1),
-            horizon: AtomicU32::new(0),
-            pins_outlive: AtomicBool::new(false),
+            session_timeout: AtomicU32::new(0),
+            has_external_pins: AtomicBool::new(false),
             drains: AtomicUsize::new(0),
             balance: Balance::default(),
-            departed: RemovedBackends::default(),
+            removed: RemovedBackends::default(),
             #[cfg(any(feature = "discover", feature = "dns"))]
             open: tokio::sync::watch::Sender::new(()),
-            driven: AtomicBool::new(false),
+            has_driver: AtomicBool::new(false),
             slow_start: AtomicBool::new(false),
             ejecting: Mutex::new(()),
             wake: Arc::new(Notify::new()),
             redials: RateLimiter::new(100),
-            awaited_redials: RateLimiter::new(1000),
+            urgent_redials: RateLimiter::new(1000),
             shortages: ShortageLog::default(),
         }
     }
@@ -194,8 +194,7 @@ impl<S> Pool<S> {
         self.snapshot.load()
     }
 
-    /// Grows with every change of the members: the snapshot that is loaded after this was read is no
-    /// older.
+    /// Grows with every change of the members. A snapshot that is loaded after this is at least as new.
     #[inline]
     pub(crate) fn version(&self) -> u64 {
         self.snapshot.version()
@@ -211,33 +210,37 @@ impl<S> Pool<S> {
         if changed {
             self.wake.notify_one();
         }
-        // Those who wait for a backend look again, also at one that has just left.
+        // Wake requests that wait for a backend, including one that was just removed.
         let (before, now) = (previous.index().states(), next.index().states());
-        before.iter().chain(now).for_each(|state| state.news.notify_waiters());
+        before.iter().chain(now).for_each(|state| state.changed.notify_waiters());
     }
 
-    /// A backend is new, or back: it takes its share of new sessions by and by, if that is wanted.
-    pub(super) fn begin_slowly(&self, state: &BackendState) {
+    /// Begins the slow start of a backend that has joined or recovered, if that is enabled.
+    pub(super) fn begin_slow_start(&self, state: &BackendState) {
         if self.slow_start.load(Acquire) {
-            state.ramp.start(Instant::now());
+            state.slow_start.start(Instant::now());
             self.wake.notify_one();
         }
     }
 
-    /// As [`begin_slowly`](Self::begin_slowly), if the change brought the backend back.
-    fn came_back(&self, state: &BackendState, changed: Option<(Availability, Availability)>) {
+    /// Begins the slow start if the backend has recovered.
+    fn slow_start_if_recovered(
+        &self,
+        state: &BackendState,
+        changed: Option<(Availability, Availability)>,
+    ) {
         if let Some((from, to)) = changed
-            && !from.is_well()
-            && to.is_well()
+            && !from.is_healthy()
+            && to.is_healthy()
         {
-            self.begin_slowly(state);
+            self.begin_slow_start(state);
         }
     }
 
-    /// The backend has another service, of which nothing is known. The caller publishes.
-    pub(super) fn forget_health(&self, state: &BackendState) {
-        let changed = state.update(HealthSources::forget);
-        self.came_back(state, changed);
+    /// Resets the health of a backend that has another service. The caller publishes.
+    pub(super) fn reset_health(&self, state: &BackendState) {
+        let changed = state.update(HealthSources::reset);
+        self.slow_start_if_recovered(state, changed);
         self.events.publish(|| Event::Replaced { backend: state.id.clone() });
         if let Some((from, to)) = changed.map(|(from, to)| (from.state(), to.state()))
             && from != to
@@ -247,8 +250,8 @@ impl<S> Pool<S> {
         }
     }
 
-    /// The operator, or a feed, wants another weight. The caller publishes.
-    pub(super) fn enter_weight(&self, state: &BackendState, weight: u32) {
+    /// Sets the weight. The caller publishes.
+    pub(super) fn change_weight(&self, state: &BackendState, weight: u32) {
         let (backend, from) = (state.id.clone(), state.weight());
         state.set_weight(weight);
         if from != weight {
@@ -256,34 +259,34 @@ impl<S> Pool<S> {
         }
     }
 
-    /// The backend is no member any more.
-    pub(super) fn has_left(&self, state: &BackendState) {
+    /// Ends the drain of a backend that was removed, and publishes the event.
+    pub(super) fn finish_removal(&self, state: &BackendState) {
         self.end_drain(state, DrainEnd::Left);
         self.events.publish(|| Event::Left { backend: state.id.clone() });
     }
 
-    /// Sessions are counted from now on.
-    pub(crate) fn watch_balance(&self) {
-        self.balance.watch();
+    /// Starts periodic counts of sessions, for rebalancing.
+    pub(crate) fn enable_balance(&self) {
+        self.balance.enable();
     }
 
-    /// Counts the sessions of all backends, if that is wanted and due.
-    pub(super) fn weigh(&self) {
+    /// Counts the sessions of all backends, if that is enabled and due.
+    pub(super) fn update_balance(&self) {
         let snapshot = self.load();
-        self.balance.weigh(snapshot.index().states(), self.window(None), self.tick());
+        self.balance.update(snapshot.index().states(), self.window(None), self.tick());
     }
 
-    /// Who should take a session of `from`, if that has too many of them.
-    pub(crate) fn relief<'a>(
+    /// The backend that should take a session of `from`, if `from` has too many.
+    pub(crate) fn rebalance_target<'a>(
         &self,
         from: &BackendState,
         others: &'a [Arc<BackendState>],
         tolerance: f64,
     ) -> Option<&'a Arc<BackendState>> {
-        self.balance.relief(from, others, tolerance)
+        self.balance.rebalance_target(from, others, tolerance)
     }
 
-    /// Tells the pool what a health source found out about a backend.
+    /// Changes the health sources of a backend, and publishes if its availability has changed.
     pub(crate) fn update(
         &self,
         state: &BackendState,
@@ -299,13 +302,13 @@ impl<S> Pool<S> {
             let backend = state.id.clone();
             self.events.publish(|| Event::State { backend, from, to, cause });
         }
-        self.came_back(state, Some((before, after)));
+        self.slow_start_if_recovered(state, Some((before, after)));
         let _changing = lock(&self.changing);
         let members = self.load().members.clone();
         self.publish(members);
     }
 
-    /// Takes the result of a readiness poll in, without the word of any other source.
+    /// Records the result of a readiness poll.
     pub(crate) fn set_readiness(&self, state: &BackendState, readiness: Readiness) {
         self.update(state, Cause::Readiness, |sources| sources.readiness = readiness);
     }

@@ -1,4 +1,4 @@
-//! The immutable picture of a pool that a request works on from its first look to its last.
+//! `Snapshot`: the immutable view of a pool that a request works with.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,7 @@ use twox_hash::XxHash3_64;
 use super::{
     availability::Availability,
     backend::{BackendState, Mode},
-    tiers::{Tier, tiers},
+    priority::{Tier, tiers_of},
 };
 use crate::{
     hash::{self, Ranking},
@@ -19,50 +19,51 @@ use crate::{
     util::{SystemClock, clock::unix_millis},
 };
 
-/// Who is in the pool, and who of them may take a new session.
+/// The members of the pool, and those of them that may take a new session.
 pub(crate) struct Snapshot<S> {
     pub(crate) members: Arc<Members<S>>,
-    /// Who may take a new session, in the order in which they are asked.
+    /// The backends that may take a new session, by priority.
     pub(crate) tiers: Box<[Tier]>,
-    /// The suspects that the operator wants to take new sessions.
+    /// The suspect backends whose settings let them take new sessions.
     pub(crate) suspects: Box<[Arc<BackendState>]>,
-    /// The Unix time in milliseconds at which a key may have got another owner last, and what that
-    /// was seen by.
+    /// The Unix time in milliseconds at which the backend of a key may last have changed.
     pub(crate) epoch: u64,
-    owners: u64,
-    /// What keys are hashed to: made when it is first needed, and handed on while it stays the same.
+    /// A hash of everything that decides the backend of a key; when it changes, so does `epoch`.
+    owner_signature: u64,
+    /// The ranking that keys are hashed with: created when it is first needed, and shared by later
+    /// snapshots while it stays the same.
     ranking: OnceLock<Arc<Ranking>>,
 }
 
 pub(crate) struct Members<S> {
-    /// `None` stands for the local node, which the layer's inner service serves.
+    /// `None` for the local node, which is served by the layer's inner service.
     pub(crate) services: Vec<Option<S>>,
     pub(crate) index: Index,
 }
 
-/// The members without their services: what affinities and strategies look at.
+/// The members without their services, for affinities and strategies.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Index {
     states: Vec<Arc<BackendState>>,
     by_tag: Positions,
-    /// A shorter way from an id as a plain token has it, by a cheaper hash than the tag. Should two ids
-    /// share one, the way to one of them is by its tag.
+    /// Positions by a hash of the id that is cheaper than the tag, for the ids in plain tokens. Of two ids
+    /// with the same hash, one is found by its tag.
     by_id: Positions,
 }
 
 type Positions = HashMap<u64, u32, BuildHasherDefault<TagHasher>>;
 
 impl<S> Snapshot<S> {
-    /// The picture of `members` as they are now, after `previous`.
+    /// A snapshot of the current state of `members`, which replaces `previous`.
     pub(crate) fn new(
         members: Arc<Members<S>>,
         own_zone: Option<&str>,
         previous: Option<&Self>,
     ) -> Self {
-        let tiers = tiers(&members.index.states, own_zone);
+        let tiers = tiers_of(&members.index.states, own_zone);
         let states = members.index.states.iter();
         let is_suspect = |state: &&Arc<BackendState>| {
-            state.may_take_new() && state.gate() == Availability::Suspect
+            state.may_take_new_sessions() && state.availability() == Availability::Suspect
         };
         let suspects = states.filter(is_suspect).cloned().collect();
         let ranking = OnceLock::new();
@@ -71,36 +72,36 @@ impl<S> Snapshot<S> {
         {
             let _ = ranking.set(old.clone());
         }
-        let owners = owners(&members.index);
+        let owner_signature = owner_signature(&members.index);
         let epoch = match previous {
-            Some(previous) if previous.owners == owners => previous.epoch,
+            Some(previous) if previous.owner_signature == owner_signature => previous.epoch,
             previous => {
                 unix_millis(&SystemClock).max(previous.map_or(0, |p| p.epoch.saturating_add(1)))
             }
         };
-        Self { members, tiers, suspects, epoch, owners, ranking }
+        Self { members, tiers, suspects, epoch, owner_signature, ranking }
     }
 
     pub(crate) fn index(&self) -> &Index {
         &self.members.index
     }
 
-    /// The rank of the members that are active and have a weight, whatever their health.
+    /// The ranking of the members that are active and have a weight, whatever their health.
     #[inline]
     pub(crate) fn ranking(&self) -> &Arc<Ranking> {
         self.ranking.get_or_init(|| Arc::new(Ranking::new(self.index().ranked())))
     }
 
-    /// Whether no backend may take a new session, not even a suspect.
-    pub(crate) fn nobody_is_up(&self) -> bool {
+    /// Whether no backend may take a new session, not even a suspect one.
+    pub(crate) fn all_unavailable(&self) -> bool {
         self.tiers.is_empty() && self.suspects.is_empty()
     }
 }
 
-/// A number that changes with everything that decides who owns a key.
-fn owners(index: &Index) -> u64 {
+/// A hash of everything that decides the backend of a key.
+fn owner_signature(index: &Index) -> u64 {
     let ranked = index.ranked().zip(&index.states).map(|((tag, weight), state)| {
-        let serves = state.mode() != Mode::Disabled && state.gate().is_well();
+        let serves = state.mode() != Mode::Disabled && state.availability().is_healthy();
         (tag ^ state.epoch(), weight << 1 | u32::from(serves))
     });
     hash::signature(ranked)
@@ -122,7 +123,7 @@ impl<S> Members<S> {
     pub(crate) fn push(&mut self, state: Arc<BackendState>, service: Option<S>) {
         let position = self.services.len() as u32;
         self.index.by_tag.insert(state.tag, position);
-        self.index.by_id.insert(quick(state.id.as_str().as_bytes()), position);
+        self.index.by_id.insert(id_hash(state.id.as_str().as_bytes()), position);
         self.index.states.push(state);
         self.services.push(service);
     }
@@ -132,7 +133,7 @@ impl<S> Members<S> {
         let state = self.index.states.remove(position);
         let Index { by_tag, by_id, .. } = &mut self.index;
         by_tag.remove(&state.tag);
-        by_id.remove(&quick(state.id.as_str().as_bytes()));
+        by_id.remove(&id_hash(state.id.as_str().as_bytes()));
         let all = by_tag.values_mut().chain(by_id.values_mut());
         all.filter(|other| **other as usize > position).for_each(|other| *other -= 1);
         (state, service)
@@ -144,13 +145,13 @@ impl Index {
         &self.states
     }
 
-    /// Tag and weight of all members in order; weight 0 is not in the rank, and neither is a backup
+    /// Tag and weight of all members in order. Members with weight 0 are not ranked, nor are backups
     /// while there is a primary backend, whatever its health.
     fn ranked(&self) -> impl Iterator<Item = (u64, u32)> {
-        let takes = |state: &BackendState| state.mode() == Mode::Active && state.weight() > 0;
-        let primaries = self.states.iter().any(|state| takes(state) && !state.is_backup());
+        let may_take = |state: &BackendState| state.mode() == Mode::Active && state.weight() > 0;
+        let primaries = self.states.iter().any(|state| may_take(state) && !state.is_backup());
         self.states.iter().map(move |state| {
-            let ranks = takes(state) && !(primaries && state.is_backup());
+            let ranks = may_take(state) && !(primaries && state.is_backup());
             (state.tag, if ranks { state.weight() } else { 0 })
         })
     }
@@ -168,30 +169,30 @@ impl Index {
     /// The position of the member whose id is exactly `id`.
     #[inline]
     pub(crate) fn position_of(&self, id: &[u8]) -> Option<usize> {
-        match self.by_id.get(&quick(id)) {
-            Some(&near) if self.is_called(near as usize, id) => Some(near as usize),
+        match self.by_id.get(&id_hash(id)) {
+            Some(&position) if self.has_id(position as usize, id) => Some(position as usize),
             _ => self.position_by_tag(id),
         }
     }
 
     #[cold]
     fn position_by_tag(&self, id: &[u8]) -> Option<usize> {
-        self.position(backend::tag(id)).filter(|&position| self.is_called(position, id))
+        self.position(backend::tag(id)).filter(|&position| self.has_id(position, id))
     }
 
     #[inline]
-    fn is_called(&self, position: usize, id: &[u8]) -> bool {
+    fn has_id(&self, position: usize, id: &[u8]) -> bool {
         self.states.get(position).is_some_and(|state| state.id.as_str().as_bytes() == id)
     }
 }
 
-/// A hash of an id, to find it here and nowhere else.
+/// A hash of an id, used only within this file.
 #[inline]
-fn quick(id: &[u8]) -> u64 {
+fn id_hash(id: &[u8]) -> u64 {
     XxHash3_64::oneshot(id)
 }
 
-/// Tags are hashes already.
+/// The identity function, as tags are hashes already.
 #[derive(Default, Clone)]
 pub(crate) struct TagHasher(u64);
 
@@ -217,7 +218,7 @@ mod tests {
     use crate::strategy::testing::states;
 
     #[test]
-    fn members_are_found_where_they_are() {
+    fn members_are_found_by_id_and_by_tag_after_a_removal() {
         let mut members = Members::default();
         for state in states(&[1; 10]) {
             members.push(state, Some(()));
@@ -227,20 +228,20 @@ mod tests {
         for (position, state) in members.index.states().iter().enumerate() {
             let id = state.id.as_str().as_bytes();
             assert_eq!(members.index.position_of(id), Some(position), "{state:?}");
-            let short = members.index.by_id.get(&quick(id));
-            assert_eq!(short, Some(&(position as u32)), "{state:?} is found by the shorter way");
+            let short = members.index.by_id.get(&id_hash(id));
+            assert_eq!(short, Some(&(position as u32)), "{state:?} is found by the hash of its id");
             assert_eq!(members.index.position(state.tag), Some(position), "{state:?}");
         }
     }
 
     #[test]
-    fn two_ids_may_share_a_short_hash() {
+    fn ids_with_the_same_hash_are_found_by_tag() {
         let mut members = Members::default();
         for state in states(&[1; 3]) {
             members.push(state, Some(()));
         }
-        // As if "b1" and "b2" had the same.
-        members.index.by_id.insert(quick(b"b1"), 2);
+        // As if "b1" and "b2" had the same hash.
+        members.index.by_id.insert(id_hash(b"b1"), 2);
         assert_eq!(members.index.position_of(b"b1"), Some(1), "found by its tag");
         members.remove(2);
         assert_eq!(members.index.position_of(b"b1"), Some(1));

@@ -1,4 +1,4 @@
-//! `UpgradeGuard`: what a request occupies stays occupied after its response's body has ended.
+//! `UpgradeGuard`: keeps a request in flight after the end of its response's body.
 
 use std::{
     any::Any,
@@ -8,27 +8,27 @@ use std::{
 
 use tokio::sync::watch;
 
-use crate::pool::DrainSignal;
+use crate::{pool::DrainSignal, util::lock};
 
-/// A backend's word that it goes on working for the session when the response is over, as with an
-/// upgraded connection (WebSocket).
+/// Tells the layer that a backend continues to work for the session after the response has ended, as with
+/// an upgraded connection (WebSocket).
 ///
-/// The backend makes a [`pair`](Self::pair), puts the `UpgradeGuard` into the **response's** extensions and
-/// gives the [`UpgradeEnd`] to whatever goes on. The layer finds the `UpgradeGuard` and gives it what must live
-/// as long: the guard that counts the session as in flight. When the `UpgradeEnd` is dropped the guards
-/// are dropped.
+/// The backend creates a [`pair`](Self::pair), puts the `UpgradeGuard` into the **response's** extensions,
+/// and moves the [`UpgradeEnd`] into the task that continues. The layer adds to the `UpgradeGuard` what
+/// must live as long, which is the guard that counts the request as in flight. Dropping the `UpgradeEnd`
+/// drops these guards.
 ///
 /// # Example
 ///
 /// ```
 /// use tower_sticky::UpgradeGuard;
 ///
-/// let (hold, end) = UpgradeGuard::pair();
+/// let (upgrade, end) = UpgradeGuard::pair();
 /// let in_flight = std::sync::Arc::new(());
 ///
-/// hold.keep(in_flight.clone());
+/// upgrade.keep(in_flight.clone());
 /// assert_eq!(std::sync::Arc::strong_count(&in_flight), 2);
-/// drop(end); // the tunnel ended
+/// drop(end); // the tunnel has ended
 /// assert_eq!(std::sync::Arc::strong_count(&in_flight), 1);
 /// ```
 #[derive(Clone)]
@@ -36,67 +36,65 @@ pub struct UpgradeGuard {
     shared: Arc<Shared>,
 }
 
-/// The other end of a [`UpgradeGuard`]: when it is dropped, all that the hold keeps is dropped, and what
-/// arrives later is dropped at once.
-#[must_use = "what the hold keeps is dropped together with its end"]
+/// The other end of an [`UpgradeGuard`]: dropping it drops everything that the guard keeps, and what is
+/// added later is dropped immediately.
+#[must_use = "dropping the end drops what the guard keeps"]
 pub struct UpgradeEnd {
     shared: Arc<Shared>,
 }
 
 struct Shared {
     /// `None` once released.
-    kept: Mutex<Option<Vec<Box<dyn Any + Send>>>>,
-    /// What tells when to end, once the layer has found the hold.
+    guards: Mutex<Option<Vec<Box<dyn Any + Send>>>>,
+    /// The drain signal, once the layer has set it.
     signal: watch::Sender<Option<DrainSignal>>,
 }
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Option<Vec<Box<dyn Any + Send>>>> {
-        // Nothing of ours can panic under the lock, and a list of guards is never half-changed.
-        self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.guards)
     }
 }
 
 impl UpgradeGuard {
-    /// A hold and its end.
+    /// Creates a guard and its end.
     pub fn pair() -> (Self, UpgradeEnd) {
-        let kept = Mutex::new(Some(Vec::new()));
-        let shared = Arc::new(Shared { kept, signal: watch::Sender::new(None) });
+        let guards = Mutex::new(Some(Vec::new()));
+        let shared = Arc::new(Shared { guards, signal: watch::Sender::new(None) });
         (Self { shared: shared.clone() }, UpgradeEnd { shared })
     }
 
-    /// Keeps `guard` until the end; drops it at once if the end is already reached.
+    /// Keeps `guard` until the end is dropped. Drops it immediately if that has happened.
     pub fn keep(&self, guard: impl Send + 'static) {
         if self.is_released() {
             return;
         }
         let guard: Box<dyn Any + Send> = Box::new(guard);
         let late = match &mut *self.shared.lock() {
-            Some(kept) => {
-                kept.push(guard);
+            Some(guards) => {
+                guards.push(guard);
                 None
             }
             None => Some(guard),
         };
-        // A guard's destructor is foreign code: it never runs under the lock.
+        // The destructor of a guard is foreign code, so it never runs under the lock.
         drop(late);
     }
 
-    /// Tells the end of the hold when the backend is being drained.
-    pub(crate) fn listen_to(&self, signal: DrainSignal) {
+    /// Gives the drain signal of the backend to the end.
+    pub(crate) fn set_drain_signal(&self, signal: DrainSignal) {
         self.shared.signal.send_replace(Some(signal));
     }
 
-    /// Whether the end is reached.
+    /// Whether the end was dropped.
     pub fn is_released(&self) -> bool {
         self.shared.lock().is_none()
     }
 }
 
 impl UpgradeEnd {
-    /// Tells when the backend is being drained and when that is over: whatever goes on should come to
-    /// an end at the first, and has to at the second. Waits until the layer has found the hold, and for
-    /// ever if there is no layer.
+    /// The drain signal of the backend: the task should finish when a drain begins, and must finish when
+    /// its deadline has passed. Waits until the layer has set it. Never resolves without a layer.
     pub async fn signal(&self) -> DrainSignal {
         let mut signal = self.shared.signal.subscribe();
         let known = signal.wait_for(Option::is_some).await;
@@ -106,7 +104,7 @@ impl UpgradeEnd {
         std::future::pending().await
     }
 
-    /// Drops what the hold keeps, as dropping the `UpgradeEnd` does.
+    /// Drops what the guard keeps, as dropping the `UpgradeEnd` does.
     pub fn release(self) {
         drop(self);
     }
@@ -114,20 +112,20 @@ impl UpgradeEnd {
 
 impl Drop for UpgradeEnd {
     fn drop(&mut self) {
-        let kept = self.shared.lock().take();
-        drop(kept);
+        let guards = self.shared.lock().take();
+        drop(guards);
     }
 }
 
 impl fmt::Debug for UpgradeGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hold").field("released", &self.is_released()).finish()
+        f.debug_struct("UpgradeGuard").field("released", &self.is_released()).finish()
     }
 }
 
 impl fmt::Debug for UpgradeEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HoldEnd").finish_non_exhaustive()
+        f.debug_struct("UpgradeEnd").finish_non_exhaustive()
     }
 }
 
@@ -136,38 +134,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn guards_live_until_the_end() {
-        let (hold, end) = UpgradeGuard::pair();
+    fn guards_are_kept_until_the_end_is_dropped() {
+        let (upgrade, end) = UpgradeGuard::pair();
         let guard = Arc::new(());
-        hold.keep(guard.clone());
-        let other = hold.clone();
+        upgrade.keep(guard.clone());
+        let other = upgrade.clone();
         other.keep(guard.clone());
-        drop((hold, other));
-        assert_eq!(Arc::strong_count(&guard), 3, "dropping the handle releases nothing");
+        drop((upgrade, other));
+        assert_eq!(Arc::strong_count(&guard), 3, "dropping the clones releases nothing");
         end.release();
         assert_eq!(Arc::strong_count(&guard), 1);
     }
 
     #[test]
-    fn a_late_guard_is_dropped_at_once() {
-        let (hold, end) = UpgradeGuard::pair();
+    fn guard_that_is_added_after_the_end_is_dropped_immediately() {
+        let (upgrade, end) = UpgradeGuard::pair();
         drop(end);
         let guard = Arc::new(());
-        hold.keep(guard.clone());
+        upgrade.keep(guard.clone());
         assert_eq!(Arc::strong_count(&guard), 1);
     }
 
     #[test]
-    fn a_guard_may_use_the_hold_in_its_destructor() {
+    fn destructor_of_a_guard_may_use_the_upgrade_guard() {
         struct Reentrant(UpgradeGuard);
         impl Drop for Reentrant {
             fn drop(&mut self) {
                 self.0.keep(());
             }
         }
-        let (hold, end) = UpgradeGuard::pair();
-        hold.keep(Reentrant(hold.clone()));
+        let (upgrade, end) = UpgradeGuard::pair();
+        upgrade.keep(Reentrant(upgrade.clone()));
         drop(end);
-        assert!(hold.is_released());
+        assert!(upgrade.is_released());
     }
 }

@@ -1,4 +1,4 @@
-//! The picture of a pool that everybody sees, and its version.
+//! An immutable value with a version, read without a lock and replaced as a whole.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::util::sync::{
     Swap, SwapGuard,
 };
 
-/// What is published: read without a lock, and replaced as a whole.
+/// The current value, and a version that grows with its changes.
 pub(crate) struct Versioned<T> {
     current: Swap<T>,
     version: AtomicU64,
@@ -24,14 +24,14 @@ impl<T> Versioned<T> {
         self.current.load()
     }
 
-    /// Grows with every change: what is loaded after this was read is no older.
+    /// The version. A value that is loaded after this is at least as new.
     #[inline]
     pub(crate) fn version(&self) -> u64 {
         self.version.load(Acquire)
     }
 
-    /// Replaces it; one at a time. `changed` when what was there before is not to be used any more by
-    /// those who look again.
+    /// Replaces the value; callers serialize this. `changed`: readers that compare versions must not use
+    /// the previous value any more.
     pub(crate) fn publish(&self, next: Arc<T>, changed: bool) {
         self.current.store(next);
         if changed {

@@ -47,7 +47,7 @@ fn hold<B>(response: &Response<B>, in_flight: &mut Option<InFlight>) {
         && let Some(hold) = response.extensions().get::<UpgradeGuard>()
         && let Some(mut in_flight) = in_flight.take()
     {
-        hold.listen_to(in_flight.become_stream());
+        hold.set_drain_signal(in_flight.become_stream());
         hold.keep(in_flight);
     }
 }

@@ -78,7 +78,7 @@ impl<S> StickyLayer<S> {
         let affinity = affinity.bind(backends.name())?;
         let remembers = affinity.remembers();
         if remembers {
-            backends.pool().pins_outlive(affinity.idle_for());
+            backends.pool().track_external_pins(affinity.idle_for());
         }
         let idle_for = affinity.idle_for().map_or(0, |idle| idle.as_secs());
         let core = Core {
@@ -128,7 +128,7 @@ impl<S, E> StickyLayer<S, E> {
         S: Service<Req> + Clone + Send + Sync + 'static,
         Req: 'static,
     {
-        self.core.ensure_driven::<Req>()
+        self.core.ensure_driver::<Req>()
     }
 
     /// The pool's handle.

@@ -200,7 +200,7 @@ impl<S, E> StickyLayer<S, E> {
             ));
         }
         let rebalancer = rebalance.check()?;
-        self.core.backends.pool().watch_balance();
+        self.core.backends.pool().enable_balance();
         Ok(self.with(|core| core.rebalancer = Some(Arc::new(rebalancer))))
     }
 

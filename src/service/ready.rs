@@ -124,7 +124,7 @@ impl<S> ReadyWait<S> {
         match &self.state {
             Some(state) if self.permit.is_none() && state.limit() != 0 => {
                 if self.queue.is_none() {
-                    self.permit = Permit::take(state);
+                    self.permit = Permit::try_acquire(state);
                 }
             }
             _ => return PermitState::Granted,
@@ -140,7 +140,7 @@ impl<S> ReadyWait<S> {
         if self.wait_limit == WaitLimit::None || !self.enqueue(dispatch) {
             return PermitState::Refused;
         }
-        match self.queue.as_mut().map(|queue| queue.waiter.poll_slot(cx)) {
+        match self.queue.as_mut().map(|queue| queue.waiter.poll_permit(cx)) {
             Some(Poll::Ready(permit)) => {
                 self.permit = Some(permit);
                 PermitState::Granted
@@ -157,7 +157,7 @@ impl<S> ReadyWait<S> {
         }
         let max = dispatch.core().options.max_waiters;
         let key = dispatch.waiter_key();
-        let Some(waiter) = self.state.as_ref().and_then(|state| Waiter::take(state, key, max))
+        let Some(waiter) = self.state.as_ref().and_then(|state| Waiter::try_new(state, key, max))
         else {
             return false;
         };

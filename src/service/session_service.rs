@@ -78,7 +78,7 @@ impl<S, I, E> StickyService<S, I, E> {
 impl<S, I, E> StickySession<S, I, E> {
     pub(crate) fn new(service: StickyService<S, I, E>, held: HeldPin) -> Self {
         // Drains have to wait for it, also where nobody else remembers a session.
-        service.backends().pool().remembers(None);
+        service.backends().pool().track_sessions(None);
         Self { service, held: Arc::new(held), handles: Arc::new(()) }
     }
 
@@ -110,7 +110,7 @@ impl<S, I, E> StickySession<S, I, E> {
         let pin = self.held.end();
         let snapshot = self.service.backends().pool().load();
         if let Some(state) = pin.and_then(|pin| snapshot.index().get(pin.backend)) {
-            state.census.forget(self.held.session());
+            state.session_counter.remove(self.held.session());
         }
     }
 }

@@ -233,14 +233,14 @@ where
         // Counted before it is looked at: once a backend has been taken out and has nothing in flight,
         // no request reaches it any more.
         let entered = Entered::new(state);
-        if entered.state().is_taken_out() {
+        if entered.state().is_out_of_service() {
             let next = dispatch.withdrawn(entered.state());
             return Poll::Ready(Transition::Next(next));
         }
         // In place: to move the request once more costs more than all of this.
         dispatch.send(request, entered.state(), true);
         let (started, trial) = (dispatch.started(), wait.trial.take());
-        let services = entered.state().services();
+        let services = entered.state().service_generation();
         let Some(request) = request.take() else {
             return Poll::Ready(Transition::Lost);
         };
@@ -268,7 +268,7 @@ where
             return Poll::Ready(Transition::Lost);
         };
         dispatch.send(request, &state, false);
-        let services = state.services();
+        let services = state.service_generation();
         let Some(request) = request.take() else {
             return Poll::Ready(Transition::Lost);
         };

@@ -66,7 +66,7 @@ impl<S, I, E> StickyService<S, I, E> {
         I: Service<Request<B>>,
         B: 'static,
     {
-        self.core.ensure_driven::<Request<B>>();
+        self.core.ensure_driver::<Request<B>>();
         let mut dispatch = Dispatch::new(self.core.clone(), self.inner.is_some(), held);
         let next = dispatch.begin(&self.core, &mut request);
         let answers = |core: Arc<Core<S>>| -> Arc<dyn Answers> { core };

@@ -1,18 +1,18 @@
-//! Who takes a new session.
+//! Strategies: load balancing of new sessions.
 //!
-//! A strategy places requests without a usable pin, and sessions that have to leave their backend and
-//! that nothing tells apart (those with a plain token). Requests that are served by their own backend
-//! count as load (in [`Candidate::in_flight`]) and never advance a strategy.
+//! A strategy chooses the backend of requests without a valid pin, and of sessions that have to move and
+//! cannot be told apart (those with a plain token). Requests of pinned sessions count as load (in
+//! [`Candidate::in_flight`]) and never advance a strategy.
 
-mod by_share;
 mod least_connections;
 mod p2c;
 mod peak_ewma;
 mod random;
 mod rendezvous;
 mod round_robin;
+mod smooth_round_robin;
 mod traits;
-mod turns;
+mod weighted;
 
 pub(crate) use self::rendezvous::rendezvous;
 #[cfg(test)]

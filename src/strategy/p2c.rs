@@ -1,31 +1,30 @@
-//! The better of two.
+//! `P2c`: the less loaded of two random backends.
 
 use super::{
-    by_share::two_by_share,
     traits::{Candidates, Strategy},
+    weighted::choose_two_weighted,
 };
 use crate::util::Rng;
 
-/// Power of two choices (Mitzenmacher 2001): two backends by chance, in proportion to their weights, and
-/// of them the one with fewer requests in flight per weight, or the first when they have equally much to
-/// do. Nearly as even as least connections, and several gateways that decide at the same moment do not
-/// all choose the same backend.
+/// Power of two choices (Mitzenmacher 2001): of two backends that are chosen at random by weight, the one
+/// with fewer requests in flight per weight, or the first one at equal load. The load is nearly as even as
+/// with least connections, and gateways that choose at the same time do not all choose the same backend.
 ///
-/// A choice takes time in the number of backends.
+/// A choice takes time linear in the number of backends.
 #[derive(Debug)]
 pub struct P2c {
-    chance: Rng,
+    rng: Rng,
 }
 
 impl P2c {
-    /// Seeded by the system.
+    /// Creates the strategy with a random seed.
     pub fn new() -> Self {
-        Self { chance: Rng::new() }
+        Self { rng: Rng::new() }
     }
 
-    /// With a seed of your own: the same seed makes the same choices.
+    /// Creates the strategy with a seed: the same seed makes the same choices.
     pub fn seeded(seed: u64) -> Self {
-        Self { chance: Rng::seeded(seed) }
+        Self { rng: Rng::seeded(seed) }
     }
 }
 
@@ -37,7 +36,7 @@ impl Default for P2c {
 
 impl Strategy for P2c {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
-        let Some((a, b)) = two_by_share(&self.chance, candidates) else { return 0 };
+        let Some((a, b)) = choose_two_weighted(&self.rng, candidates) else { return 0 };
         let load = |position| candidates.get(position).map(|candidate| candidate.load());
         match (load(a), load(b)) {
             (Some(load_a), Some(load_b)) if load_b.less_than(load_a) => b,
@@ -55,17 +54,17 @@ mod tests {
     };
 
     #[test]
-    fn the_more_loaded_of_two_never_wins() {
+    fn more_loaded_backend_of_a_pair_is_not_chosen() {
         let states = states(&[1, 1, 1]);
         let held = Entered::new(states[1].clone());
         let got = shares(&P2c::seeded(1), &states, 1000);
-        assert_eq!(got[1], 0, "every pair has a backend with less to do");
+        assert_eq!(got[1], 0, "every pair has a less loaded backend");
         drop(held);
         assert!(shares(&P2c::seeded(1), &states, 1000).iter().all(|&share| share > 250));
     }
 
     #[test]
-    fn load_stays_even_with_weights() {
+    fn load_is_balanced_by_weight() {
         let states = states(&[1, 1, 2]);
         let strategy = P2c::seeded(5);
         let mut held = Vec::new();
@@ -78,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_pool_and_an_equally_loaded_one_are_used_by_weight() {
+    fn backends_with_equal_load_are_chosen_by_weight() {
         let states = states(&[2, 1, 1]);
         let by_weight = |why| {
             let got = shares(&P2c::seeded(9), &states, 40_000);

@@ -1,57 +1,57 @@
-//! To whoever answers fastest for what it has to do.
+//! `PeakEwma`: the backend with the lowest latency for its load.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{
-    by_share::two_by_share,
     traits::{Candidate, Candidates, Strategy},
+    weighted::choose_two_weighted,
 };
 use crate::util::Rng;
 
-/// Peak EWMA, as in Finagle and Linkerd: of two backends by chance, in proportion to their weights, the
-/// one with the lower cost, or the first at equal cost. The cost is the moving average of the latency,
-/// times one and the requests in flight per weight. A slow answer counts at once and is forgotten with
-/// time, so that a backend that stumbles gets fewer sessions within one round trip. Differences below a
-/// millisecond do not count.
+/// Peak EWMA, as in Finagle and Linkerd: of two backends that are chosen at random by weight, the one with
+/// the lower cost, or the first one at equal cost. The cost is the moving average of the latency, times
+/// one plus the requests in flight per weight. A slow answer counts immediately and decays with time, so
+/// that a slow backend gets fewer sessions within one round trip. Latencies below a millisecond count as
+/// a millisecond.
 ///
-/// Latency is the time from handing the request over to the response's head.
+/// Latency is the time from sending the request to the headers of the response.
 #[derive(Debug)]
 pub struct PeakEwma {
-    chance: Rng,
+    rng: Rng,
     decay: Duration,
 }
 
-/// What a backend is taken to need at least, also one without samples: several new ones share the first
-/// sessions by their load, and what is chance among fast ones does not overrule the weights.
+/// The lowest latency in the cost, also for a backend without samples. New backends are then compared by
+/// load, and small differences between fast backends do not override the weights.
 const LEAST_NANOS: f64 = 1e6;
 
 impl PeakEwma {
-    /// With a decay time of 10 s, seeded by the system.
+    /// Creates the strategy with a decay time of 10 s and a random seed.
     pub fn new() -> Self {
-        Self { chance: Rng::new(), decay: Duration::from_secs(10) }
+        Self { rng: Rng::new(), decay: Duration::from_secs(10) }
     }
 
-    /// With a seed of your own: the same seed makes the same choices.
+    /// Sets the seed: the same seed makes the same choices.
     #[must_use]
     pub fn seeded(mut self, seed: u64) -> Self {
-        self.chance = Rng::seeded(seed);
+        self.rng = Rng::seeded(seed);
         self
     }
 
-    /// The time after which 1/e of a peak is left; default 10 s.
+    /// Sets the time after which 1/e of a peak is left; default 10 s.
     #[must_use]
     pub fn decay(mut self, decay: Duration) -> Self {
         self.decay = decay;
         self
     }
 
-    /// What it costs to be served there. `fair` is the mean share: whoever has it works on its requests
-    /// in flight as they are, and whoever has twice as much on half of them.
-    fn cost(&self, candidate: Candidate<'_>, fair: f64, now: Instant) -> f64 {
+    /// The cost of another request. Requests in flight are scaled by the ratio of `mean_share`, the mean of
+    /// all candidates, to the candidate's share.
+    fn cost(&self, candidate: Candidate<'_>, mean_share: f64, now: Instant) -> f64 {
         let latency = candidate.latency(now, self.decay).max(LEAST_NANOS);
-        latency * (1.0 + candidate.in_flight() as f64 * fair / candidate.share() as f64)
+        latency * (1.0 + candidate.in_flight() as f64 * mean_share / candidate.share() as f64)
     }
 }
 
@@ -63,11 +63,11 @@ impl Default for PeakEwma {
 
 impl Strategy for PeakEwma {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
-        let Some((a, b)) = two_by_share(&self.chance, candidates) else { return 0 };
+        let Some((a, b)) = choose_two_weighted(&self.rng, candidates) else { return 0 };
         let now = Instant::now();
         let total: u64 = candidates.iter().map(|candidate| candidate.share()).sum();
-        let fair = total as f64 / candidates.len() as f64;
-        let cost = |position| candidates.get(position).map(|c| self.cost(c, fair, now));
+        let mean_share = total as f64 / candidates.len() as f64;
+        let cost = |position| candidates.get(position).map(|c| self.cost(c, mean_share, now));
         match (cost(a), cost(b)) {
             (Some(cost_a), Some(cost_b)) if cost_b < cost_a => b,
             _ => a,
@@ -92,7 +92,7 @@ mod tests {
     };
 
     #[tokio::test(start_paused = true)]
-    async fn a_slow_backend_loses_every_pair_until_it_is_forgotten() {
+    async fn slow_backend_is_not_chosen_until_its_latency_has_decayed() {
         let states = states(&[1, 1, 1]);
         let strategy = PeakEwma::new().seeded(3);
         for (state, millis) in states.iter().zip([5, 200, 5]) {
@@ -103,11 +103,11 @@ mod tests {
         for (state, millis) in states.iter().zip([5, 4, 5]) {
             strategy.answered(Candidate::new(state), Duration::from_millis(millis));
         }
-        assert!(shares(&strategy, &states, 300)[1] > 100, "fast again: wins its pairs");
+        assert!(shares(&strategy, &states, 300)[1] > 100, "the backend is fast again");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn with_equal_cost_the_weights_decide() {
+    async fn backends_with_equal_cost_are_chosen_by_weight() {
         let states = states(&[2, 1, 1]);
         let by_weight = |why| {
             let got = shares(&PeakEwma::new().seeded(3), &states, 40_000);
@@ -115,7 +115,7 @@ mod tests {
                 assert!(got.abs_diff(expected) < 400, "{why}: {got} is not about {expected}");
             }
         };
-        by_weight("idle, nothing known");
+        by_weight("idle, without samples");
         let strategy = PeakEwma::new();
         for (state, micros) in states.iter().zip([300, 200, 900]) {
             strategy.answered(Candidate::new(state), Duration::from_micros(micros));
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn load_is_filled_by_weight() {
+    async fn load_is_balanced_by_weight() {
         let states = states(&[2, 1, 1]);
         let strategy = PeakEwma::new().seeded(3);
         let mut held = Vec::new();

@@ -1,26 +1,26 @@
-//! By chance.
+//! `Random`: a random backend, weighted.
 
 use super::{
-    by_share::by_share,
     traits::{Candidates, Strategy},
+    weighted::choose_weighted,
 };
 use crate::util::Rng;
 
-/// Random: each backend with a chance proportional to its weight.
+/// Random: each backend with a probability proportional to its weight.
 #[derive(Debug)]
 pub struct Random {
-    chance: Rng,
+    rng: Rng,
 }
 
 impl Random {
-    /// Seeded by the system.
+    /// Creates the strategy with a random seed.
     pub fn new() -> Self {
-        Self { chance: Rng::new() }
+        Self { rng: Rng::new() }
     }
 
-    /// With a seed of your own: the same seed makes the same choices.
+    /// Creates the strategy with a seed: the same seed makes the same choices.
     pub fn seeded(seed: u64) -> Self {
-        Self { chance: Rng::seeded(seed) }
+        Self { rng: Rng::seeded(seed) }
     }
 }
 
@@ -32,7 +32,7 @@ impl Default for Random {
 
 impl Strategy for Random {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
-        by_share(&self.chance, candidates)
+        choose_weighted(&self.rng, candidates)
     }
 }
 
@@ -45,7 +45,7 @@ mod tests {
     };
 
     #[test]
-    fn the_weights_decide_whatever_the_load() {
+    fn load_does_not_affect_the_choice() {
         let states = states(&[2, 1, 1]);
         let _held: Vec<_> = (0..9).map(|_| Entered::new(states[1].clone())).collect();
         let got = shares(&Random::seeded(3), &states, 40_000);
@@ -55,12 +55,16 @@ mod tests {
     }
 
     #[test]
-    fn chances_follow_the_weights_and_the_seed() {
+    fn choices_follow_the_weights_and_the_seed() {
         let states = states(&[1, 2, 7]);
         let got = shares(&Random::seeded(42), &states, 100_000);
         for (got, expected) in got.iter().zip([10_000, 20_000, 70_000]) {
             assert!(got.abs_diff(expected) < 600, "{got} is not about {expected}");
         }
-        assert_eq!(got, shares(&Random::seeded(42), &states, 100_000), "same seed, same choices");
+        assert_eq!(
+            got,
+            shares(&Random::seeded(42), &states, 100_000),
+            "the same seed makes the same choices"
+        );
     }
 }

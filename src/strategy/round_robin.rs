@@ -1,17 +1,17 @@
-//! One after the other.
+//! `RoundRobin`: the backends in turn, weighted.
 
 use super::{
+    smooth_round_robin::SmoothRoundRobin,
     traits::{Candidates, Strategy},
-    turns::Turns,
 };
 
-/// Round robin: the backends in turn, each as often as its weight says, and spread evenly.
+/// Round robin: the backends in turn, by weight.
 ///
-/// With different weights it is nginx's *smooth* weighted round robin: weights 5, 1, 1 give
-/// `a a b a c a a`, never five in a row to `a`. Pinned requests do not advance it. A backend that is
-/// busy or suspect leaves its turns to all others by their weights, and makes up for none of them.
+/// With different weights this is nginx's *smooth* weighted round robin: weights 5, 1, 1 give
+/// `a a b a c a a`, never five in a row to `a`. Pinned requests do not advance it. The turns of a backend
+/// that is busy or suspect go to the others by weight, and it does not get them back later.
 ///
-/// A choice takes time in the number of backends.
+/// A choice takes time linear in the number of backends.
 ///
 /// # Example
 ///
@@ -24,11 +24,11 @@ use super::{
 /// ```
 #[derive(Debug, Default)]
 pub struct RoundRobin {
-    turns: Turns,
+    round_robin: SmoothRoundRobin,
 }
 
 impl RoundRobin {
-    /// Starts with the backend that joined first.
+    /// Creates the strategy; it starts with the backend that joined first.
     pub fn new() -> Self {
         Self::default()
     }
@@ -36,7 +36,7 @@ impl RoundRobin {
 
 impl Strategy for RoundRobin {
     fn choose(&self, candidates: &Candidates<'_>) -> usize {
-        self.turns.next(candidates, |_| true).unwrap_or(0)
+        self.round_robin.next(candidates, |_| true).unwrap_or(0)
     }
 }
 
@@ -49,7 +49,7 @@ mod tests {
     };
 
     #[test]
-    fn equal_weights_take_turns() {
+    fn backends_with_equal_weights_take_turns() {
         let states = states(&[2, 2, 2]);
         let strategy = RoundRobin::new();
         let turns: Vec<_> = (0..6).map(|_| strategy.choose(&Candidates::new(&states))).collect();
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_exact_and_spread_evenly() {
+    fn turns_follow_the_weights_and_are_spread_evenly() {
         let states = states(&[5, 1, 1]);
         let strategy = RoundRobin::new();
         let turns: Vec<_> = (0..7).map(|_| strategy.choose(&Candidates::new(&states))).collect();
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_backend_leaves_the_proportions_of_the_others() {
+    fn missing_backend_does_not_change_the_ratio_of_the_others() {
         let states = states(&[4, 2, 1]);
         let strategy = RoundRobin::new();
         shares(&strategy, &states, 5);
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn the_weights_decide_whatever_the_load() {
+    fn load_does_not_affect_the_turns() {
         let states = states(&[2, 1, 1]);
         assert_eq!(shares(&RoundRobin::new(), &states, 400), [200, 100, 100], "idle");
         let _held: Vec<_> = (0..9).map(|_| Entered::new(states[1].clone())).collect();

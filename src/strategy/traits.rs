@@ -1,4 +1,4 @@
-//! What a strategy is, and what it chooses among.
+//! The `Strategy` trait, and the candidates that it chooses among.
 
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -9,7 +9,7 @@ use crate::{id::BackendId, pool::BackendState};
 ///
 /// # Example
 ///
-/// Everybody to the first backend that is up, as an active-passive pair wants it:
+/// All sessions go to the first backend that is up, for an active-passive pair:
 ///
 /// ```
 /// use tower_sticky::strategy::{Candidates, Strategy};
@@ -24,17 +24,17 @@ use crate::{id::BackendId, pool::BackendState};
 /// }
 /// ```
 pub trait Strategy: fmt::Debug + Send + Sync + 'static {
-    /// The position of the backend that takes the new session. There is at least one candidate; a
+    /// Returns the position of the backend for the new session. There is at least one candidate. A
     /// position past the end counts as the last one.
     fn choose(&self, candidates: &Candidates<'_>) -> usize;
 
-    /// Whether the strategy wants to know how long backends take to answer; default `false`. When
-    /// it does, [`answered`](Self::answered) is called for every request, pinned ones included.
+    /// Whether the strategy needs latencies; default `false`. If so, [`answered`](Self::answered) is called
+    /// for every request, pinned ones included.
     fn wants_latency(&self) -> bool {
         false
     }
 
-    /// A backend answered: its response's head came `latency` after the request was handed over.
+    /// Called when the headers of a response have arrived, `latency` after the request was sent.
     fn answered(&self, backend: Candidate<'_>, latency: Duration) {
         let _ = (backend, latency);
     }
@@ -54,8 +54,8 @@ impl<T: Strategy + ?Sized> Strategy for Arc<T> {
     }
 }
 
-/// The backends that may take a new session: active, with a weight above 0, and ready and below their
-/// limits, or busy when none is. In the order in which they joined.
+/// The backends that may take a new session: active ones with a weight above 0 that are ready, or busy if
+/// none is ready. In the order in which they joined.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidates<'a> {
     states: &'a [Arc<BackendState>],
@@ -66,12 +66,12 @@ impl<'a> Candidates<'a> {
         Self { states }
     }
 
-    /// How many there are; at least one when a strategy is asked.
+    /// The number of candidates; at least one when a strategy is called.
     pub fn len(&self) -> usize {
         self.states.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is no candidate.
     pub fn is_empty(&self) -> bool {
         self.states.is_empty()
     }
@@ -81,7 +81,7 @@ impl<'a> Candidates<'a> {
         self.states.get(position).map(|state| Candidate { state })
     }
 
-    /// All of them.
+    /// All candidates.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Candidate<'a>> + use<'a> {
         self.states.iter().map(|state| Candidate { state })
     }
@@ -98,39 +98,39 @@ impl<'a> Candidate<'a> {
         Self { state }
     }
 
-    /// Its id.
+    /// The backend's id.
     pub fn id(&self) -> &'a BackendId {
         &self.state.id
     }
 
-    /// Its weight, at least 1: its share of new sessions relative to the others, once it has
-    /// [started](crate::Health::slow_start).
+    /// The backend's weight, at least 1: its share of new sessions relative to the others, after its
+    /// [slow start](crate::Health::slow_start).
     pub fn weight(&self) -> u32 {
         self.state.weight().max(1)
     }
 
-    /// Its share of new sessions now, relative to the others: 256 times its weight, and less, down to
-    /// a tenth of that, while it starts [slowly](crate::Health::slow_start).
+    /// The backend's current share of new sessions, relative to the others: 256 times its weight, and less
+    /// during its [slow start](crate::Health::slow_start), which begins at a tenth of that.
     pub fn share(&self) -> u64 {
-        u64::from(self.weight()) * u64::from(self.state.ramp.part())
+        u64::from(self.weight()) * u64::from(self.state.slow_start.fraction())
     }
 
-    /// Requests that it works on now, pinned ones included, each counted until its body has ended.
+    /// Requests in flight, pinned ones included, each counted until the end of its response's body.
     pub fn in_flight(&self) -> usize {
         self.state.in_flight()
     }
 
-    /// A number that stands for the id: the same in every process.
+    /// A hash of the id, which is the same in every process.
     pub(crate) fn tag(&self) -> u64 {
         self.state.tag
     }
 
-    /// Its load: the requests in flight per share.
+    /// The requests in flight per share.
     pub(crate) fn load(&self) -> Load {
         Load { in_flight: self.in_flight() as u64, share: self.share() }
     }
 
-    /// The moving average of its latency, in nanoseconds; 0 when it has not answered lately.
+    /// The moving average of the latency in nanoseconds, which decays to 0 without answers.
     pub(crate) fn latency(&self, now: Instant, decay: Duration) -> f64 {
         self.state.latency.nanos(now, decay)
     }
@@ -140,7 +140,7 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// Requests per share, compared without rounding.
+/// Requests in flight per share, compared without rounding.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     in_flight: u64,
@@ -158,7 +158,7 @@ impl Load {
 pub(crate) mod testing {
     use super::*;
 
-    /// Backends with the weights given, named `b0`, `b1` and so on.
+    /// Backends with these weights, named `b0`, `b1` and so on.
     pub(crate) fn states(weights: &[u32]) -> Vec<Arc<BackendState>> {
         let state = |(i, &weight): (usize, &u32)| {
             let state = BackendState::new(BackendId::new(format!("b{i}")).unwrap());

@@ -1,11 +1,10 @@
 //! So many in a second, and no more.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
 
 use tokio::time::Instant;
+
+use super::lock;
 
 /// Admits so many a second: the generic cell rate algorithm (ITU-T I.371), which lets a tenth of a
 /// second's worth through at once and at least one.
@@ -26,7 +25,7 @@ impl RateLimiter {
     pub(crate) fn admits(&self) -> bool {
         const AHEAD: Duration = Duration::from_millis(100);
         let now = Instant::now();
-        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut due = lock(&self.due);
         let next = due.map_or(now, |due| due.max(now));
         // A single one never waits for more than its interval.
         if next - now > AHEAD.saturating_sub(self.interval) {

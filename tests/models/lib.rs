@@ -1,11 +1,11 @@
-//! Parts of the library with loom's locks and atomics in place of those of `std`, so that loom tries
-//! every order in which threads can meet. Nothing to set: `cargo test -p tower-sticky-models`.
+//! Model checks of the library's concurrent parts: they are built with the locks and atomics of loom,
+//! which tries all interleavings of the threads. Run them with `cargo test -p tower-sticky-models`.
 //!
-//! One more part: include its file here, and write its models next to the others. What it takes from
-//! `crate::util::sync` is loom's; what it takes from `std` directly is not modelled.
+//! To check another part, include its file here and add a module with its models. What the file imports
+//! from `crate::util::sync` is replaced by loom; what it imports from `std` is not modelled.
 
 #![cfg(test)]
-#![allow(dead_code)] // The library uses more of them than the models do.
+#![allow(dead_code)] // The models do not use everything in the included files.
 
 #[path = "../../src/pool/limit/fair_queue.rs"]
 mod fair_queue;
@@ -20,26 +20,31 @@ mod streams;
 #[path = "../../src/pool/versioned.rs"]
 mod versioned;
 
-mod slots_limit;
-mod slots_wait;
+mod limit_changes;
+mod permit_wait;
+mod published_value;
+mod request_count;
 mod streams_cut;
 mod support;
-mod swap;
-mod traffic_count;
 
-/// What `src/util/sync.rs` gives to the library.
+/// Replaces `src/util/lock.rs` and `src/util/sync.rs`.
 mod util {
+    /// A panic of a model's thread fails the model, so the mutex is never poisoned.
+    pub(crate) fn lock<T>(mutex: &sync::Mutex<T>) -> sync::MutexGuard<'_, T> {
+        mutex.lock().expect("no thread panics under the lock")
+    }
+
     pub(crate) mod sync {
         pub(crate) use loom::sync::{
             Mutex, MutexGuard,
             atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
         };
-        // Only hints, set under a lock: they add no orders to try.
+        // Used only for hints that are set under a lock, so it is not modelled.
         pub(crate) use std::sync::atomic::AtomicBool;
 
         pub(crate) type SwapGuard<T> = std::sync::Arc<T>;
 
-        /// Stands for an `ArcSwap`: that is not ours to check, and is taken to do what it says.
+        /// Replaces `ArcSwap`, which is not checked here and assumed to be correct.
         pub(crate) struct Swap<T>(Mutex<std::sync::Arc<T>>);
 
         impl<T> Swap<T> {
@@ -48,11 +53,11 @@ mod util {
             }
 
             pub(crate) fn load(&self) -> SwapGuard<T> {
-                self.0.lock().expect("nobody fails under the lock").clone()
+                self.0.lock().expect("no thread panics under the lock").clone()
             }
 
             pub(crate) fn store(&self, next: std::sync::Arc<T>) {
-                *self.0.lock().expect("nobody fails under the lock") = next;
+                *self.0.lock().expect("no thread panics under the lock") = next;
             }
         }
     }

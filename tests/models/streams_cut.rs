@@ -1,4 +1,4 @@
-//! Whoever reads a stream is woken when it is cut off.
+//! Models of cutting off streams: every reader is woken.
 
 use std::{
     future::poll_fn,
@@ -12,55 +12,55 @@ use crate::{
     support::check,
 };
 
-/// A stream that has begun.
-fn begun(streams: &OpenStreams) -> Option<StreamId> {
+/// Registers a stream.
+fn register(streams: &OpenStreams) -> Option<StreamId> {
     let mut stream = None;
-    assert!(streams.wait(&mut stream, 0, || 0, Waker::noop()), "nothing is cut off yet");
+    assert!(streams.register(&mut stream, 0, || 0, Waker::noop()), "no stream is cut off yet");
     stream
 }
 
-/// Reads until the stream is cut off. A reader that is never woken shows as a deadlock.
+/// Reads until the stream is cut off. A reader that is not woken is reported as a deadlock.
 fn read(streams: &OpenStreams, mut stream: Option<StreamId>) {
     block_on(poll_fn(|cx| {
         let cut = stream.as_ref().is_some_and(|stream| streams.is_cut(stream));
-        if cut || !streams.wait(&mut stream, 0, || 0, cx.waker()) {
+        if cut || !streams.register(&mut stream, 0, || 0, cx.waker()) {
             Poll::Ready(())
         } else {
             Poll::Pending
         }
     }));
-    streams.end(stream.expect("it has begun"));
+    streams.end(stream.expect("the stream is registered"));
 }
 
 #[test]
-fn no_reader_is_left_waiting() {
+fn all_readers_are_woken() {
     check(|| {
         let streams = Arc::new(OpenStreams::new());
         let readers = [(); 2].map(|()| {
-            let stream = begun(&streams);
+            let stream = register(&streams);
             let streams = streams.clone();
             thread::spawn(move || read(&streams, stream))
         });
-        assert_eq!(streams.cut(), 2, "both had begun");
+        assert_eq!(streams.cut(), 2, "both streams are cut off");
         for reader in readers {
-            reader.join().expect("no thread fails");
+            reader.join().expect("no thread panics");
         }
         assert_eq!(streams.len(), 0);
     });
 }
 
 #[test]
-fn streams_that_end_meanwhile_leave_the_others_to_be_cut_off() {
+fn stream_is_cut_off_while_another_one_ends() {
     check(|| {
         let streams = Arc::new(OpenStreams::new());
-        let (ends, stays) = (begun(&streams), begun(&streams));
+        let (ends, stays) = (register(&streams), register(&streams));
         let ending = thread::spawn({
             let streams = streams.clone();
             move || {
-                streams.end(ends.expect("it has begun"));
-                // Its place may go to one that begins now, which is cut off only if it was there.
-                let next = streams.wait(&mut None, 0, || 0, Waker::noop());
-                assert!(next, "one that begins is never cut off before");
+                streams.end(ends.expect("the stream is registered"));
+                // The next stream may reuse its key. It is cut off only if it is registered before that.
+                let next = streams.register(&mut None, 0, || 0, Waker::noop());
+                assert!(next, "a new stream is not cut off when it is registered");
             }
         });
         let reading = thread::spawn({
@@ -68,9 +68,9 @@ fn streams_that_end_meanwhile_leave_the_others_to_be_cut_off() {
             move || read(&streams, stays)
         });
         let cut = streams.cut();
-        assert!((1..=3).contains(&cut), "{cut} were cut off");
-        ending.join().expect("no thread fails");
-        reading.join().expect("no thread fails");
-        assert_eq!(streams.len(), 1, "the one that began last is there");
+        assert!((1..=3).contains(&cut), "{cut} streams were cut off");
+        ending.join().expect("no thread panics");
+        reading.join().expect("no thread panics");
+        assert_eq!(streams.len(), 1, "the stream that was registered last is open");
     });
 }

@@ -1,4 +1,4 @@
-//! A backend that consists of its slots, and requests to it.
+//! A backend that consists of its concurrency limit, and requests to it.
 
 use std::{
     future::poll_fn,
@@ -13,22 +13,21 @@ use loom::{future::block_on, model::Builder, thread};
 
 use crate::permits::{ConcurrencyLimit, HasLimit, Permit, Waiter};
 
-const PLACES: usize = 8;
+const MAX_WAITING: usize = 8;
 
 pub(crate) struct Backend {
-    pub(crate) slots: ConcurrencyLimit,
-    /// How many are at work. Not loom's: it only watches, and adds no orders to try.
-    at_work: AtomicUsize,
+    pub(crate) permits: ConcurrencyLimit,
+    /// How many requests are running. Not modelled, as it only observes.
+    running: AtomicUsize,
 }
 
 impl HasLimit for Backend {
-    fn slots(&self) -> &ConcurrencyLimit {
-        &self.slots
+    fn permits(&self) -> &ConcurrencyLimit {
+        &self.permits
     }
 }
 
-/// Tries every order in which the threads of `model` can meet, with at most three switches where a
-/// thread could have gone on.
+/// Checks all interleavings of the threads of `model` with at most three preemptions.
 pub(crate) fn check(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(3);
@@ -36,50 +35,50 @@ pub(crate) fn check(model: impl Fn() + Send + Sync + 'static) {
 }
 
 pub(crate) fn backend(limit: usize) -> Arc<Backend> {
-    let backend = Backend { slots: ConcurrencyLimit::new(), at_work: AtomicUsize::new(0) };
-    backend.slots.set_limit(limit);
+    let backend = Backend { permits: ConcurrencyLimit::new(), running: AtomicUsize::new(0) };
+    backend.permits.set_limit(limit);
     Arc::new(backend)
 }
 
 impl Backend {
-    /// Waits for a slot for as long as it takes. One that is never woken shows as a deadlock.
+    /// Waits for a permit. A waiter that is not woken is reported as a deadlock.
     pub(crate) fn wait(self: &Arc<Self>, key: u64) -> Permit<Self> {
-        Permit::take(self).unwrap_or_else(|| {
-            let mut place = Waiter::take(self, key, PLACES).expect("there are places enough");
-            block_on(poll_fn(|cx| place.poll_slot(cx)))
+        Permit::try_acquire(self).unwrap_or_else(|| {
+            let mut waiter = Waiter::try_new(self, key, MAX_WAITING).expect("the quota allows it");
+            block_on(poll_fn(|cx| waiter.poll_permit(cx)))
         })
     }
 
-    /// Asks once, and gives up whatever the answer is: whether it had to wait, or was given a slot
-    /// since, which it never takes.
-    pub(crate) fn ask_and_give_up(self: &Arc<Self>, key: u64) {
-        let mut place = Waiter::take(self, key, PLACES).expect("there are places enough");
-        let answer = place.poll_slot(&mut Context::from_waker(Waker::noop()));
-        // Others may go on before it gives up.
+    /// Polls once for a permit, and then cancels, whether it has got the permit, has been granted one in
+    /// the meantime, or waits.
+    pub(crate) fn poll_and_cancel(self: &Arc<Self>, key: u64) {
+        let mut waiter = Waiter::try_new(self, key, MAX_WAITING).expect("the quota allows it");
+        let answer = waiter.poll_permit(&mut Context::from_waker(Waker::noop()));
+        // Other threads may run before it cancels.
         thread::yield_now();
-        drop((place, answer));
+        drop((waiter, answer));
     }
 
-    /// Works while no more than `max` do.
-    pub(crate) fn work(&self, slot: Permit<Self>, max: usize) {
-        let others = self.at_work.fetch_add(1, SeqCst);
-        assert!(others < max, "more than {max} slots are out");
+    /// Runs a request, and checks that no more than `max` are running.
+    pub(crate) fn work(&self, permit: Permit<Self>, max: usize) {
+        let others = self.running.fetch_add(1, SeqCst);
+        assert!(others < max, "more than {max} permits are out");
         thread::yield_now();
-        self.at_work.fetch_sub(1, SeqCst);
-        drop(slot);
+        self.running.fetch_sub(1, SeqCst);
+        drop(permit);
     }
 
-    /// Nobody is left who holds a slot or a place.
-    pub(crate) fn assert_at_rest(self: &Arc<Self>) {
-        assert_eq!(self.slots.waiting(), 0, "no place is taken");
-        self.slots.set_limit(2);
-        let free = [(); 3].map(|()| Permit::take(self));
-        assert!(free[0].is_some() && free[1].is_some(), "no slot is lost");
-        assert!(free[2].is_none(), "no slot is free twice");
+    /// Checks that no permit is held and no request waits.
+    pub(crate) fn assert_idle(self: &Arc<Self>) {
+        assert_eq!(self.permits.waiting(), 0, "no request waits");
+        self.permits.set_limit(2);
+        let free = [(); 3].map(|()| Permit::try_acquire(self));
+        assert!(free[0].is_some() && free[1].is_some(), "no permit is lost");
+        assert!(free[2].is_none(), "no permit is released twice");
     }
 }
 
-/// Runs `request` for the backend in a thread of its own.
+/// Runs `request` in a new thread.
 pub(crate) fn spawn<T: 'static>(
     backend: &Arc<Backend>,
     request: impl FnOnce(&Arc<Backend>) -> T + 'static,
@@ -88,7 +87,7 @@ pub(crate) fn spawn<T: 'static>(
     thread::spawn(move || request(&backend))
 }
 
-/// What the threads return, once all of them have.
+/// Joins the threads, and returns their results.
 pub(crate) fn join<T, const N: usize>(threads: [thread::JoinHandle<T>; N]) -> [T; N] {
-    threads.map(|thread| thread.join().expect("no thread fails"))
+    threads.map(|thread| thread.join().expect("no thread panics"))
 }

@@ -80,7 +80,7 @@ where
         self.known.retain(|id, _| {
             let stays = answer.found.contains_key(id) || answer.unresolved.contains(id);
             if !stays {
-                changes.push(MemberChange { id: id.clone(), what: ChangeKind::Remove });
+                changes.push(MemberChange { id: id.clone(), kind: ChangeKind::Remove });
             }
             stays
         });
@@ -93,7 +93,7 @@ where
                     self.target.skip(id.as_str(), why);
                     continue;
                 }
-                Ownership::Mine | Ownership::Free | Ownership::Orphan => {}
+                Ownership::Own | Ownership::Free | Ownership::Orphaned => {}
             }
             changes.extend(self.change(id, endpoint));
         }
@@ -102,10 +102,10 @@ where
 
     /// The change that makes the backend as it was found, if one is needed.
     fn change(&mut self, id: &BackendId, endpoint: Endpoint) -> Option<MemberChange<S>> {
-        let known = self.known.get(id).filter(|_| self.target.ownership(id) == Ownership::Mine);
+        let known = self.known.get(id).filter(|_| self.target.ownership(id) == Ownership::Own);
         let weight =
             endpoint.weight.filter(|_| known.is_none_or(|known| known.weight != endpoint.weight));
-        let what = if known.is_some_and(|known| known.address == endpoint.address) {
+        let kind = if known.is_some_and(|known| known.address == endpoint.address) {
             ChangeKind::Weight(weight?)
         } else {
             match (self.make)(id, endpoint.address) {
@@ -117,6 +117,6 @@ where
             }
         };
         self.known.insert(id.clone(), endpoint);
-        Some(MemberChange { id: id.clone(), what })
+        Some(MemberChange { id: id.clone(), kind })
     }
 }

@@ -1,4 +1,4 @@
-//! The body of a probe's request.
+//! `ProbeBody`: the request body of the built-in probes.
 
 use std::{
     convert::Infallible,
@@ -9,8 +9,8 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-/// The body of the requests of [`HttpProbe`](crate::HttpProbe) and [`GrpcProbe`](crate::GrpcProbe):
-/// a few bytes. A service that wants another type gets it with their `map_body`.
+/// The request body of [`HttpProbe`](crate::HttpProbe) and [`GrpcProbe`](crate::GrpcProbe), a single
+/// buffer. Their `map_body` converts it for a service that takes another type.
 #[derive(Debug, Clone, Default)]
 pub struct ProbeBody(Bytes);
 

@@ -1,25 +1,27 @@
-//! `GrpcProbe`: the gRPC health checking protocol, without a gRPC library.
+//! `GrpcProbe`: the gRPC health checking protocol, implemented without a gRPC library.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body::Body;
 use tower_service::Service;
 
-use super::exchange::{Answer, exchange};
+use super::exchange::{Answer, Sender, user_agent};
 use crate::{
     error::BoxError,
     health::{Probe, ProbeBody},
     id::BackendId,
 };
 
-/// Probes a backend by the gRPC health checking protocol (`grpc.health.v1.Health/Check`): it is well
-/// if it says `SERVING`. A server without this service is not, and says so.
+/// Probes a backend by the [gRPC health checking protocol] (`grpc.health.v1.Health/Check`). The probe
+/// succeeds if the answer is `SERVING`. It fails for a server that does not implement the service.
 ///
-/// The service must speak HTTP/2: a Tonic `Channel`, or an `Upstream` with
-/// [`http2`](crate::proxy::Upstream::http2). A `Channel` connects by the probe, and says by it what
-/// its readiness does not: that the server is gone.
+/// The backend's service must speak HTTP/2: a Tonic `Channel`, or an `Upstream` with
+/// [`http2`](crate::proxy::Upstream::http2). A `Channel` is always ready and connects when it is called,
+/// so only the probe detects that its server is gone.
+///
+/// [gRPC health checking protocol]: https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 ///
 /// # Example
 ///
@@ -33,29 +35,30 @@ use crate::{
 pub struct GrpcProbe<B = ProbeBody> {
     message: Bytes,
     service: String,
-    make_body: Arc<dyn Fn(ProbeBody) -> B + Send + Sync>,
+    sender: Sender<B>,
 }
 
 impl GrpcProbe {
-    /// Asks for the server as a whole.
+    /// Checks the server as a whole.
     pub fn new() -> Self {
-        Self { message: request(""), service: String::new(), make_body: Arc::new(|body| body) }
+        Self { message: request(""), service: String::new(), sender: Sender::new() }
     }
 
-    /// Makes the requests' bodies what the service wants, for example with `tonic::body::Body::new`.
+    /// Converts the request bodies to the type that the service takes, for example with
+    /// `tonic::body::Body::new`.
     #[must_use]
     pub fn map_body<B>(
         self,
         make_body: impl Fn(ProbeBody) -> B + Send + Sync + 'static,
     ) -> GrpcProbe<B> {
         let Self { message, service, .. } = self;
-        GrpcProbe { message, service, make_body: Arc::new(make_body) }
+        GrpcProbe { message, service, sender: Sender::mapping(make_body) }
     }
 }
 
 impl<B> GrpcProbe<B> {
-    /// Asks for one service of the server, for example `shop.Cart`; default the empty name, which
-    /// stands for the server as a whole.
+    /// Checks one service of the server, for example `shop.Cart`; default the empty name, for the server
+    /// as a whole.
     #[must_use]
     pub fn service(mut self, service: &str) -> Self {
         self.message = request(service);
@@ -74,22 +77,22 @@ where
     RB::Error: Into<BoxError>,
 {
     async fn probe(&self, service: S, _: &BackendId) -> Result<(), BoxError> {
-        let mut request = Request::new((self.make_body)(ProbeBody::new(self.message.clone())));
+        let mut request = Request::new(());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = Uri::from_static("/grpc.health.v1.Health/Check");
         *request.version_mut() = Version::HTTP_2;
         let headers = request.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        let agent = concat!("tower-sticky/", env!("CARGO_PKG_VERSION"));
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(agent));
-        let answer = exchange(service, request).await?;
-        judge(&answer, &self.service).map_err(Into::into)
+        headers.insert(header::USER_AGENT, user_agent());
+        let body = ProbeBody::new(self.message.clone());
+        let answer = self.sender.send(service, request, body).await?;
+        check_answer(&answer, &self.service).map_err(Into::into)
     }
 }
 
-/// A `HealthCheckRequest` with its gRPC prefix: not compressed, length in four bytes. Its one field
-/// is the name, with the number 1.
+/// A `HealthCheckRequest` with its gRPC prefix: a byte for no compression, and the length in four bytes.
+/// The message has one field, the name of the service, with the number 1.
 fn request(service: &str) -> Bytes {
     let mut message = BytesMut::new();
     if !service.is_empty() {
@@ -112,12 +115,12 @@ fn put_varint(to: &mut BytesMut, mut number: usize) {
     to.put_u8(number as u8);
 }
 
-/// Whether the answer says that the service serves.
-fn judge(answer: &Answer, service: &str) -> Result<(), String> {
+/// Checks that the answer reports a serving service.
+fn check_answer(answer: &Answer, service: &str) -> Result<(), String> {
     if answer.status != StatusCode::OK {
         return Err(format!("it answered {}: that is not gRPC", answer.status));
     }
-    // Without messages the status stands in the head ("trailers-only").
+    // Without messages the status is in the headers ("trailers-only").
     let status = |headers: &HeaderMap| headers.get("grpc-status").cloned();
     let (status, from) = match (status(&answer.headers), status(&answer.trailers)) {
         (Some(status), _) => (status, &answer.headers),
@@ -148,8 +151,8 @@ fn judge(answer: &Answer, service: &str) -> Result<(), String> {
     }
 }
 
-/// The `status` (number 1, an enum) of a `HealthCheckResponse`; 0 if the message has none. Fields
-/// that are not known are skipped, as Protocol Buffers wants it.
+/// The `status` (number 1, an enum) of a `HealthCheckResponse`; 0 if it is absent. Unknown fields are
+/// skipped, as Protocol Buffers requires.
 fn serving_status(body: &[u8]) -> Option<u64> {
     let (prefix, message) = body.split_first_chunk::<5>()?;
     let [0, length @ ..] = prefix else { return None };
@@ -196,7 +199,7 @@ impl<B> Clone for GrpcProbe<B> {
         Self {
             message: self.message.clone(),
             service: self.service.clone(),
-            make_body: self.make_body.clone(),
+            sender: self.sender.clone(),
         }
     }
 }
@@ -212,18 +215,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_request_is_framed_protobuf() {
-        assert_eq!(request("")[..], [0, 0, 0, 0, 0], "the server as a whole");
+    fn request_is_framed_protobuf() {
+        assert_eq!(request("")[..], [0, 0, 0, 0, 0], "the empty name is left out");
         assert_eq!(request("ab")[..], [0, 0, 0, 0, 4, 0x0a, 2, b'a', b'b']);
         let long = request(&"x".repeat(300));
-        assert_eq!(long[..8], [0, 0, 0, 0x01, 0x2f, 0x0a, 0xac, 0x02], "300 takes two bytes");
+        assert_eq!(
+            long[..8],
+            [0, 0, 0, 0x01, 0x2f, 0x0a, 0xac, 0x02],
+            "a length of 300 takes two bytes"
+        );
         assert_eq!(long.len(), 8 + 300);
     }
 
     #[test]
-    fn the_response_is_read_field_by_field() {
+    fn unknown_fields_are_skipped_and_malformed_responses_are_rejected() {
         assert_eq!(serving_status(&[0, 0, 0, 0, 2, 0x08, 1]), Some(1));
-        assert_eq!(serving_status(&[0, 0, 0, 0, 0]), Some(0), "absent is zero");
+        assert_eq!(serving_status(&[0, 0, 0, 0, 0]), Some(0), "an absent status is 0");
         let unknown =
             [0x12, 2, 9, 9, 0x1d, 1, 2, 3, 4, 0x21, 1, 2, 3, 4, 5, 6, 7, 8, 0x28, 0x80, 1];
         let mut body = vec![0, 0, 0, 0, unknown.len() as u8 + 2];
@@ -244,8 +251,8 @@ mod tests {
     }
 
     #[test]
-    fn every_answer_but_serving_says_what_is_wrong() {
-        let judge = |status: u16, head: &[(&'static str, &str)], body: &[u8], trailer: &str| {
+    fn every_answer_but_serving_is_an_error_with_its_cause() {
+        let error_of = |status: u16, head: &[(&'static str, &str)], body: &[u8], trailer: &str| {
             let mut answer = Answer {
                 status: StatusCode::from_u16(status).unwrap(),
                 headers: HeaderMap::new(),
@@ -258,19 +265,22 @@ mod tests {
             if !trailer.is_empty() {
                 answer.trailers.insert("grpc-status", trailer.parse().unwrap());
             }
-            judge(&answer, "shop").err().unwrap_or_default()
+            check_answer(&answer, "shop").err().unwrap_or_default()
         };
-        let says = |status: u8| [0, 0, 0, 0, 2, 0x08, status];
-        assert_eq!(judge(200, &[], &says(1), "0"), "", "SERVING");
-        assert!(judge(200, &[], &says(2), "0").contains("NOT_SERVING"));
-        assert!(judge(200, &[], &says(3), "0").contains("shop"));
-        assert!(judge(200, &[], &[], "0").contains("something else"));
-        assert!(judge(200, &[], &says(1), "").contains("without a gRPC status"));
-        assert!(judge(200, &[], &says(1), "14").contains("status 14"), "the trailers decide");
-        assert!(judge(502, &[], &says(1), "0").contains("502"));
+        let response = |status: u8| [0, 0, 0, 0, 2, 0x08, status];
+        assert_eq!(error_of(200, &[], &response(1), "0"), "", "SERVING is a success");
+        assert!(error_of(200, &[], &response(2), "0").contains("NOT_SERVING"));
+        assert!(error_of(200, &[], &response(3), "0").contains("shop"));
+        assert!(error_of(200, &[], &[], "0").contains("something else"));
+        assert!(error_of(200, &[], &response(1), "").contains("without a gRPC status"));
+        assert!(
+            error_of(200, &[], &response(1), "14").contains("status 14"),
+            "the status is read from the trailers"
+        );
+        assert!(error_of(502, &[], &response(1), "0").contains("502"));
         let head = |code| [("grpc-status", code), ("grpc-message", "go away")];
-        assert!(judge(200, &head("12"), &[], "").contains("does not implement"));
-        assert!(judge(200, &head("5"), &[], "").contains("\"shop\""));
-        assert_eq!(judge(200, &head("16"), &[], ""), "it answered gRPC status 16: go away");
+        assert!(error_of(200, &head("12"), &[], "").contains("does not implement"));
+        assert!(error_of(200, &head("5"), &[], "").contains("\"shop\""));
+        assert_eq!(error_of(200, &head("16"), &[], ""), "it answered gRPC status 16: go away");
     }
 }

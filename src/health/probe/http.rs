@@ -1,6 +1,6 @@
-//! `HttpProbe`: a request whose answer says whether a backend is well.
+//! `HttpProbe`: an active probe by an HTTP request.
 
-use std::{fmt, ops::RangeInclusive, sync::Arc};
+use std::{fmt, ops::RangeInclusive};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header};
@@ -8,18 +8,19 @@ use http_body::Body;
 use memchr::memmem;
 use tower_service::Service;
 
-use super::exchange::{MAX_ANSWER, exchange};
+use super::exchange::{MAX_ANSWER, Sender, user_agent};
 use crate::{
     error::{BoxError, ConfigError},
     health::{Probe, ProbeBody},
     id::BackendId,
 };
 
-/// Probes a backend by an HTTP request: it is well if the status is one of those that are expected,
-/// by default 200 to 399, and the body has what is expected in it, by default anything.
+/// Probes a backend by an HTTP request. The probe succeeds if the response has an expected status, by
+/// default 200 to 399, and its body contains the expected text, if any.
 ///
-/// The answer must be complete in time, or at least the first 64 KiB of its body. The request has no
-/// body, and the `Host` of the backend unless told another one.
+/// The response, or at least the first 64 KiB of its body, must arrive within
+/// [`Health::probe_timeout`](crate::Health::probe_timeout). The request has no body, and the `Host` of
+/// the backend unless [`host`](Self::host) sets another one.
 ///
 /// # Example
 ///
@@ -36,22 +37,24 @@ use crate::{
 /// # }
 /// ```
 ///
-/// A service that wants another type of body gets it by [`map_body`](Self::map_body); a Router of
-/// Axum by `HttpProbe::get("/healthz").map_body(axum::body::Body::new)`.
+/// A service that takes another type of body gets it by [`map_body`](Self::map_body), for example an
+/// Axum router by `HttpProbe::get("/healthz").map_body(axum::body::Body::new)`.
 pub struct HttpProbe<B = ProbeBody> {
-    plan: Result<Plan, ConfigError>,
-    make_body: Arc<dyn Fn(ProbeBody) -> B + Send + Sync>,
+    spec: Result<Spec, ConfigError>,
+    sender: Sender<B>,
 }
 
+/// The request, and the expected response.
 #[derive(Debug, Clone)]
-struct Plan {
+struct Spec {
     head: Request<()>,
     statuses: RangeInclusive<u16>,
     text: Option<Bytes>,
 }
 
 impl HttpProbe {
-    /// Asks for `path`, which begins with `/` and may have a query.
+    /// A `GET` request for `path`, which begins with `/` and may have a query. A path that is invalid is
+    /// reported when the layer is built.
     pub fn get(path: &str) -> Self {
         Self::new(Method::GET, path)
     }
@@ -62,36 +65,34 @@ impl HttpProbe {
     }
 
     fn new(method: Method, path: &str) -> Self {
-        let wrong = || {
+        let invalid = || {
             ConfigError::new(format!(
                 "{path:?} is not the path of a probe; it has to begin with '/', have no characters \
                  but those of a URI, and no fragment"
             ))
         };
         let uri = Some(path).filter(|path| path.starts_with('/') && !path.contains('#'));
-        let plan = uri.and_then(|path| path.parse::<Uri>().ok()).ok_or_else(wrong).map(|uri| {
+        let spec = uri.and_then(|path| path.parse::<Uri>().ok()).ok_or_else(invalid).map(|uri| {
             let mut head = Request::new(());
             (*head.method_mut(), *head.uri_mut()) = (method, uri);
-            let agent =
-                HeaderValue::from_static(concat!("tower-sticky/", env!("CARGO_PKG_VERSION")));
-            head.headers_mut().insert(header::USER_AGENT, agent);
-            Plan { head, statuses: 200..=399, text: None }
+            head.headers_mut().insert(header::USER_AGENT, user_agent());
+            Spec { head, statuses: 200..=399, text: None }
         });
-        Self { plan, make_body: Arc::new(|body| body) }
+        Self { spec, sender: Sender::new() }
     }
 }
 
 impl<B> HttpProbe<B> {
-    /// The `Host` that is asked for; default the backend's own.
+    /// Sets the `Host` header; default the backend's own.
     #[must_use]
     pub fn host(self, host: &str) -> Self {
         self.header("host", host)
     }
 
-    /// Adds a header, in place of one of the same name.
+    /// Sets a header, replacing one of the same name.
     #[must_use]
     pub fn header(self, name: &str, value: &str) -> Self {
-        self.with(|plan| {
+        self.configure(|spec| {
             let name = name.parse::<HeaderName>().map_err(|_| {
                 ConfigError::new(format!("{name:?} is not a header name; a probe cannot send it"))
             })?;
@@ -100,21 +101,21 @@ impl<B> HttpProbe<B> {
                     "the probe's header {name} has a value that is not one; use visible ASCII"
                 ))
             })?;
-            plan.head.headers_mut().insert(name, value);
+            spec.head.headers_mut().insert(name, value);
             Ok(())
         })
     }
 
-    /// The one status that is expected.
+    /// Expects one status.
     #[must_use]
     pub fn expect_status(self, status: u16) -> Self {
         self.expect_statuses(status..=status)
     }
 
-    /// The statuses that are expected; default 200 to 399.
+    /// Expects a status in a range; default 200 to 399.
     #[must_use]
     pub fn expect_statuses(self, statuses: RangeInclusive<u16>) -> Self {
-        self.with(|plan| {
+        self.configure(|spec| {
             if statuses.is_empty() || *statuses.end() < 200 || *statuses.start() > 599 {
                 return Err(ConfigError::new(format!(
                     "no answer has a status of {} to {}; a probe can expect 200 to 599",
@@ -122,44 +123,45 @@ impl<B> HttpProbe<B> {
                     statuses.end()
                 )));
             }
-            plan.statuses = statuses;
+            spec.statuses = statuses;
             Ok(())
         })
     }
 
-    /// What has to occur in the first 64 KiB of the body, byte for byte; default nothing.
+    /// Expects these bytes within the first 64 KiB of the body; default none.
     #[must_use]
     pub fn expect_body(self, text: impl AsRef<[u8]>) -> Self {
         let text = Bytes::copy_from_slice(text.as_ref());
-        self.with(|plan| {
-            if plan.head.method() == Method::HEAD {
+        self.configure(|spec| {
+            if spec.head.method() == Method::HEAD {
                 return Err(ConfigError::new(
                     "a HEAD probe cannot expect a body; its answer has none: use HttpProbe::get",
                 ));
             }
-            plan.text = Some(text);
+            spec.text = Some(text);
             Ok(())
         })
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Plan) -> Result<(), ConfigError>) -> Self {
-        if let Ok(plan) = &mut self.plan
-            && let Err(error) = change(plan)
+    fn configure(mut self, change: impl FnOnce(&mut Spec) -> Result<(), ConfigError>) -> Self {
+        if let Ok(spec) = &mut self.spec
+            && let Err(error) = change(spec)
         {
-            self.plan = Err(error);
+            self.spec = Err(error);
         }
         self
     }
 }
 
 impl HttpProbe {
-    /// Makes the requests' bodies what the service wants, for example with `axum::body::Body::new`.
+    /// Converts the request bodies to the type that the service takes, for example with
+    /// `axum::body::Body::new`.
     #[must_use]
     pub fn map_body<B>(
         self,
         make_body: impl Fn(ProbeBody) -> B + Send + Sync + 'static,
     ) -> HttpProbe<B> {
-        HttpProbe { plan: self.plan, make_body: Arc::new(make_body) }
+        HttpProbe { spec: self.spec, sender: Sender::mapping(make_body) }
     }
 }
 
@@ -173,15 +175,15 @@ where
     RB::Error: Into<BoxError>,
 {
     async fn probe(&self, service: S, _: &BackendId) -> Result<(), BoxError> {
-        let plan = self.plan.as_ref().map_err(Clone::clone)?;
-        let request = plan.head.clone().map(|()| (self.make_body)(ProbeBody::default()));
-        let answer = exchange(service, request).await?;
-        let (first, last) = (plan.statuses.start(), plan.statuses.end());
-        if !plan.statuses.contains(&answer.status.as_u16()) {
+        let spec = self.spec.as_ref().map_err(Clone::clone)?;
+        let (head, body) = (spec.head.clone(), ProbeBody::default());
+        let answer = self.sender.send(service, head, body).await?;
+        let (first, last) = (spec.statuses.start(), spec.statuses.end());
+        if !spec.statuses.contains(&answer.status.as_u16()) {
             let expected = if first == last { String::new() } else { format!(" to {last}") };
             return Err(format!("it answered {}, not {first}{expected}", answer.status).into());
         }
-        match &plan.text {
+        match &spec.text {
             Some(text) if memmem::find(&answer.body, text).is_none() => {
                 let read = if answer.body.len() == MAX_ANSWER { " within 64 KiB" } else { "" };
                 let text = String::from_utf8_lossy(text);
@@ -192,26 +194,26 @@ where
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        self.plan.as_ref().map(|_| ()).map_err(Clone::clone)
+        self.spec.as_ref().map(|_| ()).map_err(Clone::clone)
     }
 }
 
 impl<B> Clone for HttpProbe<B> {
     fn clone(&self) -> Self {
-        Self { plan: self.plan.clone(), make_body: self.make_body.clone() }
+        Self { spec: self.spec.clone(), sender: self.sender.clone() }
     }
 }
 
 impl<B> fmt::Debug for HttpProbe<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut probe = f.debug_struct("HttpProbe");
-        match &self.plan {
-            // Its headers may be secret.
-            Ok(plan) => probe
-                .field("method", plan.head.method())
-                .field("uri", plan.head.uri())
-                .field("statuses", &plan.statuses)
-                .field("text", &plan.text),
+        match &self.spec {
+            // The headers are left out, as they may contain secrets.
+            Ok(spec) => probe
+                .field("method", spec.head.method())
+                .field("uri", spec.head.uri())
+                .field("statuses", &spec.statuses)
+                .field("text", &spec.text),
             Err(error) => probe.field("error", error),
         };
         probe.finish_non_exhaustive()

@@ -1,4 +1,4 @@
-//! `Probe`: how to ask a backend for a sign of life.
+//! Active probes: the `Probe` trait, and probes by HTTP and gRPC.
 
 mod body;
 mod exchange;

@@ -1,4 +1,4 @@
-//! What a probe is.
+//! The `Probe` trait, and its type-erased form.
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
@@ -7,9 +7,9 @@ use crate::{
     id::BackendId,
 };
 
-/// Asks a backend for a sign of life, through its own service.
+/// An active health check of a backend, through the backend's own service.
 ///
-/// A closure that takes the service and the backend's id is one:
+/// A closure that takes the service and the backend's id is a probe:
 ///
 /// ```
 /// # #[derive(Clone)] struct Database;
@@ -21,26 +21,26 @@ use crate::{
 /// });
 /// ```
 ///
-/// See [`Health::probe`](crate::Health::probe) for when it is asked and what follows.
+/// See [`Health::probe`](crate::Health::probe) for when probes run and what their results do.
 pub trait Probe<S>: Send + Sync + 'static {
-    /// Asks once. An error is a failed probe, with its text for people to read
-    /// ([`BackendStatus::probe_failure`](crate::BackendStatus::probe_failure)); so is a panic, and
-    /// an answer that takes longer than [`Health::probe_timeout`](crate::Health::probe_timeout):
-    /// then the future is dropped.
+    /// Probes once. An error is a failed probe; its text is shown in
+    /// [`BackendStatus::probe_failure`](crate::BackendStatus::probe_failure). A panic is a failed probe
+    /// as well, and so is a future that takes longer than
+    /// [`Health::probe_timeout`](crate::Health::probe_timeout), which is dropped.
     ///
-    /// The service is a clone that has just said that it is ready, so it may be called once. It should
-    /// be dropped before the future ends, as it may hold a permit.
+    /// `service` is a clone that is ready, so it may be called once. It should be dropped before the
+    /// future resolves, as it may hold a permit.
     fn probe(
         &self,
         service: S,
         backend: &BackendId,
     ) -> impl Future<Output = Result<(), BoxError>> + Send;
 
-    /// Whether it can work at all; asked when a layer is given it. Default: it can.
+    /// Checks the configuration, when a layer is given the probe. Default: valid.
     ///
     /// # Errors
     ///
-    /// When the configuration cannot work.
+    /// When the configuration is invalid.
     fn check(&self) -> Result<(), ConfigError> {
         Ok(())
     }
@@ -81,25 +81,25 @@ impl<S: Send> Probe<S> for NoProbe {
 pub(crate) struct AnyProbe<S>(Arc<dyn Erased<S>>);
 
 pub(super) trait Erased<S>: Send + Sync {
-    fn probe<'a>(&'a self, service: S, backend: &'a BackendId) -> Asking<'a>;
+    fn probe<'a>(&'a self, service: S, backend: &'a BackendId) -> ProbeFuture<'a>;
 }
 
-pub(super) type Asking<'a> = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + 'a>>;
+pub(super) type ProbeFuture<'a> = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + 'a>>;
 
 impl<S: 'static, P: Probe<S>> Erased<S> for P {
-    fn probe<'a>(&'a self, service: S, backend: &'a BackendId) -> Asking<'a> {
+    fn probe<'a>(&'a self, service: S, backend: &'a BackendId) -> ProbeFuture<'a> {
         Box::pin(Probe::probe(self, service, backend))
     }
 }
 
 impl<S: 'static> AnyProbe<S> {
-    /// Checks it; `None` when it is [`NoProbe`].
+    /// Checks and erases a probe; `None` for [`NoProbe`].
     pub(crate) fn new<P: Probe<S>>(probe: P) -> Result<Option<Self>, ConfigError> {
         probe.check()?;
         Ok((!probe.is_none()).then(|| Self(Arc::new(probe))))
     }
 
-    pub(crate) fn probe<'a>(&'a self, service: S, backend: &'a BackendId) -> Asking<'a> {
+    pub(crate) fn probe<'a>(&'a self, service: S, backend: &'a BackendId) -> ProbeFuture<'a> {
         self.0.probe(service, backend)
     }
 }

@@ -1,8 +1,8 @@
-//! How far the drain of one backend is, and who hears of it.
+//! The drain of one backend: its plan and phase, its report, and the signal to its users.
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -11,7 +11,7 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     id::BackendId,
     outcome::Failover,
-    util::{RateLimiter, string_enum::words},
+    util::{RateLimiter, lock, string_enum::words},
 };
 
 words! {
@@ -19,16 +19,16 @@ words! {
     DrainEnd {
         /// The last session has ended.
         Completed = "completed",
-        /// The deadline came: sessions that were left go elsewhere, and streams were cut off.
+        /// The deadline has passed: the remaining sessions go elsewhere, and streams were cut off.
         Deadline = "deadline",
-        /// The operator wants something else of the backend now.
+        /// The mode was set, or another drain was begun.
         Cancelled = "cancelled",
         /// The backend was removed.
         Left = "left",
     }
 }
 
-/// What became of a drain.
+/// The result of a drain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainReport {
@@ -38,10 +38,10 @@ pub struct DrainReport {
     pub end: DrainEnd,
     /// How long it took.
     pub elapsed: Duration,
-    /// About how many sessions there were at its beginning; `None` when they cannot be told apart, or had
-    /// not been watched for long enough: see [`BackendStatus::sessions`](crate::BackendStatus::sessions).
+    /// The number of sessions at its beginning, an estimate; `None` when they cannot be told apart, or had
+    /// not been counted for long enough: see [`BackendStatus::sessions`](crate::BackendStatus::sessions).
     pub sessions_before: Option<u64>,
-    /// About how many are left.
+    /// The number of sessions that are left, an estimate.
     pub sessions_left: Option<u64>,
     /// Requests that are still in flight, streams included.
     pub in_flight: usize,
@@ -49,90 +49,93 @@ pub struct DrainReport {
     pub streams_cut: usize,
 }
 
-/// Tells something that works for the sessions of a backend when to come to an end.
+/// Tells a task that works for the sessions of a backend when to finish.
+///
+/// From [`Backends::drain_signal`](crate::Backends::drain_signal) and
+/// [`UpgradeEnd::signal`](crate::UpgradeEnd::signal).
 ///
 /// # Example
 ///
 /// ```
-/// # async fn farewell() {}
+/// # async fn close() {}
 /// # async fn serve(mut signal: tower_sticky::DrainSignal) {
 /// tokio::select! {
-///     () = signal.begun() => farewell().await, // say goodbye, and ask the client to come again
-///     () = std::future::pending() => {}        // the work
+///     () = signal.begun() => close().await, // ask the client to reconnect
+///     () = std::future::pending() => {}     // the work
 /// }
 /// # }
 /// ```
 #[derive(Clone)]
 pub struct DrainSignal {
-    phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<DrainPhase>,
 }
 
 impl DrainSignal {
-    /// Waits until the backend is being drained; for ever if that never happens.
+    /// Waits until the backend is being drained. Never resolves if that does not happen.
     pub async fn begun(&mut self) {
-        self.wait(|phase| *phase != Phase::Serving).await;
+        self.wait(|phase| *phase != DrainPhase::Serving).await;
     }
 
-    /// Waits until the deadline of a drain has come; for ever if that never happens.
+    /// Waits until the deadline of a drain has passed. Never resolves if that does not happen.
     pub async fn over(&mut self) {
-        self.wait(|phase| *phase == Phase::Over).await;
+        self.wait(|phase| *phase == DrainPhase::Ended).await;
     }
 
-    async fn wait(&mut self, until: impl FnMut(&Phase) -> bool) {
+    async fn wait(&mut self, until: impl FnMut(&DrainPhase) -> bool) {
         if self.phase.wait_for(until).await.is_err() {
-            // The backend and all that it had to do are gone, so nobody is drained any more.
+            // The state of the backend was dropped, so no drain can begin.
             std::future::pending::<()>().await;
         }
     }
 }
 
-/// Where a backend stands.
+/// The phase of the drain of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Phase {
+pub(crate) enum DrainPhase {
     #[default]
     Serving,
     Draining,
-    /// The deadline of a drain has come.
-    Over,
+    /// The deadline has passed.
+    Ended,
 }
 
-/// What was said of a drain, until it ends.
+/// The options and progress of a drain, until it ends.
 #[derive(Debug, Clone)]
-pub(crate) struct Plan {
+pub(crate) struct DrainPlan {
     pub(crate) started: Instant,
     pub(crate) deadline: Option<Instant>,
     pub(crate) then: Failover,
     pub(crate) idle_for: Option<Duration>,
-    /// How many sessions may leave, if they are to.
-    pub(crate) hand_over: Option<Arc<RateLimiter>>,
+    /// Limits the rate at which sessions move to other backends; `None` if they stay.
+    pub(crate) handoffs: Option<Arc<RateLimiter>>,
     pub(crate) sessions_before: Option<u64>,
-    /// Whether its end was reported, though its deadline is still to come.
+    /// Whether its completion was reported while its deadline has not passed.
     pub(crate) is_reported: bool,
-    /// The progress that was told last: requests in flight, streams and sessions.
-    pub(crate) last_told: Option<(usize, usize, Option<u64>)>,
-    /// Where the report goes.
+    /// The progress that was last published: requests in flight, streams and sessions.
+    pub(crate) last_progress: Option<(usize, usize, Option<u64>)>,
+    /// Sends the report to those that wait for the end.
     pub(crate) report: watch::Sender<Option<DrainReport>>,
 }
 
-/// The drain of one backend.
+/// The drain of one backend, if any.
 #[derive(Debug, Default)]
 pub(crate) struct DrainState {
-    phase: watch::Sender<Phase>,
-    plan: Mutex<Option<Plan>>,
+    phase: watch::Sender<DrainPhase>,
+    plan: Mutex<Option<DrainPlan>>,
 }
 
 impl DrainState {
-    pub(crate) fn plan(&self) -> MutexGuard<'_, Option<Plan>> {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn plan(&self) -> MutexGuard<'_, Option<DrainPlan>> {
+        lock(&self.plan)
     }
 
-    /// Whether one more session may leave now; it counts as gone.
-    pub(crate) fn lets_go(&self) -> bool {
-        let limiter = self.plan().as_ref().and_then(|plan| plan.hand_over.clone());
+    /// Whether one more session may move now. A session that may move is counted.
+    pub(crate) fn admits_handoff(&self) -> bool {
+        let limiter = self.plan().as_ref().and_then(|plan| plan.handoffs.clone());
         limiter.is_some_and(|limiter| limiter.admits())
     }
 
-    pub(crate) fn enter(&self, phase: Phase) {
+    pub(crate) fn set_phase(&self, phase: DrainPhase) {
         self.phase.send_replace(phase);
     }
 

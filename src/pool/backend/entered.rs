@@ -1,11 +1,10 @@
-//! A request that is in flight at a backend, for the count of those.
+//! `Entered`: counts a request as in flight.
 
 use std::sync::Arc;
 
 use super::state::BackendState;
 
-/// A request that counts as in flight on a backend, until this is dropped. It outlives every change of
-/// the pool.
+/// Counts a request as in flight on a backend until it is dropped, whatever changes in the pool.
 pub(crate) struct Entered(Arc<BackendState>);
 
 impl Entered {

@@ -1,13 +1,15 @@
-//! One backend: what is known of it, what the operator wants of it, and what it is doing.
+//! One backend: its state, settings, health, requests, streams and drain.
 
 mod drain;
 mod entered;
+mod health;
 mod latency;
 mod mode;
 mod options;
 #[cfg(any(feature = "discover", feature = "dns"))]
 mod owner;
 mod requests;
+mod settings;
 mod state;
 mod streams;
 
@@ -19,7 +21,7 @@ pub use self::{
     options::BackendOptions,
 };
 pub(crate) use self::{
-    drain::{Phase, Plan},
+    drain::{DrainPhase, DrainPlan},
     entered::Entered,
     state::BackendState,
     streams::StreamId,

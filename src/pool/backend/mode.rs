@@ -1,25 +1,25 @@
-//! The words for how a backend is, and for what the operator wants of it.
+//! `State` and `Mode` of a backend: its health, and what the operator has set.
 
 use std::fmt;
 
-/// Whether a backend can serve, as its health sources see it.
+/// The health of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum State {
-    /// It serves. Unknown at the start counts as ready.
+    /// It can serve. A backend starts in this state.
     Ready,
-    /// It is saturated, or at its limit: it keeps its sessions and gets no new ones while another can take
-    /// them.
+    /// It is saturated or at its limit: it keeps its sessions, and gets no new ones while another backend
+    /// can take them.
     Busy,
-    /// Requests or connections have failed there: others are preferred, and it is looked at until it is
-    /// well. It is tried before a request is refused.
+    /// Requests or connections have failed: other backends are preferred, and it is rechecked until it has
+    /// recovered. It is tried before a request is refused.
     Suspect,
-    /// Its active probes have failed: it gets no request.
+    /// Its active probes have failed: it gets no requests.
     Down,
 }
 
 impl State {
-    /// The word used in logs and interfaces: `ready`, `busy`, `suspect` or `down`.
+    /// The name in logs and interfaces: `ready`, `busy`, `suspect` or `down`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "ready",
@@ -30,7 +30,7 @@ impl State {
     }
 }
 
-/// What the operator wants of a backend.
+/// What the operator has set a backend to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Mode {
@@ -38,15 +38,15 @@ pub enum Mode {
     Active,
     /// Serves its sessions and takes no new ones.
     Draining,
-    /// Gets no request, as if it were down.
+    /// Gets no requests, as if it were down.
     Disabled,
-    /// Its drain is over: gets no request, and its sessions go elsewhere. Set by the deadline of a
-    /// [drain](crate::Backends::drain).
+    /// Gets no requests, and its sessions go elsewhere. Set when the deadline of a
+    /// [drain](crate::Backends::drain) has passed.
     Drained,
 }
 
 impl Mode {
-    /// The word used in logs and interfaces: `active`, `draining`, `disabled` or `drained`.
+    /// The name in logs and interfaces: `active`, `draining`, `disabled` or `drained`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",

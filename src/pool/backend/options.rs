@@ -1,6 +1,6 @@
-//! What may be said of a backend when it joins.
+//! `BackendOptions`: the settings of a backend that joins.
 
-/// What a backend is when it joins a pool; see [`Backends::insert_with`](crate::Backends::insert_with).
+/// The settings of a backend that joins a pool; see [`Backends::insert_with`](crate::Backends::insert_with).
 ///
 /// # Example
 ///
@@ -21,19 +21,19 @@ pub struct BackendOptions {
 }
 
 impl BackendOptions {
-    /// Weight 1, no limit, no backup, in no zone.
+    /// Weight 1, no limit, not a backup, no zone.
     pub const fn new() -> Self {
         Self { weight: 1, limit: 0, backup: false, zone: None }
     }
 
-    /// Its share of new sessions, relative to the others; 0 takes none; default 1.
+    /// The backend's share of new sessions, relative to the others; 0 takes none; default 1.
     #[must_use]
     pub const fn weight(mut self, weight: u32) -> Self {
         self.weight = weight;
         self
     }
 
-    /// The most requests that it may have in flight; 0 for no limit, which is the default. See
+    /// The most requests that the backend may have in flight; 0 for no limit, which is the default. See
     /// [`Backends::set_limit`](crate::Backends::set_limit).
     #[must_use]
     pub const fn limit(mut self, max_in_flight: usize) -> Self {
@@ -41,8 +41,8 @@ impl BackendOptions {
         self
     }
 
-    /// Whether it takes sessions only when no other backend is up; default `false`. A primary backend
-    /// that is busy is up: it is waited for.
+    /// Whether the backend takes sessions only when no primary backend is up; default `false`. A primary
+    /// backend that is busy is up, and requests wait for it.
     ///
     /// Sessions that a backup has taken stay with it, unless
     /// [`return_from_backup`](crate::StickyLayer::return_from_backup) says otherwise.
@@ -52,8 +52,8 @@ impl BackendOptions {
         self
     }
 
-    /// Where it is, for example `"eu-1"`; default nowhere. New sessions go to the pool's own zone
-    /// first: see [`Backends::set_own_zone`](crate::Backends::set_own_zone).
+    /// The backend's zone, for example `"eu-1"`; default none. New sessions prefer the pool's own zone:
+    /// see [`Backends::set_own_zone`](crate::Backends::set_own_zone).
     #[must_use]
     pub fn zone(mut self, zone: impl Into<String>) -> Self {
         self.zone = Some(zone.into());

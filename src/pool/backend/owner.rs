@@ -1,28 +1,28 @@
-//! Who brought a backend into its pool.
+//! Which feed manages a backend.
 
 use std::sync::{Arc, Weak};
 
-/// Who brings backends: a feed. Backends whose owner is no more belong to nobody, and the next feed
-/// that names them adopts them.
+/// The identity of a feed. When it is dropped its backends have no owner, and the next feed that lists
+/// them adopts them.
 #[derive(Debug, Default)]
 pub(crate) struct Owner(Arc<()>);
 
-/// What a backend carries of its owner; the default stands for the program's own hand.
+/// A backend's reference to its owner; the default is for backends that the program inserted.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OwnerRef(Option<Weak<()>>);
 
 impl Owner {
-    pub(crate) fn mark(&self) -> OwnerRef {
+    pub(crate) fn reference(&self) -> OwnerRef {
         OwnerRef(Some(Arc::downgrade(&self.0)))
     }
 
-    pub(crate) fn left(&self, mark: &OwnerRef) -> bool {
-        mark.0.as_ref().is_some_and(|weak| weak.as_ptr() == Arc::as_ptr(&self.0))
+    pub(crate) fn owns(&self, reference: &OwnerRef) -> bool {
+        reference.0.as_ref().is_some_and(|weak| weak.as_ptr() == Arc::as_ptr(&self.0))
     }
 }
 
 impl OwnerRef {
-    /// Whether it was left by a feed that is no more.
+    /// Whether its feed has ended.
     pub(crate) fn is_stale(&self) -> bool {
         self.0.as_ref().is_some_and(|weak| weak.strong_count() == 0)
     }

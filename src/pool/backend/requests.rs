@@ -1,11 +1,11 @@
-//! How many requests came to a backend, and how many are there.
+//! Counts the requests of a backend: all of them, and those in flight.
 
 use crate::util::sync::{
     AtomicU64,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
 };
 
-/// Requests that came, and of them those that went: in flight is the difference.
+/// Requests that have entered and those that have left; the difference is in flight.
 #[derive(Debug)]
 pub(crate) struct RequestCounter {
     entered: AtomicU64,
@@ -17,27 +17,27 @@ impl RequestCounter {
         Self { entered: AtomicU64::new(0), left: AtomicU64::new(0) }
     }
 
-    /// In one order with what is said of the backend: see `BackendState::set_mode`.
+    /// Counts a request. In one total order with changes of the mode: see `BackendState::set_mode`.
     #[inline]
     pub(crate) fn enter(&self) {
         self.entered.fetch_add(1, SeqCst);
     }
 
-    /// Once for each that entered.
+    /// Ends a request that has entered.
     #[inline]
     pub(crate) fn leave(&self) {
         self.left.fetch_add(1, Release);
     }
 
-    /// Whoever sees a request leave has seen it enter, hence the order: so it is never less than none,
-    /// and never none for one who is in flight.
+    /// The number of requests in flight. `left` is read first: a thread that sees a request leave has seen
+    /// it enter, so the difference is never negative, and never 0 for a request in flight.
     #[inline]
     pub(crate) fn in_flight(&self) -> usize {
         let left = self.left.load(Acquire);
         self.entered.load(SeqCst).saturating_sub(left) as usize
     }
 
-    /// All that ever came.
+    /// All requests so far.
     pub(crate) fn requests(&self) -> u64 {
         self.entered.load(Relaxed)
     }

@@ -1,16 +1,19 @@
-//! The responses of a backend that are still under way, so that they can be cut off.
+//! The open streams of a backend, so that a drain can cut them off.
 
-use std::{sync::PoisonError, task::Waker};
+use std::task::Waker;
 
 use slab::Slab;
 
-use crate::util::sync::{AtomicU32, Mutex, MutexGuard, Ordering::Relaxed};
+use crate::util::{
+    lock,
+    sync::{AtomicU32, Mutex, MutexGuard, Ordering::Relaxed},
+};
 
 /// The open streams of one backend: responses whose reader had to wait for more, and upgraded
-/// connections. A response that came in one piece never gets here, and costs nothing.
+/// connections. A response that arrives as a whole is not registered and costs nothing.
 #[derive(Debug)]
 pub(crate) struct OpenStreams {
-    /// How often they were cut off. A stream is cut off when this is not what it was at its beginning.
+    /// How often streams were cut off. A stream is cut off when this has changed since it was registered.
     cuts: AtomicU32,
     readers: Mutex<Slab<Reader>>,
 }
@@ -18,18 +21,18 @@ pub(crate) struct OpenStreams {
 #[derive(Debug)]
 struct Reader {
     waker: Waker,
-    /// The session that the stream belongs to; 0 for none.
+    /// The session of the stream; 0 for none.
     session: u64,
-    /// When it began, as its backend counts seconds.
+    /// When the stream was registered, in seconds of the age of its backend.
     since: u32,
 }
 
-/// The place of one stream.
+/// A registered stream.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StreamId {
-    // Smaller than a `usize`, as it is moved with each response.
-    place: u32,
-    /// How often streams had been cut off when it began.
+    // Not a `usize`, as it is moved with each response.
+    key: u32,
+    /// The value of `cuts` when the stream was registered.
     cuts: u32,
 }
 
@@ -47,43 +50,44 @@ impl OpenStreams {
         self.readers().len()
     }
 
-    /// Whether a stream of this session is open.
-    pub(crate) fn has(&self, session: u64) -> bool {
+    /// Whether a stream of the session is open.
+    pub(crate) fn has_session(&self, session: u64) -> bool {
         self.readers().iter().any(|(_, reader)| reader.session == session)
     }
 
-    /// The sessions of the open streams.
+    /// Calls `visit` with the session of each open stream that has one.
     pub(crate) fn each_session(&self, mut visit: impl FnMut(u64)) {
         let readers = self.readers();
         let sessions = readers.iter().map(|(_, reader)| reader.session);
         sessions.filter(|session| *session != 0).for_each(&mut visit);
     }
 
-    /// A reader waits, which makes its response a stream of its session (0 for none), `since` now: it is
-    /// woken when the streams are cut off. `false` when that has happened since it became one.
-    pub(crate) fn wait(
+    /// Registers the waker of a reader that waits, which makes its response a stream of `session` (0 for
+    /// none), open `since` now. The waker is called when the streams are cut off. Returns `false` if the
+    /// stream has been cut off already.
+    pub(crate) fn register(
         &self,
         id: &mut Option<StreamId>,
         session: u64,
         since: impl FnOnce() -> u32,
         waker: &Waker,
     ) -> bool {
-        // A waker is foreign code: it is never cloned or dropped under the lock.
+        // A waker runs foreign code, so it is never cloned or dropped under the lock.
         let mut waker = waker.clone();
         let mut readers = self.readers();
         let cuts = self.cuts.load(Relaxed);
         let waits = match id {
             Some(stream) if stream.cuts != cuts => false,
             Some(stream) => {
-                if let Some(known) = readers.get_mut(stream.place as usize) {
+                if let Some(known) = readers.get_mut(stream.key as usize) {
                     std::mem::swap(&mut known.waker, &mut waker);
                 }
                 true
             }
             None => {
                 let waker = std::mem::replace(&mut waker, Waker::noop().clone());
-                let place = readers.insert(Reader { waker, session, since: since() }) as u32;
-                *id = Some(StreamId { place, cuts });
+                let key = readers.insert(Reader { waker, session, since: since() }) as u32;
+                *id = Some(StreamId { key, cuts });
                 true
             }
         };
@@ -91,13 +95,13 @@ impl OpenStreams {
         waits
     }
 
-    /// A stream has ended; tells when it began.
+    /// Removes a stream that has ended. Returns when it was registered.
     pub(crate) fn end(&self, stream: StreamId) -> Option<u32> {
-        let reader = self.readers().try_remove(stream.place as usize);
+        let reader = self.readers().try_remove(stream.key as usize);
         reader.map(|reader| reader.since)
     }
 
-    /// Cuts all off that have begun, and tells how many.
+    /// Cuts off all open streams. Returns how many.
     pub(crate) fn cut(&self) -> usize {
         let readers = self.readers();
         self.cuts.fetch_add(1, Relaxed);
@@ -109,6 +113,6 @@ impl OpenStreams {
     }
 
     fn readers(&self) -> MutexGuard<'_, Slab<Reader>> {
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.readers)
     }
 }

@@ -1,8 +1,9 @@
-//! What became of a backend's requests since the backends were compared for the last time.
+//! Counters of good and failed answers, for the comparison of success rates.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// What became of a backend's requests since the last comparison; only counted when there are any.
+/// The answers of one backend since the last comparison. Counted only if the success rates of
+/// backends are compared.
 #[derive(Debug, Default)]
 pub(crate) struct AnswerCounts {
     total: AtomicU32,
@@ -17,10 +18,10 @@ impl AnswerCounts {
         }
     }
 
-    /// Begins a new window; `(answered, failed)` of the old one.
+    /// Resets the counters, and returns `(total, failed)`.
     pub(crate) fn take(&self) -> (u32, u32) {
         let failed = self.failed.swap(0, Relaxed);
-        // A request between the two lines may count for the next window: not more failed than came.
+        // Another thread may count between the two lines; `failed` must not exceed `total`.
         let total = self.total.swap(0, Relaxed);
         (total, failed.min(total))
     }

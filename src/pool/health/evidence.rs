@@ -1,162 +1,109 @@
-//! Evidence: what requests, probes and redials have met at a backend.
+//! Evidence against a backend from requests, probes and redials.
 //!
-//! It makes a backend *suspect*: others are preferred, and nobody is refused because of it. Each kind
-//! of evidence ends by its like: refused connections by a connection, broken ones by an answer, failing
-//! answers with time and a good answer.
+//! It makes the backend *suspect*: other backends are preferred, but no request is refused because of
+//! it. Each kind of evidence ends by its opposite: refused connections by a connection, broken ones by
+//! an answer, failing answers by time and a good answer.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::{
     Ejection,
-    looks::{Backoff, LookId, Looks},
+    recheck::{Backoff, RecheckId, RecheckSchedule},
 };
 use crate::error::{Redialer, Refusal};
 
-/// So many connections in a row that break before an answer are evidence: the first may have been
-/// closed while it was idle.
-const BREAKS: u32 = 2;
+/// How many connections in a row must break before an answer to be evidence: a single one may have
+/// been closed while it was idle.
+const BROKEN_THRESHOLD: u32 = 2;
 
-/// What is held against one backend.
+/// The evidence against one backend.
 #[derive(Debug, Default)]
 pub(crate) struct Evidence {
-    /// Connections in a row that did not come about.
+    /// Refused connections in a row.
     refusals: u32,
-    /// What the last of them said.
-    said: Option<Arc<str>>,
+    /// The error of the last refused connection.
+    last_error: Option<Arc<str>>,
     /// Connections in a row that ended before an answer.
-    breaks: u32,
-    unreachable: bool,
-    broken: bool,
+    broken_connections: u32,
+    pub(super) is_unreachable: bool,
+    pub(super) is_broken: bool,
     /// Whether it has accepted a connection since it was found to be broken.
-    accepts: bool,
-    redialer: Option<Redialer>,
-    /// Since when connections have been refused.
+    pub(super) accepts_connections: bool,
+    pub(super) redialer: Option<Redialer>,
+    /// When connections began to be refused.
     outage: Option<Instant>,
-    /// When a connection or an answer ended the evidence for the last time.
-    cleared: Option<Instant>,
-    failed: Option<Instant>,
+    /// When a connection or an answer last ended the evidence.
+    cleared_at: Option<Instant>,
+    last_failure: Option<Instant>,
     pub(crate) ejection: Ejection,
-    pub(crate) looks: Looks,
-}
-
-/// How a request may try a suspect when nobody better is left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Access {
-    /// Like any other backend: it takes connections, and its answers come.
-    Open,
-    /// One request at a time, to see whether it answers.
-    Trial,
-    /// Not at all before a redial has succeeded, which costs no request anything.
-    Redial,
+    pub(crate) rechecks: RecheckSchedule,
 }
 
 impl Evidence {
     pub(crate) fn is_suspect(&self) -> bool {
-        self.unreachable || self.broken || self.ejection.is_out()
+        self.is_unreachable || self.is_broken || self.ejection.is_ejected()
     }
 
     /// Whether a good answer would change nothing.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.refusals == 0 && self.breaks == 0 && !self.is_suspect() && self.ejection.is_quiet()
+    pub(crate) fn is_clear(&self) -> bool {
+        self.refusals == 0
+            && self.broken_connections == 0
+            && !self.is_suspect()
+            && self.ejection.is_clear()
     }
 
-    /// Since when connections have been refused, without one that was not.
+    /// Since when all connections have been refused.
     pub(crate) fn outage(&self) -> Option<Instant> {
         self.outage
     }
 
-    /// The last failure of a connection.
-    pub(crate) fn failed(&self) -> Option<Instant> {
-        self.failed
+    /// When a connection last failed.
+    pub(crate) fn last_failure(&self) -> Option<Instant> {
+        self.last_failure
     }
 
-    /// What the last refused connection said.
-    pub(crate) fn said(&self) -> Option<&str> {
-        self.said.as_deref()
+    /// The error of the last refused connection.
+    pub(crate) fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
     }
 
-    /// What opens a connection in the background, if that tells something.
-    pub(crate) fn redialer(&self) -> Option<&Redialer> {
-        let tells = self.unreachable || (self.broken && !self.accepts);
-        self.redialer.as_ref().filter(|_| tells)
-    }
-
-    /// Whether a redial is to tell soon whether a backend whose connections broke has ended.
-    pub(crate) fn is_in_question(&self) -> bool {
-        self.broken && !self.unreachable && self.redialer().is_some()
-    }
-
-    pub(crate) fn access(&self) -> Access {
-        match (self.unreachable, self.broken) {
-            (false, false) => Access::Open,
-            _ if self.redialer().is_some() => Access::Redial,
-            _ => Access::Trial,
-        }
-    }
-
-    /// Whether a request should try the suspect now, though others are there: its look is due, and a
-    /// request is what can end the evidence.
-    ///
-    /// A connection that breaks may take the request with it, so requests that can be repeated come
-    /// first. Those of the sessions that are `at_home` there need not wait for the first look: they
-    /// would have to move instead.
-    pub(crate) fn wants_trial(
-        &self,
-        longest: Duration,
-        now: Instant,
-        repeatable: bool,
-        at_home: bool,
-    ) -> bool {
-        if self.looks.is_under_way() {
-            return false;
-        }
-        match self.access() {
-            Access::Open => self.ejection.is_on_trial(),
-            Access::Redial => false,
-            Access::Trial if self.unreachable => self.looks.is_due(now),
-            Access::Trial if repeatable => {
-                self.looks.is_due(now) || (at_home && !self.looks.has_failed())
-            }
-            Access::Trial => self.looks.due().is_some_and(|due| due + longest <= now),
-        }
-    }
-
-    /// A connection did not come about. `look`: the look that found that out.
-    pub(crate) fn refused(
+    /// Records a refused connection. `recheck`: the recheck that opened it.
+    pub(crate) fn record_refusal(
         &mut self,
         refusal: Refusal,
-        look: Option<LookId>,
+        recheck: Option<RecheckId>,
         threshold: u32,
         backoff: &Backoff,
         now: Instant,
     ) {
-        // One that was begun before the backend was well again is no news.
-        let late = self.cleared.is_some_and(|cleared| refusal.began < cleared);
-        if threshold == 0 || late {
+        // A connection that was begun before the backend recovered is outdated.
+        let outdated = self.cleared_at.is_some_and(|cleared| refusal.began < cleared);
+        if threshold == 0 || outdated {
             return;
         }
         self.refusals = self.refusals.saturating_add(1);
         self.outage.get_or_insert(refusal.began);
-        self.failed = Some(now);
-        self.said = Some(refusal.text);
+        self.last_failure = Some(now);
+        self.last_error = Some(refusal.text);
         self.redialer = refusal.redialer.or(self.redialer.take());
         if self.refusals >= threshold {
-            self.unreachable = true;
-            // What broke its connections has ended, as it does not even listen any more. Whatever
-            // listens next has broken nothing yet.
-            (self.broken, self.breaks, self.accepts) = (false, 0, false);
+            self.is_unreachable = true;
+            // The process that broke connections no longer listens. The next one starts without that
+            // evidence.
+            self.clear_broken();
         }
-        self.looked(look, backoff, now);
+        self.schedule_recheck(recheck, backoff, now);
     }
 
-    /// A connection ended before any byte of an answer. `surely`: a fresh one did so, too.
-    pub(crate) fn broke(
+    /// Records a connection that ended before any byte of an answer. `is_conclusive`: it was a fresh
+    /// one, so it was not closed for being idle.
+    pub(crate) fn record_broken_connection(
         &mut self,
-        surely: bool,
+        is_conclusive: bool,
         redialer: Option<Redialer>,
-        look: Option<LookId>,
+        recheck: Option<RecheckId>,
         threshold: u32,
         backoff: &Backoff,
         now: Instant,
@@ -164,69 +111,143 @@ impl Evidence {
         if threshold == 0 {
             return;
         }
-        self.breaks = self.breaks.saturating_add(if surely { BREAKS } else { 1 });
-        self.failed = Some(now);
+        let count = if is_conclusive { BROKEN_THRESHOLD } else { 1 };
+        self.broken_connections = self.broken_connections.saturating_add(count);
+        self.last_failure = Some(now);
         self.redialer = redialer.or(self.redialer.take());
-        let newly = self.breaks >= BREAKS && !self.broken;
-        self.broken |= newly;
-        self.accepts &= look.is_none();
-        self.looked(look, backoff, now);
-        if newly && self.is_in_question() {
-            self.looks.plan_quick(now);
+        let newly_broken = self.broken_connections >= BROKEN_THRESHOLD && !self.is_broken;
+        self.is_broken |= newly_broken;
+        self.accepts_connections &= recheck.is_none();
+        self.schedule_recheck(recheck, backoff, now);
+        if newly_broken && self.awaits_redial() {
+            self.rechecks.schedule_quick(now);
         }
     }
 
-    /// A request that tried the backend got no answer on a connection that stood.
-    pub(crate) fn look_failed(&mut self, look: Option<LookId>, backoff: &Backoff, now: Instant) {
-        if look.is_some() {
-            self.looked(look, backoff, now);
+    /// Records that a trial request got no answer on a connection that was not at fault.
+    pub(crate) fn record_failed_recheck(
+        &mut self,
+        recheck: Option<RecheckId>,
+        backoff: &Backoff,
+        now: Instant,
+    ) {
+        if recheck.is_some() {
+            self.schedule_recheck(recheck, backoff, now);
         }
     }
 
-    /// Plans the next look, after one that failed or after other evidence.
-    fn looked(&mut self, look: Option<LookId>, backoff: &Backoff, now: Instant) {
-        if !(self.unreachable || self.broken) {
+    /// Schedules the next recheck, after one that failed or after other evidence.
+    fn schedule_recheck(&mut self, recheck: Option<RecheckId>, backoff: &Backoff, now: Instant) {
+        if !(self.is_unreachable || self.is_broken) {
             return;
         }
-        match look {
-            Some(look) => self.looks.fail(look, backoff, now),
-            None => self.looks.plan(backoff, now),
+        match recheck {
+            Some(recheck) => self.rechecks.fail(recheck, backoff, now),
+            None => self.rechecks.schedule(backoff, now),
         }
     }
 
-    /// A redial succeeded.
-    pub(crate) fn connected(&mut self, backoff: &Backoff, now: Instant) {
-        self.reached(now);
-        if self.broken {
-            // A request is to tell whether it answers.
-            self.accepts = true;
-            self.looks.postpone(backoff, self.failed.unwrap_or(now));
+    /// Records a redial that succeeded.
+    pub(crate) fn record_connection(&mut self, backoff: &Backoff, now: Instant) {
+        self.clear_refusals(now);
+        if self.is_broken {
+            // Only a request can show that it answers.
+            self.accepts_connections = true;
+            self.rechecks.postpone(backoff, self.last_failure.unwrap_or(now));
         }
     }
 
-    fn reached(&mut self, now: Instant) {
-        (self.refusals, self.unreachable) = (0, false);
-        (self.outage, self.said) = (None, None);
-        self.cleared = Some(now);
-        if !self.broken {
+    /// Records an answer, good or bad. `is_newer`: its request was sent after the evidence was found.
+    /// An answer to an older request may have been sent before the backend failed.
+    pub(crate) fn record_answer(&mut self, is_newer: bool, now: Instant) {
+        if is_newer {
+            self.clear_broken();
+            self.clear_refusals(now);
+            return;
+        }
+        if !self.is_unreachable {
+            (self.refusals, self.outage, self.last_error) = (0, None, None);
+        }
+        if !self.is_broken {
+            self.broken_connections = 0;
+        }
+    }
+
+    fn clear_refusals(&mut self, now: Instant) {
+        (self.refusals, self.is_unreachable) = (0, false);
+        (self.outage, self.last_error) = (None, None);
+        self.cleared_at = Some(now);
+        if !self.is_broken {
             self.redialer = None;
-            self.looks.rest();
+            self.rechecks.reset();
         }
     }
 
-    /// The backend answered, however well. `newly`: a request that was sent since the evidence was found;
-    /// the answers of others may have been on their way since before.
-    pub(crate) fn heard(&mut self, newly: bool, now: Instant) {
-        if newly {
-            (self.broken, self.breaks, self.accepts) = (false, 0, false);
-            self.reached(now);
-            return;
+    fn clear_broken(&mut self) {
+        self.is_broken = false;
+        self.broken_connections = 0;
+        self.accepts_connections = false;
+    }
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Evidence with its settings: a threshold of one, and rechecks after 100 ms to 1 s.
+    pub(in crate::pool::health) struct Case {
+        pub(in crate::pool::health) evidence: Evidence,
+        pub(in crate::pool::health) threshold: u32,
+        pub(in crate::pool::health) backoff: Backoff,
+    }
+
+    pub(in crate::pool::health) fn redialer() -> Redialer {
+        Redialer::new(|| async { Ok::<_, std::io::Error>(()) })
+    }
+
+    impl Case {
+        pub(in crate::pool::health) fn new() -> Self {
+            let (first, longest) = (Duration::from_millis(100), Duration::from_secs(1));
+            let backoff = Backoff { first, longest, seed: 1 };
+            Self { evidence: Evidence::default(), threshold: 1, backoff }
         }
-        if !self.unreachable {
-            (self.refusals, self.outage, self.said) = (0, None, None);
+
+        pub(in crate::pool::health) fn refuse(&mut self, with_redialer: bool) {
+            let redialer = with_redialer.then(redialer);
+            let refusal = Refusal { began: Instant::now(), redialer, text: "refused".into() };
+            self.record_refusal(refusal);
         }
-        if !self.broken {
-            self.breaks = 0;
+
+        pub(in crate::pool::health) fn record_refusal(&mut self, refusal: Refusal) {
+            let now = Instant::now();
+            self.evidence.record_refusal(refusal, None, self.threshold, &self.backoff, now);
+        }
+
+        pub(in crate::pool::health) fn break_connection(
+            &mut self,
+            is_conclusive: bool,
+            redialer: Option<Redialer>,
+            recheck: Option<RecheckId>,
+        ) {
+            let (threshold, now) = (self.threshold, Instant::now());
+            self.evidence.record_broken_connection(
+                is_conclusive,
+                redialer,
+                recheck,
+                threshold,
+                &self.backoff,
+                now,
+            );
+        }
+
+        pub(in crate::pool::health) fn answer(&mut self, is_newer: bool) {
+            self.evidence.record_answer(is_newer, Instant::now());
+        }
+
+        pub(in crate::pool::health) fn connect(&mut self) {
+            self.evidence.record_connection(&self.backoff, Instant::now());
         }
     }
 }
@@ -235,167 +256,94 @@ impl Evidence {
 mod tests {
     use std::time::Duration;
 
-    use super::*;
-
-    struct Case {
-        evidence: Evidence,
-        threshold: u32,
-        backoff: Backoff,
-    }
-
-    impl Case {
-        fn new() -> Self {
-            let (first, longest) = (Duration::from_millis(100), Duration::from_secs(1));
-            let backoff = Backoff { first, longest, seed: 1 };
-            Self { evidence: Evidence::default(), threshold: 1, backoff }
-        }
-
-        fn refuse(&mut self, redialer: bool, look: Option<LookId>) {
-            let redialer =
-                redialer.then(|| Redialer::new(|| async { Ok::<_, std::io::Error>(()) }));
-            let refusal = Refusal { began: Instant::now(), redialer, text: "refused".into() };
-            self.evidence.refused(refusal, look, self.threshold, &self.backoff, Instant::now());
-        }
-
-        fn break_off(&mut self, surely: bool) {
-            self.evidence.broke(surely, None, None, self.threshold, &self.backoff, Instant::now());
-        }
-
-        fn wants(&self, repeatable: bool, at_home: bool) -> bool {
-            self.evidence.wants_trial(self.backoff.longest, Instant::now(), repeatable, at_home)
-        }
-    }
+    use super::{testing::Case, *};
+    use crate::pool::Access;
 
     #[tokio::test(start_paused = true)]
-    async fn a_refusal_ends_by_a_connection_or_by_the_answer_to_a_newer_request() {
+    async fn refusals_end_with_a_connection_or_the_answer_to_a_newer_request() {
         for answer in [false, true] {
             let mut case = Case::new();
-            case.refuse(true, None);
+            case.refuse(true);
             let began = Instant::now();
             assert!(case.evidence.is_suspect());
             assert_eq!(case.evidence.outage(), Some(began));
             tokio::time::advance(Duration::from_secs(1)).await;
-            case.refuse(false, None);
-            assert_eq!(case.evidence.outage(), Some(began), "one outage, from its first refusal");
-            assert_eq!(case.evidence.access(), Access::Redial, "the way to redial is kept");
-            case.evidence.heard(false, Instant::now());
-            assert!(case.evidence.is_suspect(), "an older request was answered");
+            case.refuse(false);
+            assert_eq!(
+                case.evidence.outage(),
+                Some(began),
+                "the outage began with the first refusal"
+            );
+            assert_eq!(case.evidence.access(), Access::Redial, "the redialer is kept");
+            case.answer(false);
+            assert!(case.evidence.is_suspect(), "the answer to an older request changes nothing");
             if answer {
-                case.evidence.heard(true, Instant::now());
+                case.answer(true);
             } else {
-                case.evidence.connected(&case.backoff, Instant::now());
+                case.connect();
             }
-            assert!(case.evidence.is_quiet() && case.evidence.outage().is_none());
-            assert_eq!(case.evidence.looks.due(), None);
+            assert!(case.evidence.is_clear() && case.evidence.outage().is_none());
+            assert_eq!(case.evidence.rechecks.due(), None);
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refusal_that_was_begun_before_the_return_is_no_news() {
+    async fn refusal_of_a_connection_begun_before_the_recovery_is_ignored() {
         let mut case = Case::new();
-        case.refuse(true, None);
+        case.refuse(true);
         let slow = Refusal { began: Instant::now(), redialer: None, text: "timed out".into() };
         tokio::time::advance(Duration::from_millis(500)).await;
-        case.evidence.connected(&case.backoff, Instant::now());
-        case.evidence.refused(slow, None, case.threshold, &case.backoff, Instant::now());
-        assert!(case.evidence.is_quiet());
-        // An outage is counted from when the connection was begun.
+        case.connect();
+        case.record_refusal(slow);
+        assert!(case.evidence.is_clear());
         let slow = Refusal { began: Instant::now(), redialer: None, text: "timed out".into() };
         let began = slow.began;
         tokio::time::advance(Duration::from_millis(500)).await;
-        case.evidence.refused(slow, None, case.threshold, &case.backoff, Instant::now());
-        assert_eq!(case.evidence.outage(), Some(began));
+        case.record_refusal(slow);
+        assert_eq!(case.evidence.outage(), Some(began), "the outage began with the connection");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn two_breaks_in_a_row_are_evidence_that_only_an_answer_ends() {
+    async fn two_broken_connections_in_a_row_are_evidence_until_an_answer() {
         let mut case = Case::new();
-        case.break_off(false);
-        assert!(!case.evidence.is_suspect() && !case.evidence.is_quiet());
-        case.evidence.heard(false, Instant::now());
-        case.break_off(false);
-        assert!(!case.evidence.is_suspect(), "an answer begins the count anew");
-        case.break_off(false);
+        case.break_connection(false, None, None);
+        assert!(!case.evidence.is_suspect() && !case.evidence.is_clear());
+        case.answer(false);
+        case.break_connection(false, None, None);
+        assert!(!case.evidence.is_suspect(), "an answer resets the count");
+        case.break_connection(false, None, None);
         assert!(case.evidence.is_suspect());
-        case.evidence.connected(&case.backoff, Instant::now());
-        case.evidence.heard(false, Instant::now());
-        assert!(case.evidence.is_suspect(), "a proxy accepts for the dead");
-        case.evidence.heard(true, Instant::now());
-        assert!(case.evidence.is_quiet());
+        case.connect();
+        case.answer(false);
+        assert!(case.evidence.is_suspect(), "a connection is no answer: a proxy may accept it");
+        case.answer(true);
+        assert!(case.evidence.is_clear());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_redial_tells_whether_a_broken_backend_has_ended() {
+    async fn refusal_ends_the_evidence_of_broken_connections() {
         let mut case = Case::new();
-        let redialer = Redialer::new(|| async { Ok::<_, std::io::Error>(()) });
-        let now = Instant::now();
-        case.evidence.broke(true, Some(redialer), None, case.threshold, &case.backoff, now);
-        assert!(case.evidence.is_in_question() && !case.wants(true, true), "first a redial");
-        assert_eq!(case.evidence.looks.due(), Some(now + Duration::from_millis(10)));
-        tokio::time::advance(Duration::from_millis(10)).await;
-        case.evidence.connected(&case.backoff, Instant::now());
-        assert!(case.evidence.is_suspect() && !case.evidence.is_in_question());
-        assert_eq!(case.evidence.access(), Access::Trial);
-        assert!(case.wants(true, true) && !case.wants(true, false), "its own sessions at once");
-        tokio::time::advance(Duration::from_millis(90)).await;
-        assert!(case.wants(true, false));
-        let look = case.evidence.looks.begin(true);
-        let now = Instant::now();
-        case.evidence.broke(true, None, look, case.threshold, &case.backoff, now);
-        case.evidence.looks.end(look.unwrap());
-        assert_eq!(case.evidence.access(), Access::Redial, "and so on, less often");
-        assert!(case.evidence.looks.due() > Some(now + Duration::from_millis(100)));
+        case.break_connection(true, None, None);
+        case.refuse(true);
+        case.connect();
+        assert!(case.evidence.is_clear());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_refuses_has_ended_and_broke_nothing_that_comes_next() {
-        let mut case = Case::new();
-        case.break_off(true);
-        case.refuse(true, None);
-        case.evidence.connected(&case.backoff, Instant::now());
-        assert!(case.evidence.is_quiet());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn trials_wait_for_their_time_and_risk_no_request_that_cannot_be_repeated() {
-        let mut case = Case::new();
-        case.refuse(false, None);
-        assert!(!case.wants(true, true) && !case.wants(false, false), "100 ms first");
-        tokio::time::advance(Duration::from_millis(100)).await;
-        assert!(case.wants(false, false), "a refused request comes back whole");
-
-        let mut case = Case::new();
-        case.break_off(true);
-        assert!(case.wants(true, true) && !case.wants(true, false), "its own sessions at once");
-        assert!(!case.wants(false, true));
-        tokio::time::advance(Duration::from_millis(100)).await;
-        assert!(case.wants(true, false) && !case.wants(false, false));
-        let look = case.evidence.looks.begin(true);
-        assert!(!case.wants(true, true), "one at a time");
-        case.evidence.broke(true, None, look, case.threshold, &case.backoff, Instant::now());
-        case.evidence.looks.end(look.unwrap());
-        assert!(!case.wants(true, true), "longer after a trial that failed");
-        tokio::time::advance(Duration::from_millis(200)).await;
-        assert!(case.wants(true, false) && !case.wants(false, false));
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(case.wants(false, false), "nobody else came");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_threshold_counts_refusals_in_a_row_and_zero_is_off() {
+    async fn threshold_counts_refusals_in_a_row_and_zero_disables_it() {
         let mut case = Case::new();
         case.threshold = 2;
-        case.refuse(true, None);
-        assert!(!case.evidence.is_suspect(), "one of two");
-        case.evidence.heard(false, Instant::now());
-        case.refuse(true, None);
-        assert!(!case.evidence.is_suspect(), "an answer begins the count anew");
-        case.refuse(true, None);
+        case.refuse(true);
+        assert!(!case.evidence.is_suspect(), "one of two refusals");
+        case.answer(false);
+        case.refuse(true);
+        assert!(!case.evidence.is_suspect(), "an answer resets the count");
+        case.refuse(true);
         assert!(case.evidence.is_suspect());
         let mut case = Case::new();
         case.threshold = 0;
-        case.refuse(true, None);
-        case.break_off(true);
-        assert!(case.evidence.is_quiet());
+        case.refuse(true);
+        case.break_connection(true, None, None);
+        assert!(case.evidence.is_clear());
     }
 }

@@ -1,17 +1,19 @@
-//! What is known of a backend's health: what probes say, what requests have met, and what follows from it.
+//! The records of a backend's health: results of probes, evidence from requests, and slow start.
 
+mod access;
 mod answer_counts;
 mod ejection;
 mod evidence;
-mod looks;
 mod probes;
+mod recheck;
 mod slow_start;
 
 pub(crate) use self::{
+    access::Access,
     answer_counts::AnswerCounts,
     ejection::Ejection,
-    evidence::{Access, Evidence},
-    looks::{Backoff, LookId},
+    evidence::Evidence,
     probes::ProbeState,
+    recheck::{Backoff, RecheckId},
     slow_start::SlowStart,
 };

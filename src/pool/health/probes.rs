@@ -1,22 +1,22 @@
-//! What active probes tell about a backend.
+//! The verdict of active probes on a backend.
 
 use tokio::time::Instant;
 
-/// The verdict of the probes on one backend.
+/// The results of the probes of one backend.
 #[derive(Debug, Default)]
 pub(crate) struct ProbeState {
-    /// Results of the same kind in a row.
-    passed: u32,
-    failed: u32,
-    /// `None` while nothing is known, which counts as up.
+    /// Results in a row; one of the two is 0.
+    successes: u32,
+    failures: u32,
+    /// `None` before the first verdict, which counts as up.
     up: Option<bool>,
-    /// When it was found to be down.
-    fell: Option<Instant>,
-    /// What the last failed probe said, until there is a reason to forget it.
+    /// When the probes marked it down.
+    down_since: Option<Instant>,
+    /// The error of the last failed probe, until the backend is up again.
     failure: Option<Box<str>>,
 }
 
-/// So many bytes of a failure's text are kept.
+/// The length in bytes at which the text of a failure is cut.
 const MAX_FAILURE: usize = 256;
 
 impl ProbeState {
@@ -24,17 +24,17 @@ impl ProbeState {
         self.up == Some(false)
     }
 
-    /// Since when it has been down.
-    pub(crate) fn fell(&self) -> Option<Instant> {
-        self.fell
+    /// Since when the probes have had it down.
+    pub(crate) fn down_since(&self) -> Option<Instant> {
+        self.down_since
     }
 
-    /// Whether the next result is worth having soon.
-    pub(crate) fn is_in_doubt(&self) -> bool {
+    /// Whether the verdict may change with the next results, so that probes should be more frequent.
+    pub(crate) fn is_uncertain(&self) -> bool {
         match self.up {
             None => true,
-            Some(true) => self.failed > 0,
-            Some(false) => self.passed > 0,
+            Some(true) => self.failures > 0,
+            Some(false) => self.successes > 0,
         }
     }
 
@@ -42,30 +42,32 @@ impl ProbeState {
         self.failure.as_deref()
     }
 
-    /// A probe succeeded, `rise` in a row bring the backend back. Tells whether this one did.
-    pub(crate) fn passed(&mut self, rise: u32) -> bool {
-        self.failed = 0;
-        self.passed = self.passed.saturating_add(1);
-        if self.passed < rise {
+    /// Records a success. After `rise` in a row the backend is up; returns whether this one brought it
+    /// up from down.
+    pub(crate) fn record_success(&mut self, rise: u32) -> bool {
+        self.failures = 0;
+        self.successes = self.successes.saturating_add(1);
+        if self.successes < rise {
             return false;
         }
-        (self.failure, self.fell) = (None, None);
+        (self.failure, self.down_since) = (None, None);
         self.up.replace(true) == Some(false)
     }
 
-    /// A probe failed, `fall` in a row take the backend out.
-    pub(crate) fn failed(&mut self, fall: u32, mut why: String, now: Instant) {
-        self.passed = 0;
-        self.failed = self.failed.saturating_add(1);
-        if self.failed >= fall {
+    /// Records a failure, with its text. After `fall` in a row the backend is down.
+    pub(crate) fn record_failure(&mut self, fall: u32, mut text: String, now: Instant) {
+        self.successes = 0;
+        self.failures = self.failures.saturating_add(1);
+        if self.failures >= fall {
             self.up = Some(false);
-            self.fell.get_or_insert(now);
+            self.down_since.get_or_insert(now);
         }
-        if let Some(end) = (0..=MAX_FAILURE.min(why.len())).rev().find(|&i| why.is_char_boundary(i))
+        if let Some(end) =
+            (0..=MAX_FAILURE.min(text.len())).rev().find(|&i| text.is_char_boundary(i))
         {
-            why.truncate(end);
+            text.truncate(end);
         }
-        self.failure = Some(why.into());
+        self.failure = Some(text.into());
     }
 }
 
@@ -73,35 +75,41 @@ impl ProbeState {
 mod tests {
     use super::*;
 
-    fn failed(active: &mut ProbeState) {
-        active.failed(3, "no".to_owned(), Instant::now());
+    fn fail(state: &mut ProbeState) {
+        state.record_failure(3, "no".to_owned(), Instant::now());
     }
 
     #[test]
-    fn results_in_a_row_make_the_verdict() {
-        let mut active = ProbeState::default();
-        assert!(active.is_in_doubt() && !active.is_down(), "unknown counts as up");
-        failed(&mut active);
-        failed(&mut active);
-        assert!(!active.passed(2) && !active.is_down(), "two failures of three");
-        failed(&mut active);
-        failed(&mut active);
-        assert!(!active.is_down(), "a success begins the count anew");
-        failed(&mut active);
-        assert!(active.is_down() && !active.is_in_doubt());
-        assert!(!active.passed(2) && active.is_down() && active.is_in_doubt(), "one of two");
-        failed(&mut active);
-        assert!(!active.passed(2) && active.is_down(), "a failure begins the count anew");
-        assert!(active.passed(2), "this one brings it back");
-        assert!(!active.is_down() && !active.is_in_doubt() && active.failure().is_none());
-        assert!(!active.passed(2), "it is back already");
+    fn verdict_changes_after_enough_results_in_a_row() {
+        let mut state = ProbeState::default();
+        assert!(state.is_uncertain() && !state.is_down(), "without a verdict it counts as up");
+        fail(&mut state);
+        fail(&mut state);
+        assert!(!state.record_success(2) && !state.is_down(), "two failures of three");
+        fail(&mut state);
+        fail(&mut state);
+        assert!(!state.is_down(), "a success resets the count of failures");
+        fail(&mut state);
+        assert!(state.is_down() && !state.is_uncertain());
+        assert!(
+            !state.record_success(2) && state.is_down() && state.is_uncertain(),
+            "one success of two"
+        );
+        fail(&mut state);
+        assert!(
+            !state.record_success(2) && state.is_down(),
+            "a failure resets the count of successes"
+        );
+        assert!(state.record_success(2), "the second success brings it up");
+        assert!(!state.is_down() && !state.is_uncertain() && state.failure().is_none());
+        assert!(!state.record_success(2), "it is up already");
     }
 
     #[test]
-    fn a_long_failure_is_cut_between_characters() {
-        let mut active = ProbeState::default();
-        active.failed(1, format!("x{}", "é".repeat(300)), Instant::now());
-        let text = active.failure().unwrap();
+    fn long_failure_text_is_cut_at_a_character_boundary() {
+        let mut state = ProbeState::default();
+        state.record_failure(1, format!("x{}", "é".repeat(300)), Instant::now());
+        let text = state.failure().unwrap();
         assert!(text.len() == 255 && text.ends_with('é'), "{} bytes", text.len());
     }
 }

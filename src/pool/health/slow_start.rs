@@ -1,8 +1,8 @@
-//! Slow start: a backend that is new, or back, takes a growing share of the new sessions.
+//! Slow start: a backend that has joined or recovered takes a growing share of the new sessions.
 
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
@@ -10,57 +10,59 @@ use std::{
 
 use tokio::time::Instant;
 
-/// The whole share.
+use crate::util::lock;
+
+/// The full share.
 const FULL: u32 = 256;
-/// A tenth, where it begins.
+/// The initial share, a tenth.
 const FIRST: u32 = 26;
 
-/// How much of its share a backend takes, in parts of 256.
+/// The fraction of its share that a backend takes, in parts of 256.
 #[derive(Debug)]
 pub(crate) struct SlowStart {
-    part: AtomicU32,
+    fraction: AtomicU32,
     since: Mutex<Option<Instant>>,
 }
 
 impl Default for SlowStart {
     fn default() -> Self {
-        Self { part: AtomicU32::new(FULL), since: Mutex::default() }
+        Self { fraction: AtomicU32::new(FULL), since: Mutex::default() }
     }
 }
 
 impl SlowStart {
-    /// From 26 to 256.
+    /// The fraction, from 26 to 256.
     #[inline]
-    pub(crate) fn part(&self) -> u32 {
-        self.part.load(Relaxed)
+    pub(crate) fn fraction(&self) -> u32 {
+        self.fraction.load(Relaxed)
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        self.part() == FULL
+        self.fraction() == FULL
     }
 
     pub(crate) fn start(&self, now: Instant) {
-        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut since = lock(&self.since);
         *since = Some(now);
-        self.part.store(FIRST, Relaxed);
+        self.fraction.store(FIRST, Relaxed);
     }
 
-    /// Takes the share to what it should be now, when it is to be whole after `duration`. Tells when to
-    /// do so again: twenty times in all, but at most every 10 ms.
+    /// Updates the fraction, which grows linearly and is full after `duration`. Returns when to update it
+    /// next: after a twentieth of `duration`, and at least 10 ms.
     pub(crate) fn advance(&self, now: Instant, duration: Duration) -> Option<Instant> {
-        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut since = lock(&self.since);
         let start = (*since)?;
-        let gone = now.saturating_duration_since(start);
-        if gone >= duration {
+        let elapsed = now.saturating_duration_since(start);
+        if elapsed >= duration {
             *since = None;
-            self.part.store(FULL, Relaxed);
+            self.fraction.store(FULL, Relaxed);
             None
         } else {
-            let done = gone.as_secs_f64() / duration.as_secs_f64();
-            let part = f64::from(FIRST) + f64::from(FULL - FIRST) * done;
-            self.part.store((part as u32).min(FULL - 1), Relaxed);
+            let done = elapsed.as_secs_f64() / duration.as_secs_f64();
+            let fraction = f64::from(FIRST) + f64::from(FULL - FIRST) * done;
+            self.fraction.store((fraction as u32).min(FULL - 1), Relaxed);
             let step = (duration / 20).max(Duration::from_millis(10));
-            Some(now + step.min(duration - gone))
+            Some(now + step.min(duration - elapsed))
         }
     }
 }
@@ -70,19 +72,22 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn it_grows_evenly_from_a_tenth_to_the_whole() {
-        let (ramp, whole) = (SlowStart::default(), Duration::from_secs(20));
-        assert!(ramp.is_over() && ramp.part() == 256, "whole unless it was started");
-        ramp.start(Instant::now());
-        let mut parts = Vec::new();
+    async fn share_grows_linearly_from_a_tenth_to_full() {
+        let (slow_start, whole) = (SlowStart::default(), Duration::from_secs(20));
+        assert!(
+            slow_start.is_over() && slow_start.fraction() == 256,
+            "the share is full unless slow start has begun"
+        );
+        slow_start.start(Instant::now());
+        let mut fractions = Vec::new();
         for _ in 0..5 {
-            ramp.advance(Instant::now(), whole);
-            parts.push(ramp.part());
+            slow_start.advance(Instant::now(), whole);
+            fractions.push(slow_start.fraction());
             tokio::time::advance(whole / 4).await;
         }
-        assert_eq!(parts, [26, 83, 141, 198, 256]);
-        assert!(ramp.is_over());
-        ramp.start(Instant::now());
-        assert_eq!(ramp.part(), 26, "once more");
+        assert_eq!(fractions, [26, 83, 141, 198, 256]);
+        assert!(slow_start.is_over());
+        slow_start.start(Instant::now());
+        assert_eq!(slow_start.fraction(), 26, "it can start again");
     }
 }

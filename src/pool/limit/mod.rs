@@ -1,4 +1,4 @@
-//! Limits of a backend: permits, who waits for one, and whose turn it is.
+//! The concurrency limit of a backend: its permits, and the queue of requests that wait for one.
 
 mod fair_queue;
 mod permits;
@@ -6,5 +6,5 @@ mod quota;
 
 pub(crate) use self::{
     permits::{ConcurrencyLimit, HasLimit, Permit, Waiter},
-    quota::{NOBODY, UNTOLD},
+    quota::{NO_SESSION, UNIDENTIFIED},
 };

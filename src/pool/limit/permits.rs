@@ -1,9 +1,9 @@
-//! The slots of a backend that has a limit, and those that wait for it.
+//! `ConcurrencyLimit`: the permits of a backend, and the requests that wait for them.
 
 use std::{
     fmt,
     ops::{Deref, DerefMut},
-    sync::{Arc, PoisonError},
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -11,26 +11,29 @@ use super::{
     fair_queue::{FairQueue, Ticket},
     quota::WaitQuota,
 };
-use crate::util::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering::Relaxed};
+use crate::util::{
+    lock,
+    sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering::Relaxed},
+};
 
-/// What has slots.
+/// Something with a concurrency limit.
 pub(crate) trait HasLimit {
-    fn slots(&self) -> &ConcurrencyLimit;
+    fn permits(&self) -> &ConcurrencyLimit;
 }
 
-/// How many requests a backend takes at a time, and who waits for it: for a slot, or for its service
-/// to become ready.
+/// Limits the requests that a backend has in flight, and the requests that wait for a permit or for its
+/// service to become ready.
 ///
-/// A waker belongs to others: it is called, and dropped, after the lock is given back.
+/// A waker runs foreign code, so it is called and dropped after the lock is released.
 pub(crate) struct ConcurrencyLimit {
-    /// The same as under the lock, so that a backend without a limit needs none.
+    /// A copy of [`Inner::max`], so that a backend without a limit takes no lock.
     max: AtomicUsize,
-    /// Whether there is a limit, and none is free.
+    /// Whether there is a limit and no permit is free.
     full: AtomicBool,
     inner: Mutex<Inner>,
 }
 
-/// The slots under their lock. What is known without it follows when it is given back.
+/// The locked state. Updates `full` when the lock is released.
 struct Locked<'a> {
     inner: MutexGuard<'a, Inner>,
     full: &'a AtomicBool,
@@ -40,38 +43,38 @@ struct Inner {
     /// 0 for no limit.
     max: usize,
     taken: usize,
-    places: WaitQuota,
-    /// Those that wait for a slot. Who is taken out has got one, so a free slot means that nobody is
-    /// in there.
-    turns: FairQueue<Waker>,
+    quota: WaitQuota,
+    /// The requests that wait for a permit. A request that is removed by `grant` has a permit, so the
+    /// queue is empty while a permit is free.
+    queue: FairQueue<Waker>,
 }
 
 impl ConcurrencyLimit {
     /// Without a limit.
     pub(crate) fn new() -> Self {
-        let inner = Inner { max: 0, taken: 0, places: WaitQuota::new(), turns: FairQueue::new() };
+        let inner = Inner { max: 0, taken: 0, quota: WaitQuota::new(), queue: FairQueue::new() };
         Self { max: AtomicUsize::new(0), full: AtomicBool::new(false), inner: Mutex::new(inner) }
     }
 
-    /// How many may be taken at a time; 0 for no limit: then none need be taken.
+    /// The most permits; 0 for no limit, when no permit is needed.
     #[inline]
     pub(crate) fn limit(&self) -> usize {
         self.max.load(Relaxed)
     }
 
-    /// Whether none is free.
+    /// Whether no permit is free.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
         self.full.load(Relaxed)
     }
 
-    /// How many hold a place.
+    /// How many requests wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.lock().places.taken()
+        self.lock().quota.taken()
     }
 
-    /// Changes how many may be taken at a time; 0 for no limit. Those that are taken keep counting,
-    /// and as many as now fit are given to those that wait.
+    /// Sets the most permits; 0 for no limit. Permits that are held continue to count, and waiting
+    /// requests get permits as far as the new limit allows.
     pub(crate) fn set_limit(&self, max: usize) {
         let mut inner = self.lock();
         inner.max = max;
@@ -82,7 +85,7 @@ impl ConcurrencyLimit {
     }
 
     fn lock(&self) -> Locked<'_> {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = lock(&self.inner);
         Locked { inner, full: &self.full }
     }
 }
@@ -112,37 +115,38 @@ impl Inner {
         self.max != 0 && self.taken >= self.max
     }
 
-    fn take(&mut self) -> bool {
+    fn try_acquire(&mut self) -> bool {
         let free = !self.is_full();
         self.taken += usize::from(free);
         free
     }
 
-    /// Gives a slot that is free to the next in turn, who is to be woken.
+    /// Grants a free permit to the next request in the queue. Returns its waker, to be called without the
+    /// lock.
     fn grant(&mut self) -> Option<Waker> {
         if self.is_full() {
             return None;
         }
-        let next = self.turns.next()?;
+        let next = self.queue.next()?;
         self.taken += 1;
         Some(next)
     }
 
-    fn give_back(&mut self) -> Option<Waker> {
+    fn release(&mut self) -> Option<Waker> {
         self.taken = self.taken.saturating_sub(1);
         self.grant()
     }
 }
 
-/// A slot that is taken, until it is dropped; then it goes to the next in turn.
+/// A permit. Dropping it passes it to the next request in the queue.
 pub(crate) struct Permit<H: HasLimit>(Arc<H>);
 
 impl<H: HasLimit> Permit<H> {
-    /// `None` when none is free. Nobody overtakes those that wait.
-    // Not inlined, as what is below: it would be in the way of the requests that need no slot.
+    /// Takes a permit; `None` when none is free. Waiting requests come first.
+    // Not inlined, like the functions below, to keep the path of requests without a limit short.
     #[inline(never)]
-    pub(crate) fn take(holder: &Arc<H>) -> Option<Self> {
-        let taken = holder.slots().lock().take();
+    pub(crate) fn try_acquire(holder: &Arc<H>) -> Option<Self> {
+        let taken = holder.permits().lock().try_acquire();
         taken.then(|| Self(holder.clone()))
     }
 }
@@ -150,39 +154,39 @@ impl<H: HasLimit> Permit<H> {
 impl<H: HasLimit> Drop for Permit<H> {
     #[inline(never)]
     fn drop(&mut self) {
-        let woken = self.0.slots().lock().give_back();
+        let woken = self.0.permits().lock().release();
         if let Some(woken) = woken {
             woken.wake();
         }
     }
 }
 
-/// A place among those that wait, until it is dropped.
+/// A request that waits, until it is dropped.
 pub(crate) struct Waiter<H: HasLimit> {
     holder: Arc<H>,
     key: u64,
-    /// Once it has asked for a slot, until it has it.
+    /// Its position in the queue, from its first poll for a permit until it gets one.
     ticket: Option<Ticket>,
 }
 
 impl<H: HasLimit> Waiter<H> {
-    /// A place for the session with this key (or [`NOBODY`](crate::places::NOBODY), or
-    /// [`UNTOLD`](crate::places::UNTOLD)), of `max` in all; `None` when there are too many, in all or of
-    /// this session.
-    pub(crate) fn take(holder: &Arc<H>, key: u64, max: usize) -> Option<Self> {
-        let taken = holder.slots().lock().places.take(key, max);
+    /// A waiter for the session with this key (or [`NO_SESSION`](super::NO_SESSION), or
+    /// [`UNIDENTIFIED`](super::UNIDENTIFIED)), of at most `max`. `None` when too many requests wait, in
+    /// total or of this session.
+    pub(crate) fn try_new(holder: &Arc<H>, key: u64, max: usize) -> Option<Self> {
+        let taken = holder.permits().lock().quota.try_acquire(key, max);
         taken.then(|| Self { holder: holder.clone(), key, ticket: None })
     }
 
-    /// Waits for a slot, in turn.
+    /// Waits for a permit.
     #[inline(never)]
-    pub(crate) fn poll_slot(&mut self, cx: &mut Context<'_>) -> Poll<Permit<H>> {
-        // One that gives way to another is dropped after the lock, as it is declared before.
+    pub(crate) fn poll_permit(&mut self, cx: &mut Context<'_>) -> Poll<Permit<H>> {
+        // Declared before the lock, so that a replaced waker is dropped after its release.
         let mut waker = cx.waker().clone();
-        let mut inner = self.holder.slots().lock();
-        let mine = match self.ticket {
-            None => inner.take(),
-            Some(ticket) => match inner.turns.get_mut(ticket) {
+        let mut inner = self.holder.permits().lock();
+        let granted = match self.ticket {
+            None => inner.try_acquire(),
+            Some(ticket) => match inner.queue.get_mut(ticket) {
                 Some(old) => {
                     std::mem::swap(old, &mut waker);
                     return Poll::Pending;
@@ -190,11 +194,11 @@ impl<H: HasLimit> Waiter<H> {
                 None => true,
             },
         };
-        if mine {
+        if granted {
             self.ticket = None;
             return Poll::Ready(Permit(self.holder.clone()));
         }
-        self.ticket = Some(inner.turns.push(self.key, waker));
+        self.ticket = Some(inner.queue.push(self.key, waker));
         Poll::Pending
     }
 }
@@ -202,14 +206,14 @@ impl<H: HasLimit> Waiter<H> {
 impl<H: HasLimit> Drop for Waiter<H> {
     #[inline(never)]
     fn drop(&mut self) {
-        let mut inner = self.holder.slots().lock();
-        inner.places.give_back(self.key);
-        let own = self.ticket.and_then(|ticket| inner.turns.remove(ticket));
-        // It was given a slot and has not taken it.
-        let unused = self.ticket.is_some() && own.is_none();
-        let woken = if unused { inner.give_back() } else { None };
+        let mut inner = self.holder.permits().lock();
+        inner.quota.release(self.key);
+        let waker = self.ticket.and_then(|ticket| inner.queue.remove(ticket));
+        // It was granted a permit that it has not taken.
+        let unused = self.ticket.is_some() && waker.is_none();
+        let woken = if unused { inner.release() } else { None };
         drop(inner);
-        drop(own);
+        drop(waker);
         if let Some(woken) = woken {
             woken.wake();
         }
@@ -219,10 +223,10 @@ impl<H: HasLimit> Drop for Waiter<H> {
 impl fmt::Debug for ConcurrencyLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = self.lock();
-        f.debug_struct("Slots")
+        f.debug_struct("ConcurrencyLimit")
             .field("max", &inner.max)
             .field("taken", &inner.taken)
-            .field("waiting", &inner.places.taken())
+            .field("waiting", &inner.quota.taken())
             .finish()
     }
 }

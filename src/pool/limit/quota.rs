@@ -1,20 +1,20 @@
-//! Who may wait: a bounded number of places, of which no session gets too many.
+//! Bounded queue length with a per-session quota.
 
 use std::collections::BTreeMap;
 
-/// The key of the requests that have no session.
-pub(crate) const NOBODY: u64 = 0;
+/// The key of requests without a session.
+pub(crate) const NO_SESSION: u64 = 0;
 
-/// The key of the requests whose sessions cannot be told apart, as with plain tokens.
-pub(crate) const UNTOLD: u64 = 1;
+/// The key of requests whose sessions cannot be told apart, as with plain tokens.
+pub(crate) const UNIDENTIFIED: u64 = 1;
 
-/// The places that are taken, in all and by each session.
+/// The number of waiting requests, in total and of each session.
 ///
-/// A session may take one more while it has fewer than are free: the dynamic threshold of Choudhury
-/// and Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches" (1998), with
-/// alpha = 1. One session alone gets half of the places, rounded up, and there are always some for
-/// another. The requests without a session have at most half of all places. Sessions that cannot be
-/// told apart obey the total only.
+/// One more request of a session may wait while fewer of its requests wait than places are free: the
+/// dynamic threshold of Choudhury and Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet
+/// Switches" (1998), with alpha = 1. A single session gets half of the places, rounded up, so that some
+/// are always left for others. Requests without a session get at most half of all places. Sessions that
+/// cannot be told apart are limited only by the total.
 #[derive(Debug)]
 pub(crate) struct WaitQuota {
     taken: usize,
@@ -30,13 +30,13 @@ impl WaitQuota {
         self.taken
     }
 
-    /// Takes a place for `key`, of `max` in all.
-    pub(crate) fn take(&mut self, key: u64, max: usize) -> bool {
+    /// Takes one of `max` places for `key`.
+    pub(crate) fn try_acquire(&mut self, key: u64, max: usize) -> bool {
         let own = self.by_key.get(&key).copied().unwrap_or(0);
         let free = max.saturating_sub(self.taken);
         let may = match key {
-            UNTOLD => free > 0,
-            NOBODY => free > 0 && own < max.div_ceil(2),
+            UNIDENTIFIED => free > 0,
+            NO_SESSION => free > 0 && own < max.div_ceil(2),
             _ => own < free,
         };
         if may {
@@ -46,8 +46,8 @@ impl WaitQuota {
         may
     }
 
-    /// Gives back a place that was taken for `key`.
-    pub(crate) fn give_back(&mut self, key: u64) {
+    /// Releases a place that was taken for `key`.
+    pub(crate) fn release(&mut self, key: u64) {
         self.taken = self.taken.saturating_sub(1);
         match self.by_key.get_mut(&key) {
             Some(own) if *own > 1 => *own -= 1,
@@ -61,65 +61,76 @@ impl WaitQuota {
 
 #[cfg(test)]
 mod tests {
-    use super::{NOBODY, UNTOLD, WaitQuota};
+    use super::{NO_SESSION, UNIDENTIFIED, WaitQuota};
 
-    fn take_all(places: &mut WaitQuota, key: u64, max: usize) -> usize {
-        (0..2 * max).filter(|_| places.take(key, max)).count()
+    fn acquire_all(quota: &mut WaitQuota, key: u64, max: usize) -> usize {
+        (0..2 * max).filter(|_| quota.try_acquire(key, max)).count()
     }
 
     #[test]
-    fn one_session_gets_half_and_leaves_room_for_others() {
-        let mut places = WaitQuota::new();
-        assert_eq!(take_all(&mut places, 7, 1024), 512, "half of all places");
-        assert_eq!(take_all(&mut places, 8, 1024), 256, "half of what is left");
-        let others = (100..200).filter(|key| places.take(*key, 1024)).count();
-        assert_eq!(others, 100, "each that has none yet gets one");
-        assert_eq!(places.taken(), 868);
+    fn one_session_gets_half_of_the_places() {
+        let mut quota = WaitQuota::new();
+        assert_eq!(acquire_all(&mut quota, 7, 1024), 512, "half of all places");
+        assert_eq!(acquire_all(&mut quota, 8, 1024), 256, "half of what is left");
+        let others = (100..200).filter(|key| quota.try_acquire(*key, 1024)).count();
+        assert_eq!(others, 100, "each new session gets a place");
+        assert_eq!(quota.taken(), 868);
     }
 
     #[test]
-    fn few_places_are_shared_as_far_as_they_go() {
+    fn one_session_gets_half_of_a_small_quota_rounded_up() {
         for (max, one) in [(0, 0), (1, 1), (2, 1), (3, 2), (4, 2), (5, 3)] {
-            assert_eq!(take_all(&mut WaitQuota::new(), 7, max), one, "of {max} places");
+            assert_eq!(acquire_all(&mut WaitQuota::new(), 7, max), one, "of {max} places");
         }
     }
 
     #[test]
-    fn requests_without_a_session_get_half_at_most() {
+    fn requests_without_a_session_get_at_most_half() {
         for (max, half) in [(0, 0), (1, 1), (2, 1), (5, 3), (10, 5)] {
-            assert_eq!(take_all(&mut WaitQuota::new(), NOBODY, max), half, "of {max} places");
+            assert_eq!(
+                acquire_all(&mut WaitQuota::new(), NO_SESSION, max),
+                half,
+                "of {max} places"
+            );
         }
-        let mut places = WaitQuota::new();
-        assert_eq!(take_all(&mut places, 7, 10), 5);
-        assert!(places.take(8, 10), "another session");
-        assert_eq!(take_all(&mut places, NOBODY, 10), 4, "what is left, and not half of it");
-        places.give_back(7);
-        assert!(places.take(NOBODY, 10), "five of ten");
-        places.give_back(7);
-        assert!(!places.take(NOBODY, 10), "half of all places, though one is free");
-        places.give_back(NOBODY);
-        assert!(places.take(NOBODY, 10));
+        let mut quota = WaitQuota::new();
+        assert_eq!(acquire_all(&mut quota, 7, 10), 5);
+        assert!(quota.try_acquire(8, 10), "another session");
+        assert_eq!(
+            acquire_all(&mut quota, NO_SESSION, 10),
+            4,
+            "all that is left, as it is less than half of the total"
+        );
+        quota.release(7);
+        assert!(quota.try_acquire(NO_SESSION, 10), "the fifth of ten places");
+        quota.release(7);
+        assert!(
+            !quota.try_acquire(NO_SESSION, 10),
+            "half of all places are taken, though one is free"
+        );
+        quota.release(NO_SESSION);
+        assert!(quota.try_acquire(NO_SESSION, 10));
     }
 
     #[test]
-    fn sessions_that_cannot_be_told_apart_obey_the_total_only() {
-        let mut places = WaitQuota::new();
-        assert_eq!(take_all(&mut places, UNTOLD, 10), 10);
-        assert!(!places.take(7, 10), "the total holds for all");
-        assert!(!places.take(UNTOLD, 10));
-        assert!(!places.take(NOBODY, 10));
+    fn sessions_that_cannot_be_told_apart_are_limited_only_by_the_total() {
+        let mut quota = WaitQuota::new();
+        assert_eq!(acquire_all(&mut quota, UNIDENTIFIED, 10), 10);
+        assert!(!quota.try_acquire(7, 10), "the total limits every session");
+        assert!(!quota.try_acquire(UNIDENTIFIED, 10));
+        assert!(!quota.try_acquire(NO_SESSION, 10));
     }
 
     #[test]
-    fn places_given_back_are_free_for_whoever_comes() {
-        let mut places = WaitQuota::new();
-        assert_eq!(take_all(&mut places, 7, 4), 2);
-        assert_eq!(take_all(&mut places, 8, 4), 1);
-        places.give_back(7);
-        assert!(places.take(8, 4), "it has one, and two are free");
+    fn released_places_are_free_for_other_sessions() {
+        let mut quota = WaitQuota::new();
+        assert_eq!(acquire_all(&mut quota, 7, 4), 2);
+        assert_eq!(acquire_all(&mut quota, 8, 4), 1);
+        quota.release(7);
+        assert!(quota.try_acquire(8, 4), "the session has one place, and two are free");
         for key in [7, 8, 8] {
-            places.give_back(key);
+            quota.release(key);
         }
-        assert_eq!((places.taken(), places.by_key.len()), (0, 0), "nothing is kept of them");
+        assert_eq!((quota.taken(), quota.by_key.len()), (0, 0), "no entries are left");
     }
 }

@@ -1,4 +1,4 @@
-//! How many sessions a backend has: an estimate in bounded memory.
+//! Counts the sessions of a backend in bounded memory.
 
 use std::sync::{
     OnceLock,
@@ -8,124 +8,125 @@ use std::sync::{
 use super::{exact::ExactCounter, unconfirmed::Unconfirmed, window::Window};
 use crate::hash::mix;
 
-/// Sessions are spread over so many registers.
+/// The number of HyperLogLog registers.
 const REGISTERS: usize = 1 << REGISTER_BITS;
 const REGISTER_BITS: u32 = 9;
-/// Each register tells so many ranks apart, which is enough for 500 million sessions.
+/// The ranks of each register, enough for 500 million sessions.
 const RANKS: usize = 20;
 
 /// The sessions that a backend has seen, and when: HyperLogLog (Flajolet, Fusy, Gandouet and Meunier,
 /// 2007) over a sliding window.
 ///
-/// Every session has a register and a rank, and marks that place with the time. Of a register only
-/// the highest rank that was marked lately counts, so that the number of sessions seen within any
-/// time up to now can be asked for. Up to some two hundred are known one by one, and counted exactly;
-/// more are estimated, and off by 4.6 % (1.04 / √512, one standard deviation).
+/// A session is hashed to a register and a rank, where the tick of its last request is stored. The
+/// highest rank of each register with a tick within the window gives the number of sessions seen in any
+/// time up to now. Up to about two hundred sessions are counted exactly. More are estimated, with a
+/// standard error of 4.6 % (1.04 / √512).
 ///
-/// It takes 44 KiB, once the first session was seen.
+/// It takes 44 KiB, allocated with the first session.
 #[derive(Debug, Default)]
 pub(crate) struct SessionCounter {
     sessions: OnceLock<Sessions>,
-    /// The same for requests whose sessions cannot be told apart.
+    /// The tick of the last request whose session cannot be told apart from others.
     anonymous: AtomicU32,
-    /// The same for sessions that somebody remembers; the others are nobody's.
-    remembered: AtomicU32,
-    /// Tokens that have not come back, once one was issued.
+    /// The last tick at which a session with a stored pin was seen.
+    pinned: AtomicU32,
+    /// Issued tokens that have not been sent back, allocated with the first one.
     unconfirmed: OnceLock<Box<Unconfirmed>>,
 }
 
 #[derive(Debug)]
 struct Sessions {
-    few: ExactCounter,
-    /// The ticks at which the places were marked last; 0 for never.
+    exact: ExactCounter,
+    /// The last tick of each rank of each register; 0 for never.
     marks: Box<[AtomicU32]>,
 }
 
 impl SessionCounter {
-    /// A session was here at `tick`, which is at least 1. Without a key it is one of those that cannot
-    /// be told apart. Tells whether it is new here, as far as is known.
+    /// Records a request of a session at `tick`, which is at least 1. `session` is `None` if it cannot be
+    /// told apart from others; `has_pin` if its pin is stored somewhere. Returns whether the session was
+    /// not known yet.
     #[inline]
-    pub(crate) fn saw(&self, session: Option<u64>, remembered: bool, tick: u32) -> bool {
-        if remembered {
-            touch(&self.remembered, tick);
+    pub(crate) fn record(&self, session: Option<u64>, has_pin: bool, tick: u32) -> bool {
+        if has_pin {
+            mark(&self.pinned, tick);
         }
         let Some(session) = session else {
-            touch(&self.anonymous, tick);
+            mark(&self.anonymous, tick);
             return false;
         };
-        self.saw_one(session, tick)
+        self.record_session(session, tick)
     }
 
     #[inline(never)]
-    fn saw_one(&self, session: u64, tick: u32) -> bool {
+    fn record_session(&self, session: u64, tick: u32) -> bool {
         let sessions = self.sessions.get_or_init(Sessions::new);
-        let hash = spread(session);
-        touch(&sessions.marks[place(hash)], tick);
-        sessions.few.saw(session.max(1), hash, tick)
+        let hash = hash_of(session);
+        mark(&sessions.marks[cell_index(hash)], tick);
+        sessions.exact.record(session.max(1), hash, tick)
     }
 
-    /// A token was issued, for a session that counts once it comes back.
+    /// Records that a token was issued. Its session counts when the token is sent back.
     #[cold]
-    pub(crate) fn issued(&self, tick: u32) {
+    pub(crate) fn token_issued(&self, tick: u32) {
         self.unconfirmed.get_or_init(|| Box::new(Unconfirmed::new())).issue(tick);
     }
 
-    /// A token that was issued about at `tick` has come back.
+    /// Records that a token issued at about `tick` was sent back.
     #[cold]
-    pub(crate) fn confirmed(&self, tick: u32) {
+    pub(crate) fn token_returned(&self, tick: u32) {
         if let Some(unconfirmed) = self.unconfirmed.get() {
             unconfirmed.confirm(tick);
         }
     }
 
-    /// How many tokens were issued in the last minute and have not come back.
+    /// How many tokens were issued in the last minute and have not been sent back.
     pub(crate) fn unconfirmed(&self, now: u32) -> u64 {
         self.unconfirmed.get().map_or(0, |unconfirmed| unconfirmed.count(now))
     }
 
-    /// At least so many sessions are there.
+    /// A lower bound of the number of sessions.
     pub(crate) fn seen(&self, window: Window) -> u64 {
         self.count(window).unwrap_or_else(|| {
             let known = self.sessions.get();
-            let count = known.map_or(0, |known| known.few.count(window).unwrap_or(1));
+            let count = known.map_or(0, |known| known.exact.count(window).unwrap_or(1));
             count.max(1)
         })
     }
 
-    /// A session has ended, or is elsewhere now. One that shares its place is counted again when it
-    /// is seen the next time.
-    pub(crate) fn forget(&self, session: u64) {
+    /// Removes a session that has ended or moved. A session with the same register and rank is counted
+    /// again with its next request.
+    pub(crate) fn remove(&self, session: u64) {
         if let Some(sessions) = self.sessions.get() {
-            let hash = spread(session);
-            sessions.few.forget(session.max(1), hash);
-            sessions.marks[place(hash)].store(0, Relaxed);
+            let hash = hash_of(session);
+            sessions.exact.remove(session.max(1), hash);
+            sessions.marks[cell_index(hash)].store(0, Relaxed);
         }
     }
 
-    /// About how many sessions there are; `None` when they cannot be told apart.
+    /// The number of sessions, exact or estimated; `None` when they cannot be told apart.
     pub(crate) fn count(&self, window: Window) -> Option<u64> {
-        if window.has(self.anonymous.load(Relaxed)) {
+        if window.contains(self.anonymous.load(Relaxed)) {
             return None;
         }
         let Some(sessions) = self.sessions.get() else {
             return Some(0);
         };
-        Some(sessions.few.count(window).unwrap_or_else(|| sessions.estimate(window)))
+        Some(sessions.exact.count(window).unwrap_or_else(|| sessions.estimate(window)))
     }
 
-    /// Whether no session is there that somebody remembers, and none may come with a token that was
-    /// issued just now.
+    /// Whether no session with a stored pin was seen within the window, and no token was issued within the
+    /// last minute that may still be sent back.
     pub(crate) fn is_empty(&self, window: Window) -> bool {
         if self.unconfirmed(window.now) > 0 {
             return false;
         }
-        if !window.has(self.remembered.load(Relaxed)) {
+        if !window.contains(self.pinned.load(Relaxed)) {
             return true;
         }
-        !window.has(self.anonymous.load(Relaxed))
-            && self.sessions.get().is_none_or(|sessions| match sessions.few.count(window) {
+        !window.contains(self.anonymous.load(Relaxed))
+            && self.sessions.get().is_none_or(|sessions| match sessions.exact.count(window) {
                 Some(count) => count == 0,
-                None => !sessions.marks.iter().any(|mark| window.has(mark.load(Relaxed))),
+                None => !sessions.marks.iter().any(|mark| window.contains(mark.load(Relaxed))),
             })
     }
 }
@@ -133,13 +134,13 @@ impl SessionCounter {
 impl Sessions {
     fn new() -> Self {
         let marks = (0..REGISTERS * RANKS).map(|_| AtomicU32::new(0)).collect();
-        Self { few: ExactCounter::new(), marks }
+        Self { exact: ExactCounter::new(), marks }
     }
 
     fn estimate(&self, window: Window) -> u64 {
         let (mut empty, mut sum) = (0u32, 0.0);
         for register in self.marks.chunks_exact(RANKS) {
-            let highest = register.iter().rposition(|mark| window.has(mark.load(Relaxed)));
+            let highest = register.iter().rposition(|mark| window.contains(mark.load(Relaxed)));
             let rank = highest.map_or(0, |rank| rank as i32 + 1);
             empty += u32::from(rank == 0);
             sum += f64::from(-rank).exp2();
@@ -155,23 +156,23 @@ impl Sessions {
     }
 }
 
-/// Written once a tick only: other threads read it too.
+/// Stores `tick`. Writes only if it has changed, as other threads read the same cache line.
 #[inline]
-fn touch(mark: &AtomicU32, tick: u32) {
-    if mark.load(Relaxed) != tick {
-        mark.store(tick, Relaxed);
+fn mark(cell: &AtomicU32, tick: u32) {
+    if cell.load(Relaxed) != tick {
+        cell.store(tick, Relaxed);
     }
 }
 
-/// A session's key may be chosen by its user, so it is mixed first.
+/// Hashes a session's key, which its user may have chosen.
 #[inline]
-fn spread(session: u64) -> u64 {
+fn hash_of(session: u64) -> u64 {
     mix(session ^ 0x5e55_1043)
 }
 
-/// Where a session leaves its mark.
+/// The index of the session's register and rank.
 #[inline]
-fn place(hash: u64) -> usize {
+fn cell_index(hash: u64) -> usize {
     let register = (hash >> (64 - REGISTER_BITS)) as usize;
     let rank = (hash << REGISTER_BITS).leading_zeros().min(RANKS as u32 - 1) as usize;
     register * RANKS + rank
@@ -187,72 +188,72 @@ mod tests {
     }
 
     #[test]
-    fn few_sessions_are_counted_and_many_estimated() {
-        let (census, mut numbers) = (SessionCounter::default(), Numbers(7));
-        assert_eq!(census.count(window(1, 60)), Some(0));
+    fn few_sessions_are_counted_exactly_and_many_are_estimated() {
+        let (counter, mut numbers) = (SessionCounter::default(), Numbers(7));
+        assert_eq!(counter.count(window(1, 60)), Some(0));
         let mut seen = 0;
         for (sessions, tolerance) in [(1, 0.0), (3, 0.0), (40, 0.03), (1000, 0.1), (100_000, 0.12)]
         {
             while seen < sessions {
                 let session = numbers.next();
-                census.saw(Some(session), true, 1);
-                census.saw(Some(session), true, 1);
+                counter.record(Some(session), true, 1);
+                counter.record(Some(session), true, 1);
                 seen += 1;
             }
-            let count = census.count(window(1, 60)).unwrap();
+            let count = counter.count(window(1, 60)).unwrap();
             let error = (count as f64 - sessions as f64).abs() / sessions as f64;
             assert!(error <= tolerance, "{sessions} sessions were counted as {count}");
         }
     }
 
     #[test]
-    fn numbers_in_a_row_are_as_good_as_any() {
-        let census = SessionCounter::default();
+    fn consecutive_keys_do_not_skew_the_estimate() {
+        let counter = SessionCounter::default();
         for session in 0..10_000 {
-            census.saw(Some(session), true, 1);
+            counter.record(Some(session), true, 1);
         }
-        let count = census.count(window(1, 0)).unwrap();
+        let count = counter.count(window(1, 0)).unwrap();
         assert!(count.abs_diff(10_000) < 1200, "10,000 users were counted as {count}");
     }
 
     #[test]
-    fn only_those_who_were_seen_lately_count() {
-        let census = SessionCounter::default();
-        census.saw(Some(1), true, 1);
-        census.saw(Some(2), true, 50);
-        assert_eq!(census.count(window(50, 60)), Some(2));
-        assert_eq!(census.count(window(62, 60)), Some(1), "the first was seen 61 ticks ago");
-        assert!(!census.is_empty(window(110, 60)));
-        assert!(census.is_empty(window(111, 60)));
+    fn only_sessions_seen_within_the_window_count() {
+        let counter = SessionCounter::default();
+        counter.record(Some(1), true, 1);
+        counter.record(Some(2), true, 50);
+        assert_eq!(counter.count(window(50, 60)), Some(2));
+        assert_eq!(counter.count(window(62, 60)), Some(1), "the first was seen 61 ticks ago");
+        assert!(!counter.is_empty(window(110, 60)));
+        assert!(counter.is_empty(window(111, 60)));
     }
 
     #[test]
-    fn who_has_left_does_not_count() {
-        let census = SessionCounter::default();
+    fn removed_sessions_do_not_count() {
+        let counter = SessionCounter::default();
         for session in 1..=3 {
-            census.saw(Some(session), true, 1);
+            counter.record(Some(session), true, 1);
         }
-        census.forget(2);
-        assert_eq!(census.count(window(1, 60)), Some(2));
-        census.forget(1);
-        census.forget(3);
-        assert!(census.is_empty(window(1, 60)));
+        counter.remove(2);
+        assert_eq!(counter.count(window(1, 60)), Some(2));
+        counter.remove(1);
+        counter.remove(3);
+        assert!(counter.is_empty(window(1, 60)));
     }
 
     #[test]
-    fn sessions_that_cannot_be_told_apart_are_not_counted() {
-        let census = SessionCounter::default();
-        census.saw(None, true, 5);
-        assert_eq!(census.count(window(5, 60)), None);
-        assert!(!census.is_empty(window(65, 60)));
-        assert!(census.is_empty(window(66, 60)));
+    fn sessions_that_cannot_be_told_apart_have_no_count() {
+        let counter = SessionCounter::default();
+        counter.record(None, true, 5);
+        assert_eq!(counter.count(window(5, 60)), None);
+        assert!(!counter.is_empty(window(65, 60)));
+        assert!(counter.is_empty(window(66, 60)));
     }
 
     #[test]
-    fn whom_nobody_remembers_holds_nothing_up() {
-        let census = SessionCounter::default();
-        census.saw(Some(1), false, 5);
-        assert_eq!(census.count(window(5, 60)), Some(1));
-        assert!(census.is_empty(window(5, 60)));
+    fn sessions_without_a_stored_pin_leave_the_counter_empty() {
+        let counter = SessionCounter::default();
+        counter.record(Some(1), false, 5);
+        assert_eq!(counter.count(window(5, 60)), Some(1));
+        assert!(counter.is_empty(window(5, 60)));
     }
 }

@@ -1,4 +1,4 @@
-//! A few sessions, each by itself.
+//! Exact counter for small session sets (256 cells).
 
 use std::sync::atomic::{
     AtomicU32, AtomicU64,
@@ -8,23 +8,23 @@ use std::sync::atomic::{
 use super::window::Window;
 
 const CELLS: usize = 256;
-/// How many cells a session may look for its place in.
-const REACH: usize = 8;
+/// How many cells are probed for a session.
+const PROBES: usize = 8;
 
-/// The sessions that were seen, and when, as long as there are no more than some two hundred: counted one
-/// by one.
+/// An open-addressed table of sessions and the ticks of their last requests. It holds about two hundred
+/// sessions; after that it reports that it has overflowed.
 #[derive(Debug)]
 pub(crate) struct ExactCounter {
     cells: Box<[Cell]>,
-    /// When there was no place for one of them last; 0 for never.
+    /// The last tick at which there was no cell for a session; 0 for never.
     overflow: AtomicU32,
 }
 
 #[derive(Debug, Default)]
 struct Cell {
-    /// 0 for nobody.
+    /// 0 for a free cell.
     session: AtomicU64,
-    mark: AtomicU32,
+    tick: AtomicU32,
 }
 
 impl ExactCounter {
@@ -33,53 +33,53 @@ impl ExactCounter {
         Self { cells, overflow: AtomicU32::new(0) }
     }
 
-    /// A session with this hash was here. Tells whether it was not known yet.
+    /// Records a request of a session with this hash. Returns whether the session was not known yet.
     #[inline]
-    pub(crate) fn saw(&self, session: u64, hash: u64, tick: u32) -> bool {
-        let mark = match self.place(session, hash) {
-            Some(cell) => &cell.mark,
+    pub(crate) fn record(&self, session: u64, hash: u64, tick: u32) -> bool {
+        let last = match self.cell(session, hash) {
+            Some(cell) => &cell.tick,
             None => &self.overflow,
         };
-        let before = mark.load(Relaxed);
+        let before = last.load(Relaxed);
         if before != tick {
-            mark.store(tick, Relaxed);
+            last.store(tick, Relaxed);
         }
         before == 0
     }
 
-    pub(crate) fn forget(&self, session: u64, hash: u64) {
-        for cell in self.reach(hash) {
+    pub(crate) fn remove(&self, session: u64, hash: u64) {
+        for cell in self.probe(hash) {
             if cell.session.load(Acquire) == session {
-                cell.mark.store(0, Relaxed);
+                cell.tick.store(0, Relaxed);
             }
         }
     }
 
-    /// How many there are; `None` when there may be more than are known. Places of those who are not
-    /// there any more are given to others.
+    /// The number of sessions within the window; `None` if some did not fit. Frees the cells of sessions
+    /// outside the window.
     pub(crate) fn count(&self, window: Window) -> Option<u64> {
-        if window.has(self.overflow.load(Relaxed)) {
+        if window.contains(self.overflow.load(Relaxed)) {
             return None;
         }
         let mut count = 0;
         for cell in &self.cells {
-            if window.has(cell.mark.load(Relaxed)) {
+            if window.contains(cell.tick.load(Relaxed)) {
                 count += 1;
             } else {
-                // One that comes at this very moment is counted with its next request.
+                // A request at the same time may be lost; its session is counted with the next one.
                 cell.session.store(0, Relaxed);
-                cell.mark.store(0, Relaxed);
+                cell.tick.store(0, Relaxed);
             }
         }
         Some(count)
     }
 
-    /// The session's cell, or a free one that is its own from now on.
+    /// The session's cell, or a free one that is assigned to it.
     #[inline]
-    fn place(&self, session: u64, hash: u64) -> Option<&Cell> {
-        let own = self.reach(hash).find(|cell| cell.session.load(Acquire) == session);
+    fn cell(&self, session: u64, hash: u64) -> Option<&Cell> {
+        let own = self.probe(hash).find(|cell| cell.session.load(Acquire) == session);
         own.or_else(|| {
-            self.reach(hash).find(|cell| {
+            self.probe(hash).find(|cell| {
                 match cell.session.compare_exchange(0, session, AcqRel, Acquire) {
                     Ok(_) => true,
                     Err(other) => other == session,
@@ -88,9 +88,9 @@ impl ExactCounter {
         })
     }
 
-    fn reach(&self, hash: u64) -> impl Iterator<Item = &Cell> {
+    fn probe(&self, hash: u64) -> impl Iterator<Item = &Cell> {
         let start = hash as usize;
-        (0..REACH).filter_map(move |i| self.cells.get(start.wrapping_add(i) % CELLS))
+        (0..PROBES).filter_map(move |i| self.cells.get(start.wrapping_add(i) % CELLS))
     }
 }
 
@@ -104,32 +104,32 @@ mod tests {
     }
 
     #[test]
-    fn each_is_counted_once_and_leaves_by_itself() {
-        let few = ExactCounter::new();
+    fn each_session_is_counted_once_and_removed_individually() {
+        let exact = ExactCounter::new();
         for session in 1..=100 {
-            few.saw(session, mix(session), 1);
-            few.saw(session, mix(session), 2);
+            exact.record(session, mix(session), 1);
+            exact.record(session, mix(session), 2);
         }
-        assert_eq!(few.count(window(2)), Some(100));
-        (1..=99).for_each(|session| few.forget(session, mix(session)));
-        assert_eq!(few.count(window(2)), Some(1), "whoever shared a place with one that has left");
+        assert_eq!(exact.count(window(2)), Some(100));
+        (1..=99).for_each(|session| exact.remove(session, mix(session)));
+        assert_eq!(exact.count(window(2)), Some(1), "the removal of others does not affect it");
     }
 
     #[test]
-    fn neighbours_have_places_of_their_own() {
-        let few = ExactCounter::new();
-        for session in 1..=REACH as u64 {
-            assert!(few.saw(session, 7, 1), "it is new");
-            assert!(!few.saw(session, 7, 1), "it is known");
+    fn sessions_with_the_same_hash_get_their_own_cells() {
+        let exact = ExactCounter::new();
+        for session in 1..=PROBES as u64 {
+            assert!(exact.record(session, 7, 1), "the session is new");
+            assert!(!exact.record(session, 7, 1), "the session is known");
         }
-        assert_eq!(few.count(window(1)), Some(REACH as u64), "they all begin at one cell");
-        few.saw(99, 7, 1);
-        assert_eq!(few.count(window(1)), None, "one more is more than are known");
-        few.saw(3, 7, 5);
-        assert_eq!(few.count(window(12)), Some(1), "that was long ago, and most are gone");
-        few.saw(100, 7, 12);
-        assert_eq!(few.count(window(12)), Some(2), "their places are free again");
-        few.saw(3, 7, 13);
-        assert_eq!(few.count(window(13)), Some(2), "who is known keeps its place");
+        assert_eq!(exact.count(window(1)), Some(PROBES as u64), "all have the same first cell");
+        exact.record(99, 7, 1);
+        assert_eq!(exact.count(window(1)), None, "one more session overflows");
+        exact.record(3, 7, 5);
+        assert_eq!(exact.count(window(12)), Some(1), "after the window the table counts again");
+        exact.record(100, 7, 12);
+        assert_eq!(exact.count(window(12)), Some(2), "cells of expired sessions are free");
+        exact.record(3, 7, 13);
+        assert_eq!(exact.count(window(13)), Some(2), "a known session keeps its cell");
     }
 }

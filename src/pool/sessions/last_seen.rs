@@ -1,9 +1,9 @@
-//! When the long streams of sessions ended: that counts as the last sight of a session.
+//! `LastSeen`: when sessions last had a stream open.
 
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -11,56 +11,59 @@ use std::{
 
 use tokio::time::Instant;
 
-/// So many ends are remembered for a backend, in less than 1 MiB; beyond that the oldest goes first.
+use crate::util::lock;
+
+/// The most entries that are kept for one backend, in less than 1 MiB. Beyond that the oldest are
+/// evicted.
 const CAPACITY: usize = 16_384;
 
-/// The ends of long streams at one backend, for as long as an idle session is remembered. A page that
-/// reloads just after its WebSocket has ended has not been idle, though its token was not seen meanwhile.
+/// When the long streams of sessions at one backend ended, kept for the idle timeout. A session whose
+/// WebSocket has just ended was not idle, although its token was not seen in the meantime.
 #[derive(Debug, Default)]
-pub(crate) struct Sights {
-    ends: Mutex<Ends>,
-    /// Ends that were forgotten before their time.
+pub(crate) struct LastSeen {
+    entries: Mutex<Entries>,
+    /// Entries that were evicted before the idle timeout.
     evicted: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Ends {
+struct Entries {
     by_session: HashMap<u64, Instant>,
-    /// In their order; an entry that is not as the map says is outdated.
+    /// In the order of insertion. An entry that differs from the map is outdated.
     order: VecDeque<(u64, Instant)>,
 }
 
-impl Sights {
-    /// A stream of the session has ended; that matters for as long as `idle`.
-    pub(crate) fn ended(&self, session: u64, now: Instant, idle: Duration) {
-        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        ends.by_session.insert(session, now);
-        ends.order.push_back((session, now));
-        while let Some(&(session, then)) = ends.order.front() {
-            let is_current = ends.by_session.get(&session) == Some(&then);
+impl LastSeen {
+    /// Records that a stream of the session has ended, and keeps that for `idle`.
+    pub(crate) fn record(&self, session: u64, now: Instant, idle: Duration) {
+        let mut entries = lock(&self.entries);
+        entries.by_session.insert(session, now);
+        entries.order.push_back((session, now));
+        while let Some(&(session, then)) = entries.order.front() {
+            let is_current = entries.by_session.get(&session) == Some(&then);
             let is_old = now.saturating_duration_since(then) > idle;
-            if is_current && !is_old && ends.by_session.len() <= CAPACITY {
+            if is_current && !is_old && entries.by_session.len() <= CAPACITY {
                 break;
             }
-            ends.order.pop_front();
+            entries.order.pop_front();
             if is_current {
-                ends.by_session.remove(&session);
+                entries.by_session.remove(&session);
                 self.evicted.fetch_add(u64::from(!is_old), Relaxed);
             }
         }
-        if ends.order.len() > 2 * CAPACITY {
-            let Ends { by_session, order } = &mut *ends;
+        if entries.order.len() > 2 * CAPACITY {
+            let Entries { by_session, order } = &mut *entries;
             order.retain(|(session, then)| by_session.get(session) == Some(then));
         }
     }
 
-    /// When a stream of the session ended last.
-    pub(crate) fn last(&self, session: u64) -> Option<Instant> {
-        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        ends.by_session.get(&session).copied()
+    /// When the last stream of the session ended.
+    pub(crate) fn get(&self, session: u64) -> Option<Instant> {
+        let entries = lock(&self.entries);
+        entries.by_session.get(&session).copied()
     }
 
-    /// How many ends were forgotten before their time.
+    /// How many entries were evicted before the idle timeout.
     pub(crate) fn evicted(&self) -> u64 {
         self.evicted.load(Relaxed)
     }
@@ -73,29 +76,29 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[tokio::test(start_paused = true)]
-    async fn the_last_end_is_remembered_for_a_while() {
-        let (sights, start) = (Sights::default(), Instant::now());
-        assert_eq!(sights.last(7), None);
-        sights.ended(7, start, MINUTE);
-        sights.ended(7, start + MINUTE / 2, MINUTE);
-        sights.ended(8, start + MINUTE + MINUTE / 2, MINUTE);
-        assert_eq!(sights.last(7), Some(start + MINUTE / 2));
-        sights.ended(8, start + 2 * MINUTE, MINUTE);
-        assert_eq!((sights.last(7), sights.last(8)), (None, Some(start + 2 * MINUTE)));
-        assert_eq!(sights.evicted(), 0, "it had its time");
+    async fn end_of_the_last_stream_is_kept_for_the_idle_timeout() {
+        let (last_seen, start) = (LastSeen::default(), Instant::now());
+        assert_eq!(last_seen.get(7), None);
+        last_seen.record(7, start, MINUTE);
+        last_seen.record(7, start + MINUTE / 2, MINUTE);
+        last_seen.record(8, start + MINUTE + MINUTE / 2, MINUTE);
+        assert_eq!(last_seen.get(7), Some(start + MINUTE / 2));
+        last_seen.record(8, start + 2 * MINUTE, MINUTE);
+        assert_eq!((last_seen.get(7), last_seen.get(8)), (None, Some(start + 2 * MINUTE)));
+        assert_eq!(last_seen.evicted(), 0, "the entry expired and was not evicted");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn there_is_a_bound_and_the_oldest_goes_first() {
-        let (sights, now) = (Sights::default(), Instant::now());
-        (0..CAPACITY as u64 + 10).for_each(|session| sights.ended(session, now, MINUTE));
-        assert_eq!((sights.last(9), sights.last(10)), (None, Some(now)));
-        assert_eq!(sights.evicted(), 10);
-        // One session that comes again and again takes no room from others.
+    async fn oldest_entries_are_evicted_at_capacity() {
+        let (last_seen, now) = (LastSeen::default(), Instant::now());
+        (0..CAPACITY as u64 + 10).for_each(|session| last_seen.record(session, now, MINUTE));
+        assert_eq!((last_seen.get(9), last_seen.get(10)), (None, Some(now)));
+        assert_eq!(last_seen.evicted(), 10);
+        // Many streams of one session do not evict others.
         for nanos in 0..3 * CAPACITY as u64 {
-            sights.ended(10, now + Duration::from_nanos(nanos), MINUTE);
+            last_seen.record(10, now + Duration::from_nanos(nanos), MINUTE);
         }
-        assert_eq!((sights.last(11), sights.evicted()), (Some(now), 10));
-        assert!(sights.ends.lock().unwrap().order.len() <= 2 * CAPACITY);
+        assert_eq!((last_seen.get(11), last_seen.evicted()), (Some(now), 10));
+        assert!(lock(&last_seen.entries).order.len() <= 2 * CAPACITY);
     }
 }

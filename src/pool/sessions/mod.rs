@@ -1,4 +1,4 @@
-//! How many sessions a backend has, and when each was last seen.
+//! The sessions of a backend: how many there are, and when their streams were last open.
 
 mod counter;
 mod exact;
@@ -6,4 +6,4 @@ mod last_seen;
 mod unconfirmed;
 mod window;
 
-pub(crate) use self::{counter::SessionCounter, last_seen::Sights, window::Window};
+pub(crate) use self::{counter::SessionCounter, last_seen::LastSeen, window::Window};

@@ -1,17 +1,17 @@
-//! Tokens that were issued lately and have not come back.
+//! Counts recently issued tokens that have not been sent back.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// For how many ticks a token that has not come back counts.
+/// For how many ticks an unconfirmed token counts.
 const TICKS: u32 = 60;
-/// One for each of these ticks; more, so that a late thread does no harm.
+/// One cell for each tick, and some spare ones for threads that are late.
 const CELLS: usize = 64;
 
-/// How many tokens were issued in each of the last ticks. A token that never comes back, such as that of
-/// a health check without a cookie jar, is no session: it counts here, for a minute.
+/// The number of tokens issued in each of the last ticks. A token that is never sent back, such as that of
+/// a health check without a cookie jar, is not a session. It counts here for a minute.
 #[derive(Debug)]
 pub(crate) struct Unconfirmed {
-    /// The tick in the upper half, and how many in the lower.
+    /// The tick in the upper half, and the number of tokens in the lower half.
     cells: [AtomicU64; CELLS],
 }
 
@@ -20,7 +20,7 @@ impl Unconfirmed {
         Self { cells: std::array::from_fn(|_| AtomicU64::new(0)) }
     }
 
-    /// A token was issued at `tick`, which is at least 1.
+    /// Counts a token that was issued at `tick`, which is at least 1.
     pub(crate) fn issue(&self, tick: u32) {
         let _ = self.cell(tick).fetch_update(Relaxed, Relaxed, |cell| {
             let (then, count) = split(cell);
@@ -28,9 +28,9 @@ impl Unconfirmed {
         });
     }
 
-    /// One of those that were issued about at `tick` has come back.
+    /// Removes one token that was issued at about `tick`, as it was sent back.
     pub(crate) fn confirm(&self, tick: u32) {
-        // The token's own date may be a second off.
+        // The date in the token may differ by a second.
         for tick in [tick, tick.saturating_sub(1), tick.saturating_add(1)] {
             let confirmed = self.cell(tick).fetch_update(Relaxed, Relaxed, |cell| {
                 let (then, count) = split(cell);
@@ -42,11 +42,11 @@ impl Unconfirmed {
         }
     }
 
-    /// How many there are at the tick of `now`.
+    /// The number of unconfirmed tokens at tick `now`.
     pub(crate) fn count(&self, now: u32) -> u64 {
         let cells = self.cells.iter().map(|cell| split(cell.load(Relaxed)));
-        let lately = cells.filter(|(then, _)| *then > 0 && now.saturating_sub(*then) < TICKS);
-        lately.map(|(_, count)| u64::from(count)).sum()
+        let recent = cells.filter(|(then, _)| *then > 0 && now.saturating_sub(*then) < TICKS);
+        recent.map(|(_, count)| u64::from(count)).sum()
     }
 
     fn cell(&self, tick: u32) -> &AtomicU64 {
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_counts_for_a_minute_or_until_it_comes_back() {
+    fn token_counts_for_a_minute_or_until_it_is_sent_back() {
         let tokens = Unconfirmed::new();
         assert_eq!(tokens.count(1), 0);
         for tick in [1, 1, 1, 30] {
@@ -76,11 +76,11 @@ mod tests {
         assert_eq!(tokens.count(30), 4);
         tokens.confirm(1);
         tokens.confirm(31);
-        assert_eq!(tokens.count(31), 2, "a second off is near enough");
+        assert_eq!(tokens.count(31), 2, "a difference of one second is accepted");
         tokens.confirm(31);
-        assert_eq!(tokens.count(31), 2, "it was another gateway's");
-        assert_eq!((tokens.count(60), tokens.count(61)), (2, 0), "for a minute");
+        assert_eq!(tokens.count(31), 2, "the token was issued by another gateway");
+        assert_eq!((tokens.count(60), tokens.count(61)), (2, 0), "tokens expire after a minute");
         tokens.issue(65);
-        assert_eq!(tokens.count(65), 1, "the place of an old one is free");
+        assert_eq!(tokens.count(65), 1, "the cell of an old tick is reused");
     }
 }

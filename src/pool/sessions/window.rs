@@ -1,16 +1,17 @@
-//! Which sessions count as there.
+//! The window of time in which a session must have been seen to count.
 
-/// Which sessions count as there.
+/// The last `ticks` ticks up to `now`; sessions seen in them count.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Window {
-    /// The tick of now, at least 1.
+    /// The current tick, at least 1.
     pub(crate) now: u32,
-    /// How many ticks ago a session may have been seen.
+    /// The length of the window in ticks.
     pub(crate) ticks: u32,
 }
 
 impl Window {
-    pub(crate) fn has(self, mark: u32) -> bool {
-        mark > 0 && self.now.saturating_sub(mark) <= self.ticks
+    /// Whether `tick` is in the window; 0, for never, is not.
+    pub(crate) fn contains(self, tick: u32) -> bool {
+        tick > 0 && self.now.saturating_sub(tick) <= self.ticks
     }
 }

@@ -4,7 +4,7 @@ use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, Weak,
         atomic::{
             AtomicBool, AtomicU64,
             Ordering::{AcqRel, Acquire, Relaxed, Release},
@@ -21,8 +21,11 @@ use tokio::{
 
 use super::{resolve::Resolver, socket_options, target::Endpoint};
 use crate::{
-    error::{BoxError, Short, Shortage, TimedOut},
-    util::clock::{after, later},
+    error::{BoxError, Shortage, ShortageError, TimedOut},
+    util::{
+        clock::{after, later},
+        lock,
+    },
 };
 
 /// How long an address may refuse connections before a request tries the next one. A redial does so at
@@ -252,7 +255,7 @@ impl Address {
             Some(Failure { text, shortage }) => {
                 let error = io::Error::other(format!("{}: {text}", self.endpoint));
                 Err(match *shortage {
-                    Some(shortage) => Short { shortage, source: error }.into(),
+                    Some(shortage) => ShortageError { shortage, source: error }.into(),
                     None => error.into(),
                 })
             }
@@ -350,7 +353,7 @@ impl Address {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
 }
 
@@ -379,7 +382,7 @@ impl Drop for Refreshing {
 /// The error of a connection attempt. `accepted`: the address has accepted a connection before.
 fn error_of(error: io::Error, accepted: bool) -> BoxError {
     if accepted && error.kind() == io::ErrorKind::AddrNotAvailable {
-        return Short { shortage: Shortage::Ports, source: error }.into();
+        return ShortageError { shortage: Shortage::Ports, source: error }.into();
     }
     error.into()
 }

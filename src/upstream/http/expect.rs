@@ -3,7 +3,7 @@
 
 use std::{
     any::Any,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll, Waker},
 };
 
@@ -11,6 +11,7 @@ use http::{HeaderMap, StatusCode, Version, header};
 use hyper::ext::on_informational;
 
 use super::request_body::{Erased, RequestBody};
+use crate::util::lock;
 
 /// Whether the sender of a request waits for 100 before it sends the body.
 pub(super) fn expects_continue(version: Version, headers: &HeaderMap) -> bool {
@@ -98,6 +99,6 @@ impl Expectation {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }

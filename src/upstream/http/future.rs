@@ -26,7 +26,7 @@ use super::{
     tunnel,
 };
 use crate::{
-    error::{BoxError, Disconnected, NotSent, Sendings, Unanswered},
+    error::{BoxError, Disconnected, NotSent, SendCount, Unanswered},
     pool::UpgradeGuard,
     session::Peer,
 };
@@ -43,7 +43,7 @@ pub struct UpstreamFuture<B> {
     state: State<B>,
     attempts: u8,
     /// Set once the request may have been executed: how often it was sent.
-    unanswered: Option<Sendings>,
+    unanswered: Option<SendCount>,
 }
 
 enum State<B> {
@@ -226,10 +226,10 @@ where
         let mut request = saved.request(body);
         let sent = match &self.unanswered {
             Some(sendings) => sendings.0,
-            None => request.extensions().get::<Sendings>().map_or(0, |sendings| sendings.0),
+            None => request.extensions().get::<SendCount>().map_or(0, |sendings| sendings.0),
         };
-        let sendings = Sendings(sent + 1);
-        if reused && self.unanswered.is_none() && sendings < Sendings::MAX {
+        let sendings = SendCount(sent + 1);
+        if reused && self.unanswered.is_none() && sendings < SendCount::MAX {
             // The connection was most likely closed while it was idle.
             self.unanswered = Some(sendings);
             self.dial(request);

@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::http1::Http1;
+use crate::util::lock;
 
 /// A small number that identifies this thread.
 pub(super) fn thread_slot() -> usize {
@@ -60,7 +61,7 @@ type Idle = Vec<Box<Http1>>;
 
 impl Shard {
     fn lock(&self) -> MutexGuard<'_, Idle> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.0)
     }
 }
 
@@ -200,7 +201,7 @@ struct AllPools {
 
 fn all_pools() -> MutexGuard<'static, AllPools> {
     static ALL: LazyLock<Mutex<AllPools>> = LazyLock::new(Mutex::default);
-    ALL.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    lock(&ALL)
 }
 
 impl AllPools {

@@ -4,7 +4,7 @@ use std::{
     io, mem,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::interim::{Interim, InterimReader};
+use crate::util::lock;
 
 /// What was read from and written to a socket; shared by the socket, which hyper owns, and its connection.
 #[derive(Debug, Default)]
@@ -47,11 +48,11 @@ impl ReadState {
             return Vec::new();
         }
         self.has_interim.store(false, Ordering::Relaxed);
-        mem::take(&mut *self.interim.lock().unwrap_or_else(PoisonError::into_inner))
+        mem::take(&mut *lock(&self.interim))
     }
 
     fn add_interim(&self, interim: Interim) {
-        self.interim.lock().unwrap_or_else(PoisonError::into_inner).push(interim);
+        lock(&self.interim).push(interim);
         self.has_interim.store(true, Ordering::Relaxed);
     }
 

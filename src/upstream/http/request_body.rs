@@ -7,7 +7,7 @@ use std::{
     mem,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{expect::Expectation, trailers};
 use crate::{
     error::{BoxError, ClientError},
-    util::clock::later,
+    util::{clock::later, lock},
 };
 
 type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
@@ -147,7 +147,7 @@ impl Sending {
     }
 
     fn lock_error(&self) -> MutexGuard<'_, Option<ClientError>> {
-        self.client_error.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.client_error)
     }
 
     /// Records that the connection has asked for more.

@@ -1,40 +1,40 @@
-//! What is published while others look: nobody who looks again works with what is outdated.
+//! Models of a value that is published while others read it.
 
 use loom::{sync::Arc, thread};
 
 use crate::{support::check, versioned::Versioned};
 
 #[test]
-fn who_knows_the_newest_version_has_the_newest_picture() {
+fn value_is_at_least_as_new_as_the_version_read_before() {
     check(|| {
         let published = Arc::new(Versioned::new(0_u64));
         let changing = thread::spawn({
             let published = published.clone();
             move || {
-                for picture in 1..=2 {
-                    published.publish(std::sync::Arc::new(picture), true);
+                for value in 1..=2 {
+                    published.publish(std::sync::Arc::new(value), true);
                 }
             }
         });
         let version = published.version();
-        let picture = *published.load();
-        assert!(picture >= version, "picture {picture} is older than version {version}");
-        // As a request does at the moment at which it is sent.
+        let value = *published.load();
+        assert!(value >= version, "value {value} is older than version {version}");
+        // As a request does just before it is sent.
         let again = published.version();
         if again != version {
-            let picture = *published.load();
-            assert!(picture >= again, "picture {picture} is older than version {again}");
+            let value = *published.load();
+            assert!(value >= again, "value {value} is older than version {again}");
         }
-        changing.join().expect("no thread fails");
+        changing.join().expect("no thread panics");
         assert_eq!((published.version(), *published.load()), (2, 2));
     });
 }
 
 #[test]
-fn nobody_goes_back_to_an_older_picture() {
+fn reader_never_sees_an_older_value_again() {
     check(|| {
         let published = Arc::new(Versioned::new(0_u64));
-        let looking = [(); 2].map(|()| {
+        let readers = [(); 2].map(|()| {
             let published = published.clone();
             thread::spawn(move || {
                 let (first, second) = (*published.load(), *published.load());
@@ -42,8 +42,8 @@ fn nobody_goes_back_to_an_older_picture() {
             })
         });
         published.publish(std::sync::Arc::new(1), false);
-        for thread in looking {
-            thread.join().expect("no thread fails");
+        for thread in readers {
+            thread.join().expect("no thread panics");
         }
     });
 }

@@ -1,0 +1,81 @@
+//! The health of a backend: its availability, and the sources that it is derived from.
+
+use std::sync::{MutexGuard, atomic::Ordering::Relaxed};
+
+use super::state::BackendState;
+use crate::{
+    pool::{
+        RecheckId,
+        availability::{Availability, HealthSources},
+    },
+    util::lock,
+};
+
+impl BackendState {
+    #[inline]
+    pub(crate) fn availability(&self) -> Availability {
+        match self.availability.load(Relaxed) {
+            0 => Availability::Ready,
+            1 => Availability::Busy,
+            2 => Availability::Suspect,
+            _ => Availability::Down,
+        }
+    }
+
+    /// Whether a good answer from it would change the evidence.
+    #[inline]
+    pub(crate) fn has_evidence(&self) -> bool {
+        self.has_evidence.load(Relaxed)
+    }
+
+    /// Whether it is ejected for failing answers, or on trial after that.
+    pub(crate) fn is_ejected(&self) -> bool {
+        self.is_ejected.load(Relaxed)
+    }
+
+    /// Whether it may be given a new session now.
+    pub(crate) fn takes_new_sessions(&self) -> bool {
+        self.may_take_new_sessions() && self.availability().is_healthy()
+    }
+
+    /// The health sources, locked.
+    pub(crate) fn sources(&self) -> MutexGuard<'_, HealthSources> {
+        lock(&self.sources)
+    }
+
+    /// Changes the health sources. Returns the availability before and after if it has changed.
+    pub(crate) fn update(
+        &self,
+        change: impl FnOnce(&mut HealthSources),
+    ) -> Option<(Availability, Availability)> {
+        let mut sources = self.sources();
+        change(&mut sources);
+        let availability = sources.availability();
+        self.has_evidence.store(!sources.evidence.is_clear(), Relaxed);
+        self.is_ejected.store(sources.evidence.ejection.is_ejected(), Relaxed);
+        let before = self.availability();
+        self.availability.store(availability as u8, Relaxed);
+        (before != availability).then_some((before, availability))
+    }
+
+    /// Counts a request that waits for the backend to recover.
+    pub(crate) fn begin_recovery_wait(&self) {
+        self.recovery_waiters.fetch_add(1, Relaxed);
+    }
+
+    /// Ends the wait of one such request.
+    pub(crate) fn end_recovery_wait(&self) {
+        self.recovery_waiters.fetch_sub(1, Relaxed);
+    }
+
+    /// Whether requests wait for the backend to recover.
+    pub(crate) fn has_recovery_waiters(&self) -> bool {
+        self.recovery_waiters.load(Relaxed) > 0
+    }
+
+    /// Ends a recheck, and notifies those that wait for its result.
+    pub(crate) fn end_recheck(&self, recheck: RecheckId) {
+        self.sources().evidence.rechecks.end(recheck);
+        self.changed.notify_waiters();
+    }
+}

@@ -1,0 +1,71 @@
+//! Models of waiting for a permit: every waiter that does not cancel is served.
+
+use crate::{
+    permits::Permit,
+    support::{backend, check, join, spawn},
+};
+
+#[test]
+fn limit_is_never_exceeded_and_all_waiters_are_served() {
+    check(|| {
+        let backend = backend(1);
+        let threads = [1, 2].map(|key| {
+            spawn(&backend, move |backend| {
+                let permit = backend.wait(key);
+                backend.work(permit, 1);
+            })
+        });
+        let permit = backend.wait(0);
+        backend.work(permit, 1);
+        join(threads);
+        backend.assert_idle();
+    });
+}
+
+#[test]
+fn two_requests_of_one_session_are_served() {
+    check(|| {
+        let backend = backend(2);
+        let held = [Permit::try_acquire(&backend), Permit::try_acquire(&backend)];
+        let threads = [7, 7].map(|key| {
+            spawn(&backend, move |backend| {
+                let permit = backend.wait(key);
+                backend.work(permit, 2);
+            })
+        });
+        drop(held);
+        join(threads);
+        backend.assert_idle();
+    });
+}
+
+#[test]
+fn cancelled_waiter_passes_its_permit_on() {
+    check(|| {
+        let backend = backend(1);
+        let held = Permit::try_acquire(&backend);
+        let gives_up = spawn(&backend, |backend| backend.poll_and_cancel(1));
+        let stays = spawn(&backend, |backend| {
+            let permit = backend.wait(2);
+            backend.work(permit, 1);
+        });
+        drop(held);
+        join([gives_up, stays]);
+        backend.assert_idle();
+    });
+}
+
+#[test]
+fn cancelled_waiter_does_not_cost_its_session_a_turn() {
+    check(|| {
+        let backend = backend(1);
+        let held = Permit::try_acquire(&backend);
+        let threads = [
+            spawn(&backend, |backend| backend.poll_and_cancel(7)),
+            spawn(&backend, |backend| drop(backend.wait(7))),
+        ];
+        drop(held);
+        join(threads);
+        backend.assert_idle();
+    });
+}
