@@ -24,6 +24,8 @@ pub(crate) struct Fleet {
     connect_timeout: Duration,
     response_timeout: Duration,
     body_timeout: Duration,
+    expect_wait: Duration,
+    tcp_user_timeout: Duration,
     upstream_settings: config::Upstream,
     retry: bool,
 }
@@ -43,6 +45,8 @@ impl Fleet {
             connect_timeout: settings.limits.connect_timeout,
             response_timeout: settings.limits.response_timeout,
             body_timeout: settings.limits.body_timeout,
+            expect_wait: settings.limits.expect_wait,
+            tcp_user_timeout: settings.limits.tcp_user_timeout,
             upstream_settings: settings.upstream.clone(),
             retry: settings.retry,
         };
@@ -139,8 +143,11 @@ impl Fleet {
             .connect_timeout(self.connect_timeout)
             .response_timeout(self.response_timeout)
             .body_timeout(self.body_timeout)
+            .expect_wait(self.expect_wait)
+            .tcp_user_timeout(self.tcp_user_timeout)
             // Without retries no request is sent twice to the same backend either.
             .replay_idempotent(self.retry);
+        let upstream = self.upstream_settings.apply(upstream)?;
         #[cfg(feature = "dns")]
         if !self.upstream_settings.nameservers.is_empty() {
             return upstream.name_servers(self.upstream_settings.nameservers.iter().copied());

@@ -1,4 +1,4 @@
-//! From settings to a gateway that serves, and its end.
+//! Starts the gateway from its settings, and stops it.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,11 +18,10 @@ use crate::{
     fleet::Fleet,
     forward::ForwardOnly,
     note, say,
-    server::{ClientBody, Options, Server},
+    server::{ClientBody, Options, Server, ServerLimits},
 };
 
-/// A gateway that could start: everything that can be wrong without touching the network is known
-/// to be right.
+/// A gateway that can start: its configuration is checked.
 pub(crate) struct Gateway {
     settings: Settings,
     fleet: Arc<Fleet>,
@@ -63,18 +62,18 @@ pub(crate) fn prepare(settings: Settings) -> Result<Gateway, Error> {
 }
 
 impl Gateway {
-    /// What of the configuration works, and is hardly meant.
+    /// Configurations that work and are probably mistakes.
     pub(crate) fn warnings(&self) -> &[String] {
         &self.settings.warnings
     }
 
     /// Serves until a signal comes.
     pub(crate) fn run(self) -> io::Result<()> {
-        // This thread accepts, watches the backends' health and serves the admin interface; clients
-        // are served by the workers.
+        // This thread accepts, checks the backends' health and serves the admin interface. The workers serve
+        // clients.
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let result = runtime.block_on(self.serve());
-        // What is still open now has had its time.
+        // The timeout of open connections has passed.
         runtime.shutdown_background();
         result
     }
@@ -107,9 +106,9 @@ impl Gateway {
         }
         let options = Options {
             connections: settings.limits.connections,
-            header_timeout: settings.limits.header_timeout,
             trusted: settings.trusted_proxies.clone(),
             server_timing: settings.server_timing,
+            limits: settings.limits.server(),
         };
         let (page, workers) = (listener.local_addr()?, settings.workers);
         let server = if settings.forward_only {
@@ -133,9 +132,12 @@ impl Gateway {
             let admin = admin::Admin::new(fleet.clone(), told);
             let options = Options {
                 connections: admin::CONNECTIONS,
-                header_timeout: settings.limits.header_timeout,
                 trusted: Vec::new(),
                 server_timing: false,
+                limits: ServerLimits {
+                    header_timeout: settings.limits.header_timeout,
+                    ..ServerLimits::default()
+                },
             };
             let router = admin::router(admin, guard);
             admin_server = Some(Server::start(listener, &router, 0, options)?);
@@ -147,7 +149,7 @@ impl Gateway {
         signals.next().await;
         stage.send_replace(Stage::Stopping);
         finish(&server, settings.shutdown_timeout, &mut signals).await;
-        // The admin interface answers as long as there is something to see.
+        // The admin interface is served until everything else has stopped.
         stage.send_replace(Stage::Over);
         if let Some(admin) = admin_server {
             admin.stop(Duration::from_secs(1)).await;
@@ -156,7 +158,7 @@ impl Gateway {
     }
 }
 
-/// Lets what is in flight finish. A second signal ends the wait.
+/// Waits for requests in flight. A second signal ends the wait.
 async fn finish(server: &Server, limit: Duration, signals: &mut Signals) {
     tracing::info!(open = server.open(), "stopping");
     tokio::select! {
@@ -169,7 +171,7 @@ async fn finish(server: &Server, limit: Duration, signals: &mut Signals) {
     }
 }
 
-/// The demo does not fail because of a port that it chose itself.
+/// The demo takes another port when its default is in use.
 async fn bind_admin(admin: &config::Admin) -> io::Result<TcpListener> {
     match TcpListener::bind(admin.addr).await {
         Err(error) if admin.any_port && error.kind() == io::ErrorKind::AddrInUse => {

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 
 /// The client side of a connection, as a request extension. The server creates one for each connection
 /// and puts a clone (a pointer) into each request.
@@ -29,11 +29,15 @@ pub struct Peer {
     inner: Arc<Inner>,
 }
 
+/// What interim answers are passed to.
+type OnInterim = Arc<dyn Fn(StatusCode, &HeaderMap) + Send + Sync>;
+
 #[derive(Clone)]
 struct Inner {
     addr: SocketAddr,
     https: bool,
     trusted: bool,
+    on_interim: Option<OnInterim>,
     /// What [`Upstream`](crate::proxy::Upstream) sends to backends about it, formatted at the first
     /// request.
     #[cfg(feature = "proxy")]
@@ -48,6 +52,7 @@ impl Peer {
                 addr,
                 https: false,
                 trusted: false,
+                on_interim: None,
                 #[cfg(feature = "proxy")]
                 lines: std::sync::OnceLock::new(),
             }),
@@ -70,6 +75,28 @@ impl Peer {
     pub fn trusted(mut self, trusted: bool) -> Self {
         Arc::make_mut(&mut self.inner).trusted = trusted;
         self
+    }
+
+    /// Calls `tell` with the status and the fields of each interim answer (RFC 9110, section 15.2) of an
+    /// HTTP/1.1 backend, such as 103 (RFC 8297), while the final answer is awaited; default: they are
+    /// dropped. 100 and 101 are not among them. Fields that are of one hop are removed.
+    ///
+    /// hyper's server has no call that sends them, so that whoever owns the client's socket has to write
+    /// them.
+    #[must_use]
+    pub fn on_interim(
+        mut self,
+        tell: impl Fn(StatusCode, &HeaderMap) + Send + Sync + 'static,
+    ) -> Self {
+        Arc::make_mut(&mut self.inner).on_interim = Some(Arc::new(tell));
+        self
+    }
+
+    #[cfg(feature = "proxy")]
+    pub(crate) fn tell_interim(&self, status: StatusCode, headers: &HeaderMap) {
+        if let Some(tell) = &self.inner.on_interim {
+            tell(status, headers);
+        }
     }
 
     /// The peer's address.

@@ -57,10 +57,38 @@ async fn forwarded_headers_of_trusted_peers_are_appended_to() {
     let (echo, cookie) = forwarded("\"127.0.0.0/8\"").await;
     let headers = &echo["headers"];
     assert_eq!(headers["x-forwarded-for"][0], "6.6.6.6, 127.0.0.1");
-    assert_eq!(headers["x-forwarded-proto"][0], "https, http");
+    assert_eq!(headers["x-forwarded-proto"], serde_json::json!(["https"]));
     let element = headers["forwarded"][0].as_str().unwrap();
     assert!(element.starts_with("for=6.6.6.6;proto=https, for=127.0.0.1"), "{element}");
     assert!(cookie.contains("Secure"), "the client used https: {cookie}");
+}
+
+#[tokio::test]
+async fn optional_fields_are_added_by_the_file() {
+    let a = echo("a").await;
+    let backend = format!("[[backend]]\nid = \"a\"\nurl = \"{}\"", a.url());
+    let claims = [("host", "shop:81"), ("x-forwarded-prefix", "/p"), ("x-forwarded-port", "666")];
+    let get = async |upstream: &str| {
+        let gateway = Gateway::configured(&format!("[upstream]\n{upstream}\n{backend}")).await;
+        client::send(gateway.addr, Method::GET, "/", &claims, "").await
+    };
+    let by_default = get("").await;
+    let headers = &by_default.json()["headers"];
+    assert_eq!(headers["via"], serde_json::json!(["1.1 tower-sticky"]));
+    for name in ["x-forwarded-prefix", "x-forwarded-port", "x-real-ip"] {
+        assert!(headers.get(name).is_none(), "{name}");
+    }
+    assert_eq!(by_default.header("via"), "");
+    let answer =
+        get("via = false\nresponse_via = true\nx_forwarded_port = true\nx_real_ip = true\n\
+         pass_forwarded = [\"X-Forwarded-Prefix\"]")
+        .await;
+    let headers = &answer.json()["headers"];
+    assert!(headers.get("via").is_none());
+    assert_eq!(headers["x-forwarded-port"], serde_json::json!(["81"]));
+    assert_eq!(headers["x-real-ip"], serde_json::json!(["127.0.0.1"]));
+    assert_eq!(headers["x-forwarded-prefix"], serde_json::json!(["/p"]));
+    assert_eq!(answer.header("via"), "1.1 tower-sticky");
 }
 
 #[tokio::test]

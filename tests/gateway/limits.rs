@@ -1,7 +1,7 @@
 //! Connections that are silent or too slow, and too many connections.
 
 use http::{Request, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    backends::{echo, held},
+    backends::{Backend, echo, held},
     client::{self, read_head, read_to_end},
     process::Gateway,
 };
@@ -132,4 +132,74 @@ async fn the_number_of_connections_is_limited() {
     drop(first);
     let head = read_head(&mut second).await;
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+}
+
+/// A gateway whose clients have to take something every 300 ms, before a backend with a large answer.
+async fn with_write_timeout() -> (Backend, Gateway) {
+    let backend = Backend::raw(|mut stream| async move {
+        read_head(&mut stream).await;
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 64 << 20);
+        let _ = stream.write_all(head.as_bytes()).await;
+        while stream.write_all(&[b'x'; 1 << 16]).await.is_ok() {}
+    })
+    .await;
+    let config = format!(
+        "[limits]\nwrite_timeout = \"300ms\"\n[[backend]]\nid = \"a\"\nurl = \"{}\"",
+        backend.url()
+    );
+    let gateway = Gateway::configured(&config).await;
+    (backend, gateway)
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_cut() {
+    let (_backend, gateway) = with_write_timeout().await;
+    let mut client = TcpStream::connect(gateway.addr).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    let answer = read_to_end(&mut client).await;
+    assert!(answer.len() < 64 << 20, "it got {} bytes", answer.len());
+}
+
+#[tokio::test]
+async fn a_client_that_is_slow_is_not_cut() {
+    let (_backend, gateway) = with_write_timeout().await;
+    let mut client = TcpStream::connect(gateway.addr).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    read_head(&mut client).await;
+    let (mut left, mut buffer) = (64 << 20, vec![0; 8 << 20]);
+    while left > 0 {
+        sleep(Duration::from_millis(200)).await;
+        let most = buffer.len().min(left);
+        tokio::io::AsyncReadExt::read_exact(&mut client, &mut buffer[..most]).await.unwrap();
+        left -= most;
+    }
+}
+
+/// A stream whose window is full ends; its neighbours go on.
+#[tokio::test]
+async fn an_http2_stream_that_takes_nothing_is_reset() {
+    let (_backend, gateway) = with_write_timeout().await;
+    let mut sender = client::http2(gateway.addr).await;
+    let request =
+        || Request::get(format!("http://{}/", gateway.addr)).body(Full::default()).unwrap();
+    let mut blocked = sender.send_request(request()).await.unwrap().into_body();
+    let mut read = sender.send_request(request()).await.unwrap().into_body();
+    // This one is read slowly, for longer than the limit.
+    for _ in 0..20 {
+        sleep(Duration::from_millis(50)).await;
+        read.frame().await.expect("it goes on").expect("it goes on");
+    }
+    let end = async {
+        loop {
+            match blocked.frame().await {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return error,
+                None => panic!("no clean end"),
+            }
+        }
+    };
+    let error = tokio::time::timeout(crate::process::FOREVER, end).await.expect("it ends");
+    assert!(format!("{error:?}").contains("CANCEL"), "{error:?}");
+    read.frame().await.expect("it goes on").expect("it goes on");
 }

@@ -1,5 +1,4 @@
-//! Answers that break off: what had come is delivered, whatever server is in front, and one counts as one
-//! failure of the backend.
+//! Responses that break off: the received data is delivered before the failure, which counts once.
 
 use std::{
     convert::Infallible,
@@ -27,7 +26,7 @@ use tower_sticky::{
 
 use crate::support::*;
 
-/// Nothing takes this long, on whatever machine.
+/// Longer than anything takes; a test that waits for it has failed.
 const FOREVER: Duration = Duration::from_secs(60);
 const BROKEN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf";
 
@@ -67,16 +66,16 @@ impl Body for Half {
 async fn breaking(http2: bool) -> Upstream {
     if http2 {
         // On a thread of its own, so that it has sent everything before it breaks off.
-        let (tell, told) = tokio::sync::oneshot::channel();
+        let (sender, receiver) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async move {
                 let backend = server(true, |_| async { Response::new(Half(0)) }).await;
-                let _ = tell.send(backend);
+                let _ = sender.send(backend);
                 std::future::pending::<()>().await;
             });
         });
-        return told.await.unwrap().upstream().http2(true);
+        return receiver.await.unwrap().upstream().http2(true);
     }
     let backend = raw(|_, mut socket| async move {
         read_head(&mut socket).await?;
@@ -122,7 +121,7 @@ async fn ask(addr: SocketAddr, http2: bool) -> hyper::Result<Response<Incoming>>
     }
 }
 
-async fn all_is_delivered() {
+async fn everything_is_delivered() {
     for to_backend in [false, true] {
         for to_client in [false, true] {
             let (_backends, service) = service(breaking(to_backend).await, 0);
@@ -141,13 +140,13 @@ async fn all_is_delivered() {
 }
 
 #[tokio::test]
-async fn what_has_come_is_delivered() {
-    all_is_delivered().await;
+async fn received_data_is_delivered_before_the_failure() {
+    everything_is_delivered().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_has_come_is_delivered_by_several_threads() {
-    all_is_delivered().await;
+async fn received_data_is_delivered_with_several_threads() {
+    everything_is_delivered().await;
 }
 
 /// Reads an answer as a server would.
@@ -157,7 +156,7 @@ async fn read(service: &Service) -> Result<Bytes, tower_sticky::BoxError> {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_is_one_failure() {
+async fn a_response_that_breaks_off_is_one_failure() {
     for http2 in [false, true] {
         let (backends, service) = service(breaking(http2).await, 2);
         read(&service).await.unwrap_err();
@@ -168,7 +167,7 @@ async fn an_answer_that_breaks_off_is_one_failure() {
 }
 
 #[tokio::test]
-async fn a_whole_answer_begins_the_count_anew() {
+async fn a_complete_response_resets_the_count() {
     // Every other answer breaks off.
     let backend = raw(|number, mut socket| async move {
         read_head(&mut socket).await?;
@@ -185,7 +184,7 @@ async fn a_whole_answer_begins_the_count_anew() {
 }
 
 #[tokio::test]
-async fn a_reader_that_goes_away_is_no_failure() {
+async fn a_reader_that_stops_is_no_failure() {
     let backend = raw(|_, mut socket| async move {
         read_head(&mut socket).await?;
         socket.write_all(BROKEN.as_bytes()).await?;
@@ -202,7 +201,7 @@ async fn a_reader_that_goes_away_is_no_failure() {
 }
 
 #[tokio::test]
-async fn what_is_not_http_is_one_failure() {
+async fn an_invalid_response_is_one_failure() {
     let backend = canned("SSH-2.0-OpenSSH_9.2\r\n\r\n").await;
     let (backends, service) = service(backend.upstream(), 2);
     for state in [State::Ready, State::Suspect] {

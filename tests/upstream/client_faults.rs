@@ -1,5 +1,4 @@
-//! The client's fault is nobody else's: what a request's own body does wrong is not held against the
-//! backend.
+//! Failures of a request's own body are no failures of the backend.
 
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
@@ -23,7 +22,7 @@ use tower_sticky::{
 
 use crate::support::*;
 
-/// Nothing takes this long, on whatever machine.
+/// Longer than anything takes; a test that waits for it has failed.
 const FOREVER: Duration = Duration::from_secs(60);
 const HEAD: &str = "POST / HTTP/1.1\r\nHost: shop\r\n";
 
@@ -110,7 +109,7 @@ impl Front {
     }
 
     /// The request ends, with everything that it has held, and leaves no trace on the backend.
-    async fn blames_nobody(&mut self, rejected: Option<u64>, closes: bool) {
+    async fn is_no_failure_of_the_backend(&mut self, rejected: Option<u64>, closes: bool) {
         if closes {
             timeout(FOREVER, self.ended.recv()).await.expect("its connection is closed");
         }
@@ -144,12 +143,12 @@ async fn a_malformed_body_is_400() {
         let bytes = format!("{HEAD}Transfer-Encoding: chunked\r\n\r\nzz\r\n");
         let answer = read_to_end(&mut front.say(&bytes).await).await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{answer:?}");
-        front.blames_nobody(Some(1), !http2).await;
+        front.is_no_failure_of_the_backend(Some(1), !http2).await;
     }
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_is_nobodys_fault() {
+async fn a_body_that_breaks_off_is_a_client_error() {
     for http2 in [false, true] {
         for reset in [false, true] {
             let mut front = front(http2, |upstream| upstream).await;
@@ -158,19 +157,19 @@ async fn a_body_that_breaks_off_is_nobodys_fault() {
             if reset {
                 client.set_zero_linger().unwrap();
                 drop(client);
-                front.blames_nobody(None, !http2).await;
+                front.is_no_failure_of_the_backend(None, !http2).await;
             } else {
                 client.shutdown().await.unwrap();
                 let answer = read_to_end(&mut client).await;
                 assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{answer:?}");
-                front.blames_nobody(Some(1), !http2).await;
+                front.is_no_failure_of_the_backend(Some(1), !http2).await;
             }
         }
     }
 }
 
 #[tokio::test]
-async fn a_stream_that_has_not_its_announced_length_is_reset() {
+async fn a_stream_of_another_length_than_announced_is_reset() {
     for http2 in [false, true] {
         let mut front = front(http2, |upstream| upstream).await;
         let request = Request::post("http://shop/").header("content-length", "10");
@@ -180,12 +179,12 @@ async fn a_stream_that_has_not_its_announced_length_is_reset() {
             Ok(response) => assert_eq!(response.status(), StatusCode::BAD_REQUEST),
             Err(error) => assert!(error.to_string().contains("http2"), "{error}"),
         }
-        front.blames_nobody(None, false).await;
+        front.is_no_failure_of_the_backend(None, false).await;
     }
 }
 
 #[tokio::test]
-async fn a_stream_that_its_client_resets_is_nobodys_fault() {
+async fn a_stream_that_its_client_resets_is_no_failure() {
     for http2 in [false, true] {
         let mut front = front(http2, |upstream| upstream).await;
         let (frames, body) = channel();
@@ -193,7 +192,7 @@ async fn a_stream_that_its_client_resets_is_nobodys_fault() {
         let sent = front.send(Request::post("http://shop/").body(body).unwrap()).await;
         front.is_reached().await;
         sent.abort();
-        front.blames_nobody(None, !http2).await;
+        front.is_no_failure_of_the_backend(None, !http2).await;
         drop(frames);
     }
 }
@@ -247,13 +246,13 @@ async fn a_client_that_stalls_is_408() {
             let answer = read_to_end(&mut client).await;
             assert!(answer.starts_with("HTTP/1.1 408 "), "{answer:?}");
             assert!(begun.elapsed() >= LIMIT, "it had its time");
-            front.blames_nobody(Some(1), !http2).await;
+            front.is_no_failure_of_the_backend(Some(1), !http2).await;
         }
     }
 }
 
 #[tokio::test]
-async fn the_time_for_an_answer_begins_with_the_end_of_the_request() {
+async fn the_response_timeout_begins_at_the_end_of_the_request() {
     const LIMIT: Duration = Duration::from_millis(200);
     for http2 in [false, true] {
         let front = front(http2, |upstream| upstream).await;
@@ -296,7 +295,7 @@ async fn a_grpc_stream_may_be_silent() {
 }
 
 #[tokio::test]
-async fn a_backend_that_takes_nothing_is_not_a_client_that_stalls() {
+async fn a_backend_that_reads_nothing_is_not_a_stalled_client() {
     const LIMIT: Duration = Duration::from_millis(100);
     let go = std::sync::Arc::new(tokio::sync::Notify::new());
     let notified = go.clone();

@@ -1,4 +1,4 @@
-//! What a failure makes of the request: given back, repeated once, or an error.
+//! Failures: the request is returned, repeated once, or an error.
 
 use std::{error::Error, time::Duration};
 
@@ -25,16 +25,16 @@ fn is_request_error<B: 'static>(error: &BoxError) -> bool {
     error.is::<NotSent<Request<B>>>() || error.is::<Unanswered<Request<B>>>()
 }
 
-/// The URL of a port that nobody listens on.
-async fn nobody() -> String {
+/// The URL of a port without a listener.
+async fn unused_port() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     format!("http://{}", listener.local_addr().unwrap())
 }
 
 #[tokio::test]
-async fn a_refused_request_comes_back_untouched() {
+async fn a_refused_request_is_returned_unchanged() {
     for http2 in [false, true] {
-        let upstream = Upstream::new(&nobody().await).unwrap().http2(http2);
+        let upstream = Upstream::new(&unused_port().await).unwrap().http2(http2);
         let request = Request::post("http://shop/cart?x=1")
             .version(http::Version::HTTP_2)
             .header("connection", "x-one")
@@ -59,7 +59,7 @@ async fn a_refused_request_comes_back_untouched() {
 }
 
 #[tokio::test]
-async fn a_connect_that_takes_too_long_counts_as_not_sent() {
+async fn a_connect_timeout_is_not_sent() {
     // A listener whose backlog is full does not answer handshakes.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -77,7 +77,7 @@ async fn a_connect_that_takes_too_long_counts_as_not_sent() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_that_died_costs_no_request() {
+async fn a_closed_idle_connection_fails_no_request() {
     let closed = std::sync::Arc::new(Notify::new());
     let notify = closed.clone();
     let backend = raw(move |_, mut socket| {
@@ -110,7 +110,7 @@ async fn an_idle_connection_that_died_costs_no_request() {
 }
 
 /// Serves one request on each connection; to the next one it listens, and then hangs up.
-async fn hangs_up_on_the_second() -> Backend {
+async fn closes_at_the_second() -> Backend {
     raw(|_, mut socket| async move {
         read_head(&mut socket).await?;
         socket.write_all(OK).await?;
@@ -122,7 +122,7 @@ async fn hangs_up_on_the_second() -> Backend {
 
 #[tokio::test]
 async fn an_idempotent_request_on_a_reused_connection_is_repeated_once() {
-    let backend = hangs_up_on_the_second().await;
+    let backend = closes_at_the_second().await;
     let upstream = backend.upstream();
     send(&upstream, get("/")).await.unwrap();
     send(&upstream, get("/")).await.expect("repeated on a new connection");
@@ -136,8 +136,8 @@ async fn an_idempotent_request_on_a_reused_connection_is_repeated_once() {
 }
 
 #[tokio::test]
-async fn others_are_never_repeated() {
-    let backend = hangs_up_on_the_second().await;
+async fn other_requests_are_never_repeated() {
+    let backend = closes_at_the_second().await;
     let upstream = backend.upstream();
     send(&upstream, get("/")).await.unwrap();
     let post = Request::post("/").header("host", "a").body(Empty::<Bytes>::new()).unwrap();
@@ -152,7 +152,7 @@ async fn others_are_never_repeated() {
 }
 
 #[tokio::test]
-async fn a_new_connection_that_ends_before_an_answer() {
+async fn a_new_connection_that_ends_before_a_response() {
     let backend = raw(|_, mut socket| async move { read_head(&mut socket).await.map(drop) }).await;
     let upstream = backend.upstream();
     let mut request = get("/x");
@@ -194,7 +194,7 @@ async fn repeated_and_refused_is_still_unanswered() {
 }
 
 #[tokio::test]
-async fn any_byte_of_an_answer_ends_the_matter() {
+async fn a_request_with_a_partial_response_is_not_repeated() {
     for answer in ["HTTP/1.1 20", "HTTP/1.1 103 Early Hints\r\n\r\n"] {
         let backend = raw(move |_, mut socket| async move {
             read_head(&mut socket).await?;
@@ -229,7 +229,7 @@ async fn garbage_is_an_error() {
 }
 
 #[tokio::test]
-async fn more_bytes_than_asked_for_spoil_the_connection() {
+async fn a_connection_with_excess_bytes_is_closed() {
     let backend = canned("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok, and more").await;
     let upstream = backend.upstream();
     for n in 1..=3 {
@@ -239,7 +239,7 @@ async fn more_bytes_than_asked_for_spoil_the_connection() {
 }
 
 #[tokio::test]
-async fn a_backend_that_dies_mid_body_is_an_error() {
+async fn a_response_body_that_ends_early_is_an_error() {
     for answer in [
         "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
@@ -257,7 +257,7 @@ async fn a_backend_that_dies_mid_body_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_is_bounded() {
+async fn a_silent_backend_times_out() {
     for http2 in [false, true] {
         let backend = if http2 {
             server(true, |_| std::future::pending::<http::Response<Empty<Bytes>>>()).await
@@ -282,7 +282,7 @@ async fn silence_is_bounded() {
 }
 
 #[tokio::test]
-async fn a_body_that_takes_its_time_is_not_silence() {
+async fn a_slow_response_body_does_not_time_out() {
     let backend = server(false, |request: Request<hyper::body::Incoming>| async move {
         let body = request.into_body().collect().await.unwrap().to_bytes();
         http::Response::new(Full::<Bytes>::from(body))
@@ -301,7 +301,7 @@ async fn a_body_that_takes_its_time_is_not_silence() {
 }
 
 #[tokio::test]
-async fn a_request_body_that_breaks_ends_the_exchange() {
+async fn a_failing_request_body_ends_the_exchange() {
     struct Breaks;
     impl http_body::Body for Breaks {
         type Data = Bytes;

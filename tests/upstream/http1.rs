@@ -1,4 +1,4 @@
-//! Keep-alive, bodies, and connections that go back to the pool or do not.
+//! HTTP/1.1 backends: keep-alive, bodies, and the pool of idle connections.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn one_connection_serves_many_requests() {
 }
 
 #[tokio::test]
-async fn concurrent_requests_have_their_own_and_the_last_used_comes_first() {
+async fn concurrent_requests_have_their_own_connections_and_the_last_used_is_reused() {
     let backend = server(false, |request: Request<_>| async move {
         Response::new(Full::<Bytes>::from(request.uri().path().to_owned()))
     })
@@ -43,7 +43,7 @@ async fn concurrent_requests_have_their_own_and_the_last_used_comes_first() {
 }
 
 #[tokio::test]
-async fn answers_without_a_body_give_the_connection_back_at_once() {
+async fn responses_without_a_body_return_the_connection_at_once() {
     for (method, answer, status) in [
         (Method::HEAD, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", 200),
         (Method::GET, "HTTP/1.1 204 No Content\r\n\r\n", 204),
@@ -73,7 +73,7 @@ async fn answers_without_a_body_give_the_connection_back_at_once() {
 }
 
 #[tokio::test]
-async fn chunked_answers_and_their_trailers() {
+async fn chunked_responses_and_their_trailers() {
     let backend = canned(
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n\
          3\r\nabc\r\n2\r\nde\r\n0\r\nx-sum: 5\r\n\r\n",
@@ -153,7 +153,7 @@ async fn an_http_1_0_backend() {
 }
 
 #[tokio::test]
-async fn connection_close_is_obeyed() {
+async fn connection_close_closes() {
     let backend =
         canned("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok").await;
     let upstream = backend.upstream();
@@ -229,7 +229,7 @@ async fn both_directions_flow_at_once() {
 }
 
 #[tokio::test]
-async fn an_early_answer_does_not_stop_the_request() {
+async fn an_early_response_does_not_stop_the_request() {
     const LENGTH: usize = 16 << 20;
     let (done, mut uploaded) = mpsc::unbounded_channel();
     let backend = raw(move |_, mut socket| {
@@ -247,7 +247,7 @@ async fn an_early_answer_does_not_stop_the_request() {
     let body = Full::new(Bytes::from(vec![0; LENGTH]));
     let request = Request::post("/").header("host", "a").body(body).unwrap();
     let response = send(&backend.upstream(), request).await.unwrap();
-    uploaded.recv().await.expect("the body is sent although nobody reads the answer yet");
+    uploaded.recv().await.expect("the body is sent although the response is not read yet");
     assert_eq!(text(response).await, "ok");
 }
 
@@ -282,7 +282,7 @@ async fn a_dropped_request_or_body_closes_its_connection() {
 }
 
 #[tokio::test]
-async fn idle_connections_are_closed_in_time() {
+async fn idle_connections_are_closed_after_the_idle_timeout() {
     let (closed, mut seen) = mpsc::unbounded_channel();
     let backend = raw(move |_, mut socket| {
         let closed = closed.clone();
@@ -304,7 +304,7 @@ async fn idle_connections_are_closed_in_time() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_of_an_upstream_that_is_gone() {
+async fn a_dropped_upstream_ends_its_tasks() {
     let backend = canned("HTTP/1.1 204 No Content\r\n\r\n").await;
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let before = tasks();
@@ -322,7 +322,7 @@ async fn nothing_is_left_of_an_upstream_that_is_gone() {
 }
 
 #[tokio::test]
-async fn as_many_idle_connections_as_configured() {
+async fn no_more_idle_connections_than_configured() {
     let backend = canned("HTTP/1.1 204 No Content\r\n\r\n").await;
     let upstream = backend.upstream().max_idle(0);
     for _ in 0..3 {

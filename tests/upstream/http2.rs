@@ -51,7 +51,7 @@ async fn concurrent_requests_share_one_connection() {
 }
 
 #[tokio::test]
-async fn a_failed_dial_fails_all_that_wait_for_it() {
+async fn a_failed_connection_attempt_fails_all_waiting_requests() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
@@ -72,7 +72,7 @@ async fn a_failed_dial_fails_all_that_wait_for_it() {
 }
 
 #[tokio::test]
-async fn a_closed_connection_is_dialed_anew() {
+async fn a_closed_connection_is_replaced() {
     let served = Arc::new(AtomicUsize::new(0));
     let closed = Arc::new(Notify::new());
     let (counter, notify) = (served.clone(), closed.clone());
@@ -147,7 +147,7 @@ async fn trailers_both_ways() {
 }
 
 #[tokio::test]
-async fn giving_one_up_does_not_disturb_the_others() {
+async fn cancelling_a_request_does_not_affect_the_others() {
     let backend = server(true, |request: Request<Incoming>| async move {
         if request.uri().path() == "/never" {
             std::future::pending::<()>().await;

@@ -9,6 +9,7 @@ mod http1;
 mod http2;
 mod names;
 mod probes;
+mod raw_answers;
 mod redial;
 mod rules;
 mod support;

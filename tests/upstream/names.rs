@@ -1,4 +1,4 @@
-//! Backends whose URL has a name: which of its addresses is used, and what becomes of connections.
+//! Backends whose URL has a name: which of its addresses is used, and which connections are kept.
 
 use std::{
     convert::Infallible,
@@ -17,19 +17,19 @@ use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::AsyncWriteExt,
-    net::{TcpListener, TcpSocket},
+    net::{TcpListener, TcpSocket, TcpStream},
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tower::ServiceExt;
 use tower_sticky::{
-    Backends, Cause, Event, Health, Key, KeyRing, NoInner, Outcome, State, StickyLayer,
+    Backends, Cause, Event, Health, Key, KeyRing, NoInner, Outcome, Redial, State, StickyLayer,
     StickyService, Verdict, affinity::Cookie, proxy::Upstream,
 };
 
 use crate::support::{get, read_head, send, text};
 
-/// Nothing takes this long, on whatever machine.
+/// Longer than anything takes; a test that waits for it has failed.
 const FOREVER: Duration = Duration::from_secs(60);
 const EVERY: Duration = Duration::from_millis(20);
 
@@ -175,14 +175,14 @@ async fn the_first_address_that_accepts_is_used() {
 
 /// `../shared/cases/http.md`, "Names and addresses", first line.
 #[tokio::test]
-async fn a_name_that_moves_takes_its_requests_along() {
+async fn requests_follow_a_name_to_its_new_address() {
     for http2 in [false, true] {
         let (a, b) = pair_of(http2).await;
         let zone = Zone::new(&[&a]);
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let tell = heard.clone();
+        let changes = Arc::new(Mutex::new(Vec::new()));
+        let record = changes.clone();
         let upstream = zone.upstream(&a).http2(http2).on_address_change(move |from, to| {
-            tell.lock().unwrap().push((from, to));
+            record.lock().unwrap().push((from, to));
         });
         for _ in 0..3 {
             assert_eq!(text(send(&upstream, get("/")).await.unwrap()).await, "127.0.0.1");
@@ -194,13 +194,13 @@ async fn a_name_that_moves_takes_its_requests_along() {
             assert_eq!(text(send(&upstream, get("/")).await.unwrap()).await, "127.0.0.2");
         }
         assert_eq!(b.accepted.load(SeqCst), 1, "the connection is kept");
-        assert_eq!(*heard.lock().unwrap(), [(a.addr, b.addr)]);
+        assert_eq!(*changes.lock().unwrap(), [(a.addr, b.addr)]);
     }
 }
 
 /// The second line.
 #[tokio::test]
-async fn a_name_that_cannot_be_looked_up_keeps_its_last_address() {
+async fn a_failing_lookup_keeps_the_last_address() {
     let (a, _b) = pair().await;
     let zone = Zone::new(&[&a]);
     let upstream = zone.upstream(&a).max_idle(0);
@@ -214,7 +214,7 @@ async fn a_name_that_cannot_be_looked_up_keeps_its_last_address() {
 }
 
 #[tokio::test]
-async fn a_name_that_was_never_known_is_no_connection() {
+async fn a_name_without_any_address_is_an_error() {
     let (a, _b) = pair().await;
     let zone = Zone::new(&[]);
     zone.fail();
@@ -241,7 +241,7 @@ async fn a_lookup_without_a_descriptor_is_a_shortage() {
 }
 
 #[tokio::test]
-async fn lookups_end_when_nobody_needs_them_and_begin_again() {
+async fn lookups_stop_without_requests_and_start_again() {
     let (a, b) = pair().await;
     let zone = Zone::new(&[&a]);
     let upstream = zone.upstream(&a);
@@ -290,7 +290,7 @@ async fn visit(service: &Service, token: &mut Option<String>) -> (Verdict, Strin
 /// The third line: what refuses is the backend; after a failed redial the next address is used, and the
 /// pool and its sessions hear of it.
 #[tokio::test]
-async fn an_address_that_refuses_gives_way_after_a_redial() {
+async fn the_next_address_is_used_after_a_refused_redial() {
     let (a, b) = pair().await;
     let zone = Zone::new(&[&a, &b]);
     let backends = Backends::new();
@@ -305,20 +305,60 @@ async fn an_address_that_refuses_gives_way_after_a_redial() {
     let visit = timeout(FOREVER, visit(&service, &mut token)).await.unwrap();
     assert_eq!(visit, (Verdict::Pinned, "127.0.0.2".into()));
     assert_ne!(token, first, "the token has a new epoch");
-    let mut heard = Vec::new();
-    while heard.len() < 3 {
+    let mut changes = Vec::new();
+    while changes.len() < 3 {
         match timeout(FOREVER, events.next()).await.unwrap().unwrap() {
-            Event::State { to, cause, .. } => heard.push(format!("{to} {cause}")),
+            Event::State { to, cause, .. } => changes.push(format!("{to} {cause}")),
             Event::AddressChanged { backend, from: old, to } => {
                 assert_eq!((backend.as_str(), old, to), ("cart", from, b.addr));
-                heard.push("address".into());
+                changes.push("address".into());
             }
             other => panic!("{other:?}"),
         }
     }
     let down = format!("{} {}", State::Suspect, Cause::ConnectFailed);
     let up = format!("{} {}", State::Ready, Cause::Connected);
-    assert_eq!(heard, [down, "address".to_owned(), up]);
+    assert_eq!(changes, [down, "address".to_owned(), up]);
+}
+
+/// An address where connecting takes for ever: its queue of connections is full.
+async fn black_hole(socket: TcpSocket) -> (TcpListener, Vec<TcpStream>) {
+    let listener = socket.listen(0).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut queued = Vec::new();
+    while let Ok(stream) = timeout(Duration::from_millis(50), TcpStream::connect(addr)).await {
+        queued.push(stream.unwrap());
+    }
+    (listener, queued)
+}
+
+/// `connect_timeout` covers the attempts at all addresses together.
+#[tokio::test]
+async fn all_addresses_share_one_connect_timeout() {
+    const LIMIT: Duration = Duration::from_millis(600);
+    let (a, b) = pair().await;
+    let zone = Zone::new(&[&a, &b]);
+    let upstream = zone.upstream(&a).max_idle(0).connect_timeout(LIMIT);
+    assert_eq!(text(send(&upstream, get("/")).await.unwrap()).await, "127.0.0.1");
+    let _first = black_hole(a.stop().await).await;
+    let b = black_hole(b.stop().await).await;
+    let begun = Instant::now();
+    assert!(Redial::redial(&upstream).await.is_err());
+    assert!(begun.elapsed() >= LIMIT, "the addresses get the whole time");
+    assert!(begun.elapsed() < LIMIT * 3 / 2, "and not more than that");
+    drop(b);
+}
+
+/// The address in use may not take the time of those that are tried after it.
+#[tokio::test]
+async fn an_address_that_does_not_answer_leaves_time_for_the_next() {
+    let (a, b) = pair().await;
+    let zone = Zone::new(&[&a, &b]);
+    let upstream = zone.upstream(&a).connect_timeout(Duration::from_millis(600));
+    assert_eq!(text(send(&upstream, get("/")).await.unwrap()).await, "127.0.0.1");
+    let _hole = black_hole(a.stop().await).await;
+    Redial::redial(&upstream).await.expect("the next address is reached in time");
+    assert_eq!(text(send(&upstream, get("/")).await.unwrap()).await, "127.0.0.2");
 }
 
 /// A request does not go to the next address before a redial has: it might only be a restart.

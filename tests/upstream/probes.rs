@@ -23,7 +23,7 @@ use tower_sticky::{
 
 use crate::support::{Backend, canned, raw, read_head, server};
 
-/// Nothing takes this long, on whatever machine.
+/// Longer than anything takes; a test that waits for it has failed.
 const FOREVER: Duration = Duration::from_secs(60);
 const OFTEN: Duration = Duration::from_millis(20);
 const SOON: Duration = Duration::from_millis(60);
@@ -53,13 +53,13 @@ impl Watched {
         timeout(FOREVER, wait).await.unwrap_or_else(|_| panic!("not {state}: {:?}", status()));
     }
 
-    async fn is_found_down(&self) -> String {
+    async fn becomes_down(&self) -> String {
         self.becomes(State::Down).await;
         self.backends.get("a").unwrap().probe_failure.unwrap()
     }
 
     /// Several probes were made, and none of them failed.
-    async fn stays_well(&self, probed: impl Fn() -> usize) {
+    async fn stays_healthy(&self, probed: impl Fn() -> usize) {
         let wait = async {
             while probed() < 5 {
                 sleep(Duration::from_millis(2)).await;
@@ -96,7 +96,7 @@ async fn shop(http2: bool) -> (Backend, Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn a_healthy_backend_is_found_well_over_one_connection() {
+async fn probes_of_a_healthy_backend_use_one_connection() {
     for http2 in [false, true] {
         for probe in [
             HttpProbe::get("/healthz").expect_status(200).expect_body("is well"),
@@ -106,14 +106,14 @@ async fn a_healthy_backend_is_found_well_over_one_connection() {
         ] {
             let (backend, probed) = shop(http2).await;
             let watched = watch(backend.upstream().http2(http2), probe, FOREVER);
-            watched.stays_well(|| probed.load(SeqCst)).await;
+            watched.stays_healthy(|| probed.load(SeqCst)).await;
             assert_eq!(backend.accepted(), 1, "the answers were read to their ends");
         }
     }
 }
 
 #[tokio::test]
-async fn a_sick_backend_is_found_down() {
+async fn an_unhealthy_backend_is_down() {
     for http2 in [false, true] {
         for (probe, why) in [
             (HttpProbe::get("/"), "it answered 503 Service Unavailable, not 200 to 399"),
@@ -121,7 +121,7 @@ async fn a_sick_backend_is_found_down() {
             (HttpProbe::get("/healthz").expect_body("lost"), "without \"lost\""),
         ] {
             let (backend, _) = shop(http2).await;
-            let said = watch(backend.upstream().http2(http2), probe, FOREVER).is_found_down().await;
+            let said = watch(backend.upstream().http2(http2), probe, FOREVER).becomes_down().await;
             assert!(said.contains(why), "{said}");
         }
     }
@@ -131,20 +131,20 @@ async fn a_sick_backend_is_found_down() {
 async fn only_the_beginning_of_a_large_answer_is_read() {
     let (backend, probed) = shop(false).await;
     let early = HttpProbe::get("/large").expect_body("early");
-    watch(backend.upstream(), early, FOREVER).stays_well(|| probed.load(SeqCst)).await;
+    watch(backend.upstream(), early, FOREVER).stays_healthy(|| probed.load(SeqCst)).await;
     let late = HttpProbe::get("/large").expect_body("late");
-    let said = watch(backend.upstream(), late, FOREVER).is_found_down().await;
+    let said = watch(backend.upstream(), late, FOREVER).becomes_down().await;
     assert!(said.contains("within 64 KiB"), "{said}");
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_found_and_so_is_the_backends_return() {
+async fn a_refused_connection_and_the_backends_return_are_detected() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
     let upstream = Upstream::new(&format!("http://{address}")).unwrap();
     let watched = watch(upstream, HttpProbe::get("/healthz"), FOREVER);
-    let said = watched.is_found_down().await;
+    let said = watched.becomes_down().await;
     assert!(said.to_lowercase().contains("refused"), "{said}");
 
     let listener = TcpListener::bind(address).await.unwrap();
@@ -160,7 +160,7 @@ async fn a_refused_connection_is_found_and_so_is_the_backends_return() {
 }
 
 #[tokio::test]
-async fn a_backend_that_hangs_anywhere_is_found_down() {
+async fn a_hanging_backend_is_down() {
     for answer in ["", "HTTP/1.1 200", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nall"] {
         let backend = raw(move |_, mut socket| async move {
             read_head(&mut socket).await?;
@@ -168,21 +168,21 @@ async fn a_backend_that_hangs_anywhere_is_found_down() {
             std::future::pending().await
         })
         .await;
-        let said = watch(backend.upstream(), HttpProbe::get("/"), SOON).is_found_down().await;
+        let said = watch(backend.upstream(), HttpProbe::get("/"), SOON).becomes_down().await;
         assert_eq!(said, "it did not answer within 60ms", "after {answer:?}");
     }
 }
 
 #[tokio::test]
-async fn a_listener_that_accepts_nothing_is_found_down() {
+async fn a_listener_that_accepts_nothing_is_down() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let upstream = Upstream::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
-    let said = watch(upstream, HttpProbe::get("/"), SOON).is_found_down().await;
+    let said = watch(upstream, HttpProbe::get("/"), SOON).becomes_down().await;
     assert_eq!(said, "it did not answer within 60ms");
 }
 
 #[tokio::test]
-async fn a_slow_backend_is_well_if_it_may_be_slow() {
+async fn a_slow_backend_within_the_timeout_is_healthy() {
     let slow = || async {
         let probed = Arc::new(AtomicUsize::new(0));
         let counter = probed.clone();
@@ -198,22 +198,22 @@ async fn a_slow_backend_is_well_if_it_may_be_slow() {
     };
     let (backend, probed) = slow().await;
     watch(backend.upstream(), HttpProbe::get("/"), FOREVER)
-        .stays_well(|| probed.load(SeqCst))
+        .stays_healthy(|| probed.load(SeqCst))
         .await;
     let (backend, _) = slow().await;
-    watch(backend.upstream(), HttpProbe::get("/"), SOON).is_found_down().await;
+    watch(backend.upstream(), HttpProbe::get("/"), SOON).becomes_down().await;
 }
 
 #[tokio::test]
-async fn garbage_is_no_sign_of_life() {
+async fn an_invalid_response_fails_a_probe() {
     let backend = canned("what?\r\n\r\n").await;
-    watch(backend.upstream(), HttpProbe::get("/"), FOREVER).is_found_down().await;
+    watch(backend.upstream(), HttpProbe::get("/"), FOREVER).becomes_down().await;
 }
 
 #[tokio::test]
-async fn what_does_not_speak_grpc_is_told_so() {
+async fn a_grpc_probe_of_another_protocol_says_so() {
     let (backend, _) = shop(true).await;
     let said =
-        watch(backend.upstream().http2(true), GrpcProbe::new(), FOREVER).is_found_down().await;
+        watch(backend.upstream().http2(true), GrpcProbe::new(), FOREVER).becomes_down().await;
     assert_eq!(said, "it answered 503 Service Unavailable: that is not gRPC");
 }

@@ -1,4 +1,4 @@
-//! `Upstream` behind a layer: what is held against a backend, what ends that, and where a request goes.
+//! `Upstream` behind a layer: which failures make a backend suspect, redials, and retries.
 
 use std::{
     convert::Infallible,
@@ -27,7 +27,7 @@ use tower_sticky::{
 
 use crate::support::{Backend, get, raw, read_head, settle, text};
 
-/// Nothing takes this long, on whatever machine.
+/// Longer than anything takes; a test that waits for it has failed.
 const FOREVER: Duration = Duration::from_secs(60);
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -47,10 +47,10 @@ fn pool<const N: usize>(upstreams: [(&str, Upstream); N]) -> (Backends<Upstream>
     (backends, service)
 }
 
-/// Status, verdict and backend of a GET of the session at `home`.
-async fn ask(service: &Service, home: &str) -> (u16, Verdict, Option<String>) {
+/// Status, verdict and backend of a GET of the session at `backend`.
+async fn ask(service: &Service, backend: &str) -> (u16, Verdict, Option<String>) {
     let mut request: Request<Empty<Bytes>> = get("/");
-    request.headers_mut().insert(COOKIE, format!("sid={home}").parse().unwrap());
+    request.headers_mut().insert(COOKIE, format!("sid={backend}").parse().unwrap());
     let response = service.clone().oneshot(request).await.unwrap();
     let outcome = Outcome::of(response.extensions()).unwrap().clone();
     let status = response.status().as_u16();
@@ -135,7 +135,7 @@ async fn a_connection_is_opened_in_the_background_and_kept_for_the_next_request(
 }
 
 #[tokio::test]
-async fn whoever_says_goodbye_properly_is_not_suspected() {
+async fn a_backend_that_closes_in_order_is_not_suspect() {
     let closing: &[u8] = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
     let a = raw(move |_, mut socket| async move {
         read_head(&mut socket).await?;
@@ -151,8 +151,8 @@ async fn whoever_says_goodbye_properly_is_not_suspected() {
     let (backends, service) = pool([("a", a.upstream()), ("b", b.upstream())]);
     let mut events = backends.events();
     for _ in 0..20 {
-        for home in ["a", "b"] {
-            assert_eq!(ask(&service, home).await, (200, Verdict::Pinned, Some(home.into())));
+        for backend in ["a", "b"] {
+            assert_eq!(ask(&service, backend).await, (200, Verdict::Pinned, Some(backend.into())));
         }
         settle().await;
     }
@@ -161,8 +161,8 @@ async fn whoever_says_goodbye_properly_is_not_suspected() {
 }
 
 #[tokio::test]
-async fn goaway_is_no_evidence() {
-    // Each connection is told to end after one request.
+async fn goaway_is_no_failure() {
+    // Each connection has to end after one request.
     let backend = raw(|_, socket| async move {
         let answer =
             service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok"))) });
@@ -193,16 +193,16 @@ async fn goaway_is_no_evidence() {
 
 /// Answers the first request of the first connection; to all others it listens, and hangs up. Counts
 /// them.
-async fn dies_after_one(heard: Arc<AtomicUsize>) -> Backend {
+async fn closes_after_one(requests: Arc<AtomicUsize>) -> Backend {
     raw(move |number, mut socket| {
-        let heard = heard.clone();
+        let requests = requests.clone();
         async move {
             if number == 0 {
                 read_head(&mut socket).await?;
                 socket.write_all(OK).await?;
             }
             if read_head(&mut socket).await?.is_some() {
-                heard.fetch_add(1, SeqCst);
+                requests.fetch_add(1, SeqCst);
             }
             Ok(())
         }
@@ -211,39 +211,39 @@ async fn dies_after_one(heard: Arc<AtomicUsize>) -> Backend {
 }
 
 #[tokio::test]
-async fn home_is_tried_on_a_fresh_connection_and_then_one_other_and_no_more() {
-    let heard: [Arc<AtomicUsize>; 3] = Default::default();
+async fn its_own_backend_is_tried_again_and_then_one_other() {
+    let requests: [Arc<AtomicUsize>; 3] = Default::default();
     let [a, b, c] = [
-        dies_after_one(heard[0].clone()).await,
-        dies_after_one(heard[1].clone()).await,
-        dies_after_one(heard[2].clone()).await,
+        closes_after_one(requests[0].clone()).await,
+        closes_after_one(requests[1].clone()).await,
+        closes_after_one(requests[2].clone()).await,
     ];
     let all = [("a", a.upstream()), ("b", b.upstream()), ("c", c.upstream())];
     let (_backends, service) = pool(all);
-    for home in ["a", "b", "c"] {
-        assert_eq!(ask(&service, home).await.0, 200, "each has a kept connection now");
+    for backend in ["a", "b", "c"] {
+        assert_eq!(ask(&service, backend).await.0, 200, "each has a kept connection now");
     }
     assert_eq!(ask(&service, "a").await.0, 502);
-    let heard = heard.map(|heard| heard.load(SeqCst));
-    assert_eq!(heard[0], 2, "on the kept connection, and on a fresh one");
-    assert_eq!(heard[1] + heard[2], 1, "three sendings in all: {heard:?}");
+    let requests = requests.map(|requests| requests.load(SeqCst));
+    assert_eq!(requests[0], 2, "on the kept connection, and on a fresh one");
+    assert_eq!(requests[1] + requests[2], 1, "three sendings in all: {requests:?}");
 }
 
 #[tokio::test]
-async fn a_session_whose_backend_breaks_off_twice_moves_with_the_answer() {
-    let heard = Arc::default();
-    let (a, b) = (dies_after_one(Arc::clone(&heard)).await, well().await);
+async fn a_session_moves_with_the_response_when_its_backend_breaks_off_twice() {
+    let requests = Arc::default();
+    let (a, b) = (closes_after_one(Arc::clone(&requests)).await, well().await);
     let (backends, service) = pool([("a", a.upstream()), ("b", b.upstream())]);
     assert_eq!(ask(&service, "a").await.0, 200);
     assert_eq!(ask(&service, "a").await, (200, Verdict::Moved, Some("b".into())));
-    assert_eq!(heard.load(SeqCst), 2);
+    assert_eq!(requests.load(SeqCst), 2);
     // It accepts connections, and a proxy would do so for the dead.
     sleep(Duration::from_millis(100)).await;
     assert_eq!(backends.get("a").unwrap().state, State::Suspect);
 }
 
 #[tokio::test]
-async fn a_connection_that_is_not_answered_is_not_waited_for_by_everybody() {
+async fn not_every_request_waits_for_an_unanswered_connection_attempt() {
     // A listener whose backlog is full does not answer handshakes.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -263,7 +263,7 @@ async fn a_connection_that_is_not_answered_is_not_waited_for_by_everybody() {
     for _ in 0..100 {
         assert_eq!(ask(&service, "a").await, (200, Verdict::Moved, Some("b".into())));
     }
-    assert!(start.elapsed() < 50 * limit, "the redials hang, and hold up nobody");
+    assert!(start.elapsed() < 50 * limit, "the redials hang, and delay no request");
     drop(queued);
     let accepted = serve(listener, false);
     becomes(&backends, "a", State::Ready).await;

@@ -1,4 +1,4 @@
-//! Backends to talk to, and bodies to talk with.
+//! Backends and bodies for the tests.
 
 use std::{
     convert::Infallible,
@@ -71,6 +71,15 @@ pub(crate) async fn canned(answer: &'static str) -> Backend {
             socket.write_all(answer.as_bytes()).await?;
         }
         Ok(())
+    })
+    .await
+}
+
+/// A backend that answers the first request of each connection with these bytes, and closes.
+pub(crate) async fn once(answer: &'static str) -> Backend {
+    raw(move |_, mut socket| async move {
+        read_head(&mut socket).await?;
+        socket.write_all(answer.as_bytes()).await
     })
     .await
 }

@@ -73,7 +73,7 @@ async fn echo() -> Backend {
 }
 
 #[tokio::test]
-async fn an_upgrade_is_a_tunnel_that_is_held_until_it_ends() {
+async fn an_upgrade_is_in_flight_until_its_tunnel_ends() {
     let backend = echo().await;
     let (proxy, mut holds) = proxy(backend.upstream()).await;
     for round in 1..=2 {
@@ -102,7 +102,7 @@ async fn an_upgrade_is_a_tunnel_that_is_held_until_it_ends() {
 }
 
 #[tokio::test]
-async fn a_backend_that_hangs_up_ends_the_tunnel() {
+async fn a_backend_that_closes_ends_the_tunnel() {
     let backend = raw(|_, mut socket| async move {
         read_head(&mut socket).await?;
         socket.write_all(format!("{YES}bye").as_bytes()).await
@@ -121,7 +121,7 @@ async fn a_backend_that_hangs_up_ends_the_tunnel() {
 }
 
 #[tokio::test]
-async fn a_refused_upgrade_is_an_ordinary_answer() {
+async fn a_refused_upgrade_is_an_ordinary_response() {
     let backend = canned("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno").await;
     let (proxy, mut holds) = proxy(backend.upstream()).await;
     let (mut client, head) = client(&proxy, ASK).await;
@@ -133,7 +133,7 @@ async fn a_refused_upgrade_is_an_ordinary_answer() {
 }
 
 #[tokio::test]
-async fn a_switch_to_something_else_is_refused() {
+async fn a_switch_to_another_protocol_is_an_error() {
     let backend = canned("HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: other\r\n\r\n").await;
     let (proxy, _) = proxy(backend.upstream()).await;
     let (_, head) = client(&proxy, ASK).await;
@@ -141,7 +141,7 @@ async fn a_switch_to_something_else_is_refused() {
 }
 
 #[tokio::test]
-async fn h2c_is_never_tunnelled() {
+async fn h2c_is_never_upgraded_to() {
     let (backend, mut heads) = recorder().await;
     let (proxy, _) = proxy(backend.upstream()).await;
     let ask = "GET / HTTP/1.1\r\nhost: a\r\nconnection: Upgrade, HTTP2-Settings\r\n\

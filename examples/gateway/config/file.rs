@@ -38,6 +38,11 @@ pub(crate) struct File {
 pub(crate) struct Upstream {
     pub(crate) resolve_every: Option<Time<1>>,
     pub(crate) nameservers: Vec<String>,
+    pub(crate) via: Option<bool>,
+    pub(crate) response_via: bool,
+    pub(crate) x_forwarded_port: bool,
+    pub(crate) x_real_ip: bool,
+    pub(crate) pass_forwarded: Vec<String>,
 }
 
 /// `[application]`: what backends may say of their sessions.

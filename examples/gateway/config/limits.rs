@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::units::{Count, Time};
+use super::{
+    Error,
+    units::{Count, Size, Time},
+};
+use crate::server::{Http2Limits, RequestLimits, ServerLimits};
 
 /// Defines the section as it is read and as it is used. One key is one line: its name, the type that
 /// reads and checks it, the type that it is used as, and its default.
@@ -36,6 +40,30 @@ limits! {
     connections: Count<1> => u32 = 10_000;
     /// From the first byte of a request, or from accepting the connection, to the end of the head.
     header_timeout: Time<1> => Duration = Duration::from_secs(5);
+    /// A kept client connection without a request.
+    idle_timeout: Time<1> => Duration = Duration::from_secs(60);
+    /// All header fields of a request.
+    header_bytes: Size => u64 = 64 << 10;
+    /// Header fields of a request.
+    headers: Count<1, 10_000> => usize = 100;
+    target_bytes: Size => u64 = 16 << 10;
+    /// 0 is no limit.
+    body_bytes: Size => u64 = 0;
+    /// Streams at once on one HTTP/2 connection of a client.
+    h2_streams: Count<1> => u32 = 128;
+    /// Per stream.
+    h2_window: Size => u64 = 64 << 10;
+    h2_ping: Time<1> => Duration = Duration::from_secs(20);
+    h2_ping_timeout: Time<1> => Duration = Duration::from_secs(10);
+    /// A client, or an HTTP/2 stream, that takes nothing of a response.
+    write_timeout: Time<1> => Duration = Duration::from_secs(60);
+    /// Data without an acknowledgement, on both sides.
+    tcp_user_timeout: Time<1> => Duration = Duration::from_secs(75);
+    /// How long a backend may take to respond to `Expect: 100-continue`.
+    expect_wait: Time => Duration = Duration::from_secs(1);
+    /// How long the rest of a request is read and dropped after an early response.
+    linger: Time => Duration = Duration::from_secs(5);
+    linger_bytes: Size => u64 = 1 << 20;
     connect_timeout: Time<1> => Duration = Duration::from_secs(1);
     /// The whole wait for a backend to become ready, over all candidates.
     ready_timeout: Time => Duration = Duration::from_secs(1);
@@ -45,4 +73,58 @@ limits! {
     response_timeout: Time<1> => Duration = Duration::from_secs(60);
     /// The longest silence of a client within a request's body.
     body_timeout: Time<1> => Duration = Duration::from_secs(30);
+}
+
+/// The smallest head that is of any use, and the largest that is kept in memory.
+const HEADER_BYTES: (u64, u64) = (512, 1 << 30);
+const TARGET_BYTES: (u64, u64) = (1, 1 << 30);
+/// RFC 9113, section 6.9.1.
+const H2_WINDOW: (u64, u64) = (1024, (1 << 31) - 1);
+
+impl Limits {
+    /// Checks the limits in bytes, and those that depend on each other.
+    pub(super) fn checked(self) -> Result<Self, Error> {
+        for (key, bytes, (least, most)) in [
+            ("limits.header_bytes", self.header_bytes, HEADER_BYTES),
+            ("limits.target_bytes", self.target_bytes, TARGET_BYTES),
+            ("limits.h2_window", self.h2_window, H2_WINDOW),
+        ] {
+            if !(least..=most).contains(&bytes) {
+                let why = format!("{bytes} bytes; expected at least {least} and at most {most}");
+                return Err(Error::of(key, why));
+            }
+        }
+        if self.tcp_user_timeout <= self.write_timeout {
+            let why = format!(
+                "{:?} does not exceed limits.write_timeout = {:?}; use a longer one",
+                self.tcp_user_timeout, self.write_timeout
+            );
+            return Err(Error::of("limits.tcp_user_timeout", why));
+        }
+        Ok(self)
+    }
+
+    /// What one client may do.
+    pub(crate) fn server(&self) -> ServerLimits {
+        ServerLimits {
+            header_timeout: self.header_timeout,
+            idle_timeout: self.idle_timeout,
+            write_timeout: self.write_timeout,
+            tcp_user_timeout: self.tcp_user_timeout,
+            request: RequestLimits {
+                header_bytes: self.header_bytes as usize,
+                headers: self.headers,
+                target_bytes: self.target_bytes as usize,
+                body_bytes: if self.body_bytes == 0 { u64::MAX } else { self.body_bytes },
+            },
+            http2: Http2Limits {
+                streams: self.h2_streams,
+                window: u32::try_from(self.h2_window).unwrap_or(u32::MAX),
+                ping: self.h2_ping,
+                ping_timeout: self.h2_ping_timeout,
+            },
+            linger: self.linger,
+            linger_bytes: self.linger_bytes,
+        }
+    }
 }

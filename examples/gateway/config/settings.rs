@@ -128,7 +128,7 @@ impl Settings {
             trusted_proxies,
             // The demo's page shows it.
             server_timing: file.server_timing || demo,
-            limits: file.limits.into(),
+            limits: Limits::from(file.limits).checked()?,
             upstream: upstream::upstream(&file.upstream)?,
             affinity,
             warnings,

@@ -57,7 +57,6 @@ impl<'de, const MIN_MS: u64> Deserialize<'de> for Time<MIN_MS> {
 
 /// A number of bytes, such as `"64KiB"`, `"1MB"` or `"0"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code, reason = "for the limits in bytes")]
 pub(crate) struct Size(pub(crate) u64);
 
 impl From<Size> for u64 {

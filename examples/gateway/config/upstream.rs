@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use tower_sticky::{ConfigError, proxy};
+
 use super::{Error, file, settings::or};
 
 /// How backends are reached.
@@ -11,9 +13,35 @@ pub(crate) struct Upstream {
     /// The name servers that are asked instead of the system's.
     #[cfg_attr(not(feature = "dns"), expect(dead_code, reason = "there are none then"))]
     pub(crate) nameservers: Vec<SocketAddr>,
+    pub(crate) via: bool,
+    pub(crate) response_via: bool,
+    pub(crate) x_forwarded_port: bool,
+    pub(crate) x_real_ip: bool,
+    pub(crate) pass_forwarded: Vec<String>,
+}
+
+impl Upstream {
+    /// Sets what is added to messages.
+    pub(crate) fn apply(&self, upstream: proxy::Upstream) -> Result<proxy::Upstream, ConfigError> {
+        let mut upstream = upstream
+            .x_forwarded_port(self.x_forwarded_port)
+            .x_real_ip(self.x_real_ip)
+            .pass_forwarded(self.pass_forwarded.iter().map(String::as_str))?;
+        if !self.via {
+            upstream = upstream.via(None)?;
+        }
+        if self.response_via {
+            upstream = upstream.response_via(Some("tower-sticky"))?;
+        }
+        Ok(upstream)
+    }
 }
 
 pub(super) fn upstream(file: &file::Upstream) -> Result<Upstream, Error> {
+    // Checked here, also where there is no backend yet.
+    proxy::Upstream::new("http://127.0.0.1")?
+        .pass_forwarded(file.pass_forwarded.iter().map(String::as_str))
+        .map_err(|error| Error::of("upstream.pass_forwarded", error))?;
     if !file.nameservers.is_empty() && cfg!(not(feature = "dns")) {
         return Err(Error::new(
             "upstream.nameservers needs the feature dns, which this gateway was built without; build it \
@@ -25,6 +53,11 @@ pub(super) fn upstream(file: &file::Upstream) -> Result<Upstream, Error> {
     Ok(Upstream {
         resolve_every: or(file.resolve_every, Duration::from_secs(5)),
         nameservers: nameservers.collect::<Result<_, _>>()?,
+        via: file.via.unwrap_or(true),
+        response_via: file.response_via,
+        x_forwarded_port: file.x_forwarded_port,
+        x_real_ip: file.x_real_ip,
+        pass_forwarded: file.pass_forwarded.clone(),
     })
 }
 

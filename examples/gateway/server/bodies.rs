@@ -1,59 +1,88 @@
-//! The bodies of a request and of its answer, as the client's connection sees them.
+//! The bodies of a request and of its response, as the client's connection sees them.
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
-use tokio::{runtime::Handle, time::timeout};
 use tower_sticky::BoxError;
 
-use super::watch::{Busy, Watch};
+use super::{
+    streams,
+    watch::{Busy, Watch},
+};
 
-/// How long the rest of a request that nobody wants is read after all. Were its connection closed before,
-/// the client's next bytes would be answered with a reset, which may overtake the answer.
-const LINGER: Duration = Duration::from_secs(5);
-
-/// A request's body. What is left of it when it is dropped is read and thrown away for a while.
+/// A request's body. When it is dropped before its end, the rest is left unread: the connection closes
+/// after the answer.
 #[derive(Debug)]
 pub(crate) struct ClientBody {
     /// `None` at its end.
     body: Option<Incoming>,
-    /// Whether the client waits for a word before it sends the body, and has none yet.
-    waits: bool,
-    busy: Busy,
+    /// How many bytes may still come.
+    left: u64,
+    watch: Arc<Watch>,
+    too_large: TooLarge,
+    _busy: Busy,
 }
 
+/// Whether a body has come to be larger than its limit; `None` where its length is known before.
+pub(super) type TooLarge = Option<Arc<AtomicBool>>;
+
 impl ClientBody {
-    /// `expects`: the client asks first whether it may send the body.
-    pub(super) fn new(body: Incoming, expects: bool, busy: Busy) -> Self {
+    /// A body of at most `limit` bytes.
+    pub(super) fn new(body: Incoming, limit: u64, watch: Arc<Watch>, busy: Busy) -> Self {
+        let is_checked = limit == u64::MAX || body.size_hint().exact().is_some();
+        let too_large = (!is_checked).then(Arc::default);
         let body = (!body.is_end_stream()).then_some(body);
-        Self { body, waits: expects, busy }
+        Self { body, left: limit, watch, too_large, _busy: busy }
+    }
+
+    pub(super) fn too_large(&self) -> TooLarge {
+        self.too_large.clone()
     }
 }
 
 impl Body for ClientBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        self.waits = false;
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(body).poll_frame(cx));
-        if !matches!(frame, Some(Ok(_))) {
-            self.body = None;
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        let Some(body) = &mut this.body else { return Poll::Ready(None) };
+        match ready!(Pin::new(body).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                match (this.left.checked_sub(length), &this.too_large) {
+                    (Some(left), _) => this.left = left,
+                    (None, Some(too_large)) => {
+                        too_large.store(true, Relaxed);
+                        return Poll::Ready(Some(Err("the body is too large".into())));
+                    }
+                    // Its length was known, and within the limit.
+                    (None, None) => {}
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                this.body = None;
+                Poll::Ready(Some(Err(error.into())))
+            }
+            None => {
+                this.body = None;
+                Poll::Ready(None)
+            }
         }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -67,27 +96,19 @@ impl Body for ClientBody {
 
 impl Drop for ClientBody {
     fn drop(&mut self) {
-        let Some(mut body) = self.body.take().filter(|body| !body.is_end_stream()) else { return };
-        let Ok(runtime) = Handle::try_current() else { return };
-        if self.waits {
-            return;
+        if self.body.as_ref().is_some_and(|body| !body.is_end_stream()) {
+            self.watch.leave_unread();
         }
-        let busy = self.busy.clone();
-        drop(runtime.spawn(async move {
-            let rest = async { while let Some(Ok(_)) = body.frame().await {} };
-            let _ = timeout(LINGER, rest).await;
-            drop(busy);
-        }));
     }
 }
 
 pin_project! {
-    /// The body of an answer; `None` is empty. An error that ends it comes when all that was before it is
-    /// sent: hyper throws away what it has not written yet when a body fails.
+    /// The body of a response; `None` is empty. An error is returned only when everything before it is sent:
+    /// hyper drops what it has not written yet when a body fails.
     pub(super) struct AnswerBody<B> {
         #[pin]
         body: Option<B>,
-        // What tells how much is sent.
+        // Knows how much is sent.
         watch: Option<Arc<Watch>>,
         // How many flushes there had been when hyper was given something for the last time.
         given: u64,
@@ -118,7 +139,9 @@ where
         let this = self.project();
         if this.error.is_none() {
             let Some(body) = this.body.as_pin_mut() else { return Poll::Ready(None) };
-            match ready!(body.poll_frame(cx)) {
+            let polled = body.poll_frame(cx);
+            streams::asked(matches!(polled, Poll::Ready(Some(Ok(_)))));
+            match ready!(polled) {
                 None => return Poll::Ready(None),
                 Some(Ok(frame)) => {
                     *this.given = this.watch.as_ref().map_or(0, |watch| watch.flushes());

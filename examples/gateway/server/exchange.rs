@@ -1,14 +1,14 @@
-//! One request of a client: what goes with it to the service, and what is added to the answer.
+//! A request of a client: what is added to it for the service, and to its response.
 
 use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll, ready},
 };
 
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -16,19 +16,22 @@ use tower_sticky::{Outcome, Peer, Verdict};
 use tracing::{Span, field::Empty};
 
 use super::{
-    bodies::{AnswerBody, ClientBody},
+    bodies::{AnswerBody, ClientBody, TooLarge},
+    refusal::{RequestLimits, refusal},
     watch::{Busy, Watch},
 };
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
-/// The service of one connection. The inner service must be one that is always ready, as
+/// The service of one connection. The inner service must always be ready, as
 /// [`StickyService`](tower_sticky::StickyService) and Axum's router are.
 pub(super) struct Exchange<S> {
     pub(super) service: S,
     pub(super) peer: Peer,
     pub(super) watch: Arc<Watch>,
     pub(super) server_timing: bool,
+    pub(super) limits: RequestLimits,
 }
 
 impl<S, B> hyper::service::Service<Request<Incoming>> for Exchange<S>
@@ -51,38 +54,23 @@ where
             sticky.outcome = Empty,
             sticky.reason = Empty,
         );
-        let step = match refusal(&request) {
+        let refused = refusal(&request, &self.limits);
+        let is_http1 = request.version() < Version::HTTP_2;
+        self.watch.allow_interim(request.version() == Version::HTTP_11);
+        let (limit, watch) = (self.limits.body_bytes, self.watch.clone());
+        let mut request = request.map(|body| ClientBody::new(body, limit, watch, busy.clone()));
+        let too_large = request.body().too_large();
+        let step = match refused {
             Some(status) => Step::Refuse { status },
             None => {
-                let expects = request.headers().contains_key(header::EXPECT);
-                let mut request = request.map(|body| ClientBody::new(body, expects, busy.clone()));
                 request.extensions_mut().insert(self.peer.clone());
                 let future = span.in_scope(|| self.service.clone().call(request));
                 Step::Serve { future }
             }
         };
-        let watch = Some(self.watch.clone());
-        Answer { step, span, busy: Some(busy), watch, server_timing: self.server_timing }
+        let (watch, server_timing) = (Some(self.watch.clone()), self.server_timing);
+        Answer { step, span, busy: Some(busy), watch, server_timing, is_http1, too_large }
     }
-}
-
-/// What is wrong with a request that hyper lets pass and no backend should see.
-fn refusal<B>(request: &Request<B>) -> Option<StatusCode> {
-    if request.method() == Method::CONNECT {
-        // This is no proxy to anywhere.
-        return Some(StatusCode::NOT_IMPLEMENTED);
-    }
-    if request.version() >= Version::HTTP_2 {
-        return None;
-    }
-    // With two hosts, two servers may believe two different things (RFC 9112, section 3.2).
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    let wrong = match (hosts.next(), hosts.next()) {
-        (Some(_), None) => false,
-        (None, _) => request.version() == Version::HTTP_11,
-        (Some(_), Some(_)) => true,
-    };
-    wrong.then_some(StatusCode::BAD_REQUEST)
 }
 
 pin_project! {
@@ -94,7 +82,7 @@ pin_project! {
 }
 
 pin_project! {
-    /// The future of an answer.
+    /// The future of a response.
     pub(super) struct Answer<F> {
         #[pin]
         step: Step<F>,
@@ -102,6 +90,8 @@ pin_project! {
         busy: Option<Busy>,
         watch: Option<Arc<Watch>>,
         server_timing: bool,
+        is_http1: bool,
+        too_large: TooLarge,
     }
 }
 
@@ -112,9 +102,9 @@ where
     type Output = Result<Response<AnswerBody<B>>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
+        let mut this = self.project();
         let _entered = this.span.enter();
-        let mut response = match this.step.project() {
+        let mut response = match this.step.as_mut().project() {
             StepProjection::Serve { future } => ready!(future.poll(cx))?.map(Some),
             StepProjection::Refuse { status } => {
                 let mut response = Response::new(None);
@@ -122,12 +112,19 @@ where
                 response
             }
         };
+        if this.too_large.as_ref().is_some_and(|too_large| too_large.load(Relaxed)) {
+            *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+        }
+        let (busy, watch) = (this.busy.take(), this.watch.take());
+        let refused = matches!(this.step.as_ref().get_ref(), Step::Refuse { .. });
+        if *this.is_http1 && (refused || watch.as_ref().is_some_and(|watch| watch.is_unread())) {
+            response.headers_mut().insert(header::CONNECTION, CLOSE);
+        }
         if *this.server_timing {
             let value = server_timing(Outcome::of(response.extensions()));
             response.headers_mut().append(SERVER_TIMING, value);
         }
         tracing::info!(status = response.status().as_u16(), "answered");
-        let (busy, watch) = (this.busy.take(), this.watch.take());
         Poll::Ready(Ok(response.map(|body| AnswerBody::new(body, watch, busy))))
     }
 }

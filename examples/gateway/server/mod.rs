@@ -1,15 +1,20 @@
-//! The gateway's own accept loop: Axum's has neither a limit on connections nor one on silence.
+//! The gateway's server. Axum's accept loop has no limit on connections and no timeouts.
 //!
-//! One task accepts and deals the connections out to the workers in turn; each worker is a thread
-//! with a runtime of its own, so that a connection, its requests and the connections to the backends
-//! stay on one core. The hand-over costs some microseconds per connection and nothing per request.
-//! Sockets that share a port (`SO_REUSEPORT`) would save it, but there the kernel deals by hash: of
-//! eight busy connections one of two workers may well get six.
+//! One task accepts and distributes the connections to the workers, round robin. Each worker is a thread
+//! with a runtime of its own, so that a connection, its requests and the connections to the backends stay on
+//! one core. The sender-off costs some microseconds per connection and nothing per request. Sockets that
+//! share a port (`SO_REUSEPORT`) would save it, but there the kernel distributes by hash: of eight busy
+//! connections one of two workers may get six.
 
 mod accept;
 mod bodies;
 mod connection;
 mod exchange;
+mod limits;
+mod refusal;
+mod socket;
+mod socket_options;
+mod streams;
 mod watch;
 
 use std::{
@@ -29,7 +34,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::TokioTimer;
 use ipnet::IpNet;
 use tokio::{
     net::TcpListener,
@@ -39,40 +44,46 @@ use tokio::{
 use tower_service::Service;
 use tower_sticky::BoxError;
 
-pub(crate) use self::bodies::ClientBody;
+use self::streams::Streams;
+pub(crate) use self::{
+    bodies::ClientBody,
+    limits::{Http2Limits, ServerLimits},
+    refusal::RequestLimits,
+};
 
-/// The largest request head, in bytes: a client must not be able to make us keep more.
-const MAX_HEAD: usize = 64 * 1024;
+/// Room for a request line in front of the header fields. hyper answers a longer head with 431 itself;
+/// with this room, a target that is too long gets 414 (RFC 9112, section 3).
+const REQUEST_LINE: usize = 64 << 10;
 
-/// What a server is told.
+/// The settings of a server.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) connections: u32,
-    pub(crate) header_timeout: Duration,
     pub(crate) trusted: Vec<IpNet>,
     pub(crate) server_timing: bool,
+    pub(crate) limits: ServerLimits,
 }
 
-/// A server that runs.
+/// A running server.
 #[derive(Debug)]
 pub(crate) struct Server {
     shared: Arc<Shared>,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     connections: u32,
 }
 
 /// What all connections share.
 #[derive(Debug)]
 struct Shared {
-    header_timeout: Duration,
     trusted: Vec<IpNet>,
     server_timing: bool,
+    limits: ServerLimits,
     stop: Stop,
     http1: http1::Builder,
-    http2: http2::Builder<TokioExecutor>,
+    http2: http2::Builder<Streams>,
 }
 
-/// Tells all connections, once, to come to an end.
+/// Tells all connections to end.
 #[derive(Debug, Default)]
 struct Stop {
     set: AtomicBool,
@@ -97,12 +108,12 @@ impl Stop {
     }
 }
 
-/// A connection on its way to a worker. It is registered with no runtime yet.
+/// An accepted connection. It is not registered with a runtime yet.
 #[derive(Debug)]
 struct Accepted {
     stream: std::net::TcpStream,
     addr: SocketAddr,
-    place: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 }
 
 impl Server {
@@ -120,75 +131,97 @@ impl Server {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let mut http1 = http1::Builder::new();
-        // See `watch`: how long a head may take is our own affair.
-        http1.header_read_timeout(None).max_header_size(MAX_HEAD);
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
-        http2.max_header_list_size(MAX_HEAD as u32);
+        let limits = options.limits;
+        let (http1, http2) = (http1_builder(&limits), http2_builder(&limits));
         let shared = Arc::new(Shared {
-            header_timeout: options.header_timeout,
             trusted: options.trusted,
             server_timing: options.server_timing,
+            limits,
             stop: Stop::default(),
             http1,
             http2,
         });
-        let mut hands = Vec::new();
+        let mut senders = Vec::new();
         for number in 0..workers {
-            let (hand, taken) = mpsc::unbounded_channel();
+            let (sender, accepted_connections) = mpsc::unbounded_channel();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (service, shared) = (service.clone(), shared.clone());
             thread::Builder::new()
                 .name(format!("worker-{number}"))
-                .spawn(move || runtime.block_on(work(taken, service, shared)))?;
-            hands.push(hand);
+                .spawn(move || runtime.block_on(work(accepted_connections, service, shared)))?;
+            senders.push(sender);
         }
-        if hands.is_empty() {
-            let (hand, taken) = mpsc::unbounded_channel();
-            drop(tokio::spawn(work(taken, service.clone(), shared.clone())));
-            hands.push(hand);
+        if senders.is_empty() {
+            let (sender, accepted_connections) = mpsc::unbounded_channel();
+            drop(tokio::spawn(work(accepted_connections, service.clone(), shared.clone())));
+            senders.push(sender);
         }
         let server = Self {
-            places: Arc::new(Semaphore::new(options.connections as usize)),
+            permits: Arc::new(Semaphore::new(options.connections as usize)),
             connections: options.connections,
             shared,
         };
-        let (shared, places) = (server.shared.clone(), server.places.clone());
+        let (shared, permits) = (server.shared.clone(), server.permits.clone());
         drop(tokio::spawn(async move {
             tokio::select! {
-                () = accept::accept(listener, hands, places) => {}
+                () = accept::accept(listener, senders, permits, shared.limits.tcp_user_timeout) => {}
                 () = shared.stop.stopped() => {}
             }
         }));
         Ok(server)
     }
 
-    /// Stops accepting, lets everything in flight finish, and waits for that, but not for longer
-    /// than `limit`. Tells whether all have finished.
+    /// Stops accepting, and waits until all connections have finished, for at most `limit`. Whether they have.
     pub(crate) async fn stop(&self, limit: Duration) -> bool {
         self.shared.stop.set();
-        // A place is given back when its connection is closed, upgraded ones included.
-        let all = self.places.acquire_many(self.connections);
+        // A permit is returned when its connection is closed, upgraded ones included.
+        let all = self.permits.acquire_many(self.connections);
         timeout(limit, all).await.is_ok()
     }
 
     /// How many connections are open.
     pub(crate) fn open(&self) -> usize {
-        (self.connections as usize).saturating_sub(self.places.available_permits())
+        (self.connections as usize).saturating_sub(self.permits.available_permits())
     }
 }
 
-/// Serves the connections that are dealt to this runtime. It does not return, as that would end
-/// them: the process ends it.
-async fn work<S, B>(mut taken: mpsc::UnboundedReceiver<Accepted>, service: S, shared: Arc<Shared>)
-where
+fn http1_builder(limits: &ServerLimits) -> http1::Builder {
+    let mut http1 = http1::Builder::new();
+    // The time for a head is limited in `connection`.
+    http1.header_read_timeout(None);
+    http1.max_header_size(limits.request.header_bytes.saturating_add(REQUEST_LINE));
+    if limits.request.headers > refusal::DEFAULT_HEADERS {
+        http1.max_headers(limits.request.headers);
+    }
+    http1
+}
+
+fn http2_builder(limits: &ServerLimits) -> http2::Builder<Streams> {
+    let mut http2 = http2::Builder::new(Streams { write_timeout: limits.write_timeout });
+    let (request, limits) = (&limits.request, &limits.http2);
+    http2
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(request.header_bytes).unwrap_or(u32::MAX))
+        .max_concurrent_streams(limits.streams)
+        .initial_stream_window_size(limits.window)
+        .keep_alive_interval(limits.ping)
+        .keep_alive_timeout(limits.ping_timeout);
+    http2
+}
+
+/// Serves the connections of this runtime. It never returns, as that would end them.
+async fn work<S, B>(
+    mut accepted_connections: mpsc::UnboundedReceiver<Accepted>,
+    service: S,
+    shared: Arc<Shared>,
+) where
     S: Service<Request<ClientBody>, Response = Response<B>, Error = Infallible>,
     S: Clone + Send + 'static,
     S::Future: Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    while let Some(accepted) = taken.recv().await {
+    while let Some(accepted) = accepted_connections.recv().await {
         drop(tokio::spawn(connection::serve(accepted, service.clone(), shared.clone())));
     }
     pending::<()>().await;

@@ -1,4 +1,4 @@
-//! The address at which a backend is reached: of those that its name has, one at a time.
+//! The address of a backend. Of the addresses that its name has, one is used at a time.
 
 use std::{
     fmt, io,
@@ -19,20 +19,23 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use super::{resolve::Resolver, target::Place};
+use super::{resolve::Resolver, socket_options, target::Endpoint};
 use crate::{
     error::{BoxError, Shortage, ShortageError, TimedOut},
-    util::{clock::later, lock},
+    util::{
+        clock::{after, later},
+        lock,
+    },
 };
 
-/// How long an address may refuse connections before a request tries the next one. A redial tries it at
+/// How long an address may refuse connections before a request tries the next one. A redial does so at
 /// once.
-const PATIENCE: Duration = Duration::from_secs(1);
+const GIVE_UP_AFTER: Duration = Duration::from_secs(1);
 
-/// How many lookups in a row nobody needed when the regular ones end.
-const UNUSED: u32 = 12;
+/// After how many lookups without a request in between the periodic ones end.
+const MAX_UNUSED: u32 = 12;
 
-/// Who wants to know that another address is used: the old one and the new one.
+/// Called with the old and the new address when another one is used.
 pub(super) type OnChange = Arc<dyn Fn(SocketAddr, SocketAddr) + Send + Sync>;
 
 /// How a name is looked up.
@@ -45,18 +48,20 @@ pub(super) struct Lookups {
 
 /// The addresses of one backend, and the one in use.
 pub(super) struct Address {
-    place: Place,
+    endpoint: Endpoint,
     lookups: Lookups,
+    /// How long a peer may acknowledge nothing.
+    user_timeout: Duration,
     known: Mutex<Known>,
     /// Grows with each change of the address in use: connections of an older one are not used again.
     generation: AtomicU64,
-    /// Whether what is known is no older than regular lookups make it.
+    /// Whether the addresses are looked up periodically, so that they are up to date.
     fresh: AtomicBool,
-    /// Whether anybody has needed the address since the last lookup.
+    /// Whether a request has used the address since the last lookup.
     used: AtomicBool,
-    /// Whether the regular lookups run.
-    regular: AtomicBool,
-    /// Whether a lookup is under way, and how many have ended.
+    /// Whether the periodic lookups run.
+    refreshing: AtomicBool,
+    /// Whether a lookup is in progress, and how many have ended.
     looking: AtomicBool,
     ended: watch::Sender<u64>,
 }
@@ -64,45 +69,47 @@ pub(super) struct Address {
 #[derive(Default)]
 struct Known {
     listed: Vec<SocketAddr>,
-    /// The one in use: it has accepted a connection.
+    /// The address in use, which has accepted a connection.
     current: Option<SocketAddr>,
-    /// The one that was in use before, until the next one is.
+    /// The address that was in use before, until the next one is.
     last: Option<SocketAddr>,
-    /// Since when the one in use has refused every connection.
+    /// Since when the address in use has refused every connection.
     failing: Option<Instant>,
     /// Why the last lookup failed, if it did.
     failure: Option<Failure>,
-    /// Whether it was said that there are several.
+    /// Whether a warning of several addresses was logged.
     warned: bool,
 }
 
 /// Why a lookup failed.
 struct Failure {
     text: Arc<str>,
-    /// What this machine had run out of, if that is why.
+    /// What this machine had run out of, if that was the cause.
     shortage: Option<Shortage>,
 }
 
 impl Address {
-    pub(super) fn new(place: Place, lookups: Lookups) -> Self {
-        let known = match place {
-            Place::Addr(addr) => Known { listed: vec![addr], ..Known::default() },
-            Place::Name(..) => Known::default(),
+    pub(super) fn new(endpoint: Endpoint, lookups: Lookups, user_timeout: Duration) -> Self {
+        let known = match endpoint {
+            Endpoint::Addr(addr) => Known { listed: vec![addr], ..Known::default() },
+            Endpoint::Name(..) => Known::default(),
         };
         Self {
-            fresh: AtomicBool::new(matches!(place, Place::Addr(_))),
-            place,
+            fresh: AtomicBool::new(matches!(endpoint, Endpoint::Addr(_))),
+            endpoint,
             lookups,
+            user_timeout,
             known: Mutex::new(known),
             generation: AtomicU64::new(0),
             used: AtomicBool::new(false),
-            regular: AtomicBool::new(false),
+            refreshing: AtomicBool::new(false),
             looking: AtomicBool::new(false),
             ended: watch::Sender::new(0),
         }
     }
 
-    /// Which connections may be used for a new request; `None` when that has to be looked up first.
+    /// The generation of the connections that may be used for a new request; `None` when a lookup has to come
+    /// first.
     #[inline]
     pub(super) fn usable(&self) -> Option<u64> {
         if !self.used.load(Relaxed) {
@@ -115,9 +122,19 @@ impl Address {
         self.generation.load(Acquire)
     }
 
-    /// Opens a connection, and tells which generation it belongs to. `redials`: nobody's request depends
-    /// on the address in use, so the next one is tried where that one refuses.
+    /// Opens a connection within `limit`, and returns the generation that it belongs to. With `redials`, no
+    /// request depends on the address in use, so the next one is tried when that one refuses.
     pub(super) async fn connect(
+        self: &Arc<Self>,
+        limit: Duration,
+        redials: bool,
+    ) -> Result<(TcpStream, u64), BoxError> {
+        let (stream, generation) = self.connect_to_any(limit, redials).await?;
+        socket_options::apply(&stream, self.user_timeout)?;
+        Ok((stream, generation))
+    }
+
+    async fn connect_to_any(
         self: &Arc<Self>,
         limit: Duration,
         redials: bool,
@@ -127,14 +144,19 @@ impl Address {
             self.look_up(deadline).await?;
         }
         let generation = self.generation();
-        let (current, listed) = {
+        let (current, listed, failing) = {
             let known = self.known();
-            (known.current, known.listed.clone())
+            (known.current, known.listed.clone(), known.failing)
         };
         let Some(current) = current else {
             return self.connect_to_first(&listed, None, deadline).await;
         };
-        let error = match timeout_at(deadline, TcpStream::connect(current)).await {
+        // The others need a share of the time when they may have to be tried.
+        let half = later(deadline.saturating_duration_since(Instant::now()) / 2);
+        let may_change =
+            redials || failing.is_some_and(|since| after(since, GIVE_UP_AFTER) <= half);
+        let due = if may_change && listed.len() > 1 { half } else { deadline };
+        let error = match timeout_at(due, TcpStream::connect(current)).await {
             Ok(Ok(stream)) => {
                 self.known().failing = None;
                 return Ok((stream, generation));
@@ -142,9 +164,9 @@ impl Address {
             Ok(Err(error)) => error_of(error, true),
             Err(_) => TimedOut::CONNECT.into(),
         };
-        if Shortage::in_chain(error.as_ref()).is_none() && self.gives_up(current, redials) {
+        if Shortage::in_chain(error.as_ref()).is_none() && self.should_change(current, redials) {
             let others: Vec<_> = listed.into_iter().filter(|addr| *addr != current).collect();
-            let connecting = self.connect_to_first(&others, Some(current), later(limit));
+            let connecting = self.connect_to_first(&others, Some(current), deadline);
             if let Ok(connected) = connecting.await {
                 return Ok(connected);
             }
@@ -152,7 +174,7 @@ impl Address {
         Err(error)
     }
 
-    /// Connects to the first that accepts, which is the one in use from then on, in place of `current`.
+    /// Connects to the first address that accepts. It is used from then on, in place of `current`.
     async fn connect_to_first(
         &self,
         addrs: &[SocketAddr],
@@ -165,7 +187,7 @@ impl Address {
             let left = deadline.saturating_duration_since(Instant::now());
             let share = later(left / (addrs.len() - tried) as u32);
             last = match timeout_at(share, TcpStream::connect(addr)).await {
-                Ok(Ok(stream)) => match self.takes(*addr, current) {
+                Ok(Ok(stream)) => match self.set_current(*addr, current) {
                     Ok(generation) => return Ok((stream, generation)),
                     Err(other) => {
                         let generation = self.generation();
@@ -183,19 +205,23 @@ impl Address {
         Err(last)
     }
 
-    /// Whether the next address is to be tried, as `current` has refused a connection.
-    fn gives_up(&self, current: SocketAddr, redials: bool) -> bool {
+    /// Whether the next address is tried after `current` has refused a connection.
+    fn should_change(&self, current: SocketAddr, redials: bool) -> bool {
         let mut known = self.known();
         if known.current != Some(current) || known.listed.len() < 2 {
             return false;
         }
         let failing = *known.failing.get_or_insert_with(Instant::now);
-        redials || failing.elapsed() >= PATIENCE
+        redials || failing.elapsed() >= GIVE_UP_AFTER
     }
 
-    /// `addr` has accepted a connection, and is used from now on in place of `current`. Tells its
-    /// generation, or which address somebody else has chosen meanwhile.
-    fn takes(&self, addr: SocketAddr, current: Option<SocketAddr>) -> Result<u64, SocketAddr> {
+    /// Uses `addr`, which has accepted a connection, in place of `current`. Returns its generation, or the
+    /// address that another request has chosen meanwhile.
+    fn set_current(
+        &self,
+        addr: SocketAddr,
+        current: Option<SocketAddr>,
+    ) -> Result<u64, SocketAddr> {
         let mut known = self.known();
         match known.current {
             Some(chosen) if chosen == addr => return Ok(self.generation()),
@@ -209,14 +235,14 @@ impl Address {
         };
         let generation = self.generation.fetch_add(1, AcqRel) + 1;
         drop(known);
-        tracing::info!(name = %self.place, from = %before, to = %addr, "address changed");
+        tracing::info!(name = %self.endpoint, from = %before, to = %addr, "address changed");
         if let Some(on_change) = &self.lookups.on_change {
             on_change(before, addr);
         }
         Ok(generation)
     }
 
-    /// Waits for a lookup to end. An error only when no address is known at all.
+    /// Waits for a lookup to end. An error when no address is known.
     pub(super) async fn look_up(self: &Arc<Self>, deadline: Instant) -> Result<(), BoxError> {
         let mut ended = self.ended.subscribe();
         self.begin_lookup();
@@ -227,33 +253,33 @@ impl Address {
         }
         match &known.failure {
             Some(Failure { text, shortage }) => {
-                let error = io::Error::other(format!("{}: {text}", self.place));
+                let error = io::Error::other(format!("{}: {text}", self.endpoint));
                 Err(match *shortage {
                     Some(shortage) => ShortageError { shortage, source: error }.into(),
                     None => error.into(),
                 })
             }
-            None if in_time => Err(format!("{} has no address", self.place).into()),
+            None if in_time => Err(format!("{} has no address", self.endpoint).into()),
             None => Err(TimedOut::CONNECT.into()),
         }
     }
 
-    /// Looks the name up, unless that is under way.
+    /// Starts a lookup, unless one is in progress.
     fn begin_lookup(self: &Arc<Self>) {
-        let Place::Name(name, port) = &self.place else { return };
+        let Endpoint::Name(name, port) = &self.endpoint else { return };
         if self.looking.swap(true, AcqRel) {
             return;
         }
         let (name, port, lookup) = (name.clone(), *port, Lookup(self.clone()));
         drop(tokio::spawn(async move {
             let found = lookup.0.lookups.resolver.resolve(&name).await;
-            lookup.0.found(found, port);
-            lookup.0.look_up_regularly();
+            lookup.0.apply(found, port);
+            lookup.0.refresh_periodically();
         }));
     }
 
-    /// Takes in what a lookup has found.
-    fn found(&self, found: Result<Vec<IpAddr>, BoxError>, port: u16) {
+    /// Applies the result of a lookup.
+    fn apply(&self, found: Result<Vec<IpAddr>, BoxError>, port: u16) {
         let mut listed = Vec::new();
         let failure = match found {
             Ok(found) => {
@@ -272,10 +298,10 @@ impl Address {
         let mut known = self.known();
         self.fresh.store(failure.is_none() || !known.listed.is_empty(), Release);
         if let Some(Failure { text, .. }) = &failure {
-            // Said once: it is tried again often.
+            // One warning: lookups are retried often.
             match &known.failure {
-                None => tracing::warn!(name = %self.place, error = %text, "lookup failed"),
-                Some(_) => tracing::debug!(name = %self.place, error = %text, "lookup failed"),
+                None => tracing::warn!(name = %self.endpoint, error = %text, "lookup failed"),
+                Some(_) => tracing::debug!(name = %self.endpoint, error = %text, "lookup failed"),
             }
         }
         let failed = failure.is_some();
@@ -285,20 +311,20 @@ impl Address {
         }
         self.warn_of_several(&mut known, &listed);
         if let Some(current) = known.current.filter(|current| !listed.contains(current)) {
-            // Its connections are not used again. Which of the others is used is known once one accepts.
+            // Its connections are not used again. The first of the others that accepts is used.
             (known.current, known.last, known.failing) = (None, Some(current), None);
             self.generation.fetch_add(1, AcqRel);
         }
         known.listed = listed;
     }
 
-    /// Several addresses of one kind are most often several servers.
+    /// Several addresses of one family are most often several servers.
     fn warn_of_several(&self, known: &mut Known, listed: &[SocketAddr]) {
         let count = |v4: bool| listed.iter().filter(|addr| addr.is_ipv4() == v4).count();
         if !known.warned && count(true).max(count(false)) > 1 {
             known.warned = true;
             tracing::warn!(
-                name = %self.place,
+                name = %self.endpoint,
                 addresses = ?listed,
                 "the name of a backend has several addresses, and one of them is used; to use them all, \
                  make each a backend of its own (Backends::follow_dns in the library)"
@@ -306,19 +332,19 @@ impl Address {
         }
     }
 
-    /// Looks the name up again and again, as long as the address is used.
-    fn look_up_regularly(self: &Arc<Self>) {
-        if self.regular.swap(true, AcqRel) {
+    /// Looks the name up periodically, as long as requests use the address.
+    fn refresh_periodically(self: &Arc<Self>) {
+        if self.refreshing.swap(true, AcqRel) {
             return;
         }
-        let (every, regular) = (self.lookups.every, Regular(Arc::downgrade(self)));
+        let (every, refreshing) = (self.lookups.every, Refreshing(Arc::downgrade(self)));
         drop(tokio::spawn(async move {
             let mut unused = 0;
             loop {
                 sleep(every).await;
-                let Some(address) = regular.0.upgrade() else { return };
+                let Some(address) = refreshing.0.upgrade() else { return };
                 unused = if address.used.swap(false, Relaxed) { 0 } else { unused + 1 };
-                if unused >= UNUSED {
+                if unused >= MAX_UNUSED {
                     return;
                 }
                 address.begin_lookup();
@@ -331,7 +357,7 @@ impl Address {
     }
 }
 
-/// A lookup that is under way, until this is dropped.
+/// A lookup in progress. It has ended when this is dropped.
 struct Lookup(Arc<Address>);
 
 impl Drop for Lookup {
@@ -341,19 +367,19 @@ impl Drop for Lookup {
     }
 }
 
-/// The regular lookups, until this is dropped. Whoever needs the address then looks it up first.
-struct Regular(Weak<Address>);
+/// The periodic lookups, which have ended when this is dropped. The next request then waits for a lookup.
+struct Refreshing(Weak<Address>);
 
-impl Drop for Regular {
+impl Drop for Refreshing {
     fn drop(&mut self) {
         if let Some(address) = self.0.upgrade() {
-            address.fresh.store(matches!(address.place, Place::Addr(_)), Release);
-            address.regular.store(false, Release);
+            address.fresh.store(matches!(address.endpoint, Endpoint::Addr(_)), Release);
+            address.refreshing.store(false, Release);
         }
     }
 }
 
-/// The error of a connection. `accepted`: the address has accepted one before.
+/// The error of a connection attempt. `accepted`: the address has accepted a connection before.
 fn error_of(error: io::Error, accepted: bool) -> BoxError {
     if accepted && error.kind() == io::ErrorKind::AddrNotAvailable {
         return ShortageError { shortage: Shortage::Ports, source: error }.into();
@@ -365,7 +391,7 @@ impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let known = self.known();
         f.debug_struct("Address")
-            .field("place", &self.place)
+            .field("endpoint", &self.endpoint)
             .field("listed", &known.listed)
             .field("current", &known.current)
             .finish_non_exhaustive()

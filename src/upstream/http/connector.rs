@@ -1,4 +1,4 @@
-//! What every request of a backend shares, and its connections.
+//! The settings and connections that all requests to a backend share.
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -8,11 +8,10 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     address::{Address, Lookups},
-    forwarded::Via,
-    headers,
+    headers::{self, Added},
     http1::Http1,
     http2::{Http2, Shared},
-    idle_pool::{Pool, make_room},
+    idle_pool::{Pool, close_idle},
     target::{Protocol, Target},
     timer::Timer,
 };
@@ -21,10 +20,10 @@ use crate::{
     util::clock::later,
 };
 
-/// How many idle connections are closed to make room for one.
-const ROOM: usize = 32;
-/// How long to wait when there are none.
-const PAUSE: Duration = Duration::from_millis(50);
+/// How many idle connections are closed when this machine has no resources left for a new one.
+const CLOSED_FOR_ROOM: usize = 32;
+/// How long to wait when there are no idle connections to close.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
 /// A connection, of either protocol, during one exchange.
 pub(super) enum Link {
@@ -32,18 +31,20 @@ pub(super) enum Link {
     Http2(Http2, Timer),
 }
 
-/// A connection that is being made.
+/// A connection attempt.
 pub(super) type Dial = Pin<Box<dyn Future<Output = Result<Link, BoxError>> + Send>>;
 
-/// What every request of a backend shares.
+/// What all requests to a backend share.
 pub(super) struct Inner {
     pub(super) target: Target,
     pub(super) lookups: Lookups,
     pub(super) address: Arc<Address>,
-    pub(super) via: Option<Via>,
+    pub(super) added: Added,
     pub(super) connect_timeout: Duration,
     pub(super) response_timeout: Duration,
     pub(super) body_timeout: Duration,
+    pub(super) expect_wait: Duration,
+    pub(super) tcp_user_timeout: Duration,
     pub(super) replay_idempotent: bool,
     pub(super) max_idle: usize,
     pub(super) idle_timeout: Duration,
@@ -52,7 +53,7 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    /// A connection that is there already.
+    /// A kept connection.
     pub(super) fn idle(&self) -> Option<Link> {
         let generation = self.address.usable()?;
         match self.target.protocol {
@@ -64,7 +65,7 @@ impl Inner {
         }
     }
 
-    /// A new connection. An error says how to try again.
+    /// Opens a connection. The error carries a redialer.
     pub(super) fn dial(self: Arc<Self>) -> Dial {
         Box::pin(async move {
             let began = Instant::now();
@@ -75,14 +76,15 @@ impl Inner {
         })
     }
 
-    /// Connects. When this machine has nothing left for that, room is made, and it is tried once more.
+    /// Opens a connection. When this machine lacks resources, idle connections are closed and it is tried
+    /// once more.
     pub(super) async fn connect(&self, redials: bool) -> Result<Link, BoxError> {
         let deadline = later(self.connect_timeout);
         match self.connect_once(self.connect_timeout, redials).await {
             Err(error) if Shortage::in_chain(error.as_ref()).is_some() => {
                 let left = || deadline.saturating_duration_since(Instant::now());
-                if make_room(ROOM) == 0 {
-                    sleep(PAUSE.min(left() / 2)).await;
+                if close_idle(CLOSED_FOR_ROOM) == 0 {
+                    sleep(SHORTAGE_PAUSE.min(left() / 2)).await;
                 }
                 self.connect_once(left(), redials).await
             }
@@ -95,7 +97,6 @@ impl Inner {
             Protocol::Http1 => {
                 let shard = self.pool.shard();
                 let (stream, generation) = self.address.connect(limit, redials).await?;
-                stream.set_nodelay(true)?;
                 let timeout = self.response_timeout;
                 let connection = Http1::new(stream, shard, generation, timeout).await?;
                 Ok(Link::Http1(connection))
@@ -115,13 +116,13 @@ impl Inner {
         Ok(())
     }
 
-    /// What connects again, for whoever could not.
+    /// What probes the backend by connecting again.
     pub(super) fn redialer(self: &Arc<Self>) -> Redialer {
         Redialer::new(Redials(self.clone()))
     }
 
-    /// What the request wants to upgrade to, if it may: by its headers, its client's connection and
-    /// the protocol of the backend.
+    /// The protocols that the request asks to upgrade to, if its headers, its client's connection and the
+    /// backend's protocol allow an upgrade.
     pub(super) fn wants_upgrade<B>(&self, request: &Request<B>) -> Option<HeaderValue> {
         if self.target.protocol != Protocol::Http1 {
             return None;

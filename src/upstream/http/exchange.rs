@@ -1,4 +1,4 @@
-//! One exchange: a request on a connection, until the head of its answer is there or takes too long.
+//! An exchange: a request that was sent on a connection, until the head of its response arrives or times out.
 
 use std::{
     sync::Arc,
@@ -6,41 +6,48 @@ use std::{
     time::Duration,
 };
 
-use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
+use http::{
+    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
+};
 use hyper::{body::Incoming, client::conn::TrySendError};
 use tokio::time::Instant;
 
 use super::{
     connector::{Inner, Link},
+    expect::Expectation,
+    headers,
     http1::Answer,
     request_body::{Phase, RequestBody, Sending},
 };
 use crate::{
     error::{BoxError, ClientError, TimedOut, chain},
+    session::Peer,
     util::clock::after,
 };
 
 pub(super) struct Exchange<B> {
     pub(super) link: Link,
     pub(super) answer: Answer,
-    pub(super) kept: SavedRequest<B>,
+    pub(super) saved: SavedRequest<B>,
     /// Whether the task's waker is registered with the connection.
     pub(super) polled: bool,
 }
 
-/// What the backend does not get, or what is needed to have the request back. A connection consumes
-/// the head, so it is cloned: that copies the map, not the values.
+/// What is needed to restore the request. A connection consumes the head, so it is cloned: that copies the
+/// map, not the values.
 pub(super) struct SavedRequest<B> {
     pub(super) method: Method,
     pub(super) uri: Uri,
     pub(super) version: Version,
     pub(super) headers: HeaderMap,
     pub(super) extensions: Extensions,
-    /// The body, when there is nothing in it.
+    /// The body, when it is empty.
     pub(super) body: Option<B>,
-    /// The sending of the body, when there is something in it.
+    /// The progress of the body, when it is not empty.
     pub(super) sending: Option<Arc<Sending>>,
-    /// What the request wants to upgrade to.
+    /// The body, while the backend has not asked for it.
+    pub(super) expectation: Option<Arc<Expectation>>,
+    /// The protocols that the request asks to upgrade to.
     pub(super) upgrade: Option<HeaderValue>,
 }
 
@@ -55,14 +62,13 @@ impl<B> SavedRequest<B> {
         request
     }
 
-    /// Why the client is to blame, when it is.
+    /// The failure of the request's own body, if it failed.
     pub(super) fn client_error(&self) -> Option<ClientError> {
         self.sending.as_ref().and_then(|sending| sending.client_error())
     }
 
-    /// How long the client may be silent within its body: for ever in a gRPC stream, and once it has asked
-    /// for an upgrade.
-    fn patience(&self, inner: &Inner) -> Duration {
+    /// How long the client may send nothing of its body. There is no limit for gRPC streams and upgrades.
+    fn client_timeout(&self, inner: &Inner) -> Duration {
         let kind = self.headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
         if self.upgrade.is_some() || kind.starts_with(b"application/grpc") {
             return Duration::MAX;
@@ -74,23 +80,39 @@ impl<B> SavedRequest<B> {
 pub(super) type Answered = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
 
 impl<B> Exchange<B> {
-    /// The answer, or who took too long.
+    /// The response, or which side timed out. Interim responses are passed on.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         inner: &Inner,
     ) -> Poll<Result<Answered, Late>> {
+        let polled = self.poll_answer(cx, inner);
+        if let Link::Http1(connection) = &self.link {
+            for (status, mut headers) in connection.read_state.take_interim() {
+                // 100 is hop-by-hop: it asks this proxy for the body.
+                if status != StatusCode::CONTINUE
+                    && let Some(peer) = self.saved.extensions.get::<Peer>()
+                {
+                    headers::interim(&mut headers);
+                    peer.tell_interim(status, &headers);
+                }
+            }
+        }
+        polled
+    }
+
+    fn poll_answer(&mut self, cx: &mut Context<'_>, inner: &Inner) -> Poll<Result<Answered, Late>> {
         let answer = self.answer.as_mut();
         match &mut self.link {
-            Link::Http1(connection) if connection.is_driven_here() => {
-                // The answer comes out of the connection, which is polled here, so it needs no waker
-                // of its own. And most often a wake-up means that the answer is there: then the
-                // connection needs none either, or it would wake this task for the body's first
-                // frame, which this task takes anyway.
+            Link::Http1(connection) if connection.is_driven_by_request() => {
+                // The response comes out of the connection, which is polled here, so it needs no waker of
+                // its own. Most often a wake-up means that the response has arrived: then the connection
+                // needs none either, or it would wake this task for the body's first frame, which this
+                // task takes anyway.
                 let mut answer = answer;
                 let mut noop = Context::from_waker(Waker::noop());
                 if self.polled {
-                    connection.nudge();
+                    connection.poll_without_waker();
                     if let Poll::Ready(answered) = answer.as_mut().poll(&mut noop) {
                         return Poll::Ready(Ok(answered));
                     }
@@ -112,13 +134,13 @@ impl<B> Exchange<B> {
             Link::Http1(connection) => &mut connection.timer,
             Link::Http2(_, timer) => timer,
         };
-        let Some(sending) = &self.kept.sending else {
+        let Some(sending) = &self.saved.sending else {
             ready!(timer.poll(cx));
             return Poll::Ready(Err(Late::Backend));
         };
-        let patience = self.kept.patience(inner);
+        let client_timeout = self.saved.client_timeout(inner);
         loop {
-            match due(sending.phase(), patience, inner.response_timeout) {
+            match due(sending.phase(), client_timeout, inner.response_timeout) {
                 Ok(due) => timer.set_at(due),
                 Err(late) => return Poll::Ready(Err(late)),
             }
@@ -127,10 +149,10 @@ impl<B> Exchange<B> {
     }
 }
 
-/// Who took too long.
+/// Which side timed out.
 pub(super) enum Late {
     Backend,
-    /// The client, for so long.
+    /// The client, after this time.
     Client(Duration),
 }
 
@@ -143,13 +165,17 @@ impl From<Late> for BoxError {
     }
 }
 
-/// When to look again whether somebody takes too long. Nobody is woken when the body comes to another
-/// phase, so it is looked at again before anybody can be late in that.
-fn due(phase: Phase, patience: Duration, response_timeout: Duration) -> Result<Instant, Late> {
+/// When to check the timeouts again. A change of the phase wakes no task, so the check comes before any
+/// timeout of the next phase can have passed.
+fn due(
+    phase: Phase,
+    client_timeout: Duration,
+    response_timeout: Duration,
+) -> Result<Instant, Late> {
     let now = Instant::now();
     let (due, late) = match phase {
-        Phase::Taken => return Ok(after(now, patience.min(response_timeout))),
-        Phase::Awaited(since) => (after(since, patience), Late::Client(patience)),
+        Phase::Connection => return Ok(after(now, client_timeout.min(response_timeout))),
+        Phase::Client(since) => (after(since, client_timeout), Late::Client(client_timeout)),
         Phase::Done(since) => (after(since, response_timeout), Late::Backend),
     };
     match late {
@@ -159,7 +185,7 @@ fn due(phase: Phase, patience: Duration, response_timeout: Duration) -> Result<I
     }
 }
 
-/// Whether the backend said that it has not processed the stream and will not (RFC 9113, section
+/// Whether the backend has declared that it did not and will not process the stream (RFC 9113, section
 /// 8.7).
 pub(super) fn is_unprocessed(error: &hyper::Error) -> bool {
     let error = chain(error).find_map(|cause| cause.downcast_ref::<h2::Error>());

@@ -1,5 +1,5 @@
-//! `UpstreamFuture`: the way of one request. Connect, send, wait for the head of the answer; and what
-//! to do with the request when that fails.
+//! `UpstreamFuture`: connects, sends a request, waits for the head of its response, and decides whether the
+//! request is sent again when that fails.
 
 use std::{
     fmt,
@@ -18,9 +18,11 @@ use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 use super::{
     connector::{Dial, Inner, Link},
     exchange::{Exchange, SavedRequest, is_unprocessed},
+    expect::expects_continue,
     headers::{self, Length},
     request_body::RequestBody,
     response_body::UpstreamBody,
+    target::Protocol,
     tunnel,
 };
 use crate::{
@@ -29,12 +31,12 @@ use crate::{
     session::Peer,
 };
 
-/// Connections that are given up on before a request counts as unsendable: a backend that accepts
-/// and at once closes must not keep a request for ever.
+/// How many connections are tried for a request: a backend that accepts and closes at once must not hold it
+/// for ever.
 const MAX_ATTEMPTS: u8 = 3;
 
-/// The future of an [`Upstream`](crate::proxy::Upstream)'s response head. Dropping it gives the request up
-/// and closes the connection that it went on (HTTP/2: resets the stream).
+/// The future of an [`Upstream`](crate::proxy::Upstream)'s response head. Dropping it cancels the request
+/// and closes its connection (HTTP/2: resets the stream).
 #[must_use = "futures do nothing unless polled"]
 pub struct UpstreamFuture<B> {
     inner: Arc<Inner>,
@@ -60,13 +62,13 @@ where
         Self { inner, state: State::Start(request), attempts: 0, unanswered: None }
     }
 
-    /// Finds a connection for `request`: an idle one, or else a new one.
+    /// Sends `request` on an idle connection, or starts to open one.
     fn start(&mut self, request: Request<B>) -> Result<(), BoxError> {
         if request.method() == Method::CONNECT {
             return Err("CONNECT is not forwarded to a backend".into());
         }
         let upgrades = self.inner.wants_upgrade(&request).is_some();
-        // An upgrade has a connection of its own: it does not come back, so it is not taken away.
+        // An upgrade gets a new connection, as it does not return to the pool.
         match if upgrades { None } else { self.inner.idle() } {
             Some(link) => self.send(link, request),
             None => {
@@ -80,12 +82,12 @@ where
         self.state = State::Dialing { dial: self.inner.clone().dial(), request };
     }
 
-    /// The connection exists: only now the request is taken apart.
+    /// Sends the request. It is taken apart only now that there is a connection.
     fn send(&mut self, mut link: Link, request: Request<B>) -> Result<(), BoxError> {
         self.attempts += 1;
         let upgrade = self.inner.wants_upgrade(&request);
         let (mut parts, body) = request.into_parts();
-        let mut kept = SavedRequest {
+        let mut saved = SavedRequest {
             method: parts.method.clone(),
             uri: parts.uri.clone(),
             version: parts.version,
@@ -93,6 +95,7 @@ where
             extensions: mem::take(&mut parts.extensions),
             body: None,
             sending: None,
+            expectation: None,
             upgrade,
         };
         let length = if body.is_end_stream() {
@@ -100,27 +103,39 @@ where
         } else {
             body.size_hint().exact().map_or(Length::Unknown, Length::Exact)
         };
-        let peer = kept.extensions.get::<Peer>();
+        let expects = length != Length::Empty
+            && self.inner.target.protocol == Protocol::Http1
+            && expects_continue(parts.version, &parts.headers);
+        let peer = saved.extensions.get::<Peer>();
         headers::request(
             &mut parts,
+            &self.inner.added,
             &self.inner.target,
-            self.inner.via.as_ref(),
             peer,
-            kept.upgrade.as_ref(),
+            saved.upgrade.as_ref(),
             length,
+            expects,
         )?;
         let body = if length == Length::Empty {
-            kept.body = Some(body);
+            saved.body = Some(body);
             RequestBody::empty()
+        } else if expects {
+            let (body, sending, expectation) = RequestBody::expected(body, self.inner.expect_wait);
+            saved.sending = Some(sending);
+            saved.expectation = Some(expectation);
+            body
         } else {
             let (body, sending) = RequestBody::new(body);
-            kept.sending = Some(sending);
+            saved.sending = Some(sending);
             body
         };
-        let request = Request::from_parts(parts, body);
+        let mut request = Request::from_parts(parts, body);
+        if let Some(expectation) = &saved.expectation {
+            expectation.listen(&mut request);
+        }
         let answer = match &mut link {
             Link::Http1(connection) => {
-                if kept.upgrade.is_some() {
+                if saved.upgrade.is_some() {
                     connection.detach(true);
                 }
                 connection.timer.set(self.inner.response_timeout);
@@ -128,14 +143,14 @@ where
             }
             Link::Http2(connection, _) => connection.send(request),
         };
-        self.state = State::Exchange(Exchange { link, answer, kept, polled: false });
+        self.state = State::Exchange(Exchange { link, answer, saved, polled: false });
         Ok(())
     }
 
-    /// No connection came about.
-    fn undialed(&mut self, mut request: Request<B>, error: BoxError) -> BoxError {
+    /// The error of a request that could not be sent.
+    fn not_connected(&mut self, mut request: Request<B>, error: BoxError) -> BoxError {
         match self.unanswered.take() {
-            // It was sent before, on another connection; this error says how the backend is now.
+            // It was sent before, on another connection.
             Some(sendings) => {
                 request.extensions_mut().insert(sendings);
                 Unanswered::new(request, error).into()
@@ -144,17 +159,17 @@ where
         }
     }
 
-    /// The exchange failed: either the request goes on a new connection, or there is an error.
+    /// Sends the request of a failed exchange on a new connection, or returns the error.
     fn failed(
         &mut self,
         exchange: Exchange<B>,
         mut error: TrySendError<Request<RequestBody>>,
     ) -> Result<(), BoxError> {
-        let Exchange { link, mut kept, .. } = exchange;
+        let Exchange { link, mut saved, .. } = exchange;
         let message = error.take_message();
         let error = error.into_error();
-        let (reused, heard_nothing) = match &link {
-            Link::Http1(connection) => (connection.reused, !connection.heard.bytes()),
+        let (reused, no_byte_came) = match &link {
+            Link::Http1(connection) => (connection.reused, !connection.read_state.bytes()),
             Link::Http2(connection, _) => {
                 let unprocessed = is_unprocessed(&error);
                 if message.is_some() || unprocessed || connection.has_ended() {
@@ -163,18 +178,24 @@ where
                 (connection.reused || unprocessed, connection.has_ended())
             }
         };
-        let unsent = message.is_some() || is_unprocessed(&error);
+        // A backend that was not sent the body has not executed the request.
+        let withdrawn = match &saved.expectation {
+            Some(expectation) if no_byte_came => expectation.withdraw(),
+            _ => None,
+        };
+        let unsent = message.is_some() || is_unprocessed(&error) || withdrawn.is_some();
         drop(link);
-        if let Some(error) = kept.client_error() {
+        if let Some(error) = saved.client_error() {
             return Err(error.into());
         }
 
-        let body = match kept.body.take() {
+        let withdrawn = withdrawn.and_then(|body| body.downcast::<B>().ok().map(|body| *body));
+        let body = match saved.body.take().or(withdrawn) {
             Some(body) => Some(body),
             None => message.and_then(|message| message.into_body().into_untouched()),
         };
-        // What went wrong with the request's own body is not the connection's fault.
-        let is_broken = heard_nothing && !error.is_user();
+        // A failure of the request's own body is no failure of the connection.
+        let is_broken = no_byte_came && !error.is_user();
         let lost = |error: hyper::Error| -> BoxError {
             if !is_broken {
                 return error.into();
@@ -185,31 +206,31 @@ where
             return Err(lost(error));
         };
         if unsent {
-            let request = kept.request(body);
+            let request = saved.request(body);
             if self.attempts < MAX_ATTEMPTS && reused {
                 self.dial(request);
                 return Ok(());
             }
-            // A fresh connection was accepted and closed: that is no refusal.
+            // A new connection was accepted and closed, which is no refusal.
             let error = lost(error);
-            return Err(self.undialed(request, error));
+            return Err(self.not_connected(request, error));
         }
         let repeatable = self.inner.replay_idempotent
-            && kept.method.is_idempotent()
-            && kept.sending.is_none()
-            && kept.upgrade.is_none()
-            && heard_nothing;
+            && saved.method.is_idempotent()
+            && saved.sending.is_none()
+            && saved.upgrade.is_none()
+            && no_byte_came;
         if !repeatable {
             return Err(lost(error));
         }
-        let mut request = kept.request(body);
+        let mut request = saved.request(body);
         let sent = match &self.unanswered {
             Some(sendings) => sendings.0,
             None => request.extensions().get::<SendCount>().map_or(0, |sendings| sendings.0),
         };
         let sendings = SendCount(sent + 1);
         if reused && self.unanswered.is_none() && sendings < SendCount::MAX {
-            // It was most likely closed while it was idle: not the backend's word about the request.
+            // The connection was most likely closed while it was idle.
             self.unanswered = Some(sendings);
             self.dial(request);
             return Ok(());
@@ -218,36 +239,42 @@ where
         Err(Unanswered::new(request, lost(error)).into())
     }
 
-    /// The head of the answer is there.
+    /// The head of the response has arrived.
     fn answered(
         &mut self,
         exchange: Exchange<B>,
         response: Response<Incoming>,
     ) -> Result<Response<UpstreamBody>, BoxError> {
-        let Exchange { link, mut kept, .. } = exchange;
+        let Exchange { link, mut saved, .. } = exchange;
         let (mut parts, incoming) = response.into_parts();
-        headers::response(&mut parts, kept.upgrade.as_ref())?;
+        let via = self.inner.added.response_via.as_ref();
+        headers::response(&mut parts, via, saved.upgrade.as_ref())?;
         let backend = parts.extensions.remove::<OnUpgrade>();
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            let client = kept.extensions.remove::<OnUpgrade>();
+            let client = saved.extensions.remove::<OnUpgrade>();
             let (Some(client), Some(backend)) = (client, backend) else {
-                return Err("an upgrade needs both of its ends".into());
+                return Err("an upgrade needs both connections".into());
             };
             let (hold, end) = UpgradeGuard::pair();
             tunnel::join(client, backend, end);
             parts.extensions.insert(hold);
         }
-        let sending = kept.sending.take().filter(|sending| !sending.is_done());
+        let sending = saved.sending.take().filter(|sending| !sending.is_done());
+        // The connection cannot serve another request: the next bytes on it might be taken for the body.
+        let is_withdrawn = saved.expectation.is_some_and(|it| it.withdraw().is_some());
         let body = match link {
-            Link::Http1(connection) if !connection.is_driven_here() => {
+            Link::Http1(connection) if is_withdrawn && connection.is_driven_by_request() => {
+                UpstreamBody::driving(incoming, connection, self.inner.pool.clone())
+            }
+            Link::Http1(connection) if !connection.is_driven_by_request() => {
                 UpstreamBody::driven(incoming, sending)
             }
-            Link::Http1(connection) if sending.is_none() && connection.heard.all_written() => {
+            Link::Http1(connection) if sending.is_none() && connection.read_state.all_written() => {
                 UpstreamBody::driving(incoming, connection, self.inner.pool.clone())
             }
             Link::Http1(mut connection) => {
-                // The answer is earlier than the end of the request's body. If only the reader of
-                // the answer moved the connection, a client that sends all before it reads would
+                // The response came before the end of the request's body. If only the reader of the
+                // response drove the connection, a client that sends everything before it reads would
                 // wait for ever.
                 connection.detach(false);
                 UpstreamBody::driven(incoming, sending)
@@ -280,7 +307,9 @@ where
                     if let State::Dialing { request, .. } = state {
                         match dialed {
                             Ok(link) => this.send(link, request)?,
-                            Err(error) => return Poll::Ready(Err(this.undialed(request, error))),
+                            Err(error) => {
+                                return Poll::Ready(Err(this.not_connected(request, error)));
+                            }
                         }
                     }
                 }

@@ -1,62 +1,50 @@
-//! What a proxy changes in a message's head, both ways: hop-by-hop fields (RFC 9110, section 7.6.1),
-//! framing (RFC 9112, section 6) and upgrades (RFC 9110, section 7.8).
+//! What a proxy changes in the head of a message: hop-by-hop fields (RFC 9110, section 7.6.1), framing
+//! (RFC 9112, section 6) and upgrades (RFC 9110, section 7.8).
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Version, header,
-    request::Parts as RequestParts,
-    response::Parts as ResponseParts,
-    uri::{Authority, PathAndQuery, Scheme, Uri},
-};
+mod request;
+mod response;
 
-use super::{
-    forwarded,
-    target::{Protocol, Target},
-};
-use crate::{error::BoxError, session::Peer};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
-/// Which of the fields that matter are there: one walk over the names costs less than a lookup for
-/// each of them.
+pub(super) use self::{request::request, response::response};
+use super::forwarded::{self, ForwardedOptions, Kind, Via};
+
+/// Which of the fields that matter are present: one walk over the names costs less than a lookup for each of
+/// them.
 #[derive(Default)]
-struct Seen {
+struct Present {
     connection: bool,
-    host: bool,
     content_length: bool,
     transfer_encoding: bool,
     te: bool,
     expect: bool,
     cookie: bool,
     forwarded: bool,
-    /// Those to remove, whatever they say. Most messages have none, and this does not allocate then.
+    /// Fields to remove, whatever their value. Most messages have none, and this does not allocate then.
     remove: Vec<HeaderName>,
 }
 
-impl Seen {
+impl Present {
     fn in_request(headers: &HeaderMap) -> Self {
-        let mut seen = Self::default();
+        let mut present = Self::default();
         for name in headers.keys() {
             match name.as_str() {
-                "host" => seen.host = true,
-                "expect" => seen.expect = true,
-                "cookie" => seen.cookie = true,
-                "forwarded" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" => {
-                    seen.forwarded = true;
-                }
-                other => {
-                    if forwarded::is_disguised(other) {
-                        seen.remove.push(name.clone());
-                    } else {
-                        seen.common(name);
-                    }
-                }
+                "expect" => present.expect = true,
+                "cookie" => present.cookie = true,
+                other => match forwarded::kind(other) {
+                    Kind::Forwarded => present.forwarded = true,
+                    Kind::Disguised => present.remove.push(name.clone()),
+                    Kind::Other => present.common(name),
+                },
             }
         }
-        seen
+        present
     }
 
     fn in_response(headers: &HeaderMap) -> Self {
-        let mut seen = Self::default();
-        headers.keys().for_each(|name| seen.common(name));
-        seen
+        let mut present = Self::default();
+        headers.keys().for_each(|name| present.common(name));
+        present
     }
 
     fn common(&mut self, name: &HeaderName) {
@@ -81,9 +69,9 @@ impl Seen {
             let fields: Vec<_> = headers.get_all(header::CONNECTION).iter().cloned().collect();
             headers.remove(header::CONNECTION);
             for name in fields.iter().flat_map(|value| tokens(value.as_bytes())) {
-                // How a message is framed and whom it is for is not the sender's to take away.
+                // The sender cannot make these hop-by-hop: they frame the message or name its host.
                 let kept = [&b"close"[..], b"keep-alive", b"host", b"content-length"];
-                if !kept.iter().any(|keep| name.eq_ignore_ascii_case(keep))
+                if !kept.iter().any(|kept| name.eq_ignore_ascii_case(kept))
                     && !is_ours(name)
                     && let Ok(name) = HeaderName::from_bytes(name)
                 {
@@ -96,8 +84,8 @@ impl Seen {
         }
         if self.transfer_encoding {
             headers.remove(header::TRANSFER_ENCODING);
-            // With both, the transfer coding framed the message, and the length is a lie (RFC 9112,
-            // section 6.3).
+            // With both, the transfer coding framed the message, and the length is wrong (RFC 9112, section
+            // 6.3).
             headers.remove(header::CONTENT_LENGTH);
         }
         for name in &self.remove {
@@ -106,8 +94,8 @@ impl Seen {
     }
 }
 
-/// Whether it is a field that this crate adds: a client must not be able to name it away.
-fn is_ours(name: &[u8]) -> bool {
+/// Whether it is a field that this crate adds, which `Connection` must not remove.
+pub(super) fn is_ours(name: &[u8]) -> bool {
     const PREFIX: &[u8] = b"x-sticky-";
     name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
 }
@@ -125,6 +113,16 @@ fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
         .any(|found| found.eq_ignore_ascii_case(token.as_bytes()))
 }
 
+/// What this proxy adds to messages.
+#[derive(Debug, Clone)]
+pub(super) struct Added {
+    /// To requests.
+    pub(super) via: Option<Via>,
+    /// To answers.
+    pub(super) response_via: Option<Via>,
+    pub(super) forwarded: ForwardedOptions,
+}
+
 /// How long a request's body is, as far as its framing goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Length {
@@ -135,7 +133,7 @@ pub(super) enum Length {
 
 /// The protocols that a request asks to upgrade to, if it may.
 ///
-/// `h2c` is left out: a tunnel of HTTP/2 would carry requests past all rules of this hop.
+/// `h2c` is left out: requests in a tunnel of HTTP/2 would bypass this proxy.
 pub(super) fn wants_upgrade(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
     if version != Version::HTTP_11 || !headers.contains_key(header::UPGRADE) {
         return None;
@@ -146,198 +144,17 @@ pub(super) fn wants_upgrade(version: Version, headers: &HeaderMap) -> Option<Hea
     (!h2c && lists(headers, &header::CONNECTION, "upgrade")).then(|| only.clone())
 }
 
-/// Makes a client's request head into the one that goes to the backend.
-pub(super) fn request(
-    parts: &mut RequestParts,
-    target: &Target,
-    via: Option<&super::forwarded::Via>,
-    peer: Option<&Peer>,
-    upgrade: Option<&HeaderValue>,
-    length: Length,
-) -> Result<(), BoxError> {
-    let seen = Seen::in_request(&parts.headers);
-    let headers = &mut parts.headers;
-    let trailers = seen.te && te_trailers(headers);
-    seen.strip(headers);
-    if seen.expect {
-        // Our own server has answered `100-continue` when the body is first asked for.
-        headers.remove(header::EXPECT);
-    }
-
-    // The authority of the request's target outranks `Host` (RFC 9112, section 3.2.2; RFC 9113,
-    // section 8.3.1).
-    let host = match parts.uri.authority() {
-        Some(authority) => {
-            let host = without_userinfo(authority);
-            match headers.get(header::HOST) {
-                Some(given) if given.as_bytes() == host.as_bytes() => given.clone(),
-                _ => HeaderValue::from_str(host)?,
-            }
-        }
-        None => match headers.get(header::HOST) {
-            Some(host) => host.clone(),
-            None => target.host.clone(),
-        },
-    };
-    if let Some(via) = via {
-        headers.append(header::VIA, via.of(parts.version));
-    }
-    forwarded::apply(headers, peer, &host, seen.forwarded);
-
-    frame(headers, &parts.method, target.protocol, length, seen.content_length);
-    let path = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-    match target.protocol {
-        Protocol::Http1 => {
-            parts.version = Version::HTTP_11;
-            if seen.cookie {
-                join_cookies(headers)?;
-            }
-            // Two of them would leave it to the backend which one counts.
-            let one = headers.get_all(header::HOST).iter().nth(1).is_none();
-            if !seen.host || !one || headers.get(header::HOST) != Some(&host) {
-                headers.insert(header::HOST, host);
-            }
-            if parts.uri.authority().is_some() || parts.uri.path_and_query().is_none() {
-                parts.uri = Uri::from(path);
-            }
-            if trailers {
-                headers.insert(header::TE, HeaderValue::from_static("trailers"));
-            }
-            if let Some(protocols) = upgrade {
-                headers.insert(header::UPGRADE, protocols.clone());
-                headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-            } else if trailers {
-                // `TE` is of one hop and has to be named (RFC 9110, section 10.1.4).
-                headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
-            }
-        }
-        Protocol::Http2 => {
-            parts.version = Version::HTTP_2;
-            headers.remove(header::HOST);
-            if trailers {
-                headers.insert(header::TE, HeaderValue::from_static("trailers"));
-            }
-            let mut uri = http::uri::Parts::default();
-            uri.scheme = Some(Scheme::HTTP);
-            uri.authority = Some(Authority::try_from(host.as_bytes())?);
-            uri.path_and_query = Some(path);
-            parts.uri = Uri::from_parts(uri)?;
-        }
-    }
-    Ok(())
+/// Removes from an interim answer what ends at this hop.
+pub(super) fn interim(headers: &mut HeaderMap) {
+    Present::in_response(headers).strip(headers);
+    headers.remove(header::CONTENT_LENGTH);
 }
 
-/// Makes one `Cookie` field of those into which HTTP/2 may split it (RFC 9113, section 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) -> Result<(), BoxError> {
-    let mut fields = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
-    let (Some(first), Some(second)) = (fields.next(), fields.next()) else {
-        return Ok(());
-    };
-    let mut joined = first.to_vec();
-    for field in std::iter::once(second).chain(fields) {
-        joined.extend_from_slice(b"; ");
-        joined.extend_from_slice(field);
-    }
-    headers.insert(header::COOKIE, HeaderValue::from_bytes(&joined)?);
-    Ok(())
-}
-
-fn te_trailers(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::TE)
-        .iter()
-        .flat_map(|value| tokens(value.as_bytes()))
-        .any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
-}
-
-fn without_userinfo(authority: &Authority) -> &str {
-    let whole = authority.as_str();
-    whole.rsplit_once('@').map_or(whole, |(_, host)| host)
-}
-
-/// Makes the framing fields agree with the body that will really be sent: exactly one of them, and
-/// never a length that something on the way here has made untrue.
-fn frame(
-    headers: &mut HeaderMap,
-    method: &Method,
-    protocol: Protocol,
-    length: Length,
-    has_length: bool,
-) {
-    let exact = match length {
-        Length::Empty => 0,
-        Length::Exact(exact) => exact,
-        Length::Unknown => {
-            if has_length {
-                headers.remove(header::CONTENT_LENGTH);
-            }
-            // Said aloud, because hyper would drop a `GET`'s body of unknown length.
-            if protocol == Protocol::Http1 {
-                headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-            }
-            return;
-        }
-    };
-    let said = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    if said.is_some_and(|said| said.parse() == Ok(exact)) && single(headers) {
-        return;
-    }
-    // A missing length of a method that usually has a body is to be said (RFC 9110, section 8.6).
-    if exact > 0 || matches!(*method, Method::POST | Method::PUT | Method::PATCH) {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(exact));
-    } else {
-        headers.remove(header::CONTENT_LENGTH);
-    }
-}
-
-fn single(headers: &HeaderMap) -> bool {
-    headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_none()
-}
-
-/// Makes a backend's response head into the one that goes to the client. `asked` is what the
-/// request wanted to upgrade to.
-///
-/// An error is an answer that cannot be passed on.
-pub(super) fn response(
-    parts: &mut ResponseParts,
-    asked: Option<&HeaderValue>,
-) -> Result<(), BoxError> {
-    let headers = &mut parts.headers;
-    let upgrade = if parts.status == http::StatusCode::SWITCHING_PROTOCOLS {
-        Some(accepted(headers, asked)?)
-    } else {
-        None
-    };
-    let seen = Seen::in_response(headers);
-    if seen.transfer_encoding {
-        let mut fields = headers.get_all(header::TRANSFER_ENCODING).iter();
-        let chunked = fields.next().is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"chunked"));
-        // Another coding would be taken off the body's description while it is still on the body.
-        if !chunked || fields.next().is_some() {
-            return Err("the backend answered with a transfer coding other than chunked".into());
-        }
-    }
-    seen.strip(headers);
-    parts.version = Version::HTTP_11;
-    if let Some(protocol) = upgrade {
-        headers.insert(header::UPGRADE, protocol);
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    }
-    Ok(())
-}
-
-/// The protocol of a 101, which must be one that was asked for.
-fn accepted(headers: &HeaderMap, asked: Option<&HeaderValue>) -> Result<HeaderValue, BoxError> {
-    let Some(asked) = asked else {
-        return Err("the backend switched protocols without being asked to".into());
-    };
-    let answer = headers.get(header::UPGRADE).ok_or("a 101 without Upgrade")?;
-    let mut named = tokens(answer.as_bytes()).peekable();
-    let asked_for = |name: &[u8]| tokens(asked.as_bytes()).any(|a| a.eq_ignore_ascii_case(name));
-    if named.peek().is_none() || !named.all(asked_for) {
-        return Err("the backend switched to a protocol that was not asked for".into());
-    }
-    Ok(answer.clone())
+/// Whether the transfer coding is `chunked`, and nothing else.
+fn is_chunked_once(headers: &HeaderMap) -> bool {
+    let mut fields = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let chunked = fields.next().is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    chunked && fields.next().is_none()
 }
 
 #[cfg(test)]

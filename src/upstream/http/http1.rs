@@ -1,8 +1,7 @@
-//! One HTTP/1.1 connection to a backend, driven by the request that uses it.
+//! An HTTP/1.1 connection to a backend, driven by the request that uses it.
 //!
-//! No task of its own: the request's future, and then its response's body, poll the connection. That
-//! saves two hops between tasks per request, dropping either closes the socket, and a connection
-//! that is idle costs nothing but its memory.
+//! It has no task of its own: the request's future, and then the response's body, poll it. That saves two
+//! wake-ups per request, dropping either closes the socket, and an idle connection costs only memory.
 
 use std::{
     fmt,
@@ -28,23 +27,23 @@ use super::{
 };
 use crate::error::BoxError;
 
-/// What a connection answers to a request. Boxed, because hyper's future has no name.
+/// The future of a response. Boxed, because hyper's future has no name.
 pub(super) type Answer = Pin<
     Box<dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + Send>,
 >;
 
 pub(super) struct Http1 {
     sender: http1::SendRequest<RequestBody>,
-    /// `None` once a task of its own drives it, or it is over. hyper answers what is left in its
-    /// queue when the connection is dropped, so it is dropped as soon as it is over.
+    /// `None` once a task drives it, or it has ended. hyper fails the requests in its queue when the
+    /// connection is dropped, so it is dropped as soon as it has ended.
     driver: Option<http1::Connection<TokioIo<Socket>, RequestBody>>,
-    pub(super) heard: Arc<ReadState>,
+    pub(super) read_state: Arc<ReadState>,
     pub(super) timer: Timer,
     /// Whether it has served a request before.
     pub(super) reused: bool,
     pub(super) idle_since: Instant,
-    /// Where in the pool it belongs. It always goes back there, as its socket is registered with
-    /// that thread's runtime.
+    /// Its shard of the pool, to which it always returns, as its socket is registered with that thread's
+    /// runtime.
     pub(super) shard: usize,
     /// Of the backend's address: see [`Address`](crate::proxy::address::Address).
     pub(super) generation: u64,
@@ -57,12 +56,12 @@ impl Http1 {
         generation: u64,
         response_timeout: Duration,
     ) -> Result<Box<Self>, BoxError> {
-        let (socket, heard) = Socket::new(stream);
+        let (socket, read_state) = Socket::new(stream);
         let (sender, driver) = http1::Builder::new().handshake(TokioIo::new(socket)).await?;
         Ok(Box::new(Self {
             sender,
             driver: Some(driver),
-            heard,
+            read_state,
             timer: Timer::new(response_timeout),
             reused: false,
             idle_since: Instant::now(),
@@ -72,19 +71,19 @@ impl Http1 {
     }
 
     pub(super) fn send(&mut self, request: Request<RequestBody>) -> Answer {
-        self.heard.reset();
-        // Outside of the task's budget: the answer is polled without a waker when we drive the
-        // connection ourselves, so it must not ask for a later wake-up.
+        self.read_state.reset();
+        // Outside of the task's budget: the response is polled without a waker, so it must not rely on a
+        // later wake-up.
         Box::pin(tokio::task::unconstrained(self.sender.try_send_request(request)))
     }
 
-    /// Whether it is driven here, by whoever polls it.
-    pub(super) fn is_driven_here(&self) -> bool {
+    /// Whether the request, and not a task, drives it.
+    pub(super) fn is_driven_by_request(&self) -> bool {
         self.driver.is_some()
     }
 
-    /// Moves the connection forward. Ready when there is nothing to drive: it is over, and its error
-    /// has reached the request through its answer or its body, or it has a task of its own.
+    /// Drives the connection. Ready when it has ended, and its error has reached the request through its
+    /// response or body, or when a task drives it.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(driver) = &mut self.driver else {
             return Poll::Ready(());
@@ -96,15 +95,14 @@ impl Http1 {
         Poll::Ready(())
     }
 
-    /// Moves the connection forward without a wake-up for later. What it wakes meanwhile would only
-    /// be the task that is just running.
-    pub(super) fn nudge(&mut self) {
+    /// Drives the connection without a later wake-up: the only task that it could wake is running.
+    pub(super) fn poll_without_waker(&mut self) {
         let _ = self.poll(&mut Context::from_waker(Waker::noop()));
     }
 
-    /// Whether the exchange is over and left the connection open, as far as is known.
+    /// Whether the exchange has ended and the connection is open, as far as is known.
     pub(super) fn is_idle(&self) -> bool {
-        self.driver.is_some() && self.sender.is_ready() && self.heard.all_written()
+        self.driver.is_some() && self.sender.is_ready() && self.read_state.all_written()
     }
 
     /// Whether it is open and idle; notices that the backend has closed it.
@@ -115,8 +113,8 @@ impl Http1 {
         open == Poll::Ready(true) && self.is_idle()
     }
 
-    /// Gives the connection a task of its own, for an exchange whose two directions must not wait
-    /// for each other.
+    /// Spawns a task that drives the connection, for an exchange whose two directions must not wait for each
+    /// other.
     pub(super) fn detach(&mut self, upgrades: bool) {
         let Some(driver) = self.driver.take() else {
             return;

@@ -1,5 +1,5 @@
-//! The HTTP/2 connections of one backend: one per runtime thread, shared by all requests of that
-//! thread, dialed once however many wait for it.
+//! The HTTP/2 connections of a backend: one per runtime thread, shared by all requests of that thread. It is
+//! opened once, however many requests wait for it.
 
 use std::{
     fmt,
@@ -27,10 +27,10 @@ use crate::{error::BoxError, util::lock};
 #[derive(Clone)]
 pub(super) struct Http2 {
     sender: http2::SendRequest<RequestBody>,
-    heard: Arc<ReadState>,
+    read_state: Arc<ReadState>,
     /// Of the backend's address: see [`Address`].
     generation: u64,
-    /// Whether this handle came from the shelf, so that the connection may have died unnoticed.
+    /// Whether other requests have used the connection, so that it may have ended unnoticed.
     pub(super) reused: bool,
 }
 
@@ -41,7 +41,7 @@ impl Http2 {
 
     /// Whether the connection, and not only one stream of it, has ended.
     pub(super) fn has_ended(&self) -> bool {
-        self.heard.end() || self.sender.is_closed()
+        self.read_state.end() || self.sender.is_closed()
     }
 }
 
@@ -52,14 +52,14 @@ pub(super) struct Shared {
 #[repr(align(64))]
 struct Shard {
     current: Mutex<Option<Http2>>,
-    /// Whose turn it is to dial.
-    turn: Semaphore,
+    /// Held by the request that opens the connection.
+    dial_permit: Semaphore,
     /// How many dials have failed, and why the last one did.
     failures: AtomicU64,
     failure: Mutex<Option<Arc<BoxError>>>,
 }
 
-/// A dial's error, for all that waited for it.
+/// The error of a connection attempt, for all requests that waited for it.
 #[derive(Debug, Clone)]
 struct SharedError(Arc<BoxError>);
 
@@ -79,19 +79,19 @@ impl Shared {
     pub(super) fn new() -> Self {
         let shard = |_| Shard {
             current: Mutex::new(None),
-            turn: Semaphore::new(1),
+            dial_permit: Semaphore::new(1),
             failures: AtomicU64::new(0),
             failure: Mutex::new(None),
         };
         Self { shards: (0..shard_count()).map(shard).collect() }
     }
 
-    /// This thread's connection of that generation, if it is open.
+    /// This thread's connection of this generation, if it is open.
     pub(super) fn get(&self, generation: u64) -> Option<Http2> {
         self.shards[thread_slot() % self.shards.len()].get(generation)
     }
 
-    /// This thread's connection, dialed if need be.
+    /// This thread's connection, which is opened if there is none.
     pub(super) async fn dial(
         &self,
         address: &Arc<Address>,
@@ -100,21 +100,21 @@ impl Shared {
     ) -> Result<Http2, BoxError> {
         let shard = &self.shards[thread_slot() % self.shards.len()];
         let failed_before = shard.failures.load(Ordering::Acquire);
-        let _turn = shard.turn.acquire().await?;
+        let _permit = shard.dial_permit.acquire().await?;
         if let Some(open) = shard.get(address.generation()) {
             return Ok(open);
         }
         if shard.failures.load(Ordering::Acquire) != failed_before {
-            // The one that we waited for tried just now; to try again would make each of a
-            // thousand waiters wait for all before it.
+            // The attempt that this one waited for has just failed. If each waiter tried again, each of a
+            // thousand would wait for all before it.
             if let Some(error) = lock(&shard.failure).clone() {
                 return Err(SharedError(error).into());
             }
         }
         match open(address, limit, redials).await {
             Ok(http2) => {
-                let shelved = Http2 { reused: true, ..http2.clone() };
-                *lock(&shard.current) = Some(shelved);
+                let kept = Http2 { reused: true, ..http2.clone() };
+                *lock(&shard.current) = Some(kept);
                 Ok(http2)
             }
             Err(error) => {
@@ -126,11 +126,12 @@ impl Shared {
         }
     }
 
-    /// Forgets `dead`, so that the next request dials.
+    /// Removes `dead`, so that the next request opens a connection.
     pub(super) fn forget(&self, dead: &Http2) {
         for shard in &self.shards {
             let mut current = lock(&shard.current);
-            if current.as_ref().is_some_and(|open| Arc::ptr_eq(&open.heard, &dead.heard)) {
+            if current.as_ref().is_some_and(|open| Arc::ptr_eq(&open.read_state, &dead.read_state))
+            {
                 let dropped = current.take();
                 drop(current);
                 drop(dropped);
@@ -154,12 +155,11 @@ impl Shard {
 
 async fn open(address: &Arc<Address>, limit: Duration, redials: bool) -> Result<Http2, BoxError> {
     let (stream, generation) = address.connect(limit, redials).await?;
-    stream.set_nodelay(true)?;
-    let (socket, heard) = Socket::new(stream);
+    let (socket, read_state) = Socket::new(stream);
     let handshake = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(socket));
     let (sender, driver) = handshake.await?;
     drop(tokio::spawn(driver));
-    Ok(Http2 { sender, heard, generation, reused: false })
+    Ok(Http2 { sender, read_state, generation, reused: false })
 }
 
 impl fmt::Debug for Shared {

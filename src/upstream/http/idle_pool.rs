@@ -1,4 +1,4 @@
-//! Idle HTTP/1.1 connections of one backend, by runtime thread.
+//! Idle HTTP/1.1 connections of a backend, by runtime thread.
 
 use std::{
     cell::Cell,
@@ -18,7 +18,7 @@ use tokio::{
 use super::http1::Http1;
 use crate::util::lock;
 
-/// The number of this thread, as small as possible.
+/// A small number that identifies this thread.
 pub(super) fn thread_slot() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
@@ -33,31 +33,30 @@ pub(super) fn thread_slot() -> usize {
     })
 }
 
-/// How many shards there are: one per thread that may run at once.
+/// How many shards there are: one per thread that can run at once.
 pub(super) fn shard_count() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The last one in is the first one out: the warmest connection is used, and the others grow old
-/// enough to be closed.
+/// Last in, first out: the connections that are not needed stay idle long enough to be closed.
 pub(super) struct Pool {
     shards: Box<[Shard]>,
     max_idle: usize,
     idle_timeout: Duration,
     /// Of the connections that may be used: see [`Address`](crate::proxy::address::Address).
     generation: AtomicU64,
-    /// Whether the task runs that closes what is idle for too long.
+    /// Whether the task runs that closes connections after the idle timeout.
     sweeping: AtomicBool,
-    /// Ends that task when the pool is gone.
-    gone: Arc<Notify>,
+    /// Ends that task when the pool is dropped.
+    dropped: Arc<Notify>,
 }
 
-/// Apart by a cache line, so that threads do not slow each other down.
+/// On a cache line of its own, so that threads do not slow each other down.
 #[repr(align(64))]
 #[derive(Default)]
 struct Shard(Mutex<Idle>);
 
-// A connection is a kilobyte and moves often, so it stays in its box from first to last.
+// A connection is a kilobyte and moves often, so it stays boxed.
 type Idle = Vec<Box<Http1>>;
 
 impl Shard {
@@ -74,7 +73,7 @@ impl Pool {
             idle_timeout,
             generation: AtomicU64::new(0),
             sweeping: AtomicBool::new(false),
-            gone: Arc::default(),
+            dropped: Arc::default(),
         }
     }
 
@@ -83,14 +82,14 @@ impl Pool {
         thread_slot() % self.shards.len()
     }
 
-    /// An idle connection of that generation that is open as far as can be known.
+    /// An idle connection of this generation that is open, as far as is known.
     pub(super) fn take(&self, generation: u64) -> Option<Box<Http1>> {
         if self.generation.load(Ordering::Relaxed) < generation {
             self.close_older(generation);
         }
         let shard = &self.shards[self.shard()];
         loop {
-            // The lock is not held while a connection is looked at.
+            // The lock is not held while a connection is checked.
             let mut connection = shard.lock().pop()?;
             if connection.idle_since.elapsed() >= self.idle_timeout {
                 // All below it are older.
@@ -107,8 +106,8 @@ impl Pool {
 
     /// Keeps `connection` for the next request, if it can serve one.
     pub(super) fn put(self: &Arc<Self>, mut connection: Box<Http1>) {
-        // What is known is enough here: it is looked at again when it is taken. Only the very end of
-        // an answer may still have to be noticed.
+        // It is checked again when it is taken. Here only the end of a response may still have to be
+        // noticed.
         let is_wanted = self.max_idle > 0
             && connection.generation >= self.generation.load(Ordering::Relaxed)
             && (connection.is_idle() || connection.is_usable());
@@ -130,12 +129,12 @@ impl Pool {
             return;
         }
         all_pools().add(self);
-        // Often enough that nothing is idle for more than one and a half times the timeout.
+        // No connection is idle for more than one and a half times the timeout.
         let period = (self.idle_timeout / 2).max(Duration::from_millis(10));
-        let (sweeper, gone) = (Sweeper(Arc::downgrade(self)), self.gone.clone());
+        let (sweeper, dropped) = (Sweeper(Arc::downgrade(self)), self.dropped.clone());
         drop(tokio::spawn(async move {
             loop {
-                let _ = timeout(period, gone.notified()).await;
+                let _ = timeout(period, dropped.notified()).await;
                 match sweeper.0.upgrade() {
                     Some(pool) if pool.sweep() => {}
                     _ => return,
@@ -158,7 +157,7 @@ impl Pool {
         }
     }
 
-    /// Closes up to `most` of the connections that have been idle for longest. Tells how many.
+    /// Closes up to `most` of the connections that have been idle for longest. Returns how many.
     fn close_oldest(&self, most: usize) -> usize {
         let mut closed = Idle::new();
         for shard in &self.shards {
@@ -169,7 +168,7 @@ impl Pool {
         closed.len()
     }
 
-    /// Closes what is closed at the other end or idle for too long. Whether anything is left.
+    /// Closes connections that the backend has closed or that are idle for too long. Whether any are left.
     fn sweep(&self) -> bool {
         let mut left = false;
         for shard in &self.shards {
@@ -182,7 +181,7 @@ impl Pool {
                 })
                 .collect();
             let mut now = shard.lock();
-            // What came back meanwhile is younger.
+            // Those that came back meanwhile are younger.
             kept.append(&mut now);
             left |= !kept.is_empty();
             *now = kept;
@@ -191,12 +190,12 @@ impl Pool {
     }
 }
 
-/// The pools of this process that have, or had, idle connections: file descriptors are its, and not a
-/// backend's.
+/// The pools of this process that have, or had, idle connections: file descriptors are a resource of the
+/// process.
 #[derive(Default)]
 struct AllPools {
     pools: Vec<Weak<Pool>>,
-    /// How many there may be before those that are gone are looked for.
+    /// How many there may be before dropped ones are removed.
     enough: usize,
 }
 
@@ -216,8 +215,8 @@ impl AllPools {
     }
 }
 
-/// Closes up to `most` idle connections of this process, so that another one has room. Tells how many.
-pub(super) fn make_room(most: usize) -> usize {
+/// Closes up to `most` idle connections of this process, to free resources for a new one. Returns how many.
+pub(super) fn close_idle(most: usize) -> usize {
     let pools: Vec<_> = all_pools().pools.iter().filter_map(Weak::upgrade).collect();
     let mut closed = 0;
     for pool in pools {
@@ -228,11 +227,11 @@ pub(super) fn make_room(most: usize) -> usize {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.gone.notify_one();
+        self.dropped.notify_one();
     }
 }
 
-/// Lets the next one start, however this one ends: the pool is empty, or its runtime is gone.
+/// Allows the next task to start when this one ends, because the pool is empty or its runtime has ended.
 struct Sweeper(Weak<Pool>);
 
 impl Drop for Sweeper {
@@ -269,7 +268,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn room_is_made_by_closing_what_has_been_idle_for_longest() {
+    async fn the_connections_that_were_idle_for_longest_are_closed_first() {
         let pools = [(); 2].map(|()| Arc::new(Pool::new(8, Duration::from_secs(60))));
         let mut others = Vec::new();
         for pool in &pools {
@@ -288,7 +287,7 @@ mod tests {
                 assert!(other.try_read(&mut [0]).is_err(), "{number} is open");
             }
         }
-        assert!(make_room(usize::MAX) >= 4, "of all pools of the process");
+        assert!(close_idle(usize::MAX) >= 4, "of all pools of the process");
         assert_eq!((idle(&pools[0]), idle(&pools[1])), (0, 0));
     }
 

@@ -1,10 +1,10 @@
-//! The socket, with a memory of what has come from it.
+//! The socket to a backend, which records what was read and written.
 
 use std::{
-    io,
+    io, mem,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
@@ -15,24 +15,45 @@ use tokio::{
     net::TcpStream,
 };
 
-/// What has come and gone through a socket; shared by the socket, which is inside hyper, and us.
+use super::interim::{Interim, InterimReader};
+use crate::util::lock;
+
+/// What was read from and written to a socket; shared by the socket, which hyper owns, and its connection.
 #[derive(Debug, Default)]
 pub(super) struct ReadState {
     bytes: AtomicBool,
     end: AtomicBool,
     /// Whether hyper has bytes left to write: it flushes the socket when it has none.
     unwritten: AtomicBool,
+    /// Whether there are interim responses.
+    has_interim: AtomicBool,
+    interim: Mutex<Vec<Interim>>,
 }
 
 impl ReadState {
-    /// Forgets the bytes of the last answer.
+    /// Begins a new exchange.
     pub(super) fn reset(&self) {
         self.bytes.store(false, Ordering::Relaxed);
     }
 
-    /// Whether a byte has come since the last reset.
+    /// Whether a byte was read since the last reset.
     pub(super) fn bytes(&self) -> bool {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The interim responses that have arrived.
+    #[inline]
+    pub(super) fn take_interim(&self) -> Vec<Interim> {
+        if !self.has_interim.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        self.has_interim.store(false, Ordering::Relaxed);
+        mem::take(&mut *lock(&self.interim))
+    }
+
+    fn add_interim(&self, interim: Interim) {
+        lock(&self.interim).push(interim);
+        self.has_interim.store(true, Ordering::Relaxed);
     }
 
     /// Whether all bytes that there are to send are sent.
@@ -49,27 +70,36 @@ impl ReadState {
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
-    heard: Arc<ReadState>,
-    /// Whether the backend takes nothing any more.
-    deaf: bool,
+    read_state: Arc<ReadState>,
+    /// Whether writing has failed.
+    write_closed: bool,
+    interim: InterimReader,
 }
 
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> (Self, Arc<ReadState>) {
-        let heard = Arc::new(ReadState::default());
-        (Self { stream, heard: heard.clone(), deaf: false }, heard)
+        let read_state = Arc::new(ReadState::default());
+        (
+            Self {
+                stream,
+                read_state: read_state.clone(),
+                write_closed: false,
+                interim: InterimReader::default(),
+            },
+            read_state,
+        )
     }
 }
 
 impl Socket {
-    /// What hyper is told of a write. A backend may answer before it has read the whole request, and close.
-    /// hyper would give up at the first write that fails; it waits instead, and reads what has come. The
-    /// end of that wakes it.
+    /// The result of a write, as hyper gets it. A backend may respond before it has read the whole request,
+    /// and close. hyper would fail at the first write that fails, so the write stays pending instead: hyper
+    /// reads what has arrived, and the end of that wakes it.
     fn written(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         use io::ErrorKind::{BrokenPipe, ConnectionReset};
         match result {
             Poll::Ready(Err(error)) if matches!(error.kind(), BrokenPipe | ConnectionReset) => {
-                self.deaf = true;
+                self.write_closed = true;
                 Poll::Pending
             }
             result => result,
@@ -83,12 +113,15 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
         let before = buf.filled().len();
-        let result = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        let result = ready!(Pin::new(&mut this.stream).poll_read(cx, buf));
         if result.is_ok() && buf.filled().len() > before {
-            self.heard.bytes.store(true, Ordering::Relaxed);
+            let (read_state, first) = (&this.read_state, !this.read_state.bytes());
+            this.interim.read(&buf.filled()[before..], first, &mut |it| read_state.add_interim(it));
+            this.read_state.bytes.store(true, Ordering::Relaxed);
         } else {
-            self.heard.end.store(true, Ordering::Relaxed);
+            this.read_state.end.store(true, Ordering::Relaxed);
         }
         Poll::Ready(result)
     }
@@ -100,8 +133,8 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.heard.unwritten.store(true, Ordering::Relaxed);
-        if self.deaf {
+        self.read_state.unwritten.store(true, Ordering::Relaxed);
+        if self.write_closed {
             return Poll::Pending;
         }
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
@@ -113,8 +146,8 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.heard.unwritten.store(true, Ordering::Relaxed);
-        if self.deaf {
+        self.read_state.unwritten.store(true, Ordering::Relaxed);
+        if self.write_closed {
             return Poll::Pending;
         }
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
@@ -126,7 +159,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.heard.unwritten.store(false, Ordering::Relaxed);
+        self.read_state.unwritten.store(false, Ordering::Relaxed);
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

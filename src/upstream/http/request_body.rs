@@ -1,31 +1,33 @@
-//! The request's body on its way to the backend: one type for the pool's connections, whatever the
-//! body's own type is, and the way back to that type while nobody has touched it.
+//! The request's body as connections take it: one type for all bodies. A body that was not polled can be
+//! taken out again, as its own type.
 
 use std::{
     any::Any,
+    future::Future,
     mem,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::{expect::Expectation, trailers};
 use crate::{
     error::{BoxError, ClientError},
-    util::lock,
+    util::{clock::later, lock},
 };
 
 type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
 /// A body without its type.
-trait Erased: Send {
+pub(super) trait Erased: Send {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled;
     fn is_end(&self) -> bool;
     fn hint(&self) -> SizeHint;
@@ -54,15 +56,39 @@ where
     }
 }
 
-/// A body is boxed unpinned and pinned at its first poll. So it needs no `Unpin`, and an unpolled
-/// one can be taken out again.
+/// A body is boxed unpinned and pinned at its first poll, so that it need not be `Unpin`, and an unpolled one
+/// can be taken out again.
 enum Stage {
     Empty,
     Untouched(Box<dyn Erased>),
+    /// The backend has not asked for it yet.
+    Expected(Box<Expected>),
     Started(Pin<Box<dyn Erased>>),
 }
 
-/// How far the sending of a request's body has come; shared with whoever waits for the answer.
+/// A body that waits for the backend to ask for it, for at most `wait`.
+struct Expected {
+    expectation: Arc<Expectation>,
+    hint: SizeHint,
+    wait: Duration,
+    /// Runs from when the head is sent.
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Expected {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Box<dyn Erased>> {
+        if let ready @ Poll::Ready(_) = self.expectation.poll_body(cx) {
+            return ready;
+        }
+        let wait = self.wait;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(later(wait))));
+        ready!(sleep.as_mut().poll(cx));
+        self.expectation.ask();
+        self.expectation.poll_body(cx)
+    }
+}
+
+/// The progress of a request's body; shared with the exchange, which checks the timeouts.
 #[derive(Debug)]
 pub(super) struct Sending {
     began: Instant,
@@ -71,24 +97,28 @@ pub(super) struct Sending {
     client_error: Mutex<Option<ClientError>>,
 }
 
-/// Who has to do something about the body.
+/// What the body waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// The connection: it has not asked for more yet.
-    Taken,
-    /// The client: it was asked for more then, and has sent nothing since.
-    Awaited(Instant),
-    /// Nobody: since then the connection has let go of it. All of it is sent, or will never be.
+    /// The connection, which has not asked for more yet.
+    Connection,
+    /// The client, which was asked for more at this time and has sent nothing since.
+    Client(Instant),
+    /// Nothing: the connection dropped it at this time. All of it is sent, or will never be.
     Done(Instant),
 }
 
-const TAKEN: u64 = 0;
-const AWAITED: u64 = 1;
+const CONNECTION: u64 = 0;
+const CLIENT: u64 = 1;
 const DONE: u64 = 2;
 
 impl Sending {
     fn new() -> Self {
-        Self { began: Instant::now(), phase: AtomicU64::new(TAKEN), client_error: Mutex::default() }
+        Self {
+            began: Instant::now(),
+            phase: AtomicU64::new(CONNECTION),
+            client_error: Mutex::default(),
+        }
     }
 
     fn enter(&self, phase: u64) {
@@ -100,18 +130,18 @@ impl Sending {
         let phase = self.phase.load(Ordering::Acquire);
         let since = self.began + Duration::from_micros(phase >> 2);
         match phase & 3 {
-            TAKEN => Phase::Taken,
-            AWAITED => Phase::Awaited(since),
+            CONNECTION => Phase::Connection,
+            CLIENT => Phase::Client(since),
             _ => Phase::Done(since),
         }
     }
 
-    /// Whether the connection has let go of the body.
+    /// Whether the connection has dropped the body.
     pub(super) fn is_done(&self) -> bool {
         self.phase.load(Ordering::Acquire) & 3 == DONE
     }
 
-    /// Why the body failed, if it did. Tells it once.
+    /// Takes the error of the body, if it failed.
     pub(super) fn client_error(&self) -> Option<ClientError> {
         self.lock_error().take()
     }
@@ -120,17 +150,17 @@ impl Sending {
         lock(&self.client_error)
     }
 
-    /// The body was asked for more.
+    /// Records that the connection has asked for more.
     fn asked(&self, polled: &Polled) {
-        let was_awaited = self.phase.load(Ordering::Relaxed) & 3 == AWAITED;
+        let was_client = self.phase.load(Ordering::Relaxed) & 3 == CLIENT;
         match polled {
-            Poll::Pending if !was_awaited => self.enter(AWAITED),
-            Poll::Ready(_) if was_awaited => self.enter(TAKEN),
+            Poll::Pending if !was_client => self.enter(CLIENT),
+            Poll::Ready(_) if was_client => self.enter(CONNECTION),
             _ => {}
         }
     }
 
-    /// The body failed. What the connection is told is not passed on by all of its protocols.
+    /// Records that the body failed. hyper does not pass the error on for all protocols.
     fn fail(&self, error: BoxError) -> BoxError {
         let text = error.to_string();
         *self.lock_error() = Some(ClientError::new(error));
@@ -147,7 +177,7 @@ pub(super) struct RequestBody {
 }
 
 impl RequestBody {
-    /// No body; costs nothing.
+    /// No body; allocates nothing.
     pub(super) const fn empty() -> Self {
         Self { stage: Stage::Empty, sending: None, left: None }
     }
@@ -163,15 +193,34 @@ impl RequestBody {
         (Self { stage, sending: Some(sending.clone()), left }, sending)
     }
 
+    /// A body that is sent when the backend asks for it, or has not answered for as long as `wait`.
+    pub(super) fn expected<B>(body: B, wait: Duration) -> (Self, Arc<Sending>, Arc<Expectation>)
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let sending = Arc::new(Sending::new());
+        let hint = body.size_hint();
+        let left = hint.exact();
+        let expectation = Arc::new(Expectation::new(Box::new(body)));
+        let expected = Expected { expectation: expectation.clone(), hint, wait, sleep: None };
+        let stage = Stage::Expected(Box::new(expected));
+        (Self { stage, sending: Some(sending.clone()), left }, sending, expectation)
+    }
+
     /// The body itself, if it was never polled.
     pub(super) fn into_untouched<B: 'static>(mut self) -> Option<B> {
         match mem::replace(&mut self.stage, Stage::Empty) {
             Stage::Untouched(body) => body.into_any().downcast().ok().map(|body| *body),
+            Stage::Expected(expected) => {
+                let body = expected.expectation.withdraw()?;
+                body.downcast().ok().map(|body| *body)
+            }
             Stage::Empty | Stage::Started(_) => None,
         }
     }
 
-    /// What came of the body, held against its announced length.
+    /// Checks what the body has returned against its announced length.
     fn measured(&mut self, polled: Polled) -> Polled {
         let Some(left) = &mut self.left else { return polled };
         let wrong = match &polled {
@@ -202,6 +251,10 @@ impl Body for RequestBody {
         {
             self.stage = Stage::Started(Box::into_pin(body));
         }
+        if let Stage::Expected(expected) = &mut self.stage {
+            let body = ready!(expected.poll(cx));
+            self.stage = Stage::Started(Box::into_pin(body));
+        }
         let Stage::Started(body) = &mut self.stage else {
             return Poll::Ready(None);
         };
@@ -211,16 +264,18 @@ impl Body for RequestBody {
         sending.asked(&polled);
         match polled {
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(sending.fail(error)))),
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(trailers::allowed(frame).map(Ok)),
             polled => polled,
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        // What is too short is asked once more, and fails.
+        // A body that is too short is polled once more, and fails.
         let whole = self.left.is_none_or(|left| left == 0);
         match &self.stage {
             Stage::Empty => true,
             Stage::Untouched(body) => whole && body.is_end(),
+            Stage::Expected(_) => false,
             Stage::Started(body) => whole && body.is_end(),
         }
     }
@@ -229,6 +284,7 @@ impl Body for RequestBody {
         match &self.stage {
             Stage::Empty => SizeHint::with_exact(0),
             Stage::Untouched(body) => body.hint(),
+            Stage::Expected(expected) => expected.hint,
             Stage::Started(body) => body.hint(),
         }
     }
@@ -268,11 +324,11 @@ mod tests {
         let (body, sending) = RequestBody::new(Pinned(7, PhantomPinned));
         assert!(!sending.is_done());
         assert_eq!(body.into_untouched::<Pinned>().unwrap().0, 7);
-        assert!(sending.is_done(), "the connection has let go of it");
+        assert!(sending.is_done(), "the connection has dropped it");
 
         let (mut body, sending) = RequestBody::new(Pinned(7, PhantomPinned));
         poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.unwrap().unwrap();
-        assert_eq!(sending.phase(), Phase::Taken);
+        assert_eq!(sending.phase(), Phase::Connection);
         assert!(body.into_untouched::<Pinned>().is_none(), "a polled body is pinned");
     }
 }

@@ -1,4 +1,4 @@
-//! How a name becomes addresses.
+//! Resolvers: how the name of a backend is looked up.
 
 use std::{fmt, future::Future, net::IpAddr, pin::Pin, sync::Arc};
 

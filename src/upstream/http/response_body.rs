@@ -1,4 +1,4 @@
-//! `UpstreamBody`: the answer's body, which drives its connection and gives it back at its end.
+//! `UpstreamBody`: the body of a response, which drives its connection and returns it to the pool.
 
 use std::{
     fmt,
@@ -11,20 +11,19 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{http1::Http1, idle_pool::Pool, request_body::Sending};
+use super::{http1::Http1, idle_pool::Pool, request_body::Sending, trailers};
 use crate::error::BoxError;
 
 /// The body of an [`Upstream`](crate::proxy::Upstream)'s response.
 ///
-/// At its end the connection goes back to the pool. Dropped before that, it closes the connection
-/// (HTTP/2: resets the stream). A backend that dies in the middle makes it end with an error, never
-/// as if it were complete.
+/// At its end the connection returns to the pool. Dropped before that, it closes the connection (HTTP/2: resets
+/// the stream). When the backend breaks off, it ends with an error.
 #[must_use = "dropping the body closes its connection"]
 pub struct UpstreamBody {
     incoming: Incoming,
     /// The connection, while this body drives it.
     connection: Option<(Box<Http1>, Arc<Pool>)>,
-    /// The sending of the request's body, when the answer came before its end.
+    /// The progress of the request's body, when the response came before its end.
     sending: Option<Arc<Sending>>,
 }
 
@@ -34,7 +33,7 @@ impl UpstreamBody {
         Self { incoming, connection: None, sending }
     }
 
-    /// A body that drives `connection`, which goes back to `pool`.
+    /// A body that drives `connection`, which returns to `pool`.
     pub(super) fn driving(incoming: Incoming, connection: Box<Http1>, pool: Arc<Pool>) -> Self {
         let mut body = Self { incoming, connection: Some((connection, pool)), sending: None };
         if body.incoming.is_end_stream() {
@@ -56,14 +55,14 @@ impl UpstreamBody {
         let Some((connection, _)) = &mut self.connection else {
             return Pin::new(&mut self.incoming).poll_frame(cx);
         };
-        // Frames come only when the connection is polled, which is done here, so waiting for a frame
-        // needs no waker; with one, each frame would wake the task that is just taking it. For the
-        // same reason the connection gets the waker only when there is really nothing to do.
+        // Frames come only when the connection is polled, which is done here, so waiting for a frame needs no
+        // waker; with one, each frame would wake the task that is taking it. For the same reason the
+        // connection gets the waker only when there is nothing to do.
         let incoming = Pin::new(&mut self.incoming);
         if let ready @ Poll::Ready(_) = without_waker(incoming) {
             return ready;
         }
-        connection.nudge();
+        connection.poll_without_waker();
         let incoming = Pin::new(&mut self.incoming);
         if let ready @ Poll::Ready(_) = without_waker(incoming) {
             return ready;
@@ -94,7 +93,7 @@ impl Body for UpstreamBody {
                 if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.give_back();
                 }
-                Poll::Ready(Some(Ok(frame)))
+                Poll::Ready(trailers::allowed(frame).map(Ok))
             }
             Poll::Ready(None) => {
                 self.give_back();

@@ -1,4 +1,4 @@
-//! Where a backend is: its URL, taken apart once.
+//! The URL of a backend, parsed.
 
 use std::{
     fmt,
@@ -9,21 +9,21 @@ use http::{HeaderValue, Uri};
 
 use crate::error::ConfigError;
 
-/// What is spoken with the backend.
+/// The protocol of the backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
     Http1,
     Http2,
 }
 
-/// What to connect to: an address needs no lookup.
+/// What to connect to. An address needs no lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Endpoint {
     Addr(SocketAddr),
     Name(String, u16),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Addr(addr) => addr.fmt(f),
@@ -34,14 +34,14 @@ impl fmt::Display for Place {
 
 #[derive(Debug, Clone)]
 pub(super) struct Target {
-    pub(super) place: Place,
+    pub(super) endpoint: Endpoint,
     /// The backend's own `Host`, for a request that has none.
     pub(super) host: HeaderValue,
     pub(super) protocol: Protocol,
 }
 
 impl Target {
-    /// Takes `http://host[:port][/]` apart.
+    /// Parses `http://host[:port][/]`.
     pub(super) fn parse(url: &str) -> Result<Self, ConfigError> {
         let wrong = |why: &str| {
             ConfigError::new(format!(
@@ -77,16 +77,16 @@ impl Target {
             },
         };
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let place = match bare.parse::<IpAddr>() {
-            Ok(ip) => Place::Addr(SocketAddr::new(ip, port)),
+        let endpoint = match bare.parse::<IpAddr>() {
+            Ok(ip) => Endpoint::Addr(SocketAddr::new(ip, port)),
             Err(_) if bare.len() != host.len() => {
                 return Err(wrong("has a malformed IPv6 address"));
             }
-            Err(_) => Place::Name(host.to_owned(), port),
+            Err(_) => Endpoint::Name(host.to_owned(), port),
         };
         let host = HeaderValue::from_str(authority.as_str())
             .map_err(|_| wrong("has a host that cannot stand in a header"))?;
-        Ok(Self { place, host, protocol: Protocol::Http1 })
+        Ok(Self { endpoint, host, protocol: Protocol::Http1 })
     }
 }
 
@@ -97,12 +97,12 @@ mod tests {
     #[test]
     fn good_urls() {
         let target = Target::parse("http://10.0.0.1:8080").unwrap();
-        assert_eq!(target.place, Place::Addr("10.0.0.1:8080".parse().unwrap()));
+        assert_eq!(target.endpoint, Endpoint::Addr("10.0.0.1:8080".parse().unwrap()));
         assert_eq!(target.host, "10.0.0.1:8080");
         let target = Target::parse("http://[::1]:81/").unwrap();
-        assert_eq!(target.place, Place::Addr("[::1]:81".parse().unwrap()));
+        assert_eq!(target.endpoint, Endpoint::Addr("[::1]:81".parse().unwrap()));
         let target = Target::parse("http://cart.internal").unwrap();
-        assert_eq!(target.place, Place::Name("cart.internal".into(), 80));
+        assert_eq!(target.endpoint, Endpoint::Name("cart.internal".into(), 80));
     }
 
     #[test]

@@ -9,9 +9,9 @@ use std::{
 
 use tokio::time::{Instant, Sleep};
 
-/// Moving the deadline away does not touch the runtime's timers: the sleep runs to where it was set
-/// and only then to where the deadline is by now. A connection that serves a thousand requests in
-/// the time of one timeout registers one timer.
+/// Moving the deadline away does not touch the runtime's timers: the sleep ends when it was first set to, and
+/// is reset to the deadline only then. A connection that serves a thousand requests within one timeout registers
+/// one timer.
 #[derive(Debug)]
 pub(super) struct Timer {
     sleep: Pin<Box<Sleep>>,
@@ -24,7 +24,7 @@ impl Timer {
         Self { deadline: sleep.deadline(), sleep }
     }
 
-    /// Moves the deadline; never to before the one that was set first.
+    /// Moves the deadline. It never elapses before the one that was set first.
     pub(super) fn set(&mut self, after: Duration) {
         let now = Instant::now();
         // A timeout beyond the clock's range is no timeout.

@@ -1,4 +1,4 @@
-//! An upgraded connection: bytes from one end to the other, both ways, until either is gone.
+//! An upgraded connection: copies bytes both ways until one end closes.
 
 use std::{
     future::{Future, poll_fn},
@@ -15,17 +15,16 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::pool::UpgradeEnd;
 
-/// How long the other direction may be silent after one has ended. A closed socket and a half-closed
-/// one look the same from here, so an end that goes on talking is heard out, and a silent one is not
-/// waited for for ever.
+/// How long the other direction may be silent after one has ended. A closed socket and a half-closed one look
+/// the same, so an end that still sends is read, and a silent one is closed after this time.
 const AFTER_HALF_CLOSE: Duration = Duration::from_secs(10);
 
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// Joins the ends in a task of their own; `end` is dropped when the tunnel is over.
+/// Copies between both ends in a new task; `end` is dropped when the tunnel has ended.
 pub(super) fn join(client: OnUpgrade, backend: OnUpgrade, end: UpgradeEnd) {
     drop(tokio::spawn(async move {
-        // A client that is gone before it read the 101 never upgrades, and its end errs.
+        // A client that leaves before it has read the 101 never upgrades; its end is an error.
         match (backend.await, client.await) {
             (Ok(backend), Ok(client)) => {
                 let mut over = pin!(async { end.signal().await.over().await });
@@ -60,7 +59,7 @@ where
     let (mut up_open, mut down_open) = (true, true);
     let mut seen = 0;
     let mut silence = pin!(None);
-    // Why one end takes nothing any more, while what it has said is still passed on.
+    // Why writing to one end failed, while what it has sent is still passed on.
     let mut broken = None;
     poll_fn(|cx| {
         if up_open && let Poll::Ready(result) = up.as_mut().poll(cx) {
@@ -96,9 +95,9 @@ where
 
 /// How a direction broke.
 enum Broken {
-    /// Nothing more comes, and all that had come was passed on.
+    /// Reading failed, and all that had arrived was passed on.
     Reading(io::Error),
-    /// Nothing more is taken. What the same end has said before may not be read yet.
+    /// Writing failed. What the same end has sent before may not be read yet.
     Writing(io::Error),
 }
 
@@ -158,10 +157,10 @@ mod tests {
         tunnel.await.unwrap().unwrap();
     }
 
-    /// Says its last words, and takes nothing any more.
-    struct Leaving(&'static [u8]);
+    /// Has sent these bytes, and fails all writes.
+    struct Failing(&'static [u8]);
 
-    impl AsyncRead for Leaving {
+    impl AsyncRead for Failing {
         fn poll_read(
             mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
@@ -172,7 +171,7 @@ mod tests {
         }
     }
 
-    impl AsyncWrite for Leaving {
+    impl AsyncWrite for Failing {
         fn poll_write(
             self: Pin<&mut Self>,
             _: &mut Context<'_>,
@@ -191,18 +190,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_end_that_takes_nothing_is_still_heard_out() {
+    async fn an_end_that_fails_writes_is_still_read() {
         let (mut client, ours) = duplex(64);
         client.write_all(b"ping").await.unwrap();
-        let tunnel = tokio::spawn(run(ours, Leaving(b"last words")));
+        let tunnel = tokio::spawn(run(ours, Failing(b"the end")));
         let mut text = String::new();
         client.read_to_string(&mut text).await.unwrap();
-        assert_eq!(text, "last words");
-        assert!(tunnel.await.unwrap().is_err(), "and that it broke is not forgotten");
+        assert_eq!(text, "the end");
+        assert!(tunnel.await.unwrap().is_err(), "the failure is reported");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_silent_end_is_not_waited_for() {
+    async fn a_silent_end_is_closed() {
         let (client, ours) = duplex(64);
         let (theirs, _backend) = duplex(64);
         let start = Instant::now();

@@ -1,7 +1,10 @@
-use http::{Request, Response};
+use http::{Request, Response, request::Parts as RequestParts, response::Parts as ResponseParts};
 
 use super::*;
-use crate::upstream::http::forwarded::Via;
+use crate::{
+    error::BoxError,
+    upstream::http::target::{Protocol, Target},
+};
 
 fn forwarded(request: http::request::Builder, length: Length, h2: bool) -> RequestParts {
     let mut target = Target::parse("http://10.0.0.1:81").unwrap();
@@ -10,8 +13,12 @@ fn forwarded(request: http::request::Builder, length: Length, h2: bool) -> Reque
     }
     let (mut parts, ()) = request.body(()).unwrap().into_parts();
     let upgrade = wants_upgrade(parts.version, &parts.headers);
-    super::request(&mut parts, &target, Some(&Via::formatted("x")), None, upgrade.as_ref(), length)
-        .unwrap();
+    let added = Added {
+        via: Some(Via::formatted("x")),
+        response_via: None,
+        forwarded: ForwardedOptions::default(),
+    };
+    super::request(&mut parts, &added, &target, None, upgrade.as_ref(), length, false).unwrap();
     parts
 }
 
@@ -23,7 +30,7 @@ fn lines(headers: &HeaderMap) -> Vec<String> {
 }
 
 #[test]
-fn what_is_of_one_hop_ends_here() {
+fn hop_by_hop_fields_are_removed() {
     let request = Request::get("/a?b")
         .header("host", "shop")
         .header("connection", "close, X-Once , te")
@@ -47,13 +54,13 @@ fn what_is_of_one_hop_ends_here() {
 }
 
 #[test]
-fn connection_cannot_take_the_host_away() {
+fn connection_cannot_remove_the_host() {
     let request = Request::get("/").header("host", "shop").header("connection", "host");
     assert_eq!(forwarded(request, Length::Empty, false).headers["host"], "shop");
 }
 
 #[test]
-fn crumbs_of_cookies_are_joined_for_http1() {
+fn split_cookies_are_joined_for_http1() {
     let request = || Request::get("/").header("cookie", "a=1").header("cookie", "b=2");
     assert_eq!(lines(&forwarded(request(), Length::Empty, false).headers)[0], "cookie: a=1; b=2");
     let two = forwarded(request(), Length::Empty, true).headers;
@@ -61,7 +68,7 @@ fn crumbs_of_cookies_are_joined_for_http1() {
 }
 
 #[test]
-fn one_host_goes_on() {
+fn one_host_is_forwarded() {
     let request = Request::get("/").header("host", "shop").header("host", "other");
     assert_eq!(
         lines(&forwarded(request, Length::Empty, false).headers),
@@ -70,14 +77,14 @@ fn one_host_goes_on() {
 }
 
 #[test]
-fn connection_cannot_take_away_what_the_layer_says() {
+fn connection_cannot_remove_fields_of_the_layer() {
     let request = Request::get("/").header("x-sticky-forwarded", "a");
     let request = request.header("connection", "X-Sticky-Forwarded");
     assert_eq!(forwarded(request, Length::Empty, false).headers["x-sticky-forwarded"], "a");
 }
 
 #[test]
-fn trailers_may_be_wanted() {
+fn te_trailers_is_forwarded() {
     let request = || Request::get("/").header("host", "a").header("te", "gzip, trailers");
     let headers = forwarded(request(), Length::Empty, false).headers;
     assert_eq!(headers["te"], "trailers");
@@ -106,7 +113,7 @@ fn the_targets_authority_outranks_host() {
 }
 
 #[test]
-fn towards_http2() {
+fn a_head_for_http2() {
     let parts = forwarded(Request::get("/x?y").header("host", "shop:81"), Length::Empty, true);
     assert_eq!(parts.uri, "http://shop:81/x?y");
     assert_eq!(parts.version, Version::HTTP_2);
@@ -174,13 +181,12 @@ fn answered(
 ) -> Result<ResponseParts, BoxError> {
     let (mut parts, ()) = response.body(()).unwrap().into_parts();
     let asked = asked.map(|asked| HeaderValue::from_str(asked).unwrap());
-    super::response(&mut parts, asked.as_ref()).map(|()| parts)
+    super::response(&mut parts, None, asked.as_ref()).map(|()| parts)
 }
 
 #[test]
-fn answers_are_stripped_too() {
+fn responses_are_stripped_too() {
     let response = Response::builder()
-        .version(Version::HTTP_10)
         .header("connection", "close, x-once")
         .header("x-once", "1")
         .header("keep-alive", "timeout=5")

@@ -1,0 +1,221 @@
+//! The client's socket: it tells the `Watch` what happens on it, and reads what is left of a request before
+//! it closes.
+
+use std::{
+    future::Future,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::OwnedSemaphorePermit,
+    time::{Instant, Sleep, sleep_until},
+};
+
+use super::{limits::ServerLimits, watch::Watch};
+
+/// An HTTP/2 preface, and the head of the frame after it.
+pub(super) const SNIFFED: usize = 24 + 9;
+
+/// How long a client may be silent while the rest of its request is dropped.
+const LINGER_SILENCE: Duration = Duration::from_secs(1);
+/// How often is looked whether other clients wait for a connection.
+const LINGER_CHECK: Duration = Duration::from_millis(100);
+
+/// The first bytes of a connection, as many as tell that it is HTTP/2.
+#[derive(Debug)]
+pub(super) struct Sniffed {
+    pub(super) bytes: [u8; SNIFFED],
+    pub(super) len: usize,
+    read: usize,
+}
+
+impl Default for Sniffed {
+    fn default() -> Self {
+        Self { bytes: [0; SNIFFED], len: 0, read: 0 }
+    }
+}
+
+/// It holds the connection's permit, so that an upgraded connection, which leaves hyper, still counts.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: TcpStream,
+    /// What was read to tell the protocol, and is still to be read by hyper.
+    sniffed: Sniffed,
+    watch: Arc<Watch>,
+    is_http1: bool,
+    limits: LingerLimits,
+    linger: Option<Box<Linger>>,
+    permit: OwnedSemaphorePermit,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct LingerLimits {
+    time: Duration,
+    bytes: u64,
+}
+
+/// The writing side is shut down, and what still comes is dropped. If the socket were closed now, the
+/// client's next bytes would be answered with a reset, which may overtake the answer (RFC 9112, section
+/// 9.6).
+#[derive(Debug)]
+struct Linger {
+    end: Instant,
+    silent_since: Instant,
+    bytes_left: u64,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Socket {
+    pub(super) fn new(
+        stream: TcpStream,
+        sniffed: Sniffed,
+        watch: Arc<Watch>,
+        is_http1: bool,
+        limits: &ServerLimits,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        let limits = LingerLimits { time: limits.linger, bytes: limits.linger_bytes };
+        Self { stream, sniffed, watch, is_http1, limits, linger: None, permit }
+    }
+
+    /// Sends the interim answers that wait. hyper has sent everything before them, and nothing of what comes
+    /// after them.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.watch.has_interim() {
+            let polled = {
+                let bytes = self.watch.interim();
+                Pin::new(&mut self.stream).poll_write(cx, &bytes)
+            };
+            self.watch.sent_interim(ready!(polled)?);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether all permits are taken: then a connection that lingers gives its own back.
+    fn others_wait(&self) -> bool {
+        self.permit.semaphore().available_permits() == 0
+    }
+
+    /// Reads and drops until the client has closed, or it has had its time.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let others_wait = self.others_wait();
+        let Some(linger) = &mut self.linger else { return Poll::Ready(()) };
+        loop {
+            let mut bytes = [0; 8 << 10];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            let now = Instant::now();
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    linger.silent_since = now;
+                    match linger.bytes_left.checked_sub(buffer.filled().len() as u64) {
+                        Some(left) => linger.bytes_left = left,
+                        None => return Poll::Ready(()),
+                    }
+                }
+                // Closed, or broken.
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => {
+                    let end = linger.end.min(linger.silent_since + LINGER_SILENCE);
+                    if now >= end || others_wait {
+                        return Poll::Ready(());
+                    }
+                    linger.sleep.as_mut().reset(end.min(now + LINGER_CHECK));
+                    ready!(linger.sleep.as_mut().poll(cx));
+                }
+            }
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let sniffed = &mut this.sniffed;
+        if sniffed.read < sniffed.len {
+            let rest = &sniffed.bytes[sniffed.read..sniffed.len];
+            let count = rest.len().min(buf.remaining());
+            buf.put_slice(&rest[..count]);
+            sniffed.read += count;
+            this.watch.received();
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        let result = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            this.watch.received();
+        }
+        result
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.watch.has_interim() {
+            ready!(self.poll_interim(cx))?;
+        }
+        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.watch.wrote(result.is_pending());
+        result
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.watch.has_interim() {
+            ready!(self.poll_interim(cx))?;
+        }
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.watch.wrote(result.is_pending());
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper has nothing to send, so that this is between two answers.
+        if self.watch.has_interim() {
+            ready!(self.poll_interim(cx))?;
+        }
+        self.watch.flushed();
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            // Of a body that was not wanted, or of a head that hyper has refused.
+            let refused_head = this.is_http1 && this.watch.has_partial_head();
+            if !this.watch.is_unread() && !refused_head {
+                return Poll::Ready(Ok(()));
+            }
+            let now = Instant::now();
+            let end = now + this.limits.time;
+            this.linger = Some(Box::new(Linger {
+                end,
+                silent_since: now,
+                bytes_left: this.limits.bytes,
+                sleep: Box::pin(sleep_until(end)),
+            }));
+        }
+        this.poll_linger(cx).map(Ok)
+    }
+}

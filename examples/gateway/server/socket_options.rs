@@ -1,0 +1,24 @@
+//! Options of the clients' sockets.
+
+use std::{io, net::TcpStream, time::Duration};
+
+/// When an idle connection is asked for a sign of life, how often, and how many times in vain.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_COUNT: u32 = 3;
+
+/// Finds dead peers: those that acknowledge nothing for `user_timeout`, and those that were idle and are
+/// gone.
+pub(super) fn find_dead_peers(stream: &TcpStream, user_timeout: Duration) -> io::Result<()> {
+    use rustix::net::sockopt;
+    sockopt::set_socket_keepalive(stream, true)?;
+    #[cfg(target_os = "linux")]
+    {
+        sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
+        sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
+        sockopt::set_tcp_keepcnt(stream, KEEPALIVE_COUNT)?;
+        let millis = u32::try_from(user_timeout.as_millis()).unwrap_or(u32::MAX);
+        sockopt::set_tcp_user_timeout(stream, millis)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! The head of a request.
+
+use http::{
+    HeaderMap, HeaderValue, Method, Version, header,
+    request::Parts,
+    uri::{Authority, PathAndQuery, Scheme, Uri},
+};
+
+use super::{Added, Length, Present, is_chunked_once, tokens};
+use crate::{
+    error::{BoxError, ClientError},
+    session::Peer,
+    upstream::http::{
+        forwarded,
+        target::{Protocol, Target},
+    },
+};
+
+/// Makes a client's request head into the one that goes to the backend. `expects`: an expectation is passed
+/// on.
+pub(in crate::upstream::http) fn request(
+    parts: &mut Parts,
+    added: &Added,
+    target: &Target,
+    peer: Option<&Peer>,
+    upgrade: Option<&HeaderValue>,
+    length: Length,
+    expects: bool,
+) -> Result<(), BoxError> {
+    let present = Present::in_request(&parts.headers);
+    let headers = &mut parts.headers;
+    if present.transfer_encoding && !is_chunked_once(headers) {
+        let why = "a transfer coding other than chunked, which would be lost";
+        return Err(ClientError::new(why).into());
+    }
+    let trailers = present.te && te_trailers(headers);
+    present.strip(headers);
+    if present.expect && !expects {
+        headers.remove(header::EXPECT);
+    }
+    let host = host(&parts.uri, headers, target)?;
+    if let Some(via) = &added.via {
+        headers.append(header::VIA, via.of(parts.version));
+    }
+    forwarded::apply(headers, peer, &host, &added.forwarded, present.forwarded);
+    frame(headers, &parts.method, target.protocol, length, present.content_length);
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    match target.protocol {
+        Protocol::Http1 => {
+            if present.cookie {
+                join_cookies(headers)?;
+            }
+            if let Some(protocols) = upgrade {
+                headers.insert(header::UPGRADE, protocols.clone());
+                headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            } else if trailers {
+                // `TE` is hop-by-hop and has to be named (RFC 9110, section 10.1.4).
+                headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+            }
+            to_http1(parts, host);
+            Ok(())
+        }
+        Protocol::Http2 => to_http2(parts, &host, target),
+    }
+}
+
+/// The host that is asked for. The authority of the target outranks `Host` (RFC 9112, section 3.2.2; RFC
+/// 9113, section 8.3.1).
+fn host(uri: &Uri, headers: &HeaderMap, target: &Target) -> Result<HeaderValue, BoxError> {
+    let given = headers.get(header::HOST);
+    let Some(authority) = uri.authority() else {
+        return Ok(given.unwrap_or(&target.host).clone());
+    };
+    let host = without_userinfo(authority);
+    match given {
+        Some(given) if given.as_bytes() == host.as_bytes() => Ok(given.clone()),
+        _ => Ok(HeaderValue::from_str(host)?),
+    }
+}
+
+/// The request line and `Host` of HTTP/1.1, in origin form.
+fn to_http1(parts: &mut Parts, host: HeaderValue) {
+    let (headers, uri) = (&mut parts.headers, &parts.uri);
+    parts.version = Version::HTTP_11;
+    // With two of them the backend would choose which one counts.
+    let mut hosts = headers.get_all(header::HOST).iter();
+    if hosts.next() != Some(&host) || hosts.next().is_some() {
+        headers.insert(header::HOST, host);
+    }
+    if uri.authority().is_none() && uri.path_and_query().is_some() {
+        return;
+    }
+    parts.uri = match uri.path_and_query() {
+        Some(path) => Uri::from(path.clone()),
+        None => Uri::from_static("/"),
+    };
+    // A path may be empty in an absolute target, and nowhere else (RFC 9112, section 3.2.1).
+    if parts.uri.path().is_empty() {
+        parts.uri = Uri::from_static("/");
+    }
+}
+
+/// The pseudo-header fields of HTTP/2.
+fn to_http2(parts: &mut Parts, host: &HeaderValue, target: &Target) -> Result<(), BoxError> {
+    parts.version = Version::HTTP_2;
+    parts.headers.remove(header::HOST);
+    // There is no empty authority.
+    let host = if host.is_empty() { &target.host } else { host };
+    let path = parts.uri.path_and_query().cloned();
+    let mut uri = http::uri::Parts::default();
+    uri.scheme = Some(Scheme::HTTP);
+    uri.authority = Some(Authority::try_from(host.as_bytes())?);
+    uri.path_and_query = Some(path.unwrap_or(PathAndQuery::from_static("/")));
+    parts.uri = Uri::from_parts(uri)?;
+    Ok(())
+}
+
+/// Makes one `Cookie` field of those into which HTTP/2 may split it (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) -> Result<(), BoxError> {
+    let mut fields = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    let (Some(first), Some(second)) = (fields.next(), fields.next()) else {
+        return Ok(());
+    };
+    let mut joined = first.to_vec();
+    for field in std::iter::once(second).chain(fields) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(field);
+    }
+    headers.insert(header::COOKIE, HeaderValue::from_bytes(&joined)?);
+    Ok(())
+}
+
+fn te_trailers(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::TE)
+        .iter()
+        .flat_map(|value| tokens(value.as_bytes()))
+        .any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+}
+
+fn without_userinfo(authority: &Authority) -> &str {
+    let whole = authority.as_str();
+    whole.rsplit_once('@').map_or(whole, |(_, host)| host)
+}
+
+/// Makes the framing fields agree with the body that will be sent: exactly one of them, and never a length
+/// that a middleware has made wrong.
+fn frame(
+    headers: &mut HeaderMap,
+    method: &Method,
+    protocol: Protocol,
+    length: Length,
+    has_length: bool,
+) {
+    let exact = match length {
+        Length::Empty => 0,
+        Length::Exact(exact) => exact,
+        Length::Unknown => {
+            if has_length {
+                headers.remove(header::CONTENT_LENGTH);
+            }
+            // Set here, because hyper would drop a `GET`'s body of unknown length.
+            if protocol == Protocol::Http1 {
+                headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+            return;
+        }
+    };
+    let given = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    if given.is_some_and(|given| given.parse() == Ok(exact)) && single(headers) {
+        return;
+    }
+    // Methods that usually have a body say so when they have none (RFC 9110, section 8.6).
+    if exact > 0 || matches!(*method, Method::POST | Method::PUT | Method::PATCH) {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(exact));
+    } else {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+}
+
+fn single(headers: &HeaderMap) -> bool {
+    headers.get_all(header::CONTENT_LENGTH).iter().nth(1).is_none()
+}
