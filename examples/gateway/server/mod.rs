@@ -11,6 +11,7 @@ mod bodies;
 mod connection;
 mod exchange;
 mod limits;
+mod park;
 mod refusal;
 mod socket;
 mod socket_options;

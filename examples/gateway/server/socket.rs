@@ -10,48 +10,31 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::OwnedSemaphorePermit,
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::{limits::ServerLimits, watch::Watch};
-
-/// An HTTP/2 preface, and the head of the frame after it.
-pub(super) const SNIFFED: usize = 24 + 9;
+use super::{connection::Client, limits::ServerLimits, watch::Watch};
 
 /// How long a client may be silent while the rest of its request is dropped.
 const LINGER_SILENCE: Duration = Duration::from_secs(1);
 /// How often is looked whether other clients wait for a connection.
 const LINGER_CHECK: Duration = Duration::from_millis(100);
 
-/// The first bytes of a connection, as many as tell that it is HTTP/2.
-#[derive(Debug)]
-pub(super) struct Sniffed {
-    pub(super) bytes: [u8; SNIFFED],
-    pub(super) len: usize,
-    read: usize,
-}
-
-impl Default for Sniffed {
-    fn default() -> Self {
-        Self { bytes: [0; SNIFFED], len: 0, read: 0 }
-    }
-}
-
-/// It holds the connection's permit, so that an upgraded connection, which leaves hyper, still counts.
+/// The socket of a connection, as hyper owns it.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
-    /// What was read to tell the protocol, and is still to be read by hyper.
-    sniffed: Sniffed,
+    /// What was read before, and is still to be read by hyper.
+    unread: Bytes,
     watch: Arc<Watch>,
     is_http1: bool,
     limits: LingerLimits,
     linger: Option<Box<Linger>>,
-    permit: OwnedSemaphorePermit,
+    client: Arc<Client>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -74,14 +57,19 @@ struct Linger {
 impl Socket {
     pub(super) fn new(
         stream: TcpStream,
-        sniffed: Sniffed,
+        unread: Bytes,
         watch: Arc<Watch>,
         is_http1: bool,
         limits: &ServerLimits,
-        permit: OwnedSemaphorePermit,
+        client: Arc<Client>,
     ) -> Self {
         let limits = LingerLimits { time: limits.linger, bytes: limits.linger_bytes };
-        Self { stream, sniffed, watch, is_http1, limits, linger: None, permit }
+        Self { stream, unread, watch, is_http1, limits, linger: None, client }
+    }
+
+    /// The stream, and what hyper has not read of the bytes that were read before.
+    pub(super) fn into_parts(self) -> (TcpStream, Bytes) {
+        (self.stream, self.unread)
     }
 
     /// Sends the interim answers that wait. hyper has sent everything before them, and nothing of what comes
@@ -99,7 +87,7 @@ impl Socket {
 
     /// Whether all permits are taken: then a connection that lingers gives its own back.
     fn others_wait(&self) -> bool {
-        self.permit.semaphore().available_permits() == 0
+        self.client.permit.semaphore().available_permits() == 0
     }
 
     /// Reads and drops until the client has closed, or it has had its time.
@@ -140,12 +128,9 @@ impl AsyncRead for Socket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let sniffed = &mut this.sniffed;
-        if sniffed.read < sniffed.len {
-            let rest = &sniffed.bytes[sniffed.read..sniffed.len];
-            let count = rest.len().min(buf.remaining());
-            buf.put_slice(&rest[..count]);
-            sniffed.read += count;
+        if !this.unread.is_empty() {
+            let count = this.unread.len().min(buf.remaining());
+            buf.put_slice(&this.unread.split_to(count));
             this.watch.received();
             return Poll::Ready(Ok(()));
         }
@@ -200,6 +185,7 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        this.watch.closes();
         if this.linger.is_none() {
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             // Of a body that was not wanted, or of a head that hyper has refused.
