@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take},
     net::TcpStream,
     time::{Instant, Sleep, sleep_until},
 };
@@ -24,10 +24,19 @@ const LINGER_SILENCE: Duration = Duration::from_secs(1);
 /// How often is looked whether other clients wait for a connection.
 const LINGER_CHECK: Duration = Duration::from_millis(100);
 
+/// The most that is read at once: half of the buffered bytes, but for one. hyper doubles its buffer when a read
+/// has filled it, so that it stays at this size.
+fn read_limit(buffer_bytes: usize) -> u64 {
+    let half = (buffer_bytes / 2).max(8 << 10);
+    (1 << half.ilog2()) - 1
+}
+
 /// The socket of a connection, as hyper owns it.
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: TcpStream,
+    /// Its limit is that of one read.
+    stream: Take<TcpStream>,
+    read_limit: u64,
     /// What was read before, and is still to be read by hyper.
     unread: Bytes,
     watch: Arc<Watch>,
@@ -63,13 +72,15 @@ impl Socket {
         limits: &ServerLimits,
         client: Arc<Client>,
     ) -> Self {
+        let read_limit = read_limit(limits.buffer_bytes);
+        let stream = stream.take(read_limit);
         let limits = LingerLimits { time: limits.linger, bytes: limits.linger_bytes };
-        Self { stream, unread, watch, is_http1, limits, linger: None, client }
+        Self { stream, read_limit, unread, watch, is_http1, limits, linger: None, client }
     }
 
     /// The stream, and what hyper has not read of the bytes that were read before.
     pub(super) fn into_parts(self) -> (TcpStream, Bytes) {
-        (self.stream, self.unread)
+        (self.stream.into_inner(), self.unread)
     }
 
     /// Sends the interim answers that wait. hyper has sent everything before them, and nothing of what comes
@@ -78,7 +89,7 @@ impl Socket {
         while self.watch.has_interim() {
             let polled = {
                 let bytes = self.watch.interim();
-                Pin::new(&mut self.stream).poll_write(cx, &bytes)
+                Pin::new(self.stream.get_mut()).poll_write(cx, &bytes)
             };
             self.watch.sent_interim(ready!(polled)?);
         }
@@ -98,7 +109,7 @@ impl Socket {
             let mut bytes = [0; 8 << 10];
             let mut buffer = ReadBuf::new(&mut bytes);
             let now = Instant::now();
-            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+            match Pin::new(self.stream.get_mut()).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                     linger.silent_since = now;
                     match linger.bytes_left.checked_sub(buffer.filled().len() as u64) {
@@ -135,6 +146,7 @@ impl AsyncRead for Socket {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
+        this.stream.set_limit(this.read_limit);
         let result = Pin::new(&mut this.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
             this.watch.received();
@@ -152,7 +164,7 @@ impl AsyncWrite for Socket {
         if self.watch.has_interim() {
             ready!(self.poll_interim(cx))?;
         }
-        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let result = Pin::new(self.stream.get_mut()).poll_write(cx, buf);
         self.watch.wrote(result.is_pending());
         result
     }
@@ -165,13 +177,13 @@ impl AsyncWrite for Socket {
         if self.watch.has_interim() {
             ready!(self.poll_interim(cx))?;
         }
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let result = Pin::new(self.stream.get_mut()).poll_write_vectored(cx, bufs);
         self.watch.wrote(result.is_pending());
         result
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.get_ref().is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -180,14 +192,14 @@ impl AsyncWrite for Socket {
             ready!(self.poll_interim(cx))?;
         }
         self.watch.flushed();
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(self.stream.get_mut()).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         this.watch.closes();
         if this.linger.is_none() {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            ready!(Pin::new(this.stream.get_mut()).poll_shutdown(cx))?;
             // Of a body that was not wanted, or of a head that hyper has refused.
             let refused_head = this.is_http1 && this.watch.has_partial_head();
             if !this.watch.is_unread() && !refused_head {

@@ -94,7 +94,11 @@ impl Watch {
         if is_sent() {
             return Poll::Ready(());
         }
-        written.lock().push(cx.waker().clone());
+        let mut waiting = written.lock();
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+        drop(waiting);
         written.waits.store(true, SeqCst);
         // It may have been flushed just now.
         if is_sent() { Poll::Ready(()) } else { Poll::Pending }

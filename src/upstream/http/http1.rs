@@ -21,6 +21,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{
+    buffers::Buffers,
     io::{ReadState, Socket},
     request_body::RequestBody,
     timer::Timer,
@@ -55,9 +56,12 @@ impl Http1 {
         shard: usize,
         generation: u64,
         response_timeout: Duration,
+        buffers: Buffers,
     ) -> Result<Box<Self>, BoxError> {
-        let (socket, read_state) = Socket::new(stream);
-        let (sender, driver) = http1::Builder::new().handshake(TokioIo::new(socket)).await?;
+        let (socket, read_state) = Socket::new(stream, buffers.read());
+        let mut http1 = http1::Builder::new();
+        http1.max_buf_size(buffers.total());
+        let (sender, driver) = http1.handshake(TokioIo::new(socket)).await?;
         Ok(Box::new(Self {
             sender,
             driver: Some(driver),

@@ -11,7 +11,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take},
     net::TcpStream,
 };
 
@@ -69,7 +69,9 @@ impl ReadState {
 
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: TcpStream,
+    /// Its limit is that of one read.
+    stream: Take<TcpStream>,
+    read_limit: u64,
     read_state: Arc<ReadState>,
     /// Whether writing has failed.
     write_closed: bool,
@@ -77,11 +79,13 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> (Self, Arc<ReadState>) {
+    /// A socket that reads at most `read_limit` bytes at once.
+    pub(super) fn new(stream: TcpStream, read_limit: u64) -> (Self, Arc<ReadState>) {
         let read_state = Arc::new(ReadState::default());
         (
             Self {
-                stream,
+                stream: stream.take(read_limit),
+                read_limit,
                 read_state: read_state.clone(),
                 write_closed: false,
                 interim: InterimReader::default(),
@@ -115,6 +119,7 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
+        this.stream.set_limit(this.read_limit);
         let result = ready!(Pin::new(&mut this.stream).poll_read(cx, buf));
         if result.is_ok() && buf.filled().len() > before {
             let (read_state, first) = (&this.read_state, !this.read_state.bytes());
@@ -137,7 +142,7 @@ impl AsyncWrite for Socket {
         if self.write_closed {
             return Poll::Pending;
         }
-        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let result = Pin::new(self.stream.get_mut()).poll_write(cx, buf);
         self.written(result)
     }
 
@@ -150,20 +155,20 @@ impl AsyncWrite for Socket {
         if self.write_closed {
             return Poll::Pending;
         }
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let result = Pin::new(self.stream.get_mut()).poll_write_vectored(cx, bufs);
         self.written(result)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.get_ref().is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.read_state.unwritten.store(false, Ordering::Relaxed);
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(self.stream.get_mut()).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(self.stream.get_mut()).poll_shutdown(cx)
     }
 }

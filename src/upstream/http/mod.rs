@@ -28,6 +28,7 @@
 //!   the example `gateway` does.
 
 mod address;
+mod buffers;
 mod connector;
 mod exchange;
 mod expect;
