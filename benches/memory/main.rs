@@ -43,7 +43,7 @@ async fn main() -> Result<(), Failure> {
         Some(count) => count.parse()?,
         None => IDLE,
     };
-    process::raise_file_limit()?;
+    process::raise_file_limit(idle)?;
     let gateway = process::build()?;
     let backend = backend::start().await?;
     let mut kinds = vec![Kind::Gateway(gateway)];

@@ -38,10 +38,15 @@ pub(crate) fn haproxy_version() -> Option<String> {
     Some(format!("HAProxy {version}"))
 }
 
-/// Allows as many file descriptors as this process may have; the proxies inherit it.
-pub(crate) fn raise_file_limit() -> Result<(), Failure> {
-    let limit = getrlimit(Resource::Nofile);
-    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?)
+/// Allows as many file descriptors as `connections` need, or as this process may have; the proxies inherit it.
+pub(crate) fn raise_file_limit(connections: usize) -> Result<(), Failure> {
+    // A proxy may need two for each.
+    let wanted = Some(2 * connections as u64 + 10_000);
+    if setrlimit(Resource::Nofile, Rlimit { current: wanted, maximum: wanted }).is_err() {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    }
+    Ok(())
 }
 
 /// Builds the gateway in release mode, and returns its path. `GATEWAY` names another one.

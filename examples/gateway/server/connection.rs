@@ -146,7 +146,7 @@ pub(super) fn exchange<S>(
         watch: watch.clone(),
         server_timing: shared.server_timing,
         limits: shared.limits.request,
-        unsent_limit: shared.limits.buffer_bytes / 4,
+        unsent_limit: shared.limits.buffer_bytes / 8,
     }
 }
 

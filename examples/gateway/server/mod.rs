@@ -202,7 +202,7 @@ fn http1_builder(limits: &ServerLimits) -> http1::Builder {
 
 fn http2_builder(limits: &ServerLimits) -> http2::Builder<Streams> {
     let mut http2 = http2::Builder::new(Streams { write_timeout: limits.write_timeout });
-    let (request, send, limits) = (&limits.request, limits.buffer_bytes / 2, &limits.http2);
+    let (request, send, limits) = (&limits.request, limits.buffer_bytes / 4, &limits.http2);
     http2
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(request.header_bytes).unwrap_or(u32::MAX))

@@ -25,9 +25,9 @@ use super::{
 /// After how long without a request a connection is parked; it may take up to twice as long.
 const PARK_AFTER: Duration = Duration::from_secs(1);
 
-/// The time after which an idle connection is parked, or closed when `idle_timeout` is not longer.
+/// The same for this idle timeout, which is longer.
 pub(super) fn park_after(idle_timeout: Duration) -> Duration {
-    idle_timeout.min(PARK_AFTER)
+    PARK_AFTER.min(idle_timeout / 4)
 }
 
 /// Serves an HTTP/1.1 connection to its end. `unread` was read from `stream` already. The first head must
@@ -59,7 +59,9 @@ pub(super) async fn serve<S, B>(
         );
         let Some(idle) = Box::pin(serving).await else { return };
         (stream, unread) = idle;
-        if unread.is_empty() && !is_used_again(&stream, &shared).await {
+        if !unread.is_empty() {
+            tracing::trace!(client = %client.addr, "the next request has begun");
+        } else if !is_used_again(&stream, &client, &shared).await {
             return;
         }
         deadline = Instant::now() + shared.limits.header_timeout;
@@ -111,7 +113,8 @@ where
 
 /// Waits until the client of a parked connection has sent something. `false` when it has closed the connection,
 /// the idle timeout has passed, or the gateway stops.
-async fn is_used_again(stream: &TcpStream, shared: &Shared) -> bool {
+async fn is_used_again(stream: &TcpStream, client: &Client, shared: &Shared) -> bool {
+    tracing::trace!(client = %client.addr, "parked");
     let limit = shared.limits.idle_timeout;
     tokio::select! {
         biased;

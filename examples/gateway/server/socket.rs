@@ -24,11 +24,11 @@ const LINGER_SILENCE: Duration = Duration::from_secs(1);
 /// How often is looked whether other clients wait for a connection.
 const LINGER_CHECK: Duration = Duration::from_millis(100);
 
-/// The most that is read at once: half of the buffered bytes, but for one. hyper doubles its buffer when a read
-/// has filled it, so that it stays at this size.
+/// The most that is read at once: a quarter of the buffered bytes, but for one. hyper doubles its buffer when a
+/// read has filled it, so that it stays at this size.
 fn read_limit(buffer_bytes: usize) -> u64 {
-    let half = (buffer_bytes / 2).max(8 << 10);
-    (1 << half.ilog2()) - 1
+    let quarter = (buffer_bytes / 4).max(8 << 10);
+    (1 << quarter.ilog2()) - 1
 }
 
 /// The socket of a connection, as hyper owns it.

@@ -29,16 +29,21 @@ impl Buffers {
         self.0
     }
 
-    /// The most that is read at once: half, but for a byte. hyper doubles its buffer when a read has filled
+    /// The most that is read at once: a quarter, but for a byte. hyper doubles its buffer when a read has filled
     /// it, so that it stays at this size.
     pub(super) fn read(self) -> u64 {
-        let half = self.0 / 2;
-        (1 << half.ilog2()) - 1
+        let quarter = (self.0 / 4).max(SMALLEST_READ);
+        (1 << quarter.ilog2()) - 1
+    }
+
+    /// With so much of a request's body that is not sent, hyper gets no more.
+    pub(super) fn given(self) -> usize {
+        self.0 / 8
     }
 
     /// The most that HTTP/2 keeps of a stream's body that is to be sent.
     pub(super) fn send(self) -> usize {
-        self.0 / 2
+        self.0 / 4
     }
 
     /// Of an HTTP/2 stream: what may come before it is read.
@@ -71,9 +76,9 @@ mod tests {
     fn a_read_does_not_fill_hypers_buffer() {
         for (bytes, read) in [
             (0, (8 << 10) - 1),
-            (64 << 10, (32 << 10) - 1),
-            (100_000, (32 << 10) - 1),
-            (1 << 20, (512 << 10) - 1),
+            (64 << 10, (16 << 10) - 1),
+            (100_000, (16 << 10) - 1),
+            (1 << 20, (256 << 10) - 1),
         ] {
             assert_eq!(Buffers::new(bytes).read(), read, "{bytes}");
         }

@@ -48,6 +48,7 @@ pub(super) struct Http1 {
     pub(super) shard: usize,
     /// Of the backend's address: see [`Address`](crate::proxy::address::Address).
     pub(super) generation: u64,
+    buffers: Buffers,
 }
 
 impl Http1 {
@@ -71,11 +72,13 @@ impl Http1 {
             idle_since: Instant::now(),
             shard,
             generation,
+            buffers,
         }))
     }
 
-    pub(super) fn send(&mut self, request: Request<RequestBody>) -> Answer {
+    pub(super) fn send(&mut self, mut request: Request<RequestBody>) -> Answer {
         self.read_state.reset();
+        request.body_mut().limit_unsent(&self.read_state, self.buffers.given());
         // Outside of the task's budget: the response is polled without a waker, so it must not rely on a
         // later wake-up.
         Box::pin(tokio::task::unconstrained(self.sender.try_send_request(request)))

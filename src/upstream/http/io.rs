@@ -5,9 +5,9 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use tokio::{
@@ -25,6 +25,11 @@ pub(super) struct ReadState {
     end: AtomicBool,
     /// Whether hyper has bytes left to write: it flushes the socket when it has none.
     unwritten: AtomicBool,
+    /// How often hyper had no bytes left.
+    flushes: AtomicU64,
+    /// What waits for that.
+    waits: AtomicBool,
+    waiting: Mutex<Option<Waker>>,
     /// Whether there are interim responses.
     has_interim: AtomicBool,
     interim: Mutex<Vec<Interim>>,
@@ -59,6 +64,35 @@ impl ReadState {
     /// Whether all bytes that there are to send are sent.
     pub(super) fn all_written(&self) -> bool {
         !self.unwritten.load(Ordering::Relaxed)
+    }
+
+    /// How often the socket has taken everything that there was to send.
+    pub(super) fn flushes(&self) -> u64 {
+        self.flushes.load(Ordering::SeqCst)
+    }
+
+    /// Waits until everything is sent that hyper had when there had been `since` flushes.
+    pub(super) fn poll_flushed(&self, since: u64, cx: &Context<'_>) -> Poll<()> {
+        let is_flushed = || self.flushes() > since && self.all_written();
+        if is_flushed() {
+            return Poll::Ready(());
+        }
+        *lock(&self.waiting) = Some(cx.waker().clone());
+        self.waits.store(true, Ordering::SeqCst);
+        // It may have been flushed just now.
+        if is_flushed() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn flushed(&self) {
+        self.unwritten.store(false, Ordering::Relaxed);
+        // Only the socket writes, so that the addition need not be atomic.
+        self.flushes.store(self.flushes() + 1, Ordering::SeqCst);
+        if self.waits.load(Ordering::SeqCst) && self.waits.swap(false, Ordering::SeqCst) {
+            let waker = lock(&self.waiting).take();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
     }
 
     /// Whether the connection has ended.
@@ -164,7 +198,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.read_state.unwritten.store(false, Ordering::Relaxed);
+        self.read_state.flushed();
         Pin::new(self.stream.get_mut()).poll_flush(cx)
     }
 

@@ -43,6 +43,7 @@ mod io;
 mod request_body;
 mod resolve;
 mod response_body;
+mod send_limit;
 mod socket_options;
 mod target;
 mod timer;
