@@ -55,8 +55,7 @@ async fn main() -> Result<(), Failure> {
         None => println!("haproxy is not installed: only the gateway is measured"),
     }
     println!("{:<34}{:>12}{:>12}   in sockets", "KiB per connection", "connections", "resident");
-    for (load, count) in
-        [(Load::Idle, idle), (Load::SlowReaders, SLOW), (Load::SlowUploads, SLOW)]
+    for (load, count) in [(Load::Idle, idle), (Load::SlowReaders, SLOW), (Load::SlowUploads, SLOW)]
     {
         for http2 in [false, true] {
             for kind in &kinds {

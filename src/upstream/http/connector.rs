@@ -100,12 +100,12 @@ impl Inner {
                 let shard = self.pool.shard();
                 let (stream, generation) = self.address.connect(limit, redials).await?;
                 let (timeout, buffers) = (self.response_timeout, self.buffers);
-                let connection =
-                    Http1::new(stream, shard, generation, timeout, buffers).await?;
+                let connection = Http1::new(stream, shard, generation, timeout, buffers).await?;
                 Ok(Link::Http1(connection))
             }
             Protocol::Http2 => {
-                let connection = self.http2.dial(&self.address, limit, redials, self.buffers).await?;
+                let connection =
+                    self.http2.dial(&self.address, limit, redials, self.buffers).await?;
                 Ok(Link::Http2(connection, Timer::new(self.response_timeout)))
             }
         }
