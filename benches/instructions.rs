@@ -8,11 +8,11 @@ use gungraun::{library_benchmark, library_benchmark_group, main};
 use http::Request;
 use tower_sticky::{StickySession, affinity::Table, strategy};
 use tower_sticky_benches::{
-    Instant, Sticky, Told, call, enter_runtime, instant, keyed, pin, placing, plain, request,
-    request_of_user, sealed, timed,
+    OutcomesIn, ReadyBackend, Sticky, call, enter_runtime, keyed, pin, placing, plain,
+    ready_backend, request, request_of_user, sealed, timed,
 };
 
-/// A service that has been used, and a request of a session that it knows.
+/// A service after some requests, and a request of one of its sessions.
 fn known(mut service: Sticky) -> (Sticky, Request<()>) {
     enter_runtime();
     let request = request(&pin(&service));
@@ -20,34 +20,34 @@ fn known(mut service: Sticky) -> (Sticky, Request<()>) {
     (service, request)
 }
 
-/// A service that has been used.
+/// A service after some requests.
 fn used(service: Sticky) -> Sticky {
     known(service).0
 }
 
 fn long(others: usize) -> (Sticky, Request<()>) {
     let others: String = (0..others).map(|i| format!("name{i}=0123456789abcdef; ")).collect();
-    let (service, _) = known(plain(16, Told::Counters));
+    let (service, _) = known(plain(16, OutcomesIn::Counters));
     (service, request(&format!("{others}SERVER_ID=b1")))
 }
 
 #[library_benchmark]
-#[bench::plain((instant(), request("SERVER_ID=b1")))]
-fn direct((backend, request): (Instant, Request<()>)) -> (Instant, impl Sized) {
+#[bench::plain((ready_backend(), request("SERVER_ID=b1")))]
+fn direct((backend, request): (ReadyBackend, Request<()>)) -> (ReadyBackend, impl Sized) {
     let response = call(&mut backend.clone(), black_box(request));
     (backend, response)
 }
 
 #[library_benchmark]
-#[bench::plain_2(known(plain(2, Told::Counters)))]
-#[bench::plain_16(known(plain(16, Told::Counters)))]
-#[bench::plain_256(known(plain(256, Told::Counters)))]
-#[bench::plain_10000(known(plain(10_000, Told::Counters)))]
-#[bench::plain_16_extensions(known(plain(16, Told::Extensions)))]
-#[bench::sealed_2(known(sealed(2, Told::Counters)))]
-#[bench::sealed_16(known(sealed(16, Told::Counters)))]
-#[bench::sealed_256(known(sealed(256, Told::Counters)))]
-#[bench::sealed_10000(known(sealed(10_000, Told::Counters)))]
+#[bench::plain_2(known(plain(2, OutcomesIn::Counters)))]
+#[bench::plain_16(known(plain(16, OutcomesIn::Counters)))]
+#[bench::plain_256(known(plain(256, OutcomesIn::Counters)))]
+#[bench::plain_10000(known(plain(10_000, OutcomesIn::Counters)))]
+#[bench::plain_16_extensions(known(plain(16, OutcomesIn::Extensions)))]
+#[bench::sealed_2(known(sealed(2, OutcomesIn::Counters)))]
+#[bench::sealed_16(known(sealed(16, OutcomesIn::Counters)))]
+#[bench::sealed_256(known(sealed(256, OutcomesIn::Counters)))]
+#[bench::sealed_10000(known(sealed(10_000, OutcomesIn::Counters)))]
 #[bench::sealed_16_timeouts(known(timed(16)))]
 #[bench::cookies_10(long(10))]
 #[bench::cookies_100(long(100))]
@@ -74,8 +74,8 @@ fn by_key((mut service, request): (Sticky, Request<()>)) -> (Sticky, impl Sized)
     (service, response)
 }
 
-/// A session that its client holds, and that has its backend.
-fn own(mut session: StickySession<Instant>) -> StickySession<Instant> {
+/// A client session with a pin.
+fn own(mut session: StickySession<ReadyBackend>) -> StickySession<ReadyBackend> {
     enter_runtime();
     drop(call(&mut session, Request::new(())));
     session
@@ -85,7 +85,7 @@ fn own(mut session: StickySession<Instant>) -> StickySession<Instant> {
 #[bench::session_2(own(keyed(2, None).session()))]
 #[bench::session_16(own(keyed(16, None).session()))]
 #[bench::session_10000(own(keyed(10_000, None).session()))]
-fn held(mut session: StickySession<Instant>) -> (StickySession<Instant>, impl Sized) {
+fn held(mut session: StickySession<ReadyBackend>) -> (StickySession<ReadyBackend>, impl Sized) {
     let response = call(&mut session, black_box(Request::new(())));
     (session, response)
 }

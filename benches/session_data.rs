@@ -1,4 +1,4 @@
-//! Session data: what a hit in the fenced cache costs over the local cache itself. The bar is 1 µs.
+//! Session data: the cost of a hit in the fenced cache over the local cache. The bar is 1 µs.
 
 use std::{collections::HashMap, hint::black_box, time::Duration};
 
@@ -46,7 +46,7 @@ fn hits(c: &mut Criterion) {
         scope().within(cache.save(&record)).await.expect("it is saved");
     });
     let mut group = c.benchmark_group("session data");
-    // All in the scope of one request: what is measured is the load.
+    // All in the scope of one request: only the load is measured.
     let within = |store: &dyn SessionStore, times: u64| {
         let began = tokio::time::Instant::now();
         let work = async {

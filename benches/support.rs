@@ -1,5 +1,4 @@
-//! What the benchmarks measure: one request through a sticky service, over backends that cost next
-//! to nothing.
+//! The services that the benchmarks measure, over backends whose own cost is negligible.
 
 use std::{
     convert::Infallible,
@@ -23,9 +22,9 @@ use tower_sticky::{
 
 /// A backend that answers at once, behind an `Arc` as real clients are.
 #[derive(Debug, Clone)]
-pub struct Instant(Arc<u16>);
+pub struct ReadyBackend(Arc<u16>);
 
-impl Service<Request<()>> for Instant {
+impl Service<Request<()>> for ReadyBackend {
     type Response = Response<Empty<Bytes>>;
     type Error = Infallible;
     type Future = Ready<Result<Response<Empty<Bytes>>, Infallible>>;
@@ -42,7 +41,7 @@ impl Service<Request<()>> for Instant {
     }
 }
 
-/// Enters a runtime for the rest of the process. Nothing drives it: the readiness poll is started, as
+/// Enters a runtime for the rest of the process. It is not driven: the readiness poll is started, as
 /// in a real program, and then costs nothing.
 pub fn enter_runtime() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -51,16 +50,16 @@ pub fn enter_runtime() {
 }
 
 /// The service under test.
-pub type Sticky = StickyService<Instant, NoInner>;
+pub type Sticky = StickyService<ReadyBackend, NoInner>;
 
-/// One backend, as the service would call it without us.
-pub fn instant() -> Instant {
-    Instant(Arc::new(200))
+/// One backend, for the baseline without a sticky service.
+pub fn ready_backend() -> ReadyBackend {
+    ReadyBackend(Arc::new(200))
 }
 
 /// `count` backends, `b0`, `b1` and so on.
-pub fn backends(count: usize) -> Backends<Instant> {
-    Backends::from_iter((0..count).map(|i| (format!("b{i}"), instant())))
+pub fn backends(count: usize) -> Backends<ReadyBackend> {
+    Backends::from_iter((0..count).map(|i| (format!("b{i}"), ready_backend())))
 }
 
 /// A fixed key ring.
@@ -69,26 +68,26 @@ pub fn keys() -> KeyRing {
     KeyRing::new([key]).expect("one key")
 }
 
-/// How the outcome is told.
+/// Where a service reports the outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
-    /// By counters and spans only, which is the default.
+pub enum OutcomesIn {
+    /// In counters and spans only, which is the default.
     Counters,
     /// In the extensions of request and response as well.
     Extensions,
 }
 
 /// A service with a plain cookie.
-pub fn plain(count: usize, told: Told) -> Sticky {
+pub fn plain(count: usize, outcomes: OutcomesIn) -> Sticky {
     StickyLayer::new(backends(count), Cookie::plain("SERVER_ID"))
-        .outcome_extensions(told == Told::Extensions)
+        .outcome_extensions(outcomes == OutcomesIn::Extensions)
         .into_service()
 }
 
 /// A service with a sealed cookie.
-pub fn sealed(count: usize, told: Told) -> Sticky {
+pub fn sealed(count: usize, outcomes: OutcomesIn) -> Sticky {
     StickyLayer::new(backends(count), Cookie::sealed("SERVER_ID", keys()))
-        .outcome_extensions(told == Told::Extensions)
+        .outcome_extensions(outcomes == OutcomesIn::Extensions)
         .into_service()
 }
 
@@ -97,7 +96,7 @@ pub fn placing(count: usize, strategy: impl Strategy) -> Sticky {
     StickyLayer::new(backends(count), Cookie::plain("SERVER_ID")).strategy(strategy).into_service()
 }
 
-/// A service with a sealed cookie that has timeouts, of which none is due.
+/// A service with a sealed cookie with timeouts, none of which is due.
 pub fn timed(count: usize) -> Sticky {
     let hour = std::time::Duration::from_secs(3600);
     let cookie = Cookie::sealed("SERVER_ID", keys()).idle_timeout(hour).absolute_timeout(8 * hour);
@@ -121,7 +120,7 @@ pub fn request_of_user() -> Request<()> {
     request
 }
 
-/// A backend that sets its session's id, as applications do, when the request has none.
+/// A backend that sets a session id, as applications do, when the request has none.
 #[derive(Debug, Clone)]
 pub struct Application(Arc<HeaderValue>);
 
@@ -143,7 +142,7 @@ impl Service<Request<()>> for Application {
     }
 }
 
-/// One application, as the service would call it without us.
+/// One application, for the baseline without a sticky service.
 pub fn application() -> Application {
     let field = HeaderValue::from_static("JSESSIONID=0123456789ABCDEF0123456789ABCDEF; Path=/");
     Application(Arc::new(field))
@@ -164,9 +163,9 @@ pub fn learned(count: usize) -> StickyService<Application> {
     StickyLayer::new(applications(count), Learned::cookie("JSESSIONID")).into_service()
 }
 
-/// The same with the pins on Redis. None runs there, and none is needed: what is measured is a session
-/// that has a local copy, for which Redis is not asked. While it answers, such a request costs a
-/// comparison of two times more.
+/// The same with pins on Redis. No server is needed: the measured session has a local copy, for which
+/// Redis is not called. While Redis answers, such a request costs one more comparison of two
+/// times.
 pub fn learned_on_redis(count: usize) -> StickyService<Application> {
     let store = RedisStore::new("redis://127.0.0.1:1/").expect("an address");
     let learned = Learned::cookie("JSESSIONID").store(store);
@@ -186,7 +185,7 @@ pub fn request(cookie: &str) -> Request<()> {
     request
 }
 
-/// The cookie that a fresh session gets from `service`, as the client sends it back.
+/// The cookie of a new session of `service`, as the client returns it.
 pub fn pin<S>(service: &S) -> String
 where
     S: Service<Request<()>, Response = Response<StickyBody<Empty<Bytes>>>, Error = Infallible>
@@ -197,7 +196,7 @@ where
     cookie.split(';').next().expect("a pair").to_owned()
 }
 
-/// Calls a service, of which a connection keeps a handle, and drives the future to its end.
+/// Calls a service and drives the future to its end.
 #[inline(always)]
 pub fn call<S, R>(service: &mut S, request: Request<()>) -> R
 where

@@ -1,4 +1,4 @@
-//! Time: what a pinned request, a new session and a long cookie header cost.
+//! The time of a pinned request, a new session and a long cookie header.
 //!
 //! Every figure holds the clone of the sample request and the drop of the response. The overhead of
 //! a pinned request is its figure less that of `pinned/direct`, which clones the backend and calls the
@@ -10,15 +10,15 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::Request;
 use tower_sticky::{affinity::Table, strategy};
 use tower_sticky_benches::{
-    Told, application, beside, call, enter_runtime, envelope, instant, keyed, learned,
-    learned_on_redis, pin, placing, plain, request, request_of_user, sealed, timed,
+    OutcomesIn, application, beside, call, enter_runtime, envelope, keyed, learned,
+    learned_on_redis, pin, placing, plain, ready_backend, request, request_of_user, sealed, timed,
 };
 
 fn pinned(c: &mut Criterion) {
     enter_runtime();
     let mut group = c.benchmark_group("pinned");
-    let backend = instant();
-    // The floor: a clone of the backend, called directly with the same request.
+    let backend = ready_backend();
+    // The baseline: a clone of the backend, called directly with the same request.
     for (name, cookie) in [("plain", "SERVER_ID=b1"), ("sealed", &*"x".repeat(89))] {
         let sample = request(cookie);
         group.bench_function(BenchmarkId::new("direct", name), |b| {
@@ -26,12 +26,12 @@ fn pinned(c: &mut Criterion) {
         });
     }
     for count in [2, 16, 256, 10_000] {
-        for told in [Told::Counters, Told::Extensions] {
+        for outcomes in [OutcomesIn::Counters, OutcomesIn::Extensions] {
             for (format, mut service) in
-                [("plain", plain(count, told)), ("sealed", sealed(count, told))]
+                [("plain", plain(count, outcomes)), ("sealed", sealed(count, outcomes))]
             {
                 let sample = request(&pin(&service));
-                let id = BenchmarkId::new(format!("{format}/{told:?}"), count);
+                let id = BenchmarkId::new(format!("{format}/{outcomes:?}"), count);
                 group.bench_function(id, |b| {
                     b.iter(|| call(&mut service, black_box(&sample).clone()));
                 });
@@ -49,7 +49,7 @@ fn pinned(c: &mut Criterion) {
 fn by_key(c: &mut Criterion) {
     enter_runtime();
     let mut group = c.benchmark_group("by key");
-    let (backend, sample) = (instant(), request_of_user());
+    let (backend, sample) = (ready_backend(), request_of_user());
     group.bench_function("direct", |b| {
         b.iter(|| call(&mut backend.clone(), black_box(&sample).clone()));
     });
@@ -65,11 +65,11 @@ fn by_key(c: &mut Criterion) {
     group.finish();
 }
 
-/// A session that its client holds. The bar is 200 ns over the backend's clone, called directly.
+/// A client session. The bar is 200 ns over the backend's clone, called directly.
 fn held(c: &mut Criterion) {
     enter_runtime();
     let mut group = c.benchmark_group("held");
-    let backend = instant();
+    let backend = ready_backend();
     group.bench_function("direct", |b| b.iter(|| call(&mut backend.clone(), Request::new(()))));
     for count in [2, 16, 10_000] {
         let mut session = keyed(count, None).session();
@@ -121,9 +121,10 @@ fn new_session(c: &mut Criterion) {
             });
         }
     }
-    for (name, mut service) in
-        [("plain token", plain(16, Told::Counters)), ("sealed token", sealed(16, Told::Counters))]
-    {
+    for (name, mut service) in [
+        ("plain token", plain(16, OutcomesIn::Counters)),
+        ("sealed token", sealed(16, OutcomesIn::Counters)),
+    ] {
         group.bench_function(BenchmarkId::new(name, 16), |b| {
             b.iter(|| call(&mut service, black_box(Request::new(()))));
         });
@@ -134,7 +135,7 @@ fn new_session(c: &mut Criterion) {
 fn long_cookie(c: &mut Criterion) {
     enter_runtime();
     let mut group = c.benchmark_group("cookie header");
-    let mut service = plain(16, Told::Counters);
+    let mut service = plain(16, OutcomesIn::Counters);
     for others in [0, 10, 100] {
         let mut cookie = String::new();
         for i in 0..others {

@@ -1,4 +1,4 @@
-//! What a pinned request allocates, by a counting allocator.
+//! A pinned request allocates nothing, measured by a counting allocator.
 
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 #![allow(unsafe_code)] // A global allocator cannot be written without; only this test has one.
@@ -61,7 +61,7 @@ impl Service<Request<()>> for Backend {
     }
 }
 
-/// The answer of a service that has it at once.
+/// The response of a service that is never pending.
 fn answer<S>(mut service: S, request: Request<()>) -> S::Response
 where
     S: Service<Request<()>, Error = Infallible>,
@@ -91,7 +91,7 @@ fn allocations(cookie: Cookie, extensions: bool, limit: usize) -> usize {
         request.headers_mut().insert(header::COOKIE, cookie.clone());
         request
     };
-    // The first one initialises what is thread-local.
+    // The first request initialises thread-locals.
     drop(call(request()));
     let request = request();
     let before = ALLOCATIONS.with(Cell::get);
@@ -119,7 +119,7 @@ fn a_call_of_a_session_that_its_client_holds_allocates_nothing() {
         Backends::from_iter([("a", Backend(Arc::new(200))), ("b", Backend(Arc::new(200)))]);
     let sticky = StickyLayer::new(backends, Key::header("x-user-id")).into_service();
     for session in [sticky.session(), sticky.session_named("ann")] {
-        // The first ones choose, and initialise what is thread-local.
+        // The first requests choose a backend and initialise thread-locals.
         drop(answer(session.clone(), Request::new(())));
         drop(answer(session.clone(), Request::new(())));
         let before = ALLOCATIONS.with(Cell::get);

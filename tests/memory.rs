@@ -1,4 +1,4 @@
-//! What a learned session costs in memory, by a counting allocator.
+//! The memory of a learned session, measured by a counting allocator.
 
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 #![allow(unsafe_code)] // A global allocator cannot be written without; see also allocations.rs.
@@ -22,7 +22,7 @@ use tower_sticky::{
 
 struct Counting;
 
-/// Bytes that are allocated, as they were asked for and rounded up as common allocators do.
+/// Allocated bytes, as requested, and rounded up as common allocators do.
 static BYTES: AtomicUsize = AtomicUsize::new(0);
 
 fn cost(layout: Layout) -> usize {
@@ -45,7 +45,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// Gives each request that has no id a new one.
+/// Sets a new id on responses to requests without one.
 #[derive(Clone)]
 struct Application;
 
@@ -118,11 +118,11 @@ fn small_and_bounded<S: PinStore + Clone>(
     }
 }
 
-/// One test, so that nothing else allocates meanwhile.
+/// One test, so that no other test allocates meanwhile.
 #[test]
 fn learned_sessions_are_small_and_bounded() {
     small_and_bounded("sessions", MemoryStore::new, MemoryStore::len);
-    // Outside of a runtime nobody connects; what is measured is there all the same.
+    // Outside of a runtime there is no connection; the memory is the same.
     let on_redis = |capacity| {
         let store = RedisStore::builder("redis://localhost").local_capacity(capacity);
         store.build().unwrap()

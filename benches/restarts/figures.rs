@@ -1,4 +1,4 @@
-//! What became of all requests, in one line.
+//! The results of all requests, in one line.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -13,16 +13,16 @@ pub(crate) struct Row {
     moves: usize,
     half: Duration,
     most: Duration,
-    /// When nothing is restarted.
+    /// Without restarts.
     undisturbed: Duration,
-    /// By status, or that the connection broke.
+    /// Counts by status, or of failed connections.
     failed: BTreeMap<String, usize>,
 }
 
 impl Row {
     pub(crate) fn new(sessions: &[Vec<Exchange>], undisturbed: &[Vec<Exchange>]) -> Self {
         let mut failed = BTreeMap::new();
-        // A proxy that fails when nothing happens is not worth a comparison, and it is seen here too.
+        // Failures without restarts are reported too, because they make a comparison meaningless.
         for exchange in sessions.iter().chain(undisturbed).flatten() {
             if !exchange.is_answered() {
                 let what = exchange.status.map_or("broken".to_owned(), |s| s.as_u16().to_string());
@@ -61,7 +61,7 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1_000.0
 }
 
-/// How long the answered requests took, the shortest first.
+/// The durations of the answered requests, in order.
 fn times(sessions: &[Vec<Exchange>]) -> Vec<Duration> {
     let answered = sessions.iter().flatten().filter(|exchange| exchange.is_answered());
     let mut times: Vec<_> = answered.map(|exchange| exchange.ended - exchange.sent).collect();
@@ -69,7 +69,7 @@ fn times(sessions: &[Vec<Exchange>]) -> Vec<Duration> {
     times
 }
 
-/// The time that such a share of all requests takes at most.
+/// A quantile of the durations.
 fn share(times: &[Duration], share: f64) -> Duration {
     let index = (times.len() as f64 * share) as usize;
     times.get(index).or(times.last()).copied().unwrap_or_default()

@@ -1,13 +1,13 @@
-//! Backends that are restarted under load, behind the gateway and behind HAProxy: what it costs.
+//! The cost of restarts of backends under load, behind the gateway and behind HAProxy.
 //!
 //! ```text
 //! cargo run --release -p tower-sticky-benches --bin restarts
 //! ```
 //!
 //! Three backends, each a process, are killed in turn, one every 0.7 s, and are back 0.1 s later. Sixteen
-//! clients with cookies ask meanwhile: first 250 times a second each, which no proxy is too slow for, so that
-//! only the restarts tell; then as fast as they get answers, which the CPU bounds. Each proxy has one thread
-//! for them. It takes two minutes.
+//! clients with cookies send meanwhile: first 250 requests a second each, which every proxy can serve, so that
+//! only the restarts matter; then as fast as they receive responses, bound by the CPU. Each proxy has one
+//! thread. It takes two minutes.
 
 #![allow(missing_docs)]
 
@@ -81,7 +81,7 @@ async fn measure(kind: Kind, interval: Duration, programs: &Path) -> Result<Row,
     Ok(Row::new(&restarts, &quiet))
 }
 
-/// Builds the programs as they are released, and tells where they are.
+/// Builds the programs in release mode, and returns their paths.
 fn build() -> Result<PathBuf, Failure> {
     let this = env::current_exe()?;
     let target = this.ancestors().nth(2).ok_or("this program is in no target directory")?;

@@ -17,7 +17,7 @@ use crate::{Failure, server::Server};
 pub(crate) enum Kind {
     /// How long sessions wait for the return of their backend.
     Gateway { home_wait: &'static str },
-    /// Whether a request goes to another server when its own refuses; else it is tried there again, three
+    /// Whether a refused request goes to another server; else it is retried on the same one, three
     /// times.
     HaProxy { redispatch: bool },
 }
@@ -34,7 +34,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What HAProxy calls itself, if it is there.
+/// The version of HAProxy, if it is installed.
 pub(crate) fn haproxy_version() -> Option<String> {
     let output = Command::new("haproxy").arg("-v").output().ok()?;
     let said = String::from_utf8(output.stdout).ok()?;
@@ -43,7 +43,7 @@ pub(crate) fn haproxy_version() -> Option<String> {
     Some(format!("HAProxy {version}"))
 }
 
-/// A proxy that runs. It is killed when this is dropped.
+/// A running proxy. It is killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     pub(crate) addr: SocketAddr,
@@ -52,7 +52,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Starts it, and waits until it takes connections.
+    /// Starts it, and waits until it accepts connections.
     pub(crate) async fn start(
         kind: Kind,
         programs: &Path,

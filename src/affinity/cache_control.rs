@@ -1,18 +1,18 @@
-//! Keeping a response that sets our cookie out of shared caches.
+//! Keeps responses that carry a token out of shared caches.
 
 use http::{HeaderMap, HeaderValue, header::CACHE_CONTROL};
 
-/// Makes a response that carries a pin in `field` safe from shared caches (RFC 9111, section 5.2.2):
+/// Keeps a response that carries a token in `field` out of shared caches (RFC 9111, section 5.2.2):
 /// adds `private` and `no-cache="…"` with the field's name, and drops `public` and `s-maxage`, unless
-/// it is `no-store` or wholly `private` already. `Set-Cookie` alone does not keep a cache from storing.
+/// it is `no-store` or `private` as a whole already. `Set-Cookie` alone does not prevent caching.
 pub(super) fn make_private(headers: &mut HeaderMap, field: &str) {
-    let said = |name: &[u8]| {
+    let has = |name: &[u8]| {
         let mut all = headers.get_all(CACHE_CONTROL).iter().flat_map(directives);
         all.any(|directive| directive.eq_ignore_ascii_case(name))
     };
-    // A cache that understands the response must not heed `no-store` beside `must-understand`
+    // A cache that understands the response ignores `no-store` beside `must-understand`
     // (section 5.2.2.3).
-    if said(b"private") || (said(b"no-store") && !said(b"must-understand")) {
+    if has(b"private") || (has(b"no-store") && !has(b"must-understand")) {
         return;
     }
     let mut safe = format!("private, no-cache=\"{field}\"").into_bytes();
@@ -32,8 +32,8 @@ fn matches_name(directive: &[u8], name: &[u8]) -> bool {
     directive[..end].trim_ascii().eq_ignore_ascii_case(name)
 }
 
-/// The directives of one field; a comma inside quotes does not separate, and a quote behind a
-/// backslash does not end them (RFC 9110, section 5.6.4).
+/// The directives of one field. A comma in a quoted string does not separate directives, and an escaped
+/// quote does not end the string (RFC 9110, section 5.6.4).
 fn directives(field: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     let (mut quoted, mut escaped) = (false, false);
     field
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_caches_are_kept_out() {
+    fn responses_become_private() {
         const SAFE: &str = "private, no-cache=\"set-cookie\"";
         assert_eq!(made_private(&[]), [SAFE]);
         assert_eq!(
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_safe_already_stays_as_it_is() {
+    fn private_responses_do_not_change() {
         assert!(made_private(&["no-store, must-understand"])[0].starts_with("private"));
         for safe in ["no-store", "max-age=5, No-Store", "Private", "private, max-age=60"] {
             assert_eq!(made_private(&[safe]), [safe]);

@@ -1,32 +1,32 @@
-//! Several affinities in order.
+//! `Chain`: several affinities in order of preference.
 
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue};
 
 use super::{
-    BoundAffinity, Change, Commit, Hashing, Head, Origin, ReadContext, Reading, RequestState,
-    Second,
+    BoundAffinity, Change, Commit, Fallback, Hashing, Head, Origin, ReadContext, Reading,
+    RequestState,
     traits::{Affinity, sealed::Bind},
 };
 use crate::{error::ConfigError, id::BackendId};
 
-/// Several affinities in order of preference: the first for which the request carries something usable
-/// decides, be it a pin or the key of a hash; when there is none, the strategy does.
+/// Several affinities in order of preference. The first member for which the request has a valid pin or
+/// a key routes it; when there is none, the strategy chooses a backend.
 ///
-/// A new session is remembered by every member that can remember, up to the key that decides. So with
-/// a cookie before a user id the first request of a known user lands where the user id says, all its
-/// parallel requests land there too, and from then on the cookie keeps it there, even when the id would
-/// now say otherwise.
+/// A new session is remembered by every member that stores pins, up to the key that decides. For
+/// example with a cookie before a user id, the first request of a known user and all parallel ones are
+/// routed by the hash of the id. From then on the cookie keeps the session on that backend, also when
+/// the hash would now choose another one.
 ///
-/// What decides does so alone. With a user id before a cookie, a request that has the id goes where the
-/// id says, whatever its cookie says; no cookie is written for it, and a good one stays as it is, for the
-/// requests without the id. While the backend that the id says is out, the next usable member decides,
-/// here the cookie, and then the rank of the id.
+/// Members after the one that decides are not used. With a user id before a cookie, a request that has
+/// the id is routed by the id, whatever its cookie is: no cookie is written for it, and a valid one is
+/// left as it is for requests without the id. While the backend of the id is out, the next usable
+/// member decides, here the cookie, and then the next backend in the rank of the id.
 ///
-/// When a member has the pin, tokens before it that are of no use are replaced, and missing ones are not
-/// added. Each member needs a cookie or header of its own. One that is always there, such as
-/// [`ClientIp`](crate::affinity::ClientIp), leaves nothing to decide for those behind it.
+/// When a member has a valid pin, rejected tokens of members before it are replaced, and missing ones
+/// are not added. Each member needs its own cookie or header. Members after one whose key every request
+/// has, such as [`ClientIp`](crate::affinity::ClientIp), are never used.
 ///
 /// # Example
 ///
@@ -48,7 +48,7 @@ impl Chain {
         Self { members: vec![Arc::new(first)] }
     }
 
-    /// Asks `next` when all before it have nothing to say.
+    /// Adds `next`, which is used when no member before it has a usable value.
     #[must_use]
     pub fn or(mut self, next: impl Affinity) -> Self {
         self.members.push(Arc::new(next));
@@ -91,40 +91,46 @@ struct Bound {
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, pool: &mut ReadContext<'_>) -> Reading {
-        // Each member that carries something has it stripped, also behind the one that wins.
-        let mut chosen = Reading { found: true, ..Reading::default() };
-        let (mut bad, mut remembered) = (0, false);
+    fn read(&self, request: &Head<'_>, context: &mut ReadContext<'_>) -> Reading {
+        // `strip` is called for every member, also for those after the one with the pin.
+        let mut chosen = Reading { must_strip: true, ..Reading::default() };
+        let (mut rejected, mut remembered) = (0, false);
         for (position, member) in self.members.iter().enumerate() {
-            let reading = member.read(request, pool);
-            if pool.later.is_some() {
+            let reading = member.read(request, context);
+            if context.pending.is_some() {
                 return chosen;
             }
             if reading.position.is_some() {
-                let source = reading.source.within(position);
-                return Reading { found: true, sole: false, source, bad, ..reading };
+                let origin = reading.origin.within(position);
+                return Reading {
+                    must_strip: true,
+                    only_value: false,
+                    origin,
+                    rejected,
+                    ..reading
+                };
             }
             if is_key(member, &reading) {
-                let second = pool.second.take().map(|second| second.within(position));
-                pool.second = second.or_else(|| self.second(position + 1, request, pool));
+                let inner = context.fallback.take().map(|fallback| fallback.within(position));
+                context.fallback = inner.or_else(|| self.fallback(position + 1, request, context));
                 return Reading {
                     pin: chosen.pin.or(reading.pin),
                     key: reading.key,
                     reason: chosen.reason.or(reading.reason),
                     unavailable: chosen.unavailable || reading.unavailable,
-                    decides: true,
-                    alone: !remembered && (reading.alone || !member.remembers()),
-                    source: reading.source.within(position),
+                    key_decides: true,
+                    stateless: !remembered && (reading.stateless || !member.remembers()),
+                    origin: reading.origin.within(position),
                     ..chosen
                 };
             }
             remembered |= member.remembers();
             if reading.reason.is_some() && member.remembers() {
-                bad |= 1 << position;
+                rejected |= 1 << position;
             }
-            let news = reading.pin.is_some() || reading.key.is_some();
-            if news && chosen.pin.is_none() && chosen.key.is_none() {
-                chosen.source = reading.source.within(position);
+            let has_value = reading.pin.is_some() || reading.key.is_some();
+            if has_value && chosen.pin.is_none() && chosen.key.is_none() {
+                chosen.origin = reading.origin.within(position);
             }
             chosen.pin = chosen.pin.or(reading.pin);
             chosen.key = chosen.key.or(reading.key);
@@ -134,42 +140,38 @@ impl BoundAffinity for Bound {
         chosen
     }
 
-    fn strip(&self, reading: &Reading, pool: &mut ReadContext<'_>, headers: &mut HeaderMap) {
+    fn strip(&self, reading: &Reading, context: &mut ReadContext<'_>, headers: &mut HeaderMap) {
         for member in &self.members {
-            member.strip(reading, pool, headers);
+            member.strip(reading, context, headers);
         }
     }
 
-    fn respond(
-        &self,
-        commit: &Commit<'_>,
-        notes: &mut RequestState,
-        headers: &mut HeaderMap,
-    ) -> bool {
+    fn save(&self, commit: &Commit<'_>, state: &mut RequestState, headers: &mut HeaderMap) -> bool {
         let mut issued = false;
-        let (from, source) = commit.source.split();
+        let (from, origin) = commit.origin.split();
         let by_key = from > 0 && self.members.get(from).is_some_and(|member| !member.remembers());
         for (position, member) in self.members.iter().enumerate() {
-            // A token that is due is written anew where it came from; a new one is written everywhere, up
-            // to the key that decides.
+            // A refreshed token is written by the member that it came from; a new pin is saved by all
+            // members, up to the key that decides.
             let change = match commit.change {
                 Change::Assign if by_key && position > from => Change::Keep,
-                // One that was of no use beside a good one is replaced as well.
-                Change::Keep | Change::Refresh if commit.bad & (1 << position) != 0 => {
+                // A rejected token beside a valid one is replaced as well.
+                Change::Keep | Change::Refresh if commit.rejected & (1 << position) != 0 => {
                     Change::Refresh
                 }
                 Change::Refresh if position != from => Change::Keep,
                 change => change,
             };
-            let source = if position == from { source } else { Origin::default() };
-            issued |= member.respond(&Commit { change, source, bad: 0, ..*commit }, notes, headers);
+            let origin = if position == from { origin } else { Origin::default() };
+            issued |=
+                member.save(&Commit { change, origin, rejected: 0, ..*commit }, state, headers);
         }
         issued
     }
 
-    fn forget(&self, https: bool, notes: &mut RequestState, headers: &mut HeaderMap) {
+    fn clear(&self, https: bool, state: &mut RequestState, headers: &mut HeaderMap) {
         for member in &self.members {
-            member.forget(https, notes, headers);
+            member.clear(https, state, headers);
         }
     }
 
@@ -181,62 +183,63 @@ impl BoundAffinity for Bound {
         self.members.iter().find_map(|member| member.new_session())
     }
 
-    fn is_dated(&self) -> bool {
-        self.members.iter().any(|member| member.is_dated())
+    fn is_sealed(&self) -> bool {
+        self.members.iter().any(|member| member.is_sealed())
     }
 
-    fn idle_for(&self) -> Option<Duration> {
-        // For ever is longer than anything.
+    fn idle_timeout(&self) -> Option<Duration> {
+        // The longest one; a member without a limit has the longest.
         let members = self.members.iter().filter(|member| member.remembers());
         members
-            .map(|member| member.idle_for())
+            .map(|member| member.idle_timeout())
             .try_fold(Duration::ZERO, |longest, idle| Some(longest.max(idle?)))
     }
 
-    fn hashing(&self, source: Origin) -> Option<&Hashing> {
-        let (position, source) = source.split();
-        self.members.get(position)?.hashing(source)
+    fn hashing(&self, origin: Origin) -> Option<&Hashing> {
+        let (position, origin) = origin.split();
+        self.members.get(position)?.hashing(origin)
     }
 
-    fn hop(&self, to: &BackendId) -> Option<HeaderValue> {
-        self.speaker()?.hop(to)
+    fn peer_token(&self, to: &BackendId) -> Option<HeaderValue> {
+        self.peer_member()?.peer_token(to)
     }
 
-    fn is_hop(&self, value: &HeaderValue, pool: &ReadContext<'_>) -> bool {
-        self.speaker().is_some_and(|member| member.is_hop(value, pool))
+    fn is_peer_token(&self, value: &HeaderValue, context: &ReadContext<'_>) -> bool {
+        self.peer_member().is_some_and(|member| member.is_peer_token(value, context))
     }
 }
 
-/// Whether it has the key of a hash, which is of use by itself; one of what remembers is not.
+/// Whether `reading` has a key that routes requests. The key of a member that remembers pins only
+/// identifies the session.
 fn is_key(member: &Arc<dyn BoundAffinity>, reading: &Reading) -> bool {
-    reading.decides || (!member.remembers() && reading.key.is_some())
+    reading.key_decides || (!member.remembers() && reading.key.is_some())
 }
 
 impl Bound {
-    /// The first usable thing from the member at `first` on.
-    fn second(
+    /// The first valid pin or usable key of the members from `first` on.
+    fn fallback(
         &self,
         first: usize,
         request: &Head<'_>,
-        pool: &mut ReadContext<'_>,
-    ) -> Option<Second> {
+        context: &mut ReadContext<'_>,
+    ) -> Option<Fallback> {
         for (position, member) in self.members.iter().enumerate().skip(first) {
-            let reading = member.read(request, pool);
-            if pool.later.is_some() {
+            let reading = member.read(request, context);
+            if context.pending.is_some() {
                 return None;
             }
             if let (Some(pin), Some(_)) = (reading.pin, reading.position) {
-                return Some(Second::Pin(pin.backend));
+                return Some(Fallback::Pin(pin.backend));
             }
             if let Some(key) = reading.key.filter(|_| is_key(member, &reading)) {
-                return Some(Second::Key(key, reading.source.within(position)));
+                return Some(Fallback::Key(key, reading.origin.within(position)));
             }
         }
         None
     }
 
-    /// The member whose keys protect what peers say to each other.
-    fn speaker(&self) -> Option<&Arc<dyn BoundAffinity>> {
+    /// The member that makes and checks the tokens of peers.
+    fn peer_member(&self) -> Option<&Arc<dyn BoundAffinity>> {
         self.members.iter().find(|member| member.remembers()).or(self.members.first())
     }
 }

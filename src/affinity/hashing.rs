@@ -1,4 +1,4 @@
-//! From a key to a backend: what the hash modes share.
+//! Hashing of keys to backends, and the options of the affinities that do so.
 
 use std::{
     fmt,
@@ -15,8 +15,8 @@ use crate::{
     util::lock,
 };
 
-/// The lookup table of [Maglev](https://research.google/pubs/pub44824/) (Eisenbud et al. 2016), in
-/// place of the rank: a choice takes the same short time for any number of backends.
+/// The size of a [Maglev](https://research.google/pubs/pub44824/) lookup table (Eisenbud et al. 2016).
+/// A lookup takes constant time for any number of backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Table {
@@ -26,7 +26,7 @@ pub enum Table {
     Large,
 }
 
-/// What a user chose.
+/// The options of the affinities that route by a hash.
 #[derive(Debug, Clone, Default)]
 pub(super) struct HashOptions {
     pub(super) secret: Option<Key>,
@@ -36,7 +36,7 @@ pub(super) struct HashOptions {
 }
 
 impl HashOptions {
-    /// Checks it, for `carrier`.
+    /// Checks the options.
     pub(super) fn bind(&self) -> Result<Hashing, ConfigError> {
         if self.unkeyed && self.secret.is_some() {
             return Err(ConfigError::new(
@@ -68,13 +68,41 @@ impl HashOptions {
     }
 }
 
+/// The setters of a builder whose field `hashing` is [`HashOptions`].
+macro_rules! hash_setters {
+    ($(#[$secret:meta])* secret, $(#[$balance:meta])* balance_factor, $(#[$table:meta])* maglev,) => {
+        $(#[$secret])*
+        #[must_use]
+        pub fn secret(mut self, secret: crate::token::Key) -> Self {
+            self.hashing.secret = Some(secret);
+            self
+        }
+
+        $(#[$balance])*
+        #[must_use]
+        pub fn balance_factor(mut self, factor: f64) -> Self {
+            self.hashing.balance_factor = Some(factor);
+            self
+        }
+
+        $(#[$table])*
+        #[must_use]
+        pub fn maglev(mut self, table: crate::affinity::Table) -> Self {
+            self.hashing.table = Some(table);
+            self
+        }
+    };
+}
+
+pub(super) use hash_setters;
+
 /// Hashes keys and ranks backends for them.
 pub struct Hashing {
     hasher: KeyHasher,
     table: Option<Slots>,
-    /// The table for the members that were there last.
+    /// The table for the current members.
     built: ArcSwapOption<Maglev>,
-    /// Held by whoever builds it, so that one does.
+    /// Held while the table is built, so that it is built once.
     building: Mutex<()>,
     balance: Option<BoundedLoad>,
 }
@@ -84,7 +112,7 @@ pub struct Hashing {
 pub(crate) struct Owner {
     /// Its position in the snapshot.
     pub(crate) position: usize,
-    /// Whether the first in rank had more than its share already.
+    /// Whether the first in rank was above its load bound.
     pub(crate) displaced: bool,
 }
 
@@ -98,7 +126,7 @@ impl Hashing {
         self.balance.is_some()
     }
 
-    /// The first in rank for `key`, or with a bound on the load the first that is below it.
+    /// The first in rank for `key`; with bounded load the first one below its bound.
     #[inline]
     pub(crate) fn owner(
         &self,
@@ -127,8 +155,8 @@ impl Hashing {
         if admits(first) {
             return Some(Owner { position: first, displaced: false });
         }
-        // Loads change while they are looked at; were nobody below the bound, the first one is as
-        // good as any.
+        // Loads change while they are read. When no member is below its bound, the first in rank
+        // serves the request.
         let next = match &table {
             Some(table) => table.first_where(key, admits),
             None => ranking.first_where(key, admits),
@@ -137,8 +165,8 @@ impl Hashing {
         Some(Owner { position, displaced: position != first })
     }
 
-    /// The table for these members. The first request after a change of members builds it, in a
-    /// millisecond or some; health changes nothing in it.
+    /// The table for these members. The first request after a change of members builds it, which takes
+    /// some milliseconds; health does not change it.
     fn maglev(&self, slots: Slots, ranking: &Arc<Ranking>) -> Arc<Maglev> {
         let ready = || {
             let built = self.built.load_full()?;

@@ -1,34 +1,34 @@
-//! A hash of something in the request.
+//! `Key`: routes a request by a hash of one of its values.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use http::HeaderName;
 
 use super::{
-    BoundAffinity, Head, Origin, ReadContext, Reading, Table,
+    BoundAffinity, Head, Origin, ReadContext, Reading,
     cookie::parse,
-    hashing::{HashOptions, Hashing},
+    hashing::{HashOptions, Hashing, hash_setters},
     header::header_name,
-    token_codec::refuse,
+    token_options::invalid,
     traits::sealed::Bind,
 };
 use crate::error::ConfigError;
 
 /// Affinity by hash: a key of the request, for example a user id, chooses the backend by weighted
-/// rendezvous hashing. No state anywhere: every gateway makes the same choice from the same pool.
+/// rendezvous hashing. It needs no state: every gateway chooses the same backend from the same pool.
 ///
-/// Best effort. When a backend leaves, its sessions go to the next in their rank, and come back when
-/// it returns; when one joins, it takes its share from all others; nobody else moves. A backend that
-/// drains or has weight 0 is not in the rank: a hash cannot tell old sessions from new ones. To keep
-/// sessions where they are, put a [`Cookie`](crate::affinity::Cookie) before it in a [`Chain`](crate::affinity::Chain).
+/// Affinity is best effort. When a backend leaves, its sessions go to the next in their rank, and return
+/// when it does. When a backend joins, it takes its share of the sessions of all others. No other session
+/// moves. A backend that drains or has weight 0 is not in the rank, because a hash does not distinguish
+/// old sessions from new ones. To keep sessions on their backends, put a [`Cookie`](crate::affinity::Cookie) before it in a [`Chain`](crate::affinity::Chain).
 ///
-/// Of several values of a header, cookie or parameter the first counts; an empty one is missing. A
-/// request without the key goes to the next affinity of the chain, at last to the strategy.
+/// Of several values of a header, cookie or parameter the first counts; an empty value counts as missing.
+/// A request without the key is routed by the next affinity of the chain, or else by the strategy.
 ///
 /// # Security
 ///
-/// Without a [`secret`](Self::secret) everyone can compute who goes where, and could fill one
-/// backend on purpose by choosing keys. With a secret that the gateways share nobody else can.
+/// Without a [`secret`](Self::secret) a client can compute which backend a key goes to, and can overload
+/// one backend by choosing keys. A secret that the gateways share prevents this.
 ///
 /// # Example
 ///
@@ -74,7 +74,7 @@ impl Key {
         Self::new(Source::Query(name.into()))
     }
 
-    /// What `key` makes of a request extension.
+    /// The result of `key` for a request extension.
     ///
     /// ```
     /// use tower_sticky::affinity::Key;
@@ -91,7 +91,7 @@ impl Key {
         Self::from_fn(move |head| head.extensions().get::<T>().map(&key))
     }
 
-    /// What a function makes of the request's head; `None`, or nothing, is a missing key.
+    /// The result of a function of the request's head; `None` or an empty value is a missing key.
     pub fn from_fn(key: impl Fn(&Head<'_>) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
         Self::new(Source::Function(Arc::new(key)))
     }
@@ -100,43 +100,33 @@ impl Key {
         Self { source, hashing: HashOptions::default() }
     }
 
-    /// A secret that the gateways share, so that nobody else can compute who goes where. Changing it
-    /// moves nearly everybody.
-    #[must_use]
-    pub fn secret(mut self, secret: crate::token::Key) -> Self {
-        self.hashing.secret = Some(secret);
-        self
+    hash_setters! {
+        /// A secret that the gateways share, so that clients cannot compute which backend a key goes to.
+        /// Changing it moves nearly all sessions.
+        secret,
+
+        /// Bounds the load of a backend to `factor` times its fair share, counted in requests in flight
+        /// on this gateway (consistent hashing with bounded loads, Mirrokni, Thorup and Zadimoghaddam
+        /// 2018): a key whose backend is above its bound goes to the next in its rank. At least 1.0; a usual
+        /// value is 1.25. Default: no bound.
+        ///
+        /// In a chain, after a member that remembers pins, the bound applies to new sessions only, and
+        /// parallel first requests of one key share one choice. Without such a member it applies to each
+        /// request, so a key may alternate between the first and the next in its rank.
+        balance_factor,
+
+        /// Looks the backend up in a table instead of ranking all backends: for thousands of backends,
+        /// where ranking takes microseconds. When the members change, about half a percent more sessions
+        /// move than necessary, and the first request builds the table (1 ms, or 20 ms for the large
+        /// one). All gateways must use the same table.
+        maglev,
     }
 
-    /// Hashes the key with XXH3 instead of SipHash-1-3: faster by some nanoseconds, and everybody can
-    /// compute who goes where. Not together with a secret.
+    /// Hashes the key with XXH3 instead of SipHash-1-3, which is some nanoseconds faster. Clients can
+    /// compute which backend a key goes to. Cannot be combined with a secret.
     #[must_use]
     pub fn unkeyed_xxh3(mut self) -> Self {
         self.hashing.unkeyed = true;
-        self
-    }
-
-    /// Bounds the load of a backend to `factor` times its fair share, counted in requests in flight
-    /// on this gateway (consistent hashing with bounded loads, Mirrokni, Thorup and Zadimoghaddam
-    /// 2018): a key whose backend has more goes to the next in its rank. At least 1.0; a usual value
-    /// is 1.25. Default: no bound.
-    ///
-    /// In a chain, behind something that remembers, only a new session is placed so, and parallel first
-    /// requests of one key share one choice. Alone, each request is: then the load of the moment
-    /// decides between the first and the next in rank.
-    #[must_use]
-    pub fn balance_factor(mut self, factor: f64) -> Self {
-        self.hashing.balance_factor = Some(factor);
-        self
-    }
-
-    /// Looks the backend up in a table instead of ranking all of them: for thousands of backends,
-    /// where ranking takes microseconds. When the members change, some more sessions move than need
-    /// to (half a percent), and the first request builds the table (one millisecond, or twenty for
-    /// the large one). All gateways must choose the same.
-    #[must_use]
-    pub fn maglev(mut self, table: Table) -> Self {
-        self.hashing.table = Some(table);
         self
     }
 }
@@ -161,7 +151,7 @@ impl Bind for Key {
         let source = match &self.source {
             Source::Header(name) => BoundSource::Header(header_name(name)?),
             Source::Cookie(name) | Source::Query(name) if name.is_empty() => {
-                return Err(refuse("a key", "the name of its cookie or parameter is empty"));
+                return Err(invalid("a key", "the name of its cookie or parameter is empty"));
             }
             Source::Cookie(name) => BoundSource::Cookie(Box::new(parse::Name::new(name))),
             Source::Query(name) => BoundSource::Query(name.clone()),
@@ -207,10 +197,6 @@ impl BoundAffinity for Bound {
     fn read(&self, request: &Head<'_>, _: &mut ReadContext<'_>) -> Reading {
         let value = self.value(request).filter(|value| !value.is_empty());
         Reading { key: value.map(|value| self.hashing.hash(&value)), ..Reading::default() }
-    }
-
-    fn remembers(&self) -> bool {
-        false
     }
 
     fn hashing(&self, _: Origin) -> Option<&Hashing> {

@@ -1,4 +1,4 @@
-//! What affinities note about a request for when its answer comes.
+//! What affinities keep about a request until its response has ended.
 
 use std::fmt;
 
@@ -7,64 +7,65 @@ use crate::{
     token::EnvelopePayload,
 };
 
-/// The notes of one request: none on the way of a request with a token, which needs none.
+/// The state of one request: a list of entries, without an allocation while it is empty, as for a
+/// request with a token.
 ///
-/// They are dropped when the response's body has ended, so that what they hold open stays open until
+/// It is dropped when the body of the response has ended, so [`OpenSession`] guards in it last until
 /// then.
 #[derive(Default)]
-pub struct RequestState(Option<Box<Entry>>);
+pub struct RequestState(Option<Box<Node>>);
 
-struct Entry {
-    author: AffinityKey,
-    note: StateEntry,
+struct Node {
+    key: AffinityKey,
+    entry: StateEntry,
     next: RequestState,
 }
 
-/// Which affinity of a chain a note belongs to.
+/// The affinity of a chain that an entry belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AffinityKey(usize);
 
 pub(crate) enum StateEntry {
-    /// The application's id as its envelope had it; `None` when no envelope was usable.
-    Opened(Option<Opened>),
-    /// The application's id as the table knows it.
-    Known(Known),
+    /// The envelope of the request; `None` when no envelope was valid.
+    Envelope(Option<OpenedEnvelope>),
+    /// The learned session of the request.
+    Learned(LearnedSession),
     /// The request is outside of the cookie's path.
-    Outside,
-    /// What a store answered that takes its time.
-    Answered(SessionKey, Answer),
+    OutsidePath,
+    /// The result of a lookup in the store.
+    Lookup(SessionKey, Answer),
 }
 
-/// The envelope that a request's session goes on with.
+/// The envelope whose session the request continues.
 #[derive(Debug)]
-pub(crate) struct Opened {
-    pub(super) letter: EnvelopePayload,
-    /// Where it was among the values of this name.
-    pub(super) nth: usize,
+pub(crate) struct OpenedEnvelope {
+    pub(super) payload: EnvelopePayload,
+    /// Its position among the values of its cookie or header name.
+    pub(super) position: usize,
 }
 
-/// What is known of the session of a request.
+/// A session of the store.
 #[derive(Debug)]
-pub(crate) struct Known {
+pub(crate) struct LearnedSession {
     pub(super) key: SessionKey,
-    /// Its pin, if the table has one.
+    /// Its pin, when the store has one.
     pub(super) pin: Option<StoredPin>,
-    /// Whether that is of a session which has ended because of its age.
-    pub(super) over: bool,
+    /// Whether the session of that pin has reached the absolute timeout.
+    pub(super) expired: bool,
     pub(super) _open: Option<OpenSession>,
 }
 
 impl AffinityKey {
-    /// The affinity that lives here. It is behind an `Arc`, so no other one has its address.
+    /// The address of the affinity, which is unique because each one is behind an `Arc`.
     pub(super) fn new<A>(affinity: &A) -> Self {
         Self(std::ptr::from_ref(affinity).addr())
     }
 }
 
 impl RequestState {
-    pub(crate) fn push(&mut self, author: AffinityKey, note: StateEntry) {
+    pub(crate) fn push(&mut self, key: AffinityKey, entry: StateEntry) {
         let next = Self(self.0.take());
-        self.0 = Some(Box::new(Entry { author, note, next }));
+        self.0 = Some(Box::new(Node { key, entry, next }));
     }
 
     #[inline]
@@ -72,38 +73,38 @@ impl RequestState {
         self.0.is_none()
     }
 
-    /// The first of an affinity's notes that `pick` accepts, newest first.
+    /// The newest entry of an affinity for which `pick` returns a value.
     pub(super) fn find<'a, T>(
         &'a self,
-        author: AffinityKey,
+        key: AffinityKey,
         pick: impl Fn(&'a StateEntry) -> Option<T>,
     ) -> Option<T> {
         let mut next = self.0.as_deref();
-        while let Some(entry) = next {
-            if entry.author == author
-                && let Some(found) = pick(&entry.note)
+        while let Some(node) = next {
+            if node.key == key
+                && let Some(found) = pick(&node.entry)
             {
                 return Some(found);
             }
-            next = entry.next.0.as_deref();
+            next = node.next.0.as_deref();
         }
         None
     }
 
-    /// As [`find`](Self::find), to change it.
+    /// As [`find`](Self::find), with mutable access.
     pub(super) fn find_mut<'a, T>(
         &'a mut self,
-        author: AffinityKey,
+        key: AffinityKey,
         pick: impl Fn(&'a mut StateEntry) -> Option<T>,
     ) -> Option<T> {
         let mut next = self.0.as_deref_mut();
-        while let Some(entry) = next {
-            if entry.author == author
-                && let Some(found) = pick(&mut entry.note)
+        while let Some(node) = next {
+            if node.key == key
+                && let Some(found) = pick(&mut node.entry)
             {
                 return Some(found);
             }
-            next = entry.next.0.as_deref_mut();
+            next = node.next.0.as_deref_mut();
         }
         None
     }
@@ -111,7 +112,7 @@ impl RequestState {
 
 impl fmt::Debug for RequestState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Ids of sessions are secrets.
-        f.debug_struct("Notes").field("any", &self.0.is_some()).finish()
+        // Session ids are secrets, so the entries are not shown.
+        f.debug_struct("RequestState").field("empty", &self.0.is_none()).finish()
     }
 }

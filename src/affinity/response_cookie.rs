@@ -1,4 +1,4 @@
-//! The application's own session cookie, as its `Set-Cookie` says it (RFC 6265bis, section 5.6).
+//! Parses the `Set-Cookie` field of the application's session cookie (RFC 6265bis, section 5.6).
 
 use super::cookie::set_cookie::is_named;
 
@@ -6,9 +6,9 @@ use super::cookie::set_cookie::is_named;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ResponseCookie<'a> {
     field: &'a [u8],
-    /// Where the value begins and ends, without white space around it, with quotes if it has them.
+    /// Start and end of the value, without white space around it, with its quotes.
     value: (usize, usize),
-    /// Where the attributes begin, with the `;` before the first.
+    /// Start of the attributes, at the `;` before the first one.
     attributes: usize,
 }
 
@@ -38,23 +38,22 @@ impl<'a> ResponseCookie<'a> {
         (!empty && self.expires(now).is_none_or(|at| at > now)).then(|| self.value())
     }
 
-    /// When the cookie ends, in Unix seconds; `None` when it ends with the browser's session.
+    /// When the cookie expires, in Unix seconds; `None` when it ends with the browser's session.
     pub(super) fn expires(&self, now: u64) -> Option<u64> {
         let (mut max_age, mut expires) = (None, None);
-        // Of several attributes of a name the last one that is valid counts.
+        // Of several attributes of one name the last valid one counts.
         for attribute in self.attributes() {
             let (name, value) = split(attribute);
             if name.eq_ignore_ascii_case(b"max-age") {
-                max_age = seconds(value).or(max_age);
+                max_age = parse_max_age(value).or(max_age);
             } else if name.eq_ignore_ascii_case(b"expires") {
-                expires = date(value).or(expires);
+                expires = parse_expires(value).or(expires);
             }
         }
         max_age.map(|age| if age == 0 { 0 } else { now.saturating_add(age) }).or(expires)
     }
 
-    /// What makes the cookie the same cookie for the client: all attributes but its end, each with
-    /// the `;` before it, byte for byte.
+    /// All attributes except `Max-Age` and `Expires`, each with the `;` before it, byte for byte.
     pub(super) fn lasting_attributes(&self) -> Vec<u8> {
         let mut lasting = Vec::with_capacity(self.field.len() - self.attributes);
         for attribute in self.attributes() {
@@ -67,14 +66,14 @@ impl<'a> ResponseCookie<'a> {
         lasting
     }
 
-    /// The field with another value; every other byte stays.
+    /// The field with another value; all other bytes stay the same.
     pub(super) fn with_value(&self, value: &[u8]) -> Vec<u8> {
         [&self.field[..self.value.0], value, &self.field[self.value.1..]].concat()
     }
 
     fn attributes(&self) -> impl Iterator<Item = &'a [u8]> {
-        let behind = self.field.get(self.attributes + 1..);
-        behind.into_iter().flat_map(|behind| behind.split(|&byte| byte == b';'))
+        let attributes = self.field.get(self.attributes + 1..);
+        attributes.into_iter().flat_map(|list| list.split(|&byte| byte == b';'))
     }
 }
 
@@ -84,8 +83,8 @@ fn split(attribute: &[u8]) -> (&[u8], &[u8]) {
     (attribute[..end].trim_ascii(), value.trim_ascii())
 }
 
-/// `Max-Age`: 0 for whatever is not positive, `None` for what is not a number.
-fn seconds(value: &[u8]) -> Option<u64> {
+/// Parses `Max-Age`: 0 for a number that is not positive, `None` when it is not a number.
+fn parse_max_age(value: &[u8]) -> Option<u64> {
     let (negative, digits) = match value {
         [b'-', digits @ ..] => (true, digits),
         digits => (false, digits),
@@ -97,8 +96,8 @@ fn seconds(value: &[u8]) -> Option<u64> {
     Some(if negative { 0 } else { number })
 }
 
-/// `Expires`, in Unix seconds.
-fn date(value: &[u8]) -> Option<u64> {
+/// Parses `Expires`, in Unix seconds.
+fn parse_expires(value: &[u8]) -> Option<u64> {
     let value = std::str::from_utf8(value).ok()?;
     let cookie = cookie::Cookie::parse(format!("a=b; Expires={value}")).ok()?;
     let at = cookie.expires_datetime()?.unix_timestamp();
@@ -111,12 +110,12 @@ mod tests {
 
     const NOW: u64 = 1_800_000_000;
 
-    fn said(field: &str) -> ResponseCookie<'_> {
+    fn parse(field: &str) -> ResponseCookie<'_> {
         ResponseCookie::of(field.as_bytes(), "JSESSIONID").unwrap()
     }
 
     #[test]
-    fn values_are_found_as_they_are_written() {
+    fn values_are_read_byte_for_byte() {
         for (field, value) in [
             ("JSESSIONID=a", "a"),
             (" JSESSIONID = a ; Path=/", "a"),
@@ -126,13 +125,13 @@ mod tests {
             ("JSESSIONID=  ;x", ""),
             ("JSESSIONID", ""),
         ] {
-            assert_eq!(said(field).value(), value.as_bytes(), "{field:?}");
-            let other = said(field).with_value(b"new");
+            assert_eq!(parse(field).value(), value.as_bytes(), "{field:?}");
+            let other = parse(field).with_value(b"new");
             if field.contains('=') {
                 let again = ResponseCookie::of(&other, "JSESSIONID").unwrap();
                 assert_eq!(again.value(), b"new", "{field:?}");
                 let back = again.with_value(value.as_bytes());
-                assert_eq!(back, field.as_bytes(), "every other byte stays");
+                assert_eq!(back, field.as_bytes(), "all other bytes stay the same");
             }
         }
         for other in ["jsessionid=a", "XJSESSIONID=a", "JSESSIONID2=a", "", "=a"] {
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn removals_are_known() {
+    fn removals_are_recognised() {
         for removal in [
             "JSESSIONID=",
             "JSESSIONID=\"\"; Path=/",
@@ -151,7 +150,7 @@ mod tests {
             "JSESSIONID=a; expires=Thu, 01-Jan-1970 00:00:10 GMT; HttpOnly",
             "JSESSIONID=a; Max-Age=0; Expires=Fri, 31 Dec 2100 00:00:00 GMT",
         ] {
-            assert_eq!(said(removal).id(NOW), None, "{removal:?}");
+            assert_eq!(parse(removal).id(NOW), None, "{removal:?}");
         }
         for (id, expires) in [
             ("JSESSIONID=a", None),
@@ -161,14 +160,14 @@ mod tests {
             ("JSESSIONID=a; Max-Age=60; Expires=Thu, 01 Jan 1970 00:00:00 GMT", Some(NOW + 60)),
             ("JSESSIONID=a; Expires=Fri, 31 Dec 2100 00:00:00 GMT", Some(4_133_894_400)),
         ] {
-            assert_eq!(said(id).id(NOW), Some(&b"a"[..]), "{id:?}");
-            assert_eq!(said(id).expires(NOW), expires, "{id:?}");
+            assert_eq!(parse(id).id(NOW), Some(&b"a"[..]), "{id:?}");
+            assert_eq!(parse(id).expires(NOW), expires, "{id:?}");
         }
     }
 
     #[test]
-    fn all_attributes_but_the_end_last() {
-        let lasting = |field: &str| String::from_utf8(said(field).lasting_attributes()).unwrap();
+    fn expiry_is_not_a_lasting_attribute() {
+        let lasting = |field: &str| String::from_utf8(parse(field).lasting_attributes()).unwrap();
         assert_eq!(lasting("JSESSIONID=a"), "");
         assert_eq!(
             lasting("JSESSIONID=a; Path=/x;HttpOnly;Max-Age=1; EXPIRES=y ; SameSite=Lax; Odd=1=2"),

@@ -1,12 +1,12 @@
-//! What an affinity is.
+//! The `Affinity` trait, which is sealed.
 
 use std::{fmt, sync::Arc};
 
 use super::bound::BoundAffinity;
 use crate::error::ConfigError;
 
-/// A way to recognise a session and to remember its pin. The methods that there are stand in this
-/// module; the trait is sealed, because what it asks of a method still grows.
+/// A method to recognise sessions and to remember their pins. The implementations are in this module. The
+/// trait is sealed, because its methods may still change.
 pub trait Affinity: sealed::Bind {}
 
 impl<A: sealed::Bind> Affinity for A {}
@@ -14,7 +14,7 @@ impl<A: sealed::Bind> Affinity for A {}
 pub(crate) mod sealed {
     use super::{Arc, BoundAffinity, ConfigError, fmt};
 
-    /// Checks the configuration and makes it ready for one pool.
+    /// Checks the configuration, and prepares it for one pool.
     pub trait Bind: fmt::Debug + Send + Sync + 'static {
         #[doc(hidden)]
         fn bind(&self, pool: &str) -> Result<Arc<dyn BoundAffinity>, ConfigError>;

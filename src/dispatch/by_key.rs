@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{NextStep, state::Dispatch};
 use crate::{
-    affinity::{Origin, Owner, Reading, Second},
+    affinity::{Fallback, Origin, Owner, Reading},
     outcome::Reason,
     pool::{BackendState, Mode, Snapshot},
 };
@@ -17,16 +17,16 @@ impl<S: Clone> Dispatch<S> {
         &mut self,
         snapshot: &Snapshot<S>,
         reading: &Reading,
-        next: Option<Second>,
+        next: Option<Fallback>,
     ) {
         let states = snapshot.index().states();
         let owner_of = |key, source| Some(&states[self.owner_by(snapshot, key, source)?.position]);
         let goes_on = reading.key.filter(|_| reading.pin.is_some());
-        let owner = goes_on.and_then(|key| owner_of(key, reading.source));
+        let owner = goes_on.and_then(|key| owner_of(key, reading.origin));
         let second = match (owner, next) {
             (Some(owner), _) if owner.takes_new_sessions() => Some(owner.tag),
-            (_, Some(Second::Pin(tag))) => Some(tag),
-            (_, Some(Second::Key(key, source))) => owner_of(key, source).map(|state| state.tag),
+            (_, Some(Fallback::Pin(tag))) => Some(tag),
+            (_, Some(Fallback::Key(key, source))) => owner_of(key, source).map(|state| state.tag),
             (_, None) => None,
         };
         if second.is_some() {

@@ -111,12 +111,12 @@ impl<S> Dispatch<S> {
             change,
             backend,
             pin: self.pin.as_ref(),
-            source: self.source,
-            bad: if self.decision.is_pinned() { self.bad() } else { 0 },
+            origin: self.source,
+            rejected: if self.decision.is_pinned() { self.bad() } else { 0 },
             https: self.kind.https,
-            silent,
-            plan: &plan,
-            began: &began,
+            no_new_session: silent,
+            planned: &plan,
+            new_session: &began,
             clock: &*core.clock,
         };
         // A session that its client has ended meanwhile is not counted.
@@ -124,7 +124,7 @@ impl<S> Dispatch<S> {
         let issued = match &self.held {
             None => {
                 let headers = response.headers_mut();
-                core.affinity.respond(&commit, &mut self.affinity_state, headers)
+                core.affinity.save(&commit, &mut self.affinity_state, headers)
             }
             Some((held, version)) => {
                 if matches!(change, Change::Assign | Change::Move) || self.is_outdated(backend) {
@@ -257,7 +257,7 @@ impl<S> Dispatch<S> {
         match &self.held {
             None => {
                 let headers = response.headers_mut();
-                self.core.affinity.forget(self.kind.https, &mut self.affinity_state, headers);
+                self.core.affinity.clear(self.kind.https, &mut self.affinity_state, headers);
             }
             Some((held, _)) => {
                 held.end();

@@ -14,7 +14,7 @@ use super::{
     store_lookup::StoreLookup,
 };
 use crate::{
-    affinity::{Head, ReadContext, Reading, Second},
+    affinity::{Fallback, Head, ReadContext, Reading},
     id::BackendId,
     outcome::{Reason, StickyError, Verdict},
     pool::{Availability, Mode, Snapshot},
@@ -41,10 +41,13 @@ impl<S: Clone> Dispatch<S> {
         let mut context = ReadContext {
             index: snapshot.index(),
             clock: &*core.clock,
-            notes: &mut self.affinity_state,
-            rest: core.rebalancer.as_ref().map(|rebalancer| rebalancer.idle_for().as_secs()),
-            later: None,
-            second: None,
+            state: &mut self.affinity_state,
+            idle_threshold: core
+                .rebalancer
+                .as_ref()
+                .map(|rebalancer| rebalancer.idle_for().as_secs()),
+            pending: None,
+            fallback: None,
         };
         let head = Head::of(request);
         let reading = read(core, &mut self.held, &head, &mut context);
@@ -53,13 +56,13 @@ impl<S: Clone> Dispatch<S> {
         self.kind.https = head.is_https();
         self.silent = is_preflight(&head);
         let preference = preference(core, &head);
-        if let Some(later) = context.later.take()
+        if let Some(later) = context.pending.take()
             && preference.as_ref().is_none_or(Preference::reads)
         {
             return NextStep::Lookup(StoreLookup::new(later, self.whole_deadline()));
         }
         let peer = strip(core, &reading, &mut context, request.headers_mut());
-        let second = context.second;
+        let second = context.fallback;
         if let Some(state) = peer.and_then(|here| snapshot.index().get(here.tag())) {
             self.decision.set_verdict(Verdict::Local);
             return NextStep::Try(Attempt::new(state.clone(), None, WaitLimit::Last));
@@ -88,7 +91,7 @@ impl<S: Clone> Dispatch<S> {
     ) -> Option<NextStep<S>> {
         self.strict = preference.strict.unwrap_or(self.strict);
         // The pin is not followed, but if the application pins the session, it is the same session.
-        (self.pin, self.source) = (reading.pin, reading.source);
+        (self.pin, self.source) = (reading.pin, reading.origin);
         if let Some(id) = &preference.backend {
             return Some(self.force(snapshot, id));
         }
@@ -106,15 +109,15 @@ impl<S: Clone> Dispatch<S> {
         &mut self,
         snapshot: &Snapshot<S>,
         reading: &Reading,
-        second: Option<Second>,
+        second: Option<Fallback>,
     ) -> NextStep<S> {
-        (self.pin, self.source) = (reading.pin, reading.source);
-        if reading.bad != 0 {
-            self.slow_path().bad = reading.bad;
+        (self.pin, self.source) = (reading.pin, reading.origin);
+        if reading.rejected != 0 {
+            self.slow_path().bad = reading.rejected;
         }
         self.decision.set_reason(reading.reason);
         self.key = reading.pin.and_then(|pin| pin.session()).or(reading.key);
-        if reading.decides {
+        if reading.key_decides {
             self.note_second(snapshot, reading, second);
         }
         match reading.position {
@@ -137,7 +140,7 @@ impl<S: Clone> Dispatch<S> {
         {
             return next;
         }
-        if reading.rested
+        if reading.is_idle
             && let Some(next) = self.rebalance_session(snapshot, position)
         {
             return next;
@@ -157,13 +160,13 @@ impl<S: Clone> Dispatch<S> {
         }
         if let Some(reason) = reading.reason {
             self.core.backends.pool().counters.token_error(reason);
-            if self.strict && !reading.decides && self.core.options.strict.refuses(reason) {
+            if self.strict && !reading.key_decides && self.core.options.strict.refuses(reason) {
                 return NextStep::Fail(StickyError::UnknownSession { reason });
             }
         }
         if let Some(key) = reading.key
             && self.held.is_none()
-            && (reading.alone || !self.core.remembers)
+            && (reading.stateless || !self.core.remembers)
         {
             self.recognized = Recognized::Key;
             if let Some(owner) = self.owner(snapshot, key) {
@@ -259,13 +262,13 @@ fn strip<'a, S>(
 ) -> Option<&'a BackendId> {
     let peer = core.local.as_ref().and_then(|here| {
         let value = headers.remove(HOP)?;
-        core.affinity.is_hop(&value, context).then_some(here)
+        core.affinity.is_peer_token(&value, context).then_some(here)
     });
-    if reading.found {
+    if reading.must_strip {
         core.affinity.strip(reading, context, headers);
     }
     // Tokens without dates are forgeable, so anybody could claim to be a peer.
-    if core.options.session_info.strip && (peer.is_none() || !core.affinity.is_dated()) {
+    if core.options.session_info.strip && (peer.is_none() || !core.affinity.is_sealed()) {
         info::strip(headers);
     }
     peer

@@ -17,17 +17,17 @@ impl<S> Dispatch<S> {
     ) {
         let forwards = remote && self.core.local.is_some();
         let options = &self.core.options;
-        if forwards || options.extensions || options.session_info.is_on() {
-            if let Some(request) = request {
-                self.prepare(request, state, forwards);
-            }
+        if (forwards || options.extensions || options.session_info.is_on())
+            && let Some(request) = request
+        {
+            self.prepare(request, state, forwards);
         }
     }
 
     #[cold]
     fn prepare<B>(&mut self, request: &mut Request<B>, state: &BackendState, forwards: bool) {
         if forwards {
-            match self.core.affinity.hop(&state.id) {
+            match self.core.affinity.peer_token(&state.id) {
                 Some(hop) => request.headers_mut().insert(HOP, hop),
                 None => request.headers_mut().remove(HOP),
             };

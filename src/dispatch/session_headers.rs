@@ -51,7 +51,7 @@ impl<S> Dispatch<S> {
             // The peer that forwarded the request has said it.
             // Only with sealed tokens it is certain that a peer, and nobody else, did.
             let core = &self.core;
-            let believed = core.options.session_info.extensions && core.affinity.is_dated();
+            let believed = core.options.session_info.extensions && core.affinity.is_sealed();
             let told = SessionInfo::from_headers(request.headers());
             if let Some(told) = told.filter(|_| believed) {
                 request.extensions_mut().insert(told);

@@ -37,7 +37,7 @@ impl StoreLookup {
             }
             Poll::Pending => return Poll::Pending,
         };
-        self.later.answered(answer, notes);
+        self.later.complete(answer, notes);
         Poll::Ready(())
     }
 }

@@ -1,4 +1,4 @@
-//! The figures that others have published, found again.
+//! Reproduces published figures.
 
 use std::sync::Arc;
 
@@ -21,8 +21,8 @@ fn overload(views: std::ops::Range<u64>) -> f64 {
 
 /// Maglev (Eisenbud et al. 2016), section 5.3: with 1000 backends and a table of 65,537 entries
 /// filled by rendezvous hashing, backends have to be provisioned 49.5 % above the average. That is
-/// the luck of one table: of the 24 that follow each other here, from view 0, most are between 37 %
-/// and 46 %, and this one, the seventh, has the figure of the paper.
+/// the result of one table: of the first 24 tables here most are between 37 % and 46 %, and the seventh has
+/// the published figure.
 #[test]
 fn a_table_filled_by_rendezvous_is_uneven() {
     let got = overload(6 * 65_537..7 * 65_537);
@@ -30,7 +30,7 @@ fn a_table_filled_by_rendezvous_is_uneven() {
 }
 
 /// The same section: 12.3 % with 655,373 entries. The first six tables from view 0 have 12.0 % to
-/// 15.2 %; this one, the fourth, is the nearest to the published figure.
+/// 15.2 %; the fourth is the nearest to the published figure.
 #[test]
 fn a_larger_table_filled_by_rendezvous_is_less_uneven() {
     let got = overload(3 * 655_373..4 * 655_373);

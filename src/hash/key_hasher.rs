@@ -1,4 +1,4 @@
-//! From the bytes of a key to 64 bits.
+//! Hashes the bytes of a key to 64 bits.
 
 use std::fmt;
 
@@ -7,8 +7,8 @@ use twox_hash::XxHash3_64;
 
 /// Hashes the bytes of a key: the same in every process, on every platform and in every version.
 ///
-/// Never by `std::hash::Hash`, which says nothing of the kind: whoever has a key that is no bytes
-/// says which bytes stand for it.
+/// It does not use `std::hash::Hash`, which is not stable between platforms and versions. Keys of other
+/// types must be converted to bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct KeyHasher(Function);
 
@@ -20,13 +20,13 @@ enum Function {
 
 impl KeyHasher {
     /// SipHash-1-3 (Aumasson and Bernstein 2012, with one and three rounds) under a secret that all
-    /// gateways share: who does not know it cannot choose keys that meet on one backend.
+    /// gateways share: without it a client cannot choose keys that go to one backend.
     pub(crate) fn sip(secret: [u64; 2]) -> Self {
         Self(Function::Sip(SipHasher13::new_with_keys(secret[0], secret[1])))
     }
 
-    /// XXH3 (Collet 2019) with 64 bits and without a seed: known from other programs, and open to
-    /// anyone who wants keys that meet on one backend.
+    /// XXH3 (Collet 2019) with 64 bits and without a seed: the same as in other programs. Clients
+    /// can choose keys that go to one backend.
     pub(crate) fn xxh3() -> Self {
         Self(Function::Xxh3)
     }
@@ -42,8 +42,8 @@ impl KeyHasher {
 }
 
 impl Default for KeyHasher {
-    /// SipHash-1-3 under a constant of this crate: gateways agree without a shared secret, and
-    /// anyone who reads this can choose keys that meet on one backend.
+    /// SipHash-1-3 under a constant of this crate: gateways agree without a shared secret, but
+    /// clients can choose keys that go to one backend.
     fn default() -> Self {
         Self::sip([u64::from_le_bytes(*b"tower-st"), u64::from_le_bytes(*b"icky/key")])
     }
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn siphash_never_changes() {
+    fn siphash_is_stable() {
         // The bytes 0, 1, 2 and so on, by another implementation (Python): under the key of the
         // SipHash paper's test vectors, and under this crate's constant.
         let golden = [
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn xxh3_never_changes() {
+    fn xxh3_is_stable() {
         // By another implementation; a length on either side of each of the function's branches.
         let golden = [
             (0, 0x2d06_8005_38d3_94c2),
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_secret_decides_and_is_not_shown() {
+    fn the_secret_changes_hashes_and_is_not_printed() {
         let (one, other) = (KeyHasher::sip([1, 2]), KeyHasher::sip([2, 1]));
         assert_ne!(one.hash(b"alice"), other.hash(b"alice"));
         assert_eq!(format!("{one:?}"), format!("{other:?}"));

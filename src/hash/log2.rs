@@ -1,6 +1,6 @@
-//! A logarithm in integers: floating point differs between platforms, and gateways have to agree.
+//! A logarithm in integers. Floating point differs between platforms, but gateways must agree.
 
-/// How many bits of a result stand after the point.
+/// The number of fractional bits of a result.
 pub(super) const FRACTION_BITS: u32 = 32;
 
 /// `-log2((h + 1) / 2^64)` with 32 fractional bits, at least 1: by table and linear interpolation,
@@ -8,7 +8,7 @@ pub(super) const FRACTION_BITS: u32 = 32;
 pub(super) fn neg_log2(h: u64) -> u64 {
     let h = h.saturating_add(1);
     let zeros = h.leading_zeros();
-    // The bits below the leading one: the table's index, then the place between two entries.
+    // The bits below the leading one: the table's index, then the position between two entries.
     let mantissa = if zeros == 63 { 0 } else { h << (zeros + 1) };
     let index = (mantissa >> (64 - TABLE_BITS)) as usize;
     let between = (mantissa << TABLE_BITS) >> 32;
@@ -59,7 +59,7 @@ mod tests {
     use crate::hash::mixing::testing::Numbers;
 
     #[test]
-    fn the_logarithm_is_right() {
+    fn the_logarithm_is_accurate() {
         for h in [0, 1, 2, 3, 1 << 20, 12_345_678_901, 1 << 63, u64::MAX - 1, u64::MAX] {
             let expected = 64.0 - ((h as f64) + 1.0).log2();
             let got = neg_log2(h) as f64 / (1u64 << FRACTION_BITS) as f64;

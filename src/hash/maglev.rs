@@ -1,4 +1,4 @@
-//! Maglev hashing: a table that answers in one look, for pools of thousands.
+//! Maglev hashing: a lookup table, for pools with thousands of backends.
 
 use std::{cmp::Reverse, collections::BinaryHeap, fmt, sync::Arc};
 
@@ -25,15 +25,15 @@ impl Slots {
 }
 
 /// A Maglev table (Eisenbud et al. 2016, section 3.4): each member has a permutation of all slots,
-/// and the members take turns in claiming the next free slot of their permutation. So shares are as
-/// even as can be, and a look-up takes the same time for any number of members.
+/// and the members alternate in claiming the next free slot of their permutation. So shares are as even
+/// as possible, and a lookup takes the same time for any number of members.
 ///
-/// A member's weight is how often it gets a turn, in proportion to the heaviest; each gets at least
-/// one slot while there are any.
+/// A member claims slots at a rate in proportion to its weight; each gets at least one slot while there
+/// are any.
 ///
-/// When a member joins or leaves, a few keys move between the others, too: unlike the rank, which
-/// moves none. When members fail, the table stays as it is and their keys try other slots, so the
-/// keys of the others stay, and all return when they do.
+/// When a member joins or leaves, a few keys move between the other members, unlike with
+/// [`Ranking`]. When members fail, the table does not change and their keys try other slots. So no other
+/// key moves, and all keys return when the members do.
 #[derive(Clone)]
 pub(crate) struct Maglev {
     ranking: Arc<Ranking>,
@@ -45,13 +45,13 @@ pub(crate) struct Maglev {
 const TRIES: u64 = 8;
 
 impl Maglev {
-    /// Of the members of `ranking`, in an order of its own, so that all gateways agree. Takes
-    /// milliseconds: make it once per change of the membership, and not in the path of a request.
+    /// Builds the table of the members of `ranking`, in an order on which all gateways agree. This takes
+    /// milliseconds: do it once per change of the members.
     pub(crate) fn new(ranking: Arc<Ranking>, slots: Slots) -> Self {
         Self { slots: fill(&ranking, slots.count()), ranking }
     }
 
-    /// The members that it was made of.
+    /// The ranking of its members.
     pub(crate) fn ranking(&self) -> &Ranking {
         &self.ranking
     }
@@ -109,12 +109,12 @@ fn fill(ranking: &Ranking, count: u32) -> Box<[u32]> {
     let Some(heaviest) = groups.first().map(|group| group.weight) else {
         return Box::default();
     };
-    // The round of each group's next turn. The heaviest have one in every round, and turn `k` of
-    // the others is in round `k · heaviest / weight`: all have one in the first round.
-    let mut turns: BinaryHeap<_> = (0..groups.len()).map(|group| Reverse((0, group))).collect();
+    // The round of each group's next claim. The heaviest members claim in every round. Claim `k` of
+    // the others is in round `k · heaviest / weight`, so all claim in the first round.
+    let mut claims: BinaryHeap<_> = (0..groups.len()).map(|group| Reverse((0, group))).collect();
     let mut slots = Claims::new(count);
-    while let Some(mut turn) = turns.peek_mut() {
-        let Reverse((_, index)) = *turn;
+    while let Some(mut next) = claims.peek_mut() {
+        let Reverse((_, index)) = *next;
         let Some(group) = groups.get_mut(index) else {
             break;
         };
@@ -124,8 +124,8 @@ fn fill(ranking: &Ranking, count: u32) -> Box<[u32]> {
             }
             slots.claim(walk);
         }
-        group.had += 1;
-        *turn = Reverse((group.had * heaviest / group.weight, index));
+        group.claimed += 1;
+        *next = Reverse((group.claimed * heaviest / group.weight, index));
     }
     slots.positions
 }
@@ -134,8 +134,8 @@ fn fill(ranking: &Ranking, count: u32) -> Box<[u32]> {
 struct Group {
     weight: u64,
     walks: Vec<Walk>,
-    /// How many turns each has had.
-    had: u64,
+    /// How many slots each has claimed.
+    claimed: u64,
 }
 
 impl Group {
@@ -143,7 +143,7 @@ impl Group {
         move |(weight, members)| Self {
             weight: u64::from(weight),
             walks: members.map(|(position, tag)| Walk::new(position, tag, count)).collect(),
-            had: 0,
+            claimed: 0,
         }
     }
 }
@@ -172,7 +172,7 @@ impl Walk {
 /// The slots while they are being claimed.
 struct Claims {
     positions: Box<[u32]>,
-    /// A bit for each slot that is claimed: most looks meet one, and bits fit the nearest cache.
+    /// A bit for each claimed slot. Most checks are of claimed slots, and the bits fit in the L1 cache.
     taken: Box<[u64]>,
     free: u32,
 }
@@ -186,7 +186,7 @@ impl Claims {
         }
     }
 
-    /// Claims the next free slot of the walk, which meets every slot: `count` is a prime.
+    /// Claims the next free slot of the walk, which visits every slot because `count` is a prime.
     fn claim(&mut self, walk: &mut Walk) {
         let count = self.positions.len() as u32;
         for _ in 0..count {
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_never_changes() {
+    fn the_table_is_stable() {
         // By another implementation (Python).
         let weighted = ranking([1, 2, 3, 1, 1]);
         assert_eq!(*fill(&weighted, 13), [0, 2, 0, 2, 3, 2, 4, 1, 1, 1, 3, 4, 2]);
@@ -235,14 +235,14 @@ mod tests {
         assert_eq!(shares(&maglev.slots, 5), [8192, 16384, 24577, 8192, 8192]);
         let all = maglev.slots.iter().fold(0, |hash, &slot| mix(hash ^ u64::from(slot)));
         assert_eq!(all, 0x45d3_8390_799b_7b1f, "all slots");
-        let places = |alive: &dyn Fn(usize) -> bool| -> Vec<usize> {
+        let members = |alive: &dyn Fn(usize) -> bool| -> Vec<usize> {
             (0..16).map(|key| maglev.first_where(key, alive).unwrap()).collect()
         };
         let own = [1, 2, 1, 4, 0, 2, 1, 4, 4, 2, 3, 0, 0, 1, 1, 1];
-        assert_eq!(places(&|_| true), own);
+        assert_eq!(members(&|_| true), own);
         let without = [1, 0, 1, 4, 0, 0, 1, 4, 4, 0, 3, 0, 0, 1, 1, 1];
-        assert_eq!(places(&|at| at != 2), without);
-        assert_eq!(places(&|at| at == 3), [3; 16]);
+        assert_eq!(members(&|at| at != 2), without);
+        assert_eq!(members(&|at| at == 3), [3; 16]);
     }
 
     #[test]
@@ -262,18 +262,18 @@ mod tests {
     }
 
     #[test]
-    fn extremes() {
+    fn extreme_weights_and_sizes() {
         assert_eq!(Maglev::new(ranking([]), Slots::Small).first_where(1, |_| true), None);
         assert_eq!(Maglev::new(ranking([0, 1]), Slots::Small).slot(1), Some(1));
         assert_eq!(Maglev::new(ranking([1, 1]), Slots::Small).first_where(1, |_| false), None);
         let shares = shares(&fill(&ranking([u32::MAX, 1, 1]), 65_537), 3);
-        assert_eq!(shares, [65_535, 1, 1], "the lightest have a slot, too");
-        let crowd = Maglev::new(ranking((0..20).map(|_| 1)), Slots::Small);
-        assert_eq!(fill(crowd.ranking(), 13).len(), 13, "more members than slots");
+        assert_eq!(shares, [65_535, 1, 1], "the lightest members have a slot");
+        let many = Maglev::new(ranking((0..20).map(|_| 1)), Slots::Small);
+        assert_eq!(fill(many.ranking(), 13).len(), 13, "more members than slots");
     }
 
     #[test]
-    fn the_order_of_members_never_matters() {
+    fn the_order_of_members_does_not_matter() {
         let mut numbers = Numbers(2);
         let members = members((0..50).map(|i| i % 4));
         let one = fill(&Ranking::new(members.iter().copied()), 65_537);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_move_nobody_else_and_shares_stay_even() {
+    fn failures_move_no_other_keys_and_shares_stay_even() {
         let maglev = Maglev::new(ranking([1; 20]), Slots::Small);
         let mut got = [0; 20];
         for key in 0..50_000 {

@@ -7,7 +7,7 @@ pub(crate) const fn mix(x: u64) -> u64 {
     finish(fold(x))
 }
 
-/// The first step of [`mix`]. What is to be hashed with many keys can be folded in advance, because
+/// The first step of [`mix`]. A value that is hashed with many keys can be folded once, because
 /// `fold(a ^ b)` is `fold(a) ^ fold(b)`.
 #[inline]
 pub(super) const fn fold(x: u64) -> u64 {
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folding_in_advance_changes_nothing() {
+    fn folded_inputs_mix_to_the_same_number() {
         let mut numbers = testing::Numbers(5);
         for _ in 0..10_000 {
             let (a, b) = (numbers.next(), numbers.next() >> numbers.below(64));

@@ -1,11 +1,11 @@
 //! Affinity by hash: a key of the request chooses the backend, without a table of sessions.
 //!
-//! Every gateway has to choose the same backend for the same key, whatever its platform, its
+//! Every gateway must choose the same backend for the same key, whatever its platform, its
 //! version and the order in which its backends joined. So keys are hashed as explicit bytes
 //! ([`KeyHasher`]), backends are known by the tags of their ids, and all arithmetic is in integers.
 //!
-//! [`Ranking`] is the method for everybody; [`Maglev`] the choice of who has thousands of backends.
-//! [`BoundedLoad`] keeps a popular rank from filling one backend.
+//! [`Ranking`] is the default; [`Maglev`] is faster for thousands of backends. [`BoundedLoad`] limits the
+//! load of each backend.
 
 mod bounded_load;
 #[cfg(test)]

@@ -13,14 +13,14 @@ use super::{
 /// gets keys in proportion to its weight, and when one joins or leaves, or changes its weight, no
 /// key moves between the others.
 ///
-/// Made once per change of the membership and shared. Members of one weight are ranked by `u`
+/// Built once per change of the members and shared. Members of one weight are ranked by `u`
 /// alone, so only the best of each distinct weight needs a logarithm.
 ///
-/// Equal scores are put in order by `u`, and members of equal tags by their place, so that the
-/// order in which members joined never matters as long as their tags differ.
+/// Equal scores are ordered by `u`, and members of equal tags by position. So the order in which members
+/// joined does not matter while their tags differ.
 #[derive(Clone, Default)]
 pub(crate) struct Ranking {
-    /// Members of one weight each, the heaviest first: it is the likeliest to hold the winner.
+    /// Members of one weight each, the heaviest first: it is the most likely to have the first in rank.
     classes: Box<[Class]>,
     len: usize,
     signature: u64,
@@ -32,12 +32,12 @@ struct Class {
     weight: u32,
     /// The tags, [folded](fold).
     tags: Box<[u64]>,
-    /// Where each stands in the list that the ranking was made of.
+    /// The position of each in the list from which the ranking was built.
     positions: Box<[u32]>,
 }
 
 impl Ranking {
-    /// Of the tags and weights of all members; those of weight 0 are not ranked, but count in the
+    /// Builds the ranking of the tags and weights of all members. Those of weight 0 are not ranked, but count in the
     /// positions. At most 2^32 members.
     pub(crate) fn new(members: impl IntoIterator<Item = (u64, u32)>) -> Self {
         let members: Vec<_> = members.into_iter().collect();
@@ -68,8 +68,8 @@ impl Ranking {
         self.len
     }
 
-    /// A number that is another one, but for one chance in 2^64, when the members, their weights or
-    /// their order are others: what was made of one list is good for another of the same signature.
+    /// A hash of the members, their weights and their order. What was built for one list is valid for
+    /// another one with the same signature.
     pub(crate) fn signature(&self) -> u64 {
         self.signature
     }
@@ -114,9 +114,9 @@ impl Ranking {
 
     /// The position of the member that ranks first for `key` among those that `admits`.
     ///
-    /// `admits` is asked only of members that would be first so far: of the first alone when it is
-    /// admitted, and of a few when most are, even among thousands. It must give the same answer for
-    /// the same position while the call lasts.
+    /// `admits` is called only for members that rank before all admitted ones so far: once when the first
+    /// is admitted, and a few times when most are. It must return the same value for the same position
+    /// during the call.
     #[inline]
     pub(crate) fn first_where(
         &self,
@@ -137,7 +137,7 @@ impl Ranking {
         let key = fold(mix(key));
         let mut best: Option<(usize, Contender)> = None;
         for class in &self.classes {
-            // A member with a lower hash than this cannot be first any more.
+            // A member with a lower hash than this cannot be first.
             let mut floor = 0;
             for (&tag, &position) in class.tags.iter().zip(&class.positions) {
                 let (hash, position) = (finish(key ^ tag), position as usize);
@@ -164,7 +164,7 @@ impl fmt::Debug for Ranking {
 }
 
 /// The position of the member that ranks first for `key`, without a table: for a list of tags and
-/// weights that is asked once. The same as [`Ranking::first`].
+/// weights that is used once. The same as [`Ranking::first`].
 pub(crate) fn first_of(key: u64, members: impl IntoIterator<Item = (u64, u32)>) -> Option<usize> {
     let key = mix(key);
     let mut best: Option<(usize, Contender)> = None;
@@ -200,7 +200,7 @@ fn highest(key: u64, tags: &[u64]) -> (usize, u64) {
             best = (index, hash);
         }
     };
-    // Four at a time, so that the processor works on several hashes at once.
+    // Four at a time, so that the processor computes several hashes in parallel.
     let (fours, rest) = tags.as_chunks::<4>();
     let mut index = 0;
     for &[a, b, c, d] in fours {
@@ -247,7 +247,7 @@ mod tests {
         mixing::testing::{Numbers, members},
     };
 
-    /// The whole rank of `key`, by asking for the first that has not been named yet.
+    /// The whole rank of `key`, by repeatedly taking the first of the remaining members.
     fn rank(ranking: &Ranking, key: u64) -> Vec<usize> {
         let mut named = Vec::new();
         while let Some(next) = ranking.first_where(key, |position| !named.contains(&position)) {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rank_never_changes() {
+    fn the_rank_is_stable() {
         let ranking = Ranking::new(members([1, 2, 3, 1, 1]));
         // `weight / -log2(u)` in floating point, by another implementation (Python).
         let golden: [(&str, [usize; 5]); 8] = [
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_says_what_the_list_says() {
+    fn the_ranking_agrees_with_first_of() {
         let mut numbers = Numbers(1);
         for _ in 0..400 {
             let members = some(&mut numbers);
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_with_a_weight_is_in_the_rank_once() {
+    fn each_member_with_a_weight_is_ranked_once() {
         let mut numbers = Numbers(2);
         for _ in 0..200 {
             let members = some(&mut numbers);
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_members_never_matters() {
+    fn the_order_of_members_does_not_matter() {
         let mut numbers = Numbers(3);
         for _ in 0..200 {
             let members = some(&mut numbers);
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_moves_who_need_not_move() {
+    fn only_keys_of_the_removed_member_move() {
         let mut numbers = Numbers(4);
         for _ in 0..100 {
             let members = some(&mut numbers);
@@ -347,15 +347,18 @@ mod tests {
             for _ in 0..200 {
                 let key = numbers.next();
                 let (before, after) = (full.first(key), fewer.first(key));
-                assert!(before == after || before == Some(last), "only the last one's keys move");
+                assert!(
+                    before == after || before == Some(last),
+                    "only keys of the last member move"
+                );
                 let down = full.first_where(key, |at| at != last);
-                assert_eq!(down, after, "a failed member is as good as one that left");
+                assert_eq!(down, after, "a failed member ranks as a removed one");
             }
         }
     }
 
     #[test]
-    fn few_members_are_asked() {
+    fn admits_is_called_for_few_members() {
         let ranking = Ranking::new(members([1; 1000]));
         let mut asked = 0;
         for key in 0..1000 {
@@ -366,7 +369,7 @@ mod tests {
             });
         }
         // The first, and then as many as set a record: the 999th harmonic number, 7.5.
-        assert!((7_500..9_500).contains(&asked), "{asked} questions for 1000 keys");
+        assert!((7_500..9_500).contains(&asked), "{asked} calls for 1000 keys");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The stable name of a backend.
+//! `BackendId`, the stable name of a backend.
 
 use std::{borrow::Borrow, fmt, hash::Hasher as _, str::FromStr, sync::Arc};
 
@@ -9,11 +9,11 @@ use crate::error::ConfigError;
 /// The longest id, in bytes.
 pub(crate) const MAX_ID_LEN: usize = 128;
 
-/// The stable name of a backend: what a pin remembers, on every gateway and after every restart.
+/// The stable name of a backend, which pins refer to on every gateway and after every restart.
 ///
-/// 1 to 128 bytes of visible ASCII without `"`, `,`, `;` and `\`, so that it can stand in a cookie
-/// or a header as it is. Never an index or an address: a backend that moves to another address
-/// keeps its id, and its sessions.
+/// 1 to 128 bytes of visible ASCII without `"`, `,`, `;` and `\`, so that it can be the
+/// value of a cookie or a header. Do not use an index or an address: a backend that moves to another
+/// address must keep its id to keep its sessions.
 ///
 /// # Example
 ///
@@ -30,7 +30,7 @@ pub(crate) const MAX_ID_LEN: usize = 128;
 pub struct BackendId(Arc<str>);
 
 impl BackendId {
-    /// Checks `id` and makes it a `BackendId`.
+    /// Creates an id after checking its characters and length.
     ///
     /// # Errors
     ///
@@ -62,14 +62,14 @@ impl BackendId {
         &self.0
     }
 
-    /// 64 bits that stand for the id in sealed tokens, indexes and hashes: the same in every
-    /// process, on every platform and in every version.
+    /// A 64-bit hash that identifies the backend in sealed tokens, indexes and hashes. It is the same in
+    /// every process, on every platform and in every version.
     pub(crate) fn tag(&self) -> u64 {
         tag(self.0.as_bytes())
     }
 }
 
-/// Whether `byte` may stand in an id: a cookie octet of RFC 6265, section 4.1.1.
+/// Whether `byte` is allowed in an id: a cookie octet of RFC 6265, section 4.1.1.
 pub(crate) const fn allowed(byte: u8) -> bool {
     matches!(byte, 0x21 | 0x23..=0x2b | 0x2d..=0x3a | 0x3c..=0x5b | 0x5d..=0x7e)
 }
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tag_never_changes() {
-        assert_eq!(tag(b"a"), 0x37d3_0561_d6c6_dc66, "tokens in the field depend on this value");
+    fn the_tag_is_stable() {
+        assert_eq!(tag(b"a"), 0x37d3_0561_d6c6_dc66, "issued tokens contain this value");
     }
 }

@@ -1,4 +1,4 @@
-//! The names of backends and of sessions.
+//! Identifiers of backends and of sessions.
 
 pub(crate) mod backend;
 mod session;

@@ -1,8 +1,8 @@
-//! What identifies a session.
+//! `SessionId`, the identifier of a session.
 
 use std::fmt;
 
-/// What identifies a session: opaque, and the same through every move.
+/// The opaque identifier of a session, which stays the same when the session moves.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionId(u64);
 
@@ -17,7 +17,7 @@ impl SessionId {
         digits.then(|| u64::from_str_radix(hex, 16).ok().map(Self)).flatten()
     }
 
-    /// The id as a number, for tables of one's own.
+    /// The id as a number, for use as a key of a table.
     pub fn to_bits(self) -> u64 {
         self.0
     }

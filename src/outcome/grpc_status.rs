@@ -1,4 +1,4 @@
-//! The status of an error, put where Tonic looks for it: into the source chain.
+//! Puts a `tonic::Status` into the source chain of an error, where Tonic finds it.
 
 use std::{
     error::Error,
@@ -10,7 +10,7 @@ use tonic::{Code, ConnectError, Status};
 use super::StickyError;
 use crate::error::{BoxError, chain};
 
-/// The causes of errors that have no other.
+/// The sources of errors without another one.
 pub(crate) static NO_SERVER: LazyLock<Status> =
     LazyLock::new(|| Status::unavailable("no server is available for this session"));
 pub(crate) static STAYED_BUSY: LazyLock<Status> =
@@ -20,16 +20,16 @@ pub(crate) static UNKNOWN_SESSION: LazyLock<Status> =
 pub(crate) static CUT_OFF: LazyLock<Status> =
     LazyLock::new(|| Status::unavailable("the server is being taken out of service"));
 
-/// The code of a status that stands in the chain of `error`.
+/// The code of the first status in the chain of `error`.
 pub(crate) fn code_in(error: &(dyn Error + 'static)) -> Option<u8> {
     chain(error).find_map(|error| error.downcast_ref().map(|status: &Status| status.code() as u8))
 }
 
-/// The error with a status in its chain, which Tonic finds and shows in place of `UNKNOWN`.
+/// The error with a status in its chain, which Tonic sends in place of `UNKNOWN`.
 pub(crate) fn in_chain(error: StickyError) -> StickyError {
     let (code, message) = (Code::from(i32::from(error.grpc_code())), error.to_string());
     let with_status = |source: BoxError| -> BoxError {
-        if speaks(source.as_ref()) {
+        if has_grpc_code(source.as_ref()) {
             return source;
         }
         let mut status = Status::new(code, message);
@@ -50,7 +50,7 @@ pub(crate) fn in_chain(error: StickyError) -> StickyError {
             StickyError::Client { backend, source: with_status(source) }
         }
         StickyError::Inner { source } => StickyError::Inner { source: with_status(source) },
-        // Their own `source` is a status.
+        // The `source` of these is a status.
         StickyError::NoBackend
         | StickyError::Unavailable { .. }
         | StickyError::StoreUnavailable
@@ -59,14 +59,14 @@ pub(crate) fn in_chain(error: StickyError) -> StickyError {
     }
 }
 
-/// Whether Tonic finds the right code by itself. It does not for a connection that broke, which it
-/// shows as `UNKNOWN`, `INTERNAL` or `CANCELLED`, nor for its own timeout, which it shows as `CANCELLED`.
-fn speaks(error: &(dyn Error + 'static)) -> bool {
+/// Whether Tonic derives the right code from `error`. It does not for a broken connection, which it reports
+/// as `UNKNOWN`, `INTERNAL` or `CANCELLED`, nor for its own timeout, which it reports as `CANCELLED`.
+fn has_grpc_code(error: &(dyn Error + 'static)) -> bool {
     let found = chain(error).find_map(|error| {
         if error.is::<Status>() || error.is::<ConnectError>() {
             return Some(true);
         }
-        // A stream that the server has reset has a reason, which has a code.
+        // The reason of a stream reset maps to a code.
         let h2 = error.downcast_ref::<hyper::Error>()?.source()?.downcast_ref::<h2::Error>()?;
         let unknown = [h2::Reason::STREAM_CLOSED, h2::Reason::HTTP_1_1_REQUIRED];
         Some(h2.is_reset() && h2.reason().is_some_and(|reason| !unknown.contains(&reason)))

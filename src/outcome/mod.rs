@@ -1,4 +1,4 @@
-//! What became of a request, why, and by which policy.
+//! Outcomes of requests, their reasons and counters, and the failover policies.
 
 #[cfg(feature = "tonic")]
 pub(crate) mod grpc_status;

@@ -1,4 +1,4 @@
-//! What to do when a pinned backend cannot serve its session.
+//! Policies for sessions whose backend cannot serve them.
 
 use std::time::Duration;
 
@@ -8,16 +8,15 @@ use crate::{error::ConfigError, outcome::Reason};
 
 /// What to do with a session whose backend cannot serve it.
 ///
-/// A backend that has left the pool will not come back as far as is known: its sessions go on elsewhere
-/// whatever this says, unless the layer is [strict](crate::StickyLayer::strict).
+/// Sessions of a backend that has left the pool always move to another one, unless the layer is [strict](crate::StickyLayer::strict).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Failover {
-    /// Move it: another backend serves it from now on, also after the old one has returned.
+    /// Move the session: another backend serves it from now on, also after the old one has returned.
     #[default]
     Repin,
     /// Borrow another backend for this one request; the pin stays.
     Borrow,
-    /// Answer with an error (503): the session is worth nothing elsewhere.
+    /// Answer with an error (503), because other backends cannot serve the session.
     Reject,
 }
 
@@ -58,7 +57,7 @@ impl Default for Busy {
     }
 }
 
-/// What becomes of requests whose session cannot be served where it is, instead of a new session or
+/// Error responses for requests whose session cannot continue on its backend, instead of a new session or
 /// another backend; see [`StickyLayer::strict`](crate::StickyLayer::strict).
 ///
 /// # Example
@@ -84,14 +83,14 @@ pub struct Strict {
 }
 
 impl Strict {
-    /// Answers 410 to a session that is not known and 503 to one whose backend cannot serve; one that has
-    /// expired begins anew.
+    /// Answers 410 for an unknown session and 503 for one whose backend cannot serve it; an expired session
+    /// is replaced by a new one.
     pub const fn new() -> Self {
         let (status, unavailable) = (StatusCode::GONE, StatusCode::SERVICE_UNAVAILABLE);
         Self { on: true, status, expired: false, unavailable }
     }
 
-    /// The answer to a token that is unknown, malformed or forged, or whose backend has left the pool;
+    /// The status for a token that is unknown, malformed or forged, or whose backend has left the pool;
     /// default 410.
     ///
     /// # Errors
@@ -109,14 +108,14 @@ impl Strict {
         Ok(self)
     }
 
-    /// Whether a token that has expired is refused as well; default `false`: the session begins anew.
+    /// Whether a token that has expired is rejected as well; default `false`: a new session begins.
     #[must_use]
     pub const fn expired(mut self, expired: bool) -> Self {
         self.expired = expired;
         self
     }
 
-    /// The answer, with `Retry-After`, to a session whose backend is known and cannot serve it; default
+    /// The status, with `Retry-After`, for a session whose backend is known and cannot serve it; default
     /// 503.
     ///
     /// # Errors
@@ -134,7 +133,7 @@ impl Strict {
         Ok(self)
     }
 
-    /// Whether a token that is of no use for this reason is refused.
+    /// Whether a token with this error is rejected.
     pub(crate) fn refuses(&self, reason: Reason) -> bool {
         match reason {
             Reason::Malformed | Reason::Forged | Reason::OtherPool | Reason::Unknown => true,
@@ -150,7 +149,7 @@ impl Default for Strict {
     }
 }
 
-/// On with the defaults, or off.
+/// Enabled with the defaults, or disabled.
 impl From<bool> for Strict {
     fn from(on: bool) -> Self {
         Self { on, ..Self::new() }

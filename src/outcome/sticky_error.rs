@@ -1,4 +1,4 @@
-//! Why there is no answer from a backend, and what is known of the request then.
+//! `StickyError`, the error of a request without a response from a backend, and its statuses.
 
 use std::{error::Error, fmt, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     id::BackendId,
 };
 
-/// Why [`StickyService`](crate::StickyService) could not get an answer from a backend.
+/// Why [`StickyService`](crate::StickyService) could not get a response from a backend.
 ///
 /// With [`Propagate`](crate::Propagate) it is the service's error; with the default,
 /// [`Respond`](crate::Respond), it becomes a response. [`status`](Self::status) is the HTTP status
@@ -26,38 +26,38 @@ pub enum StickyError {
         /// The pinned backend.
         backend: BackendId,
     },
-    /// The request carries a token that is worth nothing, and the layer is
+    /// The request has a token that cannot be used, and the layer is
     /// [strict](crate::StickyLayer::strict).
     UnknownSession {
         /// What is wrong with the token.
         reason: Reason,
     },
-    /// The store that knows the session's backend does not answer, and it is set to [reject]
-    /// sessions that it cannot look up.
+    /// The store of the session's pin does not answer, and is configured to [reject] sessions that it
+    /// cannot look up.
     ///
     /// [reject]: crate::store::Answer::Unavailable
     StoreUnavailable,
     /// The backends that may take the request stayed busy for as long as a request may wait.
     Busy {
-        /// The backend that was waited for.
+        /// The backend for which the request waited.
         backend: BackendId,
     },
-    /// Every candidate refused the request before it was sent; this is what the last one said.
+    /// No candidate accepted the request, so it was not sent; this is the error of the last one.
     NotSent {
         /// The last backend tried.
         backend: BackendId,
         /// Its error.
         source: BoxError,
     },
-    /// The backend took the request and failed.
+    /// The request was sent to the backend, which failed.
     Backend {
         /// The backend.
         backend: BackendId,
         /// Its error.
         source: BoxError,
     },
-    /// The body of the request failed while a backend took it: see [`ClientError`](crate::ClientError).
-    /// Nothing is held against the backend.
+    /// The body of the request failed while it was sent: see [`ClientError`](crate::ClientError).
+    /// It does not count as a failure of the backend.
     Client {
         /// The backend.
         backend: BackendId,
@@ -65,7 +65,7 @@ pub enum StickyError {
         source: BoxError,
     },
     /// This machine had no file descriptor, local port or memory left for a connection to the backend:
-    /// see [`Shortage`](crate::Shortage). Nothing is held against the backend, and the session stays.
+    /// see [`Shortage`](crate::Shortage). It does not count as a failure of the backend, and the session stays.
     Shortage {
         /// The backend.
         backend: BackendId,
@@ -82,8 +82,8 @@ pub enum StickyError {
 impl StickyError {
     /// The status that [`Respond`](crate::Respond) answers with: 503 when no backend took the
     /// request or the session could not be looked up, 410 when a strict layer does not know the
-    /// session ([`Strict`](crate::Strict) may say another), 504 when one took it and did not answer in
-    /// time, 502 when it failed otherwise, 400 when the request's own body failed and 408 when it stalled,
+    /// session ([`Strict`](crate::Strict) can change it), 504 when a backend did not answer in time, 502
+    /// when it failed otherwise, 400 when the request's own body failed and 408 when it stalled,
     /// 500 when the inner service failed.
     pub fn status(&self) -> StatusCode {
         match self {
@@ -106,10 +106,12 @@ impl StickyError {
         }
     }
 
-    /// The gRPC status code of a gRPC response: 14 (UNAVAILABLE) when no backend took the request, one took it and failed, or this machine ran short; 8 (RESOURCE_EXHAUSTED) when they stayed busy; 9 (FAILED_PRECONDITION) when a
-    /// strict layer does not know the session; 4 (DEADLINE_EXCEEDED) when there was no answer in time; 1
-    /// (CANCELLED) when the request's own body failed; 13 (INTERNAL) when the inner service failed. With feature `tonic`, a `tonic::Status` that a backend
-    /// or the inner service failed with says its own.
+    /// The gRPC status code of a gRPC response: 14 (UNAVAILABLE) when no backend took the request,
+    /// the backend failed, or this machine ran out of resources; 8 (RESOURCE_EXHAUSTED) when backends
+    /// stayed busy; 9 (FAILED_PRECONDITION) when a strict layer does not know the session; 4
+    /// (DEADLINE_EXCEEDED) when there was no response in time; 1 (CANCELLED) when the request's own body
+    /// failed; 13 (INTERNAL) when the inner service failed. With feature `tonic`, the code of a
+    /// `tonic::Status` with which a backend or the inner service failed is kept.
     pub fn grpc_code(&self) -> u8 {
         #[cfg(feature = "tonic")]
         if let Self::Backend { source, .. } | Self::Inner { source } = self
@@ -132,20 +134,9 @@ impl StickyError {
         }
     }
 
-    /// Whether the request was not executed, and may be later: trying again can help.
+    /// Whether the request was not executed and a retry may succeed.
     pub(crate) fn may_pass(&self) -> bool {
-        match self {
-            Self::NoBackend
-            | Self::Unavailable { .. }
-            | Self::StoreUnavailable
-            | Self::Busy { .. }
-            | Self::Shortage { .. }
-            | Self::NotSent { .. } => true,
-            Self::UnknownSession { .. }
-            | Self::Backend { .. }
-            | Self::Client { .. }
-            | Self::Inner { .. } => false,
-        }
+        self.status() == StatusCode::SERVICE_UNAVAILABLE
     }
 
     /// The backend that the error is about, if there is one.
@@ -198,7 +189,7 @@ impl Error for StickyError {
             | Self::Client { source, .. }
             | Self::Shortage { source, .. }
             | Self::Inner { source } => Some(source.as_ref()),
-            // Where Tonic looks for a status.
+            // Tonic searches the sources for a status.
             #[cfg(feature = "tonic")]
             Self::NoBackend | Self::Unavailable { .. } | Self::StoreUnavailable => {
                 Some(&*super::grpc_status::NO_SERVER)
@@ -217,8 +208,8 @@ impl Error for StickyError {
     }
 }
 
-/// The error that ends a response's body whose backend was still sending when the deadline of its
-/// [drain](crate::Backends::drain) came.
+/// The error that ends the body of a response when the deadline of its backend's
+/// [drain](crate::Backends::drain) expires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrainOver {
     backend: BackendId,
@@ -258,19 +249,19 @@ fn is_timeout(error: &(dyn Error + 'static)) -> bool {
     })
 }
 
-/// What is known of the request when there is no answer to it.
+/// What an error response depends on besides the error.
 #[derive(Debug, Clone, Copy)]
 pub struct ErrorContext {
     pub(crate) grpc: bool,
     pub(crate) retry_after: Duration,
-    /// How it is refused, if it is strict.
+    /// The policy of a strict request.
     pub(crate) strict: Option<Strict>,
     /// Whether its session has a backend.
     pub(crate) has_home: bool,
 }
 
 impl ErrorContext {
-    /// The status of the answer, and whether it says when to try again.
+    /// The status of the response, and whether it has `Retry-After`.
     pub(crate) fn status(&self, error: &StickyError) -> (StatusCode, bool) {
         let strict = self.strict.unwrap_or_default();
         match error {

@@ -1,4 +1,4 @@
-//! Why this backend? The typed answer for every request, and its totals.
+//! The outcome of a request, and the counters of all outcomes.
 
 use std::{
     fmt,
@@ -8,20 +8,20 @@ use std::{
 use crate::{id::BackendId, util::string_enum::words};
 
 words! {
-    /// What became of a request.
+    /// How a request was served.
     Verdict {
         /// Served by the backend that its pin names.
         Pinned = "pinned",
-        /// It had no usable pin, or passed it by; a backend was chosen for it, which is its pin from now
-        /// on unless it passed by.
+        /// It had no valid pin, or bypassed it. A backend was chosen for it, and it is pinned to that one from
+        /// now on unless it bypassed the pin.
         Assigned = "assigned",
         /// Its backend could not serve it; it is pinned to another one from now on.
         Moved = "moved",
-        /// Its backend could not serve it; another one did, this once. The pin stays.
+        /// Its backend could not serve it; another one served this request. The pin stays.
         Borrowed = "borrowed",
-        /// No backend answered; the layer had to.
+        /// No backend answered; the layer responded with an error.
         Rejected = "rejected",
-        /// A peer forwarded it to this node, which served it without a decision of its own.
+        /// A peer forwarded it to this node, which served it without routing it again.
         Local = "local",
         /// No backend could take it; the inner service, the last resort, answered.
         LastResort = "last-resort",
@@ -35,10 +35,10 @@ words! {
         ExpiredIdle = "expired-idle",
         /// The session was older than its absolute timeout.
         ExpiredAbsolute = "expired-absolute",
-        /// The token is not one: empty, oversize, not well formed, or dated further ahead than clocks may
-        /// differ.
+        /// The token is empty, too long, not well formed, or has timestamps further in the future than the
+        /// clock skew allows.
         Malformed = "malformed",
-        /// The token is not sealed under any of our keys for this cookie.
+        /// The token was not sealed with a key of the ring for this cookie or header.
         Forged = "forged",
         /// The token names a backend that is not in the pool.
         Unknown = "unknown",
@@ -54,11 +54,11 @@ words! {
         ConnectFailed = "connect-failed",
         /// The backend's service failed to become ready.
         NotReady = "not-ready",
-        /// The session was moved to even the load out.
+        /// The session was moved to balance the load.
         Rebalanced = "rebalanced",
         /// The application or the caller asked for it.
         Requested = "requested",
-        /// The token is one of another pool under the same keys.
+        /// The token belongs to another pool with the same keys.
         OtherPool = "other-pool",
         /// The body of the request broke off, stalled, was malformed, or had not the announced length.
         ClientError = "client-error",
@@ -68,7 +68,7 @@ words! {
 }
 
 impl Reason {
-    /// Whether the reason is a fault of the token itself, so that it is counted in
+    /// Whether the reason is an error of the token itself, which is counted in
     /// [`Stats::token_errors`].
     pub const fn is_token_error(self) -> bool {
         matches!(
@@ -83,8 +83,8 @@ impl Reason {
     }
 }
 
-/// Why this backend: the verdict on one request, the backend that answered, and the reason when a
-/// pin was there and was not followed.
+/// The outcome of one request: the verdict, the backend that answered, and the reason when a pin was not
+/// followed.
 ///
 /// With [`outcome_extensions`](crate::StickyLayer::outcome_extensions) it is in the extensions of the
 /// response, and of the request for the service that answers it: see [`Outcome::of`]. The fields `sticky.backend`, `sticky.outcome` and `sticky.reason` of the current
@@ -147,7 +147,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Totals since the pool was made.
+/// Totals since the pool was created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stats {
     outcomes: [u64; Verdict::ALL.len()],
@@ -174,23 +174,23 @@ impl Stats {
         self.reasons[reason as usize]
     }
 
-    /// Tokens that were of no use, by what was wrong with them.
+    /// Rejected tokens with this reason.
     pub fn token_errors(&self, reason: Reason) -> u64 {
         self.token_errors[reason as usize]
     }
 
-    /// Sessions that were given another backend.
+    /// Sessions that were moved to another backend.
     pub fn moves(&self) -> u64 {
         self.moves
     }
 
-    /// Tokens that were put on responses.
+    /// Tokens that were set in responses.
     pub fn tokens_issued(&self) -> u64 {
         self.tokens_issued
     }
 
-    /// Requests with a valid pin to a backend that could serve them and that were served elsewhere
-    /// without a stated policy asking for it. Anything but 0 is a bug of this crate.
+    /// Requests with a valid pin to a backend that could serve them and that were served by another
+    /// one without a policy that allows it. A value other than 0 is a bug of this crate.
     pub fn violations(&self) -> u64 {
         self.violations
     }

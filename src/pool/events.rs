@@ -243,12 +243,12 @@ impl Publisher {
     #[inline]
     pub(crate) fn publish(&self, event: impl FnOnce() -> Event) {
         if self.has_listeners.load(Relaxed) {
-            self.send(event());
+            self.send(&event());
         }
     }
 
     #[cold]
-    fn send(&self, event: Event) {
+    fn send(&self, event: &Event) {
         let mut listeners = lock(&self.listeners);
         listeners.retain(|listener| match listener.sender.try_send(event.clone()) {
             Ok(()) => true,

@@ -78,9 +78,9 @@ impl<S> StickyLayer<S> {
         let affinity = affinity.bind(backends.name())?;
         let remembers = affinity.remembers();
         if remembers {
-            backends.pool().track_external_pins(affinity.idle_for());
+            backends.pool().track_external_pins(affinity.idle_timeout());
         }
-        let idle_for = affinity.idle_for().map_or(0, |idle| idle.as_secs());
+        let idle_for = affinity.idle_timeout().map_or(0, |idle| idle.as_secs());
         let core = Core {
             backends,
             affinity,

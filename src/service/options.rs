@@ -193,7 +193,7 @@ impl<S, E> StickyLayer<S, E> {
     /// When a setting is out of bounds, or when the affinity's pins do not say when their sessions were
     /// last seen: then there is no telling who rests.
     pub fn rebalance(self, rebalance: Rebalance) -> Result<Self, ConfigError> {
-        if !self.core.affinity.is_dated() {
+        if !self.core.affinity.is_sealed() {
             return Err(ConfigError::new(
                 "rebalance: only sealed tokens say when their session was last seen; use a sealed \
                  Cookie, Header or Envelope, alone or in a Chain",

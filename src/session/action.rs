@@ -1,12 +1,12 @@
-//! The word of the application, and of the caller, on one request.
+//! `SessionAction`, set on a response by the application, and `Preference`, set on a request by the caller.
 
 use http::HeaderValue;
 
 use crate::{error::ConfigError, id::BackendId};
 
-/// What the application says of a session, with its answer: in the response's extensions when it runs
-/// in this process, or in a response header that is
-/// [named](crate::StickyLayer::application_header) and taken out before the client sees it.
+/// What to do with the session of a response. The application sets it in the response's extensions when
+/// it runs in this process, or else in the [configured](crate::StickyLayer::application_header) response
+/// header, which is removed before the response is sent to the client.
 ///
 /// # Example
 ///
@@ -14,7 +14,7 @@ use crate::{error::ConfigError, id::BackendId};
 /// use http::Response;
 /// use tower_sticky::SessionAction;
 ///
-/// /// A handler behind the layer: the next login starts a new session, anywhere.
+/// /// A handler behind the layer: the next login starts a new session, on any backend.
 /// async fn logout() -> Response<String> {
 ///     let mut response = Response::new("bye".to_owned());
 ///     response.extensions_mut().insert(SessionAction::End);
@@ -24,12 +24,12 @@ use crate::{error::ConfigError, id::BackendId};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionAction {
-    /// The session has ended (logout): the client's token is taken away. Header: `end`.
+    /// The session has ended (logout): the token is removed from the client. Header: `end`.
     End,
-    /// The session is here from now on, also where it would have been borrowed only, or passed by.
+    /// The session is pinned to this backend, also when the request was borrowed or bypassed the pin.
     /// Header: `pin`.
     Pin,
-    /// This answer does not begin a session. Header: `no-pin`.
+    /// This response does not begin a session. Header: `no-pin`.
     NoPin,
     /// The session continues on another backend. Header: `move <id>`.
     Move(BackendId),
@@ -50,10 +50,10 @@ impl SessionAction {
     }
 }
 
-/// What the caller wants of one request, in the request's extensions.
+/// How one request is to be routed, in the request's extensions.
 ///
-/// It is for code in front of the layer, for example an operator's tool that tests one backend; it
-/// never comes from the network.
+/// It is for code in front of the layer, for example an operator's tool that tests one backend. It is
+/// never read from the network.
 ///
 /// # Example
 ///
@@ -79,8 +79,8 @@ impl Preference {
         Self { bypass: true, ..Self::NONE }
     }
 
-    /// The request goes to this backend and to no other, whatever its pin says and also when the
-    /// backend drains; the pin stays as it is.
+    /// The request goes to this backend and to no other, whatever its pin is, also when the
+    /// backend is draining. The pin does not change.
     ///
     /// # Errors
     ///
@@ -89,12 +89,12 @@ impl Preference {
         Ok(Self { backend: Some(BackendId::new(id)?), ..Self::NONE })
     }
 
-    /// Whether a pin of the request counts.
+    /// Whether the pin of the request is used.
     pub(crate) fn reads(&self) -> bool {
         !self.bypass && self.backend.is_none()
     }
 
-    /// Whether the request is [strict](crate::StickyLayer::strict), instead of what the layer says.
+    /// Whether the request is [strict](crate::StickyLayer::strict), which overrides the layer's setting.
     pub const fn strict(strict: bool) -> Self {
         Self { strict: Some(strict), ..Self::NONE }
     }

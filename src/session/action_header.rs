@@ -1,27 +1,27 @@
-//! Where the application's word is found: in the response's extensions, or in a header.
+//! Reads the application's `SessionAction` from the response's extensions or from a header.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 
 use crate::session::SessionAction;
 
-/// How a node tells the peer that forwarded a request to it.
-const FROM_PEER: HeaderName = HeaderName::from_static("x-sticky-action");
+/// The header in which a node sends the action to the peer that forwarded the request.
+const PEER_ACTION: HeaderName = HeaderName::from_static("x-sticky-action");
 
-/// The header that backends use, if they may.
+/// The response header in which backends may set an action, if one is configured.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ActionHeader {
     pub(crate) header: Option<HeaderName>,
 }
 
 impl ActionHeader {
-    /// Takes the application's word out of a response; `from_peer` when a peer gave it.
+    /// Removes the action from a response. `from_peer` when the response is from a peer.
     #[inline]
     pub(crate) fn read<B>(
         &self,
         response: &mut Response<B>,
         from_peer: bool,
     ) -> Option<SessionAction> {
-        // Most responses say nothing, and are not looked at any further.
+        // Most responses have no extensions, and need no further checks.
         if self.header.is_none() && !from_peer && response.extensions().is_empty() {
             return None;
         }
@@ -30,14 +30,14 @@ impl ActionHeader {
 
     #[inline(never)]
     fn find<B>(&self, response: &mut Response<B>, from_peer: bool) -> Option<SessionAction> {
-        let said = response.extensions().get::<SessionAction>().cloned();
+        let from_extensions = response.extensions().get::<SessionAction>().cloned();
         if self.header.is_none() && !from_peer {
-            return said;
+            return from_extensions;
         }
         let headers = response.headers_mut();
         let by_header = self.header.as_ref().and_then(|name| take(headers, name));
-        let by_peer = if from_peer { take(headers, &FROM_PEER) } else { None };
-        said.or(by_header).or(by_peer)
+        let by_peer = if from_peer { take(headers, &PEER_ACTION) } else { None };
+        from_extensions.or(by_header).or(by_peer)
     }
 }
 
@@ -45,12 +45,12 @@ fn take(headers: &mut HeaderMap, name: &HeaderName) -> Option<SessionAction> {
     let value = headers.remove(name)?;
     let action = SessionAction::from_header(&value);
     if action.is_none() {
-        tracing::warn!(header = %name, ?value, "not a word that is known; ignored");
+        tracing::warn!(header = %name, ?value, "unknown session action; ignored");
     }
     action
 }
 
-/// Passes the application's word on to the peer that settles the pin.
+/// Sends the action to the peer that forwarded the request, which owns the pin.
 pub(crate) fn tell(action: &SessionAction, headers: &mut HeaderMap) {
     let value = match action {
         SessionAction::End => HeaderValue::from_static("end"),
@@ -61,5 +61,5 @@ pub(crate) fn tell(action: &SessionAction, headers: &mut HeaderMap) {
             Err(_) => return,
         },
     };
-    headers.insert(FROM_PEER, value);
+    headers.insert(PEER_ACTION, value);
 }

@@ -1,4 +1,4 @@
-//! What the layer tells a backend about the session of a request.
+//! `SessionInfo`, which a backend receives about the session of a request.
 
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 
@@ -17,18 +17,18 @@ const REPLICAS: HeaderName = HeaderName::from_static("x-sticky-replicas");
 
 const ALL: [HeaderName; 7] = [SESSION, EPOCH, OUTCOME, BACKEND, FROM, KEYED, REPLICAS];
 
-/// What a backend is told about the session that a request belongs to, so that it knows whether what it
-/// remembers of it is still true.
+/// Information for a backend about the session of a request, with which it can check whether its own
+/// data of the session is current.
 ///
 /// With [`session_extensions`](crate::StickyLayer::session_extensions) it is in the extensions of the
-/// request; with [`session_headers`](crate::StickyLayer::session_headers) it travels in headers, which a
+/// request; with [`session_headers`](crate::StickyLayer::session_headers) it is in headers, which a
 /// backend in another process reads with [`from_headers`](Self::from_headers):
 ///
 /// | header | what |
 /// |---|---|
 /// | `x-sticky-session` | [`id`](Self::id), 16 hexadecimal digits |
 /// | `x-sticky-epoch` | [`epoch`](Self::epoch), decimal |
-/// | `x-sticky-outcome` | [`verdict`](Self::verdict), a word |
+/// | `x-sticky-outcome` | [`verdict`](Self::verdict), as text |
 /// | `x-sticky-backend` | [`backend`](Self::backend) |
 /// | `x-sticky-from` | [`from`](Self::from) |
 /// | `x-sticky-keyed` | `1` when it [is](Self::is_keyed) |
@@ -46,7 +46,7 @@ const ALL: [HeaderName; 7] = [SESSION, EPOCH, OUTCOME, BACKEND, FROM, KEYED, REP
 /// request.headers_mut().insert("x-sticky-backend", "b".parse()?);
 /// request.headers_mut().insert("x-sticky-from", "a".parse()?);
 ///
-/// let info = SessionInfo::from_headers(request.headers()).expect("the gateway said it");
+/// let info = SessionInfo::from_headers(request.headers()).expect("the gateway sent it");
 /// assert_eq!(info.verdict(), Verdict::Moved);
 /// assert_eq!(info.from().map(|id| id.as_str()), Some("a"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -68,8 +68,8 @@ impl SessionInfo {
         extensions.get()
     }
 
-    /// The information in a request's headers; `None` when it is not there, or is not well formed.
-    /// Believe it only from a gateway of yours.
+    /// The information in a request's headers; `None` when it is missing or malformed. Trust
+    /// it only in requests from your own gateway.
     pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let text = |name: HeaderName| headers.get(&name).map(|value: &HeaderValue| value.to_str());
         let verdict = text(OUTCOME)?.ok()?;
@@ -99,16 +99,16 @@ impl SessionInfo {
         Some(Self { id, epoch, verdict, backend, from, keyed, replicas })
     }
 
-    /// The session: the same through every move. `None` when nothing tells sessions apart, as with a
-    /// plain token, or when the application has not issued its id yet.
+    /// The session, which stays the same when it moves. `None` when sessions are not identified, as with
+    /// a plain token, or when the application has not issued its id yet.
     pub fn id(&self) -> Option<SessionId> {
         self.id
     }
 
-    /// A number that grows each time that the session moves: the greater of one more and the Unix time
-    /// in milliseconds. What a backend remembers of the session from a smaller one may be out of date.
-    /// Where a key decides, it grows each time that any key may have another owner, on each gateway by
-    /// itself. `None` with plain tokens.
+    /// A number that grows each time the session moves, to the Unix time in milliseconds, or by one if
+    /// that is greater. Data of the session that a backend stored with a smaller number may be out of
+    /// date. When a key routes the request, the number grows each time the owner of any key may change,
+    /// on each gateway separately. `None` with plain tokens.
     pub fn epoch(&self) -> Option<u64> {
         self.epoch
     }
@@ -120,7 +120,7 @@ impl SessionInfo {
         self.verdict
     }
 
-    /// The backend that is told: what the gateway calls it.
+    /// The id of the backend that receives the request.
     pub fn backend(&self) -> &BackendId {
         &self.backend
     }
@@ -131,9 +131,9 @@ impl SessionInfo {
         self.from.as_ref()
     }
 
-    /// Whether a key of the request decides where it goes, as with
-    /// [`affinity::Key`](crate::affinity::Key): then nothing carries the epoch from one gateway to
-    /// another, and two of them may say different ones at the same time.
+    /// Whether a key routes the request, as with
+    /// [`affinity::Key`](crate::affinity::Key). Gateways then count the epoch separately, and two of them
+    /// may send different epochs at the same time.
     pub fn is_keyed(&self) -> bool {
         self.keyed
     }
@@ -144,39 +144,39 @@ impl SessionInfo {
         &self.replicas
     }
 
-    /// Says it in headers.
+    /// Writes it to headers.
     pub(crate) fn write(&self, headers: &mut HeaderMap) {
-        // Nothing of a client, and nothing of an earlier attempt, is left beside it.
+        // Removes headers of the client and of an earlier attempt.
         strip(headers);
-        let mut say = |name: HeaderName, value: String| {
+        let mut set = |name: HeaderName, value: String| {
             if let Ok(value) = HeaderValue::try_from(value) {
                 headers.insert(name, value);
             }
         };
-        say(OUTCOME, self.verdict.as_str().to_owned());
-        say(BACKEND, self.backend.as_str().to_owned());
+        set(OUTCOME, self.verdict.as_str().to_owned());
+        set(BACKEND, self.backend.as_str().to_owned());
         if let Some(id) = self.id {
-            say(SESSION, id.to_string());
+            set(SESSION, id.to_string());
         }
         if let Some(epoch) = self.epoch {
-            say(EPOCH, epoch.to_string());
+            set(EPOCH, epoch.to_string());
         }
         if let Some(from) = &self.from {
-            say(FROM, from.as_str().to_owned());
+            set(FROM, from.as_str().to_owned());
         }
         if self.keyed {
-            say(KEYED, "1".to_owned());
+            set(KEYED, "1".to_owned());
         }
         if !self.replicas.is_empty() {
             let ids: Vec<&str> = self.replicas.iter().map(BackendId::as_str).collect();
-            say(REPLICAS, ids.join(","));
+            set(REPLICAS, ids.join(","));
         }
     }
 }
 
-/// Takes out what somebody else says in our headers.
+/// Removes all headers of this type.
 pub(crate) fn strip(headers: &mut HeaderMap) {
-    // Most requests have none of them, and one look at the names is cheaper than seven look-ups.
+    // Most requests have none of them, and one pass over the names is cheaper than seven lookups.
     if headers.keys().any(|name| name.as_str().starts_with("x-sticky-")) {
         for name in ALL {
             headers.remove(name);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_say_what_was_meant() {
+    fn written_headers_are_read() {
         let info = SessionInfo {
             id: Some(SessionId::new(u64::MAX - 1)),
             epoch: Some(1 << 47),
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_not_said() {
+    fn absent_values_have_no_headers() {
         let info = SessionInfo {
             id: None,
             epoch: None,
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_well_formed_is_nothing() {
+    fn malformed_headers_are_rejected() {
         let good = [
             ("x-sticky-outcome", "pinned"),
             ("x-sticky-backend", "b"),

@@ -1,4 +1,5 @@
-//! What is said of a session: to its backend, by the application, by the caller, and who the client is.
+//! Session information for backends, actions of applications, preferences of callers, and the client's
+//! connection.
 
 mod action;
 pub(crate) mod action_header;

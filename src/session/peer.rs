@@ -1,16 +1,16 @@
-//! Who is at the other end of the client's connection, and whether its word is believed.
+//! `Peer`, the remote end of the client's connection, and whether its headers are trusted.
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
 use http::{HeaderMap, StatusCode};
 
-/// The client side of a connection, as a request extension: whoever accepts connections makes one
-/// per connection and puts a clone (a pointer) into each of its requests.
+/// The client side of a connection, as a request extension. The server creates one for each connection
+/// and puts a clone (a pointer) into each request.
 ///
-/// [`Cookie`](crate::affinity::Cookie) asks it whether the request came over https (attribute
+/// [`Cookie`](crate::affinity::Cookie) uses it to find whether the client used https (attribute
 /// `Secure`), and [`Upstream`](crate::proxy::Upstream) writes `Forwarded` and `X-Forwarded-*` from
-/// it. Without it a request is taken to come over plain http from nobody in particular, and what
-/// its headers say about that is not believed.
+/// it. Without it a request counts as plain http from an unknown peer, and its forwarding headers are
+/// not trusted.
 ///
 /// # Example
 ///
@@ -38,7 +38,7 @@ struct Inner {
     https: bool,
     trusted: bool,
     on_interim: Option<OnInterim>,
-    /// What [`Upstream`](crate::proxy::Upstream) tells backends about it, formatted at its first
+    /// What [`Upstream`](crate::proxy::Upstream) sends to backends about it, formatted at the first
     /// request.
     #[cfg(feature = "proxy")]
     lines: std::sync::OnceLock<super::peer_headers::PeerHeaders>,
@@ -69,8 +69,8 @@ impl Peer {
         self
     }
 
-    /// Whether the peer is a proxy of ours, so that its `Forwarded` and `X-Forwarded-*` are
-    /// believed; default `false`.
+    /// Whether the peer is a trusted proxy, whose `Forwarded` and `X-Forwarded-*` are used;
+    /// default `false`.
     #[must_use]
     pub fn trusted(mut self, trusted: bool) -> Self {
         Arc::make_mut(&mut self.inner).trusted = trusted;
@@ -104,7 +104,7 @@ impl Peer {
         self.inner.addr
     }
 
-    /// Whether the peer's `Forwarded` and `X-Forwarded-*` are believed.
+    /// Whether the peer's `Forwarded` and `X-Forwarded-*` are trusted.
     pub fn is_trusted(&self) -> bool {
         self.inner.trusted
     }
@@ -166,9 +166,9 @@ mod tests {
     }
 
     #[test]
-    fn only_a_trusted_peers_last_word_counts() {
+    fn only_the_last_element_of_a_trusted_peer_counts() {
         assert!(https(true, &[("x-forwarded-proto", "https")]));
-        assert!(!https(false, &[("x-forwarded-proto", "https")]), "an untrusted peer can say it");
+        assert!(!https(false, &[("x-forwarded-proto", "https")]), "an untrusted peer is ignored");
         assert!(!https(true, &[("x-forwarded-proto", "https, http")]), "the last hop used http");
         assert!(!https(true, &[("x-forwarded-proto", "https"), ("x-forwarded-proto", "http")]));
         assert!(https(

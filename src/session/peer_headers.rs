@@ -1,4 +1,4 @@
-//! What backends are told of a client's connection, formatted once.
+//! The forwarding headers of a client's connection, formatted once.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -7,15 +7,15 @@ use std::{
 
 use http::HeaderValue;
 
-/// What is said about a connection, formatted once for all of its requests.
+/// The values of the forwarding headers, formatted once for all requests of a connection.
 #[derive(Debug, Clone)]
 pub(crate) struct PeerHeaders {
     pub(crate) address: HeaderValue,
     pub(crate) proto: HeaderValue,
     /// `for=…;proto=…`
     element: String,
-    /// The first host that was asked for, and the `Forwarded` element with it: a connection rarely
-    /// asks for a second one.
+    /// The first requested host, and the `Forwarded` element with it. Few connections request several
+    /// hosts.
     with_host: OnceLock<(HeaderValue, HeaderValue)>,
 }
 
@@ -45,7 +45,7 @@ impl PeerHeaders {
         let Some(host) = host.to_str().ok().filter(|host| !host.contains(['"', '\\'])) else {
             return value(&self.element);
         };
-        // A colon is not of a token, so a host with a port is quoted.
+        // A colon is not a token character, so a host with a port is quoted.
         let token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
         let element = &self.element;
         if !host.is_empty() && host.bytes().all(token) {
@@ -56,8 +56,7 @@ impl PeerHeaders {
     }
 }
 
-/// All that is formatted here is printable; `unknown` (RFC 7239, section 6.2) is for the
-/// impossible.
+/// Converts printable text, and uses `unknown` (RFC 7239, section 6.2) for anything else.
 pub(crate) fn value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("unknown"))
 }

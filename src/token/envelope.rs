@@ -1,21 +1,21 @@
-//! The envelope: the session id of an application, sealed together with our pin.
+//! The envelope: the session id of an application, sealed together with the pin.
 //!
 //! `ts2~`, and then in URL-safe base64 without padding:
 //!
 //! | bytes | what |
 //! |---|---|
 //! | 1 | version (2 bits, now 2) and key id (6 bits) |
-//! | 12 | nonce, by chance |
-//! | 38 | the pool and the pin as in a sealed token, sealed as all that follows |
-//! | 4 | when the application's cookie ends, in Unix seconds; 0: with the browser's session |
+//! | 12 | random nonce |
+//! | 38 | the pool and the pin as in a sealed token; encrypted, as all fields below |
+//! | 4 | when the application's cookie expires, in Unix seconds; 0: with the browser's session |
 //! | 2 | length of the id |
 //! | … | the id |
 //! | … | the attributes of the application's cookie, each with the `;` before it |
 //! | 16 | authentication tag of AES-256-GCM |
 //!
-//! All numbers with their most significant byte first. Purpose and name of the carrier are
-//! authenticated with it (associated data). An id and attributes of together more than 2,048 bytes
-//! are not sealed: no client would keep such a cookie.
+//! All numbers are big-endian. Purpose and name of the carrier are authenticated as associated data.
+//! An id and attributes that together exceed 2,048 bytes are not sealed, because clients do not store
+//! cookies of that size.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::aead::{Aad, Nonce};
@@ -24,42 +24,42 @@ use super::{
     Context, KeyRing, Unusable,
     key_ring::SealingKey,
     pin::Pin,
-    sealed::{BODY_LEN, HEAD_LEN, TAG_LEN, VERSION},
+    sealed::{BODY_LEN, HEAD_LEN, TAG_LEN, VERSION, decrypt},
 };
 
-/// What every envelope begins with, so that an id from before the first envelope is told from a bad
-/// one. No application is known to make ids like this.
-const MARK: &[u8] = b"ts2~";
+/// The prefix of every envelope, which distinguishes a malformed envelope from a plain id of the
+/// application. No application is known to issue ids with it.
+const PREFIX: &[u8] = b"ts2~";
 
 const FIXED_LEN: usize = BODY_LEN + 4 + 2;
 const MAX_CONTENT: usize = 2048;
 const MAX_RAW: usize = HEAD_LEN + FIXED_LEN + MAX_CONTENT + TAG_LEN;
 
-/// What is in an envelope.
+/// The contents of an envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EnvelopePayload {
     pub(crate) pin: Pin,
-    /// In Unix seconds; 0 for a cookie that ends with the browser's session.
+    /// When the cookie expires, in Unix seconds; 0 for a cookie that ends with the browser's session.
     pub(crate) expires: u32,
     pub(crate) id: Box<[u8]>,
-    /// Of the application's cookie; empty for a header.
+    /// The attributes of the application's cookie; empty for a header.
     pub(crate) attributes: Box<[u8]>,
 }
 
-/// Whether `value` claims to be an envelope, of this version or another.
+/// Whether `value` has the prefix of an envelope, of any version.
 pub(crate) fn is_envelope(value: &[u8]) -> bool {
     matches!(value, [b't', b's', b'0'..=b'9', b'~', ..])
 }
 
-/// Opens an envelope; tells also whether another key than the first had sealed it. `now`, in Unix
-/// seconds, only serves to warn of unknown keys rarely.
+/// Opens an envelope. Also returns whether it was sealed by another key than the first. `now`, in Unix
+/// seconds, limits the rate of warnings about unknown keys.
 pub(crate) fn open_envelope(
     ring: &KeyRing,
     context: &Context,
     value: &[u8],
     now: u64,
 ) -> Result<(EnvelopePayload, bool), Unusable> {
-    let text = value.strip_prefix(MARK).ok_or(Unusable::Malformed)?;
+    let text = value.strip_prefix(PREFIX).ok_or(Unusable::Malformed)?;
     if text.len() > MAX_RAW.div_ceil(3) * 4 {
         return Err(Unusable::Malformed);
     }
@@ -72,9 +72,9 @@ pub(crate) fn open_envelope(
     let mut known = false;
     for (position, key) in keys.iter().enumerate().filter(|(_, key)| key.id == key_id) {
         known = true;
-        // A failed attempt spoils what it is tried on.
-        if let Some(letter) = open_with(key, context, raw.clone()) {
-            return letter.map(|letter| (letter, position > 0));
+        // A failed attempt overwrites its input.
+        if let Some(payload) = open_with(key, context, raw.clone()) {
+            return payload.map(|payload| (payload, position > 0));
         }
     }
     if !known {
@@ -83,41 +83,39 @@ pub(crate) fn open_envelope(
     Err(Unusable::Forged)
 }
 
-/// `None` when this key did not seal it.
+/// `None` when it was not sealed by this key.
 fn open_with(
     key: &SealingKey,
     context: &Context,
     mut raw: Vec<u8>,
 ) -> Option<Result<EnvelopePayload, Unusable>> {
-    let (head, sealed) = raw.split_at_mut(HEAD_LEN);
-    let nonce = Nonce::try_assume_unique_for_key(&head[1..]).ok()?;
-    let body = &*key.aead.open_in_place(nonce, Aad::from(&*context.data), sealed).ok()?;
-    Some(letter_of(context, body).unwrap_or(Err(Unusable::Malformed)))
+    let body = decrypt(key, context, &mut raw)?;
+    Some(parse_payload(context, body).unwrap_or(Err(Unusable::Malformed)))
 }
 
 /// `None` when it is too short.
-fn letter_of(context: &Context, body: &[u8]) -> Option<Result<EnvelopePayload, Unusable>> {
+fn parse_payload(context: &Context, body: &[u8]) -> Option<Result<EnvelopePayload, Unusable>> {
     let (pin, body) = body.split_at_checked(BODY_LEN)?;
     let (expires, body) = body.split_first_chunk()?;
     let (id_len, body) = body.split_first_chunk()?;
     let (id, attributes) = body.split_at_checked(usize::from(u16::from_be_bytes(*id_len)))?;
-    let letter = |pin| EnvelopePayload {
+    let payload = |pin| EnvelopePayload {
         pin,
         expires: u32::from_be_bytes(*expires),
         id: id.into(),
         attributes: attributes.into(),
     };
-    Some(context.pin_of(pin).map(letter))
+    Some(context.pin_of(pin).map(payload))
 }
 
-/// Seals a letter under the first key of the ring. `None` when it is too long, or the system has no
-/// randomness to give.
+/// Seals a payload under the first key of the ring. `None` when it is too long, or the system's random
+/// number generator fails.
 pub(crate) fn seal_envelope(
     ring: &KeyRing,
     context: &Context,
-    letter: &EnvelopePayload,
+    payload: &EnvelopePayload,
 ) -> Option<Vec<u8>> {
-    let content = letter.id.len() + letter.attributes.len();
+    let content = payload.id.len() + payload.attributes.len();
     if content > MAX_CONTENT {
         return None;
     }
@@ -130,15 +128,15 @@ pub(crate) fn seal_envelope(
         return None;
     }
     let nonce = Nonce::try_assume_unique_for_key(&raw[1..HEAD_LEN]).ok()?;
-    context.write(&letter.pin, &mut raw[HEAD_LEN..]);
-    raw.extend_from_slice(&letter.expires.to_be_bytes());
-    raw.extend_from_slice(&u16::try_from(letter.id.len()).ok()?.to_be_bytes());
-    raw.extend_from_slice(&letter.id);
-    raw.extend_from_slice(&letter.attributes);
+    context.write(&payload.pin, &mut raw[HEAD_LEN..]);
+    raw.extend_from_slice(&payload.expires.to_be_bytes());
+    raw.extend_from_slice(&u16::try_from(payload.id.len()).ok()?.to_be_bytes());
+    raw.extend_from_slice(&payload.id);
+    raw.extend_from_slice(&payload.attributes);
     let body = &mut raw[HEAD_LEN..];
     let tag = key.aead.seal_in_place_separate_tag(nonce, Aad::from(&*context.data), body).ok()?;
     raw.extend_from_slice(tag.as_ref());
-    let mut value = MARK.to_vec();
+    let mut value = PREFIX.to_vec();
     value.extend_from_slice(URL_SAFE_NO_PAD.encode(raw).as_bytes());
     Some(value)
 }
@@ -156,7 +154,7 @@ mod tests {
         Context::new("envelope cookie", "default", "JSESSIONID")
     }
 
-    fn letter(id: &[u8], attributes: &[u8]) -> EnvelopePayload {
+    fn payload(id: &[u8], attributes: &[u8]) -> EnvelopePayload {
         let pin = Pin {
             backend: 0x0102_0304_0506_0708,
             session: 0x1112_1314_1516_1718,
@@ -168,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_comes_out_as_it_went_in() {
+    fn a_sealed_payload_is_opened() {
         let (ring, context) = (ring(), context());
         for (id, attributes) in [
             (&b"1"[..], &b""[..]),
@@ -176,30 +174,30 @@ mod tests {
             (b"\"quoted\"\xff", b";\xfe"),
             (&[b'x'; 2000], &[b'y'; 48]),
         ] {
-            let letter = letter(id, attributes);
-            let value = seal_envelope(&ring, &context, &letter).unwrap();
+            let payload = payload(id, attributes);
+            let value = seal_envelope(&ring, &context, &payload).unwrap();
             assert!(is_envelope(&value));
-            assert!(value.len() < 2900, "short enough for a cookie");
-            assert_eq!(open_envelope(&ring, &context, &value, 0), Ok((letter, false)));
+            assert!(value.len() < 2900, "an envelope fits in a cookie");
+            assert_eq!(open_envelope(&ring, &context, &value, 0), Ok((payload, false)));
         }
-        assert!(seal_envelope(&ring, &context, &letter(&[b'x'; 2000], &[b'y'; 49])).is_none());
+        assert!(seal_envelope(&ring, &context, &payload(&[b'x'; 2000], &[b'y'; 49])).is_none());
     }
 
     #[test]
-    fn what_was_changed_or_is_of_another_place_does_not_open() {
+    fn a_changed_envelope_or_another_context_is_rejected() {
         let (ring, context) = (ring(), context());
-        let value = seal_envelope(&ring, &context, &letter(b"id", b"; Path=/")).unwrap();
-        let raw = URL_SAFE_NO_PAD.decode(&value[MARK.len()..]).unwrap();
+        let value = seal_envelope(&ring, &context, &payload(b"id", b"; Path=/")).unwrap();
+        let raw = URL_SAFE_NO_PAD.decode(&value[PREFIX.len()..]).unwrap();
         for bit in 0..raw.len() * 8 {
             let mut bad = raw.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            let bad = [MARK, URL_SAFE_NO_PAD.encode(bad).as_bytes()].concat();
+            let bad = [PREFIX, URL_SAFE_NO_PAD.encode(bad).as_bytes()].concat();
             assert!(open_envelope(&ring, &context, &bad, 0).is_err(), "bit {bit} was flipped");
         }
         for len in 0..value.len() {
             assert!(open_envelope(&ring, &context, &value[..len], 0).is_err(), "cut at {len}");
         }
-        let long = [MARK, &[b'A'; 100_000]].concat();
+        let long = [PREFIX, &[b'A'; 100_000]].concat();
         assert_eq!(open_envelope(&ring, &context, &long, 0), Err(Unusable::Malformed));
         for (other, expected) in [
             (Context::new("envelope header", "default", "JSESSIONID"), Unusable::Forged),
@@ -211,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_of_applications_are_no_envelopes() {
+    fn plain_ids_are_not_envelopes() {
         for id in ["", "ts", "ts2", "tsx~a", "TS1~a", "0123456789ABCDEF", "s%3Aabc.def"] {
             assert!(!is_envelope(id.as_bytes()), "{id:?}");
         }
@@ -220,13 +218,13 @@ mod tests {
     }
 
     #[test]
-    fn the_format_never_changes() {
+    fn the_format_is_stable() {
         let opened = open_envelope(&ring(), &context(), GOLDEN.as_bytes(), 0);
-        let letter = letter(b"0123456789ABCDEF", b"; Path=/shop; HttpOnly");
-        assert_eq!(opened, Ok((letter, false)), "envelopes in the field look like this");
+        let payload = payload(b"0123456789ABCDEF", b"; Path=/shop; HttpOnly");
+        assert_eq!(opened, Ok((payload, false)), "issued envelopes stay valid");
     }
 
-    /// Made by another implementation of the format (Python).
+    /// Computed by an independent implementation of the format (Python).
     const GOLDEN: &str = concat!(
         "ts2~h2RlZmdoaWprbG1ub2w7L0mxBCxYSHXJJ3ggDM5p9fD7CXIB_Gl11hQy_vLoEgzr6rP07Nw7",
         "sWPBvOj-aBDLR5ORL-1KCNXk3JoHvFz44Mm3Z-nEQVxXhgGzzsQFozMYSWnMC7qBTta_ef_UVsZG",

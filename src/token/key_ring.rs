@@ -1,4 +1,4 @@
-//! The keys that seal tokens.
+//! `Key` and `KeyRing`, the keys that seal and open tokens.
 
 use std::{
     fmt,
@@ -21,7 +21,7 @@ use crate::error::ConfigError;
 /// The fewest bytes of a secret.
 const MIN_SECRET: usize = 32;
 
-/// One secret of a [`KeyRing`]: at least 32 bytes that nobody can guess.
+/// One secret of a [`KeyRing`]: at least 32 random bytes.
 ///
 /// # Example
 ///
@@ -29,7 +29,7 @@ const MIN_SECRET: usize = 32;
 /// use tower_sticky::Key;
 ///
 /// let key = Key::generate()?;
-/// let written = key.to_base64(); // keep it where secrets are kept
+/// let written = key.to_base64(); // store it as a secret
 /// let again = Key::from_base64(&written)?;
 /// assert_eq!(format!("{again:?}"), "Key(..)");
 /// # Ok::<(), tower_sticky::ConfigError>(())
@@ -40,11 +40,11 @@ pub struct Key {
 }
 
 impl Key {
-    /// A new key by chance.
+    /// A new random key.
     ///
     /// # Errors
     ///
-    /// When the system has no randomness to give.
+    /// When the system's random number generator fails.
     pub fn generate() -> Result<Self, ConfigError> {
         let mut secret = [0; MIN_SECRET];
         SystemRandom::new()
@@ -145,12 +145,12 @@ impl fmt::Debug for Key {
     }
 }
 
-/// The keys that seal and open tokens: the first seals, all open. A handle that is cheap to clone;
-/// keys can be rotated at run time, under traffic, and nobody moves.
+/// The keys that seal and open tokens: the first seals, all open. The handle is cheap to
+/// clone. Keys can be rotated at run time, under traffic, without moving a session.
 ///
-/// To rotate without a session lost: [`set`](Self::set) the new key *behind* the old one on every
-/// gateway, then in front of it, and drop the old one after the longest life of a session. A token
-/// that an older key sealed is honoured and sealed anew under the first.
+/// To rotate without losing sessions: [`set`](Self::set) the new key *behind* the old one on every
+/// gateway, then in front of it, and remove the old one after the longest lifetime of a session. A
+/// token of an older key is accepted, and sealed again under the first one.
 ///
 /// Tokens are sealed with AES-256-GCM (NIST SP 800-38D) under a key derived from the secret, with a
 /// nonce of 96 random bits. Up to 2^32 tokens under one key keep the chance of a repeated nonce
@@ -175,12 +175,12 @@ pub struct KeyRing {
 struct Inner {
     keys: ArcSwap<Vec<SealingKey>>,
     random: SystemRandom,
-    /// The minute of the last warning about a key that is not here.
+    /// The Unix minute of the last warning about an unknown key.
     warned: AtomicU64,
 }
 
 pub(super) struct SealingKey {
-    /// Names the key in the token: 6 bits, not a secret, not necessarily unique.
+    /// Identifies the key in the token: 6 bits, not secret and not necessarily unique.
     pub(super) id: u8,
     pub(super) aead: LessSafeKey,
 }
@@ -201,12 +201,11 @@ impl KeyRing {
         })
     }
 
-    /// A ring of one key by chance: its tokens do not outlive the process, and no second gateway
-    /// knows them.
+    /// A ring of one random key: its tokens are valid only in this process, and not on other gateways.
     ///
     /// # Errors
     ///
-    /// When the system has no randomness to give.
+    /// When the system's random number generator fails.
     pub fn generate() -> Result<Self, ConfigError> {
         Self::new([Key::generate()?])
     }
@@ -239,7 +238,7 @@ impl KeyRing {
         self.inner.random.fill(bytes).is_ok()
     }
 
-    /// Warns of a token under a key that is not here, at most once a minute.
+    /// Warns of a token under an unknown key, at most once a minute.
     pub(super) fn warn_unknown_key(&self, id: u8, unix_seconds: u64) {
         let minute = unix_seconds / 60;
         if self.inner.warned.swap(minute, Relaxed) != minute {
@@ -268,8 +267,8 @@ fn derive_all(keys: impl IntoIterator<Item = Key>) -> Result<Vec<SealingKey>, Co
     Ok(keys)
 }
 
-/// One secret, several purposes: each has a key of its own (HMAC-SHA-256 as a key derivation
-/// function, NIST SP 800-108).
+/// Derives a separate key for each purpose from one secret (HMAC-SHA-256 as a key derivation function,
+/// NIST SP 800-108).
 fn derive(key: &Key) -> Result<SealingKey, ConfigError> {
     let secret = hmac::Key::new(hmac::HMAC_SHA256, &key.secret);
     let aead = hmac::sign(&secret, b"tower-sticky/1/seal");
@@ -294,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_read_in_every_base64() {
+    fn both_base64_alphabets_are_read() {
         let bytes: Vec<u8> = (200..=255).collect();
         for engine in [general_purpose::STANDARD, general_purpose::URL_SAFE] {
             let key = Key::from_base64(&engine.encode(&bytes)).unwrap();

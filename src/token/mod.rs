@@ -1,4 +1,4 @@
-//! The pin as the client carries it: its format, how it is sealed, and the keys.
+//! Tokens, the form in which clients carry pins: their format, sealing and keys.
 
 mod envelope;
 mod key_ring;

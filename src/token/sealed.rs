@@ -1,20 +1,20 @@
-//! The sealed token: unforgeable, unreadable, and valid on every gateway that has the keys.
+//! The sealed token: encrypted and authenticated, and valid on every gateway that has the keys.
 //!
 //! 67 bytes, which are 90 characters of URL-safe base64 without padding:
 //!
 //! | bytes | what |
 //! |---|---|
 //! | 1 | version (2 bits, now 2) and key id (6 bits) |
-//! | 12 | nonce, by chance: two tokens for one backend never look alike |
-//! | 8 | tag of the pool: the first bytes of the SHA-256 of its name; sealed as all that follows |
+//! | 12 | random nonce, so that all tokens differ |
+//! | 8 | tag of the pool: the first bytes of the SHA-256 of its name; encrypted, as all fields below |
 //! | 8 | tag of the backend's id |
-//! | 8 | session, by chance, the same through every move |
+//! | 8 | random session identifier, which stays the same when the session moves |
 //! | 6 | epoch |
 //! | 4 | issued, in Unix seconds |
 //! | 4 | last sealed, in Unix seconds |
 //! | 16 | authentication tag of AES-256-GCM |
 //!
-//! Purpose and name of the carrier are authenticated with it (associated data).
+//! Purpose and name of the carrier are authenticated as associated data.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::{
@@ -37,11 +37,11 @@ pub(super) const BODY_LEN: usize = POOL_LEN + PIN_LEN;
 pub(super) const TAG_LEN: usize = 16;
 const RAW_LEN: usize = HEAD_LEN + BODY_LEN + TAG_LEN;
 
-/// What a token is good for: it opens only where purpose and name are the same, and is worth something
-/// only where the pool is, too.
+/// The context for which a token is valid: it opens only for the same purpose and name, and is accepted
+/// only by the same pool.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
-    /// Authenticated with each token.
+    /// The associated data of each token.
     pub(super) data: Box<[u8]>,
     pool: u64,
 }
@@ -58,15 +58,15 @@ impl Context {
         Self { data: data.into(), pool }
     }
 
-    /// The pin in an opened body, if it is of this pool.
+    /// Parses the pin in an opened body, and checks its pool.
     #[inline]
     pub(super) fn pin_of(&self, body: &[u8]) -> Result<Pin, Unusable> {
         let (pool, body) = body.split_first_chunk().ok_or(Unusable::Malformed)?;
-        // One difference of two words takes the same time whatever they are.
+        // One XOR takes the same time for all values.
         if u64::from_be_bytes(*pool) ^ self.pool != 0 {
             return Err(Unusable::OtherPool);
         }
-        pin_of(body).ok_or(Unusable::Malformed)
+        parse_pin(body).ok_or(Unusable::Malformed)
     }
 
     /// Writes the pool and a pin into [`BODY_LEN`] bytes.
@@ -81,7 +81,7 @@ impl Context {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Opened {
     pub(crate) pin: Pin,
-    /// Whether another key than the first had sealed it.
+    /// Whether it was sealed by another key than the first.
     pub(crate) old_key: bool,
 }
 
@@ -90,13 +90,13 @@ pub(crate) struct Opened {
 pub(crate) enum Unusable {
     /// It is not a sealed token of this version.
     Malformed,
-    /// None of our keys sealed it, for this purpose and name.
+    /// It was not sealed by one of the keys for this purpose and name.
     Forged,
-    /// It is good, in another pool under the same keys.
+    /// It is valid for another pool with the same keys.
     OtherPool,
 }
 
-/// Opens a token. `now`, in Unix seconds, only serves to warn of unknown keys rarely.
+/// Opens a token. `now`, in Unix seconds, limits the rate of warnings about unknown keys.
 pub(crate) fn open(
     ring: &KeyRing,
     context: &Context,
@@ -132,21 +132,32 @@ pub(crate) fn open(
     Err(Unusable::Forged)
 }
 
-/// `None` when this key did not seal it.
+/// `None` when it was not sealed by this key.
 fn open_with(
     key: &SealingKey,
     context: &Context,
     mut raw: [u8; RAW_LEN],
 ) -> Option<Result<Pin, Unusable>> {
-    let (head, sealed) = raw.split_at_mut(HEAD_LEN);
-    let nonce = Nonce::try_assume_unique_for_key(&head[1..]).ok()?;
-    let body = key.aead.open_in_place(nonce, Aad::from(&*context.data), sealed).ok()?;
-    Some(context.pin_of(body))
+    decrypt(key, context, &mut raw).map(|body| context.pin_of(body))
 }
 
-/// The pin in the bytes that [`write_pin`] wrote.
+/// Decrypts a token or an envelope in place, and returns its body. `None` when it was not sealed by this
+/// key.
 #[inline]
-fn pin_of(mut body: &[u8]) -> Option<Pin> {
+pub(super) fn decrypt<'a>(
+    key: &SealingKey,
+    context: &Context,
+    raw: &'a mut [u8],
+) -> Option<&'a [u8]> {
+    let (head, sealed) = raw.split_at_mut_checked(HEAD_LEN)?;
+    let nonce = Nonce::try_assume_unique_for_key(head.get(1..)?).ok()?;
+    let body = key.aead.open_in_place(nonce, Aad::from(&*context.data), sealed).ok()?;
+    Some(body)
+}
+
+/// Parses the bytes that [`write_pin`] wrote.
+#[inline]
+fn parse_pin(mut body: &[u8]) -> Option<Pin> {
     let mut number = |len: usize| -> Option<u64> {
         let (bytes, rest) = body.split_at_checked(len)?;
         body = rest;
@@ -163,8 +174,8 @@ fn pin_of(mut body: &[u8]) -> Option<Pin> {
     })
 }
 
-/// Seals a pin under the first key of the ring. `None` when the system has no randomness to give:
-/// better no token than one with a nonce used twice.
+/// Seals a pin under the first key of the ring. `None` when the system's random number
+/// generator fails, because a nonce must not be used twice.
 pub(crate) fn seal(ring: &KeyRing, context: &Context, pin: &Pin) -> Option<String> {
     let keys = ring.load();
     let key = keys.first()?;
@@ -191,7 +202,7 @@ fn write_pin(pin: &Pin, body: &mut [u8]) {
     body[26..PIN_LEN].copy_from_slice(&pin.seen.to_be_bytes());
 }
 
-/// 64 bits by chance for a new session, never 0.
+/// A random identifier for a new session, never 0.
 pub(crate) fn new_session(ring: &KeyRing) -> u64 {
     let mut bytes = [0; 8];
     if ring.fill_random(&mut bytes) { u64::from_ne_bytes(bytes).max(1) } else { 1 }
@@ -215,17 +226,17 @@ mod tests {
     };
 
     #[test]
-    fn a_token_says_what_it_was_told() {
+    fn a_sealed_pin_is_opened() {
         let (ring, context) = (ring(), Context::new("cookie", "default", "SERVER_ID"));
         let token = seal(&ring, &context, &PIN).unwrap();
         assert_eq!(token.len(), SEALED_LEN);
         let opened = open(&ring, &context, token.as_bytes(), 0).unwrap();
         assert_eq!(opened, Opened { pin: PIN, old_key: false });
-        assert_ne!(token, seal(&ring, &context, &PIN).unwrap(), "two tokens never look alike");
+        assert_ne!(token, seal(&ring, &context, &PIN).unwrap(), "each token has another nonce");
     }
 
     #[test]
-    fn a_token_is_good_for_its_purpose_pool_and_name_only() {
+    fn a_token_is_valid_for_its_purpose_pool_and_name_only() {
         let ring = ring();
         let token = seal(&ring, &Context::new("cookie", "a", "bc"), &PIN).unwrap();
         for (other, expected) in [
@@ -241,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_is_noticed() {
+    fn every_flipped_bit_is_rejected() {
         let (ring, context) = (ring(), Context::new("cookie", "default", "SERVER_ID"));
         let token = seal(&ring, &context, &PIN).unwrap();
         let raw = URL_SAFE_NO_PAD.decode(&token).unwrap();
@@ -254,31 +265,34 @@ mod tests {
         let mut other_spelling = token.into_bytes();
         let last = other_spelling.last_mut().unwrap();
         *last += 1;
-        assert!(open(&ring, &context, &other_spelling, 0).is_err(), "one spelling only");
+        assert!(
+            open(&ring, &context, &other_spelling, 0).is_err(),
+            "only the canonical base64 encoding is accepted"
+        );
     }
 
     #[test]
-    fn keys_rotate_without_a_token_lost() {
+    fn tokens_stay_valid_while_keys_rotate() {
         let (old, new) = (Key::generate().unwrap(), Key::generate().unwrap());
         let context = Context::new("cookie", "default", "SERVER_ID");
         let ring = KeyRing::new([old.clone()]).unwrap();
         let token = seal(&ring, &context, &PIN).unwrap();
         ring.set([new.clone(), old]).unwrap();
         let opened = open(&ring, &context, token.as_bytes(), 0).unwrap();
-        assert!(opened.old_key, "it is to be sealed anew");
+        assert!(opened.old_key, "a token of an older key is due for a refresh");
         assert_eq!(opened.pin, PIN);
         ring.set([new]).unwrap();
         assert_eq!(open(&ring, &context, token.as_bytes(), 0), Err(Unusable::Forged));
     }
 
     #[test]
-    fn the_format_never_changes() {
+    fn the_format_is_stable() {
         let context = Context::new("cookie", "default", "SERVER_ID");
         let opened = open(&ring(), &context, GOLDEN.as_bytes(), 0);
-        assert_eq!(opened.map(|opened| opened.pin), Ok(PIN), "tokens in the field look like this");
+        assert_eq!(opened.map(|opened| opened.pin), Ok(PIN), "issued tokens stay valid");
     }
 
-    /// Made by another implementation of the format (Python).
+    /// Computed by an independent implementation of the format (Python).
     const GOLDEN: &str = concat!(
         "h2RlZmdoaWprbG1ub2w7L0mxBCxYSHXJJ3ggDM5p9fD7CXIB_Gl1",
         "1hQy_vLoEgzr6rP0BuJdpcbplAYnNwVbAJAMjw"

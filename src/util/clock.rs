@@ -1,4 +1,4 @@
-//! Time: the wall clock inside tokens, and moments that are not too far away to be named.
+//! The wall clock of tokens, and deadlines that cannot overflow.
 
 use std::{
     fmt,
@@ -7,22 +7,21 @@ use std::{
 
 use tokio::time::Instant;
 
-/// A duration without a sensible end is taken for this, so that the moment at its end exists.
+/// The longest duration to a deadline; longer ones are limited to it so that `Instant` does not overflow.
 pub(crate) const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// The moment that is `duration` from now.
+/// The instant `duration` from now, at most a [`YEAR`].
 pub(crate) fn later(duration: Duration) -> Instant {
     after(Instant::now(), duration)
 }
 
-/// The moment that is `duration` after `start`.
+/// The instant `duration` after `start`, at most a [`YEAR`].
 pub(crate) fn after(start: Instant, duration: Duration) -> Instant {
     start + duration.min(YEAR)
 }
 
-/// The wall clock that dates tokens. Durations on this side of the wire are measured with
-/// `tokio::time::Instant`; dates inside tokens must be good on every gateway and after every
-/// restart, so they are wall-clock dates.
+/// The wall clock for the timestamps of tokens, which must be comparable on every gateway and after every
+/// restart. Durations within the process are measured with `tokio::time::Instant`.
 pub trait WallClock: fmt::Debug + Send + Sync + 'static {
     /// The date and time now.
     fn now(&self) -> SystemTime;

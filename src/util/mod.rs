@@ -1,4 +1,5 @@
-//! What any room may need: clocks, locks that can be replaced, rates, random numbers, string enums.
+//! Utilities without dependencies on other modules: clocks, locks, rate limits, random numbers, string
+//! enums.
 
 pub(crate) mod clock;
 mod lock;

@@ -1,4 +1,4 @@
-//! Resolvers that ask name servers of one's own.
+//! DNS resolvers with configured name servers.
 
 use std::net::SocketAddr;
 #[cfg(feature = "proxy")]
@@ -14,7 +14,7 @@ use hickory_resolver::{
 
 use crate::error::ConfigError;
 
-/// A resolver that asks these servers, to be completed.
+/// A builder of a resolver that queries these servers.
 pub(crate) fn builder(
     servers: Vec<SocketAddr>,
 ) -> Result<ResolverBuilder<TokioRuntimeProvider>, ConfigError> {
@@ -26,14 +26,14 @@ pub(crate) fn builder(
     Ok(TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()))
 }
 
-/// A resolver that asks these servers each time it is asked, for addresses of both kinds.
+/// A resolver without a cache that queries these servers for IPv4 and IPv6 addresses.
 #[cfg(feature = "proxy")]
 pub(crate) fn uncached(servers: Vec<SocketAddr>) -> Result<TokioResolver, ConfigError> {
     let mut builder = builder(servers)?;
     let options = builder.options_mut();
     options.cache_size = 0;
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-    // One lost packet must not use up the time that a connection may take.
+    // A lost packet must not use up the connect timeout.
     options.timeout = Duration::from_millis(250);
     builder.build().map_err(|error| {
         ConfigError::new(format!(

@@ -1,4 +1,4 @@
-//! So many in a second, and no more.
+//! Rate limiter (GCRA).
 
 use std::{sync::Mutex, time::Duration};
 
@@ -6,12 +6,12 @@ use tokio::time::Instant;
 
 use super::lock;
 
-/// Admits so many a second: the generic cell rate algorithm (ITU-T I.371), which lets a tenth of a
-/// second's worth through at once and at least one.
+/// Limits the rate per second with the generic cell rate algorithm (ITU-T I.371). The burst is the amount
+/// of a tenth of a second, at least one.
 #[derive(Debug)]
 pub(crate) struct RateLimiter {
     interval: Duration,
-    /// When the next one would be due if they came evenly.
+    /// The theoretical arrival time of the next one.
     due: Mutex<Option<Instant>>,
 }
 
@@ -21,14 +21,14 @@ impl RateLimiter {
         Self { interval: Duration::from_secs(1) / per_second.max(1), due: Mutex::new(None) }
     }
 
-    /// Whether one more may pass now; it counts as passed.
+    /// Whether one more is admitted now; if so, it is counted.
     pub(crate) fn admits(&self) -> bool {
-        const AHEAD: Duration = Duration::from_millis(100);
+        const BURST: Duration = Duration::from_millis(100);
         let now = Instant::now();
         let mut due = lock(&self.due);
         let next = due.map_or(now, |due| due.max(now));
-        // A single one never waits for more than its interval.
-        if next - now > AHEAD.saturating_sub(self.interval) {
+        // At low rates the burst is a single one, which is admitted once per interval.
+        if next - now > BURST.saturating_sub(self.interval) {
             return false;
         }
         *due = Some(next + self.interval);
@@ -41,11 +41,11 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn so_many_pass_in_a_second_and_no_more() {
+    async fn the_rate_and_the_burst_are_limited() {
         for (rate, at_once) in [(1, 1), (10, 1), (100, 10), (3000, 300)] {
             let limiter = RateLimiter::new(rate);
             let burst = (0..1000).filter(|_| limiter.admits()).count();
-            assert_eq!(burst, at_once, "{rate} a second, at once");
+            assert_eq!(burst, at_once, "the burst at {rate} per second");
             let mut passed = 0;
             for _ in 0..10_000 {
                 tokio::time::advance(Duration::from_millis(1)).await;

@@ -1,4 +1,4 @@
-//! Chance, seedable, without a lock.
+//! A random number generator, seedable and lock-free.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -7,8 +7,8 @@ use std::{
 
 use crate::hash::mix;
 
-/// SplitMix64 (Steele, Lea and Flood, 2014) over a shared counter: every draw takes the next number
-/// of one sequence, whichever thread draws it.
+/// SplitMix64 (Steele, Lea and Flood, 2014) over a shared counter: each call takes the next
+/// number of one sequence, on any thread.
 #[derive(Debug)]
 pub(crate) struct Rng(AtomicU64);
 
@@ -26,7 +26,7 @@ impl Rng {
         mix(self.0.fetch_add(GAMMA, Relaxed).wrapping_add(GAMMA))
     }
 
-    /// A number below `bound`, which is at least 1 (Lemire's multiplication; the bias is below
+    /// A random number below `bound`, which must be at least 1 (Lemire's multiplication; the bias is below
     /// `bound / 2^64`).
     pub(crate) fn below(&self, bound: usize) -> usize {
         ((u128::from(self.next()) * bound as u128) >> 64) as usize
@@ -38,21 +38,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_splitmix64() {
-        let chance = Rng::seeded(1_234_567);
-        let drawn = [chance.next(), chance.next(), chance.next()];
+    fn the_sequence_is_splitmix64() {
+        let rng = Rng::seeded(1_234_567);
+        let numbers = [rng.next(), rng.next(), rng.next()];
         assert_eq!(
-            drawn,
+            numbers,
             [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
         );
     }
 
     #[test]
-    fn draws_stay_below_the_bound_and_reach_all_of_it() {
-        let chance = Rng::seeded(7);
+    fn numbers_cover_the_range_below_the_bound() {
+        let rng = Rng::seeded(7);
         let mut seen = [false; 5];
         for _ in 0..200 {
-            seen[chance.below(5)] = true;
+            seen[rng.below(5)] = true;
         }
         assert_eq!(seen, [true; 5]);
     }

@@ -1,4 +1,4 @@
-//! Enums whose variants are words: the same in headers, counters, spans and events.
+//! Enums with a fixed string for each variant, for headers, counters, spans and events.
 
 macro_rules! words {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)+ }) => {
@@ -10,10 +10,10 @@ macro_rules! words {
         }
 
         impl $name {
-            /// All of them, in the order of their numbers.
+            /// All variants, in the order of their discriminants.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            /// The word used in headers, counters and spans.
+            /// The string used in headers, counters and spans.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $word,)+

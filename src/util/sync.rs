@@ -1,5 +1,5 @@
-//! The locks and atomics of what is model-checked: `tests/models` includes those files with others
-//! in their place, that try every order.
+//! The locks and atomics of model-checked code. `tests/models` includes that code with the types of loom
+//! instead.
 
 use std::sync::Arc;
 

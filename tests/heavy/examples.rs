@@ -1,16 +1,12 @@
-//! The examples that run by themselves: they end well, and say what they should.
+//! The examples that run without arguments: they succeed, and print what they document.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-#[path = "../support/example.rs"]
-mod example;
-
 use std::process::Stdio;
 
-use example::binary;
-use tower_sticky_heavy_tests::in_time;
+use tower_sticky_heavy_tests::{example::binary, in_time};
 
-/// What an example prints.
+/// The output of an example.
 async fn run(name: &str) -> String {
     let mut command = tokio::process::Command::new(binary(name));
     let output = command.kill_on_drop(true).stdin(Stdio::null()).output();
@@ -22,7 +18,7 @@ async fn run(name: &str) -> String {
     said
 }
 
-/// The words of the lines that begin like this.
+/// The lines that begin with this text.
 fn lines<'a>(said: &'a str, beginning: &str) -> Vec<&'a str> {
     said.lines().map(str::trim).filter(|line| line.starts_with(beginning)).collect()
 }

@@ -1,4 +1,4 @@
-//! A backend that is reached at another address: its sessions stay, in a new epoch.
+//! A backend whose address changes keeps its sessions, in a new epoch.
 
 use std::{net::SocketAddr, time::SystemTime};
 
@@ -15,7 +15,7 @@ fn addrs() -> (SocketAddr, SocketAddr) {
 }
 
 fn epoch(node: &Node) -> u64 {
-    let headers = node.told.headers.lock().unwrap();
+    let headers = node.control.headers.lock().unwrap();
     SessionInfo::from_headers(headers.last().unwrap()).unwrap().epoch().unwrap()
 }
 
@@ -24,11 +24,10 @@ fn now() -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_gets_a_new_epoch_once() {
+async fn a_changed_address_gives_a_token_one_new_epoch() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = sealed(&backends).session_headers(true).into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
+    let mut client = Client::assigned(&service).await;
     let first = epoch(&a);
     let mut events = backends.events();
     let (from, to) = addrs();
@@ -39,16 +38,16 @@ async fn a_token_gets_a_new_epoch_once() {
 
     let token = client.token.clone();
     let answer = client.send(&service, get()).await;
-    assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None), "it does not move");
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None), "it does not move");
     let second = epoch(&a);
     assert!(second > first && second >= before, "{first} {second}");
-    assert_ne!(client.token, token, "what was told is written");
+    assert_ne!(client.token, token, "the announced epoch is written");
     let answer = client.send(&service, get()).await;
     assert!(answer.set_cookies().is_empty(), "once");
     assert_eq!(epoch(&a), second);
     assert_eq!(backends.snapshot().stats.moves(), 0);
 
-    // Twice within a millisecond, too.
+    // Also for two changes within one millisecond.
     backends.address_changed("a", to, from).unwrap();
     client.send(&service, get()).await;
     assert!(epoch(&a) > second);
@@ -56,14 +55,14 @@ async fn a_token_gets_a_new_epoch_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn so_do_learned_sessions_keys_and_those_that_are_held() {
+async fn a_changed_address_gives_learned_keyed_and_client_sessions_a_new_epoch() {
     let (from, to) = addrs();
     let (backends, [a]) = nodes(["a"]);
     let layer = StickyLayer::new(backends.clone(), Learned::cookie("id"));
     let service = layer.session_headers(true).into_service();
-    *a.told.answers.lock().unwrap() = vec![("set-cookie", "id=1".to_owned())];
+    *a.control.response_headers.lock().unwrap() = vec![("set-cookie", "id=1".to_owned())];
     send(&service, get()).await;
-    a.told.answers.lock().unwrap().clear();
+    a.control.response_headers.lock().unwrap().clear();
     send(&service, with_cookie("id=1")).await;
     let first = epoch(&a);
     backends.address_changed("a", from, to).unwrap();
@@ -98,7 +97,7 @@ async fn so_do_learned_sessions_keys_and_those_that_are_held() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_listener_does_not_keep_the_pool() {
+async fn an_event_listener_does_not_keep_the_pool_alive() {
     let (backends, _nodes) = nodes(["a"]);
     let (from, to) = addrs();
     let listener = backends.address_listener("a");

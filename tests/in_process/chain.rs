@@ -1,18 +1,14 @@
-//! The order of a chain decides: the first member with something usable, be it a pin or a key.
+//! A chain uses its first member for which the request carries a usable pin or key.
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use http::{Request, header};
 use tower_sticky::{
     Backends, Failover, Mode, Reason, SessionAction, StickyLayer, StickyService, Verdict,
-    affinity::{Affinity, Chain, Cookie, Header, Key},
+    affinity::{Chain, Cookie, Header, Key},
 };
 
-use crate::support::{Body, Clock, Node, get, keys, nodes, send, with_cookie};
-
-fn layer(backends: &Backends<Node>, affinity: impl Affinity) -> StickyLayer<Node> {
-    StickyLayer::new(backends.clone(), affinity).outcome_extensions(true)
-}
+use crate::support::{Body, Client, Clock, Node, get, keys, layer, nodes, send, with_cookie};
 
 fn cookie() -> Cookie {
     Cookie::sealed("sid", keys())
@@ -46,23 +42,23 @@ async fn sessions<const N: usize>(backends: &Backends<Node>) -> [(String, String
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_before_a_cookie_wins_and_touches_nothing() {
+async fn a_key_before_a_cookie_decides_and_writes_nothing() {
     let (backends, _nodes) = nodes(["a", "b", "c"]);
     let [(on_a, _), (_, user_b), _] = sessions::<3>(&backends).await;
     let service = layer(&backends, key_first()).into_service();
     for token in [Some(&*on_a), Some("bad"), None] {
         let answer = send(&service, of(&user_b, token)).await;
-        assert_eq!(answer.why(), (Verdict::Pinned, Some("b"), None), "{token:?}");
+        assert_eq!(answer.decision(), (Verdict::Pinned, Some("b"), None), "{token:?}");
         assert_eq!(answer.set_cookies(), [""; 0], "nothing is written: {token:?}");
     }
     let answer = send(&service, with_cookie(&format!("sid={on_a}"))).await;
-    assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None), "without the key the cookie");
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None), "without the key the cookie");
     assert!(send(&service, get()).await.token().is_some(), "without both a session begins");
     assert_eq!(backends.snapshot().stats.moves(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_refreshes_no_token_behind_it() {
+async fn a_deciding_key_does_not_refresh_later_tokens() {
     let (backends, _nodes) = nodes(["a"]);
     let clock = Clock::new();
     let hour = Duration::from_secs(3600);
@@ -76,25 +72,25 @@ async fn a_key_refreshes_no_token_behind_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cookie_before_a_key_wins_and_is_minted_for_the_key() {
+async fn a_cookie_before_a_key_decides_and_is_issued_for_the_key() {
     let (backends, _nodes) = nodes(["a", "b", "c"]);
     let [(on_a, _), (_, user_b), _] = sessions::<3>(&backends).await;
     let chain = Chain::of(cookie()).or(Key::header("user")).or(Header::plain("x-sticky"));
     let service = layer(&backends, chain).into_service();
     let answer = send(&service, of(&user_b, Some(&on_a))).await;
-    assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None));
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None));
     for (token, reason) in [(None, None), (Some("bad"), Some(Reason::Malformed))] {
         let answer = send(&service, of(&user_b, token)).await;
-        assert_eq!(answer.why(), (Verdict::Assigned, Some("b"), reason), "where the key says");
+        assert_eq!(answer.decision(), (Verdict::Assigned, Some("b"), reason), "where the key says");
         let token = answer.token().expect("what is before the key is written");
         assert!(!answer.headers.contains_key("x-sticky"), "and what is behind it is not");
         let next = send(&service, of("somebody else", Some(&token))).await;
-        assert_eq!(next.why(), (Verdict::Pinned, Some("b"), None));
+        assert_eq!(next.decision(), (Verdict::Pinned, Some("b"), None));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_whose_backend_is_gone_goes_where_the_key_says() {
+async fn a_session_of_a_removed_backend_follows_the_key() {
     let (backends, _nodes) = nodes(["a", "b", "c"]);
     let [(on_a, _), ..] = sessions::<3>(&backends).await;
     backends.remove("a").unwrap();
@@ -104,13 +100,13 @@ async fn a_session_whose_backend_is_gone_goes_where_the_key_says() {
     for user in 0..12 {
         let home = send(&users, of(&user.to_string(), None)).await.body;
         let answer = send(&service, of(&user.to_string(), Some(&on_a))).await;
-        assert_eq!(answer.why(), (Verdict::Assigned, Some(&*home), Some(Reason::Unknown)));
+        assert_eq!(answer.decision(), (Verdict::Assigned, Some(&*home), Some(Reason::Unknown)));
         assert!(answer.token().is_some(), "it is replaced");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_owner_is_out_the_next_member_decides() {
+async fn the_next_member_decides_while_the_owner_is_unavailable() {
     let (backends, [_a, b, _c]) = nodes(["a", "b", "c"]);
     let found = sessions::<3>(&backends).await;
     let user_b = &found[1].1;
@@ -118,43 +114,49 @@ async fn while_the_owner_is_out_the_next_member_decides() {
     let borrowed = async |service: &StickyService<Node>, why: &str| {
         for (home, (token, _)) in ["a", "c"].into_iter().zip([&found[0], &found[2]]) {
             let answer = send(service, of(user_b, Some(token))).await;
-            assert_eq!(answer.why().0, Verdict::Borrowed, "{why}");
+            assert_eq!(answer.decision().0, Verdict::Borrowed, "{why}");
             assert_eq!(answer.body, home, "where the cookie says: {why}");
             assert_eq!(answer.token(), None, "{why}");
         }
     };
-    b.told.refuses.store(true, SeqCst);
+    b.control.refuses.store(true, SeqCst);
     borrowed(&service, "it refuses").await;
     borrowed(&service, "it is known to refuse").await;
     let by_rank = send(&service, of(user_b, None)).await;
-    assert_eq!((by_rank.why().0, by_rank.token()), (Verdict::Borrowed, None), "then the rank");
+    assert_eq!((by_rank.decision().0, by_rank.token()), (Verdict::Borrowed, None), "then the rank");
     assert_eq!(send(&service, of(user_b, Some(&found[1].0))).await.body, by_rank.body, "also out");
-    b.told.refuses.store(false, SeqCst);
-    for (told, why) in [(&b.told.failed, "it fails"), (&b.told.busy, "it is busy")] {
-        told.store(true, SeqCst);
+    b.control.refuses.store(false, SeqCst);
+    for (control, why) in
+        [(&b.control.readiness_fails, "it fails"), (&b.control.busy, "it is busy")]
+    {
+        control.store(true, SeqCst);
         borrowed(&service, why).await;
-        told.store(false, SeqCst);
+        control.store(false, SeqCst);
     }
-    b.told.set_busy(false);
+    b.control.set_busy(false);
     tokio::time::sleep(Duration::from_secs(30)).await;
     let back = send(&service, of(user_b, Some(&found[0].0))).await;
-    assert_eq!(back.why(), (Verdict::Pinned, Some("b"), None), "it has returned");
+    assert_eq!(back.decision(), (Verdict::Pinned, Some("b"), None), "it has returned");
     backends.set_mode("a", Mode::Draining).unwrap();
-    b.told.refuses.store(true, SeqCst);
+    b.control.refuses.store(true, SeqCst);
     borrowed(&service, "a drain keeps its sessions").await;
     let rejects = layer(&backends, key_first()).on_unavailable(Failover::Reject).into_service();
-    assert_eq!(send(&rejects, of(user_b, Some(&found[0].0))).await.status, 503, "or nobody");
+    assert_eq!(
+        send(&rejects, of(user_b, Some(&found[0].0))).await.status,
+        503,
+        "no other backend serves it"
+    );
     assert_eq!(backends.snapshot().stats.violations(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_second_key_decides_while_the_owner_of_the_first_is_out() {
+async fn the_second_key_decides_while_the_owner_of_the_first_is_unavailable() {
     let (backends, [_a, b, _c]) = nodes(["a", "b", "c"]);
     let found = sessions::<3>(&backends).await;
     let user_b = &found[1].1;
     let chain = || Chain::of(Key::header("user")).or(Key::header("room"));
     let remembered = Chain::of(Header::plain("x-sticky")).or(chain());
-    b.told.refuses.store(true, SeqCst);
+    b.control.refuses.store(true, SeqCst);
     for (affinity, verdict) in [(chain(), Verdict::Borrowed), (remembered, Verdict::Assigned)] {
         let service = layer(&backends, affinity).into_service();
         for (home, (_, room)) in ["a", "c"].into_iter().zip([&found[0], &found[2]]) {
@@ -162,7 +164,7 @@ async fn the_second_key_decides_while_the_owner_of_the_first_is_out() {
                 let mut request = of(user_b, None);
                 request.headers_mut().insert("room", room.parse().unwrap());
                 let answer = send(&service, request).await;
-                assert_eq!((answer.why().0, &*answer.body), (verdict, home));
+                assert_eq!((answer.decision().0, &*answer.body), (verdict, home));
             }
         }
     }
@@ -176,38 +178,82 @@ async fn a_chain_within_a_chain_keeps_its_order() {
     let key_first = || Chain::of(Key::header("user")).or(cookie());
     let service = layer(&backends, Chain::of(key_first()).or(tokens())).into_service();
     let answer = send(&service, of(&user_b, Some(&on_a))).await;
-    assert_eq!(answer.why(), (Verdict::Pinned, Some("b"), None));
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("b"), None));
     assert!(answer.token().is_none() && !answer.headers.contains_key("x-sticky"));
     let service = layer(&backends, Chain::of(tokens()).or(key_first())).into_service();
     let answer = send(&service, of(&user_b, Some(&on_a))).await;
-    assert_eq!(answer.why(), (Verdict::Assigned, Some("b"), None));
+    assert_eq!(answer.decision(), (Verdict::Assigned, Some("b"), None));
     assert_eq!(answer.headers["x-sticky"], "b", "what is before the key is written");
     let inner = Chain::of(cookie()).or(Key::header("user"));
     let service = layer(&backends, Chain::of(inner).or(tokens())).into_service();
     let answer = send(&service, of(&user_b, Some("bad"))).await;
-    assert_eq!(answer.why(), (Verdict::Assigned, Some("b"), Some(Reason::Malformed)));
+    assert_eq!(answer.decision(), (Verdict::Assigned, Some("b"), Some(Reason::Malformed)));
     assert!(answer.token().is_some(), "it is replaced");
     let service = layer(&backends, Chain::of(tokens()).or(key_first())).into_service();
     let mut request = of(&user_b, Some(&on_a));
     request.headers_mut().insert(header::HeaderName::from_static("x-sticky"), "c".parse().unwrap());
-    assert_eq!(send(&service, request).await.why(), (Verdict::Pinned, Some("c"), None));
+    assert_eq!(send(&service, request).await.decision(), (Verdict::Pinned, Some("c"), None));
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_comes_by_a_key_holds_no_drain_up() {
+async fn requests_by_key_do_not_delay_a_drain() {
     let (backends, _nodes) = nodes(["a"]);
     let service = layer(&backends, key_first()).into_service();
-    // What was there before this process began would have been seen by now.
+    // Sessions from before the start of this process would have been seen by now.
     tokio::time::sleep(Duration::from_secs(31 * 60)).await;
     send(&service, of("1", None)).await;
     let drained = tokio::time::timeout(Duration::from_secs(5), backends.drain("a")).await;
-    assert!(drained.is_ok(), "nobody remembers where its session is");
+    assert!(drained.is_ok(), "the session has no stored pin");
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_application_may_pin_a_session_that_came_by_a_key() {
     let (backends, [a]) = nodes(["a"]);
     let service = layer(&backends, key_first()).into_service();
-    *a.told.word.lock().unwrap() = Some(SessionAction::Pin);
+    *a.control.action.lock().unwrap() = Some(SessionAction::Pin);
     assert!(send(&service, of("1", None)).await.token().is_some(), "it says so");
+}
+
+#[tokio::test]
+async fn a_nested_chain_refreshes_only_the_token_that_was_used() {
+    let (backends, _nodes) = nodes(["a"]);
+    let clock = Clock::new();
+    let idle = Duration::from_secs(1800);
+    let tokens = Chain::of(Header::sealed("x-sticky", keys()).idle_timeout(idle))
+        .or(Cookie::sealed("sid", keys()).idle_timeout(idle));
+    let chain = Chain::of(Key::header("never")).or(tokens);
+    let service = layer(&backends, chain).clock(clock.clone()).into_service();
+    let mut client = Client::assigned(&service).await;
+    clock.advance(900);
+    let answer = client.send(&service, get()).await;
+    assert!(answer.token().is_some(), "the cookie is due");
+    assert!(!answer.headers.contains_key("x-sticky"), "the header was not used");
+}
+
+#[test]
+fn a_chain_uses_each_carrier_once() {
+    let chain = Chain::of(Cookie::sealed("sid", keys())).or(Cookie::plain("sid"));
+    let error = StickyLayer::try_new(Backends::<Node>::new(), chain).unwrap_err().to_string();
+    assert!(error.contains("\"sid\""), "{error}");
+    let headers = Chain::of(Header::plain("X-Sticky")).or(Header::plain("x-sticky"));
+    assert!(StickyLayer::try_new(Backends::<Node>::new(), headers).is_err());
+    let both = Chain::of(Header::plain("sid")).or(Cookie::plain("sid"));
+    assert!(StickyLayer::try_new(Backends::<Node>::new(), both).is_ok());
+}
+
+#[tokio::test]
+async fn a_bad_token_is_replaced_when_another_member_has_a_good_one() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let chain = Chain::of(Cookie::sealed("sid", keys())).or(Header::plain("x-sticky"));
+    let service = layer(&backends, chain).into_service();
+    let mut request = with_cookie("sid=bad");
+    request.headers_mut().insert("x-sticky", "b".parse().unwrap());
+    let answer = send(&service, request).await;
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("b"), None));
+    let token = answer.token().expect("the bad one is replaced");
+    let answer = send(&service, with_cookie(&format!("sid={token}"))).await;
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("b"), None), "by one that is as good");
+    let mut request = get();
+    request.headers_mut().insert("x-sticky", "b".parse().unwrap());
+    assert_eq!(send(&service, request).await.token(), None, "a missing one is not added");
 }

@@ -1,4 +1,4 @@
-//! What Tower asks of a service and a layer.
+//! The contract of Tower's `Service` and `Layer`.
 
 use std::{
     convert::Infallible,
@@ -26,13 +26,14 @@ use tower_sticky::{
 use crate::support::{Body, Node, get, nodes, plain, sealed, send};
 
 fn assert_send_sync<T: Send + Sync>() {}
+
 fn assert_send<T: Send>() {}
 
 /// A request body that is neither `Clone` nor `Sync`.
 type OddBody = http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, BoxError>;
 
 #[test]
-fn everything_is_send_and_what_is_shared_is_sync() {
+fn futures_are_send_and_shared_types_are_sync() {
     assert_send_sync::<StickyLayer<Node>>();
     assert_send_sync::<StickyService<Node>>();
     assert_send_sync::<StickyService<Node, Node, Propagate>>();
@@ -63,14 +64,14 @@ async fn bodies_need_be_neither_clone_nor_sync_nor_unpin() {
 #[test]
 fn the_service_is_always_ready() {
     let (backends, [a]) = nodes(["a"]);
-    a.told.set_busy(true);
+    a.control.set_busy(true);
     let mut service = plain(&backends).into_service();
     let mut cx = Context::from_waker(Waker::noop());
     let ready = Service::<Request<Body>>::poll_ready(&mut service, &mut cx);
     assert!(matches!(ready, Poll::Ready(Ok(()))));
 }
 
-/// Counts how many requests are inside at once.
+/// Counts the requests inside at the same time.
 #[derive(Clone)]
 struct Inside {
     now: Arc<AtomicUsize>,
@@ -100,7 +101,7 @@ impl Service<Request<Body>> for Inside {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_concurrency_limit_of_1_admits_one_at_a_time_and_starves_nobody() {
+async fn a_concurrency_limit_of_1_admits_one_at_a_time_without_starvation() {
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let inside = Inside { now: now.clone(), most: most.clone() };
     let limited = ConcurrencyLimitLayer::new(1).layer(inside);
@@ -122,7 +123,7 @@ async fn a_concurrency_limit_of_1_admits_one_at_a_time_and_starves_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_future_dropped_at_any_await_leaks_nothing() {
+async fn a_future_dropped_at_any_await_releases_everything() {
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let limited = ConcurrencyLimitLayer::new(1).layer(Inside { now, most });
     let backends = Backends::from_iter([("a", limited)]);
@@ -147,18 +148,18 @@ async fn a_future_dropped_at_any_await_leaks_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_is_final_for_its_instance_and_a_new_clone_is_used_next() {
+async fn after_a_readiness_error_the_next_request_uses_a_new_clone() {
     let (backends, [a]) = nodes(["a"]);
-    a.told.failed.store(true, SeqCst);
+    a.control.readiness_fails.store(true, SeqCst);
     let service = plain(&backends).into_service();
     assert_eq!(send(&service, get()).await.status, 503);
-    a.told.failed.store(false, SeqCst);
+    a.control.readiness_fails.store(false, SeqCst);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(send(&service, get()).await.status, 200, "the readiness poll found it well again");
+    assert_eq!(send(&service, get()).await.status, 200, "the readiness poll found it ready again");
 }
 
 #[tokio::test(start_paused = true)]
-async fn layers_spawn_nothing_and_the_last_handle_ends_the_driver() {
+async fn layers_spawn_no_task_and_the_last_handle_ends_the_driver() {
     let metrics = tokio::runtime::Handle::current().metrics();
     let tasks = metrics.num_alive_tasks();
     let (backends, [a]) = nodes(["a"]);
@@ -173,11 +174,11 @@ async fn layers_spawn_nothing_and_the_last_handle_ends_the_driver() {
     tokio::task::yield_now().await;
     tokio::task::yield_now().await;
     assert_eq!(metrics.num_alive_tasks(), tasks, "the driver ended at once");
-    assert_eq!(a.told.alive.load(SeqCst), 1, "no clone of a backend is kept anywhere");
+    assert_eq!(a.control.clones.load(SeqCst), 1, "no clone of a backend is kept anywhere");
 }
 
 #[test]
-fn a_driver_whose_runtime_is_gone_is_started_anew() {
+fn the_driver_restarts_after_its_runtime_has_ended() {
     let (backends, [a]) = nodes(["a"]);
     let service = sealed(&backends).into_service();
     for _ in 0..2 {
@@ -186,12 +187,12 @@ fn a_driver_whose_runtime_is_gone_is_started_anew() {
             .start_paused(true)
             .build()
             .unwrap();
-        a.told.polled.store(0, SeqCst);
+        a.control.polls.store(0, SeqCst);
         runtime.block_on(async {
             send(&service, get()).await;
             tokio::time::sleep(Duration::from_millis(3500)).await;
         });
-        assert!(a.told.polled.load(SeqCst) >= 4, "polled at the start and every second");
+        assert!(a.control.polls.load(SeqCst) >= 4, "polled at the start and every second");
     }
 }
 
@@ -220,7 +221,7 @@ async fn a_buffer_serves_services_that_are_not_clone() {
 async fn propagate_hands_out_typed_errors() {
     let (backends, [a]) = nodes(["a"]);
     let service = plain(&backends).propagate_errors().into_service();
-    a.told.breaks.store(true, SeqCst);
+    a.control.call_fails.store(true, SeqCst);
     let error = service.clone().oneshot(get()).await.unwrap_err();
     assert!(matches!(&error, StickyError::Backend { backend, .. } if *backend == "a"));
     assert_eq!(error.to_string(), "backend a failed: garbage");
@@ -243,7 +244,7 @@ async fn grpc_requests_get_grpc_errors() {
 }
 
 #[tokio::test]
-async fn it_mounts_wherever_axum_takes_a_layer_or_a_service() {
+async fn axum_accepts_the_layer_and_the_service() {
     let backend = service_fn(|_: axum::extract::Request| async {
         Ok::<_, Infallible>(axum::response::Response::new(axum::body::Body::from("backend")))
     });
@@ -279,20 +280,20 @@ async fn it_mounts_wherever_axum_takes_a_layer_or_a_service() {
 }
 
 #[tokio::test]
-async fn the_last_resort_answers_only_when_nobody_else_can() {
+async fn the_inner_service_answers_only_when_no_backend_can() {
     let (backends, [a]) = nodes(["a"]);
     let layer = plain(&backends);
     let service = layer.last_resort(Node::new("sorry"));
     assert_eq!(send(&service, get()).await.body, "a");
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     for _ in 0..2 {
         let answer = send(&service, get()).await;
         assert_eq!(answer.body, "sorry");
-        assert_eq!(answer.why().0, tower_sticky::Verdict::LastResort);
+        assert_eq!(answer.decision().0, tower_sticky::Verdict::LastResort);
         assert_eq!(answer.token(), None, "it is never pinned");
     }
-    a.told.refuses.store(false, SeqCst);
-    a.told.breaks.store(true, SeqCst);
+    a.control.refuses.store(false, SeqCst);
+    a.control.call_fails.store(true, SeqCst);
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
 

@@ -1,4 +1,4 @@
-//! The envelope: what the application sees, what the client has, and where the session goes.
+//! The envelope: what the application and the client see, and which backend serves the session.
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
@@ -24,15 +24,15 @@ pub fn service(backends: &Backends<Node>) -> Sticky {
 
 pub fn set(node: &Node, fields: &[&str]) {
     let fields = fields.iter().map(|field| ("set-cookie", (*field).to_owned()));
-    *node.told.answers.lock().unwrap() = fields.collect();
+    *node.control.response_headers.lock().unwrap() = fields.collect();
 }
 
-/// What the backend saw last.
+/// The last cookie that the backend received.
 pub fn seen(node: &Node) -> String {
-    node.told.cookies.lock().unwrap().pop().expect("it had a request")
+    node.control.cookies.lock().unwrap().pop().expect("it had a request")
 }
 
-/// The pair to send back.
+/// The cookie pair to send back.
 pub fn pair(answer: &Answer) -> String {
     let field = answer.set_cookies().into_iter().find(|field| field.starts_with("JSESSIONID="));
     field.expect("the cookie is set").split(';').next().unwrap().to_owned()
@@ -42,13 +42,13 @@ fn is_wrapped(pair: &str) -> bool {
     pair.starts_with("JSESSIONID=ts2~")
 }
 
-/// A session on the node, which sets `field`; its pair.
+/// Begins a session on the node, which sets `field`, and returns the cookie pair.
 pub async fn begin(service: &Sticky, node: &Node, field: &str) -> String {
     set(node, &[field]);
-    // The strategy goes round: sooner or later it is this one's turn.
+    // Round robin reaches this node after some requests.
     for _ in 0..100 {
         let answer = send(service, get()).await;
-        if answer.why().1 == Some(node.name) {
+        if answer.decision().1 == Some(node.name) {
             set(node, &[]);
             return pair(&answer);
         }
@@ -57,7 +57,7 @@ pub async fn begin(service: &Sticky, node: &Node, field: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_application_sees_its_id_and_the_client_one_opaque_value() {
+async fn the_application_sees_its_id_and_the_client_an_opaque_value() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let service = service(&backends);
     set(
@@ -65,13 +65,13 @@ async fn the_application_sees_its_id_and_the_client_one_opaque_value() {
         &["x=1", " JSESSIONID = 0123ABC ; Path=/shop;HttpOnly; Max-Age=60 ; Odd", "y=2; Path=/"],
     );
     let answer = send(&service, get()).await;
-    assert_eq!(answer.why(), (Verdict::Assigned, Some("a"), None));
+    assert_eq!(answer.decision(), (Verdict::Assigned, Some("a"), None));
     let fields = answer.set_cookies();
     assert_eq!((fields[0], fields[2]), ("x=1", "y=2; Path=/"), "others stay");
     let (before, rest) = fields[1].split_once("ts2~").unwrap();
     assert_eq!(before, " JSESSIONID = ");
     assert!(rest.ends_with(" ; Path=/shop;HttpOnly; Max-Age=60 ; Odd"), "byte for byte: {rest}");
-    assert!(!fields[1].contains("0123ABC"), "nobody sees the id");
+    assert!(!fields[1].contains("0123ABC"), "the id is not shown");
     assert_eq!(answer.headers["cache-control"], "private, no-cache=\"set-cookie\"");
     let value = rest.split(' ').next().unwrap();
     set(&a, &[]);
@@ -82,7 +82,7 @@ async fn the_application_sees_its_id_and_the_client_one_opaque_value() {
     ] {
         for _ in 0..3 {
             let answer = send(&service, with_cookie(&cookie)).await;
-            assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None));
+            assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None));
             assert_eq!(seen(&a), at_backend);
             assert!(answer.set_cookies().is_empty(), "nothing is due");
             assert!(!answer.headers.contains_key("cache-control"));
@@ -102,12 +102,12 @@ async fn quotes_around_an_id_are_part_of_it() {
 }
 
 #[tokio::test]
-async fn nothing_begins_before_the_application_sets_an_id() {
+async fn no_session_begins_before_the_application_sets_an_id() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let service = service(&backends);
     for expected in ["a", "b", "a"] {
         let answer = send(&service, get()).await;
-        assert_eq!(answer.why(), (Verdict::Assigned, Some(expected), None));
+        assert_eq!(answer.decision(), (Verdict::Assigned, Some(expected), None));
         assert!(answer.set_cookies().is_empty());
         assert!(!answer.headers.contains_key("cache-control"));
     }
@@ -115,7 +115,7 @@ async fn nothing_begins_before_the_application_sets_an_id() {
 }
 
 #[tokio::test]
-async fn removals_by_the_application_pass_as_they_are() {
+async fn removals_by_the_application_are_not_wrapped() {
     let (backends, [a]) = nodes(["a"]);
     let service = service(&backends);
     let session = begin(&service, &a, "JSESSIONID=1").await;
@@ -129,30 +129,30 @@ async fn removals_by_the_application_pass_as_they_are() {
         for request in [get(), with_cookie(&session)] {
             let answer = send(&service, request).await;
             assert_eq!(answer.set_cookies(), [removal]);
-            assert!(!answer.headers.contains_key("cache-control"), "nothing of ours in it");
+            assert!(!answer.headers.contains_key("cache-control"), "it has no cookie of the layer");
         }
     }
 }
 
 #[tokio::test]
-async fn a_new_id_is_wrapped_with_the_pin_of_who_answered() {
+async fn a_new_id_is_wrapped_with_the_answering_backend() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let service = service(&backends);
     let before = begin(&service, &a, "JSESSIONID=guest").await;
-    // The login gets a new id; it is served elsewhere, for its backend is down.
-    a.told.refuses.store(true, SeqCst);
+    // The login sets a new id on another backend, because the pinned one is down.
+    a.control.refuses.store(true, SeqCst);
     set(&b, &["JSESSIONID=user; Path=/"]);
     let answer = send(&service, with_cookie(&before)).await;
-    assert_eq!(answer.why(), (Verdict::Moved, Some("b"), Some(Reason::ConnectFailed)));
+    assert_eq!(answer.decision(), (Verdict::Moved, Some("b"), Some(Reason::ConnectFailed)));
     assert_eq!(answer.set_cookies().len(), 1, "one field: {:?}", answer.set_cookies());
     set(&b, &[]);
     let after = pair(&answer);
-    assert_eq!(send(&service, with_cookie(&after)).await.why().1, Some("b"));
+    assert_eq!(send(&service, with_cookie(&after)).await.decision().1, Some("b"));
     assert_eq!(seen(&b), "JSESSIONID=user");
 }
 
 #[tokio::test]
-async fn a_session_that_moves_is_wrapped_anew_without_a_word_of_the_application() {
+async fn a_moved_session_is_wrapped_again_without_the_application() {
     let (backends, [a, b, c]) = nodes(["a", "b", "c"]);
     let clock = Clock::new();
     let envelope = Envelope::cookie("JSESSIONID", keys());
@@ -160,9 +160,9 @@ async fn a_session_that_moves_is_wrapped_anew_without_a_word_of_the_application(
     let field = "JSESSIONID=42; Path=/shop; Secure; HttpOnly; Max-Age=3600; SameSite=Lax";
     let session = begin(&service, &a, field).await;
     clock.advance(600);
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     let answer = send(&service, with_cookie(&session)).await;
-    let (verdict, to, reason) = answer.why();
+    let (verdict, to, reason) = answer.decision();
     assert_eq!((verdict, reason), (Verdict::Moved, Some(Reason::ConnectFailed)));
     let to = if to == Some("b") { &b } else { &c };
     assert_eq!(seen(to), "JSESSIONID=42", "the new one gets the id");
@@ -172,11 +172,11 @@ async fn a_session_that_moves_is_wrapped_anew_without_a_word_of_the_application(
         "what is left of its time: {moved}"
     );
     assert_eq!(answer.headers["cache-control"], "private, no-cache=\"set-cookie\"");
-    a.told.refuses.store(false, SeqCst);
+    a.control.refuses.store(false, SeqCst);
     let moved = pair(&answer);
     for _ in 0..3 {
         assert_eq!(
-            send(&service, with_cookie(&moved)).await.why(),
+            send(&service, with_cookie(&moved)).await.decision(),
             (Verdict::Pinned, Some(to.name), None),
             "it stays where it is"
         );
@@ -189,7 +189,7 @@ async fn parallel_requests_of_a_session_that_moves_agree() {
     let (backends, [a, _, _, _]) = nodes(["a", "b", "c", "d"]);
     let service = service(&backends);
     let session = begin(&service, &a, "JSESSIONID=42").await;
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     let mut all = std::collections::HashSet::new();
     for _ in 0..10 {
         all.insert(send(&service, with_cookie(&session)).await.body);
@@ -198,26 +198,30 @@ async fn parallel_requests_of_a_session_that_moves_agree() {
 }
 
 #[tokio::test]
-async fn an_id_whose_backend_is_gone_goes_on_elsewhere() {
+async fn an_id_of_a_removed_backend_continues_elsewhere() {
     let (backends, [a, b, c]) = nodes(["a", "b", "c"]);
     let service = service(&backends);
     let session = begin(&service, &a, "JSESSIONID=42; Path=/").await;
     backends.remove("a").unwrap();
     let answer = send(&service, with_cookie(&session)).await;
-    let (verdict, to, reason) = answer.why();
+    let (verdict, to, reason) = answer.decision();
     assert_eq!((verdict, reason), (Verdict::Assigned, Some(Reason::Unknown)));
     let to = if to == Some("b") { &b } else { &c };
     assert_eq!(seen(to), "JSESSIONID=42");
     let again = pair(&answer);
     assert!(is_wrapped(&again));
-    assert_eq!(send(&service, with_cookie(&again)).await.why().1, Some(to.name));
+    assert_eq!(send(&service, with_cookie(&again)).await.decision().1, Some(to.name));
     for _ in 0..5 {
-        assert_eq!(send(&service, with_cookie(&session)).await.why().1, Some(to.name), "by rank");
+        assert_eq!(
+            send(&service, with_cookie(&session)).await.decision().1,
+            Some(to.name),
+            "by rank"
+        );
     }
 }
 
 #[tokio::test]
-async fn bad_envelopes_are_taken_out_each_for_its_reason() {
+async fn unusable_envelopes_are_removed_and_have_distinct_reasons() {
     let (backends, [a]) = nodes(["a"]);
     let clock = Clock::new();
     let minutes = |n: u64| Duration::from_secs(n * 60);
@@ -235,9 +239,9 @@ async fn bad_envelopes_are_taken_out_each_for_its_reason() {
     let good = begin(&service, &a, "JSESSIONID=1").await;
     let check = async |cookie: &str, reason: Option<Reason>, at_backend: &str| {
         let answer = send(&service, with_cookie(cookie)).await;
-        assert_eq!(answer.why().2, reason, "{cookie}");
+        assert_eq!(answer.decision().2, reason, "{cookie}");
         assert_eq!(seen(&a), at_backend, "{cookie}");
-        let pinned = answer.why().0 == Verdict::Pinned;
+        let pinned = answer.decision().0 == Verdict::Pinned;
         assert_eq!(pinned, at_backend.contains("JSESSIONID=1"), "{cookie}");
     };
     check(&foreign, Some(Reason::Forged), "").await;
@@ -262,7 +266,7 @@ async fn bad_envelopes_are_taken_out_each_for_its_reason() {
 }
 
 #[tokio::test]
-async fn an_envelope_is_written_anew_when_it_is_due() {
+async fn an_envelope_is_refreshed_when_due() {
     let (backends, [a]) = nodes(["a"]);
     let clock = Clock::new();
     let ring = KeyRing::new([Key::from_bytes((0..32).collect::<Vec<u8>>()).unwrap()]).unwrap();
@@ -276,27 +280,27 @@ async fn an_envelope_is_written_anew_when_it_is_due() {
     for _ in 0..5 {
         clock.advance(600);
         let answer = send(&service, with_cookie(&session)).await;
-        assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None));
+        assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None));
         assert!(answer.set_cookies()[0].ends_with("; Path=/; HttpOnly"), "still a session cookie");
         assert_eq!(seen(&a), "JSESSIONID=1");
         session = pair(&answer);
     }
     clock.advance(600);
     let answer = send(&service, with_cookie(&session)).await;
-    assert_eq!(answer.why().2, Some(Reason::ExpiredAbsolute), "the first date never changes");
+    assert_eq!(answer.decision().2, Some(Reason::ExpiredAbsolute), "the first date never changes");
 
     let session = begin(&service, &a, "JSESSIONID=2").await;
     let old = Key::from_bytes((0..32).collect::<Vec<u8>>()).unwrap();
     ring.set([Key::generate().unwrap(), old]).unwrap();
     let answer = send(&service, with_cookie(&session)).await;
-    assert_eq!(answer.why().0, Verdict::Pinned);
-    assert_ne!(pair(&answer), session, "sealed anew under the first key");
+    assert_eq!(answer.decision().0, Verdict::Pinned);
+    assert_ne!(pair(&answer), session, "sealed again under the first key");
     let answer = send(&service, with_cookie(&pair(&answer))).await;
     assert!(answer.set_cookies().is_empty(), "once");
 }
 
 #[tokio::test]
-async fn the_same_id_set_again_goes_on_with_its_session() {
+async fn setting_the_same_id_again_continues_the_session() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let clock = Clock::new();
     let envelope =
@@ -310,11 +314,11 @@ async fn the_same_id_set_again_goes_on_with_its_session() {
     assert!(is_wrapped(&again) && answer.set_cookies()[0].ends_with("; Path=/; Max-Age=60"));
     clock.advance(100);
     let answer = send(&service, with_cookie(&again)).await;
-    assert_eq!(answer.why().2, Some(Reason::ExpiredAbsolute), "since it first was set");
+    assert_eq!(answer.decision().2, Some(Reason::ExpiredAbsolute), "since it first was set");
 }
 
 #[tokio::test]
-async fn end_takes_the_cookie_away_where_it_was_set() {
+async fn end_deletes_the_cookie_with_its_path_and_domain() {
     let (backends, [a]) = nodes(["a"]);
     let service = layer(&backends, Envelope::cookie("JSESSIONID", keys()))
         .application_header("x-sticky-action")
@@ -322,7 +326,7 @@ async fn end_takes_the_cookie_away_where_it_was_set() {
         .into_service();
     let session = begin(&service, &a, "JSESSIONID=1; Path=/shop; Domain=x.org; Max-Age=60").await;
     let end = ("x-sticky-action", "end".to_owned());
-    *a.told.answers.lock().unwrap() = vec![end.clone()];
+    *a.control.response_headers.lock().unwrap() = vec![end.clone()];
     let answer = send(&service, with_cookie(&session)).await;
     assert_eq!(
         answer.set_cookies(),
@@ -332,16 +336,17 @@ async fn end_takes_the_cookie_away_where_it_was_set() {
     let answer = send(&service, get()).await;
     assert_eq!(answer.set_cookies(), ["JSESSIONID=; Path=/; Max-Age=0"], "nothing is known");
     let own = "JSESSIONID=; Path=/shop; Max-Age=0";
-    *a.told.answers.lock().unwrap() = vec![end.clone(), ("set-cookie", own.to_owned())];
+    *a.control.response_headers.lock().unwrap() = vec![end.clone(), ("set-cookie", own.to_owned())];
     let answer = send(&service, with_cookie(&session)).await;
     assert_eq!(answer.set_cookies(), [own], "the application has done it");
-    *a.told.answers.lock().unwrap() = vec![end, ("set-cookie", "JSESSIONID=2".to_owned())];
+    *a.control.response_headers.lock().unwrap() =
+        vec![end, ("set-cookie", "JSESSIONID=2".to_owned())];
     let answer = send(&service, with_cookie(&session)).await;
     assert_eq!(answer.set_cookies(), ["JSESSIONID=; Path=/shop; Domain=x.org; Max-Age=0"]);
 }
 
 #[tokio::test]
-async fn a_request_that_neither_reads_nor_writes_pins_still_carries_the_id() {
+async fn a_bypassed_request_still_carries_the_id() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let service = service(&backends);
     let session = begin(&service, &a, "JSESSIONID=1").await;
@@ -353,7 +358,7 @@ async fn a_request_that_neither_reads_nor_writes_pins_still_carries_the_id() {
     let again = pair(&answer);
     assert!(is_wrapped(&again), "the client's envelope is not lost");
     let answer = send(&service, with_cookie(&again)).await;
-    assert_eq!(answer.why().1, Some("a"), "and its pin is as it was");
+    assert_eq!(answer.decision().1, Some("a"), "and its pin is as it was");
     let mut bypass = get();
     bypass.extensions_mut().insert(Preference::bypass());
     for node in [&a, &b] {
@@ -370,12 +375,12 @@ async fn a_second_gateway_with_the_keys_opens_the_envelopes() {
     let (first, second) = (service(&backends), service(&other));
     let session = begin(&first, &a, "JSESSIONID=1").await;
     let answer = send(&second, with_cookie(&session)).await;
-    assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None));
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None));
     assert_eq!(seen(&others[2]), "JSESSIONID=1");
 }
 
 #[tokio::test]
-async fn ids_that_are_too_long_pass_as_they_are() {
+async fn ids_that_are_too_long_are_not_wrapped() {
     let (backends, [a]) = nodes(["a"]);
     let service = service(&backends);
     let field = format!("JSESSIONID={}", "x".repeat(2049));

@@ -1,4 +1,4 @@
-//! The envelope in headers, in chains, and in whatever `Cookie` header a client sends.
+//! The envelope in headers, in chains, and in arbitrary `Cookie` headers.
 
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -22,16 +22,16 @@ fn with_header(values: &[&str]) -> Request<Body> {
 }
 
 #[tokio::test]
-async fn the_header_form() {
+async fn an_id_may_be_in_a_header() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let envelope = Envelope::header("Mcp-Session-Id", keys());
     let service =
         layer(&backends, envelope).application_header("x-sticky-action").unwrap().into_service();
     let say = |node: &Node, value: &str| {
-        *node.told.answers.lock().unwrap() = vec![("mcp-session-id", value.to_owned())];
+        *node.control.response_headers.lock().unwrap() = vec![("mcp-session-id", value.to_owned())];
     };
     let heard = |node: &Node| {
-        let headers: HeaderMap = node.told.headers.lock().unwrap().pop().unwrap();
+        let headers: HeaderMap = node.control.headers.lock().unwrap().pop().unwrap();
         let values = headers.get_all("mcp-session-id").iter();
         values.map(|value| value.to_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
@@ -40,10 +40,10 @@ async fn the_header_form() {
     let token = answer.headers["mcp-session-id"].to_str().unwrap().to_owned();
     assert!(token.starts_with("ts2~"));
     assert_eq!(answer.headers["cache-control"], "private, no-cache=\"mcp-session-id\"");
-    a.told.answers.lock().unwrap().clear();
+    a.control.response_headers.lock().unwrap().clear();
     for values in [&[&*token][..], &["ts2~bad", &token, &token], &[&token, "ts2~bad"]] {
         let answer = send(&service, with_header(values)).await;
-        assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None));
+        assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None));
         assert_eq!(heard(&a), ["id-1"]);
         assert!(!answer.headers.contains_key("mcp-session-id"));
     }
@@ -52,16 +52,16 @@ async fn the_header_form() {
     say(&a, "");
     let answer = send(&service, with_header(&[&token])).await;
     assert_eq!(answer.headers["mcp-session-id"], "", "an empty value passes");
-    *a.told.answers.lock().unwrap() = vec![("x-sticky-action", "end".to_owned())];
+    *a.control.response_headers.lock().unwrap() = vec![("x-sticky-action", "end".to_owned())];
     let answer = send(&service, with_header(&[&token])).await;
     assert_eq!(answer.headers["mcp-session-id"], "");
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     let answer = send(&service, with_header(&[&token])).await;
-    assert_eq!(answer.why().0, Verdict::Moved);
+    assert_eq!(answer.decision().0, Verdict::Moved);
     assert_eq!(heard(&b), ["id-1"]);
     let token = answer.headers["mcp-session-id"].to_str().unwrap().to_owned();
-    a.told.refuses.store(false, SeqCst);
-    assert_eq!(send(&service, with_header(&[&token])).await.why().1, Some("b"));
+    a.control.refuses.store(false, SeqCst);
+    assert_eq!(send(&service, with_header(&[&token])).await.decision().1, Some("b"));
 }
 
 #[tokio::test]
@@ -76,30 +76,30 @@ async fn in_a_chain_the_id_is_restored_behind_another_pin() {
     let session = pair(&answer);
     set(&a, &[]);
     let answer = send(&service, with_cookie(&format!("sid=a; {session}"))).await;
-    assert_eq!(answer.why().0, Verdict::Pinned);
+    assert_eq!(answer.decision().0, Verdict::Pinned);
     assert_eq!(seen(&a), "JSESSIONID=1");
     let answer = send(&service, with_cookie(&session)).await;
-    assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None), "by the envelope alone");
-    a.told.refuses.store(true, SeqCst);
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None), "by the envelope alone");
+    a.control.refuses.store(true, SeqCst);
     let answer = send(&service, with_cookie(&format!("{session}; sid=a"))).await;
-    assert_eq!(answer.why().0, Verdict::Moved);
+    assert_eq!(answer.decision().0, Verdict::Moved);
     assert_eq!(seen(&b), "JSESSIONID=1");
-    a.told.refuses.store(false, SeqCst);
+    a.control.refuses.store(false, SeqCst);
     let answer = send(&service, with_cookie(&pair(&answer))).await;
-    assert_eq!(answer.why().1, Some("b"), "the envelope moved as well");
+    assert_eq!(answer.decision().1, Some("b"), "the envelope moved as well");
 }
 
 #[tokio::test]
-async fn the_word_in_an_extension_counts_too() {
+async fn a_session_action_in_an_extension_is_applied() {
     let (backends, [a]) = nodes(["a"]);
     let service = service(&backends);
     let session = begin(&service, &a, "JSESSIONID=1; Path=/x").await;
-    *a.told.word.lock().unwrap() = Some(SessionAction::End);
+    *a.control.action.lock().unwrap() = Some(SessionAction::End);
     let answer = send(&service, with_cookie(&session)).await;
     assert_eq!(answer.set_cookies(), ["JSESSIONID=; Path=/x; Max-Age=0"]);
 }
 
-/// Numbers that look random and are the same every time.
+/// A deterministic random number generator.
 struct Dice(u64);
 
 impl Dice {
@@ -110,7 +110,7 @@ impl Dice {
 }
 
 #[tokio::test]
-async fn in_whatever_cookie_header_exactly_the_value_is_replaced() {
+async fn only_the_value_is_replaced_in_any_cookie_header() {
     let (backends, [a]) = nodes(["a"]);
     let service = service(&backends);
     let mut dice = Dice(7);
@@ -144,7 +144,7 @@ async fn in_whatever_cookie_header_exactly_the_value_is_replaced() {
         };
         seen(&a);
         let answer = send(&service, with_cookie(&whole(&session))).await;
-        assert_eq!(answer.why().0, Verdict::Pinned, "{:?}", whole("…"));
+        assert_eq!(answer.decision().0, Verdict::Pinned, "{:?}", whole("…"));
         assert_eq!(seen(&a), whole(&format!("JSESSIONID={id}")));
     }
 }

@@ -1,15 +1,14 @@
-//! Whom new sessions go to: by weight at equal load, and the share of one that cannot take them to all
-//! others.
+//! How new sessions are spread: by weight at equal load, also while a backend is busy or suspect.
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use tower_sticky::{State, StickyLayer, StickyService, affinity::Cookie};
 
-use crate::support::{Client, Node, UNGATED, get, nodes, plain, send};
+use crate::support::{Client, Node, get, nodes, plain, send};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// How many of so many new sessions each backend gets.
+/// How many of `of` new sessions each backend receives.
 async fn spread<const N: usize>(service: &StickyService<Node>, of: usize) -> [usize; N] {
     let names = ["a", "b", "c", "d"];
     let mut got = [0; N];
@@ -21,32 +20,32 @@ async fn spread<const N: usize>(service: &StickyService<Node>, of: usize) -> [us
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_busy_backend_hands_its_share_to_all_others() {
+async fn the_share_of_a_busy_backend_is_spread_over_the_others() {
     let (backends, [_a, _b, c, _d]) = nodes(["a", "b", "c", "d"]);
     let service = plain(&backends).into_service();
     assert_eq!(spread(&service, 12).await, [3, 3, 3, 3]);
-    c.told.set_busy(true);
+    c.control.set_busy(true);
     assert_eq!(spread(&service, 12).await, [4, 4, 0, 4], "each request finds out");
     tokio::time::sleep(2000 * MS).await;
     assert_eq!(backends.get("c").unwrap().state, State::Busy);
     assert_eq!(spread(&service, 12).await, [4, 4, 0, 4], "it is known");
-    c.told.set_busy(false);
+    c.control.set_busy(false);
     tokio::time::sleep(2000 * MS).await;
     assert_eq!(spread(&service, 12).await, [3, 3, 3, 3], "it makes up for nothing");
     backends.set_limit("c", 1).unwrap();
-    c.told.gate.forget_permits(UNGATED);
+    c.hold_responses();
     let held = tokio::spawn({
         let (service, mut client) = (service.clone(), Client { token: Some("c".to_owned()) });
         async move { client.send(&service, get()).await.body }
     });
     tokio::task::yield_now().await;
     assert_eq!(spread(&service, 12).await, [4, 4, 0, 4], "at its limit");
-    c.told.gate.add_permits(UNGATED);
+    c.release_responses();
     assert_eq!(held.await.unwrap(), "c");
 }
 
 #[tokio::test(start_paused = true)]
-async fn pins_do_not_advance_the_round() {
+async fn pinned_requests_do_not_advance_round_robin() {
     let (backends, _nodes) = nodes(["a", "b", "c"]);
     let service = plain(&backends).into_service();
     let mut pinned = Client { token: Some("b".to_owned()) };
@@ -59,10 +58,10 @@ async fn pins_do_not_advance_the_round() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_suspect_hands_its_share_to_all_others() {
+async fn the_share_of_a_suspect_is_spread_over_the_others() {
     let (backends, [_a, _b, c, _d]) = nodes(["a", "b", "c", "d"]);
     let service = plain(&backends).into_service();
-    c.told.refuses.store(true, SeqCst);
+    c.control.refuses.store(true, SeqCst);
     let got: [usize; 4] = spread(&service, 120).await;
     assert_eq!(got[2], 0);
     assert!([0, 1, 3].iter().all(|one| got[*one].abs_diff(40) <= 1), "{got:?}");
@@ -74,7 +73,7 @@ async fn an_idle_pool_is_used_by_weight_by_default() {
     backends.set_weight("a", 2).unwrap();
     let service = StickyLayer::new(backends.clone(), Cookie::plain("sid")).into_service();
     assert_eq!(spread(&service, 400).await, [200, 100, 100]);
-    c.told.set_busy(true);
+    c.control.set_busy(true);
     let got: [usize; 3] = spread(&service, 300).await;
     assert!(got[0].abs_diff(200) <= 1 && got[1].abs_diff(100) <= 1, "{got:?}");
 }

@@ -1,4 +1,4 @@
-//! Copies of sessions that are good for an epoch, and what they are built on.
+//! The fenced cache: copies of session records, each valid for one epoch.
 
 use std::{
     sync::{
@@ -18,20 +18,20 @@ use tower_sticky::session_data::{FencedCache, MemoryStore, Refused};
 
 use crate::session_data::{ID, keyed, record, scope};
 
-/// A store that counts, and does as it is told. Clones share everything.
+/// A store that a test controls, and that counts its calls. Clones share everything.
 #[derive(Debug, Clone)]
-struct Told {
+struct ControlledStore {
     store: MemoryStore,
     loads: Arc<AtomicUsize>,
-    /// Saves and loads wait for a permit, when they are told to.
+    /// Saves and loads wait for a permit when this is set.
     waits: Arc<AtomicBool>,
-    /// Saves wait before they are done, and not only before they are answered.
+    /// Saves wait before they are stored, not only before they return.
     is_slow: Arc<AtomicBool>,
     go: Arc<Semaphore>,
     fails: Arc<AtomicBool>,
 }
 
-impl Told {
+impl ControlledStore {
     fn new() -> Self {
         Self {
             store: MemoryStore::new(),
@@ -51,12 +51,12 @@ impl Told {
 }
 
 #[async_trait::async_trait]
-impl SessionStore for Told {
+impl SessionStore for ControlledStore {
     async fn create(&self, record: &mut Record) -> session_store::Result<()> {
         self.store.create(record).await
     }
 
-    /// What is saved is there before the answer is.
+    /// The record is stored before the call returns.
     async fn save(&self, record: &Record) -> session_store::Result<()> {
         if self.is_slow.load(SeqCst) {
             self.go.acquire().await.unwrap().forget();
@@ -66,7 +66,7 @@ impl SessionStore for Told {
         if self.fails.load(SeqCst) { Err(Error::Backend("no answer".into())) } else { Ok(()) }
     }
 
-    /// What is loaded is what was there before the answer.
+    /// The record is read before the call waits.
     async fn load(&self, id: &Id) -> session_store::Result<Option<Record>> {
         self.loads.fetch_add(1, SeqCst);
         let found = self.store.load(id).await;
@@ -79,13 +79,13 @@ impl SessionStore for Told {
     }
 }
 
-type Shop = FencedCache<MemoryStore, Told>;
+type Shop = FencedCache<MemoryStore, ControlledStore>;
 
-fn shop(store: &Told) -> Shop {
+fn shop(store: &ControlledStore) -> Shop {
     FencedCache::new(MemoryStore::new(), store.clone())
 }
 
-/// The number in what a request to `a` reads.
+/// The number in the record that a request to `a` loads.
 async fn read(shop: &Shop, outcome: &str, epoch: u64) -> Option<u64> {
     number(scope(outcome, "a", epoch).within(shop.load(&ID)).await)
 }
@@ -101,8 +101,8 @@ async fn save(shop: &Shop, epoch: u64, number: u32) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_copy_is_good_for_one_epoch_and_for_pinned_requests() {
-    let store = Told::new();
+async fn a_copy_is_used_within_one_epoch_by_pinned_requests() {
+    let store = ControlledStore::new();
     let shop = shop(&store);
     save(&shop, 5, 1).await;
     let loads = || store.loads.swap(0, SeqCst);
@@ -119,24 +119,24 @@ async fn a_copy_is_good_for_one_epoch_and_for_pinned_requests() {
     assert_eq!(number(shop.load(&ID).await), Some(1));
     assert_eq!(loads(), 1, "without a scope the store is read");
     assert_eq!(read(&shop, "pinned", 7).await, Some(1));
-    assert_eq!(loads(), 0, "nobody else took the copy away");
+    assert_eq!(loads(), 0, "the copy was not removed");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_copy_is_not_kept_for_longer_than_it_may() {
-    let store = Told::new();
+async fn a_copy_expires() {
+    let store = ControlledStore::new();
     let shop = shop(&store).fresh_for(Duration::from_secs(10));
     save(&shop, 5, 1).await;
-    // Another backend, which has borrowed the session, serves the logout.
+    // The logout is served by a backend that borrows the session.
     scope("borrowed", "b", 5).within(store.delete(&ID)).await.unwrap();
     tokio::time::advance(Duration::from_millis(9_999)).await;
     assert_eq!(read(&shop, "pinned", 5).await, Some(1), "as it is documented");
     let late = scope("pinned", "a", 5);
     let error = late.clone().within(shop.save(&record(2))).await.unwrap_err();
     assert_eq!(Refused::of(&error), Some(Refused::Deleted), "but it cannot be saved");
-    assert_eq!(read(&shop, "pinned", 5).await, None, "and that told the truth");
+    assert_eq!(read(&shop, "pinned", 5).await, None, "and it was correct");
 
-    let store = Told::new();
+    let store = ControlledStore::new();
     let shop = self::shop(&store).fresh_for(Duration::from_secs(10));
     save(&shop, 5, 1).await;
     store.delete(&ID).await.unwrap();
@@ -145,8 +145,9 @@ async fn a_copy_is_not_kept_for_longer_than_it_may() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_no_scope_leaves_no_copy_that_is_out_of_date() {
-    let store = Told { store: MemoryStore::new().shared_saves(true), ..Told::new() };
+async fn a_save_without_a_scope_leaves_no_stale_copy() {
+    let store =
+        ControlledStore { store: MemoryStore::new().shared_saves(true), ..ControlledStore::new() };
     let shop = shop(&store);
     save(&shop, 5, 1).await;
     shop.save(&record(2)).await.unwrap();
@@ -159,7 +160,7 @@ async fn who_has_no_scope_leaves_no_copy_that_is_out_of_date() {
 
 #[tokio::test(start_paused = true)]
 async fn a_save_that_fails_leaves_no_copy() {
-    let store = Told::new();
+    let store = ControlledStore::new();
     let shop = shop(&store);
     save(&shop, 5, 1).await;
     store.fails.store(true, SeqCst);
@@ -169,8 +170,9 @@ async fn a_save_that_fails_leaves_no_copy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_save_that_is_given_up_leaves_no_copy() {
-    let store = Told { store: MemoryStore::new().shared_saves(true), ..Told::new() };
+async fn a_cancelled_save_leaves_no_copy() {
+    let store =
+        ControlledStore { store: MemoryStore::new().shared_saves(true), ..ControlledStore::new() };
     let shop = shop(&store);
     save(&shop, 5, 1).await;
     for (number, outcome) in [(2, "pinned"), (3, "borrowed")] {
@@ -184,12 +186,12 @@ async fn a_save_that_is_given_up_leaves_no_copy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_read_before_a_save_is_no_copy_after_it() {
-    let store = Told::new();
+async fn a_load_before_a_save_is_not_cached_after_it() {
+    let store = ControlledStore::new();
     let shop = shop(&store);
     save(&shop, 5, 1).await;
     shop.load(&ID).await.unwrap();
-    // A request reads the old state, and its answer is slow in coming.
+    // A request loads the old state, and its response is slow.
     store.waits.store(true, SeqCst);
     let reader = tokio::spawn({
         let shop = shop.clone();
@@ -204,15 +206,15 @@ async fn what_was_read_before_a_save_is_no_copy_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_saves_at_once_leave_no_copy_of_the_wrong_one() {
-    let store = Told::new();
+async fn concurrent_saves_leave_no_stale_copy() {
+    let store = ControlledStore::new();
     let shop = shop(&store);
     save(&shop, 5, 1).await;
     let saving = |number| {
         let shop = shop.clone();
         tokio::spawn(async move { save(&shop, 5, number).await })
     };
-    // The first to begin is the last that the store takes, and the first that it answers.
+    // The first save to begin is stored last, and returns first.
     store.is_slow.store(true, SeqCst);
     let first = saving(2);
     tokio::task::yield_now().await;
@@ -229,8 +231,8 @@ async fn two_saves_at_once_leave_no_copy_of_the_wrong_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_finds_a_copy_of_a_later_epoch_goes_on_in_that() {
-    let store = Told::new();
+async fn a_copy_of_a_later_epoch_advances_the_scope() {
+    let store = ControlledStore::new();
     let shop = shop(&store);
     save(&shop, 5, 1).await;
     save(&shop, 7, 2).await;
@@ -249,8 +251,8 @@ async fn who_finds_a_copy_of_a_later_epoch_goes_on_in_that() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_read_here_is_a_copy_of_the_epoch_in_which_it_is_stored() {
-    let store = Told::new();
+async fn a_loaded_record_is_cached_with_its_stored_epoch() {
+    let store = ControlledStore::new();
     let shop = shop(&store);
     scope("pinned", "a", 7).within(store.save(&record(1))).await.unwrap();
     assert_eq!(read(&shop, "pinned", 5).await, Some(1), "another gateway counts otherwise");
@@ -264,8 +266,8 @@ async fn what_is_read_here_is_a_copy_of_the_epoch_in_which_it_is_stored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_borrowed_in_a_later_epoch_is_not_kept_and_may_be_saved() {
-    let store = Told::new();
+async fn a_borrowed_record_of_a_later_epoch_is_not_cached_and_may_be_saved() {
+    let store = ControlledStore::new();
     let shop = shop(&store);
     save(&shop, 5, 1).await;
     scope("borrowed", "b", 6).within(store.save(&record(2))).await.unwrap();
@@ -285,18 +287,21 @@ async fn what_was_borrowed_in_a_later_epoch_is_not_kept_and_may_be_saved() {
     });
     borrower.await.unwrap();
     assert_eq!(read(&shop, "pinned", 5).await, Some(4));
-    assert_eq!(read(&shop, "pinned", 7).await, Some(4), "now it is at home again");
+    assert_eq!(read(&shop, "pinned", 7).await, Some(4), "it is pinned to its own backend again");
     let late = scope("borrowed", "b", 6).within(async {
         assert_eq!(number(store.load(&ID).await), Some(4));
         store.save(&record(5)).await
     });
     let late = Refused::of(&late.await.unwrap_err());
-    assert!(matches!(late, Some(Refused::Held { .. })), "the home may have a copy: {late:?}");
+    assert!(
+        matches!(late, Some(Refused::Held { .. })),
+        "the pinned backend may have a copy: {late:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_another_backend_has_is_not_kept() {
-    let store = Told::new();
+async fn a_record_of_another_backend_is_not_cached() {
+    let store = ControlledStore::new();
     let shop = shop(&store);
     for number in 1..4 {
         scope("pinned", "b", 6).within(store.save(&record(number))).await.unwrap();
@@ -306,11 +311,11 @@ async fn what_another_backend_has_is_not_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_save_that_makes_a_session_nobodys_leaves_no_copy() {
-    let store = Told::new();
+async fn a_save_that_clears_the_owner_leaves_no_copy() {
+    let store = ControlledStore::new();
     let (first, second) = (shop(&store), shop(&store));
     keyed("pinned", "a", 7).within(first.save(&record(1))).await.unwrap();
-    // Another gateway has it elsewhere, and only reads.
+    // Another gateway loads it on another backend, and saves nothing.
     let request = keyed("pinned", "a", 7).within(async {
         assert_eq!(number(first.load(&ID).await), Some(1), "a copy");
         assert_eq!(number(keyed("pinned", "b", 8).within(second.load(&ID)).await), Some(1));
@@ -334,8 +339,8 @@ async fn a_save_that_makes_a_session_nobodys_leaves_no_copy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nor_does_a_save_that_does_so_itself() {
-    let store = Told::new();
+async fn a_save_without_an_owner_leaves_no_copy() {
+    let store = ControlledStore::new();
     let (first, second) = (shop(&store), shop(&store));
     keyed("pinned", "a", 7).within(first.save(&record(1))).await.unwrap();
     let request = keyed("moved", "a", 7).within(async {
@@ -350,5 +355,5 @@ async fn nor_does_a_save_that_does_so_itself() {
     });
     elsewhere.await.unwrap();
     let read = keyed("pinned", "a", 7).within(first.load(&ID));
-    assert_eq!(number(read.await), Some(3), "it was nobody's, so there is no copy");
+    assert_eq!(number(read.await), Some(3), "it had no owner, so there is no copy");
 }

@@ -5,33 +5,35 @@ use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 use http::Request;
 use tower_sticky::{Health, Reason, State, Verdict};
 
-use crate::support::{Body, Client, Node, after, get, nodes, plain, sealed, send, with_cookie};
+use crate::support::{
+    Body, Client, Node, after, get, nodes, plain, sealed, send, spawn, with_cookie,
+};
 
 #[tokio::test(start_paused = true)]
-async fn the_poll_sees_ready_busy_and_failed() {
+async fn the_readiness_poll_sees_ready_busy_and_failed() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let layer = sealed(&backends).health(Health::new().readiness_interval(Duration::from_secs(5)));
     assert!(layer.start::<Request<Body>>(), "started by hand");
     let state = || backends.iter().map(|backend| backend.state).collect::<Vec<_>>();
     after(1).await;
     assert_eq!(state(), [State::Ready, State::Ready]);
-    a.told.set_busy(true);
-    b.told.failed.store(true, SeqCst);
+    a.control.set_busy(true);
+    b.control.readiness_fails.store(true, SeqCst);
     after(4000).await;
     assert_eq!(state(), [State::Ready, State::Ready], "not asked yet");
     after(1000).await;
     assert_eq!(state(), [State::Busy, State::Suspect]);
-    b.told.failed.store(false, SeqCst);
+    b.control.readiness_fails.store(false, SeqCst);
     after(200).await;
     assert_eq!(state(), [State::Busy, State::Ready], "what has failed is asked soon");
-    a.told.set_busy(false);
+    a.control.set_busy(false);
     after(5000).await;
     assert_eq!(state(), [State::Ready, State::Ready]);
-    assert_eq!(a.told.alive.load(SeqCst), 2, "no probe is kept: the test's and the pool's");
+    assert_eq!(a.control.clones.load(SeqCst), 2, "no probe is kept: the test's and the pool's");
 }
 
 #[test]
-fn outside_of_a_runtime_the_poll_does_not_start() {
+fn the_readiness_poll_needs_a_runtime() {
     let (backends, _nodes) = nodes(["a"]);
     assert!(!plain(&backends).start::<Request<Body>>());
 }
@@ -41,16 +43,15 @@ async fn a_saturated_backend_gets_no_new_session_and_keeps_its_own() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let layer = sealed(&backends);
     let service = layer.clone().into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
-    a.told.set_busy(true);
+    let mut client = Client::assigned(&service).await;
+    a.control.set_busy(true);
     after(1500).await;
     assert_eq!(backends.get("a").unwrap().state, State::Busy);
-    a.told.set_busy(false);
+    a.control.set_busy(false);
     for _ in 0..3 {
         assert_eq!(send(&service, get()).await.body, "b", "busy when last seen");
     }
-    assert_eq!(client.send(&service, get()).await.why(), (Verdict::Pinned, Some("a"), None));
+    assert_eq!(client.send(&service, get()).await.decision(), (Verdict::Pinned, Some("a"), None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -59,7 +60,7 @@ async fn a_failed_service_is_rebuilt() {
     let service = plain(&backends).into_service();
     backends.rebuild_with(|id| (*id == "a").then(|| Node::new("a anew")));
     send(&service, get()).await;
-    a.told.failed.store(true, SeqCst);
+    a.control.readiness_fails.store(true, SeqCst);
     after(2500).await;
     assert_eq!(send(&service, with_cookie("sid=a")).await.body, "a anew");
     assert_eq!(backends.get("a").unwrap().state, State::Ready);
@@ -69,25 +70,25 @@ async fn a_failed_service_is_rebuilt() {
 async fn a_refused_connection_makes_a_backend_suspect_until_a_trial_is_answered() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     assert_eq!(send(&service, get()).await.body, "b");
     assert_eq!(backends.get("a").unwrap().state, State::Suspect);
-    a.told.polled.store(0, SeqCst);
+    a.control.polls.store(0, SeqCst);
     for _ in 0..10 {
-        assert_eq!(send(&service, get()).await.why(), (Verdict::Assigned, Some("b"), None));
+        assert_eq!(send(&service, get()).await.decision(), (Verdict::Assigned, Some("b"), None));
     }
-    assert_eq!(a.told.polled.load(SeqCst), 0, "new sessions do not pay for a dead backend");
+    assert_eq!(a.control.polls.load(SeqCst), 0, "new sessions do not pay for a dead backend");
 
     after(100).await;
-    // The readiness poll has begun meanwhile.
-    a.told.polled.store(0, SeqCst);
+    // The readiness poll has started meanwhile.
+    a.control.polls.store(0, SeqCst);
     assert_eq!(send(&service, get()).await.body, "b", "the trial failed, and cost nothing");
-    assert_eq!(a.told.polled.load(SeqCst), 1, "it was one");
+    assert_eq!(a.control.polls.load(SeqCst), 1, "it was one");
     after(100).await;
     assert_eq!(send(&service, get()).await.body, "b");
-    assert_eq!(a.told.polled.load(SeqCst), 1, "the next one is due after 200 ms");
+    assert_eq!(a.control.polls.load(SeqCst), 1, "the next one is due after 200 ms");
     assert_eq!(backends.get("a").unwrap().state, State::Suspect);
-    a.told.refuses.store(false, SeqCst);
+    a.control.refuses.store(false, SeqCst);
     after(100).await;
     assert_eq!(send(&service, get()).await.body, "a", "a trial was answered: back again");
     assert_eq!(backends.get("a").unwrap().state, State::Ready);
@@ -98,19 +99,13 @@ async fn a_refused_connection_makes_a_backend_suspect_until_a_trial_is_answered(
 async fn only_one_request_at_a_time_tries_a_backend_that_is_half_open() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     send(&service, get()).await;
-    a.told.refuses.store(false, SeqCst);
+    a.control.refuses.store(false, SeqCst);
     after(1100).await;
-    a.told.gate.forget_permits(crate::support::UNGATED);
-    let trial = tokio::spawn({
-        let service = service.clone();
-        async move { send(&service, with_cookie("sid=none")).await.body }
-    });
-    let other = tokio::spawn({
-        let service = service.clone();
-        async move { send(&service, with_cookie("sid=none")).await.body }
-    });
+    a.hold_responses();
+    let trial = spawn(&service, with_cookie("sid=none"));
+    let other = spawn(&service, with_cookie("sid=none"));
     after(10).await;
     assert_eq!(backends.get("a").unwrap().in_flight, 1, "one trial");
     for _ in 0..4 {
@@ -118,10 +113,10 @@ async fn only_one_request_at_a_time_tries_a_backend_that_is_half_open() {
     }
     assert_eq!(backends.get("a").unwrap().in_flight, 1);
     let (on_trial, elsewhere) = if trial.is_finished() { (other, trial) } else { (trial, other) };
-    assert_eq!(elsewhere.await.unwrap(), "b");
+    assert_eq!(elsewhere.await.unwrap().body, "b");
     on_trial.abort();
     let _ = on_trial.await;
-    a.told.gate.add_permits(crate::support::UNGATED);
+    a.release_responses();
     let mut bodies = Vec::new();
     for _ in 0..2 {
         bodies.push(send(&service, get()).await.body);
@@ -134,30 +129,33 @@ async fn a_pinned_session_can_be_the_trial() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let layer = sealed(&backends).on_unavailable(tower_sticky::Failover::Borrow);
     let service = layer.into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
-    a.told.refuses.store(true, SeqCst);
-    assert_eq!(client.send(&service, get()).await.why().2, Some(Reason::ConnectFailed));
-    assert_eq!(client.send(&service, get()).await.why().2, Some(Reason::Down));
+    let mut client = Client::assigned(&service).await;
+    a.control.refuses.store(true, SeqCst);
+    assert_eq!(client.send(&service, get()).await.decision().2, Some(Reason::ConnectFailed));
+    assert_eq!(client.send(&service, get()).await.decision().2, Some(Reason::Down));
     after(100).await;
-    assert_eq!(client.send(&service, get()).await.why().2, Some(Reason::ConnectFailed), "a trial");
-    a.told.refuses.store(false, SeqCst);
+    assert_eq!(
+        client.send(&service, get()).await.decision().2,
+        Some(Reason::ConnectFailed),
+        "a trial"
+    );
+    a.control.refuses.store(false, SeqCst);
     after(200).await;
-    assert_eq!(client.send(&service, get()).await.why(), (Verdict::Pinned, Some("a"), None));
+    assert_eq!(client.send(&service, get()).await.decision(), (Verdict::Pinned, Some("a"), None));
 }
 
 #[tokio::test(start_paused = true)]
 async fn passive_detection_can_be_off_or_slower() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = sealed(&backends).health(Health::new().connect_failures(0)).into_service();
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     for _ in 0..4 {
         assert_eq!(send(&service, get()).await.body, "b");
     }
     assert_eq!(backends.get("a").unwrap().state, State::Ready);
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = sealed(&backends).health(Health::new().connect_failures(2)).into_service();
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     send(&service, with_cookie("x=1")).await;
     assert_eq!(backends.get("a").unwrap().state, State::Ready, "one of two");
     send(&service, get()).await;

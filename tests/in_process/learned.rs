@@ -1,4 +1,4 @@
-//! The learned id: when a session is remembered, where it goes, and when it is forgotten.
+//! Learned ids: when a session is learned, where it goes, and when it expires.
 
 use std::{collections::HashSet, sync::atomic::Ordering::SeqCst, time::Duration};
 
@@ -35,31 +35,31 @@ fn secret() -> Key {
 }
 
 pub fn set(node: &Node, field: &str) {
-    *node.told.answers.lock().unwrap() = vec![("set-cookie", field.to_owned())];
+    *node.control.response_headers.lock().unwrap() = vec![("set-cookie", field.to_owned())];
 }
 
-/// A session with this id on the node.
+/// Begins a session with this id on the node.
 pub async fn begin(service: &Sticky, node: &Node, id: &str) {
     set(node, &format!("JSESSIONID={id}; Path=/"));
     for _ in 0..100 {
         let answer = send(service, get()).await;
-        if answer.why().1 == Some(node.name) {
+        if answer.decision().1 == Some(node.name) {
             assert_eq!(
                 answer.set_cookies(),
                 [format!("JSESSIONID={id}; Path=/")],
                 "nothing of ours"
             );
-            node.told.answers.lock().unwrap().clear();
+            node.control.response_headers.lock().unwrap().clear();
             return;
         }
     }
     panic!("{} never had its turn", node.name);
 }
 
-/// Verdict and reason of a request with this id, and who answered.
+/// The verdict and the reason of a request with this id, and the backend that answered.
 pub async fn ask(service: &Sticky, id: &str) -> ((Verdict, Option<Reason>), &'static str) {
     let answer = send(service, with_cookie(&format!("x=1; JSESSIONID={id}"))).await;
-    let (verdict, backend, reason) = answer.why();
+    let (verdict, backend, reason) = answer.decision();
     let name = ["a", "b", "c", "d"].into_iter().find(|name| Some(*name) == backend);
     ((verdict, reason), name.expect("a backend answered"))
 }
@@ -76,7 +76,7 @@ async fn a_session_is_learned_from_the_response_that_sets_its_id() {
             assert_eq!(ask(&service, id).await, (PINNED, node), "{id}");
         }
     }
-    let seen = b.told.cookies.lock().unwrap().pop().unwrap();
+    let seen = b.control.cookies.lock().unwrap().pop().unwrap();
     assert_eq!(seen, "x=1; JSESSIONID=4", "the backend gets what the client sent");
     let answer = send(&service, with_cookie("JSESSIONID=1")).await;
     assert!(answer.set_cookies().is_empty() && !answer.headers.contains_key("cache-control"));
@@ -99,16 +99,16 @@ async fn a_session_that_moves_stays_where_it_went() {
     let (backends, [a, b, c]) = nodes(["a", "b", "c"]);
     let service = service(&backends);
     begin(&service, &a, "1").await;
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     let ((verdict, reason), to) = ask(&service, "1").await;
     assert_eq!((verdict, reason), (Verdict::Moved, Some(Reason::ConnectFailed)));
-    a.told.refuses.store(false, SeqCst);
+    a.control.refuses.store(false, SeqCst);
     assert_eq!(ask(&service, "1").await, (PINNED, to));
-    // Until it is trusted again.
+    // Until the backend is ready again.
     tokio::time::advance(Duration::from_secs(60)).await;
     let moved = Some(SessionAction::Move("a".parse().unwrap()));
     for node in [&b, &c] {
-        *node.told.word.lock().unwrap() = moved.clone();
+        *node.control.action.lock().unwrap() = moved.clone();
     }
     assert_eq!(ask(&service, "1").await, (PINNED, to), "the application moves it");
     assert_eq!(ask(&service, "1").await, (PINNED, "a"));
@@ -120,9 +120,9 @@ async fn a_borrowed_backend_is_not_remembered() {
     let learned = layer(&backends, Learned::cookie("JSESSIONID"));
     let service = learned.on_unavailable(tower_sticky::Failover::Borrow).into_service();
     begin(&service, &a, "1").await;
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     assert_eq!(ask(&service, "1").await.0.0, Verdict::Borrowed);
-    a.told.refuses.store(false, SeqCst);
+    a.control.refuses.store(false, SeqCst);
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(60)).await;
     assert_eq!(ask(&service, "1").await, (PINNED, "a"));
@@ -141,15 +141,15 @@ async fn the_application_ends_a_session() {
         assert!(store.is_empty(), "{removal:?}");
     }
     begin(&service, &a, "1").await;
-    *a.told.word.lock().unwrap() = Some(SessionAction::End);
+    *a.control.action.lock().unwrap() = Some(SessionAction::End);
     assert_eq!(ask(&service, "1").await, (PINNED, "a"));
-    assert!(store.is_empty(), "by its word");
-    *a.told.word.lock().unwrap() = None;
+    assert!(store.is_empty(), "by its action");
+    *a.control.action.lock().unwrap() = None;
     assert_eq!(ask(&service, "1").await.0, UNKNOWN);
 }
 
 #[tokio::test]
-async fn a_new_id_takes_the_place_of_the_old_one() {
+async fn a_new_id_replaces_the_old_one() {
     let (backends, [_a, b]) = nodes(["a", "b"]);
     let store = MemoryStore::new(100);
     let learned = Learned::cookie("JSESSIONID").store(store.clone());
@@ -172,7 +172,7 @@ async fn requests_with_an_unknown_id_agree_and_are_learned() {
     for id in 0..20 {
         let (first, second) = (service(), service());
         for node in &nodes {
-            node.told.gate.forget_permits(crate::support::UNGATED);
+            node.hold_responses();
         }
         let cookie = format!("JSESSIONID={id}");
         let both = [&first, &second];
@@ -180,7 +180,7 @@ async fn requests_with_an_unknown_id_agree_and_are_learned() {
         let all: Vec<_> = all.collect();
         tokio::task::yield_now().await;
         for node in &nodes {
-            node.told.gate.add_permits(crate::support::UNGATED);
+            node.release_responses();
         }
         let mut went = HashSet::new();
         for one in all {
@@ -202,7 +202,7 @@ pub async fn send_owned(service: Sticky, cookie: String) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sessions_are_forgotten_in_time() {
+async fn learned_sessions_expire() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let clock = Clock::new();
     let hour = 3600;
@@ -239,11 +239,11 @@ async fn a_stream_keeps_its_session_alive() {
     tokio::time::advance(Duration::from_secs(3600)).await;
     stream.into_body().collect().await.unwrap();
     tokio::time::advance(Duration::from_secs(29 * 60)).await;
-    assert_eq!(ask(&service, "1").await, (PINNED, "a"), "its end began the time anew");
-    // The very response that sets the id may be a stream.
+    assert_eq!(ask(&service, "1").await, (PINNED, "a"), "its end restarted the time");
+    // The response that sets the id may itself be a stream.
     set(&a, "JSESSIONID=2");
     let stream = service.clone().oneshot(with_cookie("JSESSIONID=1")).await.unwrap();
-    a.told.answers.lock().unwrap().clear();
+    a.control.response_headers.lock().unwrap().clear();
     tokio::time::advance(Duration::from_secs(3600)).await;
     assert_eq!(ask(&service, "2").await, (PINNED, "a"));
     drop(stream);
@@ -252,7 +252,7 @@ async fn a_stream_keeps_its_session_alive() {
 }
 
 #[tokio::test]
-async fn an_id_whose_backend_is_gone_is_learned_anew() {
+async fn an_id_of_a_removed_backend_is_learned_again() {
     let (backends, [a, _b, _c]) = nodes(["a", "b", "c"]);
     let service = service(&backends);
     begin(&service, &a, "1").await;
@@ -263,7 +263,7 @@ async fn an_id_whose_backend_is_gone_is_learned_anew() {
 }
 
 #[tokio::test]
-async fn answers_that_begin_no_session_are_not_learned() {
+async fn responses_that_begin_no_session_are_not_learned() {
     let (backends, [a]) = nodes(["a"]);
     let store = MemoryStore::new(100);
     let learned = Learned::cookie("JSESSIONID").store(store.clone());
@@ -272,18 +272,18 @@ async fn answers_that_begin_no_session_are_not_learned() {
     let mut bypass = get();
     bypass.extensions_mut().insert(Preference::bypass());
     send(&service, bypass).await;
-    *a.told.word.lock().unwrap() = Some(SessionAction::NoPin);
+    *a.control.action.lock().unwrap() = Some(SessionAction::NoPin);
     send(&service, get()).await;
     send(&service, with_cookie("JSESSIONID=2")).await;
     assert!(store.is_empty());
-    *a.told.word.lock().unwrap() = None;
-    a.told.answers.lock().unwrap().clear();
+    *a.control.action.lock().unwrap() = None;
+    a.control.response_headers.lock().unwrap().clear();
     send(&service, get()).await;
     assert!(store.is_empty(), "there was no id");
 }
 
 #[tokio::test]
-async fn the_header_form() {
+async fn an_id_may_be_in_a_header() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let store = MemoryStore::new(100);
     let learned = Learned::header("Mcp-Session-Id").store(store.clone());
@@ -293,17 +293,17 @@ async fn the_header_form() {
         request.headers_mut().insert("mcp-session-id", "1".parse().unwrap());
         request
     };
-    *b.told.answers.lock().unwrap() = vec![("mcp-session-id", "1".into())];
+    *b.control.response_headers.lock().unwrap() = vec![("mcp-session-id", "1".into())];
     send(&service, get()).await;
     let answer = send(&service, get()).await;
     assert_eq!(
-        (answer.why().1, &answer.headers["mcp-session-id"]),
+        (answer.decision().1, &answer.headers["mcp-session-id"]),
         (Some("b"), &"1".parse().unwrap())
     );
     for _ in 0..3 {
-        assert_eq!(send(&service, request()).await.why(), (Verdict::Pinned, Some("b"), None));
+        assert_eq!(send(&service, request()).await.decision(), (Verdict::Pinned, Some("b"), None));
     }
-    *b.told.answers.lock().unwrap() = vec![("mcp-session-id", String::new())];
+    *b.control.response_headers.lock().unwrap() = vec![("mcp-session-id", String::new())];
     send(&service, request()).await;
     assert!(store.is_empty(), "an empty value ends it");
     assert_eq!(a.served(), 1);
@@ -317,12 +317,12 @@ async fn in_a_chain_the_table_follows_another_pin() {
     let chain = Chain::of(Cookie::plain("sid")).or(learned);
     let service = layer(&backends, chain).into_service();
     set(&a, "JSESSIONID=1");
-    assert_eq!(send(&service, get()).await.why().1, Some("a"));
-    a.told.answers.lock().unwrap().clear();
+    assert_eq!(send(&service, get()).await.decision().1, Some("a"));
+    a.control.response_headers.lock().unwrap().clear();
     assert_eq!(ask(&service, "1").await, (PINNED, "a"), "by the id alone");
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     assert_eq!(ask(&service, "1; sid=a").await.0.0, Verdict::Moved);
-    a.told.refuses.store(false, SeqCst);
+    a.control.refuses.store(false, SeqCst);
     assert_eq!(ask(&service, "1").await, (PINNED, "b"));
     set(&b, "JSESSIONID=");
     assert_eq!(ask(&service, "1; sid=b").await, (PINNED, "b"));
@@ -330,7 +330,7 @@ async fn in_a_chain_the_table_follows_another_pin() {
 }
 
 #[test]
-fn configuration_that_cannot_work_is_refused_when_built() {
+fn invalid_configuration_is_rejected_at_build_time() {
     let second = Duration::from_millis(999);
     for (learned, word) in [
         (Learned::cookie("a b"), "name"),
@@ -346,11 +346,11 @@ fn configuration_that_cannot_work_is_refused_when_built() {
 }
 
 #[tokio::test]
-async fn outcomes_are_told_as_ever() {
+async fn learned_sessions_have_ordinary_outcomes() {
     let (backends, [a]) = nodes(["a"]);
     let service = service(&backends);
     begin(&service, &a, "1").await;
     send(&service, with_cookie("JSESSIONID=1")).await;
-    let told = a.told.outcomes.lock().unwrap().pop().unwrap();
-    assert_eq!(told.as_ref().map(Outcome::verdict), Some(Verdict::Pinned));
+    let control = a.control.outcomes.lock().unwrap().pop().unwrap();
+    assert_eq!(control.as_ref().map(Outcome::verdict), Some(Verdict::Pinned));
 }

@@ -1,4 +1,4 @@
-//! A store of learned sessions that takes its time.
+//! Learned sessions in a slow or failing store.
 
 use std::{
     sync::{
@@ -23,7 +23,7 @@ use crate::{
     support::{Clock, get, nodes, send, with_cookie},
 };
 
-/// A store that answers when a test lets it.
+/// A store that answers when a test permits it.
 #[derive(Debug, Clone)]
 struct Slow {
     table: MemoryStore,
@@ -71,13 +71,13 @@ impl PinStore for Slow {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_may_take_its_time() {
+async fn a_slow_store_delays_the_request() {
     let (backends, [_a, b]) = nodes(["a", "b"]);
     let slow = Slow::new(0);
     let learned = Learned::cookie("JSESSIONID").store(slow.clone());
     let service = layer(&backends, learned).into_service();
     begin(&service, &b, "1").await;
-    assert_eq!(slow.asked.load(SeqCst), 0, "a request without an id asks nobody");
+    assert_eq!(slow.asked.load(SeqCst), 0, "a request without an id makes no lookup");
     let request = tokio::spawn(send_owned(service.clone(), "JSESSIONID=x; JSESSIONID=1".into()));
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(!request.is_finished());
@@ -86,14 +86,14 @@ async fn a_store_may_take_its_time() {
     assert_eq!(request.await.unwrap(), "b");
     assert_eq!(slow.asked.load(SeqCst), 2, "each once");
     slow.gate.add_permits(1);
-    b.told.refuses.store(true, SeqCst);
+    b.control.refuses.store(true, SeqCst);
     assert_eq!(ask(&service, "1").await, ((Verdict::Moved, Some(Reason::ConnectFailed)), "a"));
     let epochs = slow.epochs.lock().unwrap().clone();
     assert!(epochs[1] > epochs[0], "a move has a greater epoch: {epochs:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_hangs_costs_no_request() {
+async fn a_hanging_store_fails_no_request() {
     let (backends, [_a, b]) = nodes(["a", "b"]);
     let slow = Slow::new(0);
     let learned = Learned::cookie("JSESSIONID").store(slow.clone());
@@ -101,7 +101,7 @@ async fn a_store_that_hangs_costs_no_request() {
     begin(&service, &b, "1").await;
     let before = tokio::time::Instant::now();
     let answer = send(&service, with_cookie("JSESSIONID=1")).await;
-    assert_eq!(answer.why().0, Verdict::Assigned, "by the rank of its id");
+    assert_eq!(answer.decision().0, Verdict::Assigned, "by the rank of its id");
     assert_eq!(before.elapsed(), Duration::from_secs(1), "as long as a request may wait");
     let mut bypass = with_cookie("JSESSIONID=1");
     bypass.extensions_mut().insert(Preference::bypass());
@@ -118,7 +118,7 @@ async fn a_store_that_hangs_costs_no_request() {
 }
 
 #[tokio::test]
-async fn a_store_behind_a_chain_may_take_its_time() {
+async fn a_slow_store_in_a_chain_delays_the_request() {
     let (backends, [_a, b]) = nodes(["a", "b"]);
     let slow = Slow::new(crate::support::UNGATED);
     let learned = Learned::cookie("JSESSIONID").store(slow.clone());
@@ -126,7 +126,7 @@ async fn a_store_behind_a_chain_may_take_its_time() {
     let service = layer(&backends, chain).into_service();
     send(&service, get()).await;
     set(&b, "JSESSIONID=1");
-    assert_eq!(send(&service, get()).await.why().1, Some("b"));
+    assert_eq!(send(&service, get()).await.decision().1, Some("b"));
     assert_eq!(ask(&service, "1").await, (PINNED, "b"));
     let asked = slow.asked.load(SeqCst);
     assert_eq!(ask(&service, "1; sid=a").await, (PINNED, "a"));
@@ -136,7 +136,7 @@ async fn a_store_behind_a_chain_may_take_its_time() {
 /// The pin that was known, and the new one.
 type Claim = (Option<StoredPin>, StoredPin);
 
-/// What a layer tells a store that is asked who was first.
+/// A store that records the arguments of its claims.
 #[derive(Debug, Clone)]
 struct Claims {
     table: MemoryStore,
@@ -183,7 +183,7 @@ impl PinStore for Claims {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_is_told_what_a_choice_of_ours_replaces() {
+async fn a_store_receives_the_pin_that_a_new_one_replaces() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let store = Claims::new();
     let clock = Clock::new();
@@ -191,18 +191,18 @@ async fn a_store_is_told_what_a_choice_of_ours_replaces() {
     let learned = learned.absolute_timeout(Duration::from_secs(600));
     let service = layer(&backends, learned).clock(clock.clone()).into_service();
     begin(&service, &b, "1").await;
-    assert!(store.claims.lock().unwrap().is_empty(), "the application said so, not we");
+    assert!(store.claims.lock().unwrap().is_empty(), "the application ended it");
     ask(&service, "2").await;
     let (known, first) = store.last();
     assert_eq!(known, None, "of a session that is new to us");
     let (_, home) = ask(&service, "2").await;
     let home = if home == "a" { &a } else { &b };
-    home.told.refuses.store(true, SeqCst);
+    home.control.refuses.store(true, SeqCst);
     assert_eq!(ask(&service, "2").await.0.0, Verdict::Moved);
     let (known, moved) = store.last();
     assert_eq!(known, Some(first), "of a move: from where");
     assert!(moved.epoch() > first.epoch());
-    home.told.refuses.store(false, SeqCst);
+    home.control.refuses.store(false, SeqCst);
     clock.advance(601);
     ask(&service, "2").await;
     let (known, last) = store.last();
@@ -216,25 +216,25 @@ async fn a_store_is_told_what_a_choice_of_ours_replaces() {
 }
 
 #[tokio::test]
-async fn a_store_may_refuse_to_have_a_session_placed_blindly() {
+async fn a_store_may_refuse_a_new_pin() {
     let (backends, [_a, b]) = nodes(["a", "b"]);
     let store = Claims::new();
     let chain =
         Chain::of(Learned::cookie("JSESSIONID").store(store.clone())).or(Cookie::plain("sid"));
     let service = layer(&backends, chain).into_service();
     set(&b, "JSESSIONID=1");
-    while send(&service, get()).await.why().1 != Some("b") {}
-    b.told.answers.lock().unwrap().clear();
+    while send(&service, get()).await.decision().1 != Some("b") {}
+    b.control.response_headers.lock().unwrap().clear();
     store.down.store(true, SeqCst);
     let answer = send(&service, with_cookie("JSESSIONID=1")).await;
-    assert_eq!(answer.status, 503, "nobody knows where it is");
+    assert_eq!(answer.status, 503, "its backend is unknown");
     assert_eq!(ask(&service, "1; sid=a").await, (PINNED, "a"), "but a token does");
     assert_eq!(send(&service, get()).await.status, 200, "without an id there is nothing to know");
     store.down.store(false, SeqCst);
     assert_eq!(ask(&service, "1").await, (PINNED, "b"));
 }
 
-/// A store with an epoch in it after which there is none.
+/// A store that contains the largest epoch.
 #[derive(Debug)]
 struct Last(MemoryStore);
 
@@ -260,21 +260,21 @@ impl PinStore for Last {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_epoch_of_a_store_is_too_great() {
+async fn the_largest_epoch_does_not_overflow() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let learned = Learned::cookie("JSESSIONID").store(Last(MemoryStore::new(100)));
     let service = layer(&backends, learned).session_headers(true).into_service();
     begin(&service, &b, "1").await;
-    b.told.refuses.store(true, SeqCst);
+    b.control.refuses.store(true, SeqCst);
     assert_eq!(ask(&service, "1").await, ((Verdict::Moved, Some(Reason::ConnectFailed)), "a"));
-    let told = a.told.headers.lock().unwrap().last().unwrap().clone();
+    let told = a.control.headers.lock().unwrap().last().unwrap().clone();
     assert_eq!(told["x-sticky-epoch"], u64::MAX.to_string());
 }
 
 #[tokio::test]
-async fn no_time_budget_is_too_long() {
+async fn the_longest_time_budget_does_not_overflow() {
     let (backends, _nodes) = nodes(["a", "b"]);
-    // A port at which nobody listens.
+    // A port without a listener.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let store = RedisStore::builder(&format!("redis://{port}")).time_budget(Duration::MAX);
     let learned = Learned::cookie("JSESSIONID").store(store.build().unwrap());

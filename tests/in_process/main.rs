@@ -1,40 +1,51 @@
-//! The service in process: its contract with Tower, and every decision case by case.
+//! The service in process: the contract with Tower, and every decision, case by case.
 
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 
 mod address_changed;
-mod affinity;
+mod bounded_load;
 mod chain;
+mod chain_tokens;
+mod client_ip;
 mod contract;
-mod corners;
+mod cookie;
+mod disabled;
+mod discovery;
+mod discovery_counters;
 mod drain;
+mod drain_streams;
 mod envelope;
 mod envelope_carriers;
 mod evenness;
 mod failover;
-mod feed;
 mod fenced_cache;
-mod hand_over;
+mod handoff;
+mod header;
 mod health;
-mod held;
 mod home_wait;
 mod keys;
 mod learned;
 mod learned_store;
-mod local;
+mod local_node;
 mod outlier;
 mod overload;
+mod probe_requests;
+mod probe_tasks;
 mod probes;
 mod rebalance;
 mod redial;
+mod session_actions;
+mod session_counts;
 mod session_data;
 mod session_info;
+mod session_service;
 mod shortage;
 mod slow_start;
 mod streams;
 mod strict;
 mod support;
 mod suspects;
-mod taken_out;
 mod tiers;
-mod words;
+mod token_expiry;
+mod trials;
+mod wait_queue;

@@ -1,4 +1,4 @@
-//! Ejection for answers: in a row, by rate, and how much of a pool it may take out.
+//! Ejection by consecutive failures or success rate, and the share of a pool that may be ejected.
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
@@ -9,8 +9,7 @@ use tower_sticky::{
 };
 
 use crate::support::{
-    Body, Client, Node, UNGATED, after, get, health_changes, nodes, plain, sealed, send,
-    with_cookie,
+    Body, Client, Node, after, get, health_changes, nodes, plain, sealed, send, with_cookie,
 };
 
 type Service = StickyService<Node, NoInner>;
@@ -32,17 +31,17 @@ fn a_is(state: State, cause: Cause) -> [(String, State, Cause); 1] {
     [("a".to_owned(), state, cause)]
 }
 
-/// One request to the backend `id`, as a session that is pinned there.
+/// Sends one request pinned to the backend `id`.
 async fn ask(service: &Service, id: &str) -> u16 {
     send(service, with_cookie(&format!("sid={id}"))).await.status
 }
 
 fn fails(node: &Node, fails: bool) {
-    node.told.status.store(if fails { 500 } else { 200 }, SeqCst);
+    node.control.status.store(if fails { 500 } else { 200 }, SeqCst);
 }
 
 #[tokio::test(start_paused = true)]
-async fn failing_answers_in_a_row_eject_and_a_good_one_begins_anew() {
+async fn consecutive_failures_eject_and_a_success_resets_the_count() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let mut events = backends.events();
     let service = service(&backends, Health::new().consecutive_failures(3));
@@ -78,33 +77,33 @@ async fn a_failing_answer_fails_the_trial() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn by_default_answers_are_not_judged() {
+async fn by_default_responses_do_not_eject() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = service(&backends, Health::new());
     fails(&a, true);
     for _ in 0..50 {
         assert_eq!(ask(&service, "a").await, 500);
     }
-    a.told.breaks.store(true, SeqCst);
+    a.control.call_fails.store(true, SeqCst);
     for _ in 0..50 {
         assert_eq!(ask(&service, "a").await, 502);
     }
     assert_eq!(state(&backends, "a"), State::Ready);
-    a.told.breaks.store(false, SeqCst);
-    a.told.refuses.store(true, SeqCst);
+    a.control.call_fails.store(false, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     ask(&service, "a").await;
-    a.told.refuses.store(false, SeqCst);
+    a.control.refuses.store(false, SeqCst);
     after(100).await;
     ask(&service, "a").await;
     assert_eq!(state(&backends, "a"), State::Ready, "for a connection any answer will do");
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_that_break_off_count_and_client_errors_do_not() {
+async fn failed_calls_count_and_client_errors_do_not() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let mut events = backends.events();
     let service = service(&backends, Health::new().consecutive_failures(3));
-    for answer in [&a.told.breaks, &a.told.breaks] {
+    for answer in [&a.control.call_fails, &a.control.call_fails] {
         answer.store(true, SeqCst);
         ask(&service, "a").await;
         answer.store(false, SeqCst);
@@ -112,7 +111,7 @@ async fn answers_that_break_off_count_and_client_errors_do_not() {
     fails(&a, true);
     ask(&service, "a").await;
     assert_eq!(health_changes(&mut events).await, a_is(State::Suspect, Cause::Failures));
-    b.told.status.store(499, SeqCst);
+    b.control.status.store(499, SeqCst);
     for _ in 0..10 {
         assert_eq!(ask(&service, "b").await, 499);
     }
@@ -120,11 +119,11 @@ async fn answers_that_break_off_count_and_client_errors_do_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn grpc_says_unavailable_in_its_own_way() {
+async fn grpc_unavailable_counts_as_a_failure() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = service(&backends, Health::new().consecutive_failures(2));
     let call = async |grpc: bool, status: &str| {
-        *a.told.answers.lock().unwrap() = vec![("grpc-status", status.to_owned())];
+        *a.control.response_headers.lock().unwrap() = vec![("grpc-status", status.to_owned())];
         let mut request = with_cookie("sid=a");
         if grpc {
             *request.version_mut() = Version::HTTP_2;
@@ -142,21 +141,21 @@ async fn grpc_says_unavailable_in_its_own_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_failure_does_not_fail_a_trial_that_is_not_its_own() {
+async fn a_failure_from_before_the_ejection_does_not_fail_the_trial() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = service(&backends, Health::new().consecutive_failures(1));
-    a.told.gate.forget_permits(UNGATED);
+    a.hold_responses();
     let late = tokio::spawn({
         let service = service.clone();
         async move { ask(&service, "a").await }
     });
     after(1).await;
-    a.told.breaks.store(true, SeqCst);
+    a.control.call_fails.store(true, SeqCst);
     assert_eq!(ask(&service, "a").await, 502, "ejected meanwhile");
-    a.told.breaks.store(false, SeqCst);
+    a.control.call_fails.store(false, SeqCst);
     after(1_100).await;
     fails(&a, true);
-    a.told.gate.add_permits(UNGATED);
+    a.release_responses();
     assert_eq!(late.await.unwrap(), 500);
     fails(&a, false);
     assert_eq!(send(&service, with_cookie("sid=a")).await.body, "a", "the trial is still open");
@@ -164,7 +163,7 @@ async fn a_late_failure_does_not_fail_a_trial_that_is_not_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_one_that_fails_more_often_is_ejected() {
+async fn a_success_rate_outlier_is_ejected() {
     const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
     let (backends, nodes) = nodes(NAMES);
     let mut events = backends.events();
@@ -198,7 +197,7 @@ async fn the_one_that_fails_more_often_is_ejected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_than_the_share_is_ejected() {
+async fn no_more_than_max_ejected_is_ejected() {
     for (share, most) in [(0.0, 0), (0.1, 1), (0.5, 2), (0.75, 3), (1.0, 4), (7.0, 4), (-1.0, 0)] {
         let (backends, nodes) = nodes(["a", "b", "c", "d"]);
         for node in &nodes {
@@ -214,7 +213,7 @@ async fn no_more_than_the_share_is_ejected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_asks_for_a_page_that_fails_puts_at_most_half_of_a_pool_out() {
+async fn one_client_with_a_failing_page_ejects_at_most_half_of_a_pool() {
     let (backends, nodes) = nodes(["a", "b", "c"]);
     for node in &nodes {
         fails(node, true);
@@ -227,23 +226,23 @@ async fn a_client_that_asks_for_a_page_that_fails_puts_at_most_half_of_a_pool_ou
     assert_eq!(out(&backends).len(), 1, "half of three");
     nodes.iter().for_each(|node| fails(node, false));
     for _ in &nodes {
-        assert_eq!(send(&service, get()).await.status, 200, "nobody is refused");
+        assert_eq!(send(&service, get()).await.status, 200, "no request is refused");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_have_no_share() {
+async fn max_ejected_does_not_limit_refused_connections() {
     let (backends, nodes) = nodes(["a", "b", "c", "d"]);
     for node in &nodes {
-        node.told.refuses.store(true, SeqCst);
+        node.control.refuses.store(true, SeqCst);
     }
     let service = service(&backends, Health::new().max_ejected(0.0));
     send(&service, get()).await;
-    assert_eq!(out(&backends).len(), 4, "whoever refuses is suspect");
+    assert_eq!(out(&backends).len(), 4, "every refusing backend is suspect");
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_there_is_room_again_the_next_failure_ejects() {
+async fn the_next_failure_ejects_when_another_backend_has_returned() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let health = Health::new().consecutive_failures(3).max_ejected(0.5);
     let layer = plain(&backends).health(health).on_unavailable(Failover::Borrow);
@@ -268,7 +267,7 @@ async fn when_there_is_room_again_the_next_failure_ejects() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_trial_needs_no_room() {
+async fn a_failed_trial_ejects_again() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let health = Health::new().consecutive_failures(1).max_ejected(0.5);
     let service = service(&backends, health);
@@ -280,12 +279,12 @@ async fn a_failed_trial_needs_no_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_the_same_moment_no_more_are_ejected_either() {
+async fn max_ejected_holds_for_concurrent_failures() {
     let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
     let (backends, nodes) = nodes(names);
     let service = service(&backends, Health::new().consecutive_failures(1).max_ejected(0.25));
     for node in &nodes {
-        node.told.gate.forget_permits(UNGATED);
+        node.hold_responses();
         fails(node, true);
     }
     let asking = names.map(|name| {
@@ -294,7 +293,7 @@ async fn at_the_same_moment_no_more_are_ejected_either() {
     });
     after(1).await;
     for node in &nodes {
-        node.told.gate.add_permits(UNGATED);
+        node.release_responses();
     }
     for asked in asking {
         assert_eq!(asked.await.unwrap(), 500);
@@ -303,7 +302,7 @@ async fn at_the_same_moment_no_more_are_ejected_either() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_probes_take_out_is_not_part_of_the_share() {
+async fn backends_down_by_probes_do_not_count_as_ejected() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let dead = |_: Node, id: BackendId| async move { if id == *"a" { Err("no") } else { Ok(()) } };
     let health = Health::new().probe(dead).consecutive_failures(1).max_ejected(0.5);
@@ -320,8 +319,8 @@ async fn what_probes_take_out_is_not_part_of_the_share() {
     drop(a);
 }
 
-/// For two minutes `a` fails during one second of three, while ten times a second a request for it
-/// comes; how often that took it out.
+/// Counts the ejections of `a` in two minutes, in which it fails during one second of three and
+/// receives ten requests per second.
 async fn ejections_of_a_flapping_backend(
     backends: &Backends<Node>,
     service: &Service,
@@ -340,11 +339,11 @@ async fn ejections_of_a_flapping_backend(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flapping_backend_is_out_for_longer_each_time() {
+async fn ejections_of_a_flapping_backend_grow() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = service(&backends, Health::new().consecutive_failures(1));
     let ejections = ejections_of_a_flapping_backend(&backends, &service, &a).await;
-    // After 1, 2, 4 and 8 s it is always 10 s: in 120 s that makes some 14, where 1 s makes 40.
+    // After 1, 2, 4 and 8 s each ejection lasts 10 s: about 14 in 120 s, where 1 s would make 40.
     assert!((4..=14).contains(&ejections), "{ejections} times in two minutes");
 }
 
@@ -355,9 +354,9 @@ async fn a_session_does_not_follow_a_flapping_backend() {
     let mut client = Client::default();
     assert_eq!(client.send(&service, get()).await.body, "a");
     for tenth in 0..600 {
-        a.told.refuses.store(tenth / 10 % 3 == 1, SeqCst);
+        a.control.refuses.store(tenth / 10 % 3 == 1, SeqCst);
         assert_eq!(client.send(&service, get()).await.status, 200);
-        // Others keep trying it.
+        // Other sessions keep trying it.
         send(&service, get()).await;
         after(100).await;
     }
@@ -366,7 +365,7 @@ async fn a_session_does_not_follow_a_flapping_backend() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_sources_make_one_state() {
+async fn a_backend_is_ready_when_every_source_says_so() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let mut events = backends.events();
     let probe = HttpProbe::get("/").map_body(|_| Body::default());
@@ -375,17 +374,17 @@ async fn all_sources_make_one_state() {
     let service = layer.into_service();
     ask(&service, "a").await;
     after(5_000).await;
-    // Out for two reasons, and in only when both are gone.
-    a.told.refuses.store(true, SeqCst);
+    // Unavailable for two reasons, and ready only when both have ended.
+    a.control.refuses.store(true, SeqCst);
     ask(&service, "a").await;
     assert_eq!(health_changes(&mut events).await, a_is(State::Suspect, Cause::ConnectFailed));
     after(1_900).await;
-    a.told.failed.store(true, SeqCst);
+    a.control.readiness_fails.store(true, SeqCst);
     after(2_000).await;
-    a.told.refuses.store(false, SeqCst);
+    a.control.refuses.store(false, SeqCst);
     after(10_000).await;
     assert_eq!(health_changes(&mut events).await, a_is(State::Down, Cause::Probe));
-    a.told.failed.store(false, SeqCst);
+    a.control.readiness_fails.store(false, SeqCst);
     after(1_100).await;
     assert_eq!(
         state(&backends, "a"),

@@ -1,4 +1,4 @@
-//! Rebalancing: sessions that rest move to backends that have less to do.
+//! Rebalancing: idle sessions move to backends with fewer sessions.
 
 use std::{
     sync::{
@@ -30,7 +30,7 @@ fn at_once() -> Rebalance {
     Rebalance::new().idle_for(5 * MINUTE).max_per_second(1000)
 }
 
-/// Lets time pass, on both clocks.
+/// Advances both clocks.
 async fn after(clock: &Clock, duration: Duration) {
     clock.advance(duration.as_secs() as i64);
     tokio::time::sleep(duration).await;
@@ -43,13 +43,13 @@ macro_rules! visit {
             tokio::time::sleep(Duration::from_millis(1)).await;
             let answer = client.send(&$service, get()).await;
             assert_eq!(answer.status, 200);
-            let (verdict, _, reason) = answer.why();
+            let (verdict, _, reason) = answer.decision();
             match verdict {
                 Verdict::Moved => assert_eq!(reason, Some(Reason::Rebalanced)),
-                // A session counts once its token has come back.
+                // A session is counted once its token has returned.
                 Verdict::Assigned => {
                     assert_eq!(reason, None);
-                    assert_eq!(client.send(&$service, get()).await.why().0, Verdict::Pinned);
+                    assert_eq!(client.send(&$service, get()).await.decision().0, Verdict::Pinned);
                 }
                 verdict => assert_eq!((verdict, reason), (Verdict::Pinned, None)),
             }
@@ -64,7 +64,7 @@ fn sessions(backends: &Backends<Node>) -> Vec<u64> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_scale_out_those_who_rest_move_until_it_is_even_enough() {
+async fn after_scale_out_idle_sessions_move_until_balanced() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let clock = Clock::new();
     let service = layer(&backends, &clock).rebalance(at_once()).unwrap().into_service();
@@ -76,7 +76,7 @@ async fn after_scale_out_those_who_rest_move_until_it_is_even_enough() {
     after(&clock, 8 * MINUTE).await;
     let moved = visit!(clients, service);
     let spread = sessions(&backends);
-    // The average is 40; the two old ones may have 50, and are counted to within some percent.
+    // The average is 40; the two old backends may keep 50, and counts are exact to some percent.
     assert!((14..=46).contains(&moved), "{moved} of 120 moved, to {spread:?}");
     assert!(spread[2] >= 14 && spread[2] <= 44, "the new one is not above the average: {spread:?}");
     for _ in 0..5 {
@@ -90,7 +90,7 @@ async fn after_scale_out_those_who_rest_move_until_it_is_even_enough() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_at_work_stays_however_uneven_it_is() {
+async fn active_sessions_are_not_rebalanced() {
     let (backends, _nodes) = nodes(["a"]);
     let clock = Clock::new();
     let service = layer(&backends, &clock).rebalance(at_once()).unwrap().into_service();
@@ -104,7 +104,7 @@ async fn who_is_at_work_stays_however_uneven_it_is() {
     assert_eq!(sessions(&backends)[1], 0);
 }
 
-/// How many move when the backends have so many sessions that rest.
+/// How many sessions move when the backends have this many idle ones.
 async fn moves(spread: [usize; 3]) -> usize {
     let (backends, _nodes) = nodes(["a", "b", "c"]);
     let clock = Clock::new();
@@ -126,14 +126,14 @@ async fn moves(spread: [usize; 3]) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_uneven_within_the_tolerance_stays_so() {
+async fn imbalance_within_the_tolerance_moves_no_session() {
     assert_eq!(moves([10, 8, 8]).await, 0, "10 is less than 1.25 times the average");
     assert_eq!(moves([5, 3, 3]).await, 0, "one more of 3 would be above the average");
     assert_eq!(moves([6, 3, 3]).await, 1, "one of 6 moves");
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_was_here_since_the_token_was_sealed_does_not_rest() {
+async fn a_session_seen_since_its_token_was_sealed_is_not_idle() {
     let (backends, _nodes) = nodes(["a"]);
     let clock = Clock::new();
     let service = layer(&backends, &clock).rebalance(at_once()).unwrap().into_service();
@@ -147,7 +147,7 @@ async fn who_was_here_since_the_token_was_sealed_does_not_rest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_moves_by_default() {
+async fn no_session_is_rebalanced_by_default() {
     let (backends, _nodes) = nodes(["a"]);
     let clock = Clock::new();
     let service = layer(&backends, &clock).into_service();
@@ -159,7 +159,7 @@ async fn nobody_moves_by_default() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_so_many_move_in_a_second() {
+async fn rebalancing_is_limited_per_second() {
     let (backends, _nodes) = nodes(["a"]);
     let clock = Clock::new();
     let rebalance = at_once().max_per_second(2);
@@ -168,7 +168,7 @@ async fn only_so_many_move_in_a_second() {
     visit!(clients, service);
     backends.insert("b", Node::new("b")).unwrap();
     after(&clock, 10 * MINUTE).await;
-    assert_eq!(visit!(clients[..10], service), 1, "all at about one moment");
+    assert_eq!(visit!(clients[..10], service), 1, "all at about the same time");
     tokio::time::sleep(SECOND / 2).await;
     assert_eq!(visit!(clients[10..20], service), 1);
     tokio::time::sleep(SECOND / 4).await;
@@ -178,7 +178,7 @@ async fn only_so_many_move_in_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_application_carries_the_state_over_first() {
+async fn rebalancing_runs_the_handoff_hook() {
     let (backends, _nodes) = nodes(["a"]);
     let clock = Clock::new();
     let moves: Arc<Mutex<Vec<Move>>> = Arc::default();
@@ -209,7 +209,7 @@ async fn the_application_carries_the_state_over_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_carried_over_stays() {
+async fn a_session_stays_when_its_handoff_fails() {
     let (backends, _nodes) = nodes(["a"]);
     let clock = Clock::new();
     let asked = Arc::new(AtomicUsize::new(0));
@@ -239,23 +239,23 @@ async fn what_cannot_be_carried_over_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_move_that_is_refused_moves_nobody() {
+async fn a_session_stays_when_its_new_backend_refuses() {
     let (backends, _nodes) = nodes(["a"]);
     let clock = Clock::new();
     let service = layer(&backends, &clock).rebalance(at_once()).unwrap().into_service();
     let mut clients = vec![Client::default(); 4];
     visit!(clients, service);
     let b = Node::new("b");
-    b.told.refuses.store(true, SeqCst);
+    b.control.refuses.store(true, SeqCst);
     backends.insert("b", b).unwrap();
     after(&clock, 10 * MINUTE).await;
-    assert_eq!(visit!(clients, service), 0, "served at home after all");
+    assert_eq!(visit!(clients, service), 0, "served by its own backend");
     assert_eq!(backends.snapshot().stats.violations(), 0);
     assert_eq!(backends.snapshot().stats.moves(), 0);
 }
 
 #[test]
-fn what_cannot_work_is_refused() {
+fn invalid_rebalance_options_are_rejected() {
     let (backends, _nodes) = nodes(["a"]);
     let refuse = |rebalance: Rebalance| {
         let layer = StickyLayer::new(backends.clone(), Header::sealed("x-sid", keys()));

@@ -1,4 +1,4 @@
-//! Redials: a suspect is looked at in the background until it is well.
+//! Redials: a refused backend is reconnected in the background until it accepts.
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
@@ -6,27 +6,27 @@ use http::Request;
 use tower_sticky::{Backends, Cause, Health, Mode, State};
 
 use crate::support::{
-    Body, Node, after, get, health_changes, nodes, plain, send, until, with_cookie,
+    Body, Node, after, get, health_changes, nodes, plain, send, spawn, until, with_cookie,
 };
 
 fn redialable<const N: usize>(names: [&'static str; N]) -> (Backends<Node>, [Node; N]) {
     let (backends, nodes) = nodes(names);
-    nodes.iter().for_each(|node| node.told.redialable.store(true, SeqCst));
+    nodes.iter().for_each(|node| node.control.redialable.store(true, SeqCst));
     (backends, nodes)
 }
 
 fn redialed(node: &Node) -> usize {
-    node.told.redialed.load(SeqCst)
+    node.control.redials.load(SeqCst)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_ends_a_refusal_and_no_request_pays_for_it() {
+async fn a_successful_redial_restores_a_refused_backend() {
     let (backends, [a, _b]) = redialable(["a", "b"]);
     let mut events = backends.events();
     let service = plain(&backends).into_service();
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     send(&service, get()).await;
-    let polled = a.told.polled.load(SeqCst);
+    let polled = a.control.polls.load(SeqCst);
     for (pause, redials) in [(79, 0), (22, 1), (138, 1), (63, 2), (257, 2), (143, 3)] {
         after(pause).await;
         assert_eq!(redialed(&a), redials, "after 100, 200 and 400 ms, or a fifth less");
@@ -36,23 +36,23 @@ async fn a_connection_ends_a_refusal_and_no_request_pays_for_it() {
     after(rest).await;
     assert!((9..=13).contains(&(redialed(&a) - before)), "at most a second apart");
     assert_eq!(send(&service, get()).await.body, "b");
-    a.told.refuses.store(false, SeqCst);
+    a.control.refuses.store(false, SeqCst);
     until(&backends, "a", State::Ready).await;
     let changes: Vec<_> = health_changes(&mut events).await;
     let a_is = |state, cause| ("a".to_owned(), state, cause);
     let expected =
         [a_is(State::Suspect, Cause::ConnectFailed), a_is(State::Ready, Cause::Connected)];
     assert_eq!(changes, expected);
-    assert!(a.told.polled.load(SeqCst) <= polled + 25, "but for the readiness poll nobody asked");
+    assert!(a.control.polls.load(SeqCst) <= polled + 25, "only the readiness poll polled it");
     assert_eq!(a.served(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_pauses_are_an_option() {
+async fn the_redial_interval_is_an_option() {
     let (backends, [a, _b]) = redialable(["a", "b"]);
     let (first, longest) = (Duration::from_secs(5), Duration::from_secs(20));
     let service = plain(&backends).health(Health::new().redial(first, longest)).into_service();
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     send(&service, get()).await;
     after(3_900).await;
     assert_eq!(redialed(&a), 0);
@@ -69,8 +69,8 @@ async fn a_pool_redials_a_hundred_times_a_second_at_most() {
     let backends = Backends::from_iter(nodes.iter().map(|node| (node.name, node.clone())));
     let service = plain(&backends).max_attempts(300).into_service();
     for node in &nodes {
-        node.told.redialable.store(true, SeqCst);
-        node.told.refuses.store(true, SeqCst);
+        node.control.redialable.store(true, SeqCst);
+        node.control.refuses.store(true, SeqCst);
     }
     assert_eq!(send(&service, get()).await.status, 503, "all refuse");
     after(10_000).await;
@@ -79,141 +79,138 @@ async fn a_pool_redials_a_hundred_times_a_second_at_most() {
     after(10_000).await;
     let redials = all() - before;
     assert!((900..=1_010).contains(&redials), "{redials} in ten seconds");
-    assert!(nodes.iter().all(|node| redialed(node) > 0), "nobody is forgotten");
+    assert!(nodes.iter().all(|node| redialed(node) > 0), "no session is forgotten");
     for node in &nodes {
-        node.told.refuses.store(false, SeqCst);
+        node.control.refuses.store(false, SeqCst);
     }
     after(5_000).await;
     assert!(backends.iter().all(|backend| backend.state == State::Ready));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_redial_that_hangs_holds_up_nobody() {
+async fn a_hanging_redial_delays_no_request() {
     let (backends, [a, b]) = redialable(["a", "b"]);
     let service = plain(&backends).into_service();
-    a.told.redials_hang.store(true, SeqCst);
-    a.told.refuses.store(true, SeqCst);
+    a.control.redial_hangs.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     send(&service, get()).await;
     after(150).await;
     assert_eq!(redialed(&a), 1, "under way");
     for _ in 0..10 {
         assert_eq!(send(&service, get()).await.body, "b");
     }
-    b.told.refuses.store(true, SeqCst);
-    let waiting = tokio::spawn({
-        let service = service.clone();
-        async move { send(&service, get()).await.status }
-    });
+    b.control.refuses.store(true, SeqCst);
+    let waiting = spawn(&service, get());
     after(999).await;
     assert!(!waiting.is_finished(), "it waits for as long as it may");
     after(2).await;
-    assert_eq!(waiting.await.unwrap(), 503);
-    // b has returned: one that hangs must not be in its way.
-    b.told.refuses.store(false, SeqCst);
+    assert_eq!(waiting.await.unwrap().status, 503);
+    // `b` has returned: a hanging redial of `a` must not delay it.
+    b.control.refuses.store(false, SeqCst);
     assert_eq!(send(&service, get()).await.body, "b");
-    a.told.refuses.store(false, SeqCst);
+    a.control.refuses.store(false, SeqCst);
     after(20_000).await;
     assert_eq!(backends.get("a").unwrap().state, State::Suspect);
     assert!(redialed(&a) >= 2, "one that takes longer than 10 s is given up");
-    a.told.redials_hang.store(false, SeqCst);
+    a.control.redial_hangs.store(false, SeqCst);
     until(&backends, "a", State::Ready).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_proxy_that_accepts_for_the_dead_stays_suspect() {
+async fn a_backend_that_accepts_but_does_not_answer_stays_suspect() {
     let (backends, [a, _b]) = redialable(["a", "b"]);
     let service = plain(&backends).into_service();
-    a.told.hangs_up.store(true, SeqCst);
+    a.control.disconnects.store(true, SeqCst);
     assert_eq!(send(&service, with_cookie("sid=a")).await.body, "b");
     after(60_000).await;
     assert_eq!(redialed(&a), 1, "it accepts: more of them tell nothing");
     assert_eq!(backends.get("a").unwrap().state, State::Suspect);
     assert_eq!(send(&service, get()).await.body, "b", "a trial that failed, and cost nothing");
-    a.told.hangs_up.store(false, SeqCst);
+    a.control.disconnects.store(false, SeqCst);
     after(1_000).await;
     assert_eq!(send(&service, get()).await.body, "a", "an answer");
     assert_eq!(backends.get("a").unwrap().state, State::Ready);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_ended_is_well_when_it_accepts_again() {
+async fn a_disconnected_backend_is_ready_when_it_accepts_again() {
     let (backends, [a, _b]) = redialable(["a", "b"]);
     let service = plain(&backends).into_service();
-    a.told.hangs_up.store(true, SeqCst);
-    a.told.refuses.store(true, SeqCst);
-    a.told.refuses.store(false, SeqCst);
+    a.control.disconnects.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
+    a.control.refuses.store(false, SeqCst);
     send(&service, with_cookie("sid=a")).await;
-    a.told.hangs_up.store(false, SeqCst);
-    a.told.refuses.store(true, SeqCst);
+    a.control.disconnects.store(false, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     after(50).await;
-    a.told.refuses.store(false, SeqCst);
+    a.control.refuses.store(false, SeqCst);
     until(&backends, "a", State::Ready).await;
     assert_eq!(a.served(), 1, "without a request");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_backend_with_another_service_is_as_good_as_new() {
+async fn a_replaced_service_is_ready() {
     let (backends, [a, _b]) = redialable(["a", "b"]);
     let service = plain(&backends).into_service();
-    a.told.redials_hang.store(true, SeqCst);
-    a.told.refuses.store(true, SeqCst);
+    a.control.redial_hangs.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     send(&service, get()).await;
     after(150).await;
     let new = Node::new("new");
-    new.told.redialable.store(true, SeqCst);
+    new.control.redialable.store(true, SeqCst);
     backends.replace("a", new.clone()).unwrap();
     assert_eq!(backends.get("a").unwrap().state, State::Ready);
-    a.told.redials_hang.store(false, SeqCst);
+    a.control.redial_hangs.store(false, SeqCst);
     after(20).await;
     assert_eq!(backends.get("a").unwrap().state, State::Ready, "the old one is of no interest");
-    new.told.refuses.store(true, SeqCst);
+    new.control.refuses.store(true, SeqCst);
     send(&service, with_cookie("sid=a")).await;
     after(150).await;
     assert_eq!(redialed(&new), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_operator_has_taken_out_is_not_redialed() {
+async fn a_disabled_backend_is_not_redialed() {
     let (backends, [a, _b]) = redialable(["a", "b"]);
     let service = plain(&backends).into_service();
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     send(&service, get()).await;
     backends.set_mode("a", Mode::Disabled).unwrap();
     after(10_500).await;
     assert_eq!(redialed(&a), 0);
-    a.told.refuses.store(false, SeqCst);
+    a.control.refuses.store(false, SeqCst);
     backends.set_mode("a", Mode::Active).unwrap();
     after(1).await;
     assert_eq!((redialed(&a), backends.get("a").unwrap().state), (1, State::Ready), "at once then");
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_in_a_hurry_do_not_put_the_next_redial_off() {
+async fn frequent_requests_do_not_delay_the_next_redial() {
     let (backends, [a, b]) = redialable(["a", "b"]);
     let service = plain(&backends).into_service();
     for node in [&a, &b] {
-        node.told.refuses.store(true, SeqCst);
+        node.control.refuses.store(true, SeqCst);
     }
     for _ in 0..10 {
         assert_eq!(send(&service, get()).await.status, 503, "after one more look at each");
     }
     assert!(redialed(&a) >= 8 && redialed(&b) >= 8);
     for node in [&a, &b] {
-        node.told.refuses.store(false, SeqCst);
+        node.control.refuses.store(false, SeqCst);
     }
-    after(100).await;
+    after(120).await;
     for id in ["a", "b"] {
         assert_eq!(backends.get(id).unwrap().state, State::Ready, "the first one in its time");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pool_that_is_gone_redials_nobody() {
+async fn redials_end_with_the_pool() {
     let (backends, [a, _b]) = redialable(["a", "b"]);
     let layer = plain(&backends);
     assert!(layer.start::<Request<Body>>());
     let service = layer.into_service();
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     send(&service, get()).await;
     drop((service, backends));
     after(150).await;

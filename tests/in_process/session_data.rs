@@ -1,4 +1,4 @@
-//! The scope and the fence, request by request. Sessions that move over real stores are in
+//! The session scope and the fence of one request. Sessions that move over real stores are in
 //! `tests/heavy/session_data`.
 
 use std::{
@@ -44,14 +44,14 @@ pub fn scope(outcome: &str, backend: &str, epoch: u64) -> Scope {
     Scope::new(SessionInfo::from_headers(&headers(outcome, backend, epoch)).unwrap())
 }
 
-/// The same where a key decides.
+/// The same for affinity by key.
 pub fn keyed(outcome: &str, backend: &str, epoch: u64) -> Scope {
     let mut headers = headers(outcome, backend, epoch);
     headers.insert("x-sticky-keyed", HeaderValue::from_static("1"));
     Scope::new(SessionInfo::from_headers(&headers).unwrap())
 }
 
-/// Why a save was refused; `None` when it was not.
+/// The reason of a refused save; `None` when it was saved.
 fn why(saved: Result<(), Error>) -> Option<Refused> {
     saved.err().map(|error| Refused::of(&error).unwrap())
 }
@@ -60,7 +60,7 @@ async fn load(store: &MemoryStore, scope: Scope) -> Option<Record> {
     scope.within(store.load(&ID)).await.unwrap()
 }
 
-/// A request that reads and saves.
+/// A request that loads and saves.
 async fn goes_on(store: &MemoryStore, scope: Scope, number: u32) -> Option<Refused> {
     let record = record(number);
     let work = async {
@@ -71,18 +71,18 @@ async fn goes_on(store: &MemoryStore, scope: Scope, number: u32) -> Option<Refus
 }
 
 #[tokio::test]
-async fn what_a_request_has_read_first_decides() {
+async fn the_first_load_of_a_request_sets_its_epoch() {
     let store = MemoryStore::new();
     assert_eq!(goes_on(&store, scope("assigned", "a", 7), 1).await, None);
     let request = scope("pinned", "a", 7).within(async {
         store.load(&ID).await.unwrap();
         assert_eq!(goes_on(&store, scope("moved", "b", 8), 2).await, None);
         assert!(load(&store, scope("moved", "a", 9)).await.is_some());
-        // Something else in the same request looks at the session too.
+        // Another part of the same request loads the session too.
         store.load(&ID).await.unwrap();
         let late = why(store.save(&record(3)).await);
         assert_eq!(late, Some(Refused::Older { epoch: 7, kept: 9 }), "it builds on epoch 7");
-        // Who tries again builds on what it has read since.
+        // A retry builds on what it has loaded since.
         store.load(&ID).await.unwrap();
         assert_eq!(why(store.save(&record(4)).await), None);
         assert_eq!(why(store.save(&record(5)).await), None, "and on what it has saved");
@@ -109,7 +109,7 @@ async fn several_sessions_may_be_used_by_one_request() {
 }
 
 #[tokio::test]
-async fn who_borrows_may_save_what_it_has_created() {
+async fn a_borrowing_backend_may_save_a_record_it_created() {
     let store = MemoryStore::new();
     let borrower = scope("borrowed", "b", 7).within(async {
         let mut created = record(1);
@@ -120,7 +120,7 @@ async fn who_borrows_may_save_what_it_has_created() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_behind_locks_nobody_out() {
+async fn a_slow_clock_refuses_no_save() {
     let store = MemoryStore::new();
     assert_eq!(goes_on(&store, scope("moved", "a", 9_000), 1).await, None);
     // Another gateway, and a client that has its pin.
@@ -136,7 +136,7 @@ async fn a_clock_that_is_behind_locks_nobody_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sessions_expire_in_memory_and_make_room() {
+async fn sessions_in_memory_expire_and_are_evicted() {
     let store = MemoryStore::new();
     let short = |id| {
         let expiry_date = (SystemTime::now() + Duration::from_secs(60)).into();
@@ -191,7 +191,7 @@ async fn ask(
 }
 
 #[tokio::test]
-async fn headers_are_believed_only_on_request() {
+async fn headers_are_trusted_only_by_option() {
     let store = MemoryStore::new();
     let said = ask(&SessionScope::new(), &store, headers("pinned", "a", 5)).await;
     assert_eq!(*said.body(), "none");
@@ -199,23 +199,23 @@ async fn headers_are_believed_only_on_request() {
     assert_eq!(*said.body(), "scope");
     let said = ask(&SessionScope::from_headers(), &store, HeaderMap::new()).await;
     assert_eq!(*said.body(), "none", "the gateway says nothing");
-    // A request within another one has its own scope, or none.
+    // A nested request has its own scope, or none.
     let outer = scope("pinned", "a", 5);
     let said = outer.within(ask(&SessionScope::new(), &store, HeaderMap::new())).await;
     assert_eq!(*said.body(), "none");
 }
 
 #[tokio::test]
-async fn a_refusal_is_a_conflict_and_ends_a_pin_that_is_out_of_date() {
+async fn a_refused_save_is_a_conflict_and_ends_a_stale_pin() {
     let layer = SessionScope::from_headers().application_header("x-action").unwrap();
     let store = MemoryStore::new();
     assert_eq!(ask(&layer, &store, headers("pinned", "a", 5)).await.status(), StatusCode::OK);
-    // Without a scope tower-sessions' own answer stands.
+    // Without a scope the response of tower-sessions is kept.
     let direct = ask(&layer, &store, HeaderMap::new()).await;
     assert_eq!(direct.status(), StatusCode::INTERNAL_SERVER_ERROR);
     let borrowed = ask(&layer, &store, headers("borrowed", "b", 5)).await;
     assert_eq!(borrowed.status(), StatusCode::CONFLICT);
-    assert!(!borrowed.headers().contains_key("x-action"), "the pin of its home is good");
+    assert!(!borrowed.headers().contains_key("x-action"), "the pin to its backend is valid");
     let late = ask(&layer, &store, headers("pinned", "b", 4)).await;
     assert_eq!(late.status(), StatusCode::CONFLICT);
     assert_eq!(late.headers()["x-action"], "end");
@@ -226,7 +226,7 @@ async fn a_refusal_is_a_conflict_and_ends_a_pin_that_is_out_of_date() {
 }
 
 #[tokio::test]
-async fn handlers_get_it_from_axum() {
+async fn axum_handlers_extract_session_info() {
     use axum::{Router, body::Body, routing::get};
     async fn must(info: SessionInfo, scope: Scope) -> String {
         format!("{} {:?}", info.backend(), scope.refused())

@@ -1,4 +1,4 @@
-//! What backends are told about sessions.
+//! The session info that backends receive.
 
 use std::sync::{Arc, Mutex, atomic::Ordering::SeqCst};
 
@@ -12,9 +12,9 @@ use tower_sticky::{
 
 use crate::support::{Body, Client, Clock, Node, get, keys, nodes, sealed, send, with_cookie};
 
-/// What the last request that came to a node said.
+/// The session info of the last request that a node received.
 fn told(node: &Node) -> Option<SessionInfo> {
-    SessionInfo::from_headers(node.told.headers.lock().unwrap().last().unwrap())
+    SessionInfo::from_headers(node.control.headers.lock().unwrap().last().unwrap())
 }
 
 #[tokio::test(start_paused = true)]
@@ -22,8 +22,7 @@ async fn a_session_has_one_id_and_an_epoch_that_grows_with_each_move() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let clock = Clock::new();
     let service = sealed(&backends).session_headers(true).clock(clock.clone()).into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
+    let mut client = Client::assigned(&service).await;
     let first = told(&a).unwrap();
     assert_eq!((first.verdict(), first.from()), (Verdict::Assigned, None));
     assert_eq!(first.epoch(), Some(1_800_000_000_000), "the Unix time in milliseconds");
@@ -34,16 +33,16 @@ async fn a_session_has_one_id_and_an_epoch_that_grows_with_each_move() {
     assert_eq!(pinned.verdict(), Verdict::Pinned);
     assert_eq!((pinned.id(), pinned.epoch()), (first.id(), first.epoch()), "nothing has moved");
 
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     client.send(&service, get()).await;
     let moved = told(&b).unwrap();
     assert_eq!((moved.verdict(), moved.id()), (Verdict::Moved, first.id()));
     assert_eq!(moved.from().map(BackendId::as_str), Some("a"));
     assert_eq!(moved.epoch(), Some(1_800_000_060_000));
     client.send(&service, get()).await;
-    assert_eq!(told(&b).unwrap().epoch(), moved.epoch(), "what was told is what was written");
+    assert_eq!(told(&b).unwrap().epoch(), moved.epoch(), "the announced epoch is the written one");
 
-    // The clock stands still, or goes back: one more.
+    // The epoch grows by one when the clock stands still or goes back.
     clock.advance(-100);
     backends.set_mode("b", Mode::Disabled).unwrap();
     let back = Node::new("a");
@@ -60,10 +59,9 @@ async fn a_session_that_is_borrowed_keeps_its_epoch() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let layer = sealed(&backends).on_unavailable(tower_sticky::Failover::Borrow);
     let service = layer.session_headers(true).into_service();
-    let mut client = Client::default();
-    client.send(&service, get()).await;
+    let mut client = Client::assigned(&service).await;
     let home = told(&a).unwrap();
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     client.send(&service, get()).await;
     let borrowed = told(&b).unwrap();
     assert_eq!(borrowed.verdict(), Verdict::Borrowed);
@@ -72,7 +70,7 @@ async fn a_session_that_is_borrowed_keeps_its_epoch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_client_says_of_it_is_taken_out() {
+async fn session_headers_of_a_client_are_removed() {
     let (backends, [a]) = nodes(["a"]);
     let forged = || {
         let mut request = get();
@@ -85,18 +83,18 @@ async fn what_a_client_says_of_it_is_taken_out() {
     let count = |headers: &HeaderMap| {
         headers.keys().filter(|name| name.as_str().starts_with("x-sticky-")).count()
     };
-    let last = || a.told.headers.lock().unwrap().last().unwrap().clone();
+    let last = || a.control.headers.lock().unwrap().last().unwrap().clone();
     send(&sealed(&backends).session_headers(false).into_service(), forged()).await;
     assert_eq!(count(&last()), 0);
     send(&sealed(&backends).session_headers(true).into_service(), forged()).await;
     assert_eq!(last()["x-sticky-outcome"], "assigned");
     assert!(!last().contains_key("x-sticky-from"));
     send(&sealed(&backends).into_service(), forged()).await;
-    assert_eq!(count(&last()), 6, "by default these headers are nobody's");
+    assert_eq!(count(&last()), 6, "by default these headers are not reserved");
 }
 
 #[tokio::test(start_paused = true)]
-async fn nor_is_it_believed_when_the_client_says_that_a_peer_has_forwarded_it() {
+async fn session_headers_with_a_forged_hop_are_removed() {
     let node = Node::new("a");
     let forged = || {
         let mut request = with_cookie("sid=a");
@@ -109,13 +107,13 @@ async fn nor_is_it_believed_when_the_client_says_that_a_peer_has_forwarded_it() 
     let layer = StickyLayer::new(Backends::<Node>::new(), Cookie::plain("sid"));
     let service =
         layer.local("a").session_headers(true).outcome_extensions(true).layer(node.clone());
-    assert_eq!(send(&service, forged()).await.why().0, Verdict::Local, "anybody can say that");
-    let seen = node.told.headers.lock().unwrap().last().unwrap().clone();
+    assert_eq!(send(&service, forged()).await.decision().0, Verdict::Local, "anybody can say that");
+    let seen = node.control.headers.lock().unwrap().last().unwrap().clone();
     assert!(!seen.contains_key("x-sticky-epoch"), "{seen:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_a_key_decides_the_epoch_grows_when_owners_change() {
+async fn the_epoch_of_a_key_grows_when_its_owner_changes() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let seen = Arc::new(Mutex::new(Vec::new()));
     let spies = ["a", "b", "c"].map(|name| {
@@ -151,7 +149,7 @@ async fn where_a_key_decides_the_epoch_grows_when_owners_change() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_nobody_knows_is_not_said() {
+async fn unknown_session_info_is_omitted() {
     let (backends, [a]) = nodes(["a"]);
     let service = StickyLayer::new(backends.clone(), Cookie::plain("sid"))
         .session_headers(true)
@@ -163,7 +161,7 @@ async fn what_nobody_knows_is_not_said() {
     let service = StickyLayer::new(backends.clone(), Learned::cookie("app"))
         .session_headers(true)
         .into_service();
-    *a.told.answers.lock().unwrap() = vec![("set-cookie", "app=1".into())];
+    *a.control.response_headers.lock().unwrap() = vec![("set-cookie", "app=1".into())];
     send(&service, get()).await;
     assert_eq!(told(&a).unwrap().id(), None, "the application has not issued an id yet");
     send(&service, with_cookie("app=1")).await;
@@ -178,7 +176,7 @@ async fn what_nobody_knows_is_not_said() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_goes_to_the_replica_that_was_named() {
+async fn failover_goes_to_the_announced_replica() {
     let names = ["a", "b", "c", "d", "e"];
     let (backends, nodes) = nodes(names);
     for (i, name) in names.iter().enumerate() {
@@ -195,16 +193,16 @@ async fn a_session_goes_to_the_replica_that_was_named() {
         let replicas: Vec<&str> = info.replicas().iter().map(BackendId::as_str).collect();
         assert_eq!(replicas.len(), 2);
         assert!(!replicas.contains(&home.as_str()) && replicas[0] != replicas[1]);
-        node.told.refuses.store(true, SeqCst);
+        node.control.refuses.store(true, SeqCst);
         let answer = client.send(&service, get()).await;
         assert_eq!(answer.body, replicas[0], "the first replica takes over");
         backends.set_mode(replicas[0], Mode::Disabled).unwrap();
         assert_eq!(client.send(&service, get()).await.body, replicas[1], "and then the second");
         backends.set_mode(replicas[0], Mode::Active).unwrap();
-        node.told.refuses.store(false, SeqCst);
+        node.control.refuses.store(false, SeqCst);
         backends.replace(&home, node.clone()).unwrap();
     }
-    // Also when the backend is taken out of the pool.
+    // Also when the backend is removed from the pool.
     let mut client = Client::default();
     let home = client.send(&service, get()).await.body;
     let node = nodes.iter().find(|node| node.name == home).unwrap();
@@ -214,7 +212,7 @@ async fn a_session_goes_to_the_replica_that_was_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_is_given_back_says_what_is_true_then() {
+async fn a_retried_request_carries_updated_session_info() {
     let refusing = tower::service_fn(|request: Request<Body>| async move {
         assert!(SessionInfo::of(request.extensions()).is_some_and(|info| *info.backend() == "a"));
         let error: tower::BoxError = NotSent::new(request, "refused").into();
@@ -235,7 +233,7 @@ async fn a_request_that_is_given_back_says_what_is_true_then() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_is_told_nothing_that_a_client_says() {
+async fn session_headers_of_a_client_do_not_reach_a_peer() {
     let (backends, [_here, there]) = nodes(["here", "there"]);
     let layer = sealed(&backends).session_extensions(true).local("here");
     let service = tower::Layer::layer(&layer, Node::new("here"));

@@ -1,4 +1,4 @@
-//! This machine has nothing left for a connection: nobody is blamed, and nobody moves.
+//! A shortage of this machine is no evidence against a backend, and moves no session.
 
 use std::{io, sync::atomic::Ordering::SeqCst, time::Duration};
 
@@ -7,29 +7,26 @@ use rustix::io::Errno;
 use tower::{Service, ServiceExt};
 use tower_sticky::{Health, HttpProbe, Reason, Shortage, State, StickyError, Verdict};
 
-use crate::support::{Body, Client, after, get, nodes, plain, sealed, until};
+use crate::support::{Body, Client, after, get, nodes, plain, sealed_session, until};
 
 #[tokio::test(start_paused = true)]
-async fn a_shortage_is_no_evidence_and_moves_nobody() {
+async fn a_local_shortage_is_no_evidence_and_moves_no_session() {
     for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRINUSE] {
-        let (backends, [a, b]) = nodes(["a", "b"]);
-        let service = sealed(&backends).into_service();
-        let mut client = Client::default();
-        client.send(&service, get()).await;
+        let (backends, [a, b], service, mut client) = sealed_session(["a", "b"]).await;
         let token = client.token.clone();
-        a.told.short.store(errno.raw_os_error(), SeqCst);
+        a.control.os_error.store(errno.raw_os_error(), SeqCst);
         for _ in 0..20 {
             let answer = client.send(&service, get()).await;
-            let why = (answer.status, answer.why().0, answer.why().2);
+            let why = (answer.status, answer.decision().0, answer.decision().2);
             assert_eq!(why, (503, Verdict::Rejected, Some(Reason::Shortage)), "{errno:?}");
             assert_eq!(answer.headers["retry-after"], "1");
             assert!(answer.set_cookies().is_empty(), "an error of ours never pins");
         }
         assert_eq!(backends.get("a").unwrap().state, State::Ready, "{errno:?}");
         assert_eq!(b.served(), 0);
-        a.told.short.store(0, SeqCst);
+        a.control.os_error.store(0, SeqCst);
         let answer = client.send(&service, get()).await;
-        assert_eq!(answer.why(), (Verdict::Pinned, Some("a"), None));
+        assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None));
         assert_eq!(client.token, token);
         let stats = backends.snapshot().stats;
         assert_eq!((stats.moves(), stats.reason(Reason::Shortage)), (0, 20));
@@ -37,20 +34,20 @@ async fn a_shortage_is_no_evidence_and_moves_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_address_that_is_not_to_be_had_is_a_failed_connection() {
+async fn an_unavailable_address_is_a_failed_connection() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let service = plain(&backends).into_service();
     let mut client = Client { token: Some("a".into()) };
-    a.told.short.store(Errno::ADDRNOTAVAIL.raw_os_error(), SeqCst);
+    a.control.os_error.store(Errno::ADDRNOTAVAIL.raw_os_error(), SeqCst);
     let answer = client.send(&service, get()).await;
-    assert_eq!(answer.why(), (Verdict::Moved, Some("b"), Some(Reason::ConnectFailed)));
+    assert_eq!(answer.decision(), (Verdict::Moved, Some("b"), Some(Reason::ConnectFailed)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_says_what_was_short() {
+async fn an_error_names_the_shortage() {
     let (backends, [a]) = nodes(["a"]);
     let mut service = plain(&backends).propagate_errors().into_service();
-    a.told.short.store(Errno::MFILE.raw_os_error(), SeqCst);
+    a.control.os_error.store(Errno::MFILE.raw_os_error(), SeqCst);
     let error = service.ready().await.unwrap().call(get()).await.unwrap_err();
     let StickyError::Shortage { backend, source } = &error else { panic!("{error:?}") };
     assert_eq!((backend.as_str(), error.status().as_u16(), error.grpc_code()), ("a", 503, 14));
@@ -59,7 +56,7 @@ async fn an_error_says_what_was_short() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_and_a_redial_without_a_descriptor_say_nothing() {
+async fn a_probe_or_redial_without_a_descriptor_gives_no_result() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let probe = HttpProbe::get("/healthz").map_body(|_| Body::default());
     let health = Health::new().probe(probe).fall(2).probe_interval(Duration::from_secs(1));
@@ -68,21 +65,21 @@ async fn a_probe_and_a_redial_without_a_descriptor_say_nothing() {
     let service = layer.into_service();
     let mut client = Client { token: Some("a".into()) };
     assert_eq!(client.send(&service, get()).await.status, 200);
-    a.told.short.store(Errno::MFILE.raw_os_error(), SeqCst);
-    let polled = a.told.polled.load(SeqCst);
+    a.control.os_error.store(Errno::MFILE.raw_os_error(), SeqCst);
+    let polled = a.control.polls.load(SeqCst);
     after(30_000).await;
-    assert!(a.told.polled.load(SeqCst) > polled + 25, "it is probed");
+    assert!(a.control.polls.load(SeqCst) > polled + 25, "it is probed");
     assert_eq!(backends.get("a").unwrap().state, State::Ready, "no probe has failed");
 
-    // A redial that this machine has no descriptor for is tried again.
-    a.told.short.store(0, SeqCst);
-    a.told.redialable.store(true, SeqCst);
-    a.told.refuses.store(true, SeqCst);
+    // A redial without a free descriptor is repeated.
+    a.control.os_error.store(0, SeqCst);
+    a.control.redialable.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     client.send(&service, get()).await;
-    a.told.short.store(Errno::MFILE.raw_os_error(), SeqCst);
-    a.told.refuses.store(false, SeqCst);
+    a.control.os_error.store(Errno::MFILE.raw_os_error(), SeqCst);
+    a.control.refuses.store(false, SeqCst);
     after(5_000).await;
     assert_ne!(backends.get("a").unwrap().state, State::Ready);
-    a.told.short.store(0, SeqCst);
+    a.control.os_error.store(0, SeqCst);
     until(&backends, "a", State::Ready).await;
 }

@@ -1,4 +1,4 @@
-//! Slow start: who is new, or back, takes its share of new sessions by and by.
+//! Slow start: a new or returning backend takes a growing share of new sessions.
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
@@ -16,7 +16,7 @@ fn layer(backends: &Backends<Node>) -> StickyLayer<Node> {
     plain(backends).health(Health::new().slow_start(WHOLE))
 }
 
-/// How many of so many new sessions each backend gets.
+/// How many of `of` new sessions each backend receives.
 async fn shares<const N: usize>(layer: &StickyLayer<Node>, ids: [&str; N]) -> [usize; N] {
     let service = layer.clone().into_service();
     let mut shares = [0; N];
@@ -70,7 +70,7 @@ async fn before_the_driver_runs_there_is_no_slow_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_backend_that_comes_back_begins_slowly() {
+async fn a_returning_backend_starts_slowly() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let probe = HttpProbe::get("/").map_body(|_| Body::default());
     let health = Health::new().slow_start(WHOLE).probe(probe).seed(1);
@@ -83,25 +83,25 @@ async fn a_backend_that_comes_back_begins_slowly() {
     };
     let wait_for = async |state| until(&backends, "a", state).await;
 
-    a.told.breaks.store(true, SeqCst);
+    a.control.call_fails.store(true, SeqCst);
     wait_for(State::Down).await;
-    a.told.breaks.store(false, SeqCst);
+    a.control.call_fails.store(false, SeqCst);
     wait_for(State::Ready).await;
     about_a_tenth("from the probes' verdict").await;
 
     after(20_100).await;
     assert_eq!(shares(&layer, ["a", "b"]).await, [500, 500]);
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     send(&layer.clone().into_service(), with_cookie("sid=a")).await;
     wait_for(State::Down).await;
-    a.told.refuses.store(false, SeqCst);
+    a.control.refuses.store(false, SeqCst);
     wait_for(State::Ready).await;
     about_a_tenth("from an ejection").await;
 
     after(20_100).await;
-    a.told.failed.store(true, SeqCst);
+    a.control.readiness_fails.store(true, SeqCst);
     wait_for(State::Down).await;
-    a.told.failed.store(false, SeqCst);
+    a.control.readiness_fails.store(false, SeqCst);
     wait_for(State::Ready).await;
     about_a_tenth("from failed readiness").await;
 
@@ -123,9 +123,9 @@ async fn a_backend_that_comes_back_begins_slowly() {
         [500, 500],
         "one that was still being drained was there all along"
     );
-    a.told.set_busy(true);
+    a.control.set_busy(true);
     wait_for(State::Busy).await;
-    a.told.set_busy(false);
+    a.control.set_busy(false);
     wait_for(State::Ready).await;
     assert_eq!(shares(&layer, ["a", "b"]).await, [500, 500], "and so was a busy one");
 }
@@ -151,7 +151,10 @@ async fn pins_and_hashes_are_not_affected() {
     backends.set_mode("a", Mode::Disabled).unwrap();
     backends.set_mode("a", Mode::Active).unwrap();
     for _ in 0..20 {
-        assert_eq!(client.send(&pinned, get()).await.why(), (Verdict::Pinned, Some("a"), None));
+        assert_eq!(
+            client.send(&pinned, get()).await.decision(),
+            (Verdict::Pinned, Some("a"), None)
+        );
     }
     for (key, expected) in before.iter().enumerate() {
         assert_eq!(send(&hashed, user(key)).await.body, *expected, "all gateways agree");
@@ -159,7 +162,7 @@ async fn pins_and_hashes_are_not_affected() {
     assert!(a.served() > 50);
 }
 
-/// Says what it is shown.
+/// Records the weight and the share that it sees.
 #[derive(Debug)]
 struct Shown(std::sync::Mutex<Vec<(u32, u64)>>);
 
@@ -172,7 +175,7 @@ impl Strategy for Shown {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_strategy_of_ones_own_sees_weight_and_share() {
+async fn a_custom_strategy_sees_weight_and_share() {
     let (backends, _nodes) = nodes(["a"]);
     let shown = std::sync::Arc::new(Shown(Default::default()));
     let service = layer(&backends).strategy(shown.clone()).into_service();
@@ -188,7 +191,7 @@ async fn a_strategy_of_ones_own_sees_weight_and_share() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_strategy_heeds_it() {
+async fn every_strategy_applies_slow_start() {
     let strategies: [std::sync::Arc<dyn Strategy>; 5] = [
         std::sync::Arc::new(RoundRobin::new()),
         std::sync::Arc::new(Random::seeded(1)),

@@ -55,15 +55,15 @@ impl Service<Request<()>> for Endless {
 
 type Stream = StickyBody<Never>;
 
-struct Scene {
+struct Fixture {
     backends: Backends<Endless>,
     service: StickyService<Endless, NoInner>,
     clock: Clock,
     token: Option<String>,
 }
 
-impl Scene {
-    /// A session at `a`, with an idle timeout of 20 minutes.
+impl Fixture {
+    /// A session on `a`, with an idle timeout of 20 minutes.
     async fn new(options: impl FnOnce(Cookie) -> Cookie) -> Self {
         let backends = Backends::from_iter([("a", Endless), ("b", Endless)]);
         let clock = Clock::new();
@@ -76,9 +76,9 @@ impl Scene {
             .rebalance(rest)
             .unwrap()
             .into_service();
-        let mut scene = Self { backends, service, clock, token: None };
-        assert_eq!(scene.why().await, (Verdict::Assigned, "a".into(), None));
-        scene
+        let mut fixture = Self { backends, service, clock, token: None };
+        assert_eq!(fixture.decision().await, (Verdict::Assigned, "a".into(), None));
+        fixture
     }
 
     async fn ask(&mut self) -> (Response<Stream>, bool) {
@@ -98,14 +98,14 @@ impl Scene {
         (response, renewed)
     }
 
-    /// One request whose answer is not read.
-    async fn why(&mut self) -> (Verdict, String, Option<Reason>) {
+    /// Sends a request and does not read its response.
+    async fn decision(&mut self) -> (Verdict, String, Option<Reason>) {
         let (response, _) = self.ask().await;
         let outcome = Outcome::of(response.extensions()).unwrap();
         (outcome.verdict(), outcome.backend().unwrap().to_string(), outcome.reason())
     }
 
-    /// A stream of the session, whose reader waits for more.
+    /// Opens a stream of the session whose reader waits for more.
     async fn stream(&mut self) -> Pin<Box<Stream>> {
         let mut body = Box::pin(self.ask().await.0.into_body());
         let waits = poll_fn(|cx| Poll::Ready(body.as_mut().poll_frame(cx).is_pending())).await;
@@ -120,77 +120,81 @@ impl Scene {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_open_stream_keeps_its_session_alive_and_its_end_is_its_last_sight() {
-    let mut scene = Scene::new(|cookie| cookie).await;
-    let stream = scene.stream().await;
-    scene.after(40 * MINUTE).await;
-    let (response, renewed) = scene.ask().await;
+async fn an_open_stream_keeps_its_session_alive_until_its_end() {
+    let mut fixture = Fixture::new(|cookie| cookie).await;
+    let stream = fixture.stream().await;
+    fixture.after(40 * MINUTE).await;
+    let (response, renewed) = fixture.ask().await;
     let outcome = Outcome::of(response.extensions()).unwrap().clone();
     assert_eq!((outcome.verdict(), renewed), (Verdict::Pinned, true), "alive, and refreshed");
-    let old = scene.token.clone();
-    scene.after(40 * MINUTE).await;
+    let old = fixture.token.clone();
+    fixture.after(40 * MINUTE).await;
     drop(stream);
-    scene.after(19 * MINUTE).await;
-    assert_eq!(scene.why().await.0, Verdict::Pinned, "a page that reloads after its WebSocket");
-    scene.token = old;
-    scene.after(2 * MINUTE).await;
-    let answer = scene.why().await;
+    fixture.after(19 * MINUTE).await;
+    assert_eq!(
+        fixture.decision().await.0,
+        Verdict::Pinned,
+        "a page that reloads after its WebSocket"
+    );
+    fixture.token = old;
+    fixture.after(2 * MINUTE).await;
+    let answer = fixture.decision().await;
     assert_eq!(answer.2, Some(Reason::ExpiredIdle), "21 minutes after the end of the stream");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_absolute_timeout_stands_and_it_is_an_option() {
-    let mut scene = Scene::new(|cookie| cookie.absolute_timeout(30 * MINUTE)).await;
-    let stream = scene.stream().await;
-    scene.after(25 * MINUTE).await;
-    assert_eq!(scene.why().await.0, Verdict::Pinned);
-    scene.after(5 * MINUTE).await;
-    assert_eq!(scene.why().await.2, Some(Reason::ExpiredAbsolute));
+async fn streams_do_not_extend_the_absolute_timeout_and_may_be_ignored() {
+    let mut fixture = Fixture::new(|cookie| cookie.absolute_timeout(30 * MINUTE)).await;
+    let stream = fixture.stream().await;
+    fixture.after(25 * MINUTE).await;
+    assert_eq!(fixture.decision().await.0, Verdict::Pinned);
+    fixture.after(5 * MINUTE).await;
+    assert_eq!(fixture.decision().await.2, Some(Reason::ExpiredAbsolute));
     drop(stream);
 
-    let mut scene = Scene::new(|cookie| cookie.streams_keep_alive(false)).await;
-    let _stream = scene.stream().await;
-    scene.after(20 * MINUTE).await;
-    assert_eq!(scene.why().await.2, Some(Reason::ExpiredIdle));
+    let mut fixture = Fixture::new(|cookie| cookie.streams_keep_alive(false)).await;
+    let _stream = fixture.stream().await;
+    fixture.after(20 * MINUTE).await;
+    assert_eq!(fixture.decision().await.2, Some(Reason::ExpiredIdle));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_with_an_open_stream_does_not_rest_and_holds_a_drain() {
-    let mut scene = Scene::new(|cookie| cookie).await;
-    let stream = scene.stream().await;
-    // Many more sessions here than there, so that those that rest would move.
-    scene.backends.set_weight("b", 0).unwrap();
+async fn a_session_with_an_open_stream_is_not_idle_and_delays_a_drain() {
+    let mut fixture = Fixture::new(|cookie| cookie).await;
+    let stream = fixture.stream().await;
+    // Many more sessions on `a` than on `b`, so that idle ones would move.
+    fixture.backends.set_weight("b", 0).unwrap();
     for _ in 0..10 {
-        let token = scene.token.take();
-        scene.why().await;
-        scene.why().await;
-        scene.token = token;
+        let token = fixture.token.take();
+        fixture.decision().await;
+        fixture.decision().await;
+        fixture.token = token;
     }
-    scene.backends.set_weight("b", 1).unwrap();
-    scene.after(10 * MINUTE).await;
-    let answer = scene.why().await;
+    fixture.backends.set_weight("b", 1).unwrap();
+    fixture.after(10 * MINUTE).await;
+    let answer = fixture.decision().await;
     assert_eq!(answer, (Verdict::Pinned, "a".into(), None), "it does not rest");
-    scene.after(40 * MINUTE).await;
-    let status = scene.backends.get("a").unwrap();
+    fixture.after(40 * MINUTE).await;
+    let status = fixture.backends.get("a").unwrap();
     assert_eq!(status.sessions, Some(1), "of all only this one is left");
-    let drain = tokio::spawn(std::future::IntoFuture::into_future(scene.backends.drain("a")));
-    scene.after(60 * MINUTE).await;
+    let drain = tokio::spawn(std::future::IntoFuture::into_future(fixture.backends.drain("a")));
+    fixture.after(60 * MINUTE).await;
     assert!(!drain.is_finished());
     drop(stream);
-    scene.after(21 * MINUTE).await;
+    fixture.after(21 * MINUTE).await;
     assert!(drain.is_finished(), "one idle timeout after the end of the stream");
-    assert_eq!(scene.backends.get("a").unwrap().mode, Mode::Draining);
+    assert_eq!(fixture.backends.get("a").unwrap().mode, Mode::Draining);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_of_a_session_that_has_moved_counts_for_its_own_backend_only() {
-    let mut scene = Scene::new(|cookie| cookie).await;
-    let stream = scene.stream().await;
-    scene.backends.set_mode("a", Mode::Disabled).unwrap();
-    assert_eq!(scene.why().await.1, "b");
-    scene.backends.set_mode("a", Mode::Active).unwrap();
-    scene.after(21 * MINUTE).await;
-    assert_eq!(scene.why().await.2, Some(Reason::ExpiredIdle), "it is idle at b");
+    let mut fixture = Fixture::new(|cookie| cookie).await;
+    let stream = fixture.stream().await;
+    fixture.backends.set_mode("a", Mode::Disabled).unwrap();
+    assert_eq!(fixture.decision().await.1, "b");
+    fixture.backends.set_mode("a", Mode::Active).unwrap();
+    fixture.after(21 * MINUTE).await;
+    assert_eq!(fixture.decision().await.2, Some(Reason::ExpiredIdle), "it is idle at b");
     drop(stream);
 }
 
@@ -235,7 +239,7 @@ async fn a_silent_upgraded_connection_counts_too() {
         clock.advance(minutes * 60);
         tokio::time::sleep(minutes as u32 * MINUTE).await;
         if minutes == 40 {
-            // The tunnel goes on for all that time, and ends now.
+            // The tunnel was open for all that time, and ends now.
             drop(ends.recv().await.unwrap());
         }
     }

@@ -1,10 +1,10 @@
-//! Backups and zones: who is asked first to take a new session.
+//! Backups and zones: the order in which backends take new sessions.
 
 use std::sync::atomic::Ordering::SeqCst;
 
 use tower_sticky::{BackendOptions, Backends, Mode, Reason, Verdict};
 
-use crate::support::{Client, Node, get, plain, sealed, send};
+use crate::support::{Client, Node, get, plain, sealed, send, spawn};
 
 /// A pool of `a` and `b` with these options.
 fn two(a: BackendOptions, b: BackendOptions) -> (Backends<Node>, [Node; 2]) {
@@ -25,11 +25,10 @@ async fn a_backup_takes_sessions_only_when_no_primary_is_up() {
     for _ in 0..5 {
         assert_eq!(send(&service, get()).await.body, "a", "the primary is up");
     }
-    let mut client = Client::default();
-    client.send(&service, get()).await;
-    a.told.refuses.store(true, SeqCst);
+    let mut client = Client::assigned(&service).await;
+    a.control.refuses.store(true, SeqCst);
     let answer = client.send(&service, get()).await;
-    assert_eq!(answer.why(), (Verdict::Moved, Some("b"), Some(Reason::ConnectFailed)));
+    assert_eq!(answer.decision(), (Verdict::Moved, Some("b"), Some(Reason::ConnectFailed)));
     assert_eq!(send(&service, get()).await.body, "b", "no primary is up");
 
     backends.set_mode("a", Mode::Disabled).unwrap();
@@ -38,7 +37,7 @@ async fn a_backup_takes_sessions_only_when_no_primary_is_up() {
     backends.set_mode("a", Mode::Active).unwrap();
     assert_eq!(send(&service, get()).await.body, "a", "the primary is back");
     let stays = client.send(&service, get()).await;
-    assert_eq!(stays.why(), (Verdict::Pinned, Some("b"), None), "sessions stay by default");
+    assert_eq!(stays.decision(), (Verdict::Pinned, Some("b"), None), "sessions stay by default");
 }
 
 #[tokio::test(start_paused = true)]
@@ -48,47 +47,44 @@ async fn by_option_sessions_return_from_a_backup() {
     let mut client = Client::default();
     backends.set_mode("a", Mode::Disabled).unwrap();
     assert_eq!(client.send(&service, get()).await.body, "b");
-    assert_eq!(client.send(&service, get()).await.why(), (Verdict::Pinned, Some("b"), None));
+    assert_eq!(client.send(&service, get()).await.decision(), (Verdict::Pinned, Some("b"), None));
     backends.set_mode("a", Mode::Active).unwrap();
     let answer = client.send(&service, get()).await;
-    assert_eq!(answer.why(), (Verdict::Moved, Some("a"), Some(Reason::Rebalanced)));
-    assert_eq!(client.send(&service, get()).await.why(), (Verdict::Pinned, Some("a"), None));
+    assert_eq!(answer.decision(), (Verdict::Moved, Some("a"), Some(Reason::Rebalanced)));
+    assert_eq!(client.send(&service, get()).await.decision(), (Verdict::Pinned, Some("a"), None));
     assert_eq!(b.served(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_return_that_fails_moves_nobody() {
+async fn a_failed_return_moves_no_session() {
     let (backends, [a, _b]) = with_backup();
     let service = sealed(&backends).return_from_backup(true).into_service();
     let mut client = Client::default();
     backends.set_mode("a", Mode::Disabled).unwrap();
     client.send(&service, get()).await;
     backends.set_mode("a", Mode::Active).unwrap();
-    a.told.refuses.store(true, SeqCst);
+    a.control.refuses.store(true, SeqCst);
     let answer = client.send(&service, get()).await;
-    assert_eq!(answer.why(), (Verdict::Pinned, Some("b"), None), "it stayed where it was");
-    assert!(answer.token().is_none(), "and nothing is to be said about it");
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("b"), None), "it stayed where it was");
+    assert!(answer.token().is_none(), "and nothing is reported");
     assert_eq!(backends.snapshot().stats.moves(), 0);
     assert_eq!(backends.snapshot().stats.violations(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_busy_primary_is_waited_for() {
+async fn a_request_waits_for_a_busy_primary() {
     let (backends, [a, b]) = with_backup();
     let service = plain(&backends).into_service();
-    a.told.set_busy(true);
-    let waiting = tokio::spawn({
-        let service = service.clone();
-        async move { send(&service, get()).await }
-    });
+    a.control.set_busy(true);
+    let waiting = spawn(&service, get());
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    a.told.set_busy(false);
+    a.control.set_busy(false);
     assert_eq!(waiting.await.unwrap().body, "a");
-    assert_eq!(b.served(), 0, "a backup is for when nobody is up");
+    assert_eq!(b.served(), 0, "a backup serves when no primary is up");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_keys_of_a_pool_belong_to_its_primaries() {
+async fn keys_choose_among_primaries() {
     let (backends, _nodes) = with_backup();
     let key = tower_sticky::affinity::Key::header("x-user");
     let service = tower_sticky::StickyLayer::new(backends.clone(), key).into_service();
@@ -104,7 +100,7 @@ async fn the_keys_of_a_pool_belong_to_its_primaries() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn new_sessions_go_to_the_own_zone_first_and_pins_hold_across() {
+async fn new_sessions_prefer_the_local_zone_and_pins_hold_across_zones() {
     let (backends, [a, _b]) =
         two(BackendOptions::new().zone("east"), BackendOptions::new().zone("west"));
     let service = sealed(&backends).into_service();
@@ -115,8 +111,8 @@ async fn new_sessions_go_to_the_own_zone_first_and_pins_hold_across() {
     for _ in 0..5 {
         assert_eq!(send(&service, get()).await.body, "a", "its zone is our own");
     }
-    assert_eq!(abroad.send(&service, get()).await.why(), (Verdict::Pinned, Some("b"), None));
-    a.told.refuses.store(true, SeqCst);
+    assert_eq!(abroad.send(&service, get()).await.decision(), (Verdict::Pinned, Some("b"), None));
+    a.control.refuses.store(true, SeqCst);
     assert_eq!(send(&service, get()).await.body, "b", "better abroad than nowhere");
     backends.set_zone("a", None).unwrap();
     backends.set_own_zone(None);

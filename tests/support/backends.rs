@@ -31,7 +31,7 @@ use tokio::{
 
 use super::{client::read_head, process::FOREVER};
 
-/// A backend, as long as this is there.
+/// A running backend. It ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Backend {
     pub(crate) addr: SocketAddr,
@@ -81,7 +81,7 @@ impl Drop for Backend {
     }
 }
 
-/// Answers with what it got, in JSON.
+/// Answers with the request, as JSON.
 pub(crate) async fn echo(name: &'static str) -> Backend {
     let answer = move |request: Request| async move {
         let (parts, body) = request.into_parts();
@@ -105,7 +105,7 @@ pub(crate) async fn echo(name: &'static str) -> Backend {
     Backend::axum(Router::new().fallback(answer)).await
 }
 
-/// Answers with its name, and says in `x-sticky-action` what the request has in `x-say`.
+/// Answers with its name, and copies `x-say` of the request to `x-sticky-action`.
 pub(crate) async fn talking(name: &'static str) -> Backend {
     let answer = move |request: Request| async move {
         let mut headers = http::HeaderMap::new();
@@ -118,7 +118,7 @@ pub(crate) async fn talking(name: &'static str) -> Backend {
 }
 
 /// Answers with its name, and with the status that it is told: one to probes (`/healthz`), and one to
-/// everybody else.
+/// all other requests.
 #[derive(Debug)]
 pub(crate) struct Moody {
     pub(crate) backend: Backend,
@@ -154,7 +154,7 @@ pub(crate) async fn sessions(name: &'static str) -> Backend {
     Backend::axum(Router::new().fallback(answer)).await
 }
 
-/// A backend whose answers wait until they are let go.
+/// A backend whose responses wait until they are released.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) backend: Backend,
@@ -183,13 +183,13 @@ impl Held {
         arrived.expect("a request arrives in time").unwrap().forget();
     }
 
-    /// Lets one answer go.
+    /// Releases one response.
     pub(crate) fn release(&self) {
         self.go.add_permits(1);
     }
 }
 
-/// Answers `/stream` with a stream that says one thing and then goes on for ever, and everything
+/// Answers `/stream` with a stream of one frame that never ends, and everything
 /// else with its name.
 pub(crate) async fn streaming(name: &'static str) -> Backend {
     let answer = move |request: Request| async move {
@@ -229,7 +229,7 @@ pub(crate) struct Mortal {
 }
 
 pub(crate) async fn mortal(name: &'static str) -> Mortal {
-    // No connection outlives its answer, so that nothing is left of a backend that has died.
+    // No connection outlives its response, so that a killed backend leaves none.
     let answer = move || async move { ([("connection", "close")], Json(json!({ "name": name }))) };
     let router = Router::new().fallback(answer);
     Mortal { backend: Backend::axum(router.clone()).await, router }
@@ -256,7 +256,7 @@ impl Mortal {
     }
 }
 
-/// An address where every connection is refused, and that nobody else takes meanwhile.
+/// A reserved address where every connection is refused.
 #[derive(Debug)]
 pub(crate) struct Refusing {
     pub(crate) addr: SocketAddr,
@@ -276,7 +276,7 @@ impl Refusing {
     }
 }
 
-/// Says something that is not HTTP.
+/// Answers with something that is not HTTP.
 pub(crate) async fn garbage() -> Backend {
     Backend::raw(|mut stream| async move {
         read_head(&mut stream).await;
@@ -285,7 +285,7 @@ pub(crate) async fn garbage() -> Backend {
     .await
 }
 
-/// Takes requests and never answers.
+/// Accepts requests and never answers.
 pub(crate) async fn silent() -> Backend {
     Backend::raw(|mut stream| async move {
         let mut all = Vec::new();
@@ -294,7 +294,7 @@ pub(crate) async fn silent() -> Backend {
     .await
 }
 
-/// Upgrades every request, and then sends back what it gets, in upper case.
+/// Upgrades every request, and then echoes in upper case.
 pub(crate) async fn upgrading() -> Backend {
     Backend::raw(|mut stream| async move {
         read_head(&mut stream).await;

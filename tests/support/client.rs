@@ -1,4 +1,4 @@
-//! A tiny HTTP client: one connection per request, and a cookie jar.
+//! A small HTTP client with one connection per request and a cookie jar.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -18,7 +18,7 @@ use tokio::{
 
 use super::process::FOREVER;
 
-/// An answer, read to its end.
+/// A response, read to its end.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -114,7 +114,7 @@ pub(crate) async fn get(addr: SocketAddr, path: &str) -> Answer {
     send(addr, Method::GET, path, &[], "").await
 }
 
-/// An HTTP/2 connection, known in advance.
+/// An HTTP/2 connection with prior knowledge.
 pub(crate) async fn http2(addr: SocketAddr) -> http2::SendRequest<Full<Bytes>> {
     let io = TokioIo::new(TcpStream::connect(addr).await.unwrap());
     let handshake = http2::handshake(TokioExecutor::new(), io);
@@ -143,7 +143,7 @@ pub(crate) async fn raw(addr: SocketAddr, bytes: &str) -> String {
 pub(crate) async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     let closed = timeout(FOREVER, stream.read_to_end(&mut bytes)).await;
-    // A reset is an end as well.
+    // A reset counts as an end.
     let _ = closed.expect("the server closes the connection in time");
     String::from_utf8_lossy(&bytes).into_owned()
 }

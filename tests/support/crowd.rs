@@ -1,4 +1,4 @@
-//! Clients with cookies that ask all the time, and what became of every request.
+//! Clients with cookies that send all the time, and the result of every request.
 
 #![allow(dead_code)] // Each program uses its part of it.
 
@@ -30,25 +30,25 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// One request, and its answer.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    /// No other request has it.
+    /// Unique among all requests.
     pub(crate) number: usize,
     pub(crate) sent: Instant,
     pub(crate) ended: Instant,
-    /// Nothing when the connection broke.
+    /// `None` when the connection failed.
     pub(crate) status: Option<StatusCode>,
-    /// The backend that has answered, if one has.
+    /// The backend that answered, if any.
     pub(crate) server: Option<String>,
 }
 
 impl Exchange {
-    /// Whether a backend has done it.
+    /// Whether a backend has executed it.
     pub(crate) fn is_answered(&self) -> bool {
         self.status == Some(StatusCode::OK) && self.server.is_some()
     }
 }
 
-/// Lets so many clients ask until it is over; each has one session, takes the methods in turn and does
-/// not rest. Gives what became of each session, in order.
+/// Lets clients send until it is over; each has one session, alternates the methods and does not
+/// pause. Returns the requests of each session, in order.
 pub(crate) async fn ask(
     proxy: SocketAddr,
     clients: usize,
@@ -58,7 +58,7 @@ pub(crate) async fn ask(
     ask_every(Duration::ZERO, proxy, clients, methods, over).await
 }
 
-/// The same, but each client asks once per interval, or as soon after it as the last answer is there.
+/// The same, but each client sends once per interval, or as soon after it as the last response arrives.
 pub(crate) async fn ask_every(
     interval: Duration,
     proxy: SocketAddr,
@@ -69,7 +69,7 @@ pub(crate) async fn ask_every(
     let mut tasks = JoinSet::new();
     for number in 0..clients {
         let (methods, over) = (methods.to_vec(), over.clone());
-        // Not all at the same moment.
+        // Not all at the same time.
         let begin = Instant::now() + interval * number as u32 / clients as u32;
         tasks.spawn(async move {
             let (mut client, mut all) = (Client::new(proxy), Vec::new());

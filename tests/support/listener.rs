@@ -68,7 +68,9 @@ impl Listener {
                 }
             }
         };
-        timeout(FOREVER, find).await.unwrap_or_else(|_| panic!("{name} is told in time"))
+        timeout(FOREVER, find)
+            .await
+            .unwrap_or_else(|_| panic!("{name} receives the signal in time"))
     }
 
     /// Waits for the end of the stream, which must be a clean one.

@@ -1,4 +1,9 @@
-//! The gateway as a process of its own, ended with its guard.
+//! The gateway as a process, which is killed with its guard.
+
+#![allow(
+    unreachable_pub,
+    reason = "a module of the tests of the gateway, and of the library of the heavy tests"
+)]
 
 use std::{
     net::SocketAddr,
@@ -19,14 +24,14 @@ use tokio::{
 
 use crate::example::binary;
 
-/// Nothing takes this long, on whatever machine; a test that waits for it has failed.
-pub(crate) const FOREVER: Duration = Duration::from_secs(60);
+/// A timeout that no passing test reaches on any machine.
+pub const FOREVER: Duration = Duration::from_secs(60);
 
-/// A gateway that runs. It is killed when this is dropped.
+/// A running gateway. It is killed when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Gateway {
+pub struct Gateway {
     child: Child,
-    pub(crate) addr: SocketAddr,
+    pub addr: SocketAddr,
     stdout: Lines<BufReader<ChildStdout>>,
     stderr: Lines<BufReader<ChildStderr>>,
     _file: Option<ConfigFile>,
@@ -34,31 +39,31 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     /// Starts a gateway on a free port with these flags, and waits until it listens.
-    pub(crate) async fn start(args: &[&str]) -> Self {
+    pub async fn start(args: &[&str]) -> Self {
         Self::spawn(args, &[], None).await
     }
 
     /// Starts a gateway with this configuration file.
-    pub(crate) async fn configured(config: &str) -> Self {
+    pub async fn configured(config: &str) -> Self {
         Self::configured_with(config, &[]).await
     }
 
     /// The same, with environment variables.
-    pub(crate) async fn configured_with(config: &str, env: &[(&str, &str)]) -> Self {
+    pub async fn configured_with(config: &str, env: &[(&str, &str)]) -> Self {
         let file = ConfigFile::new(config);
         let path = file.path().to_str().unwrap().to_owned();
         Self::spawn(&["--config", &path], env, Some(file)).await
     }
 
-    /// One that serves all clients on one thread.
-    pub(crate) async fn on_one_worker(config: &str) -> Self {
+    /// Starts a gateway with one worker thread.
+    pub async fn on_one_worker(config: &str) -> Self {
         let file = ConfigFile::new(config);
         let path = file.path().to_str().unwrap().to_owned();
         Self::spawn(&["--config", &path, "--workers", "1"], &[], Some(file)).await
     }
 
-    /// One that may have so many file descriptors.
-    pub(crate) async fn with_files(limit: u32, config: &str) -> Self {
+    /// Starts a gateway with a limit of file descriptors.
+    pub async fn with_files(limit: u32, config: &str) -> Self {
         let file = ConfigFile::new(config);
         let path = file.path().to_str().unwrap().to_owned();
         let mut limited = Command::new("sh");
@@ -96,38 +101,39 @@ impl Gateway {
             panic!("the gateway did not start: {said}");
         };
         let addr = line.strip_prefix("listening on http://");
-        let addr = addr.unwrap_or_else(|| panic!("the first line must tell the address: {line}"));
+        let addr = addr
+            .unwrap_or_else(|| panic!("the first line is expected to contain the address: {line}"));
         Self { child, addr: addr.parse().unwrap(), stdout, stderr, _file: file }
     }
 
-    /// Where the admin interface is, which the gateway says on stderr.
-    pub(crate) async fn admin_addr(&mut self) -> SocketAddr {
+    /// The address of the admin interface, from the gateway's stderr.
+    pub async fn admin_addr(&mut self) -> SocketAddr {
         let line = self.stderr_line("admin interface on http://").await;
         let (_, addr) = line.rsplit_once("http://").unwrap();
         addr.parse().unwrap()
     }
 
     /// The next line on stdout.
-    pub(crate) async fn stdout_line(&mut self) -> String {
+    pub async fn stdout_line(&mut self) -> String {
         next_line(&mut self.stdout).await.expect("a line on stdout")
     }
 
     /// The next line on stderr that contains `text`.
-    pub(crate) async fn stderr_line(&mut self, text: &str) -> String {
+    pub async fn stderr_line(&mut self, text: &str) -> String {
         let find = async {
             loop {
                 let line = self.stderr.next_line().await.unwrap();
-                let line = line.unwrap_or_else(|| panic!("{text:?} must be said on stderr"));
+                let line = line.unwrap_or_else(|| panic!("{text:?} is expected on stderr"));
                 if line.contains(text) {
                     return line;
                 }
             }
         };
-        timeout(FOREVER, find).await.expect("it says so in time")
+        timeout(FOREVER, find).await.expect("the line is printed in time")
     }
 
-    /// All lines on stderr that come until the process ends.
-    pub(crate) async fn rest_of_stderr(&mut self) -> String {
+    /// All remaining lines on stderr, until the process ends.
+    pub async fn rest_of_stderr(&mut self) -> String {
         let read = async {
             let mut said = String::new();
             while let Some(line) = self.stderr.next_line().await.unwrap() {
@@ -138,23 +144,23 @@ impl Gateway {
         timeout(FOREVER, read).await.expect("the gateway ends in time")
     }
 
-    /// Prints all that it says on stderr until it ends, so that it need not wait for somebody who reads it.
+    /// Prints its stderr until it ends, so that the pipe does not fill up.
     #[allow(dead_code, reason = "only for storms, which last")]
-    pub(crate) async fn show_stderr(mut self) {
+    pub async fn show_stderr(mut self) {
         while let Ok(Some(line)) = self.stderr.next_line().await {
             println!("the gateway says: {line}");
         }
     }
 
     /// Sends the process a signal, for example `TERM`.
-    pub(crate) async fn signal(&self, name: &str) {
+    pub async fn signal(&self, name: &str) {
         let id = self.child.id().expect("the gateway runs").to_string();
         let sent = Command::new("kill").args(["-s", name, &id]).status();
         assert!(sent.await.unwrap().success(), "the signal is sent");
     }
 
     /// Waits for the end of the process.
-    pub(crate) async fn ended(&mut self) -> ExitStatus {
+    pub async fn ended(&mut self) -> ExitStatus {
         let ended = timeout(FOREVER, self.child.wait()).await;
         ended.expect("the gateway ends in time").unwrap()
     }
@@ -162,11 +168,11 @@ impl Gateway {
 
 async fn next_line(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<String> {
     let line = timeout(FOREVER, lines.next_line()).await;
-    line.expect("the gateway says something in time").unwrap()
+    line.expect("the gateway prints a line in time").unwrap()
 }
 
 /// Runs a gateway that ends by itself.
-pub(crate) async fn run(args: &[&str], env: &[(&str, &str)]) -> Output {
+pub async fn run(args: &[&str], env: &[(&str, &str)]) -> Output {
     let output = command().args(args).envs(env.iter().copied()).output();
     let output = timeout(FOREVER, output).await;
     output.expect("the gateway ends in time").unwrap()
@@ -174,10 +180,10 @@ pub(crate) async fn run(args: &[&str], env: &[(&str, &str)]) -> Output {
 
 /// A configuration file that is removed with its guard.
 #[derive(Debug)]
-pub(crate) struct ConfigFile(PathBuf);
+pub struct ConfigFile(PathBuf);
 
 impl ConfigFile {
-    pub(crate) fn new(text: &str) -> Self {
+    pub fn new(text: &str) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("gateway-{}-{number}.toml", std::process::id());
@@ -186,7 +192,7 @@ impl ConfigFile {
         Self(path)
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.0
     }
 }

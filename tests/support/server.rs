@@ -15,7 +15,7 @@ use std::{
 
 use tokio::{net::TcpSocket, time::Instant};
 
-/// How often a backend has got each request, by its number. What it says before it is killed counts.
+/// How often a backend has received each request, by its number. Output before a kill counts.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Log(Arc<Mutex<HashMap<usize, usize>>>);
 
@@ -34,7 +34,7 @@ impl Log {
 pub(crate) struct Server {
     pub(crate) name: &'static str,
     pub(crate) addr: SocketAddr,
-    /// Bound and not listening: nobody else takes the port while the process is down.
+    /// Bound and not listening: reserves the port while the process is down.
     _port: TcpSocket,
     program: PathBuf,
     log: Log,
@@ -50,7 +50,7 @@ pub(crate) enum Ending {
     Term,
 }
 
-/// How long, how often, and for how long each time.
+/// The duration of the restarts, their interval, and the downtime.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     pub(crate) length: Duration,
@@ -58,7 +58,7 @@ pub(crate) struct Pace {
     pub(crate) down: Duration,
 }
 
-/// The end of a process, which is started anew.
+/// The end of a process, which is started again.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outage {
     pub(crate) server: &'static str,
@@ -103,7 +103,7 @@ impl Server {
         self.process = Some((child, reader));
     }
 
-    /// Ends the process, waits so long, and starts the next one.
+    /// Ends the process, waits, and starts the next one.
     pub(crate) fn restart(&mut self, ending: Ending, down: Duration) -> Outage {
         let begun = Instant::now();
         self.end(ending);
@@ -113,7 +113,7 @@ impl Server {
         Outage { server: self.name, begun, gone }
     }
 
-    /// When this returns the process is gone, and all that it has said is in the log.
+    /// When this returns the process has ended, and all its output is in the log.
     fn end(&mut self, ending: Ending) {
         let Some((mut child, reader)) = self.process.take() else { return };
         match ending {

@@ -1,4 +1,4 @@
-//! The client's address, behind proxies of ours or not.
+//! Finds the client's address, directly or behind trusted proxies.
 
 use std::{
     borrow::Cow,
@@ -10,34 +10,33 @@ use ipnet::{IpNet, Ipv4Net};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The most elements of a header that are looked at: no chain of proxies is that long.
+/// The most elements of a header that are read, more than any chain of proxies has.
 const MAX_ELEMENTS: usize = 32;
 
-/// The longest element of a header that is looked at, in bytes: an address, and in `Forwarded` two
-/// host names and some more.
+/// The longest element of a header that is read, in bytes: in `Forwarded` an address, two host names and
+/// some parameters fit.
 const MAX_ELEMENT_LEN: usize = 1024;
 
-/// Which header says whom a trusted proxy forwards for: the one that the proxies write. One that
-/// they pass on as it came was written by anybody.
+/// The header in which trusted proxies give the client's address. It must be one that they write: a
+/// header that they forward unchanged can be forged by the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Forwarding {
     /// `X-Forwarded-For` when the request has one, else `Forwarded`.
     #[default]
     Auto,
-    /// `X-Forwarded-For`, whatever else there is.
+    /// Only `X-Forwarded-For`.
     XForwardedFor,
-    /// `Forwarded` (RFC 7239), whatever else there is.
+    /// Only `Forwarded` (RFC 7239).
     Forwarded,
 }
 
-/// How the client's address is found, and how much of it counts.
+/// How the client's address is found, and how many of its bits count.
 ///
-/// It is the peer's, unless the peer is a trusted proxy. Then the header is read from the right,
-/// where the proxies nearest to us have written: trusted addresses are skipped, and the first other
-/// one is the client's. What stands to the left of that one was written by somebody who is not
-/// trusted, so it is not even looked at. When all are trusted the left-most is the client's. An
-/// element that is no address (`unknown`, `_hidden`, garbage) hides whom it stands for: then the
-/// last address known is as near to the client as can be told.
+/// It is the address of the peer, unless the peer is a trusted proxy. Then the header is read from the
+/// right, where the nearest proxies have appended. Trusted addresses are skipped, and the first untrusted
+/// one is the client's. Elements to the left of it were written by an untrusted host, and are ignored.
+/// When all addresses are trusted, the left-most one is the client's. At an element that is not an
+/// address (`unknown`, `_hidden`, malformed) the search ends with the last address that was read.
 #[derive(Debug, Clone)]
 pub(crate) struct ClientAddress {
     trusted: Vec<IpNet>,
@@ -53,13 +52,13 @@ impl Default for ClientAddress {
 }
 
 impl ClientAddress {
-    /// Trusts nobody; the whole of an IPv4 address counts, and the first 64 bits of an IPv6
-    /// address, which are what a household or a machine keeps while it changes the rest.
+    /// Trusts no proxy. All bits of an IPv4 address count, and the first 64 bits of an IPv6 address,
+    /// the prefix that a household or a host keeps while the other bits change.
     pub(crate) fn new() -> Self {
         Self { trusted: Vec::new(), forwarding: Forwarding::Auto, ipv4_prefix: 32, ipv6_prefix: 64 }
     }
 
-    /// Adds the addresses of proxies whose word is believed.
+    /// Adds the addresses of trusted proxies.
     #[must_use]
     pub(crate) fn trust(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
         self.trusted.extend(networks.into_iter().map(canonical_net));
@@ -87,9 +86,8 @@ impl ClientAddress {
         self
     }
 
-    /// The client's address, when `peer` is at the other end of the connection. `peer_trusted`
-    /// says that the peer is a trusted proxy, whatever its address. IPv4 addresses that come as
-    /// IPv6 (`::ffff:10.0.0.1`) become IPv4.
+    /// The client's address, for a connection from `peer`. With `peer_trusted` the peer is a trusted
+    /// proxy, whatever its address is. IPv4-mapped addresses (`::ffff:10.0.0.1`) become IPv4.
     pub(crate) fn find(&self, peer: IpAddr, peer_trusted: bool, headers: &HeaderMap) -> IpAddr {
         let peer = peer.to_canonical();
         if !peer_trusted && !self.trusts(peer) {
@@ -99,14 +97,14 @@ impl ClientAddress {
         if self.forwarding == Forwarding::XForwardedFor
             || (by_auto && headers.contains_key(X_FORWARDED_FOR))
         {
-            self.walk(peer, headers, &X_FORWARDED_FOR, Quotes::None, address)
+            self.search(peer, headers, &X_FORWARDED_FOR, Quotes::None, address)
         } else {
-            self.walk(peer, headers, &header::FORWARDED, Quotes::Strings, forwarded_for)
+            self.search(peer, headers, &header::FORWARDED, Quotes::Strings, forwarded_for)
         }
     }
 
-    /// The bytes of `address` that count, as explicit bytes for a hash: the number of the family,
-    /// and the address with all other bits 0, an IPv4 address in the first four bytes.
+    /// The prefix of `address` as bytes for a hash: the number of the address family, and the address
+    /// with all other bits 0, an IPv4 address in the first four bytes.
     pub(crate) fn masked(&self, address: IpAddr) -> [u8; 17] {
         let mut bytes = [0; 17];
         let [family, rest @ ..] = &mut bytes;
@@ -130,7 +128,7 @@ impl ClientAddress {
         self.trusted.iter().any(|network| network.contains(&address))
     }
 
-    fn walk(
+    fn search(
         &self,
         peer: IpAddr,
         headers: &HeaderMap,
@@ -142,7 +140,7 @@ impl ClientAddress {
         let fields = headers.get_all(name).iter().rev().map(HeaderValue::as_bytes);
         let elements = fields.flat_map(|field| FromTheRight { left: Some(field), quotes });
         for element in elements.take(MAX_ELEMENTS) {
-            // Empty elements are nothing (RFC 9110, section 5.6.1.2).
+            // Empty elements are ignored (RFC 9110, section 5.6.1.2).
             if element.is_some_and(|element| element.trim_ascii().is_empty()) {
                 continue;
             }
@@ -158,7 +156,7 @@ impl ClientAddress {
     }
 }
 
-/// The network itself, or the IPv4 network that it holds in the form `::ffff:10.0.0.0/104`.
+/// The IPv4 network of an IPv4-mapped one such as `::ffff:10.0.0.0/104`; else the network itself.
 fn canonical_net(network: IpNet) -> IpNet {
     if let IpNet::V6(v6) = network
         && let Some(v4) = v6.addr().to_ipv4_mapped()
@@ -172,18 +170,18 @@ fn canonical_net(network: IpNet) -> IpNet {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Quotes {
-    /// A quotation mark is a byte like any other.
+    /// Quotation marks have no meaning.
     None,
-    /// Commas in quoted strings (RFC 9110, section 5.6.4) do not separate.
+    /// Commas in quoted strings (RFC 9110, section 5.6.4) do not separate elements.
     Strings,
 }
 
-/// The elements of a comma-separated list, the last one first; `None`, and then no more, for one
-/// that is longer than [`MAX_ELEMENT_LEN`].
+/// Iterates over the elements of a comma-separated list, the last one first. Ends with `None` at an
+/// element that is longer than [`MAX_ELEMENT_LEN`].
 ///
-/// Quoted strings are recognised from the right as well: the nearest proxy has written a well-formed
-/// element, so its end is not inside a string, and no open quotation mark to the left of it, which
-/// may be from an attacker, can swallow it.
+/// Quoted strings are parsed from the right as well. The element of the nearest proxy is well formed, so
+/// the list does not end inside a string. An unbalanced quotation mark to the left of that element, which
+/// an attacker may have sent, does not affect it.
 struct FromTheRight<'a> {
     left: Option<&'a [u8]>,
     quotes: Quotes,
@@ -199,8 +197,7 @@ impl<'a> Iterator for FromTheRight<'a> {
         for (at, &byte) in list.iter().enumerate().skip(window).rev() {
             match byte {
                 b'"' if self.quotes == Quotes::Strings => {
-                    // A mark inside a string that an odd number of backslashes precedes is part
-                    // of it.
+                    // In a string, a quotation mark after an odd number of backslashes is escaped.
                     let before = list.iter().take(at).rev();
                     let escapes = before.take(MAX_ELEMENT_LEN).take_while(|&&b| b == b'\\').count();
                     quoted = !quoted || escapes % 2 == 1;
@@ -236,7 +233,7 @@ fn address(text: &[u8]) -> Option<IpAddr> {
     Some(address.to_canonical())
 }
 
-/// Digits, or a name instead of them (RFC 7239, section 6: `_` and letters, digits, `.`, `_`, `-`).
+/// Digits, or an obfuscated port (RFC 7239, section 6: `_` and letters, digits, `.`, `_`, `-`).
 fn is_port(port: &str) -> bool {
     match port.strip_prefix('_') {
         Some(name) => {
@@ -248,7 +245,7 @@ fn is_port(port: &str) -> bool {
 }
 
 /// The address in the parameter `for` of an element of `Forwarded` (RFC 7239, section 4). `None`
-/// when it has none, more than one, one that is no address, or anything malformed.
+/// when it has none or several, when it is not an address, or when the element is malformed.
 fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
     let mut found = None;
     let mut rest = Some(element);
@@ -257,7 +254,7 @@ fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
         let (name, value) = pairs.split_at_checked(end)?;
         let name = name.trim_ascii();
         let Some(value) = value.strip_prefix(b"=") else {
-            // A semicolon too many is allowed; a name without a value is not.
+            // An extra semicolon is allowed; a name without a value is not.
             name.is_empty().then_some(())?;
             rest = value.get(1..);
             continue;
@@ -275,8 +272,8 @@ fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
     found
 }
 
-/// The value that `pairs` starts with, and what follows it. An address may stand without quotation
-/// marks though its colons and brackets are not of a token: many write it so.
+/// Splits `pairs` after the value that it starts with. An address needs no quotation marks although its
+/// colons and brackets are not token characters, because many proxies write it so.
 fn value_of_pair(pairs: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
     let Some(quoted) = pairs.strip_prefix(b"\"") else {
         let end = pairs.iter().position(|&byte| byte == b';').unwrap_or(pairs.len());
@@ -294,7 +291,7 @@ fn value_of_pair(pairs: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
     Some((value, after.get(1..)?))
 }
 
-/// The text of a quoted string: a backslash stands for the byte after it.
+/// Removes the backslashes that escape bytes of a quoted string.
 fn unescape(quoted: &[u8]) -> Vec<u8> {
     let mut bytes = quoted.iter().copied();
     let one =

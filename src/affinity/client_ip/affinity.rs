@@ -1,4 +1,4 @@
-//! `ClientIp`: affinity by the client's address.
+//! `ClientIp`: routes a request by a hash of the client's address.
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
@@ -7,9 +7,9 @@ use ipnet::IpNet;
 use super::address::{ClientAddress, Forwarding};
 use crate::{
     affinity::{
-        BoundAffinity, Head, Origin, ReadContext, Reading, Table,
-        hashing::{HashOptions, Hashing},
-        token_codec::refuse,
+        BoundAffinity, Head, Origin, ReadContext, Reading,
+        hashing::{HashOptions, Hashing, hash_setters},
+        token_options::invalid,
         traits::sealed::Bind,
     },
     error::ConfigError,
@@ -17,15 +17,15 @@ use crate::{
 };
 
 /// Affinity by the client's address, as nginx's `ip_hash` and HAProxy's `balance source` do it: a
-/// [`Key`](crate::affinity::Key) that every client has. It breaks when the address changes, and everybody
-/// behind one address goes to one backend; put something better before it in a
+/// [`Key`](crate::affinity::Key) that every client has. A session moves when the client's address
+/// changes, and all clients behind one address go to one backend. Prefer it as the last member of a
 /// [`Chain`](crate::affinity::Chain).
 ///
 /// The address is that of the connection's peer: of the [`Peer`] in the request's extensions, or,
 /// with the features `axum` and `tonic`, of Axum's `ConnectInfo<SocketAddr>` and Tonic's
-/// `TcpConnectInfo`, or what a function finds. If the peer is a trusted proxy, it is the right-most
-/// address in `X-Forwarded-For` or `Forwarded` that is not trusted. What an untrusted peer says
-/// changes nothing. Ports are dropped and IPv4-mapped addresses are IPv4.
+/// `TcpConnectInfo`, or the result of a function. If the peer is a trusted proxy, it is the right-most
+/// untrusted address in `X-Forwarded-For` or `Forwarded`. These headers of an untrusted peer are ignored.
+/// Ports are dropped, and IPv4-mapped addresses count as IPv4.
 ///
 /// # Example
 ///
@@ -45,7 +45,7 @@ pub struct ClientIp {
 
 pub(super) type FindPeer = dyn Fn(&Head<'_>) -> Option<IpAddr> + Send + Sync;
 
-/// Which header says whom a trusted proxy forwards for.
+/// The header in which trusted proxies give the client's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ForwardedBy {
@@ -54,13 +54,12 @@ pub enum ForwardedBy {
     Either,
     /// `X-Forwarded-For`.
     XForwardedFor,
-    /// `Forwarded` (RFC 7239): for proxies that write it and pass an `X-Forwarded-For` on as it came.
+    /// `Forwarded` (RFC 7239): for proxies that write it and forward `X-Forwarded-For` unchanged.
     Forwarded,
 }
 
 impl ClientIp {
-    /// Trusts no proxy; the whole of an IPv4 address counts, and the first 64 bits of an IPv6
-    /// address.
+    /// Trusts no proxy. All bits of an IPv4 address count, and the first 64 bits of an IPv6 address.
     pub fn new() -> Self {
         Self {
             address: ClientAddress::new(),
@@ -70,7 +69,7 @@ impl ClientIp {
         }
     }
 
-    /// The proxies whose word is believed: addresses and CIDR blocks. A [`Peer`] that is
+    /// The trusted proxies: addresses and CIDR blocks. A [`Peer`] that is
     /// [trusted](Peer::trusted) is one as well.
     ///
     /// # Errors
@@ -101,8 +100,8 @@ impl ClientIp {
         self
     }
 
-    /// Which header the trusted proxies write; default [`ForwardedBy::Either`]. A header that a
-    /// proxy passes on as it came was written by anybody.
+    /// The header that the trusted proxies write; default [`ForwardedBy::Either`]. A header that a proxy
+    /// forwards unchanged can be forged by the client.
     #[must_use]
     pub fn forwarded_by(mut self, header: ForwardedBy) -> Self {
         self.address = self.address.forwarding(match header {
@@ -120,15 +119,15 @@ impl ClientIp {
         self
     }
 
-    /// How many bits of an IPv6 address count, 0 to 128; default 64, which is what a household or a
-    /// machine keeps while it changes the rest.
+    /// How many bits of an IPv6 address count, 0 to 128; default 64, the prefix that a
+    /// household or a host keeps while the other bits change.
     #[must_use]
     pub fn ipv6_prefix(mut self, bits: u8) -> Self {
         self.prefixes.1 = bits;
         self
     }
 
-    /// How the address of the connection's peer is found.
+    /// A function that returns the address of the connection's peer.
     #[must_use]
     pub fn peer_from(
         mut self,
@@ -138,25 +137,15 @@ impl ClientIp {
         self
     }
 
-    /// A secret that the gateways share, so that nobody else can compute who goes where.
-    #[must_use]
-    pub fn secret(mut self, secret: crate::token::Key) -> Self {
-        self.hashing.secret = Some(secret);
-        self
-    }
+    hash_setters! {
+        /// A secret that the gateways share, so that clients cannot compute which backend an address goes to.
+        secret,
 
-    /// Bounds the load of a backend; see [`Key::balance_factor`](crate::affinity::Key::balance_factor).
-    #[must_use]
-    pub fn balance_factor(mut self, factor: f64) -> Self {
-        self.hashing.balance_factor = Some(factor);
-        self
-    }
+        /// Bounds the load of a backend; see [`Key::balance_factor`](crate::affinity::Key::balance_factor).
+        balance_factor,
 
-    /// Looks backends up in a table; see [`Key::maglev`](crate::affinity::Key::maglev).
-    #[must_use]
-    pub fn maglev(mut self, table: Table) -> Self {
-        self.hashing.table = Some(table);
-        self
+        /// Looks backends up in a table; see [`Key::maglev`](crate::affinity::Key::maglev).
+        maglev,
     }
 }
 
@@ -172,7 +161,7 @@ impl fmt::Debug for ClientIp {
     }
 }
 
-/// The peer, from whoever accepted the connection.
+/// The address of the peer, from the extension that the server has set.
 pub(super) fn peer_of(head: &Head<'_>) -> Option<IpAddr> {
     if let Some(peer) = head.extensions.get::<Peer>() {
         return Some(peer.addr().ip());
@@ -192,7 +181,7 @@ impl Bind for ClientIp {
     fn bind(&self, _: &str) -> Result<Arc<dyn BoundAffinity>, ConfigError> {
         let (ipv4, ipv6) = self.prefixes;
         if ipv4 > 32 || ipv6 > 128 {
-            return Err(refuse(
+            return Err(invalid(
                 "the client's address",
                 "a prefix is longer than the address; use at most 32 bits of IPv4 and 128 of IPv6",
             ));
@@ -219,10 +208,6 @@ impl BoundAffinity for Bound {
             self.hashing.hash(&self.address.masked(client))
         });
         Reading { key, ..Reading::default() }
-    }
-
-    fn remembers(&self) -> bool {
-        false
     }
 
     fn hashing(&self, _: Origin) -> Option<&Hashing> {

@@ -1,4 +1,4 @@
-//! The client's address.
+//! Affinity by the client's address.
 
 mod address;
 mod affinity;

@@ -13,24 +13,24 @@ use crate::{
         BoundAffinity, Change, Commit, Conflict, Head, ReadContext, Reading, RequestState,
         SameSite, Secure, cache_control,
         request_state::{AffinityKey, StateEntry},
-        token_codec::{TokenCodec, TokenLifetime, refuse},
+        token_codec::TokenCodec,
+        token_options::{TokenOptions, invalid, token_setters},
         traits::sealed::Bind,
     },
     error::ConfigError,
-    id::BackendId,
     token::KeyRing,
 };
 
-/// The pin in a cookie: the usual choice for browsers.
+/// The token in a cookie: the usual choice for browsers.
 ///
-/// The first response of a session sets the cookie; every later request brings it back. Nothing is
-/// kept on our side, and every gateway that has the keys understands it.
+/// The first response of a session sets the cookie, and every later request has it. The gateway stores
+/// nothing: every gateway with the keys can read the cookie.
 ///
 /// By default the cookie ends with the browser's session, and has the attributes `Path=/`,
-/// `HttpOnly` and `SameSite=Lax`, and `Secure` when the request came over https by a trusted word
-/// (see [`Peer`](crate::Peer)). It is taken out of the request before a backend sees it.
+/// `HttpOnly` and `SameSite=Lax`, and `Secure` when the client used https (see
+/// [`Peer`](crate::Peer)). It is removed from the request before it reaches a backend.
 ///
-/// Dates inside a sealed token are wall-clock dates, good on every gateway; see
+/// The timestamps in a sealed token are wall-clock times, which are valid on every gateway; see
 /// [`clock_skew`](Self::clock_skew) for gateways whose clocks differ.
 ///
 /// # Example
@@ -50,24 +50,24 @@ use crate::{
 #[derive(Clone)]
 pub struct Cookie {
     attributes: set_cookie::Attributes,
-    life: TokenLifetime,
+    tokens: TokenOptions,
     permanent: bool,
     forward: bool,
     conflict: Conflict,
 }
 
 impl Cookie {
-    /// A cookie that holds the backend's id as it is, as HAProxy's `cookie … insert` does.
+    /// A cookie that holds the backend's id in plain text, as HAProxy's `cookie … insert` does.
     ///
-    /// Readable and forgeable: whoever can send a cookie can choose a backend. No timeouts, and
-    /// parallel requests of a session whose backend is gone may be moved to different ones, since
-    /// nothing tells sessions apart. Prefer [`sealed`](Self::sealed).
+    /// Clients can read and forge it, so any client can choose a backend. It has no timeouts. It does not
+    /// identify the session, so parallel requests of a session whose backend is gone may move to
+    /// different backends. Prefer [`sealed`](Self::sealed).
     pub fn plain(name: impl Into<String>) -> Self {
         Self::new(name.into(), None)
     }
 
     /// A cookie that holds a sealed token: authenticated and encrypted, bound to this pool and this
-    /// name, with dates inside. Two clients of one backend get different tokens.
+    /// name, with timestamps. Two clients of one backend get different tokens.
     pub fn sealed(name: impl Into<String>, keys: KeyRing) -> Self {
         Self::new(name.into(), Some(keys))
     }
@@ -75,50 +75,25 @@ impl Cookie {
     fn new(name: String, keys: Option<KeyRing>) -> Self {
         Self {
             attributes: set_cookie::Attributes::new(name),
-            life: TokenLifetime::new(keys),
+            tokens: TokenOptions::new(keys),
             permanent: false,
             forward: false,
             conflict: Conflict::default(),
         }
     }
 
-    /// Ends a session that has sent no request for this long, in whole seconds, checked on our side.
-    /// The token is written anew once a quarter of it has passed. Only for sealed cookies.
-    #[must_use]
-    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.life.idle = Some(timeout);
-        self
+    token_setters! {
+        /// Ends a session that has sent no request for this long, in whole seconds, checked by the
+        /// gateway. The token is refreshed when a quarter of that time has passed. Only for sealed
+        /// cookies.
+        idle_timeout,
+
+        /// Ends a session this long after it began, in whole seconds, checked by the gateway. Only for
+        /// sealed cookies.
+        absolute_timeout,
     }
 
-    /// Ends a session this long after it began, in whole seconds, checked on our side. Only for
-    /// sealed cookies.
-    #[must_use]
-    pub fn absolute_timeout(mut self, timeout: Duration) -> Self {
-        self.life.absolute = Some(timeout);
-        self
-    }
-
-    /// How far the dates of a token may lie ahead of this gateway's clock, in whole seconds; default 1
-    /// hour. One that lies within it is accepted, and written anew with dates of now; one further ahead
-    /// is [malformed](crate::Reason::Malformed). The idle timeout must exceed the difference of the
-    /// gateways' clocks.
-    #[must_use]
-    pub fn clock_skew(mut self, skew: Duration) -> Self {
-        self.life.skew = skew;
-        self
-    }
-
-    /// Whether an open response, event stream or WebSocket of a session keeps it from idling out on this
-    /// gateway, and its end counts as the last sight of the session; default `true`. The absolute timeout
-    /// is not extended. Other gateways do not know of the stream: a session whose next request goes to
-    /// one of them is idle there.
-    #[must_use]
-    pub fn streams_keep_alive(mut self, keep_alive: bool) -> Self {
-        self.life.streams = keep_alive;
-        self
-    }
-
-    /// Makes the cookie outlive the browser's session: `Max-Age` is what is left of the absolute
+    /// Makes the cookie outlive the browser's session: `Max-Age` is the remaining time of the absolute
     /// timeout, which must be set.
     #[must_use]
     pub fn permanent(mut self) -> Self {
@@ -126,9 +101,10 @@ impl Cookie {
         self
     }
 
-    /// The cookie attribute `Path`; default `/`. A request outside of it, which the client does not send
-    /// the cookie with, is served without it and gets none. Where a router strips a part of the path, as
-    /// Axum's `nest` does, the path that the client asked for counts (with the feature `axum`).
+    /// The cookie attribute `Path`; default `/`. A request outside of it, with which the
+    /// client does not send the cookie, is served without a session, and its response sets no cookie.
+    /// When a router strips a prefix of the path, as Axum's `nest` does, the path that the client
+    /// requested counts (with the feature `axum`).
     #[must_use]
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.attributes.path = path.into();
@@ -170,7 +146,7 @@ impl Cookie {
         self
     }
 
-    /// Whether backends see our cookie; default `false`.
+    /// Whether the cookie is forwarded to backends; default `false`.
     #[must_use]
     pub fn forward(mut self, forward: bool) -> Self {
         self.forward = forward;
@@ -187,9 +163,9 @@ impl Cookie {
     fn check(&self) -> Result<(), ConfigError> {
         self.attributes.check()?;
         let carrier = format!("the cookie {:?}", self.attributes.name);
-        self.life.check().map_err(|why| refuse(&carrier, &why))?;
-        if self.permanent && self.life.absolute.is_none() {
-            return Err(refuse(
+        self.tokens.check(&carrier)?;
+        if self.permanent && self.tokens.absolute_timeout.is_none() {
+            return Err(invalid(
                 &carrier,
                 "a permanent cookie needs an absolute timeout, which becomes its Max-Age",
             ));
@@ -202,7 +178,7 @@ impl fmt::Debug for Cookie {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cookie")
             .field("name", &self.attributes.name)
-            .field("sealed", &self.life.keys.is_some())
+            .field("sealed", &self.tokens.keys.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -212,7 +188,7 @@ impl Bind for Cookie {
         self.check()?;
         let name = &self.attributes.name;
         Ok(Arc::new(Bound {
-            tokens: TokenCodec::new(self.life.clone(), "cookie", pool, name),
+            tokens: TokenCodec::new(self.tokens.clone(), "cookie", pool, name),
             name: parse::Name::new(name),
             template: self.attributes.template(),
             options: self.clone(),
@@ -220,10 +196,10 @@ impl Bind for Cookie {
     }
 }
 
-/// Whether `path` is within that of a cookie (RFC 6265, section 5.1.4).
-pub(super) fn is_within(path: &str, cookie: &str) -> bool {
-    path.strip_prefix(cookie)
-        .is_some_and(|rest| rest.is_empty() || cookie.ends_with('/') || rest.starts_with('/'))
+/// Whether a request for `path` has a cookie with the path `cookie_path` (RFC 6265, section 5.1.4).
+pub(super) fn path_matches(path: &str, cookie_path: &str) -> bool {
+    path.strip_prefix(cookie_path)
+        .is_some_and(|rest| rest.is_empty() || cookie_path.ends_with('/') || rest.starts_with('/'))
 }
 
 #[derive(Debug)]
@@ -235,19 +211,19 @@ pub(super) struct Bound {
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, pool: &mut ReadContext<'_>) -> Reading {
+    fn read(&self, request: &Head<'_>, context: &mut ReadContext<'_>) -> Reading {
         let mut reading = Reading::default();
         let path = &self.options.attributes.path;
-        if path != "/" && !is_within(request.client_path(), path) {
-            pool.notes.push(AffinityKey::new(self), StateEntry::Outside);
+        if path != "/" && !path_matches(request.client_path(), path) {
+            context.state.push(AffinityKey::new(self), StateEntry::OutsidePath);
             return reading;
         }
         let mut cookies = parse::Cookies::new(request.headers);
         while let Some(value) = cookies.next(&self.name) {
-            reading.found = !self.options.forward;
-            reading.sole = cookies.is_sole();
-            let usable = self.tokens.read(value, pool, &mut reading);
-            if usable && (reading.sole || !self.tokens.have_epochs()) {
+            reading.must_strip = !self.options.forward;
+            reading.only_value = cookies.is_only_value();
+            let is_valid = self.tokens.read(value, context, &mut reading);
+            if is_valid && (reading.only_value || !self.tokens.is_sealed()) {
                 break;
             }
         }
@@ -258,20 +234,15 @@ impl BoundAffinity for Bound {
         if self.options.forward {
             return;
         }
-        if reading.sole {
+        if reading.only_value {
             headers.remove(COOKIE);
             return;
         }
         parse::remove(headers, &self.name);
     }
 
-    fn respond(
-        &self,
-        commit: &Commit<'_>,
-        notes: &mut RequestState,
-        headers: &mut HeaderMap,
-    ) -> bool {
-        if !notes.is_empty() && self.is_outside(notes) {
+    fn save(&self, commit: &Commit<'_>, state: &mut RequestState, headers: &mut HeaderMap) -> bool {
+        if !state.is_empty() && self.is_outside(state) {
             return false;
         }
         let name = &self.options.attributes.name;
@@ -284,9 +255,9 @@ impl BoundAffinity for Bound {
         if commit.change == Change::Keep {
             return false;
         }
-        let field = self.tokens.write(commit).and_then(|written| {
-            let max_age = written.left.filter(|_| self.options.permanent);
-            self.field(written.token, max_age, commit.https)
+        let field = self.tokens.write(commit).and_then(|issued| {
+            let max_age = issued.lifetime.filter(|_| self.options.permanent);
+            self.set_cookie(issued.token, max_age, commit.https)
         });
         let Some(field) = field else {
             tracing::error!(cookie = name, "no token could be made; the session is not pinned");
@@ -297,47 +268,36 @@ impl BoundAffinity for Bound {
         true
     }
 
-    fn forget(&self, https: bool, _: &mut RequestState, headers: &mut HeaderMap) {
+    fn clear(&self, https: bool, _: &mut RequestState, headers: &mut HeaderMap) {
         set_cookie::drop_named(headers, &self.options.attributes.name);
-        if let Some(field) = self.field(String::new(), Some(Duration::ZERO), https) {
+        if let Some(field) = self.set_cookie(String::new(), Some(Duration::ZERO), https) {
             headers.append(SET_COOKIE, field);
             cache_control::make_private(headers, SET_COOKIE.as_str());
         }
-    }
-
-    fn new_session(&self) -> Option<u64> {
-        self.tokens.life().new_session()
-    }
-
-    fn is_dated(&self) -> bool {
-        self.tokens.life().is_dated()
-    }
-
-    fn idle_for(&self) -> Option<Duration> {
-        self.tokens.life().idle_for()
     }
 
     fn carrier(&self) -> Option<String> {
         Some(format!("the cookie {:?}", self.options.attributes.name))
     }
 
-    fn hop(&self, to: &BackendId) -> Option<HeaderValue> {
-        HeaderValue::try_from(self.tokens.hop(to)?).ok()
-    }
-
-    fn is_hop(&self, value: &HeaderValue, pool: &ReadContext<'_>) -> bool {
-        self.tokens.is_hop(value.as_bytes(), pool)
+    fn tokens(&self) -> Option<&TokenCodec> {
+        Some(&self.tokens)
     }
 }
 
 impl Bound {
-    /// Whether the request is one that the client does not send this cookie with.
-    fn is_outside(&self, notes: &RequestState) -> bool {
-        let outside = |note: &StateEntry| matches!(note, StateEntry::Outside).then_some(());
-        notes.find(AffinityKey::new(self), outside).is_some()
+    /// Whether the request is outside of the cookie's path.
+    fn is_outside(&self, state: &RequestState) -> bool {
+        let outside = |entry: &StateEntry| matches!(entry, StateEntry::OutsidePath).then_some(());
+        state.find(AffinityKey::new(self), outside).is_some()
     }
 
-    fn field(&self, value: String, max_age: Option<Duration>, https: bool) -> Option<HeaderValue> {
+    fn set_cookie(
+        &self,
+        value: String,
+        max_age: Option<Duration>,
+        https: bool,
+    ) -> Option<HeaderValue> {
         self.options.attributes.header(&self.template, value, max_age, https)
     }
 }

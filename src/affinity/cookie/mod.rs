@@ -1,4 +1,4 @@
-//! The pin in a cookie.
+//! The token in a cookie, and reading and writing cookie headers.
 
 mod affinity;
 pub(crate) mod options;

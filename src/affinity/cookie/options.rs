@@ -1,12 +1,12 @@
-//! The choices of a cookie.
+//! Enums for the options of a cookie.
 
 /// The cookie attribute `SameSite` (RFC 6265bis, section 4.1.2.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SameSite {
-    /// Sent with requests from our own site and with top-level navigation to it; the default.
+    /// Sent with requests from the same site and with top-level navigation to it; the default.
     #[default]
     Lax,
-    /// Sent with requests from our own site only.
+    /// Sent with requests from the same site only.
     Strict,
     /// Always sent; only together with [`Secure::Always`].
     None,
@@ -15,7 +15,7 @@ pub enum SameSite {
 /// When the cookie has the attribute `Secure`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Secure {
-    /// When the request came over https, by a trusted word: see [`Peer`](crate::Peer). The default.
+    /// When the client used https, as far as its [`Peer`](crate::Peer) is trusted. The default.
     #[default]
     Auto,
     /// Always.
@@ -24,13 +24,13 @@ pub enum Secure {
     Never,
 }
 
-/// What happens when a backend sets a cookie of our cookie's name.
+/// What happens when a backend sets a cookie of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Conflict {
-    /// The backend's is dropped; the default.
+    /// The backend's cookie is dropped; the default.
     #[default]
     Replace,
-    /// The backend's goes to the client and ours is not sent. A backend can so end a session, by
-    /// removing the cookie.
+    /// The backend's cookie is sent to the client and the token is not. This allows a backend to end a
+    /// session by removing the cookie.
     Preserve,
 }

@@ -1,12 +1,11 @@
 //! Finding and removing one cookie in the `Cookie` header, on bytes.
 //!
-//! After RFC 6265, section 5.4, and what user agents send in fact: pairs separated by `;`, optional
-//! white space (SP and HTAB) around name and value, one pair of quotes around a value. Nothing is
-//! decoded. A name matches exactly or not at all, and a byte that is not ASCII in another cookie
-//! does no harm.
+//! The syntax is that of RFC 6265, section 5.4, and of the user agents in use: pairs separated by `;`,
+//! optional white space (SP and HTAB) around name and value, one pair of quotes around a value. Nothing
+//! is decoded. A name matches exactly, and other cookies may contain bytes that are not ASCII.
 //!
-//! The name is searched for as a string, and what stands around it decides whether it is a cookie's
-//! name: other cookies, however many, are passed over without being taken apart.
+//! The name is searched for as a substring, and the bytes around a match decide whether it is the name
+//! of a cookie. So other cookies are skipped without being parsed.
 
 use http::{
     HeaderMap, HeaderValue,
@@ -14,20 +13,19 @@ use http::{
 };
 use memchr::{memchr, memmem::Finder};
 
-/// The name of a cookie, ready to be searched for.
+/// The name of a cookie, with a prepared substring search.
 #[derive(Debug)]
 pub(crate) struct Name {
     finder: Finder<'static>,
 }
 
-/// One cookie in a field: the whole pair from after the `;` before it, and its value.
+/// One cookie in a field. The pair is `start..end`, from after the `;` before it.
 struct Found<'a> {
     start: usize,
     end: usize,
-    /// Where the value begins.
-    at: usize,
-    /// The value, maybe with quotes.
-    written: &'a [u8],
+    value_start: usize,
+    /// The value, with its quotes.
+    raw_value: &'a [u8],
 }
 
 impl Name {
@@ -35,42 +33,42 @@ impl Name {
         Self { finder: Finder::new(name).into_owned() }
     }
 
-    /// The next cookie of this name in `field`, at `from` or behind.
+    /// The next cookie of this name in `field`, at `from` or after it.
     #[inline]
     fn find<'a>(&self, field: &'a [u8], mut from: usize) -> Option<Found<'a>> {
         let name = self.finder.needle();
         loop {
-            // Most often it is the first or the only one.
+            // Usually it is the first or the only cookie.
             let at = match field.get(from..)? {
                 rest if rest.starts_with(name) => from,
                 rest => from + self.finder.find(rest)?,
             };
-            let behind = at + name.len();
+            let name_end = at + name.len();
             let start = pair_start(field, at);
-            let value_start = skip_white(field, behind);
-            match (start, field.get(value_start)) {
+            let equals = skip_white(field, name_end);
+            match (start, field.get(equals)) {
                 (Some(start), Some(b'=')) => {
-                    let rest = &field[value_start + 1..];
-                    let end = value_start + 1 + pair_len(rest);
-                    let at = skip_white(field, value_start + 1);
-                    let written = trim_end(&field[at..end]);
-                    return Some(Found { start, end, at, written });
+                    let rest = &field[equals + 1..];
+                    let end = equals + 1 + pair_len(rest);
+                    let value_start = skip_white(field, equals + 1);
+                    let raw_value = trim_end(&field[value_start..end]);
+                    return Some(Found { start, end, value_start, raw_value });
                 }
-                // The name stands inside of something else.
+                // The match is part of another name or value.
                 _ => from = at + 1,
             }
         }
     }
 }
 
-/// A walk over the cookies of one name, over all `Cookie` fields (HTTP/2 splits them).
+/// Iterates over the cookies of one name in all `Cookie` fields (HTTP/2 splits them).
 pub(crate) struct Cookies<'a> {
     fields: ValueIter<'a, HeaderValue>,
     field: Option<&'a [u8]>,
     from: usize,
-    /// Whether it is still in the first field.
+    /// Whether `field` is the first one.
     first: bool,
-    sole: bool,
+    only_value: bool,
 }
 
 impl<'a> Cookies<'a> {
@@ -78,68 +76,68 @@ impl<'a> Cookies<'a> {
     pub(crate) fn new(headers: &'a HeaderMap) -> Self {
         let mut fields = headers.get_all(COOKIE).into_iter();
         let field = fields.next().map(HeaderValue::as_bytes);
-        Self { fields, field, from: 0, first: true, sole: false }
+        Self { fields, field, from: 0, first: true, only_value: false }
     }
 
-    /// The value of the next one.
+    /// The value of the next cookie.
     #[inline]
     pub(crate) fn next(&mut self, name: &Name) -> Option<&'a [u8]> {
         loop {
             let field = self.field?;
             if let Some(found) = name.find(field, self.from) {
                 let whole = found.start == 0 && found.end == field.len();
-                self.sole = whole && self.first && self.fields.size_hint().1 == Some(0);
+                self.only_value = whole && self.first && self.fields.size_hint().1 == Some(0);
                 self.from = found.end;
-                return Some(unquote(found.written));
+                return Some(unquote(found.raw_value));
             }
             self.field = self.fields.next().map(HeaderValue::as_bytes);
             (self.from, self.first) = (0, false);
         }
     }
 
-    /// Whether the cookie just found is all that there is: then removing it removes the header.
+    /// Whether the cookie that was found last is the whole header.
     #[inline]
-    pub(crate) fn is_sole(&self) -> bool {
-        self.sole
+    pub(crate) fn is_only_value(&self) -> bool {
+        self.only_value
     }
 }
 
-/// What becomes of one cookie.
+/// What to do with one cookie.
 pub(crate) enum Edit<'a> {
     Keep,
     Remove,
-    /// It gets this value, in place of the old one and its quotes.
+    /// Replaces the value and its quotes.
     Replace(&'a [u8]),
 }
 
-/// Removes every cookie of this name and leaves all other bytes as they are. A field that would
-/// become empty goes.
+/// Removes every cookie of this name. All other bytes stay the same; a field that becomes empty is
+/// removed.
 pub(crate) fn remove(headers: &mut HeaderMap, name: &Name) {
     edit(headers, name, |_| Edit::Remove);
 }
 
-/// Asks `choose` what becomes of each cookie of this name, by its value, and leaves all other bytes
-/// as they are. A field that would become empty goes.
+/// Edits each cookie of this name as `choose` returns for its value. All other bytes stay the same; a
+/// field that becomes empty is removed.
 pub(crate) fn edit<'a>(
     headers: &mut HeaderMap,
     name: &Name,
     mut choose: impl FnMut(&[u8]) -> Edit<'a>,
 ) {
-    // An entry could make the map grow, only to find nothing.
+    // `entry` may grow the map, also when the header is absent.
     if !headers.contains_key(COOKIE) {
         return;
     }
     let Entry::Occupied(mut fields) = headers.entry(COOKIE) else {
         return;
     };
-    let mut left_over = false;
+    let mut has_empty = false;
     for field in fields.iter_mut() {
-        if let Some(rest) = edited(field.as_bytes(), name, &mut choose) {
+        if let Some(rest) = edit_field(field.as_bytes(), name, &mut choose) {
             *field = rest;
-            left_over |= field.is_empty();
+            has_empty |= field.is_empty();
         }
     }
-    if !left_over {
+    if !has_empty {
         return;
     }
     let (key, values) = fields.remove_entry_mult();
@@ -149,8 +147,8 @@ pub(crate) fn edit<'a>(
     }
 }
 
-/// The field as it becomes; `None` when it stays as it is.
-fn edited<'a>(
+/// The edited field; `None` when it does not change.
+fn edit_field<'a>(
     field: &[u8],
     name: &Name,
     choose: &mut impl FnMut(&[u8]) -> Edit<'a>,
@@ -158,22 +156,22 @@ fn edited<'a>(
     let first = name.find(field, 0)?;
     let mut kept = Vec::with_capacity(field.len());
     let (mut next, mut done, mut changed) = (Some(first), 0, false);
-    // Whether all before `done` was removed, and whether the last pair was.
+    // Whether the first pair was removed, and whether the last one was.
     let (mut at_front, mut cut) = (false, false);
     while let Some(found) = next {
-        match choose(unquote(found.written)) {
+        match choose(unquote(found.raw_value)) {
             Edit::Keep => cut = false,
             Edit::Replace(value) => {
-                kept.extend_from_slice(&field[done..found.at]);
+                kept.extend_from_slice(&field[done..found.value_start]);
                 kept.extend_from_slice(value);
-                done = found.at + found.written.len();
+                done = found.value_start + found.raw_value.len();
                 (changed, cut) = (true, false);
             }
             Edit::Remove => {
                 at_front |= found.start == 0;
                 kept.extend_from_slice(&field[done..found.start]);
-                // One of the two semicolons around the pair goes with it: the one behind, and at the
-                // end of the field the one before.
+                // One semicolon is removed with the pair: the one after it, or at the end of the
+                // field the one before it.
                 done = found.end + 1;
                 (changed, cut) = (true, true);
             }
@@ -190,17 +188,17 @@ fn edited<'a>(
         }
         None => {}
     }
-    // White space that stood between our cookie and another one is not the front of the field.
+    // White space after a removed first pair must not start the field.
     let kept = if at_front { trim_start(&kept) } else { &kept };
     let kept = if kept.iter().all(|b| b" \t;".contains(b)) { b"" } else { kept };
-    // Bytes of a header value are a header value.
+    // The parts of a valid header value are valid.
     Some(HeaderValue::from_bytes(kept).unwrap_or_else(|_| HeaderValue::from_static("")))
 }
 
-/// How far it is to the end of the pair.
+/// The length of the pair that `rest` begins with.
 #[inline]
 fn pair_len(rest: &[u8]) -> usize {
-    // A short rest, such as a plain token at the end, is read before a vectorised search is set up.
+    // For a short rest, such as a plain token at the end, a loop is faster than a vectorised search.
     let end = if rest.len() <= 16 {
         rest.iter().position(|&byte| byte == b';')
     } else {
@@ -209,8 +207,8 @@ fn pair_len(rest: &[u8]) -> usize {
     end.unwrap_or(rest.len())
 }
 
-/// Where the pair begins whose first character that is not white space stands at `at`; `None` when
-/// `at` is in the middle of one.
+/// The start of the pair whose first character after white space is at `at`; `None` when `at` is
+/// inside a pair.
 #[inline]
 fn pair_start(field: &[u8], mut at: usize) -> Option<usize> {
     while at > 0 {
@@ -277,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn names_match_exactly_or_not_at_all() {
+    fn names_match_exactly() {
         for other in [
             &b"SID=a"[..],
             b"xsid=a",
@@ -294,12 +292,12 @@ mod tests {
             b"=a",
         ] {
             assert!(found(&[other]).is_empty(), "{:?}", String::from_utf8_lossy(other));
-            assert_eq!(stripped(&[other]), [other], "nothing of ours, nothing changes");
+            assert_eq!(stripped(&[other]), [other], "a field without our cookie does not change");
         }
     }
 
     #[test]
-    fn values_are_found_however_they_are_written() {
+    fn values_with_quotes_and_white_space_are_found() {
         for (field, value) in [
             (&b"sid=a"[..], &b"a"[..]),
             (b"x=1; sid=a; y=2", b"a"),
@@ -321,23 +319,23 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_alone_is_known_to_be_alone() {
-        let sole = |fields: &[&[u8]]| {
+    fn a_single_cookie_is_recognised() {
+        let only_value = |fields: &[&[u8]]| {
             let headers = headers(fields);
             let mut cookies = Cookies::new(&headers);
-            cookies.next(&Name::new("sid")).map(|_| cookies.is_sole())
+            cookies.next(&Name::new("sid")).map(|_| cookies.is_only_value())
         };
-        assert_eq!(sole(&[b"sid=a"]), Some(true));
-        assert_eq!(sole(&[b"x=1"]), None);
+        assert_eq!(only_value(&[b"sid=a"]), Some(true));
+        assert_eq!(only_value(&[b"x=1"]), None);
         for several in
             [&[&b"sid=a; x=1"[..]][..], &[b"x=1; sid=a"], &[b"sid=a", b"x=1"], &[b"x=1", b"sid=a"]]
         {
-            assert_eq!(sole(several), Some(false), "{several:?}");
+            assert_eq!(only_value(several), Some(false), "{several:?}");
         }
     }
 
     #[test]
-    fn only_ours_is_removed_and_the_rest_stays_byte_for_byte() {
+    fn removal_keeps_all_other_bytes() {
         for (before, after) in [
             (&b"x=1; sid=a; y=2"[..], &b"x=1; y=2"[..]),
             (b"sid=a; x=1", b"x=1"),

@@ -1,4 +1,4 @@
-//! Writing our cookie: its attributes, checked when built, and other cookies of its name.
+//! The `Set-Cookie` field of the token: its attributes, and the backend's cookies of the same name.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     error::ConfigError,
 };
 
-/// Everything about the cookie but its value.
+/// The name and attributes of the cookie.
 #[derive(Debug, Clone)]
 pub(crate) struct Attributes {
     pub(crate) name: String,
@@ -43,25 +43,25 @@ impl Attributes {
         self.check_path_and_domain()?;
         let secure = self.secure == Secure::Always;
         if self.same_site == SameSite::None && !secure {
-            return Err(self.refuse("SameSite=None needs Secure; set secure to always"));
+            return Err(self.invalid("SameSite=None needs Secure; set secure to always"));
         }
         if self.partitioned && !secure {
-            return Err(self.refuse("Partitioned needs Secure; set secure to always"));
+            return Err(self.invalid("Partitioned needs Secure; set secure to always"));
         }
         // User agents compare the prefixes without regard to case (RFC 6265bis, section 5.7).
         let lower = self.name.to_ascii_lowercase();
         if lower.starts_with("__secure-") && !secure {
-            return Err(self.refuse("the prefix __Secure- needs Secure; set secure to always"));
+            return Err(self.invalid("the prefix __Secure- needs Secure; set secure to always"));
         }
         if lower.starts_with("__host-") {
             if !secure {
-                return Err(self.refuse("the prefix __Host- needs Secure; set secure to always"));
+                return Err(self.invalid("the prefix __Host- needs Secure; set secure to always"));
             }
             if self.domain.is_some() {
-                return Err(self.refuse("the prefix __Host- allows no domain; leave it out"));
+                return Err(self.invalid("the prefix __Host- allows no domain; leave it out"));
             }
             if self.path != "/" {
-                return Err(self.refuse("the prefix __Host- needs the path \"/\""));
+                return Err(self.invalid("the prefix __Host- needs the path \"/\""));
             }
         }
         Ok(())
@@ -71,7 +71,7 @@ impl Attributes {
         let plain = |text: &str| text.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b';');
         if !self.path.starts_with('/') || !plain(&self.path) {
             return Err(
-                self.refuse("the path must begin with '/' and be visible ASCII without ';'")
+                self.invalid("the path must begin with '/' and be visible ASCII without ';'")
             );
         }
         let Some(domain) = &self.domain else {
@@ -81,13 +81,13 @@ impl Attributes {
             !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         };
         if !domain.split('.').all(label) {
-            return Err(self.refuse("the domain must be a name such as \"example.org\""));
+            return Err(self.invalid("the domain must be a name such as \"example.org\""));
         }
         Ok(())
     }
 
-    fn refuse(&self, why: &str) -> ConfigError {
-        refuse(&self.name, why)
+    fn invalid(&self, problem: &str) -> ConfigError {
+        invalid(&self.name, problem)
     }
 
     /// The cookie without its value, for [`header`](Self::header).
@@ -108,7 +108,7 @@ impl Attributes {
         cookie.build()
     }
 
-    /// The header field for one response. `value` is made by us: an id or a sealed token.
+    /// The header field for one response. `value` is an id or a sealed token, never a part of the request.
     pub(crate) fn header(
         &self,
         template: &Cookie<'static>,
@@ -131,24 +131,24 @@ impl Attributes {
     }
 }
 
-/// Whether `name` may be a cookie's name.
+/// Checks that `name` can be the name of a cookie.
 pub(crate) fn check_name(name: &str) -> Result<(), ConfigError> {
-    // A token of RFC 9110, section 5.6.2, as RFC 6265 wants a cookie's name to be.
+    // A token of RFC 9110, section 5.6.2, as RFC 6265 requires.
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(token) || name.len() > 128 {
-        return Err(refuse(
+        return Err(invalid(
             name,
             "the name must be 1 to 128 letters, digits and characters of !#$%&'*+-.^_`|~",
         ));
     }
     if name.starts_with('$') {
-        return Err(refuse(name, "names that begin with '$' are attributes in old clients"));
+        return Err(invalid(name, "names that begin with '$' are attributes in old clients"));
     }
     Ok(())
 }
 
-fn refuse(name: &str, why: &str) -> ConfigError {
-    ConfigError::new(format!("the cookie {name:?}: {why}"))
+fn invalid(name: &str, problem: &str) -> ConfigError {
+    ConfigError::new(format!("the cookie {name:?}: {problem}"))
 }
 
 /// Whether a response sets a cookie named `name`.
@@ -156,7 +156,7 @@ pub(crate) fn sets(headers: &HeaderMap, name: &str) -> bool {
     headers.get_all(SET_COOKIE).iter().any(|field| is_named(field.as_bytes(), name))
 }
 
-/// Drops every `Set-Cookie` field for `name`; the others stay as they are.
+/// Removes every `Set-Cookie` field for `name`; the others do not change.
 pub(crate) fn drop_named(headers: &mut HeaderMap, name: &str) {
     let Entry::Occupied(fields) = headers.entry(SET_COOKIE) else {
         return;
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_refused() {
+    fn invalid_attributes_are_rejected() {
         let always = |name: &str| Attributes { secure: Secure::Always, ..attributes(name) };
         let bad = [
             attributes(""),
@@ -235,7 +235,7 @@ mod tests {
             Attributes { path: "/x".into(), ..always("__Host-a") },
         ];
         for bad in bad {
-            let error = bad.check().expect_err(&format!("{bad:?} cannot work")).to_string();
+            let error = bad.check().expect_err(&format!("{bad:?} is invalid")).to_string();
             assert!(error.contains(&format!("{:?}", bad.name)), "{error} names the cookie");
         }
         assert!(always("__Host-a").check().is_ok());
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn other_cookies_of_a_response_stay() {
+    fn other_cookies_of_a_response_are_kept() {
         let mut headers = HeaderMap::new();
         for field in ["a=1; Path=/", "sid=x; Path=/", "sidx=2", "SID=3", " sid =4", "sid; Path=/"] {
             headers.append(SET_COOKIE, HeaderValue::from_static(field));

@@ -1,8 +1,8 @@
-//! `Envelope`: the application's own session id, wrapped with the pin.
+//! `Envelope`: the application's own session id, sealed together with the pin.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 
 use super::carrier::{Carrier, Edit};
 use crate::{
@@ -10,48 +10,48 @@ use crate::{
         BoundAffinity, Change, Commit, Head, ReadContext, Reading, RequestState,
         cookie::{parse, set_cookie},
         header::header_name,
-        request_state::{AffinityKey, Opened, StateEntry},
-        token_codec::{self, TokenCodec, TokenLifetime, refuse},
+        request_state::{AffinityKey, OpenedEnvelope, StateEntry},
+        token_codec::{self, TokenCodec},
+        token_options::{TokenOptions, invalid, token_setters},
         traits::sealed::Bind,
     },
     error::ConfigError,
-    id::BackendId,
     outcome::Reason,
     token::{self, EnvelopePayload, KeyRing},
     util::clock::unix_millis,
 };
 
-/// The application's own session id, wrapped with our pin on the way out and restored on the way in:
-/// for applications that issue an id, such as `JSESSIONID` or `Mcp-Session-Id`. No table, and no
-/// second cookie.
+/// The application's own session id, sealed together with the pin in responses and restored in
+/// requests: for applications that issue an id, such as `JSESSIONID` or `Mcp-Session-Id`. It needs no
+/// table and no second cookie.
 ///
 /// The client has one opaque value, sealed like the tokens of [`Cookie::sealed`](crate::affinity::Cookie::sealed);
-/// the application sees its own id and nothing else, byte for byte. A session begins when the
-/// application sets the id, and is pinned to the backend that did. A response that removes the
-/// cookie, or sends the header empty, passes as it is. When the session moves, or its envelope is due
-/// to be written anew, the response sets the cookie again with the attributes that the application
-/// gave it, and with what is left of its `Max-Age` or `Expires`.
+/// the application receives its own id, byte for byte. A session begins when the application sets the
+/// id, and is pinned to the backend that did. A response that removes the cookie, or sends the header
+/// empty, is not changed. When the session moves, or its envelope is refreshed, the response sets the
+/// cookie again with the attributes that the application gave it, and with the remaining time of its
+/// `Max-Age` or `Expires`.
 ///
-/// # What is in a request
+/// # Values in a request
 ///
-/// - The first usable envelope gives the pin, and the application gets its id; other envelopes are
-///   taken out. So are those that are forged or have expired, which are no pin, each for its reason.
-/// - The id in an authentic envelope whose backend is not in the pool any more is not lost: another
-///   backend gets it.
-/// - A value that is no envelope at all, such as an id from before the first deployment, passes as it
-///   is, and is no pin.
+/// - The first valid envelope has the pin, and the application receives its id. Other envelopes are
+///   removed, also those that are forged or have expired.
+/// - The id in an authentic envelope whose backend has left the pool is kept: another backend receives
+///   it.
+/// - A value that is not an envelope, such as an id that was issued before this layer was deployed, is
+///   forwarded as it is, and has no pin.
 ///
 /// # Limits
 ///
-/// - An id and its cookie's attributes of together more than 2,048 bytes cannot be wrapped: they pass
-///   as they are, with an error in the log, and the session is not pinned.
+/// - An id and the attributes of its cookie that together exceed 2,048 bytes cannot be sealed: they are
+///   sent as they are, an error is logged, and the session is not pinned.
 /// - Scripts and servers of the same site that read the cookie see the envelope.
-/// - A client that takes the header from its first response only, as those of the Model Context
-///   Protocol do, misses a later envelope. Do not set an idle timeout for them; a session that has
-///   moved then moves again with each request, always to the same backend.
-/// - On a response that is not to begin a session
-///   ([`SessionAction::NoPin`](crate::SessionAction::NoPin), [`Preference`](crate::Wish), a bypass) a new id
-///   passes as it is.
+/// - A client that uses the header of its first response only, as clients of the Model Context
+///   Protocol do, misses later envelopes. Do not set an idle timeout for them. A session that has
+///   moved moves again with each request, always to the same backend.
+/// - In a response that must not begin a session
+///   ([`SessionAction::NoPin`](crate::SessionAction::NoPin), [`Preference`](crate::Wish), a bypass) a new
+///   id is sent as it is.
 ///
 /// # Example
 ///
@@ -67,12 +67,12 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Envelope {
-    place: Place,
-    life: TokenLifetime,
+    carrier: CarrierName,
+    tokens: TokenOptions,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Place {
+enum CarrierName {
     Cookie(String),
     Header(String),
 }
@@ -80,80 +80,54 @@ pub(super) enum Place {
 impl Envelope {
     /// The id is in a cookie that the application sets.
     pub fn cookie(name: impl Into<String>, keys: KeyRing) -> Self {
-        Self { place: Place::Cookie(name.into()), life: TokenLifetime::new(Some(keys)) }
+        Self { carrier: CarrierName::Cookie(name.into()), tokens: TokenOptions::new(Some(keys)) }
     }
 
-    /// The id is in a header: the application's response says it, and the client sends it back.
+    /// The id is in a header, which the application sets in a response and the client sends back.
     pub fn header(name: impl Into<String>, keys: KeyRing) -> Self {
-        Self { place: Place::Header(name.into()), life: TokenLifetime::new(Some(keys)) }
+        Self { carrier: CarrierName::Header(name.into()), tokens: TokenOptions::new(Some(keys)) }
     }
 
-    /// Ends a session that has sent no request for this long, in whole seconds, checked on our side:
-    /// the application does not get its id any more. The envelope is written anew once a quarter of
-    /// it has passed.
-    #[must_use]
-    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.life.idle = Some(timeout);
-        self
-    }
+    token_setters! {
+        /// Ends a session that has sent no request for this long, in whole seconds, checked by the
+        /// gateway: the application does not receive its id any more. The envelope is refreshed when a
+        /// quarter of that time has passed.
+        idle_timeout,
 
-    /// Ends a session this long after the application set its id, in whole seconds, checked on our
-    /// side.
-    #[must_use]
-    pub fn absolute_timeout(mut self, timeout: Duration) -> Self {
-        self.life.absolute = Some(timeout);
-        self
-    }
-
-    /// How far the dates of a token may lie ahead of this gateway's clock, in whole seconds; default 1
-    /// hour. One that lies within it is accepted, and written anew with dates of now; one further ahead
-    /// is [malformed](crate::Reason::Malformed). The idle timeout must exceed the difference of the
-    /// gateways' clocks.
-    #[must_use]
-    pub fn clock_skew(mut self, skew: Duration) -> Self {
-        self.life.skew = skew;
-        self
-    }
-
-    /// Whether an open response, event stream or WebSocket of a session keeps it from idling out on this
-    /// gateway, and its end counts as the last sight of the session; default `true`. The absolute timeout
-    /// is not extended. Other gateways do not know of the stream: a session whose next request goes to
-    /// one of them is idle there.
-    #[must_use]
-    pub fn streams_keep_alive(mut self, keep_alive: bool) -> Self {
-        self.life.streams = keep_alive;
-        self
+        /// Ends a session this long after the application set its id, in whole seconds, checked by
+        /// the gateway.
+        absolute_timeout,
     }
 }
 
 impl fmt::Debug for Envelope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Envelope").field("place", &self.place).finish_non_exhaustive()
+        f.debug_struct("Envelope").field("carrier", &self.carrier).finish_non_exhaustive()
     }
 }
 
 impl Bind for Envelope {
     fn bind(&self, pool: &str) -> Result<Arc<dyn BoundAffinity>, ConfigError> {
-        let (purpose, kind, name, carrier) = match &self.place {
-            Place::Cookie(name) => {
+        let (purpose, kind, name, carrier) = match &self.carrier {
+            CarrierName::Cookie(name) => {
                 set_cookie::check_name(name)?;
                 let carrier = Carrier::Cookie(Box::new(parse::Name::new(name)), name.clone());
                 ("envelope cookie", "cookie", &**name, carrier)
             }
-            Place::Header(name) => {
+            CarrierName::Header(name) => {
                 ("envelope header", "header", &**name, Carrier::Header(header_name(name)?))
             }
         };
-        self.life.check().map_err(|why| refuse(&format!("the {kind} {name:?}"), &why))?;
-        let Some(keys) = self.life.keys.clone() else {
-            return Err(refuse(name, "an envelope needs keys"));
+        self.tokens.check(&format!("the {kind} {name:?}"))?;
+        let Some(keys) = self.tokens.keys.clone() else {
+            return Err(invalid(name, "an envelope needs keys"));
         };
-        // Header names have one spelling in the token, however they are written here.
+        // The token is bound to the normalized header name.
         let name = match &carrier {
             Carrier::Cookie(..) => name,
             Carrier::Header(name) => name.as_str(),
         };
-        let tokens = TokenCodec::new(self.life.clone(), purpose, pool, name);
+        let tokens = TokenCodec::new(self.tokens.clone(), purpose, pool, name);
         Ok(Arc::new(Bound { carrier, keys, tokens }))
     }
 }
@@ -165,175 +139,174 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    fn author(&self) -> AffinityKey {
+    fn affinity_key(&self) -> AffinityKey {
         AffinityKey::new(self)
     }
 
-    /// Opens the envelopes of a request. The first usable one counts; of two of one session that of the
-    /// later epoch.
-    fn survey(&self, headers: &HeaderMap, pool: &ReadContext<'_>) -> (Reading, Option<Opened>) {
-        let now = unix_millis(pool.clock) / 1000;
+    /// Opens the envelopes of a request. The first valid one counts; of two valid ones of one session the
+    /// one with the higher epoch.
+    fn read_envelopes(
+        &self,
+        headers: &HeaderMap,
+        context: &ReadContext<'_>,
+    ) -> (Reading, Option<OpenedEnvelope>) {
+        let now = unix_millis(context.clock) / 1000;
         let mut reading = Reading::default();
-        let (mut best, mut homeless) = (None, None);
-        let mut nth = 0;
+        let (mut best, mut orphaned) = (None, None);
+        let mut count = 0;
         self.carrier.each(headers, |value| {
-            nth += 1;
+            count += 1;
             if !token::is_envelope(value) {
                 return;
             }
-            reading.found = true;
+            reading.must_strip = true;
             let opened = token::open_envelope(&self.keys, self.tokens.context(), value, now);
-            let (letter, old_key) = match opened {
+            let (payload, old_key) = match opened {
                 Ok(opened) => opened,
                 Err(unusable) => {
-                    reading.refuse(Reason::from(unusable).into());
+                    reading.reject(Reason::from(unusable).into());
                     return;
                 }
             };
-            let judged = self.tokens.life().judge(letter.pin, old_key, now, pool);
-            let opened = Opened { letter, nth: nth - 1 };
-            match judged {
-                Ok(usable) => {
-                    reading.accept(usable);
-                    if reading.pin == Some(usable.pin) {
+            let validated = self.tokens.validate(payload.pin, old_key, now, context);
+            let opened = OpenedEnvelope { payload, position: count - 1 };
+            match validated {
+                Ok(valid) => {
+                    reading.accept(valid);
+                    if reading.pin == Some(valid.pin) {
                         best = Some(opened);
                     }
                 }
-                Err(refused) => {
-                    reading.refuse(refused);
-                    if refused.gone.is_some() {
-                        homeless.get_or_insert(opened);
+                Err(rejected) => {
+                    reading.reject(rejected);
+                    if rejected.orphaned.is_some() {
+                        orphaned.get_or_insert(opened);
                     }
                 }
             }
         });
-        (reading, best.or(homeless))
+        (reading, best.or(orphaned))
     }
 
-    fn is_noted(&self, notes: &RequestState) -> bool {
-        let opened = |note: &StateEntry| matches!(note, StateEntry::Opened(_)).then_some(());
-        notes.find(self.author(), opened).is_some()
+    fn is_recorded(&self, state: &RequestState) -> bool {
+        let opened = |entry: &StateEntry| matches!(entry, StateEntry::Envelope(_)).then_some(());
+        state.find(self.affinity_key(), opened).is_some()
     }
 
-    fn opened<'a>(&self, notes: &'a RequestState) -> Option<&'a Opened> {
-        notes.find(self.author(), |note| match note {
-            StateEntry::Opened(opened) => opened.as_ref(),
+    fn opened<'a>(&self, state: &'a RequestState) -> Option<&'a OpenedEnvelope> {
+        state.find(self.affinity_key(), |entry| match entry {
+            StateEntry::Envelope(opened) => opened.as_ref(),
             _ => None,
         })
     }
 
-    fn seal(&self, letter: &EnvelopePayload) -> Option<Vec<u8>> {
-        let sealed = token::seal_envelope(&self.keys, self.tokens.context(), letter);
+    fn seal(&self, payload: &EnvelopePayload) -> Option<Vec<u8>> {
+        let sealed = token::seal_envelope(&self.keys, self.tokens.context(), payload);
         if sealed.is_none() {
             tracing::error!(
                 carrier = ?self.carrier,
-                length = letter.id.len(),
+                length = payload.id.len(),
                 "the session id of the application could not be wrapped; the session is not pinned"
             );
         }
         sealed
     }
 
-    /// Wraps what the application has set. Tells what it said.
+    /// Replaces each session id in the response by an envelope.
     fn wrap(
         &self,
         commit: &Commit<'_>,
-        opened: Option<&Opened>,
+        opened: Option<&OpenedEnvelope>,
         headers: &mut HeaderMap,
     ) -> WrapResult {
         let now = unix_millis(commit.clock) / 1000;
-        let mut word = WrapResult::default();
-        self.carrier.edit_response(headers, now, |said| {
-            word.spoke = true;
-            let known = opened.filter(|opened| *opened.letter.id == *said.id);
-            let pin = match (known, commit.silent) {
-                (Some(known), _) => continued(known, commit),
-                (None, false) => token_codec::begin(&self.keys, commit),
+        let mut result = WrapResult::default();
+        self.carrier.edit_response(headers, now, |value| {
+            result.has_id = true;
+            let current = opened.filter(|opened| *opened.payload.id == *value.id);
+            let pin = match (current, commit.no_new_session) {
+                (Some(opened), _) => continued_pin(opened, commit),
+                (None, false) => token_codec::new_pin(&self.keys, commit),
                 (None, true) => return None,
             };
-            let (id, attributes) = (said.id.into(), said.attributes.into());
-            let letter = EnvelopePayload { pin, expires: said.expires, id, attributes };
-            let sealed = self.seal(&letter)?;
-            word.wrapped = true;
+            let (id, attributes) = (value.id.into(), value.attributes.into());
+            let payload = EnvelopePayload { pin, expires: value.expires, id, attributes };
+            let sealed = self.seal(&payload)?;
+            result.wrapped = true;
             Some(sealed)
         });
-        word
+        result
     }
 }
 
-/// What the application said of its id with a response.
+/// The session ids in a response of the application.
 #[derive(Debug, Default)]
 pub(super) struct WrapResult {
-    /// It set it.
-    spoke: bool,
-    /// It set it, and that was wrapped.
+    /// Whether the response set an id.
+    has_id: bool,
+    /// Whether an id was replaced by an envelope.
     wrapped: bool,
 }
 
-/// The pin of a session that goes on, maybe elsewhere.
-pub(super) fn continued(opened: &Opened, commit: &Commit<'_>) -> token::Pin {
+/// The pin of a session that continues, on the same backend or another one.
+fn continued_pin(opened: &OpenedEnvelope, commit: &Commit<'_>) -> token::Pin {
     match commit.change {
-        Change::Keep | Change::Refresh => token_codec::keep(opened.letter.pin, commit),
-        Change::Assign | Change::Move => token_codec::moved(opened.letter.pin, commit),
+        Change::Keep | Change::Refresh => token_codec::refreshed_pin(opened.payload.pin, commit),
+        Change::Assign | Change::Move => token_codec::moved_pin(opened.payload.pin, commit),
     }
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, pool: &mut ReadContext<'_>) -> Reading {
-        let (reading, opened) = self.survey(request.headers, pool);
-        if reading.found && !self.is_noted(pool.notes) {
-            pool.notes.push(self.author(), StateEntry::Opened(opened));
+    fn read(&self, request: &Head<'_>, context: &mut ReadContext<'_>) -> Reading {
+        let (reading, opened) = self.read_envelopes(request.headers, context);
+        if reading.must_strip && !self.is_recorded(context.state) {
+            context.state.push(self.affinity_key(), StateEntry::Envelope(opened));
         }
         reading
     }
 
-    fn strip(&self, _: &Reading, pool: &mut ReadContext<'_>, headers: &mut HeaderMap) {
-        if !self.is_noted(pool.notes) {
-            let (reading, opened) = self.survey(headers, pool);
-            if !reading.found {
+    fn strip(&self, _: &Reading, context: &mut ReadContext<'_>, headers: &mut HeaderMap) {
+        if !self.is_recorded(context.state) {
+            let (reading, opened) = self.read_envelopes(headers, context);
+            if !reading.must_strip {
                 return;
             }
-            pool.notes.push(self.author(), StateEntry::Opened(opened));
+            context.state.push(self.affinity_key(), StateEntry::Envelope(opened));
         }
-        let opened = self.opened(pool.notes);
-        let mut nth = 0;
+        let opened = self.opened(context.state);
+        let mut count = 0;
         self.carrier.edit_request(headers, |value| {
-            nth += 1;
+            count += 1;
             match opened {
                 _ if !token::is_envelope(value) => Edit::Keep,
-                Some(opened) if opened.nth == nth - 1 => Edit::Replace(&opened.letter.id),
+                Some(opened) if opened.position == count - 1 => Edit::Replace(&opened.payload.id),
                 _ => Edit::Remove,
             }
         });
     }
 
-    fn respond(
-        &self,
-        commit: &Commit<'_>,
-        notes: &mut RequestState,
-        headers: &mut HeaderMap,
-    ) -> bool {
-        let opened = self.opened(notes);
+    fn save(&self, commit: &Commit<'_>, state: &mut RequestState, headers: &mut HeaderMap) -> bool {
+        let opened = self.opened(state);
         let mut wrote = false;
         if self.carrier.is_in(headers) {
             let removed = self.carrier.removes(headers, unix_millis(commit.clock) / 1000);
-            let word = self.wrap(commit, opened, headers);
-            if word.spoke || removed {
-                if word.wrapped {
+            let result = self.wrap(commit, opened, headers);
+            if result.has_id || removed {
+                if result.wrapped {
                     self.carrier.make_private(headers);
                 }
-                return word.wrapped;
+                return result.wrapped;
             }
         }
         if let Some(opened) = opened
             && commit.change != Change::Keep
         {
-            let letter =
-                EnvelopePayload { pin: continued(opened, commit), ..opened.letter.clone() };
+            let payload =
+                EnvelopePayload { pin: continued_pin(opened, commit), ..opened.payload.clone() };
             let now = unix_millis(commit.clock) / 1000;
             wrote = self
-                .seal(&letter)
-                .is_some_and(|sealed| self.carrier.write(&sealed, &letter, now, headers));
+                .seal(&payload)
+                .is_some_and(|sealed| self.carrier.write(&sealed, &payload, now, headers));
         }
         if wrote {
             self.carrier.make_private(headers);
@@ -341,22 +314,10 @@ impl BoundAffinity for Bound {
         wrote
     }
 
-    fn forget(&self, _: bool, notes: &mut RequestState, headers: &mut HeaderMap) {
-        let attributes = self.opened(notes).map(|opened| &*opened.letter.attributes);
-        self.carrier.forget(attributes, headers);
+    fn clear(&self, _: bool, state: &mut RequestState, headers: &mut HeaderMap) {
+        let attributes = self.opened(state).map(|opened| &*opened.payload.attributes);
+        self.carrier.clear(attributes, headers);
         self.carrier.make_private(headers);
-    }
-
-    fn new_session(&self) -> Option<u64> {
-        self.tokens.life().new_session()
-    }
-
-    fn is_dated(&self) -> bool {
-        self.tokens.life().is_dated()
-    }
-
-    fn idle_for(&self) -> Option<Duration> {
-        self.tokens.life().idle_for()
     }
 
     fn carrier(&self) -> Option<String> {
@@ -366,12 +327,8 @@ impl BoundAffinity for Bound {
         })
     }
 
-    fn hop(&self, to: &BackendId) -> Option<HeaderValue> {
-        HeaderValue::try_from(self.tokens.hop(to)?).ok()
-    }
-
-    fn is_hop(&self, value: &HeaderValue, pool: &ReadContext<'_>) -> bool {
-        self.tokens.is_hop(value.as_bytes(), pool)
+    fn tokens(&self) -> Option<&TokenCodec> {
+        Some(&self.tokens)
     }
 }
 

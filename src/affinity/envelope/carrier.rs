@@ -1,4 +1,4 @@
-//! Where an application carries its id: a cookie or a header.
+//! The carrier of the application's id, a cookie or a header: reading, replacing and removing it.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -10,7 +10,7 @@ use crate::{
     affinity::{
         cache_control,
         cookie::{parse, set_cookie},
-        response_cookie,
+        response_cookie::ResponseCookie,
     },
     token::EnvelopePayload,
 };
@@ -21,16 +21,16 @@ pub(super) enum Carrier {
     Header(HeaderName),
 }
 
-/// What the application says with one field of a response.
+/// An id in one field of a response.
 pub(super) struct ResponseValue<'a> {
     pub(super) id: &'a [u8],
-    /// In Unix seconds; 0 for a cookie that ends with the browser's session.
+    /// When the cookie expires, in Unix seconds; 0 for a header, and for a cookie that ends with the browser's session.
     pub(super) expires: u32,
     pub(super) attributes: &'a [u8],
 }
 
 impl Carrier {
-    /// Calls `visit` with each value of a request until it finds something.
+    /// Calls `visit` with each value of a request.
     pub(super) fn each(&self, headers: &HeaderMap, visit: impl FnMut(&[u8])) {
         match self {
             Self::Cookie(name, _) => {
@@ -43,7 +43,7 @@ impl Carrier {
         }
     }
 
-    /// Asks `choose` what becomes of each value of a request.
+    /// Keeps, removes or replaces each value of a request as `choose` returns.
     pub(super) fn edit_request<'a>(
         &self,
         headers: &mut HeaderMap,
@@ -67,7 +67,7 @@ impl Carrier {
         }
     }
 
-    /// Whether a response says anything of the id.
+    /// Whether a response sets or removes the id.
     pub(super) fn is_in(&self, headers: &HeaderMap) -> bool {
         match self {
             Self::Cookie(_, name) => set_cookie::sets(headers, name),
@@ -75,18 +75,18 @@ impl Carrier {
         }
     }
 
-    /// Whether a response takes the id away from the client.
+    /// Whether a response removes the id from the client.
     pub(super) fn removes(&self, headers: &HeaderMap, now: u64) -> bool {
         match self {
             Self::Cookie(_, name) => headers.get_all(SET_COOKIE).iter().any(|field| {
-                let said = response_cookie::ResponseCookie::of(field.as_bytes(), name);
-                said.is_some_and(|said| said.id(now).is_none())
+                let cookie = ResponseCookie::of(field.as_bytes(), name);
+                cookie.is_some_and(|cookie| cookie.id(now).is_none())
             }),
             Self::Header(name) => headers.get_all(name).iter().any(HeaderValue::is_empty),
         }
     }
 
-    /// Asks `wrap` for another value of each id that a response sets; `None` leaves it as it is.
+    /// Replaces each id that a response sets by the value that `wrap` returns; `None` keeps it.
     pub(super) fn edit_response(
         &self,
         headers: &mut HeaderMap,
@@ -114,11 +114,11 @@ impl Carrier {
         }
     }
 
-    /// Sets the id again without a word of the application. Tells whether that could be done.
+    /// Sets the id in a response in which the application does not set it. Returns whether it was set.
     pub(super) fn write(
         &self,
         sealed: &[u8],
-        letter: &EnvelopePayload,
+        payload: &EnvelopePayload,
         now: u64,
         headers: &mut HeaderMap,
     ) -> bool {
@@ -132,21 +132,22 @@ impl Carrier {
                 });
             }
         };
-        let left = match letter.expires {
+        let max_age = match payload.expires {
             0 => String::new(),
-            // It has ended: a client whose clock is late need not lose it through us.
+            // The cookie has expired. A client whose clock is late may still have it, so it is not removed.
             expires if u64::from(expires) <= now => return false,
             expires => format!("; Max-Age={}", u64::from(expires) - now),
         };
-        let field = [name.as_bytes(), b"=", sealed, &letter.attributes, left.as_bytes()].concat();
+        let field =
+            [name.as_bytes(), b"=", sealed, &payload.attributes, max_age.as_bytes()].concat();
         HeaderValue::from_bytes(&field).is_ok_and(|field| {
             headers.append(SET_COOKIE, field);
             true
         })
     }
 
-    /// Takes the id away from the client. What the application itself does to that end stays.
-    pub(super) fn forget(&self, attributes: Option<&[u8]>, headers: &mut HeaderMap) {
+    /// Removes the id from the client, unless the application does so itself.
+    pub(super) fn clear(&self, attributes: Option<&[u8]>, headers: &mut HeaderMap) {
         let name = match self {
             Self::Cookie(_, name) => name,
             Self::Header(name) => {
@@ -154,7 +155,7 @@ impl Carrier {
                 return;
             }
         };
-        // The time does not matter: what the application removes has ended long ago.
+        // Any time does: a cookie that the application removes has an expiry in the past.
         if self.is_in(headers) && self.removes(headers, 1) {
             return;
         }
@@ -181,13 +182,13 @@ fn wrap_cookie(
     now: u64,
     wrap: &mut impl FnMut(&ResponseValue<'_>) -> Option<Vec<u8>>,
 ) -> Option<Vec<u8>> {
-    let said = response_cookie::ResponseCookie::of(field, name)?;
-    let id = said.id(now)?;
-    let expires = said.expires(now).unwrap_or(0);
+    let cookie = ResponseCookie::of(field, name)?;
+    let id = cookie.id(now)?;
+    let expires = cookie.expires(now).unwrap_or(0);
     let wrapped = wrap(&ResponseValue {
         id,
         expires: u32::try_from(expires).unwrap_or(u32::MAX),
-        attributes: &said.lasting_attributes(),
+        attributes: &cookie.lasting_attributes(),
     })?;
-    Some(said.with_value(&wrapped))
+    Some(cookie.with_value(&wrapped))
 }

@@ -1,4 +1,4 @@
-//! `Learned`: the application's own session id, remembered here.
+//! `Learned`: the pin of the application's own session id, in a store of the gateway.
 
 use std::{fmt, hash::Hasher as _, sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
         BoundAffinity,
         cookie::{parse, set_cookie},
         header::header_name,
-        token_codec::refuse,
+        token_options::{check_timeouts, invalid},
         traits::sealed::Bind,
     },
     error::ConfigError,
@@ -20,29 +20,28 @@ use crate::{
 pub(super) const DEFAULT_CAPACITY: usize = 1_000_000;
 pub(super) const DEFAULT_IDLE: Duration = Duration::from_secs(30 * 60);
 
-/// The application's own session id, remembered in a table on our side, as HAProxy's `stick store-response`
-/// does: for applications that issue an id whose form must not change.
+/// The application's own session id, remembered in a table of the gateway, as HAProxy's
+/// `stick store-response` does: for applications that issue an id whose form must not change.
 ///
-/// A session is learned from the response that sets the id, and from then on every request with that
-/// id goes to the backend that issued it. The session moves when its backend fails, and is forgotten
-/// when the application removes the cookie (or sends the header empty), sets another id, or says
-/// [`SessionAction::End`](crate::SessionAction::End). Nothing of ours reaches the client or the
-/// backend.
+/// A session is learned from the response that sets the id. From then on every request with that id goes
+/// to the backend that issued it. The session moves when its backend fails, and is forgotten when the
+/// application removes the cookie (or sends the header empty), sets another id, or answers with
+/// [`SessionAction::End`](crate::SessionAction::End). Requests and responses are not changed.
 ///
 /// # Limits
 ///
 /// - The table is in this process, unless another [`store`](Self::store) is given: about 140 bytes
-///   per session, [`capacity`](Self::capacity) sessions at most; when it is full those go that have
-///   not been used for long.
+///   per session, [`capacity`](Self::capacity) sessions at most; when it is full, the sessions that
+///   were not used for the longest time are evicted.
 /// - After a restart, and on another gateway, the ids are unknown, unless the gateways share a store
-///   (`store::RedisStore`, with the feature `redis`). Such a request goes where the rank
-///   of a hash of its id says, so that all requests with one id agree, and its session is learned
-///   again from the answer; but this is not necessarily the backend that has it. An
+///   (`store::RedisStore`, with the feature `redis`). Such a request is routed by a
+///   hash of its id, so all requests with one id go to the same backend, and the session is learned
+///   again from the response. This is not necessarily the backend that has the session's data. An
 ///   [`Envelope`](crate::affinity::Envelope) has no table and no such limit.
-/// - Of several ids in one request the first that is known counts.
+/// - Of several ids in one request the first known one counts.
 ///
-/// The table has a keyed hash of each id (SipHash-1-3, 128 bits), never the id: who reads it cannot
-/// use the sessions in it.
+/// The table holds a keyed hash of each id (SipHash-1-3, 128 bits), never the id, so a reader of the
+/// table cannot take over sessions.
 ///
 /// # Example
 ///
@@ -69,7 +68,7 @@ impl Learned {
         Self::new(Carrier::Cookie(name.into()))
     }
 
-    /// The id is in a header: the application's response says it, and the client sends it back.
+    /// The id is in a header, which the application sets in a response and the client sends back.
     pub fn header(name: impl Into<String>) -> Self {
         Self::new(Carrier::Header(name.into()))
     }
@@ -79,16 +78,16 @@ impl Learned {
         Self { carrier, capacity, idle, absolute: None, secret: None, store: None }
     }
 
-    /// How many sessions the table in memory remembers, about; default 1,000,000. It grows as it is
-    /// filled. Without a meaning for another [`store`](Self::store).
+    /// The approximate number of sessions that the table in memory can hold; default 1,000,000. Memory is
+    /// allocated as it fills. Not used with another [`store`](Self::store).
     #[must_use]
     pub fn capacity(mut self, sessions: usize) -> Self {
         self.capacity = sessions;
         self
     }
 
-    /// Forgets a session that has sent no request for this long; default 30 minutes. While a request
-    /// or the stream of a response is under way it is not forgotten.
+    /// Forgets a session that has sent no request for this long; default 30 minutes. It is not
+    /// forgotten while a request or a response stream is in progress.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle = timeout;
@@ -102,15 +101,15 @@ impl Learned {
         self
     }
 
-    /// The secret of the hash of the ids; default one by chance, for this process only. Gateways that
-    /// share it make the same choice for an id that is unknown, and can share a store.
+    /// The secret for the hash of the ids; default a random one of this process. Gateways with the same
+    /// secret choose the same backend for an unknown id, and can share a store.
     #[must_use]
     pub fn secret(mut self, secret: crate::token::Key) -> Self {
         self.secret = Some(secret);
         self
     }
 
-    /// Where the pins are kept; default a [`MemoryStore`] of this layer's own.
+    /// The store of the pins; default a [`MemoryStore`] of this layer.
     #[must_use]
     pub fn store(mut self, store: impl PinStore) -> Self {
         self.store = Some(Arc::new(store));
@@ -118,14 +117,9 @@ impl Learned {
     }
 
     fn check(&self, carrier: &str) -> Result<(), ConfigError> {
-        for (name, timeout) in [("idle", Some(self.idle)), ("absolute", self.absolute)] {
-            if timeout.is_some_and(|timeout| timeout < Duration::from_secs(1)) {
-                let why = format!("the {name} timeout must be at least one second");
-                return Err(refuse(carrier, &why));
-            }
-        }
+        check_timeouts(carrier, Some(self.idle), self.absolute)?;
         if self.capacity == 0 && self.store.is_none() {
-            return Err(refuse(carrier, "a capacity of 0 remembers nobody; leave it out"));
+            return Err(invalid(carrier, "a capacity of 0 remembers no session; leave it out"));
         }
         Ok(())
     }
@@ -159,7 +153,7 @@ impl Bind for Learned {
             None => crate::token::Key::generate()?.hash_secret(),
         };
         let mut hasher = SipHasher13::new_with_keys(secret[0], secret[1]);
-        // One store may serve several pools and names; header names are one however they are written.
+        // Pools and names that share a store must not share keys. Header names are normalized.
         let name = match &carrier {
             Carrier::Cookie(_) => name,
             Carrier::Header(name) => name.as_str(),

@@ -1,4 +1,4 @@
-//! The learned id at work.
+//! `Learned` with its configuration checked: reads ids from requests, and learns them from responses.
 
 use std::{fmt, hash::Hasher as _, sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
         BoundAffinity, Change, Commit, Head, ReadContext, Reading, RequestState,
         cookie::parse,
         pending_lookup::PendingLookup,
-        request_state::{AffinityKey, Known, StateEntry},
+        request_state::{AffinityKey, LearnedSession, StateEntry},
         response_cookie::ResponseCookie,
     },
     outcome::Reason,
@@ -19,7 +19,7 @@ use crate::{
     util::clock::unix_millis,
 };
 
-/// How many ids of one request are looked up: a client that sends more has not got them from us.
+/// The most ids of one request that are looked up. Clients normally have one.
 const MAX_IDS: usize = 8;
 
 pub(super) struct Bound {
@@ -31,29 +31,29 @@ pub(super) struct Bound {
     pub(super) store: Arc<dyn PinStore>,
 }
 
-/// What a response says of ids.
+/// The session ids in a response.
 #[derive(Default)]
 struct ResponseIds {
-    /// It sets ids that the request did not have.
+    /// Whether it sets an id that the request did not have.
     new: bool,
-    /// It sets the id that the request had.
+    /// Whether it sets the id that the request had.
     same: bool,
-    /// It removes the id.
+    /// Whether it removes the id.
     removed: bool,
 }
 
 impl Bound {
-    fn author(&self) -> AffinityKey {
+    fn affinity_key(&self) -> AffinityKey {
         AffinityKey::new(self)
     }
 
-    fn key(&self, id: &[u8]) -> SessionKey {
+    fn session_key(&self, id: &[u8]) -> SessionKey {
         let mut hasher = self.hasher;
         hasher.write(id);
         SessionKey::new(hasher.finish128())
     }
 
-    /// Calls `visit` with each id of a request until it breaks.
+    /// Calls `visit` with each id of a request until it returns a value.
     fn ids<'a, B>(
         &self,
         headers: &'a HeaderMap,
@@ -72,11 +72,11 @@ impl Bound {
         }
     }
 
-    /// What the table knows; `None` when that takes its time.
-    fn look_up(&self, key: SessionKey, pool: &mut ReadContext<'_>) -> Option<Answer> {
-        let noted = pool.notes.find_mut(self.author(), |note| match note {
-            // The request may be read several times, if it has several ids.
-            StateEntry::Answered(of, answer) if *of == key => Some(match answer {
+    /// Looks a session up in the store; `None` when the lookup is pending.
+    fn look_up(&self, key: SessionKey, context: &mut ReadContext<'_>) -> Option<Answer> {
+        let complete = context.state.find_mut(self.affinity_key(), |entry| match entry {
+            // A request with several ids is read once for each pending lookup.
+            StateEntry::Lookup(of, answer) if *of == key => Some(match answer {
                 Answer::Pin(pin, open) => Answer::Pin(*pin, open.take()),
                 Answer::Idle => Answer::Idle,
                 Answer::Nothing => Answer::Nothing,
@@ -84,110 +84,111 @@ impl Bound {
             }),
             _ => None,
         });
-        if noted.is_some() {
-            return noted;
+        if complete.is_some() {
+            return complete;
         }
         match self.store.get(key, self.idle) {
             Lookup::Now(answer) => Some(answer),
             Lookup::Later(lookup) => {
-                pool.later = Some(PendingLookup::new(self.author(), key, lookup));
+                context.pending = Some(PendingLookup::new(self.affinity_key(), key, lookup));
                 None
             }
         }
     }
 
-    fn known<'a>(&self, notes: &'a RequestState) -> Option<&'a Known> {
-        notes.find(self.author(), |note| match note {
-            StateEntry::Known(known) => Some(known),
+    fn session<'a>(&self, state: &'a RequestState) -> Option<&'a LearnedSession> {
+        state.find(self.affinity_key(), |entry| match entry {
+            StateEntry::Learned(session) => Some(session),
             _ => None,
         })
     }
 
-    fn note(&self, notes: &mut RequestState, known: Known) {
-        notes.push(self.author(), StateEntry::Known(known));
+    fn record(&self, state: &mut RequestState, session: LearnedSession) {
+        state.push(self.affinity_key(), StateEntry::Learned(session));
     }
 
-    /// Remembers where the application has begun a session, and keeps it alive until the answer has
-    /// ended.
-    fn put(&self, key: SessionKey, pin: StoredPin, notes: &mut RequestState) {
+    /// Stores the pin of a session that the application has begun, and keeps it from expiring until the
+    /// response has ended.
+    fn put(&self, key: SessionKey, pin: StoredPin, state: &mut RequestState) {
         let _open = self.store.put(key, pin, self.idle);
-        self.note(notes, Known { key, pin: Some(pin), over: false, _open });
+        self.record(state, LearnedSession { key, pin: Some(pin), expired: false, _open });
     }
 
-    /// The same where it was for us to say.
+    /// Stores the pin of a session that this gateway has assigned or moved.
     fn claim(
         &self,
         key: SessionKey,
         pin: StoredPin,
-        known: Option<StoredPin>,
-        notes: &mut RequestState,
+        stored: Option<StoredPin>,
+        state: &mut RequestState,
     ) {
-        let _open = self.store.claim(key, pin, known, self.idle);
-        self.note(notes, Known { key, pin: Some(pin), over: false, _open });
+        let _open = self.store.claim(key, pin, stored, self.idle);
+        self.record(state, LearnedSession { key, pin: Some(pin), expired: false, _open });
     }
 
-    /// Reads what the response says, and learns the ids that are new.
-    fn listen(
+    /// Reads the ids in the response, and stores the new ones.
+    fn learn(
         &self,
         key: Option<SessionKey>,
         commit: &Commit<'_>,
-        notes: &mut RequestState,
+        state: &mut RequestState,
         headers: &HeaderMap,
     ) -> ResponseIds {
-        let mut word = ResponseIds::default();
+        let mut ids = ResponseIds::default();
         let now = unix_millis(commit.clock) / 1000;
-        let mut hear = |id: Option<&[u8]>| match id.map(|id| self.key(id)) {
-            None => word.removed = true,
-            said if said == key => word.same = true,
+        let mut read = |id: Option<&[u8]>| match id.map(|id| self.session_key(id)) {
+            None => ids.removed = true,
+            found if found == key => ids.same = true,
             Some(new) => {
-                word.new = true;
-                if !commit.silent {
+                ids.new = true;
+                if !commit.no_new_session {
                     let backend = commit.backend.tag;
-                    let pin = StoredPin { backend, epoch: commit.plan.epoch, issued: now as u32 };
-                    commit.began.set(new.session());
-                    self.put(new, pin, notes);
+                    let pin =
+                        StoredPin { backend, epoch: commit.planned.epoch, issued: now as u32 };
+                    commit.new_session.set(new.session());
+                    self.put(new, pin, state);
                 }
             }
         };
         match &self.carrier {
             Carrier::Cookie((_, name)) => {
                 for field in headers.get_all(SET_COOKIE) {
-                    if let Some(said) = ResponseCookie::of(field.as_bytes(), name) {
-                        hear(said.id(now).map(parse::unquote));
+                    if let Some(cookie) = ResponseCookie::of(field.as_bytes(), name) {
+                        read(cookie.id(now).map(parse::unquote));
                     }
                 }
             }
             Carrier::Header(name) => {
                 for value in headers.get_all(name) {
-                    hear(Some(value.as_bytes()).filter(|id| !id.is_empty()));
+                    read(Some(value.as_bytes()).filter(|id| !id.is_empty()));
                 }
             }
         }
-        word
+        ids
     }
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, pool: &mut ReadContext<'_>) -> Reading {
-        // Without a usable pin: the session whose backend has left the pool, else the first id.
-        let (mut homeless, mut first) = (None, None);
+    fn read(&self, request: &Head<'_>, context: &mut ReadContext<'_>) -> Reading {
+        // Without a valid pin, the session whose backend has left the pool counts, else the first id.
+        let (mut orphaned, mut first) = (None, None);
         let mut reading = Reading::default();
-        let now = unix_millis(pool.clock) / 1000;
-        let usable = self.ids(request.headers, |id| {
-            let key = self.key(id);
-            let reason = match self.look_up(key, pool) {
-                // Asked again once the store has answered.
+        let now = unix_millis(context.clock) / 1000;
+        let valid = self.ids(request.headers, |id| {
+            let key = self.session_key(id);
+            let reason = match self.look_up(key, context) {
+                // The request is read again once the lookup is complete.
                 None => return Some(Reading::default()),
                 Some(Answer::Pin(pin, open)) => {
                     let age = now.saturating_sub(u64::from(pin.issued));
-                    let position = pool.index.position(pin.backend);
+                    let position = context.index.position(pin.backend);
                     if self.absolute.is_some_and(|timeout| age >= timeout) {
                         first.get_or_insert((key, Some(pin), true));
                         Some(Reason::ExpiredAbsolute)
                     } else if let Some(position) = position {
-                        self.note(
-                            pool.notes,
-                            Known { key, pin: Some(pin), over: false, _open: open },
+                        self.record(
+                            context.state,
+                            LearnedSession { key, pin: Some(pin), expired: false, _open: open },
                         );
                         let pin = Some(pin.pin(&key));
                         return Some(Reading {
@@ -196,7 +197,7 @@ impl BoundAffinity for Bound {
                             ..Reading::default()
                         });
                     } else {
-                        homeless.get_or_insert((key, Some(pin), false));
+                        orphaned.get_or_insert((key, Some(pin), false));
                         reading.pin = reading.pin.or(Some(pin.pin(&key)));
                         Some(Reason::Unknown)
                     }
@@ -212,66 +213,64 @@ impl BoundAffinity for Bound {
             reading.reason = reading.reason.or(reason);
             None
         });
-        if let Some(usable) = usable {
-            return usable;
+        if let Some(reading) = valid {
+            return reading;
         }
-        if let Some((key, pin, over)) = homeless.or(first) {
+        if let Some((key, pin, expired)) = orphaned.or(first) {
             reading.key = Some(key.session());
-            self.note(pool.notes, Known { key, pin, over, _open: None });
+            self.record(context.state, LearnedSession { key, pin, expired, _open: None });
         }
         reading
     }
 
-    /// Nothing of ours is in the request; but behind another pin of a chain the id is noted, so that
-    /// what the answer says of it is understood.
-    fn strip(&self, _: &Reading, pool: &mut ReadContext<'_>, headers: &mut HeaderMap) {
-        if self.known(pool.notes).is_some() {
+    /// There is nothing to strip. The id is recorded when another member of a chain had the pin, so that
+    /// the response can be compared with it.
+    fn strip(&self, _: &Reading, context: &mut ReadContext<'_>, headers: &mut HeaderMap) {
+        if self.session(context.state).is_some() {
             return;
         }
-        if let Some(key) = self.ids(headers, |id| Some(self.key(id))) {
-            self.note(pool.notes, Known { key, pin: None, over: false, _open: None });
+        if let Some(key) = self.ids(headers, |id| Some(self.session_key(id))) {
+            self.record(
+                context.state,
+                LearnedSession { key, pin: None, expired: false, _open: None },
+            );
         }
     }
 
-    fn respond(
-        &self,
-        commit: &Commit<'_>,
-        notes: &mut RequestState,
-        headers: &mut HeaderMap,
-    ) -> bool {
-        let known = self.known(notes).map(|known| (known.key, known.pin, known.over));
-        let word = self.listen(known.map(|(key, ..)| key), commit, notes, headers);
-        let Some((key, known, over)) = known else {
+    fn save(&self, commit: &Commit<'_>, state: &mut RequestState, headers: &mut HeaderMap) -> bool {
+        let known = self.session(state).map(|session| (session.key, session.pin, session.expired));
+        let ids = self.learn(known.map(|(key, ..)| key), commit, state, headers);
+        let Some((key, stored, expired)) = known else {
             return false;
         };
-        if word.same || !(word.new || word.removed) {
-            // At the same backend, when it is reached at another address since.
-            let outdated = known.is_some_and(|pin| {
-                pin.backend == commit.backend.tag && pin.epoch < commit.plan.epoch
+        if ids.same || !(ids.new || ids.removed) {
+            // The pin of the same backend is outdated when the address of the backend has changed.
+            let outdated = stored.is_some_and(|pin| {
+                pin.backend == commit.backend.tag && pin.epoch < commit.planned.epoch
             });
             if matches!(commit.change, Change::Assign | Change::Move)
                 || (outdated && commit.change == Change::Refresh)
             {
                 let now = (unix_millis(commit.clock) / 1000) as u32;
-                let planned = commit.plan.epoch;
-                let epoch = known.map_or(planned, |pin| planned.max(pin.epoch.saturating_add(1)));
-                let issued = known.filter(|_| !over).map_or(now, |pin| pin.issued);
+                let planned = commit.planned.epoch;
+                let epoch = stored.map_or(planned, |pin| planned.max(pin.epoch.saturating_add(1)));
+                let issued = stored.filter(|_| !expired).map_or(now, |pin| pin.issued);
                 let backend = commit.backend.tag;
-                self.claim(key, StoredPin { backend, epoch, issued }, known, notes);
+                self.claim(key, StoredPin { backend, epoch, issued }, stored, state);
             }
-        } else if word.removed || !commit.silent {
+        } else if ids.removed || !commit.no_new_session {
             self.store.remove(key);
         }
         false
     }
 
-    fn idle_for(&self) -> Option<Duration> {
+    fn idle_timeout(&self) -> Option<Duration> {
         Some(self.idle)
     }
 
-    fn forget(&self, _: bool, notes: &mut RequestState, _: &mut HeaderMap) {
-        if let Some(known) = self.known(notes) {
-            self.store.remove(known.key);
+    fn clear(&self, _: bool, state: &mut RequestState, _: &mut HeaderMap) {
+        if let Some(session) = self.session(state) {
+            self.store.remove(session.key);
         }
     }
 }

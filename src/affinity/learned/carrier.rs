@@ -1,4 +1,4 @@
-//! Where the application puts its id.
+//! The carrier of the application's id: a cookie or a header.
 
 #[derive(Debug, Clone)]
 pub(super) enum Carrier<C, H> {

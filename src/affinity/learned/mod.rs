@@ -1,4 +1,4 @@
-//! The application's own session id, remembered on our side.
+//! The application's own session id, remembered in a store of the gateway.
 
 mod affinity;
 mod bound;

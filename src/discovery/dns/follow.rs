@@ -32,7 +32,7 @@ where
         let Some(answer) = answer else {
             return DiscoveryEnd::PoolGone;
         };
-        let pause = follower.apply(answer, &mut schedule);
+        let pause = follower.apply(&answer, &mut schedule);
         if follower.target.wait(sleep(pause)).await.is_none() {
             return DiscoveryEnd::PoolGone;
         }
@@ -53,7 +53,7 @@ where
     F: FnMut(&BackendId, SocketAddr) -> Result<S, BoxError>,
 {
     /// Updates the pool. Returns the pause until the next look-up.
-    fn apply(&mut self, answer: Answer, schedule: &mut RefreshSchedule) -> Duration {
+    fn apply(&mut self, answer: &Answer, schedule: &mut RefreshSchedule) -> Duration {
         for (id, why) in &answer.invalid {
             self.target.skip(id, why);
         }
@@ -65,7 +65,7 @@ where
         }
         // A partial answer is applied.
         if !answer.found.is_empty() || gone && self.empty_when_gone {
-            let changes = self.reconcile(&answer);
+            let changes = self.reconcile(answer);
             self.target.update(changes);
         }
         if answer.failure.is_some() || gone && !self.empty_when_gone {

@@ -37,7 +37,7 @@ impl PinCache {
     pub(super) fn get(self: &Arc<Self>, key: SessionKey, idle: Duration) -> Lookup {
         self.keep_alive(idle);
         let Some(entry) = self.table.get(&key) else {
-            return self.look_up_remote(key, idle, None);
+            return self.look_up_remote(key, idle, false);
         };
         let recheck = self.recheck.min(idle / FRACTION);
         match entry.look_up(Instant::now(), idle, recheck, self.engine.is_up()) {
@@ -48,18 +48,17 @@ impl PinCache {
             CacheLookup::Stale(pin, open, write) => {
                 self.touch(key, idle, entry, (pin, open), write)
             }
-            CacheLookup::Idle => self.look_up_remote(key, idle, Some(entry)),
+            CacheLookup::Idle => self.look_up_remote(key, idle, true),
         }
     }
 
-    /// Asks Redis for a session without a local copy, or with one that has expired (`idle_entry`).
+    /// Asks Redis for a session that has no local copy, or one that has expired (`was_known`).
     fn look_up_remote(
         self: &Arc<Self>,
         key: SessionKey,
         idle: Duration,
-        idle_entry: Option<Arc<CachedPin>>,
+        was_known: bool,
     ) -> Lookup {
-        let was_known = idle_entry.is_some();
         if !self.engine.is_available() {
             count(&self.engine.counters().unanswered);
             return Lookup::Now(self.unanswered(was_known));

@@ -1,4 +1,4 @@
-//! Clients that break off, at any stage of a request, over HTTP/1.1 and HTTP/2.
+//! Clients that disconnect at any stage of a request, over HTTP/1.1 and HTTP/2.
 
 use std::{
     convert::Infallible,
@@ -26,14 +26,14 @@ use tokio::{
 
 use crate::random::Random;
 
-/// Nobody waits for longer than this before giving up.
+/// The longest wait of a client before it disconnects.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Breaks off one request after the other. Tells how many.
+/// Disconnects in one request after the other, and returns how many.
 pub async fn abort_until(addr: SocketAddr, mut random: Random, over: Arc<AtomicBool>) -> usize {
     let mut count = 0;
     while !over.load(Relaxed) {
-        // While there are no descriptors nobody is answered.
+        // Without descriptors no request is answered.
         let aborting = async {
             match random.among(0..2) {
                 0 => over_http1(addr, &mut random).await,
@@ -79,7 +79,7 @@ fn empty() -> Body {
     Empty::new().map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
-/// Something, and then an error or nothing more.
+/// A body that fails or stalls after some data.
 fn open(fails: bool) -> Body {
     let pieces = stream::unfold(0, move |sent| async move {
         match sent {
@@ -107,7 +107,7 @@ async fn over_http2(addr: SocketAddr, random: &mut Random) -> io::Result<()> {
         0 => builder("/").body(open(false)),
         1 => builder("/").body(open(true)),
         2 => builder("/").header("x-delay", 50).body(empty()),
-        // Announced and not kept, which is an error of the stream.
+        // A wrong content length is an error of the stream.
         3 => builder("/").header("content-length", 100).body(open(false)),
         _ => builder("/ticks").body(empty()),
     };
@@ -116,7 +116,7 @@ async fn over_http2(addr: SocketAddr, random: &mut Random) -> io::Result<()> {
         let _ = timeout(PATIENCE, answer.body_mut().frame()).await;
     }
     if random.among(0..2) == 0 {
-        // The whole connection, and not only the stream.
+        // Closes the whole connection, not only the stream.
         connection.abort();
     }
     Ok(())

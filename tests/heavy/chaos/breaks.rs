@@ -1,5 +1,5 @@
-//! Answers that break off at any byte, in any framing, by an end or by a reset: what the backend has sent
-//! arrives, and that it broke off can be seen.
+//! Responses that are cut off at any byte, in any framing, by an end or a reset of the connection: what
+//! the backend has sent arrives, and the client can see that it is incomplete.
 
 use std::{
     collections::HashMap,
@@ -19,34 +19,35 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
-use tower_sticky_heavy_tests::in_time;
+use tower_sticky_heavy_tests::{in_time, process::Gateway};
 
-use crate::{alone, black_box::Gateway, check::Findings, length, random::Random};
+use crate::{alone, check::Findings, length, random::Random};
 
 const CLIENTS: usize = 6;
-/// What fits into the gateway's buffers at once, so that a reset does not take back what was not sent.
+
+/// What fits into the gateway's buffers at once, so that a reset discards nothing.
 const MOST: u64 = 16_000;
 
-/// A connection may have ten segments under way from its first moment on (RFC 6928). A reset takes back what
-/// could not be sent, so there are fewer.
+/// A new connection may have ten segments in flight (RFC 6928). A reset discards what
+/// could not be sent, so bodies are shorter.
 const PIECES: usize = 5;
 
-/// What was sent of each body, by the number of its request, whether that was all of it, and how.
+/// What was sent of each body, by the number of its request, whether it was complete, and how.
 type Sent = Arc<Mutex<HashMap<u64, (Vec<u8>, bool, Manner)>>>;
 
-/// How the body of an answer ends.
+/// How the body of a response is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Framing {
     Length,
     Chunks,
-    /// The end of the connection is its end.
+    /// It ends with the connection.
     Close,
 }
 
 /// The framing, and whether the connection was reset.
 type Manner = (Framing, bool);
 
-/// Answers one request, and breaks off.
+/// Sends a part of a response, and closes the connection.
 async fn answer(mut stream: TcpStream, mut random: Random, sent: Sent) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -91,7 +92,7 @@ async fn answer(mut stream: TcpStream, mut random: Random, sent: Sent) -> std::i
     if framing == Framing::Chunks && whole {
         stream.write_all(b"0\r\n\r\n").await?;
     }
-    // A reset of what ends with the connection would be an error, and here it is the proper end.
+    // With this framing a reset would be an error, and a close is the proper end.
     if resets {
         stream.set_zero_linger()?;
     }
@@ -110,7 +111,7 @@ async fn serve(mut random: Random, sent: Sent) -> SocketAddr {
     addr
 }
 
-/// What arrived of a body, and whether it ended well; `None` when there was no answer.
+/// What arrived of a body, and whether it was complete; `None` when there was no response.
 async fn ask(addr: SocketAddr, number: u64, speaks_http2: bool) -> Option<(Vec<u8>, bool)> {
     let io = TokioIo::new(TcpStream::connect(addr).await.unwrap());
     let request = Request::get("http://a/").header("x-number", number);

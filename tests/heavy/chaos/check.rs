@@ -1,4 +1,4 @@
-//! What must be true of every request, whatever happens.
+//! The invariants of every request under faults.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,30 +8,31 @@ use std::{
 
 use http::StatusCode;
 use tokio::time::Instant;
+use tower_sticky_heavy_tests::backend_process::Log;
 
 use crate::{
     clients::Life,
     exchange::Exchange,
     kind::Memory,
-    process::Log,
     timeline::{Drained, NAMES, Spell},
 };
 
-/// A client may hear of the end of its connection, and of a gateway that is back, this late.
+/// How late a client may notice the end of its connection, or that the gateway has returned.
 pub const CONNECTIONS: Duration = Duration::from_millis(50);
-/// The gateway may not know yet what began so short a time before a request.
+
+/// How long the gateway may not have noticed a fault.
 const NEWS: Duration = Duration::from_millis(20);
 
-/// How late a gateway may be with a deadline, on a slow machine.
+/// How late a deadline may be on a slow machine.
 const PUNCTUALITY: Duration = Duration::from_millis(30);
 
-/// What a gateway writes behind an answer is written so long after it.
+/// How long after a response its log line may be written.
 const WRITES: Duration = Duration::from_millis(100);
 
-/// A gateway that was restarted knows nothing, and has met all backends so long after that.
+/// How long after a restart the gateway may not know the state of all backends.
 const ACQUAINTANCE: Duration = Duration::from_millis(200);
 
-/// Sentences that say what was wrong, each with its number and an example.
+/// Violations, each with its number and an example.
 #[derive(Debug, Default)]
 pub struct Findings(BTreeMap<&'static str, (usize, String)>);
 
@@ -46,11 +47,11 @@ impl Findings {
         let lines = self.0.iter();
         let lines = lines.map(|(sentence, (times, one))| format!("{sentence} {times}×: {one}"));
         let lines: Vec<_> = lines.collect();
-        assert!(lines.is_empty(), "what must not be:\n{}", lines.join("\n"));
+        assert!(lines.is_empty(), "violations:\n{}", lines.join("\n"));
     }
 }
 
-/// All that has happened.
+/// The history of a run.
 pub struct Story {
     pub lives: Vec<Life>,
     pub spells: Vec<Spell>,
@@ -58,7 +59,7 @@ pub struct Story {
     pub gaps: Vec<(Instant, Instant)>,
     pub drained: Vec<Drained>,
     pub log: Log,
-    /// From when on all must be well.
+    /// The time from which all backends must be ready.
     pub quiet: Instant,
 }
 
@@ -67,7 +68,7 @@ impl Story {
         self.lives.iter().flat_map(|life| &life.exchanges)
     }
 
-    /// Looks at each request by itself.
+    /// Checks each request by itself.
     pub fn check_answers(&self, findings: &mut Findings) {
         let (mut excused, mut nobody) = (0, 0);
         for exchange in self.exchanges() {
@@ -95,13 +96,13 @@ impl Story {
                 Err(_) | Ok((_, Some(_))) => {}
             }
             if exchange.sent >= self.quiet && !is_good(exchange) {
-                findings.add("A request failed after the storm.", exchange);
+                findings.add("A request failed after the faults.", exchange);
             }
         }
         println!("{nobody} requests found no backend well; {excused} broke twice");
     }
 
-    /// Whether the answer is one that the gateway may have to give.
+    /// Whether the response is allowed at that time.
     fn is_understood(&self, status: StatusCode, exchange: &Exchange) -> bool {
         let breaks = |spell: &Spell| {
             spell.what.breaks() && spell.meets(exchange.sent, exchange.ended, Duration::ZERO)
@@ -120,14 +121,14 @@ impl Story {
         self.gaps.iter().any(met)
     }
 
-    /// A backend with which nothing was wrong from the beginning of a request to its end.
+    /// A backend without any fault during a request.
     fn well(&self, exchange: &Exchange) -> Option<usize> {
         let around = self.around(exchange, Duration::ZERO);
         let is_out = |backend| around.iter().any(|s| s.backend == backend && s.what.is_out());
         (0..NAMES.len()).find(|backend| !is_out(*backend))
     }
 
-    /// Whether the gateway must have known one backend to be well all the time.
+    /// Whether the gateway must have known a ready backend all the time.
     fn knows_a_well_one(&self, exchange: &Exchange) -> bool {
         let is_doubtful = |spell: &&Spell| {
             spell.what.is_out() && spell.meets(exchange.sent, exchange.ended, spell.aftermath)
@@ -137,7 +138,7 @@ impl Story {
         doubtful.len() < NAMES.len()
     }
 
-    /// What was wrong with any backend during a request, or not long `before` it.
+    /// The faults of any backend during a request, or shortly `before` it.
     pub fn around(&self, exchange: &Exchange, before: Duration) -> Vec<&Spell> {
         let meets = |spell: &&Spell| spell.meets(exchange.sent, exchange.ended, before);
         self.spells.iter().filter(meets).collect()
@@ -171,10 +172,10 @@ impl Story {
         broke.len() >= 2 || (broke.len() == 1 && !self.knows_a_well_one(exchange))
     }
 
-    /// Past the deadline of its drain a backend serves nobody.
+    /// Past the deadline of its drain a backend serves no request.
     pub fn check_deadlines(&self, findings: &mut Findings) {
         for drained in &self.drained {
-            // A gateway that was restarted has it from its file that the backend is active.
+            // A restarted gateway reads from its file that the backend is active.
             let forgot = |exchange: &Exchange| {
                 let met = |(from, to): &(Instant, Instant)| {
                     *from <= exchange.ended && drained.began <= *to
@@ -193,7 +194,7 @@ impl Story {
         }
     }
 
-    /// No POST may have been executed twice, and nothing more than three times.
+    /// No POST may be executed twice, and no request more than three times.
     pub fn check_executions(&self, findings: &mut Findings) {
         let often = self.log.more_than(1);
         for exchange in self.exchanges() {

@@ -1,4 +1,4 @@
-//! Clients that stay, and clients that come and go.
+//! Permanent clients, and clients with short sessions.
 
 use std::{
     net::SocketAddr,
@@ -19,7 +19,7 @@ use crate::{
 
 const REGULARS: usize = 12;
 
-/// All that one client did, in order.
+/// All requests of one client, in order.
 pub struct Life {
     pub user: String,
     pub exchanges: Vec<Exchange>,
@@ -31,12 +31,12 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Those who will stay.
+    /// The permanent clients.
     pub fn regulars(kind: &Kind, random: &mut Random) -> Vec<Visitor> {
         (0..REGULARS).map(|_| Visitor::new(kind.clone(), random.fork())).collect()
     }
 
-    /// Lets these ask all the time, and one newcomer after the other some times.
+    /// Starts the permanent clients, which send all the time, and short-lived ones one after the other.
     pub fn start(
         gateway: SocketAddr,
         kind: &Kind,
@@ -52,7 +52,7 @@ impl Clients {
         Self { over, tasks }
     }
 
-    /// Lets all of them finish, and gives what they did.
+    /// Lets all clients finish, and returns their requests.
     pub async fn end(self) -> Vec<Life> {
         self.over.store(true, Relaxed);
         self.tasks.join_all().await.into_iter().flatten().collect()
@@ -65,7 +65,7 @@ async fn stay(gateway: SocketAddr, mut visitor: Visitor, over: &AtomicBool) -> L
         let exchange = visitor.ask(&mut client, 0).await;
         let broken = exchange.answer.is_err();
         exchanges.push(exchange);
-        // Now and then somebody rests for a longer time.
+        // Sometimes a client pauses for longer.
         let rests = visitor.random.among(0..40) == 0;
         let rest = if rests || broken { 20..300 } else { 0..8 };
         sleep(visitor.random.millis(rest)).await;

@@ -1,4 +1,4 @@
-//! One request and its answer, and a client that has a session.
+//! A request and its response, and a client with a session.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use tower_sticky_heavy_tests::{FOREVER, client::Client};
 
 use crate::{kind::Kind, random::Random, timeline::NAMES};
 
-/// How often a request waits for its answer a little, so that something is always under way.
+/// How often a response is delayed a little, so that requests are always in flight.
 const SLOW: u64 = 5;
 
 #[derive(Debug, Clone)]
@@ -22,18 +22,18 @@ pub struct Exchange {
     pub method: Method,
     pub sent: Instant,
     pub ended: Instant,
-    /// Whether the client had something that says whose it is.
+    /// Whether the client had a token, a key or an id.
     pub has_session: bool,
-    /// Which of several nodes was asked.
+    /// The node that received the request.
     pub asked: usize,
-    /// What the gateway says of it: the outcome, and the backend.
+    /// The outcome and the backend that the gateway reports.
     pub outcome: String,
-    /// The status, and the backend if one has answered; or what became of the connection.
+    /// The status, and the backend if one answered; or the error of the connection.
     pub answer: Result<(StatusCode, Option<usize>), String>,
 }
 
 impl Exchange {
-    /// The backend that has answered, if one has.
+    /// The backend that answered, if any.
     pub fn server(&self) -> Option<usize> {
         self.answer.as_ref().ok()?.1
     }
@@ -43,7 +43,7 @@ impl Exchange {
     }
 }
 
-/// A client without its connection: what it remembers, and what it will do.
+/// A client without its connection: its cookies, and the state of its random generator.
 pub struct Visitor {
     kind: Kind,
     jar: BTreeMap<String, String>,
@@ -58,12 +58,12 @@ impl Visitor {
         Self { kind, jar: BTreeMap::new(), token: None, user, random }
     }
 
-    /// One whose key is this.
+    /// A client with this key.
     pub fn named(user: &str, random: Random) -> Self {
         Self { user: user.to_owned(), ..Self::new(Kind::Key, random) }
     }
 
-    /// Asks with some method: half of the requests are GETs, some are POSTs with a number.
+    /// Sends a request: half of them are GETs, some are POSTs with a number.
     pub async fn ask(&mut self, client: &mut Client, asked: usize) -> Exchange {
         let method = match self.random.among(0..16) {
             0 => Method::HEAD,

@@ -1,4 +1,4 @@
-//! Backends and a gateway, and what may happen to them.
+//! Backends and a gateway, and the faults that can be injected.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -9,25 +9,25 @@ use tokio::{
     task::block_in_place,
     time::{Instant, sleep},
 };
+use tower_sticky_heavy_tests::backend_process::{Log, Process};
 
 use crate::{
     admin::Admin,
     gateway::Gateway,
     kind::Kind,
-    process::{Log, Process},
     timeline::{Drained, NAMES, Timeline, What},
 };
 
 pub struct Fleet {
     processes: Vec<Mutex<Process>>,
     places: Vec<SocketAddr>,
-    /// Read by those who call its admin interface, written while it is restarted.
+    /// Read-locked by users of its admin interface, write-locked while it restarts.
     gateway: RwLock<Gateway>,
     pub addr: SocketAddr,
     pub admin: Admin,
     pub timeline: Timeline,
     pub log: Log,
-    /// What gateways had counted when they were ended.
+    /// The counters of gateways that have ended.
     violations: Mutex<u64>,
 }
 
@@ -51,7 +51,7 @@ impl Fleet {
         })
     }
 
-    /// Lets something happen to a backend, which is over when this returns.
+    /// Injects a fault into a backend; it is over when this returns.
     pub async fn happen(&self, backend: usize, what: What, lasts: Duration) {
         let mut process = self.processes[backend].lock().await;
         let spell = self.timeline.begin(backend, what);
@@ -83,7 +83,7 @@ impl Fleet {
         self.timeline.end(spell);
     }
 
-    /// Lets the operator change something, and later change it back.
+    /// Changes the configuration of a backend, and later changes it back.
     async fn operate(&self, backend: usize, what: What, lasts: Duration) {
         let (id, millis) = (NAMES[backend], lasts.as_millis());
         let change = match what {

@@ -7,15 +7,15 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use tower_sticky_heavy_tests::until;
-
-use crate::{
+use tower_sticky_heavy_tests::{
+    backend_process::{Port, Process},
     example::binary,
-    kind::Kind,
-    process::{Port, Process},
+    until,
 };
 
-/// Killed when it is dropped.
+use crate::kind::Kind;
+
+/// A running gateway. It is killed when it is dropped.
 pub struct Gateway {
     pub port: Port,
     pub admin: Port,
@@ -59,14 +59,14 @@ impl Gateway {
             .unwrap();
         let mut said = BufReader::new(child.stderr.take().unwrap());
         let (mut all, mut line) = (String::new(), String::new());
-        // This comes when it listens.
+        // This line comes when it listens.
         while !line.starts_with("admin interface on ") {
             line.clear();
             let read = said.read_line(&mut line).unwrap();
             all += &line;
             assert!(read > 0, "the gateway starts: {all}");
         }
-        // What else it says is read, so that it need not wait for that, and shown.
+        // Its output is read and printed, so that the pipe does not fill up.
         std::thread::spawn(move || {
             for line in said.lines().map_while(Result::ok) {
                 println!("the gateway says: {line}");

@@ -22,30 +22,33 @@ use tokio::{
 };
 use tower_sticky::discovery::hickory_resolver::proto::{op::ResponseCode, rr::RecordType};
 use tower_sticky_heavy_tests::{
+    backend_process::{Log, Process},
     client::{Client, cookie},
-    in_time, until,
+    in_time,
+    process::Gateway as GatewayProcess,
+    until,
 };
 
 use crate::{
     aborts,
     admin::Admin,
-    alone, black_box,
+    alone,
     check::Findings,
     length,
     name_server::{NameServer, Reply},
-    process::{Log, Process},
     random::Random,
 };
 
-/// What the gateway may have: enough for everybody but those who take all.
+/// The gateway's limit of descriptors: enough unless a client takes all of them.
 const FILES: u32 = 256;
 const REGULARS: usize = 8;
 const ABORTERS: usize = 4;
-/// Descriptors are there again, and everybody may have heard of it, so long after somebody had them all.
+
+/// How long after a shortage of descriptors requests may still fail.
 const AFTERMATH: Duration = Duration::from_millis(1_500);
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// When there were no descriptors.
+/// The periods without free descriptors.
 type Shortages = Arc<Mutex<Vec<(Instant, Instant)>>>;
 
 fn config(backends: &[Process], names: &NameServer) -> String {
@@ -65,7 +68,7 @@ fn config(backends: &[Process], names: &NameServer) -> String {
     text
 }
 
-/// Notes every change of a backend's health to something that is not well.
+/// Records every change of a backend's state to one that is not ready.
 async fn watch_health(admin: SocketAddr, unwell: Arc<Mutex<Vec<String>>>) {
     let mut stream = TcpStream::connect(admin).await.unwrap();
     stream.write_all(b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await.unwrap();
@@ -79,7 +82,7 @@ async fn watch_health(admin: SocketAddr, unwell: Arc<Mutex<Vec<String>>>) {
     }
 }
 
-/// One user who stays: every request is to be answered by one backend.
+/// A user with a session: every request must be answered by the same backend.
 async fn stay(addr: SocketAddr, mut random: Random, over: Arc<AtomicBool>) -> Vec<Visit> {
     let (mut client, mut token, mut visits) = (Client::new(addr), None, Vec::new());
     while !over.load(Relaxed) {
@@ -112,7 +115,7 @@ struct Visit {
     answer: Result<(StatusCode, Option<String>), String>,
 }
 
-/// Takes all descriptors of the gateway for a while.
+/// Takes all descriptors of the gateway for some time.
 async fn take_all(addr: SocketAddr, random: &mut Random, shortages: &Shortages) {
     let began = Instant::now();
     let mut taken = Vec::new();
@@ -126,7 +129,7 @@ async fn take_all(addr: SocketAddr, random: &mut Random, shortages: &Shortages) 
     shortages.lock().unwrap().push((began, Instant::now()));
 }
 
-/// The names cannot be looked up for a while, in one way or another.
+/// Lets the resolution of names fail for some time, in different ways.
 async fn confuse(names: &NameServer, random: &mut Random) {
     let say = match random.among(0..4) {
         0 => Reply::None,
@@ -181,14 +184,14 @@ async fn run(mut random: Random) {
     }
     let names = NameServer::start().await;
     tell_names(&names);
-    let mut gateway = black_box::Gateway::with_files(FILES, &config(&backends, &names)).await;
+    let mut gateway = GatewayProcess::with_files(FILES, &config(&backends, &names)).await;
     let (addr, admin) = (gateway.addr, gateway.admin_addr().await);
-    // What it says is read, so that it need not wait for that.
+    // Its output is read, so that the pipe does not fill up.
     let said = tokio::spawn(async move { gateway.show_stderr().await });
     let unwell = Arc::<Mutex<Vec<String>>>::default();
     let watching = tokio::spawn(watch_health(admin, unwell.clone()));
     for name in NAMES {
-        // From then on the gateway knows its address.
+        // From then on the gateway has its address.
         let answered = async {
             let request = || Request::get("/").body(Full::default()).unwrap();
             while Client::new(addr).send(request()).await.unwrap().headers()["x-server"] != *name {}
@@ -234,10 +237,10 @@ async fn run(mut random: Random) {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    in_time("nothing is in flight when nobody asks", nothing_left).await;
+    in_time("nothing is in flight without requests", nothing_left).await;
     for backend in idle.into_inner().unwrap() {
         if backend["state"] != "ready" {
-            findings.add("A backend is not ready after the storm.", &backend);
+            findings.add("A backend is not ready after the faults.", &backend);
         }
     }
     let stats = admin.call(http::Method::GET, "/stats", &Value::Null).await;

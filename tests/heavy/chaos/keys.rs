@@ -1,4 +1,4 @@
-//! Where a key decides, nothing is remembered: it is always the first of its rank that is well.
+//! A key without a stored pin is always served by the first ready backend of its rank.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
     timeline::{NAMES, What},
 };
 
-/// Other weights are other ranks, so they are left out.
+/// Weights change the rank, so they are not changed here.
 const FAULTS: [What; 11] = [
     What::Kill,
     What::Kill,
@@ -35,10 +35,10 @@ const FAULTS: [What; 11] = [
     What::Disable,
 ];
 
-/// The backends of a key, the first one first.
+/// The backends of a key, by rank.
 type Rank = Vec<usize>;
 
-/// Takes one backend out after the other, and sees who comes next.
+/// Disables one backend after the other, and records which one serves the key next.
 async fn rank(fleet: &Fleet, user: &str) -> Rank {
     let mut client = Client::new(fleet.addr);
     let mut visitor = Visitor::named(user, Random::new(0));
@@ -55,10 +55,10 @@ async fn rank(fleet: &Fleet, user: &str) -> Rank {
     rank
 }
 
-/// Whether `backend` may be passed over by a request.
+/// Whether a request may skip `backend`.
 fn may_be_out(story: &Story, backend: usize, exchange: &Exchange) -> bool {
     story.spells.iter().any(|spell| {
-        // One that was stopped while it was in doubt stays so.
+        // A suspect that is stopped stays a suspect.
         let in_doubt = spell.what == What::Pause && !spell.aftermath.is_zero();
         spell.backend == backend
             && (spell.what.moves() || in_doubt)
@@ -77,7 +77,7 @@ fn check_rank(story: &Story, life: &Life, rank: &Rank, findings: &mut Findings) 
             );
         }
         if exchange.sent >= story.quiet && server != rank[0] {
-            findings.add("A key was not with its owner after the storm.", exchange);
+            findings.add("A key was not with its owner after the faults.", exchange);
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The ways to recognise a session, as the gateway's file has them.
+//! The affinities, as the gateway's file configures them.
 
-/// The key under which everything is sealed.
+/// The key of all tokens.
 const KEY: &str = "base64:q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,14 +16,14 @@ pub enum Kind {
     Envelope,
 }
 
-/// Where it is remembered which backend a session has.
+/// Where the pin of a session is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Memory {
-    /// With the clients.
+    /// At the client.
     WithClients,
-    /// In the gateway, which forgets it with its end.
+    /// In the memory of the gateway.
     Gone,
-    /// In a store, which is told just after an answer: what happens to the gateway then may be quicker.
+    /// In a store that is written after the response: the gateway may be killed before.
     WrittenBehind,
 }
 
@@ -35,8 +35,8 @@ impl Kind {
             Self::Sealed => format!("type = \"cookie\"\nkeys = [\"{KEY}\"]"),
             Self::Header => format!("type = \"header\"\nname = \"x-sticky\"\nkeys = [\"{KEY}\"]"),
             Self::Learned => "type = \"learned\"\ncookie = \"JSESSIONID\"".to_owned(),
-            // Redis is well all the time. A machine that is busy may take longer than the usual 5 ms all the
-            // same, and what a gateway does then is not tested here.
+            // Redis is available all the time. A busy machine may still need longer than the default of 5 ms,
+            // and the behaviour of a gateway then is not tested here.
             Self::LearnedOnRedis(url) => format!(
                 "type = \"learned\"\ncookie = \"JSESSIONID\"\nkeys = [\"{KEY}\"]\nstore = \"{url}\"\n\
                  store_timeout = \"1s\""
@@ -54,7 +54,7 @@ impl Kind {
         matches!(self, Self::Learned | Self::LearnedOnRedis(_) | Self::Envelope)
     }
 
-    /// What the gateway knows of its sessions when it is restarted.
+    /// What the gateway knows of its sessions after a restart.
     pub fn memory(&self) -> Memory {
         match self {
             Self::Learned => Memory::Gone,

@@ -1,4 +1,4 @@
-//! Kinds of affinity that remember where a session is.
+//! Affinities that store a pin.
 
 use tower_sticky_heavy_tests::redis_server::RedisServer;
 

@@ -1,25 +1,20 @@
-//! Real processes under random faults, with real clients, and what must be true of every request.
+//! Real processes and clients under random faults, and the invariants of every request.
 //!
-//! Backends are killed, told to stop, paused, told to drop connections or to fail, removed, drained,
-//! disabled and weighed, and the gateway is restarted. Nothing of that may cost a request that a backend
-//! could have answered, nor move a session without need.
+//! Backends are killed, terminated, paused, made to drop connections or to fail, removed, drained,
+//! disabled and weighted, and the gateway is restarted. None of that may fail a request that a backend
+//! could have answered, or move a session without need.
 //!
-//! `CHAOS_SECONDS` is how long a storm lasts, 4 s if nothing is said; there is one for each kind of
-//! affinity. What happens in it follows from `CHAOS_SEED`, which is said at the start; which requests it
-//! meets does not.
+//! `CHAOS_SECONDS` is the duration of a run, 4 s by default; there is one run for each kind of
+//! affinity. The faults follow from `CHAOS_SEED`, which is printed at the start; the requests that they
+//! hit do not.
 
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 
 mod aborts;
 mod admin;
-#[allow(dead_code, reason = "each test uses its part of it")]
-#[path = "../../support/process.rs"]
-mod black_box;
 mod breaks;
 mod check;
 mod clients;
-#[path = "../../support/example.rs"]
-mod example;
 mod exchange;
 mod fleet;
 mod gateway;
@@ -32,9 +27,6 @@ mod mesh;
 #[path = "../dns/server.rs"]
 mod name_server;
 mod plan;
-#[allow(dead_code, reason = "each test uses its part of it")]
-#[path = "../faults/process.rs"]
-mod process;
 mod random;
 mod storm;
 mod timeline;
@@ -50,13 +42,13 @@ use std::{
 use random::Random;
 use tokio::runtime::Builder;
 
-/// How long a storm lasts.
+/// The duration of a run.
 fn length() -> Duration {
     let seconds = env::var("CHAOS_SECONDS").map_or(4.0, |text| text.parse().expect("seconds"));
     Duration::from_secs_f64(seconds)
 }
 
-/// Runs one storm, while no other one does.
+/// Runs one scenario while no other one runs.
 fn alone<F: Future<Output = ()>>(name: &str, storm: impl FnOnce(Random) -> F) {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);

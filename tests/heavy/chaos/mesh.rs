@@ -16,7 +16,10 @@ use tokio::{
     task::{JoinSet, block_in_place},
     time::{Instant, sleep, sleep_until},
 };
-use tower_sticky_heavy_tests::client::Client;
+use tower_sticky_heavy_tests::{
+    backend_process::{Log, Port, Process, Program},
+    client::Client,
+};
 
 use crate::{
     alone,
@@ -24,7 +27,6 @@ use crate::{
     exchange::{Exchange, Visitor},
     kind::Kind,
     length,
-    process::{Log, Port, Process, Program},
     random::Random,
     storm::CALM,
     timeline::{NAMES, Spell, Timeline, What},
@@ -47,7 +49,7 @@ impl Mesh {
         let places: Vec<_> = ports.iter().map(|port| port.addr).collect();
         let peers = NAMES.iter().zip(&places);
         let peers = peers.map(|(name, addr)| format!("{name}=http://{addr}")).collect();
-        let program = Program { path: env!("CARGO_BIN_EXE_heavy-node"), args: peers };
+        let program = Program::named("heavy-node", peers);
         let (log, mut nodes) = (Log::default(), Vec::new());
         for (name, port) in NAMES.into_iter().zip(ports) {
             let mut node = Process::new(name, port, program.clone(), &log);
@@ -71,7 +73,7 @@ impl Mesh {
         self.timeline.end(spell);
     }
 
-    /// Restarts one node after the other, of which two may be down at the same time.
+    /// Restarts one node after the other; two may be down at the same time.
     async fn rage(self: &Arc<Self>, random: &mut Random) {
         let (begun, mut tasks) = (Instant::now(), JoinSet::new());
         let mut at = Duration::from_millis(200);
@@ -86,7 +88,7 @@ impl Mesh {
         tasks.join_all().await;
     }
 
-    /// Asks one node after the other that is not known to be down.
+    /// Sends requests to nodes that are not known to be down, one after the other.
     async fn visit(self: Arc<Self>, mut visitor: Visitor) -> Vec<Exchange> {
         let mut clients: Vec<_> = self.places.iter().map(|place| Client::new(*place)).collect();
         let mut life = Vec::new();
@@ -101,7 +103,7 @@ impl Mesh {
     }
 }
 
-/// What must be true of every request.
+/// The invariants of every request.
 fn check(spells: &[Spell], life: &[Exchange], quiet: Instant, findings: &mut Findings) {
     let mut home: Option<&Exchange> = None;
     for exchange in life {
@@ -115,7 +117,7 @@ fn check(spells: &[Spell], life: &[Exchange], quiet: Instant, findings: &mut Fin
                 findings.add("A living node has broken a connection off.", exchange);
             }
             Ok((_, None)) if met(exchange.asked, Duration::ZERO) => {}
-            // What cannot be repeated may break with the node that has it.
+            // A request that cannot be retried may fail with its node.
             Ok((status, None)) if *status == 502 && !exchange.may_be_repeated() && broke => {}
             Ok((_, None)) => {
                 findings.add("A request failed although the node that was asked lives.", exchange);
@@ -123,7 +125,7 @@ fn check(spells: &[Spell], life: &[Exchange], quiet: Instant, findings: &mut Fin
             _ => {}
         }
         if exchange.sent >= quiet && exchange.server().is_none() {
-            findings.add("A request failed after the storm.", exchange);
+            findings.add("A request failed after the faults.", exchange);
         }
         if exchange.server().is_none() {
             continue;

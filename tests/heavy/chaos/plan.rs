@@ -1,4 +1,4 @@
-//! What will happen, and when: it follows from the seed alone.
+//! The plan of faults, which follows from the seed alone.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub enum Step {
     RestartGateway { kills: bool },
 }
 
-/// All steps, each with its time.
+/// All steps with their times.
 pub fn plan(
     random: &mut Random,
     length: Duration,
@@ -24,7 +24,7 @@ pub fn plan(
     let mut free = [Duration::ZERO; NAMES.len()];
     let mut next_restart = random.millis(600..1_200);
     let mut now = Duration::from_millis(200);
-    // The last ones have an end before the end.
+    // The last faults end before the run does.
     while now + Duration::from_millis(500) < length {
         if restarts_gateway && now >= next_restart {
             let kills = random.among(0..2) == 0;

@@ -1,4 +1,4 @@
-//! A small generator of numbers, which are the same for the same seed.
+//! A small seeded random number generator.
 
 use std::{ops::Range, time::Duration};
 
@@ -10,7 +10,7 @@ impl Random {
         Self(seed)
     }
 
-    /// Another one, which goes its own way.
+    /// An independent generator.
     pub fn fork(&mut self) -> Self {
         Self(self.next())
     }

@@ -1,4 +1,4 @@
-//! A storm and what comes after it.
+//! A run of random faults, and the checks after it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,10 +15,10 @@ use crate::{
     plan::Step,
 };
 
-/// How long after a storm all must be well.
+/// How long after the last fault all backends must be ready.
 pub const CALM: Duration = Duration::from_secs(1);
 
-/// Lets all of the plan happen, and waits for the end of it.
+/// Runs the plan to its end.
 async fn rage(fleet: &Arc<Fleet>, plan: Vec<(Duration, Step)>) {
     let (begun, mut tasks) = (Instant::now(), JoinSet::new());
     for (at, step) in plan {
@@ -34,8 +34,8 @@ async fn rage(fleet: &Arc<Fleet>, plan: Vec<(Duration, Step)>) {
     tasks.join_all().await;
 }
 
-/// A storm over clients, and a look at what is left of it. Tells what has happened, and what was wrong
-/// already.
+/// Runs the plan while clients send requests, and checks what is left afterwards. Returns the history, and
+/// the findings so far.
 pub async fn survive(
     fleet: &Arc<Fleet>,
     clients: Clients,
@@ -49,13 +49,13 @@ pub async fn survive(
     for backend in fleet.admin.backends().await {
         let now = (&backend["state"], &backend["mode"], &backend["weight"]);
         if now != (&"ready".into(), &"active".into(), &1.into()) {
-            findings.add("A second after the storm a backend is not ready.", &backend);
+            findings.add("A second after the faults a backend is not ready.", &backend);
         }
     }
     sleep(CALM / 2).await;
     let lives = clients.end().await;
     for backend in left(fleet).await {
-        findings.add("Something is in flight or waits although nobody asks.", &backend);
+        findings.add("Requests are in flight or waiting after the last response.", &backend);
     }
     let violations = fleet.violations().await;
     if violations > 0 {
@@ -77,7 +77,7 @@ pub async fn survive(
     (story, findings)
 }
 
-/// The backends that still have something to do, after some time to finish it.
+/// The backends that still have requests in flight after some time.
 async fn left(fleet: &Fleet) -> Vec<Value> {
     for _ in 0..100 {
         let mut all = fleet.admin.backends().await;

@@ -1,4 +1,4 @@
-//! What was wrong with which backend, and when.
+//! Which fault each backend had, and when.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -9,15 +9,15 @@ use tokio::time::Instant;
 
 pub const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
-/// After an end is known here, others may hear of it a little later.
+/// How much later than here the end of a fault may be noticed elsewhere.
 const MARGIN: Duration = Duration::from_millis(10);
 
-/// The longest time between two looks at a backend that refused or broke connections.
+/// The longest pause between two redials or trials of a backend.
 const REDIAL_MAX: Duration = Duration::from_secs(1);
-/// What may come on top of that, on a slow machine.
+/// A margin for slow machines.
 const SLOWNESS: Duration = Duration::from_millis(200);
 
-/// What may happen to a backend.
+/// The kinds of faults and changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
     /// SIGKILL, and some time later a new process.
@@ -26,11 +26,11 @@ pub enum What {
     Term,
     /// SIGSTOP and SIGCONT.
     Pause,
-    /// It takes connections and closes them at once.
+    /// It accepts connections and closes them at once.
     Drop,
     /// It answers everything with 500.
     Fail,
-    /// It is no member for some time.
+    /// It is removed from the pool for some time.
     Remove,
     /// It keeps its sessions and takes no new ones.
     Drain,
@@ -47,7 +47,7 @@ impl What {
         !matches!(self, Self::Fail)
     }
 
-    /// Whether requests that are under way may break.
+    /// Whether requests in flight may fail.
     pub fn breaks(self) -> bool {
         matches!(self, Self::Kill | Self::Term | Self::Drop)
     }
@@ -58,21 +58,21 @@ impl What {
     }
 }
 
-/// Something was wrong for some time.
+/// A fault that lasted for some time.
 #[derive(Debug, Clone, Copy)]
 pub struct Spell {
     pub what: What,
     pub backend: usize,
     /// Just before it began.
     pub from: Instant,
-    /// When it was over; nothing while it lasts.
+    /// When it was over; `None` while it lasts.
     pub to: Option<Instant>,
     /// For how long after the end others may still be preferred.
     pub aftermath: Duration,
 }
 
 impl Spell {
-    /// Whether some of it was between two moments, or up to `after` its end.
+    /// Whether it overlaps a period, or ended less than `after` before it.
     pub fn meets(&self, from: Instant, to: Instant, after: Duration) -> bool {
         self.from <= to && self.to.is_none_or(|end| from <= end + MARGIN + after)
     }
@@ -102,7 +102,7 @@ fn note_aftermaths(spells: &mut [Spell]) {
 pub struct Drained {
     pub backend: usize,
     pub began: Instant,
-    /// From then on nobody is served there.
+    /// From then on it must not serve any request.
     pub deadline: Instant,
     /// Until then.
     pub until: Instant,
@@ -121,7 +121,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Timeline {
-    /// Something begins now; gives its number.
+    /// Records the begin of a fault, and returns its number.
     pub fn begin(&self, backend: usize, what: What) -> usize {
         let mut spells = lock(&self.spells);
         let (from, aftermath) = (Instant::now(), Duration::ZERO);
@@ -141,7 +141,7 @@ impl Timeline {
         lock(&self.drained).clone()
     }
 
-    /// The gateway was restarted from then until now.
+    /// Records a restart of the gateway from then until now.
     pub fn gateway_was_gone(&self, from: Instant) {
         lock(&self.gaps).push((from, Instant::now()));
     }
@@ -156,7 +156,7 @@ impl Timeline {
         lock(&self.gaps).clone()
     }
 
-    /// Whether nothing is wrong with a backend now.
+    /// Whether a backend has no fault now.
     pub fn is_well_now(&self, backend: usize) -> bool {
         !lock(&self.spells).iter().any(|spell| spell.backend == backend && spell.to.is_none())
     }

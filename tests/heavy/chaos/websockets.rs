@@ -24,37 +24,32 @@ use tokio_tungstenite::{
 };
 use tower_sticky_heavy_tests::{
     FOREVER,
+    backend_process::{Log, Process},
     client::{Client, cookie},
     in_time,
+    process::Gateway as GatewayProcess,
 };
 
-use crate::{
-    admin::Admin,
-    alone, black_box,
-    check::Findings,
-    length,
-    process::{Log, Process},
-    random::Random,
-};
+use crate::{admin::Admin, alone, check::Findings, length, random::Random};
 
 const USERS: usize = 9;
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// Sessions idle out after two seconds, and rest after one and a half. Tokens count in whole seconds, so
-/// nobody is without a request or a stream for more than half a second.
+/// Sessions expire after two idle seconds, and may be rebalanced after one and a half. Tokens count in
+/// whole seconds, so no session is without a request or a stream for more than half a second.
 const SECTIONS: &str = "admin = \"127.0.0.1:0\"\nserver_timing = true\n\
     [rebalance]\ntolerance = 1.1\nidle_for = \"2s\"\nmax_per_second = 1000\n\
     [[affinity]]\ntype = \"cookie\"\nname = \"sid\"\nidle_timeout = \"3s\"\n\
     keys = [\"base64:q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=\"]\n";
 
-/// Since when a backend's sessions had to leave, and until when.
+/// The period in which the sessions of a backend had to leave.
 type Deadlines = Arc<Mutex<Vec<(&'static str, Instant, Option<Instant>)>>>;
 
 struct User {
     addr: SocketAddr,
     client: Client,
     token: Option<String>,
-    /// Its backend, and since when it is known to be there.
+    /// Its backend, and since when it is known to be pinned there.
     home: Option<(String, Instant)>,
     random: Random,
     deadlines: Deadlines,
@@ -72,7 +67,7 @@ impl User {
         deadlines.iter().any(|it| met(&it))
     }
 
-    /// One request, which must find the session where it was.
+    /// Sends a request, which must reach the same backend as before.
     async fn visit(&mut self, after: &'static str) {
         let mut request = Request::get("/");
         if let Some(token) = &self.token {
@@ -115,7 +110,7 @@ impl User {
         }
     }
 
-    /// Talks on a socket for a while, or only listens. It ends early only where a deadline ends it.
+    /// Sends messages on a socket, or only listens. Only a deadline may end it early.
     async fn talk(&mut self) {
         let Some((mut socket, server)) = self.open().await else { return };
         let began = Instant::now();
@@ -149,7 +144,7 @@ impl User {
     }
 }
 
-/// Says something, and hears it from the backend.
+/// Sends a message, and reads the echo of the backend.
 async fn exchange(socket: &mut WebSocketStream<TcpStream>, server: &str) -> Result<(), Error> {
     socket.send(Message::text("hello")).await?;
     let answer = timeout(FOREVER, socket.next()).await.expect("an answer comes");
@@ -177,7 +172,7 @@ async fn live(mut user: User, over: Arc<AtomicBool>) -> usize {
     user.streams
 }
 
-/// Drains one backend for a while, with a deadline or without one.
+/// Drains one backend for some time, with or without a deadline.
 async fn drain(admin: &Admin, random: &mut Random, deadlines: &Deadlines) {
     let name = random.one_of(&NAMES);
     let has_deadline = random.among(0..2) == 0;
@@ -204,7 +199,7 @@ async fn run(mut random: Random) {
         config += &format!("[[backend]]\nid = \"{name}\"\nurl = \"{url}\"\n");
         backends.push(process);
     }
-    let mut gateway = black_box::Gateway::configured(&config).await;
+    let mut gateway = GatewayProcess::configured(&config).await;
     let (addr, admin) = (gateway.addr, Admin(gateway.admin_addr().await));
     let said = tokio::spawn(async move { gateway.show_stderr().await });
     let (deadlines, over) = (Deadlines::default(), Arc::new(AtomicBool::new(false)));

@@ -1,4 +1,4 @@
-//! One row at a time, and nothing is left of it.
+//! Runs one row of the matrix at a time, and checks that it leaves nothing behind.
 
 use std::{
     fs,
@@ -32,7 +32,7 @@ fn run(builder: &mut Builder, row: impl Future<Output = ()>) {
     runtime.block_on(async {
         let before = Left::now();
         row.await;
-        // Real time, whatever the runtime's clock says.
+        // Real time, because the runtime's clock may be paused.
         let mut patience = FOREVER;
         let step = Duration::from_millis(5);
         while Left::now() != before {
@@ -61,7 +61,7 @@ impl Left {
     }
 }
 
-/// Nothing where there is no such file system: then the rest has to do.
+/// `None` without `/proc`: then only the other checks run.
 fn entries(path: &str) -> impl Iterator<Item = String> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok())
@@ -77,13 +77,13 @@ fn is_child(process: &str) -> bool {
     parent == Some(&std::process::id().to_string())
 }
 
-/// The median of some durations, for the figures.
+/// The median of some durations, for the printed figures.
 pub fn median(mut times: Vec<Duration>) -> Duration {
     times.sort();
     times[times.len() / 2]
 }
 
-/// How long it takes.
+/// How long a future takes.
 pub async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
     let start = Instant::now();
     let result = work.await;

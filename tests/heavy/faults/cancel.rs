@@ -1,4 +1,4 @@
-//! Clients that go away: a request is dropped after any number of polls, and nothing is left of it.
+//! Cancellation: a request is dropped after any number of polls, and leaves nothing behind.
 
 use std::{
     convert::Infallible,
@@ -35,7 +35,7 @@ const STEP: Duration = Duration::from_millis(10);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A body whose three pieces have to be waited for.
+/// A body whose three frames are each pending first.
 fn body(piece: &'static str) -> Body {
     let pieces = stream::unfold(0, move |sent| async move {
         yield_now().await;
@@ -44,7 +44,7 @@ fn body(piece: &'static str) -> Body {
     StreamBody::new(pieces).boxed_unsync()
 }
 
-/// A backend all of whose doings have to be waited for.
+/// A backend whose readiness, response and body are each pending first.
 struct Node {
     name: &'static str,
     told: Arc<Told>,
@@ -95,7 +95,7 @@ impl Service<Request<Body>> for Node {
             }
             told.executed.fetch_add(1, SeqCst);
             let got = request.into_body().collect().await?.to_bytes();
-            assert_eq!(got, "in in in ", "the request's body is whole, whoever refused it before");
+            assert_eq!(got, "in in in ", "the request's body is complete after a refusal");
             yield_now().await;
             Ok(Response::new(body(name)))
         })
@@ -111,7 +111,7 @@ impl WallClock for Clock {
     }
 }
 
-/// A store that does not answer at once.
+/// A store whose calls are pending first.
 #[derive(Debug)]
 struct Slow(MemoryStore);
 
@@ -136,22 +136,22 @@ impl PinStore for Slow {
     }
 }
 
-/// What the request meets whose client goes away.
+/// The situations in which a request is cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Case {
     New,
     Pinned,
-    /// Its backend is busy for a while.
+    /// Its backend is busy for some time.
     Busy,
     /// Its backend stays busy, and another one is borrowed.
     Borrowed,
-    /// Its backend is at its limit for a while.
+    /// Its backend is at its limit for some time.
     Limit,
     /// Its backend refuses, and another one takes it.
     Refused,
-    /// Its backend was down and is to be tried.
+    /// Its backend is a suspect, and the request is the trial.
     Trial,
-    /// Its session is about to move, and its state is carried over.
+    /// Its session is about to move, and the handoff hook runs.
     HandOver,
     /// Its session is looked up in a store.
     LookUp,
@@ -175,7 +175,7 @@ struct Scene {
     a: Arc<Told>,
     b: Arc<Told>,
     cookie: Option<String>,
-    /// One that has the only slot.
+    /// A request that has the only permit.
     holder: Option<Response<Body>>,
 }
 
@@ -194,7 +194,7 @@ async fn send(service: &StickyService<Node>, cookie: Option<&str>) -> Sent {
 }
 
 impl Scene {
-    /// All is as the case says, with a session at `a`.
+    /// Prepares the case, with a session on `a`.
     async fn new(case: Case) -> Self {
         let [a, b] = ["a", "b"].map(Node::new);
         let backends = Backends::from_iter([("a", a.clone())]);
@@ -227,7 +227,7 @@ impl Scene {
             cookie: None,
             holder: None,
         };
-        // More than one session, so that the spread can be uneven.
+        // More than one session, so that the load can be uneven.
         for _ in 0..20 {
             let known = (case == Case::LookUp).then_some("sid=an-id-of-the-application");
             let response = send(&scene.service, known).await;
@@ -236,7 +236,7 @@ impl Scene {
                 None => known.map(str::to_owned),
             };
             response.into_body().collect().await.unwrap();
-            // It is a session once its token has come back.
+            // It counts as a session once its token has returned.
             let again = send(&scene.service, scene.cookie.as_deref()).await;
             again.into_body().collect().await.unwrap();
         }
@@ -275,7 +275,7 @@ impl Scene {
         [&self.a, &self.b].map(|told| told.clones.load(SeqCst))
     }
 
-    /// The client goes away after so many polls. Tells whether it had its whole answer by then.
+    /// Cancels after some polls. Returns whether the response was complete by then.
     async fn leave_after(&mut self, case: Case, polls: usize) -> bool {
         let service = self.service.clone();
         let request = request(self.cookie.as_deref());
@@ -299,7 +299,7 @@ impl Scene {
 }
 
 #[test]
-fn nothing_is_left_of_a_request_whose_client_goes_away() {
+fn a_cancelled_request_leaves_nothing_behind() {
     alone_in_paused_time(async {
         for case in CASES {
             let mut polls = 0;
@@ -328,7 +328,7 @@ fn nothing_is_left_of_a_request_whose_client_goes_away() {
     });
 }
 
-/// What must be true when the client has gone after so many polls.
+/// The invariants after a cancellation.
 async fn check(case: Case, polls: usize, mut scene: Scene, clones: [usize; 2], executions: usize) {
     let what = format!("{case:?}, after {polls} polls");
     assert!(executions <= 1, "{what}: it was executed {executions} times");
@@ -339,7 +339,7 @@ async fn check(case: Case, polls: usize, mut scene: Scene, clones: [usize; 2], e
         assert_eq!(left, (0, 0, 0), "{what}: something is left at {}", backend.id);
     }
     assert_eq!(scene.clones(), clones, "{what}: a service is left");
-    // Whatever it had taken is free for the next one, also when there is one slot only.
+    // Its permit is free for the next request, also when there is only one.
     for id in ["a", "b"] {
         scene.backends.set_limit(id, 1).unwrap();
     }

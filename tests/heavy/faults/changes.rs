@@ -10,7 +10,7 @@ use crate::{alone::alone, setup::Setup, traffic::Traffic};
 const CHANGES: usize = 1_000;
 const CLIENTS: usize = 8;
 
-/// `a` always stays; everything else comes and goes.
+/// `a` always stays; all other backends join and leave.
 fn change(backends: &Backends<Upstream>, [a, b, c, d]: &[Upstream; 4], number: usize) {
     let done = match number % 14 {
         0 => backends.insert("x", b.clone()),
@@ -32,7 +32,7 @@ fn change(backends: &Backends<Upstream>, [a, b, c, d]: &[Upstream; 4], number: u
 }
 
 #[test]
-fn a_thousand_changes_a_second_cost_no_request() {
+fn a_thousand_changes_a_second_lose_no_request() {
     alone(async {
         let setup = Setup::new(&["a", "b", "c", "d"]).await;
         let upstreams: Vec<_> = setup.processes.iter().map(|process| process.upstream()).collect();
@@ -43,7 +43,7 @@ fn a_thousand_changes_a_second_cost_no_request() {
             session.get("/").await;
             traffic.start(session);
         }
-        // Answers per second while nothing changes, for the figures.
+        // Responses per second without changes, for the printed figures.
         traffic.more(100).await;
         let (start, count) = (Instant::now(), traffic.count());
         tokio::time::sleep(Duration::from_millis(500)).await;

@@ -1,4 +1,4 @@
-//! The death of one of ten with a hundred thousand sessions.
+//! The failure of one of ten backends with a hundred thousand sessions.
 
 use std::{
     sync::{
@@ -58,14 +58,14 @@ async fn ask(service: &StickyService<Node>, token: Option<&str>) -> (u8, Option<
     (response.into_body().collect().await.unwrap().to_bytes()[0], token)
 }
 
-/// Whoever has the most, over the mean, of those that have any.
+/// The largest count divided by the mean, without the zeros.
 fn unevenness(counts: &[usize]) -> f64 {
     let counts = counts.iter().filter(|count| **count > 0);
     let (max, sum) = counts.clone().fold((0, 0), |(max, sum), n| (max.max(*n), sum + n));
     max as f64 * counts.count() as f64 / sum as f64
 }
 
-/// How many of so many new sessions go to the backend that was dead.
+/// How many of the new sessions go to the backend that had failed.
 async fn new_at_the_returned(service: &StickyService<Node>, sessions: usize) -> usize {
     let mut returned = 0;
     for _ in 0..sessions {
@@ -75,7 +75,7 @@ async fn new_at_the_returned(service: &StickyService<Node>, sessions: usize) -> 
 }
 
 #[test]
-fn the_sessions_of_a_dead_backend_spread_evenly_over_the_others() {
+fn sessions_of_a_failed_backend_spread_evenly() {
     alone_in_paused_time(async {
         let dead = Arc::new(AtomicBool::new(false));
         let backends = Backends::from_iter((0..NODES).map(|number| {
@@ -100,12 +100,12 @@ fn the_sessions_of_a_dead_backend_spread_evenly_over_the_others() {
         let mut taken = [0; NODES as usize];
         for session in &mut sessions {
             let (home, token) = ask(&service, Some(&session.token)).await;
-            assert_eq!(token.is_some(), session.home == 0, "whoever moves gets a new token");
+            assert_eq!(token.is_some(), session.home == 0, "a moved session receives a new token");
             if session.home == 0 {
                 taken[usize::from(home)] += 1;
                 *session = Session { token: token.unwrap().into(), home };
             } else {
-                assert_eq!(home, session.home, "nobody else moves");
+                assert_eq!(home, session.home, "no other session moves");
             }
         }
         let unevenness = unevenness(&taken);
@@ -114,7 +114,7 @@ fn the_sessions_of_a_dead_backend_spread_evenly_over_the_others() {
         assert_eq!(taken.iter().sum::<usize>(), homes[0], "all of them have moved");
         assert!(taken[1..].iter().all(|taken| *taken > 0) && unevenness <= 1.25, "{taken:?}");
 
-        // It returns: it gets new sessions only, and few of them at first.
+        // It returns and receives only new sessions, and few of them at first.
         dead.store(false, Relaxed);
         tokio::time::sleep(Duration::from_secs(2)).await;
         let first = new_at_the_returned(&service, 1_000).await;
@@ -128,7 +128,7 @@ fn the_sessions_of_a_dead_backend_spread_evenly_over_the_others() {
         assert_eq!(all, 100, "its whole share");
         for session in sessions.iter().step_by(100) {
             let (home, token) = ask(&service, Some(&session.token)).await;
-            assert_eq!((home, token), (session.home, None), "nobody returns");
+            assert_eq!((home, token), (session.home, None), "no session returns");
         }
         let stats = backends.snapshot().stats;
         assert_eq!((stats.violations(), stats.moves()), (0, homes[0] as u64));

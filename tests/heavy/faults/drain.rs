@@ -15,7 +15,7 @@ use crate::{
 
 const SOCKETS: usize = 1_000;
 
-/// Lets this process, and those that it starts, have so many descriptors.
+/// Raises the limit of descriptors of this process and its children.
 fn allow_descriptors(count: u64) {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current.is_some_and(|current| current < count) {
@@ -26,14 +26,14 @@ fn allow_descriptors(count: u64) {
 }
 
 #[test]
-fn a_drain_tells_a_thousand_sockets_and_cuts_those_that_stay() {
-    // Here the clients' ends and both of the gateway's, and one in the backend.
+fn a_drain_closes_a_thousand_sockets() {
+    // This process has the clients' ends and both of the gateway's; the backend has one.
     allow_descriptors(3 * SOCKETS as u64 + 500);
     alone(async {
         let mut setup = Setup::new(&["a", "b"]).await;
         setup.backends.set_weight("b", 0).unwrap();
         let (mut polite, mut stubborn) = (Vec::new(), Vec::new());
-        // No more at once than a queue of connections holds anywhere.
+        // No more at once than fit into the backlog of a listener.
         for _ in 0..SOCKETS / 100 {
             let open = |path: &'static str| async move {
                 let mut token = None;
@@ -51,7 +51,7 @@ fn a_drain_tells_a_thousand_sockets_and_cuts_those_that_stay() {
 
         let mut signal = setup.backends.drain_signal("a").unwrap();
         let drain = setup.backends.drain("a").deadline(FOREVER).start().unwrap();
-        in_time("those that work for the sessions are told", signal.begun()).await;
+        in_time("the backends with sessions are reported", signal.begun()).await;
         setup.processes[0].close_sockets();
         let (polite, mut tokens): (Vec<_>, Vec<_>) = polite.into_iter().unzip();
         for end in join_all(polite.into_iter().map(Socket::end)).await {
@@ -61,18 +61,18 @@ fn a_drain_tells_a_thousand_sockets_and_cuts_those_that_stay() {
         for (socket, _) in &mut stubborn {
             socket.ask("still here?").await.unwrap();
         }
-        // Nobody else will close, so the operator has the deadline come now.
+        // No other socket will close, so the deadline is set to now.
         let report = setup.backends.drain("a").deadline(Duration::ZERO).await.unwrap();
         assert_eq!(drain.ended().await.end, DrainEnd::Cancelled, "another took its place");
         assert_eq!((report.end, report.streams_cut), (DrainEnd::Deadline, SOCKETS / 2));
-        in_time("the deadline is told", signal.over()).await;
+        in_time("the deadline is reported", signal.over()).await;
         for (socket, token) in stubborn {
             let end = socket.end().await;
             assert!(matches!(end, End::Broken(_)), "no clean end: {end:?}");
             tokens.push(token);
         }
         until("nothing is left", || (status("a").in_flight, status("a").streams) == (0, 0)).await;
-        // They come again, and are elsewhere.
+        // They reconnect, to other backends.
         for mut token in tokens.into_iter().step_by(100) {
             let mut socket = Socket::open(setup.gateway.addr, "/polite", &mut token).await;
             let why = (&*socket.verdict, &*socket.server, &*socket.reason);

@@ -1,4 +1,4 @@
-//! `kill -9` of a backend: idle, in the middle of a request, in the middle of an answer.
+//! `kill -9` of a backend: while idle, in the middle of a request, and in the middle of a response.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -15,19 +15,19 @@ use tokio::{
     sync::mpsc,
 };
 use tower_sticky_heavy_tests::{
+    backend_process::Port,
     gateway::{Gateway, NUMBER},
     in_time, until,
 };
 
 use crate::{
     alone::{alone, median, timed},
-    process::Port,
     session::{HOLD, number},
     setup::{Setup, layer},
 };
 
 #[test]
-fn an_idle_backend_that_is_killed_costs_no_request() {
+fn killing_an_idle_backend_loses_no_request() {
     alone(async {
         let mut setup = Setup::new(&["a", "b", "c"]).await;
         let mut sessions = setup.one_session_each().await;
@@ -35,7 +35,7 @@ fn an_idle_backend_that_is_killed_costs_no_request() {
         let mut third = sessions[0].beside(setup.gateway.addr);
         setup.processes[0].kill();
         setup.settle(&mut sessions[1]).await;
-        // A body in one piece and one in many packets: refused, and sent elsewhere whole.
+        // A body in one piece and one in many packets: refused, and sent completely to another backend.
         let answer = sessions[0].post(vec![7; 1_000_000]).await;
         assert_eq!((answer.status.as_u16(), &*answer.verdict), (200, "moved"));
         assert_eq!(answer.reason, "connect-failed");
@@ -44,7 +44,7 @@ fn an_idle_backend_that_is_killed_costs_no_request() {
         assert_eq!(answer.why(), ("moved", &*home, "down"), "it is not tried again");
         let answer = third.post("a body").await;
         assert_eq!(answer.why(), ("moved", &*home, "down"), "all of a session agree");
-        // What is back does not get its sessions back.
+        // A returned backend does not get its sessions back.
         setup.processes[0].restart().await;
         for session in [&mut sessions[0], &mut beside, &mut third] {
             assert_eq!(session.get("/").await.why(), ("pinned", &*home, ""));
@@ -54,7 +54,7 @@ fn an_idle_backend_that_is_killed_costs_no_request() {
 }
 
 #[test]
-fn a_request_that_was_with_a_killed_backend_is_repeated_if_it_may_be() {
+fn a_request_of_a_killed_backend_is_retried_if_idempotent() {
     alone(async {
         for repeats in [true, false] {
             let setup = Setup::with(&["a", "b"], |layer| layer.retry_idempotent(repeats)).await;
@@ -64,7 +64,7 @@ fn a_request_that_was_with_a_killed_backend_is_repeated_if_it_may_be() {
                 (Method::GET, ""),
                 (Method::POST, ""),
                 (Method::POST, "a body"),
-                // Idempotent, but with a body it cannot be repeated.
+                // Idempotent, but a request with a body cannot be retried.
                 (Method::PUT, "a body"),
             ];
             let mut held = Vec::new();
@@ -85,7 +85,7 @@ fn a_request_that_was_with_a_killed_backend_is_repeated_if_it_may_be() {
             for (index, answer) in held.into_iter().enumerate() {
                 let answer = answer.await.unwrap();
                 if index == 0 && repeats {
-                    // The log is written behind the answer.
+                    // The log is written after the response.
                     until("b has it, too", || setup.log.of(answer.number).len() > 1).await;
                 }
                 let got = setup.log.of(answer.number);
@@ -96,7 +96,7 @@ fn a_request_that_was_with_a_killed_backend_is_repeated_if_it_may_be() {
                 } else {
                     assert_eq!(answer.status, 502, "it may have been executed");
                     assert_eq!(got, ["a"], "and is not repeated");
-                    assert_eq!(answer.token, None, "nobody is moved by that");
+                    assert_eq!(answer.token, None, "no session is moved by that");
                 }
             }
             let answer = sessions[0].post("next").await;
@@ -107,7 +107,7 @@ fn a_request_that_was_with_a_killed_backend_is_repeated_if_it_may_be() {
 }
 
 #[test]
-fn a_body_that_was_being_sent_to_a_killed_backend_is_not_repeated() {
+fn a_request_body_in_flight_is_not_retried() {
     alone(async {
         let mut setup = Setup::new(&["a", "b"]).await;
         let sessions = setup.one_session_each().await;
@@ -138,14 +138,14 @@ fn a_body_that_was_being_sent_to_a_killed_backend_is_not_repeated() {
     });
 }
 
-/// Reads what a client of HTTP/1.1 gets, and kills the backend when there is something.
+/// Reads what an HTTP/1.1 client receives, and kills the backend after the first bytes.
 async fn broken_answer(path: &str) -> (String, usize) {
     let mut setup = Setup::new(&["a", "b"]).await;
     let mut stream = TcpStream::connect(setup.gateway.addr).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut bytes = vec![0; 1_024];
-    // Something of the body has come.
+    // A part of the body has arrived.
     let mut read = 0;
     while !bytes[..read].windows(5).any(|some| some == b"\r\n\r\nx" || some == b"tick\n") {
         read += in_time("something comes", stream.read(&mut bytes[read..])).await.unwrap();
@@ -153,7 +153,7 @@ async fn broken_answer(path: &str) -> (String, usize) {
     bytes.truncate(read);
     assert_eq!(setup.backends.get("a").unwrap().in_flight, 1);
     setup.processes[0].kill();
-    // A reset is as good as an end.
+    // A reset counts as an end.
     let _ = in_time("the gateway hangs up", stream.read_to_end(&mut bytes)).await;
     drop(stream);
     setup.end().await;
@@ -165,7 +165,7 @@ async fn broken_answer(path: &str) -> (String, usize) {
 }
 
 #[test]
-fn the_client_sees_that_its_answer_is_not_whole() {
+fn the_client_sees_an_incomplete_response() {
     alone(async {
         let (head, _) = broken_answer("/ticks").await;
         assert!(head.contains("transfer-encoding: chunked"), "{head}");
@@ -218,9 +218,9 @@ fn the_client_sees_that_its_answer_is_not_whole_over_http2() {
     });
 }
 
-/// Not a bar that a test could hold on any machine: the figures are printed.
+/// Not an assertion, since it depends on the machine: the figures are printed.
 #[test]
-fn a_refused_connection_costs_the_next_request_little() {
+fn a_refused_connection_is_a_small_delay() {
     alone(async {
         let setup = Setup::new(&["a", "b"]).await;
         let sessions = setup.one_session_each().await;

@@ -1,13 +1,12 @@
-//! Backends that go and come: one that flaps, most of them, all of them.
+//! Outages: of one flapping backend, of most of them, and of all of them.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use tower_sticky::{Backends, State, proxy::Upstream};
-use tower_sticky_heavy_tests::{in_time, until};
+use tower_sticky_heavy_tests::{backend_process::Process, in_time, until};
 
 use crate::{
     alone::alone,
-    process::Process,
     session::Session,
     setup::{Setup, hopeful},
     traffic::{Record, Traffic},
@@ -20,7 +19,7 @@ async fn back(setup: &Setup, ids: &[&str]) {
     };
     let wait = async {
         while down(&setup.backends) {
-            // Each of them may be the trial of a backend whose ejection is over.
+            // Each of them may be the trial of an ejected backend.
             setup.session().get("/").await;
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -29,14 +28,14 @@ async fn back(setup: &Setup, ids: &[&str]) {
 }
 
 #[test]
-fn a_backend_that_flaps_loses_each_session_once() {
+fn a_flapping_backend_moves_each_session_once() {
     const OUTAGES: usize = 5;
     alone(async {
         let mut setup = Setup::with(&["a", "b", "c"], hopeful).await;
         let traffic = Traffic::new();
         let mut at_a = 0;
         for _ in 0..OUTAGES {
-            // Six more sessions, a third of them at the one that flaps.
+            // Six more sessions, a third of them on the flapping backend.
             for _ in 0..6 {
                 let mut session = setup.session();
                 at_a += u64::from(session.get("/").await.server == "a");
@@ -76,7 +75,7 @@ fn a_backend_that_flaps_loses_each_session_once() {
     });
 }
 
-/// All three backends are dead, of which each had a session, and somebody has found out.
+/// All three backends, with one session each, are down and known to be suspects.
 async fn all_down(mut setup: Setup) -> (Setup, Vec<Session>) {
     let sessions = setup.one_session_each().await;
     setup.processes.iter_mut().for_each(Process::kill);
@@ -91,7 +90,7 @@ async fn all_down(mut setup: Setup) -> (Setup, Vec<Session>) {
 }
 
 #[test]
-fn when_all_are_down_nobody_is_asked() {
+fn when_all_are_down_requests_fail_fast() {
     alone(async {
         let (setup, mut sessions) = all_down(Setup::new(&["a", "b", "c"]).await).await;
         let asked = || setup.backends.iter().map(|b| b.requests).sum::<u64>();
@@ -109,7 +108,7 @@ fn when_all_are_down_nobody_is_asked() {
 }
 
 #[test]
-fn when_all_are_back_every_session_finds_its_backend() {
+fn when_all_return_every_session_is_on_its_backend() {
     alone(async {
         let (mut setup, mut sessions) =
             all_down(Setup::with(&["a", "b", "c"], hopeful).await).await;
@@ -130,7 +129,7 @@ fn when_all_are_back_every_session_finds_its_backend() {
 }
 
 #[test]
-fn six_of_ten_down_move_their_sessions_and_nobody_elses() {
+fn six_of_ten_down_move_only_their_sessions() {
     const NAMES: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
     const DOWN: usize = 6;
     alone(async {
@@ -165,7 +164,7 @@ fn six_of_ten_down_move_their_sessions_and_nobody_elses() {
         }
         back(&setup, &NAMES).await;
         for (session, home) in sessions.iter_mut().zip(&homes) {
-            assert_eq!(session.get("/").await.why(), ("pinned", &**home, ""), "nobody returns");
+            assert_eq!(session.get("/").await.why(), ("pinned", &**home, ""), "no session returns");
         }
         assert_eq!(setup.backends.snapshot().stats.moves(), 48);
         setup.end().await;

@@ -1,5 +1,4 @@
-//! All backends are restarted, one after the other, twenty times, under load: no request is lost, and
-//! no session that could have been kept.
+//! Rolling restarts under load, twenty times: no request is lost, and every session is kept that can be.
 
 use std::{
     sync::{
@@ -16,11 +15,10 @@ use http::Request;
 use rustix::process::Signal;
 use tokio::sync::RwLock;
 use tower_sticky::{Backends, DrainEnd, Mode, proxy::Upstream};
-use tower_sticky_heavy_tests::{FOREVER, in_time, until};
+use tower_sticky_heavy_tests::{FOREVER, backend_process::Process, in_time, until};
 
 use crate::{
     alone::alone,
-    process::Process,
     session::Session,
     setup::Setup,
     socket::{End, Socket},
@@ -40,13 +38,13 @@ fn rounds() -> usize {
 struct Room {
     backends: Backends<Upstream>,
     gateway: std::net::SocketAddr,
-    /// Read while a socket opens; written when a drain begins. So nobody opens a socket that is about
-    /// to be asked to close without having been told.
+    /// Read-locked while a socket opens, write-locked when a drain begins, so that no socket opens that
+    /// misses the request to close.
     doors: RwLock<()>,
     over: AtomicBool,
 }
 
-/// What became of one client's sockets.
+/// The sockets of one client, and how they ended.
 #[derive(Debug, Default)]
 struct Visits {
     opened: usize,
@@ -55,7 +53,7 @@ struct Visits {
 }
 
 impl Room {
-    /// Talks all the time, and comes again when asked to: not while its backend is drained.
+    /// Sends messages all the time, and reconnects when asked to, but not while its backend drains.
     async fn visit(self: Arc<Self>) -> Visits {
         let (mut visits, mut token, mut home) = (Visits::default(), None, String::new());
         while !self.over.load(Relaxed) {
@@ -112,8 +110,8 @@ async fn restart(setup: &mut Setup, room: &Room, index: usize, resting: &mut Ses
     drop(door);
     setup.processes[index].close_sockets();
     let status = || setup.backends.get(name).unwrap();
-    until("all sockets have said goodbye", || status().streams == 0).await;
-    // Its sessions never end by themselves, so the deadline comes now.
+    until("all sockets have sent a close frame", || status().streams == 0).await;
+    // Its sessions never end by themselves, so the deadline is set to now.
     let report = setup.backends.drain(name).deadline(Duration::ZERO).await.unwrap();
     assert_eq!(drain.ended().await.end, DrainEnd::Cancelled);
     assert_eq!((report.end, report.streams_cut), (DrainEnd::Deadline, 0));
@@ -176,7 +174,7 @@ fn rolling_restarts_lose_no_request_and_no_session() {
         let restarts = rounds() * NAMES.len();
         for step in 0..restarts {
             traffic.step.store(step, SeqCst);
-            // Some requests between any two restarts.
+            // Waits for some requests between two restarts.
             traffic.more(2 * CLIENTS).await;
             let index = step % NAMES.len();
             restart(&mut setup, &room, index, &mut resting[index]).await;

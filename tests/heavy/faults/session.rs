@@ -19,7 +19,7 @@ pub const SERVER: &str = "x-server";
 /// The request header that names a backend which must not answer.
 pub const HOLD: &str = "x-hold";
 
-/// A number that no other request has. Even numbers are of requests that must not be repeated.
+/// A unique number of a request. Even numbers are of requests that must not be retried.
 pub fn number(method: &Method) -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     2 * NEXT.fetch_add(1, Relaxed) + usize::from(may_be_repeated(method))
@@ -29,13 +29,13 @@ fn may_be_repeated(method: &Method) -> bool {
     *method == Method::GET
 }
 
-/// A session: a connection to the gateway, and the cookie that it gave.
+/// A session: a connection to the gateway, and its cookie.
 pub struct Session {
     client: Client,
     pub token: Option<String>,
 }
 
-/// What came back.
+/// A response, read to its end.
 #[derive(Debug)]
 pub struct Answer {
     pub number: usize,
@@ -67,7 +67,7 @@ impl Session {
         self.send(Request::get(path), "").await.unwrap()
     }
 
-    /// Sends a body, which comes back when all is well.
+    /// Sends a body and checks its echo.
     pub async fn post(&mut self, body: impl Into<Bytes>) -> Answer {
         let body = body.into();
         let answer = self.send(Request::post("/"), body.clone()).await.unwrap();

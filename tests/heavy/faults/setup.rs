@@ -5,24 +5,26 @@ use std::time::Duration;
 use tower_sticky::{
     Backends, Health, KeyRing, StickyLayer, affinity::Cookie, proxy::Upstream, strategy::RoundRobin,
 };
-use tower_sticky_heavy_tests::{FOREVER, gateway::Gateway, until};
-
-use crate::{
-    process::{Log, Process},
-    session::Session,
+use tower_sticky_heavy_tests::{
+    FOREVER,
+    backend_process::{Log, Process},
+    gateway::Gateway,
+    until,
 };
+
+use crate::session::Session;
 
 pub struct Setup {
     pub backends: Backends<Upstream>,
     pub processes: Vec<Process>,
     pub gateway: Gateway,
     pub log: Log,
-    /// Whether a GET may go to a second backend.
+    /// Whether a GET may be retried on a second backend.
     repeats: bool,
 }
 
-/// A layer that takes turns, lets a GET go to a second backend, and tries no backend again that was
-/// down, however slow the test is.
+/// A layer with round robin that retries a GET on a second backend, and never tries a suspect again,
+/// however slow the test is.
 pub fn layer(backends: &Backends<Upstream>) -> StickyLayer<Upstream> {
     StickyLayer::new(backends.clone(), Cookie::sealed("sid", KeyRing::generate().unwrap()))
         .strategy(RoundRobin::new())
@@ -31,7 +33,7 @@ pub fn layer(backends: &Backends<Upstream>) -> StickyLayer<Upstream> {
         .outcome_extensions(true)
 }
 
-/// A layer that soon tries a backend again that was down.
+/// A layer that soon tries a suspect again.
 pub fn hopeful(layer: StickyLayer<Upstream>) -> StickyLayer<Upstream> {
     layer.health(Health::new().ejection(Duration::from_millis(500)))
 }
@@ -56,7 +58,7 @@ impl Setup {
         Self { backends, processes, gateway, log, repeats: true }
     }
 
-    /// No request goes to two backends.
+    /// Retries no request.
     pub fn without_repeats(mut self) -> Self {
         self.repeats = false;
         self
@@ -66,7 +68,7 @@ impl Setup {
         Session::new(self.gateway.addr)
     }
 
-    /// A new session at each backend, in their order; there have been no others before.
+    /// Begins the first session of each backend, in their order.
     pub async fn one_session_each(&self) -> Vec<Session> {
         let mut sessions = Vec::new();
         for process in &self.processes {
@@ -78,25 +80,25 @@ impl Setup {
         sessions
     }
 
-    /// Something to and fro, so that the gateway has noticed all that its sockets have to say by now.
+    /// Exchanges some requests, so that the gateway has noticed all events of its sockets.
     pub async fn settle(&self, alive: &mut Session) {
         for _ in 0..2 {
             assert_eq!(alive.get("/").await.status, 200);
         }
     }
 
-    /// Waits until nothing is under way.
+    /// Waits until nothing is in flight.
     pub async fn idle(&self) {
         let idle =
             || self.backends.iter().all(|b| (b.in_flight, b.waiting, b.streams) == (0, 0, 0));
         until("nothing is in flight, waits or streams", idle).await;
     }
 
-    /// What must be true after every row. What else must be is looked at when all of this is dropped.
+    /// Checks the invariants of every row. The rest is checked when this is dropped.
     pub async fn end(self) {
         self.idle().await;
         assert_eq!(self.backends.snapshot().stats.violations(), 0, "there is no violation");
-        // The processes are gone first, so that the log is complete.
+        // The processes end first, so that the log is complete.
         drop(self.processes);
         let times = if self.repeats { 2 } else { 1 };
         let too_often = self.log.more_than(times);

@@ -1,5 +1,5 @@
-//! Backends that say nothing: connections that nobody answers, processes that stand still, requests
-//! that take for ever. And those that say the wrong thing: one that is slow, one that fails fast.
+//! Timeouts: connections that are not answered, stopped processes, and requests that take for ever.
+//! Also slow backends, and backends that fail fast.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::{
 
 const MS: Duration = Duration::from_millis(1);
 
-/// An address where connections are neither taken nor refused.
+/// An address where connections are neither accepted nor refused.
 struct BlackHole {
     url: String,
     _listener: tokio::net::TcpListener,
@@ -44,7 +44,7 @@ impl BlackHole {
 }
 
 #[test]
-fn a_connection_that_nobody_answers_is_waited_for_once_and_within_bounds() {
+fn an_unanswered_connection_times_out_once() {
     alone(async {
         let limit = 200 * MS;
         let setup = Setup::new(&["a", "b", "c"]).await;
@@ -56,7 +56,7 @@ fn a_connection_that_nobody_answers_is_waited_for_once_and_within_bounds() {
         assert!(took >= limit, "it was given its time: {took:?}");
         let tried = setup.backends.get("a").unwrap().requests;
         let home = answer.server;
-        // The next ones do not try it: neither the same session nor new ones.
+        // The next requests do not try it, neither of the same session nor of new ones.
         assert_eq!(sessions[0].get("/").await.why(), ("pinned", &*home, ""));
         for _ in 0..6 {
             assert_eq!(setup.session().get("/").await.verdict, "assigned");
@@ -67,7 +67,7 @@ fn a_connection_that_nobody_answers_is_waited_for_once_and_within_bounds() {
 }
 
 #[test]
-fn all_waits_of_a_request_together_are_bounded() {
+fn all_waits_of_a_request_have_one_bound() {
     alone(async {
         let setup = Setup::with(&["a", "b", "c"], |layer| layer.ready_timeout(100 * MS)).await;
         let mut sessions = setup.one_session_each().await;
@@ -75,16 +75,16 @@ fn all_waits_of_a_request_together_are_bounded() {
         for id in ["a", "b"] {
             drop(setup.backends.replace(id, hole.upstream(300 * MS)).unwrap());
         }
-        // Asked after `b`, for certain.
+        // Tried after `b`.
         setup.backends.set_backup("c", true).unwrap();
         let (answer, took) = timed(sessions[0].get("/")).await;
         assert_eq!((answer.status.as_u16(), answer.token), (503, None), "the pin stays");
-        // The clock runs from the first failure, and the second one took too long.
+        // The time counts from the first failure, and the second one took too long.
         assert!(took >= 600 * MS, "each was given its time: {took:?}");
         let tried: Vec<_> = setup.backends.iter().map(|backend| backend.requests).collect();
         assert_eq!(tried, [2, 2, 1], "no further one is tried");
         let answer = sessions[2].get("/").await;
-        assert_eq!(answer.why(), ("pinned", "c", ""), "those that are well wait for nobody");
+        assert_eq!(answer.why(), ("pinned", "c", ""), "ready backends are not delayed");
         setup.end().await;
     });
 }
@@ -110,11 +110,11 @@ fn a_request_without_an_answer_ends_with_504_and_is_not_repeated() {
 }
 
 #[test]
-fn a_process_that_stands_still_executes_nothing_twice() {
+fn a_stopped_process_executes_nothing_twice() {
     alone(async {
         let setup = Setup::new(&["a", "b"]).await.without_repeats();
         let mut sessions = setup.one_session_each().await;
-        // The system still takes connections for it; nobody takes them from there.
+        // The system still accepts connections for it, but the process does not read them.
         let impatient = setup.processes[0].upstream().response_timeout(200 * MS);
         let patient = setup.backends.replace("a", impatient).unwrap();
         setup.processes[0].signal(Signal::STOP);
@@ -163,7 +163,7 @@ fn a_slow_backend_keeps_its_sessions_and_gets_no_new_ones() {
             assert_eq!(setup.session().post("x").await.why(), ("assigned", "b", ""));
             assert_eq!(at_a.post("x").await.why(), ("pinned", "a", ""));
         }
-        // The clients lose their patience.
+        // The clients disconnect.
         for request in slow {
             request.abort();
             let _ = request.await;
@@ -173,9 +173,9 @@ fn a_slow_backend_keeps_its_sessions_and_gets_no_new_ones() {
 }
 
 #[test]
-fn a_backend_that_fails_fast_does_not_swallow_the_new_sessions() {
+fn a_fast_failing_backend_does_not_attract_new_sessions() {
     alone(async {
-        // Whoever fails at once has the least to do, and would be given everything.
+        // A backend that fails at once has the least load, and would attract all new sessions.
         let health = Health::new().consecutive_failures(3).ejection(10 * FOREVER);
         let mut setup = Setup::with(&["a", "b"], |layer| {
             layer.strategy(LeastConnections::new()).health(health)
@@ -187,7 +187,7 @@ fn a_backend_that_fails_fast_does_not_swallow_the_new_sessions() {
             session.get("/").await;
             sessions.push(session);
         }
-        // `b` has something to do, and `a` begins to fail.
+        // `b` has requests in flight, and `a` begins to fail.
         let mut at_b = setup.session();
         while at_b.get("/").await.server != "b" {
             at_b = setup.session();
@@ -209,7 +209,7 @@ fn a_backend_that_fails_fast_does_not_swallow_the_new_sessions() {
             }
         }
         assert_eq!((failed, served), (3, 37), "three failures in a row, and it is out");
-        // Its sessions go on elsewhere; those of the other stay.
+        // Its sessions move; those of the other backend stay.
         for session in &mut sessions {
             let answer = session.post("a body").await;
             assert_eq!((answer.status.as_u16(), &*answer.server), (200, "b"), "{answer:?}");

@@ -24,17 +24,17 @@ pub struct Socket {
     pub reason: String,
 }
 
-/// How a socket came to its end.
+/// How a socket ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum End {
-    /// The backend said goodbye, and asked the client to come again.
+    /// The backend sent a close frame that asks the client to reconnect.
     ComeAgain,
-    /// It broke off.
+    /// The connection ended without a close frame.
     Broken(String),
 }
 
 impl Socket {
-    /// Opens a socket for the session that has this token, if it has one yet.
+    /// Opens a socket for the session with this token, if there is one.
     pub async fn open(gateway: SocketAddr, path: &str, token: &mut Option<String>) -> Self {
         let mut request: Request<()> = format!("ws://shop{path}").into_client_request().unwrap();
         if let Some(token) = token {
@@ -55,7 +55,7 @@ impl Socket {
         Self { socket, server: text(SERVER), verdict: text(VERDICT), reason: text(REASON) }
     }
 
-    /// Says something and waits until it comes back, or the end does.
+    /// Sends a message and waits for its echo, or for the end.
     pub async fn ask(&mut self, text: &str) -> Result<(), End> {
         if let Err(error) = self.socket.send(Message::text(text)).await {
             return Err(End::Broken(error.to_string()));
@@ -77,14 +77,14 @@ impl Socket {
             Some(Ok(Message::Close(Some(goodbye)))) if goodbye.code == CloseCode::Restart => {
                 match in_time("it ends", self.socket.next()).await {
                     None => Err(End::ComeAgain),
-                    other => Err(End::Broken(format!("{other:?} after the goodbye"))),
+                    other => Err(End::Broken(format!("{other:?} after the close frame"))),
                 }
             }
             other => Err(End::Broken(format!("{other:?}"))),
         }
     }
 
-    /// Says goodbye, and waits until the other end has said it too.
+    /// Sends a close frame, and waits for that of the other end.
     pub async fn close(mut self) {
         self.socket.close(None).await.unwrap();
         while in_time("it closes", self.socket.next()).await.is_some_and(|message| message.is_ok())

@@ -1,4 +1,4 @@
-//! Sessions that never rest, and what was answered to each.
+//! Sessions that always send requests, and their responses.
 
 use std::{
     collections::BTreeMap,
@@ -14,12 +14,12 @@ use tower_sticky_heavy_tests::until;
 
 use crate::session::{Answer, Session};
 
-/// An answer, and what was under way meanwhile.
+/// A response, and the steps of the test meanwhile.
 #[derive(Debug)]
 pub struct Record {
     pub posts: bool,
     pub answer: Answer,
-    /// The step of the test when the request was sent, and when the answer had come.
+    /// The step of the test when the request was sent, and when its response had arrived.
     pub steps: [usize; 2],
 }
 
@@ -59,18 +59,18 @@ impl Traffic {
         }));
     }
 
-    /// How many answers have come so far.
+    /// The number of responses so far.
     pub fn count(&self) -> usize {
         self.count.load(SeqCst)
     }
 
-    /// Waits for some more answers.
+    /// Waits for some more responses.
     pub async fn more(&self, answers: usize) {
         let count = self.count() + answers;
         until("there are answers", || self.count() >= count).await;
     }
 
-    /// Ends all of it, and tells what was answered to each session.
+    /// Ends the traffic, and returns the responses of each session.
     pub async fn end(&self) -> BTreeMap<usize, Vec<Record>> {
         self.over.store(true, SeqCst);
         let clients = std::mem::take(&mut *self.clients.lock().unwrap());

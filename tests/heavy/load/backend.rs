@@ -1,4 +1,4 @@
-//! A backend over hyper that echoes bodies and remembers which requests it got.
+//! A backend over hyper that echoes bodies and records its requests.
 
 use std::{
     collections::HashSet,
@@ -15,7 +15,7 @@ use tower_sticky_heavy_tests::{gateway::number, server::Server};
 
 /// The response header that names the server.
 pub const SERVER: &str = "x-server";
-/// The request header that names a server which must not answer.
+/// The request header with the name of a server that must not answer.
 pub const HOLD: &str = "x-hold";
 
 pub struct Backend {
@@ -52,7 +52,7 @@ async fn answer(
     let number = number(request.headers()).unwrap_or_default();
     noted.lock().unwrap().insert(number);
     if number.is_multiple_of(8) {
-        // Some take longer, so that there is always one under way.
+        // Some take longer, so that one is always in flight.
         tokio::time::sleep(Duration::from_millis(3)).await;
     }
     if request.headers().get(HOLD).is_some_and(|held| held == name) {

@@ -1,4 +1,4 @@
-//! Traffic of many sessions at once, and a record of what became of every request.
+//! Concurrent traffic of many sessions, and a record of every request.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,10 +22,10 @@ use crate::backend::SERVER;
 
 pub const SESSIONS: usize = 32;
 const AT_ONCE: usize = 16;
-/// So many requests in a row are of one session: some of them are under way together.
+/// The number of consecutive requests of one session, so that some of them are concurrent.
 const BURST: usize = 4;
 
-/// What became of one request.
+/// The result of one request.
 #[derive(Debug, Clone)]
 pub struct Record {
     pub number: usize,

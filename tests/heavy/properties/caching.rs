@@ -1,4 +1,4 @@
-//! Responses: what our cookie adds to them, and that all else stays as the backend wrote it.
+//! Responses: the affinity cookie is added, and everything else is unchanged.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
@@ -131,7 +131,7 @@ proptest! {
         let kept: Vec<_> = before.into_iter().filter(|directive| !shared(directive)).collect();
         prop_assert_eq!(&after[2..], kept, "all other directives stay, in order");
 
-        // A response that does not get our cookie is the backend's affair.
+        // A response without the cookie is not changed.
         let pinned = send(&gateway, &["sid=a"]);
         prop_assert_eq!(fields(&pinned.headers, header::CACHE_CONTROL), written);
     }

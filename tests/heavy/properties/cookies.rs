@@ -1,4 +1,4 @@
-//! The `Cookie` header: which pin is found in it, and what of it the backend gets.
+//! The `Cookie` header: which pin it carries, and what the backend receives.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -38,7 +38,7 @@ mod model {
     }
 
     /// The fields without the cookies of this name. Of a field that had one, the white space that
-    /// it begins with counts for nothing, and it goes when nothing but separators is left.
+    /// it begins with is ignored, and it is removed when only separators are left.
     pub fn without(fields: &[Bytes], name: &str) -> Vec<Bytes> {
         let mut left = Vec::new();
         for field in fields {
@@ -61,7 +61,7 @@ mod model {
     }
 }
 
-/// A pair that looks like ours, or nearly so.
+/// A pair that is, or resembles, the affinity cookie.
 fn pair(value: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let white = || prop::sample::select(vec!["", "", " ", "\t", "  ", " \t "]);
     let names = [
@@ -81,7 +81,7 @@ fn pair(value: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>>
     )
 }
 
-/// One to three fields of pairs and of bytes that are nothing in particular.
+/// One to three fields of pairs and of arbitrary bytes.
 fn cookie_fields(
     value: impl Strategy<Value = Vec<u8>> + Clone,
 ) -> impl Strategy<Value = Vec<Bytes>> {
@@ -103,14 +103,14 @@ fn values() -> impl Strategy<Value = Vec<u8>> + Clone {
     ]
 }
 
-/// What the backend must see: the order and every byte of what is not ours.
+/// What the backend must receive: every byte of other cookies, in order.
 fn check_rest(sent: &[Bytes], seen: &[Bytes]) -> Result<(), TestCaseError> {
     let expected = model::without(sent, "sid");
     if model::values(sent, "sid").is_empty() {
         prop_assert_eq!(seen, sent, "nothing of ours, nothing changes");
         return Ok(());
     }
-    // A field that was empty from the start may go or stay.
+    // A field that was empty before may be removed or kept.
     let full = |fields: &[Bytes]| -> Vec<Bytes> {
         fields.iter().filter(|field| !field.is_empty()).cloned().collect()
     };
@@ -181,7 +181,7 @@ proptest! {
         prop_assert_ne!(owners[0], owners[1]);
         told.cookies.lock().unwrap().clear();
 
-        // Each `@` becomes a token: two are good, one is under a foreign key, and two are none.
+        // Each `@` becomes a token: two are valid, one is under another key, and two are malformed.
         let choices = [&tokens[0], &tokens[1], &tokens[2], "a", ""];
         let mut picks = picks.iter().cycle();
         let sent: Vec<Bytes> = shape

@@ -1,4 +1,4 @@
-//! A backend that keeps what it got and answers as it is told, and a way to ask it.
+//! A backend that records its requests, and a client for it.
 
 use std::{
     convert::Infallible,
@@ -20,7 +20,7 @@ use tower_sticky::{
 pub type Body = Full<Bytes>;
 pub type Gateway = StickyService<Echo, tower_sticky::NoInner>;
 
-/// So many cases, the same in every run, and nothing written to disk.
+/// The configuration: the same cases in every run, and nothing written to disk.
 pub fn config(cases: u32) -> Config {
     let mut config = Config { failure_persistence: None, ..Config::default() };
     if std::env::var_os("PROPTEST_CASES").is_none() {
@@ -70,7 +70,7 @@ impl Service<Request<Body>> for Echo {
     }
 }
 
-/// Two backends, `a` and `b`, that share what they are told.
+/// Two backends, `a` and `b`, that share their controls.
 pub fn two(pool: &str) -> (Backends<Echo>, Arc<Told>) {
     let backends = Backends::named(pool);
     let a = Echo::new("a");
@@ -100,7 +100,7 @@ pub fn fields(headers: &HeaderMap, name: header::HeaderName) -> Vec<Bytes> {
     headers.get_all(name).iter().map(|field| Bytes::copy_from_slice(field.as_bytes())).collect()
 }
 
-/// What came back.
+/// A response, read to its end.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -133,7 +133,7 @@ impl Answer {
 
 /// Sends one request with these `Cookie` fields.
 ///
-/// The backends answer at once, so no runtime is needed.
+/// The backends are never pending, so no runtime is needed.
 pub fn send(gateway: &Gateway, cookies: &[impl AsRef<[u8]>]) -> Answer {
     use futures_util::FutureExt as _;
     let mut request = Request::new(Body::default());

@@ -1,4 +1,4 @@
-//! Sealed tokens: good where they were made, and nowhere and in no way else.
+//! Sealed tokens: valid for the pool and keys that made them, and never when changed.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use tower_sticky::{KeyRing, Reason, Verdict, affinity::Cookie};
 
 use crate::support::{any_header_byte, config, gateway, header_byte, key, keys, send, two};
 
-/// What becomes of a token on its way.
+/// A modification of a token.
 #[derive(Debug, Clone)]
 enum Damage {
     /// One bit of the bytes that the characters stand for.
@@ -17,7 +17,7 @@ enum Damage {
     CutFront(usize),
     Extend(String),
     Prepend(String),
-    /// So much of it, and then the rest of another good one.
+    /// A prefix of it, and the rest of another valid token.
     Splice(usize),
     Swap(usize, usize),
 }
@@ -122,7 +122,7 @@ proptest! {
         token.retain(|byte| *byte != b';');
         if exact_length {
             token.resize(59, 0x41);
-            // A version that exists, so that it gets as far as the keys.
+            // A known version, so that the keys are tried.
             token[0] = 0x40 | (token[0] & 0x3f);
         }
         if base64 || exact_length {
@@ -140,10 +140,10 @@ proptest! {
         used in (0..4usize, 0..4usize, 1..4u8),
         near in 0..8u8,
     ) {
-        // Names that are easily confused when they are put together carelessly.
+        // Names that are ambiguous when concatenated.
         const POOLS: [&str; 4] = ["a", "ab", "abc", ""];
         const NAMES: [&str; 4] = ["c", "bc", "abc", "sid"];
-        // Most often all but one are the same.
+        // Mostly only one of them differs.
         let used = match near {
             0..2 => (used.0, made.1, made.2),
             2..4 => (made.0, used.1, made.2),

@@ -8,13 +8,12 @@ use http_body_util::Full;
 use serde_json::Value;
 use tower_sticky_heavy_tests::{
     client::{Client, cookie},
+    demo::Shop,
     in_time,
     redis_server::RedisServer,
 };
 
-use super::gateway::Shop;
-
-/// A client with a cookie jar.
+/// A browser.
 struct Browser {
     client: Client,
     jar: BTreeMap<&'static str, String>,

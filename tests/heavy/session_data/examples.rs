@@ -6,9 +6,7 @@ use std::{
 };
 
 use tokio::process::Command;
-use tower_sticky_heavy_tests::{in_time, redis_server::RedisServer, until};
-
-use crate::example::binary;
+use tower_sticky_heavy_tests::{example::binary, in_time, redis_server::RedisServer, until};
 
 /// Runs an example that ends by itself.
 async fn run(name: &str, args: &[&str]) -> String {

@@ -3,11 +3,10 @@
 use std::process::Command;
 
 use tokio::time::Instant;
-use tower_sticky_heavy_tests::redis_server::RedisServer;
+use tower_sticky_heavy_tests::{example::binary, redis_server::RedisServer};
 
 use super::{
     crowd::{Crowd, Found, Writes},
-    example::binary,
     processes::Processes,
 };
 

@@ -25,18 +25,12 @@ macro_rules! over_both_stores {
     };
 }
 
-#[allow(dead_code, reason = "each test uses a part of it")]
-#[path = "../browser/shop.rs"]
-mod gateway;
-
 mod agreement;
 mod chaos;
 mod cluster;
 mod crowd;
 mod demo;
 mod engine;
-#[path = "../../support/example.rs"]
-mod example;
 mod examples;
 mod gateways;
 mod keys;

@@ -1,4 +1,4 @@
-//! Certificates of the test's own, which nobody else trusts.
+//! Certificates of a test authority.
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,

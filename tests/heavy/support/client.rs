@@ -13,7 +13,7 @@ use tower_sticky::BoxError;
 pub struct Client {
     addr: SocketAddr,
     connection: Option<SendRequest<Full<Bytes>>>,
-    /// What the last request has come to.
+    /// The stage of the last request.
     pub stage: &'static str,
     local: Option<SocketAddr>,
 }
@@ -59,7 +59,7 @@ impl Client {
     }
 }
 
-/// What there is to say when nothing comes of a request.
+/// For errors: the stage of the failed request.
 impl std::fmt::Display for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} ({:?} to {})", self.stage, self.local, self.addr)

@@ -24,7 +24,7 @@ use tower_sticky::{NoInner, Outcome, StickyService, proxy::Upstream};
 
 /// The request header with a number that tells requests apart.
 pub const NUMBER: &str = "x-number";
-/// The response headers that say what became of a request.
+/// The response headers with the outcome of a request.
 pub const VERDICT: &str = "x-verdict";
 pub const REASON: &str = "x-reason";
 
@@ -32,10 +32,10 @@ pub fn number(headers: &HeaderMap) -> Option<usize> {
     headers.get(NUMBER)?.to_str().ok()?.parse().ok()
 }
 
-/// A gateway that accepts until it is dropped.
+/// A gateway that runs until it is dropped.
 pub struct Gateway {
     pub addr: SocketAddr,
-    /// Numbers of the requests whose bodies were asked for: they were on their way to a backend.
+    /// Numbers of the requests whose bodies were polled: they were being sent to a backend.
     pub on_their_way: Arc<Mutex<HashSet<usize>>>,
     accepting: JoinHandle<()>,
 }
@@ -45,7 +45,7 @@ impl Gateway {
         Self::serve(service, false).await
     }
 
-    /// One that speaks HTTP/2, and nothing else.
+    /// Starts a gateway that only speaks HTTP/2.
     pub async fn start_http2(service: StickyService<Upstream, NoInner>) -> Self {
         Self::serve(service, true).await
     }
@@ -99,7 +99,7 @@ async fn answer(
     Ok(response)
 }
 
-/// A request's body that notes when it is first asked for.
+/// A request body that records when it is first polled.
 struct Watched {
     body: Incoming,
     note: Option<(usize, Arc<Mutex<HashSet<usize>>>)>,

@@ -1,21 +1,27 @@
-//! Real servers and clients on the loopback interface, for tests.
+//! Servers, clients and processes of the heavy tests, on the loopback interface.
 
 #![allow(missing_docs, missing_debug_implementations, clippy::unwrap_used)]
 
 pub mod again;
+pub mod backend_process;
 pub mod certificates;
 pub mod client;
+pub mod demo;
+#[path = "../../support/example.rs"]
+pub mod example;
 pub mod gateway;
+#[path = "../../support/process.rs"]
+pub mod process;
 pub mod redis_cluster;
 pub mod redis_server;
 pub mod server;
 
 use std::{future::Future, time::Duration};
 
-/// Nothing takes this long, on whatever machine; a test that waits for it has failed.
+/// A timeout that no passing test reaches on any machine.
 pub const FOREVER: Duration = Duration::from_secs(60);
 
-/// Waits until `what` is so.
+/// Waits until a condition named `what` holds.
 pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let wait = async {
         while !is_so() {
@@ -25,8 +31,8 @@ pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     in_time(what, wait).await;
 }
 
-/// Waits for something that must happen.
+/// Waits for a future that must complete.
 pub async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
     let result = tokio::time::timeout(FOREVER, future).await;
-    result.unwrap_or_else(|_| panic!("in vain: {what}"))
+    result.unwrap_or_else(|_| panic!("timed out: {what}"))
 }

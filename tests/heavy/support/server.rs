@@ -1,4 +1,4 @@
-//! A server with a thread and a runtime of its own, so that it can really be stopped.
+//! A server with its own thread and runtime, so that it can be stopped completely.
 
 use std::{
     future::Future,
@@ -9,7 +9,7 @@ use std::{
 use tokio::{net::TcpStream, sync::oneshot};
 use tower_sticky::proxy::Upstream;
 
-/// A server that runs. It is stopped when it is dropped.
+/// A running server. It is stopped when it is dropped.
 pub struct Server {
     pub addr: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
@@ -36,7 +36,7 @@ impl Server {
                     _ = stopped => {}
                 }
             });
-            // The listener is closed; with the runtime all connections go.
+            // The listener is closed; dropping the runtime closes all connections.
             drop(runtime);
         });
         Self { addr, stop: Some(stop), thread: Some(thread) }
@@ -46,7 +46,7 @@ impl Server {
         Upstream::new(&format!("http://{}", self.addr)).unwrap()
     }
 
-    /// Closes the listener and breaks all connections off. When this returns it is done.
+    /// Closes the listener and all connections before it returns.
     pub fn stop(&mut self) {
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());

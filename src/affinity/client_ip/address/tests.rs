@@ -1,4 +1,4 @@
-//! The walk along the proxies, and what of an address counts.
+//! Tests of the search for the client's address, and of address prefixes.
 
 use super::*;
 use crate::hash::testing::Numbers;
@@ -29,7 +29,7 @@ fn client(fields: &[(&'static str, &str)]) -> String {
 }
 
 #[test]
-fn the_word_of_an_untrusted_peer_changes_nothing() {
+fn headers_of_an_untrusted_peer_are_ignored() {
     let spoofed = headers(&[(XFF, "1.2.3.4"), (FORWARDED, "for=1.2.3.4"), (XFF, "10.0.0.9")]);
     for forwarding in [Forwarding::Auto, Forwarding::XForwardedFor, Forwarding::Forwarded] {
         let config = config().forwarding(forwarding);
@@ -42,7 +42,7 @@ fn the_word_of_an_untrusted_peer_changes_nothing() {
 }
 
 #[test]
-fn a_peer_is_trusted_by_address_or_by_word() {
+fn a_peer_is_trusted_by_address_or_by_flag() {
     let fields = headers(&[(XFF, "192.0.2.1, 198.51.100.2")]);
     assert_eq!(config().find(ip("10.0.0.1"), false, &fields), ip("198.51.100.2"));
     assert_eq!(config().find(ip("::ffff:10.0.0.1"), false, &fields), ip("198.51.100.2"));
@@ -68,11 +68,11 @@ fn the_right_most_untrusted_address_wins() {
         ("[::ffff:192.0.2.1]:80", "192.0.2.1"),
         // A mapped address of a trusted network is skipped.
         ("192.0.2.1, ::ffff:10.0.0.3", "192.0.2.1"),
-        // Empty elements are nothing.
+        // Empty elements are ignored.
         (", ,192.0.2.1,, ,", "192.0.2.1"),
         // All are trusted: the left-most.
         ("10.9.9.9, 10.2.2.2, 10.3.3.3", "10.9.9.9"),
-        // What is no address ends the walk.
+        // An element that is not an address ends the search.
         ("192.0.2.1, unknown", "10.0.0.1"),
         ("192.0.2.1, garbage, 10.2.2.2", "10.2.2.2"),
         ("192.0.2.1, 10.0.0.256, 10.2.2.2", "10.2.2.2"),
@@ -84,7 +84,7 @@ fn the_right_most_untrusted_address_wins() {
 }
 
 #[test]
-fn what_is_an_address() {
+fn addresses_are_parsed() {
     for good in ["1.2.3.4", "1.2.3.4:1", "1.2.3.4:65535", "::1", "[::1]", "[::1]:1", "[::1]:_a.b-c"]
     {
         assert!(address(good.as_bytes()).is_some(), "{good:?}");
@@ -121,7 +121,7 @@ fn what_is_an_address() {
 }
 
 #[test]
-fn forwarded_is_read_as_its_rfc_has_it() {
+fn forwarded_follows_rfc_7239() {
     for (value, expected) in [
         ("for=192.0.2.1", "192.0.2.1"),
         ("For=\"192.0.2.1:4711\"", "192.0.2.1"),
@@ -132,14 +132,14 @@ fn forwarded_is_read_as_its_rfc_has_it() {
         (";;for=192.0.2.60", "192.0.2.60"),
         ("for=192.0.2.43, for=198.51.100.17", "198.51.100.17"),
         ("for=192.0.2.43, for=10.1.1.1,for=\"[fd00::1]\"", "192.0.2.43"),
-        // Not quoted, though it should be.
+        // Without the required quotes.
         ("for=[2001:db8::1]:80", "2001:db8::1"),
         ("for=192.0.2.1:80", "192.0.2.1"),
-        // Commas, semicolons and marks in strings separate nothing.
+        // Separators in quoted strings have no meaning.
         ("for=192.0.2.1;host=\"a,b;for=1.1.1.1\"", "192.0.2.1"),
         ("for=192.0.2.1;x=\"\\\", for=1.1.1.1, \\\\\"", "192.0.2.1"),
         ("for=\"1\\92.0.2\\.1\"", "192.0.2.1"),
-        // Who is hidden, absent or malformed ends the walk.
+        // An address that is hidden, absent or malformed ends the search.
         ("for=192.0.2.43, for=unknown", "10.0.0.1"),
         ("for=192.0.2.43, for=\"_gazonk\"", "10.0.0.1"),
         ("for=192.0.2.43, for=_SEVKISEK, for=10.4.4.4", "10.4.4.4"),
@@ -160,7 +160,7 @@ fn forwarded_is_read_as_its_rfc_has_it() {
 }
 
 #[test]
-fn an_open_quotation_mark_of_a_client_swallows_nothing() {
+fn an_unbalanced_quote_of_a_client_has_no_effect() {
     for spoof in ["for=\"6.6.6.6", "for=6.6.6.6;x=\"", "\"", "x=\"\\", "for=6.6.6.6;x=\"\\\\"] {
         for ours in ["for=192.0.2.1", "for=\"192.0.2.1:80\"", "for=192.0.2.1;by=\"[fd00::1]\""] {
             let value = format!("{spoof}, {ours}");
@@ -178,7 +178,7 @@ fn several_fields_are_one_list() {
 }
 
 #[test]
-fn which_header_is_read() {
+fn the_configured_header_is_read() {
     let both = headers(&[(FORWARDED, "for=192.0.2.1"), (XFF, "192.0.2.2")]);
     let find = |forwarding, headers: &HeaderMap| {
         config().forwarding(forwarding).find(ip("10.0.0.1"), false, headers).to_string()
@@ -190,19 +190,19 @@ fn which_header_is_read() {
     assert_eq!(find(Forwarding::Auto, &one), "192.0.2.1");
     assert_eq!(find(Forwarding::XForwardedFor, &one), "10.0.0.1");
     let unusable = headers(&[(FORWARDED, "for=192.0.2.1"), (XFF, "garbage")]);
-    assert_eq!(find(Forwarding::Auto, &unusable), "10.0.0.1", "one header, not a mixture of two");
+    assert_eq!(find(Forwarding::Auto, &unusable), "10.0.0.1", "only one of the headers is used");
     assert_eq!(find(Forwarding::Auto, &HeaderMap::new()), "10.0.0.1");
 }
 
 #[test]
-fn the_work_is_bounded() {
+fn long_lists_are_read_up_to_a_limit() {
     let many = |count: usize, element: &str| vec![element; count].join(",");
     let list = format!("192.0.2.1,{}", many(MAX_ELEMENTS - 1, "10.2.2.2"));
-    assert_eq!(client(&[(XFF, &list)]), "192.0.2.1", "as many as are looked at");
+    assert_eq!(client(&[(XFF, &list)]), "192.0.2.1", "the limit is reached");
     let list = format!("192.0.2.1,10.9.9.9,{}", many(MAX_ELEMENTS - 1, "10.2.2.2"));
-    assert_eq!(client(&[(XFF, &list)]), "10.9.9.9", "the last that is looked at");
+    assert_eq!(client(&[(XFF, &list)]), "10.9.9.9", "the last element within the limit");
     let list = format!("192.0.2.1,{}", many(100_000, ""));
-    assert_eq!(client(&[(XFF, &list)]), "10.0.0.1", "empty elements count");
+    assert_eq!(client(&[(XFF, &list)]), "10.0.0.1", "empty elements count towards the limit");
     let fields = vec![(XFF, "10.2.2.2"); 1000];
     assert_eq!(client(&fields), "10.2.2.2");
     let long = "1".repeat(1 << 20);
@@ -215,9 +215,9 @@ fn the_work_is_bounded() {
     }
 }
 
-/// A chain as honest proxies write it, to the right of whatever a client may have sent.
+/// Chains that proxies append to random input of a client.
 #[test]
-fn chains_lead_to_the_client_whatever_it_sends() {
+fn random_input_does_not_change_the_client_address() {
     let mut numbers = Numbers(1);
     for _ in 0..5_000 {
         let v4 =
@@ -237,7 +237,7 @@ fn chains_lead_to_the_client_whatever_it_sends() {
             for &hop in &hops {
                 let element = element(&mut numbers, name, hop);
                 match values.last_mut() {
-                    // A proxy adds to the field that there is, or one of its own.
+                    // A proxy extends the last field, or adds a field.
                     Some(last) if numbers.below(3) > 0 => *last = format!("{last}, {element}"),
                     _ => values.push(element),
                 }
@@ -268,7 +268,7 @@ fn element(numbers: &mut Numbers, name: &str, hop: IpAddr) -> String {
 }
 
 #[test]
-fn garbage_is_survived() {
+fn random_bytes_do_not_panic() {
     let mut numbers = Numbers(2);
     for _ in 0..20_000 {
         let alphabet = b"for=for=10.1.1.1;,\"\\[]:_ \t\xff";
@@ -283,7 +283,7 @@ fn garbage_is_survived() {
 }
 
 #[test]
-fn addresses_are_masked() {
+fn only_the_prefix_counts() {
     let bytes = |config: &ClientAddress, address: &str| config.masked(ip(address));
     let whole = ClientAddress::new();
     let mut expected = [0; 17];
@@ -303,6 +303,9 @@ fn addresses_are_masked() {
     assert!(same(0, 64, "192.0.2.7", "1.2.3.4"));
     assert!(same(32, 56, "2001:db8:0:12::1", "2001:db8:0:34::1"));
     assert!(!same(32, 64, "2001:db8:0:12::1", "2001:db8:0:34::1"));
-    assert!(!same(255, 255, "2001:db8::1", "2001:db8::2"), "no more bits than there are");
-    assert!(!same(0, 0, "::", "0.0.0.0"), "families differ");
+    assert!(
+        !same(255, 255, "2001:db8::1", "2001:db8::2"),
+        "a prefix is limited to the length of the address"
+    );
+    assert!(!same(0, 0, "::", "0.0.0.0"), "address families differ");
 }

@@ -1,0 +1,13 @@
+//! The layer and the gateway with clients and servers of other projects: a browser, Node.js, Tonic,
+//! WebSockets, and a name server.
+
+#![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
+
+mod browser;
+#[allow(dead_code, reason = "each target uses a part of it")]
+#[path = "../dns/server.rs"]
+mod dns_server;
+mod name_server;
+mod nodejs;
+mod tonic_server;
+mod websocket;

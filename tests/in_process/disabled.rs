@@ -1,0 +1,138 @@
+//! Requests that are dispatched while their backend is disabled, drained or replaced.
+
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
+
+use http_body_util::BodyExt;
+use tower::{Service, ServiceExt};
+use tower_sticky::{DrainEnd, Mode, Outcome, Reason, State, Verdict};
+
+use crate::support::{Client, Node, get, nodes, sealed, with_cookie};
+
+#[tokio::test(start_paused = true)]
+async fn a_dispatched_request_fails_over_when_its_backend_is_disabled() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let mut service = sealed(&backends).into_service();
+    let client = Client::assigned(&service).await;
+    let pinned = with_cookie(&format!("sid={}", client.token.unwrap()));
+    // Dispatched, but not sent yet: to `a`, `b` and `a`.
+    let on_their_way = [pinned, get(), get()].map(|request| service.call(request));
+    let report = backends.drain("a").deadline(Duration::ZERO).await.unwrap();
+    assert_eq!((report.end, report.in_flight), (DrainEnd::Deadline, 0));
+    let mut why = Vec::new();
+    for request in on_their_way {
+        let response = request.await.unwrap();
+        why.push(Outcome::of(response.extensions()).unwrap().to_string());
+    }
+    assert_eq!(why, ["moved b (draining)", "assigned b", "assigned b"]);
+    assert_eq!(a.served(), 1, "nothing was in flight, so nothing came any more");
+    assert_eq!(backends.snapshot().stats.violations(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_request_fails_over_when_its_backend_is_disabled() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    backends.set_limit("a", 1).unwrap();
+    let service = sealed(&backends).into_service();
+    let client = Client::assigned(&service).await;
+    a.hold_responses();
+    let requests = [(); 2].map(|()| {
+        let (service, mut client) = (service.clone(), client.clone());
+        tokio::spawn(async move { client.send(&service, get()).await })
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let status = backends.get("a").unwrap();
+    assert_eq!((status.in_flight, status.waiting), (1, 1));
+    backends.set_mode("a", Mode::Disabled).unwrap();
+    a.release_responses();
+    let [first, second] = requests;
+    assert_eq!(first.await.unwrap().decision(), (Verdict::Pinned, Some("a"), None), "it was there");
+    let why = (Verdict::Moved, Some("b"), Some(Reason::Disabled));
+    assert_eq!(
+        second.await.unwrap().decision(),
+        why,
+        "it has its turn, and does not want it any more"
+    );
+    let status = backends.get("a").unwrap();
+    assert_eq!((status.in_flight, status.waiting), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_not_read_before_the_deadline_is_complete() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    let response = service.oneshot(get()).await.unwrap();
+    let report = backends.drain("a").deadline(Duration::from_secs(1)).await.unwrap();
+    assert_eq!((report.end, report.in_flight, report.streams_cut), (DrainEnd::Deadline, 1, 0));
+    let body = response.into_body().collect().await.expect("the body was complete");
+    assert_eq!(body.to_bytes(), "a");
+    assert_eq!(backends.get("a").unwrap().in_flight, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dispatched_request_uses_the_replaced_service() {
+    let (backends, [old, _b]) = nodes(["a", "b"]);
+    let mut service = sealed(&backends).into_service();
+    let client = Client::assigned(&service).await;
+    let pinned = with_cookie(&format!("sid={}", client.token.unwrap()));
+    let on_its_way = service.call(pinned);
+    let new = Node::new("the new a");
+    backends.replace("a", new.clone()).unwrap();
+    let response = on_its_way.await.unwrap();
+    assert_eq!(Outcome::of(response.extensions()).unwrap().to_string(), "pinned a");
+    assert_eq!((old.served(), new.served()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_refused_by_the_old_service_goes_to_the_new_one() {
+    let (backends, [_a, _b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    let client = Client::assigned(&service).await;
+    let connecting = Node::new("connecting");
+    connecting.control.refuses_after_gate.store(true, SeqCst);
+    connecting.hold_responses();
+    backends.replace("a", connecting.clone()).unwrap();
+    let sent = client.spawn(&service, get());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(backends.get("a").unwrap().in_flight, 1);
+    backends.replace("a", Node::new("the new a")).unwrap();
+    connecting.release_responses();
+    let answer = sent.await.unwrap();
+    assert_eq!(
+        (answer.decision(), answer.body.as_str()),
+        ((Verdict::Pinned, Some("a"), None), "the new a")
+    );
+    assert_eq!(backends.get("a").unwrap().state, State::Ready);
+    assert_eq!(backends.snapshot().stats.violations(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_of_the_old_service_do_not_count_against_the_new_one() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    let client = Client::assigned(&service).await;
+    a.control.set_busy(true);
+    let waiting = client.spawn(&service, get());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    backends.replace("a", Node::new("the new a")).unwrap();
+    a.control.readiness_fails.store(true, SeqCst);
+    a.control.set_busy(false);
+    let answer = waiting.await.unwrap();
+    assert_eq!(
+        (answer.decision(), answer.body.as_str()),
+        ((Verdict::Pinned, Some("a"), None), "the new a")
+    );
+    assert_eq!(backends.get("a").unwrap().state, State::Ready);
+
+    // The same for a backend that is removed and inserted again with requests in flight.
+    let connecting = Node::new("connecting");
+    connecting.control.refuses_after_gate.store(true, SeqCst);
+    connecting.hold_responses();
+    backends.replace("a", connecting.clone()).unwrap();
+    let sent = client.spawn(&service, get());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    backends.remove("a").unwrap();
+    backends.insert("a", Node::new("back")).unwrap();
+    connecting.release_responses();
+    assert_eq!(sent.await.unwrap().body, "back");
+    assert_eq!(backends.get("a").unwrap().state, State::Ready);
+}

@@ -1,0 +1,140 @@
+//! What a probe sends, which answers pass, and which configuration is rejected.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
+    },
+    time::Duration,
+};
+
+use tower_sticky::{
+    BackendId, Backends, BoxError, GrpcProbe, Health, HttpProbe, Probe, State, StickyLayer,
+    affinity::Cookie,
+};
+
+use crate::{
+    probes::start,
+    support::{Body, Node, after, nodes, plain, state},
+};
+
+#[tokio::test(start_paused = true)]
+async fn the_probe_request_is_as_configured() {
+    let (backends, [a]) = nodes(["a"]);
+    let probe =
+        HttpProbe::head("/up?deep=1").host("shop").header("x-key", "1").header("x-key", "2");
+    let layer = start(&backends, Health::new().probe(probe.map_body(|_| Body::default())));
+    after(500).await;
+    let headers = a.control.headers.lock().unwrap()[0].clone();
+    assert_eq!(headers["host"], "shop");
+    assert_eq!(headers.get_all("x-key").iter().collect::<Vec<_>>(), ["2"]);
+    assert!(headers["user-agent"].to_str().unwrap().starts_with("tower-sticky/"));
+    drop(layer);
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_and_body_decide() {
+    for (status, probe, well) in [
+        (200, HttpProbe::get("/"), true),
+        (302, HttpProbe::get("/"), true),
+        (404, HttpProbe::get("/"), false),
+        (503, HttpProbe::get("/"), false),
+        (404, HttpProbe::get("/").expect_status(404), true),
+        (200, HttpProbe::get("/").expect_status(204), false),
+        (302, HttpProbe::get("/").expect_statuses(200..=299), false),
+        (200, HttpProbe::get("/").expect_body("a"), true),
+        (200, HttpProbe::get("/").expect_body("ok"), false),
+    ] {
+        let (backends, [a]) = nodes(["a"]);
+        a.control.status.store(status, SeqCst);
+        let said = format!("{status} to {probe:?}");
+        let _layer = start(&backends, Health::new().probe(probe.map_body(|_| Body::default())));
+        after(2_000).await;
+        assert_eq!(state(&backends, "a") == State::Ready, well, "{said}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_axum_router_can_be_a_backend() {
+    use axum::{Router, routing};
+    let ok = Router::new().route("/healthz", routing::get(async || "ok"));
+    let backends = Backends::from_iter([("a", ok), ("b", Router::new())]);
+    let probe = HttpProbe::get("/healthz").map_body(axum::body::Body::new);
+    let layer =
+        StickyLayer::new(backends.clone(), Cookie::plain("sid")).health(Health::new().probe(probe));
+    assert!(layer.start::<axum::extract::Request>());
+    after(2_000).await;
+    let states: Vec<_> = backends.iter().map(|backend| backend.state).collect();
+    assert_eq!(states, [State::Ready, State::Down], "b has no such path");
+    assert_eq!(
+        backends.get("b").unwrap().probe_failure.unwrap(),
+        "it answered 404 Not Found, not 200 to 399"
+    );
+}
+
+#[test]
+fn an_invalid_probe_is_rejected_at_build_time() {
+    let error = |probe: HttpProbe| {
+        let (backends, _nodes) = nodes(["a"]);
+        let health = Health::new().probe(probe.map_body(|_| Body::default()));
+        plain(&backends).try_health(health).unwrap_err().to_string()
+    };
+    for path in ["", "healthz", "http://a/healthz", "/a b", "/a#b"] {
+        let said = error(HttpProbe::get(path));
+        assert!(said.contains(&format!("{path:?}")) && said.contains("begin with '/'"), "{said}");
+    }
+    assert!(error(HttpProbe::get("/").header("a b", "1")).contains("\"a b\""));
+    assert!(error(HttpProbe::get("/").header("x-key", "1\r\n2")).contains("x-key"));
+    assert!(error(HttpProbe::get("/").host("a\nb")).contains("host"));
+    assert!(error(HttpProbe::get("/").expect_status(42)).contains("200 to 599"));
+    assert!(error(HttpProbe::head("/").expect_body("x")).contains("HttpProbe::get"));
+    let first = HttpProbe::get("/").expect_status(42).header("a b", "1");
+    assert!(error(first).contains("200 to 599"), "the first mistake is reported");
+}
+
+#[test]
+#[should_panic(expected = "begin with '/'")]
+fn health_panics_with_the_error_of_try_health() {
+    let (backends, _nodes) = nodes(["a"]);
+    let probe = HttpProbe::get("nowhere").map_body(|_| Body::default());
+    let _ = plain(&backends).health(Health::new().probe(probe));
+}
+
+#[test]
+fn debug_output_shows_no_header() {
+    let shown = format!("{:?}", HttpProbe::get("/up").header("authorization", "secret"));
+    assert!(shown.contains("/up") && !shown.contains("secret"), "{shown}");
+    let shown = format!("{:?}", GrpcProbe::new().service("shop.Cart"));
+    assert!(shown.contains("shop.Cart"), "{shown}");
+    let health = Health::new().probe(|_: Node, _: BackendId| async { Ok::<_, Infallible>(()) });
+    assert!(format!("{health:?}").contains("rise"));
+}
+
+/// A probe with its own state.
+struct Lazy {
+    connected: Arc<AtomicBool>,
+    asked: AtomicUsize,
+}
+
+impl Probe<Node> for Lazy {
+    async fn probe(&self, service: Node, backend: &BackendId) -> Result<(), BoxError> {
+        assert_eq!(*backend, *service.name);
+        self.connected.store(true, SeqCst);
+        self.asked.fetch_add(1, Relaxed);
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_can_be_of_any_type() {
+    let (backends, _nodes) = nodes(["a"]);
+    let connected = Arc::new(AtomicBool::new(false));
+    let probe = Lazy { connected: connected.clone(), asked: 0.into() };
+    let _layer = start(&backends, Health::new().probe(probe).probe_interval(Duration::ZERO));
+    after(10).await;
+    assert!(connected.load(SeqCst), "the probe has connected");
+}
