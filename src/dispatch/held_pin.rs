@@ -1,6 +1,6 @@
 //! The pin of a session that its client holds.
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::{
     affinity::Reading,
@@ -17,6 +17,9 @@ pub(crate) struct HeldPin {
     name: Option<Box<str>>,
     kept: Mutex<Kept>,
 }
+
+/// The pin of a session that its client holds, and the version of it that was read.
+pub(super) type Held = (Arc<HeldPin>, u64);
 
 #[derive(Default)]
 struct Kept {

@@ -1,14 +1,12 @@
 //! From the request to its first backend: read, strip, follow the pin or the key, else place.
 
-use std::sync::Arc;
-
 use http::{HeaderMap, HeaderName, Request, Version};
 
 use super::{
     attempt::{Attempt, NextStep, WaitLimit},
     core::Core,
     decision::Recognized,
-    held_pin::HeldPin,
+    held_pin::Held,
     request_kind::{is_grpc, is_preflight, is_repeatable},
     state::Dispatch,
     store_lookup::StoreLookup,
@@ -23,9 +21,6 @@ use crate::{
 
 /// The header with which a node forwards a request to a peer, which then serves it itself.
 pub(super) const HOP: HeaderName = HeaderName::from_static("x-sticky-forwarded");
-
-/// The pin of a session that its client holds, and the version of it that was read.
-pub(super) type Held = (Arc<HeldPin>, u64);
 
 impl<S: Clone> Dispatch<S> {
     /// Reads the request, takes our own headers out of it, and chooses the first step. Called again
