@@ -22,3 +22,25 @@ pub(super) fn find_dead_peers(stream: &TcpStream, user_timeout: Duration) -> io:
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use rustix::net::sockopt;
+
+    use super::*;
+
+    #[test]
+    fn the_options_are_set() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        find_dead_peers(&stream, Duration::from_secs(75)).unwrap();
+        assert!(sockopt::socket_keepalive(&stream).unwrap());
+        #[cfg(target_os = "linux")]
+        {
+            assert_eq!(sockopt::tcp_keepidle(&stream).unwrap(), KEEPALIVE_IDLE);
+            assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), 75_000);
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! What heads of requests and of responses have in common.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use http_body::Body;
 
 use crate::upstream::http::forwarded::{self, ForwardedOptions, Kind, Via};
 
@@ -124,6 +125,15 @@ pub(in crate::upstream::http) enum Length {
     Empty,
     Exact(u64),
     Unknown,
+}
+
+impl Length {
+    pub(in crate::upstream::http) fn of(body: &impl Body) -> Self {
+        if body.is_end_stream() {
+            return Self::Empty;
+        }
+        body.size_hint().exact().map_or(Self::Unknown, Self::Exact)
+    }
 }
 
 /// The protocols that a request asks to upgrade to, if it may.
