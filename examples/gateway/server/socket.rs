@@ -61,7 +61,8 @@ pub(super) struct Socket {
 struct Linger {
     end: Instant,
     silent_since: Instant,
-    bytes_left: u64,
+    /// `None` beyond the limit.
+    bytes_left: Option<u64>,
     sleep: Pin<Box<Sleep>>,
 }
 
@@ -90,34 +91,33 @@ impl Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads and drops until the client has closed, or it has had its time.
+    /// Reads and drops until the client has closed, or a limit is reached. Beyond the limit in bytes the
+    /// client is not read any more, but still has time to read the response.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // Then this connection gives its permit back.
         let others_wait = self.shared.exhausted.load(Relaxed);
         let Some(linger) = &mut self.linger else { return Poll::Ready(()) };
         loop {
-            let mut bytes = [0; 8 << 10];
-            let mut buffer = ReadBuf::new(&mut bytes);
             let now = Instant::now();
-            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                    linger.silent_since = now;
-                    match linger.bytes_left.checked_sub(buffer.filled().len() as u64) {
-                        Some(left) => linger.bytes_left = left,
-                        None => return Poll::Ready(()),
+            while let Some(left) = linger.bytes_left {
+                let mut bytes = [0; 8 << 10];
+                let mut buffer = ReadBuf::new(&mut bytes);
+                match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                    Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                        linger.silent_since = now;
+                        linger.bytes_left = left.checked_sub(buffer.filled().len() as u64);
                     }
-                }
-                // Closed, or broken.
-                Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => {
-                    let end = linger.end.min(linger.silent_since + LINGER_SILENCE);
-                    if now >= end || others_wait {
-                        return Poll::Ready(());
-                    }
-                    linger.sleep.as_mut().reset(end.min(now + LINGER_CHECK));
-                    ready!(linger.sleep.as_mut().poll(cx));
+                    // Closed, or broken.
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => break,
                 }
             }
+            let end = linger.end.min(linger.silent_since + LINGER_SILENCE);
+            if now >= end || others_wait {
+                return Poll::Ready(());
+            }
+            linger.sleep.as_mut().reset(end.min(now + LINGER_CHECK));
+            ready!(linger.sleep.as_mut().poll(cx));
         }
     }
 }
@@ -202,7 +202,7 @@ impl AsyncWrite for Socket {
             this.linger = Some(Box::new(Linger {
                 end,
                 silent_since: now,
-                bytes_left: limits.linger_bytes,
+                bytes_left: Some(limits.linger_bytes),
                 sleep: Box::pin(sleep_until(end)),
             }));
         }
