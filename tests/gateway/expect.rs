@@ -59,7 +59,6 @@ async fn next(received: &mut UnboundedReceiver<String>) -> String {
     timeout(FOREVER, received.recv()).await.expect("the backend gets it").unwrap()
 }
 
-/// `../shared/cases/http.md`.
 #[tokio::test]
 async fn a_refusal_reaches_the_client_in_place_of_100() {
     let refusal = "HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno";

@@ -33,7 +33,6 @@ async fn responding(parts: &'static [&'static str]) -> (Backend, Gateway) {
     (backend, gateway)
 }
 
-/// `../shared/cases/http.md`, "Answers".
 #[tokio::test]
 async fn early_hints_reach_an_http1_client() {
     let together: &str = Box::leak(format!("{HINTS}{HINTS}{ANSWER}").into_boxed_str());

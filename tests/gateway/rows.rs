@@ -170,7 +170,6 @@ async fn attributes_can_be_left_out_and_expires_added() {
     assert!(!field.contains("Path") && !field.contains("SameSite"), "{field}");
 }
 
-/// `../shared/cases/http.md`, "Answers".
 #[tokio::test]
 async fn fields_of_certain_caches_are_made_private() {
     let backend = Backend::raw(|mut stream| async move {
