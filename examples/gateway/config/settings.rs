@@ -103,10 +103,7 @@ impl Settings {
         let admin = admin(admin_addr, file.admin_token, demo)?;
         let backends = backends::either(flags.backends, file.backend)?;
         if backends.is_empty() && !demo && admin.is_none() {
-            return Err(Error::new(
-                "there is no backend, and no admin interface to add one; add a [[backend]] with id \
-                 and url, or --backend ID=URL",
-            ));
+            return Err(no_backend());
         }
         let trusted_proxies = networks(&file.trusted_proxies)?;
         let context = affinity::Context {
@@ -156,6 +153,13 @@ impl Settings {
             forward_only: flags.forward_only,
         })
     }
+}
+
+fn no_backend() -> Error {
+    Error::new(
+        "there is no backend, and no admin interface to add one; add a [[backend]] with id and url, or \
+         --backend ID=URL",
+    )
 }
 
 /// Whether this is the demo; it sets what the shops of the demo need.
