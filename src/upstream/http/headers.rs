@@ -12,6 +12,7 @@ use super::forwarded::{self, ForwardedOptions, Kind, Via};
 /// Which of the fields that matter are present: one walk over the names costs less than a lookup for each of
 /// them.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each flag is about another header field")]
 struct Present {
     connection: bool,
     content_length: bool,
