@@ -1,6 +1,6 @@
 //! The pin of a session that its client holds in a `StickySession`.
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::{
     affinity::Reading,
@@ -10,6 +10,9 @@ use crate::{
     token::Pin,
     util::lock,
 };
+
+/// The pin of a session that its client holds, and the version of it that was read.
+pub(super) type Held = (Arc<HeldPin>, u64);
 
 /// The pin of one session, shared by all calls of the session.
 pub(crate) struct HeldPin {

@@ -9,7 +9,7 @@ use super::{
     attempt::{Attempt, NextStep, WaitLimit},
     core::Core,
     decision::Recognized,
-    held_pin::HeldPin,
+    held_pin::Held,
     request_kind::{is_grpc, is_preflight, is_repeatable},
     state::Dispatch,
     store_lookup::StoreLookup,
@@ -24,9 +24,6 @@ use crate::{
 
 /// The header that marks a request as forwarded by a peer, which this node must serve itself.
 pub(super) const FORWARDED: HeaderName = HeaderName::from_static("x-sticky-forwarded");
-
-/// The pin of a session that its client holds, and the version of it that was read.
-pub(super) type Held = (Arc<HeldPin>, u64);
 
 impl<S: Clone> Dispatch<S> {
     /// Reads the request, removes our headers from it, and chooses the first step. Called again after a

@@ -10,10 +10,9 @@ use super::{
     core::Core,
     decision::{Decision, InnerRole, Recognized, Relocation},
     handoff::HandoffGuard,
-    held_pin::HeldPin,
+    held_pin::{Held, HeldPin},
     recovery::RecoveryWait,
     request_kind::RequestKind,
-    resolve::Held,
     shared_choice::SharedChoice,
 };
 use crate::{
