@@ -1,8 +1,6 @@
 //! Reads a request, strips our tokens from it, and chooses its first backend by its pin, its key or the
 //! strategy.
 
-use std::sync::Arc;
-
 use http::{HeaderMap, HeaderName, Request, Version};
 
 use super::{

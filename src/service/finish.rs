@@ -14,7 +14,7 @@ use crate::{
 /// A backend has answered: records its health and commits the pin. Returns what watches the body of a
 /// response that may still fail.
 #[inline]
-pub(super) fn settle<S, RB: Body>(
+pub(super) fn complete<S, RB: Body>(
     dispatch: &mut Dispatch<S>,
     answers: AsAnswers<S>,
     in_flight: &mut InFlight,
@@ -88,7 +88,7 @@ pub(super) fn fail<E: OnError, RB, IB, S>(
     dispatch.rejected(&error);
     let outcome = dispatch.outcome(error.backend());
     let must_clear = matches!(error, StickyError::UnknownSession { .. });
-    let result = E::settle(error, dispatch.error_context());
+    let result = E::handle(error, dispatch.error_context());
     result.map(|mut response| {
         if must_clear {
             dispatch.clear_pin(&mut response);

@@ -16,7 +16,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    finish::{answer, fail, inner_answer, lost, settle},
+    finish::{answer, complete, fail, inner_answer, lost},
     steps::{State, StateProjection, Transition},
 };
 use crate::{
@@ -99,7 +99,7 @@ where
                     let judged = match (&mut result, &mut in_flight) {
                         (Ok(response), Some(in_flight)) => {
                             observe(dispatch.core(), in_flight.state(), started);
-                            settle(dispatch, *this.answers, in_flight, trial.take(), response)
+                            complete(dispatch, *this.answers, in_flight, trial.take(), response)
                         }
                         _ => None,
                     };

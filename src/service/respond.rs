@@ -14,9 +14,9 @@ use crate::{
 };
 
 /// How the service handles a [`StickyError`]: [`Respond`] or [`Propagate`].
-pub trait OnError: sealed::Settle {}
+pub trait OnError: sealed::HandleError {}
 
-impl<E: sealed::Settle> OnError for E {}
+impl<E: sealed::HandleError> OnError for E {}
 
 /// Converts errors to responses, so that the service never fails (`Error = Infallible`), as Axum
 /// requires. The default.
@@ -40,21 +40,21 @@ pub(crate) mod sealed {
     use super::{Response, StickyBody, StickyError};
     use crate::outcome::ErrorContext;
 
-    pub trait Settle: Clone + Send + Sync + 'static {
+    pub trait HandleError: Clone + Send + Sync + 'static {
         type Error;
 
         #[doc(hidden)]
-        fn settle<R, I>(
+        fn handle<R, I>(
             error: StickyError,
             context: ErrorContext,
         ) -> Result<Response<StickyBody<R, I>>, Self::Error>;
     }
 }
 
-impl sealed::Settle for Propagate {
+impl sealed::HandleError for Propagate {
     type Error = StickyError;
 
-    fn settle<R, I>(
+    fn handle<R, I>(
         error: StickyError,
         context: ErrorContext,
     ) -> Result<Response<StickyBody<R, I>>, StickyError> {
@@ -67,10 +67,10 @@ impl sealed::Settle for Propagate {
     }
 }
 
-impl sealed::Settle for Respond {
+impl sealed::HandleError for Respond {
     type Error = Infallible;
 
-    fn settle<R, I>(
+    fn handle<R, I>(
         error: StickyError,
         context: ErrorContext,
     ) -> Result<Response<StickyBody<R, I>>, Infallible> {
