@@ -32,6 +32,7 @@ const DEMO_ADMIN: &str = "127.0.0.1:9090";
 
 /// Everything that the gateway needs to know.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent keys of the configuration file")]
 pub(crate) struct Settings {
     pub(crate) pool: String,
     pub(crate) listen: SocketAddr,

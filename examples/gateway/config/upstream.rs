@@ -8,6 +8,7 @@ use super::{Error, file, settings::or};
 
 /// How backends are reached.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "independent keys of the configuration file")]
 pub(crate) struct Upstream {
     pub(crate) resolve_every: Duration,
     /// The name servers that are asked instead of the system's.

@@ -15,7 +15,7 @@ use super::{parse, set_cookie};
 use crate::{
     affinity::{
         BoundAffinity, Change, Commit, Conflict, Head, ReadContext, Reading, RequestState,
-        SameSite, Secure, cache_control,
+        SameSite, Secure, Strip, cache_control,
         request_state::{AffinityKey, StateEntry},
         token_codec::TokenCodec,
         token_options::{TokenOptions, invalid, token_setters},
@@ -241,10 +241,14 @@ impl BoundAffinity for Bound {
         }
         let mut cookies = parse::Cookies::new(request.headers);
         while let Some(value) = cookies.next(&self.name) {
-            reading.must_strip = !self.options.forward;
-            reading.only_value = cookies.is_only_value();
+            let only_value = cookies.is_only_value();
+            reading.strip = match (self.options.forward, only_value) {
+                (true, _) => Strip::Nothing,
+                (false, true) => Strip::Header,
+                (false, false) => Strip::Tokens,
+            };
             let is_valid = self.tokens.read(value, context, &mut reading);
-            if is_valid && (reading.only_value || !self.tokens.is_sealed()) {
+            if is_valid && (only_value || !self.tokens.is_sealed()) {
                 break;
             }
         }
@@ -255,7 +259,7 @@ impl BoundAffinity for Bound {
         if self.options.forward {
             return;
         }
-        if reading.only_value {
+        if reading.strip == Strip::Header {
             headers.remove(COOKIE);
             return;
         }

@@ -8,6 +8,7 @@ use crate::upstream::http::forwarded::{self, ForwardedOptions, Kind, Via};
 /// Which of the fields that matter are present: one walk over the names costs less than a lookup for each of
 /// them.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each flag is about another header field")]
 pub(super) struct Present {
     pub(super) connection: bool,
     pub(super) content_length: bool,
