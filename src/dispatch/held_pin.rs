@@ -11,9 +11,6 @@ use crate::{
     util::lock,
 };
 
-/// The pin of a session that its client holds, and the version of it that was read.
-pub(super) type Held = (Arc<HeldPin>, u64);
-
 /// The pin of one session, shared by all calls of the session.
 pub(crate) struct HeldPin {
     session: u64,
