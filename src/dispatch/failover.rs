@@ -302,11 +302,11 @@ impl<S: Clone> Dispatch<S> {
         reason: Reason,
         failover: Failover,
     ) -> Result<(), StickyError> {
-        let from_pin = self.decision.is_pinned();
-        if from_pin || self.decision.reason().is_none() {
+        let was_pinned = self.decision.is_pinned();
+        if was_pinned || self.decision.reason().is_none() {
             self.decision.set_reason(Some(reason));
         }
-        if from_pin {
+        if was_pinned {
             let unavailable = || StickyError::Unavailable { backend: state.id.clone() };
             self.decision.set_verdict(self.failover_verdict(failover).ok_or_else(unavailable)?);
         }

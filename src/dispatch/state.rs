@@ -233,7 +233,7 @@ impl<S> Dispatch<S> {
             grpc: self.kind.grpc,
             retry_after: options.retry_after,
             strict: Some(options.strict).filter(|_| self.strict),
-            has_home: self.pin.is_some() || self.expected_backend().is_some(),
+            has_pinned_backend: self.pin.is_some() || self.expected_backend().is_some(),
         }
     }
 
