@@ -89,16 +89,13 @@ pub(crate) fn failed<S: Clone, B: 'static>(
             let (request, source) = not_sent.into_parts();
             record(dispatch, connection_failure(&source));
             drop(trial);
-            return match request {
-                Some(request) => {
-                    if outdated && let Some(next) = dispatch.retry_with_new_service(state) {
-                        return Ok((next, request));
-                    }
-                    let next = dispatch.not_sent(state, Reason::ConnectFailed, source);
-                    Ok((next, request))
-                }
-                None => Err(StickyError::NotSent { backend: state.id.clone(), source }),
+            let Some(request) = request else {
+                return Err(StickyError::NotSent { backend: state.id.clone(), source });
             };
+            if outdated && let Some(next) = dispatch.retry_with_new_service(state) {
+                return Ok((next, request));
+            }
+            return Ok((dispatch.not_sent(state, Reason::ConnectFailed, source), request));
         }
         Err(error) => error,
     };

@@ -16,7 +16,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    finish::{answer, complete, fail, inner_answer, lost},
+    finish::{answer, complete, fail, inner_answer},
     steps::{State, StateProjection, Transition},
 };
 use crate::{
@@ -92,8 +92,8 @@ where
                 }
                 StateProjection::Call { future, in_flight, trial, started } => {
                     let mut result = ready!(future.poll(cx));
-                    let (mut in_flight, mut trial) = (in_flight.take(), trial.take());
-                    let started = started.take();
+                    let (mut in_flight, mut trial, started) =
+                        (in_flight.take(), trial.take(), started.take());
                     state.set(State::Done);
                     // The response is changed in place, and moved once.
                     let judged = match (&mut result, &mut in_flight) {
@@ -103,15 +103,14 @@ where
                         }
                         _ => None,
                     };
-                    match (result, in_flight) {
-                        (Ok(response), in_flight) => {
+                    match result {
+                        Ok(response) => {
                             return Poll::Ready(Ok(answer(response, in_flight, judged)));
                         }
-                        (Err(error), Some(in_flight)) => {
+                        Err(error) => {
                             let error = error.into();
                             Transition::after_failure(dispatch, in_flight, trial, error, request)
                         }
-                        (Err(_), None) => Transition::Lost,
                     }
                 }
                 StateProjection::LocalWait { .. } => {
@@ -134,20 +133,10 @@ where
                 // A future must not be polled again after it has returned.
                 StateProjection::Done => return Poll::Pending,
             };
-            let error = match transition {
-                Transition::Continue => continue,
-                Transition::Next(next) => match State::enter(next, request, this.inner, dispatch) {
-                    Ok(next) => {
-                        state.set(next);
-                        continue;
-                    }
-                    Err(error) => error,
-                },
-                Transition::Fail(error) => error,
-                Transition::Lost => lost(),
-            };
-            state.set(State::Done);
-            return Poll::Ready(fail::<E, RB, IB, S>(dispatch, error));
+            if let Err(error) = state.as_mut().follow(transition, request, this.inner, dispatch) {
+                state.set(State::Done);
+                return Poll::Ready(fail::<E, RB, IB, S>(dispatch, error));
+            }
         }
     }
 }

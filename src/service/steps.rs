@@ -11,7 +11,10 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::ready::{ReadyOutcome, ReadyWait};
+use super::{
+    finish::lost,
+    ready::{ReadyOutcome, ReadyWait},
+};
 use crate::{
     dispatch::{
         Attempt, Dispatch, Handoff, InFlight, NextStep, Recovery, StoreLookup, TrialPermit,
@@ -87,11 +90,12 @@ impl<S: Clone> Transition<S> {
     /// What follows a failed call: the next step if the request was given back, else the error.
     pub(super) fn after_failure<B: 'static>(
         dispatch: &mut Dispatch<S>,
-        in_flight: InFlight,
+        in_flight: Option<InFlight>,
         trial: Option<TrialPermit>,
         error: BoxError,
         slot: &mut Option<Request<B>>,
     ) -> Self {
+        let Some(in_flight) = in_flight else { return Self::Lost };
         match failed(dispatch, in_flight, trial, error) {
             Ok((next, request)) => {
                 *slot = Some(request);
@@ -157,9 +161,34 @@ where
     I: Service<Request<B>> + Clone,
     I::Error: Into<BoxError>,
 {
+    /// Sets the state that a transition leads to.
+    ///
+    /// # Errors
+    ///
+    /// When the request ends with an error.
+    #[inline]
+    pub(super) fn follow(
+        mut self: Pin<&mut Self>,
+        transition: Transition<S>,
+        request: &mut Option<Request<B>>,
+        inner: &Option<Arc<I>>,
+        dispatch: &mut Dispatch<S>,
+    ) -> Result<(), StickyError> {
+        match transition {
+            Transition::Continue => Ok(()),
+            Transition::Next(next) => {
+                let state = Self::enter(next, request, inner, dispatch)?;
+                self.set(state);
+                Ok(())
+            }
+            Transition::Fail(error) => Err(error),
+            Transition::Lost => Err(lost()),
+        }
+    }
+
     /// The state that carries out a decision.
     #[inline]
-    pub(super) fn enter(
+    fn enter(
         next: NextStep<S>,
         request: &mut Option<Request<B>>,
         inner: &Option<Arc<I>>,
