@@ -59,10 +59,13 @@ async fn main() -> Result<(), Failure> {
     {
         for http2 in [false, true] {
             for kind in &kinds {
-                let proxy = Proxy::start(kind, backend, idle).await?;
                 let version = if http2 { "HTTP/2" } else { "HTTP/1.1" };
                 let name = format!("{}, {load:?}, {version}", kind.name());
-                match measure(&proxy, load, count, http2).await {
+                let measured = async {
+                    let proxy = Proxy::start(kind, backend, idle).await?;
+                    measure(&proxy, load, count, http2).await
+                };
+                match measured.await {
                     Ok((resident, sockets)) => {
                         let sockets = sockets.map_or("unknown".to_owned(), |it| format!("{it:.1}"));
                         println!("{name:<34}{count:>12}{resident:>12.1}   {sockets}");

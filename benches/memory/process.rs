@@ -150,7 +150,7 @@ fn gateway(addr: SocketAddr, backend: SocketAddr, connections: usize) -> String 
 
 fn haproxy(addr: SocketAddr, backend: SocketAddr, connections: usize) -> String {
     format!(
-        "global\n nbthread 1\n maxconn {connections}\n\
+        "global\n nbthread 1\n no strict-limits\n maxconn {connections}\n\
          defaults\n mode http\n timeout connect 1s\n timeout client 120s\n timeout server 120s\n\
          frontend clients\n bind {addr}\n default_backend servers\n\
          backend servers\n cookie SRV insert indirect nocache\n server a {backend} cookie a\n"

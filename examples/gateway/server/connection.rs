@@ -57,7 +57,7 @@ enum Protocol {
 pub(super) struct Client {
     pub(super) addr: SocketAddr,
     pub(super) trusted: bool,
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) _permit: OwnedSemaphorePermit,
 }
 
 /// How serving a connection has ended.
@@ -93,7 +93,7 @@ where
     };
     let ip = accepted.addr.ip().to_canonical();
     let trusted = shared.trusted.iter().any(|network| network.contains(&ip));
-    let client = Client { addr: accepted.addr, trusted, permit: accepted.permit };
+    let client = Client { addr: accepted.addr, trusted, _permit: accepted.permit };
     // Each is boxed, so that a connection takes the memory that its protocol needs, and no more.
     match protocol {
         Protocol::Http1 => {
@@ -124,7 +124,7 @@ async fn serve_http2<S, B>(
     let peer = Peer::new(addr).trusted(client.trusted);
     let service = exchange(service, peer, &watch, &shared);
     let client = Arc::new(client);
-    let socket = Socket::new(stream, sniffed, watch.clone(), false, &shared.limits, client);
+    let socket = Socket::new(stream, sniffed, watch.clone(), false, shared.clone(), client);
     let connection = pin!(shared.http2.serve_connection(TokioIo::new(socket), service));
     let timeouts = Timeouts::new(&watch, &shared, false, deadline);
     let end = drive(connection, |it| it.graceful_shutdown(), timeouts).await;

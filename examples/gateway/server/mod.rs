@@ -80,6 +80,8 @@ struct Shared {
     server_timing: bool,
     limits: ServerLimits,
     stop: Stop,
+    /// Whether all permits for connections are taken.
+    exhausted: AtomicBool,
     http1: http1::Builder,
     http2: http2::Builder<Streams>,
 }
@@ -139,6 +141,7 @@ impl Server {
             server_timing: options.server_timing,
             limits,
             stop: Stop::default(),
+            exhausted: AtomicBool::new(false),
             http1,
             http2,
         });
@@ -165,7 +168,7 @@ impl Server {
         let (shared, permits) = (server.shared.clone(), server.permits.clone());
         drop(tokio::spawn(async move {
             tokio::select! {
-                () = accept::accept(listener, senders, permits, &shared.limits) => {}
+                () = accept::accept(listener, senders, permits, &shared.limits, &shared.exhausted) => {}
                 () = shared.stop.stopped() => {}
             }
         }));

@@ -92,7 +92,7 @@ where
         .on_interim(move |status, headers| interim.add_interim(status, headers));
     let service = exchange(service, peer, &watch, &shared);
     let addr = client.addr;
-    let socket = Socket::new(stream, unread, watch.clone(), true, &shared.limits, client);
+    let socket = Socket::new(stream, unread, watch.clone(), true, shared.clone(), client);
     let connection = shared.http1.serve_connection(TokioIo::new(socket), service);
     let mut connection = connection.with_upgrades();
     let timeouts = Timeouts::new(&watch, &shared, true, deadline);

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     io::{self, IoSlice},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::{connection::Client, limits::ServerLimits, watch::Watch};
+use super::{Shared, connection::Client, watch::Watch};
 
 /// How long a client may be silent while the rest of its request is dropped.
 const LINGER_SILENCE: Duration = Duration::from_secs(1);
@@ -41,15 +41,9 @@ pub(super) struct Socket {
     unread: Bytes,
     watch: Arc<Watch>,
     is_http1: bool,
-    limits: LingerLimits,
+    shared: Arc<Shared>,
     linger: Option<Box<Linger>>,
-    client: Arc<Client>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct LingerLimits {
-    time: Duration,
-    bytes: u64,
+    _client: Arc<Client>,
 }
 
 /// The writing side is shut down, and what still comes is dropped. If the socket were closed now, the
@@ -59,7 +53,8 @@ struct LingerLimits {
 struct Linger {
     end: Instant,
     silent_since: Instant,
-    bytes_left: u64,
+    /// `None` beyond the limit.
+    bytes_left: Option<u64>,
     sleep: Pin<Box<Sleep>>,
 }
 
@@ -69,13 +64,12 @@ impl Socket {
         unread: Bytes,
         watch: Arc<Watch>,
         is_http1: bool,
-        limits: &ServerLimits,
+        shared: Arc<Shared>,
         client: Arc<Client>,
     ) -> Self {
-        let read_limit = read_limit(limits.buffer_bytes);
+        let read_limit = read_limit(shared.limits.buffer_bytes);
         let stream = stream.take(read_limit);
-        let limits = LingerLimits { time: limits.linger, bytes: limits.linger_bytes };
-        Self { stream, read_limit, unread, watch, is_http1, limits, linger: None, client }
+        Self { stream, read_limit, unread, watch, is_http1, shared, linger: None, _client: client }
     }
 
     /// The stream, and what hyper has not read of the bytes that were read before.
@@ -96,38 +90,33 @@ impl Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether all permits are taken: then a connection that lingers gives its own back.
-    fn others_wait(&self) -> bool {
-        self.client.permit.semaphore().available_permits() == 0
-    }
-
-    /// Reads and drops until the client has closed, or it has had its time.
+    /// Reads and drops until the client has closed, or a limit is reached. Beyond the limit in bytes the
+    /// client is not read any more, but still has time to read the response.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let others_wait = self.others_wait();
+        // Then this connection gives its permit back.
+        let others_wait = self.shared.exhausted.load(Relaxed);
         let Some(linger) = &mut self.linger else { return Poll::Ready(()) };
         loop {
-            let mut bytes = [0; 8 << 10];
-            let mut buffer = ReadBuf::new(&mut bytes);
             let now = Instant::now();
-            match Pin::new(self.stream.get_mut()).poll_read(cx, &mut buffer) {
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                    linger.silent_since = now;
-                    match linger.bytes_left.checked_sub(buffer.filled().len() as u64) {
-                        Some(left) => linger.bytes_left = left,
-                        None => return Poll::Ready(()),
+            while let Some(left) = linger.bytes_left {
+                let mut bytes = [0; 8 << 10];
+                let mut buffer = ReadBuf::new(&mut bytes);
+                match Pin::new(self.stream.get_mut()).poll_read(cx, &mut buffer) {
+                    Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                        linger.silent_since = now;
+                        linger.bytes_left = left.checked_sub(buffer.filled().len() as u64);
                     }
-                }
-                // Closed, or broken.
-                Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => {
-                    let end = linger.end.min(linger.silent_since + LINGER_SILENCE);
-                    if now >= end || others_wait {
-                        return Poll::Ready(());
-                    }
-                    linger.sleep.as_mut().reset(end.min(now + LINGER_CHECK));
-                    ready!(linger.sleep.as_mut().poll(cx));
+                    // Closed, or broken.
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => break,
                 }
             }
+            let end = linger.end.min(linger.silent_since + LINGER_SILENCE);
+            if now >= end || others_wait {
+                return Poll::Ready(());
+            }
+            linger.sleep.as_mut().reset(end.min(now + LINGER_CHECK));
+            ready!(linger.sleep.as_mut().poll(cx));
         }
     }
 }
@@ -206,11 +195,12 @@ impl AsyncWrite for Socket {
                 return Poll::Ready(Ok(()));
             }
             let now = Instant::now();
-            let end = now + this.limits.time;
+            let limits = &this.shared.limits;
+            let end = now + limits.linger;
             this.linger = Some(Box::new(Linger {
                 end,
                 silent_since: now,
-                bytes_left: this.limits.bytes,
+                bytes_left: Some(limits.linger_bytes),
                 sleep: Box::pin(sleep_until(end)),
             }));
         }

@@ -10,6 +10,8 @@ pub enum SameSite {
     Strict,
     /// Always sent; only together with [`Secure::Always`].
     None,
+    /// No such attribute. Browsers have defaults of their own then.
+    Unset,
 }
 
 /// When the cookie has the attribute `Secure`.

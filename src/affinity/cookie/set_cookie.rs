@@ -1,8 +1,8 @@
 //! The `Set-Cookie` field of the token: its attributes, and the backend's cookies of the same name.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use cookie::{Cookie, CookieBuilder};
+use cookie::{Cookie, CookieBuilder, time::OffsetDateTime};
 use http::{
     HeaderMap, HeaderValue,
     header::{Entry, SET_COOKIE},
@@ -23,6 +23,8 @@ pub(crate) struct Attributes {
     pub(crate) secure: Secure,
     pub(crate) http_only: bool,
     pub(crate) partitioned: bool,
+    /// Whether `Expires` is written beside `Max-Age`.
+    pub(crate) expires: bool,
 }
 
 impl Attributes {
@@ -35,6 +37,7 @@ impl Attributes {
             secure: Secure::default(),
             http_only: true,
             partitioned: false,
+            expires: false,
         }
     }
 
@@ -48,31 +51,41 @@ impl Attributes {
         if self.partitioned && !secure {
             return Err(self.invalid("Partitioned needs Secure; set secure to always"));
         }
-        // User agents compare the prefixes without regard to case (RFC 6265bis, section 5.7).
-        let lower = self.name.to_ascii_lowercase();
-        if lower.starts_with("__secure-") && !secure {
-            return Err(self.invalid("the prefix __Secure- needs Secure; set secure to always"));
+        self.check_prefix()
+    }
+
+    /// User agents compare the prefixes without regard to case (RFC 6265bis, section 5.7).
+    fn check_prefix(&self) -> Result<(), ConfigError> {
+        const PREFIXES: [&str; 4] = ["__Host-Http-", "__Host-", "__Http-", "__Secure-"];
+        let has = |prefix: &str| {
+            let start = self.name.as_bytes().get(..prefix.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+        };
+        let Some(prefix) = PREFIXES.into_iter().find(|prefix| has(prefix)) else {
+            return Ok(());
+        };
+        let wrong = |what: &str| Err(self.invalid(&format!("the prefix {prefix} {what}")));
+        if self.secure != Secure::Always {
+            return wrong("needs Secure; set secure to always");
         }
-        if lower.starts_with("__host-") {
-            if !secure {
-                return Err(self.invalid("the prefix __Host- needs Secure; set secure to always"));
-            }
-            if self.domain.is_some() {
-                return Err(self.invalid("the prefix __Host- allows no domain; leave it out"));
-            }
-            if self.path != "/" {
-                return Err(self.invalid("the prefix __Host- needs the path \"/\""));
-            }
+        if prefix.ends_with("Http-") && !self.http_only {
+            return wrong("needs HttpOnly; leave http_only at true");
+        }
+        if prefix.starts_with("__Host-") && self.domain.is_some() {
+            return wrong("allows no domain; leave it out");
+        }
+        if prefix.starts_with("__Host-") && self.path != "/" {
+            return wrong("needs the path \"/\"");
         }
         Ok(())
     }
 
     fn check_path_and_domain(&self) -> Result<(), ConfigError> {
         let plain = |text: &str| text.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b';');
-        if !self.path.starts_with('/') || !plain(&self.path) {
-            return Err(
-                self.invalid("the path must begin with '/' and be visible ASCII without ';'")
-            );
+        if !self.path.is_empty() && (!self.path.starts_with('/') || !plain(&self.path)) {
+            return Err(self.invalid(
+                "the path must begin with '/' and be visible ASCII without ';', or be empty for none",
+            ));
         }
         let Some(domain) = &self.domain else {
             return Ok(());
@@ -93,28 +106,35 @@ impl Attributes {
     /// The cookie without its value, for [`header`](Self::header).
     pub(crate) fn template(&self) -> Cookie<'static> {
         let same_site = match self.same_site {
-            SameSite::Lax => cookie::SameSite::Lax,
-            SameSite::Strict => cookie::SameSite::Strict,
-            SameSite::None => cookie::SameSite::None,
+            SameSite::Lax => Some(cookie::SameSite::Lax),
+            SameSite::Strict => Some(cookie::SameSite::Strict),
+            SameSite::None => Some(cookie::SameSite::None),
+            SameSite::Unset => None,
         };
         let mut cookie = CookieBuilder::new(self.name.clone(), "")
-            .path(self.path.clone())
-            .same_site(same_site)
             .http_only(self.http_only)
             .partitioned(self.partitioned);
+        if let Some(same_site) = same_site {
+            cookie = cookie.same_site(same_site);
+        }
+        if !self.path.is_empty() {
+            cookie = cookie.path(self.path.clone());
+        }
         if let Some(domain) = &self.domain {
             cookie = cookie.domain(domain.clone());
         }
         cookie.build()
     }
 
-    /// The header field for one response. `value` is an id or a sealed token, never a part of the request.
+    /// The header field for one response at the time `now`. `value` is an id or a sealed token, never a part
+    /// of the request.
     pub(crate) fn header(
         &self,
         template: &Cookie<'static>,
         value: String,
         max_age: Option<Duration>,
         https: bool,
+        now: SystemTime,
     ) -> Option<HeaderValue> {
         let mut cookie = template.clone();
         cookie.set_value(value);
@@ -126,9 +146,18 @@ impl Attributes {
         if let Some(max_age) = max_age {
             let seconds = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
             cookie.set_max_age(cookie::time::Duration::seconds(seconds));
+            if self.expires {
+                cookie.set_expires(expires(now, max_age));
+            }
         }
         HeaderValue::try_from(cookie.to_string()).ok()
     }
+}
+
+/// The end of `max_age`; the Unix epoch for a cookie that is to be removed.
+fn expires(now: SystemTime, max_age: Duration) -> OffsetDateTime {
+    let end = if max_age.is_zero() { None } else { now.checked_add(max_age) };
+    end.unwrap_or(SystemTime::UNIX_EPOCH).into()
 }
 
 /// Checks that `name` can be the name of a cookie.
@@ -185,7 +214,8 @@ mod tests {
     fn header(attributes: &Attributes, max_age: Option<u64>, https: bool) -> String {
         attributes.check().unwrap();
         let max_age = max_age.map(Duration::from_secs);
-        let header = attributes.header(&attributes.template(), "v".into(), max_age, https);
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_445_412_420);
+        let header = attributes.header(&attributes.template(), "v".into(), max_age, https, now);
         header.unwrap().to_str().unwrap().to_owned()
     }
 
@@ -210,6 +240,21 @@ mod tests {
             header(&all, None, false),
             "sid=v; SameSite=None; Partitioned; Secure; Path=/shop; Domain=example.org"
         );
+        let bare = Attributes {
+            path: String::new(),
+            same_site: SameSite::Unset,
+            expires: true,
+            ..attributes("sid")
+        };
+        assert_eq!(header(&bare, None, false), "sid=v; HttpOnly");
+        assert_eq!(
+            header(&bare, Some(60), false),
+            "sid=v; HttpOnly; Max-Age=60; Expires=Wed, 21 Oct 2015 07:28:00 GMT"
+        );
+        assert_eq!(
+            header(&bare, Some(0), false),
+            "sid=v; HttpOnly; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+        );
         let never = Attributes { secure: Secure::Never, ..attributes("sid") };
         assert!(!header(&never, None, true).contains("Secure"));
     }
@@ -233,6 +278,12 @@ mod tests {
             attributes("__host-a"),
             Attributes { domain: Some("example.org".into()), ..always("__Host-a") },
             Attributes { path: "/x".into(), ..always("__Host-a") },
+            Attributes { path: String::new(), ..always("__Host-a") },
+            attributes("__Http-a"),
+            Attributes { http_only: false, ..always("__HTTP-a") },
+            Attributes { http_only: false, ..always("__Host-Http-a") },
+            Attributes { path: "/x".into(), ..always("__Host-Http-a") },
+            Attributes { domain: Some("example.org".into()), ..always("__host-http-a") },
         ];
         for bad in bad {
             let error = bad.check().expect_err(&format!("{bad:?} is invalid")).to_string();
@@ -240,6 +291,14 @@ mod tests {
         }
         assert!(always("__Host-a").check().is_ok());
         assert!(always("__Secure-a").check().is_ok());
+        assert!(always("__Host-Http-a").check().is_ok());
+        let wide = Attributes {
+            domain: Some("example.org".into()),
+            path: "/x".into(),
+            ..always("__Http-a")
+        };
+        assert!(wide.check().is_ok());
+        assert!(Attributes { http_only: false, ..always("__Host-a") }.check().is_ok());
     }
 
     #[test]

@@ -30,6 +30,7 @@
 mod address;
 mod buffers;
 mod connector;
+mod erased_body;
 mod exchange;
 mod expect;
 mod forwarded;
