@@ -9,7 +9,7 @@ use super::refusal::RequestLimits;
 pub(crate) struct ServerLimits {
     /// From the first byte of a head to its end, zero bytes included.
     pub(crate) header_timeout: Duration,
-    /// A kept connection without a request; it may be kept for up to twice as long.
+    /// A kept connection without a request; HTTP/1.1 up to a second longer, HTTP/2 up to twice as long.
     pub(crate) idle_timeout: Duration,
     /// A client that takes nothing of what there is to send.
     pub(crate) write_timeout: Duration,

@@ -23,6 +23,8 @@
 //!   ([hyper#2743](https://github.com/hyperium/hyper/issues/2743)).
 //! - `http::Uri` does not tell `OPTIONS http://a` from `OPTIONS http://a/`: both become `OPTIONS /` (RFC 9112,
 //!   section 3.2.4 asks for `*` in place of the first).
+//! - An HTTP/2 connection keeps its buffers while it is idle, as hyper does not return its socket; an HTTP/1.1
+//!   connection of a server can be taken apart, as in the example `gateway`.
 //! - A server over hyper that has not read a request to its end when it responds must keep reading for a while
 //!   before it closes the socket, or a reset may overtake the response (RFC 9112, section 9.6). hyper does not;
 //!   the example `gateway` does.
