@@ -105,6 +105,14 @@ async fn cookie_attributes_and_cache_control_are_set() {
     }
     assert!(field.ends_with("Max-Age=3600"), "{field}");
     assert_eq!(answer.header("cache-control"), "private, no-cache=\"set-cookie\"");
+    let dated = permanent.replace("secure =", "expires = true\nsecure =");
+    let dated = gateway(&dated, [&a, &b]).await;
+    let answer = send(dated.addr, Method::GET, "/shop/cart", &[], "").await;
+    let field = answer.header("set-cookie");
+    assert!(field.contains("Max-Age=3600; Expires=") && field.ends_with(" GMT"), "{field}");
+    let bare = "format = \"plain\"\npath = \"\"\nsame_site = \"unset\"";
+    let bare = gateway(bare, [&a, &b]).await;
+    assert_eq!(ask(&bare, &[]).await.header("set-cookie"), "sid=a; HttpOnly");
     // An untrusted peer cannot make a request secure.
     let auto = gateway("format = \"plain\"", [&a, &b]).await;
     let answer = ask(&auto, &[("x-forwarded-proto", "https")]).await;

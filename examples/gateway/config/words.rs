@@ -24,7 +24,7 @@ macro_rules! words {
 }
 
 words! {
-    SameSite => affinity::SameSite { Lax, Strict, None }
+    SameSite => affinity::SameSite { Lax, Strict, None, Unset }
     Secure => affinity::Secure { Auto, Always, Never }
     Conflict => affinity::Conflict { Replace, Preserve }
     OnStoreDown => store::OnDown { Open, Reject }

@@ -1,13 +1,16 @@
 //! `Cookie`: a token in a cookie.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use http::{
     HeaderMap, HeaderValue,
     header::{COOKIE, SET_COOKIE},
 };
 
-use super::{parse, set_cookie};
+use super::{
+    parse,
+    set_cookie::{self, Validity},
+};
 use crate::{
     affinity::{
         BoundAffinity, Change, Commit, Conflict, Head, ReadContext, Reading, RequestState,
@@ -19,6 +22,7 @@ use crate::{
     },
     error::ConfigError,
     token::KeyRing,
+    util::clock::unix_millis,
 };
 
 /// The token in a cookie: the usual choice for browsers.
@@ -101,10 +105,23 @@ impl Cookie {
         self
     }
 
+    /// Whether a [permanent](Self::permanent) cookie has the attribute `Expires` beside `Max-Age`, for
+    /// clients that do not know `Max-Age`; default `false`. A client that knows both uses `Max-Age`
+    /// (RFC 6265, section 5.3), which does not depend on its clock.
+    #[must_use]
+    pub fn expires(mut self, expires: bool) -> Self {
+        self.attributes.expires = expires;
+        self
+    }
+
     /// The cookie attribute `Path`; default `/`. A request outside of it, with which the
     /// client does not send the cookie, is served without a session, and its response sets no cookie.
     /// When a router strips a prefix of the path, as Axum's `nest` does, the path that the client
     /// requested counts (with the feature `axum`).
+    ///
+    /// With an empty path the cookie has no such attribute. The client then sends it with requests
+    /// below the directory of the path that it was set for (RFC 6265, section 5.1.4), so it may hold
+    /// several cookies of this name.
     #[must_use]
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.attributes.path = path.into();
@@ -170,6 +187,12 @@ impl Cookie {
                 "a permanent cookie needs an absolute timeout, which becomes its Max-Age",
             ));
         }
+        if self.attributes.expires && !self.permanent {
+            return Err(invalid(
+                &carrier,
+                "Expires is for permanent cookies; a session cookie ends with the browser",
+            ));
+        }
         Ok(())
     }
 }
@@ -214,7 +237,7 @@ impl BoundAffinity for Bound {
     fn read(&self, request: &Head<'_>, context: &mut ReadContext<'_>) -> Reading {
         let mut reading = Reading::default();
         let path = &self.options.attributes.path;
-        if path != "/" && !path_matches(request.client_path(), path) {
+        if path != "/" && !path.is_empty() && !path_matches(request.client_path(), path) {
             context.state.push(AffinityKey::new(self), StateEntry::OutsidePath);
             return reading;
         }
@@ -256,8 +279,12 @@ impl BoundAffinity for Bound {
             return false;
         }
         let field = self.tokens.write(commit).and_then(|issued| {
-            let max_age = issued.lifetime.filter(|_| self.options.permanent);
-            self.set_cookie(issued.token, max_age, commit.https)
+            let lifetime = issued.lifetime.filter(|_| self.options.permanent);
+            let validity = lifetime.map(|max_age| {
+                let now = unix_millis(commit.clock) / 1000;
+                Validity { max_age, expires: now.saturating_add(max_age.as_secs()) }
+            });
+            self.set_cookie(issued.token, validity, commit.https)
         });
         let Some(field) = field else {
             tracing::error!(cookie = name, "no token could be made; the session is not pinned");
@@ -270,7 +297,7 @@ impl BoundAffinity for Bound {
 
     fn clear(&self, https: bool, _: &mut RequestState, headers: &mut HeaderMap) {
         set_cookie::drop_named(headers, &self.options.attributes.name);
-        if let Some(field) = self.set_cookie(String::new(), Some(Duration::ZERO), https) {
+        if let Some(field) = self.set_cookie(String::new(), Some(Validity::OVER), https) {
             headers.append(SET_COOKIE, field);
             cache_control::make_private(headers, SET_COOKIE.as_str());
         }
@@ -295,9 +322,9 @@ impl Bound {
     fn set_cookie(
         &self,
         value: String,
-        max_age: Option<Duration>,
+        validity: Option<Validity>,
         https: bool,
     ) -> Option<HeaderValue> {
-        self.options.attributes.header(&self.template, value, max_age, https)
+        self.options.attributes.header(&self.template, value, validity, https)
     }
 }

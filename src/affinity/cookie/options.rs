@@ -10,6 +10,8 @@ pub enum SameSite {
     Strict,
     /// Always sent; only together with [`Secure::Always`].
     None,
+    /// The cookie has no attribute `SameSite`, and the client's default applies.
+    Unset,
 }
 
 /// When the cookie has the attribute `Secure`.

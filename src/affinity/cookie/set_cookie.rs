@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cookie::{Cookie, CookieBuilder};
+use cookie::{Cookie, CookieBuilder, time};
 use http::{
     HeaderMap, HeaderValue,
     header::{Entry, SET_COOKIE},
@@ -13,16 +13,39 @@ use crate::{
     error::ConfigError,
 };
 
+/// The prefixes of names that have a meaning (draft-ietf-httpbis-rfc6265bis, section 4.1.3), of two that
+/// match the longer one first.
+const PREFIXES: [&str; 4] = ["__Host-Http-", "__Host-", "__Http-", "__Secure-"];
+
+/// The end of the year 9999, in Unix seconds: the last date that `Expires` can name.
+const LAST_DATE: u64 = 253_402_300_799;
+
 /// The name and attributes of the cookie.
 #[derive(Debug, Clone)]
 pub(crate) struct Attributes {
     pub(crate) name: String,
+    /// Empty for none.
     pub(crate) path: String,
     pub(crate) domain: Option<String>,
     pub(crate) same_site: SameSite,
     pub(crate) secure: Secure,
     pub(crate) http_only: bool,
     pub(crate) partitioned: bool,
+    /// Whether `Expires` is written beside `Max-Age`.
+    pub(crate) expires: bool,
+}
+
+/// How long a cookie lasts that is not to end with the browser's session.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Validity {
+    pub(crate) max_age: Duration,
+    /// The same as a date, in Unix seconds.
+    pub(crate) expires: u64,
+}
+
+impl Validity {
+    /// Ended already: it removes the cookie.
+    pub(crate) const OVER: Self = Self { max_age: Duration::ZERO, expires: 0 };
 }
 
 impl Attributes {
@@ -35,6 +58,7 @@ impl Attributes {
             secure: Secure::default(),
             http_only: true,
             partitioned: false,
+            expires: false,
         }
     }
 
@@ -48,20 +72,31 @@ impl Attributes {
         if self.partitioned && !secure {
             return Err(self.invalid("Partitioned needs Secure; set secure to always"));
         }
+        self.check_prefix()
+    }
+
+    /// Checks what the prefix of the name requires: without it user agents drop the cookie.
+    fn check_prefix(&self) -> Result<(), ConfigError> {
         // User agents compare the prefixes without regard to case (RFC 6265bis, section 5.7).
-        let lower = self.name.to_ascii_lowercase();
-        if lower.starts_with("__secure-") && !secure {
-            return Err(self.invalid("the prefix __Secure- needs Secure; set secure to always"));
+        let is_prefix = |prefix: &str| {
+            self.name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+        };
+        let Some(prefix) = PREFIXES.into_iter().find(|prefix| is_prefix(prefix)) else {
+            return Ok(());
+        };
+        let wrong = |problem: &str| Err(self.invalid(&format!("the prefix {prefix} {problem}")));
+        if self.secure != Secure::Always {
+            return wrong("needs Secure; set secure to always");
         }
-        if lower.starts_with("__host-") {
-            if !secure {
-                return Err(self.invalid("the prefix __Host- needs Secure; set secure to always"));
-            }
+        if prefix.ends_with("Http-") && !self.http_only {
+            return wrong("needs HttpOnly; leave it on");
+        }
+        if prefix.starts_with("__Host-") {
             if self.domain.is_some() {
-                return Err(self.invalid("the prefix __Host- allows no domain; leave it out"));
+                return wrong("allows no domain; leave it out");
             }
             if self.path != "/" {
-                return Err(self.invalid("the prefix __Host- needs the path \"/\""));
+                return wrong("needs the path \"/\"");
             }
         }
         Ok(())
@@ -69,10 +104,11 @@ impl Attributes {
 
     fn check_path_and_domain(&self) -> Result<(), ConfigError> {
         let plain = |text: &str| text.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b';');
-        if !self.path.starts_with('/') || !plain(&self.path) {
-            return Err(
-                self.invalid("the path must begin with '/' and be visible ASCII without ';'")
-            );
+        let rooted = self.path.is_empty() || self.path.starts_with('/');
+        if !rooted || !plain(&self.path) {
+            return Err(self.invalid(
+                "the path must begin with '/' and be visible ASCII without ';', or be empty for none",
+            ));
         }
         let Some(domain) = &self.domain else {
             return Ok(());
@@ -93,15 +129,20 @@ impl Attributes {
     /// The cookie without its value, for [`header`](Self::header).
     pub(crate) fn template(&self) -> Cookie<'static> {
         let same_site = match self.same_site {
-            SameSite::Lax => cookie::SameSite::Lax,
-            SameSite::Strict => cookie::SameSite::Strict,
-            SameSite::None => cookie::SameSite::None,
+            SameSite::Lax => Some(cookie::SameSite::Lax),
+            SameSite::Strict => Some(cookie::SameSite::Strict),
+            SameSite::None => Some(cookie::SameSite::None),
+            SameSite::Unset => None,
         };
         let mut cookie = CookieBuilder::new(self.name.clone(), "")
-            .path(self.path.clone())
-            .same_site(same_site)
             .http_only(self.http_only)
             .partitioned(self.partitioned);
+        if let Some(same_site) = same_site {
+            cookie = cookie.same_site(same_site);
+        }
+        if !self.path.is_empty() {
+            cookie = cookie.path(self.path.clone());
+        }
         if let Some(domain) = &self.domain {
             cookie = cookie.domain(domain.clone());
         }
@@ -113,7 +154,7 @@ impl Attributes {
         &self,
         template: &Cookie<'static>,
         value: String,
-        max_age: Option<Duration>,
+        validity: Option<Validity>,
         https: bool,
     ) -> Option<HeaderValue> {
         let mut cookie = template.clone();
@@ -123,9 +164,13 @@ impl Attributes {
             Secure::Always => true,
             Secure::Never => false,
         });
-        if let Some(max_age) = max_age {
-            let seconds = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
-            cookie.set_max_age(cookie::time::Duration::seconds(seconds));
+        if let Some(validity) = validity {
+            let seconds = i64::try_from(validity.max_age.as_secs()).unwrap_or(i64::MAX);
+            cookie.set_max_age(time::Duration::seconds(seconds));
+            if self.expires {
+                let expires = i64::try_from(validity.expires.min(LAST_DATE)).ok()?;
+                cookie.set_expires(time::OffsetDateTime::from_unix_timestamp(expires).ok()?);
+            }
         }
         HeaderValue::try_from(cookie.to_string()).ok()
     }
@@ -184,8 +229,11 @@ mod tests {
 
     fn header(attributes: &Attributes, max_age: Option<u64>, https: bool) -> String {
         attributes.check().unwrap();
-        let max_age = max_age.map(Duration::from_secs);
-        let header = attributes.header(&attributes.template(), "v".into(), max_age, https);
+        let validity = max_age.map(|seconds| Validity {
+            max_age: Duration::from_secs(seconds),
+            expires: 1_800_000_000 + seconds,
+        });
+        let header = attributes.header(&attributes.template(), "v".into(), validity, https);
         header.unwrap().to_str().unwrap().to_owned()
     }
 
@@ -212,6 +260,25 @@ mod tests {
         );
         let never = Attributes { secure: Secure::Never, ..attributes("sid") };
         assert!(!header(&never, None, true).contains("Secure"));
+        let least =
+            Attributes { path: String::new(), same_site: SameSite::Unset, ..attributes("sid") };
+        assert_eq!(header(&least, None, false), "sid=v; HttpOnly");
+    }
+
+    #[test]
+    fn expires_is_written_beside_max_age() {
+        let dated = Attributes { expires: true, ..attributes("sid") };
+        let plain = "sid=v; HttpOnly; SameSite=Lax; Path=/";
+        assert_eq!(header(&dated, None, false), plain, "a session cookie has neither");
+        assert_eq!(
+            header(&dated, Some(60), false),
+            format!("{plain}; Max-Age=60; Expires=Fri, 15 Jan 2027 08:01:00 GMT")
+        );
+        let far = header(&dated, Some(1 << 40), false);
+        assert!(far.ends_with("Expires=Fri, 31 Dec 9999 23:59:59 GMT"), "{far}");
+        let over = dated.header(&dated.template(), String::new(), Some(Validity::OVER), false);
+        let over = over.unwrap().to_str().unwrap().to_owned();
+        assert!(over.ends_with("Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"), "{over}");
     }
 
     #[test]
@@ -233,13 +300,32 @@ mod tests {
             attributes("__host-a"),
             Attributes { domain: Some("example.org".into()), ..always("__Host-a") },
             Attributes { path: "/x".into(), ..always("__Host-a") },
+            Attributes { path: String::new(), ..always("__Host-a") },
+            attributes("__Http-a"),
+            attributes("__host-http-a"),
+            Attributes { http_only: false, ..always("__Http-a") },
+            Attributes { http_only: false, ..always("__HTTP-a") },
+            Attributes { http_only: false, ..always("__Host-Http-a") },
+            Attributes { domain: Some("example.org".into()), ..always("__Host-Http-a") },
+            Attributes { path: "/x".into(), ..always("__Host-Http-a") },
         ];
         for bad in bad {
             let error = bad.check().expect_err(&format!("{bad:?} is invalid")).to_string();
             assert!(error.contains(&format!("{:?}", bad.name)), "{error} names the cookie");
         }
-        assert!(always("__Host-a").check().is_ok());
-        assert!(always("__Secure-a").check().is_ok());
+        for name in ["__Host-a", "__Secure-a", "__Http-a", "__Host-Http-a"] {
+            assert!(always(name).check().is_ok(), "{name}");
+        }
+        let shared = Attributes {
+            path: "/x".into(),
+            domain: Some("example.org".into()),
+            ..always("__Http-a")
+        };
+        assert!(shared.check().is_ok(), "__Http- restricts neither path nor domain");
+        for name in ["__Host-a", "__Secure-a"] {
+            let readable = Attributes { http_only: false, ..always(name) };
+            assert!(readable.check().is_ok(), "{name} does not need HttpOnly");
+        }
     }
 
     #[test]

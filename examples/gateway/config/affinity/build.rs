@@ -89,7 +89,7 @@ fn cookie(at: &str, section: section::Cookie, context: &Context<'_>) -> Result<C
         Some(keys) => Cookie::sealed(name, keys),
         None => Cookie::plain(name),
     };
-    // The prefixes `__Host-` and `__Secure-` of a name are checked against it.
+    // The prefixes of a name, such as `__Host-`, are checked against it.
     if let Some(secure) = section.secure {
         cookie = cookie.secure(secure.into());
     }
@@ -99,6 +99,7 @@ fn cookie(at: &str, section: section::Cookie, context: &Context<'_>) -> Result<C
             Lifetime::Session => cookie,
             Lifetime::Permanent => cookie.permanent(),
         })?
+        .set("expires", section.expires, Cookie::expires)?
         .set::<String>("path", section.path, Cookie::path)?
         .set::<String>("domain", section.domain, Cookie::domain)?
         .set("same_site", section.same_site, Cookie::same_site)?

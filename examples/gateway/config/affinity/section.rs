@@ -49,6 +49,7 @@ pub(crate) struct Cookie {
     pub(super) absolute_timeout: Option<Time>,
     pub(super) clock_skew: Option<Time>,
     pub(super) streams_keep_alive: Option<bool>,
+    pub(super) expires: Option<bool>,
     pub(super) path: Option<String>,
     pub(super) domain: Option<String>,
     pub(super) same_site: Option<SameSite>,
