@@ -128,7 +128,8 @@ impl Gateway {
         let mut admin_server = None;
         if let (Some(listener), Some(admin)) = (admin_listener, &settings.admin) {
             let addr = listener.local_addr()?;
-            let guard = admin::Guard { addr, token: admin.token.clone() };
+            let (token, hosts) = (admin.token.clone(), admin.hosts.clone());
+            let guard = admin::Guard { addr, token, hosts };
             let admin = admin::Admin::new(fleet.clone(), told);
             let options = Options {
                 connections: admin::CONNECTIONS,

@@ -21,6 +21,7 @@ mod server;
 mod units;
 
 mod admin;
+mod admin_access;
 mod affinity;
 mod breaks;
 mod config;
