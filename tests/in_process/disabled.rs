@@ -2,18 +2,22 @@
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
+use http::Request;
 use http_body_util::BodyExt;
 use tower::{Service, ServiceExt};
 use tower_sticky::{DrainEnd, Mode, Outcome, Reason, State, Verdict};
 
-use crate::support::{Client, Node, get, nodes, sealed, with_cookie};
+use crate::support::{Body, Client, Node, get, nodes, sealed, sealed_session, with_cookie};
+
+/// A request of the session of `client`.
+fn with_token(client: &Client) -> Request<Body> {
+    with_cookie(&format!("sid={}", client.token.as_ref().unwrap()))
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_dispatched_request_fails_over_when_its_backend_is_disabled() {
-    let (backends, [a, _b]) = nodes(["a", "b"]);
-    let mut service = sealed(&backends).into_service();
-    let client = Client::assigned(&service).await;
-    let pinned = with_cookie(&format!("sid={}", client.token.unwrap()));
+    let (backends, [a, _b], mut service, client) = sealed_session(["a", "b"]).await;
+    let pinned = with_token(&client);
     // Dispatched, but not sent yet: to `a`, `b` and `a`.
     let on_their_way = [pinned, get(), get()].map(|request| service.call(request));
     let report = backends.drain("a").deadline(Duration::ZERO).await.unwrap();
@@ -70,10 +74,8 @@ async fn a_response_not_read_before_the_deadline_is_complete() {
 
 #[tokio::test(start_paused = true)]
 async fn a_dispatched_request_uses_the_replaced_service() {
-    let (backends, [old, _b]) = nodes(["a", "b"]);
-    let mut service = sealed(&backends).into_service();
-    let client = Client::assigned(&service).await;
-    let pinned = with_cookie(&format!("sid={}", client.token.unwrap()));
+    let (backends, [old, _b], mut service, client) = sealed_session(["a", "b"]).await;
+    let pinned = with_token(&client);
     let on_its_way = service.call(pinned);
     let new = Node::new("the new a");
     backends.replace("a", new.clone()).unwrap();
@@ -84,9 +86,7 @@ async fn a_dispatched_request_uses_the_replaced_service() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_refused_by_the_old_service_goes_to_the_new_one() {
-    let (backends, [_a, _b]) = nodes(["a", "b"]);
-    let service = sealed(&backends).into_service();
-    let client = Client::assigned(&service).await;
+    let (backends, _nodes, service, client) = sealed_session(["a", "b"]).await;
     let connecting = Node::new("connecting");
     connecting.control.refuses_after_gate.store(true, SeqCst);
     connecting.hold_responses();

@@ -2,7 +2,7 @@
 
 use crate::{
     permits::Permit,
-    support::{backend, check, join, spawn},
+    support::{backend, check, join, spawn, spawn_request},
 };
 
 #[test]
@@ -43,12 +43,7 @@ fn lowered_limit_applies_after_requests_in_flight_have_finished() {
     check(|| {
         let backend = backend(2);
         let held = [Permit::try_acquire(&backend), Permit::try_acquire(&backend)];
-        let threads = [1, 2].map(|key| {
-            spawn(&backend, move |backend| {
-                let permit = backend.wait(key);
-                backend.work(permit, 1);
-            })
-        });
+        let threads = [1, 2].map(|key| spawn_request(&backend, key, 1));
         backend.permits.set_limit(1);
         drop(held);
         join(threads);
@@ -63,10 +58,7 @@ fn limit_may_change_while_permits_are_released_and_waiters_cancel() {
         let held = Permit::try_acquire(&backend);
         let threads = [
             spawn(&backend, |backend| backend.poll_and_cancel(1)),
-            spawn(&backend, |backend| {
-                let permit = backend.wait(2);
-                backend.work(permit, 2);
-            }),
+            spawn_request(&backend, 2, 2),
             spawn(&backend, |backend| backend.permits.set_limit(2)),
         ];
         drop(held);

@@ -2,19 +2,14 @@
 
 use crate::{
     permits::Permit,
-    support::{backend, check, join, spawn},
+    support::{backend, check, join, spawn, spawn_request},
 };
 
 #[test]
 fn limit_is_never_exceeded_and_all_waiters_are_served() {
     check(|| {
         let backend = backend(1);
-        let threads = [1, 2].map(|key| {
-            spawn(&backend, move |backend| {
-                let permit = backend.wait(key);
-                backend.work(permit, 1);
-            })
-        });
+        let threads = [1, 2].map(|key| spawn_request(&backend, key, 1));
         let permit = backend.wait(0);
         backend.work(permit, 1);
         join(threads);
@@ -27,12 +22,7 @@ fn two_requests_of_one_session_are_served() {
     check(|| {
         let backend = backend(2);
         let held = [Permit::try_acquire(&backend), Permit::try_acquire(&backend)];
-        let threads = [7, 7].map(|key| {
-            spawn(&backend, move |backend| {
-                let permit = backend.wait(key);
-                backend.work(permit, 2);
-            })
-        });
+        let threads = [7, 7].map(|key| spawn_request(&backend, key, 2));
         drop(held);
         join(threads);
         backend.assert_idle();
@@ -45,10 +35,7 @@ fn cancelled_waiter_passes_its_permit_on() {
         let backend = backend(1);
         let held = Permit::try_acquire(&backend);
         let gives_up = spawn(&backend, |backend| backend.poll_and_cancel(1));
-        let stays = spawn(&backend, |backend| {
-            let permit = backend.wait(2);
-            backend.work(permit, 1);
-        });
+        let stays = spawn_request(&backend, 2, 1);
         drop(held);
         join([gives_up, stays]);
         backend.assert_idle();

@@ -87,6 +87,18 @@ pub(crate) fn spawn<T: 'static>(
     thread::spawn(move || request(&backend))
 }
 
+/// A request in a new thread: it waits for a permit, and then checks that no more than `max` are running.
+pub(crate) fn spawn_request(
+    backend: &Arc<Backend>,
+    key: u64,
+    max: usize,
+) -> thread::JoinHandle<()> {
+    spawn(backend, move |backend| {
+        let permit = backend.wait(key);
+        backend.work(permit, max);
+    })
+}
+
 /// Joins the threads, and returns their results.
 pub(crate) fn join<T, const N: usize>(threads: [thread::JoinHandle<T>; N]) -> [T; N] {
     threads.map(|thread| thread.join().expect("no thread panics"))
