@@ -23,9 +23,7 @@ fn two_requests_of_one_session_are_served() {
         let backend = backend(2);
         let held = [Permit::try_acquire(&backend), Permit::try_acquire(&backend)];
         let threads = [7, 7].map(|key| spawn_request(&backend, key, 2));
-        drop(held);
-        join(threads);
-        backend.assert_idle();
+        backend.release(held, threads);
     });
 }
 
@@ -36,9 +34,7 @@ fn cancelled_waiter_passes_its_permit_on() {
         let held = Permit::try_acquire(&backend);
         let gives_up = spawn(&backend, |backend| backend.poll_and_cancel(1));
         let stays = spawn_request(&backend, 2, 1);
-        drop(held);
-        join([gives_up, stays]);
-        backend.assert_idle();
+        backend.release(held, [gives_up, stays]);
     });
 }
 
@@ -51,8 +47,6 @@ fn cancelled_waiter_does_not_cost_its_session_a_turn() {
             spawn(&backend, |backend| backend.poll_and_cancel(7)),
             spawn(&backend, |backend| drop(backend.wait(7))),
         ];
-        drop(held);
-        join(threads);
-        backend.assert_idle();
+        backend.release(held, threads);
     });
 }
