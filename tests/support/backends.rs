@@ -48,6 +48,11 @@ impl Backend {
         format!("{id}={}", self.url())
     }
 
+    /// Its entry in the file.
+    pub(crate) fn entry(&self, id: &str) -> String {
+        format!("[[backend]]\nid = \"{id}\"\nurl = \"{}\"\n", self.url())
+    }
+
     async fn axum(router: Router) -> Self {
         Self::serve(TcpListener::bind("127.0.0.1:0").await.unwrap(), router)
     }
