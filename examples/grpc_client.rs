@@ -27,15 +27,17 @@ use tower_sticky::{Backends, StickyLayer, affinity, grpc::GrpcChannel};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
+fn start(name: &'static str) -> Server {
+    Server::start(move |listener| {
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let service = GreeterServer(Node::new(name));
+        Grpc::builder().add_service(service).serve_with_incoming(incoming)
+    })
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
-    let mut servers = NAMES.map(|name| {
-        Server::start(move |listener| {
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            let service = GreeterServer(Node::new(name));
-            Grpc::builder().add_service(service).serve_with_incoming(incoming)
-        })
-    });
+    let mut servers = NAMES.map(start);
 
     let backends = Backends::new();
     for (name, server) in NAMES.iter().zip(&servers) {
@@ -69,7 +71,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     }
 
     let session = &sessions[0];
-    let Some(backend) = session.backend() else { return Err("the session has a server".into()) };
+    let backend = session.backend().ok_or("the session has no server")?;
     for (name, server) in NAMES.iter().zip(&mut servers) {
         if backend == *name {
             server.kill();

@@ -117,20 +117,15 @@ async fn run_shop(redis: &str) -> Fallible<()> {
 
 // ---- The demonstration ----
 
-#[tokio::main]
-async fn main() -> Fallible<ExitCode> {
-    let Arguments { shop, redis, customers: count } = Arguments::read()?;
-    if let (Some(_), Some(redis)) = (&shop, &redis) {
-        run_shop(redis).await?;
-        return Ok(ExitCode::SUCCESS);
-    }
+/// Starts the shops, as processes with Redis, else in threads of this process.
+fn start_shops(redis: Option<&str>) -> Fallible<(Vec<Running>, Backends<Upstream>)> {
     let place = if redis.is_some() { "Redis" } else { "memory" };
     println!("Three shops; they share a store in {place}.");
     let in_memory = MemoryStore::new();
     let mut shops = Vec::new();
     let backends = Backends::new();
     for name in NAMES {
-        let (shop, addr) = match &redis {
+        let (shop, addr) = match redis {
             Some(redis) => Running::as_process(name, redis)?,
             None => Running::in_thread(in_memory.clone()),
         };
@@ -138,6 +133,17 @@ async fn main() -> Fallible<ExitCode> {
         let upstream = Upstream::new(&format!("http://{addr}"))?;
         backends.insert(name, upstream.connect_timeout(Duration::from_secs(1)))?;
     }
+    Ok((shops, backends))
+}
+
+#[tokio::main]
+async fn main() -> Fallible<ExitCode> {
+    let Arguments { shop, redis, customers: count } = Arguments::read()?;
+    if let (Some(_), Some(redis)) = (&shop, &redis) {
+        run_shop(redis).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (mut shops, backends) = start_shops(redis.as_deref())?;
     let gateway = StickyLayer::new(backends, Cookie::sealed("SERVER_ID", KeyRing::generate()?))
         .session_headers(true)
         .retry_idempotent(true)

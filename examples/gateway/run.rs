@@ -91,57 +91,19 @@ impl Gateway {
         if settings.demo {
             demo::open_shops(&fleet, settings.demo_store.as_ref()).await?;
         }
-        if let Some(problem) = files::raise_limit(settings.limits.connections) {
-            tracing::warn!("{problem}");
-        }
+        log_warnings(&settings);
         fleet.look_up();
-        for warning in &settings.warnings {
-            tracing::warn!("{warning}");
-        }
-        if settings.passing_key {
-            tracing::warn!(
-                "the cookie is sealed under a key made just now: sessions are not remembered beyond \
-                 this process, and no second gateway knows them; use a file with `keys` for that"
-            );
-        }
-        let options = Options {
-            connections: settings.limits.connections,
-            trusted: settings.trusted_proxies.clone(),
-            server_timing: settings.server_timing,
-            limits: settings.limits.server(),
-        };
-        let (page, workers) = (listener.local_addr()?, settings.workers);
-        let server = if settings.forward_only {
-            let upstreams = fleet.upstreams();
-            if upstreams.is_empty() {
-                return Err(io::Error::other("--forward-only needs a backend"));
-            }
-            Server::start(listener, &ForwardOnly::new(upstreams), workers, options)?
-        } else {
-            // On this runtime, so that no worker is slowed down by it.
-            layer.start::<Request<ClientBody>>();
-            Server::start(listener, &layer.into_service(), workers, options)?
-        };
-
+        let page = listener.local_addr()?;
+        let server = start(listener, &settings, &fleet, layer)?;
         say(&format!("listening on http://{page}"));
-        let (stage, told) = watch::channel(Stage::Serving);
+        let (stage, stages) = watch::channel(Stage::Serving);
         let mut admin_server = None;
         if let (Some(listener), Some(admin)) = (admin_listener, &settings.admin) {
             let addr = listener.local_addr()?;
             let (token, hosts) = (admin.token.clone(), admin.hosts.clone());
             let guard = admin::Guard { addr, token, hosts };
-            let admin = admin::Admin::new(fleet.clone(), told);
-            let options = Options {
-                connections: admin::CONNECTIONS,
-                trusted: Vec::new(),
-                server_timing: false,
-                limits: ServerLimits {
-                    header_timeout: settings.limits.header_timeout,
-                    ..ServerLimits::default()
-                },
-            };
-            let router = admin::router(admin, guard);
-            admin_server = Some(Server::start(listener, &router, 0, options)?);
+            let router = admin::router(admin::Admin::new(fleet.clone(), stages), guard);
+            admin_server = Some(Server::start(listener, &router, 0, admin_options(&settings))?);
             note(&format!("admin interface on http://{addr}"));
             if settings.demo {
                 demo::print_hints(page, addr, settings.demo_store.as_ref());
@@ -156,6 +118,59 @@ impl Gateway {
             admin.stop(Duration::from_secs(1)).await;
         }
         Ok(())
+    }
+}
+
+/// Logs what the settings may lead to.
+fn log_warnings(settings: &Settings) {
+    if let Some(problem) = files::raise_limit(settings.limits.connections) {
+        tracing::warn!("{problem}");
+    }
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+    if settings.passing_key {
+        tracing::warn!(
+            "the cookie is sealed under a key made just now: sessions are not remembered beyond \
+             this process, and no second gateway knows them; use a file with `keys` for that"
+        );
+    }
+}
+
+/// Starts the server for clients.
+fn start(
+    listener: TcpListener,
+    settings: &Settings,
+    fleet: &Fleet,
+    layer: StickyLayer<Upstream>,
+) -> io::Result<Server> {
+    let options = Options {
+        connections: settings.limits.connections,
+        trusted: settings.trusted_proxies.clone(),
+        server_timing: settings.server_timing,
+        limits: settings.limits.server(),
+    };
+    if settings.forward_only {
+        let upstreams = fleet.upstreams();
+        if upstreams.is_empty() {
+            return Err(io::Error::other("--forward-only needs a backend"));
+        }
+        return Server::start(listener, &ForwardOnly::new(upstreams), settings.workers, options);
+    }
+    // On this runtime, so that it does not slow a worker down.
+    layer.start::<Request<ClientBody>>();
+    Server::start(listener, &layer.into_service(), settings.workers, options)
+}
+
+fn admin_options(settings: &Settings) -> Options {
+    Options {
+        connections: admin::CONNECTIONS,
+        trusted: Vec::new(),
+        server_timing: false,
+        limits: ServerLimits {
+            header_timeout: settings.limits.header_timeout,
+            ..ServerLimits::default()
+        },
     }
 }
 

@@ -2,72 +2,73 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::CACHE_CONTROL};
 
-/// What is dropped beside `no-store`: what permits a cache to store a response, or to use a stored one
-/// when it is stale.
-const STORING: [&[u8]; 8] = [
-    b"no-store",
-    b"public",
-    b"s-maxage",
-    b"max-age",
-    b"stale-while-revalidate",
-    b"stale-if-error",
-    b"immutable",
-    b"must-understand",
-];
-
 /// Keeps a response that carries a token in `field` out of shared caches (RFC 9111, section 5.2.2):
 /// adds `private` and `no-cache="…"` with the field's name, and drops `public` and `s-maxage`, unless
 /// it is `no-store` or `private` as a whole already. `Set-Cookie` alone does not prevent caching.
 ///
-/// The fields that address shared caches only, such as `CDN-Cache-Control` (RFC 9213) and
-/// `Surrogate-Control` (Edge Architecture Specification), take precedence over `Cache-Control` there.
-/// Where a response has one, it becomes `no-store`, without the directives that permit storing.
+/// Fields for certain caches take precedence over `Cache-Control` there (RFC 9213), so that those that are
+/// present are changed in the same way. `Surrogate-Control` has no `private`, so it gets `no-store`.
 pub(super) fn make_private(headers: &mut HeaderMap, field: &str) {
+    make_field_private(headers, &CACHE_CONTROL, field);
     let targeted: Vec<_> = headers.keys().filter(|name| is_targeted(name)).cloned().collect();
     for name in targeted {
-        forbid_storing(headers, name);
+        make_field_private(headers, &name, field);
     }
-    if has(headers, &CACHE_CONTROL, b"private") || forbids_storing(headers, &CACHE_CONTROL) {
-        return;
+    if headers.contains_key(&SURROGATE_CONTROL) {
+        never_store(headers);
     }
-    let added = format!("private, no-cache=\"{field}\"");
-    rewrite(headers, CACHE_CONTROL, &added, &[b"public", b"s-maxage"]);
 }
 
-/// Whether a field addresses shared caches only. The names of targeted fields end in
-/// `CDN-Cache-Control` by convention (RFC 9213, section 3), such as `Cloudflare-CDN-Cache-Control`.
+const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
+
+/// Whether it is `CDN-Cache-Control` (RFC 9213, section 3.1), or the same for the caches of one vendor.
 fn is_targeted(name: &HeaderName) -> bool {
-    name.as_str().ends_with("cdn-cache-control") || name == "surrogate-control"
+    name.as_str()
+        .strip_suffix("cdn-cache-control")
+        .is_some_and(|it| it.is_empty() || it.ends_with('-'))
 }
 
-fn forbid_storing(headers: &mut HeaderMap, name: HeaderName) {
-    if !forbids_storing(headers, &name) {
-        rewrite(headers, name, "no-store", &STORING);
-    }
-}
-
-/// Whether the field `name` has `no-store`, and no `must-understand`, with which a cache that
-/// understands the response ignores `no-store` (RFC 9111, section 5.2.2.3).
-fn forbids_storing(headers: &HeaderMap, name: &HeaderName) -> bool {
-    has(headers, name, b"no-store") && !has(headers, name, b"must-understand")
-}
-
-fn has(headers: &HeaderMap, name: &HeaderName, directive: &[u8]) -> bool {
-    let mut all = headers.get_all(name).iter().flat_map(directives);
-    all.any(|found| found.eq_ignore_ascii_case(directive))
-}
-
-/// Puts `added` before the directives of the field `name`, without those in `dropped`.
-fn rewrite(headers: &mut HeaderMap, name: HeaderName, added: &str, dropped: &[&[u8]]) {
-    let mut safe = added.as_bytes().to_vec();
-    for directive in headers.get_all(&name).iter().flat_map(directives) {
-        if !dropped.iter().any(|name| matches_name(directive, name)) {
+/// Makes `Surrogate-Control` prevent caching. What it says about processing is kept.
+fn never_store(headers: &mut HeaderMap) {
+    const CACHING: [&[u8]; 6] = [
+        b"public",
+        b"max-age",
+        b"s-maxage",
+        b"no-store",
+        b"stale-while-revalidate",
+        b"stale-if-error",
+    ];
+    let mut safe = b"no-store".to_vec();
+    for directive in headers.get_all(&SURROGATE_CONTROL).iter().flat_map(directives) {
+        if !CACHING.iter().any(|name| matches_name(directive, name)) {
             safe.extend_from_slice(b", ");
             safe.extend_from_slice(directive);
         }
     }
     if let Ok(value) = HeaderValue::from_bytes(&safe) {
-        headers.insert(name, value);
+        headers.insert(SURROGATE_CONTROL, value);
+    }
+}
+
+fn make_field_private(headers: &mut HeaderMap, target: &HeaderName, field: &str) {
+    let has = |name: &[u8]| {
+        let mut all = headers.get_all(target).iter().flat_map(directives);
+        all.any(|directive| directive.eq_ignore_ascii_case(name))
+    };
+    // A cache that understands the response ignores `no-store` beside `must-understand`
+    // (section 5.2.2.3).
+    if has(b"private") || (has(b"no-store") && !has(b"must-understand")) {
+        return;
+    }
+    let mut safe = format!("private, no-cache=\"{field}\"").into_bytes();
+    for directive in headers.get_all(target).iter().flat_map(directives) {
+        if !matches_name(directive, b"public") && !matches_name(directive, b"s-maxage") {
+            safe.extend_from_slice(b", ");
+            safe.extend_from_slice(directive);
+        }
+    }
+    if let Ok(value) = HeaderValue::from_bytes(&safe) {
+        headers.insert(target, value);
     }
 }
 
@@ -136,27 +137,33 @@ mod tests {
     }
 
     #[test]
-    fn fields_for_shared_caches_only_forbid_storing() {
-        for name in ["cdn-cache-control", "surrogate-control", "cloudflare-cdn-cache-control"] {
-            let name = HeaderName::from_static(name);
-            for (given, expected) in [
-                ("public, max-age=600", "no-store"),
-                ("S-MaxAge=60, stale-while-revalidate=9, stale-if-error=9", "no-store"),
-                ("max-age=3600+600, content=\"ESI/1.0\"", "no-store, content=\"ESI/1.0\""),
-                ("must-understand, no-store", "no-store"),
-                ("no-store, max-age=5", "no-store, max-age=5"),
-                ("private", "no-store, private"),
-            ] {
-                let mut headers = HeaderMap::new();
-                headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-                headers.insert(name.clone(), HeaderValue::from_static(given));
-                make_private(&mut headers, "set-cookie");
-                assert_eq!(headers[&name], expected, "{name}: {given}");
-                assert_eq!(headers[CACHE_CONTROL], "no-store");
-            }
+    fn fields_of_certain_caches_are_made_private_too() {
+        for (name, value, becomes) in [
+            (
+                "cdn-cache-control",
+                "public, max-age=600",
+                "private, no-cache=\"set-cookie\", max-age=600",
+            ),
+            (
+                "netlify-cdn-cache-control",
+                "public, s-maxage=600, durable",
+                "private, no-cache=\"set-cookie\", durable",
+            ),
+            ("cdn-cache-control", "no-store", "no-store"),
+            (
+                "surrogate-control",
+                "public, max-age=600, content=\"ESI/1.0\"",
+                "no-store, content=\"ESI/1.0\"",
+            ),
+            ("surrogate-control", "no-store", "no-store"),
+            ("xcdn-cache-control", "public", "public"),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            headers.insert(name, HeaderValue::from_static(value));
+            make_private(&mut headers, "set-cookie");
+            assert_eq!(headers[name], becomes, "{name}: {value}");
+            assert_eq!(headers[CACHE_CONTROL], "no-store");
         }
-        let mut headers = HeaderMap::new();
-        make_private(&mut headers, "set-cookie");
-        assert_eq!(headers.len(), 1, "a field that the response does not have is not added");
     }
 }

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderValue};
 
 use super::{
-    BoundAffinity, Change, Commit, Fallback, Hashing, Head, Origin, ReadContext, Reading,
-    RequestState,
+    BoundAffinity, Change, Commit, Fallback, Hashing, Head, KeyRole, Origin, ReadContext, Reading,
+    RequestState, Strip,
     traits::{Affinity, sealed::Bind},
 };
 use crate::{error::ConfigError, id::BackendId};
@@ -93,7 +93,7 @@ struct Bound {
 impl BoundAffinity for Bound {
     fn read(&self, request: &Head<'_>, context: &mut ReadContext<'_>) -> Reading {
         // `strip` is called for every member, also for those after the one with the pin.
-        let mut chosen = Reading { must_strip: true, ..Reading::default() };
+        let mut chosen = Reading { strip: Strip::Tokens, ..Reading::default() };
         let (mut rejected, mut remembered) = (0, false);
         for (position, member) in self.members.iter().enumerate() {
             let reading = member.read(request, context);
@@ -102,24 +102,19 @@ impl BoundAffinity for Bound {
             }
             if reading.position.is_some() {
                 let origin = reading.origin.within(position);
-                return Reading {
-                    must_strip: true,
-                    only_value: false,
-                    origin,
-                    rejected,
-                    ..reading
-                };
+                return Reading { strip: Strip::Tokens, origin, rejected, ..reading };
             }
             if is_key(member, &reading) {
                 let inner = context.fallback.take().map(|fallback| fallback.within(position));
                 context.fallback = inner.or_else(|| self.fallback(position + 1, request, context));
+                let is_stateless = !remembered
+                    && (reading.key_role == KeyRole::RoutesAlways || !member.remembers());
                 return Reading {
                     pin: chosen.pin.or(reading.pin),
                     key: reading.key,
                     reason: chosen.reason.or(reading.reason),
                     unavailable: chosen.unavailable || reading.unavailable,
-                    key_decides: true,
-                    stateless: !remembered && (reading.stateless || !member.remembers()),
+                    key_role: if is_stateless { KeyRole::RoutesAlways } else { KeyRole::Routes },
                     origin: reading.origin.within(position),
                     ..chosen
                 };
@@ -212,7 +207,7 @@ impl BoundAffinity for Bound {
 /// Whether `reading` has a key that routes requests. The key of a member that remembers pins only
 /// identifies the session.
 fn is_key(member: &Arc<dyn BoundAffinity>, reading: &Reading) -> bool {
-    reading.key_decides || (!member.remembers() && reading.key.is_some())
+    reading.key_role != KeyRole::Identifies || (!member.remembers() && reading.key.is_some())
 }
 
 impl Bound {

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
-    BoundAffinity, Change, Commit, Head, ReadContext, Reading, RequestState, cache_control,
+    BoundAffinity, Change, Commit, Head, ReadContext, Reading, RequestState, Strip, cache_control,
     token_codec::TokenCodec,
     token_options::{TokenOptions, invalid, token_setters},
     traits::sealed::Bind,
@@ -119,7 +119,7 @@ impl BoundAffinity for Bound {
     fn read(&self, request: &Head<'_>, context: &mut ReadContext<'_>) -> Reading {
         let mut reading = Reading::default();
         for value in request.headers.get_all(&self.name) {
-            reading.must_strip = !self.forward;
+            reading.strip = if self.forward { Strip::Nothing } else { Strip::Tokens };
             let is_valid = self.tokens.read(value.as_bytes(), context, &mut reading);
             if is_valid && !self.tokens.is_sealed() {
                 break;

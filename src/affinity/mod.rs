@@ -38,7 +38,7 @@ pub(crate) use self::{
     hashing::{Hashing, Owner},
     header::header_name,
     pending_lookup::PendingLookup,
-    reading::{Fallback, Origin, Reading},
+    reading::{Fallback, KeyRole, Origin, Reading, Strip},
     request::ReadContext,
     request_state::RequestState,
 };

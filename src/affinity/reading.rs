@@ -12,10 +12,7 @@ pub struct Reading {
     pub(crate) position: Option<usize>,
     /// A hash of what identifies the session, when there is no pin.
     pub(crate) key: Option<u64>,
-    /// Whether that key is the first usable value in a chain, so that it routes the request.
-    pub(crate) key_decides: bool,
-    /// Whether it does so for each request, because no member of the chain before it remembers pins.
-    pub(crate) stateless: bool,
+    pub(crate) key_role: KeyRole,
     /// Whether the valid pin should be written again.
     pub(crate) refresh: bool,
     /// Whether the session has been idle for longer than the threshold.
@@ -24,14 +21,34 @@ pub struct Reading {
     pub(crate) unavailable: bool,
     /// Why the first token was rejected, when none was valid.
     pub(crate) reason: Option<Reason>,
-    /// Whether the request has something to strip.
-    pub(crate) must_strip: bool,
+    pub(crate) strip: Strip,
     /// The member of a chain that the pin, or else the key, came from.
     pub(crate) origin: Origin,
     /// The members of a chain before the one with the pin whose tokens were rejected, a bit each.
     pub(crate) rejected: u64,
-    /// Whether the token is the only content of its header, so that the header can be removed.
-    pub(crate) only_value: bool,
+}
+
+/// What the key of a reading does in a chain.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyRole {
+    /// It identifies the session.
+    #[default]
+    Identifies,
+    /// It is the first usable value in a chain, so that it routes the request.
+    Routes,
+    /// It routes each request, because no member of the chain before it remembers pins.
+    RoutesAlways,
+}
+
+/// What must be removed from the request before a backend receives it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Strip {
+    #[default]
+    Nothing,
+    /// The tokens, and nothing else of their headers.
+    Tokens,
+    /// The whole header: its only content is one token.
+    Header,
 }
 
 impl Reading {

@@ -1,4 +1,4 @@
-//! One backend that is to be asked, and how long it may take to be ready.
+//! The next step of a request, and the attempt to send it to one backend.
 
 use std::sync::Arc;
 
@@ -14,62 +14,63 @@ use crate::{
 
 /// What to do next.
 pub(crate) enum NextStep<S> {
-    /// The request cannot be read before this has answered.
+    /// Wait for a store, without whose answer the request cannot be read.
     Lookup(StoreLookup),
-    /// The application carries the session's state over to a backend, by its tag, and for that reason.
+    /// Wait until the application has transferred the session's state to the backend with the tag `to`.
     Handoff {
         work: Handoff,
         to: u64,
         reason: Reason,
     },
     Try(Attempt<S>),
-    /// A suspect may return, or somebody finds out whether it has.
+    /// Wait until a suspect has recovered, or a recheck of it has ended.
     Recover(Box<Recovery>),
     LastResort,
     Fail(StickyError),
 }
 
-/// One backend that is to be asked.
+/// One backend that the request should be sent to.
 pub(crate) struct Attempt<S> {
     pub(crate) state: Arc<BackendState>,
-    /// `None`: the local node, which is the inner service.
+    /// `None` for the local node, whose service is the inner service.
     pub(crate) service: Option<S>,
     pub(crate) trial: Option<TrialPermit>,
     pub(crate) wait_limit: WaitLimit,
 }
 
-/// How long to wait for a backend that is busy.
+/// How long to wait for a busy backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WaitLimit {
-    /// Not at all: there may be others.
+    /// Not at all, as there may be other candidates.
     None,
-    /// It holds the session: as long as the policy says.
+    /// As long as the policy for busy backends says: the session is pinned to it.
     Pinned,
-    /// Nobody else is left: as long as the whole request may.
+    /// Until the deadline of the request: no other candidate is left.
     Last,
 }
 
-/// The one request that tries a suspect; when it is dropped, with or without a result, another may.
+/// Permits one request to try a suspect. Dropping it, with or without a result, lets another request try.
 pub(crate) struct TrialPermit {
     state: Arc<BackendState>,
-    look: RecheckId,
+    recheck: RecheckId,
 }
 
 impl TrialPermit {
-    /// A trial that the suspect has due, though others are there.
-    pub(super) fn wanted(
+    /// A permit for a trial that is due, although other backends are available.
+    pub(super) fn if_due(
         state: &Arc<BackendState>,
         settings: &Settings,
         repeatable: bool,
-        at_home: bool,
+        is_pinned: bool,
     ) -> Option<Self> {
         let (now, longest) = (Instant::now(), settings.redial.1);
-        let wants = |evidence: &Evidence| evidence.wants_trial(longest, now, repeatable, at_home);
+        let wants = |evidence: &Evidence| evidence.wants_trial(longest, now, repeatable, is_pinned);
         Self::take_if(state, wants)
     }
 
-    /// A trial because nobody better is left. `None` while another request tries the backend.
-    pub(super) fn last(state: &Arc<BackendState>) -> Option<Self> {
+    /// A permit for a trial because no better backend is left. `None` while another request tries the
+    /// backend.
+    pub(super) fn if_free(state: &Arc<BackendState>) -> Option<Self> {
         Self::take_if(state, |_| true)
     }
 
@@ -78,19 +79,19 @@ impl TrialPermit {
         if !admits(&sources.evidence) {
             return None;
         }
-        let look = sources.evidence.rechecks.begin(true)?;
+        let recheck = sources.evidence.rechecks.begin(true)?;
         drop(sources);
-        Some(Self { state: state.clone(), look })
+        Some(Self { state: state.clone(), recheck })
     }
 
-    pub(crate) fn look(&self) -> RecheckId {
-        self.look
+    pub(crate) fn recheck(&self) -> RecheckId {
+        self.recheck
     }
 }
 
 impl Drop for TrialPermit {
     fn drop(&mut self) {
-        self.state.end_recheck(self.look);
+        self.state.end_recheck(self.recheck);
     }
 }
 

@@ -1,10 +1,10 @@
-//! The candidates that are left once the first choice did not work.
+//! The remaining candidates after the first choice has failed.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{choose::choose, core::Core, recovery::Awaiting};
+use super::{choose::choose, core::Core, recovery::RecoveryWait};
 use crate::{
     error::BoxError,
     id::BackendId,
@@ -12,31 +12,32 @@ use crate::{
     pool::{BackendState, Mode, Tier},
 };
 
-/// The candidates that are left.
+/// The remaining candidates of a request.
 #[derive(Default)]
 pub(super) struct RemainingCandidates {
     pub(super) tiers: Vec<Tier>,
-    /// The one to wait for when all others have been asked: the pinned one, or the first choice.
-    pub(super) parked: Option<BusyFallback>,
-    /// Whether a primary backend is up, and only busy: then no backup is asked.
+    /// The busy backend to wait for when there are no candidates: the pinned one, or the first choice.
+    pub(super) busy_fallback: Option<BusyFallback>,
+    /// Whether a primary backend is busy but up: then no backup is tried.
     pub(super) primary_is_busy: bool,
-    /// What the last candidate said that did not take the request.
-    pub(super) last: Option<(BackendId, BoxError)>,
-    /// Those that have been asked.
+    /// The error of the last candidate that did not take the request.
+    pub(super) last_error: Option<(BackendId, BoxError)>,
+    /// The tags of the backends that have been tried.
     pub(super) tried: Vec<u64>,
     /// How many of them were suspects.
-    pub(super) suspects: usize,
-    /// The one backend that may serve the session, if no other may.
-    pub(super) only: Option<u64>,
-    /// The number of the look that tells how a suspect is, for each that is waited for.
-    pub(super) awaited_looks: Vec<(u64, u64)>,
-    /// Until when redials are waited for before the request itself tries a suspect.
-    pub(super) head_start: Option<Instant>,
-    pub(super) awaiting: Option<Awaiting>,
-    /// No time is left.
-    pub(super) is_over: bool,
+    pub(super) suspects_tried: usize,
+    /// The tag of the only backend that may serve the session.
+    pub(super) only_tag: Option<u64>,
+    /// The suspects that are waited for: their tags, and the number of the first recheck that counts.
+    pub(super) awaited_rechecks: Vec<(u64, u64)>,
+    /// Until when the request waits for redials instead of trying a suspect itself.
+    pub(super) redial_grace_end: Option<Instant>,
+    pub(super) recovery_wait: Option<RecoveryWait>,
+    /// No suspects are tried.
+    pub(super) skip_suspects: bool,
 }
 
+/// A busy backend, with the decision for when it serves the request.
 pub(super) struct BusyFallback {
     pub(super) state: Arc<BackendState>,
     pub(super) verdict: Verdict,
@@ -47,7 +48,7 @@ impl RemainingCandidates {
     pub(super) fn new<S>(core: &Core<S>) -> Self {
         let snapshot = core.backends.pool().load();
         let mut tiers = snapshot.tiers.to_vec();
-        if core.options.session_info.replicas > 0 {
+        if core.options.info.replicas > 0 {
             merge_zones(&mut tiers);
         }
         if core.options.panic && snapshot.all_unavailable() {
@@ -58,17 +59,17 @@ impl RemainingCandidates {
                 .collect();
             tiers.push(Tier { states, backup: false });
         }
-        // The next one is at the end.
+        // The next tier is the last one.
         tiers.reverse();
         Self { tiers, ..Self::default() }
     }
 
     /// Only the backend with this tag may serve the session.
     pub(super) fn only(tag: u64) -> Self {
-        Self { only: Some(tag), ..Self::default() }
+        Self { only_tag: Some(tag), ..Self::default() }
     }
 
-    /// It has been asked, and is not asked again.
+    /// Excludes the backend with this tag from further attempts.
     pub(super) fn mark_tried(&mut self, tag: u64) {
         self.tried.push(tag);
         for tier in &mut self.tiers {
@@ -76,23 +77,23 @@ impl RemainingCandidates {
         }
     }
 
-    /// No time is left: nobody else is asked.
-    pub(super) fn give_up(&mut self) {
+    /// Removes all candidates, as no time is left.
+    pub(super) fn clear(&mut self) {
         self.tiers.clear();
-        self.is_over = true;
+        self.skip_suspects = true;
     }
 
-    /// Of those that are left only the one with this tag may be asked, and no suspect.
+    /// Removes all candidates but the one with this tag, and all suspects.
     pub(super) fn keep_only(&mut self, tag: u64) {
         for tier in &mut self.tiers {
             tier.states.retain(|state| state.tag == tag);
         }
-        self.parked = self.parked.take().filter(|parked| parked.state.tag == tag);
-        self.is_over = true;
+        self.busy_fallback = self.busy_fallback.take().filter(|busy| busy.state.tag == tag);
+        self.skip_suspects = true;
     }
 
-    /// The next candidate, for a session with this key.
-    pub(super) fn take<S>(
+    /// Removes and returns the next candidate for a session with this key.
+    pub(super) fn take_next<S>(
         &mut self,
         core: &Core<S>,
         key: Option<u64>,
@@ -102,7 +103,7 @@ impl RemainingCandidates {
                 self.tiers.pop();
                 continue;
             }
-            // A primary backend that is busy is up, and is waited for.
+            // Wait for the busy primary backend instead.
             if tier.backup && self.primary_is_busy {
                 self.tiers.pop();
                 continue;
@@ -114,7 +115,7 @@ impl RemainingCandidates {
     }
 }
 
-/// Makes one tier of the ready backends of all zones: the rank alone decides.
+/// Merges the tiers of the zones, so that only the rank decides.
 fn merge_zones(tiers: &mut Vec<Tier>) {
     let mut merged: Vec<Tier> = Vec::new();
     for tier in tiers.drain(..) {

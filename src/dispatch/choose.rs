@@ -1,4 +1,4 @@
-//! Who takes a session that has no backend: the first of its rank, or the strategy's choice.
+//! Chooses the backend of a session without one: the first in rank for its key, or the strategy's choice.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use crate::{
     strategy::{Candidates, rendezvous},
 };
 
-/// The position of the backend for a session with this key, or of the strategy's choice. The list is
-/// not empty.
+/// The position of the first backend in rank for `key`, or of the strategy's choice. `list` must not be
+/// empty.
 pub(super) fn choose<S>(core: &Core<S>, key: Option<u64>, list: &[Arc<BackendState>]) -> usize {
     let ranked = key.and_then(|key| rendezvous(key, list));
     let chosen = ranked.unwrap_or_else(|| match list.iter().any(|state| state.is_full()) {
@@ -19,8 +19,8 @@ pub(super) fn choose<S>(core: &Core<S>, key: Option<u64>, list: &[Arc<BackendSta
     chosen.min(list.len() - 1)
 }
 
-/// The strategy's choice among those that are below their limits, if any is: so their shares fall to
-/// all others.
+/// The strategy's choice among the backends below their limits, if there are any. So the strategy
+/// distributes the shares of full backends to all others.
 #[cold]
 fn choose_with_room<S>(core: &Core<S>, list: &[Arc<BackendState>]) -> usize {
     let with_room = list.iter().enumerate().filter(|(_, state)| !state.is_full());

@@ -1,4 +1,4 @@
-//! Settling the pin once a backend has answered.
+//! Commits the pin once a backend has answered.
 
 use std::{cell::Cell, sync::Arc};
 
@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl<S> Dispatch<S> {
-    /// A backend or the local node answered: the pin is settled, once.
+    /// A backend or the local node has answered: commits the pin and counts the outcome.
     #[inline]
     pub(crate) fn answered<B>(
         &mut self,
@@ -26,31 +26,31 @@ impl<S> Dispatch<S> {
         let from_peer = remote && self.core.local.is_some();
         let action = self.core.actions.read(response, from_peer);
         match (self.change(state), action) {
-            (Some(change), None) => self.commit(change, self.silent, state, response),
+            (Some(change), None) => self.commit(change, self.no_pin, state, response),
             (Some(change), Some(action)) => self.apply_action(action, change, state, response),
-            // The node that forwarded the request settles the pin, and applies the action.
+            // The node that forwarded the request commits the pin and applies the action.
             (None, Some(action)) => action_header::tell(&action, response.headers_mut()),
             (None, None) => {}
         }
         if self.is_violated_by(state.tag) {
-            self.violated(state);
+            self.record_violation(state);
         }
         self.finish(Some(&state.id), response.extensions_mut());
     }
 
-    /// What becomes of the pin unless the application decides otherwise. `None` when it is not for this
-    /// node to settle.
+    /// The change of the pin, unless the application decides otherwise. `None` when this node does not
+    /// commit the pin.
     #[inline]
     fn change(&self, state: &BackendState) -> Option<Change> {
-        if self.silent {
+        if self.no_pin {
             return Some(Change::Keep);
         }
         match self.decision.verdict() {
-            // The key of the next request decides anew.
+            // The key of each request decides.
             Verdict::Assigned if self.is_keyed() => Some(Change::Keep),
             Verdict::Assigned => Some(Change::Assign),
             Verdict::Moved => Some(Change::Move),
-            // The backend has another address since: the session begins a new epoch.
+            // The backend's address has changed since: the session begins a new epoch.
             Verdict::Pinned if self.is_outdated(state) => Some(Change::Refresh),
             Verdict::Pinned | Verdict::Borrowed => match self.recognized {
                 Recognized::Pin { refresh: true } => Some(Change::Refresh),
@@ -61,7 +61,7 @@ impl<S> Dispatch<S> {
     }
 
     #[cold]
-    fn violated(&self, state: &BackendState) {
+    fn record_violation(&self, state: &BackendState) {
         self.core.backends.pool().counters.violation();
         tracing::error!(backend = %state.id, "a pinned request was served elsewhere: a bug");
     }
@@ -69,12 +69,12 @@ impl<S> Dispatch<S> {
     /// Whether the pin is of an earlier epoch than the sessions of its backend.
     #[inline]
     fn is_outdated(&self, backend: &BackendState) -> bool {
-        // Most backends have had one address only.
-        backend.epoch() > 0 && self.is_before(backend)
+        // The address of most backends never changes.
+        backend.epoch() > 0 && self.has_older_epoch(backend)
     }
 
     #[cold]
-    fn is_before(&self, backend: &BackendState) -> bool {
+    fn has_older_epoch(&self, backend: &BackendState) -> bool {
         self.pin.is_some_and(|pin| {
             pin.session != 0 && pin.backend == backend.tag && pin.epoch < backend.epoch()
         })
@@ -89,16 +89,16 @@ impl<S> Dispatch<S> {
     /// Gives the affinity's state to the request in flight, until the response has ended.
     #[inline]
     pub(crate) fn keep_affinity_state(&mut self, in_flight: &mut InFlight) {
-        let remembered = self.core.remembers && !self.is_keyed();
-        let session = if remembered { self.key.unwrap_or(0) } else { 0 };
-        in_flight.answered(&mut self.affinity_state, session, self.core.idle_for);
+        let is_stored = self.core.remembers && !self.is_keyed();
+        let session = if is_stored { self.key.unwrap_or(0) } else { 0 };
+        in_flight.answered(&mut self.affinity_state, session, self.core.idle_timeout);
     }
 
     #[inline]
     fn commit<B>(
         &mut self,
         change: Change,
-        silent: bool,
+        no_pin: bool,
         backend: &Arc<BackendState>,
         response: &mut Response<B>,
     ) {
@@ -106,21 +106,21 @@ impl<S> Dispatch<S> {
         // A move to the backend where the session is already is a refresh.
         let change = if change == Change::Move && stays { Change::Refresh } else { change };
         let plan = self.plan_for(change, backend);
-        let (core, began) = (&*self.core, Cell::new(0));
+        let (core, new_session) = (&*self.core, Cell::new(0));
         let commit = Commit {
             change,
             backend,
             pin: self.pin.as_ref(),
             origin: self.source,
-            rejected: if self.decision.is_pinned() { self.bad() } else { 0 },
+            rejected: if self.decision.is_pinned() { self.rejected_tokens() } else { 0 },
             https: self.kind.https,
-            no_new_session: silent,
+            no_new_session: no_pin,
             planned: &plan,
-            new_session: &began,
+            new_session: &new_session,
             clock: &*core.clock,
         };
         // A session that its client has ended meanwhile is not counted.
-        let exists = self.held.as_ref().is_none_or(|(held, version)| held.is_at(*version));
+        let exists = self.held.as_ref().is_none_or(|(held, version)| held.is_current(*version));
         let issued = match &self.held {
             None => {
                 let headers = response.headers_mut();
@@ -128,7 +128,7 @@ impl<S> Dispatch<S> {
             }
             Some((held, version)) => {
                 if matches!(change, Change::Assign | Change::Move) || self.is_outdated(backend) {
-                    held.pin(backend, *version, plan.epoch, unix_millis(&*core.clock));
+                    held.set(backend, *version, plan.epoch, unix_millis(&*core.clock));
                 }
                 false
             }
@@ -138,11 +138,11 @@ impl<S> Dispatch<S> {
         }
         let borrowed = self.decision.verdict() == Verdict::Borrowed
             && matches!(change, Change::Keep | Change::Refresh);
-        if !silent && !borrowed && exists {
-            self.count_session(backend, issued, began.get());
+        if !no_pin && !borrowed && exists {
+            self.count_session(backend, issued, new_session.get());
         }
         if change == Change::Move {
-            self.moved(backend);
+            self.record_move(backend);
         }
     }
 
@@ -159,28 +159,29 @@ impl<S> Dispatch<S> {
         }
     }
 
-    /// Counts the session at its backend. `began` identifies a session that begins with this response, or
-    /// is 0.
+    /// Counts the session at its backend. `new_session` is the id of a session that begins with this
+    /// response, or 0.
     #[inline]
-    fn count_session(&mut self, backend: &BackendState, issued: bool, began: u64) {
+    fn count_session(&mut self, backend: &BackendState, issued: bool, new_session: u64) {
         let core = &*self.core;
         let is_new = self.pin.is_none() && self.key.is_none() && self.held.is_none();
-        if is_new && (issued || began != 0) {
-            // It counts as a session once its token comes back.
+        if is_new && (issued || new_session != 0) {
+            // It counts as a session once its token is sent back.
             backend.session_counter.token_issued(core.backends.pool().tick());
-            self.key = (began != 0).then_some(began);
+            self.key = (new_session != 0).then_some(new_session);
         } else if self.key.is_some() || self.pin.is_some() {
             let tick = core.backends.pool().tick();
-            let remembered = self.held.is_some() || (core.remembers && !self.is_keyed());
-            if backend.session_counter.record(self.key, remembered, tick) {
-                self.confirmed(backend, tick);
+            let is_stored = self.held.is_some() || (core.remembers && !self.is_keyed());
+            if backend.session_counter.record(self.key, is_stored, tick) {
+                self.record_token_return(backend, tick);
             }
         }
     }
 
-    /// A session is new to the count of its backend: its token may have been issued in the last minute.
+    /// A session is new in the count of its backend: its token may have been issued recently, and has now
+    /// been returned.
     #[cold]
-    fn confirmed(&self, backend: &BackendState, tick: u32) {
+    fn record_token_return(&self, backend: &BackendState, tick: u32) {
         if let Some(pin) = self.pin.filter(|pin| pin.issued != 0) {
             let age = (unix_millis(&*self.core.clock) / 1000).saturating_sub(u64::from(pin.issued));
             backend
@@ -189,9 +190,9 @@ impl<S> Dispatch<S> {
         }
     }
 
-    /// The session continues at another backend.
+    /// Records that the session has moved to another backend.
     #[cold]
-    fn moved(&self, to: &BackendState) {
+    fn record_move(&self, to: &BackendState) {
         let pool = self.core.backends.pool();
         pool.counters.moved();
         let snapshot = pool.load();
@@ -207,7 +208,7 @@ impl<S> Dispatch<S> {
         });
     }
 
-    /// Applies what the application decided, instead of `change`.
+    /// Applies the application's action instead of `change`.
     #[cold]
     fn apply_action<B>(
         &mut self,
@@ -216,20 +217,20 @@ impl<S> Dispatch<S> {
         state: &Arc<BackendState>,
         response: &mut Response<B>,
     ) {
-        let known = self.pin.is_some();
+        let has_pin = self.pin.is_some();
         match action {
             SessionAction::End => {
                 if let Some(session) = self.key {
                     state.session_counter.remove(session);
                 }
-                self.forget(response);
+                self.clear_pin(response);
             }
             SessionAction::NoPin => self.commit(Change::Keep, true, state, response),
             SessionAction::Pin => {
-                let is_pinned = self.decision.is_pinned() && !self.silent && !self.is_keyed();
+                let is_pinned = self.decision.is_pinned() && !self.no_pin && !self.is_keyed();
                 let change = match change {
                     Change::Keep if is_pinned => Change::Keep,
-                    Change::Keep if known => Change::Move,
+                    Change::Keep if has_pin => Change::Move,
                     Change::Keep => Change::Assign,
                     change => change,
                 };
@@ -240,12 +241,12 @@ impl<S> Dispatch<S> {
                 let snapshot = core.backends.pool().load();
                 match snapshot.index().get(id.tag()) {
                     Some(to) => {
-                        let change = if known { Change::Move } else { Change::Assign };
+                        let change = if has_pin { Change::Move } else { Change::Assign };
                         self.commit(change, false, to, response);
                     }
                     None => {
                         tracing::warn!(%id, "the application moves a session to an unknown backend");
-                        self.commit(change, self.silent, state, response);
+                        self.commit(change, self.no_pin, state, response);
                     }
                 }
             }
@@ -253,7 +254,7 @@ impl<S> Dispatch<S> {
     }
 
     /// Removes an unusable token from the client, so that its next request starts a session.
-    pub(crate) fn forget<B>(&mut self, response: &mut Response<B>) {
+    pub(crate) fn clear_pin<B>(&mut self, response: &mut Response<B>) {
         match &self.held {
             None => {
                 let headers = response.headers_mut();

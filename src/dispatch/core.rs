@@ -1,4 +1,4 @@
-//! What all requests of a layer share.
+//! The configuration and state that all services of a layer share.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -16,21 +16,23 @@ use crate::{
     util::{Rng, WallClock},
 };
 
-/// What all services of a layer share.
+/// The configuration and state that all services of a layer share.
 pub(crate) struct Core<S> {
     pub(crate) backends: Backends<S>,
     pub(crate) affinity: Arc<dyn BoundAffinity>,
-    /// Whether that remembers sessions: asked for once.
+    /// Whether the affinity remembers pins.
     pub(crate) remembers: bool,
-    /// For how many seconds it remembers one that is idle; 0 for ever.
-    pub(crate) idle_for: u32,
+    /// The idle timeout of the affinity in seconds; 0 for none.
+    pub(crate) idle_timeout: u32,
     pub(crate) strategy: Arc<dyn Strategy>,
+    /// Whether the strategy measures latencies.
+    pub(crate) wants_latency: bool,
     pub(crate) clock: Arc<dyn WallClock>,
     pub(crate) local: Option<BackendId>,
     pub(crate) bypass: Option<Arc<Bypass>>,
     pub(crate) actions: ActionHeader,
-    pub(crate) first_choices: Arc<SharedChoices>,
-    /// Ids of sessions that are held by their clients.
+    pub(crate) shared_choices: Arc<SharedChoices>,
+    /// Generates the ids of sessions that their clients hold.
     pub(crate) ids: Arc<Rng>,
     pub(crate) rebalancer: Option<Arc<Rebalancer>>,
     pub(crate) before_move: Option<HandoffHook>,
@@ -38,10 +40,10 @@ pub(crate) struct Core<S> {
     pub(crate) probe: Option<AnyProbe<S>>,
 }
 
-/// Whether a request passes by.
+/// Whether a request bypasses affinity.
 pub(crate) type Bypass = dyn Fn(&Head<'_>) -> bool + Send + Sync;
 
-/// What is decided once, for all requests.
+/// The options of a layer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Options {
     pub(crate) health: Settings,
@@ -56,25 +58,48 @@ pub(crate) struct Options {
     pub(crate) panic: bool,
     pub(crate) strict: Strict,
     pub(crate) return_from_backup: bool,
-    pub(crate) session_info: SessionInfoOptions,
-    pub(crate) extensions: bool,
-    pub(crate) wants_latency: bool,
+    pub(crate) info: InfoOptions,
 }
 
-/// What backends are told about sessions.
+/// What is added to requests and responses about sessions and outcomes.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct SessionInfoOptions {
-    /// Whether what a request says in our headers is taken out.
-    pub(crate) strip: bool,
-    pub(crate) headers: bool,
-    pub(crate) extensions: bool,
+pub(crate) struct InfoOptions {
+    pub(crate) headers: SessionHeaders,
+    /// Whether requests get the session info as an extension.
+    pub(crate) session_extension: bool,
+    /// Whether requests and responses get the outcome as an extension.
+    pub(crate) outcome_extension: bool,
+    /// How many replicas the session info names.
     pub(crate) replicas: usize,
 }
 
-impl SessionInfoOptions {
+/// What happens to the headers of the session info in requests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum SessionHeaders {
+    /// The headers of the client are forwarded.
+    #[default]
+    Forward,
+    /// The headers of the client are removed.
+    Strip,
+    /// The headers of the client are removed, and those of the session info are written.
+    Write,
+}
+
+impl InfoOptions {
+    /// Whether requests describe their session to the backend.
     #[inline]
-    pub(crate) fn is_on(self) -> bool {
-        self.headers || self.extensions
+    pub(crate) fn describes_session(self) -> bool {
+        self.writes_headers() || self.session_extension
+    }
+
+    #[inline]
+    pub(crate) fn writes_headers(self) -> bool {
+        self.headers == SessionHeaders::Write
+    }
+
+    #[inline]
+    pub(crate) fn strips_headers(self) -> bool {
+        self.headers != SessionHeaders::Forward
     }
 }
 
@@ -93,9 +118,7 @@ impl Default for Options {
             panic: false,
             strict: Strict::from(false),
             return_from_backup: false,
-            session_info: SessionInfoOptions::default(),
-            extensions: false,
-            wants_latency: false,
+            info: InfoOptions::default(),
         }
     }
 }
@@ -106,13 +129,14 @@ impl<S> Clone for Core<S> {
             backends: self.backends.clone(),
             affinity: self.affinity.clone(),
             remembers: self.remembers,
-            idle_for: self.idle_for,
+            idle_timeout: self.idle_timeout,
             strategy: self.strategy.clone(),
+            wants_latency: self.wants_latency,
             clock: self.clock.clone(),
             local: self.local.clone(),
             bypass: self.bypass.clone(),
             actions: self.actions.clone(),
-            first_choices: self.first_choices.clone(),
+            shared_choices: self.shared_choices.clone(),
             ids: self.ids.clone(),
             rebalancer: self.rebalancer.clone(),
             before_move: self.before_move.clone(),
@@ -135,7 +159,7 @@ impl<S> fmt::Debug for Core<S> {
 }
 
 impl<S> Core<S> {
-    /// Starts the task that watches the pool, unless one runs. Tells whether one runs now.
+    /// Starts the background task of the pool, unless it runs. Returns whether it runs.
     #[inline]
     pub(crate) fn ensure_driver<Req>(&self) -> bool
     where

@@ -1,13 +1,13 @@
-//! What is decided about one request, as types that allow valid combinations only.
+//! The types of the decisions about one request. They allow valid combinations only.
 
 use crate::outcome::{Reason, Verdict};
 
-/// What the inner service of the layer is for.
+/// The role of the layer's inner service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum InnerRole {
     /// There is no inner service.
     None,
-    /// It is the node itself, one of the backends.
+    /// It is the local node, one of the backends.
     LocalNode,
     /// It answers when no backend can.
     LastResort,
@@ -16,18 +16,18 @@ pub(super) enum InnerRole {
 /// How the session of a request was recognized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Recognized {
-    /// Nothing in the request leads to a backend of the pool.
+    /// No pin or key of the request identifies a backend of the pool.
     NoSession,
-    /// A pin leads to a backend; `refresh` when the pin is due to be written anew.
+    /// A pin identifies the backend; `refresh` when the token should be written again.
     Pin { refresh: bool },
-    /// The key of each request leads to a backend, and nothing is remembered.
+    /// The key of each request identifies the backend, and no pin is stored.
     Key,
 }
 
-/// A move of the request's session to another backend, while the request is on its way there.
+/// A move of the session to another backend, while the request is being sent there.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Relocation {
-    /// None, or one that needs no preparation.
+    /// None, or one without the application's hook.
     #[default]
     None,
     /// The session could also stay.
@@ -65,24 +65,24 @@ impl Decision {
         self.verdict == Verdict::Pinned
     }
 
-    /// The reason why a pin is not followed, or why none is usable.
+    /// Sets the reason why a pin is not followed, or why none is valid.
     #[inline]
     pub(super) fn set_reason(&mut self, reason: Option<Reason>) {
         self.reason = reason;
     }
 
-    /// The verdict, for the reason that is known.
+    /// Sets the verdict, and keeps the reason.
     #[inline]
     pub(super) fn set_verdict(&mut self, verdict: Verdict) {
         self.verdict = verdict;
     }
 
-    /// The verdict and its reason.
+    /// Sets the verdict and its reason.
     pub(super) fn set(&mut self, verdict: Verdict, reason: Option<Reason>) {
         (self.verdict, self.reason) = (verdict, reason);
     }
 
-    /// The outcome has been counted.
+    /// Records that the outcome has been counted.
     #[inline]
     pub(super) fn mark_counted(&mut self) {
         self.counted = true;

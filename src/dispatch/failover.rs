@@ -1,5 +1,4 @@
-//! What follows when a backend does not take the request: who is asked next, and what becomes of the
-//! pin.
+//! The next step when a backend does not take the request, and the policy for its pin.
 
 use std::sync::Arc;
 
@@ -19,12 +18,12 @@ use crate::{
 };
 
 impl<S: Clone> Dispatch<S> {
-    /// The session's backend cannot serve: the policy decides.
+    /// Applies the policy for a session whose backend cannot serve.
     pub(super) fn unavailable(&mut self, state: &Arc<BackendState>, reason: Reason) -> NextStep<S> {
         self.fail_over(state, reason, self.core.options.unavailable)
     }
 
-    /// The drain of the session's backend is over: what was said of it decides.
+    /// Applies the policy of a drain that has ended, to a session of its backend.
     pub(super) fn drained(&mut self, state: &Arc<BackendState>) -> NextStep<S> {
         self.fail_over(state, Reason::Draining, state.drained_policy())
     }
@@ -35,15 +34,15 @@ impl<S: Clone> Dispatch<S> {
         reason: Reason,
         failover: Failover,
     ) -> NextStep<S> {
-        let evident = state.availability() == Availability::Suspect && reason == Reason::Down;
+        let is_suspect = state.availability() == Availability::Suspect && reason == Reason::Down;
         self.decision.set_reason(Some(reason));
         match self.failover_verdict(failover) {
             Some(verdict) => {
                 self.decision.set_verdict(verdict);
-                // A suspect has not been asked: it is when nobody better is left.
-                self.next((!evident).then_some(state.tag))
+                // A suspect has not been tried: that follows when no better backend is left.
+                self.next((!is_suspect).then_some(state.tag))
             }
-            None if evident => {
+            None if is_suspect => {
                 self.slow_path().remaining = Some(RemainingCandidates::only(state.tag));
                 self.next(None)
             }
@@ -51,15 +50,16 @@ impl<S: Clone> Dispatch<S> {
         }
     }
 
-    /// The backend that the session is pinned to is asked.
-    pub(super) fn pinned_after_all(&mut self, state: &BackendState) {
-        self.pinned_to(state.tag);
+    /// The pinned backend is tried after all.
+    pub(super) fn return_to_pinned(&mut self, state: &BackendState) {
+        self.set_pinned(state.tag);
         if self.decision.reason() != Some(Reason::Requested) {
             self.decision.set_reason(None);
         }
     }
 
-    /// The operator has taken the backend out since it was chosen, and it has not got the request.
+    /// The operator has taken the backend out of service since it was chosen. It has not received the
+    /// request.
     #[cold]
     pub(crate) fn withdrawn(&mut self, state: &Arc<BackendState>) -> NextStep<S> {
         if self.moves_voluntarily() {
@@ -72,8 +72,8 @@ impl<S: Clone> Dispatch<S> {
         }
     }
 
-    /// What it is called when another backend serves the session; `None` when none may. Where
-    /// nothing is remembered there is nothing to move.
+    /// The verdict when another backend serves the session; `None` when none may. Without a stored pin the
+    /// session cannot move.
     fn failover_verdict(&self, failover: Failover) -> Option<Verdict> {
         match failover {
             _ if self.strict => None,
@@ -83,7 +83,7 @@ impl<S: Clone> Dispatch<S> {
         }
     }
 
-    /// The next candidate after `tried`, or the end.
+    /// The next candidate after `tried`, or the last step.
     pub(super) fn next(&mut self, tried: Option<u64>) -> NextStep<S> {
         let core = self.core.clone();
         let snapshot = core.backends.pool().load();
@@ -93,17 +93,17 @@ impl<S: Clone> Dispatch<S> {
             remaining.mark_tried(tag);
         }
         let mut next = None;
-        if remaining.only.is_none()
-            && let Some(second) = self.second(&snapshot)
-            && !remaining.tried.contains(&second.tag)
+        if remaining.only_tag.is_none()
+            && let Some(fallback) = self.take_fallback(&snapshot)
+            && !remaining.tried.contains(&fallback.tag)
         {
-            remaining.mark_tried(second.tag);
-            next = self.attempt(&snapshot, &second);
+            remaining.mark_tried(fallback.tag);
+            next = self.attempt(&snapshot, &fallback);
         }
         while next.is_none()
-            && let Some(state) = remaining.take(&core, self.key)
+            && let Some(state) = remaining.take_next(&core, self.key)
         {
-            // They were gathered at the first failure; what has become of them since?
+            // The candidates were collected at the first failure: check them again.
             let Some(state) = snapshot.index().get(state.tag) else { continue };
             if !state.takes_new_sessions() && !core.options.panic {
                 continue;
@@ -124,51 +124,50 @@ impl<S: Clone> Dispatch<S> {
         self.with_handoff(next)
     }
 
-    /// All have been asked: back to one that was busy, or the end.
+    /// The last step, when all candidates have been tried: wait for a busy one, or fail.
     fn give_up(
         &mut self,
         snapshot: &Snapshot<S>,
         remaining: &mut RemainingCandidates,
     ) -> NextStep<S> {
-        if let Some(parked) = remaining.parked.take() {
-            return self.wait_for_busy(snapshot, &parked);
+        if let Some(busy) = remaining.busy_fallback.take() {
+            return self.wait_for_busy(snapshot, &busy);
         }
         if self.inner == InnerRole::LastResort {
             return NextStep::LastResort;
         }
-        let only = remaining.only.and_then(|tag| snapshot.index().get(tag));
+        let only = remaining.only_tag.and_then(|tag| snapshot.index().get(tag));
         match only {
             Some(state) => NextStep::Fail(StickyError::Unavailable { backend: state.id.clone() }),
             None => {
-                let last = remaining.last.take();
-                NextStep::Fail(self.exhausted(last))
+                let last_error = remaining.last_error.take();
+                NextStep::Fail(self.exhausted(last_error))
             }
         }
     }
 
-    /// The error when all have been asked; `last` is what the last one said.
-    fn exhausted(&mut self, last: Option<(BackendId, BoxError)>) -> StickyError {
-        // One of them may have executed the request: then that is what has to be said.
+    /// The error when all candidates have been tried; `last_error` is that of the last one.
+    fn exhausted(&mut self, last_error: Option<(BackendId, BoxError)>) -> StickyError {
+        // This error is more important, as the backend may have executed the request.
         if let Some((backend, source)) = self.slow_path().unanswered.take() {
             return StickyError::Backend { backend, source };
         }
-        match last {
+        match last_error {
             Some((backend, source)) => StickyError::NotSent { backend, source },
             None => StickyError::NoBackend,
         }
     }
 
-    /// All have been asked: back to the one that was busy, now with all the time that is left.
-    fn wait_for_busy(&mut self, snapshot: &Snapshot<S>, parked: &BusyFallback) -> NextStep<S> {
-        let Some(attempt) = self.attempt(snapshot, &parked.state) else {
-            return NextStep::Fail(StickyError::Busy { backend: parked.state.id.clone() });
+    /// Waits for the busy backend until the deadline of the request.
+    fn wait_for_busy(&mut self, snapshot: &Snapshot<S>, busy: &BusyFallback) -> NextStep<S> {
+        let Some(attempt) = self.attempt(snapshot, &busy.state) else {
+            return NextStep::Fail(StickyError::Busy { backend: busy.state.id.clone() });
         };
-        self.decision.set_verdict(parked.verdict);
-        self.decision.set_reason(parked.reason);
+        self.decision.set(busy.verdict, busy.reason);
         NextStep::Try(Attempt { wait_limit: WaitLimit::Last, ..attempt })
     }
 
-    /// The attempt at a backend that was chosen; `None` when it cannot be made now.
+    /// An attempt at this backend; `None` if it cannot be tried now.
     pub(super) fn attempt(
         &self,
         snapshot: &Snapshot<S>,
@@ -183,7 +182,7 @@ impl<S: Clone> Dispatch<S> {
             Availability::Ready | Availability::Busy | Availability::Down => None,
         };
         let trial = match trial {
-            Some(()) => Some(TrialPermit::last(state)?),
+            Some(()) => Some(TrialPermit::if_free(state)?),
             None => None,
         };
         self.attempt_with(snapshot, state, trial)
@@ -203,30 +202,30 @@ impl<S: Clone> Dispatch<S> {
         Some(Attempt { state: state.clone(), service, trial, wait_limit: WaitLimit::None })
     }
 
-    /// A move without need did not work out.
+    /// Cancels a voluntary move that has failed.
     fn cancel_move(&mut self) -> NextStep<S> {
         let core = self.core.clone();
         let snapshot = core.backends.pool().load();
         self.retry_pinned(&snapshot)
     }
 
-    /// The backend did not become ready within the time that it had.
+    /// The backend did not become ready in time.
     pub(crate) fn busy(&mut self, state: &Arc<BackendState>, wait_limit: WaitLimit) -> NextStep<S> {
-        let parked = BusyFallback {
+        let fallback = BusyFallback {
             state: state.clone(),
             verdict: self.decision.verdict(),
             reason: self.decision.reason(),
         };
         match wait_limit {
             WaitLimit::None if self.moves_voluntarily() => self.cancel_move(),
-            WaitLimit::None => self.park(parked, Some(state.tag)),
+            WaitLimit::None => self.set_busy_fallback(fallback, Some(state.tag)),
             WaitLimit::Pinned => {
                 self.decision.set_reason(Some(Reason::Busy));
                 let Some(verdict) = self.failover_verdict(self.core.options.busy.then) else {
                     return NextStep::Fail(StickyError::Busy { backend: state.id.clone() });
                 };
                 self.decision.set_verdict(verdict);
-                self.park(parked, Some(state.tag))
+                self.set_busy_fallback(fallback, Some(state.tag))
             }
             WaitLimit::Last => {
                 self.decision.set_reason(Some(Reason::Busy));
@@ -243,23 +242,24 @@ impl<S: Clone> Dispatch<S> {
         slow_path.remaining.get_or_insert_with(|| RemainingCandidates::new(&self.core))
     }
 
-    fn park(&mut self, parked: BusyFallback, tried: Option<u64>) -> NextStep<S> {
+    /// Tries other candidates before waiting for this one.
+    fn set_busy_fallback(&mut self, busy: BusyFallback, tried: Option<u64>) -> NextStep<S> {
         let remaining = self.remaining();
-        remaining.primary_is_busy |= !parked.state.is_backup();
-        remaining.parked.get_or_insert(parked);
+        remaining.primary_is_busy |= !busy.state.is_backup();
+        remaining.busy_fallback.get_or_insert(busy);
         self.next(tried)
     }
 
-    /// The backend could not take the request, which is here again.
+    /// The backend could not take the request and has given it back.
     pub(crate) fn not_sent(
         &mut self,
         state: &Arc<BackendState>,
         reason: Reason,
         source: BoxError,
     ) -> NextStep<S> {
-        tracing::debug!(backend = %state.id, %reason, error = %source, "the request was not taken");
+        tracing::debug!(backend = %state.id, %reason, error = %source, "the request was not sent");
         if self.decision.verdict() == Verdict::Local {
-            // What a peer has forwarded is never forwarded again.
+            // A request from a peer is never forwarded again.
             return NextStep::Fail(StickyError::NotSent { backend: state.id.clone(), source });
         }
         if self.decision.is_pinned() && reason == Reason::ConnectFailed {
@@ -268,22 +268,22 @@ impl<S: Clone> Dispatch<S> {
             }
             self.end_recovery_wait();
         }
-        let in_time = Instant::now() < self.whole_deadline();
+        let in_time = Instant::now() < self.request_deadline();
         if self.moves_voluntarily() && in_time {
             return self.cancel_move();
         }
-        if let Err(error) = self.leave(state, reason, self.core.options.unavailable) {
+        if let Err(error) = self.leave_backend(state, reason, self.core.options.unavailable) {
             return NextStep::Fail(error);
         }
         let remaining = self.remaining();
-        remaining.last = Some((state.id.clone(), source));
+        remaining.last_error = Some((state.id.clone(), source));
         if !in_time {
-            remaining.give_up();
+            remaining.clear();
         }
         self.next(Some(state.tag))
     }
 
-    /// This machine has nothing left for a connection. Whoever is asked next would need one, too.
+    /// This machine has no resources left for a connection. Other backends would need one, too.
     #[cold]
     pub(crate) fn shortage(
         &mut self,
@@ -295,47 +295,46 @@ impl<S: Clone> Dispatch<S> {
         StickyError::Shortage { backend: state.id.clone(), source }
     }
 
-    /// Notes why a backend does not serve the request, and what that makes of a pin to it.
-    fn leave(
+    /// Records why a backend does not serve the request, and applies the policy to a pin to it.
+    fn leave_backend(
         &mut self,
         state: &Arc<BackendState>,
         reason: Reason,
         failover: Failover,
     ) -> Result<(), StickyError> {
-        let from_pin = self.decision.is_pinned();
-        if from_pin || self.decision.reason().is_none() {
+        let was_pinned = self.decision.is_pinned();
+        if was_pinned || self.decision.reason().is_none() {
             self.decision.set_reason(Some(reason));
         }
-        if from_pin {
+        if was_pinned {
             let unavailable = || StickyError::Unavailable { backend: state.id.clone() };
             self.decision.set_verdict(self.failover_verdict(failover).ok_or_else(unavailable)?);
         }
         Ok(())
     }
 
-    /// The connection ended before an answer, and the request, which may have been executed, is here
-    /// again. The backend has tried a fresh connection by itself. It goes to another one, once, if that is
-    /// wanted, and the session with it. When that breaks, too, a node that serves by itself still can.
+    /// The connection ended before a response, and the request has been given back. The backend may have
+    /// executed it, and has tried a fresh connection itself. If repeating is enabled, another backend is
+    /// tried, once, and the session moves there. If that fails, too, the local node can serve it.
     pub(crate) fn unanswered(
         &mut self,
         state: &Arc<BackendState>,
         source: BoxError,
-        sendings: Option<SendCount>,
+        sends: Option<SendCount>,
         on_trial: bool,
     ) -> Result<NextStep<S>, StickyError> {
         let backend = state.id.clone();
-        let from_home = self.decision.is_pinned();
+        let was_pinned = self.decision.is_pinned();
         let slow_path = self.slow_path();
-        let before = slow_path.sendings;
-        slow_path.sendings = sendings.unwrap_or(SendCount(before.0 + 1));
-        // A suspect that was tried for its own sake is not the one other backend.
-        let to_others = before > SendCount(0) && !from_home && !slow_path.tried_suspect;
-        slow_path.tried_suspect = on_trial && !from_home;
-        let over = slow_path.sendings >= SendCount::MAX || to_others;
-        // To serve it here is no sending.
-        let here = self.local_tag().filter(|_| over && !self.moves_voluntarily());
-        let is_the_end = over && here.is_none();
-        if is_the_end
+        let before = slow_path.sends;
+        slow_path.sends = sends.unwrap_or(SendCount(before.0 + 1));
+        // The trial of a suspect does not count as the one attempt at another backend.
+        let tried_another = before > SendCount(0) && !was_pinned && !slow_path.tried_suspect;
+        slow_path.tried_suspect = on_trial && !was_pinned;
+        let is_exhausted = slow_path.sends >= SendCount::MAX || tried_another;
+        // The request is not sent again if the local node serves it.
+        let local = self.local_tag().filter(|_| is_exhausted && !self.moves_voluntarily());
+        if (is_exhausted && local.is_none())
             || !self.core.options.retry_idempotent
             || self.decision.verdict() == Verdict::Local
         {
@@ -345,24 +344,24 @@ impl<S: Clone> Dispatch<S> {
         if self.moves_voluntarily() {
             return Ok(self.cancel_move());
         }
-        if from_home
-            && here.is_none()
+        if was_pinned
+            && local.is_none()
             && let Some(next) = self.await_after_failure(state)
         {
             return Ok(next);
         }
-        self.leave(state, Reason::ConnectFailed, self.core.options.unavailable)?;
-        if let Some(tag) = here {
+        self.leave_backend(state, Reason::ConnectFailed, self.core.options.unavailable)?;
+        if let Some(tag) = local {
             self.remaining().keep_only(tag);
         }
         Ok(self.next(Some(state.tag)))
     }
 
-    /// The tag of the local node, if it may serve the request in place of another one.
+    /// The tag of the local node, if it may serve the request instead of another backend.
     fn local_tag(&self) -> Option<u64> {
-        let here = self.core.local.as_ref().filter(|_| self.inner == InnerRole::LocalNode)?;
+        let local = self.core.local.as_ref().filter(|_| self.inner == InnerRole::LocalNode)?;
         let may_leave = !self.decision.is_pinned()
             || self.failover_verdict(self.core.options.unavailable).is_some();
-        may_leave.then(|| here.tag())
+        may_leave.then(|| local.tag())
     }
 }

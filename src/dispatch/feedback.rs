@@ -1,4 +1,4 @@
-//! What an answer or a failure means: for its backend, and for the request.
+//! Records what a response or a failure says about its backend, and finds the next step after a failure.
 
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ use crate::{
     pool::{BackendState, Cause},
 };
 
-/// Who is told how answers end: known where a backend is known to be `Send + Sync`.
+/// Converts the core into the observer of responses. Created where `S` is known to be `Send + Sync`.
 pub(crate) type AsAnswers<S> = fn(Arc<Core<S>>) -> Arc<dyn Answers>;
 
-/// An answer is the end of every suspicion, unless answers are judged and this one is a failure, or may
-/// become one: then it is to be watched until its end.
+/// Records a response. It ends all evidence against its backend, unless responses are counted and this one
+/// is a failure. If its body may still fail, returns what watches it until its end.
 #[inline]
 pub(crate) fn judge<S, RB: Body>(
     dispatch: &Dispatch<S>,
@@ -32,17 +32,17 @@ pub(crate) fn judge<S, RB: Body>(
     response: &Response<RB>,
 ) -> Option<Judged> {
     if in_flight.is_outdated() {
-        // It says nothing about the service that the backend has now.
+        // It says nothing about the present service of the backend.
         return None;
     }
     let state = in_flight.state();
     let (pool, health) = (dispatch.core().backends.pool(), &dispatch.core().options.health);
     let failure = is_failure(response.status(), response.headers(), dispatch.is_grpc());
-    let look = trial.as_ref().map(TrialPermit::look);
+    let recheck = trial.as_ref().map(TrialPermit::recheck);
     let mut judged = None;
     if health.counts_answers() {
         if failure {
-            record_failure(pool, state, Failure::FailedAnswer, look, health);
+            record_failure(pool, state, Failure::FailedAnswer, recheck, health);
         } else if !response.body().is_end_stream() {
             judged = Some(in_flight.judged(answers(dispatch.shared_core())));
         } else if health.success_rate.is_some() {
@@ -52,9 +52,9 @@ pub(crate) fn judge<S, RB: Body>(
     if state.has_evidence() && !(failure && health.consecutive_failures > 0) {
         let now = Instant::now();
         pool.update(state, Cause::Answered, |sources| {
-            sources.evidence.record_answer(look.is_some(), now);
-            if look.is_some() || judged.is_none() {
-                sources.evidence.ejection.record_success(look.is_some(), now);
+            sources.evidence.record_answer(recheck.is_some(), now);
+            if recheck.is_some() || judged.is_none() {
+                sources.evidence.ejection.record_success(recheck.is_some(), now);
             }
         });
     }
@@ -62,8 +62,8 @@ pub(crate) fn judge<S, RB: Body>(
     judged
 }
 
-/// What follows a backend's error: the next step, if the request is here again and may be sent once more,
-/// else the error.
+/// The next step after a backend's error, if the backend has given the request back and it may be sent
+/// again; else the error of the request.
 pub(crate) fn failed<S: Clone, B: 'static>(
     dispatch: &mut Dispatch<S>,
     in_flight: InFlight,
@@ -74,8 +74,8 @@ pub(crate) fn failed<S: Clone, B: 'static>(
     drop(in_flight);
     let record = |dispatch: &Dispatch<S>, failure| {
         if !outdated {
-            let (core, look) = (dispatch.core(), trial.as_ref().map(TrialPermit::look));
-            record_failure(core.backends.pool(), state, failure, look, &core.options.health);
+            let (core, recheck) = (dispatch.core(), trial.as_ref().map(TrialPermit::recheck));
+            record_failure(core.backends.pool(), state, failure, recheck, &core.options.health);
         }
     };
     if ClientError::in_chain(error.as_ref()).is_some() {
@@ -105,7 +105,7 @@ pub(crate) fn failed<S: Clone, B: 'static>(
     let (request, source) = match error.downcast::<Unanswered<Request<B>>>() {
         Ok(unanswered) => {
             let (request, source) = unanswered.into_parts();
-            // What refused a fresh connection has ended.
+            // A refused reconnect shows that the server is down.
             let refusal = Refusal::in_chain(&source);
             record(dispatch, refusal.map_or_else(|| broken(&source, true), Failure::Refused));
             (request, source)
@@ -120,15 +120,15 @@ pub(crate) fn failed<S: Clone, B: 'static>(
     drop(trial);
     match request {
         Some(request) => {
-            let sendings = request.extensions().get::<SendCount>().copied();
-            Ok((dispatch.unanswered(state, source, sendings, on_trial)?, request))
+            let sends = request.extensions().get::<SendCount>().copied();
+            Ok((dispatch.unanswered(state, source, sends, on_trial)?, request))
         }
         None => Err(StickyError::Backend { backend: state.id.clone(), source }),
     }
 }
 
-/// What a request that was not sent says of the backend: its connection was refused, or was accepted and
-/// closed at once.
+/// The failure of a backend that did not take the request: it refused the connection, or accepted and
+/// closed it.
 fn connection_failure(source: &BoxError) -> Failure {
     if is_disconnected(source) {
         broken(source, true)
@@ -137,8 +137,8 @@ fn connection_failure(source: &BoxError) -> Failure {
     }
 }
 
-fn broken(source: &BoxError, surely: bool) -> Failure {
-    Failure::Broken { is_conclusive: surely, redialer: redialer(source) }
+fn broken(source: &BoxError, is_conclusive: bool) -> Failure {
+    Failure::Broken { is_conclusive, redialer: redialer(source) }
 }
 
 impl<S: Send + Sync> Answers for Core<S> {

@@ -1,4 +1,4 @@
-//! Before a session moves the application may carry its state over.
+//! The application's hook that transfers the state of a session before it moves.
 
 use std::{
     collections::HashSet,
@@ -19,7 +19,7 @@ use crate::{
     util::{clock::later, lock},
 };
 
-/// A session that is about to move; what [`before_move`](crate::StickyLayer::before_move) is told.
+/// A session that is about to move: the argument of [`before_move`](crate::StickyLayer::before_move).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Move {
     pub(crate) session: SessionId,
@@ -35,17 +35,17 @@ impl Move {
         self.session
     }
 
-    /// The backend that has it. After a failure it may not answer any more.
+    /// The backend that has the session. After a failure it may be unreachable.
     pub fn from(&self) -> &BackendId {
         &self.from
     }
 
-    /// The backend that is to have it.
+    /// The backend that the session moves to.
     pub fn to(&self) -> &BackendId {
         &self.to
     }
 
-    /// Why it moves.
+    /// Why the session moves.
     pub fn reason(&self) -> Reason {
         self.reason
     }
@@ -59,13 +59,13 @@ impl Move {
 type Hook = dyn Fn(Move) -> HookFuture + Send + Sync;
 type HookFuture = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
-/// What the application does before sessions move.
+/// The hook that the application runs before sessions move.
 #[derive(Clone)]
 pub(crate) struct HandoffHook {
     hook: Arc<Hook>,
     wait_limit: Duration,
-    /// The sessions that move without need and are being carried over now.
-    under_way: Arc<Mutex<HashSet<u64>>>,
+    /// The sessions in voluntary moves whose hooks run now.
+    running: Arc<Mutex<HashSet<u64>>>,
 }
 
 impl HandoffHook {
@@ -79,73 +79,73 @@ impl HandoffHook {
             let done = hook(session);
             Box::pin(async move { done.await.map_err(Into::into) })
         });
-        Self { hook, wait_limit, under_way: Arc::default() }
+        Self { hook, wait_limit, running: Arc::default() }
     }
 
-    /// Begins to carry a session over that has to move.
+    /// Runs the hook for a session that must move.
     pub(crate) fn begin(&self, session: Move) -> Handoff {
         let sleep = Box::pin(sleep_until(later(self.wait_limit)));
-        Handoff { work: Mutex::new((self.hook)(session)), sleep, alone: None }
+        Handoff { work: Mutex::new((self.hook)(session)), sleep, guard: None }
     }
 
-    /// The same for a session that could stay, and is held alone.
-    pub(crate) fn begin_alone(&self, alone: HandoffGuard, session: Move) -> Handoff {
-        Handoff { alone: Some(alone), ..self.begin(session) }
+    /// Runs the hook for a session that could stay.
+    pub(crate) fn begin_guarded(&self, guard: HandoffGuard, session: Move) -> Handoff {
+        Handoff { guard: Some(guard), ..self.begin(session) }
     }
 
-    /// Sees to it that no other request carries this session over, until it is dropped. `None` when one
-    /// does already.
-    pub(crate) fn alone(&self, session: u64) -> Option<HandoffGuard> {
-        let first = lock(&self.under_way).insert(session);
-        first.then(|| HandoffGuard { session, under_way: self.under_way.clone() })
+    /// Prevents other requests of this session from running the hook, until the guard is dropped. `None`
+    /// while another request does.
+    pub(crate) fn try_guard(&self, session: u64) -> Option<HandoffGuard> {
+        let first = lock(&self.running).insert(session);
+        first.then(|| HandoffGuard { session, running: self.running.clone() })
     }
 }
 
 impl fmt::Debug for HandoffHook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BeforeMove").field("patience", &self.wait_limit).finish_non_exhaustive()
+        f.debug_struct("HandoffHook").field("wait_limit", &self.wait_limit).finish_non_exhaustive()
     }
 }
 
-/// The application carries a session's state over.
+/// A hook in progress, with its timeout.
 pub(crate) struct Handoff {
-    /// Never locked: it makes the future of the response `Sync`, whatever the hook's is.
+    /// Never locked: the mutex makes the response's future `Sync`, even if the hook's is not.
     work: Mutex<HookFuture>,
     sleep: Pin<Box<Sleep>>,
-    alone: Option<HandoffGuard>,
+    guard: Option<HandoffGuard>,
 }
 
 impl Handoff {
-    /// What sees to it that nobody else carries the session over: kept until the move is settled.
-    pub(crate) fn release(&mut self) -> Option<HandoffGuard> {
-        self.alone.take()
+    /// The guard, which must be kept until the move has succeeded or failed.
+    pub(crate) fn take_guard(&mut self) -> Option<HandoffGuard> {
+        self.guard.take()
     }
 
-    /// Ready with whether that worked.
+    /// Ready with whether the hook has succeeded in time.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let work = self.work.get_mut().unwrap_or_else(PoisonError::into_inner);
         match work.as_mut().poll(cx) {
             Poll::Ready(Ok(())) => Poll::Ready(true),
             Poll::Ready(Err(error)) => {
-                tracing::warn!(%error, "the state of a session could not be carried over");
+                tracing::warn!(%error, "the hook before a session's move has failed");
                 Poll::Ready(false)
             }
             Poll::Pending => self.sleep.as_mut().poll(cx).map(|()| {
-                tracing::warn!("the state of a session was not carried over in time");
+                tracing::warn!("the hook before a session's move has timed out");
                 false
             }),
         }
     }
 }
 
-/// Nobody else carries this session over, until it is dropped.
+/// Prevents other requests of the session from running the hook, until it is dropped.
 pub(crate) struct HandoffGuard {
     session: u64,
-    under_way: Arc<Mutex<HashSet<u64>>>,
+    running: Arc<Mutex<HashSet<u64>>>,
 }
 
 impl Drop for HandoffGuard {
     fn drop(&mut self) {
-        lock(&self.under_way).remove(&self.session);
+        lock(&self.running).remove(&self.session);
     }
 }

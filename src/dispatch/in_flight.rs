@@ -1,4 +1,4 @@
-//! What a request holds while a backend works on it.
+//! The resources that a request holds while a backend works on it.
 
 use std::{fmt, sync::Arc, task::Waker, time::Duration};
 
@@ -10,83 +10,95 @@ use crate::{
     pool::{BackendState, DrainSignal, Entered, Permit, StreamId},
 };
 
-/// One request in flight on a backend, with all that it holds there.
+/// One request in flight on a backend. Dropping it releases what the request holds.
 pub(crate) struct InFlight {
     entered: Entered,
-    _slot: Option<Permit<BackendState>>,
-    /// What the session's affinity holds open meanwhile.
-    notes: RequestState,
-    /// How often the backend had been given another service when the request was sent.
-    services: u32,
-    /// The session that it belongs to, if one is remembered; else 0.
+    _permit: Option<Permit<BackendState>>,
+    /// The affinity's state of the request, which may keep a stored pin open.
+    affinity_state: RequestState,
+    /// The generation of the service that the request was sent to.
+    service_generation: u32,
+    /// The session of the request, if its pin is stored; else 0.
     session: u64,
-    /// For how many seconds an idle session is remembered; 0 when streams do not keep it alive.
-    idle: u32,
-    /// Its place among the streams, once its reader had to wait for more.
+    /// The idle timeout of the session in seconds; 0 when streams do not extend it.
+    idle_timeout: u32,
+    /// Set once the reader of the body had to wait, which makes the response a stream.
     stream: Option<StreamId>,
 }
 
 impl InFlight {
-    /// `services`: what the [backend said](BackendState::service_generation) before the request was sent.
+    /// `service_generation`: the [generation](BackendState::service_generation) of the service that the
+    /// request is sent to.
     #[inline]
-    pub(crate) fn new(entered: Entered, slot: Option<Permit<BackendState>>, services: u32) -> Self {
-        let notes = RequestState::default();
-        Self { services, entered, _slot: slot, notes, session: 0, idle: 0, stream: None }
-    }
-
-    /// The answer has come, to a request of `session` (0 for none), which is remembered for `idle`
-    /// seconds. Keeps the notes of the request until it has ended.
-    #[inline]
-    pub(crate) fn answered(&mut self, notes: &mut RequestState, session: u64, idle: u32) {
-        (self.session, self.idle) = (session, idle);
-        // Most requests have none, and what is not written need not be waited for.
-        if !notes.is_empty() {
-            self.notes = std::mem::take(notes);
+    pub(crate) fn new(
+        entered: Entered,
+        permit: Option<Permit<BackendState>>,
+        service_generation: u32,
+    ) -> Self {
+        Self {
+            service_generation,
+            entered,
+            _permit: permit,
+            affinity_state: RequestState::default(),
+            session: 0,
+            idle_timeout: 0,
+            stream: None,
         }
     }
 
-    /// Whether the answer is cut off: it is a stream, and the backend's drain is over. One whose reader
-    /// has not had to wait may be whole already, only not read yet.
+    /// The response has arrived, to a request of `session` (0 for none) with this idle timeout in seconds.
+    /// Keeps the affinity's state of the request until the response has ended.
+    #[inline]
+    pub(crate) fn answered(&mut self, state: &mut RequestState, session: u64, idle_timeout: u32) {
+        (self.session, self.idle_timeout) = (session, idle_timeout);
+        // The state of most requests is empty, and then the memory of `self` is not touched.
+        if !state.is_empty() {
+            self.affinity_state = std::mem::take(state);
+        }
+    }
+
+    /// Whether the response must end now: it is a stream, and the backend's drain has ended. A response
+    /// whose reader never had to wait is not cut, as all of it may be buffered.
     #[inline]
     pub(crate) fn is_cut(&self) -> bool {
         self.stream.as_ref().is_some_and(|stream| self.state().streams.is_cut(stream))
     }
 
-    /// Whoever reads the answer has to wait for more, and is woken should it be cut off. `false` when
-    /// it is.
-    pub(crate) fn wait(&mut self, waker: &Waker) -> bool {
+    /// Makes the response a stream, because its reader has to wait. `waker` is woken when the stream must
+    /// end. Returns `false` if it must end now.
+    pub(crate) fn register_reader(&mut self, waker: &Waker) -> bool {
         let state = self.entered.state();
         state.streams.register(&mut self.stream, self.session, || state.age_secs(), waker)
     }
 
-    /// The answer becomes a stream of which only the end is seen here; what tells its carrier when to
-    /// end.
+    /// Makes the response a stream whose data is not seen here. Returns the signal for its end when the
+    /// backend is drained.
     pub(crate) fn become_stream(&mut self) -> DrainSignal {
-        let _ = self.wait(Waker::noop());
+        let _ = self.register_reader(Waker::noop());
         self.state().drain_signal()
     }
 
-    /// Keeps an eye on its answer, whose head was good.
+    /// Watches the body of a response whose status is not a failure.
     pub(crate) fn judged(&self, answers: Arc<dyn Answers>) -> Judged {
-        Judged::new(answers, self.state().clone(), self.services)
+        Judged::new(answers, self.state().clone(), self.service_generation)
     }
 
-    /// Whether the backend was given another service since.
+    /// Whether the backend has been given another service since the request was sent.
     pub(crate) fn is_outdated(&self) -> bool {
-        self.services != self.state().service_generation()
+        self.service_generation != self.state().service_generation()
     }
 
     pub(crate) fn state(&self) -> &Arc<BackendState> {
         self.entered.state()
     }
 
-    /// The end of a long stream is the last sight of its session. What is shorter than a quarter of the
-    /// idle timeout makes no difference worth remembering.
+    /// Records the end of a stream as the last activity of its session. Streams shorter than a quarter of
+    /// the idle timeout are ignored.
     fn stream_ended(&self, since: u32) {
         let lasted = self.state().age_secs().saturating_sub(since);
-        if self.idle != 0 && lasted >= self.idle / 4 {
-            let idle = Duration::from_secs(u64::from(self.idle));
-            self.state().stream_ends.record(self.session, Instant::now(), idle);
+        if self.idle_timeout != 0 && lasted >= self.idle_timeout / 4 {
+            let timeout = Duration::from_secs(u64::from(self.idle_timeout));
+            self.state().stream_ends.record(self.session, Instant::now(), timeout);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The decisions of one request: which backend, and which one next.
+//! The decisions about one request, without I/O: which backend gets it, and what follows a failure.
 
 mod attempt;
 mod by_key;
@@ -34,7 +34,7 @@ pub(crate) use self::{
     store_lookup::StoreLookup,
 };
 pub(crate) use self::{
-    core::{Core, Options},
+    core::{Core, Options, SessionHeaders},
     feedback::{AsAnswers, failed, judge},
     handoff::{Handoff, HandoffHook},
     held_pin::HeldPin,

@@ -1,27 +1,27 @@
-//! Evening the load out after scale-out: sessions that rest move, a few at a time.
+//! Rebalancing: idle sessions move to backends with fewer sessions, a few at a time.
 
 use std::time::Duration;
 
 use crate::{error::ConfigError, util::RateLimiter};
 
-/// Moves sessions that rest to backends that have less to do.
+/// Moves idle sessions to backends with fewer sessions.
 ///
-/// Without it nobody moves because a backend joins, and a new backend fills with new sessions only. With it
-/// a session moves at its next request (outcome `moved`, reason `rebalanced`) when all of this is so:
+/// Without it no session moves when a backend joins, and a new backend gets new sessions only. With it a
+/// session moves with its next request (outcome `moved`, reason `rebalanced`) if all of these are true:
 ///
 /// - its backend has more sessions than `tolerance` times the average, per weight;
-/// - another one is ready and has less than the average, also with the session;
-/// - the session has not been seen for `idle_for`: nobody moves in the middle of their work;
-/// - fewer than `max_per_second` have moved in this second.
+/// - another backend is ready and stays below the average with this session;
+/// - the session has had no request for `idle_for`;
+/// - fewer than `max_per_second` sessions have moved in this second.
 ///
-/// A backend that takes a session stays below the average, so nobody moves back and forth.
+/// As a backend that takes a session stays below the average, sessions do not move back and forth.
 ///
-/// When a session was last seen stands in sealed tokens ([`Cookie`](crate::affinity::Cookie),
-/// [`Header`](crate::affinity::Header), [`Envelope`](crate::affinity::Envelope)): only sessions that
-/// have one move, and their tokens are written anew after a third of `idle_for`.
+/// The time of a session's last request is in sealed tokens ([`Cookie`](crate::affinity::Cookie),
+/// [`Header`](crate::affinity::Header), [`Envelope`](crate::affinity::Envelope)). Only sessions with
+/// such a token move, and their tokens are refreshed after a third of `idle_for`.
 ///
-/// What [`before_move`](crate::StickyLayer::before_move) says is done first, and when that fails the
-/// session stays.
+/// The hook of [`before_move`](crate::StickyLayer::before_move) runs first, and when it fails the session
+/// stays.
 ///
 /// # Example
 ///
@@ -48,15 +48,15 @@ impl Rebalance {
         Self { tolerance: 1.25, idle_for: Duration::from_secs(300), max_per_second: 10 }
     }
 
-    /// How many times the average number of sessions per weight a backend may have, at least 1.1;
-    /// default 1.25.
+    /// How many sessions per weight a backend may have, as a multiple of the average, at least 1.1; default
+    /// 1.25.
     #[must_use]
     pub const fn tolerance(mut self, times: f64) -> Self {
         self.tolerance = times;
         self
     }
 
-    /// For how long a session must not have been seen, at least a second; default 5 minutes.
+    /// How long a session must have had no request, at least a second; default 5 minutes.
     #[must_use]
     pub const fn idle_for(mut self, idle: Duration) -> Self {
         self.idle_for = idle;
@@ -85,8 +85,8 @@ impl Rebalance {
         }
         if self.max_per_second == 0 {
             return Err(ConfigError::new(
-                "rebalance: at most 0 sessions a second would move nobody; leave rebalancing out \
-                 instead",
+                "rebalance: with at most 0 sessions per second none would move; leave \
+                 rebalancing out instead",
             ));
         }
         let limiter = RateLimiter::new(self.max_per_second);
@@ -100,7 +100,7 @@ impl Default for Rebalance {
     }
 }
 
-/// Rebalancing at work.
+/// The settings and the rate limiter of rebalancing.
 #[derive(Debug)]
 pub(crate) struct Rebalancer {
     settings: Rebalance,
@@ -116,7 +116,7 @@ impl Rebalancer {
         self.settings.tolerance
     }
 
-    /// Whether one more session may move now; it counts as moved.
+    /// Whether one more session may move now. If so, it is counted.
     pub(crate) fn admits(&self) -> bool {
         self.limiter.admits()
     }

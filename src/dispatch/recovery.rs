@@ -1,4 +1,4 @@
-//! Waiting for a suspect: until it returns, or somebody has found out that it has not.
+//! Waits until a suspect has recovered, or a recheck of it has ended.
 
 use std::{
     fmt,
@@ -15,34 +15,34 @@ use tokio::{
 
 use crate::pool::{BackendState, Waiter};
 
-/// A wait for news of one backend or some, for no longer than until a deadline.
+/// A wait for a change of some backends, until a deadline.
 pub(crate) struct Recovery {
     pub(super) purpose: Purpose,
     watched: Vec<Watched>,
     sleep: Pin<Box<Sleep>>,
 }
 
-/// What is waited for.
+/// Which backends a request waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// The session's own backend.
-    Home,
+    Pinned,
     /// Any of the suspects that are left.
     Suspects,
 }
 
-/// One backend, of which no news is missed from when this is made. So it is made first, and then the
-/// backend is looked at.
+/// Notifies of changes of one backend. It must be created before the backend's state is read, so that no
+/// change in between is missed.
 pub(super) struct Watched {
     state: Arc<BackendState>,
-    news: Pin<Box<OwnedNotified>>,
+    changed: Pin<Box<OwnedNotified>>,
 }
 
 impl Watched {
     pub(super) fn new(state: &Arc<BackendState>) -> Self {
-        let mut news = Box::pin(state.changed.clone().notified_owned());
-        news.as_mut().enable();
-        Self { state: state.clone(), news }
+        let mut changed = Box::pin(state.changed.clone().notified_owned());
+        changed.as_mut().enable();
+        Self { state: state.clone(), changed }
     }
 }
 
@@ -56,13 +56,13 @@ impl Recovery {
         self.watched.first().map(|watched| &watched.state)
     }
 
-    /// Ready when there is news, or the time is over.
+    /// Ready when a backend has changed, or at the deadline.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut news = false;
+        let mut changed = false;
         for watched in &mut self.watched {
-            news |= watched.news.as_mut().poll(cx).is_ready();
+            changed |= watched.changed.as_mut().poll(cx).is_ready();
         }
-        if news || self.sleep.as_mut().poll(cx).is_ready() {
+        if changed || self.sleep.as_mut().poll(cx).is_ready() {
             Poll::Ready(())
         } else {
             Poll::Pending
@@ -76,23 +76,23 @@ impl fmt::Debug for Recovery {
     }
 }
 
-/// A place among those that wait for a backend, who are counted: while there are any it is redialed more
-/// often.
-pub(super) struct Awaiting {
+/// Counts a request among those that wait for a backend to recover. The backend is redialed more often
+/// while there are any.
+pub(super) struct RecoveryWait {
     state: Arc<BackendState>,
-    _place: Waiter<BackendState>,
+    _waiter: Waiter<BackendState>,
 }
 
-impl Awaiting {
-    /// `None` when too many wait already, in all or of the session with this key.
-    pub(super) fn take(state: &Arc<BackendState>, key: u64, max: usize) -> Option<Self> {
-        let place = Waiter::try_new(state, key, max)?;
+impl RecoveryWait {
+    /// `None` when too many requests wait, in total or of the session with this key.
+    pub(super) fn begin(state: &Arc<BackendState>, key: u64, max: usize) -> Option<Self> {
+        let waiter = Waiter::try_new(state, key, max)?;
         state.begin_recovery_wait();
-        Some(Self { state: state.clone(), _place: place })
+        Some(Self { state: state.clone(), _waiter: waiter })
     }
 }
 
-impl Drop for Awaiting {
+impl Drop for RecoveryWait {
     fn drop(&mut self) {
         self.state.end_recovery_wait();
     }

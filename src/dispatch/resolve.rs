@@ -1,6 +1,5 @@
-//! From the request to its first backend: read, strip, follow the pin or the key, else place.
-
-use std::sync::Arc;
+//! Reads a request, strips our tokens from it, and chooses its first backend by its pin, its key or the
+//! strategy.
 
 use http::{HeaderMap, HeaderName, Request, Version};
 
@@ -8,28 +7,25 @@ use super::{
     attempt::{Attempt, NextStep, WaitLimit},
     core::Core,
     decision::Recognized,
-    held_pin::HeldPin,
+    held_pin::Held,
     request_kind::{is_grpc, is_preflight, is_repeatable},
     state::Dispatch,
     store_lookup::StoreLookup,
 };
 use crate::{
-    affinity::{Fallback, Head, ReadContext, Reading},
+    affinity::{Fallback, Head, KeyRole, ReadContext, Reading, Strip},
     id::BackendId,
     outcome::{Reason, StickyError, Verdict},
     pool::{Availability, Mode, Snapshot},
     session::{Preference, info},
 };
 
-/// The header with which a node forwards a request to a peer, which then serves it itself.
-pub(super) const HOP: HeaderName = HeaderName::from_static("x-sticky-forwarded");
-
-/// The pin of a session that its client holds, and the version of it that was read.
-pub(super) type Held = (Arc<HeldPin>, u64);
+/// The header that marks a request as forwarded by a peer, which this node must serve itself.
+pub(super) const FORWARDED: HeaderName = HeaderName::from_static("x-sticky-forwarded");
 
 impl<S: Clone> Dispatch<S> {
-    /// Reads the request, takes our own headers out of it, and chooses the first step. Called again
-    /// when a store had to be asked first.
+    /// Reads the request, removes our headers from it, and chooses the first step. Called again after a
+    /// lookup in a store.
     #[inline]
     pub(crate) fn begin<B>(&mut self, core: &Core<S>, request: &mut Request<B>) -> NextStep<S> {
         let pool = core.backends.pool();
@@ -54,71 +50,71 @@ impl<S: Clone> Dispatch<S> {
         // gRPC requires HTTP/2.
         self.kind.grpc = request.version() == Version::HTTP_2 && is_grpc(head.headers);
         self.kind.https = head.is_https();
-        self.silent = is_preflight(&head);
+        self.no_pin = is_preflight(&head);
         let preference = preference(core, &head);
-        if let Some(later) = context.pending.take()
+        if let Some(lookup) = context.pending.take()
             && preference.as_ref().is_none_or(Preference::reads)
         {
-            return NextStep::Lookup(StoreLookup::new(later, self.whole_deadline()));
+            return NextStep::Lookup(StoreLookup::new(lookup, self.request_deadline()));
         }
-        let peer = strip(core, &reading, &mut context, request.headers_mut());
-        let second = context.fallback;
-        if let Some(state) = peer.and_then(|here| snapshot.index().get(here.tag())) {
+        let local = strip(core, &reading, &mut context, request.headers_mut());
+        let fallback = context.fallback;
+        if let Some(state) = local.and_then(|local| snapshot.index().get(local.tag())) {
             self.decision.set_verdict(Verdict::Local);
             return NextStep::Try(Attempt::new(state.clone(), None, WaitLimit::Last));
         }
         if let Some(preference) = preference
-            && let Some(next) = self.prefer(&snapshot, &reading, &preference)
+            && let Some(next) = self.apply_preference(&snapshot, &reading, &preference)
         {
             return next;
         }
-        self.resolve(&snapshot, &reading, second)
+        self.resolve(&snapshot, &reading, fallback)
     }
 
-    /// Starts again once a store has answered: the answer is part of the affinity's state.
+    /// Starts again after a lookup, whose answer is in the affinity's state.
     pub(crate) fn resume<B>(&mut self, request: &mut Request<B>) -> NextStep<S> {
         let core = self.core.clone();
         self.begin(&core, request)
     }
 
-    /// Follows what the caller or the layer's bypass prefers. `None` when the pin decides after all.
+    /// Applies the preference of the caller or the layer's bypass. `None` when the pin decides.
     #[cold]
-    fn prefer(
+    fn apply_preference(
         &mut self,
         snapshot: &Snapshot<S>,
         reading: &Reading,
         preference: &Preference,
     ) -> Option<NextStep<S>> {
         self.strict = preference.strict.unwrap_or(self.strict);
-        // The pin is not followed, but if the application pins the session, it is the same session.
+        // The pin is not followed, but it identifies the session if the application pins it.
         (self.pin, self.source) = (reading.pin, reading.origin);
         if let Some(id) = &preference.backend {
             return Some(self.force(snapshot, id));
         }
         if preference.bypass {
-            self.silent = true;
+            self.no_pin = true;
             self.decision.set_reason(Some(Reason::Requested));
-            return Some(self.place(snapshot));
+            return Some(self.assign(snapshot));
         }
         None
     }
 
-    /// Follows the reading: the pin, else the key, else the strategy.
+    /// Chooses the backend by the pin, else by the key, else by the strategy.
     #[inline]
     fn resolve(
         &mut self,
         snapshot: &Snapshot<S>,
         reading: &Reading,
-        second: Option<Fallback>,
+        fallback: Option<Fallback>,
     ) -> NextStep<S> {
         (self.pin, self.source) = (reading.pin, reading.origin);
         if reading.rejected != 0 {
-            self.slow_path().bad = reading.rejected;
+            self.slow_path().rejected_tokens = reading.rejected;
         }
         self.decision.set_reason(reading.reason);
         self.key = reading.pin.and_then(|pin| pin.session()).or(reading.key);
-        if reading.key_decides {
-            self.note_second(snapshot, reading, second);
+        if reading.key_role != KeyRole::Identifies {
+            self.set_fallback(snapshot, reading, fallback);
         }
         match reading.position {
             Some(position) => self.follow_pin(snapshot, reading, position),
@@ -126,7 +122,7 @@ impl<S: Clone> Dispatch<S> {
         }
     }
 
-    /// The request has a pin to a backend of the pool: it goes there unless the session moves now.
+    /// Follows the pin to a backend of the pool, unless the session moves now.
     #[inline]
     fn follow_pin(
         &mut self,
@@ -153,32 +149,35 @@ impl<S: Clone> Dispatch<S> {
         self.honor_pin(snapshot, position)
     }
 
-    /// The request has no pin to a backend of the pool: its key decides, or it is placed.
+    /// Without a pin to a backend of the pool, the key decides, or a backend is assigned.
     fn without_pin(&mut self, snapshot: &Snapshot<S>, reading: &Reading) -> NextStep<S> {
         if reading.unavailable {
             return NextStep::Fail(StickyError::StoreUnavailable);
         }
         if let Some(reason) = reading.reason {
             self.core.backends.pool().counters.token_error(reason);
-            if self.strict && !reading.key_decides && self.core.options.strict.refuses(reason) {
+            if self.strict
+                && reading.key_role == KeyRole::Identifies
+                && self.core.options.strict.refuses(reason)
+            {
                 return NextStep::Fail(StickyError::UnknownSession { reason });
             }
         }
         if let Some(key) = reading.key
             && self.held.is_none()
-            && (reading.stateless || !self.core.remembers)
+            && (reading.key_role == KeyRole::RoutesAlways || !self.core.remembers)
         {
             self.recognized = Recognized::Key;
             if let Some(owner) = self.owner(snapshot, key) {
                 return self.try_owner(snapshot, owner);
             }
         }
-        self.place(snapshot)
+        self.assign(snapshot)
     }
 
-    /// The caller requires this backend.
+    /// Sends the request to the backend that the caller requires.
     fn force(&mut self, snapshot: &Snapshot<S>, id: &BackendId) -> NextStep<S> {
-        (self.silent, self.strict) = (true, true);
+        (self.no_pin, self.strict) = (true, true);
         let Some(position) = snapshot.index().position(id.tag()) else {
             return NextStep::Fail(StickyError::Unavailable { backend: id.clone() });
         };
@@ -187,7 +186,7 @@ impl<S: Clone> Dispatch<S> {
         next
     }
 
-    /// Asks the backend of the session, or decides what to do when it cannot be asked.
+    /// Sends the request to its session's backend, or applies the policy if that cannot serve.
     #[inline]
     pub(super) fn honor_pin(&mut self, snapshot: &Snapshot<S>, position: usize) -> NextStep<S> {
         let state = &snapshot.index().states()[position];
@@ -205,7 +204,7 @@ impl<S: Clone> Dispatch<S> {
         if service.is_none() && !self.is_local(state) {
             return self.unavailable(state, Reason::Down);
         }
-        self.pinned_to(state.tag);
+        self.set_pinned(state.tag);
         if self.slow_path.is_some() {
             self.end_recovery_wait();
         }
@@ -213,7 +212,7 @@ impl<S: Clone> Dispatch<S> {
     }
 }
 
-/// What the request carries, or what its caller holds for it.
+/// Reads the pin or key from the request, or the pin that the client holds.
 #[inline]
 fn read<S>(
     core: &Core<S>,
@@ -231,7 +230,7 @@ fn read<S>(
     }
 }
 
-/// What the caller prefers for this request, or the layer's bypass for requests like it.
+/// The preference of the caller for this request, or that of the layer's bypass.
 #[inline]
 fn preference<S>(core: &Core<S>, head: &Head<'_>) -> Option<Preference> {
     let stated = head.extensions.get::<Preference>();
@@ -243,7 +242,7 @@ fn preference<S>(core: &Core<S>, head: &Head<'_>) -> Option<Preference> {
     }
 }
 
-/// The caller's preference for a request that bypasses affinity by the layer's rule.
+/// The caller's preference for a request that the layer's bypass excludes from affinity.
 #[cold]
 fn bypassing(stated: Option<&Preference>) -> Preference {
     let mut preference = stated.cloned().unwrap_or(Preference::bypass());
@@ -251,8 +250,7 @@ fn bypassing(stated: Option<&Preference>) -> Preference {
     preference
 }
 
-/// Takes out what backends are not to see. Returns this node when a peer has forwarded the request to
-/// it.
+/// Removes what backends must not see. Returns the local node if a peer has forwarded the request to it.
 #[inline]
 fn strip<'a, S>(
     core: &'a Core<S>,
@@ -260,16 +258,16 @@ fn strip<'a, S>(
     context: &mut ReadContext<'_>,
     headers: &mut HeaderMap,
 ) -> Option<&'a BackendId> {
-    let peer = core.local.as_ref().and_then(|here| {
-        let value = headers.remove(HOP)?;
-        core.affinity.is_peer_token(&value, context).then_some(here)
+    let local = core.local.as_ref().and_then(|local| {
+        let value = headers.remove(FORWARDED)?;
+        core.affinity.is_peer_token(&value, context).then_some(local)
     });
-    if reading.must_strip {
+    if reading.strip != Strip::Nothing {
         core.affinity.strip(reading, context, headers);
     }
-    // Tokens without dates are forgeable, so anybody could claim to be a peer.
-    if core.options.session_info.strip && (peer.is_none() || !core.affinity.is_sealed()) {
+    // Plain tokens can be forged, so that any client could pretend to be a peer.
+    if core.options.info.strips_headers() && (local.is_none() || !core.affinity.is_sealed()) {
         info::strip(headers);
     }
-    peer
+    local
 }

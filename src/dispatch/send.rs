@@ -1,13 +1,13 @@
-//! Preparing a request for the service that is about to get it.
+//! Prepares a request for the service that is about to receive it.
 
 use http::Request;
 use tokio::time::Instant;
 
-use super::{core::Core, resolve::HOP, state::Dispatch};
+use super::{core::Core, resolve::FORWARDED, state::Dispatch};
 use crate::{outcome::Verdict, pool::BackendState, strategy::Candidate};
 
 impl<S> Dispatch<S> {
-    /// Adds to a request what its backend is to be told.
+    /// Adds the outcome, the session info and the peer token to a request, as configured.
     #[inline]
     pub(crate) fn send<B>(
         &mut self,
@@ -16,8 +16,8 @@ impl<S> Dispatch<S> {
         remote: bool,
     ) {
         let forwards = remote && self.core.local.is_some();
-        let options = &self.core.options;
-        if (forwards || options.extensions || options.session_info.is_on())
+        let info = &self.core.options.info;
+        if (forwards || info.outcome_extension || info.describes_session())
             && let Some(request) = request
         {
             self.prepare(request, state, forwards);
@@ -28,21 +28,21 @@ impl<S> Dispatch<S> {
     fn prepare<B>(&mut self, request: &mut Request<B>, state: &BackendState, forwards: bool) {
         if forwards {
             match self.core.affinity.peer_token(&state.id) {
-                Some(hop) => request.headers_mut().insert(HOP, hop),
-                None => request.headers_mut().remove(HOP),
+                Some(token) => request.headers_mut().insert(FORWARDED, token),
+                None => request.headers_mut().remove(FORWARDED),
             };
         }
-        if self.core.options.extensions {
+        if self.core.options.info.outcome_extension {
             request.extensions_mut().insert(self.outcome(Some(&state.id)));
         }
-        if self.core.options.session_info.is_on() {
+        if self.core.options.info.describes_session() {
             self.describe_session(request, state, forwards);
         }
     }
 
     pub(crate) fn send_last_resort<B>(&mut self, request: &mut Request<B>) {
         self.decision.set_verdict(Verdict::LastResort);
-        if self.core.options.extensions {
+        if self.core.options.info.outcome_extension {
             request.extensions_mut().insert(self.outcome(None));
         }
     }
@@ -50,11 +50,11 @@ impl<S> Dispatch<S> {
     /// The time at which a request is sent, if the strategy measures latencies.
     #[inline]
     pub(crate) fn started(&self) -> Option<Instant> {
-        self.core.options.wants_latency.then(Instant::now)
+        self.core.wants_latency.then(Instant::now)
     }
 }
 
-/// Tells the strategy how long a backend took, if it measures latencies.
+/// Reports the latency of a backend to the strategy, if it measures latencies.
 pub(crate) fn observe<S>(core: &Core<S>, state: &BackendState, started: Option<Instant>) {
     if let Some(started) = started {
         core.strategy.answered(Candidate::new(state), started.elapsed());

@@ -1,4 +1,4 @@
-//! Telling the backend about the session of its request.
+//! Describes the session to the backend, in the request's headers and extensions.
 
 use http::Request;
 
@@ -13,13 +13,12 @@ use crate::{
 };
 
 impl<S> Dispatch<S> {
-    /// Who the session is, and in which epoch, as things stand: what the backend is told is what is
-    /// written on the answer.
+    /// The session's id and epoch for the current verdict. They are kept, so that the token on the response
+    /// has the same ones as the request to the backend.
     pub(super) fn planned_pin(&mut self) -> PlannedPin {
-        // Counted as moving whatever the application says then: an epoch may be left out.
         let verdict = self.decision.verdict();
-        let told = self.slow_path.as_ref().and_then(|slow_path| slow_path.told);
-        if let Some((_, plan)) = told.filter(|told| told.0 == verdict) {
+        let planned = self.slow_path.as_ref().and_then(|slow_path| slow_path.planned);
+        if let Some((_, plan)) = planned.filter(|(for_verdict, _)| *for_verdict == verdict) {
             return plan;
         }
         let core = &*self.core;
@@ -35,11 +34,11 @@ impl<S> Dispatch<S> {
             }
         };
         let plan = PlannedPin { session, epoch };
-        self.slow_path().told = Some((verdict, plan));
+        self.slow_path().planned = Some((verdict, plan));
         plan
     }
 
-    /// Says it in the request, in the ways that were asked for.
+    /// Adds the session info to the request, in the configured ways.
     #[cold]
     pub(super) fn describe_session<B>(
         &mut self,
@@ -48,13 +47,13 @@ impl<S> Dispatch<S> {
         forwards: bool,
     ) {
         if self.decision.verdict() == Verdict::Local {
-            // The peer that forwarded the request has said it.
-            // Only with sealed tokens it is certain that a peer, and nobody else, did.
+            // The headers are from the peer that forwarded the request. Without sealed tokens a client could
+            // pretend to be a peer, so they are not trusted.
             let core = &self.core;
-            let believed = core.options.session_info.extensions && core.affinity.is_sealed();
-            let told = SessionInfo::from_headers(request.headers());
-            if let Some(told) = told.filter(|_| believed) {
-                request.extensions_mut().insert(told);
+            let trusted = core.options.info.session_extension && core.affinity.is_sealed();
+            let info = SessionInfo::from_headers(request.headers());
+            if let Some(info) = info.filter(|_| trusted) {
+                request.extensions_mut().insert(info);
             }
             return;
         }
@@ -63,9 +62,9 @@ impl<S> Dispatch<S> {
             plan.epoch = self.epoch_at(&pin, state);
         }
         let core = &*self.core;
-        let session_info = core.options.session_info;
-        // A plain token knows neither session nor epoch, and a request that passes by has none.
-        let known = !self.silent && (self.pin.is_none_or(|pin| pin.session().is_some()));
+        let options = core.options.info;
+        // A plain token has neither session nor epoch, and a request without a pin belongs to no session.
+        let known = !self.no_pin && (self.pin.is_none_or(|pin| pin.session().is_some()));
         let session = plan.session.filter(|_| known);
         let keyed = self.pin.is_none() && self.is_keyed();
         let remembered = session.is_some() || keyed;
@@ -79,26 +78,26 @@ impl<S> Dispatch<S> {
             from: from.filter(|from| from.tag != state.tag).map(|from| from.id.clone()),
             keyed,
             replicas: session.map_or(Vec::new(), |session| {
-                replicas(&snapshot, session, state.tag, session_info.replicas)
+                replicas(&snapshot, session, state.tag, options.replicas)
             }),
         };
-        if session_info.headers || forwards {
+        if options.writes_headers() || forwards {
             info.write(request.headers_mut());
         }
-        if session_info.extensions {
+        if options.session_extension {
             request.extensions_mut().insert(info);
         }
     }
 }
 
-/// The first backends in the rank of `session` that are up, without the one that has it.
-fn replicas<S>(snapshot: &Snapshot<S>, session: u64, home: u64, count: usize) -> Vec<BackendId> {
+/// The first `count` backends in rank for `session` that are up, without the one with the tag `own`.
+fn replicas<S>(snapshot: &Snapshot<S>, session: u64, own: u64, count: usize) -> Vec<BackendId> {
     let (ranking, states) = (snapshot.ranking(), snapshot.index().states());
     let mut chosen: Vec<usize> = Vec::new();
     while chosen.len() < count {
         let next = ranking.first_where(session, |position| {
             let state = &states[position];
-            state.tag != home
+            state.tag != own
                 && state.mode() == Mode::Active
                 && state.availability() != Availability::Down
                 && !chosen.contains(&position)

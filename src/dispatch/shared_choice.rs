@@ -1,4 +1,4 @@
-//! One first choice, shared by all first requests of a session that are under way together.
+//! One choice of a backend, shared by parallel first requests of a session.
 
 use std::{
     collections::HashMap,
@@ -8,49 +8,50 @@ use std::{
 
 use crate::util::lock;
 
-/// The choices that are being made now, by key.
+/// The choices of first requests in progress, by key.
 ///
-/// The rank alone makes parallel first requests agree. A bound on the load does not: it may admit the
-/// first of them and not the second. So the first one chooses, and the others follow while any of
-/// them is under way.
+/// Parallel first requests agree if their key's rank decides. With a bound on the load they may not: the
+/// backend may admit the first of them and not the second. So the first request chooses, and the others
+/// use its choice while any of them is in progress.
 #[derive(Default)]
 pub(crate) struct SharedChoices {
-    open: Arc<Mutex<HashMap<u64, Open>>>,
+    choices: Arc<Mutex<HashMap<u64, Choice>>>,
 }
 
-struct Open {
-    position_tag: u64,
-    followers: usize,
+struct Choice {
+    /// The tag of the chosen backend.
+    tag: u64,
+    requests: usize,
 }
 
-/// A place among the first requests of a key, until it is dropped.
+/// One of the first requests of a key that share a choice, until it is dropped.
 pub(crate) struct SharedChoice {
     key: u64,
     tag: u64,
-    open: Arc<Mutex<HashMap<u64, Open>>>,
+    choices: Arc<Mutex<HashMap<u64, Choice>>>,
 }
 
 impl SharedChoices {
-    /// Joins the choice that is open for `key`, or opens it with what `choose` says: the tag of a
+    /// Uses the current choice for `key`, or else makes one with `choose`, which returns the tag of a
     /// backend.
     pub(crate) fn join(
         &self,
         key: u64,
         choose: impl FnOnce() -> Option<u64>,
     ) -> Option<SharedChoice> {
-        let mut open = lock(&self.open);
-        let tag = match open.get_mut(&key) {
+        let mut choices = lock(&self.choices);
+        let tag = match choices.get_mut(&key) {
             Some(choice) => {
-                choice.followers += 1;
-                choice.position_tag
+                choice.requests += 1;
+                choice.tag
             }
             None => {
                 let tag = choose()?;
-                open.insert(key, Open { position_tag: tag, followers: 1 });
+                choices.insert(key, Choice { tag, requests: 1 });
                 tag
             }
         };
-        Some(SharedChoice { key, tag, open: self.open.clone() })
+        Some(SharedChoice { key, tag, choices: self.choices.clone() })
     }
 }
 
@@ -63,11 +64,11 @@ impl SharedChoice {
 
 impl Drop for SharedChoice {
     fn drop(&mut self) {
-        let mut open = lock(&self.open);
-        if let Some(choice) = open.get_mut(&self.key) {
-            choice.followers -= 1;
-            if choice.followers == 0 {
-                open.remove(&self.key);
+        let mut choices = lock(&self.choices);
+        if let Some(choice) = choices.get_mut(&self.key) {
+            choice.requests -= 1;
+            if choice.requests == 0 {
+                choices.remove(&self.key);
             }
         }
     }
@@ -75,7 +76,8 @@ impl Drop for SharedChoice {
 
 impl fmt::Debug for SharedChoices {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FirstChoices").field("open", &lock(&self.open).len()).finish()
+        let count = lock(&self.choices).len();
+        f.debug_struct("SharedChoices").field("count", &count).finish()
     }
 }
 
@@ -84,18 +86,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn followers_share_the_first_choice_while_it_is_open() {
+    fn parallel_first_requests_share_one_choice() {
         let choices = SharedChoices::default();
         let first = choices.join(7, || Some(1)).unwrap();
         let second = choices.join(7, || Some(2)).unwrap();
         let other = choices.join(8, || Some(3)).unwrap();
         assert_eq!((first.tag(), second.tag(), other.tag()), (1, 1, 3));
         drop(first);
-        assert_eq!(choices.join(7, || Some(2)).unwrap().tag(), 1, "one is still under way");
+        assert_eq!(
+            choices.join(7, || Some(2)).unwrap().tag(),
+            1,
+            "a first request is still in progress"
+        );
         drop(second);
-        assert_eq!(choices.join(7, || Some(2)).unwrap().tag(), 2, "all have ended: chosen anew");
+        assert_eq!(
+            choices.join(7, || Some(2)).unwrap().tag(),
+            2,
+            "after all have ended, the next request chooses"
+        );
         drop(other);
         assert!(choices.join(9, || None).is_none());
-        assert_eq!(format!("{choices:?}"), "FirstChoices { open: 0 }", "nothing is left behind");
+        assert_eq!(format!("{choices:?}"), "SharedChoices { count: 0 }", "no choice is kept");
     }
 }

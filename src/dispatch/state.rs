@@ -1,4 +1,4 @@
-//! `Dispatch`: what is known and decided about one request.
+//! `Dispatch`: the state of one request and the decisions about it.
 
 use std::{num::NonZeroU64, sync::Arc};
 
@@ -10,10 +10,9 @@ use super::{
     core::Core,
     decision::{Decision, InnerRole, Recognized, Relocation},
     handoff::HandoffGuard,
-    held_pin::HeldPin,
-    recovery::Awaiting,
+    held_pin::{Held, HeldPin},
+    recovery::RecoveryWait,
     request_kind::RequestKind,
-    resolve::Held,
     shared_choice::SharedChoice,
 };
 use crate::{
@@ -26,8 +25,8 @@ use crate::{
     util::clock::later,
 };
 
-/// What is known and decided about one request, from its arrival to its answer. It is moved with each
-/// request, so what few requests need is in [`SlowPath`].
+/// The state of one request and the decisions about it. It is moved with each request, so state that only
+/// few requests need is in [`SlowPath`].
 pub(crate) struct Dispatch<S> {
     pub(super) core: Arc<Core<S>>,
     pub(super) inner: InnerRole,
@@ -42,46 +41,47 @@ pub(crate) struct Dispatch<S> {
     /// Identifies the session on every gateway.
     pub(super) key: Option<u64>,
     pub(super) recognized: Recognized,
-    /// No pin is written, whatever becomes of the request.
-    pub(super) silent: bool,
-    /// The session is served by its own backend or not at all.
+    /// No pin is written, whatever the outcome.
+    pub(super) no_pin: bool,
+    /// No other backend than the pinned one may serve the session.
     pub(super) strict: bool,
     pub(super) kind: RequestKind,
     pub(super) decision: Decision,
-    /// The tag of the backend that must answer the request unless a stated policy decides otherwise. A
-    /// backend with the tag 0 is not watched. Not part of the decision, which would be larger with it.
-    owed_to: Option<NonZeroU64>,
+    /// The tag of the backend that must answer the request unless a stated policy decides otherwise, for
+    /// the counter of violations. A backend with the tag 0 is not checked. As a field of `Decision` it would
+    /// take more space.
+    expected_backend: Option<NonZeroU64>,
     pub(super) slow_path: Option<Box<SlowPath>>,
-    /// What the affinity keeps from the request for the response.
+    /// What the affinity has recorded about the request, for the response.
     pub(crate) affinity_state: RequestState,
 }
 
-/// What is known about a request that does not go straight to its backend and back.
+/// The state of a request that needs more than one call of its backend.
 #[derive(Default)]
 pub(crate) struct SlowPath {
     pub(super) relocation: Relocation,
     /// While it is held, no other request of the session runs the hook.
     pub(crate) handoff_guard: Option<HandoffGuard>,
-    /// The members of a chain whose tokens are unusable beside the pin, one bit each.
-    pub(super) bad: u64,
-    /// The tag of the backend that is second in a chain, while the first one is out.
-    pub(super) second: Option<u64>,
-    /// The planned pin that a backend was told, and for which verdict.
-    pub(super) told: Option<(Verdict, PlannedPin)>,
+    /// The members of a chain whose tokens were rejected although there is a pin, one bit each.
+    pub(super) rejected_tokens: u64,
+    /// The tag of the backend that the next member of a chain selects, while the first one is unavailable.
+    pub(super) fallback: Option<u64>,
+    /// The planned pin that was sent to a backend or the hook, and the verdict that it is for.
+    pub(super) planned: Option<(Verdict, PlannedPin)>,
     /// The backend that may have executed the request without an answer, and its error.
     pub(super) unanswered: Option<(BackendId, BoxError)>,
-    /// How often the request was sent without an answer.
-    pub(super) sendings: SendCount,
-    /// The last sending was the trial of a suspect that is not the session's own backend.
+    /// How often the request was sent without a response.
+    pub(super) sends: SendCount,
+    /// The last attempt was the trial of a suspect other than the pinned backend.
     pub(super) tried_suspect: bool,
-    /// Until when the request may wait, counted from its first wait or failure.
+    /// The deadline for all waits, counted from the first wait or failure.
     pub(super) deadline: Option<Instant>,
-    /// Held while the request waits for the session's own backend.
-    pub(super) awaiting: Option<Awaiting>,
-    /// Until when the request waits for another request's trial of the session's own backend.
+    /// Held while the request waits for the pinned backend to recover.
+    pub(super) recovery_wait: Option<RecoveryWait>,
+    /// Until when the request waits for another request's trial of the pinned backend.
     pub(super) trial_until: Option<Instant>,
-    /// Held while parallel first requests of the session share one choice.
-    pub(super) first_choice: Option<SharedChoice>,
+    /// Held so that parallel first requests of the session share one choice.
+    pub(super) shared_choice: Option<SharedChoice>,
     /// Set once the first choice has failed.
     pub(super) remaining: Option<RemainingCandidates>,
 }
@@ -102,19 +102,18 @@ impl<S: Clone> Dispatch<S> {
             held: held.map(|held| (held, 0)),
             key: None,
             recognized: Recognized::NoSession,
-            silent: false,
+            no_pin: false,
             strict: core.options.strict.on,
             kind: RequestKind::default(),
             decision: Decision::new(),
-            owed_to: None,
+            expected_backend: None,
             slow_path: None,
             affinity_state: RequestState::default(),
             core,
         }
     }
 
-    /// The service to call instead of the one that was chosen, if the pool's members have changed since
-    /// and the backend has another service now.
+    /// The present service of the backend, if the pool's members have changed since the backend was chosen.
     #[inline]
     pub(crate) fn renewed(&mut self, state: &BackendState) -> Option<S> {
         let version = self.core.backends.pool().version();
@@ -125,12 +124,12 @@ impl<S: Clone> Dispatch<S> {
     fn service_at(&mut self, state: &BackendState, version: u64) -> Option<S> {
         self.version = version;
         let snapshot = self.core.backends.pool().load();
-        // A backend that has left the pool serves the requests that were chosen for it.
+        // A backend that has left the pool still serves the requests that have chosen it.
         let position = snapshot.index().position(state.tag)?;
         snapshot.members.services[position].clone()
     }
 
-    /// The backend's old service did not take the request: its new one is asked.
+    /// Tries the backend's new service after its old one has not taken the request.
     pub(crate) fn retry_with_new_service(
         &mut self,
         state: &Arc<BackendState>,
@@ -153,51 +152,52 @@ impl<S> Dispatch<S> {
         self.core.clone()
     }
 
-    /// The request goes to the backend of its pin or key.
+    /// The request is sent to the backend of its pin or key.
     #[inline]
-    pub(super) fn pinned_to(&mut self, tag: u64) {
-        self.owed_to = NonZeroU64::new(tag);
+    pub(super) fn set_pinned(&mut self, tag: u64) {
+        self.expected_backend = NonZeroU64::new(tag);
         self.decision.set_verdict(Verdict::Pinned);
     }
 
-    /// The backend with this tag must answer the request, whether or not it can be asked.
-    pub(super) fn owe(&mut self, tag: u64) {
-        self.owed_to = NonZeroU64::new(tag);
+    /// The backend with this tag must answer the request, whether or not it is available.
+    pub(super) fn set_expected_backend(&mut self, tag: u64) {
+        self.expected_backend = NonZeroU64::new(tag);
     }
 
     /// The tag of the backend that must answer the request unless a stated policy decides otherwise.
     #[inline]
-    pub(super) fn owed_to(&self) -> Option<u64> {
-        self.owed_to.map(NonZeroU64::get)
+    pub(super) fn expected_backend(&self) -> Option<u64> {
+        self.expected_backend.map(NonZeroU64::get)
     }
 
     /// A stated policy sends the request to another backend than that of its key.
-    pub(super) fn borrowed(&mut self, reason: Reason) {
-        self.owed_to = None;
+    pub(super) fn set_borrowed(&mut self, reason: Reason) {
+        self.expected_backend = None;
         self.decision.set(Verdict::Borrowed, Some(reason));
     }
 
     /// Whether the backend with this tag answers in place of the one that must, for no stated reason.
     #[inline]
     pub(super) fn is_violated_by(&self, tag: u64) -> bool {
-        self.owed_to().is_some_and(|owed| owed != tag) && self.decision.reason().is_none()
+        self.expected_backend().is_some_and(|expected| expected != tag)
+            && self.decision.reason().is_none()
     }
 
-    /// The members of a chain whose tokens are to be replaced, one bit each.
-    pub(super) fn bad(&self) -> u64 {
-        self.slow_path.as_ref().map_or(0, |slow_path| slow_path.bad)
+    /// The members of a chain whose tokens were rejected and must be replaced, one bit each.
+    pub(super) fn rejected_tokens(&self) -> u64 {
+        self.slow_path.as_ref().map_or(0, |slow_path| slow_path.rejected_tokens)
     }
 
     pub(super) fn relocation(&self) -> Relocation {
         self.slow_path.as_ref().map_or(Relocation::None, |slow_path| slow_path.relocation)
     }
 
-    /// Whether the session is on its way to another backend although it could stay.
+    /// Whether the session is moving to another backend although it could stay.
     pub(super) fn moves_voluntarily(&self) -> bool {
         self.relocation() == Relocation::Voluntary
     }
 
-    /// Whether the key of each request decides, so that nothing is remembered.
+    /// Whether the key of each request decides, so that no pin is stored.
     #[inline]
     pub(super) fn is_keyed(&self) -> bool {
         self.recognized == Recognized::Key
@@ -212,17 +212,17 @@ impl<S> Dispatch<S> {
         self.slow_path.get_or_insert_default()
     }
 
-    /// Until when the request may wait for a backend with this limit.
+    /// Until when the request may wait for a backend, with this limit.
     pub(crate) fn deadline(&mut self, wait_limit: WaitLimit) -> Instant {
-        let whole = self.whole_deadline();
+        let deadline = self.request_deadline();
         match wait_limit {
-            WaitLimit::Pinned => whole.min(later(self.core.options.busy.wait)),
-            WaitLimit::None | WaitLimit::Last => whole,
+            WaitLimit::Pinned => deadline.min(later(self.core.options.busy.wait)),
+            WaitLimit::None | WaitLimit::Last => deadline,
         }
     }
 
-    /// The deadline of the whole dispatch, `ready_timeout` after the first wait or failure.
-    pub(super) fn whole_deadline(&mut self) -> Instant {
+    /// The deadline of the request, `ready_timeout` after its first wait or failure.
+    pub(super) fn request_deadline(&mut self) -> Instant {
         let timeout = self.core.options.ready_timeout;
         *self.slow_path().deadline.get_or_insert_with(|| later(timeout))
     }
@@ -233,14 +233,14 @@ impl<S> Dispatch<S> {
             grpc: self.kind.grpc,
             retry_after: options.retry_after,
             strict: Some(options.strict).filter(|_| self.strict),
-            has_home: self.pin.is_some() || self.owed_to().is_some(),
+            has_pinned_backend: self.pin.is_some() || self.expected_backend().is_some(),
         }
     }
 
-    /// The key under which the request waits: its session's, or a common one for requests without a
-    /// session, or for sessions that cannot be told apart.
+    /// The key of the request in wait queues: that of its session, or a common one for requests without a
+    /// session and for sessions without an id.
     pub(crate) fn waiter_key(&self) -> u64 {
-        let has_session = self.pin.is_some() && !self.silent;
+        let has_session = self.pin.is_some() && !self.no_pin;
         self.key.unwrap_or(if has_session { UNIDENTIFIED } else { NO_SESSION })
     }
 

@@ -1,4 +1,4 @@
-//! Waiting for a store that takes its time, before the request can be read.
+//! Waits for a store whose answer is needed to read the request.
 
 use std::{
     fmt,
@@ -14,36 +14,36 @@ use crate::{
     store::Answer,
 };
 
-/// A look-up under way, for no longer than the request may wait.
+/// A lookup in progress, until the deadline of the request.
 pub(crate) struct StoreLookup {
-    later: PendingLookup,
+    lookup: PendingLookup,
     sleep: Pin<Box<Sleep>>,
 }
 
 impl StoreLookup {
-    pub(super) fn new(later: PendingLookup, deadline: Instant) -> Self {
-        Self { later, sleep: Box::pin(sleep_until(deadline)) }
+    pub(super) fn new(lookup: PendingLookup, deadline: Instant) -> Self {
+        Self { lookup, sleep: Box::pin(sleep_until(deadline)) }
     }
 
-    /// Ready when the answer is among the notes. A store that does not answer in time knows nothing:
-    /// better a session placed by its rank than a request lost.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, notes: &mut RequestState) -> Poll<()> {
-        let answer = match self.later.poll(cx) {
+    /// Ready once the answer is in the affinity's `state`. A store that does not answer in time counts as
+    /// one without an entry: the session is placed by its rank instead of failing the request.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, state: &mut RequestState) -> Poll<()> {
+        let answer = match self.lookup.poll(cx) {
             Poll::Ready(answer) => answer,
             Poll::Pending if self.sleep.as_mut().poll(cx).is_ready() => {
-                // The store itself is the one to warn, once and not with every request.
+                // The store logs a warning itself, once and not for every request.
                 tracing::debug!("the store of the sessions did not answer in time");
                 Answer::Nothing
             }
             Poll::Pending => return Poll::Pending,
         };
-        self.later.complete(answer, notes);
+        self.lookup.complete(answer, state);
         Poll::Ready(())
     }
 }
 
 impl fmt::Debug for StoreLookup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LookUp").finish_non_exhaustive()
+        f.debug_struct("StoreLookup").finish_non_exhaustive()
     }
 }

@@ -1,5 +1,5 @@
-//! What a request does about suspects: its session's own, which may return, and those that are left when
-//! nobody better is.
+//! Requests and suspects: waiting for the pinned backend to recover, and trying suspects when no better
+//! backend is left.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{
     Attempt, NextStep, TrialPermit, WaitLimit,
     candidates::RemainingCandidates,
-    recovery::{Awaiting, Purpose, Recovery, Watched},
+    recovery::{Purpose, Recovery, RecoveryWait, Watched},
     state::Dispatch,
 };
 use crate::{
@@ -17,25 +17,23 @@ use crate::{
     util::clock::later,
 };
 
-/// How long redials have before a request itself tries a suspect that cannot be redialed, or waits for a
-/// backend that is busy.
-const HEAD_START: Duration = Duration::from_millis(100);
+/// How long a request waits for redials before it tries a suspect itself, or waits for a busy backend.
+const REDIAL_GRACE: Duration = Duration::from_millis(100);
 
-/// What a request can do about one suspect.
-enum Step {
-    /// Try it, like a backend that is well.
-    Go,
-    /// Try it, as the one request that does so.
+/// What a request does with one suspect.
+enum SuspectAction {
+    /// Try it like a healthy backend.
     Try,
-    /// Wait until somebody has found out whether it is well.
+    /// Try it with a trial permit.
+    Trial,
+    /// Wait until a recheck has ended.
     Wait,
-    /// Nothing more: that was found out while this request waited.
-    Done,
+    /// Skip it: a recheck has failed while this request waited.
+    Skip,
 }
 
 impl<S: Clone> Dispatch<S> {
-    /// The session's own backend is out of reach, or there is evidence against it: its return is waited
-    /// for, or it is tried, or the policy decides.
+    /// The pinned backend is down or suspect: waits for it to recover, tries it, or applies the policy.
     #[cold]
     pub(super) fn suspect_pinned(
         &mut self,
@@ -43,36 +41,36 @@ impl<S: Clone> Dispatch<S> {
         position: usize,
     ) -> NextStep<S> {
         let state = &snapshot.index().states()[position].clone();
-        self.owe(state.tag);
+        self.set_expected_backend(state.tag);
         let watched = Watched::new(state);
         if state.availability().is_healthy() {
-            // It has returned just now.
+            // It has just recovered.
             return self.honor_pin(snapshot, position);
         }
         let watched = match self.await_return(state, watched) {
             Ok(next) => return next,
             Err(watched) => watched,
         };
-        let sent_in_vain = self.slow_path().unanswered.is_some();
+        let was_sent = self.slow_path().unanswered.is_some();
         if state.availability() == Availability::Suspect {
-            if !sent_in_vain && let Some(trial) = self.wanted_trial(state, true) {
+            if !was_sent && let Some(trial) = self.due_trial(state, true) {
                 return self.try_pinned(snapshot, position, trial);
             }
-            if let Some(until) = self.pending_check(state, sent_in_vain) {
-                return NextStep::Recover(Recovery::new(Purpose::Home, vec![watched], until));
+            if let Some(until) = self.pending_check(state, was_sent) {
+                return NextStep::Recover(Recovery::new(Purpose::Pinned, vec![watched], until));
             }
         }
         self.end_recovery_wait();
         self.unavailable(state, Reason::Down)
     }
 
-    /// A trial of `state` that is due, and that this request may be.
-    pub(super) fn wanted_trial(
+    /// A permit for a trial of `state`, if one is due and this request may be used for it.
+    pub(super) fn due_trial(
         &self,
         state: &Arc<BackendState>,
-        at_home: bool,
+        is_pinned: bool,
     ) -> Option<TrialPermit> {
-        TrialPermit::wanted(state, &self.core.options.health, self.kind.repeatable, at_home)
+        TrialPermit::if_due(state, &self.core.options.health, self.kind.repeatable, is_pinned)
     }
 
     fn try_pinned(
@@ -86,23 +84,23 @@ impl<S: Clone> Dispatch<S> {
         if service.is_none() && !self.is_local(&state) {
             return self.unavailable(&state, Reason::Down);
         }
-        self.pinned_after_all(&state);
+        self.return_to_pinned(&state);
         let trial = Some(trial);
         NextStep::Try(Attempt { state, service, trial, wait_limit: WaitLimit::Pinned })
     }
 
-    /// Until when to wait for what somebody is about to find out about a pinned session's backend: by a
-    /// trial, unless this request has been `sent_in_vain` and should rather go elsewhere, or by a redial
-    /// after its connections have broken.
-    fn pending_check(&mut self, state: &BackendState, sent_in_vain: bool) -> Option<Instant> {
+    /// Until when to wait for a check of the pinned backend that is in progress: a redial after its
+    /// connections have broken, or a trial by another request. After `was_sent`, trials are not waited for:
+    /// another backend is the better choice.
+    fn pending_check(&mut self, state: &BackendState, was_sent: bool) -> Option<Instant> {
         if self.is_keyed() {
             return None;
         }
-        let is_looked_at = {
+        let is_checked = {
             let evidence = &state.sources().evidence;
-            evidence.awaits_redial() || (!sent_in_vain && evidence.rechecks.is_trial_running())
+            evidence.awaits_redial() || (!was_sent && evidence.rechecks.is_trial_running())
         };
-        if !is_looked_at {
+        if !is_checked {
             return None;
         }
         let timeout = self.core.options.ready_timeout;
@@ -110,8 +108,8 @@ impl<S: Clone> Dispatch<S> {
         (Instant::now() < until).then_some(until)
     }
 
-    /// Waits for the session's backend to return, if its outage is young enough. Only pins wait: what is
-    /// chosen by a key has another backend.
+    /// Waits for the pinned backend to recover, if its outage is shorter than `home_wait`. Requests that
+    /// are routed by a key do not wait, as another backend can serve them.
     pub(super) fn await_return(
         &mut self,
         state: &Arc<BackendState>,
@@ -126,12 +124,12 @@ impl<S: Clone> Dispatch<S> {
         let Some(until) = outage.map(|since| since + home_wait).filter(|until| *until > now) else {
             return Err(watched);
         };
-        if self.slow_path().awaiting.is_none() {
+        if self.slow_path().recovery_wait.is_none() {
             let (key, max) = (self.waiter_key(), self.core.options.max_waiters);
-            let Some(awaiting) = Awaiting::take(state, key, max) else {
+            let Some(recovery_wait) = RecoveryWait::begin(state, key, max) else {
                 return Ok(self.unavailable(state, Reason::Busy));
             };
-            self.slow_path().awaiting = Some(awaiting);
+            self.slow_path().recovery_wait = Some(recovery_wait);
         }
         let seed = self.core.options.health.backoff(state.tag).seed;
         let (access, due) = {
@@ -141,24 +139,24 @@ impl<S: Clone> Dispatch<S> {
         };
         self.core.backends.pool().wake.notify_one();
         if access == Access::Trial
-            && let Some(trial) = self.wanted_trial(state, true)
+            && let Some(trial) = self.due_trial(state, true)
         {
             let snapshot = self.core.backends.pool().load();
             if let Some(position) = snapshot.index().position(state.tag) {
                 return Ok(self.try_pinned(&snapshot, position, trial));
             }
         }
-        // Without a redial one of those who wait tries it when its time has come.
+        // A backend that cannot be redialed is tried by a waiting request when a recheck is due.
         let until = match due {
             Some(due) if access == Access::Trial && due > now => until.min(due),
             _ => until,
         };
-        Ok(NextStep::Recover(Recovery::new(Purpose::Home, vec![watched], until)))
+        Ok(NextStep::Recover(Recovery::new(Purpose::Pinned, vec![watched], until)))
     }
 
-    /// The request could not be sent to its session's backend, or was sent in vain, and the sessions of the
-    /// backend are to wait for its return. If it refuses connections by now, it is being restarted; if it
-    /// accepts them and breaks off, the request has to go elsewhere.
+    /// The pinned backend did not take the request or did not answer, and `home_wait` is set. A backend that
+    /// refuses connections may be restarting and is waited for. With one that accepts and closes them the
+    /// request must be sent elsewhere.
     pub(super) fn await_after_failure(&mut self, state: &Arc<BackendState>) -> Option<NextStep<S>> {
         if self.core.options.home_wait.is_zero() {
             return None;
@@ -168,36 +166,36 @@ impl<S: Clone> Dispatch<S> {
             Err(watched) => watched,
         };
         let until = self.pending_check(state, true)?;
-        Some(NextStep::Recover(Recovery::new(Purpose::Home, vec![watched], until)))
+        Some(NextStep::Recover(Recovery::new(Purpose::Pinned, vec![watched], until)))
     }
 
-    /// There is news of what was waited for, or the time is over.
+    /// The next step after a change of the suspects, or at the deadline of the wait.
     pub(crate) fn recovered(&mut self, recovery: &Recovery) -> NextStep<S> {
         let core = self.core.clone();
         let snapshot = core.backends.pool().load();
         match (recovery.purpose, recovery.first()) {
-            (Purpose::Home, Some(home)) => match snapshot.index().position(home.tag) {
+            (Purpose::Pinned, Some(state)) => match snapshot.index().position(state.tag) {
                 Some(position) => self.honor_pin(&snapshot, position),
                 None => {
                     self.end_recovery_wait();
                     self.decision.set(Verdict::Assigned, Some(Reason::Unknown));
-                    self.place(&snapshot)
+                    self.assign(&snapshot)
                 }
             },
             _ => self.next(None),
         }
     }
 
-    /// The time for the other candidates begins now.
+    /// Ends the wait for the pinned backend. The deadline for other candidates starts now.
     pub(super) fn end_recovery_wait(&mut self) {
         if let Some(slow_path) = &mut self.slow_path
-            && (slow_path.awaiting.take().is_some() || slow_path.trial_until.is_some())
+            && (slow_path.recovery_wait.take().is_some() || slow_path.trial_until.is_some())
         {
             slow_path.deadline = None;
         }
     }
 
-    /// A suspect that wants a trial and that a new session may be. Sessions with a key are placed by rank.
+    /// A suspect whose trial is due, for a new session. Sessions with a key are assigned by rank instead.
     pub(super) fn trial_of_suspect(&mut self, snapshot: &Snapshot<S>) -> Option<NextStep<S>> {
         if self.key.is_some() {
             return None;
@@ -207,52 +205,52 @@ impl<S: Clone> Dispatch<S> {
             .iter()
             .filter(|state| state.may_take_new_sessions() && !state.is_backup());
         let (state, trial) =
-            suspects.find_map(|state| Some((state, self.wanted_trial(state, false)?)))?;
+            suspects.find_map(|state| Some((state, self.due_trial(state, false)?)))?;
         let attempt = self.attempt_with(snapshot, state, Some(trial))?;
         Some(NextStep::Try(attempt))
     }
 
-    /// What to do when all others have been asked: try a suspect, wait for what somebody finds out about
-    /// one, or nothing.
+    /// The step after all other candidates have been tried: try a suspect or wait for one. `None` if
+    /// neither is possible.
     pub(super) fn next_suspect(
         &mut self,
         snapshot: &Snapshot<S>,
         remaining: &mut RemainingCandidates,
     ) -> Option<NextStep<S>> {
-        let (now, deadline) = (Instant::now(), self.whole_deadline());
-        if remaining.is_over || now >= deadline {
+        let (now, deadline) = (Instant::now(), self.request_deadline());
+        if remaining.skip_suspects || now >= deadline {
             return None;
         }
         let (mut watched, mut trial, mut redials) = (Vec::new(), None, false);
-        let left = self.core.options.max_attempts.saturating_sub(remaining.suspects);
-        for state in remaining.untried(snapshot, self.home()).into_iter().take(left) {
-            let news = Watched::new(&state);
-            match remaining.step(&state, now, &mut redials) {
-                Step::Go => {
-                    let trial = self.wanted_trial(&state, false);
+        let left = self.core.options.max_attempts.saturating_sub(remaining.suspects_tried);
+        for state in remaining.untried(snapshot, self.expected_backend()).into_iter().take(left) {
+            let watch = Watched::new(&state);
+            match remaining.action(&state, now, &mut redials) {
+                SuspectAction::Try => {
+                    let trial = self.due_trial(&state, false);
                     return self.try_suspect(snapshot, remaining, &state, trial);
                 }
-                Step::Try => trial = trial.or(Some(state)),
-                Step::Wait => watched.push(news),
-                Step::Done => {}
+                SuspectAction::Trial => trial = trial.or(Some(state)),
+                SuspectAction::Wait => watched.push(watch),
+                SuspectAction::Skip => {}
             }
         }
         if redials {
             self.core.backends.pool().wake.notify_one();
         }
-        let start = *remaining.head_start.get_or_insert_with(|| now + HEAD_START);
+        let start = *remaining.redial_grace_end.get_or_insert_with(|| now + REDIAL_GRACE);
         let mut until = deadline;
         if let Some(state) = trial {
             if watched.is_empty() || now >= start {
-                return match TrialPermit::last(&state) {
+                return match TrialPermit::if_free(&state) {
                     Some(trial) => self.try_suspect(snapshot, remaining, &state, Some(trial)),
-                    // Another request has begun to try it just now, and is waited for.
+                    // Another request has just started a trial: check again.
                     None => self.next_suspect(snapshot, remaining),
                 };
             }
             until = until.min(start);
-        } else if remaining.parked.is_some() {
-            // A busy backend is well, and is waited for once a redial had the time to find another.
+        } else if remaining.busy_fallback.is_some() {
+            // Redials may find another backend first; then the request waits for the busy one.
             if now >= start {
                 return None;
             }
@@ -269,13 +267,13 @@ impl<S: Clone> Dispatch<S> {
     ) -> Option<NextStep<S>> {
         let recovery = Recovery::new(Purpose::Suspects, watched, until);
         let first = recovery.first()?;
-        if remaining.awaiting.is_none() {
+        if remaining.recovery_wait.is_none() {
             let (key, max) = (self.waiter_key(), self.core.options.max_waiters);
-            let Some(awaiting) = Awaiting::take(first, key, max) else {
+            let Some(recovery_wait) = RecoveryWait::begin(first, key, max) else {
                 self.decision.set_reason(Some(Reason::Busy));
                 return Some(NextStep::Fail(StickyError::Busy { backend: first.id.clone() }));
             };
-            remaining.awaiting = Some(awaiting);
+            remaining.recovery_wait = Some(recovery_wait);
         }
         Some(NextStep::Recover(recovery))
     }
@@ -288,34 +286,29 @@ impl<S: Clone> Dispatch<S> {
         trial: Option<TrialPermit>,
     ) -> Option<NextStep<S>> {
         remaining.mark_tried(state.tag);
-        remaining.suspects += 1;
-        remaining.awaiting = None;
+        remaining.suspects_tried += 1;
+        remaining.recovery_wait = None;
         match self.attempt_with(snapshot, state, trial) {
             Some(attempt) => {
-                if self.home() == Some(state.tag) {
-                    // Its own backend serves the session after all.
-                    self.pinned_after_all(state);
+                if self.expected_backend() == Some(state.tag) {
+                    self.return_to_pinned(state);
                 }
                 Some(NextStep::Try(attempt))
             }
             None => self.next_suspect(snapshot, remaining),
         }
     }
-
-    /// The backend that the request would be pinned to, if it could serve it.
-    fn home(&self) -> Option<u64> {
-        self.owed_to()
-    }
 }
 
 impl RemainingCandidates {
-    /// Those that have not been asked and that may be, also such as have become well since the others
-    /// were gathered: these first, then the suspects, the least recent failure first.
-    fn untried<S>(&self, snapshot: &Snapshot<S>, home: Option<u64>) -> Vec<Arc<BackendState>> {
+    /// The backends that may be tried and have not been: first those that have recovered since the
+    /// candidates were collected, then the suspects, the least recent failure first. `pinned` is the tag of
+    /// the pinned backend.
+    fn untried<S>(&self, snapshot: &Snapshot<S>, pinned: Option<u64>) -> Vec<Arc<BackendState>> {
         let may_serve = |state: &&Arc<BackendState>| {
-            let is_home =
-                home == Some(state.tag) && matches!(state.mode(), Mode::Active | Mode::Draining);
-            (is_home || (self.only.is_none() && state.may_take_new_sessions()))
+            let is_pinned =
+                pinned == Some(state.tag) && matches!(state.mode(), Mode::Active | Mode::Draining);
+            (is_pinned || (self.only_tag.is_none() && state.may_take_new_sessions()))
                 && state.availability() != Availability::Down
                 && !(self.primary_is_busy && state.is_backup())
                 && !self.tried.contains(&state.tag)
@@ -331,24 +324,29 @@ impl RemainingCandidates {
         states.into_iter().map(|(_, state)| state).collect()
     }
 
-    /// What to do about one of them. Sets `redials` when it is to be redialed at once.
-    fn step(&mut self, state: &Arc<BackendState>, now: Instant, redials: &mut bool) -> Step {
+    /// What to do with this backend. Sets `redials` when it must be redialed now.
+    fn action(
+        &mut self,
+        state: &Arc<BackendState>,
+        now: Instant,
+        redials: &mut bool,
+    ) -> SuspectAction {
         let mut sources = state.sources();
         let evidence = &mut sources.evidence;
         let access = evidence.access();
         match access {
-            _ if state.availability().is_healthy() => return Step::Go,
-            Access::Open => return Step::Go,
-            Access::Trial if evidence.rechecks.is_running() => return Step::Wait,
-            Access::Trial => return Step::Try,
+            _ if state.availability().is_healthy() => return SuspectAction::Try,
+            Access::Open => return SuspectAction::Try,
+            Access::Trial if evidence.rechecks.is_running() => return SuspectAction::Wait,
+            Access::Trial => return SuspectAction::Trial,
             Access::Redial => {}
         }
-        // Only a look that begins from now on says how the backend is while this request is there.
+        // Only rechecks that start after this request has first seen the suspect count.
         let next = evidence.rechecks.started() + 1;
-        let wanted = match self.awaited_looks.iter().find(|(tag, _)| *tag == state.tag) {
+        let wanted = match self.awaited_rechecks.iter().find(|(tag, _)| *tag == state.tag) {
             Some((_, wanted)) => *wanted,
             None => {
-                self.awaited_looks.push((state.tag, next));
+                self.awaited_rechecks.push((state.tag, next));
                 next
             }
         };
@@ -357,15 +355,15 @@ impl RemainingCandidates {
                 evidence.rechecks.make_due(now);
                 *redials = true;
             }
-            return Step::Wait;
+            return SuspectAction::Wait;
         }
-        let said = evidence.last_error().map(str::to_owned);
+        let error = evidence.last_error().map(str::to_owned);
         drop(sources);
-        if let Some(said) = said {
-            self.last = Some((state.id.clone(), said.into()));
+        if let Some(error) = error {
+            self.last_error = Some((state.id.clone(), error.into()));
         }
         self.mark_tried(state.tag);
-        self.suspects += 1;
-        Step::Done
+        self.suspects_tried += 1;
+        SuspectAction::Skip
     }
 }

@@ -1,4 +1,4 @@
-//! Counting the outcome of a request, once, and telling it to whoever asked.
+//! Counts the outcome of each request once, and adds it to the response and the span.
 
 use http::{Extensions, Response};
 
@@ -9,15 +9,15 @@ use crate::{
 };
 
 impl<S> Dispatch<S> {
-    /// The last resort answered.
+    /// The last resort has answered.
     pub(crate) fn answered_by_last_resort<B>(&mut self, response: &mut Response<B>) {
         self.decision.set_verdict(Verdict::LastResort);
         self.finish(None, response.extensions_mut());
     }
 
-    /// The request ends with an error of our own.
+    /// The request ends with an error of the layer.
     pub(crate) fn rejected(&mut self, error: &StickyError) {
-        tracing::debug!(error = %error, "no answer from a backend");
+        tracing::debug!(error = %error, "the request was rejected");
         self.decision.set_verdict(Verdict::Rejected);
         match error {
             StickyError::Client { .. } => self.decision.set_reason(Some(Reason::ClientError)),
@@ -27,16 +27,16 @@ impl<S> Dispatch<S> {
         self.count(error.backend());
     }
 
-    /// The outcome is final, and is added to the extensions of the response if that was asked for.
+    /// Counts the final outcome, and adds it to the extensions of the response if that is enabled.
     #[inline]
     pub(super) fn finish(&mut self, backend: Option<&BackendId>, extensions: &mut Extensions) {
         self.count(backend);
-        if self.core.options.extensions {
+        if self.core.options.info.outcome_extension {
             extensions.insert(self.outcome(backend));
         }
     }
 
-    /// The outcome as it stands.
+    /// The current outcome.
     pub(crate) fn outcome(&self, backend: Option<&BackendId>) -> Outcome {
         Outcome {
             verdict: self.decision.verdict(),
@@ -60,7 +60,7 @@ impl<S> Dispatch<S> {
 
     #[inline(never)]
     fn record_outcome(&self, held: &HeldPin, backend: Option<&BackendId>) {
-        held.ended_with(self.outcome(backend));
+        held.set_outcome(self.outcome(backend));
     }
 
     #[cold]
@@ -78,7 +78,7 @@ impl<S> Dispatch<S> {
     }
 }
 
-/// A request that is canceled counts with the outcome that it had so far.
+/// A canceled request is counted with its current outcome.
 impl<S> Drop for Dispatch<S> {
     #[inline]
     fn drop(&mut self) {

@@ -1,4 +1,4 @@
-//! Sessions that move though their backend could serve them, and what is done before any session moves.
+//! Moves of sessions whose backend could serve them, and the hook before any session moves.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl<S: Clone> Dispatch<S> {
-    /// Takes a session back from a backup, if a primary backend is ready. `None` when it stays.
+    /// Moves a session from a backup to a primary backend, if one is ready. `None` when it stays.
     #[cold]
     pub(super) fn leave_backup(
         &mut self,
@@ -27,7 +27,7 @@ impl<S: Clone> Dispatch<S> {
         self.move_voluntarily(snapshot, from, to, Reason::Rebalanced, || true)
     }
 
-    /// Moves a session that rests, if its backend has too many of them. `None` when it stays.
+    /// Moves an idle session, if its backend has too many sessions. `None` when it stays.
     #[cold]
     pub(super) fn rebalance_session(
         &mut self,
@@ -37,7 +37,7 @@ impl<S: Clone> Dispatch<S> {
         let core = self.core.clone();
         let rebalancer = core.rebalancer.as_ref()?;
         let from = &snapshot.index().states()[position];
-        // One that cannot serve is the business of failover.
+        // A session whose backend cannot serve moves by failover.
         if self.strict || from.mode() != Mode::Active || from.availability() != Availability::Ready
         {
             return None;
@@ -48,7 +48,7 @@ impl<S: Clone> Dispatch<S> {
         self.move_voluntarily(snapshot, from, to, Reason::Rebalanced, || rebalancer.admits())
     }
 
-    /// Moves a session away from a backend whose drain hands its sessions over. `None` when it stays.
+    /// Moves a session from a backend that is being drained with a handoff. `None` when it stays.
     #[cold]
     pub(super) fn hand_over_session(
         &mut self,
@@ -64,7 +64,7 @@ impl<S: Clone> Dispatch<S> {
         self.move_voluntarily(snapshot, from, to, Reason::Draining, || from.admits_handoff())
     }
 
-    /// Moves a session that could stay, once its state is carried over, if `admits` lets one more go.
+    /// Moves a session that could stay, after the hook, if `admits` permits one more move.
     fn move_voluntarily(
         &mut self,
         snapshot: &Snapshot<S>,
@@ -79,39 +79,38 @@ impl<S: Clone> Dispatch<S> {
         let core = self.core.clone();
         let session = self.pin.and_then(|pin| pin.session());
         if let (Some(hook), Some(session)) = (&core.before_move, session) {
-            // Should it be under way for another request, this one is served where the session is.
-            let alone = hook.alone(session)?;
+            // While another request of the session runs the hook, this one goes to the pinned backend.
+            let guard = hook.try_guard(session)?;
             if !admits() {
                 return None;
             }
-            let planned = self.planned(session, from, to, reason);
-            let work = hook.begin_alone(alone, planned);
+            let planned = self.plan_move(session, from, to, reason);
+            let work = hook.begin_guarded(guard, planned);
             return Some(NextStep::Handoff { work, to: to.tag, reason });
         }
         admits().then(|| self.move_to(snapshot, to, reason)).flatten()
     }
 
-    /// The application has carried the session's state over to `to`, or could not.
-    pub(crate) fn handoff_done(&mut self, worked: bool, to: u64, reason: Reason) -> NextStep<S> {
+    /// The next step after the hook of a move to the backend with the tag `to`.
+    pub(crate) fn handoff_done(&mut self, succeeded: bool, to: u64, reason: Reason) -> NextStep<S> {
         let core = self.core.clone();
         let snapshot = core.backends.pool().load();
         let to = snapshot.index().get(to).cloned();
-        // The application has had its own time for that.
+        // The hook has its own timeout: the deadline starts again.
         self.slow_path().deadline = None;
         if self.relocation() == Relocation::HookCalled {
-            // It has to move, whether that worked or not.
+            // The session must move even if the hook has failed.
             let attempt = to.as_ref().and_then(|to| self.attempt(&snapshot, to));
             return attempt.map_or_else(|| self.next(to.map(|to| to.tag)), NextStep::Try);
         }
-        let to = to.filter(|to| worked && to.availability() == Availability::Ready);
+        let to = to.filter(|to| succeeded && to.availability() == Availability::Ready);
         match to.and_then(|to| self.move_to(&snapshot, &to, reason)) {
             Some(next) => next,
             None => self.retry_pinned(&snapshot),
         }
     }
 
-    /// What comes before a session that has to move is given to its new backend: once, the
-    /// application may carry its state over.
+    /// Runs the hook, once per request, before a session that must move is sent to its new backend.
     pub(super) fn with_handoff(&mut self, next: NextStep<S>) -> NextStep<S> {
         let NextStep::Try(attempt) = &next else { return next };
         if self.decision.verdict() != Verdict::Moved
@@ -130,18 +129,20 @@ impl<S: Clone> Dispatch<S> {
         };
         self.slow_path().relocation = Relocation::HookCalled;
         let reason = self.decision.reason().unwrap_or(Reason::Down);
-        let planned = self.planned(session, from, &attempt.state, reason);
+        let planned = self.plan_move(session, from, &attempt.state, reason);
         NextStep::Handoff { work: hook.begin(planned), to: attempt.state.tag, reason }
     }
 
-    fn planned(
+    fn plan_move(
         &mut self,
         session: u64,
         from: &BackendState,
         to: &BackendState,
         reason: Reason,
     ) -> Move {
-        let verdict = std::mem::replace(&mut self.decision.verdict(), Verdict::Moved);
+        // The same plan as when the request is sent after the hook.
+        let verdict = self.decision.verdict();
+        self.decision.set_verdict(Verdict::Moved);
         let epoch = self.planned_pin().epoch;
         self.decision.set_verdict(verdict);
         let session = SessionId::new(session);
@@ -167,16 +168,16 @@ impl<S: Clone> Dispatch<S> {
         Some(NextStep::Try(attempt))
     }
 
-    /// The session stays where it is.
+    /// Cancels a move: the session stays on its backend.
     pub(super) fn retry_pinned(&mut self, snapshot: &Snapshot<S>) -> NextStep<S> {
-        let home = self.pin.and_then(|pin| snapshot.index().position(pin.backend));
+        let pinned = self.pin.and_then(|pin| snapshot.index().position(pin.backend));
         self.decision.set(Verdict::Assigned, None);
         self.slow_path().relocation = Relocation::None;
-        match home {
-            Some(home) => self.honor_pin(snapshot, home),
+        match pinned {
+            Some(position) => self.honor_pin(snapshot, position),
             None => {
                 self.decision.set_reason(Some(Reason::Unknown));
-                self.place(snapshot)
+                self.assign(snapshot)
             }
         }
     }

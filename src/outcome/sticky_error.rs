@@ -257,7 +257,7 @@ pub struct ErrorContext {
     /// The policy of a strict request.
     pub(crate) strict: Option<Strict>,
     /// Whether its session has a backend.
-    pub(crate) has_home: bool,
+    pub(crate) has_pinned_backend: bool,
 }
 
 impl ErrorContext {
@@ -267,7 +267,7 @@ impl ErrorContext {
         match error {
             StickyError::UnknownSession { .. } => (strict.status, false),
             StickyError::Unavailable { .. } => (strict.unavailable, true),
-            StickyError::Busy { .. } if self.has_home => (strict.unavailable, true),
+            StickyError::Busy { .. } if self.has_pinned_backend => (strict.unavailable, true),
             error => {
                 let status = error.status();
                 (status, status == StatusCode::SERVICE_UNAVAILABLE)

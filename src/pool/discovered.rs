@@ -59,6 +59,15 @@ pub(crate) struct RejectedChange {
 }
 
 impl<S: Clone> Pool<S> {
+    /// A backend that the discovery owns, or that has lost its owner, was given another service.
+    fn take_over(&self, state: &BackendState, owner: &Owner, weight: Option<u32>) {
+        state.set_owner(owner.reference());
+        self.reset_health(state);
+        if let Some(weight) = weight {
+            self.change_weight(state, weight);
+        }
+    }
+
     /// Applies the changes of one feed, and publishes them together. Changes of backends that the feed does
     /// not own are ignored. Returns the insertions among them.
     pub(crate) fn apply(
@@ -90,12 +99,8 @@ impl<S: Clone> Pool<S> {
                 ) => {
                     members.services[position] = Some(service);
                     let state = &members.index.states()[position];
-                    state.set_owner(owner.reference());
-                    self.reset_health(state);
+                    self.take_over(state, owner, weight);
                     replaced.push(state.clone());
-                    if let Some(weight) = weight {
-                        self.change_weight(state, weight);
-                    }
                 }
                 (ChangeKind::Put { .. }, Ownership::Foreign, _) => {
                     let reason = "the id is taken by a backend that this feed did not bring; remove \

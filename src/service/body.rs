@@ -1,4 +1,4 @@
-//! The body of a response: the backend's, and the request counts as in flight until it has ended.
+//! The body of a response. Its request counts as in flight until the body has ended.
 
 use std::{
     convert::Infallible,
@@ -25,22 +25,22 @@ pin_project! {
     /// The body of a response of [`StickyService`](crate::StickyService): of a backend (`R`), of the
     /// inner service (`I`), or a short message of the layer's own.
     ///
-    /// While it is there, and has not ended, its request counts as in flight on its backend. An error
-    /// that ends it comes 50 ms late, so that a server has the time to send that.
+    /// Until the body has ended or is dropped, its request counts as in flight on its backend. An error is
+    /// returned 50 ms late, so that a server can first send the data before it.
     pub struct StickyBody<R, I = NoBody> {
         #[pin]
         source: Source<R, I>,
         in_flight: Option<InFlight>,
-        rest: Option<Box<Rest>>,
+        rare: Option<Box<RareState>>,
     }
 }
 
-/// What few bodies have.
+/// State that only few bodies need.
 #[derive(Default)]
-struct Rest {
+struct RareState {
     judged: Option<Judged>,
-    /// The error that ends the body, while what was before it is on its way.
-    held_back: Option<HeldBack>,
+    /// The error that ends the body, while the data before it is being sent.
+    delayed: Option<DelayedError>,
 }
 
 pin_project! {
@@ -52,27 +52,27 @@ pin_project! {
     }
 }
 
-/// How long an error waits. HTTP/1.1 servers write what they have as soon as they have to wait; HTTP/2 servers
-/// let another task do it, maybe in another thread.
-const SENDING_TIME: Duration = Duration::from_millis(50);
+/// How long an error is delayed. HTTP/1.1 servers write buffered data when a body is pending; HTTP/2 servers
+/// write it in another task, which may run on another thread.
+const ERROR_DELAY: Duration = Duration::from_millis(50);
 
-/// An error that waits: a server drops what it has not written yet when a body fails.
-struct HeldBack {
+/// A delayed error: when a body fails, a server drops the data that it has not written yet.
+struct DelayedError {
     error: BoxError,
     until: Pin<Box<Sleep>>,
 }
 
-impl HeldBack {
+impl DelayedError {
     #[cold]
     fn new(error: BoxError) -> Self {
-        Self { error, until: Box::pin(sleep(SENDING_TIME)) }
+        Self { error, until: Box::pin(sleep(ERROR_DELAY)) }
     }
 }
 
 impl<R, I> StickyBody<R, I> {
     pub(crate) fn backend(body: R, in_flight: Option<InFlight>, judged: Option<Judged>) -> Self {
-        let rest = judged.map(|judged| Box::new(Rest { judged: Some(judged), held_back: None }));
-        Self { source: Source::Backend { body }, in_flight, rest }
+        let rare = judged.map(|judged| Box::new(RareState { judged: Some(judged), delayed: None }));
+        Self { source: Source::Backend { body }, in_flight, rare }
     }
 
     pub(crate) fn inner(body: I, in_flight: Option<InFlight>) -> Self {
@@ -85,7 +85,7 @@ impl<R, I> StickyBody<R, I> {
     }
 
     fn new(source: Source<R, I>, in_flight: Option<InFlight>) -> Self {
-        Self { source, in_flight, rest: None }
+        Self { source, in_flight, rare: None }
     }
 }
 
@@ -104,13 +104,13 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut this = self.project();
-        if let Some(rest) = this.rest
-            && rest.held_back.is_some()
+        if let Some(rare) = this.rare
+            && rare.delayed.is_some()
         {
-            return rest.poll_error(cx);
+            return rare.poll_error(cx);
         }
         if this.in_flight.as_ref().is_some_and(InFlight::is_cut) {
-            return Poll::Ready(Some(Err(cut(this.source, this.in_flight))));
+            return Poll::Ready(Some(Err(cut_off(this.source, this.in_flight))));
         }
         let frame = match this.source.as_mut().project() {
             SourceProjection::Backend { body } => {
@@ -125,23 +125,23 @@ where
         };
         match frame {
             Poll::Ready(None) => {
-                (*this.in_flight, *this.rest) = (None, None);
+                (*this.in_flight, *this.rare) = (None, None);
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
                 *this.in_flight = None;
-                let rest = this.rest.get_or_insert_default();
-                rest.broke_off(error);
-                rest.poll_error(cx)
+                let rare = this.rare.get_or_insert_default();
+                rare.fail(error);
+                rare.poll_error(cx)
             }
             Poll::Pending => {
-                let waits = this.in_flight.as_mut().is_none_or(|held| held.wait(cx.waker()));
-                if !waits {
-                    return Poll::Ready(Some(Err(cut(this.source, this.in_flight))));
+                let in_flight = this.in_flight.as_mut();
+                if in_flight.is_none_or(|in_flight| in_flight.register_reader(cx.waker())) {
+                    return Poll::Pending;
                 }
-                Poll::Pending
+                Poll::Ready(Some(Err(cut_off(this.source, this.in_flight))))
             }
-            given => given,
+            frame => frame,
         }
     }
 
@@ -164,31 +164,30 @@ where
     }
 }
 
-impl Rest {
-    /// The answer broke off, which is a failure of the backend unless the client is to blame.
+impl RareState {
+    /// Records that the body has failed: a failure of the backend, unless the client has caused it.
     #[cold]
-    fn broke_off(&mut self, error: BoxError) {
+    fn fail(&mut self, error: BoxError) {
         if let Some(judged) = self.judged.take()
             && ClientError::in_chain(error.as_ref()).is_none()
         {
             judged.broke_off();
         }
-        self.held_back = Some(HeldBack::new(error));
+        self.delayed = Some(DelayedError::new(error));
     }
 
-    /// The error, once it has waited.
+    /// Ready with the error after its delay.
     fn poll_error(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Some(held) = &mut self.held_back {
-            ready!(held.until.as_mut().poll(cx));
+        if let Some(delayed) = &mut self.delayed {
+            ready!(delayed.until.as_mut().poll(cx));
         }
-        Poll::Ready(self.held_back.take().map(|held| Err(held.error)))
+        Poll::Ready(self.delayed.take().map(|delayed| Err(delayed.error)))
     }
 }
 
-/// Ends a response whose backend's drain is over: what it came from is dropped, which closes the
-/// connection.
+/// Ends a response whose backend's drain has ended. Dropping the backend's body closes the connection.
 #[cold]
-fn cut<R, I>(mut source: Pin<&mut Source<R, I>>, in_flight: &mut Option<InFlight>) -> BoxError {
+fn cut_off<R, I>(mut source: Pin<&mut Source<R, I>>, in_flight: &mut Option<InFlight>) -> BoxError {
     source.set(Source::Message { text: None });
     match in_flight.take() {
         Some(in_flight) => DrainOver::new(in_flight.state().id.clone()).into(),
@@ -210,7 +209,7 @@ impl<R, I> fmt::Debug for StickyBody<R, I> {
     }
 }
 
-/// The body of [`NoInner`](crate::NoInner)'s responses, of which there are none.
+/// The response body of [`NoInner`](crate::NoInner), which never responds.
 #[derive(Debug)]
 pub enum NoBody {}
 

@@ -1,4 +1,4 @@
-//! How a request ends: with the answer of a backend or of the inner service, or with an error.
+//! The end of a request: the response of a backend or of the inner service, or an error.
 
 use http::{Response, StatusCode};
 use http_body::Body;
@@ -11,10 +11,10 @@ use crate::{
     pool::UpgradeGuard,
 };
 
-/// A backend answered: its health and the pin are settled. Returns what watches the body of an answer that
-/// may still become a failure.
+/// A backend has answered: records its health and commits the pin. Returns what watches the body of a
+/// response that may still fail.
 #[inline]
-pub(super) fn settle<S, RB: Body>(
+pub(super) fn complete<S, RB: Body>(
     dispatch: &mut Dispatch<S>,
     answers: AsAnswers<S>,
     in_flight: &mut InFlight,
@@ -27,7 +27,7 @@ pub(super) fn settle<S, RB: Body>(
     judged
 }
 
-/// The answer of a backend, which stays in flight until its body ends.
+/// The response of a backend. The request stays in flight until its body ends.
 #[inline]
 pub(super) fn answer<RB, IB>(
     response: Response<RB>,
@@ -35,46 +35,47 @@ pub(super) fn answer<RB, IB>(
     judged: Option<Judged>,
 ) -> Response<StickyBody<RB, IB>> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        hold(&response, &mut in_flight);
+        hold_upgrade(&response, &mut in_flight);
     }
     response.map(|body| StickyBody::backend(body, in_flight, judged))
 }
 
-/// The request stays in flight until the upgraded connection ends, as others do until their body ends.
+/// Keeps a request with an upgrade in flight until the upgraded connection ends.
 #[cold]
-fn hold<B>(response: &Response<B>, in_flight: &mut Option<InFlight>) {
+fn hold_upgrade<B>(response: &Response<B>, in_flight: &mut Option<InFlight>) {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS
-        && let Some(hold) = response.extensions().get::<UpgradeGuard>()
+        && let Some(guard) = response.extensions().get::<UpgradeGuard>()
         && let Some(mut in_flight) = in_flight.take()
     {
-        hold.set_drain_signal(in_flight.become_stream());
-        hold.keep(in_flight);
+        guard.set_drain_signal(in_flight.become_stream());
+        guard.keep(in_flight);
     }
 }
 
-/// The answer of the inner service: as the local node, in flight there, or as the last resort.
+/// The response of the inner service, which is the local node if the request is in flight, else the last
+/// resort.
 pub(super) fn inner_answer<S, RB, IB>(
     dispatch: &mut Dispatch<S>,
     mut response: Response<IB>,
     mut in_flight: Option<InFlight>,
 ) -> Response<StickyBody<RB, IB>> {
     match &mut in_flight {
-        Some(known) => {
-            dispatch.answered(known.state(), false, &mut response);
-            dispatch.keep_affinity_state(known);
-            hold(&response, &mut in_flight);
+        Some(local) => {
+            dispatch.answered(local.state(), false, &mut response);
+            dispatch.keep_affinity_state(local);
+            hold_upgrade(&response, &mut in_flight);
         }
         None => dispatch.answered_by_last_resort(&mut response),
     }
     response.map(|body| StickyBody::inner(body, in_flight))
 }
 
-/// The error of a request whose state does not have what it needs. That would be a bug, and an error is better
-/// than a request that never ends.
+/// The error of a request in an inconsistent state. That would be a bug; an error is better than a request
+/// that never ends.
 #[cold]
 pub(super) fn lost() -> StickyError {
-    debug_assert!(false, "the state of a request does not have what it needs");
-    let source = "the state of a request does not have what it needs: a bug in tower-sticky".into();
+    debug_assert!(false, "the state of a request is inconsistent");
+    let source = "the state of a request is inconsistent: a bug in tower-sticky".into();
     StickyError::Inner { source }
 }
 
@@ -86,13 +87,13 @@ pub(super) fn fail<E: OnError, RB, IB, S>(
 ) -> Result<Response<StickyBody<RB, IB>>, E::Error> {
     dispatch.rejected(&error);
     let outcome = dispatch.outcome(error.backend());
-    let unknown = matches!(error, StickyError::UnknownSession { .. });
-    let result = E::settle(error, dispatch.error_context());
+    let must_clear = matches!(error, StickyError::UnknownSession { .. });
+    let result = E::handle(error, dispatch.error_context());
     result.map(|mut response| {
-        if unknown {
-            dispatch.forget(&mut response);
+        if must_clear {
+            dispatch.clear_pin(&mut response);
         }
-        if dispatch.core().options.extensions {
+        if dispatch.core().options.info.outcome_extension {
             response.extensions_mut().insert(outcome);
         }
         response

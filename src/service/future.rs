@@ -1,4 +1,4 @@
-//! The future of a response: waits for a backend, calls it, fails over, and settles the pin.
+//! The future of a response: waits for a backend, calls it, fails over, and commits the pin.
 
 use std::{
     fmt,
@@ -16,7 +16,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    finish::{answer, fail, inner_answer, lost, settle},
+    finish::{answer, complete, fail, inner_answer, lost},
     steps::{State, StateProjection, Transition},
 };
 use crate::{
@@ -36,7 +36,7 @@ pin_project! {
     {
         #[pin]
         state: State<S, I, B>,
-        // The request, while it is not with a service.
+        // The request, while no service has it.
         request: Option<Request<B>>,
         dispatch: Dispatch<S>,
         inner: Option<Arc<I>>,
@@ -50,7 +50,7 @@ where
     S: Service<Request<B>>,
     I: Service<Request<B>>,
 {
-    // Always inlined: the request would be moved once more.
+    // Inlined always, as otherwise the request is moved once more.
     #[inline(always)]
     pub(crate) fn new(
         dispatch: Dispatch<S>,
@@ -95,11 +95,11 @@ where
                     let (mut in_flight, mut trial) = (in_flight.take(), trial.take());
                     let started = started.take();
                     state.set(State::Done);
-                    // The response is changed where it is, and moved once.
+                    // The response is changed in place, and moved once.
                     let judged = match (&mut result, &mut in_flight) {
                         (Ok(response), Some(in_flight)) => {
                             observe(dispatch.core(), in_flight.state(), started);
-                            settle(dispatch, *this.answers, in_flight, trial.take(), response)
+                            complete(dispatch, *this.answers, in_flight, trial.take(), response)
                         }
                         _ => None,
                     };
@@ -131,7 +131,7 @@ where
                         Err(error) => Transition::Fail(StickyError::Inner { source: error.into() }),
                     }
                 }
-                // A future that has returned is not to be polled again.
+                // A future must not be polled again after it has returned.
                 StateProjection::Done => return Poll::Pending,
             };
             let error = match transition {

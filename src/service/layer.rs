@@ -1,4 +1,4 @@
-//! The policy of a sticky service, and its builder.
+//! `StickyLayer`: builds sticky services from a policy and a set of backends.
 
 use std::{fmt, marker::PhantomData, sync::Arc};
 
@@ -17,15 +17,15 @@ use crate::{
     util::{Rng, SystemClock},
 };
 
-/// Keeps each session on the backend that holds it: a policy and a set of backends.
+/// Keeps each session on its backend, with a policy and a set of backends.
 ///
-/// What becomes of the service that the layer wraps is one of three roles:
+/// The service that the layer wraps has one of three roles:
 ///
-/// - **none**: [`into_service`](Self::into_service) makes a service of the backends alone, for a
+/// - **none**: [`into_service`](Self::into_service) creates a service from the backends alone, for a
 ///   gateway or a client;
 /// - **the local node**: with [`local`](Self::local) the wrapped service is one of the backends, and
 ///   the others are its peers;
-/// - **the last resort**: otherwise the wrapped service answers **only when no backend can take the
+/// - **the last resort**: otherwise the wrapped service answers **only when no backend can serve the
 ///   request**. See [`last_resort`](Self::last_resort).
 ///
 /// The layer spawns nothing and keeps no state per wrapped service, so it may be applied any number
@@ -40,7 +40,7 @@ use crate::{
 /// # let node = |name: &'static str| tower::service_fn(move |_: axum::extract::Request| async move {
 /// #     Ok::<_, std::convert::Infallible>(Response::new(Body::from(name)))
 /// # });
-/// // `node` makes any clonable Tower service, for example a `proxy::Upstream`.
+/// // `node` creates any clonable Tower service, for example a `proxy::Upstream`.
 /// let backends = Backends::from_iter([("a", node("a")), ("b", node("b"))]);
 /// let keys = KeyRing::generate()?; // in production KeyRing::from_env("STICKY_KEY")
 /// let sticky = StickyLayer::new(backends.clone(), affinity::Cookie::sealed("SERVER_ID", keys));
@@ -53,26 +53,26 @@ pub struct StickyLayer<S, E = Respond> {
 }
 
 impl<S> StickyLayer<S> {
-    /// A layer over `backends` that recognises sessions by `affinity`. Errors become responses: see
+    /// A layer over `backends` that recognises sessions by `affinity`. Errors are converted to responses: see
     /// [`Respond`] and [`propagate_errors`](Self::propagate_errors).
     ///
     /// # Panics
     ///
-    /// When the affinity's configuration cannot work, with the message of the error. For
-    /// configuration that is not known when the program is written, see [`try_new`](Self::try_new).
+    /// When the affinity's configuration is invalid, with the message of the error. For configuration that
+    /// is not known at compile time, see [`try_new`](Self::try_new).
     pub fn new(backends: Backends<S>, affinity: impl Affinity) -> Self {
         match Self::try_new(backends, affinity) {
             Ok(layer) => layer,
-            #[expect(clippy::panic, reason = "documented; there is a way that returns the error")]
+            #[expect(clippy::panic, reason = "documented; the `try_` variant returns the error")]
             Err(error) => panic!("{error}"),
         }
     }
 
-    /// As [`new`](Self::new), with an error instead of a panic.
+    /// Like [`new`](Self::new), with an error instead of a panic.
     ///
     /// # Errors
     ///
-    /// When the affinity's configuration cannot work: it says what was wrong, and what to do.
+    /// When the affinity's configuration is invalid.
     #[expect(clippy::needless_pass_by_value, reason = "callers build it in place")]
     pub fn try_new(backends: Backends<S>, affinity: impl Affinity) -> Result<Self, ConfigError> {
         let affinity = affinity.bind(backends.name())?;
@@ -80,18 +80,19 @@ impl<S> StickyLayer<S> {
         if remembers {
             backends.pool().track_external_pins(affinity.idle_timeout());
         }
-        let idle_for = affinity.idle_timeout().map_or(0, |idle| idle.as_secs());
+        let idle_timeout = affinity.idle_timeout().map_or(0, |timeout| timeout.as_secs());
         let core = Core {
             backends,
             affinity,
             remembers,
-            idle_for: idle_for.min(u64::from(u32::MAX)) as u32,
+            idle_timeout: idle_timeout.min(u64::from(u32::MAX)) as u32,
             strategy: Arc::new(LeastConnections::new()),
+            wants_latency: false,
             clock: Arc::new(SystemClock),
             local: None,
             bypass: None,
             actions: ActionHeader::default(),
-            first_choices: Arc::default(),
+            shared_choices: Arc::default(),
             ids: Arc::new(Rng::new()),
             rebalancer: None,
             before_move: None,
@@ -103,26 +104,27 @@ impl<S> StickyLayer<S> {
 }
 
 impl<S, E> StickyLayer<S, E> {
-    /// Errors stay errors: the service's error becomes [`StickyError`](crate::StickyError).
+    /// Returns errors instead of converting them to responses: the service's error becomes
+    /// [`StickyError`](crate::StickyError).
     #[must_use]
     pub fn propagate_errors(self) -> StickyLayer<S, Propagate> {
         StickyLayer { core: self.core, on_error: PhantomData }
     }
 
-    /// A service of the backends alone, without an inner service.
+    /// A service from the backends alone, without an inner service.
     pub fn into_service(self) -> StickyService<S, NoInner, E> {
         StickyService::new(self.core, None)
     }
 
-    /// A service whose `inner` service is the last resort: it answers **only** when no backend can
-    /// take the request, in place of a 503, for example with a page that says sorry. Such a response
-    /// is not pinned. The same as [`Layer::layer`] without [`local`](Self::local).
+    /// A service whose `inner` service is the last resort: it answers **only** when no backend can serve the
+    /// request, instead of a 503, for example with an error page. Its responses set no pin. The same as
+    /// [`Layer::layer`] without [`local`](Self::local).
     pub fn last_resort<I>(&self, inner: I) -> StickyService<S, I, E> {
         self.layer(inner)
     }
 
-    /// Starts the readiness poll now instead of with the first request, on the current Tokio
-    /// runtime. Tells whether it runs: outside of a runtime it does not.
+    /// Starts the readiness poll now instead of with the first request, on the current Tokio runtime.
+    /// Returns whether it runs; outside of a runtime it does not.
     pub fn start<Req>(&self) -> bool
     where
         S: Service<Req> + Clone + Send + Sync + 'static,
@@ -131,7 +133,7 @@ impl<S, E> StickyLayer<S, E> {
         self.core.ensure_driver::<Req>()
     }
 
-    /// The pool's handle.
+    /// The handle of the pool.
     pub fn backends(&self) -> &Backends<S> {
         &self.core.backends
     }
@@ -143,17 +145,17 @@ impl<S, E> StickyLayer<S, E> {
 }
 
 impl<S: Clone, E> StickyLayer<S, E> {
-    /// Makes the wrapped service the backend `id`: this node is one of the pool's members, and the
-    /// other backends are its peers. Sessions of this node are served here, others are forwarded to
-    /// their node; a request that a peer has forwarded is served here and never forwarded again.
+    /// Makes the wrapped service the backend `id`: this node is a member of the pool, and the other
+    /// backends are its peers. The node serves its own sessions, and forwards requests of other sessions to
+    /// their nodes. A request that a peer has forwarded is served here and never forwarded again.
     ///
-    /// If the pool has a backend `id`, the wrapped service takes its place, so that every node can
-    /// be given the same list; else it is added. The pool is this node's from then on: another layer
-    /// over the same handle finds nothing behind `id`.
+    /// If the pool has a backend `id`, the wrapped service replaces it, so that every node can have the same
+    /// list; else it is added. The pool then belongs to this layer: for another layer over the same handle,
+    /// the backend `id` has no service.
     ///
-    /// What peers say to each other travels in the header `x-sticky-forwarded`. With a sealed affinity
-    /// nobody else can say it; with plain tokens and keys anyone can, and is then served by whichever
-    /// node they ask.
+    /// Forwarded requests are marked by the header `x-sticky-forwarded`. With a sealed affinity only peers
+    /// can set it. With plain tokens and keys any client can, and is then served by the node that receives
+    /// the request.
     ///
     /// # Panics
     ///
@@ -162,12 +164,12 @@ impl<S: Clone, E> StickyLayer<S, E> {
     pub fn local(self, id: &str) -> Self {
         match self.try_local(id) {
             Ok(layer) => layer,
-            #[expect(clippy::panic, reason = "documented; there is a way that returns the error")]
+            #[expect(clippy::panic, reason = "documented; the `try_` variant returns the error")]
             Err(error) => panic!("{error}"),
         }
     }
 
-    /// As [`local`](Self::local), with an error instead of a panic.
+    /// Like [`local`](Self::local), with an error instead of a panic.
     ///
     /// # Errors
     ///

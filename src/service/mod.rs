@@ -1,4 +1,4 @@
-//! What a user composes, and the way of one request: the layer, its services, their future and body.
+//! The public layer and services, and the future and body of a response.
 
 mod body;
 mod finish;

@@ -1,4 +1,4 @@
-//! Waiting for one backend to become ready, within the time that the request may wait for it.
+//! Waits for one backend to become ready, for as long as the request may wait for it.
 
 use std::{
     future::Future,
@@ -17,12 +17,12 @@ use crate::{
     pool::{BackendState, Permit, Waiter},
 };
 
-/// One clone of a backend's service that is polled until it is ready, and is then called itself.
+/// One clone of a backend's service, which is polled until it is ready and then called.
 pub(super) struct ReadyWait<S> {
     pub(super) service: S,
     pub(super) trial: Option<TrialPermit>,
     pub(super) wait_limit: WaitLimit,
-    /// The backend, until it is called or given up.
+    /// The backend, until it is called or released.
     state: Option<Arc<BackendState>>,
     permit: Option<Permit<BackendState>>,
     /// Set once the request has to wait.
@@ -34,23 +34,23 @@ struct Queue {
     waiter: Waiter<BackendState>,
 }
 
-/// The request's claim on one of the backend's permits.
+/// The state of the request's permit.
 enum PermitState {
-    /// It has one, or the backend has no limit.
+    /// The request has a permit, or the backend has no limit.
     Granted,
-    /// It is in the queue for one.
+    /// The request is in the queue.
     Queued,
-    /// All are taken, and the queue is full.
+    /// All permits are taken, and the queue is full.
     Refused,
 }
 
-/// How the wait ended.
+/// The result of the wait.
 pub(super) enum ReadyOutcome {
-    /// The service is ready. If the backend has a limit, this is its permit.
-    Open(Option<Permit<BackendState>>),
+    /// The service is ready, with a permit if the backend has a limit.
+    Ready(Option<Permit<BackendState>>),
     /// The backend was busy for too long, or its queue is full.
     Busy,
-    /// The service failed, and this clone cannot be used any more. The request is untouched.
+    /// The service has failed, and this clone must not be used again. The request is untouched.
     Failed(BoxError),
 }
 
@@ -65,7 +65,7 @@ impl<S> ReadyWait<S> {
         Self { service, trial, wait_limit, state: Some(state), permit: None, queue: None }
     }
 
-    /// The backend that is waited for.
+    /// The backend that the request waits for.
     #[inline]
     pub(super) fn backend(&self) -> Option<&BackendState> {
         self.state.as_deref()
@@ -78,14 +78,14 @@ impl<S> ReadyWait<S> {
         self.permit = permit;
     }
 
-    /// The backend, which is about to be called.
+    /// Takes the backend, which is about to be called.
     #[inline]
     pub(super) fn take(&mut self) -> Option<Arc<BackendState>> {
         self.state.take()
     }
 
-    /// Gives the backend up, and releases the permit, the place in its queue and the trial.
-    pub(super) fn leave(&mut self) -> Option<Arc<BackendState>> {
+    /// Releases the permit, the entry in the queue and the trial, and returns the backend.
+    pub(super) fn release(&mut self) -> Option<Arc<BackendState>> {
         (self.permit, self.queue, self.trial) = (None, None, None);
         self.state.take()
     }
@@ -102,7 +102,7 @@ impl<S> ReadyWait<S> {
     {
         match self.poll_permit(cx, dispatch) {
             PermitState::Granted => match self.service.poll_ready(cx) {
-                Poll::Ready(Ok(())) => return Poll::Ready(ReadyOutcome::Open(self.permit.take())),
+                Poll::Ready(Ok(())) => return Poll::Ready(ReadyOutcome::Ready(self.permit.take())),
                 Poll::Ready(Err(error)) => return Poll::Ready(ReadyOutcome::Failed(error.into())),
                 Poll::Pending => {}
             },
@@ -150,7 +150,7 @@ impl<S> ReadyWait<S> {
         }
     }
 
-    /// Joins the backend's queue, unless it is full, in all or for this session.
+    /// Joins the backend's queue. Returns `false` if it is full, in total or for this session.
     fn enqueue<D>(&mut self, dispatch: &mut Dispatch<D>) -> bool {
         if self.queue.is_some() {
             return true;

@@ -1,4 +1,4 @@
-//! What becomes of the layer's own errors: responses, or errors.
+//! Converts the layer's errors to responses, or returns them.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -13,26 +13,26 @@ use crate::{
     service::StickyBody,
 };
 
-/// What becomes of a [`StickyError`]: [`Respond`] or [`Propagate`].
-pub trait OnError: sealed::Settle {}
+/// How the service handles a [`StickyError`]: [`Respond`] or [`Propagate`].
+pub trait OnError: sealed::HandleError {}
 
-impl<E: sealed::Settle> OnError for E {}
+impl<E: sealed::HandleError> OnError for E {}
 
-/// Errors become responses, so that the service never fails (`Error = Infallible`), as Axum wants
-/// it. The default.
+/// Converts errors to responses, so that the service never fails (`Error = Infallible`), as Axum
+/// requires. The default.
 ///
-/// The status is [`StickyError::status`], or what [`Strict`](crate::Strict) says of it; 503 carries `Retry-After`, and so
-/// does every answer to a session whose backend cannot serve it. A gRPC request (HTTP/2, with a
-/// `content-type` that begins with `application/grpc`) is answered in gRPC's way: status 200 with
-/// `grpc-status` ([`StickyError::grpc_code`]) in the head, and `grpc-retry-pushback-ms` in place of
+/// The status is [`StickyError::status`], unless [`Strict`](crate::Strict) sets another one. A 503 has a
+/// `Retry-After` field, and so has every response to a session whose backend cannot serve it. The response
+/// to a gRPC request (HTTP/2, with a `content-type` that begins with `application/grpc`) has the status 200,
+/// `grpc-status` ([`StickyError::grpc_code`]) in its head, and `grpc-retry-pushback-ms` instead of
 /// `Retry-After`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Respond;
 
-/// Errors stay errors: the service's error is [`StickyError`].
+/// Returns errors: the service's error is [`StickyError`].
 ///
-/// With feature `tonic` the error of a gRPC request has a `tonic::Status` in its source chain, with the
-/// backend's own error as its source, so that Tonic's clients show the code and not `UNKNOWN`.
+/// With the feature `tonic` the error of a gRPC request has a `tonic::Status` in its source chain, with the
+/// backend's error as its source, so that Tonic's clients see the code and not `UNKNOWN`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Propagate;
 
@@ -40,42 +40,42 @@ pub(crate) mod sealed {
     use super::{Response, StickyBody, StickyError};
     use crate::outcome::ErrorContext;
 
-    pub trait Settle: Clone + Send + Sync + 'static {
+    pub trait HandleError: Clone + Send + Sync + 'static {
         type Error;
 
         #[doc(hidden)]
-        fn settle<R, I>(
+        fn handle<R, I>(
             error: StickyError,
-            asked: ErrorContext,
+            context: ErrorContext,
         ) -> Result<Response<StickyBody<R, I>>, Self::Error>;
     }
 }
 
-impl sealed::Settle for Propagate {
+impl sealed::HandleError for Propagate {
     type Error = StickyError;
 
-    fn settle<R, I>(
+    fn handle<R, I>(
         error: StickyError,
-        asked: ErrorContext,
+        context: ErrorContext,
     ) -> Result<Response<StickyBody<R, I>>, StickyError> {
         #[cfg(feature = "tonic")]
-        if asked.grpc {
+        if context.grpc {
             return Err(crate::outcome::grpc_status::in_chain(error));
         }
-        let _ = asked;
+        let _ = context;
         Err(error)
     }
 }
 
-impl sealed::Settle for Respond {
+impl sealed::HandleError for Respond {
     type Error = Infallible;
 
-    fn settle<R, I>(
+    fn handle<R, I>(
         error: StickyError,
-        asked: ErrorContext,
+        context: ErrorContext,
     ) -> Result<Response<StickyBody<R, I>>, Infallible> {
-        let (status, again) = asked.status(&error);
-        // What exactly failed is for the log: the client could be anyone.
+        let (status, retryable) = context.status(&error);
+        // The client is not trusted: details of the failure are only logged.
         let text = match (&error, status) {
             (StickyError::UnknownSession { .. }, _) => "the session is not known; start a new one",
             (StickyError::Busy { .. } | StickyError::Shortage { .. }, _) => "busy, try again later",
@@ -88,8 +88,8 @@ impl sealed::Settle for Respond {
             (_, StatusCode::BAD_GATEWAY) => "the server gave no valid answer",
             _ => "internal error",
         };
-        if asked.grpc {
-            let pushback = error.may_pass().then_some(asked.retry_after);
+        if context.grpc {
+            let pushback = error.may_pass().then_some(context.retry_after);
             return Ok(grpc(error.grpc_code(), text, pushback));
         }
         let mut response = Response::new(StickyBody::message(Bytes::from(format!("{text}\n"))));
@@ -99,9 +99,9 @@ impl sealed::Settle for Respond {
         if matches!(error, StickyError::UnknownSession { .. }) {
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
-        if again {
+        if retryable {
             // Whole seconds (RFC 9110, section 10.2.3), at least one.
-            headers.insert(RETRY_AFTER, asked.retry_after.as_secs().max(1).into());
+            headers.insert(RETRY_AFTER, context.retry_after.as_secs().max(1).into());
         }
         Ok(response)
     }

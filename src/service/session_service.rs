@@ -1,4 +1,4 @@
-//! A session that a client of ours holds by itself: no token, no key, one backend.
+//! `StickySession`: a session whose pin the client holds, without a token or a key.
 
 use std::{
     fmt,
@@ -19,16 +19,16 @@ use crate::{
     service::{NoInner, OnError, Respond, ResponseFuture, StickyBody, StickyService},
 };
 
-/// A client's session with a set of backends: a service that stays on one backend by itself, whatever
-/// its requests carry; made by [`StickyService::session`].
+/// A client's session: a service that sends all its requests to one backend, whatever they contain. Created
+/// by [`StickyService::session`].
 ///
-/// It is what a Tonic client, or any other program that *is* the user, wants: the pin lives in this
-/// handle. Policy, health, limits and counters are those of the service that made it. The first call
-/// chooses a backend (the strategy does, or the rank of its name), all following go there, parallel ones
-/// included, and when the backend cannot serve, the session moves as any other would. A call that has
-/// begun stays where it is; the next one follows the pin.
+/// It is for Tonic clients and other programs that are the user themselves. The pin is in this handle.
+/// Policy, health, limits and counters are those of the service that created it. The first call chooses a
+/// backend, by the strategy or by the rank of the session's name. All later calls go there, and so do
+/// parallel first calls. When the backend cannot serve, the session moves like any other. A call that has
+/// been sent stays on its backend; the next one follows the pin.
 ///
-/// Clones share the session; it ends with the last of them.
+/// Clones share the session, which ends when the last clone is dropped.
 ///
 /// # Example
 ///
@@ -47,29 +47,29 @@ use crate::{
 ///
 /// let mut session = sticky.session();
 /// session.ready().await?.call(Request::new(String::new())).await?;
-/// let home = session.backend();
+/// let first = session.backend();
 /// session.ready().await?.call(Request::new(String::new())).await?;
-/// assert_eq!(session.backend(), home);
-/// session.end(); // the next call begins a new one
+/// assert_eq!(session.backend(), first);
+/// session.end(); // the next call starts a new session
 /// # Ok(())
 /// # }
 /// ```
 pub struct StickySession<S, I = NoInner, E = Respond> {
     service: StickyService<S, I, E>,
     held: Arc<HeldPin>,
-    /// One for each handle; calls under way have none.
+    /// Counts the handles, without the calls in progress.
     handles: Arc<()>,
 }
 
 impl<S, I, E> StickyService<S, I, E> {
-    /// A session of its own with these backends, which remembers its pin by itself.
+    /// A new session that holds its own pin.
     pub fn session(&self) -> StickySession<S, I, E> {
         StickySession::new(self.clone(), HeldPin::new(self.core().ids.next()))
     }
 
-    /// As [`session`](Self::session), for somebody who has a name, for example a user. It begins on the
-    /// backend that ranks first for the name, so that all programs agree on it, and agree with
-    /// [`affinity::Key`](crate::affinity::Key) over the same names as long as that has no secret.
+    /// A session with a name, for example that of a user. It starts on the backend that ranks first for the
+    /// name. So all programs agree on the backend, also with [`affinity::Key`](crate::affinity::Key) over the
+    /// same names if that has no secret.
     pub fn session_named(&self, name: impl Into<String>) -> StickySession<S, I, E> {
         StickySession::new(self.clone(), HeldPin::named(name.into()))
     }
@@ -77,35 +77,35 @@ impl<S, I, E> StickyService<S, I, E> {
 
 impl<S, I, E> StickySession<S, I, E> {
     pub(crate) fn new(service: StickyService<S, I, E>, held: HeldPin) -> Self {
-        // Drains have to wait for it, also where nobody else remembers a session.
+        // Drains must wait for this session, even if the affinity remembers none.
         service.backends().pool().track_sessions(None);
         Self { service, held: Arc::new(held), handles: Arc::new(()) }
     }
 
-    /// What identifies it.
+    /// The id of the session.
     pub fn id(&self) -> SessionId {
         SessionId::new(self.held.session())
     }
 
-    /// The name that it was given.
+    /// The name of the session, if it has one.
     pub fn name(&self) -> Option<&str> {
         self.held.name()
     }
 
-    /// The backend that it is pinned to; `None` before the first answer, when it has ended, and when
-    /// that backend has left the pool.
+    /// The backend that the session is pinned to. `None` before the first response, after the session has
+    /// ended, and when the backend has left the pool.
     pub fn backend(&self) -> Option<BackendId> {
-        let home = self.held.home()?;
+        let tag = self.held.backend()?;
         let snapshot = self.service.backends().pool().load();
-        snapshot.index().get(home).map(|state| state.id.clone())
+        snapshot.index().get(tag).map(|state| state.id.clone())
     }
 
-    /// What became of the call that was answered last.
+    /// The outcome of the last completed call.
     pub fn outcome(&self) -> Option<Outcome> {
         self.held.outcome()
     }
 
-    /// Ends it: the next call begins anew. Calls that are under way finish, and leave no pin.
+    /// Ends the session: the next call starts a new one. Calls in progress finish, and set no pin.
     pub fn end(&self) {
         let pin = self.held.end();
         let snapshot = self.service.backends().pool().load();
@@ -142,7 +142,7 @@ where
     }
 }
 
-/// A session of which nobody has a handle any more has ended.
+/// The session ends when its last handle is dropped.
 impl<S, I, E> Drop for StickySession<S, I, E> {
     fn drop(&mut self) {
         if Arc::strong_count(&self.handles) == 1 {

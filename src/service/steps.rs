@@ -1,4 +1,4 @@
-//! The states of a request between its arrival and its response, and the work of each.
+//! The states of a request between its arrival and its response, and their transitions.
 
 use std::{
     pin::Pin,
@@ -30,7 +30,7 @@ pin_project! {
         S: Service<Request<B>>,
         I: Service<Request<B>>,
     {
-        // Something other than a service has to answer first.
+        // Waiting for something other than a service.
         Detour { detour: Detour<S> },
         // Waiting until this clone of the backend's service is ready to be called.
         Wait { wait: ReadyWait<S> },
@@ -43,11 +43,12 @@ pin_project! {
             // When the request was sent, if the strategy measures latencies.
             started: Option<Instant>,
         },
-        // As `Wait`, for the local node.
+        // Like `Wait`, for the local node.
         LocalWait { wait: ReadyWait<I> },
         // Waiting until the last resort is ready to be called.
         LastResort { inner: I },
-        // The inner service has the request: as the local node, in flight there, or as the last resort.
+        // The inner service has the request, as the local node if the request is in flight, else as the last
+        // resort.
         InnerCall {
             #[pin]
             future: I::Future,
@@ -58,15 +59,15 @@ pin_project! {
     }
 }
 
-/// What a state leads to. States that are common set their successor in place instead.
+/// The result of a state. Common states set their successor in place instead.
 pub(super) enum Transition<S> {
-    /// The successor has been set.
+    /// The next state has been set.
     Continue,
     /// The next step. The request is in its slot.
     Next(NextStep<S>),
     /// The request ends with this error.
     Fail(StickyError),
-    /// The state does not have what it needs.
+    /// The state is inconsistent: a bug.
     Lost,
 }
 
@@ -74,16 +75,16 @@ pub(super) enum Transition<S> {
 pub(super) enum Detour<S> {
     /// A decision that has not been entered yet.
     Decided(NextStep<S>),
-    /// A store has to answer before it is known where the request belongs.
+    /// Waiting for a store, without whose answer the request cannot be read.
     Lookup(StoreLookup),
-    /// A suspect may return, or another request finds out how it is.
+    /// Waiting until a suspect has recovered, or a recheck of it has ended.
     Recover(Box<Recovery>),
-    /// The application carries the session's state over to the backend with the tag `to`.
+    /// Waiting for the application's hook before a move to the backend with the tag `to`.
     Handoff { work: Handoff, to: u64, reason: Reason },
 }
 
 impl<S: Clone> Transition<S> {
-    /// What follows a failed call: the next step if the request is here again, else the error.
+    /// What follows a failed call: the next step if the request was given back, else the error.
     pub(super) fn after_failure<B: 'static>(
         dispatch: &mut Dispatch<S>,
         in_flight: InFlight,
@@ -118,7 +119,7 @@ impl<S: Clone> Detour<S> {
                 recovery.poll(cx).map(|()| dispatch.recovered(recovery))
             }
             (Self::Handoff { work, to, reason }, _) => work.poll(cx).map(|succeeded| {
-                dispatch.slow_path().handoff_guard = work.release();
+                dispatch.slow_path().handoff_guard = work.take_guard();
                 dispatch.handoff_done(succeeded, *to, *reason)
             }),
             (Self::Decided(_), _) => Poll::Pending,
@@ -220,7 +221,7 @@ where
             return Poll::Ready(Transition::Lost);
         };
         let outcome = ready!(wait.poll_ready(cx, dispatch));
-        let ReadyOutcome::Open(permit) = outcome else {
+        let ReadyOutcome::Ready(permit) = outcome else {
             return Poll::Ready(not_ready(wait, outcome, dispatch));
         };
         if let Some(service) = wait.backend().and_then(|state| dispatch.renewed(state)) {
@@ -230,14 +231,14 @@ where
         let Some(state) = wait.take() else {
             return Poll::Ready(Transition::Lost);
         };
-        // Counted before it is looked at: once a backend has been taken out and has nothing in flight,
-        // no request reaches it any more.
+        // Counted as in flight before the check: once a backend is out of service and has nothing in flight,
+        // no request reaches it.
         let entered = Entered::new(state);
         if entered.state().is_out_of_service() {
             let next = dispatch.withdrawn(entered.state());
             return Poll::Ready(Transition::Next(next));
         }
-        // In place: to move the request once more costs more than all of this.
+        // Changed in place, as moving the request once more costs more than all of this.
         dispatch.send(request, entered.state(), true);
         let (started, trial) = (dispatch.started(), wait.trial.take());
         let services = entered.state().service_generation();
@@ -261,8 +262,8 @@ where
             return Poll::Ready(Transition::Lost);
         };
         let outcome = ready!(wait.poll_ready(cx, dispatch));
-        let ReadyOutcome::Open(permit) = outcome else {
-            return Poll::Ready(leave(wait, outcome, dispatch));
+        let ReadyOutcome::Ready(permit) = outcome else {
+            return Poll::Ready(give_up(wait, outcome, dispatch));
         };
         let Some(state) = wait.take() else {
             return Poll::Ready(Transition::Lost);
@@ -299,33 +300,33 @@ where
     }
 }
 
-/// The backend is busy or its service has failed: another service of the same backend is asked if there is
-/// one, else the next step follows.
+/// The backend is busy or its service has failed: waits for the backend's new service if there is one, else
+/// takes the next step.
 #[cold]
 fn not_ready<S: Clone>(
     wait: &mut ReadyWait<S>,
     outcome: ReadyOutcome,
     dispatch: &mut Dispatch<S>,
 ) -> Transition<S> {
-    // A failed service may not be the backend's any more.
+    // The failed service may have been replaced.
     let failed = wait.backend().filter(|_| matches!(outcome, ReadyOutcome::Failed(_)));
     if let Some(service) = failed.and_then(|state| dispatch.renewed(state)) {
         wait.service = service;
         return Transition::Continue;
     }
-    leave(wait, outcome, dispatch)
+    give_up(wait, outcome, dispatch)
 }
 
 /// The next step after a backend that did not become ready: the request is untouched.
 #[cold]
-fn leave<S: Clone, T>(
+fn give_up<S: Clone, T>(
     wait: &mut ReadyWait<T>,
     outcome: ReadyOutcome,
     dispatch: &mut Dispatch<S>,
 ) -> Transition<S> {
     let wait_limit = wait.wait_limit;
-    // A trial and a permit are given back first.
-    let Some(state) = wait.leave() else { return Transition::Lost };
+    // The trial and the permit are released first.
+    let Some(state) = wait.release() else { return Transition::Lost };
     Transition::Next(after_wait(dispatch, outcome, &state, wait_limit))
 }
 
@@ -344,6 +345,6 @@ fn after_wait<S: Clone>(
             pool.set_readiness(state, Readiness::Failed);
             dispatch.not_sent(state, Reason::NotReady, source)
         }
-        ReadyOutcome::Busy | ReadyOutcome::Open(_) => dispatch.busy(state, wait_limit),
+        ReadyOutcome::Busy | ReadyOutcome::Ready(_) => dispatch.busy(state, wait_limit),
     }
 }

@@ -1,4 +1,4 @@
-//! The service: reads the pin, resolves it, and dispatches.
+//! `StickyService`: sends each request to the backend of its session.
 
 use std::{
     convert::Infallible,
@@ -22,18 +22,16 @@ use crate::{
     service::{NoBody, OnError, ResponseFuture, StickyBody},
 };
 
-/// Dispatches each request to the backend of its session; made by
-/// [`StickyLayer`](crate::StickyLayer).
+/// Sends each request to the backend of its session; created by [`StickyLayer`](crate::StickyLayer).
 ///
-/// It is always ready: which backend must be ready is known only once the request is. The future
-/// then waits for that backend, on the very clone that it calls. Requests are never cloned, and
-/// neither request nor body need be `Clone` or `Sync`.
+/// It is always ready, because the backend is known only once the request is. The future then waits for a
+/// clone of that backend's service, and calls that same clone. Requests are never cloned, and neither
+/// requests nor bodies need to be `Clone` or `Sync`.
 ///
-/// Cloning is cheap; clones share everything.
+/// Clones are cheap and share all state.
 pub struct StickyService<S, I = NoInner, E = crate::service::Respond> {
     core: Arc<Core<S>>,
-    /// Shared, so that a clone of the service, or a future, does not cost a clone of `I`: it is
-    /// cloned when it is needed.
+    /// Shared, so that `I` is only cloned when it is needed, and not with the service or for each future.
     inner: Option<Arc<I>>,
     on_error: PhantomData<fn() -> E>,
 }
@@ -47,14 +45,13 @@ impl<S, I, E> StickyService<S, I, E> {
         &self.core
     }
 
-    /// The pool's handle.
+    /// The handle of the pool.
     pub fn backends(&self) -> &Backends<S> {
         &self.core.backends
     }
 
-    /// Dispatches a request, for a session that is held by the caller or for the one that the request
-    /// itself tells.
-    // Always: the request would be moved once more.
+    /// Dispatches a request, for the session that the caller holds or that the request identifies.
+    // Inlined always, as otherwise the request is moved once more.
     #[inline(always)]
     pub(crate) fn call_for<B>(
         &self,
@@ -113,7 +110,7 @@ impl<S, I, E> fmt::Debug for StickyService<S, I, E> {
     }
 }
 
-/// The inner service of a [`StickyService`] that has none; it is never called.
+/// The inner service of a [`StickyService`] without one; it is never called.
 #[derive(Debug, Clone)]
 pub struct NoInner(());
 

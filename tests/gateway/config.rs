@@ -46,7 +46,6 @@ idle_timeout = "30m"
 absolute_timeout = "8h"
 clock_skew = "1h"
 streams_keep_alive = true
-expires = true
 path = "/shop"
 domain = "example.org"
 same_site = "none"

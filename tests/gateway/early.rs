@@ -160,7 +160,6 @@ async fn node_uploads(addr: SocketAddr, times: usize, streams: bool) -> Option<S
     Some(String::from_utf8(output.stdout).unwrap().trim().to_owned())
 }
 
-/// `../shared/cases/http.md`, "Requests", last line.
 #[tokio::test]
 async fn an_answer_of_our_own_reaches_node() {
     let (nobody, silent) = (refusing(), silent().await);

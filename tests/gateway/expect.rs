@@ -21,24 +21,24 @@ const WAIT: Duration = Duration::from_millis(300);
 /// A backend that answers the head with `first`, and the body, if it comes, with 204. The receiver gets the
 /// head and what came after it.
 async fn backend(first: &'static str) -> (Backend, UnboundedReceiver<String>) {
-    let (tell, told) = unbounded_channel();
+    let (sender, received) = unbounded_channel();
     let backend = Backend::raw(move |mut stream| {
-        let tell = tell.clone();
+        let sender = sender.clone();
         async move {
-            let _ = tell.send(read_head(&mut stream).await);
+            let _ = sender.send(read_head(&mut stream).await);
             let _ = stream.write_all(first.as_bytes()).await;
             let mut body = [0; 5];
             if stream.read_exact(&mut body).await.is_err() {
-                let _ = tell.send("the end".into());
+                let _ = sender.send("the end".into());
                 return;
             }
-            let _ = tell.send(String::from_utf8(body.into()).unwrap());
+            let _ = sender.send(String::from_utf8(body.into()).unwrap());
             let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await;
             let _ = stream.read_u8().await;
         }
     })
     .await;
-    (backend, told)
+    (backend, received)
 }
 
 async fn gateway(backends: &[&Backend]) -> Gateway {
@@ -55,15 +55,14 @@ async fn ask(gateway: &Gateway) -> TcpStream {
     client
 }
 
-async fn next(told: &mut UnboundedReceiver<String>) -> String {
-    timeout(FOREVER, told.recv()).await.expect("the backend gets it").unwrap()
+async fn next(received: &mut UnboundedReceiver<String>) -> String {
+    timeout(FOREVER, received.recv()).await.expect("the backend gets it").unwrap()
 }
 
-/// `../shared/cases/http.md`.
 #[tokio::test]
 async fn a_refusal_reaches_the_client_in_place_of_100() {
     let refusal = "HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno";
-    let (backend, mut told) = backend(refusal).await;
+    let (backend, mut received) = backend(refusal).await;
     let gateway = gateway(&[&backend]).await;
     for _ in 0..3 {
         let mut client = ask(&gateway).await;
@@ -71,14 +70,14 @@ async fn a_refusal_reaches_the_client_in_place_of_100() {
         assert!(answer.starts_with("HTTP/1.1 417 "), "and no 100: {answer:?}");
         assert!(answer.contains("connection: close\r\n"), "{answer:?}");
         assert!(answer.ends_with("\r\n\r\nno"), "{answer:?}");
-        assert!(next(&mut told).await.contains("expect: 100-continue\r\n"));
-        assert_eq!(next(&mut told).await, "the end", "the connection is not used again");
+        assert!(next(&mut received).await.contains("expect: 100-continue\r\n"));
+        assert_eq!(next(&mut received).await, "the end", "the connection is not used again");
     }
 }
 
 #[tokio::test]
 async fn the_backend_asks_for_the_body() {
-    let (backend, mut told) = backend(CONTINUE).await;
+    let (backend, mut received) = backend(CONTINUE).await;
     let gateway = gateway(&[&backend]).await;
     let mut client = ask(&gateway).await;
     let begun = Instant::now();
@@ -86,16 +85,16 @@ async fn the_backend_asks_for_the_body() {
     assert!(begun.elapsed() < WAIT, "it does not wait any longer");
     client.write_all(b"hello").await.unwrap();
     assert!(read_head(&mut client).await.starts_with("HTTP/1.1 204 "), "exactly one 100");
-    next(&mut told).await;
-    assert_eq!(next(&mut told).await, "hello");
+    next(&mut received).await;
+    assert_eq!(next(&mut received).await, "hello");
     // The connection goes on.
     client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-    assert!(next(&mut told).await.starts_with("GET / "));
+    assert!(next(&mut received).await.starts_with("GET / "));
 }
 
 #[tokio::test]
 async fn a_backend_that_says_nothing_gets_the_body_after_a_while() {
-    let (backend, mut told) = backend("").await;
+    let (backend, mut received) = backend("").await;
     let gateway = gateway(&[&backend]).await;
     let begun = Instant::now();
     let mut client = ask(&gateway).await;
@@ -103,14 +102,14 @@ async fn a_backend_that_says_nothing_gets_the_body_after_a_while() {
     assert!(begun.elapsed() >= WAIT);
     client.write_all(b"hello").await.unwrap();
     assert!(read_head(&mut client).await.starts_with("HTTP/1.1 204 "));
-    next(&mut told).await;
-    assert_eq!(next(&mut told).await, "hello");
+    next(&mut received).await;
+    assert_eq!(next(&mut received).await, "hello");
 }
 
 /// A body that comes without being asked for is not kept from a backend that waits.
 #[tokio::test]
 async fn a_client_may_send_its_body_unasked() {
-    let (backend, mut told) = backend(CONTINUE).await;
+    let (backend, mut received) = backend(CONTINUE).await;
     let gateway = gateway(&[&backend]).await;
     let mut client = TcpStream::connect(gateway.addr).await.unwrap();
     client.write_all(format!("{HEAD}hello").as_bytes()).await.unwrap();
@@ -119,8 +118,8 @@ async fn a_client_may_send_its_body_unasked() {
         head = read_head(&mut client).await;
     }
     assert!(head.starts_with("HTTP/1.1 204 "), "{head:?}");
-    next(&mut told).await;
-    assert_eq!(next(&mut told).await, "hello");
+    next(&mut received).await;
+    assert_eq!(next(&mut received).await, "hello");
 }
 
 /// While the body is untouched the request is as good as unsent.
@@ -144,11 +143,11 @@ async fn a_request_whose_body_was_not_asked_for_fails_over() {
 /// HTTP/1.0 has no interim answers.
 #[tokio::test]
 async fn http_1_0_expects_nothing() {
-    let (backend, mut told) = backend("").await;
+    let (backend, mut received) = backend("").await;
     let gateway = gateway(&[&backend]).await;
     let mut client = TcpStream::connect(gateway.addr).await.unwrap();
     let request = HEAD.replace("HTTP/1.1", "HTTP/1.0");
     client.write_all(format!("{request}hello").as_bytes()).await.unwrap();
     assert!(read_head(&mut client).await.starts_with("HTTP/1.0 204 "));
-    assert!(!next(&mut told).await.contains("expect"));
+    assert!(!next(&mut received).await.contains("expect"));
 }

@@ -269,7 +269,8 @@ async fn limits_of_heads_and_streams() {
 async fn a_flood_ends_the_connection() {
     let backend = silent().await;
     let gateway = gateway(&backend, "").await;
-    let kinds: [(&str, fn(u32) -> Vec<u8>); 2] = [
+    type Frames = fn(u32) -> Vec<u8>;
+    let kinds: [(&str, Frames); 2] = [
         ("empty DATA", |_| frame(DATA, 0, 1, &[])),
         ("RST_STREAM", |n| {
             let mut bytes = request(3 + 2 * n, END_STREAM, &[]);

@@ -17,8 +17,8 @@ const HINTS: &str =
 const PASSED: &str = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n";
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// A backend that says these things, with some time between them, to each request.
-async fn saying(parts: &'static [&'static str]) -> (Backend, Gateway) {
+/// A backend that responds to each request with these parts, with a pause after each.
+async fn responding(parts: &'static [&'static str]) -> (Backend, Gateway) {
     let backend = Backend::raw(move |mut stream| async move {
         loop {
             read_head(&mut stream).await;
@@ -33,7 +33,6 @@ async fn saying(parts: &'static [&'static str]) -> (Backend, Gateway) {
     (backend, gateway)
 }
 
-/// `../shared/cases/http.md`, "Answers".
 #[tokio::test]
 async fn early_hints_reach_an_http1_client() {
     let together: &str = Box::leak(format!("{HINTS}{HINTS}{ANSWER}").into_boxed_str());
@@ -44,7 +43,7 @@ async fn early_hints_reach_an_http1_client() {
         (Box::leak(Box::new([together])), 2),
         (Box::leak(Box::new([begin, end, ANSWER])), 1),
     ] {
-        let (_backend, gateway) = saying(parts).await;
+        let (_backend, gateway) = responding(parts).await;
         let mut client = TcpStream::connect(gateway.addr).await.unwrap();
         for _ in 0..3 {
             client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
@@ -63,7 +62,7 @@ async fn early_hints_reach_an_http1_client() {
 /// It does not wait for the answer.
 #[tokio::test]
 async fn early_hints_come_early() {
-    let (_backend, gateway) = saying(&[HINTS, ""]).await;
+    let (_backend, gateway) = responding(&[HINTS, ""]).await;
     let mut client = TcpStream::connect(gateway.addr).await.unwrap();
     client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     assert_eq!(read_head(&mut client).await, PASSED);
@@ -71,7 +70,7 @@ async fn early_hints_come_early() {
 
 #[tokio::test]
 async fn an_http_1_0_client_gets_none() {
-    let (_backend, gateway) = saying(&[HINTS, ANSWER]).await;
+    let (_backend, gateway) = responding(&[HINTS, ANSWER]).await;
     let answer = client::raw(gateway.addr, "GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.0 200 "), "{answer:?}");
 }
@@ -79,7 +78,7 @@ async fn an_http_1_0_client_gets_none() {
 /// Pipelined requests are answered in order, whatever comes between.
 #[tokio::test]
 async fn pipelined_requests() {
-    let (_backend, gateway) = saying(&[HINTS, ANSWER]).await;
+    let (_backend, gateway) = responding(&[HINTS, ANSWER]).await;
     let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     let last = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     let answer = client::raw(gateway.addr, &format!("{request}{request}{last}")).await;

@@ -197,3 +197,21 @@ async fn an_http2_stream_that_takes_nothing_is_reset() {
     assert!(format!("{error:?}").contains("CANCEL"), "{error:?}");
     read.frame().await.expect("it goes on").expect("it goes on");
 }
+
+#[tokio::test]
+async fn a_kept_connection_is_closed_after_the_idle_timeout() {
+    const IDLE: Duration = Duration::from_millis(300);
+    let a = echo("a").await;
+    let config = format!(
+        "[limits]\nidle_timeout = \"{}ms\"\n[[backend]]\nid = \"a\"\nurl = \"{}\"",
+        IDLE.as_millis(),
+        a.url()
+    );
+    let gateway = Gateway::configured(&config).await;
+    let mut stream = TcpStream::connect(gateway.addr).await.unwrap();
+    stream.write_all(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    read_head(&mut stream).await;
+    let begun = Instant::now();
+    assert_eq!(read_to_end(&mut stream).await, "");
+    assert!(begun.elapsed() >= IDLE - Duration::from_millis(50), "{:?}", begun.elapsed());
+}

@@ -7,7 +7,7 @@ use http::Method;
 
 use crate::{
     backends::{Backend, echo, sessions},
-    client::{Answer, send},
+    client::{self, Answer, send},
     process::Gateway,
 };
 
@@ -105,14 +105,6 @@ async fn cookie_attributes_and_cache_control_are_set() {
     }
     assert!(field.ends_with("Max-Age=3600"), "{field}");
     assert_eq!(answer.header("cache-control"), "private, no-cache=\"set-cookie\"");
-    let dated = permanent.replace("secure =", "expires = true\nsecure =");
-    let dated = gateway(&dated, [&a, &b]).await;
-    let answer = send(dated.addr, Method::GET, "/shop/cart", &[], "").await;
-    let field = answer.header("set-cookie");
-    assert!(field.contains("Max-Age=3600; Expires=") && field.ends_with(" GMT"), "{field}");
-    let bare = "format = \"plain\"\npath = \"\"\nsame_site = \"unset\"";
-    let bare = gateway(bare, [&a, &b]).await;
-    assert_eq!(ask(&bare, &[]).await.header("set-cookie"), "sid=a; HttpOnly");
     // An untrusted peer cannot make a request secure.
     let auto = gateway("format = \"plain\"", [&a, &b]).await;
     let answer = ask(&auto, &[("x-forwarded-proto", "https")]).await;
@@ -163,4 +155,33 @@ async fn every_kind_of_response_sets_the_cookie() {
         let answer = send(gateway.addr, method.clone(), "/", &[], "").await;
         assert!(answer.header("set-cookie").starts_with("sid="), "{method}");
     }
+}
+
+/// A cookie without `Path` and `SameSite`, and with `Expires`.
+#[tokio::test]
+async fn attributes_can_be_left_out_and_expires_added() {
+    let (a, b) = (echo("a").await, echo("b").await);
+    let cookie = "keys = [\"env:STICKY_KEY\"]\nlifetime = \"permanent\"\nabsolute_timeout = \"1h\"\n\
+                  expires = true\npath = \"\"\nsame_site = \"unset\"";
+    let gateway = gateway(cookie, [&a, &b]).await;
+    let answer = send(gateway.addr, Method::GET, "/deep/path", &[], "").await;
+    let field = answer.header("set-cookie");
+    assert!(field.contains("; Max-Age=3600; Expires="), "{field}");
+    assert!(!field.contains("Path") && !field.contains("SameSite"), "{field}");
+}
+
+#[tokio::test]
+async fn fields_of_certain_caches_are_made_private() {
+    let backend = Backend::raw(|mut stream| async move {
+        client::read_head(&mut stream).await;
+        let answer = "HTTP/1.1 200 OK\r\nCDN-Cache-Control: public, max-age=600\r\n\
+                      Surrogate-Control: public, max-age=600\r\nContent-Length: 0\r\n\r\n";
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes()).await;
+    })
+    .await;
+    let gateway = gateway("format = \"plain\"", [&backend, &backend]).await;
+    let answer = send(gateway.addr, Method::GET, "/", &[], "").await;
+    assert!(answer.header("set-cookie").starts_with("sid="));
+    assert_eq!(answer.header("cdn-cache-control"), "private, no-cache=\"set-cookie\", max-age=600");
+    assert_eq!(answer.header("surrogate-control"), "no-store");
 }

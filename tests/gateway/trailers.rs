@@ -67,9 +67,9 @@ async fn an_http2_client_gets_all_trailers() {
 
 /// A backend that passes what comes after each head to the receiver.
 async fn reading() -> (Backend, UnboundedReceiver<String>) {
-    let (tell, told) = unbounded_channel();
+    let (sender, received) = unbounded_channel();
     let backend = Backend::raw(move |mut stream| {
-        let tell = tell.clone();
+        let sender = sender.clone();
         async move {
             read_head(&mut stream).await;
             let mut body = Vec::new();
@@ -79,25 +79,25 @@ async fn reading() -> (Backend, UnboundedReceiver<String>) {
                     Err(_) => break,
                 }
             }
-            let _ = tell.send(String::from_utf8(body).unwrap());
+            let _ = sender.send(String::from_utf8(body).unwrap());
             let answer = "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
             let _ = stream.write_all(answer.as_bytes()).await;
         }
     })
     .await;
-    (backend, told)
+    (backend, received)
 }
 
 #[tokio::test]
 async fn a_backend_gets_announced_trailers() {
-    let (backend, mut told) = reading().await;
+    let (backend, mut received) = reading().await;
     let gateway = Gateway::start(&["--backend", &backend.flag("a")]).await;
     for (announced, end) in [(ANNOUNCED, "0\r\nx-sum: 7\r\n\r\n"), ("", "0\r\n\r\n")] {
         let request =
             format!("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{announced}{ANSWER}");
         let answer = client::raw(gateway.addr, &request).await;
         assert!(answer.starts_with("HTTP/1.1 204 "), "{answer:?}");
-        assert_eq!(told.recv().await.unwrap(), format!("2\r\nok\r\n{end}"));
+        assert_eq!(received.recv().await.unwrap(), format!("2\r\nok\r\n{end}"));
     }
     // The same from an HTTP/2 client.
     let io = TokioIo::new(TcpStream::connect(gateway.addr).await.unwrap());
@@ -113,5 +113,5 @@ async fn a_backend_gets_announced_trailers() {
     let body = StreamBody::new(tokio_stream::iter(frames));
     let response = sender.send_request(request.body(body).unwrap());
     assert_eq!(timeout(FOREVER, response).await.unwrap().unwrap().status(), 204);
-    assert_eq!(told.recv().await.unwrap(), "2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n");
+    assert_eq!(received.recv().await.unwrap(), "2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n");
 }

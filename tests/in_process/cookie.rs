@@ -8,9 +8,7 @@ use tower_sticky::{
     affinity::{Conflict, Cookie, Header, SameSite, Secure},
 };
 
-use crate::support::{
-    Client, Clock, Node, get, keys, layer, nodes, plain, sealed, send, with_cookie,
-};
+use crate::support::{Client, Node, get, keys, layer, nodes, plain, sealed, send, with_cookie};
 
 #[tokio::test]
 async fn a_plain_token_is_the_backend_id() {
@@ -156,55 +154,6 @@ async fn responses_with_the_cookie_are_not_cached_by_shared_caches() {
         answer.headers["cache-control"], "public, max-age=60",
         "it has no cookie of the layer"
     );
-}
-
-#[tokio::test]
-async fn fields_for_shared_caches_do_not_allow_storing_beside_the_cookie() {
-    let (backends, [a]) = nodes(["a"]);
-    let given = [
-        ("cache-control", "private"),
-        ("cdn-cache-control", "public, s-maxage=600, max-age=60"),
-        ("surrogate-control", "max-age=3600, content=\"ESI/1.0\""),
-    ];
-    *a.control.response_headers.lock().unwrap() =
-        given.map(|(name, value)| (name, value.into())).to_vec();
-    let service = plain(&backends).into_service();
-    let answer = send(&service, get()).await;
-    assert_eq!(answer.headers["cache-control"], "private");
-    assert_eq!(answer.headers["cdn-cache-control"], "no-store");
-    assert_eq!(answer.headers["surrogate-control"], "no-store, content=\"ESI/1.0\"");
-    let answer = send(&service, with_cookie("sid=a")).await;
-    for (name, value) in given {
-        assert_eq!(answer.headers[name], value, "it has no cookie of the layer");
-    }
-}
-
-#[tokio::test]
-async fn a_permanent_cookie_has_expires_by_option() {
-    let (backends, _nodes) = nodes(["a"]);
-    let clock = Clock::new();
-    let hour = Duration::from_secs(3600);
-    let cookie = Cookie::sealed("sid", keys()).absolute_timeout(hour).permanent();
-    for (expires, end) in
-        [(false, "Max-Age=3600"), (true, "Max-Age=3600; Expires=Fri, 15 Jan 2027 09:00:00 GMT")]
-    {
-        let layer = layer(&backends, cookie.clone().expires(expires)).clock(clock.clone());
-        let answer = send(&layer.into_service(), get()).await;
-        assert!(answer.set_cookies()[0].ends_with(end), "{:?}", answer.set_cookies());
-    }
-}
-
-#[tokio::test]
-async fn path_and_same_site_can_be_left_out() {
-    let (backends, _nodes) = nodes(["a"]);
-    let bare = Cookie::plain("sid").path("").same_site(SameSite::Unset);
-    let service = layer(&backends, bare).into_service();
-    for path in ["/", "/shop/cart"] {
-        let mut request = get();
-        *request.uri_mut() = path.parse().unwrap();
-        assert_eq!(send(&service, request).await.set_cookies(), ["sid=a; HttpOnly"]);
-    }
-    assert_eq!(send(&service, with_cookie("sid=a")).await.decision().0, Verdict::Pinned);
 }
 
 #[tokio::test]
@@ -371,10 +320,6 @@ fn invalid_configuration_is_rejected_at_build_time() {
         (Cookie::plain("a").same_site(SameSite::None), "SameSite=None"),
         (Cookie::plain("__Host-a").secure(Secure::Always).domain("x.org"), "__Host-"),
         (Cookie::plain("__Secure-a"), "__Secure-"),
-        (Cookie::plain("__Http-a"), "__Http- needs Secure"),
-        (Cookie::plain("__Http-a").secure(Secure::Always).http_only(false), "HttpOnly"),
-        (Cookie::plain("__Host-Http-a").secure(Secure::Always).path(""), "__Host-Http-"),
-        (Cookie::plain("a").expires(true), "Expires"),
         (Cookie::plain("a").partitioned(true), "Partitioned"),
         (Cookie::plain("a").path("x"), "path"),
         (Cookie::plain("a").idle_timeout(second), "plain"),

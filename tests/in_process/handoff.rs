@@ -13,7 +13,7 @@ use tower_sticky::{
     BoxError, DrainEnd, Mode, Move, Reason, SessionInfo, StickyLayer, Verdict, affinity::Cookie,
 };
 
-use crate::support::{Client, Node, get, keys, nodes, plain, sealed, send, with_cookie};
+use crate::support::{Client, Clock, Node, get, keys, nodes, plain, sealed, send, with_cookie};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -69,6 +69,30 @@ async fn a_drain_may_hand_its_sessions_over() {
         "not watched yet"
     );
     assert_eq!(backends.snapshot().stats.violations(), 0);
+}
+
+/// The clock advances while the hook runs.
+#[tokio::test(start_paused = true)]
+async fn the_hook_and_the_new_backend_get_the_same_epoch() {
+    let (backends, [_a, b]) = nodes(["a", "b"]);
+    let (clock, epoch) = (Clock::new(), Arc::new(Mutex::new(None)));
+    let layer = sealed(&backends).session_headers(true).clock(clock.clone());
+    let layer = layer.before_move(SECOND, {
+        let epoch = epoch.clone();
+        move |session| {
+            *epoch.lock().unwrap() = Some(session.epoch());
+            clock.advance(60);
+            async { Ok::<_, BoxError>(()) }
+        }
+    });
+    let service = layer.into_service();
+    let mut client = Client::default();
+    assert_eq!(client.send(&service, get()).await.body, "a");
+    let _drain = backends.drain("a").hand_over(100).start().unwrap();
+    let answer = client.send(&service, get()).await;
+    assert_eq!(answer.decision(), (Verdict::Moved, Some("b"), Some(Reason::Draining)));
+    let info = SessionInfo::from_headers(b.control.headers.lock().unwrap().last().unwrap());
+    assert_eq!(info.unwrap().epoch(), *epoch.lock().unwrap());
 }
 
 /// The request may have been executed, so it is retried on its own backend: the move is voluntary.

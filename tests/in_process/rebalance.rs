@@ -264,7 +264,7 @@ fn invalid_rebalance_options_are_rejected() {
     assert!(refuse(Rebalance::new().tolerance(1.0)).contains("tolerance 1 "));
     assert!(refuse(Rebalance::new().tolerance(f64::NAN)).contains("NaN"));
     assert!(refuse(Rebalance::new().idle_for(Duration::ZERO)).contains("one second"));
-    assert!(refuse(Rebalance::new().max_per_second(0)).contains("move nobody"));
+    assert!(refuse(Rebalance::new().max_per_second(0)).contains("0 sessions per second"));
     let layer = StickyLayer::new(backends.clone(), Key::header("x-user"));
     let error = layer.rebalance(Rebalance::new()).unwrap_err().to_string();
     assert!(error.contains("only sealed tokens"), "{error}");

@@ -30,9 +30,9 @@ use crate::support::*;
 const FOREVER: Duration = Duration::from_secs(60);
 const BROKEN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf";
 
-type Service = StickyService<Upstream, NoInner>;
+pub(crate) type Service = StickyService<Upstream, NoInner>;
 
-fn service(upstream: Upstream, failures: u32) -> (Backends<Upstream>, Service) {
+pub(crate) fn service(upstream: Upstream, failures: u32) -> (Backends<Upstream>, Service) {
     let backends = Backends::from_iter([("a", upstream)]);
     let layer = StickyLayer::new(backends.clone(), Cookie::plain("sid"));
     let layer = layer.health(Health::new().consecutive_failures(failures).max_ejected(1.0));
@@ -86,7 +86,7 @@ async fn breaking(http2: bool) -> Upstream {
 }
 
 /// Any hyper server in front of the layer.
-async fn front(service: Service) -> SocketAddr {
+pub(crate) async fn front(service: Service) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     tokio::spawn(async move {

@@ -4,6 +4,7 @@
 
 mod breaks;
 mod client_faults;
+mod expect;
 mod failures;
 mod http1;
 mod http2;

@@ -173,7 +173,6 @@ async fn the_first_address_that_accepts_is_used() {
     assert_eq!(text(send(&upstream, get("/")).await.unwrap()).await, "127.0.0.2");
 }
 
-/// `../shared/cases/http.md`, "Names and addresses", first line.
 #[tokio::test]
 async fn requests_follow_a_name_to_its_new_address() {
     for http2 in [false, true] {

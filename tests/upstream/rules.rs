@@ -85,7 +85,7 @@ async fn without_a_peer_no_forwarded_field_is_passed_on() {
     assert_eq!(heads.recv().await.unwrap(), "GET / HTTP/1.1\r\nhost: shop\r\n\r\n");
 }
 
-/// `../shared/cases/http.md`: from an untrusted peer.
+/// From an untrusted peer.
 #[tokio::test]
 async fn no_forwarded_field_of_an_untrusted_peer_is_passed_on() {
     let (backend, mut heads) = recorder().await;

@@ -32,6 +32,7 @@ const DEMO_ADMIN: &str = "127.0.0.1:9090";
 
 /// Everything that the gateway needs to know.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent keys of the configuration file")]
 pub(crate) struct Settings {
     pub(crate) pool: String,
     pub(crate) listen: SocketAddr,
@@ -105,10 +106,7 @@ impl Settings {
         let admin = admin(admin_addr, file.admin_token, &file.admin_hosts, demo)?;
         let backends = backends::either(flags.backends, file.backend)?;
         if backends.is_empty() && !demo && admin.is_none() {
-            return Err(Error::new(
-                "there is no backend, and no admin interface to add one; add a [[backend]] with id \
-                 and url, or --backend ID=URL",
-            ));
+            return Err(no_backend());
         }
         let trusted_proxies = networks(&file.trusted_proxies)?;
         let context = affinity::Context {
@@ -158,6 +156,13 @@ impl Settings {
             forward_only: flags.forward_only,
         })
     }
+}
+
+fn no_backend() -> Error {
+    Error::new(
+        "there is no backend, and no admin interface to add one; add a [[backend]] with id and url, or \
+         --backend ID=URL",
+    )
 }
 
 /// Whether this is the demo; it sets what the shops of the demo need.

@@ -8,6 +8,7 @@ use super::{Error, file, settings::or};
 
 /// How backends are reached.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "independent keys of the configuration file")]
 pub(crate) struct Upstream {
     pub(crate) resolve_every: Duration,
     /// The name servers that are asked instead of the system's.
@@ -38,10 +39,12 @@ impl Upstream {
 }
 
 pub(super) fn upstream(file: &file::Upstream) -> Result<Upstream, Error> {
-    // Checked here, also where there is no backend yet.
-    proxy::Upstream::new("http://127.0.0.1")?
-        .pass_forwarded(file.pass_forwarded.iter().map(String::as_str))
-        .map_err(|error| Error::of("upstream.pass_forwarded", error))?;
+    // Checked here, also when there is no backend yet.
+    for (position, name) in file.pass_forwarded.iter().enumerate() {
+        proxy::Upstream::new("http://127.0.0.1")?
+            .pass_forwarded([name.as_str()])
+            .map_err(|error| Error::of(&format!("upstream.pass_forwarded[{position}]"), error))?;
+    }
     if !file.nameservers.is_empty() && cfg!(not(feature = "dns")) {
         return Err(Error::new(
             "upstream.nameservers needs the feature dns, which this gateway was built without; build it \

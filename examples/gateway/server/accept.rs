@@ -5,7 +5,10 @@ use std::{
     io::{self, Write},
     iter::Cycle,
     slice::Iter,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -38,14 +41,12 @@ pub(super) async fn accept(
     senders: Vec<mpsc::UnboundedSender<Accepted>>,
     permits: Arc<Semaphore>,
     user_timeout: Duration,
+    exhausted: &AtomicBool,
 ) {
     let mut workers = senders.iter().cycle();
     let mut shortage = ShortageState::new();
     loop {
-        // Without a permit no connection is accepted: the client waits in the kernel's queue.
-        let Ok(permit) = permits.clone().acquire_owned().await else {
-            return;
-        };
+        let Some(permit) = permit(&permits, exhausted).await else { return };
         match listener.accept().await {
             Ok((stream, _)) if !shortage.can_serve() => shortage.turn_away(stream),
             Ok((stream, addr)) => {
@@ -62,6 +63,18 @@ pub(super) async fn accept(
             Err(error) => shortage.wait(&error, permit).await,
         }
     }
+}
+
+/// Waits for a permit. Without one no connection is accepted: the client waits in the kernel's queue, and
+/// connections that linger are closed.
+async fn permit(permits: &Arc<Semaphore>, exhausted: &AtomicBool) -> Option<OwnedSemaphorePermit> {
+    if let Ok(permit) = permits.clone().try_acquire_owned() {
+        return Some(permit);
+    }
+    exhausted.store(true, Relaxed);
+    let permit = permits.clone().acquire_owned().await;
+    exhausted.store(false, Relaxed);
+    permit.ok()
 }
 
 fn distribute(workers: &mut Cycle<Iter<'_, mpsc::UnboundedSender<Accepted>>>, accepted: Accepted) {

@@ -85,8 +85,8 @@ where
         server_timing: shared.server_timing,
         limits: shared.limits.request,
     };
-    let limits = &shared.limits;
-    let socket = Socket::new(stream, sniffed, watch.clone(), is_http1, limits, accepted.permit);
+    let socket =
+        Socket::new(stream, sniffed, watch.clone(), is_http1, shared.clone(), accepted.permit);
     let io = TokioIo::new(socket);
     let timeouts = Timeouts::new(&watch, &shared, is_http1, deadline);
     let ended = match protocol {

@@ -79,6 +79,8 @@ struct Shared {
     server_timing: bool,
     limits: ServerLimits,
     stop: Stop,
+    /// Whether all permits for connections are taken.
+    exhausted: AtomicBool,
     http1: http1::Builder,
     http2: http2::Builder<Streams>,
 }
@@ -138,6 +140,7 @@ impl Server {
             server_timing: options.server_timing,
             limits,
             stop: Stop::default(),
+            exhausted: AtomicBool::new(false),
             http1,
             http2,
         });
@@ -162,9 +165,10 @@ impl Server {
             shared,
         };
         let (shared, permits) = (server.shared.clone(), server.permits.clone());
+        let user_timeout = shared.limits.tcp_user_timeout;
         drop(tokio::spawn(async move {
             tokio::select! {
-                () = accept::accept(listener, senders, permits, shared.limits.tcp_user_timeout) => {}
+                () = accept::accept(listener, senders, permits, user_timeout, &shared.exhausted) => {}
                 () = shared.stop.stopped() => {}
             }
         }));

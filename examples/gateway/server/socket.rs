@@ -5,7 +5,7 @@ use std::{
     future::Future,
     io::{self, IoSlice},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::{limits::ServerLimits, watch::Watch};
+use super::{Shared, watch::Watch};
 
 /// An HTTP/2 preface, and the head of the frame after it.
 pub(super) const SNIFFED: usize = 24 + 9;
@@ -49,15 +49,9 @@ pub(super) struct Socket {
     sniffed: Sniffed,
     watch: Arc<Watch>,
     is_http1: bool,
-    limits: LingerLimits,
+    shared: Arc<Shared>,
     linger: Option<Box<Linger>>,
-    permit: OwnedSemaphorePermit,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct LingerLimits {
-    time: Duration,
-    bytes: u64,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// The writing side is shut down, and what still comes is dropped. If the socket were closed now, the
@@ -67,7 +61,8 @@ struct LingerLimits {
 struct Linger {
     end: Instant,
     silent_since: Instant,
-    bytes_left: u64,
+    /// `None` beyond the limit.
+    bytes_left: Option<u64>,
     sleep: Pin<Box<Sleep>>,
 }
 
@@ -77,11 +72,10 @@ impl Socket {
         sniffed: Sniffed,
         watch: Arc<Watch>,
         is_http1: bool,
-        limits: &ServerLimits,
+        shared: Arc<Shared>,
         permit: OwnedSemaphorePermit,
     ) -> Self {
-        let limits = LingerLimits { time: limits.linger, bytes: limits.linger_bytes };
-        Self { stream, sniffed, watch, is_http1, limits, linger: None, permit }
+        Self { stream, sniffed, watch, is_http1, shared, linger: None, _permit: permit }
     }
 
     /// Sends the interim answers that wait. hyper has sent everything before them, and nothing of what comes
@@ -97,38 +91,33 @@ impl Socket {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether all permits are taken: then a connection that lingers gives its own back.
-    fn others_wait(&self) -> bool {
-        self.permit.semaphore().available_permits() == 0
-    }
-
-    /// Reads and drops until the client has closed, or it has had its time.
+    /// Reads and drops until the client has closed, or a limit is reached. Beyond the limit in bytes the
+    /// client is not read any more, but still has time to read the response.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let others_wait = self.others_wait();
+        // Then this connection gives its permit back.
+        let others_wait = self.shared.exhausted.load(Relaxed);
         let Some(linger) = &mut self.linger else { return Poll::Ready(()) };
         loop {
-            let mut bytes = [0; 8 << 10];
-            let mut buffer = ReadBuf::new(&mut bytes);
             let now = Instant::now();
-            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                    linger.silent_since = now;
-                    match linger.bytes_left.checked_sub(buffer.filled().len() as u64) {
-                        Some(left) => linger.bytes_left = left,
-                        None => return Poll::Ready(()),
+            while let Some(left) = linger.bytes_left {
+                let mut bytes = [0; 8 << 10];
+                let mut buffer = ReadBuf::new(&mut bytes);
+                match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                    Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                        linger.silent_since = now;
+                        linger.bytes_left = left.checked_sub(buffer.filled().len() as u64);
                     }
-                }
-                // Closed, or broken.
-                Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => {
-                    let end = linger.end.min(linger.silent_since + LINGER_SILENCE);
-                    if now >= end || others_wait {
-                        return Poll::Ready(());
-                    }
-                    linger.sleep.as_mut().reset(end.min(now + LINGER_CHECK));
-                    ready!(linger.sleep.as_mut().poll(cx));
+                    // Closed, or broken.
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => break,
                 }
             }
+            let end = linger.end.min(linger.silent_since + LINGER_SILENCE);
+            if now >= end || others_wait {
+                return Poll::Ready(());
+            }
+            linger.sleep.as_mut().reset(end.min(now + LINGER_CHECK));
+            ready!(linger.sleep.as_mut().poll(cx));
         }
     }
 }
@@ -208,11 +197,12 @@ impl AsyncWrite for Socket {
                 return Poll::Ready(Ok(()));
             }
             let now = Instant::now();
-            let end = now + this.limits.time;
+            let limits = &this.shared.limits;
+            let end = now + limits.linger;
             this.linger = Some(Box::new(Linger {
                 end,
                 silent_since: now,
-                bytes_left: this.limits.bytes,
+                bytes_left: Some(limits.linger_bytes),
                 sleep: Box::pin(sleep_until(end)),
             }));
         }

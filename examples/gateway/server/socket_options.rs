@@ -2,13 +2,13 @@
 
 use std::{io, net::TcpStream, time::Duration};
 
-/// When an idle connection is asked for a sign of life, how often, and how many times in vain.
+/// When an idle connection is probed, how often, and how many probes may be lost.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_COUNT: u32 = 3;
 
-/// Finds dead peers: those that acknowledge nothing for `user_timeout`, and those that were idle and are
-/// gone.
+/// Finds dead peers: those that acknowledge nothing for `user_timeout`, and idle ones that answer no
+/// probe.
 pub(super) fn find_dead_peers(stream: &TcpStream, user_timeout: Duration) -> io::Result<()> {
     use rustix::net::sockopt;
     sockopt::set_socket_keepalive(stream, true)?;
@@ -21,4 +21,26 @@ pub(super) fn find_dead_peers(stream: &TcpStream, user_timeout: Duration) -> io:
         sockopt::set_tcp_user_timeout(stream, millis)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use rustix::net::sockopt;
+
+    use super::*;
+
+    #[test]
+    fn the_options_are_set() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        find_dead_peers(&stream, Duration::from_secs(75)).unwrap();
+        assert!(sockopt::socket_keepalive(&stream).unwrap());
+        #[cfg(target_os = "linux")]
+        {
+            assert_eq!(sockopt::tcp_keepidle(&stream).unwrap(), KEEPALIVE_IDLE);
+            assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), 75_000);
+        }
+    }
 }

@@ -1,20 +1,21 @@
 //! `Cookie`: a token in a cookie.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use http::{
     HeaderMap, HeaderValue,
     header::{COOKIE, SET_COOKIE},
 };
 
-use super::{
-    parse,
-    set_cookie::{self, Validity},
-};
+use super::{parse, set_cookie};
 use crate::{
     affinity::{
         BoundAffinity, Change, Commit, Conflict, Head, ReadContext, Reading, RequestState,
-        SameSite, Secure, cache_control,
+        SameSite, Secure, Strip, cache_control,
         request_state::{AffinityKey, StateEntry},
         token_codec::TokenCodec,
         token_options::{TokenOptions, invalid, token_setters},
@@ -22,7 +23,6 @@ use crate::{
     },
     error::ConfigError,
     token::KeyRing,
-    util::clock::unix_millis,
 };
 
 /// The token in a cookie: the usual choice for browsers.
@@ -105,26 +105,24 @@ impl Cookie {
         self
     }
 
-    /// Whether a [permanent](Self::permanent) cookie has the attribute `Expires` beside `Max-Age`, for
-    /// clients that do not know `Max-Age`; default `false`. A client that knows both uses `Max-Age`
-    /// (RFC 6265, section 5.3), which does not depend on its clock.
-    #[must_use]
-    pub fn expires(mut self, expires: bool) -> Self {
-        self.attributes.expires = expires;
-        self
-    }
-
     /// The cookie attribute `Path`; default `/`. A request outside of it, with which the
     /// client does not send the cookie, is served without a session, and its response sets no cookie.
     /// When a router strips a prefix of the path, as Axum's `nest` does, the path that the client
     /// requested counts (with the feature `axum`).
     ///
-    /// With an empty path the cookie has no such attribute. The client then sends it with requests
-    /// below the directory of the path that it was set for (RFC 6265, section 5.1.4), so it may hold
-    /// several cookies of this name.
+    /// With an empty path there is no such attribute: the browser limits the cookie to the directory of
+    /// the request then (RFC 6265, section 5.1.4), while the session applies to all paths.
     #[must_use]
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.attributes.path = path.into();
+        self
+    }
+
+    /// Whether the attribute `Expires` is written beside `Max-Age`, for clients that do not know the latter;
+    /// default `false`. Only for [permanent](Self::permanent) cookies.
+    #[must_use]
+    pub fn expires(mut self, expires: bool) -> Self {
+        self.attributes.expires = expires;
         self
     }
 
@@ -190,7 +188,7 @@ impl Cookie {
         if self.attributes.expires && !self.permanent {
             return Err(invalid(
                 &carrier,
-                "Expires is for permanent cookies; a session cookie ends with the browser",
+                "Expires needs a permanent cookie, which has a lifetime",
             ));
         }
         Ok(())
@@ -237,16 +235,20 @@ impl BoundAffinity for Bound {
     fn read(&self, request: &Head<'_>, context: &mut ReadContext<'_>) -> Reading {
         let mut reading = Reading::default();
         let path = &self.options.attributes.path;
-        if path != "/" && !path.is_empty() && !path_matches(request.client_path(), path) {
+        if !path.is_empty() && path != "/" && !path_matches(request.client_path(), path) {
             context.state.push(AffinityKey::new(self), StateEntry::OutsidePath);
             return reading;
         }
         let mut cookies = parse::Cookies::new(request.headers);
         while let Some(value) = cookies.next(&self.name) {
-            reading.must_strip = !self.options.forward;
-            reading.only_value = cookies.is_only_value();
+            let only_value = cookies.is_only_value();
+            reading.strip = match (self.options.forward, only_value) {
+                (true, _) => Strip::Nothing,
+                (false, true) => Strip::Header,
+                (false, false) => Strip::Tokens,
+            };
             let is_valid = self.tokens.read(value, context, &mut reading);
-            if is_valid && (reading.only_value || !self.tokens.is_sealed()) {
+            if is_valid && (only_value || !self.tokens.is_sealed()) {
                 break;
             }
         }
@@ -257,7 +259,7 @@ impl BoundAffinity for Bound {
         if self.options.forward {
             return;
         }
-        if reading.only_value {
+        if reading.strip == Strip::Header {
             headers.remove(COOKIE);
             return;
         }
@@ -279,12 +281,8 @@ impl BoundAffinity for Bound {
             return false;
         }
         let field = self.tokens.write(commit).and_then(|issued| {
-            let lifetime = issued.lifetime.filter(|_| self.options.permanent);
-            let validity = lifetime.map(|max_age| {
-                let now = unix_millis(commit.clock) / 1000;
-                Validity { max_age, expires: now.saturating_add(max_age.as_secs()) }
-            });
-            self.set_cookie(issued.token, validity, commit.https)
+            let max_age = issued.lifetime.filter(|_| self.options.permanent);
+            self.set_cookie(issued.token, max_age, commit.https, commit.clock.now())
         });
         let Some(field) = field else {
             tracing::error!(cookie = name, "no token could be made; the session is not pinned");
@@ -297,7 +295,9 @@ impl BoundAffinity for Bound {
 
     fn clear(&self, https: bool, _: &mut RequestState, headers: &mut HeaderMap) {
         set_cookie::drop_named(headers, &self.options.attributes.name);
-        if let Some(field) = self.set_cookie(String::new(), Some(Validity::OVER), https) {
+        if let Some(field) =
+            self.set_cookie(String::new(), Some(Duration::ZERO), https, SystemTime::UNIX_EPOCH)
+        {
             headers.append(SET_COOKIE, field);
             cache_control::make_private(headers, SET_COOKIE.as_str());
         }
@@ -322,9 +322,10 @@ impl Bound {
     fn set_cookie(
         &self,
         value: String,
-        validity: Option<Validity>,
+        max_age: Option<Duration>,
         https: bool,
+        now: SystemTime,
     ) -> Option<HeaderValue> {
-        self.options.attributes.header(&self.template, value, validity, https)
+        self.options.attributes.header(&self.template, value, max_age, https, now)
     }
 }

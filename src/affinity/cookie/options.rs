@@ -10,7 +10,7 @@ pub enum SameSite {
     Strict,
     /// Always sent; only together with [`Secure::Always`].
     None,
-    /// The cookie has no attribute `SameSite`, and the client's default applies.
+    /// No such attribute. Browsers have defaults of their own then.
     Unset,
 }
 

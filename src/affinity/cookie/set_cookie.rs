@@ -1,8 +1,8 @@
 //! The `Set-Cookie` field of the token: its attributes, and the backend's cookies of the same name.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use cookie::{Cookie, CookieBuilder, time};
+use cookie::{Cookie, CookieBuilder, time::OffsetDateTime};
 use http::{
     HeaderMap, HeaderValue,
     header::{Entry, SET_COOKIE},
@@ -13,18 +13,10 @@ use crate::{
     error::ConfigError,
 };
 
-/// The prefixes of names that have a meaning (draft-ietf-httpbis-rfc6265bis, section 4.1.3), of two that
-/// match the longer one first.
-const PREFIXES: [&str; 4] = ["__Host-Http-", "__Host-", "__Http-", "__Secure-"];
-
-/// The end of the year 9999, in Unix seconds: the last date that `Expires` can name.
-const LAST_DATE: u64 = 253_402_300_799;
-
 /// The name and attributes of the cookie.
 #[derive(Debug, Clone)]
 pub(crate) struct Attributes {
     pub(crate) name: String,
-    /// Empty for none.
     pub(crate) path: String,
     pub(crate) domain: Option<String>,
     pub(crate) same_site: SameSite,
@@ -33,19 +25,6 @@ pub(crate) struct Attributes {
     pub(crate) partitioned: bool,
     /// Whether `Expires` is written beside `Max-Age`.
     pub(crate) expires: bool,
-}
-
-/// How long a cookie lasts that is not to end with the browser's session.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Validity {
-    pub(crate) max_age: Duration,
-    /// The same as a date, in Unix seconds.
-    pub(crate) expires: u64,
-}
-
-impl Validity {
-    /// Ended already: it removes the cookie.
-    pub(crate) const OVER: Self = Self { max_age: Duration::ZERO, expires: 0 };
 }
 
 impl Attributes {
@@ -75,37 +54,35 @@ impl Attributes {
         self.check_prefix()
     }
 
-    /// Checks what the prefix of the name requires: without it user agents drop the cookie.
+    /// User agents compare the prefixes without regard to case (RFC 6265bis, section 5.7).
     fn check_prefix(&self) -> Result<(), ConfigError> {
-        // User agents compare the prefixes without regard to case (RFC 6265bis, section 5.7).
-        let is_prefix = |prefix: &str| {
-            self.name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+        const PREFIXES: [&str; 4] = ["__Host-Http-", "__Host-", "__Http-", "__Secure-"];
+        let has = |prefix: &str| {
+            let start = self.name.as_bytes().get(..prefix.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
         };
-        let Some(prefix) = PREFIXES.into_iter().find(|prefix| is_prefix(prefix)) else {
+        let Some(prefix) = PREFIXES.into_iter().find(|prefix| has(prefix)) else {
             return Ok(());
         };
-        let wrong = |problem: &str| Err(self.invalid(&format!("the prefix {prefix} {problem}")));
+        let wrong = |what: &str| Err(self.invalid(&format!("the prefix {prefix} {what}")));
         if self.secure != Secure::Always {
             return wrong("needs Secure; set secure to always");
         }
         if prefix.ends_with("Http-") && !self.http_only {
-            return wrong("needs HttpOnly; leave it on");
+            return wrong("needs HttpOnly; leave http_only at true");
         }
-        if prefix.starts_with("__Host-") {
-            if self.domain.is_some() {
-                return wrong("allows no domain; leave it out");
-            }
-            if self.path != "/" {
-                return wrong("needs the path \"/\"");
-            }
+        if prefix.starts_with("__Host-") && self.domain.is_some() {
+            return wrong("allows no domain; leave it out");
+        }
+        if prefix.starts_with("__Host-") && self.path != "/" {
+            return wrong("needs the path \"/\"");
         }
         Ok(())
     }
 
     fn check_path_and_domain(&self) -> Result<(), ConfigError> {
         let plain = |text: &str| text.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b';');
-        let rooted = self.path.is_empty() || self.path.starts_with('/');
-        if !rooted || !plain(&self.path) {
+        if !self.path.is_empty() && (!self.path.starts_with('/') || !plain(&self.path)) {
             return Err(self.invalid(
                 "the path must begin with '/' and be visible ASCII without ';', or be empty for none",
             ));
@@ -149,13 +126,15 @@ impl Attributes {
         cookie.build()
     }
 
-    /// The header field for one response. `value` is an id or a sealed token, never a part of the request.
+    /// The header field for one response at the time `now`. `value` is an id or a sealed token, never a part
+    /// of the request.
     pub(crate) fn header(
         &self,
         template: &Cookie<'static>,
         value: String,
-        validity: Option<Validity>,
+        max_age: Option<Duration>,
         https: bool,
+        now: SystemTime,
     ) -> Option<HeaderValue> {
         let mut cookie = template.clone();
         cookie.set_value(value);
@@ -164,16 +143,21 @@ impl Attributes {
             Secure::Always => true,
             Secure::Never => false,
         });
-        if let Some(validity) = validity {
-            let seconds = i64::try_from(validity.max_age.as_secs()).unwrap_or(i64::MAX);
-            cookie.set_max_age(time::Duration::seconds(seconds));
+        if let Some(max_age) = max_age {
+            let seconds = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
+            cookie.set_max_age(cookie::time::Duration::seconds(seconds));
             if self.expires {
-                let expires = i64::try_from(validity.expires.min(LAST_DATE)).ok()?;
-                cookie.set_expires(time::OffsetDateTime::from_unix_timestamp(expires).ok()?);
+                cookie.set_expires(expires(now, max_age));
             }
         }
         HeaderValue::try_from(cookie.to_string()).ok()
     }
+}
+
+/// The end of `max_age`; the Unix epoch for a cookie that is to be removed.
+fn expires(now: SystemTime, max_age: Duration) -> OffsetDateTime {
+    let end = if max_age.is_zero() { None } else { now.checked_add(max_age) };
+    end.unwrap_or(SystemTime::UNIX_EPOCH).into()
 }
 
 /// Checks that `name` can be the name of a cookie.
@@ -229,11 +213,9 @@ mod tests {
 
     fn header(attributes: &Attributes, max_age: Option<u64>, https: bool) -> String {
         attributes.check().unwrap();
-        let validity = max_age.map(|seconds| Validity {
-            max_age: Duration::from_secs(seconds),
-            expires: 1_800_000_000 + seconds,
-        });
-        let header = attributes.header(&attributes.template(), "v".into(), validity, https);
+        let max_age = max_age.map(Duration::from_secs);
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_445_412_420);
+        let header = attributes.header(&attributes.template(), "v".into(), max_age, https, now);
         header.unwrap().to_str().unwrap().to_owned()
     }
 
@@ -258,27 +240,23 @@ mod tests {
             header(&all, None, false),
             "sid=v; SameSite=None; Partitioned; Secure; Path=/shop; Domain=example.org"
         );
+        let bare = Attributes {
+            path: String::new(),
+            same_site: SameSite::Unset,
+            expires: true,
+            ..attributes("sid")
+        };
+        assert_eq!(header(&bare, None, false), "sid=v; HttpOnly");
+        assert_eq!(
+            header(&bare, Some(60), false),
+            "sid=v; HttpOnly; Max-Age=60; Expires=Wed, 21 Oct 2015 07:28:00 GMT"
+        );
+        assert_eq!(
+            header(&bare, Some(0), false),
+            "sid=v; HttpOnly; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+        );
         let never = Attributes { secure: Secure::Never, ..attributes("sid") };
         assert!(!header(&never, None, true).contains("Secure"));
-        let least =
-            Attributes { path: String::new(), same_site: SameSite::Unset, ..attributes("sid") };
-        assert_eq!(header(&least, None, false), "sid=v; HttpOnly");
-    }
-
-    #[test]
-    fn expires_is_written_beside_max_age() {
-        let dated = Attributes { expires: true, ..attributes("sid") };
-        let plain = "sid=v; HttpOnly; SameSite=Lax; Path=/";
-        assert_eq!(header(&dated, None, false), plain, "a session cookie has neither");
-        assert_eq!(
-            header(&dated, Some(60), false),
-            format!("{plain}; Max-Age=60; Expires=Fri, 15 Jan 2027 08:01:00 GMT")
-        );
-        let far = header(&dated, Some(1 << 40), false);
-        assert!(far.ends_with("Expires=Fri, 31 Dec 9999 23:59:59 GMT"), "{far}");
-        let over = dated.header(&dated.template(), String::new(), Some(Validity::OVER), false);
-        let over = over.unwrap().to_str().unwrap().to_owned();
-        assert!(over.ends_with("Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT"), "{over}");
     }
 
     #[test]
@@ -302,30 +280,25 @@ mod tests {
             Attributes { path: "/x".into(), ..always("__Host-a") },
             Attributes { path: String::new(), ..always("__Host-a") },
             attributes("__Http-a"),
-            attributes("__host-http-a"),
-            Attributes { http_only: false, ..always("__Http-a") },
             Attributes { http_only: false, ..always("__HTTP-a") },
             Attributes { http_only: false, ..always("__Host-Http-a") },
-            Attributes { domain: Some("example.org".into()), ..always("__Host-Http-a") },
             Attributes { path: "/x".into(), ..always("__Host-Http-a") },
+            Attributes { domain: Some("example.org".into()), ..always("__host-http-a") },
         ];
         for bad in bad {
             let error = bad.check().expect_err(&format!("{bad:?} is invalid")).to_string();
             assert!(error.contains(&format!("{:?}", bad.name)), "{error} names the cookie");
         }
-        for name in ["__Host-a", "__Secure-a", "__Http-a", "__Host-Http-a"] {
-            assert!(always(name).check().is_ok(), "{name}");
-        }
-        let shared = Attributes {
-            path: "/x".into(),
+        assert!(always("__Host-a").check().is_ok());
+        assert!(always("__Secure-a").check().is_ok());
+        assert!(always("__Host-Http-a").check().is_ok());
+        let wide = Attributes {
             domain: Some("example.org".into()),
+            path: "/x".into(),
             ..always("__Http-a")
         };
-        assert!(shared.check().is_ok(), "__Http- restricts neither path nor domain");
-        for name in ["__Host-a", "__Secure-a"] {
-            let readable = Attributes { http_only: false, ..always(name) };
-            assert!(readable.check().is_ok(), "{name} does not need HttpOnly");
-        }
+        assert!(wide.check().is_ok());
+        assert!(Attributes { http_only: false, ..always("__Host-a") }.check().is_ok());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use super::carrier::{Carrier, Edit};
 use crate::{
     affinity::{
-        BoundAffinity, Change, Commit, Head, ReadContext, Reading, RequestState,
+        BoundAffinity, Change, Commit, Head, ReadContext, Reading, RequestState, Strip,
         cookie::{parse, set_cookie},
         header::header_name,
         request_state::{AffinityKey, OpenedEnvelope, StateEntry},
@@ -50,7 +50,7 @@ use crate::{
 ///   Protocol do, misses later envelopes. Do not set an idle timeout for them. A session that has
 ///   moved moves again with each request, always to the same backend.
 /// - In a response that must not begin a session
-///   ([`SessionAction::NoPin`](crate::SessionAction::NoPin), [`Preference`](crate::Wish), a bypass) a new
+///   ([`SessionAction::NoPin`](crate::SessionAction::NoPin), [`Preference`](crate::Preference), a bypass) a new
 ///   id is sent as it is.
 ///
 /// # Example
@@ -159,7 +159,7 @@ impl Bound {
             if !token::is_envelope(value) {
                 return;
             }
-            reading.must_strip = true;
+            reading.strip = Strip::Tokens;
             let opened = token::open_envelope(&self.keys, self.tokens.context(), value, now);
             let (payload, old_key) = match opened {
                 Ok(opened) => opened,
@@ -259,7 +259,7 @@ fn continued_pin(opened: &OpenedEnvelope, commit: &Commit<'_>) -> token::Pin {
 impl BoundAffinity for Bound {
     fn read(&self, request: &Head<'_>, context: &mut ReadContext<'_>) -> Reading {
         let (reading, opened) = self.read_envelopes(request.headers, context);
-        if reading.must_strip && !self.is_recorded(context.state) {
+        if reading.strip != Strip::Nothing && !self.is_recorded(context.state) {
             context.state.push(self.affinity_key(), StateEntry::Envelope(opened));
         }
         reading
@@ -268,7 +268,7 @@ impl BoundAffinity for Bound {
     fn strip(&self, _: &Reading, context: &mut ReadContext<'_>, headers: &mut HeaderMap) {
         if !self.is_recorded(context.state) {
             let (reading, opened) = self.read_envelopes(headers, context);
-            if !reading.must_strip {
+            if reading.strip == Strip::Nothing {
                 return;
             }
             context.state.push(self.affinity_key(), StateEntry::Envelope(opened));

@@ -1,21 +1,25 @@
 //! An exchange: a request that was sent on a connection, until the head of its response arrives or times out.
 
 use std::{
+    mem,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{
-    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
+    Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    header, request::Parts,
 };
+use http_body::Body;
 use hyper::{body::Incoming, client::conn::TrySendError};
 use tokio::time::Instant;
 
 use super::{
     connector::{Inner, Link},
     expect::Expectation,
-    headers,
+    headers::{self, Length},
     http1::Answer,
     request_body::{Phase, RequestBody, Sending},
 };
@@ -52,6 +56,50 @@ pub(super) struct SavedRequest<B> {
 }
 
 impl<B> SavedRequest<B> {
+    pub(super) fn new(parts: &mut Parts, upgrade: Option<HeaderValue>) -> Self {
+        Self {
+            method: parts.method.clone(),
+            uri: parts.uri.clone(),
+            version: parts.version,
+            headers: parts.headers.clone(),
+            extensions: mem::take(&mut parts.extensions),
+            body: None,
+            sending: None,
+            expectation: None,
+            upgrade,
+        }
+    }
+
+    /// The request with the body as the connection takes it. With `wait`, the body is sent when the backend asks
+    /// for it, or after that time.
+    pub(super) fn request_to_send(
+        &mut self,
+        parts: Parts,
+        body: B,
+        length: Length,
+        wait: Option<Duration>,
+    ) -> Request<RequestBody>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        if length == Length::Empty {
+            self.body = Some(body);
+            return Request::from_parts(parts, RequestBody::empty());
+        }
+        let Some(wait) = wait else {
+            let (body, sending) = RequestBody::new(body);
+            self.sending = Some(sending);
+            return Request::from_parts(parts, body);
+        };
+        let (body, sending, expectation) = RequestBody::expected(body, wait);
+        let mut request = Request::from_parts(parts, body);
+        expectation.listen(&mut request);
+        self.sending = Some(sending);
+        self.expectation = Some(expectation);
+        request
+    }
+
     pub(super) fn request(self, body: B) -> Request<B> {
         let mut request = Request::new(body);
         *request.method_mut() = self.method;

@@ -10,7 +10,7 @@ use std::{
 use http::{HeaderMap, StatusCode, Version, header};
 use hyper::ext::on_informational;
 
-use super::request_body::{Erased, RequestBody};
+use super::erased_body::Erased;
 use crate::util::lock;
 
 /// Whether the sender of a request waits for 100 before it sends the body.
@@ -46,7 +46,7 @@ impl Expectation {
     }
 
     /// Asks for the body when the backend responds to `request` with 100.
-    pub(super) fn listen(self: &Arc<Self>, request: &mut http::Request<RequestBody>) {
+    pub(super) fn listen<B>(self: &Arc<Self>, request: &mut http::Request<B>) {
         let expectation = self.clone();
         on_informational(request, move |response| {
             if response.status() == StatusCode::CONTINUE {

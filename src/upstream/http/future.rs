@@ -87,22 +87,8 @@ where
         self.attempts += 1;
         let upgrade = self.inner.wants_upgrade(&request);
         let (mut parts, body) = request.into_parts();
-        let mut saved = SavedRequest {
-            method: parts.method.clone(),
-            uri: parts.uri.clone(),
-            version: parts.version,
-            headers: parts.headers.clone(),
-            extensions: mem::take(&mut parts.extensions),
-            body: None,
-            sending: None,
-            expectation: None,
-            upgrade,
-        };
-        let length = if body.is_end_stream() {
-            Length::Empty
-        } else {
-            body.size_hint().exact().map_or(Length::Unknown, Length::Exact)
-        };
+        let mut saved = SavedRequest::new(&mut parts, upgrade);
+        let length = Length::of(&body);
         let expects = length != Length::Empty
             && self.inner.target.protocol == Protocol::Http1
             && expects_continue(parts.version, &parts.headers);
@@ -116,23 +102,8 @@ where
             length,
             expects,
         )?;
-        let body = if length == Length::Empty {
-            saved.body = Some(body);
-            RequestBody::empty()
-        } else if expects {
-            let (body, sending, expectation) = RequestBody::expected(body, self.inner.expect_wait);
-            saved.sending = Some(sending);
-            saved.expectation = Some(expectation);
-            body
-        } else {
-            let (body, sending) = RequestBody::new(body);
-            saved.sending = Some(sending);
-            body
-        };
-        let mut request = Request::from_parts(parts, body);
-        if let Some(expectation) = &saved.expectation {
-            expectation.listen(&mut request);
-        }
+        let wait = expects.then_some(self.inner.expect_wait);
+        let request = saved.request_to_send(parts, body, length, wait);
         let answer = match &mut link {
             Link::Http1(connection) => {
                 if saved.upgrade.is_some() {
@@ -168,16 +139,7 @@ where
         let Exchange { link, mut saved, .. } = exchange;
         let message = error.take_message();
         let error = error.into_error();
-        let (reused, no_byte_came) = match &link {
-            Link::Http1(connection) => (connection.reused, !connection.read_state.bytes()),
-            Link::Http2(connection, _) => {
-                let unprocessed = is_unprocessed(&error);
-                if message.is_some() || unprocessed || connection.has_ended() {
-                    self.inner.http2.forget(connection);
-                }
-                (connection.reused || unprocessed, connection.has_ended())
-            }
-        };
+        let (reused, no_byte_came) = self.connection_state(&link, &error, message.is_some());
         // A backend that was not sent the body has not executed the request.
         let withdrawn = match &saved.expectation {
             Some(expectation) if no_byte_came => expectation.withdraw(),
@@ -196,11 +158,12 @@ where
         };
         // A failure of the request's own body is no failure of the connection.
         let is_broken = no_byte_came && !error.is_user();
+        let inner = self.inner.clone();
         let lost = |error: hyper::Error| -> BoxError {
             if !is_broken {
                 return error.into();
             }
-            Disconnected::new(error).with_redialer(self.inner.redialer()).into()
+            Disconnected::new(error).with_redialer(inner.redialer()).into()
         };
         let Some(body) = body else {
             return Err(lost(error));
@@ -223,20 +186,42 @@ where
         if !repeatable {
             return Err(lost(error));
         }
-        let mut request = saved.request(body);
+        match self.repeat(saved.request(body), reused) {
+            None => Ok(()),
+            Some(request) => Err(Unanswered::new(request, lost(error)).into()),
+        }
+    }
+
+    /// Whether the connection of a failed exchange had served other requests, and whether no byte of a response
+    /// came. An HTTP/2 connection that has ended is not used again.
+    fn connection_state(&self, link: &Link, error: &hyper::Error, is_unsent: bool) -> (bool, bool) {
+        match link {
+            Link::Http1(connection) => (connection.reused, !connection.read_state.bytes()),
+            Link::Http2(connection, _) => {
+                let unprocessed = is_unprocessed(error);
+                if is_unsent || unprocessed || connection.has_ended() {
+                    self.inner.http2.forget(connection);
+                }
+                (connection.reused || unprocessed, connection.has_ended())
+            }
+        }
+    }
+
+    /// Sends a request again whose kept connection ended without a response: most likely it was closed while it
+    /// was idle. The request, if it is not sent again.
+    fn repeat(&mut self, mut request: Request<B>, reused: bool) -> Option<Request<B>> {
         let sent = match &self.unanswered {
             Some(sendings) => sendings.0,
             None => request.extensions().get::<SendCount>().map_or(0, |sendings| sendings.0),
         };
         let sendings = SendCount(sent + 1);
         if reused && self.unanswered.is_none() && sendings < SendCount::MAX {
-            // The connection was most likely closed while it was idle.
             self.unanswered = Some(sendings);
             self.dial(request);
-            return Ok(());
+            return None;
         }
         request.extensions_mut().insert(sendings);
-        Err(Unanswered::new(request, lost(error)).into())
+        Some(request)
     }
 
     /// The head of the response has arrived.

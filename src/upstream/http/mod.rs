@@ -29,6 +29,7 @@
 
 mod address;
 mod connector;
+mod erased_body;
 mod exchange;
 mod expect;
 mod forwarded;

@@ -2,7 +2,6 @@
 //! taken out again, as its own type.
 
 use std::{
-    any::Any,
     future::Future,
     mem,
     pin::Pin,
@@ -15,46 +14,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{expect::Expectation, trailers};
+use super::{
+    erased_body::{Erased, Polled},
+    expect::Expectation,
+    trailers,
+};
 use crate::{
     error::{BoxError, ClientError},
     util::{clock::later, lock},
 };
-
-type Polled = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
-
-/// A body without its type.
-pub(super) trait Erased: Send {
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled;
-    fn is_end(&self) -> bool;
-    fn hint(&self) -> SizeHint;
-    fn into_any(self: Box<Self>) -> Box<dyn Any>;
-}
-
-impl<B> Erased for B
-where
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
-        Body::poll_frame(self, cx).map(|frame| frame.map(|result| result.map_err(Into::into)))
-    }
-
-    fn is_end(&self) -> bool {
-        Body::is_end_stream(self)
-    }
-
-    fn hint(&self) -> SizeHint {
-        Body::size_hint(self)
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
-    }
-}
 
 /// A body is boxed unpinned and pinned at its first poll, so that it need not be `Unpin`, and an unpolled one
 /// can be taken out again.
@@ -301,6 +272,8 @@ impl Drop for RequestBody {
 #[cfg(test)]
 mod tests {
     use std::{future::poll_fn, marker::PhantomPinned};
+
+    use http_body::Frame;
 
     use super::*;
 

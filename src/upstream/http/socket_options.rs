@@ -27,3 +27,22 @@ pub(super) fn apply(stream: &TcpStream, user_timeout: Duration) -> io::Result<()
     let _ = user_timeout;
     Ok(())
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::net::sockopt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_options_are_set() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        apply(&stream, Duration::from_secs(75)).unwrap();
+        assert!(stream.nodelay().unwrap());
+        assert!(sockopt::socket_keepalive(&stream).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&stream).unwrap(), KEEPALIVE.0);
+        assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), 75_000);
+    }
+}

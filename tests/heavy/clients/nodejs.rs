@@ -55,7 +55,7 @@ async fn upload(addr: SocketAddr) -> Option<(StatusCode, Bytes)> {
     Some((status, body))
 }
 
-/// `../shared/cases/http.md`, "Answers", the last line.
+/// A backend that answers and closes before it has read the upload.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_early_answer_to_an_upload_arrives() {
     let (_node, port) = node().await;

@@ -6,7 +6,7 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme, Uri},
 };
 
-use super::{Added, Length, Present, is_chunked_once, tokens};
+use super::common::{Added, Length, Present, is_chunked_once, tokens};
 use crate::{
     error::{BoxError, ClientError},
     session::Peer,

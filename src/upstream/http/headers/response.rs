@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, StatusCode, Version, header, response::Parts};
 
-use super::{Present, is_chunked_once, tokens};
+use super::common::{Present, is_chunked_once, tokens};
 use crate::{error::BoxError, upstream::http::forwarded::Via};
 
 /// Makes a backend's response head into the one that goes to the client. `asked` is what the

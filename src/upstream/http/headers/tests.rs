@@ -1,9 +1,15 @@
-use http::{Request, Response, request::Parts as RequestParts, response::Parts as ResponseParts};
+use http::{
+    HeaderMap, HeaderValue, Request, Response, Version, header, request::Parts as RequestParts,
+    response::Parts as ResponseParts,
+};
 
 use super::*;
 use crate::{
     error::BoxError,
-    upstream::http::target::{Protocol, Target},
+    upstream::http::{
+        forwarded::{ForwardedOptions, Via},
+        target::{Protocol, Target},
+    },
 };
 
 fn forwarded(request: http::request::Builder, length: Length, h2: bool) -> RequestParts {

@@ -1,31 +1,28 @@
-//! What a proxy changes in the head of a message: hop-by-hop fields (RFC 9110, section 7.6.1), framing
-//! (RFC 9112, section 6) and upgrades (RFC 9110, section 7.8).
-
-mod request;
-mod response;
+//! What heads of requests and of responses have in common.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use http_body::Body;
 
-pub(super) use self::{request::request, response::response};
-use super::forwarded::{self, ForwardedOptions, Kind, Via};
+use crate::upstream::http::forwarded::{self, ForwardedOptions, Kind, Via};
 
 /// Which of the fields that matter are present: one walk over the names costs less than a lookup for each of
 /// them.
 #[derive(Default)]
-struct Present {
-    connection: bool,
-    content_length: bool,
-    transfer_encoding: bool,
-    te: bool,
-    expect: bool,
-    cookie: bool,
-    forwarded: bool,
+#[expect(clippy::struct_excessive_bools, reason = "each flag is about another header field")]
+pub(super) struct Present {
+    pub(super) connection: bool,
+    pub(super) content_length: bool,
+    pub(super) transfer_encoding: bool,
+    pub(super) te: bool,
+    pub(super) expect: bool,
+    pub(super) cookie: bool,
+    pub(super) forwarded: bool,
     /// Fields to remove, whatever their value. Most messages have none, and this does not allocate then.
     remove: Vec<HeaderName>,
 }
 
 impl Present {
-    fn in_request(headers: &HeaderMap) -> Self {
+    pub(super) fn in_request(headers: &HeaderMap) -> Self {
         let mut present = Self::default();
         for name in headers.keys() {
             match name.as_str() {
@@ -41,7 +38,7 @@ impl Present {
         present
     }
 
-    fn in_response(headers: &HeaderMap) -> Self {
+    pub(super) fn in_response(headers: &HeaderMap) -> Self {
         let mut present = Self::default();
         headers.keys().for_each(|name| present.common(name));
         present
@@ -64,7 +61,7 @@ impl Present {
     }
 
     /// Removes what ends at this hop.
-    fn strip(&self, headers: &mut HeaderMap) {
+    pub(super) fn strip(&self, headers: &mut HeaderMap) {
         if self.connection {
             let fields: Vec<_> = headers.get_all(header::CONNECTION).iter().cloned().collect();
             headers.remove(header::CONNECTION);
@@ -95,13 +92,13 @@ impl Present {
 }
 
 /// Whether it is a field that this crate adds, which `Connection` must not remove.
-pub(super) fn is_ours(name: &[u8]) -> bool {
+pub(in crate::upstream::http) fn is_ours(name: &[u8]) -> bool {
     const PREFIX: &[u8] = b"x-sticky-";
     name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
 }
 
 /// The elements of a comma-separated list.
-fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 
@@ -115,26 +112,38 @@ fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 
 /// What this proxy adds to messages.
 #[derive(Debug, Clone)]
-pub(super) struct Added {
+pub(in crate::upstream::http) struct Added {
     /// To requests.
-    pub(super) via: Option<Via>,
+    pub(in crate::upstream::http) via: Option<Via>,
     /// To answers.
-    pub(super) response_via: Option<Via>,
-    pub(super) forwarded: ForwardedOptions,
+    pub(in crate::upstream::http) response_via: Option<Via>,
+    pub(in crate::upstream::http) forwarded: ForwardedOptions,
 }
 
 /// How long a request's body is, as far as its framing goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Length {
+pub(in crate::upstream::http) enum Length {
     Empty,
     Exact(u64),
     Unknown,
 }
 
+impl Length {
+    pub(in crate::upstream::http) fn of(body: &impl Body) -> Self {
+        if body.is_end_stream() {
+            return Self::Empty;
+        }
+        body.size_hint().exact().map_or(Self::Unknown, Self::Exact)
+    }
+}
+
 /// The protocols that a request asks to upgrade to, if it may.
 ///
 /// `h2c` is left out: requests in a tunnel of HTTP/2 would bypass this proxy.
-pub(super) fn wants_upgrade(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
+pub(in crate::upstream::http) fn wants_upgrade(
+    version: Version,
+    headers: &HeaderMap,
+) -> Option<HeaderValue> {
     if version != Version::HTTP_11 || !headers.contains_key(header::UPGRADE) {
         return None;
     }
@@ -145,17 +154,14 @@ pub(super) fn wants_upgrade(version: Version, headers: &HeaderMap) -> Option<Hea
 }
 
 /// Removes from an interim answer what ends at this hop.
-pub(super) fn interim(headers: &mut HeaderMap) {
+pub(in crate::upstream::http) fn interim(headers: &mut HeaderMap) {
     Present::in_response(headers).strip(headers);
     headers.remove(header::CONTENT_LENGTH);
 }
 
 /// Whether the transfer coding is `chunked`, and nothing else.
-fn is_chunked_once(headers: &HeaderMap) -> bool {
+pub(super) fn is_chunked_once(headers: &HeaderMap) -> bool {
     let mut fields = headers.get_all(header::TRANSFER_ENCODING).iter();
     let chunked = fields.next().is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"chunked"));
     chunked && fields.next().is_none()
 }
-
-#[cfg(test)]
-mod tests;
