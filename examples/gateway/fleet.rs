@@ -26,6 +26,7 @@ pub(crate) struct Fleet {
     body_timeout: Duration,
     expect_wait: Duration,
     tcp_user_timeout: Duration,
+    buffer_bytes: usize,
     upstream_settings: config::Upstream,
     retry: bool,
 }
@@ -47,6 +48,7 @@ impl Fleet {
             body_timeout: settings.limits.body_timeout,
             expect_wait: settings.limits.expect_wait,
             tcp_user_timeout: settings.limits.tcp_user_timeout,
+            buffer_bytes: settings.limits.buffer_bytes as usize,
             upstream_settings: settings.upstream.clone(),
             retry: settings.retry,
         };
@@ -145,6 +147,7 @@ impl Fleet {
             .body_timeout(self.body_timeout)
             .expect_wait(self.expect_wait)
             .tcp_user_timeout(self.tcp_user_timeout)
+            .buffer_bytes(self.buffer_bytes)
             // Without retries no request is sent twice to the same backend either.
             .replay_idempotent(self.retry);
         let upstream = self.upstream_settings.apply(upstream)?;

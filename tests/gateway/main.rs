@@ -41,6 +41,7 @@ mod health;
 mod http2_frames;
 mod interim;
 mod limits;
+mod parking;
 mod raw_requests;
 mod rebalance;
 mod restarts;

@@ -55,6 +55,8 @@ limits! {
     h2_window: Size => u64 = 64 << 10;
     h2_ping: Time<1> => Duration = Duration::from_secs(20);
     h2_ping_timeout: Time<1> => Duration = Duration::from_secs(10);
+    /// Per direction and stream, unsent bytes of the system included.
+    buffer_bytes: Size => u64 = 64 << 10;
     /// A client, or an HTTP/2 stream, that takes nothing of a response.
     write_timeout: Time<1> => Duration = Duration::from_secs(60);
     /// Data without an acknowledgement, on both sides.
@@ -77,6 +79,8 @@ limits! {
 
 /// The smallest head that is of any use, and the largest that is kept in memory.
 const HEADER_BYTES: (u64, u64) = (512, 1 << 30);
+/// hyper's smallest buffers, and what is of any use.
+const BUFFER_BYTES: (u64, u64) = (16 << 10, 1 << 30);
 const TARGET_BYTES: (u64, u64) = (1, 1 << 30);
 /// RFC 9113, section 6.9.1.
 const H2_WINDOW: (u64, u64) = (1024, (1 << 31) - 1);
@@ -87,6 +91,7 @@ impl Limits {
         for (key, bytes, (least, most)) in [
             ("limits.header_bytes", self.header_bytes, HEADER_BYTES),
             ("limits.target_bytes", self.target_bytes, TARGET_BYTES),
+            ("limits.buffer_bytes", self.buffer_bytes, BUFFER_BYTES),
             ("limits.h2_window", self.h2_window, H2_WINDOW),
         ] {
             if !(least..=most).contains(&bytes) {
@@ -111,6 +116,7 @@ impl Limits {
             idle_timeout: self.idle_timeout,
             write_timeout: self.write_timeout,
             tcp_user_timeout: self.tcp_user_timeout,
+            buffer_bytes: self.buffer_bytes as usize,
             request: RequestLimits {
                 header_bytes: self.header_bytes as usize,
                 headers: self.headers,

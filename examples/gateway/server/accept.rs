@@ -19,7 +19,7 @@ use tokio::{
 };
 use tower_sticky::Shortage;
 
-use super::{Accepted, socket_options::find_dead_peers};
+use super::{Accepted, limits::ServerLimits, socket_options};
 
 /// How long to wait after a failed accept; doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -40,7 +40,7 @@ pub(super) async fn accept(
     listener: TcpListener,
     senders: Vec<mpsc::UnboundedSender<Accepted>>,
     permits: Arc<Semaphore>,
-    user_timeout: Duration,
+    limits: &ServerLimits,
     exhausted: &AtomicBool,
 ) {
     let mut workers = senders.iter().cycle();
@@ -53,7 +53,7 @@ pub(super) async fn accept(
                 // Small answers must not wait for the client's delayed acknowledgement.
                 let prepared = stream.set_nodelay(true).and_then(|()| stream.into_std());
                 if let Ok(stream) = prepared {
-                    if let Err(error) = find_dead_peers(&stream, user_timeout) {
+                    if let Err(error) = socket_options::apply(&stream, limits) {
                         tracing::debug!(%error, "a socket option could not be set");
                     }
                     distribute(&mut workers, Accepted { stream, addr, permit });

@@ -1,6 +1,7 @@
 //! The bodies of a request and of its response, as the client's connection sees them.
 
 use std::{
+    mem,
     pin::Pin,
     sync::{
         Arc,
@@ -9,7 +10,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
@@ -112,15 +113,24 @@ pin_project! {
         watch: Option<Arc<Watch>>,
         // How many flushes there had been when hyper was given something for the last time.
         given: u64,
+        // How much hyper was given since the last flush, and how much it may have.
+        unsent: usize,
+        limit: usize,
         error: Option<BoxError>,
         _busy: Option<Busy>,
     }
 }
 
 impl<B> AnswerBody<B> {
-    pub(super) fn new(body: Option<B>, watch: Option<Arc<Watch>>, busy: Option<Busy>) -> Self {
+    /// hyper is given no more while `limit` bytes are not sent.
+    pub(super) fn new(
+        body: Option<B>,
+        watch: Option<Arc<Watch>>,
+        busy: Option<Busy>,
+        limit: usize,
+    ) -> Self {
         let given = watch.as_ref().map_or(0, |watch| watch.flushes());
-        Self { body, watch, given, error: None, _busy: busy }
+        Self { body, watch, given, unsent: 0, limit, error: None, _busy: busy }
     }
 }
 
@@ -137,6 +147,12 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let this = self.project();
+        if *this.unsent >= *this.limit
+            && let Some(watch) = &this.watch
+        {
+            ready!(watch.poll_sent(*this.given, cx));
+            *this.unsent = 0;
+        }
         if this.error.is_none() {
             let Some(body) = this.body.as_pin_mut() else { return Poll::Ready(None) };
             let polled = body.poll_frame(cx);
@@ -144,7 +160,11 @@ where
             match ready!(polled) {
                 None => return Poll::Ready(None),
                 Some(Ok(frame)) => {
-                    *this.given = this.watch.as_ref().map_or(0, |watch| watch.flushes());
+                    let flushes = this.watch.as_ref().map_or(0, |watch| watch.flushes());
+                    if mem::replace(this.given, flushes) != flushes {
+                        *this.unsent = 0;
+                    }
+                    *this.unsent += frame.data_ref().map_or(0, Buf::remaining);
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 Some(Err(error)) => *this.error = Some(error.into()),

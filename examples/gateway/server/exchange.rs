@@ -32,6 +32,8 @@ pub(super) struct Exchange<S> {
     pub(super) watch: Arc<Watch>,
     pub(super) server_timing: bool,
     pub(super) limits: RequestLimits,
+    /// How much of an HTTP/1.1 response hyper may have that is not sent.
+    pub(super) unsent_limit: usize,
 }
 
 impl<S, B> hyper::service::Service<Request<Incoming>> for Exchange<S>
@@ -69,7 +71,9 @@ where
             }
         };
         let (watch, server_timing) = (Some(self.watch.clone()), self.server_timing);
-        Answer { step, span, busy: Some(busy), watch, server_timing, is_http1, too_large }
+        let unsent_limit = self.unsent_limit;
+        let busy = Some(busy);
+        Answer { step, span, busy, watch, server_timing, is_http1, unsent_limit, too_large }
     }
 }
 
@@ -91,6 +95,7 @@ pin_project! {
         watch: Option<Arc<Watch>>,
         server_timing: bool,
         is_http1: bool,
+        unsent_limit: usize,
         too_large: TooLarge,
     }
 }
@@ -116,6 +121,8 @@ where
             *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
         }
         let (busy, watch) = (this.busy.take(), this.watch.take());
+        // HTTP/2 limits it per stream.
+        let limit = if *this.is_http1 { *this.unsent_limit } else { usize::MAX };
         let refused = matches!(this.step.as_ref().get_ref(), Step::Refuse { .. });
         if *this.is_http1 && (refused || watch.as_ref().is_some_and(|watch| watch.is_unread())) {
             response.headers_mut().insert(header::CONNECTION, CLOSE);
@@ -125,7 +132,7 @@ where
             response.headers_mut().append(SERVER_TIMING, value);
         }
         tracing::info!(status = response.status().as_u16(), "answered");
-        Poll::Ready(Ok(response.map(|body| AnswerBody::new(body, watch, busy))))
+        Poll::Ready(Ok(response.map(|body| AnswerBody::new(body, watch, busy, limit))))
     }
 }
 

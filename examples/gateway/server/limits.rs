@@ -15,6 +15,8 @@ pub(crate) struct ServerLimits {
     pub(crate) write_timeout: Duration,
     /// Data that the client's kernel does not acknowledge.
     pub(crate) tcp_user_timeout: Duration,
+    /// Bytes of a body per stream and direction; those included that the system has not sent.
+    pub(crate) buffer_bytes: usize,
     pub(crate) request: RequestLimits,
     pub(crate) http2: Http2Limits,
     /// How long the rest of a request is read and dropped after an early answer.
@@ -30,6 +32,7 @@ impl Default for ServerLimits {
             idle_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(60),
             tcp_user_timeout: Duration::from_secs(75),
+            buffer_bytes: 64 << 10,
             request: RequestLimits::default(),
             http2: Http2Limits::default(),
             linger: Duration::from_secs(5),

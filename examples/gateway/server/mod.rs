@@ -11,6 +11,7 @@ mod bodies;
 mod connection;
 mod exchange;
 mod limits;
+mod park;
 mod refusal;
 mod socket;
 mod socket_options;
@@ -165,10 +166,9 @@ impl Server {
             shared,
         };
         let (shared, permits) = (server.shared.clone(), server.permits.clone());
-        let user_timeout = shared.limits.tcp_user_timeout;
         drop(tokio::spawn(async move {
             tokio::select! {
-                () = accept::accept(listener, senders, permits, user_timeout, &shared.exhausted) => {}
+                () = accept::accept(listener, senders, permits, &shared.limits, &shared.exhausted) => {}
                 () = shared.stop.stopped() => {}
             }
         }));
@@ -193,7 +193,10 @@ fn http1_builder(limits: &ServerLimits) -> http1::Builder {
     let mut http1 = http1::Builder::new();
     // The time for a head is limited in `connection`.
     http1.header_read_timeout(None);
-    http1.max_header_size(limits.request.header_bytes.saturating_add(REQUEST_LINE));
+    let head = limits.request.header_bytes.saturating_add(REQUEST_LINE);
+    http1.max_header_size(head);
+    // It must leave room for a head. What is buffered of bodies is limited in `socket` and `bodies`.
+    http1.max_buf_size(head.max(limits.buffer_bytes));
     if limits.request.headers > refusal::DEFAULT_HEADERS {
         http1.max_headers(limits.request.headers);
     }
@@ -202,12 +205,13 @@ fn http1_builder(limits: &ServerLimits) -> http1::Builder {
 
 fn http2_builder(limits: &ServerLimits) -> http2::Builder<Streams> {
     let mut http2 = http2::Builder::new(Streams { write_timeout: limits.write_timeout });
-    let (request, limits) = (&limits.request, &limits.http2);
+    let (request, send, limits) = (&limits.request, limits.buffer_bytes / 4, &limits.http2);
     http2
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(request.header_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(limits.streams)
         .initial_stream_window_size(limits.window)
+        .max_send_buf_size(send)
         .keep_alive_interval(limits.ping)
         .keep_alive_timeout(limits.ping_timeout);
     http2

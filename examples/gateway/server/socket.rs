@@ -10,48 +10,40 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take},
     net::TcpStream,
-    sync::OwnedSemaphorePermit,
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::{Shared, watch::Watch};
-
-/// An HTTP/2 preface, and the head of the frame after it.
-pub(super) const SNIFFED: usize = 24 + 9;
+use super::{Shared, connection::Client, watch::Watch};
 
 /// How long a client may be silent while the rest of its request is dropped.
 const LINGER_SILENCE: Duration = Duration::from_secs(1);
 /// How often is looked whether other clients wait for a connection.
 const LINGER_CHECK: Duration = Duration::from_millis(100);
 
-/// The first bytes of a connection, as many as tell that it is HTTP/2.
-#[derive(Debug)]
-pub(super) struct Sniffed {
-    pub(super) bytes: [u8; SNIFFED],
-    pub(super) len: usize,
-    read: usize,
+/// The most that is read at once: a quarter of the buffered bytes, but for one. hyper doubles its buffer when a
+/// read has filled it, so that it stays at this size.
+fn read_limit(buffer_bytes: usize) -> u64 {
+    let quarter = (buffer_bytes / 4).max(8 << 10);
+    (1 << quarter.ilog2()) - 1
 }
 
-impl Default for Sniffed {
-    fn default() -> Self {
-        Self { bytes: [0; SNIFFED], len: 0, read: 0 }
-    }
-}
-
-/// It holds the connection's permit, so that an upgraded connection, which leaves hyper, still counts.
+/// The socket of a connection, as hyper owns it.
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: TcpStream,
-    /// What was read to tell the protocol, and is still to be read by hyper.
-    sniffed: Sniffed,
+    /// Its limit is that of one read.
+    stream: Take<TcpStream>,
+    read_limit: u64,
+    /// What was read before, and is still to be read by hyper.
+    unread: Bytes,
     watch: Arc<Watch>,
     is_http1: bool,
     shared: Arc<Shared>,
     linger: Option<Box<Linger>>,
-    _permit: OwnedSemaphorePermit,
+    _client: Arc<Client>,
 }
 
 /// The writing side is shut down, and what still comes is dropped. If the socket were closed now, the
@@ -69,13 +61,20 @@ struct Linger {
 impl Socket {
     pub(super) fn new(
         stream: TcpStream,
-        sniffed: Sniffed,
+        unread: Bytes,
         watch: Arc<Watch>,
         is_http1: bool,
         shared: Arc<Shared>,
-        permit: OwnedSemaphorePermit,
+        client: Arc<Client>,
     ) -> Self {
-        Self { stream, sniffed, watch, is_http1, shared, linger: None, _permit: permit }
+        let read_limit = read_limit(shared.limits.buffer_bytes);
+        let stream = stream.take(read_limit);
+        Self { stream, read_limit, unread, watch, is_http1, shared, linger: None, _client: client }
+    }
+
+    /// The stream, and what hyper has not read of the bytes that were read before.
+    pub(super) fn into_parts(self) -> (TcpStream, Bytes) {
+        (self.stream.into_inner(), self.unread)
     }
 
     /// Sends the interim answers that wait. hyper has sent everything before them, and nothing of what comes
@@ -84,7 +83,7 @@ impl Socket {
         while self.watch.has_interim() {
             let polled = {
                 let bytes = self.watch.interim();
-                Pin::new(&mut self.stream).poll_write(cx, &bytes)
+                Pin::new(self.stream.get_mut()).poll_write(cx, &bytes)
             };
             self.watch.sent_interim(ready!(polled)?);
         }
@@ -102,7 +101,7 @@ impl Socket {
             while let Some(left) = linger.bytes_left {
                 let mut bytes = [0; 8 << 10];
                 let mut buffer = ReadBuf::new(&mut bytes);
-                match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                match Pin::new(self.stream.get_mut()).poll_read(cx, &mut buffer) {
                     Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                         linger.silent_since = now;
                         linger.bytes_left = left.checked_sub(buffer.filled().len() as u64);
@@ -129,16 +128,14 @@ impl AsyncRead for Socket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let sniffed = &mut this.sniffed;
-        if sniffed.read < sniffed.len {
-            let rest = &sniffed.bytes[sniffed.read..sniffed.len];
-            let count = rest.len().min(buf.remaining());
-            buf.put_slice(&rest[..count]);
-            sniffed.read += count;
+        if !this.unread.is_empty() {
+            let count = this.unread.len().min(buf.remaining());
+            buf.put_slice(&this.unread.split_to(count));
             this.watch.received();
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
+        this.stream.set_limit(this.read_limit);
         let result = Pin::new(&mut this.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
             this.watch.received();
@@ -156,7 +153,7 @@ impl AsyncWrite for Socket {
         if self.watch.has_interim() {
             ready!(self.poll_interim(cx))?;
         }
-        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let result = Pin::new(self.stream.get_mut()).poll_write(cx, buf);
         self.watch.wrote(result.is_pending());
         result
     }
@@ -169,13 +166,13 @@ impl AsyncWrite for Socket {
         if self.watch.has_interim() {
             ready!(self.poll_interim(cx))?;
         }
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let result = Pin::new(self.stream.get_mut()).poll_write_vectored(cx, bufs);
         self.watch.wrote(result.is_pending());
         result
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.get_ref().is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -184,13 +181,14 @@ impl AsyncWrite for Socket {
             ready!(self.poll_interim(cx))?;
         }
         self.watch.flushed();
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(self.stream.get_mut()).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        this.watch.closes();
         if this.linger.is_none() {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            ready!(Pin::new(this.stream.get_mut()).poll_shutdown(cx))?;
             // Of a body that was not wanted, or of a head that hyper has refused.
             let refused_head = this.is_http1 && this.watch.has_partial_head();
             if !this.watch.is_unread() && !refused_head {

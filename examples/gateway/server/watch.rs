@@ -28,6 +28,8 @@ pub(super) struct Watch {
     partial: AtomicBool,
     /// Whether the rest of a request was left unread.
     unread: AtomicBool,
+    /// Whether hyper closes the connection.
+    closing: AtomicBool,
     written: Written,
     interim: Interim,
 }
@@ -92,7 +94,11 @@ impl Watch {
         if is_sent() {
             return Poll::Ready(());
         }
-        written.lock().push(cx.waker().clone());
+        let mut waiting = written.lock();
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+        drop(waiting);
         written.waits.store(true, SeqCst);
         // It may have been flushed just now.
         if is_sent() { Poll::Ready(()) } else { Poll::Pending }
@@ -147,6 +153,21 @@ impl Watch {
     /// Whether the rest of a request was left unread.
     pub(super) fn is_unread(&self) -> bool {
         self.unread.load(Relaxed)
+    }
+
+    /// hyper closes the connection.
+    pub(super) fn closes(&self) {
+        self.closing.store(true, Relaxed);
+    }
+
+    /// Whether there is no request, nothing is left to send, and the connection stays open.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.is_busy()
+            && !self.partial.load(Relaxed)
+            && !self.is_unread()
+            && !self.closing.load(Relaxed)
+            && !self.has_interim()
+            && !self.written.unwritten.load(SeqCst)
     }
 
     /// hyper writes; with `blocked` the socket has taken nothing.

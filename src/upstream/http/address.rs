@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use super::{resolve::Resolver, socket_options, target::Endpoint};
+use super::{resolve::Resolver, socket_options::SocketOptions, target::Endpoint};
 use crate::{
     error::{BoxError, Shortage, ShortageError, TimedOut},
     util::{
@@ -51,7 +51,7 @@ pub(super) struct Address {
     endpoint: Endpoint,
     lookups: Lookups,
     /// How long a peer may acknowledge nothing.
-    user_timeout: Duration,
+    options: SocketOptions,
     known: Mutex<Known>,
     /// Grows with each change of the address in use: connections of an older one are not used again.
     generation: AtomicU64,
@@ -89,7 +89,7 @@ struct Failure {
 }
 
 impl Address {
-    pub(super) fn new(endpoint: Endpoint, lookups: Lookups, user_timeout: Duration) -> Self {
+    pub(super) fn new(endpoint: Endpoint, lookups: Lookups, options: SocketOptions) -> Self {
         let known = match endpoint {
             Endpoint::Addr(addr) => Known { listed: vec![addr], ..Known::default() },
             Endpoint::Name(..) => Known::default(),
@@ -98,7 +98,7 @@ impl Address {
             fresh: AtomicBool::new(matches!(endpoint, Endpoint::Addr(_))),
             endpoint,
             lookups,
-            user_timeout,
+            options,
             known: Mutex::new(known),
             generation: AtomicU64::new(0),
             used: AtomicBool::new(false),
@@ -130,7 +130,7 @@ impl Address {
         redials: bool,
     ) -> Result<(TcpStream, u64), BoxError> {
         let (stream, generation) = self.connect_to_any(limit, redials).await?;
-        socket_options::apply(&stream, self.user_timeout)?;
+        self.options.apply(&stream)?;
         Ok((stream, generation))
     }
 

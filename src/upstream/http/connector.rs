@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     address::{Address, Lookups},
+    buffers::Buffers,
     headers::{self, Added},
     http1::Http1,
     http2::{Http2, Shared},
@@ -45,6 +46,7 @@ pub(super) struct Inner {
     pub(super) body_timeout: Duration,
     pub(super) expect_wait: Duration,
     pub(super) tcp_user_timeout: Duration,
+    pub(super) buffers: Buffers,
     pub(super) replay_idempotent: bool,
     pub(super) max_idle: usize,
     pub(super) idle_timeout: Duration,
@@ -97,12 +99,13 @@ impl Inner {
             Protocol::Http1 => {
                 let shard = self.pool.shard();
                 let (stream, generation) = self.address.connect(limit, redials).await?;
-                let timeout = self.response_timeout;
-                let connection = Http1::new(stream, shard, generation, timeout).await?;
+                let (timeout, buffers) = (self.response_timeout, self.buffers);
+                let connection = Http1::new(stream, shard, generation, timeout, buffers).await?;
                 Ok(Link::Http1(connection))
             }
             Protocol::Http2 => {
-                let connection = self.http2.dial(&self.address, limit, redials).await?;
+                let connection =
+                    self.http2.dial(&self.address, limit, redials, self.buffers).await?;
                 Ok(Link::Http2(connection, Timer::new(self.response_timeout)))
             }
         }

@@ -21,6 +21,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{
+    buffers::Buffers,
     io::{ReadState, Socket},
     request_body::RequestBody,
     timer::Timer,
@@ -47,6 +48,7 @@ pub(super) struct Http1 {
     pub(super) shard: usize,
     /// Of the backend's address: see [`Address`](crate::proxy::address::Address).
     pub(super) generation: u64,
+    buffers: Buffers,
 }
 
 impl Http1 {
@@ -55,9 +57,12 @@ impl Http1 {
         shard: usize,
         generation: u64,
         response_timeout: Duration,
+        buffers: Buffers,
     ) -> Result<Box<Self>, BoxError> {
-        let (socket, read_state) = Socket::new(stream);
-        let (sender, driver) = http1::Builder::new().handshake(TokioIo::new(socket)).await?;
+        let (socket, read_state) = Socket::new(stream, buffers.read());
+        let mut http1 = http1::Builder::new();
+        http1.max_buf_size(buffers.total());
+        let (sender, driver) = http1.handshake(TokioIo::new(socket)).await?;
         Ok(Box::new(Self {
             sender,
             driver: Some(driver),
@@ -67,11 +72,13 @@ impl Http1 {
             idle_since: Instant::now(),
             shard,
             generation,
+            buffers,
         }))
     }
 
-    pub(super) fn send(&mut self, request: Request<RequestBody>) -> Answer {
+    pub(super) fn send(&mut self, mut request: Request<RequestBody>) -> Answer {
         self.read_state.reset();
+        request.body_mut().limit_unsent(&self.read_state, self.buffers.given());
         // Outside of the task's budget: the response is polled without a waker, so it must not rely on a
         // later wake-up.
         Box::pin(tokio::task::unconstrained(self.sender.try_send_request(request)))

@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     address::Address,
+    buffers::{Buffers, CONNECTION_WINDOW},
     http1::Answer,
     idle_pool::{shard_count, thread_slot},
     io::{ReadState, Socket},
@@ -97,6 +98,7 @@ impl Shared {
         address: &Arc<Address>,
         limit: Duration,
         redials: bool,
+        buffers: Buffers,
     ) -> Result<Http2, BoxError> {
         let shard = &self.shards[thread_slot() % self.shards.len()];
         let failed_before = shard.failures.load(Ordering::Acquire);
@@ -111,7 +113,7 @@ impl Shared {
                 return Err(SharedError(error).into());
             }
         }
-        match open(address, limit, redials).await {
+        match open(address, limit, redials, buffers).await {
             Ok(http2) => {
                 let kept = Http2 { reused: true, ..http2.clone() };
                 *lock(&shard.current) = Some(kept);
@@ -153,11 +155,20 @@ impl Shard {
     }
 }
 
-async fn open(address: &Arc<Address>, limit: Duration, redials: bool) -> Result<Http2, BoxError> {
+async fn open(
+    address: &Arc<Address>,
+    limit: Duration,
+    redials: bool,
+    buffers: Buffers,
+) -> Result<Http2, BoxError> {
     let (stream, generation) = address.connect(limit, redials).await?;
-    let (socket, read_state) = Socket::new(stream);
-    let handshake = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(socket));
-    let (sender, driver) = handshake.await?;
+    let (socket, read_state) = Socket::new(stream, buffers.read());
+    let mut http2 = http2::Builder::new(TokioExecutor::new());
+    http2
+        .initial_stream_window_size(buffers.window())
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(buffers.send());
+    let (sender, driver) = http2.handshake(TokioIo::new(socket)).await?;
     drop(tokio::spawn(driver));
     Ok(Http2 { sender, read_state, generation, reused: false })
 }

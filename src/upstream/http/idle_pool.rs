@@ -253,14 +253,16 @@ impl fmt::Debug for Pool {
 mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
-    use super::*;
+    use super::{super::buffers::Buffers, *};
 
     async fn connection(pool: &Pool, generation: u64) -> (Box<Http1>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (other, _) = listener.accept().await.unwrap();
         let timeout = Duration::from_secs(1);
-        (Http1::new(stream, pool.shard(), generation, timeout).await.unwrap(), other)
+        let buffers = Buffers::default();
+        let connection = Http1::new(stream, pool.shard(), generation, timeout, buffers);
+        (connection.await.unwrap(), other)
     }
 
     fn idle(pool: &Pool) -> usize {

@@ -5,13 +5,13 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take},
     net::TcpStream,
 };
 
@@ -25,6 +25,11 @@ pub(super) struct ReadState {
     end: AtomicBool,
     /// Whether hyper has bytes left to write: it flushes the socket when it has none.
     unwritten: AtomicBool,
+    /// How often hyper had no bytes left.
+    flushes: AtomicU64,
+    /// What waits for that.
+    waits: AtomicBool,
+    waiting: Mutex<Option<Waker>>,
     /// Whether there are interim responses.
     has_interim: AtomicBool,
     interim: Mutex<Vec<Interim>>,
@@ -61,6 +66,35 @@ impl ReadState {
         !self.unwritten.load(Ordering::Relaxed)
     }
 
+    /// How often the socket has taken everything that there was to send.
+    pub(super) fn flushes(&self) -> u64 {
+        self.flushes.load(Ordering::SeqCst)
+    }
+
+    /// Waits until everything is sent that hyper had when there had been `since` flushes.
+    pub(super) fn poll_flushed(&self, since: u64, cx: &Context<'_>) -> Poll<()> {
+        let is_flushed = || self.flushes() > since && self.all_written();
+        if is_flushed() {
+            return Poll::Ready(());
+        }
+        *lock(&self.waiting) = Some(cx.waker().clone());
+        self.waits.store(true, Ordering::SeqCst);
+        // It may have been flushed just now.
+        if is_flushed() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn flushed(&self) {
+        self.unwritten.store(false, Ordering::Relaxed);
+        // Only the socket writes, so that the addition need not be atomic.
+        self.flushes.store(self.flushes() + 1, Ordering::SeqCst);
+        if self.waits.load(Ordering::SeqCst) && self.waits.swap(false, Ordering::SeqCst) {
+            let waker = lock(&self.waiting).take();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+
     /// Whether the connection has ended.
     pub(super) fn end(&self) -> bool {
         self.end.load(Ordering::Relaxed)
@@ -69,7 +103,9 @@ impl ReadState {
 
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: TcpStream,
+    /// Its limit is that of one read.
+    stream: Take<TcpStream>,
+    read_limit: u64,
     read_state: Arc<ReadState>,
     /// Whether writing has failed.
     write_closed: bool,
@@ -77,11 +113,13 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> (Self, Arc<ReadState>) {
+    /// A socket that reads at most `read_limit` bytes at once.
+    pub(super) fn new(stream: TcpStream, read_limit: u64) -> (Self, Arc<ReadState>) {
         let read_state = Arc::new(ReadState::default());
         (
             Self {
-                stream,
+                stream: stream.take(read_limit),
+                read_limit,
                 read_state: read_state.clone(),
                 write_closed: false,
                 interim: InterimReader::default(),
@@ -115,6 +153,7 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
+        this.stream.set_limit(this.read_limit);
         let result = ready!(Pin::new(&mut this.stream).poll_read(cx, buf));
         if result.is_ok() && buf.filled().len() > before {
             let (read_state, first) = (&this.read_state, !this.read_state.bytes());
@@ -137,7 +176,7 @@ impl AsyncWrite for Socket {
         if self.write_closed {
             return Poll::Pending;
         }
-        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let result = Pin::new(self.stream.get_mut()).poll_write(cx, buf);
         self.written(result)
     }
 
@@ -150,20 +189,20 @@ impl AsyncWrite for Socket {
         if self.write_closed {
             return Poll::Pending;
         }
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let result = Pin::new(self.stream.get_mut()).poll_write_vectored(cx, bufs);
         self.written(result)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.get_ref().is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.read_state.unwritten.store(false, Ordering::Relaxed);
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.read_state.flushed();
+        Pin::new(self.stream.get_mut()).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(self.stream.get_mut()).poll_shutdown(cx)
     }
 }

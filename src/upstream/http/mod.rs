@@ -28,6 +28,7 @@
 //!   the example `gateway` does.
 
 mod address;
+mod buffers;
 mod connector;
 mod erased_body;
 mod exchange;
@@ -43,6 +44,7 @@ mod io;
 mod request_body;
 mod resolve;
 mod response_body;
+mod send_limit;
 mod socket_options;
 mod target;
 mod timer;

@@ -20,6 +20,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{
     erased_body::{Erased, Polled},
     expect::Expectation,
+    io::ReadState,
+    send_limit::SendLimit,
     trailers,
 };
 use crate::{
@@ -145,12 +147,13 @@ pub(super) struct RequestBody {
     sending: Option<Arc<Sending>>,
     /// How many bytes of the announced length are still to come.
     left: Option<u64>,
+    send_limit: Option<SendLimit>,
 }
 
 impl RequestBody {
     /// No body; allocates nothing.
     pub(super) const fn empty() -> Self {
-        Self { stage: Stage::Empty, sending: None, left: None }
+        Self { stage: Stage::Empty, sending: None, left: None, send_limit: None }
     }
 
     pub(super) fn new<B>(body: B) -> (Self, Arc<Sending>)
@@ -161,7 +164,7 @@ impl RequestBody {
         let sending = Arc::new(Sending::new());
         let left = body.size_hint().exact();
         let stage = Stage::Untouched(Box::new(body));
-        (Self { stage, sending: Some(sending.clone()), left }, sending)
+        (Self { stage, sending: Some(sending.clone()), left, send_limit: None }, sending)
     }
 
     /// A body that is sent when the backend asks for it, or has not answered for as long as `wait`.
@@ -176,7 +179,15 @@ impl RequestBody {
         let expectation = Arc::new(Expectation::new(Box::new(body)));
         let expected = Expected { expectation: expectation.clone(), hint, wait, sleep: None };
         let stage = Stage::Expected(Box::new(expected));
-        (Self { stage, sending: Some(sending.clone()), left }, sending, expectation)
+        let body = Self { stage, sending: Some(sending.clone()), left, send_limit: None };
+        (body, sending, expectation)
+    }
+
+    /// Limits how much of it `socket` has not taken yet.
+    pub(super) fn limit_unsent(&mut self, socket: &Arc<ReadState>, bytes: usize) {
+        if !matches!(self.stage, Stage::Empty) {
+            self.send_limit = Some(SendLimit::new(socket.clone(), bytes));
+        }
     }
 
     /// The body itself, if it was never polled.
@@ -226,11 +237,17 @@ impl Body for RequestBody {
             let body = ready!(expected.poll(cx));
             self.stage = Stage::Started(Box::into_pin(body));
         }
+        if let Some(limit) = &mut self.send_limit {
+            ready!(limit.poll_ready(cx));
+        }
         let Stage::Started(body) = &mut self.stage else {
             return Poll::Ready(None);
         };
         let polled = body.as_mut().poll(cx);
         let polled = self.measured(polled);
+        if let (Some(limit), Poll::Ready(Some(Ok(frame)))) = (&mut self.send_limit, &polled) {
+            limit.gave(frame.data_ref().map_or(0, Bytes::len));
+        }
         let Some(sending) = &self.sending else { return polled };
         sending.asked(&polled);
         match polled {

@@ -8,24 +8,34 @@ use tokio::net::TcpStream;
 #[cfg(target_os = "linux")]
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(10), 3);
 
-/// Makes the system send small writes at once, and end connections to dead peers: those that acknowledge
-/// nothing for `user_timeout`, and idle ones that answer no probe.
-pub(super) fn apply(stream: &TcpStream, user_timeout: Duration) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::net::sockopt;
-        let (idle, interval, count) = KEEPALIVE;
-        sockopt::set_socket_keepalive(stream, true)?;
-        sockopt::set_tcp_keepidle(stream, idle)?;
-        sockopt::set_tcp_keepintvl(stream, interval)?;
-        sockopt::set_tcp_keepcnt(stream, count)?;
-        let millis = u32::try_from(user_timeout.as_millis()).unwrap_or(u32::MAX);
-        sockopt::set_tcp_user_timeout(stream, millis)?;
+/// What is set on each socket.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SocketOptions {
+    /// After how long without an acknowledgement of sent data a peer is dead.
+    pub(super) user_timeout: Duration,
+    /// While so many bytes are not sent, the system takes no others.
+    pub(super) unsent: u32,
+}
+
+impl SocketOptions {
+    /// Makes the system send small writes at once, hold few unsent bytes, and end connections to dead peers:
+    /// those that acknowledge nothing, and idle ones that answer no probe.
+    pub(super) fn apply(self, stream: &TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::net::sockopt;
+            let (idle, interval, count) = KEEPALIVE;
+            sockopt::set_socket_keepalive(stream, true)?;
+            sockopt::set_tcp_keepidle(stream, idle)?;
+            sockopt::set_tcp_keepintvl(stream, interval)?;
+            sockopt::set_tcp_keepcnt(stream, count)?;
+            let millis = u32::try_from(self.user_timeout.as_millis()).unwrap_or(u32::MAX);
+            sockopt::set_tcp_user_timeout(stream, millis)?;
+            socket2::SockRef::from(stream).set_tcp_notsent_lowat(self.unsent)?;
+        }
+        Ok(())
     }
-    #[cfg(not(target_os = "linux"))]
-    let _ = user_timeout;
-    Ok(())
 }
 
 #[cfg(all(test, target_os = "linux"))]

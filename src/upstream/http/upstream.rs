@@ -16,12 +16,14 @@ use tower_service::Service;
 use super::{
     Resolve, UpstreamBody, UpstreamFuture,
     address::{Address, Lookups},
+    buffers::Buffers,
     connector::Inner,
     forwarded::{ForwardedOptions, Via},
     headers::Added,
     http2::Shared,
     idle_pool::Pool,
     resolve::{Resolver, System},
+    socket_options::SocketOptions,
     target::{Protocol, Target},
 };
 use crate::{
@@ -127,7 +129,9 @@ impl Upstream {
         let every = Duration::from_secs(5);
         let lookups = Lookups { resolver: Resolver::new(System), every, on_change: None };
         let user_timeout = Duration::from_secs(75);
-        let address = Address::new(target.endpoint.clone(), lookups.clone(), user_timeout);
+        let buffers = Buffers::default();
+        let options = SocketOptions { user_timeout, unsent: buffers.unsent() };
+        let address = Address::new(target.endpoint.clone(), lookups.clone(), options);
         Ok(Self::build(Inner {
             address: Arc::new(address),
             target,
@@ -142,6 +146,7 @@ impl Upstream {
             body_timeout: Duration::from_secs(30),
             expect_wait: Duration::from_secs(1),
             tcp_user_timeout: user_timeout,
+            buffers,
             replay_idempotent: true,
             max_idle: 512,
             idle_timeout: Duration::from_secs(30),
@@ -155,12 +160,13 @@ impl Upstream {
         inner.pool = Arc::new(Pool::new(inner.max_idle, inner.idle_timeout));
         inner.http2 = Shared::new();
         let endpoint = inner.target.endpoint.clone();
-        let (lookups, user_timeout) = (inner.lookups.clone(), inner.tcp_user_timeout);
-        inner.address = Arc::new(Address::new(endpoint, lookups, user_timeout));
+        let (user_timeout, unsent) = (inner.tcp_user_timeout, inner.buffers.unsent());
+        let options = SocketOptions { user_timeout, unsent };
+        inner.address = Arc::new(Address::new(endpoint, inner.lookups.clone(), options));
         Self { inner: Arc::new(inner) }
     }
 
-    fn with(self, change: impl FnOnce(&mut Inner)) -> Self {
+    pub(super) fn with(self, change: impl FnOnce(&mut Inner)) -> Self {
         let old = &*self.inner;
         let mut inner = Inner {
             target: old.target.clone(),
