@@ -20,11 +20,16 @@ use tower_sticky::{
     strategy::Strategy,
 };
 
-/// A backend that answers at once, behind an `Arc` as real clients are.
+/// A backend that answers at once. What its answers depend on is behind an `Arc`, as in real clients.
 #[derive(Debug, Clone)]
-pub struct ReadyBackend(Arc<u16>);
+pub struct Immediate<T>(Arc<T>);
 
-impl Service<Request<()>> for ReadyBackend {
+/// How a backend answers.
+pub trait Respond {
+    fn respond(&self, request: &Request<()>) -> Response<Empty<Bytes>>;
+}
+
+impl<T: Respond> Service<Request<()>> for Immediate<T> {
     type Response = Response<Empty<Bytes>>;
     type Error = Infallible;
     type Future = Ready<Result<Response<Empty<Bytes>>, Infallible>>;
@@ -34,10 +39,18 @@ impl Service<Request<()>> for ReadyBackend {
     }
 
     fn call(&mut self, request: Request<()>) -> Self::Future {
-        black_box(&request);
+        ready(Ok(self.0.respond(black_box(&request))))
+    }
+}
+
+/// A backend that answers with a status.
+pub type ReadyBackend = Immediate<u16>;
+
+impl Respond for u16 {
+    fn respond(&self, _: &Request<()>) -> Response<Empty<Bytes>> {
         let mut response = Response::new(Empty::new());
-        *response.status_mut() = StatusCode::from_u16(*self.0).unwrap_or_default();
-        ready(Ok(response))
+        *response.status_mut() = StatusCode::from_u16(*self).unwrap_or_default();
+        response
     }
 }
 
@@ -54,7 +67,7 @@ pub type Sticky = StickyService<ReadyBackend, NoInner>;
 
 /// One backend, for the baseline without a sticky service.
 pub fn ready_backend() -> ReadyBackend {
-    ReadyBackend(Arc::new(200))
+    Immediate(Arc::new(200))
 }
 
 /// `count` backends, `b0`, `b1` and so on.
@@ -121,31 +134,22 @@ pub fn request_of_user() -> Request<()> {
 }
 
 /// A backend that sets a session id, as applications do, when the request has none.
-#[derive(Debug, Clone)]
-pub struct Application(Arc<HeaderValue>);
+pub type Application = Immediate<HeaderValue>;
 
-impl Service<Request<()>> for Application {
-    type Response = Response<Empty<Bytes>>;
-    type Error = Infallible;
-    type Future = Ready<Result<Response<Empty<Bytes>>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<()>) -> Self::Future {
+impl Respond for HeaderValue {
+    fn respond(&self, request: &Request<()>) -> Response<Empty<Bytes>> {
         let mut response = Response::new(Empty::new());
         if !request.headers().contains_key(header::COOKIE) {
-            response.headers_mut().insert(header::SET_COOKIE, HeaderValue::clone(&self.0));
+            response.headers_mut().insert(header::SET_COOKIE, self.clone());
         }
-        ready(Ok(response))
+        response
     }
 }
 
 /// One application, for the baseline without a sticky service.
 pub fn application() -> Application {
     let field = HeaderValue::from_static("JSESSIONID=0123456789ABCDEF0123456789ABCDEF; Path=/");
-    Application(Arc::new(field))
+    Immediate(Arc::new(field))
 }
 
 fn applications(count: usize) -> Backends<Application> {

@@ -100,7 +100,8 @@ impl Gateway {
         let mut admin_server = None;
         if let (Some(listener), Some(admin)) = (admin_listener, &settings.admin) {
             let addr = listener.local_addr()?;
-            let guard = admin::Guard { addr, token: admin.token.clone() };
+            let (token, hosts) = (admin.token.clone(), admin.hosts.clone());
+            let guard = admin::Guard { addr, token, hosts };
             let router = admin::router(admin::Admin::new(fleet.clone(), stages), guard);
             admin_server = Some(Server::start(listener, &router, 0, admin_options(&settings))?);
             note(&format!("admin interface on http://{addr}"));

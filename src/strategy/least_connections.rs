@@ -52,10 +52,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::{
-        pool::Entered,
-        strategy::traits::testing::{shares, states},
-    };
+    use crate::strategy::traits::testing::{Entered, shares, states};
 
     #[test]
     fn backend_with_the_least_load_per_weight_is_chosen() {

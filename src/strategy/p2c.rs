@@ -48,10 +48,7 @@ impl Strategy for P2c {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        pool::Entered,
-        strategy::traits::testing::{shares, states},
-    };
+    use crate::strategy::traits::testing::{Entered, shares, states};
 
     #[test]
     fn more_loaded_backend_of_a_pair_is_not_chosen() {

@@ -86,10 +86,7 @@ impl Strategy for PeakEwma {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        pool::Entered,
-        strategy::traits::testing::{shares, states},
-    };
+    use crate::strategy::traits::testing::{Entered, shares, states};
 
     #[tokio::test(start_paused = true)]
     async fn slow_backend_is_not_chosen_until_its_latency_has_decayed() {

@@ -39,10 +39,7 @@ impl Strategy for Random {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        pool::Entered,
-        strategy::traits::testing::{shares, states},
-    };
+    use crate::strategy::traits::testing::{Entered, shares, states};
 
     #[test]
     fn load_does_not_affect_the_choice() {

@@ -43,10 +43,7 @@ impl Strategy for RoundRobin {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        pool::Entered,
-        strategy::traits::testing::{shares, states},
-    };
+    use crate::strategy::traits::testing::{Entered, shares, states};
 
     #[test]
     fn backends_with_equal_weights_take_turns() {

@@ -157,6 +157,7 @@ impl Load {
 #[cfg(test)]
 pub(crate) mod testing {
     use super::*;
+    pub(crate) use crate::pool::Entered;
 
     /// Backends with these weights, named `b0`, `b1` and so on.
     pub(crate) fn states(weights: &[u32]) -> Vec<Arc<BackendState>> {

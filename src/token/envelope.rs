@@ -68,19 +68,10 @@ pub(crate) fn open_envelope(
         return Err(Unusable::Malformed);
     }
     let key_id = raw[0] & 0x3f;
-    let keys = ring.load();
-    let mut known = false;
-    for (position, key) in keys.iter().enumerate().filter(|(_, key)| key.id == key_id) {
-        known = true;
-        // A failed attempt overwrites its input.
-        if let Some(payload) = open_with(key, context, raw.clone()) {
-            return payload.map(|payload| (payload, position > 0));
-        }
-    }
-    if !known {
-        ring.warn_unknown_key(key_id, now);
-    }
-    Err(Unusable::Forged)
+    // A failed attempt overwrites its input.
+    let opened = ring.open(key_id, now, |key| open_with(key, context, raw.clone()));
+    let (payload, old_key) = opened.ok_or(Unusable::Forged)?;
+    Ok((payload?, old_key))
 }
 
 /// `None` when it was not sealed by this key.

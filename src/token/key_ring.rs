@@ -230,6 +230,32 @@ impl KeyRing {
         Ok(())
     }
 
+    /// Opens a token that names the key `id`: `open` tries one key, and returns `None` when the token was not
+    /// sealed by it. Returns also whether that key is not the first one.
+    #[inline]
+    pub(super) fn open<T>(
+        &self,
+        id: u8,
+        now: u64,
+        mut open: impl FnMut(&SealingKey) -> Option<T>,
+    ) -> Option<(T, bool)> {
+        let keys = self.load();
+        let mut known = false;
+        for (position, key) in keys.iter().enumerate() {
+            if key.id != id {
+                continue;
+            }
+            known = true;
+            if let Some(opened) = open(key) {
+                return Some((opened, position > 0));
+            }
+        }
+        if !known {
+            self.warn_unknown_key(id, now);
+        }
+        None
+    }
+
     pub(super) fn load(&self) -> arc_swap::Guard<Arc<Vec<SealingKey>>> {
         self.inner.keys.load()
     }
@@ -239,7 +265,7 @@ impl KeyRing {
     }
 
     /// Warns of a token under an unknown key, at most once a minute.
-    pub(super) fn warn_unknown_key(&self, id: u8, unix_seconds: u64) {
+    fn warn_unknown_key(&self, id: u8, unix_seconds: u64) {
         let minute = unix_seconds / 60;
         if self.inner.warned.swap(minute, Relaxed) != minute {
             tracing::warn!(

@@ -115,21 +115,9 @@ pub(crate) fn open(
     if version != VERSION {
         return Err(Unusable::Malformed);
     }
-    let keys = ring.load();
-    let mut known = false;
-    for (position, key) in keys.iter().enumerate() {
-        if key.id != key_id {
-            continue;
-        }
-        known = true;
-        if let Some(pin) = open_with(key, context, raw) {
-            return pin.map(|pin| Opened { pin, old_key: position > 0 });
-        }
-    }
-    if !known {
-        ring.warn_unknown_key(key_id, now);
-    }
-    Err(Unusable::Forged)
+    let opened = ring.open(key_id, now, |key| open_with(key, context, raw));
+    let (pin, old_key) = opened.ok_or(Unusable::Forged)?;
+    Ok(Opened { pin: pin?, old_key })
 }
 
 /// `None` when it was not sealed by this key.

@@ -16,9 +16,18 @@ const KEY: &str = "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=";
 async fn gateway(config: &str, backends: &[(&str, &Backend)]) -> Gateway {
     let mut file = format!("[strategy]\ntype = \"round-robin\"\n{config}\n");
     for (id, backend) in backends {
-        file.push_str(&format!("[[backend]]\nid = \"{id}\"\nurl = \"{}\"\n", backend.url()));
+        file.push_str(&backend.entry(id));
     }
     Gateway::configured_with(&file, &[("STICKY_KEY", KEY)]).await
+}
+
+/// The backends `a`, `b` and `c`.
+async fn three() -> [Backend; 3] {
+    [echo("a").await, echo("b").await, echo("c").await]
+}
+
+fn named([a, b, c]: &[Backend; 3]) -> [(&'static str, &Backend); 3] {
+    [("a", a), ("b", b), ("c", c)]
 }
 
 async fn ask(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> Answer {
@@ -45,12 +54,12 @@ async fn a_header_carries_the_token_both_ways() {
 
 #[tokio::test]
 async fn a_key_of_the_request_chooses_the_backend() {
-    let (a, b, c) = (echo("a").await, echo("b").await, echo("c").await);
-    let all = [("a", &a), ("b", &b), ("c", &c)];
+    let backends = three().await;
+    let all = named(&backends);
     let by_header = gateway("[[affinity]]\ntype = \"key\"\nheader = \"x-user-id\"", &all).await;
     let by_cookie = gateway("[[affinity]]\ntype = \"key\"\ncookie = \"uid\"", &all).await;
-    let reversed = [("c", &c), ("b", &b), ("a", &a)];
-    let by_query = gateway("[[affinity]]\ntype = \"key\"\nquery = \"user\"", &reversed).await;
+    let [a, b, c] = all;
+    let by_query = gateway("[[affinity]]\ntype = \"key\"\nquery = \"user\"", &[c, b, a]).await;
     let mut backends = BTreeSet::new();
     for user in 0..12 {
         let user = format!("user-{user}");
@@ -77,14 +86,14 @@ async fn a_key_of_the_request_chooses_the_backend() {
 
 #[tokio::test]
 async fn the_client_address_behind_a_trusted_proxy_chooses_the_backend() {
-    let (a, b, c) = (echo("a").await, echo("b").await, echo("c").await);
-    let all = [("a", &a), ("b", &b), ("c", &c)];
+    let backends = three().await;
+    let all = named(&backends);
     let address = "[[affinity]]\ntype = \"client-ip\"\nipv4_prefix = 24";
     let open = gateway(address, &all).await;
     let file = format!("[failover]\npanic = false\n{address}");
     let trusting = Gateway::configured(&format!(
         "trusted_proxies = [\"127.0.0.1\", \"10.0.0.0/8\"]\n{file}\n{}",
-        all.map(|(id, b)| format!("[[backend]]\nid = \"{id}\"\nurl = \"{}\"\n", b.url())).concat(),
+        all.map(|(id, backend)| backend.entry(id)).concat(),
     ))
     .await;
     let mut backends = BTreeSet::new();
@@ -104,11 +113,12 @@ async fn the_client_address_behind_a_trusted_proxy_chooses_the_backend() {
 
 #[tokio::test]
 async fn a_chain_of_cookie_and_user_agrees_on_two_gateways() {
-    let (a, b, c) = (echo("a").await, echo("b").await, echo("c").await);
+    let backends = three().await;
+    let [a, b, c] = named(&backends);
     let chain = "[[affinity]]\ntype = \"cookie\"\nkeys = [\"env:STICKY_KEY\"]\nidle_timeout = \"30m\"\n\
                  [[affinity]]\ntype = \"key\"\nheader = \"x-user-id\"\n\
                  [[affinity]]\ntype = \"client-ip\"";
-    let one = gateway(chain, &[("a", &a), ("b", &b), ("c", &c)]).await;
+    let one = gateway(chain, &[a, b, c]).await;
     let mut clients = Vec::new();
     for user in 0..6 {
         let user = format!("user-{user}");
@@ -117,7 +127,7 @@ async fn a_chain_of_cookie_and_user_agrees_on_two_gateways() {
         clients.push((client.jar.remove("SERVER_ID").unwrap(), own));
     }
     drop(one);
-    let two = gateway(chain, &[("c", &c), ("a", &a), ("b", &b)]).await;
+    let two = gateway(chain, &[c, a, b]).await;
     for (token, own) in clients {
         let cookie = format!("SERVER_ID={token}");
         let answer = ask(&two, "/", &[("cookie", &cookie), ("x-user-id", "someone else")]).await;
@@ -214,8 +224,8 @@ async fn session_headers_reach_the_backend() {
 
 #[tokio::test]
 async fn a_key_before_a_cookie_decides_and_sets_no_cookie() {
-    let (a, b, c) = (echo("a").await, echo("b").await, echo("c").await);
-    let all = [("a", &a), ("b", &b), ("c", &c)];
+    let backends = three().await;
+    let all = named(&backends);
     let key = "[[affinity]]\ntype = \"key\"\nheader = \"x-user-id\"\n";
     let by_key = gateway(key, &all).await;
     let cookie = "[[affinity]]\ntype = \"cookie\"\nformat = \"plain\"";
@@ -247,12 +257,8 @@ async fn strict_statuses_are_those_of_the_file() {
 
 #[tokio::test]
 async fn every_strategy_spreads_new_sessions_by_weight() {
-    let (a, b, c) = (echo("a").await, echo("b").await, echo("c").await);
-    let backend = |id: &str, url: &str, weight: u32| {
-        format!("[[backend]]\nid = \"{id}\"\nurl = \"{url}\"\nweight = {weight}\n")
-    };
-    let backends =
-        backend("a", &a.url(), 2) + &backend("b", &b.url(), 1) + &backend("c", &c.url(), 1);
+    let [a, b, c] = three().await;
+    let backends = a.entry("a") + "weight = 2\n" + &b.entry("b") + &c.entry("c");
     for strategy in ["", "[strategy]\ntype = \"round-robin\"\n"] {
         let gateway = Gateway::configured(&format!("{strategy}{backends}")).await;
         let mut got = std::collections::BTreeMap::<String, usize>::new();

@@ -18,6 +18,7 @@ pool = "shop"
 listen = "127.0.0.1:0"
 admin = "127.0.0.1:0"
 admin_token = "secret"
+admin_hosts = ["gateway.internal", "10.0.0.1", "fd00::1"]
 shutdown_timeout = "30s"
 trusted_proxies = ["127.0.0.1", "10.0.0.0/8", "fd00::/8"]
 server_timing = true

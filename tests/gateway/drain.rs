@@ -44,6 +44,13 @@ async fn backend_a(admin: SocketAddr) -> Value {
     get(admin, "/backends").await.json()[0].clone()
 }
 
+/// A client with a session on `a`.
+async fn session_on_a(gateway: SocketAddr) -> Client {
+    let mut client = Client::new(gateway);
+    assert_eq!(client.get("/").await.backend(), "a");
+    client
+}
+
 /// An endless response body of the session of `client`, whose beginning has been read.
 async fn open_stream(addr: SocketAddr, client: &Client) -> Incoming {
     let cookie = format!("SERVER_ID={}", client.jar["SERVER_ID"]);
@@ -62,8 +69,7 @@ async fn open_stream(addr: SocketAddr, client: &Client) -> Incoming {
 async fn at_the_deadline_streams_are_closed_and_sessions_move() {
     let (a, b) = (streaming("a").await, streaming("b").await);
     let (gateway, admin) = gateway(SEALED, [&a, &b]).await;
-    let mut client = Client::new(gateway.addr);
-    assert_eq!(client.get("/").await.backend(), "a");
+    let mut client = session_on_a(gateway.addr).await;
     let mut stream = open_stream(gateway.addr, &client).await;
     // It counts as a stream once the gateway had to wait for more of it.
     loop {
@@ -120,8 +126,7 @@ async fn at_the_deadline_streams_are_closed_and_sessions_move() {
 async fn the_policy_after_the_deadline_is_configurable() {
     let (a, b) = (echo("a").await, echo("b").await);
     let (gateway, admin) = gateway(SEALED, [&a, &b]).await;
-    let mut client = Client::new(gateway.addr);
-    assert_eq!(client.get("/").await.backend(), "a");
+    let mut client = session_on_a(gateway.addr).await;
     let mut listener = Listener::new(admin).await;
     for (then, expected) in
         [("reject", "sticky;desc=\"rejected"), ("borrow", "sticky;desc=\"borrowed b\"")]
@@ -155,8 +160,7 @@ async fn a_drain_without_sessions_ends_after_the_idle_timeout() {
 async fn after_a_restart_a_drain_keeps_its_deadline() {
     let (a, b) = (echo("a").await, echo("b").await);
     let (first, _) = gateway(SEALED, [&a, &b]).await;
-    let mut client = Client::new(first.addr);
-    assert_eq!(client.get("/").await.backend(), "a");
+    let client = session_on_a(first.addr).await;
     drop(first);
     let (second, admin) = gateway(SEALED, [&a, &b]).await;
     let mut listener = Listener::new(admin).await;
@@ -190,8 +194,7 @@ async fn sessions_are_counted_when_tokens_identify_them() {
 async fn a_drain_can_hand_sessions_over_at_once() {
     let (a, b) = (echo("a").await, echo("b").await);
     let (gateway, admin) = gateway(SEALED, [&a, &b]).await;
-    let mut client = Client::new(gateway.addr);
-    assert_eq!(client.get("/").await.backend(), "a");
+    let mut client = session_on_a(gateway.addr).await;
     patch(admin, json!({ "mode": "draining" })).await;
     assert_eq!(client.get("/").await.backend(), "a", "no session is handed over by default");
     patch(admin, json!({ "mode": "draining", "hand_over": 1000 })).await;

@@ -44,7 +44,7 @@ async fn backend(first: &'static str) -> (Backend, UnboundedReceiver<String>) {
 async fn gateway(backends: &[&Backend]) -> Gateway {
     let mut config = format!("[limits]\nexpect_wait = \"{}ms\"\n", WAIT.as_millis());
     for (number, backend) in backends.iter().enumerate() {
-        config += &format!("[[backend]]\nid = \"b{number}\"\nurl = \"{}\"\n", backend.url());
+        config += &backend.entry(&format!("b{number}"));
     }
     Gateway::configured(&config).await
 }

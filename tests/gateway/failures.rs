@@ -4,19 +4,15 @@ use http::{Method, StatusCode};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::{
-    backends::{Backend, echo, garbage, held, refusing, silent},
+    backends::{echo, garbage, held, refusing, silent},
     client::{self, Client, get},
     process::Gateway,
 };
 
-fn one(backend: &Backend) -> String {
-    format!("[[backend]]\nid = \"a\"\nurl = \"{}\"\n", backend.url())
-}
-
 #[tokio::test]
 async fn a_silent_backend_is_504() {
     let silent = silent().await;
-    let config = format!("[limits]\nresponse_timeout = \"100ms\"\n{}", one(&silent));
+    let config = format!("[limits]\nresponse_timeout = \"100ms\"\n{}", silent.entry("a"));
     let gateway = Gateway::configured(&config).await;
     let answer = get(gateway.addr, "/").await;
     assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
@@ -26,7 +22,7 @@ async fn a_silent_backend_is_504() {
 #[tokio::test]
 async fn an_invalid_response_is_502() {
     let garbage = garbage().await;
-    let gateway = Gateway::configured(&one(&garbage)).await;
+    let gateway = Gateway::configured(&garbage.entry("a")).await;
     let answer = get(gateway.addr, "/").await;
     assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
 }
@@ -109,7 +105,7 @@ async fn a_broken_request_body_is_400_or_408() {
     let silent = silent().await;
     let config = format!(
         "server_timing = true\n[limits]\nbody_timeout = \"200ms\"\nresponse_timeout = \"50ms\"\n{}",
-        one(&silent)
+        silent.entry("a")
     );
     let gateway = Gateway::configured(&config).await;
     for (rest, status) in [

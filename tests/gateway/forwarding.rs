@@ -22,11 +22,8 @@ const CLAIMS: [(&str, &str); 4] = [
 
 async fn forwarded(trusted: &str) -> (Value, String) {
     let a = echo("a").await;
-    let gateway = Gateway::configured(&format!(
-        "trusted_proxies = [{trusted}]\n[[backend]]\nid = \"a\"\nurl = \"{}\"",
-        a.url()
-    ))
-    .await;
+    let gateway =
+        Gateway::configured(&format!("trusted_proxies = [{trusted}]\n{}", a.entry("a"))).await;
     let answer = client::send(gateway.addr, Method::GET, "/p?q=1", &CLAIMS, "").await;
     let cookie = answer.header("set-cookie").to_owned();
     (answer.json(), cookie)
@@ -66,7 +63,7 @@ async fn forwarded_headers_of_trusted_peers_are_appended_to() {
 #[tokio::test]
 async fn optional_fields_are_added_by_the_file() {
     let a = echo("a").await;
-    let backend = format!("[[backend]]\nid = \"a\"\nurl = \"{}\"", a.url());
+    let backend = a.entry("a");
     let claims = [("host", "shop:81"), ("x-forwarded-prefix", "/p"), ("x-forwarded-port", "666")];
     let get = async |upstream: &str| {
         let gateway = Gateway::configured(&format!("[upstream]\n{upstream}\n{backend}")).await;
@@ -148,7 +145,7 @@ async fn large_bodies_are_forwarded_both_ways() {
 #[tokio::test]
 async fn invalid_requests_are_not_forwarded() {
     let a = echo("a").await;
-    let config = format!("server_timing = true\n[[backend]]\nid = \"a\"\nurl = \"{}\"", a.url());
+    let config = format!("server_timing = true\n{}", a.entry("a"));
     let gateway = Gateway::configured(&config).await;
     for (request, status) in [
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: b", 400),

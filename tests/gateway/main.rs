@@ -16,11 +16,14 @@ mod listener;
 mod process;
 #[path = "../support/server.rs"]
 mod server;
+#[path = "../support/unending.rs"]
+mod unending;
 #[allow(dead_code, reason = "the gateway's own reader of durations and sizes")]
 #[path = "../../examples/gateway/config/units.rs"]
 mod units;
 
 mod admin;
+mod admin_access;
 mod affinity;
 mod breaks;
 mod config;

@@ -17,9 +17,8 @@ async fn idle_sessions_move_to_a_new_backend() {
     let (a, b) = (echo("a").await, echo("b").await);
     let mut gateway = Gateway::configured(&format!(
         "admin = \"127.0.0.1:0\"\n\
-         [rebalance]\ntolerance = 1.1\nidle_for = \"1s\"\nmax_per_second = 1000\n\
-         [[backend]]\nid = \"a\"\nurl = \"{}\"\n",
-        a.url()
+         [rebalance]\ntolerance = 1.1\nidle_for = \"1s\"\nmax_per_second = 1000\n{}",
+        a.entry("a")
     ))
     .await;
     let admin = gateway.admin_addr().await;

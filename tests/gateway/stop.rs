@@ -1,7 +1,8 @@
 //! The graceful stop of a gateway.
 
-use http::{Method, Request, StatusCode};
-use http_body_util::Full;
+use std::net::SocketAddr;
+
+use http::{Method, StatusCode};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -9,7 +10,7 @@ use tokio::{
 };
 
 use crate::{
-    backends::{echo, held, upgrading},
+    backends::{Held, echo, held, upgrading},
     client::{self, read_head, read_to_end},
     listener::Listener,
     process::Gateway,
@@ -22,22 +23,22 @@ async fn until_closed(gateway: &Gateway) {
     }
 }
 
+/// A backend that holds its responses back, a gateway in front of it, and the admin address.
+async fn held_gateway() -> (Held, Gateway, SocketAddr) {
+    let a = held("a").await;
+    let args = ["--backend", &a.backend.flag("a"), "--admin", "127.0.0.1:0"];
+    let mut gateway = Gateway::start(&args).await;
+    let admin = gateway.admin_addr().await;
+    (a, gateway, admin)
+}
+
 #[tokio::test]
 async fn requests_in_flight_are_finished() {
     for signal in ["TERM", "INT"] {
         let a = held("a").await;
         let mut gateway = Gateway::start(&["--backend", &a.backend.flag("a")]).await;
-        let addr = gateway.addr;
-        let http1 = tokio::spawn(async move { client::get(addr, "/").await });
-        a.arrival().await;
-        let mut sender = client::http2(addr).await;
-        let request = Request::builder().uri(format!("http://{addr}/"));
-        let request = request.body(Full::default()).unwrap();
-        let http2 = tokio::spawn(async move {
-            let response = sender.send_request(request).await.unwrap();
-            client::read(response).await
-        });
-        a.arrival().await;
+        let http1 = a.request(gateway.addr).await;
+        let http2 = a.http2_request(gateway.addr).await;
         gateway.signal(signal).await;
         until_closed(&gateway).await;
         a.release();
@@ -115,14 +116,9 @@ async fn a_tunnel_is_waited_for_and_a_second_signal_ends_the_wait() {
 
 #[tokio::test]
 async fn the_health_check_fails_while_it_stops() {
-    let a = held("a").await;
-    let mut gateway =
-        Gateway::start(&["--backend", &a.backend.flag("a"), "--admin", "127.0.0.1:0"]).await;
-    let admin = gateway.admin_addr().await;
+    let (a, mut gateway, admin) = held_gateway().await;
     assert_eq!(client::get(admin, "/healthz").await.status, StatusCode::OK);
-    let addr = gateway.addr;
-    let request = tokio::spawn(async move { client::get(addr, "/").await });
-    a.arrival().await;
+    let request = a.request(gateway.addr).await;
     gateway.signal("TERM").await;
     until_closed(&gateway).await;
     let health = client::get(admin, "/healthz").await;
@@ -134,19 +130,14 @@ async fn the_health_check_fails_while_it_stops() {
 
 #[tokio::test]
 async fn event_listeners_get_every_event_and_do_not_delay_the_stop() {
-    let a = held("a").await;
-    let mut gateway =
-        Gateway::start(&["--backend", &a.backend.flag("a"), "--admin", "127.0.0.1:0"]).await;
-    let admin = gateway.admin_addr().await;
+    let (a, mut gateway, admin) = held_gateway().await;
     let mut listener = Listener::new(admin).await;
     // This listener never reads a byte.
     let mut deaf = TcpStream::connect(admin).await.unwrap();
     let request = format!("GET /events HTTP/1.1\r\nHost: {admin}\r\n\r\n");
     deaf.write_all(request.as_bytes()).await.unwrap();
 
-    let addr = gateway.addr;
-    let request = tokio::spawn(async move { client::get(addr, "/").await });
-    a.arrival().await;
+    let request = a.request(gateway.addr).await;
     gateway.signal("TERM").await;
     until_closed(&gateway).await;
     // There are events while requests are in flight.

@@ -2,18 +2,31 @@
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
+use http::Request;
 use http_body_util::BodyExt;
 use tower::{Service, ServiceExt};
-use tower_sticky::{DrainEnd, Mode, Outcome, Reason, State, Verdict};
+use tower_sticky::{Backends, DrainEnd, Mode, Outcome, Reason, State, Verdict};
 
-use crate::support::{Client, Node, get, nodes, sealed, with_cookie};
+use crate::support::{Body, Client, Node, get, nodes, sealed, sealed_session, with_cookie};
+
+/// Replaces the service of `a` by one that refuses requests once its responses are released.
+fn replace_with_connecting(backends: &Backends<Node>) -> Node {
+    let connecting = Node::new("connecting");
+    connecting.control.refuses_after_gate.store(true, SeqCst);
+    connecting.hold_responses();
+    backends.replace("a", connecting.clone()).unwrap();
+    connecting
+}
+
+/// A request of the session of `client`.
+fn with_token(client: &Client) -> Request<Body> {
+    with_cookie(&format!("sid={}", client.token.as_ref().unwrap()))
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_dispatched_request_fails_over_when_its_backend_is_disabled() {
-    let (backends, [a, _b]) = nodes(["a", "b"]);
-    let mut service = sealed(&backends).into_service();
-    let client = Client::assigned(&service).await;
-    let pinned = with_cookie(&format!("sid={}", client.token.unwrap()));
+    let (backends, [a, _b], mut service, client) = sealed_session(["a", "b"]).await;
+    let pinned = with_token(&client);
     // Dispatched, but not sent yet: to `a`, `b` and `a`.
     let on_their_way = [pinned, get(), get()].map(|request| service.call(request));
     let report = backends.drain("a").deadline(Duration::ZERO).await.unwrap();
@@ -70,10 +83,8 @@ async fn a_response_not_read_before_the_deadline_is_complete() {
 
 #[tokio::test(start_paused = true)]
 async fn a_dispatched_request_uses_the_replaced_service() {
-    let (backends, [old, _b]) = nodes(["a", "b"]);
-    let mut service = sealed(&backends).into_service();
-    let client = Client::assigned(&service).await;
-    let pinned = with_cookie(&format!("sid={}", client.token.unwrap()));
+    let (backends, [old, _b], mut service, client) = sealed_session(["a", "b"]).await;
+    let pinned = with_token(&client);
     let on_its_way = service.call(pinned);
     let new = Node::new("the new a");
     backends.replace("a", new.clone()).unwrap();
@@ -84,13 +95,8 @@ async fn a_dispatched_request_uses_the_replaced_service() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_refused_by_the_old_service_goes_to_the_new_one() {
-    let (backends, [_a, _b]) = nodes(["a", "b"]);
-    let service = sealed(&backends).into_service();
-    let client = Client::assigned(&service).await;
-    let connecting = Node::new("connecting");
-    connecting.control.refuses_after_gate.store(true, SeqCst);
-    connecting.hold_responses();
-    backends.replace("a", connecting.clone()).unwrap();
+    let (backends, _nodes, service, client) = sealed_session(["a", "b"]).await;
+    let connecting = replace_with_connecting(&backends);
     let sent = client.spawn(&service, get());
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!(backends.get("a").unwrap().in_flight, 1);
@@ -107,9 +113,7 @@ async fn a_request_refused_by_the_old_service_goes_to_the_new_one() {
 
 #[tokio::test(start_paused = true)]
 async fn failures_of_the_old_service_do_not_count_against_the_new_one() {
-    let (backends, [a, _b]) = nodes(["a", "b"]);
-    let service = sealed(&backends).into_service();
-    let client = Client::assigned(&service).await;
+    let (backends, [a, _b], service, client) = sealed_session(["a", "b"]).await;
     a.control.set_busy(true);
     let waiting = client.spawn(&service, get());
     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -124,10 +128,7 @@ async fn failures_of_the_old_service_do_not_count_against_the_new_one() {
     assert_eq!(backends.get("a").unwrap().state, State::Ready);
 
     // The same for a backend that is removed and inserted again with requests in flight.
-    let connecting = Node::new("connecting");
-    connecting.control.refuses_after_gate.store(true, SeqCst);
-    connecting.hold_responses();
-    backends.replace("a", connecting.clone()).unwrap();
+    let connecting = replace_with_connecting(&backends);
     let sent = client.spawn(&service, get());
     tokio::time::sleep(Duration::from_millis(1)).await;
     backends.remove("a").unwrap();

@@ -58,6 +58,13 @@ impl Running {
     }
 }
 
+/// An empty pool, and a discovery whose removals remove backends.
+pub(crate) fn discovery() -> (Backends<Node>, Running) {
+    let backends = Backends::new();
+    let running = Running::new(&backends, OnRemoved::Remove);
+    (backends, running)
+}
+
 /// Lets the discovery handle what was sent.
 pub(crate) async fn settle() {
     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -69,9 +76,8 @@ pub(crate) fn ids(backends: &Backends<Node>) -> Vec<String> {
 
 #[tokio::test(start_paused = true)]
 async fn inserts_join_the_pool_and_removals_leave_it() {
-    let backends = Backends::new();
+    let (backends, running) = discovery();
     let service = plain(&backends).into_service();
-    let running = Running::new(&backends, OnRemoved::Remove);
     assert_eq!(send(&service, get()).await.status, 503, "the pool is empty");
     let (a, b) = (Node::new("a"), Node::new("b"));
     running.insert("a", &a).await;
@@ -97,9 +103,8 @@ async fn a_finite_list_of_services_stays_after_its_end() {
 
 #[tokio::test(start_paused = true)]
 async fn sessions_stay_with_an_id_whose_service_is_replaced() {
-    let backends = Backends::new();
+    let (backends, running) = discovery();
     let service = plain(&backends).into_service();
-    let running = Running::new(&backends, OnRemoved::Remove);
     let (old, new, other) = (Node::new("old"), Node::new("new"), Node::new("other"));
     running.insert("a", &old).await;
     let mut client = Client::default();
@@ -131,8 +136,7 @@ async fn sessions_stay_with_an_id_whose_service_is_replaced() {
 
 #[tokio::test(start_paused = true)]
 async fn an_error_item_changes_nothing_and_the_stream_goes_on() {
-    let backends = Backends::new();
-    let running = Running::new(&backends, OnRemoved::Remove);
+    let (backends, running) = discovery();
     let (a, b) = (Node::new("a"), Node::new("b"));
     running.insert("a", &a).await;
     for _ in 0..3 {
@@ -166,8 +170,7 @@ async fn a_stream_of_errors_is_polled_with_pauses() {
 
 #[tokio::test(start_paused = true)]
 async fn an_invalid_id_is_skipped() {
-    let backends = Backends::new();
-    let running = Running::new(&backends, OnRemoved::Remove);
+    let (backends, running) = discovery();
     let (a, b) = (Node::new("a"), Node::new("b"));
     running.insert("not an id", &a).await;
     running.insert("", &a).await;
@@ -179,9 +182,8 @@ async fn an_invalid_id_is_skipped() {
 
 #[tokio::test(start_paused = true)]
 async fn the_end_of_the_stream_keeps_its_backends() {
-    let backends = Backends::new();
+    let (backends, running) = discovery();
     let a = Node::new("a");
-    let running = Running::new(&backends, OnRemoved::Remove);
     running.insert("a", &a).await;
     drop(running.send);
     assert!(matches!(running.task.await.unwrap(), DiscoveryEnd::Ended));
@@ -248,9 +250,8 @@ async fn discovery_changes_only_its_own_backends() {
 
 #[tokio::test(start_paused = true)]
 async fn the_next_discovery_adopts_backends_of_an_ended_one() {
-    let backends = Backends::new();
+    let (backends, running) = discovery();
     let (first, second) = (Node::new("first"), Node::new("second"));
-    let running = Running::new(&backends, OnRemoved::Remove);
     running.insert("a", &first).await;
     running.insert("b", &first).await;
     running.task.abort();
@@ -268,9 +269,8 @@ async fn the_next_discovery_adopts_backends_of_an_ended_one() {
 
 #[tokio::test(start_paused = true)]
 async fn the_local_node_may_be_among_the_discovered() {
-    let backends = Backends::new();
+    let (backends, running) = discovery();
     let peer = Node::new("peer");
-    let running = Running::new(&backends, OnRemoved::Remove);
     running.insert("me", &peer).await;
     running.insert("peer", &peer).await;
     let layer = plain(&backends).local("me");

@@ -4,19 +4,18 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use tower::discover::Change;
 use tower_sticky::{
-    BackendOptions, Backends, Mode, State, Verdict,
+    BackendOptions, Mode, State, Verdict,
     discovery::{DiscoveryEnd, OnRemoved},
 };
 
 use crate::{
-    discovery::{Running, settle},
+    discovery::{Running, discovery, settle},
     support::{Node, get, nodes, plain, send, spawn, with_cookie},
 };
 
 #[tokio::test(start_paused = true)]
 async fn thousands_of_changes_at_once_are_taken_in_order() {
-    let backends = Backends::new();
-    let running = Running::new(&backends, OnRemoved::Remove);
+    let (backends, running) = discovery();
     let node = Node::new("n");
     for i in 0..3000 {
         let change = match i % 3 {
@@ -69,8 +68,7 @@ async fn counters_survive_a_removal_while_requests_are_in_flight() {
 
 #[tokio::test(start_paused = true)]
 async fn counters_survive_a_removal_by_discovery() {
-    let backends = Backends::new();
-    let running = Running::new(&backends, OnRemoved::Remove);
+    let (backends, running) = discovery();
     let (old, new) = (Node::new("old"), Node::new("new"));
     running.insert("a", &old).await;
     let service = plain(&backends).into_service();

@@ -1,16 +1,8 @@
 //! Streams, upgraded connections and slow requests on a backend that drains.
 
-use std::{
-    convert::Infallible,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body::Frame;
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 use tower::ServiceExt;
@@ -21,28 +13,8 @@ use tower_sticky::{
 use crate::{
     drain::{MINUTE, SECOND, after, sealed},
     support::{Body, Client, First, get, keys, nodes, spawn},
+    unending::Unending,
 };
-
-/// A body that sends one frame and never ends.
-struct Silent {
-    spoken: bool,
-    _open: Arc<()>,
-}
-
-impl http_body::Body for Silent {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if std::mem::replace(&mut self.spoken, true) {
-            return Poll::Pending;
-        }
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"word")))))
-    }
-}
 
 #[tokio::test(start_paused = true)]
 async fn open_streams_end_at_the_deadline() {
@@ -50,7 +22,9 @@ async fn open_streams_end_at_the_deadline() {
     let stream = tower::service_fn({
         let open = open.clone();
         move |_: Request<Body>| {
-            let body = Silent { spoken: false, _open: open.clone() };
+            let open = open.clone();
+            // The body owns the clone.
+            let body = Unending::after("word").map_frame(move |frame| (&open, frame).1);
             async move { Ok::<_, Infallible>(Response::new(body)) }
         }
     });

@@ -9,7 +9,7 @@ use tower_sticky::{
     Backends, Key, NoInner, Outcome, Preference, Reason, SessionAction, StickyLayer, StickyService,
     Verdict,
     affinity::{Affinity, Chain, Cookie, Learned},
-    store::MemoryStore,
+    store::{MemoryStore, PinStore},
     strategy::RoundRobin,
 };
 
@@ -28,6 +28,11 @@ pub type Sticky = StickyService<Node, NoInner>;
 
 fn service(backends: &Backends<Node>) -> Sticky {
     layer(backends, Learned::cookie("JSESSIONID")).into_service()
+}
+
+/// The same with this store.
+pub fn remembering(backends: &Backends<Node>, store: &(impl PinStore + Clone)) -> Sticky {
+    layer(backends, Learned::cookie("JSESSIONID").store(store.clone())).into_service()
 }
 
 fn secret() -> Key {
@@ -132,8 +137,7 @@ async fn a_borrowed_backend_is_not_remembered() {
 async fn the_application_ends_a_session() {
     let (backends, [a, _b]) = nodes(["a", "b"]);
     let store = MemoryStore::new(100);
-    let learned = Learned::cookie("JSESSIONID").store(store.clone());
-    let service = layer(&backends, learned).into_service();
+    let service = remembering(&backends, &store);
     for removal in ["", "gone; Max-Age=0", "gone; Expires=Thu, 01 Jan 1970 00:00:00 GMT"] {
         begin(&service, &a, "1").await;
         set(&a, &format!("JSESSIONID={removal}"));
@@ -152,8 +156,7 @@ async fn the_application_ends_a_session() {
 async fn a_new_id_replaces_the_old_one() {
     let (backends, [_a, b]) = nodes(["a", "b"]);
     let store = MemoryStore::new(100);
-    let learned = Learned::cookie("JSESSIONID").store(store.clone());
-    let service = layer(&backends, learned).into_service();
+    let service = remembering(&backends, &store);
     begin(&service, &b, "guest").await;
     set(&b, "JSESSIONID=user");
     assert_eq!(ask(&service, "guest").await, (PINNED, "b"), "the login");
@@ -266,8 +269,7 @@ async fn an_id_of_a_removed_backend_is_learned_again() {
 async fn responses_that_begin_no_session_are_not_learned() {
     let (backends, [a]) = nodes(["a"]);
     let store = MemoryStore::new(100);
-    let learned = Learned::cookie("JSESSIONID").store(store.clone());
-    let service = layer(&backends, learned).into_service();
+    let service = remembering(&backends, &store);
     set(&a, "JSESSIONID=1");
     let mut bypass = get();
     bypass.extensions_mut().insert(Preference::bypass());

@@ -19,7 +19,7 @@ use tower_sticky::{
 };
 
 use crate::{
-    learned::{PINNED, ask, begin, layer, send_owned, set},
+    learned::{PINNED, ask, begin, layer, remembering, send_owned, set},
     support::{Clock, get, nodes, send, with_cookie},
 };
 
@@ -74,8 +74,7 @@ impl PinStore for Slow {
 async fn a_slow_store_delays_the_request() {
     let (backends, [_a, b]) = nodes(["a", "b"]);
     let slow = Slow::new(0);
-    let learned = Learned::cookie("JSESSIONID").store(slow.clone());
-    let service = layer(&backends, learned).into_service();
+    let service = remembering(&backends, &slow);
     begin(&service, &b, "1").await;
     assert_eq!(slow.asked.load(SeqCst), 0, "a request without an id makes no lookup");
     let request = tokio::spawn(send_owned(service.clone(), "JSESSIONID=x; JSESSIONID=1".into()));
@@ -96,8 +95,7 @@ async fn a_slow_store_delays_the_request() {
 async fn a_hanging_store_fails_no_request() {
     let (backends, [_a, b]) = nodes(["a", "b"]);
     let slow = Slow::new(0);
-    let learned = Learned::cookie("JSESSIONID").store(slow.clone());
-    let service = layer(&backends, learned).into_service();
+    let service = remembering(&backends, &slow);
     begin(&service, &b, "1").await;
     let before = tokio::time::Instant::now();
     let answer = send(&service, with_cookie("JSESSIONID=1")).await;

@@ -55,6 +55,15 @@ impl Service<Request<Body>> for Peer {
     }
 }
 
+/// A client whose session is on `a`, whichever node it has begun at.
+async fn client_on_a(entry: &StickyService<Peer, Node>) -> Client {
+    let mut client = Client::default();
+    while client.send(entry, get()).await.body != "a" {
+        client = Client::default();
+    }
+    client
+}
+
 /// Two nodes, `a` and `b`, with the same list of backends.
 fn mesh(sealed: bool) -> [(StickyService<Peer, Node>, Node); 2] {
     let ways = [Peer::default(), Peer::default()];
@@ -177,10 +186,7 @@ async fn the_local_node_serves_a_request_that_two_peers_disconnected() {
 #[tokio::test]
 async fn a_session_action_reaches_the_forwarding_node() {
     let [(entry_a, a), (entry_b, _)] = mesh(true);
-    let mut client = Client::default();
-    while client.send(&entry_a, get()).await.body != "a" {
-        client = Client::default();
-    }
+    let client = client_on_a(&entry_a).await;
     a.control.action.lock().unwrap().replace(tower_sticky::SessionAction::End);
     for entry in [&entry_a, &entry_b] {
         let answer = client.clone().send(entry, get()).await;
@@ -195,10 +201,7 @@ async fn a_session_action_reaches_the_forwarding_node() {
 #[tokio::test]
 async fn a_forwarded_request_that_cannot_be_served_is_rejected() {
     let [(entry_a, a), (entry_b, b)] = mesh(true);
-    let mut client = Client::default();
-    while client.send(&entry_a, get()).await.body != "a" {
-        client = Client::default();
-    }
+    let mut client = client_on_a(&entry_a).await;
     let served = b.served();
     a.control.readiness_fails.store(true, SeqCst);
     let answer = client.send(&entry_b, get()).await;

@@ -2,6 +2,9 @@
 
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 
+#[path = "../support/unending.rs"]
+mod unending;
+
 mod address_changed;
 mod bounded_load;
 mod chain;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tower_sticky::{
-    Backends, BoxError, Move, Reason, Rebalance, StickyLayer, Verdict,
+    Backends, BoxError, Move, Reason, Rebalance, StickyLayer, StickyService, Verdict,
     affinity::{Cookie, Header, Key},
     strategy::RoundRobin,
 };
@@ -59,6 +59,18 @@ macro_rules! visit {
     }};
 }
 
+/// The clients of `count` sessions on `a`, which `b` joins.
+async fn sessions_before_b(
+    backends: &Backends<Node>,
+    service: &StickyService<Node>,
+    count: usize,
+) -> Vec<Client> {
+    let mut clients = vec![Client::default(); count];
+    visit!(clients, *service);
+    backends.insert("b", Node::new("b")).unwrap();
+    clients
+}
+
 fn sessions(backends: &Backends<Node>) -> Vec<u64> {
     backends.iter().map(|backend| backend.sessions_seen).collect()
 }
@@ -94,9 +106,7 @@ async fn active_sessions_are_not_rebalanced() {
     let (backends, _nodes) = nodes(["a"]);
     let clock = Clock::new();
     let service = layer(&backends, &clock).rebalance(at_once()).unwrap().into_service();
-    let mut clients = vec![Client::default(); 30];
-    visit!(clients, service);
-    backends.insert("b", Node::new("b")).unwrap();
+    let mut clients = sessions_before_b(&backends, &service, 30).await;
     for _ in 0..20 {
         after(&clock, 2 * MINUTE).await;
         assert_eq!(visit!(clients, service), 0);
@@ -137,9 +147,7 @@ async fn a_session_seen_since_its_token_was_sealed_is_not_idle() {
     let (backends, _nodes) = nodes(["a"]);
     let clock = Clock::new();
     let service = layer(&backends, &clock).rebalance(at_once()).unwrap().into_service();
-    let mut clients = vec![Client::default(); 10];
-    visit!(clients, service);
-    backends.insert("b", Node::new("b")).unwrap();
+    let mut clients = sessions_before_b(&backends, &service, 10).await;
     after(&clock, Duration::from_secs(99)).await;
     visit!(clients, service);
     after(&clock, Duration::from_secs(211)).await;
@@ -151,9 +159,7 @@ async fn no_session_is_rebalanced_by_default() {
     let (backends, _nodes) = nodes(["a"]);
     let clock = Clock::new();
     let service = layer(&backends, &clock).into_service();
-    let mut clients = vec![Client::default(); 30];
-    visit!(clients, service);
-    backends.insert("b", Node::new("b")).unwrap();
+    let mut clients = sessions_before_b(&backends, &service, 30).await;
     after(&clock, 20 * MINUTE).await;
     assert_eq!(visit!(clients, service), 0);
 }
@@ -164,9 +170,7 @@ async fn rebalancing_is_limited_per_second() {
     let clock = Clock::new();
     let rebalance = at_once().max_per_second(2);
     let service = layer(&backends, &clock).rebalance(rebalance).unwrap().into_service();
-    let mut clients = vec![Client::default(); 40];
-    visit!(clients, service);
-    backends.insert("b", Node::new("b")).unwrap();
+    let mut clients = sessions_before_b(&backends, &service, 40).await;
     after(&clock, 10 * MINUTE).await;
     assert_eq!(visit!(clients[..10], service), 1, "all at about the same time");
     tokio::time::sleep(SECOND / 2).await;
@@ -193,9 +197,7 @@ async fn rebalancing_runs_the_handoff_hook() {
         }
     });
     let service = layer.rebalance(at_once()).unwrap().into_service();
-    let mut clients = vec![Client::default(); 10];
-    visit!(clients, service);
-    backends.insert("b", Node::new("b")).unwrap();
+    let mut clients = sessions_before_b(&backends, &service, 10).await;
     after(&clock, 10 * MINUTE).await;
     let moved = visit!(clients, service);
     let moves = moves.lock().unwrap().clone();
@@ -226,9 +228,7 @@ async fn a_session_stays_when_its_handoff_fails() {
         }
     });
     let service = layer.rebalance(at_once()).unwrap().into_service();
-    let mut clients = vec![Client::default(); 4];
-    visit!(clients, service);
-    backends.insert("b", Node::new("b")).unwrap();
+    let mut clients = sessions_before_b(&backends, &service, 4).await;
     after(&clock, 10 * MINUTE).await;
     let start = tokio::time::Instant::now();
     assert_eq!(visit!(clients, service), 0);

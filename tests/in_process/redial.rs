@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use http::Request;
-use tower_sticky::{Backends, Cause, Health, Mode, State};
+use tower_sticky::{Backends, Cause, Health, Mode, State, StickyService};
 
 use crate::support::{
     Body, Node, after, get, health_changes, nodes, plain, send, spawn, until, with_cookie,
@@ -13,6 +13,17 @@ fn redialable<const N: usize>(names: [&'static str; N]) -> (Backends<Node>, [Nod
     let (backends, nodes) = nodes(names);
     nodes.iter().for_each(|node| node.control.redialable.store(true, SeqCst));
     (backends, nodes)
+}
+
+/// Two backends, of which `a` refuses and its redial hangs.
+async fn hanging_redial() -> (Backends<Node>, [Node; 2], StickyService<Node>) {
+    let (backends, nodes) = redialable(["a", "b"]);
+    let service = plain(&backends).into_service();
+    nodes[0].control.redial_hangs.store(true, SeqCst);
+    nodes[0].control.refuses.store(true, SeqCst);
+    send(&service, get()).await;
+    after(150).await;
+    (backends, nodes, service)
 }
 
 fn redialed(node: &Node) -> usize {
@@ -89,12 +100,7 @@ async fn a_pool_redials_a_hundred_times_a_second_at_most() {
 
 #[tokio::test(start_paused = true)]
 async fn a_hanging_redial_delays_no_request() {
-    let (backends, [a, b]) = redialable(["a", "b"]);
-    let service = plain(&backends).into_service();
-    a.control.redial_hangs.store(true, SeqCst);
-    a.control.refuses.store(true, SeqCst);
-    send(&service, get()).await;
-    after(150).await;
+    let (backends, [a, b], service) = hanging_redial().await;
     assert_eq!(redialed(&a), 1, "under way");
     for _ in 0..10 {
         assert_eq!(send(&service, get()).await.body, "b");
@@ -150,12 +156,7 @@ async fn a_disconnected_backend_is_ready_when_it_accepts_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_replaced_service_is_ready() {
-    let (backends, [a, _b]) = redialable(["a", "b"]);
-    let service = plain(&backends).into_service();
-    a.control.redial_hangs.store(true, SeqCst);
-    a.control.refuses.store(true, SeqCst);
-    send(&service, get()).await;
-    after(150).await;
+    let (backends, [a, _b], service) = hanging_redial().await;
     let new = Node::new("new");
     new.control.redialable.store(true, SeqCst);
     backends.replace("a", new.clone()).unwrap();

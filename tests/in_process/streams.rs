@@ -2,58 +2,35 @@
 
 use std::{
     convert::Infallible,
-    future::poll_fn,
+    future::{Ready, poll_fn, ready},
     pin::Pin,
-    task::{Context, Poll},
+    task::Poll,
     time::Duration,
 };
 
-use bytes::Bytes;
 use http::{Request, Response, header};
-use http_body::{Body as _, Frame};
-use tower::{Service, ServiceExt};
+use http_body::Body as _;
+use tower::{ServiceExt, util::ServiceFn};
 use tower_sticky::{
     Backends, Mode, NoInner, Outcome, Reason, Rebalance, StickyBody, StickyLayer, StickyService,
     UpgradeEnd, UpgradeGuard, Verdict, affinity::Cookie, strategy::RoundRobin,
 };
 
-use crate::support::{Clock, keys};
+use crate::{
+    support::{Clock, keys},
+    unending::Unending,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A backend whose answers never end.
-#[derive(Debug, Clone)]
-struct Endless;
+/// A backend whose responses never end.
+type Endless = ServiceFn<fn(Request<()>) -> Ready<Result<Response<Unending>, Infallible>>>;
 
-struct Never;
-
-impl http_body::Body for Never {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Pending
-    }
+fn endless() -> Endless {
+    tower::service_fn(|_| ready(Ok(Response::new(Unending::default()))))
 }
 
-impl Service<Request<()>> for Endless {
-    type Response = Response<Never>;
-    type Error = Infallible;
-    type Future = std::future::Ready<Result<Response<Never>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Request<()>) -> Self::Future {
-        std::future::ready(Ok(Response::new(Never)))
-    }
-}
-
-type Stream = StickyBody<Never>;
+type Stream = StickyBody<Unending>;
 
 struct Fixture {
     backends: Backends<Endless>,
@@ -65,7 +42,7 @@ struct Fixture {
 impl Fixture {
     /// A session on `a`, with an idle timeout of 20 minutes.
     async fn new(options: impl FnOnce(Cookie) -> Cookie) -> Self {
-        let backends = Backends::from_iter([("a", Endless), ("b", Endless)]);
+        let backends = Backends::from_iter([("a", endless()), ("b", endless())]);
         let clock = Clock::new();
         let cookie = Cookie::sealed("sid", keys()).idle_timeout(20 * MINUTE);
         let rest = Rebalance::new().idle_for(5 * MINUTE).max_per_second(1000);

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use tower_sticky::{BackendOptions, Backends, Mode, Reason, Verdict};
+use tower_sticky::{BackendOptions, Backends, Mode, Reason, StickyService, Verdict};
 
 use crate::support::{Client, Node, get, plain, sealed, send, spawn};
 
@@ -16,6 +16,16 @@ fn two(a: BackendOptions, b: BackendOptions) -> (Backends<Node>, [Node; 2]) {
 
 fn with_backup() -> (Backends<Node>, [Node; 2]) {
     two(BackendOptions::new(), BackendOptions::new().backup(true))
+}
+
+/// A session on the backup while the primary is disabled; it returns by option.
+async fn session_on_backup() -> (Backends<Node>, [Node; 2], StickyService<Node>, Client) {
+    let (backends, nodes) = with_backup();
+    let service = sealed(&backends).return_from_backup(true).into_service();
+    let mut client = Client::default();
+    backends.set_mode("a", Mode::Disabled).unwrap();
+    assert_eq!(client.send(&service, get()).await.body, "b");
+    (backends, nodes, service, client)
 }
 
 #[tokio::test(start_paused = true)]
@@ -42,11 +52,7 @@ async fn a_backup_takes_sessions_only_when_no_primary_is_up() {
 
 #[tokio::test(start_paused = true)]
 async fn by_option_sessions_return_from_a_backup() {
-    let (backends, [_a, b]) = with_backup();
-    let service = sealed(&backends).return_from_backup(true).into_service();
-    let mut client = Client::default();
-    backends.set_mode("a", Mode::Disabled).unwrap();
-    assert_eq!(client.send(&service, get()).await.body, "b");
+    let (backends, [_a, b], service, mut client) = session_on_backup().await;
     assert_eq!(client.send(&service, get()).await.decision(), (Verdict::Pinned, Some("b"), None));
     backends.set_mode("a", Mode::Active).unwrap();
     let answer = client.send(&service, get()).await;
@@ -57,11 +63,7 @@ async fn by_option_sessions_return_from_a_backup() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_return_moves_no_session() {
-    let (backends, [a, _b]) = with_backup();
-    let service = sealed(&backends).return_from_backup(true).into_service();
-    let mut client = Client::default();
-    backends.set_mode("a", Mode::Disabled).unwrap();
-    client.send(&service, get()).await;
+    let (backends, [a, _b], service, mut client) = session_on_backup().await;
     backends.set_mode("a", Mode::Active).unwrap();
     a.control.refuses.store(true, SeqCst);
     let answer = client.send(&service, get()).await;

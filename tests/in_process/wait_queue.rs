@@ -42,6 +42,15 @@ async fn start(service: &StickyService<Node>, client: &Client, number: usize, an
     tokio::task::yield_now().await;
 }
 
+/// Sends the first requests of `count` clients.
+async fn start_new(service: &StickyService<Node>, count: usize) -> Answers {
+    let answers = Answers::default();
+    for number in 0..count {
+        start(service, &Client::default(), number, &answers).await;
+    }
+    answers
+}
+
 /// The numbers of the requests answered with `status`, in order.
 fn answered(answers: &Answers, status: u16) -> Vec<usize> {
     let answers = answers.lock().unwrap();
@@ -143,10 +152,7 @@ async fn a_raised_limit_admits_waiting_requests() {
     let service = patient(&backends, 1024);
     backends.set_limit("a", 1).unwrap();
     a.hold_responses();
-    let answers = Answers::default();
-    for number in 0..6 {
-        start(&service, &Client::default(), number, &answers).await;
-    }
+    let answers = start_new(&service, 6).await;
     let counts = || {
         let status = backends.get("a").unwrap();
         (status.in_flight, status.waiting)
@@ -169,10 +175,7 @@ async fn requests_in_flight_count_under_a_lowered_limit() {
     let service = patient(&backends, 1024);
     backends.set_limit("a", 2).unwrap();
     a.hold_responses();
-    let answers = Answers::default();
-    for number in 0..2 {
-        start(&service, &Client::default(), number, &answers).await;
-    }
+    let answers = start_new(&service, 2).await;
     backends.set_limit("a", 1).unwrap();
     start(&service, &Client::default(), 2, &answers).await;
     tokio::time::sleep(MS).await;
@@ -271,10 +274,7 @@ async fn a_backend_at_its_limit_is_not_a_candidate_while_another_has_room() {
     b.hold_responses();
     backends.set_limit("a", 1).unwrap();
     backends.set_limit("b", 1).unwrap();
-    let answers = Answers::default();
-    for number in 0..3 {
-        start(&service, &Client::default(), number, &answers).await;
-    }
+    let answers = start_new(&service, 3).await;
     assert_eq!(asked()[..3], ["ab", "b", "ab"], "the third finds no backend with room, and waits");
     a.release_responses();
     b.release_responses();

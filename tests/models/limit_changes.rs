@@ -2,7 +2,7 @@
 
 use crate::{
     permits::Permit,
-    support::{backend, check, join, spawn},
+    support::{backend, check, join, spawn, spawn_request, spawn_wait},
 };
 
 #[test]
@@ -11,7 +11,7 @@ fn raised_limit_serves_waiting_requests() {
         let backend = backend(1);
         let held = Permit::try_acquire(&backend);
         // They keep their permits, so three must be out at the same time.
-        let threads = [1, 2].map(|key| spawn(&backend, move |backend| backend.wait(key)));
+        let threads = [1, 2].map(|key| spawn_wait(&backend, key));
         backend.permits.set_limit(3);
         let served = join(threads);
         assert!(Permit::try_acquire(&backend).is_none(), "all three permits are taken");
@@ -25,7 +25,7 @@ fn removed_limit_serves_all_waiting_requests() {
     check(|| {
         let backend = backend(1);
         let held = Permit::try_acquire(&backend);
-        let threads = [1, 2].map(|key| spawn(&backend, move |backend| backend.wait(key)));
+        let threads = [1, 2].map(|key| spawn_wait(&backend, key));
         backend.permits.set_limit(0);
         let served = join(threads);
         backend.permits.set_limit(3);
@@ -43,16 +43,9 @@ fn lowered_limit_applies_after_requests_in_flight_have_finished() {
     check(|| {
         let backend = backend(2);
         let held = [Permit::try_acquire(&backend), Permit::try_acquire(&backend)];
-        let threads = [1, 2].map(|key| {
-            spawn(&backend, move |backend| {
-                let permit = backend.wait(key);
-                backend.work(permit, 1);
-            })
-        });
+        let threads = [1, 2].map(|key| spawn_request(&backend, key, 1));
         backend.permits.set_limit(1);
-        drop(held);
-        join(threads);
-        backend.assert_idle();
+        backend.release(held, threads);
     });
 }
 
@@ -63,14 +56,9 @@ fn limit_may_change_while_permits_are_released_and_waiters_cancel() {
         let held = Permit::try_acquire(&backend);
         let threads = [
             spawn(&backend, |backend| backend.poll_and_cancel(1)),
-            spawn(&backend, |backend| {
-                let permit = backend.wait(2);
-                backend.work(permit, 2);
-            }),
+            spawn_request(&backend, 2, 2),
             spawn(&backend, |backend| backend.permits.set_limit(2)),
         ];
-        drop(held);
-        join(threads);
-        backend.assert_idle();
+        backend.release(held, threads);
     });
 }

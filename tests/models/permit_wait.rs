@@ -2,19 +2,14 @@
 
 use crate::{
     permits::Permit,
-    support::{backend, check, join, spawn},
+    support::{backend, check, join, spawn, spawn_request},
 };
 
 #[test]
 fn limit_is_never_exceeded_and_all_waiters_are_served() {
     check(|| {
         let backend = backend(1);
-        let threads = [1, 2].map(|key| {
-            spawn(&backend, move |backend| {
-                let permit = backend.wait(key);
-                backend.work(permit, 1);
-            })
-        });
+        let threads = [1, 2].map(|key| spawn_request(&backend, key, 1));
         let permit = backend.wait(0);
         backend.work(permit, 1);
         join(threads);
@@ -27,15 +22,8 @@ fn two_requests_of_one_session_are_served() {
     check(|| {
         let backend = backend(2);
         let held = [Permit::try_acquire(&backend), Permit::try_acquire(&backend)];
-        let threads = [7, 7].map(|key| {
-            spawn(&backend, move |backend| {
-                let permit = backend.wait(key);
-                backend.work(permit, 2);
-            })
-        });
-        drop(held);
-        join(threads);
-        backend.assert_idle();
+        let threads = [7, 7].map(|key| spawn_request(&backend, key, 2));
+        backend.release(held, threads);
     });
 }
 
@@ -45,13 +33,8 @@ fn cancelled_waiter_passes_its_permit_on() {
         let backend = backend(1);
         let held = Permit::try_acquire(&backend);
         let gives_up = spawn(&backend, |backend| backend.poll_and_cancel(1));
-        let stays = spawn(&backend, |backend| {
-            let permit = backend.wait(2);
-            backend.work(permit, 1);
-        });
-        drop(held);
-        join([gives_up, stays]);
-        backend.assert_idle();
+        let stays = spawn_request(&backend, 2, 1);
+        backend.release(held, [gives_up, stays]);
     });
 }
 
@@ -64,8 +47,6 @@ fn cancelled_waiter_does_not_cost_its_session_a_turn() {
             spawn(&backend, |backend| backend.poll_and_cancel(7)),
             spawn(&backend, |backend| drop(backend.wait(7))),
         ];
-        drop(held);
-        join(threads);
-        backend.assert_idle();
+        backend.release(held, threads);
     });
 }

@@ -68,6 +68,17 @@ impl Backend {
         drop(permit);
     }
 
+    /// Drops `held`, joins the threads, and checks that nothing is left.
+    pub(crate) fn release<T, R, const N: usize>(
+        self: &Arc<Self>,
+        held: T,
+        threads: [thread::JoinHandle<R>; N],
+    ) {
+        drop(held);
+        join(threads);
+        self.assert_idle();
+    }
+
     /// Checks that no permit is held and no request waits.
     pub(crate) fn assert_idle(self: &Arc<Self>) {
         assert_eq!(self.permits.waiting(), 0, "no request waits");
@@ -85,6 +96,23 @@ pub(crate) fn spawn<T: 'static>(
 ) -> thread::JoinHandle<T> {
     let backend = backend.clone();
     thread::spawn(move || request(&backend))
+}
+
+/// A request in a new thread that waits for a permit, which it returns.
+pub(crate) fn spawn_wait(backend: &Arc<Backend>, key: u64) -> thread::JoinHandle<Permit<Backend>> {
+    spawn(backend, move |backend| backend.wait(key))
+}
+
+/// A request in a new thread: it waits for a permit, and then checks that no more than `max` are running.
+pub(crate) fn spawn_request(
+    backend: &Arc<Backend>,
+    key: u64,
+    max: usize,
+) -> thread::JoinHandle<()> {
+    spawn(backend, move |backend| {
+        let permit = backend.wait(key);
+        backend.work(permit, max);
+    })
 }
 
 /// Joins the threads, and returns their results.

@@ -1,14 +1,11 @@
 //! Real backends on free ports.
 
 use std::{
-    convert::Infallible,
     net::SocketAddr,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU16, Ordering},
     },
-    task::{Context, Poll},
 };
 
 use axum::{
@@ -18,8 +15,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use http_body::Frame;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -29,7 +25,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::{client::read_head, process::FOREVER};
+use super::{
+    client::{self, Answer, read_head},
+    process::FOREVER,
+    unending::Unending,
+};
 
 /// A running backend. It ends when this is dropped.
 #[derive(Debug)]
@@ -46,6 +46,11 @@ impl Backend {
     /// `ID=URL`, as the command line wants it.
     pub(crate) fn flag(&self, id: &str) -> String {
         format!("{id}={}", self.url())
+    }
+
+    /// Its entry in the file.
+    pub(crate) fn entry(&self, id: &str) -> String {
+        format!("[[backend]]\nid = \"{id}\"\nurl = \"{}\"\n", self.url())
     }
 
     async fn axum(router: Router) -> Self {
@@ -183,6 +188,26 @@ impl Held {
         arrived.expect("a request arrives in time").unwrap().forget();
     }
 
+    /// Sends a request through the gateway in a task of its own, and waits until it has arrived.
+    pub(crate) async fn request(&self, gateway: SocketAddr) -> JoinHandle<Answer> {
+        let request = tokio::spawn(async move { client::get(gateway, "/").await });
+        self.arrival().await;
+        request
+    }
+
+    /// The same over HTTP/2.
+    pub(crate) async fn http2_request(&self, gateway: SocketAddr) -> JoinHandle<Answer> {
+        let mut sender = client::http2(gateway).await;
+        let request = http::Request::get(format!("http://{gateway}/"));
+        let request = request.body(Full::default()).unwrap();
+        let request =
+            tokio::spawn(
+                async move { client::read(sender.send_request(request).await.unwrap()).await },
+            );
+        self.arrival().await;
+        request
+    }
+
     /// Releases one response.
     pub(crate) fn release(&self) {
         self.go.add_permits(1);
@@ -194,31 +219,11 @@ impl Held {
 pub(crate) async fn streaming(name: &'static str) -> Backend {
     let answer = move |request: Request| async move {
         match request.uri().path() {
-            "/stream" => Response::new(Body::new(Endless { begun: false })),
+            "/stream" => Response::new(Body::new(Unending::after("begun"))),
             _ => Json(json!({ "name": name })).into_response(),
         }
     };
     Backend::axum(Router::new().fallback(answer)).await
-}
-
-struct Endless {
-    begun: bool,
-}
-
-impl http_body::Body for Endless {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.begun {
-            return Poll::Pending;
-        }
-        self.begun = true;
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"begun")))))
-    }
 }
 
 /// Answers with its name, and can [die](Mortal::die) and [come back](Refusing::come_back).

@@ -1,8 +1,8 @@
 //! Who may call the admin interface.
 //!
-//! Without a token every process on this machine may. A web page in a browser on this machine must not:
+//! Without a token every process on this machine may. A web page in a browser on this machine may not:
 //! neither directly (its `Origin` is foreign) nor by a host name that resolves to our address (DNS
-//! rebinding: its `Host` is foreign).
+//! rebinding: its `Host` is foreign). A client with the token may use any `Host`.
 
 use std::{
     hint::black_box,
@@ -23,6 +23,8 @@ use super::json::Problem;
 pub(crate) struct Guard {
     pub(crate) addr: SocketAddr,
     pub(crate) token: Option<String>,
+    /// Further hosts by which it is reached: names in lower case and IP addresses.
+    pub(crate) hosts: Vec<String>,
 }
 
 pub(super) async fn check(
@@ -38,58 +40,49 @@ pub(super) async fn check(
 
 impl Guard {
     fn allows(&self, request: &Request) -> Result<(), Problem> {
+        let path = request.uri().path();
+        if path == super::HEALTHZ {
+            return Ok(());
+        }
         let headers = request.headers();
-        if let Some(token) = &self.token
-            && !bearer(headers).is_some_and(|given| equal(given, token.as_bytes()))
-        {
+        let host = request.uri().authority().cloned().or_else(|| {
+            let host = headers.get(header::HOST)?;
+            Authority::try_from(host.as_bytes()).ok()
+        });
+        let authorized = self.token.as_deref().map(|token| has_token(headers, token));
+        if authorized != Some(true) && !host.as_ref().is_some_and(|host| self.is_ours(host)) {
+            return Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                "the Host is neither the admin address, loopback nor one of admin_hosts",
+            ));
+        }
+        if authorized == Some(false) {
             return Err(Problem::new(
                 StatusCode::UNAUTHORIZED,
                 "`Authorization: Bearer …` with the gateway's admin_token is missing or wrong",
             ));
         }
         // Listening occupies one of a few slots, even for a page that cannot read the response.
-        let listens = request.uri().path() == super::EVENTS;
-        if matches!(*request.method(), Method::GET | Method::HEAD) && !listens {
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        if (reads && path != super::EVENTS) || is_same_origin(headers, host.as_ref()) {
             return Ok(());
         }
-        let host = request.uri().authority().cloned().or_else(|| {
-            let host = headers.get(header::HOST)?;
-            Authority::try_from(host.as_bytes()).ok()
-        });
-        let Some(host) = host.filter(|host| self.is_ours(host)) else {
-            return Err(Problem::new(
-                StatusCode::FORBIDDEN,
-                "the Host is neither the admin address nor loopback",
-            ));
-        };
-        for origin in headers.get_all(header::ORIGIN) {
-            let own = origin
-                .to_str()
-                .ok()
-                .and_then(|origin| origin.strip_prefix("http://"))
-                .is_some_and(|origin| origin.eq_ignore_ascii_case(host.as_str()));
-            if !own {
-                return Err(Problem::new(
-                    StatusCode::FORBIDDEN,
-                    "pages of another origin may neither change the backends nor listen to them",
-                ));
-            }
-        }
-        Ok(())
+        Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "pages of another origin may neither change the backends nor listen to them",
+        ))
     }
 
-    /// Whether a `Host` is the admin address or loopback.
+    /// Whether a `Host` is the admin address, loopback or one of the further hosts.
     fn is_ours(&self, host: &Authority) -> bool {
         let name = host.host();
-        if name.eq_ignore_ascii_case("localhost") {
-            return true;
-        }
         let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
         let Ok(ip) = bare.parse::<IpAddr>() else {
-            return false;
+            let is = |known: &str| known.eq_ignore_ascii_case(bare);
+            return is("localhost") || self.hosts.iter().any(|known| is(known));
         };
         let (ip, own) = (ip.to_canonical(), self.addr.ip().to_canonical());
-        if ip.is_loopback() {
+        if ip.is_loopback() || self.hosts.iter().any(|known| known.parse::<IpAddr>() == Ok(ip)) {
             return true;
         }
         // When it listens on all addresses, any IP address may be its own. DNS rebinding needs a host
@@ -97,6 +90,24 @@ impl Guard {
         let is_admin = ip == own || own.is_unspecified();
         is_admin && host.port_u16().unwrap_or(80) == self.addr.port()
     }
+}
+
+/// Whether each `Origin` of the request, if any, is the one that it is sent to. The scheme does not
+/// matter: a proxy in front of the admin interface may end TLS.
+fn is_same_origin(headers: &HeaderMap, host: Option<&Authority>) -> bool {
+    headers.get_all(header::ORIGIN).iter().all(|origin| {
+        let origin = origin.to_str().ok().and_then(|origin| {
+            origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"))
+        });
+        let (Some(origin), Some(host)) = (origin, host) else {
+            return false;
+        };
+        origin.eq_ignore_ascii_case(host.as_str())
+    })
+}
+
+fn has_token(headers: &HeaderMap, token: &str) -> bool {
+    bearer(headers).is_some_and(|given| equal(given, token.as_bytes()))
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {

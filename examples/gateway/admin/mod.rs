@@ -28,6 +28,7 @@ pub(crate) const CONNECTIONS: u32 = 100;
 const LISTENERS: usize = 64;
 
 const EVENTS: &str = "/events";
+const HEALTHZ: &str = "/healthz";
 
 /// The stage of the gateway between start and exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +60,7 @@ pub(crate) fn router(admin: Admin, guard: Guard) -> Router {
         .route("/backends/{id}", put(replace).patch(change).delete(remove))
         .route("/stats", get(stats))
         .route(EVENTS, get(events::listen))
-        .route("/healthz", get(healthz))
+        .route(HEALTHZ, get(healthz))
         .fallback(nothing)
         .method_not_allowed_fallback(wrong_method)
         .with_state(admin)

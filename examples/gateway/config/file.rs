@@ -15,6 +15,7 @@ pub(crate) struct File {
     pub(crate) listen: Option<String>,
     pub(crate) admin: Option<String>,
     pub(crate) admin_token: Option<String>,
+    pub(crate) admin_hosts: Vec<String>,
     pub(crate) shutdown_timeout: Option<Time>,
     pub(crate) trusted_proxies: Vec<String>,
     pub(crate) server_timing: bool,

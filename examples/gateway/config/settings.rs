@@ -78,6 +78,8 @@ pub(crate) struct Settings {
 pub(crate) struct Admin {
     pub(crate) addr: SocketAddr,
     pub(crate) token: Option<String>,
+    /// Further hosts by which it is reached: names in lower case and IP addresses.
+    pub(crate) hosts: Vec<String>,
     /// Whether a free port is taken when this one is in use.
     pub(crate) any_port: bool,
 }
@@ -101,7 +103,7 @@ impl Settings {
         let demo = demo(&mut file, &flags)?;
         let (listen_key, listen) = either(("--listen", flags.listen), ("listen", file.listen));
         let admin_addr = either(("--admin", flags.admin), ("admin", file.admin));
-        let admin = admin(admin_addr, file.admin_token, demo)?;
+        let admin = admin(admin_addr, file.admin_token, &file.admin_hosts, demo)?;
         let backends = backends::either(flags.backends, file.backend)?;
         if backends.is_empty() && !demo && admin.is_none() {
             return Err(no_backend());
@@ -203,6 +205,7 @@ fn pool(name: Option<String>) -> Result<String, Error> {
 fn admin(
     (key, addr): (&str, Option<String>),
     token: Option<String>,
+    hosts: &[String],
     demo: bool,
 ) -> Result<Option<Admin>, Error> {
     if token.as_deref() == Some("") {
@@ -210,6 +213,7 @@ fn admin(
             "admin_token is empty; set it to a secret, for example from `openssl rand -hex 32`",
         ));
     }
+    let hosts = admin_hosts(hosts)?;
     let any_port = addr.is_none() && demo;
     if addr.is_none() && !demo {
         return Ok(None);
@@ -221,7 +225,23 @@ fn admin(
              the file, or use a loopback address such as 127.0.0.1:9090"
         )));
     }
-    Ok(Some(Admin { addr, token, any_port }))
+    Ok(Some(Admin { addr, token, hosts, any_port }))
+}
+
+fn admin_hosts(hosts: &[String]) -> Result<Vec<String>, Error> {
+    let is_name = |host: &str| {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        !host.is_empty() && host.bytes().all(is_allowed)
+    };
+    let host = |(position, host): (usize, &String)| match host.parse::<IpAddr>() {
+        Ok(ip) => Ok(ip.to_canonical().to_string()),
+        Err(_) if is_name(host) => Ok(host.to_ascii_lowercase()),
+        Err(_) => Err(Error::new(format!(
+            "admin_hosts[{position}] = {host:?}: not a host; expected a name without a port, such as \
+             \"gateway.internal\", or an IP address"
+        ))),
+    };
+    hosts.iter().enumerate().map(host).collect()
 }
 
 /// Which sessions are refused, and how.

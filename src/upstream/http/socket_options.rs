@@ -49,10 +49,12 @@ mod tests {
     async fn the_options_are_set() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        apply(&stream, Duration::from_secs(75)).unwrap();
+        let options = SocketOptions { user_timeout: Duration::from_secs(75), unsent: 16 << 10 };
+        options.apply(&stream).unwrap();
         assert!(stream.nodelay().unwrap());
         assert!(sockopt::socket_keepalive(&stream).unwrap());
         assert_eq!(sockopt::tcp_keepidle(&stream).unwrap(), KEEPALIVE.0);
         assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), 75_000);
+        assert_eq!(socket2::SockRef::from(&stream).tcp_notsent_lowat().unwrap(), 16 << 10);
     }
 }

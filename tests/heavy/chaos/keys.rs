@@ -14,26 +14,11 @@ use crate::{
     fleet::Fleet,
     kind::Kind,
     length,
-    plan::plan,
+    plan::{FAULTS, plan},
     random::Random,
     storm,
     timeline::{NAMES, What},
 };
-
-/// Weights change the rank, so they are not changed here.
-const FAULTS: [What; 11] = [
-    What::Kill,
-    What::Kill,
-    What::Term,
-    What::Term,
-    What::Drop,
-    What::Drop,
-    What::Pause,
-    What::Fail,
-    What::Remove,
-    What::DrainUntil,
-    What::Disable,
-];
 
 /// The backends of a key, by rank.
 type Rank = Vec<usize>;

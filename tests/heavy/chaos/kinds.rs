@@ -3,28 +3,20 @@
 use tower_sticky_heavy_tests::redis_server::RedisServer;
 
 use crate::{
-    alone, clients::Clients, fleet::Fleet, kind::Kind, length, plan::plan, random::Random, storm,
+    alone,
+    clients::Clients,
+    fleet::Fleet,
+    kind::Kind,
+    length,
+    plan::{FAULTS, plan},
+    random::Random,
+    storm,
     timeline::What,
 };
 
-const FAULTS: [What; 13] = [
-    What::Kill,
-    What::Kill,
-    What::Term,
-    What::Term,
-    What::Drop,
-    What::Drop,
-    What::Pause,
-    What::Fail,
-    What::Remove,
-    What::Drain,
-    What::DrainUntil,
-    What::Disable,
-    What::Weigh,
-];
-
 async fn run(kind: Kind, mut random: Random) {
-    let plan = plan(&mut random, length(), &FAULTS, true);
+    let faults = [&FAULTS[..], &[What::Drain, What::Weigh]].concat();
+    let plan = plan(&mut random, length(), &faults, true);
     let fleet = Fleet::start(&kind).await;
     let regulars = Clients::regulars(&kind, &mut random);
     let clients = Clients::start(fleet.addr, &kind, regulars, &mut random);

@@ -7,6 +7,21 @@ use crate::{
     timeline::{NAMES, What},
 };
 
+/// The faults that do not change the rank of a key. Some are more likely than others.
+pub const FAULTS: [What; 11] = [
+    What::Kill,
+    What::Kill,
+    What::Term,
+    What::Term,
+    What::Drop,
+    What::Drop,
+    What::Pause,
+    What::Fail,
+    What::Remove,
+    What::DrainUntil,
+    What::Disable,
+];
+
 #[derive(Debug, Clone, Copy)]
 pub enum Step {
     Backend { backend: usize, what: What, lasts: Duration },

@@ -89,13 +89,18 @@ fn all_waits_of_a_request_have_one_bound() {
     });
 }
 
+/// Replaces the upstream of `a` by one that waits 200 ms for a response. Returns the previous one.
+fn make_a_impatient(setup: &Setup) -> Upstream {
+    let impatient = setup.processes[0].upstream().response_timeout(200 * MS);
+    setup.backends.replace("a", impatient).unwrap()
+}
+
 #[test]
 fn a_request_without_an_answer_ends_with_504_and_is_not_repeated() {
     alone(async {
         let setup = Setup::new(&["a", "b"]).await.without_repeats();
         let mut sessions = setup.one_session_each().await;
-        let impatient = setup.processes[0].upstream().response_timeout(200 * MS);
-        let patient = setup.backends.replace("a", impatient).unwrap();
+        let patient = make_a_impatient(&setup);
         for (request, body) in [(Request::get("/"), ""), (Request::post("/"), "a body")] {
             let (answer, took) = timed(sessions[0].send(request.header(HOLD, "a"), body)).await;
             let answer = answer.unwrap();
@@ -115,8 +120,7 @@ fn a_stopped_process_executes_nothing_twice() {
         let setup = Setup::new(&["a", "b"]).await.without_repeats();
         let mut sessions = setup.one_session_each().await;
         // The system still accepts connections for it, but the process does not read them.
-        let impatient = setup.processes[0].upstream().response_timeout(200 * MS);
-        let patient = setup.backends.replace("a", impatient).unwrap();
+        let patient = make_a_impatient(&setup);
         setup.processes[0].signal(Signal::STOP);
         let mut numbers = Vec::new();
         for _ in 0..2 {

@@ -2,11 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use tower_sticky::{
-    DrainEnd, StickyLayer,
-    affinity::{Header, Key},
-    strategy::RoundRobin,
-};
+use tower_sticky::{DrainEnd, StickyLayer, affinity::Header, strategy::RoundRobin};
 use tower_sticky_heavy_tests::in_time;
 
 use crate::{
@@ -47,8 +43,7 @@ async fn a_draining_server_keeps_its_sessions_and_streams() {
 #[tokio::test]
 async fn a_drain_ends_when_the_session_handles_are_dropped() {
     let cluster = cluster(["a"]);
-    let layer = StickyLayer::new(cluster.backends.clone(), Key::header("x-user-id"));
-    let session = layer.into_service().session();
+    let session = cluster.session();
     let mut client = GreeterClient::new(session.clone());
     client.say_hello(hello("x")).await.unwrap();
     let drain = cluster.backends.drain("a").start().unwrap();
@@ -60,8 +55,7 @@ async fn a_drain_ends_when_the_session_handles_are_dropped() {
 #[tokio::test]
 async fn no_call_is_lost_when_a_server_sends_goaway() {
     let cluster = cluster(["a", "b", "c"]);
-    let layer = StickyLayer::new(cluster.backends.clone(), Key::header("x-user-id"));
-    let session = layer.into_service().session();
+    let session = cluster.session();
     let mut client = GreeterClient::new(session.clone());
     let (send, chat) = tokio::sync::mpsc::unbounded_channel();
     send.send(hello("x")).unwrap();

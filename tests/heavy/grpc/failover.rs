@@ -108,8 +108,7 @@ async fn a_session_moves_once_when_its_server_is_killed() {
 #[tokio::test]
 async fn a_stream_of_a_killed_server_ends_and_the_next_call_fails_over() {
     let mut cluster = cluster(["a", "b"]);
-    let layer = StickyLayer::new(cluster.backends.clone(), Key::header("x-user-id"));
-    let session = layer.into_service().session();
+    let session = cluster.session();
     let mut client = GreeterClient::new(session.clone());
     let mut stream = client.watch(hello("wait")).await.unwrap().into_inner();
     let pinned = stream.message().await.unwrap().unwrap().server;

@@ -16,8 +16,7 @@ use crate::{
 #[tokio::test]
 async fn a_dropped_call_is_cancelled_on_the_server() {
     let cluster = cluster(["a"]);
-    let layer = StickyLayer::new(cluster.backends.clone(), Key::header("x-user-id"));
-    let session = layer.into_service().session();
+    let session = cluster.session();
     let mut client = GreeterClient::new(session.clone());
     let call = tokio::spawn({
         let mut client = client.clone();
@@ -39,8 +38,7 @@ async fn a_dropped_call_is_cancelled_on_the_server() {
 #[tokio::test]
 async fn a_deadline_reaches_the_server() {
     let cluster = cluster(["a"]);
-    let layer = StickyLayer::new(cluster.backends.clone(), Key::header("x-user-id"));
-    let mut client = GreeterClient::new(layer.into_service().session());
+    let mut client = GreeterClient::new(cluster.session());
     let mut request = Request::new(hello("wait"));
     request.set_timeout(Duration::from_millis(30));
     let timeout = request.metadata().get("grpc-timeout").unwrap().to_str().unwrap().to_owned();
@@ -57,8 +55,7 @@ async fn a_deadline_reaches_the_server() {
 #[tokio::test]
 async fn large_messages_pass_in_both_directions() {
     let cluster = cluster(["a", "b"]);
-    let layer = StickyLayer::new(cluster.backends.clone(), Key::header("x-user-id"));
-    let mut client = GreeterClient::new(layer.into_service().session());
+    let mut client = GreeterClient::new(cluster.session());
     let payload: Bytes = (0..3 << 20).map(|n| n as u8).collect::<Vec<_>>().into();
     let reply = client.say_hello(with_payload(payload.clone())).await.unwrap().into_inner();
     assert_eq!(reply.payload, payload);

@@ -17,7 +17,9 @@ use tonic::{
     metadata::{AsciiMetadataValue, MetadataMap},
     transport::{Server as Grpc, server::TcpIncoming},
 };
-use tower_sticky::{Backends, KeyRing, grpc::GrpcChannel};
+use tower_sticky::{
+    Backends, KeyRing, StickyLayer, StickySession, affinity::Key, grpc::GrpcChannel,
+};
 
 use crate::{
     greeter::{Greeter, GreeterServer, HelloReply, HelloRequest, Replies},
@@ -188,6 +190,12 @@ pub fn pool(nodes: &[Node], servers: &[Server]) -> Backends<GrpcChannel> {
 impl Cluster {
     pub fn node(&self, name: &str) -> &Node {
         self.nodes.iter().find(|node| node.name == name).unwrap()
+    }
+
+    /// A session of its own over these servers.
+    pub fn session(&self) -> StickySession<GrpcChannel> {
+        let layer = StickyLayer::new(self.backends.clone(), Key::header("x-user-id"));
+        layer.into_service().session()
     }
 
     pub async fn kill(&mut self, name: &str) {

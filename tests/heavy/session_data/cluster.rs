@@ -9,7 +9,7 @@ use tower_sessions::{
     session_store::Error,
 };
 use tower_sticky::{session_data::RedisStore, store::client::cluster_async::ClusterConnection};
-use tower_sticky_heavy_tests::{FOREVER, in_time, redis_cluster::RedisCluster};
+use tower_sticky_heavy_tests::{FOREVER, in_time, redis_cluster::RedisCluster, until_ok};
 
 use super::shops::{Client, Fleet};
 
@@ -115,12 +115,7 @@ async fn a_cluster_that_starts_later_is_connected() {
         node.restart();
     }
     cluster.until_complete().await;
-    let found = async {
-        while store.save(&record(1)).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    in_time("the store connects to the cluster", found).await;
+    until_ok("the store connects to the cluster", async || store.save(&record(1)).await).await;
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use tower_sessions::{
     session_store::Error,
 };
 use tower_sticky::session_data::RedisStore;
-use tower_sticky_heavy_tests::{in_time, redis_server::RedisServer};
+use tower_sticky_heavy_tests::{in_time, redis_server::RedisServer, until_ok};
 
 use super::shops::{Client, Fleet};
 
@@ -172,12 +172,7 @@ async fn a_server_that_starts_later_is_connected() {
     let store = RedisStore::new(&server.url()).unwrap();
     assert!(store.load(&Id(1)).await.is_err());
     server.restart();
-    let found = async {
-        while store.load(&Id(1)).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    in_time("the store connects", found).await;
+    until_ok("the store connects", async || store.load(&Id(1)).await).await;
 }
 
 #[tokio::test]

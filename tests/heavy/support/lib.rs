@@ -31,6 +31,19 @@ pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     in_time(what, wait).await;
 }
 
+/// Repeats a call until it succeeds.
+pub async fn until_ok<T, E>(what: &str, call: impl AsyncFn() -> Result<T, E>) -> T {
+    let succeeds = async {
+        loop {
+            match call().await {
+                Ok(value) => return value,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    in_time(what, succeeds).await
+}
+
 /// Waits for a future that must complete.
 pub async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
     let result = tokio::time::timeout(FOREVER, future).await;

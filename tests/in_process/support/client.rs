@@ -6,9 +6,9 @@ use http::{HeaderValue, Request, Response, header};
 use http_body_util::BodyExt;
 use tokio::task::JoinHandle;
 use tower::{Service, ServiceExt};
-use tower_sticky::{Outcome, Reason, Verdict};
+use tower_sticky::{Outcome, Reason, StickyService, Verdict};
 
-use super::{Body, get};
+use super::{Body, Node, get};
 
 /// A response, read to its end.
 #[derive(Debug)]
@@ -81,17 +81,11 @@ impl Client {
     }
 
     /// Sends one request of the session in a task of its own; this client keeps its token.
-    pub fn spawn<S, B>(&self, service: &S, request: Request<Body>) -> JoinHandle<Answer>
-    where
-        S: Service<Request<Body>, Response = Response<B>, Error = Infallible>
-            + Clone
-            + Send
-            + Sync
-            + 'static,
-        S::Future: Send,
-        B: http_body::Body<Data = bytes::Bytes> + Send,
-        B::Error: std::fmt::Debug,
-    {
+    pub fn spawn(
+        &self,
+        service: &StickyService<Node>,
+        request: Request<Body>,
+    ) -> JoinHandle<Answer> {
         let (service, mut client) = (service.clone(), self.clone());
         tokio::spawn(async move { client.send(&service, request).await })
     }
@@ -115,17 +109,7 @@ impl Client {
 }
 
 /// Sends one request in a task of its own.
-pub fn spawn<S, B>(service: &S, request: Request<Body>) -> JoinHandle<Answer>
-where
-    S: Service<Request<Body>, Response = Response<B>, Error = Infallible>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    S::Future: Send,
-    B: http_body::Body<Data = bytes::Bytes> + Send,
-    B::Error: std::fmt::Debug,
-{
+pub fn spawn(service: &StickyService<Node>, request: Request<Body>) -> JoinHandle<Answer> {
     let service = service.clone();
     tokio::spawn(async move { send(&service, request).await })
 }
