@@ -12,6 +12,7 @@ mod connection;
 mod exchange;
 mod limits;
 mod park;
+mod read_size;
 mod refusal;
 mod socket;
 mod socket_options;

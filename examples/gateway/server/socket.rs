@@ -17,16 +17,16 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::{Shared, connection::Client, watch::Watch};
+use super::{Shared, connection::Client, read_size::ReadSize, watch::Watch};
 
 /// How long a client may be silent while the rest of its request is dropped.
 const LINGER_SILENCE: Duration = Duration::from_secs(1);
 /// How often is looked whether other clients wait for a connection.
 const LINGER_CHECK: Duration = Duration::from_millis(100);
 
-/// The most that is read at once: a quarter of the buffered bytes, but for one. hyper doubles its buffer when a
-/// read has filled it, so that it stays at this size.
-fn read_limit(buffer_bytes: usize) -> u64 {
+/// The most that is read at once while it is taken slowly: a quarter of the buffered bytes, but for one. hyper
+/// doubles its buffer when a read has filled it, so that it stays at this size.
+fn small_read(buffer_bytes: usize) -> u64 {
     let quarter = (buffer_bytes / 4).max(8 << 10);
     (1 << quarter.ilog2()) - 1
 }
@@ -36,7 +36,7 @@ fn read_limit(buffer_bytes: usize) -> u64 {
 pub(super) struct Socket {
     /// Its limit is that of one read.
     stream: Take<TcpStream>,
-    read_limit: u64,
+    read_size: ReadSize,
     /// What was read before, and is still to be read by hyper.
     unread: Bytes,
     watch: Arc<Watch>,
@@ -67,9 +67,10 @@ impl Socket {
         shared: Arc<Shared>,
         client: Arc<Client>,
     ) -> Self {
-        let read_limit = read_limit(shared.limits.buffer_bytes);
-        let stream = stream.take(read_limit);
-        Self { stream, read_limit, unread, watch, is_http1, shared, linger: None, _client: client }
+        let buffer_bytes = shared.limits.buffer_bytes;
+        let mut read_size = ReadSize::new(small_read(buffer_bytes), buffer_bytes as u64);
+        let stream = stream.take(read_size.next());
+        Self { stream, read_size, unread, watch, is_http1, shared, linger: None, _client: client }
     }
 
     /// The stream, and what hyper has not read of the bytes that were read before.
@@ -135,9 +136,10 @@ impl AsyncRead for Socket {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        this.stream.set_limit(this.read_limit);
+        this.stream.set_limit(this.read_size.next());
         let result = Pin::new(&mut this.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
+            this.read_size.read(buf.filled().len() - before);
             this.watch.received();
         }
         result
@@ -153,6 +155,7 @@ impl AsyncWrite for Socket {
         if self.watch.has_interim() {
             ready!(self.poll_interim(cx))?;
         }
+        self.read_size.reset();
         let result = Pin::new(self.stream.get_mut()).poll_write(cx, buf);
         self.watch.wrote(result.is_pending());
         result
@@ -166,6 +169,7 @@ impl AsyncWrite for Socket {
         if self.watch.has_interim() {
             ready!(self.poll_interim(cx))?;
         }
+        self.read_size.reset();
         let result = Pin::new(self.stream.get_mut()).poll_write_vectored(cx, bufs);
         self.watch.wrote(result.is_pending());
         result

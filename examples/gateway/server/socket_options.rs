@@ -21,7 +21,7 @@ pub(super) fn apply(stream: &TcpStream, limits: &ServerLimits) -> io::Result<()>
         sockopt::set_tcp_keepcnt(stream, KEEPALIVE_COUNT)?;
         let millis = u32::try_from(limits.tcp_user_timeout.as_millis()).unwrap_or(u32::MAX);
         sockopt::set_tcp_user_timeout(stream, millis)?;
-        let unsent = u32::try_from(limits.buffer_bytes / 4).unwrap_or(u32::MAX);
+        let unsent = u32::try_from(limits.buffer_bytes / 2).unwrap_or(u32::MAX);
         socket2::SockRef::from(stream).set_tcp_notsent_lowat(unsent)?;
     }
     Ok(())
@@ -45,7 +45,7 @@ mod tests {
         {
             assert_eq!(sockopt::tcp_keepidle(&stream).unwrap(), KEEPALIVE_IDLE);
             assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), 75_000);
-            assert_eq!(socket2::SockRef::from(&stream).tcp_notsent_lowat().unwrap(), 16 << 10);
+            assert_eq!(socket2::SockRef::from(&stream).tcp_notsent_lowat().unwrap(), 32 << 10);
         }
     }
 }

@@ -15,7 +15,10 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::interim::{Interim, InterimReader};
+use super::{
+    interim::{Interim, InterimReader},
+    read_size::ReadSize,
+};
 use crate::util::lock;
 
 /// What was read from and written to a socket; shared by the socket, which hyper owns, and its connection.
@@ -105,7 +108,7 @@ impl ReadState {
 pub(super) struct Socket {
     /// Its limit is that of one read.
     stream: Take<TcpStream>,
-    read_limit: u64,
+    read_size: ReadSize,
     read_state: Arc<ReadState>,
     /// Whether writing has failed.
     write_closed: bool,
@@ -113,13 +116,12 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// A socket that reads at most `read_limit` bytes at once.
-    pub(super) fn new(stream: TcpStream, read_limit: u64) -> (Self, Arc<ReadState>) {
+    pub(super) fn new(stream: TcpStream, mut read_size: ReadSize) -> (Self, Arc<ReadState>) {
         let read_state = Arc::new(ReadState::default());
         (
             Self {
-                stream: stream.take(read_limit),
-                read_limit,
+                stream: stream.take(read_size.next()),
+                read_size,
                 read_state: read_state.clone(),
                 write_closed: false,
                 interim: InterimReader::default(),
@@ -153,9 +155,10 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
-        this.stream.set_limit(this.read_limit);
+        this.stream.set_limit(this.read_size.next());
         let result = ready!(Pin::new(&mut this.stream).poll_read(cx, buf));
         if result.is_ok() && buf.filled().len() > before {
+            this.read_size.read(buf.filled().len() - before);
             let (read_state, first) = (&this.read_state, !this.read_state.bytes());
             this.interim.read(&buf.filled()[before..], first, &mut |it| read_state.add_interim(it));
             this.read_state.bytes.store(true, Ordering::Relaxed);
@@ -172,6 +175,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.read_size.reset();
         self.read_state.unwritten.store(true, Ordering::Relaxed);
         if self.write_closed {
             return Poll::Pending;
@@ -185,6 +189,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.read_size.reset();
         self.read_state.unwritten.store(true, Ordering::Relaxed);
         if self.write_closed {
             return Poll::Pending;

@@ -43,6 +43,7 @@ mod http2;
 mod idle_pool;
 mod interim;
 mod io;
+mod read_size;
 mod request_body;
 mod resolve;
 mod response_body;
