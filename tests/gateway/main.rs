@@ -46,6 +46,7 @@ mod raw_requests;
 mod rebalance;
 mod restarts;
 mod rows;
+mod server_units;
 mod sessions;
 mod shortage;
 mod stop;

@@ -15,7 +15,7 @@ pub(crate) struct ServerLimits {
     pub(crate) write_timeout: Duration,
     /// Data that the client's kernel does not acknowledge.
     pub(crate) tcp_user_timeout: Duration,
-    /// Bytes of a body per stream and direction; those included that the system has not sent.
+    /// Bytes of a body per stream and direction. The system holds half as many unsent bytes besides.
     pub(crate) buffer_bytes: usize,
     pub(crate) request: RequestLimits,
     pub(crate) http2: Http2Limits,

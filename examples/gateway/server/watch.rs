@@ -34,6 +34,10 @@ pub(super) struct Watch {
     interim: Interim,
 }
 
+/// While so many bytes of interim answers wait for the client, further ones are dropped: a backend may send
+/// any number of them.
+const MAX_INTERIM: usize = 64 << 10;
+
 /// Interim answers (RFC 9110, section 15.2), which hyper's server cannot send.
 #[derive(Debug, Default)]
 struct Interim {
@@ -117,6 +121,9 @@ impl Watch {
         }
         let reason = status.canonical_reason().unwrap_or("Interim");
         let mut bytes = self.interim();
+        if bytes.len() >= MAX_INTERIM {
+            return;
+        }
         bytes.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).as_bytes());
         for (name, value) in headers {
             bytes.extend_from_slice(name.as_str().as_bytes());
@@ -211,5 +218,25 @@ impl Watch {
 impl Written {
     fn lock(&self) -> MutexGuard<'_, Vec<Waker>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interim_answers_that_wait_are_bounded() {
+        let watch = Watch::default();
+        watch.allow_interim(true);
+        for _ in 0..10_000 {
+            watch.add_interim(StatusCode::EARLY_HINTS, &HeaderMap::new());
+        }
+        let waiting = watch.interim().len();
+        assert!((MAX_INTERIM..MAX_INTERIM + 64).contains(&waiting), "{waiting} bytes wait");
+        watch.sent_interim(waiting);
+        assert!(!watch.has_interim());
+        watch.add_interim(StatusCode::EARLY_HINTS, &HeaderMap::new());
+        assert!(watch.has_interim(), "there is room again");
     }
 }

@@ -62,9 +62,10 @@ impl Buffers {
 }
 
 impl Upstream {
-    /// How many bytes of a body are buffered per stream and direction when one side is slower than the other,
-    /// those included that the system has not sent (`TCP_NOTSENT_LOWAT`, on Linux); default 64 KiB, at least
-    /// 16 KiB. The head of an HTTP/1.1 response must fit, or the response is an error. With HTTP/2 it is also
+    /// How many bytes of a body are read at once at the most, and buffered per stream and direction when one side
+    /// is slower than the other; default 64 KiB, at least 16 KiB. A body that is passed on slowly from its begin
+    /// is read in quarters of that. On Linux the system holds half as many unsent bytes besides
+    /// (`TCP_NOTSENT_LOWAT`). The head of an HTTP/1.1 response must fit, or the response is an error. With HTTP/2 it is also
     /// the window of a stream (RFC 9113, section 6.9).
     #[must_use]
     pub fn buffer_bytes(self, bytes: usize) -> Self {

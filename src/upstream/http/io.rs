@@ -21,6 +21,9 @@ use super::{
 };
 use crate::util::lock;
 
+/// How many interim responses may wait; further ones are dropped.
+const MAX_INTERIM: usize = 16;
+
 /// What was read from and written to a socket; shared by the socket, which hyper owns, and its connection.
 #[derive(Debug, Default)]
 pub(super) struct ReadState {
@@ -60,7 +63,13 @@ impl ReadState {
     }
 
     fn add_interim(&self, interim: Interim) {
-        lock(&self.interim).push(interim);
+        let mut waiting = lock(&self.interim);
+        // A backend may send any number of them before the exchange takes any.
+        if waiting.len() >= MAX_INTERIM {
+            return;
+        }
+        waiting.push(interim);
+        drop(waiting);
         self.has_interim.store(true, Ordering::Relaxed);
     }
 
@@ -209,5 +218,23 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(self.stream.get_mut()).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, StatusCode};
+
+    use super::*;
+
+    #[test]
+    fn interim_responses_that_wait_are_bounded() {
+        let state = ReadState::default();
+        for _ in 0..100 {
+            state.add_interim((StatusCode::EARLY_HINTS, HeaderMap::new()));
+        }
+        assert_eq!(state.take_interim().len(), MAX_INTERIM);
+        state.add_interim((StatusCode::EARLY_HINTS, HeaderMap::new()));
+        assert_eq!(state.take_interim().len(), 1, "there is room again");
     }
 }
