@@ -37,6 +37,7 @@ mod probe_tasks;
 mod probes;
 mod rebalance;
 mod redial;
+mod route;
 mod session_actions;
 mod session_counts;
 mod session_data;
