@@ -28,6 +28,7 @@ mod health;
 mod home_wait;
 mod keys;
 mod learned;
+mod learned_paths;
 mod learned_store;
 mod local_node;
 mod outlier;
