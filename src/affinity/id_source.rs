@@ -6,7 +6,11 @@ use http::HeaderName;
 use percent_encoding::percent_decode;
 
 use super::{
-    Head, cookie::parse, header::header_name, path_template::PathTemplate, token_options::invalid,
+    Head,
+    cookie::{parse, set_cookie},
+    header::header_name,
+    path_template::PathTemplate,
+    token_options::invalid,
 };
 use crate::error::ConfigError;
 
@@ -55,7 +59,13 @@ impl IdSource {
             {
                 return Err(invalid(&self.describe(), "its name is empty"));
             }
-            Self::Cookie(name) => BoundSource::Cookie(Box::new(parse::Name::new(name))),
+            Self::PathParameter(name) if name.contains(['/', ';', '=', '?', '#', ' ']) => {
+                return Err(invalid(&self.describe(), "its name cannot stand in a path"));
+            }
+            Self::Cookie(name) => {
+                set_cookie::check_name(name)?;
+                BoundSource::Cookie(Box::new(parse::Name::new(name)))
+            }
             Self::Header(name) => BoundSource::Header(header_name(name)?),
             Self::Query(name) => BoundSource::Query(name.clone()),
             Self::Path(template) => BoundSource::Path(PathTemplate::parse(template)?),

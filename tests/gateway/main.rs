@@ -45,6 +45,7 @@ mod parking;
 mod raw_requests;
 mod rebalance;
 mod restarts;
+mod routes;
 mod rows;
 mod server_units;
 mod sessions;

@@ -63,3 +63,12 @@ pub(crate) enum Retry {
     Idempotent,
     Never,
 }
+
+/// Where the route of an id stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RoutePosition {
+    #[default]
+    Suffix,
+    Prefix,
+}

@@ -8,7 +8,6 @@ use super::bound::Bound;
 use crate::{
     affinity::{
         BoundAffinity,
-        cookie::set_cookie,
         id_source::{BoundSource, IdSource},
         token_options::{check_timeouts, invalid},
         traits::sealed::Bind,
@@ -172,9 +171,6 @@ impl fmt::Debug for Learned {
 impl Bind for Learned {
     fn bind(&self, pool: &str) -> Result<Arc<dyn BoundAffinity>, ConfigError> {
         self.check(&self.source.describe())?;
-        if let IdSource::Cookie(name) = &self.source {
-            set_cookie::check_name(name)?;
-        }
         let source = self.source.bind()?;
         let secret = match &self.secret {
             Some(secret) => secret.hash_secret(),

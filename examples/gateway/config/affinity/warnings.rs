@@ -15,7 +15,9 @@ pub(crate) fn warnings(sections: &[Section]) -> Vec<String> {
             Section::Cookie(it) => (it.idle_timeout?, it.clock_skew?),
             Section::Header(it) => (it.idle_timeout?, it.clock_skew?),
             Section::Envelope(it) => (it.idle_timeout?, it.clock_skew?),
-            Section::Key(_) | Section::ClientIp(_) | Section::Learned(_) => return None,
+            Section::Key(_) | Section::ClientIp(_) | Section::Learned(_) | Section::Route(_) => {
+                return None;
+            }
         };
         // The default says nothing about the clocks of these gateways.
         (idle <= skew && skew != CLOCK_SKEW).then(|| {
