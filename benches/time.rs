@@ -134,6 +134,7 @@ fn new_session(c: &mut Criterion) {
         let services = [
             ("round robin", placing(count, strategy::RoundRobin::new())),
             ("least connections", placing(count, strategy::LeastConnections::new())),
+            ("least sessions", placing(count, strategy::LeastSessions::seeded(1))),
             ("random", placing(count, strategy::Random::seeded(1))),
             ("p2c", placing(count, strategy::P2c::seeded(1))),
             ("peak ewma", placing(count, strategy::PeakEwma::new().seeded(1))),

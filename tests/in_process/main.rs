@@ -30,6 +30,7 @@ mod keys;
 mod learned;
 mod learned_paths;
 mod learned_store;
+mod least_sessions;
 mod local_node;
 mod outlier;
 mod overload;

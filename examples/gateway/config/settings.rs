@@ -114,7 +114,9 @@ impl Settings {
             trusted_proxies: &trusted_proxies,
             balance_factor: file.strategy.balance_factor,
         };
-        let warnings = affinity::warnings(file.affinity.as_deref().unwrap_or_default());
+        let sections = file.affinity.as_deref().unwrap_or_default();
+        let strategy = flags.strategy.as_ref().or(file.strategy.kind.as_ref());
+        let warnings = affinity::warnings(sections, strategy.map(String::as_str));
         let (affinity, passing_key) = affinity::chain(file.affinity, &context)?;
         let (health, probe) = health::health(&file.health)?;
         let (strategy_key, strategy) =

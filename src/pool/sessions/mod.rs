@@ -3,7 +3,10 @@
 mod counter;
 mod exact;
 mod last_seen;
+mod load;
 mod unconfirmed;
 mod window;
 
-pub(crate) use self::{counter::SessionCounter, last_seen::LastSeen, window::Window};
+pub(crate) use self::{
+    counter::SessionCounter, last_seen::LastSeen, load::SessionLoad, window::Window,
+};
