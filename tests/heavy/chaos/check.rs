@@ -258,5 +258,5 @@ impl Story {
 }
 
 fn is_good(exchange: &Exchange) -> bool {
-    matches!(exchange.answer, Ok((StatusCode::OK, Some(_))))
+    matches!(exchange.answer, Ok((status, Some(_))) if status.is_success())
 }

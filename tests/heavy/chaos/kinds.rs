@@ -55,6 +55,11 @@ fn learned_on_redis() {
 }
 
 #[test]
+fn location() {
+    alone("location", |random| run(Kind::Location, random));
+}
+
+#[test]
 fn envelope() {
     alone("envelope", |random| run(Kind::Envelope, random));
 }
