@@ -77,9 +77,7 @@ async fn run(kind: Kind, mut random: Random) {
     }
     let clients = Clients::start(fleet.addr, &kind, regulars, &mut random);
     let (story, mut findings) = storm::survive(&fleet, clients, plan).await;
-    story.check_answers(&mut findings);
-    story.check_executions(&mut findings);
-    story.check_deadlines(&mut findings);
+    story.check_requests(&mut findings);
     for life in &story.lives {
         if let Some(rank) = ranks.get(&life.user) {
             check_rank(&story, life, rank, &mut findings);

@@ -21,9 +21,7 @@ async fn run(kind: Kind, mut random: Random) {
     let regulars = Clients::regulars(&kind, &mut random);
     let clients = Clients::start(fleet.addr, &kind, regulars, &mut random);
     let (story, mut findings) = storm::survive(&fleet, clients, plan).await;
-    story.check_answers(&mut findings);
-    story.check_executions(&mut findings);
-    story.check_deadlines(&mut findings);
+    story.check_requests(&mut findings);
     story.check_moves(kind.memory(), &mut findings);
     findings.assert_none();
 }
