@@ -13,7 +13,7 @@ use tower_sticky::{PoolError, StickyLayer, proxy::Upstream};
 
 use crate::{
     admin::{self, Stage},
-    config::{self, Error, Settings},
+    config::{self, Error, Probe, Settings},
     demo, files,
     fleet::Fleet,
     forward::ForwardOnly,
@@ -49,7 +49,8 @@ pub(crate) fn prepare(settings: Settings) -> Result<Gateway, Error> {
         // Only `Server-Timing` reads them.
         .outcome_extensions(settings.server_timing);
     layer = match settings.probe.clone() {
-        Some(probe) => layer.try_health(settings.health.probe(probe))?,
+        Some(Probe::Http(probe)) => layer.try_health(settings.health.probe(probe))?,
+        Some(Probe::Grpc(probe)) => layer.try_health(settings.health.probe(probe))?,
         None => layer.health(settings.health),
     };
     if let Some(header) = &settings.application_header {

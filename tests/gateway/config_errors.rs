@@ -183,6 +183,53 @@ const BAD_FILES: &[(&str, &str, &[&str])] = &[
     ("", "[health.probe]\npath = \"/\"\nrise = 0", &["health.probe.rise", "at least 1"]),
     ("", "[health.probe]\npath = \"/\"\nfall = 0", &["health.probe.fall", "at least 1"]),
     ("", "[health.probe]\npath = \"/\"\nspeed = 1", &["speed", "interval"]),
+    ("", "[health.probe]\ninterval = \"1s\"", &["health.probe", "exactly one of path and grpc"]),
+    (
+        "",
+        "[health]\nprobe = { path = \"/\", grpc = \"\" }",
+        &["health.probe", "exactly one of path and grpc"],
+    ),
+    (
+        "",
+        "[health]\nprobe = { path = \"/\", method = \"GET /\" }",
+        &["health.probe.method = \"GET /\"", "OPTIONS"],
+    ),
+    (
+        "",
+        "[health]\nprobe = { path = \"/\", host = \"http://a\" }",
+        &["health.probe.host = \"http://a\"", "app.internal"],
+    ),
+    (
+        "",
+        "[health]\nprobe = { path = \"/\", headers = { content-length = \"hunter2\" } }",
+        &["health.probe.headers.content-length", "leave it out"],
+    ),
+    (
+        "",
+        "[health]\nprobe = { path = \"/\", headers = { a = \"hunter2\\n\" } }",
+        &["health.probe.headers.a", "visible ASCII"],
+    ),
+    (
+        "",
+        "[health]\nprobe = { path = \"/\", status = [] }",
+        &["health.probe.status", "at least one"],
+    ),
+    (
+        "",
+        "[health]\nprobe = { path = \"/\", status = [200, 42] }",
+        &["health.probe.status[1]", "42", "200 to 599"],
+    ),
+    (
+        "",
+        "[health]\nprobe = { path = \"/\", status = [\"300-200\"] }",
+        &["health.probe.status[0]", "300-200", "\"200-299\""],
+    ),
+    (
+        "",
+        "[health]\nprobe = { grpc = \"\", status = [200] }",
+        &["health.probe.status", "instead of grpc"],
+    ),
+    ("", "[health]\nprobes_in_flight = 0", &["health.probes_in_flight", "at least 1"]),
     ("", "[health]\nslow_start = 5", &["health.slow_start", "duration"]),
     ("", "[health]\noutlier = { consecutive_5xx = -1 }", &["health.outlier.consecutive_5xx", "-1"]),
     ("", "[health]\noutlier = { max_ejected = 50 }", &["health.outlier.max_ejected", "50", "1.0"]),

@@ -133,6 +133,7 @@ fn bad_values(path: &str, value: &Value) -> Vec<Value> {
             // These are free text.
             let free = ["pool", "admin_token", "zone", "store_prefix", "path", "query"];
             let is_free = free.iter().any(|key| path.ends_with(key)) && !path.contains("probe");
+            let is_free = is_free || path.contains("probe.headers.");
             let word = if is_free { vec![] } else { vec![text("no such: word;")] };
             [word, vec![Value::Integer(5), Value::Boolean(true)]].concat()
         }

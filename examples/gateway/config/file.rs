@@ -1,9 +1,12 @@
 //! The file as it is written. What is left out has the default of the part that it is about.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::{
     affinity, limits,
+    probe::Status,
     units::{Count, Time, count},
     words::{Afterwards, Otherwise, Retry},
 };
@@ -99,18 +102,25 @@ pub(crate) struct Health {
     pub(crate) redial: Option<Time<1>>,
     pub(crate) redial_max: Option<Time<1>>,
     pub(crate) probe: Option<Probe>,
+    pub(crate) probes_in_flight: Option<Count<1>>,
     pub(crate) outlier: Outlier,
     pub(crate) slow_start: Option<Time>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
+/// `[health.probe]`: an HTTP probe of a path, or a gRPC probe of a service.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(crate) struct Probe {
-    pub(crate) path: String,
+    pub(crate) path: Option<String>,
+    pub(crate) grpc: Option<String>,
     pub(crate) interval: Option<Time<1>>,
     pub(crate) timeout: Option<Time<1>>,
     pub(crate) rise: Option<Count<1>>,
     pub(crate) fall: Option<Count<1>>,
+    pub(crate) method: Option<String>,
+    pub(crate) host: Option<String>,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) status: Option<Vec<Status>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

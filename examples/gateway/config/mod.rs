@@ -7,6 +7,7 @@ mod error;
 pub(crate) mod file;
 mod health;
 mod limits;
+mod probe;
 mod read;
 mod settings;
 mod units;
@@ -15,6 +16,7 @@ mod words;
 
 pub(crate) use self::{
     error::Error,
+    probe::Probe,
     settings::{Admin, Settings},
     units::Time,
     upstream::Upstream,

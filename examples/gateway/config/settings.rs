@@ -10,7 +10,7 @@ use std::{
 use http::StatusCode;
 use ipnet::IpNet;
 use tower_sticky::{
-    Busy, Failover, Health, HttpProbe, Rebalance, Strict, affinity::Chain, strategy::Strategy,
+    Busy, Failover, Health, Rebalance, Strict, affinity::Chain, strategy::Strategy,
 };
 
 use super::{
@@ -18,6 +18,7 @@ use super::{
     file::{self, File, SessionHeaders},
     health,
     limits::Limits,
+    probe::Probe,
     read,
     units::Time,
     upstream::{self, Upstream},
@@ -60,7 +61,7 @@ pub(crate) struct Settings {
     /// Whether sessions return from a backup.
     pub(crate) return_from_backup: bool,
     pub(crate) health: Health,
-    pub(crate) probe: Option<HttpProbe>,
+    pub(crate) probe: Option<Probe>,
     pub(crate) rebalance: Option<Rebalance>,
     pub(crate) session_headers: SessionHeaders,
     /// The zone that the gateway is in.
@@ -114,9 +115,11 @@ impl Settings {
             trusted_proxies: &trusted_proxies,
             balance_factor: file.strategy.balance_factor,
         };
-        let warnings = affinity::warnings(file.affinity.as_deref().unwrap_or_default());
+        let mut warnings = affinity::warnings(file.affinity.as_deref().unwrap_or_default());
         let (affinity, passing_key) = affinity::chain(file.affinity, &context)?;
         let (health, probe) = health::health(&file.health)?;
+        // No backend is spoken to with HTTP/2.
+        warnings.extend(probe.as_ref().and_then(|probe| probe.warning(false)));
         let (strategy_key, strategy) =
             either(("--strategy", flags.strategy), ("strategy.type", file.strategy.kind));
         let failover = &file.failover;
