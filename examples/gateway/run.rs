@@ -11,6 +11,8 @@ use tokio::{
 };
 use tower_sticky::{PoolError, StickyLayer, proxy::Upstream};
 
+#[cfg(feature = "dns")]
+use crate::discovery;
 use crate::{
     admin::{self, Stage},
     config::{self, Error, Probe, Settings},
@@ -59,6 +61,8 @@ pub(crate) fn prepare(settings: Settings) -> Result<Gateway, Error> {
     if let Some(rebalance) = settings.rebalance {
         layer = layer.rebalance(rebalance)?;
     }
+    #[cfg(feature = "dns")]
+    discovery::check(&settings)?;
     Ok(Gateway { settings, fleet: Arc::new(fleet), layer })
 }
 
@@ -94,6 +98,8 @@ impl Gateway {
         }
         log_warnings(&settings);
         fleet.look_up();
+        #[cfg(feature = "dns")]
+        discovery::start(&fleet, &settings).await.map_err(io::Error::other)?;
         let page = listener.local_addr()?;
         let server = start(listener, &settings, &fleet, layer)?;
         say(&format!("listening on http://{page}"));

@@ -70,6 +70,14 @@ const NAMESERVERS: &[&str] = match cfg!(feature = "dns") {
     false => &["upstream.nameservers", "--features dns"],
 };
 
+/// What a file with `[[discover]]` is refused for, without the feature `dns` for the section itself.
+const fn discover(why: &'static [&'static str]) -> &'static [&'static str] {
+    match cfg!(feature = "dns") {
+        true => why,
+        false => &["discover needs the feature dns", "--features dns"],
+    }
+}
+
 const COOKIE: &str = "[[affinity]]\ntype = \"cookie\"\n";
 const PLAIN: &str = "[[affinity]]\ntype = \"cookie\"\nformat = \"plain\"\n";
 
@@ -260,6 +268,50 @@ const BAD_FILES: &[(&str, &str, &[&str])] = &[
         &["application.header", "set-cookie", "HTTP itself"],
     ),
     ("", "[session_headers]\nreplicas = 2", &["session_headers.replicas", "enabled = true"]),
+    ("", "[[discover]]", &["discover[0]", "`dns`"]),
+    (
+        "",
+        "[[discover]]\ndns = \"\"",
+        discover(&["discover[0].dns = \"\"", "_http._tcp.app.example"]),
+    ),
+    (
+        "",
+        "[[discover]]\ndns = \"app.test\"",
+        discover(&["discover[0].dns = \"app.test\"", "app.example:8080"]),
+    ),
+    (
+        "",
+        "[[discover]]\ndns = \"app.test:0\"",
+        discover(&["discover[0].dns = \"app.test:0\"", "1 to 65535"]),
+    ),
+    (
+        "",
+        "[[discover]]\ndns = \"http://app.test:80\"",
+        discover(&["discover[0].dns", "not a name"]),
+    ),
+    ("", "[[discover]]\ndns = \"10.0.0.1:80\"", discover(&["discover[0].dns", "is an address"])),
+    ("", "[[discover]]\ndns = \"[::1]:80\"", discover(&["discover[0].dns", "not a name"])),
+    ("", "[[discover]]\ndns = \"a..test:80\"", discover(&["discover[0].dns", "not a domain name"])),
+    (
+        "",
+        "[[discover]]\ndns = \"_http._tcp.app.test:80\"",
+        discover(&["discover[0].dns", "leave the port out"]),
+    ),
+    (
+        "",
+        "[[discover]]\ndns = \"app.test:80\"\nid = \"target\"",
+        discover(&["discover[0].id = \"target\"", "SRV"]),
+    ),
+    (
+        "",
+        "[[discover]]\ndns = \"app.test:80\"\nid = \"name\"",
+        &["discover[0].id", "name", "address", "target"],
+    ),
+    (
+        "[[discover]]\ndns = \"app.test:80\"\n",
+        "[[discover]]\ndns = \"app.test:80\"",
+        discover(&["discover[1].dns = \"app.test:80\"", "earlier"]),
+    ),
     ("", "[[backend]]\nid = \"b\"", &["backend[0]", "`url`"]),
     ("", "[[backend]]\nid = \"b\"\nurl = \"b\"", &["backend[0].url", "scheme"]),
     ("", "[[backend]]\nid = \"a\"\nurl = \"http://b:1\"", &["backend[1].id = \"a\"", "taken"]),

@@ -17,7 +17,10 @@ fn template() -> String {
 
 /// The file with every setting on that this build has.
 fn everything() -> String {
-    let is_on = |line: &str| cfg!(feature = "dns") || !line.starts_with("#nameservers");
+    let needs_dns = |line: &str| {
+        ["#nameservers", "#[[discover]]", "#dns =", "#id ="].iter().any(|key| line.starts_with(key))
+    };
+    let is_on = |line: &str| cfg!(feature = "dns") || !needs_dns(line);
     let is_setting = |line: &str| line.starts_with('#') && !line.starts_with("# ") && line != "#";
     let text = template();
     let lines = text.lines().map(|line| match is_setting(line) {

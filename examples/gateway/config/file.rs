@@ -8,7 +8,7 @@ use super::{
     affinity, limits,
     probe::Status,
     units::{Count, Time, count},
-    words::{Afterwards, Otherwise, Retry},
+    words::{Afterwards, DiscoverId, Otherwise, Retry},
 };
 
 #[derive(Debug, Default, Deserialize)]
@@ -34,6 +34,7 @@ pub(crate) struct File {
     pub(crate) application: Application,
     pub(crate) session_headers: SessionHeaders,
     pub(crate) backend: Vec<Backend>,
+    pub(crate) discover: Vec<Discover>,
 }
 
 /// `[upstream]`: how backends are reached.
@@ -186,6 +187,14 @@ impl Backend {
             resolve_every: None,
         }
     }
+}
+
+/// `[[discover]]`: backends from DNS records.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(crate) struct Discover {
+    pub(crate) dns: String,
+    pub(crate) id: Option<DiscoverId>,
 }
 
 const fn one() -> u32 {

@@ -3,6 +3,7 @@
 mod affinity;
 mod application;
 mod backends;
+mod discover;
 mod error;
 pub(crate) mod file;
 mod health;
@@ -15,6 +16,7 @@ mod upstream;
 mod words;
 
 pub(crate) use self::{
+    discover::Discover,
     error::Error,
     probe::Probe,
     settings::{Admin, Settings},

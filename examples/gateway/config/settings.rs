@@ -15,6 +15,7 @@ use tower_sticky::{
 
 use super::{
     Error, affinity, application, backends,
+    discover::{self, Discover},
     file::{self, File, SessionHeaders},
     health,
     limits::Limits,
@@ -67,6 +68,7 @@ pub(crate) struct Settings {
     /// The zone that the gateway is in.
     pub(crate) zone: Option<file::Zone>,
     pub(crate) backends: Vec<file::Backend>,
+    pub(crate) discover: Vec<Discover>,
     /// Whether the three shops of the demo are the backends.
     pub(crate) demo: bool,
     /// Where the shops keep their carts, if not each in its own memory.
@@ -105,8 +107,12 @@ impl Settings {
         let (listen_key, listen) = either(("--listen", flags.listen), ("listen", file.listen));
         let admin_addr = either(("--admin", flags.admin), ("admin", file.admin));
         let admin = admin(admin_addr, file.admin_token, &file.admin_hosts, demo)?;
+        let mut discover = discover::discover(&file.discover)?;
+        if !flags.backends.is_empty() {
+            discover.clear();
+        }
         let backends = backends::either(flags.backends, file.backend)?;
-        if backends.is_empty() && !demo && admin.is_none() {
+        if backends.is_empty() && discover.is_empty() && !demo && admin.is_none() {
             return Err(no_backend());
         }
         let trusted_proxies = networks(&file.trusted_proxies)?;
@@ -153,6 +159,7 @@ impl Settings {
             rebalance: file.rebalance.as_ref().map(health::rebalance).transpose()?,
             zone: file.zone,
             backends,
+            discover,
             demo,
             demo_store: flags.demo_store,
             workers: flags.workers.unwrap_or_else(cores),
@@ -163,8 +170,8 @@ impl Settings {
 
 fn no_backend() -> Error {
     Error::new(
-        "there is no backend, and no admin interface to add one; add a [[backend]] with id and url, or \
-         --backend ID=URL",
+        "there is no backend, and no admin interface to add one; add a [[backend]] with id and url, a \
+         [[discover]] with dns, or --backend ID=URL",
     )
 }
 

@@ -63,3 +63,11 @@ pub(crate) enum Retry {
     Idempotent,
     Never,
 }
+
+/// What the id of a discovered backend is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum DiscoverId {
+    Address,
+    Target,
+}
