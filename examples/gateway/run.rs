@@ -51,7 +51,7 @@ pub(crate) fn prepare(settings: Settings) -> Result<Gateway, Error> {
         // Only `Server-Timing` reads them.
         .outcome_extensions(settings.server_timing);
     layer = match settings.probe.clone() {
-        Some(Probe::Http(probe)) => layer.try_health(settings.health.probe(probe))?,
+        Some(Probe::Http(probe)) => layer.try_health(settings.health.probe(*probe))?,
         Some(Probe::Grpc(probe)) => layer.try_health(settings.health.probe(probe))?,
         None => layer.health(settings.health),
     };

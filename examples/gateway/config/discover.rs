@@ -4,7 +4,6 @@ use super::{Error, file, words::DiscoverId};
 
 /// A name whose records are backends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[cfg_attr(not(feature = "dns"), expect(dead_code, reason = "it is refused then"))]
 pub(crate) struct Discover {
     pub(crate) name: String,
     /// The port of the addresses. `None` for SRV records, which have the ports.

@@ -15,8 +15,9 @@ mod units;
 mod upstream;
 mod words;
 
+#[cfg(feature = "dns")]
+pub(crate) use self::discover::Discover;
 pub(crate) use self::{
-    discover::Discover,
     error::Error,
     probe::Probe,
     settings::{Admin, Settings},

@@ -13,14 +13,14 @@ use super::{Error, file};
 /// The probe of every backend.
 #[derive(Debug, Clone)]
 pub(crate) enum Probe {
-    Http(HttpProbe),
+    Http(Box<HttpProbe>),
     Grpc(GrpcProbe),
 }
 
 impl Probe {
     pub(super) fn new(section: &file::Probe) -> Result<Self, Error> {
         match (&section.path, &section.grpc) {
-            (Some(path), None) => http(path, section).map(Self::Http),
+            (Some(path), None) => http(path, section).map(|probe| Self::Http(Box::new(probe))),
             (None, Some(service)) => grpc(service, section).map(Self::Grpc),
             _ => Err(Error::new(
                 "health.probe: expected exactly one of path and grpc: the path of an HTTP request, such as \

@@ -68,6 +68,7 @@ pub(crate) struct Settings {
     /// The zone that the gateway is in.
     pub(crate) zone: Option<file::Zone>,
     pub(crate) backends: Vec<file::Backend>,
+    #[cfg_attr(not(feature = "dns"), expect(dead_code, reason = "there are none then"))]
     pub(crate) discover: Vec<Discover>,
     /// Whether the three shops of the demo are the backends.
     pub(crate) demo: bool,
