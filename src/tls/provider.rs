@@ -1,0 +1,11 @@
+//! The cryptography of all TLS connections.
+
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, ring};
+
+/// The provider `ring`. It is always given explicitly: when another crate enables a second provider, rustls has
+/// no default any more.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
