@@ -63,6 +63,7 @@
 //! | `redis-tls` | the same over TLS |
 //! | `session` | [`session_data`]: sessions of tower-sessions that follow a session when it moves |
 //! | `redis`, with `session` | [`session_data::RedisStore`]: these sessions on Redis or Valkey |
+//! | `tls`, with `proxy` | TLS to backends: [`proxy::ClientTls`] |
 //! | `full` | all of them |
 //!
 //! # Guide
@@ -90,6 +91,8 @@ mod pool;
 mod redis;
 mod service;
 mod session;
+#[cfg(all(feature = "tls", any(feature = "proxy", feature = "serve")))]
+mod tls;
 mod token;
 mod upstream;
 mod util;

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// The rooms, from top to bottom: each may import from those behind it.
-const ROOMS: [&str; 19] = [
+const ROOMS: [&str; 20] = [
     "service",
     "session_data",
     "discovery",
@@ -27,6 +27,7 @@ const ROOMS: [&str; 19] = [
     "token",
     "redis",
     "id",
+    "tls",
     "util",
     "error",
     "hash",

@@ -32,7 +32,8 @@ OPTIONS
                        file sets `admin_token`.
                        [default: off]
     --backend ID=URL[,weight=N][,max_connections=N][,backup][,zone=NAME]
-                       Add a backend; may be repeated. The backends of the file are ignored then.
+                       Add a backend; may be repeated. [[backend]] and [[discover]] of the file are
+                       ignored then.
                          ID               a stable name; sessions remember it
                          URL              http://host:port
                          weight           share of new sessions; 0 takes none and keeps those it has

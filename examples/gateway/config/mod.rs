@@ -3,18 +3,23 @@
 mod affinity;
 mod application;
 mod backends;
+mod discover;
 mod error;
 pub(crate) mod file;
 mod health;
 mod limits;
+mod probe;
 mod read;
 mod settings;
 mod units;
 mod upstream;
 mod words;
 
+#[cfg(feature = "dns")]
+pub(crate) use self::discover::Discover;
 pub(crate) use self::{
     error::Error,
+    probe::Probe,
     settings::{Admin, Settings},
     units::Time,
     upstream::Upstream,

@@ -72,3 +72,11 @@ pub(crate) enum RoutePosition {
     Suffix,
     Prefix,
 }
+
+/// What the id of a discovered backend is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum DiscoverId {
+    Address,
+    Target,
+}
