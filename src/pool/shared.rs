@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Acquire},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Acquire},
     },
 };
 
@@ -57,6 +57,8 @@ pub(crate) struct Pool<S> {
     #[cfg(any(feature = "discover", feature = "dns"))]
     pub(crate) open: tokio::sync::watch::Sender<()>,
     pub(crate) has_driver: AtomicBool,
+    /// The number of the driver task that is to run: earlier ones end.
+    pub(crate) driver: AtomicU64,
     /// Whether slow start is enabled.
     pub(crate) slow_start: AtomicBool,
     /// Locked while a backend is ejected.
@@ -180,6 +182,7 @@ impl<S> Pool<S> {
             #[cfg(any(feature = "discover", feature = "dns"))]
             open: tokio::sync::watch::Sender::new(()),
             has_driver: AtomicBool::new(false),
+            driver: AtomicU64::new(0),
             slow_start: AtomicBool::new(false),
             ejecting: Mutex::new(()),
             wake: Arc::new(Notify::new()),

@@ -17,6 +17,7 @@ mod discovery;
 mod discovery_counters;
 mod drain;
 mod drain_streams;
+mod driver_change;
 mod envelope;
 mod envelope_carriers;
 mod evenness;
