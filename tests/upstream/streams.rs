@@ -1,0 +1,1 @@
+//! Streams of HTTP/2: the backend's limit, GOAWAY, refused streams and pings.
