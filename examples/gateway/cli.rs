@@ -34,7 +34,7 @@ OPTIONS
     --backend ID=URL[,weight=N][,max_connections=N][,backup][,zone=NAME]
                        Add a backend; may be repeated. The backends of the file are ignored then.
                          ID               a stable name; sessions remember it
-                         URL              http://host:port
+                         URL              http://host:port, https://host:port or unix:/path
                          weight           share of new sessions; 0 takes none and keeps those it has
                                           [default: 1]
                          max_connections  limit of requests in flight [default: 0, no limit]

@@ -17,7 +17,14 @@ fn template() -> String {
 
 /// The file with every setting on that this build has.
 fn everything() -> String {
-    let is_on = |line: &str| cfg!(feature = "dns") || !line.starts_with("#nameservers");
+    let is_tls = |line: &str| {
+        let keys = ["#ca ", "#server_name", "#verify", "#handshake_timeout"];
+        keys.iter().any(|key| line.starts_with(key))
+    };
+    let is_on = |line: &str| {
+        (cfg!(feature = "dns") || !line.starts_with("#nameservers"))
+            && (cfg!(feature = "tls") || !is_tls(line))
+    };
     let is_setting = |line: &str| line.starts_with('#') && !line.starts_with("# ") && line != "#";
     let text = template();
     let lines = text.lines().map(|line| match is_setting(line) {

@@ -16,6 +16,10 @@ mod listener;
 mod process;
 #[path = "../support/server.rs"]
 mod server;
+#[cfg(feature = "tls")]
+#[allow(dead_code, reason = "the tests of the library use all of it")]
+#[path = "../upstream/tls/support.rs"]
+mod tls_backends;
 #[path = "../support/unending.rs"]
 mod unending;
 #[allow(dead_code, reason = "the gateway's own reader of durations and sizes")]
@@ -25,6 +29,10 @@ mod units;
 mod admin;
 mod admin_access;
 mod affinity;
+#[cfg(feature = "tls")]
+mod backend_tls;
+#[cfg(unix)]
+mod backend_unix;
 mod breaks;
 mod config;
 mod config_errors;

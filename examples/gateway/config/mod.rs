@@ -3,12 +3,15 @@
 mod affinity;
 mod application;
 mod backends;
+mod connection;
 mod error;
 pub(crate) mod file;
 mod health;
 mod limits;
 mod read;
 mod settings;
+#[cfg(feature = "tls")]
+mod tls;
 mod units;
 mod upstream;
 mod words;

@@ -104,6 +104,7 @@ impl Settings {
         let (listen_key, listen) = either(("--listen", flags.listen), ("listen", file.listen));
         let admin_addr = either(("--admin", flags.admin), ("admin", file.admin));
         let admin = admin(admin_addr, file.admin_token, &file.admin_hosts, demo)?;
+        let upstream = upstream::upstream(&file.upstream)?;
         let backends = backends::either(flags.backends, file.backend)?;
         if backends.is_empty() && !demo && admin.is_none() {
             return Err(no_backend());
@@ -129,7 +130,7 @@ impl Settings {
             // The demo's page shows it.
             server_timing: file.server_timing || demo,
             limits: Limits::from(file.limits).checked()?,
-            upstream: upstream::upstream(&file.upstream)?,
+            upstream,
             affinity,
             warnings,
             strict: file.strict.map_or(Ok(Strict::from(false)), strict)?,
