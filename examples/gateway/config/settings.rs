@@ -112,6 +112,7 @@ impl Settings {
         if !flags.backends.is_empty() {
             discover.clear();
         }
+        let upstream = upstream::upstream(&file.upstream)?;
         let backends = backends::either(flags.backends, file.backend)?;
         if backends.is_empty() && discover.is_empty() && !demo && admin.is_none() {
             return Err(no_backend());
@@ -127,8 +128,9 @@ impl Settings {
         let mut warnings = affinity::warnings(sections, strategy.map(String::as_str));
         let (affinity, passing_key) = affinity::chain(file.affinity, &context)?;
         let (health, probe) = health::health(&file.health)?;
-        // No backend is spoken to with HTTP/2.
-        warnings.extend(probe.as_ref().and_then(|probe| probe.warning(false)));
+        let any_http2 = backends.iter().any(|backend| upstream.may_speak_http2(Some(backend)));
+        let any_http2 = any_http2 || upstream.may_speak_http2(None);
+        warnings.extend(probe.as_ref().and_then(|probe| probe.warning(any_http2)));
         let (strategy_key, strategy) =
             either(("--strategy", flags.strategy), ("strategy.type", file.strategy.kind));
         let failover = &file.failover;
@@ -141,7 +143,7 @@ impl Settings {
             // The demo's page shows it.
             server_timing: file.server_timing || demo,
             limits: Limits::from(file.limits).checked()?,
-            upstream: upstream::upstream(&file.upstream)?,
+            upstream,
             affinity,
             warnings,
             strict: file.strict.map_or(Ok(Strict::from(false)), strict)?,
