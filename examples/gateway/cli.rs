@@ -32,7 +32,8 @@ OPTIONS
                        file sets `admin_token`.
                        [default: off]
     --backend ID=URL[,weight=N][,max_connections=N][,backup][,zone=NAME]
-                       Add a backend; may be repeated. The backends of the file are ignored then.
+                       Add a backend; may be repeated. [[backend]] and [[discover]] of the file are
+                       ignored then.
                          ID               a stable name; sessions remember it
                          URL              http://host:port, https://host:port or unix:/path
                          weight           share of new sessions; 0 takes none and keeps those it has
@@ -44,7 +45,7 @@ OPTIONS
     --cookie NAME      The name of the affinity cookie.
                        [default: SERVER_ID]
     --strategy NAME    How the backend of a new session is chosen: round-robin, least-connections,
-                       random, p2c or peak-ewma.
+                       least-sessions, random, p2c or peak-ewma.
                        [default: least-connections]
     --demo-store STORE Keep the carts of the demo in a store that all shops share, so that a cart is
                        found when its session moves: memory, or redis://HOST:PORT/. Only without

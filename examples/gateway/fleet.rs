@@ -1,5 +1,7 @@
 //! The backends with their URLs, which the pool does not know.
 
+#[cfg(feature = "dns")]
+use std::net::SocketAddr;
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -11,9 +13,12 @@ use tower_sticky::{
     BackendOptions, BackendStatus, Backends, ConfigError, PoolError, Stats, proxy::Upstream,
 };
 
-use crate::config::{
-    self, Settings, Time,
-    file::{self, Zone},
+use crate::{
+    config::{
+        self, Settings, Time,
+        file::{self, Zone},
+    },
+    discovered::DiscoveredUrls,
 };
 
 #[derive(Debug)]
@@ -21,6 +26,7 @@ pub(crate) struct Fleet {
     backends: Backends<Upstream>,
     /// Locked during every change, so that the URLs and the pool agree.
     members: Mutex<BTreeMap<String, Member>>,
+    discovered: DiscoveredUrls,
     connect_timeout: Duration,
     response_timeout: Duration,
     body_timeout: Duration,
@@ -51,6 +57,7 @@ impl Fleet {
         let fleet = Self {
             backends: Backends::named(&settings.pool),
             members: Mutex::default(),
+            discovered: DiscoveredUrls::default(),
             connect_timeout: settings.limits.connect_timeout,
             response_timeout: settings.limits.response_timeout,
             body_timeout: settings.limits.body_timeout,
@@ -113,14 +120,27 @@ impl Fleet {
         let members = self.members();
         let pool = self.backends.snapshot();
         let backends = pool.backends.into_iter().map(|status| {
-            let member = members.get(status.id.as_str());
-            let entry = member.map_or_else(Entry::default, |Member { entry, .. }| Entry {
-                url: entry.url.clone(),
-                insecure: self.upstream_settings.is_insecure(entry),
-            });
+            let id = status.id.as_str();
+            let entry = match members.get(id) {
+                Some(Member { entry, .. }) => Entry {
+                    url: entry.url.clone(),
+                    insecure: self.upstream_settings.is_insecure(entry),
+                },
+                None => Entry { url: self.discovered.get(id).unwrap_or_default(), insecure: false },
+            };
             (status, entry)
         });
         (backends.collect(), pool.stats)
+    }
+
+    /// The service of a backend that a discovery has found at this address.
+    #[cfg(feature = "dns")]
+    pub(crate) fn discovered(&self, id: &str, at: SocketAddr) -> Result<Upstream, ConfigError> {
+        let backend = file::Backend::new(id, format!("http://{at}"));
+        let upstream = self.upstream(&backend)?;
+        let is_in_pool = |id: &str| self.backends.get(id).is_some();
+        self.discovered.insert(backend.id, backend.url, is_in_pool);
+        Ok(upstream)
     }
 
     /// Looks up the names of all backends.

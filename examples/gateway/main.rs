@@ -15,6 +15,9 @@ mod admin;
 mod cli;
 mod config;
 mod demo;
+mod discovered;
+#[cfg(feature = "dns")]
+mod discovery;
 mod files;
 mod fleet;
 mod forward;

@@ -11,9 +11,11 @@ use tokio::{
 };
 use tower_sticky::{PoolError, StickyLayer, proxy::Upstream};
 
+#[cfg(feature = "dns")]
+use crate::discovery;
 use crate::{
     admin::{self, Stage},
-    config::{self, Error, Settings},
+    config::{self, Error, Probe, Settings},
     demo, files,
     fleet::Fleet,
     forward::ForwardOnly,
@@ -49,7 +51,8 @@ pub(crate) fn prepare(settings: Settings) -> Result<Gateway, Error> {
         // Only `Server-Timing` reads them.
         .outcome_extensions(settings.server_timing);
     layer = match settings.probe.clone() {
-        Some(probe) => layer.try_health(settings.health.probe(probe))?,
+        Some(Probe::Http(probe)) => layer.try_health(settings.health.probe(*probe))?,
+        Some(Probe::Grpc(probe)) => layer.try_health(settings.health.probe(probe))?,
         None => layer.health(settings.health),
     };
     if let Some(header) = &settings.application_header {
@@ -58,6 +61,8 @@ pub(crate) fn prepare(settings: Settings) -> Result<Gateway, Error> {
     if let Some(rebalance) = settings.rebalance {
         layer = layer.rebalance(rebalance)?;
     }
+    #[cfg(feature = "dns")]
+    discovery::check(&settings)?;
     Ok(Gateway { settings, fleet: Arc::new(fleet), layer })
 }
 
@@ -93,6 +98,8 @@ impl Gateway {
         }
         log_warnings(&settings);
         fleet.look_up();
+        #[cfg(feature = "dns")]
+        discovery::start(&fleet, &settings).await.map_err(io::Error::other)?;
         let page = listener.local_addr()?;
         let server = start(listener, &settings, &fleet, layer)?;
         say(&format!("listening on http://{page}"));

@@ -12,6 +12,9 @@ mod crowd;
 mod example;
 #[path = "../support/listener.rs"]
 mod listener;
+#[cfg(feature = "dns")]
+#[path = "../support/name_server.rs"]
+mod name_server;
 #[path = "../support/process.rs"]
 mod process;
 #[path = "../support/server.rs"]
@@ -38,6 +41,8 @@ mod config;
 mod config_errors;
 mod config_file;
 mod demo;
+#[cfg(feature = "dns")]
+mod discover;
 mod drain;
 mod dropping;
 mod early;
@@ -53,6 +58,7 @@ mod parking;
 mod raw_requests;
 mod rebalance;
 mod restarts;
+mod routes;
 mod rows;
 mod server_units;
 mod sessions;

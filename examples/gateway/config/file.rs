@@ -1,13 +1,16 @@
 //! The file as it is written. What is left out has the default of the part that it is about.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::{
     affinity,
     connection::Connection,
     limits,
+    probe::Status,
     units::{Count, Time, count},
-    words::{Afterwards, Http2, Otherwise, Retry, SendProxy},
+    words::{Afterwards, DiscoverId, Http2, Otherwise, Retry, SendProxy},
 };
 
 #[derive(Debug, Default, Deserialize)]
@@ -33,6 +36,7 @@ pub(crate) struct File {
     pub(crate) application: Application,
     pub(crate) session_headers: SessionHeaders,
     pub(crate) backend: Vec<Backend>,
+    pub(crate) discover: Vec<Discover>,
 }
 
 /// `[upstream]`: how backends are reached.
@@ -136,18 +140,25 @@ pub(crate) struct Health {
     pub(crate) redial: Option<Time<1>>,
     pub(crate) redial_max: Option<Time<1>>,
     pub(crate) probe: Option<Probe>,
+    pub(crate) probes_in_flight: Option<Count<1>>,
     pub(crate) outlier: Outlier,
     pub(crate) slow_start: Option<Time>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
+/// `[health.probe]`: an HTTP probe of a path, or a gRPC probe of a service.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(crate) struct Probe {
-    pub(crate) path: String,
+    pub(crate) path: Option<String>,
+    pub(crate) grpc: Option<String>,
     pub(crate) interval: Option<Time<1>>,
     pub(crate) timeout: Option<Time<1>>,
     pub(crate) rise: Option<Count<1>>,
     pub(crate) fall: Option<Count<1>>,
+    pub(crate) method: Option<String>,
+    pub(crate) host: Option<String>,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) status: Option<Vec<Status>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -242,6 +253,14 @@ impl Backend {
     pub(crate) fn connection(&self) -> Connection {
         connection!(self)
     }
+}
+
+/// `[[discover]]`: backends from DNS records.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(crate) struct Discover {
+    pub(crate) dns: String,
+    pub(crate) id: Option<DiscoverId>,
 }
 
 const fn one() -> u32 {

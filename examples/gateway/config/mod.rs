@@ -4,10 +4,12 @@ mod affinity;
 mod application;
 mod backends;
 mod connection;
+mod discover;
 mod error;
 pub(crate) mod file;
 mod health;
 mod limits;
+mod probe;
 mod read;
 mod settings;
 #[cfg(feature = "tls")]
@@ -16,8 +18,11 @@ mod units;
 mod upstream;
 mod words;
 
+#[cfg(feature = "dns")]
+pub(crate) use self::discover::Discover;
 pub(crate) use self::{
     error::Error,
+    probe::Probe,
     settings::{Admin, Settings},
     units::Time,
     upstream::Upstream,

@@ -10,14 +10,16 @@ use std::{
 use http::StatusCode;
 use ipnet::IpNet;
 use tower_sticky::{
-    Busy, Failover, Health, HttpProbe, Rebalance, Strict, affinity::Chain, strategy::Strategy,
+    Busy, Failover, Health, Rebalance, Strict, affinity::Chain, strategy::Strategy,
 };
 
 use super::{
     Error, affinity, application, backends,
+    discover::{self, Discover},
     file::{self, File, SessionHeaders},
     health,
     limits::Limits,
+    probe::Probe,
     read,
     units::Time,
     upstream::{self, Upstream},
@@ -60,12 +62,14 @@ pub(crate) struct Settings {
     /// Whether sessions return from a backup.
     pub(crate) return_from_backup: bool,
     pub(crate) health: Health,
-    pub(crate) probe: Option<HttpProbe>,
+    pub(crate) probe: Option<Probe>,
     pub(crate) rebalance: Option<Rebalance>,
     pub(crate) session_headers: SessionHeaders,
     /// The zone that the gateway is in.
     pub(crate) zone: Option<file::Zone>,
     pub(crate) backends: Vec<file::Backend>,
+    #[cfg_attr(not(feature = "dns"), expect(dead_code, reason = "there are none then"))]
+    pub(crate) discover: Vec<Discover>,
     /// Whether the three shops of the demo are the backends.
     pub(crate) demo: bool,
     /// Where the shops keep their carts, if not each in its own memory.
@@ -105,8 +109,12 @@ impl Settings {
         let admin_addr = either(("--admin", flags.admin), ("admin", file.admin));
         let admin = admin(admin_addr, file.admin_token, &file.admin_hosts, demo)?;
         let upstream = upstream::upstream(&file.upstream)?;
+        let mut discover = discover::discover(&file.discover)?;
+        if !flags.backends.is_empty() {
+            discover.clear();
+        }
         let backends = backends::either(flags.backends, file.backend)?;
-        if backends.is_empty() && !demo && admin.is_none() {
+        if backends.is_empty() && discover.is_empty() && !demo && admin.is_none() {
             return Err(no_backend());
         }
         let trusted_proxies = networks(&file.trusted_proxies)?;
@@ -115,9 +123,13 @@ impl Settings {
             trusted_proxies: &trusted_proxies,
             balance_factor: file.strategy.balance_factor,
         };
-        let warnings = affinity::warnings(file.affinity.as_deref().unwrap_or_default());
+        let sections = file.affinity.as_deref().unwrap_or_default();
+        let strategy = flags.strategy.as_ref().or(file.strategy.kind.as_ref());
+        let mut warnings = affinity::warnings(sections, strategy.map(String::as_str));
         let (affinity, passing_key) = affinity::chain(file.affinity, &context)?;
         let (health, probe) = health::health(&file.health)?;
+        // No backend is spoken to with HTTP/2.
+        warnings.extend(probe.as_ref().and_then(|probe| probe.warning(false)));
         let (strategy_key, strategy) =
             either(("--strategy", flags.strategy), ("strategy.type", file.strategy.kind));
         let failover = &file.failover;
@@ -151,6 +163,7 @@ impl Settings {
             rebalance: file.rebalance.as_ref().map(health::rebalance).transpose()?,
             zone: file.zone,
             backends,
+            discover,
             demo,
             demo_store: flags.demo_store,
             workers: flags.workers.unwrap_or_else(cores),
@@ -161,8 +174,8 @@ impl Settings {
 
 fn no_backend() -> Error {
     Error::new(
-        "there is no backend, and no admin interface to add one; add a [[backend]] with id and url, or \
-         --backend ID=URL",
+        "there is no backend, and no admin interface to add one; add a [[backend]] with id and url, a \
+         [[discover]] with dns, or --backend ID=URL",
     )
 }
 
