@@ -11,6 +11,7 @@ use super::{
     connection::{Connection, Keys, of},
     file,
     settings::or,
+    words::Http2,
 };
 
 /// How backends are reached.
@@ -62,6 +63,12 @@ impl Upstream {
         #[cfg(not(feature = "tls"))]
         let upstream = proxy::Upstream::new(&backend.url).map_err(wrong_url)?;
         keys.apply(upstream)
+    }
+
+    /// Whether HTTP/2 may be spoken with any of the backends, or with those that are added later.
+    pub(super) fn may_use_http2(&self, backends: &[file::Backend]) -> bool {
+        let is_on = |http2: Option<Http2>| http2.is_some_and(|http2| http2 != Http2::Off);
+        is_on(self.connection.http2) || backends.iter().any(|backend| is_on(backend.http2))
     }
 
     /// Whether a backend is not verified.
