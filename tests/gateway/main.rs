@@ -32,6 +32,7 @@ mod units;
 mod admin;
 mod admin_access;
 mod affinity;
+mod backend_http2;
 #[cfg(feature = "tls")]
 mod backend_tls;
 #[cfg(unix)]

@@ -108,11 +108,11 @@ impl Settings {
         let (listen_key, listen) = either(("--listen", flags.listen), ("listen", file.listen));
         let admin_addr = either(("--admin", flags.admin), ("admin", file.admin));
         let admin = admin(admin_addr, file.admin_token, &file.admin_hosts, demo)?;
+        let upstream = upstream::upstream(&file.upstream)?;
         let mut discover = discover::discover(&file.discover)?;
         if !flags.backends.is_empty() {
             discover.clear();
         }
-        let upstream = upstream::upstream(&file.upstream)?;
         let backends = backends::either(flags.backends, file.backend)?;
         if backends.is_empty() && discover.is_empty() && !demo && admin.is_none() {
             return Err(no_backend());
@@ -128,8 +128,7 @@ impl Settings {
         let mut warnings = affinity::warnings(sections, strategy.map(String::as_str));
         let (affinity, passing_key) = affinity::chain(file.affinity, &context)?;
         let (health, probe) = health::health(&file.health)?;
-        let any_http2 = backends.iter().any(|backend| upstream.may_speak_http2(Some(backend)));
-        let any_http2 = any_http2 || upstream.may_speak_http2(None);
+        let any_http2 = upstream.may_use_http2(&backends);
         warnings.extend(probe.as_ref().and_then(|probe| probe.warning(any_http2)));
         let (strategy_key, strategy) =
             either(("--strategy", flags.strategy), ("strategy.type", file.strategy.kind));

@@ -65,16 +65,16 @@ impl Upstream {
         keys.apply(upstream)
     }
 
+    /// Whether HTTP/2 may be spoken with any of the backends, or with those that are added later.
+    pub(super) fn may_use_http2(&self, backends: &[file::Backend]) -> bool {
+        let is_on = |http2: Option<Http2>| http2.is_some_and(|http2| http2 != Http2::Off);
+        is_on(self.connection.http2) || backends.iter().any(|backend| is_on(backend.http2))
+    }
+
     /// Whether a backend is not verified.
     pub(crate) fn is_insecure(&self, backend: &file::Backend) -> bool {
         let verify = backend.verify.or(self.connection.verify);
         is_https(&backend.url) && verify == Some(false)
-    }
-
-    /// Whether a backend, or those without keys of their own, may be spoken to with HTTP/2.
-    pub(crate) fn may_speak_http2(&self, backend: Option<&file::Backend>) -> bool {
-        let own = backend.and_then(|backend| backend.http2);
-        !matches!(own.or(self.connection.http2), None | Some(Http2::Off))
     }
 
     /// Sets what is added to messages.

@@ -65,6 +65,15 @@ pub(crate) enum Retry {
     Never,
 }
 
+/// The version of the PROXY protocol that backends are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SendProxy {
+    Off,
+    V1,
+    V2,
+}
+
 /// Where the route of an id stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -80,13 +89,4 @@ pub(crate) enum RoutePosition {
 pub(crate) enum DiscoverId {
     Address,
     Target,
-}
-
-/// The version of the PROXY protocol that backends are sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum SendProxy {
-    Off,
-    V1,
-    V2,
 }
