@@ -19,7 +19,6 @@ mod files;
 mod fleet;
 mod forward;
 mod run;
-mod server;
 mod strategy;
 
 use std::{

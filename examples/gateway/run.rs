@@ -4,12 +4,15 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::Request;
 use tokio::{
-    net::TcpListener,
     runtime,
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
-use tower_sticky::{PoolError, StickyLayer, proxy::Upstream};
+use tower_sticky::{
+    PoolError, StickyLayer,
+    proxy::Upstream,
+    serve::{Limits, Listener, RequestBody, Server, ServerHandle},
+};
 
 use crate::{
     admin::{self, Stage},
@@ -18,7 +21,6 @@ use crate::{
     fleet::Fleet,
     forward::ForwardOnly,
     note, say,
-    server::{ClientBody, Options, Server, ServerLimits},
 };
 
 /// A gateway that can start: its configuration is checked.
@@ -81,7 +83,7 @@ impl Gateway {
     async fn serve(self) -> io::Result<()> {
         let Self { settings, fleet, layer } = self;
         let mut signals = Signals::new()?;
-        let listener = TcpListener::bind(settings.listen)
+        let listener = Listener::bind(settings.listen)
             .await
             .map_err(|error| cannot_listen(settings.listen, "--listen", &error))?;
         let admin_listener = match &settings.admin {
@@ -93,17 +95,18 @@ impl Gateway {
         }
         log_warnings(&settings);
         fleet.look_up();
-        let page = listener.local_addr()?;
+        let page = listener.local_addr();
         let server = start(listener, &settings, &fleet, layer)?;
         say(&format!("listening on http://{page}"));
         let (stage, stages) = watch::channel(Stage::Serving);
         let mut admin_server = None;
         if let (Some(listener), Some(admin)) = (admin_listener, &settings.admin) {
-            let addr = listener.local_addr()?;
+            let addr = listener.local_addr();
             let (token, hosts) = (admin.token.clone(), admin.hosts.clone());
             let guard = admin::Guard { addr, token, hosts };
             let router = admin::router(admin::Admin::new(fleet.clone(), stages), guard);
-            admin_server = Some(Server::start(listener, &router, 0, admin_options(&settings))?);
+            let server = Server::new(router).listener(listener).limits(admin_limits(&settings));
+            admin_server = Some(server.start()?);
             note(&format!("admin interface on http://{addr}"));
             if settings.demo {
                 demo::print_hints(page, addr, settings.demo_store.as_ref());
@@ -115,7 +118,7 @@ impl Gateway {
         // The admin interface is served until everything else has stopped.
         stage.send_replace(Stage::Over);
         if let Some(admin) = admin_server {
-            admin.stop(Duration::from_secs(1)).await;
+            admin.shutdown(Duration::from_secs(1)).await;
         }
         Ok(())
     }
@@ -139,60 +142,55 @@ fn log_warnings(settings: &Settings) {
 
 /// Starts the server for clients.
 fn start(
-    listener: TcpListener,
+    listener: Listener,
     settings: &Settings,
     fleet: &Fleet,
     layer: StickyLayer<Upstream>,
-) -> io::Result<Server> {
-    let options = Options {
-        connections: settings.limits.connections,
-        trusted: settings.trusted_proxies.clone(),
-        server_timing: settings.server_timing,
-        limits: settings.limits.server(),
-    };
+) -> io::Result<ServerHandle> {
     if settings.forward_only {
         let upstreams = fleet.upstreams();
         if upstreams.is_empty() {
             return Err(io::Error::other("--forward-only needs a backend"));
         }
-        return Server::start(listener, &ForwardOnly::new(upstreams), settings.workers, options);
+        return server(ForwardOnly::new(upstreams), listener, settings).start();
     }
     // On this runtime, so that it does not slow a worker down.
-    layer.start::<Request<ClientBody>>();
-    Server::start(listener, &layer.into_service(), settings.workers, options)
+    layer.start::<Request<RequestBody>>();
+    server(layer.into_service(), listener, settings).start()
 }
 
-fn admin_options(settings: &Settings) -> Options {
-    Options {
-        connections: admin::CONNECTIONS,
-        trusted: Vec::new(),
-        server_timing: false,
-        limits: ServerLimits {
-            header_timeout: settings.limits.header_timeout,
-            ..ServerLimits::default()
-        },
-    }
+fn server<S>(service: S, listener: Listener, settings: &Settings) -> Server<S> {
+    Server::new(service)
+        .listener(listener)
+        .limits(settings.limits.server())
+        .trusted_proxies(settings.trusted_proxies.iter().copied())
+        .server_timing(settings.server_timing)
+        .workers(settings.workers)
+}
+
+fn admin_limits(settings: &Settings) -> Limits {
+    Limits::new().connections(admin::CONNECTIONS).header_timeout(settings.limits.header_timeout)
 }
 
 /// Waits for requests in flight. A second signal ends the wait.
-async fn finish(server: &Server, limit: Duration, signals: &mut Signals) {
-    tracing::info!(open = server.open(), "stopping");
+async fn finish(server: &ServerHandle, limit: Duration, signals: &mut Signals) {
+    tracing::info!(open = server.open_connections(), "stopping");
     tokio::select! {
-        finished = server.stop(limit) => {
+        finished = server.shutdown(limit) => {
             if !finished {
-                tracing::warn!(open = server.open(), "not all connections have ended in time");
+                tracing::warn!(open = server.open_connections(), "not all connections have ended in time");
             }
         }
-        () = signals.next() => tracing::warn!(open = server.open(), "stopping at once"),
+        () = signals.next() => tracing::warn!(open = server.open_connections(), "stopping at once"),
     }
 }
 
 /// The demo takes another port when its default is in use.
-async fn bind_admin(admin: &config::Admin) -> io::Result<TcpListener> {
-    match TcpListener::bind(admin.addr).await {
+async fn bind_admin(admin: &config::Admin) -> io::Result<Listener> {
+    match Listener::bind(admin.addr).await {
         Err(error) if admin.any_port && error.kind() == io::ErrorKind::AddrInUse => {
             note(&format!("{} is taken; the admin interface takes a free port", admin.addr));
-            TcpListener::bind(SocketAddr::new(admin.addr.ip(), 0)).await
+            Listener::bind(SocketAddr::new(admin.addr.ip(), 0)).await
         }
         bound => bound.map_err(|error| cannot_listen(admin.addr, "--admin", &error)),
     }

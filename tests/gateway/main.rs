@@ -46,7 +46,6 @@ mod raw_requests;
 mod rebalance;
 mod restarts;
 mod rows;
-mod server_units;
 mod sessions;
 mod shortage;
 mod stop;

@@ -19,10 +19,11 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use super::{resolve::Resolver, socket_options::SocketOptions, target::Endpoint};
+use super::{resolve::Resolver, target::Endpoint};
 use crate::{
     error::{BoxError, Shortage, ShortageError, TimedOut},
     util::{
+        SocketOptions,
         clock::{after, later},
         lock,
     },

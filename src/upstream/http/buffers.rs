@@ -1,6 +1,7 @@
 //! How the bytes that a stream may buffer are divided between hyper and the system.
 
-use super::{Upstream, read_size::ReadSize};
+use super::Upstream;
+use crate::util::ReadSize;
 
 /// The bytes that are buffered per stream and direction.
 #[derive(Debug, Clone, Copy)]
@@ -29,15 +30,9 @@ impl Buffers {
         self.0
     }
 
-    /// The most that is read at once, while it is taken slowly and while it is taken at once. The first is a
-    /// quarter, but for a byte: hyper doubles its buffer when a read has filled it, so that it stays at this size.
+    /// How much is read at once.
     pub(super) fn read(self) -> ReadSize {
-        ReadSize::new(self.small_read(), self.0 as u64)
-    }
-
-    fn small_read(self) -> u64 {
-        let quarter = (self.0 / 4).max(SMALLEST_READ);
-        (1 << quarter.ilog2()) - 1
+        ReadSize::new(self.0)
     }
 
     /// With so much of a request's body that is not sent, hyper gets no more.
@@ -70,22 +65,5 @@ impl Upstream {
     #[must_use]
     pub fn buffer_bytes(self, bytes: usize) -> Self {
         self.with(|inner| inner.buffers = Buffers::new(bytes))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_read_does_not_fill_hypers_buffer() {
-        for (bytes, read) in [
-            (0, (8 << 10) - 1),
-            (64 << 10, (16 << 10) - 1),
-            (100_000, (16 << 10) - 1),
-            (1 << 20, (256 << 10) - 1),
-        ] {
-            assert_eq!(Buffers::new(bytes).small_read(), read, "{bytes}");
-        }
     }
 }

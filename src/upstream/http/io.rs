@@ -15,11 +15,8 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{
-    interim::{Interim, InterimReader},
-    read_size::ReadSize,
-};
-use crate::util::lock;
+use super::interim::{Interim, InterimReader};
+use crate::util::{ReadSize, lock};
 
 /// How many interim responses may wait; further ones are dropped.
 const MAX_INTERIM: usize = 16;

@@ -23,12 +23,11 @@ use super::{
     http2::Shared,
     idle_pool::Pool,
     resolve::{Resolver, System},
-    socket_options::SocketOptions,
     target::{Protocol, Target},
 };
 use crate::{
     error::{BoxError, ConfigError, Redial},
-    util::clock::later,
+    util::{SocketOptions, clock::later},
 };
 
 /// The name that stands for this proxy in `Via`.
