@@ -1,27 +1,47 @@
 //! The client of a connection.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::shared::Shared;
 use crate::session::Peer;
 
 /// The client of a connection. Its permit is returned when the last clone is dropped, so that an upgraded
 /// connection, which leaves hyper, still counts.
 #[derive(Debug)]
 pub(super) struct Client {
-    pub(super) addr: SocketAddr,
+    /// `None` on a Unix socket.
+    addr: Option<SocketAddr>,
     trusted: bool,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Client {
-    pub(super) fn new(addr: SocketAddr, trusted: bool, permit: OwnedSemaphorePermit) -> Self {
-        Self { addr, trusted, _permit: permit }
+    pub(super) fn new(
+        addr: Option<SocketAddr>,
+        shared: &Shared,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        Self { addr, trusted: shared.trusts(addr), _permit: permit }
+    }
+
+    pub(super) fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
+    /// A trusted proxy has told where the client is.
+    pub(super) fn set_addr(&mut self, addr: SocketAddr, shared: &Shared) {
+        (self.addr, self.trusted) = (Some(addr), shared.trusts(Some(addr)));
+    }
+
+    /// The address for the log, unspecified on a Unix socket.
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.addr.unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into())
     }
 
     /// What requests are told about it.
     pub(super) fn peer(&self) -> Peer {
-        Peer::new(self.addr).trusted(self.trusted)
+        self.addr.map_or_else(Peer::unix, Peer::new).trusted(self.trusted)
     }
 }

@@ -1,6 +1,9 @@
 //! One connection: its protocol, and how it is served.
 
-use std::{pin::pin, sync::Arc};
+use std::{
+    pin::pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
@@ -10,8 +13,10 @@ use super::{
     app::App,
     client::Client,
     exchange::Exchange,
+    listener::Endpoint,
     park,
     protocol::{Protocol, sniff},
+    proxy_protocol::{self, BadHeader, Expected},
     shared::{Accepted, Shared},
     socket::Socket,
     stream::Stream,
@@ -24,13 +29,17 @@ pub(super) async fn serve<S: App>(accepted: Accepted, service: S, shared: Arc<Sh
     // One limit for the first head, detection of the protocol included.
     let deadline = Instant::now() + shared.limits.header_timeout;
     let Ok((mut stream, addr)) = accepted.stream.register() else { return };
+    let mut client = Client::new(addr, &shared, accepted.permit);
+    if !accepted.endpoint.is_plain() {
+        let opening = Box::pin(open(stream, client, &accepted.endpoint, &shared, deadline));
+        let opened = until(opening, stopped_for(&shared, STOP_DELAY)).await;
+        let Some(Some(opened)) = opened else { return };
+        (stream, client) = opened;
+    }
     let sniffing = timeout_at(deadline, sniff(&mut stream));
     let sniffed = until(sniffing, stopped_for(&shared, STOP_DELAY)).await;
     // Else it is closed, timed out, or the server stops.
     let Some(Ok(Ok((protocol, sniffed)))) = sniffed else { return };
-    let ip = addr.ip().to_canonical();
-    let trusted = shared.trusted.iter().any(|network| network.contains(&ip));
-    let client = Client::new(addr, trusted, accepted.permit);
     // Each is boxed, so that a connection takes the memory that its protocol needs, and no more.
     match protocol {
         Protocol::Http1 => {
@@ -42,6 +51,34 @@ pub(super) async fn serve<S: App>(accepted: Accepted, service: S, shared: Arc<Sh
     }
 }
 
+/// Reads what comes before HTTP. `None` when the connection is to be closed.
+async fn open(
+    mut stream: Stream,
+    mut client: Client,
+    endpoint: &Endpoint,
+    shared: &Shared,
+    deadline: Instant,
+) -> Option<(Stream, Client)> {
+    let read = match endpoint.proxy_protocol.expects(client.is_trusted()) {
+        Expected::Nothing => Ok(None),
+        Expected::Refuse => Err(BadHeader::NotAllowed),
+        Expected::Header => timeout_at(deadline, proxy_protocol::read(&mut stream))
+            .await
+            .unwrap_or(Err(BadHeader::TimedOut)),
+    };
+    match read {
+        Ok(None) => {}
+        Ok(Some(source)) => client.set_addr(source, shared),
+        Err(BadHeader::Closed) => return None,
+        Err(error) => {
+            shared.proxy_protocol_errors.fetch_add(1, Relaxed);
+            tracing::debug!(client = %client.addr(), %error, "no valid PROXY protocol header");
+            return None;
+        }
+    }
+    Some((stream, client))
+}
+
 async fn serve_http2<S: App>(
     stream: Stream,
     sniffed: Bytes,
@@ -51,7 +88,7 @@ async fn serve_http2<S: App>(
     deadline: Instant,
 ) {
     let watch = Arc::new(Watch::default());
-    let addr = client.addr;
+    let addr = client.addr();
     let service = Exchange::new(service, client.peer(), &watch, &shared);
     let client = Arc::new(client);
     let socket = Socket::new(stream, sniffed, watch.clone(), false, shared.clone(), client);

@@ -1,25 +1,24 @@
 //! `ServerHandle`, a server that runs.
 
 use std::{
-    net::SocketAddr,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use tokio::time::timeout;
 
-use super::shared::Shared;
+use super::{listener::LocalAddr, shared::Shared};
 
 /// A server that runs. It goes on when its handle is dropped.
 #[derive(Debug)]
 pub struct ServerHandle {
     pub(super) shared: Arc<Shared>,
-    pub(super) local_addrs: Vec<SocketAddr>,
+    pub(super) local_addrs: Vec<LocalAddr>,
 }
 
 impl ServerHandle {
     /// The addresses of the listeners, in the order in which they were added.
-    pub fn local_addrs(&self) -> &[SocketAddr] {
+    pub fn local_addrs(&self) -> &[LocalAddr] {
         &self.local_addrs
     }
 
@@ -28,6 +27,12 @@ impl ServerHandle {
         let shared = &*self.shared;
         let taken = shared.limits.connections as usize - shared.permits.available_permits();
         taken.saturating_sub(shared.awaits_connection.load(Relaxed).into())
+    }
+
+    /// How many connections were closed because of the PROXY protocol: its header was missing or malformed, or the
+    /// peer may not connect.
+    pub fn proxy_protocol_errors(&self) -> u64 {
+        self.shared.proxy_protocol_errors.load(Relaxed)
     }
 
     /// Stops accepting, and waits until all connections have closed, for at most `limit`. Returns whether they

@@ -1,33 +1,85 @@
 //! `Listener`: where clients connect, and the options of their connections.
 
 use std::{
-    io,
+    fmt, io,
     net::SocketAddr,
+    path::PathBuf,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use tokio::net::{TcpListener, ToSocketAddrs};
 
-use super::{limits::Limits, stream::Accepting};
+#[cfg(unix)]
+use super::unix_socket::{self, SocketFile};
+use super::{limits::Limits, proxy_protocol::ProxyProtocol, stream::Accepting};
 use crate::util::SocketOptions;
 
 /// Where clients connect: an open socket, with the options of its connections.
+///
+/// # Example
+///
+/// ```no_run
+/// # async fn run() -> std::io::Result<()> {
+/// use tower_sticky::serve::{Listener, ProxyProtocol};
+///
+/// let tcp = Listener::bind("0.0.0.0:8080").await?.proxy_protocol(ProxyProtocol::Accept);
+/// # #[cfg(unix)]
+/// let unix = Listener::unix("/run/app.sock", 0o660)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Listener {
     socket: ListeningSocket,
-    addr: SocketAddr,
+    addr: LocalAddr,
     endpoint: Endpoint,
 }
 
 /// The options of the connections of a listener.
 #[derive(Debug, Default)]
-pub(super) struct Endpoint {}
+pub(super) struct Endpoint {
+    pub(super) proxy_protocol: ProxyProtocol,
+}
+
+/// The address of a [`Listener`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LocalAddr {
+    /// A TCP address, shown as `127.0.0.1:8080`.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket, shown as `unix:/run/app.sock`.
+    Unix(PathBuf),
+}
+
+impl LocalAddr {
+    /// The TCP address, if it is one.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(addr) => Some(*addr),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for LocalAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => write!(f, "{addr}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
 
 /// A socket that accepts connections.
 #[derive(Debug)]
 pub(super) enum ListeningSocket {
     Tcp(TcpListener),
+    #[cfg(unix)]
+    Unix {
+        listener: tokio::net::UnixListener,
+        _file: SocketFile,
+    },
 }
 
 impl Listener {
@@ -46,18 +98,56 @@ impl Listener {
     ///
     /// When the address of the socket cannot be read.
     pub fn from_tcp(listener: TcpListener) -> io::Result<Self> {
-        let addr = listener.local_addr()?;
+        let addr = LocalAddr::Tcp(listener.local_addr()?);
         let socket = ListeningSocket::Tcp(listener);
         Ok(Self { socket, addr, endpoint: Endpoint::default() })
     }
 
+    /// Listens on a Unix socket, whose file gets the permissions `mode`, such as `0o660`.
+    ///
+    /// The mode, and those of the directories, decide who may connect: every peer is a trusted proxy, whose
+    /// `Forwarded` and `X-Forwarded-*` are believed. It has no address; see [`Peer::unix`](crate::Peer::unix).
+    ///
+    /// A socket that a process has left behind is replaced. The file is removed when the server stops, unless
+    /// another process has replaced it.
+    ///
+    /// # Errors
+    ///
+    /// When a process listens on it ([`AddrInUse`](io::ErrorKind::AddrInUse)), a file there is not a socket, the
+    /// path has more than 107 bytes, its directory does not exist or is not writable, or there is no current Tokio
+    /// runtime.
+    #[cfg(unix)]
+    pub fn unix(path: impl AsRef<std::path::Path>, mode: u32) -> io::Result<Self> {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(io::Error::other("there is no Tokio runtime; listen within one"));
+        }
+        let (listener, file) = unix_socket::open(path.as_ref(), mode)?;
+        let addr = LocalAddr::Unix(file.path().to_owned());
+        let socket = ListeningSocket::Unix { listener, _file: file };
+        Ok(Self { socket, addr, endpoint: Endpoint::default() })
+    }
+
+    /// Which peers send the PROXY protocol; default none.
+    #[must_use]
+    pub fn proxy_protocol(mut self, proxy_protocol: ProxyProtocol) -> Self {
+        self.endpoint.proxy_protocol = proxy_protocol;
+        self
+    }
+
     /// The address, with the port that was taken.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.addr
+    pub fn local_addr(&self) -> &LocalAddr {
+        &self.addr
     }
 
     pub(super) fn into_parts(self) -> (ListeningSocket, Arc<Endpoint>) {
         (self.socket, Arc::new(self.endpoint))
+    }
+}
+
+impl Endpoint {
+    /// Whether connections begin with HTTP.
+    pub(super) fn is_plain(&self) -> bool {
+        self.proxy_protocol == ProxyProtocol::Off
     }
 }
 
@@ -67,6 +157,10 @@ impl ListeningSocket {
             Self::Tcp(listener) => {
                 listener.poll_accept(cx).map_ok(|(stream, addr)| Incoming::Tcp(stream, addr))
             }
+            #[cfg(unix)]
+            Self::Unix { listener, .. } => {
+                listener.poll_accept(cx).map_ok(|(stream, _)| Incoming::Unix(stream))
+            }
         }
     }
 }
@@ -75,6 +169,8 @@ impl ListeningSocket {
 #[derive(Debug)]
 pub(super) enum Incoming {
     Tcp(tokio::net::TcpStream, SocketAddr),
+    #[cfg(unix)]
+    Unix(tokio::net::UnixStream),
 }
 
 impl Incoming {
@@ -89,6 +185,8 @@ impl Incoming {
                 }
                 Ok(Accepting::Tcp(stream.into_std()?, addr))
             }
+            #[cfg(unix)]
+            Self::Unix(stream) => Ok(Accepting::Unix(stream.into_std()?)),
         }
     }
 }

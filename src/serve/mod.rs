@@ -49,6 +49,7 @@ mod linger;
 mod listener;
 mod park;
 mod protocol;
+mod proxy_protocol;
 mod refusal;
 mod server;
 mod shared;
@@ -57,8 +58,15 @@ mod socket;
 mod stream;
 mod streams;
 mod timeouts;
+#[cfg(unix)]
+mod unix_socket;
 mod watch;
 
 pub use self::{
-    bodies::RequestBody, handle::ServerHandle, limits::Limits, listener::Listener, server::Server,
+    bodies::RequestBody,
+    handle::ServerHandle,
+    limits::Limits,
+    listener::{Listener, LocalAddr},
+    proxy_protocol::ProxyProtocol,
+    server::Server,
 };

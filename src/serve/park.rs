@@ -42,7 +42,7 @@ pub(super) async fn serve<S: App>(
         let Some(idle) = Box::pin(serving).await else { return };
         (stream, unread) = idle;
         if !unread.is_empty() {
-            tracing::trace!(client = %client.addr, "the next request has begun");
+            tracing::trace!(client = %client.addr(), "the next request has begun");
         } else if !is_used_again(&stream, &client, &shared).await {
             return;
         }
@@ -65,7 +65,7 @@ async fn serve_until_idle<S: App>(
     let peer = client.peer();
     let peer = peer.on_interim(move |status, headers| interim.add_interim(status, headers));
     let service = Exchange::new(service, peer, &watch, &shared);
-    let addr = client.addr;
+    let addr = client.addr();
     let socket = Socket::new(stream, unread, watch.clone(), true, shared.clone(), client);
     let connection = shared.http1.serve_connection(TokioIo::new(socket), service);
     let mut connection = connection.with_upgrades();
@@ -88,7 +88,7 @@ async fn serve_until_idle<S: App>(
 /// Waits until the client of a parked connection has sent something. `false` when it has closed the connection,
 /// the idle timeout has passed, or the server stops.
 async fn is_used_again(stream: &Stream, client: &Client, shared: &Shared) -> bool {
-    tracing::trace!(client = %client.addr, "parked");
+    tracing::trace!(client = %client.addr(), "parked");
     let limit = shared.limits.idle_timeout;
     let limit = limit.saturating_sub(park_after(limit));
     let readable = timeout(limit, stream.is_readable());

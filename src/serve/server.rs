@@ -11,7 +11,7 @@ use std::{
     fmt, io,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread,
 };
@@ -162,13 +162,14 @@ impl<S> Server<S> {
             permits: Arc::new(Semaphore::new(limits.connections as usize)),
             exhausted: AtomicBool::new(false),
             awaits_connection: AtomicBool::new(false),
+            proxy_protocol_errors: AtomicU64::new(0),
             http1: http1_builder(&limits),
             http2: http2_builder(&limits),
             limits,
         });
         let senders = start_workers(self.workers, &self.service, &shared, &runtime);
         let senders = senders.inspect_err(|_| shared.finished.set())?;
-        let local_addrs = self.listeners.iter().map(|listener| listener.local_addr()).collect();
+        let local_addrs = self.listeners.iter().map(|it| it.local_addr().clone()).collect();
         let handle = ServerHandle { shared: shared.clone(), local_addrs };
         let listeners = self.listeners.into_iter().map(Listener::into_parts).collect();
         drop(runtime.spawn(async move {

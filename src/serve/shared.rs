@@ -1,10 +1,13 @@
 //! What all connections of a server share.
 
-use std::sync::{
-    Arc,
-    atomic::{
-        AtomicBool,
-        Ordering::{Relaxed, SeqCst},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
 };
 
@@ -39,8 +42,19 @@ pub(super) struct Shared {
     pub(super) exhausted: AtomicBool,
     /// Whether a permit is held for the next connection.
     pub(super) awaits_connection: AtomicBool,
+    pub(super) proxy_protocol_errors: AtomicU64,
     pub(super) http1: http1::Builder,
     pub(super) http2: http2::Builder<Streams>,
+}
+
+impl Shared {
+    /// Whether a peer is a trusted proxy. One without an address has come over a Unix socket.
+    pub(super) fn trusts(&self, peer: Option<SocketAddr>) -> bool {
+        peer.is_none_or(|peer| {
+            let ip = peer.ip().to_canonical();
+            self.trusted.iter().any(|network| network.contains(&ip))
+        })
+    }
 }
 
 /// An accepted connection. It is not registered with a runtime yet.

@@ -7,6 +7,10 @@ use std::{
     task::{Context, Poll},
 };
 
+#[cfg(unix)]
+use rustix::net::{RecvFlags, recv};
+#[cfg(unix)]
+use tokio::{io::Interest, net::UnixStream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -16,6 +20,8 @@ use tokio::{
 #[derive(Debug)]
 pub(super) enum Accepting {
     Tcp(std::net::TcpStream, SocketAddr),
+    #[cfg(unix)]
+    Unix(std::os::unix::net::UnixStream),
 }
 
 impl Accepting {
@@ -24,13 +30,17 @@ impl Accepting {
         // It fits into the buffer of any socket.
         let _ = match self {
             Self::Tcp(mut stream, _) => stream.write_all(bytes),
+            #[cfg(unix)]
+            Self::Unix(mut stream) => stream.write_all(bytes),
         };
     }
 
-    /// Registers it with the current runtime.
-    pub(super) fn register(self) -> io::Result<(Stream, SocketAddr)> {
+    /// Registers it with the current runtime. The peer of a Unix socket has no address.
+    pub(super) fn register(self) -> io::Result<(Stream, Option<SocketAddr>)> {
         match self {
-            Self::Tcp(stream, addr) => Ok((Stream::Tcp(TcpStream::from_std(stream)?), addr)),
+            Self::Tcp(stream, addr) => Ok((Stream::Tcp(TcpStream::from_std(stream)?), Some(addr))),
+            #[cfg(unix)]
+            Self::Unix(stream) => Ok((Stream::Unix(UnixStream::from_std(stream)?), None)),
         }
     }
 }
@@ -39,6 +49,8 @@ impl Accepting {
 #[derive(Debug)]
 pub(super) enum Stream {
     Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
 }
 
 impl Stream {
@@ -46,6 +58,11 @@ impl Stream {
     pub(super) async fn is_readable(&self) -> io::Result<bool> {
         match self {
             Self::Tcp(stream) => Ok(stream.peek(&mut [0]).await? > 0),
+            #[cfg(unix)]
+            Self::Unix(stream) => {
+                let peek = || Ok(recv(stream, &mut [0], RecvFlags::PEEK)?.1);
+                Ok(stream.async_io(Interest::READABLE, peek).await? > 0)
+            }
         }
     }
 }
@@ -58,6 +75,8 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            #[cfg(unix)]
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -70,6 +89,8 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            #[cfg(unix)]
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -80,24 +101,32 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            #[cfg(unix)]
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Tcp(stream) => stream.is_write_vectored(),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(unix)]
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(unix)]
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -1,6 +1,10 @@
 //! `Peer`, the remote end of the client's connection, and whether its headers are trusted.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use http::{HeaderMap, StatusCode};
 
@@ -59,6 +63,14 @@ impl Peer {
         }
     }
 
+    /// A peer on a Unix socket, which has no address: [`addr`](Self::addr) is `0.0.0.0:0`.
+    ///
+    /// As long as it is not [trusted](Self::trusted), its `Forwarded` and `X-Forwarded-*` are not believed. To
+    /// `X-Forwarded-For` nothing is added for it, and `Forwarded` names it `unknown` (RFC 7239, section 6.2).
+    pub fn unix() -> Self {
+        Self::new((Ipv4Addr::UNSPECIFIED, 0).into())
+    }
+
     /// Whether the connection itself is encrypted; default `false`.
     #[must_use]
     pub fn https(mut self, https: bool) -> Self {
@@ -99,7 +111,7 @@ impl Peer {
         }
     }
 
-    /// The peer's address.
+    /// The peer's address, unspecified when it has none.
     pub fn addr(&self) -> SocketAddr {
         self.inner.addr
     }

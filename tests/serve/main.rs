@@ -1,0 +1,9 @@
+//! `serve::Server` on real sockets.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test may fail in any line")]
+
+mod basics;
+mod proxy_protocol;
+mod support;
+#[cfg(unix)]
+mod unix_socket;
