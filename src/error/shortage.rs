@@ -21,6 +21,8 @@ pub enum Shortage {
     Memory,
     /// Local ports (`EADDRINUSE`; `EADDRNOTAVAIL` where the same address has accepted connections before).
     Ports,
+    /// The backlog of a Unix socket, whose listener accepts too slowly (`EAGAIN`).
+    Backlog,
 }
 
 impl Shortage {
@@ -68,6 +70,10 @@ impl fmt::Display for Shortage {
             Self::Ports => {
                 "this machine has no local port left for another connection to this address; widen \
                  net.ipv4.ip_local_port_range"
+            }
+            Self::Backlog => {
+                "the backlog of the backend's Unix socket is full; raise net.core.somaxconn and the backlog \
+                 of its listener"
             }
         })
     }

@@ -2,8 +2,18 @@
 
 mod pem;
 mod provider;
+#[cfg(feature = "proxy")]
+mod reason;
+#[cfg(feature = "proxy")]
+mod roots;
+#[cfg(feature = "proxy")]
+mod version;
 
+#[cfg(feature = "proxy")]
+pub(crate) use self::reason::reason_in;
 pub(crate) use self::{
     pem::{certificates, private_key},
     provider::provider,
 };
+#[cfg(feature = "proxy")]
+pub use self::{roots::Roots, version::TlsVersion};

@@ -19,7 +19,7 @@ async fn bad_flags_are_refused() {
         (&["--demo-store", "memory", "--config", "/dev/null"], &["--demo-store", "--config"]),
         (&["--config", "/no/such/file.toml"], &["/no/such/file.toml"]),
         (&["--backend", "http://a:1"], &["--backend", "ID=URL"]),
-        (&["--backend", "a=https://a:1"], &["https", "not built yet"]),
+        (&["--backend", "a=ftp://a:1"], &["scheme"]),
         (&["--backend", "a=http://a:1/app"], &["--backend", "path"]),
         (&["--backend", "a;b=http://a:1"], &["--backend", "a;b"]),
         (&["--backend", "a=http://a:1,weight=x"], &["weight=x", "whole number"]),

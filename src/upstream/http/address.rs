@@ -14,7 +14,6 @@ use std::{
 };
 
 use tokio::{
-    net::TcpStream,
     sync::watch,
     time::{Instant, sleep, timeout_at},
 };
@@ -22,16 +21,8 @@ use tokio::{
 use super::{resolve::Resolver, target::Endpoint};
 use crate::{
     error::{BoxError, Shortage, ShortageError, TimedOut},
-    util::{
-        SocketOptions,
-        clock::{after, later},
-        lock,
-    },
+    util::{SocketOptions, lock},
 };
-
-/// How long an address may refuse connections before a request tries the next one. A redial does so at
-/// once.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(1);
 
 /// After how many lookups without a request in between the periodic ones end.
 const MAX_UNUSED: u32 = 12;
@@ -49,13 +40,13 @@ pub(super) struct Lookups {
 
 /// The addresses of one backend, and the one in use.
 pub(super) struct Address {
-    endpoint: Endpoint,
-    lookups: Lookups,
+    pub(super) endpoint: Endpoint,
+    pub(super) lookups: Lookups,
     /// How long a peer may acknowledge nothing.
-    options: SocketOptions,
+    pub(super) options: SocketOptions,
     known: Mutex<Known>,
     /// Grows with each change of the address in use: connections of an older one are not used again.
-    generation: AtomicU64,
+    pub(super) generation: AtomicU64,
     /// Whether the addresses are looked up periodically, so that they are up to date.
     fresh: AtomicBool,
     /// Whether a request has used the address since the last lookup.
@@ -68,14 +59,14 @@ pub(super) struct Address {
 }
 
 #[derive(Default)]
-struct Known {
-    listed: Vec<SocketAddr>,
+pub(super) struct Known {
+    pub(super) listed: Vec<SocketAddr>,
     /// The address in use, which has accepted a connection.
-    current: Option<SocketAddr>,
+    pub(super) current: Option<SocketAddr>,
     /// The address that was in use before, until the next one is.
-    last: Option<SocketAddr>,
+    pub(super) last: Option<SocketAddr>,
     /// Since when the address in use has refused every connection.
-    failing: Option<Instant>,
+    pub(super) failing: Option<Instant>,
     /// Why the last lookup failed, if it did.
     failure: Option<Failure>,
     /// Whether a warning of several addresses was logged.
@@ -93,10 +84,10 @@ impl Address {
     pub(super) fn new(endpoint: Endpoint, lookups: Lookups, options: SocketOptions) -> Self {
         let known = match endpoint {
             Endpoint::Addr(addr) => Known { listed: vec![addr], ..Known::default() },
-            Endpoint::Name(..) => Known::default(),
+            _ => Known::default(),
         };
         Self {
-            fresh: AtomicBool::new(matches!(endpoint, Endpoint::Addr(_))),
+            fresh: AtomicBool::new(!endpoint.is_name()),
             endpoint,
             lookups,
             options,
@@ -121,126 +112,6 @@ impl Address {
 
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Acquire)
-    }
-
-    /// Opens a connection within `limit`, and returns the generation that it belongs to. With `redials`, no
-    /// request depends on the address in use, so the next one is tried when that one refuses.
-    pub(super) async fn connect(
-        self: &Arc<Self>,
-        limit: Duration,
-        redials: bool,
-    ) -> Result<(TcpStream, u64), BoxError> {
-        let (stream, generation) = self.connect_to_any(limit, redials).await?;
-        self.options.apply(&stream)?;
-        Ok((stream, generation))
-    }
-
-    async fn connect_to_any(
-        self: &Arc<Self>,
-        limit: Duration,
-        redials: bool,
-    ) -> Result<(TcpStream, u64), BoxError> {
-        let deadline = later(limit);
-        if self.usable().is_none() {
-            self.look_up(deadline).await?;
-        }
-        let generation = self.generation();
-        let (current, listed, failing) = {
-            let known = self.known();
-            (known.current, known.listed.clone(), known.failing)
-        };
-        let Some(current) = current else {
-            return self.connect_to_first(&listed, None, deadline).await;
-        };
-        // The others need a share of the time when they may have to be tried.
-        let half = later(deadline.saturating_duration_since(Instant::now()) / 2);
-        let may_change =
-            redials || failing.is_some_and(|since| after(since, GIVE_UP_AFTER) <= half);
-        let due = if may_change && listed.len() > 1 { half } else { deadline };
-        let error = match timeout_at(due, TcpStream::connect(current)).await {
-            Ok(Ok(stream)) => {
-                self.known().failing = None;
-                return Ok((stream, generation));
-            }
-            Ok(Err(error)) => error_of(error, true),
-            Err(_) => TimedOut::CONNECT.into(),
-        };
-        if Shortage::in_chain(error.as_ref()).is_none() && self.should_change(current, redials) {
-            let others: Vec<_> = listed.into_iter().filter(|addr| *addr != current).collect();
-            let connecting = self.connect_to_first(&others, Some(current), deadline);
-            if let Ok(connected) = connecting.await {
-                return Ok(connected);
-            }
-        }
-        Err(error)
-    }
-
-    /// Connects to the first address that accepts. It is used from then on, in place of `current`.
-    async fn connect_to_first(
-        &self,
-        addrs: &[SocketAddr],
-        current: Option<SocketAddr>,
-        deadline: Instant,
-    ) -> Result<(TcpStream, u64), BoxError> {
-        let mut last: BoxError = io::Error::from(io::ErrorKind::HostUnreachable).into();
-        for (tried, addr) in addrs.iter().enumerate() {
-            // Each of them gets an equal share of the time that is left.
-            let left = deadline.saturating_duration_since(Instant::now());
-            let share = later(left / (addrs.len() - tried) as u32);
-            last = match timeout_at(share, TcpStream::connect(addr)).await {
-                Ok(Ok(stream)) => match self.set_current(*addr, current) {
-                    Ok(generation) => return Ok((stream, generation)),
-                    Err(other) => {
-                        let generation = self.generation();
-                        let stream = timeout_at(deadline, TcpStream::connect(other)).await;
-                        return Ok((stream.map_err(|_| TimedOut::CONNECT)??, generation));
-                    }
-                },
-                Ok(Err(error)) => error_of(error, false),
-                Err(_) => TimedOut::CONNECT.into(),
-            };
-            if Shortage::in_chain(last.as_ref()).is_some() {
-                break;
-            }
-        }
-        Err(last)
-    }
-
-    /// Whether the next address is tried after `current` has refused a connection.
-    fn should_change(&self, current: SocketAddr, redials: bool) -> bool {
-        let mut known = self.known();
-        if known.current != Some(current) || known.listed.len() < 2 {
-            return false;
-        }
-        let failing = *known.failing.get_or_insert_with(Instant::now);
-        redials || failing.elapsed() >= GIVE_UP_AFTER
-    }
-
-    /// Uses `addr`, which has accepted a connection, in place of `current`. Returns its generation, or the
-    /// address that another request has chosen meanwhile.
-    fn set_current(
-        &self,
-        addr: SocketAddr,
-        current: Option<SocketAddr>,
-    ) -> Result<u64, SocketAddr> {
-        let mut known = self.known();
-        match known.current {
-            Some(chosen) if chosen == addr => return Ok(self.generation()),
-            Some(chosen) if Some(chosen) != current => return Err(chosen),
-            _ => {}
-        }
-        let before = known.current.or(known.last);
-        (known.current, known.last, known.failing) = (Some(addr), None, None);
-        let Some(before) = before.filter(|before| *before != addr) else {
-            return Ok(self.generation());
-        };
-        let generation = self.generation.fetch_add(1, AcqRel) + 1;
-        drop(known);
-        tracing::info!(name = %self.endpoint, from = %before, to = %addr, "address changed");
-        if let Some(on_change) = &self.lookups.on_change {
-            on_change(before, addr);
-        }
-        Ok(generation)
     }
 
     /// Waits for a lookup to end. An error when no address is known.
@@ -353,7 +224,7 @@ impl Address {
         }));
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
         lock(&self.known)
     }
 }
@@ -374,18 +245,10 @@ struct Refreshing(Weak<Address>);
 impl Drop for Refreshing {
     fn drop(&mut self) {
         if let Some(address) = self.0.upgrade() {
-            address.fresh.store(matches!(address.endpoint, Endpoint::Addr(_)), Release);
+            address.fresh.store(!address.endpoint.is_name(), Release);
             address.refreshing.store(false, Release);
         }
     }
-}
-
-/// The error of a connection attempt. `accepted`: the address has accepted a connection before.
-fn error_of(error: io::Error, accepted: bool) -> BoxError {
-    if accepted && error.kind() == io::ErrorKind::AddrNotAvailable {
-        return ShortageError { shortage: Shortage::Ports, source: error }.into();
-    }
-    error.into()
 }
 
 impl fmt::Debug for Address {

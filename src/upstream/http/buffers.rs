@@ -1,6 +1,5 @@
 //! How the bytes that a stream may buffer are divided between hyper and the system.
 
-use super::Upstream;
 use crate::util::ReadSize;
 
 /// The bytes that are buffered per stream and direction.
@@ -53,17 +52,5 @@ impl Buffers {
     /// Bytes that the system has not sent yet: while there are more, it takes no others.
     pub(super) fn unsent(self) -> u32 {
         u32::try_from(self.0 / 2).unwrap_or(u32::MAX)
-    }
-}
-
-impl Upstream {
-    /// How many bytes of a body are read at once at the most, and buffered per stream and direction when one side
-    /// is slower than the other; default 64 KiB, at least 16 KiB. A body that is passed on slowly from its begin
-    /// is read in quarters of that. On Linux the system holds half as many unsent bytes besides
-    /// (`TCP_NOTSENT_LOWAT`). The head of an HTTP/1.1 response must fit, or the response is an error. With HTTP/2 it is also
-    /// the window of a stream (RFC 9113, section 6.9).
-    #[must_use]
-    pub fn buffer_bytes(self, bytes: usize) -> Self {
-        self.with(|inner| inner.buffers = Buffers::new(bytes))
     }
 }

@@ -6,14 +6,18 @@ use http::{HeaderValue, Request};
 use hyper::upgrade::OnUpgrade;
 use tokio::time::{Instant, sleep};
 
+#[cfg(feature = "tls")]
+use super::handshake::Tls;
 use super::{
     address::{Address, Lookups},
     buffers::Buffers,
     headers::{self, Added},
     http1::Http1,
-    http2::{Http2, Shared},
+    http2::{self, Dialed, Options, Pings, Shared},
     idle_pool::{Pool, close_idle},
-    target::{Protocol, Target},
+    protocol::{Chosen, Http2, Protocol},
+    stream::Opened,
+    target::Target,
     timer::Timer,
 };
 use crate::{
@@ -29,11 +33,31 @@ const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 /// A connection, of either protocol, during one exchange.
 pub(super) enum Link {
     Http1(Box<Http1>),
-    Http2(Http2, Timer),
+    Http2(http2::Http2, Timer),
+}
+
+impl Link {
+    #[inline]
+    pub(super) fn protocol(&self) -> Protocol {
+        match self {
+            Self::Http1(_) => Protocol::Http1,
+            Self::Http2(..) => Protocol::Http2,
+        }
+    }
 }
 
 /// A connection attempt.
 pub(super) type Dial = Pin<Box<dyn Future<Output = Result<Link, BoxError>> + Send>>;
+
+/// What a connection is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Request,
+    /// A request that asks for an upgrade, which only HTTP/1.1 has.
+    Upgrade,
+    /// No request, only to find out whether the backend accepts connections.
+    Redial,
+}
 
 /// What all requests to a backend share.
 pub(super) struct Inner {
@@ -50,28 +74,35 @@ pub(super) struct Inner {
     pub(super) replay_idempotent: bool,
     pub(super) max_idle: usize,
     pub(super) idle_timeout: Duration,
+    pub(super) max_streams: usize,
+    pub(super) pings: Option<Pings>,
+    pub(super) http2: Http2,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<Tls>,
+    pub(super) chosen: Chosen,
     pub(super) pool: Arc<Pool>,
-    pub(super) http2: Shared,
+    pub(super) shared: Shared,
 }
 
 impl Inner {
     /// A kept connection.
     pub(super) fn idle(&self) -> Option<Link> {
         let generation = self.address.usable()?;
-        match self.target.protocol {
+        match self.chosen.get()? {
             Protocol::Http1 => self.pool.take(generation).map(Link::Http1),
-            Protocol::Http2 => {
-                let connection = self.http2.get(generation)?;
-                Some(Link::Http2(connection, Timer::new(self.response_timeout)))
-            }
+            Protocol::Http2 => self.shared.get(generation).map(|stream| self.over_http2(stream)),
         }
     }
 
+    fn over_http2(&self, stream: http2::Http2) -> Link {
+        Link::Http2(stream, Timer::new(self.response_timeout))
+    }
+
     /// Opens a connection. The error carries a redialer.
-    pub(super) fn dial(self: Arc<Self>) -> Dial {
+    pub(super) fn dial(self: Arc<Self>, purpose: Purpose) -> Dial {
         Box::pin(async move {
             let began = Instant::now();
-            self.connect(false).await.map_err(|error| {
+            self.connect(purpose).await.map_err(|error| {
                 let redialer = self.redialer();
                 Unreachable::new(error, began, redialer).into()
             })
@@ -80,40 +111,89 @@ impl Inner {
 
     /// Opens a connection. When this machine lacks resources, idle connections are closed and it is tried
     /// once more.
-    pub(super) async fn connect(&self, redials: bool) -> Result<Link, BoxError> {
+    pub(super) async fn connect(&self, purpose: Purpose) -> Result<Link, BoxError> {
         let deadline = later(self.connect_timeout);
-        match self.connect_once(self.connect_timeout, redials).await {
-            Err(error) if Shortage::in_chain(error.as_ref()).is_some() => {
-                let left = || deadline.saturating_duration_since(Instant::now());
-                if close_idle(CLOSED_FOR_ROOM) == 0 {
-                    sleep(SHORTAGE_PAUSE.min(left() / 2)).await;
+        match self.connect_once(deadline, purpose).await {
+            Err(error) => match Shortage::in_chain(error.as_ref()) {
+                // It was tried for the whole time, and no connection of this process fills the backlog.
+                None | Some(Shortage::Backlog) => Err(error),
+                Some(_) => {
+                    if close_idle(CLOSED_FOR_ROOM) == 0 {
+                        let left = deadline.saturating_duration_since(Instant::now());
+                        sleep(SHORTAGE_PAUSE.min(left / 2)).await;
+                    }
+                    self.connect_once(deadline, purpose).await
                 }
-                self.connect_once(left(), redials).await
-            }
+            },
             result => result,
         }
     }
 
-    async fn connect_once(&self, limit: Duration, redials: bool) -> Result<Link, BoxError> {
-        match self.target.protocol {
-            Protocol::Http1 => {
-                let shard = self.pool.shard();
-                let (stream, generation) = self.address.connect(limit, redials).await?;
-                let (timeout, buffers) = (self.response_timeout, self.buffers);
-                let connection = Http1::new(stream, shard, generation, timeout, buffers).await?;
-                Ok(Link::Http1(connection))
-            }
+    async fn connect_once(&self, deadline: Instant, purpose: Purpose) -> Result<Link, BoxError> {
+        if purpose == Purpose::Upgrade || self.chosen.get() == Some(Protocol::Http1) {
+            return self.connect_alone(deadline, purpose).await;
+        }
+        let generation = || match self.chosen.get() {
+            Some(Protocol::Http1) => None,
+            _ => Some(self.address.generation()),
+        };
+        let (opening, options) = (self.open(deadline, purpose), self.http2_options());
+        match self.shared.dial(generation, opening, options, deadline).await? {
+            Dialed::Http2(stream) => Ok(self.over_http2(stream)),
+            Dialed::Http1(opened) => self.begin_http1(opened).await,
+            Dialed::ChoseHttp1 => self.connect_alone(deadline, purpose).await,
+        }
+    }
+
+    /// Opens a connection, whatever connections others open.
+    async fn connect_alone(&self, deadline: Instant, purpose: Purpose) -> Result<Link, BoxError> {
+        let opened = self.open(deadline, purpose).await?;
+        match opened.protocol {
+            Protocol::Http1 => self.begin_http1(opened).await,
             Protocol::Http2 => {
-                let connection =
-                    self.http2.dial(&self.address, limit, redials, self.buffers).await?;
-                Ok(Link::Http2(connection, Timer::new(self.response_timeout)))
+                let options = self.http2_options();
+                let stream = self.shared.adopt(opened, options, deadline).await?;
+                Ok(self.over_http2(stream))
             }
         }
     }
 
+    async fn begin_http1(&self, opened: Opened) -> Result<Link, BoxError> {
+        let (shard, timeout, buffers) = (self.pool.shard(), self.response_timeout, self.buffers);
+        let Opened { stream, generation, .. } = opened;
+        let connection = Http1::new(stream, shard, generation, timeout, buffers).await?;
+        Ok(Link::Http1(connection))
+    }
+
+    /// Connects, verifies the backend, and learns its protocol.
+    async fn open(&self, deadline: Instant, purpose: Purpose) -> Result<Opened, BoxError> {
+        let limit = deadline.saturating_duration_since(Instant::now());
+        let redials = purpose == Purpose::Redial;
+        let (stream, generation) = self.address.connect(limit, redials).await?;
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            let upgrades = purpose == Purpose::Upgrade;
+            let (stream, protocol) = tls.handshake(stream, deadline, upgrades).await?;
+            if self.http2 == Http2::Auto && !upgrades {
+                self.chosen.set(protocol);
+            }
+            return Ok(Opened { stream, generation, protocol });
+        }
+        let protocol = match self.http2 {
+            Http2::On => Protocol::Http2,
+            Http2::Off | Http2::Auto => Protocol::Http1,
+        };
+        Ok(Opened { stream, generation, protocol })
+    }
+
+    fn http2_options(&self) -> Options {
+        let (buffers, max_streams, pings) = (self.buffers, self.max_streams, self.pings);
+        Options { buffers, max_streams, pings }
+    }
+
     /// Opens a connection and keeps it for the next request of its runtime thread.
     pub(super) async fn redial(&self) -> Result<(), BoxError> {
-        if let Link::Http1(connection) = self.connect(true).await? {
+        if let Link::Http1(connection) = self.connect(Purpose::Redial).await? {
             self.pool.put(connection);
         }
         Ok(())
@@ -127,7 +207,7 @@ impl Inner {
     /// The protocols that the request asks to upgrade to, if its headers, its client's connection and the
     /// backend's protocol allow an upgrade.
     pub(super) fn wants_upgrade<B>(&self, request: &Request<B>) -> Option<HeaderValue> {
-        if self.target.protocol != Protocol::Http1 {
+        if self.http2 == Http2::On {
             return None;
         }
         let asked = headers::wants_upgrade(request.version(), request.headers())?;

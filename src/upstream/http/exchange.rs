@@ -238,9 +238,10 @@ fn due(
 pub(super) fn is_unprocessed(error: &hyper::Error) -> bool {
     let error = chain(error).find_map(|cause| cause.downcast_ref::<h2::Error>());
     error.is_some_and(|error| {
-        let reason = error.reason();
+        // h2 fails a stream with GOAWAY only if its number is above the last one that GOAWAY names, whatever
+        // the reason; other streams go on.
         error.is_remote()
-            && ((error.is_go_away() && reason == Some(h2::Reason::NO_ERROR))
-                || (error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM)))
+            && (error.is_go_away()
+                || (error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM)))
     })
 }

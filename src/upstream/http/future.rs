@@ -16,13 +16,13 @@ use http_body::Body;
 use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 
 use super::{
-    connector::{Dial, Inner, Link},
+    connector::{Dial, Inner, Link, Purpose},
     exchange::{Exchange, SavedRequest, is_unprocessed},
     expect::expects_continue,
-    headers::{self, Length},
+    headers::{self, Hop, Length},
+    protocol::Protocol,
     request_body::RequestBody,
     response_body::UpstreamBody,
-    target::Protocol,
     tunnel,
 };
 use crate::{
@@ -67,36 +67,48 @@ where
         if request.method() == Method::CONNECT {
             return Err("CONNECT is not forwarded to a backend".into());
         }
-        let upgrades = self.inner.wants_upgrade(&request).is_some();
+        let purpose = self.purpose(&request);
         // An upgrade gets a new connection, as it does not return to the pool.
-        match if upgrades { None } else { self.inner.idle() } {
+        let idle = if purpose == Purpose::Upgrade { None } else { self.inner.idle() };
+        match idle {
             Some(link) => self.send(link, request),
             None => {
-                self.dial(request);
+                self.state = State::Dialing { dial: self.inner.clone().dial(purpose), request };
                 Ok(())
             }
         }
     }
 
+    fn purpose(&self, request: &Request<B>) -> Purpose {
+        match self.inner.wants_upgrade(request) {
+            Some(_) => Purpose::Upgrade,
+            None => Purpose::Request,
+        }
+    }
+
     fn dial(&mut self, request: Request<B>) {
-        self.state = State::Dialing { dial: self.inner.clone().dial(), request };
+        let dial = self.inner.clone().dial(self.purpose(&request));
+        self.state = State::Dialing { dial, request };
     }
 
     /// Sends the request. It is taken apart only now that there is a connection.
     fn send(&mut self, mut link: Link, request: Request<B>) -> Result<(), BoxError> {
         self.attempts += 1;
-        let upgrade = self.inner.wants_upgrade(&request);
+        let protocol = link.protocol();
+        let upgrade = match protocol {
+            Protocol::Http1 => self.inner.wants_upgrade(&request),
+            Protocol::Http2 => None,
+        };
         let (mut parts, body) = request.into_parts();
         let mut saved = SavedRequest::new(&mut parts, upgrade);
         let length = Length::of(&body);
         let expects = length != Length::Empty
-            && self.inner.target.protocol == Protocol::Http1
+            && protocol == Protocol::Http1
             && expects_continue(parts.version, &parts.headers);
         let peer = saved.extensions.get::<Peer>();
         headers::request(
             &mut parts,
-            &self.inner.added,
-            &self.inner.target,
+            Hop { added: &self.inner.added, target: &self.inner.target, protocol },
             peer,
             saved.upgrade.as_ref(),
             length,
@@ -200,7 +212,7 @@ where
             Link::Http2(connection, _) => {
                 let unprocessed = is_unprocessed(error);
                 if is_unsent || unprocessed || connection.has_ended() {
-                    self.inner.http2.forget(connection);
+                    self.inner.shared.forget(connection);
                 }
                 (connection.reused || unprocessed, connection.has_ended())
             }
@@ -264,7 +276,9 @@ where
                 connection.detach(false);
                 UpstreamBody::driven(incoming, sending)
             }
-            Link::Http2(..) => UpstreamBody::driven(incoming, sending),
+            Link::Http2(stream, _) => {
+                UpstreamBody::of_stream(incoming, sending, stream.into_permit())
+            }
         };
         Ok(Response::from_parts(parts, body))
     }

@@ -18,12 +18,13 @@ use hyper::{
     client::conn::{TrySendError, http1},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     buffers::Buffers,
     io::{ReadState, Socket},
     request_body::RequestBody,
+    stream::Stream,
     timer::Timer,
 };
 use crate::error::BoxError;
@@ -53,7 +54,7 @@ pub(super) struct Http1 {
 
 impl Http1 {
     pub(super) async fn new(
-        stream: TcpStream,
+        stream: Stream,
         shard: usize,
         generation: u64,
         response_timeout: Duration,

@@ -253,7 +253,10 @@ impl fmt::Debug for Pool {
 mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
-    use super::{super::buffers::Buffers, *};
+    use super::{
+        super::{buffers::Buffers, stream::Stream},
+        *,
+    };
 
     async fn connection(pool: &Pool, generation: u64) -> (Box<Http1>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -261,7 +264,8 @@ mod tests {
         let (other, _) = listener.accept().await.unwrap();
         let timeout = Duration::from_secs(1);
         let buffers = Buffers::default();
-        let connection = Http1::new(stream, pool.shard(), generation, timeout, buffers);
+        let connection =
+            Http1::new(Stream::Tcp(stream), pool.shard(), generation, timeout, buffers);
         (connection.await.unwrap(), other)
     }
 

@@ -12,10 +12,13 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take},
-    net::TcpStream,
+    sync::oneshot,
 };
 
-use super::interim::{Interim, InterimReader};
+use super::{
+    interim::{Interim, InterimReader},
+    stream::Stream,
+};
 use crate::util::{ReadSize, lock};
 
 /// How many interim responses may wait; further ones are dropped.
@@ -113,16 +116,18 @@ impl ReadState {
 #[derive(Debug)]
 pub(super) struct Socket {
     /// Its limit is that of one read.
-    stream: Take<TcpStream>,
+    stream: Take<Stream>,
     read_size: ReadSize,
     read_state: Arc<ReadState>,
     /// Whether writing has failed.
     write_closed: bool,
     interim: InterimReader,
+    /// Told when what was read first is processed.
+    first_read: Option<oneshot::Sender<()>>,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, mut read_size: ReadSize) -> (Self, Arc<ReadState>) {
+    pub(super) fn new(stream: Stream, mut read_size: ReadSize) -> (Self, Arc<ReadState>) {
         let read_state = Arc::new(ReadState::default());
         (
             Self {
@@ -131,9 +136,18 @@ impl Socket {
                 read_state: read_state.clone(),
                 write_closed: false,
                 interim: InterimReader::default(),
+                first_read: None,
             },
             read_state,
         )
+    }
+
+    /// Done when what is read first was processed: hyper reads again only then. An error when the socket is
+    /// closed before.
+    pub(super) fn when_first_read_is_processed(&mut self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.first_read = Some(sender);
+        receiver
     }
 }
 
@@ -161,6 +175,9 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
+        if let Some(processed) = this.first_read.take_if(|_| this.read_state.bytes()) {
+            let _ = processed.send(());
+        }
         this.stream.set_limit(this.read_size.next());
         let result = ready!(Pin::new(&mut this.stream).poll_read(cx, buf));
         if result.is_ok() && buf.filled().len() > before {
@@ -209,8 +226,10 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // TLS may still hold bytes.
+        let result = ready!(Pin::new(self.stream.get_mut()).poll_flush(cx));
         self.read_state.flushed();
-        Pin::new(self.stream.get_mut()).poll_flush(cx)
+        Poll::Ready(result)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

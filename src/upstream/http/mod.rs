@@ -31,29 +31,41 @@
 
 mod address;
 mod buffers;
+#[cfg(feature = "tls")]
+mod client_tls;
 mod connector;
+mod dial;
 mod erased_body;
 mod exchange;
 mod expect;
 mod forwarded;
 mod future;
+#[cfg(feature = "tls")]
+mod handshake;
 mod headers;
 mod http1;
 mod http2;
 mod idle_pool;
 mod interim;
 mod io;
+mod options;
+mod protocol;
 mod request_body;
 mod resolve;
 mod response_body;
 mod send_limit;
+mod stream;
 mod target;
 mod timer;
 mod trailers;
 mod tunnel;
 mod upstream;
 
-pub use future::UpstreamFuture;
-pub use resolve::Resolve;
-pub use response_body::UpstreamBody;
-pub use upstream::Upstream;
+#[cfg(feature = "tls")]
+pub use self::client_tls::ClientTls;
+pub use self::{
+    future::UpstreamFuture, protocol::Http2, resolve::Resolve, response_body::UpstreamBody,
+    upstream::Upstream,
+};
+#[cfg(feature = "tls")]
+pub use crate::tls::{Roots, TlsVersion};

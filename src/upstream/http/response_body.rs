@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{http1::Http1, idle_pool::Pool, request_body::Sending, trailers};
+use super::{http1::Http1, http2::StreamPermit, idle_pool::Pool, request_body::Sending, trailers};
 use crate::error::BoxError;
 
 /// The body of an [`Upstream`](crate::proxy::Upstream)'s response.
@@ -25,17 +25,30 @@ pub struct UpstreamBody {
     connection: Option<(Box<Http1>, Arc<Pool>)>,
     /// The progress of the request's body, when the response came before its end.
     sending: Option<Arc<Sending>>,
+    /// The stream of an HTTP/2 connection, until its end.
+    permit: Option<StreamPermit>,
 }
 
 impl UpstreamBody {
     /// A body whose connection is driven by a task.
     pub(super) fn driven(incoming: Incoming, sending: Option<Arc<Sending>>) -> Self {
-        Self { incoming, connection: None, sending }
+        Self { incoming, connection: None, sending, permit: None }
+    }
+
+    /// The body of a stream of HTTP/2.
+    pub(super) fn of_stream(
+        incoming: Incoming,
+        sending: Option<Arc<Sending>>,
+        permit: StreamPermit,
+    ) -> Self {
+        let permit = (!incoming.is_end_stream()).then_some(permit);
+        Self { incoming, connection: None, sending, permit }
     }
 
     /// A body that drives `connection`, which returns to `pool`.
     pub(super) fn driving(incoming: Incoming, connection: Box<Http1>, pool: Arc<Pool>) -> Self {
-        let mut body = Self { incoming, connection: Some((connection, pool)), sending: None };
+        let mut body =
+            Self { incoming, connection: Some((connection, pool)), sending: None, permit: None };
         if body.incoming.is_end_stream() {
             body.give_back();
         }
@@ -46,6 +59,7 @@ impl UpstreamBody {
         if let Some((connection, pool)) = self.connection.take() {
             pool.put(connection);
         }
+        self.permit = None;
     }
 
     fn poll_incoming(

@@ -3,24 +3,35 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
+#[cfg(unix)]
+use std::{os::unix::ffi::OsStrExt, path::Path};
 
-use http::{HeaderValue, Uri};
+use http::{
+    HeaderValue, Uri,
+    uri::{InvalidUri, PathAndQuery},
+};
 
 use crate::error::ConfigError;
 
-/// The protocol of the backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Protocol {
-    Http1,
-    Http2,
-}
+/// The longest path of a Unix socket: `sun_path` has 108 bytes, the last of which is zero.
+#[cfg(unix)]
+const MAX_SOCKET_PATH: usize = 107;
 
 /// What to connect to. An address needs no lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Addr(SocketAddr),
     Name(String, u16),
+    #[cfg(unix)]
+    Unix(Arc<Path>),
+}
+
+impl Endpoint {
+    pub(super) fn is_name(&self) -> bool {
+        matches!(self, Self::Name(..))
+    }
 }
 
 impl fmt::Display for Endpoint {
@@ -28,6 +39,8 @@ impl fmt::Display for Endpoint {
         match self {
             Self::Addr(addr) => addr.fmt(f),
             Self::Name(name, port) => write!(f, "{name}:{port}"),
+            #[cfg(unix)]
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -37,27 +50,90 @@ pub(super) struct Target {
     pub(super) endpoint: Endpoint,
     /// The backend's own `Host`, for a request that has none.
     pub(super) host: HeaderValue,
-    pub(super) protocol: Protocol,
+    /// Whether the URL is one of `https`.
+    pub(super) is_https: bool,
+    /// What is put in front of each request's path.
+    base: Option<Arc<str>>,
 }
 
 impl Target {
-    /// Parses `http://host[:port][/]`.
+    /// Parses `http://host[:port][/]`, `https://host[:port][/]`, `unix:/path` and `unix:/path|/base`.
     pub(super) fn parse(url: &str) -> Result<Self, ConfigError> {
+        match url.strip_prefix("unix:") {
+            Some(path) => Self::parse_unix(url, path),
+            None => Self::parse_http(url),
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn parse_unix(url: &str, _: &str) -> Result<Self, ConfigError> {
+        Err(ConfigError::new(format!(
+            "the backend URL {url:?} names a Unix socket, which this system does not have"
+        )))
+    }
+
+    #[cfg(unix)]
+    fn parse_unix(url: &str, path: &str) -> Result<Self, ConfigError> {
         let wrong = |why: &str| {
             ConfigError::new(format!(
-                "the backend URL {url:?} {why}; expected http://host:port, for example http://10.0.0.1:8080"
+                "the backend URL {url:?} {why}; expected unix:/PATH or unix:/PATH|/BASE, for example \
+                 unix:/run/app.sock"
+            ))
+        };
+        let (path, base) = match path.split_once('|') {
+            Some((path, base)) => (path, Some(base)),
+            None => (path, None),
+        };
+        let mut target = Self::unix(Path::new(path)).map_err(&wrong)?;
+        if let Some(base) = base {
+            let is_path = base.starts_with('/') && !base.contains(['?', '#']);
+            if !is_path || base.parse::<PathAndQuery>().is_err() {
+                return Err(wrong("has a base path that is not a path such as /base"));
+            }
+            let base = base.trim_end_matches('/');
+            target.base = (!base.is_empty()).then(|| base.into());
+        }
+        Ok(target)
+    }
+
+    /// The socket at `path`, or what is wrong with the path.
+    #[cfg(unix)]
+    pub(super) fn unix(path: &Path) -> Result<Self, &'static str> {
+        if !path.is_absolute() {
+            return Err("has a relative path, which depends on the directory of the process");
+        }
+        let bytes = path.as_os_str().as_bytes();
+        if bytes.contains(&0) {
+            return Err("has a path with a zero byte");
+        }
+        if bytes.len() > MAX_SOCKET_PATH {
+            return Err("has a path of more than 107 bytes, which a Unix socket cannot have");
+        }
+        Ok(Self {
+            endpoint: Endpoint::Unix(path.into()),
+            host: HeaderValue::from_static("localhost"),
+            is_https: false,
+            base: None,
+        })
+    }
+
+    fn parse_http(url: &str) -> Result<Self, ConfigError> {
+        let wrong = |why: &str| {
+            ConfigError::new(format!(
+                "the backend URL {url:?} {why}; expected http://host:port, https://host:port or \
+                 unix:/path, for example http://10.0.0.1:8080"
             ))
         };
         if url.contains(['#', '?']) {
             return Err(wrong("has a query or a fragment, which a backend cannot have"));
         }
         let uri: Uri = url.parse().map_err(|e| wrong(&format!("is not a URL ({e})")))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(wrong("uses https, which is not built yet")),
-            Some(_) => return Err(wrong("has a scheme other than http")),
+        let is_https = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            Some(_) => return Err(wrong("has a scheme other than http, https and unix")),
             None => return Err(wrong("has no scheme")),
-        }
+        };
         let authority = uri.authority().ok_or_else(|| wrong("has no host"))?;
         if authority.as_str().contains('@') {
             return Err(wrong("has user information, which is not passed on to a backend"));
@@ -70,6 +146,7 @@ impl Target {
             return Err(wrong("has no host"));
         }
         let port = match authority.as_str()[host.len()..].strip_prefix(':') {
+            None if is_https => 443,
             None => 80,
             Some(port) => match port.parse() {
                 Ok(0) | Err(_) => return Err(wrong("has a port that is not between 1 and 65535")),
@@ -86,7 +163,25 @@ impl Target {
         };
         let host = HeaderValue::from_str(authority.as_str())
             .map_err(|_| wrong("has a host that cannot stand in a header"))?;
-        Ok(Self { endpoint, host, protocol: Protocol::Http1 })
+        Ok(Self { endpoint, host, is_https, base: None })
+    }
+
+    /// Whether requests keep their path.
+    #[inline]
+    pub(super) fn keeps_path(&self) -> bool {
+        self.base.is_none()
+    }
+
+    /// The path at the backend.
+    pub(super) fn path(&self, path: PathAndQuery) -> Result<PathAndQuery, InvalidUri> {
+        match &self.base {
+            Some(base) if path.path() != "*" => {
+                let path = path.as_str();
+                let slash = if path.starts_with('/') { "" } else { "/" };
+                PathAndQuery::try_from(format!("{base}{slash}{path}"))
+            }
+            _ => Ok(path),
+        }
     }
 }
 
@@ -103,12 +198,29 @@ mod tests {
         assert_eq!(target.endpoint, Endpoint::Addr("[::1]:81".parse().unwrap()));
         let target = Target::parse("http://cart.internal").unwrap();
         assert_eq!(target.endpoint, Endpoint::Name("cart.internal".into(), 80));
+        let target = Target::parse("https://cart.internal").unwrap();
+        assert_eq!(target.endpoint, Endpoint::Name("cart.internal".into(), 443));
+        assert!(target.is_https);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn unix_urls() {
+        let target = Target::parse("unix:/run/app.sock|/shop/").unwrap();
+        assert_eq!(target.endpoint.to_string(), "unix:/run/app.sock");
+        assert_eq!(target.host, "localhost");
+        let path = |path: &str| target.path(path.parse().unwrap()).unwrap().to_string();
+        assert_eq!(path("/a?b=c"), "/shop/a?b=c");
+        assert_eq!(path("/"), "/shop/");
+        assert_eq!(path("*"), "*");
+        assert!(Target::parse("unix:/run/app.sock|/").unwrap().keeps_path());
+        assert!(Target::parse(&format!("unix:/{}", "a".repeat(106))).is_ok());
     }
 
     #[test]
     fn bad_urls_say_why() {
+        let long = format!("unix:/{}", "a".repeat(107));
         for (url, why) in [
-            ("https://a:1", "https"),
             ("ftp://a:1", "scheme"),
             ("a:1", "scheme"),
             ("/a", "scheme"),
@@ -123,6 +235,12 @@ mod tests {
             ("http://a:65536", "port"),
             ("http://:80", ""),
             ("http://[::g]:80", ""),
+            ("unix:run/app.sock", "relative"),
+            ("unix:", "relative"),
+            ("unix:/run/app.sock|base", "base path"),
+            ("unix:/run/app.sock|/a?b", "base path"),
+            ("unix:/run/a\0", "zero"),
+            (&long, "107"),
         ] {
             let error = Target::parse(url).unwrap_err().to_string();
             assert!(error.contains(why), "{url}: {error}");

@@ -1,5 +1,7 @@
 //! `Upstream`: the backend, its options and its service.
 
+#[cfg(unix)]
+use std::path::Path;
 use std::{
     fmt,
     net::SocketAddr,
@@ -22,9 +24,12 @@ use super::{
     headers::Added,
     http2::Shared,
     idle_pool::Pool,
+    protocol::{Chosen, Http2},
     resolve::{Resolver, System},
-    target::{Protocol, Target},
+    target::Target,
 };
+#[cfg(feature = "tls")]
+use super::{client_tls::ClientTls, handshake::Tls};
 use crate::{
     error::{BoxError, ConfigError, Redial},
     util::{SocketOptions, clock::later},
@@ -101,7 +106,13 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// The backend at `url`: `http://host:port`, or `http://host` for port 80.
+    /// The backend at `url`:
+    ///
+    /// - `http://host:port`; without a port it is 80,
+    /// - `https://host:port`, with feature `tls`; without a port it is 443. The backend is verified with the
+    ///   system's root certificates, and other options are set by [`with_tls`](Self::with_tls),
+    /// - `unix:/run/app.sock`, a Unix socket; see [`unix`](Self::unix). Of `unix:/run/app.sock|/base` the path
+    ///   `/base` is put in front of each request's path.
     ///
     /// # Names
     ///
@@ -121,17 +132,81 @@ impl Upstream {
     ///
     /// # Errors
     ///
-    /// When `url` is not of that form: another scheme (`https` is not built yet), user information,
-    /// a path other than `/`, a query or a fragment.
+    /// When `url` is not of that form: another scheme, user information, a path other than `/`, a query or a
+    /// fragment, a relative path of a socket, or one of more than 107 bytes. For `https`, without the feature
+    /// `tls`, or when the system has no root certificates.
     pub fn new(url: &str) -> Result<Self, ConfigError> {
         let target = Target::parse(url)?;
+        if !target.is_https {
+            return Ok(Self::to(target));
+        }
+        #[cfg(feature = "tls")]
+        return Self::to(target).tls(ClientTls::new());
+        #[cfg(not(feature = "tls"))]
+        Err(ConfigError::new(format!(
+            "the backend URL {url:?} uses https, which needs the feature `tls` of tower-sticky; enable it"
+        )))
+    }
+
+    /// The backend at the `https` URL `url`, with these options of TLS.
+    ///
+    /// # Errors
+    ///
+    /// When the URL is not one of `https`, its host cannot be a server name and none is set, or there are no
+    /// root certificates.
+    #[cfg(feature = "tls")]
+    pub fn with_tls(url: &str, tls: ClientTls) -> Result<Self, ConfigError> {
+        Self::to(Target::parse(url)?).tls(tls)
+    }
+
+    /// Sets the options of TLS.
+    ///
+    /// # Errors
+    ///
+    /// When the backend's URL is not one of `https`, its host cannot be a server name and none is set, or there
+    /// are no root certificates.
+    #[cfg(feature = "tls")]
+    pub fn tls(self, tls: ClientTls) -> Result<Self, ConfigError> {
+        let target = &self.inner.target;
+        if !target.is_https {
+            return Err(ConfigError::new(format!(
+                "{} has options of TLS, and its URL is not one of https; use https://",
+                target.endpoint
+            )));
+        }
+        let tls = Tls::new(tls, &target.endpoint)?;
+        Ok(self.with(|inner| inner.tls = Some(tls)))
+    }
+
+    /// The backend that listens on the Unix socket at `path`. Requests keep their `Host`; one without it gets
+    /// `localhost`.
+    ///
+    /// While the socket's backlog is full, connecting is tried again within
+    /// [`connect_timeout`](Self::connect_timeout). After that it is a [`Shortage`](crate::Shortage).
+    ///
+    /// # Errors
+    ///
+    /// When the path is relative, or has more than 107 bytes.
+    #[cfg(unix)]
+    pub fn unix(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        let target = Target::unix(path).map_err(|why| {
+            ConfigError::new(format!(
+                "the Unix socket {} of a backend {why}; expected a path such as /run/app.sock",
+                path.display()
+            ))
+        })?;
+        Ok(Self::to(target))
+    }
+
+    fn to(target: Target) -> Self {
         let every = Duration::from_secs(5);
         let lookups = Lookups { resolver: Resolver::new(System), every, on_change: None };
         let user_timeout = Duration::from_secs(75);
         let buffers = Buffers::default();
         let options = SocketOptions { user_timeout, unsent: buffers.unsent() };
         let address = Address::new(target.endpoint.clone(), lookups.clone(), options);
-        Ok(Self::build(Inner {
+        Self::build(Inner {
             address: Arc::new(address),
             target,
             lookups,
@@ -149,15 +224,26 @@ impl Upstream {
             replay_idempotent: true,
             max_idle: 512,
             idle_timeout: Duration::from_secs(30),
+            max_streams: 128,
+            pings: None,
+            http2: Http2::Off,
+            #[cfg(feature = "tls")]
+            tls: None,
+            chosen: Chosen::new(Http2::Off, false),
             pool: Arc::new(Pool::new(0, Duration::ZERO)),
-            http2: Shared::new(),
-        }))
+            shared: Shared::new(Duration::ZERO),
+        })
     }
 
     /// A new handle, so that a setter does not change earlier clones.
     fn build(mut inner: Inner) -> Self {
         inner.pool = Arc::new(Pool::new(inner.max_idle, inner.idle_timeout));
-        inner.http2 = Shared::new();
+        inner.shared = Shared::new(inner.idle_timeout);
+        inner.chosen = Chosen::new(inner.http2, inner.target.is_https);
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &mut inner.tls {
+            *tls = tls.for_protocols(inner.http2);
+        }
         let endpoint = inner.target.endpoint.clone();
         let (user_timeout, unsent) = (inner.tcp_user_timeout, inner.buffers.unsent());
         let options = SocketOptions { user_timeout, unsent };
@@ -173,71 +259,14 @@ impl Upstream {
             lookups: old.lookups.clone(),
             address: old.address.clone(),
             pool: old.pool.clone(),
-            http2: Shared::new(),
+            shared: Shared::new(Duration::ZERO),
+            chosen: Chosen::new(old.http2, old.target.is_https),
+            #[cfg(feature = "tls")]
+            tls: old.tls.clone(),
             ..*old
         };
         change(&mut inner);
         Self::build(inner)
-    }
-
-    /// How long connecting may take, name lookup and all addresses included; default 1 s.
-    #[must_use]
-    pub fn connect_timeout(self, limit: Duration) -> Self {
-        self.with(|inner| inner.connect_timeout = limit)
-    }
-
-    /// How long the head of the response may take from the end of the request; default 60 s. There is no such
-    /// limit while the request's body is being sent, nor for the response's body.
-    #[must_use]
-    pub fn response_timeout(self, limit: Duration) -> Self {
-        self.with(|inner| inner.response_timeout = limit)
-    }
-
-    /// How long the client may send nothing of its request's body although the connection to the backend
-    /// asks for more; default 30 s. It does not apply while the backend reads nothing, nor once the head of
-    /// the response has arrived, nor for gRPC (a `content-type` that begins with `application/grpc`) and
-    /// upgrades. The error is a [`ClientError`](crate::ClientError).
-    #[must_use]
-    pub fn body_timeout(self, limit: Duration) -> Self {
-        self.with(|inner| inner.body_timeout = limit)
-    }
-
-    /// How long a backend may take to respond to `Expect: 100-continue` before it is sent the body nevertheless;
-    /// default 1 s (RFC 9110, section 10.1.1). Until then the body is not polled, so that the request can go
-    /// to another backend when the connection ends.
-    #[must_use]
-    pub fn expect_wait(self, limit: Duration) -> Self {
-        self.with(|inner| inner.expect_wait = limit)
-    }
-
-    /// How long data may stay unacknowledged before the connection is closed (`TCP_USER_TIMEOUT`, RFC 5482; on
-    /// Linux); default 75 s. Connections that are idle for 60 s are probed.
-    #[must_use]
-    pub fn tcp_user_timeout(self, limit: Duration) -> Self {
-        self.with(|inner| inner.tcp_user_timeout = limit)
-    }
-
-    /// Whether to speak HTTP/2 without TLS, known in advance ("h2c prior knowledge", RFC 9113,
-    /// section 3.3), instead of HTTP/1.1; default `false`. All requests of a runtime thread share
-    /// one connection.
-    #[must_use]
-    pub fn http2(self, http2: bool) -> Self {
-        let protocol = if http2 { Protocol::Http2 } else { Protocol::Http1 };
-        self.with(|inner| inner.target.protocol = protocol)
-    }
-
-    /// How many idle HTTP/1.1 connections are kept **per runtime thread**; default 512. With 0 each
-    /// request has a connection of its own.
-    #[must_use]
-    pub fn max_idle(self, connections: usize) -> Self {
-        self.with(|inner| inner.max_idle = connections)
-    }
-
-    /// How long a connection may be idle before it is closed; default 30 s. It should be shorter
-    /// than the backend's own keep-alive timeout.
-    #[must_use]
-    pub fn idle_timeout(self, limit: Duration) -> Self {
-        self.with(|inner| inner.idle_timeout = limit)
     }
 
     /// How often the URL's name is looked up again while it is used; default 5 s, at least 10 ms. It does
@@ -289,69 +318,6 @@ impl Upstream {
             None => self.inner.address.look_up(later(self.inner.connect_timeout)).await,
         }
     }
-
-    /// Whether an idempotent request without a body (RFC 9110, section 9.2.2) may be repeated when
-    /// its connection ended before any byte of a response; default `true`.
-    ///
-    /// After a kept connection it is repeated once on a new connection to the same backend: most likely
-    /// the backend closed the old one while it was idle. If that fails, too, or the connection was new, the
-    /// error is [`Unanswered`](crate::Unanswered), which carries the
-    /// request. No request is sent more than three times in all, whichever backends it goes to.
-    #[must_use]
-    pub fn replay_idempotent(self, replay: bool) -> Self {
-        self.with(|inner| inner.replay_idempotent = replay)
-    }
-
-    /// The name that stands for this proxy in the requests' `Via` field (RFC 9110, section 7.6.3);
-    /// default `tower-sticky`. With `None` no `Via` is sent, although the RFC requires it; some servers do not
-    /// compress responses to requests that have one.
-    ///
-    /// # Errors
-    ///
-    /// When the name is not a token.
-    pub fn via(self, pseudonym: Option<&str>) -> Result<Self, ConfigError> {
-        let via = pseudonym.map(Via::new).transpose()?;
-        Ok(self.with(|inner| inner.added.via = via))
-    }
-
-    /// The name in the responses' `Via` field; default `None`: no `Via` is added.
-    ///
-    /// # Errors
-    ///
-    /// When the name is not a token.
-    pub fn response_via(self, pseudonym: Option<&str>) -> Result<Self, ConfigError> {
-        let via = pseudonym.map(Via::new).transpose()?;
-        Ok(self.with(|inner| inner.added.response_via = via))
-    }
-
-    /// Whether requests get `X-Forwarded-Port`: the port of the client's host, or the scheme's; default
-    /// `false`. That of a trusted peer is kept.
-    #[must_use]
-    pub fn x_forwarded_port(self, add: bool) -> Self {
-        self.with(|inner| inner.added.forwarded.port = add)
-    }
-
-    /// Whether requests get `X-Real-IP`, the peer's address; default `false`. That of a trusted peer is
-    /// kept.
-    #[must_use]
-    pub fn x_real_ip(self, add: bool) -> Self {
-        self.with(|inner| inner.added.forwarded.real_ip = add)
-    }
-
-    /// Which of the fields that only trusted peers may set are passed on from all peers, for example
-    /// `x-forwarded-prefix`; default none.
-    ///
-    /// # Errors
-    ///
-    /// When one is not such a field, or one that this proxy writes.
-    pub fn pass_forwarded<'a>(
-        self,
-        names: impl IntoIterator<Item = &'a str>,
-    ) -> Result<Self, ConfigError> {
-        let mut forwarded = self.inner.added.forwarded.clone();
-        forwarded.pass(names)?;
-        Ok(self.with(|inner| inner.added.forwarded = forwarded))
-    }
 }
 
 /// Opens a connection and keeps it for the next request of its runtime thread.
@@ -382,16 +348,19 @@ where
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &*self.inner;
-        f.debug_struct("Upstream")
-            .field("host", &inner.target.host)
+        let mut debug = f.debug_struct("Upstream");
+        debug.field("host", &inner.target.host);
+        #[cfg(feature = "tls")]
+        debug.field("tls", &inner.tls);
+        debug
             .field("address", &inner.address)
-            .field("protocol", &inner.target.protocol)
+            .field("http2", &inner.http2)
             .field("connect_timeout", &inner.connect_timeout)
             .field("response_timeout", &inner.response_timeout)
             .field("body_timeout", &inner.body_timeout)
             .field("replay_idempotent", &inner.replay_idempotent)
             .field("pool", &inner.pool)
-            .field("http2", &inner.http2)
+            .field("shared", &inner.shared)
             .finish()
     }
 }

@@ -9,6 +9,6 @@ mod tests;
 
 pub(super) use self::{
     common::{Added, Length, interim, is_ours, wants_upgrade},
-    request::request,
+    request::{Hop, request},
     response::response,
 };

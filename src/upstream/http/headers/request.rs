@@ -10,23 +10,28 @@ use super::common::{Added, Length, Present, is_chunked_once, tokens};
 use crate::{
     error::{BoxError, ClientError},
     session::Peer,
-    upstream::http::{
-        forwarded,
-        target::{Protocol, Target},
-    },
+    upstream::http::{forwarded, protocol::Protocol, target::Target},
 };
+
+/// Where a request goes, and what is added to it.
+#[derive(Clone, Copy)]
+pub(in crate::upstream::http) struct Hop<'a> {
+    pub(in crate::upstream::http) added: &'a Added,
+    pub(in crate::upstream::http) target: &'a Target,
+    pub(in crate::upstream::http) protocol: Protocol,
+}
 
 /// Makes a client's request head into the one that goes to the backend. `expects`: an expectation is passed
 /// on.
 pub(in crate::upstream::http) fn request(
     parts: &mut Parts,
-    added: &Added,
-    target: &Target,
+    hop: Hop<'_>,
     peer: Option<&Peer>,
     upgrade: Option<&HeaderValue>,
     length: Length,
     expects: bool,
 ) -> Result<(), BoxError> {
+    let Hop { added, target, protocol } = hop;
     let present = Present::in_request(&parts.headers);
     let headers = &mut parts.headers;
     if present.transfer_encoding && !is_chunked_once(headers) {
@@ -43,11 +48,11 @@ pub(in crate::upstream::http) fn request(
         headers.append(header::VIA, via.of(parts.version));
     }
     forwarded::apply(headers, peer, &host, &added.forwarded, present.forwarded);
-    frame(headers, &parts.method, target.protocol, length, present.content_length);
+    frame(headers, &parts.method, protocol, length, present.content_length);
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    match target.protocol {
+    match protocol {
         Protocol::Http1 => {
             if present.cookie {
                 join_cookies(headers)?;
@@ -59,8 +64,7 @@ pub(in crate::upstream::http) fn request(
                 // `TE` is hop-by-hop and has to be named (RFC 9110, section 10.1.4).
                 headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
             }
-            to_http1(parts, host);
-            Ok(())
+            to_http1(parts, host, target)
         }
         Protocol::Http2 => to_http2(parts, &host, target),
     }
@@ -81,7 +85,7 @@ fn host(uri: &Uri, headers: &HeaderMap, target: &Target) -> Result<HeaderValue, 
 }
 
 /// The request line and `Host` of HTTP/1.1, in origin form.
-fn to_http1(parts: &mut Parts, host: HeaderValue) {
+fn to_http1(parts: &mut Parts, host: HeaderValue, target: &Target) -> Result<(), BoxError> {
     let (headers, uri) = (&mut parts.headers, &parts.uri);
     parts.version = Version::HTTP_11;
     // With two of them the backend would choose which one counts.
@@ -89,17 +93,16 @@ fn to_http1(parts: &mut Parts, host: HeaderValue) {
     if hosts.next() != Some(&host) || hosts.next().is_some() {
         headers.insert(header::HOST, host);
     }
-    if uri.authority().is_none() && uri.path_and_query().is_some() {
-        return;
+    if uri.authority().is_none() && uri.path_and_query().is_some() && target.keeps_path() {
+        return Ok(());
     }
-    parts.uri = match uri.path_and_query() {
-        Some(path) => Uri::from(path.clone()),
-        None => Uri::from_static("/"),
-    };
     // A path may be empty in an absolute target, and nowhere else (RFC 9112, section 3.2.1).
-    if parts.uri.path().is_empty() {
-        parts.uri = Uri::from_static("/");
-    }
+    let path = match uri.path_and_query() {
+        Some(path) if !path.path().is_empty() => path.clone(),
+        _ => PathAndQuery::from_static("/"),
+    };
+    parts.uri = Uri::from(target.path(path)?);
+    Ok(())
 }
 
 /// The pseudo-header fields of HTTP/2.
@@ -110,9 +113,9 @@ fn to_http2(parts: &mut Parts, host: &HeaderValue, target: &Target) -> Result<()
     let host = if host.is_empty() { &target.host } else { host };
     let path = parts.uri.path_and_query().cloned();
     let mut uri = http::uri::Parts::default();
-    uri.scheme = Some(Scheme::HTTP);
+    uri.scheme = Some(if target.is_https { Scheme::HTTPS } else { Scheme::HTTP });
     uri.authority = Some(Authority::try_from(host.as_bytes())?);
-    uri.path_and_query = Some(path.unwrap_or(PathAndQuery::from_static("/")));
+    uri.path_and_query = Some(target.path(path.unwrap_or(PathAndQuery::from_static("/")))?);
     parts.uri = Uri::from_parts(uri)?;
     Ok(())
 }

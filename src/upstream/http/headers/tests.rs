@@ -8,15 +8,14 @@ use crate::{
     error::BoxError,
     upstream::http::{
         forwarded::{ForwardedOptions, Via},
-        target::{Protocol, Target},
+        protocol::Protocol,
+        target::Target,
     },
 };
 
 fn forwarded(request: http::request::Builder, length: Length, h2: bool) -> RequestParts {
-    let mut target = Target::parse("http://10.0.0.1:81").unwrap();
-    if h2 {
-        target.protocol = Protocol::Http2;
-    }
+    let target = Target::parse("http://10.0.0.1:81").unwrap();
+    let protocol = if h2 { Protocol::Http2 } else { Protocol::Http1 };
     let (mut parts, ()) = request.body(()).unwrap().into_parts();
     let upgrade = wants_upgrade(parts.version, &parts.headers);
     let added = Added {
@@ -24,7 +23,8 @@ fn forwarded(request: http::request::Builder, length: Length, h2: bool) -> Reque
         response_via: None,
         forwarded: ForwardedOptions::default(),
     };
-    super::request(&mut parts, &added, &target, None, upgrade.as_ref(), length, false).unwrap();
+    let hop = Hop { added: &added, target: &target, protocol };
+    super::request(&mut parts, hop, None, upgrade.as_ref(), length, false).unwrap();
     parts
 }
 

@@ -1,0 +1,133 @@
+//! TLS handshakes with a backend.
+
+use std::{error::Error, fmt, io, sync::Arc};
+
+use rustls::{ClientConfig, client::Resumption, pki_types::ServerName};
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+
+use super::{
+    client_tls::ClientTls,
+    protocol::{Http2, Protocol},
+    stream::Stream,
+    target::Endpoint,
+};
+use crate::{
+    error::{BoxError, ConfigError, TimedOut},
+    tls::reason_in,
+    util::clock::later,
+};
+
+/// Sessions to resume: those of one server name. Each name has eight.
+const SESSIONS: usize = 8;
+
+/// TLS to one backend.
+#[derive(Clone)]
+pub(super) struct Tls {
+    options: ClientTls,
+    name: ServerName<'static>,
+    /// Without protocols (ALPN) and sessions.
+    base: Arc<ClientConfig>,
+    /// Of all connections but those of upgrades.
+    config: Arc<ClientConfig>,
+    /// Of upgrades, which are only possible in HTTP/1.1.
+    http1: Arc<ClientConfig>,
+    http2: Http2,
+}
+
+impl Tls {
+    pub(super) fn new(options: ClientTls, endpoint: &Endpoint) -> Result<Self, ConfigError> {
+        let name = match endpoint {
+            Endpoint::Name(name, _) => options.name_for(name)?,
+            Endpoint::Addr(addr) => options.name_for(&addr.ip().to_string())?,
+            #[cfg(unix)]
+            Endpoint::Unix(_) => options.name_for("localhost")?,
+        };
+        let base = Arc::new(options.build()?);
+        if options.is_insecure() {
+            tracing::warn!(backend = %endpoint, "the certificate of a backend is not verified: insecure");
+        }
+        let (config, http1) = (base.clone(), base.clone());
+        Ok(Self { options, name, base, config, http1, http2: Http2::Off })
+    }
+
+    /// For connections of these protocols, with sessions of its own.
+    pub(super) fn for_protocols(&self, http2: Http2) -> Self {
+        let mut config = ClientConfig::clone(&self.base);
+        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        let mut http1 = config.clone();
+        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = match http2 {
+            Http2::Off => http1.alpn_protocols.clone(),
+            Http2::On => vec![b"h2".to_vec()],
+            Http2::Auto => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        };
+        Self { config: Arc::new(config), http1: Arc::new(http1), http2, ..self.clone() }
+    }
+
+    /// Verifies the backend, and learns the protocol of the connection.
+    pub(super) async fn handshake(
+        &self,
+        stream: Stream,
+        deadline: Instant,
+        upgrades: bool,
+    ) -> Result<(Stream, Protocol), BoxError> {
+        let config = if upgrades { &self.http1 } else { &self.config };
+        let due = deadline.min(later(self.options.limit()));
+        // Boxed, as a handshake is several kilobytes and is over soon.
+        let connecting =
+            Box::pin(TlsConnector::from(config.clone()).connect(self.name.clone(), stream));
+        let stream = match timeout_at(due, connecting).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(HandshakeError::of(error).into()),
+            Err(_) => return Err(TimedOut::new("TLS handshake").into()),
+        };
+        let protocol = match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => Protocol::Http2,
+            _ => Protocol::Http1,
+        };
+        if self.http2 == Http2::On && protocol == Protocol::Http1 {
+            let why = "the backend does not choose h2 by ALPN, so it does not speak HTTP/2";
+            return Err(HandshakeError { why: why.into(), source: None }.into());
+        }
+        Ok((Stream::Tls(Box::new(stream)), protocol))
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.options.fmt(f)
+    }
+}
+
+/// The error of a handshake.
+#[derive(Debug)]
+struct HandshakeError {
+    why: String,
+    source: Option<io::Error>,
+}
+
+impl HandshakeError {
+    fn of(error: io::Error) -> Self {
+        let why = match reason_in(&error) {
+            Some(reason) => reason,
+            None if error.kind() == io::ErrorKind::UnexpectedEof => {
+                "the backend closed the connection".into()
+            }
+            None => error.to_string(),
+        };
+        Self { why, source: Some(error) }
+    }
+}
+
+impl fmt::Display for HandshakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TLS handshake failed: {}", self.why)
+    }
+}
+
+impl Error for HandshakeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_ref().map(|error| error as _)
+    }
+}

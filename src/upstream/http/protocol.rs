@@ -1,0 +1,65 @@
+//! Which version of HTTP is spoken with a backend.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Whether HTTP/2 is spoken with a backend.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Http2 {
+    /// Only HTTP/1.1.
+    #[default]
+    Off,
+    /// Only HTTP/2: known in advance in clear text ("prior knowledge", RFC 9113, section 3.3), by ALPN over TLS,
+    /// where a backend that does not choose it is one that cannot be reached.
+    On,
+    /// Over TLS what the backend chooses by ALPN (RFC 7301); in clear text HTTP/1.1.
+    Auto,
+}
+
+/// `true` is [`Http2::On`], `false` is [`Http2::Off`].
+impl From<bool> for Http2 {
+    fn from(on: bool) -> Self {
+        if on { Self::On } else { Self::Off }
+    }
+}
+
+/// The protocol of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// The protocol of a backend, as far as it is known: of one that chooses, the last that it chose.
+#[derive(Debug)]
+pub(super) struct Chosen(AtomicU8);
+
+const UNKNOWN: u8 = 0;
+const HTTP1: u8 = 1;
+const HTTP2: u8 = 2;
+
+impl Chosen {
+    pub(super) fn new(http2: Http2, is_tls: bool) -> Self {
+        Self(AtomicU8::new(match http2 {
+            Http2::On => HTTP2,
+            Http2::Auto if is_tls => UNKNOWN,
+            Http2::Off | Http2::Auto => HTTP1,
+        }))
+    }
+
+    #[inline]
+    pub(super) fn get(&self) -> Option<Protocol> {
+        match self.0.load(Ordering::Relaxed) {
+            HTTP1 => Some(Protocol::Http1),
+            HTTP2 => Some(Protocol::Http2),
+            _ => None,
+        }
+    }
+
+    pub(super) fn set(&self, protocol: Protocol) {
+        let value = match protocol {
+            Protocol::Http1 => HTTP1,
+            Protocol::Http2 => HTTP2,
+        };
+        self.0.store(value, Ordering::Relaxed);
+    }
+}
