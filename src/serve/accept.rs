@@ -39,7 +39,10 @@ pub(super) async fn accept(
         first = (position + 1) % listeners.len();
         let Some((_, endpoint)) = listeners.get(position) else { continue };
         match accepted {
-            Ok(incoming) if !shortage.can_serve() => shortage.turn_away(incoming, &shared.limits),
+            Ok(incoming) if !shortage.can_serve() => {
+                let incoming = (!endpoint.is_encrypted()).then_some(incoming);
+                shortage.turn_away(incoming, &shared.limits);
+            }
             Ok(incoming) => {
                 if let Ok(stream) = incoming.into_std(&shared.limits) {
                     let endpoint = endpoint.clone();

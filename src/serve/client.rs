@@ -6,6 +6,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::shared::Shared;
 use crate::session::Peer;
+#[cfg(feature = "tls")]
+use crate::session::client_cert::ClientCert;
 
 /// The client of a connection. Its permit is returned when the last clone is dropped, so that an upgraded
 /// connection, which leaves hyper, still counts.
@@ -14,6 +16,10 @@ pub(super) struct Client {
     /// `None` on a Unix socket.
     addr: Option<SocketAddr>,
     trusted: bool,
+    https: bool,
+    /// What backends are told of the client's certificate, if they are told.
+    #[cfg(feature = "tls")]
+    client_cert: Option<ClientCert>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -23,7 +29,14 @@ impl Client {
         shared: &Shared,
         permit: OwnedSemaphorePermit,
     ) -> Self {
-        Self { addr, trusted: shared.trusts(addr), _permit: permit }
+        Self {
+            addr,
+            trusted: shared.trusts(addr),
+            https: false,
+            #[cfg(feature = "tls")]
+            client_cert: None,
+            _permit: permit,
+        }
     }
 
     pub(super) fn is_trusted(&self) -> bool {
@@ -40,8 +53,27 @@ impl Client {
         self.addr.unwrap_or((Ipv4Addr::UNSPECIFIED, 0).into())
     }
 
+    /// The connection is encrypted.
+    #[cfg(feature = "tls")]
+    pub(super) fn set_https(&mut self) {
+        self.https = true;
+    }
+
+    /// Backends are told of the client's certificate.
+    #[cfg(feature = "tls")]
+    pub(super) fn set_client_cert(&mut self, cert: ClientCert) {
+        self.client_cert = Some(cert);
+    }
+
     /// What requests are told about it.
     pub(super) fn peer(&self) -> Peer {
-        self.addr.map_or_else(Peer::unix, Peer::new).trusted(self.trusted)
+        let peer = self.addr.map_or_else(Peer::unix, Peer::new);
+        let peer = peer.trusted(self.trusted).https(self.https);
+        #[cfg(feature = "tls")]
+        let peer = match &self.client_cert {
+            Some(cert) => peer.client_cert(cert.clone()),
+            None => peer,
+        };
+        peer
     }
 }

@@ -23,6 +23,8 @@ use super::{
     timeouts::{End, STOP_DELAY, Timeouts, drive, stopped_for, until},
     watch::Watch,
 };
+#[cfg(feature = "tls")]
+use crate::session::client_cert::ClientCert;
 
 /// Serves a connection to its end.
 pub(super) async fn serve<S: App>(accepted: Accepted, service: S, shared: Arc<Shared>) {
@@ -30,16 +32,23 @@ pub(super) async fn serve<S: App>(accepted: Accepted, service: S, shared: Arc<Sh
     let deadline = Instant::now() + shared.limits.header_timeout;
     let Ok((mut stream, addr)) = accepted.stream.register() else { return };
     let mut client = Client::new(addr, &shared, accepted.permit);
+    let mut negotiated = None;
     if !accepted.endpoint.is_plain() {
         let opening = Box::pin(open(stream, client, &accepted.endpoint, &shared, deadline));
         let opened = until(opening, stopped_for(&shared, STOP_DELAY)).await;
         let Some(Some(opened)) = opened else { return };
-        (stream, client) = opened;
+        (stream, client, negotiated) = opened;
     }
-    let sniffing = timeout_at(deadline, sniff(&mut stream));
-    let sniffed = until(sniffing, stopped_for(&shared, STOP_DELAY)).await;
-    // Else it is closed, timed out, or the server stops.
-    let Some(Ok(Ok((protocol, sniffed)))) = sniffed else { return };
+    let (protocol, sniffed) = match negotiated {
+        Some(protocol) => (protocol, Bytes::new()),
+        None => {
+            let sniffing = timeout_at(deadline, sniff(&mut stream));
+            let sniffed = until(sniffing, stopped_for(&shared, STOP_DELAY)).await;
+            // Else it is closed, timed out, or the server stops.
+            let Some(Ok(Ok(sniffed))) = sniffed else { return };
+            sniffed
+        }
+    };
     // Each is boxed, so that a connection takes the memory that its protocol needs, and no more.
     match protocol {
         Protocol::Http1 => {
@@ -51,6 +60,9 @@ pub(super) async fn serve<S: App>(accepted: Accepted, service: S, shared: Arc<Sh
     }
 }
 
+/// A connection on which HTTP begins, and its protocol if it is known.
+type Opened = (Stream, Client, Option<Protocol>);
+
 /// Reads what comes before HTTP. `None` when the connection is to be closed.
 async fn open(
     mut stream: Stream,
@@ -58,7 +70,7 @@ async fn open(
     endpoint: &Endpoint,
     shared: &Shared,
     deadline: Instant,
-) -> Option<(Stream, Client)> {
+) -> Option<Opened> {
     let read = match endpoint.proxy_protocol.expects(client.is_trusted()) {
         Expected::Nothing => Ok(None),
         Expected::Refuse => Err(BadHeader::NotAllowed),
@@ -76,7 +88,40 @@ async fn open(
             return None;
         }
     }
-    Some((stream, client))
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &endpoint.tls {
+        return encrypt(tls, stream, client, endpoint, shared, deadline).await;
+    }
+    #[cfg(feature = "tls")]
+    if endpoint.client_cert_header {
+        client.set_client_cert(ClientCert::new(None));
+    }
+    Some((stream, client, None))
+}
+
+#[cfg(feature = "tls")]
+async fn encrypt(
+    tls: &super::tls::ServerTls,
+    stream: Stream,
+    mut client: Client,
+    endpoint: &Endpoint,
+    shared: &Shared,
+    deadline: Instant,
+) -> Option<Opened> {
+    match super::tls::accept(tls, stream, shared, deadline).await {
+        Ok(handshaken) => {
+            client.set_https();
+            if endpoint.client_cert_header {
+                client.set_client_cert(ClientCert::new(handshaken.client_cert));
+            }
+            Some((handshaken.stream, client, Some(handshaken.protocol)))
+        }
+        Err(error) => {
+            shared.handshake_errors.fetch_add(1, Relaxed);
+            tracing::debug!(client = %client.addr(), %error, "a TLS handshake failed");
+            None
+        }
+    }
 }
 
 async fn serve_http2<S: App>(

@@ -62,6 +62,10 @@ impl<S> Exchange<S> {
             let info = axum::extract::ConnectInfo(self.peer.addr());
             request.extensions_mut().insert(info);
         }
+        #[cfg(feature = "tls")]
+        if let Some(cert) = self.peer.forwarded_client_cert() {
+            cert.apply_strictly(request.headers_mut());
+        }
         request.extensions_mut().insert(self.peer.clone());
     }
 }

@@ -35,6 +35,13 @@ impl ServerHandle {
         self.shared.proxy_protocol_errors.load(Relaxed)
     }
 
+    /// How many TLS handshakes have failed, timed-out ones included.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn handshake_errors(&self) -> u64 {
+        self.shared.handshake_errors.load(Relaxed)
+    }
+
     /// Stops accepting, and waits until all connections have closed, for at most `limit`. Returns whether they
     /// have.
     ///

@@ -32,6 +32,8 @@ pub struct Limits {
     pub(super) buffer_bytes: usize,
     pub(super) request: RequestLimits,
     pub(super) http2: Http2Limits,
+    #[cfg(feature = "tls")]
+    pub(super) handshakes: u32,
     pub(super) linger: Duration,
     pub(super) linger_bytes: u64,
 }
@@ -69,6 +71,8 @@ impl Limits {
                 ping: Duration::from_secs(20),
                 ping_timeout: Duration::from_secs(10),
             },
+            #[cfg(feature = "tls")]
+            handshakes: 256,
             linger: Duration::from_secs(5),
             linger_bytes: 1 << 20,
         }
@@ -168,6 +172,15 @@ impl Limits {
     #[must_use]
     pub fn http2_ping(mut self, interval: Duration, timeout: Duration) -> Self {
         (self.http2.ping, self.http2.ping_timeout) = (interval.min(LONGEST), timeout.min(LONGEST));
+        self
+    }
+
+    /// TLS handshakes at once; default 256. Further ones wait, within their timeout.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    #[must_use]
+    pub fn handshakes(mut self, handshakes: u32) -> Self {
+        self.handshakes = handshakes.max(1);
         self
     }
 

@@ -10,6 +10,8 @@ use std::{
 
 use tokio::net::{TcpListener, ToSocketAddrs};
 
+#[cfg(feature = "tls")]
+use super::tls::ServerTls;
 #[cfg(unix)]
 use super::unix_socket::{self, SocketFile};
 use super::{limits::Limits, proxy_protocol::ProxyProtocol, stream::Accepting};
@@ -40,6 +42,10 @@ pub struct Listener {
 #[derive(Debug, Default)]
 pub(super) struct Endpoint {
     pub(super) proxy_protocol: ProxyProtocol,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<ServerTls>,
+    #[cfg(feature = "tls")]
+    pub(super) client_cert_header: bool,
 }
 
 /// The address of a [`Listener`].
@@ -134,6 +140,30 @@ impl Listener {
         self
     }
 
+    /// Connections use TLS; default: they are plain.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    #[must_use]
+    pub fn tls(mut self, tls: ServerTls) -> Self {
+        self.endpoint.tls = Some(tls);
+        self
+    }
+
+    /// Whether requests get `X-Forwarded-Client-Cert: Subject="…"`, with the subject of the client's certificate
+    /// (RFC 4514) in Envoy's format; default `false`. What a client says in this field is removed.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    #[must_use]
+    pub fn client_cert_header(mut self, enabled: bool) -> Self {
+        self.endpoint.client_cert_header = enabled;
+        self
+    }
+
+    #[cfg(feature = "tls")]
+    pub(super) fn server_tls(&self) -> Option<&ServerTls> {
+        self.endpoint.tls.as_ref()
+    }
+
     /// The address, with the port that was taken.
     pub fn local_addr(&self) -> &LocalAddr {
         &self.addr
@@ -145,9 +175,23 @@ impl Listener {
 }
 
 impl Endpoint {
-    /// Whether connections begin with HTTP.
+    /// Whether connections begin with HTTP, and have no options.
     pub(super) fn is_plain(&self) -> bool {
-        self.proxy_protocol == ProxyProtocol::Off
+        #[cfg(feature = "tls")]
+        if self.client_cert_header {
+            return false;
+        }
+        self.proxy_protocol == ProxyProtocol::Off && !self.is_encrypted()
+    }
+}
+
+impl Endpoint {
+    /// Whether connections use TLS.
+    pub(super) fn is_encrypted(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
     }
 }
 

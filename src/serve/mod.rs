@@ -58,10 +58,15 @@ mod socket;
 mod stream;
 mod streams;
 mod timeouts;
+#[cfg(feature = "tls")]
+mod tls;
 #[cfg(unix)]
 mod unix_socket;
 mod watch;
 
+#[cfg(feature = "tls")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+pub use self::tls::{ClientAuth, ServerTls, ServerTlsBuilder, TlsVersion};
 pub use self::{
     bodies::RequestBody,
     handle::ServerHandle,

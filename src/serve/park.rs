@@ -44,6 +44,7 @@ pub(super) async fn serve<S: App>(
         if !unread.is_empty() {
             tracing::trace!(client = %client.addr(), "the next request has begun");
         } else if !is_used_again(&stream, &client, &shared).await {
+            stream.close().await;
             return;
         }
         deadline = Instant::now() + shared.limits.header_timeout;

@@ -163,6 +163,10 @@ impl<S> Server<S> {
             exhausted: AtomicBool::new(false),
             awaits_connection: AtomicBool::new(false),
             proxy_protocol_errors: AtomicU64::new(0),
+            #[cfg(feature = "tls")]
+            handshakes: Semaphore::new(limits.handshakes as usize),
+            #[cfg(feature = "tls")]
+            handshake_errors: AtomicU64::new(0),
             http1: http1_builder(&limits),
             http2: http2_builder(&limits),
             limits,
@@ -171,6 +175,13 @@ impl<S> Server<S> {
         let senders = senders.inspect_err(|_| shared.finished.set())?;
         let local_addrs = self.listeners.iter().map(|it| it.local_addr().clone()).collect();
         let handle = ServerHandle { shared: shared.clone(), local_addrs };
+        #[cfg(feature = "tls")]
+        for tls in self.listeners.iter().filter_map(Listener::server_tls) {
+            let (tls, shared) = (tls.clone(), shared.clone());
+            drop(runtime.spawn(async move {
+                until(tls.keep_reloading(), shared.stop.wait()).await;
+            }));
+        }
         let listeners = self.listeners.into_iter().map(Listener::into_parts).collect();
         drop(runtime.spawn(async move {
             until(accept::accept(listeners, senders, &shared), shared.stop.wait()).await;

@@ -43,6 +43,10 @@ pub(super) struct Shared {
     /// Whether a permit is held for the next connection.
     pub(super) awaits_connection: AtomicBool,
     pub(super) proxy_protocol_errors: AtomicU64,
+    #[cfg(feature = "tls")]
+    pub(super) handshakes: Semaphore,
+    #[cfg(feature = "tls")]
+    pub(super) handshake_errors: AtomicU64,
     pub(super) http1: http1::Builder,
     pub(super) http2: http2::Builder<Streams>,
 }

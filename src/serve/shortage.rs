@@ -50,9 +50,9 @@ impl ShortageState {
         self.reserve.is_some() || self.since.is_none()
     }
 
-    /// Answers a client with 503, and reserves its descriptor again.
-    pub(super) fn turn_away(&mut self, incoming: Incoming, limits: &Limits) {
-        if let Ok(stream) = incoming.into_std(limits) {
+    /// Answers a client with 503, and reserves its descriptor again. `None` is one that could not read it.
+    pub(super) fn turn_away(&mut self, incoming: Option<Incoming>, limits: &Limits) {
+        if let Some(Ok(stream)) = incoming.map(|incoming| incoming.into_std(limits)) {
             stream.answer(UNAVAILABLE);
         }
         self.reserve = reserve();

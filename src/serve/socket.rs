@@ -124,8 +124,13 @@ impl AsyncWrite for Socket {
         if self.watch.has_interim() {
             ready!(self.poll_interim(cx))?;
         }
-        self.watch.flushed();
-        Pin::new(self.stream.get_mut()).poll_flush(cx)
+        let result = Pin::new(self.stream.get_mut()).poll_flush(cx);
+        // Only with TLS something may be left, which is encrypted already.
+        match result {
+            Poll::Pending => self.watch.wrote(true),
+            Poll::Ready(_) => self.watch.flushed(),
+        }
+        result
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -143,6 +148,6 @@ impl AsyncWrite for Socket {
         let Some(linger) = &mut this.linger else { return Poll::Ready(Ok(())) };
         // Then this connection gives its permit back.
         let others_wait = this.shared.exhausted.load(Relaxed);
-        linger.poll(this.stream.get_mut(), others_wait, cx).map(Ok)
+        linger.poll(this.stream.get_mut().socket(), others_wait, cx).map(Ok)
     }
 }

@@ -42,6 +42,8 @@ struct Inner {
     https: bool,
     trusted: bool,
     on_interim: Option<OnInterim>,
+    #[cfg(all(feature = "serve", feature = "tls"))]
+    client_cert: Option<super::client_cert::ClientCert>,
     /// What [`Upstream`](crate::proxy::Upstream) sends to backends about it, formatted at the first
     /// request.
     #[cfg(feature = "proxy")]
@@ -57,6 +59,8 @@ impl Peer {
                 https: false,
                 trusted: false,
                 on_interim: None,
+                #[cfg(all(feature = "serve", feature = "tls"))]
+                client_cert: None,
                 #[cfg(feature = "proxy")]
                 lines: std::sync::OnceLock::new(),
             }),
@@ -109,6 +113,19 @@ impl Peer {
         if let Some(tell) = &self.inner.on_interim {
             tell(status, headers);
         }
+    }
+
+    /// Backends are told of the client's certificate.
+    #[cfg(all(feature = "serve", feature = "tls"))]
+    pub(crate) fn client_cert(mut self, cert: super::client_cert::ClientCert) -> Self {
+        Arc::make_mut(&mut self.inner).client_cert = Some(cert);
+        self
+    }
+
+    /// What backends are told of the client's certificate, if they are told.
+    #[cfg(all(feature = "serve", feature = "tls"))]
+    pub(crate) fn forwarded_client_cert(&self) -> Option<&super::client_cert::ClientCert> {
+        self.inner.client_cert.as_ref()
     }
 
     /// The peer's address, unspecified when it has none.

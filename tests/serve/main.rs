@@ -5,5 +5,7 @@
 mod basics;
 mod proxy_protocol;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;
 #[cfg(unix)]
 mod unix_socket;

@@ -94,6 +94,11 @@ pub(super) fn apply(
         remove(headers, &options.passed);
     }
     let Some(peer) = peer else { return };
+    // It was removed with the fields of the client, although it is ours.
+    #[cfg(all(feature = "serve", feature = "tls"))]
+    if let Some(cert) = peer.forwarded_client_cert() {
+        cert.apply(headers);
+    }
     let lines = peer.lines();
     let address = lines.address.clone().map(|address| (FOR, address));
     let forwarded = (header::FORWARDED, lines.forwarded(host));
