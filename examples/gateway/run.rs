@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::Request;
 use tokio::{
+    net::TcpListener,
     runtime,
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
@@ -11,12 +12,12 @@ use tokio::{
 use tower_sticky::{
     PoolError, StickyLayer,
     proxy::Upstream,
-    serve::{Limits, Listener, RequestBody, Server, ServerHandle},
+    serve::{Limits, Listener, LocalAddr, RequestBody, Server, ServerHandle},
 };
 
 use crate::{
     admin::{self, Stage},
-    config::{self, Error, Settings},
+    config::{self, Error, ListenerSettings, Settings},
     demo, files,
     fleet::Fleet,
     forward::ForwardOnly,
@@ -28,6 +29,26 @@ pub(crate) struct Gateway {
     settings: Settings,
     fleet: Arc<Fleet>,
     layer: StickyLayer<Upstream>,
+}
+
+/// Why the gateway has not served.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The configuration is to be changed, or what it names.
+    Configuration(Error),
+    Io(io::Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Configuration(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
 }
 
 /// Builds the gateway out of its settings.
@@ -70,7 +91,7 @@ impl Gateway {
     }
 
     /// Serves until a signal comes.
-    pub(crate) fn run(self) -> io::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         // This thread accepts, checks the backends' health and serves the admin interface. The workers serve
         // clients.
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -80,12 +101,13 @@ impl Gateway {
         result
     }
 
-    async fn serve(self) -> io::Result<()> {
+    async fn serve(self) -> Result<(), Failure> {
         let Self { settings, fleet, layer } = self;
         let mut signals = Signals::new()?;
-        let listener = Listener::bind(settings.listen)
-            .await
-            .map_err(|error| cannot_listen(settings.listen, "--listen", &error))?;
+        let mut listeners = Vec::new();
+        for listener in &settings.listeners {
+            listeners.push(listener.open().await?);
+        }
         let admin_listener = match &settings.admin {
             Some(admin) => Some(bind_admin(admin).await?),
             None => None,
@@ -95,24 +117,28 @@ impl Gateway {
         }
         log_warnings(&settings);
         fleet.look_up();
-        let page = listener.local_addr();
-        let server = start(listener, &settings, &fleet, layer)?;
-        say(&format!("listening on http://{page}"));
+        let server = start(listeners, &settings, &fleet, layer)?;
+        for (listener, addr) in settings.listeners.iter().zip(server.local_addrs()) {
+            say(&format!("listening on {}", listener.url(addr)));
+        }
         let (stage, stages) = watch::channel(Stage::Serving);
         let mut admin_server = None;
         if let (Some(listener), Some(admin)) = (admin_listener, &settings.admin) {
-            let addr = listener.local_addr();
+            let addr = listener.local_addr()?;
+            let listener = Listener::from_tcp(listener)?;
             let (token, hosts) = (admin.token.clone(), admin.hosts.clone());
             let guard = admin::Guard { addr, token, hosts };
             let router = admin::router(admin::Admin::new(fleet.clone(), stages), guard);
-            let server = Server::new(router).listener(listener).limits(admin_limits(&settings));
-            admin_server = Some(server.start()?);
+            let router = Server::new(router).listener(listener).limits(admin_limits(&settings));
+            admin_server = Some(router.start()?);
             note(&format!("admin interface on http://{addr}"));
-            if settings.demo {
+            if settings.demo
+                && let Some(page) = server.local_addrs().iter().find_map(LocalAddr::tcp)
+            {
                 demo::print_hints(page, addr, settings.demo_store.as_ref());
             }
         }
-        signals.next().await;
+        until_stopped(&mut signals, &settings.listeners).await;
         stage.send_replace(Stage::Stopping);
         finish(&server, settings.shutdown_timeout, &mut signals).await;
         // The admin interface is served until everything else has stopped.
@@ -142,7 +168,7 @@ fn log_warnings(settings: &Settings) {
 
 /// Starts the server for clients.
 fn start(
-    listener: Listener,
+    listeners: Vec<Listener>,
     settings: &Settings,
     fleet: &Fleet,
     layer: StickyLayer<Upstream>,
@@ -152,16 +178,16 @@ fn start(
         if upstreams.is_empty() {
             return Err(io::Error::other("--forward-only needs a backend"));
         }
-        return server(ForwardOnly::new(upstreams), listener, settings).start();
+        return server(ForwardOnly::new(upstreams), listeners, settings).start();
     }
     // On this runtime, so that it does not slow a worker down.
     layer.start::<Request<RequestBody>>();
-    server(layer.into_service(), listener, settings).start()
+    server(layer.into_service(), listeners, settings).start()
 }
 
-fn server<S>(service: S, listener: Listener, settings: &Settings) -> Server<S> {
-    Server::new(service)
-        .listener(listener)
+fn server<S>(service: S, listeners: Vec<Listener>, settings: &Settings) -> Server<S> {
+    let server = listeners.into_iter().fold(Server::new(service), Server::listener);
+    server
         .limits(settings.limits.server())
         .trusted_proxies(settings.trusted_proxies.iter().copied())
         .server_timing(settings.server_timing)
@@ -186,27 +212,43 @@ async fn finish(server: &ServerHandle, limit: Duration, signals: &mut Signals) {
 }
 
 /// The demo takes another port when its default is in use.
-async fn bind_admin(admin: &config::Admin) -> io::Result<Listener> {
-    match Listener::bind(admin.addr).await {
+async fn bind_admin(admin: &config::Admin) -> Result<TcpListener, Error> {
+    let refused = |addr: SocketAddr, error: &io::Error| {
+        config::cannot_listen(admin.key, &addr.to_string(), error)
+    };
+    match TcpListener::bind(admin.addr).await {
         Err(error) if admin.any_port && error.kind() == io::ErrorKind::AddrInUse => {
             note(&format!("{} is taken; the admin interface takes a free port", admin.addr));
-            Listener::bind(SocketAddr::new(admin.addr.ip(), 0)).await
+            let addr = SocketAddr::new(admin.addr.ip(), 0);
+            TcpListener::bind(addr).await.map_err(|error| refused(addr, &error))
         }
-        bound => bound.map_err(|error| cannot_listen(admin.addr, "--admin", &error)),
+        bound => bound.map_err(|error| refused(admin.addr, &error)),
     }
 }
 
-fn cannot_listen(addr: SocketAddr, flag: &str, error: &io::Error) -> io::Error {
-    io::Error::new(
-        error.kind(),
-        format!("cannot listen on {addr}: {error}; choose another address with {flag}"),
-    )
+/// Waits for the signal to stop. At SIGHUP the certificates are read again.
+async fn until_stopped(signals: &mut Signals, listeners: &[ListenerSettings]) {
+    while signals.any().await == Asked::Reload {
+        for tls in listeners.iter().filter_map(ListenerSettings::tls) {
+            if let Err(error) = config::reload(tls) {
+                tracing::error!(%error, "new certificates cannot be used; the old ones stay");
+            }
+        }
+    }
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM and SIGINT, and SIGHUP.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    Stop,
+    Reload,
 }
 
 impl Signals {
@@ -214,13 +256,20 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
-    async fn next(&mut self) {
+    async fn any(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hangup.recv() => Asked::Reload,
         }
+    }
+
+    /// The next signal to stop.
+    async fn next(&mut self) {
+        while self.any().await != Asked::Stop {}
     }
 }

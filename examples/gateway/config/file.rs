@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::{
-    affinity, limits,
+    affinity, limits, listener,
     units::{Count, Time, count},
     words::{Afterwards, Otherwise, Retry},
 };
@@ -13,6 +13,7 @@ use super::{
 pub(crate) struct File {
     pub(crate) pool: Option<String>,
     pub(crate) listen: Option<String>,
+    pub(crate) listener: Vec<listener::Section>,
     pub(crate) admin: Option<String>,
     pub(crate) admin_token: Option<String>,
     pub(crate) admin_hosts: Vec<String>,

@@ -66,6 +66,9 @@ limits! {
     /// How long the rest of a request is read and dropped after an early response.
     linger: Time => Duration = Duration::from_secs(5);
     linger_bytes: Size => u64 = 1 << 20;
+    /// TLS handshakes at once.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "there are none then"))]
+    handshakes: Count<1> => u32 = 256;
     connect_timeout: Time<1> => Duration = Duration::from_secs(1);
     /// The whole wait for a backend to become ready, over all candidates.
     ready_timeout: Time => Duration = Duration::from_secs(1);
@@ -111,7 +114,10 @@ impl Limits {
 
     /// What one client may do.
     pub(crate) fn server(&self) -> serve::Limits {
-        serve::Limits::new()
+        let limits = serve::Limits::new();
+        #[cfg(feature = "tls")]
+        let limits = limits.handshakes(self.handshakes);
+        limits
             .connections(self.connections)
             .header_timeout(self.header_timeout)
             .idle_timeout(self.idle_timeout)

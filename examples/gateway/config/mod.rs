@@ -7,6 +7,8 @@ mod error;
 pub(crate) mod file;
 mod health;
 mod limits;
+mod listener;
+mod listener_tls;
 mod read;
 mod settings;
 mod units;
@@ -15,6 +17,8 @@ mod words;
 
 pub(crate) use self::{
     error::Error,
+    listener::{ListenerSettings, cannot_listen},
+    listener_tls::reload,
     settings::{Admin, Settings},
     units::Time,
     upstream::Upstream,

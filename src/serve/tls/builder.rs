@@ -163,9 +163,9 @@ impl ServerTlsBuilder {
         match (self.settings.client_auth, &self.client_ca) {
             (ClientAuth::Off, Some(_)) => Err(ConfigError::new(
                 "there are authorities of client certificates, but clients are not asked for one; set the \
-                 authentication of clients to optional or required, or remove the authorities",
+                 authentication of clients to optional or require, or remove the authorities",
             )),
-            (ClientAuth::Optional | ClientAuth::Required, None) => Err(ConfigError::new(
+            (ClientAuth::Optional | ClientAuth::Require, None) => Err(ConfigError::new(
                 "clients are asked for certificates, but no authority of them is named; add one",
             )),
             _ => ServerTls::new(self.pairs, self.client_ca, self.settings),

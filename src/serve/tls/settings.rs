@@ -14,7 +14,7 @@ pub enum ClientAuth {
     /// They may. One that cannot be verified fails the handshake.
     Optional,
     /// They must.
-    Required,
+    Require,
 }
 
 #[derive(Debug)]

@@ -86,7 +86,7 @@ fn options_that_do_not_fit_are_refused() {
     for (builder, expected) in [
         (ServerTls::builder(), "no certificate"),
         (tls(&identity).alpn(["h3"]), "\"h3\" is not known"),
-        (tls(&identity).client_auth(ClientAuth::Required), "no authority"),
+        (tls(&identity).client_auth(ClientAuth::Require), "no authority"),
         (tls(&identity).client_ca_pem(&ca).unwrap(), "not asked for one"),
     ] {
         let error = builder.build().unwrap_err().to_string();

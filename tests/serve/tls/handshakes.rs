@@ -90,7 +90,7 @@ async fn client_certificates_are_off_optional_or_required() {
     for (auth, none, with_known, with_unknown) in [
         (ClientAuth::Off, true, true, true),
         (ClientAuth::Optional, true, true, false),
-        (ClientAuth::Required, false, true, false),
+        (ClientAuth::Require, false, true, false),
     ] {
         for (identity, served) in
             [(None, none), (Some(&known), with_known), (Some(&unknown), with_unknown)]
@@ -105,14 +105,14 @@ async fn client_certificates_are_off_optional_or_required() {
 async fn the_subject_of_a_client_certificate_is_told_and_copies_are_removed() {
     let ours = authority();
     let known = ours.0.sign(&["alice"]);
-    let told = answer(ClientAuth::Required, true, Some(&known), &ours).await.unwrap();
+    let told = answer(ClientAuth::Require, true, Some(&known), &ours).await.unwrap();
     assert!(told.contains("\nx-forwarded-client-cert: Subject=\"CN=alice,O=Shop\"\n"), "{told}");
     assert!(!told.contains("CN=root"), "{told}");
     for auth in [ClientAuth::Optional, ClientAuth::Off] {
         let told = answer(auth, true, None, &ours).await.unwrap();
         assert!(!told.contains("client-cert") && !told.contains("client_cert"), "{told}");
     }
-    let told = answer(ClientAuth::Required, false, Some(&known), &ours).await.unwrap();
+    let told = answer(ClientAuth::Require, false, Some(&known), &ours).await.unwrap();
     assert!(told.contains("CN=root") && !told.contains("alice"), "without the option: {told}");
 }
 

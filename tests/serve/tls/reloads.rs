@@ -94,7 +94,7 @@ async fn other_client_authorities_forget_all_sessions() {
     let files = Files::new("client-ca");
     let ca = files.write("ca.pem", &old.pem());
     let identity = authority.sign(&["a.test"]);
-    let tls = tls(&identity).client_ca_file(&ca).unwrap().client_auth(ClientAuth::Required);
+    let tls = tls(&identity).client_ca_file(&ca).unwrap().client_auth(ClientAuth::Require);
     let tls = tls.build().unwrap();
     let server = start(tls.clone()).await;
     for options in versions() {
