@@ -7,7 +7,7 @@ use rustls::server::Acceptor;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 
-use super::{server_tls::ServerTls, subject::header_value};
+use super::{counted::Counted, server_tls::ServerTls, subject::header_value};
 use crate::serve::{protocol::Protocol, shared::Shared, stream::Stream};
 
 /// A connection whose handshake has succeeded.
@@ -41,7 +41,7 @@ async fn handshake(
     if !stream.is_readable().await? {
         return Ok(None);
     }
-    let start = pin!(LazyConfigAcceptor::new(Acceptor::default(), stream)).await?;
+    let start = pin!(LazyConfigAcceptor::new(Acceptor::default(), Counted::new(stream))).await?;
     // Only now it costs something. Clients that send nothing do not keep others waiting.
     let _permit = shared.handshakes.acquire().await.map_err(io::Error::other)?;
     // What of a body is encrypted and not sent yet, as much as hyper may have.
