@@ -94,6 +94,10 @@ mod redis;
 mod service;
 mod session;
 #[cfg(all(feature = "tls", any(feature = "proxy", feature = "serve")))]
+#[cfg_attr(
+    not(feature = "proxy"),
+    allow(dead_code, unused_imports, reason = "one side uses a part")
+)]
 mod tls;
 mod token;
 mod upstream;

@@ -34,9 +34,10 @@ OPTIONS
                        file sets `admin_token`.
                        [default: off]
     --backend ID=URL[,weight=N][,max_connections=N][,backup][,zone=NAME]
-                       Add a backend; may be repeated. The backends of the file are ignored then.
+                       Add a backend; may be repeated. [[backend]] and [[discover]] of the file are
+                       ignored then.
                          ID               a stable name; sessions remember it
-                         URL              http://host:port
+                         URL              http://host:port, https://host:port or unix:/path
                          weight           share of new sessions; 0 takes none and keeps those it has
                                           [default: 1]
                          max_connections  limit of requests in flight [default: 0, no limit]
@@ -46,7 +47,7 @@ OPTIONS
     --cookie NAME      The name of the affinity cookie.
                        [default: SERVER_ID]
     --strategy NAME    How the backend of a new session is chosen: round-robin, least-connections,
-                       random, p2c or peak-ewma.
+                       least-sessions, random, p2c or peak-ewma.
                        [default: least-connections]
     --demo-store STORE Keep the carts of the demo in a store that all shops share, so that a cart is
                        found when its session moves: memory, or redis://HOST:PORT/. Only without
@@ -54,6 +55,7 @@ OPTIONS
                        [default: each shop keeps carts in its own memory]
     --workers N        Number of threads that serve clients.
                        [default: the number of CPU cores]
+    --watch            Read the file again when it changes, as at SIGHUP. It is looked at once a second.
     --check            Check the configuration and exit: with 0 when it is good, with 2 and a message
                        when it is not.
     --help, -h         Print this help and exit.
@@ -75,7 +77,7 @@ EXAMPLES
 ";
 
 /// The flags as they were given.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Flags {
     pub(crate) config: Option<PathBuf>,
     pub(crate) listen: Option<String>,
@@ -86,6 +88,7 @@ pub(crate) struct Flags {
     pub(crate) demo_store: Option<demo::Store>,
     pub(crate) workers: Option<usize>,
     pub(crate) check: bool,
+    pub(crate) watch: bool,
     pub(crate) help: bool,
     /// Forwards round robin to the same backends with the same server and the same HTTP client, without
     /// affinity: the baseline when the cost of affinity is measured. Not in `--help`, because it is no
@@ -111,6 +114,7 @@ impl Flags {
                 }
                 Arg::Long("workers") => flags.workers = Some(workers(&text(&mut args)?)?),
                 Arg::Long("check") => flags.check = true,
+                Arg::Long("watch") => flags.watch = true,
                 Arg::Long("forward-only") => flags.forward_only = true,
                 Arg::Long("help") | Arg::Short('h') => flags.help = true,
                 other => return Err(other.unexpected().into()),

@@ -15,11 +15,18 @@ mod admin;
 mod cli;
 mod config;
 mod demo;
+mod discovered;
+#[cfg(feature = "dns")]
+mod discovery;
 mod files;
 mod fleet;
+mod fleet_change;
 mod forward;
+mod layer;
+mod reload;
 mod run;
 mod strategy;
+mod swap;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -31,7 +38,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     cli::{Flags, HELP},
-    config::{Error, Settings},
+    config::Error,
     run::Failure,
 };
 
@@ -60,7 +67,7 @@ fn main() -> ExitCode {
         .init();
 
     let check = flags.check;
-    let prepared = Settings::load(flags).and_then(run::prepare);
+    let prepared = run::prepare(flags);
     match prepared {
         Err(error) => refuse(&error),
         Ok(gateway) if check => {

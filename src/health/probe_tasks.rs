@@ -10,6 +10,7 @@ use std::{
 };
 
 use tokio::{
+    sync::Semaphore,
     task::AbortHandle,
     time::{Instant, sleep, timeout},
 };
@@ -26,6 +27,8 @@ use crate::{
 pub(super) struct ProbeTasks<S> {
     probe: AnyProbe<S>,
     settings: Settings,
+    /// A permit for each probe that may be in flight.
+    in_flight: Arc<Semaphore>,
     seed: u64,
     tasks: HashMap<u64, RunningTask>,
     /// The members of the last `sync`.
@@ -51,7 +54,8 @@ where
 {
     pub(super) fn new(probe: AnyProbe<S>, settings: Settings) -> Self {
         let seed = settings.seed.unwrap_or_else(|| Rng::new().next());
-        Self { probe, settings, seed, tasks: HashMap::new(), members: Weak::new() }
+        let in_flight = Arc::new(Semaphore::new(settings.probes_in_flight));
+        Self { probe, settings, in_flight, seed, tasks: HashMap::new(), members: Weak::new() }
     }
 
     /// Starts and aborts tasks so that there is one for the current service of each remote backend.
@@ -82,6 +86,7 @@ where
                     generation,
                     probe: self.probe.clone(),
                     settings: self.settings,
+                    in_flight: self.in_flight.clone(),
                     rng: Rng::seeded(self.seed ^ state.tag),
                 };
                 let task = tokio::spawn(task.run::<Req>()).abort_handle();
@@ -99,6 +104,7 @@ struct ProbeTask<S> {
     generation: u64,
     probe: AnyProbe<S>,
     settings: Settings,
+    in_flight: Arc<Semaphore>,
     rng: Rng,
 }
 
@@ -116,11 +122,15 @@ where
         loop {
             let mut wait = interval;
             if self.state.mode() != Mode::Disabled {
+                let Ok(permit) = self.in_flight.acquire().await else {
+                    return;
+                };
                 let Some(service) = self.service() else {
                     return;
                 };
                 let began = Instant::now();
                 let result = probe_once::<S, Req>(&self, service).await;
+                drop(permit);
                 let Some(pool) = self.pool.upgrade() else {
                     return;
                 };

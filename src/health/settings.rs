@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::Semaphore;
+
 use super::{NoProbe, SuccessRate};
 use crate::{pool::Backoff, util::clock::YEAR};
 
@@ -81,6 +83,8 @@ pub(crate) struct Settings {
     pub(crate) redial: (Duration, Duration),
     pub(crate) probe_interval: Duration,
     pub(crate) probe_timeout: Duration,
+    /// How many probes may run at once.
+    pub(crate) probes_in_flight: usize,
     pub(crate) rise: u32,
     pub(crate) fall: u32,
     pub(crate) seed: Option<u64>,
@@ -108,6 +112,7 @@ impl Settings {
             redial: (Duration::from_millis(100), Duration::from_secs(1)),
             probe_interval: Duration::from_secs(1),
             probe_timeout: Duration::from_millis(500),
+            probes_in_flight: 256,
             rise: 2,
             fall: 3,
             seed: None,
@@ -141,7 +146,8 @@ impl<P> Health<P> {
     ///
     /// Probes are sent through the backend's own service. They are not counted as requests, take no permit
     /// of a [limit](crate::Backends::set_limit), and affect no session. A backend has at most one probe at
-    /// a time, and a slow probe delays no other. If the service does not become ready within
+    /// a time, and a slow probe delays no other unless the pool has as many in flight as
+    /// [`probes_in_flight`](Self::probes_in_flight) allows. If the service does not become ready within
     /// [`probe_timeout`](Self::probe_timeout) it is saturated, which is not a failure.
     ///
     /// Draining backends are probed; disabled ones and the local node are not.
@@ -166,6 +172,18 @@ impl<P> Health<P> {
     #[must_use]
     pub fn probe_timeout(mut self, timeout: Duration) -> Self {
         self.settings.probe_timeout = clamp_interval(timeout);
+        self
+    }
+
+    /// How many probes of the pool may be in flight at a time, at least 1; default 256. The others wait in
+    /// the order in which they were due, and [`probe_timeout`](Self::probe_timeout) begins after that.
+    ///
+    /// Backends that do not answer keep their probes in flight for the whole timeout. In a large pool the
+    /// bound should be above the number of backends times the timeout divided by the interval, or probes are
+    /// sent less often than every interval.
+    #[must_use]
+    pub fn probes_in_flight(mut self, probes: usize) -> Self {
+        self.settings.probes_in_flight = probes.clamp(1, Semaphore::MAX_PERMITS);
         self
     }
 

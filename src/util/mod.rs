@@ -8,6 +8,7 @@ pub(crate) mod name_servers;
 mod rate_limiter;
 #[cfg(any(feature = "proxy", feature = "serve"))]
 mod read_size;
+mod reader;
 mod rng;
 #[cfg(any(feature = "proxy", feature = "serve"))]
 mod socket_options;
@@ -15,6 +16,6 @@ pub(crate) mod string_enum;
 pub(crate) mod sync;
 
 pub use self::clock::{SystemClock, WallClock};
-pub(crate) use self::{lock::lock, rate_limiter::RateLimiter, rng::Rng};
+pub(crate) use self::{lock::lock, rate_limiter::RateLimiter, reader::Reader, rng::Rng};
 #[cfg(any(feature = "proxy", feature = "serve"))]
 pub(crate) use self::{read_size::ReadSize, socket_options::SocketOptions};

@@ -19,7 +19,7 @@ async fn bad_flags_are_refused() {
         (&["--demo-store", "memory", "--config", "/dev/null"], &["--demo-store", "--config"]),
         (&["--config", "/no/such/file.toml"], &["/no/such/file.toml"]),
         (&["--backend", "http://a:1"], &["--backend", "ID=URL"]),
-        (&["--backend", "a=ftp://a:1"], &["scheme"]),
+        (&["--backend", "a=ftp://a:1"], &["--backend a: url", "scheme"]),
         (&["--backend", "a=http://a:1/app"], &["--backend", "path"]),
         (&["--backend", "a;b=http://a:1"], &["--backend", "a;b"]),
         (&["--backend", "a=http://a:1,weight=x"], &["weight=x", "whole number"]),
@@ -70,7 +70,16 @@ const NAMESERVERS: &[&str] = match cfg!(feature = "dns") {
     false => &["upstream.nameservers", "--features dns"],
 };
 
+/// What a file with `[[discover]]` is refused for, without the feature `dns` for the section itself.
+const fn discover(why: &'static [&'static str]) -> &'static [&'static str] {
+    match cfg!(feature = "dns") {
+        true => why,
+        false => &["discover needs the feature dns", "--features dns"],
+    }
+}
+
 const COOKIE: &str = "[[affinity]]\ntype = \"cookie\"\n";
+const ROUTE: &str = "[[affinity]]\ntype = \"route\"\ncookie = \"J\"\n";
 const PLAIN: &str = "[[affinity]]\ntype = \"cookie\"\nformat = \"plain\"\n";
 
 /// The error about a certificate that does not exist.
@@ -134,7 +143,20 @@ const BAD_FILES: &[(&str, &str, &[&str])] = &[
     ("", "[limits]\nbody_timeout = \"0s\"", &["limits.body_timeout"]),
     ("", "[limits]\nspeed = 1", &["limits.speed", "body_timeout"]),
     ("", "[upstream]\nresolve_every = \"0s\"", &["upstream.resolve_every"]),
-    ("", "[upstream]\nhttp2 = \"on\"", &["upstream.http2"]),
+    ("", "[upstream]\nhttp2 = \"often\"", &["upstream.http2", "often", "auto"]),
+    ("", "[upstream]\nsend_proxy = \"v2\"", &["upstream.send_proxy = \"v2\"", "not built yet"]),
+    (
+        "",
+        "[upstream]\nsend_proxy = \"v1\"\nhttp2 = \"on\"",
+        &["upstream.send_proxy", "upstream.http2 = \"off\""],
+    ),
+    ("", "[upstream]\nidle_timeout = \"0s\"", &["upstream.idle_timeout"]),
+    ("", "[[backend]]\nid = \"b\"\nurl = \"unix:app.sock\"", &["backend[0].url", "relative"]),
+    (
+        "",
+        "[[backend]]\nid = \"b\"\nurl = \"http://b:1\"\nverify = false",
+        &["backend[0].verify", "https"],
+    ),
     (
         "",
         "[[backend]]\nid = \"b\"\nurl = \"http://b.test\"\nresolve_every = \"0s\"",
@@ -174,6 +196,15 @@ const BAD_FILES: &[(&str, &str, &[&str])] = &[
     (PLAIN, "query = \"u\"", &["`query`", "type \"cookie\""]),
     ("", "[[affinity]]\ntype = \"learned\"", &["affinity[0]", "learned", "JSESSIONID"]),
     ("", "[[affinity]]\ntype = \"envelope\"\ncookie = \"J\"", &["affinity[0].keys"]),
+    ("", "[[affinity]]\ntype = \"route\"", &["affinity[0]", "route", "path and path_parameter"]),
+    (ROUTE, "header = \"x\"", &["affinity[0]", "exactly one"]),
+    (ROUTE, "separator = \"x\"", &["affinity[0].separator = 'x'", "neither a letter"]),
+    (ROUTE, "separator = \"..\"", &["affinity[0].separator"]),
+    (ROUTE, "position = \"prefix\"", &["affinity[0].position", "no separator"]),
+    (ROUTE, "format = \"sealed\"", &["affinity[0].keys", "sealed", "openssl"]),
+    (ROUTE, "keys = [\"env:X\"]", &["affinity[0].keys", "plain"]),
+    ("", "[[affinity]]\ntype = \"route\"\npath = \"/files\"", &["affinity[0].path", "braces"]),
+    (COOKIE, "keys = [\"file:/no/such/file\"]", &["affinity[0].keys[0]", "/no/such/file"]),
     (
         "[[affinity]]\ntype = \"learned\"\ncookie = \"J\"\n",
         "store = \"redis://localhost\"",
@@ -223,6 +254,53 @@ const BAD_FILES: &[(&str, &str, &[&str])] = &[
     ("", "[health.probe]\npath = \"/\"\nrise = 0", &["health.probe.rise", "at least 1"]),
     ("", "[health.probe]\npath = \"/\"\nfall = 0", &["health.probe.fall", "at least 1"]),
     ("", "[health.probe]\npath = \"/\"\nspeed = 1", &["speed", "interval"]),
+    ("", "[health.probe]\ninterval = \"1s\"", &["health.probe", "exactly one of path and grpc"]),
+    (
+        "",
+        "[health]\nprobe = { path = \"/\", grpc = \"\" }",
+        &["health.probe", "exactly one of path and grpc"],
+    ),
+    (
+        "",
+        "[health]\nprobe = { path = \"/\", method = \"GET /\" }",
+        &["health.probe.method = \"GET /\"", "OPTIONS"],
+    ),
+    (
+        "",
+        "[health]\nprobe = { path = \"/\", host = \"http://a\" }",
+        &["health.probe.host = \"http://a\"", "app.internal"],
+    ),
+    (
+        "",
+        "[health]\nprobe = { path = \"/\", headers = { content-length = \"hunter2\" } }",
+        &["health.probe.headers.content-length", "leave it out"],
+    ),
+    (
+        "",
+        "[health]\nprobe = { path = \"/\", headers = { a = \"hunter2\\n\" } }",
+        &["health.probe.headers.a", "visible ASCII"],
+    ),
+    (
+        "",
+        "[health]\nprobe = { path = \"/\", status = [] }",
+        &["health.probe.status", "at least one"],
+    ),
+    (
+        "",
+        "[health]\nprobe = { path = \"/\", status = [200, 42] }",
+        &["health.probe.status[1]", "42", "200 to 599"],
+    ),
+    (
+        "",
+        "[health]\nprobe = { path = \"/\", status = [\"300-200\"] }",
+        &["health.probe.status[0]", "300-200", "\"200-299\""],
+    ),
+    (
+        "",
+        "[health]\nprobe = { grpc = \"\", status = [200] }",
+        &["health.probe.status", "instead of grpc"],
+    ),
+    ("", "[health]\nprobes_in_flight = 0", &["health.probes_in_flight", "at least 1"]),
     ("", "[health]\nslow_start = 5", &["health.slow_start", "duration"]),
     ("", "[health]\noutlier = { consecutive_5xx = -1 }", &["health.outlier.consecutive_5xx", "-1"]),
     ("", "[health]\noutlier = { max_ejected = 50 }", &["health.outlier.max_ejected", "50", "1.0"]),
@@ -253,6 +331,50 @@ const BAD_FILES: &[(&str, &str, &[&str])] = &[
         &["application.header", "set-cookie", "HTTP itself"],
     ),
     ("", "[session_headers]\nreplicas = 2", &["session_headers.replicas", "enabled = true"]),
+    ("", "[[discover]]", &["discover[0]", "`dns`"]),
+    (
+        "",
+        "[[discover]]\ndns = \"\"",
+        discover(&["discover[0].dns = \"\"", "_http._tcp.app.example"]),
+    ),
+    (
+        "",
+        "[[discover]]\ndns = \"app.test\"",
+        discover(&["discover[0].dns = \"app.test\"", "app.example:8080"]),
+    ),
+    (
+        "",
+        "[[discover]]\ndns = \"app.test:0\"",
+        discover(&["discover[0].dns = \"app.test:0\"", "1 to 65535"]),
+    ),
+    (
+        "",
+        "[[discover]]\ndns = \"http://app.test:80\"",
+        discover(&["discover[0].dns", "not a name"]),
+    ),
+    ("", "[[discover]]\ndns = \"10.0.0.1:80\"", discover(&["discover[0].dns", "is an address"])),
+    ("", "[[discover]]\ndns = \"[::1]:80\"", discover(&["discover[0].dns", "not a name"])),
+    ("", "[[discover]]\ndns = \"a..test:80\"", discover(&["discover[0].dns", "not a domain name"])),
+    (
+        "",
+        "[[discover]]\ndns = \"_http._tcp.app.test:80\"",
+        discover(&["discover[0].dns", "leave the port out"]),
+    ),
+    (
+        "",
+        "[[discover]]\ndns = \"app.test:80\"\nid = \"target\"",
+        discover(&["discover[0].id = \"target\"", "SRV"]),
+    ),
+    (
+        "",
+        "[[discover]]\ndns = \"app.test:80\"\nid = \"name\"",
+        &["discover[0].id", "name", "address", "target"],
+    ),
+    (
+        "[[discover]]\ndns = \"app.test:80\"\n",
+        "[[discover]]\ndns = \"app.test:80\"",
+        discover(&["discover[1].dns = \"app.test:80\"", "earlier"]),
+    ),
     ("", "[[backend]]\nid = \"b\"", &["backend[0]", "`url`"]),
     ("", "[[backend]]\nid = \"b\"\nurl = \"b\"", &["backend[0].url", "scheme"]),
     ("", "[[backend]]\nid = \"a\"\nurl = \"http://b:1\"", &["backend[1].id = \"a\"", "taken"]),

@@ -4,12 +4,13 @@ use std::{net::SocketAddr, sync::atomic::Ordering};
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt, sync::mpsc, time::timeout};
 
 use crate::{
     backends::{Backend, echo, moody, refusing},
-    client::{self, Client, get},
+    client::{self, Client, get, read_head},
     listener::Listener,
-    process::Gateway,
+    process::{ConfigFile, FOREVER, Gateway, run},
 };
 
 /// A gateway with this `[health]` in front of backends, by round robin, and its admin interface.
@@ -55,6 +56,61 @@ async fn a_backend_that_fails_its_probes_gets_no_requests_until_it_recovers() {
     assert_eq!(listener.next_of("state").await, up);
     assert_eq!(backend_a(admin).await["probe_failure"], Value::Null);
     assert_eq!(backend_a(admin).await["requests"], 1, "probes are not requests");
+}
+
+#[tokio::test]
+async fn the_probe_request_is_as_configured() {
+    let (sent, mut probes) = mpsc::unbounded_channel();
+    // Its response has a status that the probe expects, and that is none of a success.
+    let a = Backend::raw(move |mut stream| {
+        let sent = sent.clone();
+        async move {
+            // Probes and redials use one connection until the gateway ends.
+            while stream.peek(&mut [0]).await.is_ok_and(|read| read > 0) {
+                let _ = sent.send(read_head(&mut stream).await);
+                let response = b"HTTP/1.1 418 I'm a teapot\r\ncontent-length: 0\r\n\r\n";
+                if stream.write_all(response).await.is_err() {
+                    return;
+                }
+            }
+        }
+    })
+    .await;
+    let probe = "probe = { path = \"/healthz?deep=1\", interval = \"20ms\", timeout = \"50s\", rise = 1, \
+                 fall = 1, method = \"OPTIONS\", host = \"app.internal:81\", \
+                 headers = { x-probe = \"1\", authorization = \"Basic YTpi\" }, status = [\"200-299\", 418] }\n\
+                 probes_in_flight = 1";
+    let (_gateway, admin) = gateway(probe, &[("a", a.url())]).await;
+    let mut heads = Vec::new();
+    for _ in 0..3 {
+        heads.push(timeout(FOREVER, probes.recv()).await.unwrap().unwrap());
+    }
+    for head in heads {
+        let head = head.to_lowercase();
+        assert!(head.starts_with("options /healthz?deep=1 http/1.1\r\n"), "{head}");
+        for line in ["host: app.internal:81", "x-probe: 1", "authorization: basic ytpi"] {
+            assert!(head.contains(&format!("\r\n{line}\r\n")), "{line:?} is missing in {head}");
+        }
+    }
+    let now = backend_a(admin).await;
+    assert_eq!((&now["state"], &now["probe_failure"]), (&json!("ready"), &Value::Null));
+}
+
+#[tokio::test]
+async fn a_grpc_probe_without_an_http2_backend_causes_a_warning() {
+    for (probe, keys, warns) in [
+        ("grpc = \"shop.Cart\"", "", true),
+        ("grpc = \"shop.Cart\"", "http2 = \"on\"", false),
+        ("path = \"/\"", "", false),
+    ] {
+        let file = ConfigFile::new(&format!(
+            "[health]\nprobe = {{ {probe} }}\n[[backend]]\nid = \"a\"\nurl = \"http://a.test\"\n{keys}\n"
+        ));
+        let output = run(&["--check", "--config", file.path().to_str().unwrap()], &[]).await;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{stderr}");
+        assert_eq!(stderr.contains("warning: health.probe.grpc needs HTTP/2"), warns, "{stderr}");
+    }
 }
 
 #[tokio::test]

@@ -15,10 +15,17 @@ mod example;
 mod identities;
 #[path = "../support/listener.rs"]
 mod listener;
+#[cfg(feature = "dns")]
+#[path = "../support/name_server.rs"]
+mod name_server;
 #[path = "../support/process.rs"]
 mod process;
 #[path = "../support/server.rs"]
 mod server;
+#[cfg(feature = "tls")]
+#[allow(dead_code, reason = "the tests of the library use all of it")]
+#[path = "../upstream/tls/support.rs"]
+mod tls_backends;
 #[path = "../support/unending.rs"]
 mod unending;
 #[allow(dead_code, reason = "the gateway's own reader of durations and sizes")]
@@ -28,11 +35,18 @@ mod units;
 mod admin;
 mod admin_access;
 mod affinity;
+mod backend_http2;
+#[cfg(feature = "tls")]
+mod backend_tls;
+#[cfg(unix)]
+mod backend_unix;
 mod breaks;
 mod config;
 mod config_errors;
 mod config_file;
 mod demo;
+#[cfg(feature = "dns")]
+mod discover;
 mod drain;
 mod dropping;
 mod early;
@@ -48,7 +62,9 @@ mod listeners;
 mod parking;
 mod raw_requests;
 mod rebalance;
+mod reload;
 mod restarts;
+mod routes;
 mod rows;
 mod sessions;
 mod shortage;

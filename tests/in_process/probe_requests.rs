@@ -46,6 +46,8 @@ async fn status_and_body_decide() {
         (404, HttpProbe::get("/").expect_status(404), true),
         (200, HttpProbe::get("/").expect_status(204), false),
         (302, HttpProbe::get("/").expect_statuses(200..=299), false),
+        (302, HttpProbe::get("/").expect_statuses([204, 302]), true),
+        (203, HttpProbe::get("/").expect_statuses([200, 204]), false),
         (200, HttpProbe::get("/").expect_body("a"), true),
         (200, HttpProbe::get("/").expect_body("ok"), false),
     ] {
@@ -89,9 +91,24 @@ fn an_invalid_probe_is_rejected_at_build_time() {
     }
     assert!(error(HttpProbe::get("/").header("a b", "1")).contains("\"a b\""));
     assert!(error(HttpProbe::get("/").header("x-key", "1\r\n2")).contains("x-key"));
-    assert!(error(HttpProbe::get("/").host("a\nb")).contains("host"));
+    for host in ["a\nb", "a b", "", "user@a", "http://a/"] {
+        assert!(error(HttpProbe::get("/").host(host)).contains("host is not one"), "{host:?}");
+    }
+    for name in ["Content-Length", "transfer-encoding", "connection", "upgrade", "expect"] {
+        assert!(error(HttpProbe::get("/").header(name, "1")).contains(&name.to_lowercase()));
+    }
+    for method in ["", "GET /", "CONNECT"] {
+        let said = error(HttpProbe::get("/").method(method));
+        assert!(said.contains(&format!("{method:?} is not the method")), "{said}");
+    }
     assert!(error(HttpProbe::get("/").expect_status(42)).contains("200 to 599"));
+    assert!(error(HttpProbe::get("/").expect_statuses([200, 600])).contains("600"));
+    assert!(error(HttpProbe::get("/").expect_statuses([])).contains("at least one"));
     assert!(error(HttpProbe::head("/").expect_body("x")).contains("HttpProbe::get"));
+    assert!(
+        error(HttpProbe::get("/").expect_body("x").method("HEAD")).contains("HttpProbe::get"),
+        "in either order"
+    );
     let first = HttpProbe::get("/").expect_status(42).header("a b", "1");
     assert!(error(first).contains("200 to 599"), "the first mistake is reported");
 }

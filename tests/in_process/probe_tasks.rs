@@ -1,6 +1,13 @@
 //! Which backends are probed, and when the task of a probe starts and ends.
 
-use std::{convert::Infallible, sync::atomic::Ordering::SeqCst, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use http::Request;
 use tower_sticky::{BackendId, Cause, Health, Mode, State};
@@ -39,6 +46,57 @@ async fn without_a_probe_there_is_one_task() {
     let _layer = start(&backends, Health::new());
     after(2_000).await;
     assert_eq!(tasks(), before + 1);
+}
+
+/// The most probes of `backends` that are in flight at once, and their number.
+async fn in_flight(health: Health, backends: usize) -> (usize, usize) {
+    let pool = tower_sticky::Backends::new();
+    for number in 0..backends {
+        pool.insert(format!("b{number}"), Node::new("b")).unwrap();
+    }
+    let (now, most, all) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    let counts = Arc::new((now, most, all));
+    let counted = counts.clone();
+    let probe = move |_: Node, _: BackendId| {
+        let counts = counted.clone();
+        async move {
+            let (now, most, all) = &*counts;
+            most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+            all.fetch_add(1, SeqCst);
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            now.fetch_sub(1, SeqCst);
+            Ok::<_, Infallible>(())
+        }
+    };
+    let layer = start(&pool, health.probe(probe).seed(7));
+    after(20_000).await;
+    drop(layer);
+    assert!(pool.iter().all(|backend| backend.probe_failure.is_none()), "waiting is no failure");
+    (counts.1.load(SeqCst), counts.2.load(SeqCst))
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_in_flight_are_bounded() {
+    let (most, all) = in_flight(Health::new().probes_in_flight(3), 20).await;
+    assert_eq!(most, 3);
+    assert!((3 * 45..=3 * 51).contains(&all), "three every 400 ms, always: {all} in 20 s");
+    let (most, _) = in_flight(Health::new().probes_in_flight(0), 5).await;
+    assert_eq!(most, 1, "at least one");
+    let (most, all) = in_flight(Health::new(), 300).await;
+    assert!(most <= 256 && all > 300 * 10, "the default, {most} at once and {all} in 20 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_aborted_probe_makes_room_for_others() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    a.hold_responses();
+    let long = Duration::from_secs(1000);
+    let _layer = start(&backends, health().probe_timeout(long).probes_in_flight(1));
+    after(5_000).await;
+    let before = b.served();
+    backends.remove("a").unwrap();
+    after(5_000).await;
+    assert!(b.served() > before, "the permit of a removed backend is free again");
 }
 
 #[tokio::test(start_paused = true)]

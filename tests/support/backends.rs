@@ -88,6 +88,11 @@ impl Drop for Backend {
 
 /// Answers with the request, as JSON.
 pub(crate) async fn echo(name: &'static str) -> Backend {
+    echo_at(name, "127.0.0.1:0").await
+}
+
+/// The same, at this address.
+pub(crate) async fn echo_at(name: &'static str, address: &str) -> Backend {
     let answer = move |request: Request| async move {
         let (parts, body) = request.into_parts();
         let body: Bytes = body.collect().await.unwrap().to_bytes();
@@ -107,7 +112,7 @@ pub(crate) async fn echo(name: &'static str) -> Backend {
             "body": String::from_utf8_lossy(&body),
         }))
     };
-    Backend::axum(Router::new().fallback(answer)).await
+    Backend::serve(TcpListener::bind(address).await.unwrap(), Router::new().fallback(answer))
 }
 
 /// Answers with its name, and copies `x-say` of the request to `x-sticky-action`.

@@ -71,6 +71,13 @@ impl Watched {
     }
 }
 
+/// Whether the request is for this host, in whichever form the version of HTTP has it.
+fn is_for(request: &Request<hyper::body::Incoming>, host: &str) -> bool {
+    let field = request.headers().get("host").map(|value| value.as_bytes());
+    let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    field.or(authority) == Some(host.as_bytes())
+}
+
 /// A shop that counts its requests, and is well or not by path.
 async fn shop(http2: bool) -> (Backend, Arc<AtomicUsize>) {
     let probed = Arc::new(AtomicUsize::new(0));
@@ -82,6 +89,9 @@ async fn shop(http2: bool) -> (Backend, Arc<AtomicUsize>) {
                 "/healthz" if request.method() == "HEAD" => (200, String::new()),
                 "/healthz" if request.headers().contains_key("x-key") => (200, "known".to_owned()),
                 "/healthz" => (200, "all is well".to_owned()),
+                "/strict" if request.method() == "OPTIONS" && is_for(&request, "app.internal") => {
+                    (204, String::new())
+                }
                 "/moved" => (301, String::new()),
                 "/large" => (200, format!("early {} late", "x".repeat(1 << 20))),
                 _ => (503, "all is lost".to_owned()),
@@ -103,6 +113,7 @@ async fn probes_of_a_healthy_backend_use_one_connection() {
             HttpProbe::get("/healthz").header("x-key", "1").expect_body("known"),
             HttpProbe::head("/healthz"),
             HttpProbe::get("/moved"),
+            HttpProbe::get("/strict").method("OPTIONS").host("app.internal").expect_statuses([204]),
         ] {
             let (backend, probed) = shop(http2).await;
             let watched = watch(backend.upstream().http2(http2), probe, FOREVER);

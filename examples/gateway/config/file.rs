@@ -1,11 +1,16 @@
 //! The file as it is written. What is left out has the default of the part that it is about.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::{
-    affinity, limits, listener,
+    affinity,
+    connection::Connection,
+    limits, listener,
+    probe::Status,
     units::{Count, Time, count},
-    words::{Afterwards, Otherwise, Retry},
+    words::{Afterwards, DiscoverId, Http2, OperatorMode, Otherwise, Retry, SendProxy},
 };
 
 #[derive(Debug, Default, Deserialize)]
@@ -32,6 +37,7 @@ pub(crate) struct File {
     pub(crate) application: Application,
     pub(crate) session_headers: SessionHeaders,
     pub(crate) backend: Vec<Backend>,
+    pub(crate) discover: Vec<Discover>,
 }
 
 /// `[upstream]`: how backends are reached.
@@ -45,6 +51,41 @@ pub(crate) struct Upstream {
     pub(crate) x_forwarded_port: bool,
     pub(crate) x_real_ip: bool,
     pub(crate) pass_forwarded: Vec<String>,
+    pub(crate) http2: Option<Http2>,
+    pub(crate) ca: Option<Vec<String>>,
+    pub(crate) client_cert: Option<String>,
+    pub(crate) client_key: Option<String>,
+    pub(crate) server_name: Option<String>,
+    pub(crate) verify: Option<bool>,
+    pub(crate) handshake_timeout: Option<Time<1>>,
+    pub(crate) send_proxy: Option<SendProxy>,
+    pub(crate) max_idle: Option<Count>,
+    pub(crate) idle_timeout: Option<Time<1>>,
+}
+
+/// The keys of a section about connections to backends. Serde could read them into a struct of their own, but then
+/// neither refuses unknown keys nor names the line of a wrong one.
+macro_rules! connection {
+    ($section:expr) => {
+        Connection {
+            http2: $section.http2,
+            ca: $section.ca.clone(),
+            client_cert: $section.client_cert.clone(),
+            client_key: $section.client_key.clone(),
+            server_name: $section.server_name.clone(),
+            verify: $section.verify,
+            handshake_timeout: $section.handshake_timeout,
+            send_proxy: $section.send_proxy,
+            max_idle: $section.max_idle,
+            idle_timeout: $section.idle_timeout,
+        }
+    };
+}
+
+impl Upstream {
+    pub(crate) fn connection(&self) -> Connection {
+        connection!(self)
+    }
 }
 
 /// `[application]`: what backends may say of their sessions.
@@ -100,18 +141,25 @@ pub(crate) struct Health {
     pub(crate) redial: Option<Time<1>>,
     pub(crate) redial_max: Option<Time<1>>,
     pub(crate) probe: Option<Probe>,
+    pub(crate) probes_in_flight: Option<Count<1>>,
     pub(crate) outlier: Outlier,
     pub(crate) slow_start: Option<Time>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
+/// `[health.probe]`: an HTTP probe of a path, or a gRPC probe of a service.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(crate) struct Probe {
-    pub(crate) path: String,
+    pub(crate) path: Option<String>,
+    pub(crate) grpc: Option<String>,
     pub(crate) interval: Option<Time<1>>,
     pub(crate) timeout: Option<Time<1>>,
     pub(crate) rise: Option<Count<1>>,
     pub(crate) fall: Option<Count<1>>,
+    pub(crate) method: Option<String>,
+    pub(crate) host: Option<String>,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) status: Option<Vec<Status>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -160,8 +208,22 @@ pub(crate) struct Backend {
     #[serde(default)]
     pub(crate) backup: bool,
     pub(crate) zone: Option<Zone>,
-    /// Overrides that of `[upstream]`.
+    pub(crate) mode: Option<OperatorMode>,
+    // The others override those of `[upstream]`.
     pub(crate) resolve_every: Option<Time<1>>,
+    pub(crate) http2: Option<Http2>,
+    pub(crate) ca: Option<Vec<String>>,
+    pub(crate) client_cert: Option<String>,
+    pub(crate) client_key: Option<String>,
+    pub(crate) server_name: Option<String>,
+    pub(crate) verify: Option<bool>,
+    pub(crate) handshake_timeout: Option<Time<1>>,
+    pub(crate) send_proxy: Option<SendProxy>,
+    pub(crate) max_idle: Option<Count>,
+    pub(crate) idle_timeout: Option<Time<1>>,
+    /// Where it stands in the configuration, such as `backend[0]`, for errors about its keys.
+    #[serde(skip)]
+    pub(crate) at: String,
 }
 
 impl Backend {
@@ -174,9 +236,34 @@ impl Backend {
             max_connections: 0,
             backup: false,
             zone: None,
+            mode: None,
             resolve_every: None,
+            http2: None,
+            ca: None,
+            client_cert: None,
+            client_key: None,
+            server_name: None,
+            verify: None,
+            handshake_timeout: None,
+            send_proxy: None,
+            max_idle: None,
+            idle_timeout: None,
+            at: String::new(),
         }
     }
+
+    /// How connections to it are made.
+    pub(crate) fn connection(&self) -> Connection {
+        connection!(self)
+    }
+}
+
+/// `[[discover]]`: backends from DNS records.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(crate) struct Discover {
+    pub(crate) dns: String,
+    pub(crate) id: Option<DiscoverId>,
 }
 
 const fn one() -> u32 {

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use tower_sticky::{
-    Backends, Health, HttpProbe, KeyRing, Probe, Rebalance, StickyLayer, affinity::Cookie,
-    proxy::Upstream,
+    Backends, Health, KeyRing, Rebalance, StickyLayer, affinity::Cookie, proxy::Upstream,
 };
 
-use super::{Error, file, settings::or};
+use super::{Error, file, probe::Probe, settings::or};
 
 /// How the backends are watched, and how they are probed, if they are.
-pub(super) fn health(section: &file::Health) -> Result<(Health, Option<HttpProbe>), Error> {
+pub(super) fn health(section: &file::Health) -> Result<(Health, Option<Probe>), Error> {
     let outlier = &section.outlier;
     let share = outlier.max_ejected.unwrap_or(0.5);
     if !(0.0..=1.0).contains(&share) {
@@ -28,13 +27,13 @@ pub(super) fn health(section: &file::Health) -> Result<(Health, Option<HttpProbe
         .ejection(or(outlier.ejection, Duration::from_secs(10)))
         .max_ejected(share)
         .slow_start(or(section.slow_start, Duration::ZERO));
+    if let Some(probes) = section.probes_in_flight {
+        health = health.probes_in_flight(probes.into());
+    }
     let Some(section) = &section.probe else {
         return Ok((health, None));
     };
-    let path = &section.path;
-    let probe = HttpProbe::get(path);
-    Probe::<Upstream>::check(&probe)
-        .map_err(|error| Error::new(format!("health.probe.path = {path:?}: {error}")))?;
+    let probe = Probe::new(section)?;
     health = health
         .probe_interval(or(section.interval, Duration::from_secs(1)))
         .probe_timeout(or(section.timeout, Duration::from_millis(500)))

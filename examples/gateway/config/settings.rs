@@ -10,15 +10,18 @@ use std::{
 use http::StatusCode;
 use ipnet::IpNet;
 use tower_sticky::{
-    Busy, Failover, Health, HttpProbe, Rebalance, Strict, affinity::Chain, strategy::Strategy,
+    Busy, Failover, Health, Rebalance, Strict, affinity::Chain, strategy::Strategy,
 };
 
 use super::{
-    Error, affinity, application, backends,
+    Error, Stores, affinity, application, backends,
+    discover::{self, Discover},
+    document::Document,
     file::{self, File, SessionHeaders},
     health,
     limits::Limits,
     listener::{ListenerSettings, listeners},
+    probe::Probe,
     read,
     units::Time,
     upstream::{self, Upstream},
@@ -33,6 +36,8 @@ const DEMO_ADMIN: &str = "127.0.0.1:9090";
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent keys of the configuration file")]
 pub(crate) struct Settings {
+    /// The file as it is written, to compare it with a later one.
+    pub(crate) document: Document,
     pub(crate) pool: String,
     pub(crate) listeners: Vec<ListenerSettings>,
     pub(crate) admin: Option<Admin>,
@@ -59,12 +64,14 @@ pub(crate) struct Settings {
     /// Whether sessions return from a backup.
     pub(crate) return_from_backup: bool,
     pub(crate) health: Health,
-    pub(crate) probe: Option<HttpProbe>,
+    pub(crate) probe: Option<Probe>,
     pub(crate) rebalance: Option<Rebalance>,
     pub(crate) session_headers: SessionHeaders,
     /// The zone that the gateway is in.
     pub(crate) zone: Option<file::Zone>,
     pub(crate) backends: Vec<file::Backend>,
+    #[cfg_attr(not(feature = "dns"), expect(dead_code, reason = "there are none then"))]
+    pub(crate) discover: Vec<Discover>,
     /// Whether the three shops of the demo are the backends.
     pub(crate) demo: bool,
     /// Where the shops keep their carts, if not each in its own memory.
@@ -87,25 +94,36 @@ pub(crate) struct Admin {
 
 impl Settings {
     /// Reads the file, if one is named, and lets the flags override it.
-    pub(crate) fn load(flags: Flags) -> Result<Self, Error> {
+    /// Learned ids in memory are kept in `stores`.
+    pub(crate) fn load(flags: Flags, stores: &Stores) -> Result<Self, Error> {
         let Some(path) = &flags.config else {
-            return Self::new(File::default(), flags);
+            return Self::new(File::default(), Document::default(), flags, stores);
         };
         let name = path.display().to_string();
         let text = fs::read_to_string(path).map_err(|error| {
             Error::new(format!("the configuration file {name} cannot be read: {error}"))
         })?;
         let file = read::file(&name, &text)?;
-        Self::new(file, flags)
+        Self::new(file, Document::parse(&text), flags, stores)
     }
 
-    fn new(mut file: File, flags: Flags) -> Result<Self, Error> {
+    fn new(
+        mut file: File,
+        document: Document,
+        flags: Flags,
+        stores: &Stores,
+    ) -> Result<Self, Error> {
         application::check_session_headers(file.session_headers)?;
         let demo = demo(&mut file, &flags)?;
         let admin_addr = either(("--admin", flags.admin), ("admin", file.admin));
         let admin = admin(admin_addr, file.admin_token, &file.admin_hosts, demo)?;
+        let upstream = upstream::upstream(&file.upstream)?;
+        let mut discover = discover::discover(&file.discover)?;
+        if !flags.backends.is_empty() {
+            discover.clear();
+        }
         let backends = backends::either(flags.backends, file.backend)?;
-        if backends.is_empty() && !demo && admin.is_none() {
+        if backends.is_empty() && discover.is_empty() && !demo && admin.is_none() {
             return Err(no_backend());
         }
         let trusted_proxies = networks(&file.trusted_proxies)?;
@@ -115,14 +133,20 @@ impl Settings {
             cookie_name: flags.cookie,
             trusted_proxies: &trusted_proxies,
             balance_factor: file.strategy.balance_factor,
+            stores,
         };
-        let warnings = affinity::warnings(file.affinity.as_deref().unwrap_or_default());
+        let sections = file.affinity.as_deref().unwrap_or_default();
+        let strategy = flags.strategy.as_ref().or(file.strategy.kind.as_ref());
+        let mut warnings = affinity::warnings(sections, strategy.map(String::as_str));
         let (affinity, passing_key) = affinity::chain(file.affinity, &context)?;
         let (health, probe) = health::health(&file.health)?;
+        let any_http2 = upstream.may_use_http2(&backends);
+        warnings.extend(probe.as_ref().and_then(|probe| probe.warning(any_http2)));
         let (strategy_key, strategy) =
             either(("--strategy", flags.strategy), ("strategy.type", file.strategy.kind));
         let failover = &file.failover;
         Ok(Self {
+            document,
             pool: pool(file.pool)?,
             listeners,
             admin,
@@ -131,7 +155,7 @@ impl Settings {
             // The demo's page shows it.
             server_timing: file.server_timing || demo,
             limits: Limits::from(file.limits).checked()?,
-            upstream: upstream::upstream(&file.upstream)?,
+            upstream,
             affinity,
             warnings,
             strict: file.strict.map_or(Ok(Strict::from(false)), strict)?,
@@ -152,6 +176,7 @@ impl Settings {
             rebalance: file.rebalance.as_ref().map(health::rebalance).transpose()?,
             zone: file.zone,
             backends,
+            discover,
             demo,
             demo_store: flags.demo_store,
             workers: flags.workers.unwrap_or_else(cores),
@@ -162,8 +187,8 @@ impl Settings {
 
 fn no_backend() -> Error {
     Error::new(
-        "there is no backend, and no admin interface to add one; add a [[backend]] with id and url, or \
-         --backend ID=URL",
+        "there is no backend, and no admin interface to add one; add a [[backend]] with id and url, a \
+         [[discover]] with dns, or --backend ID=URL",
     )
 }
 

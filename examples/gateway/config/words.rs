@@ -1,7 +1,7 @@
 //! Values of the file that are one word out of a few.
 
 use serde::Deserialize;
-use tower_sticky::{Failover, Mode, affinity, serve, store};
+use tower_sticky::{Failover, Mode, affinity, proxy, serve, store};
 
 /// Defines enums that are read from kebab-case words and become enums of the library.
 macro_rules! words {
@@ -28,6 +28,7 @@ words! {
     Secure => affinity::Secure { Auto, Always, Never }
     Conflict => affinity::Conflict { Replace, Preserve }
     OnStoreDown => store::OnDown { Open, Reject }
+    Http2 => proxy::Http2 { Off, On, Auto }
     /// What happens to a session whose backend cannot serve it.
     Otherwise => Failover { Repin, Borrow, Reject }
     /// Which peers send the PROXY protocol.
@@ -64,6 +65,32 @@ pub(crate) enum Afterwards {
 pub(crate) enum Retry {
     Idempotent,
     Never,
+}
+
+/// The version of the PROXY protocol that backends are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SendProxy {
+    Off,
+    V1,
+    V2,
+}
+
+/// Where the route of an id stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RoutePosition {
+    #[default]
+    Suffix,
+    Prefix,
+}
+
+/// What the id of a discovered backend is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum DiscoverId {
+    Address,
+    Target,
 }
 
 /// Whether clients show certificates.

@@ -29,7 +29,8 @@ use crate::{
 /// - [`srv`](Self::srv): each target of a service (SRV records, RFC 2782) is a backend. Its id is the
 ///   target's name with its port, in lower case and without the trailing dot, for example
 ///   `node-a.shop.internal:8080`, so its sessions stay when its address changes. Use it for targets with
-///   stable names, such as the pods of a Kubernetes `StatefulSet`.
+///   stable names, such as the pods of a Kubernetes `StatefulSet`. With
+///   [`address_ids`](Self::address_ids) each address of the targets is a backend, as with `host`.
 ///
 /// Only the SRV records with the lowest priority are used. A record's weight becomes the weight of the
 /// backend. A weight of 0 becomes 1, because RFC 2782 gives it "a very small chance", while in this crate a
@@ -78,6 +79,7 @@ pub struct Dns {
     max: Duration,
     timeout: Duration,
     empty_when_gone: bool,
+    address_ids: bool,
     rng: Rng,
 }
 
@@ -113,6 +115,7 @@ impl Dns {
             max: Duration::from_secs(60),
             timeout: Duration::from_secs(5),
             empty_when_gone: false,
+            address_ids: false,
             rng: Rng::new(),
         }
     }
@@ -135,6 +138,17 @@ impl Dns {
     /// stay.
     pub fn empty_when_gone(mut self, yes: bool) -> Self {
         self.empty_when_gone = yes;
+        self
+    }
+
+    /// Whether each address of a service's targets is a backend, with the address and port as its id, instead
+    /// of each target with its name and port. Default `false`. Without effect for [`host`](Self::host), whose
+    /// ids are always addresses.
+    ///
+    /// A target's name is often made from its address and ends with it, for example that of a Kubernetes pod
+    /// without a host name. While the look-up of any target fails, no backend is removed.
+    pub fn address_ids(mut self, yes: bool) -> Self {
+        self.address_ids = yes;
         self
     }
 
@@ -241,7 +255,8 @@ impl<S: Clone + Send + Sync + 'static> Backends<S> {
             Question::Srv(_) => None,
         };
         let resolver = dns.servers.resolver(dns.timeout)?;
-        let query = resolve::Query { resolver, name, port, timeout: dns.timeout };
+        let (timeout, address_ids) = (dns.timeout, dns.address_ids);
+        let query = resolve::Query { resolver, name, port, address_ids, timeout };
         let schedule = RefreshSchedule::new(dns.min, dns.max, dns.rng);
         let empty_when_gone = dns.empty_when_gone;
         let make = move |id: &BackendId, address| make(id, address).map_err(Into::into);

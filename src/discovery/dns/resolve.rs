@@ -33,6 +33,8 @@ pub(super) struct Query {
     pub(super) name: Name,
     /// The port of the backends. `None` to use SRV records, which contain the ports.
     pub(super) port: Option<u16>,
+    /// Whether each address of a service's targets is a backend.
+    pub(super) address_ids: bool,
     pub(super) timeout: Duration,
 }
 
@@ -150,6 +152,9 @@ impl Query {
                 break;
             };
             match joined {
+                Ok((id, target, records)) if self.address_ids => {
+                    answer.add_addresses(&id, &target, records);
+                }
                 Ok((id, target, records)) => {
                     let current = known.get(&id).map(|endpoint| endpoint.address.ip());
                     answer.add_target(id, &target, records, current);
@@ -160,6 +165,10 @@ impl Query {
                     answer.failure = Some("the look-up of a target was cancelled".to_owned());
                 }
             }
+        }
+        if self.address_ids && answer.failure.is_some() {
+            // Which of them are addresses of the failed target is not known.
+            answer.unresolved.extend(known.keys().cloned());
         }
         answer
     }
@@ -215,6 +224,26 @@ impl Answer {
                 self.failure = Some(why);
                 self.unresolved.insert(id);
             }
+        }
+    }
+
+    /// Adds each address of a target. If several targets have an address, their weights are added.
+    fn add_addresses(&mut self, target_id: &BackendId, target: &SrvTarget, records: Records) {
+        match records {
+            Records::Found(records, ttl) => {
+                self.limit_ttl(ttl);
+                for ip in records.iter().filter_map(RData::ip_addr) {
+                    let address = SocketAddr::new(ip, target.port);
+                    let known = BackendId::new(address.to_string()).ok();
+                    let known = known.and_then(|id| self.found.get(&id)?.weight);
+                    let weight = known.unwrap_or_default() + target.weight;
+                    self.add(address.to_string(), address, Some(weight));
+                }
+            }
+            Records::Missing(_) => {
+                self.failure = Some(format!("the target {target_id} has no address"));
+            }
+            Records::Failed(why) => self.failure = Some(why),
         }
     }
 

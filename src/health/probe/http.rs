@@ -1,19 +1,34 @@
 //! `HttpProbe`: an active probe by an HTTP request.
 
-use std::{fmt, ops::RangeInclusive};
+use std::fmt;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header, uri::Authority};
 use http_body::Body;
 use memchr::memmem;
 use tower_service::Service;
 
-use super::exchange::{MAX_ANSWER, Sender, user_agent};
+use super::{
+    exchange::{MAX_ANSWER, Sender, user_agent},
+    statuses::Statuses,
+};
 use crate::{
     error::{BoxError, ConfigError},
     health::{Probe, ProbeBody},
     id::BackendId,
 };
+
+/// Headers that are about the connection or the length of the body, which the service sets.
+const CONNECTION_HEADERS: [HeaderName; 8] = [
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::EXPECT,
+    HeaderName::from_static("keep-alive"),
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
 
 /// Probes a backend by an HTTP request. The probe succeeds if the response has an expected status, by
 /// default 200 to 399, and its body contains the expected text, if any.
@@ -48,7 +63,7 @@ pub struct HttpProbe<B = ProbeBody> {
 #[derive(Debug, Clone)]
 struct Spec {
     head: Request<()>,
-    statuses: RangeInclusive<u16>,
+    statuses: Statuses,
     text: Option<Bytes>,
 }
 
@@ -76,31 +91,43 @@ impl HttpProbe {
             let mut head = Request::new(());
             (*head.method_mut(), *head.uri_mut()) = (method, uri);
             head.headers_mut().insert(header::USER_AGENT, user_agent());
-            Spec { head, statuses: 200..=399, text: None }
+            Spec { head, statuses: Statuses::successful(), text: None }
         });
         Self { spec, sender: Sender::new() }
     }
 }
 
 impl<B> HttpProbe<B> {
-    /// Sets the `Host` header; default the backend's own.
+    /// Sets the method, for example `OPTIONS`, in upper case as it is sent. `CONNECT` is not a method for a
+    /// path and is rejected.
+    #[must_use]
+    pub fn method(self, method: &str) -> Self {
+        self.configure(|spec| {
+            match Method::from_bytes(method.as_bytes()) {
+                Ok(method) if method != Method::CONNECT => *spec.head.method_mut() = method,
+                _ => {
+                    return Err(ConfigError::new(format!(
+                        "{method:?} is not the method of a probe; use one such as \"GET\", \"HEAD\" or \
+                         \"OPTIONS\""
+                    )));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Sets the `Host` header, a name with or without a port; default the backend's own.
     #[must_use]
     pub fn host(self, host: &str) -> Self {
         self.header("host", host)
     }
 
-    /// Sets a header, replacing one of the same name.
+    /// Sets a header, replacing one of the same name. Headers about the connection or the length of the
+    /// body, such as `Connection` and `Content-Length`, are rejected.
     #[must_use]
     pub fn header(self, name: &str, value: &str) -> Self {
         self.configure(|spec| {
-            let name = name.parse::<HeaderName>().map_err(|_| {
-                ConfigError::new(format!("{name:?} is not a header name; a probe cannot send it"))
-            })?;
-            let value = HeaderValue::from_str(value).map_err(|_| {
-                ConfigError::new(format!(
-                    "the probe's header {name} has a value that is not one; use visible ASCII"
-                ))
-            })?;
+            let (name, value) = header_field(name, value)?;
             spec.head.headers_mut().insert(name, value);
             Ok(())
         })
@@ -109,21 +136,15 @@ impl<B> HttpProbe<B> {
     /// Expects one status.
     #[must_use]
     pub fn expect_status(self, status: u16) -> Self {
-        self.expect_statuses(status..=status)
+        self.expect_statuses([status])
     }
 
-    /// Expects a status in a range; default 200 to 399.
+    /// Expects one of these statuses, a range (`200..=299`) or a list (`[200, 204, 301]`) of 200 to 599;
+    /// default 200 to 399.
     #[must_use]
-    pub fn expect_statuses(self, statuses: RangeInclusive<u16>) -> Self {
+    pub fn expect_statuses(self, statuses: impl IntoIterator<Item = u16>) -> Self {
         self.configure(|spec| {
-            if statuses.is_empty() || *statuses.end() < 200 || *statuses.start() > 599 {
-                return Err(ConfigError::new(format!(
-                    "no answer has a status of {} to {}; a probe can expect 200 to 599",
-                    statuses.start(),
-                    statuses.end()
-                )));
-            }
-            spec.statuses = statuses;
+            spec.statuses = Statuses::new(statuses)?;
             Ok(())
         })
     }
@@ -133,11 +154,6 @@ impl<B> HttpProbe<B> {
     pub fn expect_body(self, text: impl AsRef<[u8]>) -> Self {
         let text = Bytes::copy_from_slice(text.as_ref());
         self.configure(|spec| {
-            if spec.head.method() == Method::HEAD {
-                return Err(ConfigError::new(
-                    "a HEAD probe cannot expect a body; its answer has none: use HttpProbe::get",
-                ));
-            }
             spec.text = Some(text);
             Ok(())
         })
@@ -145,12 +161,49 @@ impl<B> HttpProbe<B> {
 
     fn configure(mut self, change: impl FnOnce(&mut Spec) -> Result<(), ConfigError>) -> Self {
         if let Ok(spec) = &mut self.spec
-            && let Err(error) = change(spec)
+            && let Err(error) = change(spec).and_then(|()| spec.check())
         {
             self.spec = Err(error);
         }
         self
     }
+}
+
+impl Spec {
+    /// Checks the parts that depend on each other.
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.text.is_some() && self.head.method() == Method::HEAD {
+            return Err(ConfigError::new(
+                "a HEAD probe cannot expect a body; its answer has none: use HttpProbe::get",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Checks a header of the request.
+fn header_field(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), ConfigError> {
+    let name = name.parse::<HeaderName>().map_err(|_| {
+        ConfigError::new(format!("{name:?} is not a header name; a probe cannot send it"))
+    })?;
+    if CONNECTION_HEADERS.contains(&name) {
+        return Err(ConfigError::new(format!(
+            "a probe cannot set the header {name}, which is set by what sends the request; leave it out"
+        )));
+    }
+    // The text of a host may contain the user and password of a URL by mistake, so it is not repeated.
+    let is_host = |host: &str| !host.contains('@') && host.parse::<Authority>().is_ok();
+    if name == header::HOST && !is_host(value) {
+        return Err(ConfigError::new(
+            "the probe's host is not one; use a name with or without a port, such as \"app.internal\"",
+        ));
+    }
+    let value = HeaderValue::from_str(value).map_err(|_| {
+        ConfigError::new(format!(
+            "the probe's header {name} has a value that is not one; use visible ASCII"
+        ))
+    })?;
+    Ok((name, value))
 }
 
 impl HttpProbe {
@@ -178,10 +231,8 @@ where
         let spec = self.spec.as_ref().map_err(Clone::clone)?;
         let (head, body) = (spec.head.clone(), ProbeBody::default());
         let answer = self.sender.send(service, head, body).await?;
-        let (first, last) = (spec.statuses.start(), spec.statuses.end());
-        if !spec.statuses.contains(&answer.status.as_u16()) {
-            let expected = if first == last { String::new() } else { format!(" to {last}") };
-            return Err(format!("it answered {}, not {first}{expected}", answer.status).into());
+        if !spec.statuses.contains(answer.status.as_u16()) {
+            return Err(format!("it answered {}, not {}", answer.status, spec.statuses).into());
         }
         match &spec.text {
             Some(text) if memmem::find(&answer.body, text).is_none() => {

@@ -4,6 +4,7 @@ mod body;
 mod exchange;
 mod grpc;
 mod http;
+mod statuses;
 mod traits;
 
 pub(crate) use self::traits::AnyProbe;

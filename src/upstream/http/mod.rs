@@ -50,6 +50,7 @@ mod interim;
 mod io;
 mod options;
 mod protocol;
+mod proxy_protocol;
 mod request_body;
 mod resolve;
 mod response_body;
@@ -64,8 +65,8 @@ mod upstream;
 #[cfg(feature = "tls")]
 pub use self::client_tls::ClientTls;
 pub use self::{
-    future::UpstreamFuture, protocol::Http2, resolve::Resolve, response_body::UpstreamBody,
-    upstream::Upstream,
+    future::UpstreamFuture, protocol::Http2, proxy_protocol::ProxyProtocol, resolve::Resolve,
+    response_body::UpstreamBody, upstream::Upstream,
 };
 #[cfg(feature = "tls")]
 pub use crate::tls::{Roots, TlsVersion};

@@ -227,6 +227,7 @@ impl Upstream {
             max_streams: 128,
             pings: None,
             http2: Http2::Off,
+            send_proxy: None,
             #[cfg(feature = "tls")]
             tls: None,
             chosen: Chosen::new(Http2::Off, false),
@@ -355,6 +356,7 @@ impl fmt::Debug for Upstream {
         debug
             .field("address", &inner.address)
             .field("http2", &inner.http2)
+            .field("send_proxy", &inner.send_proxy)
             .field("connect_timeout", &inner.connect_timeout)
             .field("response_timeout", &inner.response_timeout)
             .field("body_timeout", &inner.body_timeout)

@@ -24,7 +24,7 @@ mod kind;
 mod kinds;
 mod mesh;
 #[allow(dead_code, reason = "each test uses its part of it")]
-#[path = "../dns/server.rs"]
+#[path = "../../support/name_server.rs"]
 mod name_server;
 mod plan;
 mod random;

@@ -5,9 +5,10 @@
 
 mod browser;
 #[allow(dead_code, reason = "each target uses a part of it")]
-#[path = "../dns/server.rs"]
+#[path = "../../support/name_server.rs"]
 mod dns_server;
 mod name_server;
 mod nodejs;
+mod own_ids;
 mod tonic_server;
 mod websocket;

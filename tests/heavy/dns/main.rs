@@ -3,6 +3,7 @@
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 
 mod host;
+#[path = "../../support/name_server.rs"]
 mod server;
 mod srv;
 mod support;

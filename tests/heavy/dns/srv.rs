@@ -105,3 +105,36 @@ async fn a_target_whose_address_cannot_be_resolved_keeps_its_address() {
     setup.until_ids(&["node-a.shop.test:80", "node-b.shop.test:80"]).await;
     assert_eq!(setup.send(Some("node-a.shop.test:80")).await.0, "10.0.0.1");
 }
+
+#[tokio::test]
+async fn the_addresses_of_the_targets_can_be_the_backends() {
+    let names = NameServer::start().await;
+    let (a, b) = ("node-a.shop.test.", "node-b.shop.test.");
+    names.service(SERVICE, &[(1, 5, 80, a), (1, 2, 80, b), (9, 1, 80, "spare.shop.test.")]);
+    names.addresses(a, 0, &["10.0.0.1", "10.0.0.2"]);
+    names.addresses(b, 0, &["10.0.0.2", "fd00::3"]);
+    let servers = Servers::with(&["10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::3"]);
+    let dns = refresh_at_once(Dns::srv(SERVICE)).address_ids(true);
+    let setup = Setup::new(names, servers, dns).await;
+    setup.until_ids(&["10.0.0.1:80", "10.0.0.2:80"]).await;
+    let weight = |id: &str| setup.backends.get(id).unwrap().weight;
+    assert_eq!(
+        (weight("10.0.0.1:80"), weight("10.0.0.2:80")),
+        (5, 7),
+        "the weights of an address that two targets have are added"
+    );
+    setup.names.addresses(b, 0, &["10.0.0.3"]);
+    setup.until_ids(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]).await;
+    assert_eq!((weight("10.0.0.2:80"), weight("10.0.0.3:80")), (5, 2));
+    assert_eq!(setup.send(Some("10.0.0.2:80")).await, ("10.0.0.2".to_owned(), None));
+
+    // While a target fails, none of the backends is removed: any of them could be its.
+    for kind in [RecordType::A, RecordType::AAAA] {
+        setup.names.set(b, kind, Reply::Code(ResponseCode::ServFail));
+    }
+    setup.names.addresses(a, 0, &["10.0.0.1"]);
+    setup.until_look_ups(3).await;
+    assert_eq!(setup.ids(), ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+    setup.names.service(SERVICE, &[(1, 5, 80, a)]);
+    setup.until_ids(&["10.0.0.1:80"]).await;
+}

@@ -3,10 +3,13 @@
 mod build;
 mod checked;
 mod keys;
+mod own_id;
 mod section;
 mod store;
+mod stores;
 mod warnings;
 
+pub(crate) use self::stores::Stores;
 pub(super) use self::{
     build::{Context, chain},
     section::Section,
