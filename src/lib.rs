@@ -65,6 +65,8 @@
 //! | `redis`, with `session` | [`session_data::RedisStore`]: these sessions on Redis or Valkey |
 //! | `metrics` | [`metrics`]: counters and histograms for Prometheus, or for the recorder of the `metrics` crate |
 //! | `tls`, with `proxy` | TLS to backends: [`proxy::ClientTls`] |
+//! | `serve` | [`serve::Server`]: a server for any Axum or Tower service, with limits, Unix sockets, the PROXY protocol and a graceful stop |
+//! | `tls`, with `serve` | TLS from clients: [`serve::ServerTls`] |
 //! | `full` | all of them |
 //!
 //! # Guide
@@ -93,6 +95,10 @@ mod redis;
 mod service;
 mod session;
 #[cfg(all(feature = "tls", any(feature = "proxy", feature = "serve")))]
+#[cfg_attr(
+    not(feature = "proxy"),
+    allow(dead_code, unused_imports, reason = "one side uses a part")
+)]
 mod tls;
 mod token;
 mod upstream;
@@ -104,6 +110,8 @@ pub mod discovery;
 pub mod guide;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+#[cfg(feature = "serve")]
+pub mod serve;
 #[cfg(feature = "session")]
 pub mod session_data;
 pub mod store;

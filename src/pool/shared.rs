@@ -46,6 +46,8 @@ pub(crate) struct Pool<S> {
     /// When the pool was created, and how many seconds ago that was at the last update.
     pub(super) started: Instant,
     pub(super) tick: AtomicU32,
+    /// What is added to the seconds since the creation, as the ticks of an earlier process are continued.
+    pub(super) tick_base: AtomicU32,
     /// For how many seconds an idle session counts; 0 when no affinity remembers sessions.
     pub(super) session_timeout: AtomicU32,
     /// Whether pins exist outside this process, so that there may be sessions that it has not seen.
@@ -175,6 +177,7 @@ impl<S> Pool<S> {
             events: Publisher::default(),
             own_zone: ArcSwapOption::empty(),
             started: Instant::now(),
+            tick_base: AtomicU32::new(0),
             tick: AtomicU32::new(1),
             session_timeout: AtomicU32::new(0),
             has_external_pins: AtomicBool::new(false),

@@ -46,7 +46,9 @@ fn certificate(error: &CertificateError) -> String {
         }
         CertificateError::NotValidForName => "certificate is for another name".into(),
         CertificateError::UnknownIssuer => "certificate is signed by an unknown authority".into(),
-        CertificateError::BadSignature => "certificate has a wrong signature".into(),
+        CertificateError::BadSignature => {
+            "certificate is not signed by the known authority of the same name".into()
+        }
         CertificateError::BadEncoding => "certificate is malformed".into(),
         CertificateError::Revoked => "certificate is revoked".into(),
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {

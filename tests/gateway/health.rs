@@ -98,9 +98,13 @@ async fn the_probe_request_is_as_configured() {
 
 #[tokio::test]
 async fn a_grpc_probe_without_an_http2_backend_causes_a_warning() {
-    for (probe, warns) in [("grpc = \"shop.Cart\"", true), ("path = \"/\"", false)] {
+    for (probe, keys, warns) in [
+        ("grpc = \"shop.Cart\"", "", true),
+        ("grpc = \"shop.Cart\"", "http2 = \"on\"", false),
+        ("path = \"/\"", "", false),
+    ] {
         let file = ConfigFile::new(&format!(
-            "[health]\nprobe = {{ {probe} }}\n[[backend]]\nid = \"a\"\nurl = \"http://a.test\"\n"
+            "[health]\nprobe = {{ {probe} }}\n[[backend]]\nid = \"a\"\nurl = \"http://a.test\"\n{keys}\n"
         ));
         let output = run(&["--check", "--config", file.path().to_str().unwrap()], &[]).await;
         let stderr = String::from_utf8_lossy(&output.stderr);

@@ -10,6 +10,9 @@ mod client;
 mod crowd;
 #[path = "../support/example.rs"]
 mod example;
+#[cfg(feature = "tls")]
+#[path = "../serve/tls/identities.rs"]
+mod identities;
 #[path = "../support/listener.rs"]
 mod listener;
 #[cfg(feature = "dns")]
@@ -19,6 +22,10 @@ mod name_server;
 mod process;
 #[path = "../support/server.rs"]
 mod server;
+#[cfg(feature = "tls")]
+#[allow(dead_code, reason = "the tests of the library use all of it")]
+#[path = "../upstream/tls/support.rs"]
+mod tls_backends;
 #[path = "../support/unending.rs"]
 mod unending;
 #[allow(dead_code, reason = "the gateway's own reader of durations and sizes")]
@@ -28,6 +35,11 @@ mod units;
 mod admin;
 mod admin_access;
 mod affinity;
+mod backend_http2;
+#[cfg(feature = "tls")]
+mod backend_tls;
+#[cfg(unix)]
+mod backend_unix;
 mod breaks;
 mod config;
 mod config_errors;
@@ -46,13 +58,14 @@ mod health;
 mod http2_frames;
 mod interim;
 mod limits;
+mod listeners;
 mod parking;
 mod raw_requests;
 mod rebalance;
+mod reload;
 mod restarts;
 mod routes;
 mod rows;
-mod server_units;
 mod sessions;
 mod shortage;
 mod stop;

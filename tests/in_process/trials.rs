@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering::SeqCst;
 use tower_sticky::{Health, Reason, State, Verdict};
 
 use crate::support::{
-    Client, First, MS, after, get, health_changes, load, nodes, plain, post, refuse, sealed, send,
-    spawn, state, with_cookie,
+    Client, First, MS, after, get, health_changes, load, nodes, plain, post, refuse, sealed,
+    sealed_session, send, spawn, state, with_cookie,
 };
 
 #[tokio::test(start_paused = true)]
@@ -88,9 +88,7 @@ async fn the_queue_for_a_trial_is_bounded() {
 #[tokio::test(start_paused = true)]
 async fn a_pinned_request_waits_for_the_trial_of_its_backend_instead_of_moving() {
     for trial_is_answered in [true, false] {
-        let (backends, [a, _b]) = nodes(["a", "b"]);
-        let service = sealed(&backends).into_service();
-        let client = Client::assigned(&service).await;
+        let (_backends, [a, _b], service, client) = sealed_session(["a", "b"]).await;
         a.control.redialable.store(false, SeqCst);
         refuse(&a, true);
         send(&service, with_cookie("sid=x")).await;

@@ -13,5 +13,11 @@ mod probes;
 mod raw_answers;
 mod redial;
 mod rules;
+mod send_proxy;
+mod streams;
 mod support;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(unix)]
+mod unix_sockets;
 mod upgrade;

@@ -31,7 +31,7 @@ use crate::support::{Backend, get, raw, read_head, settle, text};
 const FOREVER: Duration = Duration::from_secs(60);
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-type Service = StickyService<Upstream, NoInner>;
+pub(crate) type Service = StickyService<Upstream, NoInner>;
 
 fn service(backends: &Backends<Upstream>) -> Service {
     let quick = Duration::from_millis(10);
@@ -41,14 +41,16 @@ fn service(backends: &Backends<Upstream>) -> Service {
         .into_service()
 }
 
-fn pool<const N: usize>(upstreams: [(&str, Upstream); N]) -> (Backends<Upstream>, Service) {
+pub(crate) fn pool<const N: usize>(
+    upstreams: [(&str, Upstream); N],
+) -> (Backends<Upstream>, Service) {
     let backends = Backends::from_iter(upstreams);
     let service = service(&backends);
     (backends, service)
 }
 
 /// Status, verdict and backend of a GET of the session at `backend`.
-async fn ask(service: &Service, backend: &str) -> (u16, Verdict, Option<String>) {
+pub(crate) async fn ask(service: &Service, backend: &str) -> (u16, Verdict, Option<String>) {
     let mut request: Request<Empty<Bytes>> = get("/");
     request.headers_mut().insert(COOKIE, format!("sid={backend}").parse().unwrap());
     let response = service.clone().oneshot(request).await.unwrap();
@@ -60,7 +62,7 @@ async fn ask(service: &Service, backend: &str) -> (u16, Verdict, Option<String>)
     (status, outcome.verdict(), outcome.backend().map(ToString::to_string))
 }
 
-async fn becomes(backends: &Backends<Upstream>, id: &str, state: State) {
+pub(crate) async fn becomes(backends: &Backends<Upstream>, id: &str, state: State) {
     let wait = async {
         while backends.get(id).unwrap().state != state {
             sleep(Duration::from_millis(2)).await;
@@ -74,7 +76,7 @@ fn is_ready(backends: &Backends<Upstream>) -> bool {
 }
 
 /// Answers every request with 200.
-async fn well() -> Backend {
+pub(crate) async fn well() -> Backend {
     raw(|_, mut socket| async move {
         while read_head(&mut socket).await?.is_some() {
             socket.write_all(OK).await?;

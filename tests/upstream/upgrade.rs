@@ -13,7 +13,7 @@ use tower_sticky::{UpgradeGuard, proxy::Upstream};
 use crate::support::*;
 
 /// A proxy of `upstream`; it sends the hold of each answer that has one.
-async fn proxy(upstream: Upstream) -> (Backend, mpsc::UnboundedReceiver<UpgradeGuard>) {
+pub(crate) async fn proxy(upstream: Upstream) -> (Backend, mpsc::UnboundedReceiver<UpgradeGuard>) {
     let (holds, received) = mpsc::unbounded_channel();
     let proxy = server(false, move |request: Request<hyper::body::Incoming>| {
         let (upstream, holds) = (upstream.clone(), holds.clone());
@@ -38,12 +38,12 @@ async fn proxy(upstream: Upstream) -> (Backend, mpsc::UnboundedReceiver<UpgradeG
     (proxy, received)
 }
 
-const ASK: &str =
+pub(crate) const ASK: &str =
     "GET /room HTTP/1.1\r\nhost: shop\r\nconnection: Upgrade\r\nupgrade: echo\r\n\r\n";
-const YES: &str =
+pub(crate) const YES: &str =
     "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
 
-async fn client(proxy: &Backend, ask: &str) -> (TcpStream, String) {
+pub(crate) async fn client(proxy: &Backend, ask: &str) -> (TcpStream, String) {
     let address = proxy.url.strip_prefix("http://").unwrap();
     let mut client = TcpStream::connect(address).await.unwrap();
     client.write_all(ask.as_bytes()).await.unwrap();

@@ -3,14 +3,20 @@
 mod affinity;
 mod application;
 mod backends;
+mod connection;
 mod discover;
+mod document;
 mod error;
 pub(crate) mod file;
 mod health;
 mod limits;
+mod listener;
+mod listener_tls;
 mod probe;
 mod read;
 mod settings;
+#[cfg(feature = "tls")]
+mod tls;
 mod units;
 mod upstream;
 mod words;
@@ -18,7 +24,11 @@ mod words;
 #[cfg(feature = "dns")]
 pub(crate) use self::discover::Discover;
 pub(crate) use self::{
+    affinity::Stores,
+    document::FILE_CONTENT,
     error::Error,
+    listener::{ListenerSettings, cannot_listen},
+    listener_tls::reload,
     probe::Probe,
     settings::{Admin, Settings},
     units::Time,

@@ -148,6 +148,11 @@ impl BackendState {
         self.counting_since.store(tick, Relaxed);
     }
 
+    /// The tick from which on its sessions are counted.
+    pub(crate) fn counting_since(&self) -> u32 {
+        self.counting_since.load(Relaxed)
+    }
+
     /// Whether its sessions have been counted for the whole window: a session that was not seen in
     /// that time has ended.
     pub(crate) fn has_counted_for(&self, window: Window) -> bool {

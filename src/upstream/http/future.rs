@@ -16,7 +16,7 @@ use http_body::Body;
 use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 
 use super::{
-    connector::{Dial, Inner, Link, Purpose},
+    connector::{Dial, Inner, Link, Need, Purpose},
     exchange::{Exchange, SavedRequest, is_unprocessed},
     expect::expects_continue,
     headers::{self, Hop, Length},
@@ -67,27 +67,29 @@ where
         if request.method() == Method::CONNECT {
             return Err("CONNECT is not forwarded to a backend".into());
         }
-        let purpose = self.purpose(&request);
+        let need = self.need(&request);
         // An upgrade gets a new connection, as it does not return to the pool.
-        let idle = if purpose == Purpose::Upgrade { None } else { self.inner.idle() };
+        let is_upgrade = need.purpose == Purpose::Upgrade;
+        let idle = if is_upgrade { None } else { self.inner.idle(need.client) };
         match idle {
             Some(link) => self.send(link, request),
             None => {
-                self.state = State::Dialing { dial: self.inner.clone().dial(purpose), request };
+                self.state = State::Dialing { dial: self.inner.clone().dial(need), request };
                 Ok(())
             }
         }
     }
 
-    fn purpose(&self, request: &Request<B>) -> Purpose {
-        match self.inner.wants_upgrade(request) {
+    fn need(&self, request: &Request<B>) -> Need {
+        let purpose = match self.inner.wants_upgrade(request) {
             Some(_) => Purpose::Upgrade,
             None => Purpose::Request,
-        }
+        };
+        Need { purpose, client: self.inner.client(request) }
     }
 
     fn dial(&mut self, request: Request<B>) {
-        let dial = self.inner.clone().dial(self.purpose(&request));
+        let dial = self.inner.clone().dial(self.need(&request));
         self.state = State::Dialing { dial, request };
     }
 

@@ -1,0 +1,349 @@
+//! Streams of HTTP/2: the backend's limit, GOAWAY, refused streams and pings.
+
+use std::{
+    convert::Infallible,
+    io,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Either, Empty, Full};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tower_sticky::{Disconnected, NotSent, proxy::Upstream};
+
+use crate::support::*;
+
+/// Longer than anything takes.
+const FOREVER: Duration = Duration::from_secs(60);
+
+/// Counts what is open, as long as it lives.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+/// A backend that allows so many streams, and answers `/held` only once it may. Also tells how many
+/// connections are open.
+async fn limited(streams: u32) -> (Backend, Arc<AtomicUsize>, watch::Sender<bool>) {
+    let (released, release) = watch::channel(false);
+    let open = Arc::new(AtomicUsize::new(0));
+    let count = open.clone();
+    let backend = raw(move |_, socket| {
+        count.fetch_add(1, SeqCst);
+        let (counted, release) = (Counted(count.clone()), release.clone());
+        async move {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let mut release = release.clone();
+                async move {
+                    if request.uri().path() == "/held" {
+                        let _ = release.wait_for(|released| *released).await;
+                    }
+                    let body = match request.uri().path() {
+                        "/unending" => {
+                            let (sender, body) = channel();
+                            sender.send(http_body::Frame::data("first".into())).unwrap();
+                            std::mem::forget(sender);
+                            Either::Left(body)
+                        }
+                        _ => Either::Right(Full::<Bytes>::from("ok")),
+                    };
+                    Ok::<_, Infallible>(Response::new(body))
+                }
+            });
+            let mut server = http2::Builder::new(TokioExecutor::new());
+            server.max_concurrent_streams(streams);
+            let _ = server.serve_connection(TokioIo::new(socket), service).await;
+            drop(counted);
+            Ok(())
+        }
+    })
+    .await;
+    (backend, open, released)
+}
+
+fn start(upstream: &Upstream, path: &'static str, requests: &mut JoinSet<u16>) {
+    let upstream = upstream.clone();
+    requests.spawn(async move {
+        let response = send(&upstream, get(path)).await.unwrap();
+        let status = response.status().as_u16();
+        assert_eq!(text(response).await, "ok");
+        status
+    });
+}
+
+async fn until(mut condition: impl FnMut() -> bool) {
+    let wait = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(FOREVER, wait).await.expect("it becomes true in time");
+}
+
+#[tokio::test]
+async fn another_connection_is_opened_when_all_streams_are_in_use() {
+    let (backend, _, released) = limited(2).await;
+    let upstream = backend.upstream().http2(true);
+    let mut requests = JoinSet::new();
+    for _ in 0..5 {
+        start(&upstream, "/held", &mut requests);
+    }
+    until(|| backend.accepted() == 3).await;
+    assert_eq!(send(&upstream, get("/")).await.unwrap().status(), 200, "there is one stream left");
+    assert_eq!(backend.accepted(), 3);
+    released.send(true).unwrap();
+    assert_eq!(requests.join_all().await, [200; 5]);
+    let mut requests = JoinSet::new();
+    for _ in 0..6 {
+        start(&upstream, "/held", &mut requests);
+    }
+    requests.join_all().await;
+    assert_eq!(backend.accepted(), 3, "they are used again");
+}
+
+#[tokio::test]
+async fn a_stream_is_in_use_until_its_response_has_ended() {
+    let (backend, ..) = limited(1).await;
+    let upstream = backend.upstream().http2(true);
+    let unending = send(&upstream, get("/unending")).await.unwrap();
+    assert_eq!(text(send(&upstream, get("/")).await.unwrap()).await, "ok");
+    assert_eq!(backend.accepted(), 2);
+    let mut body = unending.into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "first");
+    drop(body);
+    for _ in 0..5 {
+        let two = (send(&upstream, get("/")), send(&upstream, get("/")));
+        let (first, second) = tokio::join!(two.0, two.1);
+        assert_eq!(
+            (text(first.unwrap()).await, text(second.unwrap()).await),
+            ("ok".into(), "ok".into())
+        );
+    }
+    assert_eq!(backend.accepted(), 2);
+}
+
+#[tokio::test]
+async fn fewer_streams_can_be_used_than_the_backend_allows() {
+    let (backend, _, released) = limited(100).await;
+    let upstream = backend.upstream().http2(true).http2_max_streams(1);
+    let mut requests = JoinSet::new();
+    for _ in 0..3 {
+        start(&upstream, "/held", &mut requests);
+    }
+    until(|| backend.accepted() == 3).await;
+    released.send(true).unwrap();
+    requests.join_all().await;
+}
+
+#[tokio::test]
+async fn connections_that_are_not_needed_are_closed_when_idle() {
+    let (backend, open, released) = limited(1).await;
+    let upstream = backend.upstream().http2(true).idle_timeout(Duration::from_millis(40));
+    let mut requests = JoinSet::new();
+    for _ in 0..4 {
+        start(&upstream, "/held", &mut requests);
+    }
+    until(|| open.load(SeqCst) == 4).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(open.load(SeqCst), 4, "connections in use stay");
+    released.send(true).unwrap();
+    requests.join_all().await;
+    until(|| open.load(SeqCst) == 1).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(open.load(SeqCst), 1, "one stays");
+    assert_eq!(send(&upstream, get("/")).await.unwrap().status(), 200);
+    assert_eq!(backend.accepted(), 4);
+}
+
+/// Serves requests, and says GOAWAY on each connection after so many.
+async fn renewing(requests: usize) -> (Backend, Arc<AtomicUsize>) {
+    let served = Arc::new(AtomicUsize::new(0));
+    let count = served.clone();
+    let backend = raw(move |_, socket| {
+        let count = count.clone();
+        async move {
+            let (left, mut over) = watch::channel(requests);
+            let left = Arc::new(left);
+            let service = service_fn(move |_| {
+                count.fetch_add(1, SeqCst);
+                left.send_modify(|left| *left = left.saturating_sub(1));
+                async {
+                    tokio::task::yield_now().await;
+                    Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok")))
+                }
+            });
+            let server = http2::Builder::new(TokioExecutor::new());
+            let mut connection = pin!(server.serve_connection(TokioIo::new(socket), service));
+            let over = async { over.wait_for(|left| *left == 0).await.map(drop) };
+            tokio::select! {
+                _ = connection.as_mut() => {}
+                _ = over => {
+                    connection.as_mut().graceful_shutdown();
+                    let _ = connection.await;
+                }
+            }
+            Ok(())
+        }
+    })
+    .await;
+    (backend, served)
+}
+
+#[tokio::test]
+async fn goaway_under_load_fails_no_request_and_repeats_none() {
+    const CLIENTS: usize = 16;
+    const EACH: usize = 50;
+    let (backend, served) = renewing(20).await;
+    let upstream = backend.upstream().http2(true).replay_idempotent(false);
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS {
+        let upstream = upstream.clone();
+        clients.spawn(async move {
+            for _ in 0..EACH {
+                let post = Request::post("/").header("host", "a").body(Empty::<Bytes>::new());
+                let response = send(&upstream, post.unwrap()).await.unwrap();
+                assert_eq!(text(response).await, "ok");
+            }
+        });
+    }
+    while let Some(client) = clients.join_next().await {
+        client.unwrap();
+    }
+    assert_eq!(served.load(SeqCst), CLIENTS * EACH, "each request was served once");
+    assert!(backend.accepted() > 10, "many connections have ended: {}", backend.accepted());
+}
+
+/// The begin of a server's connection: reads the client's, and sends settings.
+async fn begin(socket: &mut TcpStream) -> io::Result<()> {
+    socket.read_exact(&mut [0; 24]).await?;
+    socket.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await
+}
+
+/// The type and the stream of the next frame of this type.
+async fn frame(socket: &mut TcpStream, wanted: u8) -> io::Result<u32> {
+    loop {
+        let mut head = [0; 9];
+        socket.read_exact(&mut head).await?;
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        socket.read_exact(&mut vec![0; length]).await?;
+        if head[3] == wanted {
+            return Ok(u32::from_be_bytes([head[5], head[6], head[7], head[8]]));
+        }
+    }
+}
+
+const HEADERS: u8 = 1;
+const ENHANCE_YOUR_CALM: u8 = 11;
+const REFUSED_STREAM: u8 = 7;
+
+/// Responds to the first stream of the first connection with these bytes, made of the stream's number, and
+/// serves all other connections.
+async fn odd_at_first(answer: fn(u32) -> Vec<u8>) -> Backend {
+    raw(move |number, mut socket| async move {
+        if number == 0 {
+            begin(&mut socket).await?;
+            let stream = frame(&mut socket, HEADERS).await?;
+            socket.write_all(&answer(stream)).await?;
+            return frame(&mut socket, 255).await.map(drop);
+        }
+        let service =
+            service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok"))) });
+        let server = http2::Builder::new(TokioExecutor::new());
+        let _ = server.serve_connection(TokioIo::new(socket), service).await;
+        Ok(())
+    })
+    .await
+}
+
+fn post() -> Request<Empty<Bytes>> {
+    Request::post("/").header("host", "a").body(Empty::new()).unwrap()
+}
+
+#[tokio::test]
+async fn a_stream_that_was_refused_unprocessed_goes_once_more() {
+    let reset = |stream: u32| {
+        let mut frame = vec![0, 0, 4, 3, 0];
+        frame.extend(stream.to_be_bytes());
+        frame.extend([0, 0, 0, REFUSED_STREAM]);
+        frame
+    };
+    // No stream was processed: the last one is 0.
+    let goaway = |_| vec![0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ENHANCE_YOUR_CALM];
+    let graceful = |_| vec![0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    for answer in [reset as fn(u32) -> Vec<u8>, goaway, graceful] {
+        let backend = odd_at_first(answer).await;
+        let upstream = backend.upstream().http2(true).replay_idempotent(false);
+        let response = send(&upstream, post()).await.unwrap();
+        assert_eq!(text(response).await, "ok");
+        assert_eq!(backend.accepted(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_may_have_been_processed_does_not_go_again() {
+    // The first stream is the last that was processed.
+    let goaway = |stream: u32| {
+        let mut frame = vec![0, 0, 8, 7, 0, 0, 0, 0, 0];
+        frame.extend(stream.to_be_bytes());
+        frame.extend([0, 0, 0, ENHANCE_YOUR_CALM]);
+        frame
+    };
+    let backend = raw(move |_, mut socket| async move {
+        begin(&mut socket).await?;
+        let stream = frame(&mut socket, HEADERS).await?;
+        socket.write_all(&goaway(stream)).await
+    })
+    .await;
+    let error = send(&backend.upstream().http2(true), post()).await.unwrap_err();
+    assert!(error.is::<Disconnected>(), "{error:?}");
+    assert_eq!(backend.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_peer_that_sends_no_settings_is_not_sent_a_request() {
+    let silent = raw(|_, socket| async move {
+        std::future::pending::<()>().await;
+        drop(socket);
+        Ok(())
+    })
+    .await;
+    let http1 = once("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+    for backend in [silent, http1.await] {
+        let upstream = backend.upstream().http2(true).connect_timeout(Duration::from_millis(50));
+        let error = send(&upstream, post()).await.unwrap_err();
+        assert!(error.is::<NotSent<Request<Empty<Bytes>>>>(), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_answers_no_pings_is_gone() {
+    let backend = raw(|_, mut socket| async move {
+        begin(&mut socket).await?;
+        frame(&mut socket, HEADERS).await?;
+        std::future::pending().await
+    })
+    .await;
+    let tick = Duration::from_millis(20);
+    let upstream = backend.upstream().http2(true).http2_ping(tick, tick);
+    let begun = Instant::now();
+    let error = send(&upstream, post()).await.unwrap_err();
+    assert!(error.is::<Disconnected>(), "{error:?}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "long before the response's timeout");
+}

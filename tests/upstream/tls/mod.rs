@@ -1,0 +1,6 @@
+//! Backends over TLS.
+
+mod protocols;
+mod requests;
+mod support;
+mod verification;
