@@ -22,6 +22,7 @@ pub(crate) struct File {
     pub(crate) admin: Option<String>,
     pub(crate) admin_token: Option<String>,
     pub(crate) admin_hosts: Vec<String>,
+    pub(crate) metrics_open: bool,
     pub(crate) shutdown_timeout: Option<Time>,
     pub(crate) trusted_proxies: Vec<String>,
     pub(crate) server_timing: bool,
