@@ -39,7 +39,7 @@ pub(crate) async fn start(fleet: &Arc<Fleet>, settings: &Settings) -> Result<(),
     for discover in &settings.discover {
         let discovery = follow(fleet, dns(discover, settings))?;
         // Its sessions stay on a backend that is no longer listed as long as it serves them.
-        let discovery = discovery.on_removed(OnRemoved::Drain(settings.shutdown_timeout));
+        let discovery = discovery.on_removed(OnRemoved::Drain(settings.stopping.shutdown_timeout));
         handles.push(discovery.handle());
         tokio::spawn(discovery);
     }

@@ -63,6 +63,7 @@ mod parking;
 mod raw_requests;
 mod rebalance;
 mod reload;
+mod restart_in_place;
 mod restarts;
 mod routes;
 mod rows;

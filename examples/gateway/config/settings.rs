@@ -41,7 +41,7 @@ pub(crate) struct Settings {
     pub(crate) pool: String,
     pub(crate) listeners: Vec<ListenerSettings>,
     pub(crate) admin: Option<Admin>,
-    pub(crate) shutdown_timeout: Duration,
+    pub(crate) stopping: Stopping,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) server_timing: bool,
     pub(crate) limits: Limits,
@@ -78,6 +78,19 @@ pub(crate) struct Settings {
     pub(crate) demo_store: Option<demo::Store>,
     pub(crate) workers: usize,
     pub(crate) forward_only: bool,
+}
+
+/// How the gateway stops.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stopping {
+    /// For connections that are open.
+    pub(crate) shutdown_timeout: Duration,
+    /// From the 503 of `/healthz` to the end of accepting.
+    pub(crate) drain_delay: Duration,
+    /// For the process that replaces this one, until it accepts.
+    pub(crate) upgrade_timeout: Duration,
+    /// For connections that are open when another process accepts.
+    pub(crate) upgrade_drain: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -150,7 +163,12 @@ impl Settings {
             pool: pool(file.pool)?,
             listeners,
             admin,
-            shutdown_timeout: or(file.shutdown_timeout, Duration::from_secs(30)),
+            stopping: Stopping {
+                shutdown_timeout: or(file.shutdown_timeout, Duration::from_secs(30)),
+                drain_delay: or(file.drain_delay, Duration::ZERO),
+                upgrade_timeout: or(file.upgrade_timeout, Duration::from_secs(30)),
+                upgrade_drain: or(file.upgrade_drain, Duration::from_secs(3600)),
+            },
             trusted_proxies,
             // The demo's page shows it.
             server_timing: file.server_timing || demo,
