@@ -51,6 +51,7 @@ mod io;
 mod options;
 mod protocol;
 mod read_size;
+mod recorded_body;
 mod request_body;
 mod resolve;
 mod response_body;
