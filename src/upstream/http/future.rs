@@ -19,6 +19,7 @@ use super::{
     connector::{Dial, Inner, Link, Purpose},
     exchange::{Exchange, SavedRequest, is_unprocessed},
     expect::expects_continue,
+    explained::Explained,
     headers::{self, Hop, Length},
     protocol::Protocol,
     recorded_body::RecordedBody,
@@ -211,7 +212,7 @@ where
             if !is_broken {
                 return error.into();
             }
-            Disconnected::new(error).with_redialer(inner.redialer()).into()
+            Disconnected::new(Explained(error)).with_redialer(inner.redialer()).into()
         };
         let Some(body) = body else {
             let sending = saved.sending.as_ref().filter(|_| is_unprocessed(&error));

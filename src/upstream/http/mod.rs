@@ -38,6 +38,7 @@ mod dial;
 mod erased_body;
 mod exchange;
 mod expect;
+mod explained;
 mod forwarded;
 mod future;
 #[cfg(feature = "tls")]
