@@ -25,7 +25,9 @@ the admin interface on 127.0.0.1:9090.
 OPTIONS
     --config FILE      Read the configuration from FILE (TOML); examples/gateway/gateway.toml has all
                        keys. A flag overrides the file.
-    --listen ADDR      Listen for clients on ADDR. Port 0 takes a free port.
+    --listen ADDR      Listen for clients on ADDR. Port 0 takes a free port. The file can name several
+                       listeners, with TLS, Unix sockets and the PROXY protocol; this flag replaces
+                       them.
                        [default: 127.0.0.1:8080]
     --admin ADDR       Serve the admin interface (JSON) on ADDR: list, drain, disable, add and remove
                        backends, and follow their events. ADDR must be a loopback address unless the
@@ -53,6 +55,7 @@ OPTIONS
                        [default: each shop keeps carts in its own memory]
     --workers N        Number of threads that serve clients.
                        [default: the number of CPU cores]
+    --watch            Read the file again when it changes, as at SIGHUP. It is looked at once a second.
     --check            Check the configuration and exit: with 0 when it is good, with 2 and a message
                        when it is not.
     --help, -h         Print this help and exit.
@@ -60,6 +63,7 @@ OPTIONS
 SIGNALS
     SIGTERM, SIGINT    Stop accepting connections, finish the requests in flight within
                        `shutdown_timeout` (30s), and exit with 0. A second signal ends the wait.
+    SIGHUP             Read the certificates of the listeners again.
 
 ENVIRONMENT
     RUST_LOG           What is logged to standard error, for example `info` for a line per request, or
@@ -73,7 +77,7 @@ EXAMPLES
 ";
 
 /// The flags as they were given.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Flags {
     pub(crate) config: Option<PathBuf>,
     pub(crate) listen: Option<String>,
@@ -84,6 +88,7 @@ pub(crate) struct Flags {
     pub(crate) demo_store: Option<demo::Store>,
     pub(crate) workers: Option<usize>,
     pub(crate) check: bool,
+    pub(crate) watch: bool,
     pub(crate) help: bool,
     /// Forwards round robin to the same backends with the same server and the same HTTP client, without
     /// affinity: the baseline when the cost of affinity is measured. Not in `--help`, because it is no
@@ -109,6 +114,7 @@ impl Flags {
                 }
                 Arg::Long("workers") => flags.workers = Some(workers(&text(&mut args)?)?),
                 Arg::Long("check") => flags.check = true,
+                Arg::Long("watch") => flags.watch = true,
                 Arg::Long("forward-only") => flags.forward_only = true,
                 Arg::Long("help") | Arg::Short('h') => flags.help = true,
                 other => return Err(other.unexpected().into()),

@@ -20,10 +20,13 @@ mod discovered;
 mod discovery;
 mod files;
 mod fleet;
+mod fleet_change;
 mod forward;
+mod layer;
+mod reload;
 mod run;
-mod server;
 mod strategy;
+mod swap;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -35,7 +38,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     cli::{Flags, HELP},
-    config::{Error, Settings},
+    config::Error,
+    run::Failure,
 };
 
 /// The system's allocator keeps the buffers that idle connections have freed, because smaller allocations lie
@@ -63,7 +67,7 @@ fn main() -> ExitCode {
         .init();
 
     let check = flags.check;
-    let prepared = Settings::load(flags).and_then(run::prepare);
+    let prepared = run::prepare(flags);
     match prepared {
         Err(error) => refuse(&error),
         Ok(gateway) if check => {
@@ -75,7 +79,8 @@ fn main() -> ExitCode {
         }
         Ok(gateway) => match gateway.run() {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
+            Err(Failure::Configuration(error)) => refuse(&error),
+            Err(Failure::Io(error)) => {
                 note(&format!("gateway: {error}"));
                 ExitCode::FAILURE
             }

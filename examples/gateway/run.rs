@@ -9,61 +9,65 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
-use tower_sticky::{PoolError, StickyLayer, proxy::Upstream};
+use tower_sticky::{
+    NoInner, PoolError, StickyLayer, StickyService,
+    proxy::Upstream,
+    serve::{Limits, Listener, LocalAddr, RequestBody, Server, ServerHandle},
+};
 
 #[cfg(feature = "dns")]
 use crate::discovery;
 use crate::{
-    admin::{self, Stage},
-    config::{self, Error, Probe, Settings},
+    admin::{self, Access, Stage},
+    cli::Flags,
+    config::{self, Error, ListenerSettings, Settings, Stores},
     demo, files,
     fleet::Fleet,
     forward::ForwardOnly,
-    note, say,
-    server::{ClientBody, Options, Server, ServerLimits},
+    layer, note,
+    reload::Reloader,
+    say,
+    swap::Swap,
 };
 
 /// A gateway that can start: its configuration is checked.
 pub(crate) struct Gateway {
+    flags: Flags,
+    stores: Stores,
     settings: Settings,
     fleet: Arc<Fleet>,
     layer: StickyLayer<Upstream>,
 }
 
-/// Builds the gateway out of its settings.
-pub(crate) fn prepare(settings: Settings) -> Result<Gateway, Error> {
+/// Why the gateway has not served.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The configuration is to be changed, or what it names.
+    Configuration(Error),
+    Io(io::Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Configuration(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Builds the gateway out of its flags, and the file that they name.
+pub(crate) fn prepare(flags: Flags) -> Result<Gateway, Error> {
+    let stores = Stores::default();
+    let settings = Settings::load(flags.clone(), &stores)?;
     let fleet = Fleet::new(&settings).map_err(|error: PoolError| Error::new(error.to_string()))?;
-    let mut layer = StickyLayer::try_new(fleet.backends().clone(), settings.affinity.clone())?
-        .strategy(settings.strategy.clone())
-        .strict(settings.strict)
-        .on_unavailable(settings.failover)
-        .on_busy(settings.busy)
-        .home_wait(settings.home_wait)
-        .max_attempts(settings.max_attempts)
-        .ready_timeout(settings.limits.ready_timeout)
-        .max_waiters(settings.limits.max_waiters)
-        .retry_idempotent(settings.retry)
-        .panic_mode(settings.panic)
-        .return_from_backup(settings.return_from_backup)
-        // Said in any case: what clients say in these headers is taken out.
-        .session_headers(settings.session_headers.enabled)
-        .replicas(settings.session_headers.replicas)
-        // Only `Server-Timing` reads them.
-        .outcome_extensions(settings.server_timing);
-    layer = match settings.probe.clone() {
-        Some(Probe::Http(probe)) => layer.try_health(settings.health.probe(*probe))?,
-        Some(Probe::Grpc(probe)) => layer.try_health(settings.health.probe(probe))?,
-        None => layer.health(settings.health),
-    };
-    if let Some(header) = &settings.application_header {
-        layer = layer.application_header(header)?;
-    }
-    if let Some(rebalance) = settings.rebalance {
-        layer = layer.rebalance(rebalance)?;
-    }
+    let layer = layer::build(&settings, fleet.backends())?;
     #[cfg(feature = "dns")]
     discovery::check(&settings)?;
-    Ok(Gateway { settings, fleet: Arc::new(fleet), layer })
+    Ok(Gateway { flags, stores, settings, fleet: Arc::new(fleet), layer })
 }
 
 impl Gateway {
@@ -73,7 +77,7 @@ impl Gateway {
     }
 
     /// Serves until a signal comes.
-    pub(crate) fn run(self) -> io::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         // This thread accepts, checks the backends' health and serves the admin interface. The workers serve
         // clients.
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -83,12 +87,13 @@ impl Gateway {
         result
     }
 
-    async fn serve(self) -> io::Result<()> {
-        let Self { settings, fleet, layer } = self;
+    async fn serve(self) -> Result<(), Failure> {
+        let Self { flags, stores, settings, fleet, layer } = self;
         let mut signals = Signals::new()?;
-        let listener = TcpListener::bind(settings.listen)
-            .await
-            .map_err(|error| cannot_listen(settings.listen, "--listen", &error))?;
+        let mut listeners = Vec::new();
+        for listener in &settings.listeners {
+            listeners.push(listener.open().await?);
+        }
         let admin_listener = match &settings.admin {
             Some(admin) => Some(bind_admin(admin).await?),
             None => None,
@@ -100,29 +105,42 @@ impl Gateway {
         fleet.look_up();
         #[cfg(feature = "dns")]
         discovery::start(&fleet, &settings).await.map_err(io::Error::other)?;
-        let page = listener.local_addr()?;
-        let server = start(listener, &settings, &fleet, layer)?;
-        say(&format!("listening on http://{page}"));
+        let service = Swap::new(layer.clone().into_service());
+        let server = start(listeners, &settings, &fleet, &layer, service.clone())?;
+        for (listener, addr) in settings.listeners.iter().zip(server.local_addrs()) {
+            say(&format!("listening on {}", listener.url(addr)));
+        }
         let (stage, stages) = watch::channel(Stage::Serving);
+        let access = Access::new(settings.admin.as_ref());
+        let (listeners, is_demo) = (settings.listeners.clone(), settings.demo);
+        let (admin_limits, demo_store) = (admin_limits(&settings), settings.demo_store.clone());
+        let is_watching = flags.watch;
+        let reloader =
+            Reloader::new(flags, stores, fleet.clone(), settings, service, access.clone());
+        let reloader = Arc::new(reloader);
         let mut admin_server = None;
-        if let (Some(listener), Some(admin)) = (admin_listener, &settings.admin) {
+        if let Some(listener) = admin_listener {
             let addr = listener.local_addr()?;
-            let (token, hosts) = (admin.token.clone(), admin.hosts.clone());
-            let guard = admin::Guard { addr, token, hosts };
-            let router = admin::router(admin::Admin::new(fleet.clone(), stages), guard);
-            admin_server = Some(Server::start(listener, &router, 0, admin_options(&settings))?);
+            let listener = Listener::from_tcp(listener)?;
+            let admin = admin::Admin::new(fleet.clone(), stages, reloader.clone());
+            let router = admin::router(admin, admin::Guard { addr, access });
+            let router = Server::new(router).listener(listener).limits(admin_limits);
+            admin_server = Some(router.start()?);
             note(&format!("admin interface on http://{addr}"));
-            if settings.demo {
-                demo::print_hints(page, addr, settings.demo_store.as_ref());
+            if is_demo && let Some(page) = server.local_addrs().iter().find_map(LocalAddr::tcp) {
+                demo::print_hints(page, addr, demo_store.as_ref());
             }
         }
-        signals.next().await;
+        if is_watching {
+            drop(tokio::spawn(reloader.clone().watch()));
+        }
+        until_stopped(&mut signals, &listeners, &reloader).await;
         stage.send_replace(Stage::Stopping);
-        finish(&server, settings.shutdown_timeout, &mut signals).await;
+        finish(&server, reloader.shutdown_timeout(), &mut signals).await;
         // The admin interface is served until everything else has stopped.
         stage.send_replace(Stage::Over);
         if let Some(admin) = admin_server {
-            admin.stop(Duration::from_secs(1)).await;
+            admin.shutdown(Duration::from_secs(1)).await;
         }
         Ok(())
     }
@@ -146,76 +164,90 @@ fn log_warnings(settings: &Settings) {
 
 /// Starts the server for clients.
 fn start(
-    listener: TcpListener,
+    listeners: Vec<Listener>,
     settings: &Settings,
     fleet: &Fleet,
-    layer: StickyLayer<Upstream>,
-) -> io::Result<Server> {
-    let options = Options {
-        connections: settings.limits.connections,
-        trusted: settings.trusted_proxies.clone(),
-        server_timing: settings.server_timing,
-        limits: settings.limits.server(),
-    };
+    layer: &StickyLayer<Upstream>,
+    service: Swap<StickyService<Upstream, NoInner>>,
+) -> io::Result<ServerHandle> {
     if settings.forward_only {
         let upstreams = fleet.upstreams();
         if upstreams.is_empty() {
             return Err(io::Error::other("--forward-only needs a backend"));
         }
-        return Server::start(listener, &ForwardOnly::new(upstreams), settings.workers, options);
+        return server(ForwardOnly::new(upstreams), listeners, settings).start();
     }
     // On this runtime, so that it does not slow a worker down.
-    layer.start::<Request<ClientBody>>();
-    Server::start(listener, &layer.into_service(), settings.workers, options)
+    layer.start::<Request<RequestBody>>();
+    server(service, listeners, settings).start()
 }
 
-fn admin_options(settings: &Settings) -> Options {
-    Options {
-        connections: admin::CONNECTIONS,
-        trusted: Vec::new(),
-        server_timing: false,
-        limits: ServerLimits {
-            header_timeout: settings.limits.header_timeout,
-            ..ServerLimits::default()
-        },
-    }
+fn server<S>(service: S, listeners: Vec<Listener>, settings: &Settings) -> Server<S> {
+    let server = listeners.into_iter().fold(Server::new(service), Server::listener);
+    server
+        .limits(settings.limits.server())
+        .trusted_proxies(settings.trusted_proxies.iter().copied())
+        .server_timing(settings.server_timing)
+        .workers(settings.workers)
+}
+
+fn admin_limits(settings: &Settings) -> Limits {
+    Limits::new().connections(admin::CONNECTIONS).header_timeout(settings.limits.header_timeout)
 }
 
 /// Waits for requests in flight. A second signal ends the wait.
-async fn finish(server: &Server, limit: Duration, signals: &mut Signals) {
-    tracing::info!(open = server.open(), "stopping");
+async fn finish(server: &ServerHandle, limit: Duration, signals: &mut Signals) {
+    tracing::info!(open = server.open_connections(), "stopping");
     tokio::select! {
-        finished = server.stop(limit) => {
+        finished = server.shutdown(limit) => {
             if !finished {
-                tracing::warn!(open = server.open(), "not all connections have ended in time");
+                tracing::warn!(open = server.open_connections(), "not all connections have ended in time");
             }
         }
-        () = signals.next() => tracing::warn!(open = server.open(), "stopping at once"),
+        () = signals.next() => tracing::warn!(open = server.open_connections(), "stopping at once"),
     }
 }
 
 /// The demo takes another port when its default is in use.
-async fn bind_admin(admin: &config::Admin) -> io::Result<TcpListener> {
+async fn bind_admin(admin: &config::Admin) -> Result<TcpListener, Error> {
+    let refused = |addr: SocketAddr, error: &io::Error| {
+        config::cannot_listen(admin.key, &addr.to_string(), error)
+    };
     match TcpListener::bind(admin.addr).await {
         Err(error) if admin.any_port && error.kind() == io::ErrorKind::AddrInUse => {
             note(&format!("{} is taken; the admin interface takes a free port", admin.addr));
-            TcpListener::bind(SocketAddr::new(admin.addr.ip(), 0)).await
+            let addr = SocketAddr::new(admin.addr.ip(), 0);
+            TcpListener::bind(addr).await.map_err(|error| refused(addr, &error))
         }
-        bound => bound.map_err(|error| cannot_listen(admin.addr, "--admin", &error)),
+        bound => bound.map_err(|error| refused(admin.addr, &error)),
     }
 }
 
-fn cannot_listen(addr: SocketAddr, flag: &str, error: &io::Error) -> io::Error {
-    io::Error::new(
-        error.kind(),
-        format!("cannot listen on {addr}: {error}; choose another address with {flag}"),
-    )
+/// Waits for the signal to stop. At SIGHUP the file and the certificates are read again.
+async fn until_stopped(signals: &mut Signals, listeners: &[ListenerSettings], reloader: &Reloader) {
+    while signals.any().await == Asked::Reload {
+        // It is logged.
+        let _ = reloader.reload().await;
+        for tls in listeners.iter().filter_map(ListenerSettings::tls) {
+            if let Err(error) = config::reload(tls) {
+                tracing::error!(%error, "new certificates cannot be used; the old ones stay");
+            }
+        }
+    }
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM and SIGINT, and SIGHUP.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    Stop,
+    Reload,
 }
 
 impl Signals {
@@ -223,13 +255,20 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
-    async fn next(&mut self) {
+    async fn any(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hangup.recv() => Asked::Reload,
         }
+    }
+
+    /// The next signal to stop.
+    async fn next(&mut self) {
+        while self.any().await != Asked::Stop {}
     }
 }

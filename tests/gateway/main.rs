@@ -10,6 +10,9 @@ mod client;
 mod crowd;
 #[path = "../support/example.rs"]
 mod example;
+#[cfg(feature = "tls")]
+#[path = "../serve/tls/identities.rs"]
+mod identities;
 #[path = "../support/listener.rs"]
 mod listener;
 #[cfg(feature = "dns")]
@@ -55,13 +58,14 @@ mod health;
 mod http2_frames;
 mod interim;
 mod limits;
+mod listeners;
 mod parking;
 mod raw_requests;
 mod rebalance;
+mod reload;
 mod restarts;
 mod routes;
 mod rows;
-mod server_units;
 mod sessions;
 mod shortage;
 mod stop;

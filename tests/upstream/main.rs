@@ -14,6 +14,7 @@ mod probes;
 mod raw_answers;
 mod redial;
 mod rules;
+mod send_proxy;
 mod streams;
 mod support;
 #[cfg(feature = "tls")]

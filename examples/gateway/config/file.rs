@@ -7,10 +7,10 @@ use serde::Deserialize;
 use super::{
     affinity,
     connection::Connection,
-    limits,
+    limits, listener,
     probe::Status,
     units::{Count, Time, count},
-    words::{Afterwards, DiscoverId, Http2, Otherwise, Retry, SendProxy},
+    words::{Afterwards, DiscoverId, Http2, OperatorMode, Otherwise, Retry, SendProxy},
 };
 
 #[derive(Debug, Default, Deserialize)]
@@ -18,6 +18,7 @@ use super::{
 pub(crate) struct File {
     pub(crate) pool: Option<String>,
     pub(crate) listen: Option<String>,
+    pub(crate) listener: Vec<listener::Section>,
     pub(crate) admin: Option<String>,
     pub(crate) admin_token: Option<String>,
     pub(crate) admin_hosts: Vec<String>,
@@ -207,6 +208,7 @@ pub(crate) struct Backend {
     #[serde(default)]
     pub(crate) backup: bool,
     pub(crate) zone: Option<Zone>,
+    pub(crate) mode: Option<OperatorMode>,
     // The others override those of `[upstream]`.
     pub(crate) resolve_every: Option<Time<1>>,
     pub(crate) http2: Option<Http2>,
@@ -234,6 +236,7 @@ impl Backend {
             max_connections: 0,
             backup: false,
             zone: None,
+            mode: None,
             resolve_every: None,
             http2: None,
             ca: None,

@@ -5,10 +5,13 @@ mod application;
 mod backends;
 mod connection;
 mod discover;
+mod document;
 mod error;
 pub(crate) mod file;
 mod health;
 mod limits;
+mod listener;
+mod listener_tls;
 mod probe;
 mod read;
 mod settings;
@@ -21,7 +24,11 @@ mod words;
 #[cfg(feature = "dns")]
 pub(crate) use self::discover::Discover;
 pub(crate) use self::{
+    affinity::Stores,
+    document::FILE_CONTENT,
     error::Error,
+    listener::{ListenerSettings, cannot_listen},
+    listener_tls::reload,
     probe::Probe,
     settings::{Admin, Settings},
     units::Time,

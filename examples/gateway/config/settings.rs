@@ -14,11 +14,13 @@ use tower_sticky::{
 };
 
 use super::{
-    Error, affinity, application, backends,
+    Error, Stores, affinity, application, backends,
     discover::{self, Discover},
+    document::Document,
     file::{self, File, SessionHeaders},
     health,
     limits::Limits,
+    listener::{ListenerSettings, listeners},
     probe::Probe,
     read,
     units::Time,
@@ -27,8 +29,6 @@ use super::{
 };
 use crate::{cli::Flags, demo, strategy};
 
-/// Where the gateway listens by default.
-const LISTEN: &str = "127.0.0.1:8080";
 /// Where the demo's admin interface is by default.
 const DEMO_ADMIN: &str = "127.0.0.1:9090";
 
@@ -36,8 +36,10 @@ const DEMO_ADMIN: &str = "127.0.0.1:9090";
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent keys of the configuration file")]
 pub(crate) struct Settings {
+    /// The file as it is written, to compare it with a later one.
+    pub(crate) document: Document,
     pub(crate) pool: String,
-    pub(crate) listen: SocketAddr,
+    pub(crate) listeners: Vec<ListenerSettings>,
     pub(crate) admin: Option<Admin>,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) trusted_proxies: Vec<IpNet>,
@@ -80,6 +82,8 @@ pub(crate) struct Settings {
 
 #[derive(Debug, Clone)]
 pub(crate) struct Admin {
+    /// What names its address: a flag or a key of the file.
+    pub(crate) key: &'static str,
     pub(crate) addr: SocketAddr,
     pub(crate) token: Option<String>,
     /// Further hosts by which it is reached: names in lower case and IP addresses.
@@ -90,22 +94,27 @@ pub(crate) struct Admin {
 
 impl Settings {
     /// Reads the file, if one is named, and lets the flags override it.
-    pub(crate) fn load(flags: Flags) -> Result<Self, Error> {
+    /// Learned ids in memory are kept in `stores`.
+    pub(crate) fn load(flags: Flags, stores: &Stores) -> Result<Self, Error> {
         let Some(path) = &flags.config else {
-            return Self::new(File::default(), flags);
+            return Self::new(File::default(), Document::default(), flags, stores);
         };
         let name = path.display().to_string();
         let text = fs::read_to_string(path).map_err(|error| {
             Error::new(format!("the configuration file {name} cannot be read: {error}"))
         })?;
         let file = read::file(&name, &text)?;
-        Self::new(file, flags)
+        Self::new(file, Document::parse(&text), flags, stores)
     }
 
-    fn new(mut file: File, flags: Flags) -> Result<Self, Error> {
+    fn new(
+        mut file: File,
+        document: Document,
+        flags: Flags,
+        stores: &Stores,
+    ) -> Result<Self, Error> {
         application::check_session_headers(file.session_headers)?;
         let demo = demo(&mut file, &flags)?;
-        let (listen_key, listen) = either(("--listen", flags.listen), ("listen", file.listen));
         let admin_addr = either(("--admin", flags.admin), ("admin", file.admin));
         let admin = admin(admin_addr, file.admin_token, &file.admin_hosts, demo)?;
         let upstream = upstream::upstream(&file.upstream)?;
@@ -118,10 +127,13 @@ impl Settings {
             return Err(no_backend());
         }
         let trusted_proxies = networks(&file.trusted_proxies)?;
+        let (flag, listen) = (flags.listen.as_deref(), file.listen.as_deref());
+        let listeners = listeners(flag, listen, file.listener, !trusted_proxies.is_empty())?;
         let context = affinity::Context {
             cookie_name: flags.cookie,
             trusted_proxies: &trusted_proxies,
             balance_factor: file.strategy.balance_factor,
+            stores,
         };
         let sections = file.affinity.as_deref().unwrap_or_default();
         let strategy = flags.strategy.as_ref().or(file.strategy.kind.as_ref());
@@ -134,8 +146,9 @@ impl Settings {
             either(("--strategy", flags.strategy), ("strategy.type", file.strategy.kind));
         let failover = &file.failover;
         Ok(Self {
+            document,
             pool: pool(file.pool)?,
-            listen: address(listen_key, listen.as_deref(), LISTEN)?,
+            listeners,
             admin,
             shutdown_timeout: or(file.shutdown_timeout, Duration::from_secs(30)),
             trusted_proxies,
@@ -217,7 +230,7 @@ fn pool(name: Option<String>) -> Result<String, Error> {
 }
 
 fn admin(
-    (key, addr): (&str, Option<String>),
+    (key, addr): (&'static str, Option<String>),
     token: Option<String>,
     hosts: &[String],
     demo: bool,
@@ -239,7 +252,7 @@ fn admin(
              the file, or use a loopback address such as 127.0.0.1:9090"
         )));
     }
-    Ok(Some(Admin { addr, token, hosts, any_port }))
+    Ok(Some(Admin { key, addr, token, hosts, any_port }))
 }
 
 fn admin_hosts(hosts: &[String]) -> Result<Vec<String>, Error> {

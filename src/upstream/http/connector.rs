@@ -1,6 +1,6 @@
 //! The settings and connections that all requests to a backend share.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request};
 use hyper::upgrade::OnUpgrade;
@@ -16,12 +16,14 @@ use super::{
     http2::{self, Dialed, Options, Pings, Shared},
     idle_pool::{Pool, close_idle},
     protocol::{Chosen, Http2, Protocol},
+    proxy_protocol::{ProxyProtocol, Reuse},
     stream::Opened,
     target::Target,
     timer::Timer,
 };
 use crate::{
-    error::{BoxError, Redial, Redialer, Shortage, Unreachable},
+    error::{BoxError, ConfigError, Redial, Redialer, Shortage, Unreachable},
+    session::Peer,
     util::clock::later,
 };
 
@@ -59,6 +61,14 @@ pub(super) enum Purpose {
     Redial,
 }
 
+/// A connection that is needed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Need {
+    pub(super) purpose: Purpose,
+    /// The client that the backend is told of by the PROXY protocol; `None` when it is told of none.
+    pub(super) client: Option<SocketAddr>,
+}
+
 /// What all requests to a backend share.
 pub(super) struct Inner {
     pub(super) target: Target,
@@ -77,6 +87,7 @@ pub(super) struct Inner {
     pub(super) max_streams: usize,
     pub(super) pings: Option<Pings>,
     pub(super) http2: Http2,
+    pub(super) send_proxy: Option<ProxyProtocol>,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Tls>,
     pub(super) chosen: Chosen,
@@ -85,9 +96,12 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    /// A kept connection.
-    pub(super) fn idle(&self) -> Option<Link> {
+    /// A kept connection for a request of this client.
+    pub(super) fn idle(&self, client: Option<SocketAddr>) -> Option<Link> {
         let generation = self.address.usable()?;
+        if self.send_proxy.is_some() {
+            return self.pool.take_for(client?, generation).map(Link::Http1);
+        }
         match self.chosen.get()? {
             Protocol::Http1 => self.pool.take(generation).map(Link::Http1),
             Protocol::Http2 => self.shared.get(generation).map(|stream| self.over_http2(stream)),
@@ -98,11 +112,19 @@ impl Inner {
         Link::Http2(stream, Timer::new(self.response_timeout))
     }
 
+    /// The client of a request, if the backend is told of it. A peer on a Unix socket has no address.
+    #[inline]
+    pub(super) fn client<B>(&self, request: &Request<B>) -> Option<SocketAddr> {
+        self.send_proxy?;
+        let addr = request.extensions().get::<Peer>()?.addr();
+        (!addr.ip().is_unspecified()).then_some(addr)
+    }
+
     /// Opens a connection. The error carries a redialer.
-    pub(super) fn dial(self: Arc<Self>, purpose: Purpose) -> Dial {
+    pub(super) fn dial(self: Arc<Self>, need: Need) -> Dial {
         Box::pin(async move {
             let began = Instant::now();
-            self.connect(purpose).await.map_err(|error| {
+            self.connect(need).await.map_err(|error| {
                 let redialer = self.redialer();
                 Unreachable::new(error, began, redialer).into()
             })
@@ -111,9 +133,9 @@ impl Inner {
 
     /// Opens a connection. When this machine lacks resources, idle connections are closed and it is tried
     /// once more.
-    pub(super) async fn connect(&self, purpose: Purpose) -> Result<Link, BoxError> {
+    pub(super) async fn connect(&self, need: Need) -> Result<Link, BoxError> {
         let deadline = later(self.connect_timeout);
-        match self.connect_once(deadline, purpose).await {
+        match self.connect_once(deadline, need).await {
             Err(error) => match Shortage::in_chain(error.as_ref()) {
                 // It was tried for the whole time, and no connection of this process fills the backlog.
                 None | Some(Shortage::Backlog) => Err(error),
@@ -122,34 +144,34 @@ impl Inner {
                         let left = deadline.saturating_duration_since(Instant::now());
                         sleep(SHORTAGE_PAUSE.min(left / 2)).await;
                     }
-                    self.connect_once(deadline, purpose).await
+                    self.connect_once(deadline, need).await
                 }
             },
             result => result,
         }
     }
 
-    async fn connect_once(&self, deadline: Instant, purpose: Purpose) -> Result<Link, BoxError> {
-        if purpose == Purpose::Upgrade || self.chosen.get() == Some(Protocol::Http1) {
-            return self.connect_alone(deadline, purpose).await;
+    async fn connect_once(&self, deadline: Instant, need: Need) -> Result<Link, BoxError> {
+        if need.purpose == Purpose::Upgrade || self.chosen.get() == Some(Protocol::Http1) {
+            return self.connect_alone(deadline, need).await;
         }
         let generation = || match self.chosen.get() {
             Some(Protocol::Http1) => None,
             _ => Some(self.address.generation()),
         };
-        let (opening, options) = (self.open(deadline, purpose), self.http2_options());
+        let (opening, options) = (self.open(deadline, need), self.http2_options());
         match self.shared.dial(generation, opening, options, deadline).await? {
             Dialed::Http2(stream) => Ok(self.over_http2(stream)),
-            Dialed::Http1(opened) => self.begin_http1(opened).await,
-            Dialed::ChoseHttp1 => self.connect_alone(deadline, purpose).await,
+            Dialed::Http1(opened) => self.begin_http1(opened, need).await,
+            Dialed::ChoseHttp1 => self.connect_alone(deadline, need).await,
         }
     }
 
     /// Opens a connection, whatever connections others open.
-    async fn connect_alone(&self, deadline: Instant, purpose: Purpose) -> Result<Link, BoxError> {
-        let opened = self.open(deadline, purpose).await?;
+    async fn connect_alone(&self, deadline: Instant, need: Need) -> Result<Link, BoxError> {
+        let opened = self.open(deadline, need).await?;
         match opened.protocol {
-            Protocol::Http1 => self.begin_http1(opened).await,
+            Protocol::Http1 => self.begin_http1(opened, need).await,
             Protocol::Http2 => {
                 let options = self.http2_options();
                 let stream = self.shared.adopt(opened, options, deadline).await?;
@@ -158,18 +180,26 @@ impl Inner {
         }
     }
 
-    async fn begin_http1(&self, opened: Opened) -> Result<Link, BoxError> {
+    async fn begin_http1(&self, opened: Opened, need: Need) -> Result<Link, BoxError> {
         let (shard, timeout, buffers) = (self.pool.shard(), self.response_timeout, self.buffers);
         let Opened { stream, generation, .. } = opened;
-        let connection = Http1::new(stream, shard, generation, timeout, buffers).await?;
+        let mut connection = Http1::new(stream, shard, generation, timeout, buffers).await?;
+        if self.send_proxy.is_some() {
+            connection.reuse = need.client.map_or(Reuse::Never, Reuse::Client);
+        }
         Ok(Link::Http1(connection))
     }
 
     /// Connects, verifies the backend, and learns its protocol.
-    async fn open(&self, deadline: Instant, purpose: Purpose) -> Result<Opened, BoxError> {
+    async fn open(&self, deadline: Instant, need: Need) -> Result<Opened, BoxError> {
+        let Need { purpose, client } = need;
         let limit = deadline.saturating_duration_since(Instant::now());
         let redials = purpose == Purpose::Redial;
-        let (stream, generation) = self.address.connect(limit, redials).await?;
+        let (mut stream, generation) = self.address.connect(limit, redials).await?;
+        if let Some(protocol) = self.send_proxy {
+            self.check_send_proxy()?;
+            protocol.send(&mut stream, client, deadline).await?;
+        }
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             let upgrades = purpose == Purpose::Upgrade;
@@ -191,9 +221,22 @@ impl Inner {
         Options { buffers, max_streams, pings }
     }
 
-    /// Opens a connection and keeps it for the next request of its runtime thread.
+    /// An HTTP/2 connection serves many clients, and the PROXY protocol tells the backend of one.
+    pub(super) fn check_send_proxy(&self) -> Result<(), ConfigError> {
+        match (self.send_proxy, self.http2) {
+            (None, _) | (_, Http2::Off) => Ok(()),
+            (Some(_), Http2::On | Http2::Auto) => Err(ConfigError::new(
+                "a backend that is sent the PROXY protocol cannot be spoken to with HTTP/2, whose connections \
+                 serve many clients; use Http2::Off, or leave send_proxy out",
+            )),
+        }
+    }
+
+    /// Opens a connection and keeps it for the next request of its runtime thread. One that has said by the PROXY
+    /// protocol that it is for no client is closed.
     pub(super) async fn redial(&self) -> Result<(), BoxError> {
-        if let Link::Http1(connection) = self.connect(Purpose::Redial).await? {
+        let need = Need { purpose: Purpose::Redial, client: None };
+        if let Link::Http1(connection) = self.connect(need).await? {
             self.pool.put(connection);
         }
         Ok(())

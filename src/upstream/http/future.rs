@@ -16,7 +16,7 @@ use http_body::Body;
 use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 
 use super::{
-    connector::{Dial, Inner, Link, Purpose},
+    connector::{Dial, Inner, Link, Need, Purpose},
     exchange::{Exchange, SavedRequest, is_unprocessed},
     expect::expects_continue,
     explained::Explained,
@@ -82,32 +82,34 @@ where
         if request.method() == Method::CONNECT {
             return Err("CONNECT is not forwarded to a backend".into());
         }
-        let purpose = self.purpose(&request);
+        let need = self.need(&request);
         // An upgrade gets a new connection, as it does not return to the pool.
-        let idle = if purpose == Purpose::Upgrade { None } else { self.inner.idle() };
+        let is_upgrade = need.purpose == Purpose::Upgrade;
+        let idle = if is_upgrade { None } else { self.inner.idle(need.client) };
         match idle {
             Some(link) => self.send(link, Unsent::Whole(request)),
             None => {
-                let dial = self.inner.clone().dial(purpose);
+                let dial = self.inner.clone().dial(need);
                 self.state = State::Dialing { dial, request: Unsent::Whole(request) };
                 Ok(())
             }
         }
     }
 
-    fn purpose(&self, request: &Request<B>) -> Purpose {
-        match self.inner.wants_upgrade(request) {
+    fn need<T>(&self, request: &Request<T>) -> Need {
+        let purpose = match self.inner.wants_upgrade(request) {
             Some(_) => Purpose::Upgrade,
             None => Purpose::Request,
-        }
+        };
+        Need { purpose, client: self.inner.client(request) }
     }
 
     fn dial(&mut self, request: Unsent<B>) {
-        let purpose = match &request {
-            Unsent::Whole(request) => self.purpose(request),
-            Unsent::Refused(_) => Purpose::Request,
+        let need = match &request {
+            Unsent::Whole(request) => self.need(request),
+            Unsent::Refused(request) => self.need(request),
         };
-        self.state = State::Dialing { dial: self.inner.clone().dial(purpose), request };
+        self.state = State::Dialing { dial: self.inner.clone().dial(need), request };
     }
 
     /// Sends the request. It is taken apart only now that there is a connection.

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use super::{
     buffers::Buffers,
     io::{ReadState, Socket},
+    proxy_protocol::Reuse,
     request_body::RequestBody,
     stream::Stream,
     timer::Timer,
@@ -43,6 +44,7 @@ pub(super) struct Http1 {
     pub(super) timer: Timer,
     /// Whether it has served a request before.
     pub(super) reused: bool,
+    pub(super) reuse: Reuse,
     pub(super) idle_since: Instant,
     /// Its shard of the pool, to which it always returns, as its socket is registered with that thread's
     /// runtime.
@@ -70,6 +72,7 @@ impl Http1 {
             read_state,
             timer: Timer::new(response_timeout),
             reused: false,
+            reuse: Reuse::Any,
             idle_since: Instant::now(),
             shard,
             generation,

@@ -3,6 +3,7 @@
 use std::{
     cell::Cell,
     fmt, mem,
+    net::SocketAddr,
     sync::{
         Arc, LazyLock, Mutex, MutexGuard, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -15,7 +16,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::http1::Http1;
+use super::{http1::Http1, proxy_protocol::Reuse};
 use crate::util::lock;
 
 /// A small number that identifies this thread.
@@ -56,8 +57,15 @@ pub(super) struct Pool {
 #[derive(Default)]
 struct Shard(Mutex<Idle>);
 
-// A connection is a kilobyte and moves often, so it stays boxed.
-type Idle = Vec<Box<Http1>>;
+type Idle = Vec<Entry>;
+
+/// An idle connection.
+struct Entry {
+    /// Of the client whose requests it may serve, so that others are passed over without a look at them.
+    tag: u64,
+    /// Boxed, as it is a kilobyte and moves often.
+    connection: Box<Http1>,
+}
 
 impl Shard {
     fn lock(&self) -> MutexGuard<'_, Idle> {
@@ -90,7 +98,7 @@ impl Pool {
         let shard = &self.shards[self.shard()];
         loop {
             // The lock is not held while a connection is checked.
-            let mut connection = shard.lock().pop()?;
+            let mut connection = shard.lock().pop()?.connection;
             if connection.idle_since.elapsed() >= self.idle_timeout {
                 // All below it are older.
                 let old = mem::take(&mut *shard.lock());
@@ -104,11 +112,35 @@ impl Pool {
         }
     }
 
+    /// The same among the connections of this client.
+    pub(super) fn take_for(&self, client: SocketAddr, generation: u64) -> Option<Box<Http1>> {
+        if self.generation.load(Ordering::Relaxed) < generation {
+            self.close_older(generation);
+        }
+        let shard = &self.shards[self.shard()];
+        let wanted = Reuse::Client(client);
+        let tag = wanted.tag();
+        loop {
+            let mut connection = {
+                let mut idle = shard.lock();
+                let is_wanted =
+                    |entry: &Entry| entry.tag == tag && entry.connection.reuse == wanted;
+                let position = idle.iter().rposition(is_wanted)?;
+                idle.remove(position).connection
+            };
+            let is_young = connection.idle_since.elapsed() < self.idle_timeout;
+            if is_young && connection.generation >= generation && connection.is_usable() {
+                return Some(connection);
+            }
+        }
+    }
+
     /// Keeps `connection` for the next request, if it can serve one.
     pub(super) fn put(self: &Arc<Self>, mut connection: Box<Http1>) {
         // It is checked again when it is taken. Here only the end of a response may still have to be
         // noticed.
         let is_wanted = self.max_idle > 0
+            && !matches!(connection.reuse, Reuse::Never)
             && connection.generation >= self.generation.load(Ordering::Relaxed)
             && (connection.is_idle() || connection.is_usable());
         if !is_wanted {
@@ -117,8 +149,12 @@ impl Pool {
         connection.idle_since = Instant::now();
         connection.reused = true;
         let mut idle = self.shards[connection.shard].lock();
-        if idle.len() < self.max_idle {
-            idle.push(connection);
+        // Other clients may be gone, and their connections of no use.
+        let is_full = idle.len() >= self.max_idle;
+        let replaces = is_full && matches!(connection.reuse, Reuse::Client(_));
+        let oldest = replaces.then(|| idle.remove(0));
+        if !is_full || oldest.is_some() {
+            idle.push(Entry { tag: connection.reuse.tag(), connection });
             drop(idle);
             self.sweep_later();
         }
@@ -149,8 +185,9 @@ impl Pool {
         self.generation.fetch_max(generation, Ordering::Relaxed);
         for shard in &self.shards {
             let mut idle = shard.lock();
-            let (kept, closed): (Idle, Idle) =
-                mem::take(&mut *idle).into_iter().partition(|it| it.generation >= generation);
+            let (kept, closed): (Idle, Idle) = mem::take(&mut *idle)
+                .into_iter()
+                .partition(|it| it.connection.generation >= generation);
             *idle = kept;
             drop(idle);
             drop(closed);
@@ -175,9 +212,9 @@ impl Pool {
             let idle = mem::take(&mut *shard.lock());
             let mut kept: Idle = idle
                 .into_iter()
-                .filter_map(|mut connection| {
-                    let young = connection.idle_since.elapsed() < self.idle_timeout;
-                    (young && connection.is_usable()).then_some(connection)
+                .filter_map(|mut entry| {
+                    let young = entry.connection.idle_since.elapsed() < self.idle_timeout;
+                    (young && entry.connection.is_usable()).then_some(entry)
                 })
                 .collect();
             let mut now = shard.lock();

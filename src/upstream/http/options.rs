@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Http2, Upstream, buffers::Buffers, forwarded::Via, http2::Pings};
+use super::{Http2, ProxyProtocol, Upstream, buffers::Buffers, forwarded::Via, http2::Pings};
 use crate::error::ConfigError;
 
 impl Upstream {
@@ -69,6 +69,23 @@ impl Upstream {
     #[must_use]
     pub fn http2_ping(self, interval: Duration, timeout: Duration) -> Self {
         self.with(|inner| inner.pings = Some(Pings { interval, timeout }))
+    }
+
+    /// Sends the PROXY protocol at the begin of each connection, before TLS, with the address of the request's
+    /// [`Peer`](crate::Peer) as source and this end of the connection as destination; default: it is not sent.
+    ///
+    /// Such a connection serves requests of that peer only. A request without a peer, or with one on a Unix
+    /// socket, gets a connection of its own that says LOCAL (version 1: UNKNOWN), which is closed after the
+    /// response. So do probes and [redials](crate::Redial).
+    ///
+    /// # Errors
+    ///
+    /// When HTTP/2 is spoken with the backend, or may be chosen by it. With [`http2`](Self::http2) after this,
+    /// each connection fails instead.
+    pub fn send_proxy(self, version: ProxyProtocol) -> Result<Self, ConfigError> {
+        let upstream = self.with(|inner| inner.send_proxy = Some(version));
+        upstream.inner.check_send_proxy()?;
+        Ok(upstream)
     }
 
     /// How many idle HTTP/1.1 connections are kept **per runtime thread**; default 512. With 0 each

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -26,6 +27,19 @@ pub(super) enum Stream {
     /// Boxed: the buffers and keys of TLS are a kilobyte.
     #[cfg(feature = "tls")]
     Tls(Box<tokio_rustls::client::TlsStream<Stream>>),
+}
+
+impl Stream {
+    /// The address of this end, of TCP connections without TLS.
+    pub(super) fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            #[cfg(unix)]
+            Self::Unix(_) => None,
+            #[cfg(feature = "tls")]
+            Self::Tls(_) => None,
+        }
+    }
 }
 
 macro_rules! each {

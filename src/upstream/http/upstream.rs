@@ -26,14 +26,13 @@ use super::{
     idle_pool::Pool,
     protocol::{Chosen, Http2},
     resolve::{Resolver, System},
-    socket_options::SocketOptions,
     target::Target,
 };
 #[cfg(feature = "tls")]
 use super::{client_tls::ClientTls, handshake::Tls};
 use crate::{
     error::{BoxError, ConfigError, Redial},
-    util::clock::later,
+    util::{SocketOptions, clock::later},
 };
 
 /// The name that stands for this proxy in `Via`.
@@ -228,6 +227,7 @@ impl Upstream {
             max_streams: 128,
             pings: None,
             http2: Http2::Off,
+            send_proxy: None,
             #[cfg(feature = "tls")]
             tls: None,
             chosen: Chosen::new(Http2::Off, false),
@@ -356,6 +356,7 @@ impl fmt::Debug for Upstream {
         debug
             .field("address", &inner.address)
             .field("http2", &inner.http2)
+            .field("send_proxy", &inner.send_proxy)
             .field("connect_timeout", &inner.connect_timeout)
             .field("response_timeout", &inner.response_timeout)
             .field("body_timeout", &inner.body_timeout)
