@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -71,6 +71,8 @@ pub(super) struct Sending {
     client_error: Mutex<Option<ClientError>>,
     /// The whole body, once it was sent, if it was recorded.
     recorded: Mutex<Option<RecordedBody>>,
+    /// Whether the head of the response has come, so that the body need not be recorded.
+    is_answered: AtomicBool,
 }
 
 /// What the body waits for.
@@ -95,6 +97,7 @@ impl Sending {
             phase: AtomicU64::new(CONNECTION),
             client_error: Mutex::default(),
             recorded: Mutex::default(),
+            is_answered: AtomicBool::new(false),
         }
     }
 
@@ -116,6 +119,12 @@ impl Sending {
     /// Whether the connection has dropped the body.
     pub(super) fn is_done(&self) -> bool {
         self.phase.load(Ordering::Acquire) & 3 == DONE
+    }
+
+    /// Forgets what was recorded, and records no more: the head of the response has come.
+    pub(super) fn stop_recording(&self) {
+        self.is_answered.store(true, Ordering::Relaxed);
+        drop(self.take_recorded());
     }
 
     /// Takes the whole body, if it was recorded and sent.
@@ -273,19 +282,23 @@ impl Body for RequestBody {
         if let (Some(limit), Poll::Ready(Some(Ok(frame)))) = (&mut self.send_limit, &polled) {
             limit.gave(frame.data_ref().map_or(0, Bytes::len));
         }
-        let Some(sending) = &self.sending else { return polled };
+        let this = &mut *self;
+        let Some(sending) = &this.sending else { return polled };
         sending.asked(&polled);
+        if this.recorder.is_some() && sending.is_answered.load(Ordering::Relaxed) {
+            this.recorder = None;
+        }
         match polled {
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(sending.fail(error)))),
             Poll::Ready(Some(Ok(frame))) => {
-                if let Some(recorder) = &mut self.recorder {
+                if let Some(recorder) = &mut this.recorder {
                     recorder.record(&frame);
-                    self.is_over = frame.is_trailers();
+                    this.is_over = frame.is_trailers();
                 }
                 Poll::Ready(trailers::allowed(frame).map(Ok))
             }
             polled => {
-                self.is_over |= polled.is_ready();
+                this.is_over |= polled.is_ready();
                 polled
             }
         }
