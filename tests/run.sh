@@ -11,7 +11,7 @@ step() { printf '\n== %s\n' "$*"; }
 
 # Program and Debian package of what the tests need besides Rust.
 need=()
-for pair in chromium:chromium chromedriver:chromium-driver redis-server:redis-server node:nodejs npm:npm; do
+for pair in chromium:chromium chromedriver:chromium-driver redis-server:redis-server node:nodejs npm:npm curl:curl openssl:openssl; do
   command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
 done
 if [ "${#need[@]}" -gt 0 ]; then

@@ -15,6 +15,8 @@ mod example;
 mod identities;
 #[path = "../support/listener.rs"]
 mod listener;
+#[path = "../support/listening.rs"]
+mod listening;
 #[cfg(feature = "dns")]
 #[path = "../support/name_server.rs"]
 mod name_server;
