@@ -35,7 +35,7 @@ OPTIONS
                        Add a backend; may be repeated. [[backend]] and [[discover]] of the file are
                        ignored then.
                          ID               a stable name; sessions remember it
-                         URL              http://host:port
+                         URL              http://host:port, https://host:port or unix:/path
                          weight           share of new sessions; 0 takes none and keeps those it has
                                           [default: 1]
                          max_connections  limit of requests in flight [default: 0, no limit]

@@ -40,8 +40,16 @@ pub(crate) struct Fleet {
 /// A backend with its URL.
 #[derive(Debug)]
 struct Member {
-    url: String,
+    entry: file::Backend,
     upstream: Upstream,
+}
+
+/// What the configuration says of a backend.
+#[derive(Debug, Default)]
+pub(crate) struct Entry {
+    pub(crate) url: String,
+    /// Whether its certificate is not verified.
+    pub(crate) insecure: bool,
 }
 
 impl Fleet {
@@ -85,10 +93,12 @@ impl Fleet {
             self.insert(&mut members, backend)?;
             return Ok(true);
         };
-        if member.url != backend.url {
-            let upstream = self.upstream(backend)?;
+        if member.entry.url != backend.url {
+            // What the file says of its connections stays.
+            let entry = file::Backend { url: backend.url.clone(), ..member.entry.clone() };
+            let upstream = self.upstream(&entry)?;
             drop(self.backends.replace(id, upstream.clone())?);
-            *member = Member { url: backend.url.clone(), upstream };
+            *member = Member { entry, upstream };
             look_up(member.upstream.clone());
         }
         self.backends.set_weight(id, backend.weight)?;
@@ -105,15 +115,23 @@ impl Fleet {
         Ok(())
     }
 
-    /// All backends with their URLs, and the totals of all requests.
-    pub(crate) fn status(&self) -> (Vec<(BackendStatus, String)>, Stats) {
+    /// All backends with what the configuration says of them, and the totals of all requests.
+    pub(crate) fn status(&self) -> (Vec<(BackendStatus, Entry)>, Stats) {
         let members = self.members();
         let pool = self.backends.snapshot();
         let backends = pool.backends.into_iter().map(|status| {
             let id = status.id.as_str();
-            let url = members.get(id).map(|member| member.url.clone());
-            let url = url.or_else(|| self.discovered.get(id)).unwrap_or_default();
-            (status, url)
+            let entry = match members.get(id) {
+                Some(Member { entry, .. }) => Entry {
+                    url: entry.url.clone(),
+                    insecure: self.upstream_settings.is_insecure(entry),
+                },
+                None => {
+                    let url = self.discovered.get(id).unwrap_or_default();
+                    Entry { url, insecure: false }
+                }
+            };
+            (status, entry)
         });
         (backends.collect(), pool.stats)
     }
@@ -151,13 +169,13 @@ impl Fleet {
         }
         self.backends.insert_with(id, upstream.clone(), options)?;
         look_up(upstream.clone());
-        members.insert(id.clone(), Member { url: backend.url.clone(), upstream });
+        members.insert(id.clone(), Member { entry: backend.clone(), upstream });
         Ok(())
     }
 
     fn upstream(&self, backend: &file::Backend) -> Result<Upstream, ConfigError> {
         let resolve_every = backend.resolve_every.map(|Time(interval)| interval);
-        let upstream = Upstream::new(&backend.url)?
+        let upstream = self.upstream_settings.open(backend)?
             .resolve_every(resolve_every.unwrap_or(self.upstream_settings.resolve_every))
             .on_address_change(self.backends.address_listener(&backend.id))
             .connect_timeout(self.connect_timeout)

@@ -20,7 +20,13 @@ fn everything() -> String {
     let needs_dns = |line: &str| {
         ["#nameservers", "#[[discover]]", "#dns =", "#id ="].iter().any(|key| line.starts_with(key))
     };
-    let is_on = |line: &str| cfg!(feature = "dns") || !needs_dns(line);
+    let is_tls = |line: &str| {
+        let keys = ["#ca ", "#server_name", "#verify", "#handshake_timeout"];
+        keys.iter().any(|key| line.starts_with(key))
+    };
+    let is_on = |line: &str| {
+        (cfg!(feature = "dns") || !needs_dns(line)) && (cfg!(feature = "tls") || !is_tls(line))
+    };
     let is_setting = |line: &str| line.starts_with('#') && !line.starts_with("# ") && line != "#";
     let text = template();
     let lines = text.lines().map(|line| match is_setting(line) {

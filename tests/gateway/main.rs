@@ -19,6 +19,10 @@ mod name_server;
 mod process;
 #[path = "../support/server.rs"]
 mod server;
+#[cfg(feature = "tls")]
+#[allow(dead_code, reason = "the tests of the library use all of it")]
+#[path = "../upstream/tls/support.rs"]
+mod tls_backends;
 #[path = "../support/unending.rs"]
 mod unending;
 #[allow(dead_code, reason = "the gateway's own reader of durations and sizes")]
@@ -28,6 +32,10 @@ mod units;
 mod admin;
 mod admin_access;
 mod affinity;
+#[cfg(feature = "tls")]
+mod backend_tls;
+#[cfg(unix)]
+mod backend_unix;
 mod breaks;
 mod config;
 mod config_errors;
@@ -51,6 +59,7 @@ mod raw_requests;
 mod rebalance;
 mod restarts;
 mod rows;
+mod send_proxy;
 mod server_units;
 mod sessions;
 mod shortage;

@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use tower_sticky::{BackendStatus, Failover, Mode, PoolError, Reason, State, Stats, Verdict};
 
-use crate::config::{OperatorMode, Otherwise, Time, file::Zone};
+use crate::{
+    config::{OperatorMode, Otherwise, Time, file::Zone},
+    fleet::Entry,
+};
 
 /// Body of `PUT /backends/{id}`.
 #[derive(Debug, Deserialize)]
@@ -120,13 +123,17 @@ pub(super) struct Backend<'a> {
     limit: usize,
     backup: bool,
     zone: Option<&'a str>,
+    /// Present when its certificate is not verified.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    insecure: bool,
 }
 
 impl<'a> Backend<'a> {
-    pub(super) fn new(status: &'a BackendStatus, url: &'a str) -> Self {
+    pub(super) fn new(status: &'a BackendStatus, entry: &'a Entry) -> Self {
         Self {
             id: status.id.as_str(),
-            url,
+            url: &entry.url,
+            insecure: entry.insecure,
             weight: status.weight,
             state: state(status.state),
             probe_failure: status.probe_failure.as_deref(),

@@ -70,7 +70,7 @@ pub(crate) fn router(admin: Admin, guard: Guard) -> Router {
 async fn list(State(admin): State<Admin>) -> Response {
     let (backends, _) = admin.fleet.status();
     let backends: Vec<_> =
-        backends.iter().map(|(status, url)| json::Backend::new(status, url)).collect();
+        backends.iter().map(|(status, entry)| json::Backend::new(status, entry)).collect();
     json::answer(StatusCode::OK, &backends)
 }
 
@@ -95,13 +95,11 @@ async fn replace(
 ) -> Result<Response, Problem> {
     let new: NewBackend = json::parse(&body)?;
     let backend = file::Backend {
-        resolve_every: None,
-        id,
-        url: new.url,
         weight: new.weight,
         max_connections: new.max_connections,
         backup: new.backup,
         zone: new.zone,
+        ..file::Backend::new(id, new.url)
     };
     let status = match admin.fleet.put(&backend)? {
         true => StatusCode::CREATED,
@@ -164,9 +162,9 @@ async fn wrong_method() -> Problem {
 /// A response with the current state of the backend.
 fn one(admin: &Admin, id: &str, status: StatusCode) -> Result<Response, Problem> {
     let (backends, _) = admin.fleet.status();
-    let (backend, url) = backends
+    let (backend, entry) = backends
         .iter()
         .find(|(backend, _)| backend.id == *id)
         .ok_or_else(|| PoolError::Unknown(id.to_owned()))?;
-    Ok(json::answer(status, &json::Backend::new(backend, url)))
+    Ok(json::answer(status, &json::Backend::new(backend, entry)))
 }

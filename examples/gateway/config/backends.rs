@@ -1,29 +1,30 @@
 //! `[[backend]]` and `--backend`.
 
-use tower_sticky::{BackendId, proxy::Upstream};
+use tower_sticky::BackendId;
 
-use super::{Error, file::Backend};
+use super::{Error, connection::of, file::Backend};
 
-/// The backends of the command line, or else of the file, with their ids and URLs checked.
+/// The backends of the command line, or else of the file, with their ids checked. Their other keys are checked when
+/// they are opened.
 pub(super) fn either(flags: Vec<Backend>, file: Vec<Backend>) -> Result<Vec<Backend>, Error> {
     let from_flags = !flags.is_empty();
-    let backends = if from_flags { flags } else { file };
-    for (position, backend) in backends.iter().enumerate() {
-        let at = |option: &str, value: &str, why: &dyn std::fmt::Display| {
-            Error::new(match from_flags {
-                true => format!("--backend {}: {option} = {value:?}: {why}", backend.id),
-                false => format!("backend[{position}].{option} = {value:?}: {why}"),
-            })
+    let mut backends = if from_flags { flags } else { file };
+    for position in 0..backends.len() {
+        let (earlier, rest) = backends.split_at_mut(position);
+        let Some(backend) = rest.first_mut() else { continue };
+        backend.at = match from_flags {
+            true => format!("--backend {}", backend.id),
+            false => format!("backend[{position}]"),
         };
-        BackendId::new(&backend.id).map_err(|error| at("id", &backend.id, &error))?;
-        if backends[..position].iter().any(|earlier| earlier.id == backend.id) {
-            return Err(at(
-                "id",
-                &backend.id,
+        let wrong_id = |why: &dyn std::fmt::Display| {
+            Error::new(format!("{} = {:?}: {why}", of(&backend.at, "id"), backend.id))
+        };
+        BackendId::new(&backend.id).map_err(|error| wrong_id(&error))?;
+        if earlier.iter().any(|earlier| earlier.id == backend.id) {
+            return Err(wrong_id(
                 &"taken by an earlier backend; every backend needs an id of its own",
             ));
         }
-        Upstream::new(&backend.url).map_err(|error| at("url", &backend.url, &error))?;
     }
     Ok(backends)
 }

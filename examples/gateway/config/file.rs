@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::{
-    affinity, limits,
+    affinity,
+    connection::Connection,
+    limits,
     probe::Status,
     units::{Count, Time, count},
-    words::{Afterwards, DiscoverId, Otherwise, Retry},
+    words::{Afterwards, DiscoverId, Http2, Otherwise, Retry, SendProxy},
 };
 
 #[derive(Debug, Default, Deserialize)]
@@ -48,6 +50,41 @@ pub(crate) struct Upstream {
     pub(crate) x_forwarded_port: bool,
     pub(crate) x_real_ip: bool,
     pub(crate) pass_forwarded: Vec<String>,
+    pub(crate) http2: Option<Http2>,
+    pub(crate) ca: Option<Vec<String>>,
+    pub(crate) client_cert: Option<String>,
+    pub(crate) client_key: Option<String>,
+    pub(crate) server_name: Option<String>,
+    pub(crate) verify: Option<bool>,
+    pub(crate) handshake_timeout: Option<Time<1>>,
+    pub(crate) send_proxy: Option<SendProxy>,
+    pub(crate) max_idle: Option<Count>,
+    pub(crate) idle_timeout: Option<Time<1>>,
+}
+
+/// The keys of a section about connections to backends. Serde could read them into a struct of their own, but then
+/// neither refuses unknown keys nor names the line of a wrong one.
+macro_rules! connection {
+    ($section:expr) => {
+        Connection {
+            http2: $section.http2,
+            ca: $section.ca.clone(),
+            client_cert: $section.client_cert.clone(),
+            client_key: $section.client_key.clone(),
+            server_name: $section.server_name.clone(),
+            verify: $section.verify,
+            handshake_timeout: $section.handshake_timeout,
+            send_proxy: $section.send_proxy,
+            max_idle: $section.max_idle,
+            idle_timeout: $section.idle_timeout,
+        }
+    };
+}
+
+impl Upstream {
+    pub(crate) fn connection(&self) -> Connection {
+        connection!(self)
+    }
 }
 
 /// `[application]`: what backends may say of their sessions.
@@ -170,8 +207,21 @@ pub(crate) struct Backend {
     #[serde(default)]
     pub(crate) backup: bool,
     pub(crate) zone: Option<Zone>,
-    /// Overrides that of `[upstream]`.
+    // The others override those of `[upstream]`.
     pub(crate) resolve_every: Option<Time<1>>,
+    pub(crate) http2: Option<Http2>,
+    pub(crate) ca: Option<Vec<String>>,
+    pub(crate) client_cert: Option<String>,
+    pub(crate) client_key: Option<String>,
+    pub(crate) server_name: Option<String>,
+    pub(crate) verify: Option<bool>,
+    pub(crate) handshake_timeout: Option<Time<1>>,
+    pub(crate) send_proxy: Option<SendProxy>,
+    pub(crate) max_idle: Option<Count>,
+    pub(crate) idle_timeout: Option<Time<1>>,
+    /// Where it stands in the configuration, such as `backend[0]`, for errors about its keys.
+    #[serde(skip)]
+    pub(crate) at: String,
 }
 
 impl Backend {
@@ -185,7 +235,23 @@ impl Backend {
             backup: false,
             zone: None,
             resolve_every: None,
+            http2: None,
+            ca: None,
+            client_cert: None,
+            client_key: None,
+            server_name: None,
+            verify: None,
+            handshake_timeout: None,
+            send_proxy: None,
+            max_idle: None,
+            idle_timeout: None,
+            at: String::new(),
         }
+    }
+
+    /// How connections to it are made.
+    pub(crate) fn connection(&self) -> Connection {
+        connection!(self)
     }
 }
 

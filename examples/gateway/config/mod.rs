@@ -3,6 +3,7 @@
 mod affinity;
 mod application;
 mod backends;
+mod connection;
 mod discover;
 mod error;
 pub(crate) mod file;
@@ -11,6 +12,8 @@ mod limits;
 mod probe;
 mod read;
 mod settings;
+#[cfg(feature = "tls")]
+mod tls;
 mod units;
 mod upstream;
 mod words;

@@ -108,6 +108,7 @@ impl Settings {
         let (listen_key, listen) = either(("--listen", flags.listen), ("listen", file.listen));
         let admin_addr = either(("--admin", flags.admin), ("admin", file.admin));
         let admin = admin(admin_addr, file.admin_token, &file.admin_hosts, demo)?;
+        let upstream = upstream::upstream(&file.upstream)?;
         let mut discover = discover::discover(&file.discover)?;
         if !flags.backends.is_empty() {
             discover.clear();
@@ -125,8 +126,12 @@ impl Settings {
         let mut warnings = affinity::warnings(file.affinity.as_deref().unwrap_or_default());
         let (affinity, passing_key) = affinity::chain(file.affinity, &context)?;
         let (health, probe) = health::health(&file.health)?;
-        // No backend is spoken to with HTTP/2.
-        warnings.extend(probe.as_ref().and_then(|probe| probe.warning(false)));
+        // Of one that is discovered, or added by hand.
+        let others_speak_http2 = (backends.is_empty() || !discover.is_empty())
+            && upstream.may_speak_http2(&file::Backend::new("", "http://"));
+        let any_http2 =
+            others_speak_http2 || backends.iter().any(|backend| upstream.may_speak_http2(backend));
+        warnings.extend(probe.as_ref().and_then(|probe| probe.warning(any_http2)));
         let (strategy_key, strategy) =
             either(("--strategy", flags.strategy), ("strategy.type", file.strategy.kind));
         let failover = &file.failover;
@@ -139,7 +144,7 @@ impl Settings {
             // The demo's page shows it.
             server_timing: file.server_timing || demo,
             limits: Limits::from(file.limits).checked()?,
-            upstream: upstream::upstream(&file.upstream)?,
+            upstream,
             affinity,
             warnings,
             strict: file.strict.map_or(Ok(Strict::from(false)), strict)?,

@@ -4,7 +4,15 @@ use std::{net::SocketAddr, time::Duration};
 
 use tower_sticky::{ConfigError, proxy};
 
-use super::{Error, file, settings::or};
+#[cfg(feature = "tls")]
+use super::tls;
+use super::{
+    Error,
+    connection::{Connection, Keys, of},
+    file,
+    settings::or,
+    words::Http2,
+};
 
 /// How backends are reached.
 #[derive(Debug, Clone)]
@@ -19,9 +27,59 @@ pub(crate) struct Upstream {
     pub(crate) x_forwarded_port: bool,
     pub(crate) x_real_ip: bool,
     pub(crate) pass_forwarded: Vec<String>,
+    connection: Connection,
+    /// What `[upstream]` says of TLS, which most backends share.
+    #[cfg(feature = "tls")]
+    tls: proxy::ClientTls,
 }
 
 impl Upstream {
+    /// The service of a backend, but for what all backends have in common. An error names the key.
+    pub(crate) fn open(&self, backend: &file::Backend) -> Result<proxy::Upstream, ConfigError> {
+        let own = backend.connection();
+        let keys = Keys { own: &own, at: &backend.at, shared: &self.connection };
+        let wrong_url = |error: ConfigError| {
+            let key = of(&backend.at, "url");
+            ConfigError::new(format!("{key} = {:?}: {error}", backend.url))
+        };
+        if !is_https(&backend.url) {
+            if let Some(key) = own.tls_key() {
+                let key = of(&backend.at, key);
+                return Err(ConfigError::new(format!(
+                    "{key}: is about TLS, and the URL {:?} is not one of https",
+                    backend.url
+                )));
+            }
+            return keys.apply(proxy::Upstream::new(&backend.url).map_err(wrong_url)?);
+        }
+        #[cfg(feature = "tls")]
+        let upstream = {
+            let tls = match own.tls_key() {
+                Some(_) => tls::options(keys)?,
+                None => self.tls.clone(),
+            };
+            proxy::Upstream::with_tls(&backend.url, tls).map_err(wrong_url)?
+        };
+        #[cfg(not(feature = "tls"))]
+        let upstream = proxy::Upstream::new(&backend.url).map_err(wrong_url)?;
+        keys.apply(upstream)
+    }
+
+    /// Whether HTTP/2 is spoken with a backend, or may be.
+    pub(super) fn may_speak_http2(&self, backend: &file::Backend) -> bool {
+        match backend.http2.or(self.connection.http2) {
+            Some(Http2::On) => true,
+            Some(Http2::Auto) => is_https(&backend.url),
+            Some(Http2::Off) | None => false,
+        }
+    }
+
+    /// Whether a backend is not verified.
+    pub(crate) fn is_insecure(&self, backend: &file::Backend) -> bool {
+        let verify = backend.verify.or(self.connection.verify);
+        is_https(&backend.url) && verify == Some(false)
+    }
+
     /// Sets what is added to messages.
     pub(crate) fn apply(&self, upstream: proxy::Upstream) -> Result<proxy::Upstream, ConfigError> {
         let mut upstream = upstream
@@ -51,6 +109,19 @@ pub(super) fn upstream(file: &file::Upstream) -> Result<Upstream, Error> {
              with --features dns, or leave the key out to ask the system's resolver",
         ));
     }
+    let (connection, none) = (file.connection(), Connection::default());
+    let keys = Keys { own: &none, at: "", shared: &connection };
+    // Checked here, also when no backend uses them.
+    keys.check()?;
+    #[cfg(not(feature = "tls"))]
+    if let Some(key) = connection.tls_key() {
+        return Err(Error::new(format!(
+            "upstream.{key} needs the feature tls, which this gateway was built without; build it with \
+             --features tls, or leave the key out"
+        )));
+    }
+    #[cfg(feature = "tls")]
+    let tls = tls::options(keys)?;
     let nameservers = file.nameservers.iter().enumerate();
     let nameservers = nameservers.map(|(position, text)| nameserver(position, text));
     Ok(Upstream {
@@ -61,7 +132,14 @@ pub(super) fn upstream(file: &file::Upstream) -> Result<Upstream, Error> {
         x_forwarded_port: file.x_forwarded_port,
         x_real_ip: file.x_real_ip,
         pass_forwarded: file.pass_forwarded.clone(),
+        #[cfg(feature = "tls")]
+        tls,
+        connection,
     })
+}
+
+fn is_https(url: &str) -> bool {
+    url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"))
 }
 
 /// An address, with port 53 unless it contains another one.

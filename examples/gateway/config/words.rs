@@ -1,7 +1,7 @@
 //! Values of the file that are one word out of a few.
 
 use serde::Deserialize;
-use tower_sticky::{Failover, Mode, affinity, store};
+use tower_sticky::{Failover, Mode, affinity, proxy, store};
 
 /// Defines enums that are read from kebab-case words and become enums of the library.
 macro_rules! words {
@@ -28,6 +28,7 @@ words! {
     Secure => affinity::Secure { Auto, Always, Never }
     Conflict => affinity::Conflict { Replace, Preserve }
     OnStoreDown => store::OnDown { Open, Reject }
+    Http2 => proxy::Http2 { Off, On, Auto }
     /// What happens to a session whose backend cannot serve it.
     Otherwise => Failover { Repin, Borrow, Reject }
     /// What the operator wants of a backend.
@@ -70,4 +71,13 @@ pub(crate) enum Retry {
 pub(crate) enum DiscoverId {
     Address,
     Target,
+}
+
+/// The version of the PROXY protocol that backends are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SendProxy {
+    Off,
+    V1,
+    V2,
 }

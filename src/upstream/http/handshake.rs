@@ -1,6 +1,10 @@
 //! TLS handshakes with a backend.
 
-use std::{error::Error, fmt, io, sync::Arc};
+use std::{
+    error::Error,
+    fmt, io,
+    sync::{Arc, Mutex},
+};
 
 use rustls::{ClientConfig, client::Resumption, pki_types::ServerName};
 use tokio::time::{Instant, timeout_at};
@@ -15,7 +19,7 @@ use super::{
 use crate::{
     error::{BoxError, ConfigError, TimedOut},
     tls::reason_in,
-    util::clock::later,
+    util::{clock::later, lock},
 };
 
 /// Sessions to resume: those of one server name. Each name has eight.
@@ -33,6 +37,9 @@ pub(super) struct Tls {
     /// Of upgrades, which are only possible in HTTP/1.1.
     http1: Arc<ClientConfig>,
     http2: Http2,
+    endpoint: Endpoint,
+    /// Why the last handshake failed, if it did.
+    failure: Arc<Mutex<Option<String>>>,
 }
 
 impl Tls {
@@ -48,7 +55,17 @@ impl Tls {
             tracing::warn!(backend = %endpoint, "the certificate of a backend is not verified: insecure");
         }
         let (config, http1) = (base.clone(), base.clone());
-        Ok(Self { options, name, base, config, http1, http2: Http2::Off })
+        let endpoint = endpoint.clone();
+        Ok(Self {
+            options,
+            name,
+            base,
+            config,
+            http1,
+            http2: Http2::Off,
+            endpoint,
+            failure: Arc::default(),
+        })
     }
 
     /// For connections of these protocols, with sessions of its own.
@@ -62,11 +79,32 @@ impl Tls {
             Http2::On => vec![b"h2".to_vec()],
             Http2::Auto => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         };
-        Self { config: Arc::new(config), http1: Arc::new(http1), http2, ..self.clone() }
+        let failure = Arc::default();
+        Self { config: Arc::new(config), http1: Arc::new(http1), http2, failure, ..self.clone() }
     }
 
     /// Verifies the backend, and learns the protocol of the connection.
     pub(super) async fn handshake(
+        &self,
+        stream: Stream,
+        deadline: Instant,
+        upgrades: bool,
+    ) -> Result<(Stream, Protocol), BoxError> {
+        let result = self.verify(stream, deadline, upgrades).await;
+        self.log(result.as_ref().err().map(ToString::to_string));
+        result
+    }
+
+    /// Logs a failure, once: handshakes are retried often.
+    fn log(&self, failure: Option<String>) {
+        let mut last = lock(&self.failure);
+        if let Some(error) = failure.as_ref().filter(|_| *last != failure) {
+            tracing::warn!(backend = %self.endpoint, error, "no TLS connection to a backend");
+        }
+        *last = failure;
+    }
+
+    async fn verify(
         &self,
         stream: Stream,
         deadline: Instant,
