@@ -55,6 +55,7 @@ impl Chosen {
         }
     }
 
+    #[cfg(feature = "tls")]
     pub(super) fn set(&self, protocol: Protocol) {
         let value = match protocol {
             Protocol::Http1 => HTTP1,
