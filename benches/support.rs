@@ -15,7 +15,7 @@ use http_body_util::Empty;
 use tower_service::Service;
 use tower_sticky::{
     Backends, Key, KeyRing, NoInner, StickyBody, StickyLayer, StickyService,
-    affinity::{self, Cookie, Envelope, Learned, Table},
+    affinity::{self, Cookie, Envelope, Learned, Route, Table},
     store::RedisStore,
     strategy::Strategy,
 };
@@ -114,6 +114,16 @@ pub fn timed(count: usize) -> Sticky {
     let hour = std::time::Duration::from_secs(3600);
     let cookie = Cookie::sealed("SERVER_ID", keys()).idle_timeout(hour).absolute_timeout(8 * hour);
     StickyLayer::new(backends(count), cookie).into_service()
+}
+
+/// A service by the route in a cookie of the application, and the cookie of a session of `b1`.
+pub fn routed(count: usize, is_sealed: bool) -> (Sticky, String) {
+    let route = Route::cookie("JSESSIONID").after('.');
+    let route = if is_sealed { route.sealed(keys()) } else { route };
+    let service = StickyLayer::new(backends(count), route).into_service();
+    // The code of b1 in the pool "default" under the fixed key.
+    let route = if is_sealed { "7snioqn2wsxlg" } else { "b1" };
+    (service, format!("JSESSIONID=0123456789ABCDEF0123456789ABCDEF.{route}"))
 }
 
 /// A service by the hash of a header.

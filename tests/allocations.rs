@@ -17,7 +17,7 @@ use http::{HeaderValue, Request, Response, header};
 use tower_service::Service;
 use tower_sticky::{
     Backends, KeyRing, NoBody, StickyLayer,
-    affinity::{Cookie, Key},
+    affinity::{Cookie, Key, Route},
 };
 
 struct Counting;
@@ -127,6 +127,31 @@ fn a_call_of_a_session_that_its_client_holds_allocates_nothing() {
         let after = ALLOCATIONS.with(Cell::get);
         assert_eq!(after - before, 0, "a clone of the handle and a call");
         assert!(session.backend().is_some(), "it was pinned");
+        drop(response);
+    }
+}
+
+#[test]
+fn a_request_whose_id_names_its_backend_allocates_nothing() {
+    let secret = tower_sticky::Key::from_bytes((0..32).collect::<Vec<u8>>()).unwrap();
+    let keys = KeyRing::new([secret]).unwrap();
+    let layer = |route| {
+        let backends =
+            Backends::from_iter([("a", Backend(Arc::new(200))), ("b", Backend(Arc::new(200)))]);
+        StickyLayer::new(backends, route)
+    };
+    let route = || Route::query("sid").after('.');
+    let (plain, sealed) =
+        (layer(route()).into_service(), layer(route().sealed(keys)).into_service());
+    // Twice: a first request initialises thread-locals, and the codes. The second id has that of `a`.
+    for (service, sid) in [(plain, "x.a"), (sealed, "x.c7abs7iswqd7s")] {
+        let request = || Request::get(format!("/?sid={sid}")).body(()).unwrap();
+        drop(answer(service.clone(), request()));
+        let request = request();
+        let before = ALLOCATIONS.with(Cell::get);
+        let response = answer(service.clone(), request);
+        assert_eq!(ALLOCATIONS.with(Cell::get) - before, 0, "{sid}");
+
         drop(response);
     }
 }

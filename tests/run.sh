@@ -11,7 +11,7 @@ step() { printf '\n== %s\n' "$*"; }
 
 # Program and Debian package of what the tests need besides Rust.
 need=()
-for pair in chromium:chromium chromedriver:chromium-driver redis-server:redis-server node:nodejs; do
+for pair in chromium:chromium chromedriver:chromium-driver redis-server:redis-server node:nodejs npm:npm; do
   command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
 done
 if [ "${#need[@]}" -gt 0 ]; then
@@ -25,6 +25,9 @@ if [ "${#need[@]}" -gt 0 ]; then
     exit 1
   fi
 fi
+
+step "clients"
+npm ci --prefix tests/heavy/clients/node --no-audit --no-fund --silent
 
 step "format"
 cargo fmt --all --check

@@ -15,12 +15,14 @@
 mod backend;
 mod clients;
 mod process;
+#[path = "../proxy_process.rs"]
+mod proxy_process;
 
 use std::{env, error::Error, time::Duration};
 
 use tokio::time::sleep;
 
-use crate::process::{Kind, Proxy};
+use crate::{process::Kind, proxy_process::Proxy};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -47,7 +49,7 @@ async fn main() -> Result<(), Failure> {
     let gateway = process::build()?;
     let backend = backend::start().await?;
     let mut kinds = vec![Kind::Gateway(gateway)];
-    match process::haproxy_version() {
+    match proxy_process::haproxy_version() {
         Some(version) => {
             println!("beside {version}");
             kinds.push(Kind::HaProxy);

@@ -1,17 +1,18 @@
-//! The proxies, each a process, and the memory that they have.
+//! The proxies with their configurations, and the memory that they have.
 
 use std::{
     env, fs,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::PathBuf,
-    process::{Child, Command, Stdio},
-    time::Duration,
+    process::{Command, Stdio},
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::{net::TcpStream, time::sleep};
 
-use crate::Failure;
+use crate::{
+    Failure,
+    proxy_process::{self, Proxy},
+};
 
 #[derive(Debug)]
 pub(crate) enum Kind {
@@ -29,15 +30,6 @@ impl Kind {
     }
 }
 
-/// The version of HAProxy, if it is installed.
-pub(crate) fn haproxy_version() -> Option<String> {
-    let output = Command::new("haproxy").arg("-v").output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    let mut words = text.split_whitespace();
-    let version = words.find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
-    Some(format!("HAProxy {version}"))
-}
-
 /// Allows as many file descriptors as `connections` need, or as this process may have; the proxies inherit it.
 pub(crate) fn raise_file_limit(connections: usize) -> Result<(), Failure> {
     // A proxy may need two for each.
@@ -51,28 +43,10 @@ pub(crate) fn raise_file_limit(connections: usize) -> Result<(), Failure> {
 
 /// Builds the gateway in release mode, and returns its path. `GATEWAY` names another one.
 pub(crate) fn build() -> Result<PathBuf, Failure> {
-    if let Some(program) = env::var_os("GATEWAY") {
-        return Ok(program.into());
+    match env::var_os("GATEWAY") {
+        Some(program) => Ok(program.into()),
+        None => Ok(proxy_process::build(&["gateway"])?.join("gateway")),
     }
-    let this = env::current_exe()?;
-    let target = this.ancestors().nth(2).ok_or("this program is in no target directory")?;
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--locked", "--release", "--example", "gateway", "--target-dir"])
-        .arg(target)
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .status()?;
-    match built.success() {
-        true => Ok(target.join("release/examples/gateway")),
-        false => Err("the gateway cannot be built".into()),
-    }
-}
-
-/// A running proxy. It is killed when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Proxy {
-    pub(crate) addr: SocketAddr,
-    child: Child,
-    config: PathBuf,
 }
 
 impl Proxy {
@@ -82,31 +56,16 @@ impl Proxy {
         backend: SocketAddr,
         connections: usize,
     ) -> Result<Self, Failure> {
-        let addr = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let config = env::temp_dir().join(format!("memory-{}.conf", addr.port()));
+        let addr = proxy_process::free_addr()?;
         let connections = connections.max(1000) + 100;
-        let (text, mut command) = match kind {
+        let (mut command, config) = match kind {
             Kind::Gateway(program) => {
-                let mut command = Command::new(program);
-                command.args(["--workers", "1", "--config"]);
-                (gateway(addr, backend, connections), command)
+                (proxy_process::gateway(program), gateway(addr, backend, connections))
             }
-            Kind::HaProxy => {
-                let mut command = Command::new("haproxy");
-                command.args(["-db", "-f"]);
-                (haproxy(addr, backend, connections), command)
-            }
+            Kind::HaProxy => (proxy_process::haproxy(), haproxy(addr, backend, connections)),
         };
-        fs::write(&config, text)?;
-        command.arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut proxy = Self { addr, child: command.spawn()?, config };
-        while TcpStream::connect(addr).await.is_err() {
-            if let Some(status) = proxy.child.try_wait()? {
-                return Err(format!("it does not start: {status}").into());
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-        Ok(proxy)
+        command.stderr(Stdio::null());
+        Self::run(command, addr, &config).await
     }
 
     /// The resident memory of the process, in KiB.
@@ -129,14 +88,6 @@ impl Proxy {
             held.filter_map(|number| number.parse::<f64>().ok()).sum::<f64>()
         });
         Some(bytes.sum::<f64>() / 1024.0)
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_file(&self.config);
     }
 }
 

@@ -15,14 +15,14 @@
 mod crowd;
 mod figures;
 mod proxy;
+#[path = "../proxy_process.rs"]
+mod proxy_process;
 #[path = "../../tests/support/server.rs"]
 mod server;
 
 use std::{
-    env,
     error::Error,
-    path::{Path, PathBuf},
-    process::Command,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -36,7 +36,8 @@ use tokio::{task::spawn_blocking, time::sleep};
 use crate::{
     crowd::Exchange,
     figures::{HEAD, Row},
-    proxy::{Kind, Proxy},
+    proxy::Kind,
+    proxy_process::Proxy,
     server::{Ending, Log, Pace, Server, restart_in_turn},
 };
 
@@ -54,9 +55,9 @@ const PACE: Pace = Pace {
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<(), Failure> {
-    let programs = build()?;
+    let programs = proxy_process::build(&["gateway", "backend"])?;
     let mut kinds = vec![Kind::Gateway { home_wait: "0s" }, Kind::Gateway { home_wait: "1s" }];
-    match proxy::haproxy_version() {
+    match proxy_process::haproxy_version() {
         Some(version) => {
             println!("beside {version}");
             kinds.extend([Kind::HaProxy { redispatch: true }, Kind::HaProxy { redispatch: false }]);
@@ -79,22 +80,6 @@ async fn measure(kind: Kind, interval: Duration, programs: &Path) -> Result<Row,
     let quiet = undisturbed(kind, interval, programs).await?;
     let restarts = restarts(kind, interval, programs).await?;
     Ok(Row::new(&restarts, &quiet))
-}
-
-/// Builds the programs in release mode, and returns their paths.
-fn build() -> Result<PathBuf, Failure> {
-    let this = env::current_exe()?;
-    let target = this.ancestors().nth(2).ok_or("this program is in no target directory")?;
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--locked", "--release", "--example", "gateway", "--example", "backend"])
-        .arg("--target-dir")
-        .arg(target)
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .status()?;
-    match built.success() {
-        true => Ok(target.join("release/examples")),
-        false => Err("the examples cannot be built".into()),
-    }
 }
 
 fn servers(programs: &Path) -> [Server; 3] {

@@ -2,16 +2,15 @@
 
 use std::{
     fmt::{self, Write},
-    fs,
-    net::{SocketAddr, TcpListener},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::Duration,
+    net::SocketAddr,
+    path::Path,
 };
 
-use tokio::{net::TcpStream, time::sleep};
-
-use crate::{Failure, server::Server};
+use crate::{
+    Failure,
+    proxy_process::{self, Proxy},
+    server::Server,
+};
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
@@ -34,23 +33,6 @@ impl fmt::Display for Kind {
     }
 }
 
-/// The version of HAProxy, if it is installed.
-pub(crate) fn haproxy_version() -> Option<String> {
-    let output = Command::new("haproxy").arg("-v").output().ok()?;
-    let said = String::from_utf8(output.stdout).ok()?;
-    let mut words = said.split_whitespace();
-    let version = words.find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
-    Some(format!("HAProxy {version}"))
-}
-
-/// A running proxy. It is killed when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Proxy {
-    pub(crate) addr: SocketAddr,
-    child: Child,
-    config: PathBuf,
-}
-
 impl Proxy {
     /// Starts it, and waits until it accepts connections.
     pub(crate) async fn start(
@@ -58,39 +40,17 @@ impl Proxy {
         programs: &Path,
         servers: &[Server],
     ) -> Result<Self, Failure> {
-        let addr = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let config = std::env::temp_dir().join(format!("restarts-{}.conf", addr.port()));
-        let mut command = match kind {
+        let addr = proxy_process::free_addr()?;
+        let (command, config) = match kind {
             Kind::Gateway { home_wait } => {
-                fs::write(&config, gateway(home_wait, addr, servers)?)?;
-                let mut command = Command::new(programs.join("gateway"));
-                command.args(["--workers", "1", "--config"]).arg(&config);
-                command
+                let command = proxy_process::gateway(&programs.join("gateway"));
+                (command, gateway(home_wait, addr, servers)?)
             }
             Kind::HaProxy { redispatch } => {
-                fs::write(&config, haproxy(redispatch, addr, servers)?)?;
-                let mut command = Command::new("haproxy");
-                command.args(["-db", "-f"]).arg(&config);
-                command
+                (proxy_process::haproxy(), haproxy(redispatch, addr, servers)?)
             }
         };
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
-        let mut proxy = Self { addr, child, config };
-        while TcpStream::connect(addr).await.is_err() {
-            if let Some(status) = proxy.child.try_wait()? {
-                return Err(format!("it does not start: {status}").into());
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-        Ok(proxy)
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_file(&self.config);
+        Self::run(command, addr, &config).await
     }
 }
 

@@ -45,7 +45,7 @@ OPTIONS
     --cookie NAME      The name of the affinity cookie.
                        [default: SERVER_ID]
     --strategy NAME    How the backend of a new session is chosen: round-robin, least-connections,
-                       random, p2c or peak-ewma.
+                       least-sessions, random, p2c or peak-ewma.
                        [default: least-connections]
     --demo-store STORE Keep the carts of the demo in a store that all shops share, so that a cart is
                        found when its session moves: memory, or redis://HOST:PORT/. Only without

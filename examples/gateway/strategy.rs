@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use tower_sticky::strategy::{LeastConnections, P2c, PeakEwma, Random, RoundRobin, Strategy};
+use tower_sticky::strategy::{
+    LeastConnections, LeastSessions, P2c, PeakEwma, Random, RoundRobin, Strategy,
+};
 
 use crate::config::Error;
 
@@ -11,13 +13,14 @@ pub(crate) fn named(key: &str, name: Option<&str>) -> Result<Arc<dyn Strategy>, 
     Ok(match name.unwrap_or("least-connections") {
         "round-robin" => Arc::new(RoundRobin::new()),
         "least-connections" => Arc::new(LeastConnections::new()),
+        "least-sessions" => Arc::new(LeastSessions::new()),
         "random" => Arc::new(Random::new()),
         "p2c" => Arc::new(P2c::new()),
         "peak-ewma" => Arc::new(PeakEwma::new()),
         other => {
             return Err(Error::new(format!(
                 "{key} = {other:?}: an unknown strategy; expected round-robin, least-connections, \
-                 random, p2c or peak-ewma"
+                 least-sessions, random, p2c or peak-ewma"
             )));
         }
     })

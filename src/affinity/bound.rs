@@ -62,6 +62,11 @@ pub trait BoundAffinity: fmt::Debug + Send + Sync + 'static {
         self.tokens()?.idle_timeout()
     }
 
+    /// The route of a backend, for an affinity whose ids contain one.
+    fn route(&self, _tag: u64, _id: &BackendId) -> Option<String> {
+        None
+    }
+
     /// How the keys from `origin` are hashed to backends, for an affinity that routes by key.
     fn hashing(&self, _origin: Origin) -> Option<&Hashing> {
         None

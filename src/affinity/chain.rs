@@ -190,6 +190,10 @@ impl BoundAffinity for Bound {
             .try_fold(Duration::ZERO, |longest, idle| Some(longest.max(idle?)))
     }
 
+    fn route(&self, tag: u64, id: &BackendId) -> Option<String> {
+        self.members.iter().find_map(|member| member.route(tag, id))
+    }
+
     fn hashing(&self, origin: Origin) -> Option<&Hashing> {
         let (position, origin) = origin.split();
         self.members.get(position)?.hashing(origin)
@@ -223,8 +227,8 @@ impl Bound {
             if context.pending.is_some() {
                 return None;
             }
-            if let (Some(pin), Some(_)) = (reading.pin, reading.position) {
-                return Some(Fallback::Pin(pin.backend));
+            if let Some(position) = reading.position {
+                return Some(Fallback::Pin(context.index.states()[position].tag));
             }
             if let Some(key) = reading.key.filter(|_| is_key(member, &reading)) {
                 return Some(Fallback::Key(key, reading.origin.within(position)));

@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 
+use http::StatusCode;
+
 use super::reading::Origin;
 use crate::{pool::BackendState, token::Pin, util::WallClock};
 
@@ -19,12 +21,16 @@ pub struct Commit<'a> {
     pub(crate) rejected: u64,
     /// Whether the client used https, as far as its peer is trusted.
     pub(crate) https: bool,
+    /// The status of the response.
+    pub(crate) status: StatusCode,
     /// Whether this response must not begin a session.
     pub(crate) no_new_session: bool,
     /// The session and epoch of a pin that is assigned or moved now.
     pub(crate) planned: &'a PlannedPin,
     /// Set to the session that begins with this response; 0 when none does.
     pub(crate) new_session: &'a Cell<u64>,
+    /// Set when the session of the request ends with this response.
+    pub(crate) ended: &'a Cell<bool>,
     pub(crate) clock: &'a dyn WallClock,
 }
 

@@ -9,6 +9,7 @@
 //! | [`ClientIp`] | the same with the client's address | a session moves when the address changes; all clients behind one address go to one backend |
 //! | [`Envelope`] | the application's own session id, sealed together with the pin: the client has one opaque value, the application receives its own id | the application must issue an id; the sealed value is longer |
 //! | [`Learned`] | the application's own session id, remembered in a table | a table per gateway, lost with the process; gateways agree only by a shared store |
+//! | [`Route`] | the application puts the name of its backend into its own session id: in a cookie, a header, the query or the path | a session cannot move: while its backend is out, another one serves it |
 //! | [`Chain`] | several of them in order | |
 
 mod bound;
@@ -20,13 +21,16 @@ mod cookie;
 mod envelope;
 mod hashing;
 mod header;
+mod id_source;
 mod key;
 mod learned;
+mod path_template;
 mod pending_lookup;
 mod reading;
 mod request;
 mod request_state;
 mod response_cookie;
+mod route;
 mod token_codec;
 mod token_options;
 mod traits;
@@ -55,4 +59,5 @@ pub use self::{
     key::Key,
     learned::Learned,
     request::Head,
+    route::Route,
 };

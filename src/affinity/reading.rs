@@ -36,6 +36,8 @@ pub(crate) enum KeyRole {
     Identifies,
     /// It is the first usable value in a chain, so that it routes the request.
     Routes,
+    /// It identifies the session, and names the backend at the reading's position.
+    NamesBackend,
     /// It routes each request, because no member of the chain before it remembers pins.
     RoutesAlways,
 }

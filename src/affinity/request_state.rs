@@ -30,6 +30,8 @@ pub(crate) enum StateEntry {
     Envelope(Option<OpenedEnvelope>),
     /// The learned session of the request.
     Learned(LearnedSession),
+    /// The path of a request without a learned id, for references in its response.
+    Path(Box<str>),
     /// The request is outside of the cookie's path.
     OutsidePath,
     /// The result of a lookup in the store.
@@ -52,6 +54,8 @@ pub(crate) struct LearnedSession {
     pub(super) pin: Option<StoredPin>,
     /// Whether the session of that pin has reached the absolute timeout.
     pub(super) expired: bool,
+    /// Whether the session ends if the request succeeds.
+    pub(super) ends: bool,
     pub(super) _open: Option<OpenSession>,
 }
 

@@ -106,7 +106,7 @@ impl<S> Dispatch<S> {
         // A move to the backend where the session is already is a refresh.
         let change = if change == Change::Move && stays { Change::Refresh } else { change };
         let plan = self.plan_for(change, backend);
-        let (core, new_session) = (&*self.core, Cell::new(0));
+        let (core, new_session, ended) = (&*self.core, Cell::new(0), Cell::new(false));
         let commit = Commit {
             change,
             backend,
@@ -114,9 +114,11 @@ impl<S> Dispatch<S> {
             origin: self.source,
             rejected: if self.decision.is_pinned() { self.rejected_tokens() } else { 0 },
             https: self.kind.https,
+            status: response.status(),
             no_new_session: no_pin,
             planned: &plan,
             new_session: &new_session,
+            ended: &ended,
             clock: &*core.clock,
         };
         // A session that its client has ended meanwhile is not counted.
@@ -138,7 +140,9 @@ impl<S> Dispatch<S> {
         }
         let borrowed = self.decision.verdict() == Verdict::Borrowed
             && matches!(change, Change::Keep | Change::Refresh);
-        if !no_pin && !borrowed && exists {
+        if ended.get() {
+            self.key.inspect(|session| backend.session_counter.remove(*session));
+        } else if !no_pin && !borrowed && exists {
             self.count_session(backend, issued, new_session.get());
         }
         if change == Change::Move {

@@ -7,7 +7,7 @@ use tower_service::Service;
 use super::{handoff::HandoffHook, rebalance::Rebalancer, shared_choice::SharedChoices};
 use crate::{
     affinity::{BoundAffinity, Head},
-    health::{AnyProbe, Settings, ensure_driver},
+    health::{AnyProbe, Settings, ensure_driver, replace_driver},
     id::BackendId,
     outcome::{Busy, Failover, Strict},
     pool::Backends,
@@ -168,5 +168,15 @@ impl<S> Core<S> {
     {
         let (pool, settings) = (self.backends.pool(), &self.options.health);
         ensure_driver::<S, Req>(pool, settings, self.probe.as_ref())
+    }
+
+    /// Starts the background task of the pool in place of the one that runs. Returns whether it runs.
+    pub(crate) fn replace_driver<Req>(&self) -> bool
+    where
+        S: Service<Req> + Clone + Send + Sync + 'static,
+        Req: 'static,
+    {
+        let (pool, settings) = (self.backends.pool(), &self.options.health);
+        replace_driver::<S, Req>(pool, settings, self.probe.as_ref())
     }
 }

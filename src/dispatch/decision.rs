@@ -20,6 +20,8 @@ pub(super) enum Recognized {
     NoSession,
     /// A pin identifies the backend; `refresh` when the token should be written again.
     Pin { refresh: bool },
+    /// An id of the application names the backend. The application remembers it, and it cannot be changed.
+    Route,
     /// The key of each request identifies the backend, and no pin is stored.
     Key,
 }

@@ -78,7 +78,7 @@ impl<S: Clone> Dispatch<S> {
         match failover {
             _ if self.strict => None,
             Failover::Reject => None,
-            Failover::Repin if !self.is_keyed() => Some(Verdict::Moved),
+            Failover::Repin if !self.cannot_move() => Some(Verdict::Moved),
             Failover::Repin | Failover::Borrow => Some(Verdict::Borrowed),
         }
     }

@@ -113,10 +113,14 @@ impl<S: Clone> Dispatch<S> {
         }
         self.decision.set_reason(reading.reason);
         self.key = reading.pin.and_then(|pin| pin.session()).or(reading.key);
-        if reading.key_role != KeyRole::Identifies {
+        if matches!(reading.key_role, KeyRole::Routes | KeyRole::RoutesAlways) {
             self.set_fallback(snapshot, reading, fallback);
         }
         match reading.position {
+            Some(position) if reading.key_role == KeyRole::NamesBackend => {
+                self.recognized = Recognized::Route;
+                self.honor_pin(snapshot, position)
+            }
             Some(position) => self.follow_pin(snapshot, reading, position),
             None => self.without_pin(snapshot, reading),
         }

@@ -28,7 +28,7 @@ impl<S> Dispatch<S> {
         };
         let epoch = match (self.pin, verdict) {
             (Some(pin), Verdict::Pinned | Verdict::Borrowed) => pin.epoch,
-            (None, _) if self.is_keyed() => core.backends.pool().load().epoch,
+            (None, _) if self.cannot_move() => core.backends.pool().load().epoch,
             (pin, _) => {
                 unix_millis(&*core.clock).max(pin.map_or(0, |pin| pin.epoch.saturating_add(1)))
             }
@@ -66,7 +66,7 @@ impl<S> Dispatch<S> {
         // A plain token has neither session nor epoch, and a request without a pin belongs to no session.
         let known = !self.no_pin && (self.pin.is_none_or(|pin| pin.session().is_some()));
         let session = plan.session.filter(|_| known);
-        let keyed = self.pin.is_none() && self.is_keyed();
+        let keyed = self.pin.is_none() && self.cannot_move();
         let remembered = session.is_some() || keyed;
         let snapshot = core.backends.pool().load();
         let from = self.pin.and_then(|pin| snapshot.index().get(pin.backend));
@@ -80,6 +80,7 @@ impl<S> Dispatch<S> {
             replicas: session.map_or(Vec::new(), |session| {
                 replicas(&snapshot, session, state.tag, options.replicas)
             }),
+            route: core.affinity.route(state.tag, &state.id),
         };
         if options.writes_headers() || forwards {
             info.write(request.headers_mut());

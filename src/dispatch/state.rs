@@ -203,6 +203,12 @@ impl<S> Dispatch<S> {
         self.recognized == Recognized::Key
     }
 
+    /// Whether the session stays with its backend whatever happens: what identifies it cannot be changed.
+    #[inline]
+    pub(super) fn cannot_move(&self) -> bool {
+        matches!(self.recognized, Recognized::Key | Recognized::Route)
+    }
+
     #[inline]
     pub(crate) fn is_grpc(&self) -> bool {
         self.kind.grpc

@@ -19,7 +19,7 @@ use tower_service::Service;
 
 use super::{AnyProbe, Settings, passive, probe_tasks::ProbeTasks, redial::redial_suspects};
 use crate::{
-    pool::{Availability, Cause, Pool, Readiness},
+    pool::{Availability, Cause, Pool, ProbeState, Readiness},
     util::clock::later,
 };
 
@@ -51,23 +51,71 @@ where
         return false;
     };
     if pool.has_driver.compare_exchange(false, true, AcqRel, Acquire).is_ok() {
-        pool.slow_start.store(!settings.slow_start.is_zero(), Release);
-        // The pool may be old, so the tick must be current before the first request is counted.
-        pool.update_tick(Instant::now());
-        let guard = DriverGuard(Arc::downgrade(pool));
-        let task = drive::<S, Req>(guard, pool.wake.clone(), *settings, probe.cloned());
-        runtime.spawn(task);
+        spawn(&runtime, pool, settings, probe);
     }
     true
 }
 
+/// Starts the task with these settings in place of the one that runs. Without a probe, what probes have found is
+/// forgotten. Returns whether it is running.
+pub(crate) fn replace_driver<S, Req>(
+    pool: &Arc<Pool<S>>,
+    settings: &Settings,
+    probe: Option<&AnyProbe<S>>,
+) -> bool
+where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    Req: 'static,
+{
+    let Ok(runtime) = Handle::try_current() else {
+        return false;
+    };
+    pool.has_driver.store(true, Release);
+    spawn(&runtime, pool, settings, probe);
+    if probe.is_none() {
+        for state in pool.load().index().states() {
+            pool.update(state, Cause::Probe, |sources| sources.probes = ProbeState::default());
+        }
+    }
+    true
+}
+
+fn spawn<S, Req>(
+    runtime: &Handle,
+    pool: &Arc<Pool<S>>,
+    settings: &Settings,
+    probe: Option<&AnyProbe<S>>,
+) where
+    S: Service<Req> + Clone + Send + Sync + 'static,
+    Req: 'static,
+{
+    pool.slow_start.store(!settings.slow_start.is_zero(), Release);
+    // The pool may be old, so the tick must be current before the first request is counted.
+    pool.update_tick(Instant::now());
+    let number = pool.driver.fetch_add(1, AcqRel) + 1;
+    // A task that runs ends now.
+    pool.wake.notify_waiters();
+    let guard = DriverGuard { pool: Arc::downgrade(pool), number };
+    runtime.spawn(drive::<S, Req>(guard, pool.wake.clone(), *settings, probe.cloned()));
+}
+
 /// A weak reference to the pool, dropped with the task. If the runtime of the task is shut down while
 /// others use the pool, the next request on another runtime starts a new task.
-struct DriverGuard<S>(Weak<Pool<S>>);
+struct DriverGuard<S> {
+    pool: Weak<Pool<S>>,
+    number: u64,
+}
+
+impl<S> DriverGuard<S> {
+    /// The pool, unless it was dropped or another task has replaced this one.
+    fn pool(&self) -> Option<Arc<Pool<S>>> {
+        self.pool.upgrade().filter(|pool| pool.driver.load(Acquire) == self.number)
+    }
+}
 
 impl<S> Drop for DriverGuard<S> {
     fn drop(&mut self) {
-        if let Some(pool) = self.0.upgrade() {
+        if let Some(pool) = self.pool() {
             pool.has_driver.store(false, Release);
         }
     }
@@ -86,7 +134,7 @@ async fn drive<S, Req>(
     let mut next_comparison = settings.success_rate.map(|rate| later(rate.interval));
     let mut probe_tasks = probe.map(|probe| ProbeTasks::new(probe, settings));
     loop {
-        let Some(pool) = guard.0.upgrade() else {
+        let Some(pool) = guard.pool() else {
             return;
         };
         if let Some(probe_tasks) = &mut probe_tasks {

@@ -12,7 +12,7 @@ mod success_rate;
 
 pub(crate) use self::{
     answers::{Answers, Judged},
-    driver::ensure_driver,
+    driver::{ensure_driver, replace_driver},
     passive::{Failure, is_failure, record_failure},
     probe::AnyProbe,
     settings::Settings,

@@ -171,7 +171,8 @@ impl<S> Pool<S> {
 
     /// Updates the tick.
     pub(crate) fn update_tick(&self, now: Instant) {
-        let tick = now.saturating_duration_since(self.started).as_secs() + 1;
+        let base = u64::from(self.tick_base.load(Relaxed));
+        let tick = base + now.saturating_duration_since(self.started).as_secs() + 1;
         self.tick.fetch_max(tick.min(u64::from(u32::MAX)) as u32, Relaxed);
     }
 

@@ -14,6 +14,7 @@ mod limit;
 mod limit_tests;
 mod priority;
 mod removed;
+mod saved_sessions;
 mod session_balance;
 mod sessions;
 mod shared;

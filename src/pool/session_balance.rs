@@ -13,7 +13,7 @@ const COUNTED_PER_TICK: usize = 256;
 /// The average number of sessions per weight, updated periodically.
 #[derive(Debug, Default)]
 pub(crate) struct Balance {
-    /// Whether a layer rebalances sessions.
+    /// Whether a layer rebalances sessions, or places them by their number.
     is_enabled: std::sync::atomic::AtomicBool,
     /// Sessions per weight, as the bits of an `f64`.
     average: AtomicU64,
@@ -34,7 +34,10 @@ impl Balance {
         }
         let (mut sessions, mut weights) = (0, 0);
         for state in states {
-            let count = state.session_counter.count(window).unwrap_or(0);
+            let count = state.session_counter.count(window);
+            let unconfirmed = state.session_counter.unconfirmed(window.now);
+            state.session_load.set(count.map(|count| count + unconfirmed));
+            let count = count.unwrap_or(0);
             state.last_session_count.store(count, Relaxed);
             if may_take(state) {
                 sessions += count;

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Acquire},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Acquire},
     },
 };
 
@@ -45,6 +45,8 @@ pub(crate) struct Pool<S> {
     /// When the pool was created, and how many seconds ago that was at the last update.
     pub(super) started: Instant,
     pub(super) tick: AtomicU32,
+    /// What is added to the seconds since the creation, as the ticks of an earlier process are continued.
+    pub(super) tick_base: AtomicU32,
     /// For how many seconds an idle session counts; 0 when no affinity remembers sessions.
     pub(super) session_timeout: AtomicU32,
     /// Whether pins exist outside this process, so that there may be sessions that it has not seen.
@@ -57,6 +59,8 @@ pub(crate) struct Pool<S> {
     #[cfg(any(feature = "discover", feature = "dns"))]
     pub(crate) open: tokio::sync::watch::Sender<()>,
     pub(crate) has_driver: AtomicBool,
+    /// The number of the driver task that is to run: earlier ones end.
+    pub(crate) driver: AtomicU64,
     /// Whether slow start is enabled.
     pub(crate) slow_start: AtomicBool,
     /// Locked while a backend is ejected.
@@ -171,6 +175,7 @@ impl<S> Pool<S> {
             events: Publisher::default(),
             own_zone: ArcSwapOption::empty(),
             started: Instant::now(),
+            tick_base: AtomicU32::new(0),
             tick: AtomicU32::new(1),
             session_timeout: AtomicU32::new(0),
             has_external_pins: AtomicBool::new(false),
@@ -180,6 +185,7 @@ impl<S> Pool<S> {
             #[cfg(any(feature = "discover", feature = "dns"))]
             open: tokio::sync::watch::Sender::new(()),
             has_driver: AtomicBool::new(false),
+            driver: AtomicU64::new(0),
             slow_start: AtomicBool::new(false),
             ejecting: Mutex::new(()),
             wake: Arc::new(Notify::new()),

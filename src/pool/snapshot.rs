@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use twox_hash::XxHash3_64;
@@ -49,7 +52,12 @@ pub(crate) struct Index {
     /// Positions by a hash of the id that is cheaper than the tag, for the ids in plain tokens. Of two ids
     /// with the same hash, one is found by its tag.
     by_id: Positions,
+    /// Changes with the members, and is unique in this process.
+    generation: u64,
 }
+
+/// The last generation of an index.
+static GENERATIONS: AtomicU64 = AtomicU64::new(0);
 
 type Positions = HashMap<u64, u32, BuildHasherDefault<TagHasher>>;
 
@@ -125,12 +133,14 @@ impl<S> Members<S> {
         self.index.by_tag.insert(state.tag, position);
         self.index.by_id.insert(id_hash(state.id.as_str().as_bytes()), position);
         self.index.states.push(state);
+        self.index.generation = next_generation();
         self.services.push(service);
     }
 
     pub(crate) fn remove(&mut self, position: usize) -> (Arc<BackendState>, Option<S>) {
         let service = self.services.remove(position);
         let state = self.index.states.remove(position);
+        self.index.generation = next_generation();
         let Index { by_tag, by_id, .. } = &mut self.index;
         by_tag.remove(&state.tag);
         by_id.remove(&id_hash(state.id.as_str().as_bytes()));
@@ -140,7 +150,16 @@ impl<S> Members<S> {
     }
 }
 
+fn next_generation() -> u64 {
+    GENERATIONS.fetch_add(1, Relaxed) + 1
+}
+
 impl Index {
+    /// A number that changes with the members.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
     pub(crate) fn states(&self) -> &[Arc<BackendState>] {
         &self.states
     }

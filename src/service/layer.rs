@@ -133,6 +133,31 @@ impl<S, E> StickyLayer<S, E> {
         self.core.ensure_driver::<Req>()
     }
 
+    /// Starts the readiness poll and the probes of this layer in place of those of another layer over the same
+    /// pool, for a configuration that is changed at run time. What is known of the backends stays, but for what
+    /// probes have found if this layer has none. Returns whether they run; outside of a Tokio runtime they do not.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use tower_sticky::{Health, StickyLayer};
+    /// # fn change<S>(layer: StickyLayer<S>) -> StickyLayer<S>
+    /// # where
+    /// #     S: tower_service::Service<http::Request<()>> + Clone + Send + Sync + 'static,
+    /// # {
+    /// let changed = layer.clone().health(Health::new().connect_failures(3));
+    /// changed.start_over::<http::Request<()>>();
+    /// # changed
+    /// # }
+    /// ```
+    pub fn start_over<Req>(&self) -> bool
+    where
+        S: Service<Req> + Clone + Send + Sync + 'static,
+        Req: 'static,
+    {
+        self.core.replace_driver::<Req>()
+    }
+
     /// The handle of the pool.
     pub fn backends(&self) -> &Backends<S> {
         &self.core.backends

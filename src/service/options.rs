@@ -20,6 +20,9 @@ impl<S, E> StickyLayer<S, E> {
     pub fn strategy(self, strategy: impl Strategy) -> Self {
         self.with(|core| {
             core.wants_latency = strategy.wants_latency();
+            if strategy.wants_sessions() {
+                core.backends.pool().enable_balance();
+            }
             core.strategy = Arc::new(strategy);
         })
     }

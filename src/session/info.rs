@@ -15,7 +15,9 @@ const FROM: HeaderName = HeaderName::from_static("x-sticky-from");
 const KEYED: HeaderName = HeaderName::from_static("x-sticky-keyed");
 const REPLICAS: HeaderName = HeaderName::from_static("x-sticky-replicas");
 
-const ALL: [HeaderName; 7] = [SESSION, EPOCH, OUTCOME, BACKEND, FROM, KEYED, REPLICAS];
+const ROUTE: HeaderName = HeaderName::from_static("x-sticky-route");
+
+const ALL: [HeaderName; 8] = [SESSION, EPOCH, OUTCOME, BACKEND, FROM, KEYED, REPLICAS, ROUTE];
 
 /// Information for a backend about the session of a request, with which it can check whether its own
 /// data of the session is current.
@@ -33,6 +35,7 @@ const ALL: [HeaderName; 7] = [SESSION, EPOCH, OUTCOME, BACKEND, FROM, KEYED, REP
 /// | `x-sticky-from` | [`from`](Self::from) |
 /// | `x-sticky-keyed` | `1` when it [is](Self::is_keyed) |
 /// | `x-sticky-replicas` | [`replicas`](Self::replicas), with commas between them |
+/// | `x-sticky-route` | [`route`](Self::route) |
 ///
 /// # Example
 ///
@@ -60,6 +63,7 @@ pub struct SessionInfo {
     pub(crate) from: Option<BackendId>,
     pub(crate) keyed: bool,
     pub(crate) replicas: Vec<BackendId>,
+    pub(crate) route: Option<String>,
 }
 
 impl SessionInfo {
@@ -96,7 +100,11 @@ impl SessionInfo {
             Some(ids) => ids.ok()?.split(',').map(|id| BackendId::new(id.trim()).ok()).collect(),
             None => Some(Vec::new()),
         }?;
-        Some(Self { id, epoch, verdict, backend, from, keyed, replicas })
+        let route = match text(ROUTE) {
+            Some(route) => Some(route.ok()?.to_owned()),
+            None => None,
+        };
+        Some(Self { id, epoch, verdict, backend, from, keyed, replicas, route })
     }
 
     /// The session, which stays the same when it moves. `None` when sessions are not identified, as with
@@ -144,6 +152,12 @@ impl SessionInfo {
         &self.replicas
     }
 
+    /// What this backend puts into the ids of its sessions, when the affinity is a
+    /// [`Route`](crate::affinity::Route).
+    pub fn route(&self) -> Option<&str> {
+        self.route.as_deref()
+    }
+
     /// Writes it to headers.
     pub(crate) fn write(&self, headers: &mut HeaderMap) {
         // Removes headers of the client and of an earlier attempt.
@@ -171,12 +185,15 @@ impl SessionInfo {
             let ids: Vec<&str> = self.replicas.iter().map(BackendId::as_str).collect();
             set(REPLICAS, ids.join(","));
         }
+        if let Some(route) = &self.route {
+            set(ROUTE, route.clone());
+        }
     }
 }
 
 /// Removes all headers of this type.
 pub(crate) fn strip(headers: &mut HeaderMap) {
-    // Most requests have none of them, and one pass over the names is cheaper than seven lookups.
+    // Most requests have none of them, and one pass over the names is cheaper than eight lookups.
     if headers.keys().any(|name| name.as_str().starts_with("x-sticky-")) {
         for name in ALL {
             headers.remove(name);
@@ -202,6 +219,7 @@ mod tests {
             from: Some(id("a")),
             keyed: true,
             replicas: vec![id("c"), id("d:80")],
+            route: Some("c7abs7iswqd7s".to_owned()),
         };
         let mut headers = HeaderMap::new();
         info.write(&mut headers);
@@ -220,6 +238,7 @@ mod tests {
             from: None,
             keyed: false,
             replicas: Vec::new(),
+            route: None,
         };
         let mut headers = HeaderMap::new();
         info.write(&mut headers);

@@ -73,6 +73,31 @@ impl MemoryStore {
         self.table.len()
     }
 
+    /// Calls `visit` with each session, its pin and the time of its last request. That of a session with a request in
+    /// flight is now.
+    pub(super) fn each(&self, mut visit: impl FnMut(SessionKey, StoredPin, Instant)) {
+        for (key, entry) in self.table.iter() {
+            let state = *lock(&entry.state);
+            let is_open = entry.open.load(Relaxed) > 0;
+            visit(key, state.pin, if is_open { Instant::now() } else { state.last_used });
+        }
+    }
+
+    /// Inserts a session without requests in flight, unless the table has it. Whether it did.
+    pub(super) fn insert_if_absent(
+        &self,
+        key: SessionKey,
+        pin: StoredPin,
+        last_used: Instant,
+    ) -> bool {
+        if self.table.get(&key).is_some() {
+            return false;
+        }
+        let state = Mutex::new(State { pin, last_used });
+        self.table.insert(key, Arc::new(Entry { open: AtomicU32::new(0), state }));
+        true
+    }
+
     /// Whether the table has no sessions.
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()

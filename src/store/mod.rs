@@ -6,6 +6,7 @@
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
+mod saved;
 mod table;
 mod traits;
 

@@ -97,6 +97,12 @@ impl SessionKey {
         bytes
     }
 
+    /// Reads the bytes of [`to_bytes`](Self::to_bytes).
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+        let both = u128::from_be_bytes(bytes);
+        Self { high: (both >> 64) as u64, low: both as u64 }
+    }
+
     /// The session's identity in 64 bits, never 0.
     pub(crate) fn session(&self) -> u64 {
         self.low.max(1)

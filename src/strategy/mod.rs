@@ -5,6 +5,7 @@
 //! [`Candidate::in_flight`]) and never advance a strategy.
 
 mod least_connections;
+mod least_sessions;
 mod p2c;
 mod peak_ewma;
 mod random;
@@ -19,6 +20,6 @@ pub(crate) use self::rendezvous::rendezvous;
 pub(crate) use self::traits::testing;
 pub use self::traits::{Candidate, Candidates, Strategy};
 pub use self::{
-    least_connections::LeastConnections, p2c::P2c, peak_ewma::PeakEwma, random::Random,
-    round_robin::RoundRobin,
+    least_connections::LeastConnections, least_sessions::LeastSessions, p2c::P2c,
+    peak_ewma::PeakEwma, random::Random, round_robin::RoundRobin,
 };

@@ -11,7 +11,7 @@ use crate::util::Rng;
 /// with least connections, and gateways that choose at the same time do not all choose the same backend.
 ///
 /// A choice takes time linear in the number of backends.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct P2c {
     rng: Rng,
 }
@@ -19,18 +19,12 @@ pub struct P2c {
 impl P2c {
     /// Creates the strategy with a random seed.
     pub fn new() -> Self {
-        Self { rng: Rng::new() }
+        Self::default()
     }
 
     /// Creates the strategy with a seed: the same seed makes the same choices.
     pub fn seeded(seed: u64) -> Self {
         Self { rng: Rng::seeded(seed) }
-    }
-}
-
-impl Default for P2c {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

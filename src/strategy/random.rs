@@ -7,7 +7,7 @@ use super::{
 use crate::util::Rng;
 
 /// Random: each backend with a probability proportional to its weight.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Random {
     rng: Rng,
 }
@@ -15,18 +15,12 @@ pub struct Random {
 impl Random {
     /// Creates the strategy with a random seed.
     pub fn new() -> Self {
-        Self { rng: Rng::new() }
+        Self::default()
     }
 
     /// Creates the strategy with a seed: the same seed makes the same choices.
     pub fn seeded(seed: u64) -> Self {
         Self { rng: Rng::seeded(seed) }
-    }
-}
-
-impl Default for Random {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -34,6 +34,12 @@ pub trait Strategy: fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// Whether the strategy needs the number of [sessions](Candidate::sessions); default `false`. If so, they are
+    /// counted once a second.
+    fn wants_sessions(&self) -> bool {
+        false
+    }
+
     /// Called when the headers of a response have arrived, `latency` after the request was sent.
     fn answered(&self, backend: Candidate<'_>, latency: Duration) {
         let _ = (backend, latency);
@@ -47,6 +53,10 @@ impl<T: Strategy + ?Sized> Strategy for Arc<T> {
 
     fn wants_latency(&self) -> bool {
         (**self).wants_latency()
+    }
+
+    fn wants_sessions(&self) -> bool {
+        (**self).wants_sessions()
     }
 
     fn answered(&self, backend: Candidate<'_>, latency: Duration) {
@@ -118,6 +128,19 @@ impl<'a> Candidate<'a> {
     /// Requests in flight, pinned ones included, each counted until the end of its response's body.
     pub fn in_flight(&self) -> usize {
         self.state.in_flight()
+    }
+
+    /// The sessions that this gateway has seen: those of the last count, with tokens that were issued in the last
+    /// minute, and those that [`LeastSessions`](crate::strategy::LeastSessions) has placed since. `None` when they
+    /// cannot be told apart, as with plain tokens. Counted for strategies that
+    /// [want](Strategy::wants_sessions) it.
+    pub fn sessions(&self) -> Option<u64> {
+        self.state.session_load.get()
+    }
+
+    /// Counts a session that is placed on the backend.
+    pub(crate) fn place(&self) {
+        self.state.session_load.place();
     }
 
     /// A hash of the id, which is the same in every process.

@@ -183,6 +183,8 @@ pub(super) struct SealingKey {
     /// Identifies the key in the token: 6 bits, not secret and not necessarily unique.
     pub(super) id: u8,
     pub(super) aead: LessSafeKey,
+    /// For the routes of backends.
+    pub(super) route: hmac::Key,
 }
 
 impl KeyRing {
@@ -260,6 +262,10 @@ impl KeyRing {
         self.inner.keys.load()
     }
 
+    pub(super) fn load_full(&self) -> Arc<Vec<SealingKey>> {
+        self.inner.keys.load_full()
+    }
+
     pub(super) fn fill_random(&self, bytes: &mut [u8]) -> bool {
         self.inner.random.fill(bytes).is_ok()
     }
@@ -301,7 +307,9 @@ fn derive(key: &Key) -> Result<SealingKey, ConfigError> {
     let id = hmac::sign(&secret, b"tower-sticky/1/key-id");
     let aead = UnboundKey::new(&AES_256_GCM, aead.as_ref())
         .map_err(|_| ConfigError::new("a key could not be derived"))?;
-    Ok(SealingKey { id: id.as_ref()[0] & 0x3f, aead: LessSafeKey::new(aead) })
+    let route = hmac::sign(&secret, b"tower-sticky/1/route");
+    let route = hmac::Key::new(hmac::HMAC_SHA256, route.as_ref());
+    Ok(SealingKey { id: id.as_ref()[0] & 0x3f, aead: LessSafeKey::new(aead), route })
 }
 
 #[cfg(test)]

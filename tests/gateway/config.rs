@@ -211,6 +211,21 @@ async fn an_unreachable_affinity_causes_a_warning() {
 }
 
 #[tokio::test]
+async fn plain_tokens_with_least_sessions_cause_a_warning() {
+    let backend = "[[backend]]\nid = \"a\"\nurl = \"http://127.0.0.1:1\"\n";
+    let strategy = "[strategy]\ntype = \"least-sessions\"\n";
+    for (cookie, warns) in [("format = \"plain\"", true), ("keys = [\"env:STICKY_KEY\"]", false)] {
+        let cookie = format!("[[affinity]]\ntype = \"cookie\"\n{cookie}\n");
+        let file = ConfigFile::new(&format!("{cookie}{strategy}{backend}"));
+        let args = ["--check", "--config", file.path().to_str().unwrap()];
+        let output = run(&args, &[("STICKY_KEY", KEY)]).await;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{stderr}");
+        assert_eq!(stderr.contains("cannot be told apart"), warns, "{cookie}: {stderr}");
+    }
+}
+
+#[tokio::test]
 async fn an_idle_timeout_within_the_clock_skew_causes_a_warning() {
     let backend = "[[backend]]\nid = \"a\"\nurl = \"http://127.0.0.1:1\"\n";
     for (times, warns) in [

@@ -79,6 +79,7 @@ const fn discover(why: &'static [&'static str]) -> &'static [&'static str] {
 }
 
 const COOKIE: &str = "[[affinity]]\ntype = \"cookie\"\n";
+const ROUTE: &str = "[[affinity]]\ntype = \"route\"\ncookie = \"J\"\n";
 const PLAIN: &str = "[[affinity]]\ntype = \"cookie\"\nformat = \"plain\"\n";
 
 /// A beginning, what is wrong after it, and what the message contains.
@@ -160,6 +161,15 @@ const BAD_FILES: &[(&str, &str, &[&str])] = &[
     (PLAIN, "query = \"u\"", &["`query`", "type \"cookie\""]),
     ("", "[[affinity]]\ntype = \"learned\"", &["affinity[0]", "learned", "JSESSIONID"]),
     ("", "[[affinity]]\ntype = \"envelope\"\ncookie = \"J\"", &["affinity[0].keys"]),
+    ("", "[[affinity]]\ntype = \"route\"", &["affinity[0]", "route", "path and path_parameter"]),
+    (ROUTE, "header = \"x\"", &["affinity[0]", "exactly one"]),
+    (ROUTE, "separator = \"x\"", &["affinity[0].separator = 'x'", "neither a letter"]),
+    (ROUTE, "separator = \"..\"", &["affinity[0].separator"]),
+    (ROUTE, "position = \"prefix\"", &["affinity[0].position", "no separator"]),
+    (ROUTE, "format = \"sealed\"", &["affinity[0].keys", "sealed", "openssl"]),
+    (ROUTE, "keys = [\"env:X\"]", &["affinity[0].keys", "plain"]),
+    ("", "[[affinity]]\ntype = \"route\"\npath = \"/files\"", &["affinity[0].path", "braces"]),
+    (COOKIE, "keys = [\"file:/no/such/file\"]", &["affinity[0].keys[0]", "/no/such/file"]),
     (
         "[[affinity]]\ntype = \"learned\"\ncookie = \"J\"\n",
         "store = \"redis://localhost\"",

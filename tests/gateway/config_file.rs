@@ -20,12 +20,12 @@ fn everything() -> String {
     let needs_dns = |line: &str| {
         ["#nameservers", "#[[discover]]", "#dns =", "#id ="].iter().any(|key| line.starts_with(key))
     };
-    let is_tls = |line: &str| {
+    let needs_tls = |line: &str| {
         let keys = ["#ca ", "#server_name", "#verify", "#handshake_timeout"];
         keys.iter().any(|key| line.starts_with(key))
     };
     let is_on = |line: &str| {
-        (cfg!(feature = "dns") || !needs_dns(line)) && (cfg!(feature = "tls") || !is_tls(line))
+        (cfg!(feature = "dns") || !needs_dns(line)) && (cfg!(feature = "tls") || !needs_tls(line))
     };
     let is_setting = |line: &str| line.starts_with('#') && !line.starts_with("# ") && line != "#";
     let text = template();

@@ -58,6 +58,7 @@ mod parking;
 mod raw_requests;
 mod rebalance;
 mod restarts;
+mod routes;
 mod rows;
 mod send_proxy;
 mod server_units;

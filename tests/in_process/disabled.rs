@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use tower::{Service, ServiceExt};
 use tower_sticky::{Backends, DrainEnd, Mode, Outcome, Reason, State, Verdict};
 
-use crate::support::{Body, Client, Node, get, nodes, sealed, sealed_session, with_cookie};
+use crate::support::{Body, Client, Node, get, load, nodes, sealed, sealed_session, with_cookie};
 
 /// Replaces the service of `a` by one that refuses requests once its responses are released.
 fn replace_with_connecting(backends: &Backends<Node>) -> Node {
@@ -43,18 +43,12 @@ async fn a_dispatched_request_fails_over_when_its_backend_is_disabled() {
 
 #[tokio::test(start_paused = true)]
 async fn a_waiting_request_fails_over_when_its_backend_is_disabled() {
-    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let (backends, [a, _b], service, client) = sealed_session(["a", "b"]).await;
     backends.set_limit("a", 1).unwrap();
-    let service = sealed(&backends).into_service();
-    let client = Client::assigned(&service).await;
     a.hold_responses();
-    let requests = [(); 2].map(|()| {
-        let (service, mut client) = (service.clone(), client.clone());
-        tokio::spawn(async move { client.send(&service, get()).await })
-    });
+    let requests = [(); 2].map(|()| client.spawn(&service, get()));
     tokio::time::sleep(Duration::from_millis(50)).await;
-    let status = backends.get("a").unwrap();
-    assert_eq!((status.in_flight, status.waiting), (1, 1));
+    assert_eq!(load(&backends, "a"), (1, 1));
     backends.set_mode("a", Mode::Disabled).unwrap();
     a.release_responses();
     let [first, second] = requests;
@@ -65,8 +59,7 @@ async fn a_waiting_request_fails_over_when_its_backend_is_disabled() {
         why,
         "it has its turn, and does not want it any more"
     );
-    let status = backends.get("a").unwrap();
-    assert_eq!((status.in_flight, status.waiting), (0, 0));
+    assert_eq!(load(&backends, "a"), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -85,6 +85,14 @@ fn shop(store: &ControlledStore) -> Shop {
     FencedCache::new(MemoryStore::new(), store.clone())
 }
 
+/// Two shops with one store, and a record that the first has saved for `a` in epoch 7.
+async fn two_shops_and_a_record_of_a() -> (Shop, Shop) {
+    let store = ControlledStore::new();
+    let (first, second) = (shop(&store), shop(&store));
+    keyed("pinned", "a", 7).within(first.save(&record(1))).await.unwrap();
+    (first, second)
+}
+
 /// The number in the record that a request to `a` loads.
 async fn read(shop: &Shop, outcome: &str, epoch: u64) -> Option<u64> {
     number(scope(outcome, "a", epoch).within(shop.load(&ID)).await)
@@ -312,9 +320,7 @@ async fn a_record_of_another_backend_is_not_cached() {
 
 #[tokio::test(start_paused = true)]
 async fn a_save_that_clears_the_owner_leaves_no_copy() {
-    let store = ControlledStore::new();
-    let (first, second) = (shop(&store), shop(&store));
-    keyed("pinned", "a", 7).within(first.save(&record(1))).await.unwrap();
+    let (first, second) = two_shops_and_a_record_of_a().await;
     // Another gateway loads it on another backend, and saves nothing.
     let request = keyed("pinned", "a", 7).within(async {
         assert_eq!(number(first.load(&ID).await), Some(1), "a copy");
@@ -340,9 +346,7 @@ async fn a_save_that_clears_the_owner_leaves_no_copy() {
 
 #[tokio::test(start_paused = true)]
 async fn a_save_without_an_owner_leaves_no_copy() {
-    let store = ControlledStore::new();
-    let (first, second) = (shop(&store), shop(&store));
-    keyed("pinned", "a", 7).within(first.save(&record(1))).await.unwrap();
+    let (first, second) = two_shops_and_a_record_of_a().await;
     let request = keyed("moved", "a", 7).within(async {
         assert_eq!(number(first.load(&ID).await), Some(1), "what is stored");
         assert_eq!(number(keyed("moved", "b", 8).within(second.load(&ID)).await), Some(1));

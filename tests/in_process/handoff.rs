@@ -10,7 +10,8 @@ use std::{
 };
 
 use tower_sticky::{
-    BoxError, DrainEnd, Mode, Move, Reason, SessionInfo, StickyLayer, Verdict, affinity::Cookie,
+    BoxError, DrainEnd, Mode, Move, Reason, SessionInfo, StickyLayer, StickyService, Verdict,
+    affinity::Cookie,
 };
 
 use crate::support::{Client, Clock, Node, get, keys, nodes, plain, sealed, send, with_cookie};
@@ -19,8 +20,8 @@ const SECOND: Duration = Duration::from_secs(1);
 
 type Moves = Arc<Mutex<Vec<Move>>>;
 
-/// A layer whose hook records the moves, and fails when a test says so.
-fn noting(layer: StickyLayer<Node>) -> (StickyLayer<Node>, Moves, Arc<AtomicBool>) {
+/// A service whose hook records the moves, and fails when a test says so.
+fn noting(layer: StickyLayer<Node>) -> (StickyService<Node>, Moves, Arc<AtomicBool>) {
     let (moves, fails) = (Moves::default(), Arc::new(AtomicBool::new(false)));
     let layer = layer.before_move(SECOND, {
         let (moves, fails) = (moves.clone(), fails.clone());
@@ -33,7 +34,7 @@ fn noting(layer: StickyLayer<Node>) -> (StickyLayer<Node>, Moves, Arc<AtomicBool
             }
         }
     });
-    (layer, moves, fails)
+    (layer.into_service(), moves, fails)
 }
 
 fn last(moves: &Moves) -> Move {
@@ -43,8 +44,7 @@ fn last(moves: &Moves) -> Move {
 #[tokio::test(start_paused = true)]
 async fn a_drain_may_hand_its_sessions_over() {
     let (backends, [_a, b]) = nodes(["a", "b"]);
-    let (layer, moves, fails) = noting(sealed(&backends).session_headers(true));
-    let service = layer.into_service();
+    let (service, moves, fails) = noting(sealed(&backends).session_headers(true));
     let mut client = Client::default();
     assert_eq!(client.send(&service, get()).await.body, "a");
     let drain = backends.drain("a").hand_over(100).start().unwrap();
@@ -99,8 +99,7 @@ async fn the_hook_and_the_new_backend_get_the_same_epoch() {
 #[tokio::test(start_paused = true)]
 async fn a_voluntary_move_is_undone_when_the_new_backend_disconnects() {
     let (backends, [a, b]) = nodes(["a", "b"]);
-    let (layer, moves, fails) = noting(sealed(&backends).retry_idempotent(true));
-    let service = layer.into_service();
+    let (service, moves, fails) = noting(sealed(&backends).retry_idempotent(true));
     let mut client = Client::default();
     assert_eq!(client.send(&service, get()).await.body, "a");
     let token = client.token.clone();
@@ -124,8 +123,7 @@ async fn a_voluntary_move_is_undone_when_the_new_backend_disconnects() {
 #[tokio::test(start_paused = true)]
 async fn parallel_requests_of_a_session_run_its_handoff_once() {
     let (backends, _nodes) = nodes(["a", "b"]);
-    let (layer, moves, _) = noting(sealed(&backends));
-    let service = layer.into_service();
+    let (service, moves, _) = noting(sealed(&backends));
     let client = Client::assigned(&service).await;
     let _drain = backends.drain("a").hand_over(1000).start().unwrap();
     let calls: Vec<_> = (0..5)
@@ -179,8 +177,7 @@ async fn sessions_are_handed_over_at_a_bounded_rate_and_only_by_option() {
 async fn a_required_move_runs_the_hook_and_happens_even_if_it_fails() {
     for reason in [Reason::ConnectFailed, Reason::Disabled, Reason::Draining] {
         let (backends, [a, _b]) = nodes(["a", "b"]);
-        let (layer, moves, fails) = noting(sealed(&backends));
-        let service = layer.into_service();
+        let (service, moves, fails) = noting(sealed(&backends));
         let mut clients = [Client::default(), Client::default()];
         backends.set_mode("b", Mode::Disabled).unwrap();
         for client in &mut clients {
@@ -222,8 +219,7 @@ async fn a_hanging_hook_times_out() {
 #[tokio::test(start_paused = true)]
 async fn sessions_without_an_id_move_without_it() {
     let (backends, _nodes) = nodes(["a", "b"]);
-    let (layer, moves, _) = noting(plain(&backends));
-    let service = layer.into_service();
+    let (service, moves, _) = noting(plain(&backends));
     backends.set_mode("a", Mode::Disabled).unwrap();
     let answer = send(&service, with_cookie("sid=a")).await;
     assert_eq!(answer.decision(), (Verdict::Moved, Some("b"), Some(Reason::Disabled)));
@@ -233,8 +229,7 @@ async fn sessions_without_an_id_move_without_it() {
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_handoff_can_be_retried() {
     let (backends, _nodes) = nodes(["a", "b"]);
-    let (layer, moves, _) = noting(sealed(&backends));
-    let service = layer.into_service();
+    let (service, moves, _) = noting(sealed(&backends));
     let mut client = Client::assigned(&service).await;
     let _drain = backends.drain("a").hand_over(1000).start().unwrap();
     let gone = client.spawn(&service, get());

@@ -20,7 +20,7 @@ use tower_sticky::{
     strategy::RoundRobin,
 };
 
-use crate::support::{Body, Client, MS, Node, get, keys, layer, nodes, send, with_cookie};
+use crate::support::{Body, Client, MS, Node, get, keys, layer, load, nodes, send, with_cookie};
 
 /// A connection to another node of the mesh, as a proxy would make it.
 #[derive(Clone, Default)]
@@ -229,8 +229,7 @@ async fn the_local_node_has_limits_and_timeouts() {
         requests.push(tokio::spawn(async move { send(&service, with_cookie("sid=a")).await.body }));
     }
     tokio::time::sleep(10 * MS).await;
-    let status = backends.get("a").unwrap();
-    assert_eq!((status.in_flight, status.waiting), (1, 2));
+    assert_eq!(load(&backends, "a"), (1, 2));
     tokio::time::sleep(300 * MS).await;
     a.release_responses();
     let mut bodies = Vec::new();

@@ -7,7 +7,7 @@ use tower_sticky::{
     Backends, Busy, Failover, Health, Reason, State, StickyLayer, Verdict, affinity::Cookie,
 };
 
-use crate::support::{Body, Client, MS, Node, get, nodes, sealed, sealed_session, send};
+use crate::support::{Body, Client, MS, Node, get, load, nodes, sealed, sealed_session, send};
 
 #[tokio::test(start_paused = true)]
 async fn a_pinned_request_waits_and_then_borrows() {
@@ -89,18 +89,15 @@ async fn when_all_are_busy_a_request_waits_until_its_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn a_limit_overrides_affinity() {
-    let (backends, [a, b]) = nodes(["a", "b"]);
+    let (backends, [a, b], service, client) = sealed_session(["a", "b"]).await;
     backends.set_limit("a", 2).unwrap();
-    let service = sealed(&backends).into_service();
-    let client = Client::assigned(&service).await;
     a.hold_responses();
     let mut replayed = Vec::new();
     for _ in 0..6 {
         replayed.push(client.spawn(&service, get()));
     }
     tokio::time::sleep(100 * MS).await;
-    let status = backends.get("a").unwrap();
-    assert_eq!((status.in_flight, status.waiting), (2, 4), "one token replayed by many");
+    assert_eq!(load(&backends, "a"), (2, 4), "one token replayed by many");
     assert_eq!(send(&service, get()).await.body, "b", "others are not starved");
     tokio::time::sleep(200 * MS).await;
     assert_eq!(backends.get("a").unwrap().waiting, 0, "four have borrowed");

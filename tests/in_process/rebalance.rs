@@ -30,6 +30,16 @@ fn at_once() -> Rebalance {
     Rebalance::new().idle_for(5 * MINUTE).max_per_second(1000)
 }
 
+/// A pool of nodes, and a service that moves idle sessions at once.
+fn rebalancing<const N: usize>(
+    names: [&'static str; N],
+) -> (Backends<Node>, Clock, StickyService<Node>) {
+    let (backends, _nodes) = nodes(names);
+    let clock = Clock::new();
+    let service = layer(&backends, &clock).rebalance(at_once()).unwrap().into_service();
+    (backends, clock, service)
+}
+
 /// Advances both clocks.
 async fn after(clock: &Clock, duration: Duration) {
     clock.advance(duration.as_secs() as i64);
@@ -77,9 +87,7 @@ fn sessions(backends: &Backends<Node>) -> Vec<u64> {
 
 #[tokio::test(start_paused = true)]
 async fn after_scale_out_idle_sessions_move_until_balanced() {
-    let (backends, _nodes) = nodes(["a", "b"]);
-    let clock = Clock::new();
-    let service = layer(&backends, &clock).rebalance(at_once()).unwrap().into_service();
+    let (backends, clock, service) = rebalancing(["a", "b"]);
     let mut clients = vec![Client::default(); 120];
     assert_eq!(visit!(clients, service), 0);
     backends.insert("c", Node::new("c")).unwrap();
@@ -103,9 +111,7 @@ async fn after_scale_out_idle_sessions_move_until_balanced() {
 
 #[tokio::test(start_paused = true)]
 async fn active_sessions_are_not_rebalanced() {
-    let (backends, _nodes) = nodes(["a"]);
-    let clock = Clock::new();
-    let service = layer(&backends, &clock).rebalance(at_once()).unwrap().into_service();
+    let (backends, clock, service) = rebalancing(["a"]);
     let mut clients = sessions_before_b(&backends, &service, 30).await;
     for _ in 0..20 {
         after(&clock, 2 * MINUTE).await;
@@ -116,9 +122,7 @@ async fn active_sessions_are_not_rebalanced() {
 
 /// How many sessions move when the backends have this many idle ones.
 async fn moves(spread: [usize; 3]) -> usize {
-    let (backends, _nodes) = nodes(["a", "b", "c"]);
-    let clock = Clock::new();
-    let service = layer(&backends, &clock).rebalance(at_once()).unwrap().into_service();
+    let (backends, clock, service) = rebalancing(["a", "b", "c"]);
     let mut clients = Vec::new();
     for (id, count) in ["a", "b", "c"].into_iter().zip(spread) {
         for other in ["a", "b", "c"] {
@@ -144,9 +148,7 @@ async fn imbalance_within_the_tolerance_moves_no_session() {
 
 #[tokio::test(start_paused = true)]
 async fn a_session_seen_since_its_token_was_sealed_is_not_idle() {
-    let (backends, _nodes) = nodes(["a"]);
-    let clock = Clock::new();
-    let service = layer(&backends, &clock).rebalance(at_once()).unwrap().into_service();
+    let (backends, clock, service) = rebalancing(["a"]);
     let mut clients = sessions_before_b(&backends, &service, 10).await;
     after(&clock, Duration::from_secs(99)).await;
     visit!(clients, service);
@@ -240,9 +242,7 @@ async fn a_session_stays_when_its_handoff_fails() {
 
 #[tokio::test(start_paused = true)]
 async fn a_session_stays_when_its_new_backend_refuses() {
-    let (backends, _nodes) = nodes(["a"]);
-    let clock = Clock::new();
-    let service = layer(&backends, &clock).rebalance(at_once()).unwrap().into_service();
+    let (backends, clock, service) = rebalancing(["a"]);
     let mut clients = vec![Client::default(); 4];
     visit!(clients, service);
     let b = Node::new("b");

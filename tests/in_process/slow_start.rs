@@ -1,6 +1,9 @@
 //! Slow start: a new or returning backend takes a growing share of new sessions.
 
-use std::{sync::atomic::Ordering::SeqCst, time::Duration};
+use std::{
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    time::Duration,
+};
 
 use http::Request;
 use tower_sticky::{
@@ -16,7 +19,13 @@ fn layer(backends: &Backends<Node>) -> StickyLayer<Node> {
     plain(backends).health(Health::new().slow_start(WHOLE))
 }
 
-/// How many of `of` new sessions each backend receives.
+/// Starts the background task, and lets it run.
+async fn start(layer: &StickyLayer<Node>) {
+    assert!(layer.start::<Request<Body>>());
+    after(1).await;
+}
+
+/// How many of 1,000 new sessions each backend receives.
 async fn shares<const N: usize>(layer: &StickyLayer<Node>, ids: [&str; N]) -> [usize; N] {
     let service = layer.clone().into_service();
     let mut shares = [0; N];
@@ -31,8 +40,7 @@ async fn shares<const N: usize>(layer: &StickyLayer<Node>, ids: [&str; N]) -> [u
 async fn a_backend_that_joins_takes_a_growing_share() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let layer = layer(&backends);
-    assert!(layer.start::<Request<Body>>());
-    after(1).await;
+    start(&layer).await;
     assert_eq!(shares(&layer, ["a", "b"]).await, [500, 500], "those of the start begin at once");
     backends.insert("c", Node::new("c")).unwrap();
     let mut taken = Vec::new();
@@ -52,8 +60,7 @@ async fn a_backend_that_joins_takes_a_growing_share() {
 async fn by_default_a_backend_takes_its_whole_share_at_once() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let layer = plain(&backends);
-    assert!(layer.start::<Request<Body>>());
-    after(1).await;
+    start(&layer).await;
     backends.insert("c", Node::new("c")).unwrap();
     let shares = shares(&layer, ["a", "b", "c"]).await;
     assert!(shares.iter().all(|share| share.abs_diff(333) <= 1), "{shares:?}");
@@ -64,8 +71,7 @@ async fn before_the_driver_runs_there_is_no_slow_start() {
     let (backends, _nodes) = nodes(["a"]);
     let layer = layer(&backends);
     backends.insert("b", Node::new("b")).unwrap();
-    assert!(layer.start::<Request<Body>>());
-    after(1).await;
+    start(&layer).await;
     assert_eq!(shares(&layer, ["a", "b"]).await, [500, 500]);
 }
 
@@ -82,11 +88,14 @@ async fn a_returning_backend_starts_slowly() {
         assert!((80..150).contains(&a) && a + b == 1_000, "{why}: {a} of 1,000");
     };
     let wait_for = async |state| until(&backends, "a", state).await;
+    let fail_until_down = async |fails: &AtomicBool| {
+        fails.store(true, SeqCst);
+        wait_for(State::Down).await;
+        fails.store(false, SeqCst);
+        wait_for(State::Ready).await;
+    };
 
-    a.control.call_fails.store(true, SeqCst);
-    wait_for(State::Down).await;
-    a.control.call_fails.store(false, SeqCst);
-    wait_for(State::Ready).await;
+    fail_until_down(&a.control.call_fails).await;
     about_a_tenth("from the probes' verdict").await;
 
     after(20_100).await;
@@ -99,10 +108,7 @@ async fn a_returning_backend_starts_slowly() {
     about_a_tenth("from an ejection").await;
 
     after(20_100).await;
-    a.control.readiness_fails.store(true, SeqCst);
-    wait_for(State::Down).await;
-    a.control.readiness_fails.store(false, SeqCst);
-    wait_for(State::Ready).await;
+    fail_until_down(&a.control.readiness_fails).await;
     about_a_tenth("from failed readiness").await;
 
     after(20_100).await;
@@ -203,8 +209,7 @@ async fn every_strategy_applies_slow_start() {
         let name = format!("{strategy:?}");
         let (backends, _nodes) = nodes(["a", "b", "c"]);
         let layer = layer(&backends).strategy(strategy);
-        assert!(layer.start::<Request<Body>>());
-        after(1).await;
+        start(&layer).await;
         backends.insert("new", Node::new("new")).unwrap();
         let taken = shares(&layer, ["a", "b", "c", "new"]).await;
         assert!(taken[3] > 15, "it has something from the start: {taken:?}, {name}");

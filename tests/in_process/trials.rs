@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering::SeqCst;
 use tower_sticky::{Health, Reason, State, Verdict};
 
 use crate::support::{
-    Client, First, MS, after, get, health_changes, nodes, plain, post, refuse, sealed, send, spawn,
-    state, with_cookie,
+    Client, First, MS, after, get, health_changes, load, nodes, plain, post, refuse, sealed,
+    sealed_session, send, spawn, state, with_cookie,
 };
 
 #[tokio::test(start_paused = true)]
@@ -55,8 +55,7 @@ async fn requests_waiting_for_a_trial_continue_with_its_result() {
     a.hold_responses();
     let all: Vec<_> = (0..10).map(|_| spawn(&service, get())).collect();
     after(100).await;
-    let status = backends.get("a").unwrap();
-    assert_eq!((status.in_flight, status.waiting), (1, 9));
+    assert_eq!(load(&backends, "a"), (1, 9));
     a.release_responses();
     for answer in all {
         assert_eq!(answer.await.unwrap().body, "a");
@@ -89,9 +88,7 @@ async fn the_queue_for_a_trial_is_bounded() {
 #[tokio::test(start_paused = true)]
 async fn a_pinned_request_waits_for_the_trial_of_its_backend_instead_of_moving() {
     for trial_is_answered in [true, false] {
-        let (backends, [a, _b]) = nodes(["a", "b"]);
-        let service = sealed(&backends).into_service();
-        let client = Client::assigned(&service).await;
+        let (_backends, [a, _b], service, client) = sealed_session(["a", "b"]).await;
         a.control.redialable.store(false, SeqCst);
         refuse(&a, true);
         send(&service, with_cookie("sid=x")).await;

@@ -10,7 +10,7 @@ use tower_sticky::{
     strategy::{Candidates, RoundRobin, Strategy},
 };
 
-use crate::support::{Client, MS, Node, get, nodes, plain, sealed, send};
+use crate::support::{Client, MS, Node, get, load, nodes, plain, sealed, send};
 
 /// Waits long, and lets no other backend serve the session.
 const PATIENT: Busy = Busy::wait(Duration::from_secs(60)).then(Failover::Reject);
@@ -51,6 +51,19 @@ async fn start_new(service: &StickyService<Node>, count: usize) -> Answers {
     answers
 }
 
+/// A backend with this limit, which has received, or keeps waiting, the first requests of `count` clients.
+async fn start_with_limit(
+    limit: usize,
+    count: usize,
+) -> (Backends<Node>, Node, StickyService<Node>, Answers) {
+    let (backends, [a]) = nodes(["a"]);
+    let service = patient(&backends, 1024);
+    backends.set_limit("a", limit).unwrap();
+    a.hold_responses();
+    let answers = start_new(&service, count).await;
+    (backends, a, service, answers)
+}
+
 /// The numbers of the requests answered with `status`, in order.
 fn answered(answers: &Answers, status: u16) -> Vec<usize> {
     let answers = answers.lock().unwrap();
@@ -83,8 +96,7 @@ async fn a_replayed_token_does_not_starve_the_others() {
     for (number, other) in (1..).zip(&others) {
         start(&service, other, number, &answers).await;
     }
-    let status = backends.get("a").unwrap();
-    assert_eq!((status.in_flight, status.waiting), (1, 522), "there are places for the others");
+    assert_eq!(load(&backends, "a"), (1, 522), "there are places for the others");
     a.release_responses();
     tokio::time::sleep(MS).await;
     let served = answered(&answers, 200);
@@ -96,8 +108,7 @@ async fn a_replayed_token_does_not_starve_the_others() {
         &served[..21]
     );
     assert_eq!(served.len(), 523, "all that waited are served");
-    let status = backends.get("a").unwrap();
-    assert_eq!((status.in_flight, status.waiting), (0, 0));
+    assert_eq!(load(&backends, "a"), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,22 +159,14 @@ async fn the_queue_is_shared_while_a_service_is_not_ready() {
 
 #[tokio::test(start_paused = true)]
 async fn a_raised_limit_admits_waiting_requests() {
-    let (backends, [a]) = nodes(["a"]);
-    let service = patient(&backends, 1024);
-    backends.set_limit("a", 1).unwrap();
-    a.hold_responses();
-    let answers = start_new(&service, 6).await;
-    let counts = || {
-        let status = backends.get("a").unwrap();
-        (status.in_flight, status.waiting)
-    };
-    assert_eq!(counts(), (1, 5));
+    let (backends, a, _service, answers) = start_with_limit(1, 6).await;
+    assert_eq!(load(&backends, "a"), (1, 5));
     backends.set_limit("a", 3).unwrap();
     tokio::time::sleep(MS).await;
-    assert_eq!(counts(), (3, 3), "as many as now fit, beside the one in flight");
+    assert_eq!(load(&backends, "a"), (3, 3), "as many as now fit, beside the one in flight");
     backends.set_limit("a", 0).unwrap();
     tokio::time::sleep(MS).await;
-    assert_eq!(counts(), (6, 0), "without a limit no request waits");
+    assert_eq!(load(&backends, "a"), (6, 0), "without a limit no request waits");
     a.release_responses();
     tokio::time::sleep(MS).await;
     assert_eq!(answered(&answers, 200).len(), 6);
@@ -171,20 +174,11 @@ async fn a_raised_limit_admits_waiting_requests() {
 
 #[tokio::test(start_paused = true)]
 async fn requests_in_flight_count_under_a_lowered_limit() {
-    let (backends, [a]) = nodes(["a"]);
-    let service = patient(&backends, 1024);
-    backends.set_limit("a", 2).unwrap();
-    a.hold_responses();
-    let answers = start_new(&service, 2).await;
+    let (backends, a, service, answers) = start_with_limit(2, 2).await;
     backends.set_limit("a", 1).unwrap();
     start(&service, &Client::default(), 2, &answers).await;
     tokio::time::sleep(MS).await;
-    let status = backends.get("a").unwrap();
-    assert_eq!(
-        (status.in_flight, status.waiting),
-        (2, 1),
-        "they finish before another is admitted"
-    );
+    assert_eq!(load(&backends, "a"), (2, 1), "they finish before another is admitted");
     a.control.gate.add_permits(1);
     tokio::time::sleep(MS).await;
     assert_eq!(answered(&answers, 200), [0, 1, 2]);

@@ -40,6 +40,22 @@ pub(crate) fn backend(limit: usize) -> Arc<Backend> {
     Arc::new(backend)
 }
 
+/// A model in which all permits of the backend are taken when `start` starts threads, and are released
+/// afterwards. Nothing is left when the threads have finished.
+pub(crate) fn check_release<const N: usize>(
+    limit: usize,
+    start: impl Fn(&Arc<Backend>) -> [thread::JoinHandle<()>; N] + Send + Sync + 'static,
+) {
+    check(move || {
+        let backend = backend(limit);
+        let held: Vec<_> = (0..limit).map(|_| Permit::try_acquire(&backend)).collect();
+        let threads = start(&backend);
+        drop(held);
+        join(threads);
+        backend.assert_idle();
+    });
+}
+
 impl Backend {
     /// Waits for a permit. A waiter that is not woken is reported as a deadlock.
     pub(crate) fn wait(self: &Arc<Self>, key: u64) -> Permit<Self> {
@@ -66,17 +82,6 @@ impl Backend {
         thread::yield_now();
         self.running.fetch_sub(1, SeqCst);
         drop(permit);
-    }
-
-    /// Drops `held`, joins the threads, and checks that nothing is left.
-    pub(crate) fn release<T, R, const N: usize>(
-        self: &Arc<Self>,
-        held: T,
-        threads: [thread::JoinHandle<R>; N],
-    ) {
-        drop(held);
-        join(threads);
-        self.assert_idle();
     }
 
     /// Checks that no permit is held and no request waits.

@@ -108,11 +108,11 @@ impl Settings {
         let (listen_key, listen) = either(("--listen", flags.listen), ("listen", file.listen));
         let admin_addr = either(("--admin", flags.admin), ("admin", file.admin));
         let admin = admin(admin_addr, file.admin_token, &file.admin_hosts, demo)?;
-        let upstream = upstream::upstream(&file.upstream)?;
         let mut discover = discover::discover(&file.discover)?;
         if !flags.backends.is_empty() {
             discover.clear();
         }
+        let upstream = upstream::upstream(&file.upstream)?;
         let backends = backends::either(flags.backends, file.backend)?;
         if backends.is_empty() && discover.is_empty() && !demo && admin.is_none() {
             return Err(no_backend());
@@ -123,14 +123,15 @@ impl Settings {
             trusted_proxies: &trusted_proxies,
             balance_factor: file.strategy.balance_factor,
         };
-        let mut warnings = affinity::warnings(file.affinity.as_deref().unwrap_or_default());
+        let sections = file.affinity.as_deref().unwrap_or_default();
+        let strategy = flags.strategy.as_ref().or(file.strategy.kind.as_ref());
+        let mut warnings = affinity::warnings(sections, strategy.map(String::as_str));
         let (affinity, passing_key) = affinity::chain(file.affinity, &context)?;
         let (health, probe) = health::health(&file.health)?;
-        // Of one that is discovered, or added by hand.
-        let others_speak_http2 = (backends.is_empty() || !discover.is_empty())
-            && upstream.may_speak_http2(&file::Backend::new("", "http://"));
-        let any_http2 =
-            others_speak_http2 || backends.iter().any(|backend| upstream.may_speak_http2(backend));
+        let any_http2 = backends.iter().any(|backend| upstream.may_speak_http2(Some(backend)));
+        // Others are discovered, or added by hand.
+        let has_others = backends.is_empty() || !discover.is_empty();
+        let any_http2 = any_http2 || has_others && upstream.may_speak_http2(None);
         warnings.extend(probe.as_ref().and_then(|probe| probe.warning(any_http2)));
         let (strategy_key, strategy) =
             either(("--strategy", flags.strategy), ("strategy.type", file.strategy.kind));

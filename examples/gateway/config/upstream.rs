@@ -65,19 +65,21 @@ impl Upstream {
         keys.apply(upstream)
     }
 
-    /// Whether HTTP/2 is spoken with a backend, or may be.
-    pub(super) fn may_speak_http2(&self, backend: &file::Backend) -> bool {
-        match backend.http2.or(self.connection.http2) {
-            Some(Http2::On) => true,
-            Some(Http2::Auto) => is_https(&backend.url),
-            Some(Http2::Off) | None => false,
-        }
-    }
-
     /// Whether a backend is not verified.
     pub(crate) fn is_insecure(&self, backend: &file::Backend) -> bool {
         let verify = backend.verify.or(self.connection.verify);
         is_https(&backend.url) && verify == Some(false)
+    }
+
+    /// Whether a backend, or those without keys of their own, may be spoken to with HTTP/2.
+    pub(crate) fn may_speak_http2(&self, backend: Option<&file::Backend>) -> bool {
+        let own = backend.and_then(|backend| backend.http2);
+        match own.or(self.connection.http2) {
+            Some(Http2::On) => true,
+            // In clear text nothing is chosen.
+            Some(Http2::Auto) => backend.is_some_and(|backend| is_https(&backend.url)),
+            Some(Http2::Off) | None => false,
+        }
     }
 
     /// Sets what is added to messages.

@@ -65,6 +65,15 @@ pub(crate) enum Retry {
     Never,
 }
 
+/// Where the route of an id stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RoutePosition {
+    #[default]
+    Suffix,
+    Prefix,
+}
+
 /// What the id of a discovered backend is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]

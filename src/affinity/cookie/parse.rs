@@ -33,6 +33,11 @@ impl Name {
         Self { finder: Finder::new(name).into_owned() }
     }
 
+    /// The name as text; empty if it is not UTF-8.
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(self.finder.needle()).unwrap_or_default()
+    }
+
     /// The next cookie of this name in `field`, at `from` or after it.
     #[inline]
     fn find<'a>(&self, field: &'a [u8], mut from: usize) -> Option<Found<'a>> {

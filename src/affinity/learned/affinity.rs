@@ -4,12 +4,11 @@ use std::{fmt, hash::Hasher as _, sync::Arc, time::Duration};
 
 use siphasher::sip128::SipHasher13;
 
-use super::{bound::Bound, carrier::Carrier};
+use super::bound::Bound;
 use crate::{
     affinity::{
         BoundAffinity,
-        cookie::{parse, set_cookie},
-        header::header_name,
+        id_source::{BoundSource, IdSource},
         token_options::{check_timeouts, invalid},
         traits::sealed::Bind,
     },
@@ -50,11 +49,13 @@ pub(super) const DEFAULT_IDLE: Duration = Duration::from_secs(30 * 60);
 /// use tower_sticky::affinity::Learned;
 ///
 /// let by_cookie = Learned::cookie("JSESSIONID").idle_timeout(Duration::from_secs(3600));
-/// let by_header = Learned::header("mcp-session-id").capacity(10_000);
+/// let by_header = Learned::header("mcp-session-id").capacity(10_000).end_on_delete(true);
+/// let uploads = Learned::location("/files/{id}");
 /// ```
 #[derive(Clone)]
 pub struct Learned {
-    carrier: Carrier<String, String>,
+    source: IdSource,
+    end_on_delete: bool,
     capacity: usize,
     idle: Duration,
     absolute: Option<Duration>,
@@ -65,17 +66,50 @@ pub struct Learned {
 impl Learned {
     /// The id is in a cookie that the application sets.
     pub fn cookie(name: impl Into<String>) -> Self {
-        Self::new(Carrier::Cookie(name.into()))
+        Self::new(IdSource::Cookie(name.into()))
     }
 
     /// The id is in a header, which the application sets in a response and the client sends back.
     pub fn header(name: impl Into<String>) -> Self {
-        Self::new(Carrier::Header(name.into()))
+        Self::new(IdSource::Header(name.into()))
     }
 
-    fn new(carrier: Carrier<String, String>) -> Self {
-        let (capacity, idle) = (DEFAULT_CAPACITY, DEFAULT_IDLE);
-        Self { carrier, capacity, idle, absolute: None, secret: None, store: None }
+    /// The id is in a parameter of the query, which is decoded. The application tells it in a body, so that it is
+    /// learned from the first request that has it: use [`Route`](crate::affinity::Route) if that must reach the
+    /// backend that issued it.
+    pub fn query(name: impl Into<String>) -> Self {
+        Self::new(IdSource::Query(name.into()))
+    }
+
+    /// The id is in the path of a resource that the application creates, for example `/files/{id}`: it is learned
+    /// from the `Location` of a 201 or a redirection, and found in the path of later requests. So an upload
+    /// (tus 1.0) continues on the server that holds it.
+    ///
+    /// The template matches a path with the same segments, whatever follows after the next `/`. In a
+    /// [`Chain`](crate::affinity::Chain) an id in the path or in the query is not seen while an earlier member has a
+    /// pin.
+    pub fn location(template: impl Into<String>) -> Self {
+        Self::new(IdSource::Path(template.into()))
+    }
+
+    fn new(source: IdSource) -> Self {
+        Self {
+            source,
+            end_on_delete: false,
+            capacity: DEFAULT_CAPACITY,
+            idle: DEFAULT_IDLE,
+            absolute: None,
+            secret: None,
+            store: None,
+        }
+    }
+
+    /// Whether a session ends with a `DELETE` that succeeds (2xx), as in tus and in the Model Context Protocol;
+    /// default `false`.
+    #[must_use]
+    pub fn end_on_delete(mut self, end: bool) -> Self {
+        self.end_on_delete = end;
+        self
     }
 
     /// The approximate number of sessions that the table in memory can hold; default 1,000,000. Memory is
@@ -128,7 +162,7 @@ impl Learned {
 impl fmt::Debug for Learned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Learned")
-            .field("carrier", &self.carrier)
+            .field("source", &self.source)
             .field("store", &self.store)
             .finish_non_exhaustive()
     }
@@ -136,27 +170,21 @@ impl fmt::Debug for Learned {
 
 impl Bind for Learned {
     fn bind(&self, pool: &str) -> Result<Arc<dyn BoundAffinity>, ConfigError> {
-        let (kind, name) = match &self.carrier {
-            Carrier::Cookie(name) => ("cookie", name),
-            Carrier::Header(name) => ("header", name),
-        };
-        self.check(&format!("the {kind} {name:?}"))?;
-        let carrier = match &self.carrier {
-            Carrier::Cookie(name) => {
-                set_cookie::check_name(name)?;
-                Carrier::Cookie((parse::Name::new(name), name.clone()))
-            }
-            Carrier::Header(name) => Carrier::Header(header_name(name)?),
-        };
+        self.check(&self.source.describe())?;
+        let source = self.source.bind()?;
         let secret = match &self.secret {
             Some(secret) => secret.hash_secret(),
             None => crate::token::Key::generate()?.hash_secret(),
         };
         let mut hasher = SipHasher13::new_with_keys(secret[0], secret[1]);
         // Pools and names that share a store must not share keys. Header names are normalized.
-        let name = match &carrier {
-            Carrier::Cookie(_) => name,
-            Carrier::Header(name) => name.as_str(),
+        let (kind, name) = match (&source, &self.source) {
+            (BoundSource::Header(name), _) => ("header", name.as_str()),
+            (_, IdSource::Cookie(name)) => ("cookie", &**name),
+            (_, IdSource::Header(name)) => ("header", &**name),
+            (_, IdSource::Query(name)) => ("query", &**name),
+            (_, IdSource::Path(name)) => ("location", &**name),
+            (_, IdSource::PathParameter(name)) => ("path parameter", &**name),
         };
         for part in [pool, kind, name] {
             hasher.write(&(part.len() as u64).to_le_bytes());
@@ -165,6 +193,7 @@ impl Bind for Learned {
         let store = self.store.clone();
         let store = store.unwrap_or_else(|| Arc::new(MemoryStore::new(self.capacity)));
         let absolute = self.absolute.map(|timeout| timeout.as_secs());
-        Ok(Arc::new(Bound { carrier, hasher, idle: self.idle, absolute, store }))
+        let (idle, end_on_delete) = (self.idle, self.end_on_delete);
+        Ok(Arc::new(Bound { source, hasher, idle, absolute, end_on_delete, store }))
     }
 }

@@ -2,32 +2,29 @@
 
 use std::{fmt, hash::Hasher as _, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, header::SET_COOKIE};
+use http::{Extensions, HeaderMap, Method, Uri};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::carrier::Carrier;
+use super::response_ids;
 use crate::{
     affinity::{
         BoundAffinity, Change, Commit, Head, ReadContext, Reading, RequestState,
-        cookie::parse,
+        id_source::BoundSource,
         pending_lookup::PendingLookup,
         request_state::{AffinityKey, LearnedSession, StateEntry},
-        response_cookie::ResponseCookie,
     },
     outcome::Reason,
     store::{Answer, Lookup, PinStore, SessionKey, StoredPin},
     util::clock::unix_millis,
 };
 
-/// The most ids of one request that are looked up. Clients normally have one.
-const MAX_IDS: usize = 8;
-
 pub(super) struct Bound {
-    pub(super) carrier: Carrier<(parse::Name, String), HeaderName>,
+    pub(super) source: BoundSource,
     pub(super) hasher: SipHasher13,
     pub(super) idle: Duration,
     /// In seconds.
     pub(super) absolute: Option<u64>,
+    pub(super) end_on_delete: bool,
     pub(super) store: Arc<dyn PinStore>,
 }
 
@@ -51,25 +48,6 @@ impl Bound {
         let mut hasher = self.hasher;
         hasher.write(id);
         SessionKey::new(hasher.finish128())
-    }
-
-    /// Calls `visit` with each id of a request until it returns a value.
-    fn ids<'a, B>(
-        &self,
-        headers: &'a HeaderMap,
-        mut visit: impl FnMut(&'a [u8]) -> Option<B>,
-    ) -> Option<B> {
-        match &self.carrier {
-            Carrier::Cookie((name, _)) => {
-                let mut cookies = parse::Cookies::new(headers);
-                let ids = std::iter::from_fn(|| cookies.next(name));
-                ids.filter(|id| !id.is_empty()).take(MAX_IDS).find_map(visit)
-            }
-            Carrier::Header(name) => {
-                let ids = headers.get_all(name).iter().map(|value| value.as_bytes());
-                ids.filter(|id| !id.is_empty()).take(MAX_IDS).find_map(&mut visit)
-            }
-        }
     }
 
     /// Looks a session up in the store; `None` when the lookup is pending.
@@ -111,7 +89,10 @@ impl Bound {
     /// response has ended.
     fn put(&self, key: SessionKey, pin: StoredPin, state: &mut RequestState) {
         let _open = self.store.put(key, pin, self.idle);
-        self.record(state, LearnedSession { key, pin: Some(pin), expired: false, _open });
+        self.record(
+            state,
+            LearnedSession { key, pin: Some(pin), expired: false, ends: false, _open },
+        );
     }
 
     /// Stores the pin of a session that this gateway has assigned or moved.
@@ -123,7 +104,10 @@ impl Bound {
         state: &mut RequestState,
     ) {
         let _open = self.store.claim(key, pin, stored, self.idle);
-        self.record(state, LearnedSession { key, pin: Some(pin), expired: false, _open });
+        self.record(
+            state,
+            LearnedSession { key, pin: Some(pin), expired: false, ends: false, _open },
+        );
     }
 
     /// Reads the ids in the response, and stores the new ones.
@@ -136,7 +120,11 @@ impl Bound {
     ) -> ResponseIds {
         let mut ids = ResponseIds::default();
         let now = unix_millis(commit.clock) / 1000;
-        let mut read = |id: Option<&[u8]>| match id.map(|id| self.session_key(id)) {
+        let state_path = state.find(self.affinity_key(), |entry| match entry {
+            StateEntry::Path(path) => Some(path.clone()),
+            _ => None,
+        });
+        let read = |id: Option<&[u8]>| match id.map(|id| self.session_key(id)) {
             None => ids.removed = true,
             found if found == key => ids.same = true,
             Some(new) => {
@@ -150,20 +138,8 @@ impl Bound {
                 }
             }
         };
-        match &self.carrier {
-            Carrier::Cookie((_, name)) => {
-                for field in headers.get_all(SET_COOKIE) {
-                    if let Some(cookie) = ResponseCookie::of(field.as_bytes(), name) {
-                        read(cookie.id(now).map(parse::unquote));
-                    }
-                }
-            }
-            Carrier::Header(name) => {
-                for value in headers.get_all(name) {
-                    read(Some(value.as_bytes()).filter(|id| !id.is_empty()));
-                }
-            }
-        }
+        let path = state_path.as_deref();
+        response_ids::each(&self.source, commit.status, path, headers, now, read);
         ids
     }
 }
@@ -174,7 +150,8 @@ impl BoundAffinity for Bound {
         let (mut orphaned, mut first) = (None, None);
         let mut reading = Reading::default();
         let now = unix_millis(context.clock) / 1000;
-        let valid = self.ids(request.headers, |id| {
+        let ends = self.end_on_delete && request.method == Method::DELETE;
+        let valid = self.source.find(request, |id| {
             let key = self.session_key(id);
             let reason = match self.look_up(key, context) {
                 // The request is read again once the lookup is complete.
@@ -188,7 +165,13 @@ impl BoundAffinity for Bound {
                     } else if let Some(position) = position {
                         self.record(
                             context.state,
-                            LearnedSession { key, pin: Some(pin), expired: false, _open: open },
+                            LearnedSession {
+                                key,
+                                pin: Some(pin),
+                                expired: false,
+                                ends,
+                                _open: open,
+                            },
                         );
                         let pin = Some(pin.pin(&key));
                         return Some(Reading {
@@ -218,7 +201,10 @@ impl BoundAffinity for Bound {
         }
         if let Some((key, pin, expired)) = orphaned.or(first) {
             reading.key = Some(key.session());
-            self.record(context.state, LearnedSession { key, pin, expired, _open: None });
+            self.record(context.state, LearnedSession { key, pin, expired, ends, _open: None });
+        } else if matches!(self.source, BoundSource::Path(_)) {
+            let path = request.client_path().into();
+            context.state.push(self.affinity_key(), StateEntry::Path(path));
         }
         reading
     }
@@ -229,10 +215,15 @@ impl BoundAffinity for Bound {
         if self.session(context.state).is_some() {
             return;
         }
-        if let Some(key) = self.ids(headers, |id| Some(self.session_key(id))) {
+        if !matches!(self.source, BoundSource::Cookie(_) | BoundSource::Header(_)) {
+            return;
+        }
+        let (uri, extensions) = (Uri::default(), Extensions::new());
+        let head = Head { method: &Method::GET, uri: &uri, headers, extensions: &extensions };
+        if let Some(key) = self.source.find(&head, |id| Some(self.session_key(id))) {
             self.record(
                 context.state,
-                LearnedSession { key, pin: None, expired: false, _open: None },
+                LearnedSession { key, pin: None, expired: false, ends: false, _open: None },
             );
         }
     }
@@ -243,6 +234,11 @@ impl BoundAffinity for Bound {
         let Some((key, stored, expired)) = known else {
             return false;
         };
+        if commit.status.is_success() && self.session(state).is_some_and(|session| session.ends) {
+            self.store.remove(key);
+            commit.ended.set(true);
+            return false;
+        }
         if ids.same || !(ids.new || ids.removed) {
             // The pin of the same backend is outdated when the address of the backend has changed.
             let outdated = stored.is_some_and(|pin| {
@@ -278,7 +274,7 @@ impl BoundAffinity for Bound {
 impl fmt::Debug for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Learned")
-            .field("carrier", &self.carrier)
+            .field("source", &self.source)
             .field("store", &self.store)
             .finish_non_exhaustive()
     }

@@ -2,6 +2,6 @@
 
 mod affinity;
 mod bound;
-mod carrier;
+mod response_ids;
 
 pub use self::affinity::Learned;

@@ -25,7 +25,7 @@ use crate::{
         AnswerCounts, DrainSignal, Mode, SlowStart, State,
         availability::HealthSources,
         limit::{ConcurrencyLimit, HasLimit},
-        sessions::{LastSeen, SessionCounter, Window},
+        sessions::{LastSeen, SessionCounter, SessionLoad, Window},
     },
     util::{SystemClock, clock::unix_millis},
 };
@@ -59,6 +59,7 @@ pub(crate) struct BackendState {
     pub(super) permits: ConcurrencyLimit,
     pub(crate) latency: Latency,
     pub(crate) session_counter: SessionCounter,
+    pub(crate) session_load: SessionLoad,
     /// The tick since which its sessions have been counted; 0 for the creation of the pool.
     counting_since: AtomicU32,
     /// The estimate of the last count of its sessions.
@@ -98,6 +99,7 @@ impl BackendState {
             permits: ConcurrencyLimit::new(),
             latency: Latency::default(),
             session_counter: SessionCounter::default(),
+            session_load: SessionLoad::default(),
             counting_since: AtomicU32::new(0),
             last_session_count: AtomicU64::new(0),
             streams: OpenStreams::new(),
@@ -142,6 +144,11 @@ impl BackendState {
     /// Records that its sessions are counted from `tick` on.
     pub(crate) fn count_sessions_since(&self, tick: u32) {
         self.counting_since.store(tick, Relaxed);
+    }
+
+    /// The tick from which on its sessions are counted.
+    pub(crate) fn counting_since(&self) -> u32 {
+        self.counting_since.load(Relaxed)
     }
 
     /// Whether its sessions have been counted for the whole window: a session that was not seen in

@@ -25,20 +25,20 @@ const RANKS: usize = 20;
 /// It takes 44 KiB, allocated with the first session.
 #[derive(Debug, Default)]
 pub(crate) struct SessionCounter {
-    sessions: OnceLock<Sessions>,
+    pub(super) sessions: OnceLock<Sessions>,
     /// The tick of the last request whose session cannot be told apart from others.
-    anonymous: AtomicU32,
+    pub(super) anonymous: AtomicU32,
     /// The last tick at which a session with a stored pin was seen.
-    pinned: AtomicU32,
+    pub(super) pinned: AtomicU32,
     /// Issued tokens that have not been sent back, allocated with the first one.
-    unconfirmed: OnceLock<Box<Unconfirmed>>,
+    pub(super) unconfirmed: OnceLock<Box<Unconfirmed>>,
 }
 
 #[derive(Debug)]
-struct Sessions {
-    exact: ExactCounter,
+pub(super) struct Sessions {
+    pub(super) exact: ExactCounter,
     /// The last tick of each rank of each register; 0 for never.
-    marks: Box<[AtomicU32]>,
+    pub(super) marks: Box<[AtomicU32]>,
 }
 
 impl SessionCounter {
@@ -57,9 +57,18 @@ impl SessionCounter {
         self.record_session(session, tick)
     }
 
+    pub(super) fn sessions(&self) -> &Sessions {
+        self.sessions.get_or_init(Sessions::new)
+    }
+
+    /// Records a session in the exact counter only.
+    pub(super) fn record_exactly(&self, session: u64, tick: u32) {
+        self.sessions().exact.record(session, hash_of(session), tick);
+    }
+
     #[inline(never)]
     fn record_session(&self, session: u64, tick: u32) -> bool {
-        let sessions = self.sessions.get_or_init(Sessions::new);
+        let sessions = self.sessions();
         let hash = hash_of(session);
         mark(&sessions.marks[cell_index(hash)], tick);
         sessions.exact.record(session.max(1), hash, tick)

@@ -74,6 +74,24 @@ impl ExactCounter {
         Some(count)
     }
 
+    /// Appends the last tick without a cell, and the sessions with their ticks.
+    pub(super) fn save(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.overflow.load(Relaxed).to_be_bytes());
+        let cells = self.cells.iter();
+        let cells = cells.map(|cell| (cell.session.load(Acquire), cell.tick.load(Relaxed)));
+        let cells: Vec<_> = cells.filter(|(session, tick)| *session > 0 && *tick > 0).collect();
+        bytes.extend_from_slice(&(cells.len() as u16).to_be_bytes());
+        for (session, tick) in cells {
+            bytes.extend_from_slice(&session.to_be_bytes());
+            bytes.extend_from_slice(&tick.to_be_bytes());
+        }
+    }
+
+    /// At this tick there was no cell for a session.
+    pub(super) fn overflowed(&self, tick: u32) {
+        self.overflow.fetch_max(tick, Relaxed);
+    }
+
     /// The session's cell, or a free one that is assigned to it.
     #[inline]
     fn cell(&self, session: u64, hash: u64) -> Option<&Cell> {

@@ -63,6 +63,21 @@ impl LastSeen {
         entries.by_session.get(&session).copied()
     }
 
+    /// All sessions with the times when their streams ended, the oldest first.
+    pub(crate) fn all(&self) -> Vec<(u64, Instant)> {
+        let entries = lock(&self.entries);
+        let is_current =
+            |(session, then): &&(u64, Instant)| entries.by_session.get(session) == Some(then);
+        entries.order.iter().filter(is_current).copied().collect()
+    }
+
+    /// Adds an entry of [`all`](Self::all), in that order.
+    pub(crate) fn restore(&self, session: u64, end: Instant) {
+        let mut entries = lock(&self.entries);
+        entries.by_session.insert(session, end);
+        entries.order.push_back((session, end));
+    }
+
     /// How many entries were evicted before the idle timeout.
     pub(crate) fn evicted(&self) -> u64 {
         self.evicted.load(Relaxed)

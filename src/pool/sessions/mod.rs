@@ -3,7 +3,11 @@
 mod counter;
 mod exact;
 mod last_seen;
+mod load;
+mod saved;
 mod unconfirmed;
 mod window;
 
-pub(crate) use self::{counter::SessionCounter, last_seen::LastSeen, window::Window};
+pub(crate) use self::{
+    counter::SessionCounter, last_seen::LastSeen, load::SessionLoad, window::Window,
+};

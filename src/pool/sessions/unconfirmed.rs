@@ -49,6 +49,16 @@ impl Unconfirmed {
         recent.map(|(_, count)| u64::from(count)).sum()
     }
 
+    /// The cells that are not empty.
+    pub(super) fn cells(&self) -> Vec<u64> {
+        self.cells.iter().map(|cell| cell.load(Relaxed)).filter(|cell| *cell > 0).collect()
+    }
+
+    /// Sets a cell as [`cells`](Self::cells) has returned it.
+    pub(super) fn restore(&self, cell: u64) {
+        self.cell(split(cell).0).store(cell, Relaxed);
+    }
+
     fn cell(&self, tick: u32) -> &AtomicU64 {
         &self.cells[tick as usize % CELLS]
     }

@@ -164,7 +164,11 @@ async fn answer(mut app: App, request: Request<Incoming>) -> Result<Response<Bod
     let mut response = Response::builder().header("x-server", &*app.name);
     let fails = *app.mood.borrow() == Mood::Failing;
     if !fails && request.headers().contains_key("x-login") {
-        response = response.header(header::SET_COOKIE, format!("JSESSIONID={}; Path=/", new_id()));
+        let id = new_id();
+        response = response
+            .header(header::SET_COOKIE, format!("JSESSIONID={id}; Path=/"))
+            .header(header::LOCATION, format!("/files/{id}"))
+            .status(201);
     }
     let response = match request.uri().path() {
         _ if fails => response.status(500).body(whole(Bytes::new())),

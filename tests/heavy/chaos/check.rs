@@ -68,8 +68,15 @@ impl Story {
         self.lives.iter().flat_map(|life| &life.exchanges)
     }
 
+    /// Checks the responses, how often requests were executed, and the deadlines of drains.
+    pub fn check_requests(&self, findings: &mut Findings) {
+        self.check_answers(findings);
+        self.check_executions(findings);
+        self.check_deadlines(findings);
+    }
+
     /// Checks each request by itself.
-    pub fn check_answers(&self, findings: &mut Findings) {
+    fn check_answers(&self, findings: &mut Findings) {
         let (mut excused, mut nobody) = (0, 0);
         for exchange in self.exchanges() {
             nobody += usize::from(self.well(exchange).is_none());
@@ -173,7 +180,7 @@ impl Story {
     }
 
     /// Past the deadline of its drain a backend serves no request.
-    pub fn check_deadlines(&self, findings: &mut Findings) {
+    fn check_deadlines(&self, findings: &mut Findings) {
         for drained in &self.drained {
             // A restarted gateway reads from its file that the backend is active.
             let forgot = |exchange: &Exchange| {
@@ -195,7 +202,7 @@ impl Story {
     }
 
     /// No POST may be executed twice, and no request more than three times.
-    pub fn check_executions(&self, findings: &mut Findings) {
+    fn check_executions(&self, findings: &mut Findings) {
         let often = self.log.more_than(1);
         for exchange in self.exchanges() {
             let Some(by) = often.get(&exchange.number) else { continue };
@@ -258,5 +265,5 @@ impl Story {
 }
 
 fn is_good(exchange: &Exchange) -> bool {
-    matches!(exchange.answer, Ok((StatusCode::OK, Some(_))))
+    matches!(exchange.answer, Ok((status, Some(_))) if status.is_success())
 }

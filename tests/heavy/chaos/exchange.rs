@@ -48,19 +48,25 @@ pub struct Visitor {
     kind: Kind,
     jar: BTreeMap<String, String>,
     token: Option<String>,
+    /// The path of a resource that the application has created.
+    path: Option<String>,
     pub user: String,
     pub random: Random,
 }
 
 impl Visitor {
     pub fn new(kind: Kind, mut random: Random) -> Self {
-        let user = format!("user-{:x}", random.next());
-        Self { kind, jar: BTreeMap::new(), token: None, user, random }
+        let mut user = format!("user-{:x}", random.next());
+        if kind == Kind::Route {
+            let home = NAMES[random.among(0..NAMES.len() as u64) as usize];
+            user = format!("{user}.{home}");
+        }
+        Self { kind, jar: BTreeMap::new(), token: None, path: None, user, random }
     }
 
     /// A client with this key.
-    pub fn named(user: &str, random: Random) -> Self {
-        Self { user: user.to_owned(), ..Self::new(Kind::Key, random) }
+    pub fn named(kind: Kind, user: &str, random: Random) -> Self {
+        Self { user: user.to_owned(), ..Self::new(kind, random) }
     }
 
     /// Sends a request: half of them are GETs, some are POSTs with a number.
@@ -109,25 +115,29 @@ impl Visitor {
     fn has_session(&self) -> bool {
         match self.kind {
             Kind::Header => self.token.is_some(),
-            Kind::Key => true,
+            Kind::Key | Kind::Route => true,
+            Kind::Location => self.path.is_some(),
             _ => !self.jar.is_empty(),
         }
     }
 
     fn request(&mut self, method: &Method, number: usize) -> Request<Full<Bytes>> {
-        let mut request = Request::builder().method(method).uri("/").header("x-number", number);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(self.path.as_deref().unwrap_or("/files/"))
+            .header("x-number", number);
         if self.random.among(0..SLOW) == 0 {
             request = request.header("x-delay", self.random.among(10..100));
         }
         match (&self.kind, &self.token) {
             (Kind::Header, Some(token)) => request = request.header("x-sticky", token),
-            (Kind::Key, _) => request = request.header("x-user", &self.user),
+            (Kind::Key | Kind::Route, _) => request = request.header("x-user", &self.user),
             _ => {}
         }
         if !self.jar.is_empty() {
             let cookies: Vec<_> = self.jar.iter().map(|(n, v)| format!("{n}={v}")).collect();
             request = request.header(header::COOKIE, cookies.join("; "));
-        } else if self.kind.needs_login() {
+        } else if self.kind.needs_login() && self.path.is_none() {
             request = request.header("x-login", "1");
         }
         let body = if *method == Method::POST { "something" } else { "" };
@@ -138,7 +148,14 @@ impl Visitor {
         if let Some(token) = headers.get("x-sticky") {
             self.token = Some(token.to_str().unwrap().to_owned());
         }
-        for cookie in headers.get_all(header::SET_COOKIE) {
+        if self.kind == Kind::Location
+            && let Some(location) = headers.get(header::LOCATION)
+        {
+            self.path = Some(location.to_str().unwrap().to_owned());
+        }
+        for cookie in
+            headers.get_all(header::SET_COOKIE).iter().filter(|_| self.kind != Kind::Location)
+        {
             let pair = cookie.to_str().unwrap().split(';').next().unwrap();
             let (name, value) = pair.split_once('=').unwrap();
             self.jar.insert(name.to_owned(), value.to_owned());

@@ -48,8 +48,8 @@ const ABORTERS: usize = 4;
 const AFTERMATH: Duration = Duration::from_millis(1_500);
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// The periods without free descriptors.
-type Shortages = Arc<Mutex<Vec<(Instant, Instant)>>>;
+/// The start and the end of a period without free descriptors.
+type Shortage = (Instant, Instant);
 
 fn config(backends: &[Process], names: &NameServer) -> String {
     let mut text = format!(
@@ -116,7 +116,7 @@ struct Visit {
 }
 
 /// Takes all descriptors of the gateway for some time.
-async fn take_all(addr: SocketAddr, random: &mut Random, shortages: &Shortages) {
+async fn take_all(addr: SocketAddr, random: &mut Random) -> Shortage {
     let began = Instant::now();
     let mut taken = Vec::new();
     for _ in 0..FILES {
@@ -126,7 +126,7 @@ async fn take_all(addr: SocketAddr, random: &mut Random, shortages: &Shortages) 
     }
     sleep(random.millis(50..400)).await;
     drop(taken);
-    shortages.lock().unwrap().push((began, Instant::now()));
+    (began, Instant::now())
 }
 
 /// Lets the resolution of names fail for some time, in different ways.
@@ -151,10 +151,9 @@ fn tell_names(names: &NameServer) {
     }
 }
 
-fn check(visits: &[Vec<Visit>], shortages: &[(Instant, Instant)], findings: &mut Findings) {
+fn check(visits: &[Vec<Visit>], shortages: &[Shortage], findings: &mut Findings) {
     let is_short = |visit: &Visit| {
-        let meets =
-            |(from, to): &(Instant, Instant)| *from <= visit.ended && visit.sent <= *to + AFTERMATH;
+        let meets = |(from, to): &Shortage| *from <= visit.ended && visit.sent <= *to + AFTERMATH;
         shortages.iter().any(meets)
     };
     let mut refused = 0;
@@ -190,14 +189,39 @@ async fn run(mut random: Random) {
     let said = tokio::spawn(async move { gateway.show_stderr().await });
     let unwell = Arc::<Mutex<Vec<String>>>::default();
     let watching = tokio::spawn(watch_health(admin, unwell.clone()));
+    reach_all(addr).await;
+    let (visits, shortages) = disturb(addr, &names, &mut random).await;
+
+    let mut findings = Findings::default();
+    check(&visits, &shortages, &mut findings);
+    for line in unwell.lock().unwrap().iter() {
+        findings.add("A backend was blamed.", line);
+    }
+    check_gateway(&Admin(admin), &mut findings).await;
+    watching.abort();
+    said.abort();
+    until("the watcher ends", || watching.is_finished()).await;
+    findings.assert_none();
+}
+
+/// Sends requests until each backend has answered one, so that the gateway has the addresses of all.
+async fn reach_all(addr: SocketAddr) {
     for name in NAMES {
-        // From then on the gateway has its address.
         let answered = async {
             let request = || Request::get("/").body(Full::default()).unwrap();
             while Client::new(addr).send(request()).await.unwrap().headers()["x-server"] != *name {}
         };
         in_time("each backend is asked for the first time", answered).await;
     }
+}
+
+/// Runs the clients, and takes descriptors and names away meanwhile. Returns the requests of each regular
+/// client, and the shortages.
+async fn disturb(
+    addr: SocketAddr,
+    names: &NameServer,
+    random: &mut Random,
+) -> (Vec<Vec<Visit>>, Vec<Shortage>) {
     let over = Arc::new(AtomicBool::new(false));
     let (mut regulars, mut storms) = (JoinSet::new(), JoinSet::new());
     for _ in 0..REGULARS {
@@ -206,26 +230,23 @@ async fn run(mut random: Random) {
     for _ in 0..ABORTERS {
         storms.spawn(aborts::abort_until(addr, random.fork(), over.clone()));
     }
-    let (end, shortages) = (Instant::now() + length(), Shortages::default());
+    let (end, mut shortages) = (Instant::now() + length(), Vec::new());
     while Instant::now() < end {
         match random.among(0..2) {
-            0 => take_all(addr, &mut random, &shortages).await,
-            _ => confuse(&names, &mut random).await,
+            0 => shortages.push(take_all(addr, random).await),
+            _ => confuse(names, random).await,
         }
         sleep(random.millis(100..600)).await;
     }
     sleep(AFTERMATH).await;
     over.store(true, Relaxed);
     let aborted: usize = storms.join_all().await.into_iter().sum();
-    let visits = regulars.join_all().await;
     println!("{aborted} requests were broken off by their clients");
+    (regulars.join_all().await, shortages)
+}
 
-    let mut findings = Findings::default();
-    check(&visits, &shortages.lock().unwrap(), &mut findings);
-    for line in unwell.lock().unwrap().iter() {
-        findings.add("A backend was blamed.", line);
-    }
-    let admin = Admin(admin);
+/// After the faults all backends are idle and ready, and no session has moved.
+async fn check_gateway(admin: &Admin, findings: &mut Findings) {
     let idle = Mutex::new(Vec::new());
     let nothing_left = async {
         loop {
@@ -247,10 +268,6 @@ async fn run(mut random: Random) {
     if stats["moves"] != 0 || stats["violations"] != 0 {
         findings.add("The gateway has counted moves or violations.", &stats);
     }
-    watching.abort();
-    said.abort();
-    until("the watcher ends", || watching.is_finished()).await;
-    findings.assert_none();
 }
 
 #[test]

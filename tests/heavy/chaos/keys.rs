@@ -1,4 +1,4 @@
-//! A key without a stored pin is always served by the first ready backend of its rank.
+//! A key without a stored pin, and an id that names its backend, is always served by the first ready backend of its rank.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -24,9 +24,9 @@ use crate::{
 type Rank = Vec<usize>;
 
 /// Disables one backend after the other, and records which one serves the key next.
-async fn rank(fleet: &Fleet, user: &str) -> Rank {
+async fn rank(fleet: &Fleet, kind: &Kind, user: &str) -> Rank {
     let mut client = Client::new(fleet.addr);
-    let mut visitor = Visitor::named(user, Random::new(0));
+    let mut visitor = Visitor::named(kind.clone(), user, Random::new(0));
     let mut rank = Vec::new();
     while rank.len() < NAMES.len() {
         let exchange = visitor.ask_with(Method::GET, &mut client, 0).await;
@@ -67,19 +67,17 @@ fn check_rank(story: &Story, life: &Life, rank: &Rank, findings: &mut Findings) 
     }
 }
 
-async fn run(mut random: Random) {
+async fn run(kind: Kind, mut random: Random) {
     let plan = plan(&mut random, length(), &FAULTS, true);
-    let fleet = Fleet::start(&Kind::Key).await;
+    let fleet = Fleet::start(&kind).await;
     let mut ranks = BTreeMap::new();
-    let regulars = Clients::regulars(&Kind::Key, &mut random);
+    let regulars = Clients::regulars(&kind, &mut random);
     for visitor in &regulars {
-        ranks.insert(visitor.user.clone(), rank(&fleet, &visitor.user).await);
+        ranks.insert(visitor.user.clone(), rank(&fleet, &kind, &visitor.user).await);
     }
-    let clients = Clients::start(fleet.addr, &Kind::Key, regulars, &mut random);
+    let clients = Clients::start(fleet.addr, &kind, regulars, &mut random);
     let (story, mut findings) = storm::survive(&fleet, clients, plan).await;
-    story.check_answers(&mut findings);
-    story.check_executions(&mut findings);
-    story.check_deadlines(&mut findings);
+    story.check_requests(&mut findings);
     for life in &story.lives {
         if let Some(rank) = ranks.get(&life.user) {
             check_rank(&story, life, rank, &mut findings);
@@ -90,5 +88,10 @@ async fn run(mut random: Random) {
 
 #[test]
 fn key() {
-    alone("key", run);
+    alone("key", |random| run(Kind::Key, random));
+}
+
+#[test]
+fn route() {
+    alone("route", |random| run(Kind::Route, random));
 }

@@ -13,7 +13,11 @@ pub enum Kind {
     /// On a Redis with this address.
     LearnedOnRedis(String),
     Key,
+    /// The id names the backend.
+    Route,
     Envelope,
+    /// The path of a resource that the application has created.
+    Location,
 }
 
 /// Where the pin of a session is stored.
@@ -42,6 +46,8 @@ impl Kind {
                  store_timeout = \"1s\""
             ),
             Self::Key => "type = \"key\"\nheader = \"x-user\"".to_owned(),
+            Self::Route => "type = \"route\"\nheader = \"x-user\"\nseparator = \".\"".to_owned(),
+            Self::Location => "type = \"learned\"\nlocation = \"/files/{id}\"".to_owned(),
             Self::Envelope => {
                 format!("type = \"envelope\"\ncookie = \"JSESSIONID\"\nkeys = [\"{KEY}\"]")
             }
@@ -51,13 +57,13 @@ impl Kind {
 
     /// Whether a session begins when the application issues its id.
     pub fn needs_login(&self) -> bool {
-        matches!(self, Self::Learned | Self::LearnedOnRedis(_) | Self::Envelope)
+        matches!(self, Self::Learned | Self::LearnedOnRedis(_) | Self::Envelope | Self::Location)
     }
 
     /// What the gateway knows of its sessions after a restart.
     pub fn memory(&self) -> Memory {
         match self {
-            Self::Learned => Memory::Gone,
+            Self::Learned | Self::Location => Memory::Gone,
             Self::LearnedOnRedis(_) => Memory::WrittenBehind,
             _ => Memory::WithClients,
         }

@@ -21,9 +21,7 @@ async fn run(kind: Kind, mut random: Random) {
     let regulars = Clients::regulars(&kind, &mut random);
     let clients = Clients::start(fleet.addr, &kind, regulars, &mut random);
     let (story, mut findings) = storm::survive(&fleet, clients, plan).await;
-    story.check_answers(&mut findings);
-    story.check_executions(&mut findings);
-    story.check_deadlines(&mut findings);
+    story.check_requests(&mut findings);
     story.check_moves(kind.memory(), &mut findings);
     findings.assert_none();
 }
@@ -52,6 +50,11 @@ fn learned() {
 fn learned_on_redis() {
     let server = RedisServer::start();
     alone("learned on Redis", |random| run(Kind::LearnedOnRedis(server.url()), random));
+}
+
+#[test]
+fn location() {
+    alone("location", |random| run(Kind::Location, random));
 }
 
 #[test]

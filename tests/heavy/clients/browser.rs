@@ -41,55 +41,10 @@ fn row(request: &str, outcome: &str, shop: &str) -> [String; 3] {
 }
 
 async fn shopping(browser: &Browser, shop: &Shop) {
-    // A first visit.
-    browser.visit(&shop.page).await;
-    cart(browser, 0).await;
-    let first = text(browser, "shop").await;
-    assert!(first.starts_with("shop-"), "{first}");
-    assert!(browser.evaluate("document.title").await.as_str().unwrap().contains(&first));
-    assert_eq!(
-        history(browser).await,
-        [row("GET /cart", "pinned", &first), row("GET /", "assigned", &first)]
-    );
-    let script_sees = browser.evaluate("document.cookie").await;
-    assert_eq!(script_sees, json!(""), "no script sees the cookies");
-
-    // Adds things to the cart.
-    for (thing, count) in [("Apple", 1), ("Apple", 2), ("Bread", 3)] {
-        browser.click(&format!("[aria-label='Add {thing} to the cart']")).await;
-        cart(browser, count).await;
-    }
-    assert_eq!(history(browser).await[0], row("POST /cart/bread", "pinned", &first));
-
-    // They are still there, because the shop is the same.
-    for _ in 0..8 {
-        browser.reload().await;
-        cart(browser, 3).await;
-        assert_eq!(text(browser, "shop").await, first);
-        assert_eq!(browser.evaluate(NOTE_IS_HIDDEN).await, json!(true));
-        assert_eq!(
-            history(browser).await,
-            [row("GET /cart", "pinned", &first), row("GET /", "pinned", &first)]
-        );
-    }
-    assert_eq!(text(browser, "pieces-apple").await, "2");
-    assert_eq!(text(browser, "pieces-bread").await, "1");
-
-    // The shop is disabled: the session moves, and the page shows a note.
+    let first = first_visit(browser, shop).await;
+    fill_the_cart(browser, &first).await;
     shop.set_mode(&first, "disabled").await;
-    browser.reload().await;
-    cart(browser, 0).await;
-    let second = text(browser, "shop").await;
-    assert!(second.starts_with("shop-") && second != first, "{second} after {first}");
-    browser.until("the note is there", &format!("!{NOTE_IS_HIDDEN}")).await;
-    let note = text(browser, "note").await;
-    assert!(note.contains("Your session has moved"), "{note}");
-    assert!(note.contains(&first) && note.contains(&second), "{note}");
-    assert!(note.contains("does not know your cart"), "{note}");
-    assert_eq!(
-        history(browser).await,
-        [row("GET /cart", "pinned", &second), row("GET /", "moved", &second)]
-    );
+    let second = see_the_move(browser, &first).await;
 
     // It has moved once, and stays when the first shop opens again.
     browser.click("[aria-label='Add Tea to the cart']").await;
@@ -105,6 +60,61 @@ async fn shopping(browser: &Browser, shop: &Shop) {
     assert_eq!(stats["moves"], 1, "{stats}");
     assert_eq!(stats["violations"], 0, "{stats}");
     assert_eq!(stats["outcomes"]["assigned"], 1, "{stats}");
+}
+
+/// Opens the page. Returns the shop that answers.
+async fn first_visit(browser: &Browser, shop: &Shop) -> String {
+    browser.visit(&shop.page).await;
+    cart(browser, 0).await;
+    let first = text(browser, "shop").await;
+    assert!(first.starts_with("shop-"), "{first}");
+    assert!(browser.evaluate("document.title").await.as_str().unwrap().contains(&first));
+    assert_eq!(
+        history(browser).await,
+        [row("GET /cart", "pinned", &first), row("GET /", "assigned", &first)]
+    );
+    let script_sees = browser.evaluate("document.cookie").await;
+    assert_eq!(script_sees, json!(""), "no script sees the cookies");
+    first
+}
+
+/// Adds things to the cart. They are still there after a reload, because the shop is the same.
+async fn fill_the_cart(browser: &Browser, shop: &str) {
+    for (thing, count) in [("Apple", 1), ("Apple", 2), ("Bread", 3)] {
+        browser.click(&format!("[aria-label='Add {thing} to the cart']")).await;
+        cart(browser, count).await;
+    }
+    assert_eq!(history(browser).await[0], row("POST /cart/bread", "pinned", shop));
+    for _ in 0..8 {
+        browser.reload().await;
+        cart(browser, 3).await;
+        assert_eq!(text(browser, "shop").await, shop);
+        assert_eq!(browser.evaluate(NOTE_IS_HIDDEN).await, json!(true));
+        assert_eq!(
+            history(browser).await,
+            [row("GET /cart", "pinned", shop), row("GET /", "pinned", shop)]
+        );
+    }
+    assert_eq!(text(browser, "pieces-apple").await, "2");
+    assert_eq!(text(browser, "pieces-bread").await, "1");
+}
+
+/// The first shop is disabled: the session moves, and the page shows a note. Returns the second shop.
+async fn see_the_move(browser: &Browser, first: &str) -> String {
+    browser.reload().await;
+    cart(browser, 0).await;
+    let second = text(browser, "shop").await;
+    assert!(second.starts_with("shop-") && second != first, "{second} after {first}");
+    browser.until("the note is there", &format!("!{NOTE_IS_HIDDEN}")).await;
+    let note = text(browser, "note").await;
+    assert!(note.contains("Your session has moved"), "{note}");
+    assert!(note.contains(first) && note.contains(&second), "{note}");
+    assert!(note.contains("does not know your cart"), "{note}");
+    assert_eq!(
+        history(browser).await,
+        [row("GET /cart", "pinned", &second), row("GET /", "moved", &second)]
+    );
+    second
 }
 
 /// With a store the next shop finds the cart.

@@ -9,5 +9,6 @@ mod browser;
 mod dns_server;
 mod name_server;
 mod nodejs;
+mod own_ids;
 mod tonic_server;
 mod websocket;

@@ -75,6 +75,27 @@ impl Visitor {
     }
 }
 
+/// The resolution fails, in each way: the session stays, and its backend is ready.
+async fn stay_while_the_resolution_fails(
+    visitor: &mut Visitor,
+    names: &NameServer,
+    admin: SocketAddr,
+    (pinned, server): (&str, &str),
+) {
+    for reply in
+        [Reply::None, Reply::Code(ResponseCode::ServFail), Reply::Code(ResponseCode::NXDomain)]
+    {
+        names.set(NAME, RecordType::A, reply.clone());
+        names.set(NAME, RecordType::AAAA, reply);
+        for _ in 0..10 {
+            sleep(EVERY).await;
+            assert_eq!(visitor.visit().await, (pinned.to_owned(), server.to_owned()));
+            let backends = backends(admin).await;
+            assert_eq!(backends[0]["state"], "ready", "no evidence: {backends}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_follows_its_host_name_and_survives_resolver_failures() {
     let names = NameServer::start().await;
@@ -97,20 +118,7 @@ async fn a_session_follows_its_host_name_and_survives_resolver_failures() {
     for _ in 0..20 {
         assert_eq!(visitor.visit().await, (pinned.to_owned(), home.clone()));
     }
-
-    // The resolution fails, in each way.
-    for say in
-        [Reply::None, Reply::Code(ResponseCode::ServFail), Reply::Code(ResponseCode::NXDomain)]
-    {
-        names.set(NAME, RecordType::A, say.clone());
-        names.set(NAME, RecordType::AAAA, say);
-        for _ in 0..10 {
-            sleep(EVERY).await;
-            assert_eq!(visitor.visit().await, (pinned.to_owned(), home.clone()));
-            let backends = backends(admin).await;
-            assert_eq!(backends[0]["state"], "ready", "no evidence: {backends}");
-        }
-    }
+    stay_while_the_resolution_fails(&mut visitor, &names, admin, (pinned, &home)).await;
 
     // The address changes while the old server still answers.
     let next = if home == "127.0.0.1" { "127.0.0.2" } else { "127.0.0.1" };

@@ -193,35 +193,38 @@ async fn send(service: &StickyService<Node>, cookie: Option<&str>) -> Sent {
     service.clone().oneshot(request(cookie)).await.unwrap()
 }
 
+/// The service with the affinity, the store and the handoff hook of the case.
+fn service(case: Case, backends: Backends<Node>, clock: Clock) -> StickyService<Node> {
+    let layer = if case == Case::LookUp {
+        let store = Slow(MemoryStore::new(100));
+        StickyLayer::new(backends, Learned::cookie("sid").store(store))
+    } else {
+        let keys = KeyRing::generate().unwrap();
+        StickyLayer::new(backends, Cookie::sealed("sid", keys).idle_timeout(100 * HOUR))
+    };
+    let carry = |_| async {
+        for _ in 0..3 {
+            yield_now().await;
+        }
+        Ok::<_, BoxError>(())
+    };
+    let mut layer = layer.strategy(RoundRobin::new()).clock(clock).outcome_extensions(true);
+    if case == Case::HandOver {
+        let rebalance = Rebalance::new().idle_for(2 * SECOND);
+        layer = layer.before_move(SECOND, carry).rebalance(rebalance).unwrap();
+    }
+    layer.into_service()
+}
+
 impl Scene {
     /// Prepares the case, with a session on `a`.
     async fn new(case: Case) -> Self {
         let [a, b] = ["a", "b"].map(Node::new);
         let backends = Backends::from_iter([("a", a.clone())]);
         let clock = Clock(Arc::new(Mutex::new(SystemTime::UNIX_EPOCH + 1_000_000 * HOUR)));
-        let layer = if case == Case::LookUp {
-            let store = Slow(MemoryStore::new(100));
-            StickyLayer::new(backends.clone(), Learned::cookie("sid").store(store))
-        } else {
-            let keys = KeyRing::generate().unwrap();
-            StickyLayer::new(backends.clone(), Cookie::sealed("sid", keys).idle_timeout(100 * HOUR))
-        };
-        let carry = |_| async {
-            for _ in 0..3 {
-                yield_now().await;
-            }
-            Ok::<_, BoxError>(())
-        };
-        let mut layer =
-            layer.strategy(RoundRobin::new()).clock(clock.clone()).outcome_extensions(true);
-        if case == Case::HandOver {
-            let rebalance = Rebalance::new().idle_for(2 * SECOND);
-            layer = layer.before_move(SECOND, carry).rebalance(rebalance).unwrap();
-        }
-        let service = layer.into_service();
         let mut scene = Self {
             backends: backends.clone(),
-            service,
+            service: service(case, backends.clone(), clock.clone()),
             a: a.told.clone(),
             b: b.told.clone(),
             cookie: None,
@@ -229,34 +232,45 @@ impl Scene {
         };
         // More than one session, so that the load can be uneven.
         for _ in 0..20 {
-            let known = (case == Case::LookUp).then_some("sid=an-id-of-the-application");
-            let response = send(&scene.service, known).await;
-            scene.cookie = match cookie(&response, "sid") {
-                Some(token) => Some(format!("sid={token}")),
-                None => known.map(str::to_owned),
-            };
-            response.into_body().collect().await.unwrap();
-            // It counts as a session once its token has returned.
-            let again = send(&scene.service, scene.cookie.as_deref()).await;
-            again.into_body().collect().await.unwrap();
+            scene.begin_session(case).await;
         }
         backends.insert("b", b.clone()).unwrap();
+        scene.enter(case, &clock).await;
+        scene
+    }
+
+    /// Begins a session, and keeps its cookie.
+    async fn begin_session(&mut self, case: Case) {
+        let known = (case == Case::LookUp).then_some("sid=an-id-of-the-application");
+        let response = send(&self.service, known).await;
+        self.cookie = match cookie(&response, "sid") {
+            Some(token) => Some(format!("sid={token}")),
+            None => known.map(str::to_owned),
+        };
+        response.into_body().collect().await.unwrap();
+        // It counts as a session once its token has returned.
+        let again = send(&self.service, self.cookie.as_deref()).await;
+        again.into_body().collect().await.unwrap();
+    }
+
+    /// Brings the backends into the situation of the case.
+    async fn enter(&mut self, case: Case, clock: &Clock) {
         match case {
-            Case::New => scene.cookie = None,
+            Case::New => self.cookie = None,
             Case::Pinned | Case::LookUp => {}
-            Case::Busy | Case::Borrowed => scene.a.busy.store(true, SeqCst),
+            Case::Busy | Case::Borrowed => self.a.busy.store(true, SeqCst),
             Case::Limit => {
-                backends.set_limit("a", 1).unwrap();
-                let holder = send(&scene.service, scene.cookie.as_deref()).await;
-                scene.holder =
+                self.backends.set_limit("a", 1).unwrap();
+                let holder = send(&self.service, self.cookie.as_deref()).await;
+                self.holder =
                     Some(holder.map(|body| body.map_err(|_| unreachable!()).boxed_unsync()));
             }
-            Case::Refused => scene.a.refuses.store(true, SeqCst),
+            Case::Refused => self.a.refuses.store(true, SeqCst),
             Case::Trial => {
-                scene.a.refuses.store(true, SeqCst);
-                send(&scene.service, None).await.into_body().collect().await.unwrap();
-                send(&scene.service, None).await.into_body().collect().await.unwrap();
-                scene.a.refuses.store(false, SeqCst);
+                self.a.refuses.store(true, SeqCst);
+                send(&self.service, None).await.into_body().collect().await.unwrap();
+                send(&self.service, None).await.into_body().collect().await.unwrap();
+                self.a.refuses.store(false, SeqCst);
                 tokio::time::sleep(Duration::from_millis(1_100)).await;
             }
             Case::HandOver => {
@@ -264,7 +278,6 @@ impl Scene {
                 tokio::time::sleep(3 * SECOND).await;
             }
         }
-        scene
     }
 
     fn executed(&self) -> usize {

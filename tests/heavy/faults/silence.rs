@@ -11,7 +11,7 @@ use tower_sticky_heavy_tests::{FOREVER, until};
 
 use crate::{
     alone::{alone, timed},
-    session::HOLD,
+    session::{HOLD, Session},
     setup::Setup,
 };
 
@@ -95,12 +95,18 @@ fn make_a_impatient(setup: &Setup) -> Upstream {
     setup.backends.replace("a", impatient).unwrap()
 }
 
+/// Two backends with a session each. `a` waits 200 ms for a response; its previous upstream is the last.
+async fn impatient_setup() -> (Setup, Vec<Session>, Upstream) {
+    let setup = Setup::new(&["a", "b"]).await.without_repeats();
+    let sessions = setup.one_session_each().await;
+    let patient = make_a_impatient(&setup);
+    (setup, sessions, patient)
+}
+
 #[test]
 fn a_request_without_an_answer_ends_with_504_and_is_not_repeated() {
     alone(async {
-        let setup = Setup::new(&["a", "b"]).await.without_repeats();
-        let mut sessions = setup.one_session_each().await;
-        let patient = make_a_impatient(&setup);
+        let (setup, mut sessions, patient) = impatient_setup().await;
         for (request, body) in [(Request::get("/"), ""), (Request::post("/"), "a body")] {
             let (answer, took) = timed(sessions[0].send(request.header(HOLD, "a"), body)).await;
             let answer = answer.unwrap();
@@ -117,10 +123,8 @@ fn a_request_without_an_answer_ends_with_504_and_is_not_repeated() {
 #[test]
 fn a_stopped_process_executes_nothing_twice() {
     alone(async {
-        let setup = Setup::new(&["a", "b"]).await.without_repeats();
-        let mut sessions = setup.one_session_each().await;
+        let (setup, mut sessions, patient) = impatient_setup().await;
         // The system still accepts connections for it, but the process does not read them.
-        let patient = make_a_impatient(&setup);
         setup.processes[0].signal(Signal::STOP);
         let mut numbers = Vec::new();
         for _ in 0..2 {

@@ -8,9 +8,11 @@ mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use futures_util::future::join_all;
-use http::{Method, Request, header};
+use http::{Method, Request, Response, header};
 use http_body_util::Full;
+use tokio::task::JoinHandle;
 use tower_sticky::{
     BackendOptions, Backends, KeyRing, Mode, StickyLayer, affinity::Cookie, proxy::Upstream,
     strategy::RoundRobin,
@@ -61,24 +63,7 @@ async fn a_killed_backend_loses_only_requests_that_it_received() {
     // Not many more than half of them start before the backend is stopped, however slow the test is.
     traffic.allow(REQUESTS / 2 + 64);
     traffic.ended(REQUESTS / 2).await;
-    // Some requests that it has received, and has not answered.
-    let held = [(Method::GET, ""), (Method::POST, ""), (Method::POST, "a body")];
-    let numbers = REQUESTS..REQUESTS + held.len();
-    let held = held.into_iter().zip(numbers.clone()).map(|((method, body), number)| {
-        let token = traffic.token(0).unwrap();
-        let request = Request::builder()
-            .method(method)
-            .header(NUMBER, number)
-            .header(HOLD, "a")
-            .header(header::COOKIE, format!("sid={token}"))
-            .body(Full::from(body))
-            .unwrap();
-        let mut client = Client::new(traffic.addr());
-        tokio::spawn(async move { client.send(request).await.unwrap() })
-    });
-    let held: Vec<_> = held.collect();
-    let got = || numbers.clone().all(|number| servers[0].received(number));
-    until("the backend gets them", got).await;
+    let held = held_requests(&traffic, &servers[0]).await;
     traffic.allow(REQUESTS);
     servers[0].server.stop();
     let stopped = traffic.now();
@@ -93,10 +78,44 @@ async fn a_killed_backend_loses_only_requests_that_it_received() {
     }
     assert_eq!(get.status(), 200, "it may be repeated, and is");
     assert_eq!(get.headers()[VERDICT], "moved", "its session goes with it");
-    let (dead, records) = (&servers[0], traffic.records());
+    let records = traffic.records();
     assert_eq!(records.len(), REQUESTS);
+    check_failures(&records, &traffic, &servers[0], stopped);
+    let finally = check_moves(&records, stopped);
+    let repeated_by = get.headers()[SERVER].to_str().unwrap();
+    assert!(finally[&0].contains(repeated_by), "session 0 is where its repeated request went");
+    check_outcomes(&records[SESSIONS..]);
+    check_counters(&backends, REQUESTS + HELD.len()).await;
+}
 
-    let failures = failures(&records);
+/// Requests that the backend has received, and does not answer.
+const HELD: [(Method, &str); 3] = [(Method::GET, ""), (Method::POST, ""), (Method::POST, "a body")];
+
+type Answering = JoinHandle<Response<Bytes>>;
+
+/// Sends these requests, and waits until the backend has them.
+async fn held_requests(traffic: &Traffic, backend: &Backend) -> [Answering; HELD.len()] {
+    let mut numbers = REQUESTS..;
+    let held = HELD.map(|(method, body)| {
+        let token = traffic.token(0).unwrap();
+        let request = Request::builder()
+            .method(method)
+            .header(NUMBER, numbers.next().unwrap())
+            .header(HOLD, "a")
+            .header(header::COOKIE, format!("sid={token}"))
+            .body(Full::from(body))
+            .unwrap();
+        let mut client = Client::new(traffic.addr());
+        tokio::spawn(async move { client.send(request).await.unwrap() })
+    });
+    let got = || (REQUESTS..numbers.start).all(|number| backend.received(number));
+    until("the backend gets them", got).await;
+    held
+}
+
+/// Requests failed only if the dead backend had received them, or if they were on their way to it.
+fn check_failures(records: &[Record], traffic: &Traffic, dead: &Backend, stopped: usize) {
+    let failures = failures(records);
     let (got, on_the_way): (Vec<&Record>, Vec<&Record>) =
         failures.iter().partition(|record| dead.received(record.number));
     println!(
@@ -113,11 +132,14 @@ async fn a_killed_backend_loses_only_requests_that_it_received() {
     for record in &failures {
         assert!(record.number < stopped, "it started when the backend was dead: {record:?}");
     }
+}
+
+/// The sessions of `a` moved once, and no others. Returns the servers of the sessions after `a` was stopped.
+fn check_moves(records: &[Record], stopped: usize) -> BTreeMap<usize, BTreeSet<String>> {
     let late = records.iter().filter(|record| record.number >= stopped);
     assert!(late.clone().count() > REQUESTS / 3, "the backend died half-way");
-
     let first = servers_of_sessions(&records[..SESSIONS]);
-    let all = servers_of_sessions(&records);
+    let all = servers_of_sessions(records);
     let finally = servers_of_sessions(late);
     let mut moved = 0;
     for session in 0..SESSIONS {
@@ -132,9 +154,11 @@ async fn a_killed_backend_loses_only_requests_that_it_received() {
         }
     }
     assert_eq!(moved, SESSIONS / 4);
-    let repeated_by = get.headers()[SERVER].to_str().unwrap();
-    assert!(finally[&0].contains(repeated_by), "session 0 is where its repeated request went");
-    for record in &records[SESSIONS..] {
+    finally
+}
+
+fn check_outcomes(records: &[Record]) {
+    for record in records {
         let told = (record.verdict.as_str(), record.reason.as_deref());
         assert!(
             matches!(
@@ -147,7 +171,6 @@ async fn a_killed_backend_loses_only_requests_that_it_received() {
             "{record:?}"
         );
     }
-    check_counters(&backends, numbers.end).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -173,14 +196,8 @@ async fn joining_and_leaving_backends_lose_no_request() {
     traffic.ended(6_000).await;
     let joined = servers_of_sessions(&traffic.records()).values().any(|s| s.contains("e"));
     assert!(!joined, "no session moves because a backend joins");
-    let mut visitor = Client::new(traffic.addr());
-    let mut seen = BTreeSet::new();
-    for _ in 0..5 {
-        let request = Request::builder().header(NUMBER, 1).body(Default::default());
-        let answer = visitor.send(request.unwrap()).await.unwrap();
-        seen.insert(answer.headers()[SERVER].to_str().unwrap().to_owned());
-    }
-    assert_eq!(seen, BTreeSet::from(["new a", "b", "c", "d", "e"].map(String::from)));
+    let served = servers_of_new_sessions(&traffic).await;
+    assert_eq!(served, BTreeSet::from(["new a", "b", "c", "d", "e"].map(String::from)));
 
     // `b` leaves, and is stopped once its last request has ended.
     backends.remove("b").unwrap();
@@ -195,6 +212,25 @@ async fn joining_and_leaving_backends_lose_no_request() {
     let records = traffic.records();
     assert_eq!(records.len(), REQUESTS);
     assert!(failures(&records).is_empty(), "{:#?}", failures(&records));
+    check_that_sessions_stayed(&records, replaced, removed);
+    check_counters(&backends, REQUESTS + 5).await;
+}
+
+/// The servers of five new sessions.
+async fn servers_of_new_sessions(traffic: &Traffic) -> BTreeSet<String> {
+    let mut client = Client::new(traffic.addr());
+    let mut servers = BTreeSet::new();
+    for _ in 0..5 {
+        let request = Request::builder().header(NUMBER, 1).body(Default::default());
+        let answer = client.send(request.unwrap()).await.unwrap();
+        servers.insert(answer.headers()[SERVER].to_str().unwrap().to_owned());
+    }
+    servers
+}
+
+/// Sessions stay with their backends: those of `a` from its replacement on with the new server, those of `b`
+/// until its removal.
+fn check_that_sessions_stayed(records: &[Record], replaced: usize, removed: usize) {
     let first = servers_of_sessions(&records[..SESSIONS]);
     let between = servers_of_sessions(
         records.iter().filter(|record| (replaced..removed).contains(&record.number)),
@@ -216,7 +252,6 @@ async fn joining_and_leaving_backends_lose_no_request() {
             assert_ne!(one(&finally), "b");
         }
     }
-    check_counters(&backends, REQUESTS + 5).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

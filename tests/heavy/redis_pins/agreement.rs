@@ -11,8 +11,7 @@ use crate::support::{Gateway, Node, nodes, pinned, until_keys};
 async fn a_pin_of_one_gateway_is_used_by_the_others() {
     let server = RedisServer::start();
     let nodes = nodes(["a", "b", "c", "d"]);
-    let first = Gateway::connected(&server, &nodes).await;
-    let second = Gateway::connected(&server, &nodes).await;
+    let [first, second] = Gateway::connected_all(&server, &nodes).await;
     for (position, node) in nodes.iter().enumerate() {
         for n in 0..10 {
             first.begin(node, &format!("{position}-{n}")).await;
@@ -34,8 +33,7 @@ async fn concurrent_first_requests_on_two_gateways_get_the_same_backend() {
     const SESSIONS: usize = 20_000;
     let server = RedisServer::start();
     let nodes = nodes(["a", "b", "c", "d"]);
-    let first = Arc::new(Gateway::connected(&server, &nodes).await);
-    let second = Arc::new(Gateway::connected(&server, &nodes).await);
+    let [first, second] = Gateway::connected_all(&server, &nodes).await.map(Arc::new);
     // With equal weights they would agree by rank, without a store.
     second.backends.set_weight("a", 0).unwrap();
     let mut races = Vec::new();
@@ -71,9 +69,7 @@ async fn concurrent_first_requests_on_two_gateways_get_the_same_backend() {
 async fn a_session_that_two_gateways_move_goes_to_the_backend_of_the_first_one() {
     let server = RedisServer::start();
     let nodes = nodes(["a", "b", "c", "d"]);
-    let first = Gateway::connected(&server, &nodes).await;
-    let second = Gateway::connected(&server, &nodes).await;
-    let third = Gateway::connected(&server, &nodes).await;
+    let [first, second, third] = Gateway::connected_all(&server, &nodes).await;
     for n in 0..30 {
         first.begin(&nodes[0], &n.to_string()).await;
     }
@@ -132,8 +128,7 @@ fn assert_last_epoch_is_greatest(nodes: &[Node], id: &str, backend: &str) {
 async fn a_session_that_one_gateway_ends_is_unknown_to_another() {
     let server = RedisServer::start();
     let nodes = nodes(["a", "b"]);
-    let first = Gateway::connected(&server, &nodes).await;
-    let second = Gateway::connected(&server, &nodes).await;
+    let [first, second] = Gateway::connected_all(&server, &nodes).await;
     first.begin(&nodes[0], "1").await;
     until_keys(&server, 1).await;
     // The response replaces the id.

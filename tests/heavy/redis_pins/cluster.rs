@@ -52,13 +52,13 @@ async fn other_nodes_are_used_while_one_is_down() {
     let nodes = nodes(["a", "b"]);
     let first = gateway(&cluster, &nodes, LONG_BUDGET).await;
     let by_node = begin_sessions(&cluster, &first, &nodes).await;
+    let living: Vec<usize> = by_node[0].iter().chain(&by_node[2]).copied().collect();
     let second = gateway(&cluster, &nodes, budget).await;
     cluster.nodes[1].kill();
 
     // No two calls in a row are for the killed node, so the breaker stays closed.
-    let living = by_node[0].iter().chain(&by_node[2]).collect::<Vec<_>>();
-    for (position, n) in living.iter().enumerate() {
-        assert_eq!(second.ask(&n.to_string()).await, pinned(nodes[**n % 2].name), "{n}");
+    for (position, &n) in living.iter().enumerate() {
+        assert_eq!(second.ask(&n.to_string()).await, pinned(nodes[n % 2].name), "{n}");
         if let Some(lost) = by_node[1].get(position).filter(|_| position < 3) {
             let routed = second.ask(&lost.to_string()).await;
             assert_eq!((routed.status, routed.verdict), (StatusCode::OK, Verdict::Assigned));
@@ -85,26 +85,28 @@ async fn other_nodes_are_used_while_one_is_down() {
     third.until(EngineState::Up).await;
     for n in living {
         let routed = third.ask(&n.to_string()).await;
-        assert_eq!(routed, pinned(nodes[*n % 2].name), "{n} is on a live node");
+        assert_eq!(routed, pinned(nodes[n % 2].name), "{n} is on a live node");
     }
 
     cluster.nodes[1].restart();
     cluster.until_complete().await;
-    in_time("pins are stored on all nodes again", async {
-        // The node has lost its pins. New pins are written at once.
-        let mut n = 0;
-        while cluster.sizes()[1] < 5 {
-            second.begin(&nodes[0], &format!("later-{n}")).await;
-            second.written().await;
-            n += 1;
-        }
-        let fourth = gateway(&cluster, &nodes, LONG_BUDGET).await;
-        for later in (n - 5)..n {
-            let routed = fourth.ask(&format!("later-{later}")).await;
-            assert_eq!(routed, pinned("a"), "{later}");
-        }
-    })
-    .await;
+    let stored = store_new_pins(&cluster, &second, &nodes);
+    in_time("pins are stored on all nodes again", stored).await;
+}
+
+/// The restarted node has lost its pins. New pins are written at once, and other gateways find them.
+async fn store_new_pins(cluster: &RedisCluster, writer: &Gateway, nodes: &[Node]) {
+    let mut n = 0;
+    while cluster.sizes()[1] < 5 {
+        writer.begin(&nodes[0], &format!("later-{n}")).await;
+        writer.written().await;
+        n += 1;
+    }
+    let reader = gateway(cluster, nodes, LONG_BUDGET).await;
+    for later in (n - 5)..n {
+        let routed = reader.ask(&format!("later-{later}")).await;
+        assert_eq!(routed, pinned("a"), "{later}");
+    }
 }
 
 /// Begins 60 sessions. Returns their numbers by the cluster node that has their pin.

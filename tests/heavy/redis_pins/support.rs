@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
 use tower::ServiceExt;
@@ -122,6 +123,12 @@ impl Gateway {
         let gateway = Self::new(nodes, store, Duration::from_secs(1800));
         gateway.store.connected().await;
         gateway
+    }
+
+    /// Several of them.
+    pub async fn connected_all<const N: usize>(server: &RedisServer, nodes: &[Node]) -> [Self; N] {
+        let gateways = join_all([(); N].map(|()| Self::connected(server, nodes))).await;
+        gateways.try_into().unwrap_or_else(|_| unreachable!())
     }
 
     pub async fn send(&self, cookie: Option<&str>) -> Routed {

@@ -46,54 +46,58 @@ async fn a_count_is_lost_without_the_fence(store: impl SessionStore + Clone) {
     assert_eq!(counts, ["1", "2", "3", "4", "3", "5"], "outdated copies are read and saved");
 }
 
-async fn a_slow_request_of_the_previous_owner_is_refused(store: impl SessionStore + Clone) {
-    let fleet = Fleet::fenced(&store);
+/// A fleet, and a client that has counted to 1 on `a`.
+async fn counted_on_a(store: &(impl SessionStore + Clone)) -> (Fleet, Client) {
+    let fleet = Fleet::fenced(store);
     let mut client = Client::default();
     fleet.only("a");
     assert_eq!(client.ok(&fleet, "/count").await, "1");
-    let mut other_tab = client.clone();
+    (fleet, client)
+}
+
+/// Sends a slow request of `tab`. `meanwhile` runs after the request has loaded the session, and before it
+/// saves the session, which is refused.
+async fn refuse_slow_request(fleet: &Fleet, mut tab: Client, meanwhile: impl Future<Output = ()>) {
     let slow = async {
-        let answer = other_tab.get(&fleet, "/slow").await;
-        assert_eq!(answer.status, StatusCode::CONFLICT, "the session has moved: {}", answer.body);
+        let answer = tab.get(fleet, "/slow").await;
+        assert_eq!(answer.status, StatusCode::CONFLICT, "its save is refused: {}", answer.body);
     };
     let meanwhile = async {
         fleet.slow.loaded.acquire().await.unwrap().forget();
-        fleet.only("b");
-        assert_eq!(client.ok(&fleet, "/count").await, "2");
-        assert_eq!(client.ok(&fleet, "/count").await, "3");
+        meanwhile.await;
         fleet.slow.may_save.add_permits(1);
     };
     in_time("both are served", async { tokio::join!(slow, meanwhile) }).await;
+}
+
+async fn a_slow_request_of_the_previous_owner_is_refused(store: impl SessionStore + Clone) {
+    let (fleet, mut client) = counted_on_a(&store).await;
+    let other_tab = client.clone();
+    let move_to_b = async {
+        fleet.only("b");
+        assert_eq!(client.ok(&fleet, "/count").await, "2");
+        assert_eq!(client.ok(&fleet, "/count").await, "3");
+    };
+    refuse_slow_request(&fleet, other_tab, move_to_b).await;
     assert_eq!(client.ok(&fleet, "/count").await, "4", "no count is overwritten");
     fleet.only("a");
     assert_eq!(client.ok(&fleet, "/count").await, "5");
 }
 
 async fn a_load_is_enough_to_refuse_the_previous_owner(store: impl SessionStore + Clone) {
-    let fleet = Fleet::fenced(&store);
-    let mut client = Client::default();
-    fleet.only("a");
-    client.ok(&fleet, "/count").await;
-    let mut other_tab = client.clone();
-    let slow = async {
-        assert_eq!(other_tab.get(&fleet, "/slow").await.status, StatusCode::CONFLICT);
-    };
-    let meanwhile = async {
-        fleet.slow.loaded.acquire().await.unwrap().forget();
+    let (fleet, mut client) = counted_on_a(&store).await;
+    let other_tab = client.clone();
+    let load_on_b = async {
         fleet.only("b");
         assert_eq!(client.ok(&fleet, "/read").await, "1");
-        fleet.slow.may_save.add_permits(1);
     };
-    in_time("both are served", async { tokio::join!(slow, meanwhile) }).await;
+    refuse_slow_request(&fleet, other_tab, load_on_b).await;
     assert_eq!(client.ok(&fleet, "/read").await, "1", "the session has not changed");
     assert_eq!(client.ok(&fleet, "/count").await, "2");
 }
 
 async fn a_logout_on_another_shop_drops_the_copy(store: impl SessionStore + Clone) {
-    let fleet = Fleet::fenced(&store);
-    let mut client = Client::default();
-    fleet.only("a");
-    client.ok(&fleet, "/count").await;
+    let (fleet, mut client) = counted_on_a(&store).await;
     assert_eq!(client.ok(&fleet, "/read").await, "1", "it is read from a copy");
     let session = client.jar["id"].clone();
     fleet.only("b");
@@ -111,30 +115,17 @@ async fn a_logout_on_another_shop_drops_the_copy(store: impl SessionStore + Clon
 }
 
 async fn a_slow_request_cannot_undo_a_logout(store: impl SessionStore + Clone) {
-    let fleet = Fleet::fenced(&store);
-    let mut client = Client::default();
-    fleet.only("a");
-    client.ok(&fleet, "/count").await;
+    let (fleet, mut client) = counted_on_a(&store).await;
     let before = client.clone();
-    let mut other_tab = client.clone();
-    let slow = async {
-        assert_eq!(other_tab.get(&fleet, "/slow").await.status, StatusCode::CONFLICT);
-    };
-    let meanwhile = async {
-        fleet.slow.loaded.acquire().await.unwrap().forget();
-        // On the same backend, in the same epoch.
-        client.ok(&fleet, "/logout").await;
-        fleet.slow.may_save.add_permits(1);
-    };
-    in_time("both are served", async { tokio::join!(slow, meanwhile) }).await;
+    let other_tab = client.clone();
+    // On the same backend, in the same epoch.
+    let logout = async { drop(client.ok(&fleet, "/logout").await) };
+    refuse_slow_request(&fleet, other_tab, logout).await;
     assert_eq!(before.clone().ok(&fleet, "/read").await, "none");
 }
 
 async fn two_requests_that_move_a_session_do_not_lock_it(store: impl SessionStore + Clone) {
-    let fleet = Fleet::fenced(&store);
-    let mut client = Client::default();
-    fleet.only("a");
-    client.ok(&fleet, "/count").await;
+    let (fleet, mut client) = counted_on_a(&store).await;
     let mut other_tab = client.clone();
     fleet.only("b");
     assert_eq!(client.ok(&fleet, "/count").await, "2");

@@ -1,20 +1,15 @@
-//! A server with its own thread and runtime, so that it can be stopped completely.
+//! A server with its own thread and runtime that resets its connections when it is stopped.
 
-use std::{
-    future::Future,
-    net::{SocketAddr, TcpListener},
-    thread::{self, JoinHandle},
-};
+#[path = "../../../examples/support/server.rs"]
+mod runtime;
 
-use tokio::{net::TcpStream, sync::oneshot};
+use std::future::Future;
+
+use tokio::net::{TcpListener, TcpStream};
 use tower_sticky::proxy::Upstream;
 
 /// A running server. It is stopped when it is dropped.
-pub struct Server {
-    pub addr: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
+pub struct Server(runtime::Server);
 
 impl Server {
     /// Serves each connection to a free port with `connection`.
@@ -23,46 +18,16 @@ impl Server {
         F: Fn(TcpStream) -> Fut + Send + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let addr = listener.local_addr().unwrap();
-        let (stop, stopped) = oneshot::channel();
-        let thread = thread::spawn(move || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async move {
-                tokio::select! {
-                    () = accept(listener, connection) => {}
-                    _ = stopped => {}
-                }
-            });
-            // The listener is closed; dropping the runtime closes all connections.
-            drop(runtime);
-        });
-        Self { addr, stop: Some(stop), thread: Some(thread) }
+        Self(runtime::Server::start(move |listener| accept(listener, connection)))
     }
 
     pub fn upstream(&self) -> Upstream {
-        Upstream::new(&format!("http://{}", self.addr)).unwrap()
+        Upstream::new(&self.0.url()).unwrap()
     }
 
     /// Closes the listener and all connections before it returns.
     pub fn stop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.0.kill();
     }
 }
 
@@ -71,7 +36,6 @@ where
     F: Fn(TcpStream) -> Fut,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     loop {
         let (socket, _) = listener.accept().await.unwrap();
         socket.set_nodelay(true).unwrap();

@@ -14,6 +14,12 @@ pub async fn after(millis: u64) {
     tokio::time::sleep(Duration::from_millis(millis)).await;
 }
 
+/// The requests in flight to a backend, and those that wait for it.
+pub fn load<S>(backends: &Backends<S>, id: &str) -> (usize, usize) {
+    let status = backends.get(id).unwrap();
+    (status.in_flight, status.waiting)
+}
+
 /// Waits, in paused time, until a backend has this state.
 pub async fn until(backends: &Backends<Node>, id: &str, state: State) {
     for _ in 0..10_000 {

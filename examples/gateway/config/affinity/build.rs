@@ -3,14 +3,13 @@
 use ipnet::IpNet;
 use tower_sticky::{
     KeyRing,
-    affinity::{Affinity, Chain, ClientIp, Cookie, Envelope, Header, Key, Learned},
+    affinity::{Affinity, Chain, ClientIp, Cookie, Envelope, Header, Key},
 };
 
 use super::{
     checked::{Checked, check},
-    keys,
+    keys, own_id,
     section::{self, Section},
-    store,
 };
 use crate::config::{Error, words::Lifetime};
 
@@ -65,7 +64,8 @@ fn affinity(at: &str, section: Section, context: &Context<'_>) -> Result<Box<dyn
         Section::Key(section) => Box::new(key(at, section, context)?),
         Section::ClientIp(section) => Box::new(client_ip(at, &section, context)?),
         Section::Envelope(section) => Box::new(envelope(at, section)?),
-        Section::Learned(section) => Box::new(learned(at, &section)?),
+        Section::Learned(section) => Box::new(own_id::learned(at, &section)?),
+        Section::Route(section) => Box::new(own_id::route(at, section)?),
     })
 }
 
@@ -126,16 +126,12 @@ fn header(at: &str, section: section::Header) -> Result<Header, Error> {
 }
 
 fn key(at: &str, section: section::Key, context: &Context<'_>) -> Result<Key, Error> {
-    let (source, key) = match (section.header, section.cookie, section.query) {
-        (Some(header), None, None) => ("header", Key::header(header)),
-        (None, Some(cookie), None) => ("cookie", Key::cookie(cookie)),
-        (None, None, Some(query)) => ("query", Key::query(query)),
-        _ => {
-            return Err(Error::new(format!(
-                "{at}: type \"key\" needs exactly one of header, cookie and query, for example header \
-                 = \"x-user-id\""
-            )));
-        }
+    let given = [("header", section.header), ("cookie", section.cookie), ("query", section.query)];
+    let (source, name) = own_id::only(at, "key", given, "header = \"x-user-id\"")?;
+    let key = match source {
+        "header" => Key::header(name),
+        "cookie" => Key::cookie(name),
+        _ => Key::query(name),
     };
     let key = Checked::new(at, format!("{at}.{source}"), key)?.done();
     Checked::from("strategy", key)
@@ -165,57 +161,12 @@ fn envelope(at: &str, section: section::Envelope) -> Result<Envelope, Error> {
         )));
     };
     let keys = keys::ring(at, &keys)?;
-    let (key, envelope) = match carrier(at, "envelope", section.cookie, section.header)? {
-        Carrier::Cookie(name) => (format!("{at}.cookie"), Envelope::cookie(name, keys)),
-        Carrier::Header(name) => (format!("{at}.header"), Envelope::header(name, keys)),
+    let given = [("cookie", section.cookie), ("header", section.header)];
+    let (source, name) = own_id::only(at, "envelope", given, own_id::EXAMPLE)?;
+    let envelope = match source {
+        "cookie" => Envelope::cookie(name, keys),
+        _ => Envelope::header(name, keys),
     };
+    let key = format!("{at}.{source}");
     Ok(set_lifetime!(Checked::new(at, key, envelope)?, section, Envelope).done())
-}
-
-fn learned(at: &str, section: &section::Learned) -> Result<Learned, Error> {
-    let store = store::pin_store(at, section)?;
-    let (cookie, header) = (section.cookie.clone(), section.header.clone());
-    let (key, learned) = match carrier(at, "learned", cookie, header)? {
-        Carrier::Cookie(name) => (format!("{at}.cookie"), Learned::cookie(name)),
-        Carrier::Header(name) => (format!("{at}.header"), Learned::header(name)),
-    };
-    let mut learned = Checked::new(at, key, learned)?
-        .set("idle_timeout", section.idle_timeout, Learned::idle_timeout)?
-        .set("absolute_timeout", section.absolute_timeout, Learned::absolute_timeout)?
-        .set("capacity", section.capacity, Learned::capacity)?
-        .done();
-    if let Some(keys) = &section.keys {
-        // There is no token to seal: the first key is the secret of the hash of the ids.
-        let first = keys::all(at, keys)?.into_iter().next();
-        let first = first.ok_or_else(|| {
-            Error::new(format!("{at}.keys is an empty list; add a key, or leave it out"))
-        })?;
-        learned = learned.secret(first);
-    }
-    Ok(match store {
-        Some(store) => learned.store(store),
-        None => learned,
-    })
-}
-
-/// Where the application's own id is.
-enum Carrier {
-    Cookie(String),
-    Header(String),
-}
-
-fn carrier(
-    at: &str,
-    kind: &str,
-    cookie: Option<String>,
-    header: Option<String>,
-) -> Result<Carrier, Error> {
-    match (cookie, header) {
-        (Some(cookie), None) => Ok(Carrier::Cookie(cookie)),
-        (None, Some(header)) => Ok(Carrier::Header(header)),
-        _ => Err(Error::new(format!(
-            "{at}: type {kind:?} needs exactly one of cookie and header, which name where the \
-             application's own session id is, for example cookie = \"JSESSIONID\""
-        ))),
-    }
 }

@@ -3,6 +3,7 @@
 mod build;
 mod checked;
 mod keys;
+mod own_id;
 mod section;
 mod store;
 mod warnings;

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::config::{
     units::{Count, Time},
-    words::{Conflict, Format, Lifetime, OnStoreDown, SameSite, Secure},
+    words::{Conflict, Format, Lifetime, OnStoreDown, RoutePosition, SameSite, Secure},
 };
 
 /// One `[[affinity]]`. See [`read`](crate::config::read) for how `type` becomes the variant.
@@ -17,6 +17,7 @@ pub(crate) enum Section {
     ClientIp(ClientIp),
     Envelope(Envelope),
     Learned(Learned),
+    Route(Route),
 }
 
 impl Section {
@@ -29,6 +30,7 @@ impl Section {
             Self::ClientIp(_) => "client-ip",
             Self::Envelope(_) => "envelope",
             Self::Learned(_) => "learned",
+            Self::Route(_) => "route",
         }
     }
 
@@ -106,6 +108,9 @@ pub(crate) struct Envelope {
 pub(crate) struct Learned {
     pub(super) cookie: Option<String>,
     pub(super) header: Option<String>,
+    pub(super) query: Option<String>,
+    pub(super) location: Option<String>,
+    pub(super) end_on_delete: Option<bool>,
     pub(super) keys: Option<Vec<String>>,
     pub(super) idle_timeout: Option<Time>,
     pub(super) absolute_timeout: Option<Time>,
@@ -114,4 +119,18 @@ pub(crate) struct Learned {
     pub(super) store_timeout: Option<Time<1>>,
     pub(super) store_prefix: Option<String>,
     pub(super) on_store_down: Option<OnStoreDown>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(crate) struct Route {
+    pub(super) cookie: Option<String>,
+    pub(super) header: Option<String>,
+    pub(super) query: Option<String>,
+    pub(super) path: Option<String>,
+    pub(super) path_parameter: Option<String>,
+    pub(super) separator: Option<char>,
+    pub(super) position: Option<RoutePosition>,
+    pub(super) format: Option<Format>,
+    pub(super) keys: Option<Vec<String>>,
 }

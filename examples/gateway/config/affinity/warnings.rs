@@ -3,19 +3,21 @@
 use std::time::Duration;
 
 use super::section::Section;
-use crate::config::units::Time;
+use crate::config::{units::Time, words::Format};
 
 /// The library's default.
 const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 
-/// The warnings about all sections.
-pub(crate) fn warnings(sections: &[Section]) -> Vec<String> {
+/// The warnings about all sections, with this strategy.
+pub(crate) fn warnings(sections: &[Section], strategy: Option<&str>) -> Vec<String> {
     let skewed = sections.iter().enumerate().filter_map(|(position, section)| {
         let (Time(idle), Time(skew)) = match section {
             Section::Cookie(it) => (it.idle_timeout?, it.clock_skew?),
             Section::Header(it) => (it.idle_timeout?, it.clock_skew?),
             Section::Envelope(it) => (it.idle_timeout?, it.clock_skew?),
-            Section::Key(_) | Section::ClientIp(_) | Section::Learned(_) => return None,
+            Section::Key(_) | Section::ClientIp(_) | Section::Learned(_) | Section::Route(_) => {
+                return None;
+            }
         };
         // The default says nothing about the clocks of these gateways.
         (idle <= skew && skew != CLOCK_SKEW).then(|| {
@@ -26,7 +28,25 @@ pub(crate) fn warnings(sections: &[Section]) -> Vec<String> {
             )
         })
     });
-    unreachable(sections).into_iter().chain(skewed).collect()
+    let indistinct =
+        strategy.filter(|name| *name == "least-sessions").and_then(|_| indistinct(sections));
+    unreachable(sections).into_iter().chain(indistinct).chain(skewed).collect()
+}
+
+/// A warning when the sessions of a section cannot be told apart, so that they cannot be counted.
+fn indistinct(sections: &[Section]) -> Option<String> {
+    let is_plain = |section: &Section| match section {
+        Section::Cookie(it) => it.format == Format::Plain,
+        Section::Header(it) => it.format == Format::Plain,
+        Section::Key(_) | Section::ClientIp(_) => false,
+        Section::Envelope(_) | Section::Learned(_) | Section::Route(_) => false,
+    };
+    let plain = sections.iter().position(is_plain)?;
+    Some(format!(
+        "strategy.type = \"least-sessions\" counts sessions, and those of affinity[{plain}] with format = \
+         \"plain\" cannot be told apart, so that new ones go to the backend with the fewest requests; use \
+         format = \"sealed\""
+    ))
 }
 
 /// A warning when a section that every request matches leaves nothing to decide for the ones after it.

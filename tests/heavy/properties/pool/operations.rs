@@ -156,23 +156,12 @@ impl Model {
             }
             Operation::Start(session) => self.start(session).await?,
             Operation::Answer(at) if at < self.started.len() => {
-                let Started { answering, gate, session, expected, occupied } =
-                    self.started.swap_remove(at);
-                gate.send(()).unwrap();
-                let answered = answering.await.unwrap();
-                self.check(session, &expected, Some(occupied.id), &answered)?;
-                self.open.push((answered, occupied));
+                let started = self.started.swap_remove(at);
+                self.answer(started).await?;
             }
             Operation::Cancel(at) if at < self.started.len() => {
                 let started = self.started.swap_remove(at);
-                let verdict = match started.expected {
-                    Expected::Pinned(_) => Verdict::Pinned,
-                    Expected::One(verdict, ..) => verdict,
-                    Expected::Rejected(_) => Verdict::Rejected,
-                };
-                drop(started.answering);
-                *self.counts.entry(verdict.as_str()).or_default() += 1;
-                self.release(started.occupied);
+                self.cancel(started);
             }
             Operation::Close(at) if at < self.open.len() => {
                 let (answered, occupied) = self.open.swap_remove(at);
@@ -183,6 +172,27 @@ impl Model {
             Operation::Forget(session) => self.sessions[session] = None,
         }
         self.check_pool()
+    }
+
+    /// Lets the backend answer, and checks the response.
+    async fn answer(&mut self, started: Started) -> Result<(), TestCaseError> {
+        let Started { answering, gate, session, expected, occupied } = started;
+        gate.send(()).unwrap();
+        let answered = answering.await.unwrap();
+        self.check(session, &expected, Some(occupied.id), &answered)?;
+        self.open.push((answered, occupied));
+        Ok(())
+    }
+
+    fn cancel(&mut self, started: Started) {
+        let verdict = match started.expected {
+            Expected::Pinned(_) => Verdict::Pinned,
+            Expected::One(verdict, ..) => verdict,
+            Expected::Rejected(_) => Verdict::Rejected,
+        };
+        drop(started.answering);
+        *self.counts.entry(verdict.as_str()).or_default() += 1;
+        self.release(started.occupied);
     }
 
     pub(crate) fn call(&mut self, session: usize) -> Answering {

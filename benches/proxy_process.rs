@@ -1,0 +1,95 @@
+//! A proxy under measurement: a process with a configuration file.
+
+use std::{
+    env, fs,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use tokio::{net::TcpStream, time::sleep};
+
+use crate::Failure;
+
+/// A running proxy. It is killed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    pub(crate) addr: SocketAddr,
+    pub(crate) child: Child,
+    config: PathBuf,
+}
+
+impl Proxy {
+    /// Starts the proxy with `config` in a file, whose path becomes the last argument of `command`. Waits
+    /// until it accepts connections at `addr`.
+    pub(crate) async fn run(
+        mut command: Command,
+        addr: SocketAddr,
+        config: &str,
+    ) -> Result<Self, Failure> {
+        let file = env::temp_dir().join(format!("proxy-{}.conf", addr.port()));
+        fs::write(&file, config)?;
+        command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
+        let mut proxy = Self { addr, child: command.spawn()?, config: file };
+        while TcpStream::connect(addr).await.is_err() {
+            if let Some(status) = proxy.child.try_wait()? {
+                return Err(format!("it does not start: {status}").into());
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        Ok(proxy)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_file(&self.config);
+    }
+}
+
+/// An address for a proxy to listen at.
+pub(crate) fn free_addr() -> Result<SocketAddr, Failure> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// The gateway with one thread. The path of its file is to follow.
+pub(crate) fn gateway(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.args(["--workers", "1", "--config"]);
+    command
+}
+
+/// HAProxy in the foreground. The path of its file is to follow.
+pub(crate) fn haproxy() -> Command {
+    let mut command = Command::new("haproxy");
+    command.args(["-db", "-f"]);
+    command
+}
+
+/// The version of HAProxy, if it is installed.
+pub(crate) fn haproxy_version() -> Option<String> {
+    let output = Command::new("haproxy").arg("-v").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let mut words = text.split_whitespace();
+    let version = words.find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
+    Some(format!("HAProxy {version}"))
+}
+
+/// Builds these examples in release mode, and returns the folder with the programs.
+pub(crate) fn build(examples: &[&str]) -> Result<PathBuf, Failure> {
+    let this = env::current_exe()?;
+    let target = this.ancestors().nth(2).ok_or("this program is in no target directory")?;
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--locked", "--release", "--target-dir"])
+        .arg(target)
+        .args(examples.iter().flat_map(|example| ["--example", example]))
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .status()?;
+    match built.success() {
+        true => Ok(target.join("release/examples")),
+        false => Err("the examples cannot be built".into()),
+    }
+}
