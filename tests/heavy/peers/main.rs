@@ -1,0 +1,9 @@
+//! The gateway with programs of other projects at its ends: nginx, HAProxy, and gRPC in Python.
+
+#![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
+
+mod grpcio;
+mod haproxy;
+mod nginx;
+mod python;
+mod support;
