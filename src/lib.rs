@@ -64,6 +64,7 @@
 //! | `session` | [`session_data`]: sessions of tower-sessions that follow a session when it moves |
 //! | `redis`, with `session` | [`session_data::RedisStore`]: these sessions on Redis or Valkey |
 //! | `tls`, with `proxy` | TLS to backends: [`proxy::ClientTls`] |
+//! | `serve` | [`serve::Server`], a server for clients with limits and a graceful stop |
 //! | `full` | all of them |
 //!
 //! # Guide
@@ -92,6 +93,10 @@ mod redis;
 mod service;
 mod session;
 #[cfg(all(feature = "tls", any(feature = "proxy", feature = "serve")))]
+#[cfg_attr(
+    not(feature = "proxy"),
+    allow(dead_code, unused_imports, reason = "one side uses a part")
+)]
 mod tls;
 mod token;
 mod upstream;
@@ -101,6 +106,8 @@ pub mod affinity;
 #[cfg(any(feature = "discover", feature = "dns"))]
 pub mod discovery;
 pub mod guide;
+#[cfg(feature = "serve")]
+pub mod serve;
 #[cfg(feature = "session")]
 pub mod session_data;
 pub mod store;

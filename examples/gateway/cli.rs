@@ -25,7 +25,9 @@ the admin interface on 127.0.0.1:9090.
 OPTIONS
     --config FILE      Read the configuration from FILE (TOML); examples/gateway/gateway.toml has all
                        keys. A flag overrides the file.
-    --listen ADDR      Listen for clients on ADDR. Port 0 takes a free port.
+    --listen ADDR      Listen for clients on ADDR. Port 0 takes a free port. The file can name several
+                       listeners, with TLS, Unix sockets and the PROXY protocol; this flag replaces
+                       them.
                        [default: 127.0.0.1:8080]
     --admin ADDR       Serve the admin interface (JSON) on ADDR: list, drain, disable, add and remove
                        backends, and follow their events. ADDR must be a loopback address unless the
@@ -60,6 +62,7 @@ OPTIONS
 SIGNALS
     SIGTERM, SIGINT    Stop accepting connections, finish the requests in flight within
                        `shutdown_timeout` (30s), and exit with 0. A second signal ends the wait.
+    SIGHUP             Read the certificates of the listeners again.
 
 ENVIRONMENT
     RUST_LOG           What is logged to standard error, for example `info` for a line per request, or

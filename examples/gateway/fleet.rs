@@ -121,13 +121,13 @@ impl Fleet {
         let pool = self.backends.snapshot();
         let backends = pool.backends.into_iter().map(|status| {
             let id = status.id.as_str();
-            let entry = members.get(id).map_or_else(
-                || Entry { url: self.discovered.get(id).unwrap_or_default(), ..Entry::default() },
-                |Member { entry, .. }| Entry {
+            let entry = match members.get(id) {
+                Some(Member { entry, .. }) => Entry {
                     url: entry.url.clone(),
                     insecure: self.upstream_settings.is_insecure(entry),
                 },
-            );
+                None => Entry { url: self.discovered.get(id).unwrap_or_default(), insecure: false },
+            };
             (status, entry)
         });
         (backends.collect(), pool.stats)

@@ -15,10 +15,11 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 use tower_service::Service;
-use tower_sticky::ClientError;
-use tower_sticky::proxy::{Upstream, UpstreamBody, UpstreamFuture};
-
-use crate::server::ClientBody;
+use tower_sticky::{
+    ClientError,
+    proxy::{Upstream, UpstreamBody, UpstreamFuture},
+    serve::RequestBody,
+};
 
 /// Sends each request to the next backend, once. A failure is a 502, or a 400 or 408 when the request body
 /// failed.
@@ -35,7 +36,7 @@ impl ForwardOnly {
     }
 }
 
-impl Service<Request<ClientBody>> for ForwardOnly {
+impl Service<Request<RequestBody>> for ForwardOnly {
     type Response = Response<Either<UpstreamBody, Full<Bytes>>>;
     type Error = Infallible;
     type Future = Forwarding;
@@ -44,7 +45,7 @@ impl Service<Request<ClientBody>> for ForwardOnly {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<ClientBody>) -> Forwarding {
+    fn call(&mut self, request: Request<RequestBody>) -> Forwarding {
         let position = self.next.fetch_add(1, Ordering::Relaxed) % self.backends.len();
         // `Upstream` is always ready.
         Forwarding(self.backends[position].clone().call(request))
@@ -52,7 +53,7 @@ impl Service<Request<ClientBody>> for ForwardOnly {
 }
 
 /// The future of a response.
-pub(crate) struct Forwarding(UpstreamFuture<ClientBody>);
+pub(crate) struct Forwarding(UpstreamFuture<RequestBody>);
 
 impl Future for Forwarding {
     type Output = Result<Response<Either<UpstreamBody, Full<Bytes>>>, Infallible>;

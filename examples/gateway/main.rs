@@ -22,7 +22,6 @@ mod files;
 mod fleet;
 mod forward;
 mod run;
-mod server;
 mod strategy;
 
 use std::{
@@ -36,6 +35,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     cli::{Flags, HELP},
     config::{Error, Settings},
+    run::Failure,
 };
 
 /// The system's allocator keeps the buffers that idle connections have freed, because smaller allocations lie
@@ -75,7 +75,8 @@ fn main() -> ExitCode {
         }
         Ok(gateway) => match gateway.run() {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
+            Err(Failure::Configuration(error)) => refuse(&error),
+            Err(Failure::Io(error)) => {
                 note(&format!("gateway: {error}"));
                 ExitCode::FAILURE
             }

@@ -9,18 +9,21 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
-use tower_sticky::{PoolError, StickyLayer, proxy::Upstream};
+use tower_sticky::{
+    PoolError, StickyLayer,
+    proxy::Upstream,
+    serve::{Limits, Listener, LocalAddr, RequestBody, Server, ServerHandle},
+};
 
 #[cfg(feature = "dns")]
 use crate::discovery;
 use crate::{
     admin::{self, Stage},
-    config::{self, Error, Probe, Settings},
+    config::{self, Error, ListenerSettings, Probe, Settings},
     demo, files,
     fleet::Fleet,
     forward::ForwardOnly,
     note, say,
-    server::{ClientBody, Options, Server, ServerLimits},
 };
 
 /// A gateway that can start: its configuration is checked.
@@ -28,6 +31,26 @@ pub(crate) struct Gateway {
     settings: Settings,
     fleet: Arc<Fleet>,
     layer: StickyLayer<Upstream>,
+}
+
+/// Why the gateway has not served.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The configuration is to be changed, or what it names.
+    Configuration(Error),
+    Io(io::Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Configuration(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
 }
 
 /// Builds the gateway out of its settings.
@@ -73,7 +96,7 @@ impl Gateway {
     }
 
     /// Serves until a signal comes.
-    pub(crate) fn run(self) -> io::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         // This thread accepts, checks the backends' health and serves the admin interface. The workers serve
         // clients.
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -83,12 +106,13 @@ impl Gateway {
         result
     }
 
-    async fn serve(self) -> io::Result<()> {
+    async fn serve(self) -> Result<(), Failure> {
         let Self { settings, fleet, layer } = self;
         let mut signals = Signals::new()?;
-        let listener = TcpListener::bind(settings.listen)
-            .await
-            .map_err(|error| cannot_listen(settings.listen, "--listen", &error))?;
+        let mut listeners = Vec::new();
+        for listener in &settings.listeners {
+            listeners.push(listener.open().await?);
+        }
         let admin_listener = match &settings.admin {
             Some(admin) => Some(bind_admin(admin).await?),
             None => None,
@@ -100,29 +124,34 @@ impl Gateway {
         fleet.look_up();
         #[cfg(feature = "dns")]
         discovery::start(&fleet, &settings).await.map_err(io::Error::other)?;
-        let page = listener.local_addr()?;
-        let server = start(listener, &settings, &fleet, layer)?;
-        say(&format!("listening on http://{page}"));
+        let server = start(listeners, &settings, &fleet, layer)?;
+        for (listener, addr) in settings.listeners.iter().zip(server.local_addrs()) {
+            say(&format!("listening on {}", listener.url(addr)));
+        }
         let (stage, stages) = watch::channel(Stage::Serving);
         let mut admin_server = None;
         if let (Some(listener), Some(admin)) = (admin_listener, &settings.admin) {
             let addr = listener.local_addr()?;
+            let listener = Listener::from_tcp(listener)?;
             let (token, hosts) = (admin.token.clone(), admin.hosts.clone());
             let guard = admin::Guard { addr, token, hosts };
             let router = admin::router(admin::Admin::new(fleet.clone(), stages), guard);
-            admin_server = Some(Server::start(listener, &router, 0, admin_options(&settings))?);
+            let router = Server::new(router).listener(listener).limits(admin_limits(&settings));
+            admin_server = Some(router.start()?);
             note(&format!("admin interface on http://{addr}"));
-            if settings.demo {
+            if settings.demo
+                && let Some(page) = server.local_addrs().iter().find_map(LocalAddr::tcp)
+            {
                 demo::print_hints(page, addr, settings.demo_store.as_ref());
             }
         }
-        signals.next().await;
+        until_stopped(&mut signals, &settings.listeners).await;
         stage.send_replace(Stage::Stopping);
         finish(&server, settings.shutdown_timeout, &mut signals).await;
         // The admin interface is served until everything else has stopped.
         stage.send_replace(Stage::Over);
         if let Some(admin) = admin_server {
-            admin.stop(Duration::from_secs(1)).await;
+            admin.shutdown(Duration::from_secs(1)).await;
         }
         Ok(())
     }
@@ -146,76 +175,87 @@ fn log_warnings(settings: &Settings) {
 
 /// Starts the server for clients.
 fn start(
-    listener: TcpListener,
+    listeners: Vec<Listener>,
     settings: &Settings,
     fleet: &Fleet,
     layer: StickyLayer<Upstream>,
-) -> io::Result<Server> {
-    let options = Options {
-        connections: settings.limits.connections,
-        trusted: settings.trusted_proxies.clone(),
-        server_timing: settings.server_timing,
-        limits: settings.limits.server(),
-    };
+) -> io::Result<ServerHandle> {
     if settings.forward_only {
         let upstreams = fleet.upstreams();
         if upstreams.is_empty() {
             return Err(io::Error::other("--forward-only needs a backend"));
         }
-        return Server::start(listener, &ForwardOnly::new(upstreams), settings.workers, options);
+        return server(ForwardOnly::new(upstreams), listeners, settings).start();
     }
     // On this runtime, so that it does not slow a worker down.
-    layer.start::<Request<ClientBody>>();
-    Server::start(listener, &layer.into_service(), settings.workers, options)
+    layer.start::<Request<RequestBody>>();
+    server(layer.into_service(), listeners, settings).start()
 }
 
-fn admin_options(settings: &Settings) -> Options {
-    Options {
-        connections: admin::CONNECTIONS,
-        trusted: Vec::new(),
-        server_timing: false,
-        limits: ServerLimits {
-            header_timeout: settings.limits.header_timeout,
-            ..ServerLimits::default()
-        },
-    }
+fn server<S>(service: S, listeners: Vec<Listener>, settings: &Settings) -> Server<S> {
+    let server = listeners.into_iter().fold(Server::new(service), Server::listener);
+    server
+        .limits(settings.limits.server())
+        .trusted_proxies(settings.trusted_proxies.iter().copied())
+        .server_timing(settings.server_timing)
+        .workers(settings.workers)
+}
+
+fn admin_limits(settings: &Settings) -> Limits {
+    Limits::new().connections(admin::CONNECTIONS).header_timeout(settings.limits.header_timeout)
 }
 
 /// Waits for requests in flight. A second signal ends the wait.
-async fn finish(server: &Server, limit: Duration, signals: &mut Signals) {
-    tracing::info!(open = server.open(), "stopping");
+async fn finish(server: &ServerHandle, limit: Duration, signals: &mut Signals) {
+    tracing::info!(open = server.open_connections(), "stopping");
     tokio::select! {
-        finished = server.stop(limit) => {
+        finished = server.shutdown(limit) => {
             if !finished {
-                tracing::warn!(open = server.open(), "not all connections have ended in time");
+                tracing::warn!(open = server.open_connections(), "not all connections have ended in time");
             }
         }
-        () = signals.next() => tracing::warn!(open = server.open(), "stopping at once"),
+        () = signals.next() => tracing::warn!(open = server.open_connections(), "stopping at once"),
     }
 }
 
 /// The demo takes another port when its default is in use.
-async fn bind_admin(admin: &config::Admin) -> io::Result<TcpListener> {
+async fn bind_admin(admin: &config::Admin) -> Result<TcpListener, Error> {
+    let refused = |addr: SocketAddr, error: &io::Error| {
+        config::cannot_listen(admin.key, &addr.to_string(), error)
+    };
     match TcpListener::bind(admin.addr).await {
         Err(error) if admin.any_port && error.kind() == io::ErrorKind::AddrInUse => {
             note(&format!("{} is taken; the admin interface takes a free port", admin.addr));
-            TcpListener::bind(SocketAddr::new(admin.addr.ip(), 0)).await
+            let addr = SocketAddr::new(admin.addr.ip(), 0);
+            TcpListener::bind(addr).await.map_err(|error| refused(addr, &error))
         }
-        bound => bound.map_err(|error| cannot_listen(admin.addr, "--admin", &error)),
+        bound => bound.map_err(|error| refused(admin.addr, &error)),
     }
 }
 
-fn cannot_listen(addr: SocketAddr, flag: &str, error: &io::Error) -> io::Error {
-    io::Error::new(
-        error.kind(),
-        format!("cannot listen on {addr}: {error}; choose another address with {flag}"),
-    )
+/// Waits for the signal to stop. At SIGHUP the certificates are read again.
+async fn until_stopped(signals: &mut Signals, listeners: &[ListenerSettings]) {
+    while signals.any().await == Asked::Reload {
+        for tls in listeners.iter().filter_map(ListenerSettings::tls) {
+            if let Err(error) = config::reload(tls) {
+                tracing::error!(%error, "new certificates cannot be used; the old ones stay");
+            }
+        }
+    }
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM and SIGINT, and SIGHUP.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    Stop,
+    Reload,
 }
 
 impl Signals {
@@ -223,13 +263,20 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
-    async fn next(&mut self) {
+    async fn any(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hangup.recv() => Asked::Reload,
         }
+    }
+
+    /// The next signal to stop.
+    async fn next(&mut self) {
+        while self.any().await != Asked::Stop {}
     }
 }

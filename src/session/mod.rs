@@ -3,6 +3,8 @@
 
 mod action;
 pub(crate) mod action_header;
+#[cfg(all(feature = "serve", feature = "tls"))]
+pub(crate) mod client_cert;
 pub(crate) mod info;
 mod peer;
 #[cfg(feature = "proxy")]

@@ -1,6 +1,10 @@
 //! `Peer`, the remote end of the client's connection, and whether its headers are trusted.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use http::{HeaderMap, StatusCode};
 
@@ -38,6 +42,8 @@ struct Inner {
     https: bool,
     trusted: bool,
     on_interim: Option<OnInterim>,
+    #[cfg(all(feature = "serve", feature = "tls"))]
+    client_cert: Option<super::client_cert::ClientCert>,
     /// What [`Upstream`](crate::proxy::Upstream) sends to backends about it, formatted at the first
     /// request.
     #[cfg(feature = "proxy")]
@@ -53,10 +59,20 @@ impl Peer {
                 https: false,
                 trusted: false,
                 on_interim: None,
+                #[cfg(all(feature = "serve", feature = "tls"))]
+                client_cert: None,
                 #[cfg(feature = "proxy")]
                 lines: std::sync::OnceLock::new(),
             }),
         }
+    }
+
+    /// A peer on a Unix socket, which has no address: [`addr`](Self::addr) is `0.0.0.0:0`.
+    ///
+    /// As long as it is not [trusted](Self::trusted), its `Forwarded` and `X-Forwarded-*` are not believed. To
+    /// `X-Forwarded-For` nothing is added for it, and `Forwarded` names it `unknown` (RFC 7239, section 6.2).
+    pub fn unix() -> Self {
+        Self::new((Ipv4Addr::UNSPECIFIED, 0).into())
     }
 
     /// Whether the connection itself is encrypted; default `false`.
@@ -99,7 +115,20 @@ impl Peer {
         }
     }
 
-    /// The peer's address.
+    /// Backends are told of the client's certificate.
+    #[cfg(all(feature = "serve", feature = "tls"))]
+    pub(crate) fn client_cert(mut self, cert: super::client_cert::ClientCert) -> Self {
+        Arc::make_mut(&mut self.inner).client_cert = Some(cert);
+        self
+    }
+
+    /// What backends are told of the client's certificate, if they are told.
+    #[cfg(all(feature = "serve", feature = "tls"))]
+    pub(crate) fn forwarded_client_cert(&self) -> Option<&super::client_cert::ClientCert> {
+        self.inner.client_cert.as_ref()
+    }
+
+    /// The peer's address, unspecified when it has none.
     pub fn addr(&self) -> SocketAddr {
         self.inner.addr
     }

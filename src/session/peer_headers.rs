@@ -10,7 +10,8 @@ use http::HeaderValue;
 /// The values of the forwarding headers, formatted once for all requests of a connection.
 #[derive(Debug, Clone)]
 pub(crate) struct PeerHeaders {
-    pub(crate) address: HeaderValue,
+    /// `None` for a peer without an address.
+    pub(crate) address: Option<HeaderValue>,
     pub(crate) proto: HeaderValue,
     /// `for=…;proto=…`
     element: String,
@@ -25,11 +26,12 @@ impl PeerHeaders {
         let ip = addr.ip().to_canonical();
         let proto = if https { "https" } else { "http" };
         let element = match ip {
+            _ if ip.is_unspecified() => format!("for=unknown;proto={proto}"),
             IpAddr::V4(ip) => format!("for={ip};proto={proto}"),
             IpAddr::V6(ip) => format!("for=\"[{ip}]\";proto={proto}"),
         };
         Self {
-            address: value(&ip.to_string()),
+            address: (!ip.is_unspecified()).then(|| value(&ip.to_string())),
             proto: HeaderValue::from_static(proto),
             element,
             with_host: OnceLock::new(),

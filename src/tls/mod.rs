@@ -6,14 +6,16 @@ mod provider;
 mod reason;
 #[cfg(feature = "proxy")]
 mod roots;
-#[cfg(feature = "proxy")]
+#[cfg(any(feature = "proxy", feature = "serve"))]
 mod version;
 
 #[cfg(feature = "proxy")]
 pub(crate) use self::reason::reason_in;
+#[cfg(feature = "proxy")]
+pub use self::roots::Roots;
+#[cfg(any(feature = "proxy", feature = "serve"))]
+pub use self::version::TlsVersion;
 pub(crate) use self::{
     pem::{certificates, private_key},
     provider::provider,
 };
-#[cfg(feature = "proxy")]
-pub use self::{roots::Roots, version::TlsVersion};

@@ -1,15 +1,21 @@
 //! Utilities without dependencies on other modules: clocks, locks, rate limits, random numbers, string
-//! enums.
+//! enums, sockets.
 
 pub(crate) mod clock;
 mod lock;
 #[cfg(feature = "dns")]
 pub(crate) mod name_servers;
 mod rate_limiter;
+#[cfg(any(feature = "proxy", feature = "serve"))]
+mod read_size;
 mod reader;
 mod rng;
+#[cfg(any(feature = "proxy", feature = "serve"))]
+mod socket_options;
 pub(crate) mod string_enum;
 pub(crate) mod sync;
 
 pub use self::clock::{SystemClock, WallClock};
 pub(crate) use self::{lock::lock, rate_limiter::RateLimiter, reader::Reader, rng::Rng};
+#[cfg(any(feature = "proxy", feature = "serve"))]
+pub(crate) use self::{read_size::ReadSize, socket_options::SocketOptions};

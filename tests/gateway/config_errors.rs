@@ -82,11 +82,51 @@ const COOKIE: &str = "[[affinity]]\ntype = \"cookie\"\n";
 const ROUTE: &str = "[[affinity]]\ntype = \"route\"\ncookie = \"J\"\n";
 const PLAIN: &str = "[[affinity]]\ntype = \"cookie\"\nformat = \"plain\"\n";
 
+/// The error about a certificate that does not exist.
+const NO_CERTIFICATE: &[&str] = match cfg!(feature = "tls") {
+    true => &["listener[0].tls.certificates[0]", "/no/a", "cannot be read"],
+    false => &["listener[0].tls", "--features tls"],
+};
+
+const LISTENER: &str = "[[listener]]\n";
+const PORT: &str = "[[listener]]\naddress = \"127.0.0.1:0\"\n";
+const SOCKET: &str = "[[listener]]\naddress = \"unix:/tmp/gateway.sock\"\n";
+
 /// A beginning, what is wrong after it, and what the message contains.
 const BAD_FILES: &[(&str, &str, &[&str])] = &[
     ("", "nonsense = 1", &["nonsense", "line 1"]),
     ("", "listen = ", &["line 1"]),
     ("", "listen = 8080", &["listen"]),
+    (LISTENER, "address = 8080", &["listener[0].address"]),
+    (LISTENER, "address = \"8080\"", &["listener[0].address", "HOST:PORT", "unix:/PATH"]),
+    (LISTENER, "address = \"a b:80\"", &["listener[0].address", "HOST:PORT"]),
+    (LISTENER, "address = \"fd:0\"", &["listener[0].address", "not built yet"]),
+    (LISTENER, "address = \"unix:\"", &["listener[0].address", "path is missing"]),
+    (LISTENER, "proxy_protocol = \"off\"", &["listener[0]", "address"]),
+    (
+        "listen = \"127.0.0.1:0\"\n",
+        "[[listener]]\naddress = \"127.0.0.1:0\"",
+        &["listen:", "`address`"],
+    ),
+    (
+        "",
+        "[[listener]]\naddress = \"a:81\"\n[[listener]]\naddress = \"a:81\"",
+        &["listener[1].address", "same address"],
+    ),
+    (PORT, "mode = \"0660\"", &["listener[0].mode", "Unix socket"]),
+    (SOCKET, "mode = \"rw\"", &["listener[0].mode", "rw", "octal"]),
+    (SOCKET, "mode = \"1777\"", &["listener[0].mode", "octal"]),
+    (PORT, "proxy_protocol = \"maybe\"", &["listener[0].proxy_protocol", "maybe", "require"]),
+    (PORT, "proxy_protocol = \"require\"", &["listener[0].proxy_protocol", "trusted_proxies"]),
+    (PORT, "client_cert_header = true", &["listener[0].client_cert_header", "tls.client_auth"]),
+    (PORT, "tls = true", &["listener[0].tls", "table"]),
+    (PORT, "tls = {}", &["listener[0].tls", "certificates"]),
+    (
+        PORT,
+        "tls = { certificates = [{ cert = \"a\" }] }",
+        &["listener[0].tls.certificates[0]", "key"],
+    ),
+    (PORT, "tls = { certificates = [{ cert = \"/no/a\", key = \"/no/b\" }] }", NO_CERTIFICATE),
     ("", "shutdown_timeout = 30", &["shutdown_timeout", "duration", "30s"]),
     ("", "shutdown_timeout = \"30\"", &["shutdown_timeout", "30", "unit"]),
     ("", "shutdown_timeout = \"soon\"", &["shutdown_timeout", "duration"]),

@@ -10,6 +10,9 @@ mod client;
 mod crowd;
 #[path = "../support/example.rs"]
 mod example;
+#[cfg(feature = "tls")]
+#[path = "../serve/tls/identities.rs"]
+mod identities;
 #[path = "../support/listener.rs"]
 mod listener;
 #[cfg(feature = "dns")]
@@ -32,6 +35,7 @@ mod units;
 mod admin;
 mod admin_access;
 mod affinity;
+mod backend_http2;
 #[cfg(feature = "tls")]
 mod backend_tls;
 #[cfg(unix)]
@@ -54,6 +58,7 @@ mod health;
 mod http2_frames;
 mod interim;
 mod limits;
+mod listeners;
 mod parking;
 mod raw_requests;
 mod rebalance;
@@ -61,7 +66,6 @@ mod restarts;
 mod routes;
 mod rows;
 mod send_proxy;
-mod server_units;
 mod sessions;
 mod shortage;
 mod stop;

@@ -18,7 +18,7 @@ const REQUEST: &[u8] = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n";
 async fn gateway(backend: &Backend, limits: &str) -> Gateway {
     let config =
         format!("[limits]\n{limits}\n[[backend]]\nid = \"a\"\nurl = \"{}\"", backend.url());
-    Gateway::configured_with(&config, &[("RUST_LOG", "gateway::server::park=trace")]).await
+    Gateway::configured_with(&config, &[("RUST_LOG", "tower_sticky::serve::park=trace")]).await
 }
 
 /// A connection that is parked after a request.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{
     affinity,
     connection::Connection,
-    limits,
+    limits, listener,
     probe::Status,
     units::{Count, Time, count},
     words::{Afterwards, DiscoverId, Http2, Otherwise, Retry, SendProxy},
@@ -18,6 +18,7 @@ use super::{
 pub(crate) struct File {
     pub(crate) pool: Option<String>,
     pub(crate) listen: Option<String>,
+    pub(crate) listener: Vec<listener::Section>,
     pub(crate) admin: Option<String>,
     pub(crate) admin_token: Option<String>,
     pub(crate) admin_hosts: Vec<String>,

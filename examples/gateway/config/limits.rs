@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use tower_sticky::serve;
 
 use super::{
     Error,
     units::{Count, Size, Time},
 };
-use crate::server::{Http2Limits, RequestLimits, ServerLimits};
 
 /// Defines the section as it is read and as it is used. One key is one line: its name, the type that
 /// reads and checks it, the type that it is used as, and its default.
@@ -66,6 +66,9 @@ limits! {
     /// How long the rest of a request is read and dropped after an early response.
     linger: Time => Duration = Duration::from_secs(5);
     linger_bytes: Size => u64 = 1 << 20;
+    /// TLS handshakes at once.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "there are none then"))]
+    handshakes: Count<1> => u32 = 256;
     connect_timeout: Time<1> => Duration = Duration::from_secs(1);
     /// The whole wait for a backend to become ready, over all candidates.
     ready_timeout: Time => Duration = Duration::from_secs(1);
@@ -110,27 +113,24 @@ impl Limits {
     }
 
     /// What one client may do.
-    pub(crate) fn server(&self) -> ServerLimits {
-        ServerLimits {
-            header_timeout: self.header_timeout,
-            idle_timeout: self.idle_timeout,
-            write_timeout: self.write_timeout,
-            tcp_user_timeout: self.tcp_user_timeout,
-            buffer_bytes: self.buffer_bytes as usize,
-            request: RequestLimits {
-                header_bytes: self.header_bytes as usize,
-                headers: self.headers,
-                target_bytes: self.target_bytes as usize,
-                body_bytes: if self.body_bytes == 0 { u64::MAX } else { self.body_bytes },
-            },
-            http2: Http2Limits {
-                streams: self.h2_streams,
-                window: u32::try_from(self.h2_window).unwrap_or(u32::MAX),
-                ping: self.h2_ping,
-                ping_timeout: self.h2_ping_timeout,
-            },
-            linger: self.linger,
-            linger_bytes: self.linger_bytes,
-        }
+    pub(crate) fn server(&self) -> serve::Limits {
+        let limits = serve::Limits::new();
+        #[cfg(feature = "tls")]
+        let limits = limits.handshakes(self.handshakes);
+        limits
+            .connections(self.connections)
+            .header_timeout(self.header_timeout)
+            .idle_timeout(self.idle_timeout)
+            .write_timeout(self.write_timeout)
+            .tcp_user_timeout(self.tcp_user_timeout)
+            .buffer_bytes(self.buffer_bytes as usize)
+            .header_bytes(self.header_bytes as usize)
+            .headers(self.headers)
+            .target_bytes(self.target_bytes as usize)
+            .body_bytes((self.body_bytes != 0).then_some(self.body_bytes))
+            .http2_streams(self.h2_streams)
+            .http2_window(u32::try_from(self.h2_window).unwrap_or(u32::MAX))
+            .http2_ping(self.h2_ping, self.h2_ping_timeout)
+            .linger(self.linger, self.linger_bytes)
     }
 }

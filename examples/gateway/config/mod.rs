@@ -9,6 +9,8 @@ mod error;
 pub(crate) mod file;
 mod health;
 mod limits;
+mod listener;
+mod listener_tls;
 mod probe;
 mod read;
 mod settings;
@@ -22,6 +24,8 @@ mod words;
 pub(crate) use self::discover::Discover;
 pub(crate) use self::{
     error::Error,
+    listener::{ListenerSettings, cannot_listen},
+    listener_tls::reload,
     probe::Probe,
     settings::{Admin, Settings},
     units::Time,

@@ -19,6 +19,7 @@ use super::{
     file::{self, File, SessionHeaders},
     health,
     limits::Limits,
+    listener::{ListenerSettings, listeners},
     probe::Probe,
     read,
     units::Time,
@@ -27,8 +28,6 @@ use super::{
 };
 use crate::{cli::Flags, demo, strategy};
 
-/// Where the gateway listens by default.
-const LISTEN: &str = "127.0.0.1:8080";
 /// Where the demo's admin interface is by default.
 const DEMO_ADMIN: &str = "127.0.0.1:9090";
 
@@ -37,7 +36,7 @@ const DEMO_ADMIN: &str = "127.0.0.1:9090";
 #[expect(clippy::struct_excessive_bools, reason = "independent keys of the configuration file")]
 pub(crate) struct Settings {
     pub(crate) pool: String,
-    pub(crate) listen: SocketAddr,
+    pub(crate) listeners: Vec<ListenerSettings>,
     pub(crate) admin: Option<Admin>,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) trusted_proxies: Vec<IpNet>,
@@ -80,6 +79,8 @@ pub(crate) struct Settings {
 
 #[derive(Debug, Clone)]
 pub(crate) struct Admin {
+    /// What names its address: a flag or a key of the file.
+    pub(crate) key: &'static str,
     pub(crate) addr: SocketAddr,
     pub(crate) token: Option<String>,
     /// Further hosts by which it is reached: names in lower case and IP addresses.
@@ -105,19 +106,20 @@ impl Settings {
     fn new(mut file: File, flags: Flags) -> Result<Self, Error> {
         application::check_session_headers(file.session_headers)?;
         let demo = demo(&mut file, &flags)?;
-        let (listen_key, listen) = either(("--listen", flags.listen), ("listen", file.listen));
         let admin_addr = either(("--admin", flags.admin), ("admin", file.admin));
         let admin = admin(admin_addr, file.admin_token, &file.admin_hosts, demo)?;
+        let upstream = upstream::upstream(&file.upstream)?;
         let mut discover = discover::discover(&file.discover)?;
         if !flags.backends.is_empty() {
             discover.clear();
         }
-        let upstream = upstream::upstream(&file.upstream)?;
         let backends = backends::either(flags.backends, file.backend)?;
         if backends.is_empty() && discover.is_empty() && !demo && admin.is_none() {
             return Err(no_backend());
         }
         let trusted_proxies = networks(&file.trusted_proxies)?;
+        let (flag, listen) = (flags.listen.as_deref(), file.listen.as_deref());
+        let listeners = listeners(flag, listen, file.listener, !trusted_proxies.is_empty())?;
         let context = affinity::Context {
             cookie_name: flags.cookie,
             trusted_proxies: &trusted_proxies,
@@ -128,17 +130,15 @@ impl Settings {
         let mut warnings = affinity::warnings(sections, strategy.map(String::as_str));
         let (affinity, passing_key) = affinity::chain(file.affinity, &context)?;
         let (health, probe) = health::health(&file.health)?;
-        let any_http2 = backends.iter().any(|backend| upstream.may_speak_http2(Some(backend)));
-        // Others are discovered, or added by hand.
         let has_others = backends.is_empty() || !discover.is_empty();
-        let any_http2 = any_http2 || has_others && upstream.may_speak_http2(None);
+        let any_http2 = upstream.may_use_http2(&backends, has_others);
         warnings.extend(probe.as_ref().and_then(|probe| probe.warning(any_http2)));
         let (strategy_key, strategy) =
             either(("--strategy", flags.strategy), ("strategy.type", file.strategy.kind));
         let failover = &file.failover;
         Ok(Self {
             pool: pool(file.pool)?,
-            listen: address(listen_key, listen.as_deref(), LISTEN)?,
+            listeners,
             admin,
             shutdown_timeout: or(file.shutdown_timeout, Duration::from_secs(30)),
             trusted_proxies,
@@ -220,7 +220,7 @@ fn pool(name: Option<String>) -> Result<String, Error> {
 }
 
 fn admin(
-    (key, addr): (&str, Option<String>),
+    (key, addr): (&'static str, Option<String>),
     token: Option<String>,
     hosts: &[String],
     demo: bool,
@@ -242,7 +242,7 @@ fn admin(
              the file, or use a loopback address such as 127.0.0.1:9090"
         )));
     }
-    Ok(Some(Admin { addr, token, hosts, any_port }))
+    Ok(Some(Admin { key, addr, token, hosts, any_port }))
 }
 
 fn admin_hosts(hosts: &[String]) -> Result<Vec<String>, Error> {

@@ -65,21 +65,22 @@ impl Upstream {
         keys.apply(upstream)
     }
 
+    /// Whether HTTP/2 may be spoken with any of the backends, or with those that are not in the file.
+    pub(super) fn may_use_http2(&self, backends: &[file::Backend], has_others: bool) -> bool {
+        let may_use = |backend: &file::Backend| match backend.http2.or(self.connection.http2) {
+            Some(Http2::On) => true,
+            // In clear text nothing is chosen.
+            Some(Http2::Auto) => is_https(&backend.url),
+            Some(Http2::Off) | None => false,
+        };
+        let others_may = has_others && self.connection.http2.is_some_and(|it| it != Http2::Off);
+        others_may || backends.iter().any(may_use)
+    }
+
     /// Whether a backend is not verified.
     pub(crate) fn is_insecure(&self, backend: &file::Backend) -> bool {
         let verify = backend.verify.or(self.connection.verify);
         is_https(&backend.url) && verify == Some(false)
-    }
-
-    /// Whether a backend, or those without keys of their own, may be spoken to with HTTP/2.
-    pub(crate) fn may_speak_http2(&self, backend: Option<&file::Backend>) -> bool {
-        let own = backend.and_then(|backend| backend.http2);
-        match own.or(self.connection.http2) {
-            Some(Http2::On) => true,
-            // In clear text nothing is chosen.
-            Some(Http2::Auto) => backend.is_some_and(|backend| is_https(&backend.url)),
-            Some(Http2::Off) | None => false,
-        }
     }
 
     /// Sets what is added to messages.

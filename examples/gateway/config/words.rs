@@ -1,7 +1,7 @@
 //! Values of the file that are one word out of a few.
 
 use serde::Deserialize;
-use tower_sticky::{Failover, Mode, affinity, proxy, store};
+use tower_sticky::{Failover, Mode, affinity, proxy, serve, store};
 
 /// Defines enums that are read from kebab-case words and become enums of the library.
 macro_rules! words {
@@ -31,6 +31,8 @@ words! {
     Http2 => proxy::Http2 { Off, On, Auto }
     /// What happens to a session whose backend cannot serve it.
     Otherwise => Failover { Repin, Borrow, Reject }
+    /// Which peers send the PROXY protocol.
+    ProxyProtocol => serve::ProxyProtocol { Off, Accept, Require }
     /// What the operator wants of a backend.
     OperatorMode => Mode { Active, Draining, Disabled }
 }
@@ -65,6 +67,15 @@ pub(crate) enum Retry {
     Never,
 }
 
+/// The version of the PROXY protocol that backends are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SendProxy {
+    Off,
+    V1,
+    V2,
+}
+
 /// Where the route of an id stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -82,11 +93,41 @@ pub(crate) enum DiscoverId {
     Target,
 }
 
-/// The version of the PROXY protocol that backends are sent.
+/// Whether clients show certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum SendProxy {
+pub(crate) enum ClientAuth {
     Off,
-    V1,
-    V2,
+    Optional,
+    Require,
+}
+
+/// The oldest version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(crate) enum TlsVersion {
+    #[serde(rename = "1.2")]
+    Tls12,
+    #[serde(rename = "1.3")]
+    Tls13,
+}
+
+#[cfg(feature = "tls")]
+impl From<ClientAuth> for serve::ClientAuth {
+    fn from(word: ClientAuth) -> Self {
+        match word {
+            ClientAuth::Off => Self::Off,
+            ClientAuth::Optional => Self::Optional,
+            ClientAuth::Require => Self::Require,
+        }
+    }
+}
+
+#[cfg(feature = "tls")]
+impl From<TlsVersion> for serve::TlsVersion {
+    fn from(word: TlsVersion) -> Self {
+        match word {
+            TlsVersion::Tls12 => Self::Tls12,
+            TlsVersion::Tls13 => Self::Tls13,
+        }
+    }
 }

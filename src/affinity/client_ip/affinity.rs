@@ -202,10 +202,12 @@ pub(super) struct Bound {
 
 impl BoundAffinity for Bound {
     fn read(&self, request: &Head<'_>, _: &mut ReadContext<'_>) -> Reading {
-        let key = (self.peer)(request).map(|peer| {
+        let key = (self.peer)(request).and_then(|peer| {
             let trusted = request.extensions.get::<Peer>().is_some_and(Peer::is_trusted);
             let client = self.address.find(peer, trusted, request.headers);
-            self.hashing.hash(&self.address.masked(client))
+            // A peer on a Unix socket has no address.
+            let is_known = !client.is_unspecified();
+            is_known.then(|| self.hashing.hash(&self.address.masked(client)))
         });
         Reading { key, ..Reading::default() }
     }

@@ -18,10 +18,10 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use super::{resolve::Resolver, socket_options::SocketOptions, target::Endpoint};
+use super::{resolve::Resolver, target::Endpoint};
 use crate::{
     error::{BoxError, Shortage, ShortageError, TimedOut},
-    util::lock,
+    util::{SocketOptions, lock},
 };
 
 /// After how many lookups without a request in between the periodic ones end.

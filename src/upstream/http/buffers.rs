@@ -1,6 +1,6 @@
 //! How the bytes that a stream may buffer are divided between hyper and the system.
 
-use super::read_size::ReadSize;
+use crate::util::ReadSize;
 
 /// The bytes that are buffered per stream and direction.
 #[derive(Debug, Clone, Copy)]
@@ -29,15 +29,9 @@ impl Buffers {
         self.0
     }
 
-    /// The most that is read at once, while it is taken slowly and while it is taken at once. The first is a
-    /// quarter, but for a byte: hyper doubles its buffer when a read has filled it, so that it stays at this size.
+    /// How much is read at once.
     pub(super) fn read(self) -> ReadSize {
-        ReadSize::new(self.small_read(), self.0 as u64)
-    }
-
-    fn small_read(self) -> u64 {
-        let quarter = (self.0 / 4).max(SMALLEST_READ);
-        (1 << quarter.ilog2()) - 1
+        ReadSize::new(self.0)
     }
 
     /// With so much of a request's body that is not sent, hyper gets no more.
@@ -58,22 +52,5 @@ impl Buffers {
     /// Bytes that the system has not sent yet: while there are more, it takes no others.
     pub(super) fn unsent(self) -> u32 {
         u32::try_from(self.0 / 2).unwrap_or(u32::MAX)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_read_does_not_fill_hypers_buffer() {
-        for (bytes, read) in [
-            (0, (8 << 10) - 1),
-            (64 << 10, (16 << 10) - 1),
-            (100_000, (16 << 10) - 1),
-            (1 << 20, (256 << 10) - 1),
-        ] {
-            assert_eq!(Buffers::new(bytes).small_read(), read, "{bytes}");
-        }
     }
 }

@@ -94,8 +94,15 @@ pub(super) fn apply(
         remove(headers, &options.passed);
     }
     let Some(peer) = peer else { return };
+    // It was removed with the fields of the client, although it is ours.
+    #[cfg(all(feature = "serve", feature = "tls"))]
+    if let Some(cert) = peer.forwarded_client_cert() {
+        cert.apply(headers);
+    }
     let lines = peer.lines();
-    for (name, ours) in [(FOR, lines.address.clone()), (header::FORWARDED, lines.forwarded(host))] {
+    let address = lines.address.clone().map(|address| (FOR, address));
+    let forwarded = (header::FORWARDED, lines.forwarded(host));
+    for (name, ours) in address.into_iter().chain([forwarded]) {
         let ours = if keeps { joined(headers, &name, ours) } else { ours };
         headers.insert(name, ours);
     }
@@ -109,8 +116,10 @@ pub(super) fn apply(
     if options.port {
         set(PORT, port(host, &lines.proto));
     }
-    if options.real_ip {
-        set(REAL_IP, lines.address.clone());
+    if options.real_ip
+        && let Some(address) = &lines.address
+    {
+        set(REAL_IP, address.clone());
     }
 }
 
@@ -242,6 +251,20 @@ mod tests {
             "for=1.1.1.1, for=\"[2001:db8::1]\";proto=https;host=shop.example"
         );
         assert_eq!(headers.len(), 8);
+    }
+
+    #[test]
+    fn a_peer_without_an_address_adds_none() {
+        let trusted = Peer::unix().trusted(true);
+        let headers = applied(Some(&trusted), &FORGED);
+        assert_eq!(headers["x-forwarded-for"], "1.1.1.1", "the list stays as it is");
+        assert_eq!(headers["forwarded"], "for=1.1.1.1, for=unknown;proto=http;host=shop.example");
+        for peer in [trusted, Peer::unix()] {
+            let headers = applied(Some(&peer), &[]);
+            assert!(!headers.contains_key("x-forwarded-for"));
+            assert_eq!(headers["forwarded"], "for=unknown;proto=http;host=shop.example");
+        }
+        assert!(!applied(Some(&Peer::unix()), &FORGED).contains_key("x-forwarded-for"));
     }
 
     #[test]

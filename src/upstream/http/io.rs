@@ -17,10 +17,9 @@ use tokio::{
 
 use super::{
     interim::{Interim, InterimReader},
-    read_size::ReadSize,
     stream::Stream,
 };
-use crate::util::lock;
+use crate::util::{ReadSize, lock};
 
 /// How many interim responses may wait; further ones are dropped.
 const MAX_INTERIM: usize = 16;

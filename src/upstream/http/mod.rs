@@ -4,7 +4,7 @@
 //!
 //! [`Upstream`] forwards what a server hands it. hyper's server accepts some requests that no backend should
 //! see: a target in authority form (`GET admin`), `GET *`, an invalid or repeated `Host`, and unknown
-//! expectations. The server in front answers these, as the example `gateway` does. A transfer coding other
+//! expectations. The server in front answers these, as [`serve`](crate::serve) does. A transfer coding other
 //! than `chunked` is refused here with a [`ClientError`](crate::ClientError).
 //!
 //! # What hyper and h2 do not do yet
@@ -24,10 +24,10 @@
 //! - `http::Uri` does not tell `OPTIONS http://a` from `OPTIONS http://a/`: both become `OPTIONS /` (RFC 9112,
 //!   section 3.2.4 asks for `*` in place of the first).
 //! - An HTTP/2 connection keeps its buffers while it is idle, as hyper does not return its socket; an HTTP/1.1
-//!   connection of a server can be taken apart, as in the example `gateway`.
+//!   connection of a server can be taken apart, as in [`serve`](crate::serve).
 //! - A server over hyper that has not read a request to its end when it responds must keep reading for a while
 //!   before it closes the socket, or a reset may overtake the response (RFC 9112, section 9.6). hyper does not;
-//!   the example `gateway` does.
+//!   [`serve`](crate::serve) does.
 
 mod address;
 mod buffers;
@@ -51,12 +51,10 @@ mod io;
 mod options;
 mod protocol;
 mod proxy_protocol;
-mod read_size;
 mod request_body;
 mod resolve;
 mod response_body;
 mod send_limit;
-mod socket_options;
 mod stream;
 mod target;
 mod timer;

@@ -26,14 +26,13 @@ use super::{
     idle_pool::Pool,
     protocol::{Chosen, Http2},
     resolve::{Resolver, System},
-    socket_options::SocketOptions,
     target::Target,
 };
 #[cfg(feature = "tls")]
 use super::{client_tls::ClientTls, handshake::Tls};
 use crate::{
     error::{BoxError, ConfigError, Redial},
-    util::clock::later,
+    util::{SocketOptions, clock::later},
 };
 
 /// The name that stands for this proxy in `Via`.

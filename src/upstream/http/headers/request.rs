@@ -98,7 +98,8 @@ fn to_http1(parts: &mut Parts, host: HeaderValue, target: &Target) -> Result<(),
     }
     // A path may be empty in an absolute target, and nowhere else (RFC 9112, section 3.2.1).
     let path = match uri.path_and_query() {
-        Some(path) if !path.path().is_empty() => path.clone(),
+        // An empty one calls itself "/", but is written as it is. Only a target without an authority shows it.
+        Some(path) if !Uri::from(path.clone()).path().is_empty() => path.clone(),
         _ => PathAndQuery::from_static("/"),
     };
     parts.uri = Uri::from(target.path(path)?);

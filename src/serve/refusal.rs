@@ -5,15 +5,15 @@ use http_body::Body;
 
 /// The largest request that is served.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct RequestLimits {
+pub(super) struct RequestLimits {
     /// Bytes of all header fields, as HTTP/1.1 has them; 431 beyond.
-    pub(crate) header_bytes: usize,
+    pub(super) header_bytes: usize,
     /// Header fields; 431 beyond. hyper allocates for each request when they are more than its 100.
-    pub(crate) headers: usize,
+    pub(super) headers: usize,
     /// Bytes of the request target; 414 beyond.
-    pub(crate) target_bytes: usize,
+    pub(super) target_bytes: usize,
     /// Bytes of the body; 413 beyond.
-    pub(crate) body_bytes: u64,
+    pub(super) body_bytes: u64,
 }
 
 /// How many fields hyper takes without an allocation of its own.

@@ -1,63 +1,26 @@
-//! One connection: its protocol, its timeouts, and how it ends.
+//! The timeouts of a connection, and its end when the server stops.
 
 use std::{
-    convert::Infallible,
     future::{Future, poll_fn},
-    io,
-    net::SocketAddr,
     pin::{Pin, pin},
-    sync::Arc,
     task::{Poll, ready},
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body;
-use hyper_util::rt::TokioIo;
-use tokio::{
-    io::AsyncReadExt,
-    net::TcpStream,
-    sync::OwnedSemaphorePermit,
-    time::{Instant, Sleep, sleep, sleep_until, timeout_at},
-};
-use tower_service::Service;
-use tower_sticky::{BoxError, Peer};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use super::{
-    Accepted, Shared,
-    bodies::ClientBody,
-    exchange::Exchange,
-    park::{self, park_after},
-    socket::Socket,
-    watch::Watch,
-};
+use super::{shared::Shared, watch::Watch};
 
-/// How a connection without TLS begins when it is HTTP/2 (RFC 9113, section 3.4).
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// How long an HTTP/1.1 connection without a request is kept when the gateway stops: a request may be in
+/// How long an HTTP/1.1 connection without a request is kept when the server stops: a request may be in
 /// flight. HTTP/2 has GOAWAY for that.
 pub(super) const STOP_DELAY: Duration = Duration::from_millis(200);
 
-/// The head of the first frame, which must be SETTINGS (RFC 9113, section 3.4).
-const FRAME_HEAD: usize = 9;
+/// After how long without a request an HTTP/1.1 connection is parked; it may take up to twice as long.
+const PARK_AFTER: Duration = Duration::from_secs(1);
 
-/// As many bytes as tell that a connection is HTTP/2.
-const SNIFFED: usize = PREFACE.len() + FRAME_HEAD;
-
-enum Protocol {
-    Http1,
-    Http2,
-}
-
-/// The client of a connection. Its permit is returned when the last clone is dropped, so that an upgraded
-/// connection, which leaves hyper, still counts.
-#[derive(Debug)]
-pub(super) struct Client {
-    pub(super) addr: SocketAddr,
-    pub(super) trusted: bool,
-    pub(super) _permit: OwnedSemaphorePermit,
+/// The same for this idle timeout, which is longer.
+pub(super) fn park_after(idle_timeout: Duration) -> Duration {
+    PARK_AFTER.min(idle_timeout / 4)
 }
 
 /// How serving a connection has ended.
@@ -67,117 +30,26 @@ pub(super) enum End {
     Idle,
 }
 
-/// Serves a connection to its end.
-pub(super) async fn serve<S, B>(accepted: Accepted, service: S, shared: Arc<Shared>)
-where
-    S: Service<Request<ClientBody>, Response = Response<B>, Error = Infallible>,
-    S: Clone + Send + 'static,
-    S::Future: Send + 'static,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    // One limit for the first head, detection of the protocol included.
-    let deadline = Instant::now() + shared.limits.header_timeout;
-    let Ok(mut stream) = TcpStream::from_std(accepted.stream) else {
-        return;
-    };
-    let sniffing = timeout_at(deadline, sniff(&mut stream));
-    let (protocol, sniffed) = tokio::select! {
-        biased;
-        sniffed = sniffing => match sniffed {
-            Ok(Ok(sniffed)) => sniffed,
-            // Closed, or timed out.
-            _ => return,
-        },
-        () = stopped_for(&shared, STOP_DELAY) => return,
-    };
-    let ip = accepted.addr.ip().to_canonical();
-    let trusted = shared.trusted.iter().any(|network| network.contains(&ip));
-    let client = Client { addr: accepted.addr, trusted, _permit: accepted.permit };
-    // Each is boxed, so that a connection takes the memory that its protocol needs, and no more.
-    match protocol {
-        Protocol::Http1 => {
-            park::serve(stream, sniffed, client, service, shared, deadline).await;
-        }
-        Protocol::Http2 => {
-            Box::pin(serve_http2(stream, sniffed, client, service, shared, deadline)).await;
-        }
-    }
+/// The output of `future`, or `None` when `end` comes before it.
+pub(super) async fn until<F: Future>(
+    future: F,
+    end: impl Future<Output = ()>,
+) -> Option<F::Output> {
+    let (mut future, mut end) = (pin!(future), pin!(end));
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => end.as_mut().poll(cx).map(|()| None),
+    })
+    .await
 }
 
-async fn serve_http2<S, B>(
-    stream: TcpStream,
-    sniffed: Bytes,
-    client: Client,
-    service: S,
-    shared: Arc<Shared>,
-    deadline: Instant,
-) where
-    S: Service<Request<ClientBody>, Response = Response<B>, Error = Infallible>,
-    S: Clone + Send + 'static,
-    S::Future: Send + 'static,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    let watch = Arc::new(Watch::default());
-    let addr = client.addr;
-    let peer = Peer::new(addr).trusted(client.trusted);
-    let service = exchange(service, peer, &watch, &shared);
-    let client = Arc::new(client);
-    let socket = Socket::new(stream, sniffed, watch.clone(), false, shared.clone(), client);
-    let connection = pin!(shared.http2.serve_connection(TokioIo::new(socket), service));
-    let timeouts = Timeouts::new(&watch, &shared, false, deadline);
-    let end = drive(connection, |it| it.graceful_shutdown(), timeouts).await;
-    if let End::Closed(Err(error)) = end {
-        tracing::debug!(%error, client = %addr, "a connection failed");
-    }
-}
-
-/// The service of a connection.
-pub(super) fn exchange<S>(
-    service: S,
-    peer: Peer,
-    watch: &Arc<Watch>,
-    shared: &Shared,
-) -> Exchange<S> {
-    Exchange {
-        service,
-        peer,
-        watch: watch.clone(),
-        server_timing: shared.server_timing,
-        limits: shared.limits.request,
-        unsent_limit: shared.limits.buffer_bytes / 8,
-    }
-}
-
+/// Waits for the stop of the server, and for `time` after that.
 pub(super) async fn stopped_for(shared: &Shared, time: Duration) {
-    shared.stop.stopped().await;
+    shared.stop.wait().await;
     sleep(time).await;
 }
 
-/// Detects the protocol. What was read is given to hyper later.
-async fn sniff(stream: &mut TcpStream) -> io::Result<(Protocol, Bytes)> {
-    let (mut bytes, mut len) = ([0; SNIFFED], 0);
-    loop {
-        let read = stream.read(&mut bytes[len..]).await?;
-        len += read;
-        let sniffed = &bytes[..len];
-        let (preface, frame) = sniffed.split_at(PREFACE.len().min(len));
-        if !PREFACE.starts_with(preface) || (read == 0 && frame.len() < FRAME_HEAD) {
-            return Ok((Protocol::Http1, Bytes::copy_from_slice(sniffed)));
-        }
-        if frame.len() == FRAME_HEAD {
-            // SETTINGS, and not an acknowledgement.
-            let is_settings = frame[3] == 4 && frame[4] & 1 == 0;
-            return match is_settings {
-                true => Ok((Protocol::Http2, Bytes::copy_from_slice(sniffed))),
-                false => Err(io::ErrorKind::InvalidData.into()),
-            };
-        }
-    }
-}
-
-/// Polls a connection to its end, and ends it when a timeout has passed or the gateway stops.
+/// Polls a connection to its end, and ends it when a timeout has passed or the server stops.
 ///
 /// One timer per connection, which is moved when it fires and not with each request.
 pub(super) async fn drive<C>(
@@ -190,7 +62,7 @@ where
 {
     let (watch, stop) = (timeouts.watch, &timeouts.shared.stop);
     let mut timer = pin!(sleep_until(timeouts.first_deadline()));
-    let mut stopped = pin!(stop.stopped());
+    let mut stopped = pin!(stop.wait());
     let mut listening = false;
     poll_fn(|cx| {
         // Polled once, to be woken. After that only a flag is read.
@@ -241,7 +113,7 @@ pub(super) struct Timeouts<'a> {
     long_timer: bool,
     /// How often the client had taken something when it blocked, and when that was.
     blocked: Option<(u64, Instant)>,
-    /// Until when a request may still arrive, when the gateway stops.
+    /// Until when a request may still arrive, when the server stops.
     stop_at: Option<Instant>,
     finishing: bool,
 }
@@ -286,7 +158,7 @@ impl<'a> Timeouts<'a> {
         self.head.map_or(idle, |head| head.min(idle))
     }
 
-    /// Whether the gateway stops and the connection has to take no more requests from now on.
+    /// Whether the server stops and the connection has to take no more requests from now on.
     fn must_finish(&mut self, timer: Pin<&mut Sleep>) -> bool {
         if self.finishing || !self.shared.stop.is_set() {
             return false;

@@ -14,17 +14,20 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
-use tower_sticky::BoxError;
 
 use super::{
     streams,
     watch::{Busy, Watch},
 };
+use crate::error::BoxError;
 
-/// A request's body. When it is dropped before its end, the rest is left unread: the connection closes
-/// after the answer.
+/// The body of a request. When it is dropped before its end, the rest is not read, and an HTTP/1.1 connection is
+/// closed after the response.
+///
+/// A body beyond [`Limits::body_bytes`](super::Limits::body_bytes) ends with an error, and the response becomes
+/// a 413.
 #[derive(Debug)]
-pub(crate) struct ClientBody {
+pub struct RequestBody {
     /// `None` at its end.
     body: Option<Incoming>,
     /// How many bytes may still come.
@@ -37,7 +40,7 @@ pub(crate) struct ClientBody {
 /// Whether a body has come to be larger than its limit; `None` where its length is known before.
 pub(super) type TooLarge = Option<Arc<AtomicBool>>;
 
-impl ClientBody {
+impl RequestBody {
     /// A body of at most `limit` bytes.
     pub(super) fn new(body: Incoming, limit: u64, watch: Arc<Watch>, busy: Busy) -> Self {
         let is_checked = limit == u64::MAX || body.size_hint().exact().is_some();
@@ -51,7 +54,7 @@ impl ClientBody {
     }
 }
 
-impl Body for ClientBody {
+impl Body for RequestBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -95,7 +98,7 @@ impl Body for ClientBody {
     }
 }
 
-impl Drop for ClientBody {
+impl Drop for RequestBody {
     fn drop(&mut self) {
         if self.body.as_ref().is_some_and(|body| !body.is_end_stream()) {
             self.watch.leave_unread();
@@ -106,7 +109,7 @@ impl Drop for ClientBody {
 pin_project! {
     /// The body of a response; `None` is empty. An error is returned only when everything before it is sent:
     /// hyper drops what it has not written yet when a body fails.
-    pub(super) struct AnswerBody<B> {
+    pub(super) struct ResponseBody<B> {
         #[pin]
         body: Option<B>,
         // Knows how much is sent.
@@ -121,7 +124,7 @@ pin_project! {
     }
 }
 
-impl<B> AnswerBody<B> {
+impl<B> ResponseBody<B> {
     /// hyper is given no more while `limit` bytes are not sent.
     pub(super) fn new(
         body: Option<B>,
@@ -134,7 +137,7 @@ impl<B> AnswerBody<B> {
     }
 }
 
-impl<B> Body for AnswerBody<B>
+impl<B> Body for ResponseBody<B>
 where
     B: Body,
     B::Error: Into<BoxError>,

@@ -1,4 +1,4 @@
-//! Options of the sockets to backends.
+//! Options of the TCP sockets of clients and to backends.
 
 use std::{io, time::Duration};
 
@@ -10,17 +10,17 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration:
 
 /// What is set on each socket.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct SocketOptions {
+pub(crate) struct SocketOptions {
     /// After how long without an acknowledgement of sent data a peer is dead.
-    pub(super) user_timeout: Duration,
+    pub(crate) user_timeout: Duration,
     /// While so many bytes are not sent, the system takes no others.
-    pub(super) unsent: u32,
+    pub(crate) unsent: u32,
 }
 
 impl SocketOptions {
     /// Makes the system send small writes at once, hold few unsent bytes, and end connections to dead peers:
     /// those that acknowledge nothing, and idle ones that answer no probe.
-    pub(super) fn apply(self, stream: &TcpStream) -> io::Result<()> {
+    pub(crate) fn apply(self, stream: &TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         #[cfg(target_os = "linux")]
         {

@@ -1,51 +1,33 @@
 //! HTTP/1.1 connections, which are parked while they are idle: hyper's buffers, 16 KiB per connection, are
 //! freed, and only the socket is kept until it is readable again.
 
-use std::{convert::Infallible, io, pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{Request, Response};
-use http_body::Body;
 use hyper_util::rt::TokioIo;
-use tokio::{
-    net::TcpStream,
-    time::{Instant, sleep},
-};
-use tower_service::Service;
-use tower_sticky::{BoxError, Peer};
+use tokio::time::{Instant, timeout};
 
 use super::{
-    Shared,
-    bodies::ClientBody,
-    connection::{Client, End, STOP_DELAY, Timeouts, drive, exchange, stopped_for},
+    app::App,
+    client::Client,
+    exchange::Exchange,
+    shared::Shared,
     socket::Socket,
+    stream::Stream,
+    timeouts::{End, STOP_DELAY, Timeouts, drive, park_after, stopped_for, until},
     watch::Watch,
 };
 
-/// After how long without a request a connection is parked; it may take up to twice as long.
-const PARK_AFTER: Duration = Duration::from_secs(1);
-
-/// The same for this idle timeout, which is longer.
-pub(super) fn park_after(idle_timeout: Duration) -> Duration {
-    PARK_AFTER.min(idle_timeout / 4)
-}
-
 /// Serves an HTTP/1.1 connection to its end. `unread` was read from `stream` already. The first head must
 /// be complete at `deadline`.
-pub(super) async fn serve<S, B>(
-    mut stream: TcpStream,
+pub(super) async fn serve<S: App>(
+    mut stream: Stream,
     mut unread: Bytes,
     client: Client,
     service: S,
     shared: Arc<Shared>,
     mut deadline: Instant,
-) where
-    S: Service<Request<ClientBody>, Response = Response<B>, Error = Infallible>,
-    S: Clone + Send + 'static,
-    S::Future: Send + 'static,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
+) {
     let client = Arc::new(client);
     loop {
         // Boxed, so that a parked connection does not keep the room for it.
@@ -60,38 +42,31 @@ pub(super) async fn serve<S, B>(
         let Some(idle) = Box::pin(serving).await else { return };
         (stream, unread) = idle;
         if !unread.is_empty() {
-            tracing::trace!(client = %client.addr, "the next request has begun");
+            tracing::trace!(client = %client.addr(), "the next request has begun");
         } else if !is_used_again(&stream, &client, &shared).await {
+            stream.close().await;
             return;
         }
         deadline = Instant::now() + shared.limits.header_timeout;
     }
 }
 
-/// Serves requests until the connection ends, or has been idle for [`PARK_AFTER`]. Then its socket is returned,
+/// Serves requests until the connection ends, or has been idle for some time. Then its socket is returned,
 /// with what was read from it and not used.
-async fn serve_until_idle<S, B>(
-    stream: TcpStream,
+async fn serve_until_idle<S: App>(
+    stream: Stream,
     unread: Bytes,
     client: Arc<Client>,
     service: S,
     shared: Arc<Shared>,
     deadline: Instant,
-) -> Option<(TcpStream, Bytes)>
-where
-    S: Service<Request<ClientBody>, Response = Response<B>, Error = Infallible>,
-    S: Clone + Send + 'static,
-    S::Future: Send + 'static,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
+) -> Option<(Stream, Bytes)> {
     let watch = Arc::new(Watch::default());
     let interim = watch.clone();
-    let peer = Peer::new(client.addr)
-        .trusted(client.trusted)
-        .on_interim(move |status, headers| interim.add_interim(status, headers));
-    let service = exchange(service, peer, &watch, &shared);
-    let addr = client.addr;
+    let peer = client.peer();
+    let peer = peer.on_interim(move |status, headers| interim.add_interim(status, headers));
+    let service = Exchange::new(service, peer, &watch, &shared);
+    let addr = client.addr();
     let socket = Socket::new(stream, unread, watch.clone(), true, shared.clone(), client);
     let connection = shared.http1.serve_connection(TokioIo::new(socket), service);
     let mut connection = connection.with_upgrades();
@@ -112,21 +87,16 @@ where
 }
 
 /// Waits until the client of a parked connection has sent something. `false` when it has closed the connection,
-/// the idle timeout has passed, or the gateway stops.
-async fn is_used_again(stream: &TcpStream, client: &Client, shared: &Shared) -> bool {
-    tracing::trace!(client = %client.addr, "parked");
+/// the idle timeout has passed, or the server stops.
+async fn is_used_again(stream: &Stream, client: &Client, shared: &Shared) -> bool {
+    tracing::trace!(client = %client.addr(), "parked");
     let limit = shared.limits.idle_timeout;
-    tokio::select! {
-        biased;
-        readable = is_readable(stream) => readable.unwrap_or(false),
-        () = sleep(limit.saturating_sub(park_after(limit))) => false,
-        () = stopped_for(shared, STOP_DELAY) => false,
+    let limit = limit.saturating_sub(park_after(limit));
+    let readable = timeout(limit, stream.is_readable());
+    match until(readable, stopped_for(shared, STOP_DELAY)).await {
+        Some(Ok(readable)) => readable.unwrap_or(false),
+        _ => false,
     }
-}
-
-/// Waits until there is a byte to read, which is left there, or the end.
-async fn is_readable(stream: &TcpStream) -> io::Result<bool> {
-    Ok(stream.peek(&mut [0]).await? > 0)
 }
 
 /// Both, without a copy where one is empty.

@@ -1,0 +1,102 @@
+//! Accepts connections, also when this machine runs out of file descriptors.
+
+use std::{
+    future::poll_fn,
+    io,
+    iter::Cycle,
+    slice::Iter,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::Poll,
+};
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::{
+    listener::{Endpoint, Incoming, ListeningSocket},
+    shared::{Accepted, Shared},
+    shortage::ShortageState,
+};
+
+/// A listener, as it is accepted from.
+type Listening = (ListeningSocket, Arc<Endpoint>);
+
+/// Accepts while there are permits, and distributes the connections round robin.
+///
+/// One task accepts from all listeners, so that no listener holds a permit that another one needs.
+pub(super) async fn accept(
+    listeners: Vec<Listening>,
+    senders: Vec<mpsc::UnboundedSender<Accepted>>,
+    shared: &Shared,
+) {
+    let mut workers = senders.iter().cycle();
+    let mut shortage = ShortageState::new();
+    let mut first = 0;
+    loop {
+        let Some(permit) = permit(shared).await else { return };
+        shared.awaits_connection.store(true, Relaxed);
+        let (position, accepted) = next(&listeners, first).await;
+        shared.awaits_connection.store(false, Relaxed);
+        first = (position + 1) % listeners.len();
+        let Some((_, endpoint)) = listeners.get(position) else { continue };
+        match accepted {
+            Ok(incoming) if !shortage.can_serve() => {
+                let incoming = (!endpoint.is_encrypted()).then_some(incoming);
+                shortage.turn_away(incoming, &shared.limits);
+            }
+            Ok(incoming) => {
+                if let Ok(stream) = incoming.into_std(&shared.limits) {
+                    let endpoint = endpoint.clone();
+                    distribute(&mut workers, Accepted { stream, endpoint, permit });
+                }
+            }
+            Err(error) if is_of_the_connection(&error) => {}
+            Err(error) => shortage.wait(&error, permit).await,
+        }
+    }
+}
+
+/// The next connection, and the position of its listener. Looks at `first` first, so that a busy listener does
+/// not keep the others waiting.
+async fn next(listeners: &[Listening], first: usize) -> (usize, io::Result<Incoming>) {
+    poll_fn(|cx| {
+        let (before, from) = listeners.split_at(first.min(listeners.len()));
+        let from = (first..).zip(from);
+        for (position, (socket, _)) in from.chain((0..).zip(before)) {
+            if let Poll::Ready(accepted) = socket.poll_accept(cx) {
+                return Poll::Ready((position, accepted));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Waits for a permit. Without one no connection is accepted: the client waits in the kernel's queue, and
+/// connections that linger are closed.
+async fn permit(shared: &Shared) -> Option<OwnedSemaphorePermit> {
+    if let Ok(permit) = shared.permits.clone().try_acquire_owned() {
+        return Some(permit);
+    }
+    shared.exhausted.store(true, Relaxed);
+    let permit = shared.permits.clone().acquire_owned().await;
+    shared.exhausted.store(false, Relaxed);
+    permit.ok()
+}
+
+fn distribute(workers: &mut Cycle<Iter<'_, mpsc::UnboundedSender<Accepted>>>, accepted: Accepted) {
+    if workers.next().is_none_or(|sender| sender.send(accepted).is_err()) {
+        tracing::error!("a worker has ended; its connections are lost");
+    }
+}
+
+/// Whether it is an error of the connection, and not of accepting.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::NotConnected
+    )
+}

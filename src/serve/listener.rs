@@ -1,0 +1,236 @@
+//! `Listener`: where clients connect, and the options of their connections.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio::net::{TcpListener, ToSocketAddrs};
+
+#[cfg(feature = "tls")]
+use super::tls::ServerTls;
+#[cfg(unix)]
+use super::unix_socket::{self, SocketFile};
+use super::{limits::Limits, proxy_protocol::ProxyProtocol, stream::Accepting};
+use crate::util::SocketOptions;
+
+/// Where clients connect: an open socket, with the options of its connections.
+///
+/// # Example
+///
+/// ```no_run
+/// # async fn run() -> std::io::Result<()> {
+/// use tower_sticky::serve::{Listener, ProxyProtocol};
+///
+/// let tcp = Listener::bind("0.0.0.0:8080").await?.proxy_protocol(ProxyProtocol::Accept);
+/// # #[cfg(unix)]
+/// let unix = Listener::unix("/run/app.sock", 0o660)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Listener {
+    socket: ListeningSocket,
+    addr: LocalAddr,
+    endpoint: Endpoint,
+}
+
+/// The options of the connections of a listener.
+#[derive(Debug, Default)]
+pub(super) struct Endpoint {
+    pub(super) proxy_protocol: ProxyProtocol,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<ServerTls>,
+    #[cfg(feature = "tls")]
+    pub(super) client_cert_header: bool,
+}
+
+/// The address of a [`Listener`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LocalAddr {
+    /// A TCP address, shown as `127.0.0.1:8080`.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket, shown as `unix:/run/app.sock`.
+    Unix(PathBuf),
+}
+
+impl LocalAddr {
+    /// The TCP address, if it is one.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(addr) => Some(*addr),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for LocalAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => write!(f, "{addr}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A socket that accepts connections.
+#[derive(Debug)]
+pub(super) enum ListeningSocket {
+    Tcp(TcpListener),
+    #[cfg(unix)]
+    Unix {
+        listener: tokio::net::UnixListener,
+        _file: SocketFile,
+    },
+}
+
+impl Listener {
+    /// Listens on a TCP address, such as `"0.0.0.0:8080"`. Port 0 takes a free port.
+    ///
+    /// # Errors
+    ///
+    /// As [`TcpListener::bind`]: the address is in use, or the port is below 1024 and the process may not use it.
+    pub async fn bind(addr: impl ToSocketAddrs) -> io::Result<Self> {
+        Self::from_tcp(TcpListener::bind(addr).await?)
+    }
+
+    /// Takes a TCP socket that listens already.
+    ///
+    /// # Errors
+    ///
+    /// When the address of the socket cannot be read.
+    pub fn from_tcp(listener: TcpListener) -> io::Result<Self> {
+        let addr = LocalAddr::Tcp(listener.local_addr()?);
+        let socket = ListeningSocket::Tcp(listener);
+        Ok(Self { socket, addr, endpoint: Endpoint::default() })
+    }
+
+    /// Listens on a Unix socket, whose file gets the permissions `mode`, such as `0o660`.
+    ///
+    /// The mode, and those of the directories, decide who may connect: every peer is a trusted proxy, whose
+    /// `Forwarded` and `X-Forwarded-*` are believed. It has no address; see [`Peer::unix`](crate::Peer::unix).
+    ///
+    /// A socket that a process has left behind is replaced. The file is removed when the server stops, unless
+    /// another process has replaced it.
+    ///
+    /// # Errors
+    ///
+    /// When a process listens on it ([`AddrInUse`](io::ErrorKind::AddrInUse)), a file there is not a socket, the
+    /// path has more than 107 bytes, its directory does not exist or is not writable, or there is no current Tokio
+    /// runtime.
+    #[cfg(unix)]
+    pub fn unix(path: impl AsRef<std::path::Path>, mode: u32) -> io::Result<Self> {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(io::Error::other("there is no Tokio runtime; listen within one"));
+        }
+        let (listener, file) = unix_socket::open(path.as_ref(), mode)?;
+        let addr = LocalAddr::Unix(file.path().to_owned());
+        let socket = ListeningSocket::Unix { listener, _file: file };
+        Ok(Self { socket, addr, endpoint: Endpoint::default() })
+    }
+
+    /// Which peers send the PROXY protocol; default none.
+    #[must_use]
+    pub fn proxy_protocol(mut self, proxy_protocol: ProxyProtocol) -> Self {
+        self.endpoint.proxy_protocol = proxy_protocol;
+        self
+    }
+
+    /// Connections use TLS; default: they are plain.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    #[must_use]
+    pub fn tls(mut self, tls: ServerTls) -> Self {
+        self.endpoint.tls = Some(tls);
+        self
+    }
+
+    /// Whether requests get `X-Forwarded-Client-Cert: Subject="…"`, with the subject of the client's certificate
+    /// (RFC 4514) in Envoy's format; default `false`. What a client says in this field is removed.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    #[must_use]
+    pub fn client_cert_header(mut self, enabled: bool) -> Self {
+        self.endpoint.client_cert_header = enabled;
+        self
+    }
+
+    #[cfg(feature = "tls")]
+    pub(super) fn server_tls(&self) -> Option<&ServerTls> {
+        self.endpoint.tls.as_ref()
+    }
+
+    /// The address, with the port that was taken.
+    pub fn local_addr(&self) -> &LocalAddr {
+        &self.addr
+    }
+
+    pub(super) fn into_parts(self) -> (ListeningSocket, Arc<Endpoint>) {
+        (self.socket, Arc::new(self.endpoint))
+    }
+}
+
+impl Endpoint {
+    /// Whether connections begin with HTTP, and have no options.
+    pub(super) fn is_plain(&self) -> bool {
+        #[cfg(feature = "tls")]
+        if self.client_cert_header {
+            return false;
+        }
+        self.proxy_protocol == ProxyProtocol::Off && !self.is_encrypted()
+    }
+}
+
+impl Endpoint {
+    /// Whether connections use TLS.
+    pub(super) fn is_encrypted(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
+    }
+}
+
+impl ListeningSocket {
+    pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Incoming>> {
+        match self {
+            Self::Tcp(listener) => {
+                listener.poll_accept(cx).map_ok(|(stream, addr)| Incoming::Tcp(stream, addr))
+            }
+            #[cfg(unix)]
+            Self::Unix { listener, .. } => {
+                listener.poll_accept(cx).map_ok(|(stream, _)| Incoming::Unix(stream))
+            }
+        }
+    }
+}
+
+/// A connection that was just accepted.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    Tcp(tokio::net::TcpStream, SocketAddr),
+    #[cfg(unix)]
+    Unix(tokio::net::UnixStream),
+}
+
+impl Incoming {
+    /// Sets the options of the socket, and takes it from this runtime.
+    pub(super) fn into_std(self, limits: &Limits) -> io::Result<Accepting> {
+        match self {
+            Self::Tcp(stream, addr) => {
+                let unsent = u32::try_from(limits.buffer_bytes / 2).unwrap_or(u32::MAX);
+                let options = SocketOptions { user_timeout: limits.tcp_user_timeout, unsent };
+                if let Err(error) = options.apply(&stream) {
+                    tracing::debug!(%error, "a socket option could not be set");
+                }
+                Ok(Accepting::Tcp(stream.into_std()?, addr))
+            }
+            #[cfg(unix)]
+            Self::Unix(stream) => Ok(Accepting::Unix(stream.into_std()?)),
+        }
+    }
+}

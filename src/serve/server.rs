@@ -1,0 +1,248 @@
+//! `Server`: its options, and how it starts.
+//!
+//! One task accepts and distributes the connections to the workers, round robin. Each worker is a thread
+//! with a runtime of its own, so that a connection, its requests and the connections to the backends stay on
+//! one core. The transfer costs some microseconds per connection and nothing per request. Sockets that share
+//! a port (`SO_REUSEPORT`) would save it, but there the kernel distributes by hash: of eight busy connections
+//! one of two workers may get six.
+
+use std::{
+    convert::Infallible,
+    fmt, io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use ipnet::IpNet;
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, mpsc},
+};
+use tower_service::Service;
+
+use super::{
+    accept,
+    app::App,
+    bodies::RequestBody,
+    connection,
+    handle::ServerHandle,
+    limits::Limits,
+    listener::Listener,
+    shared::{Accepted, Flag, Shared, http1_builder, http2_builder},
+    timeouts::until,
+};
+use crate::error::BoxError;
+
+/// A server for an Axum router or any other Tower service; see the [module](super).
+///
+/// # Example
+///
+/// ```no_run
+/// # async fn run(app: axum::Router) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use tower_sticky::serve::{Limits, Listener, Server};
+///
+/// let server = Server::new(app)
+///     .listener(Listener::bind("0.0.0.0:8080").await?)
+///     .listener(Listener::bind("127.0.0.1:8081").await?)
+///     .limits(Limits::new().connections(50_000).header_timeout(Duration::from_secs(10)))
+///     .trusted_proxies(["10.0.0.0/8".parse()?])
+///     .workers(2)
+///     .start()?;
+/// println!("{:?}", server.local_addrs());
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "it serves nothing until it is started"]
+pub struct Server<S> {
+    service: S,
+    listeners: Vec<Listener>,
+    limits: Limits,
+    trusted: Vec<IpNet>,
+    workers: usize,
+    server_timing: bool,
+    #[cfg(feature = "axum")]
+    connect_info: bool,
+}
+
+impl<S> Server<S> {
+    /// Serves `service`. Each request is served by a clone of it.
+    pub fn new(service: S) -> Self {
+        Self {
+            service,
+            listeners: Vec::new(),
+            limits: Limits::new(),
+            trusted: Vec::new(),
+            workers: 0,
+            server_timing: false,
+            #[cfg(feature = "axum")]
+            connect_info: false,
+        }
+    }
+
+    /// Adds a listener; there must be at least one.
+    pub fn listener(mut self, listener: Listener) -> Self {
+        self.listeners.push(listener);
+        self
+    }
+
+    /// What clients may do, and how long it may take; default [`Limits::new`].
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The proxies whose `Forwarded` and `X-Forwarded-*` are believed: addresses and CIDR blocks. Default: none.
+    /// The [`Peer`](crate::Peer) of a request says whether its peer is one.
+    pub fn trusted_proxies(mut self, networks: impl IntoIterator<Item = IpNet>) -> Self {
+        self.trusted = networks.into_iter().collect();
+        self
+    }
+
+    /// The number of threads that serve connections, each with a runtime of its own; default 0: the current
+    /// runtime serves them.
+    ///
+    /// On threads of its own a connection, its requests and what they spawn stay on one core. A service whose
+    /// state is bound to another runtime, such as a pool of connections, must not be served in this way.
+    pub fn workers(mut self, threads: usize) -> Self {
+        self.workers = threads;
+        self
+    }
+
+    /// Whether responses get `Server-Timing: sticky;desc="<outcome> <backend>"` (Server Timing, section 3), from
+    /// the [`Outcome`](crate::Outcome) in their extensions; default `false`. A response without one counts as
+    /// rejected.
+    pub fn server_timing(mut self, enabled: bool) -> Self {
+        self.server_timing = enabled;
+        self
+    }
+
+    /// Whether requests have [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo) in their extensions, for
+    /// Axum's extractor; default `false`, as it costs an allocation per request. The address is also in the
+    /// [`Peer`](crate::Peer).
+    #[cfg(feature = "axum")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+    pub fn connect_info(mut self, enabled: bool) -> Self {
+        self.connect_info = enabled;
+        self
+    }
+
+    /// Starts to serve.
+    ///
+    /// # Errors
+    ///
+    /// When there is no listener, no current Tokio runtime, or a thread cannot be started.
+    pub fn start<B>(self) -> io::Result<ServerHandle>
+    where
+        S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible>,
+        S: Clone + Send + 'static,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        if self.listeners.is_empty() {
+            return Err(invalid("the server has no listener; add one with `Server::listener`"));
+        }
+        let runtime = Handle::try_current()
+            .map_err(|_| invalid("there is no Tokio runtime; start the server within one"))?;
+        let limits = self.limits;
+        let shared = Arc::new(Shared {
+            trusted: self.trusted,
+            server_timing: self.server_timing,
+            #[cfg(feature = "axum")]
+            connect_info: self.connect_info,
+            stop: Flag::default(),
+            finished: Flag::default(),
+            permits: Arc::new(Semaphore::new(limits.connections as usize)),
+            exhausted: AtomicBool::new(false),
+            awaits_connection: AtomicBool::new(false),
+            proxy_protocol_errors: AtomicU64::new(0),
+            #[cfg(feature = "tls")]
+            handshakes: Semaphore::new(limits.handshakes as usize),
+            #[cfg(feature = "tls")]
+            handshake_errors: AtomicU64::new(0),
+            http1: http1_builder(&limits),
+            http2: http2_builder(&limits),
+            limits,
+        });
+        let senders = start_workers(self.workers, &self.service, &shared, &runtime);
+        let senders = senders.inspect_err(|_| shared.finished.set())?;
+        let local_addrs = self.listeners.iter().map(|it| it.local_addr().clone()).collect();
+        let handle = ServerHandle { shared: shared.clone(), local_addrs };
+        #[cfg(feature = "tls")]
+        for tls in self.listeners.iter().filter_map(Listener::server_tls) {
+            let (tls, shared) = (tls.clone(), shared.clone());
+            drop(runtime.spawn(async move {
+                until(tls.keep_reloading(), shared.stop.wait()).await;
+            }));
+        }
+        let listeners = self.listeners.into_iter().map(Listener::into_parts).collect();
+        drop(runtime.spawn(async move {
+            until(accept::accept(listeners, senders, &shared), shared.stop.wait()).await;
+            shared.awaits_connection.store(false, Relaxed);
+        }));
+        Ok(handle)
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Server<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("service", &self.service)
+            .field("listeners", &self.listeners)
+            .field("limits", &self.limits)
+            .field("trusted", &self.trusted)
+            .field("workers", &self.workers)
+            .finish_non_exhaustive()
+    }
+}
+
+fn invalid(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, why)
+}
+
+/// Starts what serves connections, on threads or on the current runtime, and returns the ways to it.
+fn start_workers<S: App>(
+    threads: usize,
+    service: &S,
+    shared: &Arc<Shared>,
+    runtime: &Handle,
+) -> io::Result<Vec<mpsc::UnboundedSender<Accepted>>> {
+    let mut senders = Vec::new();
+    for number in 0..threads {
+        let (sender, accepted) = mpsc::unbounded_channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (service, shared) = (service.clone(), shared.clone());
+        thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            runtime.block_on(work(accepted, service, shared));
+            // Not to wait for what its connections have running on other threads.
+            runtime.shutdown_background();
+        })?;
+        senders.push(sender);
+    }
+    if senders.is_empty() {
+        let (sender, accepted) = mpsc::unbounded_channel();
+        drop(runtime.spawn(work(accepted, service.clone(), shared.clone())));
+        senders.push(sender);
+    }
+    Ok(senders)
+}
+
+/// Serves the connections of this runtime until the server has finished.
+async fn work<S: App>(
+    mut accepted: mpsc::UnboundedReceiver<Accepted>,
+    service: S,
+    shared: Arc<Shared>,
+) {
+    while let Some(accepted) = accepted.recv().await {
+        drop(tokio::spawn(connection::serve(accepted, service.clone(), shared.clone())));
+    }
+    // The runtime of a thread ends with this, and its connections with the runtime.
+    shared.finished.wait().await;
+}

@@ -1,0 +1,184 @@
+//! The connection to a client, whatever it runs over.
+
+use std::{
+    io::{self, IoSlice, Write},
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+#[cfg(unix)]
+use rustix::net::{RecvFlags, recv};
+#[cfg(feature = "tls")]
+use tokio::{io::AsyncWriteExt, time::timeout};
+#[cfg(unix)]
+use tokio::{io::Interest, net::UnixStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+#[cfg(feature = "tls")]
+use tokio_rustls::server::TlsStream;
+
+/// How long the end of an idle TLS connection may take to be sent.
+#[cfg(feature = "tls")]
+const CLOSE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// A connection that is not registered with a runtime.
+#[derive(Debug)]
+pub(super) enum Accepting {
+    Tcp(std::net::TcpStream, SocketAddr),
+    #[cfg(unix)]
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Accepting {
+    /// Sends a short answer, and closes the connection.
+    pub(super) fn answer(self, bytes: &[u8]) {
+        // It fits into the buffer of any socket.
+        let _ = match self {
+            Self::Tcp(mut stream, _) => stream.write_all(bytes),
+            #[cfg(unix)]
+            Self::Unix(mut stream) => stream.write_all(bytes),
+        };
+    }
+
+    /// Registers it with the current runtime. The peer of a Unix socket has no address.
+    pub(super) fn register(self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        match self {
+            Self::Tcp(stream, addr) => Ok((Stream::Tcp(TcpStream::from_std(stream)?), Some(addr))),
+            #[cfg(unix)]
+            Self::Unix(stream) => Ok((Stream::Unix(UnixStream::from_std(stream)?), None)),
+        }
+    }
+}
+
+/// The connection to a client.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
+    /// TLS over one of the others.
+    #[cfg(feature = "tls")]
+    Tls(Box<TlsStream<Self>>),
+}
+
+impl Stream {
+    /// Waits until there is something to read, which is left there. `false` at the end.
+    pub(super) async fn is_readable(&self) -> io::Result<bool> {
+        let socket = match self {
+            // Something was decrypted already, or the client has closed.
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) if !stream.get_ref().1.wants_read() => return Ok(true),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.get_ref().0,
+            plain => plain,
+        };
+        match socket {
+            Self::Tcp(stream) => Ok(stream.peek(&mut [0]).await? > 0),
+            #[cfg(unix)]
+            Self::Unix(stream) => {
+                let peek = || Ok(recv(stream, &mut [0], RecvFlags::PEEK)?.1);
+                Ok(stream.async_io(Interest::READABLE, peek).await? > 0)
+            }
+            // There is no TLS over TLS.
+            #[cfg(feature = "tls")]
+            Self::Tls(_) => Ok(true),
+        }
+    }
+
+    /// Closes an idle connection. With TLS the client is told that this is the end (RFC 8446, section 6.1).
+    pub(super) async fn close(self) {
+        #[cfg(feature = "tls")]
+        if let Self::Tls(mut stream) = self {
+            // It is a few bytes, which a full buffer may refuse.
+            let _ = timeout(CLOSE_TIMEOUT, stream.shutdown()).await;
+        }
+    }
+
+    /// The socket under TLS, or this one.
+    pub(super) fn socket(&mut self) -> &mut Self {
+        match self {
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.get_mut().0,
+            plain => plain,
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            #[cfg(unix)]
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            #[cfg(unix)]
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            #[cfg(unix)]
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.is_write_vectored(),
+            #[cfg(unix)]
+            Self::Unix(stream) => stream.is_write_vectored(),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(unix)]
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(unix)]
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! TLS from clients: certificates by server name, client certificates, and new certificates without a restart.
+
+mod builder;
+mod certificate;
+mod client_ca;
+mod handshake;
+mod reload;
+mod resolver;
+mod server_tls;
+mod settings;
+mod source;
+mod subject;
+
+pub(super) use self::handshake::accept;
+pub use self::{builder::ServerTlsBuilder, server_tls::ServerTls, settings::ClientAuth};
+pub use crate::tls::TlsVersion;

@@ -1,0 +1,11 @@
+//! `serve::Server` on real sockets.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test may fail in any line")]
+
+mod basics;
+mod proxy_protocol;
+mod support;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(unix)]
+mod unix_socket;

@@ -1,0 +1,99 @@
+//! Requests over TLS: large bodies, HTTP/2, idle connections, and the stop.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tower_sticky::serve::{Limits, Listener};
+
+use super::{
+    identities::Authority,
+    support::{Client, ClientOptions, start, tls},
+};
+use crate::support::{GET, any_port, exchange, response, server};
+
+const LONG: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn requests_over_http2_are_https() {
+    let authority = Authority::new("ca");
+    let identity = authority.sign(&["a.test"]);
+    let server = start(tls(&identity).build().unwrap()).await;
+    let options = ClientOptions { alpn: &["h2"], ..Default::default() };
+    let stream = Client::with(&authority, &options).connect(&server, "a.test").await.unwrap();
+    let handshake =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (mut sender, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get("https://a.test/").body(Empty::<Bytes>::new()).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let text = std::str::from_utf8(&body).unwrap();
+    assert!(text.contains("https=true version=HTTP/2.0"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_serves_further_requests_and_ends_in_order() {
+    let authority = Authority::new("ca");
+    let identity = authority.sign(&["a.test"]);
+    let listener = any_port().await.tls(tls(&identity).build().unwrap());
+    // Parked after a quarter of the idle timeout, or twice that.
+    let limits = Limits::new().idle_timeout(Duration::from_millis(1200));
+    let server = server(listener).limits(limits).start().unwrap();
+    let mut stream = Client::new(&authority).connect(&server, "a.test").await.unwrap();
+    for _ in 0..3 {
+        assert!(exchange(&mut stream, GET).await.starts_with("HTTP/1.1 200"));
+        tokio::time::sleep(Duration::from_millis(750)).await;
+    }
+    // Two requests at once, of which the second one is decrypted with the first.
+    stream.write_all(format!("{GET}{GET}").as_bytes()).await.unwrap();
+    let mut text = response(&mut stream).await;
+    while text.matches("HTTP/1.1 200").count() < 2 {
+        text += &response(&mut stream).await;
+    }
+    let read = tokio::time::timeout(LONG, stream.read(&mut [0; 1])).await.unwrap();
+    assert_eq!(read.unwrap(), 0, "the idle timeout ends it with close_notify");
+}
+
+#[tokio::test]
+async fn the_stop_ends_idle_connections_with_close_notify() {
+    let authority = Authority::new("ca");
+    let identity = authority.sign(&["a.test"]);
+    let server = start(tls(&identity).build().unwrap()).await;
+    let mut stream = Client::new(&authority).connect(&server, "a.test").await.unwrap();
+    exchange(&mut stream, GET).await;
+    let stopped = tokio::spawn(async move { server.shutdown(LONG).await });
+    assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
+    assert!(stopped.await.unwrap());
+}
+
+#[tokio::test]
+async fn the_rest_of_a_refused_request_is_read_before_the_connection_closes() {
+    let authority = Authority::new("ca");
+    let identity = authority.sign(&["a.test"]);
+    let listener = any_port().await.tls(tls(&identity).build().unwrap());
+    let limits = Limits::new().body_bytes(Some(10));
+    let server = server(listener).limits(limits).start().unwrap();
+    let mut stream = Client::new(&authority).connect(&server, "a.test").await.unwrap();
+    let head = "POST / HTTP/1.1\r\nhost: a.test\r\ncontent-length: 300000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&vec![b'x'; 300_000]).await.unwrap();
+    stream.flush().await.unwrap();
+    assert!(response(&mut stream).await.starts_with("HTTP/1.1 413"));
+}
+
+#[tokio::test]
+async fn tls_runs_over_unix_sockets() {
+    let authority = Authority::new("ca");
+    let identity = authority.sign(&["a.test"]);
+    let path = std::env::temp_dir().join(format!("tower-sticky-tls-{}", std::process::id()));
+    let listener = Listener::unix(&path, 0o600).unwrap().tls(tls(&identity).build().unwrap());
+    let server = server(listener).start().unwrap();
+    let socket = tokio::net::UnixStream::connect(&path).await.unwrap();
+    let mut stream = Client::new(&authority).connect_over(socket, "a.test").await.unwrap();
+    assert!(exchange(&mut stream, GET).await.contains("trusted=true https=true"));
+    server.shutdown(LONG).await;
+}

@@ -1,0 +1,118 @@
+//! A TLS client, and servers with certificates of one authority.
+
+use std::{fs, io, path::PathBuf, sync::Arc};
+
+use rustls::{
+    ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion,
+    crypto::ring::default_provider,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tower_sticky::serve::{ServerHandle, ServerTls, ServerTlsBuilder};
+
+use super::identities::{Authority, Identity};
+use crate::support::{addr, any_port, server};
+
+/// What a client offers; its sessions are remembered from connection to connection.
+#[derive(Clone)]
+pub(crate) struct Client {
+    config: Arc<ClientConfig>,
+}
+
+/// The options of a [`Client`].
+pub(crate) struct ClientOptions<'a> {
+    pub(crate) identity: Option<&'a Identity>,
+    pub(crate) alpn: &'a [&'a str],
+    pub(crate) versions: &'a [&'static SupportedProtocolVersion],
+    pub(crate) sni: bool,
+}
+
+impl Default for ClientOptions<'_> {
+    fn default() -> Self {
+        Self { identity: None, alpn: &[], versions: rustls::ALL_VERSIONS, sni: true }
+    }
+}
+
+impl Client {
+    pub(crate) fn new(authority: &Authority) -> Self {
+        Self::with(authority, &ClientOptions::default())
+    }
+
+    pub(crate) fn with(authority: &Authority, options: &ClientOptions<'_>) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
+        let builder = ClientConfig::builder_with_provider(default_provider().into())
+            .with_protocol_versions(options.versions)
+            .unwrap()
+            .with_root_certificates(roots);
+        let mut config = match options.identity {
+            Some(it) => builder.with_client_auth_cert(vec![it.der()], it.key_der()).unwrap(),
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = options.alpn.iter().map(|it| it.as_bytes().to_vec()).collect();
+        config.enable_sni = options.sni;
+        Self { config: Arc::new(config) }
+    }
+
+    pub(crate) async fn connect(
+        &self,
+        server: &ServerHandle,
+        name: &str,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        self.connect_over(TcpStream::connect(addr(server)).await?, name).await
+    }
+
+    pub(crate) async fn connect_over<S>(&self, stream: S, name: &str) -> io::Result<TlsStream<S>>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        TlsConnector::from(self.config.clone()).connect(name, stream).await
+    }
+}
+
+pub(crate) fn is_resumed<S>(stream: &TlsStream<S>) -> bool {
+    stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed)
+}
+
+/// The certificate that the server has shown.
+pub(crate) fn shown<S>(stream: &TlsStream<S>) -> CertificateDer<'static> {
+    stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+}
+
+pub(crate) fn tls(identity: &Identity) -> ServerTlsBuilder {
+    ServerTls::builder().certificate_pem(&identity.cert, &identity.key).unwrap()
+}
+
+pub(crate) async fn start(tls: ServerTls) -> ServerHandle {
+    server(any_port().await.tls(tls)).start().unwrap()
+}
+
+/// Files of one test.
+pub(crate) struct Files(PathBuf);
+
+impl Files {
+    pub(crate) fn new(test: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("tower-sticky-{test}-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        Self(dir)
+    }
+
+    pub(crate) fn write(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// Writes both files of an identity, and returns their paths.
+    pub(crate) fn identity(&self, identity: &Identity) -> (PathBuf, PathBuf) {
+        (self.write("site.pem", &identity.cert), self.write("site.key", &identity.key))
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
