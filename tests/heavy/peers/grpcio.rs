@@ -4,7 +4,7 @@ use tower_sticky_heavy_tests::{certificates::Authority, process::Gateway};
 
 use crate::{
     python::{GrpcServer, grpc_client},
-    support::Dir,
+    support::{Dir, tls_listener},
 };
 
 /// The gateway's file, in front of two servers.
@@ -57,5 +57,20 @@ async fn calls_of_every_kind_pass_to_backends_over_tls() {
         let upstream = format!("http2 = \"{http2}\"\nca = [\"{ca}\"]");
         let gateway = Gateway::configured(&config(&upstream, "https", &servers)).await;
         assert_calls_pass(&[&gateway.addr.to_string()], &mut servers).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_of_every_kind_pass_from_clients_over_tls() {
+    let (authority, dir) = (Authority::new("ours"), Dir::new());
+    let identity = dir.identity("server", &authority.server());
+    let ca = dir.authority(&authority);
+    for (http2, scheme) in [("on", "http"), ("auto", "https")] {
+        let mut servers = servers((scheme == "https").then_some(&identity)).await;
+        let upstream = format!("http2 = \"{http2}\"\nca = [\"{ca}\"]");
+        let config = config(&upstream, scheme, &servers);
+        let listener = tls_listener(std::slice::from_ref(&identity), "");
+        let gateway = Gateway::listening(&format!("{config}{listener}")).await;
+        assert_calls_pass(&[&gateway.addr.to_string(), &ca], &mut servers).await;
     }
 }

@@ -1,19 +1,26 @@
-//! HAProxy as a backend that expects the PROXY protocol.
+//! HAProxy, behind the gateway and in front of it, with the PROXY protocol.
 
 use std::{net::SocketAddr, process::Command};
 
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpSocket,
+};
 use tower::ServiceExt;
 use tower_sticky::{
     Backends, Health, HttpProbe, Peer, Redial, State, StickyLayer,
     affinity::Cookie,
     proxy::{ProxyProtocol, Upstream},
 };
-use tower_sticky_heavy_tests::{in_time, until};
+use tower_sticky_heavy_tests::{certificates::Authority, in_time, process::Gateway, until};
 
-use crate::support::{Dir, Server};
+use crate::{
+    nginx::Nginx,
+    support::{Dir, Server},
+};
 
 /// It answers with the client's address, as it takes it from the header, and refuses connections without one.
 fn haproxy(dir: &Dir) -> Server {
@@ -79,4 +86,43 @@ async fn probes_pass_only_with_the_header() {
     until("the probes have decided", || state("without") == State::Down).await;
     let with = backends.get("with").unwrap();
     assert_eq!((with.state, with.probe_failure), (State::Ready, None));
+}
+
+/// The gateway behind HAProxy, which sends it the PROXY protocol.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gateway_takes_the_client_from_haproxy() {
+    let authority = Authority::new("ours");
+    let backend = Nginx::start(&authority, "", "$http_x_forwarded_for", "");
+    for version in ["send-proxy", "send-proxy-v2"] {
+        let gateway = Gateway::listening(&format!(
+            "trusted_proxies = [\"127.0.0.1\"]\n\
+             [[listener]]\naddress = \"127.0.0.1:0\"\nproxy_protocol = \"require\"\n{}",
+            backend.entry("a", "http")
+        ))
+        .await;
+        let dir = Dir::new();
+        let server = Server::start("haproxy", |port| {
+            let config = dir.file(
+                "haproxy.cfg",
+                format!(
+                    "defaults\n  mode tcp\n  timeout client 60s\n  timeout connect 5s\n  timeout server 60s\n\
+                     listen l\n  bind 127.0.0.1:{port}\n  server gateway {} {version}\n",
+                    gateway.addr
+                ),
+            );
+            let mut command = Command::new("haproxy");
+            command.args(["-db", "-q", "-f", &config]);
+            command
+        });
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.7:0".parse().unwrap()).unwrap();
+        let mut stream = socket.connect(server.addr).await.unwrap();
+        let request =
+            b"GET / HTTP/1.1\r\nhost: a\r\nx-forwarded-for: 6.6.6.6\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut said = String::new();
+        in_time("a response", stream.read_to_string(&mut said)).await.unwrap();
+        assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+        assert!(said.ends_with("\r\n\r\n127.0.0.7"), "{version}: {said}");
+    }
 }

@@ -18,14 +18,15 @@ const SAYS: &str = "$server_protocol $ssl_protocol $http_host";
 /// The size of the file that it serves.
 const LARGE: usize = 3 << 20;
 
-struct Nginx {
+pub struct Nginx {
     server: Server,
     dir: Dir,
 }
 
 impl Nginx {
-    /// `listen` follows the address, `more` stands in the section `server`. It answers with `says`.
-    fn start(authority: &Authority, listen: &str, says: &str, more: &str) -> Self {
+    /// `listen` follows the address, `more` stands in the section `server`, with PORT for its port. It answers
+    /// with `says`.
+    pub fn start(authority: &Authority, listen: &str, says: &str, more: &str) -> Self {
         let dir = Dir::new();
         let (certificate, key) = dir.identity("server", &authority.server());
         dir.authority(authority);
@@ -37,10 +38,11 @@ impl Nginx {
             } else {
                 String::new()
             };
+            let more = more.replace("PORT", &port.to_string());
             let config = dir.file(
                 "nginx.conf",
                 format!(
-                    "daemon off; pid {path}/pid; error_log stderr warn; worker_processes 1;\n\
+                    "daemon off; pid {path}/pid; error_log stderr crit; worker_processes 1;\n\
                      events {{ }}\n\
                      http {{\n\
                        access_log off; client_max_body_size 0; client_body_temp_path {path};\n\
@@ -66,7 +68,7 @@ impl Nginx {
         Self { server, dir }
     }
 
-    fn entry(&self, id: &str, scheme: &str) -> String {
+    pub fn entry(&self, id: &str, scheme: &str) -> String {
         format!("[[backend]]\nid = \"{id}\"\nurl = \"{scheme}://{}\"\n", self.server.addr)
     }
 }

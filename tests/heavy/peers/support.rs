@@ -3,7 +3,7 @@
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::Duration,
@@ -119,6 +119,21 @@ impl Drop for Server {
 
 fn free_addr() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Runs a program that ends by itself.
+pub async fn run(program: &str, args: &[&str]) -> Output {
+    let mut command = tokio::process::Command::new(program);
+    let output = command.args(args).stdin(Stdio::null()).kill_on_drop(true).output();
+    in_time(program, output).await.unwrap()
+}
+
+/// A section `[[listener]]` with TLS under these certificates, and `more` options of TLS.
+pub fn tls_listener(certificates: &[(String, String)], more: &str) -> String {
+    let pairs = certificates.iter();
+    let pairs = pairs.map(|(cert, key)| format!("{{ cert = \"{cert}\", key = \"{key}\" }}"));
+    let pairs = pairs.collect::<Vec<_>>().join(", ");
+    format!("[[listener]]\naddress = \"127.0.0.1:0\"\ntls = {{ certificates = [{pairs}]{more} }}\n")
 }
 
 /// A GET through the gateway, with its cookies.
