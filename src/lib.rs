@@ -64,7 +64,8 @@
 //! | `session` | [`session_data`]: sessions of tower-sessions that follow a session when it moves |
 //! | `redis`, with `session` | [`session_data::RedisStore`]: these sessions on Redis or Valkey |
 //! | `tls`, with `proxy` | TLS to backends: [`proxy::ClientTls`] |
-//! | `serve` | [`serve::Server`], a server for clients with limits and a graceful stop |
+//! | `serve` | [`serve::Server`]: a server for any Axum or Tower service, with limits, Unix sockets, the PROXY protocol and a graceful stop |
+//! | `tls`, with `serve` | TLS from clients: [`serve::ServerTls`] |
 //! | `full` | all of them |
 //!
 //! # Guide

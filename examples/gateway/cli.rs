@@ -55,6 +55,7 @@ OPTIONS
                        [default: each shop keeps carts in its own memory]
     --workers N        Number of threads that serve clients.
                        [default: the number of CPU cores]
+    --watch            Read the file again when it changes, as at SIGHUP. It is looked at once a second.
     --check            Check the configuration and exit: with 0 when it is good, with 2 and a message
                        when it is not.
     --help, -h         Print this help and exit.
@@ -76,7 +77,7 @@ EXAMPLES
 ";
 
 /// The flags as they were given.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Flags {
     pub(crate) config: Option<PathBuf>,
     pub(crate) listen: Option<String>,
@@ -87,6 +88,7 @@ pub(crate) struct Flags {
     pub(crate) demo_store: Option<demo::Store>,
     pub(crate) workers: Option<usize>,
     pub(crate) check: bool,
+    pub(crate) watch: bool,
     pub(crate) help: bool,
     /// Forwards round robin to the same backends with the same server and the same HTTP client, without
     /// affinity: the baseline when the cost of affinity is measured. Not in `--help`, because it is no
@@ -112,6 +114,7 @@ impl Flags {
                 }
                 Arg::Long("workers") => flags.workers = Some(workers(&text(&mut args)?)?),
                 Arg::Long("check") => flags.check = true,
+                Arg::Long("watch") => flags.watch = true,
                 Arg::Long("forward-only") => flags.forward_only = true,
                 Arg::Long("help") | Arg::Short('h') => flags.help = true,
                 other => return Err(other.unexpected().into()),

@@ -4,11 +4,11 @@
 use std::net::SocketAddr;
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, task::AbortHandle};
 use tower_sticky::{
     BackendOptions, BackendStatus, Backends, ConfigError, PoolError, Stats, proxy::Upstream,
 };
@@ -19,6 +19,7 @@ use crate::{
         file::{self, Zone},
     },
     discovered::DiscoveredUrls,
+    fleet_change::listed,
 };
 
 #[derive(Debug)]
@@ -27,6 +28,24 @@ pub(crate) struct Fleet {
     /// Locked during every change, so that the URLs and the pool agree.
     members: Mutex<BTreeMap<String, Member>>,
     discovered: DiscoveredUrls,
+    /// What all backends have in common.
+    opening: Mutex<Arc<Opening>>,
+    /// The backends of the file that is in force.
+    listed: Mutex<BTreeMap<String, file::Backend>>,
+}
+
+/// A backend with its URL.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) entry: file::Backend,
+    pub(crate) upstream: Upstream,
+    /// Removes it, when it is gone from the file.
+    pub(crate) leaving: Option<AbortHandle>,
+}
+
+/// How backends are reached, as far as they have it in common.
+#[derive(Debug)]
+pub(crate) struct Opening {
     connect_timeout: Duration,
     response_timeout: Duration,
     body_timeout: Duration,
@@ -37,11 +56,19 @@ pub(crate) struct Fleet {
     retry: bool,
 }
 
-/// A backend with its URL.
-#[derive(Debug)]
-struct Member {
-    entry: file::Backend,
-    upstream: Upstream,
+impl Opening {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            connect_timeout: settings.limits.connect_timeout,
+            response_timeout: settings.limits.response_timeout,
+            body_timeout: settings.limits.body_timeout,
+            expect_wait: settings.limits.expect_wait,
+            tcp_user_timeout: settings.limits.tcp_user_timeout,
+            buffer_bytes: settings.limits.buffer_bytes as usize,
+            upstream_settings: settings.upstream.clone(),
+            retry: settings.retry,
+        }
+    }
 }
 
 /// What the configuration says of a backend.
@@ -58,14 +85,8 @@ impl Fleet {
             backends: Backends::named(&settings.pool),
             members: Mutex::default(),
             discovered: DiscoveredUrls::default(),
-            connect_timeout: settings.limits.connect_timeout,
-            response_timeout: settings.limits.response_timeout,
-            body_timeout: settings.limits.body_timeout,
-            expect_wait: settings.limits.expect_wait,
-            tcp_user_timeout: settings.limits.tcp_user_timeout,
-            buffer_bytes: settings.limits.buffer_bytes as usize,
-            upstream_settings: settings.upstream.clone(),
-            retry: settings.retry,
+            opening: Mutex::new(Arc::new(Opening::new(settings))),
+            listed: Mutex::new(listed(&settings.backends)),
         };
         fleet.backends.set_own_zone(settings.zone.as_ref().map(|Zone(zone)| zone.as_str()));
         for backend in &settings.backends {
@@ -98,7 +119,7 @@ impl Fleet {
             let entry = file::Backend { url: backend.url.clone(), ..member.entry.clone() };
             let upstream = self.upstream(&entry)?;
             drop(self.backends.replace(id, upstream.clone())?);
-            *member = Member { entry, upstream };
+            (member.entry, member.upstream) = (entry, upstream);
             look_up(member.upstream.clone());
         }
         self.backends.set_weight(id, backend.weight)?;
@@ -117,14 +138,14 @@ impl Fleet {
 
     /// All backends with what the configuration says of them, and the totals of all requests.
     pub(crate) fn status(&self) -> (Vec<(BackendStatus, Entry)>, Stats) {
-        let members = self.members();
+        let (members, opening) = (self.members(), self.opening());
         let pool = self.backends.snapshot();
         let backends = pool.backends.into_iter().map(|status| {
             let id = status.id.as_str();
             let entry = match members.get(id) {
                 Some(Member { entry, .. }) => Entry {
                     url: entry.url.clone(),
-                    insecure: self.upstream_settings.is_insecure(entry),
+                    insecure: opening.upstream_settings.is_insecure(entry),
                 },
                 None => Entry { url: self.discovered.get(id).unwrap_or_default(), insecure: false },
             };
@@ -158,46 +179,89 @@ impl Fleet {
         members: &mut BTreeMap<String, Member>,
         backend: &file::Backend,
     ) -> Result<(), PoolError> {
-        let (id, upstream) = (&backend.id, self.upstream(backend)?);
+        let upstream = self.upstream(backend)?;
+        self.insert_opened(members, backend, upstream)
+    }
+
+    /// Adds a backend whose service has been made.
+    pub(crate) fn insert_opened(
+        &self,
+        members: &mut BTreeMap<String, Member>,
+        backend: &file::Backend,
+        upstream: Upstream,
+    ) -> Result<(), PoolError> {
+        let id = &backend.id;
         let (weight, limit) = (backend.weight, backend.max_connections);
         let mut options = BackendOptions::new().weight(weight).limit(limit).backup(backend.backup);
         if let Some(Zone(zone)) = &backend.zone {
             options = options.zone(zone);
         }
         self.backends.insert_with(id, upstream.clone(), options)?;
+        if let Some(mode) = backend.mode {
+            self.backends.set_mode(id, mode.into())?;
+        }
         look_up(upstream.clone());
-        members.insert(id.clone(), Member { entry: backend.clone(), upstream });
+        let entry = backend.clone();
+        members.insert(id.clone(), Member { entry, upstream, leaving: None });
         Ok(())
     }
 
     fn upstream(&self, backend: &file::Backend) -> Result<Upstream, ConfigError> {
+        self.open(&self.opening(), backend)
+    }
+
+    /// The service of a backend.
+    pub(crate) fn open(
+        &self,
+        opening: &Opening,
+        backend: &file::Backend,
+    ) -> Result<Upstream, ConfigError> {
+        let settings = &opening.upstream_settings;
         let resolve_every = backend.resolve_every.map(|Time(interval)| interval);
-        let upstream = self.upstream_settings.open(backend)?
-            .resolve_every(resolve_every.unwrap_or(self.upstream_settings.resolve_every))
+        let upstream = settings
+            .open(backend)?
+            .resolve_every(resolve_every.unwrap_or(settings.resolve_every))
             .on_address_change(self.backends.address_listener(&backend.id))
-            .connect_timeout(self.connect_timeout)
-            .response_timeout(self.response_timeout)
-            .body_timeout(self.body_timeout)
-            .expect_wait(self.expect_wait)
-            .tcp_user_timeout(self.tcp_user_timeout)
-            .buffer_bytes(self.buffer_bytes)
+            .connect_timeout(opening.connect_timeout)
+            .response_timeout(opening.response_timeout)
+            .body_timeout(opening.body_timeout)
+            .expect_wait(opening.expect_wait)
+            .tcp_user_timeout(opening.tcp_user_timeout)
+            .buffer_bytes(opening.buffer_bytes)
             // Without retries no request is sent twice to the same backend either.
-            .replay_idempotent(self.retry);
-        let upstream = self.upstream_settings.apply(upstream)?;
+            .replay_idempotent(opening.retry);
+        let upstream = settings.apply(upstream)?;
         #[cfg(feature = "dns")]
-        if !self.upstream_settings.nameservers.is_empty() {
-            return upstream.name_servers(self.upstream_settings.nameservers.iter().copied());
+        if !settings.nameservers.is_empty() {
+            return upstream.name_servers(settings.nameservers.iter().copied());
         }
         Ok(upstream)
     }
 
-    fn members(&self) -> MutexGuard<'_, BTreeMap<String, Member>> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    fn opening(&self) -> Arc<Opening> {
+        lock(&self.opening).clone()
+    }
+
+    pub(crate) fn set_opening(&self, opening: Arc<Opening>) {
+        *lock(&self.opening) = opening;
+    }
+
+    /// The backends of the file that is in force. To be locked after the members.
+    pub(crate) fn listed(&self) -> MutexGuard<'_, BTreeMap<String, file::Backend>> {
+        lock(&self.listed)
+    }
+
+    pub(crate) fn members(&self) -> MutexGuard<'_, BTreeMap<String, Member>> {
+        lock(&self.members)
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Looks up a backend's name early, so that the log shows a failure. Does nothing outside a runtime.
-fn look_up(upstream: Upstream) {
+pub(crate) fn look_up(upstream: Upstream) {
     if let Ok(runtime) = Handle::try_current() {
         drop(runtime.spawn(async move {
             let _ = upstream.look_up().await;

@@ -20,9 +20,13 @@ mod discovered;
 mod discovery;
 mod files;
 mod fleet;
+mod fleet_change;
 mod forward;
+mod layer;
+mod reload;
 mod run;
 mod strategy;
+mod swap;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -34,7 +38,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     cli::{Flags, HELP},
-    config::{Error, Settings},
+    config::Error,
     run::Failure,
 };
 
@@ -63,7 +67,7 @@ fn main() -> ExitCode {
         .init();
 
     let check = flags.check;
-    let prepared = Settings::load(flags).and_then(run::prepare);
+    let prepared = run::prepare(flags);
     match prepared {
         Err(error) => refuse(&error),
         Ok(gateway) if check => {

@@ -10,7 +10,7 @@ use tokio::{
     sync::watch,
 };
 use tower_sticky::{
-    PoolError, StickyLayer,
+    NoInner, PoolError, StickyLayer, StickyService,
     proxy::Upstream,
     serve::{Limits, Listener, LocalAddr, RequestBody, Server, ServerHandle},
 };
@@ -18,16 +18,22 @@ use tower_sticky::{
 #[cfg(feature = "dns")]
 use crate::discovery;
 use crate::{
-    admin::{self, Stage},
-    config::{self, Error, ListenerSettings, Probe, Settings},
+    admin::{self, Access, Stage},
+    cli::Flags,
+    config::{self, Error, ListenerSettings, Settings, Stores},
     demo, files,
     fleet::Fleet,
     forward::ForwardOnly,
-    note, say,
+    layer, note,
+    reload::Reloader,
+    say,
+    swap::Swap,
 };
 
 /// A gateway that can start: its configuration is checked.
 pub(crate) struct Gateway {
+    flags: Flags,
+    stores: Stores,
     settings: Settings,
     fleet: Arc<Fleet>,
     layer: StickyLayer<Upstream>,
@@ -53,40 +59,15 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Builds the gateway out of its settings.
-pub(crate) fn prepare(settings: Settings) -> Result<Gateway, Error> {
+/// Builds the gateway out of its flags, and the file that they name.
+pub(crate) fn prepare(flags: Flags) -> Result<Gateway, Error> {
+    let stores = Stores::default();
+    let settings = Settings::load(flags.clone(), &stores)?;
     let fleet = Fleet::new(&settings).map_err(|error: PoolError| Error::new(error.to_string()))?;
-    let mut layer = StickyLayer::try_new(fleet.backends().clone(), settings.affinity.clone())?
-        .strategy(settings.strategy.clone())
-        .strict(settings.strict)
-        .on_unavailable(settings.failover)
-        .on_busy(settings.busy)
-        .home_wait(settings.home_wait)
-        .max_attempts(settings.max_attempts)
-        .ready_timeout(settings.limits.ready_timeout)
-        .max_waiters(settings.limits.max_waiters)
-        .retry_idempotent(settings.retry)
-        .panic_mode(settings.panic)
-        .return_from_backup(settings.return_from_backup)
-        // Said in any case: what clients say in these headers is taken out.
-        .session_headers(settings.session_headers.enabled)
-        .replicas(settings.session_headers.replicas)
-        // Only `Server-Timing` reads them.
-        .outcome_extensions(settings.server_timing);
-    layer = match settings.probe.clone() {
-        Some(Probe::Http(probe)) => layer.try_health(settings.health.probe(*probe))?,
-        Some(Probe::Grpc(probe)) => layer.try_health(settings.health.probe(probe))?,
-        None => layer.health(settings.health),
-    };
-    if let Some(header) = &settings.application_header {
-        layer = layer.application_header(header)?;
-    }
-    if let Some(rebalance) = settings.rebalance {
-        layer = layer.rebalance(rebalance)?;
-    }
+    let layer = layer::build(&settings, fleet.backends())?;
     #[cfg(feature = "dns")]
     discovery::check(&settings)?;
-    Ok(Gateway { settings, fleet: Arc::new(fleet), layer })
+    Ok(Gateway { flags, stores, settings, fleet: Arc::new(fleet), layer })
 }
 
 impl Gateway {
@@ -107,7 +88,7 @@ impl Gateway {
     }
 
     async fn serve(self) -> Result<(), Failure> {
-        let Self { settings, fleet, layer } = self;
+        let Self { flags, stores, settings, fleet, layer } = self;
         let mut signals = Signals::new()?;
         let mut listeners = Vec::new();
         for listener in &settings.listeners {
@@ -124,30 +105,38 @@ impl Gateway {
         fleet.look_up();
         #[cfg(feature = "dns")]
         discovery::start(&fleet, &settings).await.map_err(io::Error::other)?;
-        let server = start(listeners, &settings, &fleet, layer)?;
+        let service = Swap::new(layer.clone().into_service());
+        let server = start(listeners, &settings, &fleet, &layer, service.clone())?;
         for (listener, addr) in settings.listeners.iter().zip(server.local_addrs()) {
             say(&format!("listening on {}", listener.url(addr)));
         }
         let (stage, stages) = watch::channel(Stage::Serving);
+        let access = Access::new(settings.admin.as_ref());
+        let (listeners, is_demo) = (settings.listeners.clone(), settings.demo);
+        let (admin_limits, demo_store) = (admin_limits(&settings), settings.demo_store.clone());
+        let is_watching = flags.watch;
+        let reloader =
+            Reloader::new(flags, stores, fleet.clone(), settings, service, access.clone());
+        let reloader = Arc::new(reloader);
         let mut admin_server = None;
-        if let (Some(listener), Some(admin)) = (admin_listener, &settings.admin) {
+        if let Some(listener) = admin_listener {
             let addr = listener.local_addr()?;
             let listener = Listener::from_tcp(listener)?;
-            let (token, hosts) = (admin.token.clone(), admin.hosts.clone());
-            let guard = admin::Guard { addr, token, hosts };
-            let router = admin::router(admin::Admin::new(fleet.clone(), stages), guard);
-            let router = Server::new(router).listener(listener).limits(admin_limits(&settings));
+            let admin = admin::Admin::new(fleet.clone(), stages, reloader.clone());
+            let router = admin::router(admin, admin::Guard { addr, access });
+            let router = Server::new(router).listener(listener).limits(admin_limits);
             admin_server = Some(router.start()?);
             note(&format!("admin interface on http://{addr}"));
-            if settings.demo
-                && let Some(page) = server.local_addrs().iter().find_map(LocalAddr::tcp)
-            {
-                demo::print_hints(page, addr, settings.demo_store.as_ref());
+            if is_demo && let Some(page) = server.local_addrs().iter().find_map(LocalAddr::tcp) {
+                demo::print_hints(page, addr, demo_store.as_ref());
             }
         }
-        until_stopped(&mut signals, &settings.listeners).await;
+        if is_watching {
+            drop(tokio::spawn(reloader.clone().watch()));
+        }
+        until_stopped(&mut signals, &listeners, &reloader).await;
         stage.send_replace(Stage::Stopping);
-        finish(&server, settings.shutdown_timeout, &mut signals).await;
+        finish(&server, reloader.shutdown_timeout(), &mut signals).await;
         // The admin interface is served until everything else has stopped.
         stage.send_replace(Stage::Over);
         if let Some(admin) = admin_server {
@@ -178,7 +167,8 @@ fn start(
     listeners: Vec<Listener>,
     settings: &Settings,
     fleet: &Fleet,
-    layer: StickyLayer<Upstream>,
+    layer: &StickyLayer<Upstream>,
+    service: Swap<StickyService<Upstream, NoInner>>,
 ) -> io::Result<ServerHandle> {
     if settings.forward_only {
         let upstreams = fleet.upstreams();
@@ -189,7 +179,7 @@ fn start(
     }
     // On this runtime, so that it does not slow a worker down.
     layer.start::<Request<RequestBody>>();
-    server(layer.into_service(), listeners, settings).start()
+    server(service, listeners, settings).start()
 }
 
 fn server<S>(service: S, listeners: Vec<Listener>, settings: &Settings) -> Server<S> {
@@ -233,9 +223,11 @@ async fn bind_admin(admin: &config::Admin) -> Result<TcpListener, Error> {
     }
 }
 
-/// Waits for the signal to stop. At SIGHUP the certificates are read again.
-async fn until_stopped(signals: &mut Signals, listeners: &[ListenerSettings]) {
+/// Waits for the signal to stop. At SIGHUP the file and the certificates are read again.
+async fn until_stopped(signals: &mut Signals, listeners: &[ListenerSettings], reloader: &Reloader) {
     while signals.any().await == Asked::Reload {
+        // It is logged.
+        let _ = reloader.reload().await;
         for tls in listeners.iter().filter_map(ListenerSettings::tls) {
             if let Err(error) = config::reload(tls) {
                 tracing::error!(%error, "new certificates cannot be used; the old ones stay");

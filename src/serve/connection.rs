@@ -109,7 +109,8 @@ async fn encrypt(
     deadline: Instant,
 ) -> Option<Opened> {
     match super::tls::accept(tls, stream, shared, deadline).await {
-        Ok(handshaken) => {
+        Ok(None) => None,
+        Ok(Some(handshaken)) => {
             client.set_https();
             if endpoint.client_cert_header {
                 client.set_client_cert(ClientCert::new(handshaken.client_cert));

@@ -31,10 +31,16 @@
 //! a repeated `chunked`; 413, 414 and 431 beyond a limit; 417 for an unknown expectation; 501 for CONNECT and an
 //! unknown transfer coding.
 //!
+//! # Listeners
+//!
+//! A [`Listener`] is a TCP or a Unix socket. It may expect the PROXY protocol ([`ProxyProtocol`]) from proxies in
+//! front of it, and TLS (`ServerTls`, with the feature `tls`). Over TLS the [`Peer`](crate::Peer) says https, so
+//! that cookies are `Secure`.
+//!
 //! # Connections
 //!
-//! HTTP/1.1 and HTTP/2 share a port: HTTP/2 is recognised by its preface (RFC 9113, section 3.4). The buffers of an
-//! HTTP/1.1 connection are freed while it is idle. A request that was answered before it was read to its end is
+//! HTTP/1.1 and HTTP/2 share a port: HTTP/2 is recognised by its preface (RFC 9113, section 3.4), or negotiated in
+//! TLS (ALPN; RFC 7301). The buffers of an HTTP/1.1 connection are freed while it is idle. A request that was answered before it was read to its end is
 //! read and dropped for a while, as a reset might overtake the response otherwise (RFC 9112, section 9.6).
 
 mod accept;

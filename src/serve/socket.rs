@@ -25,6 +25,8 @@ pub(super) struct Socket {
     watch: Arc<Watch>,
     is_http1: bool,
     shared: Arc<Shared>,
+    /// How much the socket had taken when something encrypted was left.
+    encrypted_bytes: u64,
     linger: Option<Box<Linger>>,
     _client: Arc<Client>,
 }
@@ -40,12 +42,31 @@ impl Socket {
     ) -> Self {
         let mut read_size = ReadSize::new(shared.limits.buffer_bytes);
         let stream = stream.take(read_size.next());
-        Self { stream, read_size, unread, watch, is_http1, shared, linger: None, _client: client }
+        Self {
+            stream,
+            read_size,
+            unread,
+            watch,
+            is_http1,
+            shared,
+            linger: None,
+            encrypted_bytes: 0,
+            _client: client,
+        }
     }
 
     /// The stream, and what hyper has not read of the bytes that were read before.
     pub(super) fn into_parts(self) -> (Stream, Bytes) {
         (self.stream.into_inner(), self.unread)
+    }
+
+    /// Something encrypted is left that the socket does not take, or only a part of.
+    fn encrypted_waits(&mut self) {
+        let taken = self.stream.get_ref().encrypted_bytes();
+        if taken != std::mem::replace(&mut self.encrypted_bytes, taken) {
+            self.watch.wrote(false);
+        }
+        self.watch.wrote(true);
     }
 
     /// Sends the interim answers that wait. hyper has sent everything before them, and nothing of what comes
@@ -127,7 +148,7 @@ impl AsyncWrite for Socket {
         let result = Pin::new(self.stream.get_mut()).poll_flush(cx);
         // Only with TLS something may be left, which is encrypted already.
         match result {
-            Poll::Pending => self.watch.wrote(true),
+            Poll::Pending => self.encrypted_waits(),
             Poll::Ready(_) => self.watch.flushed(),
         }
         result

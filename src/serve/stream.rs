@@ -20,6 +20,9 @@ use tokio::{
 #[cfg(feature = "tls")]
 use tokio_rustls::server::TlsStream;
 
+#[cfg(feature = "tls")]
+use super::tls::Counted;
+
 /// How long the end of an idle TLS connection may take to be sent.
 #[cfg(feature = "tls")]
 const CLOSE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
@@ -61,7 +64,7 @@ pub(super) enum Stream {
     Unix(UnixStream),
     /// TLS over one of the others.
     #[cfg(feature = "tls")]
-    Tls(Box<TlsStream<Self>>),
+    Tls(Box<TlsStream<Counted<Self>>>),
 }
 
 impl Stream {
@@ -72,7 +75,7 @@ impl Stream {
             #[cfg(feature = "tls")]
             Self::Tls(stream) if !stream.get_ref().1.wants_read() => return Ok(true),
             #[cfg(feature = "tls")]
-            Self::Tls(stream) => stream.get_ref().0,
+            Self::Tls(stream) => stream.get_ref().0.get_ref(),
             plain => plain,
         };
         match socket {
@@ -97,11 +100,20 @@ impl Stream {
         }
     }
 
+    /// How many bytes the socket under TLS has taken; without TLS 0.
+    pub(super) fn encrypted_bytes(&self) -> u64 {
+        match self {
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.get_ref().0.written(),
+            _ => 0,
+        }
+    }
+
     /// The socket under TLS, or this one.
     pub(super) fn socket(&mut self) -> &mut Self {
         match self {
             #[cfg(feature = "tls")]
-            Self::Tls(stream) => stream.get_mut().0,
+            Self::Tls(stream) => stream.get_mut().0.get_mut(),
             plain => plain,
         }
     }

@@ -62,6 +62,7 @@ mod listeners;
 mod parking;
 mod raw_requests;
 mod rebalance;
+mod reload;
 mod restarts;
 mod routes;
 mod rows;

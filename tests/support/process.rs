@@ -34,7 +34,7 @@ pub struct Gateway {
     pub addr: SocketAddr,
     stdout: Lines<BufReader<ChildStdout>>,
     stderr: Lines<BufReader<ChildStderr>>,
-    _file: Option<ConfigFile>,
+    file: Option<ConfigFile>,
 }
 
 impl Gateway {
@@ -61,6 +61,24 @@ impl Gateway {
         let file = ConfigFile::new(config);
         let path = file.path().to_str().unwrap().to_owned();
         Self::run(command(), &["--config", &path], &[], Some(file)).await
+    }
+
+    /// Starts a gateway with this configuration file and these flags.
+    #[allow(dead_code, reason = "only for reloads")]
+    pub async fn configured_and(config: &str, flags: &[&str]) -> Self {
+        let file = ConfigFile::new(config);
+        let path = file.path().to_str().unwrap().to_owned();
+        Self::spawn(&[&["--config", &path], flags].concat(), &[], Some(file)).await
+    }
+
+    /// Writes another configuration into its file.
+    #[allow(dead_code, reason = "only for reloads")]
+    pub fn rewrite(&self, config: &str) {
+        let file = self.file.as_ref().expect("it was started with a file");
+        // As editors and Kubernetes do: the file is never half written.
+        let new = file.path().with_extension("new");
+        std::fs::write(&new, config).unwrap();
+        std::fs::rename(&new, file.path()).unwrap();
     }
 
     /// Starts a gateway with one worker thread.
@@ -120,7 +138,7 @@ impl Gateway {
         let addr = line.strip_prefix("listening on ").and_then(|url| url.split_once("://"));
         let (_, addr) = addr
             .unwrap_or_else(|| panic!("the first line is expected to contain the address: {line}"));
-        Self { child, addr: addr.parse().unwrap(), stdout, stderr, _file: file }
+        Self { child, addr: addr.parse().unwrap(), stdout, stderr, file }
     }
 
     /// The address of the admin interface, from the gateway's stderr.

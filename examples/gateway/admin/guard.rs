@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use arc_swap::ArcSwap;
 use axum::{
     extract::{Request, State},
     http::{HeaderMap, Method, StatusCode, header, uri::Authority},
@@ -18,13 +19,38 @@ use axum::{
 };
 
 use super::json::Problem;
+use crate::config::Admin;
 
 #[derive(Debug)]
 pub(crate) struct Guard {
     pub(crate) addr: SocketAddr,
-    pub(crate) token: Option<String>,
+    pub(crate) access: Access,
+}
+
+/// Who may call, as the configuration in force says. A handle.
+#[derive(Debug, Clone)]
+pub(crate) struct Access(Arc<ArcSwap<Allowed>>);
+
+#[derive(Debug, Default)]
+struct Allowed {
+    token: Option<String>,
     /// Further hosts by which it is reached: names in lower case and IP addresses.
-    pub(crate) hosts: Vec<String>,
+    hosts: Vec<String>,
+}
+
+impl Access {
+    pub(crate) fn new(admin: Option<&Admin>) -> Self {
+        let access = Self(Arc::default());
+        if let Some(admin) = admin {
+            access.set(admin);
+        }
+        access
+    }
+
+    pub(crate) fn set(&self, admin: &Admin) {
+        let (token, hosts) = (admin.token.clone(), admin.hosts.clone());
+        self.0.store(Arc::new(Allowed { token, hosts }));
+    }
 }
 
 pub(super) async fn check(
@@ -49,8 +75,11 @@ impl Guard {
             let host = headers.get(header::HOST)?;
             Authority::try_from(host.as_bytes()).ok()
         });
-        let authorized = self.token.as_deref().map(|token| has_token(headers, token));
-        if authorized != Some(true) && !host.as_ref().is_some_and(|host| self.is_ours(host)) {
+        let allowed = self.access.0.load();
+        let authorized = allowed.token.as_deref().map(|token| has_token(headers, token));
+        if authorized != Some(true)
+            && !host.as_ref().is_some_and(|host| self.is_ours(host, &allowed.hosts))
+        {
             return Err(Problem::new(
                 StatusCode::FORBIDDEN,
                 "the Host is neither the admin address, loopback nor one of admin_hosts",
@@ -74,15 +103,15 @@ impl Guard {
     }
 
     /// Whether a `Host` is the admin address, loopback or one of the further hosts.
-    fn is_ours(&self, host: &Authority) -> bool {
+    fn is_ours(&self, host: &Authority, hosts: &[String]) -> bool {
         let name = host.host();
         let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
         let Ok(ip) = bare.parse::<IpAddr>() else {
             let is = |known: &str| known.eq_ignore_ascii_case(bare);
-            return is("localhost") || self.hosts.iter().any(|known| is(known));
+            return is("localhost") || hosts.iter().any(|known| is(known));
         };
         let (ip, own) = (ip.to_canonical(), self.addr.ip().to_canonical());
-        if ip.is_loopback() || self.hosts.iter().any(|known| known.parse::<IpAddr>() == Ok(ip)) {
+        if ip.is_loopback() || hosts.iter().any(|known| known.parse::<IpAddr>() == Ok(ip)) {
             return true;
         }
         // When it listens on all addresses, any IP address may be its own. DNS rebinding needs a host

@@ -13,14 +13,14 @@ use axum::{
     http::StatusCode,
     middleware,
     response::{IntoResponse, Response},
-    routing::{get, put},
+    routing::{get, post, put},
 };
 use tokio::sync::{Semaphore, watch};
 use tower_sticky::PoolError;
 
-pub(crate) use self::guard::Guard;
+pub(crate) use self::guard::{Access, Guard};
 use self::json::{NewBackend, NewMode, Patch, Problem};
-use crate::{config::file, fleet::Fleet};
+use crate::{config::file, fleet::Fleet, reload::Reloader};
 
 /// The maximum number of connections to the admin interface.
 pub(crate) const CONNECTIONS: u32 = 100;
@@ -41,16 +41,21 @@ pub(crate) enum Stage {
 }
 
 /// What the admin interface shows and changes.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Admin {
     fleet: Arc<Fleet>,
     stage: watch::Receiver<Stage>,
     listeners: Arc<Semaphore>,
+    reloader: Arc<Reloader>,
 }
 
 impl Admin {
-    pub(crate) fn new(fleet: Arc<Fleet>, stage: watch::Receiver<Stage>) -> Self {
-        Self { fleet, stage, listeners: Arc::new(Semaphore::new(LISTENERS)) }
+    pub(crate) fn new(
+        fleet: Arc<Fleet>,
+        stage: watch::Receiver<Stage>,
+        reloader: Arc<Reloader>,
+    ) -> Self {
+        Self { fleet, stage, listeners: Arc::new(Semaphore::new(LISTENERS)), reloader }
     }
 }
 
@@ -59,6 +64,7 @@ pub(crate) fn router(admin: Admin, guard: Guard) -> Router {
         .route("/backends", get(list))
         .route("/backends/{id}", put(replace).patch(change).delete(remove))
         .route("/stats", get(stats))
+        .route("/reload", post(reload))
         .route(EVENTS, get(events::listen))
         .route(HEALTHZ, get(healthz))
         .fallback(nothing)
@@ -77,6 +83,14 @@ async fn list(State(admin): State<Admin>) -> Response {
 async fn stats(State(admin): State<Admin>) -> Response {
     let (_, stats) = admin.fleet.status();
     json::answer(StatusCode::OK, &json::stats(&stats))
+}
+
+/// Reads the file again.
+async fn reload(State(admin): State<Admin>) -> Result<Response, Problem> {
+    match admin.reloader.reload().await {
+        Ok(reloaded) => Ok(json::answer(StatusCode::OK, &reloaded)),
+        Err(error) => Err(Problem::new(StatusCode::BAD_REQUEST, error.to_string())),
+    }
 }
 
 /// 200 while the gateway serves, 503 once it stops, so that a load balancer in front of it stops sending.
@@ -151,7 +165,7 @@ async fn remove(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Re
 async fn nothing() -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
-        "there is no such path; see /backends, /backends/{id}, /stats, /events and /healthz",
+        "there is no such path; see /backends, /backends/{id}, /stats, /events, /reload and /healthz",
     )
 }
 

@@ -10,7 +10,7 @@ use super::{
     limits, listener,
     probe::Status,
     units::{Count, Time, count},
-    words::{Afterwards, DiscoverId, Http2, Otherwise, Retry, SendProxy},
+    words::{Afterwards, DiscoverId, Http2, OperatorMode, Otherwise, Retry, SendProxy},
 };
 
 #[derive(Debug, Default, Deserialize)]
@@ -208,6 +208,7 @@ pub(crate) struct Backend {
     #[serde(default)]
     pub(crate) backup: bool,
     pub(crate) zone: Option<Zone>,
+    pub(crate) mode: Option<OperatorMode>,
     // The others override those of `[upstream]`.
     pub(crate) resolve_every: Option<Time<1>>,
     pub(crate) http2: Option<Http2>,
@@ -235,6 +236,7 @@ impl Backend {
             max_connections: 0,
             backup: false,
             zone: None,
+            mode: None,
             resolve_every: None,
             http2: None,
             ca: None,

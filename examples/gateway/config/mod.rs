@@ -5,6 +5,7 @@ mod application;
 mod backends;
 mod connection;
 mod discover;
+mod document;
 mod error;
 pub(crate) mod file;
 mod health;
@@ -23,6 +24,8 @@ mod words;
 #[cfg(feature = "dns")]
 pub(crate) use self::discover::Discover;
 pub(crate) use self::{
+    affinity::Stores,
+    document::FILE_CONTENT,
     error::Error,
     listener::{ListenerSettings, cannot_listen},
     listener_tls::reload,

@@ -14,8 +14,9 @@ use tower_sticky::{
 };
 
 use super::{
-    Error, affinity, application, backends,
+    Error, Stores, affinity, application, backends,
     discover::{self, Discover},
+    document::Document,
     file::{self, File, SessionHeaders},
     health,
     limits::Limits,
@@ -35,6 +36,8 @@ const DEMO_ADMIN: &str = "127.0.0.1:9090";
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent keys of the configuration file")]
 pub(crate) struct Settings {
+    /// The file as it is written, to compare it with a later one.
+    pub(crate) document: Document,
     pub(crate) pool: String,
     pub(crate) listeners: Vec<ListenerSettings>,
     pub(crate) admin: Option<Admin>,
@@ -91,19 +94,25 @@ pub(crate) struct Admin {
 
 impl Settings {
     /// Reads the file, if one is named, and lets the flags override it.
-    pub(crate) fn load(flags: Flags) -> Result<Self, Error> {
+    /// Learned ids in memory are kept in `stores`.
+    pub(crate) fn load(flags: Flags, stores: &Stores) -> Result<Self, Error> {
         let Some(path) = &flags.config else {
-            return Self::new(File::default(), flags);
+            return Self::new(File::default(), Document::default(), flags, stores);
         };
         let name = path.display().to_string();
         let text = fs::read_to_string(path).map_err(|error| {
             Error::new(format!("the configuration file {name} cannot be read: {error}"))
         })?;
         let file = read::file(&name, &text)?;
-        Self::new(file, flags)
+        Self::new(file, Document::parse(&text), flags, stores)
     }
 
-    fn new(mut file: File, flags: Flags) -> Result<Self, Error> {
+    fn new(
+        mut file: File,
+        document: Document,
+        flags: Flags,
+        stores: &Stores,
+    ) -> Result<Self, Error> {
         application::check_session_headers(file.session_headers)?;
         let demo = demo(&mut file, &flags)?;
         let admin_addr = either(("--admin", flags.admin), ("admin", file.admin));
@@ -124,6 +133,7 @@ impl Settings {
             cookie_name: flags.cookie,
             trusted_proxies: &trusted_proxies,
             balance_factor: file.strategy.balance_factor,
+            stores,
         };
         let sections = file.affinity.as_deref().unwrap_or_default();
         let strategy = flags.strategy.as_ref().or(file.strategy.kind.as_ref());
@@ -137,6 +147,7 @@ impl Settings {
             either(("--strategy", flags.strategy), ("strategy.type", file.strategy.kind));
         let failover = &file.failover;
         Ok(Self {
+            document,
             pool: pool(file.pool)?,
             listeners,
             admin,

@@ -107,14 +107,34 @@ impl Loaded {
     }
 
     fn warn_of_expiry(&self, cert: &Source) {
-        let Ok(left) = self.not_after.duration_since(SystemTime::now()) else {
-            tracing::warn!(certificate = %cert, "the certificate has expired; renew it");
-            return;
-        };
-        if left < WARN_BEFORE {
-            let days = left.as_secs() / (24 * 3600);
-            tracing::warn!(certificate = %cert, days, "the certificate expires soon; renew it");
+        match expiry(self.not_after, SystemTime::now()) {
+            Expiry::Later => {}
+            Expiry::Soon { days } => {
+                tracing::warn!(certificate = %cert, days, "the certificate expires soon; renew it");
+            }
+            Expiry::Past => {
+                tracing::warn!(certificate = %cert, "the certificate has expired; renew it");
+            }
         }
+    }
+}
+
+/// When a certificate ends.
+#[derive(Debug, PartialEq, Eq)]
+enum Expiry {
+    Later,
+    /// In so many whole days.
+    Soon {
+        days: u64,
+    },
+    Past,
+}
+
+fn expiry(not_after: SystemTime, now: SystemTime) -> Expiry {
+    match not_after.duration_since(now) {
+        Ok(left) if left >= WARN_BEFORE => Expiry::Later,
+        Ok(left) => Expiry::Soon { days: left.as_secs() / (24 * 3600) },
+        Err(_) => Expiry::Past,
     }
 }
 
@@ -142,4 +162,36 @@ fn facts(cert: Option<&CertificateDer<'_>>) -> Option<(Vec<String>, SystemTime)>
     }
     let not_after = u64::try_from(cert.validity().not_after.timestamp()).unwrap_or(0);
     Some((names, UNIX_EPOCH + Duration::from_secs(not_after)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_that_end_within_two_weeks_are_warned_about() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let after = |days: u64| expiry(now + Duration::from_secs(days * 24 * 3600), now);
+        assert_eq!(after(14), Expiry::Later);
+        assert_eq!(after(13), Expiry::Soon { days: 13 });
+        assert_eq!(after(0), Expiry::Soon { days: 0 });
+        assert_eq!(expiry(now - Duration::from_secs(1), now), Expiry::Past);
+    }
+
+    #[test]
+    fn names_and_end_are_read_from_the_certificate() {
+        let mut params =
+            rcgen::CertificateParams::new(["A.test".to_owned(), "*.b.test".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2030, 1, 2);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let cert = params.self_signed(&key).unwrap();
+        let (names, not_after) = facts(Some(cert.der())).unwrap();
+        assert_eq!(names, ["a.test", "*.b.test"]);
+        assert_eq!(not_after, UNIX_EPOCH + Duration::from_secs(1_893_542_400));
+        let mut params = rcgen::CertificateParams::new([]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "c.test");
+        let cert = params.self_signed(&key).unwrap();
+        assert_eq!(facts(Some(cert.der())).unwrap().0.last().unwrap(), "c.test");
+        assert!(facts(None).is_none());
+    }
 }

@@ -7,7 +7,7 @@ use rustls::server::Acceptor;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 
-use super::{server_tls::ServerTls, subject::header_value};
+use super::{counted::Counted, server_tls::ServerTls, subject::header_value};
 use crate::serve::{protocol::Protocol, shared::Shared, stream::Stream};
 
 /// A connection whose handshake has succeeded.
@@ -19,20 +19,29 @@ pub(in super::super) struct Handshaken {
     pub(in super::super) client_cert: Option<HeaderValue>,
 }
 
-/// Does the handshake of a connection, which must have finished at `deadline`.
+/// Does the handshake of a connection, which must have finished at `deadline`. `None` when the client has closed
+/// the connection before it, as a health check does.
 pub(in super::super) async fn accept(
     tls: &ServerTls,
     stream: Stream,
     shared: &Shared,
     deadline: Instant,
-) -> io::Result<Handshaken> {
+) -> io::Result<Option<Handshaken>> {
     let deadline = deadline.min(Instant::now() + tls.inner.settings.handshake_timeout);
     let handshake = timeout_at(deadline, handshake(tls, stream, shared)).await;
     handshake.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-async fn handshake(tls: &ServerTls, stream: Stream, shared: &Shared) -> io::Result<Handshaken> {
-    let start = pin!(LazyConfigAcceptor::new(Acceptor::default(), stream)).await?;
+async fn handshake(
+    tls: &ServerTls,
+    stream: Stream,
+    shared: &Shared,
+) -> io::Result<Option<Handshaken>> {
+    // A connection without a byte takes no buffers either.
+    if !stream.is_readable().await? {
+        return Ok(None);
+    }
+    let start = pin!(LazyConfigAcceptor::new(Acceptor::default(), Counted::new(stream))).await?;
     // Only now it costs something. Clients that send nothing do not keep others waiting.
     let _permit = shared.handshakes.acquire().await.map_err(io::Error::other)?;
     // What of a body is encrypted and not sent yet, as much as hyper may have.
@@ -48,5 +57,5 @@ async fn handshake(tls: &ServerTls, stream: Stream, shared: &Shared) -> io::Resu
     };
     let cert = connection.peer_certificates().and_then(|chain| chain.first());
     let client_cert = cert.and_then(header_value);
-    Ok(Handshaken { stream: Stream::Tls(Box::new(stream)), protocol, client_cert })
+    Ok(Some(Handshaken { stream: Stream::Tls(Box::new(stream)), protocol, client_cert }))
 }

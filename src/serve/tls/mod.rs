@@ -3,6 +3,7 @@
 mod builder;
 mod certificate;
 mod client_ca;
+mod counted;
 mod handshake;
 mod reload;
 mod resolver;
@@ -11,6 +12,6 @@ mod settings;
 mod source;
 mod subject;
 
-pub(super) use self::handshake::accept;
 pub use self::{builder::ServerTlsBuilder, server_tls::ServerTls, settings::ClientAuth};
+pub(super) use self::{counted::Counted, handshake::accept};
 pub use crate::tls::TlsVersion;

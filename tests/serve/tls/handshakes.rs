@@ -155,6 +155,10 @@ async fn handshakes_are_bounded_in_time() {
     plain.write_all(GET.as_bytes()).await.unwrap();
     while !is_closed(&mut plain).await {}
     assert_eq!(server.handshake_errors(), 5, "clear text is not TLS");
+    let mut check = TcpStream::connect(addr(&server)).await.unwrap();
+    check.shutdown().await.unwrap();
+    assert!(is_closed(&mut check).await);
+    assert_eq!(server.handshake_errors(), 5, "a health check that sends nothing is no error");
     assert_eq!(server.open_connections(), 0);
     assert!(Client::new(&authority).connect(&server, "a.test").await.is_ok());
 }

@@ -1,19 +1,22 @@
 //! Requests over TLS: large bodies, HTTP/2, idle connections, and the stop.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tower_sticky::serve::{Limits, Listener};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpSocket,
+};
+use tower_sticky::serve::{Limits, Listener, RequestBody, Server};
 
 use super::{
     identities::Authority,
     support::{Client, ClientOptions, start, tls},
 };
-use crate::support::{GET, any_port, exchange, response, server};
+use crate::support::{GET, addr, any_port, exchange, response, server};
 
 const LONG: Duration = Duration::from_secs(10);
 
@@ -79,10 +82,47 @@ async fn the_rest_of_a_refused_request_is_read_before_the_connection_closes() {
     let server = server(listener).limits(limits).start().unwrap();
     let mut stream = Client::new(&authority).connect(&server, "a.test").await.unwrap();
     let head = "POST / HTTP/1.1\r\nhost: a.test\r\ncontent-length: 300000\r\n\r\n";
-    stream.write_all(head.as_bytes()).await.unwrap();
-    stream.write_all(&vec![b'x'; 300_000]).await.unwrap();
+    assert!(exchange(&mut stream, head).await.starts_with("HTTP/1.1 413"));
+    for _ in 0..30 {
+        let sent = stream.write_all(&[b'x'; 10_000]).await;
+        sent.expect("the server still reads");
+        stream.flush().await.expect("the server still reads");
+    }
+}
+
+/// A client that takes nothing of a response of `bytes`, until the server cuts the connection.
+async fn takes_nothing(bytes: usize) {
+    let authority = Authority::new("ca");
+    let identity = authority.sign(&["a.test"]);
+    let app = tower::service_fn(move |_: Request<RequestBody>| async move {
+        Ok::<_, Infallible>(Response::new("x".repeat(bytes)))
+    });
+    let listener = any_port().await.tls(tls(&identity).build().unwrap());
+    let limits = Limits::new().write_timeout(Duration::from_millis(300));
+    let server = Server::new(app).listener(listener).limits(limits).start().unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let socket = socket.connect(addr(&server)).await.unwrap();
+    let mut stream = Client::new(&authority).connect_over(socket, "a.test").await.unwrap();
+    stream.write_all(GET.as_bytes()).await.unwrap();
     stream.flush().await.unwrap();
-    assert!(response(&mut stream).await.starts_with("HTTP/1.1 413"));
+    let cut = async {
+        while server.open_connections() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let cut = tokio::time::timeout(LONG, cut).await;
+    assert!(cut.is_ok(), "{bytes} bytes: the write timeout ends it");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_cut() {
+    // In some of these cases hyper has written everything, and the rest waits encrypted.
+    let mut clients = tokio::task::JoinSet::new();
+    for kibibytes in (40..=120).step_by(8).chain([1 << 16]) {
+        clients.spawn(takes_nothing(kibibytes << 10));
+    }
+    clients.join_all().await;
 }
 
 #[tokio::test]

@@ -1,15 +1,13 @@
 //! From the sections to a chain of affinities.
 
 use ipnet::IpNet;
-use tower_sticky::{
-    KeyRing,
-    affinity::{Affinity, Chain, ClientIp, Cookie, Envelope, Header, Key},
-};
+use tower_sticky::affinity::{Affinity, Chain, ClientIp, Cookie, Envelope, Header, Key};
 
 use super::{
     checked::{Checked, check},
     keys, own_id,
     section::{self, Section},
+    stores::Stores,
 };
 use crate::config::{Error, words::Lifetime};
 
@@ -22,6 +20,8 @@ pub(crate) struct Context<'a> {
     pub(crate) cookie_name: Option<String>,
     pub(crate) trusted_proxies: &'a [IpNet],
     pub(crate) balance_factor: Option<f64>,
+    /// Where learned ids are kept in memory.
+    pub(crate) stores: &'a Stores,
 }
 
 /// The affinities in order, and whether they are sealed under a key that was generated for this process.
@@ -39,7 +39,7 @@ pub(crate) fn chain(
     }
     let Some(sections) = sections else {
         let name = context.cookie_name.as_deref().unwrap_or(COOKIE);
-        let cookie = Cookie::sealed(name, KeyRing::generate()?);
+        let cookie = Cookie::sealed(name, context.stores.generated_keys()?);
         return Ok((Chain::of(Checked::new("affinity", "--cookie", cookie)?.done()), true));
     };
     let mut chain: Option<Chain> = None;
@@ -64,7 +64,7 @@ fn affinity(at: &str, section: Section, context: &Context<'_>) -> Result<Box<dyn
         Section::Key(section) => Box::new(key(at, section, context)?),
         Section::ClientIp(section) => Box::new(client_ip(at, &section, context)?),
         Section::Envelope(section) => Box::new(envelope(at, section)?),
-        Section::Learned(section) => Box::new(own_id::learned(at, &section)?),
+        Section::Learned(section) => Box::new(own_id::learned(at, &section, context.stores)?),
         Section::Route(section) => Box::new(own_id::route(at, section)?),
     })
 }

@@ -6,8 +6,10 @@ mod keys;
 mod own_id;
 mod section;
 mod store;
+mod stores;
 mod warnings;
 
+pub(crate) use self::stores::Stores;
 pub(super) use self::{
     build::{Context, chain},
     section::Section,

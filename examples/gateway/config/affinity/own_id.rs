@@ -2,7 +2,7 @@
 
 use tower_sticky::affinity::{Learned, Route};
 
-use super::{checked::Checked, keys, section, store};
+use super::{checked::Checked, keys, section, store, stores::Stores};
 use crate::config::{
     Error,
     words::{Format, RoutePosition},
@@ -11,7 +11,14 @@ use crate::config::{
 /// An id of an application, for messages.
 pub(super) const EXAMPLE: &str = "cookie = \"JSESSIONID\"";
 
-pub(super) fn learned(at: &str, section: &section::Learned) -> Result<Learned, Error> {
+/// How many learned sessions are kept in memory by default.
+const CAPACITY: usize = 1_000_000;
+
+pub(super) fn learned(
+    at: &str,
+    section: &section::Learned,
+    stores: &Stores,
+) -> Result<Learned, Error> {
     let store = store::pin_store(at, section)?;
     let given = [
         ("cookie", section.cookie.clone()),
@@ -20,6 +27,7 @@ pub(super) fn learned(at: &str, section: &section::Learned) -> Result<Learned, E
         ("location", section.location.clone()),
     ];
     let (source, name) = only(at, "learned", given, EXAMPLE)?;
+    let carrier = format!("{source} {name} {:?}", section.keys);
     let learned = match source {
         "cookie" => Learned::cookie(name),
         "header" => Learned::header(name),
@@ -40,9 +48,13 @@ pub(super) fn learned(at: &str, section: &section::Learned) -> Result<Learned, E
         })?;
         learned = learned.secret(first);
     }
-    Ok(match store {
-        Some(store) => learned.store(store),
-        None => learned,
+    if let Some(store) = store {
+        return Ok(learned.store(store));
+    }
+    let (memory, secret) = stores.get(&carrier, section.capacity.map_or(CAPACITY, Into::into))?;
+    Ok(match section.keys {
+        Some(_) => learned.store(memory),
+        None => learned.store(memory).secret(secret),
     })
 }
 

@@ -1,0 +1,41 @@
+//! The sticky layer of the settings.
+
+use tower_sticky::{Backends, StickyLayer, proxy::Upstream};
+
+use crate::config::{Error, Probe, Settings};
+
+/// The layer over `backends`.
+pub(crate) fn build(
+    settings: &Settings,
+    backends: &Backends<Upstream>,
+) -> Result<StickyLayer<Upstream>, Error> {
+    let mut layer = StickyLayer::try_new(backends.clone(), settings.affinity.clone())?
+        .strategy(settings.strategy.clone())
+        .strict(settings.strict)
+        .on_unavailable(settings.failover)
+        .on_busy(settings.busy)
+        .home_wait(settings.home_wait)
+        .max_attempts(settings.max_attempts)
+        .ready_timeout(settings.limits.ready_timeout)
+        .max_waiters(settings.limits.max_waiters)
+        .retry_idempotent(settings.retry)
+        .panic_mode(settings.panic)
+        .return_from_backup(settings.return_from_backup)
+        // Said in any case: what clients say in these headers is taken out.
+        .session_headers(settings.session_headers.enabled)
+        .replicas(settings.session_headers.replicas)
+        // Only `Server-Timing` reads them.
+        .outcome_extensions(settings.server_timing);
+    layer = match settings.probe.clone() {
+        Some(Probe::Http(probe)) => layer.try_health(settings.health.probe(*probe))?,
+        Some(Probe::Grpc(probe)) => layer.try_health(settings.health.probe(probe))?,
+        None => layer.health(settings.health),
+    };
+    if let Some(header) = &settings.application_header {
+        layer = layer.application_header(header)?;
+    }
+    if let Some(rebalance) = settings.rebalance {
+        layer = layer.rebalance(rebalance)?;
+    }
+    Ok(layer)
+}
