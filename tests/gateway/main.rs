@@ -69,6 +69,7 @@ mod restart_in_place;
 mod restarts;
 mod routes;
 mod rows;
+mod send_proxy;
 mod sessions;
 mod shortage;
 mod stop;

@@ -55,6 +55,14 @@ impl Gateway {
         Self::spawn(&["--config", &path], env, Some(file)).await
     }
 
+    /// Starts a gateway that listens as this file says; its address is that of the first listener.
+    #[allow(dead_code, reason = "each target uses a part of this")]
+    pub async fn listening(config: &str) -> Self {
+        let file = ConfigFile::new(config);
+        let path = file.path().to_str().unwrap().to_owned();
+        Self::run(command(), &["--config", &path], &[], Some(file)).await
+    }
+
     /// Starts a gateway with this configuration file and these flags.
     #[allow(dead_code, reason = "only for reloads")]
     pub async fn configured_and(config: &str, flags: &[&str]) -> Self {
@@ -96,13 +104,22 @@ impl Gateway {
     }
 
     async fn spawn_from(
+        command: Command,
+        args: &[&str],
+        env: &[(&str, &str)],
+        file: Option<ConfigFile>,
+    ) -> Self {
+        let args = [&["--listen", "127.0.0.1:0"], args].concat();
+        Self::run(command, &args, env, file).await
+    }
+
+    async fn run(
         mut command: Command,
         args: &[&str],
         env: &[(&str, &str)],
         file: Option<ConfigFile>,
     ) -> Self {
         let mut child = command
-            .args(["--listen", "127.0.0.1:0"])
             .args(args)
             .envs(env.iter().copied())
             .stdout(Stdio::piped())
@@ -118,8 +135,8 @@ impl Gateway {
             }
             panic!("the gateway did not start: {said}");
         };
-        let addr = line.strip_prefix("listening on http://");
-        let addr = addr
+        let addr = line.strip_prefix("listening on ").and_then(|url| url.split_once("://"));
+        let (_, addr) = addr
             .unwrap_or_else(|| panic!("the first line is expected to contain the address: {line}"));
         Self { child, addr: addr.parse().unwrap(), stdout, stderr, file }
     }

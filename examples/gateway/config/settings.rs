@@ -153,7 +153,8 @@ impl Settings {
         let mut warnings = affinity::warnings(sections, strategy.map(String::as_str));
         let (affinity, passing_key) = affinity::chain(file.affinity, &context)?;
         let (health, probe) = health::health(&file.health)?;
-        let any_http2 = upstream.may_use_http2(&backends);
+        let has_others = backends.is_empty() || !discover.is_empty();
+        let any_http2 = upstream.may_use_http2(&backends, has_others);
         warnings.extend(probe.as_ref().and_then(|probe| probe.warning(any_http2)));
         let (strategy_key, strategy) =
             either(("--strategy", flags.strategy), ("strategy.type", file.strategy.kind));
