@@ -61,6 +61,7 @@ mod http2_frames;
 mod interim;
 mod limits;
 mod listeners;
+mod metrics;
 mod parking;
 mod raw_requests;
 mod rebalance;

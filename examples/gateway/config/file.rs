@@ -22,6 +22,7 @@ pub(crate) struct File {
     pub(crate) admin: Option<String>,
     pub(crate) admin_token: Option<String>,
     pub(crate) admin_hosts: Vec<String>,
+    pub(crate) metrics_open: bool,
     pub(crate) shutdown_timeout: Option<Time>,
     pub(crate) drain_delay: Option<Time>,
     pub(crate) upgrade_timeout: Option<Time<1>>,

@@ -101,6 +101,8 @@ pub(crate) struct Admin {
     pub(crate) token: Option<String>,
     /// Further hosts by which it is reached: names in lower case and IP addresses.
     pub(crate) hosts: Vec<String>,
+    /// Whether the metrics are read without the token.
+    pub(crate) metrics_open: bool,
     /// Whether a free port is taken when this one is in use.
     pub(crate) any_port: bool,
 }
@@ -129,7 +131,8 @@ impl Settings {
         application::check_session_headers(file.session_headers)?;
         let demo = demo(&mut file, &flags)?;
         let admin_addr = either(("--admin", flags.admin), ("admin", file.admin));
-        let admin = admin(admin_addr, file.admin_token, &file.admin_hosts, demo)?;
+        let admin = admin(admin_addr, file.admin_token, &file.admin_hosts, demo)?
+            .map(|admin| Admin { metrics_open: file.metrics_open, ..admin });
         let upstream = upstream::upstream(&file.upstream)?;
         let mut discover = discover::discover(&file.discover)?;
         if !flags.backends.is_empty() {
@@ -271,7 +274,7 @@ fn admin(
              the file, or use a loopback address such as 127.0.0.1:9090"
         )));
     }
-    Ok(Some(Admin { key, addr, token, hosts, any_port }))
+    Ok(Some(Admin { key, addr, token, hosts, metrics_open: false, any_port }))
 }
 
 fn admin_hosts(hosts: &[String]) -> Result<Vec<String>, Error> {
