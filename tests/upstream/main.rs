@@ -13,6 +13,7 @@ mod names;
 mod probes;
 mod raw_answers;
 mod redial;
+mod refused_streams;
 mod rules;
 mod send_proxy;
 mod streams;
