@@ -63,6 +63,7 @@
 //! | `redis-tls` | the same over TLS |
 //! | `session` | [`session_data`]: sessions of tower-sessions that follow a session when it moves |
 //! | `redis`, with `session` | [`session_data::RedisStore`]: these sessions on Redis or Valkey |
+//! | `metrics` | [`metrics`]: counters and histograms for Prometheus, or for the recorder of the `metrics` crate |
 //! | `tls`, with `proxy` | TLS to backends: [`proxy::ClientTls`] |
 //! | `serve` | [`serve::Server`]: a server for any Axum or Tower service, with limits, Unix sockets, the PROXY protocol and a graceful stop |
 //! | `tls`, with `serve` | TLS from clients: [`serve::ServerTls`] |
@@ -107,6 +108,8 @@ pub mod affinity;
 #[cfg(any(feature = "discover", feature = "dns"))]
 pub mod discovery;
 pub mod guide;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 #[cfg(feature = "serve")]
 pub mod serve;
 #[cfg(feature = "session")]

@@ -11,8 +11,9 @@ use std::{
 };
 
 /// The rooms, from top to bottom: each may import from those behind it.
-const ROOMS: [&str; 21] = [
+const ROOMS: [&str; 22] = [
     "serve",
+    "metrics",
     "service",
     "session_data",
     "discovery",

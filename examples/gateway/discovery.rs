@@ -40,7 +40,7 @@ pub(crate) async fn start(fleet: &Arc<Fleet>, settings: &Settings) -> Result<(),
     for discover in &settings.discover {
         let discovery = follow(fleet, discover.clone(), dns(discover, settings))?;
         // Its sessions stay on a backend that is no longer listed as long as it serves them.
-        let discovery = discovery.on_removed(OnRemoved::Drain(settings.shutdown_timeout));
+        let discovery = discovery.on_removed(OnRemoved::Drain(settings.stopping.shutdown_timeout));
         handles.push(discovery.handle());
         tokio::spawn(discovery);
     }

@@ -18,6 +18,7 @@ use crate::{
     },
     discovered::DiscoveredUrls,
     fleet_change::listed,
+    state::SavedMode,
 };
 
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(crate) struct Fleet {
     opening: Mutex<Arc<Opening>>,
     /// The backends of the file that is in force.
     listed: Mutex<BTreeMap<String, file::Backend>>,
+    /// The drains that the operator has begun.
+    drains: Mutex<BTreeMap<String, SavedMode>>,
 }
 
 /// A backend with its URL.
@@ -85,6 +88,7 @@ impl Fleet {
             discovered: DiscoveredUrls::default(),
             opening: Mutex::new(Arc::new(Opening::new(settings))),
             listed: Mutex::new(listed(&settings.backends)),
+            drains: Mutex::default(),
         };
         fleet.backends.set_own_zone(settings.zone.as_ref().map(|Zone(zone)| zone.as_str()));
         for backend in &settings.backends {
@@ -248,6 +252,16 @@ impl Fleet {
 
     pub(crate) fn set_opening(&self, opening: Arc<Opening>) {
         *lock(&self.opening) = opening;
+    }
+
+    /// The drains that the operator has begun, with their deadlines.
+    pub(crate) fn drains(&self) -> MutexGuard<'_, BTreeMap<String, SavedMode>> {
+        lock(&self.drains)
+    }
+
+    /// The URL of a backend.
+    pub(crate) fn url(&self, id: &str) -> Option<String> {
+        self.members().get(id).map(|member| member.entry.url.clone())
     }
 
     /// The backends of the file that is in force. To be locked after the members.

@@ -7,7 +7,7 @@ use http::Response;
 use super::{core::Core, decision::Recognized, in_flight::InFlight, state::Dispatch};
 use crate::{
     affinity::{Change, Commit, PlannedPin},
-    outcome::Verdict,
+    outcome::{Verdict, recording::TokenCause},
     pool::{BackendState, Event, session_moved},
     session::{SessionAction, action_header},
     token::Pin,
@@ -35,6 +35,7 @@ impl<S> Dispatch<S> {
         if self.is_violated_by(state.tag) {
             self.record_violation(state);
         }
+        self.record_answer(state, response.status());
         self.finish(Some(&state.id), response.extensions_mut());
     }
 
@@ -136,7 +137,13 @@ impl<S> Dispatch<S> {
             }
         };
         if issued {
-            core.backends.pool().counters.token_issued();
+            let pool = core.backends.pool();
+            pool.counters.token_issued();
+            pool.recorder.token_written(match change {
+                Change::Assign => TokenCause::New,
+                Change::Move => TokenCause::Moved,
+                Change::Keep | Change::Refresh => TokenCause::Refreshed,
+            });
         }
         let borrowed = self.decision.verdict() == Verdict::Borrowed
             && matches!(change, Change::Keep | Change::Refresh);
@@ -200,7 +207,10 @@ impl<S> Dispatch<S> {
         let pool = self.core.backends.pool();
         pool.counters.moved();
         let snapshot = pool.load();
-        let from = self.pin.and_then(|pin| snapshot.index().get(pin.backend));
+        let index = snapshot.index();
+        let from = self.pin.and_then(|pin| index.get(pin.backend));
+        let pair = (from.map_or(0, |from| from.tag), to.tag);
+        pool.recorder.moved(pair, self.decision.reason(), |tag| index.get(tag).is_some());
         if let (Some(from), Some(session)) = (from, self.key) {
             from.session_counter.remove(session);
             session_moved(from, to);

@@ -14,7 +14,7 @@ use crate::{
         redialer,
     },
     health::{Answers, Failure, Judged, is_failure, record_failure},
-    outcome::{Reason, StickyError},
+    outcome::{Reason, StickyError, recording::Connection},
     pool::{BackendState, Cause},
 };
 
@@ -73,6 +73,11 @@ pub(crate) fn failed<S: Clone, B: 'static>(
     let (state, outdated) = (&in_flight.state().clone(), in_flight.is_outdated());
     drop(in_flight);
     let record = |dispatch: &Dispatch<S>, failure| {
+        match failure {
+            Failure::Refused(_) => state.recorder.connection(Connection::Refused),
+            Failure::Broken { .. } => state.recorder.connection(Connection::Broken),
+            Failure::NoAnswer | Failure::FailedAnswer => {}
+        }
         if !outdated {
             let (core, recheck) = (dispatch.core(), trial.as_ref().map(TrialPermit::recheck));
             record_failure(core.backends.pool(), state, failure, recheck, &core.options.health);

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::{
     affinity::RequestState,
     health::{Answers, Judged},
+    outcome::recording::{ResponseTimer, Timestamp},
     pool::{BackendState, DrainSignal, Entered, Permit, StreamId},
 };
 
@@ -24,6 +25,7 @@ pub(crate) struct InFlight {
     idle_timeout: u32,
     /// Set once the reader of the body had to wait, which makes the response a stream.
     stream: Option<StreamId>,
+    timer: ResponseTimer,
 }
 
 impl InFlight {
@@ -43,6 +45,7 @@ impl InFlight {
             session: 0,
             idle_timeout: 0,
             stream: None,
+            timer: ResponseTimer::default(),
         }
     }
 
@@ -57,6 +60,19 @@ impl InFlight {
         }
     }
 
+    /// The head of the response to a request that arrived at `arrived` is here. `is_whole`: whether its
+    /// end is here, too.
+    #[inline]
+    pub(crate) fn head_arrived(&mut self, arrived: Timestamp, is_whole: impl FnOnce() -> bool) {
+        self.timer = self.state().recorder.head_arrived(arrived, is_whole);
+    }
+
+    /// A frame of the response's body has arrived.
+    #[inline]
+    pub(crate) fn frame_arrived(&mut self) {
+        self.timer.frame();
+    }
+
     /// Whether the response must end now: it is a stream, and the backend's drain has ended. A response
     /// whose reader never had to wait is not cut, as all of it may be buffered.
     #[inline]
@@ -67,6 +83,7 @@ impl InFlight {
     /// Makes the response a stream, because its reader has to wait. `waker` is woken when the stream must
     /// end. Returns `false` if it must end now.
     pub(crate) fn register_reader(&mut self, waker: &Waker) -> bool {
+        self.timer.waits();
         let state = self.entered.state();
         state.streams.register(&mut self.stream, self.session, || state.age_secs(), waker)
     }
@@ -105,6 +122,7 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        self.timer.finish(&self.entered.state().recorder);
         if let Some(stream) = self.stream.take() {
             let since = self.state().streams.end(stream);
             if let Some(since) = since

@@ -15,6 +15,7 @@ impl<S> Dispatch<S> {
         state: &BackendState,
         remote: bool,
     ) {
+        self.wait_ended();
         let forwards = remote && self.core.local.is_some();
         let info = &self.core.options.info;
         if (forwards || info.outcome_extension || info.describes_session())

@@ -19,7 +19,7 @@ use crate::{
     affinity::{Origin, PlannedPin, RequestState},
     error::{BoxError, SendCount},
     id::BackendId,
-    outcome::{ErrorContext, Reason, Verdict},
+    outcome::{ErrorContext, Reason, Verdict, recording::Timestamp},
     pool::{BackendState, NO_SESSION, UNIDENTIFIED},
     token::Pin,
     util::clock::later,
@@ -74,6 +74,8 @@ pub(crate) struct SlowPath {
     pub(super) sends: SendCount,
     /// The last attempt was the trial of a suspect other than the pinned backend.
     pub(super) tried_suspect: bool,
+    /// Since when the request has been waiting for a backend to become ready.
+    pub(super) waiting_since: Option<Timestamp>,
     /// The deadline for all waits, counted from the first wait or failure.
     pub(super) deadline: Option<Instant>,
     /// Held while the request waits for the pinned backend to recover.

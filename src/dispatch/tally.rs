@@ -1,22 +1,28 @@
 //! Counts the outcome of each request once, and adds it to the response and the span.
 
-use http::{Extensions, Response};
+use http::{Extensions, Response, StatusCode};
 
 use super::{held_pin::HeldPin, state::Dispatch};
 use crate::{
     id::BackendId,
-    outcome::{Outcome, Reason, StickyError, Verdict},
+    outcome::{Outcome, Reason, StatusClass, StickyError, Verdict, recording::Timestamp},
+    pool::BackendState,
 };
 
 impl<S> Dispatch<S> {
     /// The last resort has answered.
-    pub(crate) fn answered_by_last_resort<B>(&mut self, response: &mut Response<B>) {
+    pub(crate) fn answered_by_last_resort<B>(
+        &mut self,
+        arrived: Timestamp,
+        response: &mut Response<B>,
+    ) {
         self.decision.set_verdict(Verdict::LastResort);
+        self.ended(None, StatusClass::of(response.status()), arrived);
         self.finish(None, response.extensions_mut());
     }
 
     /// The request ends with an error of the layer.
-    pub(crate) fn rejected(&mut self, error: &StickyError) {
+    pub(crate) fn rejected(&mut self, arrived: Timestamp, error: &StickyError) {
         tracing::debug!(error = %error, "the request was rejected");
         self.decision.set_verdict(Verdict::Rejected);
         match error {
@@ -24,7 +30,60 @@ impl<S> Dispatch<S> {
             StickyError::Shortage { .. } => self.decision.set_reason(Some(Reason::Shortage)),
             _ => {}
         }
+        let (status, _) = self.error_context().status(error);
+        let snapshot = self.core.backends.pool().load();
+        let state = error.backend().and_then(|backend| snapshot.index().get(backend.tag()));
+        self.ended(state.map(|state| &**state), StatusClass::of(status), arrived);
         self.count(error.backend());
+    }
+
+    /// The caller has dropped the request before it was answered: it is counted with its current outcome.
+    #[cold]
+    pub(crate) fn canceled(&mut self, arrived: Timestamp) {
+        self.ended(None, StatusClass::None, arrived);
+        self.count(None);
+    }
+
+    /// Whether the outcome has been counted.
+    #[inline]
+    pub(crate) fn is_counted(&self) -> bool {
+        self.decision.is_counted()
+    }
+
+    /// Records a request that ends without the answer of a backend; `state` is the backend that its failure
+    /// is about.
+    fn ended(&mut self, state: Option<&BackendState>, class: StatusClass, arrived: Timestamp) {
+        self.wait_ended();
+        let (verdict, reason) = (self.decision.verdict(), self.decision.reason());
+        let recorder = &self.core.backends.pool().recorder;
+        match state {
+            Some(state) => state.recorder.request(verdict, reason, class),
+            None => recorder.unanswered(verdict, reason, class),
+        }
+        recorder.ended(arrived);
+    }
+
+    /// Records the answer of a backend.
+    #[inline]
+    pub(super) fn record_answer(&self, state: &BackendState, status: StatusCode) {
+        let (verdict, reason) = (self.decision.verdict(), self.decision.reason());
+        state.recorder.request(verdict, reason, StatusClass::of(status));
+    }
+
+    /// The request begins to wait for a backend to become ready.
+    pub(crate) fn wait_begins(&mut self) {
+        let now = self.core.backends.pool().recorder.now();
+        self.slow_path().waiting_since.get_or_insert(now);
+    }
+
+    /// The request has a backend, or ends without one. Records how long it has waited, if it has.
+    #[inline]
+    pub(super) fn wait_ended(&mut self) {
+        if let Some(slow_path) = &mut self.slow_path
+            && let Some(since) = slow_path.waiting_since.take()
+        {
+            self.core.backends.pool().recorder.waited(since);
+        }
     }
 
     /// Counts the final outcome, and adds it to the extensions of the response if that is enabled.
@@ -75,15 +134,5 @@ impl<S> Dispatch<S> {
             span.record("sticky.reason", reason);
         }
         tracing::debug!(target: "tower_sticky", backend, outcome, reason, "dispatched");
-    }
-}
-
-/// A canceled request is counted with its current outcome.
-impl<S> Drop for Dispatch<S> {
-    #[inline]
-    fn drop(&mut self) {
-        if !self.decision.is_counted() {
-            self.count(None);
-        }
     }
 }

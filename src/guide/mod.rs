@@ -9,6 +9,9 @@ pub mod extend {}
 #[doc = include_str!("failures.md")]
 pub mod failures {}
 
+#[doc = include_str!("metrics.md")]
+pub mod metrics {}
+
 #[doc = include_str!("migration.md")]
 pub mod migration {}
 

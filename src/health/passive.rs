@@ -88,6 +88,7 @@ pub(super) fn eject<S>(pool: &Pool<S>, state: &BackendState, cause: Cause, setti
     }
     let now = Instant::now();
     pool.update(state, cause, |sources| sources.evidence.ejection.eject(settings.ejection, now));
+    state.recorder.ejected();
     pool.wake.notify_one();
 }
 

@@ -172,6 +172,8 @@ where
         if let Err(failure) = &result {
             tracing::debug!(backend = %self.state.id, error = failure.text, "a probe failed");
         }
+        let recorder = &self.state.recorder;
+        recorder.probed(result.is_ok());
         pool.update(&self.state, Cause::Probe, |sources| {
             if sources.generation != self.generation {
                 return;
@@ -197,6 +199,7 @@ where
                     // A failed probe fails the trial, unless the backend is down anyway.
                     if evidence.ejection.is_on_trial() && !sources.probes.is_down() {
                         evidence.ejection.eject(ejection, now);
+                        recorder.ejected();
                     }
                 }
             }

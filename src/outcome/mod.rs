@@ -2,13 +2,20 @@
 
 #[cfg(feature = "tonic")]
 pub(crate) mod grpc_status;
+#[cfg(not(feature = "metrics"))]
+pub(crate) mod no_recording;
 mod policy;
+#[cfg(feature = "metrics")]
+pub(crate) mod recording;
+mod status_class;
 mod sticky_error;
 mod verdict;
 
+#[cfg(not(feature = "metrics"))]
+pub(crate) use self::no_recording as recording;
 pub use self::{
     policy::{Busy, Failover, Strict},
     sticky_error::{DrainOver, StickyError},
     verdict::{Outcome, Reason, Stats, Verdict},
 };
-pub(crate) use self::{sticky_error::ErrorContext, verdict::Counters};
+pub(crate) use self::{status_class::StatusClass, sticky_error::ErrorContext, verdict::Counters};

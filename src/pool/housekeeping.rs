@@ -17,6 +17,9 @@ const DEFAULT_SESSION_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// The interval of the periodic work.
 const TICK: Duration = Duration::from_secs(1);
 
+#[cfg(feature = "metrics")]
+const _: () = assert!(DrainEnd::ALL.len() == crate::outcome::recording::DRAIN_ENDS);
+
 impl<S> Pool<S> {
     /// The tick: seconds since the creation of the pool, as of the last update; at least 1.
     #[inline]
@@ -166,6 +169,7 @@ impl<S> Pool<S> {
             state.drain.set_phase(DrainPhase::Ended);
         }
         plan.report.send_replace(Some(report.clone()));
+        self.recorder.drained(end as usize);
         self.events.publish(|| Event::Drained { report });
     }
 

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     error::ConfigError,
     id::BackendId,
-    outcome::Counters,
+    outcome::{Counters, recording::PoolRecorder},
     pool::{Cause, Event, Publisher},
     util::{RateLimiter, lock, sync::SwapGuard},
 };
@@ -39,6 +39,7 @@ pub(crate) struct Pool<S> {
     pub(super) changing: Mutex<()>,
     pub(super) rebuild: Mutex<Option<Rebuild<S>>>,
     pub(crate) counters: Counters,
+    pub(crate) recorder: PoolRecorder,
     pub(crate) events: Publisher,
     /// The zone whose backends are preferred for new sessions.
     pub(super) own_zone: ArcSwapOption<String>,
@@ -172,6 +173,7 @@ impl<S> Pool<S> {
             changing: Mutex::new(()),
             rebuild: Mutex::new(None),
             counters: Counters::default(),
+            recorder: PoolRecorder::default(),
             events: Publisher::default(),
             own_zone: ArcSwapOption::empty(),
             started: Instant::now(),
@@ -212,6 +214,7 @@ impl<S> Pool<S> {
         let previous = self.load();
         let changed = !Arc::ptr_eq(&members, &previous.members);
         let next = Arc::new(Snapshot::new(members, zone, Some(&previous)));
+        next.index().states().iter().for_each(|state| state.recorder.join(&self.recorder));
         self.snapshot.publish(next.clone(), changed);
         if changed {
             self.wake.notify_one();

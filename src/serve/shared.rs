@@ -9,6 +9,7 @@ use std::{
             Ordering::{Relaxed, SeqCst},
         },
     },
+    time::Duration,
 };
 
 use hyper::server::conn::{http1, http2};
@@ -18,7 +19,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::{
     limits::Limits, listener::Endpoint, refusal::DEFAULT_HEADERS, stream::Accepting,
-    streams::Streams,
+    streams::Streams, timeouts::STOP_DELAY,
 };
 
 /// Room for a request line in front of the header fields. hyper answers a longer head with 431 itself;
@@ -33,7 +34,11 @@ pub(super) struct Shared {
     #[cfg(feature = "axum")]
     pub(super) connect_info: bool,
     pub(super) limits: Limits,
+    /// Set when no more connections are accepted.
+    pub(super) closed: Flag,
     pub(super) stop: Flag,
+    /// Whether connections without a request stay until they are idle for too long when the server stops.
+    pub(super) keeps_idle: AtomicBool,
     /// Set when all connections have closed after a stop, or the time for that has passed.
     pub(super) finished: Flag,
     /// One permit for each connection.
@@ -52,6 +57,14 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// How long an HTTP/1.1 connection without a request is kept when the server stops.
+    pub(super) fn stop_delay(&self) -> Duration {
+        match self.keeps_idle.load(Relaxed) {
+            true => self.limits.idle_timeout,
+            false => STOP_DELAY,
+        }
+    }
+
     /// Whether a peer is a trusted proxy. One without an address has come over a Unix socket.
     pub(super) fn trusts(&self, peer: Option<SocketAddr>) -> bool {
         peer.is_none_or(|peer| {

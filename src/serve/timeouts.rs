@@ -44,9 +44,9 @@ pub(super) async fn until<F: Future>(
 }
 
 /// Waits for the stop of the server, and for `time` after that.
-pub(super) async fn stopped_for(shared: &Shared, time: Duration) {
+pub(super) async fn stopped_for(shared: &Shared) {
     shared.stop.wait().await;
-    sleep(time).await;
+    sleep(shared.stop_delay()).await;
 }
 
 /// Polls a connection to its end, and ends it when a timeout has passed or the server stops.
@@ -168,7 +168,7 @@ impl<'a> Timeouts<'a> {
             return true;
         }
         if self.stop_at.is_none() {
-            let end = Instant::now() + STOP_DELAY;
+            let end = Instant::now() + self.shared.stop_delay();
             self.stop_at = Some(end);
             timer.reset(self.head.map_or(end, |head| head.min(end)));
         }

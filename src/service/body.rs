@@ -141,7 +141,12 @@ where
                 }
                 Poll::Ready(Some(Err(cut_off(this.source, this.in_flight))))
             }
-            frame => frame,
+            frame => {
+                if let Some(in_flight) = this.in_flight {
+                    in_flight.frame_arrived();
+                }
+                frame
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use super::{OnError, StickyBody};
 use crate::{
     dispatch::{AsAnswers, Dispatch, InFlight, TrialPermit, judge},
     health::Judged,
-    outcome::StickyError,
+    outcome::{StickyError, recording::Timestamp},
     pool::UpgradeGuard,
 };
 
@@ -54,18 +54,20 @@ fn hold_upgrade<B>(response: &Response<B>, in_flight: &mut Option<InFlight>) {
 
 /// The response of the inner service, which is the local node if the request is in flight, else the last
 /// resort.
-pub(super) fn inner_answer<S, RB, IB>(
+pub(super) fn inner_answer<S, RB, IB: Body>(
     dispatch: &mut Dispatch<S>,
+    arrived: Timestamp,
     mut response: Response<IB>,
     mut in_flight: Option<InFlight>,
 ) -> Response<StickyBody<RB, IB>> {
     match &mut in_flight {
         Some(local) => {
+            local.head_arrived(arrived, || response.body().is_end_stream());
             dispatch.answered(local.state(), false, &mut response);
             dispatch.keep_affinity_state(local);
             hold_upgrade(&response, &mut in_flight);
         }
-        None => dispatch.answered_by_last_resort(&mut response),
+        None => dispatch.answered_by_last_resort(arrived, &mut response),
     }
     response.map(|body| StickyBody::inner(body, in_flight))
 }
@@ -83,9 +85,10 @@ pub(super) fn lost() -> StickyError {
 #[cold]
 pub(super) fn fail<E: OnError, RB, IB, S>(
     dispatch: &mut Dispatch<S>,
+    arrived: Timestamp,
     error: StickyError,
 ) -> Result<Response<StickyBody<RB, IB>>, E::Error> {
-    dispatch.rejected(&error);
+    dispatch.rejected(arrived, &error);
     let outcome = dispatch.outcome(error.backend());
     let must_clear = matches!(error, StickyError::UnknownSession { .. });
     let result = E::handle(error, dispatch.error_context());

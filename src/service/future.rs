@@ -22,7 +22,7 @@ use super::{
 use crate::{
     dispatch::{AsAnswers, Dispatch, NextStep, observe},
     error::BoxError,
-    outcome::StickyError,
+    outcome::{StickyError, recording::Timestamp},
     service::{OnError, StickyBody},
 };
 
@@ -39,9 +39,23 @@ pin_project! {
         // The request, while no service has it.
         request: Option<Request<B>>,
         dispatch: Dispatch<S>,
+        arrived: Timestamp,
         inner: Option<Arc<I>>,
         answers: AsAnswers<S>,
         on_error: PhantomData<fn() -> E>,
+    }
+
+    impl<S, I, E, B> PinnedDrop for ResponseFuture<S, I, E, B>
+    where
+        S: Service<Request<B>>,
+        I: Service<Request<B>>,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if !this.dispatch.is_counted() {
+                this.dispatch.canceled(*this.arrived);
+            }
+        }
     }
 }
 
@@ -54,13 +68,22 @@ where
     #[inline(always)]
     pub(crate) fn new(
         dispatch: Dispatch<S>,
+        arrived: Timestamp,
         answers: AsAnswers<S>,
         next: NextStep<S>,
         request: Request<B>,
         inner: Option<Arc<I>>,
     ) -> Self {
         let state = State::new(next);
-        Self { state, request: Some(request), dispatch, inner, answers, on_error: PhantomData }
+        Self {
+            state,
+            request: Some(request),
+            dispatch,
+            arrived,
+            inner,
+            answers,
+            on_error: PhantomData,
+        }
     }
 }
 
@@ -82,6 +105,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let (mut state, request, dispatch) = (this.state, this.request, this.dispatch);
+        let arrived = *this.arrived;
         loop {
             let transition = match state.as_mut().project() {
                 StateProjection::Detour { .. } => {
@@ -99,6 +123,7 @@ where
                     let judged = match (&mut result, &mut in_flight) {
                         (Ok(response), Some(in_flight)) => {
                             observe(dispatch.core(), in_flight.state(), started);
+                            in_flight.head_arrived(arrived, || response.body().is_end_stream());
                             complete(dispatch, *this.answers, in_flight, trial.take(), response)
                         }
                         _ => None,
@@ -125,7 +150,9 @@ where
                     state.set(State::Done);
                     match result {
                         Ok(response) => {
-                            return Poll::Ready(Ok(inner_answer(dispatch, response, in_flight)));
+                            return Poll::Ready(Ok(inner_answer(
+                                dispatch, arrived, response, in_flight,
+                            )));
                         }
                         Err(error) => Transition::Fail(StickyError::Inner { source: error.into() }),
                     }
@@ -135,7 +162,7 @@ where
             };
             if let Err(error) = state.as_mut().follow(transition, request, this.inner, dispatch) {
                 state.set(State::Done);
-                return Poll::Ready(fail::<E, RB, IB, S>(dispatch, error));
+                return Poll::Ready(fail::<E, RB, IB, S>(dispatch, arrived, error));
             }
         }
     }

@@ -251,6 +251,14 @@ impl<S, E> StickyLayer<S, E> {
         self.with(|core| core.options.info.outcome_extension = extensions)
     }
 
+    /// Whether each backend has histograms of its own in [`metrics`](crate::metrics), beside those of the pool;
+    /// default `false`. They are 256 bytes and 34 series for each backend.
+    #[cfg(feature = "metrics")]
+    #[must_use]
+    pub fn backend_histograms(self, enabled: bool) -> Self {
+        self.with(|core| core.backends.pool().recorder.record_per_backend(enabled))
+    }
+
     /// Whether each request has a [`SessionInfo`](crate::SessionInfo) in its extensions, with its session, the
     /// epoch and the outcome, for backends in this process; default `false`. It allocates, like
     /// [`outcome_extensions`](Self::outcome_extensions).

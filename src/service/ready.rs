@@ -161,6 +161,7 @@ impl<S> ReadyWait<S> {
         else {
             return false;
         };
+        dispatch.wait_begins();
         let deadline = dispatch.deadline(self.wait_limit);
         let sleep = Box::pin(sleep_until(deadline));
         self.queue = Some(Box::new(Queue { sleep, waiter }));

@@ -213,7 +213,10 @@ where
             // Only an inner service is ever the local node or the last resort.
             (NextStep::Try(_) | NextStep::LastResort, None) => return Err(StickyError::NoBackend),
             (NextStep::Lookup(lookup), _) => Detour::Lookup(lookup),
-            (NextStep::Recover(recovery), _) => Detour::Recover(recovery),
+            (NextStep::Recover(recovery), _) => {
+                dispatch.wait_begins();
+                Detour::Recover(recovery)
+            }
             (NextStep::Handoff { work, to, reason }, _) => Detour::Handoff { work, to, reason },
         };
         Ok(Self::Detour { detour })

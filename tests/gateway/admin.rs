@@ -13,7 +13,7 @@ use crate::{
 
 /// A gateway over two backends, and its admin interface.
 pub(crate) struct Setup {
-    gateway: Gateway,
+    pub(crate) gateway: Gateway,
     pub(crate) admin: SocketAddr,
     a: Backend,
     b: Backend,

@@ -15,6 +15,8 @@ mod example;
 mod identities;
 #[path = "../support/listener.rs"]
 mod listener;
+#[path = "../support/listening.rs"]
+mod listening;
 #[cfg(feature = "dns")]
 #[path = "../support/name_server.rs"]
 mod name_server;
@@ -59,10 +61,12 @@ mod http2_frames;
 mod interim;
 mod limits;
 mod listeners;
+mod metrics;
 mod parking;
 mod raw_requests;
 mod rebalance;
 mod reload;
+mod restart_in_place;
 mod restarts;
 mod routes;
 mod rows;

@@ -34,7 +34,7 @@ pub struct Gateway {
     pub addr: SocketAddr,
     stdout: Lines<BufReader<ChildStdout>>,
     stderr: Lines<BufReader<ChildStderr>>,
-    file: Option<ConfigFile>,
+    pub file: Option<ConfigFile>,
 }
 
 impl Gateway {

@@ -6,6 +6,7 @@ mod breaks;
 mod client_faults;
 mod expect;
 mod failures;
+mod families;
 mod http1;
 mod http2;
 mod names;

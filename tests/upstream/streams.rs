@@ -249,6 +249,7 @@ async fn frame(socket: &mut TcpStream, wanted: u8) -> io::Result<u32> {
     }
 }
 
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const ENHANCE_YOUR_CALM: u8 = 11;
 const REFUSED_STREAM: u8 = 7;
@@ -294,6 +295,83 @@ async fn a_stream_that_was_refused_unprocessed_goes_once_more() {
         assert_eq!(text(response).await, "ok");
         assert_eq!(backend.accepted(), 2);
     }
+}
+
+/// Refuses the first stream of the first connection after its first data, and sends the bodies of all others back.
+async fn refuses_at_first() -> Backend {
+    raw(move |number, mut socket| async move {
+        if number == 0 {
+            begin(&mut socket).await?;
+            let stream = frame(&mut socket, HEADERS).await?;
+            frame(&mut socket, DATA).await?;
+            socket.write_all(&[0, 0, 4, 3, 0]).await?;
+            socket.write_all(&stream.to_be_bytes()).await?;
+            socket.write_all(&[0, 0, 0, REFUSED_STREAM]).await?;
+            return frame(&mut socket, 255).await.map(drop);
+        }
+        let service = service_fn(|request: Request<Incoming>| async {
+            let length = request.headers().get("content-length").cloned();
+            let body = request.into_body().collect().await.unwrap();
+            let trailers = body.trailers().cloned();
+            let body = Full::new(body.to_bytes()).with_trailers(async { trailers.map(Ok) });
+            let mut response = Response::new(body);
+            if let Some(length) = length {
+                response.headers_mut().insert("x-length", length);
+            }
+            Ok::<_, Infallible>(response)
+        });
+        let server = http2::Builder::new(TokioExecutor::new());
+        let _ = server.serve_connection(TokioIo::new(socket), service).await;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_refused_request_goes_once_more_with_its_body_and_trailers() {
+    let backend = refuses_at_first().await;
+    let upstream = backend.upstream().http2(true).replay_idempotent(false);
+    let (sender, body) = channel();
+    for chunk in ["one ", "two"] {
+        sender.send(http_body::Frame::data(chunk.into())).unwrap();
+    }
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("grpc-status", "0".parse().unwrap());
+    sender.send(http_body::Frame::trailers(trailers.clone())).unwrap();
+    drop(sender);
+    let request =
+        Request::post("/").header("host", "a").header("te", "trailers").body(body).unwrap();
+    let response = send(&upstream, request).await.unwrap();
+    assert!(!response.headers().contains_key("x-length"), "its length is as unknown as before");
+    let body = response.into_body().collect().await.unwrap();
+    assert_eq!(body.trailers(), Some(&trailers));
+    assert_eq!(body.to_bytes(), "one two");
+    assert_eq!(backend.accepted(), 2);
+
+    let backend = refuses_at_first().await;
+    let upstream = backend.upstream().http2(true);
+    let request =
+        Request::post("/").header("host", "a").body(Full::<Bytes>::from("known")).unwrap();
+    let response = send(&upstream, request).await.unwrap();
+    assert_eq!(response.headers()["x-length"], "5");
+    assert_eq!(text(response).await, "known");
+}
+
+#[tokio::test]
+async fn a_refused_request_with_an_open_or_large_body_is_an_error() {
+    let backend = refuses_at_first().await;
+    let (sender, body) = channel();
+    sender.send(http_body::Frame::data("one".into())).unwrap();
+    let request = Request::post("/").header("host", "a").body(body).unwrap();
+    assert!(send(&backend.upstream().http2(true), request).await.is_err());
+    drop(sender);
+
+    let backend = refuses_at_first().await;
+    let upstream = backend.upstream().http2(true).buffer_bytes(16 << 10);
+    let large = Full::<Bytes>::from(vec![0; (16 << 10) + 1]);
+    let request = Request::post("/").header("host", "a").body(large).unwrap();
+    assert!(send(&upstream, request).await.is_err());
+    assert_eq!(backend.accepted(), 1);
 }
 
 #[tokio::test]

@@ -36,6 +36,8 @@ struct Allowed {
     token: Option<String>,
     /// Further hosts by which it is reached: names in lower case and IP addresses.
     hosts: Vec<String>,
+    /// Whether the metrics are read without the token.
+    metrics_open: bool,
 }
 
 impl Access {
@@ -49,7 +51,8 @@ impl Access {
 
     pub(crate) fn set(&self, admin: &Admin) {
         let (token, hosts) = (admin.token.clone(), admin.hosts.clone());
-        self.0.store(Arc::new(Allowed { token, hosts }));
+        let metrics_open = admin.metrics_open;
+        self.0.store(Arc::new(Allowed { token, hosts, metrics_open }));
     }
 }
 
@@ -85,14 +88,15 @@ impl Guard {
                 "the Host is neither the admin address, loopback nor one of admin_hosts",
             ));
         }
-        if authorized == Some(false) {
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        let is_open = reads && path == super::METRICS && allowed.metrics_open;
+        if authorized == Some(false) && !is_open {
             return Err(Problem::new(
                 StatusCode::UNAUTHORIZED,
                 "`Authorization: Bearer …` with the gateway's admin_token is missing or wrong",
             ));
         }
         // Listening occupies one of a few slots, even for a page that cannot read the response.
-        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         if (reads && path != super::EVENTS) || is_same_origin(headers, host.as_ref()) {
             return Ok(());
         }

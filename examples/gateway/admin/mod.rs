@@ -10,13 +10,16 @@ use axum::{
     Router,
     body::Bytes,
     extract::{Path, State},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode, header},
     middleware,
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
 use tokio::sync::{Semaphore, watch};
-use tower_sticky::PoolError;
+use tower_sticky::{
+    PoolError,
+    metrics::{OPEN_METRICS, PROMETHEUS, Report},
+};
 
 pub(crate) use self::guard::{Access, Guard};
 use self::json::{NewBackend, NewMode, Patch, Problem};
@@ -29,6 +32,9 @@ const LISTENERS: usize = 64;
 
 const EVENTS: &str = "/events";
 const HEALTHZ: &str = "/healthz";
+const METRICS: &str = "/metrics";
+/// The media type of OpenMetrics, without its parameters.
+const OPEN: &str = "application/openmetrics-text";
 
 /// The stage of the gateway between start and exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +73,7 @@ pub(crate) fn router(admin: Admin, guard: Guard) -> Router {
         .route("/reload", post(reload))
         .route(EVENTS, get(events::listen))
         .route(HEALTHZ, get(healthz))
+        .route(METRICS, get(show_metrics))
         .fallback(nothing)
         .method_not_allowed_fallback(wrong_method)
         .with_state(admin)
@@ -83,6 +90,19 @@ async fn list(State(admin): State<Admin>) -> Response {
 async fn stats(State(admin): State<Admin>) -> Response {
     let (_, stats) = admin.fleet.status();
     json::answer(StatusCode::OK, &json::stats(&stats))
+}
+
+/// The metrics, as Prometheus' text or, for a client that accepts it, as OpenMetrics.
+async fn show_metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
+    let accepted = headers.get_all(header::ACCEPT).iter();
+    let wants_open_metrics =
+        accepted.filter_map(|accept| accept.to_str().ok()).any(|accept| accept.contains(OPEN));
+    let report = Report::new().pool(admin.fleet.backends());
+    let (media_type, text) = match wants_open_metrics {
+        true => (OPEN_METRICS, report.open_metrics()),
+        false => (PROMETHEUS, report.prometheus()),
+    };
+    ([(header::CONTENT_TYPE, media_type)], text).into_response()
 }
 
 /// Reads the file again.
@@ -138,7 +158,10 @@ async fn change(
         backends.set_weight(&id, weight)?;
     }
     match mode {
-        Some(NewMode::Plain(mode)) => backends.set_mode(&id, mode)?,
+        Some(NewMode::Plain(mode)) => {
+            backends.set_mode(&id, mode)?;
+            admin.fleet.drains().remove(&id);
+        }
         // The drain continues in the background, and its end is an event.
         Some(NewMode::Drain(wanted)) => {
             let mut drain = backends.drain(&id).then(wanted.then);
@@ -149,6 +172,7 @@ async fn change(
                 drain = drain.hand_over(rate);
             }
             drop(drain.start()?);
+            admin.fleet.drains().insert(id.clone(), wanted.saved());
         }
         None => {}
     }
@@ -165,7 +189,8 @@ async fn remove(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Re
 async fn nothing() -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
-        "there is no such path; see /backends, /backends/{id}, /stats, /events, /reload and /healthz",
+        "there is no such path; see /backends, /backends/{id}, /stats, /metrics, /events, /reload \
+         and /healthz",
     )
 }
 

@@ -41,7 +41,7 @@ pub(crate) struct Settings {
     pub(crate) pool: String,
     pub(crate) listeners: Vec<ListenerSettings>,
     pub(crate) admin: Option<Admin>,
-    pub(crate) shutdown_timeout: Duration,
+    pub(crate) stopping: Stopping,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) server_timing: bool,
     pub(crate) limits: Limits,
@@ -80,6 +80,19 @@ pub(crate) struct Settings {
     pub(crate) forward_only: bool,
 }
 
+/// How the gateway stops.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stopping {
+    /// For connections that are open.
+    pub(crate) shutdown_timeout: Duration,
+    /// From the 503 of `/healthz` to the end of accepting.
+    pub(crate) drain_delay: Duration,
+    /// For the process that replaces this one, until it accepts.
+    pub(crate) upgrade_timeout: Duration,
+    /// For connections that are open when another process accepts.
+    pub(crate) upgrade_drain: Duration,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Admin {
     /// What names its address: a flag or a key of the file.
@@ -88,6 +101,8 @@ pub(crate) struct Admin {
     pub(crate) token: Option<String>,
     /// Further hosts by which it is reached: names in lower case and IP addresses.
     pub(crate) hosts: Vec<String>,
+    /// Whether the metrics are read without the token.
+    pub(crate) metrics_open: bool,
     /// Whether a free port is taken when this one is in use.
     pub(crate) any_port: bool,
 }
@@ -116,7 +131,8 @@ impl Settings {
         application::check_session_headers(file.session_headers)?;
         let demo = demo(&mut file, &flags)?;
         let admin_addr = either(("--admin", flags.admin), ("admin", file.admin));
-        let admin = admin(admin_addr, file.admin_token, &file.admin_hosts, demo)?;
+        let admin = admin(admin_addr, file.admin_token, &file.admin_hosts, demo)?
+            .map(|admin| Admin { metrics_open: file.metrics_open, ..admin });
         let upstream = upstream::upstream(&file.upstream)?;
         let mut discover = discover::discover(&file.discover)?;
         if !flags.backends.is_empty() {
@@ -151,7 +167,12 @@ impl Settings {
             pool: pool(file.pool)?,
             listeners,
             admin,
-            shutdown_timeout: or(file.shutdown_timeout, Duration::from_secs(30)),
+            stopping: Stopping {
+                shutdown_timeout: or(file.shutdown_timeout, Duration::from_secs(30)),
+                drain_delay: or(file.drain_delay, Duration::ZERO),
+                upgrade_timeout: or(file.upgrade_timeout, Duration::from_secs(30)),
+                upgrade_drain: or(file.upgrade_drain, Duration::from_secs(3600)),
+            },
             trusted_proxies,
             // The demo's page shows it.
             server_timing: file.server_timing || demo,
@@ -253,7 +274,7 @@ fn admin(
              the file, or use a loopback address such as 127.0.0.1:9090"
         )));
     }
-    Ok(Some(Admin { key, addr, token, hosts, any_port }))
+    Ok(Some(Admin { key, addr, token, hosts, metrics_open: false, any_port }))
 }
 
 fn admin_hosts(hosts: &[String]) -> Result<Vec<String>, Error> {

@@ -20,7 +20,7 @@ use super::owner::OwnerRef;
 use super::{drain::DrainState, latency::Latency, requests::RequestCounter, streams::OpenStreams};
 use crate::{
     id::BackendId,
-    outcome::Failover,
+    outcome::{Failover, recording::BackendRecorder},
     pool::{
         AnswerCounts, DrainSignal, Mode, SlowStart, State,
         availability::HealthSources,
@@ -56,6 +56,7 @@ pub(crate) struct BackendState {
     pub(super) backup: AtomicBool,
     pub(super) zone: ArcSwapOption<String>,
     pub(super) requests: RequestCounter,
+    pub(crate) recorder: BackendRecorder,
     pub(super) permits: ConcurrencyLimit,
     pub(crate) latency: Latency,
     pub(crate) session_counter: SessionCounter,
@@ -96,6 +97,7 @@ impl BackendState {
             backup: AtomicBool::new(false),
             zone: ArcSwapOption::empty(),
             requests: RequestCounter::new(),
+            recorder: BackendRecorder::default(),
             permits: ConcurrencyLimit::new(),
             latency: Latency::default(),
             session_counter: SessionCounter::default(),

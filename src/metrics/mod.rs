@@ -1,0 +1,25 @@
+//! Metrics of pools: what the library has recorded, in Prometheus' text format, as OpenMetrics, or for the
+//! recorder of the [`metrics`](https://docs.rs/metrics) crate.
+//!
+//! The guide lists every metric: see [`guide::metrics`](crate::guide::metrics). Recording takes a few
+//! nanoseconds for each request; nothing is computed before something asks for it. No global recorder is ever
+//! installed.
+//!
+//! # Example
+//!
+//! ```
+//! use tower_sticky::{Backends, metrics};
+//!
+//! let backends: Backends<()> = Backends::from_iter([("a", ()), ("b", ())]);
+//! let text = metrics::render(&backends);
+//! assert!(text.contains("sticky_backend_weight{pool=\"default\",backend=\"a\"} 1\n"));
+//! ```
+
+mod catalog;
+mod facade;
+mod pool_view;
+mod report;
+mod text;
+mod visit;
+
+pub use self::report::{OPEN_METRICS, PROMETHEUS, Report, render};

@@ -1,0 +1,191 @@
+//! The recorder of a pool.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+};
+
+use tokio::time::Instant;
+
+use super::{
+    HistogramTotals, Requests,
+    histogram::{Durations, Histogram, totals},
+    moves::{Moves, Pair, Totals},
+    shards::Sharded,
+};
+use crate::outcome::{Reason, StatusClass, Verdict};
+
+/// How many ways there are in which a drain can end.
+pub(crate) const DRAIN_ENDS: usize = 4;
+
+/// Records what happens in a pool. Clones record in the same place.
+#[derive(Debug, Clone)]
+pub(crate) struct PoolRecorder(Arc<Recorded>);
+
+#[derive(Debug)]
+struct Recorded {
+    /// Timestamps count from here.
+    started: Instant,
+    durations: Sharded<Durations>,
+    waits: Sharded<Histogram>,
+    /// Requests that no backend has answered.
+    unanswered: Requests,
+    tokens: [AtomicU64; TokenCause::ALL.len()],
+    moves: Moves,
+    drains: [AtomicU64; DRAIN_ENDS],
+    /// Whether each backend has histograms of its own.
+    per_backend: AtomicBool,
+}
+
+/// Why a token was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TokenCause {
+    /// A session has begun.
+    New,
+    /// A session has moved.
+    Moved,
+    /// The token of a session that stays was renewed.
+    Refreshed,
+}
+
+impl TokenCause {
+    pub(crate) const ALL: [Self; 3] = [Self::New, Self::Moved, Self::Refreshed];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Moved => "moved",
+            Self::Refreshed => "refreshed",
+        }
+    }
+}
+
+/// Nanoseconds since the recorder was created.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Timestamp(u64);
+
+impl Timestamp {
+    /// Nanoseconds from `earlier` to this.
+    #[inline]
+    pub(super) fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Default for PoolRecorder {
+    fn default() -> Self {
+        Self(Arc::new(Recorded {
+            started: Instant::now(),
+            durations: Sharded::default(),
+            waits: Sharded::default(),
+            unanswered: Requests::default(),
+            tokens: Default::default(),
+            moves: Moves::default(),
+            drains: Default::default(),
+            per_backend: AtomicBool::new(false),
+        }))
+    }
+}
+
+impl PoolRecorder {
+    /// The time now: a read of the clock.
+    #[inline]
+    pub(crate) fn now(&self) -> Timestamp {
+        let since = Instant::now().saturating_duration_since(self.0.started);
+        Timestamp(since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos()))
+    }
+
+    /// Whether each backend has histograms of its own, from its next answer on.
+    pub(crate) fn record_per_backend(&self, enabled: bool) {
+        self.0.per_backend.store(enabled, Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn records_per_backend(&self) -> bool {
+        self.0.per_backend.load(Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn record_first_byte(&self, nanos: u64) {
+        self.0.durations.with(|shard, access| shard.first_byte.observe(nanos, access));
+    }
+
+    /// The first byte and the end of a response came together.
+    #[inline]
+    pub(super) fn record_whole_at_first_byte(&self, nanos: u64) {
+        self.0.durations.with(|shard, access| {
+            shard.first_byte.observe(nanos, access);
+            shard.whole.observe(nanos, access);
+        });
+    }
+
+    #[inline]
+    pub(super) fn record_whole(&self, nanos: u64) {
+        self.0.durations.with(|shard, access| shard.whole.observe(nanos, access));
+    }
+
+    /// A request that arrived at `arrived` has ended without the answer of a backend.
+    pub(crate) fn ended(&self, arrived: Timestamp) {
+        self.record_whole(self.now().since(arrived));
+    }
+
+    /// A request has waited for a backend to become ready, since `since`.
+    pub(crate) fn waited(&self, since: Timestamp) {
+        let nanos = self.now().since(since);
+        self.0.waits.with(|shard, access| shard.observe(nanos, access));
+    }
+
+    /// Counts a request that no backend has answered, and which is no failure of one.
+    pub(crate) fn unanswered(&self, verdict: Verdict, reason: Option<Reason>, class: StatusClass) {
+        self.0.unanswered.count(verdict, reason, class);
+    }
+
+    pub(crate) fn token_written(&self, cause: TokenCause) {
+        self.0.tokens[cause as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Counts a move. `is_member`: whether a tag belongs to a backend of the pool.
+    pub(crate) fn moved(
+        &self,
+        pair: Pair,
+        reason: Option<Reason>,
+        is_member: impl Fn(u64) -> bool,
+    ) {
+        self.0.moves.count(pair, reason, is_member);
+    }
+
+    /// Counts the end of a drain; `end` is its index among the ways to end.
+    pub(crate) fn drained(&self, end: usize) {
+        if let Some(drains) = self.0.drains.get(end) {
+            drains.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub(crate) fn first_bytes(&self) -> HistogramTotals {
+        totals(&self.0.durations, |shard| &shard.first_byte)
+    }
+
+    pub(crate) fn wholes(&self) -> HistogramTotals {
+        totals(&self.0.durations, |shard| &shard.whole)
+    }
+
+    pub(crate) fn waits(&self) -> HistogramTotals {
+        totals(&self.0.waits, |shard| shard)
+    }
+
+    pub(crate) fn unanswered_requests(&self) -> &Requests {
+        &self.0.unanswered
+    }
+
+    pub(crate) fn tokens_written(&self, cause: TokenCause) -> u64 {
+        self.0.tokens[cause as usize].load(Relaxed)
+    }
+
+    pub(crate) fn moves(&self) -> Totals {
+        self.0.moves.totals()
+    }
+
+    pub(crate) fn drains(&self, end: usize) -> u64 {
+        self.0.drains.get(end).map_or(0, |drains| drains.load(Relaxed))
+    }
+}

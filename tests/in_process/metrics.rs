@@ -1,0 +1,329 @@
+//! Metrics: what is recorded of requests, and how it is written.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use metrics::{
+    Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+};
+use tower::ServiceExt;
+use tower_sticky::{
+    Backends, Failover, Health, Mode, StickyLayer,
+    affinity::Cookie,
+    metrics::{Report, render},
+};
+
+use crate::support::{
+    Client, Node, after, get, keys, layer, nodes, plain, refuse, sealed, sealed_session,
+    with_cookie,
+};
+
+/// The value of the sample that begins with this text.
+fn value(text: &str, sample: &str) -> Option<f64> {
+    let line = text.lines().find(|line| line.starts_with(sample))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+/// The sum of the samples that begin with this text and contain all of `labels`.
+fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
+    let samples = text.lines().filter(|line| {
+        line.starts_with(&format!("{name}{{")) && labels.iter().all(|label| line.contains(label))
+    });
+    samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_are_counted_by_backend_outcome_reason_and_class() {
+    let (backends, [a, b], service, mut client) = sealed_session(["a", "b"]).await;
+    client.send(&service, get()).await;
+    a.control.status.store(404, SeqCst);
+    client.send(&service, get()).await;
+    backends.set_mode("a", Mode::Disabled).unwrap();
+    client.send(&service, get()).await;
+    backends.set_mode("b", Mode::Disabled).unwrap();
+    client.send(&service, get()).await;
+    assert_eq!((a.served(), b.served()), (3, 1));
+
+    let text = render(&backends);
+    let request =
+        |labels: &str| value(&text, &format!("sticky_requests_total{{pool=\"default\",{labels}}}"));
+    for (labels, count) in [
+        ("backend=\"a\",outcome=\"assigned\",reason=\"\",class=\"2xx\"", 1.0),
+        ("backend=\"a\",outcome=\"pinned\",reason=\"\",class=\"2xx\"", 1.0),
+        ("backend=\"a\",outcome=\"pinned\",reason=\"\",class=\"4xx\"", 1.0),
+        ("backend=\"b\",outcome=\"moved\",reason=\"disabled\",class=\"2xx\"", 1.0),
+        ("backend=\"\",outcome=\"rejected\",reason=\"disabled\",class=\"5xx\"", 1.0),
+    ] {
+        assert_eq!(request(labels), Some(count), "{labels}\n{text}");
+    }
+    assert_eq!(sum(&text, "sticky_requests_total", &[]), 5.0);
+    assert_eq!(backends.snapshot().stats.requests(), 5);
+    assert_eq!(sum(&text, "sticky_moves_total", &["from=\"a\",to=\"b\",reason=\"disabled\""]), 1.0);
+    assert_eq!(sum(&text, "sticky_tokens_issued_total", &["cause=\"new\""]), 1.0);
+    assert_eq!(sum(&text, "sticky_tokens_issued_total", &["cause=\"moved\""]), 1.0);
+    assert_eq!(sum(&text, "sticky_violations_total", &[]), 0.0);
+    let count = |name: &str| value(&text, &format!("{name}_count{{pool=\"default\"}}"));
+    assert_eq!(count("sticky_request_duration_seconds"), Some(5.0), "rejected ones, too");
+    assert_eq!(count("sticky_time_to_first_byte_seconds"), Some(4.0), "those with an answer");
+    assert_eq!(count("sticky_wait_seconds"), Some(0.0), "no request had to wait");
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_tokens_and_failed_connections_are_counted() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    service.clone().oneshot(with_cookie("sid=nonsense")).await.unwrap();
+    refuse(&a, true);
+    b.control.disconnects.store(true, SeqCst);
+    let mut client = Client::default();
+    client.send(&service, get()).await;
+    let text = render(&backends);
+    assert_eq!(sum(&text, "sticky_tokens_refused_total", &["reason=\"malformed\""]), 1.0);
+    let failed = |labels: &[&str]| sum(&text, "sticky_backend_connections_failed_total", labels);
+    assert!(failed(&["backend=\"a\"", "cause=\"refused\""]) >= 1.0, "{text}");
+    assert!(failed(&["backend=\"b\"", "cause=\"broken\""]) >= 1.0, "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn durations_end_with_the_body_and_waits_are_recorded_when_there_are_some() {
+    let (backends, [a], service, client) = sealed_session(["a"]).await;
+    a.hold_responses();
+    let slow = client.spawn(&service, get());
+    after(3000).await;
+    a.release_responses();
+    slow.await.unwrap();
+    backends.set_limit("a", 1).unwrap();
+    a.hold_responses();
+    let first = client.spawn(&service, get());
+    after(1).await;
+    let second = client.spawn(&service, get());
+    after(150).await;
+    a.release_responses();
+    (first.await.unwrap(), second.await.unwrap());
+    let text = render(&backends);
+    let bucket = |name: &str, bound: &str| {
+        value(&text, &format!("{name}_bucket{{pool=\"default\",le=\"{bound}\"}}"))
+    };
+    for name in ["sticky_time_to_first_byte_seconds", "sticky_request_duration_seconds"] {
+        assert_eq!(bucket(name, "0.005"), Some(1.0), "the first request");
+        assert_eq!(bucket(name, "2.5"), Some(3.0));
+        assert_eq!(bucket(name, "5.0"), Some(4.0), "the slow one");
+        assert_eq!(bucket(name, "+Inf"), Some(4.0));
+        let sum = value(&text, &format!("{name}_sum")).unwrap();
+        assert!((3.3..3.5).contains(&sum), "{name}: {sum}");
+    }
+    assert_eq!(bucket("sticky_wait_seconds", "0.1"), Some(0.0));
+    assert_eq!(bucket("sticky_wait_seconds", "0.25"), Some(1.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_its_client_gives_up_is_counted_once() {
+    let (backends, [a], service, mut client) = sealed_session(["a"]).await;
+    a.hold_responses();
+    let request = client.spawn(&service, get());
+    after(2000).await;
+    request.abort();
+    let _ = request.await;
+    a.release_responses();
+    client.send(&service, get()).await;
+    let text = render(&backends);
+    let canceled = "outcome=\"pinned\",reason=\"\",class=\"none\"";
+    assert_eq!(sum(&text, "sticky_requests_total", &[canceled]), 1.0);
+    assert_eq!(sum(&text, "sticky_requests_total", &[]), 3.0);
+    let count = |name: &str| value(&text, &format!("{name}_count")).unwrap();
+    assert_eq!(count("sticky_request_duration_seconds"), 3.0);
+    assert_eq!(count("sticky_time_to_first_byte_seconds"), 2.0, "two were answered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_series_of_a_removed_backend_end() {
+    let (backends, [_a, _b]) = nodes(["a", "b"]);
+    let service = plain(&backends).into_service();
+    let mut client = Client::assigned(&service).await;
+    backends.remove("a").unwrap();
+    client.send(&service, get()).await;
+    let text = render(&backends);
+    assert!(!text.contains("\"a\""), "{text}");
+    let moved = "outcome=\"assigned\",reason=\"unknown\"";
+    assert_eq!(sum(&text, "sticky_requests_total", &["backend=\"b\"", moved]), 1.0, "{text}");
+}
+
+#[tokio::test]
+async fn label_values_are_escaped_and_pools_are_told_apart() {
+    let odd: Backends<Node> = Backends::named("a \"pool\"\\\nof two lines");
+    let other: Backends<Node> = Backends::named("other");
+    let report = Report::new().pool(&odd).pool(&other);
+    for text in [report.prometheus(), report.open_metrics()] {
+        assert!(text.contains("sticky_backends{pool=\"a \\\"pool\\\"\\\\\\nof two lines\"} 0\n"));
+        assert!(text.contains("sticky_backends{pool=\"other\"} 0\n"));
+        assert_eq!(text.matches("# TYPE sticky_backends gauge\n").count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn open_metrics_names_families_without_the_suffix_and_ends_with_its_mark() {
+    let (backends, [_a]) = nodes(["a"]);
+    let text = Report::new().pool(&backends).open_metrics();
+    assert!(text.contains("# TYPE sticky_violations counter\nsticky_violations_total{"), "{text}");
+    assert!(text.contains("# UNIT sticky_wait_seconds seconds\n"));
+    assert!(text.ends_with("\n# EOF\n"));
+    assert!(!render(&backends).contains("# EOF"));
+}
+
+/// A pool with samples of every metric.
+async fn everything() -> Backends<Node> {
+    let (backends, [_a, _b]) = nodes(["a", "b"]);
+    let cookie = Cookie::sealed("sid", keys()).idle_timeout(Duration::from_secs(60));
+    let service = layer(&backends, cookie)
+        .backend_histograms(true)
+        .health(Health::new().probe_interval(Duration::from_secs(1)))
+        .into_service();
+    let mut client = Client::assigned(&service).await;
+    // The number of sessions is known after an idle timeout.
+    after(90_000).await;
+    let own = client.send(&service, get()).await.body;
+    backends.set_mode(&own, Mode::Disabled).unwrap();
+    client.send(&service, get()).await;
+    assert_eq!(backends.snapshot().stats.moves(), 1);
+    backends
+}
+
+/// What the text says of each metric: its type, and the labels of its samples.
+fn described(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
+    let mut metrics = BTreeMap::new();
+    for line in text.lines() {
+        if let Some(declared) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = declared.split_once(' ').unwrap();
+            metrics.insert(name.to_owned(), (kind.to_owned(), BTreeSet::new()));
+        } else if !line.starts_with('#') {
+            let (name, rest) = line.split_once('{').unwrap();
+            let family = ["_bucket", "_count", "_sum"].iter().find_map(|suffix| {
+                name.strip_suffix(suffix).filter(|family| metrics.contains_key(*family))
+            });
+            let (_, labels) = metrics.get_mut(family.unwrap_or(name)).unwrap();
+            let names = rest.split('=').filter_map(|part| part.rsplit([',', '"']).next());
+            labels.extend(
+                names.filter(|name| name.chars().all(char::is_alphabetic)).map(str::to_owned),
+            );
+        }
+    }
+    metrics
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_guide_lists_every_metric_with_its_type_and_its_labels() {
+    let text = render(&everything().await);
+    let mut rendered = described(&text);
+    for (_, labels) in rendered.values_mut() {
+        labels.remove("le");
+        labels.remove("");
+    }
+    let page = include_str!("../../src/guide/metrics.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `sticky_"));
+    let listed: BTreeMap<_, _> = rows
+        .map(|row| {
+            let cells: Vec<_> = row.split('|').map(|cell| cell.replace('`', "")).collect();
+            let labels = cells[3].split(',').map(|label| label.trim().to_owned()).collect();
+            let name = format!("sticky_{}", cells[0].trim());
+            (name, (cells[1].trim().to_owned(), labels))
+        })
+        .collect();
+    assert_eq!(listed, rendered);
+}
+
+#[tokio::test]
+async fn what_the_dashboard_and_the_alerts_name_exists() {
+    let (backends, [_a]) = nodes(["a"]);
+    let known = described(&render(&backends));
+    for (file, text) in [
+        ("grafana.json", include_str!("../../contrib/grafana.json")),
+        ("alerts.yml", include_str!("../../contrib/alerts.yml")),
+    ] {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let words = text.split(|c| !is_part(c)).filter(|word| word.starts_with("sticky_"));
+        let mut count = 0;
+        for word in words {
+            let family = ["_bucket", "_count", "_sum"]
+                .iter()
+                .find_map(|suffix| word.strip_suffix(suffix).filter(|f| known.contains_key(*f)));
+            assert!(known.contains_key(family.unwrap_or(word)), "{file} names {word}");
+            count += 1;
+        }
+        assert!(count > 5, "{file} names metrics");
+    }
+}
+
+/// Keeps the totals of its counters and gauges.
+#[derive(Debug, Default)]
+struct Keeper(Mutex<BTreeMap<String, Arc<Total>>>);
+
+#[derive(Debug, Default)]
+struct Total(AtomicU64);
+
+impl CounterFn for Total {
+    fn increment(&self, value: u64) {
+        self.0.fetch_add(value, SeqCst);
+    }
+
+    fn absolute(&self, value: u64) {
+        self.0.fetch_max(value, SeqCst);
+    }
+}
+
+impl Recorder for Keeper {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        let labels: Vec<_> =
+            key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+        let name = format!("{} {}", key.name(), labels.join(" "));
+        Counter::from_arc(self.0.lock().unwrap().entry(name).or_default().clone())
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn totals_are_handed_to_the_recorder_that_is_installed() {
+    let (backends, [_a], service, mut client) = sealed_session(["a"]).await;
+    let keeper = Keeper::default();
+    let report = || Report::new().pool(&backends);
+    report().publish();
+    metrics::with_local_recorder(&keeper, || report().publish());
+    client.send(&service, get()).await;
+    metrics::with_local_recorder(&keeper, || report().publish());
+    let totals = keeper.0.lock().unwrap();
+    let total = |name: &str| totals.get(name).map(|total| total.0.load(SeqCst));
+    let pinned = "sticky_requests_total pool=default backend=a outcome=pinned reason= class=2xx";
+    assert_eq!(total(pinned), Some(1), "{totals:?}");
+    assert_eq!(total("sticky_request_duration_seconds_bucket pool=default le=+Inf"), Some(2));
+    assert_eq!(total("sticky_request_duration_seconds_count pool=default"), Some(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn drains_are_counted_by_their_end() {
+    let (backends, [_a, _b]) = nodes(["a", "b"]);
+    let _layer = StickyLayer::new(backends.clone(), Cookie::plain("sid"));
+    backends.drain("a").then(Failover::Repin).await.unwrap();
+    let text = render(&backends);
+    assert_eq!(sum(&text, "sticky_drains_total", &["end=\"completed\""]), 1.0);
+    assert_eq!(sum(&text, "sticky_drains_total", &[]), 1.0);
+    assert_eq!(sum(&text, "sticky_backend_mode", &["backend=\"a\"", "mode=\"draining\""]), 1.0);
+    assert_eq!(sum(&text, "sticky_backend_mode", &["backend=\"a\""]), 1.0, "one mode is set");
+}
