@@ -105,7 +105,8 @@ async fn durations_end_with_the_body_and_waits_are_recorded_when_there_are_some(
     let second = client.spawn(&service, get());
     after(150).await;
     a.release_responses();
-    (first.await.unwrap(), second.await.unwrap());
+    first.await.unwrap();
+    second.await.unwrap();
     let text = render(&backends);
     let bucket = |name: &str, bound: &str| {
         value(&text, &format!("{name}_bucket{{pool=\"default\",le=\"{bound}\"}}"))

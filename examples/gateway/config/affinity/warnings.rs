@@ -38,8 +38,11 @@ fn indistinct(sections: &[Section]) -> Option<String> {
     let is_plain = |section: &Section| match section {
         Section::Cookie(it) => it.format == Format::Plain,
         Section::Header(it) => it.format == Format::Plain,
-        Section::Key(_) | Section::ClientIp(_) => false,
-        Section::Envelope(_) | Section::Learned(_) | Section::Route(_) => false,
+        Section::Key(_)
+        | Section::ClientIp(_)
+        | Section::Envelope(_)
+        | Section::Learned(_)
+        | Section::Route(_) => false,
     };
     let plain = sections.iter().position(is_plain)?;
     Some(format!(
