@@ -1,7 +1,5 @@
 //! The backends with their URLs, which the pool does not know.
 
-#[cfg(feature = "dns")]
-use std::net::SocketAddr;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -151,17 +149,23 @@ impl Fleet {
                     url: entry.url.clone(),
                     insecure: opening.upstream_settings.is_insecure(entry),
                 },
-                None => Entry { url: self.discovered.get(id).unwrap_or_default(), insecure: false },
+                None => {
+                    let url = self.discovered.get(id).unwrap_or_default();
+                    let backend = file::Backend::new(id, url.clone());
+                    Entry { url, insecure: opening.upstream_settings.is_insecure(&backend) }
+                }
             };
             (status, entry)
         });
         (backends.collect(), pool.stats)
     }
 
-    /// The service of a backend that a discovery has found at this address.
+    /// The service of a backend that a discovery has found.
     #[cfg(feature = "dns")]
-    pub(crate) fn discovered(&self, id: &str, at: SocketAddr) -> Result<Upstream, ConfigError> {
-        let backend = file::Backend::new(id, format!("http://{at}"));
+    pub(crate) fn discovered(&self, mut backend: file::Backend) -> Result<Upstream, ConfigError> {
+        if self.opening().upstream_settings.has_server_name() {
+            backend.server_name = None;
+        }
         let upstream = self.upstream(&backend)?;
         let is_in_pool = |id: &str| self.backends.get(id).is_some();
         self.discovered.insert(backend.id, backend.url, is_in_pool);

@@ -268,6 +268,8 @@ impl Backend {
 pub(crate) struct Discover {
     pub(crate) dns: String,
     pub(crate) id: Option<DiscoverId>,
+    #[serde(default)]
+    pub(crate) tls: bool,
 }
 
 const fn one() -> u32 {

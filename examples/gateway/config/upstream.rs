@@ -77,6 +77,12 @@ impl Upstream {
         others_may || backends.iter().any(may_use)
     }
 
+    /// Whether the certificates of all backends must have one name.
+    #[cfg(feature = "dns")]
+    pub(crate) fn has_server_name(&self) -> bool {
+        self.connection.server_name.is_some()
+    }
+
     /// Whether a backend is not verified.
     pub(crate) fn is_insecure(&self, backend: &file::Backend) -> bool {
         let verify = backend.verify.or(self.connection.verify);

@@ -16,7 +16,7 @@ def say(text):
 
 
 def unary(request, context):
-    context.set_trailing_metadata([("x-trailer", "end"), ("x-bin", b"\x00\xff")][:1])
+    context.set_trailing_metadata([("x-trailer", "end")])
     return name + b" " + request
 
 
@@ -48,7 +48,15 @@ def fail(request, context):
     context.abort(grpc.StatusCode.NOT_FOUND, "no such näme")
 
 
+def check(request, context):
+    # A HealthCheckRequest with the name of the service, and a HealthCheckResponse with SERVING.
+    if request[2:] != b"peers.Echo":
+        context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
+    return b"\x08\x01"
+
+
 HANDLERS = {
+    "/grpc.health.v1.Health/Check": grpc.unary_unary_rpc_method_handler(check),
     "/peers.Echo/Unary": grpc.unary_unary_rpc_method_handler(unary),
     "/peers.Echo/Many": grpc.unary_stream_rpc_method_handler(many),
     "/peers.Echo/Collect": grpc.stream_unary_rpc_method_handler(collect),

@@ -1,10 +1,13 @@
 //! A gRPC client in Python, through the gateway, to gRPC servers in Python.
 
-use tower_sticky_heavy_tests::{certificates::Authority, process::Gateway};
+use std::time::Duration;
+
+use serde_json::Value;
+use tower_sticky_heavy_tests::{certificates::Authority, client::Client, process::Gateway};
 
 use crate::{
     python::{GrpcServer, grpc_client},
-    support::{Dir, tls_listener},
+    support::{Dir, text, tls_listener},
 };
 
 /// The gateway's file, in front of two servers.
@@ -72,5 +75,47 @@ async fn calls_of_every_kind_pass_from_clients_over_tls() {
         let listener = tls_listener(std::slice::from_ref(&identity), "");
         let gateway = Gateway::listening(&format!("{config}{listener}")).await;
         assert_calls_pass(&[&gateway.addr.to_string(), &ca], &mut servers).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc_probes_ask_about_a_service() {
+    let (authority, dir) = (Authority::new("ours"), Dir::new());
+    let identity = dir.identity("server", &authority.server());
+    let ca = dir.authority(&authority);
+    for (identity, scheme) in [(None, "http"), (Some(&identity), "https")] {
+        let servers = servers(identity).await;
+        for (service, state, failure) in
+            [("peers.Echo", "ready", None), ("peers.Other", "down", Some("\"peers.Other\""))]
+        {
+            let upstream = format!("http2 = \"on\"\nca = [\"{ca}\"]");
+            let health = format!(
+                "[health]\nprobe = {{ grpc = \"{service}\", interval = \"50ms\", timeout = \"10s\", fall = 1 }}\n"
+            );
+            let config = config(&upstream, scheme, &servers) + &health;
+            let mut gateway =
+                Gateway::configured(&format!("admin = \"127.0.0.1:0\"\n{config}")).await;
+            let mut admin = Client::new(gateway.admin_addr().await);
+            let mut seen = async || {
+                let backends = text(&mut admin, "/backends").await;
+                let backends: Value = serde_json::from_str(&backends).unwrap();
+                let failure = backends[0]["probe_failure"].as_str().map(str::to_owned);
+                (backends[0]["state"].as_str().unwrap().to_owned(), failure)
+            };
+            if state == "ready" {
+                // Long enough for some probes.
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                assert_eq!(seen().await, ("ready".to_owned(), None));
+                continue;
+            }
+            let (now, why) = loop {
+                let (now, why) = seen().await;
+                if now == state {
+                    break (now, why.unwrap());
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            };
+            assert!(why.contains(failure.unwrap()), "{now}: {why}");
+        }
     }
 }
