@@ -12,7 +12,7 @@ step() { printf '\n== %s\n' "$*"; }
 # Program and Debian package of what the tests need besides Rust.
 need=()
 for pair in chromium:chromium chromedriver:chromium-driver redis-server:redis-server node:nodejs npm:npm \
-  nginx:nginx-light haproxy:haproxy curl:curl openssl:openssl python3:python3; do
+  nginx:nginx-light haproxy:haproxy curl:curl openssl:openssl python3:python3 prometheus:prometheus; do
   command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
 done
 python3 -c 'import ensurepip' 2>/dev/null || need+=(python3-venv)
@@ -39,7 +39,7 @@ step "lints"
 cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 
 step "each feature by itself"
-for features in "" axum discover dns proxy redis redis-tls serve tls proxy,tls serve,tls session redis,session axum,session tonic full; do
+for features in "" axum discover dns metrics proxy redis redis-tls serve tls proxy,tls serve,tls session redis,session axum,session tonic full; do
   cargo clippy --locked --quiet --lib --no-default-features --features "$features" -- -D warnings
 done
 

@@ -42,6 +42,7 @@ impl<S> Dispatch<S> {
     }
 
     pub(crate) fn send_last_resort<B>(&mut self, request: &mut Request<B>) {
+        self.wait_ended();
         self.decision.set_verdict(Verdict::LastResort);
         if self.core.options.info.outcome_extension {
             request.extensions_mut().insert(self.outcome(None));

@@ -33,6 +33,7 @@ mod learned_paths;
 mod learned_store;
 mod least_sessions;
 mod local_node;
+mod metric_words;
 mod metrics;
 mod outlier;
 mod overload;
