@@ -100,7 +100,7 @@ const BAD_FILES: &[(&str, &str, &[&str])] = &[
     (LISTENER, "address = 8080", &["listener[0].address"]),
     (LISTENER, "address = \"8080\"", &["listener[0].address", "HOST:PORT", "unix:/PATH"]),
     (LISTENER, "address = \"a b:80\"", &["listener[0].address", "HOST:PORT"]),
-    (LISTENER, "address = \"fd:0\"", &["listener[0].address", "not built yet"]),
+    (LISTENER, "address = \"fd:x\"", &["listener[0].address", "position of a socket"]),
     (LISTENER, "address = \"unix:\"", &["listener[0].address", "path is missing"]),
     (LISTENER, "proxy_protocol = \"off\"", &["listener[0]", "address"]),
     (

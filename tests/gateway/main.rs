@@ -58,6 +58,7 @@ mod failures;
 mod forwarding;
 mod health;
 mod http2_frames;
+mod inherited_sockets;
 mod interim;
 mod limits;
 mod listeners;
