@@ -19,12 +19,16 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::{
     limits::Limits, listener::Endpoint, refusal::DEFAULT_HEADERS, stream::Accepting,
-    streams::Streams, timeouts::STOP_DELAY,
+    streams::Streams,
 };
 
 /// Room for a request line in front of the header fields. hyper answers a longer head with 431 itself;
 /// with this room, a target that is too long gets 414 (RFC 9112, section 3).
 const REQUEST_LINE: usize = 64 << 10;
+
+/// How long an HTTP/1.1 connection without a request is kept when the server stops: a request may be in
+/// flight. HTTP/2 has GOAWAY for that.
+const STOP_DELAY: Duration = Duration::from_millis(200);
 
 /// What all connections of a server share.
 #[derive(Debug)]

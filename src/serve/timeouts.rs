@@ -11,10 +11,6 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::{shared::Shared, watch::Watch};
 
-/// How long an HTTP/1.1 connection without a request is kept when the server stops: a request may be in
-/// flight. HTTP/2 has GOAWAY for that.
-pub(super) const STOP_DELAY: Duration = Duration::from_millis(200);
-
 /// After how long without a request an HTTP/1.1 connection is parked; it may take up to twice as long.
 const PARK_AFTER: Duration = Duration::from_secs(1);
 
