@@ -175,12 +175,31 @@ fn long_cookie(c: &mut Criterion) {
     group.finish();
 }
 
+/// The metrics of a pool in Prometheus' text format, after a request. The bar is 100 ms for 2,000 backends.
+/// What recording costs is the difference of `pinned` with and without this package's feature `metrics`.
+#[cfg(feature = "metrics")]
+fn render(c: &mut Criterion) {
+    enter_runtime();
+    let mut group = c.benchmark_group("metrics");
+    for count in [2, 2_000, 10_000] {
+        let mut service = sealed(count, OutcomesIn::Counters);
+        drop(call(&mut service, Request::new(())));
+        group.bench_function(BenchmarkId::new("render", count), |b| {
+            b.iter(|| tower_sticky::metrics::render(service.backends()));
+        });
+    }
+    group.finish();
+}
+
+#[cfg(not(feature = "metrics"))]
+fn render(_: &mut Criterion) {}
+
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .sample_size(40)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_millis(1000));
-    targets = pinned, by_key, by_route, held, own_ids, new_session, long_cookie
+    targets = pinned, by_key, by_route, held, own_ids, new_session, long_cookie, render
 }
 criterion_main!(benches);

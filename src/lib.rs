@@ -128,7 +128,7 @@ pub use self::{
         Unanswered,
     },
     health::{GrpcProbe, Health, HttpProbe, NoProbe, Probe, ProbeBody, SuccessRate},
-    id::{BackendId, SessionId},
+    id::{BackendId, SessionHash, SessionId},
     outcome::{Busy, DrainOver, Failover, Outcome, Reason, Stats, StickyError, Strict, Verdict},
     pool::{
         BackendOptions, BackendStatus, Backends, Cause, Drain, DrainEnd, DrainReport, DrainSignal,

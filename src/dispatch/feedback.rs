@@ -72,6 +72,7 @@ pub(crate) fn failed<S: Clone, B: 'static>(
 ) -> Result<(NextStep<S>, Request<B>), StickyError> {
     let (state, outdated) = (&in_flight.state().clone(), in_flight.is_outdated());
     drop(in_flight);
+    dispatch.slow_path().failed_attempts += 1;
     let record = |dispatch: &Dispatch<S>, failure| {
         match failure {
             Failure::Refused(_) => state.recorder.connection(Connection::Refused),

@@ -1,6 +1,6 @@
 //! `Dispatch`: the state of one request and the decisions about it.
 
-use std::{num::NonZeroU64, sync::Arc};
+use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -19,7 +19,7 @@ use crate::{
     affinity::{Origin, PlannedPin, RequestState},
     error::{BoxError, SendCount},
     id::BackendId,
-    outcome::{ErrorContext, Reason, Verdict, recording::Timestamp},
+    outcome::{ErrorContext, Reason, Verdict},
     pool::{BackendState, NO_SESSION, UNIDENTIFIED},
     token::Pin,
     util::clock::later,
@@ -75,7 +75,11 @@ pub(crate) struct SlowPath {
     /// The last attempt was the trial of a suspect other than the pinned backend.
     pub(super) tried_suspect: bool,
     /// Since when the request has been waiting for a backend to become ready.
-    pub(super) waiting_since: Option<Timestamp>,
+    pub(super) waiting_since: Option<Instant>,
+    /// How long it has waited for that so far; `None` if it has not.
+    pub(super) waited: Option<Duration>,
+    /// How often a backend has been given the request and has not answered it.
+    pub(super) failed_attempts: u32,
     /// The deadline for all waits, counted from the first wait or failure.
     pub(super) deadline: Option<Instant>,
     /// Held while the request waits for the pinned backend to recover.

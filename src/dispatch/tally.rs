@@ -2,6 +2,8 @@
 
 use http::{Extensions, Response, StatusCode};
 
+use tokio::time::Instant;
+
 use super::{held_pin::HeldPin, state::Dispatch};
 use crate::{
     id::BackendId,
@@ -72,8 +74,7 @@ impl<S> Dispatch<S> {
 
     /// The request begins to wait for a backend to become ready.
     pub(crate) fn wait_begins(&mut self) {
-        let now = self.core.backends.pool().recorder.now();
-        self.slow_path().waiting_since.get_or_insert(now);
+        self.slow_path().waiting_since.get_or_insert_with(Instant::now);
     }
 
     /// The request has a backend, or ends without one. Records how long it has waited, if it has.
@@ -82,7 +83,9 @@ impl<S> Dispatch<S> {
         if let Some(slow_path) = &mut self.slow_path
             && let Some(since) = slow_path.waiting_since.take()
         {
-            self.core.backends.pool().recorder.waited(since);
+            let waited = since.elapsed();
+            slow_path.waited = Some(slow_path.waited.unwrap_or_default() + waited);
+            self.core.backends.pool().recorder.waited(waited);
         }
     }
 
@@ -101,6 +104,27 @@ impl<S> Dispatch<S> {
             verdict: self.decision.verdict(),
             backend: backend.cloned(),
             reason: self.decision.reason(),
+            session: self.key.map(|key| self.core.backends.pool().session_hash(key)),
+            epoch: self.epoch(),
+            attempts: self.slow_path.as_ref().map_or(0, |slow_path| slow_path.failed_attempts)
+                + u32::from(self.is_sent_to(backend)),
+            waited: self.slow_path.as_ref().and_then(|slow_path| slow_path.waited),
+        }
+    }
+
+    /// Whether the request is at this backend or has been answered by it, rather than rejected for it.
+    fn is_sent_to(&self, backend: Option<&BackendId>) -> bool {
+        backend.is_some() && self.decision.verdict() != Verdict::Rejected
+    }
+
+    /// The epoch of the session with the present verdict, if it has one.
+    fn epoch(&self) -> Option<u64> {
+        let planned = self.slow_path.as_ref().and_then(|slow_path| slow_path.planned);
+        match (planned, self.pin) {
+            (Some((verdict, plan)), _) if verdict == self.decision.verdict() => {
+                plan.session.map(|_| plan.epoch)
+            }
+            (_, pin) => pin.filter(|pin| pin.session().is_some()).map(|pin| pin.epoch),
         }
     }
 
@@ -132,6 +156,9 @@ impl<S> Dispatch<S> {
         span.record("sticky.outcome", outcome);
         if let Some(reason) = reason {
             span.record("sticky.reason", reason);
+        }
+        if let Some(epoch) = self.epoch() {
+            span.record("sticky.epoch", epoch);
         }
         tracing::debug!(target: "tower_sticky", backend, outcome, reason, "dispatched");
     }

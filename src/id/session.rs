@@ -1,6 +1,9 @@
-//! `SessionId`, the identifier of a session.
+//! `SessionId`, the identifier of a session, and its hash for logs.
 
-use std::fmt;
+use std::{
+    fmt,
+    hash::{BuildHasher, RandomState},
+};
 
 /// The opaque identifier of a session, which stays the same when the session moves.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,5 +36,29 @@ impl fmt::Display for SessionId {
 impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SessionId({self})")
+    }
+}
+
+/// A keyed hash of a session, for logs: the same for all requests of the session while the process runs. It is no
+/// token, and the session's id cannot be computed from it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionHash(u64);
+
+impl SessionHash {
+    pub(crate) fn new(key: &RandomState, session: u64) -> Self {
+        Self(key.hash_one(session))
+    }
+}
+
+/// 16 hexadecimal digits.
+impl fmt::Display for SessionHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for SessionHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionHash({self})")
     }
 }

@@ -1,5 +1,7 @@
 //! The recorders without the feature `metrics`: they record nothing and take no space.
 
+use std::time::Duration;
+
 use crate::outcome::{Reason, StatusClass, Verdict};
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -31,7 +33,7 @@ impl PoolRecorder {
     pub(crate) fn ended(&self, _: Timestamp) {}
 
     #[inline]
-    pub(crate) fn waited(&self, _: Timestamp) {}
+    pub(crate) fn waited(&self, _: Duration) {}
 
     #[inline]
     pub(crate) fn unanswered(&self, _: Verdict, _: Option<Reason>, _: StatusClass) {}

@@ -3,9 +3,13 @@
 use std::{
     fmt,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
 };
 
-use crate::{id::BackendId, util::string_enum::words};
+use crate::{
+    id::{BackendId, SessionHash},
+    util::string_enum::words,
+};
 
 words! {
     /// How a request was served.
@@ -83,11 +87,11 @@ impl Reason {
     }
 }
 
-/// The outcome of one request: the verdict, the backend that answered, and the reason when a pin was not
-/// followed.
+/// The outcome of one request: the verdict, the backend that answered, the reason when a pin was not
+/// followed, and what else a line of an access log says.
 ///
 /// With [`outcome_extensions`](crate::StickyLayer::outcome_extensions) it is in the extensions of the
-/// response, and of the request for the service that answers it: see [`Outcome::of`]. The fields `sticky.backend`, `sticky.outcome` and `sticky.reason` of the current
+/// response, and of the request for the service that answers it: see [`Outcome::of`]. The fields `sticky.backend`, `sticky.outcome`, `sticky.reason` and `sticky.epoch` of the current
 /// tracing span are recorded when the span declares them, and every dispatch is an event at debug
 /// level.
 ///
@@ -110,6 +114,10 @@ pub struct Outcome {
     pub(crate) verdict: Verdict,
     pub(crate) backend: Option<BackendId>,
     pub(crate) reason: Option<Reason>,
+    pub(crate) session: Option<SessionHash>,
+    pub(crate) epoch: Option<u64>,
+    pub(crate) attempts: u32,
+    pub(crate) waited: Option<Duration>,
 }
 
 impl Outcome {
@@ -131,6 +139,28 @@ impl Outcome {
     /// Why a pin was not followed; `None` when it was, or when there was none.
     pub fn reason(&self) -> Option<Reason> {
         self.reason
+    }
+
+    /// A hash of the session, with which one can follow it in a log without being able to use it; `None`
+    /// without a session, and with tokens that do not tell sessions apart.
+    pub fn session(&self) -> Option<SessionHash> {
+        self.session
+    }
+
+    /// The epoch of the session, which grows when the session moves; `None` without a session, and with tokens
+    /// that have no epoch.
+    pub fn epoch(&self) -> Option<u64> {
+        self.epoch
+    }
+
+    /// How often the request was given to a backend, the one that has answered included.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// How long the request has waited for a backend to become ready; `None` if it did not have to.
+    pub fn waited(&self) -> Option<Duration> {
+        self.waited
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     error::Error,
     fmt,
+    hash::RandomState,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -25,7 +26,7 @@ use super::{
 };
 use crate::{
     error::ConfigError,
-    id::BackendId,
+    id::{BackendId, SessionHash},
     outcome::{Counters, recording::PoolRecorder},
     pool::{Cause, Event, Publisher},
     util::{RateLimiter, lock, sync::SwapGuard},
@@ -40,6 +41,8 @@ pub(crate) struct Pool<S> {
     pub(super) rebuild: Mutex<Option<Rebuild<S>>>,
     pub(crate) counters: Counters,
     pub(crate) recorder: PoolRecorder,
+    /// Hashes sessions for logs.
+    session_hasher: RandomState,
     pub(crate) events: Publisher,
     /// The zone whose backends are preferred for new sessions.
     pub(super) own_zone: ArcSwapOption<String>,
@@ -174,6 +177,7 @@ impl<S> Pool<S> {
             rebuild: Mutex::new(None),
             counters: Counters::default(),
             recorder: PoolRecorder::default(),
+            session_hasher: RandomState::new(),
             events: Publisher::default(),
             own_zone: ArcSwapOption::empty(),
             started: Instant::now(),
@@ -195,6 +199,11 @@ impl<S> Pool<S> {
             urgent_redials: RateLimiter::new(1000),
             shortages: ShortageLog::default(),
         }
+    }
+
+    /// The hash of a session for logs.
+    pub(crate) fn session_hash(&self, session: u64) -> SessionHash {
+        SessionHash::new(&self.session_hasher, session)
     }
 
     #[inline]

@@ -35,6 +35,7 @@ mod least_sessions;
 mod local_node;
 mod metric_words;
 mod metrics;
+mod outcome_details;
 mod outlier;
 mod overload;
 mod probe_requests;

@@ -1,8 +1,11 @@
 //! The recorder of a pool.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -129,9 +132,9 @@ impl PoolRecorder {
         self.record_whole(self.now().since(arrived));
     }
 
-    /// A request has waited for a backend to become ready, since `since`.
-    pub(crate) fn waited(&self, since: Timestamp) {
-        let nanos = self.now().since(since);
+    /// A request has waited so long for a backend to become ready.
+    pub(crate) fn waited(&self, waited: Duration) {
+        let nanos = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
         self.0.waits.with(|shard, access| shard.observe(nanos, access));
     }
 
