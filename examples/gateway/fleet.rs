@@ -67,7 +67,7 @@ impl Opening {
             tcp_user_timeout: settings.limits.tcp_user_timeout,
             buffer_bytes: settings.limits.buffer_bytes as usize,
             upstream_settings: settings.upstream.clone(),
-            retry: settings.retry,
+            retry: settings.policy.retry,
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio::{net::TcpListener, runtime, sync::watch};
 use tower_sticky::{
     NoInner, PoolError, StickyLayer, StickyService,
     proxy::Upstream,
-    serve::{Limits, Listener, LocalAddr, RequestBody, Server},
+    serve::{Limits, Listener, LocalAddr, RequestBody, Server, ServerHandle},
 };
 
 #[cfg(feature = "dns")]
@@ -91,28 +91,17 @@ impl Gateway {
     }
 
     async fn serve(self) -> Result<(), Failure> {
-        let Self { flags, stores, mut settings, mut fleet, mut layer } = self;
         let (program, mut signals) = (Program::running(), Signals::new()?);
         let mut predecessor = Predecessor::find()?;
         let mut sockets = Sockets::inherited()?;
-        drop(sockets.listeners(&settings.listeners).await?);
-        let admin_socket = match &settings.admin {
+        drop(sockets.listeners(&self.settings.listeners).await?);
+        let admin_socket = match &self.settings.admin {
             Some(admin) => Some(open_admin(admin, &mut sockets).await?),
             None => None,
         };
-        if settings.demo {
-            demo::open_shops(&fleet, settings.demo_store.as_ref()).await?;
-        }
-        log_warnings(&settings);
-        if let Some(state) = earlier_state(&flags, predecessor.as_mut()).await? {
-            if let Some(secrets) = state.secrets() {
-                stores.set_secrets(secrets).map_err(Error::from)?;
-                Self { settings, fleet, layer, .. } = prepare_with(flags.clone(), stores.clone())?;
-            }
-            if let Err(error) = state.restore(&settings, &fleet, &stores) {
-                tracing::error!(%error, "not everything goes on as it was");
-            }
-        }
+        log_warnings(&self.settings);
+        let state = earlier_state(&self.flags, predecessor.as_mut()).await?;
+        let Self { flags, stores, settings, fleet, layer } = self.continued(state).await?;
         fleet.look_up();
         #[cfg(feature = "dns")]
         discovery::start(&fleet, &settings).await.map_err(io::Error::other)?;
@@ -123,13 +112,7 @@ impl Gateway {
             layer.start::<Request<RequestBody>>();
         }
         let addrs = front.accept(&settings).await?;
-        for (listener, addr) in settings.listeners.iter().zip(&addrs) {
-            say(&format!("listening on {}", listener.url(addr)));
-        }
-        if let Some(predecessor) = predecessor {
-            predecessor.dismiss().await?;
-        }
-        service_manager::tell_ready();
+        announce(&settings, &addrs, predecessor).await?;
         let (stage, stages) = watch::channel(Stage::Serving);
         let access = Access::new(settings.admin.as_ref());
         let (is_demo, demo_store) = (settings.demo, settings.demo_store.clone());
@@ -142,19 +125,14 @@ impl Gateway {
             front: front.clone(),
         };
         let reloader = Arc::new(Reloader::new(flags.clone(), settings, parts));
-        let mut admin_server = None;
-        if let Some(socket) = &admin_socket {
-            let addr = socket.local_addr().tcp().ok_or_else(|| io::Error::other("no address"))?;
-            let admin = admin::Admin::new(fleet.clone(), stages, reloader.clone());
-            let router = admin::router(admin, admin::Guard { addr, access });
-            let listener = socket.try_clone()?;
-            let router = Server::new(router).listener(listener).limits(admin_limits);
-            admin_server = Some(router.start()?);
-            note(&format!("admin interface on http://{addr}"));
+        let admin = admin::Admin::new(fleet, stages, reloader.clone());
+        let started = admin_socket.as_ref().map(|it| start_admin(admin, access, it, admin_limits));
+        let admin_server = started.transpose()?.map(|(addr, server)| {
             if is_demo && let Some(page) = addrs.iter().find_map(LocalAddr::tcp) {
                 demo::print_hints(page, addr, demo_store.as_ref());
             }
-        }
+            server
+        });
         if flags.watch {
             drop(tokio::spawn(reloader.clone().watch()));
         }
@@ -169,6 +147,55 @@ impl Gateway {
         }
         Ok(())
     }
+}
+
+impl Gateway {
+    /// The gateway with what an earlier process has left, and with the shops of the demo.
+    async fn continued(self, state: Option<State>) -> Result<Self, Failure> {
+        let mut gateway = self;
+        if let Some(secrets) = state.as_ref().and_then(State::secrets) {
+            gateway.stores.set_secrets(secrets).map_err(Error::from)?;
+            gateway = prepare_with(gateway.flags, gateway.stores)?;
+        }
+        let Self { settings, fleet, stores, .. } = &gateway;
+        if settings.demo {
+            demo::open_shops(fleet, settings.demo_store.as_ref()).await?;
+        }
+        if let Some(Err(error)) = state.map(|state| state.restore(settings, fleet, stores)) {
+            tracing::error!(%error, "not everything goes on as it was");
+        }
+        Ok(gateway)
+    }
+}
+
+/// Says that the gateway accepts.
+async fn announce(
+    settings: &Settings,
+    addrs: &[LocalAddr],
+    predecessor: Option<Predecessor>,
+) -> io::Result<()> {
+    for (listener, addr) in settings.listeners.iter().zip(addrs) {
+        say(&format!("listening on {}", listener.url(addr)));
+    }
+    if let Some(predecessor) = predecessor {
+        predecessor.dismiss().await?;
+    }
+    service_manager::tell_ready();
+    Ok(())
+}
+
+/// Serves the admin interface on this socket. Its address, and the server.
+fn start_admin(
+    admin: admin::Admin,
+    access: Access,
+    socket: &Listener,
+    limits: Limits,
+) -> io::Result<(SocketAddr, ServerHandle)> {
+    let addr = socket.local_addr().tcp().ok_or_else(|| io::Error::other("no address"))?;
+    let router = admin::router(admin, admin::Guard { addr, access });
+    let server = Server::new(router).listener(socket.try_clone()?).limits(limits).start()?;
+    note(&format!("admin interface on http://{addr}"));
+    Ok((addr, server))
 }
 
 /// The state that another process has left: the one that this one replaces, or an earlier one.

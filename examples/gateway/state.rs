@@ -156,9 +156,11 @@ impl State {
         let age = Duration::from_millis(unix_millis().saturating_sub(self.saved_at));
         let wrong = |error: &dyn std::fmt::Display| Error::new(format!("the saved state: {error}"));
         let decode = |text: &str| STANDARD.decode(text).map_err(|error| wrong(&error));
-        fleet
-            .restore(&self.backends, &self.file, &settings.document)
-            .map_err(|error| wrong(&error))?;
+        // The shops of the demo are part of their process.
+        if !settings.demo {
+            let restored = fleet.restore(&self.backends, &self.file, &settings.document);
+            restored.map_err(|error| wrong(&error))?;
+        }
         let sessions = decode(&self.sessions)?;
         fleet.backends().restore_sessions(&sessions, age).map_err(|error| wrong(&error))?;
         for (carrier, pins) in &self.pins {

@@ -55,8 +55,7 @@ enum Address {
 /// The listeners: that of the flag, those of the file, or the default one. `has_proxies` tells whether there are
 /// trusted proxies.
 pub(super) fn listeners(
-    flag: Option<&str>,
-    listen: Option<&str>,
+    (flag, listen): (Option<&str>, Option<&str>),
     sections: Vec<Section>,
     has_proxies: bool,
 ) -> Result<Vec<ListenerSettings>, Error> {
