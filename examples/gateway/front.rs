@@ -13,6 +13,9 @@ use crate::{
     sockets::Sockets,
 };
 
+/// How often is looked whether the connections of a former server have ended.
+const RETIRE_CHECK: Duration = Duration::from_secs(1);
+
 /// Starts a server with these listeners.
 type Start = dyn Fn(Vec<Listener>, &Settings) -> io::Result<ServerHandle> + Send + Sync;
 
@@ -41,8 +44,11 @@ impl Front {
         let server = Arc::new(started.map_err(|error| Error::new(error.to_string()))?);
         sockets.retain(&settings.listeners);
         let addrs = server.local_addrs().to_vec();
-        self.stop_accepting();
         let mut servers = self.servers();
+        if let Some(former) = servers.last() {
+            former.stop_accepting();
+            drop(tokio::spawn(retire(former.clone())));
+        }
         servers.retain(|server| server.open_connections() > 0);
         servers.push(server);
         Ok(addrs)
@@ -97,4 +103,12 @@ impl Front {
     fn servers(&self) -> MutexGuard<'_, Vec<Arc<ServerHandle>>> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Ends the threads of a server that accepts no more, once its connections have ended.
+async fn retire(server: Arc<ServerHandle>) {
+    while server.open_connections() > 0 {
+        tokio::time::sleep(RETIRE_CHECK).await;
+    }
+    server.shutdown(Duration::ZERO).await;
 }

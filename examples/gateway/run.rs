@@ -23,7 +23,7 @@ use crate::{
     layer, note,
     reload::{Parts, Reloader},
     restart::{Predecessor, Program},
-    running::{Running, Signals},
+    running::{End, Running, Signals},
     say, service_manager,
     sockets::Sockets,
     state::State,
@@ -138,6 +138,10 @@ impl Gateway {
         }
         let running = Running { program, front, reloader, admin_socket };
         let end = running.until_ended(&mut signals, &listeners).await;
+        if end == End::Replaced {
+            // The other process answers for both.
+            admin_server.iter().for_each(ServerHandle::stop_accepting);
+        }
         stage.send_replace(Stage::Stopping);
         running.finish(end, flags.state.as_deref(), &mut signals).await;
         // The admin interface is served until everything else has stopped.

@@ -286,6 +286,22 @@ async fn limits_and_options_of_the_server_change_for_new_connections() {
 }
 
 #[tokio::test]
+async fn the_threads_of_former_servers_end() {
+    let setup = Setup::new("").await;
+    let before = setup.gateway.threads();
+    for round in 0..20 {
+        let config = format!("[limits]\nconnections = {}", 100 + round);
+        assert_eq!(setup.reload(&config, 2).await.status, StatusCode::OK);
+        assert_eq!(get(setup.gateway.addr, "/").await.status, StatusCode::OK);
+    }
+    let deadline = Instant::now() + FOREVER;
+    while setup.gateway.threads() > before {
+        assert!(Instant::now() < deadline, "{} threads", setup.gateway.threads());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
 async fn without_a_file_there_is_nothing_to_read() {
     let backend = echo("a").await;
     let args = ["--admin", "127.0.0.1:0", "--backend", &backend.flag("a")];

@@ -191,6 +191,15 @@ async fn an_idle_connection_is_answered_once_more_and_then_closed() {
     line.restart().await;
     // Longer than a stop keeps idle connections.
     sleep(Duration::from_millis(500)).await;
+    assert_eq!(line.processes().len(), 2, "the old process waits for the connection");
+    line.patch("a", &json!({ "weight": 9 })).await;
+    for _ in 0..10 {
+        assert_eq!(
+            line.backends().await[0].1,
+            9,
+            "the new process answers for the admin interface"
+        );
+    }
     idle.write_all(request).await.unwrap();
     let mut answer = Vec::new();
     timeout(FOREVER, idle.read_to_end(&mut answer)).await.unwrap().unwrap();

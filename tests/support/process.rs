@@ -187,6 +187,13 @@ impl Gateway {
         }
     }
 
+    /// How many threads the process has.
+    #[allow(dead_code, reason = "only for reloads")]
+    pub fn threads(&self) -> usize {
+        let id = self.child.id().expect("the gateway runs");
+        std::fs::read_dir(format!("/proc/{id}/task")).unwrap().count()
+    }
+
     /// Sends the process a signal, for example `TERM`.
     pub async fn signal(&self, name: &str) {
         let id = self.child.id().expect("the gateway runs").to_string();
