@@ -11,9 +11,11 @@ step() { printf '\n== %s\n' "$*"; }
 
 # Program and Debian package of what the tests need besides Rust.
 need=()
-for pair in chromium:chromium chromedriver:chromium-driver redis-server:redis-server node:nodejs npm:npm prometheus:prometheus; do
+for pair in chromium:chromium chromedriver:chromium-driver redis-server:redis-server node:nodejs npm:npm \
+  nginx:nginx-light haproxy:haproxy curl:curl openssl:openssl python3:python3 prometheus:prometheus; do
   command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
 done
+python3 -c 'import ensurepip' 2>/dev/null || need+=(python3-venv)
 if [ "${#need[@]}" -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     step "install ${need[*]}"
@@ -28,6 +30,7 @@ fi
 
 step "clients"
 npm ci --prefix tests/heavy/clients/node --no-audit --no-fund --silent
+bash tests/heavy/peers/venv.sh
 
 step "format"
 cargo fmt --all --check

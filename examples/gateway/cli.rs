@@ -55,6 +55,8 @@ OPTIONS
                        [default: each shop keeps carts in its own memory]
     --workers N        Number of threads that serve clients.
                        [default: the number of CPU cores]
+    --state FILE       Leave the state (pins, counts, what the operator has changed) in FILE at the end,
+                       and go on with it at the next start.
     --watch            Read the file again when it changes, as at SIGHUP. It is looked at once a second.
     --check            Check the configuration and exit: with 0 when it is good, with 2 and a message
                        when it is not.
@@ -63,7 +65,8 @@ OPTIONS
 SIGNALS
     SIGTERM, SIGINT    Stop accepting connections, finish the requests in flight within
                        `shutdown_timeout` (30s), and exit with 0. A second signal ends the wait.
-    SIGHUP             Read the certificates of the listeners again.
+    SIGHUP             Read the file and the certificates of the listeners again.
+    SIGUSR2            Start the program anew on the same sockets, and stop when it accepts.
 
 ENVIRONMENT
     RUST_LOG           What is logged to standard error, for example `info` for a line per request, or
@@ -78,6 +81,7 @@ EXAMPLES
 
 /// The flags as they were given.
 #[derive(Debug, Default, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags of the command line")]
 pub(crate) struct Flags {
     pub(crate) config: Option<PathBuf>,
     pub(crate) listen: Option<String>,
@@ -89,6 +93,7 @@ pub(crate) struct Flags {
     pub(crate) workers: Option<usize>,
     pub(crate) check: bool,
     pub(crate) watch: bool,
+    pub(crate) state: Option<PathBuf>,
     pub(crate) help: bool,
     /// Forwards round robin to the same backends with the same server and the same HTTP client, without
     /// affinity: the baseline when the cost of affinity is measured. Not in `--help`, because it is no
@@ -114,6 +119,7 @@ impl Flags {
                 }
                 Arg::Long("workers") => flags.workers = Some(workers(&text(&mut args)?)?),
                 Arg::Long("check") => flags.check = true,
+                Arg::Long("state") => flags.state = Some(args.value()?.into()),
                 Arg::Long("watch") => flags.watch = true,
                 Arg::Long("forward-only") => flags.forward_only = true,
                 Arg::Long("help") | Arg::Short('h') => flags.help = true,

@@ -1,6 +1,7 @@
 //! Follows the names of `[[discover]]`.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -13,7 +14,7 @@ use tower_sticky::{
 };
 
 use crate::{
-    config::{Discover, Error, Settings},
+    config::{Discover, Error, Settings, file::Backend},
     fleet::Fleet,
 };
 
@@ -37,9 +38,9 @@ pub(crate) fn check(settings: &Settings) -> Result<(), Error> {
 pub(crate) async fn start(fleet: &Arc<Fleet>, settings: &Settings) -> Result<(), ConfigError> {
     let mut handles = Vec::new();
     for discover in &settings.discover {
-        let discovery = follow(fleet, dns(discover, settings))?;
+        let discovery = follow(fleet, discover.clone(), dns(discover, settings))?;
         // Its sessions stay on a backend that is no longer listed as long as it serves them.
-        let discovery = discovery.on_removed(OnRemoved::Drain(settings.shutdown_timeout));
+        let discovery = discovery.on_removed(OnRemoved::Drain(settings.stopping.shutdown_timeout));
         handles.push(discovery.handle());
         tokio::spawn(discovery);
     }
@@ -56,13 +57,28 @@ pub(crate) async fn start(fleet: &Arc<Fleet>, settings: &Settings) -> Result<(),
     Ok(())
 }
 
-fn follow(fleet: &Arc<Fleet>, dns: Dns) -> Result<Discovery, ConfigError> {
+fn follow(fleet: &Arc<Fleet>, discover: Discover, dns: Dns) -> Result<Discovery, ConfigError> {
     // The discovery ends with the pool, which the fleet holds.
     let weak: Weak<Fleet> = Arc::downgrade(fleet);
     fleet.backends().follow_dns(dns, move |id, address| match weak.upgrade() {
-        Some(fleet) => fleet.discovered(id.as_str(), address),
+        Some(fleet) => fleet.discovered(entry(&discover, id, address)),
         None => Err(ConfigError::new("the gateway has stopped")),
     })
+}
+
+/// The backend at this address. Over TLS its certificate must have the name that was looked up, or that of the
+/// target of an SRV record; without a target it must have the address.
+fn entry(discover: &Discover, id: &BackendId, address: SocketAddr) -> Backend {
+    let scheme = if discover.tls { "https" } else { "http" };
+    let mut backend = Backend::new(id.as_str(), format!("{scheme}://{address}"));
+    let name = match discover.port {
+        Some(_) => Some(discover.name.as_str()),
+        None if discover.address_ids => None,
+        None => id.as_str().rsplit_once(':').map(|(target, _)| target),
+    };
+    let name = name.filter(|_| discover.tls);
+    backend.server_name = name.map(|name| name.trim_end_matches('.').to_owned());
+    backend
 }
 
 fn dns(discover: &Discover, settings: &Settings) -> Dns {

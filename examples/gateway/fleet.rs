@@ -1,7 +1,5 @@
 //! The backends with their URLs, which the pool does not know.
 
-#[cfg(feature = "dns")]
-use std::net::SocketAddr;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -20,6 +18,7 @@ use crate::{
     },
     discovered::DiscoveredUrls,
     fleet_change::listed,
+    state::SavedMode,
 };
 
 #[derive(Debug)]
@@ -32,6 +31,8 @@ pub(crate) struct Fleet {
     opening: Mutex<Arc<Opening>>,
     /// The backends of the file that is in force.
     listed: Mutex<BTreeMap<String, file::Backend>>,
+    /// The drains that the operator has begun.
+    drains: Mutex<BTreeMap<String, SavedMode>>,
 }
 
 /// A backend with its URL.
@@ -66,7 +67,7 @@ impl Opening {
             tcp_user_timeout: settings.limits.tcp_user_timeout,
             buffer_bytes: settings.limits.buffer_bytes as usize,
             upstream_settings: settings.upstream.clone(),
-            retry: settings.retry,
+            retry: settings.policy.retry,
         }
     }
 }
@@ -87,6 +88,7 @@ impl Fleet {
             discovered: DiscoveredUrls::default(),
             opening: Mutex::new(Arc::new(Opening::new(settings))),
             listed: Mutex::new(listed(&settings.backends)),
+            drains: Mutex::default(),
         };
         fleet.backends.set_own_zone(settings.zone.as_ref().map(|Zone(zone)| zone.as_str()));
         for backend in &settings.backends {
@@ -147,17 +149,23 @@ impl Fleet {
                     url: entry.url.clone(),
                     insecure: opening.upstream_settings.is_insecure(entry),
                 },
-                None => Entry { url: self.discovered.get(id).unwrap_or_default(), insecure: false },
+                None => {
+                    let url = self.discovered.get(id).unwrap_or_default();
+                    let backend = file::Backend::new(id, url.clone());
+                    Entry { url, insecure: opening.upstream_settings.is_insecure(&backend) }
+                }
             };
             (status, entry)
         });
         (backends.collect(), pool.stats)
     }
 
-    /// The service of a backend that a discovery has found at this address.
+    /// The service of a backend that a discovery has found.
     #[cfg(feature = "dns")]
-    pub(crate) fn discovered(&self, id: &str, at: SocketAddr) -> Result<Upstream, ConfigError> {
-        let backend = file::Backend::new(id, format!("http://{at}"));
+    pub(crate) fn discovered(&self, mut backend: file::Backend) -> Result<Upstream, ConfigError> {
+        if self.opening().upstream_settings.has_server_name() {
+            backend.server_name = None;
+        }
         let upstream = self.upstream(&backend)?;
         let is_in_pool = |id: &str| self.backends.get(id).is_some();
         self.discovered.insert(backend.id, backend.url, is_in_pool);
@@ -244,6 +252,16 @@ impl Fleet {
 
     pub(crate) fn set_opening(&self, opening: Arc<Opening>) {
         *lock(&self.opening) = opening;
+    }
+
+    /// The drains that the operator has begun, with their deadlines.
+    pub(crate) fn drains(&self) -> MutexGuard<'_, BTreeMap<String, SavedMode>> {
+        lock(&self.drains)
+    }
+
+    /// The URL of a backend.
+    pub(crate) fn url(&self, id: &str) -> Option<String> {
+        self.members().get(id).map(|member| member.entry.url.clone())
     }
 
     /// The backends of the file that is in force. To be locked after the members.

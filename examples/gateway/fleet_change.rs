@@ -48,7 +48,12 @@ impl Fleet {
             let upstream = self.open(&opening, &member.entry)?;
             services.insert(id.clone(), (member.entry.clone(), upstream));
         }
-        Ok(Change { opening, listed, services, shutdown_timeout: settings.shutdown_timeout })
+        Ok(Change {
+            opening,
+            listed,
+            services,
+            shutdown_timeout: settings.stopping.shutdown_timeout,
+        })
     }
 
     /// Makes a change.

@@ -21,10 +21,17 @@ mod discovery;
 mod files;
 mod fleet;
 mod fleet_change;
+mod fleet_state;
 mod forward;
+mod front;
 mod layer;
 mod reload;
+mod restart;
 mod run;
+mod running;
+mod service_manager;
+mod sockets;
+mod state;
 mod strategy;
 mod swap;
 

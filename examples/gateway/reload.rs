@@ -10,9 +10,12 @@ use tower_sticky::{NoInner, PoolError, StickyService, proxy::Upstream, serve::Re
 use crate::{
     admin::Access,
     cli::Flags,
-    config::{Error, FILE_CONTENT, Settings, Stores},
+    config::{Error, FILE_CONTENT, Settings, Stopping, Stores},
+    files,
     fleet::Fleet,
+    front::Front,
     layer,
+    state::State,
     swap::Swap,
 };
 
@@ -20,21 +23,13 @@ use crate::{
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What cannot change while the gateway runs: keys, and the sections that begin with them.
-const FIXED: [&str; 10] = [
-    "pool",
-    "admin",
-    "listen",
-    "listener[",
-    "trusted_proxies",
-    "server_timing",
-    "discover[",
-    "zone",
-    "workers",
-    "demo",
-];
+const FIXED: [&str; 4] = ["pool", "admin", "discover[", "zone"];
 
-/// Limits of the server for clients, which has them from its start on.
-const SERVER_LIMITS: [&str; 19] = [
+/// What the server for clients is made with, beside its limits.
+const SERVER: [&str; 4] = ["listen", "listener[", "trusted_proxies", "server_timing"];
+
+/// Limits of the server for clients.
+const SERVER_LIMITS: [&str; 17] = [
     "connections",
     "idle_timeout",
     "header_timeout",
@@ -52,13 +47,15 @@ const SERVER_LIMITS: [&str; 19] = [
     "linger",
     "linger_bytes",
     "handshakes",
-    "expect_wait",
-    "body_timeout",
 ];
 
 /// What each backend's service is made with.
-const SHARED_BY_BACKENDS: [&str; 5] = [
+const SHARED_BY_BACKENDS: [&str; 9] = [
     "upstream.",
+    "limits.body_timeout",
+    "limits.expect_wait",
+    "limits.tcp_user_timeout",
+    "limits.buffer_bytes",
     "limits.connect_timeout",
     "limits.response_timeout",
     "failover.retry",
@@ -74,7 +71,17 @@ pub(crate) struct Reloader {
     access: Access,
     /// Locked during a reload: there is one at a time.
     in_force: Mutex<InForce>,
-    shutdown_timeout: watch::Sender<Duration>,
+    front: Arc<Front>,
+    stopping: watch::Sender<Stopping>,
+}
+
+/// What a reload changes.
+pub(crate) struct Parts {
+    pub(crate) stores: Stores,
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) service: Swap<StickyService<Upstream, NoInner>>,
+    pub(crate) access: Access,
+    pub(crate) front: Arc<Front>,
 }
 
 /// The configuration that is in force.
@@ -93,28 +100,36 @@ pub(crate) struct Reloaded {
 }
 
 impl Reloader {
-    pub(crate) fn new(
-        flags: Flags,
-        stores: Stores,
-        fleet: Arc<Fleet>,
-        settings: Settings,
-        service: Swap<StickyService<Upstream, NoInner>>,
-        access: Access,
-    ) -> Self {
-        let shutdown_timeout = watch::Sender::new(settings.shutdown_timeout);
+    pub(crate) fn new(flags: Flags, settings: Settings, parts: Parts) -> Self {
+        let Parts { stores, fleet, service, access, front } = parts;
+        let stopping = watch::Sender::new(settings.stopping);
         let in_force = Mutex::new(InForce { settings, version: 1 });
-        Self { flags, stores, fleet, service, access, in_force, shutdown_timeout }
+        Self { flags, stores, fleet, service, access, in_force, front, stopping }
     }
 
-    /// How long connections may take to finish when the gateway stops.
-    pub(crate) fn shutdown_timeout(&self) -> Duration {
-        *self.shutdown_timeout.borrow()
+    /// How the gateway stops.
+    pub(crate) fn stopping(&self) -> Stopping {
+        *self.stopping.borrow()
+    }
+
+    /// Accepts again, after another process was to take over and has failed.
+    pub(crate) async fn resume(&self) {
+        let in_force = self.in_force.lock().await;
+        if let Err(error) = self.front.accept(&in_force.settings).await {
+            tracing::error!(%error, "cannot accept again");
+        }
+    }
+
+    /// The state for the process that replaces this one.
+    pub(crate) async fn state(&self, with_secrets: bool) -> Vec<u8> {
+        let in_force = self.in_force.lock().await;
+        State::save(&in_force.settings, &self.fleet, &self.stores, with_secrets)
     }
 
     /// Reads the file and changes what it has changed. With an error nothing has changed.
     pub(crate) async fn reload(&self) -> Result<Reloaded, Error> {
         let mut in_force = self.in_force.lock().await;
-        let result = self.change(&mut in_force);
+        let result = self.change(&mut in_force).await;
         match &result {
             Ok(Reloaded { version, changed }) => {
                 tracing::info!(version, ?changed, "the configuration was read again");
@@ -126,7 +141,7 @@ impl Reloader {
         result
     }
 
-    fn change(&self, in_force: &mut InForce) -> Result<Reloaded, Error> {
+    async fn change(&self, in_force: &mut InForce) -> Result<Reloaded, Error> {
         if self.flags.config.is_none() {
             return Err(Error::new(
                 "there is no file to read again: the gateway was started without --config",
@@ -147,6 +162,10 @@ impl Reloader {
         let layer = layer::build(&settings, self.fleet.backends())?;
         let all = changed.iter().any(|key| is_shared_by_backends(key));
         let change = self.fleet.plan(&settings, all).map_err(refused)?;
+        if changed.iter().any(|key| is_of_server(key)) {
+            files::raise_limit(settings.limits.connections);
+            self.front.accept(&settings).await?;
+        }
         // From here on everything succeeds.
         self.fleet.apply(change).map_err(refused)?;
         if changed.iter().any(|key| key.starts_with("health.")) {
@@ -156,7 +175,7 @@ impl Reloader {
         if let Some(admin) = &settings.admin {
             self.access.set(admin);
         }
-        self.shutdown_timeout.send_replace(settings.shutdown_timeout);
+        self.stopping.send_replace(settings.stopping);
         in_force.version += 1;
         in_force.settings = settings;
         Ok(Reloaded { version: in_force.version, changed })
@@ -181,12 +200,17 @@ impl Reloader {
 }
 
 fn is_fixed(key: &str) -> bool {
-    let is_server_limit =
-        key.strip_prefix("limits.").is_some_and(|limit| SERVER_LIMITS.contains(&limit));
-    is_server_limit
-        || FIXED
-            .iter()
-            .any(|fixed| key == *fixed || (fixed.ends_with('[') && key.starts_with(fixed)))
+    is_one_of(key, &FIXED)
+}
+
+/// Whether the server for clients is started anew.
+fn is_of_server(key: &str) -> bool {
+    let limit = key.strip_prefix("limits.");
+    is_one_of(key, &SERVER) || limit.is_some_and(|limit| SERVER_LIMITS.contains(&limit))
+}
+
+fn is_one_of(key: &str, keys: &[&str]) -> bool {
+    keys.iter().any(|it| key == *it || (it.ends_with('[') && key.starts_with(it)))
 }
 
 fn is_shared_by_backends(key: &str) -> bool {

@@ -1,14 +1,9 @@
 //! Starts the gateway from its settings, and stops it.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fs, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::Request;
-use tokio::{
-    net::TcpListener,
-    runtime,
-    signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
-};
+use tokio::{net::TcpListener, runtime, sync::watch};
 use tower_sticky::{
     NoInner, PoolError, StickyLayer, StickyService,
     proxy::Upstream,
@@ -20,13 +15,18 @@ use crate::discovery;
 use crate::{
     admin::{self, Access, Stage},
     cli::Flags,
-    config::{self, Error, ListenerSettings, Settings, Stores},
+    config::{self, Error, Settings, Stores},
     demo, files,
     fleet::Fleet,
     forward::ForwardOnly,
+    front::Front,
     layer, note,
-    reload::Reloader,
-    say,
+    reload::{Parts, Reloader},
+    restart::{Predecessor, Program},
+    running::{End, Running, Signals},
+    say, service_manager,
+    sockets::Sockets,
+    state::State,
     swap::Swap,
 };
 
@@ -61,7 +61,10 @@ impl From<io::Error> for Failure {
 
 /// Builds the gateway out of its flags, and the file that they name.
 pub(crate) fn prepare(flags: Flags) -> Result<Gateway, Error> {
-    let stores = Stores::default();
+    prepare_with(flags, Stores::default())
+}
+
+fn prepare_with(flags: Flags, stores: Stores) -> Result<Gateway, Error> {
     let settings = Settings::load(flags.clone(), &stores)?;
     let fleet = Fleet::new(&settings).map_err(|error: PoolError| Error::new(error.to_string()))?;
     let layer = layer::build(&settings, fleet.backends())?;
@@ -88,61 +91,140 @@ impl Gateway {
     }
 
     async fn serve(self) -> Result<(), Failure> {
-        let Self { flags, stores, settings, fleet, layer } = self;
-        let mut signals = Signals::new()?;
-        let mut listeners = Vec::new();
-        for listener in &settings.listeners {
-            listeners.push(listener.open().await?);
-        }
-        let admin_listener = match &settings.admin {
-            Some(admin) => Some(bind_admin(admin).await?),
+        let (program, mut signals) = (Program::running(), Signals::new()?);
+        let mut predecessor = Predecessor::find()?;
+        let mut sockets = Sockets::inherited()?;
+        drop(sockets.listeners(&self.settings.listeners).await?);
+        let admin_socket = match &self.settings.admin {
+            Some(admin) => Some(open_admin(admin, &mut sockets).await?),
             None => None,
         };
-        if settings.demo {
-            demo::open_shops(&fleet, settings.demo_store.as_ref()).await?;
-        }
-        log_warnings(&settings);
+        log_warnings(&self.settings);
+        let state = earlier_state(&self.flags, predecessor.as_mut()).await?;
+        let Self { flags, stores, settings, fleet, layer } = self.continued(state).await?;
         fleet.look_up();
         #[cfg(feature = "dns")]
         discovery::start(&fleet, &settings).await.map_err(io::Error::other)?;
         let service = Swap::new(layer.clone().into_service());
-        let server = start(listeners, &settings, &fleet, &layer, service.clone())?;
-        for (listener, addr) in settings.listeners.iter().zip(server.local_addrs()) {
-            say(&format!("listening on {}", listener.url(addr)));
+        let front = front(sockets, &settings, &fleet, service.clone())?;
+        if !settings.forward_only {
+            // On this runtime, so that it does not slow a worker down.
+            layer.start::<Request<RequestBody>>();
         }
+        let addrs = front.accept(&settings).await?;
+        announce(&settings, &addrs, predecessor).await?;
         let (stage, stages) = watch::channel(Stage::Serving);
         let access = Access::new(settings.admin.as_ref());
-        let (listeners, is_demo) = (settings.listeners.clone(), settings.demo);
-        let (admin_limits, demo_store) = (admin_limits(&settings), settings.demo_store.clone());
-        let is_watching = flags.watch;
-        let reloader =
-            Reloader::new(flags, stores, fleet.clone(), settings, service, access.clone());
-        let reloader = Arc::new(reloader);
-        let mut admin_server = None;
-        if let Some(listener) = admin_listener {
-            let addr = listener.local_addr()?;
-            let listener = Listener::from_tcp(listener)?;
-            let admin = admin::Admin::new(fleet.clone(), stages, reloader.clone());
-            let router = admin::router(admin, admin::Guard { addr, access });
-            let router = Server::new(router).listener(listener).limits(admin_limits);
-            admin_server = Some(router.start()?);
-            note(&format!("admin interface on http://{addr}"));
-            if is_demo && let Some(page) = server.local_addrs().iter().find_map(LocalAddr::tcp) {
+        let (is_demo, demo_store) = (settings.demo, settings.demo_store.clone());
+        let (listeners, admin_limits) = (settings.listeners.clone(), admin_limits(&settings));
+        let parts = Parts {
+            stores,
+            fleet: fleet.clone(),
+            service,
+            access: access.clone(),
+            front: front.clone(),
+        };
+        let reloader = Arc::new(Reloader::new(flags.clone(), settings, parts));
+        let admin = admin::Admin::new(fleet, stages, reloader.clone());
+        let started = admin_socket.as_ref().map(|it| start_admin(admin, access, it, admin_limits));
+        let admin_server = started.transpose()?.map(|(addr, server)| {
+            if is_demo && let Some(page) = addrs.iter().find_map(LocalAddr::tcp) {
                 demo::print_hints(page, addr, demo_store.as_ref());
             }
-        }
-        if is_watching {
+            server
+        });
+        if flags.watch {
             drop(tokio::spawn(reloader.clone().watch()));
         }
-        until_stopped(&mut signals, &listeners, &reloader).await;
+        let running = Running { program, front, reloader, admin_socket };
+        let end = running.until_ended(&mut signals, &listeners).await;
+        if end == End::Replaced {
+            // The other process answers for both.
+            admin_server.iter().for_each(ServerHandle::stop_accepting);
+        }
         stage.send_replace(Stage::Stopping);
-        finish(&server, reloader.shutdown_timeout(), &mut signals).await;
+        running.finish(end, flags.state.as_deref(), &mut signals).await;
         // The admin interface is served until everything else has stopped.
         stage.send_replace(Stage::Over);
         if let Some(admin) = admin_server {
             admin.shutdown(Duration::from_secs(1)).await;
         }
         Ok(())
+    }
+}
+
+impl Gateway {
+    /// The gateway with what an earlier process has left, and with the shops of the demo.
+    async fn continued(self, state: Option<State>) -> Result<Self, Failure> {
+        let mut gateway = self;
+        if let Some(secrets) = state.as_ref().and_then(State::secrets) {
+            gateway.stores.set_secrets(secrets).map_err(Error::from)?;
+            gateway = prepare_with(gateway.flags, gateway.stores)?;
+        }
+        let Self { settings, fleet, stores, .. } = &gateway;
+        if settings.demo {
+            demo::open_shops(fleet, settings.demo_store.as_ref()).await?;
+        }
+        if let Some(Err(error)) = state.map(|state| state.restore(settings, fleet, stores)) {
+            tracing::error!(%error, "not everything goes on as it was");
+        }
+        Ok(gateway)
+    }
+}
+
+/// Says that the gateway accepts.
+async fn announce(
+    settings: &Settings,
+    addrs: &[LocalAddr],
+    predecessor: Option<Predecessor>,
+) -> io::Result<()> {
+    for (listener, addr) in settings.listeners.iter().zip(addrs) {
+        say(&format!("listening on {}", listener.url(addr)));
+    }
+    if let Some(predecessor) = predecessor {
+        predecessor.dismiss().await?;
+    }
+    service_manager::tell_ready();
+    Ok(())
+}
+
+/// Serves the admin interface on this socket. Its address, and the server.
+fn start_admin(
+    admin: admin::Admin,
+    access: Access,
+    socket: &Listener,
+    limits: Limits,
+) -> io::Result<(SocketAddr, ServerHandle)> {
+    let addr = socket.local_addr().tcp().ok_or_else(|| io::Error::other("no address"))?;
+    let router = admin::router(admin, admin::Guard { addr, access });
+    let server = Server::new(router).listener(socket.try_clone()?).limits(limits).start()?;
+    note(&format!("admin interface on http://{addr}"));
+    Ok((addr, server))
+}
+
+/// The state that another process has left: the one that this one replaces, or an earlier one.
+async fn earlier_state(
+    flags: &Flags,
+    predecessor: Option<&mut Predecessor>,
+) -> io::Result<Option<State>> {
+    let bytes = match (predecessor, &flags.state) {
+        (Some(predecessor), _) => predecessor.state().await?,
+        (None, Some(path)) => match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                tracing::error!(%error, path = %path.display(), "the state cannot be read");
+                return Ok(None);
+            }
+        },
+        (None, None) => return Ok(None),
+    };
+    match State::parse(&bytes) {
+        Ok(state) => Ok(Some(state)),
+        Err(error) => {
+            tracing::error!(%error, "the gateway starts without its state");
+            Ok(None)
+        }
     }
 }
 
@@ -162,24 +244,27 @@ fn log_warnings(settings: &Settings) {
     }
 }
 
-/// Starts the server for clients.
-fn start(
-    listeners: Vec<Listener>,
+/// The server for clients, which does not accept yet.
+fn front(
+    sockets: Sockets,
     settings: &Settings,
     fleet: &Fleet,
-    layer: &StickyLayer<Upstream>,
     service: Swap<StickyService<Upstream, NoInner>>,
-) -> io::Result<ServerHandle> {
+) -> io::Result<Arc<Front>> {
     if settings.forward_only {
         let upstreams = fleet.upstreams();
         if upstreams.is_empty() {
             return Err(io::Error::other("--forward-only needs a backend"));
         }
-        return server(ForwardOnly::new(upstreams), listeners, settings).start();
+        let forward = ForwardOnly::new(upstreams);
+        let start = move |listeners, settings: &Settings| {
+            server(forward.clone(), listeners, settings).start()
+        };
+        return Ok(Arc::new(Front::new(sockets, start)));
     }
-    // On this runtime, so that it does not slow a worker down.
-    layer.start::<Request<RequestBody>>();
-    server(service, listeners, settings).start()
+    let start =
+        move |listeners, settings: &Settings| server(service.clone(), listeners, settings).start();
+    Ok(Arc::new(Front::new(sockets, start)))
 }
 
 fn server<S>(service: S, listeners: Vec<Listener>, settings: &Settings) -> Server<S> {
@@ -195,20 +280,15 @@ fn admin_limits(settings: &Settings) -> Limits {
     Limits::new().connections(admin::CONNECTIONS).header_timeout(settings.limits.header_timeout)
 }
 
-/// Waits for requests in flight. A second signal ends the wait.
-async fn finish(server: &ServerHandle, limit: Duration, signals: &mut Signals) {
-    tracing::info!(open = server.open_connections(), "stopping");
-    tokio::select! {
-        finished = server.shutdown(limit) => {
-            if !finished {
-                tracing::warn!(open = server.open_connections(), "not all connections have ended in time");
-            }
-        }
-        () = signals.next() => tracing::warn!(open = server.open_connections(), "stopping at once"),
+/// The socket of the admin interface. The demo takes another port when its default is in use.
+async fn open_admin(admin: &config::Admin, sockets: &mut Sockets) -> Result<Listener, Error> {
+    if let Some(inherited) = sockets.take_tcp(admin.addr) {
+        return Ok(inherited);
     }
+    let listener = bind_admin(admin).await?;
+    Listener::from_tcp(listener).map_err(|error| Error::new(error.to_string()))
 }
 
-/// The demo takes another port when its default is in use.
 async fn bind_admin(admin: &config::Admin) -> Result<TcpListener, Error> {
     let refused = |addr: SocketAddr, error: &io::Error| {
         config::cannot_listen(admin.key, &addr.to_string(), error)
@@ -220,55 +300,5 @@ async fn bind_admin(admin: &config::Admin) -> Result<TcpListener, Error> {
             TcpListener::bind(addr).await.map_err(|error| refused(addr, &error))
         }
         bound => bound.map_err(|error| refused(admin.addr, &error)),
-    }
-}
-
-/// Waits for the signal to stop. At SIGHUP the file and the certificates are read again.
-async fn until_stopped(signals: &mut Signals, listeners: &[ListenerSettings], reloader: &Reloader) {
-    while signals.any().await == Asked::Reload {
-        // It is logged.
-        let _ = reloader.reload().await;
-        for tls in listeners.iter().filter_map(ListenerSettings::tls) {
-            if let Err(error) = config::reload(tls) {
-                tracing::error!(%error, "new certificates cannot be used; the old ones stay");
-            }
-        }
-    }
-}
-
-/// SIGTERM and SIGINT, and SIGHUP.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-/// What a signal asks for.
-#[derive(Debug, PartialEq, Eq)]
-enum Asked {
-    Stop,
-    Reload,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn any(&mut self) -> Asked {
-        tokio::select! {
-            _ = self.terminate.recv() => Asked::Stop,
-            _ = self.interrupt.recv() => Asked::Stop,
-            _ = self.hangup.recv() => Asked::Reload,
-        }
-    }
-
-    /// The next signal to stop.
-    async fn next(&mut self) {
-        while self.any().await != Asked::Stop {}
     }
 }

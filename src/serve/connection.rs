@@ -20,7 +20,7 @@ use super::{
     shared::{Accepted, Shared},
     socket::Socket,
     stream::Stream,
-    timeouts::{End, STOP_DELAY, Timeouts, drive, stopped_for, until},
+    timeouts::{End, Timeouts, drive, stopped_for, until},
     watch::Watch,
 };
 #[cfg(feature = "tls")]
@@ -35,7 +35,7 @@ pub(super) async fn serve<S: App>(accepted: Accepted, service: S, shared: Arc<Sh
     let mut negotiated = None;
     if !accepted.endpoint.is_plain() {
         let opening = Box::pin(open(stream, client, &accepted.endpoint, &shared, deadline));
-        let opened = until(opening, stopped_for(&shared, STOP_DELAY)).await;
+        let opened = until(opening, stopped_for(&shared)).await;
         let Some(Some(opened)) = opened else { return };
         (stream, client, negotiated) = opened;
     }
@@ -43,7 +43,7 @@ pub(super) async fn serve<S: App>(accepted: Accepted, service: S, shared: Arc<Sh
         Some(protocol) => (protocol, Bytes::new()),
         None => {
             let sniffing = timeout_at(deadline, sniff(&mut stream));
-            let sniffed = until(sniffing, stopped_for(&shared, STOP_DELAY)).await;
+            let sniffed = until(sniffing, stopped_for(&shared)).await;
             // Else it is closed, timed out, or the server stops.
             let Some(Ok(Ok(sniffed))) = sniffed else { return };
             sniffed

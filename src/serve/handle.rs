@@ -42,6 +42,22 @@ impl ServerHandle {
         self.shared.handshake_errors.load(Relaxed)
     }
 
+    /// Stops accepting. Connections that are open go on: their next requests are served, too.
+    ///
+    /// The sockets are closed, unless they have been [cloned](super::Listener::try_clone): then another server may
+    /// accept from them.
+    pub fn stop_accepting(&self) {
+        self.shared.closed.set();
+    }
+
+    /// As [`shutdown`](Self::shutdown), when another process or server accepts from the same sockets: HTTP/1.1
+    /// connections without a request are kept until the client uses them, for at most the idle timeout, and get
+    /// `Connection: close` with that response. So no client meets a closed connection.
+    pub async fn hand_over(&self, limit: Duration) -> bool {
+        self.shared.keeps_idle.store(true, Relaxed);
+        self.shutdown(limit).await
+    }
+
     /// Stops accepting, and waits until all connections have closed, for at most `limit`. Returns whether they
     /// have.
     ///
@@ -51,6 +67,7 @@ impl ServerHandle {
     /// [threads of the server](super::Server::workers); otherwise they go on until their runtime ends.
     pub async fn shutdown(&self, limit: Duration) -> bool {
         let shared = &*self.shared;
+        shared.closed.set();
         shared.stop.set();
         // A permit is returned when its connection is closed, upgraded ones included.
         let all = shared.permits.acquire_many(shared.limits.connections);

@@ -1,5 +1,7 @@
 //! `Listener`: where clients connect, and the options of their connections.
 
+#[cfg(unix)]
+use std::os::fd::{AsFd, BorrowedFd};
 use std::{
     fmt, io,
     net::SocketAddr,
@@ -84,7 +86,7 @@ pub(super) enum ListeningSocket {
     #[cfg(unix)]
     Unix {
         listener: tokio::net::UnixListener,
-        _file: SocketFile,
+        file: Arc<SocketFile>,
     },
 }
 
@@ -129,8 +131,51 @@ impl Listener {
         }
         let (listener, file) = unix_socket::open(path.as_ref(), mode)?;
         let addr = LocalAddr::Unix(file.path().to_owned());
-        let socket = ListeningSocket::Unix { listener, _file: file };
+        let socket = ListeningSocket::Unix { listener, file: Arc::new(file) };
         Ok(Self { socket, addr, endpoint: Endpoint::default() })
+    }
+
+    /// Takes a Unix socket that listens already, for example one that another process has handed over. Its file is
+    /// removed when the server stops, as with [`unix`](Self::unix).
+    ///
+    /// # Errors
+    ///
+    /// When the socket has no file.
+    #[cfg(unix)]
+    pub fn from_unix(listener: tokio::net::UnixListener) -> io::Result<Self> {
+        let addr = listener.local_addr()?;
+        let path = addr.as_pathname().ok_or_else(|| io::Error::other("the socket has no path"))?;
+        let file = Arc::new(SocketFile::of(path)?);
+        let addr = LocalAddr::Unix(path.to_owned());
+        let socket = ListeningSocket::Unix { listener, file };
+        Ok(Self { socket, addr, endpoint: Endpoint::default() })
+    }
+
+    /// Another listener on the same socket, without options. Both accept connections; the socket is closed with the
+    /// last of them.
+    ///
+    /// # Errors
+    ///
+    /// When this process has no file descriptors left.
+    #[cfg(unix)]
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let fd = self.as_fd().try_clone_to_owned()?;
+        let socket = match &self.socket {
+            ListeningSocket::Tcp(_) => ListeningSocket::Tcp(TcpListener::from_std(fd.into())?),
+            ListeningSocket::Unix { file, .. } => ListeningSocket::Unix {
+                listener: tokio::net::UnixListener::from_std(fd.into())?,
+                file: file.clone(),
+            },
+        };
+        Ok(Self { socket, addr: self.addr.clone(), endpoint: Endpoint::default() })
+    }
+
+    /// The file of a Unix socket is not removed when the server stops, because another process listens on it now.
+    #[cfg(unix)]
+    pub fn keep_file(&self) {
+        if let ListeningSocket::Unix { file, .. } = &self.socket {
+            file.keep();
+        }
     }
 
     /// Which peers send the PROXY protocol; default none.
@@ -171,6 +216,16 @@ impl Listener {
 
     pub(super) fn into_parts(self) -> (ListeningSocket, Arc<Endpoint>) {
         (self.socket, Arc::new(self.endpoint))
+    }
+}
+
+#[cfg(unix)]
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            ListeningSocket::Tcp(listener) => listener.as_fd(),
+            ListeningSocket::Unix { listener, .. } => listener.as_fd(),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     shared::Shared,
     socket::Socket,
     stream::Stream,
-    timeouts::{End, STOP_DELAY, Timeouts, drive, park_after, stopped_for, until},
+    timeouts::{End, Timeouts, drive, park_after, stopped_for, until},
     watch::Watch,
 };
 
@@ -93,7 +93,7 @@ async fn is_used_again(stream: &Stream, client: &Client, shared: &Shared) -> boo
     let limit = shared.limits.idle_timeout;
     let limit = limit.saturating_sub(park_after(limit));
     let readable = timeout(limit, stream.is_readable());
-    match until(readable, stopped_for(shared, STOP_DELAY)).await {
+    match until(readable, stopped_for(shared)).await {
         Some(Ok(readable)) => readable.unwrap_or(false),
         _ => false,
     }

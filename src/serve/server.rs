@@ -157,7 +157,9 @@ impl<S> Server<S> {
             server_timing: self.server_timing,
             #[cfg(feature = "axum")]
             connect_info: self.connect_info,
+            closed: Flag::default(),
             stop: Flag::default(),
+            keeps_idle: AtomicBool::new(false),
             finished: Flag::default(),
             permits: Arc::new(Semaphore::new(limits.connections as usize)),
             exhausted: AtomicBool::new(false),
@@ -179,12 +181,12 @@ impl<S> Server<S> {
         for tls in self.listeners.iter().filter_map(Listener::server_tls) {
             let (tls, shared) = (tls.clone(), shared.clone());
             drop(runtime.spawn(async move {
-                until(tls.keep_reloading(), shared.stop.wait()).await;
+                until(tls.keep_reloading(), shared.closed.wait()).await;
             }));
         }
         let listeners = self.listeners.into_iter().map(Listener::into_parts).collect();
         drop(runtime.spawn(async move {
-            until(accept::accept(listeners, senders, &shared), shared.stop.wait()).await;
+            until(accept::accept(listeners, senders, &shared), shared.closed.wait()).await;
             shared.awaits_connection.store(false, Relaxed);
         }));
         Ok(handle)

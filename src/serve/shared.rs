@@ -9,6 +9,7 @@ use std::{
             Ordering::{Relaxed, SeqCst},
         },
     },
+    time::Duration,
 };
 
 use hyper::server::conn::{http1, http2};
@@ -25,6 +26,10 @@ use super::{
 /// with this room, a target that is too long gets 414 (RFC 9112, section 3).
 const REQUEST_LINE: usize = 64 << 10;
 
+/// How long an HTTP/1.1 connection without a request is kept when the server stops: a request may be in
+/// flight. HTTP/2 has GOAWAY for that.
+const STOP_DELAY: Duration = Duration::from_millis(200);
+
 /// What all connections of a server share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -33,7 +38,11 @@ pub(super) struct Shared {
     #[cfg(feature = "axum")]
     pub(super) connect_info: bool,
     pub(super) limits: Limits,
+    /// Set when no more connections are accepted.
+    pub(super) closed: Flag,
     pub(super) stop: Flag,
+    /// Whether connections without a request stay until they are idle for too long when the server stops.
+    pub(super) keeps_idle: AtomicBool,
     /// Set when all connections have closed after a stop, or the time for that has passed.
     pub(super) finished: Flag,
     /// One permit for each connection.
@@ -52,6 +61,14 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// How long an HTTP/1.1 connection without a request is kept when the server stops.
+    pub(super) fn stop_delay(&self) -> Duration {
+        match self.keeps_idle.load(Relaxed) {
+            true => self.limits.idle_timeout,
+            false => STOP_DELAY,
+        }
+    }
+
     /// Whether a peer is a trusted proxy. One without an address has come over a Unix socket.
     pub(super) fn trusts(&self, peer: Option<SocketAddr>) -> bool {
         peer.is_none_or(|peer| {

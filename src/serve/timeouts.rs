@@ -11,10 +11,6 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::{shared::Shared, watch::Watch};
 
-/// How long an HTTP/1.1 connection without a request is kept when the server stops: a request may be in
-/// flight. HTTP/2 has GOAWAY for that.
-pub(super) const STOP_DELAY: Duration = Duration::from_millis(200);
-
 /// After how long without a request an HTTP/1.1 connection is parked; it may take up to twice as long.
 const PARK_AFTER: Duration = Duration::from_secs(1);
 
@@ -44,9 +40,9 @@ pub(super) async fn until<F: Future>(
 }
 
 /// Waits for the stop of the server, and for `time` after that.
-pub(super) async fn stopped_for(shared: &Shared, time: Duration) {
+pub(super) async fn stopped_for(shared: &Shared) {
     shared.stop.wait().await;
-    sleep(time).await;
+    sleep(shared.stop_delay()).await;
 }
 
 /// Polls a connection to its end, and ends it when a timeout has passed or the server stops.
@@ -168,7 +164,7 @@ impl<'a> Timeouts<'a> {
             return true;
         }
         if self.stop_at.is_none() {
-            let end = Instant::now() + STOP_DELAY;
+            let end = Instant::now() + self.shared.stop_delay();
             self.stop_at = Some(end);
             timer.reset(self.head.map_or(end, |head| head.min(end)));
         }

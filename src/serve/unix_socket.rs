@@ -4,6 +4,7 @@ use std::{
     fs, io,
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 use rustix::net::{
@@ -22,6 +23,8 @@ const BACKLOG: i32 = 1024;
 pub(super) struct SocketFile {
     path: PathBuf,
     inode: (u64, u64),
+    /// Whether it belongs to another process now.
+    kept: AtomicBool,
 }
 
 /// Listens on the socket at `path`, whose file gets `mode`. A file that is left of a process that has ended is
@@ -39,8 +42,7 @@ pub(super) fn open(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFi
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     bind(&socket, &addr)?;
-    let metadata = fs::symlink_metadata(path)?;
-    let file = SocketFile { path: path.to_owned(), inode: (metadata.dev(), metadata.ino()) };
+    let file = SocketFile::of(path)?;
     // Before the socket listens, so that nobody connects whom the mode keeps out.
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     listen(&socket, BACKLOG)?;
@@ -73,6 +75,18 @@ fn wrong(kind: io::ErrorKind, why: impl Into<String>) -> io::Error {
 }
 
 impl SocketFile {
+    /// The file at a path.
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::symlink_metadata(path)?;
+        let inode = (metadata.dev(), metadata.ino());
+        Ok(Self { path: path.to_owned(), inode, kept: AtomicBool::new(false) })
+    }
+
+    /// It is not removed.
+    pub(super) fn keep(&self) {
+        self.kept.store(true, Relaxed);
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -80,6 +94,9 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if self.kept.load(Relaxed) {
+            return;
+        }
         let metadata = fs::symlink_metadata(&self.path);
         if metadata.is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.inode)
             && let Err(error) = fs::remove_file(&self.path)

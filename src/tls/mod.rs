@@ -10,7 +10,7 @@ mod roots;
 mod version;
 
 #[cfg(feature = "proxy")]
-pub(crate) use self::reason::reason_in;
+pub(crate) use self::reason::{is_protocol_refused, reason_in};
 #[cfg(feature = "proxy")]
 pub use self::roots::Roots;
 #[cfg(any(feature = "proxy", feature = "serve"))]

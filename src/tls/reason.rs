@@ -9,6 +9,12 @@ pub(crate) fn reason_in(error: &io::Error) -> Option<String> {
     error.get_ref()?.downcast_ref::<Error>().map(reason)
 }
 
+/// Whether the peer has refused all protocols that were offered (ALPN).
+pub(crate) fn is_protocol_refused(error: &io::Error) -> bool {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<Error>());
+    matches!(error, Some(Error::AlertReceived(AlertDescription::NoApplicationProtocol)))
+}
+
 /// The reason of `error`. "Certificate" is the peer's.
 pub(crate) fn reason(error: &Error) -> String {
     match error {

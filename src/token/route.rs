@@ -127,7 +127,11 @@ mod tests {
     fn codes_depend_on_key_pool_and_backend() {
         let ring = KeyRing::new([key(0), key(1)]).unwrap();
         let own = codes(&ring, "default", "a");
-        assert_eq!(own, codes(&ring.clone(), "default", "a"), "the same on every gateway");
+        assert_eq!(
+            own,
+            codes(&KeyRing::new([key(0), key(1)]).unwrap(), "default", "a"),
+            "the same on every gateway"
+        );
         let others = [
             codes(&ring, "default", "b"),
             codes(&ring, "other", "a"),

@@ -100,7 +100,7 @@ const BAD_FILES: &[(&str, &str, &[&str])] = &[
     (LISTENER, "address = 8080", &["listener[0].address"]),
     (LISTENER, "address = \"8080\"", &["listener[0].address", "HOST:PORT", "unix:/PATH"]),
     (LISTENER, "address = \"a b:80\"", &["listener[0].address", "HOST:PORT"]),
-    (LISTENER, "address = \"fd:0\"", &["listener[0].address", "not built yet"]),
+    (LISTENER, "address = \"fd:x\"", &["listener[0].address", "position of a socket"]),
     (LISTENER, "address = \"unix:\"", &["listener[0].address", "path is missing"]),
     (LISTENER, "proxy_protocol = \"off\"", &["listener[0]", "address"]),
     (
@@ -144,7 +144,12 @@ const BAD_FILES: &[(&str, &str, &[&str])] = &[
     ("", "[limits]\nspeed = 1", &["limits.speed", "body_timeout"]),
     ("", "[upstream]\nresolve_every = \"0s\"", &["upstream.resolve_every"]),
     ("", "[upstream]\nhttp2 = \"often\"", &["upstream.http2", "often", "auto"]),
-    ("", "[upstream]\nsend_proxy = \"v2\"", &["upstream.send_proxy = \"v2\"", "not built yet"]),
+    ("", "[upstream]\nsend_proxy = \"v3\"", &["upstream.send_proxy", "v3", "v1"]),
+    (
+        "[upstream]\nhttp2 = \"auto\"\n",
+        "[[backend]]\nid = \"b\"\nurl = \"http://b:1\"\nsend_proxy = \"v2\"",
+        &["backend[0].send_proxy = \"v2\"", "upstream.http2 = \"off\""],
+    ),
     (
         "",
         "[upstream]\nsend_proxy = \"v1\"\nhttp2 = \"on\"",

@@ -18,7 +18,8 @@ fn template() -> String {
 /// The file with every setting on that this build has.
 fn everything() -> String {
     let needs_dns = |line: &str| {
-        ["#nameservers", "#[[discover]]", "#dns =", "#id ="].iter().any(|key| line.starts_with(key))
+        let keys = ["#nameservers", "#[[discover]]", "#dns =", "#id =", "#tls = false"];
+        keys.iter().any(|key| line.starts_with(key))
     };
     let needs_tls = |line: &str| {
         let keys = ["#ca ", "#server_name", "#verify", "#handshake_timeout"];

@@ -192,3 +192,42 @@ async fn the_gateway_starts_while_the_name_cannot_be_resolved() {
     listener.next_of("joined").await;
     assert_eq!(get(gateway.addr, "/").await.backend(), "1");
 }
+
+#[cfg(feature = "tls")]
+#[tokio::test(flavor = "multi_thread")]
+async fn discovered_backends_are_verified_over_tls() {
+    use crate::{
+        process::ConfigFile,
+        tls_backends::{Authority, Server, config, says_how},
+    };
+    let (names, authority) = (NameServer::start().await, Authority::new());
+    let server =
+        |name: &str| Server::start(config(&authority.server(&[name]), &["h2"], None), says_how);
+    let (host, target) = (server("shop.test").await, server("a.shop.test").await);
+    names.addresses(SHOP, 0, &["127.0.0.1"]);
+    names.service(SERVICE, &[(1, 1, target.addr.port(), "a.shop.test.")]);
+    names.addresses("a.shop.test.", 0, &["127.0.0.1"]);
+    let host = format!("shop.test.:{}", host.addr.port());
+    let ca = ConfigFile::new(&authority.pem());
+    for (dns, upstream, succeeds) in [
+        (host.as_str(), "", true),
+        (SERVICE, "", true),
+        // That of [upstream] counts.
+        (SERVICE, "server_name = \"shop.test\"\n", false),
+    ] {
+        let mut gateway = Gateway::configured(&format!(
+            "admin = \"127.0.0.1:0\"\n\
+             [upstream]\nhttp2 = \"auto\"\nca = [{:?}]\nnameservers = [\"{}\"]\n{upstream}\
+             [[discover]]\ndns = \"{dns}\"\ntls = true\n",
+            ca.path(),
+            names.addr
+        ))
+        .await;
+        let admin = gateway.admin_addr().await;
+        let url = backends(admin).await.remove(0).1;
+        assert!(url.starts_with("https://127.0.0.1:"), "{url}");
+        let answer = get(gateway.addr, "/").await;
+        assert_eq!(answer.status.is_success(), succeeds, "{dns}: {}", answer.text());
+        assert_eq!(answer.text().contains("HTTP/2.0"), succeeds, "{dns}: {}", answer.text());
+    }
+}

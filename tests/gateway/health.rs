@@ -98,13 +98,19 @@ async fn the_probe_request_is_as_configured() {
 
 #[tokio::test]
 async fn a_grpc_probe_without_an_http2_backend_causes_a_warning() {
-    for (probe, keys, warns) in [
-        ("grpc = \"shop.Cart\"", "", true),
-        ("grpc = \"shop.Cart\"", "http2 = \"on\"", false),
-        ("path = \"/\"", "", false),
+    let grpc = "grpc = \"shop.Cart\"";
+    for (probe, upstream, backend, warns) in [
+        (grpc, "", "", true),
+        ("path = \"/\"", "", "", false),
+        (grpc, "http2 = \"on\"", "", false),
+        (grpc, "", "http2 = \"on\"", false),
+        (grpc, "http2 = \"on\"", "http2 = \"off\"", true),
+        // In clear text nothing is chosen.
+        (grpc, "http2 = \"auto\"", "", true),
     ] {
         let file = ConfigFile::new(&format!(
-            "[health]\nprobe = {{ {probe} }}\n[[backend]]\nid = \"a\"\nurl = \"http://a.test\"\n{keys}\n"
+            "[health]\nprobe = {{ {probe} }}\n[upstream]\n{upstream}\n\
+             [[backend]]\nid = \"a\"\nurl = \"http://a.test\"\n{backend}\n"
         ));
         let output = run(&["--check", "--config", file.path().to_str().unwrap()], &[]).await;
         let stderr = String::from_utf8_lossy(&output.stderr);

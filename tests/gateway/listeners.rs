@@ -1,58 +1,17 @@
 //! `[[listener]]`: several listeners, Unix sockets, the PROXY protocol and TLS.
 
-use std::{path::PathBuf, process::Stdio};
+use std::path::PathBuf;
 
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
-    net::{TcpStream, UnixStream},
-    process::{Child, Command},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::UnixStream,
 };
 
 use crate::{
     backends::echo,
-    example::binary,
+    listening::Listening,
     process::{ConfigFile, run},
 };
-
-/// A gateway that listens as its file says.
-struct Listening {
-    child: Child,
-    /// What it prints, without `listening on `.
-    urls: Vec<String>,
-    _file: ConfigFile,
-}
-
-impl Listening {
-    async fn start(config: &str, listeners: usize) -> Self {
-        let file = ConfigFile::new(config);
-        let mut child = Command::new(binary("gateway"))
-            .args(["--workers", "1", "--config", file.path().to_str().unwrap()])
-            .kill_on_drop(true)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut urls = Vec::new();
-        for _ in 0..listeners {
-            let line = lines.next_line().await.unwrap().expect("the gateway starts");
-            urls.push(line.strip_prefix("listening on ").unwrap().to_owned());
-        }
-        Self { child, urls, _file: file }
-    }
-
-    /// Connects to a listener on TCP.
-    async fn connect(&self, position: usize) -> TcpStream {
-        let (_, addr) = self.urls[position].split_once("://").unwrap();
-        TcpStream::connect(addr).await.unwrap()
-    }
-
-    async fn stop(mut self) {
-        let id = self.child.id().unwrap().to_string();
-        assert!(Command::new("kill").arg(&id).status().await.unwrap().success());
-        assert!(self.child.wait().await.unwrap().success());
-    }
-}
 
 /// The response to a request, to the end of the connection.
 async fn get(
@@ -143,6 +102,7 @@ mod tls {
         crypto::ring::default_provider,
         pki_types::{CertificateDer, pem::PemObject},
     };
+    use tokio::net::TcpStream;
     use tokio_rustls::{TlsConnector, client::TlsStream};
 
     use super::*;
@@ -227,8 +187,7 @@ mod tls {
         assert!(seen.contains(r#"["Subject=\"CN=alice,O=Shop\""]"#), "{seen}");
         assert!(!seen.contains("CN=root"), "{seen}");
         files.pair(&new);
-        let id = gateway.child.id().unwrap().to_string();
-        assert!(Command::new("kill").args(["-s", "HUP", &id]).status().await.unwrap().success());
+        gateway.signal("HUP").await;
         let renewed = async {
             loop {
                 let stream = handshake(&gateway, &authority, &alice).await;

@@ -15,6 +15,8 @@ mod example;
 mod identities;
 #[path = "../support/listener.rs"]
 mod listener;
+#[path = "../support/listening.rs"]
+mod listening;
 #[cfg(feature = "dns")]
 #[path = "../support/name_server.rs"]
 mod name_server;
@@ -56,6 +58,7 @@ mod failures;
 mod forwarding;
 mod health;
 mod http2_frames;
+mod inherited_sockets;
 mod interim;
 mod limits;
 mod listeners;
@@ -64,9 +67,11 @@ mod parking;
 mod raw_requests;
 mod rebalance;
 mod reload;
+mod restart_in_place;
 mod restarts;
 mod routes;
 mod rows;
+mod send_proxy;
 mod sessions;
 mod shortage;
 mod stop;

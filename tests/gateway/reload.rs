@@ -4,7 +4,11 @@ use std::{net::SocketAddr, time::Duration};
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::Instant,
+};
 
 use crate::{
     backends::{Backend, echo},
@@ -254,6 +258,47 @@ async fn a_token_of_the_admin_interface_changes() {
     assert_eq!(answer.json()["changed"], json!(["admin_token"]));
     assert_eq!(with("one").await, StatusCode::UNAUTHORIZED);
     assert_eq!(with("two").await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn limits_and_options_of_the_server_change_for_new_connections() {
+    let setup = Setup::new("").await;
+    let addr = setup.gateway.addr;
+    let mut kept = TcpStream::connect(addr).await.unwrap();
+    let request = format!("GET / HTTP/1.1\r\nhost: a\r\nx-long: {}\r\n\r\n", "x".repeat(2_000));
+    let mut answer = vec![0; 64 << 10];
+    for (config, timing, status) in [
+        ("", false, StatusCode::OK),
+        ("server_timing = true", true, StatusCode::OK),
+        ("[limits]\nheader_bytes = \"1KiB\"", false, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+        ("", false, StatusCode::OK),
+    ] {
+        assert_eq!(setup.reload(config, 2).await.status, StatusCode::OK, "{config}");
+        let new = get(addr, "/").await;
+        assert_eq!(new.headers.contains_key("server-timing"), timing, "{config}");
+        let long = [("x-long", &*"x".repeat(2_000))];
+        assert_eq!(send(addr, Method::GET, "/", &long, "").await.status, status, "{config}");
+        kept.write_all(request.as_bytes()).await.unwrap();
+        let length = kept.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..length]);
+        assert!(answer.starts_with("HTTP/1.1 200"), "open connections go on as before: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn the_threads_of_former_servers_end() {
+    let setup = Setup::new("").await;
+    let before = setup.gateway.threads();
+    for round in 0..20 {
+        let config = format!("[limits]\nconnections = {}", 100 + round);
+        assert_eq!(setup.reload(&config, 2).await.status, StatusCode::OK);
+        assert_eq!(get(setup.gateway.addr, "/").await.status, StatusCode::OK);
+    }
+    let deadline = Instant::now() + FOREVER;
+    while setup.gateway.threads() > before {
+        assert!(Instant::now() < deadline, "{} threads", setup.gateway.threads());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test]

@@ -54,6 +54,26 @@ async fn the_client_address_chooses_the_backend() {
 }
 
 #[tokio::test]
+async fn a_trusted_peer_on_a_unix_socket_tells_the_client_address() {
+    let (backends, _nodes) = nodes(["a", "b", "c", "d", "e", "f", "g", "h"]);
+    let service = layer(&backends, ClientIp::new()).into_service();
+    let over_unix = |trusted: bool, client: Option<&str>| {
+        let mut request = client.map_or_else(get, |it| with_header("x-forwarded-for", it));
+        request.extensions_mut().insert(tower_sticky::Peer::unix().trusted(trusted));
+        request
+    };
+    for client in 1..10 {
+        let client = format!("203.0.113.{client}");
+        let home = send(&service, from(&client, false, None)).await.body;
+        assert_eq!(send(&service, over_unix(true, Some(&client))).await.body, home);
+    }
+    for request in [over_unix(true, None), over_unix(false, Some("203.0.113.1"))] {
+        let answer = send(&service, request).await;
+        assert_eq!(answer.decision().0, Verdict::Assigned, "no address: the strategy");
+    }
+}
+
+#[tokio::test]
 async fn the_client_address_can_come_from_axum_or_a_function_with_a_prefix() {
     let (backends, _nodes) = nodes(["a", "b", "c", "d", "e", "f", "g", "h"]);
     let service = layer(&backends, ClientIp::new().ipv4_prefix(24)).into_service();

@@ -29,10 +29,13 @@ fn key(first: u8) -> Key {
     Key::from_bytes((first..first + 32).collect::<Vec<u8>>()).unwrap()
 }
 
+/// Makes a request with an id.
+type Requests = Box<dyn Fn(&str) -> Request<Body>>;
+
 #[tokio::test]
 async fn an_id_with_a_plain_route_goes_to_its_backend() {
     let (backends, _nodes) = nodes(["node1", "node2", "a.b"]);
-    let cases: Vec<(Route, Box<dyn Fn(&str) -> Request<Body>>)> = vec![
+    let cases: Vec<(Route, Requests)> = vec![
         (
             Route::cookie("JSESSIONID").after('.'),
             Box::new(|id| with_cookie(&format!("x=1; JSESSIONID={id}"))),

@@ -34,7 +34,7 @@ pub struct Gateway {
     pub addr: SocketAddr,
     stdout: Lines<BufReader<ChildStdout>>,
     stderr: Lines<BufReader<ChildStderr>>,
-    file: Option<ConfigFile>,
+    pub file: Option<ConfigFile>,
 }
 
 impl Gateway {
@@ -53,6 +53,14 @@ impl Gateway {
         let file = ConfigFile::new(config);
         let path = file.path().to_str().unwrap().to_owned();
         Self::spawn(&["--config", &path], env, Some(file)).await
+    }
+
+    /// Starts a gateway that listens as this file says; its address is that of the first listener.
+    #[allow(dead_code, reason = "each target uses a part of this")]
+    pub async fn listening(config: &str) -> Self {
+        let file = ConfigFile::new(config);
+        let path = file.path().to_str().unwrap().to_owned();
+        Self::run(command(), &["--config", &path], &[], Some(file)).await
     }
 
     /// Starts a gateway with this configuration file and these flags.
@@ -96,13 +104,22 @@ impl Gateway {
     }
 
     async fn spawn_from(
+        command: Command,
+        args: &[&str],
+        env: &[(&str, &str)],
+        file: Option<ConfigFile>,
+    ) -> Self {
+        let args = [&["--listen", "127.0.0.1:0"], args].concat();
+        Self::run(command, &args, env, file).await
+    }
+
+    async fn run(
         mut command: Command,
         args: &[&str],
         env: &[(&str, &str)],
         file: Option<ConfigFile>,
     ) -> Self {
         let mut child = command
-            .args(["--listen", "127.0.0.1:0"])
             .args(args)
             .envs(env.iter().copied())
             .stdout(Stdio::piped())
@@ -118,8 +135,8 @@ impl Gateway {
             }
             panic!("the gateway did not start: {said}");
         };
-        let addr = line.strip_prefix("listening on http://");
-        let addr = addr
+        let addr = line.strip_prefix("listening on ").and_then(|url| url.split_once("://"));
+        let (_, addr) = addr
             .unwrap_or_else(|| panic!("the first line is expected to contain the address: {line}"));
         Self { child, addr: addr.parse().unwrap(), stdout, stderr, file }
     }
@@ -168,6 +185,13 @@ impl Gateway {
         while let Ok(Some(line)) = self.stderr.next_line().await {
             println!("the gateway says: {line}");
         }
+    }
+
+    /// How many threads the process has.
+    #[allow(dead_code, reason = "only for reloads")]
+    pub fn threads(&self) -> usize {
+        let id = self.child.id().expect("the gateway runs");
+        std::fs::read_dir(format!("/proc/{id}/task")).unwrap().count()
     }
 
     /// Sends the process a signal, for example `TERM`.

@@ -1,8 +1,7 @@
-//! Streams of HTTP/2: the backend's limit, GOAWAY, refused streams and pings.
+//! Streams of HTTP/2: the backend's limit, and GOAWAY under load.
 
 use std::{
     convert::Infallible,
-    io,
     pin::pin,
     sync::{
         Arc,
@@ -16,14 +15,8 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Either, Empty, Full};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    sync::watch,
-    task::JoinSet,
-    time::{Instant, timeout},
-};
-use tower_sticky::{Disconnected, NotSent, proxy::Upstream};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tower_sticky::proxy::Upstream;
 
 use crate::support::*;
 
@@ -228,122 +221,4 @@ async fn goaway_under_load_fails_no_request_and_repeats_none() {
     }
     assert_eq!(served.load(SeqCst), CLIENTS * EACH, "each request was served once");
     assert!(backend.accepted() > 10, "many connections have ended: {}", backend.accepted());
-}
-
-/// The begin of a server's connection: reads the client's, and sends settings.
-async fn begin(socket: &mut TcpStream) -> io::Result<()> {
-    socket.read_exact(&mut [0; 24]).await?;
-    socket.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await
-}
-
-/// The type and the stream of the next frame of this type.
-async fn frame(socket: &mut TcpStream, wanted: u8) -> io::Result<u32> {
-    loop {
-        let mut head = [0; 9];
-        socket.read_exact(&mut head).await?;
-        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
-        socket.read_exact(&mut vec![0; length]).await?;
-        if head[3] == wanted {
-            return Ok(u32::from_be_bytes([head[5], head[6], head[7], head[8]]));
-        }
-    }
-}
-
-const HEADERS: u8 = 1;
-const ENHANCE_YOUR_CALM: u8 = 11;
-const REFUSED_STREAM: u8 = 7;
-
-/// Responds to the first stream of the first connection with these bytes, made of the stream's number, and
-/// serves all other connections.
-async fn odd_at_first(answer: fn(u32) -> Vec<u8>) -> Backend {
-    raw(move |number, mut socket| async move {
-        if number == 0 {
-            begin(&mut socket).await?;
-            let stream = frame(&mut socket, HEADERS).await?;
-            socket.write_all(&answer(stream)).await?;
-            return frame(&mut socket, 255).await.map(drop);
-        }
-        let service =
-            service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok"))) });
-        let server = http2::Builder::new(TokioExecutor::new());
-        let _ = server.serve_connection(TokioIo::new(socket), service).await;
-        Ok(())
-    })
-    .await
-}
-
-fn post() -> Request<Empty<Bytes>> {
-    Request::post("/").header("host", "a").body(Empty::new()).unwrap()
-}
-
-#[tokio::test]
-async fn a_stream_that_was_refused_unprocessed_goes_once_more() {
-    let reset = |stream: u32| {
-        let mut frame = vec![0, 0, 4, 3, 0];
-        frame.extend(stream.to_be_bytes());
-        frame.extend([0, 0, 0, REFUSED_STREAM]);
-        frame
-    };
-    // No stream was processed: the last one is 0.
-    let goaway = |_| vec![0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ENHANCE_YOUR_CALM];
-    let graceful = |_| vec![0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    for answer in [reset as fn(u32) -> Vec<u8>, goaway, graceful] {
-        let backend = odd_at_first(answer).await;
-        let upstream = backend.upstream().http2(true).replay_idempotent(false);
-        let response = send(&upstream, post()).await.unwrap();
-        assert_eq!(text(response).await, "ok");
-        assert_eq!(backend.accepted(), 2);
-    }
-}
-
-#[tokio::test]
-async fn a_stream_that_may_have_been_processed_does_not_go_again() {
-    // The first stream is the last that was processed.
-    let goaway = |stream: u32| {
-        let mut frame = vec![0, 0, 8, 7, 0, 0, 0, 0, 0];
-        frame.extend(stream.to_be_bytes());
-        frame.extend([0, 0, 0, ENHANCE_YOUR_CALM]);
-        frame
-    };
-    let backend = raw(move |_, mut socket| async move {
-        begin(&mut socket).await?;
-        let stream = frame(&mut socket, HEADERS).await?;
-        socket.write_all(&goaway(stream)).await
-    })
-    .await;
-    let error = send(&backend.upstream().http2(true), post()).await.unwrap_err();
-    assert!(error.is::<Disconnected>(), "{error:?}");
-    assert_eq!(backend.accepted(), 1);
-}
-
-#[tokio::test]
-async fn a_peer_that_sends_no_settings_is_not_sent_a_request() {
-    let silent = raw(|_, socket| async move {
-        std::future::pending::<()>().await;
-        drop(socket);
-        Ok(())
-    })
-    .await;
-    let http1 = once("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
-    for backend in [silent, http1.await] {
-        let upstream = backend.upstream().http2(true).connect_timeout(Duration::from_millis(50));
-        let error = send(&upstream, post()).await.unwrap_err();
-        assert!(error.is::<NotSent<Request<Empty<Bytes>>>>(), "{error:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_backend_that_answers_no_pings_is_gone() {
-    let backend = raw(|_, mut socket| async move {
-        begin(&mut socket).await?;
-        frame(&mut socket, HEADERS).await?;
-        std::future::pending().await
-    })
-    .await;
-    let tick = Duration::from_millis(20);
-    let upstream = backend.upstream().http2(true).http2_ping(tick, tick);
-    let begun = Instant::now();
-    let error = send(&upstream, post()).await.unwrap_err();
-    assert!(error.is::<Disconnected>(), "{error:?}");
-    assert!(begun.elapsed() < Duration::from_secs(10), "long before the response's timeout");
 }

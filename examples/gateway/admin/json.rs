@@ -13,6 +13,7 @@ use tower_sticky::{BackendStatus, Failover, Mode, PoolError, Reason, State, Stat
 use crate::{
     config::{OperatorMode, Otherwise, Time, file::Zone},
     fleet::Entry,
+    state::{SavedMode, unix_millis},
 };
 
 /// Body of `PUT /backends/{id}`.
@@ -59,6 +60,16 @@ pub(super) struct Drain {
     pub(super) deadline: Option<Duration>,
     pub(super) then: Failover,
     pub(super) hand_over: Option<u32>,
+}
+
+impl Drain {
+    /// With its deadline as a time.
+    pub(super) fn saved(self) -> SavedMode {
+        let deadline = self.deadline.map(|deadline| {
+            unix_millis().saturating_add(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX))
+        });
+        SavedMode::Draining { deadline, then: self.then.into(), hand_over: self.hand_over }
+    }
 }
 
 impl Patch {

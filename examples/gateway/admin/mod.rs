@@ -158,7 +158,10 @@ async fn change(
         backends.set_weight(&id, weight)?;
     }
     match mode {
-        Some(NewMode::Plain(mode)) => backends.set_mode(&id, mode)?,
+        Some(NewMode::Plain(mode)) => {
+            backends.set_mode(&id, mode)?;
+            admin.fleet.drains().remove(&id);
+        }
         // The drain continues in the background, and its end is an event.
         Some(NewMode::Drain(wanted)) => {
             let mut drain = backends.drain(&id).then(wanted.then);
@@ -169,6 +172,7 @@ async fn change(
                 drain = drain.hand_over(rate);
             }
             drop(drain.start()?);
+            admin.fleet.drains().insert(id.clone(), wanted.saved());
         }
         None => {}
     }

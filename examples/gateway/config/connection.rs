@@ -63,7 +63,13 @@ impl<'a> Keys<'a> {
         let max_idle = self.get(|keys| keys.max_idle).map_or(1024, |(max_idle, _)| max_idle.into());
         let idle_timeout = self.get(|keys| keys.idle_timeout);
         let idle_timeout = idle_timeout.map_or(Duration::from_secs(60), |(Time(time), _)| time);
-        Ok(upstream.http2(proxy::Http2::from(http2)).max_idle(max_idle).idle_timeout(idle_timeout))
+        let upstream =
+            upstream.http2(proxy::Http2::from(http2)).max_idle(max_idle).idle_timeout(idle_timeout);
+        match self.get(|keys| keys.send_proxy) {
+            Some((SendProxy::V1, _)) => upstream.send_proxy(proxy::ProxyProtocol::V1),
+            Some((SendProxy::V2, _)) => upstream.send_proxy(proxy::ProxyProtocol::V2),
+            Some((SendProxy::Off, _)) | None => Ok(upstream),
+        }
     }
 
     pub(super) fn check(self) -> Result<(), ConfigError> {
@@ -73,14 +79,15 @@ impl<'a> Keys<'a> {
             return Ok(());
         };
         let version = if send_proxy == SendProxy::V1 { "v1" } else { "v2" };
-        let why = match self.get(|keys| keys.http2) {
-            Some((Http2::On | Http2::Auto, at)) => format!(
-                "a connection belongs to one client then, and cannot be shared by HTTP/2; set {} = \"off\"",
-                of(at, "http2")
-            ),
-            _ => "the PROXY protocol to backends is not built yet; leave it out".into(),
-        };
-        Err(ConfigError::new(format!("{} = \"{version}\": {why}", of(at, "send_proxy"))))
+        match self.get(|keys| keys.http2) {
+            Some((Http2::On | Http2::Auto, http2_at)) => Err(ConfigError::new(format!(
+                "{} = \"{version}\": a connection belongs to one client then, and cannot be shared by HTTP/2; \
+                 set {} = \"off\"",
+                of(at, "send_proxy"),
+                of(http2_at, "http2")
+            ))),
+            _ => Ok(()),
+        }
     }
 }
 

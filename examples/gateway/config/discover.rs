@@ -10,6 +10,8 @@ pub(crate) struct Discover {
     pub(crate) port: Option<u16>,
     /// Whether the addresses of SRV targets are the backends, instead of the targets.
     pub(crate) address_ids: bool,
+    /// Whether the backends are reached over TLS.
+    pub(crate) tls: bool,
 }
 
 /// The names of the file. They are checked further when the gateway is built.
@@ -78,5 +80,11 @@ fn one(key: &str, section: &file::Discover) -> Result<Discover, Error> {
         }
         (id, port) => port.is_some() || id == Some(DiscoverId::Address),
     };
-    Ok(Discover { name: name.to_owned(), port, address_ids })
+    if section.tls && cfg!(not(feature = "tls")) {
+        return Err(Error::new(format!(
+            "{key}.tls needs the feature tls, which this gateway was built without; build it with --features \
+             tls, or leave the key out"
+        )));
+    }
+    Ok(Discover { name: name.to_owned(), port, address_ids, tls: section.tls })
 }

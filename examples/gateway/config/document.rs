@@ -28,6 +28,16 @@ impl Document {
         Self(values)
     }
 
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
+        self.0.get(key)
+    }
+
+    /// The values whose keys begin with `prefix`.
+    pub(crate) fn section(&self, prefix: &str) -> BTreeMap<String, Value> {
+        let within = self.0.iter().filter(|(key, _)| key.starts_with(prefix));
+        within.map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
     /// The keys whose values differ, are new or are gone.
     pub(crate) fn changes(&self, later: &Self) -> BTreeSet<String> {
         let keys = self.0.keys().chain(later.0.keys());

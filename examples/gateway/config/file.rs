@@ -24,6 +24,9 @@ pub(crate) struct File {
     pub(crate) admin_hosts: Vec<String>,
     pub(crate) metrics_open: bool,
     pub(crate) shutdown_timeout: Option<Time>,
+    pub(crate) drain_delay: Option<Time>,
+    pub(crate) upgrade_timeout: Option<Time<1>>,
+    pub(crate) upgrade_drain: Option<Time>,
     pub(crate) trusted_proxies: Vec<String>,
     pub(crate) server_timing: bool,
     pub(crate) zone: Option<Zone>,
@@ -265,6 +268,8 @@ impl Backend {
 pub(crate) struct Discover {
     pub(crate) dns: String,
     pub(crate) id: Option<DiscoverId>,
+    #[serde(default)]
+    pub(crate) tls: bool,
 }
 
 const fn one() -> u32 {

@@ -1,6 +1,6 @@
 //! `[[listener]]`: where clients connect, and how.
 
-use std::{collections::BTreeSet, io, path::PathBuf};
+use std::{collections::BTreeSet, io, net::SocketAddr, path::PathBuf};
 
 use serde::Deserialize;
 use tower_sticky::serve::{self, LocalAddr};
@@ -10,6 +10,7 @@ use super::{
     listener_tls::{self, TlsSettings},
     words::ProxyProtocol,
 };
+use crate::sockets::is_at;
 
 /// Where the gateway listens by default.
 const DEFAULT: &str = "127.0.0.1:8080";
@@ -47,13 +48,14 @@ enum Address {
     /// `HOST:PORT`.
     Tcp(String),
     Unix(PathBuf),
+    /// The socket at this position of those that systemd passes.
+    Inherited(usize),
 }
 
 /// The listeners: that of the flag, those of the file, or the default one. `has_proxies` tells whether there are
 /// trusted proxies.
 pub(super) fn listeners(
-    flag: Option<&str>,
-    listen: Option<&str>,
+    (flag, listen): (Option<&str>, Option<&str>),
     sections: Vec<Section>,
     has_proxies: bool,
 ) -> Result<Vec<ListenerSettings>, Error> {
@@ -153,11 +155,10 @@ impl Address {
                 )),
             };
         }
-        if text.starts_with("fd:") {
-            return Err(
-                "sockets that systemd passes are not built yet; use HOST:PORT or unix:/PATH"
-                    .to_owned(),
-            );
+        if let Some(index) = text.strip_prefix("fd:") {
+            return index.parse().map(Self::Inherited).map_err(|_| {
+                "expected the position of a socket that systemd passes, such as fd:0".to_owned()
+            });
         }
         let is_address = match text.rsplit_once(':') {
             Some((host, port)) => {
@@ -191,15 +192,59 @@ fn bad_mode(key: &str, text: &str) -> Error {
 }
 
 impl ListenerSettings {
+    /// The address as it is written, which tells listeners apart.
+    pub(crate) fn address(&self) -> String {
+        match &self.address {
+            Address::Tcp(address) => address.clone(),
+            Address::Unix(path) => format!("unix:{}", path.display()),
+            Address::Inherited(index) => format!("fd:{index}"),
+        }
+    }
+
+    /// Takes the socket for it out of those that were inherited.
+    pub(crate) async fn choose(
+        &self,
+        inherited: &mut [Option<serve::Listener>],
+    ) -> Result<Option<serve::Listener>, Error> {
+        let addrs: Vec<SocketAddr> = match &self.address {
+            Address::Inherited(index) => {
+                let socket = inherited.get_mut(*index).and_then(Option::take);
+                return socket.map(Some).ok_or_else(|| {
+                    Error::new(format!(
+                        "{} = \"fd:{index}\": no such socket was passed (LISTEN_FDS); start the gateway with a \
+                         socket unit of systemd, or use HOST:PORT",
+                        self.key
+                    ))
+                });
+            }
+            Address::Tcp(address) if inherited.iter().any(Option::is_some) => {
+                let found = tokio::net::lookup_host(address.as_str()).await;
+                found.map_err(|error| self.cannot_listen(&error))?.collect()
+            }
+            Address::Tcp(_) | Address::Unix(_) => Vec::new(),
+        };
+        let is_ours = |socket: &serve::Listener| match (socket.local_addr(), &self.address) {
+            (LocalAddr::Unix(path), Address::Unix(own)) => path == own,
+            _ => addrs.iter().any(|addr| is_at(socket, *addr)),
+        };
+        let mut inherited = inherited.iter_mut();
+        Ok(inherited.find(|it| it.as_ref().is_some_and(is_ours)).and_then(Option::take))
+    }
+
     /// Opens the socket.
     pub(crate) async fn open(&self) -> Result<serve::Listener, Error> {
         let opened = match &self.address {
             Address::Tcp(address) => serve::Listener::bind(address).await,
             Address::Unix(path) => serve::Listener::unix(path, self.mode),
+            Address::Inherited(_) => Err(io::ErrorKind::NotFound.into()),
         };
-        let listener = opened.map_err(|error| self.cannot_listen(&error))?;
+        opened.map_err(|error| self.cannot_listen(&error))
+    }
+
+    /// The listener with its options.
+    pub(crate) fn with_options(&self, listener: serve::Listener) -> serve::Listener {
         let listener = listener.proxy_protocol(self.proxy_protocol);
-        Ok(listener_tls::apply(listener, self.tls.as_ref(), self.client_cert_header))
+        listener_tls::apply(listener, self.tls.as_ref(), self.client_cert_header)
     }
 
     /// Its TLS, to read its certificates again.
@@ -217,11 +262,7 @@ impl ListenerSettings {
     }
 
     fn cannot_listen(&self, error: &io::Error) -> Error {
-        let address = match &self.address {
-            Address::Tcp(address) => address.clone(),
-            Address::Unix(path) => format!("unix:{}", path.display()),
-        };
-        cannot_listen(&self.key, &address, error)
+        cannot_listen(&self.key, &self.address(), error)
     }
 }
 

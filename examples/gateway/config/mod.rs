@@ -24,13 +24,13 @@ mod words;
 #[cfg(feature = "dns")]
 pub(crate) use self::discover::Discover;
 pub(crate) use self::{
-    affinity::Stores,
-    document::FILE_CONTENT,
+    affinity::{KeptSecrets, Stores},
+    document::{Document, FILE_CONTENT},
     error::Error,
     listener::{ListenerSettings, cannot_listen},
     listener_tls::reload,
     probe::Probe,
-    settings::{Admin, Settings},
+    settings::{Admin, Settings, Stopping},
     units::Time,
     upstream::Upstream,
     words::{OperatorMode, Otherwise},

@@ -41,7 +41,7 @@ pub(crate) struct Settings {
     pub(crate) pool: String,
     pub(crate) listeners: Vec<ListenerSettings>,
     pub(crate) admin: Option<Admin>,
-    pub(crate) shutdown_timeout: Duration,
+    pub(crate) stopping: Stopping,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) server_timing: bool,
     pub(crate) limits: Limits,
@@ -55,14 +55,7 @@ pub(crate) struct Settings {
     /// The response header by which backends end, pin or move a session.
     pub(crate) application_header: Option<String>,
     pub(crate) strategy: Arc<dyn Strategy>,
-    pub(crate) failover: Failover,
-    pub(crate) busy: Busy,
-    pub(crate) home_wait: Duration,
-    pub(crate) max_attempts: usize,
-    pub(crate) retry: bool,
-    pub(crate) panic: bool,
-    /// Whether sessions return from a backup.
-    pub(crate) return_from_backup: bool,
+    pub(crate) policy: Policy,
     pub(crate) health: Health,
     pub(crate) probe: Option<Probe>,
     pub(crate) rebalance: Option<Rebalance>,
@@ -78,6 +71,32 @@ pub(crate) struct Settings {
     pub(crate) demo_store: Option<demo::Store>,
     pub(crate) workers: usize,
     pub(crate) forward_only: bool,
+}
+
+/// What happens to a session whose backend cannot serve.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Policy {
+    pub(crate) failover: Failover,
+    pub(crate) busy: Busy,
+    pub(crate) home_wait: Duration,
+    pub(crate) max_attempts: usize,
+    pub(crate) retry: bool,
+    pub(crate) panic: bool,
+    /// Whether sessions return from a backup.
+    pub(crate) return_from_backup: bool,
+}
+
+/// How the gateway stops.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stopping {
+    /// For connections that are open.
+    pub(crate) shutdown_timeout: Duration,
+    /// From the 503 of `/healthz` to the end of accepting.
+    pub(crate) drain_delay: Duration,
+    /// For the process that replaces this one, until it accepts.
+    pub(crate) upgrade_timeout: Duration,
+    /// For connections that are open when another process accepts.
+    pub(crate) upgrade_drain: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -116,44 +135,39 @@ impl Settings {
         stores: &Stores,
     ) -> Result<Self, Error> {
         application::check_session_headers(file.session_headers)?;
-        let demo = demo(&mut file, &flags)?;
+        let (demo, stopping) = (demo(&mut file, &flags)?, Stopping::of(&file));
         let admin_addr = either(("--admin", flags.admin), ("admin", file.admin));
         let admin = admin(admin_addr, file.admin_token, &file.admin_hosts, demo)?
             .map(|admin| Admin { metrics_open: file.metrics_open, ..admin });
         let upstream = upstream::upstream(&file.upstream)?;
-        let mut discover = discover::discover(&file.discover)?;
-        if !flags.backends.is_empty() {
-            discover.clear();
-        }
+        let discover = discover::discover(&file.discover)?;
+        let discover = if flags.backends.is_empty() { discover } else { Vec::new() };
         let backends = backends::either(flags.backends, file.backend)?;
         if backends.is_empty() && discover.is_empty() && !demo && admin.is_none() {
             return Err(no_backend());
         }
         let trusted_proxies = networks(&file.trusted_proxies)?;
-        let (flag, listen) = (flags.listen.as_deref(), file.listen.as_deref());
-        let listeners = listeners(flag, listen, file.listener, !trusted_proxies.is_empty())?;
+        let listen = (flags.listen.as_deref(), file.listen.as_deref());
+        let listeners = listeners(listen, file.listener, !trusted_proxies.is_empty())?;
         let context = affinity::Context {
             cookie_name: flags.cookie,
             trusted_proxies: &trusted_proxies,
             balance_factor: file.strategy.balance_factor,
             stores,
         };
-        let sections = file.affinity.as_deref().unwrap_or_default();
-        let strategy = flags.strategy.as_ref().or(file.strategy.kind.as_ref());
-        let mut warnings = affinity::warnings(sections, strategy.map(String::as_str));
-        let (affinity, passing_key) = affinity::chain(file.affinity, &context)?;
-        let (health, probe) = health::health(&file.health)?;
-        let any_http2 = upstream.may_use_http2(&backends);
-        warnings.extend(probe.as_ref().and_then(|probe| probe.warning(any_http2)));
         let (strategy_key, strategy) =
             either(("--strategy", flags.strategy), ("strategy.type", file.strategy.kind));
-        let failover = &file.failover;
+        let mut warnings = affinity::warnings(file.affinity.as_deref(), strategy.as_deref());
+        let (affinity, passing_key) = affinity::chain(file.affinity, &context)?;
+        let (health, probe) = health::health(&file.health)?;
+        let http2 = upstream.may_use_http2(&backends, backends.is_empty() || !discover.is_empty());
+        warnings.extend(probe.as_ref().and_then(|probe| probe.warning(http2)));
         Ok(Self {
             document,
             pool: pool(file.pool)?,
             listeners,
             admin,
-            shutdown_timeout: or(file.shutdown_timeout, Duration::from_secs(30)),
+            stopping,
             trusted_proxies,
             // The demo's page shows it.
             server_timing: file.server_timing || demo,
@@ -165,14 +179,7 @@ impl Settings {
             passing_key,
             application_header: file.application.header,
             strategy: strategy::named(strategy_key, strategy.as_deref())?,
-            failover: failover.unavailable.unwrap_or(Otherwise::Repin).into(),
-            busy: Busy::wait(or(failover.busy_wait, Duration::from_millis(200)))
-                .then(failover.busy.unwrap_or(Otherwise::Borrow).into()),
-            home_wait: or(failover.home_wait, Duration::ZERO),
-            max_attempts: failover.max_attempts.map_or(16, Into::into),
-            retry: failover.retry != Some(Retry::Never),
-            panic: failover.panic,
-            return_from_backup: failover.backup == Some(Afterwards::Return),
+            policy: policy(&file.failover),
             health,
             probe,
             session_headers: file.session_headers,
@@ -185,6 +192,30 @@ impl Settings {
             workers: flags.workers.unwrap_or_else(cores),
             forward_only: flags.forward_only,
         })
+    }
+}
+
+impl Stopping {
+    fn of(file: &File) -> Self {
+        Self {
+            shutdown_timeout: or(file.shutdown_timeout, Duration::from_secs(30)),
+            drain_delay: or(file.drain_delay, Duration::ZERO),
+            upgrade_timeout: or(file.upgrade_timeout, Duration::from_secs(30)),
+            upgrade_drain: or(file.upgrade_drain, Duration::from_secs(3600)),
+        }
+    }
+}
+
+fn policy(failover: &file::Failover) -> Policy {
+    Policy {
+        failover: failover.unavailable.unwrap_or(Otherwise::Repin).into(),
+        busy: Busy::wait(or(failover.busy_wait, Duration::from_millis(200)))
+            .then(failover.busy.unwrap_or(Otherwise::Borrow).into()),
+        home_wait: or(failover.home_wait, Duration::ZERO),
+        max_attempts: failover.max_attempts.map_or(16, Into::into),
+        retry: failover.retry != Some(Retry::Never),
+        panic: failover.panic,
+        return_from_backup: failover.backup == Some(Afterwards::Return),
     }
 }
 

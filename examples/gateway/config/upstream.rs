@@ -65,10 +65,22 @@ impl Upstream {
         keys.apply(upstream)
     }
 
-    /// Whether HTTP/2 may be spoken with any of the backends, or with those that are added later.
-    pub(super) fn may_use_http2(&self, backends: &[file::Backend]) -> bool {
-        let is_on = |http2: Option<Http2>| http2.is_some_and(|http2| http2 != Http2::Off);
-        is_on(self.connection.http2) || backends.iter().any(|backend| is_on(backend.http2))
+    /// Whether HTTP/2 may be spoken with any of the backends, or with those that are not in the file.
+    pub(super) fn may_use_http2(&self, backends: &[file::Backend], has_others: bool) -> bool {
+        let may_use = |backend: &file::Backend| match backend.http2.or(self.connection.http2) {
+            Some(Http2::On) => true,
+            // In clear text nothing is chosen.
+            Some(Http2::Auto) => is_https(&backend.url),
+            Some(Http2::Off) | None => false,
+        };
+        let others_may = has_others && self.connection.http2.is_some_and(|it| it != Http2::Off);
+        others_may || backends.iter().any(may_use)
+    }
+
+    /// Whether the certificates of all backends must have one name.
+    #[cfg(feature = "dns")]
+    pub(crate) fn has_server_name(&self) -> bool {
+        self.connection.server_name.is_some()
     }
 
     /// Whether a backend is not verified.

@@ -163,22 +163,12 @@ impl BoundAffinity for Bound {
                         first.get_or_insert((key, Some(pin), true));
                         Some(Reason::ExpiredAbsolute)
                     } else if let Some(position) = position {
-                        self.record(
-                            context.state,
-                            LearnedSession {
-                                key,
-                                pin: Some(pin),
-                                expired: false,
-                                ends,
-                                _open: open,
-                            },
-                        );
-                        let pin = Some(pin.pin(&key));
-                        return Some(Reading {
-                            pin,
-                            position: Some(position),
-                            ..Reading::default()
-                        });
+                        let (known, expired) = (Some(pin), false);
+                        let session =
+                            LearnedSession { key, pin: known, expired, ends, _open: open };
+                        self.record(context.state, session);
+                        let (pin, position) = (Some(pin.pin(&key)), Some(position));
+                        return Some(Reading { pin, position, ..Reading::default() });
                     } else {
                         orphaned.get_or_insert((key, Some(pin), false));
                         reading.pin = reading.pin.or(Some(pin.pin(&key)));

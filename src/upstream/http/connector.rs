@@ -7,7 +7,7 @@ use hyper::upgrade::OnUpgrade;
 use tokio::time::{Instant, sleep};
 
 #[cfg(feature = "tls")]
-use super::handshake::Tls;
+use super::handshake::{Tls, is_other_protocol};
 use super::{
     address::{Address, Lookups},
     buffers::Buffers,
@@ -152,7 +152,36 @@ impl Inner {
     }
 
     async fn connect_once(&self, deadline: Instant, need: Need) -> Result<Link, BoxError> {
-        if need.purpose == Purpose::Upgrade || self.chosen.get() == Some(Protocol::Http1) {
+        match need.purpose {
+            Purpose::Upgrade => self.connect_for_upgrade(deadline, need).await,
+            Purpose::Request | Purpose::Redial => self.connect_for_request(deadline, need).await,
+        }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    async fn connect_for_upgrade(&self, deadline: Instant, need: Need) -> Result<Link, BoxError> {
+        self.connect_alone(deadline, need).await
+    }
+
+    /// Opens a connection of HTTP/1.1. If the backend speaks only HTTP/2, which has no upgrades, the request is one
+    /// without: what a client asks for is no failure of the backend.
+    #[cfg(feature = "tls")]
+    async fn connect_for_upgrade(&self, deadline: Instant, need: Need) -> Result<Link, BoxError> {
+        match self.connect_alone(deadline, need).await {
+            Err(error) if self.http2 == Http2::Auto && is_other_protocol(&error) => {
+                let need = Need { purpose: Purpose::Request, ..need };
+                let link = self.connect_for_request(deadline, need).await?;
+                if link.protocol() == Protocol::Http2 {
+                    self.chosen.set_only_http2();
+                }
+                Ok(link)
+            }
+            result => result,
+        }
+    }
+
+    async fn connect_for_request(&self, deadline: Instant, need: Need) -> Result<Link, BoxError> {
+        if self.chosen.get() == Some(Protocol::Http1) {
             return self.connect_alone(deadline, need).await;
         }
         let generation = || match self.chosen.get() {
@@ -250,10 +279,10 @@ impl Inner {
     /// The protocols that the request asks to upgrade to, if its headers, its client's connection and the
     /// backend's protocol allow an upgrade.
     pub(super) fn wants_upgrade<B>(&self, request: &Request<B>) -> Option<HeaderValue> {
-        if self.http2 == Http2::On {
+        let asked = headers::wants_upgrade(request.version(), request.headers())?;
+        if self.chosen.is_only_http2() {
             return None;
         }
-        let asked = headers::wants_upgrade(request.version(), request.headers())?;
         request.extensions().get::<OnUpgrade>().map(|_| asked)
     }
 }

@@ -21,6 +21,7 @@ use super::{
     expect::Expectation,
     headers::{self, Length},
     http1::Answer,
+    recorded_body::RecordedBody,
     request_body::{Phase, RequestBody, Sending},
 };
 use crate::{
@@ -100,7 +101,19 @@ impl<B> SavedRequest<B> {
         request
     }
 
-    pub(super) fn request(self, body: B) -> Request<B> {
+    /// The request with a body that was sent before.
+    pub(super) fn request_to_repeat(
+        &mut self,
+        parts: Parts,
+        body: RecordedBody,
+    ) -> Request<RequestBody> {
+        let (body, sending) = RequestBody::new(body);
+        self.sending = Some(sending);
+        Request::from_parts(parts, body)
+    }
+
+    /// The request, with any body.
+    pub(super) fn request<T>(self, body: T) -> Request<T> {
         let mut request = Request::new(body);
         *request.method_mut() = self.method;
         *request.uri_mut() = self.uri;

@@ -19,8 +19,10 @@ use super::{
     connector::{Dial, Inner, Link, Need, Purpose},
     exchange::{Exchange, SavedRequest, is_unprocessed},
     expect::expects_continue,
+    explained::Explained,
     headers::{self, Hop, Length},
     protocol::Protocol,
+    recorded_body::RecordedBody,
     request_body::RequestBody,
     response_body::UpstreamBody,
     tunnel,
@@ -48,9 +50,22 @@ pub struct UpstreamFuture<B> {
 
 enum State<B> {
     Start(Request<B>),
-    Dialing { dial: Dial, request: Request<B> },
+    Dialing { dial: Dial, request: Unsent<B> },
     Exchange(Exchange<B>),
     Done,
+}
+
+/// A request that waits for a connection.
+enum Unsent<B> {
+    Whole(Request<B>),
+    /// Its stream was refused after the whole body was sent.
+    Refused(Request<RecordedBody>),
+}
+
+/// The body of a request that is sent.
+enum Outgoing<B> {
+    Own(B),
+    Recorded(RecordedBody),
 }
 
 impl<B> UpstreamFuture<B>
@@ -72,15 +87,16 @@ where
         let is_upgrade = need.purpose == Purpose::Upgrade;
         let idle = if is_upgrade { None } else { self.inner.idle(need.client) };
         match idle {
-            Some(link) => self.send(link, request),
+            Some(link) => self.send(link, Unsent::Whole(request)),
             None => {
-                self.state = State::Dialing { dial: self.inner.clone().dial(need), request };
+                let dial = self.inner.clone().dial(need);
+                self.state = State::Dialing { dial, request: Unsent::Whole(request) };
                 Ok(())
             }
         }
     }
 
-    fn need(&self, request: &Request<B>) -> Need {
+    fn need<T>(&self, request: &Request<T>) -> Need {
         let purpose = match self.inner.wants_upgrade(request) {
             Some(_) => Purpose::Upgrade,
             None => Purpose::Request,
@@ -88,22 +104,37 @@ where
         Need { purpose, client: self.inner.client(request) }
     }
 
-    fn dial(&mut self, request: Request<B>) {
-        let dial = self.inner.clone().dial(self.need(&request));
-        self.state = State::Dialing { dial, request };
+    fn dial(&mut self, request: Unsent<B>) {
+        let need = match &request {
+            Unsent::Whole(request) => self.need(request),
+            Unsent::Refused(request) => self.need(request),
+        };
+        self.state = State::Dialing { dial: self.inner.clone().dial(need), request };
     }
 
     /// Sends the request. It is taken apart only now that there is a connection.
-    fn send(&mut self, mut link: Link, request: Request<B>) -> Result<(), BoxError> {
+    fn send(&mut self, mut link: Link, request: Unsent<B>) -> Result<(), BoxError> {
         self.attempts += 1;
         let protocol = link.protocol();
-        let upgrade = match protocol {
-            Protocol::Http1 => self.inner.wants_upgrade(&request),
-            Protocol::Http2 => None,
+        let upgrade = match (protocol, &request) {
+            (Protocol::Http1, Unsent::Whole(request)) => self.inner.wants_upgrade(request),
+            _ => None,
         };
-        let (mut parts, body) = request.into_parts();
+        let (mut parts, body) = match request {
+            Unsent::Whole(request) => {
+                let (parts, body) = request.into_parts();
+                (parts, Outgoing::Own(body))
+            }
+            Unsent::Refused(request) => {
+                let (parts, body) = request.into_parts();
+                (parts, Outgoing::Recorded(body))
+            }
+        };
         let mut saved = SavedRequest::new(&mut parts, upgrade);
-        let length = Length::of(&body);
+        let length = match &body {
+            Outgoing::Own(body) => Length::of(body),
+            Outgoing::Recorded(body) => Length::of(body),
+        };
         let expects = length != Length::Empty
             && protocol == Protocol::Http1
             && expects_continue(parts.version, &parts.headers);
@@ -117,7 +148,10 @@ where
             expects,
         )?;
         let wait = expects.then_some(self.inner.expect_wait);
-        let request = saved.request_to_send(parts, body, length, wait);
+        let mut request = match body {
+            Outgoing::Own(body) => saved.request_to_send(parts, body, length, wait),
+            Outgoing::Recorded(body) => saved.request_to_repeat(parts, body),
+        };
         let answer = match &mut link {
             Link::Http1(connection) => {
                 if saved.upgrade.is_some() {
@@ -126,7 +160,10 @@ where
                 connection.timer.set(self.inner.response_timeout);
                 connection.send(request)
             }
-            Link::Http2(connection, _) => connection.send(request),
+            Link::Http2(connection, _) => {
+                request.body_mut().record(self.inner.buffers.total());
+                connection.send(request)
+            }
         };
         self.state = State::Exchange(Exchange { link, answer, saved, polled: false });
         Ok(())
@@ -177,15 +214,22 @@ where
             if !is_broken {
                 return error.into();
             }
-            Disconnected::new(error).with_redialer(inner.redialer()).into()
+            Disconnected::new(Explained(error)).with_redialer(inner.redialer()).into()
         };
         let Some(body) = body else {
-            return Err(lost(error));
+            let sending = saved.sending.as_ref().filter(|_| is_unprocessed(&error));
+            return match sending.and_then(|sending| sending.take_recorded()) {
+                Some(body) if self.attempts < MAX_ATTEMPTS => {
+                    self.dial(Unsent::Refused(saved.request(body)));
+                    Ok(())
+                }
+                _ => Err(lost(error)),
+            };
         };
         if unsent {
             let request = saved.request(body);
             if self.attempts < MAX_ATTEMPTS && reused {
-                self.dial(request);
+                self.dial(Unsent::Whole(request));
                 return Ok(());
             }
             // A new connection was accepted and closed, which is no refusal.
@@ -231,7 +275,7 @@ where
         let sendings = SendCount(sent + 1);
         if reused && self.unanswered.is_none() && sendings < SendCount::MAX {
             self.unanswered = Some(sendings);
-            self.dial(request);
+            self.dial(Unsent::Whole(request));
             return None;
         }
         request.extensions_mut().insert(sendings);
@@ -309,7 +353,11 @@ where
                         match dialed {
                             Ok(link) => this.send(link, request)?,
                             Err(error) => {
-                                return Poll::Ready(Err(this.not_connected(request, error)));
+                                return Poll::Ready(Err(match request {
+                                    Unsent::Whole(request) => this.not_connected(request, error),
+                                    // Its body is gone, and it cannot be returned.
+                                    Unsent::Refused(_) => error,
+                                }));
                             }
                         }
                     }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     error::{BoxError, ConfigError, TimedOut},
-    tls::reason_in,
+    tls::{is_protocol_refused, reason_in},
     util::{clock::later, lock},
 };
 
@@ -91,7 +91,12 @@ impl Tls {
         upgrades: bool,
     ) -> Result<(Stream, Protocol), BoxError> {
         let result = self.verify(stream, deadline, upgrades).await;
-        self.log(result.as_ref().err().map(ToString::to_string));
+        match &result {
+            // It is tried with the protocol that the backend speaks.
+            Err(error) if upgrades && is_other_protocol(error) => {}
+            Err(error) => self.log(Some(error.to_string())),
+            Ok(_) => self.log(None),
+        }
         result
     }
 
@@ -136,6 +141,12 @@ impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.options.fmt(f)
     }
+}
+
+/// Whether the backend has refused all protocols that were offered (ALPN).
+pub(super) fn is_other_protocol(error: &BoxError) -> bool {
+    let error = error.downcast_ref::<HandshakeError>().and_then(|error| error.source.as_ref());
+    error.is_some_and(is_protocol_refused)
 }
 
 /// The error of a handshake.

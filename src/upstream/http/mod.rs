@@ -38,6 +38,7 @@ mod dial;
 mod erased_body;
 mod exchange;
 mod expect;
+mod explained;
 mod forwarded;
 mod future;
 #[cfg(feature = "tls")]
@@ -51,6 +52,7 @@ mod io;
 mod options;
 mod protocol;
 mod proxy_protocol;
+mod recorded_body;
 mod request_body;
 mod resolve;
 mod response_body;

@@ -47,7 +47,7 @@ impl Upstream {
     /// another one when all its streams are in use.
     ///
     /// An upgrade (WebSocket) needs HTTP/1.1: with [`Http2::Auto`] it gets a connection for which only that is
-    /// offered.
+    /// offered. A backend that refuses it is sent the request without its upgrade.
     #[must_use]
     pub fn http2(self, http2: impl Into<Http2>) -> Self {
         let http2 = http2.into();

@@ -36,11 +36,13 @@ pub(super) struct Chosen(AtomicU8);
 const UNKNOWN: u8 = 0;
 const HTTP1: u8 = 1;
 const HTTP2: u8 = 2;
+/// HTTP/1.1 was refused.
+const ONLY_HTTP2: u8 = 3;
 
 impl Chosen {
     pub(super) fn new(http2: Http2, is_tls: bool) -> Self {
         Self(AtomicU8::new(match http2 {
-            Http2::On => HTTP2,
+            Http2::On => ONLY_HTTP2,
             Http2::Auto if is_tls => UNKNOWN,
             Http2::Off | Http2::Auto => HTTP1,
         }))
@@ -50,9 +52,20 @@ impl Chosen {
     pub(super) fn get(&self) -> Option<Protocol> {
         match self.0.load(Ordering::Relaxed) {
             HTTP1 => Some(Protocol::Http1),
-            HTTP2 => Some(Protocol::Http2),
+            HTTP2 | ONLY_HTTP2 => Some(Protocol::Http2),
             _ => None,
         }
+    }
+
+    /// Whether HTTP/1.1 is not spoken with the backend, as far as is known.
+    pub(super) fn is_only_http2(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == ONLY_HTTP2
+    }
+
+    /// The backend has refused HTTP/1.1. It may change its mind with its next connection.
+    #[cfg(feature = "tls")]
+    pub(super) fn set_only_http2(&self) {
+        self.0.store(ONLY_HTTP2, Ordering::Relaxed);
     }
 
     #[cfg(feature = "tls")]

@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -21,6 +21,7 @@ use super::{
     erased_body::{Erased, Polled},
     expect::Expectation,
     io::ReadState,
+    recorded_body::{RecordedBody, Recorder},
     send_limit::SendLimit,
     trailers,
 };
@@ -68,6 +69,10 @@ pub(super) struct Sending {
     /// The phase, in the lower two bits, and above them its begin in microseconds since `began`.
     phase: AtomicU64,
     client_error: Mutex<Option<ClientError>>,
+    /// The whole body, once it was sent, if it was recorded.
+    recorded: Mutex<Option<RecordedBody>>,
+    /// Whether the head of the response has come, so that the body need not be recorded.
+    is_answered: AtomicBool,
 }
 
 /// What the body waits for.
@@ -91,6 +96,8 @@ impl Sending {
             began: Instant::now(),
             phase: AtomicU64::new(CONNECTION),
             client_error: Mutex::default(),
+            recorded: Mutex::default(),
+            is_answered: AtomicBool::new(false),
         }
     }
 
@@ -112,6 +119,17 @@ impl Sending {
     /// Whether the connection has dropped the body.
     pub(super) fn is_done(&self) -> bool {
         self.phase.load(Ordering::Acquire) & 3 == DONE
+    }
+
+    /// Forgets what was recorded, and records no more: the head of the response has come.
+    pub(super) fn stop_recording(&self) {
+        self.is_answered.store(true, Ordering::Relaxed);
+        drop(self.take_recorded());
+    }
+
+    /// Takes the whole body, if it was recorded and sent.
+    pub(super) fn take_recorded(&self) -> Option<RecordedBody> {
+        lock(&self.recorded).take()
     }
 
     /// Takes the error of the body, if it failed.
@@ -148,12 +166,20 @@ pub(super) struct RequestBody {
     /// How many bytes of the announced length are still to come.
     left: Option<u64>,
     send_limit: Option<SendLimit>,
+    /// Boxed: HTTP/1.1 has none.
+    recorder: Option<Box<Recorder>>,
+    /// Whether the last frame has come.
+    is_over: bool,
 }
 
 impl RequestBody {
     /// No body; allocates nothing.
     pub(super) const fn empty() -> Self {
-        Self { stage: Stage::Empty, sending: None, left: None, send_limit: None }
+        Self::at(Stage::Empty, None, None)
+    }
+
+    const fn at(stage: Stage, sending: Option<Arc<Sending>>, left: Option<u64>) -> Self {
+        Self { stage, sending, left, send_limit: None, recorder: None, is_over: false }
     }
 
     pub(super) fn new<B>(body: B) -> (Self, Arc<Sending>)
@@ -164,7 +190,7 @@ impl RequestBody {
         let sending = Arc::new(Sending::new());
         let left = body.size_hint().exact();
         let stage = Stage::Untouched(Box::new(body));
-        (Self { stage, sending: Some(sending.clone()), left, send_limit: None }, sending)
+        (Self::at(stage, Some(sending.clone()), left), sending)
     }
 
     /// A body that is sent when the backend asks for it, or has not answered for as long as `wait`.
@@ -179,7 +205,7 @@ impl RequestBody {
         let expectation = Arc::new(Expectation::new(Box::new(body)));
         let expected = Expected { expectation: expectation.clone(), hint, wait, sleep: None };
         let stage = Stage::Expected(Box::new(expected));
-        let body = Self { stage, sending: Some(sending.clone()), left, send_limit: None };
+        let body = Self::at(stage, Some(sending.clone()), left);
         (body, sending, expectation)
     }
 
@@ -187,6 +213,14 @@ impl RequestBody {
     pub(super) fn limit_unsent(&mut self, socket: &Arc<ReadState>, bytes: usize) {
         if !matches!(self.stage, Stage::Empty) {
             self.send_limit = Some(SendLimit::new(socket.clone(), bytes));
+        }
+    }
+
+    /// Records it while it is sent, if it has at most so many bytes.
+    pub(super) fn record(&mut self, bytes: usize) {
+        let is_small = self.left.is_none_or(|length| length <= bytes as u64);
+        if is_small && !matches!(self.stage, Stage::Empty) {
+            self.recorder = Some(Box::new(Recorder::new(bytes)));
         }
     }
 
@@ -248,12 +282,25 @@ impl Body for RequestBody {
         if let (Some(limit), Poll::Ready(Some(Ok(frame)))) = (&mut self.send_limit, &polled) {
             limit.gave(frame.data_ref().map_or(0, Bytes::len));
         }
-        let Some(sending) = &self.sending else { return polled };
+        let this = &mut *self;
+        let Some(sending) = &this.sending else { return polled };
         sending.asked(&polled);
+        if this.recorder.is_some() && sending.is_answered.load(Ordering::Relaxed) {
+            this.recorder = None;
+        }
         match polled {
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(sending.fail(error)))),
-            Poll::Ready(Some(Ok(frame))) => Poll::Ready(trailers::allowed(frame).map(Ok)),
-            polled => polled,
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(recorder) = &mut this.recorder {
+                    recorder.record(&frame);
+                    this.is_over = frame.is_trailers();
+                }
+                Poll::Ready(trailers::allowed(frame).map(Ok))
+            }
+            polled => {
+                this.is_over |= polled.is_ready();
+                polled
+            }
         }
     }
 
@@ -281,6 +328,11 @@ impl Body for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         if let Some(sending) = &self.sending {
+            if (self.is_over || self.is_end_stream())
+                && let Some(recorder) = self.recorder.take()
+            {
+                *lock(&sending.recorded) = recorder.finish(self.left.is_some());
+            }
             sending.enter(DONE);
         }
     }

@@ -41,6 +41,9 @@ impl UpstreamBody {
         sending: Option<Arc<Sending>>,
         permit: StreamPermit,
     ) -> Self {
+        if let Some(sending) = &sending {
+            sending.stop_recording();
+        }
         let permit = (!incoming.is_end_stream()).then_some(permit);
         Self { incoming, connection: None, sending, permit }
     }

@@ -45,8 +45,8 @@ const PSEUDONYM: &str = "tower-sticky";
 ///
 /// # Errors of a request
 ///
-/// - [`NotSent`](crate::NotSent)`<Request<B>>`: no connection (refused, unreachable, or not within
-///   [`connect_timeout`](Self::connect_timeout)). It carries the request as it came, its body unpolled. An
+/// - [`NotSent`](crate::NotSent)`<Request<B>>`: no connection (refused, unreachable, not within
+///   [`connect_timeout`](Self::connect_timeout), or with a TLS handshake that failed). It carries the request as it came, its body unpolled. An
 ///   HTTP/1.1 request whose body was held back by `Expect: 100-continue` is one, too, when its connection ended
 ///   without a response.
 /// - [`Unanswered`](crate::Unanswered)`<Request<B>>`: the connection ended before any byte of an

@@ -38,6 +38,12 @@ impl Authority {
         self.sign(&names, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
+    /// For a server of these names.
+    pub fn named(&self, names: &[&str]) -> Identity {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        self.sign(&names, ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
     /// For a client.
     pub fn client(&self) -> Identity {
         self.sign(&["a-client".to_owned()], ExtendedKeyUsagePurpose::ClientAuth)

@@ -10,6 +10,8 @@ pub mod demo;
 #[path = "../../support/example.rs"]
 pub mod example;
 pub mod gateway;
+#[path = "../../support/listening.rs"]
+pub mod listening;
 #[path = "../../support/process.rs"]
 pub mod process;
 pub mod redis_cluster;

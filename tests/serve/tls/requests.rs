@@ -90,6 +90,36 @@ async fn the_rest_of_a_refused_request_is_read_before_the_connection_closes() {
     }
 }
 
+#[tokio::test]
+async fn an_upgraded_connection_goes_on_over_tls() {
+    let authority = Authority::new("ca");
+    let identity = authority.sign(&["a.test"]);
+    let app = tower::service_fn(|mut request: Request<RequestBody>| async move {
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let mut upgraded = TokioIo::new(upgrade.await.unwrap());
+            let mut bytes = [0; 5];
+            upgraded.read_exact(&mut bytes).await.unwrap();
+            upgraded.write_all(&bytes).await.unwrap();
+            upgraded.shutdown().await.unwrap();
+        });
+        let response = Response::builder().status(101);
+        let response = response.header("connection", "upgrade").header("upgrade", "echo");
+        Ok::<_, Infallible>(response.body(String::new()).unwrap())
+    });
+    let listener = any_port().await.tls(tls(&identity).build().unwrap());
+    let server = Server::new(app).listener(listener).start().unwrap();
+    let mut stream = Client::new(&authority).connect(&server, "a.test").await.unwrap();
+    let request = "GET / HTTP/1.1\r\nhost: a.test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
+    assert!(exchange(&mut stream, request).await.starts_with("HTTP/1.1 101"));
+    stream.write_all(b"hello").await.unwrap();
+    let mut echoed = Vec::new();
+    stream.read_to_end(&mut echoed).await.expect("it ends with close_notify");
+    assert_eq!(echoed, b"hello");
+    drop(stream);
+    assert!(server.shutdown(LONG).await, "the upgraded connection is counted until it ends");
+}
+
 /// A client that takes nothing of a response of `bytes`, until the server cuts the connection.
 async fn takes_nothing(bytes: usize) {
     let authority = Authority::new("ca");

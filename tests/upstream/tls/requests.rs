@@ -80,6 +80,23 @@ async fn an_upgrade_runs_over_tls() {
 }
 
 #[tokio::test]
+async fn a_backend_of_http2_alone_gets_the_request_without_its_upgrade() {
+    let authority = Authority::new();
+    let identity = authority.server(&["127.0.0.1"]);
+    let server = Server::start(config(&identity, &["h2"], None), says_how).await;
+    let upstream = server.upstream(authority.trusted()).http2(Http2::Auto);
+    let (proxy, _holds) = upgrade::proxy(upstream.clone()).await;
+    for _ in 0..3 {
+        let (mut client, head) = upgrade::client(&proxy, upgrade::ASK).await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        let mut body = [0; 8];
+        client.read_exact(&mut body).await.unwrap();
+        assert_eq!(&body, b"HTTP/2.0");
+    }
+    assert_eq!(server.seen().len(), 1, "one connection");
+}
+
+#[tokio::test]
 async fn a_redialed_connection_is_kept_for_the_next_request() {
     let authority = Authority::new();
     let identity = authority.server(&["127.0.0.1"]);

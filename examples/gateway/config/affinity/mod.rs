@@ -9,7 +9,7 @@ mod store;
 mod stores;
 mod warnings;
 
-pub(crate) use self::stores::Stores;
+pub(crate) use self::stores::{KeptSecrets, Stores};
 pub(super) use self::{
     build::{Context, chain},
     section::Section,

@@ -1,11 +1,13 @@
 //! The learned ids that are kept in memory, across changes of the configuration.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use tower_sticky::{ConfigError, Key, KeyRing, store::MemoryStore};
 
 /// The tables of learned ids, by where the ids are and the keys that hash them. A configuration that names the same
@@ -18,6 +20,21 @@ struct Kept {
     tables: HashMap<String, Table>,
     /// The key of the cookie when the configuration names none.
     generated: Option<Key>,
+    /// The secrets of tables that are still to be made.
+    secrets: HashMap<String, Key>,
+}
+
+/// The keys that a process has generated, in base64.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct KeptSecrets {
+    cookie: Option<String>,
+    tables: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for KeptSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeptSecrets(..)")
+    }
 }
 
 #[derive(Debug)]
@@ -35,7 +52,7 @@ impl Stores {
         carrier: &str,
         capacity: usize,
     ) -> Result<(MemoryStore, Key), ConfigError> {
-        let tables = &mut self.lock().tables;
+        let Kept { tables, secrets, .. } = &mut *self.lock();
         match tables.get_mut(carrier) {
             Some(table) if table.capacity == capacity => {}
             Some(table) => {
@@ -44,7 +61,11 @@ impl Stores {
                 (table.store, table.capacity) = (resized, capacity);
             }
             None => {
-                let (store, secret) = (MemoryStore::new(capacity), Key::generate()?);
+                let secret = match secrets.remove(carrier) {
+                    Some(secret) => secret,
+                    None => Key::generate()?,
+                };
+                let store = MemoryStore::new(capacity);
                 tables.insert(carrier.to_owned(), Table { store, capacity, secret });
             }
         }
@@ -60,6 +81,46 @@ impl Stores {
             None => generated.insert(Key::generate()?).clone(),
         };
         KeyRing::new([key])
+    }
+
+    /// The pins of all tables.
+    pub(crate) fn save(&self) -> BTreeMap<String, Vec<u8>> {
+        let kept = self.lock();
+        kept.tables.iter().map(|(carrier, table)| (carrier.clone(), table.store.save())).collect()
+    }
+
+    /// Adds pins that [`save`](Self::save) has returned, if the configuration has such a table.
+    pub(crate) fn restore(
+        &self,
+        carrier: &str,
+        pins: &[u8],
+        age: Duration,
+    ) -> Result<(), ConfigError> {
+        match self.lock().tables.get(carrier) {
+            Some(table) => table.store.restore(pins, age).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// The keys that this process has generated.
+    pub(crate) fn secrets(&self) -> KeptSecrets {
+        let kept = self.lock();
+        let tables = kept.tables.iter();
+        KeptSecrets {
+            cookie: kept.generated.as_ref().map(Key::to_base64),
+            tables: tables.map(|(at, table)| (at.clone(), table.secret.to_base64())).collect(),
+        }
+    }
+
+    /// Uses the keys that an earlier process has generated, for affinities that are made from now on.
+    pub(crate) fn set_secrets(&self, secrets: &KeptSecrets) -> Result<(), ConfigError> {
+        let mut kept = self.lock();
+        kept.tables.clear();
+        kept.generated = secrets.cookie.as_deref().map(Key::from_base64).transpose()?;
+        for (carrier, secret) in &secrets.tables {
+            kept.secrets.insert(carrier.clone(), Key::from_base64(secret)?);
+        }
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {

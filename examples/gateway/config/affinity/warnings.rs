@@ -9,7 +9,8 @@ use crate::config::{units::Time, words::Format};
 const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 
 /// The warnings about all sections, with this strategy.
-pub(crate) fn warnings(sections: &[Section], strategy: Option<&str>) -> Vec<String> {
+pub(crate) fn warnings(sections: Option<&[Section]>, strategy: Option<&str>) -> Vec<String> {
+    let sections = sections.unwrap_or_default();
     let skewed = sections.iter().enumerate().filter_map(|(position, section)| {
         let (Time(idle), Time(skew)) = match section {
             Section::Cookie(it) => (it.idle_timeout?, it.clock_skew?),
@@ -38,8 +39,11 @@ fn indistinct(sections: &[Section]) -> Option<String> {
     let is_plain = |section: &Section| match section {
         Section::Cookie(it) => it.format == Format::Plain,
         Section::Header(it) => it.format == Format::Plain,
-        Section::Key(_) | Section::ClientIp(_) => false,
-        Section::Envelope(_) | Section::Learned(_) | Section::Route(_) => false,
+        Section::Key(_)
+        | Section::ClientIp(_)
+        | Section::Envelope(_)
+        | Section::Learned(_)
+        | Section::Route(_) => false,
     };
     let plain = sections.iter().position(is_plain)?;
     Some(format!(

@@ -1,7 +1,6 @@
 //! One connection, which many requests share.
 
 use std::{
-    fmt,
     future::Future,
     pin::Pin,
     sync::{
@@ -17,9 +16,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    error::{BoxError, TimedOut, chain},
+    error::{BoxError, TimedOut},
     upstream::http::{
         buffers::{Buffers, CONNECTION_WINDOW},
+        explained::Explained,
         http1::Answer,
         io::{ReadState, Socket},
         request_body::RequestBody,
@@ -125,14 +125,14 @@ impl Connection {
                 .keep_alive_while_idle(true);
         }
         let (sender, mut driver) =
-            http2.handshake(TokioIo::new(socket)).await.map_err(BeginError::of)?;
+            http2.handshake(TokioIo::new(socket)).await.map_err(Explained)?;
         match timeout_at(deadline, processed).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => {
                 // The socket is closed. The driver says why.
                 return Err(
                     match std::future::poll_fn(|cx| Pin::new(&mut driver).poll(cx)).await {
-                        Err(error) => BeginError::of(error).into(),
+                        Err(error) => Explained(error).into(),
                         Ok(()) => "the backend closed a new HTTP/2 connection".into(),
                     },
                 );
@@ -181,32 +181,6 @@ impl Connection {
 
     fn age(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-/// A connection that ended before it could be used. hyper does not say why.
-#[derive(Debug)]
-struct BeginError {
-    why: String,
-    source: hyper::Error,
-}
-
-impl BeginError {
-    fn of(source: hyper::Error) -> Self {
-        let why = chain(&source).last().map(ToString::to_string).unwrap_or_default();
-        Self { why, source }
-    }
-}
-
-impl fmt::Display for BeginError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HTTP/2 did not begin: {}", self.why)
-    }
-}
-
-impl std::error::Error for BeginError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
     }
 }
 

@@ -1,0 +1,165 @@
+//! A gateway that serves: its signals, and how it ends.
+
+use std::{fs, io, os::fd::AsFd, path::Path, sync::Arc};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tower_sticky::serve::Listener;
+
+use crate::{
+    config::{self, ListenerSettings},
+    front::Front,
+    reload::Reloader,
+    restart::Program,
+    service_manager,
+};
+
+/// A gateway that serves.
+pub(crate) struct Running {
+    pub(crate) program: Program,
+    pub(crate) front: Arc<Front>,
+    pub(crate) reloader: Arc<Reloader>,
+    pub(crate) admin_socket: Option<Listener>,
+}
+
+/// Why the gateway stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// A signal has said so.
+    Stopped,
+    /// Another process accepts from the same sockets.
+    Replaced,
+}
+
+impl Running {
+    /// Serves until a signal says to stop, or another process has taken over.
+    pub(crate) async fn until_ended(
+        &self,
+        signals: &mut Signals,
+        listeners: &[ListenerSettings],
+    ) -> End {
+        loop {
+            match signals.any().await {
+                Asked::Stop => return End::Stopped,
+                Asked::Reload => self.reload(listeners).await,
+                Asked::Restart => match self.restart().await {
+                    Ok(()) => return End::Replaced,
+                    Err(error) => tracing::error!(%error, "not restarted; this process goes on"),
+                },
+            }
+        }
+    }
+
+    /// Reads the file and the certificates again. What is wrong is logged.
+    async fn reload(&self, listeners: &[ListenerSettings]) {
+        let _ = self.reloader.reload().await;
+        for tls in listeners.iter().filter_map(ListenerSettings::tls) {
+            if let Err(error) = config::reload(tls) {
+                tracing::error!(%error, "new certificates cannot be used; the old ones stay");
+            }
+        }
+    }
+
+    async fn restart(&self) -> Result<(), config::Error> {
+        let sockets = async {
+            let mut sockets = self.front.fds().await?;
+            if let Some(admin) = &self.admin_socket {
+                sockets.push(admin.as_fd().try_clone_to_owned()?);
+            }
+            io::Result::Ok(sockets)
+        };
+        let sockets = sockets.await.map_err(|error| config::Error::new(error.to_string()))?;
+        let limit = self.reloader.stopping().upgrade_timeout;
+        let pause = async || {
+            self.front.stop_accepting();
+            self.reloader.state(true).await
+        };
+        let replaced = self.program.replace(sockets, limit, pause).await;
+        if replaced.is_err() {
+            self.reloader.resume().await;
+        }
+        replaced
+    }
+
+    /// Waits for requests in flight, and leaves the state in a file. A second signal ends the wait.
+    pub(crate) async fn finish(&self, end: End, state: Option<&Path>, signals: &mut Signals) {
+        let stopping = self.reloader.stopping();
+        let limit = match end {
+            End::Stopped => stopping.shutdown_timeout,
+            End::Replaced => stopping.upgrade_drain,
+        };
+        tracing::info!(open = self.front.open_connections(), ?end, "stopping");
+        let finished = async {
+            if end == End::Replaced {
+                return self.front.hand_over(limit).await;
+            }
+            service_manager::tell_stopping();
+            tokio::time::sleep(stopping.drain_delay).await;
+            self.front.shut_down(limit).await
+        };
+        tokio::select! {
+            finished = finished => {
+                if !finished {
+                    let open = self.front.open_connections();
+                    tracing::warn!(open, "not all connections have ended in time");
+                }
+            }
+            () = signals.stop() => {
+                tracing::warn!(open = self.front.open_connections(), "stopping at once");
+            }
+        }
+        if let Some(path) = state.filter(|_| end == End::Stopped) {
+            let saved = save(path, &self.reloader.state(false).await);
+            if let Err(error) = saved {
+                tracing::error!(%error, path = %path.display(), "the state cannot be saved");
+            }
+        }
+    }
+}
+
+/// Replaces the file at once, so that it is never half written.
+fn save(path: &Path, state: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    fs::write(&new, state)?;
+    fs::rename(&new, path)
+}
+
+/// SIGTERM, SIGINT, SIGHUP and SIGUSR2.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    user2: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    Stop,
+    Reload,
+    Restart,
+}
+
+impl Signals {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    async fn any(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hangup.recv() => Asked::Reload,
+            _ = self.user2.recv() => Asked::Restart,
+        }
+    }
+
+    /// Waits for a signal to stop.
+    async fn stop(&mut self) {
+        while self.any().await != Asked::Stop {}
+    }
+}

@@ -1,0 +1,11 @@
+//! The gateway with programs of other projects at its ends: curl, openssl, nginx, HAProxy, and gRPC in Python.
+
+#![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
+
+mod curl;
+mod grpcio;
+mod haproxy;
+mod nginx;
+mod openssl;
+mod python;
+mod support;
