@@ -110,7 +110,7 @@ impl Prometheus {
             .spawn()
             .expect("Prometheus is installed, from the Debian package prometheus");
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
-        let addr = in_time("Prometheus listens", async {
+        let addr: SocketAddr = in_time("Prometheus listens", async {
             loop {
                 let line = lines.next_line().await.unwrap().expect("Prometheus runs");
                 if let Some((_, addr)) = line.split_once("msg=\"Listening on\" address=") {
@@ -121,6 +121,13 @@ impl Prometheus {
         .await;
         // What is not read blocks Prometheus.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        // It listens before it answers queries.
+        until_ok("Prometheus is ready", async || {
+            let request = Request::get("/-/ready").body(Full::default()).map_err(drop)?;
+            let answer = Client::new(addr).send(request).await.map_err(drop)?;
+            if answer.status().is_success() { Ok(()) } else { Err(()) }
+        })
+        .await;
         Self { addr, _process: process, _config: config, data }
     }
 
