@@ -92,8 +92,7 @@ impl Gateway {
 
     async fn serve(self) -> Result<(), Failure> {
         let (program, mut signals) = (Program::running(), Signals::new()?);
-        let mut predecessor = Predecessor::find()?;
-        let mut sockets = Sockets::inherited()?;
+        let (mut predecessor, mut sockets) = (Predecessor::find()?, Sockets::inherited()?);
         drop(sockets.listeners(&self.settings.listeners).await?);
         let admin_socket = match &self.settings.admin {
             Some(admin) => Some(open_admin(admin, &mut sockets).await?),

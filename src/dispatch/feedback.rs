@@ -74,11 +74,7 @@ pub(crate) fn failed<S: Clone, B: 'static>(
     drop(in_flight);
     dispatch.slow_path().failed_attempts += 1;
     let record = |dispatch: &Dispatch<S>, failure| {
-        match failure {
-            Failure::Refused(_) => state.recorder.connection(Connection::Refused),
-            Failure::Broken { .. } => state.recorder.connection(Connection::Broken),
-            Failure::NoAnswer | Failure::FailedAnswer => {}
-        }
+        count_connection(state, &failure);
         if !outdated {
             let (core, recheck) = (dispatch.core(), trial.as_ref().map(TrialPermit::recheck));
             record_failure(core.backends.pool(), state, failure, recheck, &core.options.health);
@@ -119,14 +115,19 @@ pub(crate) fn failed<S: Clone, B: 'static>(
             (None, source)
         }
     };
-    let on_trial = trial.is_some();
+    let Some(request) = request else {
+        return Err(StickyError::Backend { backend: state.id.clone(), source });
+    };
+    let (on_trial, sends) = (trial.is_some(), request.extensions().get::<SendCount>().copied());
     drop(trial);
-    match request {
-        Some(request) => {
-            let sends = request.extensions().get::<SendCount>().copied();
-            Ok((dispatch.unanswered(state, source, sends, on_trial)?, request))
-        }
-        None => Err(StickyError::Backend { backend: state.id.clone(), source }),
+    Ok((dispatch.unanswered(state, source, sends, on_trial)?, request))
+}
+
+fn count_connection(state: &BackendState, failure: &Failure) {
+    match failure {
+        Failure::Refused(_) => state.recorder.connection(Connection::Refused),
+        Failure::Broken { .. } => state.recorder.connection(Connection::Broken),
+        Failure::NoAnswer | Failure::FailedAnswer => {}
     }
 }
 

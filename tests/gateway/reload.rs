@@ -13,7 +13,7 @@ use tokio::{
 use crate::{
     backends::{Backend, echo},
     client::{Answer, Client, get, send},
-    process::{FOREVER, Gateway},
+    process::{ConfigFile, FOREVER, Gateway},
 };
 
 const KEYS: [&str; 2] = [
@@ -220,6 +220,22 @@ async fn sessions_stay_while_keys_and_timeouts_change() {
     setup.reload(&format!("{}\nidle_timeout = \"1h\"", cookie(&new)), 2).await;
     assert_eq!(client.get("/").await.backend(), home);
     assert_eq!(get(setup.admin, "/stats").await.json()["moves"], 0);
+}
+
+#[tokio::test]
+async fn keys_in_a_file_are_read_again() {
+    let keys = ConfigFile::new(KEYS[0]);
+    let path = keys.path().to_str().unwrap();
+    let config = format!("[[affinity]]\ntype = \"cookie\"\nkeys = [\"file:{path}\"]");
+    let setup = Setup::new(&config).await;
+    let mut client = Client::new(setup.gateway.addr);
+    let home = client.get("/").await.backend();
+    let before = client.jar.clone();
+    std::fs::write(path, format!("{}\n{}\n", KEYS[1], KEYS[0])).unwrap();
+    let answer = setup.reload(&config, 2).await;
+    assert_eq!(answer.json()["changed"], json!(["affinity[0].keys (file content)"]));
+    assert_eq!(client.get("/").await.backend(), home);
+    assert_ne!(client.jar, before, "the token is sealed under the new key");
 }
 
 #[tokio::test]

@@ -19,13 +19,14 @@ use tokio::time::Instant;
 use super::{
     connector::{Inner, Link},
     expect::Expectation,
+    explained::Explained,
     headers::{self, Length},
     http1::Answer,
     recorded_body::RecordedBody,
     request_body::{Phase, RequestBody, Sending},
 };
 use crate::{
-    error::{BoxError, ClientError, TimedOut, chain},
+    error::{BoxError, ClientError, Disconnected, TimedOut, chain},
     session::Peer,
     util::clock::after,
 };
@@ -244,6 +245,14 @@ fn due(
         Late::Client(_) => Ok(due.min(after(now, response_timeout))),
         Late::Backend => Ok(due),
     }
+}
+
+/// The error of an exchange; `is_broken` when its connection has ended without a byte of a response.
+pub(super) fn lost(inner: &Arc<Inner>, error: hyper::Error, is_broken: bool) -> BoxError {
+    if !is_broken {
+        return error.into();
+    }
+    Disconnected::new(Explained(error)).with_redialer(inner.redialer()).into()
 }
 
 /// Whether the backend has declared that it did not and will not process the stream (RFC 9113, section

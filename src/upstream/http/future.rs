@@ -17,9 +17,8 @@ use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 
 use super::{
     connector::{Dial, Inner, Link, Need, Purpose},
-    exchange::{Exchange, SavedRequest, is_unprocessed},
+    exchange::{Exchange, SavedRequest, is_unprocessed, lost},
     expect::expects_continue,
-    explained::Explained,
     headers::{self, Hop, Length},
     protocol::Protocol,
     recorded_body::RecordedBody,
@@ -28,7 +27,7 @@ use super::{
     tunnel,
 };
 use crate::{
-    error::{BoxError, Disconnected, NotSent, SendCount, Unanswered},
+    error::{BoxError, NotSent, SendCount, Unanswered},
     pool::UpgradeGuard,
     session::Peer,
 };
@@ -210,21 +209,10 @@ where
         // A failure of the request's own body is no failure of the connection.
         let is_broken = no_byte_came && !error.is_user();
         let inner = self.inner.clone();
-        let lost = |error: hyper::Error| -> BoxError {
-            if !is_broken {
-                return error.into();
-            }
-            Disconnected::new(Explained(error)).with_redialer(inner.redialer()).into()
-        };
+        let lost = |error: hyper::Error| lost(&inner, error, is_broken);
         let Some(body) = body else {
-            let sending = saved.sending.as_ref().filter(|_| is_unprocessed(&error));
-            return match sending.and_then(|sending| sending.take_recorded()) {
-                Some(body) if self.attempts < MAX_ATTEMPTS => {
-                    self.dial(Unsent::Refused(saved.request(body)));
-                    Ok(())
-                }
-                _ => Err(lost(error)),
-            };
+            let is_sent = self.send_recorded(saved, &error);
+            return if is_sent { Ok(()) } else { Err(lost(error)) };
         };
         if unsent {
             let request = saved.request(body);
@@ -248,6 +236,17 @@ where
             None => Ok(()),
             Some(request) => Err(Unanswered::new(request, lost(error)).into()),
         }
+    }
+
+    /// Sends a request that was refused unprocessed once more, with the body that was recorded. Whether it could.
+    fn send_recorded(&mut self, saved: SavedRequest<B>, error: &hyper::Error) -> bool {
+        let sending = saved.sending.as_ref().filter(|_| is_unprocessed(error));
+        let Some(body) = sending.and_then(|sending| sending.take_recorded()) else { return false };
+        if self.attempts >= MAX_ATTEMPTS {
+            return false;
+        }
+        self.dial(Unsent::Refused(saved.request(body)));
+        true
     }
 
     /// Whether the connection of a failed exchange had served other requests, and whether no byte of a response
