@@ -149,16 +149,10 @@ impl Settings {
         let trusted_proxies = networks(&file.trusted_proxies)?;
         let listen = (flags.listen.as_deref(), file.listen.as_deref());
         let listeners = listeners(listen, file.listener, !trusted_proxies.is_empty())?;
-        let context = affinity::Context {
-            cookie_name: flags.cookie,
-            trusted_proxies: &trusted_proxies,
-            balance_factor: file.strategy.balance_factor,
-            stores,
-        };
         let (strategy_key, strategy) =
-            either(("--strategy", flags.strategy), ("strategy.type", file.strategy.kind));
+            either(("--strategy", flags.strategy), ("strategy.type", file.strategy.kind.take()));
         let mut warnings = affinity::warnings(file.affinity.as_deref(), strategy.as_deref());
-        let (affinity, passing_key) = affinity::chain(file.affinity, &context)?;
+        let (affinity, passing_key) = chain(&mut file, flags.cookie, &trusted_proxies, stores)?;
         let (health, probe) = health::health(&file.health)?;
         let http2 = upstream.may_use_http2(&backends, backends.is_empty() || !discover.is_empty());
         warnings.extend(probe.as_ref().and_then(|probe| probe.warning(http2)));
@@ -204,6 +198,18 @@ impl Stopping {
             upgrade_drain: or(file.upgrade_drain, Duration::from_secs(3600)),
         }
     }
+}
+
+/// The affinities, and whether they are sealed under a key that was generated for this process.
+fn chain(
+    file: &mut File,
+    cookie_name: Option<String>,
+    trusted_proxies: &[IpNet],
+    stores: &Stores,
+) -> Result<(Chain, bool), Error> {
+    let balance_factor = file.strategy.balance_factor;
+    let context = affinity::Context { cookie_name, trusted_proxies, balance_factor, stores };
+    affinity::chain(file.affinity.take(), &context)
 }
 
 fn policy(failover: &file::Failover) -> Policy {
