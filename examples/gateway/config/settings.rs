@@ -150,9 +150,14 @@ impl Settings {
         let listen = (flags.listen.as_deref(), file.listen.as_deref());
         let listeners = listeners(listen, file.listener, !trusted_proxies.is_empty())?;
         let (strategy_key, strategy) =
-            either(("--strategy", flags.strategy), ("strategy.type", file.strategy.kind.take()));
+            either(("--strategy", flags.strategy), ("strategy.type", file.strategy.kind));
         let mut warnings = affinity::warnings(file.affinity.as_deref(), strategy.as_deref());
-        let (affinity, passing_key) = chain(&mut file, flags.cookie, &trusted_proxies, stores)?;
+        let (affinity, passing_key) = chain(
+            file.affinity,
+            (flags.cookie, file.strategy.balance_factor),
+            &trusted_proxies,
+            stores,
+        )?;
         let (health, probe) = health::health(&file.health)?;
         let http2 = upstream.may_use_http2(&backends, backends.is_empty() || !discover.is_empty());
         warnings.extend(probe.as_ref().and_then(|probe| probe.warning(http2)));
@@ -202,14 +207,13 @@ impl Stopping {
 
 /// The affinities, and whether they are sealed under a key that was generated for this process.
 fn chain(
-    file: &mut File,
-    cookie_name: Option<String>,
+    sections: Option<Vec<affinity::Section>>,
+    (cookie_name, balance_factor): (Option<String>, Option<f64>),
     trusted_proxies: &[IpNet],
     stores: &Stores,
 ) -> Result<(Chain, bool), Error> {
-    let balance_factor = file.strategy.balance_factor;
     let context = affinity::Context { cookie_name, trusted_proxies, balance_factor, stores };
-    affinity::chain(file.affinity.take(), &context)
+    affinity::chain(sections, &context)
 }
 
 fn policy(failover: &file::Failover) -> Policy {
