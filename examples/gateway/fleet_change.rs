@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tower_sticky::{Mode, PoolError, proxy::Upstream};
+use tower_sticky::{ConfigError, Mode, PoolError, proxy::Upstream};
 
 use crate::{
     config::{
@@ -33,6 +33,12 @@ impl Fleet {
         let mut services = BTreeMap::new();
         for (id, new) in &listed {
             let (old, member) = (before.get(id), members.get(id));
+            if member.is_none() && self.backends().get(id).is_some() {
+                return Err(ConfigError::new(format!(
+                    "backend.{id}.id: taken by a backend that [[discover]] has found; use another id"
+                ))
+                .into());
+            }
             let entry = match (member, old) {
                 (Some(member), Some(old)) => overrule(&member.entry, old, new),
                 // The operator has removed it, and the file says nothing new.

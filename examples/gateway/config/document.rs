@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fmt, fs,
     hash::{DefaultHasher, Hash, Hasher},
 };
 
@@ -12,8 +12,15 @@ use toml::{Table, Value};
 pub(crate) const FILE_CONTENT: &str = "(file content)";
 
 /// The values of a file by their keys: `limits.connections`, `backend.a.weight`, `affinity[0].name`.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub(crate) struct Document(BTreeMap<String, Value>);
+
+impl fmt::Debug for Document {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Some values are secrets.
+        f.debug_list().entries(self.0.keys()).finish()
+    }
+}
 
 impl Document {
     /// Reads a file that has been read without an error.
