@@ -243,6 +243,20 @@ async fn grpc_requests_get_grpc_errors() {
 }
 
 #[tokio::test]
+async fn grpc_is_spoken_over_http_2_only() {
+    let (backends, []) = nodes([]);
+    let service = plain(&backends).into_service();
+    for version in [http::Version::HTTP_10, http::Version::HTTP_11] {
+        let mut request = get();
+        request.headers_mut().insert("content-type", "application/grpc+proto".parse().unwrap());
+        *request.version_mut() = version;
+        let answer = send(&service, request).await;
+        assert_eq!(answer.status, 503, "{version:?}: a client of HTTP/1 does not read trailers");
+        assert!(!answer.headers.contains_key("grpc-status"));
+    }
+}
+
+#[tokio::test]
 async fn axum_accepts_the_layer_and_the_service() {
     let backend = service_fn(|_: axum::extract::Request| async {
         Ok::<_, Infallible>(axum::response::Response::new(axum::body::Body::from("backend")))

@@ -7,7 +7,9 @@ use http_body_util::BodyExt;
 use tower::{Service, ServiceExt};
 use tower_sticky::{Backends, DrainEnd, Mode, Outcome, Reason, State, Verdict};
 
-use crate::support::{Body, Client, Node, get, load, nodes, sealed, sealed_session, with_cookie};
+use crate::support::{
+    Body, Client, Node, get, load, nodes, sealed, sealed_session, send, with_cookie,
+};
 
 /// Replaces the service of `a` by one that refuses requests once its responses are released.
 fn replace_with_connecting(backends: &Backends<Node>) -> Node {
@@ -102,6 +104,30 @@ async fn a_request_refused_by_the_old_service_goes_to_the_new_one() {
     );
     assert_eq!(backends.get("a").unwrap().state, State::Ready);
     assert_eq!(backends.snapshot().stats.violations(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_pinned_request_waits_until_the_new_service_is_ready() {
+    for is_pinned in [true, false] {
+        let (backends, _nodes, service, pinned) = sealed_session(["a", "b"]).await;
+        // The next new session begins at "a" again.
+        send(&service, get()).await;
+        let connecting = replace_with_connecting(&backends);
+        let client = if is_pinned { pinned } else { Client::default() };
+        let sent = client.spawn(&service, get());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(backends.get("a").unwrap().in_flight, 1);
+        let new = Node::new("the new a");
+        new.control.set_busy(true);
+        backends.replace("a", new.clone()).unwrap();
+        let start = tokio::time::Instant::now();
+        connecting.release_responses();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        new.control.set_busy(false);
+        let answer = sent.await.unwrap();
+        let body = if is_pinned { "the new a" } else { "b" };
+        assert_eq!(answer.body, body, "after {:?}", start.elapsed());
+    }
 }
 
 #[tokio::test(start_paused = true)]

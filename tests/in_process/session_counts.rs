@@ -78,6 +78,19 @@ async fn expired_sessions_are_not_counted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_without_a_timeout_counts_for_half_an_hour() {
+    let (backends, _nodes) = nodes(["a"]);
+    let service = crate::support::sealed(&backends).into_service();
+    let mut client = Client::assigned(&service).await;
+    let sessions = || backends.get("a").unwrap().sessions_seen;
+    client.send(&service, get()).await;
+    after(29 * MINUTE).await;
+    assert_eq!(sessions(), 1, "it may still return");
+    after(2 * MINUTE).await;
+    assert_eq!(sessions(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_count_is_unknown_until_an_idle_timeout_was_watched() {
     let (backends, _nodes) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();

@@ -15,6 +15,8 @@ mod permits;
 mod quota;
 #[path = "../../src/pool/backend/requests.rs"]
 mod requests;
+#[path = "../../src/outcome/recording/shard_owners.rs"]
+mod shard_owners;
 #[path = "../../src/pool/backend/streams.rs"]
 mod streams;
 #[path = "../../src/pool/versioned.rs"]
@@ -24,6 +26,7 @@ mod limit_changes;
 mod permit_wait;
 mod published_value;
 mod request_count;
+mod shard_handover;
 mod streams_cut;
 mod support;
 

@@ -5,7 +5,8 @@ use std::{collections::HashMap, net::SocketAddr, time::Duration};
 use tokio::time::sleep;
 
 use super::{
-    resolve::{Answer, Endpoint, Query},
+    answer::{Answer, Endpoint},
+    resolve::Query,
     schedule::RefreshSchedule,
 };
 use crate::{

@@ -1,10 +1,6 @@
-//! One look-up: the DNS queries, and the backends in their answers.
+//! One look-up: the DNS queries.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use hickory_resolver::{
     TokioResolver,
@@ -16,6 +12,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use super::answer::{Answer, Endpoint, Records};
 use crate::id::BackendId;
 
 /// The number of targets that are resolved concurrently. A connection to a name server takes 32 queries.
@@ -36,36 +33,6 @@ pub(super) struct Query {
     /// Whether each address of a service's targets is a backend.
     pub(super) address_ids: bool,
     pub(super) timeout: Duration,
-}
-
-/// The address and weight of a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Endpoint {
-    pub(super) address: SocketAddr,
-    /// `None` if the records have no weights.
-    pub(super) weight: Option<u32>,
-}
-
-/// The result of a look-up.
-#[derive(Debug, Default)]
-pub(super) struct Answer {
-    pub(super) found: BTreeMap<BackendId, Endpoint>,
-    /// Known backends whose part of the look-up has failed.
-    pub(super) unresolved: HashSet<BackendId>,
-    /// Names that are not valid ids, and why.
-    pub(super) invalid: Vec<(String, String)>,
-    /// The smallest TTL.
-    pub(super) ttl: Option<Duration>,
-    /// Why the look-up has failed, at least in part.
-    pub(super) failure: Option<String>,
-}
-
-/// The result of one query.
-enum Records {
-    Found(Vec<RData>, Duration),
-    /// There are no such records, with the TTL of that answer if it has one.
-    Missing(Option<Duration>),
-    Failed(String),
 }
 
 impl Query {
@@ -174,110 +141,6 @@ impl Query {
     }
 }
 
-/// A target of a service, to be resolved.
-struct SrvTarget {
-    name: Name,
-    port: u16,
-    weight: u32,
-}
-
-impl Answer {
-    fn limit_ttl(&mut self, ttl: Duration) {
-        self.ttl = Some(self.ttl.map_or(ttl, |least| least.min(ttl)));
-    }
-
-    fn add(&mut self, id: String, address: SocketAddr, weight: Option<u32>) {
-        match BackendId::new(&id) {
-            Ok(id) => {
-                self.found.insert(id, Endpoint { address, weight });
-            }
-            Err(why) => self.invalid.push((id, why.to_string())),
-        }
-    }
-
-    /// Adds a target at its `current` address, if that is still among its addresses, or else at the lowest
-    /// one.
-    fn add_target(
-        &mut self,
-        id: BackendId,
-        target: &SrvTarget,
-        records: Records,
-        current: Option<IpAddr>,
-    ) {
-        match records {
-            Records::Found(records, ttl) => {
-                self.limit_ttl(ttl);
-                let mut ips: Vec<IpAddr> = records.iter().filter_map(RData::ip_addr).collect();
-                ips.sort_unstable();
-                let ip = current.filter(|ip| ips.contains(ip)).or(ips.first().copied());
-                if let Some(ip) = ip {
-                    let address = SocketAddr::new(ip, target.port);
-                    self.found.insert(id, Endpoint { address, weight: Some(target.weight) });
-                }
-            }
-            // The service still lists the target, so its backend stays.
-            Records::Missing(_) => {
-                self.failure = Some(format!("the target {id} has no address"));
-                self.unresolved.insert(id);
-            }
-            Records::Failed(why) => {
-                self.failure = Some(why);
-                self.unresolved.insert(id);
-            }
-        }
-    }
-
-    /// Adds each address of a target. If several targets have an address, their weights are added.
-    fn add_addresses(&mut self, target_id: &BackendId, target: &SrvTarget, records: Records) {
-        match records {
-            Records::Found(records, ttl) => {
-                self.limit_ttl(ttl);
-                for ip in records.iter().filter_map(RData::ip_addr) {
-                    let address = SocketAddr::new(ip, target.port);
-                    let known = BackendId::new(address.to_string()).ok();
-                    let known = known.and_then(|id| self.found.get(&id)?.weight);
-                    let weight = known.unwrap_or_default() + target.weight;
-                    self.add(address.to_string(), address, Some(weight));
-                }
-            }
-            Records::Missing(_) => {
-                self.failure = Some(format!("the target {target_id} has no address"));
-            }
-            Records::Failed(why) => self.failure = Some(why),
-        }
-    }
-
-    /// The targets of the lowest priority, by id.
-    fn targets(&mut self, records: &[RData]) -> BTreeMap<BackendId, SrvTarget> {
-        let services = || {
-            records.iter().filter_map(|record| match record {
-                // The root as target means that the service is not available (RFC 2782).
-                RData::SRV(srv) if !srv.target.is_root() => Some(srv),
-                _ => None,
-            })
-        };
-        let first = services().map(|srv| srv.priority).min();
-        let mut targets = BTreeMap::<BackendId, SrvTarget>::new();
-        for srv in services().filter(|srv| Some(srv.priority) == first) {
-            let name = srv.target.to_lowercase().to_ascii();
-            let id = format!("{}:{}", name.trim_end_matches('.'), srv.port);
-            match BackendId::new(&id) {
-                Ok(id) => {
-                    let weight = u32::from(srv.weight);
-                    let target = SrvTarget { name: srv.target.clone(), port: srv.port, weight: 0 };
-                    // The weights of a target that is listed twice are added.
-                    targets.entry(id).or_insert(target).weight += weight;
-                }
-                Err(why) => self.invalid.push((id, why.to_string())),
-            }
-        }
-        for target in targets.values_mut() {
-            target.weight = target.weight.max(1);
-        }
-        targets
-    }
-}
-
 /// Resolves A records, or AAAA records if there are none.
 async fn addresses(resolver: TokioResolver, name: Name, deadline: Instant) -> Records {
     match ask(resolver.clone(), name.clone(), RecordType::A, deadline).await {
@@ -289,18 +152,7 @@ async fn addresses(resolver: TokioResolver, name: Name, deadline: Instant) -> Re
 async fn ask(resolver: TokioResolver, name: Name, kind: RecordType, deadline: Instant) -> Records {
     let query = format!("{name} {kind}");
     match timeout_at(deadline, resolver.lookup(name, kind)).await {
-        Ok(Ok(lookup)) => {
-            let answers = lookup.answers();
-            let ttl = answers.iter().map(|record| record.ttl).min().unwrap_or_default();
-            let wanted = answers.iter().filter(|record| record.record_type() == kind);
-            let records: Vec<_> = wanted.map(|record| record.data.clone()).collect();
-            let ttl = Duration::from_secs(ttl.into());
-            if records.is_empty() {
-                Records::Missing(Some(ttl))
-            } else {
-                Records::Found(records, ttl)
-            }
-        }
+        Ok(Ok(lookup)) => Records::of(lookup.answers(), kind),
         Ok(Err(NetError::Dns(DnsError::NoRecordsFound(none)))) => {
             Records::Missing(none.negative_ttl.map(|ttl| Duration::from_secs(ttl.into())))
         }

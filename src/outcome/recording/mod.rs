@@ -6,6 +6,7 @@ mod histogram;
 mod moves;
 mod pool;
 mod requests;
+mod shard_owners;
 mod shards;
 
 pub(crate) use self::{

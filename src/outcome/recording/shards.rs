@@ -1,19 +1,14 @@
 //! Shards of counters: each of the first 64 threads that record has its own shard, which it changes without
 //! an atomic read-modify-write.
 
-use std::{
-    cell::Cell,
-    sync::atomic::{
-        AtomicU64,
-        Ordering::{AcqRel, Acquire, Relaxed, Release},
-    },
-};
+use std::cell::Cell;
 
-/// How many threads have a shard of their own at one time.
-const THREADS: usize = 64;
+pub(super) use super::shard_owners::Access;
+use super::shard_owners::{SHARED, ShardOwners, THREADS};
+use crate::util::sync::AtomicU64;
 
-/// The shards that threads own, one bit each.
-static OWNED: AtomicU64 = AtomicU64::new(0);
+/// The shards that threads own.
+static OWNERS: ShardOwners = ShardOwners(AtomicU64::new(0));
 
 thread_local! {
     static SHARD: OwnedShard = const { OwnedShard(Cell::new(NOT_ASKED)) };
@@ -21,9 +16,6 @@ thread_local! {
 
 /// The thread has not recorded anything yet.
 const NOT_ASKED: u8 = u8::MAX;
-/// The shard of all threads without their own.
-const SHARED: u8 = THREADS as u8;
-
 /// The index of the shard that a thread owns, until the thread ends.
 struct OwnedShard(Cell<u8>);
 
@@ -38,12 +30,7 @@ impl OwnedShard {
 
     #[cold]
     fn claim(&self) -> u8 {
-        // Acquires what the last owner of the shard has stored.
-        let claimed = OWNED.fetch_update(AcqRel, Acquire, |owned| {
-            let free = owned.trailing_ones();
-            (free < u64::BITS).then(|| owned | 1 << free)
-        });
-        let index = claimed.map_or(SHARED, |owned| owned.trailing_ones() as u8);
+        let index = OWNERS.claim();
         self.0.set(index);
         index
     }
@@ -51,10 +38,7 @@ impl OwnedShard {
 
 impl Drop for OwnedShard {
     fn drop(&mut self) {
-        let index = self.0.get();
-        if index < SHARED {
-            OWNED.fetch_and(!(1 << index), Release);
-        }
+        OWNERS.release(self.0.get());
     }
 }
 
@@ -66,26 +50,6 @@ pub(super) struct Sharded<T>(Box<[Aligned<T>]>);
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Aligned<T>(T);
-
-/// How the counters of a shard are changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Access {
-    /// No other thread changes them.
-    Exclusive,
-    Shared,
-}
-
-impl Access {
-    #[inline]
-    pub(super) fn add(self, counter: &AtomicU64, amount: u64) {
-        match self {
-            Self::Exclusive => counter.store(counter.load(Relaxed).wrapping_add(amount), Relaxed),
-            Self::Shared => {
-                counter.fetch_add(amount, Relaxed);
-            }
-        }
-    }
-}
 
 impl<T: Default> Default for Sharded<T> {
     fn default() -> Self {
@@ -99,9 +63,8 @@ impl<T> Sharded<T> {
     pub(super) fn with(&self, record: impl FnOnce(&T, Access)) {
         // While a thread ends, its shard may belong to another one already.
         let index = SHARD.try_with(OwnedShard::index).unwrap_or(SHARED);
-        let access = if index == SHARED { Access::Shared } else { Access::Exclusive };
         if let Some(Aligned(shard)) = self.0.get(usize::from(index)) {
-            record(shard, access);
+            record(shard, Access::to(index));
         }
     }
 
@@ -112,7 +75,10 @@ impl<T> Sharded<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, thread};
+    use std::{
+        sync::{Arc, atomic::Ordering::Relaxed},
+        thread,
+    };
 
     use super::*;
 

@@ -6,6 +6,7 @@
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 
 mod caching;
+mod cookie_model;
 mod cookies;
 mod pool;
 mod support;
