@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Uri};
 
 use super::{
     Hashing,
@@ -26,6 +26,17 @@ pub trait BoundAffinity: fmt::Debug + Send + Sync + 'static {
     /// Removes our tokens from the request. A chain calls it also without [`read`](Self::read)
     /// before it, when an earlier member had a pin.
     fn strip(&self, _reading: &Reading, _context: &mut ReadContext<'_>, _headers: &mut HeaderMap) {}
+
+    /// Whether its tokens may be in the query of a request, from which [`strip_query`](Self::strip_query) removes them.
+    fn strips_query(&self) -> bool {
+        false
+    }
+
+    /// The request target without our tokens; `None` if it has none. It is called after [`strip`](Self::strip), when
+    /// the reading says so.
+    fn strip_query(&self, _uri: &Uri, _context: &mut ReadContext<'_>) -> Option<Uri> {
+        None
+    }
 
     /// Saves the pin, in the response or in a store, and resolves conflicts with headers that the
     /// backend wrote. Returns whether a token was issued.

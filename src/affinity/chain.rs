@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Uri};
 
 use super::{
     BoundAffinity, Change, Commit, Fallback, Hashing, Head, KeyRole, Origin, ReadContext, Reading,
@@ -80,7 +80,9 @@ impl Bind for Chain {
             )));
         }
         let remembers = members.iter().any(|member| member.remembers());
-        Ok(Arc::new(Bound { members, remembers }))
+        let strips_query = members.iter().any(|member| member.strips_query());
+        let strip = if strips_query { Strip::TokensAndQuery } else { Strip::Tokens };
+        Ok(Arc::new(Bound { members, remembers, strip }))
     }
 }
 
@@ -88,12 +90,13 @@ impl Bind for Chain {
 struct Bound {
     members: Vec<Arc<dyn BoundAffinity>>,
     remembers: bool,
+    /// `strip` is called for every member, also for those after the one with the pin.
+    strip: Strip,
 }
 
 impl BoundAffinity for Bound {
     fn read(&self, request: &Head<'_>, context: &mut ReadContext<'_>) -> Reading {
-        // `strip` is called for every member, also for those after the one with the pin.
-        let mut chosen = Reading { strip: Strip::Tokens, ..Reading::default() };
+        let mut chosen = Reading { strip: self.strip, ..Reading::default() };
         let (mut rejected, mut remembered) = (0, false);
         for (position, member) in self.members.iter().enumerate() {
             let reading = member.read(request, context);
@@ -102,7 +105,7 @@ impl BoundAffinity for Bound {
             }
             if reading.position.is_some() {
                 let origin = reading.origin.within(position);
-                return Reading { strip: Strip::Tokens, origin, rejected, ..reading };
+                return Reading { strip: self.strip, origin, rejected, ..reading };
             }
             if is_key(member, &reading) {
                 let inner = context.fallback.take().map(|fallback| fallback.within(position));
@@ -139,6 +142,15 @@ impl BoundAffinity for Bound {
         for member in &self.members {
             member.strip(reading, context, headers);
         }
+    }
+
+    fn strip_query(&self, uri: &Uri, context: &mut ReadContext<'_>) -> Option<Uri> {
+        let mut stripped = None;
+        for member in &self.members {
+            let next = member.strip_query(stripped.as_ref().unwrap_or(uri), context);
+            stripped = next.or(stripped);
+        }
+        stripped
     }
 
     fn save(&self, commit: &Commit<'_>, state: &mut RequestState, headers: &mut HeaderMap) -> bool {

@@ -51,6 +51,8 @@ pub(crate) enum Strip {
     Tokens,
     /// The whole header: its only content is one token.
     Header,
+    /// The tokens, in the query too.
+    TokensAndQuery,
 }
 
 impl Reading {

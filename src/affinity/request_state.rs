@@ -42,8 +42,16 @@ pub(crate) enum StateEntry {
 #[derive(Debug)]
 pub(crate) struct OpenedEnvelope {
     pub(super) payload: EnvelopePayload,
+    pub(super) place: Place,
+}
+
+/// Where a request has an envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
     /// Its position among the values of its cookie or header name.
-    pub(super) position: usize,
+    Carrier(usize),
+    /// Its position among the values of the query parameter.
+    Query(usize),
 }
 
 /// A session of the store.

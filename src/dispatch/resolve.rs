@@ -58,6 +58,11 @@ impl<S: Clone> Dispatch<S> {
             return NextStep::Lookup(StoreLookup::new(lookup, self.request_deadline()));
         }
         let local = strip(core, &reading, &mut context, request.headers_mut());
+        if reading.strip == Strip::TokensAndQuery
+            && let Some(uri) = core.affinity.strip_query(request.uri(), &mut context)
+        {
+            *request.uri_mut() = uri;
+        }
         let fallback = context.fallback;
         if let Some(state) = local.and_then(|local| snapshot.index().get(local.tag())) {
             self.decision.set_verdict(Verdict::Local);

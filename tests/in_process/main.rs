@@ -20,6 +20,7 @@ mod drain_streams;
 mod driver_change;
 mod envelope;
 mod envelope_carriers;
+mod envelope_query;
 mod evenness;
 mod failover;
 mod fenced_cache;

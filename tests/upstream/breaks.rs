@@ -1,7 +1,6 @@
 //! Responses that break off: the received data is delivered before the failure, which counts once.
 
 use std::{
-    convert::Infallible,
     net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
@@ -12,13 +11,9 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty};
-use hyper::{body::Incoming, service::service_fn};
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{
-    io::AsyncWriteExt,
-    net::{TcpListener, TcpStream},
-    time::timeout,
-};
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
 use tower::ServiceExt;
 use tower_sticky::{
     Backends, Health, NoInner, State, StickyLayer, StickyService, affinity::Cookie, proxy::Upstream,
@@ -83,26 +78,6 @@ async fn breaking(http2: bool) -> Upstream {
     })
     .await;
     backend.upstream()
-}
-
-/// Any hyper server in front of the layer.
-pub(crate) async fn front(service: Service) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((socket, _)) = listener.accept().await {
-            let service = service.clone();
-            let answer = service_fn(move |request: Request<Incoming>| {
-                let service = service.clone();
-                async move { Ok::<_, Infallible>(service.oneshot(request).await.unwrap()) }
-            });
-            tokio::spawn(async move {
-                let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                let _ = server.serve_connection(TokioIo::new(socket), answer).await;
-            });
-        }
-    });
-    addr
 }
 
 async fn ask(addr: SocketAddr, http2: bool) -> hyper::Result<Response<Incoming>> {

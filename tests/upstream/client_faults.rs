@@ -10,11 +10,10 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::mpsc,
     time::{Instant, sleep, timeout},
 };
-use tower::ServiceExt;
 use tower_sticky::{
     Backends, ClientError, Health, Reason, State, StickyLayer, Verdict, affinity::Cookie,
     proxy::Upstream,
@@ -36,7 +35,7 @@ struct Front {
 }
 
 /// The backend reads everything, and answers never.
-async fn front(http2: bool, change: impl Fn(Upstream) -> Upstream) -> Front {
+async fn start(http2: bool, change: impl Fn(Upstream) -> Upstream) -> Front {
     let (tell, ended) = mpsc::unbounded_channel();
     let backend = raw(move |_, mut socket| {
         let tell = tell.clone();
@@ -61,21 +60,7 @@ async fn front(http2: bool, change: impl Fn(Upstream) -> Upstream) -> Front {
     let service = StickyLayer::new(backends.clone(), Cookie::plain("sid"))
         .health(Health::new().consecutive_failures(1))
         .into_service();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((socket, _)) = listener.accept().await {
-            let service = service.clone();
-            let answer = service_fn(move |request: Request<Incoming>| {
-                let service = service.clone();
-                async move { service.oneshot(request).await }
-            });
-            tokio::spawn(async move {
-                let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                let _ = server.serve_connection(TokioIo::new(socket), answer).await;
-            });
-        }
-    });
+    let addr = front(service).await;
     Front { addr, backends, ended, accepted: backend }
 }
 
@@ -138,7 +123,7 @@ async fn read_to_end(client: &mut TcpStream) -> String {
 #[tokio::test]
 async fn a_malformed_body_is_400() {
     for http2 in [false, true] {
-        let mut front = front(http2, |upstream| upstream).await;
+        let mut front = start(http2, |upstream| upstream).await;
         // RFC 9112, section 7.1: a chunk size is hexadecimal.
         let bytes = format!("{HEAD}Transfer-Encoding: chunked\r\n\r\nzz\r\n");
         let answer = read_to_end(&mut front.say(&bytes).await).await;
@@ -151,7 +136,7 @@ async fn a_malformed_body_is_400() {
 async fn a_body_that_breaks_off_is_a_client_error() {
     for http2 in [false, true] {
         for reset in [false, true] {
-            let mut front = front(http2, |upstream| upstream).await;
+            let mut front = start(http2, |upstream| upstream).await;
             let mut client = front.say(&format!("{HEAD}Content-Length: 100\r\n\r\nabc")).await;
             front.is_reached().await;
             if reset {
@@ -171,7 +156,7 @@ async fn a_body_that_breaks_off_is_a_client_error() {
 #[tokio::test]
 async fn a_stream_of_another_length_than_announced_is_reset() {
     for http2 in [false, true] {
-        let mut front = front(http2, |upstream| upstream).await;
+        let mut front = start(http2, |upstream| upstream).await;
         let request = Request::post("http://shop/").header("content-length", "10");
         let sent = front.send(request.body(stream(&["12345"])).unwrap()).await;
         // RFC 9113, section 8.1.1: malformed, a stream error. The answer may be faster.
@@ -186,7 +171,7 @@ async fn a_stream_of_another_length_than_announced_is_reset() {
 #[tokio::test]
 async fn a_stream_that_its_client_resets_is_no_failure() {
     for http2 in [false, true] {
-        let mut front = front(http2, |upstream| upstream).await;
+        let mut front = start(http2, |upstream| upstream).await;
         let (frames, body) = channel();
         frames.send(Frame::data(Bytes::from_static(b"abc"))).unwrap();
         let sent = front.send(Request::post("http://shop/").body(body).unwrap()).await;
@@ -220,7 +205,7 @@ impl http_body::Body for Announced {
 async fn a_body_is_held_to_its_announced_length() {
     for http2 in [false, true] {
         for (length, what) in [(6, "shorter"), (4, "longer")] {
-            let front = front(http2, |upstream| upstream).await;
+            let front = start(http2, |upstream| upstream).await;
             let upstream = front.accepted.upstream().http2(http2);
             let body = Announced(stream(&["12345"]), length);
             let request = Request::post("/").header("host", "a").body(body).unwrap();
@@ -240,7 +225,7 @@ async fn a_client_that_stalls_is_408() {
             let change = |upstream: Upstream| {
                 upstream.body_timeout(LIMIT).response_timeout(response_timeout)
             };
-            let mut front = front(http2, change).await;
+            let mut front = start(http2, change).await;
             let begun = Instant::now();
             let mut client = front.say(&format!("{HEAD}Content-Length: 100\r\n\r\nabc")).await;
             let answer = read_to_end(&mut client).await;
@@ -255,7 +240,7 @@ async fn a_client_that_stalls_is_408() {
 async fn the_response_timeout_begins_at_the_end_of_the_request() {
     const LIMIT: Duration = Duration::from_millis(200);
     for http2 in [false, true] {
-        let front = front(http2, |upstream| upstream).await;
+        let front = start(http2, |upstream| upstream).await;
         let upstream = front.accepted.upstream().http2(http2).response_timeout(LIMIT);
         let (frames, body) = channel();
         let request = Request::post("/").header("host", "a").body(body).unwrap();

@@ -13,10 +13,7 @@ use tokio::{
 };
 use tower_sticky::{NotSent, proxy::Upstream};
 
-use crate::{
-    breaks::{front, service},
-    support::*,
-};
+use crate::{breaks::service, support::*};
 
 /// An HTTP/2 backend is asked for nothing: the body is sent, and the server in front says 100.
 #[tokio::test]

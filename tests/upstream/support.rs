@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     future::Future,
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -19,11 +20,11 @@ use http_body_util::{BodyExt, Empty};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::mpsc,
 };
-use tower::ServiceExt;
+use tower::{Service, ServiceExt};
 use tower_sticky::{
     BoxError,
     proxy::{Upstream, UpstreamBody},
@@ -102,7 +103,7 @@ pub(crate) async fn recorder() -> (Backend, mpsc::UnboundedReceiver<String>) {
 }
 
 /// A head up to its empty line, byte by byte so that nothing after it is taken; `None` at the end.
-pub(crate) async fn read_head(socket: &mut TcpStream) -> io::Result<Option<String>> {
+pub(crate) async fn read_head(socket: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<String>> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         match socket.read_u8().await {
@@ -112,6 +113,44 @@ pub(crate) async fn read_head(socket: &mut TcpStream) -> io::Result<Option<Strin
         }
     }
     Ok(Some(String::from_utf8(head).unwrap()))
+}
+
+/// Sends back what it reads in capitals, until the end.
+pub(crate) async fn echo_in_capitals(
+    socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
+) -> io::Result<()> {
+    let mut buffer = [0; 64];
+    loop {
+        let n = socket.read(&mut buffer).await?;
+        if n == 0 {
+            return Ok(());
+        }
+        socket.write_all(&buffer[..n].to_ascii_uppercase()).await?;
+    }
+}
+
+/// A hyper server of both protocols in front of `service`.
+pub(crate) async fn front<S, B>(service: S) -> SocketAddr
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let service = service.clone();
+            let answer = service_fn(move |request| service.clone().oneshot(request));
+            tokio::spawn(async move {
+                let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                let _ = server.serve_connection(TokioIo::new(socket), answer).await;
+            });
+        }
+    });
+    addr
 }
 
 /// A real server that answers with `handler`.

@@ -69,7 +69,7 @@ impl App {
     /// Answers with the head of each request.
     fn mirror(path: &Path) -> Self {
         Self::start(path, |mut socket| async move {
-            while let Some(head) = head(&mut socket).await? {
+            while let Some(head) = read_head(&mut socket).await? {
                 let length = head.len();
                 let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{head}");
                 socket.write_all(answer.as_bytes()).await?;
@@ -81,7 +81,7 @@ impl App {
     /// Answers "ok".
     fn well(path: &Path) -> Self {
         Self::start(path, |mut socket| async move {
-            while head(&mut socket).await?.is_some() {
+            while read_head(&mut socket).await?.is_some() {
                 socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await?;
             }
             Ok(())
@@ -98,18 +98,6 @@ impl Drop for App {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-async fn head(socket: &mut UnixStream) -> io::Result<Option<String>> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        match socket.read_u8().await {
-            Ok(byte) => head.push(byte),
-            Err(_) if head.is_empty() => return Ok(None),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(Some(String::from_utf8(head).unwrap()))
 }
 
 #[tokio::test]
@@ -137,7 +125,7 @@ async fn a_connection_is_kept() {
     let _app = App::start(&place.0, move |mut socket| {
         count.fetch_add(1, SeqCst);
         async move {
-            while head(&mut socket).await?.is_some() {
+            while read_head(&mut socket).await?.is_some() {
                 socket.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await?;
             }
             Ok(())
@@ -206,16 +194,9 @@ async fn a_backend_that_restarts_is_found_by_redialing() {
 async fn an_upgrade_runs_over_a_unix_socket() {
     let place = Place::new();
     let _app = App::start(&place.0, |mut socket| async move {
-        head(&mut socket).await?;
+        read_head(&mut socket).await?;
         socket.write_all(upgrade::YES.as_bytes()).await?;
-        let mut buffer = [0; 64];
-        loop {
-            let n = socket.read(&mut buffer).await?;
-            if n == 0 {
-                return Ok(());
-            }
-            socket.write_all(&buffer[..n].to_ascii_uppercase()).await?;
-        }
+        echo_in_capitals(&mut socket).await
     });
     let (proxy, _holds) = upgrade::proxy(place.upstream()).await;
     let (mut client, head) = upgrade::client(&proxy, upgrade::ASK).await;
@@ -265,7 +246,7 @@ async fn a_full_backlog_is_waited_for_and_is_no_failure_of_the_backend() {
         drop(listener.accept().await.unwrap());
     }
     let (mut socket, _) = listener.accept().await.unwrap();
-    head(&mut socket).await.unwrap();
+    read_head(&mut socket).await.unwrap();
     socket.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
     assert_eq!(request.await.unwrap(), 204);
 }

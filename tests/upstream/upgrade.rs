@@ -60,14 +60,7 @@ async fn echo() -> Backend {
             "{head}"
         );
         socket.write_all(format!("{YES}HELLO").as_bytes()).await?;
-        let mut buffer = [0; 64];
-        loop {
-            let n = socket.read(&mut buffer).await?;
-            if n == 0 {
-                return Ok(());
-            }
-            socket.write_all(&buffer[..n].to_ascii_uppercase()).await?;
-        }
+        echo_in_capitals(&mut socket).await
     })
     .await
 }

@@ -2,23 +2,18 @@
 
 use std::{fmt, sync::Arc};
 
-use http::HeaderMap;
-
-use super::carrier::{Carrier, Edit};
+use super::{bound::Bound, carrier::Carrier, query::QueryParameter};
 use crate::{
     affinity::{
-        BoundAffinity, Change, Commit, Head, ReadContext, Reading, RequestState, Strip,
+        BoundAffinity,
         cookie::{parse, set_cookie},
         header::header_name,
-        request_state::{AffinityKey, OpenedEnvelope, StateEntry},
-        token_codec::{self, TokenCodec},
+        token_codec::TokenCodec,
         token_options::{TokenOptions, invalid, token_setters},
         traits::sealed::Bind,
     },
     error::ConfigError,
-    outcome::Reason,
-    token::{self, EnvelopePayload, KeyRing},
-    util::clock::unix_millis,
+    token::KeyRing,
 };
 
 /// The application's own session id, sealed together with the pin in responses and restored in
@@ -68,6 +63,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Envelope {
     carrier: CarrierName,
+    query: Option<String>,
     tokens: TokenOptions,
 }
 
@@ -80,12 +76,38 @@ enum CarrierName {
 impl Envelope {
     /// The id is in a cookie that the application sets.
     pub fn cookie(name: impl Into<String>, keys: KeyRing) -> Self {
-        Self { carrier: CarrierName::Cookie(name.into()), tokens: TokenOptions::new(Some(keys)) }
+        Self::new(CarrierName::Cookie(name.into()), keys)
     }
 
     /// The id is in a header, which the application sets in a response and the client sends back.
     pub fn header(name: impl Into<String>, keys: KeyRing) -> Self {
-        Self { carrier: CarrierName::Header(name.into()), tokens: TokenOptions::new(Some(keys)) }
+        Self::new(CarrierName::Header(name.into()), keys)
+    }
+
+    fn new(carrier: CarrierName, keys: KeyRing) -> Self {
+        Self { carrier, query: None, tokens: TokenOptions::new(Some(keys)) }
+    }
+
+    /// A request may have the envelope in the query parameter `name` as well, and the application receives its id
+    /// there: for clients that get the id in a response and cannot set a header or a cookie in a later request, such
+    /// as `EventSource` and `WebSocket` in a browser. An envelope in the header or the cookie is preferred.
+    ///
+    /// Only the parameter itself is changed. Other parameters are kept byte for byte. URLs are often logged: whoever
+    /// reads one can use the session until it ends.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use tower_sticky::{KeyRing, affinity::Envelope};
+    ///
+    /// // `POST /rooms` answers with `x-room: 42`, and the page opens `wss://…/events?room=…`.
+    /// let rooms = Envelope::header("x-room", KeyRing::generate()?).query("room");
+    /// # Ok::<(), tower_sticky::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn query(mut self, name: impl Into<String>) -> Self {
+        self.query = Some(name.into());
+        self
     }
 
     token_setters! {
@@ -102,7 +124,10 @@ impl Envelope {
 
 impl fmt::Debug for Envelope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Envelope").field("carrier", &self.carrier).finish_non_exhaustive()
+        f.debug_struct("Envelope")
+            .field("carrier", &self.carrier)
+            .field("query", &self.query)
+            .finish_non_exhaustive()
     }
 }
 
@@ -128,212 +153,7 @@ impl Bind for Envelope {
             Carrier::Header(name) => name.as_str(),
         };
         let tokens = TokenCodec::new(self.tokens.clone(), purpose, pool, name);
-        Ok(Arc::new(Bound { carrier, keys, tokens }))
-    }
-}
-
-pub(super) struct Bound {
-    carrier: Carrier,
-    keys: KeyRing,
-    tokens: TokenCodec,
-}
-
-impl Bound {
-    fn affinity_key(&self) -> AffinityKey {
-        AffinityKey::new(self)
-    }
-
-    /// Opens the envelopes of a request. The first valid one counts; of two valid ones of one session the
-    /// one with the higher epoch.
-    fn read_envelopes(
-        &self,
-        headers: &HeaderMap,
-        context: &ReadContext<'_>,
-    ) -> (Reading, Option<OpenedEnvelope>) {
-        let now = unix_millis(context.clock) / 1000;
-        let mut reading = Reading::default();
-        let (mut best, mut orphaned) = (None, None);
-        let mut count = 0;
-        self.carrier.each(headers, |value| {
-            count += 1;
-            if !token::is_envelope(value) {
-                return;
-            }
-            reading.strip = Strip::Tokens;
-            let opened = token::open_envelope(&self.keys, self.tokens.context(), value, now);
-            let (payload, old_key) = match opened {
-                Ok(opened) => opened,
-                Err(unusable) => {
-                    reading.reject(Reason::from(unusable).into());
-                    return;
-                }
-            };
-            let validated = self.tokens.validate(payload.pin, old_key, now, context);
-            let opened = OpenedEnvelope { payload, position: count - 1 };
-            match validated {
-                Ok(valid) => {
-                    reading.accept(valid);
-                    if reading.pin == Some(valid.pin) {
-                        best = Some(opened);
-                    }
-                }
-                Err(rejected) => {
-                    reading.reject(rejected);
-                    if rejected.orphaned.is_some() {
-                        orphaned.get_or_insert(opened);
-                    }
-                }
-            }
-        });
-        (reading, best.or(orphaned))
-    }
-
-    fn is_recorded(&self, state: &RequestState) -> bool {
-        let opened = |entry: &StateEntry| matches!(entry, StateEntry::Envelope(_)).then_some(());
-        state.find(self.affinity_key(), opened).is_some()
-    }
-
-    fn opened<'a>(&self, state: &'a RequestState) -> Option<&'a OpenedEnvelope> {
-        state.find(self.affinity_key(), |entry| match entry {
-            StateEntry::Envelope(opened) => opened.as_ref(),
-            _ => None,
-        })
-    }
-
-    fn seal(&self, payload: &EnvelopePayload) -> Option<Vec<u8>> {
-        let sealed = token::seal_envelope(&self.keys, self.tokens.context(), payload);
-        if sealed.is_none() {
-            tracing::error!(
-                carrier = ?self.carrier,
-                length = payload.id.len(),
-                "the session id of the application could not be wrapped; the session is not pinned"
-            );
-        }
-        sealed
-    }
-
-    /// Replaces each session id in the response by an envelope.
-    fn wrap(
-        &self,
-        commit: &Commit<'_>,
-        opened: Option<&OpenedEnvelope>,
-        headers: &mut HeaderMap,
-    ) -> WrapResult {
-        let now = unix_millis(commit.clock) / 1000;
-        let mut result = WrapResult::default();
-        self.carrier.edit_response(headers, now, |value| {
-            result.has_id = true;
-            let current = opened.filter(|opened| *opened.payload.id == *value.id);
-            let pin = match (current, commit.no_new_session) {
-                (Some(opened), _) => continued_pin(opened, commit),
-                (None, false) => token_codec::new_pin(&self.keys, commit),
-                (None, true) => return None,
-            };
-            let (id, attributes) = (value.id.into(), value.attributes.into());
-            let payload = EnvelopePayload { pin, expires: value.expires, id, attributes };
-            let sealed = self.seal(&payload)?;
-            result.wrapped = true;
-            Some(sealed)
-        });
-        result
-    }
-}
-
-/// The session ids in a response of the application.
-#[derive(Debug, Default)]
-pub(super) struct WrapResult {
-    /// Whether the response set an id.
-    has_id: bool,
-    /// Whether an id was replaced by an envelope.
-    wrapped: bool,
-}
-
-/// The pin of a session that continues, on the same backend or another one.
-fn continued_pin(opened: &OpenedEnvelope, commit: &Commit<'_>) -> token::Pin {
-    match commit.change {
-        Change::Keep | Change::Refresh => token_codec::refreshed_pin(opened.payload.pin, commit),
-        Change::Assign | Change::Move => token_codec::moved_pin(opened.payload.pin, commit),
-    }
-}
-
-impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, context: &mut ReadContext<'_>) -> Reading {
-        let (reading, opened) = self.read_envelopes(request.headers, context);
-        if reading.strip != Strip::Nothing && !self.is_recorded(context.state) {
-            context.state.push(self.affinity_key(), StateEntry::Envelope(opened));
-        }
-        reading
-    }
-
-    fn strip(&self, _: &Reading, context: &mut ReadContext<'_>, headers: &mut HeaderMap) {
-        if !self.is_recorded(context.state) {
-            let (reading, opened) = self.read_envelopes(headers, context);
-            if reading.strip == Strip::Nothing {
-                return;
-            }
-            context.state.push(self.affinity_key(), StateEntry::Envelope(opened));
-        }
-        let opened = self.opened(context.state);
-        let mut count = 0;
-        self.carrier.edit_request(headers, |value| {
-            count += 1;
-            match opened {
-                _ if !token::is_envelope(value) => Edit::Keep,
-                Some(opened) if opened.position == count - 1 => Edit::Replace(&opened.payload.id),
-                _ => Edit::Remove,
-            }
-        });
-    }
-
-    fn save(&self, commit: &Commit<'_>, state: &mut RequestState, headers: &mut HeaderMap) -> bool {
-        let opened = self.opened(state);
-        let mut wrote = false;
-        if self.carrier.is_in(headers) {
-            let removed = self.carrier.removes(headers, unix_millis(commit.clock) / 1000);
-            let result = self.wrap(commit, opened, headers);
-            if result.has_id || removed {
-                if result.wrapped {
-                    self.carrier.make_private(headers);
-                }
-                return result.wrapped;
-            }
-        }
-        if let Some(opened) = opened
-            && commit.change != Change::Keep
-        {
-            let payload =
-                EnvelopePayload { pin: continued_pin(opened, commit), ..opened.payload.clone() };
-            let now = unix_millis(commit.clock) / 1000;
-            wrote = self
-                .seal(&payload)
-                .is_some_and(|sealed| self.carrier.write(&sealed, &payload, now, headers));
-        }
-        if wrote {
-            self.carrier.make_private(headers);
-        }
-        wrote
-    }
-
-    fn clear(&self, _: bool, state: &mut RequestState, headers: &mut HeaderMap) {
-        let attributes = self.opened(state).map(|opened| &*opened.payload.attributes);
-        self.carrier.clear(attributes, headers);
-        self.carrier.make_private(headers);
-    }
-
-    fn carrier(&self) -> Option<String> {
-        Some(match &self.carrier {
-            Carrier::Cookie(_, name) => format!("the cookie {name:?}"),
-            Carrier::Header(name) => format!("the header {:?}", name.as_str()),
-        })
-    }
-
-    fn tokens(&self) -> Option<&TokenCodec> {
-        Some(&self.tokens)
-    }
-}
-
-impl fmt::Debug for Bound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Envelope").field("carrier", &self.carrier).finish_non_exhaustive()
+        let query = self.query.as_deref().map(QueryParameter::new).transpose()?;
+        Ok(Arc::new(Bound { carrier, query, keys, tokens }))
     }
 }

@@ -64,6 +64,8 @@ pub struct Controls {
     pub cookies: Mutex<Vec<String>>,
     /// The outcomes received in the extensions of requests.
     pub outcomes: Mutex<Vec<Option<Outcome>>>,
+    /// The request targets received.
+    pub targets: Mutex<Vec<String>>,
     /// The headers received.
     pub headers: Mutex<Vec<HeaderMap>>,
     /// Headers added to responses.
@@ -98,6 +100,7 @@ impl Node {
             clones: 1.into(),
             cookies: Mutex::default(),
             outcomes: Mutex::default(),
+            targets: Mutex::default(),
             headers: Mutex::default(),
             response_headers: Mutex::default(),
             action: Mutex::default(),
@@ -222,6 +225,7 @@ impl Service<Request<Body>> for Node {
             let cookies = request.headers().get_all(header::COOKIE).iter();
             let cookies: Vec<_> = cookies.map(|c| c.to_str().unwrap().to_owned()).collect();
             control.cookies.lock().unwrap().push(cookies.join("|"));
+            control.targets.lock().unwrap().push(request.uri().to_string());
             control.headers.lock().unwrap().push(request.headers().clone());
             let outcome = Outcome::of(request.extensions()).cloned();
             control.outcomes.lock().unwrap().push(outcome);

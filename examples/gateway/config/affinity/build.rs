@@ -168,5 +168,6 @@ fn envelope(at: &str, section: section::Envelope) -> Result<Envelope, Error> {
         _ => Envelope::header(name, keys),
     };
     let key = format!("{at}.{source}");
-    Ok(set_lifetime!(Checked::new(at, key, envelope)?, section, Envelope).done())
+    let envelope = set_lifetime!(Checked::new(at, key, envelope)?, section, Envelope);
+    Ok(envelope.set::<String>("query", section.query, Envelope::query)?.done())
 }

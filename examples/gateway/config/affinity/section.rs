@@ -96,6 +96,7 @@ pub(crate) struct ClientIp {
 pub(crate) struct Envelope {
     pub(super) cookie: Option<String>,
     pub(super) header: Option<String>,
+    pub(super) query: Option<String>,
     pub(super) keys: Option<Vec<String>>,
     pub(super) idle_timeout: Option<Time>,
     pub(super) absolute_timeout: Option<Time>,

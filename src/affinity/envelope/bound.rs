@@ -1,0 +1,285 @@
+//! Envelopes in requests and responses.
+
+use std::fmt;
+
+use http::{HeaderMap, Uri};
+
+use super::{
+    carrier::{Carrier, Edit},
+    query::QueryParameter,
+};
+use crate::{
+    affinity::{
+        BoundAffinity, Change, Commit, Head, ReadContext, Reading, RequestState, Strip,
+        reading::{RejectedToken, ValidPin},
+        request_state::{AffinityKey, OpenedEnvelope, Place, StateEntry},
+        token_codec::{self, TokenCodec},
+    },
+    outcome::Reason,
+    token::{self, EnvelopePayload, KeyRing},
+    util::clock::unix_millis,
+};
+
+pub(super) struct Bound {
+    pub(super) carrier: Carrier,
+    /// Where a request may have the envelope as well.
+    pub(super) query: Option<QueryParameter>,
+    pub(super) keys: KeyRing,
+    pub(super) tokens: TokenCodec,
+}
+
+impl Bound {
+    fn affinity_key(&self) -> AffinityKey {
+        AffinityKey::new(self)
+    }
+
+    /// Opens the envelopes of a request: those of the header or the cookie, then those of the query.
+    fn open_all(
+        &self,
+        headers: &HeaderMap,
+        uri: Option<&Uri>,
+        context: &ReadContext<'_>,
+    ) -> Envelopes {
+        let now = unix_millis(context.clock) / 1000;
+        let mut envelopes = Envelopes::default();
+        let mut open = |place, value: &[u8]| {
+            if !token::is_envelope(value) {
+                return;
+            }
+            envelopes.found(place);
+            let opened = token::open_envelope(&self.keys, self.tokens.context(), value, now);
+            match opened {
+                Ok((payload, old_key)) => {
+                    let valid = self.tokens.validate(payload.pin, old_key, now, context);
+                    envelopes.add(OpenedEnvelope { payload, place }, valid);
+                }
+                Err(unusable) => envelopes.reading.reject(Reason::from(unusable).into()),
+            }
+        };
+        let mut count = 0;
+        self.carrier.each(headers, |value| {
+            open(Place::Carrier(count), value);
+            count += 1;
+        });
+        if let (Some(query), Some(uri)) = (&self.query, uri) {
+            query.each(uri, |position, value| open(Place::Query(position), value));
+        }
+        envelopes
+    }
+
+    /// Records the envelope whose session the request continues.
+    fn record(&self, envelopes: Envelopes, context: &mut ReadContext<'_>) {
+        if envelopes.reading.strip != Strip::Nothing && !self.is_recorded(context.state) {
+            let opened = StateEntry::Envelope(envelopes.best.or(envelopes.orphaned));
+            context.state.push(self.affinity_key(), opened);
+        }
+    }
+
+    fn is_recorded(&self, state: &RequestState) -> bool {
+        let opened = |entry: &StateEntry| matches!(entry, StateEntry::Envelope(_)).then_some(());
+        state.find(self.affinity_key(), opened).is_some()
+    }
+
+    fn opened<'a>(&self, state: &'a RequestState) -> Option<&'a OpenedEnvelope> {
+        state.find(self.affinity_key(), |entry| match entry {
+            StateEntry::Envelope(opened) => opened.as_ref(),
+            _ => None,
+        })
+    }
+
+    fn seal(&self, payload: &EnvelopePayload) -> Option<Vec<u8>> {
+        let sealed = token::seal_envelope(&self.keys, self.tokens.context(), payload);
+        if sealed.is_none() {
+            tracing::error!(
+                carrier = ?self.carrier,
+                length = payload.id.len(),
+                "the session id of the application could not be wrapped; the session is not pinned"
+            );
+        }
+        sealed
+    }
+
+    /// Replaces each session id in the response by an envelope.
+    fn wrap(
+        &self,
+        commit: &Commit<'_>,
+        opened: Option<&OpenedEnvelope>,
+        headers: &mut HeaderMap,
+    ) -> WrapResult {
+        let now = unix_millis(commit.clock) / 1000;
+        let mut result = WrapResult::default();
+        self.carrier.edit_response(headers, now, |value| {
+            result.has_id = true;
+            let current = opened.filter(|opened| *opened.payload.id == *value.id);
+            let pin = match (current, commit.no_new_session) {
+                (Some(opened), _) => continued_pin(opened, commit),
+                (None, false) => token_codec::new_pin(&self.keys, commit),
+                (None, true) => return None,
+            };
+            let (id, attributes) = (value.id.into(), value.attributes.into());
+            let payload = EnvelopePayload { pin, expires: value.expires, id, attributes };
+            let sealed = self.seal(&payload)?;
+            result.wrapped = true;
+            Some(sealed)
+        });
+        result
+    }
+}
+
+/// The session ids in a response of the application.
+#[derive(Debug, Default)]
+pub(super) struct WrapResult {
+    /// Whether the response set an id.
+    has_id: bool,
+    /// Whether an id was replaced by an envelope.
+    wrapped: bool,
+}
+
+/// The pin of a session that continues, on the same backend or another one.
+fn continued_pin(opened: &OpenedEnvelope, commit: &Commit<'_>) -> token::Pin {
+    match commit.change {
+        Change::Keep | Change::Refresh => token_codec::refreshed_pin(opened.payload.pin, commit),
+        Change::Assign | Change::Move => token_codec::moved_pin(opened.payload.pin, commit),
+    }
+}
+
+/// The envelopes of a request.
+#[derive(Debug, Default)]
+struct Envelopes {
+    reading: Reading,
+    /// The valid one that counts: the first, or of one session the one with the highest epoch.
+    best: Option<OpenedEnvelope>,
+    /// The first authentic one whose backend has left the pool.
+    orphaned: Option<OpenedEnvelope>,
+}
+
+impl Envelopes {
+    fn found(&mut self, place: Place) {
+        match place {
+            Place::Query(_) => self.reading.strip = Strip::TokensAndQuery,
+            Place::Carrier(_) if self.reading.strip == Strip::Nothing => {
+                self.reading.strip = Strip::Tokens;
+            }
+            Place::Carrier(_) => {}
+        }
+    }
+
+    fn add(&mut self, opened: OpenedEnvelope, valid: Result<ValidPin, RejectedToken>) {
+        match valid {
+            Ok(valid) => {
+                let before = self.reading.pin;
+                self.reading.accept(valid);
+                if self.reading.pin != before {
+                    self.best = Some(opened);
+                }
+            }
+            Err(rejected) => {
+                self.reading.reject(rejected);
+                if rejected.orphaned.is_some() {
+                    self.orphaned.get_or_insert(opened);
+                }
+            }
+        }
+    }
+}
+
+impl BoundAffinity for Bound {
+    fn read(&self, request: &Head<'_>, context: &mut ReadContext<'_>) -> Reading {
+        let envelopes = self.open_all(request.headers, Some(request.uri), context);
+        let reading = envelopes.reading;
+        self.record(envelopes, context);
+        reading
+    }
+
+    fn strip(&self, _: &Reading, context: &mut ReadContext<'_>, headers: &mut HeaderMap) {
+        if !self.is_recorded(context.state) {
+            let envelopes = self.open_all(headers, None, context);
+            if envelopes.reading.strip == Strip::Nothing {
+                return;
+            }
+            self.record(envelopes, context);
+        }
+        let opened = self.opened(context.state);
+        let mut count = 0;
+        self.carrier.edit_request(headers, |value| {
+            let edit = edit(value, opened, Place::Carrier(count));
+            count += 1;
+            edit
+        });
+    }
+
+    fn strips_query(&self) -> bool {
+        self.query.is_some()
+    }
+
+    fn strip_query(&self, uri: &Uri, context: &mut ReadContext<'_>) -> Option<Uri> {
+        let query = self.query.as_ref()?;
+        if !self.is_recorded(context.state) {
+            let envelopes = self.open_all(&HeaderMap::new(), Some(uri), context);
+            self.record(envelopes, context);
+        }
+        let opened = self.opened(context.state);
+        query.edit(uri, |position, value| edit(value, opened, Place::Query(position)))
+    }
+
+    fn save(&self, commit: &Commit<'_>, state: &mut RequestState, headers: &mut HeaderMap) -> bool {
+        let opened = self.opened(state);
+        let mut wrote = false;
+        if self.carrier.is_in(headers) {
+            let removed = self.carrier.removes(headers, unix_millis(commit.clock) / 1000);
+            let result = self.wrap(commit, opened, headers);
+            if result.has_id || removed {
+                if result.wrapped {
+                    self.carrier.make_private(headers);
+                }
+                return result.wrapped;
+            }
+        }
+        if let Some(opened) = opened
+            && commit.change != Change::Keep
+        {
+            let payload =
+                EnvelopePayload { pin: continued_pin(opened, commit), ..opened.payload.clone() };
+            let now = unix_millis(commit.clock) / 1000;
+            wrote = self
+                .seal(&payload)
+                .is_some_and(|sealed| self.carrier.write(&sealed, &payload, now, headers));
+        }
+        if wrote {
+            self.carrier.make_private(headers);
+        }
+        wrote
+    }
+
+    fn clear(&self, _: bool, state: &mut RequestState, headers: &mut HeaderMap) {
+        let attributes = self.opened(state).map(|opened| &*opened.payload.attributes);
+        self.carrier.clear(attributes, headers);
+        self.carrier.make_private(headers);
+    }
+
+    fn carrier(&self) -> Option<String> {
+        Some(match &self.carrier {
+            Carrier::Cookie(_, name) => format!("the cookie {name:?}"),
+            Carrier::Header(name) => format!("the header {:?}", name.as_str()),
+        })
+    }
+
+    fn tokens(&self) -> Option<&TokenCodec> {
+        Some(&self.tokens)
+    }
+}
+
+/// What becomes of a value of a request: the application gets its own id, and sees no other envelope.
+fn edit<'a>(value: &[u8], opened: Option<&'a OpenedEnvelope>, place: Place) -> Edit<'a> {
+    match opened {
+        _ if !token::is_envelope(value) => Edit::Keep,
+        Some(opened) if opened.place == place => Edit::Replace(&opened.payload.id),
+        _ => Edit::Remove,
+    }
+}
+
+impl fmt::Debug for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Envelope").field("carrier", &self.carrier).finish_non_exhaustive()
+    }
+}
