@@ -9,7 +9,7 @@ use http::Request;
 use tower_sticky::{StickySession, affinity::Table, strategy};
 use tower_sticky_benches::{
     OutcomesIn, ReadyBackend, Sticky, call, enter_runtime, keyed, pin, placing, plain,
-    ready_backend, request, request_of_user, sealed, timed,
+    ready_backend, request, request_of_user, routed, sealed, timed,
 };
 
 /// A service after some requests, and a request of one of its sessions.
@@ -31,8 +31,14 @@ fn long(others: usize) -> (Sticky, Request<()>) {
     (service, request(&format!("{others}SERVER_ID=b1")))
 }
 
+/// The baselines: a clone of the backend, called directly with the request of each kind of session. Requests of
+/// a session handle have no header.
 #[library_benchmark]
 #[bench::plain((ready_backend(), request("SERVER_ID=b1")))]
+#[bench::sealed((ready_backend(), request(&"x".repeat(100))))]
+#[bench::route((ready_backend(), request(&routed(2, false).1)))]
+#[bench::key((ready_backend(), request_of_user()))]
+#[bench::session((ready_backend(), Request::new(())))]
 fn direct((backend, request): (ReadyBackend, Request<()>)) -> (ReadyBackend, impl Sized) {
     let response = call(&mut backend.clone(), black_box(request));
     (backend, response)
@@ -62,7 +68,27 @@ fn of_user(mut service: Sticky) -> (Sticky, Request<()>) {
     (service, request_of_user())
 }
 
+/// A service by routes after some requests, and a request whose id names `b1`.
+fn of_route(count: usize, is_sealed: bool) -> (Sticky, Request<()>) {
+    enter_runtime();
+    let (mut service, cookie) = routed(count, is_sealed);
+    let request = request(&cookie);
+    drop(call(&mut service, request.clone()));
+    (service, request)
+}
+
 #[library_benchmark]
+#[bench::plain_2(of_route(2, false))]
+#[bench::plain_10000(of_route(10_000, false))]
+#[bench::sealed_2(of_route(2, true))]
+#[bench::sealed_10000(of_route(10_000, true))]
+fn by_route((mut service, request): (Sticky, Request<()>)) -> (Sticky, impl Sized) {
+    let response = call(&mut service, black_box(request));
+    (service, response)
+}
+
+#[library_benchmark]
+#[bench::rank_2(of_user(keyed(2, None)))]
 #[bench::rank_16(of_user(keyed(16, None)))]
 #[bench::rank_256(of_user(keyed(256, None)))]
 #[bench::rank_10000(of_user(keyed(10_000, None)))]
@@ -101,5 +127,8 @@ fn new_session(mut service: Sticky) -> (Sticky, impl Sized) {
     (service, response)
 }
 
-library_benchmark_group!(name = group, benchmarks = [direct, pinned, by_key, held, new_session]);
+library_benchmark_group!(
+    name = group,
+    benchmarks = [direct, pinned, by_route, by_key, held, new_session]
+);
 main!(library_benchmark_groups = group);

@@ -13,11 +13,11 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderName, HeaderValue, Request, Response, header};
 use tower_service::Service;
 use tower_sticky::{
-    Backends, KeyRing, NoBody, StickyLayer,
-    affinity::{Cookie, Key, Route},
+    Backends, KeyRing, NoBody, StickyLayer, StickyService,
+    affinity::{Cookie, Key, Route, Table},
 };
 
 struct Counting;
@@ -54,7 +54,11 @@ impl Service<Request<()>> for Backend {
     }
 
     fn call(&mut self, request: Request<()>) -> Self::Future {
-        assert!(!request.headers().contains_key(header::COOKIE), "our cookie was taken out");
+        let cookie = request.headers().get(header::COOKIE).map(HeaderValue::as_bytes);
+        assert!(
+            cookie.is_none_or(|cookie| cookie.starts_with(b"JSESSIONID")),
+            "ours was taken out"
+        );
         let mut response = Response::new(http_body_util::Empty::new());
         *response.status_mut() = http::StatusCode::from_u16(*self.0).unwrap();
         ready(Ok(response))
@@ -113,6 +117,52 @@ fn a_pinned_request_allocates_nothing() {
     assert!(told > 0, "the counter counts");
 }
 
+/// How many allocations a request makes of which the service has seen one like it.
+fn allocations_of(service: &StickyService<Backend>, request: impl Fn() -> Request<()>) -> usize {
+    // Twice: a first request initialises thread-locals, and what is computed once for a pool.
+    drop(answer(service.clone(), request()));
+    let request = request();
+    let before = ALLOCATIONS.with(Cell::get);
+    let response = answer(service.clone(), request);
+    let after = ALLOCATIONS.with(Cell::get);
+    drop(response);
+    after - before
+}
+
+fn two_backends() -> Backends<Backend> {
+    Backends::from_iter([("a", Backend(Arc::new(200))), ("b", Backend(Arc::new(200)))])
+}
+
+#[test]
+fn a_pinned_request_whose_map_of_headers_is_full_allocates_nothing() {
+    let service = StickyLayer::new(two_backends(), Cookie::plain("sid")).into_service();
+    let request = || {
+        let mut request = Request::new(());
+        let headers = request.headers_mut();
+        headers.insert(header::COOKIE, HeaderValue::from_static("sid=a"));
+        let names = ["a", "b", "c", "d", "e", "f", "g", "h"].map(HeaderName::from_static);
+        for name in names.iter().cycle().take(headers.capacity() - headers.len()) {
+            headers.insert(name, HeaderValue::from_static("x"));
+        }
+        assert_eq!(headers.len(), headers.capacity(), "one more would make it grow");
+        request
+    };
+    assert_eq!(allocations_of(&service, request), 0);
+}
+
+#[test]
+fn a_request_by_its_key_allocates_nothing() {
+    let by = |key: Key| StickyLayer::new(two_backends(), key).into_service();
+    let request = || Request::get("/?user=ann").header("x-user-id", "ann").body(()).unwrap();
+    for (name, service) in [
+        ("rank", by(Key::header("x-user-id"))),
+        ("maglev", by(Key::header("x-user-id").maglev(Table::Small))),
+        ("query", by(Key::query("user"))),
+    ] {
+        assert_eq!(allocations_of(&service, request), 0, "{name}");
+    }
+}
+
 #[test]
 fn a_call_of_a_session_that_its_client_holds_allocates_nothing() {
     let backends =
@@ -135,23 +185,23 @@ fn a_call_of_a_session_that_its_client_holds_allocates_nothing() {
 fn a_request_whose_id_names_its_backend_allocates_nothing() {
     let secret = tower_sticky::Key::from_bytes((0..32).collect::<Vec<u8>>()).unwrap();
     let keys = KeyRing::new([secret]).unwrap();
-    let layer = |route| {
-        let backends =
-            Backends::from_iter([("a", Backend(Arc::new(200))), ("b", Backend(Arc::new(200)))]);
-        StickyLayer::new(backends, route)
-    };
-    let route = || Route::query("sid").after('.');
-    let (plain, sealed) =
-        (layer(route()).into_service(), layer(route().sealed(keys)).into_service());
-    // Twice: a first request initialises thread-locals, and the codes. The second id has that of `a`.
-    for (service, sid) in [(plain, "x.a"), (sealed, "x.c7abs7iswqd7s")] {
-        let request = || Request::get(format!("/?sid={sid}")).body(()).unwrap();
-        drop(answer(service.clone(), request()));
-        let request = request();
-        let before = ALLOCATIONS.with(Cell::get);
-        let response = answer(service.clone(), request);
-        assert_eq!(ALLOCATIONS.with(Cell::get) - before, 0, "{sid}");
-
-        drop(response);
+    let by = |route: Route| StickyLayer::new(two_backends(), route).into_service();
+    // The second id has the code of `a`.
+    for (keys, sid) in [(None, "x.a"), (Some(keys), "x.c7abs7iswqd7s")] {
+        let sealed = |route: Route| match &keys {
+            Some(keys) => route.sealed(keys.clone()),
+            None => route,
+        };
+        let (query, cookie) =
+            (Route::query("sid").after('.'), Route::cookie("JSESSIONID").after('.'));
+        let in_query = || Request::get(format!("/?sid={sid}")).body(()).unwrap();
+        assert_eq!(allocations_of(&by(sealed(query)), in_query), 0, "{sid} in the query");
+        let in_cookie = || {
+            let mut request = in_query();
+            let field = HeaderValue::try_from(format!("JSESSIONID={sid}")).unwrap();
+            request.headers_mut().insert(header::COOKIE, field);
+            request
+        };
+        assert_eq!(allocations_of(&by(sealed(cookie)), in_cookie), 0, "{sid} in a cookie");
     }
 }

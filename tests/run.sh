@@ -49,3 +49,5 @@ RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features --quiet
 step "tests"
 cargo build --locked --all-features --example gateway
 cargo test --locked --workspace --all-features
+# What a request allocates without the feature `metrics`, which all other tests have.
+cargo test --locked -p tower-sticky-benches --no-default-features --test allocations

@@ -1,10 +1,17 @@
 //! The pin of a session that its client holds in a `StickySession`.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{
+        AtomicU64,
+        Ordering::{Acquire, Release},
+    },
+};
 
 use crate::{
     affinity::Reading,
     hash::KeyHasher,
+    id::{BackendId, SessionHash},
     outcome::{Outcome, Reason},
     pool::{BackendState, Index},
     token::Pin,
@@ -15,6 +22,8 @@ use crate::{
 pub(crate) struct HeldPin {
     session: u64,
     name: Option<Box<str>>,
+    /// Incremented with every change of the pin, under the lock of `state`. Read without it.
+    version: AtomicU64,
     state: Mutex<PinState>,
 }
 
@@ -24,21 +33,26 @@ pub(super) type Held = (Arc<HeldPin>, u64);
 #[derive(Default)]
 struct PinState {
     pin: Option<Pin>,
-    /// Incremented with every change of the pin.
-    version: u64,
-    outcome: Option<Outcome>,
+    last: Option<LastCall>,
+}
+
+/// The last completed call of a session.
+struct LastCall {
+    /// Its outcome, without the hash of the session.
+    outcome: Outcome,
+    has_session: bool,
 }
 
 impl HeldPin {
     /// A session identified by `id`.
     pub(crate) fn new(id: u64) -> Self {
-        Self { session: id.max(1), name: None, state: Mutex::default() }
+        Self { session: id.max(1), name: None, version: AtomicU64::new(0), state: Mutex::default() }
     }
 
     /// A session identified by its name.
     pub(crate) fn named(name: String) -> Self {
         let session = KeyHasher::default().hash(name.as_bytes()).max(1);
-        Self { session, name: Some(name.into()), state: Mutex::default() }
+        Self { name: Some(name.into()), ..Self::new(session) }
     }
 
     pub(crate) fn session(&self) -> u64 {
@@ -50,9 +64,13 @@ impl HeldPin {
         self.name.as_deref()
     }
 
-    /// The outcome of the last completed call.
-    pub(crate) fn outcome(&self) -> Option<Outcome> {
-        self.state().outcome.clone()
+    /// The outcome of the last completed call. `hash` hashes the session: each call would pay for it otherwise.
+    pub(crate) fn outcome(&self, hash: impl FnOnce(u64) -> SessionHash) -> Option<Outcome> {
+        let state = self.state();
+        let last = state.last.as_ref()?;
+        let mut outcome = last.outcome.clone();
+        outcome.session = last.has_session.then(|| hash(self.session));
+        Some(outcome)
     }
 
     /// Whether the first backend is the first in rank for the name, instead of the strategy's choice.
@@ -77,37 +95,50 @@ impl HeldPin {
             reason: is_orphaned.then_some(Reason::Unknown),
             ..Reading::default()
         };
-        (reading, state.version)
+        (reading, self.version.load(Acquire))
     }
 
     /// Pins the session to `backend`, unless the pin has changed since `version`: the first one of
     /// parallel calls decides.
     pub(crate) fn set(&self, backend: &BackendState, version: u64, epoch: u64, millis: u64) {
         let mut state = self.state();
-        if state.version != version {
+        if !self.is_current(version) {
             return;
         }
         let epoch = state.pin.map_or(epoch, |pin| epoch.max(pin.epoch.saturating_add(1)));
         let seen = (millis / 1000) as u32;
         let issued = state.pin.map_or(seen, |pin| pin.issued);
         state.pin = Some(Pin { backend: backend.tag, session: self.session, epoch, issued, seen });
-        state.version += 1;
+        self.version.fetch_add(1, Release);
     }
 
     /// Whether the pin is unchanged since `version`.
     pub(crate) fn is_current(&self, version: u64) -> bool {
-        self.state().version == version
+        self.version.load(Acquire) == version
     }
 
     /// Removes the pin, and returns it.
     pub(crate) fn end(&self) -> Option<Pin> {
         let mut state = self.state();
-        state.version += 1;
+        self.version.fetch_add(1, Release);
         state.pin.take()
     }
 
-    pub(crate) fn set_outcome(&self, outcome: Outcome) {
-        self.state().outcome = Some(outcome);
+    /// Records the outcome of a call, given without its backend and session.
+    pub(crate) fn set_outcome(
+        &self,
+        mut outcome: Outcome,
+        backend: Option<&BackendId>,
+        has_session: bool,
+    ) {
+        let last = &mut self.state().last;
+        // The backend of most calls is that of the call before, whose id need not be cloned again.
+        let known = last.as_mut().and_then(|last| last.outcome.backend.take());
+        outcome.backend = match known {
+            Some(known) if backend == Some(&known) => Some(known),
+            _ => backend.cloned(),
+        };
+        *last = Some(LastCall { outcome, has_session });
     }
 
     fn state(&self) -> MutexGuard<'_, PinState> {

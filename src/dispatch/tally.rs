@@ -101,10 +101,19 @@ impl<S> Dispatch<S> {
     /// The current outcome.
     pub(crate) fn outcome(&self, backend: Option<&BackendId>) -> Outcome {
         Outcome {
-            verdict: self.decision.verdict(),
             backend: backend.cloned(),
-            reason: self.decision.reason(),
             session: self.key.map(|key| self.core.backends.pool().session_hash(key)),
+            ..self.anonymous_outcome(backend)
+        }
+    }
+
+    /// The current outcome without backend and session, which cost more than all the rest.
+    fn anonymous_outcome(&self, backend: Option<&BackendId>) -> Outcome {
+        Outcome {
+            verdict: self.decision.verdict(),
+            backend: None,
+            reason: self.decision.reason(),
+            session: None,
             epoch: self.epoch(),
             attempts: self.slow_path.as_ref().map_or(0, |slow_path| slow_path.failed_attempts)
                 + u32::from(self.is_sent_to(backend)),
@@ -143,7 +152,7 @@ impl<S> Dispatch<S> {
 
     #[inline(never)]
     fn record_outcome(&self, held: &HeldPin, backend: Option<&BackendId>) {
-        held.set_outcome(self.outcome(backend));
+        held.set_outcome(self.anonymous_outcome(backend), backend, self.key.is_some());
     }
 
     #[cold]

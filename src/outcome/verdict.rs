@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     id::{BackendId, SessionHash},
-    util::string_enum::words,
+    util::{shards::Sharded, string_enum::words},
 };
 
 words! {
@@ -227,9 +227,9 @@ impl Stats {
 }
 
 #[derive(Debug, Default)]
-#[repr(align(128))]
 pub(crate) struct Counters {
-    outcomes: [AtomicU64; Verdict::ALL.len()],
+    /// Sharded, as every request counts here, on every thread.
+    outcomes: Sharded<[AtomicU64; Verdict::ALL.len()]>,
     reasons: [AtomicU64; Reason::ALL.len()],
     token_errors: [AtomicU64; Reason::ALL.len()],
     moves: AtomicU64,
@@ -240,7 +240,7 @@ pub(crate) struct Counters {
 impl Counters {
     #[inline]
     pub(crate) fn count(&self, verdict: Verdict, reason: Option<Reason>) {
-        self.outcomes[verdict as usize].fetch_add(1, Relaxed);
+        self.outcomes.with(|outcomes, access| access.add(&outcomes[verdict as usize], 1));
         if let Some(reason) = reason {
             self.reasons[reason as usize].fetch_add(1, Relaxed);
         }
@@ -265,7 +265,9 @@ impl Counters {
     pub(crate) fn stats(&self) -> Stats {
         let read = |counter: &AtomicU64| counter.load(Relaxed);
         Stats {
-            outcomes: std::array::from_fn(|i| read(&self.outcomes[i])),
+            outcomes: std::array::from_fn(|verdict| {
+                self.outcomes.iter().map(|outcomes| read(&outcomes[verdict])).sum()
+            }),
             reasons: std::array::from_fn(|i| read(&self.reasons[i])),
             token_errors: std::array::from_fn(|i| read(&self.token_errors[i])),
             moves: read(&self.moves),

@@ -102,7 +102,8 @@ impl<S, I, E> StickySession<S, I, E> {
 
     /// The outcome of the last completed call.
     pub fn outcome(&self) -> Option<Outcome> {
-        self.held.outcome()
+        let pool = self.service.backends().pool();
+        self.held.outcome(|session| pool.session_hash(session))
     }
 
     /// Ends the session: the next call starts a new one. Calls in progress finish, and set no pin.

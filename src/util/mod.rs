@@ -10,6 +10,8 @@ mod rate_limiter;
 mod read_size;
 mod reader;
 mod rng;
+mod shard_owners;
+pub(crate) mod shards;
 #[cfg(any(feature = "proxy", feature = "serve"))]
 mod socket_options;
 pub(crate) mod string_enum;

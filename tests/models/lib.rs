@@ -15,7 +15,7 @@ mod permits;
 mod quota;
 #[path = "../../src/pool/backend/requests.rs"]
 mod requests;
-#[path = "../../src/outcome/recording/shard_owners.rs"]
+#[path = "../../src/util/shard_owners.rs"]
 mod shard_owners;
 #[path = "../../src/pool/backend/streams.rs"]
 mod streams;

@@ -180,7 +180,7 @@ impl Bind for Route {
         let carrier = self.source.describe();
         self.part.check(&carrier)?;
         let format = self.format(pool, &carrier)?;
-        let (source, hasher) = (self.source.bind()?, KeyHasher::default());
+        let (source, hasher) = (self.source.bind()?, KeyHasher::xxh3());
         Ok(Arc::new(Bound { source, part: self.part, format, hasher }))
     }
 }

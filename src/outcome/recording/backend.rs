@@ -5,10 +5,11 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use super::{
-    HistogramTotals, PoolRecorder, Requests, Timestamp, histogram::Durations, shards::Access,
+use super::{HistogramTotals, PoolRecorder, Requests, Timestamp, histogram::Durations};
+use crate::{
+    outcome::{Reason, StatusClass, Verdict},
+    util::shards::Access,
 };
-use crate::outcome::{Reason, StatusClass, Verdict};
 
 /// What has happened to a connection, as far as requests notice it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

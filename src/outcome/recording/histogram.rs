@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::shards::{Access, Sharded};
+use crate::util::shards::{Access, Sharded};
 
 /// The upper bounds of the buckets in nanoseconds: those that the semantic conventions of OpenTelemetry
 /// recommend for `http.server.request.duration`, from 5 ms to 10 s.

@@ -6,8 +6,6 @@ mod histogram;
 mod moves;
 mod pool;
 mod requests;
-mod shard_owners;
-mod shards;
 
 pub(crate) use self::{
     backend::{BackendRecorder, Connection, ResponseTimer},

@@ -14,9 +14,11 @@ use super::{
     HistogramTotals, Requests,
     histogram::{Durations, Histogram, totals},
     moves::{Moves, Pair, Totals},
-    shards::Sharded,
 };
-use crate::outcome::{Reason, StatusClass, Verdict};
+use crate::{
+    outcome::{Reason, StatusClass, Verdict},
+    util::shards::Sharded,
+};
 
 /// How many ways there are in which a drain can end.
 pub(crate) const DRAIN_ENDS: usize = 4;

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 
-pub(super) use super::shard_owners::Access;
+pub(crate) use super::shard_owners::Access;
 use super::shard_owners::{SHARED, ShardOwners, THREADS};
 use crate::util::sync::AtomicU64;
 
@@ -44,7 +44,7 @@ impl Drop for OwnedShard {
 
 /// One `T` for each thread with a shard, and one for all other threads.
 #[derive(Debug)]
-pub(super) struct Sharded<T>(Box<[Aligned<T>]>);
+pub(crate) struct Sharded<T>(Box<[Aligned<T>]>);
 
 /// On cache lines of its own.
 #[derive(Debug, Default)]
@@ -60,7 +60,7 @@ impl<T: Default> Default for Sharded<T> {
 impl<T> Sharded<T> {
     /// The shard of this thread.
     #[inline]
-    pub(super) fn with(&self, record: impl FnOnce(&T, Access)) {
+    pub(crate) fn with(&self, record: impl FnOnce(&T, Access)) {
         // While a thread ends, its shard may belong to another one already.
         let index = SHARD.try_with(OwnedShard::index).unwrap_or(SHARED);
         if let Some(Aligned(shard)) = self.0.get(usize::from(index)) {
@@ -68,7 +68,7 @@ impl<T> Sharded<T> {
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map(|Aligned(shard)| shard)
     }
 }

@@ -36,7 +36,7 @@ impl ShardOwners {
 
 /// How the counters of a shard are changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Access {
+pub(crate) enum Access {
     /// No other thread changes them.
     Exclusive,
     Shared,
@@ -50,7 +50,7 @@ impl Access {
     }
 
     #[inline]
-    pub(super) fn add(self, counter: &AtomicU64, amount: u64) {
+    pub(crate) fn add(self, counter: &AtomicU64, amount: u64) {
         match self {
             Self::Exclusive => counter.store(counter.load(Relaxed).wrapping_add(amount), Relaxed),
             Self::Shared => {
