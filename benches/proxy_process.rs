@@ -42,6 +42,14 @@ impl Proxy {
     }
 }
 
+impl Proxy {
+    /// Writes another configuration into its file.
+    #[allow(dead_code, reason = "only one of the programs reloads")]
+    pub(crate) fn rewrite(&self, config: &str) -> Result<(), Failure> {
+        Ok(fs::write(&self.config, config)?)
+    }
+}
+
 impl Drop for Proxy {
     fn drop(&mut self) {
         let _ = self.child.kill();

@@ -132,7 +132,8 @@ pub use self::{
     outcome::{Busy, DrainOver, Failover, Outcome, Reason, Stats, StickyError, Strict, Verdict},
     pool::{
         BackendOptions, BackendStatus, Backends, Cause, Drain, DrainEnd, DrainReport, DrainSignal,
-        Draining, Event, Events, Mode, PoolError, PoolStatus, State, UpgradeEnd, UpgradeGuard,
+        Draining, Event, Events, Mode, PoolError, PoolStatus, PoolUpdate, State, UpgradeEnd,
+        UpgradeGuard,
     },
     service::{
         NoBody, NoInner, OnError, Propagate, Respond, ResponseFuture, StickyBody, StickyLayer,

@@ -12,7 +12,8 @@ step() { printf '\n== %s\n' "$*"; }
 # Program and Debian package of what the tests need besides Rust.
 need=()
 for pair in chromium:chromium chromedriver:chromium-driver redis-server:redis-server node:nodejs npm:npm \
-  nginx:nginx-light haproxy:haproxy curl:curl openssl:openssl python3:python3 prometheus:prometheus; do
+  nginx:nginx-light haproxy:haproxy curl:curl openssl:openssl python3:python3 prometheus:prometheus \
+  systemd-analyze:systemd; do
   command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
 done
 python3 -c 'import ensurepip' 2>/dev/null || need+=(python3-venv)

@@ -6,9 +6,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle, task::AbortHandle};
+use tokio::runtime::Handle;
 use tower_sticky::{
-    BackendOptions, BackendStatus, Backends, ConfigError, PoolError, Stats, proxy::Upstream,
+    BackendOptions, BackendStatus, Backends, ConfigError, PoolError, PoolUpdate, Stats,
+    proxy::Upstream,
 };
 
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
         file::{self, Zone},
     },
     discovered::DiscoveredUrls,
-    fleet_change::listed,
+    fleet_change::{Departure, listed},
     state::SavedMode,
 };
 
@@ -40,8 +41,8 @@ pub(crate) struct Fleet {
 pub(crate) struct Member {
     pub(crate) entry: file::Backend,
     pub(crate) upstream: Upstream,
-    /// Removes it, when it is gone from the file.
-    pub(crate) leaving: Option<AbortHandle>,
+    /// Set when it is gone from the file, until it is removed.
+    pub(crate) leaving: Option<Departure>,
 }
 
 /// How backends are reached, as far as they have it in common.
@@ -91,8 +92,18 @@ impl Fleet {
             drains: Mutex::default(),
         };
         fleet.backends.set_own_zone(settings.zone.as_ref().map(|Zone(zone)| zone.as_str()));
-        for backend in &settings.backends {
-            fleet.add(backend)?;
+        let opened = settings
+            .backends
+            .iter()
+            .map(|backend| fleet.upstream(backend).map(|upstream| (backend, upstream)));
+        let opened = opened.collect::<Result<Vec<_>, _>>()?;
+        fleet.backends.update(|change| {
+            for (backend, upstream) in &opened {
+                insert(change, backend, upstream.clone());
+            }
+        })?;
+        for (backend, upstream) in opened {
+            fleet.members().insert(backend.id.clone(), Member::new(backend.clone(), upstream));
         }
         Ok(fleet)
     }
@@ -104,7 +115,7 @@ impl Fleet {
     /// Adds a backend; an error when its id is taken.
     pub(crate) fn add(&self, backend: &file::Backend) -> Result<(), PoolError> {
         let mut members = self.members();
-        self.insert(&mut members, backend)
+        self.join(&mut members, backend)
     }
 
     /// Adds a backend, or changes the URL, weight, limit, tier and zone of an existing one, whose mode
@@ -113,21 +124,29 @@ impl Fleet {
         let mut members = self.members();
         let id = &backend.id;
         let Some(member) = members.get_mut(id) else {
-            self.insert(&mut members, backend)?;
+            self.join(&mut members, backend)?;
             return Ok(true);
         };
+        let mut reached = None;
         if member.entry.url != backend.url {
             // What the file says of its connections stays.
             let entry = file::Backend { url: backend.url.clone(), ..member.entry.clone() };
-            let upstream = self.upstream(&entry)?;
-            drop(self.backends.replace(id, upstream.clone())?);
-            (member.entry, member.upstream) = (entry, upstream);
-            look_up(member.upstream.clone());
+            reached = Some((self.upstream(&entry)?, entry));
         }
-        self.backends.set_weight(id, backend.weight)?;
-        self.backends.set_limit(id, backend.max_connections)?;
-        self.backends.set_backup(id, backend.backup)?;
-        self.backends.set_zone(id, backend.zone.as_ref().map(|Zone(zone)| zone.as_str()))?;
+        self.backends.update(|change| {
+            if let Some((upstream, _)) = &reached {
+                change.replace(id, upstream.clone());
+            }
+            change
+                .set_weight(id, backend.weight)
+                .set_limit(id, backend.max_connections)
+                .set_backup(id, backend.backup)
+                .set_zone(id, backend.zone.as_ref().map(|Zone(zone)| zone.as_str()));
+        })?;
+        if let Some((upstream, entry)) = reached {
+            look_up(upstream.clone());
+            (member.entry, member.upstream) = (entry, upstream);
+        }
         Ok(false)
     }
 
@@ -143,30 +162,40 @@ impl Fleet {
         let (members, opening) = (self.members(), self.opening());
         let pool = self.backends.snapshot();
         let backends = pool.backends.into_iter().map(|status| {
-            let id = status.id.as_str();
-            let entry = match members.get(id) {
-                Some(Member { entry, .. }) => Entry {
-                    url: entry.url.clone(),
-                    insecure: opening.upstream_settings.is_insecure(entry),
-                },
-                None => {
-                    let url = self.discovered.get(id).unwrap_or_default();
-                    let backend = file::Backend::new(id, url.clone());
-                    Entry { url, insecure: opening.upstream_settings.is_insecure(&backend) }
-                }
-            };
+            let entry = self.entry(&members, &opening, status.id.as_str());
             (status, entry)
         });
         (backends.collect(), pool.stats)
     }
 
+    /// One backend, as in [`status`](Self::status).
+    pub(crate) fn status_of(&self, id: &str) -> Option<(BackendStatus, Entry)> {
+        let (members, opening) = (self.members(), self.opening());
+        let status = self.backends.get(id)?;
+        Some((status, self.entry(&members, &opening, id)))
+    }
+
+    fn entry(&self, members: &BTreeMap<String, Member>, opening: &Opening, id: &str) -> Entry {
+        let settings = &opening.upstream_settings;
+        if let Some(Member { entry, .. }) = members.get(id) {
+            return Entry { url: entry.url.clone(), insecure: settings.is_insecure(entry) };
+        }
+        let url = self.discovered.get(id).unwrap_or_default();
+        let backend = file::Backend::new(id, url.clone());
+        Entry { url, insecure: settings.is_insecure(&backend) }
+    }
+
     /// The service of a backend that a discovery has found.
     #[cfg(feature = "dns")]
-    pub(crate) fn discovered(&self, mut backend: file::Backend) -> Result<Upstream, ConfigError> {
-        if self.opening().upstream_settings.has_server_name() {
+    pub(crate) fn discovered(
+        &self,
+        opening: &Opening,
+        mut backend: file::Backend,
+    ) -> Result<Upstream, ConfigError> {
+        if opening.upstream_settings.has_server_name() {
             backend.server_name = None;
         }
-        let upstream = self.upstream(&backend)?;
+        let upstream = self.open(opening, &backend)?;
         let is_in_pool = |id: &str| self.backends.get(id).is_some();
         self.discovered.insert(backend.id, backend.url, is_in_pool);
         Ok(upstream)
@@ -182,39 +211,20 @@ impl Fleet {
         self.members().values().map(|member| member.upstream.clone()).collect()
     }
 
-    fn insert(
+    fn join(
         &self,
         members: &mut BTreeMap<String, Member>,
         backend: &file::Backend,
     ) -> Result<(), PoolError> {
         let upstream = self.upstream(backend)?;
-        self.insert_opened(members, backend, upstream)
-    }
-
-    /// Adds a backend whose service has been made.
-    pub(crate) fn insert_opened(
-        &self,
-        members: &mut BTreeMap<String, Member>,
-        backend: &file::Backend,
-        upstream: Upstream,
-    ) -> Result<(), PoolError> {
-        let id = &backend.id;
-        let (weight, limit) = (backend.weight, backend.max_connections);
-        let mut options = BackendOptions::new().weight(weight).limit(limit).backup(backend.backup);
-        if let Some(Zone(zone)) = &backend.zone {
-            options = options.zone(zone);
-        }
-        self.backends.insert_with(id, upstream.clone(), options)?;
-        if let Some(mode) = backend.mode {
-            self.backends.set_mode(id, mode.into())?;
-        }
+        self.backends.update(|change| insert(change, backend, upstream.clone()))?;
         look_up(upstream.clone());
-        let entry = backend.clone();
-        members.insert(id.clone(), Member { entry, upstream, leaving: None });
+        members.insert(backend.id.clone(), Member::new(backend.clone(), upstream));
         Ok(())
     }
 
-    fn upstream(&self, backend: &file::Backend) -> Result<Upstream, ConfigError> {
+    /// The service of a backend, as all are reached now.
+    pub(crate) fn upstream(&self, backend: &file::Backend) -> Result<Upstream, ConfigError> {
         self.open(&self.opening(), backend)
     }
 
@@ -259,11 +269,6 @@ impl Fleet {
         lock(&self.drains)
     }
 
-    /// The URL of a backend.
-    pub(crate) fn url(&self, id: &str) -> Option<String> {
-        self.members().get(id).map(|member| member.entry.url.clone())
-    }
-
     /// The backends of the file that is in force. To be locked after the members.
     pub(crate) fn listed(&self) -> MutexGuard<'_, BTreeMap<String, file::Backend>> {
         lock(&self.listed)
@@ -271,6 +276,29 @@ impl Fleet {
 
     pub(crate) fn members(&self) -> MutexGuard<'_, BTreeMap<String, Member>> {
         lock(&self.members)
+    }
+}
+
+impl Member {
+    pub(crate) fn new(entry: file::Backend, upstream: Upstream) -> Self {
+        Self { entry, upstream, leaving: None }
+    }
+}
+
+/// Adds a backend whose service has been made.
+pub(crate) fn insert(
+    change: &mut PoolUpdate<Upstream>,
+    backend: &file::Backend,
+    upstream: Upstream,
+) {
+    let (weight, limit) = (backend.weight, backend.max_connections);
+    let mut options = BackendOptions::new().weight(weight).limit(limit).backup(backend.backup);
+    if let Some(Zone(zone)) = &backend.zone {
+        options = options.zone(zone);
+    }
+    change.insert_with(&backend.id, upstream, options);
+    if let Some(mode) = backend.mode {
+        change.set_mode(&backend.id, mode.into());
     }
 }
 

@@ -3,14 +3,14 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tower_sticky::{ConfigError, Mode, PoolError, proxy::Upstream};
+use tower_sticky::{ConfigError, Mode, PoolError, PoolUpdate, proxy::Upstream};
 
 use crate::{
     config::{
         Settings,
         file::{self, Zone},
     },
-    fleet::{Fleet, Member, Opening, look_up},
+    fleet::{Fleet, Member, Opening, insert, look_up},
 };
 
 /// A change of the backends that is checked and can be made.
@@ -20,8 +20,71 @@ pub(crate) struct Change {
     listed: BTreeMap<String, file::Backend>,
     /// New services, of backends that are new or are reached in another way.
     services: BTreeMap<String, (file::Backend, Upstream)>,
-    shutdown_timeout: Duration,
+    zone: Option<Zone>,
 }
+
+impl Change {
+    /// What changes in the pool.
+    fn record(
+        &self,
+        members: &BTreeMap<String, Member>,
+        before: &BTreeMap<String, file::Backend>,
+        update: &mut PoolUpdate<Upstream>,
+    ) {
+        update.set_own_zone(self.zone.as_ref().map(|Zone(zone)| zone.as_str()));
+        for (id, (entry, upstream)) in &self.services {
+            match members.contains_key(id) {
+                true => drop(update.replace(id, upstream.clone())),
+                false => insert(update, entry, upstream.clone()),
+            }
+        }
+        for (id, new) in &self.listed {
+            // All options of a backend that returns to the file are its own again.
+            if let Some(member) = members.get(id) {
+                let old = before.get(id).filter(|_| member.leaving.is_none());
+                set_options(update, old, new);
+            }
+        }
+    }
+}
+
+/// Sets the options that the file has changed, or all of them without an `old` entry.
+fn set_options(
+    update: &mut PoolUpdate<Upstream>,
+    old: Option<&file::Backend>,
+    new: &file::Backend,
+) {
+    let id = &new.id;
+    if old.is_none_or(|old| old.weight != new.weight) {
+        update.set_weight(id, new.weight);
+    }
+    if old.is_none_or(|old| old.max_connections != new.max_connections) {
+        update.set_limit(id, new.max_connections);
+    }
+    if old.is_none_or(|old| old.backup != new.backup) {
+        update.set_backup(id, new.backup);
+    }
+    if old.is_none_or(|old| old.zone != new.zone) {
+        update.set_zone(id, new.zone.as_ref().map(|Zone(zone)| zone.as_str()));
+    }
+    if old.is_none_or(|old| old.mode != new.mode) {
+        update.set_mode(id, new.mode.map_or(Mode::Active, Into::into));
+    }
+}
+
+/// Tells the departures of backends apart: one may return to the file, and be gone again.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Departure(Arc<()>);
+
+impl Departure {
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// The backends that a new file lists no longer.
+#[must_use = "they stay until they are let go"]
+pub(crate) struct Gone(Vec<String>);
 
 impl Fleet {
     /// Prepares the change to `settings`. With `all` the services of all backends are made anew, because what they
@@ -54,99 +117,85 @@ impl Fleet {
             let upstream = self.open(&opening, &member.entry)?;
             services.insert(id.clone(), (member.entry.clone(), upstream));
         }
-        Ok(Change {
-            opening,
-            listed,
-            services,
-            shutdown_timeout: settings.stopping.shutdown_timeout,
-        })
+        Ok(Change { opening, listed, services, zone: settings.zone.clone() })
     }
 
-    /// Makes a change.
-    pub(crate) fn apply(self: &Arc<Self>, mut change: Change) -> Result<(), PoolError> {
+    /// Makes a change. Returns the backends that are gone from the file, which are still as they were.
+    pub(crate) fn apply(&self, change: Change) -> Result<Gone, PoolError> {
         let mut members = self.members();
         let mut before = self.listed();
+        self.backends().update(|update| change.record(&members, &before, update))?;
         self.set_opening(change.opening);
-        for (id, new) in &change.listed {
-            let service = change.services.remove(id);
-            match members.get_mut(id) {
-                Some(member) => {
-                    if let Some((entry, upstream)) = service {
-                        drop(self.backends().replace(id, upstream.clone())?);
-                        look_up(upstream.clone());
-                        member.upstream = upstream;
-                        member.entry = entry;
-                    }
-                    let is_back = member.leaving.take().inspect(|task| task.abort()).is_some();
-                    self.set_options(before.get(id), new, is_back)?;
-                }
-                None => {
-                    if let Some((entry, upstream)) = service {
-                        self.insert_opened(&mut members, &entry, upstream)?;
-                    }
-                }
+        for id in change.listed.keys() {
+            if let Some(member) = members.get_mut(id) {
+                member.leaving = None;
             }
         }
-        for (id, (_, upstream)) in change.services {
-            if let Some(member) = members.get_mut(&id) {
-                drop(self.backends().replace(&id, upstream.clone())?);
-                member.upstream = upstream;
+        for (id, (entry, upstream)) in change.services {
+            look_up(upstream.clone());
+            match members.get_mut(&id) {
+                Some(member) => (member.entry, member.upstream) = (entry, upstream),
+                None => drop(members.insert(id, Member::new(entry, upstream))),
             }
         }
-        for id in before.keys().filter(|id| !change.listed.contains_key(*id)) {
-            if let Some(member) = members.get_mut(id).filter(|member| member.leaving.is_none()) {
-                self.leave(id, member, change.shutdown_timeout)?;
-            }
-        }
+        let gone = before.keys().filter(|id| !change.listed.contains_key(*id)).cloned().collect();
         *before = change.listed;
-        Ok(())
+        Ok(Gone(gone))
     }
 
-    /// Sets the options that the file has changed, or all of them for a backend that returns to it.
-    fn set_options(
-        &self,
-        old: Option<&file::Backend>,
-        new: &file::Backend,
-        is_back: bool,
-    ) -> Result<(), PoolError> {
-        let (backends, id) = (self.backends(), &new.id);
-        let old = old.filter(|_| !is_back);
-        if old.is_none_or(|old| old.weight != new.weight) {
-            backends.set_weight(id, new.weight)?;
+    /// The sessions of backends that are gone from the file are served until the timeout. Then they are removed.
+    pub(crate) fn let_go(self: &Arc<Self>, Gone(ids): Gone, timeout: Duration) {
+        let mut members = self.members();
+        let stays = |id: &String| members.get(id).is_some_and(|member| member.leaving.is_none());
+        let ids: Vec<_> = ids.into_iter().filter(stays).collect();
+        if ids.is_empty() {
+            return;
         }
-        if old.is_none_or(|old| old.max_connections != new.max_connections) {
-            backends.set_limit(id, new.max_connections)?;
-        }
-        if old.is_none_or(|old| old.backup != new.backup) {
-            backends.set_backup(id, new.backup)?;
-        }
-        if old.is_none_or(|old| old.zone != new.zone) {
-            backends.set_zone(id, new.zone.as_ref().map(|Zone(zone)| zone.as_str()))?;
-        }
-        if old.is_none_or(|old| old.mode != new.mode) {
-            backends.set_mode(id, new.mode.map_or(Mode::Active, Into::into))?;
-        }
-        Ok(())
-    }
-
-    /// A backend is gone from the file: its sessions are served until the timeout, and then it is removed.
-    fn leave(
-        self: &Arc<Self>,
-        id: &str,
-        member: &mut Member,
-        timeout: Duration,
-    ) -> Result<(), PoolError> {
-        let drained = self.backends().drain(id).deadline(timeout).start()?;
-        let (fleet, id) = (Arc::downgrade(self), id.to_owned());
-        let task = tokio::spawn(async move {
-            tokio::time::sleep(timeout).await;
-            drop(drained);
-            if let Some(fleet) = fleet.upgrade() {
-                let _ = fleet.remove(&id);
+        let drained = self.backends().update(|change| {
+            for id in &ids {
+                change.drain(id, timeout);
             }
         });
-        member.leaving = Some(task.abort_handle());
-        Ok(())
+        if let Err(error) = drained {
+            tracing::error!(%error, "backends that are gone from the file stay");
+            return;
+        }
+        let departure = Departure::default();
+        for id in &ids {
+            if let Some(member) = members.get_mut(id) {
+                member.leaving = Some(departure.clone());
+            }
+        }
+        drop(members);
+        let fleet = Arc::downgrade(self);
+        drop(tokio::spawn(async move {
+            tokio::time::sleep(timeout).await;
+            if let Some(fleet) = fleet.upgrade() {
+                fleet.depart(&ids, &departure);
+            }
+        }));
+    }
+
+    /// Removes those backends that have not returned to the file meanwhile.
+    fn depart(&self, ids: &[String], departure: &Departure) {
+        let mut members = self.members();
+        let leaves = |id: &&String| {
+            let leaving = members.get(*id).and_then(|member| member.leaving.as_ref());
+            leaving.is_some_and(|leaving| leaving.is(departure))
+        };
+        let ids: Vec<_> = ids.iter().filter(leaves).collect();
+        let removed = self.backends().update(|change| {
+            for id in &ids {
+                change.remove(id);
+            }
+        });
+        if let Err(error) = removed {
+            tracing::error!(%error, "backends that are gone from the file are not removed");
+            return;
+        }
+        for id in ids {
+            members.remove(id);
+        }
     }
 }
 

@@ -6,15 +6,12 @@ use std::{
     time::Duration,
 };
 
-use tower_sticky::serve::{Listener, LocalAddr, ServerHandle};
+use tower_sticky::serve::{ConnectionLimit, Listener, LocalAddr, ServerHandle};
 
 use crate::{
     config::{Error, Settings},
-    sockets::Sockets,
+    sockets::{Overlap, Sockets},
 };
-
-/// How often is looked whether the connections of a former server have ended.
-const RETIRE_CHECK: Duration = Duration::from_secs(1);
 
 /// Starts a server with these listeners.
 type Start = dyn Fn(Vec<Listener>, &Settings) -> io::Result<ServerHandle> + Send + Sync;
@@ -24,34 +21,83 @@ pub(crate) struct Front {
     start: Box<Start>,
     sockets: tokio::sync::Mutex<Sockets>,
     servers: Mutex<Vec<Arc<ServerHandle>>>,
+    /// Of the connections of all servers.
+    limit: ConnectionLimit,
+}
+
+/// Where a front accepts.
+#[derive(Debug)]
+pub(crate) struct Accepting {
+    pub(crate) addrs: Vec<LocalAddr>,
+    /// The sockets that had to be closed before.
+    pub(crate) closed: Vec<Overlap>,
 }
 
 impl Front {
     /// A front that does not accept yet.
     pub(crate) fn new(
         sockets: Sockets,
+        limit: ConnectionLimit,
         start: impl Fn(Vec<Listener>, &Settings) -> io::Result<ServerHandle> + Send + Sync + 'static,
     ) -> Self {
         let (sockets, servers) = (tokio::sync::Mutex::new(sockets), Mutex::default());
-        Self { start: Box::new(start), sockets, servers }
+        Self { start: Box::new(start), sockets, servers, limit }
     }
 
-    /// Accepts with these settings. Connections that are open keep theirs. With an error nothing has changed.
-    pub(crate) async fn accept(&self, settings: &Settings) -> Result<Vec<LocalAddr>, Error> {
+    /// Accepts with these settings. Connections that are open keep theirs. With an error nothing has changed: it
+    /// accepts with the `former` settings.
+    pub(crate) async fn accept(
+        &self,
+        settings: &Settings,
+        former: Option<&Settings>,
+    ) -> Result<Accepting, Error> {
         let mut sockets = self.sockets.lock().await;
-        let listeners = sockets.listeners(&settings.listeners).await?;
-        let started = (self.start)(listeners, settings);
+        let closed = sockets.overlaps(&settings.listeners).await?;
+        if closed.is_empty() {
+            let addrs = self.replace(&mut sockets, settings, false).await?;
+            return Ok(Accepting { addrs, closed });
+        }
+        self.stop_accepting();
+        sockets.close_former(&closed);
+        match self.replace(&mut sockets, settings, true).await {
+            Ok(addrs) => Ok(Accepting { addrs, closed }),
+            Err(error) => {
+                if let Some(former) = former
+                    && let Err(error) = self.replace(&mut sockets, former, true).await
+                {
+                    tracing::error!(%error, "cannot accept again");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts a server, and lets the former one only serve the connections that it has.
+    async fn replace(
+        &self,
+        sockets: &mut Sockets,
+        settings: &Settings,
+        was_closed: bool,
+    ) -> Result<Vec<LocalAddr>, Error> {
+        let mut prepared = sockets.prepare(&settings.listeners, was_closed).await?;
+        let started = (self.start)(std::mem::take(&mut prepared.listeners), settings);
         let server = Arc::new(started.map_err(|error| Error::new(error.to_string()))?);
-        sockets.retain(&settings.listeners);
+        sockets.commit(prepared, &settings.listeners);
         let addrs = server.local_addrs().to_vec();
         let mut servers = self.servers();
         if let Some(former) = servers.last() {
             former.stop_accepting();
-            drop(tokio::spawn(retire(former.clone())));
+            let former = former.clone();
+            drop(tokio::spawn(async move { former.retire().await }));
         }
         servers.retain(|server| server.open_connections() > 0);
         servers.push(server);
         Ok(addrs)
+    }
+
+    /// Changes how many connections may be open, in all servers together.
+    pub(crate) fn set_limit(&self, connections: u32) {
+        self.limit.set(connections);
     }
 
     /// Clients wait in the system's queue from now on.
@@ -103,12 +149,4 @@ impl Front {
     fn servers(&self) -> MutexGuard<'_, Vec<Arc<ServerHandle>>> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Ends the threads of a server that accepts no more, once its connections have ended.
-async fn retire(server: Arc<ServerHandle>) {
-    while server.open_connections() > 0 {
-        tokio::time::sleep(RETIRE_CHECK).await;
-    }
-    server.shutdown(Duration::ZERO).await;
 }

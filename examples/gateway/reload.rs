@@ -7,6 +7,8 @@ use serde::Serialize;
 use tokio::sync::{Mutex, watch};
 use tower_sticky::{NoInner, PoolError, StickyService, proxy::Upstream, serve::RequestBody};
 
+#[cfg(feature = "dns")]
+use crate::discovery::Sources;
 use crate::{
     admin::Access,
     cli::Flags,
@@ -15,6 +17,7 @@ use crate::{
     fleet::Fleet,
     front::Front,
     layer,
+    sockets::Overlap,
     state::State,
     swap::Swap,
 };
@@ -23,14 +26,13 @@ use crate::{
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What cannot change while the gateway runs: keys, and the sections that begin with them.
-const FIXED: [&str; 4] = ["pool", "admin", "discover[", "zone"];
+const FIXED: [&str; 2] = ["pool", "admin"];
 
 /// What the server for clients is made with, beside its limits.
 const SERVER: [&str; 4] = ["listen", "listener[", "trusted_proxies", "server_timing"];
 
-/// Limits of the server for clients.
-const SERVER_LIMITS: [&str; 17] = [
-    "connections",
+/// Limits of the server for clients. That of its connections changes while it runs.
+const SERVER_LIMITS: [&str; 16] = [
     "idle_timeout",
     "header_timeout",
     "header_bytes",
@@ -65,13 +67,9 @@ const SHARED_BY_BACKENDS: [&str; 9] = [
 /// Changes the configuration of a gateway that serves.
 pub(crate) struct Reloader {
     flags: Flags,
-    stores: Stores,
-    fleet: Arc<Fleet>,
-    service: Swap<StickyService<Upstream, NoInner>>,
-    access: Access,
+    parts: Parts,
     /// Locked during a reload: there is one at a time.
     in_force: Mutex<InForce>,
-    front: Arc<Front>,
     stopping: watch::Sender<Stopping>,
 }
 
@@ -82,6 +80,8 @@ pub(crate) struct Parts {
     pub(crate) service: Swap<StickyService<Upstream, NoInner>>,
     pub(crate) access: Access,
     pub(crate) front: Arc<Front>,
+    #[cfg(feature = "dns")]
+    pub(crate) sources: Sources,
 }
 
 /// The configuration that is in force.
@@ -101,10 +101,9 @@ pub(crate) struct Reloaded {
 
 impl Reloader {
     pub(crate) fn new(flags: Flags, settings: Settings, parts: Parts) -> Self {
-        let Parts { stores, fleet, service, access, front } = parts;
         let stopping = watch::Sender::new(settings.stopping);
         let in_force = Mutex::new(InForce { settings, version: 1 });
-        Self { flags, stores, fleet, service, access, in_force, front, stopping }
+        Self { flags, parts, in_force, stopping }
     }
 
     /// How the gateway stops.
@@ -115,7 +114,7 @@ impl Reloader {
     /// Accepts again, after another process was to take over and has failed.
     pub(crate) async fn resume(&self) {
         let in_force = self.in_force.lock().await;
-        if let Err(error) = self.front.accept(&in_force.settings).await {
+        if let Err(error) = self.parts.front.accept(&in_force.settings, None).await {
             tracing::error!(%error, "cannot accept again");
         }
     }
@@ -123,7 +122,7 @@ impl Reloader {
     /// The state for the process that replaces this one.
     pub(crate) async fn state(&self, with_secrets: bool) -> Vec<u8> {
         let in_force = self.in_force.lock().await;
-        State::save(&in_force.settings, &self.fleet, &self.stores, with_secrets)
+        State::save(&in_force.settings, &self.parts.fleet, &self.parts.stores, with_secrets)
     }
 
     /// Reads the file and changes what it has changed. With an error nothing has changed.
@@ -147,7 +146,7 @@ impl Reloader {
                 "there is no file to read again: the gateway was started without --config",
             ));
         }
-        let settings = Settings::load(self.flags.clone(), &self.stores)?;
+        let settings = Settings::load(self.flags.clone(), &self.parts.stores)?;
         let changed = in_force.settings.document.changes(&settings.document);
         let changed: Vec<_> = changed.into_iter().collect();
         if let Some(fixed) = changed.iter().find(|key| is_fixed(key)) {
@@ -158,27 +157,60 @@ impl Reloader {
         if changed.is_empty() {
             return Ok(Reloaded { version: in_force.version, changed });
         }
-        let refused = |error: PoolError| Error::new(error.to_string());
-        let layer = layer::build(&settings, self.fleet.backends())?;
-        let all = changed.iter().any(|key| is_shared_by_backends(key));
-        let change = self.fleet.plan(&settings, all).map_err(refused)?;
-        if changed.iter().any(|key| is_of_server(key)) {
-            files::raise_limit(settings.limits.connections);
-            self.front.accept(&settings).await?;
-        }
-        // From here on everything succeeds.
-        self.fleet.apply(change).map_err(refused)?;
-        if changed.iter().any(|key| key.starts_with("health.")) {
-            layer.start_over::<Request<RequestBody>>();
-        }
-        self.service.set(layer.into_service());
-        if let Some(admin) = &settings.admin {
-            self.access.set(admin);
-        }
+        let notes = self.replace(&in_force.settings, &settings, &changed).await?;
         self.stopping.send_replace(settings.stopping);
         in_force.version += 1;
         in_force.settings = settings;
+        let changed = changed.into_iter().chain(notes).collect();
         Ok(Reloaded { version: in_force.version, changed })
+    }
+
+    /// Puts other settings in force. Returns what is to be said of it beside the keys that have changed. With an error
+    /// nothing has changed.
+    async fn replace(
+        &self,
+        former: &Settings,
+        settings: &Settings,
+        changed: &[String],
+    ) -> Result<Vec<String>, Error> {
+        let Parts { fleet, front, .. } = &self.parts;
+        let refused = |error: PoolError| Error::new(error.to_string());
+        let layer = layer::build(settings, fleet.backends())?;
+        let all = changed.iter().any(|key| is_shared_by_backends(key));
+        let change = fleet.plan(settings, all).map_err(refused)?;
+        #[cfg(feature = "dns")]
+        let sources = self.parts.sources.plan(fleet, settings, all)?;
+        let mut closed = Vec::new();
+        let is_of_server = changed.iter().any(|key| is_of_server(key));
+        if is_of_server {
+            closed = front.accept(settings, Some(former)).await?.closed;
+        }
+        let gone = match fleet.apply(change) {
+            Ok(gone) => gone,
+            Err(error) => {
+                // A discovery has just found a backend with an id of the file.
+                if is_of_server {
+                    front.accept(former, Some(settings)).await?;
+                }
+                return Err(refused(error));
+            }
+        };
+        // From here on everything succeeds.
+        if changed.iter().any(|key| key == "limits.connections") {
+            set_connections(front, settings.limits.connections);
+        }
+        if changed.iter().any(|key| key.starts_with("health.")) {
+            layer.start_over::<Request<RequestBody>>();
+        }
+        self.parts.service.set(layer.into_service());
+        if let Some(admin) = &settings.admin {
+            self.parts.access.set(admin);
+        }
+        // Former backends take new sessions until those that replace them are known.
+        #[cfg(feature = "dns")]
+        self.parts.sources.begin(sources).await.finish();
+        fleet.let_go(gone, settings.stopping.shutdown_timeout);
+        Ok(closed.iter().map(Overlap::describe).collect())
     }
 
     /// Reloads whenever the file has another content. It is looked at once a second, as links to it may be changed,
@@ -197,6 +229,13 @@ impl Reloader {
             }
         }
     }
+}
+
+fn set_connections(front: &Front, connections: u32) {
+    if let Some(problem) = files::raise_limit(connections) {
+        tracing::warn!("{problem}");
+    }
+    front.set_limit(connections);
 }
 
 fn is_fixed(key: &str) -> bool {

@@ -7,7 +7,7 @@ use tokio::{net::TcpListener, runtime, sync::watch};
 use tower_sticky::{
     NoInner, PoolError, StickyLayer, StickyService,
     proxy::Upstream,
-    serve::{Limits, Listener, LocalAddr, RequestBody, Server, ServerHandle},
+    serve::{ConnectionLimit, Limits, Listener, LocalAddr, RequestBody, Server, ServerHandle},
 };
 
 #[cfg(feature = "dns")]
@@ -93,7 +93,8 @@ impl Gateway {
     async fn serve(self) -> Result<(), Failure> {
         let (program, mut signals) = (Program::running(), Signals::new()?);
         let (mut predecessor, mut sockets) = (Predecessor::find()?, Sockets::inherited()?);
-        drop(sockets.listeners(&self.settings.listeners).await?);
+        let prepared = sockets.prepare(&self.settings.listeners, false).await?;
+        sockets.keep(prepared);
         let admin_socket = match &self.settings.admin {
             Some(admin) => Some(open_admin(admin, &mut sockets).await?),
             None => None,
@@ -103,14 +104,14 @@ impl Gateway {
         let Self { flags, stores, settings, fleet, layer } = self.continued(state).await?;
         fleet.look_up();
         #[cfg(feature = "dns")]
-        discovery::start(&fleet, &settings).await.map_err(io::Error::other)?;
+        let sources = discovered(&fleet, &settings).await?;
         let service = Swap::new(layer.clone().into_service());
         let front = front(sockets, &settings, &fleet, service.clone())?;
         if !settings.forward_only {
             // On this runtime, so that it does not slow a worker down.
             layer.start::<Request<RequestBody>>();
         }
-        let addrs = front.accept(&settings).await?;
+        let addrs = front.accept(&settings, None).await?.addrs;
         announce(&settings, &addrs, predecessor).await?;
         let (stage, stages) = watch::channel(Stage::Serving);
         let access = Access::new(settings.admin.as_ref());
@@ -122,6 +123,8 @@ impl Gateway {
             service,
             access: access.clone(),
             front: front.clone(),
+            #[cfg(feature = "dns")]
+            sources,
         };
         let reloader = Arc::new(Reloader::new(flags.clone(), settings, parts));
         let admin = admin::Admin::new(fleet, stages, reloader.clone());
@@ -169,6 +172,15 @@ impl Gateway {
         }
         Ok(gateway)
     }
+}
+
+/// Follows the sources of the settings. Their backends are known when this returns, if they could be looked up.
+#[cfg(feature = "dns")]
+async fn discovered(fleet: &Arc<Fleet>, settings: &Settings) -> Result<discovery::Sources, Error> {
+    let sources = discovery::Sources::default();
+    let change = sources.plan(fleet, settings, false)?;
+    sources.begin(change).await.finish();
+    Ok(sources)
 }
 
 /// Says that the gateway accepts.
@@ -250,6 +262,8 @@ fn front(
     fleet: &Fleet,
     service: Swap<StickyService<Upstream, NoInner>>,
 ) -> io::Result<Arc<Front>> {
+    let limit = ConnectionLimit::new(settings.limits.connections);
+    let shared = limit.clone();
     if settings.forward_only {
         let upstreams = fleet.upstreams();
         if upstreams.is_empty() {
@@ -257,13 +271,14 @@ fn front(
         }
         let forward = ForwardOnly::new(upstreams);
         let start = move |listeners, settings: &Settings| {
-            server(forward.clone(), listeners, settings).start()
+            server(forward.clone(), listeners, settings).connection_limit(shared.clone()).start()
         };
-        return Ok(Arc::new(Front::new(sockets, start)));
+        return Ok(Arc::new(Front::new(sockets, limit, start)));
     }
-    let start =
-        move |listeners, settings: &Settings| server(service.clone(), listeners, settings).start();
-    Ok(Arc::new(Front::new(sockets, start)))
+    let start = move |listeners, settings: &Settings| {
+        server(service.clone(), listeners, settings).connection_limit(shared.clone()).start()
+    };
+    Ok(Arc::new(Front::new(sockets, limit, start)))
 }
 
 fn server<S>(service: S, listeners: Vec<Listener>, settings: &Settings) -> Server<S> {

@@ -76,8 +76,9 @@ where
     let mut pause = FIRST_PAUSE;
     loop {
         let batch = target.wait(poll_fn(|cx| poll_batch(discover.as_mut(), cx))).await;
-        let Some(Batch { changes, next }) = batch else {
-            return DiscoveryEnd::PoolGone;
+        let Batch { changes, next } = match batch {
+            Ok(batch) => batch,
+            Err(end) => return end,
         };
         if !changes.is_empty() {
             (last_error, pause) = (None, FIRST_PAUSE);
@@ -90,16 +91,16 @@ where
             Next::Failed(error) => {
                 target.record_failure(&error);
                 last_error = Some(error);
-                if target.wait(sleep(pause)).await.is_none() {
-                    return DiscoveryEnd::PoolGone;
+                if let Err(end) = target.wait(sleep(pause)).await {
+                    return end;
                 }
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
             Next::End => {
                 return match (target.finish_drains().await, last_error) {
-                    (None, _) => DiscoveryEnd::PoolGone,
-                    (Some(()), Some(error)) => DiscoveryEnd::Failed(error),
-                    (Some(()), None) => DiscoveryEnd::Ended,
+                    (Err(end), _) => end,
+                    (Ok(()), Some(error)) => DiscoveryEnd::Failed(error),
+                    (Ok(()), None) => DiscoveryEnd::Ended,
                 };
             }
         }

@@ -10,13 +10,15 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{DiscoveryEnd, DiscoveryHandle, DiscoveryStats, Target, on_removed::OnRemoved};
+use super::{
+    DiscoveryEnd, DiscoveryHandle, DiscoveryStats, Target, on_removed::OnRemoved, report::Control,
+};
 use crate::pool::Backends;
 
 type Running = Pin<Box<dyn Future<Output = DiscoveryEnd> + Send>>;
 
 enum Stage {
-    New(Box<dyn FnOnce(OnRemoved) -> Running + Send>),
+    New(Box<dyn FnOnce() -> Running + Send>),
     Running(Running),
     Ended,
 }
@@ -27,9 +29,9 @@ enum Stage {
 /// it is.
 #[must_use = "a discovery does nothing unless it is spawned or awaited"]
 pub struct Discovery {
-    on_removed: OnRemoved,
     stage: Stage,
     stats: watch::Receiver<DiscoveryStats>,
+    control: watch::Sender<Control>,
 }
 
 impl Discovery {
@@ -44,22 +46,20 @@ impl Discovery {
         let (sender, stats) = watch::channel(DiscoveryStats::default());
         let pool = Arc::downgrade(backends.pool());
         let open = backends.pool().open.subscribe();
-        let start =
-            move |on_removed| Box::pin(run(Target::new(pool, open, on_removed, sender))) as Running;
-        let on_removed = OnRemoved::default();
-        Self { on_removed, stage: Stage::New(Box::new(start)), stats }
+        let (control, controlled) = watch::channel(Control::default());
+        let start = move || Box::pin(run(Target::new(pool, open, controlled, sender))) as Running;
+        Self { stage: Stage::New(Box::new(start)), stats, control }
     }
 
-    /// What to do with a backend that is no longer found; default [`OnRemoved::Remove`]. Has no effect
-    /// after the first poll.
-    pub fn on_removed(mut self, on_removed: OnRemoved) -> Self {
-        self.on_removed = on_removed;
+    /// What to do with a backend that is no longer found; default [`OnRemoved::Remove`].
+    pub fn on_removed(self, on_removed: OnRemoved) -> Self {
+        self.control.send_modify(|control| control.on_removed = on_removed);
         self
     }
 
-    /// A handle that observes this discovery from another task.
+    /// A handle that observes this discovery from another task, and can end it.
     pub fn handle(&self) -> DiscoveryHandle {
-        DiscoveryHandle { stats: self.stats.clone() }
+        DiscoveryHandle { stats: self.stats.clone(), control: self.control.clone() }
     }
 }
 
@@ -67,9 +67,8 @@ impl Future for Discovery {
     type Output = DiscoveryEnd;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<DiscoveryEnd> {
-        let on_removed = self.on_removed;
         let mut running = match std::mem::replace(&mut self.stage, Stage::Ended) {
-            Stage::New(start) => start(on_removed),
+            Stage::New(start) => start(),
             Stage::Running(running) => running,
             // Polled after completion.
             Stage::Ended => return Poll::Ready(DiscoveryEnd::Ended),
@@ -85,7 +84,7 @@ impl Future for Discovery {
 impl fmt::Debug for Discovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Discovery")
-            .field("on_removed", &self.on_removed)
+            .field("control", &*self.control.borrow())
             .field("stats", &*self.stats.borrow())
             .finish_non_exhaustive()
     }

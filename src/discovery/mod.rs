@@ -13,7 +13,8 @@
 //! - **A failure keeps the known backends.** No backend is removed because a look-up has failed.
 //! - **A discovery changes only backends that it has added.** A backend that was inserted by hand, or by
 //!   another discovery, stays as it is: its id is skipped and a warning logged. Backends stay when their
-//!   discovery ends, and the next discovery that finds them takes them over. The
+//!   discovery ends, and the next discovery that finds them takes them over. With
+//!   [`DiscoveryHandle::withdraw`] they leave with it. The
 //!   [local node](crate::StickyLayer::local) may be among the backends that are found; it goes on serving
 //!   its own sessions.
 //! - **The pool is held weakly**: a discovery ends when the last handle of its pool is dropped.

@@ -15,7 +15,11 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{DiscoveryStats, on_removed::OnRemoved};
+use super::{
+    DiscoveryEnd, DiscoveryStats,
+    on_removed::OnRemoved,
+    report::{Control, Stage},
+};
 #[cfg(feature = "dns")]
 use crate::pool::Ownership;
 use crate::{
@@ -34,7 +38,9 @@ pub(super) struct Target<S> {
     /// Closed when the pool is dropped.
     open: watch::Receiver<()>,
     owner: Owner,
-    on_removed: OnRemoved,
+    control: watch::Receiver<Control>,
+    /// Whether the backends have begun to leave because the discovery was withdrawn.
+    is_withdrawing: bool,
     /// Backends that drain because they are no longer found, with the end of their drain.
     draining: Vec<(Instant, BackendId)>,
     /// Ids that were skipped with a warning, which is not logged again with each update.
@@ -46,11 +52,12 @@ impl<S: Clone> Target<S> {
     pub(super) fn new(
         pool: Weak<Pool<S>>,
         open: watch::Receiver<()>,
-        on_removed: OnRemoved,
+        control: watch::Receiver<Control>,
         stats: watch::Sender<DiscoveryStats>,
     ) -> Self {
         let (owner, draining, warned) = Default::default();
-        Self { pool, open, owner, on_removed, draining, warned, stats }
+        let is_withdrawing = false;
+        Self { pool, open, owner, control, is_withdrawing, draining, warned, stats }
     }
 
     /// Who owns the backend `id`, from the point of view of this discovery.
@@ -69,6 +76,7 @@ impl<S: Clone> Target<S> {
                     let draining = self.draining.iter().position(|(_, draining)| *draining == id);
                     if let Some(position) = draining {
                         self.draining.swap_remove(position);
+                        self.owner.end_leave(&id);
                         // Before the new service, so that the backend is never draining with it.
                         let kind = ChangeKind::Mode(Mode::Active);
                         changes.push(MemberChange { id: id.clone(), kind });
@@ -100,18 +108,35 @@ impl<S: Clone> Target<S> {
         self.stats.send_modify(|stats| stats.failures += 1);
     }
 
-    /// Waits for `next`, and meanwhile removes backends at the end of their drain. `None` if the pool was
-    /// dropped.
-    pub(super) async fn wait<T>(&mut self, next: impl Future<Output = T>) -> Option<T> {
+    /// Waits for `next`, and meanwhile removes backends at the end of their drain. An error when the discovery ends:
+    /// the pool was dropped, or it was withdrawn.
+    pub(super) async fn wait<T>(
+        &mut self,
+        next: impl Future<Output = T>,
+    ) -> Result<T, DiscoveryEnd> {
         let mut next = pin!(next);
         let mut open = self.open.clone();
         let mut closed = pin!(async { while open.changed().await.is_ok() {} });
+        let mut control = self.control.clone();
         loop {
+            let Control { stage, .. } = *control.borrow_and_update();
+            if stage >= Stage::Released {
+                self.owner.release();
+            }
+            if stage == Stage::Withdrawn && self.has_withdrawn() {
+                return Err(DiscoveryEnd::Withdrawn);
+            }
             let deadline = self.draining.iter().map(|(deadline, _)| *deadline).min();
             let mut drained = pin!(async {
                 match deadline {
                     Some(deadline) => sleep_until(deadline).await,
                     None => pending().await,
+                }
+            });
+            let mut changed = pin!(async {
+                if control.changed().await.is_err() {
+                    // There is no handle left.
+                    pending::<()>().await;
                 }
             });
             let event = poll_fn(|cx| {
@@ -121,29 +146,49 @@ impl<S: Clone> Target<S> {
                 if drained.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Event::Drained);
                 }
-                next.as_mut().poll(cx).map(Event::Next)
+                if changed.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Event::Controlled);
+                }
+                match stage {
+                    Stage::Following => next.as_mut().poll(cx).map(Event::Next),
+                    Stage::Released | Stage::Withdrawn => Poll::Pending,
+                }
             });
             match event.await {
-                Event::Next(next) => return Some(next),
-                Event::PoolDropped => return None,
+                Event::Next(next) => return Ok(next),
+                Event::PoolDropped => return Err(DiscoveryEnd::PoolGone),
                 Event::Drained => self.remove_drained(),
+                Event::Controlled => {}
             }
         }
     }
 
-    /// Waits until all drains have ended. `None` if the pool was dropped.
+    /// Whether all backends have left, which begin to leave now.
+    fn has_withdrawn(&mut self) -> bool {
+        if !std::mem::replace(&mut self.is_withdrawing, true) {
+            let owned = self.pool.upgrade().map(|pool| pool.owned_by(&self.owner));
+            let mut changes = Vec::new();
+            for id in owned.unwrap_or_default() {
+                self.begin_removal(id, &mut changes);
+            }
+            self.apply(changes);
+        }
+        self.draining.is_empty()
+    }
+
+    /// Waits until all drains have ended. An error when the discovery ends before.
     #[cfg(feature = "discover")]
-    pub(super) async fn finish_drains(&mut self) -> Option<()> {
+    pub(super) async fn finish_drains(&mut self) -> Result<(), DiscoveryEnd> {
         while let Some(last) = self.draining.iter().map(|(deadline, _)| *deadline).max() {
             self.wait(sleep_until(last)).await?;
         }
-        Some(())
+        Ok(())
     }
 
     /// Removes a backend or starts to drain it.
     fn begin_removal(&mut self, id: BackendId, changes: &mut Vec<MemberChange<S>>) {
         self.warned.remove(id.as_str());
-        match self.on_removed {
+        match self.control.borrow().on_removed {
             OnRemoved::Remove => changes.push(MemberChange { id, kind: ChangeKind::Remove }),
             OnRemoved::Drain(time) => {
                 if self.draining.iter().any(|(_, draining)| *draining == id) {
@@ -152,6 +197,7 @@ impl<S: Clone> Target<S> {
                 let now = Instant::now();
                 let deadline = now.checked_add(time).unwrap_or(now + CENTURY);
                 self.draining.push((deadline, id.clone()));
+                self.owner.begin_leave(&id);
                 changes.push(MemberChange { id, kind: ChangeKind::Mode(Mode::Draining) });
             }
         }
@@ -163,6 +209,7 @@ impl<S: Clone> Target<S> {
         self.draining.retain(|(deadline, id)| {
             let ended = *deadline <= now;
             if ended {
+                self.owner.end_leave(id);
                 changes.push(MemberChange { id: id.clone(), kind: ChangeKind::Remove });
             }
             !ended
@@ -191,5 +238,7 @@ impl<S: Clone> Target<S> {
 enum Event<T> {
     Next(T),
     Drained,
+    /// A handle asks something.
+    Controlled,
     PoolDropped,
 }

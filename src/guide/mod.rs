@@ -15,6 +15,9 @@ pub mod metrics {}
 #[doc = include_str!("migration.md")]
 pub mod migration {}
 
+#[doc = include_str!("operations.md")]
+pub mod operations {}
+
 #[doc = include_str!("performance.md")]
 pub mod performance {}
 

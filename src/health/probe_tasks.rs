@@ -7,6 +7,7 @@ use std::{
     pin::pin,
     sync::{Arc, Weak},
     task::Poll,
+    time::Duration,
 };
 
 use tokio::{
@@ -74,6 +75,10 @@ where
             all.filter_map(|(state, service)| service.is_some().then_some(state))
         };
         let mut before = std::mem::take(&mut self.tasks);
+        let interval = self.settings.probe_interval;
+        // Many first probes would otherwise wait for each other.
+        let is_crowded = members.services.len() > before.len() + self.settings.probes_in_flight;
+        let first_within = if is_crowded { interval } else { interval / 4 };
         for state in remote() {
             let generation = state.sources().generation;
             let same = before.remove(&state.tag).filter(|running| {
@@ -87,6 +92,7 @@ where
                     probe: self.probe.clone(),
                     settings: self.settings,
                     in_flight: self.in_flight.clone(),
+                    first_within,
                     rng: Rng::seeded(self.seed ^ state.tag),
                 };
                 let task = tokio::spawn(task.run::<Req>()).abort_handle();
@@ -105,6 +111,8 @@ struct ProbeTask<S> {
     probe: AnyProbe<S>,
     settings: Settings,
     in_flight: Arc<Semaphore>,
+    /// The first probe is at a random time within this.
+    first_within: Duration,
     rng: Rng,
 }
 
@@ -116,9 +124,8 @@ where
     where
         S: Service<Req>,
     {
-        // Spreads the first probes over a quarter of the interval.
         let interval = self.settings.probe_interval;
-        sleep((interval / 4).mul_f64(self.random_fraction())).await;
+        sleep(self.first_within.mul_f64(self.random_fraction())).await;
         loop {
             let mut wait = interval;
             if self.state.mode() != Mode::Disabled {

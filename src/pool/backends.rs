@@ -242,16 +242,15 @@ impl<S: Clone> Backends<S> {
     /// # Errors
     ///
     /// As [`insert`](Self::insert).
-    #[expect(clippy::needless_pass_by_value, reason = "callers build it in place")]
     pub fn insert_with(
         &self,
         id: impl AsRef<str>,
         service: S,
         options: BackendOptions,
     ) -> Result<(), PoolError> {
-        let state = BackendState::new(BackendId::new(id)?);
-        state.apply(&options);
-        self.pool.insert(state, Some(service))
+        self.update(|change| {
+            change.insert_with(id, service, options);
+        })
     }
 
     /// Gives the backend `id` another service, for example at a new address, and returns the old one. Its

@@ -12,7 +12,7 @@ pub(crate) enum Ownership {
     Free,
     /// The feed inserted it.
     Own,
-    /// It was inserted by a feed that has ended.
+    /// It was inserted by a feed that has ended, or has released it.
     Orphaned,
     /// It was inserted by the program or by another feed.
     Foreign,
@@ -61,7 +61,11 @@ pub(crate) struct RejectedChange {
 impl<S: Clone> Pool<S> {
     /// A backend that the discovery owns, or that has lost its owner, was given another service.
     fn take_over(&self, state: &BackendState, owner: &Owner, weight: Option<u32>) {
+        let former = state.owner();
         state.set_owner(owner.reference());
+        if !owner.owns(&former) && former.is_leaving(&state.id) {
+            self.change_mode(state, Mode::Active);
+        }
         self.reset_health(state);
         if let Some(weight) = weight {
             self.change_weight(state, weight);
@@ -141,11 +145,20 @@ impl<S: Clone> Pool<S> {
             return Err(RejectedChange { id: fresh.id, reason: error.to_string() });
         }
         let backend = fresh.id.clone();
-        let state = self.removed.restore(fresh);
+        let state = self.removed.restore(Arc::new(fresh));
         self.begin_slow_start(&state);
         members.push(state.clone(), Some(service));
         self.events.publish(|| Event::Joined { backend });
         Ok(state)
+    }
+}
+
+impl<S> Pool<S> {
+    /// The ids of the backends that a feed owns.
+    pub(crate) fn owned_by(&self, owner: &Owner) -> Vec<BackendId> {
+        let snapshot = self.load();
+        let owned = snapshot.index().states().iter().filter(|state| owner.owns(&state.owner()));
+        owned.map(|state| state.id.clone()).collect()
     }
 }
 

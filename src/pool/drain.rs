@@ -17,10 +17,7 @@ use super::{
     Backends, PoolError,
     backend::{DrainPlan, DrainReport, DrainSignal},
 };
-use crate::{
-    outcome::Failover,
-    util::{RateLimiter, clock},
-};
+use crate::{outcome::Failover, util::RateLimiter};
 
 /// The builder of a drain, from [`Backends::drain`]. The drain begins when this is awaited or
 /// [started](Self::start).
@@ -127,18 +124,11 @@ impl<S> Drain<S> {
     ///
     /// When no backend has this id.
     pub fn start(self) -> Result<Draining<S>, PoolError> {
-        let (now, report) = (Instant::now(), watch::Sender::new(None));
-        let plan = DrainPlan {
-            started: now,
-            deadline: self.deadline.map(|deadline| clock::after(now, deadline)),
-            then: self.then,
-            handoffs: self.hand_over.map(|rate| Arc::new(RateLimiter::new(rate))),
-            idle_for: self.idle_for,
-            sessions_before: None,
-            is_reported: false,
-            last_progress: None,
-            report: report.clone(),
-        };
+        let mut plan = DrainPlan::new(self.deadline);
+        plan.then = self.then;
+        plan.handoffs = self.hand_over.map(|rate| Arc::new(RateLimiter::new(rate)));
+        plan.idle_for = self.idle_for;
+        let report = plan.report.clone();
         self.backends.pool().begin_drain(&self.id, plan)?;
         Ok(Draining { backends: self.backends, report: report.subscribe() })
     }

@@ -86,10 +86,16 @@ impl<S> Pool<S> {
         }
     }
 
-    pub(super) fn begin_drain(&self, id: &str, mut plan: DrainPlan) -> Result<(), PoolError> {
+    pub(super) fn begin_drain(&self, id: &str, plan: DrainPlan) -> Result<(), PoolError> {
         let _changing = lock(&self.changing);
         let snapshot = self.load();
-        let state = &snapshot.index().states()[position(&snapshot, id)?];
+        self.start_drain(&snapshot.index().states()[position(&snapshot, id)?], plan);
+        self.publish(snapshot.members.clone());
+        Ok(())
+    }
+
+    /// Begins a drain, which cancels an earlier one. The caller publishes.
+    pub(super) fn start_drain(&self, state: &BackendState, mut plan: DrainPlan) {
         self.update_tick(plan.started);
         plan.sessions_before = self.session_count(state, self.window(plan.idle_for));
         self.end_drain(state, DrainEnd::Cancelled);
@@ -98,13 +104,11 @@ impl<S> Pool<S> {
         state.drain.set_phase(DrainPhase::Draining);
         *state.drain.plan() = Some(plan);
         self.drains.fetch_add(1, Relaxed);
-        self.publish(snapshot.members.clone());
         if from != Mode::Draining {
             let backend = state.id.clone();
             self.events.publish(|| Event::Mode { backend, from, to: Mode::Draining });
         }
         self.wake.notify_one();
-        Ok(())
     }
 
     /// Changes the mode, which cancels a drain. The caller publishes.

@@ -21,6 +21,7 @@ mod shared;
 mod shortage_log;
 mod snapshot;
 mod status;
+mod update;
 mod upgrade_guard;
 mod versioned;
 
@@ -51,5 +52,6 @@ pub use self::{
 };
 pub use self::{
     events::{Cause, Event, Events},
+    update::PoolUpdate,
     upgrade_guard::{UpgradeEnd, UpgradeGuard},
 };

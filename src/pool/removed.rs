@@ -25,7 +25,7 @@ impl RemovedBackends {
 
     /// The state for a backend that joins with the settings of `fresh`: its previous state, if requests are
     /// still in flight, else `fresh`. Its health is reset.
-    pub(super) fn restore(&self, fresh: BackendState) -> Arc<BackendState> {
+    pub(super) fn restore(&self, fresh: Arc<BackendState>) -> Arc<BackendState> {
         let mut states = lock(&self.0);
         states.retain(|state| state.strong_count() > 0);
         let old = states.iter().position(|state| {
@@ -36,7 +36,7 @@ impl RemovedBackends {
                 old.rejoin(&fresh);
                 old
             }
-            None => Arc::new(fresh),
+            None => fresh,
         }
     }
 }
@@ -46,14 +46,14 @@ mod tests {
     use super::*;
     use crate::id::BackendId;
 
-    fn state(id: &str) -> BackendState {
-        BackendState::new(BackendId::new(id).unwrap())
+    fn state(id: &str) -> Arc<BackendState> {
+        Arc::new(BackendState::new(BackendId::new(id).unwrap()))
     }
 
     #[test]
     fn state_is_restored_once_while_it_is_in_use() {
         let removed = RemovedBackends::default();
-        let (held, gone) = (Arc::new(state("a")), Arc::new(state("b")));
+        let (held, gone) = (state("a"), state("b"));
         removed.insert([&held, &gone]);
         drop(gone);
         assert!(Arc::ptr_eq(&removed.restore(state("a")), &held), "the state is in use");
@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn oldest_states_are_dropped_at_capacity() {
         let removed = RemovedBackends::default();
-        let held: Vec<_> = (0..MAX + 10).map(|i| Arc::new(state(&format!("b{i}")))).collect();
+        let held: Vec<_> = (0..MAX + 10).map(|i| state(&format!("b{i}"))).collect();
         held.iter().for_each(|state| removed.insert([state]));
         assert_eq!(lock(&removed.0).len(), MAX);
         assert!(

@@ -108,21 +108,6 @@ impl From<ConfigError> for PoolError {
 }
 
 impl<S: Clone> Pool<S> {
-    pub(super) fn insert(&self, state: BackendState, service: Option<S>) -> Result<(), PoolError> {
-        let _changing = lock(&self.changing);
-        let mut members = Members::clone(&self.load().members);
-        check_free(&members, &state)?;
-        let backend = state.id.clone();
-        state.count_sessions_since(self.tick());
-        let state = self.removed.restore(state);
-        self.begin_slow_start(&state);
-        members.push(state.clone(), service);
-        self.publish(Arc::new(members));
-        state.begin_service_generation();
-        self.events.publish(|| Event::Joined { backend });
-        Ok(())
-    }
-
     pub(super) fn replace(&self, id: &str, service: S) -> Result<S, PoolError> {
         let _changing = lock(&self.changing);
         let snapshot = self.load();
@@ -130,9 +115,7 @@ impl<S: Clone> Pool<S> {
         let state = &snapshot.index().states()[position];
         let mut members = Members::clone(&snapshot.members);
         let Some(old) = members.services[position].replace(service) else {
-            return Err(PoolError::Config(ConfigError::new(format!(
-                "the backend {id:?} is the local node; its service is the layer's inner service"
-            ))));
+            return Err(is_local(&state.id).into());
         };
         self.reset_health(state);
         self.publish(Arc::new(members));
@@ -355,4 +338,12 @@ pub(super) fn check_free<S>(members: &Members<S>, state: &BackendState) -> Resul
             state.id, other.id
         ))),
     }
+}
+
+/// The error about a local node that is to have another service.
+pub(super) fn is_local(id: &BackendId) -> ConfigError {
+    let id = id.as_str();
+    ConfigError::new(format!(
+        "the backend {id:?} is the local node; its service is the layer's inner service"
+    ))
 }

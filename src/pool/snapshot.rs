@@ -1,7 +1,7 @@
 //! `Snapshot`: the immutable view of a pool that a request works with.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{BuildHasherDefault, Hasher},
     sync::{
         Arc, OnceLock,
@@ -150,6 +150,23 @@ impl<S> Members<S> {
     }
 }
 
+impl<S> Members<S> {
+    /// Removes the members with these tags, and returns their services.
+    pub(crate) fn remove_all(&mut self, tags: &HashSet<u64>) -> Vec<Option<S>> {
+        let services = std::mem::take(&mut self.services);
+        let states = std::mem::take(&mut self.index).states;
+        let mut removed = Vec::new();
+        for (state, service) in states.into_iter().zip(services) {
+            match tags.contains(&state.tag) {
+                true => removed.push(service),
+                false => self.push(state, service),
+            }
+        }
+        self.index.generation = next_generation();
+        removed
+    }
+}
+
 fn next_generation() -> u64 {
     GENERATIONS.fetch_add(1, Relaxed) + 1
 }
@@ -162,6 +179,11 @@ impl Index {
 
     pub(crate) fn states(&self) -> &[Arc<BackendState>] {
         &self.states
+    }
+
+    /// To replace states by others of the same id.
+    pub(crate) fn states_mut(&mut self) -> &mut [Arc<BackendState>] {
+        &mut self.states
     }
 
     /// Tag and weight of all members in order. Members with weight 0 are not ranked, nor are backups

@@ -9,7 +9,7 @@ use std::{
     task::Poll,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
 use super::{
     listener::{Endpoint, Incoming, ListeningSocket},
@@ -32,7 +32,9 @@ pub(super) async fn accept(
     let mut shortage = ShortageState::new();
     let mut first = 0;
     loop {
-        let Some(permit) = permit(shared).await else { return };
+        // Without one no connection is accepted: the client waits in the kernel's queue, and connections that linger
+        // are closed.
+        let Some(permit) = shared.connection_limit.acquire(&shared.open).await else { return };
         shared.awaits_connection.store(true, Relaxed);
         let (position, accepted) = next(&listeners, first).await;
         shared.awaits_connection.store(false, Relaxed);
@@ -69,18 +71,6 @@ async fn next(listeners: &[Listening], first: usize) -> (usize, io::Result<Incom
         Poll::Pending
     })
     .await
-}
-
-/// Waits for a permit. Without one no connection is accepted: the client waits in the kernel's queue, and
-/// connections that linger are closed.
-async fn permit(shared: &Shared) -> Option<OwnedSemaphorePermit> {
-    if let Ok(permit) = shared.permits.clone().try_acquire_owned() {
-        return Some(permit);
-    }
-    shared.exhausted.store(true, Relaxed);
-    let permit = shared.permits.clone().acquire_owned().await;
-    shared.exhausted.store(false, Relaxed);
-    permit.ok()
 }
 
 fn distribute(workers: &mut Cycle<Iter<'_, mpsc::UnboundedSender<Accepted>>>, accepted: Accepted) {

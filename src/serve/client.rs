@@ -2,9 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use tokio::sync::OwnedSemaphorePermit;
-
-use super::shared::Shared;
+use super::{connection_limit::ConnectionPermit, shared::Shared};
 use crate::session::Peer;
 #[cfg(feature = "tls")]
 use crate::session::client_cert::ClientCert;
@@ -20,15 +18,11 @@ pub(super) struct Client {
     /// What backends are told of the client's certificate, if they are told.
     #[cfg(feature = "tls")]
     client_cert: Option<ClientCert>,
-    _permit: OwnedSemaphorePermit,
+    _permit: ConnectionPermit,
 }
 
 impl Client {
-    pub(super) fn new(
-        addr: Option<SocketAddr>,
-        shared: &Shared,
-        permit: OwnedSemaphorePermit,
-    ) -> Self {
+    pub(super) fn new(addr: Option<SocketAddr>, shared: &Shared, permit: ConnectionPermit) -> Self {
         Self {
             addr,
             trusted: shared.trusts(addr),

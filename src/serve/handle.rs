@@ -25,8 +25,7 @@ impl ServerHandle {
     /// How many connections are open, upgraded ones included.
     pub fn open_connections(&self) -> usize {
         let shared = &*self.shared;
-        let taken = shared.limits.connections as usize - shared.permits.available_permits();
-        taken.saturating_sub(shared.awaits_connection.load(Relaxed).into())
+        shared.open.count().saturating_sub(shared.awaits_connection.load(Relaxed).into())
     }
 
     /// How many connections were closed because of the PROXY protocol: its header was missing or malformed, or the
@@ -50,6 +49,16 @@ impl ServerHandle {
         self.shared.closed.set();
     }
 
+    /// Stops accepting, and waits until the connections that are open have closed by themselves: their next requests
+    /// are served, too. Then the threads of the server end.
+    pub async fn retire(&self) {
+        self.stop_accepting();
+        let shared = &*self.shared;
+        shared.accepting_ended.wait().await;
+        shared.open.ended().await;
+        shared.finished.set();
+    }
+
     /// As [`shutdown`](Self::shutdown), when another process or server accepts from the same sockets: HTTP/1.1
     /// connections without a request are kept until the client uses them, for at most the idle timeout, and get
     /// `Connection: close` with that response. So no client meets a closed connection.
@@ -70,8 +79,9 @@ impl ServerHandle {
         shared.closed.set();
         shared.stop.set();
         // A permit is returned when its connection is closed, upgraded ones included.
-        let all = shared.permits.acquire_many(shared.limits.connections);
-        let closed = timeout(limit, all).await.is_ok();
+        // A connection that is being accepted still counts.
+        shared.accepting_ended.wait().await;
+        let closed = timeout(limit, shared.open.ended()).await.is_ok();
         shared.finished.set();
         closed
     }

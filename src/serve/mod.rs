@@ -48,6 +48,7 @@ mod app;
 mod bodies;
 mod client;
 mod connection;
+mod connection_limit;
 mod exchange;
 mod handle;
 mod limits;
@@ -75,6 +76,7 @@ mod watch;
 pub use self::tls::{ClientAuth, ServerTls, ServerTlsBuilder, TlsVersion};
 pub use self::{
     bodies::RequestBody,
+    connection_limit::ConnectionLimit,
     handle::ServerHandle,
     limits::Limits,
     listener::{Listener, LocalAddr},

@@ -11,7 +11,7 @@ use std::{
     fmt, io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64},
     },
     thread,
 };
@@ -20,10 +20,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use ipnet::IpNet;
-use tokio::{
-    runtime::Handle,
-    sync::{Semaphore, mpsc},
-};
+use tokio::{runtime::Handle, sync::mpsc};
 use tower_service::Service;
 
 use super::{
@@ -31,10 +28,11 @@ use super::{
     app::App,
     bodies::RequestBody,
     connection,
+    connection_limit::ConnectionLimit,
     handle::ServerHandle,
     limits::Limits,
     listener::Listener,
-    shared::{Accepted, Flag, Shared, http1_builder, http2_builder},
+    shared::{AcceptGuard, Accepted, Flag, Shared, http1_builder, http2_builder},
     timeouts::until,
 };
 use crate::error::BoxError;
@@ -64,6 +62,7 @@ pub struct Server<S> {
     service: S,
     listeners: Vec<Listener>,
     limits: Limits,
+    connection_limit: Option<ConnectionLimit>,
     trusted: Vec<IpNet>,
     workers: usize,
     server_timing: bool,
@@ -78,6 +77,7 @@ impl<S> Server<S> {
             service,
             listeners: Vec::new(),
             limits: Limits::new(),
+            connection_limit: None,
             trusted: Vec::new(),
             workers: 0,
             server_timing: false,
@@ -95,6 +95,13 @@ impl<S> Server<S> {
     /// What clients may do, and how long it may take; default [`Limits::new`].
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Shares a limit of connections with other servers, in place of
+    /// [`Limits::connections`]. It can be changed while the server runs.
+    pub fn connection_limit(mut self, limit: ConnectionLimit) -> Self {
+        self.connection_limit = Some(limit);
         self
     }
 
@@ -152,21 +159,24 @@ impl<S> Server<S> {
         let runtime = Handle::try_current()
             .map_err(|_| invalid("there is no Tokio runtime; start the server within one"))?;
         let limits = self.limits;
+        let connection_limit =
+            self.connection_limit.unwrap_or_else(|| ConnectionLimit::new(limits.connections));
         let shared = Arc::new(Shared {
             trusted: self.trusted,
             server_timing: self.server_timing,
             #[cfg(feature = "axum")]
             connect_info: self.connect_info,
             closed: Flag::default(),
+            accepting_ended: Flag::default(),
             stop: Flag::default(),
             keeps_idle: AtomicBool::new(false),
             finished: Flag::default(),
-            permits: Arc::new(Semaphore::new(limits.connections as usize)),
-            exhausted: AtomicBool::new(false),
+            connection_limit,
+            open: Arc::default(),
             awaits_connection: AtomicBool::new(false),
             proxy_protocol_errors: AtomicU64::new(0),
             #[cfg(feature = "tls")]
-            handshakes: Semaphore::new(limits.handshakes as usize),
+            handshakes: tokio::sync::Semaphore::new(limits.handshakes as usize),
             #[cfg(feature = "tls")]
             handshake_errors: AtomicU64::new(0),
             http1: http1_builder(&limits),
@@ -186,8 +196,9 @@ impl<S> Server<S> {
         }
         let listeners = self.listeners.into_iter().map(Listener::into_parts).collect();
         drop(runtime.spawn(async move {
+            let guard = AcceptGuard(shared.clone());
             until(accept::accept(listeners, senders, &shared), shared.closed.wait()).await;
-            shared.awaits_connection.store(false, Relaxed);
+            drop(guard);
         }));
         Ok(handle)
     }

@@ -15,10 +15,14 @@ use std::{
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioTimer;
 use ipnet::IpNet;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
 use super::{
-    limits::Limits, listener::Endpoint, refusal::DEFAULT_HEADERS, stream::Accepting,
+    connection_limit::{ConnectionLimit, ConnectionPermit, OpenConnections},
+    limits::Limits,
+    listener::Endpoint,
+    refusal::DEFAULT_HEADERS,
+    stream::Accepting,
     streams::Streams,
 };
 
@@ -40,20 +44,20 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     /// Set when no more connections are accepted.
     pub(super) closed: Flag,
+    /// Set when accepting has ended after that.
+    pub(super) accepting_ended: Flag,
     pub(super) stop: Flag,
     /// Whether connections without a request stay until they are idle for too long when the server stops.
     pub(super) keeps_idle: AtomicBool,
     /// Set when all connections have closed after a stop, or the time for that has passed.
     pub(super) finished: Flag,
-    /// One permit for each connection.
-    pub(super) permits: Arc<Semaphore>,
-    /// Whether all permits for connections are taken.
-    pub(super) exhausted: AtomicBool,
+    pub(super) connection_limit: ConnectionLimit,
+    pub(super) open: Arc<OpenConnections>,
     /// Whether a permit is held for the next connection.
     pub(super) awaits_connection: AtomicBool,
     pub(super) proxy_protocol_errors: AtomicU64,
     #[cfg(feature = "tls")]
-    pub(super) handshakes: Semaphore,
+    pub(super) handshakes: tokio::sync::Semaphore,
     #[cfg(feature = "tls")]
     pub(super) handshake_errors: AtomicU64,
     pub(super) http1: http1::Builder,
@@ -83,7 +87,17 @@ impl Shared {
 pub(super) struct Accepted {
     pub(super) stream: Accepting,
     pub(super) endpoint: Arc<Endpoint>,
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) permit: ConnectionPermit,
+}
+
+/// Sets [`Shared::accepting_ended`] when it is dropped, also with the runtime.
+pub(super) struct AcceptGuard(pub(super) Arc<Shared>);
+
+impl Drop for AcceptGuard {
+    fn drop(&mut self) {
+        self.0.awaits_connection.store(false, Relaxed);
+        self.0.accepting_ended.set();
+    }
 }
 
 /// A flag that is set once, and can be waited for.

@@ -2,12 +2,9 @@
 
 use std::{fs::File, io, time::Duration};
 
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
-use super::{limits::Limits, listener::Incoming};
+use super::{connection_limit::ConnectionPermit, limits::Limits, listener::Incoming};
 use crate::error::Shortage;
 
 /// How long to wait after a failed accept; doubles up to the longest.
@@ -59,7 +56,7 @@ impl ShortageState {
     }
 
     /// Waits after an error. When errors last, the reserve is released for one client.
-    pub(super) async fn wait(&mut self, error: &io::Error, permit: OwnedSemaphorePermit) {
+    pub(super) async fn wait(&mut self, error: &io::Error, permit: ConnectionPermit) {
         drop(permit);
         let now = Instant::now();
         self.log(error, now);

@@ -4,7 +4,7 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -168,7 +168,7 @@ impl AsyncWrite for Socket {
         }
         let Some(linger) = &mut this.linger else { return Poll::Ready(Ok(())) };
         // Then this connection gives its permit back.
-        let others_wait = this.shared.exhausted.load(Relaxed);
+        let others_wait = this.shared.connection_limit.is_exhausted();
         linger.poll(this.stream.get_mut().socket(), others_wait, cx).map(Ok)
     }
 }

@@ -19,17 +19,28 @@ const SERVICE: &str = "_http._tcp.shop.test.";
 const FAILURES: [Reply; 2] =
     [Reply::Code(ResponseCode::ServFail), Reply::Code(ResponseCode::NXDomain)];
 
-/// A gateway that asks this name server often, and its admin interface.
-async fn gateway(names: &NameServer, rest: &str) -> (Gateway, SocketAddr) {
-    let mut gateway = Gateway::configured(&format!(
+fn config(names: &NameServer, rest: &str) -> String {
+    format!(
         "admin = \"127.0.0.1:0\"\nserver_timing = true\nshutdown_timeout = \"1s\"\n\
          [strategy]\ntype = \"round-robin\"\n\
          [upstream]\nresolve_every = \"20ms\"\nnameservers = [\"{}\"]\n{rest}",
         names.addr
-    ))
-    .await;
+    )
+}
+
+/// A gateway that asks this name server often, and its admin interface.
+async fn gateway(names: &NameServer, rest: &str) -> (Gateway, SocketAddr) {
+    let mut gateway = Gateway::configured(&config(names, rest)).await;
     let admin = gateway.admin_addr().await;
     (gateway, admin)
+}
+
+/// Reads another file that asks the same name server.
+async fn reload(gateway: &Gateway, admin: SocketAddr, names: &NameServer, rest: &str) -> Value {
+    gateway.rewrite(&config(names, rest));
+    let answer = client::send(admin, Method::POST, "/reload", &[], "").await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    answer.json()["changed"].clone()
 }
 
 /// The ids, URLs and modes of all backends.
@@ -191,6 +202,89 @@ async fn the_gateway_starts_while_the_name_cannot_be_resolved() {
     names.addresses(SHOP, 0, &["127.0.0.1"]);
     listener.next_of("joined").await;
     assert_eq!(get(gateway.addr, "/").await.backend(), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_adds_and_removes_sources() {
+    let names = NameServer::start().await;
+    let (_servers, port) = servers(["1", "2", "3"]).await;
+    let [first, second] = [1, 2].map(|n| format!("127.0.0.{n}:{port}"));
+    names.addresses(SHOP, 0, &["127.0.0.1"]);
+    names.addresses("other.test.", 0, &["127.0.0.2"]);
+    let fixed =
+        echo("fixed").await.entry("fixed").replace("[[backend]]", "[[backend]]\nweight = 0");
+    let [shop, other] =
+        ["shop", "other"].map(|name| format!("[[discover]]\ndns = \"{name}.test.:{port}\"\n"));
+    let (gateway, admin) = gateway(&names, &fixed).await;
+    let ids = async || {
+        let all = backends(admin).await.into_iter();
+        all.filter(|it| it.0 != "fixed").map(|it| (it.0, it.2)).collect::<Vec<_>>()
+    };
+    let active = |id: &String| (id.clone(), "active".to_owned());
+    let changed = reload(&gateway, admin, &names, &format!("{fixed}{shop}")).await;
+    assert_eq!(changed, json!(["discover[0].dns"]));
+    assert_eq!(ids().await, [active(&first)], "its backends are there when the answer is");
+    let mut session = Client::new(gateway.addr);
+    assert_eq!(session.get("/").await.backend(), "1");
+
+    // What did not change keeps its counts and health: it is not looked up anew.
+    let mut listener = Listener::new(admin).await;
+    reload(&gateway, admin, &names, &format!("{fixed}{other}{shop}")).await;
+    assert_eq!(listener.next().await, ("joined".to_owned(), json!({ "backend": second })));
+    assert_eq!(ids().await, [active(&first), active(&second)]);
+
+    reload(&gateway, admin, &names, &format!("{fixed}{other}")).await;
+    let drains = json!({ "backend": first, "from": "active", "to": "draining" });
+    assert_eq!(listener.next().await, ("mode".to_owned(), drains));
+    assert_eq!(get(gateway.addr, "/").await.backend(), "2", "it takes no new session");
+    // It returns to the file in time.
+    reload(&gateway, admin, &names, &format!("{fixed}{other}{shop}")).await;
+    assert_eq!(ids().await, [active(&first), active(&second)]);
+    assert_eq!(session.get("/").await.backend(), "1", "its session was not lost");
+
+    reload(&gateway, admin, &names, &format!("{fixed}{other}")).await;
+    assert_eq!(listener.next_of("left").await, json!({ "backend": first }));
+    assert_eq!(ids().await, [active(&second)]);
+    assert_eq!(session.get("/").await.backend(), "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_that_are_followed_in_another_way_keep_their_backends() {
+    let names = NameServer::start().await;
+    let (_servers, port) = servers(["1", "2", "3"]).await;
+    names.addresses(SHOP, 0, &["127.0.0.1", "127.0.0.2"]);
+    let source = format!("[[discover]]\ndns = \"shop.test.:{port}\"\n");
+    let (gateway, admin) = gateway(&names, &source).await;
+    let all = backends(admin).await;
+    let mut session = Client::new(gateway.addr);
+    let home = session.get("/").await.backend();
+    let id = all[usize::from(home == "2")].0.clone();
+    let body = json!({ "mode": "draining" }).to_string();
+    client::send(admin, Method::PATCH, &format!("/backends/{id}"), &[], &body).await;
+    let mut listener = Listener::new(admin).await;
+    // Each backend gets another service.
+    let changed = reload(&gateway, admin, &names, &format!("x_real_ip = true\n{source}")).await;
+    assert_eq!(changed, json!(["upstream.x_real_ip"]));
+    for _ in 0..2 {
+        listener.next_of("replaced").await;
+    }
+    let seen = session.get("/").await;
+    assert_eq!(seen.backend(), home, "its session stays");
+    assert!(seen.text().contains("x-real-ip"), "{}", seen.text());
+    let drained = backends(admin).await.into_iter().find(|it| it.0 == id).unwrap();
+    assert_eq!(drained.2, "draining", "what the operator has set stays");
+
+    // A name that does not exist: the backends stay until it does.
+    fail(&names, "missing.test.", &FAILURES[1]);
+    let missing = source.replace("shop.test", "missing.test");
+    reload(&gateway, admin, &names, &missing).await;
+    assert_eq!(session.get("/").await.backend(), home);
+    assert_eq!(backends(admin).await.len(), 2);
+    names.addresses("missing.test.", 0, &["127.0.0.3"]);
+    for _ in 0..2 {
+        listener.next_of("left").await;
+    }
+    assert_eq!(session.get("/").await.backend(), "3");
 }
 
 #[cfg(feature = "tls")]

@@ -7,7 +7,7 @@ use tokio::{
 };
 
 use crate::{
-    backends::{Backend, echo, silent},
+    backends::{Backend, echo, held, silent},
     process::{FOREVER, Gateway},
 };
 
@@ -17,6 +17,7 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const PROTOCOL_ERROR: u32 = 1;
@@ -311,4 +312,41 @@ async fn a_client_that_answers_no_ping_is_cut() {
         pinged |= frame.kind == PING && frame.flags == 0;
     }
     assert!(pinged);
+}
+
+/// A stop says GOAWAY twice (RFC 9113, section 6.8): first without a limit, so that no stream on its way is lost, and
+/// after a round trip with the last stream that was accepted.
+#[tokio::test]
+async fn a_stop_says_goaway_twice() {
+    let slow = held("a").await;
+    let gateway = gateway(&slow.backend, "").await;
+    let mut connection = Connection::with_settings(&gateway).await;
+    connection.send(&request(1, END_STREAM, &[])).await;
+    slow.arrival().await;
+    gateway.signal("TERM").await;
+    let mut last_streams = Vec::new();
+    while let Some(frame) = connection.next().await {
+        match frame.kind {
+            GOAWAY => {
+                assert_eq!(frame.code(), 0, "there is no error");
+                last_streams.push(u32::from_be_bytes(frame.payload[..4].try_into().unwrap()));
+                if last_streams.len() == 1 {
+                    // A stream that was on its way.
+                    connection.send(&request(3, END_STREAM, &[])).await;
+                    slow.arrival().await;
+                    slow.release();
+                    slow.release();
+                }
+            }
+            PING if frame.flags & ACK == 0 => {
+                connection.send(&self::frame(PING, ACK, 0, &frame.payload)).await;
+            }
+            SETTINGS if frame.flags & ACK == 0 => {
+                connection.send(&self::frame(SETTINGS, ACK, 0, &[])).await;
+            }
+            HEADERS => assert_eq!(Outcome::of(&frame.payload), Outcome::Status(200)),
+            _ => {}
+        }
+    }
+    assert_eq!(last_streams, [0x7fff_ffff, 3], "the stream that was on its way is served");
 }

@@ -15,6 +15,7 @@ use crate::{
     backends::echo,
     client::get,
     example::binary,
+    line::signal,
     process::{ConfigFile, run},
 };
 
@@ -51,15 +52,39 @@ async fn a_passed_socket_is_served_and_readiness_is_told() {
     let mut line = String::new();
     BufReader::new(service.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line.trim_end(), format!("listening on http://{addr}"));
-    let mut told = String::new();
-    let mut bytes = [0; 4096];
-    while !told.contains("READY=1") {
-        let length = manager.recv(&mut bytes).unwrap();
-        told.push_str(std::str::from_utf8(&bytes[..length]).unwrap());
-    }
-    assert!(told.contains(&format!("MAINPID={}", service.0.id())), "{told}");
+    let first = service.0.id();
+    assert_eq!(told_main(&manager), first);
     assert_eq!(get(addr, "/").await.status, StatusCode::OK);
+    // The process that replaces it is the main one then, with the same socket.
+    signal(first, "USR2");
+    let second = told_main(&manager);
+    assert_ne!(second, first);
+    assert!(service.0.wait().unwrap().success(), "the old one has nothing left to do");
+    assert_eq!(get(addr, "/").await.status, StatusCode::OK);
+    signal(second, "TERM");
+    let mut told = String::new();
+    while !told.contains("STOPPING=1") {
+        told = receive(&manager);
+    }
     std::fs::remove_file(&path).unwrap();
+}
+
+/// What the service manager is told next.
+fn receive(manager: &UnixDatagram) -> String {
+    let mut bytes = [0; 4096];
+    let length = manager.recv(&mut bytes).unwrap();
+    String::from_utf8(bytes[..length].to_vec()).unwrap()
+}
+
+/// Waits until a process says that it is ready, and that it is the main one.
+fn told_main(manager: &UnixDatagram) -> u32 {
+    loop {
+        let told = receive(manager);
+        if told.contains("READY=1") {
+            let main = told.lines().find_map(|line| line.strip_prefix("MAINPID="));
+            return main.unwrap_or_else(|| panic!("{told}")).parse().unwrap();
+        }
+    }
 }
 
 #[tokio::test]

@@ -46,6 +46,8 @@ mod breaks;
 mod config;
 mod config_errors;
 mod config_file;
+#[cfg(feature = "dns")]
+mod contrib;
 mod demo;
 #[cfg(feature = "dns")]
 mod discover;
@@ -61,14 +63,21 @@ mod http2_frames;
 mod inherited_sockets;
 mod interim;
 mod limits;
+mod line;
 mod listeners;
 mod metrics;
 mod parking;
 mod raw_requests;
 mod rebalance;
 mod reload;
+mod reload_listeners;
+mod reload_rules;
+mod reload_storm;
 mod restart_in_place;
+#[cfg(feature = "tls")]
+mod restart_storm;
 mod restarts;
+mod rolling;
 mod routes;
 mod rows;
 mod send_proxy;

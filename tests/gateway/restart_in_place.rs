@@ -1,13 +1,9 @@
 //! The program is started anew on the same sockets while it serves (SIGUSR2), and its state goes along.
 
-use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
-use bytes::Bytes;
-use http::{Method, Request, StatusCode};
-use http_body_util::Full;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
+use http::{Method, StatusCode};
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -16,148 +12,48 @@ use tokio::{
 
 use crate::{
     backends::{Backend, echo},
-    client::{Answer, Client, get, read, send},
+    client::{Client, get, send},
+    example::binary,
+    line::Line,
     process::{ConfigFile, FOREVER, Gateway},
 };
 
-/// A gateway whose successors are killed with this guard.
-struct Line {
-    gateway: Gateway,
-    admin: SocketAddr,
-    config: PathBuf,
+/// A gateway with two backends, whose successors are killed with it.
+struct Setup {
+    line: Line,
     _backends: [Backend; 2],
 }
 
-impl Line {
+impl Setup {
     async fn start(config: &str) -> Self {
         let backends = [echo("a").await, echo("b").await];
-        let mut text = format!("admin = \"127.0.0.1:0\"\n{config}\n");
+        let mut text = format!("listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n{config}\n");
         for (backend, id) in backends.iter().zip(["a", "b"]) {
             text.push_str(&backend.entry(id));
         }
-        let mut gateway = Gateway::configured(&text).await;
-        let admin = gateway.admin_addr().await;
-        let config = gateway.file.as_ref().unwrap().path().to_owned();
-        Self { gateway, admin, config, _backends: backends }
-    }
-
-    /// The processes that run with this configuration, in the order of their start.
-    fn processes(&self) -> Vec<u32> {
-        let is_ours = |id: &u32| {
-            let line = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
-            let path = self.config.to_str().unwrap().as_bytes();
-            line.split(|byte| *byte == 0).any(|arg| arg == path)
-        };
-        let ids = fs::read_dir("/proc")
-            .unwrap()
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-        let mut ids: Vec<_> = ids.filter(is_ours).collect();
-        ids.sort_unstable();
-        ids
-    }
-
-    /// Starts the newest process anew, and waits until the next one accepts.
-    async fn restart(&mut self) {
-        let newest = *self.processes().last().unwrap();
-        signal(newest, "USR2");
-        let line = self.gateway.stdout_line().await;
-        assert_eq!(line, format!("listening on http://{}", self.gateway.addr));
-        self.gateway.stderr_line(&format!("admin interface on http://{}", self.admin)).await;
-    }
-
-    async fn patch(&self, id: &str, body: &Value) {
-        let path = format!("/backends/{id}");
-        let answer = send(self.admin, Method::PATCH, &path, &[], &body.to_string()).await;
-        assert!(answer.status.is_success(), "{answer:?}");
-    }
-
-    /// Weight, mode and limit of each backend, by their ids.
-    async fn backends(&self) -> Vec<(Value, Value, Value, Value)> {
-        let list = get(self.admin, "/backends").await.json();
-        let one = |it: &Value| {
-            (it["id"].clone(), it["weight"].clone(), it["mode"].clone(), it["limit"].clone())
-        };
-        list.as_array().unwrap().iter().map(one).collect()
+        Self { line: Line::start(&text, 1).await, _backends: backends }
     }
 }
 
-impl Drop for Line {
-    fn drop(&mut self) {
-        self.processes().into_iter().for_each(|id| signal(id, "KILL"));
+impl std::ops::Deref for Setup {
+    type Target = Line;
+
+    fn deref(&self) -> &Line {
+        &self.line
     }
 }
 
-fn signal(id: u32, name: &str) {
-    let kill = std::process::Command::new("kill").args(["-s", name, &id.to_string()]).status();
-    assert!(kill.unwrap().success() || name == "KILL", "the signal is sent");
-}
-
-/// Asks on a kept connection, which is opened anew only after the gateway has said that it closes.
-async fn ask_on(
-    kept: &mut Option<http1::SendRequest<Full<Bytes>>>,
-    addr: SocketAddr,
-    cookie: &str,
-) -> Answer {
-    let mut sender = match kept.take() {
-        Some(sender) => sender,
-        None => {
-            let io = TokioIo::new(TcpStream::connect(addr).await.unwrap());
-            let (sender, connection) = http1::handshake(io).await.unwrap();
-            drop(tokio::spawn(connection));
-            sender
-        }
-    };
-    sender.ready().await.expect("it has not said that it closes");
-    let request = Request::get("/").header("host", "a").header("cookie", cookie);
-    let request = request.body(Full::default()).unwrap();
-    let answer = timeout(FOREVER, sender.send_request(request)).await.unwrap();
-    let answer = read(answer.expect("the connection is not reset")).await;
-    *kept = (answer.header("connection") != "close").then_some(sender);
-    answer
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn restarts_under_load_lose_nothing() {
-    let mut line = Line::start("").await;
-    let addr = line.gateway.addr;
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let clients: Vec<_> = (0..16)
-        .map(|number| {
-            let stopped = stopped.clone();
-            tokio::spawn(async move {
-                let mut client = Client::new(addr);
-                let home = client.get("/").await.backend();
-                let cookie = client.jar.iter().next().map(|(n, v)| format!("{n}={v}")).unwrap();
-                let (mut kept, mut served) = (None, 0);
-                while !*stopped.borrow() {
-                    // Half of them keep their connection.
-                    let answer = match number % 2 {
-                        0 => client.get("/").await,
-                        _ => ask_on(&mut kept, addr, &cookie).await,
-                    };
-                    assert_eq!((answer.status, answer.backend()), (StatusCode::OK, home.clone()));
-                    served += 1;
-                }
-                served
-            })
-        })
-        .collect();
-    for _ in 0..5 {
-        line.restart().await;
-        sleep(Duration::from_millis(100)).await;
+impl std::ops::DerefMut for Setup {
+    fn deref_mut(&mut self) -> &mut Line {
+        &mut self.line
     }
-    stop.send_replace(true);
-    for client in clients {
-        assert!(client.await.unwrap() > 10);
-    }
-    assert_eq!(get(line.admin, "/stats").await.json()["moves"], 0);
 }
 
 #[tokio::test]
 async fn what_the_operator_has_changed_and_the_pins_go_along() {
     let learned =
         "[strategy]\ntype = \"round-robin\"\n[[affinity]]\ntype = \"learned\"\nquery = \"sid\"";
-    let mut line = Line::start(learned).await;
+    let mut line = Setup::start(learned).await;
     let ask = async |id: usize| get(line.gateway.addr, &format!("/?sid={id}")).await.backend();
     let mut homes = Vec::new();
     for id in 0..6 {
@@ -182,7 +78,7 @@ async fn what_the_operator_has_changed_and_the_pins_go_along() {
 
 #[tokio::test]
 async fn an_idle_connection_is_answered_once_more_and_then_closed() {
-    let mut line = Line::start("").await;
+    let mut line = Setup::start("").await;
     let mut idle = TcpStream::connect(line.gateway.addr).await.unwrap();
     let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
     idle.write_all(request).await.unwrap();
@@ -209,7 +105,7 @@ async fn an_idle_connection_is_answered_once_more_and_then_closed() {
 
 #[tokio::test]
 async fn a_process_that_cannot_start_leaves_the_old_one() {
-    let mut line = Line::start("upgrade_timeout = \"10s\"").await;
+    let mut line = Setup::start("upgrade_timeout = \"10s\"").await;
     let mut client = Client::new(line.gateway.addr);
     let home = client.get("/").await.backend();
     line.gateway.rewrite("no_such_key = 1\n");
@@ -261,14 +157,57 @@ async fn a_file_keeps_the_state_from_a_stop_to_a_start() {
 
 #[tokio::test]
 async fn with_drain_delay_a_balancer_has_time_to_see_the_stop() {
-    let line = Line::start("drain_delay = \"700ms\"").await;
-    line.gateway.signal("TERM").await;
-    let began = Instant::now();
-    while get(line.admin, "/healthz").await.status == StatusCode::OK {
-        assert!(began.elapsed() < FOREVER, "it says that it stops");
+    let mut setup = Setup::start("drain_delay = \"1h\"").await;
+    setup.gateway.signal("TERM").await;
+    let deadline = Instant::now() + FOREVER;
+    while get(setup.admin, "/healthz").await.status == StatusCode::OK {
+        assert!(Instant::now() < deadline, "it says that it stops");
     }
-    if began.elapsed() < Duration::from_millis(500) {
-        let answer = get(line.gateway.addr, "/").await;
-        assert_eq!(answer.status, StatusCode::OK, "it still accepts");
+    let answer = get(setup.gateway.addr, "/").await;
+    assert_eq!(answer.status, StatusCode::OK, "it still accepts");
+    setup.gateway.signal("TERM").await;
+    assert!(setup.gateway.ended().await.success(), "a second signal ends the wait");
+}
+
+#[tokio::test]
+async fn after_drain_delay_the_listeners_close() {
+    let mut setup = Setup::start("drain_delay = \"1s\"").await;
+    setup.gateway.signal("TERM").await;
+    let deadline = Instant::now() + FOREVER;
+    while TcpStream::connect(setup.gateway.addr).await.is_ok() {
+        assert!(Instant::now() < deadline, "it accepts no more");
+        sleep(Duration::from_millis(20)).await;
     }
+    assert!(setup.gateway.ended().await.success());
+}
+
+/// A program that is replaced by one that fails.
+#[tokio::test]
+async fn a_new_program_that_fails_leaves_the_old_one() {
+    let backend = echo("a").await;
+    let dir = std::env::temp_dir().join(format!("gateway-program-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    let program = dir.join("gateway");
+    fs::copy(binary("gateway"), &program).unwrap();
+    let mut gateway = Gateway::of(&program, &["--backend", &backend.flag("a")]).await;
+    let broken = dir.join("broken");
+    fs::write(&broken, "#!/bin/sh\nexit 3\n").unwrap();
+    fs::set_permissions(&broken, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(&broken, &program).unwrap();
+    for _ in 0..2 {
+        gateway.signal("USR2").await;
+        let line = gateway.stderr_line("not restarted").await;
+        assert!(line.contains("the new process"), "{line}");
+        assert_eq!(get(gateway.addr, "/").await.status, StatusCode::OK);
+    }
+    // Now one that works.
+    let working = dir.join("working");
+    fs::copy(binary("gateway"), &working).unwrap();
+    fs::rename(&working, &program).unwrap();
+    gateway.signal("USR2").await;
+    gateway.stdout_line().await;
+    assert!(gateway.ended().await.success(), "the old one has nothing left to do");
+    assert_eq!(get(gateway.addr, "/").await.status, StatusCode::OK);
+    gateway.kill_running(&program);
+    fs::remove_dir_all(&dir).unwrap();
 }

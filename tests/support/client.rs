@@ -6,7 +6,7 @@ use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::{
     body::Bytes,
-    client::conn::{http1, http2},
+    client::conn::{TrySendError, http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
@@ -121,6 +121,17 @@ pub(crate) async fn http2(addr: SocketAddr) -> http2::SendRequest<Full<Bytes>> {
     let (sender, connection) = handshake.await.unwrap();
     drop(tokio::spawn(connection));
     sender
+}
+
+/// Whether an HTTP/2 request was not processed, because GOAWAY without an error came before it was sent, or its stream is
+/// above the last one that was accepted (RFC 9113, section 6.8): it is to be sent on another connection.
+pub(crate) fn was_not_processed<T>(error: &TrySendError<T>) -> bool {
+    let source = std::error::Error::source(error.error());
+    let h2 = source.and_then(|source| source.downcast_ref::<h2::Error>());
+    let is_goaway = |error: &h2::Error| {
+        error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
+    };
+    error.message().is_some() || h2.is_some_and(is_goaway)
 }
 
 pub(crate) async fn read(response: http::Response<hyper::body::Incoming>) -> Answer {

@@ -7,6 +7,7 @@
 
 use std::{
     net::SocketAddr,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Output, Stdio},
     sync::{
@@ -32,6 +33,9 @@ pub const FOREVER: Duration = Duration::from_secs(60);
 pub struct Gateway {
     child: Child,
     pub addr: SocketAddr,
+    /// Of its first listener: `http` or `https`.
+    #[allow(dead_code, reason = "each target uses a part of this")]
+    pub scheme: String,
     stdout: Lines<BufReader<ChildStdout>>,
     stderr: Lines<BufReader<ChildStderr>>,
     pub file: Option<ConfigFile>,
@@ -69,6 +73,25 @@ impl Gateway {
         let file = ConfigFile::new(config);
         let path = file.path().to_str().unwrap().to_owned();
         Self::spawn(&[&["--config", &path], flags].concat(), &[], Some(file)).await
+    }
+
+    /// Starts this program with these flags.
+    #[allow(dead_code, reason = "only for restarts")]
+    pub async fn of(program: &Path, args: &[&str]) -> Self {
+        let mut command = Command::new(program);
+        command.kill_on_drop(true).stdin(Stdio::null());
+        Self::spawn_from(command, args, &[], None).await
+    }
+
+    /// Kills the processes that run this program, which this one has started.
+    #[allow(dead_code, reason = "only for restarts")]
+    pub fn kill_running(&self, program: &Path) {
+        for id in
+            processes(|line| line.first().is_some_and(|it| *it == program.as_os_str().as_bytes()))
+        {
+            let _ =
+                std::process::Command::new("kill").args(["-s", "KILL", &id.to_string()]).status();
+        }
     }
 
     /// Writes another configuration into its file.
@@ -136,9 +159,10 @@ impl Gateway {
             panic!("the gateway did not start: {said}");
         };
         let addr = line.strip_prefix("listening on ").and_then(|url| url.split_once("://"));
-        let (_, addr) = addr
+        let (scheme, addr) = addr
             .unwrap_or_else(|| panic!("the first line is expected to contain the address: {line}"));
-        Self { child, addr: addr.parse().unwrap(), stdout, stderr, file }
+        let (scheme, addr) = (scheme.to_owned(), addr.parse().unwrap());
+        Self { child, addr, scheme, stdout, stderr, file }
     }
 
     /// The address of the admin interface, from the gateway's stderr.
@@ -190,8 +214,25 @@ impl Gateway {
     /// How many threads the process has.
     #[allow(dead_code, reason = "only for reloads")]
     pub fn threads(&self) -> usize {
-        let id = self.child.id().expect("the gateway runs");
-        std::fs::read_dir(format!("/proc/{id}/task")).unwrap().count()
+        std::fs::read_dir(self.proc("task")).unwrap().count()
+    }
+
+    /// How many file descriptors the process has.
+    #[allow(dead_code, reason = "only for reloads")]
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(self.proc("fd")).unwrap().count()
+    }
+
+    /// The resident memory of the process, in KiB.
+    #[allow(dead_code, reason = "only for reloads")]
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(self.proc("status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    fn proc(&self, name: &str) -> String {
+        format!("/proc/{}/{name}", self.child.id().expect("the gateway runs"))
     }
 
     /// Sends the process a signal, for example `TERM`.
@@ -211,6 +252,21 @@ impl Gateway {
 async fn next_line(lines: &mut Lines<BufReader<ChildStdout>>) -> Option<String> {
     let line = timeout(FOREVER, lines.next_line()).await;
     line.expect("the gateway prints a line in time").unwrap()
+}
+
+/// The processes whose command line is one of these, in the order of their start.
+#[allow(dead_code, reason = "only for restarts")]
+pub fn processes(is_one: impl Fn(&[&[u8]]) -> bool) -> Vec<u32> {
+    let ids = std::fs::read_dir("/proc").unwrap();
+    let ids = ids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let mut ids: Vec<_> = ids
+        .filter(|id| {
+            let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+            is_one(&line.split(|byte| *byte == 0).collect::<Vec<_>>())
+        })
+        .collect();
+    ids.sort_unstable();
+    ids
 }
 
 /// Runs a gateway that ends by itself.

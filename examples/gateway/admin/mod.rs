@@ -88,7 +88,7 @@ async fn list(State(admin): State<Admin>) -> Response {
 }
 
 async fn stats(State(admin): State<Admin>) -> Response {
-    let (_, stats) = admin.fleet.status();
+    let stats = admin.fleet.backends().snapshot().stats;
     json::answer(StatusCode::OK, &json::stats(&stats))
 }
 
@@ -200,10 +200,7 @@ async fn wrong_method() -> Problem {
 
 /// A response with the current state of the backend.
 fn one(admin: &Admin, id: &str, status: StatusCode) -> Result<Response, Problem> {
-    let (backends, _) = admin.fleet.status();
-    let (backend, entry) = backends
-        .iter()
-        .find(|(backend, _)| backend.id == *id)
-        .ok_or_else(|| PoolError::Unknown(id.to_owned()))?;
-    Ok(json::answer(status, &json::Backend::new(backend, entry)))
+    let found = admin.fleet.status_of(id);
+    let (backend, entry) = found.ok_or_else(|| PoolError::Unknown(id.to_owned()))?;
+    Ok(json::answer(status, &json::Backend::new(&backend, &entry)))
 }

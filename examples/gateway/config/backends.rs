@@ -1,5 +1,7 @@
 //! `[[backend]]` and `--backend`.
 
+use std::collections::HashSet;
+
 use tower_sticky::BackendId;
 
 use super::{Error, connection::of, file::Backend};
@@ -9,9 +11,8 @@ use super::{Error, connection::of, file::Backend};
 pub(super) fn either(flags: Vec<Backend>, file: Vec<Backend>) -> Result<Vec<Backend>, Error> {
     let from_flags = !flags.is_empty();
     let mut backends = if from_flags { flags } else { file };
-    for position in 0..backends.len() {
-        let (earlier, rest) = backends.split_at_mut(position);
-        let Some(backend) = rest.first_mut() else { continue };
+    let mut earlier = HashSet::new();
+    for (position, backend) in backends.iter_mut().enumerate() {
         backend.at = match from_flags {
             true => format!("--backend {}", backend.id),
             false => format!("backend[{position}]"),
@@ -20,7 +21,7 @@ pub(super) fn either(flags: Vec<Backend>, file: Vec<Backend>) -> Result<Vec<Back
             Error::new(format!("{} = {:?}: {why}", of(&backend.at, "id"), backend.id))
         };
         BackendId::new(&backend.id).map_err(|error| wrong_id(&error))?;
-        if earlier.iter().any(|earlier| earlier.id == backend.id) {
+        if !earlier.insert(&backend.id) {
             return Err(wrong_id(
                 &"taken by an earlier backend; every backend needs an id of its own",
             ));

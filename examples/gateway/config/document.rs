@@ -22,6 +22,13 @@ impl fmt::Debug for Document {
     }
 }
 
+/// The values whose keys begin with `prefix`.
+pub(crate) fn section(values: &BTreeMap<String, Value>, prefix: &str) -> BTreeMap<String, Value> {
+    let from = values.range(prefix.to_owned()..);
+    let within = from.take_while(|(key, _)| key.starts_with(prefix));
+    within.map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
 impl Document {
     /// Reads a file that has been read without an error.
     pub(super) fn parse(text: &str) -> Self {
@@ -41,8 +48,7 @@ impl Document {
 
     /// The values whose keys begin with `prefix`.
     pub(crate) fn section(&self, prefix: &str) -> BTreeMap<String, Value> {
-        let within = self.0.iter().filter(|(key, _)| key.starts_with(prefix));
-        within.map(|(key, value)| (key.clone(), value.clone())).collect()
+        section(&self.0, prefix)
     }
 
     /// The keys whose values differ, are new or are gone.

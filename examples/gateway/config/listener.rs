@@ -1,6 +1,8 @@
 //! `[[listener]]`: where clients connect, and how.
 
-use std::{collections::BTreeSet, io, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::BTreeSet, fs, io, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf,
+};
 
 use serde::Deserialize;
 use tower_sticky::serve::{self, LocalAddr};
@@ -201,6 +203,22 @@ impl ListenerSettings {
         }
     }
 
+    /// What names it in an error.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The addresses of its name. A Unix socket has none.
+    pub(crate) async fn addrs(&self) -> Result<Vec<SocketAddr>, Error> {
+        match &self.address {
+            Address::Tcp(address) => {
+                let found = tokio::net::lookup_host(address.as_str()).await;
+                Ok(found.map_err(|error| self.cannot_listen(&error))?.collect())
+            }
+            Address::Unix(_) | Address::Inherited(_) => Ok(Vec::new()),
+        }
+    }
+
     /// Takes the socket for it out of those that were inherited.
     pub(crate) async fn choose(
         &self,
@@ -217,10 +235,7 @@ impl ListenerSettings {
                     ))
                 });
             }
-            Address::Tcp(address) if inherited.iter().any(Option::is_some) => {
-                let found = tokio::net::lookup_host(address.as_str()).await;
-                found.map_err(|error| self.cannot_listen(&error))?.collect()
-            }
+            _ if inherited.iter().any(Option::is_some) => self.addrs().await?,
             Address::Tcp(_) | Address::Unix(_) => Vec::new(),
         };
         let is_ours = |socket: &serve::Listener| match (socket.local_addr(), &self.address) {
@@ -232,13 +247,20 @@ impl ListenerSettings {
     }
 
     /// Opens the socket.
-    pub(crate) async fn open(&self) -> Result<serve::Listener, Error> {
-        let opened = match &self.address {
+    pub(crate) async fn open(&self) -> io::Result<serve::Listener> {
+        match &self.address {
             Address::Tcp(address) => serve::Listener::bind(address).await,
             Address::Unix(path) => serve::Listener::unix(path, self.mode),
             Address::Inherited(_) => Err(io::ErrorKind::NotFound.into()),
-        };
-        opened.map_err(|error| self.cannot_listen(&error))
+        }
+    }
+
+    /// Gives the file of a Unix socket, which may be open already, its permissions.
+    pub(crate) fn set_mode(&self) {
+        let Address::Unix(path) = &self.address else { return };
+        if let Err(error) = fs::set_permissions(path, fs::Permissions::from_mode(self.mode)) {
+            tracing::error!(%error, path = %path.display(), "the mode of the socket is not set");
+        }
     }
 
     /// The listener with its options.
@@ -261,7 +283,7 @@ impl ListenerSettings {
         }
     }
 
-    fn cannot_listen(&self, error: &io::Error) -> Error {
+    pub(crate) fn cannot_listen(&self, error: &io::Error) -> Error {
         cannot_listen(&self.key, &self.address(), error)
     }
 }

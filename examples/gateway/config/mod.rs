@@ -25,7 +25,7 @@ mod words;
 pub(crate) use self::discover::Discover;
 pub(crate) use self::{
     affinity::{KeptSecrets, Stores},
-    document::{Document, FILE_CONTENT},
+    document::{Document, FILE_CONTENT, section},
     error::Error,
     listener::{ListenerSettings, cannot_listen},
     listener_tls::reload,

@@ -30,12 +30,13 @@ where
     let mut follower = Follower { make, target, empty_when_gone, known: HashMap::new() };
     loop {
         let answer = follower.target.wait(query.run(&follower.known)).await;
-        let Some(answer) = answer else {
-            return DiscoveryEnd::PoolGone;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(end) => return end,
         };
         let pause = follower.apply(&answer, &mut schedule);
-        if follower.target.wait(sleep(pause)).await.is_none() {
-            return DiscoveryEnd::PoolGone;
+        if let Err(end) = follower.target.wait(sleep(pause)).await {
+            return end;
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     id::BackendId,
     outcome::Failover,
-    util::{RateLimiter, lock, string_enum::words},
+    util::{RateLimiter, clock, lock, string_enum::words},
 };
 
 words! {
@@ -115,6 +115,24 @@ pub(crate) struct DrainPlan {
     pub(crate) last_progress: Option<(usize, usize, Option<u64>)>,
     /// Sends the report to those that wait for the end.
     pub(crate) report: watch::Sender<Option<DrainReport>>,
+}
+
+impl DrainPlan {
+    /// A drain that begins now, with a limit of its time if there is one.
+    pub(crate) fn new(deadline: Option<Duration>) -> Self {
+        let started = Instant::now();
+        Self {
+            started,
+            deadline: deadline.map(|deadline| clock::after(started, deadline)),
+            then: Failover::Repin,
+            idle_for: None,
+            handoffs: None,
+            sessions_before: None,
+            is_reported: false,
+            last_progress: None,
+            report: watch::Sender::new(None),
+        }
+    }
 }
 
 /// The drain of one backend, if any.
