@@ -5,16 +5,19 @@ use std::{fs, sync::Arc, time::Duration};
 use http::Request;
 use serde::Serialize;
 use tokio::sync::{Mutex, watch};
-use tower_sticky::{NoInner, PoolError, StickyService, proxy::Upstream, serve::RequestBody};
+use tower_sticky::{PoolError, metrics::Report, serve::RequestBody};
 
 use crate::{
+    access_log::{self, LogFiles},
     admin::Access,
     cli::Flags,
     config::{Error, FILE_CONTENT, Settings, Stopping, Stores},
     files,
     fleet::Fleet,
     front::Front,
+    history::History,
     layer,
+    stack::Stack,
     state::State,
     swap::Swap,
 };
@@ -49,6 +52,9 @@ const SERVER_LIMITS: [&str; 17] = [
     "handshakes",
 ];
 
+/// What the file of the access log is opened with.
+const ACCESS_LOG: &str = "access_log.";
+
 /// What each backend's service is made with.
 const SHARED_BY_BACKENDS: [&str; 9] = [
     "upstream.",
@@ -67,20 +73,23 @@ pub(crate) struct Reloader {
     flags: Flags,
     stores: Stores,
     fleet: Arc<Fleet>,
-    service: Swap<StickyService<Upstream, NoInner>>,
+    service: Swap<Stack>,
     access: Access,
+    log_files: Arc<LogFiles>,
     /// Locked during a reload: there is one at a time.
     in_force: Mutex<InForce>,
     front: Arc<Front>,
     stopping: watch::Sender<Stopping>,
+    history: History,
 }
 
 /// What a reload changes.
 pub(crate) struct Parts {
     pub(crate) stores: Stores,
     pub(crate) fleet: Arc<Fleet>,
-    pub(crate) service: Swap<StickyService<Upstream, NoInner>>,
+    pub(crate) service: Swap<Stack>,
     pub(crate) access: Access,
+    pub(crate) log_files: Arc<LogFiles>,
     pub(crate) front: Arc<Front>,
 }
 
@@ -101,15 +110,27 @@ pub(crate) struct Reloaded {
 
 impl Reloader {
     pub(crate) fn new(flags: Flags, settings: Settings, parts: Parts) -> Self {
-        let Parts { stores, fleet, service, access, front } = parts;
+        let Parts { stores, fleet, service, access, front, log_files } = parts;
         let stopping = watch::Sender::new(settings.stopping);
+        let history = History::new();
         let in_force = Mutex::new(InForce { settings, version: 1 });
-        Self { flags, stores, fleet, service, access, in_force, front, stopping }
+        Self { flags, stores, fleet, service, access, log_files, in_force, front, stopping, history }
     }
 
     /// How the gateway stops.
     pub(crate) fn stopping(&self) -> Stopping {
         *self.stopping.borrow()
+    }
+
+    /// The files that are written while requests are served.
+    pub(crate) fn log_files(&self) -> &LogFiles {
+        &self.log_files
+    }
+
+    /// Adds the metrics of reloads and of the access log.
+    pub(crate) fn report(&self, report: Report) -> Report {
+        let [reloads, last] = self.history.metrics();
+        report.own(reloads).own(last).own(self.log_files.metric())
     }
 
     /// Accepts again, after another process was to take over and has failed.
@@ -130,6 +151,7 @@ impl Reloader {
     pub(crate) async fn reload(&self) -> Result<Reloaded, Error> {
         let mut in_force = self.in_force.lock().await;
         let result = self.change(&mut in_force).await;
+        self.history.record(result.is_ok());
         match &result {
             Ok(Reloaded { version, changed }) => {
                 tracing::info!(version, ?changed, "the configuration was read again");
@@ -162,6 +184,10 @@ impl Reloader {
         let layer = layer::build(&settings, self.fleet.backends())?;
         let all = changed.iter().any(|key| is_shared_by_backends(key));
         let change = self.fleet.plan(&settings, all).map_err(refused)?;
+        let log_file = match changed.iter().any(|key| key.starts_with(ACCESS_LOG)) {
+            true => access_log::open(&settings)?,
+            false => self.log_files.file(),
+        };
         if changed.iter().any(|key| is_of_server(key)) {
             files::raise_limit(settings.limits.connections);
             self.front.accept(&settings).await?;
@@ -171,7 +197,9 @@ impl Reloader {
         if changed.iter().any(|key| key.starts_with("health.")) {
             layer.start_over::<Request<RequestBody>>();
         }
-        self.service.set(layer.into_service());
+        let access_log = access_log::layer(&settings, log_file.as_ref());
+        self.log_files.set(log_file);
+        self.service.set(Stack::new(layer.into_service(), access_log));
         if let Some(admin) = &settings.admin {
             self.access.set(admin);
         }

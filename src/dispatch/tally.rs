@@ -40,10 +40,15 @@ impl<S> Dispatch<S> {
     }
 
     /// The caller has dropped the request before it was answered: it is counted with its current outcome.
+    /// `state` is the backend that was working on it.
     #[cold]
-    pub(crate) fn canceled(&mut self, arrived: Timestamp) {
+    pub(crate) fn canceled(&mut self, arrived: Timestamp, state: Option<&BackendState>) {
         self.ended(None, StatusClass::None, arrived);
         self.count(None);
+        #[cfg(feature = "metrics")]
+        crate::outcome::canceled::tell(|| self.outcome(state.map(|state| &state.id)));
+        #[cfg(not(feature = "metrics"))]
+        let _ = state;
     }
 
     /// Whether the outcome has been counted.
@@ -106,6 +111,7 @@ impl<S> Dispatch<S> {
             reason: self.decision.reason(),
             session: self.key.map(|key| self.core.backends.pool().session_hash(key)),
             epoch: self.epoch(),
+            token: self.decision.token(),
             attempts: self.slow_path.as_ref().map_or(0, |slow_path| slow_path.failed_attempts)
                 + u32::from(self.is_sent_to(backend)),
             waited: self.slow_path.as_ref().and_then(|slow_path| slow_path.waited),

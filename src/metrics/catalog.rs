@@ -19,7 +19,7 @@ impl Kind {
 }
 
 /// One metric.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Metric {
     /// The name of its samples, and of a histogram without the suffixes of its samples.
     pub(super) name: &'static str,
@@ -29,8 +29,8 @@ pub(super) struct Metric {
 
 macro_rules! metrics {
     ($($kind:ident $constant:ident = $name:literal, $help:literal;)+) => {
-        $(pub(super) const $constant: &Metric =
-            &Metric { name: $name, kind: Kind::$kind, help: $help };)+
+        $(pub(super) const $constant: Metric =
+            Metric { name: $name, kind: Kind::$kind, help: $help };)+
     };
 }
 

@@ -2,9 +2,10 @@
 
 use super::{
     facade::Facade,
+    own_metric::OwnMetric,
     pool_view::PoolView,
     text::{Format, Text},
-    visit::visit,
+    visit::{Sink, visit},
 };
 use crate::pool::Backends;
 
@@ -22,7 +23,7 @@ pub fn render<S>(backends: &Backends<S>) -> String {
     Report::new().pool(backends).prometheus()
 }
 
-/// The metrics of some pools.
+/// The metrics of some pools, and of the application.
 ///
 /// # Example
 ///
@@ -38,6 +39,7 @@ pub fn render<S>(backends: &Backends<S>) -> String {
 #[must_use = "a report does nothing until it is written"]
 pub struct Report {
     pools: Vec<PoolView>,
+    own: Vec<OwnMetric>,
 }
 
 impl Report {
@@ -49,6 +51,12 @@ impl Report {
     /// Adds a pool, with the members that it has now.
     pub fn pool<S>(mut self, backends: &Backends<S>) -> Self {
         self.pools.push(PoolView::new(backends));
+        self
+    }
+
+    /// Adds a metric of the application's own.
+    pub fn own(mut self, metric: OwnMetric) -> Self {
+        self.own.push(metric);
         self
     }
 
@@ -87,12 +95,17 @@ impl Report {
     /// # }
     /// ```
     pub fn publish(&self) {
-        ::metrics::with_recorder(|recorder| visit(&self.pools, &mut Facade::new(recorder)));
+        ::metrics::with_recorder(|recorder| self.visit(&mut Facade::new(recorder)));
     }
 
     fn text(&self, format: Format) -> String {
         let mut text = Text::new(format);
-        visit(&self.pools, &mut text);
+        self.visit(&mut text);
         text.finish()
+    }
+
+    fn visit(&self, sink: &mut impl Sink) {
+        visit(&self.pools, sink);
+        self.own.iter().for_each(|metric| metric.visit(sink));
     }
 }

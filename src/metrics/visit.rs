@@ -6,8 +6,8 @@ use super::{
 };
 use crate::{
     outcome::{
-        Reason,
-        recording::{ByReason, Connection, HistogramTotals, Requests, TokenCause},
+        Reason, TokenCause,
+        recording::{ByReason, Connection, HistogramTotals, Requests},
     },
     pool::{BackendState, BackendStatus, DrainEnd, Mode, State},
 };
@@ -18,7 +18,7 @@ pub(super) type Labels<'a> = [(&'static str, &'a str)];
 /// Takes the samples.
 pub(super) trait Sink {
     /// The samples that follow belong to this metric.
-    fn begin(&mut self, metric: &'static Metric);
+    fn begin(&mut self, metric: Metric);
 
     /// A counter or a gauge.
     fn value(&mut self, labels: &Labels<'_>, value: u64);
@@ -70,7 +70,7 @@ fn visit_sessions(pools: &[PoolView], sink: &mut impl Sink) {
     for pool in pools {
         for cause in TokenCause::ALL {
             let labels = [("pool", &*pool.name), ("cause", cause.as_str())];
-            sink.value(&labels, pool.recorder.tokens_written(cause));
+            sink.value(&labels, pool.recorder.tokens_written(*cause));
         }
     }
     sink.begin(catalog::TOKENS_REFUSED);
@@ -190,7 +190,7 @@ fn visit_states(pools: &[PoolView], sink: &mut impl Sink) {
 fn of_pools(
     pools: &[PoolView],
     sink: &mut impl Sink,
-    metric: &'static Metric,
+    metric: Metric,
     value: impl Fn(&PoolView) -> u64,
 ) {
     sink.begin(metric);

@@ -2,17 +2,10 @@
 
 use std::time::Duration;
 
-use crate::outcome::{Reason, StatusClass, Verdict};
+use crate::outcome::{Reason, StatusClass, TokenCause, Verdict};
 
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Timestamp(());
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum TokenCause {
-    New,
-    Moved,
-    Refreshed,
-}
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Connection {

@@ -53,7 +53,8 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
             if !this.dispatch.is_counted() {
-                this.dispatch.canceled(*this.arrived);
+                let state = this.state.project();
+                this.dispatch.canceled(*this.arrived, state.backend());
             }
         }
     }

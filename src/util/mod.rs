@@ -2,6 +2,8 @@
 //! enums, sockets.
 
 pub(crate) mod clock;
+#[cfg(feature = "trace")]
+mod known_method;
 mod lock;
 #[cfg(feature = "dns")]
 pub(crate) mod name_servers;
@@ -15,6 +17,8 @@ mod socket_options;
 pub(crate) mod string_enum;
 pub(crate) mod sync;
 
+#[cfg(feature = "trace")]
+pub(crate) use self::known_method::KnownMethod;
 pub use self::clock::{SystemClock, WallClock};
 pub(crate) use self::{lock::lock, rate_limiter::RateLimiter, reader::Reader, rng::Rng};
 #[cfg(any(feature = "proxy", feature = "serve"))]

@@ -13,6 +13,6 @@ pub(crate) use self::{
     backend::{BackendRecorder, Connection, ResponseTimer},
     histogram::{BOUNDS, HistogramTotals},
     moves::ByReason,
-    pool::{DRAIN_ENDS, PoolRecorder, Timestamp, TokenCause},
+    pool::{DRAIN_ENDS, PoolRecorder, Timestamp},
     requests::Requests,
 };

@@ -16,7 +16,7 @@ use super::{
     moves::{Moves, Pair, Totals},
     shards::Sharded,
 };
-use crate::outcome::{Reason, StatusClass, Verdict};
+use crate::outcome::{Reason, StatusClass, TokenCause, Verdict};
 
 /// How many ways there are in which a drain can end.
 pub(crate) const DRAIN_ENDS: usize = 4;
@@ -38,29 +38,6 @@ struct Recorded {
     drains: [AtomicU64; DRAIN_ENDS],
     /// Whether each backend has histograms of its own.
     per_backend: AtomicBool,
-}
-
-/// Why a token was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TokenCause {
-    /// A session has begun.
-    New,
-    /// A session has moved.
-    Moved,
-    /// The token of a session that stays was renewed.
-    Refreshed,
-}
-
-impl TokenCause {
-    pub(crate) const ALL: [Self; 3] = [Self::New, Self::Moved, Self::Refreshed];
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::New => "new",
-            Self::Moved => "moved",
-            Self::Refreshed => "refreshed",
-        }
-    }
 }
 
 /// Nanoseconds since the recorder was created.
