@@ -114,7 +114,18 @@ impl Reloader {
         let stopping = watch::Sender::new(settings.stopping);
         let history = History::new();
         let in_force = Mutex::new(InForce { settings, version: 1 });
-        Self { flags, stores, fleet, service, access, log_files, in_force, front, stopping, history }
+        Self {
+            flags,
+            stores,
+            fleet,
+            service,
+            access,
+            log_files,
+            in_force,
+            front,
+            stopping,
+            history,
+        }
     }
 
     /// How the gateway stops.
@@ -130,7 +141,8 @@ impl Reloader {
     /// Adds the metrics of reloads and of the access log.
     pub(crate) fn report(&self, report: Report) -> Report {
         let [reloads, last] = self.history.metrics();
-        report.own(reloads).own(last).own(self.log_files.metric())
+        let report = report.connections(self.fleet.backends());
+        self.stores.report(report).own(reloads).own(last).own(self.log_files.metric())
     }
 
     /// Accepts again, after another process was to take over and has failed.

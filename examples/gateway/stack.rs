@@ -50,8 +50,7 @@ type Traced = Trace<
     (),
 >;
 
-type Observed =
-    SetSensitiveRequestHeaders<SetRequestId<AccessLogService<Traced>, MakeRequestUuid>>;
+type Observed = SetSensitiveRequestHeaders<SetRequestId<AccessLogService<Traced>, MakeRequestUuid>>;
 
 /// The sticky service with its layers. Those that only tell what happens are there when somebody listens.
 #[derive(Debug, Clone)]

@@ -17,10 +17,13 @@
 
 pub mod access_log;
 mod catalog;
+#[cfg(feature = "proxy")]
+mod connections;
 mod facade;
 mod own_metric;
 mod pool_view;
 mod report;
+mod stores;
 mod text;
 mod visit;
 

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     outcome::{
         Reason, TokenCause,
-        recording::{ByReason, Connection, HistogramTotals, Requests},
+        recording::{ByReason, ByRequestTotals, Connection, HistogramTotals, Requests},
     },
     pool::{BackendState, BackendStatus, DrainEnd, Mode, State},
 };
@@ -31,6 +31,7 @@ pub(super) fn visit(pools: &[PoolView], sink: &mut impl Sink) {
     visit_requests(pools, sink);
     visit_sessions(pools, sink);
     visit_durations(pools, sink);
+    visit_http(pools, sink);
     visit_events(pools, sink);
     visit_gauges(pools, sink);
     visit_states(pools, sink);
@@ -121,6 +122,41 @@ fn visit_durations(pools: &[PoolView], sink: &mut impl Sink) {
     tell(catalog::BACKEND_DURATION, |state| state.recorder.histograms().map(|(_, whole)| whole));
 }
 
+/// What OpenTelemetry's conventions for HTTP ask for.
+fn visit_http(pools: &[PoolView], sink: &mut impl Sink) {
+    let totals: Vec<_> = pools.iter().map(|pool| (pool, pool.recorder.requests())).collect();
+    sink.begin(catalog::HTTP_SERVER);
+    for (pool, totals) in &totals {
+        visit_by_request(pool, totals, sink);
+    }
+    sink.begin(catalog::HTTP_ACTIVE);
+    for (pool, totals) in &totals {
+        for (kind, active) in &totals.active {
+            let method = ("http_request_method", kind.method());
+            let labels = [("pool", &*pool.name), method, ("url_scheme", kind.scheme())];
+            sink.value(&labels, *active);
+        }
+    }
+    sink.begin(catalog::HTTP_CLIENT);
+    for pool in pools {
+        visit_by_request(pool, &pool.recorder.attempts(), sink);
+    }
+}
+
+fn visit_by_request(pool: &PoolView, totals: &ByRequestTotals, sink: &mut impl Sink) {
+    for ((kind, ending), durations) in &totals.durations {
+        let (status, error) = ending.labels();
+        let labels = [
+            ("pool", &*pool.name),
+            ("http_request_method", kind.method()),
+            ("url_scheme", kind.scheme()),
+            ("http_response_status_code", &*status),
+            ("error_type", &*error),
+        ];
+        sink.histogram(&labels, durations);
+    }
+}
+
 fn visit_events(pools: &[PoolView], sink: &mut impl Sink) {
     sink.begin(catalog::CONNECTIONS_FAILED);
     for (pool, _, state) in each(pools) {
@@ -129,13 +165,17 @@ fn visit_events(pools: &[PoolView], sink: &mut impl Sink) {
             sink.value(&with(pool, state, ("cause", connection.as_str())), count);
         }
     }
-    sink.begin(catalog::PROBES);
-    for (pool, _, state) in each(pools) {
-        for (result, succeeded) in [("success", true), ("failure", false)] {
-            let count = state.recorder.probes(succeeded);
-            sink.value(&with(pool, state, ("result", result)), count);
+    let mut tell = |metric, count: fn(&BackendState, bool) -> u64| {
+        sink.begin(metric);
+        for (pool, _, state) in each(pools) {
+            for (result, succeeded) in [("success", true), ("failure", false)] {
+                let labels = with(pool, state, ("result", result));
+                sink.value(&labels, count(state, succeeded));
+            }
         }
-    }
+    };
+    tell(catalog::REDIALS, |state, succeeded| state.recorder.redials(succeeded));
+    tell(catalog::PROBES, |state, succeeded| state.recorder.probes(succeeded));
     sink.begin(catalog::EJECTIONS);
     for (pool, _, state) in each(pools) {
         sink.value(&backend_labels(pool, state), state.recorder.ejections());

@@ -21,7 +21,7 @@ use crate::{
         WaitLimit, failed,
     },
     error::{BoxError, Shortage},
-    outcome::{Reason, StickyError},
+    outcome::{Reason, StickyError, recording::Arrival},
     pool::{BackendState, Entered, Readiness},
 };
 
@@ -111,10 +111,11 @@ impl<S: Clone> Transition<S> {
         in_flight: Option<InFlight>,
         trial: Option<TrialPermit>,
         error: BoxError,
+        arrived: Arrival,
         slot: &mut Option<Request<B>>,
     ) -> Self {
         let Some(in_flight) = in_flight else { return Self::Lost };
-        match failed(dispatch, in_flight, trial, error) {
+        match failed(dispatch, in_flight, trial, error, arrived) {
             Ok((next, request)) => {
                 *slot = Some(request);
                 Self::Next(next)
@@ -295,7 +296,7 @@ where
         let Some(request) = request.take() else {
             return Poll::Ready(Transition::Lost);
         };
-        let future = wait.service.call(request);
+        let future = dispatch.in_attempt(|| wait.service.call(request));
         let in_flight = Some(InFlight::new(entered, permit, services));
         self.set(Self::Call { future, in_flight, trial, started });
         Poll::Ready(Transition::Continue)
@@ -323,7 +324,7 @@ where
         let Some(request) = request.take() else {
             return Poll::Ready(Transition::Lost);
         };
-        let future = wait.service.call(request);
+        let future = dispatch.in_attempt(|| wait.service.call(request));
         let in_flight = Some(InFlight::new(Entered::new(state), permit, services));
         self.set(Self::InnerCall { future, in_flight });
         Poll::Ready(Transition::Continue)

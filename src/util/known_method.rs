@@ -1,39 +1,39 @@
 //! The methods that labels and spans tell apart.
 
-use std::fmt;
-
 use http::Method;
 
-use super::string_enum::words;
-
-words! {
-    /// A method of RFC 9110 or RFC 5789, or any other, as the conventions of OpenTelemetry name them: a label must
-    /// not contain what a client has made up.
-    KnownMethod {
-        /// GET.
-        Get = "GET",
-        /// HEAD.
-        Head = "HEAD",
-        /// POST.
-        Post = "POST",
-        /// PUT.
-        Put = "PUT",
-        /// DELETE.
-        Delete = "DELETE",
-        /// CONNECT.
-        Connect = "CONNECT",
-        /// OPTIONS.
-        Options = "OPTIONS",
-        /// TRACE.
-        Trace = "TRACE",
-        /// PATCH.
-        Patch = "PATCH",
-        /// Any other.
-        Other = "_OTHER",
-    }
+/// A method of RFC 9110 or RFC 5789, or any other, as the conventions of OpenTelemetry name them: a label must not
+/// contain what a client has made up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KnownMethod {
+    Get,
+    Head,
+    Post,
+    Put,
+    Delete,
+    Connect,
+    Options,
+    Trace,
+    Patch,
+    Other,
 }
 
 impl KnownMethod {
+    /// In the order of their discriminants.
+    #[cfg(feature = "metrics")]
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Get,
+        Self::Head,
+        Self::Post,
+        Self::Put,
+        Self::Delete,
+        Self::Connect,
+        Self::Options,
+        Self::Trace,
+        Self::Patch,
+        Self::Other,
+    ];
+
     #[inline]
     pub(crate) fn of(method: &Method) -> Self {
         match *method {
@@ -47,6 +47,21 @@ impl KnownMethod {
             Method::TRACE => Self::Trace,
             Method::PATCH => Self::Patch,
             _ => Self::Other,
+        }
+    }
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+            Self::Options => "OPTIONS",
+            Self::Trace => "TRACE",
+            Self::Patch => "PATCH",
+            Self::Other => "_OTHER",
         }
     }
 }

@@ -2,7 +2,7 @@
 //! enums, sockets.
 
 pub(crate) mod clock;
-#[cfg(feature = "trace")]
+#[cfg(any(feature = "metrics", feature = "trace"))]
 mod known_method;
 mod lock;
 #[cfg(feature = "dns")]
@@ -17,9 +17,9 @@ mod socket_options;
 pub(crate) mod string_enum;
 pub(crate) mod sync;
 
-#[cfg(feature = "trace")]
-pub(crate) use self::known_method::KnownMethod;
 pub use self::clock::{SystemClock, WallClock};
+#[cfg(any(feature = "metrics", feature = "trace"))]
+pub(crate) use self::known_method::KnownMethod;
 pub(crate) use self::{lock::lock, rate_limiter::RateLimiter, reader::Reader, rng::Rng};
 #[cfg(any(feature = "proxy", feature = "serve"))]
 pub(crate) use self::{read_size::ReadSize, socket_options::SocketOptions};

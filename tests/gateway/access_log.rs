@@ -152,6 +152,7 @@ async fn lines_have_the_formats_that_other_tools_read() {
         client::read_to_end(&mut stream).await;
         let line = &log.wait_for(1).await[0];
         assert_eq!(without_numbers(line), without_numbers(&expected), "{line}");
+        assert!(line.contains(" 200 "), "{line}");
     }
 }
 
@@ -172,7 +173,7 @@ fn without_numbers(line: &str) -> String {
         let parts = word.split_inclusive(['/', ':', '.', ']']).map(|part| {
             let end = part.trim_end_matches(['/', ':', '.', ']']);
             let is_number = !end.is_empty() && end.bytes().all(|byte| byte.is_ascii_digit());
-            if is_number && end != "200" { part.replacen(end, "<n>", 1) } else { part.to_owned() }
+            if is_number { part.replacen(end, "<n>", 1) } else { part.to_owned() }
         });
         words.push(parts.collect());
     }
@@ -218,8 +219,6 @@ async fn errors_and_moves_are_written_whatever_the_sample() {
     drop(a.die().await);
     client.get("/moved").await;
     client.get("/pinned").await;
-    drop(b);
-    gateway.signal("HUP").await;
     let paths: Vec<_> = log.records(1).await.iter().map(|record| record["path"].clone()).collect();
     assert_eq!(paths, ["/moved"]);
 }
@@ -277,8 +276,8 @@ async fn a_blocked_disk_stops_no_request_and_lines_are_counted_as_dropped() {
     for _ in 0..20 {
         assert_eq!(client.get("/").await.status, StatusCode::OK);
     }
-    // The thread may have taken the first ones.
-    assert!(metric(admin, DROPPED).await >= 20 - 2 * 3);
+    // The thread may have taken the first ones, and the last response may still be ending.
+    assert!(metric(admin, DROPPED).await >= 20 - 2 * 3 - 1);
     gateway.signal("TERM").await;
     assert!(gateway.ended().await.success(), "nor does it hold up the end");
 }

@@ -2,6 +2,7 @@
 //! of a pinned request.
 
 mod backend;
+mod by_request;
 mod histogram;
 mod moves;
 mod pool;
@@ -9,10 +10,13 @@ mod requests;
 mod shard_owners;
 mod shards;
 
+#[cfg(feature = "redis")]
+pub(crate) use self::histogram::SharedHistogram;
 pub(crate) use self::{
     backend::{BackendRecorder, Connection, ResponseTimer},
+    by_request::{ByRequestTotals, Ending},
     histogram::{BOUNDS, HistogramTotals},
     moves::ByReason,
-    pool::{DRAIN_ENDS, PoolRecorder, Timestamp},
+    pool::{Arrival, DRAIN_ENDS, PoolRecorder, Timestamp},
     requests::Requests,
 };

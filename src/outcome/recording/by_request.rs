@@ -59,7 +59,7 @@ impl RequestKind {
 }
 
 /// How a request ended: with a status, or without one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ending(u16);
 
 impl Ending {
@@ -169,7 +169,9 @@ impl ByRequest {
             for (bits, begun) in (0..).zip(&table.begun) {
                 match begun.load(Relaxed) {
                     0 => {}
-                    begun => *totals.active.entry(RequestKind::from_bits(bits)).or_default() += begun,
+                    begun => {
+                        *totals.active.entry(RequestKind::from_bits(bits)).or_default() += begun
+                    }
                 }
             }
         }
