@@ -63,7 +63,8 @@
 //! | `redis-tls` | the same over TLS |
 //! | `session` | [`session_data`]: sessions of tower-sessions that follow a session when it moves |
 //! | `redis`, with `session` | [`session_data::RedisStore`]: these sessions on Redis or Valkey |
-//! | `metrics` | [`metrics`]: counters and histograms for Prometheus, or for the recorder of the `metrics` crate |
+//! | `metrics` | [`metrics`]: counters and histograms for Prometheus, or for the recorder of the `metrics` crate; [`metrics::access_log`]: a record of each request |
+//! | `trace` | [`trace`]: spans with the names of OpenTelemetry, for the `TraceLayer` of tower-http |
 //! | `tls`, with `proxy` | TLS to backends: [`proxy::ClientTls`] |
 //! | `serve` | [`serve::Server`]: a server for any Axum or Tower service, with limits, Unix sockets, the PROXY protocol and a graceful stop |
 //! | `tls`, with `serve` | TLS from clients: [`serve::ServerTls`] |
@@ -116,6 +117,8 @@ pub mod serve;
 pub mod session_data;
 pub mod store;
 pub mod strategy;
+#[cfg(feature = "trace")]
+pub mod trace;
 
 #[cfg(feature = "tonic")]
 pub use self::upstream::grpc;
@@ -129,7 +132,9 @@ pub use self::{
     },
     health::{GrpcProbe, Health, HttpProbe, NoProbe, Probe, ProbeBody, SuccessRate},
     id::{BackendId, SessionHash, SessionId},
-    outcome::{Busy, DrainOver, Failover, Outcome, Reason, Stats, StickyError, Strict, Verdict},
+    outcome::{
+        Busy, DrainOver, Failover, Outcome, Reason, Stats, StickyError, Strict, TokenCause, Verdict,
+    },
     pool::{
         BackendOptions, BackendStatus, Backends, Cause, Drain, DrainEnd, DrainReport, DrainSignal,
         Draining, Event, Events, Mode, PoolError, PoolStatus, PoolUpdate, State, UpgradeEnd,

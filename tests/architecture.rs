@@ -11,9 +11,10 @@ use std::{
 };
 
 /// The rooms, from top to bottom: each may import from those behind it.
-const ROOMS: [&str; 22] = [
+const ROOMS: [&str; 23] = [
     "serve",
     "metrics",
+    "trace",
     "service",
     "session_data",
     "discovery",

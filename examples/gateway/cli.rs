@@ -65,12 +65,14 @@ OPTIONS
 SIGNALS
     SIGTERM, SIGINT    Stop accepting connections, finish the requests in flight within
                        `shutdown_timeout` (30s), and exit with 0. A second signal ends the wait.
-    SIGHUP             Read the file and the certificates of the listeners again.
+    SIGHUP             Read the file and the certificates of the listeners again, and open the file of
+                       the access log again.
     SIGUSR2            Start the program anew on the same sockets, and stop when it accepts.
 
 ENVIRONMENT
     RUST_LOG           What is logged to standard error, for example `info` for a line per request, or
-                       `warn,tower_sticky=debug` for every decision.  [default: warn]
+                       `warn,tower_sticky=debug` for every decision, wait and attempt.  [default: warn]
+                       A line per request for programs is the file's section [access_log].
 
 EXAMPLES
     gateway --backend a=http://127.0.0.1:9001 --backend b=http://127.0.0.1:9002,weight=2

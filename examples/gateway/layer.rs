@@ -24,8 +24,8 @@ pub(crate) fn build(
         // Said in any case: what clients say in these headers is taken out.
         .session_headers(settings.session_headers.enabled)
         .replicas(settings.session_headers.replicas)
-        // Only `Server-Timing` reads them.
-        .outcome_extensions(settings.server_timing);
+        // `Server-Timing` and the access log read them.
+        .outcome_extensions(settings.server_timing || settings.access_log.is_some());
     layer = match settings.probe.clone() {
         Some(Probe::Http(probe)) => layer.try_health(settings.health.probe(*probe))?,
         Some(Probe::Grpc(probe)) => layer.try_health(settings.health.probe(probe))?,

@@ -11,6 +11,7 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable)]
 
+mod access_log;
 mod admin;
 mod cli;
 mod config;
@@ -24,6 +25,7 @@ mod fleet_change;
 mod fleet_state;
 mod forward;
 mod front;
+mod history;
 mod layer;
 mod reload;
 mod restart;
@@ -31,6 +33,7 @@ mod run;
 mod running;
 mod service_manager;
 mod sockets;
+mod stack;
 mod state;
 mod strategy;
 mod swap;

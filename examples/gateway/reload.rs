@@ -5,19 +5,22 @@ use std::{fs, sync::Arc, time::Duration};
 use http::Request;
 use serde::Serialize;
 use tokio::sync::{Mutex, watch};
-use tower_sticky::{NoInner, PoolError, StickyService, proxy::Upstream, serve::RequestBody};
+use tower_sticky::{PoolError, metrics::Report, serve::RequestBody};
 
 #[cfg(feature = "dns")]
 use crate::discovery::Sources;
 use crate::{
+    access_log::{self, LogFiles},
     admin::Access,
     cli::Flags,
     config::{Error, FILE_CONTENT, Settings, Stopping, Stores},
     files,
     fleet::Fleet,
     front::Front,
+    history::History,
     layer,
     sockets::Overlap,
+    stack::Stack,
     state::State,
     swap::Swap,
 };
@@ -51,6 +54,9 @@ const SERVER_LIMITS: [&str; 16] = [
     "handshakes",
 ];
 
+/// What the file of the access log is opened with.
+const ACCESS_LOG: &str = "access_log.";
+
 /// What each backend's service is made with.
 const SHARED_BY_BACKENDS: [&str; 9] = [
     "upstream.",
@@ -71,14 +77,16 @@ pub(crate) struct Reloader {
     /// Locked during a reload: there is one at a time.
     in_force: Mutex<InForce>,
     stopping: watch::Sender<Stopping>,
+    history: History,
 }
 
 /// What a reload changes.
 pub(crate) struct Parts {
     pub(crate) stores: Stores,
     pub(crate) fleet: Arc<Fleet>,
-    pub(crate) service: Swap<StickyService<Upstream, NoInner>>,
+    pub(crate) service: Swap<Stack>,
     pub(crate) access: Access,
+    pub(crate) log_files: Arc<LogFiles>,
     pub(crate) front: Arc<Front>,
     #[cfg(feature = "dns")]
     pub(crate) sources: Sources,
@@ -102,13 +110,26 @@ pub(crate) struct Reloaded {
 impl Reloader {
     pub(crate) fn new(flags: Flags, settings: Settings, parts: Parts) -> Self {
         let stopping = watch::Sender::new(settings.stopping);
+        let history = History::new();
         let in_force = Mutex::new(InForce { settings, version: 1 });
-        Self { flags, parts, in_force, stopping }
+        Self { flags, parts, in_force, stopping, history }
     }
 
     /// How the gateway stops.
     pub(crate) fn stopping(&self) -> Stopping {
         *self.stopping.borrow()
+    }
+
+    /// The files that are written while requests are served.
+    pub(crate) fn log_files(&self) -> &LogFiles {
+        &self.parts.log_files
+    }
+
+    /// Adds the metrics of reloads and of the access log.
+    pub(crate) fn report(&self, report: Report) -> Report {
+        let [reloads, last] = self.history.metrics();
+        let report = report.connections(self.fleet.backends());
+        self.parts.stores.report(report).own(reloads).own(last).own(self.parts.log_files.metric())
     }
 
     /// Accepts again, after another process was to take over and has failed.
@@ -129,6 +150,7 @@ impl Reloader {
     pub(crate) async fn reload(&self) -> Result<Reloaded, Error> {
         let mut in_force = self.in_force.lock().await;
         let result = self.change(&mut in_force).await;
+        self.history.record(result.is_ok());
         match &result {
             Ok(Reloaded { version, changed }) => {
                 tracing::info!(version, ?changed, "the configuration was read again");
@@ -180,6 +202,10 @@ impl Reloader {
         let change = fleet.plan(settings, all).map_err(refused)?;
         #[cfg(feature = "dns")]
         let sources = self.parts.sources.plan(fleet, settings, all)?;
+        let log_file = match changed.iter().any(|key| key.starts_with(ACCESS_LOG)) {
+            true => access_log::open(settings)?,
+            false => self.parts.log_files.file(),
+        };
         let mut closed = Vec::new();
         let is_of_server = changed.iter().any(|key| is_of_server(key));
         if is_of_server {
@@ -202,7 +228,9 @@ impl Reloader {
         if changed.iter().any(|key| key.starts_with("health.")) {
             layer.start_over::<Request<RequestBody>>();
         }
-        self.parts.service.set(layer.into_service());
+        let access_log = access_log::layer(settings, log_file.as_ref());
+        self.parts.log_files.set(log_file);
+        self.parts.service.set(Stack::new(layer.into_service(), access_log));
         if let Some(admin) = &settings.admin {
             self.parts.access.set(admin);
         }

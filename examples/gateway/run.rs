@@ -5,7 +5,7 @@ use std::{fs, io, net::SocketAddr, sync::Arc, time::Duration};
 use http::Request;
 use tokio::{net::TcpListener, runtime, sync::watch};
 use tower_sticky::{
-    NoInner, PoolError, StickyLayer, StickyService,
+    PoolError, StickyLayer,
     proxy::Upstream,
     serve::{ConnectionLimit, Limits, Listener, LocalAddr, RequestBody, Server, ServerHandle},
 };
@@ -13,6 +13,7 @@ use tower_sticky::{
 #[cfg(feature = "dns")]
 use crate::discovery;
 use crate::{
+    access_log::{self, LogFiles},
     admin::{self, Access, Stage},
     cli::Flags,
     config::{self, Error, Settings, Stores},
@@ -26,6 +27,7 @@ use crate::{
     running::{End, Running, Signals},
     say, service_manager,
     sockets::Sockets,
+    stack::Stack,
     state::State,
     swap::Swap,
 };
@@ -105,7 +107,10 @@ impl Gateway {
         fleet.look_up();
         #[cfg(feature = "dns")]
         let sources = discovered(&fleet, &settings).await?;
-        let service = Swap::new(layer.clone().into_service());
+        let (log_files, log_file) = (Arc::<LogFiles>::default(), access_log::open(&settings)?);
+        let access_log = access_log::layer(&settings, log_file.as_ref());
+        log_files.set(log_file);
+        let service = Swap::new(Stack::new(layer.clone().into_service(), access_log));
         let front = front(sockets, &settings, &fleet, service.clone())?;
         if !settings.forward_only {
             // On this runtime, so that it does not slow a worker down.
@@ -123,6 +128,7 @@ impl Gateway {
             service,
             access: access.clone(),
             front: front.clone(),
+            log_files,
             #[cfg(feature = "dns")]
             sources,
         };
@@ -260,7 +266,7 @@ fn front(
     sockets: Sockets,
     settings: &Settings,
     fleet: &Fleet,
-    service: Swap<StickyService<Upstream, NoInner>>,
+    service: Swap<Stack>,
 ) -> io::Result<Arc<Front>> {
     let limit = ConnectionLimit::new(settings.limits.connections);
     let shared = limit.clone();

@@ -52,6 +52,8 @@ impl Running {
     /// Reads the file and the certificates again. What is wrong is logged.
     async fn reload(&self, listeners: &[ListenerSettings]) {
         let _ = self.reloader.reload().await;
+        // It was renamed, perhaps.
+        self.reloader.log_files().reopen();
         for tls in listeners.iter().filter_map(ListenerSettings::tls) {
             if let Err(error) = config::reload(tls) {
                 tracing::error!(%error, "new certificates cannot be used; the old ones stay");
@@ -74,6 +76,7 @@ impl Running {
             self.reloader.state(true).await
         };
         let replaced = self.program.replace(sockets, limit, pause).await;
+        self.reloader.log_files().flush().await;
         if replaced.is_err() {
             self.reloader.resume().await;
         }
@@ -107,6 +110,7 @@ impl Running {
                 tracing::warn!(open = self.front.open_connections(), "stopping at once");
             }
         }
+        self.reloader.log_files().flush().await;
         if let Some(path) = state.filter(|_| end == End::Stopped) {
             let saved = save(path, &self.reloader.state(false).await);
             if let Err(error) = saved {

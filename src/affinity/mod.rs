@@ -15,7 +15,7 @@
 mod bound;
 mod cache_control;
 mod chain;
-mod client_ip;
+pub(crate) mod client_ip;
 mod commit;
 mod cookie;
 mod envelope;

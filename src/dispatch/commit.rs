@@ -7,7 +7,7 @@ use http::Response;
 use super::{core::Core, decision::Recognized, in_flight::InFlight, state::Dispatch};
 use crate::{
     affinity::{Change, Commit, PlannedPin},
-    outcome::{Verdict, recording::TokenCause},
+    outcome::{TokenCause, Verdict},
     pool::{BackendState, Event, session_moved},
     session::{SessionAction, action_header},
     token::Pin,
@@ -139,11 +139,13 @@ impl<S> Dispatch<S> {
         if issued {
             let pool = core.backends.pool();
             pool.counters.token_issued();
-            pool.recorder.token_written(match change {
+            let cause = match change {
                 Change::Assign => TokenCause::New,
                 Change::Move => TokenCause::Moved,
                 Change::Keep | Change::Refresh => TokenCause::Refreshed,
-            });
+            };
+            pool.recorder.token_written(cause);
+            self.decision.set_token(cause);
         }
         let borrowed = self.decision.verdict() == Verdict::Borrowed
             && matches!(change, Change::Keep | Change::Refresh);

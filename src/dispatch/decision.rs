@@ -1,6 +1,6 @@
 //! The types of the decisions about one request. They allow valid combinations only.
 
-use crate::outcome::{Reason, Verdict};
+use crate::outcome::{Reason, TokenCause, Verdict};
 
 /// The role of the layer's inner service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,13 +43,14 @@ pub(super) enum Relocation {
 pub(super) struct Decision {
     verdict: Verdict,
     reason: Option<Reason>,
+    token: Option<TokenCause>,
     counted: bool,
 }
 
 impl Decision {
     #[inline]
     pub(super) fn new() -> Self {
-        Self { verdict: Verdict::Assigned, reason: None, counted: false }
+        Self { verdict: Verdict::Assigned, reason: None, token: None, counted: false }
     }
 
     #[inline]
@@ -82,6 +83,17 @@ impl Decision {
     /// Sets the verdict and its reason.
     pub(super) fn set(&mut self, verdict: Verdict, reason: Option<Reason>) {
         (self.verdict, self.reason) = (verdict, reason);
+    }
+
+    /// Why a token was written to the response, if one was.
+    #[inline]
+    pub(super) fn token(&self) -> Option<TokenCause> {
+        self.token
+    }
+
+    #[inline]
+    pub(super) fn set_token(&mut self, cause: TokenCause) {
+        self.token = Some(cause);
     }
 
     /// Records that the outcome has been counted.

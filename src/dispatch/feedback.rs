@@ -14,7 +14,10 @@ use crate::{
         redialer,
     },
     health::{Answers, Failure, Judged, is_failure, record_failure},
-    outcome::{Reason, StickyError, recording::Connection},
+    outcome::{
+        Reason, StickyError,
+        recording::{Arrival, Connection, Ending},
+    },
     pool::{BackendState, Cause},
 };
 
@@ -69,7 +72,9 @@ pub(crate) fn failed<S: Clone, B: 'static>(
     in_flight: InFlight,
     trial: Option<TrialPermit>,
     error: BoxError,
+    arrived: Arrival,
 ) -> Result<(NextStep<S>, Request<B>), StickyError> {
+    record_attempt::<S, B>(dispatch, arrived, &error);
     let (state, outdated) = (&in_flight.state().clone(), in_flight.is_outdated());
     drop(in_flight);
     dispatch.slow_path().failed_attempts += 1;
@@ -121,6 +126,22 @@ pub(crate) fn failed<S: Clone, B: 'static>(
     let (on_trial, sends) = (trial.is_some(), request.extensions().get::<SendCount>().copied());
     drop(trial);
     Ok((dispatch.unanswered(state, source, sends, on_trial)?, request))
+}
+
+/// Records how long the attempt took that has failed, and why it has.
+fn record_attempt<S, B: 'static>(dispatch: &mut Dispatch<S>, arrived: Arrival, error: &BoxError) {
+    let (why, word) = if ClientError::in_chain(error.as_ref()).is_some() {
+        (Ending::CLIENT_ERROR, "client-error")
+    } else if is_disconnected(error) || error.is::<Unanswered<Request<B>>>() {
+        (Ending::BROKEN, "broken")
+    } else if error.is::<NotSent<Request<B>>>() {
+        (Ending::CONNECT_FAILED, "connect-failed")
+    } else {
+        (Ending::NO_ANSWER, "no-answer")
+    };
+    let recorder = &dispatch.core().backends.pool().recorder;
+    recorder.attempt_failed(arrived, dispatch.sent(), why);
+    dispatch.attempt_failed(word);
 }
 
 fn count_connection(state: &BackendState, failure: &Failure) {

@@ -2,12 +2,13 @@
 
 use std::{fmt, sync::Arc, task::Waker, time::Duration};
 
+use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::{
     affinity::RequestState,
     health::{Answers, Judged},
-    outcome::recording::{ResponseTimer, Timestamp},
+    outcome::recording::{Arrival, ResponseTimer, Timestamp},
     pool::{BackendState, DrainSignal, Entered, Permit, StreamId},
 };
 
@@ -60,11 +61,17 @@ impl InFlight {
         }
     }
 
-    /// The head of the response to a request that arrived at `arrived` is here. `is_whole`: whether its
-    /// end is here, too.
+    /// The head of the response to a request that arrived at `arrived`, and was sent at `sent` if that was later,
+    /// is here. `is_whole`: whether its end is here, too.
     #[inline]
-    pub(crate) fn head_arrived(&mut self, arrived: Timestamp, is_whole: impl FnOnce() -> bool) {
-        self.timer = self.state().recorder.head_arrived(arrived, is_whole);
+    pub(crate) fn head_arrived(
+        &mut self,
+        arrived: Arrival,
+        sent: Option<Timestamp>,
+        status: StatusCode,
+        is_whole: impl FnOnce() -> bool,
+    ) {
+        self.timer = self.state().recorder.head_arrived(arrived, sent, status, is_whole);
     }
 
     /// A frame of the response's body has arrived.

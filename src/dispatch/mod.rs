@@ -20,6 +20,7 @@ mod resolve;
 mod send;
 mod session_headers;
 mod shared_choice;
+mod spans;
 mod state;
 mod store_lookup;
 mod suspects;

@@ -16,6 +16,10 @@ impl<S> Dispatch<S> {
         remote: bool,
     ) {
         self.wait_ended();
+        if let Some(slow_path) = &mut self.slow_path {
+            slow_path.sent = Some(self.core.backends.pool().recorder.now());
+        }
+        self.attempt_begins(state);
         let forwards = remote && self.core.local.is_some();
         let info = &self.core.options.info;
         if (forwards || info.outcome_extension || info.describes_session())

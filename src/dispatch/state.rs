@@ -14,12 +14,13 @@ use super::{
     recovery::RecoveryWait,
     request_kind::RequestKind,
     shared_choice::SharedChoice,
+    spans::Spans,
 };
 use crate::{
     affinity::{Origin, PlannedPin, RequestState},
     error::{BoxError, SendCount},
     id::BackendId,
-    outcome::{ErrorContext, Reason, Verdict},
+    outcome::{ErrorContext, Reason, Verdict, recording::Timestamp},
     pool::{BackendState, NO_SESSION, UNIDENTIFIED},
     token::Pin,
     util::clock::later,
@@ -76,6 +77,10 @@ pub(crate) struct SlowPath {
     pub(super) tried_suspect: bool,
     /// Since when the request has been waiting for a backend to become ready.
     pub(super) waiting_since: Option<Instant>,
+    /// When the request was sent, if that was not at its arrival.
+    pub(super) sent: Option<Timestamp>,
+    /// Its spans, if they are enabled.
+    pub(super) spans: Option<Spans>,
     /// How long it has waited for that so far; `None` if it has not.
     pub(super) waited: Option<Duration>,
     /// How often a backend has been given the request and has not answered it.
@@ -218,6 +223,17 @@ impl<S> Dispatch<S> {
     #[inline]
     pub(crate) fn is_grpc(&self) -> bool {
         self.kind.grpc
+    }
+
+    #[inline]
+    pub(crate) fn is_https(&self) -> bool {
+        self.kind.https
+    }
+
+    /// When the request was sent, if that was not at its arrival.
+    #[inline]
+    pub(crate) fn sent(&self) -> Option<Timestamp> {
+        self.slow_path.as_ref().and_then(|slow_path| slow_path.sent)
     }
 
     pub(crate) fn slow_path(&mut self) -> &mut SlowPath {

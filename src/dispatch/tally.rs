@@ -4,10 +4,10 @@ use http::{Extensions, Response, StatusCode};
 
 use tokio::time::Instant;
 
-use super::{held_pin::HeldPin, state::Dispatch};
+use super::{held_pin::HeldPin, spans::Spans, state::Dispatch};
 use crate::{
     id::BackendId,
-    outcome::{Outcome, Reason, StatusClass, StickyError, Verdict, recording::Timestamp},
+    outcome::{Outcome, Reason, StatusClass, StickyError, Verdict, recording::Arrival},
     pool::BackendState,
 };
 
@@ -15,16 +15,16 @@ impl<S> Dispatch<S> {
     /// The last resort has answered.
     pub(crate) fn answered_by_last_resort<B>(
         &mut self,
-        arrived: Timestamp,
+        arrived: Arrival,
         response: &mut Response<B>,
     ) {
         self.decision.set_verdict(Verdict::LastResort);
-        self.ended(None, StatusClass::of(response.status()), arrived);
+        self.ended(None, Some(response.status()), arrived);
         self.finish(None, response.extensions_mut());
     }
 
     /// The request ends with an error of the layer.
-    pub(crate) fn rejected(&mut self, arrived: Timestamp, error: &StickyError) {
+    pub(crate) fn rejected(&mut self, arrived: Arrival, error: &StickyError) {
         tracing::debug!(error = %error, "the request was rejected");
         self.decision.set_verdict(Verdict::Rejected);
         match error {
@@ -35,15 +35,20 @@ impl<S> Dispatch<S> {
         let (status, _) = self.error_context().status(error);
         let snapshot = self.core.backends.pool().load();
         let state = error.backend().and_then(|backend| snapshot.index().get(backend.tag()));
-        self.ended(state.map(|state| &**state), StatusClass::of(status), arrived);
+        self.ended(state.map(|state| &**state), Some(status), arrived);
         self.count(error.backend());
     }
 
     /// The caller has dropped the request before it was answered: it is counted with its current outcome.
+    /// `state` is the backend that was working on it.
     #[cold]
-    pub(crate) fn canceled(&mut self, arrived: Timestamp) {
-        self.ended(None, StatusClass::None, arrived);
+    pub(crate) fn canceled(&mut self, arrived: Arrival, state: Option<&BackendState>) {
+        self.ended(None, None, arrived);
         self.count(None);
+        #[cfg(feature = "metrics")]
+        crate::outcome::canceled::tell(|| self.outcome(state.map(|state| &state.id)));
+        #[cfg(not(feature = "metrics"))]
+        let _ = state;
     }
 
     /// Whether the outcome has been counted.
@@ -53,16 +58,22 @@ impl<S> Dispatch<S> {
     }
 
     /// Records a request that ends without the answer of a backend; `state` is the backend that its failure
-    /// is about.
-    fn ended(&mut self, state: Option<&BackendState>, class: StatusClass, arrived: Timestamp) {
+    /// is about. There is no status when the client has left.
+    fn ended(
+        &mut self,
+        state: Option<&BackendState>,
+        status: Option<StatusCode>,
+        arrived: Arrival,
+    ) {
         self.wait_ended();
+        let class = status.map_or(StatusClass::None, StatusClass::of);
         let (verdict, reason) = (self.decision.verdict(), self.decision.reason());
         let recorder = &self.core.backends.pool().recorder;
         match state {
             Some(state) => state.recorder.request(verdict, reason, class),
             None => recorder.unanswered(verdict, reason, class),
         }
-        recorder.ended(arrived);
+        recorder.ended(arrived, status);
     }
 
     /// Records the answer of a backend.
@@ -75,6 +86,7 @@ impl<S> Dispatch<S> {
     /// The request begins to wait for a backend to become ready.
     pub(crate) fn wait_begins(&mut self) {
         self.slow_path().waiting_since.get_or_insert_with(Instant::now);
+        self.wait_span_begins();
     }
 
     /// The request has a backend, or ends without one. Records how long it has waited, if it has.
@@ -85,6 +97,7 @@ impl<S> Dispatch<S> {
         {
             let waited = since.elapsed();
             slow_path.waited = Some(slow_path.waited.unwrap_or_default() + waited);
+            slow_path.spans.iter_mut().for_each(Spans::wait_ends);
             self.core.backends.pool().recorder.waited(waited);
         }
     }
@@ -115,6 +128,7 @@ impl<S> Dispatch<S> {
             reason: self.decision.reason(),
             session: None,
             epoch: self.epoch(),
+            token: self.decision.token(),
             attempts: self.slow_path.as_ref().map_or(0, |slow_path| slow_path.failed_attempts)
                 + u32::from(self.is_sent_to(backend)),
             waited: self.slow_path.as_ref().and_then(|slow_path| slow_path.waited),
@@ -160,7 +174,7 @@ impl<S> Dispatch<S> {
         let backend = backend.map_or("", BackendId::as_str);
         let outcome = self.decision.verdict().as_str();
         let reason = self.decision.reason().map(Reason::as_str);
-        let span = tracing::Span::current();
+        let span = self.request_span().cloned().unwrap_or_else(tracing::Span::current);
         span.record("sticky.backend", backend);
         span.record("sticky.outcome", outcome);
         if let Some(reason) = reason {
@@ -169,6 +183,6 @@ impl<S> Dispatch<S> {
         if let Some(epoch) = self.epoch() {
             span.record("sticky.epoch", epoch);
         }
-        tracing::debug!(target: "tower_sticky", backend, outcome, reason, "dispatched");
+        tracing::debug!(target: "tower_sticky", parent: &span, backend, outcome, reason, "dispatched");
     }
 }

@@ -23,3 +23,6 @@ pub mod performance {}
 
 #[doc = include_str!("session_data.md")]
 pub mod session_data {}
+
+#[doc = include_str!("tracing.md")]
+pub mod tracing {}

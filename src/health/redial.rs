@@ -84,6 +84,7 @@ where
             Err(_) => Err(TimedOut::CONNECT.into()),
         };
         let Some(pool) = pool.upgrade() else { return };
+        guard.state.recorder.redialed(result.is_ok());
         match result {
             Ok(()) => record_connection(&pool, &guard.state, generation, &settings),
             // A local shortage says nothing about the backend, so it is redialed later.

@@ -19,7 +19,7 @@ impl Kind {
 }
 
 /// One metric.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Metric {
     /// The name of its samples, and of a histogram without the suffixes of its samples.
     pub(super) name: &'static str,
@@ -29,8 +29,8 @@ pub(super) struct Metric {
 
 macro_rules! metrics {
     ($($kind:ident $constant:ident = $name:literal, $help:literal;)+) => {
-        $(pub(super) const $constant: &Metric =
-            &Metric { name: $name, kind: Kind::$kind, help: $help };)+
+        $(pub(super) const $constant: Metric =
+            Metric { name: $name, kind: Kind::$kind, help: $help };)+
     };
 }
 
@@ -53,6 +53,12 @@ metrics! {
         "Drains that have ended.";
     Counter CONNECTIONS_FAILED = "sticky_backend_connections_failed_total",
         "Connections that failed under a request.";
+    Counter CONNECTIONS_OPENED = "sticky_backend_connections_opened_total",
+        "Connections that were opened to the backend, and have passed their handshake.";
+    Counter CONNECTIONS_REUSED = "sticky_backend_connections_reused_total",
+        "Requests that were sent on a connection that was open already.";
+    Counter REDIALS = "sticky_backend_redials_total",
+        "Connections that were tried in the background to a backend that had failed.";
     Counter PROBES = "sticky_backend_probes_total",
         "Active probes that were answered, and those that failed.";
     Counter EJECTIONS = "sticky_backend_ejections_total",
@@ -67,6 +73,12 @@ metrics! {
         "The time to the first byte, for each backend.";
     Histogram BACKEND_DURATION = "sticky_backend_request_duration_seconds",
         "The duration of requests, for each backend.";
+    Histogram HTTP_SERVER = "http_server_request_duration_seconds",
+        "Requests from their arrival to the end of their response, as OpenTelemetry names them.";
+    Gauge HTTP_ACTIVE = "http_server_active_requests",
+        "Requests that have arrived and not ended.";
+    Histogram HTTP_CLIENT = "http_client_request_duration_seconds",
+        "Attempts from the sending of a request to the head of the response, or to the failure.";
     Gauge BACKENDS = "sticky_backends",
         "Backends in the pool.";
     Gauge SESSIONS = "sticky_backend_sessions",
@@ -85,6 +97,14 @@ metrics! {
         "The share of new sessions, relative to the other backends.";
     Gauge LIMIT = "sticky_backend_limit",
         "The most requests in flight; 0 for no limit.";
+    Gauge STORE_SESSIONS = "sticky_store_sessions",
+        "Learned sessions in the table, expired ones included; of a store on Redis the local copies.";
+    Counter STORE_EVICTIONS = "sticky_store_evictions_total",
+        "Learned sessions, or local copies, that were evicted to make room for others.";
+    Histogram STORE_CALL = "sticky_store_call_seconds",
+        "Calls to Redis, those that failed included.";
+    Counter STORE_CALLS_FAILED = "sticky_store_calls_failed_total",
+        "Calls to Redis that were not answered in time, failed, or were refused.";
     Gauge STATE = "sticky_backend_state",
         "1 for the present health of the backend, else 0.";
     Gauge MODE = "sticky_backend_mode",

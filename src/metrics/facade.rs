@@ -14,7 +14,7 @@ const METADATA: Metadata<'static> =
 /// Sets the values of a recorder.
 pub(super) struct Facade<'a> {
     recorder: &'a dyn Recorder,
-    metric: Option<&'static Metric>,
+    metric: Option<Metric>,
 }
 
 impl<'a> Facade<'a> {
@@ -46,7 +46,7 @@ impl<'a> Facade<'a> {
 }
 
 impl Sink for Facade<'_> {
-    fn begin(&mut self, metric: &'static Metric) {
+    fn begin(&mut self, metric: Metric) {
         self.metric = Some(metric);
         let describe = |suffix: &str, is_counter: bool| {
             let name = KeyName::from(self.name(suffix));

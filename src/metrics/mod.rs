@@ -15,11 +15,19 @@
 //! assert!(text.contains("sticky_backend_weight{pool=\"default\",backend=\"a\"} 1\n"));
 //! ```
 
+pub mod access_log;
 mod catalog;
+#[cfg(feature = "proxy")]
+mod connections;
 mod facade;
+mod own_metric;
 mod pool_view;
 mod report;
+mod stores;
 mod text;
 mod visit;
 
-pub use self::report::{OPEN_METRICS, PROMETHEUS, Report, render};
+pub use self::{
+    own_metric::OwnMetric,
+    report::{OPEN_METRICS, PROMETHEUS, Report, render},
+};

@@ -1,12 +1,20 @@
 //! `Report`: the metrics of some pools at one time.
 
+#[cfg(feature = "proxy")]
+use super::connections::{self, BackendConnections};
 use super::{
     facade::Facade,
+    own_metric::OwnMetric,
     pool_view::PoolView,
+    stores::{self, StoreView},
     text::{Format, Text},
-    visit::visit,
+    visit::{Sink, visit},
 };
-use crate::pool::Backends;
+#[cfg(feature = "redis")]
+use crate::store::RedisStore;
+#[cfg(feature = "proxy")]
+use crate::upstream::http::Upstream;
+use crate::{pool::Backends, store::MemoryStore};
 
 /// The media type of [`Report::prometheus`].
 pub const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -22,7 +30,7 @@ pub fn render<S>(backends: &Backends<S>) -> String {
     Report::new().pool(backends).prometheus()
 }
 
-/// The metrics of some pools.
+/// The metrics of some pools, and of the application.
 ///
 /// # Example
 ///
@@ -38,6 +46,10 @@ pub fn render<S>(backends: &Backends<S>) -> String {
 #[must_use = "a report does nothing until it is written"]
 pub struct Report {
     pools: Vec<PoolView>,
+    #[cfg(feature = "proxy")]
+    connections: Vec<BackendConnections>,
+    stores: Vec<StoreView>,
+    own: Vec<OwnMetric>,
 }
 
 impl Report {
@@ -49,6 +61,34 @@ impl Report {
     /// Adds a pool, with the members that it has now.
     pub fn pool<S>(mut self, backends: &Backends<S>) -> Self {
         self.pools.push(PoolView::new(backends));
+        self
+    }
+
+    /// Adds the connections to the backends of a pool.
+    #[cfg(feature = "proxy")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "proxy")))]
+    pub fn connections(mut self, backends: &Backends<Upstream>) -> Self {
+        self.connections.extend(BackendConnections::of(backends));
+        self
+    }
+
+    /// Adds the learned sessions of a store. `name` tells stores apart.
+    pub fn memory_store(mut self, name: &str, store: &MemoryStore) -> Self {
+        self.stores.push(StoreView::memory(name, store));
+        self
+    }
+
+    /// Adds the learned sessions of a store on Redis, and its calls. `name` tells stores apart.
+    #[cfg(feature = "redis")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+    pub fn redis_store(mut self, name: &str, store: &RedisStore) -> Self {
+        self.stores.push(StoreView::redis(name, store));
+        self
+    }
+
+    /// Adds a metric of the application's own.
+    pub fn own(mut self, metric: OwnMetric) -> Self {
+        self.own.push(metric);
         self
     }
 
@@ -87,12 +127,20 @@ impl Report {
     /// # }
     /// ```
     pub fn publish(&self) {
-        ::metrics::with_recorder(|recorder| visit(&self.pools, &mut Facade::new(recorder)));
+        ::metrics::with_recorder(|recorder| self.visit(&mut Facade::new(recorder)));
     }
 
     fn text(&self, format: Format) -> String {
         let mut text = Text::new(format);
-        visit(&self.pools, &mut text);
+        self.visit(&mut text);
         text.finish()
+    }
+
+    fn visit(&self, sink: &mut impl Sink) {
+        visit(&self.pools, sink);
+        #[cfg(feature = "proxy")]
+        connections::visit(&self.connections, sink);
+        stores::visit(&self.stores, sink);
+        self.own.iter().for_each(|metric| metric.visit(sink));
     }
 }

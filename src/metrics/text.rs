@@ -59,7 +59,12 @@ impl Text {
 
     /// Name and labels of a sample, up to the space before its value.
     fn begin_sample(&mut self, suffix: &str, labels: &Labels<'_>, bound: Option<&str>) {
-        self.push(&[self.name, suffix, "{"]);
+        self.push(&[self.name, suffix]);
+        if labels.is_empty() && bound.is_none() {
+            self.text.push(' ');
+            return;
+        }
+        self.text.push('{');
         let mut separator = "";
         for (name, value) in labels.iter().copied().chain(bound.map(|bound| ("le", bound))) {
             self.push(&[separator, name, "=\""]);
@@ -94,9 +99,9 @@ impl Text {
 }
 
 impl Sink for Text {
-    fn begin(&mut self, metric: &'static Metric) {
+    fn begin(&mut self, metric: Metric) {
         self.name = metric.name;
-        self.describe(metric);
+        self.describe(&metric);
     }
 
     fn value(&mut self, labels: &Labels<'_>, value: u64) {

@@ -6,8 +6,8 @@ use super::{
 };
 use crate::{
     outcome::{
-        Reason,
-        recording::{ByReason, Connection, HistogramTotals, Requests, TokenCause},
+        Reason, TokenCause,
+        recording::{ByReason, ByRequestTotals, Connection, HistogramTotals, Requests},
     },
     pool::{BackendState, BackendStatus, DrainEnd, Mode, State},
 };
@@ -18,7 +18,7 @@ pub(super) type Labels<'a> = [(&'static str, &'a str)];
 /// Takes the samples.
 pub(super) trait Sink {
     /// The samples that follow belong to this metric.
-    fn begin(&mut self, metric: &'static Metric);
+    fn begin(&mut self, metric: Metric);
 
     /// A counter or a gauge.
     fn value(&mut self, labels: &Labels<'_>, value: u64);
@@ -31,6 +31,7 @@ pub(super) fn visit(pools: &[PoolView], sink: &mut impl Sink) {
     visit_requests(pools, sink);
     visit_sessions(pools, sink);
     visit_durations(pools, sink);
+    visit_http(pools, sink);
     visit_events(pools, sink);
     visit_gauges(pools, sink);
     visit_states(pools, sink);
@@ -70,7 +71,7 @@ fn visit_sessions(pools: &[PoolView], sink: &mut impl Sink) {
     for pool in pools {
         for cause in TokenCause::ALL {
             let labels = [("pool", &*pool.name), ("cause", cause.as_str())];
-            sink.value(&labels, pool.recorder.tokens_written(cause));
+            sink.value(&labels, pool.recorder.tokens_written(*cause));
         }
     }
     sink.begin(catalog::TOKENS_REFUSED);
@@ -121,6 +122,41 @@ fn visit_durations(pools: &[PoolView], sink: &mut impl Sink) {
     tell(catalog::BACKEND_DURATION, |state| state.recorder.histograms().map(|(_, whole)| whole));
 }
 
+/// What OpenTelemetry's conventions for HTTP ask for.
+fn visit_http(pools: &[PoolView], sink: &mut impl Sink) {
+    let totals: Vec<_> = pools.iter().map(|pool| (pool, pool.recorder.requests())).collect();
+    sink.begin(catalog::HTTP_SERVER);
+    for (pool, totals) in &totals {
+        visit_by_request(pool, totals, sink);
+    }
+    sink.begin(catalog::HTTP_ACTIVE);
+    for (pool, totals) in &totals {
+        for (kind, active) in &totals.active {
+            let method = ("http_request_method", kind.method());
+            let labels = [("pool", &*pool.name), method, ("url_scheme", kind.scheme())];
+            sink.value(&labels, *active);
+        }
+    }
+    sink.begin(catalog::HTTP_CLIENT);
+    for pool in pools {
+        visit_by_request(pool, &pool.recorder.attempts(), sink);
+    }
+}
+
+fn visit_by_request(pool: &PoolView, totals: &ByRequestTotals, sink: &mut impl Sink) {
+    for ((kind, ending), durations) in &totals.durations {
+        let (status, error) = ending.labels();
+        let labels = [
+            ("pool", &*pool.name),
+            ("http_request_method", kind.method()),
+            ("url_scheme", kind.scheme()),
+            ("http_response_status_code", &*status),
+            ("error_type", &*error),
+        ];
+        sink.histogram(&labels, durations);
+    }
+}
+
 fn visit_events(pools: &[PoolView], sink: &mut impl Sink) {
     sink.begin(catalog::CONNECTIONS_FAILED);
     for (pool, _, state) in each(pools) {
@@ -129,13 +165,17 @@ fn visit_events(pools: &[PoolView], sink: &mut impl Sink) {
             sink.value(&with(pool, state, ("cause", connection.as_str())), count);
         }
     }
-    sink.begin(catalog::PROBES);
-    for (pool, _, state) in each(pools) {
-        for (result, succeeded) in [("success", true), ("failure", false)] {
-            let count = state.recorder.probes(succeeded);
-            sink.value(&with(pool, state, ("result", result)), count);
+    let mut tell = |metric, count: fn(&BackendState, bool) -> u64| {
+        sink.begin(metric);
+        for (pool, _, state) in each(pools) {
+            for (result, succeeded) in [("success", true), ("failure", false)] {
+                let labels = with(pool, state, ("result", result));
+                sink.value(&labels, count(state, succeeded));
+            }
         }
-    }
+    };
+    tell(catalog::REDIALS, |state, succeeded| state.recorder.redials(succeeded));
+    tell(catalog::PROBES, |state, succeeded| state.recorder.probes(succeeded));
     sink.begin(catalog::EJECTIONS);
     for (pool, _, state) in each(pools) {
         sink.value(&backend_labels(pool, state), state.recorder.ejections());
@@ -190,7 +230,7 @@ fn visit_states(pools: &[PoolView], sink: &mut impl Sink) {
 fn of_pools(
     pools: &[PoolView],
     sink: &mut impl Sink,
-    metric: &'static Metric,
+    metric: Metric,
     value: impl Fn(&PoolView) -> u64,
 ) {
     sink.begin(metric);

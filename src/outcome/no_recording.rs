@@ -2,16 +2,24 @@
 
 use std::time::Duration;
 
-use crate::outcome::{Reason, StatusClass, Verdict};
+use http::{Method, StatusCode};
+
+use crate::outcome::{Reason, StatusClass, TokenCause, Verdict};
 
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Timestamp(());
 
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Arrival(());
+
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum TokenCause {
-    New,
-    Moved,
-    Refreshed,
+pub(crate) struct Ending(());
+
+impl Ending {
+    pub(crate) const CONNECT_FAILED: Self = Self(());
+    pub(crate) const BROKEN: Self = Self(());
+    pub(crate) const NO_ANSWER: Self = Self(());
+    pub(crate) const CLIENT_ERROR: Self = Self(());
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +38,15 @@ impl PoolRecorder {
     }
 
     #[inline]
-    pub(crate) fn ended(&self, _: Timestamp) {}
+    pub(crate) fn begun(&self, _: Timestamp, _: &Method, _https: bool) -> Arrival {
+        Arrival(())
+    }
+
+    #[inline]
+    pub(crate) fn attempt_failed(&self, _: Arrival, _: Option<Timestamp>, _: Ending) {}
+
+    #[inline]
+    pub(crate) fn ended(&self, _: Arrival, _: Option<StatusCode>) {}
 
     #[inline]
     pub(crate) fn waited(&self, _: Duration) {}
@@ -61,7 +77,9 @@ impl BackendRecorder {
     #[inline]
     pub(crate) fn head_arrived(
         &self,
-        _: Timestamp,
+        _: Arrival,
+        _sent: Option<Timestamp>,
+        _: StatusCode,
         _is_whole: impl FnOnce() -> bool,
     ) -> ResponseTimer {
         ResponseTimer(())
@@ -74,7 +92,20 @@ impl BackendRecorder {
     pub(crate) fn probed(&self, _succeeded: bool) {}
 
     #[inline]
+    pub(crate) fn redialed(&self, _succeeded: bool) {}
+
+    #[inline]
     pub(crate) fn ejected(&self) {}
+}
+
+#[cfg(feature = "redis")]
+#[derive(Debug, Default)]
+pub(crate) struct SharedHistogram(());
+
+#[cfg(feature = "redis")]
+impl SharedHistogram {
+    #[inline]
+    pub(crate) fn observe(&self, _: Duration) {}
 }
 
 #[derive(Debug, Default)]

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     id::{BackendId, SessionHash},
+    outcome::TokenCause,
     util::{shards::Sharded, string_enum::words},
 };
 
@@ -116,6 +117,7 @@ pub struct Outcome {
     pub(crate) reason: Option<Reason>,
     pub(crate) session: Option<SessionHash>,
     pub(crate) epoch: Option<u64>,
+    pub(crate) token: Option<TokenCause>,
     pub(crate) attempts: u32,
     pub(crate) waited: Option<Duration>,
 }
@@ -151,6 +153,11 @@ impl Outcome {
     /// that have no epoch.
     pub fn epoch(&self) -> Option<u64> {
         self.epoch
+    }
+
+    /// Why a token was written to the response; `None` if none was.
+    pub fn token(&self) -> Option<TokenCause> {
+        self.token
     }
 
     /// How often the request was given to a backend, the one that has answered included.

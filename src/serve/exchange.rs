@@ -12,7 +12,6 @@ use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version, head
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 use tower_service::Service;
-use tracing::{Span, field::Empty};
 
 use super::{
     bodies::{RequestBody, ResponseBody, TooLarge},
@@ -80,16 +79,6 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let busy = self.watch.began();
-        // Costs one comparison when it is not enabled.
-        let span = tracing::info_span!(
-            "request",
-            method = %request.method(),
-            path = request.uri().path(),
-            client = %self.peer.addr(),
-            sticky.backend = Empty,
-            sticky.outcome = Empty,
-            sticky.reason = Empty,
-        );
         let refused = refusal(&request, &self.limits);
         let is_http1 = request.version() < Version::HTTP_2;
         self.watch.allow_interim(request.version() == Version::HTTP_11);
@@ -100,14 +89,13 @@ where
             Some(status) => Step::Refuse { status },
             None => {
                 self.add_extensions(&mut request);
-                let _entered = span.enter();
                 Step::begin(self.service.clone(), request)
             }
         };
         let (watch, server_timing) = (Some(self.watch.clone()), self.server_timing);
         let unsent_limit = self.unsent_limit;
         let busy = Some(busy);
-        ResponseFuture { step, span, busy, watch, server_timing, is_http1, unsent_limit, too_large }
+        ResponseFuture { step, busy, watch, server_timing, is_http1, unsent_limit, too_large }
     }
 }
 
@@ -175,7 +163,6 @@ pin_project! {
     pub(super) struct ResponseFuture<S, F> {
         #[pin]
         step: Step<S, F>,
-        span: Span,
         busy: Option<Busy>,
         watch: Option<Arc<Watch>>,
         server_timing: bool,
@@ -193,7 +180,6 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let _entered = this.span.enter();
         let mut response = ready!(this.step.as_mut().poll(cx));
         if this.too_large.as_ref().is_some_and(|too_large| too_large.load(Relaxed)) {
             *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
@@ -209,7 +195,6 @@ where
             let value = server_timing(Outcome::of(response.extensions()));
             response.headers_mut().append(SERVER_TIMING, value);
         }
-        tracing::info!(status = response.status().as_u16(), "answered");
         Poll::Ready(Ok(response.map(|body| ResponseBody::new(body, watch, busy, limit))))
     }
 }

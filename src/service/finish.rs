@@ -7,7 +7,7 @@ use super::{OnError, StickyBody};
 use crate::{
     dispatch::{AsAnswers, Dispatch, InFlight, TrialPermit, judge},
     health::Judged,
-    outcome::{StickyError, recording::Timestamp},
+    outcome::{StickyError, recording::Arrival},
     pool::UpgradeGuard,
 };
 
@@ -56,13 +56,15 @@ fn hold_upgrade<B>(response: &Response<B>, in_flight: &mut Option<InFlight>) {
 /// resort.
 pub(super) fn inner_answer<S, RB, IB: Body>(
     dispatch: &mut Dispatch<S>,
-    arrived: Timestamp,
+    arrived: Arrival,
     mut response: Response<IB>,
     mut in_flight: Option<InFlight>,
 ) -> Response<StickyBody<RB, IB>> {
     match &mut in_flight {
         Some(local) => {
-            local.head_arrived(arrived, || response.body().is_end_stream());
+            let (sent, status) = (dispatch.sent(), response.status());
+            dispatch.attempt_answered(status);
+            local.head_arrived(arrived, sent, status, || response.body().is_end_stream());
             dispatch.answered(local.state(), false, &mut response);
             dispatch.keep_affinity_state(local);
             hold_upgrade(&response, &mut in_flight);
@@ -85,7 +87,7 @@ pub(super) fn lost() -> StickyError {
 #[cold]
 pub(super) fn fail<E: OnError, RB, IB, S>(
     dispatch: &mut Dispatch<S>,
-    arrived: Timestamp,
+    arrived: Arrival,
     error: StickyError,
 ) -> Result<Response<StickyBody<RB, IB>>, E::Error> {
     dispatch.rejected(arrived, &error);

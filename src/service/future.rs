@@ -22,7 +22,7 @@ use super::{
 use crate::{
     dispatch::{AsAnswers, Dispatch, NextStep, observe},
     error::BoxError,
-    outcome::{StickyError, recording::Timestamp},
+    outcome::{StickyError, recording::Arrival},
     service::{OnError, StickyBody},
 };
 
@@ -39,7 +39,7 @@ pin_project! {
         // The request, while no service has it.
         request: Option<Request<B>>,
         dispatch: Dispatch<S>,
-        arrived: Timestamp,
+        arrived: Arrival,
         inner: Option<Arc<I>>,
         answers: AsAnswers<S>,
         on_error: PhantomData<fn() -> E>,
@@ -53,7 +53,8 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
             if !this.dispatch.is_counted() {
-                this.dispatch.canceled(*this.arrived);
+                let state = this.state.project();
+                this.dispatch.canceled(*this.arrived, state.backend());
             }
         }
     }
@@ -68,7 +69,7 @@ where
     #[inline(always)]
     pub(crate) fn new(
         dispatch: Dispatch<S>,
-        arrived: Timestamp,
+        arrived: Arrival,
         answers: AsAnswers<S>,
         next: NextStep<S>,
         request: Request<B>,
@@ -115,7 +116,7 @@ where
                     ready!(state.as_mut().poll_wait(cx, dispatch, request))
                 }
                 StateProjection::Call { future, in_flight, trial, started } => {
-                    let mut result = ready!(future.poll(cx));
+                    let mut result = ready!(dispatch.in_attempt(|| future.poll(cx)));
                     let (mut in_flight, mut trial, started) =
                         (in_flight.take(), trial.take(), started.take());
                     state.set(State::Done);
@@ -123,7 +124,11 @@ where
                     let judged = match (&mut result, &mut in_flight) {
                         (Ok(response), Some(in_flight)) => {
                             observe(dispatch.core(), in_flight.state(), started);
-                            in_flight.head_arrived(arrived, || response.body().is_end_stream());
+                            let (sent, status) = (dispatch.sent(), response.status());
+                            dispatch.attempt_answered(status);
+                            in_flight.head_arrived(arrived, sent, status, || {
+                                response.body().is_end_stream()
+                            });
                             complete(dispatch, *this.answers, in_flight, trial.take(), response)
                         }
                         _ => None,
@@ -134,7 +139,9 @@ where
                         }
                         Err(error) => {
                             let error = error.into();
-                            Transition::after_failure(dispatch, in_flight, trial, error, request)
+                            Transition::after_failure(
+                                dispatch, in_flight, trial, error, arrived, request,
+                            )
                         }
                     }
                 }
@@ -145,7 +152,7 @@ where
                     ready!(state.as_mut().poll_last_resort(cx, request))
                 }
                 StateProjection::InnerCall { future, in_flight } => {
-                    let result = ready!(future.poll(cx));
+                    let result = ready!(dispatch.in_attempt(|| future.poll(cx)));
                     let in_flight = in_flight.take();
                     state.set(State::Done);
                     match result {

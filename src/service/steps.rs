@@ -21,7 +21,7 @@ use crate::{
         WaitLimit, failed,
     },
     error::{BoxError, Shortage},
-    outcome::{Reason, StickyError},
+    outcome::{Reason, StickyError, recording::Arrival},
     pool::{BackendState, Entered, Readiness},
 };
 
@@ -86,6 +86,24 @@ pub(super) enum Detour<S> {
     Handoff { work: Handoff, to: u64, reason: Reason },
 }
 
+impl<S, I, B> StateProjection<'_, S, I, B>
+where
+    S: Service<Request<B>>,
+    I: Service<Request<B>>,
+{
+    /// The backend that has the request, or that it waits for.
+    pub(super) fn backend(&self) -> Option<&BackendState> {
+        match self {
+            Self::Wait { wait } => wait.backend(),
+            Self::LocalWait { wait } => wait.backend(),
+            Self::Call { in_flight, .. } | Self::InnerCall { in_flight, .. } => {
+                in_flight.as_ref().map(|in_flight| &**in_flight.state())
+            }
+            Self::Detour { .. } | Self::LastResort { .. } | Self::Done => None,
+        }
+    }
+}
+
 impl<S: Clone> Transition<S> {
     /// What follows a failed call: the next step if the request was given back, else the error.
     pub(super) fn after_failure<B: 'static>(
@@ -93,10 +111,11 @@ impl<S: Clone> Transition<S> {
         in_flight: Option<InFlight>,
         trial: Option<TrialPermit>,
         error: BoxError,
+        arrived: Arrival,
         slot: &mut Option<Request<B>>,
     ) -> Self {
         let Some(in_flight) = in_flight else { return Self::Lost };
-        match failed(dispatch, in_flight, trial, error) {
+        match failed(dispatch, in_flight, trial, error, arrived) {
             Ok((next, request)) => {
                 *slot = Some(request);
                 Self::Next(next)
@@ -277,7 +296,7 @@ where
         let Some(request) = request.take() else {
             return Poll::Ready(Transition::Lost);
         };
-        let future = wait.service.call(request);
+        let future = dispatch.in_attempt(|| wait.service.call(request));
         let in_flight = Some(InFlight::new(entered, permit, services));
         self.set(Self::Call { future, in_flight, trial, started });
         Poll::Ready(Transition::Continue)
@@ -305,7 +324,7 @@ where
         let Some(request) = request.take() else {
             return Poll::Ready(Transition::Lost);
         };
-        let future = wait.service.call(request);
+        let future = dispatch.in_attempt(|| wait.service.call(request));
         let in_flight = Some(InFlight::new(Entered::new(state), permit, services));
         self.set(Self::InnerCall { future, in_flight });
         Poll::Ready(Transition::Continue)

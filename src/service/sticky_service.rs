@@ -64,9 +64,11 @@ impl<S, I, E> StickyService<S, I, E> {
         B: 'static,
     {
         self.core.ensure_driver::<Request<B>>();
-        let arrived = self.core.backends.pool().recorder.now();
+        let recorder = &self.core.backends.pool().recorder;
+        let now = recorder.now();
         let mut dispatch = Dispatch::new(self.core.clone(), self.inner.is_some(), held);
         let next = dispatch.begin(&self.core, &mut request);
+        let arrived = recorder.begun(now, request.method(), dispatch.is_https());
         let answers = |core: Arc<Core<S>>| -> Arc<dyn Answers> { core };
         ResponseFuture::new(dispatch, arrived, answers, next, request, self.inner.clone())
     }

@@ -12,7 +12,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    table::{self, Table},
+    table::{self, Evictions, Table},
     traits::{Answer, Lookup, OpenSession, PinStore, SessionKey, StoredPin, WhenClosed},
 };
 use crate::util::lock;
@@ -41,6 +41,7 @@ use crate::util::lock;
 #[derive(Clone)]
 pub struct MemoryStore {
     table: Arc<Table<Entry>>,
+    evictions: Evictions,
 }
 
 /// One session.
@@ -65,12 +66,23 @@ impl table::HasOpenRequests for Entry {
 impl MemoryStore {
     /// A table for about `capacity` sessions. It grows as it is filled.
     pub fn new(capacity: usize) -> Self {
-        Self { table: Arc::new(table::new(capacity)) }
+        let (table, evictions) = table::new(capacity);
+        Self { table: Arc::new(table), evictions }
     }
 
     /// The number of sessions, including expired ones.
     pub fn len(&self) -> usize {
         self.table.len()
+    }
+
+    /// About how many sessions it has room for.
+    pub fn capacity(&self) -> usize {
+        usize::try_from(self.table.capacity()).unwrap_or(usize::MAX)
+    }
+
+    /// How many sessions were evicted to make room for others.
+    pub fn evictions(&self) -> u64 {
+        self.evictions.count()
     }
 
     /// Calls `visit` with each session, its pin and the time of its last request. That of a session with a request in

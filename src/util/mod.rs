@@ -2,6 +2,8 @@
 //! enums, sockets.
 
 pub(crate) mod clock;
+#[cfg(any(feature = "metrics", feature = "trace"))]
+mod known_method;
 mod lock;
 #[cfg(feature = "dns")]
 pub(crate) mod name_servers;
@@ -18,6 +20,8 @@ pub(crate) mod string_enum;
 pub(crate) mod sync;
 
 pub use self::clock::{SystemClock, WallClock};
+#[cfg(any(feature = "metrics", feature = "trace"))]
+pub(crate) use self::known_method::KnownMethod;
 pub(crate) use self::{lock::lock, rate_limiter::RateLimiter, reader::Reader, rng::Rng};
 #[cfg(any(feature = "proxy", feature = "serve"))]
 pub(crate) use self::{read_size::ReadSize, socket_options::SocketOptions};

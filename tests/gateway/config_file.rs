@@ -141,7 +141,8 @@ fn bad_values(path: &str, value: &Value) -> Vec<Value> {
         }
         Value::String(_) => {
             // These are free text.
-            let free = ["pool", "admin_token", "zone", "store_prefix", "path", "query"];
+            let free =
+                ["pool", "admin_token", "zone", "store_prefix", "path", "query", "access_log.file"];
             let is_free = free.iter().any(|key| path.ends_with(key)) && !path.contains("probe");
             let is_free = is_free || path.contains("probe.headers.");
             let word = if is_free { vec![] } else { vec![text("no such: word;")] };

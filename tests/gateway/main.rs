@@ -34,6 +34,7 @@ mod unending;
 #[path = "../../examples/gateway/config/units.rs"]
 mod units;
 
+mod access_log;
 mod admin;
 mod admin_access;
 mod affinity;

@@ -5,6 +5,7 @@
 #[path = "../support/unending.rs"]
 mod unending;
 
+mod access_log;
 mod address_changed;
 mod bounded_load;
 mod chain;
@@ -53,6 +54,7 @@ mod session_info;
 mod session_service;
 mod shortage;
 mod slow_start;
+mod spans;
 mod streams;
 mod strict;
 mod support;

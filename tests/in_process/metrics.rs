@@ -39,6 +39,61 @@ fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
 }
 
 #[tokio::test(start_paused = true)]
+async fn durations_by_method_and_status_have_the_names_of_opentelemetry() {
+    let (backends, [a, _b], service, mut client) = sealed_session(["a", "b"]).await;
+    let mut brew = get();
+    *brew.method_mut() = "BREW".parse().unwrap();
+    client.send(&service, brew).await;
+    a.control.status.store(500, SeqCst);
+    client.send(&service, get()).await;
+    a.hold_responses();
+    let request = client.spawn(&service, get());
+    after(100).await;
+    let active = "http_server_active_requests{pool=\"default\",http_request_method=\"GET\"";
+    assert_eq!(value(&render(&backends), active), Some(1.0));
+    request.abort();
+    let _ = request.await;
+    a.release_responses();
+    refuse(&a, true);
+    client.send(&service, get()).await;
+
+    let text = render(&backends);
+    assert_eq!(value(&text, active), Some(0.0), "{text}");
+    let count = |side: &str, method: &str, status: &str, error: &str| {
+        let name = format!("http_{side}_request_duration_seconds_count");
+        let labels = [
+            format!("http_request_method=\"{method}\""),
+            format!("http_response_status_code=\"{status}\""),
+            format!("error_type=\"{error}\""),
+        ];
+        sum(&text, &name, &labels.each_ref().map(String::as_str))
+    };
+    assert_eq!(count("server", "GET", "200", ""), 2.0, "the first of the session and the last");
+    assert_eq!(count("server", "_OTHER", "200", ""), 1.0);
+    assert_eq!(count("server", "GET", "500", "500"), 1.0);
+    assert_eq!(count("server", "GET", "", "canceled"), 1.0);
+    assert_eq!(count("client", "GET", "", "connect-failed"), 1.0);
+    assert_eq!(count("client", "GET", "200", ""), 2.0);
+    let all = sum(&text, "http_server_request_duration_seconds_count", &[]);
+    assert_eq!(all, sum(&text, "sticky_request_duration_seconds_count", &[]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_cannot_make_up_series() {
+    let (backends, [a], service, mut client) = sealed_session(["a"]).await;
+    for status in 200..600 {
+        a.control.status.store(status, SeqCst);
+        client.send(&service, get()).await;
+    }
+    let text = render(&backends);
+    let name = "http_server_request_duration_seconds_count";
+    let series = text.lines().filter(|line| line.starts_with(name)).count();
+    assert!(series <= 64, "{series} series");
+    assert_eq!(sum(&text, name, &[]), 401.0, "none is lost");
+    assert!(sum(&text, name, &["http_response_status_code=\"other\""]) > 300.0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn requests_are_counted_by_backend_outcome_reason_and_class() {
     let (backends, [a, b], service, mut client) = sealed_session(["a", "b"]).await;
     client.send(&service, get()).await;

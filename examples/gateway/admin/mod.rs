@@ -97,7 +97,7 @@ async fn show_metrics(State(admin): State<Admin>, headers: HeaderMap) -> Respons
     let accepted = headers.get_all(header::ACCEPT).iter();
     let wants_open_metrics =
         accepted.filter_map(|accept| accept.to_str().ok()).any(|accept| accept.contains(OPEN));
-    let report = Report::new().pool(admin.fleet.backends());
+    let report = admin.reloader.report(Report::new().pool(admin.fleet.backends()));
     let (media_type, text) = match wants_open_metrics {
         true => (OPEN_METRICS, report.open_metrics()),
         false => (PROMETHEUS, report.prometheus()),

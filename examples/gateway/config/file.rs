@@ -10,7 +10,7 @@ use super::{
     limits, listener,
     probe::Status,
     units::{Count, Time, count},
-    words::{Afterwards, DiscoverId, Http2, OperatorMode, Otherwise, Retry, SendProxy},
+    words::{Afterwards, DiscoverId, Http2, LogFormat, OperatorMode, Otherwise, Retry, SendProxy},
 };
 
 #[derive(Debug, Default, Deserialize)]
@@ -40,6 +40,7 @@ pub(crate) struct File {
     pub(crate) rebalance: Option<Rebalance>,
     pub(crate) application: Application,
     pub(crate) session_headers: SessionHeaders,
+    pub(crate) access_log: Option<AccessLog>,
     pub(crate) backend: Vec<Backend>,
     pub(crate) discover: Vec<Discover>,
 }
@@ -106,6 +107,16 @@ pub(crate) struct SessionHeaders {
     pub(crate) enabled: bool,
     #[serde(deserialize_with = "count")]
     pub(crate) replicas: usize,
+}
+
+/// `[access_log]`: a line for each request.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(crate) struct AccessLog {
+    pub(crate) format: Option<LogFormat>,
+    pub(crate) file: Option<String>,
+    pub(crate) queue: Option<Count<1, 1_000_000>>,
+    pub(crate) sample: Option<f64>,
 }
 
 /// `[strict]`: which sessions are refused, and how.

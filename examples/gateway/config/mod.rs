@@ -1,5 +1,6 @@
 //! The configuration: the file and the flags, checked, with every default filled in.
 
+mod access_log;
 mod affinity;
 mod application;
 mod backends;
@@ -24,6 +25,7 @@ mod words;
 #[cfg(feature = "dns")]
 pub(crate) use self::discover::Discover;
 pub(crate) use self::{
+    access_log::AccessLog,
     affinity::{KeptSecrets, Stores},
     document::{Document, FILE_CONTENT, section},
     error::Error,

@@ -14,7 +14,9 @@ use tower_sticky::{
 };
 
 use super::{
-    Error, Stores, affinity, application, backends,
+    Error, Stores,
+    access_log::{self, AccessLog},
+    affinity, application, backends,
     discover::{self, Discover},
     document::Document,
     file::{self, File, SessionHeaders},
@@ -60,6 +62,7 @@ pub(crate) struct Settings {
     pub(crate) probe: Option<Probe>,
     pub(crate) rebalance: Option<Rebalance>,
     pub(crate) session_headers: SessionHeaders,
+    pub(crate) access_log: Option<AccessLog>,
     /// The zone that the gateway is in.
     pub(crate) zone: Option<file::Zone>,
     pub(crate) backends: Vec<file::Backend>,
@@ -182,6 +185,7 @@ impl Settings {
             health,
             probe,
             session_headers: file.session_headers,
+            access_log: file.access_log.as_ref().map(access_log::access_log).transpose()?,
             rebalance: file.rebalance.as_ref().map(health::rebalance).transpose()?,
             zone: file.zone,
             backends,

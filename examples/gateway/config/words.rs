@@ -1,7 +1,7 @@
 //! Values of the file that are one word out of a few.
 
 use serde::Deserialize;
-use tower_sticky::{Failover, Mode, affinity, proxy, serve, store};
+use tower_sticky::{Failover, Mode, affinity, metrics::access_log, proxy, serve, store};
 
 /// Defines enums that are read from kebab-case words and become enums of the library.
 macro_rules! words {
@@ -33,6 +33,8 @@ words! {
     Otherwise => Failover { Repin, Borrow, Reject }
     /// Which peers send the PROXY protocol.
     ProxyProtocol => serve::ProxyProtocol { Off, Accept, Require }
+    /// The format of the access log.
+    LogFormat => access_log::Format { Json, Common, Combined, Haproxy }
     /// What the operator wants of a backend.
     OperatorMode => Mode { Active, Draining, Disabled }
 }

@@ -1,7 +1,12 @@
 //! `ClientIp`: routes a request by a hash of the client's address.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
+use http::Extensions;
 use ipnet::IpNet;
 
 use super::address::{ClientAddress, Forwarding};
@@ -163,16 +168,21 @@ impl fmt::Debug for ClientIp {
 
 /// The address of the peer, from the extension that the server has set.
 pub(super) fn peer_of(head: &Head<'_>) -> Option<IpAddr> {
-    if let Some(peer) = head.extensions.get::<Peer>() {
-        return Some(peer.addr().ip());
+    peer_addr(head.extensions).map(|addr| addr.ip())
+}
+
+/// The address of the connection's peer, as the extensions of a request tell it.
+pub(crate) fn peer_addr(extensions: &Extensions) -> Option<SocketAddr> {
+    if let Some(peer) = extensions.get::<Peer>() {
+        return Some(peer.addr());
     }
     #[cfg(feature = "axum")]
-    if let Some(info) = head.extensions.get::<axum::extract::ConnectInfo<std::net::SocketAddr>>() {
-        return Some(info.0.ip());
+    if let Some(info) = extensions.get::<axum::extract::ConnectInfo<SocketAddr>>() {
+        return Some(info.0);
     }
     #[cfg(feature = "tonic")]
-    if let Some(info) = head.extensions.get::<tonic::transport::server::TcpConnectInfo>() {
-        return info.remote_addr().map(|addr| addr.ip());
+    if let Some(info) = extensions.get::<tonic::transport::server::TcpConnectInfo>() {
+        return info.remote_addr();
     }
     None
 }

@@ -4,3 +4,5 @@ mod address;
 mod affinity;
 
 pub use self::affinity::{ClientIp, ForwardedBy};
+#[cfg(feature = "metrics")]
+pub(crate) use self::{address::ClientAddress, affinity::peer_addr};

@@ -5,7 +5,11 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use super::{HistogramTotals, PoolRecorder, Requests, Timestamp, histogram::Durations};
+use http::StatusCode;
+
+use super::{
+    Arrival, Ending, HistogramTotals, PoolRecorder, Requests, Timestamp, histogram::Durations,
+};
 use crate::{
     outcome::{Reason, StatusClass, Verdict},
     util::shards::Access,
@@ -42,6 +46,8 @@ pub(crate) struct BackendRecorder {
     connections: [AtomicU64; Connection::ALL.len()],
     /// Failed and successful probes.
     probes: [AtomicU64; 2],
+    /// Failed and successful redials.
+    redials: [AtomicU64; 2],
     ejections: AtomicU64,
 }
 
@@ -59,30 +65,33 @@ impl BackendRecorder {
         self.requests.count(verdict, reason, class);
     }
 
-    /// The head of the response to a request that arrived at `arrived` is here, and all of the response if
-    /// `is_whole`. Returns what measures the rest of it.
+    /// The head of the response to a request that arrived at `arrived`, and was sent at `sent` if that was later,
+    /// is here, and all of the response if `is_whole`. Returns what measures the rest of it.
     #[inline]
     pub(crate) fn head_arrived(
         &self,
-        arrived: Timestamp,
+        arrived: Arrival,
+        sent: Option<Timestamp>,
+        status: StatusCode,
         is_whole: impl FnOnce() -> bool,
     ) -> ResponseTimer {
         let Some(pool) = self.pool.get() else { return ResponseTimer::default() };
-        let is_whole = is_whole();
+        let (is_whole, ending) = (is_whole(), Ending::status(status));
         let now = pool.now();
-        let nanos = now.since(arrived);
+        let nanos = now.since(arrived.time());
         if pool.records_per_backend() {
             self.durations().first_byte.observe(nanos, Access::Shared);
             if is_whole {
                 self.durations().whole.observe(nanos, Access::Shared);
             }
         }
+        pool.record_first_byte(nanos);
+        pool.record_attempt(arrived, sent, ending, now);
         if is_whole {
-            pool.record_whole_at_first_byte(nanos);
+            pool.record_whole(arrived, ending, now);
             return ResponseTimer::default();
         }
-        pool.record_first_byte(nanos);
-        ResponseTimer { arrived, head: now, progress: Progress::Head }
+        ResponseTimer { arrived, head: now, ending, progress: Progress::Head }
     }
 
     fn durations(&self) -> &Durations {
@@ -95,6 +104,10 @@ impl BackendRecorder {
 
     pub(crate) fn probed(&self, succeeded: bool) {
         self.probes[usize::from(succeeded)].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn redialed(&self, succeeded: bool) {
+        self.redials[usize::from(succeeded)].fetch_add(1, Relaxed);
     }
 
     pub(crate) fn ejected(&self) {
@@ -113,6 +126,10 @@ impl BackendRecorder {
         self.probes[usize::from(succeeded)].load(Relaxed)
     }
 
+    pub(crate) fn redials(&self, succeeded: bool) -> u64 {
+        self.redials[usize::from(succeeded)].load(Relaxed)
+    }
+
     pub(crate) fn ejections(&self) -> u64 {
         self.ejections.load(Relaxed)
     }
@@ -128,8 +145,9 @@ impl BackendRecorder {
 /// Measures a response until the end of its body.
 #[derive(Debug, Default)]
 pub(crate) struct ResponseTimer {
-    arrived: Timestamp,
+    arrived: Arrival,
     head: Timestamp,
+    ending: Ending,
     progress: Progress,
 }
 
@@ -174,9 +192,9 @@ impl ResponseTimer {
             return;
         };
         let end = if self.progress == Progress::OneFrame { self.head } else { pool.now() };
-        let nanos = end.since(self.arrived);
-        pool.record_whole(nanos);
+        pool.record_whole(self.arrived, self.ending, end);
         if pool.records_per_backend() {
+            let nanos = end.since(self.arrived.time());
             backend.durations().whole.observe(nanos, Access::Shared);
         }
     }

@@ -56,6 +56,22 @@ pub(super) struct Durations {
     pub(super) whole: Histogram,
 }
 
+/// A histogram that any thread may record in, for what happens seldom.
+#[cfg(feature = "redis")]
+#[derive(Debug, Default)]
+pub(crate) struct SharedHistogram(Histogram);
+
+#[cfg(feature = "redis")]
+impl SharedHistogram {
+    pub(crate) fn observe(&self, duration: std::time::Duration) {
+        self.0.observe(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Access::Shared);
+    }
+
+    pub(crate) fn totals(&self) -> HistogramTotals {
+        HistogramTotals::of([&self.0].into_iter())
+    }
+}
+
 /// What a histogram holds at one time.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct HistogramTotals {
@@ -73,6 +89,14 @@ impl HistogramTotals {
             totals.sum = totals.sum.wrapping_add(shard.sum.load(Relaxed));
         }
         totals
+    }
+
+    /// Adds those of another histogram.
+    pub(super) fn add(&mut self, other: &Self) {
+        for (total, bucket) in self.buckets.iter_mut().zip(&other.buckets) {
+            *total += bucket;
+        }
+        self.sum = self.sum.wrapping_add(other.sum);
     }
 
     /// How many durations are at most as long as each of the [`BOUNDS`].

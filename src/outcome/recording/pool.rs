@@ -8,16 +8,18 @@ use std::{
     time::Duration,
 };
 
+use http::{Method, StatusCode};
 use tokio::time::Instant;
 
 use super::{
     HistogramTotals, Requests,
-    histogram::{Durations, Histogram, totals},
+    by_request::{ByRequest, ByRequestTotals, Ending, RequestKind},
+    histogram::{Histogram, totals},
     moves::{Moves, Pair, Totals},
 };
 use crate::{
-    outcome::{Reason, StatusClass, Verdict},
-    util::shards::Sharded,
+    outcome::{Reason, StatusClass, TokenCause, Verdict},
+    util::{KnownMethod, shards::Sharded},
 };
 
 /// How many ways there are in which a drain can end.
@@ -31,7 +33,11 @@ pub(crate) struct PoolRecorder(Arc<Recorded>);
 struct Recorded {
     /// Timestamps count from here.
     started: Instant,
-    durations: Sharded<Durations>,
+    first_bytes: Sharded<Histogram>,
+    /// Requests until the end of their response.
+    requests: ByRequest,
+    /// Attempts until the head of their response, or their failure.
+    attempts: ByRequest,
     waits: Sharded<Histogram>,
     /// Requests that no backend has answered.
     unanswered: Requests,
@@ -40,29 +46,6 @@ struct Recorded {
     drains: [AtomicU64; DRAIN_ENDS],
     /// Whether each backend has histograms of its own.
     per_backend: AtomicBool,
-}
-
-/// Why a token was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TokenCause {
-    /// A session has begun.
-    New,
-    /// A session has moved.
-    Moved,
-    /// The token of a session that stays was renewed.
-    Refreshed,
-}
-
-impl TokenCause {
-    pub(crate) const ALL: [Self; 3] = [Self::New, Self::Moved, Self::Refreshed];
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::New => "new",
-            Self::Moved => "moved",
-            Self::Refreshed => "refreshed",
-        }
-    }
 }
 
 /// Nanoseconds since the recorder was created.
@@ -77,11 +60,30 @@ impl Timestamp {
     }
 }
 
+/// When a request has arrived, with its method and scheme: the latter in the lowest bits, above them the
+/// nanoseconds since the recorder was created.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Arrival(u64);
+
+impl Arrival {
+    #[inline]
+    pub(super) fn time(self) -> Timestamp {
+        Timestamp(self.0 >> RequestKind::BITS)
+    }
+
+    #[inline]
+    pub(super) fn kind(self) -> RequestKind {
+        RequestKind::from_bits(self.0)
+    }
+}
+
 impl Default for PoolRecorder {
     fn default() -> Self {
         Self(Arc::new(Recorded {
             started: Instant::now(),
-            durations: Sharded::default(),
+            first_bytes: Sharded::default(),
+            requests: ByRequest::default(),
+            attempts: ByRequest::default(),
             waits: Sharded::default(),
             unanswered: Requests::default(),
             tokens: Default::default(),
@@ -110,28 +112,47 @@ impl PoolRecorder {
         self.0.per_backend.load(Relaxed)
     }
 
+    /// A request of this method and scheme has begun at `now`.
+    #[inline]
+    pub(crate) fn begun(&self, now: Timestamp, method: &Method, https: bool) -> Arrival {
+        let kind = RequestKind::new(KnownMethod::of(method), https);
+        self.0.requests.begin(kind);
+        Arrival(now.0 << RequestKind::BITS | kind.bits())
+    }
+
     #[inline]
     pub(super) fn record_first_byte(&self, nanos: u64) {
-        self.0.durations.with(|shard, access| shard.first_byte.observe(nanos, access));
+        self.0.first_bytes.with(|shard, access| shard.observe(nanos, access));
     }
 
-    /// The first byte and the end of a response came together.
+    /// A request has ended at `now`.
     #[inline]
-    pub(super) fn record_whole_at_first_byte(&self, nanos: u64) {
-        self.0.durations.with(|shard, access| {
-            shard.first_byte.observe(nanos, access);
-            shard.whole.observe(nanos, access);
-        });
+    pub(super) fn record_whole(&self, arrived: Arrival, ending: Ending, now: Timestamp) {
+        self.0.requests.observe(arrived.kind(), ending, now.since(arrived.time()));
     }
 
+    /// An attempt that began at `sent`, if that was later than the arrival, has been answered, or has failed.
     #[inline]
-    pub(super) fn record_whole(&self, nanos: u64) {
-        self.0.durations.with(|shard, access| shard.whole.observe(nanos, access));
+    pub(super) fn record_attempt(
+        &self,
+        arrived: Arrival,
+        sent: Option<Timestamp>,
+        ending: Ending,
+        now: Timestamp,
+    ) {
+        let sent = sent.unwrap_or(arrived.time());
+        self.0.attempts.observe(arrived.kind(), ending, now.since(sent));
+    }
+
+    /// An attempt has failed.
+    pub(crate) fn attempt_failed(&self, arrived: Arrival, sent: Option<Timestamp>, why: Ending) {
+        self.record_attempt(arrived, sent, why, self.now());
     }
 
     /// A request that arrived at `arrived` has ended without the answer of a backend.
-    pub(crate) fn ended(&self, arrived: Timestamp) {
-        self.record_whole(self.now().since(arrived));
+    pub(crate) fn ended(&self, arrived: Arrival, status: Option<StatusCode>) {
+        let ending = status.map_or(Ending::CANCELED, Ending::status);
+        self.record_whole(arrived, ending, self.now());
     }
 
     /// A request has waited so long for a backend to become ready.
@@ -167,11 +188,21 @@ impl PoolRecorder {
     }
 
     pub(crate) fn first_bytes(&self) -> HistogramTotals {
-        totals(&self.0.durations, |shard| &shard.first_byte)
+        totals(&self.0.first_bytes, |shard| shard)
     }
 
     pub(crate) fn wholes(&self) -> HistogramTotals {
-        totals(&self.0.durations, |shard| &shard.whole)
+        self.0.requests.all()
+    }
+
+    /// Requests by method, scheme and status.
+    pub(crate) fn requests(&self) -> ByRequestTotals {
+        self.0.requests.totals()
+    }
+
+    /// Attempts by method, scheme and status.
+    pub(crate) fn attempts(&self) -> ByRequestTotals {
+        self.0.attempts.totals()
     }
 
     pub(crate) fn waits(&self) -> HistogramTotals {

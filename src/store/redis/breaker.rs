@@ -17,7 +17,7 @@ use super::{
     script::Commands,
     stats::{Counters, EngineState, LogLimiter, count},
 };
-use crate::{redis::RedisTarget, util::lock};
+use crate::{outcome::recording::SharedHistogram, redis::RedisTarget, util::lock};
 
 /// The least time that one attempt to connect may take; ten times the time budget if that is longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -26,6 +26,7 @@ pub(super) struct Breaker {
     pub(super) commands: Commands,
     pub(super) budget: Duration,
     pub(super) counters: Counters,
+    pub(super) call_times: SharedHistogram,
     /// Failed calls in a row that open the breaker.
     max_failures: u32,
     /// `None` while the breaker is open.
@@ -78,6 +79,7 @@ impl Breaker {
             commands,
             budget,
             counters: Counters::default(),
+            call_times: SharedHistogram::default(),
             max_failures,
             live: ArcSwapOption::empty(),
             phase: watch::Sender::new(Phase::New),

@@ -206,9 +206,11 @@ impl RedisStoreBuilder {
         })?;
         let commands = Commands::new(self.prefix);
         let breaker = Breaker::new(target, commands, self.budget, self.failures);
+        let (table, evictions) = table::new(self.capacity);
         let cache = PinCache {
             engine: Engine::new(breaker),
-            table: table::new(self.capacity),
+            table,
+            evictions,
             lookups: SingleFlight::default(),
             writes: Arc::new(Semaphore::new(MAX_WRITES)),
             on_down: self.on_down,

@@ -15,7 +15,7 @@ use super::{
     stats::count,
 };
 use crate::store::{
-    table::Table,
+    table::{Evictions, Table},
     traits::{Answer, Lookup, OpenSession, SessionKey, StoredPin},
 };
 
@@ -25,6 +25,7 @@ pub(super) const MAX_WRITES: usize = 8192;
 pub(super) struct PinCache {
     pub(super) engine: Engine,
     pub(super) table: Table<CachedPin>,
+    pub(super) evictions: Evictions,
     pub(super) lookups: SingleFlight,
     /// A permit per write in flight.
     pub(super) writes: Arc<Semaphore>,

@@ -16,6 +16,8 @@ use super::{
     script::{Arguments, Commands, decode},
     stats::{Counters, EngineState, count},
 };
+#[cfg(feature = "metrics")]
+use crate::outcome::recording::SharedHistogram;
 use crate::store::traits::{SessionKey, StoredPin};
 
 /// A handle; clones share the connection.
@@ -44,6 +46,11 @@ impl Engine {
 
     pub(super) fn counters(&self) -> &Counters {
         &self.breaker.counters
+    }
+
+    #[cfg(feature = "metrics")]
+    pub(super) fn call_times(&self) -> &SharedHistogram {
+        &self.breaker.call_times
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -129,7 +136,10 @@ impl Engine {
         call: impl Future<Output = RedisResult<T>>,
     ) -> Result<T, CallError> {
         count(&self.counters().calls);
-        match timeout_at(deadline, call).await {
+        let began = Instant::now();
+        let result = timeout_at(deadline, call).await;
+        self.breaker.call_times.observe(began.elapsed());
+        match result {
             Ok(Ok(result)) => {
                 live.record_success();
                 Ok(result)

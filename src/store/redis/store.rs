@@ -3,6 +3,8 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use super::{breaker::Phase, cache::PinCache, script::WriteCondition, stats::RedisStats};
+#[cfg(feature = "metrics")]
+use crate::outcome::recording::HistogramTotals;
 use crate::store::traits::{Lookup, OpenSession, PinStore, SessionKey, StoredPin};
 
 /// Pins on [Redis](https://redis.io) or [Valkey](https://valkey.io), which several gateways share. A
@@ -78,6 +80,16 @@ impl RedisStore {
     pub fn stats(&self) -> RedisStats {
         let engine = &self.cache.engine;
         RedisStats::new(engine.state(), self.cache.writes_in_flight(), engine.counters())
+    }
+
+    /// How many local copies were evicted to make room for others.
+    pub fn local_evictions(&self) -> u64 {
+        self.cache.evictions.count()
+    }
+
+    #[cfg(feature = "metrics")]
+    pub(crate) fn call_times(&self) -> HistogramTotals {
+        self.cache.engine.call_times().totals()
     }
 
     /// The number of local copies, including those of expired sessions.

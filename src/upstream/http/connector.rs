@@ -11,6 +11,7 @@ use super::handshake::{Tls, is_other_protocol};
 use super::{
     address::{Address, Lookups},
     buffers::Buffers,
+    connection_counts::ConnectionCounts,
     headers::{self, Added},
     http1::Http1,
     http2::{self, Dialed, Options, Pings, Shared},
@@ -93,11 +94,20 @@ pub(super) struct Inner {
     pub(super) chosen: Chosen,
     pub(super) pool: Arc<Pool>,
     pub(super) shared: Shared,
+    pub(super) counts: ConnectionCounts,
 }
 
 impl Inner {
     /// A kept connection for a request of this client.
     pub(super) fn idle(&self, client: Option<SocketAddr>) -> Option<Link> {
+        let link = self.find_idle(client);
+        if link.is_some() {
+            self.counts.reused();
+        }
+        link
+    }
+
+    fn find_idle(&self, client: Option<SocketAddr>) -> Option<Link> {
         let generation = self.address.usable()?;
         if self.send_proxy.is_some() {
             return self.pool.take_for(client?, generation).map(Link::Http1);
@@ -236,8 +246,10 @@ impl Inner {
             if self.http2 == Http2::Auto && !upgrades {
                 self.chosen.set(protocol);
             }
+            self.counts.opened();
             return Ok(Opened { stream, generation, protocol });
         }
+        self.counts.opened();
         let protocol = match self.http2 {
             Http2::On => Protocol::Http2,
             Http2::Off | Http2::Auto => Protocol::Http1,

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
+use tracing::Span;
 
 use super::{
     connector::{Dial, Inner, Link, Need, Purpose},
@@ -24,7 +25,7 @@ use super::{
     recorded_body::RecordedBody,
     request_body::RequestBody,
     response_body::UpstreamBody,
-    tunnel,
+    span, tunnel,
 };
 use crate::{
     error::{BoxError, NotSent, SendCount, Unanswered},
@@ -45,6 +46,8 @@ pub struct UpstreamFuture<B> {
     attempts: u8,
     /// Set once the request may have been executed: how often it was sent.
     unanswered: Option<SendCount>,
+    /// The span of the exchange, if it is enabled.
+    span: Option<Box<Span>>,
 }
 
 enum State<B> {
@@ -73,7 +76,8 @@ where
     B::Error: Into<BoxError>,
 {
     pub(super) fn new(inner: Arc<Inner>, request: Request<B>) -> Self {
-        Self { inner, state: State::Start(request), attempts: 0, unanswered: None }
+        let span = span::of(&inner, &request);
+        Self { inner, state: State::Start(request), attempts: 0, unanswered: None, span }
     }
 
     /// Sends `request` on an idle connection, or starts to open one.
@@ -338,6 +342,25 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        let Some(span) = this.span.take() else { return this.advance(cx) };
+        let polled = span.in_scope(|| this.advance(cx));
+        match &polled {
+            Poll::Ready(result) => span::record(&span, result),
+            Poll::Pending => this.span = Some(span),
+        }
+        polled
+    }
+}
+
+impl<B> UpstreamFuture<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    /// Goes on as far as it can.
+    #[inline]
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<UpstreamBody>, BoxError>> {
+        let this = self;
         loop {
             match &mut this.state {
                 State::Start(_) => {

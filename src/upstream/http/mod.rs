@@ -33,6 +33,7 @@ mod address;
 mod buffers;
 #[cfg(feature = "tls")]
 mod client_tls;
+mod connection_counts;
 mod connector;
 mod dial;
 mod erased_body;
@@ -57,6 +58,7 @@ mod request_body;
 mod resolve;
 mod response_body;
 mod send_limit;
+mod span;
 mod stream;
 mod target;
 mod timer;
@@ -67,8 +69,9 @@ mod upstream;
 #[cfg(feature = "tls")]
 pub use self::client_tls::ClientTls;
 pub use self::{
-    future::UpstreamFuture, protocol::Http2, proxy_protocol::ProxyProtocol, resolve::Resolve,
-    response_body::UpstreamBody, upstream::Upstream,
+    connection_counts::ConnectionStats, future::UpstreamFuture, protocol::Http2,
+    proxy_protocol::ProxyProtocol, resolve::Resolve, response_body::UpstreamBody,
+    upstream::Upstream,
 };
 #[cfg(feature = "tls")]
 pub use crate::tls::{Roots, TlsVersion};

@@ -19,6 +19,7 @@ use super::{
     Resolve, UpstreamBody, UpstreamFuture,
     address::{Address, Lookups},
     buffers::Buffers,
+    connection_counts::{ConnectionCounts, ConnectionStats},
     connector::Inner,
     forwarded::{ForwardedOptions, Via},
     headers::Added,
@@ -233,6 +234,7 @@ impl Upstream {
             chosen: Chosen::new(Http2::Off, false),
             pool: Arc::new(Pool::new(0, Duration::ZERO)),
             shared: Shared::new(Duration::ZERO),
+            counts: ConnectionCounts::new(),
         })
     }
 
@@ -261,6 +263,7 @@ impl Upstream {
             address: old.address.clone(),
             pool: old.pool.clone(),
             shared: Shared::new(Duration::ZERO),
+            counts: ConnectionCounts::new(),
             chosen: Chosen::new(old.http2, old.target.is_https),
             #[cfg(feature = "tls")]
             tls: old.tls.clone(),
@@ -268,6 +271,11 @@ impl Upstream {
         };
         change(&mut inner);
         Self::build(inner)
+    }
+
+    /// How many connections were opened, and how often one was used again.
+    pub fn connection_stats(&self) -> ConnectionStats {
+        self.inner.counts.totals()
     }
 
     /// How often the URL's name is looked up again while it is used; default 5 s, at least 10 ms. It does

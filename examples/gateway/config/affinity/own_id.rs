@@ -2,7 +2,11 @@
 
 use tower_sticky::affinity::{Learned, Route};
 
-use super::{checked::Checked, keys, section, store, stores::Stores};
+use super::{
+    checked::Checked,
+    keys, section, store,
+    stores::{InUse, Stores},
+};
 use crate::config::{
     Error,
     words::{Format, RoutePosition},
@@ -48,10 +52,13 @@ pub(super) fn learned(
         })?;
         learned = learned.secret(first);
     }
+    let shown = format!("{source} {name}");
     if let Some(store) = store {
+        stores.set_in_use(shown, InUse::Redis(store.clone()));
         return Ok(learned.store(store));
     }
     let (memory, secret) = stores.get(&carrier, section.capacity.map_or(CAPACITY, Into::into))?;
+    stores.set_in_use(shown, InUse::Memory(memory.clone()));
     Ok(match section.keys {
         Some(_) => learned.store(memory),
         None => learned.store(memory).secret(secret),

@@ -8,7 +8,11 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tower_sticky::{ConfigError, Key, KeyRing, store::MemoryStore};
+use tower_sticky::{
+    ConfigError, Key, KeyRing,
+    metrics::Report,
+    store::{MemoryStore, RedisStore},
+};
 
 /// The tables of learned ids, by where the ids are and the keys that hash them. A configuration that names the same
 /// ones again goes on with their sessions. A handle; clones share the tables.
@@ -20,8 +24,17 @@ struct Kept {
     tables: HashMap<String, Table>,
     /// The key of the cookie when the configuration names none.
     generated: Option<Key>,
+    /// The stores in use, by names without secrets.
+    in_use: BTreeMap<String, InUse>,
     /// The secrets of tables that are still to be made.
     secrets: HashMap<String, Key>,
+}
+
+/// A store that is in use.
+#[derive(Debug)]
+pub(super) enum InUse {
+    Memory(MemoryStore),
+    Redis(RedisStore),
 }
 
 /// The keys that a process has generated, in base64.
@@ -71,6 +84,19 @@ impl Stores {
         }
         let table = &tables[carrier];
         Ok((table.store.clone(), table.secret.clone()))
+    }
+
+    /// The ids called `name` are in this store from now on.
+    pub(super) fn set_in_use(&self, name: String, store: InUse) {
+        self.lock().in_use.insert(name, store);
+    }
+
+    /// Adds the metrics of all stores that are in use.
+    pub(crate) fn report(&self, report: Report) -> Report {
+        self.lock().in_use.iter().fold(report, |report, (name, store)| match store {
+            InUse::Memory(store) => report.memory_store(name, store),
+            InUse::Redis(store) => report.redis_store(name, store),
+        })
     }
 
     /// The keys of this process, for a cookie without keys.
