@@ -72,9 +72,13 @@
 //!
 //! # Guide
 //!
-//! The [`guide`] describes what happens when backends [fail, fill up, drain, join and leave](guide::failures),
-//! how to [keep session data](guide::session_data) when a server dies, and the
-//! [architecture](guide::architecture) of the crate.
+//! The [`guide`] has recipes for common applications, each tested with the real clients: [Socket.IO](guide::socket_io),
+//! [SignalR and Blazor](guide::signalr), [WebSockets](guide::websocket), [MCP](guide::mcp), [tus](guide::tus),
+//! [gRPC](guide::grpc), [model workers](guide::model_workers), and
+//! [Tomcat, PHP and Rails](guide::own_sessions). It shows [several pools in one router](guide::pools) and the layer
+//! [in a stack with tower-http](guide::tower_http), and explains what happens when backends
+//! [fail, fill up, drain, join and leave](guide::failures), how to [keep session data](guide::session_data) when a
+//! server dies, [every outcome and reason](guide::outcomes), and the [architecture](guide::architecture) of the crate.
 
 #![forbid(unsafe_code)]
 // Handling a request must not panic. The few panics while building are allowed where they are.

@@ -184,7 +184,20 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Totals since the pool was created.
+/// Totals since the pool was created, from [`Backends::snapshot`](crate::Backends::snapshot). What each outcome and
+/// reason means, and what to do, is in [`outcomes`](crate::guide::outcomes).
+///
+/// # Example
+///
+/// ```
+/// use tower_sticky::{Backends, Reason, Verdict};
+///
+/// let backends = Backends::from_iter([("a", ())]);
+/// let stats = backends.snapshot().stats;
+/// let of_all = stats.outcome(Verdict::Pinned) as f64 / stats.requests().max(1) as f64;
+/// println!("{of_all:.2} pinned, {} moved because a connection failed", stats.reason(Reason::ConnectFailed));
+/// # assert_eq!(of_all, 0.0);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stats {
     outcomes: [u64; Verdict::ALL.len()],

@@ -46,7 +46,8 @@ impl<S> Backends<S> {
     }
 
     /// An empty pool with a name of its own. The name is bound into every sealed token, so that a token
-    /// of one pool is not valid for another, even with the same keys.
+    /// of one pool is not valid for another, even with the same keys. Several pools in one router are shown in
+    /// [`pools`](crate::guide::pools).
     pub fn named(name: impl Into<String>) -> Self {
         Self { pool: Arc::new(Pool::new(name.into())) }
     }

@@ -73,6 +73,20 @@ impl BackendStatus {
 }
 
 /// The status of a pool, from [`Backends::snapshot`](crate::Backends::snapshot).
+///
+/// # Example
+///
+/// ```
+/// use tower_sticky::Backends;
+///
+/// let backends = Backends::from_iter([("a", ()), ("b", ())]);
+/// let status = backends.snapshot();
+/// for backend in &status.backends {
+///     println!("{} is {}, {} in flight", backend.id, backend.state.as_str(), backend.in_flight);
+/// }
+/// println!("{} requests, {} moves", status.stats.requests(), status.stats.moves());
+/// # assert_eq!(status.backends.len(), 2);
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PoolStatus {

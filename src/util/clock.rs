@@ -22,6 +22,24 @@ pub(crate) fn after(start: Instant, duration: Duration) -> Instant {
 
 /// The wall clock for the timestamps of tokens, which must be comparable on every gateway and after every
 /// restart. Durations within the process are measured with `tokio::time::Instant`.
+///
+/// # Example
+///
+/// A clock for tests, given to [`StickyLayer::clock`](crate::StickyLayer::clock):
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use tower_sticky::WallClock;
+///
+/// #[derive(Debug)]
+/// struct Ahead(Duration);
+///
+/// impl WallClock for Ahead {
+///     fn now(&self) -> SystemTime {
+///         SystemTime::now() + self.0
+///     }
+/// }
+/// ```
 pub trait WallClock: fmt::Debug + Send + Sync + 'static {
     /// The date and time now.
     fn now(&self) -> SystemTime;

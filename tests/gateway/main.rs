@@ -20,10 +20,15 @@ mod listening;
 #[cfg(feature = "dns")]
 #[path = "../support/name_server.rs"]
 mod name_server;
+#[path = "../support/page.rs"]
+mod page;
 #[path = "../support/process.rs"]
 mod process;
 #[path = "../support/server.rs"]
 mod server;
+#[allow(unreachable_pub, reason = "a module of the examples")]
+#[path = "../../examples/support/server.rs"]
+mod server_thread;
 #[cfg(feature = "tls")]
 #[allow(dead_code, reason = "the tests of the library use all of it")]
 #[path = "../upstream/tls/support.rs"]
@@ -49,7 +54,9 @@ mod config_errors;
 mod config_file;
 #[cfg(feature = "dns")]
 mod contrib;
+mod cross_site;
 mod demo;
+mod deployments;
 #[cfg(feature = "dns")]
 mod discover;
 mod drain;
@@ -59,6 +66,7 @@ mod events;
 mod expect;
 mod failures;
 mod forwarding;
+mod guide;
 mod health;
 mod http2_frames;
 mod inherited_sockets;
@@ -67,9 +75,12 @@ mod limits;
 mod line;
 mod listeners;
 mod metrics;
+mod model_workers;
+mod own_sessions;
 mod parking;
 mod raw_requests;
 mod rebalance;
+mod reference;
 mod reload;
 mod reload_listeners;
 mod reload_rules;

@@ -71,3 +71,47 @@ async fn mesh() {
     assert_eq!(asked.len(), 4, "{said}");
     assert!(asked[3].ends_with("has the cart: tea, milk, sugar, cake"), "{said}");
 }
+
+#[tokio::test]
+async fn two_pools() {
+    let said = run("two_pools").await;
+    // One cookie for each pool, and that of the chat only below its path.
+    let sets = said.lines().filter(|line| line.contains(" sets "));
+    let sets: Vec<_> = sets.take(3).collect();
+    for (line, cookie) in sets.iter().zip(["SHOP; ", "CHAT; ", "API; "]) {
+        assert!(line.contains(cookie), "{line}");
+    }
+    assert!(sets[1].contains("Path=/chat;"), "{said}");
+    let server = |line: &str| line.split(' ').nth(4).unwrap().to_owned();
+    let served: Vec<_> = said.lines().filter(|line| line.contains(" is served by ")).collect();
+    let servers: Vec<_> = served.iter().map(|line| server(line)).collect();
+    assert_eq!(servers[..3], servers[3..6], "everybody stays: {said}");
+    let pools = servers[..3].iter().map(|name| name.split('-').next().unwrap());
+    assert_eq!(pools.collect::<Vec<_>>(), ["shop", "chat", "api"], "{said}");
+    // After one backend of the chat is disabled.
+    assert_eq!((&servers[7], &servers[9]), (&servers[0], &servers[2]), "{said}");
+    assert_ne!(servers[8], servers[1], "{said}");
+    assert!(servers[8].starts_with("chat-"), "{said}");
+}
+
+#[tokio::test]
+async fn model_cache() {
+    let said = run("model_cache").await;
+    for conversation in ["red", "green", "blue"] {
+        let turns = lines(&said, conversation);
+        let worker = turns[0].split(' ').nth(1).unwrap();
+        for (turn, read) in turns.iter().zip(["1 of 1", "2 of 3", "2 of 5"]) {
+            let told = format!("{conversation}: {worker} read {read} messages: all work and play");
+            assert_eq!(*turn, told, "{said}");
+        }
+    }
+    let red = lines(&said, "red: ");
+    let worker = |line: &str| line.split(' ').nth(1).unwrap().to_owned();
+    assert_eq!(lines(&said, "worker-"), [format!("{} dies", worker(red[0]))], "{said}");
+    assert_eq!(lines(&said, "the response is"), ["the response is broken off"], "{said}");
+    // The next worker reads everything, and then it has it.
+    assert_ne!(worker(red[3]), worker(red[0]), "{said}");
+    assert!(red[3].contains("read 7 of 7 messages"), "{said}");
+    assert_eq!(worker(red[4]), worker(red[3]), "{said}");
+    assert!(red[4].contains("read 2 of 9 messages"), "{said}");
+}

@@ -53,7 +53,7 @@ impl Backend {
         format!("[[backend]]\nid = \"{id}\"\nurl = \"{}\"\n", self.url())
     }
 
-    async fn axum(router: Router) -> Self {
+    pub(crate) async fn axum(router: Router) -> Self {
         Self::serve(TcpListener::bind("127.0.0.1:0").await.unwrap(), router)
     }
 

@@ -51,6 +51,9 @@ use crate::{
 ///     .absolute_timeout(Duration::from_secs(8 * 3600));
 /// # Ok::<(), tower_sticky::ConfigError>(())
 /// ```
+///
+/// Recipes with real clients: [`websocket`](crate::guide::websocket), [`signalr`](crate::guide::signalr),
+/// [`socket_io`](crate::guide::socket_io).
 #[derive(Clone)]
 pub struct Cookie {
     attributes: set_cookie::Attributes,

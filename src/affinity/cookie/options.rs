@@ -1,6 +1,7 @@
 //! Enums for the options of a cookie.
 
-/// The cookie attribute `SameSite` (RFC 6265bis, section 4.1.2.7).
+/// The cookie attribute `SameSite` (RFC 6265bis, section 4.1.2.7). What it does to logins and payments on other sites is
+/// described in [`cross_site`](crate::guide::cross_site).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SameSite {
     /// Sent with requests from the same site and with top-level navigation to it; the default.

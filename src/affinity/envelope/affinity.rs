@@ -60,6 +60,8 @@ use crate::{
 /// let tools = Envelope::header("mcp-session-id", keys);
 /// # Ok::<(), tower_sticky::ConfigError>(())
 /// ```
+///
+/// Recipes with real clients: [`mcp`](crate::guide::mcp), [`own_sessions`](crate::guide::own_sessions).
 #[derive(Clone)]
 pub struct Envelope {
     carrier: CarrierName,

@@ -52,6 +52,8 @@ pub(super) const DEFAULT_IDLE: Duration = Duration::from_secs(30 * 60);
 /// let by_header = Learned::header("mcp-session-id").capacity(10_000).end_on_delete(true);
 /// let uploads = Learned::location("/files/{id}");
 /// ```
+///
+/// Recipes with real clients: [`mcp`](crate::guide::mcp), [`tus`](crate::guide::tus), [`own_sessions`](crate::guide::own_sessions).
 #[derive(Clone)]
 pub struct Learned {
     source: IdSource,

@@ -8,10 +8,7 @@ use std::{
     },
 };
 
-use super::{
-    HistogramTotals,
-    histogram::Histogram,
-};
+use super::{HistogramTotals, histogram::Histogram};
 use crate::util::{
     KnownMethod,
     shards::{Access, Sharded},

@@ -30,7 +30,8 @@ impl State {
     }
 }
 
-/// What the operator has set a backend to do.
+/// What the operator has set a backend to do, with [`Backends::set_mode`](crate::Backends::set_mode) or a
+/// [drain](crate::Backends::drain).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Mode {

@@ -11,6 +11,6 @@ mod dns_server;
 mod name_server;
 mod nodejs;
 mod openssl;
-mod own_ids;
+mod recipes;
 mod tonic_server;
 mod websocket;

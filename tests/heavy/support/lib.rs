@@ -12,6 +12,8 @@ pub mod example;
 pub mod gateway;
 #[path = "../../support/listening.rs"]
 pub mod listening;
+#[path = "../../support/page.rs"]
+pub mod page;
 #[path = "../../support/process.rs"]
 pub mod process;
 pub mod redis_cluster;

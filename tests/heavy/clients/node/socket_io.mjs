@@ -1,44 +1,77 @@
-// A Socket.IO server whose ids contain its route, and clients that ask several times which server they are on.
+// A Socket.IO server whose ids contain its route, and clients of it.
 //
 //   node socket_io.mjs server NAME
-//   node socket_io.mjs clients URL TRANSPORTS COUNT jar|no-jar
+//   node socket_io.mjs visits URL TRANSPORTS COUNT jar|no-jar      which server is each client on, asked several times
+//   node socket_io.mjs moves URL TRANSPORTS COUNT jar|no-jar       the server of some clients goes away while they run
+//   node socket_io.mjs recovers URL COUNT                          connections that break are recovered
 
 import { randomUUID } from "node:crypto";
 import { createServer } from "node:http";
+import { createInterface } from "node:readline/promises";
 import { Server } from "socket.io";
 import { io } from "socket.io-client";
 
 function serve(name) {
-  const server = createServer();
-  const sockets = new Server(server);
+  const server = createServer((request, response) => response.end("a page"));
+  const sockets = new Server(server, { connectionStateRecovery: { maxDisconnectionDuration: 60_000 } });
   sockets.engine.generateId = (request) => {
     const route = request.headers["x-sticky-route"];
     return route ? `${randomUUID()}.${route}` : randomUUID();
   };
   sockets.on("connection", (socket) => {
     socket.on("who", (reply) => reply(name, socket.conn.transport.name));
+    // A message before the break, and one while the client is away.
+    socket.on("before and after", () => {
+      socket.join(socket.id);
+      socket.emit("message", "before");
+      setTimeout(() => sockets.to(socket.id).emit("message", "after"), 50);
+    });
   });
   server.listen(0, "127.0.0.1", () => console.log(server.address().port));
 }
 
-/** The names of the servers that one client was on, and its last transport. */
-async function visit(url, transports, withCredentials) {
-  const socket = io(url, { transports, withCredentials, forceNew: true, reconnection: false, timeout: 10_000 });
-  try {
+/** The next event of this name. */
+function next(socket, event) {
+  return new Promise((resolve) => socket.once(event, resolve));
+}
+
+/** The server of a socket, and its transport. */
+function ask(socket) {
+  return new Promise((resolve, reject) => {
+    socket.timeout(10_000).emit("who", (error, ...reply) => (error ? reject(error) : resolve(reply)));
+  });
+}
+
+/** The cookies that the page sets which opens the socket, as a browser sends them with it. */
+async function cookies(url) {
+  const page = await fetch(`${url}/page`);
+  return page.headers.getSetCookie().map((cookie) => cookie.split(";")[0]).join("; ");
+}
+
+async function open(url, transports, jar, reconnection) {
+  const extraHeaders = jar ? { cookie: await cookies(url) } : {};
+  const socket = io(url, { transports, extraHeaders, forceNew: true, reconnection, reconnectionDelay: 50, timeout: 10_000 });
+  if (!reconnection) {
     await new Promise((resolve, reject) => {
       socket.on("connect", resolve);
       socket.on("connect_error", reject);
-      socket.on("disconnect", reject);
     });
+  } else {
+    await next(socket, "connect");
+  }
+  return socket;
+}
+
+/** The names of the servers that one client was on, and its last transport. */
+async function visit(url, transports, jar) {
+  const socket = await open(url, transports, jar, false);
+  try {
     const servers = new Set();
     let transport;
     const wanted = transports.at(-1);
     // The upgrade happens some time after the connection.
     for (let asked = 0; asked < 5 || (transport !== wanted && asked < 200); asked++) {
-      const [name, current] = await new Promise((resolve, reject) => {
-        socket.on("disconnect", reject);
-        socket.timeout(10_000).emit("who", (error, ...reply) => (error ? reject(error) : resolve(reply)));
-      });
+      const [name, current] = await ask(socket);
       servers.add(name);
       transport = current;
     }
@@ -62,11 +95,66 @@ async function visitAll(url, transports, count, jar) {
   console.log(`${good} of ${count} on ${used.size} servers`);
 }
 
+async function moveAll(url, transports, count, jar) {
+  const sockets = await Promise.all(Array.from({ length: count }, () => open(url, transports, jar, true)));
+  const before = await Promise.all(sockets.map(async (socket) => ({ id: socket.id, server: (await ask(socket))[0] })));
+  const broken = new Set();
+  sockets.forEach((socket, index) => socket.on("disconnect", () => broken.add(index)));
+  console.log(`${count} on ${new Set(before.map(({ server }) => server)).size} servers`);
+  // The server that has gone, or goes.
+  const gone = (await createInterface({ input: process.stdin }).question("")).trim();
+  let moved = 0;
+  let undisturbed = 0;
+  await Promise.all(sockets.map(async (socket, index) => {
+    if (before[index].server === gone) {
+      if (!broken.has(index)) {
+        await next(socket, "disconnect");
+      }
+      if (!socket.connected) {
+        await next(socket, "connect");
+      }
+      const [server] = await ask(socket);
+      moved += Number(server !== gone && socket.id !== before[index].id && !socket.recovered);
+    } else {
+      const [server] = await ask(socket);
+      undisturbed += Number(server === before[index].server && socket.id === before[index].id && !broken.has(index));
+    }
+  }));
+  console.log(`${moved} moved, ${undisturbed} undisturbed`);
+}
+
+async function recoverAll(url, count) {
+  let recovered = 0;
+  await Promise.all(Array.from({ length: count }, async () => {
+    const socket = await open(url, ["polling", "websocket"], true, true);
+    const { id } = socket;
+    const messages = [];
+    socket.on("message", (message) => messages.push(message));
+    const first = next(socket, "message");
+    socket.emit("before and after");
+    await first;
+    const again = next(socket, "connect");
+    // As if the network had gone.
+    socket.io.engine.close();
+    await again;
+    while (messages.length < 2) {
+      await next(socket, "message");
+    }
+    recovered += Number(socket.recovered && socket.id === id && messages.join() === "before,after");
+  }));
+  console.log(`${recovered} of ${count} recovered`);
+}
+
 const [role, ...rest] = process.argv.slice(2);
 if (role === "server") {
   serve(rest[0]);
 } else {
-  const [url, transports, count, jar] = rest;
-  await visitAll(url, transports.split(","), Number(count), jar === "jar");
+  const url = rest[0];
+  if (role === "recovers") {
+    await recoverAll(url, Number(rest[1]));
+  } else {
+    const [, transports, count, jar] = rest;
+    await (role === "visits" ? visitAll : moveAll)(url, transports.split(","), Number(count), jar === "jar");
+  }
   process.exit(0);
 }
