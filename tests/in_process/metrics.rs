@@ -17,6 +17,8 @@ use tower_sticky::{
     Backends, Failover, Health, Mode, StickyLayer,
     affinity::Cookie,
     metrics::{Report, render},
+    proxy::Upstream,
+    store::{MemoryStore, RedisStore},
 };
 
 use crate::support::{
@@ -265,7 +267,7 @@ fn described(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
             let (_, labels) = metrics.get_mut(family.unwrap_or(name)).unwrap();
             let names = rest.split('=').filter_map(|part| part.rsplit([',', '"']).next());
             labels.extend(
-                names.filter(|name| name.chars().all(char::is_alphabetic)).map(str::to_owned),
+                names.filter(|name| name.chars().all(|c| c.is_alphabetic() || c == '_')).map(str::to_owned),
             );
         }
     }
@@ -274,19 +276,29 @@ fn described(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
 
 #[tokio::test(start_paused = true)]
 async fn the_guide_lists_every_metric_with_its_type_and_its_labels() {
-    let text = render(&everything().await);
+    let upstream = Upstream::new("http://127.0.0.1:9").unwrap();
+    let on_redis = RedisStore::builder("redis://127.0.0.1:9").build().unwrap();
+    let text = Report::new()
+        .pool(&everything().await)
+        .connections(&Backends::from_iter([("a", upstream)]))
+        .memory_store("cookie sid", &MemoryStore::new(10))
+        .redis_store("header x-id", &on_redis)
+        .prometheus();
     let mut rendered = described(&text);
     for (_, labels) in rendered.values_mut() {
         labels.remove("le");
         labels.remove("");
     }
     let page = include_str!("../../src/guide/metrics.md");
-    let rows = page.lines().filter_map(|line| line.strip_prefix("| `sticky_"));
+    // The gateway's own are not of the library.
+    let (page, _) = page.split_once("# The gateway").unwrap();
+    let is_row = |line: &&str| line.starts_with("| `sticky_") || line.starts_with("| `http_");
+    let rows = page.lines().filter(is_row).filter_map(|line| line.strip_prefix("| "));
     let listed: BTreeMap<_, _> = rows
         .map(|row| {
             let cells: Vec<_> = row.split('|').map(|cell| cell.replace('`', "")).collect();
             let labels = cells[3].split(',').map(|label| label.trim().to_owned()).collect();
-            let name = format!("sticky_{}", cells[0].trim());
+            let name = cells[0].trim().to_owned();
             (name, (cells[1].trim().to_owned(), labels))
         })
         .collect();
