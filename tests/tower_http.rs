@@ -280,7 +280,9 @@ async fn trace_outside_shows_the_outcome_in_its_span() {
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt()
+        // The target of this crate is off.
         .with_env_filter("tower_http=debug,gateway=info")
+        .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
@@ -366,6 +368,7 @@ async fn a_preflight_that_reaches_the_layer_begins_no_session() {
     assert_eq!(setup.received(), 1, "it goes to a server");
 }
 
+#[expect(clippy::result_large_err, reason = "the layer wants a response as the error")]
 #[tokio::test]
 async fn auth_outside_refuses_before_a_session_begins() {
     let setup = Setup::new();

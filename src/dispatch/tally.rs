@@ -3,6 +3,7 @@
 use http::{Extensions, Response, StatusCode};
 
 use tokio::time::Instant;
+use tracing::level_filters::LevelFilter;
 
 use super::{held_pin::HeldPin, spans::Spans, state::Dispatch};
 use crate::{
@@ -159,7 +160,8 @@ impl<S> Dispatch<S> {
         if let Some((held, _)) = &self.held {
             self.record_outcome(held, backend);
         }
-        if tracing::enabled!(target: "tower_sticky", tracing::Level::ERROR) {
+        // The span may be enabled where the target of this crate is not.
+        if LevelFilter::current() != LevelFilter::OFF {
             self.trace(backend);
         }
     }

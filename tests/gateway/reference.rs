@@ -28,7 +28,8 @@ struct Section {
 fn setting(line: &str) -> Option<(&str, &str)> {
     let (key, value) = line.split_once(" = ")?;
     let is_key = key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    (is_key && !(value.contains(" = ") && !value.starts_with('{'))).then_some((key, value))
+    let is_one = value.starts_with('{') || !value.contains(" = ");
+    (is_key && is_one).then_some((key, value))
 }
 
 /// The sections of the commented file.
