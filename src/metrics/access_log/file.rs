@@ -3,7 +3,6 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
-    mem,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -203,7 +202,7 @@ impl Target {
     fn reopen(&mut self) {
         if let Self::File { path, file } = self {
             match append(path) {
-                Ok(new) => drop(mem::replace(file, Some(new))),
+                Ok(new) => *file = Some(new),
                 Err(error) => tracing::error!(
                     %error, path = %path.display(),
                     "the access log cannot be opened again; the old file is written further"

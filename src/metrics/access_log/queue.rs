@@ -2,10 +2,10 @@
 
 use std::{
     sync::{
-        Condvar, Mutex, MutexGuard,
+        Condvar, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::util::lock;
@@ -33,12 +33,26 @@ pub(super) struct Queue {
 struct Waiting {
     bytes: Vec<u8>,
     lines: usize,
-    /// Everything is to be written now.
-    flush: bool,
-    reopen: bool,
-    closed: bool,
+    commands: Commands,
     /// The writer is at work on what it has taken.
     busy: bool,
+}
+
+/// What the writer does at once.
+#[derive(Debug, Default)]
+struct Commands {
+    /// Everything is to be written.
+    flush: bool,
+    /// The file is to be opened again.
+    reopen: bool,
+    /// No line will follow.
+    closed: bool,
+}
+
+impl Commands {
+    fn are_pending(&self) -> bool {
+        self.flush || self.reopen || self.closed
+    }
 }
 
 /// What the writer takes at once.
@@ -91,46 +105,46 @@ impl Queue {
         let mut waiting = lock(&self.waiting);
         waiting.busy = false;
         self.done.notify_all();
-        waiting = wait(&self.wake, waiting, None, |waiting| waiting.lines > 0);
-        let until = Instant::now() + INTERVAL;
+        waiting = self
+            .wake
+            .wait_while(waiting, |waiting| !waiting.commands.are_pending() && waiting.lines == 0)
+            .unwrap_or_else(PoisonError::into_inner);
         let half = self.half();
-        waiting = wait(&self.wake, waiting, Some(until), |waiting| waiting.lines >= half);
+        waiting = self
+            .wake
+            .wait_timeout_while(waiting, INTERVAL, |waiting| {
+                !waiting.commands.are_pending() && waiting.lines < half
+            })
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
         std::mem::swap(&mut waiting.bytes, batch);
         let lines = std::mem::take(&mut waiting.lines) as u64;
-        let reopen = std::mem::take(&mut waiting.reopen);
-        waiting.flush = false;
+        let reopen = std::mem::take(&mut waiting.commands.reopen);
+        waiting.commands.flush = false;
         waiting.busy = true;
-        Batch { lines, reopen, last: waiting.closed }
+        Batch { lines, reopen, last: waiting.commands.closed }
     }
 
     /// The file is to be opened again.
     pub(super) fn reopen(&self) {
-        lock(&self.waiting).reopen = true;
+        lock(&self.waiting).commands.reopen = true;
         self.wake.notify_one();
     }
 
     /// No line will follow.
     pub(super) fn close(&self) {
-        lock(&self.waiting).closed = true;
+        lock(&self.waiting).commands.closed = true;
         self.wake.notify_one();
     }
 
     /// Waits until everything is written, at most for `limit`. Whether it is.
     pub(super) fn flush(&self, limit: Duration) -> bool {
         let mut waiting = lock(&self.waiting);
-        waiting.flush = true;
+        waiting.commands.flush = true;
         self.wake.notify_one();
-        let until = Instant::now() + limit;
-        let is_idle = |waiting: &Waiting| waiting.lines == 0 && !waiting.busy;
-        while !is_idle(&waiting) {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            let waited = self.done.wait_timeout(waiting, left);
-            waiting = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
-        }
-        true
+        let is_at_work = |waiting: &mut Waiting| waiting.lines > 0 || waiting.busy;
+        let waited = self.done.wait_timeout_while(waiting, limit, is_at_work);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     pub(super) fn count_written(&self, lines: u64) {
@@ -148,27 +162,4 @@ impl Queue {
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
     }
-}
-
-/// Waits until `is_done`, something is to be done at once, or it is time.
-fn wait<'a>(
-    wake: &Condvar,
-    mut waiting: MutexGuard<'a, Waiting>,
-    until: Option<Instant>,
-    is_done: impl Fn(&Waiting) -> bool,
-) -> MutexGuard<'a, Waiting> {
-    use std::sync::PoisonError;
-    while !(waiting.flush || waiting.reopen || waiting.closed || is_done(&waiting)) {
-        waiting = match until {
-            None => wake.wait(waiting).unwrap_or_else(PoisonError::into_inner),
-            Some(until) => {
-                let left = until.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    return waiting;
-                }
-                wake.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0
-            }
-        };
-    }
-    waiting
 }

@@ -169,7 +169,7 @@ impl ByRequest {
                 match begun.load(Relaxed) {
                     0 => {}
                     begun => {
-                        *totals.active.entry(RequestKind::from_bits(bits)).or_default() += begun
+                        *totals.active.entry(RequestKind::from_bits(bits)).or_default() += begun;
                     }
                 }
             }
@@ -217,7 +217,7 @@ impl Table {
             }
         }
         let other = u32::from(OTHER_STATUS) << RequestKind::BITS;
-        let other = other | key % KINDS as u32;
+        let other = other | (key % KINDS as u32);
         // There is a slot for each kind, so that this ends.
         if other == key { &self.slots[start].histogram } else { self.search(other, access) }
     }
