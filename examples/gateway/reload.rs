@@ -128,7 +128,7 @@ impl Reloader {
     /// Adds the metrics of reloads and of the access log.
     pub(crate) fn report(&self, report: Report) -> Report {
         let [reloads, last] = self.history.metrics();
-        let report = report.connections(self.fleet.backends());
+        let report = report.connections(self.parts.fleet.backends());
         self.parts.stores.report(report).own(reloads).own(last).own(self.parts.log_files.metric())
     }
 
