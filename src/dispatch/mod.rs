@@ -1,6 +1,7 @@
 //! The decisions about one request, without I/O: which backend gets it, and what follows a failure.
 
 mod attempt;
+mod attempt_spans;
 mod by_key;
 mod candidates;
 mod choose;

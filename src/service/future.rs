@@ -23,6 +23,7 @@ use crate::{
     dispatch::{AsAnswers, Dispatch, NextStep, observe},
     error::BoxError,
     outcome::{StickyError, recording::Arrival},
+    pool::BackendState,
     service::{OnError, StickyBody},
 };
 
@@ -182,5 +183,23 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+impl<S, I, B> StateProjection<'_, S, I, B>
+where
+    S: Service<Request<B>>,
+    I: Service<Request<B>>,
+{
+    /// The backend that has the request, or that it waits for.
+    fn backend(&self) -> Option<&BackendState> {
+        match self {
+            Self::Wait { wait } => wait.backend(),
+            Self::LocalWait { wait } => wait.backend(),
+            Self::Call { in_flight, .. } | Self::InnerCall { in_flight, .. } => {
+                in_flight.as_ref().map(|in_flight| &**in_flight.state())
+            }
+            Self::Detour { .. } | Self::LastResort { .. } | Self::Done => None,
+        }
     }
 }

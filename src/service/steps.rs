@@ -86,24 +86,6 @@ pub(super) enum Detour<S> {
     Handoff { work: Handoff, to: u64, reason: Reason },
 }
 
-impl<S, I, B> StateProjection<'_, S, I, B>
-where
-    S: Service<Request<B>>,
-    I: Service<Request<B>>,
-{
-    /// The backend that has the request, or that it waits for.
-    pub(super) fn backend(&self) -> Option<&BackendState> {
-        match self {
-            Self::Wait { wait } => wait.backend(),
-            Self::LocalWait { wait } => wait.backend(),
-            Self::Call { in_flight, .. } | Self::InnerCall { in_flight, .. } => {
-                in_flight.as_ref().map(|in_flight| &**in_flight.state())
-            }
-            Self::Detour { .. } | Self::LastResort { .. } | Self::Done => None,
-        }
-    }
-}
-
 impl<S: Clone> Transition<S> {
     /// What follows a failed call: the next step if the request was given back, else the error.
     pub(super) fn after_failure<B: 'static>(

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use http::HeaderValue;
 
-use super::{escape, log::request_line, record::AccessRecord, time::clf};
+use super::{escape, record::AccessRecord, request_line::request_line, time::clf};
 
 /// Appends `client - - [time] "request" status bytes`, and of `combined` the referer and the user agent.
 pub(super) fn write(out: &mut Vec<u8>, record: &AccessRecord, with_query: bool, combined: bool) {

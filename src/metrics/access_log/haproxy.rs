@@ -4,8 +4,8 @@
 use std::io::Write;
 
 use super::{
-    log::request_line,
     record::{AccessRecord, End},
+    request_line::request_line,
     time::haproxy,
 };
 use crate::outcome::{Outcome, Reason, TokenCause, Verdict};

@@ -4,8 +4,8 @@ use std::io::Write;
 
 use super::{
     escape,
-    log::target,
     record::AccessRecord,
+    request_line::target,
     time::{millis, rfc3339},
 };
 use crate::outcome::{Outcome, Reason, TokenCause};

@@ -37,8 +37,8 @@ pub struct AccessLogLayer {
 }
 
 #[derive(Clone)]
-pub(super) struct Shared {
-    pub(super) on_access: Arc<dyn OnAccess>,
+struct Shared {
+    on_access: Arc<dyn OnAccess>,
     client: ClientAddress,
 }
 
@@ -88,7 +88,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let pending = Pending::new(self.shared.begin(&request), self.shared.clone());
+        let pending = Pending::new(self.shared.begin(&request), self.shared.on_access.clone());
         AccessLogFuture::new(self.inner.call(request), pending)
     }
 }

@@ -41,6 +41,7 @@ mod log;
 mod pending;
 mod queue;
 mod record;
+mod request_line;
 mod time;
 
 pub use self::{

@@ -6,10 +6,7 @@ use http::{Method, Response, StatusCode};
 use http_body::Body;
 use tokio::time::Instant;
 
-use super::{
-    layer::Shared,
-    record::{AccessRecord, End},
-};
+use super::record::{AccessRecord, End, OnAccess};
 use crate::outcome::Outcome;
 
 /// The record of a request, until it is dropped: then the request has ended, and the record is handed over.
@@ -20,12 +17,12 @@ struct Inner {
     arrived: Instant,
     /// How much of the body is still to come, where its length is known.
     left: Option<u64>,
-    shared: Arc<Shared>,
+    on_access: Arc<dyn OnAccess>,
 }
 
 impl Pending {
-    pub(super) fn new(record: AccessRecord, shared: Arc<Shared>) -> Self {
-        Self(Box::new(Inner { record, arrived: Instant::now(), left: None, shared }))
+    pub(super) fn new(record: AccessRecord, on_access: Arc<dyn OnAccess>) -> Self {
+        Self(Box::new(Inner { record, arrived: Instant::now(), left: None, on_access }))
     }
 
     /// The answer is here, and its body follows.
@@ -72,6 +69,6 @@ impl Drop for Inner {
         if self.left == Some(0) && self.record.end != End::Broken {
             self.record.end = End::Complete;
         }
-        self.shared.on_access.record(&self.record);
+        self.on_access.record(&self.record);
     }
 }
