@@ -21,16 +21,20 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Starts the proxy with `config` in a file, whose path becomes the last argument of `command`. Waits
-    /// until it accepts connections at `addr`.
+    /// Starts the proxy with `config` in a file, whose path becomes the last argument of `command`; an
+    /// empty one is none. Waits until it accepts connections at `addr`.
     pub(crate) async fn run(
         mut command: Command,
         addr: SocketAddr,
         config: &str,
     ) -> Result<Self, Failure> {
-        let file = env::temp_dir().join(format!("proxy-{}.conf", addr.port()));
-        fs::write(&file, config)?;
-        command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
+        // Envoy goes by the name of the file, and the others do not.
+        let file = env::temp_dir().join(format!("proxy-{}.yaml", addr.port()));
+        if !config.is_empty() {
+            fs::write(&file, config)?;
+            command.arg(&file);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         let mut proxy = Self { addr, child: command.spawn()?, config: file };
         while TcpStream::connect(addr).await.is_err() {
             if let Some(status) = proxy.child.try_wait()? {
@@ -84,20 +88,4 @@ pub(crate) fn haproxy_version() -> Option<String> {
     let mut words = text.split_whitespace();
     let version = words.find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
     Some(format!("HAProxy {version}"))
-}
-
-/// Builds these examples in release mode, and returns the folder with the programs.
-pub(crate) fn build(examples: &[&str]) -> Result<PathBuf, Failure> {
-    let this = env::current_exe()?;
-    let target = this.ancestors().nth(2).ok_or("this program is in no target directory")?;
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--locked", "--release", "--target-dir"])
-        .arg(target)
-        .args(examples.iter().flat_map(|example| ["--example", example]))
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .status()?;
-    match built.success() {
-        true => Ok(target.join("release/examples")),
-        false => Err("the examples cannot be built".into()),
-    }
 }

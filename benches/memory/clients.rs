@@ -1,6 +1,6 @@
 //! The clients: idle ones, and those that read or are read slowly.
 
-use std::{any::Any, net::SocketAddr};
+use std::{any::Any, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -12,8 +12,16 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
 };
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{CertificateDer, ServerName, pem::PemObject},
+    },
+};
 
-use crate::{Failure, Load, backend::LARGE};
+use crate::{Failure, Load, Protocol, backend::LARGE, certificate::Certificate};
 
 /// How many connections are opened at once.
 const AT_ONCE: usize = 64;
@@ -23,20 +31,51 @@ const RECEIVE_BUFFER: u32 = 16 << 10;
 /// An open connection, and what keeps it open.
 pub(crate) type Client = Box<dyn Any + Send>;
 
-/// Opens connections, each with one request.
-pub(crate) async fn open(
-    addr: SocketAddr,
-    load: Load,
-    count: usize,
-    is_http2: bool,
-) -> Result<Vec<Client>, Failure> {
-    let clients = stream::iter(0..count).map(|_| async move {
-        match is_http2 {
-            false => http1(addr, load).await,
-            true => http2(addr, load).await,
+/// Opens connections to the proxies.
+pub(crate) struct Opener {
+    tls: TlsConnector,
+}
+
+impl Opener {
+    /// With this certificate proxies prove themselves.
+    pub(crate) fn new(certificate: &Certificate) -> Result<Self, Failure> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(&certificate.cert)?)?;
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self { tls: Arc::new(config).into() })
+    }
+
+    /// Opens connections, each with one request.
+    pub(crate) async fn open(
+        &self,
+        addr: SocketAddr,
+        load: Load,
+        count: usize,
+        protocol: Protocol,
+    ) -> Result<Vec<Client>, Failure> {
+        let clients = stream::iter(0..count).map(|_| async move {
+            match protocol {
+                Protocol::Http1 => http1(addr, load).await,
+                Protocol::Tls => self.tls(addr).await,
+                Protocol::Http2 => http2(addr, load).await,
+            }
+        });
+        clients.buffer_unordered(AT_ONCE).try_collect().await
+    }
+
+    /// An idle one.
+    async fn tls(&self, addr: SocketAddr) -> Result<Client, Failure> {
+        let name = ServerName::try_from("localhost")?;
+        let mut stream = self.tls.connect(name, connect(addr).await?).await?;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await?;
+        match stream.read(&mut [0; 1024]).await? {
+            0 => Err("the proxy has closed a connection".into()),
+            _ => Ok(Box::new(stream)),
         }
-    });
-    clients.buffer_unordered(AT_ONCE).try_collect().await
+    }
 }
 
 async fn connect(addr: SocketAddr) -> Result<TcpStream, Failure> {

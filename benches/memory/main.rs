@@ -13,16 +13,22 @@
 #![allow(missing_docs)]
 
 mod backend;
+#[path = "../certificate.rs"]
+mod certificate;
 mod clients;
 mod process;
 #[path = "../proxy_process.rs"]
 mod proxy_process;
+#[path = "../release.rs"]
+mod release;
+#[path = "../system.rs"]
+mod system;
 
 use std::{env, error::Error, time::Duration};
 
 use tokio::time::sleep;
 
-use crate::{process::Kind, proxy_process::Proxy};
+use crate::{certificate::Certificate, clients::Opener, process::Kind, proxy_process::Proxy};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -30,6 +36,25 @@ const IDLE: usize = 10_000;
 const SLOW: usize = 200;
 /// Until idle connections are parked, and until nothing moves any more.
 const SETTLE: Duration = Duration::from_secs(5);
+
+/// What the connections speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    /// HTTP/1.1 over TLS 1.3.
+    Tls,
+    Http2,
+}
+
+impl Protocol {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Http1 => "HTTP/1.1",
+            Self::Tls => "TLS",
+            Self::Http2 => "HTTP/2",
+        }
+    }
+}
 
 /// What the connections do.
 #[derive(Debug, Clone, Copy)]
@@ -45,9 +70,11 @@ async fn main() -> Result<(), Failure> {
         Some(count) => count.parse()?,
         None => IDLE,
     };
-    process::raise_file_limit(idle)?;
+    system::raise_file_limit(idle)?;
     let gateway = process::build()?;
     let backend = backend::start().await?;
+    let certificate = Certificate::make(&env::temp_dir())?;
+    let opener = Opener::new(&certificate)?;
     let mut kinds = vec![Kind::Gateway(gateway)];
     match proxy_process::haproxy_version() {
         Some(version) => {
@@ -59,13 +86,17 @@ async fn main() -> Result<(), Failure> {
     println!("{:<34}{:>12}{:>12}   in sockets", "KiB per connection", "connections", "resident");
     for (load, count) in [(Load::Idle, idle), (Load::SlowReaders, SLOW), (Load::SlowUploads, SLOW)]
     {
-        for http2 in [false, true] {
+        for protocol in [Protocol::Http1, Protocol::Tls, Protocol::Http2] {
+            let is_tls = protocol == Protocol::Tls;
+            if is_tls && !matches!(load, Load::Idle) {
+                continue;
+            }
             for kind in &kinds {
-                let version = if http2 { "HTTP/2" } else { "HTTP/1.1" };
-                let name = format!("{}, {load:?}, {version}", kind.name());
+                let name = format!("{}, {load:?}, {}", kind.name(), protocol.name());
                 let measured = async {
-                    let proxy = Proxy::start(kind, backend, idle).await?;
-                    measure(&proxy, load, count, http2).await
+                    let used = is_tls.then_some(&certificate);
+                    let proxy = Proxy::start(kind, backend, idle, used).await?;
+                    measure(&proxy, &opener, load, count, protocol).await
                 };
                 match measured.await {
                     Ok((resident, sockets)) => {
@@ -83,15 +114,16 @@ async fn main() -> Result<(), Failure> {
 /// KiB per connection: resident, and in the system's buffers.
 async fn measure(
     proxy: &Proxy,
+    opener: &Opener,
     load: Load,
     count: usize,
-    http2: bool,
+    protocol: Protocol,
 ) -> Result<(f64, Option<f64>), Failure> {
     // What the first request allocates belongs to no connection.
-    drop(clients::open(proxy.addr, Load::Idle, 4, http2).await?);
+    drop(opener.open(proxy.addr, Load::Idle, 4, protocol).await?);
     sleep(Duration::from_secs(1)).await;
     let before = proxy.resident()?;
-    let clients = clients::open(proxy.addr, load, count, http2).await?;
+    let clients = opener.open(proxy.addr, load, count, protocol).await?;
     sleep(SETTLE).await;
     let (after, sockets) = (proxy.resident()?, proxy.sockets());
     drop(clients);

@@ -1,17 +1,17 @@
 //! The proxies with their configurations, and the memory that they have.
 
 use std::{
-    env, fs,
+    env,
     net::SocketAddr,
     path::PathBuf,
     process::{Command, Stdio},
 };
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
 use crate::{
     Failure,
+    certificate::Certificate,
     proxy_process::{self, Proxy},
+    release, system,
 };
 
 #[derive(Debug)]
@@ -30,22 +30,11 @@ impl Kind {
     }
 }
 
-/// Allows as many file descriptors as `connections` need, or as this process may have; the proxies inherit it.
-pub(crate) fn raise_file_limit(connections: usize) -> Result<(), Failure> {
-    // A proxy may need two for each.
-    let wanted = Some(2 * connections as u64 + 10_000);
-    if setrlimit(Resource::Nofile, Rlimit { current: wanted, maximum: wanted }).is_err() {
-        let maximum = getrlimit(Resource::Nofile).maximum;
-        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
-    }
-    Ok(())
-}
-
 /// Builds the gateway in release mode, and returns its path. `GATEWAY` names another one.
 pub(crate) fn build() -> Result<PathBuf, Failure> {
     match env::var_os("GATEWAY") {
         Some(program) => Ok(program.into()),
-        None => Ok(proxy_process::build(&["gateway"])?.join("gateway")),
+        None => Ok(release::build(&["gateway"], &["tls"])?.join("gateway")),
     }
 }
 
@@ -55,14 +44,19 @@ impl Proxy {
         kind: &Kind,
         backend: SocketAddr,
         connections: usize,
+        certificate: Option<&Certificate>,
     ) -> Result<Self, Failure> {
         let addr = proxy_process::free_addr()?;
         let connections = connections.max(1000) + 100;
         let (mut command, config) = match kind {
             Kind::Gateway(program) => {
-                (proxy_process::gateway(program), gateway(addr, backend, connections))
+                let config = gateway(addr, backend, connections, certificate);
+                (proxy_process::gateway(program), config)
             }
-            Kind::HaProxy => (proxy_process::haproxy(), haproxy(addr, backend, connections)),
+            Kind::HaProxy => {
+                let config = haproxy(addr, backend, connections, certificate);
+                (proxy_process::haproxy(), config)
+            }
         };
         command.stderr(Stdio::null());
         Self::run(command, addr, &config).await
@@ -70,10 +64,7 @@ impl Proxy {
 
     /// The resident memory of the process, in KiB.
     pub(crate) fn resident(&self) -> Result<f64, Failure> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|line| line.split_whitespace().next()).ok_or("no VmRSS")?;
-        Ok(number.parse()?)
+        system::resident(self.child.id())
     }
 
     /// What the sockets of its clients hold in the system, in KiB; `None` without `ss`.
@@ -91,19 +82,35 @@ impl Proxy {
     }
 }
 
-fn gateway(addr: SocketAddr, backend: SocketAddr, connections: usize) -> String {
+fn gateway(
+    addr: SocketAddr,
+    backend: SocketAddr,
+    connections: usize,
+    certificate: Option<&Certificate>,
+) -> String {
+    let tls = certificate.map_or(String::new(), |Certificate { cert, key, .. }| {
+        format!("tls = {{ certificates = [{{ cert = {cert:?}, key = {key:?} }}] }}\n")
+    });
     format!(
-        "listen = \"{addr}\"\n[limits]\nconnections = {connections}\nidle_timeout = \"120s\"\n\
+        "[[listener]]\naddress = \"{addr}\"\n{tls}\
+         [limits]\nconnections = {connections}\nidle_timeout = \"120s\"\n\
          [[affinity]]\ntype = \"cookie\"\nname = \"SRV\"\nformat = \"plain\"\n\
          [[backend]]\nid = \"a\"\nurl = \"http://{backend}\"\n"
     )
 }
 
-fn haproxy(addr: SocketAddr, backend: SocketAddr, connections: usize) -> String {
+fn haproxy(
+    addr: SocketAddr,
+    backend: SocketAddr,
+    connections: usize,
+    certificate: Option<&Certificate>,
+) -> String {
+    let tls = certificate
+        .map_or(String::new(), |certificate| format!(" ssl crt {}", certificate.pem.display()));
     format!(
         "global\n nbthread 1\n no strict-limits\n maxconn {connections}\n\
          defaults\n mode http\n timeout connect 1s\n timeout client 120s\n timeout server 120s\n\
-         frontend clients\n bind {addr}\n default_backend servers\n\
+         frontend clients\n bind {addr}{tls}\n default_backend servers\n\
          backend servers\n cookie SRV insert indirect nocache\n server a {backend} cookie a\n"
     )
 }

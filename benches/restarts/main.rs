@@ -17,6 +17,8 @@ mod figures;
 mod proxy;
 #[path = "../proxy_process.rs"]
 mod proxy_process;
+#[path = "../release.rs"]
+mod release;
 #[path = "../../tests/support/server.rs"]
 mod server;
 
@@ -55,7 +57,7 @@ const PACE: Pace = Pace {
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<(), Failure> {
-    let programs = proxy_process::build(&["gateway", "backend"])?;
+    let programs = release::build(&["gateway", "backend"], &[])?;
     let mut kinds = vec![Kind::Gateway { home_wait: "0s" }, Kind::Gateway { home_wait: "1s" }];
     match proxy_process::haproxy_version() {
         Some(version) => {

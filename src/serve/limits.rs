@@ -117,8 +117,9 @@ impl Limits {
         self
     }
 
-    /// Bytes of a body that are buffered per stream and direction; default 64 KiB, at least 16 KiB. On Linux the
-    /// system holds half as many unsent bytes besides (`TCP_NOTSENT_LOWAT`).
+    /// Bytes of a body that are buffered per stream and direction when one side is slower than the other; default
+    /// 64 KiB, at least 16 KiB. After 256 KiB of a request that were passed on without a pause, up to twice as much
+    /// is read at once. On Linux the system holds half as many unsent bytes besides (`TCP_NOTSENT_LOWAT`).
     #[must_use]
     pub fn buffer_bytes(mut self, bytes: usize) -> Self {
         self.buffer_bytes = bytes.clamp(16 << 10, 1 << 30);

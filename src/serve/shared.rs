@@ -25,6 +25,7 @@ use super::{
     stream::Accepting,
     streams::Streams,
 };
+use crate::util::Growth;
 
 /// Room for a request line in front of the header fields. hyper answers a longer head with 431 itself;
 /// with this room, a target that is too long gets 414 (RFC 9112, section 3).
@@ -132,7 +133,7 @@ pub(super) fn http1_builder(limits: &Limits) -> http1::Builder {
     let head = limits.request.header_bytes.saturating_add(REQUEST_LINE);
     http1.max_header_size(head);
     // It must leave room for a head. What is buffered of bodies is limited in `socket` and `bodies`.
-    http1.max_buf_size(head.max(limits.buffer_bytes));
+    http1.max_buf_size(head.max(Growth::REQUEST.largest(limits.buffer_bytes)));
     if limits.request.headers > DEFAULT_HEADERS {
         http1.max_headers(limits.request.headers);
     }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 
 use super::{client::Client, linger::Linger, shared::Shared, stream::Stream, watch::Watch};
-use crate::util::ReadSize;
+use crate::util::{Growth, ReadSize, in_one_piece};
 
 /// The socket of a connection, as hyper owns it.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Socket {
         shared: Arc<Shared>,
         client: Arc<Client>,
     ) -> Self {
-        let mut read_size = ReadSize::new(shared.limits.buffer_bytes);
+        let mut read_size = ReadSize::new(shared.limits.buffer_bytes, Growth::REQUEST);
         let stream = stream.take(read_size.next());
         Self {
             stream,
@@ -131,7 +131,12 @@ impl AsyncWrite for Socket {
             ready!(self.poll_interim(cx))?;
         }
         self.read_size.reset();
-        let result = Pin::new(self.stream.get_mut()).poll_write_vectored(cx, bufs);
+        let stream = self.stream.get_mut();
+        let result = in_one_piece(bufs, |bytes| Pin::new(&mut *stream).poll_write(cx, bytes));
+        let result = match result {
+            Ok(result) => result,
+            Err(_) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        };
         self.watch.wrote(result.is_pending());
         result
     }

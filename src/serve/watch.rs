@@ -199,6 +199,10 @@ impl Watch {
 
     pub(super) fn flushed(&self) {
         let written = &self.written;
+        // hyper flushes each time that it is polled, most often with nothing to send.
+        if !written.unwritten.load(SeqCst) && !written.waits.load(SeqCst) {
+            return;
+        }
         written.unwritten.store(false, SeqCst);
         written.blocked.store(false, Relaxed);
         written.flushes.store(self.flushes() + 1, SeqCst);
@@ -224,6 +228,19 @@ impl Written {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flush_of_nothing_counts_only_for_those_that_wait() {
+        let (watch, cx) = (Watch::default(), Context::from_waker(Waker::noop()));
+        watch.wrote(false);
+        watch.flushed();
+        let since = watch.flushes();
+        watch.flushed();
+        assert_eq!(watch.flushes(), since, "nothing was sent");
+        assert!(watch.poll_sent(since, &cx).is_pending());
+        watch.flushed();
+        assert!(watch.poll_sent(since, &cx).is_ready(), "hyper had nothing to send");
+    }
 
     #[test]
     fn interim_answers_that_wait_are_bounded() {

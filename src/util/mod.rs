@@ -7,6 +7,8 @@ mod known_method;
 mod lock;
 #[cfg(feature = "dns")]
 pub(crate) mod name_servers;
+#[cfg(any(feature = "proxy", feature = "serve"))]
+mod one_piece;
 mod rate_limiter;
 #[cfg(any(feature = "proxy", feature = "serve"))]
 mod read_size;
@@ -24,4 +26,8 @@ pub use self::clock::{SystemClock, WallClock};
 pub(crate) use self::known_method::KnownMethod;
 pub(crate) use self::{lock::lock, rate_limiter::RateLimiter, reader::Reader, rng::Rng};
 #[cfg(any(feature = "proxy", feature = "serve"))]
-pub(crate) use self::{read_size::ReadSize, socket_options::SocketOptions};
+pub(crate) use self::{
+    one_piece::in_one_piece,
+    read_size::{Growth, ReadSize},
+    socket_options::SocketOptions,
+};

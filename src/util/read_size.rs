@@ -5,8 +5,27 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// After so many bytes that were taken without a pause, reads are large.
-const FAST_AFTER: u64 = 128 << 10;
+/// When reads become large, and how large.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Growth {
+    /// After so many bytes that were taken without a pause.
+    after: u64,
+    /// So many times what is buffered while one side is slow.
+    times: u64,
+}
+
+impl Growth {
+    /// Of the bodies of responses. A client that reads nothing has taken less than this when it blocks.
+    pub(crate) const RESPONSE: Self = Self { after: 64 << 10, times: 4 };
+    /// Of the bodies of requests: the system takes more for a backend that reads nothing.
+    pub(crate) const REQUEST: Self = Self { after: 256 << 10, times: 2 };
+
+    /// The largest read of a connection that buffers so many bytes while one side is slow.
+    pub(crate) fn largest(self, buffer_bytes: usize) -> usize {
+        buffer_bytes.saturating_mul(usize::try_from(self.times).unwrap_or(usize::MAX))
+    }
+}
+
 /// A peer that takes longer than this for what was read is slow.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -25,6 +44,7 @@ fn small(buffer_bytes: usize) -> u64 {
 pub(crate) struct ReadSize {
     small: u64,
     large: u64,
+    large_after: u64,
     /// The bytes that were read since the last pause.
     taken: u64,
     /// When the last read ended, if it was as large as it might be.
@@ -32,10 +52,12 @@ pub(crate) struct ReadSize {
 }
 
 impl ReadSize {
-    /// For a connection that buffers `buffer_bytes`: that much while what is read is taken at once, and a quarter
-    /// of it while it is taken slowly.
-    pub(crate) fn new(buffer_bytes: usize) -> Self {
-        Self { small: small(buffer_bytes), large: buffer_bytes as u64, taken: 0, last: None }
+    /// For a connection that buffers `buffer_bytes`: a quarter of it while what is read is taken slowly, and more
+    /// while it is taken at once.
+    pub(crate) fn new(buffer_bytes: usize, growth: Growth) -> Self {
+        let large = growth.largest(buffer_bytes) as u64;
+        let small = small(buffer_bytes);
+        Self { small, large, large_after: growth.after, taken: 0, last: None }
     }
 
     /// Another message begins: its reader may be another one.
@@ -48,7 +70,7 @@ impl ReadSize {
         if self.last.take().is_some_and(|last| last.elapsed() > PAUSE) {
             self.taken = 0;
         }
-        if self.taken < FAST_AFTER { self.small } else { self.large }
+        if self.taken < self.large_after { self.small } else { self.large }
     }
 
     /// So many bytes were read.
@@ -68,22 +90,31 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn reads_are_large_while_what_was_read_is_taken_at_once() {
-        let mut size = ReadSize::new(64 << 10);
-        for _ in 0..9 {
+        let mut size = ReadSize::new(64 << 10, Growth::RESPONSE);
+        for _ in 0..5 {
             assert_eq!(size.next(), SMALL as u64);
             size.read(SMALL);
         }
-        assert_eq!(size.next(), 64 << 10, "more than 128 KiB were taken without a pause");
-        size.read(64 << 10);
+        assert_eq!(size.next(), 256 << 10, "more than 64 KiB were taken without a pause");
+        size.read(256 << 10);
         tokio::time::advance(PAUSE + Duration::from_millis(1)).await;
         assert_eq!(size.next(), SMALL as u64, "there was a pause");
-        for _ in 0..9 {
+        for _ in 0..5 {
             size.read(SMALL);
         }
         tokio::time::advance(PAUSE).await;
-        assert_eq!(size.next(), 64 << 10);
+        assert_eq!(size.next(), 256 << 10);
         size.reset();
         assert_eq!(size.next(), SMALL as u64, "another message begins");
+    }
+
+    #[test]
+    fn reads_of_requests_grow_later_and_less() {
+        let mut size = ReadSize::new(64 << 10, Growth::REQUEST);
+        size.read((256 << 10) - 1);
+        assert_eq!(size.next(), SMALL as u64);
+        size.read(1);
+        assert_eq!(size.next(), 128 << 10);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! How the bytes that a stream may buffer are divided between hyper and the system.
 
-use crate::util::ReadSize;
+use crate::util::{Growth, ReadSize};
 
 /// The bytes that are buffered per stream and direction.
 #[derive(Debug, Clone, Copy)]
@@ -24,14 +24,19 @@ impl Buffers {
         Self(bytes.clamp(2 * SMALLEST_READ, 1 << 30))
     }
 
-    /// The most that hyper keeps per connection; the head of a response must fit.
+    /// The most that is kept per connection while one side is slow; the head of a response must fit.
     pub(super) fn total(self) -> usize {
         self.0
     }
 
+    /// The most that is read at once, while both sides are fast.
+    pub(super) fn largest_read(self) -> usize {
+        Growth::RESPONSE.largest(self.0)
+    }
+
     /// How much is read at once.
     pub(super) fn read(self) -> ReadSize {
-        ReadSize::new(self.0)
+        ReadSize::new(self.0, Growth::RESPONSE)
     }
 
     /// With so much of a request's body that is not sent, hyper gets no more.

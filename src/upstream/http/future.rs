@@ -50,10 +50,15 @@ pub struct UpstreamFuture<B> {
     span: Option<Box<Span>>,
 }
 
+/// What is large is boxed: a future is moved several times, by each service around it, until it is polled.
 enum State<B> {
-    Start(Request<B>),
-    Dialing { dial: Dial, request: Unsent<B> },
-    Exchange(Exchange<B>),
+    Dialing {
+        dial: Dial,
+        request: Box<Unsent<B>>,
+    },
+    Exchange(Box<Exchange<B>>),
+    /// The request cannot be sent.
+    Refused(BoxError),
     Done,
 }
 
@@ -77,7 +82,11 @@ where
 {
     pub(super) fn new(inner: Arc<Inner>, request: Request<B>) -> Self {
         let span = span::of(&inner, &request);
-        Self { inner, state: State::Start(request), attempts: 0, unanswered: None, span }
+        let mut future = Self { inner, state: State::Done, attempts: 0, unanswered: None, span };
+        if let Err(error) = future.start(request) {
+            future.state = State::Refused(error);
+        }
+        future
     }
 
     /// Sends `request` on an idle connection, or starts to open one.
@@ -93,7 +102,8 @@ where
             Some(link) => self.send(link, Unsent::Whole(request)),
             None => {
                 let dial = self.inner.clone().dial(need);
-                self.state = State::Dialing { dial, request: Unsent::Whole(request) };
+                let request = Box::new(Unsent::Whole(request));
+                self.state = State::Dialing { dial, request };
                 Ok(())
             }
         }
@@ -112,7 +122,8 @@ where
             Unsent::Whole(request) => self.need(request),
             Unsent::Refused(request) => self.need(request),
         };
-        self.state = State::Dialing { dial: self.inner.clone().dial(need), request };
+        let dial = self.inner.clone().dial(need);
+        self.state = State::Dialing { dial, request: Box::new(request) };
     }
 
     /// Sends the request. It is taken apart only now that there is a connection.
@@ -160,7 +171,7 @@ where
                 if saved.upgrade.is_some() {
                     connection.detach(true);
                 }
-                connection.timer.set(self.inner.response_timeout);
+                connection.timer.set(connection.since, self.inner.response_timeout);
                 connection.send(request)
             }
             Link::Http2(connection, _) => {
@@ -168,7 +179,7 @@ where
                 connection.send(request)
             }
         };
-        self.state = State::Exchange(Exchange { link, answer, saved, polled: false });
+        self.state = State::Exchange(Box::new(Exchange { link, answer, saved, polled: false }));
         Ok(())
     }
 
@@ -187,10 +198,10 @@ where
     /// Sends the request of a failed exchange on a new connection, or returns the error.
     fn failed(
         &mut self,
-        exchange: Exchange<B>,
+        exchange: Box<Exchange<B>>,
         mut error: TrySendError<Request<RequestBody>>,
     ) -> Result<(), BoxError> {
-        let Exchange { link, mut saved, .. } = exchange;
+        let Exchange { link, mut saved, .. } = *exchange;
         let message = error.take_message();
         let error = error.into_error();
         let (reused, no_byte_came) = self.connection_state(&link, &error, message.is_some());
@@ -288,10 +299,12 @@ where
     /// The head of the response has arrived.
     fn answered(
         &mut self,
-        exchange: Exchange<B>,
+        mut exchange: Box<Exchange<B>>,
         response: Response<Incoming>,
     ) -> Result<Response<UpstreamBody>, BoxError> {
-        let Exchange { link, mut saved, .. } = exchange;
+        // Taken apart in its place.
+        let link = exchange.link;
+        let saved = &mut exchange.saved;
         let (mut parts, incoming) = response.into_parts();
         let via = self.inner.added.response_via.as_ref();
         headers::response(&mut parts, via, saved.upgrade.as_ref())?;
@@ -307,7 +320,7 @@ where
         }
         let sending = saved.sending.take().filter(|sending| !sending.is_done());
         // The connection cannot serve another request: the next bytes on it might be taken for the body.
-        let is_withdrawn = saved.expectation.is_some_and(|it| it.withdraw().is_some());
+        let is_withdrawn = saved.expectation.as_ref().is_some_and(|it| it.withdraw().is_some());
         let body = match link {
             Link::Http1(connection) if is_withdrawn && connection.is_driven_by_request() => {
                 UpstreamBody::driving(incoming, connection, self.inner.pool.clone())
@@ -363,19 +376,14 @@ where
         let this = self;
         loop {
             match &mut this.state {
-                State::Start(_) => {
-                    if let State::Start(request) = mem::replace(&mut this.state, State::Done) {
-                        this.start(request)?;
-                    }
-                }
                 State::Dialing { dial, .. } => {
                     let dialed = ready!(dial.as_mut().poll(cx));
                     let state = mem::replace(&mut this.state, State::Done);
                     if let State::Dialing { request, .. } = state {
                         match dialed {
-                            Ok(link) => this.send(link, request)?,
+                            Ok(link) => this.send(link, *request)?,
                             Err(error) => {
-                                return Poll::Ready(Err(match request {
+                                return Poll::Ready(Err(match *request {
                                     Unsent::Whole(request) => this.not_connected(request, error),
                                     // Its body is gone, and it cannot be returned.
                                     Unsent::Refused(_) => error,
@@ -397,6 +405,11 @@ where
                         }
                     }
                 }
+                State::Refused(_) => {
+                    if let State::Refused(error) = mem::replace(&mut this.state, State::Done) {
+                        return Poll::Ready(Err(error));
+                    }
+                }
                 // Polled after it was ready.
                 State::Done => return Poll::Pending,
             }
@@ -410,10 +423,9 @@ impl<B> Unpin for UpstreamFuture<B> {}
 impl<B> fmt::Debug for UpstreamFuture<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
-            State::Start(_) => "start",
             State::Dialing { .. } => "connecting",
             State::Exchange(_) => "waiting for the answer",
-            State::Done => "done",
+            State::Refused(_) | State::Done => "done",
         };
         f.debug_struct("UpstreamFuture").field("state", &state).finish_non_exhaustive()
     }

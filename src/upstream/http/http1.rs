@@ -45,7 +45,8 @@ pub(super) struct Http1 {
     /// Whether it has served a request before.
     pub(super) reused: bool,
     pub(super) reuse: Reuse,
-    pub(super) idle_since: Instant,
+    /// When it was opened, taken from the pool, or put back there.
+    pub(super) since: Instant,
     /// Its shard of the pool, to which it always returns, as its socket is registered with that thread's
     /// runtime.
     pub(super) shard: usize,
@@ -64,7 +65,7 @@ impl Http1 {
     ) -> Result<Box<Self>, BoxError> {
         let (socket, read_state) = Socket::new(stream, buffers.read());
         let mut http1 = http1::Builder::new();
-        http1.max_buf_size(buffers.total());
+        http1.max_header_size(buffers.total()).max_buf_size(buffers.largest_read());
         let (sender, driver) = http1.handshake(TokioIo::new(socket)).await?;
         Ok(Box::new(Self {
             sender,
@@ -73,7 +74,7 @@ impl Http1 {
             timer: Timer::new(response_timeout),
             reused: false,
             reuse: Reuse::Any,
-            idle_since: Instant::now(),
+            since: Instant::now(),
             shard,
             generation,
             buffers,

@@ -99,7 +99,9 @@ impl Pool {
         loop {
             // The lock is not held while a connection is checked.
             let mut connection = shard.lock().pop()?.connection;
-            if connection.idle_since.elapsed() >= self.idle_timeout {
+            // One look at the clock, for the response's timeout, too.
+            let idle_since = mem::replace(&mut connection.since, Instant::now());
+            if connection.since.duration_since(idle_since) >= self.idle_timeout {
                 // All below it are older.
                 let old = mem::take(&mut *shard.lock());
                 drop(old);
@@ -128,7 +130,8 @@ impl Pool {
                 let position = idle.iter().rposition(is_wanted)?;
                 idle.remove(position).connection
             };
-            let is_young = connection.idle_since.elapsed() < self.idle_timeout;
+            let idle_since = mem::replace(&mut connection.since, Instant::now());
+            let is_young = connection.since.duration_since(idle_since) < self.idle_timeout;
             if is_young && connection.generation >= generation && connection.is_usable() {
                 return Some(connection);
             }
@@ -146,7 +149,7 @@ impl Pool {
         if !is_wanted {
             return;
         }
-        connection.idle_since = Instant::now();
+        connection.since = Instant::now();
         connection.reused = true;
         let mut idle = self.shards[connection.shard].lock();
         // Other clients may be gone, and their connections of no use.
@@ -213,7 +216,7 @@ impl Pool {
             let mut kept: Idle = idle
                 .into_iter()
                 .filter_map(|mut entry| {
-                    let young = entry.connection.idle_since.elapsed() < self.idle_timeout;
+                    let young = entry.connection.since.elapsed() < self.idle_timeout;
                     (young && entry.connection.is_usable()).then_some(entry)
                 })
                 .collect();

@@ -19,7 +19,7 @@ use super::{
     interim::{Interim, InterimReader},
     stream::Stream,
 };
-use crate::util::{ReadSize, lock};
+use crate::util::{ReadSize, in_one_piece, lock};
 
 /// How many interim responses may wait; further ones are dropped.
 const MAX_INTERIM: usize = 16;
@@ -96,6 +96,10 @@ impl ReadState {
     }
 
     fn flushed(&self) {
+        // hyper flushes each time that it is polled, most often with nothing to send.
+        if self.all_written() && !self.waits.load(Ordering::SeqCst) {
+            return;
+        }
         self.unwritten.store(false, Ordering::Relaxed);
         // Only the socket writes, so that the addition need not be atomic.
         self.flushes.store(self.flushes() + 1, Ordering::SeqCst);
@@ -217,7 +221,12 @@ impl AsyncWrite for Socket {
         if self.write_closed {
             return Poll::Pending;
         }
-        let result = Pin::new(self.stream.get_mut()).poll_write_vectored(cx, bufs);
+        let stream = self.stream.get_mut();
+        let result = in_one_piece(bufs, |bytes| Pin::new(&mut *stream).poll_write(cx, bytes));
+        let result = match result {
+            Ok(result) => result,
+            Err(_) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        };
         self.written(result)
     }
 
@@ -242,6 +251,16 @@ mod tests {
     use http::{HeaderMap, StatusCode};
 
     use super::*;
+
+    #[test]
+    fn a_flush_of_nothing_counts_only_for_those_that_wait() {
+        let (state, cx) = (ReadState::default(), Context::from_waker(Waker::noop()));
+        state.flushed();
+        assert_eq!(state.flushes(), 0, "nothing was sent");
+        assert!(state.poll_flushed(0, &cx).is_pending());
+        state.flushed();
+        assert!(state.poll_flushed(0, &cx).is_ready(), "hyper had nothing to send");
+    }
 
     #[test]
     fn interim_responses_that_wait_are_bounded() {

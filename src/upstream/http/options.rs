@@ -165,9 +165,10 @@ impl Upstream {
         Ok(self.with(|inner| inner.added.forwarded = forwarded))
     }
 
-    /// How many bytes of a body are read at once at the most, and buffered per stream and direction when one side
-    /// is slower than the other; default 64 KiB, at least 16 KiB. A body that is passed on slowly from its begin
-    /// is read in quarters of that. On Linux the system holds half as many unsent bytes besides
+    /// How many bytes of a body are buffered per stream and direction when one side is slower than the other;
+    /// default 64 KiB, at least 16 KiB. A body is read in quarters of that. After 64 KiB that were passed on without
+    /// a pause, up to four times as much is read at once, which costs less, until there is a pause; where it comes, so
+    /// much may wait. On Linux the system holds half as many unsent bytes besides
     /// (`TCP_NOTSENT_LOWAT`). The head of an HTTP/1.1 response must fit, or the response is an error. With HTTP/2 it is also
     /// the window of a stream (RFC 9113, section 6.9).
     #[must_use]

@@ -24,11 +24,10 @@ impl Timer {
         Self { deadline: sleep.deadline(), sleep }
     }
 
-    /// Moves the deadline. It never elapses before the one that was set first.
-    pub(super) fn set(&mut self, after: Duration) {
-        let now = Instant::now();
+    /// Moves the deadline to so long after `since`. It never elapses before the one that was set first.
+    pub(super) fn set(&mut self, since: Instant, after: Duration) {
         // A timeout beyond the clock's range is no timeout.
-        self.deadline = now.checked_add(after).unwrap_or(self.deadline);
+        self.deadline = since.checked_add(after).unwrap_or(self.deadline);
     }
 
     /// Moves the deadline to `deadline`, however early.
@@ -61,10 +60,10 @@ mod tests {
         let start = Instant::now();
         let mut timer = Timer::new(Duration::from_secs(10));
         tokio::time::advance(Duration::from_secs(4)).await;
-        timer.set(Duration::from_secs(10));
+        timer.set(Instant::now(), Duration::from_secs(10));
         poll_fn(|cx| timer.poll(cx)).await;
         assert_eq!(start.elapsed().as_secs(), 14);
-        timer.set(Duration::from_secs(10));
+        timer.set(Instant::now(), Duration::from_secs(10));
         poll_fn(|cx| timer.poll(cx)).await;
         assert_eq!(start.elapsed().as_secs(), 24);
     }

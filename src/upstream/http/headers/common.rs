@@ -1,6 +1,9 @@
 //! What heads of requests and of responses have in common.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Version,
+    header::{self, Entry},
+};
 use http_body::Body;
 
 use crate::upstream::http::forwarded::{self, ForwardedOptions, Kind, Via};
@@ -62,7 +65,7 @@ impl Present {
 
     /// Removes what ends at this hop.
     pub(super) fn strip(&self, headers: &mut HeaderMap) {
-        if self.connection {
+        if self.connection && !remove_plain_connection(headers) {
             let fields: Vec<_> = headers.get_all(header::CONNECTION).iter().cloned().collect();
             headers.remove(header::CONNECTION);
             for name in fields.iter().flat_map(|value| tokens(value.as_bytes())) {
@@ -89,6 +92,20 @@ impl Present {
             headers.remove(name);
         }
     }
+}
+
+/// Removes `Connection` where it names no field, as most do. Whether it did.
+fn remove_plain_connection(headers: &mut HeaderMap) -> bool {
+    let Entry::Occupied(connection) = headers.entry(header::CONNECTION) else { return true };
+    let mut values = connection.iter().map(HeaderValue::as_bytes);
+    let is_plain = |value: &[u8]| {
+        value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close")
+    };
+    if !values.all(is_plain) {
+        return false;
+    }
+    connection.remove();
+    true
 }
 
 /// Whether it is a field that this crate adds, which `Connection` must not remove.

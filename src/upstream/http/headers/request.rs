@@ -13,6 +13,9 @@ use crate::{
     upstream::http::{forwarded, protocol::Protocol, target::Target},
 };
 
+/// How many fields are added to most requests: `Via`, `Forwarded` and three of its kin.
+const ADDED_FIELDS: usize = 5;
+
 /// Where a request goes, and what is added to it.
 #[derive(Clone, Copy)]
 pub(in crate::upstream::http) struct Hop<'a> {
@@ -43,7 +46,9 @@ pub(in crate::upstream::http) fn request(
     if present.expect && !expects {
         headers.remove(header::EXPECT);
     }
-    let host = host(&parts.uri, headers, target)?;
+    let (host, is_given) = host(&parts.uri, headers, target)?;
+    // At once, as a map that grows several times is built several times.
+    headers.reserve(ADDED_FIELDS);
     if let Some(via) = &added.via {
         headers.append(header::VIA, via.of(parts.version));
     }
@@ -64,35 +69,35 @@ pub(in crate::upstream::http) fn request(
                 // `TE` is hop-by-hop and has to be named (RFC 9110, section 10.1.4).
                 headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
             }
-            to_http1(parts, host, target)
+            if !is_given {
+                parts.headers.insert(header::HOST, host);
+            }
+            to_http1(parts, target)
         }
         Protocol::Http2 => to_http2(parts, &host, target),
     }
 }
 
-/// The host that is asked for. The authority of the target outranks `Host` (RFC 9112, section 3.2.2; RFC
-/// 9113, section 8.3.1).
-fn host(uri: &Uri, headers: &HeaderMap, target: &Target) -> Result<HeaderValue, BoxError> {
-    let given = headers.get(header::HOST);
+/// The host that is asked for, and whether the only `Host` says so. The authority of the target outranks it (RFC
+/// 9112, section 3.2.2; RFC 9113, section 8.3.1). Of two of them the backend would choose which one counts.
+fn host(uri: &Uri, headers: &HeaderMap, target: &Target) -> Result<(HeaderValue, bool), BoxError> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let (given, is_single) = (hosts.next(), hosts.next().is_none());
     let Some(authority) = uri.authority() else {
-        return Ok(given.unwrap_or(&target.host).clone());
+        let is_given = given.is_some() && is_single;
+        return Ok((given.unwrap_or(&target.host).clone(), is_given));
     };
     let host = without_userinfo(authority);
     match given {
-        Some(given) if given.as_bytes() == host.as_bytes() => Ok(given.clone()),
-        _ => Ok(HeaderValue::from_str(host)?),
+        Some(given) if given.as_bytes() == host.as_bytes() => Ok((given.clone(), is_single)),
+        _ => Ok((HeaderValue::from_str(host)?, false)),
     }
 }
 
-/// The request line and `Host` of HTTP/1.1, in origin form.
-fn to_http1(parts: &mut Parts, host: HeaderValue, target: &Target) -> Result<(), BoxError> {
-    let (headers, uri) = (&mut parts.headers, &parts.uri);
+/// The request line of HTTP/1.1, in origin form.
+fn to_http1(parts: &mut Parts, target: &Target) -> Result<(), BoxError> {
+    let uri = &parts.uri;
     parts.version = Version::HTTP_11;
-    // With two of them the backend would choose which one counts.
-    let mut hosts = headers.get_all(header::HOST).iter();
-    if hosts.next() != Some(&host) || hosts.next().is_some() {
-        headers.insert(header::HOST, host);
-    }
     if uri.authority().is_none() && uri.path_and_query().is_some() && target.keeps_path() {
         return Ok(());
     }
@@ -172,14 +177,15 @@ fn frame(
             return;
         }
     };
-    let given = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let given = has_length.then(|| headers.get(header::CONTENT_LENGTH)).flatten();
+    let given = given.and_then(|value| value.to_str().ok());
     if given.is_some_and(|given| given.parse() == Ok(exact)) && single(headers) {
         return;
     }
     // Methods that usually have a body say so when they have none (RFC 9110, section 8.6).
     if exact > 0 || matches!(*method, Method::POST | Method::PUT | Method::PATCH) {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(exact));
-    } else {
+    } else if has_length {
         headers.remove(header::CONTENT_LENGTH);
     }
 }

@@ -208,6 +208,21 @@ fn responses_are_stripped_too() {
 }
 
 #[test]
+fn a_connection_that_names_no_field_is_removed_alone() {
+    for values in [&["keep-alive"][..], &["Close"], &["close", "Keep-Alive"]] {
+        let mut response = Response::builder().header("x-once", "1");
+        for value in values {
+            response = response.header("connection", *value);
+        }
+        let parts = answered(response, None).unwrap();
+        assert_eq!(lines(&parts.headers), ["x-once: 1"], "{values:?}");
+    }
+    let response = Response::builder().header("x-once", "1");
+    let response = response.header("connection", "keep-alive").header("connection", "x-once");
+    assert!(answered(response, None).unwrap().headers.is_empty());
+}
+
+#[test]
 fn other_transfer_codings_are_refused() {
     for coding in ["gzip, chunked", "gzip", "identity", "chunked, chunked"] {
         let response = Response::builder().header("transfer-encoding", coding);
