@@ -4,13 +4,16 @@ use std::{fs, time::Duration};
 
 use crate::{Cost, load::Loaded, options::Options, peer::Peer, workload::Workload};
 
+/// What a run was given and what it showed; `None` where it has failed.
+type Run = (Workload, Peer, Option<(Loaded, Cost)>);
+
 /// What was measured.
 #[derive(Debug)]
 pub(crate) struct Report {
     peers: Vec<Peer>,
     workloads: Vec<Workload>,
-    /// In the order of the rounds; `None` where the run has failed.
-    runs: Vec<(Workload, Peer, Option<(Loaded, Cost)>)>,
+    /// In the order of the rounds.
+    runs: Vec<Run>,
 }
 
 /// The processor, the cores, the memory and the kernel.

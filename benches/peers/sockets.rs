@@ -1,15 +1,12 @@
 //! Load without requests: echoes after an upgrade, and idle connections.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt, future::try_join_all, stream};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::sleep,
+    time::{Instant, sleep},
 };
 
 use crate::{

@@ -14,6 +14,8 @@
 mod http;
 #[path = "../proxy_process.rs"]
 mod proxy_process;
+#[path = "../release.rs"]
+mod release;
 
 use std::{
     env,
@@ -51,7 +53,7 @@ const CHANGES: usize = 50;
 async fn main() -> Result<(), Failure> {
     let program = match env::var_os("GATEWAY") {
         Some(program) => PathBuf::from(program),
-        None => proxy_process::build(&["gateway"])?.join("gateway"),
+        None => release::build(&["gateway"], &[])?.join("gateway"),
     };
     let backend = backend().await?;
     for count in [10_000, 100_000] {

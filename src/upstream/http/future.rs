@@ -198,10 +198,10 @@ where
     /// Sends the request of a failed exchange on a new connection, or returns the error.
     fn failed(
         &mut self,
-        exchange: Box<Exchange<B>>,
+        exchange: Exchange<B>,
         mut error: TrySendError<Request<RequestBody>>,
     ) -> Result<(), BoxError> {
-        let Exchange { link, mut saved, .. } = *exchange;
+        let Exchange { link, mut saved, .. } = exchange;
         let message = error.take_message();
         let error = error.into_error();
         let (reused, no_byte_came) = self.connection_state(&link, &error, message.is_some());
@@ -297,12 +297,12 @@ where
     }
 
     /// The head of the response has arrived.
+    #[expect(clippy::boxed_local, reason = "it is large, and taken apart where it is")]
     fn answered(
         &mut self,
         mut exchange: Box<Exchange<B>>,
         response: Response<Incoming>,
     ) -> Result<Response<UpstreamBody>, BoxError> {
-        // Taken apart in its place.
         let link = exchange.link;
         let saved = &mut exchange.saved;
         let (mut parts, incoming) = response.into_parts();
@@ -400,7 +400,7 @@ where
                             Ok(Ok(response)) => {
                                 return Poll::Ready(this.answered(exchange, response));
                             }
-                            Ok(Err(error)) => this.failed(exchange, error)?,
+                            Ok(Err(error)) => this.failed(*exchange, error)?,
                             Err(late) => return Poll::Ready(Err(late.into())),
                         }
                     }
