@@ -368,7 +368,7 @@ async fn a_preflight_that_reaches_the_layer_begins_no_session() {
     assert_eq!(setup.received(), 1, "it goes to a server");
 }
 
-#[expect(clippy::result_large_err, reason = "the layer wants a response as the error")]
+#[allow(clippy::result_large_err, reason = "the layer wants a response as the error")]
 #[tokio::test]
 async fn auth_outside_refuses_before_a_session_begins() {
     let setup = Setup::new();
