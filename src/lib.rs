@@ -63,6 +63,7 @@
 //! | `redis-tls` | the same over TLS |
 //! | `session` | [`session_data`]: sessions of tower-sessions that follow a session when it moves |
 //! | `redis`, with `session` | [`session_data::RedisStore`]: these sessions on Redis or Valkey |
+//! | `admin` | [`admin`]: the admin interface as an Axum router |
 //! | `metrics` | [`metrics`]: counters and histograms for Prometheus, or for the recorder of the `metrics` crate |
 //! | `tls`, with `proxy` | TLS to backends: [`proxy::ClientTls`] |
 //! | `serve` | [`serve::Server`]: a server for any Axum or Tower service, with limits, Unix sockets, the PROXY protocol and a graceful stop |
@@ -104,6 +105,8 @@ mod token;
 mod upstream;
 mod util;
 
+#[cfg(feature = "admin")]
+pub mod admin;
 pub mod affinity;
 #[cfg(any(feature = "discover", feature = "dns"))]
 pub mod discovery;

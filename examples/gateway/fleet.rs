@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{runtime::Handle, task::AbortHandle};
 use tower_sticky::{
-    BackendOptions, BackendStatus, Backends, ConfigError, PoolError, Stats, proxy::Upstream,
+    BackendOptions, Backends, ConfigError, PoolError, admin::About, proxy::Upstream,
 };
 
 use crate::{
@@ -72,14 +72,6 @@ impl Opening {
     }
 }
 
-/// What the configuration says of a backend.
-#[derive(Debug, Default)]
-pub(crate) struct Entry {
-    pub(crate) url: String,
-    /// Whether its certificate is not verified.
-    pub(crate) insecure: bool,
-}
-
 impl Fleet {
     pub(crate) fn new(settings: &Settings) -> Result<Self, PoolError> {
         let fleet = Self {
@@ -138,26 +130,16 @@ impl Fleet {
         Ok(())
     }
 
-    /// All backends with what the configuration says of them, and the totals of all requests.
-    pub(crate) fn status(&self) -> (Vec<(BackendStatus, Entry)>, Stats) {
-        let (members, opening) = (self.members(), self.opening());
-        let pool = self.backends.snapshot();
-        let backends = pool.backends.into_iter().map(|status| {
-            let id = status.id.as_str();
-            let entry = match members.get(id) {
-                Some(Member { entry, .. }) => Entry {
-                    url: entry.url.clone(),
-                    insecure: opening.upstream_settings.is_insecure(entry),
-                },
-                None => {
-                    let url = self.discovered.get(id).unwrap_or_default();
-                    let backend = file::Backend::new(id, url.clone());
-                    Entry { url, insecure: opening.upstream_settings.is_insecure(&backend) }
-                }
-            };
-            (status, entry)
-        });
-        (backends.collect(), pool.stats)
+    /// What the configuration says of a backend.
+    pub(crate) fn about(&self, id: &str) -> About {
+        let opening = self.opening();
+        let is_insecure = |backend: &file::Backend| opening.upstream_settings.is_insecure(backend);
+        if let Some(member) = self.members().get(id) {
+            return About::at(&member.entry.url).insecure(is_insecure(&member.entry));
+        }
+        let backend = file::Backend::new(id, self.discovered.get(id).unwrap_or_default());
+        let insecure = is_insecure(&backend);
+        About::at(backend.url).insecure(insecure)
     }
 
     /// The service of a backend that a discovery has found.

@@ -5,10 +5,12 @@ use std::{fs, sync::Arc, time::Duration};
 use http::Request;
 use serde::Serialize;
 use tokio::sync::{Mutex, watch};
-use tower_sticky::{NoInner, PoolError, StickyService, proxy::Upstream, serve::RequestBody};
+use tower_sticky::{
+    NoInner, PoolError, StickyService, admin::Access, proxy::Upstream, serve::RequestBody,
+};
 
 use crate::{
-    admin::Access,
+    admin,
     cli::Flags,
     config::{Error, FILE_CONTENT, Settings, Stopping, Stores},
     files,
@@ -172,8 +174,8 @@ impl Reloader {
             layer.start_over::<Request<RequestBody>>();
         }
         self.service.set(layer.into_service());
-        if let Some(admin) = &settings.admin {
-            self.access.set(admin);
+        if let Some(settings) = &settings.admin {
+            admin::set_access(&self.access, settings);
         }
         self.stopping.send_replace(settings.stopping);
         in_force.version += 1;

@@ -2,10 +2,12 @@
 
 use std::{fs, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use axum::Router;
 use http::Request;
 use tokio::{net::TcpListener, runtime, sync::watch};
 use tower_sticky::{
     NoInner, PoolError, StickyLayer, StickyService,
+    admin::{Access, Stage},
     proxy::Upstream,
     serve::{Limits, Listener, LocalAddr, RequestBody, Server, ServerHandle},
 };
@@ -13,7 +15,7 @@ use tower_sticky::{
 #[cfg(feature = "dns")]
 use crate::discovery;
 use crate::{
-    admin::{self, Access, Stage},
+    admin,
     cli::Flags,
     config::{self, Error, Settings, Stores},
     demo, files,
@@ -113,7 +115,8 @@ impl Gateway {
         let addrs = front.accept(&settings).await?;
         announce(&settings, &addrs, predecessor).await?;
         let (stage, stages) = watch::channel(Stage::Serving);
-        let access = Access::new(settings.admin.as_ref());
+        let access = Access::new();
+        settings.admin.iter().for_each(|settings| admin::set_access(&access, settings));
         let (is_demo, demo_store) = (settings.demo, settings.demo_store.clone());
         let (listeners, admin_limits) = (settings.listeners.clone(), admin_limits(&settings));
         let parts = Parts {
@@ -124,8 +127,8 @@ impl Gateway {
             front: front.clone(),
         };
         let reloader = Arc::new(Reloader::new(flags.clone(), settings, parts));
-        let admin = admin::Admin::new(fleet, stages, reloader.clone());
-        let started = admin_socket.as_ref().map(|it| start_admin(admin, access, it, admin_limits));
+        let router = |addr| admin::router(fleet, reloader.clone(), stages, access, addr);
+        let started = admin_socket.as_ref().map(|it| start_admin(it, router, admin_limits));
         let admin_server = started.transpose()?.map(|(addr, server)| {
             if is_demo && let Some(page) = addrs.iter().find_map(LocalAddr::tcp) {
                 demo::print_hints(page, addr, demo_store.as_ref());
@@ -189,14 +192,12 @@ async fn announce(
 
 /// Serves the admin interface on this socket. Its address, and the server.
 fn start_admin(
-    admin: admin::Admin,
-    access: Access,
     socket: &Listener,
+    router: impl FnOnce(SocketAddr) -> Router,
     limits: Limits,
 ) -> io::Result<(SocketAddr, ServerHandle)> {
     let addr = socket.local_addr().tcp().ok_or_else(|| io::Error::other("no address"))?;
-    let router = admin::router(admin, admin::Guard { addr, access });
-    let server = Server::new(router).listener(socket.try_clone()?).limits(limits).start()?;
+    let server = Server::new(router(addr)).listener(socket.try_clone()?).limits(limits).start()?;
     note(&format!("admin interface on http://{addr}"));
     Ok((addr, server))
 }

@@ -1,4 +1,4 @@
-//! Who may call the admin interface.
+//! Decides who may call the admin interface.
 //!
 //! Without a token every process on this machine may. A web page in a browser on this machine may not:
 //! neither directly (its `Origin` is foreign) nor by a host name that resolves to our address (DNS
@@ -7,70 +7,52 @@
 use std::{
     hint::black_box,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
 };
 
-use arc_swap::ArcSwap;
 use axum::{
-    extract::{Request, State},
+    extract::{ConnectInfo, Request, State},
     http::{HeaderMap, Method, StatusCode, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
-use super::json::Problem;
-use crate::config::Admin;
+use super::{
+    access::{Access, Rules},
+    api::{EVENTS, HEALTHZ, METRICS},
+    json::Problem,
+    state::Admin,
+};
+use crate::session::Peer;
 
-#[derive(Debug)]
-pub(crate) struct Guard {
-    pub(crate) addr: SocketAddr,
-    pub(crate) access: Access,
-}
-
-/// Who may call, as the configuration in force says. A handle.
-#[derive(Debug, Clone)]
-pub(crate) struct Access(Arc<ArcSwap<Allowed>>);
-
-#[derive(Debug, Default)]
-struct Allowed {
-    token: Option<String>,
-    /// Further hosts by which it is reached: names in lower case and IP addresses.
-    hosts: Vec<String>,
-    /// Whether the metrics are read without the token.
-    metrics_open: bool,
-}
-
-impl Access {
-    pub(crate) fn new(admin: Option<&Admin>) -> Self {
-        let access = Self(Arc::default());
-        if let Some(admin) = admin {
-            access.set(admin);
-        }
-        access
-    }
-
-    pub(crate) fn set(&self, admin: &Admin) {
-        let (token, hosts) = (admin.token.clone(), admin.hosts.clone());
-        let metrics_open = admin.metrics_open;
-        self.0.store(Arc::new(Allowed { token, hosts, metrics_open }));
-    }
-}
-
-pub(super) async fn check(
-    State(guard): State<Arc<Guard>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    match guard.allows(&request) {
+pub(super) async fn check(State(access): State<Access>, request: Request, next: Next) -> Response {
+    match access.rules().allow(&request) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }
 }
 
-impl Guard {
-    fn allows(&self, request: &Request) -> Result<(), Problem> {
+/// Refuses changes, when the router is read-only.
+pub(super) async fn refuse_changes(
+    State(admin): State<Admin>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if admin.read_only && !is_read(request.method()) {
+        let message = "this admin interface is read-only";
+        return Problem::new(StatusCode::FORBIDDEN, message).into_response();
+    }
+    next.run(request).await
+}
+
+/// Whether a request with this method changes nothing.
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+impl Rules {
+    fn allow(&self, request: &Request) -> Result<(), Problem> {
         let path = request.uri().path();
-        if path == super::HEALTHZ {
+        if path == HEALTHZ {
             return Ok(());
         }
         let headers = request.headers();
@@ -78,26 +60,26 @@ impl Guard {
             let host = headers.get(header::HOST)?;
             Authority::try_from(host.as_bytes()).ok()
         });
-        let allowed = self.access.0.load();
-        let authorized = allowed.token.as_deref().map(|token| has_token(headers, token));
-        if authorized != Some(true)
-            && !host.as_ref().is_some_and(|host| self.is_ours(host, &allowed.hosts))
-        {
+        let authorized = self.token.as_deref().map(|token| has_token(headers, token));
+        if authorized != Some(true) && !host.as_ref().is_some_and(|host| self.is_ours(host)) {
             return Err(Problem::new(
                 StatusCode::FORBIDDEN,
                 "the Host is neither the admin address, loopback nor one of admin_hosts",
             ));
         }
-        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-        let is_open = reads && path == super::METRICS && allowed.metrics_open;
+        let reads = is_read(request.method());
+        let is_open = reads && path == METRICS && self.metrics_open;
         if authorized == Some(false) && !is_open {
             return Err(Problem::new(
                 StatusCode::UNAUTHORIZED,
-                "`Authorization: Bearer …` with the gateway's admin_token is missing or wrong",
+                "`Authorization: Bearer …` with the admin token is missing or wrong",
             ));
         }
+        if authorized.is_none() && !self.open && !is_open {
+            self.check_peer(request, reads)?;
+        }
         // Listening occupies one of a few slots, even for a page that cannot read the response.
-        if (reads && path != super::EVENTS) || is_same_origin(headers, host.as_ref()) {
+        if (reads && path != EVENTS) || is_same_origin(headers, host.as_ref()) {
             return Ok(());
         }
         Err(Problem::new(
@@ -106,23 +88,48 @@ impl Guard {
         ))
     }
 
+    /// Without a token only clients on this machine may call, and those with an unknown address may read.
+    fn check_peer(&self, request: &Request, reads: bool) -> Result<(), Problem> {
+        let refused = |message| Err(Problem::new(StatusCode::FORBIDDEN, message));
+        match peer(request) {
+            // A client on a Unix socket has the address 0.0.0.0.
+            Some(ip) if ip.is_loopback() || ip.is_unspecified() => Ok(()),
+            Some(_) => refused("without a token only clients on this machine may call; set a token"),
+            None if reads => Ok(()),
+            None => refused(
+                "the address of the client is not known, so it may change nothing; set a token, or \
+                 serve with connect info",
+            ),
+        }
+    }
+
     /// Whether a `Host` is the admin address, loopback or one of the further hosts.
-    fn is_ours(&self, host: &Authority, hosts: &[String]) -> bool {
+    fn is_ours(&self, host: &Authority) -> bool {
         let name = host.host();
         let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
         let Ok(ip) = bare.parse::<IpAddr>() else {
             let is = |known: &str| known.eq_ignore_ascii_case(bare);
-            return is("localhost") || hosts.iter().any(|known| is(known));
+            return is("localhost") || self.hosts.iter().any(|known| is(known));
         };
-        let (ip, own) = (ip.to_canonical(), self.addr.ip().to_canonical());
-        if ip.is_loopback() || hosts.iter().any(|known| known.parse::<IpAddr>() == Ok(ip)) {
+        let ip = ip.to_canonical();
+        if ip.is_loopback() || self.hosts.iter().any(|known| known.parse::<IpAddr>() == Ok(ip)) {
             return true;
         }
+        let Some(address) = self.address else { return false };
+        let own = address.ip().to_canonical();
         // When it listens on all addresses, any IP address may be its own. DNS rebinding needs a host
         // name, never an IP address.
         let is_admin = ip == own || own.is_unspecified();
-        is_admin && host.port_u16().unwrap_or(80) == self.addr.port()
+        is_admin && host.port_u16().unwrap_or(80) == address.port()
     }
+}
+
+/// The address of the client, as far as the server says.
+fn peer(request: &Request) -> Option<IpAddr> {
+    let extensions = request.extensions();
+    let connection = || extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
+    let addr = extensions.get::<Peer>().map(Peer::addr).or_else(connection)?;
+    Some(addr.ip().to_canonical())
 }
 
 /// Whether each `Origin` of the request, if any, is the one that it is sent to. The scheme does not
