@@ -63,7 +63,7 @@
 //! | `redis-tls` | the same over TLS |
 //! | `session` | [`session_data`]: sessions of tower-sessions that follow a session when it moves |
 //! | `redis`, with `session` | [`session_data::RedisStore`]: these sessions on Redis or Valkey |
-//! | `admin` | [`admin`]: the admin interface as an Axum router |
+//! | `admin` | [`admin`]: a dashboard and an admin interface, as an Axum router |
 //! | `metrics` | [`metrics`]: counters and histograms for Prometheus, or for the recorder of the `metrics` crate |
 //! | `tls`, with `proxy` | TLS to backends: [`proxy::ClientTls`] |
 //! | `serve` | [`serve::Server`]: a server for any Axum or Tower service, with limits, Unix sockets, the PROXY protocol and a graceful stop |
@@ -125,7 +125,7 @@ pub use self::upstream::grpc;
 #[cfg(feature = "proxy")]
 pub use self::upstream::http as proxy;
 pub use self::{
-    dispatch::{Move, Rebalance},
+    dispatch::{Explanation, Finding, Forecast, Move, Rebalance},
     error::{
         BoxError, ClientError, ConfigError, Disconnected, NotSent, Redial, Shortage, TimedOut,
         Unanswered,
@@ -135,7 +135,8 @@ pub use self::{
     outcome::{Busy, DrainOver, Failover, Outcome, Reason, Stats, StickyError, Strict, Verdict},
     pool::{
         BackendOptions, BackendStatus, Backends, Cause, Drain, DrainEnd, DrainReport, DrainSignal,
-        Draining, Event, Events, Mode, PoolError, PoolStatus, State, UpgradeEnd, UpgradeGuard,
+        DrainStatus, Draining, Event, Events, Mode, MoveRecord, PoolError, PoolStatus, State,
+        UpgradeEnd, UpgradeGuard,
     },
     service::{
         NoBody, NoInner, OnError, Propagate, Respond, ResponseFuture, StickyBody, StickyLayer,

@@ -43,8 +43,14 @@ pub(crate) fn router(
     access: Access,
     addr: SocketAddr,
 ) -> Router {
+    let explainer = reloader.clone();
+    let operated = Operated { fleet: fleet.clone(), reloader: reloader.clone() };
     admin::router(fleet.backends().clone())
-        .application(Operated(fleet))
+        .application(operated)
+        .explainer(move |request| {
+            let reloader = explainer.clone();
+            async move { reloader.explain(request).await }
+        })
         .access(access)
         .address(addr)
         .stage(stage)
@@ -64,15 +70,18 @@ async fn reload(State(reloader): State<Arc<Reloader>>) -> Response {
 }
 
 /// The backends, as the operator sees and changes them.
-struct Operated(Arc<Fleet>);
+struct Operated {
+    fleet: Arc<Fleet>,
+    reloader: Arc<Reloader>,
+}
 
 impl Application for Operated {
     fn about(&self, id: &str) -> About {
-        self.0.about(id)
+        self.fleet.about(id)
     }
 
     fn put(&self, id: &str, new: &NewBackend) -> Result<bool, PoolError> {
-        self.0.put(&file::Backend {
+        self.fleet.put(&file::Backend {
             weight: new.weight,
             max_connections: new.max_connections,
             backup: new.backup,
@@ -82,11 +91,15 @@ impl Application for Operated {
     }
 
     fn remove(&self, id: &str) -> Option<Result<(), PoolError>> {
-        Some(self.0.remove(id))
+        Some(self.fleet.remove(id))
+    }
+
+    fn configuration(&self) -> Vec<(String, String)> {
+        self.reloader.configuration()
     }
 
     fn changed(&self, id: &str, change: &Change) {
-        let mut drains = self.0.drains();
+        let mut drains = self.fleet.drains();
         match change {
             Change::Mode(_) | Change::Removed => {
                 drains.remove(id);

@@ -6,7 +6,8 @@ use http::Request;
 use serde::Serialize;
 use tokio::sync::{Mutex, watch};
 use tower_sticky::{
-    NoInner, PoolError, StickyService, admin::Access, proxy::Upstream, serve::RequestBody,
+    Explanation, NoInner, PoolError, StickyService, admin::Access, proxy::Upstream,
+    serve::RequestBody,
 };
 
 use crate::{
@@ -120,6 +121,19 @@ impl Reloader {
         if let Err(error) = self.front.accept(&in_force.settings).await {
             tracing::error!(%error, "cannot accept again");
         }
+    }
+
+    /// The configuration in force, without secrets.
+    pub(crate) fn configuration(&self) -> Vec<(String, String)> {
+        match self.in_force.try_lock() {
+            Ok(in_force) => in_force.settings.shown(),
+            Err(_) => vec![("reload".to_owned(), "going on; load this page again".to_owned())],
+        }
+    }
+
+    /// Explains a request by the layer in force.
+    pub(crate) async fn explain(&self, request: Request<()>) -> Explanation {
+        self.service.get().explain(&request).await
     }
 
     /// The state for the process that replaces this one.

@@ -7,7 +7,7 @@ use http::Request;
 use tokio::{net::TcpListener, runtime, sync::watch};
 use tower_sticky::{
     NoInner, PoolError, StickyLayer, StickyService,
-    admin::{Access, Stage},
+    admin::{Access, Stage, parse_request},
     proxy::Upstream,
     serve::{Limits, Listener, LocalAddr, RequestBody, Server, ServerHandle},
 };
@@ -81,6 +81,14 @@ impl Gateway {
         &self.settings.warnings
     }
 
+    /// Says whose a cookie or a header is, and what would happen to it now.
+    pub(crate) fn explain(self, text: &str) -> Result<String, Failure> {
+        let request = parse_request(text)
+            .map_err(|why| Error::new(format!("--explain cannot be read: {why}")))?;
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(runtime.block_on(self.layer.explain(&request)).to_string())
+    }
+
     /// Serves until a signal comes.
     pub(crate) fn run(self) -> Result<(), Failure> {
         // This thread accepts, checks the backends' health and serves the admin interface. The workers serve
@@ -102,7 +110,10 @@ impl Gateway {
         };
         log_warnings(&self.settings);
         let state = earlier_state(&self.flags, predecessor.as_mut()).await?;
-        let Self { flags, stores, settings, fleet, layer } = self.continued(state).await?;
+        let Self { flags, stores, settings, fleet, layer } = {
+            let dashboard = admin_socket.as_ref().and_then(|socket| socket.local_addr().tcp());
+            self.continued(state, dashboard).await?
+        };
         fleet.look_up();
         #[cfg(feature = "dns")]
         discovery::start(&fleet, &settings).await.map_err(io::Error::other)?;
@@ -157,7 +168,11 @@ impl Gateway {
 
 impl Gateway {
     /// The gateway with what an earlier process has left, and with the shops of the demo.
-    async fn continued(self, state: Option<State>) -> Result<Self, Failure> {
+    async fn continued(
+        self,
+        state: Option<State>,
+        dashboard: Option<SocketAddr>,
+    ) -> Result<Self, Failure> {
         let mut gateway = self;
         if let Some(secrets) = state.as_ref().and_then(State::secrets) {
             gateway.stores.set_secrets(secrets).map_err(Error::from)?;
@@ -165,7 +180,7 @@ impl Gateway {
         }
         let Self { settings, fleet, stores, .. } = &gateway;
         if settings.demo {
-            demo::open_shops(fleet, settings.demo_store.as_ref()).await?;
+            demo::open_shops(fleet, settings.demo_store.as_ref(), dashboard).await?;
         }
         if let Some(Err(error)) = state.map(|state| state.restore(settings, fleet, stores)) {
             tracing::error!(%error, "not everything goes on as it was");

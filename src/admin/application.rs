@@ -58,6 +58,11 @@ pub trait Application: Send + Sync + 'static {
         None
     }
 
+    /// The configuration in force, as keys and values. Secrets are to be left out: it is shown as it is.
+    fn configuration(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
     /// The operator has changed a backend by the admin interface, for an application that remembers this.
     fn changed(&self, _id: &str, _change: &Change) {}
 }

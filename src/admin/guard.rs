@@ -7,102 +7,122 @@
 use std::{
     hint::black_box,
     net::{IpAddr, SocketAddr},
+    time::SystemTime,
 };
 
 use axum::{
+    Extension,
     extract::{ConnectInfo, Request, State},
-    http::{HeaderMap, Method, StatusCode, header, uri::Authority},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
 use super::{
-    access::{Access, Rules},
+    access::Rules,
     api::{EVENTS, HEALTHZ, METRICS},
     json::Problem,
+    session::basic_password,
     state::Admin,
+    visit::{Visit, ask_to_log_in},
 };
 use crate::session::Peer;
 
-pub(super) async fn check(State(access): State<Access>, request: Request, next: Next) -> Response {
-    match access.rules().allow(&request) {
+/// The paths of the pages.
+const PAGES: &str = "/view/";
+pub(super) const LOGIN: &str = "/view/login";
+pub(super) const LOGOUT: &str = "/view/logout";
+pub(super) const STYLE: &str = "/view/style.css";
+pub(super) const SCRIPT: &str = "/view/script.js";
+
+/// What changes nothing although it is a `POST`.
+const HARMLESS: [&str; 4] = ["/explain", "/view/explain", LOGIN, LOGOUT];
+
+pub(super) async fn check(
+    State(admin): State<Admin>,
+    Extension(visit): Extension<Visit>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = request.uri().path();
+    let is_page = path == "/" || path.starts_with(PAGES);
+    match allow(&admin, &request, visit.now) {
         Ok(()) => next.run(request).await,
+        Err(problem) if is_page && problem.status() == StatusCode::UNAUTHORIZED => {
+            ask_to_log_in(&visit.frame, None)
+        }
+        Err(problem) if is_page => visit.frame.problem(problem.status(), problem.message()),
         Err(problem) => problem.into_response(),
     }
 }
 
-/// Refuses changes, when the router is read-only.
-pub(super) async fn refuse_changes(
-    State(admin): State<Admin>,
-    request: Request,
-    next: Next,
-) -> Response {
-    if admin.read_only && !is_read(request.method()) {
-        let message = "this admin interface is read-only";
-        return Problem::new(StatusCode::FORBIDDEN, message).into_response();
-    }
-    next.run(request).await
+/// Whether a request changes nothing.
+fn reads(request: &Request) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD)
 }
 
-/// Whether a request with this method changes nothing.
-fn is_read(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD)
+fn allow(admin: &Admin, request: &Request, now: SystemTime) -> Result<(), Problem> {
+    let (path, headers) = (request.uri().path(), request.headers());
+    if path == HEALTHZ {
+        return Ok(());
+    }
+    let (rules, reads) = (admin.access.rules(), reads(request));
+    let host = request.uri().authority().cloned().or_else(|| {
+        let host = headers.get(header::HOST)?;
+        Authority::try_from(host.as_bytes()).ok()
+    });
+    let authorized = rules
+        .token
+        .as_deref()
+        .map(|token| has_token(headers, token) || admin.sessions.is_logged_in(headers, token, now));
+    if authorized != Some(true) && !host.as_ref().is_some_and(|host| rules.is_ours(host)) {
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "the Host is neither the admin address, loopback nor one of the named hosts \
+             (admin_hosts)",
+        ));
+    }
+    let is_open =
+        (reads && path == METRICS && rules.metrics_open) || [LOGIN, STYLE, SCRIPT].contains(&path);
+    if authorized == Some(false) && !is_open {
+        return Err(Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "`Authorization: Bearer …` with the admin token is missing or wrong",
+        ));
+    }
+    if authorized.is_none() && !rules.open && !is_open {
+        check_peer(request, reads)?;
+    }
+    // Listening occupies one of a few slots, even for a page that cannot read the response.
+    let is_harmless = reads && path != EVENTS;
+    if !is_harmless && !is_from_us(headers, host.as_ref()) {
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "pages of another origin may neither change the backends nor listen to them",
+        ));
+    }
+    if admin.read_only && !reads && !HARMLESS.contains(&path) {
+        return Err(Problem::new(StatusCode::FORBIDDEN, "this admin interface is read-only"));
+    }
+    Ok(())
+}
+
+/// Without a token only clients on this machine may call, and those with an unknown address may read.
+fn check_peer(request: &Request, reads: bool) -> Result<(), Problem> {
+    let refused = |message| Err(Problem::new(StatusCode::FORBIDDEN, message));
+    match peer(request) {
+        // A client on a Unix socket has the address 0.0.0.0.
+        Some(ip) if ip.is_loopback() || ip.is_unspecified() => Ok(()),
+        Some(_) => refused("without a token only clients on this machine may call; set a token"),
+        None if reads => Ok(()),
+        None => refused(
+            "the address of the client is not known, so it may change nothing; set a token, or \
+             serve with connect info",
+        ),
+    }
 }
 
 impl Rules {
-    fn allow(&self, request: &Request) -> Result<(), Problem> {
-        let path = request.uri().path();
-        if path == HEALTHZ {
-            return Ok(());
-        }
-        let headers = request.headers();
-        let host = request.uri().authority().cloned().or_else(|| {
-            let host = headers.get(header::HOST)?;
-            Authority::try_from(host.as_bytes()).ok()
-        });
-        let authorized = self.token.as_deref().map(|token| has_token(headers, token));
-        if authorized != Some(true) && !host.as_ref().is_some_and(|host| self.is_ours(host)) {
-            return Err(Problem::new(
-                StatusCode::FORBIDDEN,
-                "the Host is neither the admin address, loopback nor one of admin_hosts",
-            ));
-        }
-        let reads = is_read(request.method());
-        let is_open = reads && path == METRICS && self.metrics_open;
-        if authorized == Some(false) && !is_open {
-            return Err(Problem::new(
-                StatusCode::UNAUTHORIZED,
-                "`Authorization: Bearer …` with the admin token is missing or wrong",
-            ));
-        }
-        if authorized.is_none() && !self.open && !is_open {
-            self.check_peer(request, reads)?;
-        }
-        // Listening occupies one of a few slots, even for a page that cannot read the response.
-        if (reads && path != EVENTS) || is_same_origin(headers, host.as_ref()) {
-            return Ok(());
-        }
-        Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            "pages of another origin may neither change the backends nor listen to them",
-        ))
-    }
-
-    /// Without a token only clients on this machine may call, and those with an unknown address may read.
-    fn check_peer(&self, request: &Request, reads: bool) -> Result<(), Problem> {
-        let refused = |message| Err(Problem::new(StatusCode::FORBIDDEN, message));
-        match peer(request) {
-            // A client on a Unix socket has the address 0.0.0.0.
-            Some(ip) if ip.is_loopback() || ip.is_unspecified() => Ok(()),
-            Some(_) => refused("without a token only clients on this machine may call; set a token"),
-            None if reads => Ok(()),
-            None => refused(
-                "the address of the client is not known, so it may change nothing; set a token, or \
-                 serve with connect info",
-            ),
-        }
-    }
-
     /// Whether a `Host` is the admin address, loopback or one of the further hosts.
     fn is_ours(&self, host: &Authority) -> bool {
         let name = host.host();
@@ -132,6 +152,13 @@ fn peer(request: &Request) -> Option<IpAddr> {
     Some(addr.ip().to_canonical())
 }
 
+/// Whether a request comes from one of our pages, or from no page at all: by `Sec-Fetch-Site`, which browsers send,
+/// and by `Origin`.
+fn is_from_us(headers: &HeaderMap, host: Option<&Authority>) -> bool {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    matches!(site, None | Some(b"same-origin" | b"none")) && is_same_origin(headers, host)
+}
+
 /// Whether each `Origin` of the request, if any, is the one that it is sent to. The scheme does not
 /// matter: a proxy in front of the admin interface may end TLS.
 fn is_same_origin(headers: &HeaderMap, host: Option<&Authority>) -> bool {
@@ -146,8 +173,11 @@ fn is_same_origin(headers: &HeaderMap, host: Option<&Authority>) -> bool {
     })
 }
 
+/// Whether a request has the token, as Bearer or as the password of Basic.
 fn has_token(headers: &HeaderMap, token: &str) -> bool {
-    bearer(headers).is_some_and(|given| equal(given, token.as_bytes()))
+    let is_token = |given: &[u8]| equal(given, token.as_bytes());
+    bearer(headers).is_some_and(is_token)
+        || basic_password(headers).is_some_and(|given| is_token(&given))
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
@@ -157,7 +187,7 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 }
 
 /// Compares in constant time for a given length.
-fn equal(given: &[u8], expected: &[u8]) -> bool {
+pub(super) fn equal(given: &[u8], expected: &[u8]) -> bool {
     if given.len() != expected.len() {
         return false;
     }

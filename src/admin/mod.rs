@@ -1,4 +1,5 @@
-//! The admin interface: an Axum router that shows and changes the backends of a pool, in JSON.
+//! The dashboard and the admin interface: an Axum router that shows and changes the backends of a pool, as HTML and
+//! in JSON. [`guide::dashboard`](crate::guide::dashboard) describes the pages.
 //!
 //! # Example
 //!
@@ -13,11 +14,15 @@
 //!
 //! | call | does |
 //! |---|---|
+//! | `GET /` | the dashboard |
 //! | `GET /backends` | lists the backends |
 //! | `PUT /backends/{id}` | adds or replaces one, if the application [can](Application::put) |
 //! | `PATCH /backends/{id}` | drains, disables, enables, weighs or limits one |
 //! | `DELETE /backends/{id}` | removes one; requests in flight finish |
 //! | `GET /stats` | totals of all requests |
+//! | `GET /moves` | the last 1,000 moves of sessions, newest first |
+//! | `POST /explain` | whose a token is, and what would happen to a request with it |
+//! | `GET /openapi.json` | describes the calls in JSON, by OpenAPI 3.1 |
 //! | `GET /events` | changes of the pool, as server-sent events |
 //! | `GET /metrics` | metrics, as Prometheus' text or OpenMetrics |
 //! | `GET /healthz` | 200 while the application serves, 503 once it stops |
@@ -37,16 +42,26 @@ mod api;
 mod application;
 mod backend_json;
 mod events;
+mod explain;
+mod filter;
 mod guard;
 mod json;
+mod moves_json;
+mod openapi;
+mod page;
+mod pages;
 mod patch;
 mod pool;
 mod router;
+mod session;
 mod state;
+mod view;
+mod visit;
 
 pub use self::{
     access::Access,
     application::{About, Application, Change, NewBackend},
+    explain::parse_request,
     router::{AdminRouter, router},
     state::Stage,
 };

@@ -1,14 +1,24 @@
 //! `Admin`: what the handlers of the admin interface share.
 
-use std::sync::Arc;
+use std::{future::Future, pin::Pin, sync::Arc};
 
+use http::Request;
 use tokio::sync::{Semaphore, watch};
 
 use super::{
+    access::Access,
     application::{Application, Change},
     pool::AnyPool,
+    session::Sessions,
+    view::PoolView,
 };
-use crate::pool::PoolError;
+use crate::{dispatch::Explanation, pool::PoolError};
+
+/// The future of an explanation.
+pub(super) type Explaining = Pin<Box<dyn Future<Output = Explanation> + Send>>;
+
+/// Explains a request.
+pub(super) type Explainer = dyn Fn(Request<()>) -> Explaining + Send + Sync;
 
 /// The stage of an application between its start and its end: see [`AdminRouter::stage`](super::AdminRouter::stage).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +40,12 @@ pub(super) struct Admin {
     pub(super) stage: Option<watch::Receiver<Stage>>,
     /// The places of those that follow the events.
     pub(super) listeners: Arc<Semaphore>,
+    pub(super) access: Access,
+    /// Of browsers that have logged in.
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) explainer: Option<Arc<Explainer>>,
+    /// The name on each page.
+    pub(super) title: Arc<str>,
     /// Whether nothing may be changed.
     pub(super) read_only: bool,
     /// The paths, for the answer to a request for another one.
@@ -37,6 +53,21 @@ pub(super) struct Admin {
 }
 
 impl Admin {
+    /// What the pages show.
+    pub(super) fn view(&self) -> PoolView {
+        self.pool.view(&|id| self.application.about(id))
+    }
+
+    /// Explains a request, if the application has said how. An error says why not.
+    pub(super) async fn explain(&self, request: Request<()>) -> Result<Explanation, String> {
+        match &self.explainer {
+            Some(explainer) => Ok(explainer(request).await),
+            None => Err("this application has not said which layer serves the pool, so that \
+                         nothing can be explained (AdminRouter::layer)"
+                .to_owned()),
+        }
+    }
+
     /// Makes a change, and tells the application.
     pub(super) fn change(&self, id: &str, change: &Change) -> Result<(), PoolError> {
         self.pool.change(id, change)?;

@@ -3,6 +3,10 @@
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
 
+#[cfg(feature = "admin")]
+#[doc = include_str!("dashboard.md")]
+pub mod dashboard {}
+
 #[doc = include_str!("extend.md")]
 pub mod extend {}
 

@@ -46,6 +46,7 @@ mod breaks;
 mod config;
 mod config_errors;
 mod config_file;
+mod dashboard;
 mod demo;
 #[cfg(feature = "dns")]
 mod discover;

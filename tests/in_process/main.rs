@@ -6,6 +6,7 @@
 mod unending;
 
 mod address_changed;
+mod admin;
 mod bounded_load;
 mod chain;
 mod chain_tokens;
@@ -21,6 +22,7 @@ mod driver_change;
 mod envelope;
 mod envelope_carriers;
 mod evenness;
+mod explain;
 mod failover;
 mod fenced_cache;
 mod handoff;

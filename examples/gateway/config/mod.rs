@@ -15,6 +15,7 @@ mod listener_tls;
 mod probe;
 mod read;
 mod settings;
+mod shown;
 #[cfg(feature = "tls")]
 mod tls;
 mod units;
@@ -33,5 +34,4 @@ pub(crate) use self::{
     settings::{Admin, Settings, Stopping},
     units::Time,
     upstream::Upstream,
-    words::{OperatorMode, Otherwise},
 };

@@ -9,6 +9,7 @@ use crate::{
     affinity::{
         BoundAffinity, Change, Commit, Head, ReadContext, Reading, RequestState, Strip,
         cookie::{parse, set_cookie},
+        found::{FindingKind, Found},
         header::header_name,
         request_state::{AffinityKey, OpenedEnvelope, StateEntry},
         token_codec::{self, TokenCodec},
@@ -161,14 +162,14 @@ impl Bound {
             }
             reading.strip = Strip::Tokens;
             let opened = token::open_envelope(&self.keys, self.tokens.context(), value, now);
-            let (payload, old_key) = match opened {
+            let (payload, key) = match opened {
                 Ok(opened) => opened,
                 Err(unusable) => {
                     reading.reject(Reason::from(unusable).into());
                     return;
                 }
             };
-            let validated = self.tokens.validate(payload.pin, old_key, now, context);
+            let validated = self.tokens.validate(payload.pin, key > 0, now, context);
             let opened = OpenedEnvelope { payload, position: count - 1 };
             match validated {
                 Ok(valid) => {
@@ -263,6 +264,27 @@ impl BoundAffinity for Bound {
             context.state.push(self.affinity_key(), StateEntry::Envelope(opened));
         }
         reading
+    }
+
+    fn inspect(
+        &self,
+        request: &Head<'_>,
+        context: &mut ReadContext<'_>,
+        found: &mut Vec<Found>,
+    ) -> Reading {
+        let now = unix_millis(context.clock) / 1000;
+        self.carrier.each(request.headers, |value| {
+            if !token::is_envelope(value) {
+                return;
+            }
+            let envelope = Found::new(FindingKind::Envelope, self.carrier.to_string());
+            let opened = token::open_envelope(&self.keys, self.tokens.context(), value, now);
+            found.push(match opened {
+                Ok((payload, key)) => self.tokens.inspect_pin(envelope, payload.pin, key, context),
+                Err(unusable) => Found { problem: Some(unusable.into()), ..envelope },
+            });
+        });
+        self.read(request, context)
     }
 
     fn strip(&self, _: &Reading, context: &mut ReadContext<'_>, headers: &mut HeaderMap) {
