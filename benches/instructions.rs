@@ -31,8 +31,8 @@ fn long(others: usize) -> (Sticky, Request<()>) {
     (service, request(&format!("{others}SERVER_ID=b1")))
 }
 
-/// The baselines: a clone of the backend, called directly with the request of each kind of session. Requests of
-/// a session handle have no header.
+// The baselines: a clone of the backend, called directly with the request of each kind of session. Requests of
+// a session handle have no header.
 #[library_benchmark]
 #[bench::plain((ready_backend(), request("SERVER_ID=b1")))]
 #[bench::sealed((ready_backend(), request(&"x".repeat(100))))]

@@ -6,9 +6,10 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use tokio::time::Instant;
 use tower_sticky::{StickyLayer, affinity::Cookie, metrics};
 use tower_sticky_benches::{backends, enter_runtime, keys};
 

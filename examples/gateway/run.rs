@@ -9,7 +9,9 @@ use tower_sticky::{
     PoolError, StickyLayer,
     admin::{Access, Stage, parse_request},
     proxy::Upstream,
-    serve::{ConnectionLimit, Limits, Listener, LocalAddr, RequestBody, Server, ServerHandle},
+    serve::{
+        ConnectionLimit, Limits, Listener, LocalAddr, RequestBody, Server, ServerHandle, Workers,
+    },
 };
 
 #[cfg(feature = "dns")]
@@ -286,7 +288,8 @@ fn front(
     service: Swap<Stack>,
 ) -> io::Result<Arc<Front>> {
     let limit = ConnectionLimit::new(settings.limits.connections);
-    let shared = limit.clone();
+    // Shared by all servers: connections to backends end with the thread that opened them.
+    let shared = Shared { limit: limit.clone(), workers: Workers::start(settings.workers)? };
     if settings.forward_only {
         let upstreams = fleet.upstreams();
         if upstreams.is_empty() {
@@ -294,23 +297,35 @@ fn front(
         }
         let forward = ForwardOnly::new(upstreams);
         let start = move |listeners, settings: &Settings| {
-            server(forward.clone(), listeners, settings).connection_limit(shared.clone()).start()
+            server(forward.clone(), listeners, settings, &shared).start()
         };
         return Ok(Arc::new(Front::new(sockets, limit, start)));
     }
     let start = move |listeners, settings: &Settings| {
-        server(service.clone(), listeners, settings).connection_limit(shared.clone()).start()
+        server(service.clone(), listeners, settings, &shared).start()
     };
     Ok(Arc::new(Front::new(sockets, limit, start)))
 }
 
-fn server<S>(service: S, listeners: Vec<Listener>, settings: &Settings) -> Server<S> {
+/// What a server hands on to the one that replaces it.
+struct Shared {
+    limit: ConnectionLimit,
+    workers: Workers,
+}
+
+fn server<S>(
+    service: S,
+    listeners: Vec<Listener>,
+    settings: &Settings,
+    shared: &Shared,
+) -> Server<S> {
     let server = listeners.into_iter().fold(Server::new(service), Server::listener);
     server
         .limits(settings.limits.server())
         .trusted_proxies(settings.trusted_proxies.iter().copied())
         .server_timing(settings.server_timing)
-        .workers(settings.workers)
+        .connection_limit(shared.limit.clone())
+        .shared_workers(shared.workers.clone())
 }
 
 fn admin_limits(settings: &Settings) -> Limits {

@@ -53,7 +53,7 @@ type Traced = Trace<
 type Observed = SetSensitiveRequestHeaders<SetRequestId<AccessLogService<Traced>, MakeRequestUuid>>;
 
 /// The sticky service with its layers. Those that only tell what happens are there when somebody listens.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) enum Stack {
     Bare(Bare),
     Observed(Box<Observed>),
@@ -93,7 +93,7 @@ type BareBody = UnsyncBoxBody<Bytes, BoxError>;
 type ObservedBody = <<Observed as Service<Request<RequestBody>>>::Response as HasBody>::Body;
 
 /// The body of a response.
-trait HasBody {
+pub(crate) trait HasBody {
     type Body;
 }
 
@@ -108,8 +108,8 @@ impl Service<Request<RequestBody>> for Stack {
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         match self {
-            Self::Bare(service) => service.poll_ready(cx),
-            Self::Observed(service) => service.poll_ready(cx),
+            Self::Bare(service) => Service::<Request<RequestBody>>::poll_ready(service, cx),
+            Self::Observed(service) => Service::<Request<RequestBody>>::poll_ready(service, cx),
         }
     }
 

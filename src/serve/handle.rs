@@ -50,7 +50,8 @@ impl ServerHandle {
     }
 
     /// Stops accepting, and waits until the connections that are open have closed by themselves: their next requests
-    /// are served, too. Then the threads of the server end.
+    /// are served, too. Then the threads of the server end, unless they are
+    /// [shared](super::Server::shared_workers).
     pub async fn retire(&self) {
         self.stop_accepting();
         let shared = &*self.shared;
@@ -73,7 +74,8 @@ impl ServerHandle {
     /// Requests in flight are answered. HTTP/1.1 connections get `Connection: close` with their next response,
     /// and those without a request are kept for another 200 ms, as a request may be on its way; HTTP/2
     /// connections get GOAWAY. Connections that are open when `limit` has passed are cut if they are on
-    /// [threads of the server](super::Server::workers); otherwise they go on until their runtime ends.
+    /// [threads of the server](super::Server::workers); otherwise they go on until their runtime ends, or the last
+    /// server on shared threads has finished.
     pub async fn shutdown(&self, limit: Duration) -> bool {
         let shared = &*self.shared;
         shared.closed.set();

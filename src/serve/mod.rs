@@ -70,6 +70,7 @@ mod tls;
 #[cfg(unix)]
 mod unix_socket;
 mod watch;
+mod workers;
 
 #[cfg(feature = "tls")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
@@ -82,4 +83,5 @@ pub use self::{
     listener::{Listener, LocalAddr},
     proxy_protocol::ProxyProtocol,
     server::Server,
+    workers::Workers,
 };

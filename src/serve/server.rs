@@ -13,7 +13,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64},
     },
-    thread,
 };
 
 use bytes::Bytes;
@@ -34,6 +33,7 @@ use super::{
     listener::Listener,
     shared::{AcceptGuard, Accepted, Flag, Shared, http1_builder, http2_builder},
     timeouts::until,
+    workers::Workers,
 };
 use crate::error::BoxError;
 
@@ -64,10 +64,20 @@ pub struct Server<S> {
     limits: Limits,
     connection_limit: Option<ConnectionLimit>,
     trusted: Vec<IpNet>,
-    workers: usize,
+    workers: Place,
     server_timing: bool,
     #[cfg(feature = "axum")]
     connect_info: bool,
+}
+
+/// Where connections are served.
+#[derive(Debug)]
+enum Place {
+    /// On the current runtime.
+    Runtime,
+    /// On so many threads, which are started with the server.
+    Threads(usize),
+    Shared(Workers),
 }
 
 impl<S> Server<S> {
@@ -79,7 +89,7 @@ impl<S> Server<S> {
             limits: Limits::new(),
             connection_limit: None,
             trusted: Vec::new(),
-            workers: 0,
+            workers: Place::Runtime,
             server_timing: false,
             #[cfg(feature = "axum")]
             connect_info: false,
@@ -118,7 +128,13 @@ impl<S> Server<S> {
     /// On threads of its own a connection, its requests and what they spawn stay on one core. A service whose
     /// state is bound to another runtime, such as a pool of connections, must not be served in this way.
     pub fn workers(mut self, threads: usize) -> Self {
-        self.workers = threads;
+        self.workers = if threads == 0 { Place::Runtime } else { Place::Threads(threads) };
+        self
+    }
+
+    /// Serves connections on threads that other servers use, too, in place of [`workers`](Self::workers).
+    pub fn shared_workers(mut self, workers: Workers) -> Self {
+        self.workers = Place::Shared(workers);
         self
     }
 
@@ -183,8 +199,12 @@ impl<S> Server<S> {
             http2: http2_builder(&limits),
             limits,
         });
-        let senders = start_workers(self.workers, &self.service, &shared, &runtime);
-        let senders = senders.inspect_err(|_| shared.finished.set())?;
+        let workers = match self.workers {
+            Place::Runtime => None,
+            Place::Threads(threads) => Some(Workers::start(threads)?),
+            Place::Shared(workers) => Some(workers),
+        };
+        let senders = start_work(workers.as_ref(), &self.service, &shared, &runtime);
         let local_addrs = self.listeners.iter().map(|it| it.local_addr().clone()).collect();
         let handle = ServerHandle { shared: shared.clone(), local_addrs };
         #[cfg(feature = "tls")]
@@ -220,42 +240,35 @@ fn invalid(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why)
 }
 
-/// Starts what serves connections, on threads or on the current runtime, and returns the ways to it.
-fn start_workers<S: App>(
-    threads: usize,
+/// Starts what serves connections, on the workers or on the current runtime, and returns the ways to it.
+fn start_work<S: App>(
+    workers: Option<&Workers>,
     service: &S,
     shared: &Arc<Shared>,
-    runtime: &Handle,
-) -> io::Result<Vec<mpsc::UnboundedSender<Accepted>>> {
-    let mut senders = Vec::new();
-    for number in 0..threads {
+    current: &Handle,
+) -> Vec<mpsc::UnboundedSender<Accepted>> {
+    let runtimes = workers.map_or(std::slice::from_ref(current), Workers::runtimes);
+    let start = |runtime: &Handle| {
         let (sender, accepted) = mpsc::unbounded_channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (service, shared) = (service.clone(), shared.clone());
-        thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            runtime.block_on(work(accepted, service, shared));
-            // Not to wait for what its connections have running on other threads.
-            runtime.shutdown_background();
-        })?;
-        senders.push(sender);
-    }
-    if senders.is_empty() {
-        let (sender, accepted) = mpsc::unbounded_channel();
-        drop(runtime.spawn(work(accepted, service.clone(), shared.clone())));
-        senders.push(sender);
-    }
-    Ok(senders)
+        let (service, shared, workers) = (service.clone(), shared.clone(), workers.cloned());
+        drop(runtime.spawn(async move {
+            work(accepted, service, &shared).await;
+            // The connections of a thread end with its runtime.
+            shared.finished.wait().await;
+            drop(workers);
+        }));
+        sender
+    };
+    runtimes.iter().map(start).collect()
 }
 
-/// Serves the connections of this runtime until the server has finished.
+/// Serves the connections of this runtime until no more are accepted.
 async fn work<S: App>(
     mut accepted: mpsc::UnboundedReceiver<Accepted>,
     service: S,
-    shared: Arc<Shared>,
+    shared: &Arc<Shared>,
 ) {
     while let Some(accepted) = accepted.recv().await {
         drop(tokio::spawn(connection::serve(accepted, service.clone(), shared.clone())));
     }
-    // The runtime of a thread ends with this, and its connections with the runtime.
-    shared.finished.wait().await;
 }

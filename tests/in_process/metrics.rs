@@ -267,7 +267,9 @@ fn described(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
             let (_, labels) = metrics.get_mut(family.unwrap_or(name)).unwrap();
             let names = rest.split('=').filter_map(|part| part.rsplit([',', '"']).next());
             labels.extend(
-                names.filter(|name| name.chars().all(|c| c.is_alphabetic() || c == '_')).map(str::to_owned),
+                names
+                    .filter(|name| name.chars().all(|c| c.is_alphabetic() || c == '_'))
+                    .map(str::to_owned),
             );
         }
     }

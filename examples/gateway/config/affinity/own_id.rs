@@ -32,6 +32,7 @@ pub(super) fn learned(
     ];
     let (source, name) = only(at, "learned", given, EXAMPLE)?;
     let carrier = format!("{source} {name} {:?}", section.keys);
+    let shown = format!("{source} {name}");
     let learned = match source {
         "cookie" => Learned::cookie(name),
         "header" => Learned::header(name),
@@ -52,7 +53,6 @@ pub(super) fn learned(
         })?;
         learned = learned.secret(first);
     }
-    let shown = format!("{source} {name}");
     if let Some(store) = store {
         stores.set_in_use(shown, InUse::Redis(store.clone()));
         return Ok(learned.store(store));
