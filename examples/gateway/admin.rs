@@ -38,7 +38,7 @@ pub(crate) fn set_access(access: &Access, admin: &config::Admin) {
 
 /// The admin interface that is served on `addr`.
 pub(crate) fn router(
-    fleet: Arc<Fleet>,
+    fleet: &Arc<Fleet>,
     reloader: Arc<Reloader>,
     stage: watch::Receiver<Stage>,
     access: Access,

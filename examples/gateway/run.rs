@@ -150,7 +150,7 @@ impl Gateway {
             sources,
         };
         let reloader = Arc::new(Reloader::new(flags.clone(), settings, parts));
-        let router = |addr| admin::router(fleet, reloader.clone(), stages, access, addr);
+        let router = |addr| admin::router(&fleet, reloader.clone(), stages, access, addr);
         let started = admin_socket.as_ref().map(|it| start_admin(it, router, admin_limits));
         let admin_server = started.transpose()?.map(|(addr, server)| {
             if is_demo && let Some(page) = addrs.iter().find_map(LocalAddr::tcp) {

@@ -163,10 +163,12 @@ impl PoolView {
             match found.len() {
                 0 => {}
                 1..=TOLD_APART => {
-                    troubles.extend(found.iter().filter_map(|id| self.backend(id)).map(|backend| {
-                        let since = since(backend.status.state_since, now);
-                        format!("{} is {state} {since}: {}.", backend.id(), backend.why())
-                    }));
+                    troubles.extend(found.iter().filter_map(|id| self.backend(id)).map(
+                        |backend| {
+                            let since = since(backend.status.state_since, now);
+                            format!("{} is {state} {since}: {}.", backend.id(), backend.why())
+                        },
+                    ));
                 }
                 _ => troubles.push(format!("{} are {state}.", list(&found))),
             }
