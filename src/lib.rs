@@ -63,6 +63,7 @@
 //! | `redis-tls` | the same over TLS |
 //! | `session` | [`session_data`]: sessions of tower-sessions that follow a session when it moves |
 //! | `redis`, with `session` | [`session_data::RedisStore`]: these sessions on Redis or Valkey |
+//! | `admin` | [`admin`]: a dashboard and an admin interface, as an Axum router |
 //! | `metrics` | [`metrics`]: counters and histograms for Prometheus, or for the recorder of the `metrics` crate; [`metrics::access_log`]: a record of each request |
 //! | `trace` | [`trace`]: spans with the names of OpenTelemetry, for the `TraceLayer` of tower-http |
 //! | `tls`, with `proxy` | TLS to backends: [`proxy::ClientTls`] |
@@ -109,6 +110,8 @@ mod token;
 mod upstream;
 mod util;
 
+#[cfg(feature = "admin")]
+pub mod admin;
 pub mod affinity;
 #[cfg(any(feature = "discover", feature = "dns"))]
 pub mod discovery;
@@ -129,7 +132,7 @@ pub use self::upstream::grpc;
 #[cfg(feature = "proxy")]
 pub use self::upstream::http as proxy;
 pub use self::{
-    dispatch::{Move, Rebalance},
+    dispatch::{Explanation, Finding, Forecast, Move, Rebalance},
     error::{
         BoxError, ClientError, ConfigError, Disconnected, NotSent, Redial, Shortage, TimedOut,
         Unanswered,
@@ -141,8 +144,8 @@ pub use self::{
     },
     pool::{
         BackendOptions, BackendStatus, Backends, Cause, Drain, DrainEnd, DrainReport, DrainSignal,
-        Draining, Event, Events, Mode, PoolError, PoolStatus, PoolUpdate, State, UpgradeEnd,
-        UpgradeGuard,
+        DrainStatus, Draining, Event, Events, Mode, MoveRecord, PoolError, PoolStatus, PoolUpdate,
+        State, UpgradeEnd, UpgradeGuard,
     },
     service::{
         NoBody, NoInner, OnError, Propagate, Respond, ResponseFuture, StickyBody, StickyLayer,

@@ -40,7 +40,7 @@ step "lints"
 cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 
 step "each feature by itself"
-for features in "" axum discover dns metrics proxy redis redis-tls serve tls proxy,tls serve,tls session redis,session axum,session tonic trace full; do
+for features in "" admin axum discover dns metrics proxy redis redis-tls serve tls proxy,tls serve,tls session redis,session axum,session tonic trace full; do
   cargo clippy --locked --quiet --lib --no-default-features --features "$features" -- -D warnings
 done
 

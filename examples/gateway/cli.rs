@@ -29,8 +29,8 @@ OPTIONS
                        listeners, with TLS, Unix sockets and the PROXY protocol; this flag replaces
                        them.
                        [default: 127.0.0.1:8080]
-    --admin ADDR       Serve the admin interface (JSON) on ADDR: list, drain, disable, add and remove
-                       backends, and follow their events. ADDR must be a loopback address unless the
+    --admin ADDR       Serve the dashboard and the admin interface on ADDR: show, drain, disable, add and
+                       remove backends, explain tokens, and follow events. ADDR must be a loopback address unless the
                        file sets `admin_token`.
                        [default: off]
     --backend ID=URL[,weight=N][,max_connections=N][,backup][,zone=NAME]
@@ -60,6 +60,10 @@ OPTIONS
     --watch            Read the file again when it changes, as at SIGHUP. It is looked at once a second.
     --check            Check the configuration and exit: with 0 when it is good, with 2 and a message
                        when it is not.
+    --explain TEXT     Say whose a cookie ('NAME=VALUE') or a header ('Name: value') is, when it was issued
+                       and expires, and what would happen to it now, and exit. Also for the address of a
+                       client, and for the head of a request. Ids that are learned in memory are known to
+                       the gateway that has learned them alone: see POST /explain of its admin interface.
     --help, -h         Print this help and exit.
 
 SIGNALS
@@ -96,6 +100,8 @@ pub(crate) struct Flags {
     pub(crate) check: bool,
     pub(crate) watch: bool,
     pub(crate) state: Option<PathBuf>,
+    /// A cookie or a header that is to be explained.
+    pub(crate) explain: Option<String>,
     pub(crate) help: bool,
     /// Forwards round robin to the same backends with the same server and the same HTTP client, without
     /// affinity: the baseline when the cost of affinity is measured. Not in `--help`, because it is no
@@ -121,6 +127,7 @@ impl Flags {
                 }
                 Arg::Long("workers") => flags.workers = Some(workers(&text(&mut args)?)?),
                 Arg::Long("check") => flags.check = true,
+                Arg::Long("explain") => flags.explain = Some(text(&mut args)?),
                 Arg::Long("state") => flags.state = Some(args.value()?.into()),
                 Arg::Long("watch") => flags.watch = true,
                 Arg::Long("forward-only") => flags.forward_only = true,

@@ -8,8 +8,7 @@ use std::{
 
 use tokio::runtime::Handle;
 use tower_sticky::{
-    BackendOptions, BackendStatus, Backends, ConfigError, PoolError, PoolUpdate, Stats,
-    proxy::Upstream,
+    BackendOptions, Backends, ConfigError, PoolError, PoolUpdate, admin::About, proxy::Upstream,
 };
 
 use crate::{
@@ -71,14 +70,6 @@ impl Opening {
             retry: settings.policy.retry,
         }
     }
-}
-
-/// What the configuration says of a backend.
-#[derive(Debug, Default)]
-pub(crate) struct Entry {
-    pub(crate) url: String,
-    /// Whether its certificate is not verified.
-    pub(crate) insecure: bool,
 }
 
 impl Fleet {
@@ -157,32 +148,16 @@ impl Fleet {
         Ok(())
     }
 
-    /// All backends with what the configuration says of them, and the totals of all requests.
-    pub(crate) fn status(&self) -> (Vec<(BackendStatus, Entry)>, Stats) {
-        let (members, opening) = (self.members(), self.opening());
-        let pool = self.backends.snapshot();
-        let backends = pool.backends.into_iter().map(|status| {
-            let entry = self.entry(&members, &opening, status.id.as_str());
-            (status, entry)
-        });
-        (backends.collect(), pool.stats)
-    }
-
-    /// One backend, as in [`status`](Self::status).
-    pub(crate) fn status_of(&self, id: &str) -> Option<(BackendStatus, Entry)> {
-        let (members, opening) = (self.members(), self.opening());
-        let status = self.backends.get(id)?;
-        Some((status, self.entry(&members, &opening, id)))
-    }
-
-    fn entry(&self, members: &BTreeMap<String, Member>, opening: &Opening, id: &str) -> Entry {
-        let settings = &opening.upstream_settings;
-        if let Some(Member { entry, .. }) = members.get(id) {
-            return Entry { url: entry.url.clone(), insecure: settings.is_insecure(entry) };
+    /// What the configuration says of a backend.
+    pub(crate) fn about(&self, id: &str) -> About {
+        let opening = self.opening();
+        let is_insecure = |backend: &file::Backend| opening.upstream_settings.is_insecure(backend);
+        if let Some(member) = self.members().get(id) {
+            return About::at(&member.entry.url).insecure(is_insecure(&member.entry));
         }
-        let url = self.discovered.get(id).unwrap_or_default();
-        let backend = file::Backend::new(id, url.clone());
-        Entry { url, insecure: settings.is_insecure(&backend) }
+        let backend = file::Backend::new(id, self.discovered.get(id).unwrap_or_default());
+        let insecure = is_insecure(&backend);
+        About::at(backend.url).insecure(insecure)
     }
 
     /// The service of a backend that a discovery has found.

@@ -76,25 +76,30 @@ fn main() -> ExitCode {
         .with_writer(io::stderr)
         .init();
 
-    let check = flags.check;
-    let prepared = run::prepare(flags);
-    match prepared {
-        Err(error) => refuse(&error),
-        Ok(gateway) if check => {
+    let (check, explain) = (flags.check, flags.explain.clone());
+    match (run::prepare(flags), explain) {
+        (Err(error), _) => refuse(&error),
+        (Ok(gateway), _) if check => {
             for warning in gateway.warnings() {
                 note(&format!("gateway: warning: {warning}"));
             }
             say("the configuration is good");
             ExitCode::SUCCESS
         }
-        Ok(gateway) => match gateway.run() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(Failure::Configuration(error)) => refuse(&error),
-            Err(Failure::Io(error)) => {
-                note(&format!("gateway: {error}"));
-                ExitCode::FAILURE
-            }
-        },
+        (Ok(gateway), Some(text)) => ended(gateway.explain(&text).map(|answer| say(&answer))),
+        (Ok(gateway), None) => ended(gateway.run()),
+    }
+}
+
+/// The exit code.
+fn ended(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Configuration(error)) => refuse(&error),
+        Err(Failure::Io(error)) => {
+            note(&format!("gateway: {error}"));
+            ExitCode::FAILURE
+        }
     }
 }
 

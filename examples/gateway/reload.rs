@@ -5,13 +5,16 @@ use std::{fs, sync::Arc, time::Duration};
 use http::Request;
 use serde::Serialize;
 use tokio::sync::{Mutex, watch};
-use tower_sticky::{PoolError, metrics::Report, serve::RequestBody};
+use tower_sticky::{
+    Explanation, PoolError, StickyLayer, admin::Access, metrics::Report, proxy::Upstream,
+    serve::RequestBody,
+};
 
 #[cfg(feature = "dns")]
 use crate::discovery::Sources;
 use crate::{
     access_log::{self, LogFiles},
-    admin::Access,
+    admin,
     cli::Flags,
     config::{Error, FILE_CONTENT, Settings, Stopping, Stores},
     files,
@@ -85,6 +88,8 @@ pub(crate) struct Parts {
     pub(crate) stores: Stores,
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) service: Swap<Stack>,
+    /// That of the service.
+    pub(crate) layer: Swap<StickyLayer<Upstream>>,
     pub(crate) access: Access,
     pub(crate) log_files: Arc<LogFiles>,
     pub(crate) front: Arc<Front>,
@@ -138,6 +143,19 @@ impl Reloader {
         if let Err(error) = self.parts.front.accept(&in_force.settings, None).await {
             tracing::error!(%error, "cannot accept again");
         }
+    }
+
+    /// The configuration in force, without secrets.
+    pub(crate) fn configuration(&self) -> Vec<(String, String)> {
+        match self.in_force.try_lock() {
+            Ok(in_force) => in_force.settings.shown(),
+            Err(_) => vec![("reload".to_owned(), "going on; load this page again".to_owned())],
+        }
+    }
+
+    /// Explains a request by the layer in force.
+    pub(crate) async fn explain(&self, request: Request<()>) -> Explanation {
+        self.parts.layer.get().explain(&request).await
     }
 
     /// The state for the process that replaces this one.
@@ -230,9 +248,10 @@ impl Reloader {
         }
         let access_log = access_log::layer(settings, log_file.as_ref());
         self.parts.log_files.set(log_file);
+        self.parts.layer.set(layer.clone());
         self.parts.service.set(Stack::new(layer.into_service(), access_log));
-        if let Some(admin) = &settings.admin {
-            self.parts.access.set(admin);
+        if let Some(settings) = &settings.admin {
+            admin::set_access(&self.parts.access, settings);
         }
         // Former backends take new sessions until those that replace them are known.
         #[cfg(feature = "dns")]

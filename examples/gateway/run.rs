@@ -2,10 +2,12 @@
 
 use std::{fs, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use axum::Router;
 use http::Request;
 use tokio::{net::TcpListener, runtime, sync::watch};
 use tower_sticky::{
     PoolError, StickyLayer,
+    admin::{Access, Stage, parse_request},
     proxy::Upstream,
     serve::{
         ConnectionLimit, Limits, Listener, LocalAddr, RequestBody, Server, ServerHandle, Workers,
@@ -16,7 +18,7 @@ use tower_sticky::{
 use crate::discovery;
 use crate::{
     access_log::{self, LogFiles},
-    admin::{self, Access, Stage},
+    admin,
     cli::Flags,
     config::{self, Error, Settings, Stores},
     demo, files,
@@ -83,6 +85,14 @@ impl Gateway {
         &self.settings.warnings
     }
 
+    /// Says whose a cookie or a header is, and what would happen to it now.
+    pub(crate) fn explain(self, text: &str) -> Result<String, Failure> {
+        let request = parse_request(text)
+            .map_err(|why| Error::new(format!("--explain cannot be read: {why}")))?;
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(runtime.block_on(self.layer.explain(&request)).to_string())
+    }
+
     /// Serves until a signal comes.
     pub(crate) fn run(self) -> Result<(), Failure> {
         // This thread accepts, checks the backends' health and serves the admin interface. The workers serve
@@ -105,7 +115,10 @@ impl Gateway {
         };
         log_warnings(&self.settings);
         let state = earlier_state(&self.flags, predecessor.as_mut()).await?;
-        let Self { flags, stores, settings, fleet, layer } = self.continued(state).await?;
+        let Self { flags, stores, settings, fleet, layer } = {
+            let dashboard = admin_socket.as_ref().and_then(|socket| socket.local_addr().tcp());
+            self.continued(state, dashboard).await?
+        };
         fleet.look_up();
         #[cfg(feature = "dns")]
         let sources = discovered(&fleet, &settings).await?;
@@ -121,13 +134,15 @@ impl Gateway {
         let addrs = front.accept(&settings, None).await?.addrs;
         announce(&settings, &addrs, predecessor).await?;
         let (stage, stages) = watch::channel(Stage::Serving);
-        let access = Access::new(settings.admin.as_ref());
+        let access = Access::new();
+        settings.admin.iter().for_each(|settings| admin::set_access(&access, settings));
         let (is_demo, demo_store) = (settings.demo, settings.demo_store.clone());
         let (listeners, admin_limits) = (settings.listeners.clone(), admin_limits(&settings));
         let parts = Parts {
             stores,
             fleet: fleet.clone(),
             service,
+            layer: Swap::new(layer),
             access: access.clone(),
             front: front.clone(),
             log_files,
@@ -135,8 +150,8 @@ impl Gateway {
             sources,
         };
         let reloader = Arc::new(Reloader::new(flags.clone(), settings, parts));
-        let admin = admin::Admin::new(fleet, stages, reloader.clone());
-        let started = admin_socket.as_ref().map(|it| start_admin(admin, access, it, admin_limits));
+        let router = |addr| admin::router(&fleet, reloader.clone(), stages, access, addr);
+        let started = admin_socket.as_ref().map(|it| start_admin(it, router, admin_limits));
         let admin_server = started.transpose()?.map(|(addr, server)| {
             if is_demo && let Some(page) = addrs.iter().find_map(LocalAddr::tcp) {
                 demo::print_hints(page, addr, demo_store.as_ref());
@@ -165,7 +180,11 @@ impl Gateway {
 
 impl Gateway {
     /// The gateway with what an earlier process has left, and with the shops of the demo.
-    async fn continued(self, state: Option<State>) -> Result<Self, Failure> {
+    async fn continued(
+        self,
+        state: Option<State>,
+        dashboard: Option<SocketAddr>,
+    ) -> Result<Self, Failure> {
         let mut gateway = self;
         if let Some(secrets) = state.as_ref().and_then(State::secrets) {
             gateway.stores.set_secrets(secrets).map_err(Error::from)?;
@@ -173,7 +192,7 @@ impl Gateway {
         }
         let Self { settings, fleet, stores, .. } = &gateway;
         if settings.demo {
-            demo::open_shops(fleet, settings.demo_store.as_ref()).await?;
+            demo::open_shops(fleet, settings.demo_store.as_ref(), dashboard).await?;
         }
         if let Some(Err(error)) = state.map(|state| state.restore(settings, fleet, stores)) {
             tracing::error!(%error, "not everything goes on as it was");
@@ -209,14 +228,12 @@ async fn announce(
 
 /// Serves the admin interface on this socket. Its address, and the server.
 fn start_admin(
-    admin: admin::Admin,
-    access: Access,
     socket: &Listener,
+    router: impl FnOnce(SocketAddr) -> Router,
     limits: Limits,
 ) -> io::Result<(SocketAddr, ServerHandle)> {
     let addr = socket.local_addr().tcp().ok_or_else(|| io::Error::other("no address"))?;
-    let router = admin::router(admin, admin::Guard { addr, access });
-    let server = Server::new(router).listener(socket.try_clone()?).limits(limits).start()?;
+    let server = Server::new(router(addr)).listener(socket.try_clone()?).limits(limits).start()?;
     note(&format!("admin interface on http://{addr}"));
     Ok((addr, server))
 }

@@ -90,6 +90,18 @@ impl From<SavedPolicy> for Failover {
 }
 
 impl SavedMode {
+    /// A drain that begins now.
+    pub(crate) fn draining(
+        deadline: Option<Duration>,
+        then: Failover,
+        hand_over: Option<u32>,
+    ) -> Self {
+        let deadline = deadline.map(|deadline| {
+            unix_millis().saturating_add(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX))
+        });
+        Self::Draining { deadline, then: then.into(), hand_over }
+    }
+
     pub(crate) fn plain(mode: Mode) -> Self {
         match mode {
             Mode::Active => Self::Active,

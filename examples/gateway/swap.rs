@@ -17,6 +17,11 @@ impl<S> Swap<S> {
         Self(Arc::new(ArcSwap::from_pointee(service)))
     }
 
+    /// The service in force.
+    pub(crate) fn get(&self) -> Arc<S> {
+        self.0.load_full()
+    }
+
     /// Serves the requests that begin from now on with `service`.
     pub(crate) fn set(&self, service: S) {
         self.0.store(Arc::new(service));

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, Uri};
 use super::{
     Hashing,
     commit::Commit,
+    found::Found,
     reading::{Origin, Reading},
     request::{Head, ReadContext},
     request_state::RequestState,
@@ -22,6 +23,15 @@ pub trait BoundAffinity: fmt::Debug + Send + Sync + 'static {
     /// Reads the pin or the key of a request. When it sets [`pending`](ReadContext::pending), it is
     /// called again once that lookup is complete.
     fn read(&self, request: &Head<'_>, context: &mut ReadContext<'_>) -> Reading;
+
+    /// Reads the request as [`read`](Self::read) does, and adds to `found` what it carries. For an explanation:
+    /// it changes nothing, not even the time at which a session was last seen.
+    fn inspect(
+        &self,
+        request: &Head<'_>,
+        context: &mut ReadContext<'_>,
+        found: &mut Vec<Found>,
+    ) -> Reading;
 
     /// Removes our tokens from the request. A chain calls it also without [`read`](Self::read)
     /// before it, when an earlier member had a pin.

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderValue, Uri};
 
 use super::{
-    BoundAffinity, Change, Commit, Fallback, Hashing, Head, KeyRole, Origin, ReadContext, Reading,
-    RequestState, Strip,
+    BoundAffinity, Change, Commit, Fallback, Found, Hashing, Head, KeyRole, Origin, ReadContext,
+    Reading, RequestState, Strip,
     traits::{Affinity, sealed::Bind},
 };
 use crate::{error::ConfigError, id::BackendId};
@@ -96,46 +96,16 @@ struct Bound {
 
 impl BoundAffinity for Bound {
     fn read(&self, request: &Head<'_>, context: &mut ReadContext<'_>) -> Reading {
-        let mut chosen = Reading { strip: self.strip, ..Reading::default() };
-        let (mut rejected, mut remembered) = (0, false);
-        for (position, member) in self.members.iter().enumerate() {
-            let reading = member.read(request, context);
-            if context.pending.is_some() {
-                return chosen;
-            }
-            if reading.position.is_some() {
-                let origin = reading.origin.within(position);
-                return Reading { strip: self.strip, origin, rejected, ..reading };
-            }
-            if is_key(member, &reading) {
-                let inner = context.fallback.take().map(|fallback| fallback.within(position));
-                context.fallback = inner.or_else(|| self.fallback(position + 1, request, context));
-                let is_stateless = !remembered
-                    && (reading.key_role == KeyRole::RoutesAlways || !member.remembers());
-                return Reading {
-                    pin: chosen.pin.or(reading.pin),
-                    key: reading.key,
-                    reason: chosen.reason.or(reading.reason),
-                    unavailable: chosen.unavailable || reading.unavailable,
-                    key_role: if is_stateless { KeyRole::RoutesAlways } else { KeyRole::Routes },
-                    origin: reading.origin.within(position),
-                    ..chosen
-                };
-            }
-            remembered |= member.remembers();
-            if reading.reason.is_some() && member.remembers() {
-                rejected |= 1 << position;
-            }
-            let has_value = reading.pin.is_some() || reading.key.is_some();
-            if has_value && chosen.pin.is_none() && chosen.key.is_none() {
-                chosen.origin = reading.origin.within(position);
-            }
-            chosen.pin = chosen.pin.or(reading.pin);
-            chosen.key = chosen.key.or(reading.key);
-            chosen.reason = chosen.reason.or(reading.reason);
-            chosen.unavailable |= reading.unavailable;
-        }
-        chosen
+        self.read_by(context, |member, context| member.read(request, context))
+    }
+
+    fn inspect(
+        &self,
+        request: &Head<'_>,
+        context: &mut ReadContext<'_>,
+        found: &mut Vec<Found>,
+    ) -> Reading {
+        self.read_by(context, |member, context| member.inspect(request, context, found))
     }
 
     fn strip(&self, reading: &Reading, context: &mut ReadContext<'_>, headers: &mut HeaderMap) {
@@ -227,15 +197,64 @@ fn is_key(member: &Arc<dyn BoundAffinity>, reading: &Reading) -> bool {
 }
 
 impl Bound {
+    /// Reads a request: each member by `read`, up to the one that decides.
+    fn read_by(
+        &self,
+        context: &mut ReadContext<'_>,
+        mut read: impl FnMut(&dyn BoundAffinity, &mut ReadContext<'_>) -> Reading,
+    ) -> Reading {
+        let mut chosen = Reading { strip: self.strip, ..Reading::default() };
+        let (mut rejected, mut remembered) = (0, false);
+        for (position, member) in self.members.iter().enumerate() {
+            let reading = read(&**member, context);
+            if context.pending.is_some() {
+                return chosen;
+            }
+            if reading.position.is_some() {
+                let origin = reading.origin.within(position);
+                return Reading { strip: self.strip, origin, rejected, ..reading };
+            }
+            if is_key(member, &reading) {
+                let inner = context.fallback.take().map(|fallback| fallback.within(position));
+                context.fallback =
+                    inner.or_else(|| self.fallback(position + 1, context, &mut read));
+                let is_stateless = !remembered
+                    && (reading.key_role == KeyRole::RoutesAlways || !member.remembers());
+                return Reading {
+                    pin: chosen.pin.or(reading.pin),
+                    key: reading.key,
+                    reason: chosen.reason.or(reading.reason),
+                    unavailable: chosen.unavailable || reading.unavailable,
+                    key_role: if is_stateless { KeyRole::RoutesAlways } else { KeyRole::Routes },
+                    origin: reading.origin.within(position),
+                    ..chosen
+                };
+            }
+            remembered |= member.remembers();
+            if reading.reason.is_some() && member.remembers() {
+                rejected |= 1 << position;
+            }
+            let has_value = reading.pin.is_some() || reading.key.is_some();
+            if has_value && chosen.pin.is_none() && chosen.key.is_none() {
+                chosen.origin = reading.origin.within(position);
+            }
+            chosen.pin = chosen.pin.or(reading.pin);
+            chosen.key = chosen.key.or(reading.key);
+            chosen.reason = chosen.reason.or(reading.reason);
+            chosen.unavailable |= reading.unavailable;
+        }
+        chosen
+    }
+
     /// The first valid pin or usable key of the members from `first` on.
     fn fallback(
         &self,
         first: usize,
-        request: &Head<'_>,
         context: &mut ReadContext<'_>,
+        mut read: impl FnMut(&dyn BoundAffinity, &mut ReadContext<'_>) -> Reading,
     ) -> Option<Fallback> {
         for (position, member) in self.members.iter().enumerate().skip(first) {
-            let reading = member.read(request, context);
+            let reading = read(&**member, context);
             if context.pending.is_some() {
                 return None;
             }

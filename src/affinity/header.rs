@@ -5,7 +5,8 @@ use std::{fmt, sync::Arc};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
-    BoundAffinity, Change, Commit, Head, ReadContext, Reading, RequestState, Strip, cache_control,
+    BoundAffinity, Change, Commit, Found, Head, ReadContext, Reading, RequestState, Strip,
+    cache_control,
     token_codec::TokenCodec,
     token_options::{TokenOptions, invalid, token_setters},
     traits::sealed::Bind,
@@ -126,6 +127,19 @@ impl BoundAffinity for Bound {
             }
         }
         reading
+    }
+
+    fn inspect(
+        &self,
+        request: &Head<'_>,
+        context: &mut ReadContext<'_>,
+        found: &mut Vec<Found>,
+    ) -> Reading {
+        let carrier = format!("header {}", self.name);
+        for value in request.headers.get_all(&self.name) {
+            found.push(self.tokens.inspect(&carrier, value.as_bytes(), context));
+        }
+        self.read(request, context)
     }
 
     fn strip(&self, _: &Reading, _: &mut ReadContext<'_>, headers: &mut HeaderMap) {

@@ -1,6 +1,6 @@
 //! Where a request has an id of the application: a cookie, a header, the query or the path.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use http::HeaderName;
 use percent_encoding::percent_decode;
@@ -72,6 +72,18 @@ impl IdSource {
             Self::PathParameter(name) => BoundSource::PathParameter(name.clone()),
         };
         Ok(source)
+    }
+}
+
+impl fmt::Display for BoundSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cookie(name) => write!(f, "cookie {}", name.as_str()),
+            Self::Header(name) => write!(f, "header {name}"),
+            Self::Query(name) => write!(f, "query parameter {name}"),
+            Self::Path(_) => f.write_str("path"),
+            Self::PathParameter(name) => write!(f, "path parameter {name}"),
+        }
     }
 }
 

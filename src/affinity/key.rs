@@ -7,6 +7,7 @@ use http::HeaderName;
 use super::{
     BoundAffinity, Head, Origin, ReadContext, Reading,
     cookie::parse,
+    found::{FindingKind, Found},
     hashing::{HashOptions, Hashing, hash_setters},
     header::header_name,
     token_options::invalid,
@@ -157,12 +158,20 @@ impl Bind for Key {
             Source::Query(name) => BoundSource::Query(name.clone()),
             Source::Function(function) => BoundSource::Function(function.clone()),
         };
-        Ok(Arc::new(Bound { source, hashing: self.hashing.bind()? }))
+        let carrier = match &self.source {
+            Source::Header(name) => format!("header {name}"),
+            Source::Cookie(name) => format!("cookie {name}"),
+            Source::Query(name) => format!("query parameter {name}"),
+            Source::Function(_) => "a function of the application".to_owned(),
+        };
+        Ok(Arc::new(Bound { source, carrier, hashing: self.hashing.bind()? }))
     }
 }
 
 struct Bound {
     source: BoundSource,
+    /// Where the key is, in words.
+    carrier: String,
     hashing: Hashing,
 }
 
@@ -197,6 +206,19 @@ impl BoundAffinity for Bound {
     fn read(&self, request: &Head<'_>, _: &mut ReadContext<'_>) -> Reading {
         let value = self.value(request).filter(|value| !value.is_empty());
         Reading { key: value.map(|value| self.hashing.hash(&value)), ..Reading::default() }
+    }
+
+    fn inspect(
+        &self,
+        request: &Head<'_>,
+        context: &mut ReadContext<'_>,
+        found: &mut Vec<Found>,
+    ) -> Reading {
+        let reading = self.read(request, context);
+        if reading.key.is_some() {
+            found.push(Found::new(FindingKind::Key, &*self.carrier));
+        }
+        reading
     }
 
     fn hashing(&self, _: Origin) -> Option<&Hashing> {

@@ -19,6 +19,7 @@ pub(crate) mod client_ip;
 mod commit;
 mod cookie;
 mod envelope;
+mod found;
 mod hashing;
 mod header;
 mod id_source;
@@ -39,6 +40,7 @@ pub use self::traits::Affinity;
 pub(crate) use self::{
     bound::BoundAffinity,
     commit::{Change, Commit, PlannedPin},
+    found::Found,
     hashing::{Hashing, Owner},
     header::header_name,
     pending_lookup::PendingLookup,
@@ -54,6 +56,7 @@ pub use self::{
         options::{Conflict, SameSite, Secure},
     },
     envelope::Envelope,
+    found::FindingKind,
     hashing::Table,
     header::Header,
     key::Key,

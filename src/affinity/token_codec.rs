@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{
     commit::{Change, Commit},
+    found::{FindingKind, Found},
     reading::{Reading, RejectedToken, ValidPin},
     request::ReadContext,
     token_options::TokenOptions,
@@ -128,7 +129,7 @@ impl TokenCodec {
     ) -> Result<ValidPin, RejectedToken> {
         let now = unix_millis(context.clock) / 1000;
         let opened = token::open(keys, &self.context, token, now).map_err(Reason::from)?;
-        self.validate(opened.pin, opened.old_key, now, context)
+        self.validate(opened.pin, opened.key > 0, now, context)
     }
 
     /// Checks the timestamps of an authentic pin, and looks its backend up in the pool.
@@ -173,6 +174,49 @@ impl TokenCodec {
         });
         let refresh = due || stale || old_key || streamed || ahead > 0;
         Ok(ValidPin { pin, position, refresh, is_idle })
+    }
+
+    /// What a token is, for an explanation.
+    pub(super) fn inspect(&self, carrier: &str, token: &[u8], context: &ReadContext<'_>) -> Found {
+        let Some(keys) = &self.options.keys else {
+            let mut found = Found::new(FindingKind::PlainToken, carrier);
+            match Self::open_plain(token, context) {
+                Ok(valid) => found.backend = Some(valid.pin.backend),
+                Err(rejected) => found.problem = Some(rejected.reason),
+            }
+            return found;
+        };
+        let found = Found::new(FindingKind::SealedToken, carrier);
+        let now = unix_millis(context.clock) / 1000;
+        match token::open(keys, &self.context, token, now) {
+            Ok(opened) => self.inspect_pin(found, opened.pin, opened.key, context),
+            Err(unusable) => Found { problem: Some(unusable.into()), ..found },
+        }
+    }
+
+    /// Adds to `found` what an authentic pin says, and whether it is valid.
+    pub(super) fn inspect_pin(
+        &self,
+        found: Found,
+        pin: Pin,
+        key: usize,
+        context: &ReadContext<'_>,
+    ) -> Found {
+        let now = unix_millis(context.clock) / 1000;
+        let end = |from: u32, timeout: Option<Duration>| {
+            timeout.map(|timeout| u64::from(from) + timeout.as_secs())
+        };
+        let validated = self.validate(pin, key > 0, now, context);
+        Found {
+            pin: Some(pin),
+            backend: Some(pin.backend),
+            problem: validated.err().map(|rejected| rejected.reason),
+            key: Some(key),
+            last_used: Some(u64::from(pin.seen)),
+            idle_end: end(pin.seen, self.options.idle_timeout),
+            absolute_end: end(pin.issued, self.options.absolute_timeout),
+            ..found
+        }
     }
 
     /// How many seconds ago a stream of the session was last open on this gateway.

@@ -8,7 +8,7 @@ use super::{core::Core, decision::Recognized, in_flight::InFlight, state::Dispat
 use crate::{
     affinity::{Change, Commit, PlannedPin},
     outcome::{TokenCause, Verdict},
-    pool::{BackendState, Event, session_moved},
+    pool::{BackendState, Event, MoveRecord, session_moved},
     session::{SessionAction, action_header},
     token::Pin,
     util::clock::unix_millis,
@@ -217,6 +217,13 @@ impl<S> Dispatch<S> {
             from.session_counter.remove(session);
             session_moved(from, to);
         }
+        pool.record_move(MoveRecord {
+            at: self.core.clock.now(),
+            session: self.key.map(|session| pool.session_hash(session)),
+            from: from.map(|state| state.id.clone()),
+            to: to.id.clone(),
+            reason: self.decision.reason(),
+        });
         pool.events.publish(|| Event::Moved {
             from: from.map(|state| state.id.clone()),
             to: to.id.clone(),

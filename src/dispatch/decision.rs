@@ -26,6 +26,17 @@ pub(super) enum Recognized {
     Key,
 }
 
+/// Whether a backend serves its own sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    Serves,
+    /// The deadline of its drain has passed.
+    Drained,
+    Disabled,
+    /// It is suspect or down.
+    Unhealthy,
+}
+
 /// A move of the session to another backend, while the request is being sent there.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Relocation {

@@ -74,7 +74,7 @@ impl<S: Clone> Dispatch<S> {
 
     /// The verdict when another backend serves the session; `None` when none may. Without a stored pin the
     /// session cannot move.
-    fn failover_verdict(&self, failover: Failover) -> Option<Verdict> {
+    pub(super) fn failover_verdict(&self, failover: Failover) -> Option<Verdict> {
         match failover {
             _ if self.strict => None,
             Failover::Reject => None,

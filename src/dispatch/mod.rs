@@ -8,6 +8,8 @@ mod choose;
 mod commit;
 mod core;
 mod decision;
+mod explain;
+mod explanation;
 mod failover;
 mod feedback;
 mod handoff;
@@ -42,4 +44,8 @@ pub(crate) use self::{
     held_pin::HeldPin,
     in_flight::InFlight,
 };
-pub use self::{handoff::Move, rebalance::Rebalance};
+pub use self::{
+    explanation::{Explanation, Finding, Forecast},
+    handoff::Move,
+    rebalance::Rebalance,
+};

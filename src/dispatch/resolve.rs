@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, Request, Version};
 use super::{
     attempt::{Attempt, NextStep, WaitLimit},
     core::Core,
-    decision::Recognized,
+    decision::{Recognized, Standing},
     held_pin::Held,
     request_kind::{is_grpc, is_preflight, is_repeatable},
     state::Dispatch,
@@ -16,7 +16,7 @@ use crate::{
     affinity::{Fallback, Head, KeyRole, ReadContext, Reading, Strip},
     id::BackendId,
     outcome::{Reason, StickyError, Verdict},
-    pool::{Availability, Mode, Snapshot},
+    pool::{Availability, BackendState, Mode, Snapshot},
     session::{Preference, info},
 };
 
@@ -165,23 +165,31 @@ impl<S: Clone> Dispatch<S> {
         }
         if let Some(reason) = reading.reason {
             self.core.backends.pool().counters.token_error(reason);
-            if self.strict
-                && reading.key_role == KeyRole::Identifies
-                && self.core.options.strict.refuses(reason)
-            {
+            if self.refuses(reading, reason) {
                 return NextStep::Fail(StickyError::UnknownSession { reason });
             }
         }
-        if let Some(key) = reading.key
-            && self.held.is_none()
-            && (reading.key_role == KeyRole::RoutesAlways || !self.core.remembers)
-        {
+        if let Some(key) = self.deciding_key(reading) {
             self.recognized = Recognized::Key;
             if let Some(owner) = self.owner(snapshot, key) {
                 return self.try_owner(snapshot, owner);
             }
         }
         self.assign(snapshot)
+    }
+
+    /// Whether a request whose token is of no use is refused.
+    pub(super) fn refuses(&self, reading: &Reading, reason: Reason) -> bool {
+        self.strict
+            && reading.key_role == KeyRole::Identifies
+            && self.core.options.strict.refuses(reason)
+    }
+
+    /// The key of the request, if it decides, as no pin does.
+    #[inline]
+    pub(super) fn deciding_key(&self, reading: &Reading) -> Option<u64> {
+        let decides = reading.key_role == KeyRole::RoutesAlways || !self.core.remembers;
+        reading.key.filter(|_| self.held.is_none() && decides)
     }
 
     /// Sends the request to the backend that the caller requires.
@@ -195,19 +203,30 @@ impl<S: Clone> Dispatch<S> {
         next
     }
 
+    /// Whether a backend serves its own sessions.
+    #[inline]
+    pub(super) fn standing(&self, snapshot: &Snapshot<S>, state: &BackendState) -> Standing {
+        let panic = || self.core.options.panic && snapshot.all_unavailable();
+        match (state.mode(), state.availability()) {
+            (Mode::Active | Mode::Draining, Availability::Ready | Availability::Busy) => {
+                Standing::Serves
+            }
+            (Mode::Active | Mode::Draining, Availability::Down) if panic() => Standing::Serves,
+            (Mode::Drained, _) => Standing::Drained,
+            (Mode::Disabled, _) => Standing::Disabled,
+            (_, Availability::Suspect | Availability::Down) => Standing::Unhealthy,
+        }
+    }
+
     /// Sends the request to its session's backend, or applies the policy if that cannot serve.
     #[inline]
     pub(super) fn honor_pin(&mut self, snapshot: &Snapshot<S>, position: usize) -> NextStep<S> {
         let state = &snapshot.index().states()[position];
-        let panic = self.core.options.panic && snapshot.all_unavailable();
-        match (state.mode(), state.availability()) {
-            (Mode::Active | Mode::Draining, Availability::Down) if panic => {}
-            (Mode::Active | Mode::Draining, Availability::Ready | Availability::Busy) => {}
-            (Mode::Drained, _) => return self.drained(state),
-            (Mode::Disabled, _) => return self.unavailable(state, Reason::Disabled),
-            (_, Availability::Suspect | Availability::Down) => {
-                return self.suspect_pinned(snapshot, position);
-            }
+        match self.standing(snapshot, state) {
+            Standing::Serves => {}
+            Standing::Drained => return self.drained(state),
+            Standing::Disabled => return self.unavailable(state, Reason::Disabled),
+            Standing::Unhealthy => return self.suspect_pinned(snapshot, position),
         }
         let service = snapshot.members.services[position].clone();
         if service.is_none() && !self.is_local(state) {

@@ -13,6 +13,10 @@ pub mod configuration {}
 #[doc = include_str!("cross_site.md")]
 pub mod cross_site {}
 
+#[cfg(feature = "admin")]
+#[doc = include_str!("dashboard.md")]
+pub mod dashboard {}
+
 #[doc = include_str!("deployments.md")]
 pub mod deployments {}
 

@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr, sync::Arc};
 
 use super::{
-    BackendOptions, BackendState, BackendStatus, Mode, Pool, PoolError, PoolStatus,
+    BackendOptions, BackendState, BackendStatus, Mode, MoveRecord, Pool, PoolError, PoolStatus,
     shared::{check_free, position},
     snapshot::Members,
 };
@@ -92,6 +92,11 @@ impl<S> Backends<S> {
         let position = snapshot.index().position_of(id.as_bytes())?;
         let members = &snapshot.members;
         Some(self.status(&members.index.states()[position], members.services[position].is_none()))
+    }
+
+    /// The last 1,000 moves of sessions, newest first.
+    pub fn moves(&self) -> Vec<MoveRecord> {
+        self.pool.moves.newest_first()
     }
 
     /// Sets the share of new sessions that a backend gets, relative to the others. With 0 it keeps

@@ -68,12 +68,33 @@ impl<S> Pool<S> {
     pub(crate) fn housekeep(&self, now: Instant) -> Instant {
         self.update_tick(now);
         self.record_open_streams();
+        #[cfg(feature = "admin")]
+        self.record_history();
         self.update_balance();
         let next = now + TICK;
         if self.drains.load(Relaxed) == 0 {
             return next;
         }
         self.check_drains(now).map_or(next, |deadline| deadline.min(next))
+    }
+
+    /// Ends an interval of the backends' histories, if it is over.
+    #[cfg(feature = "admin")]
+    fn record_history(&self) {
+        let tick = self.tick();
+        let due = self.history_due.load(Relaxed);
+        let next = tick.saturating_add(crate::pool::HISTORY_SECS);
+        // Of several that see it over, one records it.
+        let is_over =
+            tick >= due && self.history_due.compare_exchange(due, next, Relaxed, Relaxed).is_ok();
+        if is_over {
+            let snapshot = self.load();
+            snapshot
+                .index()
+                .states()
+                .iter()
+                .for_each(|state| state.history.record(&state.recorder));
+        }
     }
 
     /// Counts sessions with an open stream as present, even if their tokens have not been seen lately.

@@ -12,6 +12,7 @@ mod housekeeping;
 mod limit;
 #[cfg(test)]
 mod limit_tests;
+mod move_log;
 mod priority;
 mod removed;
 mod saved_sessions;
@@ -25,6 +26,8 @@ mod update;
 mod upgrade_guard;
 mod versioned;
 
+#[cfg(feature = "admin")]
+pub(crate) use self::backend::{HISTORY_INTERVALS, HISTORY_SECS, Interval};
 #[cfg(feature = "dns")]
 pub(crate) use self::discovered::Ownership;
 pub(crate) use self::events::Publisher;
@@ -44,9 +47,10 @@ pub(crate) use self::{
     discovered::{ChangeKind, MemberChange, RejectedChange},
 };
 pub use self::{
-    backend::{BackendOptions, DrainEnd, DrainReport, DrainSignal, Mode, State},
+    backend::{BackendOptions, DrainEnd, DrainReport, DrainSignal, DrainStatus, Mode, State},
     backends::Backends,
     drain::{Drain, Draining},
+    move_log::MoveRecord,
     shared::PoolError,
     status::{BackendStatus, PoolStatus},
 };

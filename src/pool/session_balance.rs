@@ -27,6 +27,13 @@ impl Balance {
         self.is_enabled.store(true, Relaxed);
     }
 
+    /// Sessions per weight, if they are counted.
+    #[cfg(feature = "admin")]
+    pub(super) fn average(&self) -> Option<f64> {
+        let is_enabled = self.is_enabled.load(Relaxed);
+        is_enabled.then(|| f64::from_bits(self.average.load(Relaxed)))
+    }
+
     /// Counts the sessions of all backends, if that is enabled and due.
     pub(super) fn update(&self, states: &[Arc<BackendState>], window: Window, tick: u32) {
         if !self.is_enabled.load(Relaxed) || tick < self.due.load(Relaxed) {

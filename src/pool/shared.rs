@@ -18,6 +18,7 @@ use super::{
     Availability, BackendState, Readiness,
     availability::HealthSources,
     backend::DrainEnd,
+    move_log::{MoveLog, MoveRecord},
     removed::RemovedBackends,
     session_balance::Balance,
     shortage_log::ShortageLog,
@@ -44,6 +45,10 @@ pub(crate) struct Pool<S> {
     /// Hashes sessions for logs.
     session_hasher: RandomState,
     pub(crate) events: Publisher,
+    pub(super) moves: MoveLog,
+    /// The tick at which the next interval of the histories is over.
+    #[cfg(feature = "admin")]
+    pub(super) history_due: AtomicU32,
     /// The zone whose backends are preferred for new sessions.
     pub(super) own_zone: ArcSwapOption<String>,
     /// When the pool was created, and how many seconds ago that was at the last update.
@@ -162,6 +167,9 @@ impl<S> Pool<S> {
             recorder: PoolRecorder::default(),
             session_hasher: RandomState::new(),
             events: Publisher::default(),
+            moves: MoveLog::default(),
+            #[cfg(feature = "admin")]
+            history_due: AtomicU32::new(0),
             own_zone: ArcSwapOption::empty(),
             started: Instant::now(),
             tick_base: AtomicU32::new(0),
@@ -187,6 +195,11 @@ impl<S> Pool<S> {
     /// The hash of a session for logs.
     pub(crate) fn session_hash(&self, session: u64) -> SessionHash {
         SessionHash::new(&self.session_hasher, session)
+    }
+
+    /// Remembers that a session has moved.
+    pub(crate) fn record_move(&self, record: MoveRecord) {
+        self.moves.push(record);
     }
 
     #[inline]
@@ -246,6 +259,7 @@ impl<S> Pool<S> {
         if let Some((from, to)) = changed.map(|(from, to)| (from.state(), to.state()))
             && from != to
         {
+            state.since.state_changed(Cause::Replaced);
             let (backend, cause) = (state.id.clone(), Cause::Replaced);
             self.events.publish(|| Event::State { backend, from, to, cause });
         }
@@ -264,6 +278,12 @@ impl<S> Pool<S> {
     pub(super) fn finish_removal(&self, state: &BackendState) {
         self.end_drain(state, DrainEnd::Left);
         self.events.publish(|| Event::Left { backend: state.id.clone() });
+    }
+
+    /// Sessions per weight, if they are counted for rebalancing.
+    #[cfg(feature = "admin")]
+    pub(crate) fn balance_average(&self) -> Option<f64> {
+        self.balance.average()
     }
 
     /// Starts periodic counts of sessions, for rebalancing.
@@ -300,6 +320,7 @@ impl<S> Pool<S> {
         tracing::info!(backend = %state.id, from = ?before, to = ?after, %cause, "health changed");
         let (from, to) = (before.state(), after.state());
         if from != to {
+            state.since.state_changed(cause);
             let backend = state.id.clone();
             self.events.publish(|| Event::State { backend, from, to, cause });
         }

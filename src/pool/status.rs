@@ -1,6 +1,8 @@
 //! `BackendStatus` and `PoolStatus`: the status of a pool at one time.
 
-use super::{BackendState, Mode, State, sessions::Window};
+use std::time::SystemTime;
+
+use super::{BackendState, Cause, DrainStatus, Mode, State, sessions::Window};
 use crate::{id::BackendId, outcome::Stats};
 
 /// The status of one backend, from [`Backends::snapshot`](crate::Backends::snapshot).
@@ -13,8 +15,16 @@ pub struct BackendStatus {
     pub weight: u32,
     /// Its health.
     pub state: State,
+    /// Since when its health has been so, but for being at its limit.
+    pub state_since: SystemTime,
+    /// What its health has changed by; `None` if it has not changed since it joined.
+    pub state_cause: Option<Cause>,
     /// What the operator has set it to do.
     pub mode: Mode,
+    /// Since when it has been in this mode.
+    pub mode_since: SystemTime,
+    /// The progress of its drain, if one was begun by [`Backends::drain`](crate::Backends::drain).
+    pub drain: Option<DrainStatus>,
     /// The error of the last failed probe, until [`rise`](crate::Health::rise) probes in a row have
     /// succeeded; at most 256 bytes.
     pub probe_failure: Option<String>,
@@ -50,7 +60,13 @@ pub struct BackendStatus {
 impl BackendStatus {
     /// The status without `sessions`, which the pool fills in.
     pub(super) fn new(state: &BackendState, window: Window, local: bool) -> Self {
+        let since = state.since.get();
+        let drain = state.drain.plan().as_ref().map(DrainStatus::of);
         Self {
+            state_since: since.state,
+            state_cause: since.cause,
+            mode_since: since.mode,
+            drain,
             id: state.id.clone(),
             weight: state.weight(),
             state: state.state(),

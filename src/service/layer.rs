@@ -7,7 +7,7 @@ use tower_service::Service;
 
 use crate::{
     affinity::Affinity,
-    dispatch::{Core, Options},
+    dispatch::{Core, Explanation, Options},
     error::ConfigError,
     id::BackendId,
     pool::Backends,
@@ -156,6 +156,35 @@ impl<S, E> StickyLayer<S, E> {
         Req: 'static,
     {
         self.core.replace_driver::<Req>()
+    }
+
+    /// Explains a request: what it carries, whose it is, and what would happen to it now, and why. Nothing is sent,
+    /// counted or changed: no session is touched, not even in a store.
+    ///
+    /// Moves that a session may make although it could stay are not foreseen: for the balance, from a backup, and out
+    /// of a drain.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tower_sticky::{Backends, StickyLayer, Verdict, affinity};
+    ///
+    /// let backends: Backends<()> = Backends::from_iter([("a", ()), ("b", ())]);
+    /// let layer = StickyLayer::new(backends, affinity::Cookie::plain("SERVER_ID"));
+    /// let request = http::Request::builder().header("cookie", "SERVER_ID=b").body(())?;
+    /// let explanation = layer.explain(&request).await;
+    /// assert_eq!(explanation.forecast.verdict, Verdict::Pinned);
+    /// assert_eq!(explanation.forecast.backend.unwrap().as_str(), "b");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn explain<B>(&self, request: &http::Request<B>) -> Explanation
+    where
+        S: Clone,
+    {
+        self.core.explain(request).await
     }
 
     /// The handle of the pool.

@@ -15,7 +15,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::{
-    dispatch::{Core, Dispatch, HeldPin},
+    dispatch::{Core, Dispatch, Explanation, HeldPin},
     error::BoxError,
     health::Answers,
     pool::Backends,
@@ -48,6 +48,14 @@ impl<S, I, E> StickyService<S, I, E> {
     /// The handle of the pool.
     pub fn backends(&self) -> &Backends<S> {
         &self.core.backends
+    }
+
+    /// Explains a request: see [`StickyLayer::explain`](crate::StickyLayer::explain).
+    pub async fn explain<B>(&self, request: &Request<B>) -> Explanation
+    where
+        S: Clone,
+    {
+        self.core.explain(request).await
     }
 
     /// Dispatches a request, for the session that the caller holds or that the request identifies.

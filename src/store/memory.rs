@@ -137,6 +137,15 @@ impl PinStore for MemoryStore {
         Lookup::Now(Answer::Pin(pin, Some(OpenSession::new(entry))))
     }
 
+    fn peek(&self, key: SessionKey, idle: Duration) -> Lookup {
+        let Some(entry) = self.table.get(&key) else {
+            return Lookup::Now(Answer::Nothing);
+        };
+        let state = *lock(&entry.state);
+        let is_idle = state.last_used.elapsed() >= idle && entry.open.load(Relaxed) == 0;
+        Lookup::Now(if is_idle { Answer::Idle } else { Answer::Pin(state.pin, None) })
+    }
+
     fn put(&self, key: SessionKey, pin: StoredPin, _: Duration) -> Option<OpenSession> {
         let state = State { pin, last_used: Instant::now() };
         let entry = match self.table.get(&key) {

@@ -48,6 +48,12 @@ pub trait PinStore: fmt::Debug + Send + Sync + 'static {
     /// Looks up the session of a request, and restarts its idle time.
     fn get(&self, key: SessionKey, idle: Duration) -> Lookup;
 
+    /// Looks up a session for an explanation, as [`get`](Self::get) does, but without a trace: its idle time goes
+    /// on, and it does not count as open. The default knows nothing.
+    fn peek(&self, _key: SessionKey, _idle: Duration) -> Lookup {
+        Lookup::Now(Answer::Nothing)
+    }
+
     /// Stores the pin of a session whose id the application has issued, and replaces any other pin. The
     /// session expires when it has sent no request for `idle`.
     ///

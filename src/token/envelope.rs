@@ -51,14 +51,14 @@ pub(crate) fn is_envelope(value: &[u8]) -> bool {
     matches!(value, [b't', b's', b'0'..=b'9', b'~', ..])
 }
 
-/// Opens an envelope. Also returns whether it was sealed by another key than the first. `now`, in Unix
+/// Opens an envelope. Also returns the position in the ring of the key that sealed it. `now`, in Unix
 /// seconds, limits the rate of warnings about unknown keys.
 pub(crate) fn open_envelope(
     ring: &KeyRing,
     context: &Context,
     value: &[u8],
     now: u64,
-) -> Result<(EnvelopePayload, bool), Unusable> {
+) -> Result<(EnvelopePayload, usize), Unusable> {
     let text = value.strip_prefix(PREFIX).ok_or(Unusable::Malformed)?;
     if text.len() > MAX_RAW.div_ceil(3) * 4 {
         return Err(Unusable::Malformed);
@@ -70,8 +70,8 @@ pub(crate) fn open_envelope(
     let key_id = raw[0] & 0x3f;
     // A failed attempt overwrites its input.
     let opened = ring.open(key_id, now, |key| open_with(key, context, raw.clone()));
-    let (payload, old_key) = opened.ok_or(Unusable::Forged)?;
-    Ok((payload?, old_key))
+    let (payload, key) = opened.ok_or(Unusable::Forged)?;
+    Ok((payload?, key))
 }
 
 /// `None` when it was not sealed by this key.
@@ -169,7 +169,7 @@ mod tests {
             let value = seal_envelope(&ring, &context, &payload).unwrap();
             assert!(is_envelope(&value));
             assert!(value.len() < 2900, "an envelope fits in a cookie");
-            assert_eq!(open_envelope(&ring, &context, &value, 0), Ok((payload, false)));
+            assert_eq!(open_envelope(&ring, &context, &value, 0), Ok((payload, 0)));
         }
         assert!(seal_envelope(&ring, &context, &payload(&[b'x'; 2000], &[b'y'; 49])).is_none());
     }
@@ -212,7 +212,7 @@ mod tests {
     fn the_format_is_stable() {
         let opened = open_envelope(&ring(), &context(), GOLDEN.as_bytes(), 0);
         let payload = payload(b"0123456789ABCDEF", b"; Path=/shop; HttpOnly");
-        assert_eq!(opened, Ok((payload, false)), "issued envelopes stay valid");
+        assert_eq!(opened, Ok((payload, 0)), "issued envelopes stay valid");
     }
 
     /// Computed by an independent implementation of the format (Python).

@@ -233,14 +233,14 @@ impl KeyRing {
     }
 
     /// Opens a token that names the key `id`: `open` tries one key, and returns `None` when the token was not
-    /// sealed by it. Returns also whether that key is not the first one.
+    /// sealed by it. Returns also the position of that key.
     #[inline]
     pub(super) fn open<T>(
         &self,
         id: u8,
         now: u64,
         mut open: impl FnMut(&SealingKey) -> Option<T>,
-    ) -> Option<(T, bool)> {
+    ) -> Option<(T, usize)> {
         let keys = self.load();
         let mut known = false;
         for (position, key) in keys.iter().enumerate() {
@@ -249,7 +249,7 @@ impl KeyRing {
             }
             known = true;
             if let Some(opened) = open(key) {
-                return Some((opened, position > 0));
+                return Some((opened, position));
             }
         }
         if !known {

@@ -81,8 +81,8 @@ impl Context {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Opened {
     pub(crate) pin: Pin,
-    /// Whether it was sealed by another key than the first.
-    pub(crate) old_key: bool,
+    /// The position in the ring of the key that sealed it.
+    pub(crate) key: usize,
 }
 
 /// Why a token cannot be opened.
@@ -116,8 +116,8 @@ pub(crate) fn open(
         return Err(Unusable::Malformed);
     }
     let opened = ring.open(key_id, now, |key| open_with(key, context, raw));
-    let (pin, old_key) = opened.ok_or(Unusable::Forged)?;
-    Ok(Opened { pin: pin?, old_key })
+    let (pin, key) = opened.ok_or(Unusable::Forged)?;
+    Ok(Opened { pin: pin?, key })
 }
 
 /// `None` when it was not sealed by this key.
@@ -219,7 +219,7 @@ mod tests {
         let token = seal(&ring, &context, &PIN).unwrap();
         assert_eq!(token.len(), SEALED_LEN);
         let opened = open(&ring, &context, token.as_bytes(), 0).unwrap();
-        assert_eq!(opened, Opened { pin: PIN, old_key: false });
+        assert_eq!(opened, Opened { pin: PIN, key: 0 });
         assert_ne!(token, seal(&ring, &context, &PIN).unwrap(), "each token has another nonce");
     }
 
@@ -267,7 +267,7 @@ mod tests {
         let token = seal(&ring, &context, &PIN).unwrap();
         ring.set([new.clone(), old]).unwrap();
         let opened = open(&ring, &context, token.as_bytes(), 0).unwrap();
-        assert!(opened.old_key, "a token of an older key is due for a refresh");
+        assert!(opened.key > 0, "a token of an older key is due for a refresh");
         assert_eq!(opened.pin, PIN);
         ring.set([new]).unwrap();
         assert_eq!(open(&ring, &context, token.as_bytes(), 0), Err(Unusable::Forged));

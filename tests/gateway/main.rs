@@ -55,6 +55,7 @@ mod config_file;
 #[cfg(feature = "dns")]
 mod contrib;
 mod cross_site;
+mod dashboard;
 mod demo;
 mod deployments;
 #[cfg(feature = "dns")]

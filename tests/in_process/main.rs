@@ -7,6 +7,7 @@ mod unending;
 
 mod access_log;
 mod address_changed;
+mod admin;
 mod bounded_load;
 mod chain;
 mod chain_tokens;
@@ -24,6 +25,7 @@ mod envelope;
 mod envelope_carriers;
 mod envelope_query;
 mod evenness;
+mod explain;
 mod failover;
 mod fenced_cache;
 mod handoff;

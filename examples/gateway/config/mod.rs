@@ -16,6 +16,7 @@ mod listener_tls;
 mod probe;
 mod read;
 mod settings;
+mod shown;
 #[cfg(feature = "tls")]
 mod tls;
 mod units;
@@ -35,5 +36,4 @@ pub(crate) use self::{
     settings::{Admin, Settings, Stopping},
     units::Time,
     upstream::Upstream,
-    words::{OperatorMode, Otherwise},
 };

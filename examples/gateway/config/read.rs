@@ -11,7 +11,7 @@ use toml::{
 use super::{Error, file::File};
 
 /// Keys whose value may be a secret, or contain one. It is not repeated in an error.
-const SECRETS: [&str; 4] = ["admin_token", "headers", "keys", "store"];
+pub(super) const SECRETS: [&str; 4] = ["admin_token", "headers", "keys", "store"];
 
 /// Reads `text`, the content of the file called `name`.
 pub(super) fn file(name: &str, text: &str) -> Result<File, Error> {

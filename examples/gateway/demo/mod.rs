@@ -17,13 +17,17 @@ use crate::{config::file::Backend, fleet::Fleet, say};
 const NAMES: [&str; 3] = ["shop-a", "shop-b", "shop-c"];
 
 /// Starts the shops on free ports, on the current runtime, and makes them the backends.
-pub(crate) async fn open_shops(fleet: &Fleet, store: Option<&Store>) -> io::Result<()> {
+pub(crate) async fn open_shops(
+    fleet: &Fleet,
+    store: Option<&Store>,
+    dashboard: Option<SocketAddr>,
+) -> io::Result<()> {
     let carts = all_carts(store).map_err(io::Error::other)?;
     for (name, carts) in NAMES.into_iter().zip(carts) {
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
         let backend = Backend::new(name, format!("http://{}", listener.local_addr()?));
         fleet.add(&backend).map_err(io::Error::other)?;
-        let shop = shop::router(carts);
+        let shop = shop::router(carts, dashboard);
         drop(tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, shop).await {
                 tracing::error!(%error, name, "a shop has closed");
@@ -68,6 +72,7 @@ Three demo shops are behind it. {keeping}
   The other modes: \"draining\" keeps its sessions and takes no new ones, \"active\" is normal.
   Drain it for half a minute, after which its sessions move:
     curl -X PATCH -d '{{\"mode\":\"draining\",\"deadline\":\"30s\"}}' http://{admin}/backends/shop-a
+  See all of this, and do it by clicks, on the dashboard: http://{admin}/
   List the shops, show the totals, and follow the events:
     curl http://{admin}/backends
     curl http://{admin}/stats

@@ -1,9 +1,11 @@
 //! What all shops of the demo have in common: the page, the goods, and the JSON of a cart.
 
+use std::net::SocketAddr;
+
 use axum::{
     Json, Router,
     http::{HeaderValue, StatusCode, header},
-    response::{Html, IntoResponse, Response},
+    response::{Html, IntoResponse, Redirect, Response},
     routing::get,
 };
 use serde_json::json;
@@ -25,9 +27,15 @@ const PAGE: &str = include_str!("page.html");
 /// How many pieces of each of the goods.
 pub(super) type Cart = [u32; GOODS.len()];
 
-/// A shop whose carts are kept behind `/cart`.
-pub(super) fn router(carts: Router) -> Router {
-    Router::new().route("/", get(page)).merge(carts)
+/// A shop whose carts are kept behind `/cart`. Its page links to the dashboard of the gateway.
+pub(super) fn router(carts: Router, dashboard: Option<SocketAddr>) -> Router {
+    let to_dashboard = move || async move {
+        match dashboard {
+            Some(addr) => Redirect::to(&format!("http://{addr}/")).into_response(),
+            None => StatusCode::NOT_FOUND.into_response(),
+        }
+    };
+    Router::new().route("/", get(page)).route("/dashboard", get(to_dashboard)).merge(carts)
 }
 
 async fn page() -> Response {

@@ -13,6 +13,7 @@ use super::address::{ClientAddress, Forwarding};
 use crate::{
     affinity::{
         BoundAffinity, Head, Origin, ReadContext, Reading,
+        found::{FindingKind, Found},
         hashing::{HashOptions, Hashing, hash_setters},
         token_options::invalid,
         traits::sealed::Bind,
@@ -220,6 +221,19 @@ impl BoundAffinity for Bound {
             is_known.then(|| self.hashing.hash(&self.address.masked(client)))
         });
         Reading { key, ..Reading::default() }
+    }
+
+    fn inspect(
+        &self,
+        request: &Head<'_>,
+        context: &mut ReadContext<'_>,
+        found: &mut Vec<Found>,
+    ) -> Reading {
+        let reading = self.read(request, context);
+        if reading.key.is_some() {
+            found.push(Found::new(FindingKind::ClientAddress, "the connection"));
+        }
+        reading
     }
 
     fn hashing(&self, _: Origin) -> Option<&Hashing> {

@@ -16,6 +16,7 @@ use crate::{
     affinity::{
         BoundAffinity, Change, Commit, Conflict, Head, ReadContext, Reading, RequestState,
         SameSite, Secure, Strip, cache_control,
+        found::Found,
         request_state::{AffinityKey, StateEntry},
         token_codec::TokenCodec,
         token_options::{TokenOptions, invalid, token_setters},
@@ -256,6 +257,20 @@ impl BoundAffinity for Bound {
             }
         }
         reading
+    }
+
+    fn inspect(
+        &self,
+        request: &Head<'_>,
+        context: &mut ReadContext<'_>,
+        found: &mut Vec<Found>,
+    ) -> Reading {
+        let carrier = format!("cookie {}", self.options.attributes.name);
+        let mut cookies = parse::Cookies::new(request.headers);
+        while let Some(value) = cookies.next(&self.name) {
+            found.push(self.tokens.inspect(&carrier, value, context));
+        }
+        self.read(request, context)
     }
 
     fn strip(&self, reading: &Reading, _: &mut ReadContext<'_>, headers: &mut HeaderMap) {

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     affinity::{
         BoundAffinity, Change, Commit, Head, ReadContext, Reading, RequestState, Strip,
+        found::{FindingKind, Found},
         reading::{RejectedToken, ValidPin},
         request_state::{AffinityKey, OpenedEnvelope, Place, StateEntry},
         token_codec::{self, TokenCodec},
@@ -49,8 +50,8 @@ impl Bound {
             envelopes.found(place);
             let opened = token::open_envelope(&self.keys, self.tokens.context(), value, now);
             match opened {
-                Ok((payload, old_key)) => {
-                    let valid = self.tokens.validate(payload.pin, old_key, now, context);
+                Ok((payload, key)) => {
+                    let valid = self.tokens.validate(payload.pin, key > 0, now, context);
                     envelopes.add(OpenedEnvelope { payload, place }, valid);
                 }
                 Err(unusable) => envelopes.reading.reject(Reason::from(unusable).into()),
@@ -65,6 +66,25 @@ impl Bound {
             query.each(uri, |position, value| open(Place::Query(position), value));
         }
         envelopes
+    }
+
+    /// What a value is, for an explanation, if it is an envelope.
+    fn inspect_value(
+        &self,
+        carrier: String,
+        value: &[u8],
+        context: &ReadContext<'_>,
+    ) -> Option<Found> {
+        if !token::is_envelope(value) {
+            return None;
+        }
+        let now = unix_millis(context.clock) / 1000;
+        let envelope = Found::new(FindingKind::Envelope, carrier);
+        let opened = token::open_envelope(&self.keys, self.tokens.context(), value, now);
+        Some(match opened {
+            Ok((payload, key)) => self.tokens.inspect_pin(envelope, payload.pin, key, context),
+            Err(unusable) => Found { problem: Some(unusable.into()), ..envelope },
+        })
     }
 
     /// Records the envelope whose session the request continues.
@@ -189,6 +209,23 @@ impl BoundAffinity for Bound {
         let reading = envelopes.reading;
         self.record(envelopes, context);
         reading
+    }
+
+    fn inspect(
+        &self,
+        request: &Head<'_>,
+        context: &mut ReadContext<'_>,
+        found: &mut Vec<Found>,
+    ) -> Reading {
+        self.carrier.each(request.headers, |value| {
+            found.extend(self.inspect_value(self.carrier.to_string(), value, context));
+        });
+        if let Some(query) = &self.query {
+            query.each(request.uri, |_, value| {
+                found.extend(self.inspect_value(query.to_string(), value, context));
+            });
+        }
+        self.read(request, context)
     }
 
     fn strip(&self, _: &Reading, context: &mut ReadContext<'_>, headers: &mut HeaderMap) {

@@ -1,5 +1,7 @@
 //! The carrier of the application's id, a cookie or a header: reading, replacing and removing it.
 
+use std::fmt;
+
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{Entry, SET_COOKIE},
@@ -27,6 +29,15 @@ pub(super) struct ResponseValue<'a> {
     /// When the cookie expires, in Unix seconds; 0 for a header, and for a cookie that ends with the browser's session.
     pub(super) expires: u32,
     pub(super) attributes: &'a [u8],
+}
+
+impl fmt::Display for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cookie(_, name) => write!(f, "cookie {name}"),
+            Self::Header(name) => write!(f, "header {name}"),
+        }
+    }
 }
 
 impl Carrier {

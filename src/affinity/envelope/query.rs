@@ -1,6 +1,6 @@
 //! Envelopes in a parameter of the query of a request.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use http::{Uri, uri::PathAndQuery};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
@@ -17,6 +17,12 @@ const ENCODED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_'
 /// The parameter of the query that may have the envelope.
 #[derive(Debug)]
 pub(super) struct QueryParameter(String);
+
+impl fmt::Display for QueryParameter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "query parameter {}", self.0)
+    }
+}
 
 impl QueryParameter {
     pub(super) fn new(name: &str) -> Result<Self, ConfigError> {

@@ -9,6 +9,7 @@ use super::response_ids;
 use crate::{
     affinity::{
         BoundAffinity, Change, Commit, Head, ReadContext, Reading, RequestState,
+        found::{FindingKind, Found},
         id_source::BoundSource,
         pending_lookup::PendingLookup,
         request_state::{AffinityKey, LearnedSession, StateEntry},
@@ -50,8 +51,13 @@ impl Bound {
         SessionKey::new(hasher.finish128())
     }
 
-    /// Looks a session up in the store; `None` when the lookup is pending.
-    fn look_up(&self, key: SessionKey, context: &mut ReadContext<'_>) -> Option<Answer> {
+    /// Looks a session up in the store by `get`; `None` when the lookup is pending.
+    fn look_up(
+        &self,
+        key: SessionKey,
+        context: &mut ReadContext<'_>,
+        get: impl Fn(&dyn PinStore, SessionKey) -> Lookup,
+    ) -> Option<Answer> {
         let complete = context.state.find_mut(self.affinity_key(), |entry| match entry {
             // A request with several ids is read once for each pending lookup.
             StateEntry::Lookup(of, answer) if *of == key => Some(match answer {
@@ -65,7 +71,7 @@ impl Bound {
         if complete.is_some() {
             return complete;
         }
-        match self.store.get(key, self.idle) {
+        match get(&*self.store, key) {
             Lookup::Now(answer) => Some(answer),
             Lookup::Later(lookup) => {
                 context.pending = Some(PendingLookup::new(self.affinity_key(), key, lookup));
@@ -110,42 +116,13 @@ impl Bound {
         );
     }
 
-    /// Reads the ids in the response, and stores the new ones.
-    fn learn(
+    /// Reads the ids of a request, whose pins `get` looks up in the store.
+    fn read_by(
         &self,
-        key: Option<SessionKey>,
-        commit: &Commit<'_>,
-        state: &mut RequestState,
-        headers: &HeaderMap,
-    ) -> ResponseIds {
-        let mut ids = ResponseIds::default();
-        let now = unix_millis(commit.clock) / 1000;
-        let state_path = state.find(self.affinity_key(), |entry| match entry {
-            StateEntry::Path(path) => Some(path.clone()),
-            _ => None,
-        });
-        let read = |id: Option<&[u8]>| match id.map(|id| self.session_key(id)) {
-            None => ids.removed = true,
-            found if found == key => ids.same = true,
-            Some(new) => {
-                ids.new = true;
-                if !commit.no_new_session {
-                    let backend = commit.backend.tag;
-                    let pin =
-                        StoredPin { backend, epoch: commit.planned.epoch, issued: now as u32 };
-                    commit.new_session.set(new.session());
-                    self.put(new, pin, state);
-                }
-            }
-        };
-        let path = state_path.as_deref();
-        response_ids::each(&self.source, commit.status, path, headers, now, read);
-        ids
-    }
-}
-
-impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, context: &mut ReadContext<'_>) -> Reading {
+        request: &Head<'_>,
+        context: &mut ReadContext<'_>,
+        get: impl Fn(&dyn PinStore, SessionKey) -> Lookup,
+    ) -> Reading {
         // Without a valid pin, the session whose backend has left the pool counts, else the first id.
         let (mut orphaned, mut first) = (None, None);
         let mut reading = Reading::default();
@@ -153,7 +130,7 @@ impl BoundAffinity for Bound {
         let ends = self.end_on_delete && request.method == Method::DELETE;
         let valid = self.source.find(request, |id| {
             let key = self.session_key(id);
-            let reason = match self.look_up(key, context) {
+            let reason = match self.look_up(key, context, &get) {
                 // The request is read again once the lookup is complete.
                 None => return Some(Reading::default()),
                 Some(Answer::Pin(pin, open)) => {
@@ -195,6 +172,66 @@ impl BoundAffinity for Bound {
         } else if matches!(self.source, BoundSource::Path(_)) {
             let path = request.client_path().into();
             context.state.push(self.affinity_key(), StateEntry::Path(path));
+        }
+        reading
+    }
+
+    /// Reads the ids in the response, and stores the new ones.
+    fn learn(
+        &self,
+        key: Option<SessionKey>,
+        commit: &Commit<'_>,
+        state: &mut RequestState,
+        headers: &HeaderMap,
+    ) -> ResponseIds {
+        let mut ids = ResponseIds::default();
+        let now = unix_millis(commit.clock) / 1000;
+        let state_path = state.find(self.affinity_key(), |entry| match entry {
+            StateEntry::Path(path) => Some(path.clone()),
+            _ => None,
+        });
+        let read = |id: Option<&[u8]>| match id.map(|id| self.session_key(id)) {
+            None => ids.removed = true,
+            found if found == key => ids.same = true,
+            Some(new) => {
+                ids.new = true;
+                if !commit.no_new_session {
+                    let backend = commit.backend.tag;
+                    let pin =
+                        StoredPin { backend, epoch: commit.planned.epoch, issued: now as u32 };
+                    commit.new_session.set(new.session());
+                    self.put(new, pin, state);
+                }
+            }
+        };
+        let path = state_path.as_deref();
+        response_ids::each(&self.source, commit.status, path, headers, now, read);
+        ids
+    }
+}
+
+impl BoundAffinity for Bound {
+    fn read(&self, request: &Head<'_>, context: &mut ReadContext<'_>) -> Reading {
+        self.read_by(request, context, |store, key| store.get(key, self.idle))
+    }
+
+    fn inspect(
+        &self,
+        request: &Head<'_>,
+        context: &mut ReadContext<'_>,
+        found: &mut Vec<Found>,
+    ) -> Reading {
+        let reading = self.read_by(request, context, |store, key| store.peek(key, self.idle));
+        let has_id = reading.pin.is_some() || reading.key.is_some();
+        if context.pending.is_none() && (has_id || reading.unavailable) {
+            let absolute = reading.pin.zip(self.absolute);
+            found.push(Found {
+                pin: reading.pin,
+                backend: reading.pin.map(|pin| pin.backend),
+                problem: reading.reason.filter(|_| reading.position.is_none()),
+                absolute_end: absolute.map(|(pin, timeout)| u64::from(pin.issued) + timeout),
+                ..Found::new(FindingKind::LearnedId, self.source.to_string())
+            });
         }
         reading
     }

@@ -4,7 +4,11 @@ use std::{collections::HashMap, fmt};
 
 use super::{codes::Codes, separator::Part};
 use crate::{
-    affinity::{BoundAffinity, Head, KeyRole, ReadContext, Reading, id_source::BoundSource},
+    affinity::{
+        BoundAffinity, Head, KeyRole, ReadContext, Reading,
+        found::{FindingKind, Found},
+        id_source::BoundSource,
+    },
     hash::KeyHasher,
     id::{BackendId, MAX_ID_LEN},
     outcome::Reason,
@@ -62,6 +66,18 @@ impl Bound {
         };
         position.ok_or(reason)
     }
+
+    /// The position in the ring of the key of the code in `id` for a backend.
+    fn key_of(&self, id: &[u8], backend: &BackendId, index: &Index) -> Option<usize> {
+        let Format::Sealed(codes) = &self.format else { return None };
+        let mut key = None;
+        self.part.find(id, ROUTE_LEN, |route| {
+            let code = RouteCode::parse(route)?;
+            key = codes.key_of(code, backend);
+            index.position(codes.tag(code, index)?)
+        })?;
+        key
+    }
 }
 
 impl BoundAffinity for Bound {
@@ -85,6 +101,28 @@ impl BoundAffinity for Bound {
             },
             None => Reading { key, reason, ..Reading::default() },
         }
+    }
+
+    fn inspect(
+        &self,
+        request: &Head<'_>,
+        context: &mut ReadContext<'_>,
+        found: &mut Vec<Found>,
+    ) -> Reading {
+        let carrier = self.source.to_string();
+        let _ = self.source.find(request, |id| {
+            let route = Found::new(FindingKind::Route, &*carrier);
+            found.push(match self.position(id, context.index) {
+                Ok(position) => {
+                    let state = &context.index.states()[position];
+                    let key = self.key_of(id, &state.id, context.index);
+                    Found { backend: Some(state.tag), key, ..route }
+                }
+                Err(reason) => Found { problem: Some(reason), ..route },
+            });
+            None::<()>
+        });
+        self.read(request, context)
     }
 
     fn route(&self, tag: u64, id: &BackendId) -> Option<String> {

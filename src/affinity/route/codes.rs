@@ -62,6 +62,11 @@ impl Codes {
         known.copied().or_else(|| RouteKeys::of(&self.keys).codes(&self.pool, id).next())
     }
 
+    /// The position in the ring of the key under which a backend has this code.
+    pub(super) fn key_of(&self, code: RouteCode, id: &BackendId) -> Option<usize> {
+        RouteKeys::of(&self.keys).codes(&self.pool, id).position(|its| its == code)
+    }
+
     fn is_current(&self, table: &Table, index: &Index) -> bool {
         table.generation == index.generation() && self.has_current_keys(table)
     }

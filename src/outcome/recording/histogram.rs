@@ -113,6 +113,15 @@ impl HistogramTotals {
         self.buckets.iter().sum()
     }
 
+    /// The mean in seconds, and the bound within which 99 % of them are; `None` if there are none.
+    #[cfg(feature = "admin")]
+    pub(crate) fn mean_and_p99(&self) -> Option<(f64, f64)> {
+        let count = self.count();
+        let within = self.cumulative().iter().position(|sum| *sum * 100 >= count * 99);
+        let bound = within.map_or(f64::INFINITY, |bucket| NANOS[bucket] as f64 / 1e9);
+        (count > 0).then(|| (self.sum() / count as f64, bound))
+    }
+
     /// Their sum in seconds.
     pub(crate) fn sum(&self) -> f64 {
         self.sum as f64 / 1e6

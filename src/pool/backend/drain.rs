@@ -135,6 +135,32 @@ impl DrainPlan {
     }
 }
 
+/// The progress of a drain, in [`BackendStatus::drain`](crate::BackendStatus::drain).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DrainStatus {
+    /// How long it has been going on.
+    pub elapsed: Duration,
+    /// The time until its deadline, if it has one.
+    pub remaining: Option<Duration>,
+    /// The number of sessions at its beginning, as in [`DrainReport::sessions_before`].
+    pub sessions_before: Option<u64>,
+    /// Whether no session is left. It continues until its deadline.
+    pub completed: bool,
+}
+
+impl DrainStatus {
+    pub(in crate::pool) fn of(plan: &DrainPlan) -> Self {
+        let now = Instant::now();
+        Self {
+            elapsed: now.saturating_duration_since(plan.started),
+            remaining: plan.deadline.map(|deadline| deadline.saturating_duration_since(now)),
+            sessions_before: plan.sessions_before,
+            completed: plan.is_reported,
+        }
+    }
+}
+
 /// The drain of one backend, if any.
 #[derive(Debug, Default)]
 pub(crate) struct DrainState {

@@ -3,6 +3,8 @@
 mod drain;
 mod entered;
 mod health;
+#[cfg(feature = "admin")]
+mod history;
 mod latency;
 mod mode;
 mod options;
@@ -10,13 +12,16 @@ mod options;
 mod owner;
 mod requests;
 mod settings;
+mod since;
 mod state;
 mod streams;
 
+#[cfg(feature = "admin")]
+pub(crate) use self::history::{HISTORY_INTERVALS, HISTORY_SECS, Interval};
 #[cfg(any(feature = "discover", feature = "dns"))]
 pub(crate) use self::owner::Owner;
 pub use self::{
-    drain::{DrainEnd, DrainReport, DrainSignal},
+    drain::{DrainEnd, DrainReport, DrainSignal, DrainStatus},
     mode::{Mode, State},
     options::BackendOptions,
 };

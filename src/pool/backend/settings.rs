@@ -86,6 +86,7 @@ impl BackendState {
     /// Joins again with the settings of `fresh`. The counters continue, and the health is reset.
     pub(crate) fn rejoin(&self, fresh: &Self) {
         self.set_mode(fresh.mode());
+        self.since.joined();
         self.set_weight(fresh.weight());
         self.set_limit(fresh.limit());
         self.set_backup(fresh.is_backup());

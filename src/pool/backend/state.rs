@@ -15,9 +15,14 @@ use std::{
 use arc_swap::ArcSwapOption;
 use tokio::{sync::Notify, time::Instant};
 
+#[cfg(feature = "admin")]
+use super::history::History;
 #[cfg(any(feature = "discover", feature = "dns"))]
 use super::owner::OwnerRef;
-use super::{drain::DrainState, latency::Latency, requests::RequestCounter, streams::OpenStreams};
+use super::{
+    drain::DrainState, latency::Latency, requests::RequestCounter, since::Since,
+    streams::OpenStreams,
+};
 use crate::{
     id::BackendId,
     outcome::{Failover, recording::BackendRecorder},
@@ -68,6 +73,9 @@ pub(crate) struct BackendState {
     pub(crate) streams: OpenStreams,
     pub(crate) stream_ends: LastSeen,
     created: Instant,
+    pub(in crate::pool) since: Since,
+    #[cfg(feature = "admin")]
+    pub(crate) history: History,
     pub(in crate::pool) drain: DrainState,
     /// The [`Failover`] of its sessions once it is drained.
     drained_policy: AtomicU8,
@@ -107,6 +115,9 @@ impl BackendState {
             streams: OpenStreams::new(),
             stream_ends: LastSeen::default(),
             created: Instant::now(),
+            since: Since::default(),
+            #[cfg(feature = "admin")]
+            history: History::default(),
             drain: DrainState::default(),
             drained_policy: AtomicU8::new(0),
             answer_counts: AnswerCounts::default(),
@@ -244,6 +255,9 @@ impl BackendState {
     /// the backend and then reads the count, and a request that is counted and then reads the mode:
     /// at least one of them sees the other's write.
     pub(crate) fn set_mode(&self, mode: Mode) {
+        if self.mode() != mode {
+            self.since.mode_changed();
+        }
         self.mode.store(mode as u8, SeqCst);
     }
 

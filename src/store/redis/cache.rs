@@ -53,6 +53,21 @@ impl PinCache {
         }
     }
 
+    /// Asks Redis for a session, and changes nothing, neither there nor here.
+    pub(super) fn peek(self: &Arc<Self>, key: SessionKey) -> Lookup {
+        let cache = self.clone();
+        Lookup::Later(Box::pin(async move {
+            match cache.engine.peek(key).await {
+                Ok(Some(pin)) => Answer::Pin(pin, None),
+                Ok(None) => Answer::Nothing,
+                Err(_) => match cache.table.get(&key) {
+                    Some(entry) => Answer::Pin(entry.pin(), None),
+                    None => cache.unanswered(false),
+                },
+            }
+        }))
+    }
+
     /// Asks Redis for a session that has no local copy, or one that has expired (`was_known`).
     fn look_up_remote(
         self: &Arc<Self>,

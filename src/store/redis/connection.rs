@@ -47,7 +47,7 @@ impl Connection {
         }
     }
 
-    async fn send(&self, cmd: &Cmd) -> RedisResult<Option<Vec<u8>>> {
+    pub(super) async fn send(&self, cmd: &Cmd) -> RedisResult<Option<Vec<u8>>> {
         match self {
             Self::Single(connection) => cmd.query_async(&mut connection.clone()).await,
             Self::Cluster(connection) => cmd.query_async(&mut connection.clone()).await,

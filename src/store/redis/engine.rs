@@ -100,6 +100,14 @@ impl Engine {
         Ok(pin)
     }
 
+    /// Reads a pin without renewing its time to live.
+    pub(super) async fn peek(&self, key: SessionKey) -> Result<Option<StoredPin>, CallError> {
+        let (live, deadline) = self.live_connection().await?;
+        let cmd = self.commands().get(key);
+        let bytes = self.call(&live, deadline, live.connection.send(&cmd)).await?;
+        Ok(bytes.and_then(|bytes| decode(&bytes)))
+    }
+
     pub(super) async fn remove(&self, key: SessionKey) -> Result<(), CallError> {
         let (live, deadline) = self.live_connection().await?;
         let cmd = self.commands().delete(key);

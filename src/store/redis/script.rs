@@ -142,6 +142,13 @@ impl Commands {
         Arguments { key: format!("{}probe:{number}", self.prefix), ttl: 1, write: None }
     }
 
+    /// Reads the pin of a session, and leaves its time to live as it is.
+    pub(super) fn get(&self, key: SessionKey) -> Cmd {
+        let mut cmd = redis::cmd("GET");
+        cmd.arg(self.key(key));
+        cmd
+    }
+
     pub(super) fn delete(&self, key: SessionKey) -> Cmd {
         let mut cmd = redis::cmd("DEL");
         cmd.arg(self.key(key));

@@ -103,6 +103,10 @@ impl PinStore for RedisStore {
         self.cache.get(key, idle)
     }
 
+    fn peek(&self, key: SessionKey, _: Duration) -> Lookup {
+        self.cache.peek(key)
+    }
+
     fn put(&self, key: SessionKey, pin: StoredPin, idle: Duration) -> Option<OpenSession> {
         Some(self.cache.write(key, pin, WriteCondition::Put, idle))
     }

@@ -27,6 +27,11 @@ fn python(script: &str, args: &[&str]) -> Command {
     command
 }
 
+/// Checks the description of an interface in this file by OpenAPI.
+pub async fn validate(file: &str) -> Output {
+    python("validate.py", &[file]).output().await.unwrap()
+}
+
 /// A gRPC server, which is killed at the end.
 pub struct GrpcServer {
     _child: Child,

@@ -18,14 +18,18 @@ use axum::{
 use futures_core::Stream;
 use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
-use tower_sticky::{DrainReport, Event, Events, Reason};
 
 use super::{
-    Admin, Stage,
-    json::{Problem, mode, state},
+    backend_json::mode,
+    json::Problem,
+    state::{Admin, Stage},
+};
+use crate::{
+    outcome::Reason,
+    pool::{DrainReport, Event, Events},
 };
 
-/// Streams the events from now on, until the client disconnects or the gateway exits.
+/// Streams the events from now on, until the client disconnects or the application ends.
 pub(super) async fn listen(State(admin): State<Admin>) -> Result<Response, Problem> {
     let Ok(place) = admin.listeners.try_acquire_owned() else {
         return Err(Problem::new(
@@ -33,11 +37,14 @@ pub(super) async fn listen(State(admin): State<Admin>) -> Result<Response, Probl
             "too many clients follow the events; disconnect one of them",
         ));
     };
-    let mut stage = admin.stage;
+    let stage = admin.stage;
     let over = Box::pin(async move {
-        let _ = stage.wait_for(|stage| *stage == Stage::Over).await;
+        match stage {
+            Some(mut stage) => drop(stage.wait_for(|stage| *stage == Stage::Over).await),
+            None => std::future::pending().await,
+        }
     });
-    let told = Told { events: admin.fleet.backends().events(), over, _place: place };
+    let told = Told { events: admin.pool.events(), over, _place: place };
     // Comments keep proxies from closing a connection that is silent for long.
     Ok(Sse::new(told).keep_alive(KeepAlive::default()).into_response())
 }
@@ -83,8 +90,8 @@ fn describe(event: &Event) -> (&'static str, Value) {
             "state",
             json!({
                 "backend": backend.as_str(),
-                "from": state(*from),
-                "to": state(*to),
+                "from": from.as_str(),
+                "to": to.as_str(),
                 "cause": cause.to_string(),
             }),
         ),
@@ -113,14 +120,6 @@ fn describe(event: &Event) -> (&'static str, Value) {
             }),
         ),
         Event::Missed { count } => ("missed", json!({ "count": count })),
-        // An event type that was added to the library later.
-        other => (
-            "other",
-            json!({
-                "backend": other.backend().map(|backend| backend.as_str()),
-                "text": format!("{other:?}"),
-            }),
-        ),
     }
 }
 

@@ -1,0 +1,94 @@
+//! The last moves of sessions.
+
+use std::time::SystemTime;
+
+use maud::{Markup, html};
+
+use super::{
+    layout::{Frame, time},
+    words,
+};
+use crate::{admin::filter::MoveFilter, outcome::Reason, pool::MoveRecord};
+
+/// A table of the first `most` moves.
+pub(in crate::admin) fn moves_table(moves: &[MoveRecord], most: usize, now: SystemTime) -> Markup {
+    html! {
+        @if moves.is_empty() {
+            p.card { "No session has moved." }
+        } @else {
+            table.stack role="table" aria-label="Moves" {
+                thead role="rowgroup" {
+                    tr role="row" {
+                        @for name in ["Time (UTC)", "Session", "From", "To", "Reason"] {
+                            th scope="col" role="columnheader" { (name) }
+                        }
+                    }
+                }
+                tbody role="rowgroup" {
+                    @for record in moves.iter().take(most) {
+                        tr role="row" {
+                            td.n role="cell" data-label="Time (UTC)" {
+                                div { (time(record.at)) span.sub { (words::duration(words::ago(record.at, now))) " ago" } }
+                            }
+                            td role="cell" data-label="Session" {
+                                @match record.session {
+                                    Some(session) => code { (session) },
+                                    None => span.soft { "without an id" },
+                                }
+                            }
+                            td role="cell" data-label="From" {
+                                @match &record.from {
+                                    Some(from) => span { (from) },
+                                    None => span.soft { "a backend that has left" },
+                                }
+                            }
+                            td role="cell" data-label="To" { (record.to) }
+                            td role="cell" data-label="Reason" {
+                                @match record.reason { Some(reason) => (reason), None => "–" }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The page of all moves, with its filter.
+pub(in crate::admin) fn moves_page(
+    frame: &Frame,
+    filter: &MoveFilter,
+    moves: &[MoveRecord],
+    now: SystemTime,
+) -> Markup {
+    let field = |name: &str, label: &str, value: &str| {
+        html! {
+            div {
+                label for=(name) { (label) }
+                input id=(name) name=(name) value=(value);
+            }
+        }
+    };
+    html! {
+        h1 { "Moves of sessions" }
+        p.soft {
+            "The last 1,000 moves, newest first. A session is shown by a keyed hash, which stays the same while this process runs."
+        }
+        form.line method="get" action=(frame.link("/view/moves")) role="search" {
+            (field("session", "Session", &filter.session))
+            (field("from", "From", &filter.from))
+            (field("to", "To", &filter.to))
+            div {
+                label for="reason" { "Reason" }
+                select #reason name="reason" {
+                    option value="" selected[filter.reason.is_empty()] { "any" }
+                    @for reason in Reason::ALL {
+                        option value=(reason) selected[filter.reason == reason.as_str()] { (reason) }
+                    }
+                }
+            }
+            button type="submit" { "Filter" }
+        }
+        (moves_table(moves, usize::MAX, now))
+    }
+}
