@@ -59,6 +59,12 @@ impl BackendView {
         }
     }
 
+    /// Whether it is given new sessions, or tried for them when no other backend is left.
+    fn is_tried(&self) -> bool {
+        let is_suspect = self.status.mode == Mode::Active && self.status.state == State::Suspect;
+        self.takes_new || (is_suspect && self.status.weight > 0)
+    }
+
     /// Sessions that are known: an estimate once all were seen, else those that were.
     pub(super) fn sessions(&self) -> u64 {
         self.status.sessions.unwrap_or(self.status.sessions_seen)
@@ -175,7 +181,7 @@ impl PoolView {
         }
         if self.backends.is_empty() {
             troubles.push("There is no backend: every request is answered with 503.".to_owned());
-        } else if !self.backends.iter().any(|backend| backend.takes_new) {
+        } else if !self.backends.iter().any(BackendView::is_tried) {
             troubles.push("No backend takes new sessions: they are answered with 503.".to_owned());
         }
         if self.stats.violations() > 0 {

@@ -28,8 +28,8 @@ pub(super) struct Metric {
 }
 
 macro_rules! metrics {
-    ($($kind:ident $constant:ident = $name:literal, $help:literal;)+) => {
-        $(pub(super) const $constant: Metric =
+    ($($(#[$attribute:meta])* $kind:ident $constant:ident = $name:literal, $help:literal;)+) => {
+        $($(#[$attribute])* pub(super) const $constant: Metric =
             Metric { name: $name, kind: Kind::$kind, help: $help };)+
     };
 }
@@ -53,8 +53,10 @@ metrics! {
         "Drains that have ended.";
     Counter CONNECTIONS_FAILED = "sticky_backend_connections_failed_total",
         "Connections that failed under a request.";
+    #[cfg(feature = "proxy")]
     Counter CONNECTIONS_OPENED = "sticky_backend_connections_opened_total",
         "Connections that were opened to the backend, and have passed their handshake.";
+    #[cfg(feature = "proxy")]
     Counter CONNECTIONS_REUSED = "sticky_backend_connections_reused_total",
         "Requests that were sent on a connection that was open already.";
     Counter REDIALS = "sticky_backend_redials_total",

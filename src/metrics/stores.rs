@@ -16,7 +16,7 @@ pub(super) struct StoreView {
 }
 
 /// The calls to Redis.
-#[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "only a store on Redis has some"))]
+#[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "only a store on Redis has some"))]
 #[derive(Debug)]
 struct Calls {
     times: HistogramTotals,
