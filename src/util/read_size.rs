@@ -16,8 +16,10 @@ pub(crate) struct Growth {
 
 impl Growth {
     /// Of the bodies of responses. A client that reads nothing has taken less than this when it blocks.
+    #[cfg(any(feature = "proxy", test))]
     pub(crate) const RESPONSE: Self = Self { after: 64 << 10, times: 4 };
     /// Of the bodies of requests: the system takes more for a backend that reads nothing.
+    #[cfg(any(feature = "serve", test))]
     pub(crate) const REQUEST: Self = Self { after: 256 << 10, times: 2 };
 
     /// The largest read of a connection that buffers so many bytes while one side is slow.
