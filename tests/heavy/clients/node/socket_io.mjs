@@ -120,7 +120,8 @@ async function moveAll(url, transports, count, jar) {
       undisturbed += Number(server === before[index].server && socket.id === before[index].id && !broken.has(index));
     }
   }));
-  console.log(`${moved} moved, ${undisturbed} undisturbed`);
+  const concerned = before.filter(({ server }) => server === gone).length;
+  console.log(`${moved} of ${concerned} moved, ${undisturbed} of ${count - concerned} undisturbed`);
 }
 
 async function recoverAll(url, count) {

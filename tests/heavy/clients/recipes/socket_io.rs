@@ -41,13 +41,20 @@ async fn moving(ports: &[u16; 3], transports: &[&str]) -> (Vec<Gateway>, Vec<Scr
     (gateways, clients)
 }
 
-/// The clients of the first server connect to others, and all others notice nothing.
+/// The clients of the first server connect to others, and all others notice nothing. How many it has depends on how
+/// fast clients connect.
 async fn assert_they_move(clients: &mut [Script]) {
     for clients in &mut *clients {
         clients.tell("one").await;
     }
     for clients in clients {
-        assert_eq!(clients.line().await, "4 moved, 8 undisturbed", "{}", clients.name);
+        let said = clients.line().await;
+        let numbers = said.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
+        let [moved, of_first, undisturbed, others] = numbers.collect::<Vec<u32>>()[..] else {
+            panic!("{}: {said}", clients.name);
+        };
+        let all_did = moved == of_first && undisturbed == others && of_first + others == 12;
+        assert!(all_did && of_first > 0, "{}: {said}", clients.name);
     }
 }
 
