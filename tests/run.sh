@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 # Every test is built once here: what incremental compilation would store is never read again.
 export CARGO_INCREMENTAL=0
 
-step() { printf '\n== %s\n' "$*"; }
+step() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }
 
 # Program and Debian package of what the tests need besides Rust.
 need=()
@@ -48,7 +48,4 @@ step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features --quiet
 
 step "tests"
-cargo build --locked --all-features --example gateway
-cargo test --locked --workspace --all-features
-# What a request allocates without the feature `metrics`, which all other tests have.
-cargo test --locked -p tower-sticky-benches --no-default-features --test allocations
+python3 tests/run_tests.py

@@ -66,6 +66,17 @@ impl Reading {
         token.is_ok()
     }
 
+    /// Records a valid plain token. The first one counts, as plain tokens have no epochs. Returns `true`.
+    #[inline]
+    pub(super) fn accept_plain(&mut self, tag: u64, position: usize) -> bool {
+        if self.position.is_none() {
+            // Field by field: a pin that is made elsewhere would be copied right after it was written.
+            (self.pin, self.position) = (Some(Pin::plain(tag)), Some(position));
+            (self.refresh, self.is_idle, self.reason) = (false, false, None);
+        }
+        true
+    }
+
     /// Records a valid token. After another valid one it counts only when it is of the same session
     /// and has a higher epoch.
     #[inline]

@@ -104,19 +104,22 @@ impl TokenCodec {
     ) -> bool {
         // Each arm calls `record` itself: a common result would be passed through memory.
         match &self.options.keys {
-            None => reading.record(Self::open_plain(token, context)),
+            None => match Self::open_plain(token, context) {
+                Ok((tag, position)) => reading.accept_plain(tag, position),
+                Err(reason) => reading.record(Err(reason.into())),
+            },
             Some(keys) => reading.record(self.open_sealed(keys, token, context)),
         }
     }
 
+    /// The tag and the position of the backend that a plain token names.
     #[inline]
-    fn open_plain(token: &[u8], context: &ReadContext<'_>) -> Result<ValidPin, RejectedToken> {
+    fn open_plain(token: &[u8], context: &ReadContext<'_>) -> Result<(u64, usize), Reason> {
         if token.is_empty() || token.len() > MAX_ID_LEN {
-            return Err(Reason::Malformed.into());
+            return Err(Reason::Malformed);
         }
         let position = context.index.position_of(token).ok_or(Reason::Unknown)?;
-        let pin = Pin::plain(context.index.states()[position].tag);
-        Ok(ValidPin { pin, position, refresh: false, is_idle: false })
+        Ok((context.index.states()[position].tag, position))
     }
 
     // Not inlined: plain tokens would pay for the set-up of its stack frame.
@@ -181,8 +184,8 @@ impl TokenCodec {
         let Some(keys) = &self.options.keys else {
             let mut found = Found::new(FindingKind::PlainToken, carrier);
             match Self::open_plain(token, context) {
-                Ok(valid) => found.backend = Some(valid.pin.backend),
-                Err(rejected) => found.problem = Some(rejected.reason),
+                Ok((tag, _)) => found.backend = Some(tag),
+                Err(reason) => found.problem = Some(reason),
             }
             return found;
         };

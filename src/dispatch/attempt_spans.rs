@@ -2,7 +2,7 @@
 //! one comparison more.
 
 use http::StatusCode;
-use tracing::{Level, Span, field::Empty};
+use tracing::{Level, Span, field::Empty, span::Entered};
 
 use super::{spans::Spans, state::Dispatch};
 use crate::pool::BackendState;
@@ -64,13 +64,10 @@ impl<S> Dispatch<S> {
         ));
     }
 
-    /// Calls `work` within the span of the attempt, if there is one.
+    /// Enters the span of the attempt, if there is one. A guard, as a closure would move the request once more.
     #[inline]
-    pub(crate) fn in_attempt<T>(&self, work: impl FnOnce() -> T) -> T {
-        match self.spans().and_then(|spans| spans.attempt.as_ref()) {
-            None => work(),
-            Some(span) => span.in_scope(work),
-        }
+    pub(crate) fn enter_attempt(&self) -> Option<Entered<'_>> {
+        Some(self.spans()?.attempt.as_ref()?.enter())
     }
 
     /// The attempt has been answered.

@@ -25,9 +25,10 @@ pub(super) const FORWARDED: HeaderName = HeaderName::from_static("x-sticky-forwa
 
 impl<S: Clone> Dispatch<S> {
     /// Reads the request, removes our headers from it, and chooses the first step. Called again after a
-    /// lookup in a store.
+    /// lookup in a store, whose answer is in the affinity's state then.
     #[inline]
-    pub(crate) fn begin<B>(&mut self, core: &Core<S>, request: &mut Request<B>) -> NextStep<S> {
+    pub(crate) fn begin<B>(&mut self, request: &mut Request<B>) -> NextStep<S> {
+        let core = &*self.core;
         let pool = core.backends.pool();
         self.version = pool.version();
         let snapshot = pool.load();
@@ -74,12 +75,6 @@ impl<S: Clone> Dispatch<S> {
             return next;
         }
         self.resolve(&snapshot, &reading, fallback)
-    }
-
-    /// Starts again after a lookup, whose answer is in the affinity's state.
-    pub(crate) fn resume<B>(&mut self, request: &mut Request<B>) -> NextStep<S> {
-        let core = self.core.clone();
-        self.begin(&core, request)
     }
 
     /// Applies the preference of the caller or the layer's bypass. `None` when the pin decides.

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     id::{BackendId, SessionHash},
     outcome::TokenCause,
-    util::{shards::Sharded, string_enum::words},
+    util::string_enum::words,
 };
 
 words! {
@@ -247,9 +247,9 @@ impl Stats {
 }
 
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(crate) struct Counters {
-    /// Sharded, as every request counts here, on every thread.
-    outcomes: Sharded<[AtomicU64; Verdict::ALL.len()]>,
+    outcomes: [AtomicU64; Verdict::ALL.len()],
     reasons: [AtomicU64; Reason::ALL.len()],
     token_errors: [AtomicU64; Reason::ALL.len()],
     moves: AtomicU64,
@@ -260,7 +260,7 @@ pub(crate) struct Counters {
 impl Counters {
     #[inline]
     pub(crate) fn count(&self, verdict: Verdict, reason: Option<Reason>) {
-        self.outcomes.with(|outcomes, access| access.add(&outcomes[verdict as usize], 1));
+        self.outcomes[verdict as usize].fetch_add(1, Relaxed);
         if let Some(reason) = reason {
             self.reasons[reason as usize].fetch_add(1, Relaxed);
         }
@@ -285,9 +285,7 @@ impl Counters {
     pub(crate) fn stats(&self) -> Stats {
         let read = |counter: &AtomicU64| counter.load(Relaxed);
         Stats {
-            outcomes: std::array::from_fn(|verdict| {
-                self.outcomes.iter().map(|outcomes| read(&outcomes[verdict])).sum()
-            }),
+            outcomes: std::array::from_fn(|i| read(&self.outcomes[i])),
             reasons: std::array::from_fn(|i| read(&self.reasons[i])),
             token_errors: std::array::from_fn(|i| read(&self.token_errors[i])),
             moves: read(&self.moves),

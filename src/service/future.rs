@@ -20,7 +20,7 @@ use super::{
     steps::{State, StateProjection, Transition},
 };
 use crate::{
-    dispatch::{AsAnswers, Dispatch, NextStep, observe},
+    dispatch::{AsAnswers, Dispatch, observe},
     error::BoxError,
     outcome::{StickyError, recording::Arrival},
     pool::BackendState,
@@ -53,8 +53,9 @@ pin_project! {
     {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            if !this.dispatch.is_counted() {
-                let state = this.state.project();
+            let state = this.state.project();
+            // A future that was never polled has done nothing.
+            if !this.dispatch.is_counted() && !matches!(state, StateProjection::Arrived) {
                 this.dispatch.canceled(*this.arrived, state.backend());
             }
         }
@@ -70,18 +71,15 @@ where
     #[inline(always)]
     pub(crate) fn new(
         dispatch: Dispatch<S>,
-        arrived: Arrival,
         answers: AsAnswers<S>,
-        next: NextStep<S>,
         request: Request<B>,
         inner: Option<Arc<I>>,
     ) -> Self {
-        let state = State::new(next);
         Self {
-            state,
+            state: State::Arrived,
             request: Some(request),
             dispatch,
-            arrived,
+            arrived: Arrival::default(),
             inner,
             answers,
             on_error: PhantomData,
@@ -107,9 +105,10 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let (mut state, request, dispatch) = (this.state, this.request, this.dispatch);
-        let arrived = *this.arrived;
         loop {
+            let arrived = *this.arrived;
             let transition = match state.as_mut().project() {
+                StateProjection::Arrived => state.as_mut().begin(dispatch, request, this.arrived),
                 StateProjection::Detour { .. } => {
                     ready!(state.as_mut().poll_detour(cx, dispatch, request))
                 }
@@ -117,7 +116,9 @@ where
                     ready!(state.as_mut().poll_wait(cx, dispatch, request))
                 }
                 StateProjection::Call { future, in_flight, trial, started } => {
-                    let mut result = ready!(dispatch.in_attempt(|| future.poll(cx)));
+                    let span = dispatch.enter_attempt();
+                    let mut result = ready!(future.poll(cx));
+                    drop(span);
                     let (mut in_flight, mut trial, started) =
                         (in_flight.take(), trial.take(), started.take());
                     state.set(State::Done);
@@ -153,7 +154,9 @@ where
                     ready!(state.as_mut().poll_last_resort(cx, request))
                 }
                 StateProjection::InnerCall { future, in_flight } => {
-                    let result = ready!(dispatch.in_attempt(|| future.poll(cx)));
+                    let span = dispatch.enter_attempt();
+                    let result = ready!(future.poll(cx));
+                    drop(span);
                     let in_flight = in_flight.take();
                     state.set(State::Done);
                     match result {
@@ -199,7 +202,7 @@ where
             Self::Call { in_flight, .. } | Self::InnerCall { in_flight, .. } => {
                 in_flight.as_ref().map(|in_flight| &**in_flight.state())
             }
-            Self::Detour { .. } | Self::LastResort { .. } | Self::Done => None,
+            Self::Arrived | Self::Detour { .. } | Self::LastResort { .. } | Self::Done => None,
         }
     }
 }

@@ -33,8 +33,11 @@ pin_project! {
         S: Service<Request<B>>,
         I: Service<Request<B>>,
     {
+        // Not polled yet. The request is read in place by the first poll: it would be moved right after it was
+        // changed otherwise, and then its memory has to be waited for.
+        Arrived,
         // Waiting for something other than a service.
-        Detour { detour: Detour<S> },
+        Detour { detour: Detour },
         // Waiting until this clone of the backend's service is ready to be called.
         Wait { wait: ReadyWait<S> },
         // The backend has the request.
@@ -75,9 +78,7 @@ pub(super) enum Transition<S> {
 }
 
 /// Work before the request can be sent.
-pub(super) enum Detour<S> {
-    /// A decision that has not been entered yet.
-    Decided(NextStep<S>),
+pub(super) enum Detour {
     /// Waiting for a store, without whose answer the request cannot be read.
     Lookup(StoreLookup),
     /// Waiting until a suspect has recovered, or a recheck of it has ended.
@@ -107,9 +108,9 @@ impl<S: Clone> Transition<S> {
     }
 }
 
-impl<S: Clone> Detour<S> {
+impl Detour {
     /// The next step, or the detour itself while it is pending.
-    fn poll<B>(
+    fn poll<S: Clone, B>(
         mut self,
         cx: &mut Context<'_>,
         dispatch: &mut Dispatch<S>,
@@ -117,7 +118,7 @@ impl<S: Clone> Detour<S> {
     ) -> Result<Transition<S>, Self> {
         let poll = match (&mut self, request) {
             (Self::Lookup(lookup), Some(request)) => {
-                lookup.poll(cx, &mut dispatch.affinity_state).map(|()| dispatch.resume(request))
+                lookup.poll(cx, &mut dispatch.affinity_state).map(|()| dispatch.begin(request))
             }
             (Self::Lookup(_), None) => return Ok(Transition::Lost),
             (Self::Recover(recovery), _) => {
@@ -127,30 +128,10 @@ impl<S: Clone> Detour<S> {
                 dispatch.slow_path().handoff_guard = work.take_guard();
                 dispatch.handoff_done(succeeded, *to, *reason)
             }),
-            (Self::Decided(_), _) => Poll::Pending,
         };
-        match (poll, self) {
-            (Poll::Ready(next), _) | (Poll::Pending, Self::Decided(next)) => {
-                Ok(Transition::Next(next))
-            }
-            (Poll::Pending, detour) => Err(detour),
-        }
-    }
-}
-
-impl<S, I, B> State<S, I, B>
-where
-    S: Service<Request<B>>,
-    I: Service<Request<B>>,
-{
-    /// The first state of a request.
-    #[inline(always)]
-    pub(super) fn new(next: NextStep<S>) -> Self {
-        match next {
-            NextStep::Try(Attempt { service: Some(service), state, trial, wait_limit }) => {
-                Self::Wait { wait: ReadyWait::new(service, state, trial, wait_limit) }
-            }
-            next => Self::Detour { detour: Detour::Decided(next) },
+        match poll {
+            Poll::Ready(next) => Ok(Transition::Next(next)),
+            Poll::Pending => Err(self),
         }
     }
 }
@@ -162,6 +143,28 @@ where
     I: Service<Request<B>> + Clone,
     I::Error: Into<BoxError>,
 {
+    /// ## Arrived => any state
+    #[inline(always)]
+    pub(super) fn begin(
+        mut self: Pin<&mut Self>,
+        dispatch: &mut Dispatch<S>,
+        slot: &mut Option<Request<B>>,
+        arrived: &mut Arrival,
+    ) -> Transition<S> {
+        let Some(request) = slot else { return Transition::Lost };
+        let now = dispatch.core().backends.pool().recorder.now();
+        let next = dispatch.begin(request);
+        let recorder = &dispatch.core().backends.pool().recorder;
+        *arrived = recorder.begun(now, request.method(), dispatch.is_https());
+        match next {
+            NextStep::Try(Attempt { service: Some(service), state, trial, wait_limit }) => {
+                self.set(Self::Wait { wait: ReadyWait::new(service, state, trial, wait_limit) });
+                Transition::Continue
+            }
+            next => Transition::Next(next),
+        }
+    }
+
     /// Sets the state that a transition leads to.
     ///
     /// # Errors
@@ -275,10 +278,12 @@ where
         dispatch.send(request, entered.state(), true);
         let (started, trial) = (dispatch.started(), wait.trial.take());
         let services = entered.state().service_generation();
-        let Some(request) = request.take() else {
-            return Poll::Ready(Transition::Lost);
+        let span = dispatch.enter_attempt();
+        let future = match request.take() {
+            Some(request) => wait.service.call(request),
+            None => return Poll::Ready(Transition::Lost),
         };
-        let future = dispatch.in_attempt(|| wait.service.call(request));
+        drop(span);
         let in_flight = Some(InFlight::new(entered, permit, services));
         self.set(Self::Call { future, in_flight, trial, started });
         Poll::Ready(Transition::Continue)
@@ -303,10 +308,12 @@ where
         };
         dispatch.send(request, &state, false);
         let services = state.service_generation();
-        let Some(request) = request.take() else {
-            return Poll::Ready(Transition::Lost);
+        let span = dispatch.enter_attempt();
+        let future = match request.take() {
+            Some(request) => wait.service.call(request),
+            None => return Poll::Ready(Transition::Lost),
         };
-        let future = dispatch.in_attempt(|| wait.service.call(request));
+        drop(span);
         let in_flight = Some(InFlight::new(Entered::new(state), permit, services));
         self.set(Self::InnerCall { future, in_flight });
         Poll::Ready(Transition::Continue)

@@ -64,7 +64,7 @@ impl<S, I, E> StickyService<S, I, E> {
     pub(crate) fn call_for<B>(
         &self,
         held: Option<Arc<HeldPin>>,
-        mut request: Request<B>,
+        request: Request<B>,
     ) -> ResponseFuture<S, I, E, B>
     where
         S: Service<Request<B>> + Clone + Send + Sync + 'static,
@@ -72,13 +72,9 @@ impl<S, I, E> StickyService<S, I, E> {
         B: 'static,
     {
         self.core.ensure_driver::<Request<B>>();
-        let recorder = &self.core.backends.pool().recorder;
-        let now = recorder.now();
-        let mut dispatch = Dispatch::new(self.core.clone(), self.inner.is_some(), held);
-        let next = dispatch.begin(&self.core, &mut request);
-        let arrived = recorder.begun(now, request.method(), dispatch.is_https());
+        let dispatch = Dispatch::new(self.core.clone(), self.inner.is_some(), held);
         let answers = |core: Arc<Core<S>>| -> Arc<dyn Answers> { core };
-        ResponseFuture::new(dispatch, arrived, answers, next, request, self.inner.clone())
+        ResponseFuture::new(dispatch, answers, request, self.inner.clone())
     }
 }
 

@@ -14,7 +14,9 @@ mod rate_limiter;
 mod read_size;
 mod reader;
 mod rng;
+#[cfg(feature = "metrics")]
 mod shard_owners;
+#[cfg(feature = "metrics")]
 pub(crate) mod shards;
 #[cfg(any(feature = "proxy", feature = "serve"))]
 mod socket_options;

@@ -1,7 +1,7 @@
 //! Sockets that a service manager passes (sd_listen_fds(3)), and what it is told (sd_notify(3)).
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, ErrorKind},
     net::TcpListener,
     os::unix::net::UnixDatagram,
     process::{Child, Command, Stdio},
@@ -72,7 +72,13 @@ async fn a_passed_socket_is_served_and_readiness_is_told() {
 /// What the service manager is told next.
 fn receive(manager: &UnixDatagram) -> String {
     let mut bytes = [0; 4096];
-    let length = manager.recv(&mut bytes).unwrap();
+    let length = loop {
+        match manager.recv(&mut bytes) {
+            // A child of the test has ended meanwhile.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            received => break received.unwrap(),
+        }
+    };
     String::from_utf8(bytes[..length].to_vec()).unwrap()
 }
 

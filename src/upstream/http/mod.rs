@@ -57,6 +57,7 @@ mod recorded_body;
 mod request_body;
 mod resolve;
 mod response_body;
+mod retry;
 mod send_limit;
 mod span;
 mod stream;
