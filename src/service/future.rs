@@ -29,7 +29,8 @@ use crate::{
 
 pin_project! {
     /// The future of a [`StickyService`](crate::StickyService)'s response. It is not boxed, and a pinned
-    /// request whose backend is ready does not allocate.
+    /// request whose backend is ready does not allocate. It does nothing until it is polled, and a future that is
+    /// dropped before is not counted.
     pub struct ResponseFuture<S, I, E, B>
     where
         S: Service<Request<B>>,

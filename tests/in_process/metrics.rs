@@ -12,7 +12,7 @@ use std::{
 use metrics::{
     Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
-use tower::ServiceExt;
+use tower::{Service, ServiceExt};
 use tower_sticky::{
     Backends, Failover, Health, Mode, StickyLayer,
     affinity::Cookie,
@@ -396,4 +396,16 @@ async fn drains_are_counted_by_their_end() {
     assert_eq!(sum(&text, "sticky_drains_total", &[]), 1.0);
     assert_eq!(sum(&text, "sticky_backend_mode", &["backend=\"a\"", "mode=\"draining\""]), 1.0);
     assert_eq!(sum(&text, "sticky_backend_mode", &["backend=\"a\""]), 1.0, "one mode is set");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_future_that_is_never_polled_does_nothing_and_is_not_counted() {
+    let (backends, _, service, mut client) = sealed_session(["a"]).await;
+    drop(service.clone().call(get()));
+    let text = render(&backends);
+    assert_eq!(sum(&text, "sticky_requests_total", &[]), 1.0, "the first of the session");
+    assert_eq!(sum(&text, "http_server_active_requests", &[]), 0.0, "{text}");
+    assert_eq!(backends.snapshot().stats.requests(), 1);
+    client.send(&service, get()).await;
+    assert_eq!(backends.snapshot().stats.requests(), 2);
 }
