@@ -45,7 +45,7 @@ for features in "" admin axum discover dns metrics proxy redis redis-tls serve t
 done
 
 step "documentation"
-RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features --quiet
+RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --all-features --quiet
 
 step "tests"
 python3 tests/run_tests.py

@@ -115,7 +115,8 @@ impl SessionKey {
     }
 }
 
-/// A pin in a store.
+/// A pin in a store: the backend of a session, the epoch of the session, and when it began. A store
+/// outside of the process keeps it as [bytes](Self::to_bytes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoredPin {
     /// The tag of the backend's id.

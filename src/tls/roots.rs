@@ -24,7 +24,7 @@ pub struct Roots {
 }
 
 impl Roots {
-    /// None.
+    /// No certificates, so that none is trusted until some are added.
     pub fn new() -> Self {
         Self { system: false, added: RootCertStore::empty() }
     }

@@ -28,7 +28,8 @@ words! {
     }
 }
 
-/// The result of a drain.
+/// The result of a drain: how it ended, and what was left. It is what a [`Drain`](crate::Drain)
+/// resolves to, and it is in the [`Event`](crate::Event) of the end of a drain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainReport {

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{error::ConfigError, tls::TlsVersion};
 
-/// The options of a [`ServerTls`].
+/// The options of a [`ServerTls`]: certificates, client authentication, protocols and timeouts. Everything is
+/// checked by `build`.
 #[derive(Debug)]
 #[must_use = "it does nothing until it is built"]
 pub struct ServerTlsBuilder {
