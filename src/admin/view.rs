@@ -165,7 +165,10 @@ impl PoolView {
         };
         let down = ids(&|backend| backend.attention() == Attention::Bad);
         let suspect = ids(&|backend| backend.attention() == Attention::Warn);
-        for (found, state) in [(down, "down"), (suspect, "suspect")] {
+        for (found, state, consequence) in [
+            (down, "down", ""),
+            (suspect, "suspect", " Requests go there only while no better backend is left."),
+        ] {
             match found.len() {
                 0 => {}
                 1..=TOLD_APART => {
@@ -173,11 +176,11 @@ impl PoolView {
                         |backend| {
                             let since = words::since(backend.status.state_since, now);
                             let (id, why) = (backend.id(), backend.why());
-                            format!("{id} has been {state} {since}: {why}.")
+                            format!("{id} has been {state} {since}: {why}.{consequence}")
                         },
                     ));
                 }
-                _ => troubles.push(format!("{} are {state}.", list(&found))),
+                _ => troubles.push(format!("{} are {state}.{consequence}", list(&found))),
             }
         }
         if self.backends.is_empty() {

@@ -43,7 +43,7 @@ impl Page {
     const LINKED: [(Self, &'static str, &'static str); 4] = [
         (Self::Overview, "/", "Overview"),
         (Self::Moves, "/view/moves", "Moves"),
-        (Self::Explain, "/view/explain", "Explain a token"),
+        (Self::Explain, "/view/explain", "Explain"),
         (Self::Configuration, "/view/configuration", "Configuration"),
     ];
 }

@@ -54,8 +54,8 @@ fn health(pool: &PoolView, now: SystemTime) -> Markup {
             @if troubles.is_empty() {
                 p.verdict { "All is well" @if !apart.is_empty() { "; " (apart) } "." }
                 p.soft {
-                    (words::plural(pool.backends.len() as u64, "backend")) ", "
-                    (pool.sum(|backend| u64::from(backend.takes_new))) " of them take new sessions."
+                    (words::plural(pool.backends.len() as u64, "backend")) "; new sessions go to "
+                    (words::count(pool.sum(|backend| u64::from(backend.takes_new)))) " of them."
                 }
             } @else {
                 p.verdict { "Something needs you." }
