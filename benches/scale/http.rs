@@ -37,11 +37,12 @@ impl Connection {
              content-length: {length}\r\n\r\n{body}"
         );
         self.stream.write_all(request.as_bytes()).await?;
-        let mut answer = Vec::new();
-        while !is_whole(&answer) {
+        let (mut answer, mut end) = (Vec::new(), None);
+        while end.is_none_or(|end| answer.len() < end) {
             if self.stream.read_buf(&mut answer).await? == 0 {
                 return Err("the connection was closed".into());
             }
+            end = end.or_else(|| end_of(&answer));
         }
         let answer = String::from_utf8_lossy(&answer).into_owned();
         match answer.starts_with("HTTP/1.1 2") {
@@ -51,13 +52,12 @@ impl Connection {
     }
 }
 
-/// Whether this is a head and as much of a body as it announces.
-fn is_whole(answer: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(answer).to_lowercase();
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-    let length = length.and_then(|length| length.parse().ok()).unwrap_or(0);
-    body.len() >= length
+/// Where an answer ends, once its head is there, which announces the length of its body.
+fn end_of(answer: &[u8]) -> Option<usize> {
+    let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
+    let text = String::from_utf8_lossy(&answer[..head]).to_lowercase();
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length: "));
+    Some(head + 4 + length.and_then(|length| length.parse().ok()).unwrap_or(0))
 }
 
 /// Answers each request, which has no body.

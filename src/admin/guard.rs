@@ -34,6 +34,7 @@ pub(super) const LOGIN: &str = "/view/login";
 pub(super) const LOGOUT: &str = "/view/logout";
 pub(super) const STYLE: &str = "/view/style.css";
 pub(super) const SCRIPT: &str = "/view/script.js";
+pub(super) const ICON: &str = "/view/icon.svg";
 
 /// What changes nothing although it is a `POST`.
 const HARMLESS: [&str; 4] = ["/explain", "/view/explain", LOGIN, LOGOUT];
@@ -82,8 +83,8 @@ fn allow(admin: &Admin, request: &Request, now: SystemTime) -> Result<(), Proble
              (admin_hosts)",
         ));
     }
-    let is_open =
-        (reads && path == METRICS && rules.metrics_open) || [LOGIN, STYLE, SCRIPT].contains(&path);
+    let is_open = (reads && path == METRICS && rules.metrics_open)
+        || [LOGIN, STYLE, SCRIPT, ICON].contains(&path);
     if authorized == Some(false) && !is_open {
         return Err(Problem::new(
             StatusCode::UNAUTHORIZED,

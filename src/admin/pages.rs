@@ -28,6 +28,7 @@ use crate::{
 
 const STYLE: &str = include_str!("page/style.css");
 const SCRIPT: &str = include_str!("page/script.js");
+const ICON: &str = include_str!("page/icon.svg");
 
 type Visited = axum::Extension<Visit>;
 
@@ -37,6 +38,10 @@ pub(super) async fn style() -> Response {
 
 pub(super) async fn script() -> Response {
     asset("text/javascript; charset=utf-8", SCRIPT)
+}
+
+pub(super) async fn icon() -> Response {
+    asset("image/svg+xml", ICON)
 }
 
 fn asset(media_type: &'static str, content: &'static str) -> Response {
@@ -75,10 +80,19 @@ pub(super) async fn show_moves(
     axum::Extension(visit): Visited,
     RawQuery(query): RawQuery,
 ) -> Response {
-    let filter = MoveFilter::parse(query.as_deref().unwrap_or_default());
+    let query = query.as_deref().unwrap_or_default();
+    let value = |wanted: &str| {
+        let mut pairs = pairs(query.as_bytes());
+        pairs.find(|(name, _)| name == wanted).map(|(_, value)| value)
+    };
+    let page = value("page").and_then(|page| page.parse().ok()).unwrap_or(0);
+    let filter = MoveFilter::parse(query);
     let moves = filter.select(admin.pool.moves());
-    let content = moves_page(&visit.frame, &filter, &moves, visit.now);
-    visit.frame.page(Page::Moves, "Moves", Live::No, &content)
+    let content = moves_page(&visit.frame, &filter, page, &moves, visit.now);
+    if value("fragment").is_some() {
+        return fragment(content);
+    }
+    visit.frame.page(Page::Moves, "Moves", Live::Yes, &content)
 }
 
 pub(super) async fn show_configuration(

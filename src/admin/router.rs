@@ -15,7 +15,7 @@ use super::{
     application::Application,
     events,
     explain::explain,
-    guard::{self, LOGIN, LOGOUT, SCRIPT, STYLE},
+    guard::{self, ICON, LOGIN, LOGOUT, SCRIPT, STYLE},
     moves_json::list_moves,
     openapi, pages,
     pool::AnyPool,
@@ -218,6 +218,7 @@ fn html() -> Router<Admin> {
         .route(LOGOUT, post(pages::logout))
         .route(STYLE, get(pages::style))
         .route(SCRIPT, get(pages::script))
+        .route(ICON, get(pages::icon))
 }
 
 impl fmt::Debug for AdminRouter {

@@ -77,7 +77,7 @@ impl BackendView {
             return format!("at its limit of {} in flight", words::count(status.limit as u64));
         }
         let cause = match status.state_cause {
-            None => return "since it joined".to_owned(),
+            None => return "unchanged since it joined".to_owned(),
             Some(cause) => cause_in_words(cause, status.state),
         };
         match &status.probe_failure {
@@ -165,18 +165,22 @@ impl PoolView {
         };
         let down = ids(&|backend| backend.attention() == Attention::Bad);
         let suspect = ids(&|backend| backend.attention() == Attention::Warn);
-        for (found, state) in [(down, "down"), (suspect, "suspect")] {
+        for (found, state, consequence) in [
+            (down, "down", ""),
+            (suspect, "suspect", " Requests go there only while no better backend is left."),
+        ] {
             match found.len() {
                 0 => {}
                 1..=TOLD_APART => {
                     troubles.extend(found.iter().filter_map(|id| self.backend(id)).map(
                         |backend| {
-                            let since = since(backend.status.state_since, now);
-                            format!("{} is {state} {since}: {}.", backend.id(), backend.why())
+                            let since = words::since(backend.status.state_since, now);
+                            let (id, why) = (backend.id(), backend.why());
+                            format!("{id} has been {state} {since}: {why}.{consequence}")
                         },
                     ));
                 }
-                _ => troubles.push(format!("{} are {state}.", list(&found))),
+                _ => troubles.push(format!("{} are {state}.{consequence}", list(&found))),
             }
         }
         if self.backends.is_empty() {
@@ -194,6 +198,32 @@ impl PoolView {
             ));
         }
         troubles
+    }
+
+    /// Which backends the operator has taken out, in parts of a sentence; empty when all are active. It is the
+    /// operator's own wish, so it is no trouble.
+    pub(super) fn set_apart(&self) -> Vec<String> {
+        let is_over = |backend: &BackendView| {
+            let drain = backend.status.drain.as_ref();
+            backend.status.mode == Mode::Drained || drain.is_some_and(|drain| drain.completed)
+        };
+        let kind = |backend: &BackendView| match backend.status.mode {
+            Mode::Active => None,
+            Mode::Disabled => Some("disabled"),
+            _ if is_over(backend) => Some("drained"),
+            _ => Some("draining"),
+        };
+        let sentence = |wanted: &str| {
+            let is_it = |backend: &&BackendView| kind(backend) == Some(wanted);
+            let ids: Vec<_> = self.backends.iter().filter(is_it).map(BackendView::id).collect();
+            match ids.len() {
+                0 => None,
+                1 => Some(format!("{} is {wanted}", ids[0])),
+                2..=TOLD_APART => Some(format!("{} are {wanted}", list(&ids))),
+                many => Some(format!("{} backends are {wanted}", words::count(many as u64))),
+            }
+        };
+        ["disabled", "draining", "drained"].into_iter().filter_map(sentence).collect()
     }
 
     pub(super) fn backend(&self, id: &str) -> Option<&BackendView> {
@@ -214,9 +244,4 @@ fn list(names: &[&str]) -> String {
         [first @ .., last] if names.len() <= 5 => format!("{} and {last}", first.join(", ")),
         _ => format!("{} and {} more", names[..4].join(", "), names.len() - 4),
     }
-}
-
-/// When a state began, and how long ago that was.
-pub(super) fn since(time: SystemTime, now: SystemTime) -> String {
-    format!("since {} UTC ({})", words::date_and_time(time), words::duration(words::ago(time, now)))
 }

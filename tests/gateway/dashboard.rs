@@ -32,6 +32,37 @@ async fn the_gateway_serves_the_dashboard() {
 }
 
 #[tokio::test]
+async fn the_headline_says_who_is_set_apart() {
+    let setup = setup().await;
+    let headline = async || {
+        let page = get(setup.admin, "/").await.text();
+        let (_, rest) = page.split_once("<p class=\"verdict\">").expect("a headline");
+        rest.split_once("</p>").unwrap().0.to_owned()
+    };
+    let set = async |id: &str, body: &str| {
+        let path = format!("/backends/{id}");
+        let answer = client::send(setup.admin, Method::PATCH, &path, &[], body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    };
+    assert_eq!(headline().await, "All is well.");
+    set("a", "{\"mode\":\"disabled\"}").await;
+    assert_eq!(headline().await, "All is well; a is disabled.");
+    let page = get(setup.admin, "/").await.text();
+    assert!(page.contains("2 backends; new sessions go to 1 of them."), "{page}");
+    set("a", "{\"mode\":\"draining\",\"deadline\":\"1h\"}").await;
+    assert_eq!(headline().await, "All is well; a is draining.");
+    set("a", "{\"mode\":\"draining\",\"deadline\":\"0s\"}").await;
+    assert_eq!(headline().await, "All is well; a is drained.");
+    set("b", "{\"mode\":\"disabled\"}").await;
+    assert_eq!(headline().await, "Something needs you.");
+    let page = get(setup.admin, "/").await.text();
+    assert!(page.contains("No backend takes new sessions"), "{page}");
+    assert!(page.contains("By the operator's wish: b is disabled, a is drained."), "{page}");
+    set("a", "{\"mode\":\"active\"}").await;
+    assert_eq!(headline().await, "All is well; b is disabled.");
+}
+
+#[tokio::test]
 async fn a_move_and_a_token_are_explained_by_the_gateway() {
     let setup = setup().await;
     let mut client = Client::new(setup.gateway.addr);

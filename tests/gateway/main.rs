@@ -65,6 +65,7 @@ mod dropping;
 mod early;
 mod events;
 mod expect;
+mod explain;
 mod failures;
 mod forwarding;
 mod guide;

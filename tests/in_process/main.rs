@@ -8,6 +8,7 @@ mod unending;
 mod access_log;
 mod address_changed;
 mod admin;
+mod admin_many;
 mod bounded_load;
 mod chain;
 mod chain_tokens;

@@ -66,6 +66,9 @@ pub(in crate::admin) fn confirmation(
     html! {
         h1 { (action.verb()) " " (id) "?" }
         @if let Some(problem) = problem { p.note.bad role="alert" { (problem) } }
+        @if takes_away(action) && others(pool, backend).next().is_none() {
+            p.note.bad { "No other backend takes new sessions." }
+        }
         section.card aria-label="What will happen" {
             @for sentence in consequences(pool, backend, action) { p { (sentence) } }
             form method="post" action=(frame.backend_link(id, action.path())) {
@@ -139,14 +142,20 @@ fn sessions(backend: &BackendView) -> String {
     }
 }
 
+/// Whether new sessions go elsewhere afterwards.
+fn takes_away(action: Action) -> bool {
+    matches!(action, Action::Drain | Action::Disable | Action::Remove)
+}
+
+/// The other backends that take new sessions.
+fn others<'a>(pool: &'a PoolView, backend: &'a BackendView) -> impl Iterator<Item = &'a str> {
+    let others = pool.backends.iter().filter(|other| other.takes_new);
+    others.map(BackendView::id).filter(|id| *id != backend.id())
+}
+
 /// Where sessions go that do not go to this backend.
 fn elsewhere(pool: &PoolView, backend: &BackendView) -> String {
-    let others: Vec<_> = pool
-        .backends
-        .iter()
-        .filter(|other| other.takes_new && other.id() != backend.id())
-        .map(BackendView::id)
-        .collect();
+    let others: Vec<_> = others(pool, backend).collect();
     match &others[..] {
         [] => "get 503, as no other backend takes sessions".to_owned(),
         [one] => format!("go to {one}"),

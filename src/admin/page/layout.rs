@@ -43,7 +43,7 @@ impl Page {
     const LINKED: [(Self, &'static str, &'static str); 4] = [
         (Self::Overview, "/", "Overview"),
         (Self::Moves, "/view/moves", "Moves"),
-        (Self::Explain, "/view/explain", "Explain a token"),
+        (Self::Explain, "/view/explain", "Explain"),
         (Self::Configuration, "/view/configuration", "Configuration"),
     ];
 }
@@ -100,6 +100,7 @@ impl Frame {
                     meta name="viewport" content="width=device-width, initial-scale=1";
                     meta name="robots" content="noindex";
                     title { (name) " · " (self.title) }
+                    link rel="icon" href=(self.link("/view/icon.svg"));
                     link rel="stylesheet" href=(self.link("/view/style.css"));
                     @if live == Live::Yes {
                         script src=(self.link("/view/script.js")) defer {}
@@ -108,6 +109,7 @@ impl Frame {
                 }
                 body {
                     a.skip href="#content" { "Skip to the content" }
+                    @if live == Live::Yes { p.skip #news role="status" {} }
                     (self.header(page))
                     main #content data-live=[(live == Live::Yes).then_some(&events)] {
                         (content)
@@ -163,6 +165,26 @@ impl Frame {
     }
 }
 
+/// Links to the pages before and after this one of a long list, if it has more than one.
+pub(super) fn pages(
+    label: &str,
+    (page, pages): (usize, usize),
+    of: &str,
+    link: impl Fn(usize) -> String,
+) -> Markup {
+    html! {
+        @if pages > 1 {
+            nav aria-label=(label) {
+                p {
+                    "Page " (page + 1) " of " (pages) ", " (of) ". "
+                    @if page > 0 { a href=(link(page - 1)) { "Previous" } " " }
+                    @if page + 1 < pages { a href=(link(page + 1)) { "Next" } }
+                }
+            }
+        }
+    }
+}
+
 /// A part of a page that replaces an older one.
 pub(in crate::admin) fn fragment(content: Markup) -> Response {
     respond(StatusCode::OK, content.into_string())
@@ -179,7 +201,7 @@ fn respond(status: StatusCode, html: String) -> Response {
     (status, headers, html).into_response()
 }
 
-/// A time with its age.
+/// A time.
 pub(in crate::admin) fn time(at: std::time::SystemTime) -> Markup {
     html! { time datetime=(words::rfc3339(at)) { (words::date_and_time(at)) } }
 }

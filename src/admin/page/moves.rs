@@ -5,10 +5,13 @@ use std::time::SystemTime;
 use maud::{Markup, html};
 
 use super::{
-    layout::{Frame, time},
+    layout::{Frame, pages, time},
     words,
 };
 use crate::{admin::filter::MoveFilter, outcome::Reason, pool::MoveRecord};
+
+/// How many moves are on one page.
+const PER_PAGE: usize = 100;
 
 /// A table of the first `most` moves.
 pub(in crate::admin) fn moves_table(moves: &[MoveRecord], most: usize, now: SystemTime) -> Markup {
@@ -58,9 +61,13 @@ pub(in crate::admin) fn moves_table(moves: &[MoveRecord], most: usize, now: Syst
 pub(in crate::admin) fn moves_page(
     frame: &Frame,
     filter: &MoveFilter,
+    page: usize,
     moves: &[MoveRecord],
     now: SystemTime,
 ) -> Markup {
+    let count = moves.len().div_ceil(PER_PAGE).max(1);
+    let page = page.min(count - 1);
+    let shown = moves.get(page * PER_PAGE..).unwrap_or_default();
     let field = |name: &str, label: &str, value: &str| {
         html! {
             div {
@@ -89,6 +96,19 @@ pub(in crate::admin) fn moves_page(
             }
             button type="submit" { "Filter" }
         }
-        (moves_table(moves, usize::MAX, now))
+        (moves_table(shown, PER_PAGE, now))
+        (pages("Pages of moves", (page, count), &words::plural(moves.len() as u64, "move"), |page| {
+            filter.link(frame, page)
+        }))
+    }
+}
+
+impl MoveFilter {
+    fn link(&self, frame: &Frame, page: usize) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("session", &self.session).append_pair("from", &self.from);
+        query.append_pair("to", &self.to).append_pair("reason", &self.reason);
+        query.append_pair("page", &page.to_string());
+        format!("{}?{}", frame.link("/view/moves"), query.finish())
     }
 }

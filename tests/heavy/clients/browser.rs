@@ -1,14 +1,11 @@
 //! The demo shop in a real browser. Needs Chromium and its driver.
 
-mod driver;
+pub mod driver;
 
-use std::panic::{AssertUnwindSafe, resume_unwind};
-
-use futures_util::FutureExt;
 use serde_json::json;
 use tower_sticky_heavy_tests::demo::Shop;
 
-use self::driver::Browser;
+use self::driver::{Browser, in_a_browser};
 
 const NOTE_IS_HIDDEN: &str = "document.getElementById('note').hidden";
 
@@ -147,24 +144,14 @@ async fn shopping_with_a_store(browser: &Browser, shop: &Shop) {
 
 #[tokio::test]
 async fn a_cart_in_a_browser_stays_with_its_shop() {
-    in_a_browser(Shop::start().await, async |browser, shop| shopping(browser, shop).await).await;
+    let shop = Shop::start().await;
+    in_a_browser(async |browser| shopping(browser, &shop).await).await;
+    shop.stop().await;
 }
 
 #[tokio::test]
 async fn a_cart_in_a_browser_moves_to_the_next_shop() {
     let shop = Shop::start_with(&["--demo-store", "memory"]).await;
-    in_a_browser(shop, async |browser, shop| shopping_with_a_store(browser, shop).await).await;
-}
-
-async fn in_a_browser(shop: Shop, story: impl AsyncFn(&Browser, &Shop)) {
-    let browser = Browser::start().await;
-    let result = AssertUnwindSafe(story(&browser, &shop)).catch_unwind().await;
-    if result.is_err() {
-        eprintln!("a picture of the page is in {}", browser.screenshot().await.display());
-    }
-    browser.close().await;
-    if let Err(failure) = result {
-        resume_unwind(failure);
-    }
+    in_a_browser(async |browser| shopping_with_a_store(browser, &shop).await).await;
     shop.stop().await;
 }

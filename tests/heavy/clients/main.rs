@@ -5,6 +5,7 @@
 
 mod browser;
 mod curl;
+mod dashboard;
 #[allow(dead_code, reason = "each target uses a part of it")]
 #[path = "../../support/name_server.rs"]
 mod dns_server;

@@ -4,6 +4,7 @@
 use std::{
     fs,
     net::SocketAddr,
+    panic::{AssertUnwindSafe, resume_unwind},
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, SystemTime},
@@ -11,6 +12,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Method, Request};
 use http_body_util::Full;
 use serde_json::{Value, json};
@@ -19,6 +21,19 @@ use tokio::{
     process::{Child, ChildStdout, Command},
 };
 use tower_sticky_heavy_tests::{FOREVER, client::Client, in_time};
+
+/// Runs a story in a browser. When it fails, there is a picture of the page.
+pub async fn in_a_browser(story: impl AsyncFnOnce(&Browser)) {
+    let browser = Browser::start().await;
+    let result = AssertUnwindSafe(story(&browser)).catch_unwind().await;
+    if result.is_err() {
+        eprintln!("a picture of the page is in {}", browser.screenshot().await.display());
+    }
+    browser.close().await;
+    if let Err(failure) = result {
+        resume_unwind(failure);
+    }
+}
 
 /// A browser with one window. It ends when this is dropped.
 pub struct Browser {
@@ -91,6 +106,7 @@ impl Browser {
             "capabilities": { "alwaysMatch": {
                 "browserName": "chrome",
                 "goog:chromeOptions": options,
+                "goog:loggingPrefs": { "browser": "ALL" },
                 "timeouts": { "pageLoad": FOREVER.as_millis() as u64 },
             } }
         });
@@ -115,17 +131,95 @@ impl Browser {
 
     /// Clicks the element that a CSS selector finds, as a user would: it must be visible.
     pub async fn click(&self, selector: &str) {
+        self.act(selector, "click", json!({})).await;
+    }
+
+    /// Clicks a link or the button of a form, and waits until the page that it leads to is there.
+    pub async fn follow(&self, selector: &str) {
+        self.run("window.isLeft = true").await;
+        self.click(selector).await;
+        let arrived = "window.isLeft === undefined && document.readyState === 'complete'";
+        self.until(&format!("{selector} leads to another page"), arrived).await;
+    }
+
+    /// Types a text into a field, in place of what is in it.
+    pub async fn fill(&self, selector: &str, text: &str) {
+        self.act(selector, "clear", json!({})).await;
+        self.act(selector, "value", json!({ "text": text })).await;
+    }
+
+    /// The visible text of the element that a CSS selector finds. Numbers and units are joined by common spaces.
+    pub async fn text(&self, selector: &str) -> String {
+        let text = format!("document.querySelector({})?.innerText", json!(selector));
+        let text = self.evaluate(&text).await;
+        text.as_str().unwrap_or_else(|| panic!("there is no {selector}")).replace('\u{a0}', " ")
+    }
+
+    /// Does something with the element that a CSS selector finds. A page that replaces itself may have replaced the
+    /// element in between.
+    async fn act(&self, selector: &str, action: &str, body: Value) {
         let find = json!({ "using": "css selector", "value": selector });
-        let found = self.session_call(Method::POST, "/element", find).await;
-        let id = found.as_object().and_then(|found| found.values().next()).expect("an element");
-        let path = format!("/element/{}/click", id.as_str().unwrap());
-        self.session_call(Method::POST, &path, json!({})).await;
+        let act = async {
+            loop {
+                let found = self.session_call(Method::POST, "/element", find.clone()).await;
+                let id = found.as_object().and_then(|found| found.values().next());
+                let id = id.and_then(Value::as_str).expect("an element");
+                let path = format!("/session/{}/element/{id}/{action}", self.session);
+                match self.try_call(Method::POST, &path, body.clone()).await {
+                    Err(error) if error["error"] == "stale element reference" => {}
+                    done => return done,
+                }
+            }
+        };
+        if let Err(error) = in_time(selector, act).await {
+            panic!("the browser does not {action} {selector}: {error}");
+        }
     }
 
     /// The result of a JavaScript expression.
     pub async fn evaluate(&self, expression: &str) -> Value {
-        let script = json!({ "script": format!("return ({expression})"), "args": [] });
+        self.run(&format!("return ({expression})")).await
+    }
+
+    /// The result of a script, also when that is a promise.
+    pub async fn run(&self, script: &str) -> Value {
+        let script = json!({ "script": script, "args": [] });
         self.session_call(Method::POST, "/execute/sync", script).await
+    }
+
+    /// Whether pages may run scripts, from the next page on.
+    pub async fn set_scripts(&self, enabled: bool) {
+        self.devtools("Emulation.setScriptExecutionDisabled", json!({ "value": !enabled })).await;
+    }
+
+    /// What pages are told of the user's wish for light or dark colours.
+    pub async fn set_dark(&self, dark: bool) {
+        let value = if dark { "dark" } else { "light" };
+        let features = json!([{ "name": "prefers-color-scheme", "value": value }]);
+        self.devtools("Emulation.setEmulatedMedia", json!({ "features": features })).await;
+    }
+
+    /// A window of this width; those of at most 500 pixels are telephones.
+    pub async fn set_width(&self, width: u32) {
+        let metrics = json!({
+            "width": width, "height": 1200, "deviceScaleFactor": 1, "mobile": width <= 500,
+        });
+        self.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
+    }
+
+    /// A command of the DevTools protocol (<https://chromedevtools.github.io/devtools-protocol/>).
+    async fn devtools(&self, command: &str, parameters: Value) {
+        let command = json!({ "cmd": command, "params": parameters });
+        self.session_call(Method::POST, "/goog/cdp/execute", command).await;
+    }
+
+    /// The warnings and errors on the console since the last call.
+    pub async fn complaints(&self) -> Vec<String> {
+        let log = json!({ "type": "browser" });
+        let entries = self.session_call(Method::POST, "/se/log", log).await;
+        let entries = entries.as_array().unwrap().iter();
+        let bad = entries.filter(|entry| entry["level"] == "SEVERE" || entry["level"] == "WARNING");
+        bad.map(|entry| entry["message"].as_str().unwrap().to_owned()).collect()
     }
 
     /// Waits until an expression is true.
@@ -162,6 +256,11 @@ impl Browser {
     }
 
     async fn call(&self, method: Method, path: &str, body: Value) -> Value {
+        let answer = self.try_call(method, path, body).await;
+        answer.unwrap_or_else(|error| panic!("the browser refuses {path}: {error}"))
+    }
+
+    async fn try_call(&self, method: Method, path: &str, body: Value) -> Result<Value, Value> {
         let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
         let request = Request::builder()
             .method(method)
@@ -171,9 +270,9 @@ impl Browser {
             .unwrap();
         let mut client = Client::new(self.addr);
         let answer = in_time("the driver answers", client.send(request)).await.unwrap();
-        let value: Value = serde_json::from_slice(answer.body()).unwrap();
-        assert!(answer.status().is_success(), "the browser refuses {path}: {}", value["value"]);
-        value["value"].clone()
+        let mut answered: Value = serde_json::from_slice(answer.body()).unwrap();
+        let value = answered["value"].take();
+        if answer.status().is_success() { Ok(value) } else { Err(value) }
     }
 }
 
