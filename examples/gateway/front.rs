@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -105,6 +106,11 @@ impl Front {
         for server in self.servers().iter() {
             server.stop_accepting();
         }
+    }
+
+    /// Closes the sockets at these addresses, from which nothing accepts any more.
+    pub(crate) async fn close_at(&self, addrs: &[SocketAddr]) {
+        self.sockets.lock().await.close_at(addrs);
     }
 
     pub(crate) fn open_connections(&self) -> usize {
