@@ -294,7 +294,8 @@ fn front(
 ) -> io::Result<Arc<Front>> {
     let limit = ConnectionLimit::new(settings.limits.connections);
     // Shared by all servers: connections to backends end with the thread that opened them.
-    let shared = Shared { limit: limit.clone(), workers: Workers::start(settings.workers)? };
+    let workers = Workers::start(settings.workers)?;
+    let shared = Shared { limit: limit.clone(), workers: workers.clone() };
     if settings.forward_only {
         let upstreams = fleet.upstreams();
         if upstreams.is_empty() {
@@ -304,12 +305,12 @@ fn front(
         let start = move |listeners, settings: &Settings| {
             server(forward.clone(), listeners, settings, &shared).start()
         };
-        return Ok(Arc::new(Front::new(sockets, limit, start)));
+        return Ok(Arc::new(Front::new(sockets, (limit, workers), start)));
     }
     let start = move |listeners, settings: &Settings| {
         server(service.clone(), listeners, settings, &shared).start()
     };
-    Ok(Arc::new(Front::new(sockets, limit, start)))
+    Ok(Arc::new(Front::new(sockets, (limit, workers), start)))
 }
 
 /// What a server hands on to the one that replaces it.
