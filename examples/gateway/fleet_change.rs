@@ -215,8 +215,7 @@ fn overrule(current: &file::Backend, old: &file::Backend, new: &file::Backend) -
 
 /// Whether connections to both are made in the same way.
 fn is_reached_alike(one: &file::Backend, other: &file::Backend) -> bool {
-    let connection = |backend: &file::Backend| {
-        (backend.url.clone(), backend.resolve_every, backend.connection())
-    };
-    connection(one) == connection(other)
+    one.url == other.url
+        && one.resolve_every == other.resolve_every
+        && one.connection() == other.connection()
 }

@@ -2,11 +2,16 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tower_sticky::serve::{ConnectionLimit, Listener, LocalAddr, ServerHandle};
+use tokio::runtime::Handle;
+use tower_sticky::{
+    metrics::OwnMetric,
+    serve::{ConnectionLimit, Listener, LocalAddr, ServerHandle, Workers},
+};
 
 use crate::{
     config::{Error, Settings},
@@ -23,6 +28,8 @@ pub(crate) struct Front {
     servers: Mutex<Vec<Arc<ServerHandle>>>,
     /// Of the connections of all servers.
     limit: ConnectionLimit,
+    /// The threads of all servers.
+    workers: Workers,
 }
 
 /// Where a front accepts.
@@ -37,11 +44,11 @@ impl Front {
     /// A front that does not accept yet.
     pub(crate) fn new(
         sockets: Sockets,
-        limit: ConnectionLimit,
+        (limit, workers): (ConnectionLimit, Workers),
         start: impl Fn(Vec<Listener>, &Settings) -> io::Result<ServerHandle> + Send + Sync + 'static,
     ) -> Self {
         let (sockets, servers) = (tokio::sync::Mutex::new(sockets), Mutex::default());
-        Self { start: Box::new(start), sockets, servers, limit }
+        Self { start: Box::new(start), sockets, servers, limit, workers }
     }
 
     /// Accepts with these settings. Connections that are open keep theirs. With an error nothing has changed: it
@@ -107,8 +114,21 @@ impl Front {
         }
     }
 
+    /// Closes the sockets at these addresses, from which nothing accepts any more.
+    pub(crate) async fn close_at(&self, addrs: &[SocketAddr]) {
+        self.sockets.lock().await.close_at(addrs);
+    }
+
     pub(crate) fn open_connections(&self) -> usize {
         self.servers().iter().map(|server| server.open_connections()).sum()
+    }
+
+    /// The tasks of this process. To be called on the thread that accepts.
+    pub(crate) fn tasks(&self) -> OwnMetric {
+        let main = Handle::current().metrics().num_alive_tasks();
+        OwnMetric::gauge("sticky_gateway_tasks", "Tasks that are alive in the gateway.")
+            .value(&[("thread", "main")], main as u64)
+            .value(&[("thread", "workers")], self.workers.alive_tasks() as u64)
     }
 
     /// Waits until all connections have closed. Whether they have.

@@ -134,7 +134,13 @@ impl Reloader {
     pub(crate) fn report(&self, report: Report) -> Report {
         let [reloads, last] = self.history.metrics();
         let report = report.connections(self.parts.fleet.backends());
-        self.parts.stores.report(report).own(reloads).own(last).own(self.parts.log_files.metric())
+        self.parts
+            .stores
+            .report(report)
+            .own(reloads)
+            .own(last)
+            .own(self.parts.log_files.metric())
+            .own(self.parts.front.tasks())
     }
 
     /// Accepts again, after another process was to take over and has failed.

@@ -1,10 +1,13 @@
 //! Starts the program anew on the same sockets, and hands the state over (SIGUSR2).
 //!
 //! The new process has one end of a pair of sockets as its standard input. It says `ready` when it could accept, the
-//! old one stops accepting and sends its state, and the new one says `listening` when it accepts.
+//! old one stops accepting and sends its state, and the new one says `listening` when it accepts. Behind `ready` are the
+//! addresses of the sockets that the old one has to close, because other ones that the new one is to open overlap with
+//! them.
 
 use std::{
     env, io,
+    net::SocketAddr,
     os::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream as StdStream,
@@ -43,13 +46,13 @@ impl Program {
         Self { path: env::current_exe() }
     }
 
-    /// Starts the program anew, and returns when it accepts. `pause` stops accepting here and returns the state; if
-    /// an error is returned after that, accepting has to be resumed.
+    /// Starts the program anew, and returns when it accepts. `pause` stops accepting here, closes the sockets at the
+    /// addresses that it gets, and returns the state; if an error is returned after that, accepting has to be resumed.
     pub(crate) async fn replace(
         &self,
         sockets: Vec<OwnedFd>,
         limit: Duration,
-        pause: impl AsyncFnOnce() -> Vec<u8>,
+        pause: impl AsyncFnOnce(Vec<SocketAddr>) -> Vec<u8>,
     ) -> Result<(), Error> {
         let wrong = |why: String| Error::new(format!("the new process: {why}"));
         if std::process::id() == 1 {
@@ -61,11 +64,11 @@ impl Program {
             self.spawn(sockets).map_err(|error| wrong(format!("cannot start: {error}")))?;
         let handed_over = async {
             let mut control = BufReader::new(UnixStream::from_std(control)?);
-            expect(&mut control, READY).await?;
-            let state = pause().await;
+            let in_the_way = expect(&mut control, READY).await?;
+            let state = pause(addresses(&in_the_way)?).await;
             control.write_all(&state).await?;
             control.shutdown().await?;
-            expect(&mut control, LISTENING).await
+            expect(&mut control, LISTENING).await.map(drop)
         };
         match timeout(limit, handed_over).await {
             Ok(Ok(())) => return Ok(()),
@@ -105,13 +108,19 @@ fn end(child: &mut Child, why: &str) -> io::Result<String> {
     })
 }
 
-async fn expect(control: &mut BufReader<UnixStream>, word: &str) -> io::Result<()> {
+/// Reads a line that begins with this word, and returns the rest of it.
+async fn expect(control: &mut BufReader<UnixStream>, word: &str) -> io::Result<String> {
     let mut line = String::new();
     control.read_line(&mut line).await?;
-    match line.trim_end() == word {
-        true => Ok(()),
-        false => Err(io::Error::other(format!("it has ended before it was {word}"))),
+    match line.trim_end().strip_prefix(word) {
+        Some(rest) => Ok(rest.to_owned()),
+        None => Err(io::Error::other(format!("it has ended before it was {word}"))),
     }
+}
+
+fn addresses(text: &str) -> io::Result<Vec<SocketAddr>> {
+    let parsed = text.split_whitespace().map(str::parse);
+    parsed.collect::<Result<_, _>>().map_err(io::Error::other)
 }
 
 /// The old process, as the new one sees it.
@@ -129,9 +138,16 @@ impl Predecessor {
         Ok(Some(Self(UnixStream::from_std(control)?)))
     }
 
-    /// Stops the old process accepting, and returns its state.
-    pub(crate) async fn state(&mut self) -> io::Result<Vec<u8>> {
-        self.0.write_all(format!("{READY}\n").as_bytes()).await?;
+    /// Stops the old process accepting, lets it close its sockets at these addresses, and returns its state.
+    pub(crate) async fn state(
+        &mut self,
+        in_the_way: impl Iterator<Item = SocketAddr>,
+    ) -> io::Result<Vec<u8>> {
+        let mut line = READY.to_owned();
+        for addr in in_the_way {
+            line.push_str(&format!(" {addr}"));
+        }
+        self.0.write_all(format!("{line}\n").as_bytes()).await?;
         let mut state = Vec::new();
         self.0.read_to_end(&mut state).await?;
         Ok(state)

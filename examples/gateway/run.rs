@@ -30,7 +30,7 @@ use crate::{
     restart::{Predecessor, Program},
     running::{End, Running, Signals},
     say, service_manager,
-    sockets::Sockets,
+    sockets::{InTheWay, Sockets},
     stack::Stack,
     state::State,
     swap::Swap,
@@ -107,14 +107,18 @@ impl Gateway {
     async fn serve(self) -> Result<(), Failure> {
         let (program, mut signals) = (Program::running(), Signals::new()?);
         let (mut predecessor, mut sockets) = (Predecessor::find()?, Sockets::inherited()?);
-        let prepared = sockets.prepare(&self.settings.listeners, false).await?;
-        sockets.keep(prepared);
+        let in_the_way = match &predecessor {
+            Some(_) => sockets.take_in_the_way(&self.settings.listeners).await?,
+            None => InTheWay::default(),
+        };
+        sockets.open_others(&self.settings.listeners, &in_the_way).await?;
         let admin_socket = match &self.settings.admin {
             Some(admin) => Some(open_admin(admin, &mut sockets).await?),
             None => None,
         };
         log_warnings(&self.settings);
-        let state = earlier_state(&self.flags, predecessor.as_mut()).await?;
+        let state = earlier_state(&self.flags, predecessor.as_mut(), &in_the_way).await?;
+        sockets.open_waiting(&self.settings.listeners, in_the_way).await?;
         let Self { flags, stores, settings, fleet, layer } = {
             let dashboard = admin_socket.as_ref().and_then(|socket| socket.local_addr().tcp());
             self.continued(state, dashboard).await?
@@ -242,9 +246,10 @@ fn start_admin(
 async fn earlier_state(
     flags: &Flags,
     predecessor: Option<&mut Predecessor>,
+    in_the_way: &InTheWay,
 ) -> io::Result<Option<State>> {
     let bytes = match (predecessor, &flags.state) {
-        (Some(predecessor), _) => predecessor.state().await?,
+        (Some(predecessor), _) => predecessor.state(in_the_way.addrs()).await?,
         (None, Some(path)) => match fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -289,7 +294,8 @@ fn front(
 ) -> io::Result<Arc<Front>> {
     let limit = ConnectionLimit::new(settings.limits.connections);
     // Shared by all servers: connections to backends end with the thread that opened them.
-    let shared = Shared { limit: limit.clone(), workers: Workers::start(settings.workers)? };
+    let workers = Workers::start(settings.workers)?;
+    let shared = Shared { limit: limit.clone(), workers: workers.clone() };
     if settings.forward_only {
         let upstreams = fleet.upstreams();
         if upstreams.is_empty() {
@@ -299,12 +305,12 @@ fn front(
         let start = move |listeners, settings: &Settings| {
             server(forward.clone(), listeners, settings, &shared).start()
         };
-        return Ok(Arc::new(Front::new(sockets, limit, start)));
+        return Ok(Arc::new(Front::new(sockets, (limit, workers), start)));
     }
     let start = move |listeners, settings: &Settings| {
         server(service.clone(), listeners, settings, &shared).start()
     };
-    Ok(Arc::new(Front::new(sockets, limit, start)))
+    Ok(Arc::new(Front::new(sockets, (limit, workers), start)))
 }
 
 /// What a server hands on to the one that replaces it.

@@ -1,6 +1,6 @@
 //! A gateway that serves: its signals, and how it ends.
 
-use std::{fs, io, os::fd::AsFd, path::Path, sync::Arc};
+use std::{fs, io, net::SocketAddr, os::fd::AsFd, path::Path, sync::Arc};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tower_sticky::serve::Listener;
@@ -71,8 +71,9 @@ impl Running {
         };
         let sockets = sockets.await.map_err(|error| config::Error::new(error.to_string()))?;
         let limit = self.reloader.stopping().upgrade_timeout;
-        let pause = async || {
+        let pause = async |in_the_way: Vec<SocketAddr>| {
             self.front.stop_accepting();
+            self.front.close_at(&in_the_way).await;
             self.reloader.state(true).await
         };
         let replaced = self.program.replace(sockets, limit, pause).await;

@@ -59,6 +59,21 @@ impl Overlap {
     }
 }
 
+/// Inherited sockets that have to be closed before others can be opened, here and in the process before this one.
+#[derive(Debug, Default)]
+pub(crate) struct InTheWay {
+    sockets: Vec<Listener>,
+    /// The addresses of the listeners that wait for that, as the configuration has them.
+    waiting: Vec<String>,
+}
+
+impl InTheWay {
+    /// The addresses of the sockets.
+    pub(crate) fn addrs(&self) -> impl Iterator<Item = SocketAddr> {
+        self.sockets.iter().filter_map(|socket| socket.local_addr().tcp())
+    }
+}
+
 impl Sockets {
     /// Takes the sockets that a parent process has passed (`LISTEN_FDS`).
     pub(crate) fn inherited() -> io::Result<Self> {
@@ -90,6 +105,69 @@ impl Sockets {
         Ok(overlaps)
     }
 
+    /// Takes out the inherited sockets that overlap with an address that is to be opened, and that no settings name.
+    pub(crate) async fn take_in_the_way(
+        &mut self,
+        settings: &[ListenerSettings],
+    ) -> Result<InTheWay, Error> {
+        let mut listeners = Vec::new();
+        for listener in settings {
+            listeners.push((listener, listener.addrs().await?));
+        }
+        let mut in_the_way = InTheWay::default();
+        for socket in &mut self.inherited {
+            let Some(local) = socket.as_ref().and_then(|it| it.local_addr().tcp()) else {
+                continue;
+            };
+            if listeners.iter().any(|(_, addrs)| addrs.iter().any(|addr| is_for(local, *addr))) {
+                continue;
+            }
+            let overlaps = |addrs: &[SocketAddr]| addrs.iter().any(|addr| overlap(*addr, local));
+            let waiting = listeners.iter().filter(|(_, addrs)| overlaps(addrs));
+            let before = in_the_way.waiting.len();
+            in_the_way.waiting.extend(waiting.map(|(listener, _)| listener.address()));
+            if in_the_way.waiting.len() > before {
+                in_the_way.sockets.extend(socket.take());
+            }
+        }
+        Ok(in_the_way)
+    }
+
+    /// Opens the sockets that do not wait for others to be closed.
+    pub(crate) async fn open_others(
+        &mut self,
+        settings: &[ListenerSettings],
+        in_the_way: &InTheWay,
+    ) -> Result<(), Error> {
+        let others = settings.iter().filter(|it| !in_the_way.waiting.contains(&it.address()));
+        let others: Vec<_> = others.cloned().collect();
+        self.open = self.prepare(&others, false).await?.open;
+        Ok(())
+    }
+
+    /// Opens the sockets that have waited. The process before this one has closed those in the way.
+    pub(crate) async fn open_waiting(
+        &mut self,
+        settings: &[ListenerSettings],
+        in_the_way: InTheWay,
+    ) -> Result<(), Error> {
+        let InTheWay { sockets, waiting } = in_the_way;
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        drop(sockets);
+        self.open = self.prepare(settings, true).await?.open;
+        tracing::info!(?waiting, "sockets that overlap with these were closed first");
+        Ok(())
+    }
+
+    /// Closes the sockets at these addresses, which another process opens otherwise.
+    pub(crate) fn close_at(&mut self, addrs: &[SocketAddr]) {
+        let is_closed =
+            |open: &Open| open.socket.local_addr().tcp().is_some_and(|it| addrs.contains(&it));
+        self.open.retain(|open| !is_closed(open));
+    }
+
     /// Closes the sockets that are in the way.
     pub(crate) fn close_former(&mut self, overlaps: &[Overlap]) {
         self.open.retain(|open| overlaps.iter().all(|overlap| overlap.former != open.address));
@@ -114,11 +192,6 @@ impl Sockets {
             prepared.open.push(Open { address: listener.address(), socket });
         }
         Ok(prepared)
-    }
-
-    /// Keeps sockets open that are not in force yet.
-    pub(crate) fn keep(&mut self, prepared: Prepared) {
-        self.open = prepared.open;
     }
 
     /// These sockets are in force now. Others are closed, and so are those that were inherited in vain.
@@ -182,9 +255,12 @@ impl Sockets {
 
 /// Whether an inherited socket is the one for this address. Port 0 is any port.
 pub(crate) fn is_at(listener: &Listener, addr: SocketAddr) -> bool {
-    listener.local_addr().tcp().is_some_and(|local| {
-        local.ip() == addr.ip() && (addr.port() == 0 || local.port() == addr.port())
-    })
+    listener.local_addr().tcp().is_some_and(|local| is_for(local, addr))
+}
+
+/// Whether a socket at `local` is the one for this address.
+fn is_for(local: SocketAddr, addr: SocketAddr) -> bool {
+    local.ip() == addr.ip() && (addr.port() == 0 || local.port() == addr.port())
 }
 
 /// Whether only one of both addresses can be listened on.

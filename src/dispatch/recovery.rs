@@ -42,7 +42,14 @@ impl Watched {
     pub(super) fn new(state: &Arc<BackendState>) -> Self {
         let mut changed = Box::pin(state.changed.clone().notified_owned());
         changed.as_mut().enable();
+        state.begin_watch();
         Self { state: state.clone(), changed }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.state.end_watch();
     }
 }
 

@@ -7,7 +7,11 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Acquire},
+        atomic::{
+            AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
+            Ordering::{Acquire, SeqCst},
+            fence,
+        },
     },
 };
 
@@ -219,14 +223,19 @@ impl<S> Pool<S> {
         let previous = self.load();
         let changed = !Arc::ptr_eq(&members, &previous.members);
         let next = Arc::new(Snapshot::new(members, zone, Some(&previous)));
-        next.index().states().iter().for_each(|state| state.recorder.join(&self.recorder));
-        self.snapshot.publish(next.clone(), changed);
+        let now = next.index().states();
         if changed {
+            now.iter().for_each(|state| state.recorder.join(&self.recorder));
+        }
+        self.snapshot.publish(next.clone(), changed);
+        // Wake requests that wait for a backend, including one that was just removed. Whoever is not counted as
+        // waiting yet sees this snapshot.
+        fence(SeqCst);
+        now.iter().for_each(|state| state.notify_watchers());
+        if changed {
+            previous.index().states().iter().for_each(|state| state.notify_watchers());
             self.wake.notify_one();
         }
-        // Wake requests that wait for a backend, including one that was just removed.
-        let (before, now) = (previous.index().states(), next.index().states());
-        before.iter().chain(now).for_each(|state| state.changed.notify_waiters());
     }
 
     /// Begins the slow start of a backend that has joined or recovered, if that is enabled.

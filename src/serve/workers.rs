@@ -60,6 +60,12 @@ impl Workers {
         Ok(Self(Arc::new(started)))
     }
 
+    /// How many tasks are alive on the threads: those of connections and of what they have started. It grows without an
+    /// end if something is left behind.
+    pub fn alive_tasks(&self) -> usize {
+        self.0.runtimes.iter().map(|runtime| runtime.metrics().num_alive_tasks()).sum()
+    }
+
     pub(super) fn runtimes(&self) -> &[Handle] {
         &self.0.runtimes
     }

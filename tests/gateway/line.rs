@@ -43,6 +43,11 @@ impl Line {
         processes(|line| line.contains(&path))
     }
 
+    /// The next process is to listen at these addresses.
+    pub(crate) fn listens_at(&mut self, listening: &[&str]) {
+        self.listening = listening.iter().map(|&url| url.to_owned()).collect();
+    }
+
     /// Starts the newest process anew, and waits until the next one accepts.
     pub(crate) async fn restart(&mut self) {
         let newest = *self.processes().last().unwrap();

@@ -1,12 +1,12 @@
 //! The program is started anew on the same sockets while it serves (SIGUSR2), and its state goes along.
 
-use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, time::Duration};
 
 use http::{Method, StatusCode};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     time::{Instant, sleep, timeout},
 };
 
@@ -179,6 +179,44 @@ async fn after_drain_delay_the_listeners_close() {
         sleep(Duration::from_millis(20)).await;
     }
     assert!(setup.gateway.ended().await.success());
+}
+
+/// A port that is free now.
+async fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test]
+async fn overlapping_addresses_replace_each_other_at_a_restart() {
+    let (backend, port) = (echo("a").await, free_port().await);
+    let file = |address: &str| {
+        format!("listen = \"{address}:{port}\"\nadmin = \"127.0.0.1:0\"\n{}", backend.entry("a"))
+    };
+    let mut line = Line::start(&file("127.0.0.1"), 1).await;
+    let [loopback, elsewhere] = [1, 2].map(|last| SocketAddr::from(([127, 0, 0, last], port)));
+    line.patch("a", &json!({ "weight": 7 })).await;
+    for address in ["0.0.0.0", "127.0.0.1", "0.0.0.0"] {
+        line.gateway.rewrite(&file(address));
+        line.listens_at(&[&format!("http://{address}:{port}")]);
+        line.restart().await;
+        assert_eq!(get(loopback, "/").await.status, StatusCode::OK);
+        let is_open = TcpStream::connect(elsewhere).await.is_ok();
+        assert_eq!(is_open, address == "0.0.0.0", "{address}");
+        assert_eq!(line.backends().await[0].1, 7, "the state goes along");
+    }
+}
+
+#[tokio::test]
+async fn a_restart_whose_overlapping_address_is_taken_leaves_the_old_one() {
+    let (backend, port) = (echo("a").await, free_port().await);
+    let file = |address: &str| format!("listen = \"{address}:{port}\"\n{}", backend.entry("a"));
+    let [loopback, elsewhere] = [1, 2].map(|last| SocketAddr::from(([127, 0, 0, last], port)));
+    let mut gateway = Gateway::listening(&file("127.0.0.1")).await;
+    let _holder = TcpListener::bind(elsewhere).await.unwrap();
+    gateway.rewrite(&file("0.0.0.0"));
+    gateway.signal("USR2").await;
+    gateway.stderr_line("not restarted").await;
+    assert_eq!(get(loopback, "/").await.status, StatusCode::OK, "it has opened its socket again");
 }
 
 /// A program that is replaced by one that fails.

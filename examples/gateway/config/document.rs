@@ -1,6 +1,7 @@
 //! The file as it is written, compared with a later one.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     fmt, fs,
     hash::{DefaultHasher, Hash, Hasher},
@@ -53,8 +54,22 @@ impl Document {
 
     /// The keys whose values differ, are new or are gone.
     pub(crate) fn changes(&self, later: &Self) -> BTreeSet<String> {
-        let keys = self.0.keys().chain(later.0.keys());
-        keys.filter(|key| self.0.get(*key) != later.0.get(*key)).cloned().collect()
+        // Both are in the order of their keys: with thousands of backends, to look each key up costs more than all else.
+        let (mut before, mut after) = (self.0.iter().peekable(), later.0.iter().peekable());
+        let mut changed = BTreeSet::new();
+        loop {
+            let order = match (before.peek(), after.peek()) {
+                (Some((one, _)), Some((other, _))) => one.cmp(other),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return changed,
+            };
+            let old = before.next_if(|_| order.is_le());
+            let new = after.next_if(|_| order.is_ge());
+            if old.map(|(_, value)| value) != new.map(|(_, value)| value) {
+                changed.extend(old.or(new).map(|(key, _)| key.clone()));
+            }
+        }
     }
 }
 

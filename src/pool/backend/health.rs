@@ -1,6 +1,12 @@
 //! The health of a backend: its availability, and the sources that it is derived from.
 
-use std::sync::{MutexGuard, atomic::Ordering::Relaxed};
+use std::sync::{
+    MutexGuard,
+    atomic::{
+        Ordering::{Relaxed, SeqCst},
+        fence,
+    },
+};
 
 use super::state::BackendState;
 use crate::{
@@ -56,6 +62,26 @@ impl BackendState {
         let before = self.availability();
         self.availability.store(availability as u8, Relaxed);
         (before != availability).then_some((before, availability))
+    }
+
+    /// Counts a request that watches for changes. What it reads of the pool after this is as new as the last change
+    /// that has not notified it.
+    pub(crate) fn begin_watch(&self) {
+        self.watchers.fetch_add(1, SeqCst);
+        fence(SeqCst);
+    }
+
+    /// The request does not watch any more.
+    pub(crate) fn end_watch(&self) {
+        self.watchers.fetch_sub(1, Relaxed);
+    }
+
+    /// Notifies the requests that watch for changes. To be called after a change and a sequentially consistent fence.
+    pub(crate) fn notify_watchers(&self) {
+        // A look at each backend's queue of waiters is most of the cost of a change in a large pool.
+        if self.watchers.load(Relaxed) > 0 {
+            self.changed.notify_waiters();
+        }
     }
 
     /// Counts a request that waits for the backend to recover.

@@ -56,6 +56,8 @@ pub(crate) struct BackendState {
     pub(super) recovery_waiters: AtomicUsize,
     /// Notified when its health or its mode has changed, or a recheck has finished.
     pub(crate) changed: Arc<Notify>,
+    /// How many requests watch for that.
+    pub(super) watchers: AtomicUsize,
     pub(super) mode: AtomicU8,
     pub(super) weight: AtomicU32,
     pub(super) backup: AtomicBool,
@@ -100,6 +102,7 @@ impl BackendState {
             is_ejected: AtomicBool::new(false),
             recovery_waiters: AtomicUsize::new(0),
             changed: Arc::default(),
+            watchers: AtomicUsize::new(0),
             mode: AtomicU8::new(0),
             weight: AtomicU32::new(1),
             backup: AtomicBool::new(false),

@@ -36,7 +36,10 @@ pub(super) fn thread_slot() -> usize {
 
 /// How many shards there are: one per thread that can run at once.
 pub(super) fn shard_count() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    // It reads files of the system: milliseconds for each of many backends.
+    static COUNT: LazyLock<usize> =
+        LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
+    *COUNT
 }
 
 /// Last in, first out: the connections that are not needed stay idle long enough to be closed.

@@ -238,23 +238,18 @@ impl Upstream {
         })
     }
 
-    /// A new handle, so that a setter does not change earlier clones.
     fn build(mut inner: Inner) -> Self {
-        inner.pool = Arc::new(Pool::new(inner.max_idle, inner.idle_timeout));
-        inner.shared = Shared::new(inner.idle_timeout);
-        inner.chosen = Chosen::new(inner.http2, inner.target.is_https);
-        #[cfg(feature = "tls")]
-        if let Some(tls) = &mut inner.tls {
-            *tls = tls.for_protocols(inner.http2);
-        }
-        let endpoint = inner.target.endpoint.clone();
-        let (user_timeout, unsent) = (inner.tcp_user_timeout, inner.buffers.unsent());
-        let options = SocketOptions { user_timeout, unsent };
-        inner.address = Arc::new(Address::new(endpoint, inner.lookups.clone(), options));
+        inner.start_anew();
         Self { inner: Arc::new(inner) }
     }
 
-    pub(super) fn with(self, change: impl FnOnce(&mut Inner)) -> Self {
+    /// Changes an option. Earlier clones are not changed.
+    pub(super) fn with(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            change(inner);
+            inner.start_anew();
+            return self;
+        }
         let old = &*self.inner;
         let mut inner = Inner {
             target: old.target.clone(),
@@ -326,6 +321,24 @@ impl Upstream {
             Some(_) => Ok(()),
             None => self.inner.address.look_up(later(self.inner.connect_timeout)).await,
         }
+    }
+}
+
+impl Inner {
+    /// Without connections, as those that there are may be of other options.
+    fn start_anew(&mut self) {
+        self.pool = Arc::new(Pool::new(self.max_idle, self.idle_timeout));
+        self.shared = Shared::new(self.idle_timeout);
+        self.chosen = Chosen::new(self.http2, self.target.is_https);
+        self.counts = ConnectionCounts::new();
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &mut self.tls {
+            *tls = tls.for_protocols(self.http2);
+        }
+        let endpoint = self.target.endpoint.clone();
+        let (user_timeout, unsent) = (self.tcp_user_timeout, self.buffers.unsent());
+        let options = SocketOptions { user_timeout, unsent };
+        self.address = Arc::new(Address::new(endpoint, self.lookups.clone(), options));
     }
 }
 
