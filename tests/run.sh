@@ -52,3 +52,9 @@ cargo build --locked --all-features --example gateway
 cargo test --locked --workspace --all-features
 # What a request allocates without the feature `metrics`, which all other tests have.
 cargo test --locked -p tower-sticky-benches --no-default-features --test allocations
+
+# The targets take longer to build than all tests to run.
+if [ "${FUZZ:-}" = 1 ]; then
+  step "fuzzing"
+  bash fuzz/run.sh 10
+fi
