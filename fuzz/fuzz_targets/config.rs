@@ -34,7 +34,8 @@ use crate::{
 const SECRET: &str = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3I";
 
 fn path() -> PathBuf {
-    let directory = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(|| "/dev/shm".into(), PathBuf::from);
+    let directory =
+        std::env::var_os("XDG_RUNTIME_DIR").map_or_else(|| "/dev/shm".into(), PathBuf::from);
     directory.join(format!("tower-sticky-fuzz-{}.toml", std::process::id()))
 }
 

@@ -243,8 +243,13 @@ fn check_gateways(input: &Input<'_>, id: &[u8], attributes: &[u8]) {
 /// The format itself.
 fn check_format(input: &Input<'_>, id: &[u8], attributes: &[u8]) {
     static CARRIERS: LazyLock<[Carrier; 5]> = LazyLock::new(|| {
-        let places =
-            [("x", "p", "n", 1), ("x", "p", "n", 2), ("y", "p", "n", 1), ("x", "q", "n", 1), ("x", "p", "m", 1)];
+        let places = [
+            ("x", "p", "n", 1),
+            ("x", "p", "n", 2),
+            ("y", "p", "n", 1),
+            ("x", "q", "n", 1),
+            ("x", "p", "m", 1),
+        ];
         places.map(|(purpose, pool, name, key)| Carrier::new(keys(key), purpose, pool, name))
     });
     let (backend, session, issued, seen, expires) = input.token;

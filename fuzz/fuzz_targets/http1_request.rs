@@ -71,7 +71,8 @@ async fn backend(mut stream: TcpStream, log: Arc<Mutex<Log>>) {
                 return;
             }
         }
-        let expects = bytes.to_ascii_lowercase().windows(10).any(|window| window == b"\r\nexpect: ");
+        let expects =
+            bytes.to_ascii_lowercase().windows(10).any(|window| window == b"\r\nexpect: ");
         if expects && !continued {
             continued = stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.is_ok();
         }
@@ -87,7 +88,8 @@ fn record(
     log: &Mutex<Log>,
 ) -> BoxFuture<'static, Result<Answer, Infallible>> {
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
-    let seen = Seen { method: request.method().clone(), target: target.to_owned(), body: Vec::new() };
+    let seen =
+        Seen { method: request.method().clone(), target: target.to_owned(), body: Vec::new() };
     let seen = Arc::new(Mutex::new(seen));
     log.lock().expect("no panic before").seen.push(seen.clone());
     let request = request.map(|body| {
@@ -120,8 +122,7 @@ fn stage() -> Stage {
         backends.insert("a", upstream).expect("the first one");
         let layer = StickyLayer::new(backends.clone(), Cookie::plain("sid")).session_headers(true);
         let (service, log) = (layer.into_service(), log.clone());
-        let service =
-            service_fn(move |request| record(request, service.clone(), &log));
+        let service = service_fn(move |request| record(request, service.clone(), &log));
         let listener = Listener::bind("127.0.0.1:0").await.expect("a port");
         let front = listener.local_addr().tcp().expect("an address");
         let limits = Limits::new().header_timeout(Duration::from_secs(5));

@@ -140,7 +140,8 @@ fuzz_target!(|input: Input<'_>| {
     STAGE.with_borrow(|stage| {
         let methods = [Method::GET, Method::HEAD, Method::POST, Method::OPTIONS];
         let method = methods[usize::from(input.method) % methods.len()].clone();
-        let (first, second) = input.answer.split_at(usize::from(input.split).min(input.answer.len()));
+        let (first, second) =
+            input.answer.split_at(usize::from(input.split).min(input.answer.len()));
         let script = Script { parts: [first.to_vec(), second.to_vec()], closes: input.closes };
         *stage.script.lock().expect("no panic before") = Some(script);
         let body = if input.has_body { "body" } else { "" };
@@ -160,7 +161,9 @@ fuzz_target!(|input: Input<'_>| {
                         assert!(headers.contains_key("x-next"));
                     }
                     // The backend has closed a connection that was kept.
-                    Some(Err(error)) => assert!(input.closes || !input.answer.is_empty(), "{error}"),
+                    Some(Err(error)) => {
+                        assert!(input.closes || !input.answer.is_empty(), "{error}")
+                    }
                     other => panic!("{other:?}"),
                 }
             }

@@ -159,7 +159,8 @@ fn percent(id: &[u8]) -> String {
 
 /// The request, and the ids in it as the gateway should see them.
 fn request(input: &Input<'_>, ids: &[Vec<u8>]) -> (Uri, HeaderMap, Vec<Vec<u8>>) {
-    let (mut target, mut headers, mut seen) = (String::from("/files"), HeaderMap::new(), Vec::new());
+    let (mut target, mut headers, mut seen) =
+        (String::from("/files"), HeaderMap::new(), Vec::new());
     headers.insert("x-other", header_value(input.other));
     match input.source {
         Source::Cookie => {

@@ -11,7 +11,9 @@ use http::{HeaderValue, header::COOKIE};
 use libfuzzer_sys::fuzz_target;
 use std::time::Duration;
 use tower_sticky::{Reason, Verdict, affinity::Cookie};
-use tower_sticky_fuzz::{Answer, Gateway, cookie_model as model, gateway, header_value, keys, send};
+use tower_sticky_fuzz::{
+    Answer, Gateway, cookie_model as model, gateway, header_value, keys, send,
+};
 
 const NAME: &str = "sid";
 const IDLE: i64 = 1000;
@@ -104,8 +106,10 @@ fn field(pieces: &[Piece<'_>]) -> HeaderValue {
             Piece::Raw(raw) => raw.to_vec(),
             Piece::Ours(content, form) => {
                 let (name, value) = (NAME.as_bytes(), value(content));
-                let (space, quote): (&[u8], &[u8]) =
-                    (if form & 1 == 0 { b" " } else { b"" }, if form & 6 == 6 { b"\"" } else { b"" });
+                let (space, quote): (&[u8], &[u8]) = (
+                    if form & 1 == 0 { b" " } else { b"" },
+                    if form & 6 == 6 { b"\"" } else { b"" },
+                );
                 [space, name, b"=", quote, &value, quote].concat()
             }
             Piece::Other(content) => [b"xsid=", &value(content)[..]].concat(),
@@ -120,7 +124,8 @@ fn expected(values: &[&[u8]], input: &Input<'_>) -> Result<&'static str, Option<
     let read = |value: &&[u8]| {
         if input.plain {
             let id = ["a", "b"].into_iter().find(|id| id.as_bytes() == *value);
-            let reason = if (1..=128).contains(&value.len()) { Reason::Unknown } else { Reason::Malformed };
+            let reason =
+                if (1..=128).contains(&value.len()) { Reason::Unknown } else { Reason::Malformed };
             return id.ok_or(Some(reason));
         }
         let token = stage().tokens.iter().find(|(token, _)| token == value);

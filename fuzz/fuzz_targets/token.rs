@@ -57,7 +57,8 @@ impl Place {
             }
             all
         });
-        let [key, purpose, pool, name] = [self.key, self.purpose, self.pool, self.name].map(usize::from);
+        let [key, purpose, pool, name] =
+            [self.key, self.purpose, self.pool, self.name].map(usize::from);
         &CARRIERS[((key * 4 + purpose) * 4 + pool) * 4 + name]
     }
 }

@@ -126,7 +126,8 @@ impl Gateway {
     pub fn send(&self, request: Request<Body>, answer: HeaderMap) -> Answer {
         self.echo.0.lock().expect("no panic before").answer = answer;
         let response = self.service.clone().oneshot(request).now_or_never();
-        let (parts, _) = response.expect("it answers at once").expect("errors are responses").into_parts();
+        let (parts, _) =
+            response.expect("it answers at once").expect("errors are responses").into_parts();
         let outcome = Outcome::of(&parts.extensions).cloned().expect("every answer has an outcome");
         let sent = std::mem::take(&mut *self.echo.0.lock().expect("no panic before"));
         Answer { status: parts.status.as_u16(), headers: parts.headers, outcome, sent }

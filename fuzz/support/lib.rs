@@ -1,8 +1,8 @@
 //! What the fuzz targets share: a gateway over backends that record their requests, keys, and references.
 
+pub mod cookie_edit;
 #[path = "../../tests/heavy/properties/cookie_model.rs"]
 pub mod cookie_model;
-pub mod cookie_edit;
 mod gateway;
 pub mod raw;
 

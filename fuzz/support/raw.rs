@@ -37,7 +37,10 @@ pub fn request(bytes: &[u8]) -> Result<Option<(RawRequest, usize)>, String> {
     let [method, target, "HTTP/1.1"] = words[..] else {
         return Err(format!("the request line {text:?}"));
     };
-    if !is_token(method.as_bytes()) || target.is_empty() || !target.bytes().all(|b| b > b' ' && b != 0x7f) {
+    if !is_token(method.as_bytes())
+        || target.is_empty()
+        || !target.bytes().all(|b| b > b' ' && b != 0x7f)
+    {
         return Err(format!("the request line {text:?}"));
     }
     let mut fields = Vec::new();
@@ -49,8 +52,12 @@ pub fn request(bytes: &[u8]) -> Result<Option<(RawRequest, usize)>, String> {
         }
         fields.push((String::from_utf8_lossy(name).to_ascii_lowercase(), value.to_vec()));
     }
-    let mut request =
-        RawRequest { method: method.to_owned(), target: target.to_owned(), fields, body: Vec::new() };
+    let mut request = RawRequest {
+        method: method.to_owned(),
+        target: target.to_owned(),
+        fields,
+        body: Vec::new(),
+    };
     let Some((body, length)) = body(&request, &bytes[end + 4..])? else { return Ok(None) };
     request.body = body;
     Ok(Some((request, end + 4 + length)))
@@ -98,7 +105,9 @@ fn chunked(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, String> {
     let (mut body, mut at) = (Vec::new(), 0);
     loop {
         let rest = &bytes[at..];
-        let Some(end) = rest.windows(2).position(|window| window == b"\r\n") else { return Ok(None) };
+        let Some(end) = rest.windows(2).position(|window| window == b"\r\n") else {
+            return Ok(None);
+        };
         let text = std::str::from_utf8(&rest[..end]).map_err(|_| "a chunk's size is no text")?;
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(format!("the size of a chunk {text:?}"));
