@@ -1,7 +1,7 @@
 //! Whether the time that a token takes tells what is wrong with it: good, expired and forged tokens, in short batches
 //! that alternate, and the median of the batches.
 //!
-//! `RUSTFLAGS="--cfg fuzzing" cargo bench -p tower-sticky-benches --bench timing`. Only with that flag can the opening
+//! `RUSTFLAGS="--cfg fuzzing" cargo run --release -p tower-sticky-benches --bin timing`. Only with that flag can the opening
 //! be called by itself: from the `Cookie` field to the backend, or to the reason against the token. The whole
 //! request is measured, too, with an application that begins no session, so that no token is issued.
 
@@ -210,7 +210,9 @@ mod measured {
                 assert_eq!(reader.read(request).err().flatten(), kind.reason, "{}", kind.name);
             }
         }
-        compare("the opening", |request| drop(black_box(reader.read(black_box(request)))));
+        compare("the opening", |request| {
+            let _ = black_box(reader.read(black_box(request)));
+        });
         let mut service = layer(backends, keys(), NOW).into_service();
         compare("the whole request, without a new token", |request| {
             drop(black_box(call(&mut service, black_box(request).clone())));

@@ -88,12 +88,13 @@ fn codes(gateway: &Gateway) -> Vec<(Vec<u8>, Option<&'static str>)> {
 }
 
 fn stage(source: Source, part: Part, is_sealed: bool) -> Stage {
-    let plain = [("a", Some("a")), ("b", Some("b")), ("n.1", Some("b")), ("c", None)];
+    let plain =
+        [("a", Some("a")), ("b", Some("b")), ("n.a", Some("b")), ("a.n", Some("b")), ("c", None)];
     let mut routes: Vec<_> = plain.map(|(name, id)| (name.as_bytes().to_vec(), id)).into();
     let sealed = |pool: &str, key| gateway(pool, route(source, part).sealed(keys(key)));
     let ours = match is_sealed {
         true => sealed("pool", 1),
-        false => gateway("pool", route(source, part).name("n.1", "b")),
+        false => gateway("pool", route(source, part).name("n.a", "b").name("a.n", "b")),
     };
     let own = if is_sealed { codes(&ours) } else { Vec::new() };
     if is_sealed {
