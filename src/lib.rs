@@ -110,6 +110,10 @@ mod token;
 mod upstream;
 mod util;
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
+
 #[cfg(feature = "admin")]
 pub mod admin;
 pub mod affinity;

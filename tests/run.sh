@@ -49,3 +49,9 @@ RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --all-featur
 
 step "tests"
 python3 tests/run_tests.py
+
+# The targets take longer to build than all tests to run.
+if [ "${FUZZ:-}" = 1 ]; then
+  step "fuzzing"
+  bash fuzz/run.sh 10
+fi

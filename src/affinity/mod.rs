@@ -37,6 +37,11 @@ mod token_options;
 mod traits;
 
 pub use self::traits::Affinity;
+#[cfg(fuzzing)]
+pub(crate) use self::{
+    client_ip::{ClientAddress, Forwarding},
+    cookie::parse,
+};
 pub(crate) use self::{
     bound::BoundAffinity,
     commit::{Change, Commit, PlannedPin},

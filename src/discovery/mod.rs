@@ -34,6 +34,8 @@ mod target;
 
 #[cfg(feature = "dns")]
 pub use self::dns::Dns;
+#[cfg(all(feature = "dns", fuzzing))]
+pub(crate) use self::dns::{Answer, Records};
 pub use self::{
     future::Discovery,
     on_removed::OnRemoved,

@@ -135,18 +135,26 @@ pub(crate) fn edit<'a>(
     let Entry::Occupied(mut fields) = headers.entry(COOKIE) else {
         return;
     };
-    let mut has_empty = false;
-    for field in fields.iter_mut() {
+    // The positions of the fields that became empty. Those that were empty before stay.
+    let mut emptied = Vec::new();
+    for (position, field) in fields.iter_mut().enumerate() {
         if let Some(rest) = edit_field(field.as_bytes(), name, &mut choose) {
             *field = rest;
-            has_empty |= field.is_empty();
+            if field.is_empty() {
+                emptied.push(position);
+            }
         }
     }
-    if !has_empty {
+    if emptied.is_empty() {
         return;
     }
     let (key, values) = fields.remove_entry_mult();
-    let kept: Vec<_> = values.filter(|field| !field.is_empty()).collect();
+    let mut emptied = emptied.into_iter().peekable();
+    let kept: Vec<_> = values
+        .enumerate()
+        .filter(|(position, _)| emptied.next_if_eq(position).is_none())
+        .map(|(_, field)| field)
+        .collect();
     for field in kept {
         headers.append(&key, field);
     }
@@ -357,5 +365,11 @@ mod tests {
             assert!(stripped(&[only]).is_empty(), "{:?}", String::from_utf8_lossy(only));
         }
         assert_eq!(stripped(&[b"sid=a", b"x=1; sid=b", b"y=2"]), [b"x=1", b"y=2"]);
+    }
+
+    #[test]
+    fn a_field_that_was_empty_before_stays() {
+        assert_eq!(stripped(&[b"", b"sid=a", b"x=1", b""]), [&b""[..], b"x=1", b""]);
+        assert_eq!(stripped(&[b"sid=a", b"", b"sid=b"]), [b""]);
     }
 }

@@ -12,16 +12,16 @@ use crate::id::BackendId;
 
 /// The address and weight of a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Endpoint {
-    pub(super) address: SocketAddr,
+pub(crate) struct Endpoint {
+    pub(crate) address: SocketAddr,
     /// `None` if the records have no weights.
-    pub(super) weight: Option<u32>,
+    pub(crate) weight: Option<u32>,
 }
 
 /// The result of a look-up.
 #[derive(Debug, Default)]
-pub(super) struct Answer {
-    pub(super) found: BTreeMap<BackendId, Endpoint>,
+pub(crate) struct Answer {
+    pub(crate) found: BTreeMap<BackendId, Endpoint>,
     /// Known backends whose part of the look-up has failed.
     pub(super) unresolved: HashSet<BackendId>,
     /// Names that are not valid ids, and why.
@@ -33,7 +33,7 @@ pub(super) struct Answer {
 }
 
 /// The result of one query.
-pub(super) enum Records {
+pub(crate) enum Records {
     Found(Vec<RData>, Duration),
     /// There are no such records, with the TTL of that answer if it has one.
     Missing(Option<Duration>),
@@ -42,7 +42,7 @@ pub(super) enum Records {
 
 impl Records {
     /// Those of this kind in the answer to a query. The records of an alias limit the TTL, too.
-    pub(super) fn of(answers: &[Record], kind: RecordType) -> Self {
+    pub(crate) fn of(answers: &[Record], kind: RecordType) -> Self {
         let ttl = answers.iter().map(|record| record.ttl).min().unwrap_or_default();
         let ttl = Duration::from_secs(ttl.into());
         let wanted = answers.iter().filter(|record| record.record_type() == kind);
@@ -52,14 +52,14 @@ impl Records {
 }
 
 /// A target of a service, to be resolved.
-pub(super) struct SrvTarget {
+pub(crate) struct SrvTarget {
     pub(super) name: Name,
     pub(super) port: u16,
     pub(super) weight: u32,
 }
 
 impl Answer {
-    pub(super) fn limit_ttl(&mut self, ttl: Duration) {
+    pub(crate) fn limit_ttl(&mut self, ttl: Duration) {
         self.ttl = Some(self.ttl.map_or(ttl, |least| least.min(ttl)));
     }
 
@@ -74,7 +74,7 @@ impl Answer {
 
     /// Adds a target at its `current` address, if that is still among its addresses, or else at the lowest
     /// one.
-    pub(super) fn add_target(
+    pub(crate) fn add_target(
         &mut self,
         id: BackendId,
         target: &SrvTarget,
@@ -105,7 +105,7 @@ impl Answer {
     }
 
     /// Adds each address of a target. If several targets have an address, their weights are added.
-    pub(super) fn add_addresses(
+    pub(crate) fn add_addresses(
         &mut self,
         target_id: &BackendId,
         target: &SrvTarget,
@@ -130,7 +130,7 @@ impl Answer {
     }
 
     /// The targets of the lowest priority, by id.
-    pub(super) fn targets(&mut self, records: &[RData]) -> BTreeMap<BackendId, SrvTarget> {
+    pub(crate) fn targets(&mut self, records: &[RData]) -> BTreeMap<BackendId, SrvTarget> {
         let services = || {
             records.iter().filter_map(|record| match record {
                 // The root as target means that the service is not available (RFC 2782).

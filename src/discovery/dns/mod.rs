@@ -6,4 +6,6 @@ mod options;
 mod resolve;
 mod schedule;
 
+#[cfg(fuzzing)]
+pub(crate) use self::answer::{Answer, Records};
 pub use self::options::Dns;
