@@ -241,8 +241,8 @@ async fn a_cancelled_handoff_can_be_retried() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hundred_thousand_sessions_leave_in_half_a_minute() {
-    const SESSIONS: usize = 100_000;
+async fn ten_thousand_sessions_leave_in_half_a_minute() {
+    const SESSIONS: usize = 10_000;
     let answer = |name: &'static str| {
         tower::service_fn(move |_: http::Request<crate::support::Body>| async move {
             Ok::<_, std::convert::Infallible>(http::Response::new(crate::support::Body::from(name)))
@@ -271,14 +271,14 @@ async fn a_hundred_thousand_sessions_leave_in_half_a_minute() {
         backends.set_mode(other, Mode::Active).unwrap();
     }
     let start = tokio::time::Instant::now();
-    let drain = backends.drain("a").hand_over(4000).start().unwrap();
+    let drain = backends.drain("a").hand_over(400).start().unwrap();
     // Every session sends a request about every 7.5 seconds.
     let mut left: Vec<&mut Client> = clients.iter_mut().collect();
     while !left.is_empty() {
         let mut stay = Vec::new();
         for (i, client) in left.into_iter().enumerate() {
             if i % 14 == 0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
             let answer = client.send(&service, get()).await;
             assert_eq!(answer.status, 200);
