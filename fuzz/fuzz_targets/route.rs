@@ -198,8 +198,9 @@ fn request(input: &Input<'_>, ids: &[Vec<u8>]) -> (Uri, HeaderMap, Vec<Vec<u8>>)
             }
         }
     }
-    seen.retain(|id| !id.is_empty());
+    // Empty ones count.
     seen.truncate(MAX_IDS);
+    seen.retain(|id| !id.is_empty());
     (target.parse().expect("all is encoded"), headers, seen)
 }
 

@@ -37,11 +37,6 @@ mod token_options;
 mod traits;
 
 pub use self::traits::Affinity;
-#[cfg(fuzzing)]
-pub(crate) use self::{
-    client_ip::{ClientAddress, Forwarding},
-    cookie::parse,
-};
 pub(crate) use self::{
     bound::BoundAffinity,
     commit::{Change, Commit, PlannedPin},
@@ -68,4 +63,9 @@ pub use self::{
     learned::Learned,
     request::Head,
     route::Route,
+};
+#[cfg(fuzzing)]
+pub(crate) use self::{
+    client_ip::{ClientAddress, Forwarding},
+    cookie::parse,
 };
