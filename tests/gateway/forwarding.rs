@@ -61,6 +61,24 @@ async fn forwarded_headers_of_trusted_peers_are_appended_to() {
 }
 
 #[tokio::test]
+async fn the_context_of_a_trace_passes_through_unchanged() {
+    let a = echo("a").await;
+    let context = [
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ("tracestate", "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE"),
+        ("baggage", "user=7;p=1"),
+    ];
+    // With spans of its own, and without.
+    for config in ["[access_log]\nfile = \"/dev/null\"\n", ""] {
+        let gateway = Gateway::configured(&format!("{config}{}", a.entry("a"))).await;
+        let answer = client::send(gateway.addr, Method::GET, "/", &context, "").await;
+        for (name, value) in context {
+            assert_eq!(answer.json()["headers"][name], serde_json::json!([value]), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn optional_fields_are_added_by_the_file() {
     let a = echo("a").await;
     let backend = a.entry("a");

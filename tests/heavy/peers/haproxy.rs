@@ -4,7 +4,7 @@ use std::{net::SocketAddr, process::Command};
 
 use bytes::Bytes;
 use http::Request;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Full};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpSocket,
@@ -15,7 +15,9 @@ use tower_sticky::{
     affinity::Cookie,
     proxy::{ProxyProtocol, Upstream},
 };
-use tower_sticky_heavy_tests::{certificates::Authority, in_time, process::Gateway, until};
+use tower_sticky_heavy_tests::{
+    certificates::Authority, client::Client, in_time, process::Gateway, until,
+};
 
 use crate::{
     nginx::Nginx,
@@ -125,4 +127,39 @@ async fn the_gateway_takes_the_client_from_haproxy() {
         assert!(said.starts_with("HTTP/1.1 200"), "{said}");
         assert!(said.ends_with("\r\n\r\n127.0.0.7"), "{version}: {said}");
     }
+}
+
+/// `-s -4`: a file has no fields of a syslog daemon before each line.
+#[tokio::test]
+async fn halog_reads_the_access_log() {
+    let dir = Dir::new();
+    let (server, log) = (haproxy(&dir), dir.file("access.log", String::new()));
+    let gateway = Gateway::configured(&format!(
+        "[access_log]\nformat = \"haproxy\"\nfile = {log:?}\n[[backend]]\nid = \"a\"\n\
+         url = \"http://{}\"\nsend_proxy = \"v1\"\n",
+        server.addr
+    ))
+    .await;
+    let mut client = Client::new(gateway.addr);
+    for path in ["/cart", "/cart", "/checkout"] {
+        let request = Request::get(path).body(Full::default()).unwrap();
+        assert_eq!(in_time(path, client.send(request)).await.unwrap().status(), 200);
+    }
+    until("the lines are written", || std::fs::read_to_string(&log).unwrap().lines().count() == 3)
+        .await;
+    let halog = |output: &str| {
+        let lines = std::fs::File::open(&log).unwrap();
+        let mut halog = Command::new("halog");
+        let printed = halog.args(["-q", "-s", "-4", output]).stdin(lines).output().unwrap();
+        String::from_utf8(printed.stdout).unwrap()
+    };
+    let servers = halog("-srv");
+    assert!(
+        servers.lines().any(|it| it.starts_with("default/a 0 3 0 0 0 0 3 3 100.0 ")),
+        "{servers}"
+    );
+    assert_eq!(halog("-st").trim(), "200 3", "of each status");
+    assert_eq!(halog("-tc").trim(), "-- 3", "of each way to end");
+    let targets = halog("-u");
+    assert!(targets.lines().any(|it| it.starts_with("2 ") && it.ends_with(" /cart")), "{targets}");
 }
