@@ -223,17 +223,16 @@ impl<S> Pool<S> {
         let previous = self.load();
         let changed = !Arc::ptr_eq(&members, &previous.members);
         let next = Arc::new(Snapshot::new(members, zone, Some(&previous)));
-        let now = next.index().states();
-        if changed {
-            now.iter().for_each(|state| state.recorder.join(&self.recorder));
-        }
+        let (before, now) = (previous.index().states(), next.index().states());
+        // Most are the same at the same position.
+        differ(now, before).for_each(|state| state.recorder.join(&self.recorder));
         self.snapshot.publish(next.clone(), changed);
         // Wake requests that wait for a backend, including one that was just removed. Whoever is not counted as
         // waiting yet sees this snapshot.
         fence(SeqCst);
         now.iter().for_each(|state| state.notify_watchers());
+        differ(before, now).for_each(|state| state.notify_watchers());
         if changed {
-            previous.index().states().iter().for_each(|state| state.notify_watchers());
             self.wake.notify_one();
         }
     }
@@ -349,6 +348,18 @@ impl<S> Drop for Pool<S> {
     fn drop(&mut self) {
         self.wake.notify_one();
     }
+}
+
+/// Those of `states` that are not at the same position of `others`.
+fn differ<'a>(
+    states: &'a [Arc<BackendState>],
+    others: &'a [Arc<BackendState>],
+) -> impl Iterator<Item = &'a Arc<BackendState>> {
+    let is_same = |position: usize, state: &Arc<BackendState>| {
+        others.get(position).is_some_and(|other| Arc::ptr_eq(state, other))
+    };
+    let numbered = states.iter().enumerate();
+    numbered.filter(move |(position, state)| !is_same(*position, state)).map(|(_, state)| state)
 }
 
 pub(super) fn position<S>(snapshot: &Snapshot<S>, id: &str) -> Result<usize, PoolError> {

@@ -20,7 +20,7 @@ use crate::{
 impl BackendState {
     #[inline]
     pub(crate) fn availability(&self) -> Availability {
-        match self.availability.load(Relaxed) {
+        match self.standing.availability.load(Relaxed) {
             0 => Availability::Ready,
             1 => Availability::Busy,
             2 => Availability::Suspect,
@@ -31,12 +31,12 @@ impl BackendState {
     /// Whether a good answer from it would change the evidence.
     #[inline]
     pub(crate) fn has_evidence(&self) -> bool {
-        self.has_evidence.load(Relaxed)
+        self.standing.has_evidence.load(Relaxed)
     }
 
     /// Whether it is ejected for failing answers, or on trial after that.
     pub(crate) fn is_ejected(&self) -> bool {
-        self.is_ejected.load(Relaxed)
+        self.standing.is_ejected.load(Relaxed)
     }
 
     /// Whether it may be given a new session now.
@@ -57,29 +57,29 @@ impl BackendState {
         let mut sources = self.sources();
         change(&mut sources);
         let availability = sources.availability();
-        self.has_evidence.store(!sources.evidence.is_clear(), Relaxed);
-        self.is_ejected.store(sources.evidence.ejection.is_ejected(), Relaxed);
+        self.standing.has_evidence.store(!sources.evidence.is_clear(), Relaxed);
+        self.standing.is_ejected.store(sources.evidence.ejection.is_ejected(), Relaxed);
         let before = self.availability();
-        self.availability.store(availability as u8, Relaxed);
+        self.standing.availability.store(availability as u8, Relaxed);
         (before != availability).then_some((before, availability))
     }
 
     /// Counts a request that watches for changes. What it reads of the pool after this is as new as the last change
     /// that has not notified it.
     pub(crate) fn begin_watch(&self) {
-        self.watchers.fetch_add(1, SeqCst);
+        self.standing.watchers.fetch_add(1, SeqCst);
         fence(SeqCst);
     }
 
     /// The request does not watch any more.
     pub(crate) fn end_watch(&self) {
-        self.watchers.fetch_sub(1, Relaxed);
+        self.standing.watchers.fetch_sub(1, Relaxed);
     }
 
     /// Notifies the requests that watch for changes. To be called after a change and a sequentially consistent fence.
     pub(crate) fn notify_watchers(&self) {
         // A look at each backend's queue of waiters is most of the cost of a change in a large pool.
-        if self.watchers.load(Relaxed) > 0 {
+        if self.standing.watchers.load(Relaxed) > 0 {
             self.changed.notify_waiters();
         }
     }

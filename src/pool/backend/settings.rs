@@ -12,7 +12,7 @@ use crate::util::lock;
 impl BackendState {
     #[inline]
     pub(crate) fn mode(&self) -> Mode {
-        match self.mode.load(Relaxed) {
+        match self.standing.mode.load(Relaxed) {
             0 => Mode::Active,
             1 => Mode::Draining,
             2 => Mode::Disabled,
@@ -22,11 +22,11 @@ impl BackendState {
 
     #[inline]
     pub(crate) fn weight(&self) -> u32 {
-        self.weight.load(Relaxed)
+        self.standing.weight.load(Relaxed)
     }
 
     pub(crate) fn set_weight(&self, weight: u32) {
-        self.weight.store(weight, Relaxed);
+        self.standing.weight.store(weight, Relaxed);
     }
 
     /// Whether its settings let it take new sessions, whatever its health.
@@ -46,11 +46,11 @@ impl BackendState {
     }
 
     pub(crate) fn is_backup(&self) -> bool {
-        self.backup.load(Relaxed)
+        self.standing.backup.load(Relaxed)
     }
 
     pub(crate) fn set_backup(&self, backup: bool) {
-        self.backup.store(backup, Relaxed);
+        self.standing.backup.store(backup, Relaxed);
     }
 
     pub(crate) fn zone(&self) -> Option<String> {

@@ -41,26 +41,13 @@ use crate::{
 pub(crate) struct BackendState {
     pub(crate) id: BackendId,
     pub(crate) tag: u64,
-    /// [`Availability`](crate::pool::Availability), as derived from `sources`.
-    pub(super) availability: AtomicU8,
-    /// The lowest epoch of the backend's sessions: the Unix time in milliseconds of its last change of
-    /// address, or 0.
-    epoch: AtomicU64,
+    pub(super) standing: Standing,
     /// How many services it has been given.
     service_generation: AtomicU32,
-    /// Whether a good answer would change the evidence.
-    pub(super) has_evidence: AtomicBool,
-    /// Whether it is ejected for failing answers, or on trial after that.
-    pub(super) is_ejected: AtomicBool,
     /// How many requests wait for it to recover.
     pub(super) recovery_waiters: AtomicUsize,
     /// Notified when its health or its mode has changed, or a recheck has finished.
     pub(crate) changed: Arc<Notify>,
-    /// How many requests watch for that.
-    pub(super) watchers: AtomicUsize,
-    pub(super) mode: AtomicU8,
-    pub(super) weight: AtomicU32,
-    pub(super) backup: AtomicBool,
     pub(super) zone: ArcSwapOption<String>,
     pub(super) requests: RequestCounter,
     pub(crate) recorder: BackendRecorder,
@@ -89,23 +76,50 @@ pub(crate) struct BackendState {
     pub(super) owner: Mutex<OwnerRef>,
 }
 
+/// What each change of the pool reads of every backend: on one cache line, as there may be thousands.
+#[repr(align(64))]
+pub(super) struct Standing {
+    /// [`Availability`](crate::pool::Availability), as derived from `sources`.
+    pub(super) availability: AtomicU8,
+    pub(super) mode: AtomicU8,
+    pub(super) backup: AtomicBool,
+    /// Whether a good answer would change the evidence.
+    pub(super) has_evidence: AtomicBool,
+    /// Whether it is ejected for failing answers, or on trial after that.
+    pub(super) is_ejected: AtomicBool,
+    pub(super) weight: AtomicU32,
+    /// How many requests watch for changes.
+    pub(super) watchers: AtomicUsize,
+    /// The lowest epoch of the backend's sessions: the Unix time in milliseconds of its last change of
+    /// address, or 0.
+    epoch: AtomicU64,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self {
+            availability: AtomicU8::new(0),
+            mode: AtomicU8::new(0),
+            backup: AtomicBool::new(false),
+            has_evidence: AtomicBool::new(false),
+            is_ejected: AtomicBool::new(false),
+            weight: AtomicU32::new(1),
+            watchers: AtomicUsize::new(0),
+            epoch: AtomicU64::new(0),
+        }
+    }
+}
+
 impl BackendState {
     pub(crate) fn new(id: BackendId) -> Self {
         let tag = id.tag();
         Self {
             id,
             tag,
-            availability: AtomicU8::new(0),
-            epoch: AtomicU64::new(0),
+            standing: Standing::default(),
             service_generation: AtomicU32::new(0),
-            has_evidence: AtomicBool::new(false),
-            is_ejected: AtomicBool::new(false),
             recovery_waiters: AtomicUsize::new(0),
             changed: Arc::default(),
-            watchers: AtomicUsize::new(0),
-            mode: AtomicU8::new(0),
-            weight: AtomicU32::new(1),
-            backup: AtomicBool::new(false),
             zone: ArcSwapOption::empty(),
             requests: RequestCounter::new(),
             recorder: BackendRecorder::default(),
@@ -134,7 +148,7 @@ impl BackendState {
     /// The lowest epoch of the backend's sessions.
     #[inline]
     pub(crate) fn epoch(&self) -> u64 {
-        self.epoch.load(Relaxed)
+        self.standing.epoch.load(Relaxed)
     }
 
     /// Starts a new epoch for all its sessions, as their state at the backend may be lost. The caller
@@ -143,7 +157,7 @@ impl BackendState {
         // Later than every epoch that has begun within the current millisecond.
         let after_all = unix_millis(&SystemClock).saturating_add(1);
         let next = |epoch: u64| Some(after_all.max(epoch.saturating_add(1)));
-        let _ = self.epoch.fetch_update(Relaxed, Relaxed, next);
+        let _ = self.standing.epoch.fetch_update(Relaxed, Relaxed, next);
     }
 
     /// The generation of its service; results from older generations are ignored.
@@ -261,13 +275,13 @@ impl BackendState {
         if self.mode() != mode {
             self.since.mode_changed();
         }
-        self.mode.store(mode as u8, SeqCst);
+        self.standing.mode.store(mode as u8, SeqCst);
     }
 
     /// Whether it gets no requests, not even those of its own sessions.
     #[inline]
     pub(crate) fn is_out_of_service(&self) -> bool {
-        self.mode.load(SeqCst) >= Mode::Disabled as u8
+        self.standing.mode.load(SeqCst) >= Mode::Disabled as u8
     }
 }
 
