@@ -20,6 +20,9 @@ pub(super) struct BackendJson<'a> {
     /// The error of the last failed probe.
     probe_failure: Option<&'a str>,
     mode: &'static str,
+    /// Present when the drain has ended: by its deadline, or as no session is left.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    drained: bool,
     in_flight: usize,
     requests: u64,
     /// An estimate. `None` until an idle timeout has been observed, and where tokens do not identify
@@ -47,6 +50,7 @@ impl<'a> BackendJson<'a> {
             state: status.state.as_str(),
             probe_failure: status.probe_failure.as_deref(),
             mode: mode(status.mode),
+            drained: status.is_drained(),
             in_flight: status.in_flight,
             requests: status.requests,
             sessions: status.sessions,

@@ -80,7 +80,7 @@ fn allow(admin: &Admin, request: &Request, now: SystemTime) -> Result<(), Proble
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
             "the Host is neither the admin address, loopback nor one of the named hosts \
-             (admin_hosts)",
+             (`admin_hosts` in the gateway's file, `AdminRouter::hosts` in a program)",
         ));
     }
     let is_open = (reads && path == METRICS && rules.metrics_open)

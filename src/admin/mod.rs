@@ -17,7 +17,7 @@
 //! | `GET /` | the dashboard |
 //! | `GET /backends` | lists the backends |
 //! | `PUT /backends/{id}` | adds or replaces one, if the application [can](Application::put) |
-//! | `PATCH /backends/{id}` | drains, disables, enables, weighs or limits one |
+//! | `PATCH /backends/{id}` | changes one: `mode` (`active`, `draining`, `disabled`), `weight`, `max_connections`; with `draining` also `deadline` (`"10m"`), `then` (`repin`, `borrow`, `reject`) and `hand_over` (sessions per second) |
 //! | `DELETE /backends/{id}` | removes one; requests in flight finish |
 //! | `GET /stats` | totals of all requests |
 //! | `GET /moves` | the last 1,000 moves of sessions, newest first |
@@ -26,6 +26,9 @@
 //! | `GET /events` | changes of the pool, as server-sent events |
 //! | `GET /metrics` | metrics, as Prometheus' text or OpenMetrics |
 //! | `GET /healthz` | 200 while the application serves, 503 once it stops |
+//!
+//! In the list of backends `sessions` is null until an idle timeout has been observed, and `sessions_seen` is a lower
+//! bound of it. `drained` is there once a drain has ended.
 //!
 //! # Who may call
 //!

@@ -203,14 +203,10 @@ impl PoolView {
     /// Which backends the operator has taken out, in parts of a sentence; empty when all are active. It is the
     /// operator's own wish, so it is no trouble.
     pub(super) fn set_apart(&self) -> Vec<String> {
-        let is_over = |backend: &BackendView| {
-            let drain = backend.status.drain.as_ref();
-            backend.status.mode == Mode::Drained || drain.is_some_and(|drain| drain.completed)
-        };
         let kind = |backend: &BackendView| match backend.status.mode {
             Mode::Active => None,
             Mode::Disabled => Some("disabled"),
-            _ if is_over(backend) => Some("drained"),
+            _ if backend.status.is_drained() => Some("drained"),
             _ => Some("draining"),
         };
         let sentence = |wanted: &str| {

@@ -58,6 +58,11 @@ pub struct BackendStatus {
 }
 
 impl BackendStatus {
+    /// Whether its drain has ended: by its deadline, or because its last session has. It can be stopped.
+    pub fn is_drained(&self) -> bool {
+        self.mode == Mode::Drained || self.drain.as_ref().is_some_and(|drain| drain.completed)
+    }
+
     /// The status without `sessions`, which the pool fills in.
     pub(super) fn new(state: &BackendState, window: Window, local: bool) -> Self {
         let since = state.since.get();

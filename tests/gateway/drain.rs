@@ -93,6 +93,7 @@ async fn at_the_deadline_streams_are_closed_and_sessions_move() {
     let progress = json!({ "backend": "a", "in_flight": 1, "streams": 1, "sessions": null });
     assert_eq!(listener.next().await, ("draining".to_owned(), progress));
     assert_eq!(client.get("/").await.backend(), "a", "the drain lasts another hour");
+    assert_eq!(backend_a(admin).await.get("drained"), None, "it has not ended");
 
     patch(admin, json!({ "mode": "draining", "deadline": "10ms" })).await;
     assert_eq!(
@@ -118,7 +119,9 @@ async fn at_the_deadline_streams_are_closed_and_sessions_move() {
     assert_eq!(answer.header("server-timing"), "sticky;desc=\"moved b\"");
     let moved = json!({ "from": "a", "to": "b", "reason": "draining" });
     assert_eq!(listener.next_of("moved").await, moved);
-    assert_eq!(backend_a(admin).await["mode"], "draining", "the mode stays that of the operator");
+    let now = backend_a(admin).await;
+    assert_eq!(now["mode"], "draining", "the mode stays that of the operator");
+    assert_eq!(now["drained"], true, "{now}");
     assert_eq!(client.get("/").await.backend(), "b");
 }
 

@@ -1,5 +1,7 @@
 //! The metrics on the admin address.
 
+use std::collections::BTreeSet;
+
 use http::{Method, StatusCode};
 
 use crate::{
@@ -58,4 +60,29 @@ async fn without_the_token_the_metrics_are_read_only_where_that_is_allowed() {
         let answer = client::send(admin, Method::GET, "/metrics", &right, "").await;
         assert_eq!(answer.status, StatusCode::OK, "{key:?}");
     }
+}
+
+#[tokio::test]
+async fn the_page_has_the_metrics_of_the_gateway_itself() {
+    let backend = echo("a").await;
+    let config = format!(
+        "admin = \"127.0.0.1:0\"\n[access_log]\nfile = \"/dev/null\"\n{}",
+        backend.entry("a")
+    );
+    let mut gateway = Gateway::configured(&config).await;
+    let text = get(gateway.admin_addr().await, "/metrics").await.text();
+    let rendered: BTreeSet<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .filter(|name| {
+            ["sticky_config_", "sticky_access_log_", "sticky_gateway_"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+        })
+        .collect();
+    let page = include_str!("../../src/guide/metrics.md");
+    let (_, section) = page.split_once("# The gateway").unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    let listed: BTreeSet<_> = rows.filter_map(|row| row.split('`').next()).collect();
+    assert_eq!(listed, rendered);
 }

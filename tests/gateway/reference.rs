@@ -11,7 +11,7 @@ Every key of the gateway's file, with its default.
 The commented file itself is `examples/gateway/gateway.toml`. A value is the default, or an example where the text says
 so. Durations have a unit: \"200ms\", \"30s\", \"1m30s\", \"8h\". So may sizes: \"64KiB\", \"1MiB\". `gateway --check
 --config FILE` checks a file and exits. The command line is described by `gateway --help`, and every outcome of a request
-in [`outcomes`](crate::guide::outcomes).
+in [`outcomes`](crate::guide::outcomes). `gateway` is `target/release/examples/gateway`.
 ";
 
 /// A part of the file.

@@ -35,6 +35,9 @@ pub async fn in_a_browser(story: impl AsyncFnOnce(&Browser)) {
     }
 }
 
+/// Errors that end by themselves, while a page replaces an element.
+const TRANSIENT: [&str; 2] = ["stale element reference", "element not interactable"];
+
 /// A browser with one window. It ends when this is dropped.
 pub struct Browser {
     addr: SocketAddr,
@@ -156,7 +159,7 @@ impl Browser {
     }
 
     /// Does something with the element that a CSS selector finds. A page that replaces itself may have replaced the
-    /// element in between.
+    /// element in between, or not have laid the new one out yet.
     async fn act(&self, selector: &str, action: &str, body: Value) {
         let find = json!({ "using": "css selector", "value": selector });
         let act = async {
@@ -166,7 +169,9 @@ impl Browser {
                 let id = id.and_then(Value::as_str).expect("an element");
                 let path = format!("/session/{}/element/{id}/{action}", self.session);
                 match self.try_call(Method::POST, &path, body.clone()).await {
-                    Err(error) if error["error"] == "stale element reference" => {}
+                    Err(error) if TRANSIENT.iter().any(|kind| error["error"] == *kind) => {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
                     done => return done,
                 }
             }
