@@ -18,10 +18,10 @@ EVERYTHING = ["--workspace", "--all-features"]
 # What a request allocates without the feature `metrics`, which all other tests have.
 WITHOUT_METRICS = ["-p", "tower-sticky-benches", "--no-default-features", "--test", "allocations"]
 # The programs that take the longest, in the order in which they are begun. All others follow.
-LONGEST = ["session_data", "doc tests", "memory", "gateway", "in_process", "clients"]
+LONGEST = ["session_data", "doc tests", "memory", "gateway", "in_process"]
 AT_ONCE = 2
-# What must be over a second after a fault is over then, so that nothing else may take the machine's time.
-ALONE = ["chaos", "load"]
+# What must be over a second after a fault is over then, and browsers need both cores: nothing else may take the time.
+ALONE = ["chaos", "load", "clients"]
 # Longer than any program takes on a slow machine: one that hangs is ended, and has failed.
 LIMIT_SECONDS = 1200
 
