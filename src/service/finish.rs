@@ -74,12 +74,11 @@ pub(super) fn inner_answer<S, RB, IB: Body>(
     response.map(|body| StickyBody::inner(body, in_flight))
 }
 
-/// The error of a request in an inconsistent state. That would be a bug; an error is better than a request
-/// that never ends.
+/// The error of a request in an inconsistent state: its future is polled again after a panic of a service, which
+/// something around it has caught. An error is better than a request that never ends.
 #[cold]
 pub(super) fn lost() -> StickyError {
-    debug_assert!(false, "the state of a request is inconsistent");
-    let source = "the state of a request is inconsistent: a bug in tower-sticky".into();
+    let source = "the state of a request is inconsistent, after a panic or by a bug".into();
     StickyError::Inner { source }
 }
 
