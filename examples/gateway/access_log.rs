@@ -5,9 +5,13 @@ use std::{
     time::Duration,
 };
 
-use tower_sticky::metrics::{
-    OwnMetric,
-    access_log::{AccessLog, AccessLogLayer, LogFile},
+use http::{Request, StatusCode};
+use tower_sticky::{
+    metrics::{
+        OwnMetric,
+        access_log::{AccessLog, AccessLogLayer, LogFile},
+    },
+    serve::RequestBody,
 };
 
 use crate::config::{self, Error, Settings};
@@ -22,6 +26,7 @@ pub(crate) struct LogFiles(Mutex<InForce>);
 #[derive(Debug, Default)]
 struct InForce {
     file: Option<LogFile>,
+    layer: Option<AccessLogLayer>,
     /// Lines of earlier files.
     written: u64,
     dropped: u64,
@@ -34,7 +39,8 @@ impl LogFiles {
     }
 
     /// Writes to this file from now on. The lines of requests in flight go to the one before.
-    pub(crate) fn set(&self, file: Option<LogFile>) {
+    pub(crate) fn set(&self, settings: &Settings, file: Option<LogFile>) -> Option<AccessLogLayer> {
+        let layer = layer(settings, file.as_ref());
         let mut in_force = self.in_force();
         let is_same = |before: &LogFile| file.as_ref().is_some_and(|file| file.is_same(before));
         if let Some(before) = in_force.file.take().filter(|before| !is_same(before)) {
@@ -42,6 +48,16 @@ impl LogFiles {
             in_force.dropped += before.dropped();
         }
         in_force.file = file;
+        in_force.layer.clone_from(&layer);
+        layer
+    }
+
+    /// Writes the line of a request that the server has refused.
+    pub(crate) fn refused(&self, request: &Request<RequestBody>, status: StatusCode) {
+        let layer = self.in_force().layer.clone();
+        if let Some(layer) = layer {
+            layer.record_refusal(request, status);
+        }
     }
 
     /// The file was renamed.
@@ -87,7 +103,7 @@ pub(crate) fn open(settings: &Settings) -> Result<Option<LogFile>, Error> {
 }
 
 /// The layer that writes to `file`.
-pub(crate) fn layer(settings: &Settings, file: Option<&LogFile>) -> Option<AccessLogLayer> {
+fn layer(settings: &Settings, file: Option<&LogFile>) -> Option<AccessLogLayer> {
     let (settings_of_log, file) = settings.access_log.as_ref().zip(file)?;
     let log = AccessLog::new(settings_of_log.format, file.clone())
         .name(&settings.pool)

@@ -252,8 +252,7 @@ impl Reloader {
         if changed.iter().any(|key| key.starts_with("health.")) {
             layer.start_over::<Request<RequestBody>>();
         }
-        let access_log = access_log::layer(settings, log_file.as_ref());
-        self.parts.log_files.set(log_file);
+        let access_log = self.parts.log_files.set(settings, log_file);
         self.parts.layer.set(layer.clone());
         self.parts.service.set(Stack::new(layer.into_service(), access_log));
         if let Some(settings) = &settings.admin {

@@ -126,11 +126,10 @@ impl Gateway {
         fleet.look_up();
         #[cfg(feature = "dns")]
         let sources = discovered(&fleet, &settings).await?;
-        let (log_files, log_file) = (Arc::<LogFiles>::default(), access_log::open(&settings)?);
-        let access_log = access_log::layer(&settings, log_file.as_ref());
-        log_files.set(log_file);
+        let log_files = Arc::<LogFiles>::default();
+        let access_log = log_files.set(&settings, access_log::open(&settings)?);
         let service = Swap::new(Stack::new(layer.clone().into_service(), access_log));
-        let front = front(sockets, &settings, &fleet, service.clone())?;
+        let front = front(sockets, &settings, &fleet, service.clone(), log_files.clone())?;
         if !settings.forward_only {
             // On this runtime, so that it does not slow a worker down.
             layer.start::<Request<RequestBody>>();
@@ -291,6 +290,7 @@ fn front(
     settings: &Settings,
     fleet: &Fleet,
     service: Swap<Stack>,
+    log_files: Arc<LogFiles>,
 ) -> io::Result<Arc<Front>> {
     let limit = ConnectionLimit::new(settings.limits.connections);
     // Shared by all servers: connections to backends end with the thread that opened them.
@@ -308,7 +308,10 @@ fn front(
         return Ok(Arc::new(Front::new(sockets, (limit, workers), start)));
     }
     let start = move |listeners, settings: &Settings| {
-        server(service.clone(), listeners, settings, &shared).start()
+        let log_files = log_files.clone();
+        server(service.clone(), listeners, settings, &shared)
+            .on_refusal(move |request, status| log_files.refused(request, status))
+            .start()
     };
     Ok(Arc::new(Front::new(sockets, (limit, workers), start)))
 }

@@ -26,24 +26,46 @@ use super::{config::BoxError, unreachable::chain};
 #[derive(Debug)]
 pub struct ClientError {
     source: BoxError,
-    is_stall: bool,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Broken,
+    Stalled,
+    TooLarge,
 }
 
 impl ClientError {
-    /// An error for a body that failed because of `source`. The response has status 400.
+    /// An error for a body that failed because of `source`. The response has status 400, or that of the
+    /// `ClientError` in the source chain of `source`, if there is one.
     pub fn new(source: impl Into<BoxError>) -> Self {
-        Self { source: source.into(), is_stall: false }
+        let source = source.into();
+        let kind = Self::in_chain(source.as_ref()).map_or(Kind::Broken, |inner| inner.kind);
+        Self { source, kind }
     }
 
     /// An error for a client that sent nothing for `limit` while its body was being read. The response has
     /// status 408.
     pub fn stalled(limit: Duration) -> Self {
-        Self { source: format!("the client sent nothing for {limit:?}").into(), is_stall: true }
+        let source = format!("the client sent nothing for {limit:?}").into();
+        Self { source, kind: Kind::Stalled }
+    }
+
+    /// An error for a body that has come to be longer than `limit` bytes. The response has status 413.
+    pub fn too_large(limit: u64) -> Self {
+        let source = format!("it is longer than {limit} bytes").into();
+        Self { source, kind: Kind::TooLarge }
     }
 
     /// Whether the client has stalled.
     pub fn is_stall(&self) -> bool {
-        self.is_stall
+        self.kind == Kind::Stalled
+    }
+
+    /// Whether the body is too large.
+    pub fn is_too_large(&self) -> bool {
+        self.kind == Kind::TooLarge
     }
 
     /// The `ClientError` in the source chain of `error`, if any.

@@ -83,8 +83,8 @@ impl StickyError {
     /// The status that [`Respond`](crate::Respond) answers with: 503 when no backend took the
     /// request or the session could not be looked up, 410 when a strict layer does not know the
     /// session ([`Strict`](crate::Strict) can change it), 504 when a backend did not answer in time, 502
-    /// when it failed otherwise, 400 when the request's own body failed and 408 when it stalled,
-    /// 500 when the inner service failed.
+    /// when it failed otherwise, 400 when the request's own body failed, 408 when it stalled and 413 when
+    /// it was too large, 500 when the inner service failed.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::NoBackend
@@ -100,6 +100,7 @@ impl StickyError {
             Self::Backend { .. } => StatusCode::BAD_GATEWAY,
             Self::Client { source, .. } => match ClientError::in_chain(source.as_ref()) {
                 Some(error) if error.is_stall() => StatusCode::REQUEST_TIMEOUT,
+                Some(error) if error.is_too_large() => StatusCode::PAYLOAD_TOO_LARGE,
                 _ => StatusCode::BAD_REQUEST,
             },
             Self::Inner { .. } => StatusCode::INTERNAL_SERVER_ERROR,

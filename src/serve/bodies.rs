@@ -19,7 +19,7 @@ use super::{
     streams,
     watch::{Busy, Watch},
 };
-use crate::error::BoxError;
+use crate::error::{BoxError, ClientError};
 
 /// The body of a request. When it is dropped before its end, the rest is not read, and an HTTP/1.1 connection is
 /// closed after the response.
@@ -32,6 +32,7 @@ pub struct RequestBody {
     body: Option<Incoming>,
     /// How many bytes may still come.
     left: u64,
+    limit: u64,
     watch: Arc<Watch>,
     too_large: TooLarge,
     _busy: Busy,
@@ -46,7 +47,7 @@ impl RequestBody {
         let is_checked = limit == u64::MAX || body.size_hint().exact().is_some();
         let too_large = (!is_checked).then(Arc::default);
         let body = (!body.is_end_stream()).then_some(body);
-        Self { body, left: limit, watch, too_large, _busy: busy }
+        Self { body, left: limit, limit, watch, too_large, _busy: busy }
     }
 
     pub(super) fn too_large(&self) -> TooLarge {
@@ -71,7 +72,7 @@ impl Body for RequestBody {
                     (Some(left), _) => this.left = left,
                     (None, Some(too_large)) => {
                         too_large.store(true, Relaxed);
-                        return Poll::Ready(Some(Err("the body is too large".into())));
+                        return Poll::Ready(Some(Err(ClientError::too_large(this.limit).into())));
                     }
                     // Its length was known, and within the limit.
                     (None, None) => {}

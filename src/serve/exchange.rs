@@ -15,7 +15,7 @@ use tower_service::Service;
 
 use super::{
     bodies::{RequestBody, ResponseBody, TooLarge},
-    refusal::{RequestLimits, refusal},
+    refusal::{OnRefusal, RequestLimits, refusal},
     shared::Shared,
     watch::{Busy, Watch},
 };
@@ -36,6 +36,7 @@ pub(super) struct Exchange<S> {
     #[cfg(feature = "axum")]
     connect_info: bool,
     limits: RequestLimits,
+    on_refusal: OnRefusal,
     /// How much of an HTTP/1.1 response hyper may have that is not sent.
     unsent_limit: usize,
 }
@@ -50,6 +51,7 @@ impl<S> Exchange<S> {
             #[cfg(feature = "axum")]
             connect_info: shared.connect_info,
             limits: shared.limits.request,
+            on_refusal: shared.on_refusal.clone(),
             unsent_limit: shared.limits.buffer_bytes / 8,
         }
     }
@@ -86,7 +88,11 @@ where
         let mut request = request.map(|body| RequestBody::new(body, limit, watch, busy.clone()));
         let too_large = request.body().too_large();
         let step = match refused {
-            Some(status) => Step::Refuse { status },
+            Some(status) => {
+                request.extensions_mut().insert(self.peer.clone());
+                self.on_refusal.tell(&request, status);
+                Step::Refuse { status }
+            }
             None => {
                 self.add_extensions(&mut request);
                 Step::begin(self.service.clone(), request)

@@ -1,7 +1,11 @@
 //! Requests that are answered before they reach the service: malformed ones, and those beyond a limit.
 
+use std::{fmt, sync::Arc};
+
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use http_body::Body;
+
+use super::bodies::RequestBody;
 
 /// The largest request that is served.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +31,32 @@ impl Default for RequestLimits {
             target_bytes: 16 << 10,
             body_bytes: u64::MAX,
         }
+    }
+}
+
+/// Is told of each request that is refused.
+#[derive(Clone, Default)]
+pub(super) struct OnRefusal(Option<Arc<ObserveRefusal>>);
+
+type ObserveRefusal = dyn Fn(&Request<RequestBody>, StatusCode) + Send + Sync;
+
+impl OnRefusal {
+    pub(super) fn new(
+        observe: impl Fn(&Request<RequestBody>, StatusCode) + Send + Sync + 'static,
+    ) -> Self {
+        Self(Some(Arc::new(observe)))
+    }
+
+    pub(super) fn tell(&self, request: &Request<RequestBody>, status: StatusCode) {
+        if let Some(observe) = &self.0 {
+            observe(request, status);
+        }
+    }
+}
+
+impl fmt::Debug for OnRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OnRefusal").field(&self.0.is_some()).finish()
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use ipnet::IpNet;
 use tokio::{runtime::Handle, sync::mpsc};
@@ -31,6 +31,7 @@ use super::{
     handle::ServerHandle,
     limits::Limits,
     listener::Listener,
+    refusal::OnRefusal,
     shared::{AcceptGuard, Accepted, Flag, Shared, http1_builder, http2_builder},
     timeouts::until,
     workers::Workers,
@@ -66,6 +67,7 @@ pub struct Server<S> {
     trusted: Vec<IpNet>,
     workers: Place,
     server_timing: bool,
+    on_refusal: OnRefusal,
     #[cfg(feature = "axum")]
     connect_info: bool,
 }
@@ -91,6 +93,7 @@ impl<S> Server<S> {
             trusted: Vec::new(),
             workers: Place::Runtime,
             server_timing: false,
+            on_refusal: OnRefusal::default(),
             #[cfg(feature = "axum")]
             connect_info: false,
         }
@@ -146,6 +149,18 @@ impl<S> Server<S> {
         self
     }
 
+    /// Calls `observe` with each request that the server itself refuses, before the service sees it, and with the
+    /// status of the response: for a log, such as
+    /// [`AccessLogLayer::record_refusal`](crate::metrics::access_log::AccessLogLayer::record_refusal). It must not
+    /// block. What cannot be read as a request is not told.
+    pub fn on_refusal(
+        mut self,
+        observe: impl Fn(&Request<RequestBody>, StatusCode) + Send + Sync + 'static,
+    ) -> Self {
+        self.on_refusal = OnRefusal::new(observe);
+        self
+    }
+
     /// Whether requests have [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo) in their extensions, for
     /// Axum's extractor; default `false`, as it costs an allocation per request. The address is also in the
     /// [`Peer`](crate::Peer).
@@ -180,6 +195,7 @@ impl<S> Server<S> {
         let shared = Arc::new(Shared {
             trusted: self.trusted,
             server_timing: self.server_timing,
+            on_refusal: self.on_refusal,
             #[cfg(feature = "axum")]
             connect_info: self.connect_info,
             closed: Flag::default(),

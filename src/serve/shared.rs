@@ -21,7 +21,7 @@ use super::{
     connection_limit::{ConnectionLimit, ConnectionPermit, OpenConnections},
     limits::Limits,
     listener::Endpoint,
-    refusal::DEFAULT_HEADERS,
+    refusal::{DEFAULT_HEADERS, OnRefusal},
     stream::Accepting,
     streams::Streams,
 };
@@ -40,6 +40,7 @@ const STOP_DELAY: Duration = Duration::from_millis(200);
 pub(super) struct Shared {
     pub(super) trusted: Vec<IpNet>,
     pub(super) server_timing: bool,
+    pub(super) on_refusal: OnRefusal,
     #[cfg(feature = "axum")]
     pub(super) connect_info: bool,
     pub(super) limits: Limits,

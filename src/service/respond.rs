@@ -84,6 +84,7 @@ impl sealed::HandleError for Respond {
             }
             (_, StatusCode::GATEWAY_TIMEOUT) => "the server did not answer in time",
             (_, StatusCode::REQUEST_TIMEOUT) => "the request did not come in time",
+            (_, StatusCode::PAYLOAD_TOO_LARGE) => "the request's body is too large",
             (_, StatusCode::BAD_REQUEST) => "the request's body is broken",
             (_, StatusCode::BAD_GATEWAY) => "the server gave no valid answer",
             _ => "internal error",

@@ -208,6 +208,49 @@ async fn a_client_that_leaves_within_the_body_has_a_line_with_what_it_got() {
 }
 
 #[tokio::test]
+async fn a_request_that_the_server_refuses_has_a_line() {
+    const BODY: &str = "Content-Length: 2000\r\n\r\n";
+    let (log, a) = (LogPath::new(), echo("a").await);
+    let config = file("", log.path(), &[&a]);
+    let limits = "[limits]\nbody_bytes = \"1KiB\"\ntarget_bytes = \"1KiB\"";
+    let gateway = Gateway::configured(&format!("{config}\n{limits}")).await;
+    let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(1 << 10));
+    let cases = [
+        ("GET /host HTTP/1.1\r\nHost: a/b\r\n\r\n".to_owned(), 400, "/host"),
+        (format!("POST /large HTTP/1.1\r\nHost: a\r\n{BODY}"), 413, "/large"),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n".to_owned(), 501, ""),
+        (long, 414, "/xxx"),
+    ];
+    for (number, (request, status, path)) in cases.into_iter().enumerate() {
+        let mut stream = TcpStream::connect(gateway.addr).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let head = client::read_head(&mut stream).await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+        let record = &log.records(number + 1).await[number];
+        assert_eq!((&record["status"], &record["end"]), (&status.into(), &"refused".into()));
+        assert!(record["path"].as_str().unwrap().starts_with(path), "{record}");
+        assert_eq!(record["client"], "127.0.0.1");
+        assert_eq!(record.get("outcome"), None, "no backend was chosen");
+    }
+}
+
+/// A body whose length nobody knew has an outcome: a backend had its begin.
+#[tokio::test]
+async fn a_body_that_becomes_too_large_has_the_status_that_the_client_gets() {
+    let (log, a) = (LogPath::new(), echo("a").await);
+    let config = file("", log.path(), &[&a]);
+    let gateway = Gateway::configured(&format!("{config}\n[limits]\nbody_bytes = \"1KiB\"")).await;
+    let mut stream = TcpStream::connect(gateway.addr).await.unwrap();
+    let chunk = format!("800\r\n{}\r\n", "x".repeat(0x800));
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(format!("{head}{chunk}").as_bytes()).await.unwrap();
+    let answer = client::read_to_end(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.ends_with("too large\n"), "{answer}");
+    let record = &log.records(1).await[0];
+    assert_eq!((&record["status"], &record["reason"]), (&413.into(), &"client-error".into()));
+}
+
+#[tokio::test]
 async fn errors_and_moves_are_written_whatever_the_sample() {
     let (log, (a, b)) = (LogPath::new(), (mortal("a").await, echo("b").await));
     let gateway = Gateway::configured(&file("sample = 0.0", log.path(), &[&a.backend, &b])).await;

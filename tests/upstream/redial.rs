@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpSocket, TcpStream},
+    sync::Notify,
     time::{sleep, timeout},
 };
 use tower::ServiceExt;
@@ -164,16 +165,20 @@ async fn a_backend_that_closes_in_order_is_not_suspect() {
 
 #[tokio::test]
 async fn goaway_is_no_failure() {
-    // Each connection has to end after one request.
+    // Each connection ends soon after its first request. Before one, hyper would close it without a GOAWAY.
     let backend = raw(|_, socket| async move {
-        let answer =
-            service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok"))) });
+        let requested = Arc::new(Notify::new());
+        let asked = requested.clone();
+        let answer = service_fn(move |_| {
+            asked.notify_one();
+            async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok"))) }
+        });
         let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         let connection = server.serve_connection(TokioIo::new(socket), answer);
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
             _ = connection.as_mut() => {}
-            () = sleep(Duration::from_millis(3)) => {
+            () = async { requested.notified().await; sleep(Duration::from_millis(3)).await } => {
                 connection.as_mut().graceful_shutdown();
                 let _ = connection.await;
             }

@@ -68,6 +68,7 @@ fn termination(record: &AccessRecord) -> [u8; 2] {
         (End::Broken, _) => return *b"SD",
         (End::ClientLeft, None) if is_sent => return *b"CH",
         (End::ClientLeft, None) => return *b"CQ",
+        (End::Refused, _) => return *b"PR",
         (End::Complete, _) => {}
     }
     let status = record.status();

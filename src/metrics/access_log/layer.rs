@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderName, Request, Response, header};
+use http::{HeaderName, Request, Response, StatusCode, header};
 use http_body::Body;
 use ipnet::IpNet;
 use tower_layer::Layer;
@@ -56,6 +56,18 @@ impl AccessLogLayer {
         let shared = Arc::make_mut(&mut self.shared);
         shared.client = shared.client.clone().trust(networks);
         self
+    }
+}
+
+impl AccessLogLayer {
+    /// Hands over the record of a request that a server has refused with `status` before the service saw it: see
+    /// `serve::Server::on_refusal`.
+    pub fn record_refusal<B>(&self, request: &Request<B>, status: StatusCode) {
+        let mut record = self.shared.begin(request);
+        record.answer = Some(status);
+        record.first_byte = Some(Duration::ZERO);
+        record.end = End::Refused;
+        self.shared.on_access.record(&record);
     }
 }
 

@@ -35,6 +35,8 @@ words! {
         ClientLeft = "client-left",
         /// The service failed before its end.
         Broken = "broken",
+        /// The server refused the request before the service saw it.
+        Refused = "refused",
     }
 }
 
@@ -150,7 +152,7 @@ impl AccessRecord {
             matches!(outcome.verdict(), Verdict::Moved | Verdict::Borrowed | Verdict::Rejected)
                 || outcome.attempts() > 1
         };
-        self.end != End::Complete
+        matches!(self.end, End::ClientLeft | End::Broken)
             || self.answer.is_none_or(|status| status.is_server_error())
             || self.outcome.as_ref().is_some_and(moved)
     }
