@@ -112,6 +112,7 @@ pin_project! {
         // The service was not ready at once.
         Wait { waiting: Box<(S, Option<Request<RequestBody>>)> },
         Refuse { status: StatusCode },
+        Done,
     }
 }
 
@@ -141,7 +142,7 @@ where
                     let Ok(()) = ready!(service.poll_ready(cx));
                     request.take().map(|request| service.call(request))
                 }
-                StepProjection::Refuse { .. } => None,
+                StepProjection::Refuse { .. } | StepProjection::Done => None,
             };
             match future {
                 Some(future) => self.set(Self::Serve { future }),
@@ -194,6 +195,8 @@ where
         // HTTP/2 limits it per stream.
         let limit = if *this.is_http1 { *this.unsent_limit } else { usize::MAX };
         let refused = this.step.status().is_some();
+        // The service's future may hold a body that it has not read.
+        this.step.set(Step::Done);
         if *this.is_http1 && (refused || watch.as_ref().is_some_and(|watch| watch.is_unread())) {
             response.headers_mut().insert(header::CONNECTION, CLOSE);
         }

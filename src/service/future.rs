@@ -174,6 +174,8 @@ where
             };
             if let Err(error) = state.as_mut().follow(transition, request, this.inner, dispatch) {
                 state.set(State::Done);
+                // The server looks at the response after this: what is unread of the body is to be known then.
+                *request = None;
                 return Poll::Ready(fail::<E, RB, IB, S>(dispatch, arrived, error));
             }
         }

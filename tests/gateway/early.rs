@@ -108,6 +108,7 @@ async fn an_early_response_of_the_gateway_reaches_an_uploading_client() {
         }
         let head = read_head(&mut client).await;
         assert!(head.starts_with("HTTP/1.1 503 "), "{head:?}");
+        assert!(head.contains("connection: close\r\n"), "{head:?}");
     }
 }
 

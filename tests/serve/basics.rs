@@ -13,7 +13,7 @@ use std::{
 
 use axum::{Router, extract::ConnectInfo, routing::get};
 use http::{Request, Response};
-use tower::Service;
+use tower::{Service, service_fn};
 use tower_sticky::serve::{Limits, RequestBody, Server};
 
 use crate::support::{GET, addr, any_port, connect, exchange, is_closed, server};
@@ -102,6 +102,24 @@ async fn a_service_is_called_when_it_is_ready() {
     let service = Reluctant { ready: Arc::default(), was_ready: false };
     let server = Server::new(service).listener(any_port().await).start().unwrap();
     assert!(exchange(&mut connect(&server).await, GET).await.ends_with("ready"));
+}
+
+/// The client has to know that the connection ends after the response: it might send its next request otherwise.
+#[tokio::test]
+async fn a_response_says_close_while_the_future_of_the_service_still_has_the_body() {
+    let holds = service_fn(|request: Request<RequestBody>| {
+        std::future::poll_fn(move |_| {
+            let _body = request.body();
+            Poll::Ready(Ok::<_, Infallible>(Response::new("no".to_owned())))
+        })
+    });
+    let server = Server::new(holds).listener(any_port().await).start().unwrap();
+    let upload = "POST / HTTP/1.1\r\nhost: a.test\r\ncontent-length: 100\r\n\r\nbegin";
+    let answer = exchange(&mut connect(&server).await, upload).await;
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
+    let whole = "POST / HTTP/1.1\r\nhost: a.test\r\ncontent-length: 0\r\n\r\n";
+    let answer = exchange(&mut connect(&server).await, whole).await;
+    assert!(!answer.contains("connection: close\r\n"), "{answer}");
 }
 
 #[tokio::test]

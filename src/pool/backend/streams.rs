@@ -6,7 +6,10 @@ use slab::Slab;
 
 use crate::util::{
     lock,
-    sync::{AtomicU32, Mutex, MutexGuard, Ordering::Relaxed},
+    sync::{
+        AtomicU32, Mutex, MutexGuard,
+        Ordering::{Acquire, Relaxed, Release},
+    },
 };
 
 /// The open streams of one backend: responses whose reader had to wait for more, and upgraded
@@ -15,6 +18,8 @@ use crate::util::{
 pub(crate) struct OpenStreams {
     /// How often streams were cut off. A stream is cut off when this has changed since it was registered.
     cuts: AtomicU32,
+    /// How many there are, so that nobody has to lock in order to find none.
+    count: AtomicU32,
     readers: Mutex<Slab<Reader>>,
 }
 
@@ -38,7 +43,7 @@ pub(crate) struct StreamId {
 
 impl OpenStreams {
     pub(crate) fn new() -> Self {
-        Self { cuts: AtomicU32::new(0), readers: Mutex::new(Slab::new()) }
+        Self { cuts: AtomicU32::new(0), count: AtomicU32::new(0), readers: Mutex::new(Slab::new()) }
     }
 
     #[inline]
@@ -52,7 +57,8 @@ impl OpenStreams {
 
     /// Whether a stream of the session is open.
     pub(crate) fn has_session(&self, session: u64) -> bool {
-        self.readers().iter().any(|(_, reader)| reader.session == session)
+        self.count.load(Acquire) != 0
+            && self.readers().iter().any(|(_, reader)| reader.session == session)
     }
 
     /// Calls `visit` with the session of each open stream that has one.
@@ -87,6 +93,7 @@ impl OpenStreams {
             None => {
                 let waker = std::mem::replace(&mut waker, Waker::noop().clone());
                 let key = readers.insert(Reader { waker, session, since: since() }) as u32;
+                self.count.store(readers.len() as u32, Release);
                 *id = Some(StreamId { key, cuts });
                 true
             }
@@ -97,7 +104,10 @@ impl OpenStreams {
 
     /// Removes a stream that has ended. Returns when it was registered.
     pub(crate) fn end(&self, stream: StreamId) -> Option<u32> {
-        let reader = self.readers().try_remove(stream.key as usize);
+        let mut readers = self.readers();
+        let reader = readers.try_remove(stream.key as usize);
+        self.count.store(readers.len() as u32, Release);
+        drop(readers);
         reader.map(|reader| reader.since)
     }
 

@@ -4,7 +4,10 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Mutex,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
     time::Duration,
 };
@@ -22,6 +25,8 @@ const CAPACITY: usize = 16_384;
 #[derive(Debug, Default)]
 pub(crate) struct LastSeen {
     entries: Mutex<Entries>,
+    /// How many there are, so that nobody has to lock in order to find none.
+    count: AtomicUsize,
     /// Entries that were evicted before the idle timeout.
     evicted: AtomicU64,
 }
@@ -55,10 +60,14 @@ impl LastSeen {
             let Entries { by_session, order } = &mut *entries;
             order.retain(|(session, then)| by_session.get(session) == Some(then));
         }
+        self.count.store(entries.by_session.len(), Release);
     }
 
     /// When the last stream of the session ended.
     pub(crate) fn get(&self, session: u64) -> Option<Instant> {
+        if self.count.load(Acquire) == 0 {
+            return None;
+        }
         let entries = lock(&self.entries);
         entries.by_session.get(&session).copied()
     }
@@ -76,6 +85,7 @@ impl LastSeen {
         let mut entries = lock(&self.entries);
         entries.by_session.insert(session, end);
         entries.order.push_back((session, end));
+        self.count.store(entries.by_session.len(), Release);
     }
 
     /// How many entries were evicted before the idle timeout.
