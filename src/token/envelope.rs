@@ -21,7 +21,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::aead::{Aad, Nonce};
 
 use super::{
-    Context, KeyRing, Unusable, base64url,
+    Context, KeyRing, Unusable,
     key_ring::SealingKey,
     pin::Pin,
     sealed::{BODY_LEN, HEAD_LEN, TAG_LEN, VERSION, decrypt},
@@ -63,8 +63,7 @@ pub(crate) fn open_envelope(
     if text.len() > MAX_RAW.div_ceil(3) * 4 {
         return Err(Unusable::Malformed);
     }
-    let mut raw = vec![0; text.len() * 3 / 4];
-    base64url::decode(text.as_ref(), &mut raw).ok_or(Unusable::Malformed)?;
+    let raw = URL_SAFE_NO_PAD.decode(text).map_err(|_| Unusable::Malformed)?;
     if raw.len() < HEAD_LEN + FIXED_LEN + TAG_LEN || raw[0] >> 6 != VERSION {
         return Err(Unusable::Malformed);
     }

@@ -1,6 +1,5 @@
 //! Tokens, the form in which clients carry pins: their format, sealing and keys.
 
-mod base64url;
 mod envelope;
 mod key_ring;
 mod pin;

@@ -22,7 +22,7 @@ use ring::{
     digest::{SHA256, digest},
 };
 
-use super::{KeyRing, base64url, key_ring::SealingKey, pin::Pin};
+use super::{KeyRing, key_ring::SealingKey, pin::Pin};
 
 /// The length of a sealed token in characters.
 pub(crate) const SEALED_LEN: usize = 90;
@@ -107,7 +107,10 @@ pub(crate) fn open(
         return Err(Unusable::Malformed);
     }
     let mut raw = [0; RAW_LEN];
-    base64url::decode(token, &mut raw).ok_or(Unusable::Malformed)?;
+    match URL_SAFE_NO_PAD.decode_slice_unchecked(token, &mut raw) {
+        Ok(RAW_LEN) => {}
+        _ => return Err(Unusable::Malformed),
+    }
     let (version, key_id) = (raw[0] >> 6, raw[0] & 0x3f);
     if version != VERSION {
         return Err(Unusable::Malformed);
