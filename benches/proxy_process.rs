@@ -62,9 +62,16 @@ impl Drop for Proxy {
     }
 }
 
-/// An address for a proxy to listen at.
-pub(crate) fn free_addr() -> Result<SocketAddr, Failure> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+/// Addresses for a proxy to listen at. They differ: all are taken before the first is free again.
+pub(crate) fn free_addrs<const N: usize>() -> Result<[SocketAddr; N], Failure> {
+    let mut addrs = [SocketAddr::from(([127, 0, 0, 1], 0)); N];
+    let mut taken = Vec::new();
+    for addr in &mut addrs {
+        let listener = TcpListener::bind(*addr)?;
+        *addr = listener.local_addr()?;
+        taken.push(listener);
+    }
+    Ok(addrs)
 }
 
 /// The gateway with one thread. The path of its file is to follow.

@@ -46,7 +46,7 @@ impl Proxy {
         connections: usize,
         certificate: Option<&Certificate>,
     ) -> Result<Self, Failure> {
-        let addr = proxy_process::free_addr()?;
+        let [addr] = proxy_process::free_addrs()?;
         let connections = connections.max(1000) + 100;
         let (mut command, config) = match kind {
             Kind::Gateway(program) => {

@@ -23,7 +23,7 @@ use tokio::{
 use crate::{
     Failure,
     http::{Connection, answer_all},
-    proxy_process::{self, Proxy, free_addr},
+    proxy_process::{self, Proxy, free_addrs},
     release,
 };
 
@@ -61,7 +61,7 @@ async fn measure() -> Result<(), Failure> {
         Some(program) => PathBuf::from(program),
         None => release::build(&["gateway"], &["full"])?.join("gateway"),
     };
-    let (addr, admin, backend) = (free_addr()?, free_addr()?, backend().await?);
+    let ([addr, admin], backend) = (free_addrs()?, backend().await?);
     let mut command = proxy_process::gateway(&program);
     command.stderr(Stdio::null());
     let gateway = Proxy::run(command, addr, &file(addr, admin, backend)).await?;

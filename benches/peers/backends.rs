@@ -35,7 +35,7 @@ impl Backends {
         fs::create_dir_all(&folder)?;
         let certificate = Certificate::make(&folder)?;
         fs::write(folder.join("large"), vec![b'x'; LARGE])?;
-        let nginx = (0..MANY).map(|_| proxy_process::free_addr()).collect::<Result<Vec<_>, _>>()?;
+        let nginx = proxy_process::free_addrs::<MANY>()?.to_vec();
         let mut command = Command::new("nginx");
         command.arg("-p").arg(&folder).args(["-e", "stderr", "-c"]);
         let command = on_core(LOAD_CORE, &command);

@@ -45,7 +45,7 @@ impl Running {
         options: &Options,
         backends: &Backends,
     ) -> Result<Self, Failure> {
-        let (addr, tls_addr) = (proxy_process::free_addr()?, proxy_process::free_addr()?);
+        let [addr, tls_addr] = proxy_process::free_addrs()?;
         let site = Site {
             addr,
             tls_addr,

@@ -40,7 +40,7 @@ impl Proxy {
         programs: &Path,
         servers: &[Server],
     ) -> Result<Self, Failure> {
-        let addr = proxy_process::free_addr()?;
+        let [addr] = proxy_process::free_addrs()?;
         let (command, config) = match kind {
             Kind::Gateway { home_wait } => {
                 let command = proxy_process::gateway(&programs.join("gateway"));

@@ -39,7 +39,7 @@ use tokio::{
 
 use crate::{
     http::{Connection, answer_all},
-    proxy_process::{Proxy, free_addr, haproxy, haproxy_version},
+    proxy_process::{Proxy, free_addrs, haproxy, haproxy_version},
 };
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -67,7 +67,7 @@ async fn main() -> Result<(), Failure> {
 }
 
 async fn measure(program: &Path, backend: SocketAddr, count: usize) -> Result<(), Failure> {
-    let (addr, admin) = (free_addr()?, free_addr()?);
+    let [addr, admin] = free_addrs()?;
     let file = |weight| gateway_file(addr, admin, backend, count, weight);
     let began = Instant::now();
     let mut command = proxy_process::gateway(program);
@@ -112,7 +112,7 @@ async fn measure(program: &Path, backend: SocketAddr, count: usize) -> Result<()
 
 /// The reload of HAProxy with 10,000 servers in its master-worker mode, until the new worker answers.
 async fn beside(version: &str, backend: SocketAddr) -> Result<(), Failure> {
-    let addr = free_addr()?;
+    let [addr] = free_addrs()?;
     let file = |weight| haproxy_file(addr, backend, 10_000, weight);
     let mut command = haproxy();
     command.arg("-c").stdout(Stdio::null()).stderr(Stdio::null());
