@@ -7,11 +7,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{
-            AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
-            Ordering::{Acquire, SeqCst},
-            fence,
-        },
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Acquire},
     },
 };
 
@@ -21,7 +17,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     Availability, BackendState, Readiness,
     availability::HealthSources,
-    backend::DrainEnd,
+    backend::{DrainEnd, Watchers},
     move_log::{MoveLog, MoveRecord},
     removed::RemovedBackends,
     session_balance::Balance,
@@ -229,7 +225,7 @@ impl<S> Pool<S> {
         self.snapshot.publish(next.clone(), changed);
         // Wake requests that wait for a backend, including one that was just removed. Whoever is not counted as
         // waiting yet sees this snapshot.
-        fence(SeqCst);
+        Watchers::after_change();
         now.iter().for_each(|state| state.notify_watchers());
         differ(before, now).for_each(|state| state.notify_watchers());
         if changed {

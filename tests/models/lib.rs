@@ -21,7 +21,10 @@ mod shard_owners;
 mod streams;
 #[path = "../../src/pool/versioned.rs"]
 mod versioned;
+#[path = "../../src/pool/backend/watchers.rs"]
+mod watchers;
 
+mod change_watched;
 mod limit_changes;
 mod permit_wait;
 mod published_value;
@@ -40,7 +43,7 @@ mod util {
     pub(crate) mod sync {
         pub(crate) use loom::sync::{
             Mutex, MutexGuard,
-            atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+            atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
         };
         // Used only for hints that are set under a lock, so it is not modelled.
         pub(crate) use std::sync::atomic::AtomicBool;

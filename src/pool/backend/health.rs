@@ -1,12 +1,6 @@
 //! The health of a backend: its availability, and the sources that it is derived from.
 
-use std::sync::{
-    MutexGuard,
-    atomic::{
-        Ordering::{Relaxed, SeqCst},
-        fence,
-    },
-};
+use std::sync::{MutexGuard, atomic::Ordering::Relaxed};
 
 use super::state::BackendState;
 use crate::{
@@ -64,22 +58,20 @@ impl BackendState {
         (before != availability).then_some((before, availability))
     }
 
-    /// Counts a request that watches for changes. What it reads of the pool after this is as new as the last change
-    /// that has not notified it.
+    /// Counts a request that watches for changes: see [`Watchers`](super::Watchers).
     pub(crate) fn begin_watch(&self) {
-        self.standing.watchers.fetch_add(1, SeqCst);
-        fence(SeqCst);
+        self.standing.watchers.begin();
     }
 
     /// The request does not watch any more.
     pub(crate) fn end_watch(&self) {
-        self.standing.watchers.fetch_sub(1, Relaxed);
+        self.standing.watchers.end();
     }
 
-    /// Notifies the requests that watch for changes. To be called after a change and a sequentially consistent fence.
+    /// Notifies the requests that watch for changes. To be called after
+    /// [`Watchers::after_change`](super::Watchers::after_change).
     pub(crate) fn notify_watchers(&self) {
-        // A look at each backend's queue of waiters is most of the cost of a change in a large pool.
-        if self.standing.watchers.load(Relaxed) > 0 {
+        if self.standing.watchers.any() {
             self.changed.notify_waiters();
         }
     }

@@ -15,6 +15,7 @@ mod settings;
 mod since;
 mod state;
 mod streams;
+mod watchers;
 
 #[cfg(feature = "admin")]
 pub(crate) use self::history::{HISTORY_INTERVALS, HISTORY_SECS, Interval};
@@ -30,4 +31,5 @@ pub(crate) use self::{
     entered::Entered,
     state::BackendState,
     streams::StreamId,
+    watchers::Watchers,
 };

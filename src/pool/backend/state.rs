@@ -21,7 +21,7 @@ use super::history::History;
 use super::owner::OwnerRef;
 use super::{
     drain::DrainState, latency::Latency, requests::RequestCounter, since::Since,
-    streams::OpenStreams,
+    streams::OpenStreams, watchers::Watchers,
 };
 use crate::{
     id::BackendId,
@@ -88,8 +88,8 @@ pub(super) struct Standing {
     /// Whether it is ejected for failing answers, or on trial after that.
     pub(super) is_ejected: AtomicBool,
     pub(super) weight: AtomicU32,
-    /// How many requests watch for changes.
-    pub(super) watchers: AtomicUsize,
+    /// The requests that watch for changes.
+    pub(super) watchers: Watchers,
     /// The lowest epoch of the backend's sessions: the Unix time in milliseconds of its last change of
     /// address, or 0.
     epoch: AtomicU64,
@@ -104,7 +104,7 @@ impl Default for Standing {
             has_evidence: AtomicBool::new(false),
             is_ejected: AtomicBool::new(false),
             weight: AtomicU32::new(1),
-            watchers: AtomicUsize::new(0),
+            watchers: Watchers::new(),
             epoch: AtomicU64::new(0),
         }
     }
