@@ -112,10 +112,15 @@ fn end(child: &mut Child, why: &str) -> io::Result<String> {
 async fn expect(control: &mut BufReader<UnixStream>, word: &str) -> io::Result<String> {
     let mut line = String::new();
     control.read_line(&mut line).await?;
-    match line.trim_end().strip_prefix(word) {
-        Some(rest) => Ok(rest.to_owned()),
-        None => Err(io::Error::other(format!("it has ended before it was {word}"))),
+    let line = line.trim_end();
+    let (said, rest) = line.split_once(' ').unwrap_or((line, ""));
+    if said == word {
+        return Ok(rest.to_owned());
     }
+    Err(io::Error::other(match said {
+        "" => format!("it has ended before it was {word}"),
+        _ => format!("it says {said:?} in place of {word:?}"),
+    }))
 }
 
 fn addresses(text: &str) -> io::Result<Vec<SocketAddr>> {
