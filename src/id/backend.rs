@@ -12,7 +12,7 @@ pub(crate) const MAX_ID_LEN: usize = 128;
 /// The stable name of a backend, which pins refer to on every gateway and after every restart.
 ///
 /// 1 to 128 bytes of visible ASCII without `"`, `,`, `;` and `\`, so that it can be the
-/// value of a cookie or a header. Do not use an index or an address: a backend that moves to another
+/// value of a cookie or a header; not `.` or `..`. Do not use an index or an address: a backend that moves to another
 /// address must keep its id to keep its sessions.
 ///
 /// # Example
@@ -34,13 +34,19 @@ impl BackendId {
     ///
     /// # Errors
     ///
-    /// When `id` is empty, longer than 128 bytes, or has a character that is not allowed.
+    /// When `id` is empty, longer than 128 bytes, `.` or `..`, or has a character that is not allowed.
     pub fn new(id: impl AsRef<str>) -> Result<Self, ConfigError> {
         let id = id.as_ref();
         if id.is_empty() {
             return Err(ConfigError::new(
                 "a backend id is empty; give every backend a stable name such as \"a\"",
             ));
+        }
+        // Clients resolve these in a path, so that no request for such a backend would reach the admin interface.
+        if matches!(id, "." | "..") {
+            return Err(ConfigError::new(format!(
+                "the backend id {id:?} is not a name; give every backend a stable name such as \"a\""
+            )));
         }
         if id.len() > MAX_ID_LEN {
             return Err(ConfigError::new(format!(
@@ -133,10 +139,10 @@ mod tests {
 
     #[test]
     fn ids_are_checked() {
-        for good in ["a", "10.0.0.1:8080", "node_1/eu", &"x".repeat(128)] {
+        for good in ["a", "...", "10.0.0.1:8080", "node_1/eu", &"x".repeat(128)] {
             assert!(BackendId::new(good).is_ok(), "{good:?} is a good id");
         }
-        for bad in ["", " ", "a b", "a,b", "a\"", "ä", "a\n", "a\\", &"x".repeat(129)] {
+        for bad in ["", ".", "..", " ", "a b", "a,b", "a\"", "ä", "a\n", "a\\", &"x".repeat(129)] {
             assert!(BackendId::new(bad).is_err(), "{bad:?} is not an id");
         }
     }
