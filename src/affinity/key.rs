@@ -7,7 +7,7 @@ use http::HeaderName;
 use super::{
     BoundAffinity, Head, Origin, ReadContext, Reading,
     cookie::parse,
-    found::{FindingKind, Found},
+    found::{FindingKind, Findings, Found},
     hashing::{HashOptions, Hashing, hash_setters},
     header::header_name,
     token_options::invalid,
@@ -183,38 +183,33 @@ enum BoundSource {
 }
 
 impl Bound {
-    fn value<'a>(&self, request: &Head<'a>) -> Option<Cow<'a, [u8]>> {
+    fn value<'a>(&self, head: &Head<'a>) -> Option<Cow<'a, [u8]>> {
         match &self.source {
-            BoundSource::Header(name) => Some(Cow::Borrowed(request.headers.get(name)?.as_bytes())),
+            BoundSource::Header(name) => Some(Cow::Borrowed(head.headers.get(name)?.as_bytes())),
             BoundSource::Cookie(name) => {
-                parse::Cookies::new(request.headers).next(name).map(Cow::Borrowed)
+                parse::Cookies::new(head.headers).next(name).map(Cow::Borrowed)
             }
             BoundSource::Query(name) => {
-                let query = request.uri.query()?.as_bytes();
+                let query = head.uri.query()?.as_bytes();
                 let mut pairs = form_urlencoded::parse(query);
                 match pairs.find(|(found, _)| found == name)?.1 {
                     Cow::Borrowed(value) => Some(Cow::Borrowed(value.as_bytes())),
                     Cow::Owned(value) => Some(Cow::Owned(value.into_bytes())),
                 }
             }
-            BoundSource::Function(function) => function(request).map(Cow::Owned),
+            BoundSource::Function(function) => function(head).map(Cow::Owned),
         }
     }
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, _: &mut ReadContext<'_>) -> Reading {
-        let value = self.value(request).filter(|value| !value.is_empty());
+    fn read(&self, head: &Head<'_>, _: &mut ReadContext<'_>) -> Reading {
+        let value = self.value(head).filter(|value| !value.is_empty());
         Reading { key: value.map(|value| self.hashing.hash(&value)), ..Reading::default() }
     }
 
-    fn inspect(
-        &self,
-        request: &Head<'_>,
-        context: &mut ReadContext<'_>,
-        found: &mut Vec<Found>,
-    ) -> Reading {
-        let reading = self.read(request, context);
+    fn inspect(&self, head: &Head<'_>, cx: &mut ReadContext<'_>, found: &mut Findings) -> Reading {
+        let reading = self.read(head, cx);
         if reading.key.is_some() {
             found.push(Found::new(FindingKind::Key, &*self.carrier));
         }
