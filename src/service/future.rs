@@ -90,16 +90,12 @@ where
 
 impl<S, I, E, B, RB, IB> Future for ResponseFuture<S, I, E, B>
 where
-    S: Service<Request<B>, Response = Response<RB>> + Clone,
-    S::Error: Into<BoxError>,
-    RB: Body<Data = Bytes>,
-    RB::Error: Into<BoxError>,
-    I: Service<Request<B>, Response = Response<IB>> + Clone,
-    I::Error: Into<BoxError>,
-    IB: Body<Data = Bytes>,
-    IB::Error: Into<BoxError>,
-    E: OnError,
     B: 'static,
+    S: Service<Request<B>, Response = Response<RB>, Error: Into<BoxError>> + Clone,
+    RB: Body<Data = Bytes, Error: Into<BoxError>>,
+    I: Service<Request<B>, Response = Response<IB>, Error: Into<BoxError>> + Clone,
+    IB: Body<Data = Bytes, Error: Into<BoxError>>,
+    E: OnError,
 {
     type Output = Result<Response<StickyBody<RB, IB>>, E::Error>;
 
@@ -117,9 +113,7 @@ where
                     ready!(state.as_mut().poll_wait(cx, dispatch, request))
                 }
                 StateProjection::Call { future, in_flight, trial, started } => {
-                    let span = dispatch.enter_attempt();
-                    let mut result = ready!(future.poll(cx));
-                    drop(span);
+                    let mut result = ready!(poll_attempt(future, cx, dispatch));
                     let (mut in_flight, mut trial, started) =
                         (in_flight.take(), trial.take(), started.take());
                     state.set(State::Done);
@@ -127,12 +121,8 @@ where
                     let judged = match (&mut result, &mut in_flight) {
                         (Ok(response), Some(in_flight)) => {
                             observe(dispatch.core(), in_flight.state(), started);
-                            let (sent, status) = (dispatch.sent(), response.status());
-                            dispatch.attempt_answered(status);
-                            in_flight.head_arrived(arrived, sent, status, || {
-                                response.body().is_end_stream()
-                            });
-                            complete(dispatch, *this.answers, in_flight, trial.take(), response)
+                            let (answers, trial) = (*this.answers, trial.take());
+                            complete(dispatch, answers, in_flight, trial, arrived, response)
                         }
                         _ => None,
                     };
@@ -141,10 +131,8 @@ where
                             return Poll::Ready(Ok(answer(response, in_flight, judged)));
                         }
                         Err(error) => {
-                            let error = error.into();
-                            Transition::after_failure(
-                                dispatch, in_flight, trial, error, arrived, request,
-                            )
+                            let attempt = (in_flight, trial);
+                            Transition::after_failure(dispatch, attempt, error, arrived, request)
                         }
                     }
                 }
@@ -155,16 +143,13 @@ where
                     ready!(state.as_mut().poll_last_resort(cx, request))
                 }
                 StateProjection::InnerCall { future, in_flight } => {
-                    let span = dispatch.enter_attempt();
-                    let result = ready!(future.poll(cx));
-                    drop(span);
+                    let result = ready!(poll_attempt(future, cx, dispatch));
                     let in_flight = in_flight.take();
                     state.set(State::Done);
                     match result {
                         Ok(response) => {
-                            return Poll::Ready(Ok(inner_answer(
-                                dispatch, arrived, response, in_flight,
-                            )));
+                            let response = inner_answer(dispatch, arrived, response, in_flight);
+                            return Poll::Ready(Ok(response));
                         }
                         Err(error) => Transition::Fail(StickyError::Inner { source: error.into() }),
                     }
@@ -178,6 +163,17 @@ where
             }
         }
     }
+}
+
+/// Polls the call of a service, in the span of the attempt.
+#[inline(always)]
+fn poll_attempt<F: Future, S>(
+    future: Pin<&mut F>,
+    cx: &mut Context<'_>,
+    dispatch: &Dispatch<S>,
+) -> Poll<F::Output> {
+    let _span = dispatch.enter_attempt();
+    future.poll(cx)
 }
 
 impl<S, I, E, B> fmt::Debug for ResponseFuture<S, I, E, B>

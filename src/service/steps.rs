@@ -91,14 +91,13 @@ impl<S: Clone> Transition<S> {
     /// What follows a failed call: the next step if the request was given back, else the error.
     pub(super) fn after_failure<B: 'static>(
         dispatch: &mut Dispatch<S>,
-        in_flight: Option<InFlight>,
-        trial: Option<TrialPermit>,
-        error: BoxError,
+        (in_flight, trial): (Option<InFlight>, Option<TrialPermit>),
+        error: impl Into<BoxError>,
         arrived: Arrival,
         slot: &mut Option<Request<B>>,
     ) -> Self {
         let Some(in_flight) = in_flight else { return Self::Lost };
-        match failed(dispatch, in_flight, trial, error, arrived) {
+        match failed(dispatch, in_flight, trial, error.into(), arrived) {
             Ok((next, request)) => {
                 *slot = Some(request);
                 Self::Next(next)
