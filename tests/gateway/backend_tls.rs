@@ -46,7 +46,7 @@ fn backend(id: &str, server: &Server, keys: &str) -> String {
 
 #[tokio::test]
 async fn a_backend_is_verified_and_shown_the_certificate_of_the_gateway() {
-    let (authority, files) = (Authority::new(), Files::new());
+    let (authority, files) = (Authority::unique(), Files::new());
     let identity = authority.server(&["app.internal"]);
     let server = config(&identity, &["h2", "http/1.1"], Some(&authority));
     let server = Server::start(server, says_how).await;
@@ -67,7 +67,7 @@ async fn a_backend_is_verified_and_shown_the_certificate_of_the_gateway() {
 
 #[tokio::test]
 async fn each_key_may_stand_in_a_backend() {
-    let (first, second, files) = (Authority::new(), Authority::new(), Files::new());
+    let (first, second, files) = (Authority::unique(), Authority::unique(), Files::new());
     let a =
         Server::start(config(&first.server(&["127.0.0.1"]), &[], None), |_| async { reply("a") });
     let b = config(&second.server(&["b.internal"]), &["h2"], None);
@@ -87,7 +87,7 @@ async fn each_key_may_stand_in_a_backend() {
 
 #[tokio::test]
 async fn a_backend_that_is_not_verified_is_shown_and_a_new_one_gets_the_same_settings() {
-    let server = config(&Authority::new().server(&["a.test"]), &[], None);
+    let server = config(&Authority::unique().server(&["a.test"]), &[], None);
     let server = Server::start(server, says_how).await;
     let text = format!(
         "admin = \"127.0.0.1:0\"\n[upstream]\nverify = false\n{}",
@@ -114,7 +114,7 @@ async fn a_backend_that_is_not_verified_is_shown_and_a_new_one_gets_the_same_set
 
 #[tokio::test]
 async fn a_certificate_that_has_expired_is_named_in_the_log() {
-    let (authority, files) = (Authority::new(), Files::new());
+    let (authority, files) = (Authority::unique(), Files::new());
     let server = Server::start(config(&authority.valid(-9, -3), &[], None), says_how).await;
     let ca = files.add("ca.pem", &authority.pem());
     let text = format!("[upstream]\nca = [\"{ca}\"]\n{}", backend("a", &server, ""));
@@ -126,7 +126,7 @@ async fn a_certificate_that_has_expired_is_named_in_the_log() {
 
 #[tokio::test]
 async fn wrong_keys_and_files_are_refused_by_their_names() {
-    let (authority, files) = (Authority::new(), Files::new());
+    let (authority, files) = (Authority::unique(), Files::new());
     let (me, other) = (authority.client(), authority.client());
     let (cert, key) = (files.add("me.pem", &me.cert), files.add("me.key", &me.key));
     let other = files.add("other.key", &other.key);
@@ -178,7 +178,7 @@ async fn a_system_without_root_certificates_needs_a_file_of_them() {
         "{stderr}"
     );
 
-    let ca = files.add("ca.pem", &Authority::new().pem());
+    let ca = files.add("ca.pem", &Authority::unique().pem());
     let text =
         format!("[upstream]\nca = [\"{ca}\"]\n[[backend]]\nid = \"a\"\nurl = \"https://a.test\"");
     let file = ConfigFile::new(&text);

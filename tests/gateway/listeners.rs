@@ -97,16 +97,11 @@ async fn refused(args: &[&str], address: &str, expected: &[&str]) {
 mod tls {
     use std::{fs, sync::Arc};
 
-    use rustls::{
-        ClientConfig, RootCertStore,
-        crypto::ring::default_provider,
-        pki_types::{CertificateDer, pem::PemObject},
-    };
     use tokio::net::TcpStream;
     use tokio_rustls::{TlsConnector, client::TlsStream};
 
     use super::*;
-    use crate::identities::{Authority, Identity};
+    use crate::authority::{Authority, Identity};
 
     /// Files of certificates.
     struct Files(PathBuf);
@@ -143,12 +138,8 @@ mod tls {
         authority: &Authority,
         identity: &Identity,
     ) -> TlsStream<TcpStream> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
-        let config = ClientConfig::builder_with_provider(default_provider().into())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
+        let config = authority
+            .client_config(rustls::DEFAULT_VERSIONS)
             .with_client_auth_cert(vec![identity.der()], identity.key_der())
             .unwrap();
         let socket = gateway.connect(0).await;

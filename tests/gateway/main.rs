@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may fail in any line")]
 
+#[cfg(feature = "tls")]
+#[path = "../support/authority.rs"]
+mod authority;
 #[path = "../support/backends.rs"]
 mod backends;
 #[path = "../support/client.rs"]
@@ -67,6 +70,7 @@ mod events;
 mod expect;
 mod explain;
 mod failures;
+mod flag_errors;
 mod forwarding;
 mod guide;
 mod health;

@@ -7,11 +7,7 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring::default_provider,
-    pki_types::{CertificateDer, pem::PemObject},
-};
+use rustls::ClientConfig;
 use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -22,9 +18,9 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use crate::{
+    authority::Authority,
     backends::{echo, upgrading},
     client::{Answer, get, read, read_head, was_not_processed},
-    identities::Authority,
     line::Line,
     process::FOREVER,
 };
@@ -194,13 +190,7 @@ fn tls() -> (Files, String, Arc<ClientConfig>) {
     let listener = format!(
         "[[listener]]\naddress = \"localhost:0\"\ntls = {{ certificates = [{{ cert = {cert:?}, key = {key:?} }}] }}\n"
     );
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
-    let config = ClientConfig::builder_with_provider(default_provider().into())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let config = authority.client_config(rustls::DEFAULT_VERSIONS).with_no_client_auth();
     (Files(dir), listener, Arc::new(config))
 }
 

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may fail in any line")]
 
+#[cfg(feature = "tls")]
+#[path = "../support/authority.rs"]
+mod authority;
 mod basics;
 mod proxy_protocol;
 mod support;

@@ -2,11 +2,11 @@
 
 use tower_sticky::serve::{ClientAuth, ServerTls};
 
-use super::{
-    identities::Authority,
-    support::{Client, ClientOptions, Files, shown, start, tls},
+use super::support::{Client, ClientOptions, Files, shown, start, tls};
+use crate::{
+    authority::Authority,
+    support::{GET, exchange},
 };
-use crate::support::{GET, exchange};
 
 #[tokio::test]
 async fn a_certificate_is_chosen_by_the_server_name() {

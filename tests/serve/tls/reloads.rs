@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tower_sticky::serve::{ClientAuth, ServerHandle, ServerTls};
 
-use super::{
-    identities::Authority,
-    support::{Client, ClientOptions, Files, is_resumed, shown, start, tls},
+use super::support::{Client, ClientOptions, Files, is_resumed, shown, start, tls};
+use crate::{
+    authority::Authority,
+    support::{GET, exchange},
 };
-use crate::support::{GET, exchange};
 
 /// Makes a request on a new connection, so that the client has received its tickets. Whether it was resumed.
 async fn request(client: &Client, server: &ServerHandle) -> bool {

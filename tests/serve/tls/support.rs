@@ -3,16 +3,17 @@
 use std::{fs, io, path::PathBuf, sync::Arc};
 
 use rustls::{
-    ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion,
-    crypto::ring::default_provider,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
+    ClientConfig, HandshakeKind, SupportedProtocolVersion,
+    pki_types::{CertificateDer, ServerName},
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower_sticky::serve::{ServerHandle, ServerTls, ServerTlsBuilder};
 
-use super::identities::{Authority, Identity};
-use crate::support::{addr, any_port, server};
+use crate::{
+    authority::{Authority, Identity},
+    support::{addr, any_port, server},
+};
 
 /// What a client offers; its sessions are remembered from connection to connection.
 #[derive(Clone)]
@@ -40,12 +41,7 @@ impl Client {
     }
 
     pub(crate) fn with(authority: &Authority, options: &ClientOptions<'_>) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
-        let builder = ClientConfig::builder_with_provider(default_provider().into())
-            .with_protocol_versions(options.versions)
-            .unwrap()
-            .with_root_certificates(roots);
+        let builder = authority.client_config(options.versions);
         let mut config = match options.identity {
             Some(it) => builder.with_client_auth_cert(vec![it.der()], it.key_der()).unwrap(),
             None => builder.with_no_client_auth(),
