@@ -30,6 +30,19 @@ pub(super) enum IdSource {
     PathParameter(String),
 }
 
+/// The constructors of a builder by where a request has the id or the key, with their documentation. Its `new` takes
+/// the source.
+macro_rules! source_constructors {
+    ($($(#[$doc:meta])* $name:ident($argument:ident) => $source:path,)*) => {$(
+        $(#[$doc])*
+        pub fn $name($argument: impl Into<String>) -> Self {
+            Self::new($source($argument.into()))
+        }
+    )*};
+}
+
+pub(super) use source_constructors;
+
 /// Where an id is, with its configuration checked.
 #[derive(Debug)]
 pub(super) enum BoundSource {

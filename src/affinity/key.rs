@@ -10,6 +10,7 @@ use super::{
     found::{FindingKind, Findings, Found},
     hashing::{HashOptions, Hashing, hash_setters},
     header::header_name,
+    id_source::source_constructors,
     token_options::invalid,
     traits::sealed::Bind,
 };
@@ -59,20 +60,16 @@ enum Source {
 type Function = dyn Fn(&Head<'_>) -> Option<Vec<u8>> + Send + Sync;
 
 impl Key {
-    /// The value of a request header, as it is.
-    pub fn header(name: impl Into<String>) -> Self {
-        Self::new(Source::Header(name.into()))
-    }
+    source_constructors! {
+        /// The value of a request header, as it is.
+        header(name) => Source::Header,
 
-    /// The value of a cookie of the application, as it is.
-    pub fn cookie(name: impl Into<String>) -> Self {
-        Self::new(Source::Cookie(name.into()))
-    }
+        /// The value of a cookie of the application, as it is.
+        cookie(name) => Source::Cookie,
 
-    /// The value of a parameter of the query, decoded
-    /// (`application/x-www-form-urlencoded`, WHATWG URL standard).
-    pub fn query(name: impl Into<String>) -> Self {
-        Self::new(Source::Query(name.into()))
+        /// The value of a parameter of the query, decoded
+        /// (`application/x-www-form-urlencoded`, WHATWG URL standard).
+        query(name) => Source::Query,
     }
 
     /// The result of `key` for a request extension.
