@@ -17,7 +17,7 @@ use tower_service::Service;
 
 use super::{
     finish::{answer, complete, fail, inner_answer},
-    steps::{State, StateProjection, Transition},
+    steps::{State, StateProj, Transition},
 };
 use crate::{
     dispatch::{AsAnswers, Dispatch, observe},
@@ -56,7 +56,7 @@ pin_project! {
             let this = this.project();
             let state = this.state.project();
             // A future that was never polled has done nothing.
-            if !this.dispatch.is_counted() && !matches!(state, StateProjection::Arrived) {
+            if !this.dispatch.is_counted() && !matches!(state, StateProj::Arrived) {
                 this.dispatch.canceled(*this.arrived, state.backend());
             }
         }
@@ -105,14 +105,12 @@ where
         loop {
             let arrived = *this.arrived;
             let transition = match state.as_mut().project() {
-                StateProjection::Arrived => state.as_mut().begin(dispatch, request, this.arrived),
-                StateProjection::Detour { .. } => {
+                StateProj::Arrived => state.as_mut().begin(dispatch, request, this.arrived),
+                StateProj::Detour { .. } => {
                     ready!(state.as_mut().poll_detour(cx, dispatch, request))
                 }
-                StateProjection::Wait { .. } => {
-                    ready!(state.as_mut().poll_wait(cx, dispatch, request))
-                }
-                StateProjection::Call { future, in_flight, trial, started } => {
+                StateProj::Wait { .. } => ready!(state.as_mut().poll_wait(cx, dispatch, request)),
+                StateProj::Call { future, in_flight, trial, started } => {
                     let mut result = ready!(poll_attempt(future, cx, dispatch));
                     let (mut in_flight, mut trial, started) =
                         (in_flight.take(), trial.take(), started.take());
@@ -136,26 +134,23 @@ where
                         }
                     }
                 }
-                StateProjection::LocalWait { .. } => {
+                StateProj::LocalWait { .. } => {
                     ready!(state.as_mut().poll_local_wait(cx, dispatch, request))
                 }
-                StateProjection::LastResort { .. } => {
+                StateProj::LastResort { .. } => {
                     ready!(state.as_mut().poll_last_resort(cx, request))
                 }
-                StateProjection::InnerCall { future, in_flight } => {
+                StateProj::InnerCall { future, in_flight } => {
                     let result = ready!(poll_attempt(future, cx, dispatch));
                     let in_flight = in_flight.take();
                     state.set(State::Done);
-                    match result {
-                        Ok(response) => {
-                            let response = inner_answer(dispatch, arrived, response, in_flight);
-                            return Poll::Ready(Ok(response));
-                        }
+                    match result.map(|it| inner_answer(dispatch, arrived, it, in_flight)) {
+                        Ok(response) => return Poll::Ready(Ok(response)),
                         Err(error) => Transition::Fail(StickyError::Inner { source: error.into() }),
                     }
                 }
                 // A future must not be polled again after it has returned.
-                StateProjection::Done => return Poll::Pending,
+                StateProj::Done => return Poll::Pending,
             };
             if let Err(error) = state.as_mut().follow(transition, request, this.inner, dispatch) {
                 state.set(State::Done);
@@ -186,7 +181,7 @@ where
     }
 }
 
-impl<S, I, B> StateProjection<'_, S, I, B>
+impl<S, I, B> StateProj<'_, S, I, B>
 where
     S: Service<Request<B>>,
     I: Service<Request<B>>,

@@ -26,7 +26,7 @@ use crate::{
 };
 
 pin_project! {
-    #[project = StateProjection]
+    #[project = StateProj]
     #[project_replace = OwnedState]
     pub(super) enum State<S, I, B>
     where
@@ -252,7 +252,7 @@ where
         dispatch: &mut Dispatch<S>,
         request: &mut Option<Request<B>>,
     ) -> Poll<Transition<S>> {
-        let StateProjection::Wait { wait } = self.as_mut().project() else {
+        let StateProj::Wait { wait } = self.as_mut().project() else {
             return Poll::Ready(Transition::Lost);
         };
         let outcome = ready!(wait.poll_ready(cx, dispatch));
@@ -295,7 +295,7 @@ where
         dispatch: &mut Dispatch<S>,
         request: &mut Option<Request<B>>,
     ) -> Poll<Transition<S>> {
-        let StateProjection::LocalWait { wait } = self.as_mut().project() else {
+        let StateProj::LocalWait { wait } = self.as_mut().project() else {
             return Poll::Ready(Transition::Lost);
         };
         let outcome = ready!(wait.poll_ready(cx, dispatch));
@@ -324,7 +324,7 @@ where
         cx: &mut Context<'_>,
         request: &mut Option<Request<B>>,
     ) -> Poll<Transition<S>> {
-        let StateProjection::LastResort { inner } = self.as_mut().project() else {
+        let StateProj::LastResort { inner } = self.as_mut().project() else {
             return Poll::Ready(Transition::Lost);
         };
         if let Err(source) = ready!(inner.poll_ready(cx)) {
