@@ -14,6 +14,9 @@ mod crowd;
 #[path = "../support/example.rs"]
 mod example;
 #[cfg(feature = "tls")]
+#[path = "../support/files.rs"]
+mod files;
+#[cfg(feature = "tls")]
 #[path = "../serve/tls/identities.rs"]
 mod identities;
 #[path = "../support/listener.rs"]

@@ -1,6 +1,6 @@
 //! Restarts in place, one after the other, under clients of every kind: nothing is refused, reset, failed or moved.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -21,6 +21,7 @@ use crate::{
     authority::Authority,
     backends::{echo, upgrading},
     client::{Answer, get, read, read_head, was_not_processed},
+    files::Files,
     line::Line,
     process::FOREVER,
 };
@@ -170,28 +171,17 @@ async fn shout(stream: &mut TcpStream) {
     assert_eq!(&answer, b"STILL THERE");
 }
 
-struct Files(PathBuf);
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// A listener with TLS, and clients that trust it.
 fn tls() -> (Files, String, Arc<ClientConfig>) {
     let authority = Authority::new("ca");
     let identity = authority.sign(&["a.test"]);
-    let dir = std::env::temp_dir().join(format!("gateway-storm-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
-    let (cert, key) = (dir.join("site.pem"), dir.join("site.key"));
-    std::fs::write(&cert, &identity.cert).unwrap();
-    std::fs::write(&key, &identity.key).unwrap();
+    let files = Files::new();
+    let (cert, key) = files.identity(&identity);
     let listener = format!(
         "[[listener]]\naddress = \"localhost:0\"\ntls = {{ certificates = [{{ cert = {cert:?}, key = {key:?} }}] }}\n"
     );
     let config = authority.client_config(rustls::DEFAULT_VERSIONS).with_no_client_auth();
-    (Files(dir), listener, Arc::new(config))
+    (files, listener, Arc::new(config))
 }
 
 /// Two of each kind, without and with TLS, and more of those in clear text.

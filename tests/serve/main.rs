@@ -6,6 +6,9 @@
 #[path = "../support/authority.rs"]
 mod authority;
 mod basics;
+#[cfg(feature = "tls")]
+#[path = "../support/files.rs"]
+mod files;
 mod proxy_protocol;
 mod support;
 #[cfg(feature = "tls")]

@@ -2,9 +2,10 @@
 
 use tower_sticky::serve::{ClientAuth, ServerTls};
 
-use super::support::{Client, ClientOptions, Files, shown, start, tls};
+use super::support::{Client, ClientOptions, shown, start, tls};
 use crate::{
     authority::Authority,
+    files::Files,
     support::{GET, exchange},
 };
 
@@ -57,7 +58,7 @@ async fn strict_names_refuse_all_others() {
 fn bad_certificates_are_refused_with_a_reason() {
     let authority = Authority::new("ca");
     let (one, other) = (authority.sign(&["a.test"]), authority.sign(&["b.test"]));
-    let files = Files::new("bad-certificates");
+    let files = Files::new();
     let cert = files.write("site.pem", &one.cert);
     let wrong_key = files.write("other.key", &other.key);
     let garbage = files.write("garbage.pem", "garbage");

@@ -2,7 +2,10 @@
 
 use rcgen::{DistinguishedName, DnType};
 
-use crate::authority::{Authority, Identity};
+use crate::{
+    authority::{Authority, Identity},
+    files::Files,
+};
 
 impl Authority {
     /// For a server of these names, or a client whose common name is the first one.
@@ -12,5 +15,12 @@ impl Authority {
             params.distinguished_name.push(DnType::OrganizationName, "Shop");
             params.distinguished_name.push(DnType::CommonName, names[0]);
         })
+    }
+}
+
+impl Files {
+    /// Writes both files of an identity, and returns their paths.
+    pub(crate) fn identity(&self, identity: &Identity) -> (String, String) {
+        (self.write("site.pem", &identity.cert), self.write("site.key", &identity.key))
     }
 }

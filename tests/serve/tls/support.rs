@@ -1,6 +1,6 @@
 //! A TLS client, and servers with certificates of one authority.
 
-use std::{fs, io, path::PathBuf, sync::Arc};
+use std::{io, sync::Arc};
 
 use rustls::{
     ClientConfig, HandshakeKind, SupportedProtocolVersion,
@@ -83,32 +83,4 @@ pub(crate) fn tls(identity: &Identity) -> ServerTlsBuilder {
 
 pub(crate) async fn start(tls: ServerTls) -> ServerHandle {
     server(any_port().await.tls(tls)).start().unwrap()
-}
-
-/// Files of one test.
-pub(crate) struct Files(PathBuf);
-
-impl Files {
-    pub(crate) fn new(test: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("tower-sticky-{test}-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        Self(dir)
-    }
-
-    pub(crate) fn write(&self, name: &str, content: &str) -> PathBuf {
-        let path = self.0.join(name);
-        fs::write(&path, content).unwrap();
-        path
-    }
-
-    /// Writes both files of an identity, and returns their paths.
-    pub(crate) fn identity(&self, identity: &Identity) -> (PathBuf, PathBuf) {
-        (self.write("site.pem", &identity.cert), self.write("site.key", &identity.key))
-    }
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
