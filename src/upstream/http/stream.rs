@@ -1,6 +1,8 @@
 //! The transport of a connection to a backend.
 
-use std::{io, net::SocketAddr, pin::Pin, task::Context};
+#[cfg(feature = "tls")]
+use std::io;
+use std::{net::SocketAddr, pin::Pin, task::Context};
 
 #[cfg(unix)]
 use tokio::net::UnixStream;
