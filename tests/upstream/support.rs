@@ -190,6 +190,16 @@ pub(crate) async fn full_listener() -> (TcpListener, Vec<TcpStream>) {
     (listener, queued)
 }
 
+/// A backend that accepts connections, and says nothing on them.
+pub(crate) async fn unanswering() -> Backend {
+    raw(|_, socket| async move {
+        std::future::pending::<()>().await;
+        drop(socket);
+        Ok(())
+    })
+    .await
+}
+
 /// Serves HTTP/1.1 or HTTP/2 on a connection.
 pub(crate) async fn serve<S, B>(socket: TcpStream, http2: bool, service: S)
 where

@@ -70,12 +70,9 @@ async fn an_upgrade_runs_over_tls() {
         let (proxy, _holds) = upgrade::proxy(upstream.http2(mode)).await;
         let (mut client, head) = upgrade::client(&proxy, upgrade::ASK).await;
         assert!(head.starts_with("HTTP/1.1 101 "), "{mode:?}: {head}");
-        let mut buffer = [0; 5];
-        client.write_all(b"ping!").await.unwrap();
-        client.read_exact(&mut buffer).await.unwrap();
-        assert_eq!(&buffer, b"PING!");
+        upgrade::ping(&mut client).await;
         client.shutdown().await.unwrap();
-        assert_eq!(client.read(&mut buffer).await.unwrap(), 0, "the end passes, too");
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0, "the end passes, too");
     }
 }
 

@@ -122,12 +122,7 @@ async fn a_peer_without_tls_is_refused() {
 
 #[tokio::test]
 async fn a_handshake_is_bounded() {
-    let deaf = raw(|_, socket| async move {
-        std::future::pending::<()>().await;
-        drop(socket);
-        Ok(())
-    })
-    .await;
+    let deaf = unanswering().await;
     let url = deaf.url.replace("http:", "https:");
     let limit = Duration::from_millis(20);
     let tls = Authority::unique().trusted();
