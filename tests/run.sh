@@ -10,6 +10,7 @@ export CARGO_INCREMENTAL=0
 step() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }
 
 # Program and Debian package of what the tests need besides Rust.
+source tests/support/packages.sh
 need=()
 for pair in chromium:chromium chromedriver:chromium-driver redis-server:redis-server node:nodejs npm:npm \
   nginx:nginx-light haproxy:haproxy curl:curl openssl:openssl python3:python3 prometheus:prometheus \
@@ -17,17 +18,7 @@ for pair in chromium:chromium chromedriver:chromium-driver redis-server:redis-se
   command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
 done
 python3 -c 'import ensurepip' 2>/dev/null || need+=(python3-venv)
-if [ "${#need[@]}" -gt 0 ]; then
-  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    step "install ${need[*]}"
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq
-    apt-get install -y -qq --no-install-recommends "${need[@]}" >/dev/null
-  else
-    echo "missing: ${need[*]}; install these packages, for example: sudo apt-get install ${need[*]}" >&2
-    exit 1
-  fi
-fi
+install_packages "${need[@]}"
 
 step "clients"
 npm ci --prefix tests/heavy/clients/node --no-audit --no-fund --silent

@@ -14,7 +14,6 @@ use std::{
 };
 
 use tokio::{
-    net::TcpListener,
     runtime::Builder,
     task::JoinHandle,
     time::{Instant, interval, sleep},
@@ -22,7 +21,7 @@ use tokio::{
 
 use crate::{
     Failure,
-    http::{Connection, answer_all},
+    http::{Connection, backend},
     proxy_process::{self, Proxy, free_addrs},
     release,
 };
@@ -100,18 +99,6 @@ fn file(addr: SocketAddr, admin: SocketAddr, backend: SocketAddr) -> String {
         let _ = writeln!(file, "[[backend]]\nid = \"b{number}\"\nurl = \"http://{backend}\"");
     }
     file
-}
-
-/// A server that answers everything at once.
-async fn backend() -> Result<SocketAddr, Failure> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let addr = listener.local_addr()?;
-    drop(tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            drop(tokio::spawn(answer_all(stream)));
-        }
-    }));
-    Ok(addr)
 }
 
 /// The times of the requests of all clients.

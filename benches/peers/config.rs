@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{certificate::Certificate, peer::Setup};
 
@@ -93,9 +93,11 @@ pub(crate) fn nginx(site: &Site<'_>, folder: &Path) -> Result<String, fmt::Error
     Ok(file)
 }
 
+/// Where Envoy's types are.
+const API: &str = "type.googleapis.com/envoy.extensions";
+
 /// Its cookie has the address of the backend (`stateful_session`). JSON, which is YAML, too.
 pub(crate) fn envoy(site: &Site<'_>) -> String {
-    const API: &str = "type.googleapis.com/envoy.extensions";
     let tls = json!({
         "name": "envoy.transport_sockets.tls",
         "typed_config": {
@@ -109,43 +111,7 @@ pub(crate) fn envoy(site: &Site<'_>) -> String {
             },
         },
     });
-    let cookie = json!({
-        "name": "envoy.filters.http.stateful_session",
-        "typed_config": {
-            "@type": format!("{API}.filters.http.stateful_session.v3.StatefulSession"),
-            "session_state": {
-                "name": "envoy.http.stateful_session.cookie",
-                "typed_config": {
-                    "@type": format!("{API}.http.stateful_session.cookie.v3.CookieBasedSessionState"),
-                    "cookie": { "name": "SRV", "path": "/" },
-                },
-            },
-        },
-    });
-    let router = json!({
-        "name": "envoy.filters.http.router",
-        "typed_config": { "@type": format!("{API}.filters.http.router.v3.Router") },
-    });
-    let manager = json!({
-        "name": "envoy.filters.network.http_connection_manager",
-        "typed_config": {
-            "@type": format!("{API}.filters.network.http_connection_manager.v3.HttpConnectionManager"),
-            "stat_prefix": "clients",
-            "codec_type": "AUTO",
-            "upgrade_configs": [{ "upgrade_type": "websocket" }],
-            "stream_idle_timeout": "0s",
-            "generate_request_id": false,
-            "http_filters": [cookie, router],
-            "route_config": { "virtual_hosts": [{
-                "name": "all",
-                "domains": ["*"],
-                "routes": [{
-                    "match": { "prefix": "/" },
-                    "route": { "cluster": "servers", "timeout": "0s" },
-                }],
-            }] },
-        },
-    });
+    let manager = envoy_manager();
     let address = |addr: &SocketAddr| json!({ "socket_address": { "address": addr.ip(), "port_value": addr.port() } });
     let endpoint = |addr| json!({ "endpoint": { "address": address(addr) } });
     let endpoints: Vec<_> = site.backends.iter().map(endpoint).collect();
@@ -177,4 +143,45 @@ pub(crate) fn envoy(site: &Site<'_>) -> String {
         }],
     } });
     file.to_string()
+}
+
+/// What handles the requests of Envoy's clients.
+fn envoy_manager() -> Value {
+    let cookie = json!({
+        "name": "envoy.filters.http.stateful_session",
+        "typed_config": {
+            "@type": format!("{API}.filters.http.stateful_session.v3.StatefulSession"),
+            "session_state": {
+                "name": "envoy.http.stateful_session.cookie",
+                "typed_config": {
+                    "@type": format!("{API}.http.stateful_session.cookie.v3.CookieBasedSessionState"),
+                    "cookie": { "name": "SRV", "path": "/" },
+                },
+            },
+        },
+    });
+    let router = json!({
+        "name": "envoy.filters.http.router",
+        "typed_config": { "@type": format!("{API}.filters.http.router.v3.Router") },
+    });
+    json!({
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": {
+            "@type": format!("{API}.filters.network.http_connection_manager.v3.HttpConnectionManager"),
+            "stat_prefix": "clients",
+            "codec_type": "AUTO",
+            "upgrade_configs": [{ "upgrade_type": "websocket" }],
+            "stream_idle_timeout": "0s",
+            "generate_request_id": false,
+            "http_filters": [cookie, router],
+            "route_config": { "virtual_hosts": [{
+                "name": "all",
+                "domains": ["*"],
+                "routes": [{
+                    "match": { "prefix": "/" },
+                    "route": { "cluster": "servers", "timeout": "0s" },
+                }],
+            }] },
+        },
+    })
 }

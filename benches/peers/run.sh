@@ -7,22 +7,15 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target}"
 
+source tests/support/packages.sh
+# cmake is for Pingora.
 need=()
 for pair in haproxy:haproxy nginx:nginx-light wrk:wrk h2load:nghttp2-client openssl:openssl python3:python3 \
-  taskset:util-linux; do
+  taskset:util-linux cmake:cmake; do
   command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
 done
 python3 -c 'import ensurepip' 2>/dev/null || need+=(python3-venv)
-if [ "${#need[@]}" -gt 0 ]; then
-  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq
-    apt-get install -y -qq --no-install-recommends "${need[@]}" >/dev/null
-  else
-    echo "missing: ${need[*]}; install these packages, for example: sudo apt-get install ${need[*]}" >&2
-    exit 1
-  fi
-fi
+install_packages "${need[@]}"
 
 cargo build --locked --release --features tls --example gateway
 cargo build --locked --release -p tower-sticky-benches --bin peers --bin forwarder

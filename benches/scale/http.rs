@@ -4,12 +4,24 @@ use std::net::SocketAddr;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
 };
 
 use crate::Failure;
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// A server that answers everything at once.
+pub(crate) async fn backend() -> Result<SocketAddr, Failure> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let addr = listener.local_addr()?;
+    drop(tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            drop(tokio::spawn(answer_all(stream)));
+        }
+    }));
+    Ok(addr)
+}
 
 /// A kept connection.
 pub(crate) struct Connection {

@@ -32,13 +32,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    net::TcpListener,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 use crate::{
-    http::{Connection, answer_all},
+    http::{Connection, backend},
     proxy_process::{Proxy, free_addrs, haproxy, haproxy_version},
 };
 
@@ -200,18 +197,6 @@ impl Load {
         self.over.store(true, Relaxed);
         self.task.await?
     }
-}
-
-/// A server that answers everything at once.
-async fn backend() -> Result<SocketAddr, Failure> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let addr = listener.local_addr()?;
-    drop(tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            drop(tokio::spawn(answer_all(stream)));
-        }
-    }));
-    Ok(addr)
 }
 
 fn percentiles(times: &mut [Duration]) -> String {

@@ -1,6 +1,6 @@
 //! Starts the gateway from its settings, and stops it.
 
-use std::{fs, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fs, io, net::SocketAddr, sync::Arc};
 
 use axum::Router;
 use http::Request;
@@ -28,7 +28,7 @@ use crate::{
     layer, note,
     reload::{Parts, Reloader},
     restart::{Predecessor, Program},
-    running::{End, Running, Signals},
+    running::{AdminInterface, Running, Signals},
     say, service_manager,
     sockets::{InTheWay, Sockets},
     stack::Stack,
@@ -105,20 +105,9 @@ impl Gateway {
     }
 
     async fn serve(self) -> Result<(), Failure> {
-        let (program, mut signals) = (Program::running(), Signals::new()?);
+        let (program, signals) = (Program::running(), Signals::new()?);
         let (mut predecessor, mut sockets) = (Predecessor::find()?, Sockets::inherited()?);
-        let in_the_way = match &predecessor {
-            Some(_) => sockets.take_in_the_way(&self.settings.listeners).await?,
-            None => InTheWay::default(),
-        };
-        sockets.open_others(&self.settings.listeners, &in_the_way).await?;
-        let admin_socket = match &self.settings.admin {
-            Some(admin) => Some(open_admin(admin, &mut sockets).await?),
-            None => None,
-        };
-        log_warnings(&self.settings);
-        let state = earlier_state(&self.flags, predecessor.as_mut(), &in_the_way).await?;
-        sockets.open_waiting(&self.settings.listeners, in_the_way).await?;
+        let (admin_socket, state) = self.open(predecessor.as_mut(), &mut sockets).await?;
         let Self { flags, stores, settings, fleet, layer } = {
             let dashboard = admin_socket.as_ref().and_then(|socket| socket.local_addr().tcp());
             self.continued(state, dashboard).await?
@@ -165,23 +154,34 @@ impl Gateway {
             drop(tokio::spawn(reloader.clone().watch()));
         }
         let running = Running { program, front, reloader, admin_socket };
-        let end = running.until_ended(&mut signals, &listeners).await;
-        if end == End::Replaced {
-            // The other process answers for both.
-            admin_server.iter().for_each(ServerHandle::stop_accepting);
-        }
-        stage.send_replace(Stage::Stopping);
-        running.finish(end, flags.state.as_deref(), &mut signals).await;
-        // The admin interface is served until everything else has stopped.
-        stage.send_replace(Stage::Over);
-        if let Some(admin) = admin_server {
-            admin.shutdown(Duration::from_secs(1)).await;
-        }
+        let interface = AdminInterface { server: admin_server, stage };
+        let state = flags.state.as_deref();
+        running.until_stopped(signals, &listeners, state, interface).await;
         Ok(())
     }
-}
 
-impl Gateway {
+    /// Opens the sockets. A process that is replaced leaves its state before it stops accepting where it is in the
+    /// way.
+    async fn open(
+        &self,
+        predecessor: Option<&mut Predecessor>,
+        sockets: &mut Sockets,
+    ) -> Result<(Option<Listener>, Option<State>), Failure> {
+        let settings = &self.settings;
+        let in_the_way = match &predecessor {
+            Some(_) => sockets.take_in_the_way(&settings.listeners).await?,
+            None => InTheWay::default(),
+        };
+        sockets.open_others(&settings.listeners, &in_the_way).await?;
+        let admin_socket = match &settings.admin {
+            Some(admin) => Some(open_admin(admin, sockets).await?),
+            None => None,
+        };
+        log_warnings(settings);
+        let state = earlier_state(&self.flags, predecessor, &in_the_way).await?;
+        sockets.open_waiting(&settings.listeners, in_the_way).await?;
+        Ok((admin_socket, state))
+    }
     /// The gateway with what an earlier process has left, and with the shops of the demo.
     async fn continued(
         self,

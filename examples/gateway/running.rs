@@ -1,9 +1,15 @@
 //! A gateway that serves: its signals, and how it ends.
 
-use std::{fs, io, net::SocketAddr, os::fd::AsFd, path::Path, sync::Arc};
+use std::{fs, io, net::SocketAddr, os::fd::AsFd, path::Path, sync::Arc, time::Duration};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tower_sticky::serve::Listener;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
+use tower_sticky::{
+    admin::Stage,
+    serve::{Listener, ServerHandle},
+};
 
 use crate::{
     config::{self, ListenerSettings},
@@ -23,20 +29,45 @@ pub(crate) struct Running {
 
 /// Why the gateway stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+enum End {
     /// A signal has said so.
     Stopped,
     /// Another process accepts from the same sockets.
     Replaced,
 }
 
+/// The admin interface, if there is one, and what it says of the gateway.
+pub(crate) struct AdminInterface {
+    pub(crate) server: Option<ServerHandle>,
+    pub(crate) stage: watch::Sender<Stage>,
+}
+
 impl Running {
-    /// Serves until a signal says to stop, or another process has taken over.
-    pub(crate) async fn until_ended(
-        &self,
-        signals: &mut Signals,
+    /// Serves until a signal says to stop, or another process has taken over, and stops. The admin interface is
+    /// served until everything else has stopped.
+    pub(crate) async fn until_stopped(
+        self,
+        mut signals: Signals,
         listeners: &[ListenerSettings],
-    ) -> End {
+        state: Option<&Path>,
+        admin: AdminInterface,
+    ) {
+        let AdminInterface { server, stage } = admin;
+        let end = self.until_ended(&mut signals, listeners).await;
+        if end == End::Replaced {
+            // The other process answers for both.
+            server.iter().for_each(ServerHandle::stop_accepting);
+        }
+        stage.send_replace(Stage::Stopping);
+        self.finish(end, state, &mut signals).await;
+        stage.send_replace(Stage::Over);
+        if let Some(server) = server {
+            server.shutdown(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// Serves until a signal says to stop, or another process has taken over.
+    async fn until_ended(&self, signals: &mut Signals, listeners: &[ListenerSettings]) -> End {
         loop {
             match signals.any().await {
                 Asked::Stop => return End::Stopped,
@@ -85,7 +116,7 @@ impl Running {
     }
 
     /// Waits for requests in flight, and leaves the state in a file. A second signal ends the wait.
-    pub(crate) async fn finish(&self, end: End, state: Option<&Path>, signals: &mut Signals) {
+    async fn finish(&self, end: End, state: Option<&Path>, signals: &mut Signals) {
         let stopping = self.reloader.stopping();
         let limit = match end {
             End::Stopped => stopping.shutdown_timeout,

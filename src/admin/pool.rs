@@ -72,7 +72,7 @@ impl<S: Clone + Send + Sync + 'static> AnyPool for Backends<S> {
             backends,
             moves: self.moves(),
             latency: self.pool().recorder.first_bytes().mean_and_p99(),
-            balance: self.pool().balance_average(),
+            balance: self.pool().balance().average(),
         }
     }
 

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Uri};
 use super::{
     Hashing,
     commit::Commit,
-    found::Found,
+    found::Findings,
     reading::{Origin, Reading},
     request::{Head, ReadContext},
     request_state::RequestState,
@@ -22,16 +22,11 @@ use crate::id::BackendId;
 pub trait BoundAffinity: fmt::Debug + Send + Sync + 'static {
     /// Reads the pin or the key of a request. When it sets [`pending`](ReadContext::pending), it is
     /// called again once that lookup is complete.
-    fn read(&self, request: &Head<'_>, context: &mut ReadContext<'_>) -> Reading;
+    fn read(&self, head: &Head<'_>, cx: &mut ReadContext<'_>) -> Reading;
 
     /// Reads the request as [`read`](Self::read) does, and adds to `found` what it carries. For an explanation:
     /// it changes nothing, not even the time at which a session was last seen.
-    fn inspect(
-        &self,
-        request: &Head<'_>,
-        context: &mut ReadContext<'_>,
-        found: &mut Vec<Found>,
-    ) -> Reading;
+    fn inspect(&self, head: &Head<'_>, cx: &mut ReadContext<'_>, found: &mut Findings) -> Reading;
 
     /// Removes our tokens from the request. A chain calls it also without [`read`](Self::read)
     /// before it, when an earlier member had a pin.
@@ -107,10 +102,10 @@ pub trait BoundAffinity: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Whether a peer made `value`, for this node or, when the lists of nodes differ, for another one.
-    fn is_peer_token(&self, value: &HeaderValue, context: &ReadContext<'_>) -> bool {
+    fn is_peer_token(&self, value: &HeaderValue, cx: &ReadContext<'_>) -> bool {
         match self.tokens() {
-            Some(tokens) => tokens.is_peer_token(value.as_bytes(), context),
-            None => context.index.position_of(value.as_bytes()).is_some(),
+            Some(tokens) => tokens.is_peer_token(value.as_bytes(), cx),
+            None => cx.index.position_of(value.as_bytes()).is_some(),
         }
     }
 }

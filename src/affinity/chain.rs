@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderValue, Uri};
 
 use super::{
-    BoundAffinity, Change, Commit, Fallback, Found, Hashing, Head, KeyRole, Origin, ReadContext,
+    BoundAffinity, Change, Commit, Fallback, Findings, Hashing, Head, KeyRole, Origin, ReadContext,
     Reading, RequestState, Strip,
     traits::{Affinity, sealed::Bind},
 };
@@ -95,29 +95,24 @@ struct Bound {
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, context: &mut ReadContext<'_>) -> Reading {
-        self.read_by(context, |member, context| member.read(request, context))
+    fn read(&self, head: &Head<'_>, cx: &mut ReadContext<'_>) -> Reading {
+        self.read_by(cx, |member, cx| member.read(head, cx))
     }
 
-    fn inspect(
-        &self,
-        request: &Head<'_>,
-        context: &mut ReadContext<'_>,
-        found: &mut Vec<Found>,
-    ) -> Reading {
-        self.read_by(context, |member, context| member.inspect(request, context, found))
+    fn inspect(&self, head: &Head<'_>, cx: &mut ReadContext<'_>, found: &mut Findings) -> Reading {
+        self.read_by(cx, |member, cx| member.inspect(head, cx, found))
     }
 
-    fn strip(&self, reading: &Reading, context: &mut ReadContext<'_>, headers: &mut HeaderMap) {
+    fn strip(&self, reading: &Reading, cx: &mut ReadContext<'_>, headers: &mut HeaderMap) {
         for member in &self.members {
-            member.strip(reading, context, headers);
+            member.strip(reading, cx, headers);
         }
     }
 
-    fn strip_query(&self, uri: &Uri, context: &mut ReadContext<'_>) -> Option<Uri> {
+    fn strip_query(&self, uri: &Uri, cx: &mut ReadContext<'_>) -> Option<Uri> {
         let mut stripped = None;
         for member in &self.members {
-            let next = member.strip_query(stripped.as_ref().unwrap_or(uri), context);
+            let next = member.strip_query(stripped.as_ref().unwrap_or(uri), cx);
             stripped = next.or(stripped);
         }
         stripped
@@ -185,8 +180,8 @@ impl BoundAffinity for Bound {
         self.peer_member()?.peer_token(to)
     }
 
-    fn is_peer_token(&self, value: &HeaderValue, context: &ReadContext<'_>) -> bool {
-        self.peer_member().is_some_and(|member| member.is_peer_token(value, context))
+    fn is_peer_token(&self, value: &HeaderValue, cx: &ReadContext<'_>) -> bool {
+        self.peer_member().is_some_and(|member| member.is_peer_token(value, cx))
     }
 }
 
@@ -200,14 +195,14 @@ impl Bound {
     /// Reads a request: each member by `read`, up to the one that decides.
     fn read_by(
         &self,
-        context: &mut ReadContext<'_>,
+        cx: &mut ReadContext<'_>,
         mut read: impl FnMut(&dyn BoundAffinity, &mut ReadContext<'_>) -> Reading,
     ) -> Reading {
         let mut chosen = Reading { strip: self.strip, ..Reading::default() };
         let (mut rejected, mut remembered) = (0, false);
         for (position, member) in self.members.iter().enumerate() {
-            let reading = read(&**member, context);
-            if context.pending.is_some() {
+            let reading = read(&**member, cx);
+            if cx.pending.is_some() {
                 return chosen;
             }
             if reading.position.is_some() {
@@ -215,9 +210,8 @@ impl Bound {
                 return Reading { strip: self.strip, origin, rejected, ..reading };
             }
             if is_key(member, &reading) {
-                let inner = context.fallback.take().map(|fallback| fallback.within(position));
-                context.fallback =
-                    inner.or_else(|| self.fallback(position + 1, context, &mut read));
+                let inner = cx.fallback.take().map(|fallback| fallback.within(position));
+                cx.fallback = inner.or_else(|| self.fallback(position + 1, cx, &mut read));
                 let is_stateless = !remembered
                     && (reading.key_role == KeyRole::RoutesAlways || !member.remembers());
                 return Reading {
@@ -250,16 +244,16 @@ impl Bound {
     fn fallback(
         &self,
         first: usize,
-        context: &mut ReadContext<'_>,
+        cx: &mut ReadContext<'_>,
         mut read: impl FnMut(&dyn BoundAffinity, &mut ReadContext<'_>) -> Reading,
     ) -> Option<Fallback> {
         for (position, member) in self.members.iter().enumerate().skip(first) {
-            let reading = read(&**member, context);
-            if context.pending.is_some() {
+            let reading = read(&**member, cx);
+            if cx.pending.is_some() {
                 return None;
             }
             if let Some(position) = reading.position {
-                return Some(Fallback::Pin(context.index.states()[position].tag));
+                return Some(Fallback::Pin(cx.index.states()[position].tag));
             }
             if let Some(key) = reading.key.filter(|_| is_key(member, &reading)) {
                 return Some(Fallback::Key(key, reading.origin.within(position)));

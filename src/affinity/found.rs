@@ -44,6 +44,9 @@ pub struct Found {
     pub(crate) absolute_end: Option<u64>,
 }
 
+/// All that an affinity finds in a request.
+pub(crate) type Findings = Vec<Found>;
+
 impl Found {
     pub(super) fn new(kind: FindingKind, carrier: impl Into<String>) -> Self {
         Self {

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{
-    BoundAffinity, Change, Commit, Found, Head, ReadContext, Reading, RequestState, Strip,
+    BoundAffinity, Change, Commit, Findings, Head, ReadContext, Reading, RequestState, Strip,
     cache_control,
     token_codec::TokenCodec,
     token_options::{TokenOptions, invalid, token_setters},
@@ -117,11 +117,11 @@ struct Bound {
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, context: &mut ReadContext<'_>) -> Reading {
+    fn read(&self, head: &Head<'_>, cx: &mut ReadContext<'_>) -> Reading {
         let mut reading = Reading::default();
-        for value in request.headers.get_all(&self.name) {
+        for value in head.headers.get_all(&self.name) {
             reading.strip = if self.forward { Strip::Nothing } else { Strip::Tokens };
-            let is_valid = self.tokens.read(value.as_bytes(), context, &mut reading);
+            let is_valid = self.tokens.read(value.as_bytes(), cx, &mut reading);
             if is_valid && !self.tokens.is_sealed() {
                 break;
             }
@@ -129,17 +129,12 @@ impl BoundAffinity for Bound {
         reading
     }
 
-    fn inspect(
-        &self,
-        request: &Head<'_>,
-        context: &mut ReadContext<'_>,
-        found: &mut Vec<Found>,
-    ) -> Reading {
+    fn inspect(&self, head: &Head<'_>, cx: &mut ReadContext<'_>, found: &mut Findings) -> Reading {
         let carrier = format!("header {}", self.name);
-        for value in request.headers.get_all(&self.name) {
-            found.push(self.tokens.inspect(&carrier, value.as_bytes(), context));
+        for value in head.headers.get_all(&self.name) {
+            found.push(self.tokens.inspect(&carrier, value.as_bytes(), cx));
         }
-        self.read(request, context)
+        self.read(head, cx)
     }
 
     fn strip(&self, _: &Reading, _: &mut ReadContext<'_>, headers: &mut HeaderMap) {

@@ -30,6 +30,19 @@ pub(super) enum IdSource {
     PathParameter(String),
 }
 
+/// The constructors of a builder by where a request has the id or the key, with their documentation. Its `new` takes
+/// the source.
+macro_rules! source_constructors {
+    ($($(#[$doc:meta])* $name:ident($argument:ident) => $source:path,)*) => {$(
+        $(#[$doc])*
+        pub fn $name($argument: impl Into<String>) -> Self {
+            Self::new($source($argument.into()))
+        }
+    )*};
+}
+
+pub(super) use source_constructors;
+
 /// Where an id is, with its configuration checked.
 #[derive(Debug)]
 pub(super) enum BoundSource {
@@ -93,27 +106,27 @@ impl BoundSource {
     #[inline]
     pub(super) fn find<B>(
         &self,
-        request: &Head<'_>,
+        head: &Head<'_>,
         mut visit: impl FnMut(&[u8]) -> Option<B>,
     ) -> Option<B> {
         let mut visit = |id: &[u8]| if id.is_empty() { None } else { visit(id) };
         match self {
             Self::Cookie(name) => {
-                let mut cookies = parse::Cookies::new(request.headers);
+                let mut cookies = parse::Cookies::new(head.headers);
                 std::iter::from_fn(|| cookies.next(name)).take(MAX_IDS).find_map(visit)
             }
             Self::Header(name) => {
-                let values = request.headers.get_all(name).iter().take(MAX_IDS);
+                let values = head.headers.get_all(name).iter().take(MAX_IDS);
                 values.map(|value| value.as_bytes()).find_map(visit)
             }
             Self::Query(name) => {
-                let pairs = form_urlencoded::parse(request.uri.query()?.as_bytes());
+                let pairs = form_urlencoded::parse(head.uri.query()?.as_bytes());
                 let named = pairs.filter(|(found, _)| found == name).take(MAX_IDS);
                 named.map(|(_, value)| value).find_map(|value| visit(value.as_bytes()))
             }
-            Self::Path(template) => visit(&decoded(template.id_in(request.client_path())?)),
+            Self::Path(template) => visit(&decoded(template.id_in(head.client_path())?)),
             Self::PathParameter(name) => {
-                let parameters = path_parameters(request.client_path(), name).take(MAX_IDS);
+                let parameters = path_parameters(head.client_path(), name).take(MAX_IDS);
                 parameters.map(decoded).find_map(|value| visit(&value))
             }
         }

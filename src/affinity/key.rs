@@ -7,9 +7,10 @@ use http::HeaderName;
 use super::{
     BoundAffinity, Head, Origin, ReadContext, Reading,
     cookie::parse,
-    found::{FindingKind, Found},
+    found::{FindingKind, Findings, Found},
     hashing::{HashOptions, Hashing, hash_setters},
     header::header_name,
+    id_source::source_constructors,
     token_options::invalid,
     traits::sealed::Bind,
 };
@@ -59,20 +60,16 @@ enum Source {
 type Function = dyn Fn(&Head<'_>) -> Option<Vec<u8>> + Send + Sync;
 
 impl Key {
-    /// The value of a request header, as it is.
-    pub fn header(name: impl Into<String>) -> Self {
-        Self::new(Source::Header(name.into()))
-    }
+    source_constructors! {
+        /// The value of a request header, as it is.
+        header(name) => Source::Header,
 
-    /// The value of a cookie of the application, as it is.
-    pub fn cookie(name: impl Into<String>) -> Self {
-        Self::new(Source::Cookie(name.into()))
-    }
+        /// The value of a cookie of the application, as it is.
+        cookie(name) => Source::Cookie,
 
-    /// The value of a parameter of the query, decoded
-    /// (`application/x-www-form-urlencoded`, WHATWG URL standard).
-    pub fn query(name: impl Into<String>) -> Self {
-        Self::new(Source::Query(name.into()))
+        /// The value of a parameter of the query, decoded
+        /// (`application/x-www-form-urlencoded`, WHATWG URL standard).
+        query(name) => Source::Query,
     }
 
     /// The result of `key` for a request extension.
@@ -183,38 +180,33 @@ enum BoundSource {
 }
 
 impl Bound {
-    fn value<'a>(&self, request: &Head<'a>) -> Option<Cow<'a, [u8]>> {
+    fn value<'a>(&self, head: &Head<'a>) -> Option<Cow<'a, [u8]>> {
         match &self.source {
-            BoundSource::Header(name) => Some(Cow::Borrowed(request.headers.get(name)?.as_bytes())),
+            BoundSource::Header(name) => Some(Cow::Borrowed(head.headers.get(name)?.as_bytes())),
             BoundSource::Cookie(name) => {
-                parse::Cookies::new(request.headers).next(name).map(Cow::Borrowed)
+                parse::Cookies::new(head.headers).next(name).map(Cow::Borrowed)
             }
             BoundSource::Query(name) => {
-                let query = request.uri.query()?.as_bytes();
+                let query = head.uri.query()?.as_bytes();
                 let mut pairs = form_urlencoded::parse(query);
                 match pairs.find(|(found, _)| found == name)?.1 {
                     Cow::Borrowed(value) => Some(Cow::Borrowed(value.as_bytes())),
                     Cow::Owned(value) => Some(Cow::Owned(value.into_bytes())),
                 }
             }
-            BoundSource::Function(function) => function(request).map(Cow::Owned),
+            BoundSource::Function(function) => function(head).map(Cow::Owned),
         }
     }
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, _: &mut ReadContext<'_>) -> Reading {
-        let value = self.value(request).filter(|value| !value.is_empty());
+    fn read(&self, head: &Head<'_>, _: &mut ReadContext<'_>) -> Reading {
+        let value = self.value(head).filter(|value| !value.is_empty());
         Reading { key: value.map(|value| self.hashing.hash(&value)), ..Reading::default() }
     }
 
-    fn inspect(
-        &self,
-        request: &Head<'_>,
-        context: &mut ReadContext<'_>,
-        found: &mut Vec<Found>,
-    ) -> Reading {
-        let reading = self.read(request, context);
+    fn inspect(&self, head: &Head<'_>, cx: &mut ReadContext<'_>, found: &mut Findings) -> Reading {
+        let reading = self.read(head, cx);
         if reading.key.is_some() {
             found.push(Found::new(FindingKind::Key, &*self.carrier));
         }

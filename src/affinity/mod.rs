@@ -40,7 +40,7 @@ pub use self::traits::Affinity;
 pub(crate) use self::{
     bound::BoundAffinity,
     commit::{Change, Commit, PlannedPin},
-    found::Found,
+    found::{Findings, Found},
     hashing::{Hashing, Owner},
     header::header_name,
     pending_lookup::PendingLookup,

@@ -96,30 +96,25 @@ impl TokenCodec {
 
     /// Reads the pin in `token` into `reading`. Returns whether the token is valid.
     #[inline]
-    pub(super) fn read(
-        &self,
-        token: &[u8],
-        context: &ReadContext<'_>,
-        reading: &mut Reading,
-    ) -> bool {
+    pub(super) fn read(&self, token: &[u8], cx: &ReadContext<'_>, reading: &mut Reading) -> bool {
         // Each arm calls `record` itself: a common result would be passed through memory.
         match &self.options.keys {
-            None => match Self::open_plain(token, context) {
+            None => match Self::open_plain(token, cx) {
                 Ok((tag, position)) => reading.accept_plain(tag, position),
                 Err(reason) => reading.record(Err(reason.into())),
             },
-            Some(keys) => reading.record(self.open_sealed(keys, token, context)),
+            Some(keys) => reading.record(self.open_sealed(keys, token, cx)),
         }
     }
 
     /// The tag and the position of the backend that a plain token names.
     #[inline]
-    fn open_plain(token: &[u8], context: &ReadContext<'_>) -> Result<(u64, usize), Reason> {
+    fn open_plain(token: &[u8], cx: &ReadContext<'_>) -> Result<(u64, usize), Reason> {
         if token.is_empty() || token.len() > MAX_ID_LEN {
             return Err(Reason::Malformed);
         }
-        let position = context.index.position_of(token).ok_or(Reason::Unknown)?;
-        Ok((context.index.states()[position].tag, position))
+        let position = cx.index.position_of(token).ok_or(Reason::Unknown)?;
+        Ok((cx.index.states()[position].tag, position))
     }
 
     // Not inlined: plain tokens would pay for the set-up of its stack frame.
@@ -128,11 +123,11 @@ impl TokenCodec {
         &self,
         keys: &KeyRing,
         token: &[u8],
-        context: &ReadContext<'_>,
+        cx: &ReadContext<'_>,
     ) -> Result<ValidPin, RejectedToken> {
-        let now = unix_millis(context.clock) / 1000;
+        let now = unix_millis(cx.clock) / 1000;
         let opened = token::open(keys, &self.context, token, now).map_err(Reason::from)?;
-        self.validate(opened.pin, opened.key > 0, now, context)
+        self.validate(opened.pin, opened.key > 0, now, cx)
     }
 
     /// Checks the timestamps of an authentic pin, and looks its backend up in the pool.
@@ -141,7 +136,7 @@ impl TokenCodec {
         pin: Pin,
         old_key: bool,
         now: u64,
-        context: &ReadContext<'_>,
+        cx: &ReadContext<'_>,
     ) -> Result<ValidPin, RejectedToken> {
         let options = &self.options;
         let (issued, seen) = (u64::from(pin.issued), u64::from(pin.seen));
@@ -156,9 +151,9 @@ impl TokenCodec {
         let expires =
             |idle: u64| options.idle_timeout.is_some_and(|timeout| idle >= timeout.as_secs());
         let mut streamed = false;
-        if expires(idle) || context.idle_threshold.is_some_and(|threshold| idle >= threshold) {
+        if expires(idle) || cx.idle_threshold.is_some_and(|threshold| idle >= threshold) {
             // A stream is activity of the session, as a request is.
-            let seen = self.stream_seen(&pin, context).filter(|seen| *seen < idle);
+            let seen = self.stream_seen(&pin, cx).filter(|seen| *seen < idle);
             streamed = seen.is_some();
             idle = seen.unwrap_or(idle);
         }
@@ -166,12 +161,12 @@ impl TokenCodec {
             return Err(Reason::ExpiredIdle.into());
         }
         let orphaned = RejectedToken { reason: Reason::Unknown, orphaned: Some(pin) };
-        let position = context.index.position(pin.backend).ok_or(orphaned)?;
+        let position = cx.index.position(pin.backend).ok_or(orphaned)?;
         // A quarter of the idle timeout, rounded up, so that a new token is never due at once.
         let due = options.idle_timeout.is_some_and(|timeout| idle >= timeout.as_secs().div_ceil(4));
         // With a threshold the token is refreshed after a third of it, so `seen` is late by no more
         // than that.
-        let (stale, is_idle) = context.idle_threshold.map_or((false, false), |threshold| {
+        let (stale, is_idle) = cx.idle_threshold.map_or((false, false), |threshold| {
             let third = threshold.div_ceil(3);
             (idle >= third, idle >= threshold + third)
         });
@@ -180,19 +175,19 @@ impl TokenCodec {
     }
 
     /// What a token is, for an explanation.
-    pub(super) fn inspect(&self, carrier: &str, token: &[u8], context: &ReadContext<'_>) -> Found {
+    pub(super) fn inspect(&self, carrier: &str, token: &[u8], cx: &ReadContext<'_>) -> Found {
         let Some(keys) = &self.options.keys else {
             let mut found = Found::new(FindingKind::PlainToken, carrier);
-            match Self::open_plain(token, context) {
+            match Self::open_plain(token, cx) {
                 Ok((tag, _)) => found.backend = Some(tag),
                 Err(reason) => found.problem = Some(reason),
             }
             return found;
         };
         let found = Found::new(FindingKind::SealedToken, carrier);
-        let now = unix_millis(context.clock) / 1000;
+        let now = unix_millis(cx.clock) / 1000;
         match token::open(keys, &self.context, token, now) {
-            Ok(opened) => self.inspect_pin(found, opened.pin, opened.key, context),
+            Ok(opened) => self.inspect_pin(found, opened.pin, opened.key, cx),
             Err(unusable) => Found { problem: Some(unusable.into()), ..found },
         }
     }
@@ -203,13 +198,13 @@ impl TokenCodec {
         found: Found,
         pin: Pin,
         key: usize,
-        context: &ReadContext<'_>,
+        cx: &ReadContext<'_>,
     ) -> Found {
-        let now = unix_millis(context.clock) / 1000;
+        let now = unix_millis(cx.clock) / 1000;
         let end = |from: u32, timeout: Option<Duration>| {
             timeout.map(|timeout| u64::from(from) + timeout.as_secs())
         };
-        let validated = self.validate(pin, key > 0, now, context);
+        let validated = self.validate(pin, key > 0, now, cx);
         Found {
             pin: Some(pin),
             backend: Some(pin.backend),
@@ -224,9 +219,9 @@ impl TokenCodec {
 
     /// How many seconds ago a stream of the session was last open on this gateway.
     #[cold]
-    fn stream_seen(&self, pin: &Pin, context: &ReadContext<'_>) -> Option<u64> {
+    fn stream_seen(&self, pin: &Pin, cx: &ReadContext<'_>) -> Option<u64> {
         let keep_alive = self.options.streams_keep_alive;
-        let backend = context.index.get(pin.backend).filter(|_| keep_alive)?;
+        let backend = cx.index.get(pin.backend).filter(|_| keep_alive)?;
         Some(backend.stream_seen(pin.session)?.as_secs())
     }
 
@@ -264,11 +259,11 @@ impl TokenCodec {
     }
 
     /// Whether a peer made `value`, for any node of the pool.
-    pub(super) fn is_peer_token(&self, value: &[u8], context: &ReadContext<'_>) -> bool {
+    pub(super) fn is_peer_token(&self, value: &[u8], cx: &ReadContext<'_>) -> bool {
         let Some(keys) = &self.options.keys else {
-            return context.index.position_of(value).is_some();
+            return cx.index.position_of(value).is_some();
         };
-        let now = unix_millis(context.clock) / 1000;
+        let now = unix_millis(cx.clock) / 1000;
         token::open(keys, &self.peer_context, value, now).is_ok()
     }
 }

@@ -137,15 +137,7 @@ impl<S> Dispatch<S> {
             }
         };
         if issued {
-            let pool = core.backends.pool();
-            pool.counters.token_issued();
-            let cause = match change {
-                Change::Assign => TokenCause::New,
-                Change::Move => TokenCause::Moved,
-                Change::Keep | Change::Refresh => TokenCause::Refreshed,
-            };
-            pool.recorder.token_written(cause);
-            self.decision.set_token(cause);
+            self.record_token(change);
         }
         let borrowed = self.decision.verdict() == Verdict::Borrowed
             && matches!(change, Change::Keep | Change::Refresh);
@@ -157,6 +149,20 @@ impl<S> Dispatch<S> {
         if change == Change::Move {
             self.record_move(backend);
         }
+    }
+
+    /// Records that a token was issued, and why.
+    #[inline]
+    fn record_token(&mut self, change: Change) {
+        let pool = self.core.backends.pool();
+        pool.counters.token_issued();
+        let cause = match change {
+            Change::Assign => TokenCause::New,
+            Change::Move => TokenCause::Moved,
+            Change::Keep | Change::Refresh => TokenCause::Refreshed,
+        };
+        pool.recorder.token_written(cause);
+        self.decision.set_token(cause);
     }
 
     /// The session and its epoch after `change`. A pin that is kept needs no plan.

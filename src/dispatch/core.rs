@@ -2,12 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tower_service::Service;
-
 use super::{handoff::HandoffHook, rebalance::Rebalancer, shared_choice::SharedChoices};
 use crate::{
     affinity::{BoundAffinity, Head},
-    health::{AnyProbe, Settings, ensure_driver, replace_driver},
+    health::{AnyProbe, Driver, Settings},
     id::BackendId,
     outcome::{Busy, Failover, Strict},
     pool::Backends,
@@ -159,24 +157,10 @@ impl<S> fmt::Debug for Core<S> {
 }
 
 impl<S> Core<S> {
-    /// Starts the background task of the pool, unless it runs. Returns whether it runs.
+    /// What starts the background task of the pool.
     #[inline]
-    pub(crate) fn ensure_driver<Req>(&self) -> bool
-    where
-        S: Service<Req> + Clone + Send + Sync + 'static,
-        Req: 'static,
-    {
+    pub(crate) fn driver(&self) -> Driver<'_, S> {
         let (pool, settings) = (self.backends.pool(), &self.options.health);
-        ensure_driver::<S, Req>(pool, settings, self.probe.as_ref())
-    }
-
-    /// Starts the background task of the pool in place of the one that runs. Returns whether it runs.
-    pub(crate) fn replace_driver<Req>(&self) -> bool
-    where
-        S: Service<Req> + Clone + Send + Sync + 'static,
-        Req: 'static,
-    {
-        let (pool, settings) = (self.backends.pool(), &self.options.health);
-        replace_driver::<S, Req>(pool, settings, self.probe.as_ref())
+        Driver { pool, settings, probe: self.probe.as_ref() }
     }
 }

@@ -13,7 +13,9 @@ use super::{
     state::Dispatch,
 };
 use crate::{
-    affinity::{Fallback, Found, Head, KeyRole, PendingLookup, ReadContext, Reading, RequestState},
+    affinity::{
+        Fallback, Findings, Head, KeyRole, PendingLookup, ReadContext, Reading, RequestState,
+    },
     id::BackendId,
     outcome::{Failover, Reason, Verdict},
     pool::{Availability, BackendState, Mode, Snapshot},
@@ -26,7 +28,7 @@ const MAX_LOOKUPS: usize = 16;
 /// What the affinity finds in the request.
 struct Inspected {
     reading: Reading,
-    found: Vec<Found>,
+    found: Findings,
     fallback: Option<Fallback>,
 }
 

@@ -147,13 +147,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
 
 impl fmt::Display for Forecast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.verdict.as_str())?;
-        if let Some(backend) = &self.backend {
-            write!(f, " {backend}")?;
-        }
-        if let Some(reason) = self.reason {
-            write!(f, " ({reason})")?;
-        }
+        self.verdict.write_with(self.backend.as_ref(), self.reason, f)?;
         write!(f, ": {}", self.why)
     }
 }

@@ -44,7 +44,7 @@ impl<S: Clone> Dispatch<S> {
         }
         let tier = snapshot.tiers.first().filter(|tier| tier.is_ready())?;
         let pool = core.backends.pool();
-        let to = pool.rebalance_target(from, &tier.states, rebalancer.tolerance())?;
+        let to = pool.balance().target(from, &tier.states, rebalancer.tolerance())?;
         self.move_voluntarily(snapshot, from, to, Reason::Rebalanced, || rebalancer.admits())
     }
 

@@ -26,77 +26,72 @@ use crate::{
 /// After so many backends the readiness poll yields to other tasks.
 const POLL_CHUNK: usize = 128;
 
-/// Starts the task unless it is running. Returns whether it is running: outside of a Tokio runtime it
-/// cannot be started.
-#[inline]
-pub(crate) fn ensure_driver<S, Req>(
-    pool: &Arc<Pool<S>>,
-    settings: &Settings,
-    probe: Option<&AnyProbe<S>>,
-) -> bool
-where
-    S: Service<Req> + Clone + Send + Sync + 'static,
-    Req: 'static,
-{
-    pool.has_driver.load(Acquire) || start(pool, settings, probe)
+/// What starts the task: the pool, and what the task works with.
+pub(crate) struct Driver<'a, S> {
+    pub(crate) pool: &'a Arc<Pool<S>>,
+    pub(crate) settings: &'a Settings,
+    pub(crate) probe: Option<&'a AnyProbe<S>>,
 }
 
-#[cold]
-fn start<S, Req>(pool: &Arc<Pool<S>>, settings: &Settings, probe: Option<&AnyProbe<S>>) -> bool
-where
-    S: Service<Req> + Clone + Send + Sync + 'static,
-    Req: 'static,
-{
-    let Ok(runtime) = Handle::try_current() else {
-        return false;
-    };
-    if pool.has_driver.compare_exchange(false, true, AcqRel, Acquire).is_ok() {
-        spawn(&runtime, pool, settings, probe);
+impl<S: Clone + Send + Sync + 'static> Driver<'_, S> {
+    /// Starts the task unless it is running. Returns whether it is running: outside of a Tokio runtime it
+    /// cannot be started.
+    #[inline]
+    pub(crate) fn ensure<Req: 'static>(&self) -> bool
+    where
+        S: Service<Req>,
+    {
+        self.pool.has_driver.load(Acquire) || self.start::<Req>()
     }
-    true
-}
 
-/// Starts the task with these settings in place of the one that runs. Without a probe, what probes have found is
-/// forgotten. Returns whether it is running.
-pub(crate) fn replace_driver<S, Req>(
-    pool: &Arc<Pool<S>>,
-    settings: &Settings,
-    probe: Option<&AnyProbe<S>>,
-) -> bool
-where
-    S: Service<Req> + Clone + Send + Sync + 'static,
-    Req: 'static,
-{
-    let Ok(runtime) = Handle::try_current() else {
-        return false;
-    };
-    pool.has_driver.store(true, Release);
-    spawn(&runtime, pool, settings, probe);
-    if probe.is_none() {
-        for state in pool.load().index().states() {
-            pool.update(state, Cause::Probe, |sources| sources.probes = ProbeState::default());
+    #[cold]
+    fn start<Req: 'static>(&self) -> bool
+    where
+        S: Service<Req>,
+    {
+        let Ok(runtime) = Handle::try_current() else {
+            return false;
+        };
+        if self.pool.has_driver.compare_exchange(false, true, AcqRel, Acquire).is_ok() {
+            self.spawn::<Req>(&runtime);
         }
+        true
     }
-    true
-}
 
-fn spawn<S, Req>(
-    runtime: &Handle,
-    pool: &Arc<Pool<S>>,
-    settings: &Settings,
-    probe: Option<&AnyProbe<S>>,
-) where
-    S: Service<Req> + Clone + Send + Sync + 'static,
-    Req: 'static,
-{
-    pool.slow_start.store(!settings.slow_start.is_zero(), Release);
-    // The pool may be old, so the tick must be current before the first request is counted.
-    pool.update_tick(Instant::now());
-    let number = pool.driver.fetch_add(1, AcqRel) + 1;
-    // A task that runs ends now.
-    pool.wake.notify_waiters();
-    let guard = DriverGuard { pool: Arc::downgrade(pool), number };
-    runtime.spawn(drive::<S, Req>(guard, pool.wake.clone(), *settings, probe.cloned()));
+    /// Starts the task with these settings in place of the one that runs. Without a probe, what probes have found
+    /// is forgotten. Returns whether it is running.
+    pub(crate) fn replace<Req: 'static>(&self) -> bool
+    where
+        S: Service<Req>,
+    {
+        let Ok(runtime) = Handle::try_current() else {
+            return false;
+        };
+        let pool = self.pool;
+        pool.has_driver.store(true, Release);
+        self.spawn::<Req>(&runtime);
+        if self.probe.is_none() {
+            for state in pool.load().index().states() {
+                pool.update(state, Cause::Probe, |sources| sources.probes = ProbeState::default());
+            }
+        }
+        true
+    }
+
+    fn spawn<Req: 'static>(&self, runtime: &Handle)
+    where
+        S: Service<Req>,
+    {
+        let Self { pool, settings, probe } = self;
+        pool.slow_start.store(!settings.slow_start.is_zero(), Release);
+        // The pool may be old, so the tick must be current before the first request is counted.
+        pool.update_tick(Instant::now());
+        let number = pool.driver.fetch_add(1, AcqRel) + 1;
+        // A task that runs ends now.
+        pool.wake.notify_waiters();
+        let guard = DriverGuard { pool: Arc::downgrade(pool), number };
+        runtime.spawn(drive::<S, Req>(guard, pool.wake.clone(), **settings, probe.cloned()));
+    }
 }
 
 /// A weak reference to the pool, dropped with the task. If the runtime of the task is shut down while

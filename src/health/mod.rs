@@ -12,7 +12,7 @@ mod success_rate;
 
 pub(crate) use self::{
     answers::{Answers, Judged},
-    driver::{ensure_driver, replace_driver},
+    driver::Driver,
     passive::{Failure, is_failure, record_failure},
     probe::AnyProbe,
     settings::Settings,

@@ -173,14 +173,26 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.verdict.as_str())?;
-        if let Some(backend) = &self.backend {
+        self.verdict.write_with(self.backend.as_ref(), self.reason, f)
+    }
+}
+
+impl Verdict {
+    /// Writes a decision, such as `moved b (connect-failed)`.
+    pub(crate) fn write_with(
+        self,
+        backend: Option<&BackendId>,
+        reason: Option<Reason>,
+        f: &mut fmt::Formatter<'_>,
+    ) -> fmt::Result {
+        f.write_str(self.as_str())?;
+        if let Some(backend) = backend {
             write!(f, " {backend}")?;
         }
-        if let Some(reason) = self.reason {
-            write!(f, " ({reason})")?;
+        match reason {
+            Some(reason) => write!(f, " ({reason})"),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -23,13 +23,13 @@ pub(crate) struct Balance {
 
 impl Balance {
     /// Starts the periodic counts.
-    pub(super) fn enable(&self) {
+    pub(crate) fn enable(&self) {
         self.is_enabled.store(true, Relaxed);
     }
 
     /// Sessions per weight, if they are counted.
     #[cfg(feature = "admin")]
-    pub(super) fn average(&self) -> Option<f64> {
+    pub(crate) fn average(&self) -> Option<f64> {
         let is_enabled = self.is_enabled.load(Relaxed);
         is_enabled.then(|| f64::from_bits(self.average.load(Relaxed)))
     }
@@ -58,7 +58,7 @@ impl Balance {
     }
 
     /// The backend that should take a session of `from`, if `from` has too many.
-    pub(super) fn rebalance_target<'a>(
+    pub(crate) fn target<'a>(
         &self,
         from: &BackendState,
         others: &'a [Arc<BackendState>],

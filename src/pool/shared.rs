@@ -284,31 +284,15 @@ impl<S> Pool<S> {
         self.events.publish(|| Event::Left { backend: state.id.clone() });
     }
 
-    /// Sessions per weight, if they are counted for rebalancing.
-    #[cfg(feature = "admin")]
-    pub(crate) fn balance_average(&self) -> Option<f64> {
-        self.balance.average()
-    }
-
-    /// Starts periodic counts of sessions, for rebalancing.
-    pub(crate) fn enable_balance(&self) {
-        self.balance.enable();
+    /// How sessions are distributed, for rebalancing.
+    pub(crate) fn balance(&self) -> &Balance {
+        &self.balance
     }
 
     /// Counts the sessions of all backends, if that is enabled and due.
     pub(super) fn update_balance(&self) {
         let snapshot = self.load();
         self.balance.update(snapshot.index().states(), self.window(None), self.tick());
-    }
-
-    /// The backend that should take a session of `from`, if `from` has too many.
-    pub(crate) fn rebalance_target<'a>(
-        &self,
-        from: &BackendState,
-        others: &'a [Arc<BackendState>],
-        tolerance: f64,
-    ) -> Option<&'a Arc<BackendState>> {
-        self.balance.rebalance_target(from, others, tolerance)
     }
 
     /// Changes the health sources of a backend, and publishes if its availability has changed.

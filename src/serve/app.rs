@@ -26,11 +26,10 @@ pub(super) trait App:
 
 impl<S, B> App for S
 where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible>,
     S: Clone + Send + 'static,
     S::Future: Send + 'static,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
 {
     type Body = B;
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 
@@ -19,7 +19,10 @@ use super::{
     streams,
     watch::{Busy, Watch},
 };
-use crate::error::{BoxError, ClientError};
+use crate::{
+    error::{BoxError, ClientError},
+    util::PolledFrame,
+};
 
 /// The body of a request. When it is dropped before its end, the rest is not read, and an HTTP/1.1 connection is
 /// closed after the response.
@@ -59,10 +62,7 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame<Self> {
         let this = &mut *self;
         let Some(body) = &mut this.body else { return Poll::Ready(None) };
         match ready!(Pin::new(body).poll_frame(cx)) {
@@ -146,10 +146,7 @@ where
     type Data = B::Data;
     type Error = BoxError;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame<Self> {
         let this = self.project();
         if *this.unsent >= *this.limit
             && let Some(watch) = &this.watch

@@ -181,8 +181,7 @@ impl<S> Server<S> {
         S: Service<Request<RequestBody>, Response = Response<B>, Error = Infallible>,
         S: Clone + Send + 'static,
         S::Future: Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         if self.listeners.is_empty() {
             return Err(invalid("the server has no listener; add one with `Server::listener`"));
@@ -223,19 +222,7 @@ impl<S> Server<S> {
         let senders = start_work(workers.as_ref(), &self.service, &shared, &runtime);
         let local_addrs = self.listeners.iter().map(|it| it.local_addr().clone()).collect();
         let handle = ServerHandle { shared: shared.clone(), local_addrs };
-        #[cfg(feature = "tls")]
-        for tls in self.listeners.iter().filter_map(Listener::server_tls) {
-            let (tls, shared) = (tls.clone(), shared.clone());
-            drop(runtime.spawn(async move {
-                until(tls.keep_reloading(), shared.closed.wait()).await;
-            }));
-        }
-        let listeners = self.listeners.into_iter().map(Listener::into_parts).collect();
-        drop(runtime.spawn(async move {
-            let guard = AcceptGuard(shared.clone());
-            until(accept::accept(listeners, senders, &shared), shared.closed.wait()).await;
-            drop(guard);
-        }));
+        start_accepting(self.listeners, senders, shared, &runtime);
         Ok(handle)
     }
 }
@@ -276,6 +263,28 @@ fn start_work<S: App>(
         sender
     };
     runtimes.iter().map(start).collect()
+}
+
+/// Accepts connections, and keeps the certificates up to date, until the server is closed.
+fn start_accepting(
+    listeners: Vec<Listener>,
+    senders: Vec<mpsc::UnboundedSender<Accepted>>,
+    shared: Arc<Shared>,
+    runtime: &Handle,
+) {
+    #[cfg(feature = "tls")]
+    for tls in listeners.iter().filter_map(Listener::server_tls) {
+        let (tls, shared) = (tls.clone(), shared.clone());
+        drop(runtime.spawn(async move {
+            until(tls.keep_reloading(), shared.closed.wait()).await;
+        }));
+    }
+    let listeners = listeners.into_iter().map(Listener::into_parts).collect();
+    drop(runtime.spawn(async move {
+        let guard = AcceptGuard(shared.clone());
+        until(accept::accept(listeners, senders, &shared), shared.closed.wait()).await;
+        drop(guard);
+    }));
 }
 
 /// Serves the connections of this runtime until no more are accepted.

@@ -2,7 +2,7 @@
 //! it closes.
 
 use std::{
-    io::{self, IoSlice},
+    io::IoSlice,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 
 use super::{client::Client, linger::Linger, shared::Shared, stream::Stream, watch::Watch};
-use crate::util::{Growth, ReadSize, in_one_piece};
+use crate::util::{Growth, PollIo, ReadSize, poll_write_pieces};
 
 /// The socket of a connection, as hyper owns it.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl Socket {
 
     /// Sends the interim answers that wait. hyper has sent everything before them, and nothing of what comes
     /// after them.
-    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> PollIo<()> {
         while self.watch.has_interim() {
             let polled = {
                 let bytes = self.watch.interim();
@@ -84,12 +84,8 @@ impl Socket {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> PollIo<()> {
+        let this = self.get_mut();
         if !this.unread.is_empty() {
             let count = this.unread.len().min(buf.remaining());
             buf.put_slice(&this.unread.split_to(count));
@@ -108,11 +104,7 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> PollIo<usize> {
         if self.watch.has_interim() {
             ready!(self.poll_interim(cx))?;
         }
@@ -126,17 +118,12 @@ impl AsyncWrite for Socket {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    ) -> PollIo<usize> {
         if self.watch.has_interim() {
             ready!(self.poll_interim(cx))?;
         }
         self.read_size.reset();
-        let stream = self.stream.get_mut();
-        let result = in_one_piece(bufs, |bytes| Pin::new(&mut *stream).poll_write(cx, bytes));
-        let result = match result {
-            Ok(result) => result,
-            Err(_) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        };
+        let result = poll_write_pieces(self.stream.get_mut(), cx, bufs);
         self.watch.wrote(result.is_pending());
         result
     }
@@ -145,7 +132,7 @@ impl AsyncWrite for Socket {
         self.stream.get_ref().is_write_vectored()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollIo<()> {
         // hyper has nothing to send, so that this is between two answers.
         if self.watch.has_interim() {
             ready!(self.poll_interim(cx))?;
@@ -159,7 +146,7 @@ impl AsyncWrite for Socket {
         result
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollIo<()> {
         let this = &mut *self;
         this.watch.closes();
         if this.linger.is_none() {

@@ -1,10 +1,10 @@
 //! The connection to a client, whatever it runs over.
 
 use std::{
-    io::{self, IoSlice, Write},
+    io::{self, Write},
     net::SocketAddr,
     pin::Pin,
-    task::{Context, Poll},
+    task::Context,
 };
 
 #[cfg(unix)]
@@ -14,7 +14,7 @@ use tokio::{io::AsyncWriteExt, time::timeout};
 #[cfg(unix)]
 use tokio::{io::Interest, net::UnixStream};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, ReadBuf},
     net::TcpStream,
 };
 #[cfg(feature = "tls")]
@@ -22,6 +22,7 @@ use tokio_rustls::server::TlsStream;
 
 #[cfg(feature = "tls")]
 use super::tls::Counted;
+use crate::util::{PollIo, with_socket, write_to_socket};
 
 /// How long the end of an idle TLS connection may take to be sent.
 #[cfg(feature = "tls")]
@@ -120,77 +121,9 @@ impl Stream {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            #[cfg(unix)]
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-            #[cfg(feature = "tls")]
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> PollIo<()> {
+        with_socket!(self.get_mut(), socket => Pin::new(socket).poll_read(cx, buf))
     }
 }
 
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            #[cfg(unix)]
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
-            #[cfg(feature = "tls")]
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            #[cfg(unix)]
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            #[cfg(feature = "tls")]
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Tcp(stream) => stream.is_write_vectored(),
-            #[cfg(unix)]
-            Self::Unix(stream) => stream.is_write_vectored(),
-            #[cfg(feature = "tls")]
-            Self::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            #[cfg(unix)]
-            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
-            #[cfg(feature = "tls")]
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            #[cfg(unix)]
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-            #[cfg(feature = "tls")]
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-}
+write_to_socket!(Stream);

@@ -19,6 +19,7 @@ use crate::{
     error::{BoxError, ClientError},
     health::Judged,
     outcome::DrainOver,
+    util::PolledFrame,
 };
 
 pin_project! {
@@ -99,10 +100,7 @@ where
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame<Self> {
         let mut this = self.project();
         if let Some(rare) = this.rare
             && rare.delayed.is_some()
@@ -222,10 +220,7 @@ impl Body for NoBody {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> PolledFrame<Self> {
         match *self {}
     }
 }

@@ -19,8 +19,12 @@ pub(super) fn complete<S, RB: Body>(
     answers: AsAnswers<S>,
     in_flight: &mut InFlight,
     trial: Option<TrialPermit>,
+    arrived: Arrival,
     response: &mut Response<RB>,
 ) -> Option<Judged> {
+    let (sent, status) = (dispatch.sent(), response.status());
+    dispatch.attempt_answered(status);
+    in_flight.head_arrived(arrived, sent, status, || response.body().is_end_stream());
     let judged = judge(dispatch, answers, in_flight, trial, response);
     dispatch.answered(in_flight.state(), true, response);
     dispatch.keep_affinity_state(in_flight);

@@ -17,7 +17,7 @@ use tower_service::Service;
 
 use super::{
     finish::{answer, complete, fail, inner_answer},
-    steps::{State, StateProjection, Transition},
+    steps::{State, StateProj, Transition},
 };
 use crate::{
     dispatch::{AsAnswers, Dispatch, observe},
@@ -56,7 +56,7 @@ pin_project! {
             let this = this.project();
             let state = this.state.project();
             // A future that was never polled has done nothing.
-            if !this.dispatch.is_counted() && !matches!(state, StateProjection::Arrived) {
+            if !this.dispatch.is_counted() && !matches!(state, StateProj::Arrived) {
                 this.dispatch.canceled(*this.arrived, state.backend());
             }
         }
@@ -90,16 +90,12 @@ where
 
 impl<S, I, E, B, RB, IB> Future for ResponseFuture<S, I, E, B>
 where
-    S: Service<Request<B>, Response = Response<RB>> + Clone,
-    S::Error: Into<BoxError>,
-    RB: Body<Data = Bytes>,
-    RB::Error: Into<BoxError>,
-    I: Service<Request<B>, Response = Response<IB>> + Clone,
-    I::Error: Into<BoxError>,
-    IB: Body<Data = Bytes>,
-    IB::Error: Into<BoxError>,
-    E: OnError,
     B: 'static,
+    S: Service<Request<B>, Response = Response<RB>, Error: Into<BoxError>> + Clone,
+    RB: Body<Data = Bytes, Error: Into<BoxError>>,
+    I: Service<Request<B>, Response = Response<IB>, Error: Into<BoxError>> + Clone,
+    IB: Body<Data = Bytes, Error: Into<BoxError>>,
+    E: OnError,
 {
     type Output = Result<Response<StickyBody<RB, IB>>, E::Error>;
 
@@ -109,17 +105,13 @@ where
         loop {
             let arrived = *this.arrived;
             let transition = match state.as_mut().project() {
-                StateProjection::Arrived => state.as_mut().begin(dispatch, request, this.arrived),
-                StateProjection::Detour { .. } => {
+                StateProj::Arrived => state.as_mut().begin(dispatch, request, this.arrived),
+                StateProj::Detour { .. } => {
                     ready!(state.as_mut().poll_detour(cx, dispatch, request))
                 }
-                StateProjection::Wait { .. } => {
-                    ready!(state.as_mut().poll_wait(cx, dispatch, request))
-                }
-                StateProjection::Call { future, in_flight, trial, started } => {
-                    let span = dispatch.enter_attempt();
-                    let mut result = ready!(future.poll(cx));
-                    drop(span);
+                StateProj::Wait { .. } => ready!(state.as_mut().poll_wait(cx, dispatch, request)),
+                StateProj::Call { future, in_flight, trial, started } => {
+                    let mut result = ready!(poll_attempt(future, cx, dispatch));
                     let (mut in_flight, mut trial, started) =
                         (in_flight.take(), trial.take(), started.take());
                     state.set(State::Done);
@@ -127,12 +119,8 @@ where
                     let judged = match (&mut result, &mut in_flight) {
                         (Ok(response), Some(in_flight)) => {
                             observe(dispatch.core(), in_flight.state(), started);
-                            let (sent, status) = (dispatch.sent(), response.status());
-                            dispatch.attempt_answered(status);
-                            in_flight.head_arrived(arrived, sent, status, || {
-                                response.body().is_end_stream()
-                            });
-                            complete(dispatch, *this.answers, in_flight, trial.take(), response)
+                            let (answers, trial) = (*this.answers, trial.take());
+                            complete(dispatch, answers, in_flight, trial, arrived, response)
                         }
                         _ => None,
                     };
@@ -141,36 +129,28 @@ where
                             return Poll::Ready(Ok(answer(response, in_flight, judged)));
                         }
                         Err(error) => {
-                            let error = error.into();
-                            Transition::after_failure(
-                                dispatch, in_flight, trial, error, arrived, request,
-                            )
+                            let attempt = (in_flight, trial);
+                            Transition::after_failure(dispatch, attempt, error, arrived, request)
                         }
                     }
                 }
-                StateProjection::LocalWait { .. } => {
+                StateProj::LocalWait { .. } => {
                     ready!(state.as_mut().poll_local_wait(cx, dispatch, request))
                 }
-                StateProjection::LastResort { .. } => {
+                StateProj::LastResort { .. } => {
                     ready!(state.as_mut().poll_last_resort(cx, request))
                 }
-                StateProjection::InnerCall { future, in_flight } => {
-                    let span = dispatch.enter_attempt();
-                    let result = ready!(future.poll(cx));
-                    drop(span);
+                StateProj::InnerCall { future, in_flight } => {
+                    let result = ready!(poll_attempt(future, cx, dispatch));
                     let in_flight = in_flight.take();
                     state.set(State::Done);
-                    match result {
-                        Ok(response) => {
-                            return Poll::Ready(Ok(inner_answer(
-                                dispatch, arrived, response, in_flight,
-                            )));
-                        }
+                    match result.map(|it| inner_answer(dispatch, arrived, it, in_flight)) {
+                        Ok(response) => return Poll::Ready(Ok(response)),
                         Err(error) => Transition::Fail(StickyError::Inner { source: error.into() }),
                     }
                 }
                 // A future must not be polled again after it has returned.
-                StateProjection::Done => return Poll::Pending,
+                StateProj::Done => return Poll::Pending,
             };
             if let Err(error) = state.as_mut().follow(transition, request, this.inner, dispatch) {
                 state.set(State::Done);
@@ -180,6 +160,17 @@ where
             }
         }
     }
+}
+
+/// Polls the call of a service, in the span of the attempt.
+#[inline(always)]
+fn poll_attempt<F: Future, S>(
+    future: Pin<&mut F>,
+    cx: &mut Context<'_>,
+    dispatch: &Dispatch<S>,
+) -> Poll<F::Output> {
+    let _span = dispatch.enter_attempt();
+    future.poll(cx)
 }
 
 impl<S, I, E, B> fmt::Debug for ResponseFuture<S, I, E, B>
@@ -192,7 +183,7 @@ where
     }
 }
 
-impl<S, I, B> StateProjection<'_, S, I, B>
+impl<S, I, B> StateProj<'_, S, I, B>
 where
     S: Service<Request<B>>,
     I: Service<Request<B>>,

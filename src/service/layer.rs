@@ -130,7 +130,7 @@ impl<S, E> StickyLayer<S, E> {
         S: Service<Req> + Clone + Send + Sync + 'static,
         Req: 'static,
     {
-        self.core.ensure_driver::<Req>()
+        self.core.driver().ensure::<Req>()
     }
 
     /// Starts the readiness poll and the probes of this layer in place of those of another layer over the same
@@ -155,7 +155,7 @@ impl<S, E> StickyLayer<S, E> {
         S: Service<Req> + Clone + Send + Sync + 'static,
         Req: 'static,
     {
-        self.core.replace_driver::<Req>()
+        self.core.driver().replace::<Req>()
     }
 
     /// Explains a request: what it carries, whose it is, and what would happen to it now, and why. Nothing is sent,

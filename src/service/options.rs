@@ -21,7 +21,7 @@ impl<S, E> StickyLayer<S, E> {
         self.with(|core| {
             core.wants_latency = strategy.wants_latency();
             if strategy.wants_sessions() {
-                core.backends.pool().enable_balance();
+                core.backends.pool().balance().enable();
             }
             core.strategy = Arc::new(strategy);
         })
@@ -202,7 +202,7 @@ impl<S, E> StickyLayer<S, E> {
             ));
         }
         let rebalancer = rebalance.check()?;
-        self.core.backends.pool().enable_balance();
+        self.core.backends.pool().balance().enable();
         Ok(self.with(|core| core.rebalancer = Some(Arc::new(rebalancer))))
     }
 

@@ -36,33 +36,29 @@ pub struct Respond;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Propagate;
 
+/// The response to an error, or the error itself.
+type Handled<R, I, E> = Result<Response<StickyBody<R, I>>, E>;
+
 pub(crate) mod sealed {
-    use super::{Response, StickyBody, StickyError};
-    use crate::outcome::ErrorContext;
+    use super::{ErrorContext, Handled, StickyError};
 
     pub trait HandleError: Clone + Send + Sync + 'static {
         type Error;
 
         #[doc(hidden)]
-        fn handle<R, I>(
-            error: StickyError,
-            context: ErrorContext,
-        ) -> Result<Response<StickyBody<R, I>>, Self::Error>;
+        fn handle<R, I>(error: StickyError, cx: ErrorContext) -> Handled<R, I, Self::Error>;
     }
 }
 
 impl sealed::HandleError for Propagate {
     type Error = StickyError;
 
-    fn handle<R, I>(
-        error: StickyError,
-        context: ErrorContext,
-    ) -> Result<Response<StickyBody<R, I>>, StickyError> {
+    fn handle<R, I>(error: StickyError, cx: ErrorContext) -> Handled<R, I, StickyError> {
         #[cfg(feature = "tonic")]
-        if context.grpc {
+        if cx.grpc {
             return Err(crate::outcome::grpc_status::in_chain(error));
         }
-        let _ = context;
+        let _ = cx;
         Err(error)
     }
 }
@@ -70,11 +66,8 @@ impl sealed::HandleError for Propagate {
 impl sealed::HandleError for Respond {
     type Error = Infallible;
 
-    fn handle<R, I>(
-        error: StickyError,
-        context: ErrorContext,
-    ) -> Result<Response<StickyBody<R, I>>, Infallible> {
-        let (status, retryable) = context.status(&error);
+    fn handle<R, I>(error: StickyError, cx: ErrorContext) -> Handled<R, I, Infallible> {
+        let (status, retryable) = cx.status(&error);
         // The client is not trusted: details of the failure are only logged.
         let text = match (&error, status) {
             (StickyError::UnknownSession { .. }, _) => "the session is not known; start a new one",
@@ -89,8 +82,8 @@ impl sealed::HandleError for Respond {
             (_, StatusCode::BAD_GATEWAY) => "the server gave no valid answer",
             _ => "internal error",
         };
-        if context.grpc {
-            let pushback = error.may_pass().then_some(context.retry_after);
+        if cx.grpc {
+            let pushback = error.may_pass().then_some(cx.retry_after);
             return Ok(grpc(error.grpc_code(), text, pushback));
         }
         let mut response = Response::new(StickyBody::message(Bytes::from(format!("{text}\n"))));
@@ -102,7 +95,7 @@ impl sealed::HandleError for Respond {
         }
         if retryable {
             // Whole seconds (RFC 9110, section 10.2.3), at least one.
-            headers.insert(RETRY_AFTER, context.retry_after.as_secs().max(1).into());
+            headers.insert(RETRY_AFTER, cx.retry_after.as_secs().max(1).into());
         }
         Ok(response)
     }

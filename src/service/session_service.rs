@@ -118,14 +118,11 @@ impl<S, I, E> StickySession<S, I, E> {
 
 impl<S, I, E, B, RB, IB> Service<Request<B>> for StickySession<S, I, E>
 where
-    S: Service<Request<B>, Response = Response<RB>> + Clone + Send + Sync + 'static,
-    S::Error: Into<BoxError>,
-    RB: Body<Data = Bytes>,
-    RB::Error: Into<BoxError>,
-    I: Service<Request<B>, Response = Response<IB>> + Clone,
-    I::Error: Into<BoxError>,
-    IB: Body<Data = Bytes>,
-    IB::Error: Into<BoxError>,
+    S: Service<Request<B>, Response = Response<RB>, Error: Into<BoxError>>,
+    S: Clone + Send + Sync + 'static,
+    RB: Body<Data = Bytes, Error: Into<BoxError>>,
+    I: Service<Request<B>, Response = Response<IB>, Error: Into<BoxError>> + Clone,
+    IB: Body<Data = Bytes, Error: Into<BoxError>>,
     E: OnError,
     B: 'static,
 {

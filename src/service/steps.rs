@@ -26,7 +26,7 @@ use crate::{
 };
 
 pin_project! {
-    #[project = StateProjection]
+    #[project = StateProj]
     #[project_replace = OwnedState]
     pub(super) enum State<S, I, B>
     where
@@ -91,14 +91,13 @@ impl<S: Clone> Transition<S> {
     /// What follows a failed call: the next step if the request was given back, else the error.
     pub(super) fn after_failure<B: 'static>(
         dispatch: &mut Dispatch<S>,
-        in_flight: Option<InFlight>,
-        trial: Option<TrialPermit>,
-        error: BoxError,
+        (in_flight, trial): (Option<InFlight>, Option<TrialPermit>),
+        error: impl Into<BoxError>,
         arrived: Arrival,
         slot: &mut Option<Request<B>>,
     ) -> Self {
         let Some(in_flight) = in_flight else { return Self::Lost };
-        match failed(dispatch, in_flight, trial, error, arrived) {
+        match failed(dispatch, in_flight, trial, error.into(), arrived) {
             Ok((next, request)) => {
                 *slot = Some(request);
                 Self::Next(next)
@@ -253,7 +252,7 @@ where
         dispatch: &mut Dispatch<S>,
         request: &mut Option<Request<B>>,
     ) -> Poll<Transition<S>> {
-        let StateProjection::Wait { wait } = self.as_mut().project() else {
+        let StateProj::Wait { wait } = self.as_mut().project() else {
             return Poll::Ready(Transition::Lost);
         };
         let outcome = ready!(wait.poll_ready(cx, dispatch));
@@ -296,7 +295,7 @@ where
         dispatch: &mut Dispatch<S>,
         request: &mut Option<Request<B>>,
     ) -> Poll<Transition<S>> {
-        let StateProjection::LocalWait { wait } = self.as_mut().project() else {
+        let StateProj::LocalWait { wait } = self.as_mut().project() else {
             return Poll::Ready(Transition::Lost);
         };
         let outcome = ready!(wait.poll_ready(cx, dispatch));
@@ -325,7 +324,7 @@ where
         cx: &mut Context<'_>,
         request: &mut Option<Request<B>>,
     ) -> Poll<Transition<S>> {
-        let StateProjection::LastResort { inner } = self.as_mut().project() else {
+        let StateProj::LastResort { inner } = self.as_mut().project() else {
             return Poll::Ready(Transition::Lost);
         };
         if let Err(source) = ready!(inner.poll_ready(cx)) {

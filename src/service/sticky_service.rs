@@ -71,7 +71,7 @@ impl<S, I, E> StickyService<S, I, E> {
         I: Service<Request<B>>,
         B: 'static,
     {
-        self.core.ensure_driver::<Request<B>>();
+        self.core.driver().ensure::<Request<B>>();
         let dispatch = Dispatch::new(self.core.clone(), self.inner.is_some(), held);
         let answers = |core: Arc<Core<S>>| -> Arc<dyn Answers> { core };
         ResponseFuture::new(dispatch, answers, request, self.inner.clone())
@@ -80,14 +80,11 @@ impl<S, I, E> StickyService<S, I, E> {
 
 impl<S, I, E, B, RB, IB> Service<Request<B>> for StickyService<S, I, E>
 where
-    S: Service<Request<B>, Response = Response<RB>> + Clone + Send + Sync + 'static,
-    S::Error: Into<BoxError>,
-    RB: Body<Data = Bytes>,
-    RB::Error: Into<BoxError>,
-    I: Service<Request<B>, Response = Response<IB>> + Clone,
-    I::Error: Into<BoxError>,
-    IB: Body<Data = Bytes>,
-    IB::Error: Into<BoxError>,
+    S: Service<Request<B>, Response = Response<RB>, Error: Into<BoxError>>,
+    S: Clone + Send + Sync + 'static,
+    RB: Body<Data = Bytes, Error: Into<BoxError>>,
+    I: Service<Request<B>, Response = Response<IB>, Error: Into<BoxError>> + Clone,
+    IB: Body<Data = Bytes, Error: Into<BoxError>>,
     E: OnError,
     B: 'static,
 {

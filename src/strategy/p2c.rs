@@ -42,7 +42,7 @@ impl Strategy for P2c {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::strategy::traits::testing::{Entered, shares, states};
+    use crate::strategy::traits::testing::{Entered, held, shares, states};
 
     #[test]
     fn more_loaded_backend_of_a_pair_is_not_chosen() {
@@ -57,13 +57,7 @@ mod tests {
     #[test]
     fn load_is_balanced_by_weight() {
         let states = states(&[1, 1, 2]);
-        let strategy = P2c::seeded(5);
-        let mut held = Vec::new();
-        for _ in 0..4000 {
-            let chosen = strategy.choose(&Candidates::new(&states));
-            held.push(Entered::new(states[chosen].clone()));
-        }
-        let load: Vec<_> = states.iter().map(|state| state.in_flight()).collect();
+        let load = held(&P2c::seeded(5), &states, 4000);
         assert!(load[0].abs_diff(1000) < 20 && load[2].abs_diff(2000) < 20, "got {load:?}");
     }
 

@@ -86,7 +86,7 @@ impl Strategy for PeakEwma {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::strategy::traits::testing::{Entered, shares, states};
+    use crate::strategy::traits::testing::{Entered, held, shares, states};
 
     #[tokio::test(start_paused = true)]
     async fn slow_backend_is_not_chosen_until_its_latency_has_decayed() {
@@ -125,13 +125,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn load_is_balanced_by_weight() {
         let states = states(&[2, 1, 1]);
-        let strategy = PeakEwma::new().seeded(3);
-        let mut held = Vec::new();
-        for _ in 0..4000 {
-            let chosen = strategy.choose(&Candidates::new(&states));
-            held.push(Entered::new(states[chosen].clone()));
-        }
-        let load: Vec<_> = states.iter().map(|state| state.in_flight()).collect();
+        let load = held(&PeakEwma::new().seeded(3), &states, 4000);
         assert!(load[0].abs_diff(2000) < 20 && load[2].abs_diff(1000) < 20, "got {load:?}");
     }
 }

@@ -204,4 +204,15 @@ pub(crate) mod testing {
         }
         shares
     }
+
+    /// How many requests each backend has after so many of which none ends.
+    pub(crate) fn held(
+        strategy: &dyn Strategy,
+        states: &[Arc<BackendState>],
+        requests: usize,
+    ) -> Vec<usize> {
+        let enter = |_| Entered::new(states[strategy.choose(&Candidates::new(states))].clone());
+        let _held: Vec<_> = (0..requests).map(enter).collect();
+        states.iter().map(|state| state.in_flight()).collect()
+    }
 }

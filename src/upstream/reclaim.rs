@@ -9,13 +9,13 @@ use std::{
 };
 
 use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, SizeHint};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::{
     error::{BoxError, NotSent, Redial, Redialer},
-    util::lock,
+    util::{PolledFrame, lock},
 };
 
 /// Turns the connection failures of any HTTP client into [`NotSent`] errors, which contain the whole
@@ -233,10 +233,7 @@ impl<B: Body + Unpin> Body for ReclaimBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame<Self> {
         self.slot = None;
         match &mut self.body {
             Some(body) => Pin::new(body).poll_frame(cx),
@@ -267,6 +264,7 @@ mod tests {
     use std::{cell::Cell, io};
 
     use bytes::Bytes;
+    use http_body::Frame;
     use http_body_util::BodyExt;
     use tower::{ServiceExt, service_fn};
 
@@ -279,10 +277,7 @@ mod tests {
         type Data = Bytes;
         type Error = io::Error;
 
-        fn poll_frame(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> PolledFrame<Self> {
             let left = self.0.get();
             self.0.set(left.saturating_sub(1));
             Poll::Ready((left > 0).then(|| Ok(Frame::data(Bytes::from_static(b"chunk ")))))

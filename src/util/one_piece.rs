@@ -1,12 +1,29 @@
 //! Small writes in one piece: the system takes one buffer at less cost than a list of them.
 
-use std::io::IoSlice;
+use std::{io::IoSlice, pin::Pin, task::Context};
+
+use tokio::io::AsyncWrite;
+
+use super::polled::PollIo;
 
 /// Up to so many bytes are copied, which costs less than the list.
 const SMALL: usize = 1 << 10;
 
+/// Writes the bytes of `bufs`: at once if they are one buffer or few, else as a list.
+#[inline]
+pub(crate) fn poll_write_pieces<W: AsyncWrite + Unpin>(
+    stream: &mut W,
+    cx: &mut Context<'_>,
+    bufs: &[IoSlice<'_>],
+) -> PollIo<usize> {
+    match in_one_piece(bufs, |bytes| Pin::new(&mut *stream).poll_write(cx, bytes)) {
+        Ok(result) => result,
+        Err(_) => Pin::new(stream).poll_write_vectored(cx, bufs),
+    }
+}
+
 /// The result of `write` for all bytes of `bufs` at once, if they are one buffer or few. It is given back otherwise.
-pub(crate) fn in_one_piece<W, R>(bufs: &[IoSlice<'_>], write: W) -> Result<R, W>
+fn in_one_piece<W, R>(bufs: &[IoSlice<'_>], write: W) -> Result<R, W>
 where
     W: FnOnce(&[u8]) -> R,
 {

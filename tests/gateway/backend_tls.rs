@@ -1,44 +1,13 @@
 //! Backends over TLS, by the keys of the file.
 
-use std::{
-    fs,
-    path::PathBuf,
-    sync::atomic::{AtomicUsize, Ordering},
-};
-
 use http::{Method, StatusCode};
 
 use crate::{
     client::{self, get},
+    files::Files,
     process::{ConfigFile, Gateway, run},
     tls_backends::{Authority, Server, config, reply, says_how},
 };
-
-/// A directory of PEM files, which is removed at the end.
-struct Files(PathBuf);
-
-impl Files {
-    fn new() -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("sticky-pem-{}-{number}", std::process::id()));
-        fs::create_dir(&dir).unwrap();
-        Self(dir)
-    }
-
-    /// The path of a new file.
-    fn add(&self, name: &str, content: &str) -> String {
-        let path = self.0.join(name);
-        fs::write(&path, content).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn backend(id: &str, server: &Server, keys: &str) -> String {
     format!("[[backend]]\nid = \"{id}\"\nurl = \"{}\"\n{keys}\n", server.url())
@@ -46,12 +15,12 @@ fn backend(id: &str, server: &Server, keys: &str) -> String {
 
 #[tokio::test]
 async fn a_backend_is_verified_and_shown_the_certificate_of_the_gateway() {
-    let (authority, files) = (Authority::new(), Files::new());
+    let (authority, files) = (Authority::unique(), Files::new());
     let identity = authority.server(&["app.internal"]);
     let server = config(&identity, &["h2", "http/1.1"], Some(&authority));
     let server = Server::start(server, says_how).await;
-    let (ca, me) = (files.add("ca.pem", &authority.pem()), authority.client());
-    let (cert, key) = (files.add("me.pem", &me.cert), files.add("me.key", &me.key));
+    let (ca, me) = (files.write("ca.pem", &authority.pem()), authority.client());
+    let (cert, key) = (files.write("me.pem", &me.cert), files.write("me.key", &me.key));
     let text = format!(
         "[upstream]\nca = [\"{ca}\"]\nclient_cert = \"{cert}\"\nclient_key = \"{key}\"\n\
          server_name = \"app.internal\"\nhttp2 = \"auto\"\n{}",
@@ -67,12 +36,12 @@ async fn a_backend_is_verified_and_shown_the_certificate_of_the_gateway() {
 
 #[tokio::test]
 async fn each_key_may_stand_in_a_backend() {
-    let (first, second, files) = (Authority::new(), Authority::new(), Files::new());
+    let (first, second, files) = (Authority::unique(), Authority::unique(), Files::new());
     let a =
         Server::start(config(&first.server(&["127.0.0.1"]), &[], None), |_| async { reply("a") });
     let b = config(&second.server(&["b.internal"]), &["h2"], None);
     let (a, b) = (a.await, Server::start(b, |_| async { reply("b") }).await);
-    let (ca, other) = (files.add("a.pem", &first.pem()), files.add("b.pem", &second.pem()));
+    let (ca, other) = (files.write("a.pem", &first.pem()), files.write("b.pem", &second.pem()));
     let own = format!("ca = [\"{other}\"]\nserver_name = \"b.internal\"\nhttp2 = \"on\"");
     let text = format!(
         "[strategy]\ntype = \"round-robin\"\n[upstream]\nca = [\"{ca}\"]\n{}{}",
@@ -87,7 +56,7 @@ async fn each_key_may_stand_in_a_backend() {
 
 #[tokio::test]
 async fn a_backend_that_is_not_verified_is_shown_and_a_new_one_gets_the_same_settings() {
-    let server = config(&Authority::new().server(&["a.test"]), &[], None);
+    let server = config(&Authority::unique().server(&["a.test"]), &[], None);
     let server = Server::start(server, says_how).await;
     let text = format!(
         "admin = \"127.0.0.1:0\"\n[upstream]\nverify = false\n{}",
@@ -114,9 +83,9 @@ async fn a_backend_that_is_not_verified_is_shown_and_a_new_one_gets_the_same_set
 
 #[tokio::test]
 async fn a_certificate_that_has_expired_is_named_in_the_log() {
-    let (authority, files) = (Authority::new(), Files::new());
+    let (authority, files) = (Authority::unique(), Files::new());
     let server = Server::start(config(&authority.valid(-9, -3), &[], None), says_how).await;
-    let ca = files.add("ca.pem", &authority.pem());
+    let ca = files.write("ca.pem", &authority.pem());
     let text = format!("[upstream]\nca = [\"{ca}\"]\n{}", backend("a", &server, ""));
     let mut gateway = Gateway::configured(&text).await;
     let answer = get(gateway.addr, "/").await;
@@ -126,10 +95,10 @@ async fn a_certificate_that_has_expired_is_named_in_the_log() {
 
 #[tokio::test]
 async fn wrong_keys_and_files_are_refused_by_their_names() {
-    let (authority, files) = (Authority::new(), Files::new());
+    let (authority, files) = (Authority::unique(), Files::new());
     let (me, other) = (authority.client(), authority.client());
-    let (cert, key) = (files.add("me.pem", &me.cert), files.add("me.key", &me.key));
-    let other = files.add("other.key", &other.key);
+    let (cert, key) = (files.write("me.pem", &me.cert), files.write("me.key", &me.key));
+    let other = files.write("other.key", &other.key);
     let pair = |cert: &str, key: &str| format!("client_cert = \"{cert}\"\nclient_key = \"{key}\"");
     let cases = [
         ("ca = [\"system\", \"/no/such.pem\"]".into(), vec!["ca[1]", "/no/such.pem"]),
@@ -168,7 +137,7 @@ async fn wrong_keys_and_files_are_refused_by_their_names() {
 #[tokio::test]
 async fn a_system_without_root_certificates_needs_a_file_of_them() {
     let files = Files::new();
-    let none = files.add("none.pem", "");
+    let none = files.write("none.pem", "");
     let env = [("SSL_CERT_FILE", none.as_str()), ("SSL_CERT_DIR", "/no/such/directory")];
     let output = run(&["--check", "--backend", "a=https://a.test"], &env).await;
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -178,7 +147,7 @@ async fn a_system_without_root_certificates_needs_a_file_of_them() {
         "{stderr}"
     );
 
-    let ca = files.add("ca.pem", &Authority::new().pem());
+    let ca = files.write("ca.pem", &Authority::unique().pem());
     let text =
         format!("[upstream]\nca = [\"{ca}\"]\n[[backend]]\nid = \"a\"\nurl = \"https://a.test\"");
     let file = ConfigFile::new(&text);

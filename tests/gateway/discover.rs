@@ -294,7 +294,7 @@ async fn discovered_backends_are_verified_over_tls() {
         process::ConfigFile,
         tls_backends::{Authority, Server, config, says_how},
     };
-    let (names, authority) = (NameServer::start().await, Authority::new());
+    let (names, authority) = (NameServer::start().await, Authority::unique());
     let server =
         |name: &str| Server::start(config(&authority.server(&[name]), &["h2"], None), says_how);
     let (host, target) = (server("shop.test").await, server("a.shop.test").await);

@@ -95,47 +95,21 @@ async fn refused(args: &[&str], address: &str, expected: &[&str]) {
 
 #[cfg(feature = "tls")]
 mod tls {
-    use std::{fs, sync::Arc};
+    use std::sync::Arc;
 
-    use rustls::{
-        ClientConfig, RootCertStore,
-        crypto::ring::default_provider,
-        pki_types::{CertificateDer, pem::PemObject},
-    };
     use tokio::net::TcpStream;
     use tokio_rustls::{TlsConnector, client::TlsStream};
 
     use super::*;
-    use crate::identities::{Authority, Identity};
+    use crate::{
+        authority::{Authority, Identity},
+        files::Files,
+    };
 
-    /// Files of certificates.
-    struct Files(PathBuf);
-
-    impl Files {
-        fn new(name: &str) -> Self {
-            let dir = path(name);
-            fs::create_dir_all(&dir).unwrap();
-            Self(dir)
-        }
-
-        fn write(&self, name: &str, content: &str) -> String {
-            let path = self.0.join(name);
-            fs::write(&path, content).unwrap();
-            path.to_str().unwrap().to_owned()
-        }
-
-        /// A certificate for `certificates`.
-        fn pair(&self, identity: &Identity) -> String {
-            let cert = self.write("site.pem", &identity.cert);
-            let key = self.write("site.key", &identity.key);
-            format!("{{ cert = \"{cert}\", key = \"{key}\" }}")
-        }
-    }
-
-    impl Drop for Files {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
+    /// A certificate for `certificates`.
+    fn pair_of(files: &Files, identity: &Identity) -> String {
+        let (cert, key) = files.identity(identity);
+        format!("{{ cert = \"{cert}\", key = \"{key}\" }}")
     }
 
     async fn handshake(
@@ -143,12 +117,8 @@ mod tls {
         authority: &Authority,
         identity: &Identity,
     ) -> TlsStream<TcpStream> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
-        let config = ClientConfig::builder_with_provider(default_provider().into())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
+        let config = authority
+            .client_config(rustls::DEFAULT_VERSIONS)
             .with_client_auth_cert(vec![identity.der()], identity.key_der())
             .unwrap();
         let socket = gateway.connect(0).await;
@@ -166,11 +136,11 @@ mod tls {
     #[tokio::test]
     async fn a_listener_with_tls_makes_cookies_secure_and_tells_the_client_certificate() {
         let backend = echo("a").await;
-        let files = Files::new("tls");
+        let files = Files::new();
         let authority = Authority::new("ca");
         let (old, new) = (authority.sign(&["a.test"]), authority.sign(&["a.test"]));
         let ca = files.write("ca.pem", &authority.pem());
-        let pair = files.pair(&old);
+        let pair = pair_of(&files, &old);
         let tls = format!(
             "certificates = [{pair}], client_ca = \"{ca}\", client_auth = \"require\", \
              reload_every = \"1h\""
@@ -186,7 +156,7 @@ mod tls {
         assert!(seen.contains("; Secure"), "{seen}");
         assert!(seen.contains(r#"["Subject=\"CN=alice,O=Shop\""]"#), "{seen}");
         assert!(!seen.contains("CN=root"), "{seen}");
-        files.pair(&new);
+        pair_of(&files, &new);
         gateway.signal("HUP").await;
         let renewed = async {
             loop {
@@ -203,14 +173,14 @@ mod tls {
 
     #[tokio::test]
     async fn bad_tls_is_refused_by_a_check_and_a_start() {
-        let files = Files::new("bad-tls");
+        let files = Files::new();
         let authority = Authority::new("ca");
-        let pair = files.pair(&authority.sign(&["a.test"]));
+        let pair = pair_of(&files, &authority.sign(&["a.test"]));
         let other = files.write("other.key", &authority.sign(&["b.test"]).key);
         let cert = files.write("site.pem", &authority.sign(&["a.test"]).cert);
         let mismatch = format!("{{ cert = \"{cert}\", key = \"{other}\" }}");
         let ca = files.write("ca.pem", &authority.pem());
-        let good = files.pair(&authority.sign(&["a.test"]));
+        let good = pair_of(&files, &authority.sign(&["a.test"]));
         for (tls, key, expected) in [
             (format!("certificates = [{good}, {mismatch}]"), "certificates[1]", "does not fit"),
             ("certificates = []".to_owned(), "certificates", "at least one"),

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may fail in any line")]
 
+#[cfg(feature = "tls")]
+#[path = "../support/authority.rs"]
+mod authority;
 #[path = "../support/backends.rs"]
 mod backends;
 #[path = "../support/client.rs"]
@@ -10,6 +13,9 @@ mod client;
 mod crowd;
 #[path = "../support/example.rs"]
 mod example;
+#[cfg(feature = "tls")]
+#[path = "../support/files.rs"]
+mod files;
 #[cfg(feature = "tls")]
 #[path = "../serve/tls/identities.rs"]
 mod identities;
@@ -67,6 +73,7 @@ mod events;
 mod expect;
 mod explain;
 mod failures;
+mod flag_errors;
 mod forwarding;
 mod guide;
 mod health;

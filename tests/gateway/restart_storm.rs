@@ -1,17 +1,13 @@
 //! Restarts in place, one after the other, under clients of every kind: nothing is refused, reset, failed or moved.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring::default_provider,
-    pki_types::{CertificateDer, pem::PemObject},
-};
+use rustls::ClientConfig;
 use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -22,9 +18,10 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use crate::{
+    authority::Authority,
     backends::{echo, upgrading},
     client::{Answer, get, read, read_head, was_not_processed},
-    identities::Authority,
+    files::Files,
     line::Line,
     process::FOREVER,
 };
@@ -174,34 +171,17 @@ async fn shout(stream: &mut TcpStream) {
     assert_eq!(&answer, b"STILL THERE");
 }
 
-struct Files(PathBuf);
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// A listener with TLS, and clients that trust it.
 fn tls() -> (Files, String, Arc<ClientConfig>) {
     let authority = Authority::new("ca");
     let identity = authority.sign(&["a.test"]);
-    let dir = std::env::temp_dir().join(format!("gateway-storm-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
-    let (cert, key) = (dir.join("site.pem"), dir.join("site.key"));
-    std::fs::write(&cert, &identity.cert).unwrap();
-    std::fs::write(&key, &identity.key).unwrap();
+    let files = Files::new();
+    let (cert, key) = files.identity(&identity);
     let listener = format!(
         "[[listener]]\naddress = \"localhost:0\"\ntls = {{ certificates = [{{ cert = {cert:?}, key = {key:?} }}] }}\n"
     );
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
-    let config = ClientConfig::builder_with_provider(default_provider().into())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    (Files(dir), listener, Arc::new(config))
+    let config = authority.client_config(rustls::DEFAULT_VERSIONS).with_no_client_auth();
+    (files, listener, Arc::new(config))
 }
 
 /// Two of each kind, without and with TLS, and more of those in clear text.

@@ -41,6 +41,7 @@ mod least_sessions;
 mod local_node;
 mod metric_words;
 mod metrics;
+mod metrics_recorder;
 mod outcome_details;
 mod outlier;
 mod overload;

@@ -2,7 +2,13 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test may fail in any line")]
 
+#[cfg(feature = "tls")]
+#[path = "../support/authority.rs"]
+mod authority;
 mod basics;
+#[cfg(feature = "tls")]
+#[path = "../support/files.rs"]
+mod files;
 mod proxy_protocol;
 mod support;
 #[cfg(feature = "tls")]

@@ -8,7 +8,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Empty, Full};
 use tokio::{
     io::AsyncWriteExt,
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::TcpListener,
     sync::{Notify, mpsc},
 };
 use tower_sticky::{BoxError, NotSent, TimedOut, Unanswered, proxy::Upstream};
@@ -60,16 +60,9 @@ async fn a_refused_request_is_returned_unchanged() {
 
 #[tokio::test]
 async fn a_connect_timeout_is_not_sent() {
-    // A listener whose backlog is full does not answer handshakes.
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let listener = socket.listen(0).unwrap();
+    let (listener, _queued) = full_listener().await;
     let address = listener.local_addr().unwrap();
-    let mut queued = Vec::new();
     let limit = Duration::from_millis(50);
-    while let Ok(socket) = tokio::time::timeout(limit, TcpStream::connect(address)).await {
-        queued.push(socket.unwrap());
-    }
     let upstream = Upstream::new(&format!("http://{address}")).unwrap().connect_timeout(limit);
     let error = send(&upstream, get("/")).await.unwrap_err();
     let not_sent = error.downcast::<NotSent<Request<Empty<Bytes>>>>().unwrap();

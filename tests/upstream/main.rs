@@ -2,6 +2,10 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
+#[cfg(feature = "tls")]
+#[allow(dead_code, reason = "other tests use all of it")]
+#[path = "../support/authority.rs"]
+mod authority;
 mod breaks;
 mod client_faults;
 mod expect;

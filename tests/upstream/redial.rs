@@ -26,7 +26,7 @@ use tower_sticky::{
     affinity::Cookie, proxy::Upstream,
 };
 
-use crate::support::{Backend, get, raw, read_head, settle, text};
+use crate::support::{self, Backend, full_listener, get, raw, read_head, settle, text};
 
 /// Longer than anything takes; a test that waits for it has failed.
 const FOREVER: Duration = Duration::from_secs(60);
@@ -103,14 +103,7 @@ fn serve(listener: TcpListener, http2: bool) -> Arc<AtomicUsize> {
 async fn serve_one(socket: TcpStream, http2: bool) {
     let answer =
         service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("ok"))) });
-    let io = TokioIo::new(socket);
-    if http2 {
-        let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-        let _ = server.serve_connection(io, answer).await;
-    } else {
-        let server = hyper::server::conn::http1::Builder::new();
-        let _ = server.serve_connection(io, answer).await;
-    }
+    support::serve(socket, http2, answer).await;
 }
 
 #[tokio::test]
@@ -251,16 +244,9 @@ async fn a_session_moves_with_the_response_when_its_backend_breaks_off_twice() {
 
 #[tokio::test]
 async fn not_every_request_waits_for_an_unanswered_connection_attempt() {
-    // A listener whose backlog is full does not answer handshakes.
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let listener = socket.listen(0).unwrap();
+    let (listener, queued) = full_listener().await;
     let address = listener.local_addr().unwrap();
-    let mut queued = Vec::new();
     let limit = Duration::from_millis(100);
-    while let Ok(socket) = timeout(limit, TcpStream::connect(address)).await {
-        queued.push(socket.unwrap());
-    }
     let b = well().await;
     let a = Upstream::new(&format!("http://{address}")).unwrap().connect_timeout(limit);
     let (backends, service) = pool([("a", a), ("b", b.upstream())]);

@@ -182,14 +182,8 @@ async fn a_stream_that_may_have_been_processed_does_not_go_again() {
 
 #[tokio::test]
 async fn a_peer_that_sends_no_settings_is_not_sent_a_request() {
-    let silent = raw(|_, socket| async move {
-        std::future::pending::<()>().await;
-        drop(socket);
-        Ok(())
-    })
-    .await;
     let http1 = once("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
-    for backend in [silent, http1.await] {
+    for backend in [unanswering().await, http1.await] {
         let upstream = backend.upstream().http2(true).connect_timeout(Duration::from_millis(50));
         let error = send(&upstream, post()).await.unwrap_err();
         assert!(error.is::<NotSent<Request<Empty<Bytes>>>>(), "{error:?}");

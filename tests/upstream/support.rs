@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,8 +22,9 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::mpsc,
+    time::timeout,
 };
 use tower::{Service, ServiceExt};
 use tower_sticky::{
@@ -168,18 +170,55 @@ where
                 let answer = handler(request);
                 async move { Ok::<_, Infallible>(answer.await) }
             });
-            let io = TokioIo::new(socket);
-            if http2 {
-                let http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-                let _ = http2.serve_connection(io, service).await;
-            } else {
-                let http1 = hyper::server::conn::http1::Builder::new();
-                let _ = http1.serve_connection(io, service).with_upgrades().await;
-            }
+            serve(socket, http2, service).await;
             Ok(())
         }
     })
     .await
+}
+
+/// A listener whose backlog is full: it does not answer handshakes until the connections are dropped.
+pub(crate) async fn full_listener() -> (TcpListener, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(0).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut queued = Vec::new();
+    while let Ok(socket) = timeout(Duration::from_millis(100), TcpStream::connect(addr)).await {
+        queued.push(socket.unwrap());
+    }
+    (listener, queued)
+}
+
+/// A backend that accepts connections, and says nothing on them.
+pub(crate) async fn unanswering() -> Backend {
+    raw(|_, socket| async move {
+        std::future::pending::<()>().await;
+        drop(socket);
+        Ok(())
+    })
+    .await
+}
+
+/// Serves HTTP/1.1 or HTTP/2 on a connection.
+pub(crate) async fn serve<S, B>(socket: TcpStream, http2: bool, service: S)
+where
+    S: hyper::service::HttpService<
+            Incoming,
+            ResBody = B,
+            Error = Infallible,
+            Future: Send + 'static,
+        >,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let io = TokioIo::new(socket);
+    if http2 {
+        let http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let _ = http2.serve_connection(io, service).await;
+    } else {
+        let http1 = hyper::server::conn::http1::Builder::new();
+        let _ = http1.serve_connection(io, service).with_upgrades().await;
+    }
 }
 
 /// A body of a channel's frames: neither `Clone` nor `Sync`, with an unknown length.

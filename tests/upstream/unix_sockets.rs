@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Empty, Full};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::AsyncWriteExt,
     net::{UnixListener, UnixStream},
     task::{JoinHandle, JoinSet},
 };
@@ -201,10 +201,7 @@ async fn an_upgrade_runs_over_a_unix_socket() {
     let (proxy, _holds) = upgrade::proxy(place.upstream()).await;
     let (mut client, head) = upgrade::client(&proxy, upgrade::ASK).await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-    let mut buffer = [0; 5];
-    client.write_all(b"ping!").await.unwrap();
-    client.read_exact(&mut buffer).await.unwrap();
-    assert_eq!(&buffer, b"PING!");
+    upgrade::ping(&mut client).await;
 }
 
 /// A socket whose backlog is full, with the connections that fill it.

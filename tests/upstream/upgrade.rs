@@ -51,6 +51,14 @@ pub(crate) async fn client(proxy: &Backend, ask: &str) -> (TcpStream, String) {
     (client, head)
 }
 
+/// Sends a few bytes on an upgraded connection, which come back in capitals.
+pub(crate) async fn ping(client: &mut TcpStream) {
+    let mut buffer = [0; 5];
+    client.write_all(b"ping!").await.unwrap();
+    client.read_exact(&mut buffer).await.unwrap();
+    assert_eq!(&buffer, b"PING!");
+}
+
 /// Switches and echoes in capitals; the first bytes come together with the head.
 async fn echo() -> Backend {
     raw(|_, mut socket| async move {
@@ -80,9 +88,7 @@ async fn an_upgrade_is_in_flight_until_its_tunnel_ends() {
         let mut buffer = [0; 5];
         client.read_exact(&mut buffer).await.unwrap();
         assert_eq!(&buffer, b"HELLO");
-        client.write_all(b"ping!").await.unwrap();
-        client.read_exact(&mut buffer).await.unwrap();
-        assert_eq!(&buffer, b"PING!");
+        ping(&mut client).await;
         assert_eq!(Arc::strong_count(&guard), 2, "held while it is open");
 
         drop(client);

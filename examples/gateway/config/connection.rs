@@ -9,19 +9,50 @@ use super::{
     words::{Http2, SendProxy},
 };
 
-/// The keys of one section, as they are written.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Connection {
-    pub(crate) http2: Option<Http2>,
-    pub(crate) ca: Option<Vec<String>>,
-    pub(crate) client_cert: Option<String>,
-    pub(crate) client_key: Option<String>,
-    pub(crate) server_name: Option<String>,
-    pub(crate) verify: Option<bool>,
-    pub(crate) handshake_timeout: Option<Time<1>>,
-    pub(crate) send_proxy: Option<SendProxy>,
-    pub(crate) max_idle: Option<Count>,
-    pub(crate) idle_timeout: Option<Time<1>>,
+/// Declares a section that has the keys about connections to backends after its own. Serde could read them into a
+/// struct of their own, but then neither refuses unknown keys nor names the line of a wrong one.
+macro_rules! with_connection_keys {
+    ($(#[$meta:meta])* pub(crate) struct $name:ident { $($own:tt)* }) => {
+        $(#[$meta])*
+        pub(crate) struct $name {
+            $($own)*
+            pub(crate) http2: Option<Http2>,
+            pub(crate) ca: Option<Vec<String>>,
+            pub(crate) client_cert: Option<String>,
+            pub(crate) client_key: Option<String>,
+            pub(crate) server_name: Option<String>,
+            pub(crate) verify: Option<bool>,
+            pub(crate) handshake_timeout: Option<Time<1>>,
+            pub(crate) send_proxy: Option<SendProxy>,
+            pub(crate) max_idle: Option<Count>,
+            pub(crate) idle_timeout: Option<Time<1>>,
+        }
+
+        impl From<&$name> for $crate::config::connection::Connection {
+            fn from(section: &$name) -> Self {
+                Self {
+                    http2: section.http2,
+                    ca: section.ca.clone(),
+                    client_cert: section.client_cert.clone(),
+                    client_key: section.client_key.clone(),
+                    server_name: section.server_name.clone(),
+                    verify: section.verify,
+                    handshake_timeout: section.handshake_timeout,
+                    send_proxy: section.send_proxy,
+                    max_idle: section.max_idle,
+                    idle_timeout: section.idle_timeout,
+                }
+            }
+        }
+    };
+}
+
+pub(super) use with_connection_keys;
+
+with_connection_keys! {
+    /// The keys of one section, as they are written.
+    #[derive(Debug, Clone, Default, PartialEq, Eq)]
+    pub(crate) struct Connection {}
 }
 
 impl Connection {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{
     affinity,
-    connection::Connection,
+    connection::{Connection, with_connection_keys},
     limits, listener,
     probe::Status,
     units::{Count, Time, count},
@@ -45,51 +45,18 @@ pub(crate) struct File {
     pub(crate) discover: Vec<Discover>,
 }
 
-/// `[upstream]`: how backends are reached.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
-pub(crate) struct Upstream {
-    pub(crate) resolve_every: Option<Time<1>>,
-    pub(crate) nameservers: Vec<String>,
-    pub(crate) via: Option<bool>,
-    pub(crate) response_via: bool,
-    pub(crate) x_forwarded_port: bool,
-    pub(crate) x_real_ip: bool,
-    pub(crate) pass_forwarded: Vec<String>,
-    pub(crate) http2: Option<Http2>,
-    pub(crate) ca: Option<Vec<String>>,
-    pub(crate) client_cert: Option<String>,
-    pub(crate) client_key: Option<String>,
-    pub(crate) server_name: Option<String>,
-    pub(crate) verify: Option<bool>,
-    pub(crate) handshake_timeout: Option<Time<1>>,
-    pub(crate) send_proxy: Option<SendProxy>,
-    pub(crate) max_idle: Option<Count>,
-    pub(crate) idle_timeout: Option<Time<1>>,
-}
-
-/// The keys of a section about connections to backends. Serde could read them into a struct of their own, but then
-/// neither refuses unknown keys nor names the line of a wrong one.
-macro_rules! connection {
-    ($section:expr) => {
-        Connection {
-            http2: $section.http2,
-            ca: $section.ca.clone(),
-            client_cert: $section.client_cert.clone(),
-            client_key: $section.client_key.clone(),
-            server_name: $section.server_name.clone(),
-            verify: $section.verify,
-            handshake_timeout: $section.handshake_timeout,
-            send_proxy: $section.send_proxy,
-            max_idle: $section.max_idle,
-            idle_timeout: $section.idle_timeout,
-        }
-    };
-}
-
-impl Upstream {
-    pub(crate) fn connection(&self) -> Connection {
-        connection!(self)
+with_connection_keys! {
+    /// `[upstream]`: how backends are reached.
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(deny_unknown_fields, default, expecting = "a table")]
+    pub(crate) struct Upstream {
+        pub(crate) resolve_every: Option<Time<1>>,
+        pub(crate) nameservers: Vec<String>,
+        pub(crate) via: Option<bool>,
+        pub(crate) response_via: bool,
+        pub(crate) x_forwarded_port: bool,
+        pub(crate) x_real_ip: bool,
+        pub(crate) pass_forwarded: Vec<String>,
     }
 }
 
@@ -211,34 +178,26 @@ impl TryFrom<String> for Zone {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub(crate) struct Backend {
-    pub(crate) id: String,
-    pub(crate) url: String,
-    #[serde(default = "one", deserialize_with = "count")]
-    pub(crate) weight: u32,
-    #[serde(default, deserialize_with = "count")]
-    pub(crate) max_connections: usize,
-    #[serde(default)]
-    pub(crate) backup: bool,
-    pub(crate) zone: Option<Zone>,
-    pub(crate) mode: Option<OperatorMode>,
-    // The others override those of `[upstream]`.
-    pub(crate) resolve_every: Option<Time<1>>,
-    pub(crate) http2: Option<Http2>,
-    pub(crate) ca: Option<Vec<String>>,
-    pub(crate) client_cert: Option<String>,
-    pub(crate) client_key: Option<String>,
-    pub(crate) server_name: Option<String>,
-    pub(crate) verify: Option<bool>,
-    pub(crate) handshake_timeout: Option<Time<1>>,
-    pub(crate) send_proxy: Option<SendProxy>,
-    pub(crate) max_idle: Option<Count>,
-    pub(crate) idle_timeout: Option<Time<1>>,
-    /// Where it stands in the configuration, such as `backend[0]`, for errors about its keys.
-    #[serde(skip)]
-    pub(crate) at: String,
+with_connection_keys! {
+    #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+    #[serde(deny_unknown_fields, expecting = "a table")]
+    pub(crate) struct Backend {
+        pub(crate) id: String,
+        pub(crate) url: String,
+        #[serde(default = "one", deserialize_with = "count")]
+        pub(crate) weight: u32,
+        #[serde(default, deserialize_with = "count")]
+        pub(crate) max_connections: usize,
+        #[serde(default)]
+        pub(crate) backup: bool,
+        pub(crate) zone: Option<Zone>,
+        pub(crate) mode: Option<OperatorMode>,
+        /// Where it stands in the configuration, such as `backend[0]`, for errors about its keys.
+        #[serde(skip)]
+        pub(crate) at: String,
+        // The others override those of `[upstream]`.
+        pub(crate) resolve_every: Option<Time<1>>,
+    }
 }
 
 impl Backend {
@@ -269,7 +228,7 @@ impl Backend {
 
     /// How connections to it are made.
     pub(crate) fn connection(&self) -> Connection {
-        connection!(self)
+        self.into()
     }
 }
 

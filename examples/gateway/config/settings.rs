@@ -143,9 +143,7 @@ impl Settings {
         let admin = admin(admin_addr, file.admin_token, &file.admin_hosts, demo)?
             .map(|admin| Admin { metrics_open: file.metrics_open, ..admin });
         let upstream = upstream::upstream(&file.upstream)?;
-        let discover = discover::discover(&file.discover)?;
-        let discover = if flags.backends.is_empty() { discover } else { Vec::new() };
-        let backends = backends::either(flags.backends, file.backend)?;
+        let (backends, discover) = members(flags.backends, file.backend, &file.discover)?;
         if backends.is_empty() && discover.is_empty() && !demo && admin.is_none() {
             return Err(no_backend());
         }
@@ -155,12 +153,8 @@ impl Settings {
         let (strategy_key, strategy) =
             either(("--strategy", flags.strategy), ("strategy.type", file.strategy.kind));
         let mut warnings = affinity::warnings(file.affinity.as_deref(), strategy.as_deref());
-        let (affinity, passing_key) = chain(
-            file.affinity,
-            (flags.cookie, file.strategy.balance_factor),
-            &trusted_proxies,
-            stores,
-        )?;
+        let hashing = (flags.cookie, file.strategy.balance_factor);
+        let (affinity, passing_key) = chain(file.affinity, hashing, &trusted_proxies, stores)?;
         let (health, probe) = health::health(&file.health)?;
         let http2 = upstream.may_use_http2(&backends, backends.is_empty() || !discover.is_empty());
         warnings.extend(probe.as_ref().and_then(|probe| probe.warning(http2)));
@@ -231,6 +225,17 @@ fn policy(failover: &file::Failover) -> Policy {
         panic: failover.panic,
         return_from_backup: failover.backup == Some(Afterwards::Return),
     }
+}
+
+/// The backends of the command line, or else those of the file and where it says to find others.
+fn members(
+    flags: Vec<file::Backend>,
+    file: Vec<file::Backend>,
+    sections: &[file::Discover],
+) -> Result<(Vec<file::Backend>, Vec<Discover>), Error> {
+    let discover = discover::discover(sections)?;
+    let discover = if flags.is_empty() { discover } else { Vec::new() };
+    Ok((backends::either(flags, file)?, discover))
 }
 
 fn no_backend() -> Error {

@@ -118,7 +118,7 @@ pub(super) fn upstream(file: &file::Upstream) -> Result<Upstream, Error> {
              with --features dns, or leave the key out to ask the system's resolver",
         ));
     }
-    let (connection, none) = (file.connection(), Connection::default());
+    let (connection, none) = (Connection::from(file), Connection::default());
     let keys = Keys { own: &none, at: "", shared: &connection };
     // Checked here, also when no backend uses them.
     keys.check()?;

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::{
     cells::{actions, mode_tag, sessions, state_tag, traffic},
-    layout::{Frame, pages},
+    layout::{Frame, column_names, pages},
     words,
 };
 use crate::{
@@ -97,11 +97,7 @@ pub(super) fn backends(
             p.card { "No backend is like this." }
         } @else {
             table.stack role="table" aria-labelledby="backends" {
-                thead role="rowgroup" {
-                    tr role="row" {
-                        @for name in COLUMNS { th scope="col" role="columnheader" { (name) } }
-                    }
-                }
+                (column_names(&COLUMNS))
                 tbody role="rowgroup" { @for backend in shown { (row(frame, backend, now)) } }
             }
             (pages("Pages of backends", (page, count), &words::plural(found.len() as u64, "backend"), |page| {

@@ -165,6 +165,15 @@ impl Frame {
     }
 }
 
+/// The head of a table that becomes a list on small screens.
+pub(super) fn column_names(names: &[&str]) -> Markup {
+    html! {
+        thead role="rowgroup" {
+            tr role="row" { @for name in names { th scope="col" role="columnheader" { (name) } } }
+        }
+    }
+}
+
 /// Links to the pages before and after this one of a long list, if it has more than one.
 pub(super) fn pages(
     label: &str,

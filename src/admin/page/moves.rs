@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use maud::{Markup, html};
 
 use super::{
-    layout::{Frame, pages, time},
+    layout::{Frame, column_names, pages, time},
     words,
 };
 use crate::{admin::filter::MoveFilter, outcome::Reason, pool::MoveRecord};
@@ -20,13 +20,7 @@ pub(in crate::admin) fn moves_table(moves: &[MoveRecord], most: usize, now: Syst
             p.card { "No session has moved." }
         } @else {
             table.stack role="table" aria-label="Moves" {
-                thead role="rowgroup" {
-                    tr role="row" {
-                        @for name in ["Time (UTC)", "Session", "From", "To", "Reason"] {
-                            th scope="col" role="columnheader" { (name) }
-                        }
-                    }
-                }
+                (column_names(&["Time (UTC)", "Session", "From", "To", "Reason"]))
                 tbody role="rowgroup" {
                     @for record in moves.iter().take(most) {
                         tr role="row" {

@@ -13,7 +13,7 @@ use super::address::{ClientAddress, Forwarding};
 use crate::{
     affinity::{
         BoundAffinity, Head, Origin, ReadContext, Reading,
-        found::{FindingKind, Found},
+        found::{FindingKind, Findings, Found},
         hashing::{HashOptions, Hashing, hash_setters},
         token_options::invalid,
         traits::sealed::Bind,
@@ -212,10 +212,10 @@ pub(super) struct Bound {
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, _: &mut ReadContext<'_>) -> Reading {
-        let key = (self.peer)(request).and_then(|peer| {
-            let trusted = request.extensions.get::<Peer>().is_some_and(Peer::is_trusted);
-            let client = self.address.find(peer, trusted, request.headers);
+    fn read(&self, head: &Head<'_>, _: &mut ReadContext<'_>) -> Reading {
+        let key = (self.peer)(head).and_then(|peer| {
+            let trusted = head.extensions.get::<Peer>().is_some_and(Peer::is_trusted);
+            let client = self.address.find(peer, trusted, head.headers);
             // A peer on a Unix socket has no address.
             let is_known = !client.is_unspecified();
             is_known.then(|| self.hashing.hash(&self.address.masked(client)))
@@ -223,13 +223,8 @@ impl BoundAffinity for Bound {
         Reading { key, ..Reading::default() }
     }
 
-    fn inspect(
-        &self,
-        request: &Head<'_>,
-        context: &mut ReadContext<'_>,
-        found: &mut Vec<Found>,
-    ) -> Reading {
-        let reading = self.read(request, context);
+    fn inspect(&self, head: &Head<'_>, cx: &mut ReadContext<'_>, found: &mut Findings) -> Reading {
+        let reading = self.read(head, cx);
         if reading.key.is_some() {
             found.push(Found::new(FindingKind::ClientAddress, "the connection"));
         }

@@ -16,7 +16,7 @@ use crate::{
     affinity::{
         BoundAffinity, Change, Commit, Conflict, Head, ReadContext, Reading, RequestState,
         SameSite, Secure, Strip, cache_control,
-        found::Found,
+        found::Findings,
         request_state::{AffinityKey, StateEntry},
         token_codec::TokenCodec,
         token_options::{TokenOptions, invalid, token_setters},
@@ -236,14 +236,14 @@ pub(super) struct Bound {
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, context: &mut ReadContext<'_>) -> Reading {
+    fn read(&self, head: &Head<'_>, cx: &mut ReadContext<'_>) -> Reading {
         let mut reading = Reading::default();
         let path = &self.options.attributes.path;
-        if !path.is_empty() && path != "/" && !path_matches(request.client_path(), path) {
-            context.state.push(AffinityKey::new(self), StateEntry::OutsidePath);
+        if !path.is_empty() && path != "/" && !path_matches(head.client_path(), path) {
+            cx.state.push(AffinityKey::new(self), StateEntry::OutsidePath);
             return reading;
         }
-        let mut cookies = parse::Cookies::new(request.headers);
+        let mut cookies = parse::Cookies::new(head.headers);
         while let Some(value) = cookies.next(&self.name) {
             let only_value = cookies.is_only_value();
             reading.strip = match (self.options.forward, only_value) {
@@ -251,7 +251,7 @@ impl BoundAffinity for Bound {
                 (false, true) => Strip::Header,
                 (false, false) => Strip::Tokens,
             };
-            let is_valid = self.tokens.read(value, context, &mut reading);
+            let is_valid = self.tokens.read(value, cx, &mut reading);
             if is_valid && (only_value || !self.tokens.is_sealed()) {
                 break;
             }
@@ -259,18 +259,13 @@ impl BoundAffinity for Bound {
         reading
     }
 
-    fn inspect(
-        &self,
-        request: &Head<'_>,
-        context: &mut ReadContext<'_>,
-        found: &mut Vec<Found>,
-    ) -> Reading {
+    fn inspect(&self, head: &Head<'_>, cx: &mut ReadContext<'_>, found: &mut Findings) -> Reading {
         let carrier = format!("cookie {}", self.options.attributes.name);
-        let mut cookies = parse::Cookies::new(request.headers);
+        let mut cookies = parse::Cookies::new(head.headers);
         while let Some(value) = cookies.next(&self.name) {
-            found.push(self.tokens.inspect(&carrier, value, context));
+            found.push(self.tokens.inspect(&carrier, value, cx));
         }
-        self.read(request, context)
+        self.read(head, cx)
     }
 
     fn strip(&self, reading: &Reading, _: &mut ReadContext<'_>, headers: &mut HeaderMap) {

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     affinity::{
         BoundAffinity, Change, Commit, Head, ReadContext, Reading, RequestState, Strip,
-        found::{FindingKind, Found},
+        found::{FindingKind, Findings, Found},
         reading::{RejectedToken, ValidPin},
         request_state::{AffinityKey, OpenedEnvelope, Place, StateEntry},
         token_codec::{self, TokenCodec},
@@ -35,13 +35,8 @@ impl Bound {
     }
 
     /// Opens the envelopes of a request: those of the header or the cookie, then those of the query.
-    fn open_all(
-        &self,
-        headers: &HeaderMap,
-        uri: Option<&Uri>,
-        context: &ReadContext<'_>,
-    ) -> Envelopes {
-        let now = unix_millis(context.clock) / 1000;
+    fn open_all(&self, headers: &HeaderMap, uri: Option<&Uri>, cx: &ReadContext<'_>) -> Envelopes {
+        let now = unix_millis(cx.clock) / 1000;
         let mut envelopes = Envelopes::default();
         let mut open = |place, value: &[u8]| {
             if !token::is_envelope(value) {
@@ -51,7 +46,7 @@ impl Bound {
             let opened = token::open_envelope(&self.keys, self.tokens.context(), value, now);
             match opened {
                 Ok((payload, key)) => {
-                    let valid = self.tokens.validate(payload.pin, key > 0, now, context);
+                    let valid = self.tokens.validate(payload.pin, key > 0, now, cx);
                     envelopes.add(OpenedEnvelope { payload, place }, valid);
                 }
                 Err(unusable) => envelopes.reading.reject(Reason::from(unusable).into()),
@@ -69,29 +64,24 @@ impl Bound {
     }
 
     /// What a value is, for an explanation, if it is an envelope.
-    fn inspect_value(
-        &self,
-        carrier: String,
-        value: &[u8],
-        context: &ReadContext<'_>,
-    ) -> Option<Found> {
+    fn inspect_value(&self, carrier: String, value: &[u8], cx: &ReadContext<'_>) -> Option<Found> {
         if !token::is_envelope(value) {
             return None;
         }
-        let now = unix_millis(context.clock) / 1000;
+        let now = unix_millis(cx.clock) / 1000;
         let envelope = Found::new(FindingKind::Envelope, carrier);
         let opened = token::open_envelope(&self.keys, self.tokens.context(), value, now);
         Some(match opened {
-            Ok((payload, key)) => self.tokens.inspect_pin(envelope, payload.pin, key, context),
+            Ok((payload, key)) => self.tokens.inspect_pin(envelope, payload.pin, key, cx),
             Err(unusable) => Found { problem: Some(unusable.into()), ..envelope },
         })
     }
 
     /// Records the envelope whose session the request continues.
-    fn record(&self, envelopes: Envelopes, context: &mut ReadContext<'_>) {
-        if envelopes.reading.strip != Strip::Nothing && !self.is_recorded(context.state) {
+    fn record(&self, envelopes: Envelopes, cx: &mut ReadContext<'_>) {
+        if envelopes.reading.strip != Strip::Nothing && !self.is_recorded(cx.state) {
             let opened = StateEntry::Envelope(envelopes.best.or(envelopes.orphaned));
-            context.state.push(self.affinity_key(), opened);
+            cx.state.push(self.affinity_key(), opened);
         }
     }
 
@@ -204,39 +194,34 @@ impl Envelopes {
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, context: &mut ReadContext<'_>) -> Reading {
-        let envelopes = self.open_all(request.headers, Some(request.uri), context);
+    fn read(&self, head: &Head<'_>, cx: &mut ReadContext<'_>) -> Reading {
+        let envelopes = self.open_all(head.headers, Some(head.uri), cx);
         let reading = envelopes.reading;
-        self.record(envelopes, context);
+        self.record(envelopes, cx);
         reading
     }
 
-    fn inspect(
-        &self,
-        request: &Head<'_>,
-        context: &mut ReadContext<'_>,
-        found: &mut Vec<Found>,
-    ) -> Reading {
-        self.carrier.each(request.headers, |value| {
-            found.extend(self.inspect_value(self.carrier.to_string(), value, context));
+    fn inspect(&self, head: &Head<'_>, cx: &mut ReadContext<'_>, found: &mut Findings) -> Reading {
+        self.carrier.each(head.headers, |value| {
+            found.extend(self.inspect_value(self.carrier.to_string(), value, cx));
         });
         if let Some(query) = &self.query {
-            query.each(request.uri, |_, value| {
-                found.extend(self.inspect_value(query.to_string(), value, context));
+            query.each(head.uri, |_, value| {
+                found.extend(self.inspect_value(query.to_string(), value, cx));
             });
         }
-        self.read(request, context)
+        self.read(head, cx)
     }
 
-    fn strip(&self, _: &Reading, context: &mut ReadContext<'_>, headers: &mut HeaderMap) {
-        if !self.is_recorded(context.state) {
-            let envelopes = self.open_all(headers, None, context);
+    fn strip(&self, _: &Reading, cx: &mut ReadContext<'_>, headers: &mut HeaderMap) {
+        if !self.is_recorded(cx.state) {
+            let envelopes = self.open_all(headers, None, cx);
             if envelopes.reading.strip == Strip::Nothing {
                 return;
             }
-            self.record(envelopes, context);
+            self.record(envelopes, cx);
         }
-        let opened = self.opened(context.state);
+        let opened = self.opened(cx.state);
         let mut count = 0;
         self.carrier.edit_request(headers, |value| {
             let edit = edit(value, opened, Place::Carrier(count));
@@ -249,13 +234,13 @@ impl BoundAffinity for Bound {
         self.query.is_some()
     }
 
-    fn strip_query(&self, uri: &Uri, context: &mut ReadContext<'_>) -> Option<Uri> {
+    fn strip_query(&self, uri: &Uri, cx: &mut ReadContext<'_>) -> Option<Uri> {
         let query = self.query.as_ref()?;
-        if !self.is_recorded(context.state) {
-            let envelopes = self.open_all(&HeaderMap::new(), Some(uri), context);
-            self.record(envelopes, context);
+        if !self.is_recorded(cx.state) {
+            let envelopes = self.open_all(&HeaderMap::new(), Some(uri), cx);
+            self.record(envelopes, cx);
         }
-        let opened = self.opened(context.state);
+        let opened = self.opened(cx.state);
         query.edit(uri, |position, value| edit(value, opened, Place::Query(position)))
     }
 

@@ -8,7 +8,7 @@ use super::bound::Bound;
 use crate::{
     affinity::{
         BoundAffinity,
-        id_source::{BoundSource, IdSource},
+        id_source::{BoundSource, IdSource, source_constructors},
         token_options::{check_timeouts, invalid},
         traits::sealed::Bind,
     },
@@ -66,32 +66,26 @@ pub struct Learned {
 }
 
 impl Learned {
-    /// The id is in a cookie that the application sets.
-    pub fn cookie(name: impl Into<String>) -> Self {
-        Self::new(IdSource::Cookie(name.into()))
-    }
+    source_constructors! {
+        /// The id is in a cookie that the application sets.
+        cookie(name) => IdSource::Cookie,
 
-    /// The id is in a header, which the application sets in a response and the client sends back.
-    pub fn header(name: impl Into<String>) -> Self {
-        Self::new(IdSource::Header(name.into()))
-    }
+        /// The id is in a header, which the application sets in a response and the client sends back.
+        header(name) => IdSource::Header,
 
-    /// The id is in a parameter of the query, which is decoded. The application tells it in a body, so that it is
-    /// learned from the first request that has it: use [`Route`](crate::affinity::Route) if that must reach the
-    /// backend that issued it.
-    pub fn query(name: impl Into<String>) -> Self {
-        Self::new(IdSource::Query(name.into()))
-    }
+        /// The id is in a parameter of the query, which is decoded. The application tells it in a body, so that it is
+        /// learned from the first request that has it: use [`Route`](crate::affinity::Route) if that must reach the
+        /// backend that issued it.
+        query(name) => IdSource::Query,
 
-    /// The id is in the path of a resource that the application creates, for example `/files/{id}`: it is learned
-    /// from the `Location` of a 201 or a redirection, and found in the path of later requests. So an upload
-    /// (tus 1.0) continues on the server that holds it.
-    ///
-    /// The template matches a path with the same segments, whatever follows after the next `/`. In a
-    /// [`Chain`](crate::affinity::Chain) an id in the path or in the query is not seen while an earlier member has a
-    /// pin.
-    pub fn location(template: impl Into<String>) -> Self {
-        Self::new(IdSource::Path(template.into()))
+        /// The id is in the path of a resource that the application creates, for example `/files/{id}`: it is learned
+        /// from the `Location` of a 201 or a redirection, and found in the path of later requests. So an upload
+        /// (tus 1.0) continues on the server that holds it.
+        ///
+        /// The template matches a path with the same segments, whatever follows after the next `/`. In a
+        /// [`Chain`](crate::affinity::Chain) an id in the path or in the query is not seen while an earlier member has a
+        /// pin.
+        location(template) => IdSource::Path,
     }
 
     fn new(source: IdSource) -> Self {

@@ -9,7 +9,7 @@ use super::response_ids;
 use crate::{
     affinity::{
         BoundAffinity, Change, Commit, Head, ReadContext, Reading, RequestState,
-        found::{FindingKind, Found},
+        found::{FindingKind, Findings, Found},
         id_source::BoundSource,
         pending_lookup::PendingLookup,
         request_state::{AffinityKey, LearnedSession, StateEntry},
@@ -55,10 +55,10 @@ impl Bound {
     fn look_up(
         &self,
         key: SessionKey,
-        context: &mut ReadContext<'_>,
+        cx: &mut ReadContext<'_>,
         get: impl Fn(&dyn PinStore, SessionKey) -> Lookup,
     ) -> Option<Answer> {
-        let complete = context.state.find_mut(self.affinity_key(), |entry| match entry {
+        let complete = cx.state.find_mut(self.affinity_key(), |entry| match entry {
             // A request with several ids is read once for each pending lookup.
             StateEntry::Lookup(of, answer) if *of == key => Some(match answer {
                 Answer::Pin(pin, open) => Answer::Pin(*pin, open.take()),
@@ -74,7 +74,7 @@ impl Bound {
         match get(&*self.store, key) {
             Lookup::Now(answer) => Some(answer),
             Lookup::Later(lookup) => {
-                context.pending = Some(PendingLookup::new(self.affinity_key(), key, lookup));
+                cx.pending = Some(PendingLookup::new(self.affinity_key(), key, lookup));
                 None
             }
         }
@@ -119,23 +119,23 @@ impl Bound {
     /// Reads the ids of a request, whose pins `get` looks up in the store.
     fn read_by(
         &self,
-        request: &Head<'_>,
-        context: &mut ReadContext<'_>,
+        head: &Head<'_>,
+        cx: &mut ReadContext<'_>,
         get: impl Fn(&dyn PinStore, SessionKey) -> Lookup,
     ) -> Reading {
         // Without a valid pin, the session whose backend has left the pool counts, else the first id.
         let (mut orphaned, mut first) = (None, None);
         let mut reading = Reading::default();
-        let now = unix_millis(context.clock) / 1000;
-        let ends = self.end_on_delete && request.method == Method::DELETE;
-        let valid = self.source.find(request, |id| {
+        let now = unix_millis(cx.clock) / 1000;
+        let ends = self.end_on_delete && head.method == Method::DELETE;
+        let valid = self.source.find(head, |id| {
             let key = self.session_key(id);
-            let reason = match self.look_up(key, context, &get) {
+            let reason = match self.look_up(key, cx, &get) {
                 // The request is read again once the lookup is complete.
                 None => return Some(Reading::default()),
                 Some(Answer::Pin(pin, open)) => {
                     let age = now.saturating_sub(u64::from(pin.issued));
-                    let position = context.index.position(pin.backend);
+                    let position = cx.index.position(pin.backend);
                     if self.absolute.is_some_and(|timeout| age >= timeout) {
                         first.get_or_insert((key, Some(pin), true));
                         Some(Reason::ExpiredAbsolute)
@@ -143,7 +143,7 @@ impl Bound {
                         let (known, expired) = (Some(pin), false);
                         let session =
                             LearnedSession { key, pin: known, expired, ends, _open: open };
-                        self.record(context.state, session);
+                        self.record(cx.state, session);
                         let (pin, position) = (Some(pin.pin(&key)), Some(position));
                         return Some(Reading { pin, position, ..Reading::default() });
                     } else {
@@ -168,10 +168,10 @@ impl Bound {
         }
         if let Some((key, pin, expired)) = orphaned.or(first) {
             reading.key = Some(key.session());
-            self.record(context.state, LearnedSession { key, pin, expired, ends, _open: None });
+            self.record(cx.state, LearnedSession { key, pin, expired, ends, _open: None });
         } else if matches!(self.source, BoundSource::Path(_)) {
-            let path = request.client_path().into();
-            context.state.push(self.affinity_key(), StateEntry::Path(path));
+            let path = head.client_path().into();
+            cx.state.push(self.affinity_key(), StateEntry::Path(path));
         }
         reading
     }
@@ -211,19 +211,14 @@ impl Bound {
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, context: &mut ReadContext<'_>) -> Reading {
-        self.read_by(request, context, |store, key| store.get(key, self.idle))
+    fn read(&self, head: &Head<'_>, cx: &mut ReadContext<'_>) -> Reading {
+        self.read_by(head, cx, |store, key| store.get(key, self.idle))
     }
 
-    fn inspect(
-        &self,
-        request: &Head<'_>,
-        context: &mut ReadContext<'_>,
-        found: &mut Vec<Found>,
-    ) -> Reading {
-        let reading = self.read_by(request, context, |store, key| store.peek(key, self.idle));
+    fn inspect(&self, head: &Head<'_>, cx: &mut ReadContext<'_>, found: &mut Findings) -> Reading {
+        let reading = self.read_by(head, cx, |store, key| store.peek(key, self.idle));
         let has_id = reading.pin.is_some() || reading.key.is_some();
-        if context.pending.is_none() && (has_id || reading.unavailable) {
+        if cx.pending.is_none() && (has_id || reading.unavailable) {
             let absolute = reading.pin.zip(self.absolute);
             found.push(Found {
                 pin: reading.pin,
@@ -238,8 +233,8 @@ impl BoundAffinity for Bound {
 
     /// There is nothing to strip. The id is recorded when another member of a chain had the pin, so that
     /// the response can be compared with it.
-    fn strip(&self, _: &Reading, context: &mut ReadContext<'_>, headers: &mut HeaderMap) {
-        if self.session(context.state).is_some() {
+    fn strip(&self, _: &Reading, cx: &mut ReadContext<'_>, headers: &mut HeaderMap) {
+        if self.session(cx.state).is_some() {
             return;
         }
         if !matches!(self.source, BoundSource::Cookie(_) | BoundSource::Header(_)) {
@@ -249,7 +244,7 @@ impl BoundAffinity for Bound {
         let head = Head { method: &Method::GET, uri: &uri, headers, extensions: &extensions };
         if let Some(key) = self.source.find(&head, |id| Some(self.session_key(id))) {
             self.record(
-                context.state,
+                cx.state,
                 LearnedSession { key, pin: None, expired: false, ends: false, _open: None },
             );
         }

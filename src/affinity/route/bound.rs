@@ -6,7 +6,7 @@ use super::{codes::Codes, separator::Part};
 use crate::{
     affinity::{
         BoundAffinity, Head, KeyRole, ReadContext, Reading,
-        found::{FindingKind, Found},
+        found::{FindingKind, Findings, Found},
         id_source::BoundSource,
     },
     hash::KeyHasher,
@@ -81,10 +81,10 @@ impl Bound {
 }
 
 impl BoundAffinity for Bound {
-    fn read(&self, request: &Head<'_>, context: &mut ReadContext<'_>) -> Reading {
+    fn read(&self, head: &Head<'_>, cx: &mut ReadContext<'_>) -> Reading {
         // Without a usable route the first id counts: its requests go to one backend, too.
         let (mut key, mut reason) = (None, None);
-        let found = self.source.find(request, |id| match self.position(id, context.index) {
+        let found = self.source.find(head, |id| match self.position(id, cx.index) {
             Ok(position) => Some((position, self.hasher.hash(id))),
             Err(why) => {
                 key = key.or_else(|| Some(self.hasher.hash(id)));
@@ -103,26 +103,21 @@ impl BoundAffinity for Bound {
         }
     }
 
-    fn inspect(
-        &self,
-        request: &Head<'_>,
-        context: &mut ReadContext<'_>,
-        found: &mut Vec<Found>,
-    ) -> Reading {
+    fn inspect(&self, head: &Head<'_>, cx: &mut ReadContext<'_>, found: &mut Findings) -> Reading {
         let carrier = self.source.to_string();
-        let _ = self.source.find(request, |id| {
+        let _ = self.source.find(head, |id| {
             let route = Found::new(FindingKind::Route, &*carrier);
-            found.push(match self.position(id, context.index) {
+            found.push(match self.position(id, cx.index) {
                 Ok(position) => {
-                    let state = &context.index.states()[position];
-                    let key = self.key_of(id, &state.id, context.index);
+                    let state = &cx.index.states()[position];
+                    let key = self.key_of(id, &state.id, cx.index);
                     Found { backend: Some(state.tag), key, ..route }
                 }
                 Err(reason) => Found { problem: Some(reason), ..route },
             });
             None::<()>
         });
-        self.read(request, context)
+        self.read(head, cx)
     }
 
     fn route(&self, tag: u64, id: &BackendId) -> Option<String> {

@@ -8,7 +8,12 @@ use super::{
     separator::Part,
 };
 use crate::{
-    affinity::{BoundAffinity, id_source::IdSource, token_options::invalid, traits::sealed::Bind},
+    affinity::{
+        BoundAffinity,
+        id_source::{IdSource, source_constructors},
+        token_options::invalid,
+        traits::sealed::Bind,
+    },
     error::ConfigError,
     hash::KeyHasher,
     id::{BackendId, MAX_ID_LEN},
@@ -78,32 +83,24 @@ pub struct Route {
 }
 
 impl Route {
-    /// The id is in a cookie.
-    pub fn cookie(name: impl Into<String>) -> Self {
-        Self::new(IdSource::Cookie(name.into()))
-    }
+    source_constructors! {
+        /// The id is in a cookie.
+        cookie(name) => IdSource::Cookie,
 
-    /// The id is in a request header.
-    pub fn header(name: impl Into<String>) -> Self {
-        Self::new(IdSource::Header(name.into()))
-    }
+        /// The id is in a request header.
+        header(name) => IdSource::Header,
 
-    /// The id is in a parameter of the query, which is decoded (`application/x-www-form-urlencoded`, WHATWG
-    /// URL standard).
-    pub fn query(name: impl Into<String>) -> Self {
-        Self::new(IdSource::Query(name.into()))
-    }
+        /// The id is in a parameter of the query, which is decoded (`application/x-www-form-urlencoded`, WHATWG
+        /// URL standard).
+        query(name) => IdSource::Query,
 
-    /// The id is a segment of the path, for example `/files/{id}`. The path matches when its segments are those of
-    /// the template, whatever follows after the next `/`. Percent-encoding in the id is decoded.
-    pub fn path(template: impl Into<String>) -> Self {
-        Self::new(IdSource::Path(template.into()))
-    }
+        /// The id is a segment of the path, for example `/files/{id}`. The path matches when its segments are those of
+        /// the template, whatever follows after the next `/`. Percent-encoding in the id is decoded.
+        path(template) => IdSource::Path,
 
-    /// The id is a parameter of a segment of the path, for example `/cart;jsessionid=0A1B2C.node1` (RFC 3986,
-    /// section 3.3). Percent-encoding in it is decoded.
-    pub fn path_parameter(name: impl Into<String>) -> Self {
-        Self::new(IdSource::PathParameter(name.into()))
+        /// The id is a parameter of a segment of the path, for example `/cart;jsessionid=0A1B2C.node1` (RFC 3986,
+        /// section 3.3). Percent-encoding in it is decoded.
+        path_parameter(name) => IdSource::PathParameter,
     }
 
     fn new(source: IdSource) -> Self {

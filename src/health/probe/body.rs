@@ -9,6 +9,8 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use crate::util::PolledFrame;
+
 /// The request body of [`HttpProbe`](crate::HttpProbe) and [`GrpcProbe`](crate::GrpcProbe), a single
 /// buffer. Their `map_body` converts it for a service that takes another type.
 #[derive(Debug, Clone, Default)]
@@ -24,10 +26,7 @@ impl Body for ProbeBody {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> PolledFrame<Self> {
         let bytes = std::mem::take(&mut self.0);
         Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
     }

@@ -51,10 +51,8 @@ impl<B> Sender<B> {
         body: ProbeBody,
     ) -> Result<Answer, BoxError>
     where
-        S: Service<Request<B>, Response = Response<RB>>,
-        S::Error: Into<BoxError>,
-        RB: Body<Data = Bytes>,
-        RB::Error: Into<BoxError>,
+        S: Service<Request<B>, Response = Response<RB>, Error: Into<BoxError>>,
+        RB: Body<Data = Bytes, Error: Into<BoxError>>,
     {
         exchange(service, head.map(|()| (self.make_body)(body))).await
     }
@@ -70,10 +68,8 @@ impl<B> Clone for Sender<B> {
 /// [`MAX_ANSWER`] bytes.
 async fn exchange<S, B, RB>(mut service: S, request: Request<B>) -> Result<Answer, BoxError>
 where
-    S: Service<Request<B>, Response = Response<RB>>,
-    S::Error: Into<BoxError>,
-    RB: Body<Data = Bytes>,
-    RB::Error: Into<BoxError>,
+    S: Service<Request<B>, Response = Response<RB>, Error: Into<BoxError>>,
+    RB: Body<Data = Bytes, Error: Into<BoxError>>,
 {
     poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
     let answer = service.call(request);

@@ -69,12 +69,9 @@ impl<B> GrpcProbe<B> {
 
 impl<S, B, RB> Probe<S> for GrpcProbe<B>
 where
-    S: Service<Request<B>, Response = Response<RB>> + Send,
-    S::Error: Into<BoxError>,
-    S::Future: Send,
+    S: Service<Request<B>, Response = Response<RB>, Error: Into<BoxError>, Future: Send> + Send,
     B: Send + 'static,
-    RB: Body<Data = Bytes> + Send,
-    RB::Error: Into<BoxError>,
+    RB: Body<Data = Bytes, Error: Into<BoxError>> + Send,
 {
     async fn probe(&self, service: S, _: &BackendId) -> Result<(), BoxError> {
         let mut request = Request::new(());

@@ -220,12 +220,9 @@ impl HttpProbe {
 
 impl<S, B, RB> Probe<S> for HttpProbe<B>
 where
-    S: Service<Request<B>, Response = Response<RB>> + Send,
-    S::Error: Into<BoxError>,
-    S::Future: Send,
+    S: Service<Request<B>, Response = Response<RB>, Error: Into<BoxError>, Future: Send> + Send,
     B: Send + 'static,
-    RB: Body<Data = Bytes> + Send,
-    RB::Error: Into<BoxError>,
+    RB: Body<Data = Bytes, Error: Into<BoxError>> + Send,
 {
     async fn probe(&self, service: S, _: &BackendId) -> Result<(), BoxError> {
         let spec = self.spec.as_ref().map_err(Clone::clone)?;

@@ -7,10 +7,11 @@ use std::{
 };
 
 use bytes::Buf;
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::pending::Pending;
+use crate::util::PolledFrame;
 
 pin_project! {
     /// The body of an [`AccessLogService`](super::AccessLogService)'s response. The record is handed over when it
@@ -32,10 +33,7 @@ impl<B: Body> Body for AccessLogBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame<Self> {
         let mut this = self.project();
         let frame = ready!(this.body.as_mut().poll_frame(cx));
         if let Some(pending) = this.pending {

@@ -1,12 +1,14 @@
 //! The socket under TLS, which counts what it has taken.
 
 use std::{
-    io::{self, IoSlice},
+    io::IoSlice,
     pin::Pin,
     task::{Context, Poll},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::util::PollIo;
 
 /// A socket that counts the bytes that were written to it.
 #[derive(Debug)]
@@ -32,7 +34,7 @@ impl<S> Counted<S> {
         self.written
     }
 
-    fn count(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn count(&mut self, result: PollIo<usize>) -> PollIo<usize> {
         if let Poll::Ready(Ok(bytes)) = result {
             self.written = self.written.wrapping_add(bytes as u64);
         }
@@ -41,21 +43,13 @@ impl<S> Counted<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(cx, buf)
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> PollIo<()> {
+        Pin::new(&mut self.get_mut().socket).poll_read(cx, buf)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> PollIo<usize> {
         let result = Pin::new(&mut self.socket).poll_write(cx, buf);
         self.count(result)
     }
@@ -64,7 +58,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    ) -> PollIo<usize> {
         let result = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
         self.count(result)
     }
@@ -73,11 +67,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         self.socket.is_write_vectored()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollIo<()> {
         Pin::new(&mut self.socket).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollIo<()> {
         Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }

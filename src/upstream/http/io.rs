@@ -19,7 +19,7 @@ use super::{
     interim::{Interim, InterimReader},
     stream::Stream,
 };
-use crate::util::{ReadSize, in_one_piece, lock};
+use crate::util::{PollIo, ReadSize, lock, poll_write_pieces};
 
 /// How many interim responses may wait; further ones are dropped.
 const MAX_INTERIM: usize = 16;
@@ -159,7 +159,7 @@ impl Socket {
     /// The result of a write, as hyper gets it. A backend may respond before it has read the whole request,
     /// and close. hyper would fail at the first write that fails, so the write stays pending instead: hyper
     /// reads what has arrived, and the end of that wakes it.
-    fn written(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn written(&mut self, result: PollIo<usize>) -> PollIo<usize> {
         use io::ErrorKind::{BrokenPipe, ConnectionReset};
         match result {
             Poll::Ready(Err(error)) if matches!(error.kind(), BrokenPipe | ConnectionReset) => {
@@ -172,12 +172,8 @@ impl Socket {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> PollIo<()> {
+        let this = self.get_mut();
         let before = buf.filled().len();
         if let Some(processed) = this.first_read.take_if(|_| this.read_state.bytes()) {
             let _ = processed.send(());
@@ -197,11 +193,7 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> PollIo<usize> {
         self.read_size.reset();
         self.read_state.unwritten.store(true, Ordering::Relaxed);
         if self.write_closed {
@@ -215,18 +207,13 @@ impl AsyncWrite for Socket {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    ) -> PollIo<usize> {
         self.read_size.reset();
         self.read_state.unwritten.store(true, Ordering::Relaxed);
         if self.write_closed {
             return Poll::Pending;
         }
-        let stream = self.stream.get_mut();
-        let result = in_one_piece(bufs, |bytes| Pin::new(&mut *stream).poll_write(cx, bytes));
-        let result = match result {
-            Ok(result) => result,
-            Err(_) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        };
+        let result = poll_write_pieces(self.stream.get_mut(), cx, bufs);
         self.written(result)
     }
 
@@ -234,14 +221,14 @@ impl AsyncWrite for Socket {
         self.stream.get_ref().is_write_vectored()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollIo<()> {
         // TLS may still hold bytes.
         let result = ready!(Pin::new(self.stream.get_mut()).poll_flush(cx));
         self.read_state.flushed();
         Poll::Ready(result)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollIo<()> {
         Pin::new(self.stream.get_mut()).poll_shutdown(cx)
     }
 }

@@ -12,6 +12,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
+use crate::util::PolledFrame;
+
 /// A frame, which can be sent again.
 #[derive(Debug)]
 enum Recorded {
@@ -68,10 +70,7 @@ impl Body for RecordedBody {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> PolledFrame<Self> {
         Poll::Ready(self.frames.pop_front().map(|frame| {
             Ok(match frame {
                 Recorded::Data(data) => Frame::data(data),

@@ -345,6 +345,7 @@ mod tests {
     use http_body::Frame;
 
     use super::*;
+    use crate::util::PolledFrame;
 
     /// A body that may not move once it is polled.
     struct Pinned(u8, PhantomPinned);
@@ -353,10 +354,7 @@ mod tests {
         type Data = Bytes;
         type Error = std::io::Error;
 
-        fn poll_frame(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> PolledFrame<Self> {
             Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
         }
     }

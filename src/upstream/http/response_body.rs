@@ -8,11 +8,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, SizeHint};
 use hyper::body::Incoming;
 
 use super::{http1::Http1, http2::StreamPermit, idle_pool::Pool, request_body::Sending, trailers};
-use crate::error::BoxError;
+use crate::{error::BoxError, util::PolledFrame};
 
 /// The body of an [`Upstream`](crate::proxy::Upstream)'s response.
 ///
@@ -65,10 +65,7 @@ impl UpstreamBody {
         self.permit = None;
     }
 
-    fn poll_incoming(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> PolledFrame<Incoming> {
         let Some((connection, _)) = &mut self.connection else {
             return Pin::new(&mut self.incoming).poll_frame(cx);
         };
@@ -91,7 +88,7 @@ impl UpstreamBody {
     }
 }
 
-fn without_waker(incoming: Pin<&mut Incoming>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+fn without_waker(incoming: Pin<&mut Incoming>) -> PolledFrame<Incoming> {
     incoming.poll_frame(&mut Context::from_waker(Waker::noop()))
 }
 
@@ -99,10 +96,7 @@ impl Body for UpstreamBody {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame<Self> {
         match self.poll_incoming(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(frame))) => {

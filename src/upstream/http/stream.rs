@@ -1,24 +1,22 @@
 //! The transport of a connection to a backend.
 
-use std::{
-    io::{self, IoSlice},
-    net::SocketAddr,
-    pin::Pin,
-    task::{Context, Poll},
-};
+#[cfg(feature = "tls")]
+use std::io;
+use std::{net::SocketAddr, pin::Pin, task::Context};
 
 #[cfg(unix)]
 use tokio::net::UnixStream;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, ReadBuf},
     net::TcpStream,
 };
 
 use super::protocol::Protocol;
 #[cfg(feature = "tls")]
 use crate::tls::reason_in;
+use crate::util::{PollIo, write_to_socket};
 
-/// An enum, so that a read or a write costs a branch and no virtual call.
+/// What a connection runs over.
 #[derive(Debug)]
 pub(super) enum Stream {
     Tcp(TcpStream),
@@ -42,24 +40,8 @@ impl Stream {
     }
 }
 
-macro_rules! each {
-    ($self:ident, $stream:ident => $call:expr) => {
-        match $self.get_mut() {
-            Stream::Tcp($stream) => $call,
-            #[cfg(unix)]
-            Stream::Unix($stream) => $call,
-            #[cfg(feature = "tls")]
-            Stream::Tls($stream) => $call,
-        }
-    };
-}
-
 impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> PollIo<()> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             #[cfg(unix)]
@@ -79,36 +61,7 @@ fn in_plain_words(error: io::Error) -> io::Error {
     }
 }
 
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        each!(self, stream => Pin::new(stream).poll_write(cx, buf))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        each!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        // All of them are, and hyper asks once.
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, stream => Pin::new(stream).poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, stream => Pin::new(stream).poll_shutdown(cx))
-    }
-}
+write_to_socket!(Stream);
 
 /// A stream to a backend, before HTTP is spoken on it.
 #[derive(Debug)]

@@ -138,6 +138,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::util::PollIo;
 
     #[tokio::test]
     async fn both_ways_until_both_have_ended() {
@@ -165,26 +166,22 @@ mod tests {
             mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
             buf: &mut ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
+        ) -> PollIo<()> {
             buf.put_slice(std::mem::take(&mut self.0));
             Poll::Ready(Ok(()))
         }
     }
 
     impl AsyncWrite for Failing {
-        fn poll_write(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            _: &[u8],
-        ) -> Poll<io::Result<usize>> {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> PollIo<usize> {
             Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
         }
 
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> PollIo<()> {
             Poll::Ready(Ok(()))
         }
 
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> PollIo<()> {
             Poll::Ready(Ok(()))
         }
     }

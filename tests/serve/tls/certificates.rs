@@ -2,11 +2,12 @@
 
 use tower_sticky::serve::{ClientAuth, ServerTls};
 
-use super::{
-    identities::Authority,
-    support::{Client, ClientOptions, Files, shown, start, tls},
+use super::support::{Client, ClientOptions, shown, start, tls};
+use crate::{
+    authority::Authority,
+    files::Files,
+    support::{GET, exchange},
 };
-use crate::support::{GET, exchange};
 
 #[tokio::test]
 async fn a_certificate_is_chosen_by_the_server_name() {
@@ -57,7 +58,7 @@ async fn strict_names_refuse_all_others() {
 fn bad_certificates_are_refused_with_a_reason() {
     let authority = Authority::new("ca");
     let (one, other) = (authority.sign(&["a.test"]), authority.sign(&["b.test"]));
-    let files = Files::new("bad-certificates");
+    let files = Files::new();
     let cert = files.write("site.pem", &one.cert);
     let wrong_key = files.write("other.key", &other.key);
     let garbage = files.write("garbage.pem", "garbage");

@@ -5,11 +5,11 @@ use std::time::Duration;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tower_sticky::serve::{ClientAuth, Limits, ProxyProtocol, ServerTls, TlsVersion};
 
-use super::{
-    identities::{Authority, Identity},
-    support::{Client, ClientOptions, start, tls},
+use super::support::{Client, ClientOptions, start, tls};
+use crate::{
+    authority::{Authority, Identity},
+    support::{GET, addr, any_port, exchange, is_closed, server},
 };
-use crate::support::{GET, addr, any_port, exchange, is_closed, server};
 
 fn authority() -> (Authority, Identity) {
     let authority = Authority::new("ca");
@@ -118,16 +118,7 @@ async fn the_subject_of_a_client_certificate_is_told_and_copies_are_removed() {
 
 /// The beginning of a handshake: a whole ClientHello, and nothing after it.
 fn client_hello(authority: &Authority) -> Vec<u8> {
-    let mut roots = rustls::RootCertStore::empty();
-    let pem = authority.pem();
-    let der = rustls::pki_types::pem::PemObject::from_pem_slice(pem.as_bytes());
-    roots.add(der.unwrap()).unwrap();
-    let provider = rustls::crypto::ring::default_provider().into();
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let config = authority.client_config(rustls::ALL_VERSIONS).with_no_client_auth();
     let mut connection =
         rustls::ClientConnection::new(config.into(), "a.test".try_into().unwrap()).unwrap();
     let mut hello = Vec::new();

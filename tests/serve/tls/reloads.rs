@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use tower_sticky::serve::{ClientAuth, ServerHandle, ServerTls};
 
-use super::{
-    identities::Authority,
-    support::{Client, ClientOptions, Files, is_resumed, shown, start, tls},
+use super::support::{Client, ClientOptions, is_resumed, shown, start, tls};
+use crate::{
+    authority::Authority,
+    files::Files,
+    support::{GET, exchange},
 };
-use crate::support::{GET, exchange};
 
 /// Makes a request on a new connection, so that the client has received its tickets. Whether it was resumed.
 async fn request(client: &Client, server: &ServerHandle) -> bool {
@@ -27,7 +28,7 @@ fn versions() -> [ClientOptions<'static>; 2] {
 #[tokio::test]
 async fn sessions_go_on_when_the_certificate_is_renewed() {
     let authority = Authority::new("ca");
-    let files = Files::new("renewed");
+    let files = Files::new();
     let (old, new) = (authority.sign(&["a.test"]), authority.sign(&["a.test"]));
     let (cert, key) = files.identity(&old);
     let tls = ServerTls::builder().certificate_files(cert, key).unwrap().build().unwrap();
@@ -50,7 +51,7 @@ async fn sessions_go_on_when_the_certificate_is_renewed() {
 #[tokio::test]
 async fn a_pair_that_does_not_fit_keeps_the_old_one() {
     let authority = Authority::new("ca");
-    let files = Files::new("mismatch");
+    let files = Files::new();
     let (old, new) = (authority.sign(&["a.test"]), authority.sign(&["a.test"]));
     let (cert, key) = files.identity(&old);
     let tls = ServerTls::builder().certificate_files(&cert, &key).unwrap().build().unwrap();
@@ -71,7 +72,7 @@ async fn a_pair_that_does_not_fit_keeps_the_old_one() {
 #[tokio::test]
 async fn a_running_server_reads_its_certificates_again() {
     let authority = Authority::new("ca");
-    let files = Files::new("watched");
+    let files = Files::new();
     let (old, new) = (authority.sign(&["a.test"]), authority.sign(&["a.test"]));
     let (cert, key) = files.identity(&old);
     let tls = ServerTls::builder().certificate_files(cert, key).unwrap();
@@ -91,7 +92,7 @@ async fn other_client_authorities_forget_all_sessions() {
     let authority = Authority::new("ca");
     let (old, new) = (Authority::new("old"), Authority::new("new"));
     let (alice, bob) = (old.sign(&["alice"]), new.sign(&["bob"]));
-    let files = Files::new("client-ca");
+    let files = Files::new();
     let ca = files.write("ca.pem", &old.pem());
     let identity = authority.sign(&["a.test"]);
     let tls = tls(&identity).client_ca_file(&ca).unwrap().client_auth(ClientAuth::Require);

@@ -12,11 +12,11 @@ use tokio::{
 };
 use tower_sticky::serve::{Limits, Listener, RequestBody, Server};
 
-use super::{
-    identities::Authority,
-    support::{Client, ClientOptions, start, tls},
+use super::support::{Client, ClientOptions, start, tls};
+use crate::{
+    authority::Authority,
+    support::{GET, addr, any_port, exchange, response, server},
 };
-use crate::support::{GET, addr, any_port, exchange, response, server};
 
 const LONG: Duration = Duration::from_secs(10);
 

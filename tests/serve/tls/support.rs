@@ -1,18 +1,19 @@
 //! A TLS client, and servers with certificates of one authority.
 
-use std::{fs, io, path::PathBuf, sync::Arc};
+use std::{io, sync::Arc};
 
 use rustls::{
-    ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion,
-    crypto::ring::default_provider,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
+    ClientConfig, HandshakeKind, SupportedProtocolVersion,
+    pki_types::{CertificateDer, ServerName},
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tower_sticky::serve::{ServerHandle, ServerTls, ServerTlsBuilder};
 
-use super::identities::{Authority, Identity};
-use crate::support::{addr, any_port, server};
+use crate::{
+    authority::{Authority, Identity},
+    support::{addr, any_port, server},
+};
 
 /// What a client offers; its sessions are remembered from connection to connection.
 #[derive(Clone)]
@@ -40,12 +41,7 @@ impl Client {
     }
 
     pub(crate) fn with(authority: &Authority, options: &ClientOptions<'_>) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
-        let builder = ClientConfig::builder_with_provider(default_provider().into())
-            .with_protocol_versions(options.versions)
-            .unwrap()
-            .with_root_certificates(roots);
+        let builder = authority.client_config(options.versions);
         let mut config = match options.identity {
             Some(it) => builder.with_client_auth_cert(vec![it.der()], it.key_der()).unwrap(),
             None => builder.with_no_client_auth(),
@@ -87,32 +83,4 @@ pub(crate) fn tls(identity: &Identity) -> ServerTlsBuilder {
 
 pub(crate) async fn start(tls: ServerTls) -> ServerHandle {
     server(any_port().await.tls(tls)).start().unwrap()
-}
-
-/// Files of one test.
-pub(crate) struct Files(PathBuf);
-
-impl Files {
-    pub(crate) fn new(test: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("tower-sticky-{test}-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        Self(dir)
-    }
-
-    pub(crate) fn write(&self, name: &str, content: &str) -> PathBuf {
-        let path = self.0.join(name);
-        fs::write(&path, content).unwrap();
-        path
-    }
-
-    /// Writes both files of an identity, and returns their paths.
-    pub(crate) fn identity(&self, identity: &Identity) -> (PathBuf, PathBuf) {
-        (self.write("site.pem", &identity.cert), self.write("site.key", &identity.key))
-    }
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

@@ -17,7 +17,7 @@ const HTTP2: &str = "HTTP/2.0 https shop /";
 
 #[tokio::test]
 async fn the_backend_chooses_the_protocol() {
-    let authority = Authority::new();
+    let authority = Authority::unique();
     let identity = authority.server(&["127.0.0.1"]);
     for (alpn, mode, expected) in [
         (&["h2", "http/1.1"][..], Http2::Auto, HTTP2),
@@ -38,7 +38,7 @@ async fn the_backend_chooses_the_protocol() {
 
 #[tokio::test]
 async fn http2_is_required_when_it_is_on() {
-    let authority = Authority::new();
+    let authority = Authority::unique();
     let identity = authority.server(&["127.0.0.1"]);
     for (alpn, why) in [(&["http/1.1"][..], "ALPN"), (&[], "does not speak HTTP/2")] {
         let server = Server::start(config(&identity, alpn, None), says_how).await;
@@ -56,7 +56,7 @@ async fn clear_text_is_http1_when_the_backend_may_choose() {
 
 #[tokio::test]
 async fn concurrent_first_requests_share_the_connection_of_a_backend_that_chooses_http2() {
-    let authority = Authority::new();
+    let authority = Authority::unique();
     let identity = authority.server(&["127.0.0.1"]);
     for (alpn, connections) in [(&["h2"][..], 1..=1), (&["http/1.1"], 2..=20)] {
         let server = Server::start(config(&identity, alpn, None), says_how).await;
@@ -73,7 +73,7 @@ async fn concurrent_first_requests_share_the_connection_of_a_backend_that_choose
 
 #[tokio::test]
 async fn a_backend_may_change_its_protocol_when_it_restarts() {
-    let authority = Authority::new();
+    let authority = Authority::unique();
     let identity = authority.server(&["127.0.0.1"]);
     let alpn = |http2| if http2 { &["h2", "http/1.1"][..] } else { &["http/1.1"] };
     let mut server = Server::start(config(&identity, alpn(false), None), says_how).await;
@@ -91,7 +91,7 @@ async fn a_backend_may_change_its_protocol_when_it_restarts() {
 
 #[tokio::test]
 async fn sessions_are_resumed_by_later_connections() {
-    let authority = Authority::new();
+    let authority = Authority::unique();
     let identity = authority.server(&["127.0.0.1"]);
     for versions in [&[&rustls::version::TLS12][..], &[&rustls::version::TLS13]] {
         let config = super::support::config_of(&identity, &[], None, versions);
@@ -110,7 +110,7 @@ async fn sessions_are_resumed_by_later_connections() {
 
 #[tokio::test]
 async fn trailers_pass_over_tls() {
-    let authority = Authority::new();
+    let authority = Authority::unique();
     let identity = authority.server(&["127.0.0.1"]);
     let server = Server::start(config(&identity, &["h2"], None), |request| async move {
         let body = request.into_body().collect().await.unwrap();

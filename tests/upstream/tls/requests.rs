@@ -16,7 +16,7 @@ const LARGE: usize = 6 << 20;
 
 #[tokio::test]
 async fn large_bodies_pass_both_ways() {
-    let authority = Authority::new();
+    let authority = Authority::unique();
     let identity = authority.server(&["127.0.0.1"]);
     for mode in [Http2::Off, Http2::On] {
         let config = config(&identity, &["h2", "http/1.1"], None);
@@ -38,7 +38,7 @@ async fn large_bodies_pass_both_ways() {
 
 #[tokio::test]
 async fn an_upgrade_runs_over_tls() {
-    let authority = Authority::new();
+    let authority = Authority::unique();
     let identity = authority.server(&["127.0.0.1"]);
     for mode in [Http2::Off, Http2::Auto] {
         let acceptor = TlsAcceptor::from(config(&identity, &["h2", "http/1.1"], None));
@@ -70,18 +70,15 @@ async fn an_upgrade_runs_over_tls() {
         let (proxy, _holds) = upgrade::proxy(upstream.http2(mode)).await;
         let (mut client, head) = upgrade::client(&proxy, upgrade::ASK).await;
         assert!(head.starts_with("HTTP/1.1 101 "), "{mode:?}: {head}");
-        let mut buffer = [0; 5];
-        client.write_all(b"ping!").await.unwrap();
-        client.read_exact(&mut buffer).await.unwrap();
-        assert_eq!(&buffer, b"PING!");
+        upgrade::ping(&mut client).await;
         client.shutdown().await.unwrap();
-        assert_eq!(client.read(&mut buffer).await.unwrap(), 0, "the end passes, too");
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0, "the end passes, too");
     }
 }
 
 #[tokio::test]
 async fn a_backend_of_http2_alone_gets_the_request_without_its_upgrade() {
-    let authority = Authority::new();
+    let authority = Authority::unique();
     let identity = authority.server(&["127.0.0.1"]);
     let server = Server::start(config(&identity, &["h2"], None), says_how).await;
     let upstream = server.upstream(authority.trusted()).http2(Http2::Auto);
@@ -98,7 +95,7 @@ async fn a_backend_of_http2_alone_gets_the_request_without_its_upgrade() {
 
 #[tokio::test]
 async fn a_redialed_connection_is_kept_for_the_next_request() {
-    let authority = Authority::new();
+    let authority = Authority::unique();
     let identity = authority.server(&["127.0.0.1"]);
     for mode in [Http2::Off, Http2::On, Http2::Auto] {
         let tls = config(&identity, &["h2", "http/1.1"], None);
@@ -120,7 +117,7 @@ async fn a_redialed_connection_is_kept_for_the_next_request() {
 
 #[tokio::test]
 async fn a_backend_with_a_wrong_certificate_is_suspect_until_it_has_a_good_one() {
-    let authority = Authority::new();
+    let authority = Authority::unique();
     let ok = |_| async { reply("ok") };
     let server = Server::start(config(&authority.valid(-9, -3), &[], None), ok).await;
     let other = redial::well().await;
@@ -138,7 +135,7 @@ async fn a_backend_with_a_wrong_certificate_is_suspect_until_it_has_a_good_one()
 
 #[tokio::test]
 async fn a_connection_that_ended_while_idle_is_not_used() {
-    let authority = Authority::new();
+    let authority = Authority::unique();
     let tls = config(&authority.server(&["127.0.0.1"]), &[], None);
     let mut server = Server::start(tls.clone(), says_how).await;
     let upstream = server.upstream(authority.trusted());

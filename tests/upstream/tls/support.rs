@@ -4,7 +4,10 @@ use std::{
     convert::Infallible,
     future::Future,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -13,13 +16,10 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, combinators::BoxBody};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
-};
+use rcgen::ExtendedKeyUsagePurpose;
 use rustls::{
-    HandshakeKind, RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    HandshakeKind, ServerConfig,
+    pki_types::{CertificateDer, pem::PemObject},
     server::WebPkiClientVerifier,
 };
 use tokio::{
@@ -29,41 +29,24 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tower_sticky::proxy::{ClientTls, Roots, Upstream};
 
-/// Signs certificates.
-pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-/// A certificate and its key, both as PEM.
-#[derive(Clone)]
-pub(crate) struct Identity {
-    pub(crate) cert: String,
-    pub(crate) key: String,
-}
+pub(crate) use crate::authority::{Authority, Identity};
 
 impl Authority {
-    pub(crate) fn new() -> Self {
-        let mut params = CertificateParams::new([]).unwrap();
-        // An authority of the name of another one would have signed wrongly.
-        let key = KeyPair::generate().unwrap();
-        let name = format!("{:x?}", &key.public_key_raw()[..8]);
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        Self(CertifiedIssuer::self_signed(params, key).unwrap())
-    }
-
-    pub(crate) fn pem(&self) -> String {
-        self.0.pem()
+    /// One of another name than all others: it would have signed wrongly otherwise.
+    pub(crate) fn unique() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        Self::new(&format!("authority {}", COUNT.fetch_add(1, Relaxed)))
     }
 
     /// For a server of these names.
     pub(crate) fn server(&self, names: &[&str]) -> Identity {
-        self.sign(names, |params| {
+        self.sign_with(names, |params| {
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         })
     }
 
     pub(crate) fn client(&self) -> Identity {
-        self.sign(&["gateway"], |params| {
+        self.sign_with(&["gateway"], |params| {
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         })
     }
@@ -75,18 +58,9 @@ impl Authority {
             let now = SystemTime::now();
             (if days < 0 { now - by } else { now + by }).into()
         };
-        self.sign(&["127.0.0.1"], |params| {
+        self.sign_with(&["127.0.0.1"], |params| {
             (params.not_before, params.not_after) = (day(from), day(until));
         })
-    }
-
-    fn sign(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Identity {
-        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names).unwrap();
-        change(&mut params);
-        let key = KeyPair::generate().unwrap();
-        let cert = params.signed_by(&key, &self.0).unwrap();
-        Identity { cert: cert.pem(), key: key.serialize_pem() }
     }
 
     /// Options that trust this authority alone.
@@ -113,17 +87,15 @@ pub(crate) fn config_of(
     let builder = match clients {
         None => builder.with_no_client_auth(),
         Some(clients) => {
-            let mut roots = RootCertStore::empty();
-            roots.add(CertificateDer::from_pem_slice(clients.pem().as_bytes()).unwrap()).unwrap();
             let provider = rustls::crypto::ring::default_provider().into();
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+            let roots = clients.roots().into();
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
             builder.with_client_cert_verifier(verifier.build().unwrap())
         }
     };
     let chain = CertificateDer::pem_slice_iter(identity.cert.as_bytes());
     let chain = chain.collect::<Result<_, _>>().unwrap();
-    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
-    let mut config = builder.with_single_cert(chain, key).unwrap();
+    let mut config = builder.with_single_cert(chain, identity.key_der()).unwrap();
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     Arc::new(config)
 }

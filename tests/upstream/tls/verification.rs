@@ -43,7 +43,7 @@ async fn silent(config: Config) -> (Server, Arc<AtomicBool>) {
 
 #[tokio::test]
 async fn a_verified_backend_serves() {
-    let authority = Authority::new();
+    let authority = Authority::unique();
     let server =
         Server::start(config(&authority.server(&["127.0.0.1"]), &[], None), says_how).await;
     let upstream = server.upstream(authority.trusted());
@@ -58,7 +58,7 @@ async fn a_verified_backend_serves() {
 
 #[tokio::test]
 async fn the_name_is_that_of_the_url_or_the_configured_one_and_never_the_host() {
-    let authority = Authority::new();
+    let authority = Authority::unique();
     let server = Server::start(config(&authority.server(&["app.test"]), &[], None), says_how).await;
     let tls = authority.trusted().server_name("app.test").unwrap();
     let response = send(&server.upstream(tls), get("/")).await.unwrap();
@@ -75,7 +75,7 @@ async fn the_name_is_that_of_the_url_or_the_configured_one_and_never_the_host() 
 
 #[tokio::test]
 async fn a_certificate_that_does_not_verify_is_explained() {
-    let (authority, other) = (Authority::new(), Authority::new());
+    let (authority, other) = (Authority::unique(), Authority::unique());
     for (identity, why) in [
         (authority.valid(-9, -3), "certificate expired 3 days ago"),
         (authority.valid(3, 9), "certificate is not valid for another 3 days"),
@@ -95,7 +95,7 @@ async fn a_certificate_that_does_not_verify_is_explained() {
 
 #[tokio::test]
 async fn an_insecure_backend_is_not_verified_and_named_so() {
-    let server = config(&Authority::new().server(&["a.test"]), &[], None);
+    let server = config(&Authority::unique().server(&["a.test"]), &[], None);
     let server = Server::start(server, says_how).await;
     let upstream = server.upstream(ClientTls::new().insecure());
     assert_eq!(send(&upstream, get("/")).await.unwrap().status(), 200);
@@ -110,7 +110,7 @@ async fn a_peer_without_tls_is_refused() {
     })
     .await;
     let url = plain.url.replace("http:", "https:");
-    let tls = || Authority::new().trusted();
+    let tls = || Authority::unique().trusted();
     let text = refusal(&Upstream::with_tls(&url, tls()).unwrap()).await;
     assert!(text.contains("does not speak TLS"), "{text}");
 
@@ -122,15 +122,10 @@ async fn a_peer_without_tls_is_refused() {
 
 #[tokio::test]
 async fn a_handshake_is_bounded() {
-    let deaf = raw(|_, socket| async move {
-        std::future::pending::<()>().await;
-        drop(socket);
-        Ok(())
-    })
-    .await;
+    let deaf = unanswering().await;
     let url = deaf.url.replace("http:", "https:");
     let limit = Duration::from_millis(20);
-    let tls = Authority::new().trusted();
+    let tls = Authority::unique().trusted();
     let start = tokio::time::Instant::now();
     let slow = Upstream::with_tls(&url, tls.clone().handshake_timeout(limit)).unwrap();
     let text = refusal(&slow.connect_timeout(Duration::from_secs(60))).await;
@@ -142,7 +137,7 @@ async fn a_handshake_is_bounded() {
 
 #[tokio::test]
 async fn a_client_certificate_is_shown() {
-    let authority = Authority::new();
+    let authority = Authority::unique();
     let identity = authority.server(&["127.0.0.1"]);
     let server =
         Server::start(config(&identity, &["h2", "http/1.1"], Some(&authority)), says_how).await;
@@ -154,7 +149,7 @@ async fn a_client_certificate_is_shown() {
     // The settings of HTTP/2 come after the verification.
     let text = refusal(&server.upstream(tls.clone()).http2(true)).await;
     assert!(text.contains("client certificate required"), "{text}");
-    let foreign = Authority::new().client();
+    let foreign = Authority::unique().client();
     let foreign = tls.clone().client_identity(foreign.cert.as_bytes(), foreign.key.as_bytes());
     let text = refusal(&server.upstream(foreign.unwrap()).http2(true)).await;
     assert!(text.contains("client certificate refused"), "{text}");
@@ -165,7 +160,7 @@ async fn a_client_certificate_is_shown() {
 
 #[tokio::test]
 async fn the_oldest_version_can_be_set() {
-    let authority = Authority::new();
+    let authority = Authority::unique();
     let identity = authority.server(&["127.0.0.1"]);
     let only_12 = config_of(&identity, &[], None, &[&rustls::version::TLS12]);
     let server = Server::start(only_12, says_how).await;
@@ -177,7 +172,7 @@ async fn the_oldest_version_can_be_set() {
 
 #[test]
 fn wrong_options_are_refused_when_built() {
-    let authority = Authority::new();
+    let authority = Authority::unique();
     let (a, b) = (authority.client(), authority.client());
     let tls = ClientTls::new();
     let refused = |cert: &str, key: &str| {
