@@ -113,7 +113,7 @@ impl PinCache {
         write: PinWrite,
     ) -> Lookup {
         let arguments = self.engine.commands().arguments(key, idle, Some(write));
-        let mut call = CallGuard { entry: entry.clone(), finished: false };
+        let mut call = CallGuard { entry: entry.clone(), sent: write.pin, finished: false };
         let engine = self.engine.clone();
         let Ok(runtime) = Handle::try_current() else {
             return Lookup::Now(Answer::Pin(pin, Some(open)));
@@ -163,7 +163,7 @@ impl PinCache {
         idle: Duration,
     ) {
         let arguments = self.engine.commands().arguments(key, idle, Some(write));
-        let mut call = CallGuard { entry, finished: false };
+        let mut call = CallGuard { entry, sent: write.pin, finished: false };
         let engine = self.engine.clone();
         self.spawn_write(async move {
             let result = engine.pin(arguments).await;
@@ -269,6 +269,8 @@ impl Drop for RemoteLookup {
 /// Ends a call of an entry when it is dropped, so that a cancelled call does not block later ones.
 struct CallGuard {
     entry: Arc<CachedPin>,
+    /// The pin that the call writes.
+    sent: StoredPin,
     finished: bool,
 }
 
@@ -276,7 +278,7 @@ impl CallGuard {
     fn finish(&mut self, result: Result<Option<StoredPin>, CallError>) {
         self.finished = true;
         match result {
-            Ok(Some(pin)) => self.entry.call_succeeded(pin, Instant::now()),
+            Ok(Some(stored)) => self.entry.call_succeeded(self.sent, stored, Instant::now()),
             Ok(None) | Err(CallError::Refused) => self.entry.call_refused(Instant::now()),
             Err(CallError::Unavailable) => self.entry.call_failed(),
         }

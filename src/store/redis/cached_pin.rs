@@ -199,10 +199,22 @@ impl CachedPin {
         Some(PinWrite { pin, condition })
     }
 
-    /// Ends a call that Redis has answered with the pin that it has.
-    pub(super) fn call_succeeded(&self, stored: StoredPin, now: Instant) {
+    /// Ends a call with this pin that Redis has answered with the pin that it has.
+    pub(super) fn call_succeeded(&self, sent: StoredPin, stored: StoredPin, now: Instant) {
         let mut state = self.lock();
         state.calls = state.calls.saturating_sub(1);
+        if let Some(unconfirmed) = state.unconfirmed
+            && sent.backend != state.backend
+        {
+            // The session has moved since the call began, and the write of that has failed, or is in flight. The
+            // answer is older. It tells from where that write moves the session.
+            let is_claim = unconfirmed != WriteCondition::Put;
+            if is_claim && stored.backend == sent.backend {
+                state.unconfirmed = Some(WriteCondition::Claim(Some(stored.backend)));
+            }
+            state.last_checked = CompactInstant::NEVER;
+            return;
+        }
         state.last_checked = CompactInstant::of(now);
         state.confirm(stored);
     }
@@ -264,7 +276,7 @@ mod tests {
         let pin = StoredPin { backend: 1, epoch: 1, issued: 0 };
         let write = PinWrite { pin, condition: WriteCondition::Put };
         let entry = Arc::new(CachedPin::written(write, now, idle));
-        entry.call_succeeded(pin, now);
+        entry.call_succeeded(pin, pin, now);
         entry
     }
 
@@ -291,12 +303,60 @@ mod tests {
         assert!(entry.touch_if_open(now + interval, interval).is_some());
         let again = entry.touch_if_open(now + interval, interval);
         assert!(again.is_none(), "a call is in flight");
-        entry.call_succeeded(entry.pin(), now + interval);
+        entry.call_succeeded(entry.pin(), entry.pin(), now + interval);
         drop(open);
         assert!(
             entry.touch_if_open(now + 2 * interval, interval).is_none(),
             "the stream has ended"
         );
+    }
+
+    /// The circuit breaker may open between the two calls: then the write of the move fails at once.
+    #[test]
+    fn an_answer_from_before_a_move_does_not_undo_it() {
+        let (now, idle, recheck) =
+            (Instant::now(), Duration::from_secs(160), Duration::from_secs(10));
+        let entry = written(now, idle);
+        let later = now + recheck;
+        let CacheLookup::Stale(old, _open, _) = entry.look_up(later, idle, recheck, true) else {
+            panic!("it is time to ask Redis");
+        };
+        let moved = StoredPin { backend: 2, epoch: 2, issued: 0 };
+        let condition = WriteCondition::Claim(Some(old.backend));
+        let write = PinWrite { pin: moved, condition };
+        assert!(entry.update(write, later, idle).is_some(), "the move is to be written");
+        entry.call_failed();
+        entry.call_succeeded(old, old, later);
+        assert_eq!(entry.pin(), moved, "the session stays where it has moved to");
+        let CacheLookup::Stale(pin, _open, again) = entry.look_up(later, idle, recheck, true)
+        else {
+            panic!("the next request writes it");
+        };
+        assert_eq!((pin, again.pin, again.condition), (moved, moved, condition));
+        entry.call_succeeded(again.pin, moved, later);
+        assert!(matches!(
+            entry.look_up(later, idle, recheck, true),
+            CacheLookup::Fresh(pin, _) if pin == moved
+        ));
+    }
+
+    #[test]
+    fn a_move_that_is_written_again_begins_where_the_last_one_has_led() {
+        let (now, idle, recheck) =
+            (Instant::now(), Duration::from_secs(160), Duration::from_secs(10));
+        let entry = written(now, idle);
+        let moves = |from: u64, to: u64| {
+            let pin = StoredPin { backend: to, epoch: to, issued: 0 };
+            PinWrite { pin, condition: WriteCondition::Claim(Some(from)) }
+        };
+        let first = entry.update(moves(1, 2), now, idle).unwrap();
+        let second = entry.update(moves(2, 3), now, idle).unwrap();
+        entry.call_succeeded(first.pin, first.pin, now);
+        entry.call_failed();
+        let CacheLookup::Stale(_, _open, again) = entry.look_up(now, idle, recheck, true) else {
+            panic!("the next request writes it");
+        };
+        assert_eq!((again.pin, again.condition), (second.pin, WriteCondition::Claim(Some(2))));
     }
 
     #[test]
