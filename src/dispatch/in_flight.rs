@@ -131,12 +131,14 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.timer.finish(&self.entered.state().recorder);
         if let Some(stream) = self.stream.take() {
-            let since = self.state().streams.end(stream);
-            if let Some(since) = since
-                && self.session != 0
+            let streams = &self.state().streams;
+            // Before it is removed: a request that comes in between would find its session idle.
+            if self.session != 0
+                && let Some(since) = streams.since(&stream)
             {
                 self.stream_ended(since);
             }
+            streams.end(stream);
         }
     }
 }

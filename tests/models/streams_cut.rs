@@ -1,11 +1,18 @@
-//! Models of cutting off streams: every reader is woken.
+//! Models of cutting off streams: every reader is woken. And of their ends: the session is not idle in between.
 
 use std::{
     future::poll_fn,
     task::{Poll, Waker},
 };
 
-use loom::{future::block_on, sync::Arc, thread};
+use loom::{
+    future::block_on,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+};
 
 use crate::{
     streams::{OpenStreams, StreamId},
@@ -72,5 +79,26 @@ fn stream_is_cut_off_while_another_one_ends() {
         ending.join().expect("no thread panics");
         reading.join().expect("no thread panics");
         assert_eq!(streams.len(), 1, "the stream that was registered last is open");
+    });
+}
+
+/// The end of a stream is recorded before the stream is removed.
+#[test]
+fn who_does_not_find_the_stream_of_a_session_finds_its_end() {
+    const SESSION: u64 = 7;
+    check(|| {
+        let ended = Arc::new((OpenStreams::new(), AtomicBool::new(false)));
+        let mut stream = None;
+        assert!(ended.0.register(&mut stream, SESSION, || 0, Waker::noop()));
+        let other = ended.clone();
+        let ends = thread::spawn(move || {
+            let (streams, is_recorded) = &*other;
+            is_recorded.store(true, Relaxed);
+            streams.end(stream.expect("the stream is registered"));
+        });
+        let (streams, is_recorded) = &*ended;
+        assert!(streams.has_session(SESSION) || is_recorded.load(Relaxed));
+        ends.join().expect("no thread panics");
+        assert!(!streams.has_session(SESSION));
     });
 }

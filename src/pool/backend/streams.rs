@@ -102,13 +102,19 @@ impl OpenStreams {
         waits
     }
 
-    /// Removes a stream that has ended. Returns when it was registered.
-    pub(crate) fn end(&self, stream: StreamId) -> Option<u32> {
+    /// When a stream was registered.
+    pub(crate) fn since(&self, stream: &StreamId) -> Option<u32> {
+        self.readers().get(stream.key as usize).map(|reader| reader.since)
+    }
+
+    /// Removes a stream that has ended.
+    pub(crate) fn end(&self, stream: StreamId) {
         let mut readers = self.readers();
+        // A waker runs foreign code, so it is not dropped under the lock.
         let reader = readers.try_remove(stream.key as usize);
         self.count.store(readers.len() as u32, Release);
         drop(readers);
-        reader.map(|reader| reader.since)
+        drop(reader);
     }
 
     /// Cuts off all open streams. Returns how many.
