@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures the gateway beside HAProxy, nginx, Envoy, Pingora and a bare forwarder over hyper, one core each.
-# Installs what is missing (Debian packages, when root), builds, and takes about 25 minutes; see --help for less:
+# Installs what is missing (Debian packages, when root), builds, and then takes about ten minutes; see --help for less:
 #
 #   bash benches/peers/run.sh --workloads small,sealed --peers gateway,haproxy,forwarder --seconds 2
 set -euo pipefail
