@@ -12,7 +12,11 @@ import { Server } from "socket.io";
 import { io } from "socket.io-client";
 
 function serve(name) {
-  const server = createServer((request, response) => response.end("a page"));
+  const told = new Set();
+  const server = createServer((request, response) => {
+    const id = request.url.split("/missed/")[1];
+    response.end(id ? String(told.has(id) && !sockets.sockets.sockets.has(id)) : "a page");
+  });
   const sockets = new Server(server, { connectionStateRecovery: { maxDisconnectionDuration: 60_000 } });
   sockets.engine.generateId = (request) => {
     const route = request.headers["x-sticky-route"];
@@ -24,7 +28,10 @@ function serve(name) {
     socket.on("before and after", () => {
       socket.join(socket.id);
       socket.emit("message", "before");
-      setTimeout(() => sockets.to(socket.id).emit("message", "after"), 50);
+      setTimeout(() => {
+        sockets.to(socket.id).emit("message", "after");
+        told.add(socket.id);
+      }, 50);
     });
   });
   server.listen(0, "127.0.0.1", () => console.log(server.address().port));
@@ -135,8 +142,15 @@ async function recoverAll(url, count) {
     socket.emit("before and after");
     await first;
     const again = next(socket, "connect");
+    socket.io.reconnection(false);
     // As if the network had gone.
     socket.io.engine.close();
+    // A server can restore a connection once it has noticed that the client is away.
+    const headers = socket.io.opts.extraHeaders;
+    while ((await (await fetch(`${url}/missed/${id}`, { headers })).text()) !== "true") {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    socket.connect();
     await again;
     while (messages.length < 2) {
       await next(socket, "message");
