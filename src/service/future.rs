@@ -154,8 +154,7 @@ where
             };
             if let Err(error) = state.as_mut().follow(transition, request, this.inner, dispatch) {
                 state.set(State::Done);
-                // The server looks at the response after this: what is unread of the body is to be known then.
-                *request = None;
+                *request = None; // The server is to know what is unread when it gets the response.
                 return Poll::Ready(fail::<E, RB, IB, S>(dispatch, arrived, error));
             }
         }
