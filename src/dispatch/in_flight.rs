@@ -120,7 +120,7 @@ impl InFlight {
     /// the idle timeout are ignored.
     fn stream_ended(&self, since: u32) {
         let lasted = self.state().age_secs().saturating_sub(since);
-        if self.idle_timeout != 0 && lasted >= self.idle_timeout / 4 {
+        if lasted >= self.idle_timeout / 4 {
             let timeout = Duration::from_secs(u64::from(self.idle_timeout));
             self.state().stream_ends.record(self.session, Instant::now(), timeout);
         }
@@ -134,6 +134,7 @@ impl Drop for InFlight {
             let streams = &self.state().streams;
             // Before it is removed: a request that comes in between would find its session idle.
             if self.session != 0
+                && self.idle_timeout != 0
                 && let Some(since) = streams.since(&stream)
             {
                 self.stream_ended(since);

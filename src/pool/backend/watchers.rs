@@ -9,8 +9,9 @@ use crate::util::sync::{
 /// How many requests wait for a change of a backend, so that a change of a large pool looks only at the queues in which
 /// somebody waits: that look is most of its cost.
 ///
-/// A request [begins](Self::begin) and then reads what it waits for. A change is made and then [asks](Self::after_change).
-/// Either the request reads the change, or the change sees the request.
+/// A request [begins](Self::begin) and then reads what it waits for. After a change comes [a fence](Self::after_change),
+/// and then the question whether there are [any](Self::any). Either the request reads the change, or the change sees the
+/// request.
 #[derive(Debug)]
 pub(crate) struct Watchers(AtomicUsize);
 
