@@ -51,7 +51,7 @@ impl Gateway {
         let mut child = Command::new(binary("gateway"))
             .arg("--config")
             .arg(&self.file)
-            .env("RUST_LOG", "error")
+            .env("RUST_LOG", std::env::var("CHAOS_LOG").as_deref().unwrap_or("error"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

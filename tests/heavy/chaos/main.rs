@@ -6,7 +6,7 @@
 //!
 //! `CHAOS_SECONDS` is the duration of a run, 4 s by default; there is one run for each kind of
 //! affinity. The faults follow from `CHAOS_SEED`, which is printed at the start; the requests that they
-//! hit do not.
+//! hit do not. `CHAOS_LOG` is the filter of the gateway's log, `error` by default; its lines are printed.
 
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, clippy::unwrap_used)]
 
