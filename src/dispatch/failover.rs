@@ -17,15 +17,28 @@ use crate::{
     pool::{Access, Availability, BackendState, Mode, Snapshot},
 };
 
+/// Whether a backend cannot be tried any more, or is tried when no better one is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WasTried {
+    Yes,
+    No,
+}
+
 impl<S: Clone> Dispatch<S> {
     /// Applies the policy for a session whose backend cannot serve.
     pub(super) fn unavailable(&mut self, state: &Arc<BackendState>, reason: Reason) -> NextStep<S> {
-        self.fail_over(state, reason, self.core.options.unavailable)
+        self.fail_over(state, reason, self.core.options.unavailable, WasTried::Yes)
+    }
+
+    /// Applies the policy for a session whose backend is suspect. The backend is tried when no better one is
+    /// left.
+    pub(super) fn leave_suspect(&mut self, state: &Arc<BackendState>) -> NextStep<S> {
+        self.fail_over(state, Reason::Down, self.core.options.unavailable, WasTried::No)
     }
 
     /// Applies the policy of a drain that has ended, to a session of its backend.
     pub(super) fn drained(&mut self, state: &Arc<BackendState>) -> NextStep<S> {
-        self.fail_over(state, Reason::Draining, state.drained_policy())
+        self.fail_over(state, Reason::Draining, state.drained_policy(), WasTried::Yes)
     }
 
     fn fail_over(
@@ -33,16 +46,15 @@ impl<S: Clone> Dispatch<S> {
         state: &Arc<BackendState>,
         reason: Reason,
         failover: Failover,
+        was_tried: WasTried,
     ) -> NextStep<S> {
-        let is_suspect = state.availability() == Availability::Suspect && reason == Reason::Down;
         self.decision.set_reason(Some(reason));
         match self.failover_verdict(failover) {
             Some(verdict) => {
                 self.decision.set_verdict(verdict);
-                // A suspect has not been tried: that follows when no better backend is left.
-                self.next((!is_suspect).then_some(state.tag))
+                self.next((was_tried == WasTried::Yes).then_some(state.tag))
             }
-            None if is_suspect => {
+            None if was_tried == WasTried::No => {
                 self.slow_path().remaining = Some(RemainingCandidates::only(state.tag));
                 self.next(None)
             }
@@ -114,7 +126,13 @@ impl<S: Clone> Dispatch<S> {
             }
         }
         let next = match next {
-            Some(attempt) => NextStep::Try(attempt),
+            Some(attempt) => {
+                // It has recovered since.
+                if self.expected_backend() == Some(attempt.state.tag) {
+                    self.return_to_pinned(&attempt.state);
+                }
+                NextStep::Try(attempt)
+            }
             None => match self.next_suspect(&snapshot, &mut remaining) {
                 Some(next) => next,
                 None => self.give_up(&snapshot, &mut remaining),

@@ -76,11 +76,13 @@ pub(crate) fn failed<S: Clone, B: 'static>(
 ) -> Result<(NextStep<S>, Request<B>), StickyError> {
     record_attempt::<S, B>(dispatch, arrived, &error);
     let (state, outdated) = (&in_flight.state().clone(), in_flight.is_outdated());
+    let precedes_recovery = in_flight.precedes_recovery();
     drop(in_flight);
     dispatch.slow_path().failed_attempts += 1;
     let record = |dispatch: &Dispatch<S>, failure| {
         count_connection(state, &failure);
-        if !outdated {
+        let is_broken = matches!(failure, Failure::Broken { .. });
+        if !(outdated || (is_broken && precedes_recovery)) {
             let (core, recheck) = (dispatch.core(), trial.as_ref().map(TrialPermit::recheck));
             record_failure(core.backends.pool(), state, failure, recheck, &core.options.health);
         }

@@ -9,7 +9,7 @@ use crate::{
     affinity::RequestState,
     health::{Answers, Judged},
     outcome::recording::{Arrival, ResponseTimer, Timestamp},
-    pool::{BackendState, DrainSignal, Entered, Permit, StreamId},
+    pool::{BackendState, DrainSignal, Entered, Generation, Permit, StreamId},
 };
 
 /// One request in flight on a backend. Dropping it releases what the request holds.
@@ -18,8 +18,8 @@ pub(crate) struct InFlight {
     _permit: Option<Permit<BackendState>>,
     /// The affinity's state of the request, which may keep a stored pin open.
     affinity_state: RequestState,
-    /// The generation of the service that the request was sent to.
-    service_generation: u32,
+    /// The generation of the backend when the request was sent.
+    generation: Generation,
     /// The session of the request, if its pin is stored; else 0.
     session: u64,
     /// The idle timeout of the session in seconds; 0 when streams do not extend it.
@@ -30,16 +30,15 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    /// `service_generation`: the [generation](BackendState::service_generation) of the service that the
-    /// request is sent to.
+    /// `generation`: that of the backend when the request is sent.
     #[inline]
     pub(crate) fn new(
         entered: Entered,
         permit: Option<Permit<BackendState>>,
-        service_generation: u32,
+        generation: Generation,
     ) -> Self {
         Self {
-            service_generation,
+            generation,
             entered,
             _permit: permit,
             affinity_state: RequestState::default(),
@@ -104,12 +103,18 @@ impl InFlight {
 
     /// Watches the body of a response whose status is not a failure.
     pub(crate) fn judged(&self, answers: Arc<dyn Answers>) -> Judged {
-        Judged::new(answers, self.state().clone(), self.service_generation)
+        Judged::new(answers, self.state().clone(), self.generation)
     }
 
     /// Whether the backend has been given another service since the request was sent.
     pub(crate) fn is_outdated(&self) -> bool {
-        self.service_generation != self.state().service_generation()
+        !self.state().generation().has_service_of(self.generation)
+    }
+
+    /// Whether the backend has recovered since the request was sent, so that a connection of that time says
+    /// nothing about it.
+    pub(super) fn precedes_recovery(&self) -> bool {
+        !self.state().generation().has_health_of(self.generation)
     }
 
     pub(crate) fn state(&self) -> &Arc<BackendState> {

@@ -43,7 +43,9 @@ impl<S: Clone> Dispatch<S> {
         let state = &snapshot.index().states()[position].clone();
         self.set_expected_backend(state.tag);
         let watched = Watched::new(state);
-        if state.availability().is_healthy() {
+        // Read once: it may recover meanwhile, and then it has not been tried.
+        let availability = state.availability();
+        if availability.is_healthy() {
             // It has just recovered.
             return self.honor_pin(snapshot, position);
         }
@@ -52,7 +54,8 @@ impl<S: Clone> Dispatch<S> {
             Err(watched) => watched,
         };
         let was_sent = self.slow_path().unanswered.is_some();
-        if state.availability() == Availability::Suspect {
+        let is_suspect = availability == Availability::Suspect;
+        if is_suspect {
             if !was_sent && let Some(trial) = self.due_trial(state, true) {
                 return self.try_pinned(snapshot, position, trial);
             }
@@ -61,6 +64,9 @@ impl<S: Clone> Dispatch<S> {
             }
         }
         self.end_recovery_wait();
+        if is_suspect {
+            return self.leave_suspect(state);
+        }
         self.unavailable(state, Reason::Down)
     }
 
@@ -350,7 +356,8 @@ impl RemainingCandidates {
                 next
             }
         };
-        if evidence.rechecks.finished() < wanted {
+        // One that has ended with another result does not count: newer evidence was found after it.
+        if !evidence.rechecks.has_failed_since(wanted) {
             if !evidence.rechecks.is_running() {
                 evidence.rechecks.make_due(now);
                 *redials = true;

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::pool::BackendState;
+use crate::pool::{BackendState, Generation};
 
 /// Is told how answers ended, independent of the type of the backends' services.
 pub(crate) trait Answers: Send + Sync {
@@ -17,8 +17,8 @@ pub(crate) trait Answers: Send + Sync {
 pub(crate) struct Judged {
     answers: Arc<dyn Answers>,
     state: Arc<BackendState>,
-    /// The generation of the service that the request was sent to.
-    generation: u32,
+    /// The generation of the backend when the request was sent.
+    generation: Generation,
     is_broken: bool,
 }
 
@@ -26,7 +26,7 @@ impl Judged {
     pub(crate) fn new(
         answers: Arc<dyn Answers>,
         state: Arc<BackendState>,
-        generation: u32,
+        generation: Generation,
     ) -> Self {
         Self { answers, state, generation, is_broken: false }
     }
@@ -38,7 +38,7 @@ impl Judged {
 
 impl Drop for Judged {
     fn drop(&mut self) {
-        if self.generation != self.state.service_generation() {
+        if !self.state.generation().has_service_of(self.generation) {
             // The backend has another service now.
             return;
         }

@@ -33,7 +33,7 @@ pub(crate) use self::discovered::Ownership;
 pub(crate) use self::events::Publisher;
 pub(crate) use self::{
     availability::{Availability, Readiness},
-    backend::{BackendState, Entered, StreamId},
+    backend::{BackendState, Entered, Generation, StreamId},
     health::{Access, AnswerCounts, Backoff, Evidence, ProbeState, RecheckId, SlowStart},
     limit::{NO_SESSION, Permit, UNIDENTIFIED, Waiter},
     priority::Tier,

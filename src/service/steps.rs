@@ -276,14 +276,14 @@ where
         // Changed in place, as moving the request once more costs more than all of this.
         dispatch.send(request, entered.state(), true);
         let (started, trial) = (dispatch.started(), wait.trial.take());
-        let services = entered.state().service_generation();
+        let generation = entered.state().generation();
         let span = dispatch.enter_attempt();
         let future = match request.take() {
             Some(request) => wait.service.call(request),
             None => return Poll::Ready(Transition::Lost),
         };
         drop(span);
-        let in_flight = Some(InFlight::new(entered, permit, services));
+        let in_flight = Some(InFlight::new(entered, permit, generation));
         self.set(Self::Call { future, in_flight, trial, started });
         Poll::Ready(Transition::Continue)
     }
@@ -306,14 +306,14 @@ where
             return Poll::Ready(Transition::Lost);
         };
         dispatch.send(request, &state, false);
-        let services = state.service_generation();
+        let generation = state.generation();
         let span = dispatch.enter_attempt();
         let future = match request.take() {
             Some(request) => wait.service.call(request),
             None => return Poll::Ready(Transition::Lost),
         };
         drop(span);
-        let in_flight = Some(InFlight::new(Entered::new(state), permit, services));
+        let in_flight = Some(InFlight::new(Entered::new(state), permit, generation));
         self.set(Self::InnerCall { future, in_flight });
         Poll::Ready(Transition::Continue)
     }

@@ -41,7 +41,7 @@ impl<S, I, E> StickyService<S, I, E> {
         Self { core, inner, on_error: PhantomData }
     }
 
-    pub(super) fn core(&self) -> &Core<S> {
+    pub(crate) fn core(&self) -> &Core<S> {
         &self.core
     }
 

@@ -2,17 +2,24 @@
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
-use http::Request;
+use http::{Method, Request};
 use tower_sticky::{Backends, Cause, Health, Mode, State, StickyService};
 
 use crate::support::{
-    Body, Node, after, get, health_changes, nodes, plain, send, spawn, until, with_cookie,
+    Body, Node, after, get, health_changes, nodes, plain, refuse, send, spawn, state, until,
+    with_cookie,
 };
 
 fn redialable<const N: usize>(names: [&'static str; N]) -> (Backends<Node>, [Node; N]) {
     let (backends, nodes) = nodes(names);
     nodes.iter().for_each(|node| node.control.redialable.store(true, SeqCst));
     (backends, nodes)
+}
+
+fn post_as(cookie: &str) -> Request<Body> {
+    let mut request = with_cookie(cookie);
+    *request.method_mut() = Method::POST;
+    request
 }
 
 /// Two backends, of which `a` refuses and its redial hangs.
@@ -56,6 +63,31 @@ async fn a_successful_redial_restores_a_refused_backend() {
     assert_eq!(changes, expected);
     assert!(a.control.polls.load(SeqCst) <= polled + 25, "only the readiness poll polled it");
     assert_eq!(a.served(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_from_before_a_recovery_are_no_evidence_when_they_break_late() {
+    let (backends, [a, _b]) = redialable(["a", "b"]);
+    let service = plain(&backends).into_service();
+    a.hold_responses();
+    let held: Vec<_> = (0..3).map(|_| spawn(&service, post_as("sid=a"))).collect();
+    after(1).await;
+    refuse(&a, true);
+    assert_eq!(send(&service, with_cookie("sid=a")).await.body, "b");
+    refuse(&a, false);
+    until(&backends, "a", State::Ready).await;
+    // The backend has restarted. What broke then is noticed only now.
+    a.control.breaks_after_gate.store(true, SeqCst);
+    a.release_responses();
+    for request in held {
+        assert_eq!(request.await.unwrap().status, 502);
+    }
+    assert_eq!(state(&backends, "a"), State::Ready);
+    // New ones are evidence.
+    for _ in 0..2 {
+        assert_eq!(send(&service, post_as("sid=a")).await.status, 502);
+    }
+    assert_eq!(state(&backends, "a"), State::Suspect);
 }
 
 #[tokio::test(start_paused = true)]

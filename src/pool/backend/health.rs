@@ -49,7 +49,11 @@ impl BackendState {
         change: impl FnOnce(&mut HealthSources),
     ) -> Option<(Availability, Availability)> {
         let mut sources = self.sources();
+        let was_suspect = sources.evidence.is_suspect();
         change(&mut sources);
+        if was_suspect && !sources.evidence.is_suspect() {
+            self.generation.recovered();
+        }
         let availability = sources.availability();
         self.standing.has_evidence.store(!sources.evidence.is_clear(), Relaxed);
         self.standing.is_ejected.store(sources.evidence.ejection.is_ejected(), Relaxed);

@@ -2,6 +2,7 @@
 
 mod drain;
 mod entered;
+mod generation;
 mod health;
 #[cfg(feature = "admin")]
 mod history;
@@ -29,6 +30,7 @@ pub use self::{
 pub(crate) use self::{
     drain::{DrainPhase, DrainPlan},
     entered::Entered,
+    generation::Generation,
     state::BackendState,
     streams::StreamId,
     watchers::Watchers,

@@ -20,8 +20,13 @@ use super::history::History;
 #[cfg(any(feature = "discover", feature = "dns"))]
 use super::owner::OwnerRef;
 use super::{
-    drain::DrainState, latency::Latency, requests::RequestCounter, since::Since,
-    streams::OpenStreams, watchers::Watchers,
+    drain::DrainState,
+    generation::{Generation, PresentGeneration},
+    latency::Latency,
+    requests::RequestCounter,
+    since::Since,
+    streams::OpenStreams,
+    watchers::Watchers,
 };
 use crate::{
     id::BackendId,
@@ -42,8 +47,7 @@ pub(crate) struct BackendState {
     pub(crate) id: BackendId,
     pub(crate) tag: u64,
     pub(super) standing: Standing,
-    /// How many services it has been given.
-    service_generation: AtomicU32,
+    pub(super) generation: PresentGeneration,
     /// How many requests wait for it to recover.
     pub(super) recovery_waiters: AtomicUsize,
     /// Notified when its health or its mode has changed, or a recheck has finished.
@@ -117,7 +121,7 @@ impl BackendState {
             id,
             tag,
             standing: Standing::default(),
-            service_generation: AtomicU32::new(0),
+            generation: PresentGeneration::default(),
             recovery_waiters: AtomicUsize::new(0),
             changed: Arc::default(),
             zone: ArcSwapOption::empty(),
@@ -160,15 +164,15 @@ impl BackendState {
         let _ = self.standing.epoch.fetch_update(Relaxed, Relaxed, next);
     }
 
-    /// The generation of its service; results from older generations are ignored.
+    /// Its present generation; what older generations have led to may be ignored.
     #[inline]
-    pub(crate) fn service_generation(&self) -> u32 {
-        self.service_generation.load(Relaxed)
+    pub(crate) fn generation(&self) -> Generation {
+        self.generation.load()
     }
 
     /// Starts a generation, after another service has been published.
     pub(crate) fn begin_service_generation(&self) {
-        self.service_generation.fetch_add(1, Relaxed);
+        self.generation.service_replaced();
     }
 
     /// Records that its sessions are counted from `tick` on.

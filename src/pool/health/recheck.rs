@@ -21,6 +21,8 @@ pub(crate) struct RecheckSchedule {
     /// Rechecks that have started. The last one is running while fewer have finished.
     started: u64,
     finished: u64,
+    /// The last one that has failed.
+    last_failed: u64,
     /// Whether the running recheck is a trial request.
     by_request: bool,
 }
@@ -123,8 +125,9 @@ impl RecheckSchedule {
         self.started
     }
 
-    pub(crate) fn finished(&self) -> u64 {
-        self.finished
+    /// Whether a recheck has failed that was not earlier than the one with this number.
+    pub(crate) fn has_failed_since(&self, number: u64) -> bool {
+        self.last_failed >= number && !self.is_running()
     }
 
     /// Starts a recheck; `None` while another one is running.
@@ -143,7 +146,7 @@ impl RecheckSchedule {
         if id.0 != self.started {
             return;
         }
-        self.any_failed = true;
+        (self.any_failed, self.last_failed) = (true, id.0);
         match self.regular_due.take().or(self.due).filter(|due| *due > now) {
             Some(due) => self.due = Some(due),
             None => {
@@ -216,6 +219,22 @@ mod tests {
         );
         schedule.end(new);
         assert!(!schedule.is_running());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn recheck_that_ends_without_a_failure_is_no_failure() {
+        let mut schedule = RecheckSchedule::default();
+        schedule.schedule(&BACKOFF, Instant::now());
+        let awaited = schedule.started() + 1;
+        let first = schedule.begin(false).unwrap();
+        schedule.end(first);
+        assert!(!schedule.has_failed_since(awaited), "it has succeeded, or was given up");
+        let second = schedule.begin(false).unwrap();
+        schedule.fail(second, &BACKOFF, Instant::now());
+        assert!(!schedule.has_failed_since(awaited), "it has not ended yet");
+        schedule.end(second);
+        assert!(schedule.has_failed_since(awaited));
+        assert!(!schedule.has_failed_since(schedule.started() + 1), "it was earlier");
     }
 
     #[tokio::test(start_paused = true)]

@@ -48,6 +48,8 @@ pub struct Controls {
     pub redials: AtomicUsize,
     /// The connection is refused, after a permit of `gate`.
     pub refuses_after_gate: AtomicBool,
+    /// The connection ends before a response, after a permit of `gate`.
+    pub breaks_after_gate: AtomicBool,
     /// The connection ends before a response: the request was received, and comes back with the error.
     pub disconnects: AtomicBool,
     /// The call fails without returning the request.
@@ -92,6 +94,7 @@ impl Node {
             redial_hangs: false.into(),
             redials: 0.into(),
             refuses_after_gate: false.into(),
+            breaks_after_gate: false.into(),
             disconnects: false.into(),
             call_fails: false.into(),
             status: 200.into(),
@@ -133,6 +136,16 @@ impl Controls {
         }
         let control = self.clone();
         not_sent.with_redial(move || control.clone().redial()).into()
+    }
+
+    /// The error of a connection that ends before a response.
+    fn break_connection(self: &Arc<Self>) -> Disconnected {
+        let broken = Disconnected::new("connection closed");
+        if !self.redialable.load(SeqCst) {
+            return broken;
+        }
+        let control = self.clone();
+        broken.with_redial(move || control.clone().redial())
     }
 
     async fn redial(self: Arc<Self>) -> Result<(), BoxError> {
@@ -212,12 +225,7 @@ impl Service<Request<Body>> for Node {
             }
             if control.disconnects.load(SeqCst) {
                 control.served.fetch_add(1, SeqCst);
-                let mut closed = Disconnected::new("connection closed");
-                if control.redialable.load(SeqCst) {
-                    let control = control.clone();
-                    closed = closed.with_redial(move || control.clone().redial());
-                }
-                return Err(Unanswered::new(request, closed).into());
+                return Err(Unanswered::new(request, control.break_connection()).into());
             }
             if control.call_fails.load(SeqCst) {
                 return Err("garbage".into());
@@ -232,6 +240,9 @@ impl Service<Request<Body>> for Node {
             control.gate.acquire().await?.forget();
             control.gate.add_permits(1);
             control.served.fetch_add(1, SeqCst);
+            if control.breaks_after_gate.load(SeqCst) {
+                return Err(control.break_connection().into());
+            }
             let body = request.into_body().collect().await?.to_bytes();
             let mut response = Response::new(Body::from([name.as_bytes(), &body].concat()));
             *response.status_mut() = control.status.load(SeqCst).try_into()?;
