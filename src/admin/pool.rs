@@ -48,7 +48,7 @@ impl<S: Clone + Send + Sync + 'static> AnyPool for Backends<S> {
     fn view(&self, about: &dyn Fn(&str) -> About) -> PoolView {
         let (snapshot, status) = (self.pool().load(), self.snapshot());
         let index = snapshot.index();
-        let first = snapshot.tiers.first().map_or(&[][..], |tier| &tier.states[..]);
+        let first = snapshot.first_tier().map_or(&[][..], |tier| tier.states);
         let takes_new: HashSet<u64> = first.iter().map(|state| state.tag).collect();
         let backends = status.backends.into_iter().filter_map(|status| {
             // The members may have changed between the two reads.

@@ -12,10 +12,28 @@ use crate::{
     pool::{BackendState, Mode, Tier},
 };
 
+/// The candidates of one priority that are left.
+pub(super) struct CandidateTier {
+    pub(super) states: Vec<Arc<BackendState>>,
+    backup: bool,
+}
+
+impl CandidateTier {
+    fn is_ready(&self) -> bool {
+        Tier { states: &self.states, backup: self.backup }.is_ready()
+    }
+}
+
+impl From<Tier<'_>> for CandidateTier {
+    fn from(tier: Tier<'_>) -> Self {
+        Self { states: tier.states.to_vec(), backup: tier.backup }
+    }
+}
+
 /// The remaining candidates of a request.
 #[derive(Default)]
 pub(super) struct RemainingCandidates {
-    pub(super) tiers: Vec<Tier>,
+    pub(super) tiers: Vec<CandidateTier>,
     /// The busy backend to wait for when there are no candidates: the pinned one, or the first choice.
     pub(super) busy_fallback: Option<BusyFallback>,
     /// Whether a primary backend is busy but up: then no backup is tried.
@@ -47,7 +65,7 @@ pub(super) struct BusyFallback {
 impl RemainingCandidates {
     pub(super) fn new<S>(core: &Core<S>) -> Self {
         let snapshot = core.backends.pool().load();
-        let mut tiers = snapshot.tiers.to_vec();
+        let mut tiers: Vec<CandidateTier> = snapshot.tiers().map(Into::into).collect();
         if core.options.info.replicas > 0 {
             merge_zones(&mut tiers);
         }
@@ -57,7 +75,7 @@ impl RemainingCandidates {
                 .filter(|state| state.mode() == Mode::Active && state.weight() > 0)
                 .cloned()
                 .collect();
-            tiers.push(Tier { states, backup: false });
+            tiers.push(CandidateTier { states, backup: false });
         }
         // The next tier is the last one.
         tiers.reverse();
@@ -116,8 +134,8 @@ impl RemainingCandidates {
 }
 
 /// Merges the tiers of the zones, so that only the rank decides.
-fn merge_zones(tiers: &mut Vec<Tier>) {
-    let mut merged: Vec<Tier> = Vec::new();
+fn merge_zones(tiers: &mut Vec<CandidateTier>) {
+    let mut merged: Vec<CandidateTier> = Vec::new();
     for tier in tiers.drain(..) {
         match merged.last_mut() {
             Some(last) if last.backup == tier.backup && last.is_ready() && tier.is_ready() => {

@@ -12,7 +12,7 @@ impl<S: Clone> Dispatch<S> {
     /// Chooses a backend for a request without a pin. A known key decides by rank, so that all first
     /// requests of a session agree, on every gateway.
     pub(super) fn assign(&mut self, snapshot: &Snapshot<S>) -> NextStep<S> {
-        let Some(Tier { states: list, .. }) = snapshot.tiers.first() else {
+        let Some(Tier { states: list, .. }) = snapshot.first_tier() else {
             return self.next(None);
         };
         if !snapshot.suspects.is_empty()
@@ -68,7 +68,7 @@ impl<S: Clone> Dispatch<S> {
         } else if held.has_name() {
             snapshot.ranking().first(key)?
         } else {
-            let list = &snapshot.tiers.first()?.states;
+            let list = snapshot.first_tier()?.states;
             // Without a shared choice all earlier calls have ended. One of them may have set the pin since
             // this request read it.
             let choose =

@@ -18,12 +18,12 @@ impl<S: Clone> Dispatch<S> {
         snapshot: &Snapshot<S>,
         position: usize,
     ) -> Option<NextStep<S>> {
-        let tier = snapshot.tiers.first().filter(|tier| !tier.backup && tier.is_ready())?;
+        let tier = snapshot.first_tier().filter(|tier| !tier.backup && tier.is_ready())?;
         let from = &snapshot.index().states()[position];
         if self.strict || !from.is_backup() {
             return None;
         }
-        let to = &tier.states[choose(&self.core, self.key, &tier.states)];
+        let to = &tier.states[choose(&self.core, self.key, tier.states)];
         self.move_voluntarily(snapshot, from, to, Reason::Rebalanced, || true)
     }
 
@@ -42,9 +42,9 @@ impl<S: Clone> Dispatch<S> {
         {
             return None;
         }
-        let tier = snapshot.tiers.first().filter(|tier| tier.is_ready())?;
+        let tier = snapshot.first_tier().filter(|tier| tier.is_ready())?;
         let pool = core.backends.pool();
-        let to = pool.balance().target(from, &tier.states, rebalancer.tolerance())?;
+        let to = pool.balance().target(from, tier.states, rebalancer.tolerance())?;
         self.move_voluntarily(snapshot, from, to, Reason::Rebalanced, || rebalancer.admits())
     }
 
@@ -59,8 +59,8 @@ impl<S: Clone> Dispatch<S> {
         if self.strict || !from.availability().is_healthy() {
             return None;
         }
-        let tier = snapshot.tiers.first().filter(|tier| tier.is_ready())?;
-        let to = &tier.states[choose(&self.core, self.key, &tier.states)];
+        let tier = snapshot.first_tier().filter(|tier| tier.is_ready())?;
+        let to = &tier.states[choose(&self.core, self.key, tier.states)];
         self.move_voluntarily(snapshot, from, to, Reason::Draining, || from.admits_handoff())
     }
 

@@ -14,7 +14,7 @@ use twox_hash::XxHash3_64;
 use super::{
     availability::Availability,
     backend::{BackendState, Mode},
-    priority::{Tier, tiers_of},
+    priority::{Tier, Tiers},
 };
 use crate::{
     hash::{self, Ranking},
@@ -25,8 +25,7 @@ use crate::{
 /// The members of the pool, and those of them that may take a new session.
 pub(crate) struct Snapshot<S> {
     pub(crate) members: Arc<Members<S>>,
-    /// The backends that may take a new session, by priority.
-    pub(crate) tiers: Box<[Tier]>,
+    tiers: Tiers,
     /// The suspect backends whose settings let them take new sessions.
     pub(crate) suspects: Box<[Arc<BackendState>]>,
     /// The Unix time in milliseconds at which the backend of a key may last have changed.
@@ -68,7 +67,7 @@ impl<S> Snapshot<S> {
         own_zone: Option<&str>,
         previous: Option<&Self>,
     ) -> Self {
-        let tiers = tiers_of(&members.index.states, own_zone);
+        let tiers = Tiers::of(&members.index.states, own_zone);
         let states = members.index.states.iter();
         let is_suspect = |state: &&Arc<BackendState>| {
             state.may_take_new_sessions() && state.availability() == Availability::Suspect
@@ -102,7 +101,18 @@ impl<S> Snapshot<S> {
 
     /// Whether no backend may take a new session, not even a suspect one.
     pub(crate) fn all_unavailable(&self) -> bool {
-        self.tiers.is_empty() && self.suspects.is_empty()
+        self.first_tier().is_none() && self.suspects.is_empty()
+    }
+
+    /// The backends that are first in priority for a new session.
+    #[inline]
+    pub(crate) fn first_tier(&self) -> Option<Tier<'_>> {
+        self.tiers.get(0, &self.members.index.states)
+    }
+
+    /// The backends that may take a new session, by priority.
+    pub(crate) fn tiers(&self) -> impl Iterator<Item = Tier<'_>> {
+        (0..).map_while(|position| self.tiers.get(position, &self.members.index.states))
     }
 }
 
