@@ -186,7 +186,8 @@ async fn a_post_fails_only_if_its_backend_stops_before_it_starts() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_home_wait_sessions_stay_over_a_restart() {
     for ending in [Ending::Kill, Ending::Term] {
-        let record = run("[failover]\nhome_wait = \"1s\"", ending, &[Method::GET]).await;
+        // Longer than a restart takes, also on a slow machine.
+        let record = run("[failover]\nhome_wait = \"10s\"", ending, &[Method::GET]).await;
         let failures = record.failures();
         assert!(failures.is_empty(), "{} failed: {:?} …", failures.len(), failures[0]);
         assert_eq!(record.moves(), 0, "every backend returns within home_wait");

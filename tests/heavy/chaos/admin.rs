@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use http::{Method, Request};
 use serde_json::{Value, json};
 use tower_sticky_heavy_tests::{client::Client, in_time};
@@ -12,13 +13,25 @@ pub struct Admin(pub SocketAddr);
 impl Admin {
     /// Calls it, which must work.
     pub async fn call(&self, method: Method, path: &str, body: &Value) -> Value {
+        serde_json::from_slice(&self.answer(method, path, body).await).unwrap_or_default()
+    }
+
+    async fn answer(&self, method: Method, path: &str, body: &Value) -> Bytes {
         let text = if body.is_null() { String::new() } else { body.to_string() };
         let request = Request::builder().method(&method).uri(path).body(text.into()).unwrap();
         let mut client = Client::new(self.0);
         let answer = in_time("the operator is answered", client.send(request)).await.unwrap();
         let (status, said) = (answer.status(), answer.into_body());
         assert!(status.is_success(), "{method} {path} {body}: {status} {said:?}");
-        serde_json::from_slice(&said).unwrap_or_default()
+        said
+    }
+
+    /// The sum of the values of a metric.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let all = self.answer(Method::GET, "/metrics", &Value::Null).await;
+        let all = String::from_utf8_lossy(&all).into_owned();
+        let lines = all.lines().filter(|line| line.starts_with(name));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
     }
 
     pub async fn backends(&self) -> Vec<Value> {

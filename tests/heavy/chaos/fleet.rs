@@ -126,6 +126,11 @@ impl Fleet {
         self.timeline.gateway_was_gone(from);
     }
 
+    /// The id of the gateway's process.
+    pub async fn gateway_id(&self) -> u32 {
+        self.gateway.read().await.id()
+    }
+
     pub async fn violations(&self) -> u64 {
         *self.violations.lock().await + self.admin.violations().await
     }

@@ -75,6 +75,11 @@ impl Gateway {
         self.child = Some(child);
     }
 
+    /// The id of its process.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
     /// Ends the program, by SIGKILL or by SIGTERM.
     pub async fn end(&mut self, kills: bool) {
         let mut child = self.child.take().expect("it runs");

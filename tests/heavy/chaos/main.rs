@@ -28,6 +28,7 @@ mod mesh;
 mod name_server;
 mod plan;
 mod random;
+mod soak;
 mod storm;
 mod timeline;
 mod websockets;

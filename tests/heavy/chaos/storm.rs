@@ -19,7 +19,7 @@ use crate::{
 pub const CALM: Duration = Duration::from_secs(1);
 
 /// Runs the plan to its end.
-async fn rage(fleet: &Arc<Fleet>, plan: Vec<(Duration, Step)>) {
+pub async fn rage(fleet: &Arc<Fleet>, plan: Vec<(Duration, Step)>) {
     let (begun, mut tasks) = (Instant::now(), JoinSet::new());
     for (at, step) in plan {
         sleep_until(begun + at).await;
