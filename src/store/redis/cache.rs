@@ -113,12 +113,17 @@ impl PinCache {
         write: PinWrite,
     ) -> Lookup {
         let arguments = self.engine.commands().arguments(key, idle, Some(write));
-        let mut call = CallGuard { entry: entry.clone(), sent: write.pin, finished: false };
-        let engine = self.engine.clone();
+        let call = CallGuard::new(entry.clone(), write);
         let Ok(runtime) = Handle::try_current() else {
             return Lookup::Now(Answer::Pin(pin, Some(open)));
         };
-        let touched = runtime.spawn(async move { call.finish(engine.pin(arguments).await) });
+        let (cache, touched) = (self.clone(), entry.clone());
+        let touched = runtime.spawn(async move {
+            let next = call.finish(cache.engine.pin(arguments).await);
+            if let Some(write) = next {
+                cache.send_write(key, touched, write, idle);
+            }
+        });
         Lookup::Later(Box::pin(async move {
             // The call has changed the local copy, or has failed and left it as it was.
             let _ = touched.await;
@@ -162,14 +167,20 @@ impl PinCache {
         write: PinWrite,
         idle: Duration,
     ) {
-        let arguments = self.engine.commands().arguments(key, idle, Some(write));
-        let mut call = CallGuard { entry, sent: write.pin, finished: false };
+        let call = CallGuard::new(entry.clone(), write);
         let engine = self.engine.clone();
         self.spawn_write(async move {
-            let result = engine.pin(arguments).await;
-            let is_written = result.is_ok();
-            call.finish(result);
-            is_written
+            let (mut call, mut write) = (call, write);
+            loop {
+                let arguments = engine.commands().arguments(key, idle, Some(write));
+                let result = engine.pin(arguments).await;
+                let is_written = result.is_ok();
+                // The session may have moved meanwhile.
+                match call.finish(result) {
+                    Some(next) => (call, write) = (CallGuard::new(entry.clone(), next), next),
+                    None => return is_written,
+                }
+            }
         });
     }
 
@@ -275,13 +286,22 @@ struct CallGuard {
 }
 
 impl CallGuard {
-    fn finish(&mut self, result: Result<Option<StoredPin>, CallError>) {
+    /// The call for `write`, which its entry has begun.
+    fn new(entry: Arc<CachedPin>, write: PinWrite) -> Self {
+        Self { entry, sent: write.pin, finished: false }
+    }
+
+    /// Ends the call. Returns the write to send next, if there is one.
+    fn finish(mut self, result: Result<Option<StoredPin>, CallError>) -> Option<PinWrite> {
         self.finished = true;
         match result {
-            Ok(Some(stored)) => self.entry.call_succeeded(self.sent, stored, Instant::now()),
+            Ok(Some(stored)) => {
+                return self.entry.call_succeeded(self.sent, stored, Instant::now());
+            }
             Ok(None) | Err(CallError::Refused) => self.entry.call_refused(Instant::now()),
             Err(CallError::Unavailable) => self.entry.call_failed(),
         }
+        None
     }
 }
 

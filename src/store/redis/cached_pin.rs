@@ -85,7 +85,7 @@ impl State {
         PinWrite { pin: self.pin(), condition }
     }
 
-    /// Takes over the pin that Redis has, unless a later write is in flight.
+    /// Takes over the pin that Redis has, unless a later call is in flight.
     fn confirm(&mut self, stored: StoredPin) {
         if self.calls == 0 {
             let pin = raise_epoch(stored, self.pin());
@@ -173,7 +173,9 @@ impl CachedPin {
         due.then(|| state.begin_touch())
     }
 
-    /// Changes the pin as this gateway has decided. Returns the write to send to Redis, if any.
+    /// Changes the pin as this gateway has decided. Returns the write to send to Redis, if any. While a call
+    /// of the session is in flight nothing is sent: what to write depends on the answer, which
+    /// [`call_succeeded`](Self::call_succeeded) takes.
     pub(super) fn update(&self, write: PinWrite, now: Instant, idle: Duration) -> Option<PinWrite> {
         let now = CompactInstant::of(now);
         let mut state = self.lock();
@@ -195,28 +197,39 @@ impl CachedPin {
             (condition, _) => condition,
         };
         state.unconfirmed = Some(condition);
-        state.calls += 1;
+        if state.calls > 0 {
+            return None;
+        }
+        state.calls = 1;
         Some(PinWrite { pin, condition })
     }
 
-    /// Ends a call with this pin that Redis has answered with the pin that it has.
-    pub(super) fn call_succeeded(&self, sent: StoredPin, stored: StoredPin, now: Instant) {
+    /// Ends a call with this pin that Redis has answered with the pin that it has. Returns the write to send
+    /// next, if the session has moved since the call began.
+    #[must_use]
+    pub(super) fn call_succeeded(
+        &self,
+        sent: StoredPin,
+        stored: StoredPin,
+        now: Instant,
+    ) -> Option<PinWrite> {
         let mut state = self.lock();
         state.calls = state.calls.saturating_sub(1);
         if let Some(unconfirmed) = state.unconfirmed
             && sent.backend != state.backend
         {
-            // The session has moved since the call began, and the write of that has failed, or is in flight. The
-            // answer is older. It tells from where that write moves the session.
+            // The session has moved since the call began. The answer is older. It tells from where the session
+            // moves in Redis.
             let is_claim = unconfirmed != WriteCondition::Put;
             if is_claim && stored.backend == sent.backend {
                 state.unconfirmed = Some(WriteCondition::Claim(Some(stored.backend)));
             }
             state.last_checked = CompactInstant::NEVER;
-            return;
+            return (state.calls == 0).then(|| state.begin_touch());
         }
         state.last_checked = CompactInstant::of(now);
         state.confirm(stored);
+        None
     }
 
     /// Replaces a copy that was idle by a pin that was read from Redis.
@@ -276,7 +289,7 @@ mod tests {
         let pin = StoredPin { backend: 1, epoch: 1, issued: 0 };
         let write = PinWrite { pin, condition: WriteCondition::Put };
         let entry = Arc::new(CachedPin::written(write, now, idle));
-        entry.call_succeeded(pin, pin, now);
+        assert!(entry.call_succeeded(pin, pin, now).is_none());
         entry
     }
 
@@ -303,7 +316,7 @@ mod tests {
         assert!(entry.touch_if_open(now + interval, interval).is_some());
         let again = entry.touch_if_open(now + interval, interval);
         assert!(again.is_none(), "a call is in flight");
-        entry.call_succeeded(entry.pin(), entry.pin(), now + interval);
+        assert!(entry.call_succeeded(entry.pin(), entry.pin(), now + interval).is_none());
         drop(open);
         assert!(
             entry.touch_if_open(now + 2 * interval, interval).is_none(),
@@ -311,52 +324,72 @@ mod tests {
         );
     }
 
-    /// The circuit breaker may open between the two calls: then the write of the move fails at once.
+    /// The time, and the idle time and the recheck of a session.
+    fn times() -> (Instant, Duration, Duration) {
+        (Instant::now(), Duration::from_secs(160), Duration::from_secs(10))
+    }
+
+    fn moves(from: u64, to: u64) -> PinWrite {
+        let pin = StoredPin { backend: to, epoch: to, issued: 0 };
+        PinWrite { pin, condition: WriteCondition::Claim(Some(from)) }
+    }
+
     #[test]
     fn an_answer_from_before_a_move_does_not_undo_it() {
-        let (now, idle, recheck) =
-            (Instant::now(), Duration::from_secs(160), Duration::from_secs(10));
+        let (now, idle, recheck) = times();
         let entry = written(now, idle);
         let later = now + recheck;
         let CacheLookup::Stale(old, _open, _) = entry.look_up(later, idle, recheck, true) else {
             panic!("it is time to ask Redis");
         };
-        let moved = StoredPin { backend: 2, epoch: 2, issued: 0 };
-        let condition = WriteCondition::Claim(Some(old.backend));
-        let write = PinWrite { pin: moved, condition };
-        assert!(entry.update(write, later, idle).is_some(), "the move is to be written");
+        let moved = moves(1, 2);
+        assert!(entry.update(moved, later, idle).is_none(), "it is written after the answer");
+        let write = entry.call_succeeded(old, old, later).expect("the move is to be written");
+        assert_eq!(entry.pin(), moved.pin, "the session stays where it has moved to");
+        assert_eq!((write.pin, write.condition), (moved.pin, moved.condition));
+        // The circuit breaker may open before that call.
         entry.call_failed();
-        entry.call_succeeded(old, old, later);
-        assert_eq!(entry.pin(), moved, "the session stays where it has moved to");
-        let CacheLookup::Stale(pin, _open, again) = entry.look_up(later, idle, recheck, true)
-        else {
-            panic!("the next request writes it");
-        };
-        assert_eq!((pin, again.pin, again.condition), (moved, moved, condition));
-        entry.call_succeeded(again.pin, moved, later);
-        assert!(matches!(
-            entry.look_up(later, idle, recheck, true),
-            CacheLookup::Fresh(pin, _) if pin == moved
-        ));
+        let again = entry.touch_if_open(later, recheck).expect("the next call writes it");
+        assert_eq!((again.pin, again.condition), (moved.pin, moved.condition));
+        assert!(entry.call_succeeded(again.pin, moved.pin, later).is_none());
+        assert_eq!(entry.pin(), moved.pin);
     }
 
     #[test]
-    fn a_move_that_is_written_again_begins_where_the_last_one_has_led() {
-        let (now, idle, recheck) =
-            (Instant::now(), Duration::from_secs(160), Duration::from_secs(10));
+    fn a_move_during_the_write_of_another_is_written_after_it() {
+        let (now, idle, _) = times();
         let entry = written(now, idle);
-        let moves = |from: u64, to: u64| {
-            let pin = StoredPin { backend: to, epoch: to, issued: 0 };
-            PinWrite { pin, condition: WriteCondition::Claim(Some(from)) }
-        };
         let first = entry.update(moves(1, 2), now, idle).unwrap();
-        let second = entry.update(moves(2, 3), now, idle).unwrap();
-        entry.call_succeeded(first.pin, first.pin, now);
+        assert!(entry.update(moves(2, 3), now, idle).is_none(), "the first is in flight");
+        let second = entry.call_succeeded(first.pin, first.pin, now).unwrap();
+        assert_eq!((second.pin, second.condition), (moves(2, 3).pin, moves(2, 3).condition));
+        assert!(entry.call_succeeded(second.pin, second.pin, now).is_none());
+        assert_eq!(entry.pin(), second.pin);
+    }
+
+    #[test]
+    fn a_move_after_a_write_that_failed_begins_where_that_one_began() {
+        let (now, idle, recheck) = times();
+        let entry = written(now, idle);
+        let _open = entry.open();
+        entry.update(moves(1, 2), now, idle).unwrap();
+        entry.update(moves(2, 3), now, idle);
         entry.call_failed();
-        let CacheLookup::Stale(_, _open, again) = entry.look_up(now, idle, recheck, true) else {
-            panic!("the next request writes it");
-        };
-        assert_eq!((again.pin, again.condition), (second.pin, WriteCondition::Claim(Some(2))));
+        let again = entry.touch_if_open(now, recheck).expect("the next call writes it");
+        assert_eq!((again.pin, again.condition), (moves(2, 3).pin, moves(1, 2).condition));
+    }
+
+    #[test]
+    fn another_gateway_that_has_moved_the_session_first_wins_over_a_move_during_a_call() {
+        let (now, idle, _) = times();
+        let entry = written(now, idle);
+        let first = entry.update(moves(1, 2), now, idle).unwrap();
+        entry.update(moves(2, 3), now, idle);
+        let other = StoredPin { backend: 4, epoch: 4, issued: 0 };
+        let second = entry.call_succeeded(first.pin, other, now).unwrap();
+        assert_eq!(second.condition, moves(1, 2).condition, "which Redis refuses");
+        assert!(entry.call_succeeded(second.pin, other, now).is_none());
+        assert_eq!(entry.pin(), other);
     }
 
     #[test]

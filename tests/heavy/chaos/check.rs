@@ -231,7 +231,8 @@ impl Story {
                     match all.iter().find(|reason| !reasons.contains(*reason)) {
                         Some(reason) => drop(reasons.insert(*reason)),
                         None if all.is_empty() => {
-                            findings.add("A session moved without need.", &[last, next]);
+                            let story = self.before(life, next);
+                            findings.add("A session moved without need.", &story);
                         }
                         None => {
                             findings.add("A session moved twice for one reason.", &[last, next])
@@ -242,6 +243,18 @@ impl Story {
             }
         }
         println!("{moves} moves");
+    }
+
+    /// All that is known of the last moments before an exchange: what its client did, which faults there were,
+    /// and when the gateway was restarted.
+    fn before<'a>(&'a self, life: &'a Life, next: &Exchange) -> impl Debug + use<'a> {
+        let (from, to) = (next.sent - Duration::from_secs(2), next.ended);
+        let exchanges = life.exchanges.iter().filter(|one| one.ended >= from && one.sent <= to);
+        let exchanges: Vec<_> = exchanges.collect();
+        let spells: Vec<_> =
+            self.spells.iter().filter(|spell| spell.meets(from, to, Duration::ZERO)).collect();
+        let gaps: Vec<_> = self.gaps.iter().filter(|gap| gap.0 <= to && gap.1 >= from).collect();
+        (exchanges, spells, gaps)
     }
 
     /// Why a session may have left a backend after its request `last`: numbers of what happened.

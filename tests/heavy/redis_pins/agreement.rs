@@ -66,6 +66,29 @@ async fn concurrent_first_requests_on_two_gateways_get_the_same_backend() {
 }
 
 #[tokio::test]
+async fn a_session_that_moves_twice_before_redis_answers_stays_where_it_is() {
+    let server = RedisServer::start();
+    let nodes = nodes(["a", "b", "c"]);
+    let [first, second] = Gateway::connected_all(&server, &nodes).await;
+    first.begin(&nodes[0], "1").await;
+    until_keys(&server, 1).await;
+    server.command(&["CLIENT", "PAUSE", "60000", "WRITE"]);
+    let mut homes = vec!["a".to_owned()];
+    for _ in 0..2 {
+        let home = nodes.iter().find(|node| node.name == homes[homes.len() - 1]).unwrap();
+        home.state.refuses.store(true, SeqCst);
+        let moved = first.ask("1").await;
+        assert_eq!(moved.verdict, Verdict::Moved);
+        homes.extend(moved.to);
+    }
+    server.command(&["CLIENT", "UNPAUSE"]);
+    first.written().await;
+    for gateway in [&first, &second] {
+        assert_eq!(gateway.ask("1").await, pinned(&homes[2]), "{homes:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_session_that_two_gateways_move_goes_to_the_backend_of_the_first_one() {
     let server = RedisServer::start();
     let nodes = nodes(["a", "b", "c", "d"]);
