@@ -49,6 +49,12 @@ pub trait BoundAffinity: fmt::Debug + Send + Sync + 'static {
         false
     }
 
+    /// Whether [`save`](Self::save) does nothing for a pin that is kept, if no token was rejected and the response
+    /// has these headers. Then it need not be called.
+    fn saves_nothing(&self, _headers: &HeaderMap) -> bool {
+        false
+    }
+
     /// Removes the pin, because the session has ended.
     fn clear(&self, _https: bool, _state: &mut RequestState, _headers: &mut HeaderMap) {}
 

@@ -141,6 +141,10 @@ impl BoundAffinity for Bound {
         issued
     }
 
+    fn saves_nothing(&self, headers: &HeaderMap) -> bool {
+        self.members.iter().all(|member| member.saves_nothing(headers))
+    }
+
     fn clear(&self, https: bool, state: &mut RequestState, headers: &mut HeaderMap) {
         for member in &self.members {
             member.clear(https, state, headers);

@@ -159,6 +159,10 @@ impl BoundAffinity for Bound {
         true
     }
 
+    fn saves_nothing(&self, headers: &HeaderMap) -> bool {
+        !headers.contains_key(&self.name)
+    }
+
     /// Sends an empty value, so that the client has no token to send.
     fn clear(&self, _: bool, _: &mut RequestState, headers: &mut HeaderMap) {
         headers.insert(self.name.clone(), HeaderValue::from_static(""));

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 
 use super::{
     BoundAffinity, Head, Origin, ReadContext, Reading,
@@ -203,6 +203,10 @@ impl BoundAffinity for Bound {
     fn read(&self, head: &Head<'_>, _: &mut ReadContext<'_>) -> Reading {
         let value = self.value(head).filter(|value| !value.is_empty());
         Reading { key: value.map(|value| self.hashing.hash(&value)), ..Reading::default() }
+    }
+
+    fn saves_nothing(&self, _: &HeaderMap) -> bool {
+        true
     }
 
     fn inspect(&self, head: &Head<'_>, cx: &mut ReadContext<'_>, found: &mut Findings) -> Reading {

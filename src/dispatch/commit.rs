@@ -103,6 +103,38 @@ impl<S> Dispatch<S> {
         backend: &Arc<BackendState>,
         response: &mut Response<B>,
     ) {
+        if change != Change::Keep || !self.saves_nothing(backend, response) {
+            self.save(change, no_pin, backend, response);
+            return;
+        }
+        // Most requests keep their pin as it is. A session that its client has ended meanwhile is not counted.
+        let exists = self.held.as_ref().is_none_or(|(held, version)| held.is_current(*version));
+        if exists && !no_pin && self.decision.verdict() != Verdict::Borrowed {
+            self.count_session(backend, false, 0);
+        }
+    }
+
+    /// Whether there is nothing to save for a pin that is kept.
+    #[inline]
+    fn saves_nothing<B>(&self, backend: &BackendState, response: &Response<B>) -> bool {
+        match &self.held {
+            None => {
+                // The tokens that were rejected are in the slow path.
+                self.slow_path.is_none() && self.core.affinity.saves_nothing(response.headers())
+            }
+            Some(_) => !self.is_outdated(backend),
+        }
+    }
+
+    /// Saves the pin, and counts the session.
+    #[inline(never)]
+    fn save<B>(
+        &mut self,
+        change: Change,
+        no_pin: bool,
+        backend: &Arc<BackendState>,
+        response: &mut Response<B>,
+    ) {
         let stays = self.pin.is_some_and(|pin| pin.backend == backend.tag);
         // A move to the backend where the session is already is a refresh.
         let change = if change == Change::Move && stays { Change::Refresh } else { change };

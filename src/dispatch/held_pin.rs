@@ -24,6 +24,9 @@ pub(crate) struct HeldPin {
     name: Option<Box<str>>,
     /// Incremented with every change of the pin, under the lock of `state`. Read without it.
     version: AtomicU64,
+    /// One more than the version of the pin that the last call has followed, if its outcome says no more than that;
+    /// else 0. Changed under the lock of `state`. Read without it.
+    followed: AtomicU64,
     state: Mutex<PinState>,
 }
 
@@ -46,7 +49,13 @@ struct LastCall {
 impl HeldPin {
     /// A session identified by `id`.
     pub(crate) fn new(id: u64) -> Self {
-        Self { session: id.max(1), name: None, version: AtomicU64::new(0), state: Mutex::default() }
+        Self {
+            session: id.max(1),
+            name: None,
+            version: AtomicU64::new(0),
+            followed: AtomicU64::new(0),
+            state: Mutex::default(),
+        }
     }
 
     /// A session identified by its name.
@@ -124,14 +133,24 @@ impl HeldPin {
         state.pin.take()
     }
 
-    /// Records the outcome of a call, given without its backend and session.
+    /// Whether the last call has followed the pin of this version, and its outcome says no more than that.
+    #[inline]
+    pub(crate) fn has_followed(&self, version: u64) -> bool {
+        self.followed.load(Acquire) == version + 1
+    }
+
+    /// Records the outcome of a call, given without its backend and session. `followed`: the version of the pin
+    /// that decides the whole outcome, if one does.
     pub(crate) fn set_outcome(
         &self,
         mut outcome: Outcome,
         backend: Option<&BackendId>,
         has_session: bool,
+        followed: Option<u64>,
     ) {
-        let last = &mut self.state().last;
+        let mut state = self.state();
+        self.followed.store(followed.map_or(0, |version| version + 1), Release);
+        let last = &mut state.last;
         // The backend of most calls is that of the call before, whose id need not be cloned again.
         let known = last.as_mut().and_then(|last| last.outcome.backend.take());
         outcome.backend = match known {

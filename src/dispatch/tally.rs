@@ -157,8 +157,12 @@ impl<S> Dispatch<S> {
         self.decision.mark_counted();
         let counters = &self.core.backends.pool().counters;
         counters.count(self.decision.verdict(), self.decision.reason());
-        if let Some((held, _)) = &self.held {
-            self.record_outcome(held, backend);
+        if let Some((held, version)) = &self.held {
+            let follows = self.only_follows_pin(backend);
+            // Most calls have the outcome of the call before.
+            if !(follows && held.has_followed(*version)) {
+                self.record_outcome(held, backend, follows.then_some(*version));
+            }
         }
         // The span may be enabled where the target of this crate is not.
         if LevelFilter::current() != LevelFilter::OFF {
@@ -166,9 +170,22 @@ impl<S> Dispatch<S> {
         }
     }
 
+    /// Whether the request was answered by the backend of its pin, at once, and nothing else is to be told: then its
+    /// outcome is the same for all requests with this version of the pin.
+    #[inline]
+    fn only_follows_pin(&self, backend: Option<&BackendId>) -> bool {
+        backend.is_some()
+            && self.decision.is_pinned()
+            && self.decision.reason().is_none()
+            && self.decision.token().is_none()
+            && self.slow_path.is_none()
+            && self.pin.is_some()
+            && self.key.is_some()
+    }
+
     #[inline(never)]
-    fn record_outcome(&self, held: &HeldPin, backend: Option<&BackendId>) {
-        held.set_outcome(self.anonymous_outcome(backend), backend, self.key.is_some());
+    fn record_outcome(&self, held: &HeldPin, backend: Option<&BackendId>, followed: Option<u64>) {
+        held.set_outcome(self.anonymous_outcome(backend), backend, self.key.is_some(), followed);
     }
 
     #[cold]

@@ -72,9 +72,11 @@ impl<S, I, E> StickyService<S, I, E> {
         B: 'static,
     {
         self.core.driver().ensure::<Request<B>>();
-        let dispatch = Dispatch::new(self.core.clone(), self.inner.is_some(), held);
+        // Before the request is moved: what comes after a move is built beside a copy of it.
+        let inner = self.inner.clone();
+        let dispatch = Dispatch::new(self.core.clone(), inner.is_some(), held);
         let answers = |core: Arc<Core<S>>| -> Arc<dyn Answers> { core };
-        ResponseFuture::new(dispatch, answers, request, self.inner.clone())
+        ResponseFuture::new(dispatch, answers, request, inner)
     }
 }
 

@@ -9,8 +9,8 @@ use std::{
 
 use futures_core::future::BoxFuture;
 use tower_sticky::{
-    Backends, DrainEnd, Mode, Reason, SessionAction, State, StickyLayer, Verdict, affinity::Key,
-    strategy::RoundRobin,
+    BackendId, Backends, DrainEnd, Mode, Preference, Reason, SessionAction, State, StickyLayer,
+    Verdict, affinity::Key, strategy::RoundRobin,
 };
 
 use crate::support::{Answer, Node, get, nodes, send};
@@ -46,6 +46,41 @@ async fn a_session_service_stays_with_one_backend() {
     assert_eq!(nodes.iter().map(Node::served).sum::<usize>(), 24);
     let sessions: u64 = backends.iter().map(|backend| backend.sessions_seen).sum();
     assert_eq!(sessions, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_knows_the_outcome_of_its_last_call_whatever_those_before_were() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let session = layer(&backends).into_service().session();
+    let at_b = || {
+        let mut request = get();
+        request.extensions_mut().insert(Preference::backend("b").unwrap());
+        request
+    };
+    let moved = (Verdict::Moved, "b", Some(Reason::ConnectFailed));
+    let requested = (Verdict::Pinned, "b", Some(Reason::Requested));
+    for (step, (request, refuses, expected)) in [
+        (get(), false, (Verdict::Assigned, "a", None)),
+        (get(), false, (Verdict::Pinned, "a", None)),
+        (get(), false, (Verdict::Pinned, "a", None)),
+        (at_b(), false, requested),
+        (get(), false, (Verdict::Pinned, "a", None)),
+        (get(), true, moved),
+        (get(), true, (Verdict::Pinned, "b", None)),
+        (get(), true, (Verdict::Pinned, "b", None)),
+        (at_b(), true, requested),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        a.control.refuses.store(refuses, SeqCst);
+        send(&session, request).await;
+        let outcome = session.outcome().unwrap();
+        let backend = outcome.backend().map(BackendId::as_str).unwrap_or_default();
+        assert_eq!((outcome.verdict(), backend, outcome.reason()), expected, "step {step}");
+        let is_forced = expected.2 == Some(Reason::Requested);
+        assert_eq!(outcome.session().is_some(), !is_forced, "step {step}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

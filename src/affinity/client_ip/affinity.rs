@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use http::Extensions;
+use http::{Extensions, HeaderMap};
 use ipnet::IpNet;
 
 use super::address::{ClientAddress, Forwarding};
@@ -221,6 +221,10 @@ impl BoundAffinity for Bound {
             is_known.then(|| self.hashing.hash(&self.address.masked(client)))
         });
         Reading { key, ..Reading::default() }
+    }
+
+    fn saves_nothing(&self, _: &HeaderMap) -> bool {
+        true
     }
 
     fn inspect(&self, head: &Head<'_>, cx: &mut ReadContext<'_>, found: &mut Findings) -> Reading {

@@ -306,6 +306,10 @@ impl BoundAffinity for Bound {
         true
     }
 
+    fn saves_nothing(&self, headers: &HeaderMap) -> bool {
+        !headers.contains_key(SET_COOKIE)
+    }
+
     fn clear(&self, https: bool, _: &mut RequestState, headers: &mut HeaderMap) {
         set_cookie::drop_named(headers, &self.options.attributes.name);
         if let Some(field) =

@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, fmt};
 
+use http::HeaderMap;
+
 use super::{codes::Codes, separator::Part};
 use crate::{
     affinity::{
@@ -101,6 +103,10 @@ impl BoundAffinity for Bound {
             },
             None => Reading { key, reason, ..Reading::default() },
         }
+    }
+
+    fn saves_nothing(&self, _: &HeaderMap) -> bool {
+        true
     }
 
     fn inspect(&self, head: &Head<'_>, cx: &mut ReadContext<'_>, found: &mut Findings) -> Reading {
