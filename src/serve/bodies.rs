@@ -50,6 +50,9 @@ impl RequestBody {
         let is_checked = limit == u64::MAX || body.size_hint().exact().is_some();
         let too_large = (!is_checked).then(Arc::default);
         let body = (!body.is_end_stream()).then_some(body);
+        if body.is_some() {
+            watch.set_reads_body(true);
+        }
         Self { body, left: limit, limit, watch, too_large, _busy: busy }
     }
 
@@ -81,10 +84,12 @@ impl Body for RequestBody {
             }
             Some(Err(error)) => {
                 this.body = None;
+                this.watch.set_reads_body(false);
                 Poll::Ready(Some(Err(error.into())))
             }
             None => {
                 this.body = None;
+                this.watch.set_reads_body(false);
                 Poll::Ready(None)
             }
         }
@@ -101,7 +106,9 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if self.body.as_ref().is_some_and(|body| !body.is_end_stream()) {
+        let Some(body) = &self.body else { return };
+        self.watch.set_reads_body(false);
+        if !body.is_end_stream() {
             self.watch.leave_unread();
         }
     }

@@ -60,6 +60,14 @@ impl Socket {
         (self.stream.into_inner(), self.unread)
     }
 
+    /// Reads become small again when an answer is written. In HTTP/1.1 the body of a request may go on after its answer
+    /// has begun, so that `poll_read` does it between two bodies.
+    fn answers(&mut self) {
+        if !self.is_http1 {
+            self.read_size.reset();
+        }
+    }
+
     /// Something encrypted is left that the socket does not take, or only a part of.
     fn encrypted_waits(&mut self) {
         let taken = self.stream.get_ref().encrypted_bytes();
@@ -93,6 +101,9 @@ impl AsyncRead for Socket {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
+        if this.is_http1 && !this.watch.reads_body() {
+            this.read_size.reset();
+        }
         this.stream.set_limit(this.read_size.next());
         let result = Pin::new(&mut this.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
@@ -108,7 +119,7 @@ impl AsyncWrite for Socket {
         if self.watch.has_interim() {
             ready!(self.poll_interim(cx))?;
         }
-        self.read_size.reset();
+        self.answers();
         let result = Pin::new(self.stream.get_mut()).poll_write(cx, buf);
         self.watch.wrote(result.is_pending());
         result
@@ -122,7 +133,7 @@ impl AsyncWrite for Socket {
         if self.watch.has_interim() {
             ready!(self.poll_interim(cx))?;
         }
-        self.read_size.reset();
+        self.answers();
         let result = poll_write_pieces(self.stream.get_mut(), cx, bufs);
         self.watch.wrote(result.is_pending());
         result

@@ -26,6 +26,8 @@ pub(super) struct Watch {
     requests: AtomicU64,
     /// Whether a part of a request head was received.
     partial: AtomicBool,
+    /// Whether the body of a request is being read.
+    body: AtomicBool,
     /// Whether the rest of a request was left unread.
     unread: AtomicBool,
     /// Whether hyper closes the connection.
@@ -150,6 +152,16 @@ impl Watch {
     /// The bytes of the interim answers.
     pub(super) fn interim(&self) -> MutexGuard<'_, Vec<u8>> {
         self.interim.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The body of a request begins to be read, or is no longer.
+    pub(super) fn set_reads_body(&self, reads: bool) {
+        self.body.store(reads, Relaxed);
+    }
+
+    /// Whether the body of a request is being read.
+    pub(super) fn reads_body(&self) -> bool {
+        self.body.load(Relaxed)
     }
 
     /// Leaves the rest of a request unread.

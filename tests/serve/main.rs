@@ -6,6 +6,7 @@
 #[path = "../support/authority.rs"]
 mod authority;
 mod basics;
+mod bodies;
 #[cfg(feature = "tls")]
 #[path = "../support/files.rs"]
 mod files;

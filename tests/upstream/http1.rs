@@ -252,6 +252,41 @@ async fn an_early_response_does_not_stop_the_request() {
 }
 
 #[tokio::test]
+async fn a_connection_with_an_early_response_is_used_again_when_the_request_has_ended() {
+    const LENGTH: usize = 4 << 20;
+    let (done, mut uploaded) = mpsc::unbounded_channel();
+    let backend = raw(move |_, mut socket| {
+        let done = done.clone();
+        async move {
+            while read_head(&mut socket).await?.is_some() {
+                socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await?;
+                socket.read_exact(&mut vec![0; LENGTH]).await?;
+                let _ = done.send(());
+            }
+            Ok(())
+        }
+    })
+    .await;
+    let upstream = backend.upstream();
+    let post = || Request::post("/").header("host", "a").header("content-length", LENGTH);
+    for _ in 0..3 {
+        let request = post().body(Full::new(Bytes::from(vec![0; LENGTH]))).unwrap();
+        assert_eq!(text(send(&upstream, request).await.unwrap()).await, "ok");
+        uploaded.recv().await.unwrap();
+        settle().await;
+    }
+    assert_eq!(backend.accepted(), 1, "each request is sent to its end before the next");
+
+    let (sender, unfinished) = channel();
+    let response = send(&upstream, post().body(unfinished).unwrap()).await.unwrap();
+    assert_eq!(text(response).await, "ok");
+    let request = post().body(Full::new(Bytes::from(vec![0; LENGTH]))).unwrap();
+    assert_eq!(text(send(&upstream, request).await.unwrap()).await, "ok");
+    assert_eq!(backend.accepted(), 2, "the other one is in the middle of a request");
+    drop(sender);
+}
+
+#[tokio::test]
 async fn a_dropped_request_or_body_closes_its_connection() {
     let (closed, mut seen) = mpsc::unbounded_channel();
     let backend = raw(move |number, mut socket| {

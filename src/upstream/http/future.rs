@@ -164,7 +164,7 @@ where
         let answer = match &mut link {
             Link::Http1(connection) => {
                 if saved.upgrade.is_some() {
-                    connection.detach(true);
+                    connection.detach();
                 }
                 connection.timer.set(connection.since, self.inner.response_timeout);
                 connection.send(request)
@@ -213,12 +213,11 @@ where
             Link::Http1(connection) if sending.is_none() && connection.read_state.all_written() => {
                 UpstreamBody::driving(incoming, connection, self.inner.pool.clone())
             }
-            Link::Http1(mut connection) => {
+            Link::Http1(connection) => {
                 // The response came before the end of the request's body. If only the reader of the
                 // response drove the connection, a client that sends everything before it reads would
                 // wait for ever.
-                connection.detach(false);
-                UpstreamBody::driven(incoming, sending)
+                UpstreamBody::detached(incoming, connection, sending, &self.inner.pool)
             }
             Link::Http2(stream, _) => {
                 UpstreamBody::of_stream(incoming, sending, stream.into_permit())

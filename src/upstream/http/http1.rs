@@ -5,7 +5,7 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -119,22 +119,16 @@ impl Http1 {
 
     /// Whether it is open and idle; notices that the backend has closed it.
     pub(super) fn is_usable(&mut self) -> bool {
-        let driver = std::future::poll_fn(|cx| Poll::Ready(self.poll(cx).is_pending()));
+        let driver = poll_fn(|cx| Poll::Ready(self.poll(cx).is_pending()));
         let open =
             pin!(tokio::task::unconstrained(driver)).poll(&mut Context::from_waker(Waker::noop()));
         open == Poll::Ready(true) && self.is_idle()
     }
 
-    /// Spawns a task that drives the connection, for an exchange whose two directions must not wait for each
-    /// other.
-    pub(super) fn detach(&mut self, upgrades: bool) {
-        let Some(driver) = self.driver.take() else {
-            return;
-        };
-        if upgrades {
+    /// Spawns a task that drives the connection, for an exchange that may become an upgrade.
+    pub(super) fn detach(&mut self) {
+        if let Some(driver) = self.driver.take() {
             drop(tokio::spawn(driver.with_upgrades()));
-        } else {
-            drop(tokio::spawn(driver));
         }
     }
 }

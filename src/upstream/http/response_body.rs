@@ -2,8 +2,9 @@
 
 use std::{
     fmt,
+    future::poll_fn,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll, Waker},
 };
 
@@ -33,6 +34,19 @@ impl UpstreamBody {
     /// A body whose connection is driven by a task.
     pub(super) fn driven(incoming: Incoming, sending: Option<Arc<Sending>>) -> Self {
         Self { incoming, connection: None, sending, permit: None }
+    }
+
+    /// A body of a response that came before the end of the request. A task drives `connection`, which returns to
+    /// `pool` when both have ended.
+    pub(super) fn detached(
+        incoming: Incoming,
+        connection: Box<Http1>,
+        sending: Option<Arc<Sending>>,
+        pool: &Arc<Pool>,
+    ) -> Self {
+        // An upload may take long, and the pool may be gone then.
+        drop(tokio::spawn(drive_to_end(connection, sending.clone(), Arc::downgrade(pool))));
+        Self::driven(incoming, sending)
     }
 
     /// The body of a stream of HTTP/2.
@@ -85,6 +99,26 @@ impl UpstreamBody {
             self.connection = None;
         }
         Pin::new(&mut self.incoming).poll_frame(cx)
+    }
+}
+
+/// Drives a connection until the request is sent and the response is read, and puts it into `pool`.
+async fn drive_to_end(mut connection: Box<Http1>, sending: Option<Arc<Sending>>, pool: Weak<Pool>) {
+    let is_idle = poll_fn(|cx| {
+        if connection.poll(cx).is_ready() {
+            return Poll::Ready(false);
+        }
+        // hyper is ready for another request when it is polled after the end of the one before.
+        let is_sent = sending.as_ref().is_none_or(|sending| sending.is_done());
+        if is_sent && !connection.is_idle() && connection.poll(cx).is_ready() {
+            return Poll::Ready(false);
+        }
+        if connection.is_idle() { Poll::Ready(true) } else { Poll::Pending }
+    });
+    if is_idle.await
+        && let Some(pool) = pool.upgrade()
+    {
+        pool.put(connection);
     }
 }
 
