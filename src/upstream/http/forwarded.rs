@@ -30,7 +30,10 @@ pub(super) enum Kind {
 
 /// The list of those fields.
 pub(super) fn kind(name: &str) -> Kind {
-    if is_listed(name) {
+    // All that are listed begin with one of these.
+    if !matches!(name.as_bytes().first(), Some(b'x' | b'f' | b't')) {
+        Kind::Other
+    } else if is_listed(name) {
         Kind::Forwarded
     } else if name.contains('_') && is_listed(&name.replace('_', "-")) {
         Kind::Disguised
