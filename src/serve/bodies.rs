@@ -37,6 +37,8 @@ pub struct RequestBody {
     left: u64,
     limit: u64,
     watch: Arc<Watch>,
+    /// Its number among the bodies of the connection.
+    number: u64,
     too_large: TooLarge,
     _busy: Busy,
 }
@@ -50,10 +52,8 @@ impl RequestBody {
         let is_checked = limit == u64::MAX || body.size_hint().exact().is_some();
         let too_large = (!is_checked).then(Arc::default);
         let body = (!body.is_end_stream()).then_some(body);
-        if body.is_some() {
-            watch.set_reads_body(true);
-        }
-        Self { body, left: limit, limit, watch, too_large, _busy: busy }
+        let number = if body.is_some() { watch.body_begins() } else { 0 };
+        Self { body, left: limit, limit, watch, number, too_large, _busy: busy }
     }
 
     pub(super) fn too_large(&self) -> TooLarge {
@@ -84,12 +84,12 @@ impl Body for RequestBody {
             }
             Some(Err(error)) => {
                 this.body = None;
-                this.watch.set_reads_body(false);
+                this.watch.body_ended(this.number);
                 Poll::Ready(Some(Err(error.into())))
             }
             None => {
                 this.body = None;
-                this.watch.set_reads_body(false);
+                this.watch.body_ended(this.number);
                 Poll::Ready(None)
             }
         }
@@ -107,7 +107,7 @@ impl Body for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         let Some(body) = &self.body else { return };
-        self.watch.set_reads_body(false);
+        self.watch.body_ended(self.number);
         if !body.is_end_stream() {
             self.watch.leave_unread();
         }

@@ -26,8 +26,8 @@ pub(super) struct Watch {
     requests: AtomicU64,
     /// Whether a part of a request head was received.
     partial: AtomicBool,
-    /// Whether the body of a request is being read.
-    body: AtomicBool,
+    /// The number of the last request with a body: odd while the body is read, and even after that.
+    body: AtomicU64,
     /// Whether the rest of a request was left unread.
     unread: AtomicBool,
     /// Whether hyper closes the connection.
@@ -154,14 +154,22 @@ impl Watch {
         self.interim.bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The body of a request begins to be read, or is no longer.
-    pub(super) fn set_reads_body(&self, reads: bool) {
-        self.body.store(reads, Relaxed);
+    /// The body of a request begins to be read. Returns its number.
+    pub(super) fn body_begins(&self) -> u64 {
+        let number = self.body.load(Relaxed).wrapping_add(2) | 1;
+        self.body.store(number, Relaxed);
+        number
+    }
+
+    /// The body with this number is not read any more. That of the next request may have begun: whoever reads a body
+    /// after its answer may be late.
+    pub(super) fn body_ended(&self, number: u64) {
+        let _ = self.body.compare_exchange(number, number.wrapping_add(1), Relaxed, Relaxed);
     }
 
     /// Whether the body of a request is being read.
     pub(super) fn reads_body(&self) -> bool {
-        self.body.load(Relaxed)
+        self.body.load(Relaxed) & 1 == 1
     }
 
     /// Leaves the rest of a request unread.
@@ -252,6 +260,17 @@ mod tests {
         assert!(watch.poll_sent(since, &cx).is_pending());
         watch.flushed();
         assert!(watch.poll_sent(since, &cx).is_ready(), "hyper had nothing to send");
+    }
+
+    #[test]
+    fn a_body_that_ends_late_does_not_end_the_next_one() {
+        let watch = Watch::default();
+        assert!(!watch.reads_body());
+        let (first, second) = (watch.body_begins(), watch.body_begins());
+        watch.body_ended(first);
+        assert!(watch.reads_body());
+        watch.body_ended(second);
+        assert!(!watch.reads_body());
     }
 
     #[test]
