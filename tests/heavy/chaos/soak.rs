@@ -4,7 +4,7 @@
 //! seconds, 10 by default:
 //!
 //! ```text
-//! SOAK_REQUESTS=100000000 cargo test --release -p tower-sticky-heavy-tests --test chaos soak -- --nocapture
+//! SOAK_REQUESTS=100000000 cargo test --release --workspace --all-features --test chaos soak -- --nocapture
 //! ```
 
 use std::{
