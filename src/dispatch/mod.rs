@@ -26,8 +26,6 @@ mod shared_choice;
 mod spans;
 mod state;
 mod store_lookup;
-#[cfg(test)]
-mod suspect_tests;
 mod suspects;
 mod tally;
 mod voluntary_move;
