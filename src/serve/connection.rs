@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     app::App,
     client::Client,
-    exchange::{Boxed, Exchange},
+    exchange::Exchange,
     listener::Endpoint,
     park,
     protocol::{Protocol, sniff},
@@ -135,7 +135,7 @@ async fn serve_http2<S: App>(
 ) {
     let watch = Arc::new(Watch::default());
     let addr = client.addr();
-    let service = Boxed(Exchange::new(service, client.peer(), &watch, &shared));
+    let service = Exchange::new(service, client.peer(), &watch, &shared);
     let client = Arc::new(client);
     let socket = Socket::new(stream, sniffed, watch.clone(), false, shared.clone(), client);
     let connection = pin!(shared.http2.serve_connection(TokioIo::new(socket), service));

@@ -105,22 +105,6 @@ where
     }
 }
 
-/// The same with boxed futures: hyper moves the future of an HTTP/2 request several times until its task has it.
-pub(super) struct Boxed<S>(pub(super) Exchange<S>);
-
-impl<S> hyper::service::Service<Request<Incoming>> for Boxed<S>
-where
-    Exchange<S>: hyper::service::Service<Request<Incoming>>,
-{
-    type Response = <Exchange<S> as hyper::service::Service<Request<Incoming>>>::Response;
-    type Error = <Exchange<S> as hyper::service::Service<Request<Incoming>>>::Error;
-    type Future = Pin<Box<<Exchange<S> as hyper::service::Service<Request<Incoming>>>::Future>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        Box::pin(self.0.call(request))
-    }
-}
-
 pin_project! {
     #[project = StepProjection]
     enum Step<S, F> {
