@@ -127,7 +127,7 @@ impl RecheckSchedule {
 
     /// Whether a recheck has failed that was not earlier than the one with this number.
     pub(crate) fn has_failed_since(&self, number: u64) -> bool {
-        self.last_failed >= number && !self.is_running()
+        self.last_failed >= number
     }
 
     /// Starts a recheck; `None` while another one is running.
@@ -231,9 +231,10 @@ mod tests {
         assert!(!schedule.has_failed_since(awaited), "it has succeeded, or was given up");
         let second = schedule.begin(false).unwrap();
         schedule.fail(second, &BACKOFF, Instant::now());
-        assert!(!schedule.has_failed_since(awaited), "it has not ended yet");
         schedule.end(second);
         assert!(schedule.has_failed_since(awaited));
+        let _third = schedule.begin(false).unwrap();
+        assert!(schedule.has_failed_since(awaited), "the next one need not be waited for");
         assert!(!schedule.has_failed_since(schedule.started() + 1), "it was earlier");
     }
 
