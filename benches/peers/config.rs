@@ -43,13 +43,25 @@ pub(crate) fn gateway(site: &Site<'_>) -> Result<String, fmt::Error> {
     Ok(file)
 }
 
-pub(crate) fn haproxy(site: &Site<'_>) -> Result<String, fmt::Error> {
+/// What the gateway tells the backends about the client, without the copies of such fields that a client sends.
+pub(crate) const HAPROXY_FIELDS: &str = " \
+    http-request del-header x-forwarded- -m beg\n \
+    http-request del-header x-real-ip\n \
+    http-request del-header x-client-ip\n \
+    http-request del-header true-client-ip\n \
+    http-request set-header Forwarded for=%[src];proto=%[ssl_fc,iif(https,http)];host=%[req.hdr(host)]\n \
+    http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]\n \
+    http-request set-header X-Forwarded-Host %[req.hdr(host)]\n \
+    option forwardfor\n";
+
+/// With `more` lines for its frontend.
+pub(crate) fn haproxy(site: &Site<'_>, more: &str) -> Result<String, fmt::Error> {
     let Site { addr, tls_addr, connections, .. } = site;
     let mut file = format!(
         "global\n nbthread 1\n no strict-limits\n maxconn {connections}\n\
          defaults\n mode http\n timeout connect 1s\n timeout client 600s\n timeout server 600s\n \
          timeout tunnel 600s\n\
-         frontend clients\n bind {addr}\n bind {tls_addr} ssl crt {} alpn h2,http/1.1\n \
+         frontend clients\n bind {addr}\n bind {tls_addr} ssl crt {} alpn h2,http/1.1\n{more} \
          default_backend servers\n\
          backend servers\n cookie SRV insert indirect nocache\n",
         site.certificate.pem.display()

@@ -11,8 +11,8 @@ bash benches/peers/run.sh [OPTIONS]
 
   --workloads LIST   of small, sealed, many-backends, answers, uploads, connections, tls, tls-answers, tls-connections,
                      h2, h2-answers, websocket, idle; default: all
-  --peers LIST       of gateway, haproxy, nginx, envoy, forwarder, pingora; default: those that are installed. Ratios
-                     are to haproxy and to forwarder
+  --peers LIST       of gateway, haproxy, haproxy-fields, nginx, envoy, forwarder, pingora; default: those that are
+                     installed
   --rounds N         of each workload; default 3
   --seconds N        of each run; default 3
   --idle N           idle connections; default 10000

@@ -8,6 +8,8 @@ use crate::{Failure, options::Programs, proxy_process};
 pub(crate) enum Peer {
     Gateway,
     HaProxy,
+    /// HAProxy that tells the backends what the gateway tells them about the client.
+    HaProxyFields,
     Nginx,
     Envoy,
     Forwarder,
@@ -28,13 +30,21 @@ pub(crate) enum Setup {
 }
 
 impl Peer {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Gateway, Self::HaProxy, Self::Nginx, Self::Envoy, Self::Forwarder, Self::Pingora];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Gateway,
+        Self::HaProxy,
+        Self::HaProxyFields,
+        Self::Nginx,
+        Self::Envoy,
+        Self::Forwarder,
+        Self::Pingora,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Gateway => "gateway",
             Self::HaProxy => "haproxy",
+            Self::HaProxyFields => "haproxy-fields",
             Self::Nginx => "nginx",
             Self::Envoy => "envoy",
             Self::Forwarder => "forwarder",
@@ -65,6 +75,9 @@ impl Peer {
         };
         let said = match self {
             Self::HaProxy => proxy_process::haproxy_version(),
+            Self::HaProxyFields => {
+                Some("the same, and the fields about the client that the gateway writes".to_owned())
+            }
             Self::Nginx => says(Path::new("nginx"), "-v"),
             Self::Envoy => programs.envoy.as_ref().and_then(|envoy| says(envoy, "--version")),
             Self::Gateway => Some(concat!("tower-sticky ", env!("CARGO_PKG_VERSION")).to_owned()),

@@ -105,7 +105,10 @@ fn command(
     };
     Ok(match peer {
         Peer::Gateway => (proxy_process::gateway(&programs.gateway), config::gateway(site)?),
-        Peer::HaProxy => (proxy_process::haproxy(), config::haproxy(site)?),
+        Peer::HaProxy => (proxy_process::haproxy(), config::haproxy(site, "")?),
+        Peer::HaProxyFields => {
+            (proxy_process::haproxy(), config::haproxy(site, config::HAPROXY_FIELDS)?)
+        }
         Peer::Nginx => {
             let mut command = Command::new("nginx");
             command.arg("-p").arg(folder).args(["-e", "stderr", "-c"]);

@@ -13,7 +13,7 @@ use std::{
 use tokio::{
     sync::Semaphore,
     task::AbortHandle,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tower_service::Service;
 
@@ -24,12 +24,18 @@ use crate::{
     util::Rng,
 };
 
+/// Probes start at multiples of this fraction of their interval. So many backends need few timers: those that are
+/// due within 10 ms of each other, at an interval of 10 s, are probed together.
+const GRID: u32 = 1_000;
+
 /// The probe tasks of a pool. They are aborted when this is dropped.
 pub(super) struct ProbeTasks<S> {
     probe: AnyProbe<S>,
     settings: Settings,
     /// A permit for each probe that may be in flight.
     in_flight: Arc<Semaphore>,
+    /// Where the grid begins.
+    begun: Instant,
     seed: u64,
     tasks: HashMap<u64, RunningTask>,
     /// The members of the last `sync`.
@@ -56,7 +62,16 @@ where
     pub(super) fn new(probe: AnyProbe<S>, settings: Settings) -> Self {
         let seed = settings.seed.unwrap_or_else(|| Rng::new().next());
         let in_flight = Arc::new(Semaphore::new(settings.probes_in_flight));
-        Self { probe, settings, in_flight, seed, tasks: HashMap::new(), members: Weak::new() }
+        let begun = Instant::now();
+        Self {
+            probe,
+            settings,
+            in_flight,
+            begun,
+            seed,
+            tasks: HashMap::new(),
+            members: Weak::new(),
+        }
     }
 
     /// Starts and aborts tasks so that there is one for the current service of each remote backend.
@@ -92,6 +107,7 @@ where
                     probe: self.probe.clone(),
                     settings: self.settings,
                     in_flight: self.in_flight.clone(),
+                    grid: Grid { begun: self.begun, step: interval / GRID },
                     first_within,
                     rng: Rng::seeded(self.seed ^ state.tag),
                 };
@@ -103,6 +119,25 @@ where
     }
 }
 
+/// The times at which probes start.
+#[derive(Debug, Clone, Copy)]
+struct Grid {
+    begun: Instant,
+    step: Duration,
+}
+
+impl Grid {
+    /// The first time of the grid that is not before `time`.
+    fn round_up(&self, time: Instant) -> Instant {
+        let past = time.saturating_duration_since(self.begun).as_nanos();
+        let over = past.checked_rem(self.step.as_nanos()).unwrap_or(0);
+        if over == 0 {
+            return time;
+        }
+        time + self.step.saturating_sub(Duration::from_nanos(over as u64))
+    }
+}
+
 struct ProbeTask<S> {
     pool: Weak<Pool<S>>,
     state: Arc<BackendState>,
@@ -111,6 +146,7 @@ struct ProbeTask<S> {
     probe: AnyProbe<S>,
     settings: Settings,
     in_flight: Arc<Semaphore>,
+    grid: Grid,
     /// The first probe is at a random time within this.
     first_within: Duration,
     rng: Rng,
@@ -125,7 +161,7 @@ where
         S: Service<Req>,
     {
         let interval = self.settings.probe_interval;
-        sleep(self.first_within.mul_f64(self.random_fraction())).await;
+        self.sleep(self.first_within.mul_f64(self.random_fraction())).await;
         loop {
             let mut wait = interval;
             if self.state.mode() != Mode::Disabled {
@@ -148,8 +184,12 @@ where
                     wait = interval / 4;
                 }
             }
-            sleep(wait.mul_f64(0.9 + 0.2 * self.random_fraction())).await;
+            self.sleep(wait.mul_f64(0.9 + 0.2 * self.random_fraction())).await;
         }
+    }
+
+    async fn sleep(&self, wait: Duration) {
+        sleep_until(self.grid.round_up(Instant::now() + wait)).await;
     }
 
     /// A random number from 0 to 1.
@@ -284,4 +324,23 @@ fn describe(error: &BoxError) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_that_are_due_close_to_each_other_start_together() {
+        let begun = Instant::now();
+        let after = |micros| begun + Duration::from_micros(micros);
+        let grid = Grid { begun, step: Duration::from_millis(10) };
+        assert_eq!(grid.round_up(begun), begun);
+        for micros in [1, 4_321, 10_000] {
+            assert_eq!(grid.round_up(after(micros)), after(10_000), "{micros}");
+        }
+        assert_eq!(grid.round_up(after(10_001)), after(20_000));
+        let none = Grid { begun, step: Duration::ZERO };
+        assert_eq!(none.round_up(after(4_321)), after(4_321));
+    }
 }

@@ -1,33 +1,27 @@
 //! Accepts connections, also when this machine runs out of file descriptors.
 
 use std::{
-    future::poll_fn,
-    io,
-    iter::Cycle,
-    slice::Iter,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    task::Poll,
+    future::poll_fn, io, iter::Cycle, slice::Iter, sync::atomic::Ordering::Relaxed, task::Poll,
 };
 
 use tokio::sync::mpsc;
 
 use super::{
-    listener::{Endpoint, Incoming, ListeningSocket},
+    acceptor::{Acceptor, Incoming},
     shared::{Accepted, Shared},
     shortage::ShortageState,
 };
-
-/// A listener, as it is accepted from.
-type Listening = (ListeningSocket, Arc<Endpoint>);
 
 /// Accepts while there are permits, and distributes the connections round robin.
 ///
 /// One task accepts from all listeners, so that no listener holds a permit that another one needs.
 pub(super) async fn accept(
-    listeners: Vec<Listening>,
+    acceptors: Vec<Acceptor>,
     senders: Vec<mpsc::UnboundedSender<Accepted>>,
     shared: &Shared,
 ) {
+    // The only worker accepts itself.
+    let stays = senders.len() == 1;
     let mut workers = senders.iter().cycle();
     let mut shortage = ShortageState::new();
     let mut first = 0;
@@ -36,17 +30,17 @@ pub(super) async fn accept(
         // are closed.
         let Some(permit) = shared.connection_limit.acquire(&shared.open).await else { return };
         shared.awaits_connection.store(true, Relaxed);
-        let (position, accepted) = next(&listeners, first).await;
+        let (position, accepted) = next(&acceptors, first).await;
         shared.awaits_connection.store(false, Relaxed);
-        first = (position + 1) % listeners.len();
-        let Some((_, endpoint)) = listeners.get(position) else { continue };
+        first = (position + 1) % acceptors.len();
+        let Some(Acceptor { endpoint, .. }) = acceptors.get(position) else { continue };
         match accepted {
             Ok(incoming) if !shortage.can_serve() => {
-                let incoming = (!endpoint.is_encrypted()).then_some(incoming);
-                shortage.turn_away(incoming, &shared.limits);
+                shortage.turn_away((!endpoint.is_encrypted()).then_some(incoming));
             }
             Ok(incoming) => {
-                if let Ok(stream) = incoming.into_std(&shared.limits) {
+                let stream = if stays { Ok(incoming.stay()) } else { incoming.leave() };
+                if let Ok(stream) = stream {
                     let endpoint = endpoint.clone();
                     distribute(&mut workers, Accepted { stream, endpoint, permit });
                 }
@@ -59,12 +53,12 @@ pub(super) async fn accept(
 
 /// The next connection, and the position of its listener. Looks at `first` first, so that a busy listener does
 /// not keep the others waiting.
-async fn next(listeners: &[Listening], first: usize) -> (usize, io::Result<Incoming>) {
+async fn next(acceptors: &[Acceptor], first: usize) -> (usize, io::Result<Incoming>) {
     poll_fn(|cx| {
-        let (before, from) = listeners.split_at(first.min(listeners.len()));
+        let (before, from) = acceptors.split_at(first.min(acceptors.len()));
         let from = (first..).zip(from);
-        for (position, (socket, _)) in from.chain((0..).zip(before)) {
-            if let Poll::Ready(accepted) = socket.poll_accept(cx) {
+        for (position, acceptor) in from.chain((0..).zip(before)) {
+            if let Poll::Ready(accepted) = acceptor.poll_accept(cx) {
                 return Poll::Ready((position, accepted));
             }
         }

@@ -2,13 +2,7 @@
 
 #[cfg(unix)]
 use std::os::fd::{AsFd, BorrowedFd};
-use std::{
-    fmt, io,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use tokio::net::{TcpListener, ToSocketAddrs};
 
@@ -16,8 +10,11 @@ use tokio::net::{TcpListener, ToSocketAddrs};
 use super::tls::ServerTls;
 #[cfg(unix)]
 use super::unix_socket::{self, SocketFile};
-use super::{limits::Limits, proxy_protocol::ProxyProtocol, stream::Accepting};
-use crate::util::SocketOptions;
+use super::{
+    acceptor::{Acceptor, ListeningSocket},
+    limits::Limits,
+    proxy_protocol::ProxyProtocol,
+};
 
 /// Where clients connect: an open socket, with the options of its connections.
 ///
@@ -77,17 +74,6 @@ impl fmt::Display for LocalAddr {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
-}
-
-/// A socket that accepts connections.
-#[derive(Debug)]
-pub(super) enum ListeningSocket {
-    Tcp(TcpListener),
-    #[cfg(unix)]
-    Unix {
-        listener: tokio::net::UnixListener,
-        file: Arc<SocketFile>,
-    },
 }
 
 impl Listener {
@@ -214,8 +200,9 @@ impl Listener {
         &self.addr
     }
 
-    pub(super) fn into_parts(self) -> (ListeningSocket, Arc<Endpoint>) {
-        (self.socket, Arc::new(self.endpoint))
+    /// Accepts from the socket in the current runtime.
+    pub(super) fn into_acceptor(self, limits: &Limits) -> io::Result<Acceptor> {
+        Acceptor::new(self.socket, self.endpoint, limits)
     }
 }
 
@@ -247,45 +234,5 @@ impl Endpoint {
         return self.tls.is_some();
         #[cfg(not(feature = "tls"))]
         false
-    }
-}
-
-impl ListeningSocket {
-    pub(super) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Incoming>> {
-        match self {
-            Self::Tcp(listener) => {
-                listener.poll_accept(cx).map_ok(|(stream, addr)| Incoming::Tcp(stream, addr))
-            }
-            #[cfg(unix)]
-            Self::Unix { listener, .. } => {
-                listener.poll_accept(cx).map_ok(|(stream, _)| Incoming::Unix(stream))
-            }
-        }
-    }
-}
-
-/// A connection that was just accepted.
-#[derive(Debug)]
-pub(super) enum Incoming {
-    Tcp(tokio::net::TcpStream, SocketAddr),
-    #[cfg(unix)]
-    Unix(tokio::net::UnixStream),
-}
-
-impl Incoming {
-    /// Sets the options of the socket, and takes it from this runtime.
-    pub(super) fn into_std(self, limits: &Limits) -> io::Result<Accepting> {
-        match self {
-            Self::Tcp(stream, addr) => {
-                let unsent = u32::try_from(limits.buffer_bytes / 2).unwrap_or(u32::MAX);
-                let options = SocketOptions { user_timeout: limits.tcp_user_timeout, unsent };
-                if let Err(error) = options.apply(&stream) {
-                    tracing::debug!(%error, "a socket option could not be set");
-                }
-                Ok(Accepting::Tcp(stream.into_std()?, addr))
-            }
-            #[cfg(unix)]
-            Self::Unix(stream) => Ok(Accepting::Unix(stream.into_std()?)),
-        }
     }
 }

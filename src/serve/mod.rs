@@ -44,6 +44,7 @@
 //! read and dropped for a while, as a reset might overtake the response otherwise (RFC 9112, section 9.6).
 
 mod accept;
+mod acceptor;
 mod app;
 mod bodies;
 mod client;

@@ -2,9 +2,9 @@
 //!
 //! One task accepts and distributes the connections to the workers, round robin. Each worker is a thread
 //! with a runtime of its own, so that a connection, its requests and the connections to the backends stay on
-//! one core. The transfer costs some microseconds per connection and nothing per request. Sockets that share
-//! a port (`SO_REUSEPORT`) would save it, but there the kernel distributes by hash: of eight busy connections
-//! one of two workers may get six.
+//! one core. The transfer costs some microseconds per connection and nothing per request; the only worker accepts
+//! itself. Sockets that share a port (`SO_REUSEPORT`) would save it for many, but there the kernel distributes by
+//! hash: of eight busy connections one of two workers may get six.
 
 use std::{
     convert::Infallible,
@@ -24,6 +24,7 @@ use tower_service::Service;
 
 use super::{
     accept,
+    acceptor::Acceptor,
     app::App,
     bodies::RequestBody,
     connection,
@@ -32,7 +33,7 @@ use super::{
     limits::Limits,
     listener::Listener,
     refusal::OnRefusal,
-    shared::{AcceptGuard, Accepted, Flag, Shared, http1_builder, http2_builder},
+    shared::{AcceptGuard, Accepted, CloseGuard, Flag, Shared, http1_builder, http2_builder},
     timeouts::until,
     workers::Workers,
 };
@@ -219,11 +220,16 @@ impl<S> Server<S> {
             Place::Threads(threads) => Some(Workers::start(threads)?),
             Place::Shared(workers) => Some(workers),
         };
-        let senders = start_work(workers.as_ref(), &self.service, &shared, &runtime);
         let local_addrs = self.listeners.iter().map(|it| it.local_addr().clone()).collect();
-        let handle = ServerHandle { shared: shared.clone(), local_addrs };
-        start_accepting(self.listeners, senders, shared, &runtime);
-        Ok(handle)
+        #[cfg(feature = "tls")]
+        reload_certificates(&self.listeners, &shared);
+        let runtimes = workers.as_ref().map_or(std::slice::from_ref(&runtime), Workers::runtimes);
+        // A connection that the only worker accepts itself needs no wake-up of another thread.
+        let accepts = if let [only] = runtimes { only } else { &runtime };
+        let acceptors = acceptors(self.listeners, accepts, &shared)?;
+        let senders = start_work(runtimes, workers.as_ref(), &self.service, &shared);
+        start_accepting(accepts, acceptors, senders, &shared);
+        Ok(ServerHandle { shared, local_addrs })
     }
 }
 
@@ -243,14 +249,23 @@ fn invalid(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why)
 }
 
-/// Starts what serves connections, on the workers or on the current runtime, and returns the ways to it.
+/// Registers the listeners with the runtime that accepts from them.
+fn acceptors(
+    listeners: Vec<Listener>,
+    accepts: &Handle,
+    shared: &Shared,
+) -> io::Result<Vec<Acceptor>> {
+    let _entered = accepts.enter();
+    listeners.into_iter().map(|listener| listener.into_acceptor(&shared.limits)).collect()
+}
+
+/// Starts what serves connections on each of these runtimes, and returns the ways to it.
 fn start_work<S: App>(
+    runtimes: &[Handle],
     workers: Option<&Workers>,
     service: &S,
     shared: &Arc<Shared>,
-    current: &Handle,
 ) -> Vec<mpsc::UnboundedSender<Accepted>> {
-    let runtimes = workers.map_or(std::slice::from_ref(current), Workers::runtimes);
     let start = |runtime: &Handle| {
         let (sender, accepted) = mpsc::unbounded_channel();
         let (service, shared, workers) = (service.clone(), shared.clone(), workers.cloned());
@@ -265,26 +280,32 @@ fn start_work<S: App>(
     runtimes.iter().map(start).collect()
 }
 
-/// Accepts connections, and keeps the certificates up to date, until the server is closed.
+/// Accepts connections until the server is closed, or the current runtime ends.
 fn start_accepting(
-    listeners: Vec<Listener>,
+    accepts: &Handle,
+    acceptors: Vec<Acceptor>,
     senders: Vec<mpsc::UnboundedSender<Accepted>>,
-    shared: Arc<Shared>,
-    runtime: &Handle,
+    shared: &Arc<Shared>,
 ) {
-    #[cfg(feature = "tls")]
+    let closes = CloseGuard(shared.clone());
+    drop(tokio::spawn(async move { closes.0.closed.wait().await }));
+    let shared = shared.clone();
+    drop(accepts.spawn(async move {
+        let guard = AcceptGuard(shared.clone());
+        until(accept::accept(acceptors, senders, &shared), shared.closed.wait()).await;
+        drop(guard);
+    }));
+}
+
+/// Keeps the certificates up to date until the server is closed.
+#[cfg(feature = "tls")]
+fn reload_certificates(listeners: &[Listener], shared: &Arc<Shared>) {
     for tls in listeners.iter().filter_map(Listener::server_tls) {
         let (tls, shared) = (tls.clone(), shared.clone());
-        drop(runtime.spawn(async move {
+        drop(tokio::spawn(async move {
             until(tls.keep_reloading(), shared.closed.wait()).await;
         }));
     }
-    let listeners = listeners.into_iter().map(Listener::into_parts).collect();
-    drop(runtime.spawn(async move {
-        let guard = AcceptGuard(shared.clone());
-        until(accept::accept(listeners, senders, &shared), shared.closed.wait()).await;
-        drop(guard);
-    }));
 }
 
 /// Serves the connections of this runtime until no more are accepted.

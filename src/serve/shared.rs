@@ -102,6 +102,15 @@ impl Drop for AcceptGuard {
     }
 }
 
+/// Sets [`Shared::closed`] when it is dropped, also with the runtime.
+pub(super) struct CloseGuard(pub(super) Arc<Shared>);
+
+impl Drop for CloseGuard {
+    fn drop(&mut self) {
+        self.0.closed.set();
+    }
+}
+
 /// A flag that is set once, and can be waited for.
 #[derive(Debug, Default)]
 pub(super) struct Flag {

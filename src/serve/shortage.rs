@@ -4,7 +4,7 @@ use std::{fs::File, io, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-use super::{connection_limit::ConnectionPermit, limits::Limits, listener::Incoming};
+use super::{acceptor::Incoming, connection_limit::ConnectionPermit};
 use crate::error::Shortage;
 
 /// How long to wait after a failed accept; doubles up to the longest.
@@ -48,9 +48,9 @@ impl ShortageState {
     }
 
     /// Answers a client with 503, and reserves its descriptor again. `None` is one that could not read it.
-    pub(super) fn turn_away(&mut self, incoming: Option<Incoming>, limits: &Limits) {
-        if let Some(Ok(stream)) = incoming.map(|incoming| incoming.into_std(limits)) {
-            stream.answer(UNAVAILABLE);
+    pub(super) fn turn_away(&mut self, incoming: Option<Incoming>) {
+        if let Some(incoming) = incoming {
+            incoming.answer(UNAVAILABLE);
         }
         self.reserve = reserve();
     }

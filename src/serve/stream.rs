@@ -1,11 +1,6 @@
 //! The connection to a client, whatever it runs over.
 
-use std::{
-    io::{self, Write},
-    net::SocketAddr,
-    pin::Pin,
-    task::Context,
-};
+use std::{io, net::SocketAddr, pin::Pin, task::Context};
 
 #[cfg(unix)]
 use rustix::net::{RecvFlags, recv};
@@ -28,28 +23,21 @@ use crate::util::{PollIo, with_socket, write_to_socket};
 #[cfg(feature = "tls")]
 const CLOSE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// A connection that is not registered with a runtime.
+/// An accepted connection, on its way to the runtime that serves it.
 #[derive(Debug)]
 pub(super) enum Accepting {
+    /// It is registered with that runtime. The peer of a Unix socket has no address.
+    Here(Stream, Option<SocketAddr>),
     Tcp(std::net::TcpStream, SocketAddr),
     #[cfg(unix)]
     Unix(std::os::unix::net::UnixStream),
 }
 
 impl Accepting {
-    /// Sends a short answer, and closes the connection.
-    pub(super) fn answer(self, bytes: &[u8]) {
-        // It fits into the buffer of any socket.
-        let _ = match self {
-            Self::Tcp(mut stream, _) => stream.write_all(bytes),
-            #[cfg(unix)]
-            Self::Unix(mut stream) => stream.write_all(bytes),
-        };
-    }
-
-    /// Registers it with the current runtime. The peer of a Unix socket has no address.
+    /// Registers it with the current runtime.
     pub(super) fn register(self) -> io::Result<(Stream, Option<SocketAddr>)> {
         match self {
+            Self::Here(stream, addr) => Ok((stream, addr)),
             Self::Tcp(stream, addr) => Ok((Stream::Tcp(TcpStream::from_std(stream)?), Some(addr))),
             #[cfg(unix)]
             Self::Unix(stream) => Ok((Stream::Unix(UnixStream::from_std(stream)?), None)),

@@ -2,7 +2,9 @@
 
 use std::{io, time::Duration};
 
-use tokio::net::TcpStream;
+use socket2::Socket;
+#[cfg(target_os = "linux")]
+use socket2::TcpKeepalive;
 
 /// When an idle connection is probed, how often, and how many probes may be lost.
 #[cfg(target_os = "linux")]
@@ -20,41 +22,76 @@ pub(crate) struct SocketOptions {
 impl SocketOptions {
     /// Makes the system send small writes at once, hold few unsent bytes, and end connections to dead peers:
     /// those that acknowledge nothing, and idle ones that answer no probe.
-    pub(crate) fn apply(self, stream: &TcpStream) -> io::Result<()> {
-        stream.set_nodelay(true)?;
+    pub(crate) fn apply(self, socket: &Socket) -> io::Result<()> {
+        socket.set_tcp_nodelay(true)?;
         #[cfg(target_os = "linux")]
         {
-            use rustix::net::sockopt;
             let (idle, interval, count) = KEEPALIVE;
-            sockopt::set_socket_keepalive(stream, true)?;
-            sockopt::set_tcp_keepidle(stream, idle)?;
-            sockopt::set_tcp_keepintvl(stream, interval)?;
-            sockopt::set_tcp_keepcnt(stream, count)?;
-            let millis = u32::try_from(self.user_timeout.as_millis()).unwrap_or(u32::MAX);
-            sockopt::set_tcp_user_timeout(stream, millis)?;
-            socket2::SockRef::from(stream).set_tcp_notsent_lowat(self.unsent)?;
+            let keepalive = TcpKeepalive::new();
+            let keepalive = keepalive.with_time(idle).with_interval(interval).with_retries(count);
+            socket.set_tcp_keepalive(&keepalive)?;
+            socket.set_tcp_user_timeout(Some(self.user_timeout))?;
+            // The last one: see `are_set`.
+            socket.set_tcp_notsent_lowat(self.unsent)?;
         }
         Ok(())
+    }
+
+    /// The same for an accepted connection: on Linux it inherits what was set on its listening socket before the client
+    /// connected.
+    pub(crate) fn apply_to_accepted(self, socket: &Socket) -> io::Result<()> {
+        if self.are_set(socket) { Ok(()) } else { self.apply(socket) }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn are_set(self, socket: &Socket) -> bool {
+        socket.tcp_notsent_lowat().is_ok_and(|unsent| unsent == self.unsent)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn are_set(self, _: &Socket) -> bool {
+        false
     }
 }
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use rustix::net::sockopt;
-    use tokio::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
+
+    use socket2::SockRef;
 
     use super::*;
 
-    #[tokio::test]
-    async fn the_options_are_set() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let options = SocketOptions { user_timeout: Duration::from_secs(75), unsent: 16 << 10 };
-        options.apply(&stream).unwrap();
-        assert!(stream.nodelay().unwrap());
-        assert!(sockopt::socket_keepalive(&stream).unwrap());
-        assert_eq!(sockopt::tcp_keepidle(&stream).unwrap(), KEEPALIVE.0);
-        assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), 75_000);
-        assert_eq!(socket2::SockRef::from(&stream).tcp_notsent_lowat().unwrap(), 16 << 10);
+    const OPTIONS: SocketOptions =
+        SocketOptions { user_timeout: Duration::from_secs(75), unsent: 16 << 10 };
+
+    fn check(socket: &Socket) -> io::Result<()> {
+        assert!(socket.tcp_nodelay()?);
+        assert!(socket.keepalive()?);
+        assert_eq!(socket.tcp_keepalive_time()?, KEEPALIVE.0);
+        assert_eq!(socket.tcp_keepalive_interval()?, KEEPALIVE.1);
+        assert_eq!(socket.tcp_keepalive_retries()?, KEEPALIVE.2);
+        assert_eq!(socket.tcp_user_timeout()?, Some(OPTIONS.user_timeout));
+        assert_eq!(socket.tcp_notsent_lowat()?, OPTIONS.unsent);
+        Ok(())
+    }
+
+    #[test]
+    fn the_options_are_set() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connect = || TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let client = connect();
+        OPTIONS.apply(&SockRef::from(&client)).unwrap();
+        check(&SockRef::from(&client)).unwrap();
+
+        OPTIONS.apply(&SockRef::from(&listener)).unwrap();
+        let (early, _) = listener.accept().unwrap();
+        assert!(!OPTIONS.are_set(&SockRef::from(&early)), "it had connected before");
+        OPTIONS.apply_to_accepted(&SockRef::from(&early)).unwrap();
+        check(&SockRef::from(&early)).unwrap();
+
+        let _client = connect();
+        let (late, _) = listener.accept().unwrap();
+        check(&SockRef::from(&late)).unwrap();
     }
 }

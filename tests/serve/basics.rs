@@ -13,6 +13,7 @@ use std::{
 
 use axum::{Router, extract::ConnectInfo, routing::get};
 use http::{Request, Response};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::{Service, service_fn};
 use tower_sticky::serve::{Limits, RequestBody, Server};
 
@@ -102,6 +103,22 @@ async fn a_service_is_called_when_it_is_ready() {
     let service = Reluctant { ready: Arc::default(), was_ready: false };
     let server = Server::new(service).listener(any_port().await).start().unwrap();
     assert!(exchange(&mut connect(&server).await, GET).await.ends_with("ready"));
+}
+
+#[tokio::test]
+async fn a_first_request_of_any_size_is_read() {
+    let server = server(any_port().await).start().unwrap();
+    for size in [0, 1, 1_990, 2_047, 2_048, 2_049, 4_096, 20_000] {
+        let value = "x".repeat(size);
+        let head = format!("GET / HTTP/1.1\r\nhost: a.test\r\nx-test: {value}\r\n");
+        let mut client = connect(&server).await;
+        // Both are sent at once.
+        let two = format!("{head}\r\n{head}connection: close\r\n\r\n");
+        client.write_all(two.as_bytes()).await.unwrap();
+        let mut answers = String::new();
+        client.read_to_string(&mut answers).await.unwrap();
+        assert_eq!(answers.matches(&format!("x-test: {value}\n")).count(), 2, "{size}: {answers}");
+    }
 }
 
 /// The client has to know that the connection ends after the response: it might send its next request otherwise.

@@ -16,3 +16,4 @@ mod support;
 mod tls;
 #[cfg(unix)]
 mod unix_socket;
+mod workers;

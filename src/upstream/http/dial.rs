@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use socket2::SockRef;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 use tokio::{
@@ -52,7 +53,7 @@ impl Address {
             return Ok((Stream::Unix(stream), self.generation()));
         }
         let (stream, generation) = self.connect_to_any(limit, redials).await?;
-        self.options.apply(&stream)?;
+        self.options.apply(&SockRef::from(&stream))?;
         Ok((Stream::Tcp(stream), generation))
     }
 
