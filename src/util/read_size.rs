@@ -12,15 +12,17 @@ pub(crate) struct Growth {
     after: u64,
     /// So many times what is buffered while one side is slow.
     times: u64,
+    /// The part of what is buffered that is read at once while one side is slow.
+    part: usize,
 }
 
 impl Growth {
     /// Of the bodies of responses. A client that reads nothing has taken less than this when it blocks.
     #[cfg(any(feature = "proxy", test))]
-    pub(crate) const RESPONSE: Self = Self { after: 64 << 10, times: 4 };
+    pub(crate) const RESPONSE: Self = Self { after: 64 << 10, times: 4, part: 4 };
     /// Of the bodies of requests: the system takes more for a backend that reads nothing.
     #[cfg(any(feature = "serve", test))]
-    pub(crate) const REQUEST: Self = Self { after: 256 << 10, times: 2 };
+    pub(crate) const REQUEST: Self = Self { after: 256 << 10, times: 2, part: 8 };
 
     /// The largest read of a connection that buffers so many bytes while one side is slow.
     pub(crate) fn largest(self, buffer_bytes: usize) -> usize {
@@ -34,11 +36,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// hyper's smallest buffer.
 const SMALLEST: usize = 8 << 10;
 
-/// A quarter of the buffered bytes, but for one: hyper doubles its buffer when a read has filled it, so that it
-/// stays at this size.
-fn small(buffer_bytes: usize) -> u64 {
-    let quarter = (buffer_bytes / 4).max(SMALLEST);
-    (1 << quarter.ilog2()) - 1
+/// So many bytes, but for one: hyper doubles its buffer when a read has filled it, so that it stays at this size.
+fn small(bytes: usize) -> u64 {
+    (1 << bytes.max(SMALLEST).ilog2()) - 1
 }
 
 /// The size of the next read.
@@ -54,11 +54,11 @@ pub(crate) struct ReadSize {
 }
 
 impl ReadSize {
-    /// For a connection that buffers `buffer_bytes`: a quarter of it while what is read is taken slowly, and more
-    /// while it is taken at once.
+    /// For a connection that buffers `buffer_bytes`: a part of it while what is read is taken slowly, and more while
+    /// it is taken at once.
     pub(crate) fn new(buffer_bytes: usize, growth: Growth) -> Self {
         let large = growth.largest(buffer_bytes) as u64;
-        let small = small(buffer_bytes);
+        let small = small(buffer_bytes / growth.part);
         Self { small, large, large_after: growth.after, taken: 0, last: None }
     }
 
@@ -114,7 +114,7 @@ mod tests {
     fn reads_of_requests_grow_later_and_less() {
         let mut size = ReadSize::new(64 << 10, Growth::REQUEST);
         size.read((256 << 10) - 1);
-        assert_eq!(size.next(), SMALL as u64);
+        assert_eq!(size.next(), (8 << 10) - 1);
         size.read(1);
         assert_eq!(size.next(), 128 << 10);
     }
@@ -123,9 +123,9 @@ mod tests {
     fn a_small_read_does_not_fill_hypers_buffer() {
         for (bytes, read) in [
             (0, (8 << 10) - 1),
-            (64 << 10, (16 << 10) - 1),
-            (100_000, (16 << 10) - 1),
-            (1 << 20, (256 << 10) - 1),
+            (16 << 10, (16 << 10) - 1),
+            (25_000, (16 << 10) - 1),
+            (256 << 10, (256 << 10) - 1),
         ] {
             assert_eq!(small(bytes), read, "{bytes}");
         }
