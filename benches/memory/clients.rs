@@ -71,6 +71,8 @@ impl Opener {
         let name = ServerName::try_from("localhost")?;
         let mut stream = self.tls.connect(name, connect(addr).await?).await?;
         stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await?;
+        // TLS may still hold it.
+        stream.flush().await?;
         match stream.read(&mut [0; 1024]).await? {
             0 => Err("the proxy has closed a connection".into()),
             _ => Ok(Box::new(stream)),
