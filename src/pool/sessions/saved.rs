@@ -13,8 +13,7 @@ impl SessionCounter {
         match self.sessions.get() {
             None => bytes.extend_from_slice(&[0; 2 + 4 + 2]),
             Some(sessions) => {
-                let marks = sessions.marks.iter().map(|mark| mark.load(Relaxed));
-                let marks: Vec<_> = (0_u16..).zip(marks).filter(|(_, tick)| *tick > 0).collect();
+                let marks = sessions.marks.get().map_or(Vec::new(), |marks| marks.used());
                 bytes.extend_from_slice(&(marks.len() as u16).to_be_bytes());
                 for (index, tick) in marks {
                     bytes.extend_from_slice(&index.to_be_bytes());
@@ -34,7 +33,7 @@ impl SessionCounter {
         self.anonymous.fetch_max(bytes.u32()?, Relaxed);
         for _ in 0..bytes.u16()? {
             let (index, tick) = (bytes.u16()?, bytes.u32()?);
-            self.sessions().marks.get(usize::from(index))?.fetch_max(tick, Relaxed);
+            self.sessions().marks().raise(index, tick)?;
         }
         let overflow = bytes.u32()?;
         if overflow > 0 {
@@ -42,7 +41,7 @@ impl SessionCounter {
         }
         for _ in 0..bytes.u16()? {
             let (session, tick) = (bytes.u64()?, bytes.u32()?);
-            self.record_exactly(session, tick);
+            self.sessions().restore(session, tick);
         }
         for _ in 0..bytes.u8()? {
             let cell = bytes.u64()?;
