@@ -155,14 +155,15 @@ impl Sessions {
         self.marks.get_or_init(|| Marks::of(of_exact()))
     }
 
-    /// Adds a session of another process.
-    pub(super) fn restore(&self, session: u64, tick: u32) {
+    /// Adds a session of another process. `has_mark`: the marks of that process were added.
+    pub(super) fn restore(&self, session: u64, tick: u32, has_mark: bool) {
         let session = session.max(1);
         let hash = hash_of(session);
         match (self.exact.record(session, hash, tick), self.marks.get()) {
-            (Recorded::NoRoom { .. }, _) => self.marks().mark_at_least(hash, tick),
+            _ if has_mark => {}
             (_, Some(marks)) => marks.mark_at_least(hash, tick),
-            (_, None) => {}
+            (Recorded::NoRoom { .. }, None) => self.marks().mark_at_least(hash, tick),
+            (Recorded::New | Recorded::Known, None) => {}
         }
     }
 }

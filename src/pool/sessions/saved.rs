@@ -31,7 +31,8 @@ impl SessionCounter {
     pub(crate) fn restore(&self, bytes: &mut Reader<'_>) -> Option<()> {
         self.pinned.fetch_max(bytes.u32()?, Relaxed);
         self.anonymous.fetch_max(bytes.u32()?, Relaxed);
-        for _ in 0..bytes.u16()? {
+        let marks = bytes.u16()?;
+        for _ in 0..marks {
             let (index, tick) = (bytes.u16()?, bytes.u32()?);
             self.sessions().marks().raise(index, tick)?;
         }
@@ -41,7 +42,7 @@ impl SessionCounter {
         }
         for _ in 0..bytes.u16()? {
             let (session, tick) = (bytes.u64()?, bytes.u32()?);
-            self.sessions().restore(session, tick);
+            self.sessions().restore(session, tick, marks > 0);
         }
         for _ in 0..bytes.u8()? {
             let cell = bytes.u64()?;
@@ -58,7 +59,7 @@ mod tests {
 
     #[test]
     fn another_counter_goes_on_with_the_sessions() {
-        for sessions in [0, 3, 5_000] {
+        for sessions in [0, 3, 100, 5_000] {
             let counter = SessionCounter::default();
             for session in 1..=sessions {
                 counter.record(Some(session * 7_919), true, 100 + session as u32 % 50);
