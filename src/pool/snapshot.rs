@@ -164,21 +164,18 @@ impl<S> Members<S> {
 const GONE: u32 = u32::MAX;
 
 impl<S> Members<S> {
-    /// Removes the members with these tags, and returns their services. What is not removed is not looked at.
+    /// Removes the members with these tags, and returns their services. The states of the others are not read.
     pub(crate) fn remove_all(&mut self, tags: &HashSet<u64>) -> Vec<Option<S>> {
         let mut positions = vec![0_u32; self.services.len()];
         for position in tags.iter().filter_map(|&tag| self.index.position(tag)) {
             positions[position] = GONE;
         }
-        let mut next = 0;
-        for position in positions.iter_mut().filter(|position| **position != GONE) {
-            *position = next;
-            next += 1;
-        }
+        let staying = positions.iter_mut().filter(|position| **position != GONE);
+        (0..).zip(staying).for_each(|(next, position)| *position = next);
         let Index { states, by_tag, by_id, .. } = &mut self.index;
         for map in [by_tag, by_id] {
             map.retain(|_, position| {
-                *position = positions[*position as usize];
+                *position = positions.get(*position as usize).copied().unwrap_or(GONE);
                 *position != GONE
             });
         }
