@@ -1,5 +1,7 @@
 //! Lines on the standard error, so that it can be seen that the simulation goes on.
 
+#![expect(clippy::disallowed_types, reason = "the time of the simulation is paused")]
+
 use std::{fmt, fs, time::Instant};
 
 /// When the simulation has begun, if its progress is told.

@@ -41,6 +41,11 @@ mod tests {
 
     type Service = tower::util::BoxCloneSyncService<http::Request<()>, (), std::io::Error>;
     type Pool = Backends<Service>;
+    type SetLimit = fn(&Pool) -> Result<(), PoolError>;
+
+    fn options() -> BackendOptions {
+        BackendOptions::new().limit(1)
+    }
 
     fn service() -> Service {
         Service::new(tower::service_fn(|_| async { Ok(()) }))
@@ -48,19 +53,20 @@ mod tests {
 
     #[test]
     fn full_backend_is_not_chosen_however_it_got_its_limit() {
-        let options = || BackendOptions::new().limit(1);
-        let ways: [&dyn Fn(&Pool) -> Result<(), PoolError>; 5] = [
-            &|pool| pool.set_limit("full", 1),
-            &|pool| pool.update(|change| drop(change.set_limit("full", 1))),
-            &|pool| {
-                pool.remove("full").and_then(|_| pool.insert_with("full", service(), options()))
+        let ways: [SetLimit; 5] = [
+            |pool| pool.set_limit("full", 1),
+            |pool| {
+                pool.update(|change| {
+                    change.set_limit("full", 1);
+                })
             },
-            &|pool| {
+            |pool| pool.remove("full").and_then(|_| pool.insert_with("full", service(), options())),
+            |pool| {
                 pool.update(|change| {
                     change.remove("full").insert_with("full", service(), options());
                 })
             },
-            &|pool| pool.insert_with("another", service(), options()),
+            |pool| pool.insert_with("another", service(), options()),
         ];
         for (way, set_limit) in ways.into_iter().enumerate() {
             let pool = Backends::from_iter(["other", "full"].map(|id| (id, service())));
