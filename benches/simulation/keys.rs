@@ -9,6 +9,7 @@ use tower_sticky::{Backends, NoInner, StickyLayer, StickyService, affinity};
 use crate::{
     Failure,
     plan::Options,
+    progress::Progress,
     view::id,
     world::{Server, World, unwrap_infallible},
 };
@@ -75,7 +76,7 @@ impl Gateway {
     }
 }
 
-pub(crate) async fn simulate(options: Options) -> Result<Counted, Failure> {
+pub(crate) async fn simulate(options: Options, progress: Progress) -> Result<Counted, Failure> {
     let keys = KEYS.min(options.sessions);
     let each = (options.backends / REPLACED).max(1) as usize;
     let world = World::new(options.backends as usize + ROUNDS * each);
@@ -94,6 +95,7 @@ pub(crate) async fn simulate(options: Options) -> Result<Counted, Failure> {
         most: 0,
     };
     for round in 0..ROUNDS {
+        progress.tell(format_args!("keys: round {round} of {ROUNDS}"));
         let first = options.backends as usize + round * each;
         let joining: Vec<usize> = (first..first + each).collect();
         let leaving: Vec<usize> = members.drain(..each).collect();

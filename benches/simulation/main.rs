@@ -18,6 +18,7 @@
 mod keys;
 mod memory;
 mod plan;
+mod progress;
 mod tokens;
 mod view;
 mod world;
@@ -25,7 +26,7 @@ mod world;
 use std::error::Error;
 
 use plan::Options;
-use tokio::time::Instant;
+use progress::Progress;
 
 #[global_allocator]
 static ALLOCATOR: memory::Counting = memory::Counting;
@@ -69,13 +70,14 @@ impl ParseWith for std::ffi::OsString {
 fn main() -> Result<(), Failure> {
     let options = options()?;
     println!("{options}");
-    let begun = Instant::now();
-    let tokens = run(tokens::simulate(options))?;
+    let progress = Progress::begin();
+    let tokens = run(tokens::simulate(options, progress))?;
     println!("\n{tokens}");
-    let keys = run(keys::simulate(options))?;
+    let keys = run(keys::simulate(options, progress))?;
     println!("\n{keys}");
+    progress.tell("memory of a session");
     let memory = run(memory::measure(options))?;
-    println!("\n{memory}\n\n{:.0} s", begun.elapsed().as_secs_f64());
+    println!("\n{memory}\n\n{}", progress.cost());
     if tokens.needless() > 0 || keys.needless > 0 {
         return Err("sessions have moved without need".into());
     }
@@ -96,14 +98,14 @@ mod tests {
 
     #[test]
     fn no_session_with_a_token_moves_without_need() {
-        let found = run(tokens::simulate(SMALL)).unwrap();
+        let found = run(tokens::simulate(SMALL, Progress::silent())).unwrap();
         assert_eq!(found.needless(), 0, "{found}");
         assert!(found.necessary > SMALL.sessions / 2, "every backend is replaced: {found}");
     }
 
     #[test]
     fn keys_move_no_more_than_they_must() {
-        let found = run(keys::simulate(SMALL)).unwrap();
+        let found = run(keys::simulate(SMALL, Progress::silent())).unwrap();
         assert_eq!(found.needless, 0, "{found}");
         assert!(found.moved > 0, "{found}");
     }

@@ -8,6 +8,7 @@ use tower_service::Service;
 use crate::{
     Failure,
     plan::{Change, LAG, Options, SECONDS, replacements},
+    progress::Progress,
     view::View,
     world::{Clock, Random, World, unwrap_infallible},
 };
@@ -22,6 +23,9 @@ const SKEW: u64 = 300;
 const CRASHES: u64 = 2_000;
 /// The gateways of one delay lose their memory so many seconds after those of another.
 const RESTARTS: u64 = 7;
+
+/// The progress is told after so many seconds.
+const TOLD: u64 = 10;
 
 /// A client with its cookie.
 #[derive(Default)]
@@ -70,7 +74,8 @@ struct Simulation {
     stopped: Vec<bool>,
 }
 
-pub(crate) async fn simulate(options: Options) -> Result<Counted, Failure> {
+pub(crate) async fn simulate(options: Options, progress: Progress) -> Result<Counted, Failure> {
+    progress.tell("the gateways start");
     let servers = options.backends as usize;
     let (world, clock) = (World::new(servers * 2), Clock::new());
     let views = (0..=LAG).map(|lag| View::new(&world, &clock, servers, options.seed + lag));
@@ -89,6 +94,12 @@ pub(crate) async fn simulate(options: Options) -> Result<Counted, Failure> {
     let changes = replacements(options.backends);
     let quarter = SECONDS / VISITS;
     for second in 0..SECONDS {
+        if second.is_multiple_of(TOLD) {
+            let requests = simulation.counted.requests;
+            progress.tell(format_args!(
+                "sealed cookies: second {second} of {SECONDS}, {requests} requests"
+            ));
+        }
         simulation.change(second, &changes)?;
         tokio::time::advance(Duration::from_secs(1)).await;
         // The background task of each pool has its turn.

@@ -56,7 +56,8 @@ impl<S: Clone> Dispatch<S> {
         position: usize,
     ) -> Option<NextStep<S>> {
         let from = &snapshot.index().states()[position];
-        if self.strict || !from.availability().is_healthy() {
+        // Before the choice, which looks at all backends, and is a turn of the strategy.
+        if self.strict || !from.availability().is_healthy() || !from.hands_over() {
             return None;
         }
         let tier = snapshot.first_tier().filter(|tier| tier.is_ready())?;

@@ -140,10 +140,10 @@ impl<S> Backends<S> {
     ///
     /// When no backend has this id.
     pub fn set_limit(&self, id: &str, max_in_flight: usize) -> Result<(), PoolError> {
-        // The limit is not part of the snapshot, so nothing is published. It may wake waiters, which runs
-        // foreign code, so the pool must not be locked.
+        // The limit is not part of the snapshot, so nothing is published.
         let snapshot = self.pool.load();
-        snapshot.index().states()[position(&snapshot, id)?].set_limit(max_in_flight);
+        let state = &snapshot.index().states()[position(&snapshot, id)?];
+        self.pool.change_limit(state, max_in_flight);
         Ok(())
     }
 

@@ -7,7 +7,10 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Acquire},
+        atomic::{
+            AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
+            Ordering::{Acquire, Relaxed},
+        },
     },
 };
 
@@ -62,6 +65,8 @@ pub(crate) struct Pool<S> {
     pub(super) has_external_pins: AtomicBool,
     /// How many drains are active.
     pub(super) drains: AtomicUsize,
+    /// Whether a backend has a limit of its requests in flight, or had one.
+    has_limits: AtomicBool,
     pub(super) balance: Balance,
     pub(super) removed: RemovedBackends,
     /// Closed when the pool is dropped, which ends its feeds.
@@ -177,6 +182,7 @@ impl<S> Pool<S> {
             session_timeout: AtomicU32::new(0),
             has_external_pins: AtomicBool::new(false),
             drains: AtomicUsize::new(0),
+            has_limits: AtomicBool::new(false),
             balance: Balance::default(),
             removed: RemovedBackends::default(),
             #[cfg(any(feature = "discover", feature = "dns"))]
@@ -221,7 +227,10 @@ impl<S> Pool<S> {
         let next = Arc::new(Snapshot::new(members, zone, Some(&previous)));
         let (before, now) = (previous.index().states(), next.index().states());
         // Most are the same at the same position.
-        differ(now, before).for_each(|state| state.recorder.join(&self.recorder));
+        for state in differ(now, before) {
+            state.recorder.join(&self.recorder);
+            self.expect_limit(state.limit());
+        }
         self.snapshot.publish(next.clone(), changed);
         // Wake requests that wait for a backend, including one that was just removed. Whoever is not counted as
         // waiting yet sees this snapshot.
@@ -267,6 +276,24 @@ impl<S> Pool<S> {
             let (backend, cause) = (state.id.clone(), Cause::Replaced);
             self.events.publish(|| Event::State { backend, from, to, cause });
         }
+    }
+
+    /// Whether a backend may be full. As long as none has had a limit, nobody needs to look at each of them.
+    #[inline]
+    pub(crate) fn has_limits(&self) -> bool {
+        self.has_limits.load(Relaxed)
+    }
+
+    fn expect_limit(&self, limit: usize) {
+        if limit > 0 {
+            self.has_limits.store(true, Relaxed);
+        }
+    }
+
+    /// Sets the most requests in flight. It may wake waiters, which runs foreign code, so the pool must not be locked.
+    pub(super) fn change_limit(&self, state: &BackendState, limit: usize) {
+        self.expect_limit(limit);
+        state.set_limit(limit);
     }
 
     /// Sets the weight. The caller publishes.

@@ -160,20 +160,32 @@ impl<S> Members<S> {
     }
 }
 
+/// The place of a member that leaves, among the new positions.
+const GONE: u32 = u32::MAX;
+
 impl<S> Members<S> {
-    /// Removes the members with these tags, and returns their services.
+    /// Removes the members with these tags, and returns their services. The states of the others are not read.
     pub(crate) fn remove_all(&mut self, tags: &HashSet<u64>) -> Vec<Option<S>> {
-        let services = std::mem::take(&mut self.services);
-        let states = std::mem::take(&mut self.index).states;
-        let mut removed = Vec::new();
-        for (state, service) in states.into_iter().zip(services) {
-            match tags.contains(&state.tag) {
-                true => removed.push(service),
-                false => self.push(state, service),
-            }
+        let mut positions = vec![0_u32; self.services.len()];
+        for position in tags.iter().filter_map(|&tag| self.index.position(tag)) {
+            positions[position] = GONE;
         }
+        let staying = positions.iter_mut().filter(|position| **position != GONE);
+        (0..).zip(staying).for_each(|(next, position)| *position = next);
+        let Index { states, by_tag, by_id, .. } = &mut self.index;
+        for map in [by_tag, by_id] {
+            map.retain(|_, position| {
+                *position = positions.get(*position as usize).copied().unwrap_or(GONE);
+                *position != GONE
+            });
+        }
+        let mut leaves = positions.iter().map(|position| *position == GONE);
+        states.retain(|_| !leaves.next().unwrap_or_default());
         self.index.generation = next_generation();
-        removed
+        let services = std::mem::take(&mut self.services).into_iter().zip(&positions);
+        let (gone, stay): (Vec<_>, Vec<_>) = services.partition(|(_, position)| **position == GONE);
+        self.services = stay.into_iter().map(|(service, _)| service).collect();
+        gone.into_iter().map(|(service, _)| service).collect()
     }
 }
 
@@ -283,6 +295,30 @@ mod tests {
             assert_eq!(short, Some(&(position as u32)), "{state:?} is found by the hash of its id");
             assert_eq!(members.index.position(state.tag), Some(position), "{state:?}");
         }
+    }
+
+    #[test]
+    fn members_are_found_after_the_removal_of_several() {
+        let mut members = Members::default();
+        for (number, state) in states(&[1; 10]).into_iter().enumerate() {
+            members.push(state, Some(number));
+        }
+        let generation = members.index.generation();
+        let leaving = [0, 4, 5, 9].map(|position: usize| members.index.states()[position].tag);
+        let removed = members.remove_all(&leaving.into_iter().chain([17]).collect());
+        assert_eq!(removed, [0, 4, 5, 9].map(Some));
+        assert_eq!(members.services, [1, 2, 3, 6, 7, 8].map(Some));
+        assert_ne!(members.index.generation(), generation);
+        for (position, state) in members.index.states().iter().enumerate() {
+            let id = state.id.as_str().as_bytes();
+            assert_eq!(
+                Some(id),
+                members.services[position].map(|n| format!("b{n}").into_bytes()).as_deref()
+            );
+            assert_eq!(members.index.by_id.get(&id_hash(id)), Some(&(position as u32)));
+            assert_eq!(members.index.position(state.tag), Some(position));
+        }
+        assert_eq!((members.index.by_tag.len(), members.index.by_id.len()), (6, 6));
     }
 
     #[test]

@@ -175,7 +175,7 @@ impl<S: Clone> Pool<S> {
         let Afterwards { limits, former } = self.commit(draft);
         drop(changing);
         for (state, limit) in limits {
-            state.set_limit(limit);
+            self.change_limit(&state, limit);
         }
         drop(former);
         Ok(())

@@ -1,12 +1,20 @@
 //! A drain ends when its sessions have ended, when its deadline passes, or when it is cancelled.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use http::{Request, Response};
 use tokio::time::Instant;
 use tower_sticky::{
     Backends, DrainEnd, Event, Failover, Mode, Reason, SessionAction, StickyLayer, Verdict,
     affinity::{Cookie, Key},
+    strategy::{Candidates, Strategy},
 };
 
 use crate::support::{Body, Client, First, get, keys, nodes, plain, send, spawn, with_cookie};
@@ -242,4 +250,29 @@ async fn past_its_deadline_a_drain_honours_no_pin() {
         reports += usize::from(matches!(event, Event::Drained { .. }));
     }
     assert_eq!(reports, 1, "its end was reported once");
+}
+
+/// Chooses the first backend, and counts how often it is asked.
+#[derive(Debug, Default)]
+struct Asked(AtomicUsize);
+
+impl Strategy for Asked {
+    fn choose(&self, _: &Candidates<'_>) -> usize {
+        self.0.fetch_add(1, Relaxed);
+        0
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_of_sessions_that_stay_are_no_turns_of_the_strategy() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let strategy = Arc::new(Asked::default());
+    let layer = StickyLayer::new(backends.clone(), Cookie::plain("sid"));
+    let service = layer.strategy(strategy.clone()).into_service();
+    let mut client = Client::assigned(&service).await;
+    backends.set_mode("a", Mode::Draining).unwrap();
+    assert_eq!(client.send(&service, get()).await.body, "a");
+    let _drain = backends.drain("a").start().unwrap();
+    assert_eq!(client.send(&service, get()).await.body, "a");
+    assert_eq!(strategy.0.load(Relaxed), 1, "only the new session is one");
 }

@@ -174,6 +174,11 @@ impl DrainState {
         lock(&self.plan)
     }
 
+    /// Whether sessions may move at all.
+    pub(crate) fn hands_over(&self) -> bool {
+        self.plan().as_ref().is_some_and(|plan| plan.handoffs.is_some())
+    }
+
     /// Whether one more session may move now. A session that may move is counted.
     pub(crate) fn admits_handoff(&self) -> bool {
         let limiter = self.plan().as_ref().and_then(|plan| plan.handoffs.clone());

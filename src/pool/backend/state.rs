@@ -230,6 +230,12 @@ impl BackendState {
         }
     }
 
+    /// Whether it is drained in a way that lets its sessions move.
+    #[cold]
+    pub(crate) fn hands_over(&self) -> bool {
+        self.drain.hands_over()
+    }
+
     /// Whether its drain lets one more session move now. A session that may move is counted.
     #[cold]
     pub(crate) fn admits_handoff(&self) -> bool {

@@ -5,14 +5,13 @@ use std::sync::{
     atomic::{AtomicU32, Ordering::Relaxed},
 };
 
-use super::{exact::ExactCounter, unconfirmed::Unconfirmed, window::Window};
+use super::{
+    exact::{ExactCounter, Recorded},
+    marks::{Marks, mark},
+    unconfirmed::Unconfirmed,
+    window::Window,
+};
 use crate::hash::mix;
-
-/// The number of HyperLogLog registers.
-const REGISTERS: usize = 1 << REGISTER_BITS;
-const REGISTER_BITS: u32 = 9;
-/// The ranks of each register, enough for 500 million sessions.
-const RANKS: usize = 20;
 
 /// The sessions that a backend has seen, and when: HyperLogLog (Flajolet, Fusy, Gandouet and Meunier,
 /// 2007) over a sliding window.
@@ -22,7 +21,8 @@ const RANKS: usize = 20;
 /// time up to now. Up to about two hundred sessions are counted exactly. More are estimated, with a
 /// standard error of 4.6 % (1.04 / √512).
 ///
-/// It takes 44 KiB, allocated with the first session.
+/// It takes 4 KiB, allocated with the first session, and another 40 KiB from the first session on for which the exact
+/// count has no room.
 #[derive(Debug, Default)]
 pub(crate) struct SessionCounter {
     pub(super) sessions: OnceLock<Sessions>,
@@ -37,8 +37,8 @@ pub(crate) struct SessionCounter {
 #[derive(Debug)]
 pub(super) struct Sessions {
     pub(super) exact: ExactCounter,
-    /// The last tick of each rank of each register; 0 for never.
-    pub(super) marks: Box<[AtomicU32]>,
+    /// Allocated with the first session that `exact` has no room for, with the marks of all before.
+    pub(super) marks: OnceLock<Marks>,
 }
 
 impl SessionCounter {
@@ -61,17 +61,18 @@ impl SessionCounter {
         self.sessions.get_or_init(Sessions::new)
     }
 
-    /// Records a session in the exact counter only.
-    pub(super) fn record_exactly(&self, session: u64, tick: u32) {
-        self.sessions().exact.record(session, hash_of(session), tick);
-    }
-
     #[inline(never)]
     fn record_session(&self, session: u64, tick: u32) -> bool {
-        let sessions = self.sessions();
+        let (sessions, session) = (self.sessions(), session.max(1));
         let hash = hash_of(session);
-        mark(&sessions.marks[cell_index(hash)], tick);
-        sessions.exact.record(session.max(1), hash, tick)
+        let recorded = sessions.exact.record(session, hash, tick);
+        // One that is recorded while another thread allocates the marks may get its mark with its next request.
+        match (sessions.marks.get(), recorded) {
+            (Some(marks), _) => marks.mark(hash, tick),
+            (None, Recorded::New | Recorded::Known) => {}
+            (None, Recorded::NoRoom { .. }) => sessions.marks().mark(hash, tick),
+        }
+        matches!(recorded, Recorded::New | Recorded::NoRoom { is_first: true })
     }
 
     /// Records that a token was issued. Its session counts when the token is sent back.
@@ -106,9 +107,12 @@ impl SessionCounter {
     /// again with its next request.
     pub(crate) fn remove(&self, session: u64) {
         if let Some(sessions) = self.sessions.get() {
+            let session = session.max(1);
             let hash = hash_of(session);
-            sessions.exact.remove(session.max(1), hash);
-            sessions.marks[cell_index(hash)].store(0, Relaxed);
+            sessions.exact.remove(session, hash);
+            if let Some(marks) = sessions.marks.get() {
+                marks.remove(hash);
+            }
         }
     }
 
@@ -120,7 +124,7 @@ impl SessionCounter {
         let Some(sessions) = self.sessions.get() else {
             return Some(0);
         };
-        Some(sessions.exact.count(window).unwrap_or_else(|| sessions.estimate(window)))
+        Some(sessions.exact.count(window).unwrap_or_else(|| sessions.marks().estimate(window)))
     }
 
     /// Whether no session with a stored pin was seen within the window, and no token was issued within the
@@ -135,41 +139,32 @@ impl SessionCounter {
         !window.contains(self.anonymous.load(Relaxed))
             && self.sessions.get().is_none_or(|sessions| match sessions.exact.count(window) {
                 Some(count) => count == 0,
-                None => !sessions.marks.iter().any(|mark| window.contains(mark.load(Relaxed))),
+                None => !sessions.exact.any(window) && !sessions.marks().any(window),
             })
     }
 }
 
 impl Sessions {
     fn new() -> Self {
-        let marks = (0..REGISTERS * RANKS).map(|_| AtomicU32::new(0)).collect();
-        Self { exact: ExactCounter::new(), marks }
+        Self { exact: ExactCounter::new(), marks: OnceLock::new() }
     }
 
-    fn estimate(&self, window: Window) -> u64 {
-        let (mut empty, mut sum) = (0u32, 0.0);
-        for register in self.marks.chunks_exact(RANKS) {
-            let highest = register.iter().rposition(|mark| window.contains(mark.load(Relaxed)));
-            let rank = highest.map_or(0, |rank| rank as i32 + 1);
-            empty += u32::from(rank == 0);
-            sum += f64::from(-rank).exp2();
+    #[cold]
+    pub(super) fn marks(&self) -> &Marks {
+        let of_exact = || self.exact.sessions().map(|(session, tick)| (hash_of(session), tick));
+        self.marks.get_or_init(|| Marks::of(of_exact()))
+    }
+
+    /// Adds a session of another process. `has_mark`: the marks of that process were added.
+    pub(super) fn restore(&self, session: u64, tick: u32, has_mark: bool) {
+        let session = session.max(1);
+        let hash = hash_of(session);
+        match (self.exact.record(session, hash, tick), self.marks.get()) {
+            _ if has_mark => {}
+            (_, Some(marks)) => marks.mark_at_least(hash, tick),
+            (Recorded::NoRoom { .. }, None) => self.marks().mark_at_least(hash, tick),
+            (Recorded::New | Recorded::Known, None) => {}
         }
-        let registers = REGISTERS as f64;
-        let estimate = 0.7213 / (1.0 + 1.079 / registers) * registers * registers / sum;
-        let count = if estimate <= 2.5 * registers && empty > 0 {
-            registers * (registers / f64::from(empty)).ln()
-        } else {
-            estimate
-        };
-        count.round() as u64
-    }
-}
-
-/// Stores `tick`. Writes only if it has changed, as other threads read the same cache line.
-#[inline]
-fn mark(cell: &AtomicU32, tick: u32) {
-    if cell.load(Relaxed) != tick {
-        cell.store(tick, Relaxed);
     }
 }
 
@@ -177,14 +172,6 @@ fn mark(cell: &AtomicU32, tick: u32) {
 #[inline]
 fn hash_of(session: u64) -> u64 {
     mix(session ^ 0x5e55_1043)
-}
-
-/// The index of the session's register and rank.
-#[inline]
-fn cell_index(hash: u64) -> usize {
-    let register = (hash >> (64 - REGISTER_BITS)) as usize;
-    let rank = (hash << REGISTER_BITS).leading_zeros().min(RANKS as u32 - 1) as usize;
-    register * RANKS + rank
 }
 
 #[cfg(test)]
@@ -213,6 +200,22 @@ mod tests {
             let error = (count as f64 - sessions as f64).abs() / sessions as f64;
             assert!(error <= tolerance, "{sessions} sessions were counted as {count}");
         }
+    }
+
+    #[test]
+    fn the_estimate_is_allocated_when_there_is_no_room_and_has_the_sessions_from_before() {
+        let (counter, mut numbers) = (SessionCounter::default(), Numbers(3));
+        let has_estimate = || counter.sessions().marks.get().is_some();
+        let mut sessions = 0;
+        while !has_estimate() {
+            assert_eq!(counter.count(window(1, 60)), Some(sessions));
+            counter.record(Some(numbers.next()), true, 1);
+            sessions += 1;
+        }
+        assert!(sessions > 64, "{sessions} sessions had no room");
+        let count = counter.count(window(1, 60)).unwrap();
+        assert!(count.abs_diff(sessions) < sessions / 10, "{sessions} were counted as {count}");
+        assert!(!counter.is_empty(window(61, 60)) && counter.is_empty(window(62, 60)));
     }
 
     #[test]

@@ -27,24 +27,40 @@ struct Cell {
     tick: AtomicU32,
 }
 
+/// What has become of a request of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recorded {
+    /// The session was not known yet.
+    New,
+    Known,
+    /// There is no cell for the session.
+    NoRoom {
+        /// There was one for every session before.
+        is_first: bool,
+    },
+}
+
 impl ExactCounter {
     pub(crate) fn new() -> Self {
         let cells = (0..CELLS).map(|_| Cell::default()).collect();
         Self { cells, overflow: AtomicU32::new(0) }
     }
 
-    /// Records a request of a session with this hash. Returns whether the session was not known yet.
+    /// Records a request of a session with this hash.
     #[inline]
-    pub(crate) fn record(&self, session: u64, hash: u64, tick: u32) -> bool {
-        let last = match self.cell(session, hash) {
-            Some(cell) => &cell.tick,
-            None => &self.overflow,
+    pub(crate) fn record(&self, session: u64, hash: u64, tick: u32) -> Recorded {
+        let Some(cell) = self.cell(session, hash) else {
+            let before = self.overflow.load(Relaxed);
+            if before < tick {
+                self.overflowed(tick);
+            }
+            return Recorded::NoRoom { is_first: before == 0 };
         };
-        let before = last.load(Relaxed);
+        let before = cell.tick.load(Relaxed);
         if before != tick {
-            last.store(tick, Relaxed);
+            cell.tick.store(tick, Relaxed);
         }
-        before == 0
+        if before == 0 { Recorded::New } else { Recorded::Known }
     }
 
     pub(crate) fn remove(&self, session: u64, hash: u64) {
@@ -74,12 +90,22 @@ impl ExactCounter {
         Some(count)
     }
 
+    /// Whether a session that has a cell was seen within the window.
+    pub(super) fn any(&self, window: Window) -> bool {
+        self.cells.iter().any(|cell| window.contains(cell.tick.load(Relaxed)))
+    }
+
+    /// The sessions that have a cell, and the ticks of their last requests.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = (u64, u32)> {
+        let cells = self.cells.iter();
+        let cells = cells.map(|cell| (cell.session.load(Acquire), cell.tick.load(Relaxed)));
+        cells.filter(|(session, tick)| *session > 0 && *tick > 0)
+    }
+
     /// Appends the last tick without a cell, and the sessions with their ticks.
     pub(super) fn save(&self, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(&self.overflow.load(Relaxed).to_be_bytes());
-        let cells = self.cells.iter();
-        let cells = cells.map(|cell| (cell.session.load(Acquire), cell.tick.load(Relaxed)));
-        let cells: Vec<_> = cells.filter(|(session, tick)| *session > 0 && *tick > 0).collect();
+        let cells: Vec<_> = self.sessions().collect();
         bytes.extend_from_slice(&(cells.len() as u16).to_be_bytes());
         for (session, tick) in cells {
             bytes.extend_from_slice(&session.to_be_bytes());
@@ -137,11 +163,12 @@ mod tests {
     fn sessions_with_the_same_hash_get_their_own_cells() {
         let exact = ExactCounter::new();
         for session in 1..=PROBES as u64 {
-            assert!(exact.record(session, 7, 1), "the session is new");
-            assert!(!exact.record(session, 7, 1), "the session is known");
+            assert_eq!(exact.record(session, 7, 1), Recorded::New);
+            assert_eq!(exact.record(session, 7, 1), Recorded::Known);
         }
         assert_eq!(exact.count(window(1)), Some(PROBES as u64), "all have the same first cell");
-        exact.record(99, 7, 1);
+        assert_eq!(exact.record(99, 7, 1), Recorded::NoRoom { is_first: true });
+        assert_eq!(exact.record(98, 7, 1), Recorded::NoRoom { is_first: false });
         assert_eq!(exact.count(window(1)), None, "one more session overflows");
         exact.record(3, 7, 5);
         assert_eq!(exact.count(window(12)), Some(1), "after the window the table counts again");

@@ -4,6 +4,7 @@ mod counter;
 mod exact;
 mod last_seen;
 mod load;
+mod marks;
 mod saved;
 mod unconfirmed;
 mod window;

@@ -13,8 +13,7 @@ impl SessionCounter {
         match self.sessions.get() {
             None => bytes.extend_from_slice(&[0; 2 + 4 + 2]),
             Some(sessions) => {
-                let marks = sessions.marks.iter().map(|mark| mark.load(Relaxed));
-                let marks: Vec<_> = (0_u16..).zip(marks).filter(|(_, tick)| *tick > 0).collect();
+                let marks = sessions.marks.get().map_or(Vec::new(), |marks| marks.used());
                 bytes.extend_from_slice(&(marks.len() as u16).to_be_bytes());
                 for (index, tick) in marks {
                     bytes.extend_from_slice(&index.to_be_bytes());
@@ -32,9 +31,10 @@ impl SessionCounter {
     pub(crate) fn restore(&self, bytes: &mut Reader<'_>) -> Option<()> {
         self.pinned.fetch_max(bytes.u32()?, Relaxed);
         self.anonymous.fetch_max(bytes.u32()?, Relaxed);
-        for _ in 0..bytes.u16()? {
+        let marks = bytes.u16()?;
+        for _ in 0..marks {
             let (index, tick) = (bytes.u16()?, bytes.u32()?);
-            self.sessions().marks.get(usize::from(index))?.fetch_max(tick, Relaxed);
+            self.sessions().marks().raise(index, tick)?;
         }
         let overflow = bytes.u32()?;
         if overflow > 0 {
@@ -42,7 +42,7 @@ impl SessionCounter {
         }
         for _ in 0..bytes.u16()? {
             let (session, tick) = (bytes.u64()?, bytes.u32()?);
-            self.record_exactly(session, tick);
+            self.sessions().restore(session, tick, marks > 0);
         }
         for _ in 0..bytes.u8()? {
             let cell = bytes.u64()?;
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn another_counter_goes_on_with_the_sessions() {
-        for sessions in [0, 3, 5_000] {
+        for sessions in [0, 3, 100, 5_000] {
             let counter = SessionCounter::default();
             for session in 1..=sessions {
                 counter.record(Some(session * 7_919), true, 100 + session as u32 % 50);
