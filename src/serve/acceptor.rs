@@ -15,8 +15,8 @@ use tokio::net::{UnixListener, UnixStream};
 #[cfg(unix)]
 use super::unix_socket::SocketFile;
 use super::{
+    endpoint::Endpoint,
     limits::Limits,
-    listener::Endpoint,
     stream::{Accepting, Stream},
 };
 use crate::util::SocketOptions;

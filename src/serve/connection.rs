@@ -12,8 +12,8 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     app::App,
     client::Client,
+    endpoint::Endpoint,
     exchange::Exchange,
-    listener::Endpoint,
     park,
     protocol::{Protocol, sniff},
     proxy_protocol::{self, BadHeader, Expected},

@@ -12,6 +12,7 @@ use super::tls::ServerTls;
 use super::unix_socket::{self, SocketFile};
 use super::{
     acceptor::{Acceptor, ListeningSocket},
+    endpoint::Endpoint,
     limits::Limits,
     proxy_protocol::ProxyProtocol,
 };
@@ -35,16 +36,6 @@ pub struct Listener {
     socket: ListeningSocket,
     addr: LocalAddr,
     endpoint: Endpoint,
-}
-
-/// The options of the connections of a listener.
-#[derive(Debug, Default)]
-pub(super) struct Endpoint {
-    pub(super) proxy_protocol: ProxyProtocol,
-    #[cfg(feature = "tls")]
-    pub(super) tls: Option<ServerTls>,
-    #[cfg(feature = "tls")]
-    pub(super) client_cert_header: bool,
 }
 
 /// The address of a [`Listener`].
@@ -213,26 +204,5 @@ impl AsFd for Listener {
             ListeningSocket::Tcp(listener) => listener.as_fd(),
             ListeningSocket::Unix { listener, .. } => listener.as_fd(),
         }
-    }
-}
-
-impl Endpoint {
-    /// Whether connections begin with HTTP, and have no options.
-    pub(super) fn is_plain(&self) -> bool {
-        #[cfg(feature = "tls")]
-        if self.client_cert_header {
-            return false;
-        }
-        self.proxy_protocol == ProxyProtocol::Off && !self.is_encrypted()
-    }
-}
-
-impl Endpoint {
-    /// Whether connections use TLS.
-    pub(super) fn is_encrypted(&self) -> bool {
-        #[cfg(feature = "tls")]
-        return self.tls.is_some();
-        #[cfg(not(feature = "tls"))]
-        false
     }
 }

@@ -50,6 +50,7 @@ mod bodies;
 mod client;
 mod connection;
 mod connection_limit;
+mod endpoint;
 mod exchange;
 mod handle;
 mod limits;

@@ -19,8 +19,8 @@ use tokio::sync::Notify;
 
 use super::{
     connection_limit::{ConnectionLimit, ConnectionPermit, OpenConnections},
+    endpoint::Endpoint,
     limits::Limits,
-    listener::Endpoint,
     refusal::{DEFAULT_HEADERS, OnRefusal},
     stream::Accepting,
     streams::Streams,
