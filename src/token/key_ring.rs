@@ -342,4 +342,10 @@ mod tests {
         let ring = KeyRing::new([key]).unwrap();
         assert_eq!(format!("{ring:?}"), "KeyRing { keys: 1, .. }");
     }
+
+    #[test]
+    fn a_key_is_written_as_it_is_read() {
+        let text = general_purpose::STANDARD.encode((0..32).collect::<Vec<u8>>());
+        assert_eq!(Key::from_base64(&text).unwrap().to_base64(), text);
+    }
 }

@@ -51,6 +51,10 @@ async fn a_changed_address_gives_a_token_one_new_epoch() {
     backends.address_changed("a", to, from).unwrap();
     client.send(&service, get()).await;
     assert!(epoch(&a) > second);
+    client.send(&service, get()).await;
+    let later = Client::assigned(&service).await;
+    let answer = later.clone().send(&service, get()).await;
+    assert!(answer.set_cookies().is_empty(), "a session that began later needs no new token");
     assert!(backends.address_changed("x", to, from).is_err());
 }
 

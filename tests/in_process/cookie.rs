@@ -325,6 +325,7 @@ fn invalid_configuration_is_rejected_at_build_time() {
         (Cookie::plain("a").idle_timeout(second), "plain"),
         (Cookie::plain("a").absolute_timeout(second), "plain"),
         (Cookie::sealed("a", keys()).permanent(), "absolute"),
+        (Cookie::sealed("a", keys()).expires(true), "permanent"),
         (Cookie::sealed("a", keys()).idle_timeout(Duration::from_millis(1)), "idle"),
     ] {
         let error = refused(cookie).to_string();

@@ -42,6 +42,19 @@ async fn a_request_has_children_for_its_attempts_and_its_wait() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_span_of_an_attempt_says_how_it_failed() {
+    for (error, is_refused) in [("broken", false), ("connect-failed", true)] {
+        let (spans, _guard) = Spans::record();
+        let (_backends, [a, _b], service, mut client) = sealed_session(["a", "b"]).await;
+        spans.clear();
+        refuse(&a, is_refused);
+        a.control.disconnects.store(!is_refused, std::sync::atomic::Ordering::SeqCst);
+        client.send(&service, get()).await;
+        assert_eq!(spans.named("attempt")[0].fields["error.type"], error);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wait_is_a_span_of_the_request() {
     let (spans, _guard) = Spans::record();
     let (_backends, [a], service, client) = sealed_session(["a"]).await;
