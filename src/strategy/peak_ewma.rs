@@ -141,4 +141,9 @@ mod tests {
             assert_eq!(taken > 0, takes_more, "{taken} with {decay} s");
         }
     }
+
+    #[test]
+    fn it_has_to_be_told_latencies() {
+        assert!(PeakEwma::new().wants_latency());
+    }
 }

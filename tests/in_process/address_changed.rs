@@ -101,6 +101,15 @@ async fn a_changed_address_gives_learned_keyed_and_client_sessions_a_new_epoch()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_without_an_epoch_is_not_renewed() {
+    let (backends, _nodes) = nodes(["a"]);
+    let service = crate::support::plain(&backends).into_service();
+    let (from, to) = addrs();
+    backends.address_changed("a", from, to).unwrap();
+    assert!(send(&service, with_cookie("sid=a")).await.set_cookies().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_event_listener_does_not_keep_the_pool_alive() {
     let (backends, _nodes) = nodes(["a"]);
     let (from, to) = addrs();

@@ -297,6 +297,7 @@ async fn the_end_of_a_learned_session_and_a_bad_envelope_are_explained() {
     send(&learned.clone().into_service(), get()).await;
     let finding = learned.explain(&with_cookie("app=one")).await.findings.remove(0);
     assert_eq!(finding.absolute_end, Some(finding.issued.unwrap() + 8 * hour));
+    assert_eq!(finding.backend.unwrap().as_str(), "a");
 
     let envelope = |keys| layer(&backends, Envelope::cookie("app", keys));
     let answer = send(&envelope(keys()).into_service(), get()).await;

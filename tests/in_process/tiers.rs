@@ -163,3 +163,16 @@ async fn a_suspect_backup_is_tried_when_nothing_else_is_left() {
     b.control.refuses.store(false, SeqCst);
     assert_eq!(send(&service, get()).await.body, "b");
 }
+
+#[tokio::test(start_paused = true)]
+async fn keys_choose_a_backup_when_no_primary_has_a_weight() {
+    let (backends, _nodes) = with_backup();
+    backends.set_weight("a", 0).unwrap();
+    let key = tower_sticky::affinity::Key::header("x-user");
+    let service = tower_sticky::StickyLayer::new(backends, key).into_service();
+    for user in 0..5 {
+        let mut request = get();
+        request.headers_mut().insert("x-user", user.into());
+        assert_eq!(send(&service, request).await.body, "b");
+    }
+}
