@@ -190,3 +190,19 @@ impl fmt::Debug for Hashing {
         f.debug_struct("Hashing").field("table", &self.table).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_hashed_as_chosen() {
+        let hash = |unkeyed| {
+            let options = HashOptions { unkeyed, ..HashOptions::default() };
+            options.bind().unwrap().hasher.hash(b"key")
+        };
+        assert_eq!(hash(true), KeyHasher::xxh3().hash(b"key"));
+        assert_eq!(hash(false), KeyHasher::default().hash(b"key"));
+        assert_ne!(hash(true), hash(false));
+    }
+}

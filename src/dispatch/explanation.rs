@@ -175,11 +175,59 @@ mod tests {
     fn times_are_written_in_utc() {
         for (secs, expected) in [
             (0, "1970-01-01 00:00:00 UTC"),
+            (45_296, "1970-01-01 12:34:56 UTC"),
             (951_782_400, "2000-02-29 00:00:00 UTC"),
             (1_764_374_399, "2025-11-28 23:59:59 UTC"),
             (4_107_542_400, "2100-03-01 00:00:00 UTC"),
         ] {
             assert_eq!(time(at(secs).unwrap()), expected);
         }
+    }
+
+    #[test]
+    fn everything_that_was_found_is_written() {
+        let finding = Finding {
+            kind: FindingKind::SealedToken,
+            carrier: "cookie sid".to_owned(),
+            backend: Some(BackendId::new("a").unwrap()),
+            problem: None,
+            session: None,
+            issued: at(1),
+            last_used: at(2),
+            idle_end: at(3),
+            absolute_end: at(4),
+            epoch: Some(7),
+            key: Some(0),
+        };
+        let written = [
+            ("What", format!("{} in the cookie sid", FindingKind::SealedToken)),
+            ("Valid", "yes".to_owned()),
+            ("Backend", "a".to_owned()),
+            ("Issued", "1970-01-01 00:00:01 UTC".to_owned()),
+            ("Last written", "1970-01-01 00:00:02 UTC".to_owned()),
+            ("Expires if unused", "1970-01-01 00:00:03 UTC".to_owned()),
+            ("Expires at the latest", "1970-01-01 00:00:04 UTC".to_owned()),
+            ("Epoch", "7".to_owned()),
+            ("Sealed under key", "0 (the first, which seals)".to_owned()),
+        ];
+        assert_eq!(finding.rows(), written);
+
+        let forged = Finding { problem: Some(Reason::Forged), key: Some(2), ..finding.clone() };
+        let rows = forged.rows();
+        assert_eq!(rows[1].1, format!("of no use: {}", Reason::Forged));
+        assert!(rows.last().unwrap().1.starts_with("2 (an old one"), "{rows:?}");
+        let key = Finding { kind: FindingKind::Key, ..finding.clone() };
+        assert!(key.rows().iter().all(|(name, _)| *name != "Valid"), "a key is neither");
+
+        let verdict = Verdict::Assigned;
+        let forecast = Forecast { verdict, backend: None, reason: None, why: "so".to_owned() };
+        let mut explanation =
+            Explanation { pool: "shop".to_owned(), findings: vec![finding], forecast };
+        let text = explanation.to_string();
+        assert!(text.starts_with("pool shop\n"), "{text}");
+        assert!(text.contains("\n  epoch                 7\n"), "{text}");
+        assert!(text.ends_with(": so") && !text.contains("carries nothing"), "{text}");
+        explanation.findings.clear();
+        assert!(explanation.to_string().contains("carries nothing"), "{explanation}");
     }
 }

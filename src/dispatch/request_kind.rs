@@ -44,3 +44,33 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
         .map(HeaderValue::as_bytes)
         .is_some_and(|value| value.starts_with(b"application/grpc"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_idempotent_requests_without_a_body_are_repeatable() {
+        let request = |method: Method, headers: &[(http::HeaderName, &'static str)]| {
+            let mut request = Request::new(());
+            *request.method_mut() = method;
+            for (name, value) in headers {
+                request.headers_mut().insert(name, HeaderValue::from_static(value));
+            }
+            is_repeatable(&request)
+        };
+        assert!(request(Method::GET, &[]) && request(Method::PUT, &[(CONTENT_LENGTH, "0")]));
+        assert!(!request(Method::POST, &[]) && !request(Method::POST, &[(CONTENT_LENGTH, "0")]));
+        assert!(!request(Method::PUT, &[(CONTENT_LENGTH, "5")]));
+        assert!(!request(Method::PUT, &[(TRANSFER_ENCODING, "chunked")]));
+    }
+
+    #[test]
+    fn grpc_is_told_by_the_content_type() {
+        let is_grpc = |value| {
+            is_grpc(&HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(value))]))
+        };
+        assert!(is_grpc("application/grpc") && is_grpc("application/grpc+proto"));
+        assert!(!is_grpc("application/json"));
+    }
+}

@@ -385,4 +385,12 @@ mod tests {
         assert_ne!(same, of(&[list[1], list[0], list[2]]), "other positions");
         assert_ne!(of(&[]), of(&[(0, 0)]), "a tag of 0");
     }
+
+    #[test]
+    fn of_two_that_are_equal_the_higher_hash_is_first() {
+        let contender = |hash, cost| Contender { hash, cost, weight: 2 };
+        assert!(contender(2, 5).beats(contender(1, 5)) && !contender(1, 5).beats(contender(2, 5)));
+        assert!(!contender(1, 5).beats(contender(1, 5)));
+        assert!(contender(1, 4).beats(contender(2, 5)), "a lower cost comes first");
+    }
 }

@@ -121,4 +121,14 @@ mod tests {
         (counts[3], counts[11]) = ((100, 60), (100, 80));
         assert_eq!(SuccessRate::new().outliers(&counts), [11, 3]);
     }
+
+    #[test]
+    fn fewer_backends_may_be_enough() {
+        let counts = [(100, 0), (100, 0), (100, 0), (10, 10)];
+        let rate = SuccessRate::new().min_requests(10).factor(1.0);
+        assert!(rate.outliers(&counts).is_empty());
+        assert_eq!(rate.min_backends(4).outliers(&counts), [3]);
+        assert_eq!(rate.min_backends(0).min_backends, 2, "one has nothing to be compared with");
+        assert_eq!(SuccessRate::new().min_requests(0).min_requests, 1);
+    }
 }

@@ -300,4 +300,16 @@ mod tests {
         drop(publisher);
         assert_eq!(events.next().await, None, "the publisher was dropped");
     }
+
+    #[tokio::test]
+    async fn events_are_a_stream() {
+        let publisher = Publisher::default();
+        let mut events = publisher.subscribe();
+        publisher.publish(|| left(1));
+        drop(publisher);
+        for expected in [Some(left(1)), None] {
+            let next = std::future::poll_fn(|cx| Pin::new(&mut events).poll_next(cx)).await;
+            assert_eq!(next, expected);
+        }
+    }
 }

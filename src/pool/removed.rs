@@ -77,4 +77,12 @@ mod tests {
             "the oldest states are dropped"
         );
     }
+
+    #[test]
+    fn states_without_requests_are_not_kept() {
+        let (removed, held) = (RemovedBackends::default(), state("a"));
+        removed.insert([&state("b"), &held]);
+        removed.insert([]);
+        assert_eq!(lock(&removed.0).len(), 1);
+    }
 }

@@ -167,4 +167,15 @@ mod tests {
             assert!(next.restore_sessions(bad, Duration::ZERO).is_err(), "{} bytes", bad.len());
         }
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_process_continues_the_ticks() {
+        let old = pool();
+        advance(20 * MINUTE).await;
+        see(&old, "a", 1..6);
+        let bytes = old.save_sessions();
+        let next = pool();
+        next.restore_sessions(&bytes, Duration::ZERO).unwrap();
+        assert_eq!(next.pool().tick(), old.pool().tick());
+    }
 }

@@ -91,3 +91,60 @@ fn may_take(state: &BackendState) -> bool {
 fn load(state: &BackendState, more: u64) -> f64 {
     (state.last_session_count.load(Relaxed) + more) as f64 / f64::from(state.weight().max(1))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::strategy::testing::states;
+
+    fn backends(sessions: &[u64]) -> Vec<Arc<BackendState>> {
+        let states = states(&vec![1; sessions.len()]);
+        for (state, count) in states.iter().zip(sessions) {
+            state.last_session_count.store(*count, Relaxed);
+        }
+        states
+    }
+
+    fn balance(average: f64) -> Balance {
+        Balance { average: AtomicU64::new(average.to_bits()), ..Balance::default() }
+    }
+
+    #[test]
+    fn a_session_leaves_when_its_backend_has_a_whole_one_too_many() {
+        let target = |sessions: &[u64], average| {
+            let states = backends(sessions);
+            let target = balance(average).target(&states[0], &states, 1.0).cloned();
+            target.map(|target| states.iter().position(|state| state.tag == target.tag).unwrap())
+        };
+        assert_eq!(target(&[5, 1, 1], 4.5), None, "half a session");
+        assert_eq!(target(&[5, 1, 2], 4.0), Some(1), "a whole one");
+        assert_eq!(target(&[6, 4, 2], 4.5), Some(2), "to the one with the fewest");
+        assert_eq!(target(&[6, 4, 4], 4.5), None, "one more would be too many for the others");
+        assert_eq!(target(&[1, 0, 0], 0.5), None);
+    }
+
+    #[test]
+    fn a_backend_that_takes_no_new_sessions_is_no_target() {
+        let states = backends(&[6, 1, 2]);
+        states[1].set_mode(Mode::Draining);
+        let target = balance(4.5).target(&states[0], &states, 1.0).unwrap().tag;
+        assert_eq!(target, states[2].tag);
+    }
+
+    #[test]
+    fn sessions_are_counted_when_that_is_due() {
+        let (balance, states) = (Balance::default(), backends(&[9, 9]));
+        let window = |now| Window { now, ticks: 100 };
+        balance.update(&states, window(10), 10);
+        assert_eq!(states[0].last_session_count.load(Relaxed), 9, "it is not enabled");
+        assert_eq!(balance.average(), None);
+        balance.enable();
+        let counted = |tick| {
+            states[0].last_session_count.store(9, Relaxed);
+            balance.update(&states, window(tick), tick);
+            states[0].last_session_count.load(Relaxed) == 0
+        };
+        assert_eq!([10, 10, 11, 11, 12].map(counted), [true, false, true, false, true]);
+        assert_eq!(balance.average(), Some(0.0));
+    }
+}

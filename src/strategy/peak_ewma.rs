@@ -128,4 +128,22 @@ mod tests {
         let load = held(&PeakEwma::new().seeded(3), &states, 4000);
         assert!(load[0].abs_diff(2000) < 20 && load[2].abs_diff(1000) < 20, "got {load:?}");
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn peaks_are_forgotten_as_fast_as_told() {
+        for (decay, takes_more) in [(1, true), (1000, false)] {
+            let states = states(&[1, 1]);
+            let strategy = PeakEwma::new().seeded(3).decay(Duration::from_secs(decay));
+            strategy.answered(Candidate::new(&states[0]), Duration::from_secs(1));
+            strategy.answered(Candidate::new(&states[1]), Duration::from_millis(50));
+            tokio::time::advance(Duration::from_secs(8)).await;
+            let taken = shares(&strategy, &states, 300)[0];
+            assert_eq!(taken > 0, takes_more, "{taken} with {decay} s");
+        }
+    }
+
+    #[test]
+    fn it_has_to_be_told_latencies() {
+        assert!(PeakEwma::new().wants_latency());
+    }
 }

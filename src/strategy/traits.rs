@@ -216,3 +216,15 @@ pub(crate) mod testing {
         states.iter().map(|state| state.in_flight()).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_list_is_empty() {
+        assert!(Candidates::new(&[]).is_empty());
+        let states = testing::states(&[1]);
+        assert!(!Candidates::new(&states).is_empty());
+    }
+}

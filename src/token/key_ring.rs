@@ -101,7 +101,12 @@ impl Key {
     ///
     /// When the variable is not set, or what it holds is not keys.
     pub fn all_from_env(name: &str) -> Result<Vec<Self>, ConfigError> {
-        let Ok(value) = std::env::var(name) else {
+        Self::all_from_value(name, std::env::var(name).ok().as_deref())
+    }
+
+    /// The keys in `value`, which is that of the environment variable `name`.
+    fn all_from_value(name: &str, value: Option<&str>) -> Result<Vec<Self>, ConfigError> {
+        let Some(value) = value else {
             return Err(ConfigError::new(format!(
                 "the environment variable {name} is not set; set it to a key as `openssl rand \
                  -base64 32` prints it"
@@ -341,5 +346,32 @@ mod tests {
         assert_eq!(format!("{key:?}"), "Key(..)");
         let ring = KeyRing::new([key]).unwrap();
         assert_eq!(format!("{ring:?}"), "KeyRing { keys: 1, .. }");
+    }
+
+    #[test]
+    fn a_key_is_written_as_it_is_read() {
+        let text = general_purpose::STANDARD.encode((0..32).collect::<Vec<u8>>());
+        assert_eq!(Key::from_base64(&text).unwrap().to_base64(), text);
+    }
+
+    #[test]
+    fn a_variable_has_several_keys_or_is_refused() {
+        let read = |value: Option<&str>| Key::all_from_value("KEYS", value);
+        let [one, two] =
+            [0, 1].map(|first| Key::from_bytes((first..first + 32).collect::<Vec<u8>>()));
+        let (one, two) = (one.unwrap().to_base64(), two.unwrap().to_base64());
+        for value in [format!("{one},{two}"), format!("\n{one} \t{two},"), format!("{one}, {two}")]
+        {
+            let keys = read(Some(&value)).unwrap();
+            let keys: Vec<_> = keys.iter().map(Key::to_base64).collect();
+            assert_eq!(keys, [one.clone(), two.clone()], "{value:?}");
+        }
+        for (value, word) in
+            [(None, "KEYS is not set"), (Some(" ,"), "KEYS is empty"), (Some("AAAA"), "KEYS: ")]
+        {
+            let error = read(value).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+        assert!(Key::all_from_env("TOWER_STICKY_NO_SUCH_VARIABLE").is_err());
     }
 }

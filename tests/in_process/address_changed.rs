@@ -51,6 +51,10 @@ async fn a_changed_address_gives_a_token_one_new_epoch() {
     backends.address_changed("a", to, from).unwrap();
     client.send(&service, get()).await;
     assert!(epoch(&a) > second);
+    client.send(&service, get()).await;
+    let later = Client::assigned(&service).await;
+    let answer = later.clone().send(&service, get()).await;
+    assert!(answer.set_cookies().is_empty(), "a session that began later needs no new token");
     assert!(backends.address_changed("x", to, from).is_err());
 }
 
@@ -94,6 +98,15 @@ async fn a_changed_address_gives_learned_keyed_and_client_sessions_a_new_epoch()
     assert!(second > first);
     held.call(get()).await.unwrap();
     assert_eq!(epoch(&a), second);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_without_an_epoch_is_not_renewed() {
+    let (backends, _nodes) = nodes(["a"]);
+    let service = crate::support::plain(&backends).into_service();
+    let (from, to) = addrs();
+    backends.address_changed("a", from, to).unwrap();
+    assert!(send(&service, with_cookie("sid=a")).await.set_cookies().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

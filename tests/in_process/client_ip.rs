@@ -1,7 +1,10 @@
 //! Affinity by the address of the client.
 
 use http::Request;
-use tower_sticky::{Backends, StickyLayer, Verdict, affinity::ClientIp};
+use tower_sticky::{
+    Backends, StickyLayer, Verdict,
+    affinity::{ClientIp, ForwardedBy},
+};
 
 use crate::support::{Body, Node, get, layer, nodes, send, with_header};
 
@@ -42,6 +45,15 @@ async fn the_client_address_chooses_the_backend() {
     assert_eq!(home(from("192.0.2.1", true, xff)).await, client, "trusted by its connection");
     let mapped = Some(("x-forwarded-for", "::ffff:203.0.113.9"));
     assert_eq!(home(from("10.9.9.9", false, mapped)).await, client, "IPv4-mapped is IPv4");
+    for (by, counts) in [(ForwardedBy::XForwardedFor, xff), (ForwardedBy::Forwarded, forwarded)] {
+        let affinity = ClientIp::new().trusted_proxies(["10.0.0.0/8"]).unwrap().forwarded_by(by);
+        let service = layer(&backends, affinity).into_service();
+        let home = send(&service, from("10.9.9.9", false, counts)).await;
+        assert_eq!(home.body, client, "{by:?}");
+        let ignored = if counts == xff { forwarded } else { xff };
+        let answer = send(&service, from("10.9.9.9", false, ignored)).await;
+        assert_eq!(answer.body, send(&service, from("10.9.9.9", false, None)).await.body, "{by:?}");
+    }
     let v6 = async |address: &str| {
         home(from("10.0.0.1", false, Some(("x-forwarded-for", address)))).await
     };

@@ -296,7 +296,8 @@ async fn axum_accepts_the_layer_and_the_service() {
 async fn the_inner_service_answers_only_when_no_backend_can() {
     let (backends, [a]) = nodes(["a"]);
     let layer = plain(&backends);
-    let service = layer.last_resort(Node::new("sorry"));
+    let sorry = Node::new("sorry");
+    let service = layer.last_resort(sorry.clone());
     assert_eq!(send(&service, get()).await.body, "a");
     a.control.refuses.store(true, SeqCst);
     for _ in 0..2 {
@@ -304,10 +305,9 @@ async fn the_inner_service_answers_only_when_no_backend_can() {
         assert_eq!(answer.body, "sorry");
         assert_eq!(answer.decision().0, tower_sticky::Verdict::LastResort);
         assert_eq!(answer.token(), None, "it is never pinned");
+        let told = sorry.control.outcomes.lock().unwrap().pop().flatten().unwrap();
+        assert_eq!(told.verdict(), tower_sticky::Verdict::LastResort);
     }
-    a.control.refuses.store(false, SeqCst);
-    a.control.call_fails.store(true, SeqCst);
-    tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
 #[test]

@@ -317,6 +317,7 @@ fn invalid_configuration_is_rejected_at_build_time() {
     let second = Duration::from_secs(1);
     for (cookie, word) in [
         (Cookie::plain("a b"), "name"),
+        (Cookie::plain("a".repeat(129)), "name"),
         (Cookie::plain("a").same_site(SameSite::None), "SameSite=None"),
         (Cookie::plain("__Host-a").secure(Secure::Always).domain("x.org"), "__Host-"),
         (Cookie::plain("__Secure-a"), "__Secure-"),
@@ -325,6 +326,7 @@ fn invalid_configuration_is_rejected_at_build_time() {
         (Cookie::plain("a").idle_timeout(second), "plain"),
         (Cookie::plain("a").absolute_timeout(second), "plain"),
         (Cookie::sealed("a", keys()).permanent(), "absolute"),
+        (Cookie::sealed("a", keys()).expires(true), "permanent"),
         (Cookie::sealed("a", keys()).idle_timeout(Duration::from_millis(1)), "idle"),
     ] {
         let error = refused(cookie).to_string();

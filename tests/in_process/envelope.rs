@@ -123,7 +123,7 @@ async fn removals_by_the_application_are_not_wrapped() {
         "JSESSIONID=; Path=/",
         "JSESSIONID=gone; Max-Age=0; Path=/",
         "JSESSIONID=gone; Max-Age=-1",
-        "JSESSIONID=deleted; expires=Thu, 01-Jan-1970 00:00:01 GMT; path=/",
+        "JSESSIONID=deleted; expires=Wed, 01-Jan-2020 00:00:01 GMT; path=/",
     ] {
         set(&a, &[removal]);
         for request in [get(), with_cookie(&session)] {

@@ -148,3 +148,12 @@ async fn only_the_value_is_replaced_in_any_cookie_header() {
         assert_eq!(seen(&a), whole(&format!("JSESSIONID={id}")));
     }
 }
+
+#[tokio::test]
+async fn an_id_with_an_end_in_the_future_is_wrapped() {
+    let (backends, [a]) = nodes(["a"]);
+    let service = service(&backends);
+    set(&a, &["JSESSIONID=1; expires=Thu, 01-Jan-2099 00:00:00 GMT; path=/"]);
+    let answer = send(&service, get()).await;
+    assert!(answer.set_cookies()[0].starts_with("JSESSIONID=ts2~"), "{:?}", answer.set_cookies());
+}

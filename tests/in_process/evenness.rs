@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use tower_sticky::{State, StickyLayer, StickyService, affinity::Cookie};
 
-use crate::support::{Client, Node, get, nodes, plain, send};
+use crate::support::{Client, Node, get, nodes, plain, send, spawn};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -76,4 +76,61 @@ async fn an_idle_pool_is_used_by_weight_by_default() {
     c.control.set_busy(true);
     let got: [usize; 3] = spread(&service, 300).await;
     assert!(got[0].abs_diff(200) <= 1 && got[1].abs_diff(100) <= 1, "{got:?}");
+}
+
+/// Chooses a position that no list has.
+#[derive(Debug)]
+struct Beyond;
+
+impl tower_sticky::strategy::Strategy for Beyond {
+    fn choose(&self, _: &tower_sticky::strategy::Candidates<'_>) -> usize {
+        usize::MAX
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_position_beyond_the_candidates_means_the_last_one() {
+    let (backends, [_a, _b, c]) = nodes(["a", "b", "c"]);
+    let service = plain(&backends).strategy(Beyond).into_service();
+    assert_eq!(send(&service, get()).await.body, "c");
+    backends.set_limit("c", 1).unwrap();
+    c.hold_responses();
+    let held = spawn(&service, get());
+    tokio::time::sleep(MS).await;
+    assert_eq!(send(&service, get()).await.body, "b", "c is at its limit");
+    c.release_responses();
+    assert_eq!(held.await.unwrap().body, "c");
+}
+
+/// Records the latencies that it is told.
+#[derive(Debug, Default)]
+struct Timed(std::sync::Mutex<Vec<(String, Duration)>>);
+
+impl tower_sticky::strategy::Strategy for Timed {
+    fn choose(&self, _: &tower_sticky::strategy::Candidates<'_>) -> usize {
+        0
+    }
+
+    fn wants_latency(&self) -> bool {
+        true
+    }
+
+    fn answered(&self, backend: tower_sticky::strategy::Candidate<'_>, latency: Duration) {
+        self.0.lock().unwrap().push((backend.id().to_string(), latency));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_strategy_learns_how_long_every_answer_took() {
+    let (backends, [_a, b]) = nodes(["a", "b"]);
+    let timed = std::sync::Arc::new(Timed::default());
+    let service = plain(&backends).strategy(timed.clone()).into_service();
+    send(&service, get()).await;
+    b.hold_responses();
+    let pinned = Client { token: Some("b".to_owned()) }.spawn(&service, get());
+    tokio::time::sleep(70 * MS).await;
+    b.release_responses();
+    pinned.await.unwrap();
+    let told = timed.0.lock().unwrap().clone();
+    assert_eq!(told, [("a".to_owned(), Duration::ZERO), ("b".to_owned(), 70 * MS)]);
 }

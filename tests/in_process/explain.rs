@@ -250,3 +250,70 @@ async fn the_strategy_is_not_asked() {
     let second = send(&service, get()).await.owned_decision().1;
     assert_ne!(first, second, "round robin was not advanced");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_new_session_is_explained_when_no_backend_is_ready() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let layer = layer(&backends, Cookie::plain("sid"));
+    for node in [&a, &b] {
+        node.control.refuses.store(true, SeqCst);
+    }
+    assert_eq!(send(&layer.clone().into_service(), get()).await.status, 503);
+    let explanation = layer.explain(&get()).await;
+    assert_eq!(foreseen(&explanation), (Verdict::Assigned, None, None), "{explanation}");
+    assert!(explanation.forecast.why.contains("only suspect backends"), "{explanation}");
+
+    for id in ["a", "b"] {
+        backends.set_mode(id, Mode::Disabled).unwrap();
+    }
+    let explanation = layer.explain(&get()).await;
+    assert_eq!(foreseen(&explanation), (Verdict::Rejected, None, None), "{explanation}");
+}
+
+#[tokio::test]
+async fn a_sealed_route_is_explained_with_its_key() {
+    let (backends, nodes) = nodes(["a"]);
+    let ring = keys();
+    let route = Route::cookie("JSESSIONID").after('.').sealed(ring.clone());
+    let layer = layer(&backends, route).session_headers(true);
+    send(&layer.clone().into_service(), get()).await;
+    let told = nodes[0].control.headers.lock().unwrap().last().unwrap().clone();
+    let told = tower_sticky::SessionInfo::from_headers(&told).unwrap();
+    let cookie = format!("JSESSIONID=0A.{}", told.route().unwrap());
+    let finding = layer.explain(&with_cookie(&cookie)).await.findings.remove(0);
+    assert_eq!((finding.kind, finding.key), (FindingKind::Route, Some(0)));
+    ring.set([Key::generate().unwrap(), first_key()]).unwrap();
+    let finding = layer.explain(&with_cookie(&cookie)).await.findings.remove(0);
+    assert_eq!((finding.problem, finding.key), (None, Some(1)), "an old key");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_learned_session_and_a_bad_envelope_are_explained() {
+    let (backends, nodes) = nodes(["a"]);
+    let hour = Duration::from_secs(3600);
+    let learned = layer(&backends, Learned::cookie("app").absolute_timeout(8 * hour));
+    let field = ("set-cookie", "app=one; Path=/".to_owned());
+    *nodes[0].control.response_headers.lock().unwrap() = vec![field];
+    send(&learned.clone().into_service(), get()).await;
+    let finding = learned.explain(&with_cookie("app=one")).await.findings.remove(0);
+    assert_eq!(finding.absolute_end, Some(finding.issued.unwrap() + 8 * hour));
+    assert_eq!(finding.backend.unwrap().as_str(), "a");
+
+    let envelope = |keys| layer(&backends, Envelope::cookie("app", keys));
+    let answer = send(&envelope(keys()).into_service(), get()).await;
+    let cookie = answer.set_cookies()[0].split(';').next().unwrap().to_owned();
+    let other = envelope(KeyRing::generate().unwrap());
+    let finding = other.explain(&with_cookie(&cookie)).await.findings.remove(0);
+    assert_eq!((finding.kind, finding.problem), (FindingKind::Envelope, Some(Reason::Forged)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspect_and_a_busy_backend_are_explained_in_words() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let layer = layer(&backends, Cookie::plain("sid"));
+    a.control.refuses.store(true, SeqCst);
+    send(&layer.clone().into_service(), with_cookie("sid=a")).await;
+    let forecast = layer.explain(&with_cookie("sid=a")).await.forecast;
+    assert_eq!((forecast.verdict, forecast.reason), (Verdict::Moved, Some(Reason::Down)));
+    assert!(forecast.why.contains("a is suspect"), "{}", forecast.why);
+}

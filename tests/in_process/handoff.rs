@@ -46,11 +46,14 @@ async fn a_drain_may_hand_its_sessions_over() {
     let (backends, [_a, b]) = nodes(["a", "b"]);
     let (service, moves, fails) = noting(sealed(&backends).session_headers(true));
     let mut client = Client::default();
-    assert_eq!(client.send(&service, get()).await.body, "a");
+    let begun = client.send(&service, get()).await;
+    assert_eq!(begun.body, "a");
     let drain = backends.drain("a").hand_over(100).start().unwrap();
     fails.store(true, SeqCst);
     let stays = client.send(&service, get()).await;
     assert_eq!(stays.decision(), (Verdict::Pinned, Some("a"), None), "its handoff failed");
+    let epoch = |answer: &crate::support::Answer| answer.outcome.as_ref().unwrap().epoch();
+    assert_eq!(epoch(&stays), epoch(&begun), "it is still in its epoch");
     fails.store(false, SeqCst);
     tokio::time::sleep(SECOND).await;
     let answer = client.send(&service, get()).await;
@@ -296,4 +299,28 @@ async fn ten_thousand_sessions_leave_in_half_a_minute() {
     let report = drain.ended().await;
     assert_eq!(report.end, DrainEnd::Completed);
     assert_eq!(backends.snapshot().stats.violations(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_not_handed_over_to_a_busy_backend() {
+    let (backends, [_a, b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).into_service();
+    let mut client = Client::assigned(&service).await;
+    let _drain = backends.drain("a").hand_over(100).start().unwrap();
+    b.control.set_busy(true);
+    let begun = tokio::time::Instant::now();
+    let answer = client.send(&service, get()).await;
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None));
+    assert!(answer.token().is_none() && begun.elapsed() < SECOND / 10, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_strict_layer_hands_no_session_over() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let service = sealed(&backends).strict(true).into_service();
+    let mut client = Client::assigned(&service).await;
+    let _drain = backends.drain("a").hand_over(100).start().unwrap();
+    for _ in 0..3 {
+        assert_eq!(client.send(&service, get()).await.decision().0, Verdict::Pinned);
+    }
 }

@@ -64,3 +64,14 @@ async fn the_header_token_is_removed_unless_forwarded() {
         assert_eq!(seen.lock().unwrap().pop(), Some(forward));
     }
 }
+
+#[tokio::test]
+async fn the_end_of_a_session_empties_the_header() {
+    let (backends, [a]) = nodes(["a"]);
+    let service = layer(&backends, Header::sealed("x-sticky", keys())).into_service();
+    let token = header_token(&send(&service, get()).await).unwrap();
+    a.control.action.lock().unwrap().replace(tower_sticky::SessionAction::End);
+    let answer = send(&service, with_header("x-sticky", &token)).await;
+    assert_eq!(header_token(&answer).as_deref(), Some(""));
+    assert!(answer.headers["cache-control"].to_str().unwrap().contains("x-sticky"));
+}

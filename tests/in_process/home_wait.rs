@@ -314,3 +314,16 @@ async fn by_default_no_request_waits_for_a_restart() {
     assert_eq!(client.send(&service, get()).await.decision().0, Verdict::Moved);
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_new_session_does_not_wait_for_its_first_choice() {
+    for disconnects in [false, true] {
+        let (backends, [a, _b]) = nodes(["a", "b"]);
+        let service = sealed(&backends).home_wait(SECOND).into_service();
+        a.control.refuses.store(!disconnects, SeqCst);
+        a.control.disconnects.store(disconnects, SeqCst);
+        let begun = Instant::now();
+        assert_eq!(send(&service, get()).await.body, "b");
+        assert_eq!(begun.elapsed(), Duration::ZERO, "disconnects: {disconnects}");
+    }
+}

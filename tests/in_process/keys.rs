@@ -196,3 +196,49 @@ fn a_secret_contradicts_an_unkeyed_hash() {
     let key = Key::header("u").unkeyed_xxh3().secret(Secret::generate().unwrap());
     assert!(StickyLayer::try_new(Backends::<Node>::new(), key).is_err());
 }
+
+#[test]
+fn names_and_prefixes_that_cannot_be_are_refused() {
+    use tower_sticky::affinity::{Affinity, Chain, ClientIp, Learned, Route};
+    let refused = |affinity: Box<dyn Affinity>| {
+        let layer = StickyLayer::try_new(Backends::<Node>::new(), affinity);
+        layer.err().map(|error| error.to_string())
+    };
+    let long = "a".repeat(129);
+    let cases: [(Box<dyn Affinity>, &str); 7] = [
+        (Box::new(Key::query("")), "empty"),
+        (Box::new(Learned::cookie("")), "the cookie \"\""),
+        (Box::new(Route::path_parameter("a;b").after('.')), "cannot stand in a path"),
+        (Box::new(Route::cookie("a").after('.').name(&*long, "a")), "128 bytes"),
+        (Box::new(Route::cookie("a").after('.').name("", "a")), "128 bytes"),
+        (Box::new(ClientIp::new().ipv4_prefix(33)), "32 bits"),
+        (Box::new(ClientIp::new().ipv6_prefix(129)), "128 of IPv6"),
+    ];
+    for (affinity, word) in cases {
+        let error = refused(affinity).unwrap();
+        assert!(error.contains(word), "{error:?} should name {word:?}");
+    }
+    assert_eq!(refused(Box::new(ClientIp::new().ipv4_prefix(32).ipv6_prefix(128))), None);
+    let chain = |members: usize| {
+        let first = Chain::of(Key::header("x-0"));
+        (1..members).fold(first, |chain, n| chain.or(Key::header(format!("x-{n}"))))
+    };
+    assert_eq!(refused(Box::new(chain(64))), None);
+    assert!(refused(Box::new(chain(65))).unwrap().contains("65 members"));
+    assert_eq!(refused(Box::new(chain(1))), None);
+}
+
+#[tokio::test]
+async fn keys_write_no_token_and_chains_count_theirs() {
+    use tower_sticky::affinity::{Chain, Cookie};
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let issued = || backends.snapshot().stats.tokens_issued();
+    let by_key = StickyLayer::new(backends.clone(), Key::header("x-user")).into_service();
+    for _ in 0..2 {
+        send(&by_key, get()).await;
+    }
+    assert_eq!(issued(), 0);
+    let chain = Chain::of(Cookie::plain("sid")).or(Key::header("x-user"));
+    send(&StickyLayer::new(backends.clone(), chain).into_service(), get()).await;
+    assert_eq!(issued(), 1);
+}

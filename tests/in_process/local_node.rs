@@ -16,7 +16,7 @@ use http_body_util::BodyExt;
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_sticky::{
     Backends, Mode, Reason, StickyLayer, StickyService, UpgradeGuard, Verdict,
-    affinity::{Affinity, Cookie},
+    affinity::{Affinity, Chain, Cookie, Key},
     strategy::RoundRobin,
 };
 
@@ -289,4 +289,43 @@ async fn a_wrong_peer_address_causes_no_loop() {
         }
         assert_eq!(mirror.hops.load(SeqCst), 2, "every other one is forwarded, once");
     }
+}
+
+#[tokio::test]
+async fn a_local_node_without_a_service_serves_nothing() {
+    let (backends, [_b]) = nodes(["b"]);
+    let layer = layer(&backends, Cookie::plain("sid")).local("a");
+    let answer = send(&layer.into_service(), with_cookie("sid=a")).await;
+    assert_eq!((answer.body.as_str(), answer.decision().0), ("b", Verdict::Moved));
+}
+
+#[tokio::test]
+async fn the_first_member_of_a_chain_that_remembers_names_the_peers() {
+    let way = Node::new("b");
+    let chain = || Chain::of(Key::header("user")).or(Cookie::sealed("sid", keys()));
+    let (here, seen) = (Node::new("a"), Arc::new(Mutex::new(Vec::new())));
+    let mesh = StickyLayer::new(Backends::from_iter([("b", way.clone())]), chain());
+    let mesh = mesh.strategy(RoundRobin::new()).session_headers(true);
+    let service = mesh.local("a").layer(here.clone());
+    for _ in 0..2 {
+        send(&service, get()).await;
+    }
+    let forwarded = way.control.headers.lock().unwrap().last().cloned().unwrap();
+    let inner = service_fn({
+        let seen = seen.clone();
+        move |request: Request<Body>| {
+            let info = tower_sticky::SessionInfo::of(request.extensions()).cloned();
+            seen.lock().unwrap().push(info);
+            async { Ok::<_, Infallible>(Response::new(Body::default())) }
+        }
+    });
+    let layer = StickyLayer::new(Backends::<Node>::new(), chain()).local("b");
+    let peer = layer.session_extensions(true).outcome_extensions(true).layer(inner);
+    let mut request = get();
+    *request.headers_mut() = forwarded.clone();
+    assert_eq!(send(&peer, request).await.decision().0, Verdict::Local, "{forwarded:?}");
+    assert!(seen.lock().unwrap().pop().flatten().is_some(), "a sealed token proves it");
+    let mut request = get();
+    request.headers_mut().insert("x-sticky-forwarded", "b".parse().unwrap());
+    assert_eq!(send(&peer, request).await.decision().0, Verdict::Assigned, "anybody can say that");
 }

@@ -350,3 +350,21 @@ async fn a_future_that_is_never_polled_does_nothing_and_is_not_counted() {
     client.send(&service, get()).await;
     assert_eq!(backends.snapshot().stats.requests(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn durations_tell_the_scheme_of_the_client() {
+    let (backends, _nodes) = nodes(["a"]);
+    let service = plain(&backends).into_service();
+    for (https, of_each) in [(false, [1.0, 0.0]), (true, [1.0, 1.0])] {
+        let mut request = get();
+        let peer = tower_sticky::Peer::new("10.0.0.7:51000".parse().unwrap()).https(https);
+        request.extensions_mut().insert(peer);
+        crate::support::send(&service, request).await;
+        let text = render(&backends);
+        let counted = ["http", "https"].map(|scheme| {
+            let label = format!("url_scheme=\"{scheme}\"");
+            sum(&text, "http_server_request_duration_seconds_count", &[&label])
+        });
+        assert_eq!(counted, of_each);
+    }
+}

@@ -269,3 +269,23 @@ fn invalid_rebalance_options_are_rejected() {
     let error = layer.rebalance(Rebalance::new()).unwrap_err().to_string();
     assert!(error.contains("only sealed tokens"), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn sessions_of_a_strict_layer_stay() {
+    let (backends, _nodes) = nodes(["a"]);
+    let clock = Clock::new();
+    let layer = layer(&backends, &clock).strict(true);
+    let service = layer.rebalance(at_once()).unwrap().into_service();
+    let mut clients = sessions_before_b(&backends, &service, 10).await;
+    after(&clock, 10 * MINUTE).await;
+    assert_eq!(visit!(clients, service), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_of_a_draining_backend_are_not_rebalanced() {
+    let (backends, clock, service) = rebalancing(["a"]);
+    let mut clients = sessions_before_b(&backends, &service, 10).await;
+    after(&clock, 10 * MINUTE).await;
+    backends.set_mode("a", tower_sticky::Mode::Draining).unwrap();
+    assert_eq!(visit!(clients, service), 0, "they stay until they end");
+}

@@ -327,3 +327,22 @@ async fn bad_routes_are_refused_when_they_are_built() {
         assert!(error.contains(why), "{error}");
     }
 }
+
+#[tokio::test]
+async fn sealed_routes_to_backends_that_join_are_known() {
+    let (backends, [a]) = nodes(["a"]);
+    let sealed = Route::cookie("JSESSIONID").after('.').sealed(keys());
+    let service = layer(&backends, sealed).session_headers(true).into_service();
+    send(&service, get()).await;
+    let first = told(&a);
+    send(&service, with_cookie(&format!("JSESSIONID=0.{first}"))).await;
+    let b = Node::new("b");
+    backends.insert("b", b.clone()).unwrap();
+    for _ in 0..2 {
+        send(&service, get()).await;
+    }
+    let route = told(&b);
+    assert_ne!(route, first);
+    let answer = send(&service, with_cookie(&format!("JSESSIONID=0.{route}"))).await;
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("b"), None));
+}

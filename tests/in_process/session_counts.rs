@@ -201,4 +201,7 @@ async fn preflights_and_requests_outside_the_path_begin_no_session() {
     client.send(&service, request("GET", "/shop", false)).await;
     let answer = client.send(&service, request("OPTIONS", "/shop", true)).await;
     assert_eq!((answer.decision().0, answer.token()), (Verdict::Pinned, None));
+    assert_eq!(backends.get("a").unwrap().sessions_seen, 0, "a preflight is not counted");
+    client.send(&service, request("GET", "/shop", false)).await;
+    assert_eq!(backends.get("a").unwrap().sessions_seen, 1);
 }

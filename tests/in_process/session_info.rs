@@ -27,6 +27,7 @@ async fn a_session_has_one_id_and_an_epoch_that_grows_with_each_move() {
     assert_eq!((first.verdict(), first.from()), (Verdict::Assigned, None));
     assert_eq!(first.epoch(), Some(1_800_000_000_000), "the Unix time in milliseconds");
     assert_eq!(first.backend().as_str(), "a");
+    assert!(!first.is_keyed(), "it is pinned from now on");
     clock.advance(60);
     client.send(&service, get()).await;
     let pinned = told(&a).unwrap();
@@ -249,4 +250,37 @@ async fn session_headers_of_a_client_do_not_reach_a_peer() {
     let info = told(&there).unwrap();
     assert_eq!((info.from(), info.replicas()), (None, &[][..]));
     assert_ne!(info.epoch(), Some(7));
+}
+
+#[tokio::test]
+async fn only_a_sealed_token_proves_that_a_peer_has_forwarded_a_request() {
+    for (is_sealed, extensions) in [(true, true), (true, false), (false, true)] {
+        let seen = Arc::new(Mutex::new(None));
+        let inner = tower::service_fn({
+            let seen = seen.clone();
+            move |request: Request<Body>| {
+                *seen.lock().unwrap() = SessionInfo::of(request.extensions()).cloned();
+                async { Ok::<_, std::convert::Infallible>(Response::new(Body::default())) }
+            }
+        });
+        let cookie = match is_sealed {
+            true => Cookie::sealed("sid", keys()),
+            false => Cookie::plain("sid"),
+        };
+        // What this node sends to itself as a peer, and then receives.
+        let way = Node::new("way");
+        let peers = Backends::from_iter([("a", way.clone())]);
+        let entry = StickyLayer::new(peers, cookie.clone()).local("b").session_headers(true);
+        let entry = entry.strategy(RoundRobin::new()).layer(Node::new("b"));
+        for _ in 0..2 {
+            send(&entry, get()).await;
+        }
+        let headers = way.control.headers.lock().unwrap().last().cloned().unwrap();
+        let node = StickyLayer::new(Backends::<Node>::new(), cookie).local("a");
+        let mut request = get();
+        *request.headers_mut() = headers;
+        send(&node.session_extensions(extensions).layer(inner), request).await;
+        let is_trusted = is_sealed && extensions;
+        assert_eq!(seen.lock().unwrap().is_some(), is_trusted, "{is_sealed} {extensions}");
+    }
 }

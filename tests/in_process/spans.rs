@@ -1,12 +1,14 @@
 //! The spans of waits and attempts.
 
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
 use tower::ServiceBuilder;
 use tower_http::trace::TraceLayer;
 use tower_sticky::trace::{RecordAnswer, RequestSpan};
 use tracing::{Instrument, level_filters::LevelFilter};
 use tracing_subscriber::layer::SubscriberExt;
 
-use crate::support::{Client, Spans, after, get, refuse, sealed_session, with_header};
+use crate::support::{Client, Controls, Spans, after, get, refuse, sealed_session, with_header};
 
 #[tokio::test(start_paused = true)]
 async fn a_request_has_children_for_its_attempts_and_its_wait() {
@@ -39,6 +41,25 @@ async fn a_request_has_children_for_its_attempts_and_its_wait() {
         ("b", "2")
     );
     assert_eq!(spans.last("request").fields["sticky.outcome"], "moved");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_span_of_an_attempt_says_how_it_failed() {
+    type Fault = fn(&Controls) -> &AtomicBool;
+    let ways: [(&str, Fault); 4] = [
+        ("connect-failed", |control| &control.refuses),
+        ("broken", |control| &control.disconnects),
+        ("broken", |control| &control.breaks_after_gate),
+        ("no-answer", |control| &control.call_fails),
+    ];
+    for (error, way) in ways {
+        let (spans, _guard) = Spans::record();
+        let (_backends, [a, _b], service, mut client) = sealed_session(["a", "b"]).await;
+        spans.clear();
+        way(&a.control).store(true, SeqCst);
+        client.send(&service, get()).await;
+        assert_eq!(spans.named("attempt")[0].fields["error.type"], error);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -221,3 +221,13 @@ async fn a_silent_upgraded_connection_counts_too() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_short_stream_is_no_sign_of_life() {
+    let mut fixture = Fixture::new(|cookie| cookie).await;
+    let stream = fixture.stream().await;
+    fixture.after(4 * MINUTE).await;
+    drop(stream);
+    fixture.after(17 * MINUTE).await;
+    assert_eq!(fixture.decision().await.2, Some(Reason::ExpiredIdle), "less than a quarter");
+}

@@ -68,6 +68,8 @@ async fn a_known_backend_that_cannot_serve_has_its_own_status() {
         refused("it refuses").await;
         backends.set_mode("a", Mode::Disabled).unwrap();
         refused("disabled").await;
+        let outcome = client.send(&service, get()).await.outcome.unwrap();
+        assert_eq!(outcome.attempts(), 0, "it was not sent");
         b.control.set_busy(true);
         let new = send(&service, get()).await;
         assert_eq!(new.status, 503, "a new session has no backend that is known");

@@ -120,3 +120,59 @@ async fn new_sessions_prefer_the_local_zone_and_pins_hold_across_zones() {
     backends.set_own_zone(None);
     assert_eq!(backends.get("a").unwrap().zone, None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_suspect_backup_is_not_tried_while_a_primary_is_up() {
+    let (backends, [_a, b]) = with_backup();
+    let service = plain(&backends).into_service();
+    backends.set_mode("a", Mode::Disabled).unwrap();
+    b.control.refuses.store(true, SeqCst);
+    assert_eq!(send(&service, get()).await.status, 503);
+    backends.set_mode("a", Mode::Active).unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    let polls = b.control.polls.load(SeqCst);
+    for _ in 0..3 {
+        assert_eq!(send(&service, get()).await.body, "a");
+    }
+    assert_eq!(b.control.polls.load(SeqCst), polls, "its trial is due, but it is a backup");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_becomes_a_backup_and_a_primary_again() {
+    let (backends, _nodes) = crate::support::nodes(["a", "b"]);
+    let service = plain(&backends).into_service();
+    backends.set_backup("a", true).unwrap();
+    for _ in 0..3 {
+        assert_eq!(send(&service, get()).await.body, "b");
+    }
+    backends.set_backup("a", false).unwrap();
+    backends.set_backup("b", true).unwrap();
+    for _ in 0..3 {
+        assert_eq!(send(&service, get()).await.body, "a");
+    }
+    assert!(backends.set_backup("x", true).is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspect_backup_is_tried_when_nothing_else_is_left() {
+    let (backends, [_a, b]) = with_backup();
+    let service = plain(&backends).into_service();
+    backends.set_mode("a", Mode::Disabled).unwrap();
+    b.control.refuses.store(true, SeqCst);
+    assert_eq!(send(&service, get()).await.status, 503);
+    b.control.refuses.store(false, SeqCst);
+    assert_eq!(send(&service, get()).await.body, "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_choose_a_backup_when_no_primary_has_a_weight() {
+    let (backends, _nodes) = with_backup();
+    backends.set_weight("a", 0).unwrap();
+    let key = tower_sticky::affinity::Key::header("x-user");
+    let service = tower_sticky::StickyLayer::new(backends, key).into_service();
+    for user in 0..5 {
+        let mut request = get();
+        request.headers_mut().insert("x-user", user.into());
+        assert_eq!(send(&service, request).await.body, "b");
+    }
+}

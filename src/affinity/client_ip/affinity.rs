@@ -245,3 +245,15 @@ impl fmt::Debug for Bound {
         f.debug_struct("ClientIp").field("address", &self.address).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_beyond_the_prefix_do_not_count() {
+        let wide = ClientIp::new().ipv4_prefix(24).ipv6_prefix(48);
+        assert_eq!(wide.prefixes, (24, 48));
+        assert_eq!(ClientIp::new().prefixes, (32, 64));
+    }
+}

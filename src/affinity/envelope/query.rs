@@ -130,4 +130,9 @@ mod tests {
             assert_eq!(edited(uri, &[("x", Edit::Keep)]), None, "{uri}");
         }
     }
+
+    #[test]
+    fn it_is_written_with_its_name() {
+        assert_eq!(QueryParameter::new("sid").unwrap().to_string(), "query parameter sid");
+    }
 }

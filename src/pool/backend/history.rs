@@ -91,3 +91,24 @@ impl fmt::Debug for History {
         f.debug_struct("History").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_has_what_was_counted_since_the_one_before() {
+        let (history, recorder) = (History::default(), BackendRecorder::default());
+        history.record(&recorder);
+        assert!(history.intervals().is_empty(), "the first total is no interval");
+        history.record(&recorder);
+        assert_eq!(history.intervals(), [Interval::default()]);
+        let total = |requests| Totals { requests, errors: requests / 2, assigned: 1 };
+        let grown = Interval { requests: 4, errors: 2, assigned: 0 };
+        assert_eq!(total(10).since(total(6)), grown);
+        for _ in 0..HISTORY_INTERVALS {
+            history.record(&recorder);
+        }
+        assert_eq!(history.intervals().len(), HISTORY_INTERVALS);
+    }
+}

@@ -69,3 +69,16 @@ impl fmt::Display for Mode {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_and_modes_are_written_as_words() {
+        assert_eq!((State::Suspect.to_string(), Mode::Draining.to_string()), {
+            (State::Suspect.as_str().to_owned(), Mode::Draining.as_str().to_owned())
+        });
+        assert!(!State::Suspect.as_str().is_empty() && !Mode::Draining.as_str().is_empty());
+    }
+}

@@ -66,3 +66,21 @@ impl OwnerRef {
         feed.is_some_and(|feed| lock(&feed.leaving).contains(id))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_leaves_until_it_is_listed_again() {
+        let (owner, id) = (Owner::default(), BackendId::new("a").unwrap());
+        let reference = owner.reference();
+        assert!(owner.owns(&reference) && !owner.owns(&OwnerRef::default()));
+        owner.begin_leave(&id);
+        assert!(reference.is_leaving(&id) && !reference.is_leaving(&BackendId::new("b").unwrap()));
+        owner.end_leave(&id);
+        assert!(!reference.is_leaving(&id) && !reference.is_stale());
+        owner.release();
+        assert!(reference.is_stale() && !OwnerRef::default().is_stale());
+    }
+}

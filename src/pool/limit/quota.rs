@@ -133,4 +133,12 @@ mod tests {
         }
         assert_eq!((quota.taken(), quota.by_key.len()), (0, 0), "no entries are left");
     }
+
+    #[test]
+    fn one_released_place_is_one_that_can_be_taken_again() {
+        let mut quota = WaitQuota::new();
+        assert_eq!(acquire_all(&mut quota, 7, 8), 4);
+        quota.release(7);
+        assert_eq!(acquire_all(&mut quota, 7, 8), 1);
+    }
 }

@@ -126,4 +126,20 @@ mod tests {
         assert_eq!((last_seen.get(11), last_seen.evicted()), (Some(now), 10));
         assert!(lock(&last_seen.entries).order.len() <= 2 * CAPACITY);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn current_entries_are_restored_in_their_order() {
+        let (last_seen, start) = (LastSeen::default(), Instant::now());
+        last_seen.record(7, start, MINUTE);
+        last_seen.record(8, start + MINUTE / 4, MINUTE);
+        last_seen.record(7, start + MINUTE / 2, MINUTE);
+        let all = [(8, start + MINUTE / 4), (7, start + MINUTE / 2)];
+        assert_eq!(last_seen.all(), all);
+        let restored = LastSeen::default();
+        for (session, end) in all {
+            restored.restore(session, end);
+        }
+        assert_eq!(restored.all(), all);
+        assert_eq!((restored.get(7), restored.get(8)), (Some(all[1].1), Some(all[0].1)));
+    }
 }

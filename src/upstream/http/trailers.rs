@@ -62,3 +62,28 @@ fn is_forbidden(name: &HeaderName) -> bool {
         || is_ours(name.as_str().as_bytes())
         || !matches!(forwarded::kind(name.as_str()), Kind::Other)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_fields_that_may_come_last_are_kept() {
+        let trailers = |names: &[&'static str]| -> HeaderMap {
+            let fields = names
+                .iter()
+                .map(|name| (HeaderName::from_static(name), http::HeaderValue::from_static("x")));
+            fields.collect()
+        };
+        let kept = |names: &[&'static str]| {
+            let frame = allowed(Frame::trailers(trailers(names)))?;
+            let trailers = frame.into_trailers().unwrap();
+            Some(trailers.keys().map(|name| name.as_str().to_owned()).collect::<Vec<_>>())
+        };
+        let all = ["grpc-status", "set-cookie", "content-length", "keep-alive", "proxy-connection"];
+        assert_eq!(kept(&all), Some(vec!["grpc-status".to_owned()]));
+        assert_eq!(kept(&all[1..]), None, "nothing is left");
+        let data = allowed(Frame::data(Bytes::from_static(b"x"))).unwrap();
+        assert_eq!(data.into_data().unwrap(), "x");
+    }
+}
