@@ -18,7 +18,7 @@ use http_body_util::Empty;
 use tower::{Service, ServiceExt as _};
 use tower_sticky::{
     Backends, NoInner, Outcome, StickyLayer, StickyService, WallClock, affinity::Affinity,
-    strategy::RoundRobin,
+    fuzzing::violations, strategy::RoundRobin,
 };
 
 type Body = Empty<Bytes>;
@@ -119,7 +119,7 @@ impl Gateway {
 
     /// How many requests with a valid pin were served by another backend.
     pub fn violations(&self) -> u64 {
-        self.backends.snapshot().stats.violations()
+        violations(&self.backends)
     }
 
     /// Sends a request. The next answer of the backend has the headers `answer`.

@@ -7,6 +7,7 @@ mod cookies;
 mod dns;
 mod reader;
 mod tokens;
+mod violations;
 
 #[cfg(feature = "dns")]
 pub use self::dns::service_backends;
@@ -15,4 +16,5 @@ pub use self::{
     cookies::{cookie_values, edit_cookies, remove_cookies},
     reader::Reader,
     tokens::{Carrier, Content, Token, route_code},
+    violations::violations,
 };

@@ -172,16 +172,17 @@ impl Target {
         self.base.is_none()
     }
 
-    /// The path at the backend.
+    /// The path at the backend. It begins with a slash, as that of `http://shop?a=b` does not.
     pub(super) fn path(&self, path: PathAndQuery) -> Result<PathAndQuery, InvalidUri> {
-        match &self.base {
-            Some(base) if path.path() != "*" => {
-                let path = path.as_str();
-                let slash = if path.starts_with('/') { "" } else { "/" };
-                PathAndQuery::try_from(format!("{base}{slash}{path}"))
-            }
-            _ => Ok(path),
-        }
+        let has_slash = path.as_str().starts_with('/');
+        let base = match &self.base {
+            _ if path.path() == "*" => return Ok(path),
+            None if has_slash => return Ok(path),
+            None => "",
+            Some(base) => base,
+        };
+        let slash = if has_slash { "" } else { "/" };
+        PathAndQuery::try_from(format!("{base}{slash}{}", path.as_str()))
     }
 }
 
@@ -212,6 +213,7 @@ mod tests {
         let path = |path: &str| target.path(path.parse().unwrap()).unwrap().to_string();
         assert_eq!(path("/a?b=c"), "/shop/a?b=c");
         assert_eq!(path("/"), "/shop/");
+        assert_eq!(path("?b=c"), "/shop/?b=c");
         assert_eq!(path("*"), "*");
         assert!(Target::parse("unix:/run/app.sock|/").unwrap().keeps_path());
         assert!(Target::parse(&format!("unix:/{}", "a".repeat(106))).is_ok());

@@ -101,6 +101,17 @@ fn te_trailers_is_forwarded() {
 }
 
 #[test]
+fn a_query_without_a_path_gets_one() {
+    for h2 in [false, true] {
+        let parts = forwarded(Request::get("http://shop?a=b"), Length::Empty, h2);
+        let path = parts.uri.path_and_query().unwrap();
+        assert_eq!(path.as_str(), "/?a=b", "{h2}");
+        let options = Request::options("*").header("host", "shop");
+        assert_eq!(forwarded(options, Length::Empty, h2).uri.path(), "*");
+    }
+}
+
+#[test]
 fn the_targets_authority_outranks_host() {
     let request = Request::get("http://user@real:8080/x").header("host", "other");
     let parts = forwarded(request, Length::Empty, false);
