@@ -1,12 +1,8 @@
 //! Threads that serve connections.
 
-use std::{
-    net::TcpStream,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{net::TcpStream, thread, time::Duration};
 
-use tokio::runtime::Builder;
+use tokio::{runtime::Builder, time::Instant};
 use tower_sticky::serve::{Listener, Workers};
 
 use crate::support::{GET, addr, any_port, connect, exchange, server};

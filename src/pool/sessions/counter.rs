@@ -268,10 +268,4 @@ mod tests {
         assert_eq!(counter.count(window(5, 60)), Some(1));
         assert!(counter.is_empty(window(5, 60)));
     }
-
-    #[test]
-    fn every_hash_has_a_cell_of_its_register() {
-        let last = u64::MAX << (64 - REGISTER_BITS);
-        assert_eq!((cell_index(0), cell_index(last)), (RANKS - 1, REGISTERS * RANKS - 1));
-    }
 }

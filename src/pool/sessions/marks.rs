@@ -91,3 +91,14 @@ pub(super) fn mark(cell: &AtomicU32, tick: u32) {
         cell.store(tick, Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_hash_has_a_mark_of_its_register() {
+        let last = u64::MAX << (64 - REGISTER_BITS);
+        assert_eq!((index_of(0), index_of(last)), (RANKS - 1, REGISTERS * RANKS - 1));
+    }
+}
