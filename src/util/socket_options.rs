@@ -39,16 +39,17 @@ impl SocketOptions {
 
     /// The same for an accepted connection: on Linux it inherits what was set on its listening socket before the client
     /// connected.
+    #[cfg(any(feature = "serve", test))]
     pub(crate) fn apply_to_accepted(self, socket: &Socket) -> io::Result<()> {
         if self.are_set(socket) { Ok(()) } else { self.apply(socket) }
     }
 
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", any(feature = "serve", test)))]
     fn are_set(self, socket: &Socket) -> bool {
         socket.tcp_notsent_lowat().is_ok_and(|unsent| unsent == self.unsent)
     }
 
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(all(not(target_os = "linux"), any(feature = "serve", test)))]
     fn are_set(self, _: &Socket) -> bool {
         false
     }
