@@ -132,25 +132,3 @@ impl OpenStreams {
         lock(&self.readers)
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn streams_that_were_open_are_cut_and_later_ones_are_not() {
-        let streams = OpenStreams::new();
-        let (mut first, mut second) = (None, None);
-        assert!(streams.register(&mut first, 7, || 3, Waker::noop()));
-        let id = first.unwrap();
-        assert!(!streams.is_cut(&id));
-        assert_eq!((streams.since(&id), streams.has_session(7)), (Some(3), true));
-        assert_eq!(streams.cut(), 1);
-        assert!(streams.is_cut(&id));
-        assert!(!streams.register(&mut Some(id), 7, || 4, Waker::noop()), "it must end");
-        assert!(streams.register(&mut second, 8, || 5, Waker::noop()));
-        assert!(!streams.is_cut(&second.unwrap()));
-        streams.end(id);
-        assert!(!streams.has_session(7) && streams.has_session(8));
-    }
-}
