@@ -206,8 +206,7 @@ mod tests {
 
     use super::super::streams::OpenStreams;
 
-    // Not in the file of the streams, which the models include.
-
+    /// Not in the file of the streams, which the models include.
     #[test]
     fn streams_that_were_open_are_cut_and_later_ones_are_not() {
         let streams = OpenStreams::new();
