@@ -129,7 +129,8 @@ impl<S> Server<S> {
     /// The number of threads that serve connections, each with a runtime of its own; default 0: the current
     /// runtime serves them.
     ///
-    /// On threads of its own a connection, its requests and what they spawn stay on one core. A service whose
+    /// On threads of its own a connection, its requests and what they spawn stay on one core. One thread also accepts
+    /// its connections; for several, the current runtime does. A service whose
     /// state is bound to another runtime, such as a pool of connections, must not be served in this way.
     pub fn workers(mut self, threads: usize) -> Self {
         self.workers = if threads == 0 { Place::Runtime } else { Place::Threads(threads) };
@@ -172,7 +173,7 @@ impl<S> Server<S> {
         self
     }
 
-    /// Starts to serve.
+    /// Starts to serve. The server accepts until it is stopped, or the current runtime ends.
     ///
     /// # Errors
     ///
