@@ -13,22 +13,21 @@ fi
 modules=(
   admin::page:: affinity:: discovery:: dispatch:: error:: hash:: health:: id:: metrics:: outcome:: pool::
   redis::address:: session::action:: session::info:: session::peer:: session_data::fence:: session_data::redis::format::
-  session_data::refused:: store:: strategy:: upstream:: util::
+  session_data::refused:: store:: upstream:: util::
 )
 
 skip=(
   # These seal tokens, too.
-  dispatch::candidates:: strategy::least_sessions::
+  dispatch::candidates:: dispatch::choose::
 
   # These open sockets.
   idle_pool:: socket_options::
 
   # These try thousands of inputs, count thousands of choices, or fill large tables.
-  client_ip::address::tests::long_lists client_ip::address::tests::random
-  hash::bounded_load:: hash::golden:: hash::log2:: hash::maglev:: hash::mixing:: hash::rendezvous::
+  client_ip::address:: hash::bounded_load:: hash::golden:: hash::log2:: hash::maglev:: hash::mixing:: hash::rendezvous::
   metrics::access_log::escape:: pool::events::tests::slow_listener pool::limit::quota:: pool::limit_tests::
-  pool::move_log:: pool::removed::tests::oldest pool::sessions::counter:: pool::sessions::saved:: store::memory:: strategy::p2c:: strategy::peak_ewma:: strategy::random:: strategy::rendezvous::
-  strategy::weighted:: util::rate_limiter::
+  pool::move_log:: pool::removed::tests::oldest pool::saved_sessions:: pool::sessions::counter::
+  pool::sessions::last_seen::tests::oldest pool::sessions::saved:: store::memory:: util::rate_limiter::
 )
 
 arguments=("${modules[@]}")
