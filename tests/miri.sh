@@ -11,23 +11,29 @@ fi
 
 # The rooms without cryptography; Miri runs no foreign functions, and ring is C and assembly.
 modules=(
-  admin::page:: affinity:: discovery:: dispatch:: error:: hash:: health:: id:: metrics:: outcome:: pool::
-  redis::address:: session::action:: session::info:: session::peer:: session_data::fence:: session_data::redis::format::
-  session_data::refused:: store:: upstream:: util::
+  admin::explain:: admin::page:: affinity:: discovery:: dispatch:: error:: hash:: health:: id:: metrics:: outcome::
+  pool:: redis::address:: serve::connection_limit:: serve::proxy_protocol:: serve::refusal:: session::action::
+  session::info:: session::peer:: session_data::fence:: session_data::redis::format:: session_data::refused:: store::
+  strategy:: upstream:: util::
 )
 
 skip=(
   # These seal tokens, too.
-  dispatch::candidates:: dispatch::choose::
+  dispatch::candidates:: dispatch::choose:: strategy::least_sessions::
 
-  # These open sockets.
-  idle_pool:: socket_options::
+  # It sets options of sockets.
+  socket_options::
 
   # These try thousands of inputs, count thousands of choices, or fill large tables.
-  client_ip::address:: hash::bounded_load:: hash::golden:: hash::log2:: hash::maglev:: hash::mixing:: hash::rendezvous::
+  client_ip::address::tests::long_lists client_ip::address::tests::random hash::bounded_load::
+  hash::golden:: hash::log2:: hash::maglev:: hash::mixing:: hash::rendezvous::
   metrics::access_log::escape:: pool::events::tests::slow_listener pool::limit::quota:: pool::limit_tests::
   pool::move_log:: pool::removed::tests::oldest pool::saved_sessions:: pool::sessions::counter::
-  pool::sessions::last_seen::tests::oldest pool::sessions::saved:: store::memory:: util::rate_limiter::
+  pool::sessions::last_seen::tests::oldest pool::sessions::saved:: store::memory::
+  least_connections::tests::idle_backends_are least_connections::tests::load least_connections::tests::slow_start
+  strategy::p2c:: strategy::peak_ewma:: strategy::random:: strategy::rendezvous:: strategy::weighted::
+  round_robin::tests::credits round_robin::tests::load round_robin::tests::missing round_robin::tests::turns
+  util::rate_limiter::
 )
 
 arguments=("${modules[@]}")
