@@ -41,7 +41,7 @@ RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --all-featur
 step "tests"
 python3 tests/run_tests.py
 
-# Each takes longer than all tests.
+# Each takes many minutes to build and to run.
 if [ "${MIRI:-}" = 1 ]; then
   step "miri"
   bash tests/miri.sh

@@ -7,8 +7,8 @@
 //!
 //! Gateways learn of a change of the pool up to 30 s after each other, and their clocks differ by up to 10 minutes.
 //! Every backend is replaced once, backends crash and return, gateways lose what is in their memory, and the key is
-//! rotated. All of it follows from the seed. The program fails when a session with a token, or a key, has moved
-//! without need.
+//! rotated. All of it follows from the seed, but for the ids of sessions. The program fails when a session with a token,
+//! or a key, has moved without need.
 //!
 //! What is simplified: gateways that learn of changes at the same time share one pool, and so what they find out about
 //! their backends. Requests follow one another.

@@ -181,11 +181,6 @@ impl Listener {
         self
     }
 
-    #[cfg(feature = "tls")]
-    pub(super) fn server_tls(&self) -> Option<&ServerTls> {
-        self.endpoint.tls.as_ref()
-    }
-
     /// The address, with the port that was taken.
     pub fn local_addr(&self) -> &LocalAddr {
         &self.addr

@@ -222,12 +222,12 @@ impl<S> Server<S> {
             Place::Shared(workers) => Some(workers),
         };
         let local_addrs = self.listeners.iter().map(|it| it.local_addr().clone()).collect();
-        #[cfg(feature = "tls")]
-        reload_certificates(&self.listeners, &shared);
         let runtimes = workers.as_ref().map_or(std::slice::from_ref(&runtime), Workers::runtimes);
         // A connection that the only worker accepts itself needs no wake-up of another thread.
         let accepts = if let [only] = runtimes { only } else { &runtime };
         let acceptors = acceptors(self.listeners, accepts, &shared)?;
+        #[cfg(feature = "tls")]
+        reload_certificates(&acceptors, &shared);
         let senders = start_work(runtimes, workers.as_ref(), &self.service, &shared);
         start_accepting(accepts, acceptors, senders, &shared);
         Ok(ServerHandle { shared, local_addrs })
@@ -300,8 +300,8 @@ fn start_accepting(
 
 /// Keeps the certificates up to date until the server is closed.
 #[cfg(feature = "tls")]
-fn reload_certificates(listeners: &[Listener], shared: &Arc<Shared>) {
-    for tls in listeners.iter().filter_map(Listener::server_tls) {
+fn reload_certificates(acceptors: &[Acceptor], shared: &Arc<Shared>) {
+    for tls in acceptors.iter().filter_map(|acceptor| acceptor.endpoint.tls.as_ref()) {
         let (tls, shared) = (tls.clone(), shared.clone());
         drop(tokio::spawn(async move {
             until(tls.keep_reloading(), shared.closed.wait()).await;

@@ -31,7 +31,7 @@ impl SocketOptions {
             let keepalive = keepalive.with_time(idle).with_interval(interval).with_retries(count);
             socket.set_tcp_keepalive(&keepalive)?;
             socket.set_tcp_user_timeout(Some(self.user_timeout))?;
-            // The last one: see `are_set`.
+            // The last one, so that it tells of the others: see `are_set`.
             socket.set_tcp_notsent_lowat(self.unsent)?;
         }
         Ok(())
@@ -46,7 +46,9 @@ impl SocketOptions {
 
     #[cfg(all(target_os = "linux", any(feature = "serve", test)))]
     fn are_set(self, socket: &Socket) -> bool {
+        // Another server may have set its own timeout on the same listening socket.
         socket.tcp_notsent_lowat().is_ok_and(|unsent| unsent == self.unsent)
+            && socket.tcp_user_timeout().is_ok_and(|timeout| timeout == Some(self.user_timeout))
     }
 
     #[cfg(all(not(target_os = "linux"), any(feature = "serve", test)))]
@@ -91,8 +93,16 @@ mod tests {
         OPTIONS.apply_to_accepted(&SockRef::from(&early)).unwrap();
         check(&SockRef::from(&early)).unwrap();
 
-        let _client = connect();
+        let _clients = [connect(), connect()];
         let (late, _) = listener.accept().unwrap();
         check(&SockRef::from(&late)).unwrap();
+        let others = SocketOptions { user_timeout: Duration::from_secs(5), ..OPTIONS };
+        others.apply(&SockRef::from(&listener)).unwrap();
+        let _client = connect();
+        for _ in 0..2 {
+            let (accepted, _) = listener.accept().unwrap();
+            OPTIONS.apply_to_accepted(&SockRef::from(&accepted)).unwrap();
+            check(&SockRef::from(&accepted)).unwrap();
+        }
     }
 }

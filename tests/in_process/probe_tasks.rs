@@ -3,13 +3,14 @@
 use std::{
     convert::Infallible,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
 
 use http::Request;
+use tokio::time::Instant;
 use tower_sticky::{BackendId, Cause, Health, Mode, State};
 
 use crate::{
@@ -84,6 +85,29 @@ async fn probes_in_flight_are_bounded() {
     assert_eq!(most, 1, "at least one");
     let (most, all) = in_flight(Health::new(), 300).await;
     assert!(most <= 256 && all > 300 * 10, "the default, {most} at once and {all} in 20 s");
+}
+
+/// So that many backends share timers.
+#[tokio::test(start_paused = true)]
+async fn probes_start_on_a_grid_of_a_thousandth_of_their_interval() {
+    let pool = tower_sticky::Backends::new();
+    for number in 0..20 {
+        pool.insert(format!("b{number}"), Node::new("b")).unwrap();
+    }
+    let times = Arc::new(Mutex::new(Vec::new()));
+    let began = times.clone();
+    let probe = move |_: Node, _: BackendId| {
+        began.lock().unwrap().push(Instant::now());
+        std::future::ready(Ok::<_, Infallible>(()))
+    };
+    let health = Health::new().probe_interval(Duration::from_secs(10));
+    let _layer = start(&pool, health.probe(probe).seed(7));
+    after(25_000).await;
+    let times = times.lock().unwrap();
+    assert!(times.len() >= 40, "{}", times.len());
+    for time in times.iter() {
+        assert_eq!((*time - times[0]).as_millis() % 10, 0, "{:?}", *time - times[0]);
+    }
 }
 
 #[tokio::test(start_paused = true)]
