@@ -90,6 +90,19 @@ async fn in_a_chain_the_id_is_restored_behind_another_pin() {
 }
 
 #[tokio::test]
+async fn an_id_that_the_application_removes_is_not_set_again_by_a_move() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let service = service(&backends);
+    let session = begin(&service, &a, "JSESSIONID=1; Path=/").await;
+    a.control.refuses.store(true, SeqCst);
+    let removal = "JSESSIONID=deleted; expires=Wed, 01-Jan-2020 00:00:01 GMT; path=/";
+    set(&b, &[removal]);
+    let answer = send(&service, with_cookie(&session)).await;
+    assert_eq!(answer.decision().0, Verdict::Moved);
+    assert_eq!(answer.set_cookies(), [removal]);
+}
+
+#[tokio::test]
 async fn a_session_action_in_an_extension_is_applied() {
     let (backends, [a]) = nodes(["a"]);
     let service = service(&backends);

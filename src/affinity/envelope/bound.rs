@@ -109,17 +109,16 @@ impl Bound {
         sealed
     }
 
-    /// Replaces each session id in the response by an envelope.
+    /// Replaces each session id in the response by an envelope. Returns whether one was replaced.
     fn wrap(
         &self,
         commit: &Commit<'_>,
         opened: Option<&OpenedEnvelope>,
         headers: &mut HeaderMap,
-    ) -> WrapResult {
+    ) -> bool {
         let now = unix_millis(commit.clock) / 1000;
-        let mut result = WrapResult::default();
+        let mut wrapped = false;
         self.carrier.edit_response(headers, now, |value| {
-            result.has_id = true;
             let current = opened.filter(|opened| *opened.payload.id == *value.id);
             let pin = match (current, commit.no_new_session) {
                 (Some(opened), _) => continued_pin(opened, commit),
@@ -129,20 +128,11 @@ impl Bound {
             let (id, attributes) = (value.id.into(), value.attributes.into());
             let payload = EnvelopePayload { pin, expires: value.expires, id, attributes };
             let sealed = self.seal(&payload)?;
-            result.wrapped = true;
+            wrapped = true;
             Some(sealed)
         });
-        result
+        wrapped
     }
-}
-
-/// The session ids in a response of the application.
-#[derive(Debug, Default)]
-pub(super) struct WrapResult {
-    /// Whether the response set an id.
-    has_id: bool,
-    /// Whether an id was replaced by an envelope.
-    wrapped: bool,
 }
 
 /// The pin of a session that continues, on the same backend or another one.
@@ -246,27 +236,20 @@ impl BoundAffinity for Bound {
 
     fn save(&self, commit: &Commit<'_>, state: &mut RequestState, headers: &mut HeaderMap) -> bool {
         let opened = self.opened(state);
-        let mut wrote = false;
-        if self.carrier.is_in(headers) {
-            let removed = self.carrier.removes(headers, unix_millis(commit.clock) / 1000);
-            let result = self.wrap(commit, opened, headers);
-            if result.has_id || removed {
-                if result.wrapped {
-                    self.carrier.make_private(headers);
-                }
-                return result.wrapped;
-            }
-        }
-        if let Some(opened) = opened
+        let wrote = if self.carrier.is_in(headers) {
+            // An id that the application removes stays removed.
+            self.wrap(commit, opened, headers)
+        } else if let Some(opened) = opened
             && commit.change != Change::Keep
         {
             let payload =
                 EnvelopePayload { pin: continued_pin(opened, commit), ..opened.payload.clone() };
             let now = unix_millis(commit.clock) / 1000;
-            wrote = self
-                .seal(&payload)
-                .is_some_and(|sealed| self.carrier.write(&sealed, &payload, now, headers));
-        }
+            self.seal(&payload)
+                .is_some_and(|sealed| self.carrier.write(&sealed, &payload, now, headers))
+        } else {
+            false
+        };
         if wrote {
             self.carrier.make_private(headers);
         }

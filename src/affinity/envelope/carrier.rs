@@ -86,17 +86,6 @@ impl Carrier {
         }
     }
 
-    /// Whether a response removes the id from the client.
-    pub(super) fn removes(&self, headers: &HeaderMap, now: u64) -> bool {
-        match self {
-            Self::Cookie(_, name) => headers.get_all(SET_COOKIE).iter().any(|field| {
-                let cookie = ResponseCookie::of(field.as_bytes(), name);
-                cookie.is_some_and(|cookie| cookie.id(now).is_none())
-            }),
-            Self::Header(name) => headers.get_all(name).iter().any(HeaderValue::is_empty),
-        }
-    }
-
     /// Replaces each id that a response sets by the value that `wrap` returns; `None` keeps it.
     pub(super) fn edit_response(
         &self,
@@ -167,7 +156,11 @@ impl Carrier {
             }
         };
         // Any time does: a cookie that the application removes has an expiry in the past.
-        if self.is_in(headers) && self.removes(headers, 1) {
+        let is_removed = headers.get_all(SET_COOKIE).iter().any(|field| {
+            let cookie = ResponseCookie::of(field.as_bytes(), name);
+            cookie.is_some_and(|cookie| cookie.id(1).is_none())
+        });
+        if is_removed {
             return;
         }
         set_cookie::drop_named(headers, name);
