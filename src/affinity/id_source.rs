@@ -188,6 +188,19 @@ mod tests {
     }
 
     #[test]
+    fn a_source_is_named_by_its_kind_and_its_name() {
+        for (source, text) in [
+            (IdSource::Cookie("a".into()), "cookie a"),
+            (IdSource::Header("X-A".into()), "header x-a"),
+            (IdSource::Query("a".into()), "query parameter a"),
+            (IdSource::Path("/files/{id}".into()), "path"),
+            (IdSource::PathParameter("a".into()), "path parameter a"),
+        ] {
+            assert_eq!(source.bind().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
     fn names_are_checked() {
         for source in [
             IdSource::Cookie(String::new()),

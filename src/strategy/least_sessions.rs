@@ -175,5 +175,21 @@ mod tests {
         let got = shares(&LeastSessions::seeded(1), &states, 30_000);
         let (least, most) = (got.iter().min().unwrap(), got.iter().max().unwrap());
         assert!(most - least <= 12, "{least} to {most} of 100 each");
+        let placed: u64 = states.iter().filter_map(|state| state.session_load.get()).sum();
+        assert_eq!(placed, 30_000, "each was placed by number");
+    }
+
+    #[test]
+    fn each_of_many_backends_is_one_of_the_two_equally_often() {
+        let states = states(&[1; 201]);
+        for empty in [0, 100, 200] {
+            states.iter().for_each(|state| state.session_load.set(Some(1_000_000)));
+            let (strategy, mut chosen) = (LeastSessions::seeded(1), 0_usize);
+            for _ in 0..20_100 {
+                states[empty].session_load.set(Some(0));
+                chosen += usize::from(strategy.choose(&Candidates::new(&states)) == empty);
+            }
+            assert!(chosen.abs_diff(200) < 60, "{empty}: {chosen} of 2 / 201");
+        }
     }
 }

@@ -142,6 +142,19 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_request_in_flight_costs_as_much_as_the_latency_once_more() {
+        let states = states(&[1, 1]);
+        let strategy = PeakEwma::new().seeded(3);
+        for (state, millis) in states.iter().zip([10, 4]) {
+            strategy.answered(Candidate::new(state), Duration::from_millis(millis));
+        }
+        let _first = Entered::new(states[1].clone());
+        assert_eq!(shares(&strategy, &states, 20), [0, 20], "8 ms are less than 10 ms");
+        let _second = Entered::new(states[1].clone());
+        assert_eq!(shares(&strategy, &states, 20), [20, 0], "12 ms are more");
+    }
+
     #[test]
     fn it_has_to_be_told_latencies() {
         assert!(PeakEwma::new().wants_latency());

@@ -222,6 +222,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn by_default_nothing_is_measured_for_a_strategy() {
+        #[derive(Debug)]
+        struct First;
+
+        impl Strategy for First {
+            fn choose(&self, _: &Candidates<'_>) -> usize {
+                0
+            }
+        }
+
+        assert!(!First.wants_latency() && !First.wants_sessions());
+        let shared: Arc<dyn Strategy> = Arc::new(First);
+        assert!(!shared.wants_latency() && !shared.wants_sessions());
+    }
+
+    #[test]
     fn an_empty_list_is_empty() {
         assert!(Candidates::new(&[]).is_empty());
         let states = testing::states(&[1]);

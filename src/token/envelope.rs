@@ -161,6 +161,7 @@ mod tests {
         let (ring, context) = (ring(), context());
         for (id, attributes) in [
             (&b"1"[..], &b""[..]),
+            (b"", b""),
             (b"0123456789ABCDEF", b"; Path=/shop; HttpOnly"),
             (b"\"quoted\"\xff", b";\xfe"),
             (&[b'x'; 2000], &[b'y'; 48]),

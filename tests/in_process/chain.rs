@@ -2,15 +2,16 @@
 
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
-use http::{Request, header};
+use http::Request;
 use tower_sticky::{
-    Backends, Failover, Mode, Reason, SessionAction, StickyLayer, StickyService, Verdict,
-    affinity::{Chain, Cookie, Header, Key},
+    Backends, Failover, Key as Secret, Mode, Reason, SessionAction, StickyLayer, StickyService,
+    Verdict,
+    affinity::{Chain, Cookie, Envelope, Header, Key, Learned, Table},
 };
 
-use crate::support::{Body, Client, Clock, Node, get, keys, layer, nodes, send, with_cookie};
+use crate::support::{Body, Clock, Node, get, keys, layer, nodes, send, with_cookie};
 
-fn cookie() -> Cookie {
+pub fn cookie() -> Cookie {
     Cookie::sealed("sid", keys())
 }
 
@@ -19,14 +20,14 @@ fn key_first() -> Chain {
 }
 
 /// A request of `user`, with the cookie `sid` if there is one.
-fn of(user: &str, token: Option<&str>) -> Request<Body> {
+pub fn of(user: &str, token: Option<&str>) -> Request<Body> {
     let mut request = token.map_or_else(get, |token| with_cookie(&format!("sid={token}")));
     request.headers_mut().insert("user", user.parse().unwrap());
     request
 }
 
 /// A token for a session on each of the backends, and a user whose key chooses each.
-async fn sessions<const N: usize>(backends: &Backends<Node>) -> [(String, String); N] {
+pub async fn sessions<const N: usize>(backends: &Backends<Node>) -> [(String, String); N] {
     let cookies = layer(backends, cookie()).into_service();
     let users = layer(backends, Key::header("user")).into_service();
     let names = ["a", "b", "c"];
@@ -170,29 +171,33 @@ async fn the_second_key_decides_while_the_owner_of_the_first_is_unavailable() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_chain_within_a_chain_keeps_its_order() {
-    let (backends, _nodes) = nodes(["a", "b", "c"]);
-    let [(on_a, _), (_, user_b), _] = sessions::<3>(&backends).await;
-    let tokens = || Header::plain("x-sticky");
-    let key_first = || Chain::of(Key::header("user")).or(cookie());
-    let service = layer(&backends, Chain::of(key_first()).or(tokens())).into_service();
-    let answer = send(&service, of(&user_b, Some(&on_a))).await;
-    assert_eq!(answer.decision(), (Verdict::Pinned, Some("b"), None));
-    assert!(answer.token().is_none() && !answer.headers.contains_key("x-sticky"));
-    let service = layer(&backends, Chain::of(tokens()).or(key_first())).into_service();
-    let answer = send(&service, of(&user_b, Some(&on_a))).await;
-    assert_eq!(answer.decision(), (Verdict::Assigned, Some("b"), None));
-    assert_eq!(answer.headers["x-sticky"], "b", "what is before the key is written");
-    let inner = Chain::of(cookie()).or(Key::header("user"));
-    let service = layer(&backends, Chain::of(inner).or(tokens())).into_service();
-    let answer = send(&service, of(&user_b, Some("bad"))).await;
-    assert_eq!(answer.decision(), (Verdict::Assigned, Some("b"), Some(Reason::Malformed)));
-    assert!(answer.token().is_some(), "it is replaced");
-    let service = layer(&backends, Chain::of(tokens()).or(key_first())).into_service();
-    let mut request = of(&user_b, Some(&on_a));
-    request.headers_mut().insert(header::HeaderName::from_static("x-sticky"), "c".parse().unwrap());
-    assert_eq!(send(&service, request).await.decision(), (Verdict::Pinned, Some("c"), None));
+#[tokio::test]
+async fn a_session_is_placed_by_rank_beside_a_key_with_a_table() {
+    let (backends, _nodes) = nodes(["a", "b", "c", "d"]);
+    let by_table = || Key::header("user").maglev(Table::Small);
+    let secret = Secret::from_bytes((0..32).collect::<Vec<u8>>()).unwrap();
+    let learned = || Learned::cookie("id").secret(secret.clone());
+    let ids = layer(&backends, learned()).into_service();
+    let chain = layer(&backends, Chain::of(by_table()).or(learned())).into_service();
+    for id in 0..12 {
+        let request = || with_cookie(&format!("id={id}"));
+        let home = send(&ids, request()).await.body;
+        assert_eq!(send(&chain, request()).await.body, home, "an id that is new to the gateway");
+    }
+    let cookies = layer(&backends, cookie()).into_service();
+    let mut on_a = Vec::new();
+    for _ in 0..48 {
+        let answer = send(&cookies, get()).await;
+        on_a.extend(answer.token().filter(|_| answer.body == "a"));
+    }
+    assert_eq!(on_a.len(), 12);
+    backends.remove("a").unwrap();
+    let chain = layer(&backends, Chain::of(cookie()).or(by_table())).into_service();
+    for token in on_a {
+        let request = || with_cookie(&format!("sid={token}"));
+        let home = send(&cookies, request()).await.body;
+        assert_eq!(send(&chain, request()).await.body, home, "its backend has left the pool");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,22 +219,6 @@ async fn the_application_may_pin_a_session_that_came_by_a_key() {
     assert!(send(&service, of("1", None)).await.token().is_some(), "it says so");
 }
 
-#[tokio::test]
-async fn a_nested_chain_refreshes_only_the_token_that_was_used() {
-    let (backends, _nodes) = nodes(["a"]);
-    let clock = Clock::new();
-    let idle = Duration::from_secs(1800);
-    let tokens = Chain::of(Header::sealed("x-sticky", keys()).idle_timeout(idle))
-        .or(Cookie::sealed("sid", keys()).idle_timeout(idle));
-    let chain = Chain::of(Key::header("never")).or(tokens);
-    let service = layer(&backends, chain).clock(clock.clone()).into_service();
-    let mut client = Client::assigned(&service).await;
-    clock.advance(900);
-    let answer = client.send(&service, get()).await;
-    assert!(answer.token().is_some(), "the cookie is due");
-    assert!(!answer.headers.contains_key("x-sticky"), "the header was not used");
-}
-
 #[test]
 fn a_chain_uses_each_carrier_once() {
     let chain = Chain::of(Cookie::sealed("sid", keys())).or(Cookie::plain("sid"));
@@ -237,8 +226,17 @@ fn a_chain_uses_each_carrier_once() {
     assert!(error.contains("\"sid\""), "{error}");
     let headers = Chain::of(Header::plain("X-Sticky")).or(Header::plain("x-sticky"));
     assert!(StickyLayer::try_new(Backends::<Node>::new(), headers).is_err());
-    let both = Chain::of(Header::plain("sid")).or(Cookie::plain("sid"));
-    assert!(StickyLayer::try_new(Backends::<Node>::new(), both).is_ok());
+    let envelopes = Chain::of(Envelope::cookie("sid", keys())).or(Cookie::plain("sid"));
+    let error = StickyLayer::try_new(Backends::<Node>::new(), envelopes).unwrap_err().to_string();
+    assert!(error.contains("the cookie \"sid\""), "{error}");
+    let headers = Chain::of(Envelope::header("X-Sticky", keys())).or(Header::plain("x-sticky"));
+    let error = StickyLayer::try_new(Backends::<Node>::new(), headers).unwrap_err().to_string();
+    assert!(error.contains("the header \"x-sticky\""), "{error}");
+    let all = Chain::of(Header::plain("sid"))
+        .or(Cookie::plain("sid"))
+        .or(Envelope::header("one", keys()))
+        .or(Envelope::cookie("two", keys()));
+    assert!(StickyLayer::try_new(Backends::<Node>::new(), all).is_ok());
 }
 
 #[tokio::test]

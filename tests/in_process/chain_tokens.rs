@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use http::header;
 use tower_sticky::{
-    Verdict,
+    Reason, SessionAction, SessionInfo, Verdict,
     affinity::{Chain, Cookie, Header, Key},
 };
 
-use crate::support::{get, header_token, keys, layer, nodes, send, with_header};
+use crate::support::{
+    Node, after, get, header_token, keys, layer, nodes, send, spawn, with_cookie, with_header,
+};
 
 fn three_members() -> Chain {
     Chain::of(Cookie::sealed("sid", keys()))
@@ -83,4 +85,88 @@ async fn every_token_of_a_chain_is_removed_from_the_request() {
     request.headers_mut().insert(header::COOKIE, cookie.parse().unwrap());
     assert_eq!(send(&service, request).await.decision().0, Verdict::Pinned);
     assert_eq!(a.control.cookies.lock().unwrap().last().unwrap(), "x=1");
+}
+
+/// The `Cookie` header that the backend received last, and whether it received `x-sticky`.
+fn received(node: &Node) -> (String, bool) {
+    let headers = node.control.headers.lock().unwrap().pop().unwrap();
+    let cookie = headers[header::COOKIE].to_str().unwrap().to_owned();
+    (cookie, headers.contains_key("x-sticky"))
+}
+
+#[tokio::test]
+async fn tokens_that_do_not_decide_are_removed_from_the_request() {
+    let (backends, [a]) = nodes(["a"]);
+    let service = layer(&backends, three_members()).into_service();
+    for user in [None, Some("7")] {
+        let mut request = with_cookie("x=1; sid=bad");
+        request.headers_mut().insert("x-sticky", "bad".parse().unwrap());
+        if let Some(user) = user {
+            request.headers_mut().insert("x-user-id", user.parse().unwrap());
+        }
+        assert_eq!(send(&service, request).await.decision().0, Verdict::Assigned);
+        assert_eq!(received(&a), ("x=1".to_owned(), false), "{user:?}");
+    }
+    let chain = Chain::of(Cookie::plain("sid").forward(true)).or(Header::plain("x-sticky"));
+    let service = layer(&backends, chain).into_service();
+    let mut request = with_cookie("sid=a");
+    request.headers_mut().insert("x-sticky", "a".parse().unwrap());
+    let answer = send(&service, request).await;
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None));
+    assert_eq!(received(&a), ("sid=a".to_owned(), false), "behind one that is forwarded");
+}
+
+#[tokio::test]
+async fn all_tokens_of_a_client_are_of_one_session() {
+    let (backends, [a]) = nodes(["a"]);
+    let service = layer(&backends, three_members()).session_headers(true).into_service();
+    let told = || {
+        let headers = a.control.headers.lock().unwrap().pop().unwrap();
+        SessionInfo::from_headers(&headers).unwrap().id()
+    };
+    let first = send(&service, get()).await;
+    let id = told();
+    assert!(id.is_some(), "it is told with the first request");
+    send(&service, with_cookie(&format!("sid={}", first.token().unwrap()))).await;
+    assert_eq!(told(), id, "by the cookie");
+    send(&service, with_header("x-sticky", &header_token(&first).unwrap())).await;
+    assert_eq!(told(), id, "by the header");
+    send(&service, get()).await;
+    assert_ne!(told(), id, "another client has another session");
+}
+
+#[tokio::test]
+async fn of_two_cookies_only_those_with_the_path_of_the_request_are_set() {
+    let (backends, _nodes) = nodes(["a"]);
+    let shop = Cookie::sealed("shop", keys()).path("/shop");
+    let chain = Chain::of(shop).or(Cookie::sealed("sid", keys()));
+    let service = layer(&backends, chain).into_service();
+    for (path, cookies) in [("/", 1), ("/shop/cart", 2)] {
+        let mut request = get();
+        *request.uri_mut() = path.parse().unwrap();
+        let answer = send(&service, request).await;
+        assert!(answer.token().is_some(), "{path}");
+        assert_eq!(answer.set_cookies().len(), cookies, "{path}: {:?}", answer.set_cookies());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_sent_back_is_refreshed_where_its_pin_came_from() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let service = layer(&backends, three_members()).into_service();
+    let first = send(&service, get()).await;
+    assert_eq!(first.body, "a");
+    let mut request = with_cookie(&format!("sid={}", first.token().unwrap()));
+    request.headers_mut().insert("x-sticky", header_token(&first).unwrap().parse().unwrap());
+    backends.remove("a").unwrap();
+    b.hold_responses();
+    let sent = spawn(&service, request);
+    after(50).await;
+    backends.insert("a", a).unwrap();
+    *b.control.action.lock().unwrap() = Some(SessionAction::Move("a".parse().unwrap()));
+    b.release_responses();
+    let answer = sent.await.unwrap();
+    assert_eq!(answer.decision(), (Verdict::Assigned, Some("b"), Some(Reason::Unknown)));
+    assert!(answer.token().is_some(), "the cookie was read first");
+    assert_eq!(header_token(&answer), None);
 }

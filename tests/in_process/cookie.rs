@@ -308,6 +308,18 @@ async fn a_second_gateway_with_the_keys_accepts_the_tokens() {
     }
 }
 
+#[tokio::test]
+async fn a_plain_token_is_as_long_as_the_longest_id() {
+    let (backends, _nodes) = nodes(["a"]);
+    let long = "x".repeat(128);
+    backends.insert(&long, Node::new("long")).unwrap();
+    let service = plain(&backends).into_service();
+    let answer = send(&service, with_cookie(&format!("sid={long}"))).await;
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some(&*long), None));
+    let answer = send(&service, with_cookie(&format!("sid={long}x"))).await;
+    assert_eq!(answer.decision().2, Some(Reason::Malformed));
+}
+
 #[test]
 fn invalid_configuration_is_rejected_at_build_time() {
     let refused = |cookie: Cookie| -> ConfigError {

@@ -205,8 +205,9 @@ fn names_and_prefixes_that_cannot_be_are_refused() {
         layer.err().map(|error| error.to_string())
     };
     let long = "a".repeat(129);
-    let cases: [(Box<dyn Affinity>, &str); 7] = [
+    let cases: [(Box<dyn Affinity>, &str); 8] = [
         (Box::new(Key::query("")), "empty"),
+        (Box::new(Key::cookie("")), "empty"),
         (Box::new(Learned::cookie("")), "the cookie \"\""),
         (Box::new(Route::path_parameter("a;b").after('.')), "cannot stand in a path"),
         (Box::new(Route::cookie("a").after('.').name(&*long, "a")), "128 bytes"),

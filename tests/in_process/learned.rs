@@ -331,6 +331,20 @@ async fn in_a_chain_the_table_follows_another_pin() {
     assert!(store.is_empty(), "the removal was heard behind the cookie");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_for_learned_sessions_no_longer_than_they_are_remembered() {
+    let (backends, [_a, b]) = nodes(["a", "b"]);
+    let minute = Duration::from_secs(60);
+    let learned = Learned::cookie("JSESSIONID").idle_timeout(2 * minute);
+    let service = layer(&backends, learned).into_service();
+    begin(&service, &b, "1").await;
+    assert_eq!(ask(&service, "1").await, (PINNED, "b"));
+    let start = tokio::time::Instant::now();
+    let drained = tokio::time::timeout(3 * minute, backends.drain("b")).await;
+    assert!(drained.is_ok(), "the session has ended");
+    assert!(start.elapsed() >= 2 * minute, "after {:?}", start.elapsed());
+}
+
 #[test]
 fn invalid_configuration_is_rejected_at_build_time() {
     let second = Duration::from_millis(999);

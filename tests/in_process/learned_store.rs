@@ -11,8 +11,8 @@ use std::{
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 use tower_sticky::{
-    Preference, Reason, Verdict,
-    affinity::{Chain, Cookie, Learned},
+    Preference, Reason, SessionAction, Verdict,
+    affinity::{Chain, Cookie, Key, Learned},
     store::{
         Answer, Lookup, MemoryStore, OpenSession, PinStore, RedisStore, SessionKey, StoredPin,
     },
@@ -230,6 +230,38 @@ async fn a_store_may_refuse_a_new_pin() {
     assert_eq!(send(&service, get()).await.status, 200, "without an id there is nothing to know");
     store.down.store(false, SeqCst);
     assert_eq!(ask(&service, "1").await, (PINNED, "b"));
+}
+
+#[tokio::test]
+async fn a_key_does_not_place_a_session_that_cannot_be_looked_up() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    for is_nested in [false, true] {
+        let store = Claims::new();
+        let learned = Learned::cookie("JSESSIONID").store(store.clone());
+        let by_id = Chain::of(learned).or(Key::header("user"));
+        let chain = if is_nested { Chain::of(by_id).or(Cookie::plain("sid")) } else { by_id };
+        let service = layer(&backends, chain).into_service();
+        let request = || {
+            let mut request = with_cookie("JSESSIONID=1");
+            request.headers_mut().insert("user", "7".parse().unwrap());
+            request
+        };
+        store.down.store(true, SeqCst);
+        assert_eq!(send(&service, request()).await.status, 503, "nested: {is_nested}");
+        store.down.store(false, SeqCst);
+        assert_eq!(send(&service, request()).await.decision().0, Verdict::Assigned);
+    }
+}
+
+#[tokio::test]
+async fn a_move_to_where_the_session_is_leaves_its_pin_as_it_is() {
+    let (backends, [_a, b]) = nodes(["a", "b"]);
+    let store = Claims::new();
+    let service = remembering(&backends, &store);
+    begin(&service, &b, "1").await;
+    *b.control.action.lock().unwrap() = Some(SessionAction::Move("b".parse().unwrap()));
+    assert_eq!(ask(&service, "1").await, (PINNED, "b"));
+    assert!(store.claims.lock().unwrap().is_empty(), "a new epoch means that it has moved");
 }
 
 /// A store that contains the largest epoch.

@@ -11,6 +11,7 @@ mod admin;
 mod admin_many;
 mod bounded_load;
 mod chain;
+mod chain_nested;
 mod chain_tokens;
 mod client_ip;
 mod contract;

@@ -6,7 +6,7 @@ use http::{Request, StatusCode};
 use tower_sticky::{
     Backends, Failover, Key, KeyRing, Mode, Reason, SessionInfo, StickyLayer, StickyService,
     Strict, Verdict,
-    affinity::{Chain, Cookie, Key as ByKey, Route},
+    affinity::{Affinity, Chain, Cookie, Key as ByKey, Route},
     strategy::RoundRobin,
 };
 
@@ -108,6 +108,22 @@ async fn backends_may_have_names_in_routes() {
     assert_eq!(told(&a), "node1");
     let gone = send(&service, with_cookie("S=x.node2")).await;
     assert_eq!(gone.decision().2, Some(Reason::Unknown));
+}
+
+#[tokio::test]
+async fn backends_are_told_a_route_only_if_ids_contain_one() {
+    let (backends, [a]) = nodes(["a"]);
+    let route = || Route::cookie("S").after('.').name("node1", "a");
+    let cases: [(Box<dyn Affinity>, Option<&str>); 3] = [
+        (Box::new(Cookie::plain("sid")), None),
+        (Box::new(Chain::of(Cookie::plain("sid")).or(ByKey::header("u"))), None),
+        (Box::new(Chain::of(Cookie::plain("sid")).or(route())), Some("node1")),
+    ];
+    for (affinity, expected) in cases {
+        send(&layer(&backends, affinity).session_headers(true).into_service(), get()).await;
+        let headers = a.control.headers.lock().unwrap().pop().unwrap();
+        assert_eq!(SessionInfo::from_headers(&headers).unwrap().route(), expected);
+    }
 }
 
 /// Both backends with their sealed routes.

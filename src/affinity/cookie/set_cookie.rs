@@ -302,6 +302,12 @@ mod tests {
     }
 
     #[test]
+    fn a_name_has_at_most_128_characters() {
+        assert!(check_name(&"a".repeat(128)).is_ok());
+        assert!(check_name(&"a".repeat(129)).is_err());
+    }
+
+    #[test]
     fn other_cookies_of_a_response_are_kept() {
         let mut headers = HeaderMap::new();
         for field in ["a=1; Path=/", "sid=x; Path=/", "sidx=2", "SID=3", " sid =4", "sid; Path=/"] {
