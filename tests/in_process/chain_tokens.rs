@@ -8,7 +8,7 @@ use tower_sticky::{
     affinity::{Chain, Cookie, Header, Key},
 };
 
-use crate::support::{get, header_token, keys, layer, nodes, send, with_header};
+use crate::support::{after, get, header_token, keys, layer, nodes, send, spawn, with_header};
 
 fn three_members() -> Chain {
     Chain::of(Cookie::sealed("sid", keys()))
@@ -83,4 +83,19 @@ async fn every_token_of_a_chain_is_removed_from_the_request() {
     request.headers_mut().insert(header::COOKIE, cookie.parse().unwrap());
     assert_eq!(send(&service, request).await.decision().0, Verdict::Pinned);
     assert_eq!(a.control.cookies.lock().unwrap().last().unwrap(), "x=1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_token_is_not_added_when_the_request_has_waited() {
+    let (backends, [_a, b]) = nodes(["a", "b"]);
+    let chain = Chain::of(Cookie::sealed("sid", keys())).or(Header::plain("x-sticky"));
+    let service = layer(&backends, chain).into_service();
+    b.control.set_busy(true);
+    let waiting = spawn(&service, with_header("x-sticky", "b"));
+    after(50).await;
+    b.control.set_busy(false);
+    let answer = waiting.await.unwrap();
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("b"), None));
+    assert!(answer.outcome.as_ref().unwrap().waited().is_some(), "it has waited");
+    assert_eq!(answer.token(), None);
 }
