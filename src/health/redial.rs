@@ -25,8 +25,8 @@ struct DueRedial {
     at: Instant,
 }
 
-/// Redials the suspects that are due: first those that requests wait for, then those with sessions.
-/// Returns when the next redial is due.
+/// Redials the suspects that are due, first those with sessions. Those that requests wait for have a rate limit of
+/// their own. Returns when the next redial is due.
 pub(super) fn redial_suspects<S>(
     pool: &Arc<Pool<S>>,
     settings: &Settings,
@@ -41,7 +41,7 @@ where
     let (mut due, later): (Vec<_>, Vec<_>) = redials.partition(|suspect| suspect.at <= now);
     let mut next = later.iter().map(|suspect| suspect.at).min();
     due.sort_by_key(|DueRedial { state, at, .. }| {
-        (!state.has_recovery_waiters(), state.last_session_count.load(Relaxed) == 0, *at)
+        (state.last_session_count.load(Relaxed) == 0, *at)
     });
     for suspect in due {
         let awaited = suspect.state.has_recovery_waiters();
@@ -49,8 +49,8 @@ where
         if limiter.admits() {
             spawn_redial(pool, suspect, settings);
         } else {
-            next =
-                Some(next.map_or(now + RATE_LIMIT_DELAY, |next| next.min(now + RATE_LIMIT_DELAY)));
+            let again = now + RATE_LIMIT_DELAY;
+            next = Some(next.map_or(again, |next| next.min(again)));
         }
     }
     next

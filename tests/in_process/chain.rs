@@ -255,3 +255,34 @@ async fn a_bad_token_is_replaced_when_another_member_has_a_good_one() {
     request.headers_mut().insert("x-sticky", "b".parse().unwrap());
     assert_eq!(send(&service, request).await.token(), None, "a missing one is not added");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_new_session_does_not_follow_the_next_member_to_a_draining_backend() {
+    let (backends, [_a, b, _c]) = nodes(["a", "b", "c"]);
+    let [_, (_, user_b), _] = sessions::<3>(&backends).await;
+    let chain = Chain::of(cookie()).or(Key::header("user")).or(Header::plain("x-sticky"));
+    let service = layer(&backends, chain).into_service();
+    let request = || {
+        let mut request = of(&user_b, None);
+        request.headers_mut().insert("x-sticky", "a".parse().unwrap());
+        request
+    };
+    b.control.refuses.store(true, SeqCst);
+    assert_eq!(send(&service, request()).await.body, "a", "where the next member says");
+    backends.set_mode("a", Mode::Draining).unwrap();
+    for _ in 0..2 {
+        let answer = send(&service, request()).await;
+        assert_eq!((answer.decision().0, &*answer.body), (Verdict::Assigned, "c"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_without_an_owner_writes_nothing() {
+    let (backends, _nodes) = nodes(["a"]);
+    let cookies = layer(&backends, cookie()).into_service();
+    let token = send(&cookies, get()).await.token().unwrap();
+    let service = layer(&backends, key_first()).into_service();
+    backends.set_mode("a", Mode::Draining).unwrap();
+    let answer = send(&service, of("1", Some(&token))).await;
+    assert_eq!((&*answer.body, answer.token()), ("a", None), "where the cookie says");
+}

@@ -170,3 +170,18 @@ async fn a_session_that_is_sent_back_is_refreshed_where_its_pin_came_from() {
     assert!(answer.token().is_some(), "the cookie was read first");
     assert_eq!(header_token(&answer), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_token_is_not_added_when_the_request_has_waited() {
+    let (backends, [_a, b]) = nodes(["a", "b"]);
+    let chain = Chain::of(Cookie::sealed("sid", keys())).or(Header::plain("x-sticky"));
+    let service = layer(&backends, chain).into_service();
+    b.control.set_busy(true);
+    let waiting = spawn(&service, with_header("x-sticky", "b"));
+    after(50).await;
+    b.control.set_busy(false);
+    let answer = waiting.await.unwrap();
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("b"), None));
+    assert!(answer.outcome.as_ref().unwrap().waited().is_some(), "it has waited");
+    assert_eq!(answer.token(), None);
+}

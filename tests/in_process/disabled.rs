@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 use http::Request;
 use http_body_util::BodyExt;
 use tower::{Service, ServiceExt};
-use tower_sticky::{Backends, DrainEnd, Mode, Outcome, Reason, State, Verdict};
+use tower_sticky::{Backends, DrainEnd, Failover, Mode, Outcome, Reason, State, Verdict};
 
 use crate::support::{
     Body, Client, Node, get, load, nodes, sealed, sealed_session, send, with_cookie,
@@ -62,6 +62,22 @@ async fn a_waiting_request_fails_over_when_its_backend_is_disabled() {
         "it has its turn, and does not want it any more"
     );
     assert_eq!(load(&backends, "a"), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_request_follows_the_policy_of_the_drain_when_that_has_ended() {
+    let (backends, [a, _b], service, client) = sealed_session(["a", "b"]).await;
+    backends.set_limit("a", 1).unwrap();
+    a.hold_responses();
+    let [first, second] = [(); 2].map(|()| client.spawn(&service, get()));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(load(&backends, "a"), (1, 1));
+    let drain = backends.drain("a").deadline(Duration::from_millis(20)).then(Failover::Borrow);
+    assert_eq!(drain.await.unwrap().end, DrainEnd::Deadline);
+    a.release_responses();
+    assert_eq!(first.await.unwrap().decision(), (Verdict::Pinned, Some("a"), None), "it was there");
+    let why = (Verdict::Borrowed, Some("b"), Some(Reason::Draining));
+    assert_eq!(second.await.unwrap().decision(), why, "by default it would move");
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,12 +7,13 @@ use http_body_util::BodyExt;
 use tokio::time::Instant;
 use tower::ServiceExt;
 use tower_sticky::{
-    Backends, DrainEnd, DrainOver, Mode, StickyLayer, UpgradeGuard, affinity::Cookie,
+    Backends, DrainEnd, DrainOver, Mode, StickyLayer, UpgradeGuard,
+    affinity::{Chain, Cookie, Key},
 };
 
 use crate::{
     drain::{MINUTE, SECOND, after, sealed},
-    support::{Body, Client, First, get, keys, nodes, spawn},
+    support::{Body, Client, First, get, keys, nodes, spawn, with_header},
     unending::Unending,
 };
 
@@ -139,4 +140,23 @@ async fn a_drain_signal_reports_the_current_drain() {
     signal.over().await;
     backends.set_mode("a", Mode::Active).unwrap();
     assert!(tokio::time::timeout(SECOND, signal.begun()).await.is_err(), "it serves again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_by_a_key_does_not_delay_a_drain_after_its_end() {
+    let stream = tower::service_fn(|_: Request<Body>| async {
+        Ok::<_, Infallible>(Response::new(Unending::after("word")))
+    });
+    let backends = Backends::from_iter([("a", stream)]);
+    let chain = Chain::of(Key::header("user")).or(Cookie::sealed("sid", keys()));
+    let service = StickyLayer::new(backends.clone(), chain).into_service();
+    // Sessions from before the start of this process would have been seen by now.
+    after(31 * MINUTE).await;
+    let mut body = service.oneshot(with_header("user", "1")).await.unwrap().into_body();
+    let reader = tokio::spawn(async move { while body.frame().await.is_some() {} });
+    after(3 * SECOND).await;
+    assert_eq!(backends.get("a").unwrap().streams, 1);
+    reader.abort();
+    let drained = tokio::time::timeout(5 * SECOND, backends.drain("a")).await;
+    assert!(drained.is_ok(), "the session has no stored pin");
 }

@@ -155,6 +155,18 @@ async fn reject_answers_for_a_session_whose_backend_is_down() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_last_resort_does_not_answer_for_a_rejected_session() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let (layer, sorry) = (sealed(&backends).on_unavailable(Failover::Reject), Node::new("sorry"));
+    let service = layer.last_resort(sorry.clone());
+    let mut client = Client::assigned(&service).await;
+    backends.set_mode("a", Mode::Disabled).unwrap();
+    let answer = client.send(&service, get()).await;
+    assert_eq!(answer.decision(), (Verdict::Rejected, Some("a"), Some(Reason::Disabled)));
+    assert_eq!((answer.status, sorry.served()), (503, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn draining_keeps_sessions_and_takes_no_new_ones() {
     let (backends, _nodes, service, mut client) = sealed_session(["a", "b"]).await;
     backends.set_mode("a", Mode::Draining).unwrap();

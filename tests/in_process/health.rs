@@ -3,10 +3,10 @@
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use http::Request;
-use tower_sticky::{Health, Reason, State, Verdict};
+use tower_sticky::{Health, Reason, State, SuccessRate, Verdict, affinity::Learned};
 
 use crate::support::{
-    Body, Client, Node, after, get, nodes, plain, sealed, send, spawn, with_cookie,
+    Body, Client, Node, after, get, layer, nodes, plain, sealed, send, spawn, with_cookie,
 };
 
 #[tokio::test(start_paused = true)]
@@ -161,4 +161,39 @@ async fn passive_detection_can_be_off_or_slower() {
     send(&service, get()).await;
     send(&service, get()).await;
     assert_eq!(backends.get("a").unwrap().state, State::Suspect);
+}
+
+#[tokio::test(start_paused = true)]
+async fn success_rates_are_compared_over_the_whole_interval() {
+    let (backends, nodes) = nodes(["a", "b", "c", "d", "e"]);
+    let rate = SuccessRate::new().interval(Duration::from_secs(5)).min_requests(20);
+    let service = plain(&backends).health(Health::new().success_rate(rate)).into_service();
+    for _ in 0..4 {
+        for node in &nodes {
+            for request in 0..5 {
+                let fails = node.name == "a" && request < 2;
+                node.control.status.store(if fails { 500 } else { 200 }, SeqCst);
+                send(&service, with_cookie(&format!("sid={}", node.name))).await;
+            }
+        }
+        after(1_000).await;
+    }
+    assert_eq!(backends.get("a").unwrap().state, State::Ready, "the interval is not over");
+    after(1_100).await;
+    assert_eq!(backends.get("a").unwrap().state, State::Suspect, "8 of 20 have failed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_session_begins_at_an_ejected_backend_although_it_is_first_in_rank() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let learned = layer(&backends, Learned::cookie("app"));
+    let service = learned.health(Health::new().consecutive_failures(1)).into_service();
+    a.control.status.store(500, SeqCst);
+    let mut ids = (0..).map(|number| with_cookie(&format!("app=id-{number}")));
+    while backends.get("a").unwrap().state == State::Ready {
+        send(&service, ids.next().unwrap()).await;
+    }
+    for request in ids.take(20) {
+        assert_eq!(send(&service, request).await.body, "b");
+    }
 }

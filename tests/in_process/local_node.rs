@@ -15,12 +15,14 @@ use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_sticky::{
-    Backends, Mode, Reason, StickyLayer, StickyService, UpgradeGuard, Verdict,
+    Backends, Failover, Mode, Reason, StickyLayer, StickyService, UpgradeGuard, Verdict,
     affinity::{Affinity, Chain, Cookie, Key},
     strategy::RoundRobin,
 };
 
-use crate::support::{Body, Client, MS, Node, get, keys, layer, load, nodes, send, with_cookie};
+use crate::support::{
+    Body, Client, First, MS, Node, get, keys, layer, load, nodes, send, with_cookie,
+};
 
 /// A connection to another node of the mesh, as a proxy would make it.
 #[derive(Clone, Default)]
@@ -181,6 +183,28 @@ async fn the_local_node_serves_a_request_that_two_peers_disconnected() {
         assert!((1..=3).contains(&(a.served() + b.served() - sent)));
     }
     assert!((1..20).contains(&twice), "the rank decides which is tried first: {twice}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_local_node_is_waited_for_when_two_peers_have_disconnected() {
+    // The policy is for sessions, and this one is new.
+    for policy in [Failover::Repin, Failover::Reject] {
+        let (backends, here) = (Backends::new(), Node::new("a"));
+        let layer = layer(&backends, Cookie::sealed("sid", keys())).strategy(First);
+        let service = layer.on_unavailable(policy).local("a").layer(here.clone());
+        let peers = ["b", "c"].map(Node::new);
+        for peer in &peers {
+            peer.control.disconnects.store(true, SeqCst);
+            backends.insert(peer.name, peer.clone()).unwrap();
+        }
+        here.control.set_busy(true);
+        let request = tokio::spawn(async move { send(&service, get()).await });
+        tokio::time::sleep(100 * MS).await;
+        here.control.set_busy(false);
+        let answer = request.await.unwrap();
+        assert_eq!((answer.status, &*answer.body), (200, "a"), "{policy:?}");
+        assert_eq!(peers.each_ref().map(Node::served), [1, 1], "{policy:?}");
+    }
 }
 
 #[tokio::test]

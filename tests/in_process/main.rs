@@ -34,6 +34,7 @@ mod handoff;
 mod header;
 mod health;
 mod home_wait;
+mod home_wait_ends;
 mod keys;
 mod learned;
 mod learned_paths;

@@ -175,6 +175,19 @@ async fn durations_end_with_the_body_and_waits_are_recorded_when_there_are_some(
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_duration_of_an_attempt_counts_from_the_request() {
+    let (backends, [a], service, client) = sealed_session(["a"]).await;
+    after(10_000).await;
+    a.hold_responses();
+    let request = client.spawn(&service, get());
+    after(100).await;
+    a.release_responses();
+    request.await.unwrap();
+    let seconds = sum(&render(&backends), "http_client_request_duration_seconds_sum", &[]);
+    assert!((0.09..0.2).contains(&seconds), "{seconds} s in all");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_its_client_gives_up_is_counted_once() {
     let (backends, [a], service, mut client) = sealed_session(["a"]).await;
     a.hold_responses();

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use http::{Request, Response};
 use tower_sticky::{
     BackendId, Backends, BoxError, GrpcProbe, Health, HttpProbe, Probe, State, StickyLayer,
     affinity::Cookie,
@@ -20,6 +21,7 @@ use tower_sticky::{
 use crate::{
     probes::start,
     support::{Body, Node, after, nodes, plain, state},
+    unending::Unending,
 };
 
 #[tokio::test(start_paused = true)]
@@ -154,4 +156,19 @@ async fn a_probe_can_be_of_any_type() {
     let _layer = start(&backends, Health::new().probe(probe).probe_interval(Duration::ZERO));
     after(10).await;
     assert!(connected.load(SeqCst), "the probe has connected");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_does_not_wait_for_the_end_of_a_long_answer() {
+    let page: &'static str = "x".repeat(64 * 1024).leak();
+    let endless = tower::service_fn(move |_: Request<Body>| async move {
+        Ok::<_, Infallible>(Response::new(Unending::after(page)))
+    });
+    let backends = Backends::from_iter([("a", endless)]);
+    let health = Health::new().probe(HttpProbe::get("/").map_body(|_| Body::default()));
+    let layer = StickyLayer::new(backends.clone(), Cookie::plain("sid")).health(health);
+    assert!(layer.start::<Request<Body>>());
+    after(10_000).await;
+    let backend = backends.get("a").unwrap();
+    assert_eq!((backend.state, backend.probe_failure), (State::Ready, None));
 }

@@ -223,3 +223,17 @@ async fn a_panicking_probe_counts_as_failed() {
     after(2_000).await;
     assert_eq!(state(&backends, "b"), State::Busy, "the readiness poll goes on");
 }
+
+#[tokio::test(start_paused = true)]
+async fn backends_that_can_be_probed_at_once_are_probed_soon() {
+    let pool = tower_sticky::Backends::new();
+    let nodes = [(); 8].map(|()| Node::new("b"));
+    for (number, node) in nodes.iter().enumerate() {
+        pool.insert(format!("b{number}"), node.clone()).unwrap();
+    }
+    let health = health().probe_interval(Duration::from_secs(10)).probes_in_flight(8);
+    let _layer = start(&pool, health);
+    after(2_600).await;
+    let probed = nodes.iter().filter(|node| node.served() > 0).count();
+    assert_eq!(probed, 8, "in a quarter of the interval");
+}

@@ -3,11 +3,14 @@
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use http::{Method, Request};
-use tower_sticky::{Backends, Cause, Health, Mode, State, StickyService};
+use tower_sticky::{Backends, Cause, Health, Mode, State, StickyService, strategy::LeastSessions};
 
-use crate::support::{
-    Body, Node, after, get, health_changes, nodes, plain, refuse, send, spawn, state, until,
-    with_cookie,
+use crate::{
+    probes,
+    support::{
+        Body, Client, Node, after, get, health_changes, nodes, plain, refuse, sealed, send, spawn,
+        state, until, with_cookie,
+    },
 };
 
 fn redialable<const N: usize>(names: [&'static str; N]) -> (Backends<Node>, [Node; N]) {
@@ -31,6 +34,13 @@ async fn hanging_redial() -> (Backends<Node>, [Node; 2], StickyService<Node>) {
     send(&service, get()).await;
     after(150).await;
     (backends, nodes, service)
+}
+
+fn three_hundred() -> (Backends<Node>, Vec<Node>) {
+    let names = (0..300).map(|i| &*format!("n{i}").leak());
+    let nodes: Vec<_> = names.map(Node::new).collect();
+    nodes.iter().for_each(|node| node.control.redialable.store(true, SeqCst));
+    (Backends::from_iter(nodes.iter().map(|node| (node.name, node.clone()))), nodes)
 }
 
 fn redialed(node: &Node) -> usize {
@@ -107,12 +117,9 @@ async fn the_redial_interval_is_an_option() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pool_redials_a_hundred_times_a_second_at_most() {
-    let names: Vec<&'static str> = (0..300).map(|i| &*format!("n{i}").leak()).collect();
-    let nodes: Vec<_> = names.into_iter().map(Node::new).collect();
-    let backends = Backends::from_iter(nodes.iter().map(|node| (node.name, node.clone())));
+    let (backends, nodes) = three_hundred();
     let service = plain(&backends).max_attempts(300).into_service();
     for node in &nodes {
-        node.control.redialable.store(true, SeqCst);
         node.control.refuses.store(true, SeqCst);
     }
     assert_eq!(send(&service, get()).await.status, 503, "all refuse");
@@ -128,6 +135,43 @@ async fn a_pool_redials_a_hundred_times_a_second_at_most() {
     }
     after(5_000).await;
     assert!(backends.iter().all(|backend| backend.state == State::Ready));
+}
+
+#[tokio::test(start_paused = true)]
+async fn backends_with_sessions_are_redialed_first() {
+    let (backends, nodes) = three_hundred();
+    let service = sealed(&backends).strategy(LeastSessions::new()).into_service();
+    let mut client = Client::assigned(&service).await;
+    let home = client.send(&service, get()).await.body;
+    after(3_000).await;
+    for node in &nodes {
+        node.control.refuses.store(true, SeqCst);
+    }
+    assert_eq!(send(&service, get()).await.status, 503, "all refuse");
+    after(10_000).await;
+    let home = nodes.iter().find(|node| node.name == home).unwrap();
+    let before = redialed(home);
+    after(10_000).await;
+    let redials = redialed(home) - before;
+    assert!(redials >= 8, "{redials} in ten seconds, where the others have their turn three times");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redial_from_before_a_recovery_is_no_evidence_when_it_fails_late() {
+    let (backends, [a, _b]) = redialable(["a", "b"]);
+    let layer = probes::start(&backends, probes::health());
+    let service = layer.into_service();
+    a.control.redial_hangs.store(true, SeqCst);
+    refuse(&a, true);
+    send(&service, with_cookie("sid=a")).await;
+    after(150).await;
+    assert_eq!((redialed(&a), state(&backends, "a")), (1, State::Suspect));
+    refuse(&a, false);
+    until(&backends, "a", State::Ready).await;
+    refuse(&a, true);
+    a.control.redial_hangs.store(false, SeqCst);
+    after(15).await;
+    assert_eq!((redialed(&a), state(&backends, "a")), (1, State::Ready), "a probe came through");
 }
 
 #[tokio::test(start_paused = true)]

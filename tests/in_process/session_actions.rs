@@ -221,3 +221,13 @@ async fn moving_a_session_to_its_own_backend_changes_nothing() {
     assert_eq!(backends.snapshot().stats.moves(), 0);
     assert_eq!(backends.get("a").unwrap().sessions_seen, 1, "it is there, and counted");
 }
+
+#[tokio::test]
+async fn a_backend_that_is_no_peer_cannot_act_by_the_header_of_peers() {
+    let (_backends, [a], service, mut client) = sealed_session(["a"]).await;
+    let header = ("x-sticky-action", "end".to_owned());
+    a.control.response_headers.lock().unwrap().push(header);
+    let answer = client.send(&service, get()).await;
+    assert_eq!(answer.set_cookies(), [""; 0], "the session goes on");
+    assert_eq!(answer.headers["x-sticky-action"], "end", "the header is the application's own");
+}

@@ -1,14 +1,25 @@
 //! The spans of waits and attempts.
 
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::{
+    convert::Infallible,
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    time::Duration,
+};
 
+use http::{Request, Response};
 use tower::ServiceBuilder;
 use tower_http::trace::TraceLayer;
-use tower_sticky::trace::{RecordAnswer, RequestSpan};
+use tower_sticky::{
+    Backends, StickyLayer,
+    affinity::Cookie,
+    trace::{RecordAnswer, RequestSpan},
+};
 use tracing::{Instrument, level_filters::LevelFilter};
 use tracing_subscriber::layer::SubscriberExt;
 
-use crate::support::{Client, Controls, Spans, after, get, refuse, sealed_session, with_header};
+use crate::support::{
+    Body, Client, Controls, Spans, after, get, refuse, sealed_session, send, with_header,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_request_has_children_for_its_attempts_and_its_wait() {
@@ -113,7 +124,7 @@ async fn the_span_of_a_request_has_the_names_of_opentelemetry() {
     *request.method_mut() = "BREW".parse().unwrap();
     request.headers_mut().insert("x-request-id", "one".parse().unwrap());
     request.extensions_mut().insert(tower_sticky::Peer::new("10.0.0.7:51000".parse().unwrap()));
-    crate::support::send(&service, request).await;
+    send(&service, request).await;
     let fields = spans.last("request").fields;
     for (field, value) in [
         ("otel.kind", "server"),
@@ -128,4 +139,36 @@ async fn the_span_of_a_request_has_the_names_of_opentelemetry() {
         assert_eq!(fields.get(field).map(String::as_str), Some(value), "{field}: {fields:?}");
     }
     assert!(!format!("{fields:?}").contains("secret"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_span_of_a_request_that_is_given_up_outside_of_it_gets_its_fields() {
+    let (spans, _guard) = Spans::record();
+    let (_backends, [a], service, mut client) = sealed_session(["a"]).await;
+    a.hold_responses();
+    // The future of this layer enters the span when it is polled, and not when it is dropped.
+    let trace = TraceLayer::new_for_http().make_span_with(RequestSpan::new());
+    let service = ServiceBuilder::new().layer(trace).service(service);
+    let request = client.send(&service, get());
+    assert!(tokio::time::timeout(Duration::from_secs(1), request).await.is_err());
+    assert_eq!(spans.last("request").fields["sticky.outcome"], "pinned");
+}
+
+#[tokio::test(start_paused = true)]
+async fn spans_of_a_backend_are_children_of_the_attempt() {
+    let (spans, _guard) = Spans::record();
+    let backend = tower::service_fn(|_: Request<Body>| {
+        drop(tracing::info_span!("called"));
+        async {
+            tokio::task::yield_now().await;
+            drop(tracing::info_span!("polled"));
+            Ok::<_, Infallible>(Response::new(Body::default()))
+        }
+    });
+    let backends = Backends::from_iter([("a", backend)]);
+    let service = StickyLayer::new(backends, Cookie::plain("sid")).into_service();
+    send(&service, get()).await;
+    for name in ["called", "polled"] {
+        assert_eq!(spans.last(name).parent, Some("attempt"), "{name}");
+    }
 }

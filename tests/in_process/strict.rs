@@ -8,7 +8,9 @@ use tower_sticky::{
     affinity::{Chain, Cookie, Key},
 };
 
-use crate::support::{Client, Clock, Node, get, keys, nodes, sealed, send, with_cookie};
+use crate::support::{
+    Client, Clock, Node, get, keys, nodes, sealed, send, with_cookie, with_header,
+};
 
 /// The statuses that the Model Context Protocol asks for.
 fn mcp() -> Strict {
@@ -74,6 +76,20 @@ async fn a_known_backend_that_cannot_serve_has_its_own_status() {
         let new = send(&service, get()).await;
         assert_eq!(new.status, 503, "a new session has no backend that is known");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_busy_owner_of_a_key_is_a_known_backend() {
+    let (backends, nodes) = nodes(["a", "b"]);
+    let layer = StickyLayer::new(backends, Key::header("user")).outcome_extensions(true);
+    let service = layer.strict(mcp()).into_service();
+    for node in &nodes {
+        node.control.set_busy(true);
+    }
+    let answer = send(&service, with_header("user", "1")).await;
+    let (verdict, _, reason) = answer.decision();
+    assert_eq!((verdict, reason), (Verdict::Rejected, Some(Reason::Busy)));
+    assert_eq!(answer.status, 404, "as for a session whose backend stays busy");
 }
 
 #[tokio::test(start_paused = true)]

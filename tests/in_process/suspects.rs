@@ -8,7 +8,7 @@ use tower_sticky::{
 };
 
 use crate::support::{
-    Answer, Client, Node, after, get, keys, layer, nodes, plain, post, refuse, sealed,
+    Answer, Client, First, Node, after, get, keys, layer, nodes, plain, post, refuse, sealed,
     sealed_session, send, spawn, state, with_cookie,
 };
 
@@ -242,4 +242,62 @@ async fn a_voluntary_move_is_undone_when_its_request_disconnects() {
     assert_eq!((answer.status, &*answer.body), (200, "a"), "it stays on its backend");
     drop(drain);
     assert_eq!(backends.get("a").unwrap().mode, Mode::Draining);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redial_has_a_moment_before_a_request_tries_another_suspect() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let service = plain(&backends).into_service();
+    a.control.redialable.store(true, SeqCst);
+    for node in [&a, &b] {
+        refuse(node, true);
+    }
+    assert_eq!(send(&service, get()).await.status, 503);
+    for node in [&a, &b] {
+        refuse(node, false);
+    }
+    a.control.redial_hangs.store(true, SeqCst);
+    let waiting = spawn(&service, get());
+    after(50).await;
+    a.control.redial_hangs.store(false, SeqCst);
+    assert_eq!(waiting.await.unwrap().body, "a", "a redial costs nothing");
+    assert_eq!(b.served(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_has_recovered_meanwhile_is_tried_before_any_suspect() {
+    let (backends, [a, b, c, d]) = nodes(["a", "b", "c", "d"]);
+    let service = plain(&backends).strategy(First).max_attempts(1).into_service();
+    b.control.redialable.store(true, SeqCst);
+    for node in [&a, &b] {
+        refuse(node, true);
+    }
+    assert_eq!(send(&service, get()).await.body, "c");
+    refuse(&b, false);
+    refuse(&c, true);
+    d.control.refuses_after_gate.store(true, SeqCst);
+    d.hold_responses();
+    let request = spawn(&service, get());
+    after(150).await;
+    assert_eq!([state(&backends, "a"), state(&backends, "b")], [State::Suspect, State::Ready]);
+    d.release_responses();
+    assert_eq!(request.await.unwrap().body, "b", "not in the only attempt at a suspect");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redial_that_fails_is_one_of_the_attempts() {
+    let (backends, nodes) = nodes(["a", "b", "c"]);
+    let service = plain(&backends).max_attempts(2).into_service();
+    for node in &nodes {
+        node.control.redialable.store(true, SeqCst);
+        refuse(node, true);
+    }
+    assert_eq!(send(&service, get()).await.status, 503);
+    nodes[1].control.redial_hangs.store(true, SeqCst);
+    let request = spawn(&service, get());
+    after(20).await;
+    nodes[1].control.redial_hangs.store(false, SeqCst);
+    assert_eq!(request.await.unwrap().status, 503);
+    let redials = nodes.each_ref().map(|node| node.control.redials.load(SeqCst));
+    assert_eq!(redials, [1, 1, 0], "two, although not at the same time");
 }

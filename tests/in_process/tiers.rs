@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use tower_sticky::{BackendOptions, Backends, Mode, Reason, StickyService, Verdict};
 
-use crate::support::{Client, Node, get, plain, sealed, send, spawn};
+use crate::support::{Client, Node, get, plain, refuse, sealed, send, spawn};
 
 /// A pool of `a` and `b` with these options.
 fn two(a: BackendOptions, b: BackendOptions) -> (Backends<Node>, [Node; 2]) {
@@ -174,5 +174,23 @@ async fn keys_choose_a_backup_when_no_primary_has_a_weight() {
         let mut request = get();
         request.headers_mut().insert("x-user", user.into());
         assert_eq!(send(&service, request).await.body, "b");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_with_replicas_move_to_a_primary_before_any_backup() {
+    let (backends, [a, _b]) = with_backup();
+    backends.insert("c", Node::new("c")).unwrap();
+    let service = sealed(&backends).replicas(1).into_service();
+    let mut sessions = Vec::new();
+    while sessions.len() < 12 {
+        let mut client = Client::default();
+        if client.send(&service, get()).await.body == "a" {
+            sessions.push(client);
+        }
+    }
+    refuse(&a, true);
+    for mut session in sessions {
+        assert_eq!(session.send(&service, get()).await.body, "c", "whatever the rank");
     }
 }
