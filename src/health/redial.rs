@@ -1,9 +1,6 @@
 //! Redials suspect backends in the background until a connection succeeds.
 
-use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout};
 
@@ -40,8 +37,9 @@ where
     let redials = suspects.filter(|state| !state.is_out_of_service()).filter_map(due_redial);
     let (mut due, later): (Vec<_>, Vec<_>) = redials.partition(|suspect| suspect.at <= now);
     let mut next = later.iter().map(|suspect| suspect.at).min();
-    due.sort_by_key(|DueRedial { state, at, .. }| {
-        (state.last_session_count.load(Relaxed) == 0, *at)
+    let window = pool.window(None);
+    due.sort_by_cached_key(|DueRedial { state, at, .. }| {
+        (state.session_counter.is_empty(window), *at)
     });
     for suspect in due {
         let awaited = suspect.state.has_recovery_waiters();

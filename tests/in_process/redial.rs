@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use http::{Method, Request};
-use tower_sticky::{Backends, Cause, Health, Mode, State, StickyService, strategy::LeastSessions};
+use tower_sticky::{Backends, Cause, Health, Mode, State, StickyService};
 
 use crate::{
     probes,
@@ -140,7 +140,7 @@ async fn a_pool_redials_a_hundred_times_a_second_at_most() {
 #[tokio::test(start_paused = true)]
 async fn backends_with_sessions_are_redialed_first() {
     let (backends, nodes) = three_hundred();
-    let service = sealed(&backends).strategy(LeastSessions::new()).into_service();
+    let service = sealed(&backends).into_service();
     let mut client = Client::assigned(&service).await;
     let home = client.send(&service, get()).await.body;
     after(3_000).await;
