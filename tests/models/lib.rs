@@ -7,6 +7,8 @@
 #![cfg(test)]
 #![allow(dead_code)] // The models do not use everything in the included files.
 
+#[path = "../../src/pool/sessions/exact.rs"]
+mod exact;
 #[path = "../../src/pool/limit/fair_queue.rs"]
 mod fair_queue;
 #[path = "../../src/pool/limit/permits.rs"]
@@ -23,12 +25,15 @@ mod streams;
 mod versioned;
 #[path = "../../src/pool/backend/watchers.rs"]
 mod watchers;
+#[path = "../../src/pool/sessions/window.rs"]
+mod window;
 
 mod change_watched;
 mod limit_changes;
 mod permit_wait;
 mod published_value;
 mod request_count;
+mod session_count;
 mod shard_handover;
 mod streams_cut;
 mod support;

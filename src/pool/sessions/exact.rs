@@ -1,12 +1,12 @@
 //! Exact counter for small session sets (256 cells).
 
-use std::sync::atomic::{
+use super::window::Window;
+use crate::util::sync::{
     AtomicU32, AtomicU64,
     Ordering::{AcqRel, Acquire, Relaxed},
 };
 
-use super::window::Window;
-
+/// A power of two.
 const CELLS: usize = 256;
 /// How many cells are probed for a session.
 const PROBES: usize = 8;
@@ -20,7 +20,7 @@ pub(crate) struct ExactCounter {
     overflow: AtomicU32,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Cell {
     /// 0 for a free cell.
     session: AtomicU64,
@@ -42,8 +42,13 @@ pub(crate) enum Recorded {
 
 impl ExactCounter {
     pub(crate) fn new() -> Self {
-        let cells = (0..CELLS).map(|_| Cell::default()).collect();
-        Self { cells, overflow: AtomicU32::new(0) }
+        Self::with_cells(CELLS)
+    }
+
+    /// A table of this many cells, a power of two.
+    pub(crate) fn with_cells(count: usize) -> Self {
+        let free = |_| Cell { session: AtomicU64::new(0), tick: AtomicU32::new(0) };
+        Self { cells: (0..count).map(free).collect(), overflow: AtomicU32::new(0) }
     }
 
     /// Records a request of a session with this hash.
@@ -56,9 +61,10 @@ impl ExactCounter {
             }
             return Recorded::NoRoom { is_first: before == 0 };
         };
-        let before = cell.tick.load(Relaxed);
+        let mut before = cell.tick.load(Relaxed);
         if before != tick {
-            cell.tick.store(tick, Relaxed);
+            // Of requests at the same time one finds the session new.
+            before = cell.tick.swap(tick, Relaxed);
         }
         if before == 0 { Recorded::New } else { Recorded::Known }
     }
@@ -79,12 +85,8 @@ impl ExactCounter {
         }
         let mut count = 0;
         for cell in &self.cells {
-            if window.contains(cell.tick.load(Relaxed)) {
+            if !cell.free_outside(window) {
                 count += 1;
-            } else {
-                // A request at the same time may be lost; its session is counted with the next one.
-                cell.session.store(0, Relaxed);
-                cell.tick.store(0, Relaxed);
             }
         }
         Some(count)
@@ -134,47 +136,23 @@ impl ExactCounter {
 
     fn probe(&self, hash: u64) -> impl Iterator<Item = &Cell> {
         let start = hash as usize;
-        (0..PROBES).filter_map(move |i| self.cells.get(start.wrapping_add(i) % CELLS))
+        let mask = self.cells.len() - 1;
+        (0..PROBES).filter_map(move |i| self.cells.get(start.wrapping_add(i) & mask))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::hash::mix;
-
-    fn window(now: u32) -> Window {
-        Window { now, ticks: 10 }
-    }
-
-    #[test]
-    fn each_session_is_counted_once_and_removed_individually() {
-        let exact = ExactCounter::new();
-        for session in 1..=100 {
-            exact.record(session, mix(session), 1);
-            exact.record(session, mix(session), 2);
+impl Cell {
+    /// Frees the cell unless its session was seen within the window. Returns whether it is free.
+    ///
+    /// The tick goes first. That of a request at the same time stays, and counts, although its session may
+    /// get another cell with the next request.
+    fn free_outside(&self, window: Window) -> bool {
+        let tick = self.tick.load(Relaxed);
+        let frees =
+            !window.contains(tick) && self.tick.compare_exchange(tick, 0, Relaxed, Relaxed).is_ok();
+        if frees {
+            self.session.store(0, Relaxed);
         }
-        assert_eq!(exact.count(window(2)), Some(100));
-        (1..=99).for_each(|session| exact.remove(session, mix(session)));
-        assert_eq!(exact.count(window(2)), Some(1), "the removal of others does not affect it");
-    }
-
-    #[test]
-    fn sessions_with_the_same_hash_get_their_own_cells() {
-        let exact = ExactCounter::new();
-        for session in 1..=PROBES as u64 {
-            assert_eq!(exact.record(session, 7, 1), Recorded::New);
-            assert_eq!(exact.record(session, 7, 1), Recorded::Known);
-        }
-        assert_eq!(exact.count(window(1)), Some(PROBES as u64), "all have the same first cell");
-        assert_eq!(exact.record(99, 7, 1), Recorded::NoRoom { is_first: true });
-        assert_eq!(exact.record(98, 7, 1), Recorded::NoRoom { is_first: false });
-        assert_eq!(exact.count(window(1)), None, "one more session overflows");
-        exact.record(3, 7, 5);
-        assert_eq!(exact.count(window(12)), Some(1), "after the window the table counts again");
-        exact.record(100, 7, 12);
-        assert_eq!(exact.count(window(12)), Some(2), "cells of expired sessions are free");
-        exact.record(3, 7, 13);
-        assert_eq!(exact.count(window(13)), Some(2), "a known session keeps its cell");
+        frees
     }
 }

@@ -2,6 +2,8 @@
 
 mod counter;
 mod exact;
+#[cfg(test)]
+mod exact_tests;
 mod last_seen;
 mod load;
 mod marks;
