@@ -256,3 +256,50 @@ impl<S> Pool<S> {
         self.events.publish(|| Event::Draining { backend, in_flight, streams, sessions });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::pool::{Backends, Entered};
+
+    /// A pool with one backend, and its state.
+    fn pool() -> (Backends<()>, Arc<BackendState>) {
+        let backends = Backends::from_iter([("a", ())]);
+        let state = backends.pool().load().index().states()[0].clone();
+        (backends, state)
+    }
+
+    #[cfg(feature = "admin")]
+    #[tokio::test(start_paused = true)]
+    async fn histories_get_an_interval_every_ten_seconds() {
+        let (backends, state) = pool();
+        for second in 0..=35 {
+            backends.pool().housekeep(Instant::now());
+            assert_eq!(state.history.intervals().len(), second / 10, "after {second} s");
+            tokio::time::advance(TICK).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_an_affinity_that_remembers_sessions_a_drain_waits_for_requests_only() {
+        let (backends, state) = pool();
+        let drains = || {
+            backends.pool().housekeep(Instant::now());
+            backends.get("a").unwrap().drain.is_some()
+        };
+        let drain = || backends.drain("a").idle_for(Duration::from_secs(60)).start().unwrap();
+        // As restored from a process whose affinity remembered sessions.
+        state.session_counter.record(Some(1), true, backends.pool().tick());
+        let request = Entered::new(state);
+        let first = drain();
+        assert!(drains(), "a request is in flight");
+        drop(request);
+        assert!(!drains());
+        assert_eq!(first.ended().await.end, DrainEnd::Completed);
+        backends.pool().track_sessions(None);
+        drain();
+        assert!(drains(), "the session may come back");
+    }
+}

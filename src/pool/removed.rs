@@ -44,7 +44,7 @@ impl RemovedBackends {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::BackendId;
+    use crate::{id::BackendId, pool::Cause};
 
     fn state(id: &str) -> Arc<BackendState> {
         Arc::new(BackendState::new(BackendId::new(id).unwrap()))
@@ -60,6 +60,16 @@ mod tests {
         assert!(!Arc::ptr_eq(&removed.restore(state("a")), &held), "it was restored already");
         assert_eq!(removed.restore(state("b")).requests(), 0);
         assert!(lock(&removed.0).is_empty(), "no entries are left");
+    }
+
+    #[test]
+    fn restored_state_does_not_tell_changes_from_before_it_left() {
+        let (removed, held) = (RemovedBackends::default(), state("a"));
+        held.since.state_changed(Cause::Probe);
+        removed.insert([&held]);
+        let restored = removed.restore(state("a"));
+        assert!(Arc::ptr_eq(&restored, &held));
+        assert_eq!(restored.since.get().cause, None, "it has not changed since it joined");
     }
 
     #[test]

@@ -132,6 +132,41 @@ mod tests {
     }
 
     #[test]
+    fn sessions_are_compared_by_weight() {
+        let states = backends(&[6, 8, 3]);
+        states[1].set_weight(4);
+        let balance = balance(17.0 / 6.0);
+        let target = |from: usize| balance.target(&states[from], &states, 1.0);
+        assert_eq!(target(0).map(|state| state.tag), Some(states[1].tag), "2.25 with one more");
+        assert!(target(1).is_none(), "2 per weight are not too many");
+    }
+
+    #[test]
+    fn tokens_that_were_not_sent_back_count_for_the_placement_and_not_for_the_balance() {
+        let (balance, states) = (Balance::default(), backends(&[0]));
+        states[0].session_counter.record(Some(7), true, 10);
+        states[0].session_counter.token_issued(10);
+        states[0].session_counter.token_issued(10);
+        balance.enable();
+        balance.update(&states, Window { now: 10, ticks: 100 }, 10);
+        assert_eq!(states[0].session_load.get(), Some(3));
+        assert_eq!(states[0].last_session_count.load(Relaxed), 1);
+        assert_eq!(balance.average(), Some(1.0));
+    }
+
+    #[test]
+    fn large_pools_are_counted_less_often() {
+        let (balance, states) = (Balance::default(), backends(&[0; COUNTED_PER_TICK]));
+        balance.enable();
+        let counted = |tick| {
+            states[0].last_session_count.store(9, Relaxed);
+            balance.update(&states, Window { now: tick, ticks: 100 }, tick);
+            states[0].last_session_count.load(Relaxed) == 0
+        };
+        assert_eq!([10, 11, 12, 13].map(counted), [true, false, true, false]);
+    }
+
+    #[test]
     fn sessions_are_counted_when_that_is_due() {
         let (balance, states) = (Balance::default(), backends(&[9, 9]));
         let window = |now| Window { now, ticks: 100 };

@@ -333,4 +333,21 @@ mod tests {
         members.remove(2);
         assert_eq!(members.index.position_of(b"b1"), Some(1));
     }
+
+    #[test]
+    fn backups_are_ranked_while_no_primary_backend_takes_sessions() {
+        let mut members = Members::default();
+        for state in states(&[2, 3]) {
+            members.push(state, Some(()));
+        }
+        let weights = || members.index.ranked().map(|(_, weight)| weight).collect::<Vec<_>>();
+        let states = members.index.states();
+        states[1].set_backup(true);
+        assert_eq!(weights(), [2, 0]);
+        states[0].set_weight(0);
+        assert_eq!(weights(), [0, 3], "with a weight of 0 it takes no new sessions");
+        states[0].set_weight(2);
+        states[0].set_mode(Mode::Draining);
+        assert_eq!(weights(), [0, 3]);
+    }
 }

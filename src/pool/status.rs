@@ -116,3 +116,37 @@ pub struct PoolStatus {
     /// Counters of the outcomes of all requests so far. Changes of the members do not reset them.
     pub stats: Stats,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::{Instant, advance};
+
+    use super::*;
+    use crate::pool::{Backends, Entered};
+
+    #[tokio::test(start_paused = true)]
+    async fn backend_is_drained_when_nothing_is_left_or_its_time_is_over() {
+        let minute = Duration::from_secs(60);
+        let backends = Backends::from_iter([("a", ()), ("b", ())]);
+        let states = backends.pool().load().index().states().to_vec();
+        let drained = || {
+            backends.pool().housekeep(Instant::now());
+            ["a", "b"].map(|id| backends.get(id).unwrap().is_drained())
+        };
+        let short = Entered::new(states[0].clone());
+        let _long = Entered::new(states[1].clone());
+        assert_eq!(drained(), [false, false]);
+        for id in ["a", "b"] {
+            backends.drain(id).deadline(minute).start().unwrap();
+        }
+        assert_eq!(drained(), [false, false], "requests are in flight");
+        drop(short);
+        assert_eq!(drained(), [true, false]);
+        assert_eq!(backends.get("a").unwrap().mode, Mode::Draining, "until its deadline");
+        advance(minute).await;
+        assert_eq!(drained(), [true, true]);
+        assert_eq!(backends.get("b").unwrap().mode, Mode::Drained);
+    }
+}

@@ -55,6 +55,24 @@ async fn all_changes_are_made_in_their_order() {
 }
 
 #[test]
+fn a_pool_is_empty_while_it_has_no_member() {
+    let backends: Backends<u8> = Backends::new();
+    assert!(backends.is_empty());
+    backends
+        .update(|change| {
+            change.insert("a", 1).insert("b", 2);
+        })
+        .unwrap();
+    assert!(!backends.is_empty());
+    backends
+        .update(|change| {
+            change.remove("a").remove("b");
+        })
+        .unwrap();
+    assert!(backends.is_empty());
+}
+
+#[test]
 fn with_an_error_nothing_has_changed() {
     let backends: Backends<u8> = Backends::from_iter([("a", 1), ("b", 2)]);
     let before = backends.snapshot().backends;

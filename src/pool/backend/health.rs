@@ -101,3 +101,56 @@ impl BackendState {
         self.changed.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::{id::BackendId, pool::Readiness};
+
+    fn backend() -> BackendState {
+        BackendState::new(BackendId::new("a").unwrap())
+    }
+
+    #[test]
+    fn only_a_recovery_makes_earlier_news_of_the_health_outdated() {
+        let (backend, now) = (backend(), Instant::now());
+        let first = backend.generation();
+        let is_current = || backend.generation().has_health_of(first);
+        backend.update(|sources| sources.readiness = Readiness::Busy);
+        assert!(is_current(), "it was never suspect");
+        backend.update(|sources| sources.evidence.ejection.eject(Duration::from_secs(10), now));
+        assert!(is_current(), "it has become suspect");
+        backend.update(|sources| sources.readiness = Readiness::Ready);
+        assert!(is_current(), "it still is");
+        backend.update(|sources| sources.evidence.ejection.reinstate(now));
+        assert!(!is_current(), "it has recovered");
+    }
+
+    #[test]
+    fn requests_that_wait_for_the_recovery_are_known_until_the_last_one_ends() {
+        let backend = backend();
+        assert!(!backend.has_recovery_waiters());
+        backend.begin_recovery_wait();
+        backend.begin_recovery_wait();
+        backend.end_recovery_wait();
+        assert!(backend.has_recovery_waiters(), "one of two has ended");
+        backend.end_recovery_wait();
+        assert!(!backend.has_recovery_waiters());
+    }
+
+    #[test]
+    fn backend_is_watched_until_the_last_watch_ends() {
+        let backend = backend();
+        assert!(!backend.standing.watchers.any());
+        backend.begin_watch();
+        backend.begin_watch();
+        backend.end_watch();
+        assert!(backend.standing.watchers.any(), "one of two has ended");
+        backend.end_watch();
+        assert!(!backend.standing.watchers.any(), "a change need not look for waiting requests");
+    }
+}

@@ -95,6 +95,20 @@ impl fmt::Debug for History {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outcome::Reason;
+
+    #[test]
+    fn an_interval_counts_requests_errors_and_new_sessions() {
+        let (history, recorder) = (History::default(), BackendRecorder::default());
+        recorder.request(Verdict::Pinned, None, StatusClass::ServerError);
+        history.record(&recorder);
+        recorder.request(Verdict::Assigned, None, StatusClass::Successful);
+        recorder.request(Verdict::Assigned, None, StatusClass::ServerError);
+        recorder.request(Verdict::Moved, Some(Reason::Down), StatusClass::ClientError);
+        history.record(&recorder);
+        let grown = Interval { requests: 3, errors: 1, assigned: 2 };
+        assert_eq!(history.intervals(), [grown]);
+    }
 
     #[test]
     fn an_interval_has_what_was_counted_since_the_one_before() {

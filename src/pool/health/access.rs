@@ -125,4 +125,31 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(wants(&case, false, false), "no repeatable request came within the longest pause");
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_broken_connections_await_a_redial() {
+        let mut case = Case::new();
+        case.break_connection(true, None, None);
+        assert!(!case.evidence.awaits_redial(), "nothing can redial");
+        let mut case = Case::new();
+        case.refuse(true);
+        assert!(!case.evidence.awaits_redial(), "it is known that it does not listen");
+        case.break_connection(true, Some(redialer()), None);
+        assert!(!case.evidence.awaits_redial(), "a later break does not show that it listens");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trial_without_an_answer_delays_the_next_one() {
+        let mut case = Case::new();
+        case.break_connection(true, None, None);
+        case.evidence.record_failed_recheck(None, &case.backoff, Instant::now());
+        assert!(wants(&case, true, true), "a request that was no trial changes nothing");
+        tokio::time::advance(Duration::from_millis(100)).await;
+        let recheck = case.evidence.rechecks.begin(true);
+        case.evidence.record_failed_recheck(recheck, &case.backoff, Instant::now());
+        case.evidence.rechecks.end(recheck.unwrap());
+        assert!(!wants(&case, true, true) && !wants(&case, true, false));
+        tokio::time::advance(Duration::from_millis(200)).await;
+        assert!(wants(&case, true, false));
+    }
 }

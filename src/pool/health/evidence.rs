@@ -346,4 +346,17 @@ mod tests {
         case.break_connection(true, None, None);
         assert!(case.evidence.is_clear());
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn text_of_the_last_refusal_is_told_until_a_connection_succeeds() {
+        let mut case = Case::new();
+        assert_eq!(case.evidence.last_error(), None);
+        for text in ["refused", "timed out"] {
+            let refusal = Refusal { began: Instant::now(), redialer: None, text: text.into() };
+            case.record_refusal(refusal);
+            assert_eq!(case.evidence.last_error(), Some(text));
+        }
+        case.connect();
+        assert_eq!(case.evidence.last_error(), None);
+    }
 }

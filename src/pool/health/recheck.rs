@@ -174,6 +174,8 @@ impl RecheckSchedule {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     const BACKOFF: Backoff =
@@ -198,6 +200,18 @@ mod tests {
         }
         schedule.reset();
         assert_eq!((schedule.due(), schedule.has_failed()), (None, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn backends_that_fail_together_are_first_rechecked_at_different_times() {
+        let now = Instant::now();
+        let due = |seed| {
+            let mut schedule = RecheckSchedule::default();
+            schedule.schedule(&Backoff { seed, ..BACKOFF }, now);
+            schedule.due().unwrap()
+        };
+        let times: BTreeSet<_> = (1..=10).map(due).collect();
+        assert_eq!(times.len(), 10, "{times:?}");
     }
 
     #[tokio::test(start_paused = true)]

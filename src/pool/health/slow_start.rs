@@ -70,6 +70,7 @@ impl SlowStart {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::util::clock::YEAR;
 
     #[tokio::test(start_paused = true)]
     async fn share_grows_linearly_from_a_tenth_to_full() {
@@ -89,5 +90,29 @@ mod tests {
         assert!(slow_start.is_over());
         slow_start.start(Instant::now());
         assert_eq!(slow_start.fraction(), 26, "it can start again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn share_is_updated_after_each_twentieth_and_at_the_end() {
+        let (slow_start, whole) = (SlowStart::default(), Duration::from_secs(20));
+        let start = Instant::now();
+        let next = |millis| {
+            let now = start + Duration::from_millis(millis);
+            slow_start.advance(now, whole).map(|next| (next - start).as_millis())
+        };
+        assert_eq!(next(0), None, "it has not begun");
+        slow_start.start(start);
+        assert_eq!([0, 1_000, 19_500].map(next), [1_000, 2_000, 20_000].map(Some));
+        assert_eq!((next(20_000), next(20_001)), (None, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn share_is_not_full_just_before_the_end_of_a_long_slow_start() {
+        let (slow_start, start) = (SlowStart::default(), Instant::now());
+        slow_start.start(start);
+        slow_start.advance(start + (YEAR - Duration::from_nanos(1)), YEAR);
+        assert!(!slow_start.is_over(), "{} of 256", slow_start.fraction());
+        slow_start.advance(start + YEAR, YEAR);
+        assert!(slow_start.is_over());
     }
 }

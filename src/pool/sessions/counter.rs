@@ -253,6 +253,17 @@ mod tests {
     }
 
     #[test]
+    fn the_counter_is_empty_when_more_sessions_have_ended_than_it_counts_exactly() {
+        let (counter, window) = (SessionCounter::default(), window(1, 60));
+        for session in 1..=1000 {
+            counter.record(Some(session), true, 1);
+        }
+        assert!(!counter.is_empty(window));
+        (1..=1000).for_each(|session| counter.remove(session));
+        assert!(counter.is_empty(window));
+    }
+
+    #[test]
     fn sessions_that_cannot_be_told_apart_have_no_count() {
         let counter = SessionCounter::default();
         counter.record(None, true, 5);
