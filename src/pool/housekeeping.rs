@@ -166,14 +166,11 @@ impl<S> Pool<S> {
             }
             return;
         }
-        // A drain that completes before its deadline continues until then: tokens are honoured.
-        match (end, plan.deadline) {
-            (DrainEnd::Completed, Some(_)) => {
-                *state.drain.plan() = Some(DrainPlan { is_reported: true, ..plan.clone() });
-            }
-            _ => {
-                self.drains.fetch_sub(1, Relaxed);
-            }
+        // Tokens are still honoured after that, until the deadline or until the mode is set.
+        if end == DrainEnd::Completed {
+            *state.drain.plan() = Some(DrainPlan { is_reported: true, ..plan.clone() });
+        } else {
+            self.drains.fetch_sub(1, Relaxed);
         }
         let mut streams_cut = 0;
         if end == DrainEnd::Deadline {
@@ -287,7 +284,7 @@ mod tests {
         let (backends, state) = pool();
         let drains = || {
             backends.pool().housekeep(Instant::now());
-            backends.get("a").unwrap().drain.is_some()
+            !backends.get("a").unwrap().is_drained()
         };
         let drain = || backends.drain("a").idle_for(Duration::from_secs(60)).start().unwrap();
         // As restored from a process whose affinity remembered sessions.

@@ -145,6 +145,8 @@ mod tests {
         drop(short);
         assert_eq!(drained(), [true, false]);
         assert_eq!(backends.get("a").unwrap().mode, Mode::Draining, "until its deadline");
+        backends.drain("a").start().unwrap();
+        assert_eq!(drained(), [true, false], "a drain without a deadline");
         advance(minute).await;
         assert_eq!(drained(), [true, true]);
         assert_eq!(backends.get("b").unwrap().mode, Mode::Drained);
