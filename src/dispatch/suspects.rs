@@ -258,6 +258,7 @@ impl<S: Clone> Dispatch<S> {
         } else if remaining.busy_fallback.is_some() {
             // Redials may find another backend first; then the request waits for the busy one.
             if now >= start {
+                remaining.recovery_wait = None;
                 return None;
             }
             until = until.min(start);
@@ -308,8 +309,9 @@ impl<S: Clone> Dispatch<S> {
 
 impl RemainingCandidates {
     /// The backends that may be tried and have not been: first those that have recovered since the
-    /// candidates were collected, then the suspects, the least recent failure first. `pinned` is the tag of
-    /// the pinned backend.
+    /// candidates were collected, then the suspects: those that the request has waited for, which count as tried
+    /// once their redial has failed, and then the least recent failure first. `pinned` is the tag of the pinned
+    /// backend.
     fn untried<S>(&self, snapshot: &Snapshot<S>, pinned: Option<u64>) -> Vec<Arc<BackendState>> {
         let may_serve = |state: &&Arc<BackendState>| {
             let is_pinned =
@@ -323,7 +325,9 @@ impl RemainingCandidates {
         let mut states: Vec<_> = states
             .map(|state| {
                 let failed = state.sources().evidence.last_failure();
-                ((!state.availability().is_healthy(), state.is_backup(), failed), state.clone())
+                let awaited = self.awaited_rechecks.iter().any(|(tag, _)| *tag == state.tag);
+                let health = (!state.availability().is_healthy(), state.is_backup());
+                ((health, !awaited, failed), state.clone())
             })
             .collect();
         states.sort_by_key(|(order, _)| *order);

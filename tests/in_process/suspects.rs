@@ -179,6 +179,8 @@ async fn a_request_waits_for_a_busy_backend_rather_than_a_hanging_suspect() {
     after(1).await;
     let waiting = spawn(&service, get());
     after(500).await;
+    let counts = ["a", "b"].map(|id| backends.get(id).unwrap().waiting);
+    assert_eq!(counts, [0, 1], "it waits for the busy one alone");
     b.release_responses();
     assert_eq!(waiting.await.unwrap().body, "b");
     holder.await.unwrap();
@@ -287,15 +289,14 @@ async fn a_backend_that_has_recovered_meanwhile_is_tried_before_any_suspect() {
 #[tokio::test(start_paused = true)]
 async fn a_redial_that_fails_is_one_of_the_attempts() {
     let (backends, nodes) = nodes(["a", "b", "c"]);
-    let service = plain(&backends).max_attempts(2).into_service();
     for node in &nodes {
         node.control.redialable.store(true, SeqCst);
         refuse(node, true);
     }
-    assert_eq!(send(&service, get()).await.status, 503);
+    assert_eq!(send(&plain(&backends).into_service(), get()).await.status, 503);
     nodes[1].control.redial_hangs.store(true, SeqCst);
-    let request = spawn(&service, get());
-    after(20).await;
+    let request = spawn(&plain(&backends).max_attempts(2).into_service(), get());
+    after(5).await;
     nodes[1].control.redial_hangs.store(false, SeqCst);
     assert_eq!(request.await.unwrap().status, 503);
     let redials = nodes.each_ref().map(|node| node.control.redials.load(SeqCst));
