@@ -109,6 +109,10 @@ impl BoundAffinity for Bound {
         }
     }
 
+    fn strips_query(&self) -> bool {
+        self.strip == Strip::TokensAndQuery
+    }
+
     fn strip_query(&self, uri: &Uri, cx: &mut ReadContext<'_>) -> Option<Uri> {
         let mut stripped = None;
         for member in &self.members {

@@ -156,6 +156,8 @@ mod tests {
         Backends, StickyLayer,
         affinity::Cookie,
         dispatch::{Dispatch, NextStep},
+        pool::Readiness,
+        strategy::testing::states,
     };
 
     type Service = tower::util::BoxCloneSyncService<Request<()>, (), std::io::Error>;
@@ -197,5 +199,32 @@ mod tests {
         }
         assert_eq!(next, "a");
         assert!(dispatch.decision.is_pinned() && dispatch.decision.reason().is_none());
+    }
+
+    #[test]
+    fn the_zones_of_ready_backends_are_merged_and_busy_ones_and_backups_follow() {
+        let states = states(&[1; 7]);
+        for busy in [3, 6] {
+            states[busy].update(|sources| sources.readiness = Readiness::Busy);
+        }
+        let tier = |positions: &[usize], backup| {
+            let states = positions.iter().map(|position| states[*position].clone()).collect();
+            CandidateTier { states, backup }
+        };
+        let mut tiers = vec![
+            tier(&[0], false),
+            tier(&[1, 2], false),
+            tier(&[3], false),
+            tier(&[4], true),
+            tier(&[5], true),
+            tier(&[6], true),
+        ];
+        merge_zones(&mut tiers);
+        let ids = |tier: &CandidateTier| {
+            tier.states.iter().map(|state| state.id.to_string()).collect::<Vec<_>>()
+        };
+        let merged: Vec<_> = tiers.iter().map(|tier| (ids(tier).concat(), tier.backup)).collect();
+        let expected = [("b0b1b2", false), ("b3", false), ("b4b5", true), ("b6", true)];
+        assert_eq!(merged, expected.map(|(ids, backup)| (ids.to_owned(), backup)));
     }
 }

@@ -86,13 +86,11 @@ impl<S: Clone> Dispatch<S> {
         trial: TrialPermit,
     ) -> NextStep<S> {
         let state = snapshot.index().states()[position].clone();
-        let service = snapshot.members.services[position].clone();
-        if service.is_none() && !self.is_local(&state) {
+        let Some(attempt) = self.attempt_with(snapshot, &state, Some(trial)) else {
             return self.unavailable(&state, Reason::Down);
-        }
+        };
         self.return_to_pinned(&state);
-        let trial = Some(trial);
-        NextStep::Try(Attempt { state, service, trial, wait_limit: WaitLimit::Pinned })
+        NextStep::Try(Attempt { wait_limit: WaitLimit::Pinned, ..attempt })
     }
 
     /// Until when to wait for a check of the pinned backend that is in progress: a redial after its

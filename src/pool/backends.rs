@@ -343,11 +343,23 @@ impl<S: Clone> Backends<S> {
         let _changing = lock(&pool.changing);
         let snapshot = pool.load();
         let mut members = Members::clone(&snapshot.members);
-        match snapshot.index().position(id.tag()) {
-            Some(position) => members.services[position] = None,
-            None => members.push(Arc::new(BackendState::new(id.clone())), None),
+        let replaced = match snapshot.index().position(id.tag()) {
+            Some(position) => {
+                let former = members.services[position].take();
+                former.map(|_| &snapshot.index().states()[position])
+            }
+            None => {
+                members.push(Arc::new(BackendState::new(id.clone())), None);
+                None
+            }
+        };
+        if let Some(state) = replaced {
+            pool.reset_health(state);
         }
         pool.publish(Arc::new(members));
+        if let Some(state) = replaced {
+            state.begin_service_generation();
+        }
     }
 }
 

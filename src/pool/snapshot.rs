@@ -350,4 +350,17 @@ mod tests {
         states[0].set_mode(Mode::Draining);
         assert_eq!(weights(), [0, 3]);
     }
+
+    #[test]
+    fn the_epoch_changes_when_another_backend_takes_the_place_of_one() {
+        let snapshot = |state: &Arc<BackendState>, previous: Option<&Snapshot<()>>| {
+            let mut members = Members::default();
+            members.push(state.clone(), Some(()));
+            Snapshot::new(Arc::new(members), None, previous)
+        };
+        let states = states(&[1, 1]);
+        let first = snapshot(&states[0], None);
+        assert_eq!(snapshot(&states[0], Some(&first)).epoch, first.epoch);
+        assert!(snapshot(&states[1], Some(&first)).epoch > first.epoch);
+    }
 }

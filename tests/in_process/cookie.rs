@@ -350,3 +350,16 @@ fn invalid_configuration_is_rejected_at_build_time() {
     assert!(backends.insert("a", ()).is_err(), "duplicate id");
     assert!(backends.remove("b").is_err(), "unknown id");
 }
+
+#[tokio::test]
+async fn a_cookie_of_every_path_is_read_whatever_the_request_target_is() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    for path in ["/", ""] {
+        let service = layer(&backends, Cookie::plain("sid").path(path)).into_service();
+        let mut request = with_cookie("sid=b");
+        *request.method_mut() = http::Method::OPTIONS;
+        *request.uri_mut() = "*".parse().unwrap();
+        let answer = send(&service, request).await;
+        assert_eq!(answer.decision(), (Verdict::Pinned, Some("b"), None), "{path:?}");
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use http::Request;
 use tower_sticky::{
     Reason, Verdict,
-    affinity::{Affinity, Chain, Cookie, Envelope},
+    affinity::{Affinity, Chain, Cookie, Envelope, Key},
 };
 
 use crate::{
@@ -93,14 +93,18 @@ async fn only_valid_envelopes_reach_the_application_as_ids() {
 
 #[tokio::test]
 async fn in_a_chain_the_id_is_restored_behind_another_pin() {
-    let (service, [a, _], token) = room("1", Chain::of(Cookie::plain("sid")).or(rooms())).await;
-    let mut request = to(&format!("/?room={token}"));
-    request.headers_mut().insert("cookie", "sid=a".parse().unwrap());
-    assert_eq!(send(&service, request).await.decision(), (Verdict::Pinned, Some("a"), None));
-    assert_eq!(target(&a), "/?room=1");
-    let answer = send(&service, to(&format!("/?room={token}"))).await;
-    assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None), "by the envelope alone");
-    assert_eq!(target(&a), "/?room=1");
+    let inner = Chain::of(rooms()).or(Key::header("user"));
+    let cookie = || Chain::of(Cookie::plain("sid"));
+    for chain in [cookie().or(rooms()), cookie().or(inner)] {
+        let (service, [a, _], token) = room("1", chain).await;
+        let mut request = to(&format!("/?room={token}"));
+        request.headers_mut().insert("cookie", "sid=a".parse().unwrap());
+        assert_eq!(send(&service, request).await.decision(), (Verdict::Pinned, Some("a"), None));
+        assert_eq!(target(&a), "/?room=1");
+        let answer = send(&service, to(&format!("/?room={token}"))).await;
+        assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None), "by the envelope alone");
+        assert_eq!(target(&a), "/?room=1");
+    }
 }
 
 #[test]

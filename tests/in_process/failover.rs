@@ -372,3 +372,19 @@ async fn a_candidate_that_starts_to_drain_is_skipped() {
     let (answer, ()) = tokio::join!(send(&service, get()), drain);
     assert_eq!(answer.body, "c");
 }
+
+#[tokio::test(start_paused = true)]
+async fn panic_mode_tries_none_that_is_down_while_another_backend_may_serve() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let probe = |_: Node, id: BackendId| async move { if id == *"a" { Err("no") } else { Ok(()) } };
+    let layer = plain(&backends).health(Health::new().probe(probe)).panic_mode(true);
+    assert!(layer.start::<Request<Body>>());
+    until(&backends, "a", State::Down).await;
+    let service = layer.into_service();
+    assert_eq!(send(&service, with_cookie("sid=a")).await.body, "b");
+    b.control.refuses.store(true, SeqCst);
+    assert_eq!(send(&service, get()).await.status, 503);
+    b.control.refuses.store(false, SeqCst);
+    assert_eq!(send(&service, with_cookie("sid=a")).await.body, "b", "not even a suspect one");
+    assert_eq!(a.served(), 0);
+}

@@ -1,9 +1,16 @@
 //! The readiness poll and passive detection.
 
-use std::{sync::atomic::Ordering::SeqCst, time::Duration};
+use std::{convert::Infallible, io, sync::atomic::Ordering::SeqCst, time::Duration};
 
-use http::Request;
-use tower_sticky::{Health, Reason, State, SuccessRate, Verdict, affinity::Learned};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use tower::{ServiceExt, service_fn};
+use tower_sticky::{
+    Backends, Health, Reason, State, StickyLayer, SuccessRate, Verdict,
+    affinity::{Cookie, Learned},
+};
 
 use crate::support::{
     Body, Client, Node, after, get, layer, nodes, plain, sealed, send, spawn, with_cookie,
@@ -195,5 +202,22 @@ async fn no_session_begins_at_an_ejected_backend_although_it_is_first_in_rank() 
     }
     for request in ids.take(20) {
         assert_eq!(send(&service, request).await.body, "b");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_whose_body_breaks_off_is_a_failure() {
+    let handler = service_fn(|_: Request<Body>| async {
+        let frames = [Ok(Frame::data(Bytes::from("123"))), Err(io::Error::other("broken"))];
+        Ok::<_, Infallible>(Response::new(StreamBody::new(tokio_stream::iter(frames))))
+    });
+    let backends = Backends::from_iter([("a", handler)]);
+    let layer = StickyLayer::new(backends.clone(), Cookie::plain("sid"));
+    let service = layer.health(Health::new().consecutive_failures(2)).into_service();
+    for state in [State::Ready, State::Suspect] {
+        let response = service.clone().oneshot(get()).await.unwrap();
+        assert_eq!(response.status(), 200);
+        response.into_body().collect().await.unwrap_err();
+        assert_eq!(backends.get("a").unwrap().state, state);
     }
 }

@@ -312,3 +312,20 @@ async fn the_longest_time_budget_does_not_overflow() {
     let answered = tokio::time::timeout(Duration::from_secs(60), ask(&service, "1")).await;
     assert!(answered.is_ok(), "it is placed by rank when Redis is not there");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_store_receives_the_new_epoch_of_a_changed_address_once() {
+    let (backends, [_a, b]) = nodes(["a", "b"]);
+    let store = Claims::new();
+    let service = remembering(&backends, &store);
+    begin(&service, &b, "1").await;
+    assert_eq!(ask(&service, "1").await, (PINNED, "b"));
+    assert!(store.claims.lock().unwrap().is_empty());
+    let (from, to) = ("10.0.0.1:80".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
+    backends.address_changed("b", from, to).unwrap();
+    assert_eq!(ask(&service, "1").await, (PINNED, "b"));
+    let (known, claimed) = store.last();
+    assert!(claimed.epoch() > known.unwrap().epoch());
+    assert_eq!(ask(&service, "1").await, (PINNED, "b"));
+    assert!(store.claims.lock().unwrap().is_empty());
+}

@@ -16,12 +16,13 @@ use http_body_util::BodyExt;
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_sticky::{
     Backends, Failover, Mode, Reason, StickyLayer, StickyService, UpgradeGuard, Verdict,
-    affinity::{Affinity, Chain, Cookie, Key},
+    affinity::{Affinity, Chain, Cookie, Envelope, Key},
     strategy::RoundRobin,
 };
 
 use crate::support::{
-    Body, Client, First, MS, Node, get, keys, layer, load, nodes, send, with_cookie,
+    Body, Client, First, MS, Node, get, keys, layer, load, nodes, refuse, send, with_cookie,
+    with_header,
 };
 
 /// A connection to another node of the mesh, as a proxy would make it.
@@ -352,4 +353,25 @@ async fn the_first_member_of_a_chain_that_remembers_names_the_peers() {
     let mut request = get();
     request.headers_mut().insert("x-sticky-forwarded", "b".parse().unwrap());
     assert_eq!(send(&peer, request).await.decision().0, Verdict::Assigned, "anybody can say that");
+}
+
+#[tokio::test]
+async fn with_envelopes_a_client_cannot_pretend_to_be_a_peer() {
+    let (_backends, layer) = local(Envelope::cookie("sid", keys()));
+    let service = layer.layer(Node::new("a"));
+    for _ in 0..2 {
+        let answer = send(&service, with_header("x-sticky-forwarded", "a")).await;
+        assert_eq!(answer.decision().0, Verdict::Assigned);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_of_a_service_do_not_count_for_the_local_node_that_replaces_it() {
+    let (backends, [former, _b]) = nodes(["a", "b"]);
+    let layer = layer(&backends, Cookie::plain("sid"));
+    refuse(&former, true);
+    assert_eq!(send(&layer.clone().into_service(), with_cookie("sid=a")).await.body, "b");
+    let service = layer.local("a").layer(Node::new("a"));
+    let answer = send(&service, with_cookie("sid=a")).await;
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None));
 }

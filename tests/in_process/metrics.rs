@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use http_body_util::BodyExt;
 use tower::{Service, ServiceExt};
 use tower_sticky::{
     Backends, Failover, Health, Mode, StickyLayer,
@@ -172,6 +173,16 @@ async fn durations_end_with_the_body_and_waits_are_recorded_when_there_are_some(
     }
     assert_eq!(bucket("sticky_wait_seconds", "0.1"), Some(0.0));
     assert_eq!(bucket("sticky_wait_seconds", "0.25"), Some(1.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_in_one_piece_ends_with_its_head_however_late_it_is_read() {
+    let (backends, _nodes, service, _client) = sealed_session(["a"]).await;
+    let response = service.clone().oneshot(get()).await.unwrap();
+    after(5_000).await;
+    response.into_body().collect().await.unwrap();
+    let seconds = value(&render(&backends), "sticky_request_duration_seconds_sum").unwrap();
+    assert!(seconds < 1.0, "{seconds} s in all");
 }
 
 #[tokio::test(start_paused = true)]

@@ -335,6 +335,7 @@ async fn bad_routes_are_refused_when_they_are_built() {
         (Route::query("sid").after('x'), "neither a letter"),
         (Route::query("sid").before('é'), "neither a letter"),
         (Route::query("sid").name("", "a"), "1 to 128"),
+        (Route::query("sid").name("n".repeat(129), "a"), "1 to 128"),
         (Route::query("sid").name("n", "a").name("n", "b"), "two backends"),
         (Route::query("sid").name("n", "a b"), "backend id"),
         (Route::query("sid").name("n", "a").sealed(keys()), "no names"),
@@ -342,6 +343,8 @@ async fn bad_routes_are_refused_when_they_are_built() {
         let error = StickyLayer::try_new(backends.clone(), route).unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
     }
+    let longest = Route::query("sid").name("n".repeat(128), "a");
+    assert!(StickyLayer::try_new(backends, longest).is_ok());
 }
 
 #[tokio::test]

@@ -231,3 +231,21 @@ async fn a_backend_that_is_no_peer_cannot_act_by_the_header_of_peers() {
     assert_eq!(answer.set_cookies(), [""; 0], "the session goes on");
     assert_eq!(answer.headers["x-sticky-action"], "end", "the header is the application's own");
 }
+
+#[tokio::test]
+async fn pin_writes_a_token_only_for_a_session_that_is_not_yet_there() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let service = sealed(&backends).application_header("x-app").unwrap().into_service();
+    let mut client = Client::assigned(&service).await;
+    say(&a, "pin");
+    say(&b, "pin");
+    let answer = client.send(&service, get()).await;
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None));
+    assert_eq!(answer.token(), None, "nothing changes");
+    // The pin does not follow a preference by itself.
+    let mut request = get();
+    request.extensions_mut().insert(Preference::backend("b").unwrap());
+    assert!(client.send(&service, request).await.token().is_some());
+    assert_eq!(client.send(&service, get()).await.decision(), (Verdict::Pinned, Some("b"), None));
+    assert_eq!(backends.snapshot().stats.moves(), 1);
+}

@@ -302,3 +302,24 @@ async fn a_redial_that_fails_is_one_of_the_attempts() {
     let redials = nodes.each_ref().map(|node| node.control.redials.load(SeqCst));
     assert_eq!(redials, [1, 1, 0], "two, although not at the same time");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_redial_has_a_moment_before_a_request_waits_for_a_busy_backend() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    backends.set_limit("b", 1).unwrap();
+    let service = plain(&backends).into_service();
+    a.control.redialable.store(true, SeqCst);
+    refuse(&a, true);
+    assert_eq!(send(&service, with_cookie("sid=a")).await.body, "b");
+    refuse(&a, false);
+    a.control.redial_hangs.store(true, SeqCst);
+    b.hold_responses();
+    let holder = spawn(&service, with_cookie("sid=b"));
+    after(1).await;
+    let waiting = spawn(&service, get());
+    after(50).await;
+    a.control.redial_hangs.store(false, SeqCst);
+    assert_eq!(waiting.await.unwrap().body, "a", "it has returned while the other one is busy");
+    b.release_responses();
+    assert_eq!(holder.await.unwrap().body, "b");
+}

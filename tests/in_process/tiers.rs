@@ -2,9 +2,9 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use tower_sticky::{BackendOptions, Backends, Mode, Reason, StickyService, Verdict};
+use tower_sticky::{BackendOptions, Backends, Mode, Reason, State, StickyService, Verdict};
 
-use crate::support::{Client, Node, get, plain, refuse, sealed, send, spawn};
+use crate::support::{Client, Node, after, get, plain, refuse, sealed, send, spawn, state};
 
 /// A pool of `a` and `b` with these options.
 fn two(a: BackendOptions, b: BackendOptions) -> (Backends<Node>, [Node; 2]) {
@@ -193,4 +193,16 @@ async fn sessions_with_replicas_move_to_a_primary_before_any_backup() {
     for mut session in sessions {
         assert_eq!(session.send(&service, get()).await.body, "c", "whatever the rank");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_session_returns_to_a_busy_primary() {
+    let (backends, [a, _b], service, mut client) = session_on_backup().await;
+    backends.set_mode("a", Mode::Active).unwrap();
+    a.control.set_busy(true);
+    after(1_500).await;
+    assert_eq!(state(&backends, "a"), State::Busy);
+    a.control.set_busy(false);
+    let answer = client.send(&service, get()).await;
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("b"), None), "busy when last seen");
 }

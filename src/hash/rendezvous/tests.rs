@@ -171,3 +171,13 @@ fn of_two_that_are_equal_the_higher_hash_is_first() {
     assert!(!contender(1, 5).beats(contender(1, 5)));
     assert!(contender(1, 4).beats(contender(2, 5)), "a lower cost comes first");
 }
+
+#[test]
+fn members_of_equal_tags_are_ranked_in_the_order_of_the_list() {
+    let members = [(7, 1); 6];
+    let ranking = Ranking::new(members);
+    for key in 0..100 {
+        assert_eq!(rank(&ranking, key), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(first_of(key, members), Some(0));
+    }
+}

@@ -73,6 +73,8 @@ impl ProbeState {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn fail(state: &mut ProbeState) {
@@ -111,5 +113,19 @@ mod tests {
         state.record_failure(1, format!("x{}", "é".repeat(300)), Instant::now());
         let text = state.failure().unwrap();
         assert!(text.len() == 255 && text.ends_with('é'), "{} bytes", text.len());
+    }
+
+    #[test]
+    fn it_is_down_since_the_failure_that_has_taken_it_down() {
+        let (mut state, start) = (ProbeState::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        for (seconds, down_since) in [(1, None), (2, Some(at(2))), (3, Some(at(2)))] {
+            state.record_failure(2, "no".to_owned(), at(seconds));
+            assert_eq!(state.down_since(), down_since);
+        }
+        state.record_success(2);
+        assert_eq!(state.down_since(), Some(at(2)), "one success of two");
+        state.record_success(2);
+        assert_eq!(state.down_since(), None);
     }
 }

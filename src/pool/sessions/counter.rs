@@ -279,4 +279,23 @@ mod tests {
         assert_eq!(counter.count(window(5, 60)), Some(1));
         assert!(counter.is_empty(window(5, 60)));
     }
+
+    #[test]
+    fn a_session_is_not_forgotten_when_one_ends_that_has_the_same_mark() {
+        let (counter, window) = (SessionCounter::default(), window(1, 60));
+        let marks = Marks::of([(hash_of(2), 1)].into_iter());
+        let has_same_mark = |session: &u64| {
+            marks.remove(hash_of(*session));
+            !marks.any(window)
+        };
+        let same = (3..).find(has_same_mark).unwrap();
+        let others = || (3..=1_000).chain([same]);
+        for session in [2].into_iter().chain(others()) {
+            counter.record(Some(session), true, 1);
+        }
+        others().for_each(|session| counter.remove(session));
+        assert!(!counter.is_empty(window), "the first one has not ended");
+        counter.remove(2);
+        assert!(counter.is_empty(window));
+    }
 }

@@ -91,4 +91,21 @@ mod tests {
             assert!(next.restore(&mut Reader(&bytes[..length])).is_none(), "{length} bytes");
         }
     }
+
+    #[test]
+    fn sessions_that_the_next_counter_has_no_room_for_are_estimated() {
+        let (before, next) = (SessionCounter::default(), SessionCounter::default());
+        for session in 1..=40 {
+            before.record(Some(session * 7_919), true, 100);
+        }
+        // More than are counted exactly, and all of them have ended long ago.
+        for session in 1..=1_000 {
+            next.record(Some(session), true, 1);
+        }
+        let mut bytes = Vec::new();
+        before.save(&mut bytes);
+        assert!(next.restore(&mut Reader(&bytes)).is_some());
+        let count = next.count(Window { now: 100, ticks: 50 }).unwrap();
+        assert!(count.abs_diff(40) < 8, "40 sessions were counted as {count}");
+    }
 }
