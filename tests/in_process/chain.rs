@@ -107,6 +107,30 @@ async fn a_session_of_a_removed_backend_follows_the_key() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_of_a_removed_backend_follows_the_next_member_while_the_owner_is_unavailable() {
+    let (backends, [_a, b, _c, _d]) = nodes(["a", "b", "c", "d"]);
+    let begun = send(&layer(&backends, cookie()).into_service(), get()).await;
+    assert_eq!(begun.body, "a");
+    let token = begun.token().unwrap();
+    backends.remove("a").unwrap();
+    let users = layer(&backends, Key::header("user")).into_service();
+    let mut user = 0;
+    while send(&users, of(&user.to_string(), None)).await.body != "b" {
+        user += 1;
+    }
+    b.control.refuses.store(true, SeqCst);
+    assert_ne!(send(&users, of(&user.to_string(), None)).await.body, "b", "now it is known");
+    let chain = Chain::of(cookie()).or(Key::header("user")).or(Header::plain("x-sticky"));
+    let service = layer(&backends, chain).into_service();
+    for next in ["c", "d"] {
+        let mut request = of(&user.to_string(), Some(&token));
+        request.headers_mut().insert("x-sticky", next.parse().unwrap());
+        let answer = send(&service, request).await;
+        assert_eq!(answer.decision(), (Verdict::Assigned, Some(next), Some(Reason::Unknown)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_next_member_decides_while_the_owner_is_unavailable() {
     let (backends, [_a, b, _c]) = nodes(["a", "b", "c"]);
     let found = sessions::<3>(&backends).await;

@@ -14,7 +14,9 @@ use tower_sticky::{
     affinity::Cookie,
 };
 
-use crate::support::{Client, Clock, Node, get, keys, nodes, plain, sealed, send, with_cookie};
+use crate::support::{
+    Answer, Client, Clock, Node, get, keys, nodes, plain, sealed, send, with_cookie,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -37,6 +39,10 @@ fn noting(layer: StickyLayer<Node>) -> (StickyService<Node>, Moves, Arc<AtomicBo
     (layer.into_service(), moves, fails)
 }
 
+fn epoch(answer: &Answer) -> Option<u64> {
+    answer.outcome.as_ref().unwrap().epoch()
+}
+
 fn last(moves: &Moves) -> Move {
     moves.lock().unwrap().last().cloned().unwrap()
 }
@@ -52,7 +58,6 @@ async fn a_drain_may_hand_its_sessions_over() {
     fails.store(true, SeqCst);
     let stays = client.send(&service, get()).await;
     assert_eq!(stays.decision(), (Verdict::Pinned, Some("a"), None), "its handoff failed");
-    let epoch = |answer: &crate::support::Answer| answer.outcome.as_ref().unwrap().epoch();
     assert_eq!(epoch(&stays), epoch(&begun), "it is still in its epoch");
     fails.store(false, SeqCst);
     tokio::time::sleep(SECOND).await;
@@ -104,7 +109,8 @@ async fn a_voluntary_move_is_undone_when_the_new_backend_disconnects() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let (service, moves, fails) = noting(sealed(&backends).retry_idempotent(true));
     let mut client = Client::default();
-    assert_eq!(client.send(&service, get()).await.body, "a");
+    let begun = client.send(&service, get()).await;
+    assert_eq!(begun.body, "a");
     let token = client.token.clone();
     let _drain = backends.drain("a").hand_over(100).start().unwrap();
     b.control.disconnects.store(true, SeqCst);
@@ -114,6 +120,7 @@ async fn a_voluntary_move_is_undone_when_the_new_backend_disconnects() {
         let (before, asked) = (a.served(), moves.lock().unwrap().len());
         let answer = client.send(&service, get()).await;
         assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None), "{hook_fails}");
+        assert_eq!(epoch(&answer), epoch(&begun), "no epoch begins: {hook_fails}");
         assert_eq!(a.served(), before + 1);
         // Once: a failed attempt does not run the hook again.
         assert!(moves.lock().unwrap().len() <= asked + 1, "{hook_fails}");

@@ -83,3 +83,17 @@ async fn the_ready_timeout_begins_again_after_home_wait() {
     let answer = request.await.unwrap();
     assert_eq!((answer.status, &*answer.body), (200, "b"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_is_redialed_at_its_usual_pace_when_no_request_waits_any_more() {
+    let (_backends, [a, _b], service, mut client) = session().await;
+    a.control.redialable.store(true, SeqCst);
+    refuse(&a, true);
+    assert_eq!(client.send(&service, get()).await.decision().0, Verdict::Moved);
+    let redials = || a.control.redials.load(SeqCst);
+    let during = redials();
+    assert!(during >= 16, "{during} in the second that it has waited");
+    after(10_000).await;
+    let later = redials() - during;
+    assert!(later <= 20, "{later} in ten seconds");
+}

@@ -84,6 +84,26 @@ async fn a_session_knows_the_outcome_of_its_last_call_whatever_those_before_were
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_knows_whether_its_last_call_has_waited() {
+    let (backends, [a]) = nodes(["a"]);
+    let session = layer(&backends).into_service().session();
+    let waited = || session.outcome().unwrap().waited();
+    for _ in 0..3 {
+        send(&session, get()).await;
+        assert_eq!(waited(), None);
+    }
+    a.control.set_busy(true);
+    let call = session.clone();
+    let call = tokio::spawn(async move { send(&call, get()).await });
+    tokio::time::sleep(Duration::from_millis(120)).await;
+    a.control.set_busy(false);
+    assert_eq!(call.await.unwrap().decision(), (Verdict::Pinned, Some("a"), None));
+    assert_eq!(waited(), Some(Duration::from_millis(120)));
+    send(&session, get()).await;
+    assert_eq!(waited(), None, "this one has not");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_may_have_a_name() {
     let (backends, _nodes) = nodes(["a", "b", "c", "d"]);
     let sticky = layer(&backends).into_service();

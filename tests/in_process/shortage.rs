@@ -7,7 +7,9 @@ use rustix::io::Errno;
 use tower::{Service, ServiceExt};
 use tower_sticky::{Health, HttpProbe, Reason, Shortage, State, StickyError, Verdict};
 
-use crate::support::{Body, Client, after, get, nodes, plain, sealed_session, until};
+use crate::support::{
+    Body, Client, after, get, nodes, plain, sealed_session, spawn, state, until, with_cookie,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_local_shortage_is_no_evidence_and_moves_no_session() {
@@ -82,4 +84,24 @@ async fn a_probe_or_redial_without_a_descriptor_gives_no_result() {
     assert_ne!(backends.get("a").unwrap().state, State::Ready);
     a.control.os_error.store(0, SeqCst);
     until(&backends, "a", State::Ready).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_redial_without_a_descriptor_is_no_refusal_by_a_backend_that_does_not_answer() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let service = plain(&backends).into_service();
+    a.control.redialable.store(true, SeqCst);
+    a.control.disconnects.store(true, SeqCst);
+    let request = spawn(&service, with_cookie("sid=a"));
+    after(1).await;
+    a.control.os_error.store(Errno::MFILE.raw_os_error(), SeqCst);
+    after(500).await;
+    let redials = || a.control.redials.load(SeqCst);
+    let failed = redials();
+    assert!(failed > 0);
+    a.control.os_error.store(0, SeqCst);
+    assert_eq!(request.await.unwrap().body, "b");
+    after(5_000).await;
+    assert!(redials() > failed, "it accepts");
+    assert_eq!(state(&backends, "a"), State::Suspect, "and has not answered yet");
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use tower_sticky::{Health, Reason, State, Verdict};
+use tower_sticky::{Cause, Health, Reason, State, Verdict};
 
 use crate::support::{
     Client, First, MS, after, get, health_changes, load, nodes, plain, post, refuse, sealed,
@@ -241,4 +241,21 @@ async fn an_answer_to_an_older_request_does_not_end_a_suspicion() {
     a.release_responses();
     assert_eq!(slow.await.unwrap().status, 200);
     assert_eq!(backends.get("a").unwrap().state, State::Suspect, "it still refuses");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_answer_to_a_trial_is_an_answer_where_failures_are_not_counted() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let mut events = backends.events();
+    let service = plain(&backends).into_service();
+    a.control.disconnects.store(true, SeqCst);
+    assert_eq!(send(&service, with_cookie("sid=a")).await.body, "b");
+    a.control.disconnects.store(false, SeqCst);
+    a.control.status.store(500, SeqCst);
+    after(100).await;
+    let answer = send(&service, get()).await;
+    assert_eq!((answer.status, &*answer.body), (500, "a"), "the trial");
+    let a_is = |state, cause| ("a".to_owned(), state, cause);
+    let expected = [a_is(State::Suspect, Cause::Broken), a_is(State::Ready, Cause::Answered)];
+    assert_eq!(health_changes(&mut events).await, expected);
 }

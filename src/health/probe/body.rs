@@ -39,3 +39,21 @@ impl Body for ProbeBody {
         SizeHint::with_exact(self.0.len() as u64)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_is_sent_once_in_one_piece() {
+        let mut body = ProbeBody::new(Bytes::from_static(b"ping"));
+        assert_eq!((body.is_end_stream(), body.size_hint().exact()), (false, Some(4)));
+        let frame = body.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), "ping");
+        assert_eq!((body.is_end_stream(), body.size_hint().exact()), (true, Some(0)));
+        assert!(body.frame().await.is_none());
+        assert!(ProbeBody::default().frame().await.is_none(), "an empty body has no frame");
+    }
+}

@@ -228,6 +228,11 @@ mod tests {
     fn unknown_fields_are_skipped_and_malformed_responses_are_rejected() {
         assert_eq!(serving_status(&[0, 0, 0, 0, 2, 0x08, 1]), Some(1));
         assert_eq!(serving_status(&[0, 0, 0, 0, 0]), Some(0), "an absent status is 0");
+        assert_eq!(
+            serving_status(&[0, 0, 0, 0, 3, 0x08, 0x81, 1]),
+            Some(129),
+            "a number of two bytes"
+        );
         let unknown =
             [0x12, 2, 9, 9, 0x1d, 1, 2, 3, 4, 0x21, 1, 2, 3, 4, 5, 6, 7, 8, 0x28, 0x80, 1];
         let mut body = vec![0, 0, 0, 0, unknown.len() as u8 + 2];
