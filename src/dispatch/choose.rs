@@ -37,7 +37,10 @@ fn choose_with_room<S>(core: &Core<S>, list: &[Arc<BackendState>]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BackendOptions, Backends, PoolError, StickyLayer, affinity::Cookie, pool::Permit};
+    use crate::{
+        BackendOptions, Backends, PoolError, StickyLayer, affinity::Cookie, pool::Permit,
+        strategy::RoundRobin,
+    };
 
     type Service = tower::util::BoxCloneSyncService<http::Request<()>, (), std::io::Error>;
     type Pool = Backends<Service>;
@@ -80,6 +83,22 @@ mod tests {
             for _ in 0..20 {
                 assert_eq!(list[choose(&core, None, list)].limit(), 0, "way {way}");
             }
+        }
+    }
+
+    #[test]
+    fn full_backend_is_not_chosen_when_all_have_had_a_limit_from_the_start() {
+        let pool = Backends::new();
+        for id in ["other", "full"] {
+            pool.insert_with(id, service(), options()).unwrap();
+        }
+        let layer = StickyLayer::new(pool, Cookie::plain("sid")).strategy(RoundRobin::new());
+        let core = layer.into_service().core().clone();
+        let snapshot = core.backends.pool().load();
+        let list = snapshot.first_tier().unwrap().states;
+        let _permit = Permit::try_acquire(&list[1]).unwrap();
+        for _ in 0..4 {
+            assert_eq!(choose(&core, None, list), 0);
         }
     }
 }

@@ -127,8 +127,12 @@ mod tests {
     fn a_backend_that_takes_no_new_sessions_is_no_target() {
         let states = backends(&[6, 1, 2]);
         states[1].set_mode(Mode::Draining);
-        let target = balance(4.5).target(&states[0], &states, 1.0).unwrap().tag;
-        assert_eq!(target, states[2].tag);
+        let target = || balance(4.5).target(&states[0], &states, 1.0).unwrap().tag;
+        assert_eq!(target(), states[2].tag);
+        states[1].set_mode(Mode::Active);
+        assert_eq!(target(), states[1].tag);
+        states[1].set_weight(0);
+        assert_eq!(target(), states[2].tag);
     }
 
     #[test]

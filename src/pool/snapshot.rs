@@ -55,8 +55,8 @@ pub(crate) struct Index {
     generation: u64,
 }
 
-/// The last generation of an index.
-static GENERATIONS: AtomicU64 = AtomicU64::new(0);
+/// The next generation of an index; 0 is that of an index which has never had a member.
+static GENERATIONS: AtomicU64 = AtomicU64::new(1);
 
 type Positions = HashMap<u64, u32, BuildHasherDefault<TagHasher>>;
 
@@ -190,7 +190,7 @@ impl<S> Members<S> {
 }
 
 fn next_generation() -> u64 {
-    GENERATIONS.fetch_add(1, Relaxed) + 1
+    GENERATIONS.fetch_add(1, Relaxed)
 }
 
 impl Index {

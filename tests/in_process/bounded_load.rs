@@ -1,6 +1,9 @@
 //! A bound on how far the load of one backend may exceed its share.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use tower_sticky::{
     Backends, Reason, StickyLayer, Verdict,
@@ -61,12 +64,38 @@ async fn parallel_first_requests_agree_under_a_load_bound() {
     for node in &nodes {
         node.release_responses();
     }
-    let mut homes = HashMap::<_, std::collections::HashSet<String>>::new();
+    let mut homes = HashMap::<_, HashSet<String>>::new();
     for (user, request) in users.into_iter().zip(requests) {
         homes.entry(user).or_default().insert(request.await.unwrap().body);
     }
     assert!(homes.values().all(|homes| homes.len() == 1), "one first choice each: {homes:?}");
     assert_ne!(homes["one"], homes["two"], "and the bound spread them");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_load_bound_a_first_request_goes_where_every_gateway_sends_it() {
+    let chain = || Chain::of(Cookie::sealed("sid", keys())).or(Key::header("u"));
+    let (backends, [a]) = nodes(["a"]);
+    let service = layer(&backends, chain()).into_service();
+    let names: Vec<_> = (0..16).map(|number| format!("user {number}")).collect();
+    let users = || names.iter().map(String::as_str);
+    let first = hold(&service, std::slice::from_ref(&a), users()).await;
+    backends.insert("b", Node::new("b")).unwrap();
+    let second = hold(&service, &[], users()).await;
+    a.release_responses();
+    // The other gateway has no first requests in progress that were sent before the backend joined.
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let other = layer(&backends, chain()).into_service();
+    let mut homes = HashSet::new();
+    for (user, request) in users().zip(second) {
+        let home = send(&other, with_header("u", user)).await.body;
+        assert_eq!(request.await.unwrap().body, home, "{user}");
+        homes.insert(home);
+    }
+    assert_eq!(homes.len(), 2, "some of the users belong to the new backend: {homes:?}");
+    for request in first {
+        assert_eq!(request.await.unwrap().body, "a");
+    }
 }
 
 #[tokio::test(start_paused = true)]

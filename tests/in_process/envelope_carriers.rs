@@ -10,7 +10,7 @@ use tower_sticky::{
 
 use crate::{
     envelope::{begin, layer, pair, seen, service, set},
-    support::{Body, Node, get, keys, nodes, send, with_cookie},
+    support::{Body, Clock, Node, get, keys, nodes, send, with_cookie},
 };
 
 fn with_header(values: &[&str]) -> Request<Body> {
@@ -100,6 +100,22 @@ async fn an_id_that_the_application_removes_is_not_set_again_by_a_move() {
     let answer = send(&service, with_cookie(&session)).await;
     assert_eq!(answer.decision().0, Verdict::Moved);
     assert_eq!(answer.set_cookies(), [removal]);
+}
+
+#[tokio::test]
+async fn a_cookie_whose_time_is_over_is_not_set_again_by_a_move() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let clock = Clock::new();
+    let envelope = Envelope::cookie("JSESSIONID", keys());
+    let service = layer(&backends, envelope).clock(clock.clone()).into_service();
+    let session = begin(&service, &a, "JSESSIONID=1; Path=/; Max-Age=60").await;
+    clock.advance(60);
+    a.control.refuses.store(true, SeqCst);
+    let answer = send(&service, with_cookie(&session)).await;
+    assert_eq!(answer.decision().0, Verdict::Moved);
+    assert_eq!(seen(&b), "JSESSIONID=1", "the clock of its client is late");
+    let set = answer.set_cookies();
+    assert!(set.is_empty(), "neither removed nor kept for longer: {set:?}");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::{
 
 use http::Request;
 use tower_sticky::{
-    Explanation, Key, KeyRing, Mode, Peer, Reason, StickyLayer, Verdict,
+    Backends, Explanation, Key, KeyRing, Mode, Peer, Reason, StickyLayer, Verdict,
     affinity::{
         Affinity, Chain, ClientIp, Cookie, Envelope, FindingKind, Header, Key as ByKey, Learned,
         Route,
@@ -278,6 +278,22 @@ async fn a_new_session_is_explained_when_no_backend_is_ready() {
     assert_eq!(foreseen(&explanation), (Verdict::Rejected, None, None), "{explanation}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_new_session_is_explained_while_the_first_backend_of_its_key_is_out() {
+    let (backends, nodes) = nodes(["a", "b"]);
+    let chain = Chain::of(Cookie::sealed("sid", keys())).or(ByKey::header("x-user-id"));
+    let layer = layer(&backends, chain);
+    let ann = || with_header("x-user-id", "ann");
+    let explanation = layer.explain(&ann()).await;
+    let home = foreseen(&explanation).1.expect("its key says where");
+    let (homes, others): (Vec<_>, Vec<_>) = nodes.iter().partition(|node| node.name == home);
+    homes[0].control.refuses.store(true, SeqCst);
+    send(&layer.clone().into_service(), ann()).await;
+    let explanation = explained_as_served(&layer, ann).await;
+    let expected = (Verdict::Assigned, Some(others[0].name), None);
+    assert_eq!(foreseen(&explanation), expected, "{explanation}");
+}
+
 #[tokio::test]
 async fn a_sealed_route_is_explained_with_its_key() {
     let (backends, nodes) = nodes(["a"]);
@@ -293,6 +309,7 @@ async fn a_sealed_route_is_explained_with_its_key() {
     ring.set([Key::generate().unwrap(), first_key()]).unwrap();
     let finding = layer.explain(&with_cookie(&cookie)).await.findings.remove(0);
     assert_eq!((finding.problem, finding.key), (None, Some(1)), "an old key");
+    assert_eq!(finding.backend.unwrap().as_str(), "a");
 }
 
 #[tokio::test(start_paused = true)]
@@ -340,21 +357,29 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Warnings {
 
 #[tokio::test]
 async fn an_explanation_repeats_no_warning() {
-    let (backends, _nodes) = nodes(["a"]);
-    let sealed = |ring: KeyRing| layer(&backends, Cookie::sealed("sid", ring)).clock(Clock::new());
-    let unknown = Key::from_bytes((1..33).collect::<Vec<u8>>()).unwrap();
-    let unknown = sealed(KeyRing::new([unknown]).unwrap()).into_service();
-    let cookie = format!("sid={}", Client::assigned(&unknown).await.token.unwrap());
-    // Without a subscriber, so that tests in other threads cannot be the first ones to warn.
-    send(&sealed(keys()).into_service(), with_cookie(&cookie)).await;
-    let warnings = Warnings::default();
-    let subscriber = tracing_subscriber::registry().with(warnings.clone());
-    let _guard = tracing::subscriber::set_default(subscriber);
-    let layer = sealed(keys());
-    for _ in 0..2 {
-        let answer = send(&layer.clone().into_service(), with_cookie(&cookie)).await;
-        assert_eq!(answer.decision().2, Some(Reason::Forged));
-        layer.explain(&with_cookie(&cookie)).await;
+    let (backends, [a]) = nodes(["a"]);
+    let field = ("set-cookie", "sid=its-own-id; Path=/".to_owned());
+    *a.control.response_headers.lock().unwrap() = vec![field];
+    let layers: [fn(&Backends<Node>, KeyRing) -> StickyLayer<Node>; 2] = [
+        |backends, ring| layer(backends, Cookie::sealed("sid", ring)),
+        |backends, ring| layer(backends, Envelope::cookie("sid", ring)),
+    ];
+    for layer in layers {
+        let sealed = |ring: KeyRing| layer(&backends, ring).clock(Clock::new());
+        let unknown = Key::from_bytes((1..33).collect::<Vec<u8>>()).unwrap();
+        let unknown = sealed(KeyRing::new([unknown]).unwrap()).into_service();
+        let cookie = format!("sid={}", Client::assigned(&unknown).await.token.unwrap());
+        // Without a subscriber, so that tests in other threads cannot be the first ones to warn.
+        send(&sealed(keys()).into_service(), with_cookie(&cookie)).await;
+        let warnings = Warnings::default();
+        let subscriber = tracing_subscriber::registry().with(warnings.clone());
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let known = sealed(keys());
+        for _ in 0..2 {
+            let answer = send(&known.clone().into_service(), with_cookie(&cookie)).await;
+            assert_eq!(answer.decision().2, Some(Reason::Forged));
+            known.explain(&with_cookie(&cookie)).await;
+        }
+        assert_eq!(warnings.0.load(SeqCst), 1, "the key is unknown, once a minute");
     }
-    assert_eq!(warnings.0.load(SeqCst), 1, "the key is unknown, once a minute");
 }

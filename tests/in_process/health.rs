@@ -8,7 +8,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use tower::{ServiceExt, service_fn};
 use tower_sticky::{
-    Backends, Health, Reason, State, StickyLayer, SuccessRate, Verdict,
+    Backends, Cause, Health, Reason, State, StickyLayer, SuccessRate, Verdict,
     affinity::{Cookie, Learned},
 };
 
@@ -78,8 +78,10 @@ async fn a_refused_connection_makes_a_backend_suspect_until_a_trial_is_answered(
     let (backends, [a, b]) = nodes(["a", "b"]);
     let service = sealed(&backends).into_service();
     a.control.refuses.store(true, SeqCst);
+    assert_eq!(backends.get("a").unwrap().state_cause, None, "unchanged since it joined");
     assert_eq!(send(&service, get()).await.body, "b");
-    assert_eq!(backends.get("a").unwrap().state, State::Suspect);
+    let status = backends.get("a").unwrap();
+    assert_eq!((status.state, status.state_cause), (State::Suspect, Some(Cause::ConnectFailed)));
     a.control.polls.store(0, SeqCst);
     for _ in 0..10 {
         assert_eq!(send(&service, get()).await.decision(), (Verdict::Assigned, Some("b"), None));

@@ -96,6 +96,8 @@ fn with_an_error_nothing_has_changed() {
         assert!(matches!(result, Err(PoolError::Config(_))), "{result:?}");
         assert_eq!(backends.snapshot().backends, before);
     }
+    let taken = backends.insert("b", 4).unwrap_err().to_string();
+    assert!(taken.contains("\"b\" is taken"), "{taken}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -83,5 +83,9 @@ mod tests {
             50e6,
             "a sample above the decayed average is a peak"
         );
+        tokio::time::advance(decay).await;
+        latency.observe(ms(10), Instant::now(), decay);
+        let average = latency.nanos(Instant::now(), decay);
+        assert!((24e6..25e6).contains(&average), "1/e of 50 ms and the rest of 10, got {average}");
     }
 }

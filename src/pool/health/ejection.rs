@@ -187,6 +187,8 @@ mod tests {
         wait_for_trial(&mut ejection).await;
         fail(&mut ejection, 2, false);
         assert!(ejection.is_on_trial(), "the answer to another request does not count");
+        ejection.record_success(false, Instant::now());
+        assert!(ejection.is_on_trial(), "nor does a good one");
         fail(&mut ejection, 2, true);
         assert!(ejection.until().is_some(), "the trial failed");
         let mut off = Ejection::default();

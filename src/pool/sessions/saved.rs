@@ -93,6 +93,23 @@ mod tests {
     }
 
     #[test]
+    fn sessions_that_have_ended_take_no_bytes() {
+        let counter = SessionCounter::default();
+        let saved = || {
+            let mut bytes = Vec::new();
+            counter.save(&mut bytes);
+            bytes.len()
+        };
+        let empty = saved();
+        for session in 1..=1_000 {
+            counter.record(Some(session), true, 1);
+        }
+        assert!(saved() > 1_000);
+        (1..=1_000).for_each(|session| counter.remove(session));
+        assert_eq!(saved(), empty);
+    }
+
+    #[test]
     fn sessions_that_the_next_counter_has_no_room_for_are_estimated() {
         let (before, next) = (SessionCounter::default(), SessionCounter::default());
         for session in 1..=40 {
