@@ -280,6 +280,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_session_without_an_idle_timeout_counts_for_half_an_hour() {
+        let (backends, state) = pool();
+        backends.pool().track_sessions(None);
+        state.session_counter.record(Some(1), true, backends.pool().tick());
+        let after = async |minutes| {
+            tokio::time::advance(Duration::from_secs(minutes * 60)).await;
+            state.session_counter.count(backends.pool().window(None))
+        };
+        assert_eq!(after(29).await, Some(1));
+        assert_eq!(after(2).await, Some(0));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn without_an_affinity_that_remembers_sessions_a_drain_waits_for_requests_only() {
         let (backends, state) = pool();
         let drains = || {
