@@ -19,7 +19,7 @@ modules=(
 
 skip=(
   # These seal tokens, too.
-  dispatch::candidates:: dispatch::choose:: strategy::least_sessions::
+  affinity::route::codes:: dispatch::candidates:: dispatch::choose:: strategy::least_sessions::
 
   # It sets options of sockets.
   socket_options::

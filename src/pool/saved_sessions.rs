@@ -156,6 +156,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_next_process_knows_since_when_sessions_are_counted() {
+        let old = pool();
+        advance(20 * MINUTE).await;
+        see(&old, "a", 1..2);
+        old.insert("c", ()).unwrap();
+        advance(15 * MINUTE).await;
+        let counts =
+            |backends: &Backends<()>| ["a", "c"].map(|id| backends.get(id).unwrap().sessions);
+        assert_eq!(counts(&old), [Some(1), None]);
+        let bytes = old.save_sessions();
+        let next = pool();
+        next.insert("c", ()).unwrap();
+        next.restore_sessions(&bytes, Duration::ZERO).unwrap();
+        assert_eq!(counts(&next), [Some(1), None], "c may have others that were not seen yet");
+        advance(16 * MINUTE).await;
+        assert_eq!(counts(&next), [Some(0), Some(0)], "they would have been seen by now");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn other_backends_and_other_bytes_change_nothing() {
         let old = pool();
         see(&old, "a", 1..6);

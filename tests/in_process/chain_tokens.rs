@@ -1,6 +1,6 @@
 //! A chain of two tokens and a key: which of them decides, and which are rewritten.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use http::header;
 use tower_sticky::{
@@ -184,4 +184,19 @@ async fn a_missing_token_is_not_added_when_the_request_has_waited() {
     assert_eq!(answer.decision(), (Verdict::Pinned, Some("b"), None));
     assert!(answer.outcome.as_ref().unwrap().waited().is_some(), "it has waited");
     assert_eq!(answer.token(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_of_a_plain_token_gets_an_id_when_it_moves() {
+    let (backends, [a, b]) = nodes(["a", "b"]);
+    let chain = Chain::of(Cookie::plain("sid")).or(Header::sealed("x-sticky", keys()));
+    let service = layer(&backends, chain).session_headers(true).into_service();
+    a.control.refuses.store(true, SeqCst);
+    let answer = send(&service, with_cookie("sid=a")).await;
+    assert_eq!((answer.decision().0, answer.decision().1), (Verdict::Moved, Some("b")));
+    let token = header_token(&answer).expect("both tokens are written");
+    let answer = send(&service, with_header("x-sticky", &token)).await;
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("b"), None));
+    let told = b.control.headers.lock().unwrap().pop().unwrap();
+    assert!(SessionInfo::from_headers(&told).unwrap().id().is_some());
 }

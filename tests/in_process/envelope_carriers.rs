@@ -90,6 +90,25 @@ async fn in_a_chain_the_id_is_restored_behind_another_pin() {
 }
 
 #[tokio::test]
+async fn an_envelope_that_moves_is_later_than_one_of_a_gateway_whose_clock_is_ahead() {
+    let (backends, [a, _b]) = nodes(["a", "b"]);
+    let envelope = || Envelope::cookie("JSESSIONID", keys());
+    let (clock, ahead) = (Clock::new(), Clock::new());
+    ahead.advance(600);
+    let by_envelope = layer(&backends, envelope()).clock(ahead).into_service();
+    let old = begin(&by_envelope, &a, "JSESSIONID=1; Path=/").await;
+    let chain = Chain::of(Cookie::plain("sid")).or(envelope());
+    let service = layer(&backends, chain).clock(clock).into_service();
+    a.control.refuses.store(true, SeqCst);
+    let answer = send(&service, with_cookie(&format!("sid=a; {old}"))).await;
+    assert_eq!(answer.decision().0, Verdict::Moved);
+    a.control.refuses.store(false, SeqCst);
+    let both = format!("{old}; {}", pair(&answer));
+    let answer = send(&by_envelope, with_cookie(&both)).await;
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("b"), None));
+}
+
+#[tokio::test]
 async fn an_id_that_the_application_removes_is_not_set_again_by_a_move() {
     let (backends, [a, b]) = nodes(["a", "b"]);
     let service = service(&backends);

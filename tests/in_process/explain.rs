@@ -148,8 +148,8 @@ async fn a_header_and_an_envelope_are_explained() {
     let set = answer.set_cookies()[0].split(';').next().unwrap().to_owned();
     let explanation = explained_as_served(&envelope, || with_cookie(&set)).await;
     let finding = &explanation.findings[0];
-    assert_eq!((finding.kind, finding.problem), (FindingKind::Envelope, None));
-    assert_eq!(finding.key, Some(0));
+    assert_eq!((finding.kind, &*finding.carrier), (FindingKind::Envelope, "cookie JSESSIONID"));
+    assert_eq!((finding.problem, finding.key), (None, Some(0)));
     let text = explanation.to_string();
     assert!(!text.contains("its-own-id"), "the id of the application is usable: {text}");
 }

@@ -6,9 +6,9 @@ use http::Request;
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 use tower_sticky::{
-    Backends, Key, NoInner, Outcome, Preference, Reason, SessionAction, StickyLayer, StickyService,
-    Verdict,
-    affinity::{Affinity, Chain, Cookie, Learned},
+    Backends, Key, KeyRing, NoInner, Outcome, Preference, Reason, SessionAction, StickyLayer,
+    StickyService, Verdict,
+    affinity::{Affinity, Chain, Cookie, Header, Learned},
     store::{MemoryStore, PinStore},
     strategy::RoundRobin,
 };
@@ -333,31 +333,41 @@ async fn in_a_chain_the_table_follows_another_pin() {
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_waits_for_learned_sessions_no_longer_than_they_are_remembered() {
-    let (backends, [_a, b]) = nodes(["a", "b"]);
     let minute = Duration::from_secs(60);
-    let learned = Learned::cookie("JSESSIONID").idle_timeout(2 * minute);
-    let service = layer(&backends, learned).into_service();
-    begin(&service, &b, "1").await;
-    assert_eq!(ask(&service, "1").await, (PINNED, "b"));
-    let start = tokio::time::Instant::now();
-    let drained = tokio::time::timeout(3 * minute, backends.drain("b")).await;
-    assert!(drained.is_ok(), "the session has ended");
-    assert!(start.elapsed() >= 2 * minute, "after {:?}", start.elapsed());
+    let learned = || Learned::cookie("JSESSIONID").idle_timeout(2 * minute);
+    let header = Header::sealed("x-sticky", KeyRing::generate().unwrap()).idle_timeout(minute);
+    for affinity in [Chain::of(learned()), Chain::of(learned()).or(header)] {
+        let (backends, [_a, b]) = nodes(["a", "b"]);
+        let service = layer(&backends, affinity).into_service();
+        begin(&service, &b, "1").await;
+        assert_eq!(ask(&service, "1").await, (PINNED, "b"));
+        let start = tokio::time::Instant::now();
+        let drained = tokio::time::timeout(3 * minute, backends.drain("b")).await;
+        assert!(drained.is_ok(), "the session has ended");
+        assert!(start.elapsed() >= 2 * minute, "after {:?}", start.elapsed());
+    }
 }
 
 #[test]
 fn invalid_configuration_is_rejected_at_build_time() {
-    let second = Duration::from_millis(999);
+    let with_timeouts = |timeout: Duration| {
+        [Learned::cookie("a").idle_timeout(timeout), Learned::cookie("a").absolute_timeout(timeout)]
+    };
+    let [idle, absolute] = with_timeouts(Duration::from_millis(999));
     for (learned, word) in [
         (Learned::cookie("a b"), "name"),
         (Learned::header("content-length"), "HTTP itself"),
-        (Learned::cookie("a").idle_timeout(second), "idle"),
-        (Learned::cookie("a").absolute_timeout(second), "absolute"),
+        (idle, "idle"),
+        (absolute, "absolute"),
         (Learned::cookie("a").capacity(0), "capacity"),
     ] {
         let backends: Backends<Node> = Backends::new();
         let error = StickyLayer::try_new(backends, learned).expect_err("it cannot work");
         assert!(error.to_string().contains(word), "{error} should name {word:?}");
+    }
+    for learned in with_timeouts(Duration::from_secs(1)) {
+        let backends: Backends<Node> = Backends::new();
+        assert!(StickyLayer::try_new(backends, learned).is_ok(), "a second is enough");
     }
 }
 

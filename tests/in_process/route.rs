@@ -195,13 +195,15 @@ async fn gateways_agree_while_keys_are_rotated() {
     let other = KeyRing::new([new.clone(), old.clone()]).unwrap();
     let [new_route, _] = sealed_routes(&backends, &nodes, other.clone()).await;
     assert_ne!(old_route, new_route, "the backend is told the code under the first key");
-    let other = layer(&backends, Route::query("sid").after('.').sealed(other)).into_service();
+    let other = layer(&backends, Route::query("sid").after('.').sealed(other));
+    let other = other.session_headers(true).into_service();
     for service in [&service, &other] {
         for route in [&old_route, &new_route] {
             let answer = send(service, at(&format!("/?sid=x.{route}"))).await;
             assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None));
         }
     }
+    assert_eq!(told(&nodes[0]), new_route, "also after requests with a route");
     ring.set([new]).unwrap();
     let answer = send(&service, at(&format!("/?sid=x.{old_route}"))).await;
     assert_eq!(answer.decision().2, Some(Reason::Forged), "its key has left the ring");

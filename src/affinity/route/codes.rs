@@ -105,3 +105,26 @@ impl Codes {
         table
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{pool::Backends, token::Key};
+
+    #[tokio::test]
+    async fn the_table_is_built_once_for_the_same_members_and_keys() {
+        let key = |first: u8| Key::from_bytes((first..first + 32).collect::<Vec<u8>>()).unwrap();
+        let keys = KeyRing::new([key(0)]).unwrap();
+        let backends = Backends::from_iter([("a", ()), ("b", ())]);
+        let codes = Codes::new(keys.clone(), "default");
+        let build = || codes.build(backends.pool().load().index());
+        let first = build();
+        assert!(Arc::ptr_eq(&first, &build()));
+        backends.insert("c", ()).unwrap();
+        let second = build();
+        assert_eq!((first.tags.len(), second.tags.len()), (2, 3));
+        assert!(Arc::ptr_eq(&second, &build()));
+        keys.set([key(1)]).unwrap();
+        assert!(!Arc::ptr_eq(&second, &build()));
+    }
+}

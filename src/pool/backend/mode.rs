@@ -76,9 +76,10 @@ mod tests {
 
     #[test]
     fn states_and_modes_are_written_as_words() {
-        assert_eq!((State::Suspect.to_string(), Mode::Draining.to_string()), {
-            (State::Suspect.as_str().to_owned(), Mode::Draining.as_str().to_owned())
-        });
-        assert!(!State::Suspect.as_str().is_empty() && !Mode::Draining.as_str().is_empty());
+        let states = [State::Ready, State::Busy, State::Suspect, State::Down];
+        assert_eq!(states.map(|state| state.to_string()), ["ready", "busy", "suspect", "down"]);
+        let modes = [Mode::Active, Mode::Draining, Mode::Disabled, Mode::Drained];
+        let words = ["active", "draining", "disabled", "drained"];
+        assert_eq!(modes.map(|mode| mode.to_string()), words);
     }
 }

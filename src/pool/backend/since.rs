@@ -53,3 +53,22 @@ impl Since {
         *lock(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        id::BackendId,
+        pool::{BackendState, Mode},
+    };
+
+    #[test]
+    fn a_mode_lasts_until_another_one_is_set() {
+        let state = BackendState::new(BackendId::new("a").unwrap());
+        lock(&state.since.0).mode = SystemTime::UNIX_EPOCH;
+        state.set_mode(Mode::Active);
+        assert_eq!(state.since.get().mode, SystemTime::UNIX_EPOCH, "it was active before");
+        state.set_mode(Mode::Draining);
+        assert!(state.since.get().mode > SystemTime::UNIX_EPOCH);
+    }
+}

@@ -101,4 +101,18 @@ mod tests {
         let last = u64::MAX << (64 - REGISTER_BITS);
         assert_eq!((index_of(0), index_of(last)), (RANKS - 1, REGISTERS * RANKS - 1));
     }
+
+    #[test]
+    fn the_estimate_is_that_of_hyper_log_log() {
+        // One session for each register from `first` on, all of the same rank.
+        let marks = |first: u64, rank: u32| {
+            let registers = first..REGISTERS as u64;
+            let below = 1_u64 << (64 - REGISTER_BITS - rank);
+            Marks::of(registers.map(|register| (register << (64 - REGISTER_BITS) | below, 1)))
+        };
+        let window = Window { now: 1, ticks: 1 };
+        assert_eq!(marks(0, 1).estimate(window), 737, "no register is empty");
+        assert_eq!(marks(256, 1).estimate(window), 355, "by the number of empty registers");
+        assert_eq!(marks(1, 10).estimate(window), 125_873, "too many for that");
+    }
 }
