@@ -317,3 +317,94 @@ impl<B> fmt::Debug for GrpcFuture<B> {
         f.debug_struct("GrpcFuture").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, net::SocketAddr};
+
+    use http_body_util::Empty;
+    use hyper::{server::conn::http2, service::service_fn};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tokio::{
+        net::{TcpSocket, TcpStream},
+        sync::mpsc,
+        time::{Instant, timeout},
+    };
+    use tower::ServiceExt;
+
+    use super::*;
+
+    fn bound() -> (TcpSocket, GrpcChannel) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let url = format!("http://{}", socket.local_addr().unwrap());
+        (socket, GrpcChannel::new(&url).unwrap())
+    }
+
+    /// A call without a message.
+    fn call() -> Request<Empty<Bytes>> {
+        Request::post("/shop.Cart/Get").body(Empty::new()).unwrap()
+    }
+
+    fn is_returned(error: &BoxError) -> bool {
+        error.is::<NotSent<Request<Empty<Bytes>>>>()
+    }
+
+    #[tokio::test]
+    async fn a_redial_connects_and_the_next_call_uses_its_connection() {
+        let (socket, channel) = bound();
+        assert!(channel.redial().await.is_err(), "nothing listens");
+        let listener = socket.listen(8).unwrap();
+        channel.redial().await.unwrap();
+        let (socket, _) = listener.accept().await.unwrap();
+        drop(listener);
+        drop(tokio::spawn(async move {
+            let answer =
+                service_fn(|_| async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) });
+            let http2 = http2::Builder::new(TokioExecutor::new());
+            http2.serve_connection(TokioIo::new(socket), answer).await
+        }));
+        assert_eq!(channel.oneshot(call()).await.unwrap().status(), 200);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_has_reached_the_server_is_not_returned() {
+        let (socket, channel) = bound();
+        let listener = socket.listen(8).unwrap();
+        drop(tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            drop(listener);
+            let (sender, mut received) = mpsc::unbounded_channel();
+            let hang = service_fn(move |_| {
+                let _ = sender.send(());
+                std::future::pending::<Result<Response<Empty<Bytes>>, Infallible>>()
+            });
+            let http2 = http2::Builder::new(TokioExecutor::new());
+            // The connection ends as soon as it has received the call.
+            tokio::select! {
+                _ = http2.serve_connection(TokioIo::new(socket), hang) => {}
+                _ = received.recv() => {}
+            }
+        }));
+        let error = channel.oneshot(call()).await.unwrap_err();
+        assert!(!is_returned(&error), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_is_connected_to_once() {
+        let (socket, channel) = bound();
+        let listener = socket.listen(0).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut queued = Vec::new();
+        // When its queue is full, connecting takes for ever.
+        while let Ok(stream) = timeout(Duration::from_millis(100), TcpStream::connect(addr)).await {
+            queued.push(stream.unwrap());
+        }
+        tokio::time::pause();
+        let begun = Instant::now();
+        let error = channel.oneshot(call()).await.unwrap_err();
+        assert!(is_returned(&error), "{error:?}");
+        assert!(begun.elapsed() >= CONNECT_TIMEOUT);
+        assert!(begun.elapsed() < 2 * CONNECT_TIMEOUT, "not twice");
+    }
+}
