@@ -24,6 +24,9 @@ skip=(
   # It sets options of sockets.
   socket_options::
 
+  # These need a listener whose queue is full, or a server of HTTP/2.
+  dial::tests::the_address_in_use upstream::grpc::
+
   # These try thousands of inputs, count thousands of choices, or fill large tables.
   client_ip::address::tests::long_lists client_ip::address::tests::random hash::bounded_load::
   hash::golden:: hash::log2:: hash::maglev:: hash::mixing:: hash::rendezvous::

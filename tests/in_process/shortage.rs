@@ -1,11 +1,22 @@
 //! A shortage of this machine is no evidence against a backend, and moves no session.
 
-use std::{io, sync::atomic::Ordering::SeqCst, time::Duration};
+use std::{
+    io,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use http::Request;
 use rustix::io::Errno;
+use tokio::time::Instant;
 use tower::{Service, ServiceExt};
-use tower_sticky::{Health, HttpProbe, Reason, Shortage, State, StickyError, Verdict};
+use tower_sticky::{
+    Health, HttpProbe, Reason, Shortage, State, StickyError, Verdict, proxy::Upstream,
+};
 
 use crate::support::{
     Body, Client, after, get, nodes, plain, sealed_session, spawn, state, until, with_cookie,
@@ -104,4 +115,24 @@ async fn a_redial_without_a_descriptor_is_no_refusal_by_a_backend_that_does_not_
     after(5_000).await;
     assert!(redials() > failed, "it accepts");
     assert_eq!(state(&backends, "a"), State::Suspect, "and has not answered yet");
+}
+
+/// Without idle connections to close, there is only time to wait for.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_lacks_a_resource_is_tried_again_after_a_pause() {
+    for (limit, pause) in [(1000, 50), (40, 20)] {
+        let lookups = Arc::new(AtomicUsize::new(0));
+        let count = lookups.clone();
+        let resolve = move |_: String| {
+            count.fetch_add(1, SeqCst);
+            async { Err::<Vec<IpAddr>, _>(io::Error::from(Errno::MFILE)) }
+        };
+        let upstream = Upstream::new("http://app.test").unwrap().resolver(resolve);
+        let upstream = upstream.connect_timeout(Duration::from_millis(limit));
+        let begun = Instant::now();
+        upstream.oneshot(get()).await.unwrap_err();
+        let paused = begun.elapsed().as_millis();
+        assert!((pause..pause + 5).contains(&paused), "{paused} ms, within half of the time");
+        assert_eq!(lookups.load(SeqCst), 2, "once more");
+    }
 }

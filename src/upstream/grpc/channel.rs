@@ -317,3 +317,6 @@ impl<B> fmt::Debug for GrpcFuture<B> {
         f.debug_struct("GrpcFuture").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,9 +53,10 @@ pub(super) struct Address {
     used: AtomicBool,
     /// Whether the periodic lookups run.
     refreshing: AtomicBool,
-    /// Whether a lookup is in progress, and how many have ended.
+    /// Whether a lookup is in progress.
     looking: AtomicBool,
-    ended: watch::Sender<u64>,
+    /// Notifies of each lookup that has ended.
+    ended: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -96,7 +97,7 @@ impl Address {
             used: AtomicBool::new(false),
             refreshing: AtomicBool::new(false),
             looking: AtomicBool::new(false),
-            ended: watch::Sender::new(0),
+            ended: watch::Sender::new(()),
         }
     }
 
@@ -235,7 +236,7 @@ struct Lookup(Arc<Address>);
 impl Drop for Lookup {
     fn drop(&mut self) {
         self.0.looking.store(false, Release);
-        self.0.ended.send_modify(|ended| *ended += 1);
+        self.0.ended.send_replace(());
     }
 }
 
@@ -259,5 +260,63 @@ impl fmt::Debug for Address {
             .field("listed", &known.listed)
             .field("current", &known.current)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::resolve::Resolve, *};
+
+    fn address(resolve: impl Resolve) -> Arc<Address> {
+        let every = Duration::from_secs(60);
+        let lookups = Lookups { resolver: Resolver::new(resolve), every, on_change: None };
+        let options = SocketOptions { user_timeout: every, unsent: 16 << 10 };
+        Arc::new(Address::new(Endpoint::Name("app.test".into(), 80), lookups, options))
+    }
+
+    async fn silent(_: String) -> Result<Vec<IpAddr>, BoxError> {
+        std::future::pending().await
+    }
+
+    async fn broken(_: String) -> Result<Vec<IpAddr>, BoxError> {
+        panic!("the resolver of a test")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lookup_that_takes_too_long_is_a_timeout() {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let error = address(silent).look_up(deadline).await.unwrap_err();
+        assert_eq!(error.downcast_ref::<TimedOut>(), Some(&TimedOut::CONNECT));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_resolver_that_panics_ends_the_lookup() {
+        let address = address(broken);
+        let begun = Instant::now();
+        for _ in 0..2 {
+            let error = address.look_up(begun + Duration::from_secs(1)).await.unwrap_err();
+            assert_eq!(error.to_string(), "app.test:80 has no address");
+        }
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+
+    #[test]
+    fn several_addresses_of_one_family_are_warned_of() {
+        let address = address(silent);
+        let [a, b] = [1, 2].map(|n| SocketAddr::from(([10, 0, 0, n], 80)));
+        let [c, d] = [1, 2].map(|n| SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, n], 80)));
+        for (listed, expected) in [
+            (&[a, b][..], true),
+            (&[c, d], true),
+            (&[a, c, d], true),
+            (&[a, c], false),
+            (&[a], false),
+            (&[c], false),
+            (&[], false),
+        ] {
+            let mut known = Known::default();
+            address.warn_of_several(&mut known, listed);
+            assert_eq!(known.warned, expected, "{listed:?}");
+        }
     }
 }

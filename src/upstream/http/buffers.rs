@@ -59,3 +59,24 @@ impl Buffers {
         u32::try_from(self.0 / 2).unwrap_or(u32::MAX)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_place_that_buffers_has_its_share() {
+        for (buffers, total) in [
+            (Buffers::default(), 64 << 10),
+            (Buffers::new(1 << 20), 1 << 20),
+            (Buffers::new(0), 16 << 10),
+            (Buffers::new(usize::MAX), 1 << 30),
+        ] {
+            assert_eq!(buffers.total(), total);
+            assert_eq!(buffers.given(), total / 8);
+            assert_eq!(buffers.send(), total / 4);
+            assert_eq!(buffers.unsent() as usize, total / 2);
+            assert_eq!(buffers.window() as usize, total);
+        }
+    }
+}

@@ -56,3 +56,48 @@ impl ConnectionCounts {
         ConnectionStats { opened: self.opened.load(Relaxed), reused }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counts_of_all_threads_are_added() {
+        let counts = ConnectionCounts::new();
+        assert_eq!(counts.totals(), ConnectionStats::default());
+        // More threads than shards.
+        let threads = shard_count() + 1;
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| counts.reused());
+            }
+        });
+        for _ in 0..2 {
+            counts.opened();
+        }
+        for _ in 0..2 {
+            counts.reused();
+        }
+        let stats = counts.totals();
+        assert_eq!(stats.opened(), 2);
+        assert_eq!(stats.reused(), threads as u64 + 2);
+    }
+
+    #[test]
+    fn a_thread_counts_in_the_shard_of_its_slot() {
+        let shards = shard_count();
+        std::thread::scope(|scope| {
+            // More threads than shards.
+            for _ in 0..=shards {
+                scope.spawn(|| {
+                    let counts = ConnectionCounts::new();
+                    counts.reused();
+                    for (at, Shard(count)) in counts.reused.iter().enumerate() {
+                        let expected = u64::from(at == thread_slot() % shards);
+                        assert_eq!(count.load(Relaxed), expected);
+                    }
+                });
+            }
+        });
+    }
+}

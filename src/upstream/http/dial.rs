@@ -260,3 +260,104 @@ fn error_of(error: io::Error, accepted: bool) -> BoxError {
     }
     error.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        net::{TcpListener, TcpSocket},
+        time::{advance, timeout},
+    };
+
+    use super::{
+        super::{
+            address::Lookups,
+            resolve::{Resolver, System},
+            target::Endpoint,
+        },
+        *,
+    };
+    use crate::util::SocketOptions;
+
+    /// A backend of these addresses, the first of which is in use.
+    fn address_of(listed: &[SocketAddr]) -> Arc<Address> {
+        let every = Duration::from_secs(60);
+        let lookups = Lookups { resolver: Resolver::new(System), every, on_change: None };
+        let options = SocketOptions { user_timeout: every, unsent: 16 << 10 };
+        let address = Arc::new(Address::new(Endpoint::Addr(listed[0]), lookups, options));
+        let mut known = address.known();
+        (known.listed, known.current) = (listed.to_vec(), Some(listed[0]));
+        drop(known);
+        address
+    }
+
+    fn three() -> [SocketAddr; 3] {
+        [1, 2, 3].map(|n| SocketAddr::from(([127, 0, 0, n], 80)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_address_is_due_when_a_redial_was_refused_or_all_were_for_a_second() {
+        let [a, b, c] = three();
+        let address = address_of(&[a, b, c]);
+        assert!(!address.should_change(b, true), "another one is in use");
+        assert!(!address.should_change(a, false), "it may be a restart");
+        advance(GIVE_UP_AFTER - Duration::from_millis(1)).await;
+        assert!(!address.should_change(a, false), "it may still be one");
+        assert!(address.should_change(a, true), "no request depends on it");
+        advance(Duration::from_millis(1)).await;
+        assert!(address.should_change(a, false));
+        assert!(address_of(&[a, b]).should_change(a, true));
+        assert!(!address_of(&[a]).should_change(a, true), "there is no other");
+    }
+
+    #[test]
+    fn the_request_that_is_first_chooses_the_address() {
+        let [a, b, c] = three();
+        let address = address_of(&[a, b, c]);
+        assert_eq!(address.set_current(b, Some(a)), Ok(1));
+        assert_eq!(address.set_current(c, Some(a)), Err(b), "another request was first");
+        assert_eq!(address.set_current(b, Some(a)), Ok(1), "and chose the same");
+        assert_eq!(address.generation(), 1);
+    }
+
+    /// A listener whose queue is full: connecting to it takes for ever.
+    async fn black_hole() -> (TcpListener, Vec<TcpStream>) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut queued = Vec::new();
+        while let Ok(stream) = timeout(Duration::from_millis(100), TcpStream::connect(addr)).await {
+            queued.push(stream.unwrap());
+        }
+        (listener, queued)
+    }
+
+    #[tokio::test]
+    async fn the_address_in_use_leaves_half_of_the_time_if_the_next_may_be_tried() {
+        let (listener, _queued) = black_hole().await;
+        // The same one twice: when it is given up, there is no other that takes time.
+        let listed = [listener.local_addr().unwrap(); 2];
+        tokio::time::pause();
+        // How many are listed, whether it is a redial, since when the first has failed, and the seconds: the limit,
+        // and those that the first one gets.
+        for (count, redials, failing, limit, expected) in [
+            (2, true, None, 10, 5),
+            (1, true, None, 10, 10),
+            (2, false, None, 10, 10),
+            (2, false, Some(2), 10, 5),
+            (1, false, Some(2), 10, 10),
+            (2, false, Some(0), 10, 5),
+            (2, false, Some(0), 1, 1),
+        ] {
+            let address = address_of(&listed[..count]);
+            let since = Instant::now();
+            advance(Duration::from_secs(failing.unwrap_or(0))).await;
+            address.known().failing = failing.map(|_| since);
+            let begun = Instant::now();
+            let limit = Duration::from_secs(limit);
+            address.connect_to_any(limit, redials).await.unwrap_err();
+            let first = begun.elapsed().as_secs();
+            assert_eq!(first, expected, "{count} {redials} {failing:?} {limit:?}");
+        }
+    }
+}

@@ -1,7 +1,11 @@
 //! ALPN and resumption.
 
+use std::sync::Arc;
+
 use http_body::Frame;
 use http_body_util::BodyExt;
+use tokio::{io::AsyncWriteExt, sync::Barrier};
+use tokio_rustls::TlsAcceptor;
 use tower_sticky::proxy::{Http2, Upstream};
 
 use super::support::{Authority, Server, config, says_how};
@@ -69,6 +73,39 @@ async fn concurrent_first_requests_share_the_connection_of_a_backend_that_choose
         requests.join_all().await;
         assert!(connections.contains(&server.seen().len()), "{alpn:?}");
     }
+}
+
+/// The first connection shows that the backend chooses HTTP/1.1. Those that have waited for it connect all at once.
+#[tokio::test]
+async fn requests_do_not_wait_for_each_other_once_the_backend_has_chosen_http1() {
+    let authority = Authority::unique();
+    let identity = authority.server(&["127.0.0.1"]);
+    let acceptor = TlsAcceptor::from(config(&identity, &["http/1.1"], None));
+    let both = Arc::new(Barrier::new(2));
+    let backend = raw(move |number, socket| {
+        let (acceptor, both) = (acceptor.clone(), both.clone());
+        async move {
+            if number > 0 {
+                both.wait().await;
+            }
+            let mut stream = acceptor.accept(socket).await?;
+            while read_head(&mut stream).await?.is_some() {
+                stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await?;
+                stream.flush().await?;
+            }
+            Ok(())
+        }
+    })
+    .await;
+    let url = backend.url.replace("http:", "https:");
+    let upstream = Upstream::with_tls(&url, authority.trusted()).unwrap().http2(Http2::Auto);
+    let mut requests = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        let upstream = upstream.clone();
+        requests.spawn(async move { send(&upstream, get("/")).await.unwrap().status() });
+    }
+    assert_eq!(requests.join_all().await, [204; 3]);
+    assert_eq!(backend.accepted(), 3);
 }
 
 #[tokio::test]

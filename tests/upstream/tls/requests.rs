@@ -91,6 +91,40 @@ async fn a_backend_of_http2_alone_gets_the_request_without_its_upgrade() {
         assert_eq!(&body, b"HTTP/2.0");
     }
     assert_eq!(server.seen().len(), 1, "one connection");
+    assert_eq!(server.accepted(), 2, "HTTP/1.1 is offered once");
+}
+
+#[tokio::test]
+async fn an_upgrade_to_a_backend_that_is_not_trusted_is_one_connection() {
+    let (authority, other) = (Authority::unique(), Authority::unique());
+    let identity = authority.server(&["127.0.0.1"]);
+    for mode in [Http2::Off, Http2::Auto] {
+        let server = Server::start(config(&identity, &["h2", "http/1.1"], None), says_how).await;
+        let upstream = server.upstream(other.trusted()).http2(mode);
+        let (proxy, _holds) = upgrade::proxy(upstream).await;
+        let (_client, head) = upgrade::client(&proxy, upgrade::ASK).await;
+        assert!(head.starts_with("HTTP/1.1 502 "), "{mode:?}: {head}");
+        assert_eq!(server.accepted(), 1, "{mode:?}");
+    }
+}
+
+#[tokio::test]
+async fn requests_stay_on_http2_after_one_that_asks_for_an_upgrade() {
+    let authority = Authority::unique();
+    let identity = authority.server(&["127.0.0.1"]);
+    // Only a backend that may choose is asked for an upgrade, on a connection of its own.
+    for (mode, connections) in [(Http2::Auto, 2), (Http2::On, 1)] {
+        let server = Server::start(config(&identity, &["h2", "http/1.1"], None), says_how).await;
+        let upstream = server.upstream(authority.trusted()).http2(mode);
+        let (proxy, _holds) = upgrade::proxy(upstream.clone()).await;
+        let answer = text(send(&upstream, get("/")).await.unwrap()).await;
+        assert!(answer.starts_with("HTTP/2.0 "), "{mode:?}: {answer}");
+        let (_client, head) = upgrade::client(&proxy, upgrade::ASK).await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{mode:?}: {head}");
+        let answer = text(send(&upstream, get("/")).await.unwrap()).await;
+        assert!(answer.starts_with("HTTP/2.0 "), "{mode:?}: {answer}");
+        assert_eq!(server.accepted(), connections, "{mode:?}");
+    }
 }
 
 #[tokio::test]

@@ -115,6 +115,7 @@ pub(crate) struct Seen {
 pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
+    accepted: Arc<AtomicUsize>,
     accepting: JoinHandle<()>,
 }
 
@@ -135,18 +136,25 @@ impl Server {
         let listener = TcpListener::bind(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let record = seen.clone();
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let (record, count) = (seen.clone(), accepted.clone());
         let accepting = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((socket, _)) = listener.accept().await {
+                count.fetch_add(1, Relaxed);
                 let (config, record, handler) = (config.clone(), record.clone(), handler.clone());
                 connections.spawn(serve(socket, config, record, handler));
             }
         });
-        Self { addr, seen, accepting }
+        Self { addr, seen, accepted, accepting }
     }
 
-    /// With the connections that were accepted so far.
+    /// How many connections were accepted, before their handshakes.
+    pub(crate) fn accepted(&self) -> usize {
+        self.accepted.load(Relaxed)
+    }
+
+    /// The connections whose handshakes have succeeded so far.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }

@@ -97,9 +97,25 @@ async fn a_certificate_that_does_not_verify_is_explained() {
 async fn an_insecure_backend_is_not_verified_and_named_so() {
     let server = config(&Authority::unique().server(&["a.test"]), &[], None);
     let server = Server::start(server, says_how).await;
-    let upstream = server.upstream(ClientTls::new().insecure());
+    let tls = ClientTls::new();
+    assert!(!tls.is_insecure());
+    let tls = tls.insecure();
+    assert!(tls.is_insecure());
+    let upstream = server.upstream(tls);
     assert_eq!(send(&upstream, get("/")).await.unwrap().status(), 200);
     assert!(format!("{upstream:?}").contains("insecure: true"), "{upstream:?}");
+}
+
+#[tokio::test]
+async fn roots_take_the_place_of_those_that_were_used_before() {
+    let (authority, other) = (Authority::unique(), Authority::unique());
+    let identity = authority.server(&["127.0.0.1"]);
+    let server = Server::start(config(&identity, &[], None), says_how).await;
+    let tls = other.trusted();
+    let text = refusal(&server.upstream(tls.clone())).await;
+    assert!(text.contains("unknown authority"), "{text}");
+    let tls = tls.roots(Roots::new().pem(authority.pem().as_bytes()).unwrap());
+    assert_eq!(send(&server.upstream(tls), get("/")).await.unwrap().status(), 200);
 }
 
 #[tokio::test]
