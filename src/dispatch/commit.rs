@@ -103,7 +103,7 @@ impl<S> Dispatch<S> {
         backend: &Arc<BackendState>,
         response: &mut Response<B>,
     ) {
-        if change != Change::Keep || !self.saves_nothing(backend, response) {
+        if change != Change::Keep || !self.saves_nothing(response) {
             self.save(change, no_pin, backend, response);
             return;
         }
@@ -116,13 +116,13 @@ impl<S> Dispatch<S> {
 
     /// Whether there is nothing to save for a pin that is kept.
     #[inline]
-    fn saves_nothing<B>(&self, backend: &BackendState, response: &Response<B>) -> bool {
+    fn saves_nothing<B>(&self, response: &Response<B>) -> bool {
         match &self.held {
             None => {
                 // The tokens that were rejected are in the slow path.
                 self.slow_path.is_none() && self.core.affinity.saves_nothing(response.headers())
             }
-            Some(_) => !self.is_outdated(backend),
+            Some(_) => true,
         }
     }
 

@@ -164,3 +164,18 @@ impl HeldPin {
         lock(&self.state)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_has_the_second_in_which_it_was_first_set_and_that_in_which_it_was_last() {
+        let backend = BackendState::new(BackendId::new("a").unwrap());
+        let held = HeldPin::new(7);
+        held.set(&backend, 0, 1, 5_999);
+        held.set(&backend, 1, 2, 60_000);
+        let pin = held.state().pin.unwrap();
+        assert_eq!((pin.issued, pin.seen), (5, 60));
+    }
+}

@@ -328,7 +328,38 @@ fn describe(error: &BoxError) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{error::Error, fmt};
+
     use super::*;
+
+    /// An error with these texts of itself and its causes.
+    #[derive(Debug)]
+    struct Caused(&'static str, Option<Box<Caused>>);
+
+    impl fmt::Display for Caused {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl Error for Caused {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            self.1.as_ref().map(|cause| &**cause as &(dyn Error + 'static))
+        }
+    }
+
+    #[test]
+    fn a_failure_names_every_cause_once() {
+        let told = |texts: &[&'static str]| {
+            let caused = |cause, &text: &&'static str| Some(Box::new(Caused(text, cause)));
+            let error: BoxError = texts.iter().rev().fold(None, caused).unwrap();
+            describe(&error)
+        };
+        assert_eq!(told(&["no connection"]), "no connection");
+        assert_eq!(told(&["no connection", "refused"]), "no connection: refused");
+        assert_eq!(told(&["no connection: refused", "refused"]), "no connection: refused");
+        assert_eq!(told(&["no answer", "broken", "broken", "reset"]), "no answer: broken: reset");
+    }
 
     #[test]
     fn probes_that_are_due_close_to_each_other_start_together() {

@@ -116,6 +116,12 @@ mod tests {
     }
 
     #[test]
+    fn shares_of_failures_are_compared_and_not_their_numbers() {
+        let counts = [(1000, 10), (1000, 10), (100, 5), (1000, 10), (1000, 10)];
+        assert_eq!(SuccessRate::new().outliers(&counts), [2], "5 % fail, and not 1 %");
+    }
+
+    #[test]
     fn worst_outlier_comes_first() {
         let mut counts = vec![(100, 0); 20];
         (counts[3], counts[11]) = ((100, 60), (100, 80));

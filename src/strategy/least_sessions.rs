@@ -160,6 +160,38 @@ mod tests {
     }
 
     #[test]
+    fn each_of_equal_backends_is_chosen_equally_often() {
+        let states = states(&[1; 4]);
+        let strategy = LeastSessions::seeded(1);
+        let mut chosen = [0_usize; 4];
+        for _ in 0..4000 {
+            chosen[strategy.choose(&Candidates::new(&states))] += 1;
+            states.iter().for_each(|state| state.session_load.set(Some(0)));
+        }
+        assert!(chosen.iter().all(|chosen| chosen.abs_diff(1000) < 150), "{chosen:?}");
+    }
+
+    #[test]
+    fn the_same_seed_makes_the_same_choices() {
+        let choices = |seed| -> Vec<usize> {
+            let (states, strategy) = (states(&[1; 4]), LeastSessions::seeded(seed));
+            (0..64).map(|_| strategy.choose(&Candidates::new(&states))).collect()
+        };
+        assert_eq!(choices(1), choices(1));
+        assert_ne!(choices(1), choices(2));
+    }
+
+    #[test]
+    fn the_two_are_never_the_same() {
+        let states = states(&[1; 2]);
+        states[0].session_load.set(Some(1));
+        let strategy = LeastSessions::seeded(1);
+        for _ in 0..50 {
+            assert_eq!(strategy.better_of_two(&Candidates::new(&states)), Some(1));
+        }
+    }
+
+    #[test]
     fn without_known_sessions_it_is_least_connections() {
         let states = states(&[1; 3]);
         states[2].session_load.set(None);

@@ -156,6 +156,17 @@ mod tests {
     }
 
     #[test]
+    fn the_same_seed_makes_the_same_choices() {
+        let states = states(&[1; 4]);
+        let choices = |seed| -> Vec<usize> {
+            let strategy = PeakEwma::new().seeded(seed);
+            (0..64).map(|_| strategy.choose(&Candidates::new(&states))).collect()
+        };
+        assert_eq!(choices(1), choices(1));
+        assert_ne!(choices(1), choices(2));
+    }
+
+    #[test]
     fn it_has_to_be_told_latencies() {
         assert!(PeakEwma::new().wants_latency());
     }

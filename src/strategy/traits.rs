@@ -238,6 +238,29 @@ mod tests {
     }
 
     #[test]
+    fn a_shared_strategy_says_what_it_needs() {
+        #[derive(Debug)]
+        struct Measuring;
+
+        impl Strategy for Measuring {
+            fn choose(&self, _: &Candidates<'_>) -> usize {
+                0
+            }
+
+            fn wants_latency(&self) -> bool {
+                true
+            }
+
+            fn wants_sessions(&self) -> bool {
+                true
+            }
+        }
+
+        let shared: Arc<dyn Strategy> = Arc::new(Measuring);
+        assert!(shared.wants_latency() && shared.wants_sessions());
+    }
+
+    #[test]
     fn an_empty_list_is_empty() {
         assert!(Candidates::new(&[]).is_empty());
         let states = testing::states(&[1]);

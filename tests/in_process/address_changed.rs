@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::SystemTime};
 
 use tower::Service;
 use tower_sticky::{
-    Event, SessionInfo, StickyLayer, Verdict,
+    Event, Preference, SessionInfo, StickyLayer, Verdict,
     affinity::{Key, Learned},
 };
 
@@ -98,6 +98,25 @@ async fn a_changed_address_gives_learned_keyed_and_client_sessions_a_new_epoch()
     assert!(second > first);
     held.call(get()).await.unwrap();
     assert_eq!(epoch(&a), second);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_does_not_follow_the_pin_of_a_client_session_leaves_its_epoch() {
+    let (backends, _nodes) = nodes(["a"]);
+    let session = sealed(&backends).into_service().session();
+    send(&session, get()).await;
+    let forced = async || {
+        let mut request = get();
+        request.extensions_mut().insert(Preference::backend("a").unwrap());
+        send(&session, request).await.outcome.unwrap().epoch()
+    };
+    let before = forced().await;
+    assert!(before.is_some());
+    let (from, to) = addrs();
+    backends.address_changed("a", from, to).unwrap();
+    for _ in 0..2 {
+        assert_eq!(forced().await, before);
+    }
 }
 
 #[tokio::test(start_paused = true)]

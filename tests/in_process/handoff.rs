@@ -331,3 +331,15 @@ async fn a_strict_layer_hands_no_session_over() {
         assert_eq!(client.send(&service, get()).await.decision().0, Verdict::Pinned);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_not_handed_over_to_a_node_that_is_not_served_here() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    // Without an inner service `b` has none.
+    let (service, moves, _) = noting(sealed(&backends).local("b"));
+    let mut client = Client::assigned(&service).await;
+    let _drain = backends.drain("a").hand_over(100).start().unwrap();
+    let answer = client.send(&service, get()).await;
+    assert_eq!(answer.decision(), (Verdict::Pinned, Some("a"), None));
+    assert!(moves.lock().unwrap().is_empty(), "the application transfers nothing");
+}

@@ -7,7 +7,10 @@ use tower_sticky::{
     Backends, Busy, Failover, Health, Reason, State, StickyLayer, Verdict, affinity::Cookie,
 };
 
-use crate::support::{Body, Client, MS, Node, get, load, nodes, sealed, sealed_session, send};
+use crate::support::{
+    Body, Client, First, MS, Node, after, get, load, nodes, refuse, sealed, sealed_session, send,
+    spawn,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_pinned_request_waits_and_then_borrows() {
@@ -191,4 +194,21 @@ async fn a_large_pool_that_is_idle_is_not_busy() {
         tokio::task::yield_now().await;
     }
     assert!(backends.iter().all(|backend| backend.state == State::Ready));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_other_backend_is_tried_once_the_deadline_has_come() {
+    for (millis, in_time) in [(299, true), (300, false)] {
+        let (backends, [a, b, c]) = nodes(["a", "b", "c"]);
+        let service = sealed(&backends).strategy(First).ready_timeout(300 * MS).into_service();
+        refuse(&a, true);
+        b.control.refuses_after_gate.store(true, SeqCst);
+        b.hold_responses();
+        let request = spawn(&service, get());
+        after(millis).await;
+        assert_eq!(load(&backends, "b").0, 1, "the first failure was at once");
+        b.release_responses();
+        let answer = request.await.unwrap();
+        assert_eq!((answer.status == 200, c.served()), (in_time, usize::from(in_time)));
+    }
 }

@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::StreamBody;
 use tower_sticky::{
     BackendId, Backends, BoxError, GrpcProbe, Health, HttpProbe, Probe, State, StickyLayer,
     affinity::Cookie,
@@ -171,4 +174,32 @@ async fn a_probe_does_not_wait_for_the_end_of_a_long_answer() {
     after(10_000).await;
     let backend = backends.get("a").unwrap();
     assert_eq!((backend.state, backend.probe_failure), (State::Ready, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_expected_text_must_be_within_the_first_64_kib() {
+    let within = |before: usize| "x".repeat(before) + "ok";
+    for (page, failure) in [
+        (within(64 * 1024 - 2), None),
+        (within(64 * 1024 - 1), Some("but without \"ok\" within 64 KiB")),
+        (within(70_000), Some("but without \"ok\" within 64 KiB")),
+        ("no".to_owned(), Some("but without \"ok\"")),
+    ] {
+        let length = page.len();
+        let answer = tower::service_fn(move |_: Request<Body>| {
+            let frames = page.as_bytes().chunks(40_000).map(Bytes::copy_from_slice);
+            let frames: Vec<_> =
+                frames.map(|part| Ok::<_, Infallible>(Frame::data(part))).collect();
+            let body = StreamBody::new(tokio_stream::iter(frames));
+            async move { Ok::<_, Infallible>(Response::new(body)) }
+        });
+        let backends = Backends::from_iter([("a", answer)]);
+        let probe = HttpProbe::get("/").expect_body("ok").map_body(|_| Body::default());
+        let layer = StickyLayer::new(backends.clone(), Cookie::plain("sid"));
+        let layer = layer.health(Health::new().probe(probe));
+        assert!(layer.start::<Request<Body>>());
+        after(2_000).await;
+        let failure = failure.map(|failure| format!("it answered 200 OK, {failure}"));
+        assert_eq!(backends.get("a").unwrap().probe_failure, failure, "{length} bytes");
+    }
 }

@@ -3,7 +3,7 @@
 use http::Request;
 use tokio::time::Instant;
 use tower_sticky::{
-    DrainEnd, Failover, StickyLayer, Verdict,
+    DrainEnd, Failover, Mode, StickyLayer, Verdict,
     affinity::{Cookie, Key, Learned},
 };
 
@@ -204,4 +204,15 @@ async fn preflights_and_requests_outside_the_path_begin_no_session() {
     assert_eq!(backends.get("a").unwrap().sessions_seen, 0, "a preflight is not counted");
     client.send(&service, request("GET", "/shop", false)).await;
     assert_eq!(backends.get("a").unwrap().sessions_seen, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_without_an_id_is_seen_where_it_moves_at_once() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let service = plain(&backends).into_service();
+    backends.set_mode("a", Mode::Disabled).unwrap();
+    let answer = send(&service, with_cookie("sid=a")).await;
+    assert_eq!((answer.decision().0, answer.token().as_deref()), (Verdict::Moved, Some("b")));
+    let status = backends.get("b").unwrap();
+    assert_eq!((status.sessions_seen, status.unconfirmed), (1, 0), "it has sent a token already");
 }

@@ -82,9 +82,14 @@ async fn a_wait_is_a_span_of_the_request() {
     let request = client.spawn(&service, get());
     after(120).await;
     assert!(spans.named("wait").is_empty(), "it lasts");
+    a.hold_responses();
     a.control.set_busy(false);
+    after(1).await;
+    assert_eq!(spans.named("wait").len(), 1, "it ends before the answer");
+    assert!(spans.named("attempt").is_empty());
+    a.release_responses();
     request.await.unwrap();
-    assert_eq!(spans.named("wait").len(), 1);
+    assert_eq!((spans.named("wait").len(), spans.named("attempt").len()), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -222,6 +222,8 @@ mod tests {
             "a length of 300 takes two bytes"
         );
         assert_eq!(long.len(), 8 + 300);
+        let long = request(&"x".repeat(200));
+        assert_eq!(long[..8], [0, 0, 0, 0, 203, 0x0a, 0xc8, 0x01], "as does one of 200");
     }
 
     #[test]
