@@ -21,6 +21,9 @@ skip=(
   # These seal tokens, too.
   affinity::route::codes:: dispatch::candidates:: dispatch::choose:: strategy::least_sessions::
 
+  # These begin TLS.
+  upstream::http::handshake::
+
   # It sets options of sockets.
   socket_options::
 
