@@ -24,6 +24,9 @@ skip=(
   # These begin TLS.
   upstream::http::handshake::
 
+  # These fill the queue of a listener.
+  upstream::http::dial::
+
   # It sets options of sockets.
   socket_options::
 

@@ -260,3 +260,47 @@ fn error_of(error: io::Error, accepted: bool) -> BoxError {
     }
     error.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        net::{TcpListener, TcpSocket},
+        time::timeout,
+    };
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// An address where connecting takes for ever: its queue of connections is full.
+    async fn black_hole() -> (SocketAddr, TcpListener, Vec<TcpStream>) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut queued = Vec::new();
+        while let Ok(stream) = timeout(Duration::from_secs(1), TcpStream::connect(addr)).await {
+            queued.push(stream.unwrap());
+        }
+        (addr, listener, queued)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn addresses_share_the_time_that_is_left() {
+        let (first, second) = (black_hole().await, black_hole().await);
+        let well = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let well = (well.local_addr().unwrap(), well);
+
+        let begun = Instant::now();
+        let connected = connect_in_turn(&[first.0, well.0], after(begun, LIMIT)).await;
+        assert_eq!(connected.unwrap().1, well.0);
+        let share = begun.elapsed();
+        assert!(share >= LIMIT / 2 && share < LIMIT, "{share:?}");
+
+        let begun = Instant::now();
+        let connected = connect_in_turn(&[first.0, second.0], after(begun, LIMIT)).await;
+        assert!(connected.is_err());
+        let whole = begun.elapsed();
+        assert!(whole >= LIMIT && whole < 2 * LIMIT, "{whole:?}");
+    }
+}
