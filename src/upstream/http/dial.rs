@@ -265,7 +265,7 @@ fn error_of(error: io::Error, accepted: bool) -> BoxError {
 mod tests {
     use tokio::{
         net::{TcpListener, TcpSocket},
-        time::timeout,
+        time::{pause, timeout},
     };
 
     use super::*;
@@ -279,28 +279,20 @@ mod tests {
         let listener = socket.listen(0).unwrap();
         let addr = listener.local_addr().unwrap();
         let mut queued = Vec::new();
-        while let Ok(stream) = timeout(Duration::from_secs(1), TcpStream::connect(addr)).await {
+        while let Ok(stream) = timeout(Duration::from_millis(100), TcpStream::connect(addr)).await {
             queued.push(stream.unwrap());
         }
         (addr, listener, queued)
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn addresses_share_the_time_that_is_left() {
+    #[tokio::test]
+    async fn attempts_at_all_addresses_take_the_time_that_there_is() {
         let (first, second) = (black_hole().await, black_hole().await);
-        let well = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let well = (well.local_addr().unwrap(), well);
-
-        let begun = Instant::now();
-        let connected = connect_in_turn(&[first.0, well.0], after(begun, LIMIT)).await;
-        assert_eq!(connected.unwrap().1, well.0);
-        let share = begun.elapsed();
-        assert!(share >= LIMIT / 2 && share < LIMIT, "{share:?}");
-
+        pause();
         let begun = Instant::now();
         let connected = connect_in_turn(&[first.0, second.0], after(begun, LIMIT)).await;
         assert!(connected.is_err());
-        let whole = begun.elapsed();
-        assert!(whole >= LIMIT && whole < 2 * LIMIT, "{whole:?}");
+        let taken = begun.elapsed();
+        assert!(taken >= LIMIT && taken < LIMIT * 3 / 2, "{taken:?}");
     }
 }
