@@ -21,6 +21,12 @@ skip=(
   # These seal tokens, too.
   affinity::route::codes:: dispatch::candidates:: dispatch::choose:: strategy::least_sessions::
 
+  # These begin TLS.
+  upstream::http::handshake::
+
+  # These fill the queue of a listener.
+  upstream::http::dial::
+
   # It sets options of sockets.
   socket_options::
 

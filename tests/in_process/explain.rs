@@ -360,12 +360,14 @@ async fn an_explanation_repeats_no_warning() {
     let (backends, [a]) = nodes(["a"]);
     let field = ("set-cookie", "sid=its-own-id; Path=/".to_owned());
     *a.control.response_headers.lock().unwrap() = vec![field];
-    let layers: [fn(&Backends<Node>, KeyRing) -> StickyLayer<Node>; 2] = [
-        |backends, ring| layer(backends, Cookie::sealed("sid", ring)),
-        |backends, ring| layer(backends, Envelope::cookie("sid", ring)),
-    ];
-    for layer in layers {
-        let sealed = |ring: KeyRing| layer(&backends, ring).clock(Clock::new());
+    for is_envelope in [false, true] {
+        let sealed = |ring: KeyRing| {
+            let layer = match is_envelope {
+                true => layer(&backends, Envelope::cookie("sid", ring)),
+                false => layer(&backends, Cookie::sealed("sid", ring)),
+            };
+            layer.clock(Clock::new())
+        };
         let unknown = Key::from_bytes((1..33).collect::<Vec<u8>>()).unwrap();
         let unknown = sealed(KeyRing::new([unknown]).unwrap()).into_service();
         let cookie = format!("sid={}", Client::assigned(&unknown).await.token.unwrap());

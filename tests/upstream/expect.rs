@@ -10,6 +10,8 @@ use hyper::body::Incoming;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::mpsc,
+    time::timeout,
 };
 use tower_sticky::{NotSent, proxy::Upstream};
 
@@ -76,6 +78,44 @@ async fn a_response_in_place_of_100_closes_the_connection() {
         assert_eq!(text(response).await, "ok");
         assert_eq!(backend.accepted(), connections);
     }
+}
+
+/// Nothing keeps it open: the backend might take the next bytes on it for the body.
+#[tokio::test]
+async fn the_backend_sees_the_end_of_a_connection_whose_body_it_did_not_ask_for() {
+    let (ended, mut ends) = mpsc::unbounded_channel();
+    let backend = raw(move |_, mut socket| {
+        let ended = ended.clone();
+        async move {
+            read_head(&mut socket).await?;
+            socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await?;
+            let more = read_head(&mut socket).await.ok().flatten();
+            let _ = ended.send(more);
+            Ok(())
+        }
+    })
+    .await;
+    let upstream = backend.upstream().expect_wait(Duration::from_secs(600));
+    let response = send(&upstream, expecting(stream(&["body"]))).await.unwrap();
+    assert_eq!(text(response).await, "ok");
+    let end = timeout(Duration::from_secs(20), ends.recv()).await;
+    assert_eq!(end.expect("it is closed"), Some(None), "nothing more was sent");
+}
+
+#[tokio::test]
+async fn a_backend_that_asks_for_the_body_gets_it_before_the_wait_is_over() {
+    let backend = raw(|_, mut socket| async move {
+        read_head(&mut socket).await?;
+        socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+        let body = read_head(&mut socket).await?.unwrap();
+        assert_eq!(body, "4\r\nbody\r\n0\r\n\r\n");
+        socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await
+    })
+    .await;
+    let upstream = backend.upstream().expect_wait(Duration::from_secs(600));
+    let sent = send(&upstream, expecting(stream(&["body"])));
+    let response = timeout(Duration::from_secs(20), sent).await.expect("100 ends the wait");
+    assert_eq!(text(response.unwrap()).await, "ok");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tower_sticky::{Disconnected, NotSent};
 
@@ -38,6 +38,7 @@ async fn frame(socket: &mut TcpStream, wanted: u8) -> io::Result<u32> {
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const ENHANCE_YOUR_CALM: u8 = 11;
+const INTERNAL_ERROR: u8 = 2;
 const REFUSED_STREAM: u8 = 7;
 
 /// Responds to the first stream of the first connection with these bytes, made of the stream's number, and
@@ -178,6 +179,38 @@ async fn a_stream_that_may_have_been_processed_does_not_go_again() {
     let error = send(&backend.upstream().http2(true), post()).await.unwrap_err();
     assert!(error.is::<Disconnected>(), "{error:?}");
     assert_eq!(backend.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_stream_that_was_reset_for_another_reason_does_not_go_again() {
+    let reset = |stream: u32| {
+        let mut frame = vec![0, 0, 4, 3, 0];
+        frame.extend(stream.to_be_bytes());
+        frame.extend([0, 0, 0, INTERNAL_ERROR]);
+        frame
+    };
+    let backend = odd_at_first(reset).await;
+    assert!(send(&backend.upstream().http2(true), post()).await.is_err());
+    assert_eq!(backend.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_backend_that_refuses_every_stream_is_not_asked_for_ever() {
+    let backend = raw(|_, mut socket| async move {
+        begin(&mut socket).await?;
+        loop {
+            let stream = frame(&mut socket, HEADERS).await?;
+            let mut reset = vec![0, 0, 4, 3, 0];
+            reset.extend(stream.to_be_bytes());
+            reset.extend([0, 0, 0, REFUSED_STREAM]);
+            socket.write_all(&reset).await?;
+        }
+    })
+    .await;
+    let upstream = backend.upstream().http2(true);
+    let sent = timeout(Duration::from_secs(20), send(&upstream, post())).await;
+    assert!(sent.expect("it gives up").is_err());
+    assert!((2..=3).contains(&backend.accepted()), "{}", backend.accepted());
 }
 
 #[tokio::test]

@@ -265,7 +265,7 @@ fn error_of(error: io::Error, accepted: bool) -> BoxError {
 mod tests {
     use tokio::{
         net::{TcpListener, TcpSocket},
-        time::{advance, timeout},
+        time::{advance, pause, timeout},
     };
 
     use super::{
@@ -337,7 +337,7 @@ mod tests {
         let (listener, _queued) = black_hole().await;
         // The same one twice: when it is given up, there is no other that takes time.
         let listed = [listener.local_addr().unwrap(); 2];
-        tokio::time::pause();
+        pause();
         // How many are listed, whether it is a redial, since when the first has failed, and the seconds: the limit,
         // and those that the first one gets.
         for (count, redials, failing, limit, expected) in [
@@ -359,5 +359,18 @@ mod tests {
             let first = begun.elapsed().as_secs();
             assert_eq!(first, expected, "{count} {redials} {failing:?} {limit:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn attempts_at_all_addresses_take_the_time_that_there_is() {
+        let (first, second) = (black_hole().await, black_hole().await);
+        let addrs = [&first, &second].map(|(listener, _)| listener.local_addr().unwrap());
+        pause();
+        let limit = Duration::from_secs(10);
+        let begun = Instant::now();
+        let connected = connect_in_turn(&addrs, after(begun, limit)).await;
+        assert!(connected.is_err());
+        let taken = begun.elapsed();
+        assert!(taken >= limit && taken < limit * 3 / 2, "{taken:?}");
     }
 }

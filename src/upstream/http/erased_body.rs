@@ -42,3 +42,20 @@ where
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{Empty, Full};
+
+    use super::*;
+
+    #[test]
+    fn the_length_of_a_body_is_known_without_its_type() {
+        let body: Box<dyn Erased> = Box::new(Full::<Bytes>::from("abc"));
+        assert!(!body.is_end());
+        assert_eq!(body.hint().exact(), Some(3));
+        let body: Box<dyn Erased> = Box::new(Empty::<Bytes>::new());
+        assert!(body.is_end());
+        assert_eq!(body.hint().exact(), Some(0));
+    }
+}

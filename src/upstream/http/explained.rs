@@ -23,3 +23,26 @@ impl Error for Explained {
         Some(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::Request;
+    use http_body_util::Empty;
+    use hyper_util::rt::TokioIo;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_error_of_hyper_is_its_source() {
+        let (client, server) = tokio::io::duplex(1024);
+        let http1 = hyper::client::conn::http1::handshake(TokioIo::new(client));
+        let (mut sender, driver) = http1.await.unwrap();
+        drop((server, driver));
+        let error = sender.send_request(Request::new(Empty::<Bytes>::new())).await.unwrap_err();
+        let (text, error) = (error.to_string(), Explained(error));
+        assert!(error.to_string().starts_with(&text), "{error}");
+        let source = error.source().and_then(|source| source.downcast_ref::<hyper::Error>());
+        assert_eq!(source.unwrap().to_string(), text);
+    }
+}

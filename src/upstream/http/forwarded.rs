@@ -275,9 +275,14 @@ mod tests {
         let mut options = ForwardedOptions { port: true, real_ip: true, ..Default::default() };
         options.pass(["X-Forwarded-Prefix"]).unwrap();
         let peer = Peer::new("10.1.2.3:4".parse().unwrap());
-        for (host, https, port) in
-            [("a", false, "80"), ("a", true, "443"), ("a:81", true, "81"), ("[::1]", false, "80")]
-        {
+        for (host, https, port) in [
+            ("a", false, "80"),
+            ("a", true, "443"),
+            ("a:81", true, "81"),
+            ("a:", true, "443"),
+            ("a:8x", false, "80"),
+            ("[::1]", false, "80"),
+        ] {
             let mut headers = HeaderMap::new();
             headers.insert("x-forwarded-port", HeaderValue::from_static("666"));
             headers.insert("x-forwarded-prefix", HeaderValue::from_static("/a"));

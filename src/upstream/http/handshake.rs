@@ -180,3 +180,108 @@ impl Error for HandshakeError {
         self.source.as_ref().map(|error| error as _)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
+    };
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+    };
+    use tracing_subscriber::layer::{Context, SubscriberExt};
+
+    use super::*;
+
+    /// The alert of a server that speaks none of the protocols that were offered (RFC 7301, section 3.2).
+    const NO_APPLICATION_PROTOCOL: &[u8] = &[21, 3, 3, 0, 2, 2, 120];
+
+    fn tls() -> Tls {
+        let endpoint = Endpoint::Name("localhost".into(), 443);
+        Tls::new(ClientTls::new().insecure(), &endpoint).unwrap().for_protocols(Http2::Off)
+    }
+
+    /// The error of a handshake with a server that responds with these bytes, and closes.
+    async fn refused(tls: &Tls, answer: &'static [u8], upgrades: bool) -> BoxError {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        tokio::spawn(async move {
+            // All that the client has sent: with unread bytes the connection would be reset.
+            let mut head = [0; 5];
+            server.read_exact(&mut head).await.unwrap();
+            let length = u16::from_be_bytes([head[3], head[4]]);
+            server.read_exact(&mut vec![0; usize::from(length)]).await.unwrap();
+            server.write_all(answer).await.unwrap();
+        });
+        let deadline = later(Duration::from_secs(10));
+        tls.handshake(Stream::Tcp(stream), deadline, upgrades).await.unwrap_err()
+    }
+
+    fn last_failure(tls: &Tls) -> Option<String> {
+        lock(&tls.failure).clone()
+    }
+
+    /// Counts the events of a thread.
+    #[derive(Clone, Default)]
+    struct Events(Arc<AtomicUsize>);
+
+    impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Events {
+        fn on_event(&self, _: &tracing::Event<'_>, _: Context<'_, S>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_failure_is_logged_once_for_each_choice_of_protocols() {
+        let tls = tls();
+        let other = tls.for_protocols(Http2::On);
+        // Without a subscriber, so that tests in other threads cannot be the first ones to warn.
+        tls.log(Some("first".into()));
+        tls.log(None);
+        let events = Events::default();
+        let subscriber = tracing_subscriber::registry().with(events.clone());
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let logged = [Some("a"), Some("a"), None, Some("a"), Some("b")].map(|failure| {
+            tls.log(failure.map(str::to_owned));
+            events.0.load(Ordering::Relaxed)
+        });
+        assert_eq!(logged, [1, 1, 1, 2, 3]);
+        other.log(Some("b".into()));
+        assert_eq!(events.0.load(Ordering::Relaxed), 4);
+    }
+
+    #[tokio::test]
+    async fn an_upgrade_that_is_tried_with_another_protocol_is_no_failure() {
+        let tls = tls();
+        let error = refused(&tls, NO_APPLICATION_PROTOCOL, true).await;
+        assert!(is_other_protocol(&error), "{error}");
+        assert_eq!(last_failure(&tls), None);
+        let error = refused(&tls, NO_APPLICATION_PROTOCOL, false).await;
+        assert!(is_other_protocol(&error), "{error}");
+        assert_eq!(last_failure(&tls), Some(error.to_string()));
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_closes_fails_the_handshake() {
+        for upgrades in [false, true] {
+            let tls = tls();
+            let error = refused(&tls, &[], upgrades).await;
+            assert!(!is_other_protocol(&error), "{upgrades}");
+            let why = "TLS handshake failed: the backend closed the connection";
+            assert_eq!(error.to_string(), why);
+            assert_eq!(last_failure(&tls).as_deref(), Some(why), "{upgrades}");
+        }
+    }
+
+    #[test]
+    fn an_error_says_what_the_connection_said() {
+        let error = HandshakeError::of(io::Error::from(io::ErrorKind::ConnectionReset));
+        assert_eq!(error.to_string(), "TLS handshake failed: connection reset");
+        let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+        assert_eq!(source.unwrap().kind(), io::ErrorKind::ConnectionReset);
+    }
+}

@@ -138,3 +138,59 @@ impl fmt::Debug for Http1 {
         f.debug_struct("Http1").field("reused", &self.reused).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    async fn connection() -> (Box<Http1>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (backend, _) = listener.accept().await.unwrap();
+        let (stream, timeout) = (Stream::Tcp(stream), Duration::from_secs(10));
+        (Http1::new(stream, 0, 0, timeout, Buffers::default()).await.unwrap(), backend)
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_the_backend_has_closed_is_not_usable() {
+        let (mut connection, backend) = connection().await;
+        assert!(connection.is_usable());
+        drop(backend);
+        poll_fn(|cx| connection.poll(cx)).await;
+        assert!(!connection.is_usable());
+        assert!(!connection.is_idle());
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_not_usable_during_an_exchange() {
+        let (mut connection, mut backend) = connection().await;
+        assert!(connection.is_usable());
+        let request = Request::get("/").header("host", "a").body(RequestBody::empty()).unwrap();
+        let mut answer = connection.send(request);
+        assert!(!connection.is_usable());
+        assert!(backend.read(&mut [0; 64]).await.unwrap() > 0, "the request is sent");
+        assert!(!connection.is_usable());
+        backend.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+        let response = poll_fn(|cx| {
+            let _ = connection.poll(cx);
+            answer.as_mut().poll(cx)
+        });
+        let Ok(response) = response.await else { panic!("no answer") };
+        assert_eq!(response.status(), 204);
+        assert!(connection.is_usable());
+    }
+
+    #[tokio::test]
+    async fn a_task_drives_a_detached_connection() {
+        let (mut connection, _backend) = connection().await;
+        assert!(connection.is_driven_by_request());
+        connection.detach();
+        assert!(!connection.is_driven_by_request());
+        assert!(!connection.is_usable(), "it never returns to the pool");
+    }
+}

@@ -90,6 +90,19 @@ fn connection_cannot_remove_fields_of_the_layer() {
 }
 
 #[test]
+fn a_request_with_another_transfer_coding_is_refused() {
+    let target = Target::parse("http://10.0.0.1:81").unwrap();
+    let added = Added { via: None, response_via: None, forwarded: ForwardedOptions::default() };
+    let hop = Hop { added: &added, target: &target, protocol: Protocol::Http1 };
+    for (coding, is_passed) in [("chunked", true), ("Chunked", true), ("gzip, chunked", false)] {
+        let request = Request::post("/").header("transfer-encoding", coding);
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        let made = super::request(&mut parts, hop, None, None, Length::Unknown, false);
+        assert_eq!(made.is_ok(), is_passed, "{coding}");
+    }
+}
+
+#[test]
 fn te_trailers_is_forwarded() {
     let request = || Request::get("/").header("host", "a").header("te", "gzip, trailers");
     let headers = forwarded(request(), Length::Empty, false).headers;
@@ -216,6 +229,22 @@ fn responses_are_stripped_too() {
     let parts = answered(response, None).unwrap();
     assert_eq!(lines(&parts.headers), ["set-cookie: a=b", "set-cookie: c=d"]);
     assert_eq!(parts.version, Version::HTTP_11);
+}
+
+#[test]
+fn an_interim_answer_is_stripped_too() {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("connection", "x-once"),
+        ("x-once", "1"),
+        ("keep-alive", "timeout=5"),
+        ("content-length", "5"),
+        ("link", "</a.css>; rel=preload"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    interim(&mut headers);
+    assert_eq!(lines(&headers), ["link: </a.css>; rel=preload"]);
 }
 
 #[test]
