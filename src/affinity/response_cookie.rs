@@ -149,6 +149,7 @@ mod tests {
             "JSESSIONID=a; Expires=Thu, 01 Jan 1970 00:00:00 GMT",
             "JSESSIONID=a; expires=Thu, 01-Jan-1970 00:00:10 GMT; HttpOnly",
             "JSESSIONID=a; Max-Age=0; Expires=Fri, 31 Dec 2100 00:00:00 GMT",
+            "JSESSIONID=a; Expires=Fri, 15 Jan 2027 08:00:00 GMT",
         ] {
             assert_eq!(parse(removal).id(NOW), None, "{removal:?}");
         }

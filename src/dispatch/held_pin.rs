@@ -168,14 +168,16 @@ impl HeldPin {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::strategy::testing::states;
 
     #[test]
-    fn a_pin_has_the_second_in_which_it_was_first_set_and_that_in_which_it_was_last() {
-        let backend = BackendState::new(BackendId::new("a").unwrap());
-        let held = HeldPin::new(7);
-        held.set(&backend, 0, 1, 5_999);
-        held.set(&backend, 1, 2, 60_000);
+    fn a_session_that_moves_keeps_the_time_of_its_first_pin() {
+        let (states, held) = (states(&[1, 1]), HeldPin::new(7));
+        held.set(&states[0], 0, 0, 5_000);
+        held.set(&states[1], 1, 0, 61_999);
+        held.set(&states[0], 1, 0, 70_000);
         let pin = held.state().pin.unwrap();
-        assert_eq!((pin.issued, pin.seen), (5, 60));
+        assert_eq!((pin.issued, pin.seen), (5, 61), "in seconds");
+        assert_eq!(pin.backend, states[1].tag, "the pin has changed since version 1");
     }
 }

@@ -54,3 +54,38 @@ impl fmt::Debug for Judged {
         f.debug_tuple("Judged").field(&self.state.id).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::strategy::testing::states;
+
+    /// Whether each answer has passed.
+    #[derive(Default)]
+    struct Told(Mutex<Vec<bool>>);
+
+    impl Answers for Told {
+        fn passed(&self, _: &BackendState) {
+            self.0.lock().unwrap().push(true);
+        }
+
+        fn broke_off(&self, _: &BackendState) {
+            self.0.lock().unwrap().push(false);
+        }
+    }
+
+    #[test]
+    fn an_answer_that_breaks_off_is_reported_as_a_failure() {
+        let (told, state) = (Arc::new(Told::default()), states(&[1]).remove(0));
+        let judged = || Judged::new(told.clone(), state.clone(), state.generation());
+        judged().broke_off();
+        drop(judged());
+        assert_eq!(*told.0.lock().unwrap(), [false, true]);
+        let outdated = judged();
+        state.begin_service_generation();
+        outdated.broke_off();
+        assert_eq!(told.0.lock().unwrap().len(), 2, "the backend has another service now");
+    }
+}

@@ -363,4 +363,30 @@ mod tests {
         assert_eq!(snapshot(&states[0], Some(&first)).epoch, first.epoch);
         assert!(snapshot(&states[1], Some(&first)).epoch > first.epoch);
     }
+
+    #[test]
+    fn the_epoch_changes_with_all_that_decides_the_backend_of_a_key() {
+        for state in states(&[1; 32]) {
+            let mut members = Members::default();
+            members.push(state.clone(), Some(()));
+            let members = Arc::new(members);
+            let mut last = Snapshot::new(members.clone(), None, None);
+            let mut changes = |cause: &str| {
+                let next = Snapshot::new(members.clone(), None, Some(&last));
+                assert!(next.epoch > last.epoch, "{cause} of {state:?}");
+                last = next;
+            };
+            state.set_weight(2);
+            changes("the weight");
+            // Epochs that follow each other differ in few bits.
+            for _ in 0..4 {
+                state.begin_epoch();
+                changes("the epoch");
+            }
+            state.set_mode(Mode::Draining);
+            changes("that it is drained");
+            state.set_mode(Mode::Disabled);
+            changes("that it is disabled");
+        }
+    }
 }

@@ -85,6 +85,9 @@ mod tests {
         let round_robin = SmoothRoundRobin::default();
         let many = states(&[1; 200]);
         round_robin.next(&Candidates::new(&many), |_| true);
+        let few = many.len() - SPARE_CREDITS;
+        round_robin.next(&Candidates::new(&many[..few / 2]), |_| true);
+        assert_eq!(lock(&round_robin.credits).len(), 200, "as many are kept, and some to spare");
         round_robin.next(&Candidates::new(&many[..2]), |_| true);
         assert_eq!(lock(&round_robin.credits).len(), 2);
         assert_eq!(

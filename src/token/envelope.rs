@@ -187,7 +187,12 @@ mod tests {
             assert!(open_envelope(&ring, &context, &bad, 0).is_err(), "bit {bit} was flipped");
         }
         for len in 0..value.len() {
-            assert!(open_envelope(&ring, &context, &value[..len], 0).is_err(), "cut at {len}");
+            let opened = open_envelope(&ring, &context, &value[..len], 0);
+            assert!(opened.is_err(), "cut at {len}");
+            let raw_len = len.saturating_sub(PREFIX.len()) * 3 / 4;
+            if raw_len < HEAD_LEN + FIXED_LEN + TAG_LEN {
+                assert_eq!(opened, Err(Unusable::Malformed), "too short for an envelope: {len}");
+            }
         }
         let long = [PREFIX, &[b'A'; 100_000]].concat();
         assert_eq!(open_envelope(&ring, &context, &long, 0), Err(Unusable::Malformed));

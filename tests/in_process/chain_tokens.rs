@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use http::header;
 use tower_sticky::{
-    Reason, SessionAction, SessionInfo, Verdict,
+    Reason, Rebalance, SessionAction, SessionInfo, Verdict,
     affinity::{Chain, Cookie, Header, Key},
 };
 
@@ -199,4 +199,30 @@ async fn a_session_of_a_plain_token_gets_an_id_when_it_moves() {
     assert_eq!(answer.decision(), (Verdict::Pinned, Some("b"), None));
     let told = b.control.headers.lock().unwrap().pop().unwrap();
     assert!(SessionInfo::from_headers(&told).unwrap().id().is_some());
+}
+
+#[tokio::test]
+async fn a_rejected_token_is_replaced_wherever_it_stands_before_the_valid_one() {
+    let (backends, _nodes) = nodes(["a", "b"]);
+    let chain = Chain::of(Cookie::sealed("sid", keys()))
+        .or(Header::sealed("x-sticky", keys()))
+        .or(Header::sealed("x-valid", keys()));
+    let service = layer(&backends, chain).into_service();
+    let first = send(&service, get()).await;
+    let mut request = with_header("x-sticky", "bad");
+    request.headers_mut().insert("x-valid", first.headers["x-valid"].clone());
+    let answer = send(&service, request).await;
+    assert_eq!((answer.decision().0, &*answer.body), (Verdict::Pinned, &*first.body));
+    assert_eq!(answer.token(), None, "a missing one is not added");
+    assert!(header_token(&answer).is_some());
+    assert!(!answer.headers.contains_key("x-valid"), "and the valid one stays");
+}
+
+#[tokio::test]
+async fn a_chain_without_sealed_tokens_cannot_tell_idle_sessions() {
+    let (backends, _nodes) = nodes(["a"]);
+    let plain = Chain::of(Cookie::plain("sid")).or(Header::plain("x-sticky"));
+    assert!(layer(&backends, plain.clone()).rebalance(Rebalance::new()).is_err());
+    let mixed = plain.or(Header::sealed("x-sealed", keys()));
+    assert!(layer(&backends, mixed).rebalance(Rebalance::new()).is_ok());
 }

@@ -35,6 +35,8 @@ async fn the_client_address_chooses_the_backend() {
         differs += usize::from(alone != home(from("203.0.113.9", false, None)).await);
     }
     assert!(differs > 10, "addresses spread");
+    let answer = send(&service, from("203.0.113.9", false, None)).await;
+    assert_eq!(answer.decision().0, Verdict::Pinned, "the address decides each time");
     let client = home(from("203.0.113.9", false, None)).await;
     assert_eq!(
         home(from("10.9.9.9", false, xff)).await,

@@ -1,12 +1,6 @@
 //! Explanations: right for every way to recognise a session, and without a trace.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
-    time::Duration,
-};
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use http::Request;
 use tower_sticky::{
@@ -18,10 +12,9 @@ use tower_sticky::{
     store::MemoryStore,
     strategy::RoundRobin,
 };
-use tracing_subscriber::layer::{Context, SubscriberExt};
 
 use crate::support::{
-    Body, Client, Clock, Node, get, header_token, keys, layer, nodes, send, with_cookie,
+    Body, Client, Clock, Node, Warnings, get, header_token, keys, layer, nodes, send, with_cookie,
     with_header,
 };
 
@@ -343,18 +336,6 @@ async fn a_suspect_and_a_busy_backend_are_explained_in_words() {
     assert!(forecast.why.contains("a is suspect"), "{}", forecast.why);
 }
 
-/// Counts the warnings of a thread.
-#[derive(Clone, Default)]
-struct Warnings(Arc<AtomicUsize>);
-
-impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Warnings {
-    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        if *event.metadata().level() == tracing::Level::WARN {
-            self.0.fetch_add(1, SeqCst);
-        }
-    }
-}
-
 #[tokio::test]
 async fn an_explanation_repeats_no_warning() {
     let (backends, [a]) = nodes(["a"]);
@@ -373,15 +354,13 @@ async fn an_explanation_repeats_no_warning() {
         let cookie = format!("sid={}", Client::assigned(&unknown).await.token.unwrap());
         // Without a subscriber, so that tests in other threads cannot be the first ones to warn.
         send(&sealed(keys()).into_service(), with_cookie(&cookie)).await;
-        let warnings = Warnings::default();
-        let subscriber = tracing_subscriber::registry().with(warnings.clone());
-        let _guard = tracing::subscriber::set_default(subscriber);
+        let (warnings, _guard) = Warnings::of_this_thread();
         let known = sealed(keys());
         for _ in 0..2 {
             let answer = send(&known.clone().into_service(), with_cookie(&cookie)).await;
             assert_eq!(answer.decision().2, Some(Reason::Forged));
             known.explain(&with_cookie(&cookie)).await;
         }
-        assert_eq!(warnings.0.load(SeqCst), 1, "the key is unknown, once a minute");
+        assert_eq!(warnings.count(), 1, "the key is unknown, once a minute");
     }
 }

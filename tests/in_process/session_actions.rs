@@ -248,4 +248,9 @@ async fn pin_writes_a_token_only_for_a_session_that_is_not_yet_there() {
     assert!(client.send(&service, request).await.token().is_some());
     assert_eq!(client.send(&service, get()).await.decision(), (Verdict::Pinned, Some("b"), None));
     assert_eq!(backends.snapshot().stats.moves(), 1);
+    // A bypassed request has no session: one begins.
+    let mut request = get();
+    request.extensions_mut().insert(Preference::bypass());
+    assert!(send(&service, request).await.token().is_some());
+    assert_eq!(backends.snapshot().stats.moves(), 1);
 }

@@ -5,12 +5,14 @@ use std::sync::{Arc, Mutex, atomic::Ordering::SeqCst};
 use http::{HeaderMap, Request, Response};
 use tower::Layer;
 use tower_sticky::{
-    BackendId, Backends, Mode, NotSent, SessionInfo, StickyLayer, Verdict,
+    BackendId, Backends, KeyRing, Mode, NotSent, SessionInfo, StickyLayer, Verdict,
     affinity::{Cookie, Key, Learned},
     strategy::RoundRobin,
 };
 
-use crate::support::{Body, Client, Clock, Node, get, keys, nodes, sealed, send, with_cookie};
+use crate::support::{
+    Body, Client, Clock, Node, Warnings, get, keys, nodes, sealed, send, with_cookie,
+};
 
 /// The session info of the last request that a node received.
 fn told(node: &Node) -> Option<SessionInfo> {
@@ -282,5 +284,35 @@ async fn only_a_sealed_token_proves_that_a_peer_has_forwarded_a_request() {
         send(&node.session_extensions(extensions).layer(inner), request).await;
         let is_trusted = is_sealed && extensions;
         assert_eq!(seen.lock().unwrap().is_some(), is_trusted, "{is_sealed} {extensions}");
+    }
+}
+
+#[tokio::test]
+async fn a_peer_with_an_unknown_key_is_warned_of_once_a_minute() {
+    let unknown = tower_sticky::Key::from_bytes((1..33).collect::<Vec<u8>>()).unwrap();
+    let unknown = Cookie::sealed("sid", KeyRing::new([unknown]).unwrap());
+    let way = Node::new("way");
+    let entry = StickyLayer::new(Backends::from_iter([("a", way.clone())]), unknown).local("b");
+    let entry = entry.strategy(RoundRobin::new()).layer(Node::new("b"));
+    for _ in 0..2 {
+        send(&entry, get()).await;
+    }
+    let headers = way.control.headers.lock().unwrap().last().cloned().unwrap();
+    let request = || {
+        let mut request = get();
+        *request.headers_mut() = headers.clone();
+        request
+    };
+    let clock = Clock::new();
+    let node = StickyLayer::new(Backends::<Node>::new(), Cookie::sealed("sid", keys()));
+    let node = node.local("a").clock(clock.clone()).layer(Node::new("a"));
+    // Without a subscriber, so that tests in other threads cannot be the first ones to warn.
+    send(&node, request()).await;
+    clock.advance(60);
+    let (warnings, _guard) = Warnings::of_this_thread();
+    for (seconds, expected) in [(0, 1), (1, 1), (58, 1), (1, 2)] {
+        clock.advance(seconds);
+        send(&node, request()).await;
+        assert_eq!(warnings.count(), expected, "after {seconds} s more");
     }
 }

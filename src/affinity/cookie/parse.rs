@@ -169,16 +169,16 @@ fn edit_field<'a>(
     let first = name.find(field, 0)?;
     let mut kept = Vec::with_capacity(field.len());
     let (mut next, mut done, mut changed) = (Some(first), 0, false);
-    // Whether the first pair was removed, and whether the last one was.
-    let (mut at_front, mut cut) = (false, false);
+    // Whether the first pair was removed.
+    let mut at_front = false;
     while let Some(found) = next {
         match choose(unquote(found.raw_value)) {
-            Edit::Keep => cut = false,
+            Edit::Keep => {}
             Edit::Replace(value) => {
                 kept.extend_from_slice(&field[done..found.value_start]);
                 kept.extend_from_slice(value);
                 done = found.value_start + found.raw_value.len();
-                (changed, cut) = (true, false);
+                changed = true;
             }
             Edit::Remove => {
                 at_front |= found.start == 0;
@@ -186,7 +186,7 @@ fn edit_field<'a>(
                 // One semicolon is removed with the pair: the one after it, or at the end of the
                 // field the one before it.
                 done = found.end + 1;
-                (changed, cut) = (true, true);
+                changed = true;
             }
         }
         next = name.find(field, found.end + 1);
@@ -196,10 +196,10 @@ fn edit_field<'a>(
     }
     match field.get(done..) {
         Some(rest) => kept.extend_from_slice(rest),
-        None if cut => {
+        // The last pair was removed.
+        None => {
             kept.pop_if(|last| *last == b';');
         }
-        None => {}
     }
     // White space after a removed first pair must not start the field.
     let kept = if at_front { trim_start(&kept) } else { &kept };

@@ -127,4 +127,19 @@ mod tests {
         keys.set([key(1)]).unwrap();
         assert!(!Arc::ptr_eq(&second, &build()));
     }
+
+    #[tokio::test]
+    async fn the_codes_of_backends_that_have_left_are_known() {
+        let key = Key::from_bytes((0..32).collect::<Vec<u8>>()).unwrap();
+        let backends = Backends::from_iter([("a", ())]);
+        let codes = Codes::new(KeyRing::new([key]).unwrap(), "default");
+        let state = backends.pool().load().index().states()[0].clone();
+        let code = codes.first(state.tag, &state.id).unwrap();
+        let find = || codes.tag(code, backends.pool().load().index());
+        assert_eq!(find(), Some(state.tag));
+        backends.remove("a").unwrap();
+        assert_eq!(find(), Some(state.tag), "no backend is left");
+        backends.insert("b", ()).unwrap();
+        assert_eq!(find(), Some(state.tag));
+    }
 }

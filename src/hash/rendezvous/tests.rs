@@ -181,3 +181,11 @@ fn members_of_equal_tags_are_ranked_in_the_order_of_the_list() {
         assert_eq!(first_of(key, members), Some(0));
     }
 }
+
+#[test]
+fn the_signature_changes_with_every_bit_of_a_tag() {
+    let of = |tag: u64| signature([(1, 1), (tag, 1)]);
+    for bit in 0..64 {
+        assert_ne!(of(7), of(7 ^ (1 << bit)), "bit {bit}");
+    }
+}

@@ -209,6 +209,11 @@ impl<B> fmt::Debug for GrpcProbe<B> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::{BodyExt, Full};
+    use tower::service_fn;
+
     use super::*;
 
     #[test]
@@ -224,6 +229,28 @@ mod tests {
         assert_eq!(long.len(), 8 + 300);
         let long = request(&"x".repeat(200));
         assert_eq!(long[..8], [0, 0, 0, 0, 203, 0x0a, 0xc8, 0x01], "as does one of 200");
+        assert_eq!(request(&"x".repeat(127))[5..8], [0x0a, 0x7f, b'x'], "127 takes one byte");
+        assert_eq!(request(&"x".repeat(128))[5..8], [0x0a, 0x80, 0x01]);
+    }
+
+    #[tokio::test]
+    async fn a_probe_asks_for_its_service_and_succeeds_only_if_that_serves() {
+        let backend = |status: u8| {
+            service_fn(move |sent: Request<ProbeBody>| async move {
+                assert_eq!(sent.method(), Method::POST);
+                assert_eq!(sent.uri().path(), "/grpc.health.v1.Health/Check");
+                let asked = sent.into_body().collect().await.unwrap().to_bytes();
+                assert_eq!(asked, request("shop"));
+                let answer = Bytes::from(vec![0, 0, 0, 0, 2, 0x08, status]);
+                let mut response = Response::new(Full::new(answer));
+                response.headers_mut().insert("grpc-status", HeaderValue::from_static("0"));
+                Ok::<_, Infallible>(response)
+            })
+        };
+        let (probe, id) = (GrpcProbe::new().service("shop"), BackendId::new("a").unwrap());
+        assert!(probe.probe(backend(1), &id).await.is_ok());
+        let error = probe.probe(backend(2), &id).await.unwrap_err();
+        assert_eq!(error.to_string(), "it is NOT_SERVING");
     }
 
     #[test]

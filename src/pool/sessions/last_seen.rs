@@ -125,6 +125,7 @@ mod tests {
         }
         assert_eq!((last_seen.get(11), last_seen.evicted()), (Some(now), 10));
         assert!(lock(&last_seen.entries).order.len() <= 2 * CAPACITY);
+        assert_eq!(last_seen.all().len(), CAPACITY);
     }
 
     #[tokio::test(start_paused = true)]
