@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use http::Request;
 use tower_sticky::{
-    Backends, Explanation, Key, KeyRing, Mode, Peer, Reason, StickyLayer, Verdict,
+    Explanation, Key, KeyRing, Mode, Peer, Reason, StickyLayer, Verdict,
     affinity::{
         Affinity, Chain, ClientIp, Cookie, Envelope, FindingKind, Header, Key as ByKey, Learned,
         Route,
