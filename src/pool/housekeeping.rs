@@ -284,7 +284,7 @@ mod tests {
         let (backends, state) = pool();
         backends.pool().track_sessions(None);
         state.session_counter.record(Some(1), true, backends.pool().tick());
-        let after = async |minutes| {
+        let after = async |minutes: u64| {
             tokio::time::advance(Duration::from_secs(minutes * 60)).await;
             state.session_counter.count(backends.pool().window(None))
         };
