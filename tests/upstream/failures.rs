@@ -11,7 +11,7 @@ use tokio::{
     net::TcpListener,
     sync::{Notify, mpsc},
 };
-use tower_sticky::{BoxError, NotSent, TimedOut, Unanswered, proxy::Upstream};
+use tower_sticky::{BoxError, Disconnected, NotSent, TimedOut, Unanswered, proxy::Upstream};
 
 use crate::support::*;
 
@@ -196,6 +196,7 @@ async fn a_request_with_a_partial_response_is_not_repeated() {
         .await;
         let error = send(&backend.upstream(), get("/")).await.unwrap_err();
         assert!(!is_request_error::<Empty<Bytes>>(&error), "{answer:?}");
+        assert!(!error.is::<Disconnected>(), "a byte has come");
         assert_eq!(backend.accepted(), 1);
     }
 }

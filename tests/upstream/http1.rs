@@ -20,6 +20,22 @@ async fn one_connection_serves_many_requests() {
     assert_eq!(backend.accepted(), 1);
 }
 
+/// A reader that knows the length does not ask for another frame.
+#[tokio::test]
+async fn a_connection_is_free_with_the_last_byte_of_a_response() {
+    let backend = canned("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+    let upstream = backend.upstream();
+    for _ in 0..3 {
+        let mut answer = send(&upstream, get("/")).await.unwrap();
+        assert_eq!(answer.body().size_hint().exact(), Some(2));
+        let frame = answer.body_mut().frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), "ok");
+    }
+    assert_eq!(backend.accepted(), 1);
+    let stats = upstream.connection_stats();
+    assert_eq!((stats.opened(), stats.reused()), (1, 2));
+}
+
 #[tokio::test]
 async fn concurrent_requests_have_their_own_connections_and_the_last_used_is_reused() {
     let backend = server(false, |request: Request<_>| async move {

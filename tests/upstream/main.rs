@@ -16,10 +16,14 @@ mod http2;
 mod names;
 mod probes;
 mod raw_answers;
+#[allow(dead_code, reason = "other tests use all of it")]
+#[path = "../in_process/support/spans.rs"]
+mod recorded_spans;
 mod redial;
 mod refused_streams;
 mod rules;
 mod send_proxy;
+mod spans;
 mod streams;
 mod support;
 #[cfg(feature = "tls")]

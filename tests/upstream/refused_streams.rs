@@ -60,6 +60,13 @@ async fn odd_at_first(answer: fn(u32) -> Vec<u8>) -> Backend {
     .await
 }
 
+/// Refuses a stream unprocessed.
+async fn refuse(socket: &mut TcpStream, stream: u32) -> io::Result<()> {
+    socket.write_all(&[0, 0, 4, 3, 0]).await?;
+    socket.write_all(&stream.to_be_bytes()).await?;
+    socket.write_all(&[0, 0, 0, REFUSED_STREAM]).await
+}
+
 fn post() -> Request<Empty<Bytes>> {
     Request::post("/").header("host", "a").body(Empty::new()).unwrap()
 }
@@ -91,9 +98,7 @@ async fn refuses_at_first() -> Backend {
             begin(&mut socket).await?;
             let stream = frame(&mut socket, HEADERS).await?;
             frame(&mut socket, DATA).await?;
-            socket.write_all(&[0, 0, 4, 3, 0]).await?;
-            socket.write_all(&stream.to_be_bytes()).await?;
-            socket.write_all(&[0, 0, 0, REFUSED_STREAM]).await?;
+            refuse(&mut socket, stream).await?;
             return frame(&mut socket, 255).await.map(drop);
         }
         let service = service_fn(|request: Request<Incoming>| async {
@@ -159,6 +164,20 @@ async fn a_refused_request_with_an_open_or_large_body_is_an_error() {
     let request = Request::post("/").header("host", "a").body(large).unwrap();
     assert!(send(&upstream, request).await.is_err());
     assert_eq!(backend.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_again_and_again_is_returned_after_three_attempts() {
+    let backend = raw(|_, mut socket| async move {
+        begin(&mut socket).await?;
+        let stream = frame(&mut socket, HEADERS).await?;
+        refuse(&mut socket, stream).await?;
+        frame(&mut socket, 255).await.map(drop)
+    })
+    .await;
+    let error = send(&backend.upstream().http2(true), post()).await.unwrap_err();
+    assert!(error.is::<NotSent<Request<Empty<Bytes>>>>(), "{error:?}");
+    assert_eq!(backend.accepted(), 3);
 }
 
 #[tokio::test]

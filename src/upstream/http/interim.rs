@@ -103,4 +103,16 @@ mod tests {
             assert!(!reader.reading);
         }
     }
+
+    #[test]
+    fn a_head_that_is_too_long_is_not_kept() {
+        let (mut reader, mut found) = (InterimReader::default(), Vec::new());
+        reader.read(b"HTTP/1.1 103 Early Hints\r\nlink: ", true, &mut |it| found.push(it));
+        for _ in 0..3 {
+            reader.read(&[b'a'; MAX_HEAD / 2], false, &mut |it| found.push(it));
+        }
+        assert!(reader.head.is_empty());
+        reader.read(b"\r\n\r\n", false, &mut |it| found.push(it));
+        assert_eq!(found.len(), 0);
+    }
 }

@@ -235,9 +235,26 @@ impl AsyncWrite for Socket {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use http::{HeaderMap, StatusCode};
+    use tokio::{
+        io::AsyncWriteExt,
+        net::{TcpListener, TcpStream},
+    };
 
     use super::*;
+    use crate::util::Growth;
+
+    /// The socket of a connection, and the end of the backend.
+    async fn connected() -> (Socket, Arc<ReadState>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (backend, _) = listener.accept().await.unwrap();
+        let read_size = ReadSize::new(64 << 10, Growth::RESPONSE);
+        let (socket, state) = Socket::new(Stream::Tcp(stream), read_size);
+        (socket, state, backend)
+    }
 
     #[test]
     fn a_flush_of_nothing_counts_only_for_those_that_wait() {
@@ -247,6 +264,8 @@ mod tests {
         assert!(state.poll_flushed(0, &cx).is_pending());
         state.flushed();
         assert!(state.poll_flushed(0, &cx).is_ready(), "hyper had nothing to send");
+        state.flushed();
+        assert_eq!(state.flushes(), 1, "nothing waits any more");
     }
 
     #[test]
@@ -258,5 +277,56 @@ mod tests {
         assert_eq!(state.take_interim().len(), MAX_INTERIM);
         state.add_interim((StatusCode::EARLY_HINTS, HeaderMap::new()));
         assert_eq!(state.take_interim().len(), 1, "there is room again");
+    }
+
+    #[tokio::test]
+    async fn interim_responses_are_read_at_the_begin_of_an_exchange_only() {
+        const HINTS: &[u8] = b"HTTP/1.1 103 Early Hints\r\n\r\n";
+        let (mut socket, state, mut backend) = connected().await;
+        let mut buffer = [0; HINTS.len()];
+        for expected in [1, 0] {
+            backend.write_all(HINTS).await.unwrap();
+            socket.read_exact(&mut buffer).await.unwrap();
+            assert_eq!(state.take_interim().len(), expected);
+            // The final response.
+            backend.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            socket.read_exact(&mut buffer[..19]).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_is_told_from_bytes() {
+        let (mut socket, state, mut backend) = connected().await;
+        backend.write_all(b"x").await.unwrap();
+        assert_eq!(socket.read(&mut [0; 2]).await.unwrap(), 1);
+        assert_eq!((state.bytes(), state.end()), (true, false));
+        state.reset();
+        drop(backend);
+        assert_eq!(socket.read(&mut [0; 2]).await.unwrap(), 0);
+        assert_eq!((state.bytes(), state.end()), (false, true));
+    }
+
+    #[tokio::test]
+    async fn what_is_in_the_buffer_already_was_not_read() {
+        let (mut socket, _, mut backend) = connected().await;
+        let small = socket.read_size.next();
+        backend.write_all(b"x").await.unwrap();
+        let mut bytes = vec![0; 128 << 10];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        buffer.set_filled(64 << 10);
+        poll_fn(|cx| Pin::new(&mut socket).poll_read(cx, &mut buffer)).await.unwrap();
+        assert_eq!(socket.read_size.next(), small, "only one byte was taken");
+    }
+
+    #[tokio::test]
+    async fn writes_to_a_backend_that_has_closed_stay_pending_and_others_fail() {
+        let (mut socket, _, _backend) = connected().await;
+        let failed = |kind: io::ErrorKind| -> PollIo<usize> { Poll::Ready(Err(kind.into())) };
+        assert!(socket.written(failed(io::ErrorKind::TimedOut)).is_ready());
+        assert!(!socket.write_closed);
+        assert!(socket.written(failed(io::ErrorKind::BrokenPipe)).is_pending());
+        assert!(socket.write_closed);
+        assert!(socket.written(failed(io::ErrorKind::ConnectionReset)).is_pending());
+        assert!(socket.is_write_vectored(), "pieces are not copied together");
     }
 }

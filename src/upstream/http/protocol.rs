@@ -77,3 +77,34 @@ impl Chosen {
         self.0.store(value, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_in_advance_and_what_was_chosen() {
+        let known = |http2, is_tls| {
+            let chosen = Chosen::new(http2, is_tls);
+            (chosen.get(), chosen.is_only_http2())
+        };
+        for is_tls in [false, true] {
+            assert_eq!(known(Http2::Off, is_tls), (Some(Protocol::Http1), false));
+            assert_eq!(known(Http2::On, is_tls), (Some(Protocol::Http2), true));
+        }
+        assert_eq!(known(Http2::Auto, false), (Some(Protocol::Http1), false));
+        assert_eq!(known(Http2::Auto, true), (None, false));
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn a_backend_may_choose_again() {
+        let chosen = Chosen::new(Http2::Auto, true);
+        chosen.set(Protocol::Http2);
+        assert_eq!((chosen.get(), chosen.is_only_http2()), (Some(Protocol::Http2), false));
+        chosen.set_only_http2();
+        assert_eq!((chosen.get(), chosen.is_only_http2()), (Some(Protocol::Http2), true));
+        chosen.set(Protocol::Http1);
+        assert_eq!((chosen.get(), chosen.is_only_http2()), (Some(Protocol::Http1), false));
+    }
+}

@@ -147,4 +147,28 @@ mod tests {
         expected.extend([192, 0, 2, 1, 192, 0, 2, 9, 1, 2, 0, 80]);
         assert_eq!(header, expected);
     }
+
+    /// Of networks, hosts and ports that are alike.
+    #[test]
+    fn tags_tell_clients_apart() {
+        let clients = [
+            "192.0.2.1:1",
+            "192.0.2.1:2",
+            "192.0.2.2:1",
+            "[fd00::1]:1",
+            "[fd00::1]:2",
+            "[fd00::2]:1",
+            "[fd01::1]:1",
+            "[fd00:0:0:ffff::1]:1",
+            "[fd00:0:0:ffff::1]:2",
+            "[fd00:0:0:ffff:1::1]:1",
+            "[fd00:0:0:ffff:2::1]:1",
+        ];
+        let mut tags: Vec<_> =
+            clients.iter().map(|client| Reuse::Client(client.parse().unwrap()).tag()).collect();
+        tags.sort_unstable();
+        tags.dedup();
+        assert_eq!(tags.len(), clients.len());
+        assert_eq!(Reuse::Any.tag(), Reuse::Never.tag());
+    }
 }

@@ -109,6 +109,8 @@ mod tests {
         let body = recorder.finish(true).unwrap();
         assert_eq!(body.size_hint().exact(), Some(4));
         assert_eq!(body.frames.len(), 3);
+        assert!(!body.is_end_stream());
+        assert!(Recorder::new(4).finish(false).unwrap().is_end_stream(), "nothing was sent");
 
         let mut recorder = Recorder::new(4);
         for _ in 0..3 {

@@ -339,36 +339,4 @@ impl Drop for RequestBody {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{future::poll_fn, marker::PhantomPinned};
-
-    use http_body::Frame;
-
-    use super::*;
-    use crate::util::PolledFrame;
-
-    /// A body that may not move once it is polled.
-    struct Pinned(u8, PhantomPinned);
-
-    impl Body for Pinned {
-        type Data = Bytes;
-        type Error = std::io::Error;
-
-        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> PolledFrame<Self> {
-            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
-        }
-    }
-
-    #[tokio::test]
-    async fn only_an_untouched_body_comes_back() {
-        let (body, sending) = RequestBody::new(Pinned(7, PhantomPinned));
-        assert!(!sending.is_done());
-        assert_eq!(body.into_untouched::<Pinned>().unwrap().0, 7);
-        assert!(sending.is_done(), "the connection has dropped it");
-
-        let (mut body, sending) = RequestBody::new(Pinned(7, PhantomPinned));
-        poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.unwrap().unwrap();
-        assert_eq!(sending.phase(), Phase::Connection);
-        assert!(body.into_untouched::<Pinned>().is_none(), "a polled body is pinned");
-    }
-}
+mod tests;

@@ -89,3 +89,33 @@ impl fmt::Debug for Resolver {
         f.write_str("Resolver")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    /// An address needs no name server.
+    #[tokio::test]
+    async fn an_address_is_its_own_name() {
+        assert_eq!(Resolver::new(System).resolve("127.0.0.1").await.unwrap(), [ADDRESS]);
+    }
+
+    #[cfg(feature = "dns")]
+    #[tokio::test]
+    async fn name_servers_are_not_asked_for_an_address() {
+        let server = std::net::SocketAddr::new(ADDRESS, 1);
+        let resolver = crate::util::name_servers::uncached(vec![server]).unwrap();
+        assert_eq!(Resolver::new(resolver).resolve("127.0.0.1").await.unwrap(), [ADDRESS]);
+    }
+
+    #[tokio::test]
+    async fn a_closure_is_a_resolver() {
+        let resolver = Resolver::new(|name: String| async move {
+            if name == "cart" { Ok(vec![ADDRESS]) } else { Err("no such name") }
+        });
+        assert_eq!(resolver.resolve("cart").await.unwrap(), [ADDRESS]);
+        assert_eq!(resolver.resolve("shop").await.unwrap_err().to_string(), "no such name");
+    }
+}

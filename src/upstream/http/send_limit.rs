@@ -41,3 +41,47 @@ impl SendLimit {
         self.given += bytes;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::{
+        io::AsyncWriteExt,
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::{
+        super::{io::Socket, stream::Stream},
+        *,
+    };
+    use crate::util::{Growth, ReadSize};
+
+    #[tokio::test]
+    async fn no_more_is_given_than_the_limit_until_all_of_it_is_sent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let read_size = ReadSize::new(64 << 10, Growth::RESPONSE);
+        let (mut socket, state) = Socket::new(Stream::Tcp(stream), read_size);
+        let cx = Context::from_waker(Waker::noop());
+        let mut limit = SendLimit::new(state, 4);
+        for _ in 0..2 {
+            assert!(limit.poll_ready(&cx).is_ready());
+            limit.gave(2);
+        }
+        assert!(limit.poll_ready(&cx).is_pending(), "four bytes are not sent");
+        socket.write_all(b"four").await.unwrap();
+        assert!(limit.poll_ready(&cx).is_pending(), "there may be more of them to write");
+        socket.flush().await.unwrap();
+        assert!(limit.poll_ready(&cx).is_ready(), "the socket has taken them");
+
+        limit.gave(3);
+        assert!(limit.poll_ready(&cx).is_ready(), "what is sent does not count");
+        socket.write_all(b"abc").await.unwrap();
+        socket.flush().await.unwrap();
+        limit.gave(3);
+        assert!(limit.poll_ready(&cx).is_ready(), "only what was given since then counts");
+        limit.gave(1);
+        assert!(limit.poll_ready(&cx).is_pending());
+    }
+}

@@ -202,6 +202,7 @@ mod tests {
         let target = Target::parse("https://cart.internal").unwrap();
         assert_eq!(target.endpoint, Endpoint::Name("cart.internal".into(), 443));
         assert!(target.is_https);
+        assert_eq!(target.path("?a=b".parse().unwrap()).unwrap(), "/?a=b");
     }
 
     #[cfg(unix)]

@@ -80,7 +80,15 @@ mod tests {
             let trailers = frame.into_trailers().unwrap();
             Some(trailers.keys().map(|name| name.as_str().to_owned()).collect::<Vec<_>>())
         };
-        let all = ["grpc-status", "set-cookie", "content-length", "keep-alive", "proxy-connection"];
+        let all = [
+            "grpc-status",
+            "set-cookie",
+            "content-length",
+            "keep-alive",
+            "proxy-connection",
+            "x-sticky-session",
+            "x-forwarded-for",
+        ];
         assert_eq!(kept(&all), Some(vec!["grpc-status".to_owned()]));
         assert_eq!(kept(&all[1..]), None, "nothing is left");
         let data = allowed(Frame::data(Bytes::from_static(b"x"))).unwrap();

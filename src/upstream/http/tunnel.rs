@@ -207,4 +207,20 @@ mod tests {
         tunnel.await.unwrap().unwrap();
         assert_eq!(start.elapsed(), AFTER_HALF_CLOSE);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_that_still_sends_is_read_for_as_long_as_it_does() {
+        let (mut client, ours) = duplex(64);
+        let (theirs, mut backend) = duplex(64);
+        let tunnel = tokio::spawn(run(ours, theirs));
+        client.shutdown().await.unwrap();
+        for _ in 0..5 {
+            tokio::time::sleep(AFTER_HALF_CLOSE * 3 / 4).await;
+            backend.write_all(b"x").await.unwrap();
+            assert_eq!(client.read_u8().await.unwrap(), b'x');
+        }
+        let last = Instant::now();
+        tunnel.await.unwrap().unwrap();
+        assert!(last.elapsed() <= AFTER_HALF_CLOSE * 2, "it is closed once it is silent");
+    }
 }
