@@ -24,14 +24,11 @@ skip=(
   # These begin TLS.
   upstream::http::handshake::
 
-  # These fill the queue of a listener.
-  upstream::http::dial::
+  # These need a listener whose queue is full, or a server of HTTP/2.
+  upstream::http::dial:: upstream::grpc::
 
   # It sets options of sockets.
   socket_options::
-
-  # These need a listener whose queue is full, or a server of HTTP/2.
-  dial::tests::the_address_in_use upstream::grpc::
 
   # These try thousands of inputs, count thousands of choices, or fill large tables.
   client_ip::address::tests::long_lists client_ip::address::tests::random hash::bounded_load::

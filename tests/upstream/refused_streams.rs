@@ -214,25 +214,6 @@ async fn a_stream_that_was_reset_for_another_reason_does_not_go_again() {
 }
 
 #[tokio::test]
-async fn a_backend_that_refuses_every_stream_is_not_asked_for_ever() {
-    let backend = raw(|_, mut socket| async move {
-        begin(&mut socket).await?;
-        loop {
-            let stream = frame(&mut socket, HEADERS).await?;
-            let mut reset = vec![0, 0, 4, 3, 0];
-            reset.extend(stream.to_be_bytes());
-            reset.extend([0, 0, 0, REFUSED_STREAM]);
-            socket.write_all(&reset).await?;
-        }
-    })
-    .await;
-    let upstream = backend.upstream().http2(true);
-    let sent = timeout(Duration::from_secs(20), send(&upstream, post())).await;
-    assert!(sent.expect("it gives up").is_err());
-    assert!((2..=3).contains(&backend.accepted()), "{}", backend.accepted());
-}
-
-#[tokio::test]
 async fn a_peer_that_sends_no_settings_is_not_sent_a_request() {
     let http1 = once("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
     for backend in [unanswering().await, http1.await] {
