@@ -35,7 +35,7 @@ skip=(
   hash::golden:: hash::log2:: hash::maglev:: hash::mixing:: hash::rendezvous::
   metrics::access_log::escape:: pool::events::tests::slow_listener pool::limit::quota:: pool::limit_tests::
   pool::move_log:: pool::removed::tests::oldest pool::saved_sessions:: pool::sessions::counter::
-  pool::sessions::last_seen::tests::oldest pool::sessions::saved:: store::memory::
+  pool::sessions::last_seen::tests::oldest pool::sessions::marks:: pool::sessions::saved:: store::memory::
   least_connections::tests::idle_backends_are least_connections::tests::load least_connections::tests::slow_start
   strategy::p2c:: strategy::peak_ewma:: strategy::random:: strategy::rendezvous:: strategy::weighted::
   round_robin::tests::credits round_robin::tests::load round_robin::tests::missing round_robin::tests::turns
