@@ -45,6 +45,17 @@ mod tests {
     use crate::strategy::traits::testing::{Entered, held, shares, states};
 
     #[test]
+    fn the_same_seed_makes_the_same_choices() {
+        let states = states(&[1; 4]);
+        let choices = |seed| -> Vec<usize> {
+            let strategy = P2c::seeded(seed);
+            (0..64).map(|_| strategy.choose(&Candidates::new(&states))).collect()
+        };
+        assert_eq!(choices(1), choices(1));
+        assert_ne!(choices(1), choices(2));
+    }
+
+    #[test]
     fn more_loaded_backend_of_a_pair_is_not_chosen() {
         let states = states(&[1, 1, 1]);
         let held = Entered::new(states[1].clone());

@@ -226,3 +226,16 @@ async fn a_chain_without_sealed_tokens_cannot_tell_idle_sessions() {
     let mixed = plain.or(Header::sealed("x-sealed", keys()));
     assert!(layer(&backends, mixed).rebalance(Rebalance::new()).is_ok());
 }
+
+#[tokio::test]
+async fn a_session_that_ends_loses_all_of_its_tokens() {
+    let (backends, [a]) = nodes(["a"]);
+    let service = layer(&backends, three_members()).into_service();
+    let first = send(&service, get()).await;
+    assert!(first.token().is_some() && header_token(&first).is_some());
+    *a.control.action.lock().unwrap() = Some(SessionAction::End);
+    let request = with_cookie(&format!("sid={}", first.token().unwrap()));
+    let answer = send(&service, request).await;
+    assert!(answer.set_cookies()[0].contains("Max-Age=0"), "{:?}", answer.set_cookies());
+    assert_eq!(header_token(&answer).as_deref(), Some(""));
+}
