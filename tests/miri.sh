@@ -27,6 +27,9 @@ skip=(
   # These need a listener whose queue is full, or a server of HTTP/2.
   upstream::http::dial:: upstream::grpc::
 
+  # Its cache uses crossbeam-epoch, which the rules of Stacked Borrows forbid.
+  upstream::http::resolve::
+
   # It sets options of sockets.
   socket_options::
 
