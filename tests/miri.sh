@@ -37,7 +37,8 @@ skip=(
   client_ip::address::tests::long_lists client_ip::address::tests::random hash::bounded_load::
   hash::golden:: hash::log2:: hash::maglev:: hash::mixing:: hash::rendezvous::
   metrics::access_log::escape:: pool::events::tests::slow_listener pool::limit::quota:: pool::limit_tests::
-  pool::move_log:: pool::removed::tests::oldest pool::saved_sessions:: pool::sessions::counter::
+  pool::move_log:: pool::removed::tests::oldest pool::saved_sessions:: pool::session_balance::tests::large_pools
+  pool::sessions::counter:: pool::snapshot::tests::the_epoch_changes upstream::http::idle_pool::tests::dropped_pools
   pool::sessions::last_seen::tests::oldest pool::sessions::marks:: pool::sessions::saved:: store::memory::
   least_connections::tests::idle_backends_are least_connections::tests::load least_connections::tests::slow_start
   strategy::p2c:: strategy::peak_ewma:: strategy::random:: strategy::rendezvous:: strategy::weighted::
