@@ -353,12 +353,9 @@ impl<S: Clone> Backends<S> {
                 None
             }
         };
-        if let Some(state) = replaced {
-            pool.reset_health(state);
-        }
-        pool.publish(Arc::new(members));
-        if let Some(state) = replaced {
-            state.begin_service_generation();
+        match replaced {
+            Some(state) => pool.publish_replacement(state, members),
+            None => pool.publish(Arc::new(members)),
         }
     }
 }

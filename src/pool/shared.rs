@@ -127,9 +127,7 @@ impl<S: Clone> Pool<S> {
         let Some(old) = members.services[position].replace(service) else {
             return Err(is_local(&state.id).into());
         };
-        self.reset_health(state);
-        self.publish(Arc::new(members));
-        state.begin_service_generation();
+        self.publish_replacement(state, members);
         Ok(old)
     }
 

@@ -163,6 +163,13 @@ struct Afterwards<S> {
 }
 
 impl<S: Clone> Pool<S> {
+    /// Publishes members among which this backend has another service. The caller holds `changing`.
+    pub(super) fn publish_replacement(&self, state: &Arc<BackendState>, members: Members<S>) {
+        self.reset_health(state);
+        self.publish(Arc::new(members));
+        state.begin_service_generation();
+    }
+
     fn make(&self, update: PoolUpdate<S>) -> Result<(), PoolError> {
         let changing = lock(&self.changing);
         let mut draft = Draft::of(self.load().members.clone());
