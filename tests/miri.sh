@@ -24,8 +24,8 @@ skip=(
   # These begin TLS.
   upstream::http::handshake::
 
-  # These need a listener whose queue is full, or a server of HTTP/2.
-  upstream::http::dial:: upstream::grpc::
+  # These need a listener whose queue is full, a server of HTTP/2, or ten thousand threads.
+  upstream::http::dial:: upstream::grpc:: upstream::http::http2::
 
   # Its cache uses crossbeam-epoch, which the rules of Stacked Borrows forbid.
   upstream::http::resolve::

@@ -14,6 +14,8 @@
 #[path = "../../tests/support/crowd.rs"]
 mod crowd;
 mod figures;
+#[path = "../../tests/support/kept_connection.rs"]
+mod kept_connection;
 mod proxy;
 #[path = "../proxy_process.rs"]
 mod proxy_process;

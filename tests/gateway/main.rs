@@ -19,6 +19,8 @@ mod files;
 #[cfg(feature = "tls")]
 #[path = "../serve/tls/identities.rs"]
 mod identities;
+#[path = "../support/kept_connection.rs"]
+mod kept_connection;
 #[path = "../support/listener.rs"]
 mod listener;
 #[path = "../support/listening.rs"]

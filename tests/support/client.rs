@@ -105,7 +105,10 @@ pub(crate) async fn send(
         let io = TokioIo::new(TcpStream::connect(addr).await.unwrap());
         let (mut sender, connection) = http1::handshake(io).await.unwrap();
         drop(tokio::spawn(connection));
-        read(sender.send_request(request).await.unwrap()).await
+        let response = sender.send_request(request);
+        // With it, a request whose connection ends meanwhile might never be answered (hyper, issue 4122).
+        drop(sender);
+        read(response.await.unwrap()).await
     };
     timeout(FOREVER, exchange).await.expect("an answer in time")
 }

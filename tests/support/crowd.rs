@@ -13,17 +13,13 @@ use std::{
 };
 
 use http::{HeaderMap, Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full};
-use hyper::{
-    body::Bytes,
-    client::conn::http1::{SendRequest, handshake},
-};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use tokio::{
-    net::TcpStream,
     task::JoinSet,
     time::{Instant, sleep_until},
 };
+
+use crate::kept_connection::KeptConnection;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -93,7 +89,7 @@ pub(crate) async fn ask_every(
 /// A connection that is kept, and a cookie jar.
 struct Client {
     proxy: SocketAddr,
-    connection: Option<SendRequest<Full<Bytes>>>,
+    connection: Option<KeptConnection>,
     jar: BTreeMap<String, String>,
 }
 
@@ -132,14 +128,18 @@ impl Client {
             request = request.header(header::COOKIE, cookies.join("; "));
         }
         let body = if *method == Method::POST { "something" } else { "" };
-        let mut connection = match self.connection.take() {
-            Some(connection) if connection.is_ready() => connection,
-            _ => self.connect().await?,
+        let kept = match self.connection.take() {
+            Some(mut connection) => connection.is_ready().await.then_some(connection),
+            None => None,
         };
-        let response = connection.send_request(request.body(Full::from(body))?).await?;
+        let mut connection = match kept {
+            Some(connection) => connection,
+            None => KeptConnection::open(self.proxy).await?,
+        };
+        let response = connection.send(request.body(Full::from(body))?).await?;
         let (parts, body) = response.into_parts();
-        body.collect().await?;
-        if connection.ready().await.is_ok() {
+        connection.read(body).await?;
+        if connection.is_kept().await {
             self.connection = Some(connection);
         }
         for cookie in parts.headers.get_all(header::SET_COOKIE) {
@@ -149,13 +149,5 @@ impl Client {
             }
         }
         Ok((parts.status, parts.headers))
-    }
-
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Failure> {
-        let stream = TcpStream::connect(self.proxy).await?;
-        stream.set_nodelay(true)?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        drop(tokio::spawn(connection));
-        Ok(sender)
     }
 }

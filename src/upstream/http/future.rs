@@ -163,15 +163,17 @@ where
         };
         let answer = match &mut link {
             Link::Http1(connection) => {
+                connection.timer.set(connection.since, self.inner.response_timeout);
+                let answer = connection.send(request);
+                // Only now: what is sent while another thread drops the driver may be lost, see `SenderSlot`.
                 if saved.upgrade.is_some() {
                     connection.detach();
                 }
-                connection.timer.set(connection.since, self.inner.response_timeout);
-                connection.send(request)
+                answer
             }
-            Link::Http2(connection, _) => {
+            Link::Http2(stream, _) => {
                 request.body_mut().record(self.inner.buffers.total());
-                connection.send(request)
+                stream.send(request).ok_or("a stream of HTTP/2 was used twice")?
             }
         };
         self.state = State::Exchange(Box::new(Exchange { link, answer, saved, polled: false }));

@@ -4,15 +4,14 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{Request, Response, header};
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use http_body_util::Full;
 use tower_sticky::BoxError;
+
+use crate::kept_connection::KeptConnection;
 
 pub struct Client {
     addr: SocketAddr,
-    connection: Option<SendRequest<Full<Bytes>>>,
+    connection: Option<KeptConnection>,
     /// The stage of the last request.
     pub stage: &'static str,
     local: Option<SocketAddr>,
@@ -31,31 +30,28 @@ impl Client {
         if !request.headers().contains_key(header::HOST) {
             request.headers_mut().insert(header::HOST, self.addr.to_string().try_into()?);
         }
-        let mut connection = match self.connection.take() {
-            Some(connection) if connection.is_ready() => connection,
-            _ => {
+        let kept = match self.connection.take() {
+            Some(mut connection) => connection.is_ready().await.then_some(connection),
+            None => None,
+        };
+        let mut connection = match kept {
+            Some(connection) => connection,
+            None => {
                 self.stage = "connecting";
-                self.connect().await?
+                let connection = KeptConnection::open(self.addr).await?;
+                self.local = Some(connection.local);
+                connection
             }
         };
         self.stage = "waiting for the head of the answer";
-        let (parts, body) = connection.send_request(request).await?.into_parts();
+        let (parts, body) = connection.send(request).await?.into_parts();
         self.stage = "waiting for the body of the answer";
-        let body = body.collect().await?.to_bytes();
+        let body = connection.read(body).await?;
         self.stage = "waiting for the end of the exchange";
-        if connection.ready().await.is_ok() {
+        if connection.is_kept().await {
             self.connection = Some(connection);
         }
         Ok(Response::from_parts(parts, body))
-    }
-
-    async fn connect(&mut self) -> Result<SendRequest<Full<Bytes>>, BoxError> {
-        let stream = TcpStream::connect(self.addr).await?;
-        stream.set_nodelay(true)?;
-        self.local = stream.local_addr().ok();
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        Ok(sender)
     }
 }
 

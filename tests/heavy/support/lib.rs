@@ -10,6 +10,8 @@ pub mod demo;
 #[path = "../../support/example.rs"]
 pub mod example;
 pub mod gateway;
+#[path = "../../support/kept_connection.rs"]
+pub mod kept_connection;
 #[path = "../../support/listening.rs"]
 pub mod listening;
 #[path = "../../support/page.rs"]

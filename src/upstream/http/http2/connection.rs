@@ -4,7 +4,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -25,6 +25,7 @@ use crate::{
         request_body::RequestBody,
         stream::Opened,
     },
+    util::lock,
 };
 
 /// How connections are used.
@@ -46,16 +47,20 @@ pub(in crate::upstream::http) struct Pings {
 /// A stream's use of a shared connection.
 pub(in crate::upstream::http) struct Http2 {
     permit: StreamPermit,
+    /// Until the request is sent.
+    sender: Option<Sender>,
     /// Whether other requests have used the connection, so that it may have ended unnoticed.
     pub(in crate::upstream::http) reused: bool,
 }
 
 impl Http2 {
+    /// Sends the request of this stream. `None` if it was sent before.
     pub(in crate::upstream::http) fn send(
         &mut self,
         request: http::Request<RequestBody>,
-    ) -> Answer {
-        Box::pin(self.permit.0.sender.clone().try_send_request(request))
+    ) -> Option<Answer> {
+        let mut sender = self.sender.take()?;
+        Some(Box::pin(sender.try_send_request(request)))
     }
 
     /// Whether the connection, and not only one stream of it, has ended.
@@ -87,9 +92,18 @@ impl Drop for StreamPermit {
     }
 }
 
+type Sender = http2::SendRequest<RequestBody>;
+
+/// Sends requests to the driver of a connection; `None` once that has ended.
+///
+/// A request that is sent while another thread drops the driver may be left in hyper's queue, and is returned only
+/// when the last sender is dropped (<https://github.com/hyperium/hyper/issues/4122>). So the connection has none from
+/// then on, and a stream has one only until its request is sent.
+type SenderSlot = Mutex<Option<Sender>>;
+
 /// A connection. hyper closes it when nothing refers to it any more.
 pub(super) struct Connection {
-    sender: http2::SendRequest<RequestBody>,
+    sender: Arc<SenderSlot>,
     read_state: Arc<ReadState>,
     /// Of the backend's address.
     generation: u64,
@@ -139,11 +153,29 @@ impl Connection {
             }
             Err(_) => return Err(TimedOut::CONNECT.into()),
         }
-        let max_streams = Arc::new(AtomicUsize::new(0));
-        let driver = Driver { driver, max_streams: max_streams.clone(), most: options.max_streams };
-        driver.publish();
+        let (connection, driver) = Self::begin(sender, driver, read_state, generation, options);
         drop(tokio::spawn(driver));
-        Ok(Arc::new(Self {
+        Ok(connection)
+    }
+
+    /// The connection, and what drives it.
+    fn begin(
+        sender: Sender,
+        driver: HyperDriver,
+        read_state: Arc<ReadState>,
+        generation: u64,
+        options: Options,
+    ) -> (Arc<Self>, Driver) {
+        let sender = Arc::new(Mutex::new(Some(sender)));
+        let max_streams = Arc::new(AtomicUsize::new(0));
+        let driver = Driver {
+            driver,
+            sender: Arc::downgrade(&sender),
+            max_streams: max_streams.clone(),
+            most: options.max_streams,
+        };
+        driver.publish();
+        let connection = Self {
             sender,
             read_state,
             generation,
@@ -151,13 +183,15 @@ impl Connection {
             max_streams,
             began: Instant::now(),
             idle_since: AtomicU64::new(0),
-        }))
+        };
+        (Arc::new(connection), driver)
     }
 
-    /// Takes a stream. To be called by one task at a time, when there is room.
-    pub(super) fn take(self: &Arc<Self>, reused: bool) -> Http2 {
+    /// Takes a stream. To be called by one task at a time, when there is room. `None` when the connection has ended.
+    pub(super) fn take(self: &Arc<Self>, reused: bool) -> Option<Http2> {
+        let sender = lock(&self.sender).clone()?;
         self.streams.fetch_add(1, Relaxed);
-        Http2 { permit: StreamPermit(self.clone()), reused }
+        Some(Http2 { permit: StreamPermit(self.clone()), sender: Some(sender), reused })
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -165,7 +199,7 @@ impl Connection {
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.read_state.end() || self.sender.is_closed()
+        self.read_state.end() || lock(&self.sender).is_none()
     }
 
     /// Whether it may be used for new requests.
@@ -184,11 +218,14 @@ impl Connection {
     }
 }
 
+type HyperDriver = http2::Connection<TokioIo<Socket>, RequestBody, TokioExecutor>;
+
 /// Drives hyper's side of the connection, and publishes how many streams the backend allows: only this future
 /// can read it. The backend may change the number at any time (RFC 9113, section 6.5.2); it is known with the
 /// next request then.
 struct Driver {
-    driver: http2::Connection<TokioIo<Socket>, RequestBody, TokioExecutor>,
+    driver: HyperDriver,
+    sender: Weak<SenderSlot>,
     max_streams: Arc<AtomicUsize>,
     most: usize,
 }
@@ -207,5 +244,62 @@ impl Future for Driver {
         let polled = Pin::new(&mut self.driver).poll(cx);
         self.publish();
         polled.map(drop)
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if let Some(sender) = self.sender.upgrade() {
+            let sender = lock(&sender).take();
+            drop(sender);
+        }
+    }
+}
+
+#[cfg(unix)]
+#[cfg(test)]
+mod tests {
+    use std::{pin::pin, sync::Barrier, task::Waker, thread};
+
+    use http::Request;
+    use tokio::{net::UnixStream, task::unconstrained};
+
+    use super::*;
+    use crate::upstream::http::stream::Stream;
+
+    /// A connection that nobody answers.
+    async fn connection() -> (Arc<Connection>, Driver, UnixStream) {
+        let (near, far) = UnixStream::pair().unwrap();
+        let (buffers, max_streams) = (Buffers::default(), 100);
+        let (socket, read_state) = Socket::new(Stream::Unix(near), buffers.read());
+        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(socket));
+        let (sender, driver) = handshake.await.unwrap();
+        let options = Options { buffers, max_streams, pings: None };
+        let (connection, driver) = Connection::begin(sender, driver, read_state, 0, options);
+        (connection, driver, far)
+    }
+
+    #[tokio::test]
+    async fn request_that_is_sent_while_its_connection_ends_is_returned() {
+        for attempt in 0..10_000 {
+            let (connection, driver, _far) = connection().await;
+            let (mut stream, both) = (connection.take(true).unwrap(), Barrier::new(2));
+            let request = Request::new(RequestBody::empty());
+            let answer = thread::scope(|scope| {
+                scope.spawn(|| {
+                    both.wait();
+                    drop(driver);
+                });
+                both.wait();
+                stream.send(request).unwrap()
+            });
+            let answer = pin!(unconstrained(answer));
+            let cx = &mut Context::from_waker(Waker::noop());
+            let Poll::Ready(Err(mut error)) = answer.poll(cx) else {
+                panic!("attempt {attempt}: the request is lost");
+            };
+            assert!(error.take_message().is_some());
+            assert!(connection.has_ended() && connection.take(true).is_none());
+        }
     }
 }

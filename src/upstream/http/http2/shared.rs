@@ -155,7 +155,7 @@ impl Shared {
         deadline: Instant,
     ) -> Result<Http2, BoxError> {
         let connection = Connection::open(opened, options, deadline).await?;
-        let stream = connection.take(false);
+        let stream = connection.take(false).ok_or("the backend closed a new HTTP/2 connection")?;
         let mut connections = lock(&self.shards[at].connections);
         connections.push(connection);
         let is_extra = connections.len() > 1;
@@ -205,8 +205,11 @@ impl Shard {
             if !connection.is_current(generation) {
                 stale = true;
             } else if connection.has_room() {
-                found = Some(connection.take(true));
-                break;
+                found = connection.take(true);
+                if found.is_some() {
+                    break;
+                }
+                stale = true;
             }
         }
         let removed: Connections = match stale {
