@@ -6,7 +6,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tokio::time::Instant;
 
-use super::{core::Core, in_flight::InFlight, state::Dispatch};
+use super::{core::Core, failover::FailedAttempt, in_flight::InFlight, state::Dispatch};
 use crate::{
     dispatch::{NextStep, TrialPermit},
     error::{
@@ -104,6 +104,9 @@ pub(crate) fn failed<S: Clone, B: 'static>(
             if outdated && let Some(next) = dispatch.retry_with_new_service(state) {
                 return Ok((next, request));
             }
+            if precedes_recovery && let Some(next) = dispatch.retry_recovered(state) {
+                return Ok((next, request));
+            }
             return Ok((dispatch.not_sent(state, Reason::ConnectFailed, source), request));
         }
         Err(error) => error,
@@ -127,7 +130,8 @@ pub(crate) fn failed<S: Clone, B: 'static>(
     };
     let (on_trial, sends) = (trial.is_some(), request.extensions().get::<SendCount>().copied());
     drop(trial);
-    Ok((dispatch.unanswered(state, source, sends, on_trial)?, request))
+    let attempt = FailedAttempt { sends, on_trial, precedes_recovery };
+    Ok((dispatch.unanswered(state, source, attempt)?, request))
 }
 
 /// Records how long the attempt took that has failed, and why it has.

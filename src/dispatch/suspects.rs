@@ -173,6 +173,19 @@ impl<S: Clone> Dispatch<S> {
         Some(NextStep::Recover(Recovery::new(Purpose::Pinned, vec![watched], until)))
     }
 
+    /// The pinned backend did not take the request or did not answer, has recovered since, and `home_wait` is set:
+    /// tries it again.
+    pub(super) fn retry_recovered(&mut self, state: &BackendState) -> Option<NextStep<S>> {
+        let attempts = self.slow_path().failed_attempts as usize;
+        let waits = !self.core.options.home_wait.is_zero() && !self.is_keyed();
+        if !waits || !self.decision.is_pinned() || attempts >= self.core.options.max_attempts {
+            return None;
+        }
+        let snapshot = self.core.backends.pool().load();
+        let position = snapshot.index().position(state.tag)?;
+        Some(self.honor_pin(&snapshot, position))
+    }
+
     /// The next step after a change of the suspects, or at the deadline of the wait.
     pub(crate) fn recovered(&mut self, recovery: &Recovery) -> NextStep<S> {
         let core = self.core.clone();

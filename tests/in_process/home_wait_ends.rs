@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::task::JoinHandle;
-use tower_sticky::{Backends, StickyService, Verdict};
+use tower_sticky::{Backends, State, StickyService, Verdict};
 
 use crate::support::{Client, Node, after, get, load, nodes, refuse, sealed};
 
@@ -96,4 +96,34 @@ async fn a_backend_is_redialed_at_its_usual_pace_when_no_request_waits_any_more(
     after(10_000).await;
     let later = redials() - during;
     assert!(later <= 20, "{later} in ten seconds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_backend_has_recovered_before_its_connection_fails_tries_it_again() {
+    for breaks in [false, true] {
+        let (backends, [a, _b], service, client) = session().await;
+        let fails = |fails| match breaks {
+            false => a.control.refuses_after_gate.store(fails, SeqCst),
+            true => a.control.returns_after_gate.store(fails, SeqCst),
+        };
+        a.control.redialable.store(true, SeqCst);
+        a.hold_responses();
+        fails(true);
+        let slow = client.spawn(&service, get());
+        after(10).await;
+        a.control.refuses.store(true, SeqCst);
+        let waits = client.spawn(&service, get());
+        after(10).await;
+        assert_eq!(backends.get("a").unwrap().state, State::Suspect);
+        // It returns, and serves the second request, before the first one has failed.
+        a.control.refuses.store(false, SeqCst);
+        fails(false);
+        after(100).await;
+        assert_eq!(backends.get("a").unwrap().state, State::Ready);
+        a.release_responses();
+        for request in [slow, waits] {
+            assert_eq!(request.await.unwrap().decision(), (Verdict::Pinned, Some("a"), None));
+        }
+        assert_eq!(backends.snapshot().stats.moves(), 0, "{breaks}");
+    }
 }

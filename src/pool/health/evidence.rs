@@ -108,7 +108,10 @@ impl Evidence {
         backoff: &Backoff,
         now: Instant,
     ) {
-        if threshold == 0 {
+        // It was opened before connections were refused, and belongs to the process that no longer listens. Only a
+        // recheck opens one meanwhile.
+        let outdated = self.is_unreachable && recheck.is_none();
+        if threshold == 0 || outdated {
             return;
         }
         let count = if is_conclusive { BROKEN_THRESHOLD } else { 1 };
@@ -327,6 +330,20 @@ mod tests {
         case.refuse(true);
         case.connect();
         assert!(case.evidence.is_clear());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connection_that_is_found_broken_while_others_are_refused_is_no_evidence() {
+        let mut case = Case::new();
+        case.refuse(true);
+        case.break_connection(true, None, None);
+        case.connect();
+        assert!(case.evidence.is_clear(), "the process that broke it no longer listens");
+        case.refuse(false);
+        let recheck = case.evidence.rechecks.begin(true);
+        case.break_connection(true, None, recheck);
+        case.connect();
+        assert!(case.evidence.is_suspect(), "it has accepted the connection of a trial");
     }
 
     #[tokio::test(start_paused = true)]

@@ -50,6 +50,8 @@ pub struct Controls {
     pub refuses_after_gate: AtomicBool,
     /// The connection ends before a response, after a permit of `gate`.
     pub breaks_after_gate: AtomicBool,
+    /// The same for requests that come meanwhile, and they are given back.
+    pub returns_after_gate: AtomicBool,
     /// The connection ends before a response: the request was received, and comes back with the error.
     pub disconnects: AtomicBool,
     /// The call fails without returning the request.
@@ -95,6 +97,7 @@ impl Node {
             redials: 0.into(),
             refuses_after_gate: false.into(),
             breaks_after_gate: false.into(),
+            returns_after_gate: false.into(),
             disconnects: false.into(),
             call_fails: false.into(),
             status: 200.into(),
@@ -219,9 +222,11 @@ impl Service<Request<Body>> for Node {
                 return Err(NotSent::new(request, closed).into());
             }
             if control.refuses_after_gate.load(SeqCst) {
+                // The connection begins now.
+                let refused = control.refuse(request);
                 control.gate.acquire().await?.forget();
                 control.gate.add_permits(1);
-                return Err(control.refuse(request));
+                return Err(refused);
             }
             if control.disconnects.load(SeqCst) {
                 control.served.fetch_add(1, SeqCst);
@@ -237,11 +242,15 @@ impl Service<Request<Body>> for Node {
             control.headers.lock().unwrap().push(request.headers().clone());
             let outcome = Outcome::of(request.extensions()).cloned();
             control.outcomes.lock().unwrap().push(outcome);
+            let returns = control.returns_after_gate.load(SeqCst);
             control.gate.acquire().await?.forget();
             control.gate.add_permits(1);
             control.served.fetch_add(1, SeqCst);
             if control.breaks_after_gate.load(SeqCst) {
                 return Err(control.break_connection().into());
+            }
+            if returns {
+                return Err(Unanswered::new(request, control.break_connection()).into());
             }
             let body = request.into_body().collect().await?.to_bytes();
             let mut response = Response::new(Body::from([name.as_bytes(), &body].concat()));
