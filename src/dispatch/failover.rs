@@ -24,17 +24,6 @@ enum WasTried {
     No,
 }
 
-/// A request that was sent and not answered.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct FailedAttempt {
-    /// How often it was sent, if its service has counted.
-    pub(super) sends: Option<SendCount>,
-    /// Whether it was the trial of a suspect.
-    pub(super) on_trial: bool,
-    /// Whether the backend has recovered since.
-    pub(super) precedes_recovery: bool,
-}
-
 impl<S: Clone> Dispatch<S> {
     /// Applies the policy for a session whose backend cannot serve.
     pub(super) fn unavailable(&mut self, state: &Arc<BackendState>, reason: Reason) -> NextStep<S> {
@@ -345,13 +334,13 @@ impl<S: Clone> Dispatch<S> {
     /// The connection ended before a response, and the request has been given back. The backend may have
     /// executed it, and has tried a fresh connection itself. If repeating is enabled, another backend is
     /// tried, once, and the session moves there. If that fails, too, the local node can serve it.
-    pub(super) fn unanswered(
+    pub(crate) fn unanswered(
         &mut self,
         state: &Arc<BackendState>,
         source: BoxError,
-        attempt: FailedAttempt,
+        sends: Option<SendCount>,
+        on_trial: bool,
     ) -> Result<NextStep<S>, StickyError> {
-        let FailedAttempt { sends, on_trial, precedes_recovery } = attempt;
         let backend = state.id.clone();
         let was_pinned = self.decision.is_pinned();
         let slow_path = self.slow_path();
@@ -373,13 +362,11 @@ impl<S: Clone> Dispatch<S> {
         if self.moves_voluntarily() {
             return Ok(self.cancel_move());
         }
-        if was_pinned && local.is_none() {
-            if precedes_recovery && let Some(next) = self.retry_recovered(state) {
-                return Ok(next);
-            }
-            if let Some(next) = self.await_after_failure(state) {
-                return Ok(next);
-            }
+        if was_pinned
+            && local.is_none()
+            && let Some(next) = self.await_after_failure(state)
+        {
+            return Ok(next);
         }
         self.leave_backend(state, Reason::ConnectFailed, self.core.options.unavailable)?;
         if let Some(tag) = local {

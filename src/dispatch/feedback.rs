@@ -6,7 +6,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tokio::time::Instant;
 
-use super::{core::Core, failover::FailedAttempt, in_flight::InFlight, state::Dispatch};
+use super::{core::Core, in_flight::InFlight, state::Dispatch};
 use crate::{
     dispatch::{NextStep, TrialPermit},
     error::{
@@ -76,9 +76,11 @@ pub(crate) fn failed<S: Clone, B: 'static>(
 ) -> Result<(NextStep<S>, Request<B>), StickyError> {
     record_attempt::<S, B>(dispatch, arrived, &error);
     let (state, outdated) = (&in_flight.state().clone(), in_flight.is_outdated());
-    let precedes_recovery = in_flight.precedes_recovery();
+    let (precedes_recovery, generation) = (in_flight.precedes_recovery(), in_flight.generation());
     drop(in_flight);
-    dispatch.slow_path().failed_attempts += 1;
+    let slow_path = dispatch.slow_path();
+    slow_path.failed_attempts += 1;
+    slow_path.last_attempt = Some(generation);
     let record = |dispatch: &Dispatch<S>, failure| {
         count_connection(state, &failure);
         let is_broken = matches!(failure, Failure::Broken { .. });
@@ -104,9 +106,6 @@ pub(crate) fn failed<S: Clone, B: 'static>(
             if outdated && let Some(next) = dispatch.retry_with_new_service(state) {
                 return Ok((next, request));
             }
-            if precedes_recovery && let Some(next) = dispatch.retry_recovered(state) {
-                return Ok((next, request));
-            }
             return Ok((dispatch.not_sent(state, Reason::ConnectFailed, source), request));
         }
         Err(error) => error,
@@ -130,8 +129,7 @@ pub(crate) fn failed<S: Clone, B: 'static>(
     };
     let (on_trial, sends) = (trial.is_some(), request.extensions().get::<SendCount>().copied());
     drop(trial);
-    let attempt = FailedAttempt { sends, on_trial, precedes_recovery };
-    Ok((dispatch.unanswered(state, source, attempt)?, request))
+    Ok((dispatch.unanswered(state, source, sends, on_trial)?, request))
 }
 
 /// Records how long the attempt took that has failed, and why it has.

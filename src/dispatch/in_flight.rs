@@ -106,6 +106,11 @@ impl InFlight {
         Judged::new(answers, self.state().clone(), self.generation)
     }
 
+    /// The generation of the backend when the request was sent.
+    pub(super) fn generation(&self) -> Generation {
+        self.generation
+    }
+
     /// Whether the backend has been given another service since the request was sent.
     pub(crate) fn is_outdated(&self) -> bool {
         !self.state().generation().has_service_of(self.generation)

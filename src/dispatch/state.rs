@@ -21,7 +21,7 @@ use crate::{
     error::{BoxError, SendCount},
     id::BackendId,
     outcome::{ErrorContext, Reason, Verdict, recording::Timestamp},
-    pool::{BackendState, NO_SESSION, UNIDENTIFIED},
+    pool::{BackendState, Generation, NO_SESSION, UNIDENTIFIED},
     token::Pin,
     util::clock::later,
 };
@@ -85,6 +85,8 @@ pub(crate) struct SlowPath {
     pub(super) waited: Option<Duration>,
     /// How often a backend has been given the request and has not answered it.
     pub(super) failed_attempts: u32,
+    /// The generation of the last such backend when it was given the request.
+    pub(super) last_attempt: Option<Generation>,
     /// The deadline for all waits, counted from the first wait or failure.
     pub(super) deadline: Option<Instant>,
     /// Held while the request waits for the pinned backend to recover.

@@ -169,16 +169,20 @@ impl<S: Clone> Dispatch<S> {
             Ok(next) => return Some(next),
             Err(watched) => watched,
         };
+        // Looked at now, after it was found that there is no outage: it may have recovered just before.
+        if let Some(next) = self.retry_recovered(state) {
+            return Some(next);
+        }
         let until = self.pending_check(state, true)?;
         Some(NextStep::Recover(Recovery::new(Purpose::Pinned, vec![watched], until)))
     }
 
-    /// The pinned backend did not take the request or did not answer, has recovered since, and `home_wait` is set:
-    /// tries it again.
-    pub(super) fn retry_recovered(&mut self, state: &BackendState) -> Option<NextStep<S>> {
-        let attempts = self.slow_path().failed_attempts as usize;
-        let waits = !self.core.options.home_wait.is_zero() && !self.is_keyed();
-        if !waits || !self.decision.is_pinned() || attempts >= self.core.options.max_attempts {
+    /// Tries the pinned backend again if it has recovered since it was given the request.
+    fn retry_recovered(&mut self, state: &BackendState) -> Option<NextStep<S>> {
+        let slow_path = self.slow_path();
+        let (attempts, generation) = (slow_path.failed_attempts as usize, slow_path.last_attempt?);
+        let has_recovered = !state.generation().has_health_of(generation);
+        if !has_recovered || self.is_keyed() || attempts >= self.core.options.max_attempts {
             return None;
         }
         let snapshot = self.core.backends.pool().load();
