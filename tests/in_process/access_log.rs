@@ -186,6 +186,26 @@ async fn the_flags_of_haproxy_say_what_became_of_the_request() {
     }
 }
 
+#[tokio::test]
+async fn the_query_is_written_if_asked_for_and_an_empty_path_is_a_slash() {
+    for (with_query, written_as) in [(false, ["/a", "/"]), (true, ["/a?b=c", "/?b=c"])] {
+        let (log, file, written) = log(Format::Json);
+        let layer = AccessLogLayer::new(log.query(with_query));
+        let service = ServiceBuilder::new().layer(layer).service(answering(whole));
+        for target in ["http://shop/a?b=c", "http://shop?b=c"] {
+            let request = http::Request::get(target).body(Body::default()).unwrap();
+            drop(service.clone().oneshot(request).await.unwrap());
+        }
+        assert!(file.flush(LONG));
+        let text: Vec<u8> = written.try_iter().flatten().collect();
+        let text = String::from_utf8(text).unwrap();
+        for (line, target) in text.lines().zip(written_as) {
+            assert!(line.contains(&format!("\"path\":\"{target}\"")), "{line}");
+        }
+        assert_eq!(text.lines().count(), 2);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn of_a_sample_those_that_are_notable_are_all_written() {
     let (log, file, written) = log(Format::Common);

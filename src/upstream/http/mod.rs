@@ -23,6 +23,9 @@
 //!   ([hyper#2743](https://github.com/hyperium/hyper/issues/2743)).
 //! - `http::Uri` does not tell `OPTIONS http://a` from `OPTIONS http://a/`: both become `OPTIONS /` (RFC 9112,
 //!   section 3.2.4 asks for `*` in place of the first).
+//! - A request that is sent at the moment at which another thread drops its connection can be left in hyper's queue
+//!   ([hyper#4122](https://github.com/hyperium/hyper/issues/4122)). Here it is returned and sent again; of a gRPC channel
+//!   of tonic's it has only its deadline.
 //! - An HTTP/2 connection keeps its buffers while it is idle, as hyper does not return its socket; an HTTP/1.1
 //!   connection of a server can be taken apart, as in [`serve`](crate::serve).
 //! - A server over hyper that has not read a request to its end when it responds must keep reading for a while
