@@ -42,12 +42,17 @@ async fn take_all_files(gateway: &mut Gateway) -> Vec<TcpStream> {
 /// One request on an open connection.
 async fn ask(stream: &mut TcpStream, cookie: &str) -> String {
     let request = format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: SERVER_ID={cookie}\r\n\r\n");
+    exchange(stream, &request).await.0
+}
+
+/// The head and the body of the response to a request.
+async fn exchange(stream: &mut TcpStream, request: &str) -> (String, Vec<u8>) {
     stream.write_all(request.as_bytes()).await.unwrap();
     let head = read_head(stream).await;
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
     let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
     stream.read_exact(&mut body).await.unwrap();
-    head
+    (head, body)
 }
 
 #[tokio::test]
@@ -59,6 +64,9 @@ async fn without_descriptors_no_backend_is_suspect_and_no_session_moves() {
     assert!(limit.contains("limits.connections = 10000"), "{limit}");
     let admin = gateway.admin_addr().await;
     let mut stats = TcpStream::connect(admin).await.unwrap();
+    // Once it is answered, the connection is accepted.
+    let request = "GET /backends HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
+    assert!(!exchange(&mut stats, request).await.1.is_empty());
     let mut client = TcpStream::connect(gateway.addr).await.unwrap();
     assert!(ask(&mut client, "a").await.contains("pinned a"));
     let mut idle = take_all_files(&mut gateway).await.into_iter();
@@ -75,12 +83,7 @@ async fn without_descriptors_no_backend_is_suspect_and_no_session_moves() {
             assert!(served || short, "{head}");
         }
     }
-    let request = "GET /backends HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
-    stats.write_all(request.as_bytes()).await.unwrap();
-    let head = read_head(&mut stats).await;
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-    let mut body = vec![0; length.unwrap().parse().unwrap()];
-    stats.read_exact(&mut body).await.unwrap();
+    let (_, body) = exchange(&mut stats, request).await;
     let backends: serde_json::Value = serde_json::from_slice(&body).unwrap();
     for backend in backends.as_array().unwrap() {
         assert_eq!(backend["state"], "ready", "{backends}");
