@@ -21,7 +21,7 @@ use crate::{
 pub const CONNECTIONS: Duration = Duration::from_millis(50);
 
 /// How long the gateway may not have noticed a fault.
-const NEWS: Duration = Duration::from_millis(20);
+const NEWS: Duration = Duration::from_millis(50);
 
 /// How late a deadline may be on a slow machine.
 const PUNCTUALITY: Duration = Duration::from_millis(30);
