@@ -81,7 +81,7 @@ impl Spell {
 /// Notes how long each spell may have an effect. A backend that refused or broke connections is looked at
 /// again after 100 ms, and then each time after twice as long, up to a second: after as long as it took
 /// it is found well. What begins before that goes on with the same pauses: also a process that is stopped,
-/// as nothing can be found out about it meanwhile.
+/// or gets no requests because of its mode, as nothing can be found out about it meanwhile.
 fn note_aftermaths(spells: &mut [Spell]) {
     let mut troubles: [Option<(Instant, Instant)>; NAMES.len()] = [None; NAMES.len()];
     for spell in spells.iter_mut() {
@@ -89,7 +89,8 @@ fn note_aftermaths(spells: &mut [Spell]) {
         let trouble = &mut troubles[spell.backend];
         let since = trouble.filter(|(_, until)| spell.from <= *until).map(|(since, _)| since);
         let Some(since) = since.or(spell.what.breaks().then_some(spell.from)) else { continue };
-        if !(spell.what.breaks() || spell.what == What::Pause) {
+        let hides = matches!(spell.what, What::Pause | What::Disable | What::DrainUntil);
+        if !(spell.what.breaks() || hides) {
             continue;
         }
         spell.aftermath = (to - since).min(REDIAL_MAX) + SLOWNESS;
