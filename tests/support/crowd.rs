@@ -128,11 +128,7 @@ impl Client {
             request = request.header(header::COOKIE, cookies.join("; "));
         }
         let body = if *method == Method::POST { "something" } else { "" };
-        let kept = match self.connection.take() {
-            Some(mut connection) => connection.is_ready().await.then_some(connection),
-            None => None,
-        };
-        let mut connection = match kept {
+        let mut connection = match KeptConnection::take_ready(&mut self.connection).await {
             Some(connection) => connection,
             None => KeptConnection::open(self.proxy).await?,
         };

@@ -44,10 +44,11 @@ impl KeptConnection {
         Ok(Self { sender, driver: Some(driver), local })
     }
 
-    /// Whether it takes a request. Notices that the server has closed it.
-    pub async fn is_ready(&mut self) -> bool {
-        self.drive(async {}).await;
-        self.sender.is_ready()
+    /// Takes the connection in `kept` if it takes a request. Notices that the server has closed it.
+    pub async fn take_ready(kept: &mut Option<Self>) -> Option<Self> {
+        let mut connection = kept.take()?;
+        connection.drive(async {}).await;
+        connection.sender.is_ready().then_some(connection)
     }
 
     /// Sends a request, and waits for the head of the response.

@@ -30,11 +30,7 @@ impl Client {
         if !request.headers().contains_key(header::HOST) {
             request.headers_mut().insert(header::HOST, self.addr.to_string().try_into()?);
         }
-        let kept = match self.connection.take() {
-            Some(mut connection) => connection.is_ready().await.then_some(connection),
-            None => None,
-        };
-        let mut connection = match kept {
+        let mut connection = match KeptConnection::take_ready(&mut self.connection).await {
             Some(connection) => connection,
             None => {
                 self.stage = "connecting";
